@@ -1,0 +1,465 @@
+-- Chapter 10, foundation: the schemas, the settings and the states and provinces.
+
+create schema if not exists app;
+create schema if not exists api;
+
+comment on schema app is 'What the system keeps for itself: organizations, settings, catalogue, queue state, and internal functions.';
+comment on schema api is 'The functions that anyone outside may call.';
+
+create table app.settings (
+    singleton                 boolean     not null default true,
+    lookups_per_second        numeric     default 20,
+    max_in_flight             integer     not null default 50,
+    max_retries               integer     not null default 3,
+    retry_backoff_seconds     numeric     not null default 2,
+    retry_backoff_max_seconds numeric     not null default 300,
+    lookup_timeout_seconds    numeric     not null default 30,
+    lease_seconds             numeric     not null default 60,
+    max_response_bytes        integer     not null default 1048576,
+    items_per_run             integer     not null default 10,
+    internal_key              text        not null default encode(sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())), 'hex'),
+    updated_at                timestamptz not null default now(),
+
+    constraint settings_pkey primary key (singleton),
+    constraint settings_singleton_check check (singleton),
+    constraint settings_lookups_per_second_check check (lookups_per_second > 0 and lookups_per_second <= 100000),
+    constraint settings_max_in_flight_check check (max_in_flight between 1 and 10000),
+    constraint settings_max_retries_check check (max_retries between 0 and 20),
+    constraint settings_retry_backoff_seconds_check check (retry_backoff_seconds between 0 and 3600),
+    constraint settings_retry_backoff_max_seconds_check check (retry_backoff_max_seconds between 0 and 86400),
+    constraint settings_lookup_timeout_seconds_check check (lookup_timeout_seconds between 0.1 and 600),
+    constraint settings_lease_seconds_check check (lease_seconds between 1 and 3600),
+    constraint settings_max_response_bytes_check check (max_response_bytes between 1024 and 67108864),
+    constraint settings_items_per_run_check check (items_per_run between 1 and 1000)
+);
+
+comment on table app.settings is 'The one row of settings, changed with api.update_settings and effective without a restart.';
+comment on column app.settings.lookups_per_second is 'Pace of all workers together, in lookups a second; null: no limit.';
+comment on column app.settings.max_in_flight is 'Lookups that all workers together may have in the air at once.';
+comment on column app.settings.max_retries is 'Retries after the first attempt of a lookup.';
+comment on column app.settings.retry_backoff_seconds is 'Wait before the first retry, in seconds; it doubles with every further one, and varies by up to half.';
+comment on column app.settings.retry_backoff_max_seconds is 'Longest wait before a retry, in seconds.';
+comment on column app.settings.lookup_timeout_seconds is 'Seconds that one lookup may take over HTTP.';
+comment on column app.settings.lease_seconds is 'Seconds after which a claimed item whose worker is silent returns to the queue.';
+comment on column app.settings.max_response_bytes is 'Largest answer of the incentives API that is read, in bytes.';
+comment on column app.settings.items_per_run is 'Items that one manual run of POST /batch-lookups-worker looks up at most.';
+comment on column app.settings.internal_key is 'Random secret by which the worker and the API of this database know each other when no SERVICE_ROLE_KEY is set.';
+
+insert into app.settings default values;
+
+create table app.regions (
+    country_code   text          not null,
+    code           text          not null,
+    name           text          not null,
+    zip3           int4multirange,
+    postal_letters text,
+
+    constraint regions_pkey primary key (country_code, code),
+    constraint regions_country_code_check check (country_code in ('US', 'CA'))
+);
+
+comment on table app.regions is 'States, territories and military regions of the United States, provinces of Canada. Source: USPS Publication 28, Canada Post; the three-digit ZIP ranges come from a CC0 list of ZIP prefixes by state.';
+comment on column app.regions.zip3 is 'First three digits of the ZIP codes in use there; null: not a US region.';
+comment on column app.regions.postal_letters is 'First letters of its Canadian postal codes.';
+
+insert into app.regions (country_code, code, name, zip3, postal_letters) values
+    ('US', 'AL', 'Alabama', '{[350,353),[354,370)}', null),
+    ('US', 'AK', 'Alaska', '{[995,1000)}', null),
+    ('US', 'AZ', 'Arizona', '{[850,854),[855,858),[859,861),[863,866)}', null),
+    ('US', 'AR', 'Arkansas', '{[716,730)}', null),
+    ('US', 'CA', 'California', '{[900,909),[910,929),[930,962)}', null),
+    ('US', 'CO', 'Colorado', '{[800,817)}', null),
+    ('US', 'CT', 'Connecticut', '{[60,70)}', null),
+    ('US', 'DE', 'Delaware', '{[197,200)}', null),
+    ('US', 'DC', 'District of Columbia', '{[200,201),[202,206),[569,570)}', null),
+    ('US', 'FL', 'Florida', '{[320,340),[341,343),[344,345),[346,348),[349,350)}', null),
+    ('US', 'GA', 'Georgia', '{[300,320),[398,400)}', null),
+    ('US', 'HI', 'Hawaii', '{[967,969)}', null),
+    ('US', 'ID', 'Idaho', '{[832,839)}', null),
+    ('US', 'IL', 'Illinois', '{[600,621),[622,630)}', null),
+    ('US', 'IN', 'Indiana', '{[460,480)}', null),
+    ('US', 'IA', 'Iowa', '{[500,517),[520,529)}', null),
+    ('US', 'KS', 'Kansas', '{[660,663),[664,680)}', null),
+    ('US', 'KY', 'Kentucky', '{[400,419),[420,428)}', null),
+    ('US', 'LA', 'Louisiana', '{[700,702),[703,709),[710,715)}', null),
+    ('US', 'ME', 'Maine', '{[39,50)}', null),
+    ('US', 'MD', 'Maryland', '{[206,213),[214,220)}', null),
+    ('US', 'MA', 'Massachusetts', '{[10,28),[55,56)}', null),
+    ('US', 'MI', 'Michigan', '{[480,500)}', null),
+    ('US', 'MN', 'Minnesota', '{[550,552),[553,568)}', null),
+    ('US', 'MS', 'Mississippi', '{[386,398)}', null),
+    ('US', 'MO', 'Missouri', '{[630,632),[633,642),[644,659)}', null),
+    ('US', 'MT', 'Montana', '{[590,600)}', null),
+    ('US', 'NE', 'Nebraska', '{[680,682),[683,694)}', null),
+    ('US', 'NV', 'Nevada', '{[889,892),[893,896),[897,899)}', null),
+    ('US', 'NH', 'New Hampshire', '{[30,39)}', null),
+    ('US', 'NJ', 'New Jersey', '{[70,90)}', null),
+    ('US', 'NM', 'New Mexico', '{[870,872),[873,885)}', null),
+    ('US', 'NY', 'New York', '{[5,6),[100,150)}', null),
+    ('US', 'NC', 'North Carolina', '{[270,290)}', null),
+    ('US', 'ND', 'North Dakota', '{[580,589)}', null),
+    ('US', 'OH', 'Ohio', '{[430,460)}', null),
+    ('US', 'OK', 'Oklahoma', '{[730,732),[734,742),[743,750)}', null),
+    ('US', 'OR', 'Oregon', '{[970,980)}', null),
+    ('US', 'PA', 'Pennsylvania', '{[150,197)}', null),
+    ('US', 'RI', 'Rhode Island', '{[28,30)}', null),
+    ('US', 'SC', 'South Carolina', '{[290,300)}', null),
+    ('US', 'SD', 'South Dakota', '{[570,578)}', null),
+    ('US', 'TN', 'Tennessee', '{[370,386)}', null),
+    ('US', 'TX', 'Texas', '{[733,734),[750,771),[772,800),[885,886)}', null),
+    ('US', 'UT', 'Utah', '{[840,848)}', null),
+    ('US', 'VT', 'Vermont', '{[50,55),[56,60)}', null),
+    ('US', 'VA', 'Virginia', '{[201,202),[220,247)}', null),
+    ('US', 'WA', 'Washington', '{[980,987),[988,995)}', null),
+    ('US', 'WV', 'West Virginia', '{[247,269)}', null),
+    ('US', 'WI', 'Wisconsin', '{[530,533),[534,536),[537,550)}', null),
+    ('US', 'WY', 'Wyoming', '{[820,832)}', null),
+    ('US', 'AS', 'American Samoa', '{[967,968)}', null),
+    ('US', 'FM', 'Federated States of Micronesia', '{[969,970)}', null),
+    ('US', 'GU', 'Guam', '{[969,970)}', null),
+    ('US', 'MH', 'Marshall Islands', '{[969,970)}', null),
+    ('US', 'MP', 'Northern Mariana Islands', '{[969,970)}', null),
+    ('US', 'PW', 'Palau', '{[969,970)}', null),
+    ('US', 'PR', 'Puerto Rico', '{[6,8),[9,10)}', null),
+    ('US', 'VI', 'U.S. Virgin Islands', '{[8,9)}', null),
+    ('US', 'AA', 'Armed Forces Americas', '{[340,341)}', null),
+    ('US', 'AE', 'Armed Forces Europe', '{[90,99)}', null),
+    ('US', 'AP', 'Armed Forces Pacific', '{[962,967)}', null),
+    ('CA', 'AB', 'Alberta', null, 'T'),
+    ('CA', 'BC', 'British Columbia', null, 'V'),
+    ('CA', 'MB', 'Manitoba', null, 'R'),
+    ('CA', 'NB', 'New Brunswick', null, 'E'),
+    ('CA', 'NL', 'Newfoundland and Labrador', null, 'A'),
+    ('CA', 'NS', 'Nova Scotia', null, 'B'),
+    ('CA', 'NT', 'Northwest Territories', null, 'X'),
+    ('CA', 'NU', 'Nunavut', null, 'X'),
+    ('CA', 'ON', 'Ontario', null, 'KLMNP'),
+    ('CA', 'PE', 'Prince Edward Island', null, 'C'),
+    ('CA', 'QC', 'Quebec', null, 'GHJK'),
+    ('CA', 'SK', 'Saskatchewan', null, 'S'),
+    ('CA', 'YT', 'Yukon', null, 'Y');
+-- Chapter 20, organizations: the tenants and their API keys.
+
+create table app.organizations (
+    id                    uuid        not null,
+    name                  text        not null,
+    clerk_organization_id text,
+    created_at            timestamptz not null default now(),
+
+    constraint organizations_pkey primary key (id),
+    constraint organizations_name_key unique (name),
+    constraint organizations_clerk_organization_id_key unique (clerk_organization_id),
+    constraint organizations_name_check check (btrim(name) <> '' and length(name) <= 200)
+);
+
+comment on table app.organizations is 'The tenants. A small shared table.';
+comment on column app.organizations.clerk_organization_id is 'The id by which Clerk knows the organization, such as org_2ab...';
+
+create table app.api_keys (
+    id              uuid        not null,
+    organization_id uuid        not null,
+    key_hash        bytea       not null,
+    prefix          text        not null,
+    last_four       text        not null,
+    name            text        not null,
+    scopes          text[]      not null,
+    expires_at      timestamptz,
+    revoked_at      timestamptz,
+    last_used_at    timestamptz,
+    created_at      timestamptz not null default now(),
+
+    constraint api_keys_pkey primary key (id),
+    constraint api_keys_key_hash_key unique (key_hash),
+    constraint api_keys_organization_id_fkey foreign key (organization_id) references app.organizations (id) on delete cascade,
+    constraint api_keys_key_hash_check check (length(key_hash) = 32),
+    constraint api_keys_last_four_check check (length(last_four) = 4)
+);
+
+create index api_keys_organization_idx on app.api_keys (organization_id);
+
+comment on table app.api_keys is 'API keys: what tells one from another, never the key itself.';
+comment on column app.api_keys.key_hash is 'HMAC-SHA256 of the whole key with the deployment''s pepper.';
+comment on column app.api_keys.prefix is 'leap_live_ or leap_test_.';
+comment on column app.api_keys.scopes is 'What the key may do, such as jobs:read.';
+-- Chapter 40, batch lookups: a job is an upload, an item is one site to look up.
+
+create table public.batch_lookup_jobs (
+    organization_id uuid        not null,
+    id              uuid        not null,
+    name            text,
+    status          text        not null default 'pending',
+    total_items     integer     not null,
+    processed_items integer     not null default 0,
+    failed_items    integer     not null default 0,
+    report_id       uuid        not null,
+    created_at      timestamptz not null,
+    started_at      timestamptz,
+    completed_at    timestamptz,
+    updated_at      timestamptz not null,
+
+    constraint batch_lookup_jobs_pkey primary key (organization_id, id),
+    constraint batch_lookup_jobs_organization_id_fkey foreign key (organization_id) references app.organizations (id),
+    constraint batch_lookup_jobs_status_check check (status in ('pending', 'processing', 'completed', 'failed', 'cancelled')),
+    constraint batch_lookup_jobs_total_check check (total_items > 0),
+    constraint batch_lookup_jobs_counters_check check (failed_items >= 0 and failed_items <= processed_items and processed_items <= total_items),
+    constraint batch_lookup_jobs_ended_check check ((status in ('pending', 'processing')) = (completed_at is null)),
+    constraint batch_lookup_jobs_outcome_check check (
+        case status
+            when 'pending'    then processed_items = 0
+            when 'processing' then processed_items < total_items
+            when 'completed'  then processed_items = total_items and failed_items < total_items
+            when 'failed'     then failed_items = total_items
+            else true
+        end)
+) with (fillfactor = 50);
+
+create index batch_lookup_jobs_newest_idx on public.batch_lookup_jobs (organization_id, created_at desc, id desc);
+create index batch_lookup_jobs_open_idx on public.batch_lookup_jobs (organization_id, id) where status in ('pending', 'processing');
+
+comment on table public.batch_lookup_jobs is 'One row per uploaded batch, watched live by its owners: no array, json or point column, default replica identity.';
+comment on column public.batch_lookup_jobs.processed_items is 'Items that ended: completed and failed together.';
+comment on column public.batch_lookup_jobs.completed_at is 'When the job ended, whether completed, failed or cancelled.';
+
+create table public.lookup_queue_items (
+    organization_id       uuid        not null,
+    id                    uuid        not null,
+    job_id                uuid        not null,
+    position              integer     not null,
+    status                text        not null default 'pending',
+    queue_rank            bigint      not null,
+    reference_id          text        not null,
+    address               jsonb       not null,
+    building_type         text        not null,
+    device_ids            integer[]   not null,
+    create_application    boolean     not null default false,
+    webhook_custom_fields jsonb,
+    warnings              text[],
+    retry_count           integer     not null default 0,
+    retry_at              timestamptz,
+    lease_token           uuid,
+    lease_expires_at      timestamptz,
+    leased_by             text,
+    result                jsonb,
+    error_code            text,
+    error_message         text,
+    created_at            timestamptz not null,
+    processed_at          timestamptz,
+
+    constraint lookup_queue_items_pkey primary key (organization_id, id),
+    constraint lookup_queue_items_job_position_key unique (organization_id, job_id, position),
+    constraint lookup_queue_items_job_fkey foreign key (organization_id, job_id) references public.batch_lookup_jobs (organization_id, id),
+    constraint lookup_queue_items_status_check check (status in ('pending', 'processing', 'completed', 'failed')),
+    constraint lookup_queue_items_lease_check check ((status = 'processing') = (lease_token is not null and lease_expires_at is not null)),
+    constraint lookup_queue_items_retry_check check (retry_at is null or status = 'pending'),
+    constraint lookup_queue_items_ended_check check ((status in ('completed', 'failed')) = (processed_at is not null)),
+    constraint lookup_queue_items_outcome_check check ((status = 'completed') = (result is not null) and (status = 'failed') = (error_code is not null and error_message is not null and processed_at is not null))
+);
+
+create index lookup_queue_items_ready_idx on public.lookup_queue_items (organization_id, queue_rank)
+    where status = 'pending' and retry_at is null;
+create index lookup_queue_items_waiting_idx on public.lookup_queue_items (organization_id, retry_at)
+    where status = 'pending' and retry_at is not null;
+create index lookup_queue_items_leased_idx on public.lookup_queue_items (organization_id, lease_expires_at)
+    where status = 'processing';
+
+comment on table public.lookup_queue_items is 'One row per site of a batch: what to look up, where it stands in the queue, and what came of it.';
+comment on column public.lookup_queue_items.position is 'Place in the upload, from 0.';
+comment on column public.lookup_queue_items.queue_rank is 'Order of service inside the organization: batches that are open together take turns, item by item.';
+comment on column public.lookup_queue_items.retry_at is 'A retry waits until then; null: ready, or not pending.';
+comment on column public.lookup_queue_items.lease_token is 'Names one claim: an outcome that carries another token comes from a worker that was given up.';
+comment on column public.lookup_queue_items.result is 'The answer of the incentives API, as it came.';
+comment on column public.lookup_queue_items.warnings is 'What looks wrong with the input, but did not stop it.';
+
+create type app.batch_item as (
+    position              integer,
+    reference_id          text,
+    address               jsonb,
+    building_type         text,
+    device_ids            integer[],
+    create_application    boolean,
+    webhook_custom_fields jsonb,
+    warnings              text[],
+    errors                text
+);
+
+comment on type app.batch_item is 'An item of an upload as the validator reads it; errors null: it is valid.';
+-- Chapter 50, the queue: who has work, at which pace, and what an answer means.
+
+create table app.organization_queue_state (
+    organization_id uuid        not null,
+    ready_at        timestamptz,
+    served_at       timestamptz not null default '-infinity',
+    served_rank     bigint      not null default 0,
+
+    constraint organization_queue_state_pkey primary key (organization_id),
+    constraint organization_queue_state_organization_id_fkey foreign key (organization_id) references app.organizations (id) on delete cascade
+) with (fillfactor = 50);
+
+create index organization_queue_state_ready_idx on app.organization_queue_state (ready_at) where ready_at is not null;
+
+comment on table app.organization_queue_state is 'The ready list: one row per organization that ever had work.';
+comment on column app.organization_queue_state.ready_at is 'From when on there is, or may be, something to claim; null: nothing is open.';
+comment on column app.organization_queue_state.served_at is 'Last claim: the organization that waited longest comes first.';
+comment on column app.organization_queue_state.served_rank is 'Highest rank ever claimed: where a new batch starts when no other is waiting.';
+
+create table app.upstream_state (
+    singleton    boolean     not null default true,
+    next_slot_at timestamptz not null default '-infinity',
+    paused_until timestamptz not null default '-infinity',
+
+    constraint upstream_state_pkey primary key (singleton),
+    constraint upstream_state_singleton_check check (singleton)
+);
+
+comment on table app.upstream_state is 'The one limiter of all workers together.';
+comment on column app.upstream_state.next_slot_at is 'Next free time slot for a lookup (generic cell rate algorithm).';
+comment on column app.upstream_state.paused_until is 'No lookup starts before: the incentives API asked for a pause with Retry-After.';
+
+insert into app.upstream_state default values;
+
+create table app.workers (
+    id         text        not null,
+    started_at timestamptz not null,
+    seen_at    timestamptz not null,
+
+    constraint workers_pkey primary key (id),
+    constraint workers_id_check check (id <> '' and length(id) <= 200)
+) with (fillfactor = 50);
+
+comment on table app.workers is 'Workers that checked in lately; they share max_in_flight evenly.';
+
+create table app.retry_policy (
+    outcome       text not null,
+    action        text not null,
+    error_code    text not null,
+    error_message text not null,
+
+    constraint retry_policy_pkey primary key (outcome),
+    constraint retry_policy_action_check check (action in ('retry', 'wait', 'fail')),
+    constraint retry_policy_outcome_check check (outcome ~ '^([1-5][0-9][0-9]|[1-5]xx|[a-z_]+)$')
+);
+
+comment on table app.retry_policy is 'What an unsuccessful answer means. The most exact row wins: the HTTP status or error class, then its hundred (4xx), then other.';
+comment on column app.retry_policy.action is 'retry: up to max_retries times; wait: like retry, but with a Retry-After it pauses everybody and costs no retry; fail: at once.';
+comment on column app.retry_policy.error_message is 'For the user; a message that the incentives API sent with a 4xx takes its place.';
+
+insert into app.retry_policy (outcome, action, error_code, error_message) values
+    ('400',                'fail',  'upstream_rejected',       'The incentives service refused the request'),
+    ('401',                'fail',  'upstream_unauthorized',   'The incentives service did not accept our credentials'),
+    ('403',                'fail',  'upstream_unauthorized',   'The incentives service did not accept our credentials'),
+    ('404',                'fail',  'not_found',               'The incentives service found nothing for this address'),
+    ('408',                'retry', 'upstream_timeout',        'The incentives service did not answer in time'),
+    ('425',                'retry', 'upstream_error',          'The incentives service asked to try again later'),
+    ('429',                'wait',  'upstream_rate_limited',   'The incentives service refused too many requests'),
+    ('503',                'wait',  'upstream_unavailable',    'The incentives service was not available'),
+    ('2xx',                'retry', 'invalid_response',        'The incentives service sent an answer that could not be read'),
+    ('3xx',                'fail',  'upstream_redirected',     'The incentives service answered with a redirect'),
+    ('4xx',                'fail',  'upstream_rejected',       'The incentives service refused the request'),
+    ('5xx',                'retry', 'upstream_error',          'The incentives service reported an error of its own'),
+    ('timeout',            'retry', 'upstream_timeout',        'The incentives service did not answer in time'),
+    ('connection',         'retry', 'upstream_unreachable',    'The incentives service could not be reached'),
+    ('dns',                'retry', 'upstream_unreachable',    'The address of the incentives service could not be resolved'),
+    ('tls',                'retry', 'upstream_unreachable',    'No secure connection to the incentives service could be made'),
+    ('invalid_response',   'retry', 'invalid_response',        'The incentives service sent an answer that could not be read'),
+    ('response_too_large', 'fail',  'response_too_large',      'The incentives service sent an answer that is too large'),
+    ('other',              'retry', 'upstream_error',          'The lookup did not succeed');
+
+create type app.lookup_outcome as (
+    item_id       uuid,
+    lease_token   uuid,
+    action        text,
+    result        jsonb,
+    error_code    text,
+    error_message text,
+    pause         interval
+);
+
+comment on type app.lookup_outcome is 'What came of one lookup, judged by app.retry_policy: complete, retry, wait (with the pause asked for) or fail.';
+-- Chapter 60, reports: what a batch found, site by site.
+
+create table public.incentive_reports (
+    organization_id       uuid        not null,
+    id                    uuid        not null,
+    job_id                uuid,
+    name                  text        not null,
+    description           text        not null,
+    status                text        not null default 'processing',
+    report_type           text        not null default 'bulk_lookup',
+    total_sites           integer     not null default 0,
+    eligible_sites        integer     not null default 0,
+    total_incentive_value numeric     not null default 0,
+    created_at            timestamptz not null,
+    completed_at          timestamptz,
+    updated_at            timestamptz not null,
+
+    constraint incentive_reports_pkey primary key (organization_id, id),
+    constraint incentive_reports_job_key unique (organization_id, job_id),
+    constraint incentive_reports_organization_id_fkey foreign key (organization_id) references app.organizations (id),
+    constraint incentive_reports_status_check check (status in ('processing', 'complete', 'error')),
+    constraint incentive_reports_report_type_check check (report_type in ('bulk_lookup')),
+    constraint incentive_reports_sites_check check (eligible_sites >= 0 and eligible_sites <= total_sites),
+    constraint incentive_reports_value_check check (total_incentive_value >= 0),
+    constraint incentive_reports_completed_at_check check ((status = 'processing') = (completed_at is null))
+) with (fillfactor = 50);
+
+create index incentive_reports_newest_idx on public.incentive_reports (organization_id, created_at desc, id desc);
+
+comment on table public.incentive_reports is 'One row per report; its totals always equal its sites.';
+comment on column public.incentive_reports.total_incentive_value is 'US dollars.';
+
+create table public.incentive_report_sites (
+    organization_id        uuid        not null,
+    report_id              uuid        not null,
+    position               integer     not null,
+    item_id                uuid        not null,
+    reference_id           text        not null,
+    street_1               text,
+    street_2               text,
+    city                   text,
+    state_or_province_code text,
+    postal_code            text,
+    country_code           text,
+    building_type          text        not null,
+    device_categories      text[]      not null,
+    utility_eiaid          text,
+    utility_name           text,
+    eligible               boolean     not null,
+    total_incentive_amount numeric     not null,
+    created_at             timestamptz not null,
+
+    constraint incentive_report_sites_pkey primary key (organization_id, report_id, position),
+    constraint incentive_report_sites_amount_check check (total_incentive_amount >= 0)
+);
+
+comment on table public.incentive_report_sites is 'One row per completed item: a site of the report, in upload order.';
+comment on column public.incentive_report_sites.total_incentive_amount is 'US dollars.';
+comment on column public.incentive_report_sites.utility_eiaid is 'Number of the utility at the US Energy Information Administration, as the provider gave it.';
+
+create table public.incentive_report_site_programs (
+    organization_id       uuid    not null,
+    report_id             uuid    not null,
+    position              integer not null,
+    program_id            text    not null,
+    program_name          text    not null,
+    total_incentive       numeric not null,
+    eligible_combinations integer not null,
+
+    constraint incentive_report_site_programs_pkey primary key (organization_id, report_id, position, program_id),
+    constraint incentive_report_site_programs_amount_check check (total_incentive >= 0 and eligible_combinations >= 0)
+);
+
+comment on table public.incentive_report_site_programs is 'The programs a site is eligible for.';
+comment on column public.incentive_report_site_programs.total_incentive is 'US dollars, all devices of the site together.';
+-- Chapter 90, maintenance: what is put right and cleared away every minute.
+
+create table app.maintenance_state (
+    singleton boolean     not null default true,
+    ran_at    timestamptz not null default '-infinity',
+
+    constraint maintenance_state_pkey primary key (singleton),
+    constraint maintenance_state_singleton_check check (singleton)
+);
+
+comment on table app.maintenance_state is 'When app.run_maintenance last ran: a worker runs it where pg_cron does not.';
+
+insert into app.maintenance_state default values;

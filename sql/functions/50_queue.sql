@@ -1,0 +1,369 @@
+-- Chapter 50, the queue: enqueue, check in, claim, and what comes between a claim and its end. Recording outcomes is chapter 55.
+
+-- A new batch starts at the lowest rank that is still ready, so that it takes turns with the batches before it; when none is
+-- ready, where the last claim stood.
+create or replace function app.enqueue_items(p_organization_id uuid, p_job_id uuid, p_items app.batch_item[], p_now timestamptz) returns void
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_first_rank bigint;
+begin
+    v_first_rank := coalesce(
+        (select queue_rank
+           from public.lookup_queue_items
+          where organization_id = p_organization_id and status = 'pending' and retry_at is null
+          order by queue_rank
+          limit 1),
+        (select served_rank from app.organization_queue_state where organization_id = p_organization_id),
+        0);
+
+    insert into public.lookup_queue_items
+           (organization_id, id, job_id, position, queue_rank, reference_id, address, building_type, device_ids,
+            create_application, webhook_custom_fields, warnings, created_at)
+    select p_organization_id, app.uuid_v7(p_now), p_job_id, i.position, v_first_rank + i.position, i.reference_id, i.address,
+           i.building_type, i.device_ids, i.create_application, i.webhook_custom_fields, i.warnings, p_now
+      from unnest(p_items) i;
+    perform app.wake_queue(p_organization_id, p_now);
+end;
+$$;
+
+-- There is, or from p_at on will be, something to claim. Called last: it locks the organization's row until the commit.
+create or replace function app.wake_queue(p_organization_id uuid, p_at timestamptz) returns void
+language plpgsql volatile
+set search_path = ''
+as $$
+begin
+    insert into app.organization_queue_state as q (organization_id, ready_at)
+    values (p_organization_id, p_at)
+    on conflict (organization_id) do update
+       set ready_at = excluded.ready_at
+     where q.ready_at is null or q.ready_at > excluded.ready_at;
+    perform pg_notify('batch_lookups_ready', p_organization_id::text);
+end;
+$$;
+
+-- Nothing (more) was there to claim: find out when there will be. The row is locked first and the minimum computed by statements
+-- that start after the lock is held; in one statement, a batch committed in between would be missed.
+create or replace function app.settle_queue(p_organization_id uuid, p_now timestamptz) returns void
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_ready_at timestamptz;
+begin
+    perform from app.organization_queue_state where organization_id = p_organization_id for update;
+
+    if exists (select from public.lookup_queue_items
+                where organization_id = p_organization_id and status = 'pending' and retry_at is null) then
+        v_ready_at := p_now;
+    else
+        v_ready_at := least(
+            (select min(retry_at) from public.lookup_queue_items
+              where organization_id = p_organization_id and status = 'pending' and retry_at is not null),
+            (select min(lease_expires_at) from public.lookup_queue_items
+              where organization_id = p_organization_id and status = 'processing'));
+    end if;
+    update app.organization_queue_state
+       set ready_at = v_ready_at
+     where organization_id = p_organization_id and ready_at is distinct from v_ready_at;
+end;
+$$;
+
+create or replace function api.ready_organizations(p_limit integer default 100) returns setof uuid
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+declare
+    v_now timestamptz := app.clock();
+begin
+    return query
+    select organization_id
+      from app.organization_queue_state
+     where ready_at <= v_now
+     order by served_at, organization_id
+     limit p_limit;
+end;
+$$;
+
+comment on function api.ready_organizations(integer) is 'Organizations with something to claim, least recently served first.';
+
+create or replace function api.check_in(
+    p_worker               text,
+    p_limit                integer default 100,
+    out organization_ids   uuid[],
+    out next_ready_in      double precision,
+    out max_in_flight      integer,
+    out lookups_per_second double precision,
+    out lookup_timeout     double precision,
+    out lease_seconds      double precision,
+    out max_response_bytes integer,
+    out paused_for         double precision,
+    out maintenance_due    boolean
+)
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+declare
+    v_now      timestamptz := app.clock();
+    v_settings app.settings;
+    v_upstream app.upstream_state;
+    v_workers  integer;
+begin
+    insert into app.workers as w (id, started_at, seen_at)
+    values (p_worker, v_now, v_now)
+    on conflict (id) do update
+       set seen_at = excluded.seen_at
+     where w.seen_at < excluded.seen_at - interval '1 second';
+    select * into v_settings from app.settings;
+    select * into v_upstream from app.upstream_state;
+    select count(*) into v_workers from app.workers where seen_at > v_now - interval '15 seconds';
+
+    organization_ids   := array(select api.ready_organizations(p_limit));
+    next_ready_in      := (select extract(epoch from min(ready_at) - v_now) from app.organization_queue_state where ready_at > v_now);
+    max_in_flight      := greatest(v_settings.max_in_flight / greatest(v_workers, 1), 1);
+    lookups_per_second := v_settings.lookups_per_second;
+    lookup_timeout     := v_settings.lookup_timeout_seconds;
+    lease_seconds      := v_settings.lease_seconds;
+    max_response_bytes := v_settings.max_response_bytes;
+    paused_for         := greatest(extract(epoch from app.next_claim_at(v_settings, v_upstream) - v_now), 0);
+    maintenance_due    := (select ran_at < v_now - interval '2 minutes' from app.maintenance_state);
+end;
+$$;
+
+comment on function api.check_in(text, integer) is
+'What a worker needs to know before a round of claims, in one call, which also says that it is alive: the organizations with work (least recently served first), seconds until more is ready (null: none known), its share of max_in_flight, the settings that concern it (seconds, bytes), seconds until a slot can be had (0: now), and whether it should call api.run_maintenance.';
+
+-- Pacing: the generic cell rate algorithm, with one row that holds the next free slot. Slots are given out a second ahead at most.
+create or replace function app.next_claim_at(p_settings app.settings, p_upstream app.upstream_state) returns timestamptz
+language sql immutable
+return case when (p_settings).lookups_per_second is null then (p_upstream).paused_until
+            else greatest((p_upstream).next_slot_at - interval '1 second', (p_upstream).paused_until) end;
+
+-- How many lookups may be claimed now, at most p_limit, and the time of the first one. With a pace set it holds the limiter's row
+-- until the commit: take_slots follows.
+create or replace function app.free_slots(p_limit integer, p_now timestamptz, out slots integer, out first_at timestamptz, out spacing interval)
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_rate     numeric := (select lookups_per_second from app.settings);
+    v_upstream app.upstream_state;
+begin
+    if v_rate is null then
+        select * into v_upstream from app.upstream_state;
+        spacing := interval '0';
+        first_at := p_now;
+        slots := case when v_upstream.paused_until > p_now then 0 else p_limit end;
+    else
+        select * into v_upstream from app.upstream_state for update;
+        spacing := interval '1 second' / v_rate::double precision;
+        first_at := greatest(v_upstream.next_slot_at, v_upstream.paused_until, p_now);
+        slots := case when v_upstream.paused_until > p_now then 0
+                      else least(floor(extract(epoch from p_now + interval '1 second' - first_at) * v_rate) + 1, p_limit) end;
+    end if;
+    slots := greatest(slots, 0);
+end;
+$$;
+
+create or replace function api.claim_lookups(p_organization_id uuid, p_worker text, p_limit integer)
+returns table (item_id uuid, job_id uuid, lease_token uuid, start_in double precision, retry_count integer, request text)
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+#variable_conflict use_column
+declare
+    v_now        timestamptz := app.clock();
+    v_free       record;
+    v_token      uuid        := gen_random_uuid();
+    v_expires_at timestamptz;
+    v_items      public.lookup_queue_items[];
+    v_count      integer;
+begin
+    select * into v_free from app.free_slots(p_limit, v_now);
+    if v_free.slots = 0 then
+        return;
+    end if;
+    v_expires_at := v_free.first_at + v_free.slots * v_free.spacing + (select app.seconds(lease_seconds) from app.settings);
+
+    v_items := app.lease_items(p_organization_id, p_worker, v_free.slots, v_token, v_now, v_expires_at);
+    v_count := cardinality(v_items);
+    if v_count < v_free.slots then
+        perform app.expire_leases(p_organization_id, v_now);
+        perform app.settle_queue(p_organization_id, v_now);
+    end if;
+    if v_count = 0 then
+        return;
+    end if;
+
+    perform app.start_jobs(p_organization_id, v_items, v_now);
+    update app.organization_queue_state q
+       set served_at   = v_now,
+           served_rank = greatest(q.served_rank, (select max(i.queue_rank) from unnest(v_items) i))
+     where q.organization_id = p_organization_id;
+    if v_free.spacing > interval '0' then
+        update app.upstream_state set next_slot_at = v_free.first_at + v_count * v_free.spacing;
+    end if;
+
+    return query
+    select i.id, i.job_id, i.lease_token,
+           extract(epoch from v_free.first_at + (i.n - 1) * v_free.spacing - v_now)::double precision,
+           i.retry_count, app.lookup_request(i.reference_id, i.address, i.building_type, i.device_ids, i.create_application, i.webhook_custom_fields)
+      from (select u.*, row_number() over (order by u.queue_rank, u.id) as n from unnest(v_items) u) i
+     order by i.n;
+end;
+$$;
+
+comment on function api.claim_lookups(uuid, text, integer) is
+'Claims up to p_limit items of an organization for a worker: each gets a lease, and a time slot within the pace (start_in, seconds from now); request is the JSON body to POST. Fewer come when the pace allows no more within the next second, or when no more are ready.';
+
+-- The claim. Retries that are due and items that never ran stand under two indexes; of the first p_limit of each, the lowest ranks
+-- are taken. The sub-selects are fenced: inlined, the planner might run them twice and claim more than asked.
+create or replace function app.lease_items(
+    p_organization_id uuid, p_worker text, p_limit integer, p_token uuid, p_now timestamptz, p_expires_at timestamptz
+) returns public.lookup_queue_items[]
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_items public.lookup_queue_items[];
+begin
+    with due as materialized (
+        select id, queue_rank
+          from public.lookup_queue_items
+         where organization_id = p_organization_id and status = 'pending' and retry_at <= p_now
+         order by retry_at
+         limit p_limit
+           for update skip locked
+    ), ready as materialized (
+        select id, queue_rank
+          from public.lookup_queue_items
+         where organization_id = p_organization_id and status = 'pending' and retry_at is null
+         order by queue_rank
+         limit p_limit
+           for update skip locked
+    ), next as materialized (
+        select id from (table due union all table ready) d order by queue_rank limit p_limit
+    ), leased as (
+        update public.lookup_queue_items i
+           set status           = 'processing',
+               retry_at         = null,
+               lease_token      = p_token,
+               lease_expires_at = p_expires_at,
+               leased_by        = p_worker
+          from next n
+         where i.organization_id = p_organization_id and i.id = n.id
+     returning i.*
+    )
+    select coalesce(array_agg(l), '{}') into v_items from leased l;
+    return v_items;
+end;
+$$;
+
+create or replace function app.lookup_request(
+    p_reference_id text, p_address jsonb, p_building_type text, p_device_ids integer[], p_create_application boolean, p_webhook_custom_fields jsonb
+) returns text
+language sql stable
+return json_build_object(
+    'operation_type', 'lookup',
+    'reference_id', p_reference_id,
+    'address', p_address,
+    'building_type', p_building_type,
+    'device_ids', p_device_ids,
+    'create_application', p_create_application)::text;
+
+-- The first claim starts a job. Never waits for a job's row: whoever holds it, a cancel or another claim, sees to its status.
+create or replace function app.start_jobs(p_organization_id uuid, p_items public.lookup_queue_items[], p_now timestamptz) returns void
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_job_ids uuid[];
+begin
+    v_job_ids := array(select id
+                         from public.batch_lookup_jobs
+                        where organization_id = p_organization_id and status = 'pending'
+                          and id in (select i.job_id from unnest(p_items) i)
+                          for update skip locked);
+    if v_job_ids <> '{}' then
+        update public.batch_lookup_jobs
+           set status = 'processing', started_at = p_now, updated_at = p_now
+         where organization_id = p_organization_id and id = any (v_job_ids);
+    end if;
+end;
+$$;
+
+create or replace function api.extend_leases(p_organization_id uuid, p_worker text, p_item_ids uuid[], p_lease_tokens uuid[]) returns setof uuid
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+declare
+    v_expires_at timestamptz := app.clock() + (select app.seconds(lease_seconds) from app.settings);
+begin
+    return query
+    update public.lookup_queue_items i
+       set lease_expires_at = v_expires_at
+      from unnest(p_item_ids, p_lease_tokens) h (item_id, lease_token)
+     where i.organization_id = p_organization_id and i.id = h.item_id
+       and i.status = 'processing' and i.lease_token = h.lease_token
+    returning i.id;
+end;
+$$;
+
+comment on function api.extend_leases(uuid, text, uuid[], uuid[]) is 'Renews the leases of slow lookups, given as parallel arrays; answers the items that the worker still holds.';
+
+create or replace function api.release_lookups(p_organization_id uuid, p_worker text, p_item_ids uuid[], p_lease_tokens uuid[]) returns integer
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+declare
+    v_now       timestamptz := app.clock();
+    v_released  public.lookup_queue_items[];
+begin
+    with released as (
+        update public.lookup_queue_items i
+           set status           = 'pending',
+               lease_token      = null,
+               lease_expires_at = null,
+               leased_by        = null
+          from unnest(p_item_ids, p_lease_tokens) h (item_id, lease_token)
+         where i.organization_id = p_organization_id and i.id = h.item_id
+           and i.status = 'processing' and i.lease_token = h.lease_token
+     returning i.*
+    )
+    select coalesce(array_agg(r), '{}') into v_released from released r;
+    perform app.count_outcomes(p_organization_id, v_released, v_now);
+    return cardinality(v_released);
+end;
+$$;
+
+comment on function api.release_lookups(uuid, text, uuid[], uuid[]) is 'Gives items back that the worker claimed but never looked up, as parallel arrays; no retry is counted. Answers how many were still its own.';
+
+-- A silent worker's items return to the queue, the attempt counted; the last attempt's silence ends the item.
+create or replace function app.expire_leases(p_organization_id uuid, p_now timestamptz) returns integer
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_max_retries integer := (select max_retries from app.settings);
+    v_expired     public.lookup_queue_items[];
+begin
+    with expired as (
+        update public.lookup_queue_items
+           set status           = case when retry_count < v_max_retries then 'pending' else 'failed' end,
+               retry_count      = least(retry_count + 1, v_max_retries),
+               lease_token      = null,
+               lease_expires_at = null,
+               leased_by        = null,
+               error_code       = case when retry_count >= v_max_retries then 'lease_expired' end,
+               error_message    = case when retry_count >= v_max_retries
+                                       then format('The lookup was started %s times and never came to an end', retry_count + 1) end,
+               processed_at     = case when retry_count >= v_max_retries then p_now end
+         where organization_id = p_organization_id and status = 'processing' and lease_expires_at < p_now
+     returning *
+    )
+    select coalesce(array_agg(e), '{}') into v_expired from expired e;
+    perform app.count_outcomes(p_organization_id, v_expired, p_now);
+    return cardinality(v_expired);
+end;
+$$;

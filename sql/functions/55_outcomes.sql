@@ -1,0 +1,226 @@
+-- Chapter 55, outcomes: what a lookup's answer means for its item, its job and its report.
+
+-- null: not a JSON object, and therefore no answer.
+create or replace function app.parse_response(p_response text) returns jsonb
+language plpgsql immutable
+set search_path = ''
+as $$
+declare
+    v_response jsonb;
+begin
+    v_response := p_response::jsonb;
+    return case when jsonb_typeof(v_response) = 'object' then v_response end;
+exception
+    when data_exception or statement_too_complex or program_limit_exceeded then
+        return null;
+end;
+$$;
+
+create or replace function app.find_retry_policy(p_http_status integer, p_error_class text) returns app.retry_policy
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+    v_outcomes text[] := array[p_error_class, p_http_status::text, p_http_status / 100 || 'xx', 'other'];
+    v_policy   app.retry_policy;
+begin
+    select * into v_policy
+      from app.retry_policy
+     where outcome = any (v_outcomes)
+     order by array_position(v_outcomes, outcome)
+     limit 1;
+    return v_policy;
+end;
+$$;
+
+create or replace function app.judge_outcomes(
+    p_item_ids uuid[], p_lease_tokens uuid[], p_http_statuses integer[], p_error_classes text[], p_responses text[], p_retry_afters double precision[]
+) returns setof app.lookup_outcome
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_settings app.settings;
+begin
+    select * into v_settings from app.settings;
+    return query
+    with answer as materialized (
+        select o.*, app.parse_response(o.response) as body
+          from unnest(p_item_ids, p_lease_tokens, p_http_statuses, p_error_classes, p_responses, p_retry_afters)
+            as o (item_id, lease_token, http_status, error_class, response, retry_after)
+    )
+    select a.item_id, a.lease_token, 'complete', a.body, null, null, null::interval
+      from answer a
+     where a.http_status between 200 and 299 and a.error_class is null and a.body is not null
+     union all
+    select a.item_id, a.lease_token,
+           case when p.action = 'wait' and a.retry_after is null then 'retry' else p.action end,
+           null, p.error_code,
+           case when a.http_status between 400 and 499 and jsonb_typeof(a.body -> 'error') = 'string' and a.body ->> 'error' <> ''
+                then left(a.body ->> 'error', 1000)
+                else p.error_message || coalesce(format(' (HTTP %s)', a.http_status), '') end,
+           case when p.action = 'wait' and a.retry_after is not null
+                then make_interval(secs => least(greatest(a.retry_after, 0), 86400)) end
+      from answer a
+      cross join lateral app.find_retry_policy(a.http_status, a.error_class) p
+     where not (a.http_status between 200 and 299 and a.error_class is null and a.body is not null);
+end;
+$$;
+
+create or replace function api.record_lookups(
+    p_organization_id uuid,
+    p_worker          text,
+    p_item_ids        uuid[],
+    p_lease_tokens    uuid[],
+    p_http_statuses   integer[],
+    p_error_classes   text[],
+    p_responses       text[],
+    p_retry_afters    double precision[]
+) returns table (item_id uuid, verdict text)
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+#variable_conflict use_column
+declare
+    v_now      timestamptz := app.clock();
+    v_outcomes app.lookup_outcome[];
+    v_items    public.lookup_queue_items[];
+begin
+    v_outcomes := array(select o from app.judge_outcomes(p_item_ids, p_lease_tokens, p_http_statuses, p_error_classes,
+                                                         p_responses, p_retry_afters) o);
+    v_items := app.apply_outcomes(p_organization_id, v_outcomes, v_now);
+    perform app.add_report_sites(p_organization_id, v_items, v_now);
+    perform app.count_outcomes(p_organization_id, v_items, v_now);
+    perform app.pause_upstream(v_now + (select max(o.pause) from unnest(v_outcomes) o));
+
+    return query
+    select o.item_id,
+           case when o.item_id in (select a.id from unnest(v_items) a) then 'accepted'
+                when exists (select from public.lookup_queue_items i where i.organization_id = p_organization_id and i.id = o.item_id) then 'stale'
+                else 'unknown' end
+      from unnest(p_item_ids) o (item_id);
+end;
+$$;
+
+comment on function api.record_lookups(uuid, text, uuid[], uuid[], integer[], text[], text[], double precision[]) is
+'Records what came of claimed items, as parallel arrays: item, lease token, HTTP status, error class (timeout, connection, dns, tls, invalid_response, response_too_large, other; null when an answer came), the answer as text, Retry-After in seconds. app.retry_policy decides. Answers a verdict per item: accepted; stale, when the lease was lost (a success for an item that has not ended is accepted all the same) or the item has ended; unknown. Calling it again with the same outcomes changes nothing.';
+
+-- One statement for all outcomes. The lease token is the fence: an outcome of a lost lease finds no row, unless it is a success and
+-- the item has not ended.
+create or replace function app.apply_outcomes(p_organization_id uuid, p_outcomes app.lookup_outcome[], p_now timestamptz)
+returns public.lookup_queue_items[]
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_settings app.settings;
+    v_items    public.lookup_queue_items[];
+begin
+    select * into v_settings from app.settings;
+    with outcome as materialized (
+        select o.*, 0.5 + random() / 2 as jitter from unnest(p_outcomes) o
+    ), applied as (
+        update public.lookup_queue_items i
+           set status           = case when o.action = 'complete' then 'completed'
+                                       when o.action = 'wait' or o.action = 'retry' and i.retry_count < v_settings.max_retries then 'pending'
+                                       else 'failed' end,
+               retry_count      = i.retry_count + (o.action = 'retry' and i.retry_count < v_settings.max_retries)::integer,
+               retry_at         = case when o.action = 'wait' then p_now + o.pause
+                                       when o.action = 'retry' and i.retry_count < v_settings.max_retries
+                                       then p_now + app.seconds(least(v_settings.retry_backoff_seconds * 2 ^ i.retry_count,
+                                                                      v_settings.retry_backoff_max_seconds)) * o.jitter end,
+               lease_token      = null,
+               lease_expires_at = null,
+               leased_by        = null,
+               result           = o.result,
+               error_code       = case when o.action = 'fail' or o.action = 'retry' and i.retry_count >= v_settings.max_retries then o.error_code end,
+               error_message    = case when o.action = 'fail' then o.error_message
+                                       when o.action = 'retry' and i.retry_count >= v_settings.max_retries
+                                       then format('%s, after %s attempt(s)', o.error_message, i.retry_count + 1) end,
+               processed_at     = case when o.action in ('complete', 'fail')
+                                            or o.action = 'retry' and i.retry_count >= v_settings.max_retries then p_now end
+          from outcome o
+         where i.organization_id = p_organization_id and i.id = o.item_id
+           and (i.status = 'processing' and i.lease_token = o.lease_token
+                or i.status in ('pending', 'processing') and o.action = 'complete')
+     returning i.*
+    )
+    select coalesce(array_agg(a), '{}') into v_items from applied a;
+    return v_items;
+end;
+$$;
+
+create or replace function app.pause_upstream(p_until timestamptz) returns void
+language plpgsql volatile
+set search_path = ''
+as $$
+begin
+    if p_until is not null then
+        update app.upstream_state set paused_until = greatest(paused_until, p_until);
+    end if;
+end;
+$$;
+
+-- Counts what became of items: one UPDATE for the jobs, one for their reports, whatever the number of items. Whoever brings a job's
+-- last item ends it, exactly once, because the counters decide under the job's row lock.
+create or replace function app.count_outcomes(p_organization_id uuid, p_items public.lookup_queue_items[], p_now timestamptz) returns void
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_retry_at timestamptz := (select min(coalesce(i.retry_at, p_now)) from unnest(p_items) i where i.status = 'pending');
+    v_job      record;
+begin
+    -- In the order of ids, so that two workers with items of the same jobs never wait for each other in a circle.
+    perform from public.batch_lookup_jobs
+      where organization_id = p_organization_id and id in (select i.job_id from unnest(p_items) i)
+      order by id
+        for update;
+
+    for v_job in
+        select j.id, j.status,
+               count(*) filter (where i.status in ('completed', 'failed'))::integer as processed,
+               count(*) filter (where i.status = 'failed')::integer as failed,
+               count(*) filter (where i.status = 'pending')::integer as pending,
+               count(*) filter (where i.status = 'completed' and app.result_is_eligible(i.result))::integer as eligible,
+               coalesce(sum(app.result_amount(i.result)) filter (where i.status = 'completed'), 0) as value
+          from unnest(p_items) i
+          join public.batch_lookup_jobs j on j.organization_id = p_organization_id and j.id = i.job_id
+         group by j.id, j.status
+    loop
+        -- A retry of a job that was cancelled meanwhile is not tried again.
+        if v_job.status = 'cancelled' and v_job.pending > 0 then
+            v_job.pending   := app.cancel_pending_items(p_organization_id, v_job.id, p_now);
+            v_job.processed := v_job.processed + v_job.pending;
+            v_job.failed    := v_job.failed + v_job.pending;
+        end if;
+        if v_job.processed > 0 then
+            perform app.advance_job(p_organization_id, v_job.id, v_job.processed, v_job.failed, p_now);
+            perform app.update_report(p_organization_id, v_job.id, p_now, v_job.processed - v_job.failed, v_job.eligible, v_job.value);
+        end if;
+    end loop;
+
+    if v_retry_at is not null then
+        perform app.wake_queue(p_organization_id, v_retry_at);
+    end if;
+end;
+$$;
+
+create or replace function app.advance_job(p_organization_id uuid, p_job_id uuid, p_processed integer, p_failed integer, p_now timestamptz) returns void
+language plpgsql volatile
+set search_path = ''
+as $$
+begin
+    update public.batch_lookup_jobs
+       set processed_items = processed_items + p_processed,
+           failed_items    = failed_items + p_failed,
+           status          = case when status = 'cancelled' then status
+                                  when processed_items + p_processed < total_items then 'processing'
+                                  when failed_items + p_failed = total_items then 'failed'
+                                  else 'completed' end,
+           started_at      = coalesce(started_at, p_now),
+           completed_at    = case when processed_items + p_processed = total_items then coalesce(completed_at, p_now) else completed_at end,
+           updated_at      = p_now
+     where organization_id = p_organization_id and id = p_job_id;
+end;
+$$;

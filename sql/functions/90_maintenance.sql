@@ -1,0 +1,102 @@
+-- Chapter 90, maintenance: every minute by pg_cron, else by a worker. Nothing here is needed for correctness while all goes well.
+
+create or replace function app.run_maintenance() returns json
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_now             timestamptz := app.clock();
+    v_organization_id uuid;
+    v_expired         integer := 0;
+    v_closed          integer := 0;
+begin
+    -- One at a time; a second one has nothing to add.
+    perform from app.maintenance_state for update skip locked;
+    if not found then
+        return json_build_object('skipped', true);
+    end if;
+    update app.maintenance_state set ran_at = v_now;
+
+    for v_organization_id in
+        select distinct organization_id from public.batch_lookup_jobs where status in ('pending', 'processing')
+         union
+        select organization_id from app.organization_queue_state where ready_at is not null
+    loop
+        v_expired := v_expired + app.expire_leases(v_organization_id, v_now);
+        v_closed := v_closed + app.close_orphaned_jobs(v_organization_id, v_now);
+        perform app.settle_queue(v_organization_id, v_now);
+    end loop;
+
+    delete from app.workers where seen_at < v_now - interval '1 day';
+    perform app.prune_cron_history();
+    perform pg_notify('batch_lookups_ready', '');
+    return json_build_object('skipped', false, 'expired_leases', v_expired, 'closed_jobs', v_closed);
+end;
+$$;
+
+comment on function app.run_maintenance() is 'Returns expired leases to the queue, ends jobs without open items, prunes, wakes workers; one run at a time. Answers what was done.';
+
+create or replace function api.run_maintenance() returns json
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+begin
+    return app.run_maintenance();
+end;
+$$;
+
+comment on function api.run_maintenance() is 'app.run_maintenance for workers: they call it when pg_cron has not for two minutes.';
+
+-- Open jobs without any open item: their counters are made to say what the items say.
+create or replace function app.close_orphaned_jobs(p_organization_id uuid, p_now timestamptz) returns integer
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_job    record;
+    v_count  integer := 0;
+    v_counts record;
+begin
+    for v_job in
+        select j.id, j.total_items, j.processed_items, j.failed_items
+          from public.batch_lookup_jobs j
+         where j.organization_id = p_organization_id and j.status in ('pending', 'processing')
+           and not exists (select from public.lookup_queue_items i
+                            where i.organization_id = p_organization_id and i.job_id = j.id and i.status in ('pending', 'processing'))
+           for update of j
+    loop
+        select count(*)::integer as processed, count(*) filter (where status = 'failed')::integer as failed into v_counts
+          from public.lookup_queue_items
+         where organization_id = p_organization_id and job_id = v_job.id and status in ('completed', 'failed');
+        perform app.advance_job(p_organization_id, v_job.id, v_counts.processed - v_job.processed_items, v_counts.failed - v_job.failed_items, p_now);
+        perform app.update_report(p_organization_id, v_job.id, p_now);
+        v_count := v_count + 1;
+    end loop;
+    return v_count;
+end;
+$$;
+
+-- pg_cron keeps a row of every run for ever.
+create or replace function app.prune_cron_history() returns void
+language plpgsql volatile
+set search_path = ''
+as $$
+begin
+    if has_schema_privilege(to_regnamespace('cron')::oid, 'usage') and has_table_privilege(to_regclass('cron.job_run_details')::oid, 'select, delete') then
+        execute $sql$ delete from cron.job_run_details where end_time < now() - interval '1 day' $sql$;
+    end if;
+end;
+$$;
+
+-- The schedule, by name, where pg_cron can be had: in the one database that it serves.
+do $$
+begin
+    if exists (select from pg_available_extensions where name = 'pg_cron')
+       and current_setting('cron.database_name', true) = current_database()
+       and (exists (select from pg_extension where extname = 'pg_cron')
+            or (select rolsuper from pg_roles where rolname = current_user)) then
+        create extension if not exists pg_cron;
+        perform cron.schedule('batch-lookups-maintenance', '* * * * *', 'select app.run_maintenance()');
+    end if;
+end;
+$$;

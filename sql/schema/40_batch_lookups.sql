@@ -1,0 +1,102 @@
+-- Chapter 40, batch lookups: a job is an upload, an item is one site to look up.
+
+create table public.batch_lookup_jobs (
+    organization_id uuid        not null,
+    id              uuid        not null,
+    name            text,
+    status          text        not null default 'pending',
+    total_items     integer     not null,
+    processed_items integer     not null default 0,
+    failed_items    integer     not null default 0,
+    report_id       uuid        not null,
+    created_at      timestamptz not null,
+    started_at      timestamptz,
+    completed_at    timestamptz,
+    updated_at      timestamptz not null,
+
+    constraint batch_lookup_jobs_pkey primary key (organization_id, id),
+    constraint batch_lookup_jobs_organization_id_fkey foreign key (organization_id) references app.organizations (id),
+    constraint batch_lookup_jobs_status_check check (status in ('pending', 'processing', 'completed', 'failed', 'cancelled')),
+    constraint batch_lookup_jobs_total_check check (total_items > 0),
+    constraint batch_lookup_jobs_counters_check check (failed_items >= 0 and failed_items <= processed_items and processed_items <= total_items),
+    constraint batch_lookup_jobs_ended_check check ((status in ('pending', 'processing')) = (completed_at is null)),
+    constraint batch_lookup_jobs_outcome_check check (
+        case status
+            when 'pending'    then processed_items = 0
+            when 'processing' then processed_items < total_items
+            when 'completed'  then processed_items = total_items and failed_items < total_items
+            when 'failed'     then failed_items = total_items
+            else true
+        end)
+) with (fillfactor = 50);
+
+create index batch_lookup_jobs_newest_idx on public.batch_lookup_jobs (organization_id, created_at desc, id desc);
+create index batch_lookup_jobs_open_idx on public.batch_lookup_jobs (organization_id, id) where status in ('pending', 'processing');
+
+comment on table public.batch_lookup_jobs is 'One row per uploaded batch, watched live by its owners: no array, json or point column, default replica identity.';
+comment on column public.batch_lookup_jobs.processed_items is 'Items that ended: completed and failed together.';
+comment on column public.batch_lookup_jobs.completed_at is 'When the job ended, whether completed, failed or cancelled.';
+
+create table public.lookup_queue_items (
+    organization_id       uuid        not null,
+    id                    uuid        not null,
+    job_id                uuid        not null,
+    position              integer     not null,
+    status                text        not null default 'pending',
+    queue_rank            bigint      not null,
+    reference_id          text        not null,
+    address               jsonb       not null,
+    building_type         text        not null,
+    device_ids            integer[]   not null,
+    create_application    boolean     not null default false,
+    webhook_custom_fields jsonb,
+    warnings              text[],
+    retry_count           integer     not null default 0,
+    retry_at              timestamptz,
+    lease_token           uuid,
+    lease_expires_at      timestamptz,
+    leased_by             text,
+    result                jsonb,
+    error_code            text,
+    error_message         text,
+    created_at            timestamptz not null,
+    processed_at          timestamptz,
+
+    constraint lookup_queue_items_pkey primary key (organization_id, id),
+    constraint lookup_queue_items_job_position_key unique (organization_id, job_id, position),
+    constraint lookup_queue_items_job_fkey foreign key (organization_id, job_id) references public.batch_lookup_jobs (organization_id, id),
+    constraint lookup_queue_items_status_check check (status in ('pending', 'processing', 'completed', 'failed')),
+    constraint lookup_queue_items_lease_check check ((status = 'processing') = (lease_token is not null and lease_expires_at is not null)),
+    constraint lookup_queue_items_retry_check check (retry_at is null or status = 'pending'),
+    constraint lookup_queue_items_ended_check check ((status in ('completed', 'failed')) = (processed_at is not null)),
+    constraint lookup_queue_items_outcome_check check ((status = 'completed') = (result is not null) and (status = 'failed') = (error_code is not null and error_message is not null and processed_at is not null))
+);
+
+create index lookup_queue_items_ready_idx on public.lookup_queue_items (organization_id, queue_rank)
+    where status = 'pending' and retry_at is null;
+create index lookup_queue_items_waiting_idx on public.lookup_queue_items (organization_id, retry_at)
+    where status = 'pending' and retry_at is not null;
+create index lookup_queue_items_leased_idx on public.lookup_queue_items (organization_id, lease_expires_at)
+    where status = 'processing';
+
+comment on table public.lookup_queue_items is 'One row per site of a batch: what to look up, where it stands in the queue, and what came of it.';
+comment on column public.lookup_queue_items.position is 'Place in the upload, from 0.';
+comment on column public.lookup_queue_items.queue_rank is 'Order of service inside the organization: batches that are open together take turns, item by item.';
+comment on column public.lookup_queue_items.retry_at is 'A retry waits until then; null: ready, or not pending.';
+comment on column public.lookup_queue_items.lease_token is 'Names one claim: an outcome that carries another token comes from a worker that was given up.';
+comment on column public.lookup_queue_items.result is 'The answer of the incentives API, as it came.';
+comment on column public.lookup_queue_items.warnings is 'What looks wrong with the input, but did not stop it.';
+
+create type app.batch_item as (
+    position              integer,
+    reference_id          text,
+    address               jsonb,
+    building_type         text,
+    device_ids            integer[],
+    create_application    boolean,
+    webhook_custom_fields jsonb,
+    warnings              text[],
+    errors                text
+);
+
+comment on type app.batch_item is 'An item of an upload as the validator reads it; errors null: it is valid.';

@@ -1,0 +1,92 @@
+-- Chapter 50, the queue: who has work, at which pace, and what an answer means.
+
+create table app.organization_queue_state (
+    organization_id uuid        not null,
+    ready_at        timestamptz,
+    served_at       timestamptz not null default '-infinity',
+    served_rank     bigint      not null default 0,
+
+    constraint organization_queue_state_pkey primary key (organization_id),
+    constraint organization_queue_state_organization_id_fkey foreign key (organization_id) references app.organizations (id) on delete cascade
+) with (fillfactor = 50);
+
+create index organization_queue_state_ready_idx on app.organization_queue_state (ready_at) where ready_at is not null;
+
+comment on table app.organization_queue_state is 'The ready list: one row per organization that ever had work.';
+comment on column app.organization_queue_state.ready_at is 'From when on there is, or may be, something to claim; null: nothing is open.';
+comment on column app.organization_queue_state.served_at is 'Last claim: the organization that waited longest comes first.';
+comment on column app.organization_queue_state.served_rank is 'Highest rank ever claimed: where a new batch starts when no other is waiting.';
+
+create table app.upstream_state (
+    singleton    boolean     not null default true,
+    next_slot_at timestamptz not null default '-infinity',
+    paused_until timestamptz not null default '-infinity',
+
+    constraint upstream_state_pkey primary key (singleton),
+    constraint upstream_state_singleton_check check (singleton)
+);
+
+comment on table app.upstream_state is 'The one limiter of all workers together.';
+comment on column app.upstream_state.next_slot_at is 'Next free time slot for a lookup (generic cell rate algorithm).';
+comment on column app.upstream_state.paused_until is 'No lookup starts before: the incentives API asked for a pause with Retry-After.';
+
+insert into app.upstream_state default values;
+
+create table app.workers (
+    id         text        not null,
+    started_at timestamptz not null,
+    seen_at    timestamptz not null,
+
+    constraint workers_pkey primary key (id),
+    constraint workers_id_check check (id <> '' and length(id) <= 200)
+) with (fillfactor = 50);
+
+comment on table app.workers is 'Workers that checked in lately; they share max_in_flight evenly.';
+
+create table app.retry_policy (
+    outcome       text not null,
+    action        text not null,
+    error_code    text not null,
+    error_message text not null,
+
+    constraint retry_policy_pkey primary key (outcome),
+    constraint retry_policy_action_check check (action in ('retry', 'wait', 'fail')),
+    constraint retry_policy_outcome_check check (outcome ~ '^([1-5][0-9][0-9]|[1-5]xx|[a-z_]+)$')
+);
+
+comment on table app.retry_policy is 'What an unsuccessful answer means. The most exact row wins: the HTTP status or error class, then its hundred (4xx), then other.';
+comment on column app.retry_policy.action is 'retry: up to max_retries times; wait: like retry, but with a Retry-After it pauses everybody and costs no retry; fail: at once.';
+comment on column app.retry_policy.error_message is 'For the user; a message that the incentives API sent with a 4xx takes its place.';
+
+insert into app.retry_policy (outcome, action, error_code, error_message) values
+    ('400',                'fail',  'upstream_rejected',       'The incentives service refused the request'),
+    ('401',                'fail',  'upstream_unauthorized',   'The incentives service did not accept our credentials'),
+    ('403',                'fail',  'upstream_unauthorized',   'The incentives service did not accept our credentials'),
+    ('404',                'fail',  'not_found',               'The incentives service found nothing for this address'),
+    ('408',                'retry', 'upstream_timeout',        'The incentives service did not answer in time'),
+    ('425',                'retry', 'upstream_error',          'The incentives service asked to try again later'),
+    ('429',                'wait',  'upstream_rate_limited',   'The incentives service refused too many requests'),
+    ('503',                'wait',  'upstream_unavailable',    'The incentives service was not available'),
+    ('2xx',                'retry', 'invalid_response',        'The incentives service sent an answer that could not be read'),
+    ('3xx',                'fail',  'upstream_redirected',     'The incentives service answered with a redirect'),
+    ('4xx',                'fail',  'upstream_rejected',       'The incentives service refused the request'),
+    ('5xx',                'retry', 'upstream_error',          'The incentives service reported an error of its own'),
+    ('timeout',            'retry', 'upstream_timeout',        'The incentives service did not answer in time'),
+    ('connection',         'retry', 'upstream_unreachable',    'The incentives service could not be reached'),
+    ('dns',                'retry', 'upstream_unreachable',    'The address of the incentives service could not be resolved'),
+    ('tls',                'retry', 'upstream_unreachable',    'No secure connection to the incentives service could be made'),
+    ('invalid_response',   'retry', 'invalid_response',        'The incentives service sent an answer that could not be read'),
+    ('response_too_large', 'fail',  'response_too_large',      'The incentives service sent an answer that is too large'),
+    ('other',              'retry', 'upstream_error',          'The lookup did not succeed');
+
+create type app.lookup_outcome as (
+    item_id       uuid,
+    lease_token   uuid,
+    action        text,
+    result        jsonb,
+    error_code    text,
+    error_message text,
+    pause         interval
+);
+
+comment on type app.lookup_outcome is 'What came of one lookup, judged by app.retry_policy: complete, retry, wait (with the pause asked for) or fail.';
