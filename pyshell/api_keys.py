@@ -1,0 +1,61 @@
+"""API keys: `leap_live_`, 43 random characters, 6 characters of checksum. The database knows only their hash."""
+
+from __future__ import annotations
+
+import hmac
+import re
+import secrets
+import string
+import zlib
+
+import psycopg
+
+PREFIX = "leap_live_"
+
+_ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
+_FORM = re.compile(r"(leap_(?:live|test)_[0-9A-Za-z]{43})([0-9A-Za-z]{6})")
+
+
+def generate(prefix: str = PREFIX) -> str:
+    """A new key of 256 random bits (43 base-62 characters)."""
+    body = prefix + "".join(secrets.choice(_ALPHABET) for _ in range(43))
+    return body + _checksum(body)
+
+
+def is_well_formed(key: str) -> bool:
+    """Whether the form and the checksum are right: what is mistyped or made up needs no query."""
+    match = _FORM.fullmatch(key)
+    return match is not None and _checksum(match[1]) == match[2]
+
+
+def hash_key(key: str, pepper: str | None) -> bytes:
+    """HMAC-SHA256 of the key with the deployment's pepper."""
+    return hmac.digest((pepper or "").encode(), key.encode(), "sha256")
+
+
+def create(database_url: str, organization: str, *, pepper: str | None = None, name: str | None = None) -> str:
+    """Stores a new key for an organization, which is created when new, and returns the key."""
+    key = generate()
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("set role batch_lookups_shell")
+        connection.execute(
+            "select api.create_api_key(p_organization_id => api.create_organization(p_name => %(organization)s),"
+            " p_key_hash => %(hash)s, p_prefix => %(prefix)s, p_last_four => %(last_four)s, p_name => %(name)s)",
+            {
+                "organization": organization,
+                "hash": hash_key(key, pepper),
+                "prefix": PREFIX,
+                "last_four": key[-4:],
+                "name": name,
+            },
+        )
+    return key
+
+
+def _checksum(text: str) -> str:
+    """CRC-32 in six base-62 digits."""
+    rest, digits = zlib.crc32(text.encode()), ""
+    for _ in range(6):
+        rest, digit = divmod(rest, 62)
+        digits = _ALPHABET[digit] + digits
+    return digits

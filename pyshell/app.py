@@ -1,0 +1,63 @@
+"""The web application: routes, what surrounds them, and the server that runs them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+
+from pyshell.auth import Authenticator
+from pyshell.db import create_pool
+from pyshell.errors import exception_handlers
+from pyshell.middleware import RequestMiddleware
+from pyshell.routes import routes
+from pyshell.settings import Settings
+
+GRACEFUL_SHUTDOWN_SECONDS = 20
+# Longer than clients and proxies keep an idle connection, so that they close it and not we under a request of theirs.
+KEEP_ALIVE_SECONDS = 75
+
+
+def create_app(settings: Settings) -> Starlette:
+    """The application; while it runs, `app.state` holds the pool, the settings and the authenticator."""
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with create_pool(settings.database_url) as pool:
+            app.state.settings = settings
+            app.state.pool = pool
+            app.state.authenticator = Authenticator(
+                pool, service_role_key=settings.service_role_key, api_key_pepper=settings.api_key_pepper
+            )
+            yield
+
+    app = Starlette(
+        routes=routes,
+        lifespan=lifespan,
+        middleware=[Middleware(RequestMiddleware, root_path=settings.root_path)],
+        exception_handlers=exception_handlers,
+    )
+    app.router.redirect_slashes = False
+    return app
+
+
+def serve(settings: Settings) -> None:
+    """Serves until SIGINT or SIGTERM, then ends the requests that are under way."""
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    uvicorn.run(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_SECONDS,
+    )

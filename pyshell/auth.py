@@ -1,0 +1,116 @@
+"""Who is calling: an integration with an API key, or the worker with the internal credential."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import wraps
+from uuid import UUID
+
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import Response
+
+from pyshell import api_keys, db
+from pyshell.errors import ApiError
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+# A revoked key works on for as long as an identity is remembered.
+REMEMBERED_SECONDS = 2.0
+MAX_REMEMBERED = 10_000
+
+INTERNAL_SCOPES = frozenset({"incentives:write", "worker:run"})
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who is calling and what for they may: `organization` is None for an internal call that names none."""
+
+    organization: UUID | None
+    scopes: frozenset[str]
+
+    @property
+    def organization_id(self) -> UUID:
+        if self.organization is None:
+            raise ApiError(400, "organization_required", "The header x-organization-id must hold the id of an organization")
+        return self.organization
+
+
+class Authenticator:
+    """Tells who a request comes from, by its headers."""
+
+    def __init__(self, pool: db.Pool, *, service_role_key: str | None, api_key_pepper: str | None) -> None:
+        self._pool = pool
+        self._internal_key = service_role_key.encode() if service_role_key else None
+        self._pepper = api_key_pepper
+        self._remembered: dict[bytes, tuple[float, Caller]] = {}
+
+    async def authenticate(self, headers: Headers) -> Caller:
+        """The caller. Raises ApiError: 400 two credentials, 401 none or a bad one."""
+        key, authorization = headers.get("x-api-key"), headers.get("authorization")
+        if key and authorization:
+            raise ApiError(400, "two_credentials", "Provide either x-api-key OR Authorization, not both.")
+        if key:
+            return await self._api_key(key)
+        if authorization:
+            return await self._bearer(authorization, headers)
+        raise unauthorized(
+            "missing_credentials", "Missing authentication. Provide either x-api-key or Authorization: Bearer token."
+        )
+
+    async def _api_key(self, key: str) -> Caller:
+        if not api_keys.is_well_formed(key):
+            raise unauthorized("invalid_api_key", "Invalid API key")
+        key_hash = api_keys.hash_key(key, self._pepper)
+        now = time.monotonic()
+        expires_at, caller = self._remembered.get(key_hash, (0.0, None))
+        if caller is None or expires_at < now:
+            identity = json.loads(await db.call(self._pool, "authenticate_api_key", key_hash=key_hash))
+            caller = Caller(UUID(identity["organization_id"]), frozenset(identity["scopes"]))
+            if len(self._remembered) >= MAX_REMEMBERED:
+                self._remembered.clear()
+            self._remembered[key_hash] = (now + REMEMBERED_SECONDS, caller)
+        return caller
+
+    async def _bearer(self, authorization: str, headers: Headers) -> Caller:
+        scheme, _, token = authorization.partition(" ")
+        if scheme.lower() == "bearer" and await self._is_internal(token.strip()):
+            if headers.get("x-supabase-internal") == "true":
+                return Caller(_organization(headers), INTERNAL_SCOPES)
+            raise unauthorized("not_internal", "An internal call must carry the header x-supabase-internal: true")
+        raise unauthorized("invalid_token", "Invalid token")
+
+    async def _is_internal(self, token: str) -> bool:
+        if self._internal_key is None:
+            self._internal_key = await db.call(self._pool, "internal_key")
+        return hmac.compare_digest(token.encode(), self._internal_key)
+
+
+def unauthorized(code: str, message: str) -> ApiError:
+    return ApiError(401, code, message, headers={"WWW-Authenticate": "Bearer"})
+
+
+def _organization(headers: Headers) -> UUID | None:
+    try:
+        return UUID(headers.get("x-organization-id"))
+    except (TypeError, ValueError):
+        return None
+
+
+def secured(scope: str, endpoint: Endpoint) -> Endpoint:
+    """The endpoint for callers who have the scope, with the caller as `request.user`. 401: unknown; 403: not allowed."""
+
+    @wraps(endpoint)
+    async def secured_endpoint(request: Request) -> Response:
+        authenticator: Authenticator = request.app.state.authenticator
+        caller = await authenticator.authenticate(request.headers)
+        if scope not in caller.scopes:
+            raise ApiError(403, "insufficient_scope", f"This credential lacks the scope {scope}")
+        request.scope["user"] = caller
+        return await endpoint(request)
+
+    return secured_endpoint

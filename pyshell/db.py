@@ -1,0 +1,111 @@
+"""Calls functions of the database's schema `api`: all that the shell knows about the database."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import select
+from functools import lru_cache
+from typing import Any
+
+from psycopg import AsyncConnection, OperationalError, errors, sql
+from psycopg.rows import TupleRow
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+Pool = AsyncConnectionPool[AsyncConnection[TupleRow]]
+
+MAX_ATTEMPTS = 3
+
+# Functions that may run twice: these read, and authenticate_api_key at most notes when the key was used.
+_REPEATABLE_PREFIXES = ("get_", "list_", "applied_", "internal_", "authenticate_")
+
+
+class StaleConnectionError(OperationalError):
+    """The server closed a pooled connection before anything was sent over it."""
+
+
+def create_pool(database_url: str, *, min_size: int = 2, max_size: int = 10, timeout: float = 10) -> Pool:
+    """A pool, not yet open, of autocommit connections in the role of the shell.
+
+    `timeout` is how long, in seconds, a caller waits for a connection.
+    """
+    return AsyncConnectionPool(
+        database_url,
+        connection_class=AsyncConnection[TupleRow],
+        kwargs={
+            "autocommit": True,
+            "application_name": "batch-lookups",
+            "connect_timeout": 5,
+            "keepalives_idle": 15,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 30_000,
+        },
+        configure=_configure,
+        min_size=min_size,
+        max_size=max_size,
+        timeout=timeout,
+        # Give up early: the next caller tries again at once, while the pool's own attempts are ever further apart.
+        reconnect_timeout=2,
+        open=False,
+    )
+
+
+async def _configure(connection: AsyncConnection[Any]) -> None:
+    # Compiling a query of seconds to machine code pays; none of ours takes that long.
+    await connection.execute("set role batch_lookups_shell; set statement_timeout = '30s'; set jit = off")
+
+
+async def call(pool: Pool, function: str, /, **arguments: object) -> bytes:
+    """The answer of `api.<function>(p_<name> => value, ...)`, as the text that PostgreSQL sent.
+
+    Repeats what is certain to have had no effect, or may have it twice: what was rolled back by a deadlock, what was
+    never sent, and reads. Raises `psycopg.Error`.
+    """
+    attempt = 1
+    while True:
+        try:
+            return await _call_once(pool, function, arguments)
+        except PoolTimeout:
+            raise
+        except (errors.SerializationFailure, errors.DeadlockDetected):
+            if attempt == MAX_ATTEMPTS:
+                raise
+            await asyncio.sleep(attempt * random.uniform(0.01, 0.05))
+        except OperationalError as error:
+            safe = isinstance(error, StaleConnectionError) or (
+                is_connection_loss(error) and function.startswith(_REPEATABLE_PREFIXES)
+            )
+            if attempt == MAX_ATTEMPTS or not safe:
+                raise
+            await pool.check()
+        attempt += 1
+
+
+def is_connection_loss(error: OperationalError) -> bool:
+    """Whether the connection died, rather than the statement failed."""
+    return error.sqlstate is None or error.sqlstate[:3] == "57P" or error.sqlstate[:2] == "08"
+
+
+async def _call_once(pool: Pool, function: str, arguments: dict[str, object]) -> bytes:
+    async with pool.connection() as connection:
+        if _is_stale(connection):
+            await connection.close()
+            raise StaleConnectionError("the server closed the connection")
+        cursor = await connection.execute(_statement(function, tuple(arguments)), arguments)
+        result = cursor.pgresult
+        assert result is not None
+        return result.get_value(0, 0) or b"null"
+
+
+def _is_stale(connection: AsyncConnection[TupleRow]) -> bool:
+    """Whether an idle connection has something to read, which is the server's farewell: seen without a round trip."""
+    poller = select.poll()
+    poller.register(connection.fileno(), select.POLLIN)
+    return bool(poller.poll(0))
+
+
+@lru_cache(maxsize=256)
+def _statement(function: str, names: tuple[str, ...]) -> bytes:
+    named = (sql.SQL("{} => {}").format(sql.Identifier(f"p_{name}"), sql.Placeholder(name)) for name in names)
+    return sql.SQL("select api.{}({})").format(sql.Identifier(function), sql.SQL(", ").join(named)).as_bytes()

@@ -1,0 +1,32 @@
+"""The routes of the API, each with the scope that a caller needs."""
+
+from __future__ import annotations
+
+from starlette.routing import Route
+
+from pyshell.auth import secured
+from pyshell.routes.batch_lookups import (
+    cancel_batch_lookup,
+    create_batch_lookup,
+    get_batch_lookup,
+    list_batch_lookup_items,
+    list_batch_lookups,
+)
+from pyshell.routes.incentives import get_incentive_report, list_incentive_reports, lookup_incentives
+from pyshell.routes.service import healthz, openapi, readyz, run_worker
+
+routes = [
+    Route("/batch-lookups", secured("jobs:write", create_batch_lookup), methods=["POST"]),
+    Route("/batch-lookups", secured("jobs:read", list_batch_lookups), methods=["GET"]),
+    Route("/batch-lookups/{job_id}", secured("jobs:read", get_batch_lookup), methods=["GET"]),
+    Route("/batch-lookups/{job_id}/items", secured("jobs:read", list_batch_lookup_items), methods=["GET"]),
+    Route("/batch-lookups/{job_id}/cancel", secured("jobs:write", cancel_batch_lookup), methods=["POST"]),
+    Route("/batch-lookups-worker", secured("worker:run", run_worker), methods=["POST"]),
+    Route("/functions/v1/batch-lookups-worker", secured("worker:run", run_worker), methods=["POST"]),
+    Route("/incentives", secured("incentives:write", lookup_incentives), methods=["POST"]),
+    Route("/incentive-reports", secured("reports:read", list_incentive_reports), methods=["GET"]),
+    Route("/incentive-reports/{report_id}", secured("reports:read", get_incentive_report), methods=["GET"]),
+    Route("/healthz", healthz),
+    Route("/readyz", readyz),
+    Route("/openapi.json", openapi),
+]
