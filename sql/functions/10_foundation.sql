@@ -26,9 +26,9 @@ return to_char(p_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"');
 
 comment on function app.rfc3339(timestamptz) is 'RFC 3339 in UTC with milliseconds, such as 2026-11-24T09:30:00.000Z.';
 
-create or replace function app.seconds(p_seconds numeric) returns interval
+create or replace function app.seconds(p_seconds double precision) returns interval
 language sql immutable
-return p_seconds * interval '1 second';
+return make_interval(secs => p_seconds);
 
 create or replace function app.check_page(p_limit integer, p_offset integer, p_max_limit integer) returns void
 language plpgsql immutable

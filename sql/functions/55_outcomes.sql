@@ -105,6 +105,14 @@ $$;
 comment on function api.record_lookups(uuid, text, uuid[], uuid[], integer[], text[], text[], double precision[]) is
 'Records what came of claimed items, as parallel arrays: item, lease token, HTTP status, error class (timeout, connection, dns, tls, invalid_response, response_too_large, other; null when an answer came), the answer as text, Retry-After in seconds. app.retry_policy decides. Answers a verdict per item: accepted; stale, when the lease was lost (a success for an item that has not ended is accepted all the same) or the item has ended; unknown. Calling it again with the same outcomes changes nothing.';
 
+create or replace function app.is_final(p_action text, p_retry_count integer, p_settings app.settings) returns boolean
+language sql immutable
+return p_action in ('complete', 'fail') or p_action = 'retry' and p_retry_count >= (p_settings).max_retries;
+
+create or replace function app.retry_backoff(p_retry_count integer, p_settings app.settings) returns interval
+language sql immutable
+return app.seconds(least((p_settings).retry_backoff_seconds * 2 ^ p_retry_count, (p_settings).retry_backoff_max_seconds));
+
 -- One statement for all outcomes. The lease token is the fence: an outcome of a lost lease finds no row, unless it is a success and
 -- the item has not ended.
 create or replace function app.apply_outcomes(p_organization_id uuid, p_outcomes app.lookup_outcome[], p_now timestamptz)
@@ -122,23 +130,20 @@ begin
     ), applied as (
         update public.lookup_queue_items i
            set status           = case when o.action = 'complete' then 'completed'
-                                       when o.action = 'wait' or o.action = 'retry' and i.retry_count < v_settings.max_retries then 'pending'
-                                       else 'failed' end,
-               retry_count      = i.retry_count + (o.action = 'retry' and i.retry_count < v_settings.max_retries)::integer,
+                                       when app.is_final(o.action, i.retry_count, v_settings) then 'failed'
+                                       else 'pending' end,
+               retry_count      = i.retry_count + case when o.action = 'retry' and not app.is_final(o.action, i.retry_count, v_settings) then 1 else 0 end,
                retry_at         = case when o.action = 'wait' then p_now + o.pause
-                                       when o.action = 'retry' and i.retry_count < v_settings.max_retries
-                                       then p_now + app.seconds(least(v_settings.retry_backoff_seconds * 2 ^ i.retry_count,
-                                                                      v_settings.retry_backoff_max_seconds)) * o.jitter end,
+                                       when not app.is_final(o.action, i.retry_count, v_settings)
+                                       then p_now + o.jitter * app.retry_backoff(i.retry_count, v_settings) end,
                lease_token      = null,
                lease_expires_at = null,
                leased_by        = null,
                result           = o.result,
-               error_code       = case when o.action = 'fail' or o.action = 'retry' and i.retry_count >= v_settings.max_retries then o.error_code end,
-               error_message    = case when o.action = 'fail' then o.error_message
-                                       when o.action = 'retry' and i.retry_count >= v_settings.max_retries
-                                       then format('%s, after %s attempt(s)', o.error_message, i.retry_count + 1) end,
-               processed_at     = case when o.action in ('complete', 'fail')
-                                            or o.action = 'retry' and i.retry_count >= v_settings.max_retries then p_now end
+               error_code       = case when app.is_final(o.action, i.retry_count, v_settings) then o.error_code end,
+               error_message    = case when app.is_final(o.action, i.retry_count, v_settings)
+                                       then o.error_message || case when o.action = 'retry' then format(', after %s attempt(s)', i.retry_count + 1) else '' end end,
+               processed_at     = case when app.is_final(o.action, i.retry_count, v_settings) then p_now end
           from outcome o
          where i.organization_id = p_organization_id and i.id = o.item_id
            and (i.status = 'processing' and i.lease_token = o.lease_token
