@@ -126,7 +126,7 @@ begin
     lookup_timeout     := v_settings.lookup_timeout_seconds;
     lease_seconds      := v_settings.lease_seconds;
     max_response_bytes := v_settings.max_response_bytes;
-    paused_for         := greatest(extract(epoch from app.next_claim_at(v_settings, v_upstream) - v_now), 0);
+    paused_for         := extract(epoch from greatest(app.next_claim_at(v_settings, v_upstream), v_now) - v_now);
     maintenance_due    := (select ran_at < v_now - interval '2 minutes' from app.maintenance_state);
 end;
 $$;
