@@ -181,6 +181,224 @@ comment on table app.api_keys is 'API keys: what tells one from another, never t
 comment on column app.api_keys.key_hash is 'HMAC-SHA256 of the whole key with the deployment''s pepper.';
 comment on column app.api_keys.prefix is 'leap_live_ or leap_test_.';
 comment on column app.api_keys.scopes is 'What the key may do, such as jobs:read.';
+-- Chapter 30, catalogue: devices, utilities and the programs that pay for them. Small tables shared by all organizations, filled by
+-- api.import_catalogue. A catalogue is a set of rows imported together, such as the starter catalogue; what a later import of the
+-- same catalogue no longer has is retired, never another's. Retired devices can still be looked up; retired utilities and programs
+-- no longer count.
+
+create table app.device_categories (
+    key          text        not null,
+    name         text        not null,
+    typical_cost numeric     not null,
+    basis        text        not null,
+    catalogue    text        not null,
+    retired_at   timestamptz,
+
+    constraint device_categories_pkey primary key (key),
+    constraint device_categories_typical_cost_check check (typical_cost > 0)
+);
+
+comment on table app.device_categories is 'Kinds of equipment and work, such as heat_pump.';
+comment on column app.device_categories.typical_cost is 'US dollars for one device, installed: stands in for a project cost that a lookup does not tell.';
+comment on column app.device_categories.basis is 'Where the typical cost comes from.';
+comment on column app.device_categories.catalogue is 'The catalogue that the row was imported with.';
+
+create table app.device_category_sizes (
+    category_key text    not null,
+    unit         text    not null,
+    typical_size numeric not null,
+    basis        text    not null,
+
+    constraint device_category_sizes_pkey primary key (category_key, unit),
+    constraint device_category_sizes_category_key_fkey foreign key (category_key) references app.device_categories (key),
+    constraint device_category_sizes_typical_size_check check (typical_size > 0),
+    constraint device_category_sizes_unit_check check (unit ~ '^[a-z0-9_]+$')
+);
+
+comment on table app.device_category_sizes is 'Typical sizes: they stand in for a size that a lookup does not tell. A category has one for each unit that a program pays by.';
+comment on column app.device_category_sizes.unit is 'Singular, such as ton (12,000 BTU an hour), kilowatt, kilowatt_hour, square_foot, port.';
+comment on column app.device_category_sizes.typical_size is 'Units that one typical device has.';
+comment on column app.device_category_sizes.basis is 'Where the typical size comes from.';
+
+create table app.devices (
+    id           integer     not null,
+    category_key text        not null,
+    name         text        not null,
+    catalogue    text        not null,
+    retired_at   timestamptz,
+
+    constraint devices_pkey primary key (id),
+    constraint devices_category_key_fkey foreign key (category_key) references app.device_categories (key),
+    constraint devices_id_check check (id > 0)
+);
+
+comment on table app.devices is 'What a site asks incentives for: the device_ids of a request.';
+comment on column app.devices.id is 'Fixed by the catalogue, the same in every database.';
+
+create table app.utilities (
+    key          text        not null,
+    eiaid        integer,
+    name         text        not null,
+    country_code text        not null,
+    region_code  text        not null,
+    source       text        not null,
+    source_date  date,
+    catalogue    text        not null,
+    retired_at   timestamptz,
+
+    constraint utilities_pkey primary key (key),
+    constraint utilities_region_fkey foreign key (country_code, region_code) references app.regions (country_code, code),
+    constraint utilities_eiaid_check check (eiaid > 0)
+);
+
+comment on table app.utilities is 'Electric utilities; one that serves two states has a row for each.';
+comment on column app.utilities.eiaid is 'Number at the US Energy Information Administration; null: not known.';
+comment on column app.utilities.region_code is 'The state or province.';
+
+create table app.utility_service_areas (
+    prefix      text    not null,
+    utility_key text    not null,
+    rank        integer not null,
+
+    constraint utility_service_areas_pkey primary key (prefix, utility_key),
+    constraint utility_service_areas_utility_key_fkey foreign key (utility_key) references app.utilities (key),
+    constraint utility_service_areas_prefix_check check (prefix ~ '^([0-9]{1,5}|[A-Z]([0-9]([A-Z]([0-9]([A-Z][0-9]?)?)?)?)?)$'),
+    constraint utility_service_areas_rank_check check (rank > 0)
+);
+
+create index utility_service_areas_utility_idx on app.utility_service_areas (utility_key);
+
+comment on table app.utility_service_areas is 'Which utilities serve the postal codes that begin with a prefix; the longest prefix wins.';
+comment on column app.utility_service_areas.prefix is '1 to 5 digits of a ZIP code, or the first characters of a Canadian postal code without the space.';
+comment on column app.utility_service_areas.rank is '1: the utility that serves the most of the area, and is chosen when a lookup names none.';
+
+create table app.programs (
+    id             text        not null,
+    name           text        not null,
+    authority      text        not null,
+    authority_type text        not null,
+    country_code   text        not null,
+    region_code    text        not null,
+    scope          text        not null,
+    url            text,
+    source         text        not null,
+    source_id      text,
+    source_date    date,
+    catalogue      text        not null,
+    retired_at     timestamptz,
+
+    constraint programs_pkey primary key (id),
+    constraint programs_region_fkey foreign key (country_code, region_code) references app.regions (country_code, code),
+    constraint programs_authority_type_check check (authority_type in ('utility', 'state', 'city', 'county', 'other')),
+    constraint programs_scope_check check (scope in ('state', 'utility'))
+);
+
+create index programs_region_idx on app.programs (country_code, region_code) where scope = 'state' and retired_at is null;
+
+comment on table app.programs is 'Incentive programs. What they pay, for what and when, is in their tiers.';
+comment on column app.programs.id is 'The program_id of a lookup: given by the catalogue, the same in every database and import.';
+comment on column app.programs.authority is 'Who runs the program.';
+comment on column app.programs.scope is 'state: open to the customers of all utilities of the state or province; utility: to those of app.program_utilities.';
+comment on column app.programs.source is 'Where the facts come from.';
+comment on column app.programs.source_id is 'What the source calls the program.';
+comment on column app.programs.source_date is 'Day of the source''s facts; null: the source has no date.';
+
+create table app.program_utilities (
+    utility_key text not null,
+    program_id  text not null,
+
+    constraint program_utilities_pkey primary key (utility_key, program_id),
+    constraint program_utilities_utility_key_fkey foreign key (utility_key) references app.utilities (key),
+    constraint program_utilities_program_id_fkey foreign key (program_id) references app.programs (id)
+);
+
+create index program_utilities_program_idx on app.program_utilities (program_id);
+
+comment on table app.program_utilities is 'The utilities whose customers a program of scope utility is open to.';
+
+create table app.program_tiers (
+    program_id     text    not null,
+    id             text    not null,
+    name           text    not null,
+    category_keys  text[]  not null,
+    device_ids     integer[],
+    amount_type    text    not null,
+    amount         numeric not null,
+    unit           text,
+    cap            numeric,
+    cap_percent    numeric,
+    building_types text[],
+    owner_statuses text[],
+    start_date     date,
+    end_date       date,
+    note           text,
+
+    constraint program_tiers_pkey primary key (program_id, id),
+    constraint program_tiers_program_id_fkey foreign key (program_id) references app.programs (id),
+    constraint program_tiers_category_keys_check check (category_keys <> '{}'),
+    constraint program_tiers_device_ids_check check (device_ids <> '{}'),
+    constraint program_tiers_amount_type_check check (amount_type in ('flat', 'per_unit', 'percent')),
+    constraint program_tiers_amount_check check (amount >= 0 and (amount_type <> 'percent' or amount <= 100)),
+    constraint program_tiers_unit_check check ((amount_type = 'per_unit') = (unit is not null)),
+    constraint program_tiers_cap_check check (cap > 0),
+    constraint program_tiers_cap_percent_check check (cap_percent > 0 and cap_percent <= 100),
+    constraint program_tiers_building_types_check
+        check (building_types <> '{}' and building_types <@ array['RESIDENTIAL', 'MULTIFAMILY', 'MANUFACTURED_HOME', 'COMMERCIAL']),
+    constraint program_tiers_owner_statuses_check check (owner_statuses <> '{}' and owner_statuses <@ array['homeowner', 'renter']),
+    constraint program_tiers_dates_check check (start_date <= end_date)
+);
+
+comment on table app.program_tiers is 'What a program pays: one row for each of its offers.';
+comment on column app.program_tiers.category_keys is 'Device categories that the offer is for.';
+comment on column app.program_tiers.device_ids is 'The devices of these categories that the offer is for; null: all.';
+comment on column app.program_tiers.amount_type is 'flat: so much a device; per_unit: so much a unit of its size; percent: of its cost.';
+comment on column app.program_tiers.amount is 'US dollars; of a percent, 0 to 100.';
+comment on column app.program_tiers.unit is 'Unit of the size that a per_unit amount goes by, as in app.device_category_sizes.';
+comment on column app.program_tiers.cap is 'Most that a site gets from the offer, in US dollars, all its devices together.';
+comment on column app.program_tiers.cap_percent is 'Most that a device gets, in percent of its cost, 0 to 100.';
+comment on column app.program_tiers.building_types is 'Building types that are eligible; null: all.';
+comment on column app.program_tiers.owner_statuses is 'Who may apply, homeowner or renter; null: everyone.';
+comment on column app.program_tiers.start_date is 'First day; null: open since ever.';
+comment on column app.program_tiers.end_date is 'Last day; null: open until further notice.';
+comment on column app.program_tiers.note is 'How well the facts are confirmed, where the source says so.';
+-- Chapter 35, incentives: the customers that lookups were made for, and the result of one.
+
+create table app.customers (
+    organization_id uuid        not null,
+    id              bigint      not null generated always as identity,
+    reference_id    text        not null,
+    created_at      timestamptz not null,
+
+    constraint customers_pkey primary key (organization_id, id),
+    constraint customers_reference_id_key unique (organization_id, reference_id),
+    constraint customers_organization_id_fkey foreign key (organization_id) references app.organizations (id)
+);
+
+comment on table app.customers is 'Who a lookup is for: one row for each reference_id of an organization, made by its first lookup.';
+comment on column app.customers.id is 'The customer_id that the API shows.';
+comment on column app.customers.reference_id is 'The organization''s own name for the customer or site.';
+
+create type app.judged_tier as (
+    program_id     text,
+    program_name   text,
+    location       text,
+    tier           app.program_tiers,
+    device         app.devices,
+    category       text,
+    quantity       bigint,
+    place          bigint,
+    size           numeric,
+    size_known     boolean,
+    cost           numeric,
+    cost_known     boolean,
+    failed         text[],
+    completed      text[],
+    full_amount    numeric,
+    limited_amount numeric,
+    amount         numeric
+);
+
+comment on type app.judged_tier is 'What one tier of a program gives for one device of a lookup. Size in the tier''s unit and cost of one piece; amounts in US dollars for all pieces of the device: in full; limited to a share of the cost; and what is left of that under the cap. The last two are 0 where a requirement failed.';
 -- Chapter 40, batch lookups: a job is an upload, an item is one site to look up.
 
 create table public.batch_lookup_jobs (

@@ -1,0 +1,1 @@
+"""The Python shell of Batch Lookups: it speaks HTTP for the database, which owns every rule."""

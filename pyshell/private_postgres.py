@@ -1,0 +1,430 @@
+"""A PostgreSQL server of the project's own, for `make up`, `make demo` and the tests. It touches no server that it didn't make.
+
+Everything of a cluster lies in one folder: `data/`, `password`, `port`, `postgres.log`. The server listens on 127.0.0.1 alone and
+asks for the password, so that other users of the machine stay out. PostgreSQL refuses to run as root: for root it runs as the user
+`postgres`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import pwd
+import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+
+from pyshell.settings import ROOT
+
+DATABASE = "batch_lookups"
+UNPRIVILEGED_USERS = ("postgres", "nobody")
+OLDEST_VERSION = 15
+START_SECONDS = 60.0
+STOP_SECONDS = 30.0
+
+SETTINGS = {
+    "listen_addresses": "'127.0.0.1'",
+    "unix_socket_directories": "''",
+    "password_encryption": "'scram-sha-256'",
+    "max_connections": "100",
+    "shared_buffers": "512MB",
+    "max_wal_size": "4GB",
+    "checkpoint_timeout": "15min",
+    "random_page_cost": "1.1",
+    "jit": "off",
+    # Supabase Realtime reads the changes of the published tables by logical decoding.
+    "wal_level": "logical",
+    "max_wal_senders": "10",
+    "max_replication_slots": "10",
+    # pg_cron runs its jobs in background workers, which need no way past the password.
+    "shared_preload_libraries": "'pg_cron'",
+    "cron.database_name": f"'{DATABASE}'",
+    "cron.use_background_workers": "on",
+    "max_worker_processes": "20",
+    "log_line_prefix": "'%m [%p] %q%d '",
+}
+# Settings that only some builds know.
+OPTIONAL_SETTINGS = {
+    "default_toast_compression": "lz4",
+    "output_plugin_libraries": "pgoutput, test_decoding, wal2json",
+}
+# For databases that are thrown away: nothing waits for the disk, and a crash of the machine may lose everything.
+THROW_AWAY_SETTINGS = {
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "shared_buffers": "256MB",
+}
+
+
+class PostgresError(RuntimeError):
+    """The private PostgreSQL cannot do what was asked; the message says why and what helps."""
+
+
+@dataclass(frozen=True)
+class Installation:
+    """The programs of one installed PostgreSQL version, Debian's way."""
+
+    version: int
+
+    @property
+    def bin(self) -> Path:
+        return Path(f"/usr/lib/postgresql/{self.version}/bin")
+
+    def has_extensions(self, names: Sequence[str]) -> bool:
+        folder = Path(f"/usr/share/postgresql/{self.version}/extension")
+        return (self.bin / "postgres").exists() and all((folder / f"{name}.control").exists() for name in names)
+
+
+def newest_installation(extensions: Sequence[str] = ("pg_cron",)) -> Installation:
+    """The newest installed version with the extensions. Raises PostgresError when there is none."""
+    versions = sorted((int(path.name) for path in Path("/usr/lib/postgresql").glob("*") if path.name.isdecimal()), reverse=True)
+    for version in versions:
+        if version >= OLDEST_VERSION and Installation(version).has_extensions(extensions):
+            return Installation(version)
+    raise PostgresError(
+        f"No PostgreSQL {OLDEST_VERSION} or later with {' and '.join(extensions)} is installed. `make setup` installs it on Debian and Ubuntu."
+    )
+
+
+class PrivatePostgres:
+    """One cluster in one folder. `throw_away`: fast and unsafe, ends with the process that started it."""
+
+    def __init__(self, folder: Path, *, throw_away: bool = False, extensions: Sequence[str] = ("pg_cron",)) -> None:
+        self.folder = folder
+        self.data = folder / "data"
+        self._throw_away = throw_away
+        self._extensions = extensions
+        self._account = _account()
+
+    @classmethod
+    def of_project(cls, state_dir: Path | None = None) -> PrivatePostgres:
+        """The cluster of this checkout, in `state_dir` or the default place."""
+        return cls((state_dir or default_state_dir()) / "postgres")
+
+    @property
+    def installation(self) -> Installation:
+        """The version that made the data, or the newest one while there are none."""
+        version_file = self.data / "PG_VERSION"
+        if not version_file.exists():
+            return newest_installation(self._extensions)
+        installation = Installation(int(version_file.read_text()))
+        if not installation.has_extensions(["pg_cron"]):
+            raise PostgresError(
+                f"The data in {self.data} need PostgreSQL {installation.version} with pg_cron, which is no longer installed.\n"
+                f"Install it again, or delete {self.folder} to begin anew."
+            )
+        return installation
+
+    @property
+    def port(self) -> int:
+        return int((self.folder / "port").read_text())
+
+    def url(self, database: str = DATABASE) -> str:
+        """The connection URL, with the password, of one of its databases."""
+        password = (self.folder / "password").read_text()
+        return f"postgresql://postgres:{password}@127.0.0.1:{self.port}/{database}"
+
+    @property
+    def pid(self) -> int | None:
+        """The server's process id, None when it isn't running; `postmaster.pid` may be a leftover of a crash."""
+        try:
+            pid = int((self.data / "postmaster.pid").read_text().split("\n", 1)[0])
+        except (FileNotFoundError, ValueError):
+            return None
+        return pid if self._is_server(pid) else None
+
+    def start(self) -> None:
+        """Starts the server, made first when new; returns once it takes connections. Nothing happens when it runs already."""
+        with self._lock():
+            if self.pid is not None:
+                self._wait_until_ready(self.pid)
+                return
+            if not (self.data / "PG_VERSION").exists():
+                self._create()
+            (self.data / "postmaster.pid").unlink(missing_ok=True)
+            self._write_settings()
+            self._wait_until_ready(self._launch())
+            self._create_database()
+
+    def stop(self, *, immediately: bool = False) -> bool:
+        """Stops the server and waits for its end, open connections notwithstanding. Answers whether it was running."""
+        with self._lock():
+            pid = self.pid
+            if pid is None:
+                return False
+            for sent in (signal.SIGQUIT,) if immediately else (signal.SIGINT, signal.SIGQUIT):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, sent)
+                if _ended(pid, STOP_SECONDS):
+                    return True
+            raise PostgresError(f"PostgreSQL (process {pid}) does not stop; see {self.folder / 'postgres.log'}")
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Keeps the server running; the last of its users on the machine stops it, unless `start` had been called by hand."""
+        self._prepare_folder()
+        with (self.folder / "users.lock").open("a") as users:
+            fcntl.flock(users, fcntl.LOCK_SH)
+            was_running = self.pid is not None
+            started = self.folder / "started_on_demand"
+            if not was_running:
+                started.touch()
+            self.start()
+            try:
+                yield
+            finally:
+                with suppress(BlockingIOError):
+                    fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    if started.exists():
+                        self.stop()
+                        started.unlink()
+
+    def keep_running(self) -> None:
+        """Starts the server, to run until `stop`."""
+        self.start()
+        (self.folder / "started_on_demand").unlink(missing_ok=True)
+
+    def delete(self) -> None:
+        """Stops the server and deletes all its data."""
+        self.stop(immediately=True)
+        shutil.rmtree(self.folder)
+
+    def _create(self) -> None:
+        password = secrets.token_urlsafe(24)
+        self._owned_file("password", password)
+        shutil.rmtree(self.data, ignore_errors=True)
+        # In a folder of its own name until it is whole: a killed initdb leaves nothing that looks like a cluster.
+        unfinished = self.folder / "data.unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(mode=0o700)
+        self._give(unfinished)
+        self._run(
+            self.installation.bin / "initdb",
+            *("--pgdata", unfinished, "--username", "postgres", "--pwfile", self.folder / "password"),
+            *("--auth", "scram-sha-256", "--encoding", "UTF8", "--locale", "C.UTF-8"),
+            *(["--no-sync"] if self._throw_away else []),
+        )
+        with (unfinished / "postgresql.conf").open("a") as file:
+            file.write("include 'project.conf'\n")
+        unfinished.rename(self.data)
+
+    def _write_settings(self) -> None:
+        settings = SETTINGS | (THROW_AWAY_SETTINGS if self._throw_away else {})
+        self._owned_file("data/project.conf", "# Written anew at every start.\n")
+        for name, value in OPTIONAL_SETTINGS.items():
+            if self._knows(name, value):
+                settings[name] = f"'{value}'"
+        port_file = self.folder / "port"
+        port = int(port_file.read_text()) if port_file.exists() else None
+        if port is None or not _is_free(port):
+            port = _free_port()
+            self._owned_file("port", str(port))
+        settings["port"] = str(port)
+        self._owned_file("data/project.conf", "# Written anew at every start.\n" + "".join(f"{k} = {v}\n" for k, v in settings.items()))
+
+    def _knows(self, name: str, value: str) -> bool:
+        answer = self._popen(
+            [self.installation.bin / "postgres", "-D", self.data, "-C", name, "-c", f"{name}={value}"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        return answer.wait() == 0
+
+    def _launch(self) -> int:
+        log_file = self.folder / "postgres.log"
+        if log_file.exists() and log_file.stat().st_size > 10_000_000:
+            log_file.unlink()
+        with log_file.open("a") as log:
+            process = self._popen(
+                [self.installation.bin / "postgres", "-D", self.data], stdout=log, stderr=log, ends_with_parent=self._throw_away
+            )
+        # Nobody waits for it as a child: it may outlive this process, and is watched by its id.
+        process.returncode = 0
+        return process.pid
+
+    def _wait_until_ready(self, pid: int) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            if _ended(pid, 0):
+                break
+            try:
+                psycopg.connect(self.url("postgres"), connect_timeout=2).close()
+            except (psycopg.OperationalError, FileNotFoundError):
+                time.sleep(0.03)
+            else:
+                return
+        log = (self.folder / "postgres.log").read_text(errors="replace").splitlines()
+        raise PostgresError("PostgreSQL did not start. The end of its log:\n" + "\n".join(f"    {line}" for line in log[-10:]))
+
+    def _create_database(self) -> None:
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            if connection.execute("select from pg_database where datname = %s", [DATABASE]).fetchone() is None:
+                connection.execute(f"create database {DATABASE}")
+
+    def _is_server(self, pid: int) -> bool:
+        process = Path(f"/proc/{pid}")
+        try:
+            return (process / "cwd").samefile(self.data)
+        except PermissionError:
+            return str(self.data).encode() in (process / "cmdline").read_bytes().split(b"\0")
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        self._prepare_folder()
+        with (self.folder / "lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _prepare_folder(self) -> None:
+        if self.folder.exists():
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._give(self.folder)
+        if self._account and subprocess.run(["test", "-w", self.folder], user=self._account.pw_uid, extra_groups=[]).returncode:
+            self.folder.rmdir()
+            raise PostgresError(
+                f"PostgreSQL runs as the user {self._account.pw_name}, who cannot enter {self.folder}.\n"
+                "Choose a folder that everyone may enter with STATE_DIR, such as /var/lib/batch-lookups."
+            )
+
+    def _owned_file(self, name: str, text: str) -> None:
+        path = self.folder / name
+        new = path.with_name(path.name + ".new")
+        new.unlink(missing_ok=True)
+        new.touch(mode=0o600)
+        new.write_text(text)
+        self._give(new)
+        new.rename(path)
+
+    def _give(self, path: Path) -> None:
+        if self._account:
+            os.chown(path, self._account.pw_uid, self._account.pw_gid)
+
+    def _run(self, *command: str | Path) -> None:
+        process = self._popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        output = process.communicate()[0]
+        if process.returncode:
+            raise PostgresError(f"{Path(command[0]).name} failed:\n{output.decode(errors='replace')}")
+
+    def _popen(
+        self, command: Sequence[str | Path], *, stdout: int | object, stderr: int | object, ends_with_parent: bool = False
+    ) -> subprocess.Popen[bytes]:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")} | {"LC_ALL": "C.UTF-8"}
+        account = self._account
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,  # type: ignore[arg-type]
+            stderr=stderr,  # type: ignore[arg-type]
+            cwd="/",
+            env=environment,
+            start_new_session=True,
+            user=account.pw_uid if account else None,
+            group=account.pw_gid if account else None,
+            extra_groups=[] if account else None,
+            preexec_fn=_end_with_parent if ends_with_parent else None,
+        )
+
+
+def default_state_dir() -> Path:
+    """Where this checkout keeps its private cluster: inside it, or for root in /var/lib, where the user postgres can go."""
+    inside = ROOT / ".state"
+    if os.geteuid() != 0:
+        return inside
+    # The folder is known by an id that moves along with the checkout; a copy of the checkout is another one.
+    inside.mkdir(exist_ok=True)
+    id_file = inside / "id"
+    own_id = str(ROOT.stat().st_ino)
+    known = id_file.read_text().split() if id_file.exists() else []
+    if not known or known[0] != own_id:
+        known = [own_id, secrets.token_hex(4)]
+        id_file.write_text(" ".join(known))
+    return Path("/var/lib/batch-lookups") / known[1]
+
+
+@contextmanager
+def throw_away_postgres(extensions: Sequence[str] = ("pg_cron",)) -> Iterator[PrivatePostgres]:
+    """A fresh, fast, unsafe server for as long as the context lasts; it ends with this process even if that is killed."""
+    folder = Path(tempfile.mkdtemp(prefix="batch-lookups-"))
+    folder.chmod(0o711)
+    with (folder / "in_use").open("w") as in_use:
+        fcntl.flock(in_use, fcntl.LOCK_EX)
+        _delete_abandoned(folder.parent)
+        postgres = PrivatePostgres(folder / "postgres", throw_away=True, extensions=extensions)
+        try:
+            postgres.start()
+            yield postgres
+        finally:
+            postgres.stop(immediately=True)
+            shutil.rmtree(folder)
+
+
+def _delete_abandoned(parent: Path) -> None:
+    """Folders of throw-away servers whose process was killed."""
+    for marker in parent.glob("batch-lookups-*/in_use"):
+        with suppress(OSError), marker.open("r+") as in_use:
+            fcntl.flock(in_use, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(marker.parent)
+
+
+def _account() -> pwd.struct_passwd | None:
+    """Whom to run PostgreSQL as; None: as ourselves."""
+    if os.geteuid() != 0:
+        return None
+    for name in UNPRIVILEGED_USERS:
+        with suppress(KeyError):
+            return pwd.getpwnam(name)
+    raise PostgresError(f"PostgreSQL does not run as root, and there is no user {' or '.join(UNPRIVILEGED_USERS)}.")
+
+
+def _end_with_parent() -> None:
+    """In a child: an immediate shutdown comes when the parent dies (Linux's PR_SET_PDEATHSIG)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGQUIT)
+
+
+def _ended(pid: int, timeout: float) -> bool:
+    """Whether a process ended, within `timeout` seconds; a child of ours is reaped."""
+    deadline = time.monotonic() + timeout
+    while True:
+        with suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+        try:
+            state = re.sub(r".*\) ", "", Path(f"/proc/{pid}/stat").read_text())[0]
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        if state == "Z":
+            return True
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.01)
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return True
+    return False
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

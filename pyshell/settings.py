@@ -1,0 +1,113 @@
+"""What differs between deployments, read from the environment once. What operators tune while it runs is in the database."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+from urllib.parse import urlsplit
+
+from dotenv import dotenv_values
+
+ROOT = Path(__file__).resolve().parent.parent
+LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
+
+
+class SettingsError(ValueError):
+    """An environment variable holds what it may not; the message names it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Every field is the environment variable of the same name in capitals.
+
+    `database_url` is empty where none was given: commands that can do so start a private PostgreSQL then.
+    `lookups_per_second` presets the pace of a new database: None leaves the database's own default, infinity is no limit.
+    """
+
+    database_url: str = ""
+    host: str = "127.0.0.1"
+    port: int = 8000
+    root_path: str = ""
+    state_dir: Path | None = None
+    incentives_api_url: str | None = None
+    incentives_api_key: str | None = None
+    service_role_key: str | None = None
+    api_key_pepper: str | None = None
+    lookups_per_second: float | None = None
+    log_level: str = "info"
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
+        """Settings from the variables given, else from the process's and, below them, the file `.env`. Raises SettingsError."""
+        values = read_environment() if environment is None else environment
+        given = {name: value.strip() for name, value in values.items() if value.strip()}
+        state_dir = given.get("STATE_DIR")
+        return cls(
+            database_url=_url(given, "DATABASE_URL", "postgresql", "postgres") or "",
+            host=given.get("HOST", "127.0.0.1"),
+            port=_port(given.get("PORT", "8000")),
+            root_path=_root_path(given.get("ROOT_PATH", "")),
+            state_dir=Path(state_dir).expanduser().absolute() if state_dir else None,
+            incentives_api_url=_url(given, "INCENTIVES_API_URL", "http", "https"),
+            incentives_api_key=given.get("INCENTIVES_API_KEY"),
+            service_role_key=given.get("SERVICE_ROLE_KEY"),
+            api_key_pepper=given.get("API_KEY_PEPPER"),
+            lookups_per_second=_pace(given.get("LOOKUPS_PER_SECOND")),
+            log_level=_log_level(given.get("LOG_LEVEL", "info")),
+        )
+
+
+def read_environment() -> dict[str, str]:
+    """The process's variables, and those of `.env` in the project's folder that it doesn't set."""
+    from_file = {name: value for name, value in dotenv_values(ROOT / ".env").items() if value is not None}
+    return from_file | dict(os.environ)
+
+
+def _url(given: Mapping[str, str], name: str, *schemes: str) -> str | None:
+    value = given.get(name)
+    if value is None:
+        return None
+    try:
+        valid = urlsplit(value).scheme in schemes
+    except ValueError:
+        valid = False
+    if not valid:
+        raise SettingsError(f"{name} must be a URL that begins with {schemes[0]}://")
+    return value
+
+
+def _port(value: str) -> int:
+    if not value.isdecimal() or not 1 <= int(value) <= 65535:
+        raise SettingsError(f"PORT must be a number from 1 to 65535, not {value!r}")
+    return int(value)
+
+
+def _root_path(value: str) -> str:
+    path = value.rstrip("/")
+    if path and not path.startswith("/"):
+        raise SettingsError(f"ROOT_PATH must begin with a slash, such as /alpha, not {value!r}")
+    return path
+
+
+def _pace(value: str | None) -> float | None:
+    if value is None:
+        return None
+    if value.lower() == "none":
+        return math.inf
+    try:
+        pace = float(value)
+    except ValueError:
+        pace = math.nan
+    if not 0 < pace <= 100_000:
+        raise SettingsError(f"LOOKUPS_PER_SECOND must be a number above 0 and up to 100000, or none, not {value!r}")
+    return pace
+
+
+def _log_level(value: str) -> str:
+    if value.lower() not in LOG_LEVELS:
+        raise SettingsError(f"LOG_LEVEL must be one of {', '.join(LOG_LEVELS)}, not {value!r}")
+    return value.lower()

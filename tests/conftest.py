@@ -1,0 +1,103 @@
+"""Databases for the tests, on a PostgreSQL server that is made for each run and thrown away after it.
+
+- `database_url`, `owner`: a fresh, migrated database for one test, and the owner's autocommit connection to it.
+- `shared_database_url`, `shared_owner`: the same, for all tests of a module together.
+- `clock`: stands in for `app.clock()` in the database of `owner`.
+- `new_database()`: as many more as a test wants; `new_database(empty=True)` has nothing in it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from pyshell import migrations
+from pyshell.private_postgres import PrivatePostgres, throw_away_postgres
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+TEMPLATE = "migrated"
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[PrivatePostgres]:
+    with throw_away_postgres(["pg_cron", "pgtap", "plpgsql_check"]) as postgres:
+        yield postgres
+
+
+@pytest.fixture(scope="session")
+def new_database(cluster: PrivatePostgres) -> Iterator[Callable[..., str]]:
+    """Makes a database and answers its URL. All are gone when the run ends."""
+    numbers = itertools.count(1)
+    with psycopg.connect(cluster.url("postgres"), autocommit=True) as administrator:
+        administrator.execute(f"create database {TEMPLATE}")
+        migrations.migrate(cluster.url(TEMPLATE))
+
+        def create(*, empty: bool = False) -> str:
+            name = f"test_{next(numbers)}"
+            template = sql.Identifier("template0" if empty else TEMPLATE)
+            administrator.execute(sql.SQL("create database {} template {}").format(sql.Identifier(name), template))
+            return cluster.url(name)
+
+        yield create
+
+
+@pytest.fixture
+def database_url(new_database: Callable[..., str]) -> str:
+    return new_database()
+
+
+@pytest.fixture(scope="module")
+def shared_database_url(new_database: Callable[..., str]) -> str:
+    return new_database()
+
+
+@pytest.fixture
+def owner(database_url: str) -> Iterator[Connection]:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture(scope="module")
+def shared_owner(shared_database_url: str) -> Iterator[Connection]:
+    with psycopg.connect(shared_database_url, autocommit=True) as connection:
+        yield connection
+
+
+class Clock:
+    """The time that the database's functions see: standing still from `freeze` until `run`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def now(self) -> datetime:
+        row = self._connection.execute("select app.clock()").fetchone()
+        assert row is not None
+        now: datetime = row[0]
+        return now
+
+    def freeze(self, at: datetime | str | None = None) -> None:
+        """Stands still at the instant given, else at the present one."""
+        self._replace(sql.SQL("{}::timestamptz").format(sql.Literal(str(at or self.now()))))
+
+    def advance(self, **duration: float) -> None:
+        """Stands still at a later instant: `advance(seconds=90)`, with timedelta's names."""
+        self.freeze(self.now() + timedelta(**duration))
+
+    def run(self) -> None:
+        self._replace(sql.SQL("clock_timestamp()"))
+
+    def _replace(self, body: sql.Composable) -> None:
+        self._connection.execute(
+            sql.SQL("create or replace function app.clock() returns timestamptz language sql volatile return {}").format(body)
+        )
+
+
+@pytest.fixture
+def clock(owner: Connection) -> Clock:
+    return Clock(owner)
