@@ -118,3 +118,15 @@ end;
 $$;
 
 comment on function api.internal_key() is 'The secret that the worker and the API of this database share when no SERVICE_ROLE_KEY is set.';
+
+create or replace function api.applied_migrations() returns json
+language plpgsql stable security definer
+set search_path = ''
+as $$
+begin
+    return (select coalesce(json_agg(json_build_object('name', m.name, 'checksum', m.checksum) order by m.name), '[]')
+              from app.schema_migrations m);
+end;
+$$;
+
+comment on function api.applied_migrations() is 'The migrations that this database has: [{name, checksum}], with the SHA-256 of each file.';

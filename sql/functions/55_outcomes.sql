@@ -58,7 +58,7 @@ begin
            null, p.error_code,
            case when a.http_status between 400 and 499 and jsonb_typeof(a.body -> 'error') = 'string' and a.body ->> 'error' <> ''
                 then left(a.body ->> 'error', 1000)
-                else p.error_message || coalesce(format(' (HTTP %s)', a.http_status), '') end,
+                else p.error_message || coalesce(' (HTTP ' || a.http_status || ')', '') end,
            case when p.action = 'wait' and a.retry_after is not null
                 then make_interval(secs => least(greatest(a.retry_after, 0), 86400)) end
       from answer a

@@ -1,0 +1,62 @@
+begin;
+select plan(27);
+\ir fixtures.psql
+
+-- Creating
+select api.create_batch_lookup(:'org', pg_temp.items(3)) as created \gset
+select :'created'::json ->> 'job_id' as job, :'created'::json #>> '{report,id}' as report \gset
+select is(:'created'::json ->> 'status', 'pending', 'a new job is pending');
+select is(:'created'::json ->> 'total_items', '3', 'a new job counts its items');
+select matches(:'created'::json #>> '{report,name}', '^Batch Lookup - \d{4}-\d\d-\d\d \(3 sites\)$', 'its report is named after day and size');
+select is((:'created'::json -> 'report')::jsonb - array['id', 'name', 'description', 'created_at'],
+          '{"status": "processing", "report_type": "bulk_lookup", "total_sites": 0}', 'its report is being filled');
+select results_eq(
+    format($$ select position, reference_id, status from public.lookup_queue_items where job_id = %L order by position $$, :'job'),
+    $$ values (0, 'site-1', 'pending'), (1, 'site-2', 'pending'), (2, 'site-3', 'pending') $$,
+    'items keep the order of the upload');
+select lives_ok(format($$ select api.create_batch_lookup(%L, pg_temp.items(1) -> 'items') $$, :'org'), 'the bare array of items will do');
+select throws_ok(
+    $$ select api.create_batch_lookup(gen_random_uuid(), pg_temp.items(1)) $$, 'PT404', 'Organization not found', 'a job needs an organization');
+
+-- Reading
+select is(
+    api.get_batch_lookup(:'org', :'job')::jsonb - array['created_at'],
+    jsonb_build_object('id', :'job', 'organization_id', :'org', 'status', 'pending', 'total_items', 3, 'processed_items', 0, 'failed_items', 0,
+                       'report_id', :'report', 'started_at', null, 'completed_at', null,
+                       'item_counts', '{"pending": 3, "processing": 0, "completed": 0, "failed": 0}'::jsonb),
+    'a job shows its counters and times');
+select is(json_array_length(api.get_batch_lookup(:'org', :'job', true) -> 'items'), 3, 'a job shows its items when asked');
+select throws_ok(
+    format($$ select api.get_batch_lookup(%L, %L) $$, :'other_org', :'job'),
+    'PT404', 'Batch job not found', 'another organization''s job is not found');
+select is((api.list_batch_lookups(:'org') ->> 'total')::integer, 2, 'the list counts the organization''s jobs');
+select is((api.list_batch_lookups(:'other_org'))::jsonb, '{"jobs": [], "total": 0, "limit": 20, "offset": 0}', 'another organization''s list is empty');
+select is(api.list_batch_lookups(:'org', p_limit => 1, p_offset => 1) #>> '{jobs,0,id}', :'job'::text, 'the list pages, newest first');
+select is((api.list_batch_lookups(:'org', 'completed') ->> 'total')::integer, 0, 'the list filters by status');
+select throws_ok(format($$ select api.list_batch_lookups(%L, 'done') $$, :'org'), 'PT400', null, 'an unknown status is refused');
+select throws_ok(format($$ select api.list_batch_lookups(%L, p_limit => 201) $$, :'org'), 'PT400', 'limit must be from 1 to 200', 'a page has its limits');
+select is(
+    array(select json_array_elements(api.list_batch_lookup_items(:'org', :'job', p_limit => 2, p_offset => 1) -> 'items') ->> 'reference_id'),
+    array['site-2', 'site-3'], 'items page in upload order');
+select is((api.list_batch_lookup_items(:'org', :'job', 'failed') ->> 'total')::integer, 0, 'items filter by status');
+
+-- Cancelling
+select count(*) from api.claim_lookups(:'org', 'tester', 1) \gset claimed_
+select is(api.cancel_batch_lookup(:'org', :'job')::jsonb, jsonb_build_object('message', 'Job cancelled successfully', 'job_id', :'job'), 'an open job can be cancelled');
+select results_eq(
+    format($$ select status, error_message from public.lookup_queue_items where job_id = %L order by position $$, :'job'),
+    $$ values ('processing', null), ('failed', 'Job cancelled'), ('failed', 'Job cancelled') $$,
+    'pending items fail, the one in flight goes on');
+select is(api.get_batch_lookup(:'org', :'job') ->> 'status', 'cancelled', 'the job is cancelled');
+select is((api.get_batch_lookup(:'org', :'job') -> 'item_counts')::jsonb, '{"pending": 0, "processing": 1, "completed": 0, "failed": 2}', 'its counts sum to its total');
+select throws_ok(format($$ select api.cancel_batch_lookup(%L, %L) $$, :'org', :'job'), 'PT409', 'The job is already cancelled', 'a job is cancelled once');
+select throws_ok(format($$ select api.cancel_batch_lookup(%L, %L) $$, :'other_org', :'job'), 'PT404', null, 'nobody else can cancel it');
+select is(
+    (select verdict from api.record_lookups(:'org', 'tester', array(select id from public.lookup_queue_items where job_id = :'job' and status = 'processing'),
+        array(select lease_token from public.lookup_queue_items where job_id = :'job' and status = 'processing'), array[200], array[null], array[:'answer'], array[null]::float8[])),
+    'accepted', 'the item in flight finishes');
+select is((api.get_batch_lookup(:'org', :'job') -> 'item_counts')::jsonb, '{"pending": 0, "processing": 0, "completed": 1, "failed": 2}', 'and counts');
+select is((select status || total_sites from public.incentive_reports where id = :'report'), 'complete1', 'the report is complete with the site it has');
+
+select * from finish();
+rollback;

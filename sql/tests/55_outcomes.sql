@@ -1,0 +1,90 @@
+begin;
+select plan(35);
+\ir fixtures.psql
+
+create function pg_temp.item(p_job_id uuid, p_position integer default 0) returns public.lookup_queue_items
+language sql as $$ select i from public.lookup_queue_items i where job_id = p_job_id and position = p_position $$;
+
+-- Success
+select pg_temp.submit(:'org', 2) as job \gset
+select is(pg_temp.look_up(:'org', 1, 200, :'answer'), 1::bigint, 'an answer is accepted');
+select is((pg_temp.item(:'job')).result, :'answer'::jsonb, 'and kept as it came');
+select is((pg_temp.item(:'job')).status, 'completed', 'the item is completed');
+select is((select status || processed_items from public.batch_lookup_jobs where id = :'job'), 'processing1', 'the job goes on');
+select is(pg_temp.look_up(:'org', 5, 200, :'answer'), 1::bigint, 'the last one');
+select is((select status || processed_items || (completed_at is not null) from public.batch_lookup_jobs where id = :'job'), 'completed2true', 'ends the job');
+select is((select status || total_sites || '/' || eligible_sites || '/' || total_incentive_value from public.incentive_reports where job_id = :'job'), 'complete2/2/2401.00', 'and closes its report');
+
+-- Retries
+select pg_temp.turn_clock(clock_timestamp());
+select pg_temp.submit(:'org', 1) as job \gset
+select is(pg_temp.look_up(:'org', 1, 500), 1::bigint, 'an error of the service is recorded');
+select is((pg_temp.item(:'job')).status || (pg_temp.item(:'job')).retry_count, 'pending1', 'and the item tried again');
+select ok((pg_temp.item(:'job')).retry_at - app.clock() between interval '1 second' and interval '2 seconds', 'after about two seconds');
+select is_empty(format($$ select * from api.claim_lookups(%L, 'w', 1) $$, :'org'), 'not before');
+select is((select ready_at from app.organization_queue_state where organization_id = :'org'), (pg_temp.item(:'job')).retry_at, 'the ready list knows when');
+select pg_temp.turn_clock(app.clock() + interval '3 seconds');
+select is(pg_temp.look_up(:'org', 1, null, null, 'timeout'), 1::bigint, 'then it is');
+select ok((pg_temp.item(:'job')).retry_at - app.clock() between interval '2 seconds' and interval '4 seconds', 'the wait doubles');
+select pg_temp.turn_clock(app.clock() + interval '5 seconds');
+select pg_temp.look_up(:'org', 1, 200, 'no json');
+select pg_temp.turn_clock(app.clock() + interval '9 seconds');
+select is((pg_temp.item(:'job')).retry_count, 3, 'an answer that is no JSON is tried again');
+select pg_temp.look_up(:'org', 1, null, null, 'connection');
+select is(
+    (pg_temp.item(:'job')).status || ': ' || (pg_temp.item(:'job')).error_code || ': ' || (pg_temp.item(:'job')).error_message,
+    'failed: upstream_unreachable: The incentives service could not be reached, after 4 attempt(s)', 'after three retries the item fails, in words');
+select is((select status from public.batch_lookup_jobs where id = :'job'), 'failed', 'a job of which every item failed has failed');
+select is((select status from public.incentive_reports where job_id = :'job'), 'error', 'and its report is in error');
+
+-- What is not tried again
+select pg_temp.submit(:'org', 3) as job \gset
+select pg_temp.look_up(:'org', 1, 404, '{"error": "Program lookup failed - no utility found"}');
+select is((pg_temp.item(:'job')).error_message, 'Program lookup failed - no utility found', 'a 4xx fails at once with the service''s own words');
+select pg_temp.look_up(:'org', 1, 418, 'teapot');
+select is((pg_temp.item(:'job', 1)).error_message, 'The incentives service refused the request (HTTP 418)', 'or with ours');
+
+-- Waiting
+select pg_temp.look_up(:'org', 1, 429, null, null, 30);
+select is((pg_temp.item(:'job', 2)).status || (pg_temp.item(:'job', 2)).retry_count, 'pending0', 'a 429 with Retry-After costs no retry');
+select pg_temp.submit(:'other_org', 1) as other_job \gset
+select is_empty(format($$ select * from api.claim_lookups(%L, 'w', 1) $$, :'other_org'), 'and holds everybody');
+select is((select paused_for from api.check_in('w')), 30::double precision, 'for as long as it says');
+select pg_temp.turn_clock(app.clock() + interval '31 seconds');
+select is(pg_temp.look_up(:'other_org', 1, 503), 1::bigint, 'then the lookups go on');
+select is((select status || retry_count from public.lookup_queue_items where job_id = :'other_job'), 'pending1', 'without Retry-After it is a retry like others');
+
+-- The fence
+select pg_temp.submit(:'org', 3) as job \gset
+select pg_temp.look_up(:'org', 1, 200, '{}');
+select array_agg(item_id) as items, array_agg(lease_token) as tokens from api.claim_lookups(:'org', 'lost', 3) \gset
+select pg_temp.turn_clock(app.clock() + interval '61 seconds');
+select app.expire_leases(:'org', app.clock()) as expired \gset
+select array_agg(lease_token) as new_tokens from api.claim_lookups(:'org', 'new', 2) \gset
+select is(
+    array(select verdict from api.record_lookups(:'org', 'lost', :'items', :'tokens', array[500, 500, 500], array[null, null, null]::text[], array[null, null, null]::text[], array[null, null, null]::float8[])),
+    array['stale', 'stale', 'stale'], 'a failure that comes after the lease is stale');
+select is(
+    (select string_agg(verdict, ',') from api.record_lookups(:'org', 'lost', :'items', :'tokens', array[200, 200, 200], array[null, null, null]::text[], array['{}', '{}', '{}'], array[null, null, null]::float8[])),
+    'accepted,accepted,accepted', 'a success is accepted, whether the item was claimed again or waits');
+select is((select string_agg(verdict, ',') from api.record_lookups(:'org', 'lost', :'items', :'tokens', array[200, 200, 200], array[null, null, null]::text[], array['{}', '{}', '{}'], array[null, null, null]::float8[])),
+    'stale,stale,stale', 'once');
+select is((select string_agg(distinct verdict, ',') from api.record_lookups(:'org', 'new', :'items', :'new_tokens'::uuid[] || gen_random_uuid(), array[200, 500, 500], array[null, null, null]::text[], array['{}', '{}', '{}'], array[null, null, null]::float8[])),
+    'stale', 'the newer claim comes too late');
+select is((select status || processed_items || '/' || failed_items from public.batch_lookup_jobs where id = :'job'), 'completed3/0', 'nothing is counted twice') ;
+select is((select count(*)::integer from public.incentive_report_sites s join public.batch_lookup_jobs j on j.report_id = s.report_id where j.id = :'job'), 3, 'nor reported twice');
+select is((select verdict from api.record_lookups(:'org', 'w', array[gen_random_uuid()], array[gen_random_uuid()], array[200], array[null], array['{}'], array[null]::float8[])), 'unknown', 'an item nobody knows is unknown');
+select is(
+    (select verdict from api.record_lookups(:'other_org', 'w', array[(pg_temp.item(:'job')).id], array[gen_random_uuid()], array[200], array[null], array['{}'], array[null]::float8[])),
+    'unknown', 'so is another organization''s');
+
+-- A retry of a cancelled job
+select pg_temp.submit(:'org', 1) as job \gset
+select item_id as item, lease_token as token from api.claim_lookups(:'org', 'w', 1) \gset
+select api.cancel_batch_lookup(:'org', :'job') as cancelled \gset
+select verdict from api.record_lookups(:'org', 'w', array[:'item'::uuid], array[:'token'::uuid], array[500], array[null], array[null], array[null]::float8[]) \gset
+select is((pg_temp.item(:'job')).status || (pg_temp.item(:'job')).error_code, 'failedjob_cancelled', 'an item in flight of a cancelled job is not tried again');
+select is((select status || processed_items || failed_items from public.batch_lookup_jobs where id = :'job'), 'cancelled11', 'and the job is counted to its end');
+
+select * from finish();
+rollback;

@@ -1,0 +1,51 @@
+begin;
+select plan(17);
+\ir fixtures.psql
+
+select pg_temp.submit(:'org', 3) as job \gset
+select id as report from public.incentive_reports where job_id = :'job' \gset
+select pg_temp.look_up(:'org', 1, 200, :'answer');
+select is(
+    (select status || ' ' || total_sites || ' ' || eligible_sites || ' ' || total_incentive_value from public.incentive_reports where id = :'report'),
+    'processing 1 1 1200.50', 'a completed item is in the totals at once');
+select results_eq(
+    format($$ select reference_id, city, utility_eiaid, utility_name, eligible, total_incentive_amount, cardinality(device_categories) from public.incentive_report_sites where report_id = %L $$, :'report'),
+    $$ values ('site-1', 'Austin', '1015', 'Austin Energy', true, 1200.50, 1) $$, 'a completed item becomes a site');
+select results_eq(
+    format($$ select program_id, program_name, total_incentive, eligible_combinations from public.incentive_report_site_programs where report_id = %L order by program_id $$, :'report'),
+    $$ values ('7', 'Heat pumps', 800.00, 1), ('9', 'Water heaters', 400.50, 1) $$, 'with the programs it is eligible for');
+select pg_temp.look_up(:'org', 1, 200, '{"incentives": {"total_incentive_amount": 0, "total_eligible_combinations": 0, "by_program": []}}');
+select pg_temp.look_up(:'org', 1, 404);
+select is(
+    (select status || ' ' || total_sites || ' ' || eligible_sites || ' ' || total_incentive_value from public.incentive_reports where id = :'report'),
+    'complete 2 1 1200.50', 'failed items are no sites, ineligible ones are');
+
+-- Answers of any kind
+select is(app.amount('"12"'), 0::numeric, 'an amount is a number');
+select is(app.amount('-5'), 0::numeric, 'not negative');
+select is(app.amount('1e300'), 0::numeric, 'not absurd');
+select is(app.amount('12.345'), 12.35::numeric, 'rounded to cents');
+select is(app.amount(null), 0::numeric, 'or nothing');
+select pg_temp.submit(:'org', 5) as odd_job \gset
+select pg_temp.look_up(:'org', 1, 200, r)
+  from unnest(array['{"incentives": []}', '{"incentives": {"by_program": {"a": 1}}}', '{"incentives": {"by_program": [1, null, "x", []]}, "utility": "none"}',
+                    '{"incentives": {"by_program": [{"program_id": {}, "program_name": [], "total_incentive": 5}], "total_incentive_amount": 5}}',
+                    '{"incentives": {"by_program": [{"program_id": 1, "total_incentive": 2}, {"program_id": 1, "total_incentive": 3}]}}']) r;
+select is((select status || total_sites || '/' || total_incentive_value from public.incentive_reports where job_id = :'odd_job'), 'complete5/5.00', 'odd answers are taken for what is there');
+select is(
+    (select sum(total_incentive) from public.incentive_report_site_programs p join public.incentive_reports r on r.id = p.report_id where r.job_id = :'odd_job' and program_id = '1'),
+    5.00, 'a program that is named twice is one');
+
+-- Reading
+select is((api.list_incentive_reports(:'org') ->> 'total')::integer, 2, 'the list counts the organization''s reports');
+select is((api.list_incentive_reports(:'org', 'processing') ->> 'total')::integer, 0, 'and filters by status');
+select is(api.list_incentive_reports(:'other_org')::jsonb, '{"reports": [], "total": 0, "limit": 20, "offset": 0}', 'another organization has none');
+select is(
+    array(select s ->> 'reference_id' from json_array_elements(api.get_incentive_report(:'org', :'report') -> 'sites') s), array['site-1', 'site-2'], 'a report lists its sites');
+select is(
+    (api.get_incentive_report(:'org', :'report', 1) #> '{sites,0,programs,0}')::jsonb,
+    '{"program_id": "7", "program_name": "Heat pumps", "total_incentive": 800.00, "eligible_combinations": 1}', 'with their programs, the largest first');
+select throws_ok(format($$ select api.get_incentive_report(%L, %L) $$, :'other_org', :'report'), 'PT404', 'Report not found', 'another organization''s report is not found');
+
+select * from finish();
+rollback;

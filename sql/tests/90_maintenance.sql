@@ -1,0 +1,38 @@
+begin;
+select plan(11);
+\ir fixtures.psql
+
+select pg_temp.turn_clock(clock_timestamp() + interval '1 hour');
+select is((select maintenance_due from api.check_in('w')), true, 'maintenance that has not run for two minutes is due');
+select pg_temp.submit(:'org', 2) as job \gset
+select count(*) from api.claim_lookups(:'org', 'w', 1) \gset claimed_
+select pg_temp.turn_clock(app.clock() + interval '61 seconds');
+select is((api.run_maintenance() ->> 'expired_leases')::integer, 1, 'expired leases return to the queue');
+select is((select maintenance_due from api.check_in('w')), false, 'then it is not due');
+select is((select count(*)::integer from public.lookup_queue_items where job_id = :'job' and status = 'pending'), 2, 'all items are pending again');
+
+update app.organization_queue_state set ready_at = null;
+select api.run_maintenance() as ran \gset
+select is((select array_agg(o) from api.ready_organizations() o), array[:'org'::uuid], 'an organization that fell off the ready list comes back');
+
+update public.lookup_queue_items
+   set status = 'failed', error_code = 'x', error_message = 'x', processed_at = app.clock()
+ where job_id = :'job';
+select is((api.run_maintenance() ->> 'closed_jobs')::integer, 1, 'a job without open items is ended');
+select is((select status || processed_items || failed_items from public.batch_lookup_jobs where id = :'job'), 'failed22', 'with the counts of its items');
+select is((select status from public.incentive_reports where job_id = :'job'), 'error', 'and its report is closed');
+
+select pg_temp.turn_clock(app.clock() + interval '2 days');
+select api.run_maintenance() as ran \gset
+select is_empty($$ select * from app.workers $$, 'workers that are long gone are forgotten');
+select is((api.run_maintenance())::jsonb, '{"skipped": false, "closed_jobs": 0, "expired_leases": 0}', 'with nothing to do it does nothing');
+select is(
+    (select count(*)::integer from pg_catalog.pg_extension where extname = 'pg_cron'),
+    (select (current_setting('cron.database_name', true) = current_database())::integer), 'pg_cron is there in the database it serves')
+ where exists (select from pg_available_extensions where name = 'pg_cron') and (select rolsuper from pg_roles where rolname = current_user)
+ union all
+select pass('pg_cron cannot be had here')
+ where not (exists (select from pg_available_extensions where name = 'pg_cron') and (select rolsuper from pg_roles where rolname = current_user));
+
+select * from finish();
+rollback;
