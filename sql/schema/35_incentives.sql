@@ -15,19 +15,24 @@ comment on table app.customers is 'Who a lookup is for: one row for each referen
 comment on column app.customers.id is 'The customer_id that the API shows.';
 comment on column app.customers.reference_id is 'The organization''s own name for the customer or site.';
 
-create type app.tier_result as (
-    program_id             text,
-    program_name           text,
-    device_id              integer,
-    device_name            text,
-    tier_id                text,
-    tier_name              text,
-    eligible               boolean,
-    incentive_amount       numeric,
-    calculation_details    text,
-    failed_requirements    text[],
-    ignored_requirements   text[],
-    completed_requirements text[]
+create type app.judged_tier as (
+    program_id     text,
+    program_name   text,
+    location       text,
+    tier           app.program_tiers,
+    device         app.devices,
+    category       text,
+    quantity       bigint,
+    place          bigint,
+    size           numeric,
+    size_known     boolean,
+    cost           numeric,
+    cost_known     boolean,
+    failed         text[],
+    completed      text[],
+    full_amount    numeric,
+    limited_amount numeric,
+    amount         numeric
 );
 
-comment on type app.tier_result is 'What one tier of a program gives for one device of a lookup, whose repeated ids count as its quantity. Amount in US dollars.';
+comment on type app.judged_tier is 'What one tier of a program gives for one device of a lookup. Size in the tier''s unit and cost of one piece; amounts in US dollars for all pieces of the device: in full; limited to a share of the cost; and what is left of that under the cap. The last two are 0 where a requirement failed.';

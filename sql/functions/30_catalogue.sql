@@ -1,0 +1,273 @@
+-- Chapter 30, catalogue: the import. Chapter 31 says what the files hold.
+--
+-- A row belongs to the catalogue that imported it last; the starter catalogue, which every deploy brings along, never takes back a
+-- row that another catalogue has made its own. Sizes belong to their category, service areas to their utility, tiers to their program.
+
+create or replace function app.import_device_categories(p_catalogue jsonb, p_name text, p_now timestamptz) returns json
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_changed integer;
+    v_retired integer;
+begin
+    insert into app.device_categories as t
+    select n.*
+      from app.catalogue_rows(p_catalogue, 'device_categories') r
+     cross join jsonb_populate_record(null::app.device_categories, r.cells || jsonb_build_object('catalogue', p_name)) n
+        on conflict (key) do update
+       set (name, typical_cost, basis, catalogue, retired_at)
+         = (excluded.name, excluded.typical_cost, excluded.basis, excluded.catalogue, null)
+     where (t.*) is distinct from (excluded.*) and (t.catalogue = p_name or p_name <> 'starter');
+    get diagnostics v_changed = row_count;
+
+    update app.device_categories
+       set retired_at = p_now
+     where catalogue = p_name and retired_at is null
+       and key not in (select r.cells ->> 'key' from app.catalogue_rows(p_catalogue, 'device_categories') r);
+    get diagnostics v_retired = row_count;
+    return json_build_object('changed', v_changed, 'retired', v_retired);
+end;
+$$;
+
+create or replace function app.import_device_category_sizes(p_catalogue jsonb, p_name text) returns json
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_changed integer;
+    v_retired integer;
+begin
+    insert into app.device_category_sizes as t
+    select n.*
+      from app.catalogue_rows(p_catalogue, 'device_category_sizes') r
+     cross join jsonb_populate_record(null::app.device_category_sizes, r.cells) n
+      join app.device_categories c on c.key = n.category_key and c.catalogue = p_name
+        on conflict (category_key, unit) do update
+       set (typical_size, basis) = (excluded.typical_size, excluded.basis)
+     where (t.*) is distinct from (excluded.*);
+    get diagnostics v_changed = row_count;
+
+    delete from app.device_category_sizes s
+     using app.device_categories c
+     where c.key = s.category_key and c.catalogue = p_name
+       and (s.category_key, s.unit) not in (select r.cells ->> 'category_key', r.cells ->> 'unit'
+                                              from app.catalogue_rows(p_catalogue, 'device_category_sizes') r);
+    get diagnostics v_retired = row_count;
+    return json_build_object('changed', v_changed, 'retired', v_retired);
+end;
+$$;
+
+create or replace function app.import_devices(p_catalogue jsonb, p_name text, p_now timestamptz) returns json
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_changed integer;
+    v_retired integer;
+begin
+    insert into app.devices as t
+    select n.*
+      from app.catalogue_rows(p_catalogue, 'devices') r
+     cross join jsonb_populate_record(null::app.devices, r.cells || jsonb_build_object('catalogue', p_name)) n
+        on conflict (id) do update
+       set (category_key, name, catalogue, retired_at) = (excluded.category_key, excluded.name, excluded.catalogue, null)
+     where (t.*) is distinct from (excluded.*) and (t.catalogue = p_name or p_name <> 'starter');
+    get diagnostics v_changed = row_count;
+
+    update app.devices
+       set retired_at = p_now
+     where catalogue = p_name and retired_at is null
+       and id not in (select (r.cells ->> 'id')::integer from app.catalogue_rows(p_catalogue, 'devices') r);
+    get diagnostics v_retired = row_count;
+    return json_build_object('changed', v_changed, 'retired', v_retired);
+end;
+$$;
+
+create or replace function app.import_utilities(p_catalogue jsonb, p_name text, p_now timestamptz) returns json
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_changed integer;
+    v_retired integer;
+begin
+    insert into app.utilities as t
+    select n.*
+      from app.catalogue_rows(p_catalogue, 'utilities') r
+     cross join jsonb_populate_record(null::app.utilities, r.cells || jsonb_build_object(
+                    'source_date', app.catalogue_date(r.cells ->> 'source_date'), 'catalogue', p_name)) n
+        on conflict (key) do update
+       set (eiaid, name, country_code, region_code, source, source_date, catalogue, retired_at)
+         = (excluded.eiaid, excluded.name, excluded.country_code, excluded.region_code, excluded.source, excluded.source_date,
+            excluded.catalogue, null)
+     where (t.*) is distinct from (excluded.*) and (t.catalogue = p_name or p_name <> 'starter');
+    get diagnostics v_changed = row_count;
+
+    update app.utilities
+       set retired_at = p_now
+     where catalogue = p_name and retired_at is null
+       and key not in (select r.cells ->> 'key' from app.catalogue_rows(p_catalogue, 'utilities') r);
+    get diagnostics v_retired = row_count;
+    return json_build_object('changed', v_changed, 'retired', v_retired);
+end;
+$$;
+
+create or replace function app.import_utility_service_areas(p_catalogue jsonb, p_name text) returns json
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_changed integer;
+    v_retired integer;
+begin
+    insert into app.utility_service_areas as t
+    select n.*
+      from app.catalogue_rows(p_catalogue, 'utility_service_areas') r
+     cross join jsonb_populate_record(null::app.utility_service_areas, r.cells) n
+      join app.utilities u on u.key = n.utility_key and u.catalogue = p_name
+        on conflict (prefix, utility_key) do update
+       set rank = excluded.rank
+     where t.rank <> excluded.rank;
+    get diagnostics v_changed = row_count;
+
+    delete from app.utility_service_areas a
+     using app.utilities u
+     where u.key = a.utility_key and u.catalogue = p_name
+       and (a.prefix, a.utility_key) not in (select r.cells ->> 'prefix', r.cells ->> 'utility_key'
+                                               from app.catalogue_rows(p_catalogue, 'utility_service_areas') r);
+    get diagnostics v_retired = row_count;
+    return json_build_object('changed', v_changed, 'retired', v_retired);
+end;
+$$;
+
+create or replace function app.import_programs(p_catalogue jsonb, p_name text, p_now timestamptz) returns json
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_changed integer;
+    v_retired integer;
+begin
+    insert into app.programs as t
+    select n.*
+      from app.catalogue_rows(p_catalogue, 'programs') r
+     cross join jsonb_populate_record(null::app.programs, r.cells || jsonb_build_object(
+                    'source_date', app.catalogue_date(r.cells ->> 'source_date'), 'catalogue', p_name)) n
+        on conflict (id) do update
+       set (name, authority, authority_type, country_code, region_code, scope, url, source, source_id, source_date, catalogue, retired_at)
+         = (excluded.name, excluded.authority, excluded.authority_type, excluded.country_code, excluded.region_code, excluded.scope,
+            excluded.url, excluded.source, excluded.source_id, excluded.source_date, excluded.catalogue, null)
+     where (t.*) is distinct from (excluded.*) and (t.catalogue = p_name or p_name <> 'starter');
+    get diagnostics v_changed = row_count;
+
+    update app.programs
+       set retired_at = p_now
+     where catalogue = p_name and retired_at is null
+       and id not in (select r.cells ->> 'id' from app.catalogue_rows(p_catalogue, 'programs') r);
+    get diagnostics v_retired = row_count;
+    return json_build_object('changed', v_changed, 'retired', v_retired);
+end;
+$$;
+
+create or replace function app.import_program_utilities(p_catalogue jsonb, p_name text) returns json
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_changed integer;
+    v_retired integer;
+begin
+    insert into app.program_utilities
+    select n.*
+      from app.catalogue_rows(p_catalogue, 'program_utilities') r
+     cross join jsonb_populate_record(null::app.program_utilities, r.cells) n
+      join app.programs p on p.id = n.program_id and p.catalogue = p_name
+        on conflict (utility_key, program_id) do nothing;
+    get diagnostics v_changed = row_count;
+
+    delete from app.program_utilities u
+     using app.programs p
+     where p.id = u.program_id and p.catalogue = p_name
+       and (u.utility_key, u.program_id) not in (select r.cells ->> 'utility_key', r.cells ->> 'program_id'
+                                                   from app.catalogue_rows(p_catalogue, 'program_utilities') r);
+    get diagnostics v_retired = row_count;
+    return json_build_object('changed', v_changed, 'retired', v_retired);
+end;
+$$;
+
+create or replace function app.import_program_tiers(p_catalogue jsonb, p_name text) returns json
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_changed integer;
+    v_retired integer;
+begin
+    insert into app.program_tiers as t
+    select n.*
+      from app.catalogue_rows(p_catalogue, 'program_tiers') r
+     cross join jsonb_populate_record(null::app.program_tiers, r.cells || jsonb_build_object(
+                    'category_keys', app.catalogue_list(r.cells ->> 'category_keys'),
+                    'device_ids', app.catalogue_list(r.cells ->> 'device_ids'),
+                    'building_types', app.catalogue_list(r.cells ->> 'building_types'),
+                    'owner_statuses', app.catalogue_list(r.cells ->> 'owner_statuses'),
+                    'start_date', app.catalogue_date(r.cells ->> 'start_date'),
+                    'end_date', app.catalogue_date(r.cells ->> 'end_date', true))) n
+      join app.programs p on p.id = n.program_id and p.catalogue = p_name
+     -- A program's tiers side by side: a lookup reads few pages.
+     order by n.program_id, n.id
+        on conflict (program_id, id) do update
+       set (name, category_keys, device_ids, amount_type, amount, unit, cap, cap_percent, building_types, owner_statuses, start_date,
+            end_date, note)
+         = (excluded.name, excluded.category_keys, excluded.device_ids, excluded.amount_type, excluded.amount, excluded.unit, excluded.cap,
+            excluded.cap_percent, excluded.building_types, excluded.owner_statuses, excluded.start_date, excluded.end_date, excluded.note)
+     where (t.*) is distinct from (excluded.*);
+    get diagnostics v_changed = row_count;
+
+    delete from app.program_tiers t
+     using app.programs p
+     where p.id = t.program_id and p.catalogue = p_name
+       and (t.program_id, t.id) not in (select r.cells ->> 'program_id', r.cells ->> 'id' from app.catalogue_rows(p_catalogue, 'program_tiers') r);
+    get diagnostics v_retired = row_count;
+    return json_build_object('changed', v_changed, 'retired', v_retired);
+end;
+$$;
+
+create or replace function api.import_catalogue(p_catalogue jsonb) returns json
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+declare
+    v_now     timestamptz := app.clock();
+    v_name    text        := coalesce(p_catalogue ->> 'catalogue', 'starter');
+    v_summary jsonb       := '{}';
+    v_file    text;
+begin
+    perform app.check_catalogue(p_catalogue);
+    -- One import at a time; lookups go on meanwhile.
+    lock table app.programs in share row exclusive mode;
+
+    foreach v_file in array array['device_categories', 'device_category_sizes', 'devices', 'utilities', 'utility_service_areas',
+                                  'programs', 'program_utilities', 'program_tiers'] loop
+        continue when not p_catalogue ? v_file;
+        v_summary := v_summary || jsonb_build_object(v_file, jsonb_build_object('rows', jsonb_array_length(p_catalogue -> v_file)) || case v_file
+            when 'device_categories'     then app.import_device_categories(p_catalogue, v_name, v_now)
+            when 'device_category_sizes' then app.import_device_category_sizes(p_catalogue, v_name)
+            when 'devices'               then app.import_devices(p_catalogue, v_name, v_now)
+            when 'utilities'             then app.import_utilities(p_catalogue, v_name, v_now)
+            when 'utility_service_areas' then app.import_utility_service_areas(p_catalogue, v_name)
+            when 'programs'              then app.import_programs(p_catalogue, v_name, v_now)
+            when 'program_utilities'     then app.import_program_utilities(p_catalogue, v_name)
+            when 'program_tiers'         then app.import_program_tiers(p_catalogue, v_name)
+        end::jsonb);
+    end loop;
+    -- Lookups go by these tables' statistics from the first one on.
+    analyze app.device_categories, app.device_category_sizes, app.devices, app.utilities, app.utility_service_areas, app.programs,
+            app.program_utilities, app.program_tiers;
+    return v_summary;
+end;
+$$;
+
+comment on function api.import_catalogue(jsonb) is
+'Imports a catalogue, all or nothing: {"catalogue": its name, "devices": [rows], ...}, a file of sql/catalogue a member, a row an object of text. Adds and updates rows, and retires those that the same catalogue had and no longer has; a file that is absent is left as it is. Answers, for each file, how many rows it has, how many changed and how many were retired; importing the same again changes nothing. 400 invalid_catalogue: a row that is not valid, told by file, line and reason.';

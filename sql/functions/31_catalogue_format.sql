@@ -1,0 +1,264 @@
+-- Chapter 31, the format of a catalogue: what its files hold, and what is wrong with them. Rows come as they stand in the CSV files:
+-- objects of text, an absent or empty cell for null.
+
+-- 2023-05-31, 2023-05 or 2023: the first or the last day of it. null: no date.
+create or replace function app.catalogue_date(p_text text, p_last boolean default false) returns date
+language plpgsql immutable
+set search_path = ''
+as $$
+declare
+    v_first date;
+begin
+    if p_text ~ '^[0-9]{4}$' then
+        v_first := make_date(p_text::integer, 1, 1);
+        return case when p_last then v_first + interval '1 year - 1 day' else v_first end;
+    elsif p_text ~ '^[0-9]{4}-[0-9]{2}$' then
+        v_first := make_date(left(p_text, 4)::integer, right(p_text, 2)::integer, 1);
+        return case when p_last then v_first + interval '1 month - 1 day' else v_first end;
+    elsif p_text ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}$' then
+        return make_date(left(p_text, 4)::integer, substr(p_text, 6, 2)::integer, right(p_text, 2)::integer);
+    end if;
+    return null;
+exception
+    when data_exception then
+        return null;
+end;
+$$;
+
+-- Several values in one cell stand apart by spaces or bars.
+create or replace function app.catalogue_list(p_text text) returns text[]
+language sql immutable
+return regexp_split_to_array(p_text, '[ |]+');
+
+create or replace function app.catalogue_rows(p_catalogue jsonb, p_file text) returns table (line integer, cells jsonb)
+language sql immutable
+begin atomic
+    select (r.n + 1)::integer,
+           (select coalesce(jsonb_object_agg(c.key, btrim(c.value)), '{}') from jsonb_each_text(r.cells) c where btrim(c.value) <> '')
+      from jsonb_array_elements(p_catalogue -> p_file) with ordinality as r (cells, n);
+end;
+
+-- The format of the files. A choice lists the values allowed; refers_to names the file whose first column must have the value.
+create or replace function app.catalogue_columns()
+returns table (file text, name text, kind text, required boolean, choices text[], refers_to text)
+language sql immutable
+begin atomic
+    values
+        ('device_categories',     'key',            'key',    true,  null::text[], null),
+        ('device_categories',     'name',           'text',   true,  null, null),
+        ('device_categories',     'typical_cost',   'number', true,  null, null),
+        ('device_categories',     'basis',          'text',   true,  null, null),
+        ('device_category_sizes', 'category_key',   'key',    true,  null, 'device_categories'),
+        ('device_category_sizes', 'unit',           'key',    true,  null, null),
+        ('device_category_sizes', 'typical_size',   'number', true,  null, null),
+        ('device_category_sizes', 'basis',          'text',   true,  null, null),
+        ('devices',               'id',             'id',     true,  null, null),
+        ('devices',               'category_key',   'key',    true,  null, 'device_categories'),
+        ('devices',               'name',           'text',   true,  null, null),
+        ('utilities',             'key',            'key',    true,  null, null),
+        ('utilities',             'eiaid',          'id',     false, null, null),
+        ('utilities',             'name',           'text',   true,  null, null),
+        ('utilities',             'country_code',   'key',    true,  array['US', 'CA'], null),
+        ('utilities',             'region_code',    'key',    true,  null, null),
+        ('utilities',             'source',         'text',   true,  null, null),
+        ('utilities',             'source_date',    'date',   false, null, null),
+        ('utility_service_areas', 'prefix',         'prefix', true,  null, null),
+        ('utility_service_areas', 'utility_key',    'key',    true,  null, 'utilities'),
+        ('utility_service_areas', 'rank',           'id',     true,  null, null),
+        ('programs',              'id',             'key',    true,  null, null),
+        ('programs',              'name',           'text',   true,  null, null),
+        ('programs',              'authority',      'text',   true,  null, null),
+        ('programs',              'authority_type', 'key',    true,  array['utility', 'state', 'city', 'county', 'other'], null),
+        ('programs',              'country_code',   'key',    true,  array['US', 'CA'], null),
+        ('programs',              'region_code',    'key',    true,  null, null),
+        ('programs',              'scope',          'key',    true,  array['state', 'utility'], null),
+        ('programs',              'url',            'text',   false, null, null),
+        ('programs',              'source',         'text',   true,  null, null),
+        ('programs',              'source_id',      'text',   false, null, null),
+        ('programs',              'source_date',    'date',   false, null, null),
+        ('program_utilities',     'program_id',     'key',    true,  null, 'programs'),
+        ('program_utilities',     'utility_key',    'key',    true,  null, 'utilities'),
+        ('program_tiers',         'program_id',     'key',    true,  null, 'programs'),
+        ('program_tiers',         'id',             'key',    true,  null, null),
+        ('program_tiers',         'name',           'text',   true,  null, null),
+        ('program_tiers',         'category_keys',  'list',   true,  null, 'device_categories'),
+        ('program_tiers',         'device_ids',     'list',   false, null, 'devices'),
+        ('program_tiers',         'amount_type',    'key',    true,  array['flat', 'per_unit', 'percent'], null),
+        ('program_tiers',         'amount',         'number', true,  null, null),
+        ('program_tiers',         'unit',           'key',    false, null, null),
+        ('program_tiers',         'cap',            'number', false, null, null),
+        ('program_tiers',         'cap_percent',    'number', false, null, null),
+        ('program_tiers',         'building_types', 'list',   false, array['RESIDENTIAL', 'MULTIFAMILY', 'MANUFACTURED_HOME', 'COMMERCIAL'], null),
+        ('program_tiers',         'owner_statuses', 'list',   false, array['homeowner', 'renter'], null),
+        ('program_tiers',         'start_date',     'date',   false, null, null),
+        ('program_tiers',         'end_date',       'date',   false, null, null),
+        ('program_tiers',         'note',           'text',   false, null, null);
+end;
+
+-- Why a cell's text is not of its kind; null: it is.
+create or replace function app.catalogue_cell_error(p_kind text, p_text text) returns text
+language sql immutable
+return case p_kind
+    when 'id'     then case when p_text !~ '^[1-9][0-9]{0,8}$' then 'is not a positive integer' end
+    when 'number' then case when p_text !~ '^[0-9]{1,9}([.][0-9]{1,6})?$' then 'is not a number' end
+    when 'date'   then case when app.catalogue_date(p_text) is null then 'is not a date (2023-05-31, 2023-05 or 2023)' end
+    when 'prefix' then case when p_text !~ '^([0-9]{1,5}|[A-Z]([0-9]([A-Z]([0-9]([A-Z][0-9]?)?)?)?)?)$' then 'is not the beginning of a postal code' end
+    when 'key'    then case when p_text !~ '^[^ |]{1,200}$' then 'must have no space or bar, and at most 200 characters' end
+    else               case when length(p_text) > 2000 then 'has more than 2,000 characters' end
+end;
+
+-- What is wrong with single cells: a column missing or unknown, a text of another kind, a value that is no choice or that the file it
+-- refers to lacks (and the tables too: a catalogue may build on another).
+create or replace function app.catalogue_cell_errors(p_catalogue jsonb) returns table (file text, line integer, error text)
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+    return query
+    with files as materialized (
+        select f.file, r.line, r.cells
+          from (select distinct c.file from app.catalogue_columns() c) f
+         cross join app.catalogue_rows(p_catalogue, f.file) r
+    ), known as materialized (
+        select 'device_categories' as file, key from app.device_categories
+         union select 'devices', id::text from app.devices
+         union select 'utilities', key from app.utilities
+         union select 'programs', id from app.programs
+         union select f.file, coalesce(f.cells ->> 'key', f.cells ->> 'id')
+                 from files f
+                where f.file in ('device_categories', 'devices', 'utilities', 'programs')
+    ), cell as (
+        select f.file, f.line, c.name, c.kind, c.required, c.choices, c.refers_to, f.cells ->> c.name as value
+          from files f
+          join app.catalogue_columns() c on c.file = f.file
+    ), element as (
+        select c.file, c.line, c.name, c.choices, c.refers_to, v.value
+          from cell c
+         cross join lateral unnest(case c.kind when 'list' then app.catalogue_list(c.value) else array[c.value] end) v (value)
+         where c.value is not null and (c.choices is not null or c.refers_to is not null)
+    )
+    select c.file, c.line, c.name || ' is missing' from cell c where c.required and c.value is null
+     union all
+    select c.file, c.line, format('%s "%s" %s', c.name, left(c.value, 100), app.catalogue_cell_error(c.kind, c.value))
+      from cell c
+     where c.value is not null and app.catalogue_cell_error(c.kind, c.value) is not null
+     union all
+    select e.file, e.line, format('%s "%s" is none of %s', e.name, left(e.value, 100), array_to_string(e.choices, ', '))
+      from element e
+     where e.value <> all (e.choices)
+     union all
+    select e.file, e.line, format('%s "%s" is not in %s', e.name, left(e.value, 100), e.refers_to)
+      from element e
+     where e.refers_to is not null and not exists (select from known k where k.file = e.refers_to and k.key = e.value)
+     union all
+    select f.file, f.line, format('unknown column "%s"', left(k.name, 100))
+      from files f
+     cross join lateral jsonb_object_keys(f.cells) k (name)
+     where not exists (select from app.catalogue_columns() c where c.file = f.file and c.name = k.name);
+end;
+$$;
+
+-- What is wrong between the cells of a row, and between rows. Only for a catalogue whose cells are right.
+create or replace function app.catalogue_row_errors(p_catalogue jsonb) returns table (file text, line integer, error text)
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+    return query
+    with tier as materialized (
+        select r.line, r.cells ->> 'program_id' as program_id, r.cells ->> 'amount_type' as amount_type, (r.cells ->> 'amount')::numeric as amount,
+               r.cells ->> 'unit' as unit, (r.cells ->> 'cap')::numeric as cap, (r.cells ->> 'cap_percent')::numeric as cap_percent,
+               app.catalogue_list(r.cells ->> 'category_keys') as category_keys,
+               app.catalogue_date(r.cells ->> 'start_date') as start_date, app.catalogue_date(r.cells ->> 'end_date', true) as end_date
+          from app.catalogue_rows(p_catalogue, 'program_tiers') r
+    ), size as materialized (
+        select category_key, unit from app.device_category_sizes where not p_catalogue ? 'device_category_sizes'
+         union select r.cells ->> 'category_key', r.cells ->> 'unit' from app.catalogue_rows(p_catalogue, 'device_category_sizes') r
+    ), place as materialized (
+        select f.file, r.line, r.cells ->> 'country_code' as country_code, r.cells ->> 'region_code' as region_code
+          from (values ('utilities'), ('programs')) f (file)
+         cross join app.catalogue_rows(p_catalogue, f.file) r
+    ), named as materialized (
+        select f.file, r.line, array(select r.cells ->> k.name from unnest(f.key) k (name)) as key
+          from (values ('device_categories', array['key']), ('device_category_sizes', array['category_key', 'unit']), ('devices', array['id']),
+                       ('utilities', array['key']), ('utility_service_areas', array['prefix', 'utility_key']), ('programs', array['id']),
+                       ('program_utilities', array['program_id', 'utility_key']), ('program_tiers', array['program_id', 'id'])) f (file, key)
+         cross join app.catalogue_rows(p_catalogue, f.file) r
+    )
+    select n.file, max(n.line), format('%s is there twice', array_to_string(n.key, ', '))
+      from named n
+     group by n.file, n.key
+    having count(*) > 1
+     union all
+    select p.file, p.line, format('%s is not a state or province of %s', p.region_code, p.country_code)
+      from place p
+     where not exists (select from app.regions g where g.country_code = p.country_code and g.code = p.region_code)
+     union all
+    select f.file, r.line, f.name || ' must be more than 0'
+      from (values ('device_categories', 'typical_cost'), ('device_category_sizes', 'typical_size'), ('program_tiers', 'cap'),
+                   ('program_tiers', 'cap_percent')) f (file, name)
+     cross join app.catalogue_rows(p_catalogue, f.file) r
+     where (r.cells ->> f.name)::numeric = 0
+     union all
+    select 'program_tiers', t.line, e.error
+      from tier t
+     cross join lateral (values
+         (case when t.amount_type = 'percent' and t.amount > 100 then 'a percent amount must be at most 100' end),
+         (case when t.cap_percent > 100 then 'cap_percent must be at most 100' end),
+         (case when (t.amount_type = 'per_unit') <> (t.unit is not null) then 'unit goes with amount_type per_unit, and only with it' end),
+         (case when t.start_date > t.end_date then 'end_date is before start_date' end)) e (error)
+     where e.error is not null
+     union all
+    select 'program_tiers', t.line, format('device_category_sizes has no %s for %s', t.unit, c.key)
+      from tier t
+     cross join lateral unnest(t.category_keys) c (key)
+     where t.unit is not null and not exists (select from size s where s.category_key = c.key and s.unit = t.unit)
+     union all
+    select 'programs', r.line, case r.cells ->> 'scope' when 'state' then 'a program of scope state has no rows in program_utilities'
+                                                      else 'a program of scope utility needs a row in program_utilities' end
+      from app.catalogue_rows(p_catalogue, 'programs') r
+     where p_catalogue ? 'program_utilities'
+       and (r.cells ->> 'scope' = 'state') = (r.cells ->> 'id' in (select u.cells ->> 'program_id'
+                                                                    from app.catalogue_rows(p_catalogue, 'program_utilities') u));
+end;
+$$;
+
+create or replace function app.check_catalogue(p_catalogue jsonb) returns void
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+    v_files   text[] := array(select distinct file from app.catalogue_columns());
+    v_unknown text;
+    v_errors  jsonb;
+begin
+    if jsonb_typeof(p_catalogue) is distinct from 'object' then
+        raise sqlstate 'PT400' using message = 'A catalogue must be an object of files', constraint = 'invalid_catalogue';
+    end if;
+    v_unknown := (select string_agg(left(f.file, 100), ', ') from jsonb_object_keys(p_catalogue - 'catalogue') f (file) where f.file <> all (v_files));
+    if v_unknown is not null then
+        raise sqlstate 'PT400' using
+            message    = format('Unknown files in the catalogue: %s', v_unknown),
+            hint       = format('The files are %s.', array_to_string(v_files, ', ')),
+            constraint = 'invalid_catalogue';
+    elsif exists (select
+                    from jsonb_each(p_catalogue - 'catalogue') f (file, lines)
+                   where case jsonb_typeof(f.lines) when 'array'
+                              then exists (select from jsonb_array_elements(f.lines) r (cells) where jsonb_typeof(r.cells) <> 'object')
+                              else true end) then
+        raise sqlstate 'PT400' using message = 'Each file of a catalogue must be an array of objects', constraint = 'invalid_catalogue';
+    end if;
+
+    select jsonb_agg(to_jsonb(e) order by e.file, e.line) into v_errors from app.catalogue_cell_errors(p_catalogue) e;
+    if v_errors is null then
+        select jsonb_agg(to_jsonb(e) order by e.file, e.line) into v_errors from app.catalogue_row_errors(p_catalogue) e;
+    end if;
+    if v_errors is not null then
+        raise sqlstate 'PT400' using
+            message    = format('The catalogue has %s error(s), the first in %s.csv, line %s: %s', jsonb_array_length(v_errors),
+                                v_errors #>> '{0,file}', v_errors #>> '{0,line}', v_errors #>> '{0,error}'),
+            detail     = json_build_object('catalogue_errors', jsonb_path_query_array(v_errors, '$[0 to 99]'))::text,
+            constraint = 'invalid_catalogue';
+    end if;
+end;
+$$;
