@@ -48,7 +48,7 @@ create table if not exists app.deployed_parts (
 
     constraint deployed_parts_pkey primary key (name)
 );
-comment on table app.deployed_parts is 'What a deploy lays down whole each time it changed, with the SHA-256 of its files: the functions, the catalogue.';
+comment on table app.deployed_parts is 'What a deploy loads only when it has changed, with the SHA-256 of its files.';
 """
 
 
@@ -130,9 +130,7 @@ def _take_turn(connection: psycopg.Connection[Any]) -> None:
     connection.execute(f"set local lock_timeout = '{LOCK_TIMEOUT}'; set local client_min_messages = warning")
 
 
-def _deploy(
-    connection: psycopg.Connection[Any], sources: Sources, lookups_per_second: float | None, report: Callable[[str], None]
-) -> None:
+def _deploy(connection: psycopg.Connection[Any], sources: Sources, lookups_per_second: float | None, report: Callable[[str], None]) -> None:
     is_new = connection.execute("select to_regclass('app.schema_migrations') is null").fetchone() == (True,)
     if is_new:
         connection.execute(BOOKKEEPING)
@@ -149,10 +147,14 @@ def _apply_migrations(connection: psycopg.Connection[Any], files: list[Path], re
     by_name = {file.name: file for file in files}
     missing = sorted(applied.keys() - by_name.keys())
     if missing:
-        raise MigrationError(f"The database has migrations that this release lacks: {', '.join(missing)}. Is the release older than the database?")
+        raise MigrationError(
+            f"The database has migrations that this release lacks: {', '.join(missing)}. Is the release older than the database?"
+        )
     edited = sorted(name for name, known in applied.items() if known != checksum([by_name[name]]))
     if edited:
-        raise MigrationError(f"Edited after it was applied: {', '.join(edited)}. Restore the file, and put the change into a new migration.")
+        raise MigrationError(
+            f"Edited after it was applied: {', '.join(edited)}. Restore the file, and put the change into a new migration."
+        )
     last = max(applied, default="")
     late = sorted(name for name in by_name.keys() - applied.keys() if name < last)
     if late:

@@ -23,6 +23,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 
 import psycopg
 
@@ -95,7 +96,8 @@ def newest_installation(extensions: Sequence[str] = ("pg_cron",)) -> Installatio
         if version >= OLDEST_VERSION and Installation(version).has_extensions(extensions):
             return Installation(version)
     raise PostgresError(
-        f"No PostgreSQL {OLDEST_VERSION} or later with {' and '.join(extensions)} is installed. `make setup` installs it on Debian and Ubuntu."
+        f"No PostgreSQL {OLDEST_VERSION} or later with {' and '.join(extensions)} is installed."
+        " scripts/setup installs it on Debian and Ubuntu."
     )
 
 
@@ -108,6 +110,9 @@ class PrivatePostgres:
         self._throw_away = throw_away
         self._extensions = extensions
         self._account = _account()
+        self._identity: dict[str, Any] = {}
+        if self._account:
+            self._identity = {"user": self._account.pw_uid, "group": self._account.pw_gid, "extra_groups": []}
 
     @classmethod
     def of_project(cls, state_dir: Path | None = None) -> PrivatePostgres:
@@ -295,7 +300,7 @@ class PrivatePostgres:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         self._give(self.folder)
-        if self._account and subprocess.run(["test", "-w", self.folder], user=self._account.pw_uid, extra_groups=[]).returncode:
+        if self._account and subprocess.run(["test", "-w", self.folder], **self._identity).returncode:
             self.folder.rmdir()
             raise PostgresError(
                 f"PostgreSQL runs as the user {self._account.pw_name}, who cannot enter {self.folder}.\n"
@@ -322,22 +327,18 @@ class PrivatePostgres:
             raise PostgresError(f"{Path(command[0]).name} failed:\n{output.decode(errors='replace')}")
 
     def _popen(
-        self, command: Sequence[str | Path], *, stdout: int | object, stderr: int | object, ends_with_parent: bool = False
+        self, command: Sequence[str | Path], *, stdout: int | IO[str], stderr: int | IO[str], ends_with_parent: bool = False
     ) -> subprocess.Popen[bytes]:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")} | {"LC_ALL": "C.UTF-8"}
-        account = self._account
         return subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
-            stdout=stdout,  # type: ignore[arg-type]
-            stderr=stderr,  # type: ignore[arg-type]
+            stdout=stdout,
+            stderr=stderr,
             cwd="/",
-            env=environment,
+            env={name: value for name, value in os.environ.items() if not name.startswith("PG")} | {"LC_ALL": "C.UTF-8"},
             start_new_session=True,
-            user=account.pw_uid if account else None,
-            group=account.pw_gid if account else None,
-            extra_groups=[] if account else None,
             preexec_fn=_end_with_parent if ends_with_parent else None,
+            **self._identity,
         )
 
 

@@ -1,0 +1,70 @@
+# Every command does its own set-up: scripts/setup installs what is missing, once.
+python := .venv/bin/python
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## Show this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{ printf "  make %-9s %s\n", $$1, $$2 }'
+
+.PHONY: demo
+demo: ## Run a batch of real sites from upload to report
+	@scripts/setup
+	@$(python) -m pyshell demo
+
+.PHONY: test
+test: ## Run all tests; ARGS="-k name" picks some
+	@scripts/setup test
+	@$(python) -m pytest $(ARGS)
+
+.PHONY: up
+up: ## Run PostgreSQL, the API and a worker until Ctrl-C; PORT=8000 STATE_DIR=... DATABASE_URL=...
+	@scripts/setup
+	@$(python) -m pyshell up
+
+.PHONY: down
+down: ## Stop what `make up` runs, wherever it was started
+	@scripts/setup
+	@$(python) -m pyshell down
+
+.PHONY: migrate
+migrate: ## Bring the database up to date
+	@scripts/setup
+	@$(python) -m pyshell migrate
+
+.PHONY: drift
+drift: ## Compare what sql/schema makes with what migrations make
+	@scripts/setup
+	@$(python) -m pyshell drift
+
+.PHONY: lint
+lint: ## Check format, style, types and migrations
+	@scripts/setup test
+	@$(python) -m ruff format --check .
+	@$(python) -m ruff check .
+	@$(python) -m mypy
+	@.venv/bin/squawk migrations/*.sql
+	@$(python) -m pyshell drift
+
+.PHONY: fmt
+fmt: ## Format the Python files, and mend what can be mended
+	@scripts/setup test
+	@$(python) -m ruff check --fix --quiet --exit-zero .
+	@$(python) -m ruff format .
+
+.PHONY: psql
+psql: ## Open psql on the database
+	@scripts/setup
+	@$(python) -m pyshell psql
+
+.PHONY: bench
+bench: ## Measure the throughput, and the database's own floor
+	@scripts/setup bench
+	@$(python) -m bench
+
+.PHONY: lock
+lock: ## Choose the newest versions of the libraries anew
+	@scripts/setup
+	@$(python) -m pip install --quiet pip-tools
+	@$(python) -m piptools compile --quiet --upgrade --extra dev --strip-extras --generate-hashes --no-header --no-annotate \
+	    --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --output-file requirements.lock pyproject.toml

@@ -1,0 +1,186 @@
+"""The command line: `python -m pyshell COMMAND`. Settings come from the environment, see `.env.example`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from pyshell.settings import Settings, SettingsError
+
+NOT_MIGRATED = (psycopg.errors.UndefinedObject, psycopg.errors.UndefinedFunction, psycopg.errors.InvalidSchemaName)
+
+# Each command imports what it needs when it runs, so that none waits for another's libraries.
+
+
+def up(settings: Settings, arguments: argparse.Namespace) -> None:
+    from pyshell import stack
+
+    stack.up(settings)
+
+
+def down(settings: Settings, arguments: argparse.Namespace) -> None:
+    from pyshell import stack
+
+    print("stopped" if stack.down(settings) else "nothing was running")
+
+
+def demo(settings: Settings, arguments: argparse.Namespace) -> None:
+    from pyshell import demo
+
+    demo.run(settings)
+
+
+def serve(settings: Settings, arguments: argparse.Namespace) -> None:
+    from pyshell import app
+
+    app.serve(_with_database_url(settings))
+
+
+def worker(settings: Settings, arguments: argparse.Namespace) -> None:
+    from pyshell import worker
+
+    worker.run_worker(_with_database_url(settings))
+
+
+def migrate(settings: Settings, arguments: argparse.Namespace) -> None:
+    from pyshell import migrations, stack
+
+    with stack.database(settings) as (with_database, _):
+        migrations.migrate(with_database.database_url, lookups_per_second=settings.lookups_per_second, report=print)
+
+
+def drift(settings: Settings, arguments: argparse.Namespace) -> None:
+    from pyshell import drift
+    from pyshell.private_postgres import throw_away_postgres
+
+    with throw_away_postgres() as postgres:
+        difference = drift.difference(postgres)
+    if difference:
+        print(difference)
+        raise SystemExit("The migrations make another schema than sql/schema: `-` is what the schema has, `+` what the migrations make.")
+    print("no drift: the migrations make what sql/schema says")
+
+
+def create_key(settings: Settings, arguments: argparse.Namespace) -> None:
+    from pyshell import api_keys, stack
+
+    with stack.database(settings) as (with_database, _):
+        print(api_keys.create(with_database.database_url, arguments.organization, pepper=settings.api_key_pepper, name=arguments.name))
+
+
+def import_catalogue(settings: Settings, arguments: argparse.Namespace) -> None:
+    from pyshell import catalogue, stack
+
+    with stack.database(settings) as (with_database, _), psycopg.connect(with_database.database_url) as connection:
+        for file, counts in catalogue.load_catalogue(connection, arguments.folder, arguments.name).items():
+            print(f"{file}: {counts}")
+
+
+def psql(settings: Settings, arguments: argparse.Namespace) -> None:
+    from pyshell import stack
+    from pyshell.private_postgres import newest_installation
+
+    with stack.database(settings) as (with_database, postgres), stack.until_stopped():
+        parts = psycopg.conninfo.conninfo_to_dict(with_database.database_url)
+        password = parts.pop("password", None)
+        client = postgres.installation if postgres else newest_installation([])
+        status = subprocess.call(
+            [client.bin / "psql", psycopg.conninfo.make_conninfo("", **parts), *arguments.arguments],
+            env=os.environ | ({"PGPASSWORD": str(password)} if password else {}),
+        )
+    raise SystemExit(status)
+
+
+def start_postgres(settings: Settings, arguments: argparse.Namespace) -> None:
+    from pyshell.private_postgres import PrivatePostgres
+
+    postgres = PrivatePostgres.of_project(settings.state_dir)
+    postgres.keep_running()
+    print(postgres.url())
+
+
+def stop_postgres(settings: Settings, arguments: argparse.Namespace) -> None:
+    from pyshell.private_postgres import PrivatePostgres
+
+    print("stopped" if PrivatePostgres.of_project(settings.state_dir).stop() else "was not running")
+
+
+@dataclass(frozen=True)
+class Command:
+    """A word of the command line, what it runs, and the options that argparse gets for it."""
+
+    name: str
+    run: Callable[[Settings, argparse.Namespace], None]
+    help: str
+    options: Sequence[tuple[str, dict[str, Any]]] = field(default=())
+
+
+COMMANDS = [
+    Command("up", up, "run everything in the foreground: PostgreSQL, migrations, the API, a worker"),
+    Command("down", down, "stop what `up` runs"),
+    Command("demo", demo, "run a batch of real sites from upload to report"),
+    Command("serve", serve, "run the API on DATABASE_URL"),
+    Command("worker", worker, "run a worker on DATABASE_URL"),
+    Command("migrate", migrate, "bring the database up to date"),
+    Command("drift", drift, "compare what sql/schema makes with what the migrations make"),
+    Command(
+        "keys create",
+        create_key,
+        "make an API key for an organization, which is created when new, and print it",
+        [("--organization", {"required": True, "metavar": "NAME"}), ("--name", {"help": "what the key is for"})],
+    ),
+    Command(
+        "catalogue import",
+        import_catalogue,
+        "import a folder of CSV files",
+        [("folder", {"type": Path}), ("--name", {"default": "starter", "help": "the catalogue that the files are the whole of"})],
+    ),
+    Command("psql", psql, "open psql on the database", [("arguments", {"nargs": "*", "help": "psql's own, after --"})]),
+    Command("postgres start", start_postgres, "start the private PostgreSQL, to run until it is stopped, and print its URL"),
+    Command("postgres stop", stop_postgres, "stop the private PostgreSQL"),
+]
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    arguments = _parser().parse_args(words)
+    try:
+        arguments.run(Settings.from_environment(), arguments)
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    except BrokenPipeError:
+        raise SystemExit(141) from None
+    except NOT_MIGRATED as error:
+        raise SystemExit(f"error: {error}\nThe database lacks this release's migrations: `make migrate` applies them.") from error
+    except (RuntimeError, SettingsError, psycopg.Error) as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m pyshell", description=__doc__)
+    groups: dict[str, Any] = {"": parser.add_subparsers(required=True, metavar="COMMAND")}
+    for command in COMMANDS:
+        group, _, word = command.name.rpartition(" ")
+        if group not in groups:
+            groups[group] = groups[""].add_parser(group).add_subparsers(required=True, metavar="COMMAND")
+        command_parser = groups[group].add_parser(word, help=command.help, description=command.help)
+        command_parser.set_defaults(run=command.run)
+        for name, options in command.options:
+            command_parser.add_argument(name, **options)
+    return parser
+
+
+def _with_database_url(settings: Settings) -> Settings:
+    if not settings.database_url:
+        raise SettingsError("DATABASE_URL is not set. `make up` runs everything with a PostgreSQL of its own.")
+    return settings
+
+
+if __name__ == "__main__":
+    main()
