@@ -3,6 +3,7 @@
 - `database_url`, `owner`: a fresh, migrated database for one test, and the owner's autocommit connection to it.
 - `shared_database_url`, `shared_owner`: the same, for all tests of a module together.
 - `clock`: stands in for `app.clock()` in the database of `owner`.
+- `cron_database_url`: the one migrated database that pg_cron serves, for all tests together.
 - `new_database()`: as many more as a test wants; `new_database(empty=True)` has nothing in it.
 """
 
@@ -22,6 +23,8 @@ from pyshell.private_postgres import PrivatePostgres, throw_away_postgres
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 TEMPLATE = "migrated"
+
+pytest_plugins = ["tests.http_fixtures"]
 
 
 @pytest.fixture(scope="session")
@@ -45,6 +48,12 @@ def new_database(cluster: PrivatePostgres) -> Iterator[Callable[..., str]]:
             return cluster.url(name)
 
         yield create
+
+
+@pytest.fixture(scope="session")
+def cron_database_url(cluster: PrivatePostgres) -> str:
+    migrations.migrate(cluster.url())
+    return cluster.url()
 
 
 @pytest.fixture

@@ -1,0 +1,172 @@
+"""What holds for every table and function, read from the database's own catalog."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from tests.conftest import Connection
+
+PROJECT_SCHEMAS = ["public", "app", "api"]
+
+
+def expect_none(connection: Connection, query: str) -> None:
+    """The query looks for what must not be, and answers names."""
+    found = [row[0] for row in connection.execute(query.encode(), {"schemas": PROJECT_SCHEMAS})]
+    assert not found, "\n" + "\n".join(found)
+
+
+def test_every_api_function_pins_its_search_path(shared_owner: Connection) -> None:
+    expect_none(
+        shared_owner,
+        """
+        select oid::regprocedure::text from pg_proc
+         where pronamespace = 'api'::regnamespace and not coalesce(proconfig, '{}') @> array['search_path=""']
+        """,
+    )
+
+
+def test_every_security_definer_function_pins_its_search_path(shared_owner: Connection) -> None:
+    expect_none(
+        shared_owner,
+        """
+        select oid::regprocedure::text from pg_proc
+         where pronamespace::regnamespace::text = any (%(schemas)s)
+           and prosecdef and not coalesce(proconfig, '{}') @> array['search_path=""']
+        """,
+    )
+
+
+def test_every_api_function_is_commented(shared_owner: Connection) -> None:
+    expect_none(
+        shared_owner,
+        """
+        select oid::regprocedure::text from pg_proc
+         where pronamespace = 'api'::regnamespace and obj_description(oid, 'pg_proc') is null
+        """,
+    )
+
+
+def test_every_table_is_commented(shared_owner: Connection) -> None:
+    expect_none(
+        shared_owner,
+        """
+        select oid::regclass::text from pg_class
+         where relnamespace::regnamespace::text = any (%(schemas)s) and relkind in ('r', 'p', 'v')
+           and obj_description(oid, 'pg_class') is null
+        """,
+    )
+
+
+def test_no_function_is_for_everyone(shared_owner: Connection) -> None:
+    expect_none(
+        shared_owner,
+        """
+        select p.oid::regprocedure::text
+          from pg_proc p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
+         where p.pronamespace::regnamespace::text in ('app', 'api') and a.grantee = 0
+        """,
+    )
+
+
+def test_the_shell_may_call_every_api_function(shared_owner: Connection) -> None:
+    expect_none(
+        shared_owner,
+        """
+        select oid::regprocedure::text from pg_proc
+         where pronamespace = 'api'::regnamespace and not has_function_privilege('batch_lookups_shell', oid, 'execute')
+        """,
+    )
+
+
+@pytest.mark.parametrize("role", ["batch_lookups_shell", "anon"])
+def test_no_table_is_open_to(role: str, shared_owner: Connection) -> None:
+    expect_none(
+        shared_owner,
+        f"""
+        select oid::regclass::text from pg_class
+         where relnamespace::regnamespace::text = any (%(schemas)s) and relkind in ('r', 'p', 'v', 'm', 'f')
+           and (has_table_privilege('{role}', oid, 'select, insert, update, delete, truncate, references, trigger')
+                or has_any_column_privilege('{role}', oid, 'select, insert, update, references'))
+        """,
+    )
+
+
+def test_members_may_read_and_nothing_else(shared_owner: Connection) -> None:
+    expect_none(
+        shared_owner,
+        """
+        select oid::regclass::text from pg_class
+         where relnamespace::regnamespace::text = any (%(schemas)s) and relkind in ('r', 'p', 'v', 'm', 'f')
+           and (has_table_privilege('authenticated', oid, 'insert, update, delete, truncate, references, trigger')
+                or relnamespace = 'app'::regnamespace and has_table_privilege('authenticated', oid, 'select'))
+        """,
+    )
+
+
+def test_every_public_table_has_row_level_security(shared_owner: Connection) -> None:
+    expect_none(
+        shared_owner,
+        """
+        select oid::regclass::text from pg_class
+         where relnamespace = 'public'::regnamespace and relkind in ('r', 'p') and not relrowsecurity
+        """,
+    )
+
+
+def test_every_constraint_is_named_after_its_table_and_kind(shared_owner: Connection) -> None:
+    expect_none(
+        shared_owner,
+        r"""
+        select c.conname || ' of ' || t.oid::regclass
+          from pg_constraint c join pg_class t on t.oid = c.conrelid
+         where t.relnamespace::regnamespace::text = any (%(schemas)s)
+           and c.contype in ('p', 'u', 'f', 'c')
+           and c.conname !~ format('^%%s_(.+_)?%%s$', t.relname,
+                                   case c.contype when 'p' then 'pkey' when 'u' then 'key' when 'f' then 'fkey' else 'check' end)
+        """,
+    )
+
+
+def test_every_index_is_named_after_its_table_and_purpose(shared_owner: Connection) -> None:
+    expect_none(
+        shared_owner,
+        """
+        select i.indexrelid::regclass::text
+          from pg_index i join pg_class t on t.oid = i.indrelid join pg_class n on n.oid = i.indexrelid
+         where t.relnamespace::regnamespace::text = any (%(schemas)s)
+           and not exists (select from pg_constraint c where c.conindid = i.indexrelid and c.contype in ('p', 'u', 'x'))
+           and n.relname !~ format('^%%s_.+_(idx|key)$', t.relname)
+        """,
+    )
+
+
+def test_every_foreign_key_begins_an_index(shared_owner: Connection) -> None:
+    """Without one, a change of the referenced table reads the whole referring one."""
+    expect_none(
+        shared_owner,
+        """
+        select c.conname::text
+          from pg_constraint c
+         where c.contype = 'f' and c.connamespace::regnamespace::text = any (%(schemas)s)
+           and c.confrelid not in ('app.regions'::regclass, 'app.device_categories'::regclass)
+           and not exists (select from pg_index i
+                            where i.indrelid = c.conrelid
+                              and (i.indkey::int2[])[0:array_length(c.conkey, 1) - 1] @> c.conkey)
+        """,
+    )
+
+
+def test_plpgsql_check_finds_nothing(cron_database_url: str) -> None:
+    with psycopg.connect(cron_database_url, autocommit=True) as connection:
+        connection.execute("create extension if not exists plpgsql_check")
+        expect_none(
+            connection,
+            """
+            select p.oid::regprocedure || coalesce(':' || f.lineno, '') || ': ' || f.level || ': ' || f.message
+              from pg_proc p
+              join pg_language l on l.oid = p.prolang and l.lanname = 'plpgsql',
+                   plpgsql_check_function_tb(p.oid, other_warnings => false, performance_warnings => false, security_warnings => true) f
+             where p.pronamespace::regnamespace::text in ('app', 'api') and f.message not like 'unused parameter %%'
+            """,
+        )

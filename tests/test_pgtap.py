@@ -1,0 +1,53 @@
+"""The database tests of sql/tests, one chapter a test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from pyshell.migrations import sql_files
+from pyshell.private_postgres import PrivatePostgres
+from pyshell.settings import ROOT
+from tests import pgtap
+
+
+@pytest.fixture(scope="module")
+def pgtap_database_url(new_database: Callable[..., str]) -> str:
+    url = new_database()
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("create schema tap; create extension pgtap schema tap")
+    return url
+
+
+@pytest.mark.parametrize("file", sql_files(ROOT / "sql" / "tests"), ids=lambda file: file.stem)
+def test_chapter(file: Path, cluster: PrivatePostgres, pgtap_database_url: str) -> None:
+    problems = pgtap.run_file(cluster.installation.bin / "psql", pgtap_database_url, file)
+    assert not problems, "\n".join([file.name, *problems])
+
+
+def test_a_failed_assertion_is_reported_with_its_explanation() -> None:
+    outcome = pgtap.read_tap("1..2\nok 1 - fine\nnot ok 2 - broken\n# Failed test 2\n#   have: 1\n#   want: 2\n")
+    assert outcome.problems() == ["not ok 2 - broken\n    # Failed test 2\n    #   have: 1\n    #   want: 2"]
+
+
+def test_assertions_that_did_not_run_are_a_problem() -> None:
+    assert pgtap.read_tap("1..2\nok 1 - fine\n").problems() == ["2 assertions were planned, and 1 ran."]
+
+
+def test_a_file_without_a_plan_is_a_problem() -> None:
+    assert pgtap.read_tap("ok 1 - fine\n").problems() == ["There is no plan: the file must begin with select plan(n)."]
+
+
+def test_an_assertion_marked_todo_may_fail() -> None:
+    assert pgtap.read_tap("1..1\nnot ok 1 - later # TODO not built yet\n# Failed (TODO) test 1\n").problems() == []
+
+
+def test_an_error_in_a_file_is_a_problem(tmp_path: Path, cluster: PrivatePostgres, pgtap_database_url: str) -> None:
+    file = tmp_path / "10_broken.sql"
+    file.write_text("begin;\nselect plan(1);\nselect no_such_function();\nselect * from finish();\nrollback;\n")
+    problems = pgtap.run_file(cluster.installation.bin / "psql", pgtap_database_url, file)
+    assert problems[0] == "1 assertions were planned, and 0 ran."
+    assert "10_broken.sql:3: ERROR:  function no_such_function() does not exist" in problems[1]
