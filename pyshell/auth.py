@@ -58,9 +58,7 @@ class Authenticator:
             return await self._api_key(key)
         if authorization:
             return await self._bearer(authorization, headers)
-        raise unauthorized(
-            "missing_credentials", "Missing authentication. Provide either x-api-key or Authorization: Bearer token."
-        )
+        raise unauthorized("missing_credentials", "Missing authentication. Provide either x-api-key or Authorization: Bearer token.")
 
     async def _api_key(self, key: str) -> Caller:
         if not api_keys.is_well_formed(key):

@@ -73,9 +73,7 @@ async def call(pool: Pool, function: str, /, **arguments: object) -> bytes:
                 raise
             await asyncio.sleep(attempt * random.uniform(0.01, 0.05))
         except OperationalError as error:
-            safe = isinstance(error, StaleConnectionError) or (
-                is_connection_loss(error) and function.startswith(_REPEATABLE_PREFIXES)
-            )
+            safe = isinstance(error, StaleConnectionError) or (is_connection_loss(error) and function.startswith(_REPEATABLE_PREFIXES))
             if attempt == MAX_ATTEMPTS or not safe:
                 raise
             await pool.check()

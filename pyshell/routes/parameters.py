@@ -40,9 +40,7 @@ def check_content_type(request: Request) -> None:
     media_type, _, parameters = request.headers.get("content-type", "application/json").partition(";")
     media_type = media_type.strip().lower()
     if media_type != "application/json" and not (media_type.startswith("application/") and media_type.endswith("+json")):
-        raise ApiError(
-            415, "unsupported_media_type", "The body must be JSON", hint="Send the header Content-Type: application/json."
-        )
+        raise ApiError(415, "unsupported_media_type", "The body must be JSON", hint="Send the header Content-Type: application/json.")
     charset = re.search(r"charset\s*=\s*\"?([^\s;\"]+)", parameters, re.IGNORECASE)
     if charset and charset[1].lower() not in ("utf-8", "utf8", "us-ascii"):
         raise ApiError(415, "unsupported_charset", "The body must be encoded in UTF-8")

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import psycopg
+from psycopg import errors
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -30,6 +31,8 @@ async def readyz(request: Request) -> Response:
     try:
         async with asyncio.timeout(READY_WITHIN_SECONDS):
             applied = json.loads(await call(request.app.state.pool, "applied_migrations"))
+    except (errors.UndefinedFunction, errors.InvalidSchemaName):
+        applied = []
     except (psycopg.OperationalError, TimeoutError) as error:
         raise ApiError(503, "database_unavailable", "The database is not reachable", headers={"Retry-After": "1"}) from error
     pending = migrations.pending(applied)

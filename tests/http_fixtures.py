@@ -1,0 +1,180 @@
+"""Fixtures and helpers of the HTTP tests: a running server, clients of organizations, and every answer held against openapi.json."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+import uvicorn
+from jsonschema import Draft202012Validator, FormatChecker
+
+from pyshell import api_keys
+from pyshell.app import create_app
+from pyshell.settings import Settings
+from tests.conftest import Connection
+
+OPENAPI = json.loads((Path(__file__).parents[1] / "openapi.json").read_text())
+PEPPER = "pepper of the tests"
+
+Json = dict[str, Any]
+
+
+@contextmanager
+def running_server(settings: Settings) -> Iterator[str]:
+    """The address of a server of its own, on a thread and on a port that is free."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    settings = replace(settings, port=listener.getsockname()[1])
+    server = uvicorn.Server(uvicorn.Config(create_app(settings), http="httptools", access_log=False, log_config=None))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        while not server.started and thread.is_alive():
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{settings.port}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="session")
+def http_settings(new_database: Callable[..., str]) -> Settings:
+    return Settings(database_url=new_database(), api_key_pepper=PEPPER)
+
+
+@pytest.fixture(scope="session")
+def server(http_settings: Settings) -> Iterator[str]:
+    with running_server(http_settings) as url:
+        yield url
+
+
+@pytest.fixture
+def database(http_settings: Settings) -> Iterator[Connection]:
+    """A connection of the owner, to see what is stored and to play the worker."""
+    with psycopg.connect(http_settings.database_url, autocommit=True) as connection:
+        yield connection
+
+
+NewClient = Callable[[], "OrganizationClient"]
+
+
+@pytest.fixture
+def new_client(server: str, http_settings: Settings) -> Iterator[NewClient]:
+    """Makes clients, each with the key of a new organization."""
+    clients: list[OrganizationClient] = []
+
+    def make() -> OrganizationClient:
+        clients.append(OrganizationClient(server, http_settings.database_url))
+        return clients[-1]
+
+    yield make
+    for client in clients:
+        client.close()
+
+
+@pytest.fixture
+def client(new_client: NewClient) -> OrganizationClient:
+    return new_client()
+
+
+class OrganizationClient(httpx.Client):
+    """An HTTP client with the API key of an organization of its own; every answer must be as openapi.json has it."""
+
+    def __init__(self, server: str, database_url: str) -> None:
+        self.organization = f"organization {uuid.uuid4()}"
+        self.api_key = api_keys.create(database_url, self.organization, pepper=PEPPER)
+        super().__init__(
+            base_url=server,
+            headers={"x-api-key": self.api_key},
+            timeout=30,
+            event_hooks={"response": [check_against_openapi]},
+        )
+
+    def submit(self, *items: Json) -> Json:
+        """The answer to a new batch, of one usual item unless others are given."""
+        response = self.post("/batch-lookups", json={"items": list(items or [site()])})
+        assert response.status_code == 201, response.text
+        created: Json = response.json()
+        return created
+
+
+def site(reference_id: str = "deal-001", **changes: Any) -> Json:
+    """An item that is valid, but for the changes."""
+    return {"reference_id": reference_id, "address": address(), "building_type": "RESIDENTIAL", "device_ids": [1]} | changes
+
+
+def address(**changes: Any) -> Json:
+    return {
+        "street_1": "200 N Spring St",
+        "city": "Los Angeles",
+        "state_or_province_code": "CA",
+        "postal_code": "90012",
+        "country_code": "US",
+    } | changes
+
+
+def look_up(database: Connection, job: Json, count: int, answer: Json | None = None, status: int = 200) -> None:
+    """Plays the worker: claims up to `count` items of the organization that the job belongs to, and records the same answer for each."""
+    [organization_id] = database.execute(
+        "select organization_id from public.batch_lookup_jobs where id = %s", [job["job_id"]]
+    ).fetchone() or [None]
+    claimed = database.execute("select item_id, lease_token from api.claim_lookups(%s, 'test', %s)", [organization_id, count]).fetchall()
+    database.execute(
+        "select api.record_lookups(%s, 'test', %s, %s, %s, %s::text[], %s::text[], %s::double precision[])",
+        [
+            organization_id,
+            [item for item, _ in claimed],
+            [token for _, token in claimed],
+            [status] * len(claimed),
+            [None] * len(claimed),
+            [json.dumps(answer or {})] * len(claimed),
+            [None] * len(claimed),
+        ],
+    )
+
+
+def check_against_openapi(response: httpx.Response) -> None:
+    """Fails unless openapi.json has the answer's route, status, headers and body."""
+    method = response.request.method.lower()
+    described = described_responses(response.request.url.path, method)
+    if described is None:
+        assert response.status_code in (404, 405)
+        return
+    assert str(response.status_code) in described, f"undocumented {response.status_code} of {method} {response.request.url.path}"
+    assert response.headers["x-request-id"]
+    assert response.headers["content-type"] == "application/json"
+    if method != "head":
+        response.read()
+        schema = described[str(response.status_code)]["content"]["application/json"]["schema"]
+        validator(json.dumps(schema)).validate(response.json())
+
+
+def described_responses(path: str, method: str) -> Json | None:
+    for template, operations in OPENAPI["paths"].items():
+        if re.fullmatch(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(template)), path) and method in operations:
+            return {status: resolve(response) for status, response in operations[method]["responses"].items()}
+    return None
+
+
+def resolve(response: Json) -> Json:
+    if "$ref" in response:
+        resolved: Json = OPENAPI["components"]["responses"][response["$ref"].rpartition("/")[2]]
+        return resolved
+    return response
+
+
+@cache
+def validator(schema: str) -> Draft202012Validator:
+    return Draft202012Validator(json.loads(schema) | {"components": OPENAPI["components"]}, format_checker=FormatChecker(["uuid"]))

@@ -1,0 +1,235 @@
+"""Whatever is sent: a 4xx in the documented shape, at once, and nothing stored."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.conftest import Connection
+from tests.http_fixtures import Json, OrganizationClient, address, site
+
+property_test = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+
+
+def post(client: OrganizationClient, content: bytes, content_type: str = "application/json") -> httpx.Response:
+    return client.post("/batch-lookups", content=content, headers={"content-type": content_type})
+
+
+def refused(client: OrganizationClient, content: bytes, status: int = 400, content_type: str = "application/json") -> Json:
+    """The body of the refusal, after which nothing is stored."""
+    response = post(client, content, content_type)
+    assert response.status_code == status, response.text
+    body: Json = response.json()
+    assert isinstance(body["error"], str)
+    assert body["request_id"] == response.headers["x-request-id"]
+    assert client.get("/batch-lookups").json()["total"] == 0
+    assert client.get("/incentive-reports").json()["total"] == 0
+    return body
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        (b"", "invalid_json"),
+        (b"{", "invalid_json"),
+        (b"{'items': []}", "invalid_json"),
+        (b'{"items": [}', "invalid_json"),
+        (b'{"items": []} x', "invalid_json"),
+        (b'{"items": [NaN]}', "invalid_json"),
+        (b'{"items": "\0"}', "invalid_json"),
+        (b'{"items": ["\\ud800"]}', "invalid_json"),
+        (b'{"items": ["\\udc00\\ud800"]}', "invalid_json"),
+        (b'{"items": ["\\u0000"]}', "unsupported_character"),
+        (b'{"items": ["\xff"]}', "invalid_encoding"),
+        (b'{"items": ["\xed\xa0\x80"]}', "invalid_encoding"),
+        ('{"items": []}'.encode("utf-16"), "invalid_json"),
+        (b"[1e400000]", "number_out_of_range"),
+        (b"[" + b"9" * 200_000 + b"]", "number_out_of_range"),
+        (b"[" * 1_000_000, "body_too_complex"),
+        (b'{"a":' * 100_000, "body_too_complex"),
+        (b"null", "items_required"),
+        (b"17", "items_required"),
+        (b'"items"', "items_required"),
+        (b"{}", "items_required"),
+        (b'{"items": null}', "items_required"),
+        (b'{"items": {"0": {}}}', "items_required"),
+        (b'{"items": "[]"}', "items_required"),
+        (b'{"items": []}', "invalid_item_count"),
+        (b"[]", "invalid_item_count"),
+        (json.dumps([site(f"deal-{number:05}") for number in range(10_001)]).encode(), "invalid_item_count"),
+        (json.dumps({"items": [site()], "name": "x"}).encode(), "unknown_fields"),
+    ],
+    ids=lambda value: value[:30].decode("latin-1") if isinstance(value, bytes) else value,
+)
+def test_a_body_that_is_no_batch_is_refused(client: OrganizationClient, content: bytes, code: str) -> None:
+    assert refused(client, content)["code"] == code
+
+
+def test_a_mistake_in_json_is_shown(client: OrganizationClient) -> None:
+    body = refused(client, b'{"items": [\n  {"reference_id": "deal-001"},\n  {"reference_id": }\n]}')
+    assert body["error"] == "The body is not valid JSON"
+    assert "line 3" in body["hint"]
+
+
+@pytest.mark.parametrize(
+    ("item", "error"),
+    [
+        (None, "An item must be an object"),
+        (5, "An item must be an object"),
+        ("site", "An item must be an object"),
+        ([], "An item must be an object"),
+        ({}, "Missing required fields: reference_id, address, building_type, device_ids"),
+        (site(address={}), "Missing required fields: address.street_1, address.city, address.state_or_province_code, "
+                           "address.postal_code, address.country_code"),
+        (site(address=address(city="")), "Missing required fields: address.city"),
+        (site(address=address(city="  ")), "Missing required fields: address.city"),
+        (site(address=address(city=None)), "Missing required fields: address.city"),
+        (site(address="200 N Spring St"), "address must be an object"),
+        (site(address=[]), "address must be an object"),
+        (site(device_ids=[]), "device_ids must be an array of 1 to 100 positive integers"),
+        (site(device_ids=1), "device_ids must be an array of 1 to 100 positive integers"),
+        (site(device_ids=["1"]), "device_ids must be an array of 1 to 100 positive integers"),
+        (site(device_ids=[1.5]), "device_ids must be an array of 1 to 100 positive integers"),
+        (site(device_ids=[0]), "device_ids must be an array of 1 to 100 positive integers"),
+        (site(device_ids=[-1]), "device_ids must be an array of 1 to 100 positive integers"),
+        (site(device_ids=[10**30]), "device_ids must be an array of 1 to 100 positive integers"),
+        (site(device_ids=[1] * 101), "device_ids must be an array of 1 to 100 positive integers"),
+        (site(device_ids=[1, 999_999_999]), "Unknown device_ids: 999999999"),
+        (site(building_type="HOUSE"), "building_type must be one of RESIDENTIAL, MULTIFAMILY, MANUFACTURED_HOME, COMMERCIAL"),
+        (site(address=address(country_code="MX")), "address.country_code must be US or CA"),
+        (site(address=address(state_or_province_code="ON")), "address.state_or_province_code ON is not a state or province of US"),
+        (site(address=address(postal_code="9001")), "address.postal_code 9001 is not a ZIP code (12345 or 12345-6789)"),
+        (site(create_application="yes"), "create_application must be true or false"),
+        (site(webhook_custom_fields=[]), "webhook_custom_fields must be an object of at most 16,384 characters"),
+        (site(note="x"), "Unknown fields: note"),
+        (site(address=address(county="x")), "Unknown fields: address.county"),
+    ],
+)  # fmt: skip
+def test_an_invalid_item_is_named(client: OrganizationClient, item: Any, error: str) -> None:
+    body = refused(client, json.dumps({"items": [site("good"), item]}).encode())
+    assert body["error"] == "1 item(s) failed validation"
+    assert body["invalid_items"] == [{"index": 1, "error": error}]
+    assert body["total_invalid"] == 1
+
+
+@pytest.mark.parametrize("reference_id", ["ab", "a" * 257, "a b", "a/b", "änne", "abc\n", 123, True, ["abc"], {}])
+def test_a_reference_id_has_a_form(client: OrganizationClient, reference_id: Any) -> None:
+    body = refused(client, json.dumps([site(reference_id)]).encode())
+    assert "reference_id must be" in body["invalid_items"][0]["error"]
+
+
+def test_all_invalid_items_are_named(client: OrganizationClient) -> None:
+    body = refused(client, json.dumps([{}] * 10_000).encode())
+    assert body["error"] == "10000 item(s) failed validation"
+    assert body["total_invalid"] == 10_000
+    assert [item["index"] for item in body["invalid_items"]] == list(range(10_000))
+
+
+def test_repeated_reference_ids_are_refused(client: OrganizationClient) -> None:
+    ids = ["deal-001", "deal-002", "deal-001", "deal-003", "deal-003"]
+    body = refused(client, json.dumps([site(reference_id) for reference_id in ids]).encode())
+    assert body["error"] == "Duplicate reference_ids found in batch"
+    assert body["duplicates"] == ["deal-001", "deal-003"]
+
+
+def test_a_body_over_the_limit_is_refused(client: OrganizationClient) -> None:
+    assert refused(client, b" " * (16 * 1024 * 1024 + 1), status=413)["code"] == "body_too_large"
+
+
+def test_a_body_over_the_limit_is_refused_while_it_streams(client: OrganizationClient) -> None:
+    response = client.post("/batch-lookups", content=(b" " * 1024 * 1024 for _ in range(20)), headers={"content-type": "application/json"})
+    assert response.status_code == 413
+
+
+@pytest.mark.parametrize(
+    "content_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "application/json; charset=latin1", "x"]
+)
+def test_only_json_is_taken(client: OrganizationClient, content_type: str) -> None:
+    refused(client, json.dumps([site()]).encode(), status=415, content_type=content_type)
+
+
+def test_a_compressed_body_is_refused(client: OrganizationClient) -> None:
+    response = client.post("/batch-lookups", content=b"x", headers={"content-type": "application/json", "content-encoding": "gzip"})
+    assert response.status_code == 415
+
+
+scalars = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.integers(-(10**40), 10**40),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(max_size=20),
+    st.sampled_from(["deal-001", "US", "CA", "ON", "90012", "M5V 3L9", "RESIDENTIAL", "\u2028", "'", "\\", "{}", "\U0001f3e0"]),
+)
+anything = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
+    max_leaves=12,
+)
+nearly_addresses = st.fixed_dictionaries({}, optional={name: st.just(value) | anything for name, value in address(street_2="x").items()})
+nearly_items = st.fixed_dictionaries(
+    {},
+    optional={
+        name: st.just(value) | anything
+        for name, value in site(create_application=True, webhook_custom_fields={"a": 1}).items()
+        if name != "address"
+    }
+    | {"address": nearly_addresses | anything, "note": anything},
+)
+nearly_batches = st.fixed_dictionaries({"items": st.lists(nearly_items | anything, max_size=3) | anything}) | anything
+
+
+def never_fails(client: OrganizationClient, database: Connection, content: bytes) -> None:
+    """A batch is stored whole or refused with a 4xx, and then nothing of it is stored."""
+    count = "select (select count(*) from public.batch_lookup_jobs), (select count(*) from public.lookup_queue_items)"
+    before = database.execute(count).fetchone()
+    response = post(client, content)
+    if response.status_code != 201:
+        assert 400 <= response.status_code < 500, response.text
+        assert isinstance(response.json()["error"], str)
+        assert database.execute(count).fetchone() == before
+
+
+@property_test
+@given(nearly_batches)
+def test_no_json_makes_the_validator_fail(client: OrganizationClient, database: Connection, batch: Any) -> None:
+    never_fails(client, database, json.dumps(batch).encode())
+
+
+@property_test
+@given(st.binary(max_size=200))
+def test_no_bytes_make_the_server_fail(client: OrganizationClient, database: Connection, content: bytes) -> None:
+    never_fails(client, database, content)
+
+
+@property_test
+@given(st.text(st.characters(), max_size=50), st.sampled_from(["reference_id", "building_type", "note"]))
+def test_no_text_makes_the_validator_fail(client: OrganizationClient, database: Connection, text: str, field: str) -> None:
+    never_fails(client, database, json.dumps([site(**{field: text})]).encode())
+
+
+@property_test
+@given(anything, st.sampled_from(sorted(address(street_2="x"))))
+def test_nothing_in_an_address_makes_the_validator_fail(client: OrganizationClient, database: Connection, value: Any, field: str) -> None:
+    never_fails(client, database, json.dumps([site(address=address(**{field: value}))]).encode())
+
+
+@property_test
+@given(st.integers(1, 9000), st.sampled_from([b"[", b'{"a":', b'[{"webhook_custom_fields":', b'[{"device_ids":']))
+def test_no_depth_makes_the_server_fail(client: OrganizationClient, database: Connection, depth: int, opening: bytes) -> None:
+    closing = {b"[": b"]", b"{": b"}"}
+    ends = b"".join(closing[opening[place : place + 1]] for place in reversed(range(len(opening))) if opening[place : place + 1] in closing)
+    never_fails(client, database, opening * depth + b"1" + ends * depth)
+
+
+@property_test
+@given(anything)
+def test_nothing_makes_a_lookup_fail(client: OrganizationClient, request_body: Any) -> None:
+    response = client.post("/incentives", json=request_body)
+    assert response.status_code < 500, response.text

@@ -1,0 +1,114 @@
+"""The service itself: health, routing, request ids, the prefix, a database that goes away."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from pyshell.routes import routes
+from pyshell.settings import Settings
+from tests.conftest import Connection
+from tests.http_fixtures import OPENAPI, OrganizationClient, running_server, site
+
+
+def test_it_is_up_and_ready(server: str) -> None:
+    assert httpx.get(f"{server}/healthz").json() == {"status": "up"}
+    assert httpx.get(f"{server}/readyz").json() == {"status": "ready"}
+
+
+def test_without_a_database_it_is_up_but_not_ready() -> None:
+    with running_server(Settings(database_url="postgresql://nobody@127.0.0.1:1/nothing")) as url:
+        assert httpx.get(f"{url}/healthz").status_code == 200
+        response = httpx.get(f"{url}/readyz", timeout=20)
+        assert (response.status_code, response.json()["code"]) == (503, "database_unavailable")
+        assert "nobody" not in response.text
+
+
+def test_a_database_without_migrations_is_not_ready(new_database: Callable[..., str]) -> None:
+    with running_server(Settings(database_url=new_database(empty=True))) as url:
+        response = httpx.get(f"{url}/readyz", timeout=20)
+        assert response.status_code == 503
+
+
+def test_the_description_is_valid_and_complete(server: str) -> None:
+    description = httpx.get(f"{server}/openapi.json").json()
+    assert description["paths"] == OPENAPI["paths"]
+    served = {(route.path, method.lower()) for route in routes for method in (route.methods or set()) - {"HEAD"}}
+    described = {(path, method) for path, operations in OPENAPI["paths"].items() for method in operations if method != "parameters"}
+    assert served == described
+
+
+def test_an_unknown_address_is_not_found(server: str) -> None:
+    for path in ["/", "/batch-lookup", "/batch-lookups/", "/batch-lookups/x/y", "/functions/v1/batch-lookups"]:
+        response = httpx.get(server + path)
+        assert response.status_code == 404
+        assert response.json()["code"] == "route_exists"
+        assert response.json()["request_id"] == response.headers["x-request-id"]
+
+
+def test_a_method_that_is_not_allowed_is_named(server: str) -> None:
+    response = httpx.delete(f"{server}/batch-lookups")
+    assert (response.status_code, response.headers["allow"]) == (405, "GET, HEAD, POST")
+    assert response.json()["code"] == "method_not_allowed"
+
+
+def test_a_request_keeps_its_id(server: str) -> None:
+    response = httpx.get(f"{server}/batch-lookups", headers={"x-request-id": "client-7.a_b~c"})
+    assert response.headers["x-request-id"] == response.json()["request_id"] == "client-7.a_b~c"
+
+
+@pytest.mark.parametrize("request_id", ["", "a" * 129, 'a"b', "a b", "<script>"])
+def test_an_invalid_request_id_is_replaced(server: str, request_id: str) -> None:
+    response = httpx.get(f"{server}/batch-lookups", headers={"x-request-id": request_id})
+    assert response.headers["x-request-id"] == response.json()["request_id"] != request_id
+
+
+def test_a_request_is_one_line_in_the_log(client: OrganizationClient, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    client.get("/batch-lookups", headers={"x-request-id": "logged-once"})
+    lines = [json.loads(record.getMessage()) for record in caplog.records if record.name == "pyshell.access"]
+    [line] = [line for line in lines if line["request_id"] == "logged-once"]
+    assert (line["method"], line["path"], line["status"]) == ("GET", "/batch-lookups", 200)
+
+
+def test_it_can_be_mounted_under_a_prefix(http_settings: Settings, client: OrganizationClient) -> None:
+    settings = Settings(database_url=http_settings.database_url, api_key_pepper=http_settings.api_key_pepper, root_path="/alpha")
+    with running_server(settings) as url:
+        headers = {"x-api-key": client.api_key}
+        assert httpx.get(f"{url}/alpha/batch-lookups", headers=headers).status_code == 200
+        assert httpx.get(f"{url}/batch-lookups", headers=headers).status_code == 200
+        assert httpx.get(f"{url}/alphabet/batch-lookups", headers=headers).status_code == 404
+        assert httpx.delete(f"{url}/alpha/batch-lookups").headers["allow"] == "GET, HEAD, POST"
+        assert httpx.get(f"{url}/alpha/openapi.json").json()["servers"] == [{"url": "/alpha"}]
+
+
+def test_connections_that_the_server_closed_are_not_noticed(client: OrganizationClient, database: Connection) -> None:
+    created = client.submit()
+    for _ in range(3):
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(client.get, [f"/batch-lookups/{created['job_id']}"] * 8))
+        database.execute(
+            "select pg_terminate_backend(pid, 5000) from pg_stat_activity"
+            " where datname = current_database() and application_name = 'batch-lookups'"
+        )
+        assert client.get(f"/batch-lookups/{created['job_id']}").status_code == 200
+        assert client.post("/batch-lookups", json=[site()]).status_code == 201
+
+
+def test_an_error_of_ours_tells_nothing(server: str, client: OrganizationClient, database: Connection) -> None:
+    database.execute("alter function api.list_incentive_reports rename to list_incentive_reports_away")
+    try:
+        response = httpx.get(f"{server}/incentive-reports", headers={"x-api-key": client.api_key})
+    finally:
+        database.execute("alter function api.list_incentive_reports_away rename to list_incentive_reports")
+    assert response.status_code == 500
+    assert response.json() == {
+        "error": "Internal server error",
+        "code": "internal_error",
+        "request_id": response.headers["x-request-id"],
+    }
