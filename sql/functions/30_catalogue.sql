@@ -241,7 +241,7 @@ as $$
 declare
     v_now     timestamptz := app.clock();
     v_name    text        := coalesce(p_catalogue ->> 'catalogue', 'starter');
-    v_summary jsonb       := '{}';
+    v_summary jsonb       := jsonb_build_object();
     v_file    text;
 begin
     perform app.check_catalogue(p_catalogue);
@@ -265,7 +265,7 @@ begin
     -- Lookups go by these tables' statistics from the first one on.
     analyze app.device_categories, app.device_category_sizes, app.devices, app.utilities, app.utility_service_areas, app.programs,
             app.program_utilities, app.program_tiers;
-    return v_summary;
+    return v_summary::json;
 end;
 $$;
 

@@ -11,10 +11,10 @@ declare
 begin
     if p_text ~ '^[0-9]{4}$' then
         v_first := make_date(p_text::integer, 1, 1);
-        return case when p_last then v_first + interval '1 year - 1 day' else v_first end;
+        return case when p_last then (v_first + interval '1 year - 1 day')::date else v_first end;
     elsif p_text ~ '^[0-9]{4}-[0-9]{2}$' then
         v_first := make_date(left(p_text, 4)::integer, right(p_text, 2)::integer, 1);
-        return case when p_last then v_first + interval '1 month - 1 day' else v_first end;
+        return case when p_last then (v_first + interval '1 month - 1 day')::date else v_first end;
     elsif p_text ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}$' then
         return make_date(left(p_text, 4)::integer, substr(p_text, 6, 2)::integer, right(p_text, 2)::integer);
     end if;

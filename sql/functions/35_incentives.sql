@@ -45,12 +45,12 @@ as $$
 declare
     v_utility app.utilities;
 begin
-    select u.* into v_utility
-      from unnest(p_utilities) with ordinality as u
+    select (p_utilities[n]).* into v_utility
+      from generate_subscripts(p_utilities, 1) n
      where p_choice is null
-        or u.eiaid::text = p_choice ->> 'eiaid'
-        or p_choice ->> 'eiaid' is null and lower(u.name) = lower(p_choice ->> 'name')
-     order by u.ordinality
+        or (p_utilities[n]).eiaid::text = p_choice ->> 'eiaid'
+        or p_choice ->> 'eiaid' is null and lower((p_utilities[n]).name) = lower(p_choice ->> 'name')
+     order by n
      limit 1;
     if not found then
         raise sqlstate 'PT400' using
@@ -295,7 +295,7 @@ begin
 end;
 $$;
 
--- What is wrong with the members that only a single lookup has; null: nothing. Chapter 40 knows the rest.
+-- What is wrong with the members that only a single lookup has; null: nothing. Chapter 41 knows the rest.
 create or replace function app.lookup_request_errors(p_request jsonb) returns text
 language plpgsql immutable
 set search_path = ''
@@ -313,11 +313,11 @@ begin
                             from jsonb_each(v_facts) d (id, facts)
                            cross join lateral jsonb_each(case jsonb_typeof(d.facts) when 'object' then d.facts else '{"": null}' end) f (name, value)
                            where case jsonb_typeof(f.value) when 'number' then f.value <= '0' or f.value > '1e9' else true end)
-             then 'device_facts must hold, for a device id, numbers from 0 to 1,000,000,000, such as {"1": {"cost": 12000, "ton": 2.5}}' end), '');
+             then 'device_facts must hold, for a device id, numbers above 0 and up to 1,000,000,000, such as {"1": {"cost": 12000, "ton": 2.5}}' end), '');
 end;
 $$;
 
--- The request as a batch item of chapter 40, checked.
+-- The request as a batch item, checked.
 create or replace function app.parse_lookup_request(p_request jsonb) returns app.batch_item
 language plpgsql stable
 set search_path = ''
