@@ -1,0 +1,71 @@
+"""The clients in examples/ work as they stand, with a worker beside the API."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from pyshell import api_keys
+from pyshell.settings import ROOT, Settings
+from tests.http_fixtures import PEPPER, running_server
+
+
+@pytest.fixture(scope="module")
+def environment(new_database: Callable[..., str]) -> Iterator[dict[str, str]]:
+    """What a client needs to know, while a server and a worker run."""
+    settings = Settings(database_url=new_database(), api_key_pepper=PEPPER)
+    with running_server(settings) as url:
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "pyshell", "worker"],
+            cwd=ROOT,
+            env={"DATABASE_URL": settings.database_url, "PORT": str(urlsplit(url).port)},
+        )
+        try:
+            yield {"API_URL": url, "API_KEY": api_keys.create(settings.database_url, "acme", pepper=PEPPER), "PATH": "/usr/bin:/bin"}
+        finally:
+            worker.terminate()
+            worker.wait(30)
+
+
+def test_the_python_client_uploads_a_file(environment: dict[str, str], tmp_path: Path) -> None:
+    sites, results = tmp_path / "sites.csv", tmp_path / "results.csv"
+    with (ROOT / "examples" / "sites.csv").open() as all_sites:
+        sites.write_text("".join(islice(all_sites, 21)))
+
+    run = subprocess.run(
+        [sys.executable, ROOT / "examples" / "upload.py", sites, results], env=environment, capture_output=True, text=True, timeout=60
+    )
+
+    assert run.returncode == 0, run.stderr
+    assert "20 of 20 done" in run.stdout
+    assert "(20 sites)" in run.stdout
+    with results.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    with sites.open(newline="") as file:
+        assert [row["reference_id"] for row in rows] == [row["reference_id"] for row in csv.DictReader(file)]
+    outcomes = {(row["status"], row["total_incentive_amount"] != "", row["error"] != "") for row in rows}
+    assert outcomes == {("completed", True, False), ("failed", False, True)}
+
+
+def test_the_python_client_says_what_is_wrong(environment: dict[str, str], tmp_path: Path) -> None:
+    sites = tmp_path / "sites.csv"
+    sites.write_text("reference_id,street_1,building_type,device_ids\ndeal-001,1 Main St,RESIDENTIAL,1\n")
+    run = subprocess.run(
+        [sys.executable, ROOT / "examples" / "upload.py", sites, tmp_path / "results.csv"], env=environment, capture_output=True, text=True
+    )
+    assert run.returncode == 1
+    assert "Missing required fields: address.city" in run.stderr
+
+
+def test_curl_is_enough(environment: dict[str, str]) -> None:
+    run = subprocess.run([ROOT / "examples" / "curl.sh"], env=environment, capture_output=True, text=True, timeout=60)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.count('"completed"') == 2
+    assert '"total_sites": 2' in run.stdout
