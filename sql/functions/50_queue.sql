@@ -54,8 +54,11 @@ declare
 begin
     perform from app.organization_queue_state where organization_id = p_organization_id for update;
 
-    if exists (select from public.lookup_queue_items
-                where organization_id = p_organization_id and status = 'pending' and retry_at is null) then
+    -- By its order, and so by the index: without it the planner, who thinks that such a row is soon found, may read all that ended.
+    if (select queue_rank from public.lookup_queue_items
+         where organization_id = p_organization_id and status = 'pending' and retry_at is null
+         order by queue_rank
+         limit 1) is not null then
         v_ready_at := p_now;
     else
         v_ready_at := least(

@@ -1,0 +1,157 @@
+"""The statements of the hot path read about the rows they return, however large the tables: counted, not timed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.conftest import Connection
+
+FINISHED, WAITING, READY = 200_000, 20_000, 50_000
+
+
+class Plans:
+    """Runs a query and answers the plans of the statements inside its functions, as EXPLAIN ANALYZE saw them."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self._plans: list[dict[str, Any]] = []
+        connection.add_notice_handler(self._keep)
+        connection.execute("load 'auto_explain'")
+        for name, value in {
+            "auto_explain.log_min_duration": "0",
+            "auto_explain.log_analyze": "on",
+            "auto_explain.log_timing": "off",
+            "auto_explain.log_nested_statements": "on",
+            "auto_explain.log_format": "json",
+            "client_min_messages": "log",
+        }.items():
+            connection.execute("select set_config(%s, %s, false)", (name, value))
+
+    def run(self, query: str, parameters: dict[str, Any]) -> tuple[list[tuple[Any, ...]], list[dict[str, Any]]]:
+        self._plans.clear()
+        rows = self.connection.execute(query, parameters).fetchall()
+        return rows, list(self._plans)
+
+    def _keep(self, notice: psycopg.errors.Diagnostic) -> None:
+        message = notice.message_primary or ""
+        if "plan:\n" in message:
+            self._plans.append(json.loads(message.split("plan:\n", 1)[1]))
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", []):
+        yield from nodes(child)
+
+
+def rows_scanned(plans: list[dict[str, Any]], relation: str) -> float:
+    """Rows that the scans of a table read, those that a filter then dropped included."""
+    return sum(
+        float(node["Actual Rows"] + node.get("Rows Removed by Filter", 0) + node.get("Rows Removed by Index Recheck", 0))
+        * node["Actual Loops"]
+        for plan in plans
+        for node in nodes(plan["Plan"])
+        if node.get("Relation Name") == relation and "Scan" in node["Node Type"]
+    )
+
+
+@pytest.fixture(scope="module")
+def large_queue(shared_owner: Connection) -> str:
+    """An organization with many items in every state; answers its id."""
+    row = shared_owner.execute("select api.create_organization('Large')").fetchone()
+    assert row is not None
+    organization_id = str(row[0])
+    shared_owner.execute("select api.update_settings('{\"lookups_per_second\": null}')")
+    shared_owner.execute(
+        """
+        with job as (
+            insert into public.batch_lookup_jobs
+                   (organization_id, id, status, total_items, processed_items, report_id, created_at, started_at, updated_at)
+            values (%(organization)s, app.uuid_v7(), 'processing', %(total)s, %(finished)s, app.uuid_v7(), now(), now(), now())
+            returning *
+        )
+        insert into public.lookup_queue_items
+               (organization_id, id, job_id, position, queue_rank, reference_id, address, building_type, device_ids, created_at,
+                status, retry_at, retry_count, result, processed_at)
+        select j.organization_id, app.uuid_v7(), j.id, n, n, 'site-' || n, '{"city": "Austin"}', 'RESIDENTIAL', '{1}', now(),
+               case when n <= %(finished)s then 'completed' else 'pending' end,
+               case when n > %(finished)s and n <= %(waited)s then now() + interval '1 hour' end,
+               case when n > %(finished)s and n <= %(waited)s then 1 else 0 end,
+               case when n <= %(finished)s then '{}'::jsonb end,
+               case when n <= %(finished)s then now() end
+          from job j, generate_series(1, %(total)s) n
+        """,
+        {"organization": organization_id, "finished": FINISHED, "waited": FINISHED + WAITING, "total": FINISHED + WAITING + READY},
+    )
+    shared_owner.execute("select app.wake_queue(%s, now())", (organization_id,))
+    shared_owner.execute("vacuum analyze public.lookup_queue_items")
+    return organization_id
+
+
+def test_a_claim_scans_at_most_twice_the_rows_it_returns(large_queue: str, shared_owner: Connection) -> None:
+    plans = Plans(shared_owner)
+    claim = "select * from api.claim_lookups(%(organization)s, 'plans', 500)"
+    for _ in range(8):  # beyond the fifth call PL/pgSQL may change to a generic plan
+        rows, seen = plans.run(claim, {"organization": large_queue})
+        assert len(rows) == 500
+        # Each item is read in its index's order, and once more by the update that leases it.
+        assert rows_scanned(seen, "lookup_queue_items") <= 2 * len(rows)
+
+
+def test_due_retries_are_claimed_without_reading_those_that_still_wait(large_queue: str, shared_owner: Connection) -> None:
+    plans = Plans(shared_owner)
+    due = """update public.lookup_queue_items set retry_at = now() - interval '1 second'
+              where organization_id = %s and id in (select id from public.lookup_queue_items where retry_at is not null limit 100)"""
+    shared_owner.execute(due, (large_queue,))
+    rows, seen = plans.run("select * from api.claim_lookups(%(organization)s, 'plans', 300)", {"organization": large_queue})
+    assert len(rows) == 300
+    # All 100 that are due and 300 ready ones are candidates; 300 of them are leased.
+    assert rows_scanned(seen, "lookup_queue_items") <= 100 + 300 + 300
+
+
+def test_recording_reads_the_items_recorded(large_queue: str, shared_owner: Connection) -> None:
+    claimed = shared_owner.execute("select item_id, lease_token from api.claim_lookups(%s, 'plans', 500)", (large_queue,)).fetchall()
+    plans = Plans(shared_owner)
+    count = len(claimed)
+    rows, seen = plans.run(
+        "select * from api.record_lookups(%(organization)s, 'plans', %(items)s, %(tokens)s, %(statuses)s, %(none)s, %(answers)s, %(none)s)",
+        {
+            "organization": large_queue,
+            "items": [row[0] for row in claimed],
+            "tokens": [row[1] for row in claimed],
+            "statuses": [200] * count,
+            "answers": ["{}"] * count,
+            "none": [None] * count,
+        },
+    )
+    assert {row[1] for row in rows} == {"accepted"}
+    assert rows_scanned(seen, "lookup_queue_items") <= 2 * count
+
+
+def test_settling_and_enqueuing_read_a_handful_of_items(large_queue: str, shared_owner: Connection) -> None:
+    plans = Plans(shared_owner)
+    _, seen = plans.run("select app.settle_queue(%(organization)s, now())", {"organization": large_queue})
+    assert rows_scanned(seen, "lookup_queue_items") <= 5
+    _, seen = plans.run(
+        """select app.enqueue_items(%(organization)s, (select id from public.batch_lookup_jobs where organization_id = %(organization)s),
+                  array[row(%(position)s, 'one-more', '{}', 'RESIDENTIAL', '{1}', false, null, null, null)::app.batch_item], now())""",
+        {"organization": large_queue, "position": FINISHED + WAITING + READY + 1},
+    )
+    assert rows_scanned(seen, "lookup_queue_items") <= 2
+
+
+@pytest.mark.parametrize("offset", [0, 100_000, FINISHED + WAITING + READY - 50])
+def test_a_page_of_items_reads_the_page_wherever_it_is(large_queue: str, shared_owner: Connection, offset: int) -> None:
+    plans = Plans(shared_owner)
+    job = shared_owner.execute("select id from public.batch_lookup_jobs where organization_id = %s", (large_queue,)).fetchone()
+    assert job is not None
+    _, seen = plans.run(
+        "select api.list_batch_lookup_items(%(organization)s, %(job)s, p_offset => %(offset)s)",
+        {"organization": large_queue, "job": job[0], "offset": offset},
+    )
+    assert rows_scanned(seen, "lookup_queue_items") <= 50
