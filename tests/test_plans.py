@@ -51,13 +51,14 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def rows_scanned(plans: list[dict[str, Any]], relation: str) -> float:
     """Rows that the scans of a table read, those that a filter then dropped included."""
-    return sum(
+    scanned: float = sum(
         float(node["Actual Rows"] + node.get("Rows Removed by Filter", 0) + node.get("Rows Removed by Index Recheck", 0))
         * node["Actual Loops"]
         for plan in plans
         for node in nodes(plan["Plan"])
         if node.get("Relation Name") == relation and "Scan" in node["Node Type"]
     )
+    return scanned
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +120,8 @@ def test_recording_reads_the_items_recorded(large_queue: str, shared_owner: Conn
     plans = Plans(shared_owner)
     count = len(claimed)
     rows, seen = plans.run(
-        "select * from api.record_lookups(%(organization)s, 'plans', %(items)s, %(tokens)s, %(statuses)s, %(none)s, %(answers)s, %(none)s)",
+        """select * from api.record_lookups(%(organization)s, 'plans', %(items)s, %(tokens)s, %(statuses)s, %(none)s::text[],
+                  %(answers)s, %(none)s::float8[])""",
         {
             "organization": large_queue,
             "items": [row[0] for row in claimed],
