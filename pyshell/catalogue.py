@@ -13,9 +13,7 @@ class CatalogueError(Exception):
     """A file of the catalogue is not a table; the message names the file and the line."""
 
 
-def load_catalogue(
-    connection: psycopg.Connection[Any], directory: Path, name: str = "starter"
-) -> dict[str, dict[str, int]]:
+def load_catalogue(connection: psycopg.Connection[Any], directory: Path, name: str = "starter") -> dict[str, dict[str, int]]:
     """Imports every CSV file of `directory` as the catalogue `name`, in the connection's transaction.
 
     Answers `{file: {"rows": n, "changed": n, "retired": n}}`. Raises `CatalogueError` when a file is no table of equally long rows,
@@ -23,9 +21,7 @@ def load_catalogue(
     """
     catalogue: dict[str, Any] = {path.stem: read_rows(path) for path in csv_files(directory)}
     catalogue["catalogue"] = name
-    summary = connection.execute(
-        "select api.import_catalogue(p_catalogue => %s::jsonb)", (json.dumps(catalogue),)
-    ).fetchone()
+    summary = connection.execute("select api.import_catalogue(p_catalogue => %s::jsonb)", (json.dumps(catalogue),)).fetchone()
     assert summary is not None
     imported: dict[str, dict[str, int]] = summary[0]
     return imported

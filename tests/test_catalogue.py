@@ -1,0 +1,193 @@
+"""The catalogue's files, their import, and the example sites that are looked up in it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from pyshell.catalogue import CatalogueError, catalogue_checksum, load_catalogue
+from tests.conftest import Clock, Connection
+
+ROOT = Path(__file__).parent.parent
+STARTER = ROOT / "sql" / "catalogue"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of the starter catalogue, to change."""
+    for path in STARTER.glob("*.csv"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    return tmp_path
+
+
+def append(path: Path, line: str) -> None:
+    path.write_text(path.read_text(encoding="utf-8") + line + "\n", encoding="utf-8")
+
+
+@pytest.fixture
+def organization(owner: Connection) -> str:
+    row = owner.execute("select api.create_organization('Acme')").fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+def look_up(connection: Connection, organization: str, item: dict[str, Any]) -> dict[str, Any]:
+    row = connection.execute("select api.lookup_incentives(%s, %s::jsonb)", (organization, json.dumps(item))).fetchone()
+    assert row is not None
+    answer: dict[str, Any] = row[0]
+    return answer
+
+
+def example_items() -> list[dict[str, Any]]:
+    with (ROOT / "examples" / "sites.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    address = ["street_1", "street_2", "city", "state_or_province_code", "postal_code", "country_code"]
+    return [
+        {
+            "reference_id": row["reference_id"],
+            "address": {column: row[column] for column in address if row[column]},
+            "building_type": row["building_type"],
+            "device_ids": [int(device_id) for device_id in row["device_ids"].split(";")],
+        }
+        for row in rows
+    ]
+
+
+def test_the_starter_catalogue_is_loaded_by_a_deploy(owner: Connection) -> None:
+    summary = load_catalogue(owner, STARTER)
+    assert {(counts["changed"], counts["retired"]) for counts in summary.values()} == {(0, 0)}
+    assert summary.keys() == {path.stem for path in STARTER.glob("*.csv")}
+    assert summary["programs"]["rows"] >= 46
+
+
+def test_a_changed_row_is_imported(owner: Connection, folder: Path) -> None:
+    append(folder / "devices.csv", "9001,heat_pump,Pump of the future")
+    assert load_catalogue(owner, folder)["devices"]["changed"] == 1
+    assert load_catalogue(owner, STARTER)["devices"]["retired"] == 1
+
+
+def test_a_bad_row_is_named_and_nothing_is_imported(owner: Connection, folder: Path) -> None:
+    append(folder / "devices.csv", "9001,heat_pump,Pump of the future")
+    append(folder / "utilities.csv", "wy-plains,none,Plains Electric,US,WY,test,")
+    with pytest.raises(psycopg.Error, match=r'utilities\.csv, line 110: eiaid "none" is not a positive integer') as caught:
+        load_catalogue(owner, folder)
+    assert caught.value.sqlstate == "PT400"
+    assert owner.execute("select from app.devices where id = 9001").fetchone() is None
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        ("id,name\n1,a,b\n", "line 2: 3 cells, but the header has 2"),
+        ("id,id\n1,2\n", "a column is there twice"),
+        ('id,name\n1,"a\n', "unexpected end of data"),
+    ],
+)
+def test_a_file_that_is_no_table_is_refused(owner: Connection, tmp_path: Path, content: str, error: str) -> None:
+    (tmp_path / "devices.csv").write_text(content, encoding="utf-8")
+    with pytest.raises(CatalogueError, match=error):
+        load_catalogue(owner, tmp_path)
+
+
+def test_an_empty_folder_is_no_catalogue(owner: Connection, tmp_path: Path) -> None:
+    with pytest.raises(CatalogueError, match="has no CSV files"):
+        load_catalogue(owner, tmp_path)
+
+
+def test_the_checksum_tells_catalogues_apart(folder: Path) -> None:
+    assert catalogue_checksum(folder) == catalogue_checksum(STARTER)
+    append(folder / "devices.csv", "9001,heat_pump,Pump of the future")
+    assert catalogue_checksum(folder) != catalogue_checksum(STARTER)
+
+
+def test_the_columns_of_the_files_are_the_documented_ones(owner: Connection) -> None:
+    documented = owner.execute("select file, array_agg(name) from app.catalogue_columns() group by file").fetchall()
+    for file, columns in documented:
+        with (STARTER / f"{file}.csv").open(encoding="utf-8") as opened:
+            assert next(csv.reader(opened)) == columns
+
+
+def test_imports_at_the_same_time_end_well(database_url: str, owner: Connection, folder: Path) -> None:
+    append(folder / "devices.csv", "9001,heat_pump,Pump of the future")
+
+    def load(_: int) -> int:
+        with psycopg.connect(database_url) as connection:
+            return load_catalogue(connection, folder)["devices"]["changed"]
+
+    with ThreadPoolExecutor(4) as threads:
+        assert sum(threads.map(load, range(8))) == 1
+
+
+def test_a_customer_looked_up_many_times_at_once_is_made_once(database_url: str, organization: str) -> None:
+    item = example_items()[0]
+
+    def customer(_: int) -> int:
+        with psycopg.connect(database_url, autocommit=True) as connection:
+            return int(look_up(connection, organization, item)["customer_id"])
+
+    with ThreadPoolExecutor(8) as threads:
+        assert len(set(threads.map(customer, range(32)))) == 1
+
+
+def test_most_example_sites_are_eligible(owner: Connection, organization: str, clock: Clock) -> None:
+    clock.freeze("2026-11-24 12:00:00+00")
+    items = example_items()
+    assert len({item["reference_id"] for item in items}) == len(items)
+
+    eligible = 0
+    failures: list[str | None] = []
+    for item in items:
+        try:
+            eligible += look_up(owner, organization, item)["incentives"]["total_eligible_combinations"] > 0
+        except psycopg.Error as error:
+            failures.append(error.diag.constraint_name)
+    assert eligible > len(items) * 0.7
+    assert set(failures) == {"no_utility"}
+    assert len(failures) < 15
+
+
+LARGE_CATALOGUE = """
+    insert into app.utilities (key, name, country_code, region_code, source, catalogue)
+    select 'tx-' || n, 'Utility ' || n, 'US', 'TX', 'test', 'test' from generate_series(1, 3000) n;
+
+    insert into app.utility_service_areas (prefix, utility_key, rank)
+    select lpad(n::text, 5, '0'), 'tx-' || n % 3000 + 1, 2 from generate_series(1, 60000) n;
+
+    insert into app.programs (id, name, authority, authority_type, country_code, region_code, scope, source, catalogue)
+    select 'tx-' || n, 'Program ' || n, 'Utility', 'utility', 'US', 'TX', 'utility', 'test', 'test' from generate_series(1, 3000) n;
+
+    insert into app.program_utilities (program_id, utility_key)
+    select 'tx-' || n, 'tx-' || n from generate_series(1, 3000) n;
+
+    insert into app.program_tiers (program_id, id, name, category_keys, amount_type, amount)
+    select 'tx-' || n, tier, tier, '{heat_pump}', 'flat', 100 from generate_series(1, 3000) n cross join unnest('{a,b,c}'::text[]) tier;
+
+    analyze app.utilities, app.utility_service_areas, app.programs, app.program_utilities, app.program_tiers;
+"""
+ROWS_READ = """
+    select sum(seq_tup_read + coalesce(idx_tup_fetch, 0))
+      from pg_stat_user_tables
+     where relname in ('utilities', 'utility_service_areas', 'programs', 'program_utilities', 'program_tiers')
+"""
+
+
+def test_a_lookup_in_a_large_catalogue_reads_few_rows(owner: Connection, organization: str) -> None:
+    owner.execute(LARGE_CATALOGUE)
+    austin = {"street_1": "1 Congress Ave", "city": "Austin", "state_or_province_code": "TX", "postal_code": "78701", "country_code": "US"}
+    item = {"reference_id": "site-1", "address": austin, "building_type": "RESIDENTIAL", "device_ids": [1, 9, 28]}
+
+    def rows_read() -> int:
+        owner.execute("select pg_stat_force_next_flush()")
+        row = owner.execute(ROWS_READ).fetchone()
+        assert row is not None
+        return int(row[0])
+
+    before = rows_read()
+    assert look_up(owner, organization, item)["utility"]["name"] == "Austin Energy"
+    assert rows_read() - before < 100
