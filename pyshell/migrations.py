@@ -25,9 +25,10 @@ from pyshell.settings import ROOT
 # Any number will do, so long as nobody else takes it in this database.
 LOCK_ID = 0x6261746368
 WAIT_FOR_OTHERS = "10min"
-# While a statement waits for its lock, everybody who comes after it waits too. So: not long, but often.
-LOCK_TIMEOUT = "2s"
-MAX_ATTEMPTS = 30
+# While a statement waits for its lock, everybody who comes after it waits too. So: not long, but often; and for less than
+# deadlock_timeout, so that of two who wait for each other it is the deploy that gives way.
+LOCK_TIMEOUT = "500ms"
+MAX_ATTEMPTS = 60
 
 RETRIED = (errors.LockNotAvailable, errors.DeadlockDetected, errors.SerializationFailure)
 
@@ -88,7 +89,7 @@ def migrate(
             if attempt == MAX_ATTEMPTS or (isinstance(error, errors.InternalError_) and "concurrently" not in str(error)):
                 raise MigrationError(str(error)) from error
             report(f"waiting, others use the database: {error.diag.message_primary}")
-            time.sleep(random.uniform(0.1, 0.2 * attempt))
+            time.sleep(random.uniform(0.1, min(2, 0.1 + 0.1 * attempt)))
 
 
 def pending(applied: Iterable[Mapping[str, str]], sources: Sources | None = None) -> list[str]:

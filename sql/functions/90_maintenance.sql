@@ -88,14 +88,17 @@ begin
 end;
 $$;
 
--- The schedule, by name, where pg_cron can be had: in the one database that it serves.
+-- The schedule, by name, where pg_cron can be had: in the one database that it serves. Only a superuser may ask which one that is.
 do $$
 begin
-    if exists (select from pg_available_extensions where name = 'pg_cron')
-       and current_setting('cron.database_name', true) = current_database()
-       and (exists (select from pg_extension where extname = 'pg_cron')
-            or (select rolsuper from pg_roles where rolname = current_user)) then
-        create extension if not exists pg_cron;
+    if not exists (select from pg_extension where extname = 'pg_cron')
+       and exists (select from pg_available_extensions where name = 'pg_cron')
+       and (select rolsuper from pg_roles where rolname = current_user) then
+        if current_setting('cron.database_name', true) = current_database() then
+            create extension pg_cron;
+        end if;
+    end if;
+    if exists (select from pg_extension where extname = 'pg_cron') and has_schema_privilege('cron', 'usage') then
         perform cron.schedule('batch-lookups-maintenance', '* * * * *', 'select app.run_maintenance()');
     end if;
 end;

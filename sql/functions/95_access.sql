@@ -21,14 +21,6 @@ begin
 end;
 $$;
 
-revoke all on schema app, api from public;
-revoke all on all functions in schema app, api from public;
-revoke all on all tables in schema app, api from public;
-alter default privileges in schema app, api revoke execute on functions from public;
-
-grant usage on schema api to batch_lookups_shell, service_role;
-grant execute on all functions in schema api to batch_lookups_shell, service_role;
-
 -- The organization that the claims of the caller's token name; null where they name none. Never raises: one policy that does stops
 -- Supabase Realtime for every tenant.
 create or replace function app.claimed_organization_id() returns uuid
@@ -43,30 +35,43 @@ exception
 end;
 $$;
 
+-- Makes a policy, or makes it anew when its condition has changed, which its comment tells. Otherwise nothing is locked: deploys come while
+-- the tables are in use.
+create or replace function app.let_members_read(p_table regclass, p_policy text) returns void
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_condition constant text := 'organization_id = (select app.claimed_organization_id())';
+begin
+    if not (select relrowsecurity from pg_catalog.pg_class where oid = p_table) then
+        execute format('alter table %s enable row level security', p_table);
+    end if;
+    if not exists (select from pg_catalog.pg_policy
+                    where polrelid = p_table and polname = p_policy and obj_description(oid, 'pg_policy') = v_condition) then
+        execute format('drop policy if exists %I on %s', p_policy, p_table);
+        execute format('create policy %I on %s for select to authenticated using (%s)', p_policy, p_table, v_condition);
+        execute format('comment on policy %I on %s is %L', p_policy, p_table, v_condition);
+    end if;
+end;
+$$;
+
+revoke all on schema app, api from public;
+revoke all on all functions in schema app, api from public;
+revoke all on all tables in schema app, api from public;
+
+grant usage on schema api to batch_lookups_shell, service_role;
+grant execute on all functions in schema api to batch_lookups_shell, service_role;
+
 grant usage on schema app to authenticated;
 grant execute on function app.claimed_organization_id() to authenticated;
 
-alter table public.batch_lookup_jobs enable row level security;
-alter table public.lookup_queue_items enable row level security;
-alter table public.incentive_reports enable row level security;
-alter table public.incentive_report_sites enable row level security;
-alter table public.incentive_report_site_programs enable row level security;
-
-drop policy if exists "members read their organization's jobs" on public.batch_lookup_jobs;
-create policy "members read their organization's jobs" on public.batch_lookup_jobs
-    for select to authenticated using (organization_id = (select app.claimed_organization_id()));
-drop policy if exists "members read their organization's items" on public.lookup_queue_items;
-create policy "members read their organization's items" on public.lookup_queue_items
-    for select to authenticated using (organization_id = (select app.claimed_organization_id()));
-drop policy if exists "members read their organization's reports" on public.incentive_reports;
-create policy "members read their organization's reports" on public.incentive_reports
-    for select to authenticated using (organization_id = (select app.claimed_organization_id()));
-drop policy if exists "members read their organization's report sites" on public.incentive_report_sites;
-create policy "members read their organization's report sites" on public.incentive_report_sites
-    for select to authenticated using (organization_id = (select app.claimed_organization_id()));
-drop policy if exists "members read their organization's site programs" on public.incentive_report_site_programs;
-create policy "members read their organization's site programs" on public.incentive_report_site_programs
-    for select to authenticated using (organization_id = (select app.claimed_organization_id()));
+select app.let_members_read(t.name, t.policy)
+  from (values ('public.batch_lookup_jobs'::regclass, 'members read their organization''s jobs'),
+               ('public.lookup_queue_items', 'members read their organization''s items'),
+               ('public.incentive_reports', 'members read their organization''s reports'),
+               ('public.incentive_report_sites', 'members read their organization''s report sites'),
+               ('public.incentive_report_site_programs', 'members read their organization''s site programs')) t (name, policy);
 
 revoke all on public.batch_lookup_jobs, public.lookup_queue_items, public.incentive_reports, public.incentive_report_sites,
               public.incentive_report_site_programs

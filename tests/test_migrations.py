@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from pyshell import drift, migrations
+from pyshell.migrations import MigrationError, Sources, migrate
+from pyshell.private_postgres import PrivatePostgres
+from tests.conftest import Connection
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> Sources:
+    """A release of one migration and one function."""
+    made = Sources(tmp_path / "migrations", tmp_path / "functions", tmp_path / "catalogue")
+    made.migrations.mkdir()
+    made.functions.mkdir()
+    (made.migrations / "0001_initial.sql").write_text("create table app.things (id integer primary key);\n")
+    (made.functions / "10_things.sql").write_text(
+        "create or replace function app.count_things() returns bigint language sql stable return (select count(*) from app.things);\n"
+    )
+    return made
+
+
+@pytest.fixture
+def empty_database_url(new_database: Callable[..., str]) -> str:
+    return new_database(empty=True)
+
+
+def value(database_url: str, query: str) -> object:
+    with psycopg.connect(database_url) as connection:
+        row = connection.execute(query.encode()).fetchone()
+    assert row is not None
+    return row[0]
+
+
+def test_a_new_database_gets_migrations_and_functions(empty_database_url: str, sources: Sources) -> None:
+    migrate(empty_database_url, sources)
+    assert value(empty_database_url, "select app.count_things()") == 0
+    assert value(empty_database_url, "select array_agg(name) from app.schema_migrations") == ["0001_initial.sql"]
+
+
+def test_only_pending_migrations_are_applied(empty_database_url: str, sources: Sources) -> None:
+    migrate(empty_database_url, sources)
+    (sources.migrations / "0002_more.sql").write_text("insert into app.things values (1);\n")
+    migrate(empty_database_url, sources)
+    migrate(empty_database_url, sources)
+    assert value(empty_database_url, "select app.count_things()") == 1
+
+
+def test_functions_are_laid_down_whole_each_time(empty_database_url: str, sources: Sources) -> None:
+    migrate(empty_database_url, sources)
+    file = sources.functions / "10_things.sql"
+    file.write_text(file.read_text().replace("count(*)", "count(*) + 42"))
+    migrate(empty_database_url, sources)
+    assert value(empty_database_url, "select app.count_things()") == 42
+
+
+def test_an_edited_migration_is_refused(empty_database_url: str, sources: Sources) -> None:
+    migrate(empty_database_url, sources)
+    (sources.migrations / "0001_initial.sql").write_text("create table app.things (id bigint primary key);\n")
+    with pytest.raises(MigrationError, match=r"Edited after it was applied: 0001_initial\.sql"):
+        migrate(empty_database_url, sources)
+
+
+def test_other_line_ends_are_no_edit(empty_database_url: str, sources: Sources) -> None:
+    migrate(empty_database_url, sources)
+    file = sources.migrations / "0001_initial.sql"
+    file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
+    migrate(empty_database_url, sources)
+
+
+def test_a_missing_migration_is_refused(empty_database_url: str, sources: Sources) -> None:
+    migrate(empty_database_url, sources)
+    (sources.migrations / "0001_initial.sql").unlink()
+    with pytest.raises(MigrationError, match=r"this release lacks: 0001_initial\.sql"):
+        migrate(empty_database_url, sources)
+
+
+def test_a_migration_before_an_applied_one_is_refused(empty_database_url: str, sources: Sources) -> None:
+    migrate(empty_database_url, sources)
+    (sources.migrations / "0000_late.sql").write_text("select 1;\n")
+    with pytest.raises(MigrationError, match=r"0000_late\.sql would come before 0001_initial\.sql"):
+        migrate(empty_database_url, sources)
+
+
+def test_an_error_names_file_and_line_and_changes_nothing(empty_database_url: str, sources: Sources) -> None:
+    migrate(empty_database_url, sources)
+    (sources.migrations / "0002_more.sql").write_text(
+        "insert into app.things values (1);\n\nalter table app.thinks add column name text;\n"
+    )
+    (sources.migrations / "0003_typo.sql").write_text("-- Ünïcode before the error\n\ncraete table app.x ();\n")
+    with pytest.raises(MigrationError, match=r'0002_more\.sql: relation "app\.thinks" does not exist'):
+        migrate(empty_database_url, sources)
+    (sources.migrations / "0002_more.sql").write_text("insert into app.things values (1);\n")
+    with pytest.raises(MigrationError, match=r'0003_typo\.sql:3: syntax error at or near "craete"\n    craete table app\.x \(\);'):
+        migrate(empty_database_url, sources)
+    assert value(empty_database_url, "select app.count_things()") == 0
+
+
+def test_a_migration_that_ends_the_transaction_is_refused(empty_database_url: str, sources: Sources) -> None:
+    (sources.migrations / "0002_commit.sql").write_text("commit;\n")
+    with pytest.raises(MigrationError, match="must not contain commit"):
+        migrate(empty_database_url, sources)
+
+
+def test_pending_names_what_a_database_lacks(sources: Sources) -> None:
+    file = sources.migrations / "0001_initial.sql"
+    assert migrations.pending([], sources) == ["0001_initial.sql"]
+    assert migrations.pending([{"name": file.name, "checksum": migrations.checksum([file])}], sources) == []
+    assert migrations.pending([{"name": file.name, "checksum": "another"}], sources) == ["0001_initial.sql"]
+
+
+def test_the_release_itself_is_not_pending_after_a_deploy(owner: Connection) -> None:
+    applied = owner.execute("select api.applied_migrations()").fetchone()
+    assert applied is not None
+    assert migrations.pending(applied[0]) == []
+
+
+@pytest.mark.parametrize(("preset", "pace"), [(None, 20), (50, 50), (math.inf, None)])
+def test_a_new_database_gets_the_preset_pace(preset: float | None, pace: float | None, empty_database_url: str) -> None:
+    migrate(empty_database_url, lookups_per_second=preset)
+    assert value(empty_database_url, "select api.get_settings() ->> 'lookups_per_second'") == (None if pace is None else str(pace))
+
+
+def test_a_deploy_keeps_the_pace_that_somebody_set(database_url: str) -> None:
+    migrate(database_url, lookups_per_second=50)
+    assert value(database_url, "select api.get_settings() ->> 'lookups_per_second'") == "20"
+
+
+def test_a_deploy_again_changes_nothing(database_url: str) -> None:
+    rows = "select jsonb_agg(to_jsonb(t) order by name) from app.schema_migrations t"
+    before = value(database_url, rows), value(database_url, "select deployed_at from app.deployed_parts")
+    migrate(database_url)
+    assert before == (value(database_url, rows), value(database_url, "select deployed_at from app.deployed_parts"))
+
+
+def test_twenty_deploys_at_once_into_a_new_database_all_end_well(empty_database_url: str) -> None:
+    with ThreadPoolExecutor(20) as pool:
+        for deploy in [pool.submit(migrate, empty_database_url) for _ in range(20)]:
+            deploy.result()
+    assert value(empty_database_url, "select count(*) from app.schema_migrations") == len(migrations.sql_files(Sources().migrations))
+
+
+def test_deploys_into_several_databases_of_a_server_end_well(new_database: Callable[..., str]) -> None:
+    """Roles, which belong to all of them, are where they could meet."""
+    urls = [new_database(empty=True) for _ in range(4)]
+    with ThreadPoolExecutor(8) as pool:
+        for deploy in [pool.submit(migrate, url) for url in urls * 2]:
+            deploy.result()
+
+
+def test_deploys_end_well_while_others_use_the_tables(database_url: str) -> None:
+    ended = threading.Event()
+    served = []
+
+    def use() -> None:
+        with psycopg.connect(database_url, autocommit=True) as connection:
+            organization = connection.execute("select api.create_organization('Acme')").fetchone()
+            while not ended.is_set():
+                connection.execute("select api.list_batch_lookups(%s)", organization)
+                with connection.transaction():
+                    connection.execute("select count(*) from public.lookup_queue_items")
+                    connection.execute("select pg_sleep(0.05)")
+                    connection.execute("select count(*) from public.batch_lookup_jobs")
+                served.append(1)
+
+    with ThreadPoolExecutor(12) as pool:
+        users = [pool.submit(use) for _ in range(4)]
+        try:
+            for deploy in [pool.submit(migrate, database_url) for _ in range(5)]:
+                deploy.result()
+        finally:
+            ended.set()
+    assert all(user.exception() is None for user in users)
+    assert served
+
+
+def test_a_deploy_waits_for_a_long_transaction_only_so_long_at_a_time(
+    database_url: str, sources: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrations, "LOCK_TIMEOUT", "50ms")
+    monkeypatch.setattr(migrations, "MAX_ATTEMPTS", 2)
+    lines: list[str] = []
+    with psycopg.connect(database_url) as reader:
+        reader.execute("select count(*) from public.batch_lookup_jobs")
+        blocked = replace(Sources(), functions=sources.functions)
+        (sources.functions / "10_things.sql").write_text("lock table public.batch_lookup_jobs;\n")
+        with pytest.raises(MigrationError, match="lock timeout"):
+            migrate(database_url, blocked, report=lines.append)
+    migrate(database_url, blocked)
+    assert any("others use the database" in line for line in lines)
+
+
+def test_an_owner_who_is_no_superuser_can_deploy(cluster: PrivatePostgres, new_database: Callable[..., str]) -> None:
+    url = new_database(empty=True)
+    name = psycopg.conninfo.conninfo_to_dict(url)["dbname"]
+    with psycopg.connect(cluster.url("postgres"), autocommit=True) as administrator:
+        administrator.execute("create role plain_owner login createrole password 'secret'")
+        administrator.execute(sql.SQL("alter database {} owner to plain_owner").format(sql.Identifier(str(name))))
+        administrator.execute("grant batch_lookups_shell to plain_owner with admin option")
+    own_url = psycopg.conninfo.make_conninfo(url, user="plain_owner", password="secret")
+    migrate(own_url)
+    migrate(own_url)
+    with psycopg.connect(own_url) as connection:
+        connection.execute("set role batch_lookups_shell")
+        connection.execute("select api.get_settings()")
+
+
+def test_migrations_make_what_the_schema_says(cluster: PrivatePostgres) -> None:
+    assert drift.difference(cluster) == ""
+
+
+def test_drift_is_shown(cluster: PrivatePostgres, sources: Sources, tmp_path: Path) -> None:
+    schema = tmp_path / "schema"
+    schema.mkdir()
+    (schema / "10_things.sql").write_text("create table app.things (id integer primary key, name text);\n")
+    difference = drift.difference(cluster, sources, schema)
+    assert "-    name text" in difference
