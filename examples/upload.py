@@ -58,7 +58,7 @@ def to_row(item: dict[str, Any]) -> list[Any]:
 def wait_for(job_id: str) -> dict[str, Any]:
     """The job once it has ended."""
     while True:
-        job = call("GET", f"/batch-lookups/{job_id}")
+        job: dict[str, Any] = call("GET", f"/batch-lookups/{job_id}")
         print(f"{job['processed_items']} of {job['total_items']} done, {job['failed_items']} failed", flush=True)
         if job["status"] not in ("pending", "processing"):
             return job

@@ -24,6 +24,14 @@ class StaleConnectionError(OperationalError):
     """The server closed a pooled connection before anything was sent over it."""
 
 
+class OutcomeUnknownError(OperationalError):
+    """The connection was lost while a function ran that changes something: it may have been carried out, or not."""
+
+
+# After these it is certain that nothing was changed.
+_WITHOUT_EFFECT = (errors.SerializationFailure, errors.DeadlockDetected, errors.AdminShutdown, StaleConnectionError)
+
+
 def create_pool(database_url: str, *, min_size: int = 2, max_size: int = 10, timeout: float = 10) -> Pool:
     """A pool, not yet open, of autocommit connections in the role of the shell.
 
@@ -59,8 +67,7 @@ async def _configure(connection: AsyncConnection[Any]) -> None:
 async def call(pool: Pool, function: str, /, **arguments: object) -> bytes:
     """The answer of `api.<function>(p_<name> => value, ...)`, as the text that PostgreSQL sent.
 
-    Repeats what is certain to have had no effect, or may have it twice: what was rolled back by a deadlock, what was
-    never sent, and reads. Raises `psycopg.Error`.
+    Repeats what had no effect, such as after a deadlock, and what may be done twice. Raises `psycopg.Error`.
     """
     attempt = 1
     while True:
@@ -68,26 +75,28 @@ async def call(pool: Pool, function: str, /, **arguments: object) -> bytes:
             return await _call_once(pool, function, arguments)
         except PoolTimeout:
             raise
-        except (errors.SerializationFailure, errors.DeadlockDetected):
-            if attempt == MAX_ATTEMPTS:
-                raise
-            await asyncio.sleep(attempt * random.uniform(0.01, 0.05))
         except OperationalError as error:
-            safe = isinstance(error, StaleConnectionError) or (is_connection_loss(error) and function.startswith(_REPEATABLE_PREFIXES))
-            if attempt == MAX_ATTEMPTS or not safe:
+            lost = _is_connection_loss(error)
+            had_no_effect = isinstance(error, _WITHOUT_EFFECT)
+            if lost and not had_no_effect and not function.startswith(_REPEATABLE_PREFIXES):
+                raise OutcomeUnknownError(f"connection lost in api.{function}: {error}") from error
+            if attempt == MAX_ATTEMPTS or not (lost or had_no_effect):
                 raise
+        if lost:
             await pool.check()
+        else:
+            await asyncio.sleep(attempt * random.uniform(0.01, 0.05))
         attempt += 1
 
 
-def is_connection_loss(error: OperationalError) -> bool:
-    """Whether the connection died, rather than the statement failed."""
+def _is_connection_loss(error: OperationalError) -> bool:
+    """Whether the connection ended, rather than the statement failed."""
     return error.sqlstate is None or error.sqlstate[:3] == "57P" or error.sqlstate[:2] == "08"
 
 
 async def _call_once(pool: Pool, function: str, arguments: dict[str, object]) -> bytes:
     async with pool.connection() as connection:
-        if _is_stale(connection):
+        if connection.closed or _is_stale(connection):
             await connection.close()
             raise StaleConnectionError("the server closed the connection")
         cursor = await connection.execute(_statement(function, tuple(arguments)), arguments)

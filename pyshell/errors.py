@@ -16,6 +16,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ExceptionHandler
 
+from pyshell.db import OutcomeUnknownError
+
 logger = logging.getLogger("pyshell.errors")
 
 
@@ -51,6 +53,7 @@ class Meaning(NamedTuple):
 
 INVALID_JSON = Meaning(400, "invalid_json", "The body is not valid JSON")
 UNAVAILABLE = Meaning(503, "database_unavailable", "The database is not available, please try again")
+OUTCOME_UNKNOWN = Meaning(503, "outcome_unknown", "The database was lost in the middle: the request may have been carried out, or not")
 BUSY = Meaning(503, "busy", "Too much is going on at once, please try again")
 INTERNAL = Meaning(500, "internal_error", "Internal server error")
 
@@ -87,6 +90,8 @@ def from_database(error: psycopg.Error) -> ApiError:
     if state.startswith("PT"):
         return _raised_by_us(error.diag, int(state[2:]))
     meaning = SQLSTATES.get(state) or SQLSTATES.get(state[:2]) or INTERNAL
+    if isinstance(error, OutcomeUnknownError):
+        meaning = OUTCOME_UNKNOWN
     if meaning.status == 400 and state[:2] == "22" and _inside_function(error):
         # The arguments were well-formed, so a function of ours stumbled.
         meaning = INTERNAL

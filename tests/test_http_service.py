@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -13,7 +12,7 @@ import pytest
 from pyshell.routes import routes
 from pyshell.settings import Settings
 from tests.conftest import Connection
-from tests.http_fixtures import OPENAPI, OrganizationClient, running_server, site
+from tests.http_fixtures import OPENAPI, OrganizationClient, running_server
 
 
 def test_it_is_up_and_ready(server: str) -> None:
@@ -85,19 +84,6 @@ def test_it_can_be_mounted_under_a_prefix(http_settings: Settings, client: Organ
         assert httpx.get(f"{url}/alphabet/batch-lookups", headers=headers).status_code == 404
         assert httpx.delete(f"{url}/alpha/batch-lookups").headers["allow"] == "GET, HEAD, POST"
         assert httpx.get(f"{url}/alpha/openapi.json").json()["servers"] == [{"url": "/alpha"}]
-
-
-def test_connections_that_the_server_closed_are_not_noticed(client: OrganizationClient, database: Connection) -> None:
-    created = client.submit()
-    for _ in range(3):
-        with ThreadPoolExecutor(4) as threads:
-            list(threads.map(client.get, [f"/batch-lookups/{created['job_id']}"] * 8))
-        database.execute(
-            "select pg_terminate_backend(pid, 5000) from pg_stat_activity"
-            " where datname = current_database() and application_name = 'batch-lookups'"
-        )
-        assert client.get(f"/batch-lookups/{created['job_id']}").status_code == 200
-        assert client.post("/batch-lookups", json=[site()]).status_code == 201
 
 
 def test_an_error_of_ours_tells_nothing(server: str, client: OrganizationClient, database: Connection) -> None:

@@ -1,0 +1,177 @@
+"""A database that is slow, restarts or goes away, seen from the API's clients."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+
+import httpx
+import psycopg
+import pytest
+
+from pyshell.settings import ROOT, Settings
+from tests.conftest import Connection
+from tests.http_fixtures import PEPPER, OrganizationClient, running_server, site
+
+WAITING = (
+    "select pid from pg_stat_activity"
+    " where datname = current_database() and application_name = 'batch-lookups' and wait_event_type = 'Lock'"
+)
+
+
+@pytest.fixture(scope="module")
+def api(shared_database_url: str) -> Iterator[OrganizationClient]:
+    """A client of a server with a database of its own."""
+    settings = Settings(database_url=shared_database_url, api_key_pepper=PEPPER)
+    with running_server(settings) as url, OrganizationClient(url, settings.database_url) as client:
+        yield client
+
+
+@contextmanager
+def nobody_gets_at_jobs(database_url: str) -> Iterator[None]:
+    with psycopg.connect(database_url) as connection:
+        connection.execute("lock table public.batch_lookup_jobs in access exclusive mode")
+        yield
+
+
+def waiting_backend(database: Connection) -> int:
+    """The process of a request that waits for the jobs."""
+    while not (found := database.execute(WAITING).fetchone()):
+        time.sleep(0.01)
+    pid: int = found[0]
+    return pid
+
+
+def test_closed_connections_go_unnoticed(api: OrganizationClient, shared_owner: Connection) -> None:
+    created = api.submit()
+    for _ in range(3):
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(api.get, [f"/batch-lookups/{created['job_id']}"] * 8))
+        shared_owner.execute(
+            "select pg_terminate_backend(pid, 5000) from pg_stat_activity"
+            " where datname = current_database() and application_name = 'batch-lookups'"
+        )
+        assert api.get(f"/batch-lookups/{created['job_id']}").status_code == 200
+        assert api.post("/batch-lookups", json=[site()]).status_code == 201
+
+
+def interrupted(api: OrganizationClient, owner: Connection, database_url: str, method: str, function: str) -> httpx.Response:
+    """The answer to a request whose statement is ended by the function, in the middle."""
+    with ThreadPoolExecutor(1) as thread:
+        with nobody_gets_at_jobs(database_url):
+            answer: Future[httpx.Response] = thread.submit(api.request, method, "/batch-lookups", json=[site()])
+            owner.execute(f"select {function}(%s)", [waiting_backend(owner)])
+        return answer.result()
+
+
+@pytest.mark.parametrize(("method", "status"), [("GET", 200), ("POST", 201)])
+def test_a_request_survives_that_the_server_ends_its_connection(
+    api: OrganizationClient, shared_owner: Connection, shared_database_url: str, method: str, status: int
+) -> None:
+    before = api.get("/batch-lookups").json()["total"]
+    assert interrupted(api, shared_owner, shared_database_url, method, "pg_terminate_backend").status_code == status
+    assert api.get("/batch-lookups").json()["total"] == before + (1 if method == "POST" else 0)
+
+
+def test_a_statement_that_takes_too_long_is_answered(api: OrganizationClient, shared_owner: Connection, shared_database_url: str) -> None:
+    response = interrupted(api, shared_owner, shared_database_url, "GET", "pg_cancel_backend")
+    assert (response.status_code, response.json()["code"], response.headers["retry-after"]) == (503, "timeout", "1")
+
+
+def test_a_write_is_not_repeated_when_the_network_fails(new_database: Callable[..., str]) -> None:
+    database_url = new_database()
+    with breakable(database_url) as (proxied_url, cut), psycopg.connect(database_url, autocommit=True) as owner:
+        settings = Settings(database_url=proxied_url, api_key_pepper=PEPPER)
+        with running_server(settings) as url, OrganizationClient(url, database_url) as client, ThreadPoolExecutor(2) as threads:
+            with nobody_gets_at_jobs(database_url):
+                write = threads.submit(client.post, "/batch-lookups", json=[site()])
+                waiting_backend(owner)
+                read = threads.submit(client.get, "/batch-lookups")
+                time.sleep(0.2)
+                cut()
+                assert (write.result().status_code, write.result().json()["code"]) == (503, "outcome_unknown")
+            assert read.result().status_code == 200
+            while owner.execute(WAITING).fetchone():
+                time.sleep(0.01)
+            # It was carried out, once: the server did not see that nobody waited for the answer.
+            assert client.get("/batch-lookups").json()["total"] == 1
+
+
+@contextmanager
+def breakable(database_url: str) -> Iterator[tuple[str, Callable[[], None]]]:
+    """The same database behind a proxy, and what cuts all connections that go through it."""
+    parts = psycopg.conninfo.conninfo_to_dict(database_url)
+    target = (str(parts["host"]), int(parts["port"] or 5432))
+    ends: list[socket.socket] = []
+
+    def forward(source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+    def accept(listener: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                server = socket.create_connection(target)
+                ends.extend((client, server))
+                for pair in ((client, server), (server, client)):
+                    threading.Thread(target=forward, args=pair, daemon=True).start()
+
+    def cut() -> None:
+        while ends:
+            end = ends.pop()
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=accept, args=[listener], daemon=True).start()
+        yield psycopg.conninfo.make_conninfo(database_url, host="127.0.0.1", port=listener.getsockname()[1]), cut
+        listener.shutdown(socket.SHUT_RDWR)
+    cut()
+
+
+def test_a_stopped_server_ends_its_requests_first(new_database: Callable[..., str]) -> None:
+    database_url = new_database()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "pyshell", "serve"],
+        cwd=ROOT,
+        env=os.environ | {"DATABASE_URL": database_url, "PORT": str(port), "API_KEY_PEPPER": PEPPER},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with (
+        OrganizationClient(f"http://127.0.0.1:{port}", database_url) as client,
+        psycopg.connect(database_url, autocommit=True) as owner,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        while not is_up(client):
+            time.sleep(0.05)
+        with nobody_gets_at_jobs(database_url):
+            answer = thread.submit(client.submit)
+            waiting_backend(owner)
+            server.send_signal(signal.SIGTERM)
+            time.sleep(0.3)
+        assert answer.result()["status"] == "pending"
+        _, log = server.communicate(timeout=30)
+        assert '"path": "/batch-lookups", "status": 201' in log
+        assert client.api_key not in log
+
+
+def is_up(client: httpx.Client) -> bool:
+    try:
+        return client.get("/healthz").status_code == 200
+    except httpx.TransportError:
+        return False
