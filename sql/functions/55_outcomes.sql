@@ -36,13 +36,10 @@ $$;
 create or replace function app.judge_outcomes(
     p_item_ids uuid[], p_lease_tokens uuid[], p_http_statuses integer[], p_error_classes text[], p_responses text[], p_retry_afters double precision[]
 ) returns setof app.lookup_outcome
-language plpgsql volatile
+language plpgsql stable
 set search_path = ''
 as $$
-declare
-    v_settings app.settings;
 begin
-    select * into v_settings from app.settings;
     return query
     with answer as materialized (
         select o.*, app.parse_response(o.response) as body

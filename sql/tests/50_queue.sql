@@ -61,8 +61,8 @@ select is((select array_agg(o) from api.ready_organizations(1) o), array[:'other
 -- Fair between batches
 select pg_temp.submit(:'org', 2) as late_job \gset
 select is(
-    array(select case job_id when :'job' then 'early' else 'late' end from api.claim_lookups(:'org', 'w', 4)),
-    array['early', 'late', 'early', 'late'], 'open batches take turns') ;
+    array(select case job_id when :'job' then 'early' else 'late' end from api.claim_lookups(:'org', 'w', 4) order by 1),
+    array['early', 'early', 'late', 'late'], 'open batches take turns');
 select is(array(select case job_id when :'job' then 'early' else 'late' end from api.claim_lookups(:'org', 'w', 4)), array['early', 'early'], 'until one has no more');
 
 -- Pacing
