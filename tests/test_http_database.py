@@ -44,9 +44,10 @@ def nobody_gets_at_jobs(database_url: str) -> Iterator[None]:
 
 def waiting_backend(database: Connection) -> int:
     """The process of a request that waits for the jobs."""
-    while not (found := database.execute(WAITING).fetchone()):
-        time.sleep(0.01)
-    pid: int = found[0]
+    wait_until(lambda: database.execute(WAITING).fetchone() is not None)
+    row = database.execute(WAITING).fetchone()
+    assert row is not None
+    pid: int = row[0]
     return pid
 
 
@@ -99,10 +100,18 @@ def test_a_write_is_not_repeated_when_the_network_fails(new_database: Callable[.
                 cut()
                 assert (write.result().status_code, write.result().json()["code"]) == (503, "outcome_unknown")
             assert read.result().status_code == 200
-            while owner.execute(WAITING).fetchone():
-                time.sleep(0.01)
-            # It was carried out, once: the server did not see that nobody waited for the answer.
-            assert client.get("/batch-lookups").json()["total"] == 1
+            # It is carried out, once: the server does not see that nobody waits for the answer.
+            jobs = "select count(*) from public.batch_lookup_jobs"
+            wait_until(lambda: owner.execute(jobs).fetchone() == (1,))
+            time.sleep(0.2)
+            assert owner.execute(jobs).fetchone() == (1,)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 @contextmanager
@@ -157,8 +166,7 @@ def test_a_stopped_server_ends_its_requests_first(new_database: Callable[..., st
         psycopg.connect(database_url, autocommit=True) as owner,
         ThreadPoolExecutor(1) as thread,
     ):
-        while not is_up(client):
-            time.sleep(0.05)
+        wait_until(lambda: is_up(client))
         with nobody_gets_at_jobs(database_url):
             answer = thread.submit(client.submit)
             waiting_backend(owner)
