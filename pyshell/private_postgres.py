@@ -33,6 +33,7 @@ DATABASE = "batch_lookups"
 UNPRIVILEGED_USERS = ("postgres", "nobody")
 OLDEST_VERSION = 15
 START_SECONDS = 60.0
+START_ATTEMPTS = 3
 STOP_SECONDS = 30.0
 
 SETTINGS = {
@@ -61,10 +62,9 @@ OPTIONAL_SETTINGS = {
     "default_toast_compression": "lz4",
     "output_plugin_libraries": "pgoutput, test_decoding, wal2json",
 }
-# For databases that are thrown away: nothing waits for the disk, and a crash of the machine may lose everything.
+# For databases that are thrown away: a crash of the machine may lose everything; a killed server loses nothing.
 THROW_AWAY_SETTINGS = {
     "fsync": "off",
-    "synchronous_commit": "off",
     "full_page_writes": "off",
     "shared_buffers": "256MB",
 }
@@ -154,15 +154,21 @@ class PrivatePostgres:
     def start(self) -> None:
         """Starts the server, made first when new; returns once it takes connections. Nothing happens when it runs already."""
         with self._lock():
-            if self.pid is not None:
-                self._wait_until_ready(self.pid)
+            pid = self.pid
+            if pid is not None and self._becomes_ready(pid):
                 return
             if not (self.data / "PG_VERSION").exists():
                 self._create()
-            (self.data / "postmaster.pid").unlink(missing_ok=True)
-            self._write_settings()
-            self._wait_until_ready(self._launch())
-            self._create_database()
+            # The port may be taken just now by another, and what is left of a killed server takes a moment to end.
+            for _ in range(START_ATTEMPTS):
+                (self.data / "postmaster.pid").unlink(missing_ok=True)
+                self._write_settings()
+                if self._becomes_ready(self._launch()):
+                    self._create_database()
+                    return
+                time.sleep(0.5)
+        log = (self.folder / "postgres.log").read_text(errors="replace").splitlines()
+        raise PostgresError("PostgreSQL did not start. The end of its log:\n" + "\n".join(f"    {line}" for line in log[-10:]))
 
     def stop(self, *, immediately: bool = False) -> bool:
         """Stops the server and waits for its end, open connections notwithstanding. Answers whether it was running."""
@@ -260,19 +266,20 @@ class PrivatePostgres:
         process.returncode = 0
         return process.pid
 
-    def _wait_until_ready(self, pid: int) -> None:
+    def _becomes_ready(self, pid: int) -> bool:
         deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline:
-            if _ended(pid, 0):
-                break
+        while not _ended(pid, 0):
             try:
                 psycopg.connect(self.url("postgres"), connect_timeout=2).close()
             except (psycopg.OperationalError, FileNotFoundError):
+                if time.monotonic() > deadline:
+                    raise PostgresError(
+                        f"PostgreSQL was not ready within {START_SECONDS:.0f} s; see {self.folder / 'postgres.log'}"
+                    ) from None
                 time.sleep(0.03)
             else:
-                return
-        log = (self.folder / "postgres.log").read_text(errors="replace").splitlines()
-        raise PostgresError("PostgreSQL did not start. The end of its log:\n" + "\n".join(f"    {line}" for line in log[-10:]))
+                return True
+        return False
 
     def _create_database(self) -> None:
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:

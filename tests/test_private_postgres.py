@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from pyshell import private_postgres
+from pyshell.private_postgres import PostgresError, PrivatePostgres
+from pyshell.settings import ROOT
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder that PostgreSQL's user may enter, unlike pytest's."""
+    with tempfile.TemporaryDirectory(prefix="private postgres ") as name:
+        Path(name).chmod(0o711)
+        yield Path(name)
+
+
+@pytest.fixture
+def postgres(folder: Path) -> Iterator[PrivatePostgres]:
+    server = PrivatePostgres(folder / "postgres", throw_away=True)
+    yield server
+    with suppress(FileNotFoundError):
+        PrivatePostgres(next(folder.iterdir())).stop(immediately=True)
+
+
+def ask(postgres: PrivatePostgres, query: str) -> object:
+    with psycopg.connect(postgres.url()) as connection:
+        row = connection.execute(query.encode()).fetchone()
+    assert row is not None
+    return row[0]
+
+
+def test_it_starts_and_leaves_nothing_running(postgres: PrivatePostgres) -> None:
+    with postgres.running():
+        assert ask(postgres, "select 1") == 1
+        pid = postgres.pid
+    assert postgres.pid is None
+    assert pid is not None
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def test_data_and_port_stay_over_a_restart(postgres: PrivatePostgres) -> None:
+    with postgres.running():
+        with psycopg.connect(postgres.url()) as connection:
+            connection.execute("create table kept ()")
+        port = postgres.port
+    with postgres.running():
+        assert ask(postgres, "select count(*) from kept") == 0
+        assert postgres.port == port
+
+
+def test_a_taken_port_is_replaced(postgres: PrivatePostgres) -> None:
+    with postgres.running():
+        port = postgres.port
+    with socket.create_server(("127.0.0.1", port)), postgres.running():
+        assert postgres.port != port
+        assert ask(postgres, "select 1") == 1
+
+
+def test_several_starts_at_once_make_one_server(postgres: PrivatePostgres) -> None:
+    with ThreadPoolExecutor(5) as pool:
+        for start in [pool.submit(PrivatePostgres(postgres.folder).start) for _ in range(5)]:
+            start.result()
+    assert ask(postgres, "select 1") == 1
+    assert postgres.stop()
+    assert not postgres.stop()
+
+
+def test_the_last_user_stops_it(postgres: PrivatePostgres) -> None:
+    with postgres.running():
+        with PrivatePostgres(postgres.folder).running():
+            pass
+        assert ask(postgres, "select 1") == 1
+    assert postgres.pid is None
+
+
+def test_started_by_hand_it_stays(postgres: PrivatePostgres) -> None:
+    postgres.keep_running()
+    with postgres.running():
+        pass
+    assert postgres.pid is not None
+
+
+def test_it_starts_again_after_being_killed(postgres: PrivatePostgres) -> None:
+    postgres.start()
+    with psycopg.connect(postgres.url()) as connection:
+        connection.execute("create table kept ()")
+    killed = postgres.pid
+    assert killed is not None
+    os.kill(killed, signal.SIGKILL)
+    postgres.start()
+    assert postgres.pid != killed
+    assert ask(postgres, "select count(*) from kept") == 0
+
+
+def test_a_stale_process_id_is_no_obstacle(postgres: PrivatePostgres) -> None:
+    """After a restart of the machine, the process id of the old server may be anybody's: here it is ours."""
+    postgres.start()
+    pid_file = postgres.data / "postmaster.pid"
+    content = pid_file.read_text()
+    postgres.stop()
+    pid_file.write_text(content.replace(content.split("\n", 1)[0], str(os.getpid()), 1))
+    assert postgres.pid is None
+    postgres.start()
+    assert ask(postgres, "select 1") == 1
+
+
+def test_an_unfinished_initdb_is_no_obstacle(postgres: PrivatePostgres) -> None:
+    (postgres.folder / "data.unfinished").mkdir(parents=True)
+    postgres.folder.chmod(0o777)
+    (postgres.folder / "data.unfinished" / "PG_VERSION").write_text("15")
+    postgres.start()
+    assert ask(postgres, "select 1") == 1
+
+
+def test_its_folder_may_move(postgres: PrivatePostgres, folder: Path) -> None:
+    with postgres.running(), psycopg.connect(postgres.url()) as connection:
+        connection.execute("create table kept ()")
+    moved = PrivatePostgres(postgres.folder.rename(folder / "moved"), throw_away=True)
+    with moved.running():
+        assert ask(moved, "select count(*) from kept") == 0
+
+
+def test_nobody_comes_in_without_the_password(postgres: PrivatePostgres) -> None:
+    postgres.start()
+    with pytest.raises(psycopg.OperationalError, match="password"):
+        psycopg.connect(f"postgresql://postgres:guessed@127.0.0.1:{postgres.port}/postgres")
+    assert (postgres.folder / "password").stat().st_mode & 0o077 == 0
+    assert postgres.data.stat().st_mode & 0o077 == 0
+
+
+def test_realtime_and_cron_find_what_they_need(postgres: PrivatePostgres) -> None:
+    postgres.start()
+    assert ask(postgres, "select current_setting('wal_level')") == "logical"
+    assert ask(postgres, "select current_setting('cron.use_background_workers')") == "on"
+    assert ask(postgres, "select current_setting('cron.database_name') = current_database()") is True
+
+
+def test_a_throw_away_server_ends_with_its_process() -> None:
+    program = (
+        "import time\n"
+        "from pyshell.private_postgres import throw_away_postgres\n"
+        "with throw_away_postgres() as postgres:\n"
+        "    print(postgres.pid, postgres.folder.parent, flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    pid, folder = process.stdout.readline().split()
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not Path(f"/proc/{pid}").exists()
+    with private_postgres.throw_away_postgres():
+        assert not Path(folder).exists()
+
+
+def test_a_server_that_does_not_start_says_why(postgres: PrivatePostgres) -> None:
+    postgres.start()
+    postgres.stop()
+    with (postgres.data / "postgresql.conf").open("a") as file:
+        file.write("no_such_setting = 1\n")
+    with pytest.raises(PostgresError, match='unrecognized configuration parameter "no_such_setting"'):
+        postgres.start()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root starts servers as another user")
+def test_a_folder_that_its_user_cannot_enter_is_refused(folder: Path) -> None:
+    folder.chmod(0o700)
+    with pytest.raises(PostgresError, match="Choose a folder that everyone may enter with STATE_DIR"):
+        PrivatePostgres(folder / "postgres").start()
+
+
+def test_a_missing_version_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(PostgresError, match="No PostgreSQL 15 or later with no_such_extension is installed"):
+        private_postgres.newest_installation(["no_such_extension"])
