@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from pyshell.routes import routes
 from pyshell.settings import Settings
 from tests.conftest import Connection
-from tests.http_fixtures import OPENAPI, OrganizationClient, running_server
+from tests.http_fixtures import OPENAPI, Json, OrganizationClient, running_server, validator
 
 
 def test_it_is_up_and_ready(server: str) -> None:
@@ -40,6 +41,25 @@ def test_the_description_is_valid_and_complete(server: str) -> None:
     served = {(route.path, method.lower()) for route in routes for method in (route.methods or set()) - {"HEAD"}}
     described = {(path, method) for path, operations in OPENAPI["paths"].items() for method in operations if method != "parameters"}
     assert served == described
+
+
+def test_the_examples_of_the_description_are_as_described() -> None:
+    contents = list(find_contents(OPENAPI))
+    assert len(contents) > 20
+    for content in contents:
+        examples = [example["value"] for example in content.get("examples", {}).values()] + [
+            content[key] for key in {"example"} & set(content)
+        ]
+        for example in examples:
+            validator(json.dumps(content["schema"])).validate(example)
+
+
+def find_contents(part: Any) -> Iterator[Json]:
+    """The bodies, each with schema and examples, in a part of the description."""
+    if isinstance(part, dict):
+        yield from part.get("content", {}).values()
+    for inner in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
+        yield from find_contents(inner)
 
 
 def test_an_unknown_address_is_not_found(server: str) -> None:

@@ -1,0 +1,72 @@
+"""What the errors of the database become."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from pyshell.errors import ApiError, from_database
+from tests.conftest import Connection
+
+
+def answer_to(database: Connection, statement: str) -> ApiError:
+    with pytest.raises(psycopg.Error) as raised:
+        database.execute(statement.encode())
+    return from_database(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("state", "status", "code"),
+    [
+        ("23505", 409, "already_exists"),
+        ("23503", 409, "in_use"),
+        ("23514", 400, "invalid_value"),
+        ("23502", 400, "invalid_value"),
+        ("40001", 503, "busy"),
+        ("40P01", 503, "busy"),
+        ("55P03", 503, "busy"),
+        ("53300", 503, "database_unavailable"),
+        ("57014", 503, "timeout"),
+        ("57P01", 503, "database_unavailable"),
+        ("57P03", 503, "database_unavailable"),
+        ("08006", 503, "database_unavailable"),
+        ("42P01", 500, "internal_error"),
+        ("XX000", 500, "internal_error"),
+        ("P0001", 500, "internal_error"),
+    ],
+)
+def test_an_sqlstate_has_a_meaning_that_tells_nothing_more(shared_owner: Connection, state: str, status: int, code: str) -> None:
+    error = answer_to(
+        shared_owner, f"do $$ begin raise sqlstate '{state}' using message = 'secret', detail = 'secret', hint = 'secret'; end $$"
+    )
+    assert (error.status, error.code, error.hint) == (status, code, None)
+    assert "secret" not in error.message
+    assert dict(error.headers) == ({"Retry-After": "1"} if status == 503 else {})
+
+
+def test_what_our_functions_raise_is_passed_on(shared_owner: Connection) -> None:
+    error = answer_to(
+        shared_owner,
+        """do $$ begin raise sqlstate 'PT409' using
+           message = 'Taken', hint = 'Wait', detail = '{"by": [1]}', constraint = 'is_free'; end $$""",
+    )
+    assert (error.status, error.message, error.code, error.hint, error.members) == (409, "Taken", "is_free", "Wait", {"by": [1]})
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ('{"a":', "invalid_json"),
+        ('"\\u0000"', "unsupported_character"),
+        ("1e999999", "number_out_of_range"),
+        ("[" * 100_000, "body_too_complex"),
+    ],
+)
+def test_a_body_that_postgresql_cannot_read_is_the_clients_fault(shared_owner: Connection, text: str, code: str) -> None:
+    error = answer_to(shared_owner, f"select '{text}'::jsonb")
+    assert (error.status, error.code) == (400, code)
+
+
+def test_a_value_that_a_function_stumbles_over_is_our_fault(shared_owner: Connection) -> None:
+    error = answer_to(shared_owner, "do $$ begin perform 'x'::integer; end $$")
+    assert (error.status, error.code) == (500, "internal_error")
