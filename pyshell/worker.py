@@ -1,0 +1,127 @@
+"""The worker: one process that claims lookups, does them over HTTP and records what came of them, all three at the same time."""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from secrets import token_hex
+from typing import Any, Final
+
+import psycopg
+import uvloop
+from psycopg import AsyncConnection
+
+from pyshell.settings import Settings
+from pyshell.upstream import Upstream
+from pyshell.worker_claims import Claims
+from pyshell.worker_database import Session
+from pyshell.worker_lanes import Lanes
+from pyshell.worker_leases import Holdings
+from pyshell.worker_listener import listen
+from pyshell.worker_outcomes import Outcomes
+from pyshell.worker_run_once import run_once
+from pyshell.worker_schedule import Schedule
+
+__all__ = ["run_once", "run_worker"]
+
+logger = logging.getLogger(__name__)
+
+APPLICATION_NAME: Final = "batch-lookups worker"
+RECORDERS: Final = 2
+FINISH_SECONDS: Final = 10.0
+LAST_CALLS_SECONDS: Final = 5.0
+
+
+def run_worker(settings: Settings) -> None:
+    """Work until SIGTERM or SIGINT; then end what is in flight, give back the rest, and return. A second signal ends it at once."""
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    uvloop.run(_run_until_signal(settings))
+
+
+async def _run_until_signal(settings: Settings) -> None:
+    stop = asyncio.Event()
+
+    def on_signal() -> None:
+        if stop.is_set():
+            os._exit(1)
+        logger.info("stopping: lookups in flight come to their end")
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, on_signal)
+    internal_key = settings.service_role_key or await fetch_internal_key(settings, stop)
+    if internal_key:
+        await Worker(settings, internal_key).run(stop)
+
+
+class Worker:
+    """Wires the parts together: claims fill the schedule, lanes empty it, outcomes go back to the database."""
+
+    def __init__(self, settings: Settings, internal_key: str) -> None:
+        self.name = f"{socket.gethostname()}-{os.getpid()}-{token_hex(4)}"
+        self._sessions = [Session(settings.database_url, APPLICATION_NAME) for _ in range(2 + RECORDERS)]
+        claiming, holding, *recording = self._sessions
+        demand = asyncio.Event()
+        self._upstream = Upstream.from_settings(settings, internal_key)
+        self._holdings = Holdings(holding, self.name)
+        self._outcomes = Outcomes(recording, self.name, self._holdings)
+        self._schedule = Schedule(self._holdings.give_back, demand)
+        self._lanes = Lanes(self._schedule, self._upstream, self._outcomes)
+        self._claims = Claims(claiming, self.name, self._schedule, self._lanes, self._holdings, demand)
+        self._parts = [
+            self._claims.run(),
+            self._holdings.run(),
+            self._outcomes.run(),
+            listen(settings.database_url, APPLICATION_NAME, demand),
+        ]
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set. When a part fails in an unforeseen way, everything ends in order and its error is raised."""
+        stopping = asyncio.create_task(stop.wait())
+        claiming, *others = [asyncio.create_task(part) for part in self._parts]
+        logger.info("worker %s is up", self.name)
+        done, _ = await asyncio.wait([stopping, claiming, *others], return_when=asyncio.FIRST_COMPLETED)
+        self._claims.stop()
+        await asyncio.wait([claiming], timeout=LAST_CALLS_SECONDS)
+        self._schedule.close()
+        await self._lanes.finish(FINISH_SECONDS)
+        for part in [stopping, claiming, *others]:
+            part.cancel()
+        await asyncio.gather(stopping, claiming, *others, return_exceptions=True)
+        await self._say_goodbye()
+        for part in done - {stopping}:
+            part.result()
+
+    async def _say_goodbye(self) -> None:
+        """Record what is known and give back what is not; without a database, the leases will expire."""
+        try:
+            async with asyncio.timeout(LAST_CALLS_SECONDS):
+                await self._outcomes.finish()
+                self._holdings.give_back_all()
+                await self._holdings.release()
+        except (TimeoutError, psycopg.Error) as error:
+            logger.warning("%s leases are left to expire: %r", len(self._holdings), error)
+        self._upstream.close()
+        for session in self._sessions:
+            await session.close()
+
+
+async def fetch_internal_key(settings: Settings, stop: asyncio.Event) -> str | None:
+    """The credential for our own API; waits for a database that is not there yet. None: stopped meanwhile."""
+    session = Session(settings.database_url, APPLICATION_NAME)
+    while not stop.is_set():
+        try:
+            return await session.run(internal_key)
+        except psycopg.Error as error:
+            logger.warning("cannot reach the database, will try again: %s", error)
+            await asyncio.sleep(1)
+        finally:
+            await session.close()
+    return None
+
+
+async def internal_key(connection: AsyncConnection[Any]) -> str:
+    row = await (await connection.execute("select api.internal_key()")).fetchone()
+    assert row
+    return str(row[0])

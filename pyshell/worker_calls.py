@@ -1,0 +1,145 @@
+"""The `api` functions of the queue as a worker calls them."""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import psycopg
+from psycopg import AsyncConnection
+
+from pyshell.upstream import Answer
+from pyshell.worker_arrays import Binary, binary_cursor, floats, integers, texts, uuids
+
+logger = logging.getLogger(__name__)
+
+CHECK_IN: Final = """
+    select organization_ids, next_ready_in, max_in_flight, lookups_per_second, lookup_timeout, lease_seconds, max_response_bytes,
+           paused_for, maintenance_due
+      from api.check_in(p_worker => %s)"""
+CLAIM: Final = (
+    "select item_id, lease_token, request, start_in from api.claim_lookups(p_organization_id => %s, p_worker => %s, p_limit => %s)"
+)
+RECORD: Final = """
+    select verdict, count(*)
+      from api.record_lookups(p_organization_id => %s, p_worker => %s, p_item_ids => %s, p_lease_tokens => %s,
+                              p_http_statuses => %s, p_error_classes => %s, p_responses => %s, p_retry_afters => %s)
+     group by verdict"""
+EXTEND: Final = "select api.extend_leases(p_organization_id => %s, p_worker => %s, p_item_ids => %s, p_lease_tokens => %s)"
+RELEASE: Final = "select api.release_lookups(p_organization_id => %s, p_worker => %s, p_item_ids => %s, p_lease_tokens => %s)"
+
+
+@dataclass(slots=True, eq=False)
+class Lease:
+    """A claimed item. `slot` and `expires_at` are times of the event loop's clock; without a slot it may start at any time."""
+
+    organization_id: bytes
+    item_id: bytes
+    token: bytes
+    request: bytes
+    slot: float | None
+    expires_at: float
+
+
+class Outcome(NamedTuple):
+    lease: Lease
+    answer: Answer
+
+
+class CheckIn(NamedTuple):
+    """The answer of `api.check_in`; times in seconds."""
+
+    organization_ids: list[bytes]
+    next_ready_in: float | None
+    max_in_flight: int
+    lookups_per_second: float | None
+    lookup_timeout: float
+    lease_seconds: float
+    max_response_bytes: int
+    paused_for: float
+    maintenance_due: bool
+
+
+async def check_in(connection: AsyncConnection[Any], worker: str) -> CheckIn:
+    async with binary_cursor(connection) as cursor:
+        await cursor.execute(CHECK_IN, [worker])
+        return CheckIn._make(await cursor.fetchone() or ())
+
+
+async def ready_organizations(connection: AsyncConnection[Any], limit: int) -> list[bytes]:
+    async with binary_cursor(connection) as cursor:
+        await cursor.execute("select api.ready_organizations(p_limit => %s)", [limit])
+        return [organization_id for (organization_id,) in await cursor.fetchall()]
+
+
+async def claim_lookups(
+    connection: AsyncConnection[Any], worker: str, shares: Mapping[bytes, int], lease_seconds: float, paced: bool
+) -> list[list[Lease]]:
+    """Claim each organization's share: transactions of their own, in one round trip."""
+    asked_at = asyncio.get_running_loop().time()
+    cursors = {organization_id: binary_cursor(connection) for organization_id in shares}
+    try:
+        async with connection.pipeline() as pipeline:
+            for organization_id, cursor in cursors.items():
+                await cursor.execute(CLAIM, [Binary(organization_id), worker, shares[organization_id]])
+                await pipeline.sync()
+    except psycopg.Error as error:
+        if not any(cursor.description for cursor in cursors.values()):
+            raise
+        logger.warning("a claim failed, others succeeded: %s", error)
+    received_at = asyncio.get_running_loop().time()
+    return [
+        [
+            Lease(organization_id, item_id, token, request, received_at + start_in if paced else None, asked_at + start_in + lease_seconds)
+            for item_id, token, request, start_in in await cursor.fetchall()
+        ]
+        for organization_id, cursor in cursors.items()
+        if cursor.description
+    ]
+
+
+async def record_lookups(connection: AsyncConnection[Any], worker: str, outcomes: Sequence[Outcome]) -> dict[str, int]:
+    """Record outcomes, a transaction for each organization; answers how many met which verdict. Doing it again changes nothing."""
+    answers = dict(outcomes)
+    verdicts: dict[str, int] = {}
+    # Not in a pipeline, where psycopg waits for the answer to a statement that the socket took only in part.
+    for organization_id, leases in by_organization(answers).items():
+        async with binary_cursor(connection) as cursor:
+            await cursor.execute(RECORD, identify(organization_id, worker, leases) + describe([answers[lease] for lease in leases]))
+            for verdict, count in await cursor.fetchall():
+                verdicts[verdict.decode()] = verdicts.get(verdict.decode(), 0) + count
+    return verdicts
+
+
+async def extend_leases(connection: AsyncConnection[Any], worker: str, organization_id: bytes, leases: Sequence[Lease]) -> set[bytes]:
+    """Renew leases of one organization; answers the ids of the items that are still held."""
+    async with binary_cursor(connection) as cursor:
+        await cursor.execute(EXTEND, identify(organization_id, worker, leases))
+        return {item_id for (item_id,) in await cursor.fetchall()}
+
+
+async def release_lookups(connection: AsyncConnection[Any], worker: str, organization_id: bytes, leases: Sequence[Lease]) -> None:
+    """Give back items of one organization that were never looked up."""
+    async with binary_cursor(connection) as cursor:
+        await cursor.execute(RELEASE, identify(organization_id, worker, leases))
+
+
+def identify(organization_id: bytes, worker: str, leases: Sequence[Lease]) -> list[Binary | str]:
+    return [Binary(organization_id), worker, uuids(lease.item_id for lease in leases), uuids(lease.token for lease in leases)]
+
+
+def describe(answers: Sequence[Answer]) -> list[Binary | str]:
+    return [
+        integers(answer.http_status for answer in answers),
+        texts(answer.error_class.encode() if answer.error_class else None for answer in answers),
+        texts(answer.text for answer in answers),
+        floats(answer.retry_after for answer in answers),
+    ]
+
+
+def by_organization(leases: Iterable[Lease]) -> dict[bytes, list[Lease]]:
+    groups: dict[bytes, list[Lease]] = {}
+    for lease in leases:
+        groups.setdefault(lease.organization_id, []).append(lease)
+    return groups

@@ -1,0 +1,71 @@
+"""Lanes: as many tasks as there may be lookups at once, each doing one after the other."""
+
+import asyncio
+import logging
+
+from pyshell.upstream import Upstream, failure
+from pyshell.worker_calls import CheckIn, Lease
+from pyshell.worker_outcomes import Outcomes
+from pyshell.worker_schedule import Schedule
+
+logger = logging.getLogger(__name__)
+
+
+class Lanes:
+    """Takes leases off the schedule, looks them up, and hands on the outcomes."""
+
+    def __init__(self, schedule: Schedule, upstream: Upstream, outcomes: Outcomes) -> None:
+        self._schedule = schedule
+        self._upstream = upstream
+        self._outcomes = outcomes
+        self._lanes: set[asyncio.Task[None]] = set()
+        self._limit = 0
+        self._timeout = 0.0
+        self._max_response_bytes = 0
+        self.in_flight = 0
+        self.finished = 0
+
+    def configure(self, state: CheckIn) -> None:
+        self._timeout = state.lookup_timeout
+        self._max_response_bytes = state.max_response_bytes
+        self._limit = state.max_in_flight
+        self._schedule.dismiss(len(self._lanes) - self._limit)
+        while len(self._lanes) < self._limit:
+            lane = asyncio.create_task(self._run_lane())
+            self._lanes.add(lane)
+            lane.add_done_callback(self._lanes.discard)
+
+    @property
+    def idle(self) -> int:
+        return max(self._limit - self.in_flight, 0)
+
+    async def finish(self, seconds: float) -> None:
+        """Let lookups come to their end, for at most `seconds`. The schedule is closed before."""
+        if self._lanes:
+            _, pending = await asyncio.wait(self._lanes, timeout=seconds)
+            for lane in pending:
+                lane.cancel()
+            await asyncio.gather(*pending, return_exceptions=True)
+
+    async def _run_lane(self) -> None:
+        while len(self._lanes) <= self._limit:
+            await self._outcomes.wait_for_room()
+            lease = await self._schedule.take()
+            if lease is None:
+                return
+            self.in_flight += 1
+            try:
+                await self._look_up(lease)
+            finally:
+                self.in_flight -= 1
+            self.finished += 1
+            if not self.in_flight and not self._schedule:
+                self._outcomes.hurry()
+
+    async def _look_up(self, lease: Lease) -> None:
+        try:
+            answer = await self._upstream.look_up(lease.organization_id, lease.request, self._timeout, self._max_response_bytes)
+        except Exception:
+            logger.exception("a lookup failed in an unexpected way")
+            answer = failure("other")
+        self._outcomes.add(lease, answer)

@@ -1,0 +1,49 @@
+"""One run of at most `items_per_run` lookups, for whoever triggers it by hand."""
+
+import asyncio
+import json
+from itertools import chain
+
+from pyshell.db import Pool, call
+from pyshell.settings import Settings
+from pyshell.upstream import Upstream
+from pyshell.worker_calls import Lease, Outcome, claim_lookups, ready_organizations, record_lookups
+from pyshell.worker_claims import fair_shares
+
+WORKER = "manual run"
+
+
+async def run_once(pool: Pool, settings: Settings) -> dict[str, int]:
+    """Claim, look up and record; answers how many items were `claimed`, and how many of their outcomes `accepted`.
+
+    It keeps to the pace like any worker: when that is used up, it claims nothing.
+    """
+    limits = json.loads(await call(pool, "get_settings"))
+    leases = await claim(pool, limits)
+    verdicts: dict[str, int] = {}
+    if leases:
+        key = settings.service_role_key or (await call(pool, "internal_key")).decode()
+        upstream = Upstream.from_settings(settings, key)
+        outcomes = await asyncio.gather(*[look_up(upstream, lease, limits) for lease in leases])
+        upstream.close()
+        async with pool.connection() as connection:
+            verdicts = await record_lookups(connection, WORKER, outcomes)
+    return {"claimed": len(leases), "accepted": verdicts.get("accepted", 0)}
+
+
+async def claim(pool: Pool, limits: dict[str, int]) -> list[Lease]:
+    async with pool.connection() as connection:
+        organization_ids = await ready_organizations(connection, limits["items_per_run"])
+        if not organization_ids:
+            return []
+        shares = fair_shares(organization_ids, limits["items_per_run"])
+        paced = limits["lookups_per_second"] is not None
+        claims = await claim_lookups(connection, WORKER, shares, limits["lease_seconds"], paced)
+    return list(chain.from_iterable(claims))
+
+
+async def look_up(upstream: Upstream, lease: Lease, limits: dict[str, int]) -> Outcome:
+    if lease.slot is not None:
+        await asyncio.sleep(lease.slot - asyncio.get_running_loop().time())
+    answer = await upstream.look_up(lease.organization_id, lease.request, limits["lookup_timeout_seconds"], limits["max_response_bytes"])
+    return Outcome(lease, answer)
