@@ -17,6 +17,7 @@ create table app.settings (
     lease_seconds             numeric     not null default 60,
     max_response_bytes        integer     not null default 1048576,
     items_per_run             integer     not null default 10,
+    create_clerk_organizations boolean    not null default true,
     internal_key              text        not null default encode(sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())), 'hex'),
     updated_at                timestamptz not null default now(),
 
@@ -43,6 +44,7 @@ comment on column app.settings.lookup_timeout_seconds is 'Seconds that one looku
 comment on column app.settings.lease_seconds is 'Seconds after which a claimed item whose worker is silent returns to the queue.';
 comment on column app.settings.max_response_bytes is 'Largest answer of the incentives API that is read, in bytes.';
 comment on column app.settings.items_per_run is 'Items that one manual run of POST /batch-lookups-worker looks up at most.';
+comment on column app.settings.create_clerk_organizations is 'Whether an organization is created when a member of it first comes with a Clerk token; else it is refused.';
 comment on column app.settings.internal_key is 'Random secret by which the worker and the API of this database know each other when no SERVICE_ROLE_KEY is set.';
 
 insert into app.settings default values;

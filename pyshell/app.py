@@ -11,6 +11,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
 from pyshell.auth import Authenticator
+from pyshell.clerk import Clerk
 from pyshell.db import create_pool
 from pyshell.errors import exception_handlers
 from pyshell.middleware import RequestMiddleware
@@ -23,15 +24,19 @@ KEEP_ALIVE_SECONDS = 75
 
 
 def create_app(settings: Settings) -> Starlette:
-    """The application; while it runs, `app.state` holds the pool, the settings and the authenticator."""
+    """The application; while it runs, `app.state` holds the pool, the settings, the authenticator and Clerk (None: not configured)."""
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with create_pool(settings.database_url) as pool:
             app.state.settings = settings
             app.state.pool = pool
+            app.state.clerk = Clerk.from_settings(settings)
             app.state.authenticator = Authenticator(
-                pool, service_role_key=settings.service_role_key, api_key_pepper=settings.api_key_pepper
+                pool,
+                service_role_key=settings.service_role_key,
+                api_key_pepper=settings.api_key_pepper,
+                clerk=app.state.clerk,
             )
             yield
 

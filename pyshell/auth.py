@@ -1,4 +1,4 @@
-"""Who is calling: an integration with an API key, or the worker with the internal credential."""
+"""Who is calling: an integration with an API key, a person with a Clerk session token, or the worker with the internal credential."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 
-from pyshell import api_keys, db
+from pyshell import api_keys, clerk, db
 from pyshell.errors import ApiError
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -43,11 +43,14 @@ class Caller:
 class Authenticator:
     """Tells who a request comes from, by its headers."""
 
-    def __init__(self, pool: db.Pool, *, service_role_key: str | None, api_key_pepper: str | None) -> None:
+    def __init__(
+        self, pool: db.Pool, *, service_role_key: str | None, api_key_pepper: str | None, clerk: clerk.Clerk | None = None
+    ) -> None:
         self._pool = pool
+        self._clerk = clerk
         self._internal_key = service_role_key.encode() if service_role_key else None
         self._pepper = api_key_pepper
-        self._remembered: dict[bytes, tuple[float, Caller]] = {}
+        self._remembered: dict[object, tuple[float, Caller]] = {}
 
     async def authenticate(self, headers: Headers) -> Caller:
         """The caller. Raises ApiError: 400 two credentials, 401 none or a bad one."""
@@ -64,23 +67,57 @@ class Authenticator:
         if not api_keys.is_well_formed(key):
             raise unauthorized("invalid_api_key", "Invalid API key")
         key_hash = api_keys.hash_key(key, self._pepper)
+        return await self._identify(key_hash, "authenticate_api_key", key_hash=key_hash)
+
+    async def _identify(self, credential: object, function: str, **arguments: object) -> Caller:
+        """The caller that a function of the database makes of a credential; asked again after a while."""
         now = time.monotonic()
-        expires_at, caller = self._remembered.get(key_hash, (0.0, None))
+        expires_at, caller = self._remembered.get(credential, (0.0, None))
         if caller is None or expires_at < now:
-            identity = json.loads(await db.call(self._pool, "authenticate_api_key", key_hash=key_hash))
+            identity = json.loads(await db.call(self._pool, function, **arguments))
             caller = Caller(UUID(identity["organization_id"]), frozenset(identity["scopes"]))
             if len(self._remembered) >= MAX_REMEMBERED:
                 self._remembered.clear()
-            self._remembered[key_hash] = (now + REMEMBERED_SECONDS, caller)
+            self._remembered[credential] = (now + REMEMBERED_SECONDS, caller)
         return caller
 
     async def _bearer(self, authorization: str, headers: Headers) -> Caller:
         scheme, _, token = authorization.partition(" ")
-        if scheme.lower() == "bearer" and await self._is_internal(token.strip()):
+        token = token.strip()
+        if scheme.lower() != "bearer" or not token:
+            raise unauthorized("invalid_token", "Invalid token", hint="Send the header Authorization: Bearer <token>.")
+        if await self._is_internal(token):
             if headers.get("x-supabase-internal") == "true":
                 return Caller(_organization(headers), INTERNAL_SCOPES)
             raise unauthorized("not_internal", "An internal call must carry the header x-supabase-internal: true")
-        raise unauthorized("invalid_token", "Invalid token")
+        if self._clerk is None:
+            raise unauthorized("invalid_token", "Invalid token", hint="Session tokens are not set up here; API keys go into x-api-key.")
+        return await self._session(self._clerk, token)
+
+    async def _session(self, clerk_instance: clerk.Clerk, token: str) -> Caller:
+        try:
+            claims = await clerk_instance.verify(token)
+        except clerk.InvalidTokenError as error:
+            raise unauthorized("invalid_token", "Invalid token", hint=f"{error}.") from error
+        except clerk.KeysUnavailableError as error:
+            raise ApiError(
+                503,
+                "token_keys_unavailable",
+                "The keys to check the token with cannot be fetched, please try again",
+                headers={"Retry-After": "3"},
+            ) from error
+        member = clerk.membership(claims)
+        if member is None:
+            raise ApiError(
+                403, "no_active_organization", "The session has no active organization", hint="Choose an organization in Clerk first."
+            )
+        return await self._identify(
+            member,
+            "authenticate_clerk_member",
+            clerk_organization_id=member.clerk_organization_id,
+            slug=member.slug,
+            role=member.role,
+        )
 
     async def _is_internal(self, token: str) -> bool:
         if self._internal_key is None:
@@ -88,8 +125,8 @@ class Authenticator:
         return hmac.compare_digest(token.encode(), self._internal_key)
 
 
-def unauthorized(code: str, message: str) -> ApiError:
-    return ApiError(401, code, message, headers={"WWW-Authenticate": "Bearer"})
+def unauthorized(code: str, message: str, hint: str | None = None) -> ApiError:
+    return ApiError(401, code, message, hint=hint, headers={"WWW-Authenticate": "Bearer"})
 
 
 def _organization(headers: Headers) -> UUID | None:

@@ -26,6 +26,8 @@ class Settings:
 
     `database_url` is empty where none was given: commands that can do so start a private PostgreSQL then.
     `lookups_per_second` presets the pace of a new database: None leaves the database's own default, infinity is no limit.
+    Clerk tokens are taken where `clerk_issuer` is set. Its keys are fetched from there, unless `clerk_jwt_key` holds the one (PEM);
+    `clerk_authorized_parties` (separated by commas) are the origins that a token may have been made for, empty: any.
     """
 
     database_url: str = ""
@@ -38,6 +40,9 @@ class Settings:
     service_role_key: str | None = None
     api_key_pepper: str | None = None
     lookups_per_second: float | None = None
+    clerk_issuer: str | None = None
+    clerk_jwt_key: str | None = None
+    clerk_authorized_parties: tuple[str, ...] = ()
     log_level: str = "info"
 
     @classmethod
@@ -57,6 +62,9 @@ class Settings:
             service_role_key=given.get("SERVICE_ROLE_KEY"),
             api_key_pepper=given.get("API_KEY_PEPPER"),
             lookups_per_second=_pace(given.get("LOOKUPS_PER_SECOND")),
+            clerk_issuer=(_url(given, "CLERK_ISSUER", "https", "http") or "").rstrip("/") or None,
+            clerk_jwt_key=_clerk_jwt_key(given),
+            clerk_authorized_parties=tuple(given.get("CLERK_AUTHORIZED_PARTIES", "").replace(",", " ").split()),
             log_level=_log_level(given.get("LOG_LEVEL", "info")),
         )
 
@@ -105,6 +113,21 @@ def _pace(value: str | None) -> float | None:
     if not 0 < pace <= 100_000:
         raise SettingsError(f"LOOKUPS_PER_SECOND must be a number above 0 and up to 100000, or none, not {value!r}")
     return pace
+
+
+def _clerk_jwt_key(given: Mapping[str, str]) -> str | None:
+    from pyshell.clerk_keys import read_pem
+
+    pem = given.get("CLERK_JWT_KEY")
+    if pem is None:
+        return None
+    if "CLERK_ISSUER" not in given:
+        raise SettingsError("CLERK_JWT_KEY needs CLERK_ISSUER beside it, the issuer of the tokens that the key signs")
+    try:
+        read_pem(pem)
+    except ValueError as error:
+        raise SettingsError("CLERK_JWT_KEY must be an RSA public key in PEM form, from -----BEGIN to the end") from error
+    return pem
 
 
 def _log_level(value: str) -> str:

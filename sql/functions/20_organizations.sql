@@ -9,12 +9,76 @@ declare
 begin
     insert into app.organizations (id, name, clerk_organization_id, created_at)
     values (app.uuid_v7(v_now), p_name, p_clerk_organization_id, v_now)
-    on conflict do nothing;
+    on conflict (name) do update
+       set clerk_organization_id = coalesce(excluded.clerk_organization_id, organizations.clerk_organization_id);
     return (select id from app.organizations where name = p_name);
 end;
 $$;
 
-comment on function api.create_organization(text, text) is 'The id of the organization of that name, which is created when new.';
+comment on function api.create_organization(text, text) is 'The id of the organization of that name, which is created when new, and linked to the Clerk organization where one is given. 409: another one is linked to that already.';
+
+-- Realtime's policies read claims and no table: they can derive this id, and cannot look it up.
+create or replace function app.organization_id_of_clerk(p_clerk_organization_id text) returns uuid
+language sql immutable strict
+return overlay(overlay(left(encode(sha256(convert_to('clerk:' || p_clerk_organization_id, 'UTF8')), 'hex'), 32)
+                       placing '8' from 13) placing 'a' from 17)::uuid;
+
+comment on function app.organization_id_of_clerk(text) is 'The id that an organization first seen through Clerk gets: a UUID of version 8, made of the SHA-256 of its Clerk id.';
+
+-- Named by its slug or, where another organization has that name, by its ids.
+create or replace function app.create_clerk_organization(p_clerk_organization_id text, p_slug text) returns uuid
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_id   uuid        := app.organization_id_of_clerk(p_clerk_organization_id);
+    v_now  timestamptz := app.clock();
+    v_name text;
+begin
+    if not (select create_clerk_organizations from app.settings) then
+        raise sqlstate 'PT403' using
+            message    = 'This organization is not known here',
+            hint       = 'Whoever runs this service has to create it first.',
+            constraint = 'unknown_organization';
+    end if;
+    foreach v_name in array array_remove(array[nullif(btrim(left(p_slug, 200)), ''), p_clerk_organization_id, v_id::text], null) loop
+        insert into app.organizations (id, name, clerk_organization_id, created_at)
+        values (v_id, v_name, p_clerk_organization_id, v_now)
+        on conflict do nothing;
+        exit when exists (select from app.organizations where id = v_id);
+    end loop;
+    return v_id;
+end;
+$$;
+
+create or replace function app.all_scopes() returns text[]
+language sql immutable
+return array['jobs:read', 'jobs:write', 'reports:read', 'reports:write', 'incentives:write', 'applications:read',
+             'applications:write', 'webhooks:read', 'webhooks:write', 'keys:admin'];
+
+-- Roles by Clerk's default names, with the older ones; a role of one's own may read.
+create or replace function app.role_scopes(p_role text) returns text[]
+language sql immutable
+return case
+    when p_role = 'admin' then app.all_scopes()
+    when p_role in ('member', 'basic_member') then array(select s from unnest(app.all_scopes()) s where s not in ('keys:admin', 'webhooks:write'))
+    else array(select s from unnest(app.all_scopes()) s where s like '%:read')
+end;
+
+create or replace function api.authenticate_clerk_member(p_clerk_organization_id text, p_slug text default null, p_role text default null) returns json
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+declare
+    v_organization_id uuid := (select id from app.organizations where clerk_organization_id = p_clerk_organization_id);
+begin
+    return json_build_object(
+        'organization_id', coalesce(v_organization_id, app.create_clerk_organization(p_clerk_organization_id, p_slug)),
+        'scopes', app.role_scopes(p_role));
+end;
+$$;
+
+comment on function api.authenticate_clerk_member(text, text, text) is 'Who a member of a Clerk organization works for, and what for they may by their role: {organization_id, scopes}. The organization is created when new, or refused by the setting create_clerk_organizations (403).';
 
 create or replace function app.check_organization(p_organization_id uuid) returns void
 language plpgsql stable
@@ -41,11 +105,6 @@ return json_build_object(
     'last_used_at', app.rfc3339((p_key).last_used_at),
     'revoked_at', app.rfc3339((p_key).revoked_at)
 );
-
-create or replace function app.all_scopes() returns text[]
-language sql immutable
-return array['jobs:read', 'jobs:write', 'reports:read', 'reports:write', 'incentives:write', 'applications:read',
-             'applications:write', 'webhooks:read', 'webhooks:write', 'keys:admin'];
 
 create or replace function api.create_api_key(
     p_organization_id uuid,
