@@ -1,0 +1,119 @@
+-- Chapter 92, invariants: what must be true at any time, whatever happened. All functions are stable: they see the one moment
+-- at which the query began, also while workers go on.
+
+-- One job against its items, its report and the report's sites. The full join never becomes a nested loop, whatever the statistics say.
+create or replace function app.job_violations(p_organization_id uuid, p_job public.batch_lookup_jobs)
+returns table (job_id uuid, item_id uuid, rule text, details text)
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+    v_report public.incentive_reports;
+    v_seen   record;
+begin
+    select * into v_report
+      from public.incentive_reports r
+     where r.organization_id = p_organization_id and r.job_id = p_job.id;
+    select count(i.id) as items,
+           count(*) filter (where i.status in ('completed', 'failed')) as ended,
+           count(*) filter (where i.status = 'failed') as failures,
+           count(*) filter (where i.status = 'pending') as pending,
+           count(s.item_id) as sites,
+           count(*) filter (where s.eligible) as eligible,
+           coalesce(sum(s.total_incentive_amount), 0) as value,
+           (array_agg(coalesce(i.id, s.item_id)) filter (where (i.status is not distinct from 'completed') <> (s.item_id is not null) or i.id <> s.item_id))[1] as misplaced
+      into v_seen
+      from (select id, status, position
+              from public.lookup_queue_items
+             where organization_id = p_organization_id and lookup_queue_items.job_id = p_job.id) i
+      full join (select *
+                   from public.incentive_report_sites
+                  where organization_id = p_organization_id and report_id = p_job.report_id) s on s.position = i.position;
+
+    return query
+    select p_job.id, v.item_id, v.rule, v.details
+      from (values
+           (v_seen.items <> p_job.total_items, null::uuid, 'every item is there',
+            format('%s of %s items', v_seen.items, p_job.total_items)),
+           ((p_job.processed_items, p_job.failed_items) is distinct from (v_seen.ended, v_seen.failures), null, 'a job counts its items',
+            format('processed %s and failed %s, but %s and %s by count', p_job.processed_items, p_job.failed_items, v_seen.ended, v_seen.failures)),
+           (case when p_job.status in ('pending', 'processing') then v_seen.ended = v_seen.items
+                 when p_job.status = 'cancelled' then v_seen.pending > 0
+                 else v_seen.ended < v_seen.items end, null, 'a job is open while it has open items',
+            format('%s with %s of %s items ended', p_job.status, v_seen.ended, v_seen.items)),
+           (v_seen.misplaced is not null, v_seen.misplaced, 'a completed item has its site, and no other item has one',
+            format('%s sites, %s completed items', v_seen.sites, v_seen.ended - v_seen.failures)),
+           ((v_report.total_sites, v_report.eligible_sites, v_report.total_incentive_value) is distinct from (v_seen.sites, v_seen.eligible, v_seen.value),
+            null, 'a report adds up its sites',
+            format('(%s, %s, %s), but (%s, %s, %s) by its sites', v_report.total_sites, v_report.eligible_sites, v_report.total_incentive_value,
+                   v_seen.sites, v_seen.eligible, v_seen.value)),
+           (v_report.status is distinct from case when p_job.completed_at is null then 'processing' when v_seen.sites > 0 then 'complete' else 'error' end,
+            null, 'a report closes with its job', format('%s while the job is %s', coalesce(v_report.status, 'no report'), p_job.status))
+           ) v (violated, item_id, rule, details)
+     where v.violated;
+end;
+$$;
+
+-- A lease outlives its end by a few minutes at most: maintenance runs every minute, and if it does not, a worker runs it.
+create or replace function app.queue_violations(p_organization_id uuid, p_now timestamptz)
+returns table (job_id uuid, item_id uuid, rule text, details text)
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+    return query
+    select i.job_id, i.id, 'an expired lease returns to the queue', format('expired at %s, held by %s', app.rfc3339(i.lease_expires_at), i.leased_by)
+      from public.lookup_queue_items i
+     where i.organization_id = p_organization_id and i.status = 'processing' and i.lease_expires_at < p_now - interval '5 minutes';
+
+    return query
+    select i.job_id, i.id, 'whoever has work is on the ready list', format('ready since %s, listed from %s', app.rfc3339(i.ready_at), coalesce(app.rfc3339(q.ready_at), 'never'))
+      from (select * from (select r.job_id, r.id, r.created_at as ready_at
+                             from public.lookup_queue_items r
+                            where r.organization_id = p_organization_id and r.status = 'pending' and r.retry_at is null
+                            order by r.queue_rank
+                            limit 1) ready
+             union all
+            select * from (select w.job_id, w.id, w.retry_at
+                             from public.lookup_queue_items w
+                            where w.organization_id = p_organization_id and w.status = 'pending' and w.retry_at is not null
+                            order by w.retry_at
+                            limit 1) waiting
+             union all
+            select * from (select l.job_id, l.id, l.lease_expires_at
+                             from public.lookup_queue_items l
+                            where l.organization_id = p_organization_id and l.status = 'processing'
+                            order by l.lease_expires_at
+                            limit 1) leased) i
+      left join app.organization_queue_state q on q.organization_id = p_organization_id
+     where q.ready_at is null or q.ready_at > i.ready_at and q.ready_at > p_now;
+end;
+$$;
+
+create or replace function api.check_invariants(p_updated_since timestamptz default '-infinity')
+returns table (organization_id uuid, job_id uuid, item_id uuid, rule text, details text)
+language plpgsql stable security definer
+set search_path = ''
+as $$
+declare
+    v_now             timestamptz := app.clock();
+    v_organization_id uuid;
+    v_job             public.batch_lookup_jobs;
+begin
+    for v_organization_id in select id from app.organizations order by id loop
+        for v_job in
+            select *
+              from public.batch_lookup_jobs j
+             where j.organization_id = v_organization_id and j.updated_at >= p_updated_since
+        loop
+            return query
+            select v_organization_id, v.* from app.job_violations(v_organization_id, v_job) v;
+        end loop;
+        return query
+        select v_organization_id, v.* from app.queue_violations(v_organization_id, v_now) v;
+    end loop;
+end;
+$$;
+
+comment on function api.check_invariants(timestamptz) is
+'What is not as it must be: no rows on a sound database, also while workers run. Counts every item and site of the jobs updated since p_updated_since (default: of all jobs). For a schedule: select * from api.check_invariants(now() - interval ''10 minutes'').';

@@ -1,0 +1,42 @@
+begin;
+select plan(13);
+\ir fixtures.psql
+
+-- What is wrong, once the change is made; then the change is undone.
+create function pg_temp.violations_after(p_change text, p_now interval default '0') returns text[]
+language plpgsql as $$
+declare
+    v_rules text[];
+begin
+    perform pg_temp.turn_clock(clock_timestamp() + p_now);
+    execute p_change;
+    v_rules := array(select distinct rule from api.check_invariants() order by 1);
+    raise exception using errcode = 'ZZ001', message = v_rules::text;
+exception when sqlstate 'ZZ001' then
+    return sqlerrm::text[];
+end;
+$$;
+
+select pg_temp.submit(:'org', 4) as job \gset
+select pg_temp.submit(:'other_org', 1) as other_job \gset
+select pg_temp.look_up(:'org', 2, 200, :'answer'), pg_temp.look_up(:'org', 1, 404) \gset looked_up_
+select count(*) from api.claim_lookups(:'org', 'w', 1) \gset claimed_
+select is_empty('select * from api.check_invariants()', 'nothing is wrong with a batch that is being worked on');
+
+select is(pg_temp.violations_after($$ delete from public.lookup_queue_items where status = 'processing' $$), array['a job is open while it has open items', 'every item is there'], 'an item that is gone');
+select is(pg_temp.violations_after($$ update public.batch_lookup_jobs set failed_items = 2 where processed_items = 3 $$), array['a job counts its items'], 'a counter that is wrong');
+select is(pg_temp.violations_after($$ update public.batch_lookup_jobs set status = 'cancelled', completed_at = now() where processed_items = 0 $$),
+    array['a job is open while it has open items', 'a report closes with its job'], 'a job that ended too early');
+select is(pg_temp.violations_after($$ delete from public.incentive_report_sites where position = 0 $$),
+    array['a completed item has its site, and no other item has one', 'a report adds up its sites'], 'a site that is missing');
+select is(pg_temp.violations_after($$ update public.incentive_report_sites set position = 3 where position = 0 $$), array['a completed item has its site, and no other item has one'], 'a site in another''s place');
+select is(pg_temp.violations_after($$ update public.incentive_reports set total_incentive_value = total_incentive_value + 0.01 $$), array['a report adds up its sites'], 'a cent too much');
+select is(pg_temp.violations_after($$ update public.incentive_reports set status = 'complete', completed_at = now() where total_sites = 0 $$), array['a report closes with its job'], 'a report that closed too early');
+select is(pg_temp.violations_after($$ update app.organization_queue_state set ready_at = now() $$, '5 minutes 61 seconds'), array['an expired lease returns to the queue'], 'a lease that nobody ended');
+select is(pg_temp.violations_after($$ update app.organization_queue_state set ready_at = null $$), array['whoever has work is on the ready list'], 'an organization that fell off the ready list');
+select is(pg_temp.violations_after($$ update app.organization_queue_state set ready_at = now() + interval '1 day' $$), array['whoever has work is on the ready list'], 'one that is listed too late');
+select is_empty(format($$ select * from api.check_invariants() where organization_id <> %L $$, :'org'), 'others are not affected');
+select is_empty('select * from api.check_invariants(now() - interval ''1 minute'')', 'and all is well again');
+
+select * from finish();
+rollback;
