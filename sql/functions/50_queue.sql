@@ -256,9 +256,9 @@ begin
                leased_by        = p_worker
           from next n
          where i.organization_id = p_organization_id and i.id = n.id
-     returning i.*
+     returning i as item
     )
-    select coalesce(array_agg(l), '{}') into v_items from leased l;
+    select coalesce(array_agg(item), '{}') into v_items from leased;
     return v_items;
 end;
 $$;
@@ -332,9 +332,9 @@ begin
           from unnest(p_item_ids, p_lease_tokens) h (item_id, lease_token)
          where i.organization_id = p_organization_id and i.id = h.item_id
            and i.status = 'processing' and i.lease_token = h.lease_token
-     returning i.*
+     returning i as item
     )
-    select coalesce(array_agg(r), '{}') into v_released from released r;
+    select coalesce(array_agg(item), '{}') into v_released from released;
     perform app.count_outcomes(p_organization_id, v_released, v_now);
     return cardinality(v_released);
 end;
@@ -352,7 +352,7 @@ declare
     v_expired     public.lookup_queue_items[];
 begin
     with expired as (
-        update public.lookup_queue_items
+        update public.lookup_queue_items i
            set status           = case when retry_count < v_max_retries then 'pending' else 'failed' end,
                retry_count      = least(retry_count + 1, v_max_retries),
                lease_token      = null,
@@ -363,9 +363,9 @@ begin
                                        then format('The lookup was started %s times and never came to an end', retry_count + 1) end,
                processed_at     = case when retry_count >= v_max_retries then p_now end
          where organization_id = p_organization_id and status = 'processing' and lease_expires_at < p_now
-     returning *
+     returning i as item
     )
-    select coalesce(array_agg(e), '{}') into v_expired from expired e;
+    select coalesce(array_agg(item), '{}') into v_expired from expired;
     perform app.count_outcomes(p_organization_id, v_expired, p_now);
     return cardinality(v_expired);
 end;

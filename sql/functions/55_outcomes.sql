@@ -145,9 +145,9 @@ begin
          where i.organization_id = p_organization_id and i.id = o.item_id
            and (i.status = 'processing' and i.lease_token = o.lease_token
                 or i.status in ('pending', 'processing') and o.action = 'complete')
-     returning i.*
+     returning i as item
     )
-    select coalesce(array_agg(a), '{}') into v_items from applied a;
+    select coalesce(array_agg(item), '{}') into v_items from applied;
     return v_items;
 end;
 $$;
