@@ -86,8 +86,9 @@ def import_catalogue(settings: Settings, arguments: argparse.Namespace) -> None:
 def psql(settings: Settings, arguments: argparse.Namespace) -> None:
     from pyshell import stack
     from pyshell.private_postgres import newest_installation
+    from pyshell.stopping import until_stopped
 
-    with stack.database(settings) as (with_database, postgres), stack.until_stopped():
+    with until_stopped(), stack.database(settings) as (with_database, postgres):
         parts = psycopg.conninfo.conninfo_to_dict(with_database.database_url)
         password = parts.pop("password", None)
         client = postgres.installation if postgres else newest_installation([])

@@ -18,6 +18,7 @@ import httpx
 from pyshell import api_keys, stack
 from pyshell.private_postgres import default_state_dir
 from pyshell.settings import ROOT, Settings
+from pyshell.stopping import until_stopped
 
 SITES = ROOT / "examples" / "sites.csv"
 RESULTS = ROOT / "demo-results.csv"
@@ -32,7 +33,12 @@ def run(settings: Settings) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     log_file = folder / "demo.log"
     print("Starting PostgreSQL, the API and a worker ...", flush=True)
-    with stack.until_stopped(), log_file.open("w") as log, stack.running(settings, log=log) as system:
+    with (
+        until_stopped() as stopping,
+        log_file.open("w") as log,
+        stack.running(settings, stopping, log=log) as system,
+        stopping.interruptible(),
+    ):
         key = api_keys.create(system.settings.database_url, ORGANIZATION, pepper=settings.api_key_pepper, name="make demo")
         with httpx.Client(base_url=system.url + settings.root_path, headers={"x-api-key": key}, timeout=30) as client:
             job_id = _submit(client, read_sites(SITES))

@@ -163,9 +163,14 @@ class PrivatePostgres:
             for _ in range(START_ATTEMPTS):
                 (self.data / "postmaster.pid").unlink(missing_ok=True)
                 self._write_settings()
-                if self._becomes_ready(self._launch()):
-                    self._create_database()
-                    return
+                pid = self._launch()
+                try:
+                    if self._becomes_ready(pid):
+                        self._create_database()
+                        return
+                except BaseException:
+                    os.kill(pid, signal.SIGQUIT)
+                    raise
                 time.sleep(0.5)
         log = (self.folder / "postgres.log").read_text(errors="replace").splitlines()
         raise PostgresError("PostgreSQL did not start. The end of its log:\n" + "\n".join(f"    {line}" for line in log[-10:]))
@@ -189,12 +194,11 @@ class PrivatePostgres:
         self._prepare_folder()
         with (self.folder / "users.lock").open("a") as users:
             fcntl.flock(users, fcntl.LOCK_SH)
-            was_running = self.pid is not None
             started = self.folder / "started_on_demand"
-            if not was_running:
+            if self.pid is None:
                 started.touch()
-            self.start()
             try:
+                self.start()
                 yield
             finally:
                 with suppress(BlockingIOError):
@@ -329,7 +333,11 @@ class PrivatePostgres:
 
     def _run(self, *command: str | Path) -> None:
         process = self._popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        output = process.communicate()[0]
+        try:
+            output = process.communicate()[0]
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
         if process.returncode:
             raise PostgresError(f"{Path(command[0]).name} failed:\n{output.decode(errors='replace')}")
 

@@ -15,27 +15,22 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import IO, Any
 
 from pyshell import migrations
 from pyshell.private_postgres import PrivatePostgres, default_state_dir
 from pyshell.settings import ROOT, Settings, read_environment
+from pyshell.stopping import Stopping, until_stopped
 
 READY_SECONDS = 60.0
 STOP_SECONDS = 30.0
 RESTART_SECONDS = 1.0
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 Report = Callable[[str], None]
 
 
 class StackError(RuntimeError):
     """The system cannot run; the message says why."""
-
-
-class Stopped(BaseException):
-    """Somebody wants us to stop, by Ctrl-C or a signal."""
 
 
 class Stack:
@@ -50,19 +45,21 @@ class Stack:
         self._api = self._spawn("serve")
         self._worker = self._spawn("worker")
 
-    def wait_until_ready(self) -> None:
-        """Returns once requests are served. Raises StackError when that doesn't come about."""
+    def wait_until_ready(self, stopping: Stopping) -> None:
+        """Returns once requests are served. Raises StackError when that doesn't come about, and Stopped."""
         deadline = time.monotonic() + READY_SECONDS
         while not self._is_ready():
+            stopping.check()
             if self._api.poll() is not None:
                 raise StackError(f"The API ended with status {self._api.returncode} before it was ready.")
             if time.monotonic() > deadline:
                 raise StackError(f"The API was not ready within {READY_SECONDS:.0f} s.")
             time.sleep(0.05)
 
-    def watch(self) -> None:
-        """Keeps everything running. Raises StackError when the API ends."""
+    def watch(self, stopping: Stopping) -> None:
+        """Keeps everything running until Stopped is raised. Raises StackError when the API ends."""
         while True:
+            stopping.check()
             if self._api.poll() is not None:
                 raise StackError(f"The API ended with status {self._api.returncode}.")
             if self._worker.poll() is not None:
@@ -72,7 +69,7 @@ class Stack:
             if self._postgres and self._postgres.pid is None:
                 self._report("PostgreSQL ended; starting it again")
                 self._postgres.start()
-            time.sleep(0.2)
+            time.sleep(0.1)
 
     def stop(self) -> None:
         """The worker ends first: what it has in flight may need the API."""
@@ -109,16 +106,20 @@ class Stack:
 
 
 @contextmanager
-def running(settings: Settings, *, log: IO[Any] | None = None, report: Report = lambda line: None) -> Iterator[Stack]:
-    """The system, ready for requests, for as long as the context lasts. `log` takes the output of its processes."""
+def running(settings: Settings, stopping: Stopping, *, log: IO[Any] | None = None, report: Report = lambda line: None) -> Iterator[Stack]:
+    """The system, ready for requests, for as long as the context lasts. `log` takes the output of its processes.
+
+    Raises Stopped while it starts, StackError, and what the migrations and the private PostgreSQL raise.
+    """
     _check_port(settings)
     with ExitStack() as context:
         context.enter_context(_registered(settings))
         with_database, postgres = context.enter_context(database(settings))
-        migrations.migrate(with_database.database_url, lookups_per_second=settings.lookups_per_second, report=report)
+        with stopping.interruptible():
+            migrations.migrate(with_database.database_url, lookups_per_second=settings.lookups_per_second, report=report)
         stack = Stack(with_database, postgres, log, report)
         context.callback(stack.stop)
-        stack.wait_until_ready()
+        stack.wait_until_ready(stopping)
         yield stack
 
 
@@ -139,9 +140,9 @@ def up(settings: Settings) -> None:
     def report(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
-    with until_stopped(), running(settings, report=report) as stack:
+    with until_stopped() as stopping, running(settings, stopping, report=report) as stack:
         print(f"ready {stack.url}", flush=True)
-        stack.watch()
+        stack.watch(stopping)
 
 
 def down(settings: Settings) -> bool:
@@ -157,25 +158,6 @@ def down(settings: Settings) -> bool:
             else:
                 marker.unlink()
     return PrivatePostgres.of_project(settings.state_dir).stop() or stopped
-
-
-@contextmanager
-def until_stopped() -> Iterator[None]:
-    """Lets the first Ctrl-C, SIGTERM or SIGHUP end the context in good order, which no later one disturbs."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        for name in STOP_SIGNALS:
-            signal.signal(name, signal.SIG_IGN)
-        raise Stopped
-
-    before = {number: signal.signal(number, stop) for number in STOP_SIGNALS}
-    try:
-        yield
-    except Stopped:
-        pass
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

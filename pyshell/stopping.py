@@ -1,0 +1,61 @@
+"""Ending in good order when Ctrl-C or a signal says so."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Stopped(BaseException):
+    """Somebody wants us to stop."""
+
+
+class Stopping:
+    """Whether somebody wants us to stop.
+
+    A signal raises `Stopped` only where `interruptible` says that nothing gets lost by it: anywhere else Python may drop the exception,
+    as it does in a hook of a fork, or a process that was just started may be forgotten.
+    """
+
+    def __init__(self) -> None:
+        self._is_wanted = False
+        self._may_raise = False
+
+    def check(self) -> None:
+        """Raises Stopped when it is time to stop."""
+        if self._is_wanted:
+            raise Stopped
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """A signal ends this context at once, with Stopped."""
+        self._may_raise = True
+        try:
+            self.check()
+            yield
+        finally:
+            self._may_raise = False
+
+    def on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._is_wanted = True
+        if self._may_raise:
+            self._may_raise = False
+            raise Stopped
+
+
+@contextmanager
+def until_stopped() -> Iterator[Stopping]:
+    """Catches SIGINT, SIGTERM and SIGHUP, and the `Stopped` that comes of them."""
+    stopping = Stopping()
+    before = {number: signal.signal(number, stopping.on_signal) for number in STOP_SIGNALS}
+    try:
+        yield stopping
+    except Stopped:
+        pass
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

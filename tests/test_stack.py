@@ -1,0 +1,194 @@
+"""The commands that people run, as they run them: as processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from pyshell import api_keys
+from pyshell.private_postgres import PrivatePostgres
+from pyshell.settings import ROOT
+
+Environment = dict[str, str]
+
+
+@pytest.fixture
+def environment() -> Iterator[Environment]:
+    """A free port, a folder for the private cluster, and nothing of the caller's settings."""
+    with tempfile.TemporaryDirectory(prefix="stack ") as folder, socket.create_server(("127.0.0.1", 0)) as server:
+        Path(folder).chmod(0o711)
+        port = server.getsockname()[1]
+        server.close()
+        yield os.environ | {"PORT": str(port), "STATE_DIR": f"{folder}/state", "DATABASE_URL": "", "ROOT_PATH": "", "LOG_LEVEL": "warning"}
+        PrivatePostgres.of_project(Path(folder) / "state").stop(immediately=True)
+
+
+def run(environment: Environment, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pyshell", *words], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@contextmanager
+def up(environment: Environment) -> Iterator[subprocess.Popen[str]]:
+    """`up`, as soon as it says that it is ready."""
+    with starting(environment) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line == f"ready http://127.0.0.1:{environment['PORT']}\n", line
+        yield process
+
+
+@contextmanager
+def starting(environment: Environment) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "pyshell", "up"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def processes_of(environment: Environment) -> dict[str, int]:
+    """The processes that belong to the folder of the private cluster: what they run, and their ids."""
+    found = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_text().split("\0")
+            mine = f"STATE_DIR={environment['STATE_DIR']}" in (process / "environ").read_text().split("\0")
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+        if mine and words[1:3] == ["-m", "pyshell"]:
+            found[words[3]] = int(process.name)
+    postgres = PrivatePostgres.of_project(Path(environment["STATE_DIR"])).pid
+    return found | ({"postgres": postgres} if postgres else {})
+
+
+def eventually(condition: Callable[[], object], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.02)
+
+
+def is_ready(environment: Environment) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{environment['PORT']}/readyz", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("signals", [[signal.SIGINT], [signal.SIGTERM], [signal.SIGTERM, signal.SIGINT, signal.SIGTERM]])
+def test_up_serves_until_a_signal_and_leaves_nothing_running(environment: Environment, signals: list[signal.Signals]) -> None:
+    with up(environment) as process:
+        assert is_ready(environment)
+        assert processes_of(environment).keys() == {"up", "serve", "worker", "postgres"}
+        for number in signals:
+            os.killpg(process.pid, number)
+        assert process.wait(30) == 0
+        assert processes_of(environment) == {}
+
+
+def test_up_may_be_stopped_while_it_starts(environment: Environment) -> None:
+    with starting(environment) as process:
+        eventually(lambda: "postgres" in processes_of(environment))
+        process.terminate()
+        assert process.wait(30) == 0
+    assert processes_of(environment) == {}
+
+
+def test_down_stops_what_up_runs(environment: Environment) -> None:
+    with up(environment) as process:
+        assert run(environment, "down").stdout == "stopped\n"
+        assert process.wait(30) == 0
+        assert processes_of(environment) == {}
+        assert run(environment, "down").stdout == "nothing was running\n"
+
+
+def test_down_stops_what_a_killed_up_left(environment: Environment) -> None:
+    with up(environment) as process:
+        process.kill()
+        process.communicate()
+        eventually(lambda: processes_of(environment).keys() == {"postgres"})
+        assert run(environment, "down").stdout == "stopped\n"
+        assert processes_of(environment) == {}
+
+
+def test_a_killed_worker_and_a_killed_postgres_come_back(environment: Environment) -> None:
+    with up(environment) as process:
+        before = processes_of(environment)
+        os.kill(before["worker"], signal.SIGKILL)
+        eventually(lambda: processes_of(environment).get("worker", before["worker"]) != before["worker"])
+        os.kill(before["postgres"], signal.SIGKILL)
+        eventually(lambda: processes_of(environment).get("postgres", before["postgres"]) != before["postgres"])
+        eventually(lambda: is_ready(environment))
+        process.terminate()
+        assert process.wait(30) == 0
+
+
+def test_up_ends_with_a_word_when_the_api_dies(environment: Environment) -> None:
+    with up(environment) as process:
+        os.kill(processes_of(environment)["serve"], signal.SIGKILL)
+        assert "error: The API ended with status -9." in process.communicate(timeout=30)[1]
+        assert process.returncode == 1
+        assert processes_of(environment) == {}
+
+
+def test_a_taken_port_is_named(environment: Environment) -> None:
+    with socket.create_server(("127.0.0.1", int(environment["PORT"]))):
+        ended = run(environment, "up")
+    assert ended.returncode == 1
+    assert f"error: Port {environment['PORT']} of 127.0.0.1 cannot be used: Address already in use." in ended.stderr
+
+
+def test_a_given_database_is_used_and_not_stopped(environment: Environment, database_url: str) -> None:
+    environment |= {"DATABASE_URL": database_url, "ROOT_PATH": "/alpha"}
+    with up(environment) as process:
+        assert processes_of(environment).keys() == {"up", "serve", "worker"}
+        process.terminate()
+        assert process.wait(30) == 0
+        with psycopg.connect(database_url) as connection:
+            connection.execute("select 1")
+
+
+def test_keys_create_prints_the_key_and_nothing_else(environment: Environment, database_url: str) -> None:
+    ended = run(environment | {"DATABASE_URL": database_url}, "keys", "create", "--organization", "Größe & Söhne")
+    assert ended.returncode == 0
+    assert ended.stdout.endswith("\n")
+    assert api_keys.is_well_formed(ended.stdout[:-1])
+
+
+def test_a_database_without_migrations_is_named(environment: Environment, new_database: Callable[..., str]) -> None:
+    ended = run(environment | {"DATABASE_URL": new_database(empty=True)}, "keys", "create", "--organization", "Acme")
+    assert ended.returncode == 1
+    assert "`make migrate` applies them" in ended.stderr
+
+
+@pytest.mark.parametrize("command", ["serve", "worker"])
+def test_a_single_process_wants_a_database(command: str, environment: Environment) -> None:
+    assert "error: DATABASE_URL is not set." in run(environment, command).stderr
+
+
+def test_a_bad_setting_is_named(environment: Environment) -> None:
+    ended = run(environment | {"PORT": "http"}, "serve")
+    assert (ended.returncode, ended.stderr) == (1, "error: PORT must be a number from 1 to 65535, not 'http'\n")
+
+
+def test_make_help_lists_every_command() -> None:
+    listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for verb in ("demo", "test", "up", "down", "migrate", "drift", "lint", "fmt", "psql", "bench"):
+        assert f"make {verb} " in listed
