@@ -17,14 +17,6 @@ $$;
 
 comment on function api.create_organization(text, text) is 'The id of the organization of that name, which is created when new, and linked to the Clerk organization where one is given. 409: another one is linked to that already.';
 
--- Realtime's policies read claims and no table: they can derive this id, and cannot look it up.
-create or replace function app.organization_id_of_clerk(p_clerk_organization_id text) returns uuid
-language sql immutable strict
-return overlay(overlay(left(encode(sha256(convert_to('clerk:' || p_clerk_organization_id, 'UTF8')), 'hex'), 32)
-                       placing '8' from 13) placing 'a' from 17)::uuid;
-
-comment on function app.organization_id_of_clerk(text) is 'The id that an organization first seen through Clerk gets: a UUID of version 8, made of the SHA-256 of its Clerk id.';
-
 -- Named by its slug or, where another organization has that name, by its ids.
 create or replace function app.create_clerk_organization(p_clerk_organization_id text, p_slug text) returns uuid
 language plpgsql volatile

@@ -147,15 +147,19 @@ set search_path = '' set plan_cache_mode = force_generic_plan
 as $$
 declare
     v_now         timestamptz    := app.clock();
-    v_item        app.batch_item := app.parse_lookup_request(p_request);
-    v_address     jsonb          := v_item.address;
-    v_date        date           := coalesce((p_request ->> 'lookup_date')::date, (v_now at time zone 'UTC')::date);
+    v_item        app.batch_item;
+    v_address     jsonb;
+    v_date        date;
     v_utilities   app.utilities[];
     v_utility     app.utilities;
     v_customer_id bigint;
     v_judged      app.judged_tier[];
 begin
-    v_utilities := app.find_utilities(v_address ->> 'country_code', v_address ->> 'state_or_province_code', v_address ->> 'postal_code');
+    perform app.authorize(p_organization_id);
+    v_item        := app.parse_lookup_request(p_request);
+    v_address     := v_item.address;
+    v_date        := coalesce((p_request ->> 'lookup_date')::date, (v_now at time zone 'UTC')::date);
+    v_utilities   := app.find_utilities(v_address ->> 'country_code', v_address ->> 'state_or_province_code', v_address ->> 'postal_code');
     if v_utilities = '{}' then
         raise sqlstate 'PT404' using
             message    = 'Program lookup failed - no utility found',

@@ -6,12 +6,14 @@ set search_path = ''
 as $$
 declare
     v_now    timestamptz := app.clock();
-    v_items  jsonb       := app.batch_request_items(p_request);
+    v_items  jsonb;
     v_parsed app.batch_item[];
     v_job    public.batch_lookup_jobs;
     v_report public.incentive_reports;
 begin
+    perform app.authorize(p_organization_id);
     perform app.check_organization(p_organization_id);
+    v_items := app.batch_request_items(p_request);
     v_parsed := array(select i from app.parse_batch_items(v_items, p_check_devices) i);
     perform app.check_batch_items(v_parsed);
 
@@ -114,7 +116,7 @@ end;
 $$;
 
 create or replace function api.list_batch_lookups(
-    p_organization_id uuid,
+    p_organization_id uuid    default app.claimed_organization_id(),
     p_status          text    default null,
     p_limit           integer default 20,
     p_offset          integer default 0
@@ -123,6 +125,7 @@ language plpgsql stable security definer
 set search_path = ''
 as $$
 begin
+    perform app.authorize(p_organization_id);
     perform app.check_page(p_limit, p_offset, 200);
     perform app.check_choice('status', p_status, array['pending', 'processing', 'completed', 'failed', 'cancelled']);
     return json_build_object(
@@ -147,8 +150,10 @@ language plpgsql stable security definer
 set search_path = ''
 as $$
 declare
-    v_job public.batch_lookup_jobs := app.find_job(p_organization_id, p_job_id);
+    v_job public.batch_lookup_jobs;
 begin
+    perform app.authorize(p_organization_id);
+    v_job := app.find_job(p_organization_id, p_job_id);
     if not p_include_items then
         return app.job_json(v_job);
     end if;
@@ -172,8 +177,10 @@ language plpgsql stable security definer
 set search_path = ''
 as $$
 declare
-    v_job public.batch_lookup_jobs := app.find_job(p_organization_id, p_job_id);
+    v_job public.batch_lookup_jobs;
 begin
+    perform app.authorize(p_organization_id);
+    v_job := app.find_job(p_organization_id, p_job_id);
     perform app.check_page(p_limit, p_offset, 500);
     perform app.check_choice('status', p_status, array['pending', 'processing', 'completed', 'failed']);
     return json_build_object(
@@ -226,6 +233,7 @@ declare
     v_job       public.batch_lookup_jobs;
     v_cancelled integer;
 begin
+    perform app.authorize(p_organization_id);
     select * into v_job
       from public.batch_lookup_jobs
      where organization_id = p_organization_id and id = p_job_id

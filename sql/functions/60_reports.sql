@@ -106,12 +106,13 @@ return json_build_object(
 );
 
 create or replace function api.list_incentive_reports(
-    p_organization_id uuid, p_status text default null, p_limit integer default 20, p_offset integer default 0
+    p_organization_id uuid default app.claimed_organization_id(), p_status text default null, p_limit integer default 20, p_offset integer default 0
 ) returns json
 language plpgsql stable security definer
 set search_path = ''
 as $$
 begin
+    perform app.authorize(p_organization_id);
     perform app.check_page(p_limit, p_offset, 200);
     perform app.check_choice('status', p_status, array['processing', 'complete', 'error']);
     return json_build_object(
@@ -164,6 +165,7 @@ as $$
 declare
     v_report public.incentive_reports;
 begin
+    perform app.authorize(p_organization_id);
     perform app.check_page(p_limit, p_offset, 500);
     select * into v_report
       from public.incentive_reports

@@ -1,0 +1,64 @@
+-- Chapter 15, callers: which organization the claims of a token name, and whom a function may work for.
+
+-- A policy can neither look an id up in a table nor call what may fail, so what Clerk's id becomes is computed. Version 8, of our own
+-- making: version 5 wants SHA-1, for which PostgreSQL needs an extension, and SHA-256 is in it.
+create or replace function app.organization_id_of_clerk(p_clerk_organization_id text) returns uuid
+language sql immutable strict
+return overlay(overlay(left(encode(sha256(convert_to('clerk:' || p_clerk_organization_id, 'UTF8')), 'hex'), 32)
+                       placing '8' from 13) placing 'a' from 17)::uuid;
+
+comment on function app.organization_id_of_clerk(text) is 'The id that an organization first seen through Clerk gets: a UUID of version 8, made of the SHA-256 of its Clerk id.';
+
+-- Ours (a uuid), else Clerk's of version 2 (o.id) or 1 (org_id). A claim of another form names nothing.
+create or replace function app.organization_id_of_claims(p_claims jsonb) returns uuid
+language sql immutable
+return case
+    when p_claims ->> 'organization_id' is not null then
+        case when p_claims ->> 'organization_id' ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then (p_claims ->> 'organization_id')::uuid end
+    when coalesce(p_claims #>> '{o,id}', p_claims ->> 'org_id') ~ '^org_[0-9A-Za-z]{1,200}$' then
+        app.organization_id_of_clerk(coalesce(p_claims #>> '{o,id}', p_claims ->> 'org_id'))
+end;
+
+comment on function app.organization_id_of_claims(jsonb) is 'The organization that the claims of a token name: organization_id (a uuid), else what o.id or org_id of Clerk stand for; null where they name none.';
+
+-- Never raises: one policy that does stops Supabase Realtime for every tenant.
+create or replace function app.claimed_organization_id() returns uuid
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+    return app.organization_id_of_claims(nullif(current_setting('request.jwt.claims', true), '')::jsonb);
+exception
+    when data_exception or statement_too_complex or program_limit_exceeded then
+        return null;
+end;
+$$;
+
+comment on function app.claimed_organization_id() is 'The organization of the caller''s token, whose claims PostgREST and Realtime put into request.jwt.claims; null where they name none.';
+
+-- Inside a function that runs as its owner, current_user says nothing; the role that SET ROLE chose, else the one that logged in, does.
+create or replace function app.authorize(p_organization_id uuid) returns void
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+    v_role text := coalesce(nullif(current_setting('role'), 'none'), session_user);
+begin
+    if v_role in ('batch_lookups_shell', 'service_role')
+       or pg_has_role(v_role, 'batch_lookups_shell', 'usage') or pg_has_role(v_role, 'service_role', 'usage') then
+        if p_organization_id is null then
+            raise sqlstate 'PT400' using
+                message    = 'No organization is named',
+                hint       = 'Give p_organization_id, or claims with organization_id.',
+                constraint = 'organization_required';
+        end if;
+    elsif p_organization_id is distinct from app.claimed_organization_id() or p_organization_id is null then
+        raise sqlstate 'PT403' using
+            message    = 'The token does not speak for this organization',
+            hint       = 'Its claims must name the organization: organization_id, or o.id or org_id of Clerk.',
+            constraint = 'own_organization';
+    end if;
+end;
+$$;
+
+comment on function app.authorize(uuid) is 'Lets the shell, service_role and the owner work for any organization, everybody else for the one that their claims name. 400, 403.';

@@ -1,0 +1,151 @@
+-- Who sees and may do what: every table and every function, as every role, with claims of organization A (Acme), of B (Globex), with
+-- none and with malformed ones. A new table or function must be entered here.
+begin;
+select plan(9);
+\ir fixtures.psql
+select pg_temp.submit(:'org', 1) as job, pg_temp.submit(:'other_org', 1) as other_job \gset
+select pg_temp.look_up(:'org', 1, 200, :'answer'), pg_temp.look_up(:'other_org', 1, 200, :'answer');
+
+create temp table callers (caller text, role text, claims text) on commit drop;
+insert into callers values
+    ('anon',         'anon',                '{}'),
+    ('A',            'authenticated',       json_build_object('role', 'authenticated', 'organization_id', :'org')),
+    ('B',            'authenticated',       json_build_object('role', 'authenticated', 'organization_id', :'other_org')),
+    ('no claims',    'authenticated',       ''),
+    ('malformed',    'authenticated',       '{"organization_id": '),
+    ('service_role', 'service_role',        '{"role": "service_role"}'),
+    ('shell',        'batch_lookups_shell', '');
+
+create temp table kinds (kind text, caller text, outcome text) on commit drop;
+insert into kinds
+select k.kind, c.caller, c.outcome
+  from (values
+        --  kind of table or function   anon      A         B          no claims  malformed  service_role  shell
+        ('rows of an organization',     'denied', 'of A',   'of B',    'none',    'none',    'of A, of B', 'denied'),
+        ('operators'' rows',            'denied', 'denied', 'denied',  'denied',  'denied',  'some',       'denied'),
+        ('internal rows',               'denied', 'denied', 'denied',  'denied',  'denied',  'denied',     'denied'),
+        ('call for organization A',     'denied', 'may',    'refused', 'refused', 'refused', 'may',        'may'),
+        ('call with one''s own rights', 'denied', 'may',    'may',     'may',     'may',     'may',        'may'),
+        ('call for operators',          'denied', 'denied', 'denied',  'denied',  'denied',  'may',        'may')
+       ) k (kind, anon, a, b, no_claims, malformed, service_role, shell)
+ cross join lateral (values ('anon', anon), ('A', a), ('B', b), ('no claims', no_claims), ('malformed', malformed),
+                            ('service_role', service_role), ('shell', shell)) c (caller, outcome);
+
+create temp table tables (name text, kind text) on commit drop;
+insert into tables values
+    ('public.batch_lookup_jobs',              'rows of an organization'),
+    ('public.lookup_queue_items',             'rows of an organization'),
+    ('public.incentive_reports',              'rows of an organization'),
+    ('public.incentive_report_sites',         'rows of an organization'),
+    ('public.incentive_report_site_programs', 'rows of an organization');
+insert into tables
+select 'app.' || c.relname, 'internal rows' from pg_class c where c.relnamespace = 'app'::regnamespace and c.relkind in ('r', 'p', 'v', 'm');
+
+create temp table functions (name text, kind text) on commit drop;
+insert into functions values
+    ('api.create_batch_lookup',     'call for organization A'),
+    ('api.list_batch_lookups',      'call for organization A'),
+    ('api.get_batch_lookup',        'call for organization A'),
+    ('api.list_batch_lookup_items', 'call for organization A'),
+    ('api.cancel_batch_lookup',     'call for organization A'),
+    ('api.list_incentive_reports',  'call for organization A'),
+    ('api.get_incentive_report',    'call for organization A'),
+    ('api.lookup_incentives',       'call for organization A'),
+    ('api.create_organization',     'call for operators'),
+    ('api.create_api_key',          'call for operators'),
+    ('api.authenticate_api_key',    'call for operators'),
+    ('api.authenticate_clerk_member', 'call for operators'),
+    ('api.import_catalogue',        'call for operators'),
+    ('api.get_settings',            'call for operators'),
+    ('api.update_settings',         'call for operators'),
+    ('api.internal_key',            'call for operators'),
+    ('api.applied_migrations',      'call for operators'),
+    ('api.run_maintenance',         'call for operators'),
+    ('api.ready_organizations',     'call for operators'),
+    ('api.check_in',                'call for operators'),
+    ('api.claim_lookups',           'call for operators'),
+    ('api.record_lookups',          'call for operators'),
+    ('api.extend_leases',           'call for operators'),
+    ('api.release_lookups',         'call for operators');
+
+create function pg_temp.become(p_role text, p_claims text) returns void
+language sql as $$ select set_config('role', p_role, true), set_config('request.jwt.claims', p_claims, true) $$;
+
+-- Whose rows a caller sees: of A, of B, both, none or some that are nobody's.
+create function pg_temp.sees(p_role text, p_claims text, p_table text, p_a uuid, p_b uuid) returns text
+language plpgsql as $$
+declare
+    v_seen text;
+begin
+    perform pg_temp.become(p_role, p_claims);
+    execute format($q$ select coalesce(string_agg(distinct case r ->> 'organization_id' when %L then 'of A' when %L then 'of B' else 'some' end, ', '), 'none')
+                         from (select to_jsonb(t) as r from %s t) s $q$, p_a, p_b, p_table) into v_seen;
+    perform pg_temp.become('none', '');
+    return v_seen;
+exception
+    when insufficient_privilege then return 'denied';
+end;
+$$;
+
+-- Whether a caller may call a function for an organization; whatever the call does is undone.
+create function pg_temp.calls(p_role text, p_claims text, p_function regprocedure, p_organization_id uuid) returns text
+language plpgsql as $$
+declare
+    v_arguments text := (select string_agg(case when n.name = 'p_organization_id' then format('p_organization_id => %L', p_organization_id)
+                                                else format('%I => null::%s', n.name, t.type::regtype) end, ', ')
+                           from pg_proc p
+                          cross join lateral unnest(p.proargtypes) with ordinality t (type, n)
+                          cross join lateral (select p.proargnames[t.n]) n (name)
+                          where p.oid = p_function);
+begin
+    perform pg_temp.become(p_role, p_claims);
+    execute format('select %s(%s)', p_function::regproc, v_arguments);
+    raise sqlstate 'UNDO1';
+exception
+    when insufficient_privilege then return 'denied';
+    when sqlstate 'PT403' then return 'refused';
+    when others then return 'may';
+end;
+$$;
+
+select set_eq('select name from tables',
+    $$ select relnamespace::regnamespace || '.' || relname from pg_class where relnamespace::regnamespace::text in ('public', 'app', 'api') and relkind in ('r', 'p', 'v', 'm') $$,
+    'every table is entered above');
+select set_eq('select name from functions', $$ select 'api.' || proname from pg_proc where pronamespace = 'api'::regnamespace $$,
+    'every function is entered above');
+
+create temp table seen on commit drop as
+select t.name, t.kind, c.caller, k.outcome as want, pg_temp.sees(c.role, c.claims, t.name, :'org', :'other_org') as have
+  from tables t join kinds k using (kind) join callers c using (caller);
+select is_empty('select * from seen where have is distinct from want', 'everybody sees the rows that are theirs, and no others');
+
+create temp table called on commit drop as
+select f.name, f.kind, c.caller, k.outcome as want, pg_temp.calls(c.role, c.claims, p.oid, :'org') as have
+  from functions f join kinds k using (kind) join callers c using (caller)
+  join pg_proc p on p.pronamespace = 'api'::regnamespace and 'api.' || p.proname = f.name;
+select is_empty('select * from called where have is distinct from want', 'everybody calls the functions that are theirs, and no others');
+
+select set_eq(
+    $$ select distinct p.proname::text from pg_proc p, unnest(array['anon', 'authenticated', 'service_role', 'batch_lookups_shell']) r
+        where p.pronamespace = 'app'::regnamespace and has_schema_privilege(r, 'app', 'usage') and has_function_privilege(r, p.oid, 'execute') $$,
+    array['claimed_organization_id', 'organization_id_of_claims', 'organization_id_of_clerk'], 'of the internal functions, only those that policies call');
+
+-- What claims stand for: nothing raises.
+select results_eq(
+    $$ select c.claims, case pg_temp.sees('authenticated', c.claims, 'public.batch_lookup_jobs', null, null) when 'none' then 'nothing' else 'rows' end
+         from (values ('x'), ('[]'), ('5'), ('null'), ('{"organization_id": "org_1"}'), ('{"organization_id": 5}'), ('{"organization_id": {}}'), ('{"o": 5}'),
+                      ('{"o": {"id": "org_"}}'), ('{"org_id": "org_\u0000"}'), ('{"org_id": "x"}'), (repeat('[', 20000)), (repeat('{"o":', 20000))) c (claims) $$,
+    $$ select c, 'nothing'
+         from unnest(array['x', '[]', '5', 'null', '{"organization_id": "org_1"}', '{"organization_id": 5}', '{"organization_id": {}}', '{"o": 5}',
+                           '{"o": {"id": "org_"}}', '{"org_id": "org_\u0000"}', '{"org_id": "x"}', repeat('[', 20000), repeat('{"o":', 20000)]) c $$,
+    'odd claims show nothing and raise nothing');
+select is(app.organization_id_of_claims('{"o": {"id": "org_2abCD"}}'), app.organization_id_of_claims('{"org_id": "org_2abCD"}'),
+    'both versions of Clerk''s tokens name the same organization');
+select is(app.organization_id_of_claims('{"org_id": "org_2abCD", "organization_id": "018f3f6e-0000-7000-8000-000000000001"}'),
+    '018f3f6e-0000-7000-8000-000000000001', 'our own claim goes before Clerk''s');
+select results_eq(
+    $$ select tablename::text collate "default" from pg_publication_tables where pubname = 'supabase_realtime' order by 1 $$,
+    $$ values ('batch_lookup_jobs'::text), ('incentive_reports') $$, 'Realtime is told of jobs and reports, never items');
+
+select * from finish();
+rollback;
