@@ -189,3 +189,14 @@ def test_a_folder_that_its_user_cannot_enter_is_refused(folder: Path) -> None:
 def test_a_missing_version_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(PostgresError, match="No PostgreSQL 15 or later with no_such_extension is installed"):
         private_postgres.newest_installation(["no_such_extension"])
+
+
+def test_pg_cron_runs_the_maintenance(cron_database_url: str) -> None:
+    deadline = time.monotonic() + 80
+    with psycopg.connect(cron_database_url, autocommit=True) as connection:
+        while True:
+            runs = connection.execute("select distinct command, status from cron.job_run_details where end_time is not null").fetchall()
+            if runs or time.monotonic() > deadline:
+                break
+            time.sleep(0.5)
+    assert runs == [("select app.run_maintenance()", "succeeded")]
