@@ -479,6 +479,8 @@ create index lookup_queue_items_ready_idx on public.lookup_queue_items (organiza
     where status = 'pending' and retry_at is null;
 create index lookup_queue_items_waiting_idx on public.lookup_queue_items (organization_id, retry_at)
     where status = 'pending' and retry_at is not null;
+create index lookup_queue_items_failed_idx on public.lookup_queue_items (organization_id, job_id, error_code)
+    where status = 'failed';
 create index lookup_queue_items_leased_idx on public.lookup_queue_items (organization_id, lease_expires_at)
     where status = 'processing';
 

@@ -69,6 +69,12 @@ async def call(pool: Pool, function: str, /, **arguments: object) -> bytes:
 
     Repeats what had no effect, such as after a deadlock, and what may be done twice. Raises `psycopg.Error`.
     """
+    [answer] = await call_row(pool, function, **arguments)
+    return answer or b"null"
+
+
+async def call_row(pool: Pool, function: str, /, **arguments: object) -> list[bytes | None]:
+    """Like `call`, for a function with several results: all of them, None where one is null."""
     attempt = 1
     while True:
         try:
@@ -94,7 +100,7 @@ def _is_connection_loss(error: OperationalError) -> bool:
     return error.sqlstate is None or error.sqlstate[:3] == "57P" or error.sqlstate[:2] == "08"
 
 
-async def _call_once(pool: Pool, function: str, arguments: dict[str, object]) -> bytes:
+async def _call_once(pool: Pool, function: str, arguments: dict[str, object]) -> list[bytes | None]:
     async with pool.connection() as connection:
         if connection.closed or _is_stale(connection):
             await connection.close()
@@ -102,7 +108,7 @@ async def _call_once(pool: Pool, function: str, arguments: dict[str, object]) ->
         cursor = await connection.execute(_statement(function, tuple(arguments)), arguments)
         result = cursor.pgresult
         assert result is not None
-        return result.get_value(0, 0) or b"null"
+        return [result.get_value(0, column) for column in range(result.nfields)]
 
 
 def _is_stale(connection: AsyncConnection[TupleRow]) -> bool:
@@ -115,4 +121,4 @@ def _is_stale(connection: AsyncConnection[TupleRow]) -> bool:
 @lru_cache(maxsize=256)
 def _statement(function: str, names: tuple[str, ...]) -> bytes:
     named = (sql.SQL("{} => {}").format(sql.Identifier(f"p_{name}"), sql.Placeholder(name)) for name in names)
-    return sql.SQL("select api.{}({})").format(sql.Identifier(function), sql.SQL(", ").join(named)).as_bytes()
+    return sql.SQL("select * from api.{}({})").format(sql.Identifier(function), sql.SQL(", ").join(named)).as_bytes()

@@ -26,6 +26,7 @@ ROUTES = [
     ("GET", "/batch-lookups"),
     ("GET", f"/batch-lookups/{uuid.uuid4()}"),
     ("GET", f"/batch-lookups/{uuid.uuid4()}/items"),
+    ("GET", f"/batch-lookups/{uuid.uuid4()}/results"),
     ("POST", f"/batch-lookups/{uuid.uuid4()}/cancel"),
     ("POST", "/batch-lookups-worker"),
     ("POST", "/functions/v1/batch-lookups-worker"),

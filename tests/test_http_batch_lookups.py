@@ -166,7 +166,7 @@ def test_items_are_listed_in_upload_order(client: OrganizationClient, database: 
     look_up(database, created, 1, {"utility": {"eiaid": "1", "name": "U"}})
 
     page = client.get(path).json()
-    assert list(page) == ["items", "total", "limit", "offset"]
+    assert list(page) == ["items", "total", "limit", "offset", "next_cursor"]
     assert [item["reference_id"] for item in page["items"]] == [f"deal-{number:03}" for number in range(59, 9, -1)]
     assert (page["total"], page["limit"], page["offset"]) == (60, 50, 0)
     first, second = page["items"][:2]
@@ -209,7 +209,7 @@ def test_a_job_that_has_ended_cannot_be_cancelled(client: OrganizationClient) ->
 
 
 @pytest.mark.parametrize("job_id", [str(uuid.uuid4()), "1", "%00", "'; drop table--", "{" + str(uuid.uuid4()) + "}"])
-@pytest.mark.parametrize(("method", "suffix"), [("GET", ""), ("GET", "/items"), ("POST", "/cancel")])
+@pytest.mark.parametrize(("method", "suffix"), [("GET", ""), ("GET", "/items"), ("GET", "/results"), ("POST", "/cancel")])
 def test_a_job_that_is_not_there_is_not_found(client: OrganizationClient, job_id: str, method: str, suffix: str) -> None:
     response = client.request(method, f"/batch-lookups/{job_id}{suffix}")
     assert response.status_code == 404
@@ -217,7 +217,7 @@ def test_a_job_that_is_not_there_is_not_found(client: OrganizationClient, job_id
     assert response.json()["code"] == "job_exists"
 
 
-@pytest.mark.parametrize(("method", "suffix"), [("GET", ""), ("GET", "/items"), ("POST", "/cancel")])
+@pytest.mark.parametrize(("method", "suffix"), [("GET", ""), ("GET", "/items"), ("GET", "/results"), ("POST", "/cancel")])
 def test_another_organizations_job_is_not_found(client: OrganizationClient, new_client: NewClient, method: str, suffix: str) -> None:
     job_id = new_client().submit()["job_id"]
     response = client.request(method, f"/batch-lookups/{job_id}{suffix}")
@@ -255,6 +255,13 @@ def test_organizations_may_use_the_same_reference_ids(client: OrganizationClient
         ("/batch-lookups/{job_id}/items", "limit=501", "invalid_limit"),
         ("/batch-lookups/{job_id}/items", "status=cancelled", "invalid_status"),
         ("/batch-lookups/{job_id}/items", "offset=%00", "invalid_offset"),
+        ("/batch-lookups/{job_id}/items", "cursor=", "invalid_cursor"),
+        ("/batch-lookups/{job_id}/items", "cursor=YWZ0ZXIgLTE", "invalid_cursor"),
+        ("/batch-lookups/{job_id}/items", "cursor=%F0%9F%98%80", "invalid_cursor"),
+        ("/batch-lookups/{job_id}/items", "cursor=YWZ0ZXIgNDk&offset=1", "cursor_or_offset"),
+        ("/batch-lookups/{job_id}/items", "error_code=%27", "invalid_error_code"),
+        ("/batch-lookups/{job_id}/results", "format=xlsx", "invalid_format"),
+        ("/batch-lookups/{job_id}/results", "status=cancelled", "invalid_status"),
         ("/batch-lookups/{job_id}", "include_items=2", "invalid_include_items"),
         ("/incentive-reports", "status=completed", "invalid_status"),
         ("/incentive-reports/{report_id}", "limit=501", "invalid_limit"),

@@ -9,10 +9,10 @@ from pyshell.routes.batch_lookups import (
     cancel_batch_lookup,
     create_batch_lookup,
     get_batch_lookup,
-    list_batch_lookup_items,
     list_batch_lookups,
 )
 from pyshell.routes.incentives import get_incentive_report, list_incentive_reports, lookup_incentives
+from pyshell.routes.results import list_batch_lookup_items, stream_batch_lookup_results
 from pyshell.routes.service import healthz, openapi, readyz, run_worker
 
 routes = [
@@ -20,6 +20,7 @@ routes = [
     Route("/batch-lookups", secured("jobs:read", list_batch_lookups), methods=["GET"]),
     Route("/batch-lookups/{job_id}", secured("jobs:read", get_batch_lookup), methods=["GET"]),
     Route("/batch-lookups/{job_id}/items", secured("jobs:read", list_batch_lookup_items), methods=["GET"]),
+    Route("/batch-lookups/{job_id}/results", secured("jobs:read", stream_batch_lookup_results), methods=["GET"]),
     Route("/batch-lookups/{job_id}/cancel", secured("jobs:write", cancel_batch_lookup), methods=["POST"]),
     Route("/batch-lookups-worker", secured("worker:run", run_worker), methods=["POST"]),
     Route("/functions/v1/batch-lookups-worker", secured("worker:run", run_worker), methods=["POST"]),

@@ -51,19 +51,6 @@ async def get_batch_lookup(request: Request) -> Response:
     )
 
 
-async def list_batch_lookup_items(request: Request) -> Response:
-    return json_response(
-        await call(
-            request.app.state.pool,
-            "list_batch_lookup_items",
-            organization_id=request.user.organization_id,
-            job_id=job_id(request),
-            status=status_param(request),
-            **page_params(request),
-        )
-    )
-
-
 async def cancel_batch_lookup(request: Request) -> Response:
     return json_response(
         await call(

@@ -75,10 +75,14 @@ def page_params(request: Request) -> dict[str, object]:
 
 def status_param(request: Request) -> str | None:
     """`status`, where given; the database knows which there are."""
-    status = request.query_params.get("status")
-    if status is not None and not status.isprintable():
-        raise ApiError(400, "invalid_status", "status contains a character that is not allowed")
-    return status
+    return text_param(request, "status")
+
+
+def text_param(request: Request, name: str) -> str | None:
+    text = request.query_params.get(name)
+    if text is not None and not text.isprintable():
+        raise ApiError(400, f"invalid_{name}", f"{name} contains a character that is not allowed")
+    return text
 
 
 def integer_param(request: Request, name: str) -> int:

@@ -166,44 +166,6 @@ $$;
 
 comment on function api.get_batch_lookup(uuid, uuid, boolean) is 'One job with its counts, and its items when asked. 404: no such job in this organization.';
 
-create or replace function api.list_batch_lookup_items(
-    p_organization_id uuid,
-    p_job_id          uuid,
-    p_status          text    default null,
-    p_limit           integer default 50,
-    p_offset          integer default 0
-) returns json
-language plpgsql stable security definer
-set search_path = ''
-as $$
-declare
-    v_job public.batch_lookup_jobs;
-begin
-    perform app.authorize(p_organization_id);
-    v_job := app.find_job(p_organization_id, p_job_id);
-    perform app.check_page(p_limit, p_offset, 500);
-    perform app.check_choice('status', p_status, array['pending', 'processing', 'completed', 'failed']);
-    return json_build_object(
-        'items', (select coalesce(json_agg(app.item_json(i) order by i.position), '[]')
-                    from (select *
-                            from public.lookup_queue_items
-                           where organization_id = p_organization_id and job_id = p_job_id
-                             and (p_status is null or status = p_status)
-                             -- Without a status, the place in the upload is the offset: the last page costs what the first does.
-                             and (p_status is not null or position >= p_offset)
-                           order by position
-                           limit p_limit offset case when p_status is null then 0 else p_offset end) i),
-        'total', case when p_status is null then v_job.total_items
-                      else (select count(*)
-                              from public.lookup_queue_items
-                             where organization_id = p_organization_id and job_id = p_job_id and status = p_status) end,
-        'limit', p_limit,
-        'offset', p_offset);
-end;
-$$;
-
-comment on function api.list_batch_lookup_items(uuid, uuid, text, integer, integer) is 'The items of a job in upload order: {items, total, limit, offset}. 400: an unknown status, limit not in 1 to 500. 404: no such job in this organization.';
-
 -- What is still pending in a cancelled job ends as failed; answers how many items did.
 create or replace function app.cancel_pending_items(p_organization_id uuid, p_job_id uuid, p_now timestamptz) returns integer
 language plpgsql volatile

@@ -49,6 +49,7 @@ insert into functions values
     ('api.list_batch_lookups',      'call for organization A'),
     ('api.get_batch_lookup',        'call for organization A'),
     ('api.list_batch_lookup_items', 'call for organization A'),
+    ('api.get_batch_lookup_results', 'call for organization A'),
     ('api.cancel_batch_lookup',     'call for organization A'),
     ('api.list_incentive_reports',  'call for organization A'),
     ('api.get_incentive_report',    'call for organization A'),

@@ -1,0 +1,210 @@
+-- Chapter 45, results: the items of a job, page by page and as files, while it runs too. Always in upload order.
+
+-- A cursor names the place after which a page begins. Opaque, so that clients don't count on what is in it.
+create or replace function app.write_cursor(p_position integer) returns text
+language sql immutable
+return rtrim(translate(encode(convert_to('after ' || p_position, 'UTF8'), 'base64'), '+/', '-_'), '=');
+
+create or replace function app.read_cursor(p_cursor text) returns integer
+language plpgsql immutable
+set search_path = ''
+as $$
+declare
+    v_place text;
+begin
+    if p_cursor is null then
+        return -1;
+    end if;
+    begin
+        v_place := convert_from(decode(rpad(translate(p_cursor, '-_', '+/'), (length(p_cursor) + 3) / 4 * 4, '='), 'base64'), 'UTF8');
+    exception
+        when data_exception then v_place := null;
+    end;
+    if v_place is null or v_place !~ '^after \d{1,9}$' then
+        raise sqlstate 'PT400' using
+            message    = 'cursor must be the next_cursor of an earlier page',
+            constraint = 'invalid_cursor';
+    end if;
+    return substr(v_place, 7)::integer;
+end;
+$$;
+
+create or replace function app.check_item_filter(p_status text, p_error_code text) returns void
+language plpgsql immutable
+set search_path = ''
+as $$
+begin
+    perform app.check_choice('status', p_status, array['pending', 'processing', 'completed', 'failed']);
+    if p_error_code !~ '^[a-z0-9_]{1,100}$' then
+        raise sqlstate 'PT400' using
+            message    = 'error_code must be the code of an error, such as upstream_timeout',
+            constraint = 'invalid_error_code';
+    end if;
+end;
+$$;
+
+-- How many items a filter finds, from the counters of the job and indexes: never by reading the whole job.
+create or replace function app.count_items(p_job public.batch_lookup_jobs, p_status text, p_error_code text) returns integer
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+    if p_error_code is null then
+        return case when p_status is null then p_job.total_items else (app.job_json(p_job) #>> array['item_counts', p_status])::integer end;
+    end if;
+    return (select count(*)
+              from public.lookup_queue_items
+             where organization_id = p_job.organization_id and job_id = p_job.id and status = 'failed'
+               and error_code = p_error_code and (p_status is null or p_status = 'failed'));
+end;
+$$;
+
+create or replace function app.find_items(
+    p_organization_id uuid, p_job_id uuid, p_status text, p_error_code text, p_after integer, p_limit integer, p_offset integer default 0
+) returns setof public.lookup_queue_items
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+    return query
+    select *
+      from public.lookup_queue_items
+     where organization_id = p_organization_id and job_id = p_job_id and position > p_after
+       and (p_status is null or status = p_status)
+       and (p_error_code is null or status = 'failed' and error_code = p_error_code)
+     order by position
+     limit p_limit offset p_offset;
+end;
+$$;
+
+create or replace function api.list_batch_lookup_items(
+    p_organization_id uuid,
+    p_job_id          uuid,
+    p_status          text    default null,
+    p_limit           integer default 50,
+    p_offset          integer default 0,
+    p_error_code      text    default null,
+    p_cursor          text    default null
+) returns json
+language plpgsql stable security definer
+set search_path = ''
+as $$
+declare
+    v_job   public.batch_lookup_jobs;
+    v_after integer;
+    v_items public.lookup_queue_items[];
+begin
+    perform app.authorize(p_organization_id);
+    v_job   := app.find_job(p_organization_id, p_job_id);
+    v_after := app.read_cursor(p_cursor);
+    perform app.check_page(p_limit, p_offset, 500);
+    perform app.check_item_filter(p_status, p_error_code);
+    if p_cursor is not null and p_offset > 0 then
+        raise sqlstate 'PT400' using message = 'Provide either cursor or offset, not both', constraint = 'cursor_or_offset';
+    end if;
+
+    if coalesce(p_cursor, p_status, p_error_code) is null then
+        -- Without a filter, the place in the upload is the offset: the last page costs what the first does.
+        v_items := array(select i from app.find_items(p_organization_id, p_job_id, null, null, p_offset - 1, p_limit + 1) i);
+    else
+        v_items := array(select i from app.find_items(p_organization_id, p_job_id, p_status, p_error_code, v_after, p_limit + 1, p_offset) i);
+    end if;
+    return json_build_object(
+        'items', (select coalesce(json_agg(app.item_json(i) order by i.position), '[]') from unnest(v_items[:p_limit]) i),
+        'total', app.count_items(v_job, p_status, p_error_code),
+        'limit', p_limit,
+        'offset', p_offset,
+        'next_cursor', case when cardinality(v_items) > p_limit then app.write_cursor(v_items[p_limit].position) end);
+end;
+$$;
+
+comment on function api.list_batch_lookup_items(uuid, uuid, text, integer, integer, text, text) is 'The items of a job in upload order: {items, total, limit, offset, next_cursor}; p_cursor is the next_cursor of the page before. 400: an unknown status, limit not in 1 to 500, a cursor that is none. 404: no such job in this organization.';
+
+-- Text for a cell of a CSV file (RFC 4180). A spreadsheet must not take what users typed for a formula: it gets an apostrophe, unless it is
+-- a plain number (https://owasp.org/www-community/attacks/CSV_Injection).
+create or replace function app.csv_cell(p_text text) returns text
+language sql immutable
+return case
+    when p_text is null or p_text = '' then ''
+    when p_text ~ '^[-=+@＝＋－＠]|^[\t\r\n]' and p_text !~ '^[-+]?\d+(\.\d+)?$' then '"''' || replace(p_text, '"', '""') || '"'
+    when p_text ~ '[",;\r\n]|^\s|\s$' then '"' || replace(p_text, '"', '""') || '"'
+    else p_text
+end;
+
+create or replace function app.results_csv_header() returns text
+language sql immutable
+return 'reference_id,status,street_1,street_2,city,state_or_province_code,postal_code,country_code,building_type,device_ids,'
+    || 'utility_eiaid,utility_name,eligible,total_incentive_amount,programs,error_code,error_message,warnings,retry_count,processed_at,item_id' || E'\r\n';
+
+create or replace function app.result_csv_line(p_item public.lookup_queue_items) returns text
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+    -- A copy: every access to a result that is stored apart would fetch and unpack it again.
+    v_result   jsonb := p_item.result || '{}';
+    v_programs text  := (select string_agg(p.value ->> 'program_name', '; ')
+                           from jsonb_array_elements(app.elements(v_result #> '{incentives,by_program}')) p
+                          where app.amount(p.value -> 'total_incentive') > 0);
+begin
+    return concat_ws(',',
+        app.csv_cell(p_item.reference_id),
+        p_item.status,
+        app.csv_cell(p_item.address ->> 'street_1'),
+        app.csv_cell(p_item.address ->> 'street_2'),
+        app.csv_cell(p_item.address ->> 'city'),
+        app.csv_cell(p_item.address ->> 'state_or_province_code'),
+        app.csv_cell(p_item.address ->> 'postal_code'),
+        app.csv_cell(p_item.address ->> 'country_code'),
+        p_item.building_type,
+        array_to_string(p_item.device_ids, ';'),
+        app.csv_cell(v_result #>> '{utility,eiaid}'),
+        app.csv_cell(v_result #>> '{utility,name}'),
+        case when v_result is null then '' else app.result_is_eligible(v_result)::text end,
+        case when v_result is null then '' else app.result_amount(v_result)::text end,
+        app.csv_cell(v_programs),
+        coalesce(p_item.error_code, ''),
+        app.csv_cell(p_item.error_message),
+        app.csv_cell(array_to_string(p_item.warnings, '; ')),
+        p_item.retry_count,
+        coalesce(app.rfc3339(p_item.processed_at), ''),
+        p_item.id) || E'\r\n';
+end;
+$$;
+
+create or replace function api.get_batch_lookup_results(
+    p_organization_id uuid,
+    p_job_id          uuid,
+    p_format          text    default 'csv',
+    p_status          text    default null,
+    p_error_code      text    default null,
+    p_after           integer default -1,
+    p_limit           integer default 500,
+    out lines         text,
+    out last_position integer
+)
+language plpgsql stable security definer
+set search_path = ''
+as $$
+declare
+    v_count integer;
+begin
+    perform app.authorize(p_organization_id);
+    perform app.find_job(p_organization_id, p_job_id);
+    perform app.check_page(p_limit, 0, 10000);
+    perform app.check_choice('format', p_format, array['csv', 'ndjson']);
+    perform app.check_item_filter(p_status, p_error_code);
+
+    select string_agg(case p_format when 'csv' then app.result_csv_line(i) else app.item_json(i)::text || E'\n' end, '' order by i.position),
+           max(i.position), count(*)
+      into lines, last_position, v_count
+      from app.find_items(p_organization_id, p_job_id, p_status, p_error_code, p_after, p_limit) i;
+    lines := concat(case when p_format = 'csv' and p_after < 0 then app.results_csv_header() end, lines);
+    if v_count < p_limit then
+        last_position := null;
+    end if;
+end;
+$$;
+
+comment on function api.get_batch_lookup_results(uuid, uuid, text, text, text, integer, integer) is
+'A piece of a job''s results as lines of CSV (RFC 4180, with a header first; cells that a spreadsheet would take for a formula begin with an apostrophe) or NDJSON (one item a line), in upload order, as they are now. last_position is the p_after of the next piece; null: this is the last one. 400: an unknown format or status. 404: no such job in this organization.';
