@@ -51,7 +51,10 @@ def running_server(settings: Settings) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def http_settings(new_database: Callable[..., str]) -> Settings:
-    return Settings(database_url=new_database(), api_key_pepper=PEPPER)
+    settings = Settings(database_url=new_database(), api_key_pepper=PEPPER)
+    with psycopg.connect(settings.database_url) as connection:
+        connection.execute("select api.update_settings('{\"lookups_per_second\": null}')")
+    return settings
 
 
 @pytest.fixture(scope="session")

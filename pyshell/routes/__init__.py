@@ -11,7 +11,16 @@ from pyshell.routes.batch_lookups import (
     get_batch_lookup,
     list_batch_lookups,
 )
-from pyshell.routes.incentives import get_incentive_report, list_incentive_reports, lookup_incentives
+from pyshell.routes.incentives import lookup_incentives
+from pyshell.routes.reports import (
+    delete_incentive_report,
+    get_incentive_report,
+    get_incentive_report_csv,
+    get_incentive_report_page,
+    get_incentive_report_summary,
+    list_incentive_reports,
+    update_incentive_report,
+)
 from pyshell.routes.results import list_batch_lookup_items, stream_batch_lookup_results
 from pyshell.routes.service import healthz, openapi, readyz, run_worker
 
@@ -27,6 +36,11 @@ routes = [
     Route("/incentives", secured("incentives:write", lookup_incentives), methods=["POST"]),
     Route("/incentive-reports", secured("reports:read", list_incentive_reports), methods=["GET"]),
     Route("/incentive-reports/{report_id}", secured("reports:read", get_incentive_report), methods=["GET"]),
+    Route("/incentive-reports/{report_id}", secured("reports:write", update_incentive_report), methods=["PATCH"]),
+    Route("/incentive-reports/{report_id}", secured("reports:write", delete_incentive_report), methods=["DELETE"]),
+    Route("/incentive-reports/{report_id}/summary", secured("reports:read", get_incentive_report_summary), methods=["GET"]),
+    Route("/incentive-reports/{report_id}/csv", secured("reports:read", get_incentive_report_csv), methods=["GET"]),
+    Route("/incentive-reports/{report_id}/html", secured("reports:read", get_incentive_report_page), methods=["GET"]),
     Route("/healthz", healthz),
     Route("/readyz", readyz),
     Route("/openapi.json", openapi),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from uuid import UUID
 
 from starlette.requests import Request
@@ -83,6 +84,21 @@ def text_param(request: Request, name: str) -> str | None:
     if text is not None and not text.isprintable():
         raise ApiError(400, f"invalid_{name}", f"{name} contains a character that is not allowed")
     return text
+
+
+def text_params(request: Request, *names: str) -> dict[str, str | None]:
+    """Those of the parameters that were given; the database knows their defaults, and what they may be."""
+    return {name: text_param(request, name) for name in names if name in request.query_params}
+
+
+def time_param(request: Request, name: str) -> datetime:
+    """A day, which begins in UTC, or an instant of RFC 3339, UTC unless it names another offset."""
+    try:
+        # In a query, a plus sign that was not escaped has become a space.
+        time = datetime.fromisoformat(request.query_params[name].replace(" ", "+"))
+        return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise ApiError(400, f"invalid_{name}", f"{name} must be a date such as 2026-05-31 or 2026-05-31T08:00:00Z") from error
 
 
 def integer_param(request: Request, name: str) -> int:

@@ -34,7 +34,21 @@ create or replace function app.result_is_eligible(p_result jsonb) returns boolea
 language sql immutable
 return app.amount(p_result #> '{incentives,total_eligible_combinations}') > 0 or app.amount(p_result #> '{incentives,total_incentive_amount}') > 0;
 
--- Completed items become sites with their programs, in the transaction that completes them.
+-- The device categories that were asked about, and what the answer gives for the devices of each.
+create or replace function app.result_categories(p_device_ids integer[], p_result jsonb) returns table (keys text[], amounts numeric[])
+language sql stable
+begin atomic
+    select coalesce(array_agg(c.category_key order by c.category_key), '{}'), coalesce(array_agg(c.amount order by c.category_key), '{}')
+      from (select d.category_key, coalesce(sum(g.amount), 0) as amount
+              from app.devices d
+              left join (select t.value ->> 'device_id' as device_id, app.amount(t.value -> 'incentive_amount') as amount
+                           from jsonb_path_query(p_result, '$.incentives.by_program[*].device_tier_results[*] ? (@.incentive_amount > 0)') t (value)
+                        ) g on g.device_id = d.id::text
+             where d.id = any (p_device_ids)
+             group by d.category_key) c;
+end;
+
+-- Completed items become sites with their programs, in the transaction that completes them. A cancelled job's report may be deleted already.
 create or replace function app.add_report_sites(p_organization_id uuid, p_items public.lookup_queue_items[], p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = ''
@@ -42,27 +56,27 @@ as $$
 begin
     insert into public.incentive_report_sites
            (organization_id, report_id, position, item_id, reference_id, street_1, street_2, city, state_or_province_code, postal_code,
-            country_code, building_type, device_categories, utility_eiaid, utility_name, eligible, total_incentive_amount, created_at)
-    select p_organization_id, j.report_id, i.position, i.id, i.reference_id, i.address ->> 'street_1', i.address ->> 'street_2',
+            country_code, building_type, device_categories, category_amounts, utility_eiaid, utility_name, eligible, total_incentive_amount, created_at)
+    select p_organization_id, r.id, i.position, i.id, i.reference_id, i.address ->> 'street_1', i.address ->> 'street_2',
            i.address ->> 'city', i.address ->> 'state_or_province_code', i.address ->> 'postal_code', i.address ->> 'country_code',
-           i.building_type, array(select distinct d.category_key from app.devices d where d.id = any (i.device_ids) order by 1),
-           i.result #>> '{utility,eiaid}', i.result #>> '{utility,name}',
+           i.building_type, c.keys, c.amounts, i.result #>> '{utility,eiaid}', i.result #>> '{utility,name}',
            app.result_is_eligible(i.result), app.result_amount(i.result), p_now
       from unnest(p_items) i
-      join public.batch_lookup_jobs j on j.organization_id = p_organization_id and j.id = i.job_id
+      join public.incentive_reports r on r.organization_id = p_organization_id and r.job_id = i.job_id
+     cross join app.result_categories(i.device_ids, i.result) c
      where i.status = 'completed';
 
     insert into public.incentive_report_site_programs
            (organization_id, report_id, position, program_id, program_name, total_incentive, eligible_combinations)
-    select p_organization_id, j.report_id, i.position, p.value ->> 'program_id', coalesce(max(p.value ->> 'program_name'), ''),
+    select p_organization_id, r.id, i.position, p.value ->> 'program_id', coalesce(max(p.value ->> 'program_name'), ''),
            sum(app.amount(p.value -> 'total_incentive')), sum(least(app.amount(p.value -> 'eligible_combinations'), 1000000))
       from unnest(p_items) i
-      join public.batch_lookup_jobs j on j.organization_id = p_organization_id and j.id = i.job_id
+      join public.incentive_reports r on r.organization_id = p_organization_id and r.job_id = i.job_id
      cross join jsonb_array_elements(app.elements(i.result #> '{incentives,by_program}')) p
      where i.status = 'completed'
        and p.value ->> 'program_id' is not null
        and (app.amount(p.value -> 'total_incentive') > 0 or app.amount(p.value -> 'eligible_combinations') > 0)
-     group by j.report_id, i.position, p.value ->> 'program_id';
+     group by r.id, i.position, p.value ->> 'program_id';
 end;
 $$;
 
@@ -105,85 +119,126 @@ return json_build_object(
     'completed_at', app.rfc3339((p_report).completed_at)
 );
 
-create or replace function api.list_incentive_reports(
-    p_organization_id uuid default app.claimed_organization_id(), p_status text default null, p_limit integer default 20, p_offset integer default 0
-) returns json
-language plpgsql stable security definer
-set search_path = ''
-as $$
-begin
-    perform app.authorize(p_organization_id);
-    perform app.check_page(p_limit, p_offset, 200);
-    perform app.check_choice('status', p_status, array['processing', 'complete', 'error']);
-    return json_build_object(
-        'reports', (select coalesce(json_agg(app.report_json(r) order by r.created_at desc, r.id desc), '[]')
-                      from (select *
-                              from public.incentive_reports
-                             where organization_id = p_organization_id and (p_status is null or status = p_status)
-                             order by created_at desc, id desc
-                             limit p_limit offset p_offset) r),
-        'total', (select count(*)
-                    from public.incentive_reports
-                   where organization_id = p_organization_id and (p_status is null or status = p_status)),
-        'limit', p_limit,
-        'offset', p_offset);
-end;
-$$;
-
-comment on function api.list_incentive_reports(uuid, text, integer, integer) is 'The reports of an organization, newest first: {reports, total, limit, offset}. Amounts in US dollars. 400: an unknown status, limit not in 1 to 200.';
-
-create or replace function app.site_json(p_site public.incentive_report_sites) returns json
+create or replace function app.find_report(p_organization_id uuid, p_report_id uuid) returns public.incentive_reports
 language plpgsql stable
-set search_path = ''
-as $$
-begin
-    return json_build_object(
-        'item_id', p_site.item_id,
-        'reference_id', p_site.reference_id,
-        'address', json_strip_nulls(json_build_object(
-            'street_1', p_site.street_1, 'street_2', p_site.street_2, 'city', p_site.city,
-            'state_or_province_code', p_site.state_or_province_code, 'postal_code', p_site.postal_code, 'country_code', p_site.country_code)),
-        'building_type', p_site.building_type,
-        'device_categories', p_site.device_categories,
-        'utility', json_build_object('eiaid', p_site.utility_eiaid, 'name', p_site.utility_name),
-        'eligible', p_site.eligible,
-        'total_incentive_amount', p_site.total_incentive_amount,
-        'programs', (select coalesce(json_agg(json_build_object(
-                                'program_id', p.program_id, 'program_name', p.program_name, 'total_incentive', p.total_incentive,
-                                'eligible_combinations', p.eligible_combinations) order by p.total_incentive desc, p.program_id), '[]')
-                       from public.incentive_report_site_programs p
-                      where p.organization_id = p_site.organization_id and p.report_id = p_site.report_id and p.position = p_site.position));
-end;
-$$;
-
-create or replace function api.get_incentive_report(
-    p_organization_id uuid, p_report_id uuid, p_limit integer default 100, p_offset integer default 0
-) returns json
-language plpgsql stable security definer
 set search_path = ''
 as $$
 declare
     v_report public.incentive_reports;
 begin
-    perform app.authorize(p_organization_id);
-    perform app.check_page(p_limit, p_offset, 500);
     select * into v_report
       from public.incentive_reports
      where organization_id = p_organization_id and id = p_report_id;
     if not found then
         raise sqlstate 'PT404' using message = 'Report not found', constraint = 'report_exists';
     end if;
-    return (app.report_json(v_report)::jsonb || jsonb_build_object(
-        'sites', (select coalesce(jsonb_agg(app.site_json(s) order by s.position), '[]')
-                    from (select *
-                            from public.incentive_report_sites
-                           where organization_id = p_organization_id and report_id = p_report_id
-                           order by position
-                           limit p_limit offset p_offset) s),
-        'total', v_report.total_sites,
-        'limit', p_limit,
-        'offset', p_offset))::json;
+    return v_report;
 end;
 $$;
 
-comment on function api.get_incentive_report(uuid, uuid, integer, integer) is 'One report with a page of its sites, in upload order, and the programs of each. Amounts in US dollars. 400: limit not in 1 to 500. 404: no such report in this organization.';
+create or replace function api.list_incentive_reports(
+    p_organization_id uuid default app.claimed_organization_id(), p_status text default null, p_limit integer default 20,
+    p_offset integer default 0, p_cursor text default null, p_report_type text default null, p_created_from timestamptz default null,
+    p_created_before timestamptz default null
+) returns json
+language plpgsql stable security definer
+set search_path = '' set plan_cache_mode = force_custom_plan
+as $$
+declare
+    v_mark    app.page_mark := app.read_cursor(p_cursor, 'newest');
+    v_reports public.incentive_reports[];
+begin
+    perform app.authorize(p_organization_id);
+    perform app.check_page(p_limit, p_offset, 200);
+    perform app.check_choice('status', p_status, array['processing', 'complete', 'error']);
+    perform app.check_choice('report_type', p_report_type, array['bulk_lookup']);
+    v_reports := array(
+        select r
+          from public.incentive_reports r
+         where organization_id = p_organization_id and (p_status is null or status = p_status)
+           and (p_report_type is null or report_type = p_report_type)
+           and (p_created_from is null or created_at >= p_created_from) and (p_created_before is null or created_at < p_created_before)
+           and (p_cursor is null or (created_at, id) < (v_mark.created_at, v_mark.id))
+         order by created_at desc, id desc
+         limit p_limit + 1 offset p_offset);
+    return json_build_object(
+        'reports', (select coalesce(json_agg(app.report_json(r) order by r.created_at desc, r.id desc), '[]')
+                      from unnest(v_reports[:p_limit]) r),
+        'total', (select count(*)
+                    from public.incentive_reports
+                   where organization_id = p_organization_id and (p_status is null or status = p_status)
+                     and (p_report_type is null or report_type = p_report_type)
+                     and (p_created_from is null or created_at >= p_created_from)
+                     and (p_created_before is null or created_at < p_created_before)),
+        'limit', p_limit,
+        'offset', p_offset,
+        'next_cursor', case when cardinality(v_reports) > p_limit
+                            then app.cursor(row('newest', null, null, null, v_reports[p_limit].created_at, v_reports[p_limit].id)) end);
+end;
+$$;
+
+comment on function api.list_incentive_reports(uuid, text, integer, integer, text, text, timestamptz, timestamptz) is
+'The reports of an organization, newest first: {reports, total, limit, offset, next_cursor}. Optional: status; report_type; created from and before. p_cursor is the next_cursor of the page before, the surest way through a list that grows. Amounts in US dollars. 400: an unknown status or type, limit not in 1 to 200, invalid_cursor.';
+
+create or replace function api.update_incentive_report(p_organization_id uuid, p_report_id uuid, p_changes jsonb) returns json
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+declare
+    v_now    timestamptz := app.clock();
+    v_report public.incentive_reports;
+begin
+    perform app.authorize(p_organization_id);
+    if jsonb_typeof(p_changes) is distinct from 'object' or p_changes - array['name', 'description'] <> '{}' or p_changes = '{}'
+       or jsonb_typeof(p_changes -> 'name') <> 'string' or jsonb_typeof(p_changes -> 'description') <> 'string'
+       or btrim(p_changes ->> 'name') = '' or length(p_changes ->> 'name') > 200 or length(p_changes ->> 'description') > 2000 then
+        raise sqlstate 'PT400' using
+            message    = 'The body must be an object with name (1 to 200 characters), description (at most 2,000) or both',
+            constraint = 'invalid_report';
+    end if;
+    update public.incentive_reports
+       set name        = coalesce(btrim(p_changes ->> 'name'), name),
+           description = coalesce(p_changes ->> 'description', description),
+           updated_at  = v_now
+     where organization_id = p_organization_id and id = p_report_id
+    returning * into v_report;
+    if not found then
+        raise sqlstate 'PT404' using message = 'Report not found', constraint = 'report_exists';
+    end if;
+    return app.report_json(v_report);
+end;
+$$;
+
+comment on function api.update_incentive_report(uuid, uuid, jsonb) is 'Gives a report another name or description, {"name": ..., "description": ...}, and answers it. 400: invalid_report. 404: no such report in this organization.';
+
+create or replace function api.delete_incentive_report(p_organization_id uuid, p_report_id uuid) returns json
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+declare
+    v_report public.incentive_reports;
+begin
+    perform app.authorize(p_organization_id);
+    select * into v_report
+      from public.incentive_reports
+     where organization_id = p_organization_id and id = p_report_id
+       for update;
+    if not found then
+        raise sqlstate 'PT404' using message = 'Report not found', constraint = 'report_exists';
+    elsif v_report.status = 'processing'
+       or exists (select
+                    from public.lookup_queue_items
+                   where organization_id = p_organization_id and job_id = v_report.job_id and status = 'processing') then
+        raise sqlstate 'PT409' using
+            message    = 'The report''s job is still under way',
+            hint       = 'Cancel the job, or wait until its lookups have ended.',
+            constraint = 'report_has_ended';
+    end if;
+    delete from public.incentive_report_site_programs where organization_id = p_organization_id and report_id = p_report_id;
+    delete from public.incentive_report_sites where organization_id = p_organization_id and report_id = p_report_id;
+    delete from public.incentive_reports where organization_id = p_organization_id and id = p_report_id;
+    return json_build_object('message', 'Report deleted', 'id', p_report_id);
+end;
+$$;
+
+comment on function api.delete_incentive_report(uuid, uuid) is 'Deletes a report with its sites; the job and its items stay. 404: no such report in this organization. 409 report_has_ended: lookups of its job are still under way.';

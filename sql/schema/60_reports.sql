@@ -44,6 +44,7 @@ create table public.incentive_report_sites (
     country_code           text,
     building_type          text        not null,
     device_categories      text[]      not null,
+    category_amounts       numeric[]   not null,
     utility_eiaid          text,
     utility_name           text,
     eligible               boolean     not null,
@@ -51,10 +52,12 @@ create table public.incentive_report_sites (
     created_at             timestamptz not null,
 
     constraint incentive_report_sites_pkey primary key (organization_id, report_id, position),
-    constraint incentive_report_sites_amount_check check (total_incentive_amount >= 0)
+    constraint incentive_report_sites_amount_check check (total_incentive_amount >= 0),
+    constraint incentive_report_sites_categories_check check (cardinality(category_amounts) = cardinality(device_categories))
 );
 
 comment on table public.incentive_report_sites is 'One row per completed item: a site of the report, in upload order.';
+comment on column public.incentive_report_sites.category_amounts is 'US dollars for the devices of each of device_categories, in the same order, as far as the answer tells devices apart.';
 comment on column public.incentive_report_sites.total_incentive_amount is 'US dollars.';
 comment on column public.incentive_report_sites.utility_eiaid is 'Number of the utility at the US Energy Information Administration, as the provider gave it.';
 
@@ -73,3 +76,14 @@ create table public.incentive_report_site_programs (
 
 comment on table public.incentive_report_site_programs is 'The programs a site is eligible for.';
 comment on column public.incentive_report_site_programs.total_incentive is 'US dollars, all devices of the site together.';
+
+create type app.page_mark as (
+    sort         text,
+    "position"   integer,
+    amount       numeric,
+    reference_id text,
+    created_at   timestamptz,
+    id           uuid
+);
+
+comment on type app.page_mark is 'Where a page of a list ended: what a cursor holds.';

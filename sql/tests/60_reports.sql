@@ -39,7 +39,7 @@ select is(
 -- Reading
 select is((api.list_incentive_reports(:'org') ->> 'total')::integer, 2, 'the list counts the organization''s reports');
 select is((api.list_incentive_reports(:'org', 'processing') ->> 'total')::integer, 0, 'and filters by status');
-select is(api.list_incentive_reports(:'other_org')::jsonb, '{"reports": [], "total": 0, "limit": 20, "offset": 0}', 'another organization has none');
+select is(api.list_incentive_reports(:'other_org')::jsonb, '{"reports": [], "total": 0, "limit": 20, "offset": 0, "next_cursor": null}', 'another organization has none');
 select is(
     array(select s ->> 'reference_id' from json_array_elements(api.get_incentive_report(:'org', :'report') -> 'sites') s), array['site-1', 'site-2'], 'a report lists its sites');
 select is(

@@ -53,6 +53,10 @@ insert into functions values
     ('api.cancel_batch_lookup',     'call for organization A'),
     ('api.list_incentive_reports',  'call for organization A'),
     ('api.get_incentive_report',    'call for organization A'),
+    ('api.get_incentive_report_summary', 'call for organization A'),
+    ('api.get_incentive_report_csv', 'call for organization A'),
+    ('api.update_incentive_report', 'call for organization A'),
+    ('api.delete_incentive_report', 'call for organization A'),
     ('api.lookup_incentives',       'call for organization A');
 insert into functions
 select 'api.' || proname, 'call for operators' from pg_proc

@@ -1,0 +1,166 @@
+-- Chapter 61, the sites of a report: filtered, sorted and paged, and as CSV.
+
+-- A cursor is opaque to clients: what it holds may change.
+create or replace function app.cursor(p_mark app.page_mark) returns text
+language sql stable
+return translate(encode(convert_to(json_strip_nulls(to_json(p_mark))::text, 'UTF8'), 'base64'), E'+/=\n', '-_');
+
+-- What a cursor holds. It must be of the same order as the list; null where there is none.
+create or replace function app.read_cursor(p_cursor text, p_sort text) returns app.page_mark
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+    v_mark   app.page_mark;
+    v_base64 text := translate(p_cursor, '-_', '+/');
+begin
+    if p_cursor is null then
+        return null;
+    end if;
+    v_mark := jsonb_populate_record(null::app.page_mark, convert_from(decode(v_base64 || repeat('=', -length(v_base64) & 3), 'base64'), 'UTF8')::jsonb);
+    if v_mark.sort is distinct from p_sort then
+        raise data_exception;
+    end if;
+    return v_mark;
+exception
+    when data_exception or statement_too_complex then
+        raise sqlstate 'PT400' using
+            message    = 'cursor is not the next_cursor of this list in this order',
+            constraint = 'invalid_cursor';
+end;
+$$;
+
+create or replace function app.site_json(p_site public.incentive_report_sites) returns json
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+    return json_build_object(
+        'item_id', p_site.item_id,
+        'reference_id', p_site.reference_id,
+        'address', json_strip_nulls(json_build_object(
+            'street_1', p_site.street_1, 'street_2', p_site.street_2, 'city', p_site.city,
+            'state_or_province_code', p_site.state_or_province_code, 'postal_code', p_site.postal_code, 'country_code', p_site.country_code)),
+        'building_type', p_site.building_type,
+        'device_categories', p_site.device_categories,
+        'utility', json_build_object('eiaid', p_site.utility_eiaid, 'name', p_site.utility_name),
+        'eligible', p_site.eligible,
+        'total_incentive_amount', p_site.total_incentive_amount,
+        'programs', (select coalesce(json_agg(json_build_object(
+                                'program_id', p.program_id, 'program_name', p.program_name, 'total_incentive', p.total_incentive,
+                                'eligible_combinations', p.eligible_combinations) order by p.total_incentive desc, p.program_id), '[]')
+                       from public.incentive_report_site_programs p
+                      where p.organization_id = p_site.organization_id and p.report_id = p_site.report_id and p.position = p_site.position));
+end;
+$$;
+
+-- What the filters of a report ask of a site; null asks nothing. A utility goes by its number or its name.
+create or replace function app.site_matches(
+    p_site public.incentive_report_sites, p_eligible boolean, p_state text, p_utility text
+) returns boolean
+language sql immutable
+return (p_eligible is null or (p_site).eligible = p_eligible)
+   and (p_state is null or (p_site).state_or_province_code = upper(p_state))
+   and (p_utility is null or (p_site).utility_eiaid = p_utility or lower((p_site).utility_name) = lower(p_utility));
+
+create or replace function app.site_has_program(p_site public.incentive_report_sites, p_program text) returns boolean
+language sql stable
+return p_program is null or exists (
+    select
+      from public.incentive_report_site_programs p
+     where p.organization_id = (p_site).organization_id and p.report_id = (p_site).report_id and p.position = (p_site).position
+       and p.program_id = p_program);
+
+-- Planned anew for each call: the order and the filters that were not asked for vanish from the plan.
+create or replace function api.get_incentive_report(
+    p_organization_id uuid, p_report_id uuid, p_limit integer default 100, p_offset integer default 0, p_cursor text default null,
+    p_sort text default 'position', p_eligible boolean default null, p_state text default null, p_utility text default null,
+    p_program text default null
+) returns json
+language plpgsql stable security definer
+set search_path = '' set plan_cache_mode = force_custom_plan
+as $$
+declare
+    v_report public.incentive_reports;
+    v_mark   app.page_mark := app.read_cursor(p_cursor, p_sort);
+    v_sites  public.incentive_report_sites[];
+    v_last   public.incentive_report_sites;
+begin
+    perform app.authorize(p_organization_id);
+    v_report := app.find_report(p_organization_id, p_report_id);
+    perform app.check_page(p_limit, p_offset, 500);
+    perform app.check_choice('sort', p_sort, array['position', '-position', 'amount', '-amount', 'reference_id', '-reference_id']);
+    v_sites := array(
+        select s
+          from public.incentive_report_sites s
+         where s.organization_id = p_organization_id and s.report_id = p_report_id
+           and app.site_matches(s, p_eligible, p_state, p_utility) and app.site_has_program(s, p_program)
+           and (p_cursor is null or case p_sort
+                   when 'position'      then s.position > v_mark.position
+                   when '-position'     then s.position < v_mark.position
+                   when 'amount'        then (s.total_incentive_amount, s.position) > (v_mark.amount, v_mark.position)
+                   when '-amount'       then (-s.total_incentive_amount, s.position) > (-v_mark.amount, v_mark.position)
+                   when 'reference_id'  then (s.reference_id, s.position) > (v_mark.reference_id, v_mark.position)
+                   when '-reference_id' then (s.reference_id, -s.position) < (v_mark.reference_id, -v_mark.position) end)
+         order by case p_sort when '-position' then s.position end desc,
+                  case p_sort when 'amount' then s.total_incentive_amount end,
+                  case p_sort when '-amount' then s.total_incentive_amount end desc,
+                  case p_sort when 'reference_id' then s.reference_id end,
+                  case p_sort when '-reference_id' then s.reference_id end desc,
+                  s.position
+         limit p_limit + 1 offset p_offset);
+    v_last := v_sites[p_limit];
+
+    return (app.report_json(v_report)::jsonb || jsonb_build_object(
+        'sites', (select coalesce(jsonb_agg(app.site_json(v_sites[n]) order by n), '[]')
+                    from generate_subscripts(v_sites[:p_limit], 1) n),
+        'total', case when p_eligible is null and p_state is null and p_utility is null and p_program is null then v_report.total_sites
+                      else (select count(*)
+                              from public.incentive_report_sites s
+                             where s.organization_id = p_organization_id and s.report_id = p_report_id
+                               and app.site_matches(s, p_eligible, p_state, p_utility) and app.site_has_program(s, p_program)) end,
+        'limit', p_limit,
+        'offset', p_offset,
+        'next_cursor', case when cardinality(v_sites) > p_limit
+                            then app.cursor(row(p_sort, v_last.position, v_last.total_incentive_amount, v_last.reference_id, null, null)) end))::json;
+end;
+$$;
+
+comment on function api.get_incentive_report(uuid, uuid, integer, integer, text, text, boolean, text, text, text) is
+'One report with a page of its sites and the programs of each. p_sort: position (upload order), amount or reference_id, with a minus in front for descending. Filters: eligible; state or province code; utility, by number or name; id of a program that the site is eligible for; total counts the sites that pass them. p_cursor is the next_cursor of the page before. Amounts in US dollars. 400: limit not in 1 to 500, invalid_sort, invalid_cursor. 404: no such report in this organization.';
+
+create or replace function app.csv_line(variadic p_cells text[]) returns text
+language sql immutable
+begin atomic
+    select string_agg(app.csv_cell(c.cell), ',' order by c.n) || E'\r\n' from unnest(p_cells) with ordinality c (cell, n);
+end;
+
+create or replace function api.get_incentive_report_csv(
+    p_organization_id uuid, p_report_id uuid, p_eligible boolean default null, p_state text default null, p_utility text default null,
+    p_program text default null
+) returns text
+language plpgsql stable security definer
+set search_path = '' set plan_cache_mode = force_custom_plan
+as $$
+begin
+    perform app.authorize(p_organization_id);
+    perform app.find_report(p_organization_id, p_report_id);
+    return app.csv_line('reference_id', 'street_1', 'street_2', 'city', 'state_or_province_code', 'postal_code', 'country_code', 'building_type',
+                        'device_categories', 'utility_eiaid', 'utility_name', 'eligible', 'total_incentive_amount', 'programs')
+        || coalesce((
+            select string_agg(app.csv_line(s.reference_id, s.street_1, s.street_2, s.city, s.state_or_province_code, s.postal_code, s.country_code,
+                                           s.building_type, array_to_string(s.device_categories, ' '), s.utility_eiaid, s.utility_name,
+                                           s.eligible::text, s.total_incentive_amount::text, p.programs), '' order by s.position)
+              from public.incentive_report_sites s
+              left join (select position, string_agg(format('%s: %s', program_name, total_incentive), '; '
+                                                     order by total_incentive desc, program_id) as programs
+                           from public.incentive_report_site_programs
+                          where organization_id = p_organization_id and report_id = p_report_id
+                          group by position) p on p.position = s.position
+             where s.organization_id = p_organization_id and s.report_id = p_report_id
+               and app.site_matches(s, p_eligible, p_state, p_utility) and app.site_has_program(s, p_program)), '');
+end;
+$$;
+
+comment on function api.get_incentive_report_csv(uuid, uuid, boolean, text, text, text) is
+'The sites of a report as CSV (RFC 4180, CRLF), in upload order, with the filters of api.get_incentive_report. A cell that a spreadsheet would take for a formula begins with an apostrophe. Amounts in US dollars. 404: no such report in this organization.';
