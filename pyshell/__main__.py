@@ -113,6 +113,16 @@ def stop_postgres(settings: Settings, arguments: argparse.Namespace) -> None:
     print("stopped" if PrivatePostgres.of_project(settings.state_dir).stop() else "was not running")
 
 
+def delete_postgres(settings: Settings, arguments: argparse.Namespace) -> None:
+    from pyshell.private_postgres import PrivatePostgres
+
+    postgres = PrivatePostgres.of_project(settings.state_dir)
+    if not arguments.yes:
+        raise SystemExit(f"This deletes all data in {postgres.folder}. Say --yes when that is what you want.")
+    postgres.delete()
+    print(f"deleted {postgres.folder}")
+
+
 @dataclass(frozen=True)
 class Command:
     """A word of the command line, what it runs, and the options that argparse gets for it."""
@@ -146,6 +156,7 @@ COMMANDS = [
     Command("psql", psql, "open psql on the database", [("arguments", {"nargs": "*", "help": "psql's own, after --"})]),
     Command("postgres start", start_postgres, "start the private PostgreSQL, to run until it is stopped, and print its URL"),
     Command("postgres stop", stop_postgres, "stop the private PostgreSQL"),
+    Command("postgres delete", delete_postgres, "delete the private PostgreSQL with all its data", [("--yes", {"action": "store_true"})]),
 ]
 
 

@@ -1,4 +1,7 @@
-"""Compares the two ways to a database: `sql/schema`, which says what the tables are, and the migrations, which get them there."""
+"""Compares the two ways to a database: `sql/schema`, which says what the tables are, and the migrations, which get them there.
+
+Rows count too: those that a new database has, such as settings and regions.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,9 @@ from pyshell.settings import ROOT
 SCHEMA = ROOT / "sql" / "schema"
 # The version's own chatter, and a token that pg_dump makes up anew each time.
 NOISE = re.compile(r"^(--.*|SET .*|SELECT pg_catalog\.set_config.*|\\(un)?restrict .*|)$")
+# What is another in every database: secrets and times.
+CHANCE = re.compile(r"'[0-9a-f]{64}'|'\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[^']*'")
+BOOKKEEPING = ("app.schema_migrations", "app.deployed_parts")
 
 
 def difference(postgres: PrivatePostgres, sources: Sources | None = None, schema: Path = SCHEMA) -> str:
@@ -32,7 +38,10 @@ def _dump(postgres: PrivatePostgres, name: str, sources: Sources) -> list[str]:
         connection.execute(f"drop database if exists {name}")
         connection.execute(f"create database {name}")
     migrate(postgres.url(name), sources)
+    without = [f"--exclude-table-data={table}" for table in BOOKKEEPING]
     dump = subprocess.run(
-        [postgres.installation.bin / "pg_dump", "--schema-only", postgres.url(name)], check=True, capture_output=True, text=True
+        [postgres.installation.bin / "pg_dump", "--inserts", *without, postgres.url(name)], check=True, capture_output=True, text=True
     )
-    return [line for line in dump.stdout.splitlines() if not NOISE.match(line)]
+    lines = [CHANCE.sub("''", line) for line in dump.stdout.splitlines() if not NOISE.match(line)]
+    # Rows have no order.
+    return [line for line in lines if not line.startswith("INSERT ")] + sorted(line for line in lines if line.startswith("INSERT "))

@@ -80,16 +80,22 @@ def migrate(
     sources = sources or Sources()
     for attempt in range(1, MAX_ATTEMPTS + 1):
         try:
-            with psycopg.connect(database_url, application_name="batch-lookups migrate") as connection, connection.transaction():
+            # Without prepared statements, which a connection pooler might leave behind for somebody else.
+            with psycopg.connect(database_url, application_name="batch-lookups migrate", prepare_threshold=None) as connection:
                 _take_turn(connection)
                 _deploy(connection, sources, lookups_per_second, report)
             return
-        except (*RETRIED, errors.InternalError_) as error:
-            # Roles belong to all databases of a server; two deploys into two of them may meet there, as an internal error.
-            if attempt == MAX_ATTEMPTS or (isinstance(error, errors.InternalError_) and "concurrently" not in str(error)):
-                raise MigrationError(str(error)) from error
-            report(f"waiting, others use the database: {error.diag.message_primary}")
+        except (MigrationError, psycopg.Error) as error:
+            if attempt == MAX_ATTEMPTS or not _will_pass(error):
+                raise
+            report(f"waiting, others use the database: {error}")
             time.sleep(random.uniform(0.1, min(2, 0.1 + 0.1 * attempt)))
+
+
+def _will_pass(error: Exception) -> bool:
+    cause = error.__cause__ if isinstance(error, MigrationError) else error
+    # Roles belong to all databases of a server: where the deploys of two of them meet, it is an internal error.
+    return isinstance(cause, RETRIED) or (isinstance(cause, errors.InternalError_) and "concurrently" in str(cause))
 
 
 def pending(applied: Iterable[Mapping[str, str]], sources: Sources | None = None) -> list[str]:
@@ -117,8 +123,6 @@ def run_file(connection: psycopg.Connection[Any], file: Path) -> None:
     text = file.read_text(encoding="utf-8")
     try:
         connection.execute(text.encode())
-    except (*RETRIED, errors.InternalError_):
-        raise
     except psycopg.Error as error:
         raise MigrationError(_explain(error, file, text)) from error
     if connection.info.transaction_status != TransactionStatus.INTRANS:
@@ -126,7 +130,7 @@ def run_file(connection: psycopg.Connection[Any], file: Path) -> None:
 
 
 def _take_turn(connection: psycopg.Connection[Any]) -> None:
-    connection.execute(f"set local lock_timeout = '{WAIT_FOR_OTHERS}'")
+    connection.execute(f"set local lock_timeout = '{WAIT_FOR_OTHERS}'; set local statement_timeout = 0")
     connection.execute("select pg_advisory_xact_lock(%s)", [LOCK_ID])
     connection.execute(f"set local lock_timeout = '{LOCK_TIMEOUT}'; set local client_min_messages = warning")
 

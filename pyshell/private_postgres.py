@@ -129,7 +129,7 @@ class PrivatePostgres:
         if not installation.has_extensions(["pg_cron"]):
             raise PostgresError(
                 f"The data in {self.data} need PostgreSQL {installation.version} with pg_cron, which is no longer installed.\n"
-                f"Install it again, or delete {self.folder} to begin anew."
+                "Install it again, or begin anew after `python -m pyshell postgres delete`."
             )
         return installation
 
@@ -177,6 +177,8 @@ class PrivatePostgres:
 
     def stop(self, *, immediately: bool = False) -> bool:
         """Stops the server and waits for its end, open connections notwithstanding. Answers whether it was running."""
+        if not self.folder.exists():
+            return False
         with self._lock():
             pid = self.pid
             if pid is None:
@@ -215,7 +217,7 @@ class PrivatePostgres:
     def delete(self) -> None:
         """Stops the server and deletes all its data."""
         self.stop(immediately=True)
-        shutil.rmtree(self.folder)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _create(self) -> None:
         password = secrets.token_urlsafe(24)
@@ -309,7 +311,9 @@ class PrivatePostgres:
     def _prepare_folder(self) -> None:
         if self.folder.exists():
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
+        for folder in reversed([folder for folder in (self.folder, *self.folder.parents) if not folder.exists()]):
+            folder.mkdir(exist_ok=True)
+            folder.chmod(0o711)
         self._give(self.folder)
         if self._account and subprocess.run(["test", "-w", self.folder], **self._identity).returncode:
             self.folder.rmdir()
@@ -376,10 +380,12 @@ def default_state_dir() -> Path:
 @contextmanager
 def throw_away_postgres(extensions: Sequence[str] = ("pg_cron",)) -> Iterator[PrivatePostgres]:
     """A fresh, fast, unsafe server for as long as the context lasts; it ends with this process even if that is killed."""
-    folder = Path(tempfile.mkdtemp(prefix="batch-lookups-"))
+    folder = Path(tempfile.mkdtemp(prefix=".batch-lookups-"))
     folder.chmod(0o711)
     with (folder / "in_use").open("w") as in_use:
         fcntl.flock(in_use, fcntl.LOCK_EX)
+        # Under this name others would take it for abandoned, had it no lock.
+        folder = folder.rename(folder.with_name(folder.name[1:]))
         _delete_abandoned(folder.parent)
         postgres = PrivatePostgres(folder / "postgres", throw_away=True, extensions=extensions)
         try:

@@ -173,10 +173,10 @@ def test_deploys_end_well_while_others_use_the_tables(database_url: str) -> None
                     connection.execute("select count(*) from public.batch_lookup_jobs")
                 served.append(1)
 
-    with ThreadPoolExecutor(12) as pool:
+    with ThreadPoolExecutor(24) as pool:
         users = [pool.submit(use) for _ in range(4)]
         try:
-            for deploy in [pool.submit(migrate, database_url) for _ in range(5)]:
+            for deploy in [pool.submit(migrate, database_url) for _ in range(20)]:
                 deploy.result()
         finally:
             ended.set()
@@ -194,7 +194,7 @@ def test_a_deploy_waits_for_a_long_transaction_only_so_long_at_a_time(
         reader.execute("select count(*) from public.batch_lookup_jobs")
         blocked = replace(Sources(), functions=sources.functions)
         (sources.functions / "10_things.sql").write_text("lock table public.batch_lookup_jobs;\n")
-        with pytest.raises(MigrationError, match="lock timeout"):
+        with pytest.raises(MigrationError, match=r"10_things\.sql: canceling statement due to lock timeout"):
             migrate(database_url, blocked, report=lines.append)
     migrate(database_url, blocked)
     assert any("others use the database" in line for line in lines)
@@ -225,3 +225,11 @@ def test_drift_is_shown(cluster: PrivatePostgres, sources: Sources, tmp_path: Pa
     (schema / "10_things.sql").write_text("create table app.things (id integer primary key, name text);\n")
     difference = drift.difference(cluster, sources, schema)
     assert "-    name text" in difference
+
+
+def test_drift_of_rows_is_shown(cluster: PrivatePostgres, sources: Sources) -> None:
+    (sources.migrations / "0002_more.sql").write_text("insert into app.things values (1);\n")
+    schema = sources.functions.with_name("schema")
+    schema.mkdir()
+    (schema / "10_things.sql").write_text((sources.migrations / "0001_initial.sql").read_text())
+    assert "+INSERT INTO app.things VALUES (1);" in drift.difference(cluster, sources, schema)
