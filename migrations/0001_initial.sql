@@ -158,22 +158,25 @@ comment on table app.organizations is 'The tenants. A small shared table.';
 comment on column app.organizations.clerk_organization_id is 'The id by which Clerk knows the organization, such as org_2ab...';
 
 create table app.api_keys (
-    id              uuid        not null,
-    organization_id uuid        not null,
-    key_hash        bytea       not null,
-    prefix          text        not null,
-    last_four       text        not null,
-    name            text        not null,
-    scopes          text[]      not null,
-    expires_at      timestamptz,
-    revoked_at      timestamptz,
-    last_used_at    timestamptz,
-    created_at      timestamptz not null default now(),
+    id               uuid        not null,
+    organization_id  uuid        not null,
+    key_hash         bytea       not null,
+    prefix           text        not null,
+    last_four        text        not null,
+    name             text        not null,
+    scopes           text[]      not null,
+    allowed_networks cidr[],
+    expires_at       timestamptz,
+    revoked_at       timestamptz,
+    replaced_by      uuid,
+    last_used_at     timestamptz,
+    created_at       timestamptz not null default now(),
 
     constraint api_keys_pkey primary key (id),
     constraint api_keys_key_hash_key unique (key_hash),
     constraint api_keys_organization_id_fkey foreign key (organization_id) references app.organizations (id) on delete cascade,
     constraint api_keys_key_hash_check check (length(key_hash) = 32),
+    constraint api_keys_prefix_check check (prefix in ('leap_live_', 'leap_test_')),
     constraint api_keys_last_four_check check (length(last_four) = 4)
 );
 
@@ -183,6 +186,9 @@ comment on table app.api_keys is 'API keys: what tells one from another, never t
 comment on column app.api_keys.key_hash is 'HMAC-SHA256 of the whole key with the deployment''s pepper.';
 comment on column app.api_keys.prefix is 'leap_live_ or leap_test_.';
 comment on column app.api_keys.scopes is 'What the key may do, such as jobs:read.';
+comment on column app.api_keys.allowed_networks is 'Where the key may be used from; null: anywhere.';
+comment on column app.api_keys.replaced_by is 'The key that this one was rotated into; it expires soon.';
+comment on column app.api_keys.last_used_at is 'Exact to a minute.';
 -- Chapter 30, catalogue: devices, utilities and the programs that pay for them. Small tables shared by all organizations, filled by
 -- api.import_catalogue. A catalogue is a set of rows imported together, such as the starter catalogue; what a later import of the
 -- same catalogue no longer has is retired, never another's. Retired devices can still be looked up; retired utilities and programs

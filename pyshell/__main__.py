@@ -72,7 +72,16 @@ def create_key(settings: Settings, arguments: argparse.Namespace) -> None:
     from pyshell import api_keys, stack
 
     with stack.database(settings) as (with_database, _):
-        print(api_keys.create(with_database.database_url, arguments.organization, pepper=settings.api_key_pepper, name=arguments.name))
+        print(
+            api_keys.create(
+                with_database.database_url,
+                arguments.organization,
+                pepper=settings.api_key_pepper,
+                name=arguments.name,
+                prefix=api_keys.TEST if arguments.test else api_keys.LIVE,
+                scopes=arguments.scope,
+            )
+        )
 
 
 def import_catalogue(settings: Settings, arguments: argparse.Namespace) -> None:
@@ -145,7 +154,12 @@ COMMANDS = [
         "keys create",
         create_key,
         "make an API key for an organization, which is created when new, and print it",
-        [("--organization", {"required": True, "metavar": "NAME"}), ("--name", {"help": "what the key is for"})],
+        [
+            ("--organization", {"required": True, "metavar": "NAME"}),
+            ("--name", {"help": "what the key is for"}),
+            ("--test", {"action": "store_true", "help": "a key that begins with leap_test_"}),
+            ("--scope", {"action": "append", "help": "what it may do, such as jobs:read; may be repeated; without: everything"}),
+        ],
     ),
     Command(
         "catalogue import",

@@ -1,4 +1,4 @@
-"""API keys: `leap_live_`, 43 random characters, 6 characters of checksum. The database knows only their hash."""
+"""API keys: `leap_live_` or `leap_test_`, 43 random characters, 6 of checksum. The database knows only their hash."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ import re
 import secrets
 import string
 import zlib
+from collections.abc import Sequence
 
 import psycopg
 
-PREFIX = "leap_live_"
+LIVE, TEST = "leap_live_", "leap_test_"
 
 _ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _FORM = re.compile(r"(leap_(?:live|test)_[0-9A-Za-z]{43})([0-9A-Za-z]{6})")
 
 
-def generate(prefix: str = PREFIX) -> str:
+def generate(prefix: str = LIVE) -> str:
     """A new key of 256 random bits (43 base-62 characters)."""
     body = prefix + "".join(secrets.choice(_ALPHABET) for _ in range(43))
     return body + _checksum(body)
@@ -33,20 +34,30 @@ def hash_key(key: str, pepper: str | None) -> bytes:
     return hmac.digest((pepper or "").encode(), key.encode(), "sha256")
 
 
-def create(database_url: str, organization: str, *, pepper: str | None = None, name: str | None = None) -> str:
-    """Stores a new key for an organization, which is created when new, and returns the key."""
-    key = generate()
+def create(
+    database_url: str,
+    organization: str,
+    *,
+    pepper: str | None = None,
+    name: str | None = None,
+    prefix: str = LIVE,
+    scopes: Sequence[str] | None = None,
+) -> str:
+    """Stores a new key for an organization, which is created when new, and returns the key. No scopes: all of them."""
+    key = generate(prefix)
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("set role batch_lookups_shell")
         connection.execute(
             "select api.create_api_key(p_organization_id => api.create_organization(p_name => %(organization)s),"
-            " p_key_hash => %(hash)s, p_prefix => %(prefix)s, p_last_four => %(last_four)s, p_name => %(name)s)",
+            " p_key_hash => %(hash)s, p_prefix => %(prefix)s, p_last_four => %(last_four)s, p_name => %(name)s,"
+            " p_scopes => %(scopes)s::text[])",
             {
                 "organization": organization,
                 "hash": hash_key(key, pepper),
-                "prefix": PREFIX,
+                "prefix": prefix,
                 "last_four": key[-4:],
                 "name": name,
+                "scopes": None if scopes is None else list(scopes),
             },
         )
     return key

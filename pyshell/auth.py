@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import wraps
+from ipaddress import ip_address
 from uuid import UUID
 
 from starlette.datastructures import Headers
@@ -52,22 +53,29 @@ class Authenticator:
         self._pepper = api_key_pepper
         self._remembered: dict[object, tuple[float, Caller]] = {}
 
-    async def authenticate(self, headers: Headers) -> Caller:
-        """The caller. Raises ApiError: 400 two credentials, 401 none or a bad one."""
+    async def authenticate(self, headers: Headers, address: str | None = None) -> Caller:
+        """The caller. Raises ApiError: 400 two credentials, 401 none or a bad one, 403 not from this address."""
         key, authorization = headers.get("x-api-key"), headers.get("authorization")
         if key and authorization:
             raise ApiError(400, "two_credentials", "Provide either x-api-key OR Authorization, not both.")
         if key:
-            return await self._api_key(key)
+            return await self._api_key(key, address)
         if authorization:
             return await self._bearer(authorization, headers)
         raise unauthorized("missing_credentials", "Missing authentication. Provide either x-api-key or Authorization: Bearer token.")
 
-    async def _api_key(self, key: str) -> Caller:
+    async def _api_key(self, key: str, address: str | None) -> Caller:
         if not api_keys.is_well_formed(key):
             raise unauthorized("invalid_api_key", "Invalid API key")
-        key_hash = api_keys.hash_key(key, self._pepper)
-        return await self._identify(key_hash, "authenticate_api_key", key_hash=key_hash)
+        key_hash = self.hash_key(key)
+        return await self._identify((key_hash, address), "authenticate_api_key", key_hash=key_hash, client_address=address)
+
+    def hash_key(self, key: str) -> bytes:
+        return api_keys.hash_key(key, self._pepper)
+
+    def forget(self) -> None:
+        """Asks the database about every credential again: what it knows of one has changed."""
+        self._remembered.clear()
 
     async def _identify(self, credential: object, function: str, **arguments: object) -> Caller:
         """The caller that a function of the database makes of a credential; asked again after a while."""
@@ -129,6 +137,15 @@ def unauthorized(code: str, message: str, hint: str | None = None) -> ApiError:
     return ApiError(401, code, message, hint=hint, headers={"WWW-Authenticate": "Bearer"})
 
 
+def client_address(request: Request) -> str | None:
+    """The IP address of the caller, as the server has it from the connection or from a proxy that it trusts."""
+    try:
+        address = ip_address(request.client.host.partition("%")[0] if request.client else "")
+    except ValueError:
+        return None
+    return str(getattr(address, "ipv4_mapped", None) or address)
+
+
 def _organization(headers: Headers) -> UUID | None:
     try:
         return UUID(headers.get("x-organization-id"))
@@ -142,7 +159,7 @@ def secured(scope: str, endpoint: Endpoint) -> Endpoint:
     @wraps(endpoint)
     async def secured_endpoint(request: Request) -> Response:
         authenticator: Authenticator = request.app.state.authenticator
-        caller = await authenticator.authenticate(request.headers)
+        caller = await authenticator.authenticate(request.headers, client_address(request))
         if scope not in caller.scopes:
             raise ApiError(403, "insufficient_scope", f"This credential lacks the scope {scope}")
         request.scope["user"] = caller

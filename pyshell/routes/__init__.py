@@ -5,6 +5,7 @@ from __future__ import annotations
 from starlette.routing import Route
 
 from pyshell.auth import secured
+from pyshell.routes.api_keys import create_api_key, get_api_key, list_api_keys, revoke_api_key, rotate_api_key
 from pyshell.routes.batch_lookups import (
     cancel_batch_lookup,
     create_batch_lookup,
@@ -41,6 +42,11 @@ routes = [
     Route("/incentive-reports/{report_id}/summary", secured("reports:read", get_incentive_report_summary), methods=["GET"]),
     Route("/incentive-reports/{report_id}/csv", secured("reports:read", get_incentive_report_csv), methods=["GET"]),
     Route("/incentive-reports/{report_id}/html", secured("reports:read", get_incentive_report_page), methods=["GET"]),
+    Route("/api-keys", secured("keys:admin", create_api_key), methods=["POST"]),
+    Route("/api-keys", secured("keys:admin", list_api_keys), methods=["GET"]),
+    Route("/api-keys/{api_key_id}", secured("keys:admin", get_api_key), methods=["GET"]),
+    Route("/api-keys/{api_key_id}", secured("keys:admin", revoke_api_key), methods=["DELETE"]),
+    Route("/api-keys/{api_key_id}/rotate", secured("keys:admin", rotate_api_key), methods=["POST"]),
     Route("/healthz", healthz),
     Route("/readyz", readyz),
     Route("/openapi.json", openapi),

@@ -58,6 +58,33 @@ begin
 end;
 $$;
 
+-- What is asked for in a JSON object: members that are known, of the right form.
+create or replace function app.refuse_option(p_name text, p_form text) returns void
+language plpgsql volatile
+set search_path = ''
+as $$
+begin
+    raise sqlstate 'PT400' using message = format('%s must be %s', p_name, p_form), constraint = 'invalid_' || p_name;
+end;
+$$;
+
+create or replace function app.check_members(p_request jsonb, p_known text[]) returns void
+language plpgsql immutable
+set search_path = ''
+as $$
+declare
+    v_unknown text;
+begin
+    if jsonb_typeof(p_request) is distinct from 'object' then
+        raise sqlstate 'PT400' using message = 'The body must be a JSON object', constraint = 'object_required';
+    end if;
+    v_unknown := (select string_agg(left(k, 100), ', ') from (select jsonb_object_keys(p_request - p_known) limit 10) u (k));
+    if v_unknown is not null then
+        raise sqlstate 'PT400' using message = format('Unknown fields: %s', v_unknown), constraint = 'unknown_fields';
+    end if;
+end;
+$$;
+
 create or replace function api.get_settings() returns json
 language plpgsql stable security definer
 set search_path = ''

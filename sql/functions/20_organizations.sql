@@ -1,4 +1,4 @@
--- Chapter 20, organizations: tenants and API keys.
+-- Chapter 20, organizations: the tenants, and who speaks for them.
 
 create or replace function api.create_organization(p_name text, p_clerk_organization_id text default null) returns uuid
 language plpgsql volatile security definer
@@ -83,56 +83,7 @@ begin
 end;
 $$;
 
-create or replace function app.api_key_json(p_key app.api_keys) returns json
-language sql stable
-return json_build_object(
-    'id', (p_key).id,
-    'organization_id', (p_key).organization_id,
-    'name', (p_key).name,
-    'prefix', (p_key).prefix,
-    'last_four', (p_key).last_four,
-    'scopes', (p_key).scopes,
-    'created_at', app.rfc3339((p_key).created_at),
-    'expires_at', app.rfc3339((p_key).expires_at),
-    'last_used_at', app.rfc3339((p_key).last_used_at),
-    'revoked_at', app.rfc3339((p_key).revoked_at)
-);
-
-create or replace function api.create_api_key(
-    p_organization_id uuid,
-    p_key_hash        bytea,
-    p_prefix          text,
-    p_last_four       text,
-    p_name            text        default null,
-    p_scopes          text[]      default null,
-    p_expires_at      timestamptz default null
-) returns json
-language plpgsql volatile security definer
-set search_path = ''
-as $$
-declare
-    v_now timestamptz := app.clock();
-    v_key app.api_keys;
-begin
-    perform app.check_organization(p_organization_id);
-    if not coalesce(p_scopes, '{}') <@ app.all_scopes() then
-        raise sqlstate 'PT400' using
-            message    = format('Unknown scopes: %s', array_to_string(array(select unnest(p_scopes) except select unnest(app.all_scopes())), ', ')),
-            hint       = format('The scopes are %s.', array_to_string(app.all_scopes(), ', ')),
-            constraint = 'unknown_scope';
-    end if;
-
-    insert into app.api_keys (id, organization_id, key_hash, prefix, last_four, name, scopes, expires_at, created_at)
-    values (app.uuid_v7(v_now), p_organization_id, p_key_hash, p_prefix, p_last_four,
-            coalesce(p_name, 'API key'), coalesce(p_scopes, app.all_scopes()), p_expires_at, v_now)
-    returning * into v_key;
-    return app.api_key_json(v_key);
-end;
-$$;
-
-comment on function api.create_api_key(uuid, bytea, text, text, text, text[], timestamptz) is 'Stores a new API key by its hash (HMAC-SHA256) and answers it without any secret. No scopes: all of them. 400: an unknown scope. 404: no such organization.';
-
-create or replace function api.authenticate_api_key(p_key_hash bytea) returns json
+create or replace function api.authenticate_api_key(p_key_hash bytea, p_client_address inet default null) returns json
 language plpgsql volatile security definer
 set search_path = ''
 as $$
@@ -145,14 +96,18 @@ begin
      where key_hash = p_key_hash and revoked_at is null and (expires_at is null or expires_at > v_now);
     if not found then
         raise sqlstate 'PT401' using message = 'Invalid API key', constraint = 'invalid_api_key';
+    elsif v_key.allowed_networks is not null and p_client_address <<= any (v_key.allowed_networks) is not true then
+        raise sqlstate 'PT403' using message = 'This API key may not be used from this address', constraint = 'address_not_allowed';
     end if;
 
     -- Once a minute is precise enough, and spares every request a write.
     if v_key.last_used_at is null or v_key.last_used_at < v_now - interval '1 minute' then
-        update app.api_keys set last_used_at = v_now where id = v_key.id;
+        update app.api_keys
+           set last_used_at = v_now
+         where id = (select id from app.api_keys where id = v_key.id for update skip locked);
     end if;
     return json_build_object('organization_id', v_key.organization_id, 'api_key_id', v_key.id, 'scopes', v_key.scopes);
 end;
 $$;
 
-comment on function api.authenticate_api_key(bytea) is 'Who an API key, given by its hash, belongs to: {organization_id, api_key_id, scopes}. 401: unknown, revoked or expired.';
+comment on function api.authenticate_api_key(bytea, inet) is 'Who an API key, given by its hash, belongs to: {organization_id, api_key_id, scopes}. 401: unknown, revoked or expired. 403: it may not be used from that address.';

@@ -1,0 +1,260 @@
+-- Chapter 21, API keys: made, listed, rotated, revoked. The key itself is never here, only its hash.
+
+create or replace function app.api_key_json(p_key app.api_keys) returns json
+language sql stable
+return json_build_object(
+    'id', (p_key).id,
+    'organization_id', (p_key).organization_id,
+    'name', (p_key).name,
+    'prefix', (p_key).prefix,
+    'last_four', (p_key).last_four,
+    'scopes', (p_key).scopes,
+    'allowed_networks', (p_key).allowed_networks,
+    'created_at', app.rfc3339((p_key).created_at),
+    'expires_at', app.rfc3339((p_key).expires_at),
+    'last_used_at', app.rfc3339((p_key).last_used_at),
+    'revoked_at', app.rfc3339((p_key).revoked_at),
+    'replaced_by', (p_key).replaced_by
+);
+
+-- Nobody hands out more than they hold; p_granted null: the owner of the database, who may everything.
+create or replace function app.check_scopes(p_scopes text[], p_granted text[]) returns void
+language plpgsql immutable
+set search_path = ''
+as $$
+begin
+    if p_scopes = '{}' or not p_scopes <@ app.all_scopes() then
+        raise sqlstate 'PT400' using
+            message    = case when p_scopes = '{}' then 'A key needs a scope'
+                              else format('Unknown scopes: %s', left(array_to_string(array(select unnest(p_scopes) except select unnest(app.all_scopes())), ', '), 500)) end,
+            hint       = format('The scopes are %s.', array_to_string(app.all_scopes(), ', ')),
+            constraint = 'unknown_scope';
+    elsif not p_scopes <@ p_granted then
+        raise sqlstate 'PT403' using
+            message    = format('You lack scopes that the key would have: %s', array_to_string(array(select unnest(p_scopes) except select unnest(p_granted)), ', ')),
+            constraint = 'insufficient_scope';
+    end if;
+end;
+$$;
+
+create or replace function api.create_api_key(
+    p_organization_id  uuid,
+    p_key_hash         bytea,
+    p_prefix           text,
+    p_last_four        text,
+    p_name             text        default null,
+    p_scopes           text[]      default null,
+    p_expires_at       timestamptz default null,
+    p_allowed_networks cidr[]      default null,
+    p_granted_scopes   text[]      default null
+) returns json
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+declare
+    v_now    timestamptz := app.clock();
+    v_scopes text[]      := coalesce(p_scopes, p_granted_scopes, app.all_scopes());
+    v_key    app.api_keys;
+begin
+    perform app.check_organization(p_organization_id);
+    perform app.check_scopes(v_scopes, p_granted_scopes);
+    if p_expires_at <= v_now then
+        raise sqlstate 'PT400' using message = 'expires_at must be in the future', constraint = 'invalid_expires_at';
+    end if;
+
+    insert into app.api_keys (id, organization_id, key_hash, prefix, last_four, name, scopes, allowed_networks, expires_at, created_at)
+    values (app.uuid_v7(v_now), p_organization_id, p_key_hash, p_prefix, p_last_four, coalesce(p_name, 'API key'),
+            array(select s from unnest(app.all_scopes()) s where s = any (v_scopes)), p_allowed_networks, p_expires_at, v_now)
+    returning * into v_key;
+    return app.api_key_json(v_key);
+end;
+$$;
+
+comment on function api.create_api_key(uuid, bytea, text, text, text, text[], timestamptz, cidr[], text[]) is
+'Stores a new API key by its hash (HMAC-SHA256) and answers it without any secret. No scopes: all of them, or those granted. 400: an unknown scope, expires_at in the past. 403: scopes beyond p_granted_scopes, which the creator has. 404: no such organization.';
+
+-- What a request for a key says; each member may be left out or null.
+create or replace function app.api_key_options(p_request jsonb, out name text, out scopes text[], out expires_at timestamptz, out allowed_networks cidr[], out grace interval)
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+    v_member text;
+begin
+    foreach v_member in array array['scopes', 'allowed_networks'] loop
+        if jsonb_typeof(p_request -> v_member) not in ('array', 'null')
+           or jsonb_typeof(p_request -> v_member) = 'array' and (jsonb_array_length(p_request -> v_member) not between 1 and 100
+                                                                 or jsonb_path_exists(p_request -> v_member, '$[*] ? (@.type() != "string")')) then
+            perform app.refuse_option(v_member, 'an array of 1 to 100 strings');
+        end if;
+    end loop;
+    if jsonb_typeof(p_request -> 'name') not in ('string', 'null') or btrim(p_request ->> 'name') = '' or length(p_request ->> 'name') > 200 then
+        perform app.refuse_option('name', 'a string of 1 to 200 characters');
+    elsif p_request ->> 'expires_at' !~ '^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)$' then
+        perform app.refuse_option('expires_at', 'a time such as 2027-01-31T00:00:00Z');
+    elsif jsonb_typeof(p_request -> 'grace_seconds') not in ('number', 'null') then
+        perform app.refuse_option('grace_seconds', 'a number of seconds from 0 to 2592000');
+    elsif (p_request ->> 'grace_seconds')::numeric not between 0 and 2592000 then
+        perform app.refuse_option('grace_seconds', 'a number of seconds from 0 to 2592000');
+    end if;
+
+    name := p_request ->> 'name';
+    grace := app.seconds(coalesce((p_request ->> 'grace_seconds')::double precision, 86400));
+    if jsonb_typeof(p_request -> 'scopes') = 'array' then
+        scopes := array(select jsonb_array_elements_text(p_request -> 'scopes'));
+    end if;
+    begin
+        expires_at := (p_request ->> 'expires_at')::timestamptz;
+    exception
+        when data_exception then
+            perform app.refuse_option('expires_at', 'a time that exists');
+    end;
+    begin
+        if jsonb_typeof(p_request -> 'allowed_networks') = 'array' then
+            allowed_networks := array(select network(n::inet)::cidr from jsonb_array_elements_text(p_request -> 'allowed_networks') n);
+        end if;
+    exception
+        when data_exception then
+            perform app.refuse_option('allowed_networks', 'an array of networks such as 203.0.113.0/24 or 2001:db8::/32');
+    end;
+end;
+$$;
+
+create or replace function api.request_api_key(
+    p_organization_id uuid,
+    p_key_hash        bytea,
+    p_prefix          text,
+    p_last_four       text,
+    p_request         jsonb,
+    p_granted_scopes  text[]
+) returns json
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+declare
+    v_options record;
+begin
+    perform app.check_members(p_request, array['name', 'mode', 'scopes', 'expires_at', 'allowed_networks']);
+    v_options := app.api_key_options(p_request);
+    return api.create_api_key(p_organization_id, p_key_hash, p_prefix, p_last_four, v_options.name, v_options.scopes,
+                              v_options.expires_at, v_options.allowed_networks, p_granted_scopes);
+end;
+$$;
+
+comment on function api.request_api_key(uuid, bytea, text, text, jsonb, text[]) is 'api.create_api_key from a body {name, scopes, expires_at, allowed_networks}, all optional. 400: a member is wrong or unknown. 403: scopes beyond p_granted_scopes.';
+
+-- The key for a change of it.
+create or replace function app.lock_api_key(p_organization_id uuid, p_api_key_id uuid) returns app.api_keys
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_key app.api_keys;
+begin
+    select * into v_key
+      from app.api_keys
+     where organization_id = p_organization_id and id = p_api_key_id
+       for update;
+    if not found then
+        raise sqlstate 'PT404' using message = 'API key not found', constraint = 'api_key_exists';
+    end if;
+    return v_key;
+end;
+$$;
+
+create or replace function api.get_api_key(p_organization_id uuid, p_api_key_id uuid) returns json
+language plpgsql stable security definer
+set search_path = ''
+as $$
+declare
+    v_key app.api_keys;
+begin
+    select * into v_key
+      from app.api_keys
+     where organization_id = p_organization_id and id = p_api_key_id;
+    if not found then
+        raise sqlstate 'PT404' using message = 'API key not found', constraint = 'api_key_exists';
+    end if;
+    return app.api_key_json(v_key);
+end;
+$$;
+
+comment on function api.get_api_key(uuid, uuid) is 'One API key, without the key. 404: no such key in this organization.';
+
+create or replace function api.list_api_keys(p_organization_id uuid, p_limit integer default 20, p_offset integer default 0) returns json
+language plpgsql stable security definer
+set search_path = ''
+as $$
+begin
+    perform app.check_page(p_limit, p_offset, 200);
+    return json_build_object(
+        'api_keys', (select coalesce(json_agg(app.api_key_json(k) order by k.created_at desc, k.id desc), '[]')
+                       from (select *
+                               from app.api_keys
+                              where organization_id = p_organization_id
+                              order by created_at desc, id desc
+                              limit p_limit offset p_offset) k),
+        'total', (select count(*) from app.api_keys where organization_id = p_organization_id),
+        'limit', p_limit,
+        'offset', p_offset);
+end;
+$$;
+
+comment on function api.list_api_keys(uuid, integer, integer) is 'The API keys of an organization, newest first, ended ones too: {api_keys, total, limit, offset}. 400: limit not in 1 to 200.';
+
+create or replace function api.rotate_api_key(
+    p_organization_id uuid,
+    p_api_key_id      uuid,
+    p_key_hash        bytea,
+    p_last_four       text,
+    p_request         jsonb  default '{}',
+    p_granted_scopes  text[] default null
+) returns json
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+declare
+    v_now     timestamptz  := app.clock();
+    v_old     app.api_keys := app.lock_api_key(p_organization_id, p_api_key_id);
+    v_options record;
+    v_new     json;
+begin
+    perform app.check_members(p_request, array['grace_seconds', 'expires_at']);
+    v_options := app.api_key_options(p_request);
+    if v_old.revoked_at is not null or v_old.expires_at <= v_now or v_old.replaced_by is not null then
+        raise sqlstate 'PT409' using
+            message    = format('The key was %s', case when v_old.revoked_at is not null then 'revoked' when v_old.replaced_by is not null then 'rotated already' else 'valid until ' || app.rfc3339(v_old.expires_at) end),
+            hint       = 'Make a new key instead.',
+            constraint = 'api_key_is_current';
+    end if;
+
+    v_new := api.create_api_key(p_organization_id, p_key_hash, v_old.prefix, p_last_four, v_old.name, v_old.scopes,
+                                coalesce(v_options.expires_at, v_old.expires_at), v_old.allowed_networks, p_granted_scopes);
+    update app.api_keys
+       set replaced_by = (v_new ->> 'id')::uuid,
+           expires_at  = least(expires_at, v_now + v_options.grace)
+     where organization_id = p_organization_id and id = p_api_key_id;
+    return v_new;
+end;
+$$;
+
+comment on function api.rotate_api_key(uuid, uuid, bytea, text, jsonb, text[]) is
+'Replaces a key by a new one with the same name, scopes and networks; the old one works on for grace_seconds (a day unless the request says otherwise, at most 30). 400: a member is wrong. 403: its scopes are beyond p_granted_scopes. 404: no such key. 409: it has ended or was rotated already.';
+
+create or replace function api.revoke_api_key(p_organization_id uuid, p_api_key_id uuid) returns json
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+declare
+    v_now timestamptz  := app.clock();
+    v_key app.api_keys := app.lock_api_key(p_organization_id, p_api_key_id);
+begin
+    update app.api_keys
+       set revoked_at = coalesce(revoked_at, v_now)
+     where organization_id = p_organization_id and id = p_api_key_id
+    returning * into v_key;
+    return app.api_key_json(v_key);
+end;
+$$;
+
+comment on function api.revoke_api_key(uuid, uuid) is 'Ends a key now and for ever; a second time changes nothing. Answers it. 404: no such key in this organization.';

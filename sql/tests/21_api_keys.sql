@@ -1,0 +1,54 @@
+begin;
+select plan(22);
+
+select api.create_organization('Acme') as org \gset
+select api.create_organization('Globex') as other_org \gset
+select api.create_api_key(:'org', sha256('secret'), 'leap_live_', 'cret', 'first') as key \gset
+select is(:'key'::json ->> 'organization_id', :'org'::text, 'a key belongs to its organization');
+select unalike(:'key'::text, '%hash%', 'the hash is not answered');
+select is(api.authenticate_api_key(sha256('secret')) ->> 'organization_id', :'org'::text, 'a key is known by its hash');
+select isnt((select last_used_at from app.api_keys where name = 'first'), null, 'its use is noted');
+select throws_ok($$ select api.authenticate_api_key(sha256('other')) $$, 'PT401', 'Invalid API key', 'another key is unknown');
+
+update app.api_keys set expires_at = app.clock() - interval '1 second';
+select throws_ok($$ select api.authenticate_api_key(sha256('secret')) $$, 'PT401', 'Invalid API key', 'an expired key is refused');
+select throws_ok(
+    format($$ select api.create_api_key(%L, sha256('x'), 'leap_live_', 'xxxx', 'x', array['jobs:read', 'fly']) $$, :'org'),
+    'PT400', 'Unknown scopes: fly', 'an unknown scope is refused');
+select throws_ok(
+    $$ select api.create_api_key(gen_random_uuid(), sha256('x'), 'leap_live_', 'xxxx') $$,
+    'PT404', 'Organization not found', 'a key needs an organization');
+
+-- Limits
+update app.api_keys set expires_at = null, allowed_networks = '{10.0.0.0/8}';
+select throws_ok($$ select api.authenticate_api_key(sha256('secret')) $$, 'PT403', null, 'a key with networks is refused from nowhere');
+select throws_ok($$ select api.authenticate_api_key(sha256('secret'), '192.0.2.1') $$, 'PT403', null, 'and from another network');
+select is(api.authenticate_api_key(sha256('secret'), '10.1.2.3') ->> 'organization_id', :'org'::text, 'and known from its own');
+select throws_ok(
+    format($$ select api.create_api_key(%L, sha256('x'), 'leap_live_', 'xxxx', p_scopes => '{jobs:write}', p_granted_scopes => '{jobs:read}') $$, :'org'),
+    'PT403', null, 'nobody hands out a scope that they lack');
+select throws_ok(
+    format($$ select api.request_api_key(%L, sha256('x'), 'leap_live_', 'xxxx', '{"nome": "x"}', '{jobs:read}') $$, :'org'),
+    'PT400', 'Unknown fields: nome', 'an unknown option is refused');
+select is(
+    (api.request_api_key(:'org', sha256('y'), 'leap_test_', 'yyyy', '{"name": "y", "allowed_networks": ["192.0.2.9/24"], "scopes": ["jobs:read"]}', '{jobs:read,jobs:write}')
+        ::jsonb - array['id', 'organization_id', 'created_at']),
+    '{"name": "y", "prefix": "leap_test_", "last_four": "yyyy", "scopes": ["jobs:read"], "allowed_networks": ["192.0.2.0/24"],
+      "expires_at": null, "last_used_at": null, "revoked_at": null, "replaced_by": null}',
+    'a key is as it was asked for');
+
+-- Rotating and revoking
+select (select id from app.api_keys where name = 'first') as first \gset
+select api.rotate_api_key(:'org', :'first', sha256('second'), 'cond', '{"grace_seconds": 60}') ->> 'id' as second \gset
+select is(api.get_api_key(:'org', :'first') ->> 'replaced_by', :'second'::text, 'a rotated key names its successor');
+select is((select last_four || name || allowed_networks::text from app.api_keys where id = :'second'), 'condfirst{10.0.0.0/8}', 'which is like it');
+select lives_ok($$ select api.authenticate_api_key(sha256('secret'), '10.1.2.3') $$, 'the old key works on for a while');
+select throws_ok(format($$ select api.rotate_api_key(%L, %L, sha256('third'), 'hird') $$, :'org', :'first'), 'PT409', 'The key was rotated already', 'a key is rotated once');
+update app.api_keys set expires_at = app.clock() - interval '1 second' where id = :'first';
+select throws_ok($$ select api.authenticate_api_key(sha256('secret'), '10.1.2.3') $$, 'PT401', null, 'and no longer after that');
+select throws_ok(format($$ select api.revoke_api_key(%L, %L) $$, :'other_org', :'second'), 'PT404', 'API key not found', 'nobody else can revoke a key');
+select isnt(api.revoke_api_key(:'org', :'second') ->> 'revoked_at', null, 'a key can be revoked');
+select throws_ok($$ select api.authenticate_api_key(sha256('second'), '10.1.2.3') $$, 'PT401', null, 'and is unknown then');
+
+select * from finish();
+rollback;

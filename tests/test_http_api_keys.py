@@ -1,0 +1,254 @@
+"""API keys over HTTP: shown once, limited by scope, time and network, rotated without an outage, revoked at once."""
+
+from __future__ import annotations
+
+import logging
+import re
+import subprocess
+import sys
+import time
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pyshell import api_keys, auth
+from pyshell.settings import Settings
+from tests.conftest import Connection
+from tests.http_fixtures import PEPPER, Json, NewClient, OrganizationClient, site
+
+
+def made(client: OrganizationClient, **options: Any) -> Json:
+    response = client.post("/api-keys", json=options)
+    assert response.status_code == 201, response.text
+    key: Json = response.json()
+    return key
+
+
+def with_key(client: OrganizationClient, key: Json, path: str = "/batch-lookups", address: str | None = None) -> int:
+    """The status of a request with the key, as if from the address; the server trusts a proxy on its own machine."""
+    headers = {"x-api-key": key["key"]} | ({"x-forwarded-for": address} if address else {})
+    return client.get(path, headers=headers).status_code
+
+
+def test_a_key_is_shown_once(client: OrganizationClient) -> None:
+    response = client.post("/api-keys", json={"name": "portal"})
+    key = response.json()
+    assert response.headers["cache-control"] == "no-store"
+    assert re.fullmatch(r"leap_live_[0-9A-Za-z]{49}", key["key"])
+    assert (key["name"], key["prefix"], key["last_four"]) == ("portal", "leap_live_", key["key"][-4:])
+    assert with_key(client, key) == 200
+    shown = client.get(f"/api-keys/{key['id']}").text + client.get("/api-keys").text
+    assert key["key"][10:30] not in shown
+
+
+def test_a_test_key_says_so(client: OrganizationClient) -> None:
+    key = made(client, mode="test")
+    assert key["key"].startswith("leap_test_")
+    assert key["prefix"] == "leap_test_"
+    assert with_key(client, key) == 200
+
+
+def test_a_body_is_not_needed(client: OrganizationClient) -> None:
+    key = client.post("/api-keys").json()
+    assert (key["name"], key["expires_at"], key["allowed_networks"]) == ("API key", None, None)
+
+
+def test_keys_are_listed_newest_first(client: OrganizationClient) -> None:
+    first, second = made(client, name="first"), made(client, name="second")
+    keys = client.get("/api-keys").json()
+    assert [key["id"] for key in keys["api_keys"][:2]] == [second["id"], first["id"]]
+    assert keys["total"] == 3
+    assert client.get("/api-keys?limit=1&offset=1").json()["api_keys"] == [keys["api_keys"][1]]
+
+
+def test_a_key_does_what_its_scopes_say(client: OrganizationClient) -> None:
+    key = made(client, scopes=["reports:read", "jobs:read"])
+    assert key["scopes"] == ["jobs:read", "reports:read"]
+    assert with_key(client, key) == 200
+    assert client.post("/batch-lookups", json=[site()], headers={"x-api-key": key["key"]}).status_code == 403
+    assert with_key(client, key, "/api-keys") == 403
+
+
+def test_nobody_hands_out_more_than_they_have(client: OrganizationClient) -> None:
+    clerk = {"x-api-key": made(client, scopes=["keys:admin", "jobs:read"])["key"]}
+    assert client.post("/api-keys", json={}, headers=clerk).json()["scopes"] == ["jobs:read", "keys:admin"]
+    refused = client.post("/api-keys", json={"scopes": ["jobs:read", "jobs:write"]}, headers=clerk)
+    assert (refused.status_code, refused.json()["code"]) == (403, "insufficient_scope")
+    stronger = made(client)
+    assert client.post(f"/api-keys/{stronger['id']}/rotate", headers=clerk).status_code == 403
+
+
+def test_a_key_expires(client: OrganizationClient) -> None:
+    expiry = datetime.now(UTC) + timedelta(seconds=1)
+    key = made(client, expires_at=expiry.isoformat())
+    assert key["expires_at"] == f"{expiry:%Y-%m-%dT%H:%M:%S}.{expiry.microsecond // 1000:03}Z"
+    assert with_key(client, key) == 200
+    time.sleep(1 + auth.REMEMBERED_SECONDS)
+    assert with_key(client, key) == 401
+
+
+def test_a_key_may_be_used_from_its_networks_only(client: OrganizationClient) -> None:
+    key = made(client, allowed_networks=["203.0.113.0/24", "2001:db8::/32", "198.51.100.7"])
+    assert key["allowed_networks"] == ["203.0.113.0/24", "2001:db8::/32", "198.51.100.7/32"]
+    for address in ("203.0.113.9", "2001:db8::1", "198.51.100.7", "::ffff:203.0.113.9"):
+        assert with_key(client, key, address=address) == 200
+    for address in ("203.0.114.1", "2001:db9::1", "198.51.100.8", "unknown", ""):
+        assert with_key(client, key, address=address) == 403
+
+
+def test_rotation_keeps_the_old_key_for_a_while(client: OrganizationClient, database: Connection) -> None:
+    old = made(client, name="portal", mode="test", scopes=["jobs:read"], allowed_networks=["127.0.0.0/8"])
+    response = client.post(f"/api-keys/{old['id']}/rotate", json={"grace_seconds": 3600})
+    new = response.json()
+    assert response.status_code == 201
+    assert new["key"] != old["key"]
+    assert [new[name] for name in ("name", "prefix", "scopes", "allowed_networks")] == [
+        "portal",
+        "leap_test_",
+        ["jobs:read"],
+        ["127.0.0.0/8"],
+    ]
+    assert with_key(client, old) == with_key(client, new) == 200
+    shown = client.get(f"/api-keys/{old['id']}").json()
+    assert shown["replaced_by"] == new["id"]
+    grace = "select extract(epoch from %s::timestamptz - now()) between 3590 and 3600"
+    assert database.execute(grace, [shown["expires_at"]]).fetchone() == (True,)
+    again = client.post(f"/api-keys/{old['id']}/rotate")
+    assert (again.status_code, again.json()["code"]) == (409, "api_key_is_current")
+
+
+def test_rotation_without_grace_ends_the_old_key_at_once(client: OrganizationClient) -> None:
+    old = made(client)
+    assert with_key(client, old) == 200
+    new = client.post(f"/api-keys/{old['id']}/rotate", json={"grace_seconds": 0}).json()
+    assert with_key(client, old) == 401
+    assert with_key(client, new) == 200
+
+
+def test_a_revoked_key_ends_at_once(client: OrganizationClient) -> None:
+    key = made(client)
+    assert with_key(client, key) == 200
+    revoked = client.delete(f"/api-keys/{key['id']}")
+    assert revoked.status_code == 200
+    assert revoked.json()["revoked_at"] is not None
+    assert with_key(client, key) == 401
+    assert client.delete(f"/api-keys/{key['id']}").json() == revoked.json()
+    assert client.post(f"/api-keys/{key['id']}/rotate").status_code == 409
+
+
+def test_another_organizations_key_is_not_found(new_client: NewClient) -> None:
+    one, other = new_client(), new_client()
+    key = made(one)
+    assert [key["id"] for key in other.get("/api-keys").json()["api_keys"]].count(key["id"]) == 0
+    for method, path in [("GET", ""), ("DELETE", ""), ("POST", "/rotate")]:
+        for key_id in (key["id"], str(uuid.uuid4()), "x"):
+            assert other.request(method, f"/api-keys/{key_id}{path}").status_code == 404
+    assert with_key(one, key) == 200
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ([], "object_required"),
+        ({"nome": "x"}, "unknown_fields"),
+        ({"name": ""}, "invalid_name"),
+        ({"name": 5}, "invalid_name"),
+        ({"name": "x" * 201}, "invalid_name"),
+        ({"mode": "staging"}, "invalid_mode"),
+        ({"scopes": "jobs:read"}, "invalid_scopes"),
+        ({"scopes": []}, "invalid_scopes"),
+        ({"scopes": [1]}, "invalid_scopes"),
+        ({"scopes": ["fly"]}, "unknown_scope"),
+        ({"expires_at": "tomorrow"}, "invalid_expires_at"),
+        ({"expires_at": 5}, "invalid_expires_at"),
+        ({"expires_at": "2027-02-30T00:00:00Z"}, "invalid_expires_at"),
+        ({"expires_at": "2020-01-01T00:00:00Z"}, "invalid_expires_at"),
+        ({"allowed_networks": ["intranet"]}, "invalid_allowed_networks"),
+        ({"allowed_networks": ["10.0.0.0/33"]}, "invalid_allowed_networks"),
+        ({"allowed_networks": [None]}, "invalid_allowed_networks"),
+    ],
+)
+def test_a_wrong_option_is_named(client: OrganizationClient, options: Any, code: str) -> None:
+    response = client.post("/api-keys", json=options)
+    assert (response.status_code, response.json()["code"]) == (400, code)
+    assert client.get("/api-keys").json()["total"] == 1
+
+
+@pytest.mark.parametrize("grace", [-1, 2592001, "x", 1e300, []])
+def test_a_wrong_grace_period_changes_nothing(client: OrganizationClient, grace: Any) -> None:
+    key = made(client)
+    response = client.post(f"/api-keys/{key['id']}/rotate", json={"grace_seconds": grace})
+    assert (response.status_code, response.json()["code"]) == (400, "invalid_grace_seconds")
+    assert client.get(f"/api-keys/{key['id']}").json()["expires_at"] is None
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=12),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.dictionaries(st.sampled_from(["name", "mode", "scopes", "expires_at", "allowed_networks", "grace_seconds"]), anything, max_size=4)
+    | anything
+)
+def test_no_option_makes_the_server_fail(client: OrganizationClient, options: Any) -> None:
+    assert client.post("/api-keys", json=options).status_code in (201, 400)
+    assert client.post(f"/api-keys/{uuid.uuid4()}/rotate", json=options).status_code in (400, 404)
+
+
+def test_new_keys_never_reach_the_log(client: OrganizationClient, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    key = made(client)
+    rotated = client.post(f"/api-keys/{key['id']}/rotate").json()
+    client.get(f"/api-keys/{key['key']}", headers={"x-api-key": rotated["key"]})
+    ours = "\n".join(record.getMessage() for record in caplog.records if record.name.startswith(("pyshell", "uvicorn.error", "psycopg")))
+    assert rotated["key"] not in ours
+    assert '"path": "/api-keys"' in ours
+
+
+def test_the_use_of_a_key_is_noted_once_a_minute(client: OrganizationClient, database: Connection) -> None:
+    key = made(client)
+    assert key["last_used_at"] is None
+    version = "select xmin::text, last_used_at from app.api_keys where id = %s"
+    with_key(client, key)
+    noted = database.execute(version, [key["id"]]).fetchone()
+    assert noted is not None
+    assert noted[1] is not None
+    time.sleep(auth.REMEMBERED_SECONDS + 0.1)
+    with_key(client, key)
+    assert database.execute(version, [key["id"]]).fetchone() == noted
+
+
+def test_the_command_line_limits_a_key(server: str, http_settings: Settings) -> None:
+    key = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pyshell",
+            "keys",
+            "create",
+            "--organization",
+            "cli",
+            "--test",
+            "--scope",
+            "jobs:read",
+            "--scope",
+            "reports:read",
+        ],
+        env={"DATABASE_URL": http_settings.database_url, "API_KEY_PEPPER": PEPPER},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
+    assert key.startswith("leap_test_")
+    assert api_keys.is_well_formed(key)
+    assert httpx.get(f"{server}/incentive-reports", headers={"x-api-key": key}).status_code == 200
+    assert httpx.post(f"{server}/batch-lookups", json=[site()], headers={"x-api-key": key}).status_code == 403
