@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
 from pyshell.auth import Authenticator
+from pyshell.changes import Changes
 from pyshell.clerk import Clerk
 from pyshell.db import create_pool
 from pyshell.errors import exception_handlers
@@ -23,8 +25,10 @@ GRACEFUL_SHUTDOWN_SECONDS = 20
 KEEP_ALIVE_SECONDS = 75
 
 
-def create_app(settings: Settings) -> Starlette:
-    """The application; while it runs, `app.state` holds the pool, the settings, the authenticator and Clerk (None: not configured)."""
+def create_app(settings: Settings, is_stopping: Callable[[], bool] = lambda: False) -> Starlette:
+    """The application; while it runs, `app.state` holds the pool, the settings, the authenticator, Clerk (None: not configured) and
+    the changes of jobs. `is_stopping` tells it that the server wants to end, so that requests that wait for something end first.
+    """
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -38,7 +42,10 @@ def create_app(settings: Settings) -> Starlette:
                 api_key_pepper=settings.api_key_pepper,
                 clerk=app.state.clerk,
             )
+            app.state.changes = Changes(settings.database_url, is_stopping)
+            listener = asyncio.create_task(app.state.changes.listen())
             yield
+            listener.cancel()
 
     app = Starlette(
         routes=routes,
@@ -53,8 +60,8 @@ def create_app(settings: Settings) -> Starlette:
 def serve(settings: Settings) -> None:
     """Serves until SIGINT or SIGTERM, then ends the requests that are under way."""
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    uvicorn.run(
-        create_app(settings),
+    config = uvicorn.Config(
+        create_app(settings, lambda: server.should_exit),
         host=settings.host,
         port=settings.port,
         loop="uvloop",
@@ -66,3 +73,8 @@ def serve(settings: Settings) -> None:
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_SECONDS,
     )
+    server = uvicorn.Server(config)
+    with suppress(KeyboardInterrupt):
+        server.run()
+    if not server.started:
+        raise SystemExit(3)

@@ -25,6 +25,7 @@ ROUTES = [
     ("POST", "/batch-lookups"),
     ("GET", "/batch-lookups"),
     ("GET", f"/batch-lookups/{uuid.uuid4()}"),
+    ("GET", f"/batch-lookups/{uuid.uuid4()}/events"),
     ("GET", f"/batch-lookups/{uuid.uuid4()}/items"),
     ("GET", f"/batch-lookups/{uuid.uuid4()}/results"),
     ("POST", f"/batch-lookups/{uuid.uuid4()}/cancel"),

@@ -209,7 +209,9 @@ def test_a_job_that_has_ended_cannot_be_cancelled(client: OrganizationClient) ->
 
 
 @pytest.mark.parametrize("job_id", [str(uuid.uuid4()), "1", "%00", "'; drop table--", "{" + str(uuid.uuid4()) + "}"])
-@pytest.mark.parametrize(("method", "suffix"), [("GET", ""), ("GET", "/items"), ("GET", "/results"), ("POST", "/cancel")])
+@pytest.mark.parametrize(
+    ("method", "suffix"), [("GET", ""), ("GET", "/items"), ("GET", "/results"), ("GET", "/events"), ("POST", "/cancel")]
+)
 def test_a_job_that_is_not_there_is_not_found(client: OrganizationClient, job_id: str, method: str, suffix: str) -> None:
     response = client.request(method, f"/batch-lookups/{job_id}{suffix}")
     assert response.status_code == 404
@@ -217,7 +219,9 @@ def test_a_job_that_is_not_there_is_not_found(client: OrganizationClient, job_id
     assert response.json()["code"] == "job_exists"
 
 
-@pytest.mark.parametrize(("method", "suffix"), [("GET", ""), ("GET", "/items"), ("GET", "/results"), ("POST", "/cancel")])
+@pytest.mark.parametrize(
+    ("method", "suffix"), [("GET", ""), ("GET", "/items"), ("GET", "/results"), ("GET", "/events"), ("POST", "/cancel")]
+)
 def test_another_organizations_job_is_not_found(client: OrganizationClient, new_client: NewClient, method: str, suffix: str) -> None:
     job_id = new_client().submit()["job_id"]
     response = client.request(method, f"/batch-lookups/{job_id}{suffix}")

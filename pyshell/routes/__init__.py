@@ -9,10 +9,10 @@ from pyshell.routes.api_keys import create_api_key, get_api_key, list_api_keys, 
 from pyshell.routes.batch_lookups import (
     cancel_batch_lookup,
     create_batch_lookup,
-    get_batch_lookup,
     list_batch_lookups,
 )
 from pyshell.routes.incentives import lookup_incentives
+from pyshell.routes.progress import get_batch_lookup, stream_batch_lookup_events
 from pyshell.routes.reports import (
     delete_incentive_report,
     get_incentive_report,
@@ -29,6 +29,7 @@ routes = [
     Route("/batch-lookups", secured("jobs:write", create_batch_lookup), methods=["POST"]),
     Route("/batch-lookups", secured("jobs:read", list_batch_lookups), methods=["GET"]),
     Route("/batch-lookups/{job_id}", secured("jobs:read", get_batch_lookup), methods=["GET"]),
+    Route("/batch-lookups/{job_id}/events", secured("jobs:read", stream_batch_lookup_events), methods=["GET"]),
     Route("/batch-lookups/{job_id}/items", secured("jobs:read", list_batch_lookup_items), methods=["GET"]),
     Route("/batch-lookups/{job_id}/results", secured("jobs:read", stream_batch_lookup_results), methods=["GET"]),
     Route("/batch-lookups/{job_id}/cancel", secured("jobs:write", cancel_batch_lookup), methods=["POST"]),

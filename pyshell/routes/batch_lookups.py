@@ -1,4 +1,4 @@
-"""Batches: upload, watch, cancel."""
+"""Batches: upload, list, cancel."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from pyshell.db import call
 from pyshell.errors import ApiError
-from pyshell.routes.parameters import boolean_param, json_body, json_response, page_params, status_param, uuid_param
+from pyshell.routes.parameters import json_body, json_response, page_params, status_param, uuid_param
 
 # 10,000 items of the usual size take 3 MB; webhook_custom_fields may add to that.
 MAX_BATCH_BYTES = 16 * 1024 * 1024
@@ -35,18 +35,6 @@ async def list_batch_lookups(request: Request) -> Response:
             organization_id=request.user.organization_id,
             status=status_param(request),
             **page_params(request),
-        )
-    )
-
-
-async def get_batch_lookup(request: Request) -> Response:
-    return json_response(
-        await call(
-            request.app.state.pool,
-            "get_batch_lookup",
-            organization_id=request.user.organization_id,
-            job_id=job_id(request),
-            include_items=boolean_param(request, "include_items"),
         )
     )
 

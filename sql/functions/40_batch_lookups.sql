@@ -145,27 +145,6 @@ $$;
 
 comment on function api.list_batch_lookups(uuid, text, integer, integer) is 'The jobs of an organization, newest first: {jobs, total, limit, offset}. 400: an unknown status, limit not in 1 to 200.';
 
-create or replace function api.get_batch_lookup(p_organization_id uuid, p_job_id uuid, p_include_items boolean default false) returns json
-language plpgsql stable security definer
-set search_path = ''
-as $$
-declare
-    v_job public.batch_lookup_jobs;
-begin
-    perform app.authorize(p_organization_id);
-    v_job := app.find_job(p_organization_id, p_job_id);
-    if not p_include_items then
-        return app.job_json(v_job);
-    end if;
-    return (app.job_json(v_job)::jsonb || jsonb_build_object('items',
-        (select jsonb_agg(app.item_json(i) order by i.position)
-           from public.lookup_queue_items i
-          where i.organization_id = p_organization_id and i.job_id = p_job_id)))::json;
-end;
-$$;
-
-comment on function api.get_batch_lookup(uuid, uuid, boolean) is 'One job with its counts, and its items when asked. 404: no such job in this organization.';
-
 -- What is still pending in a cancelled job ends as failed; answers how many items did.
 create or replace function app.cancel_pending_items(p_organization_id uuid, p_job_id uuid, p_now timestamptz) returns integer
 language plpgsql volatile
@@ -218,6 +197,7 @@ begin
            updated_at      = v_now
      where organization_id = p_organization_id and id = p_job_id;
     perform app.update_report(p_organization_id, p_job_id, v_now);
+    perform app.notify_change(p_organization_id, p_job_id);
     return json_build_object('message', 'Job cancelled successfully', 'job_id', p_job_id);
 end;
 $$;

@@ -200,6 +200,7 @@ begin
             perform app.advance_job(p_organization_id, v_job.id, v_job.processed, v_job.failed, p_now);
             perform app.update_report(p_organization_id, v_job.id, p_now, v_job.processed - v_job.failed, v_job.eligible, v_job.value);
         end if;
+        perform app.notify_change(p_organization_id, v_job.id);
     end loop;
 
     if v_retry_at is not null then

@@ -1,0 +1,74 @@
+-- Chapter 44, progress: one job as those who wait for it want to see it, and the hint that it has changed.
+
+create or replace function app.notify_change(p_organization_id uuid, p_job_id uuid) returns void
+language plpgsql volatile
+set search_path = ''
+as $$
+begin
+    perform pg_notify('batch_lookups_changed', p_organization_id || ':' || p_job_id);
+end;
+$$;
+
+comment on function app.notify_change(uuid, uuid) is 'Says on the channel batch_lookups_changed that a job has changed: <organization id>:<job id>, once per transaction. A hint only.';
+
+-- The members of both objects, in their order.
+create or replace function app.join_objects(p_first json, p_second json) returns json
+language sql immutable
+return (left(p_first::text, -1) || ', ' || substr(p_second::text, 2))::json;
+
+-- Items that ended per second, since the job began.
+create or replace function app.job_rate(p_job public.batch_lookup_jobs) returns double precision
+language sql stable
+return p_job.processed_items / nullif(greatest(extract(epoch from coalesce(p_job.completed_at, p_job.updated_at) - p_job.started_at), 0), 0)::double precision;
+
+-- Besides errors_by_code, which reads the index of failed items, nothing but the job's row and the clock counts: a job that has not
+-- changed looks the same.
+create or replace function app.job_progress_json(p_job public.batch_lookup_jobs) returns json
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+    v_remaining integer          := p_job.total_items - p_job.processed_items;
+    v_rate      double precision := app.job_rate(p_job);
+    v_seconds   double precision := case when v_remaining > 0 and v_rate > 0 then least(v_remaining / v_rate, 1e9) end;
+    v_ends_at   timestamptz      := p_job.updated_at + app.seconds(v_seconds);
+    v_errors    json             := '{}';
+begin
+    if p_job.failed_items > 0 then
+        v_errors := (select json_object_agg(e.error_code, e.items order by e.error_code)
+                       from (select error_code, count(*) as items
+                               from public.lookup_queue_items
+                              where organization_id = p_job.organization_id and job_id = p_job.id and status = 'failed'
+                              group by error_code) e);
+    end if;
+    return app.join_objects(app.job_json(p_job), json_build_object(
+        'rate', round(v_rate::numeric, 2),
+        -- A moment that has passed is no estimate.
+        'estimated_completion_at', case when v_ends_at > app.clock() then app.rfc3339(v_ends_at) end,
+        'errors_by_code', v_errors,
+        'poll_after_ms', case when v_remaining = 0 then null
+                              when v_seconds is null then 1000
+                              else least(greatest(round(v_seconds * 50 / 250) * 250, 250), 5000) end));
+end;
+$$;
+
+create or replace function api.get_batch_lookup(p_organization_id uuid, p_job_id uuid, p_include_items boolean default false) returns json
+language plpgsql stable security definer
+set search_path = ''
+as $$
+declare
+    v_job public.batch_lookup_jobs;
+begin
+    perform app.authorize(p_organization_id);
+    v_job := app.find_job(p_organization_id, p_job_id);
+    if not p_include_items then
+        return app.job_progress_json(v_job);
+    end if;
+    return app.join_objects(app.job_progress_json(v_job), json_build_object('items',
+        (select json_agg(app.item_json(i) order by i.position)
+           from public.lookup_queue_items i
+          where i.organization_id = p_organization_id and i.job_id = p_job_id)));
+end;
+$$;
+
+comment on function api.get_batch_lookup(uuid, uuid, boolean) is 'One job with its counts, and its items when asked; rate (items a second), estimated_completion_at, errors_by_code and poll_after_ms (when to ask again; null: it has ended). 404: no such job in this organization.';
