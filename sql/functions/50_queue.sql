@@ -7,6 +7,7 @@ language plpgsql volatile
 set search_path = ''
 as $$
 declare
+    v_first_id   uuid := app.uuid_v7(p_now);
     v_first_rank bigint;
 begin
     v_first_rank := coalesce(
@@ -21,7 +22,7 @@ begin
     insert into public.lookup_queue_items
            (organization_id, id, job_id, position, queue_rank, reference_id, address, building_type, device_ids,
             create_application, webhook_custom_fields, warnings, created_at)
-    select p_organization_id, app.uuid_v7(p_now), p_job_id, i.position, v_first_rank + i.position, i.reference_id, i.address,
+    select p_organization_id, app.numbered_uuid_v7(v_first_id, i.position), p_job_id, i.position, v_first_rank + i.position, i.reference_id, i.address,
            i.building_type, i.device_ids, i.create_application, i.webhook_custom_fields, i.warnings, p_now
       from unnest(p_items) i;
     perform app.notify_change(p_organization_id, p_job_id);
@@ -298,6 +299,7 @@ begin
 end;
 $$;
 
+-- Only an item in processing has a lease token. Saying so again would let the planner walk through all leases instead of these.
 create or replace function api.extend_leases(p_organization_id uuid, p_worker text, p_item_ids uuid[], p_lease_tokens uuid[]) returns setof uuid
 language plpgsql volatile security definer
 set search_path = ''
@@ -310,7 +312,7 @@ begin
        set lease_expires_at = v_expires_at
       from unnest(p_item_ids, p_lease_tokens) h (item_id, lease_token)
      where i.organization_id = p_organization_id and i.id = h.item_id
-       and i.status = 'processing' and i.lease_token = h.lease_token
+       and i.lease_token = h.lease_token
     returning i.id;
 end;
 $$;
@@ -333,7 +335,7 @@ begin
                leased_by        = null
           from unnest(p_item_ids, p_lease_tokens) h (item_id, lease_token)
          where i.organization_id = p_organization_id and i.id = h.item_id
-           and i.status = 'processing' and i.lease_token = h.lease_token
+           and i.lease_token = h.lease_token
      returning i as item
     )
     select coalesce(array_agg(item), '{}') into v_released from released;

@@ -1,18 +1,28 @@
 -- Chapter 55, outcomes: what a lookup's answer means for its item, its job and its report.
 
--- null: not a JSON object, and therefore no answer.
+-- null: not JSON, and therefore no answer.
 create or replace function app.parse_response(p_response text) returns jsonb
 language plpgsql immutable
 set search_path = ''
 as $$
-declare
-    v_response jsonb;
 begin
-    v_response := p_response::jsonb;
-    return case when jsonb_typeof(v_response) = 'object' then v_response end;
+    return p_response::jsonb;
 exception
     when data_exception or statement_too_complex or program_limit_exceeded then
         return null;
+end;
+$$;
+
+-- All at once; only when one of them is no JSON, one by one.
+create or replace function app.parse_responses(p_responses text[]) returns jsonb[]
+language plpgsql immutable
+set search_path = ''
+as $$
+begin
+    return p_responses::jsonb[];
+exception
+    when data_exception or statement_too_complex or program_limit_exceeded then
+        return array(select app.parse_response(r.response) from unnest(p_responses) with ordinality r (response, n) order by r.n);
 end;
 $$;
 
@@ -42,13 +52,13 @@ as $$
 begin
     return query
     with answer as materialized (
-        select o.*, app.parse_response(o.response) as body
-          from unnest(p_item_ids, p_lease_tokens, p_http_statuses, p_error_classes, p_responses, p_retry_afters)
-            as o (item_id, lease_token, http_status, error_class, response, retry_after)
+        select o.*, o.http_status between 200 and 299 and o.error_class is null and jsonb_typeof(o.body) = 'object' as is_complete
+          from unnest(p_item_ids, p_lease_tokens, p_http_statuses, p_error_classes, app.parse_responses(p_responses), p_retry_afters)
+            as o (item_id, lease_token, http_status, error_class, body, retry_after)
     )
     select a.item_id, a.lease_token, 'complete', a.body, null, null, null::interval
       from answer a
-     where a.http_status between 200 and 299 and a.error_class is null and a.body is not null
+     where a.is_complete
      union all
     select a.item_id, a.lease_token,
            case when p.action = 'wait' and a.retry_after is null then 'retry' else p.action end,
@@ -60,7 +70,7 @@ begin
                 then make_interval(secs => least(greatest(a.retry_after, 0), 86400)) end
       from answer a
       cross join lateral app.find_retry_policy(a.http_status, a.error_class) p
-     where not (a.http_status between 200 and 299 and a.error_class is null and a.body is not null);
+     where a.is_complete is not true;
 end;
 $$;
 

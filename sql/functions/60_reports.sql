@@ -20,7 +20,7 @@ $$;
 -- Readers of an answer that may hold anything: a number in dollars that is none, or out of bounds, counts as none.
 create or replace function app.amount(p_value jsonb) returns numeric
 language sql immutable
-return case when jsonb_typeof(p_value) = 'number' and p_value >= '0' and p_value < '1e12' then round((p_value #>> '{}')::numeric, 2) else 0 end;
+return case when jsonb_typeof(p_value) = 'number' and p_value::numeric >= 0 and p_value::numeric < 1e12 then round(p_value::numeric, 2) else 0 end;
 
 create or replace function app.elements(p_value jsonb) returns jsonb
 language sql immutable
@@ -49,6 +49,7 @@ begin atomic
 end;
 
 -- Completed items become sites with their programs, in the transaction that completes them. A cancelled job's report may be deleted already.
+-- What is read of an answer is read once: `offset 0` keeps a value from being computed again wherever it is named.
 create or replace function app.add_report_sites(p_organization_id uuid, p_items public.lookup_queue_items[], p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = ''
@@ -60,23 +61,31 @@ begin
     select p_organization_id, r.id, i.position, i.id, i.reference_id, i.address ->> 'street_1', i.address ->> 'street_2',
            i.address ->> 'city', i.address ->> 'state_or_province_code', i.address ->> 'postal_code', i.address ->> 'country_code',
            i.building_type, c.keys, c.amounts, i.result #>> '{utility,eiaid}', i.result #>> '{utility,name}',
-           app.result_is_eligible(i.result), app.result_amount(i.result), p_now
+           a.eligible_combinations > 0 or a.total_incentive > 0, a.total_incentive, p_now
       from unnest(p_items) i
       join public.incentive_reports r on r.organization_id = p_organization_id and r.job_id = i.job_id
      cross join app.result_categories(i.device_ids, i.result) c
+     cross join lateral (
+           select app.result_amount(i.result) as total_incentive,
+                  app.amount(i.result #> '{incentives,total_eligible_combinations}') as eligible_combinations
+           offset 0) a
      where i.status = 'completed';
 
     insert into public.incentive_report_site_programs
            (organization_id, report_id, position, program_id, program_name, total_incentive, eligible_combinations)
-    select p_organization_id, r.id, i.position, p.value ->> 'program_id', coalesce(max(p.value ->> 'program_name'), ''),
-           sum(app.amount(p.value -> 'total_incentive')), sum(least(app.amount(p.value -> 'eligible_combinations'), 1000000))
+    select p_organization_id, r.id, i.position, p.program_id, coalesce(max(p.program_name), ''),
+           sum(p.total_incentive), sum(least(p.eligible_combinations, 1000000))
       from unnest(p_items) i
       join public.incentive_reports r on r.organization_id = p_organization_id and r.job_id = i.job_id
-     cross join jsonb_array_elements(app.elements(i.result #> '{incentives,by_program}')) p
-     where i.status = 'completed'
-       and p.value ->> 'program_id' is not null
-       and (app.amount(p.value -> 'total_incentive') > 0 or app.amount(p.value -> 'eligible_combinations') > 0)
-     group by r.id, i.position, p.value ->> 'program_id';
+     cross join lateral (
+           select e.value ->> 'program_id' as program_id,
+                  e.value ->> 'program_name' as program_name,
+                  app.amount(e.value -> 'total_incentive') as total_incentive,
+                  app.amount(e.value -> 'eligible_combinations') as eligible_combinations
+             from jsonb_array_elements(app.elements(i.result #> '{incentives,by_program}')) e
+           offset 0) p
+     where i.status = 'completed' and p.program_id is not null and (p.total_incentive > 0 or p.eligible_combinations > 0)
+     group by r.id, i.position, p.program_id;
 end;
 $$;
 

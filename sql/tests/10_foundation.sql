@@ -1,5 +1,5 @@
 begin;
-select plan(16);
+select plan(18);
 
 select matches(app.uuid_v7()::text, '^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$', 'an id is a version 7 UUID');
 select is(
@@ -7,6 +7,10 @@ select is(
     lpad(to_hex((extract(epoch from timestamptz '2026-11-24 10:00:00.123+00') * 1000)::bigint), 12, '0'),
     'an id starts with its Unix milliseconds');
 select ok(app.uuid_v7('2026-11-24 10:00:00+00') < app.uuid_v7('2026-11-24 10:00:00.001+00'), 'ids sort by time');
+select is(
+    (select array_agg(n order by app.numbered_uuid_v7(app.uuid_v7('2026-11-24 10:00:00+00'), n)) from generate_series(0, 16383) n),
+    (select array_agg(n) from generate_series(0, 16383) n), 'ids made together sort by their numbers');
+select matches(app.numbered_uuid_v7(app.uuid_v7(), 9999)::text, '^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$', 'and are version 7 too');
 select is(app.rfc3339('2026-11-24 10:00:00.1234+02'), '2026-11-24T08:00:00.123Z', 'timestamps are RFC 3339 in UTC with milliseconds');
 select is(app.rfc3339(null), null, 'no timestamp stays none');
 
