@@ -19,8 +19,9 @@ from pyshell.worker_schedule import Schedule
 logger = logging.getLogger(__name__)
 
 LONGEST_SLEEP: Final = 5.0
-CLAIM_AHEAD_SECONDS: Final = 0.25
-LARGEST_CLAIM: Final = 4000
+CLAIM_AHEAD_SECONDS: Final = 0.15
+LARGEST_CLAIM: Final = 2000
+RATE_WINDOW_SECONDS: Final = 0.05
 # The database gives out slots a second ahead: ask for more when half of that is left, but not for every single slot.
 SLOTS_AHEAD_SECONDS: Final = 1.0
 SHORTEST_PACED_SLEEP: Final = 0.1
@@ -83,7 +84,7 @@ class Claims:
         return self._count_sleep(state, wanted, claimed)
 
     def _count_wanted(self, state: CheckIn) -> int:
-        """How many more leases to hold: enough for a quarter of a second; with a pace, no more than will start within its second."""
+        """How many more leases to hold: enough for a moment; with a pace, no more than will start within its second."""
         rate = self._measure_rate()
         if state.lookups_per_second is None:
             ahead = self._lanes.idle + max(state.max_in_flight, rate * CLAIM_AHEAD_SECONDS)
@@ -111,11 +112,11 @@ class Claims:
         return min(0.005 * 2.0 ** min(self._fruitless_rounds, 20), longest)
 
     def _measure_rate(self) -> float:
-        """Lookups finished per second lately; falls slowly."""
+        """Lookups finished per second lately, smoothed: whoever claims by its best moment hoards what others could do."""
         now = asyncio.get_running_loop().time()
-        if now - self._measured_at > 0.005:
+        if now - self._measured_at > RATE_WINDOW_SECONDS:
             rate = (self._lanes.finished - self._measured_finished) / (now - self._measured_at)
-            self._rate = max(rate, self._rate * 0.7)
+            self._rate = (self._rate + rate) / 2
             self._measured_at, self._measured_finished = now, self._lanes.finished
         return self._rate
 

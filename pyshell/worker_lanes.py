@@ -31,9 +31,7 @@ class Lanes:
         self._limit = state.max_in_flight
         self._schedule.dismiss(len(self._lanes) - self._limit)
         while len(self._lanes) < self._limit:
-            lane = asyncio.create_task(self._run_lane())
-            self._lanes.add(lane)
-            lane.add_done_callback(self._lanes.discard)
+            self._lanes.add(asyncio.create_task(self._run_lane()))
 
     @property
     def idle(self) -> int:
@@ -41,6 +39,7 @@ class Lanes:
 
     async def finish(self, seconds: float) -> None:
         """Let lookups come to their end, for at most `seconds`. The schedule is closed before."""
+        self._limit = 0
         if self._lanes:
             _, pending = await asyncio.wait(self._lanes, timeout=seconds)
             for lane in pending:
@@ -48,24 +47,28 @@ class Lanes:
             await asyncio.gather(*pending, return_exceptions=True)
 
     async def _run_lane(self) -> None:
-        while len(self._lanes) <= self._limit:
-            await self._outcomes.wait_for_room()
-            lease = await self._schedule.take()
-            if lease is None:
-                return
-            self.in_flight += 1
-            try:
-                await self._look_up(lease)
-            finally:
-                self.in_flight -= 1
-            self.finished += 1
-            if not self.in_flight and not self._schedule:
-                self._outcomes.hurry()
+        try:
+            # No more lanes end than are too many: one that ends is taken off in the same breath.
+            while len(self._lanes) <= self._limit:
+                await self._outcomes.wait_for_room()
+                lease = await self._schedule.take()
+                if lease is not None:
+                    await self._look_up(lease)
+        finally:
+            lane = asyncio.current_task()
+            assert lane
+            self._lanes.discard(lane)
 
     async def _look_up(self, lease: Lease) -> None:
+        self.in_flight += 1
         try:
             answer = await self._upstream.look_up(lease.organization_id, lease.request, self._timeout, self._max_response_bytes)
         except Exception:
             logger.exception("a lookup failed in an unexpected way")
             answer = failure("other")
+        finally:
+            self.in_flight -= 1
         self._outcomes.add(lease, answer)
+        self.finished += 1
+        if not self.in_flight and not self._schedule:
+            self._outcomes.hurry()

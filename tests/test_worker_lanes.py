@@ -1,0 +1,59 @@
+"""As many lookups at once as the worker's share allows, also when that changes."""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from pyshell.upstream import Answer
+from pyshell.worker_calls import CheckIn, Lease
+from pyshell.worker_lanes import Lanes
+from pyshell.worker_outcomes import Outcomes
+from pyshell.worker_schedule import Schedule
+
+
+class NoOutcomes:
+    def add(self, lease: Lease, answer: Answer) -> None: ...
+
+    def hurry(self) -> None: ...
+
+    async def wait_for_room(self) -> None: ...
+
+
+@dataclass
+class SlowUpstream:
+    in_flight: int = 0
+    seen: list[int] = field(default_factory=list)
+
+    async def look_up(self, *_: object) -> Answer:
+        self.in_flight += 1
+        self.seen.append(self.in_flight)
+        await asyncio.sleep(0.01)
+        self.in_flight -= 1
+        return Answer(200, None, b"{}", None)
+
+
+def state(max_in_flight: int) -> CheckIn:
+    return CheckIn([], None, max_in_flight, None, 30.0, 60.0, 1 << 20, 0.0, False)
+
+
+async def test_a_smaller_share_keeps_as_many_lanes_as_it_allows() -> None:
+    upstream = SlowUpstream()
+    schedule = Schedule(lambda lease: None, asyncio.Event())
+    lanes = Lanes(schedule, cast(Any, upstream), cast(Outcomes, NoOutcomes()))
+    lanes.configure(state(50))
+    now = asyncio.get_running_loop().time()
+    schedule.add([[Lease(b"", bytes([n]), b"", b"", None, now + 60) for n in range(250)]])
+    await asyncio.sleep(0.015)
+    assert max(upstream.seen) == 50
+    lanes.configure(state(12))
+    await asyncio.sleep(0.03)
+    upstream.seen.clear()
+    await asyncio.sleep(0.03)
+    assert max(upstream.seen) == 12
+    lanes.configure(state(20))
+    upstream.seen.clear()
+    await asyncio.sleep(0.03)
+    assert max(upstream.seen) == 20
+    schedule.close()
+    await lanes.finish(1)
+    assert not upstream.in_flight
