@@ -8,12 +8,15 @@ language plpgsql stable
 set search_path = ''
 as $$
 declare
-    v_report public.incentive_reports;
-    v_seen   record;
+    v_report     public.incentive_reports;
+    v_has_report boolean;
+    v_seen       record;
 begin
+    -- The report of a job that has ended may have been deleted.
     select * into v_report
       from public.incentive_reports r
      where r.organization_id = p_organization_id and r.job_id = p_job.id;
+    v_has_report := found;
     select count(i.id) as items,
            count(*) filter (where i.status in ('completed', 'failed')) as ended,
            count(*) filter (where i.status = 'failed') as failures,
@@ -41,13 +44,13 @@ begin
                  when p_job.status = 'cancelled' then v_seen.pending > 0
                  else v_seen.ended < v_seen.items end, null, 'a job is open while it has open items',
             format('%s with %s of %s items ended', p_job.status, v_seen.ended, v_seen.items)),
-           (v_seen.misplaced is not null, v_seen.misplaced, 'a completed item has its site, and no other item has one',
+           (v_has_report and v_seen.misplaced is not null, v_seen.misplaced, 'a completed item has its site, and no other item has one',
             format('%s sites, %s completed items', v_seen.sites, v_seen.ended - v_seen.failures)),
-           ((v_report.total_sites, v_report.eligible_sites, v_report.total_incentive_value) is distinct from (v_seen.sites, v_seen.eligible, v_seen.value),
+           (v_has_report and (v_report.total_sites, v_report.eligible_sites, v_report.total_incentive_value) is distinct from (v_seen.sites, v_seen.eligible, v_seen.value),
             null, 'a report adds up its sites',
             format('(%s, %s, %s), but (%s, %s, %s) by its sites', v_report.total_sites, v_report.eligible_sites, v_report.total_incentive_value,
                    v_seen.sites, v_seen.eligible, v_seen.value)),
-           (v_report.status is distinct from case when p_job.completed_at is null then 'processing' when v_seen.sites > 0 then 'complete' else 'error' end,
+           ((v_has_report or p_job.completed_at is null) and v_report.status is distinct from case when p_job.completed_at is null then 'processing' when v_seen.sites > 0 then 'complete' else 'error' end,
             null, 'a report closes with its job', format('%s while the job is %s', coalesce(v_report.status, 'no report'), p_job.status))
            ) v (violated, item_id, rule, details)
      where v.violated;

@@ -1,5 +1,5 @@
 begin;
-select plan(13);
+select plan(14);
 \ir fixtures.psql
 
 -- What is wrong, once the change is made; then the change is undone.
@@ -32,6 +32,7 @@ select is(pg_temp.violations_after($$ delete from public.incentive_report_sites 
 select is(pg_temp.violations_after($$ update public.incentive_report_sites set position = 3 where position = 0 $$), array['a completed item has its site, and no other item has one'], 'a site in another''s place');
 select is(pg_temp.violations_after($$ update public.incentive_reports set total_incentive_value = total_incentive_value + 0.01 $$), array['a report adds up its sites'], 'a cent too much');
 select is(pg_temp.violations_after($$ update public.incentive_reports set status = 'complete', completed_at = now() where total_sites = 0 $$), array['a report closes with its job'], 'a report that closed too early');
+select is(pg_temp.violations_after($$ delete from public.incentive_report_site_programs; delete from public.incentive_report_sites; delete from public.incentive_reports where total_sites = 2 $$), array['a report closes with its job'], 'an open job without a report');
 select is(pg_temp.violations_after($$ update app.organization_queue_state set ready_at = now() $$, '5 minutes 61 seconds'), array['an expired lease returns to the queue'], 'a lease that nobody ended');
 select is(pg_temp.violations_after($$ update app.organization_queue_state set ready_at = null $$), array['whoever has work is on the ready list'], 'an organization that fell off the ready list');
 select is(pg_temp.violations_after($$ update app.organization_queue_state set ready_at = now() + interval '1 day' $$), array['whoever has work is on the ready list'], 'one that is listed too late');
