@@ -177,7 +177,7 @@ class ConnectionPool:
             seconds -= asyncio.get_running_loop().time() - started
         try:
             answer = await connection.send(b"%b%d\r\n\r\n%b" % (prepared, len(body), body), seconds, max_bytes)
-        except asyncio.CancelledError:
+        except BaseException:
             connection.close()
             raise
         if connection.is_open:

@@ -25,14 +25,16 @@ class Holdings:
         self._worker = worker
         self._held: set[Lease] = set()
         self._returned: list[Lease] = []
-        self._has_returned = asyncio.Event()
+        self._wake = asyncio.Event()
         self._lease_seconds = 60.0
 
     def __len__(self) -> int:
         return len(self._held)
 
     def configure(self, state: CheckIn) -> None:
-        self._lease_seconds = state.lease_seconds
+        if state.lease_seconds != self._lease_seconds:
+            self._lease_seconds = state.lease_seconds
+            self._wake.set()
 
     def add(self, leases: list[Lease]) -> None:
         self._held.update(leases)
@@ -44,7 +46,7 @@ class Holdings:
         """Return an item that was not looked up, soon."""
         self._held.discard(lease)
         self._returned.append(lease)
-        self._has_returned.set()
+        self._wake.set()
 
     def give_back_all(self) -> None:
         for lease in list(self._held):
@@ -55,7 +57,7 @@ class Holdings:
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(self._lease_seconds / TICKS_PER_LEASE, LONGEST_TICK)):
-                    await self._has_returned.wait()
+                    await self._wake.wait()
             try:
                 await self.release()
                 await self.extend()
@@ -74,7 +76,7 @@ class Holdings:
                 lease.expires_at = asked_at + self._lease_seconds if lease.item_id in held else LOST
 
     async def release(self) -> None:
-        self._has_returned.clear()
+        self._wake.clear()
         while self._returned:
             organization_id = self._returned[0].organization_id
             leases = [lease for lease in self._returned if lease.organization_id == organization_id]

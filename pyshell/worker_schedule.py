@@ -84,9 +84,10 @@ class Schedule:
         self.dismiss(len(self._takers))
 
     def _pop(self) -> Lease:
+        lease = self._leases.popleft()
         if len(self._leases) <= self.low_water:
             self._demand.set()
-        return self._leases.popleft()
+        return lease
 
     def _wake_taker(self, has_work: bool = True) -> None:
         taker = self._takers.popleft()

@@ -17,6 +17,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
 from pyshell import migrations
 from pyshell.private_postgres import PrivatePostgres, throw_away_postgres
@@ -24,7 +25,7 @@ from pyshell.private_postgres import PrivatePostgres, throw_away_postgres
 Connection = psycopg.Connection[tuple[Any, ...]]
 TEMPLATE = "migrated"
 
-pytest_plugins = ["tests.http_fixtures"]
+pytest_plugins = ["tests.http_fixtures", "tests.worker_fixtures"]
 
 
 @pytest.fixture(scope="session")
@@ -34,20 +35,26 @@ def cluster() -> Iterator[PrivatePostgres]:
 
 
 @pytest.fixture(scope="session")
-def new_database(cluster: PrivatePostgres) -> Iterator[Callable[..., str]]:
+def administrator(cluster: PrivatePostgres) -> Iterator[Connection]:
+    """A superuser's connection, to the database `postgres`."""
+    with psycopg.connect(cluster.url("postgres"), autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture(scope="session")
+def new_database(cluster: PrivatePostgres, administrator: Connection) -> Callable[..., str]:
     """Makes a database and answers its URL. All are gone when the run ends."""
+    administrator.execute(f"create database {TEMPLATE}")
+    migrations.migrate(cluster.url(TEMPLATE))
     numbers = itertools.count(1)
-    with psycopg.connect(cluster.url("postgres"), autocommit=True) as administrator:
-        administrator.execute(f"create database {TEMPLATE}")
-        migrations.migrate(cluster.url(TEMPLATE))
 
-        def create(*, empty: bool = False) -> str:
-            name = f"test_{next(numbers)}"
-            template = sql.Identifier("template0" if empty else TEMPLATE)
-            administrator.execute(sql.SQL("create database {} template {}").format(sql.Identifier(name), template))
-            return cluster.url(name)
+    def create(*, empty: bool = False) -> str:
+        name = f"test_{next(numbers)}"
+        template = "template0" if empty else TEMPLATE
+        administrator.execute(f"create database {name} template {template} strategy file_copy")
+        return cluster.url(name)
 
-        yield create
+    return create
 
 
 @pytest.fixture(scope="session")
@@ -57,13 +64,22 @@ def cron_database_url(cluster: PrivatePostgres) -> str:
 
 
 @pytest.fixture
-def database_url(new_database: Callable[..., str]) -> str:
-    return new_database()
+def database_url(new_database: Callable[..., str], administrator: Connection) -> Iterator[str]:
+    url = new_database()
+    yield url
+    drop_database(administrator, url)
 
 
 @pytest.fixture(scope="module")
-def shared_database_url(new_database: Callable[..., str]) -> str:
-    return new_database()
+def shared_database_url(new_database: Callable[..., str], administrator: Connection) -> Iterator[str]:
+    url = new_database()
+    yield url
+    drop_database(administrator, url)
+
+
+def drop_database(administrator: Connection, url: str) -> None:
+    name = conninfo_to_dict(url)["dbname"]
+    administrator.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(str(name))))
 
 
 @pytest.fixture

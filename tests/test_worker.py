@@ -1,0 +1,357 @@
+"""A worker, a database and an upstream: batches from upload to report."""
+
+from __future__ import annotations
+
+import gzip
+import time
+from email.utils import formatdate
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import AsyncConnection
+
+from pyshell import worker, worker_calls, worker_claims, worker_listener
+from pyshell.db import create_pool
+from pyshell.settings import Settings
+from pyshell.worker_calls import CheckIn
+from tests.conftest import Connection
+from tests.upstream import FOREVER, FakeUpstream, Reply
+from tests.worker_fixtures import Batches, check_invariants, fetch_value, leases, running_worker, update_settings, wait_until
+
+
+def test_every_item_of_a_batch_is_looked_up_once_and_stands_in_the_report(
+    batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection
+) -> None:
+    with running_worker(worker_settings):
+        assert batches.wait(batches.create(300)) == "completed"
+    assert upstream.times_seen() == {f"site-{n}": 1 for n in range(300)}
+    assert upstream.most_in_flight <= 20
+    assert batches.item("site-7")["result"]["utility"]["name"] == "Pacific Gas & Electric"
+    assert fetch_value(owner, "select total_incentive_value from public.incentive_reports") == 300_000
+    assert leases(owner) == 0
+
+
+def test_two_workers_share_a_batch_and_look_up_no_item_twice(
+    batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection
+) -> None:
+    upstream.usual = Reply(delay=0.005)
+    with running_worker(worker_settings), running_worker(worker_settings):
+        assert batches.wait(batches.create(400)) == "completed"
+    assert set(upstream.times_seen().values()) == {1}
+    assert fetch_value(owner, "select count(*) from app.workers") == 2
+
+
+def test_a_providers_key_goes_to_the_provider_and_the_organization_does_not(
+    batches: Batches, worker_settings: Settings, upstream: FakeUpstream
+) -> None:
+    with running_worker(worker_settings):
+        batches.wait(batches.create(1))
+    [seen] = upstream.requests
+    assert seen.target == "/v1/incentives?source=batch"
+    assert seen.headers["authorization"] == "Bearer key of the provider"
+    assert seen.headers["content-type"] == "application/json"
+    assert "x-organization-id" not in seen.headers
+    assert seen.body["address"]["postal_code"] == "94601"
+    assert seen.body["device_ids"] == [1]
+
+
+def test_without_a_provider_our_own_api_is_asked_in_the_name_of_the_organization(
+    batches: Batches, worker_settings: Settings, upstream: FakeUpstream
+) -> None:
+    own = Settings(database_url=worker_settings.database_url, port=upstream.port, root_path="/alpha")
+    with running_worker(own):
+        batches.wait(batches.create(1))
+    [seen] = upstream.requests
+    assert seen.target == "/alpha/incentives"
+    assert seen.headers["authorization"] == "Bearer internal key"
+    assert seen.headers["x-supabase-internal"] == "true"
+    assert seen.headers["x-organization-id"] == str(batches.organization_id)
+
+
+def test_a_lookup_that_fails_in_passing_is_tried_again(batches: Batches, worker_settings: Settings, upstream: FakeUpstream) -> None:
+    upstream.plan("site-1", Reply(500), Reply(reset=True), Reply())
+    with running_worker(worker_settings):
+        assert batches.wait(batches.create(3)) == "completed"
+    assert batches.item("site-1")["status"] == "completed"
+    assert batches.item("site-1")["retry_count"] == 2
+    assert upstream.times_seen() == {"site-0": 1, "site-1": 3, "site-2": 1}
+
+
+def test_a_lookup_that_keeps_failing_is_given_up_after_the_retries(
+    batches: Batches, worker_settings: Settings, upstream: FakeUpstream
+) -> None:
+    upstream.plan("site-1", Reply(502))
+    with running_worker(worker_settings):
+        assert batches.wait(batches.create(2)) == "completed"
+    item = batches.item("site-1")
+    assert (item["status"], item["error_code"], item["retry_count"]) == ("failed", "upstream_error", 3)
+    assert "HTTP 502" in item["error_message"]
+    assert upstream.times_seen()["site-1"] == 4
+
+
+def test_a_refusal_fails_at_once_with_the_providers_words(batches: Batches, worker_settings: Settings, upstream: FakeUpstream) -> None:
+    upstream.plan("site-0", Reply(404, '{"error": "Program lookup failed - no utility found"}'))
+    with running_worker(worker_settings):
+        assert batches.wait(batches.create(1)) == "failed"
+    assert batches.item("site-0")["error_message"] == "Program lookup failed - no utility found"
+    assert upstream.times_seen() == {"site-0": 1}
+
+
+BAD_ANSWERS = {
+    "no-json": (Reply(body="<html>"), "invalid_response"),
+    "no-object": (Reply(body="[1]"), "invalid_response"),
+    "half-json": (Reply(body='{"incentives": {'), "invalid_response"),
+    "empty": (Reply(body=""), "invalid_response"),
+    "no-utf-8": (Reply(body=b'{"a": "\xff"}'), "invalid_response"),
+    "lone-surrogate": (Reply(body='{"a": "\\ud800"}'), "invalid_response"),
+    "deep": (Reply(body='{"a":' + "[" * 20_000), "invalid_response"),
+    "no-http": (Reply(raw=b"SSH-2.0-OpenSSH_9.2\r\n\r\n", close=True), "invalid_response"),
+    "no-gzip": (Reply(headers={"Content-Encoding": "gzip"}, body="{}"), "invalid_response"),
+    "brotli": (Reply(headers={"Content-Encoding": "br"}, body="{}"), "invalid_response"),
+    "truncated": (Reply(headers={"Content-Length": "100"}, body="{}", close=True), "upstream_unreachable"),
+    "reset": (Reply(reset=True), "upstream_unreachable"),
+    "late": (Reply(delay=FOREVER), "upstream_timeout"),
+    "redirect": (Reply(302, headers={"Location": "/elsewhere"}), "upstream_redirected"),
+    "huge": (Reply(body=b" " * 40_000), "response_too_large"),
+    "huge-unannounced": (Reply(raw=b"HTTP/1.1 200 OK\r\n\r\n" + b" " * 40_000, close=True), "response_too_large"),
+    "huge-unzipped": (Reply(headers={"Content-Encoding": "gzip"}, body=gzip.compress(b" " * 1_000_000)), "response_too_large"),
+}
+
+
+def test_a_bad_answer_ends_its_item_with_a_reason_and_no_other(
+    batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection
+) -> None:
+    update_settings(owner, max_retries=0, lookup_timeout_seconds=1, max_response_bytes=30_000)
+    for reference_id, (reply, _) in BAD_ANSWERS.items():
+        upstream.plan(reference_id, reply)
+    with running_worker(worker_settings):
+        job = batches.create([*BAD_ANSWERS, "good"])
+        assert batches.wait(job) == "completed"
+    errors = {reference_id: batches.item(reference_id)["error_code"] for reference_id in [*BAD_ANSWERS, "good"]}
+    assert errors == {reference_id: code for reference_id, (_, code) in BAD_ANSWERS.items()} | {"good": None}
+    assert upstream.times_seen() == dict.fromkeys([*BAD_ANSWERS, "good"], 1)
+
+
+def test_what_postgresql_cannot_store_is_taken_out_of_an_answer(
+    batches: Batches, worker_settings: Settings, upstream: FakeUpstream
+) -> None:
+    upstream.plan("site-0", Reply(body='{"a": "x\\u0000y", "b": "\\\\u0000"}'))
+    with running_worker(worker_settings):
+        assert batches.wait(batches.create(1)) == "completed"
+    assert batches.item("site-0")["result"] == {"a": "xy", "b": "\\u0000"}
+
+
+def test_an_outcome_that_the_database_refuses_does_not_hold_up_the_others(
+    batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection
+) -> None:
+    update_settings(owner, max_retries=0)
+    owner.execute("alter table public.incentive_report_sites add constraint refuse check (utility_name <> 'refused')")
+    upstream.plan("site-30", Reply(body='{"utility": {"name": "refused"}}'))
+    with running_worker(worker_settings):
+        assert batches.wait(batches.create(60)) == "completed"
+    assert batches.item("site-30")["error_code"] == "invalid_response"
+    assert batches.counts() == {"completed": 59, "failed": 1}
+
+
+@pytest.mark.parametrize("as_date", [False, True], ids=["in seconds", "as a date"])
+def test_retry_after_holds_everybody_and_costs_no_retry(
+    batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection, as_date: bool
+) -> None:
+    update_settings(owner, max_in_flight=1, max_retries=0)
+    header = formatdate(time.time() + 3, usegmt=True) if as_date else "2"
+    upstream.plan("site-2", Reply(429, headers={"Retry-After": header}), Reply())
+    others = Batches(owner)
+    with running_worker(worker_settings):
+        jobs = [batches.create(5), others.create(["other-1", "other-2", "other-3"])]
+        assert [batches.wait(jobs[0]), others.wait(jobs[1])] == ["completed", "completed"]
+    assert batches.item("site-2")["retry_count"] == 0
+    assert upstream.times_seen()["site-2"] == 2
+    refused = next(seen.at for seen in upstream.requests if seen.reference_id == "site-2")
+    # What had been claimed before is still looked up; nothing is claimed until the pause is over.
+    assert max(seen.at for seen in upstream.requests if seen.reference_id == "site-2") > refused + 1.5
+
+
+def test_a_slow_lookup_keeps_its_lease(batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection) -> None:
+    update_settings(owner, lease_seconds=1)
+    upstream.plan("site-0", Reply(delay=3))
+    with running_worker(worker_settings):
+        assert batches.wait(batches.create(1)) == "completed"
+    assert batches.item("site-0")["retry_count"] == 0
+    assert upstream.times_seen() == {"site-0": 1}
+
+
+def lose_lease(owner: Connection, upstream: FakeUpstream) -> None:
+    """What another worker's claim does to one whose lease has expired."""
+    wait_until(lambda: upstream.in_flight)
+    owner.execute("update public.lookup_queue_items set lease_token = gen_random_uuid(), leased_by = 'another worker'")
+
+
+def test_a_success_that_comes_after_the_lease_is_lost_counts(
+    batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection
+) -> None:
+    upstream.plan("site-0", Reply(delay=0.5))
+    with running_worker(worker_settings):
+        job = batches.create(1)
+        lose_lease(owner, upstream)
+        assert batches.wait(job) == "completed"
+
+
+def test_a_failure_that_comes_after_the_lease_is_lost_does_not_count(
+    batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection
+) -> None:
+    upstream.plan("site-0", Reply(400, delay=0.5))
+    with running_worker(worker_settings):
+        batches.create(1)
+        lose_lease(owner, upstream)
+        wait_until(lambda: not upstream.in_flight)
+    assert batches.item("site-0")["leased_by"] == "another worker"
+    assert batches.item("site-0")["status"] == "processing"
+
+
+def test_a_worker_that_stops_ends_what_is_in_flight_and_gives_back_the_rest(
+    batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection
+) -> None:
+    update_settings(owner, max_in_flight=5)
+    upstream.usual = Reply(delay=0.5)
+    with running_worker(worker_settings):
+        batches.create(100)
+        wait_until(lambda: upstream.in_flight == 5)
+    started = len(upstream.requests)
+    assert batches.counts() == {"completed": started, "pending": 100 - started}
+    assert fetch_value(owner, "select max(retry_count) from public.lookup_queue_items") == 0
+    assert leases(owner) == 0
+    check_invariants(owner)
+
+
+def test_a_worker_that_stops_does_not_wait_for_ever(
+    batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "FINISH_SECONDS", 0.3)
+    upstream.usual = Reply(delay=FOREVER)
+    with running_worker(worker_settings):
+        batches.create(30)
+        wait_until(lambda: upstream.in_flight == 20)
+    assert batches.counts() == {"pending": 30}
+    assert leases(owner) == 0
+
+
+def test_an_idle_worker_hears_of_a_new_batch_at_once(
+    batches: Batches, worker_settings: Settings, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_claims, "LONGEST_SLEEP", 600.0)
+    with running_worker(worker_settings):
+        batches.wait(batches.create(1))
+        time.sleep(0.5)
+        batches.wait(batches.create(["second-batch"]))
+    assert upstream.times_seen() == {"site-0": 1, "second-batch": 1}
+
+
+def test_polling_is_enough(
+    batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_claims, "LONGEST_SLEEP", 0.2)
+    monkeypatch.setattr(worker_listener, "RECONNECT_SECONDS", 600.0)
+    with running_worker(worker_settings):
+        wait_until(lambda: terminate(owner, "query like 'listen%%'"))
+        assert batches.wait(batches.create(10)) == "completed"
+    assert len(upstream.requests) == 10
+
+
+def test_an_idle_worker_asks_once_in_five_seconds(worker_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+
+    async def check_in(connection: AsyncConnection[Any], name: str) -> CheckIn:
+        asked.append(time.monotonic())
+        return await worker_calls.check_in(connection, name)
+
+    monkeypatch.setattr(worker_claims, "check_in", check_in)
+    with running_worker(worker_settings):
+        time.sleep(1)
+        asked.clear()
+        time.sleep(6)
+    assert len(asked) <= 2
+
+
+def test_a_small_batch_of_another_organization_does_not_wait_for_a_large_one(
+    batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection
+) -> None:
+    update_settings(owner, max_in_flight=4)
+    upstream.usual = Reply(delay=0.01)
+    small = Batches(owner)
+    with running_worker(worker_settings):
+        large_job = batches.create(600)
+        wait_until(lambda: len(upstream.requests) > 20)
+        submitted = len(upstream.requests)
+        small_job = small.create([f"small-{n}" for n in range(10)])
+        small.wait(small_job)
+        finished = max(place for place, seen in enumerate(upstream.requests) if seen.reference_id.startswith("small"))
+        assert batches.wait(large_job) == "completed"
+    # At most what was claimed ahead, then ten of each in turn, then a claim's worth of error.
+    assert finished - submitted < 200
+
+
+def test_settings_take_effect_without_a_restart(
+    batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection
+) -> None:
+    update_settings(owner, max_in_flight=2)
+    upstream.usual = Reply(delay=0.02)
+    with running_worker(worker_settings):
+        batches.wait(batches.create(40))
+        assert upstream.most_in_flight == 2
+        update_settings(owner, max_in_flight=7)
+        batches.wait(batches.create([f"second-{n}" for n in range(60)]))
+        assert upstream.most_in_flight == 7
+        update_settings(owner, max_in_flight=1)
+        upstream.most_in_flight = 0
+        batches.wait(batches.create([f"third-{n}" for n in range(20)]))
+        assert upstream.most_in_flight == 1
+
+
+def test_lookups_keep_to_the_pace(batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection) -> None:
+    update_settings(owner, lookups_per_second=20)
+    with running_worker(worker_settings), running_worker(worker_settings):
+        batches.wait(batches.create(50))
+    times = sorted(seen.at for seen in upstream.requests)
+    busiest = max(sum(start <= at < start + 1 for at in times) for start in times)
+    assert busiest <= 21
+    assert times[-1] - times[0] < 3.5
+
+
+def test_a_dropped_connection_costs_no_outcome(
+    batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection
+) -> None:
+    upstream.usual = Reply(delay=0.05)
+    with running_worker(worker_settings):
+        job = batches.create(400)
+        for _ in range(4):
+            time.sleep(0.2)
+            terminate(owner, "application_name like '%%worker%%'")
+        assert batches.wait(job) == "completed"
+    assert set(upstream.times_seen()) == {f"site-{n}" for n in range(400)}
+
+
+def test_a_worker_runs_maintenance_when_nobody_else_does(worker_settings: Settings, owner: Connection) -> None:
+    owner.execute("update app.maintenance_state set ran_at = now() - interval '1 hour'")
+    with running_worker(worker_settings):
+        wait_until(lambda: fetch_value(owner, "select ran_at > now() - interval '1 minute' from app.maintenance_state"))
+
+
+async def test_a_manual_run_looks_up_ten_items_at_most(
+    batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection
+) -> None:
+    batches.create(15)
+    async with create_pool(worker_settings.database_url) as pool:
+        assert await worker.run_once(pool, worker_settings) == {"claimed": 10, "accepted": 10}
+        assert await worker.run_once(pool, worker_settings) == {"claimed": 5, "accepted": 5}
+        assert await worker.run_once(pool, worker_settings) == {"claimed": 0, "accepted": 0}
+    assert len(upstream.requests) == 15
+    check_invariants(owner)
+
+
+def terminate(owner: Connection, which: str) -> int:
+    """End the other connections of the database for which the condition holds; answers how many."""
+    query = f"""select count(pg_terminate_backend(pid)) from pg_stat_activity
+                 where datname = current_database() and pid <> pg_backend_pid() and {which}"""
+    answer: int = psycopg.ClientCursor(owner).execute(query.encode()).fetchone()[0]  # type: ignore[index]
+    return answer

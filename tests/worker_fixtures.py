@@ -1,0 +1,189 @@
+"""Fixtures and helpers of the worker's tests: a worker on a thread, an upstream that answers as told, batches and what came of them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from uuid import UUID
+
+import pytest
+import uvloop
+
+from pyshell.settings import Settings
+from pyshell.worker import Worker
+from tests.conftest import Connection
+from tests.upstream import FakeUpstream, fake_upstream
+
+PATIENCE = 30.0
+
+
+@pytest.fixture
+def upstream() -> Iterator[FakeUpstream]:
+    with fake_upstream() as server:
+        yield server
+
+
+@pytest.fixture
+def worker_settings(database_url: str, upstream: FakeUpstream, owner: Connection) -> Settings:
+    """Settings of a worker that asks `upstream`, on a fresh database without a pace and with short waits."""
+    update_settings(owner, lookups_per_second=None, max_in_flight=20, retry_backoff_seconds=0.01)
+    return Settings(database_url=database_url, incentives_api_url=upstream.url, incentives_api_key="key of the provider")
+
+
+@contextmanager
+def running_worker(settings: Settings) -> Iterator[None]:
+    """A worker on a thread of its own, stopped gracefully in the end."""
+    stop = asyncio.Event()
+    loops: list[asyncio.AbstractEventLoop] = []
+    failures: list[BaseException] = []
+
+    async def work() -> None:
+        loops.append(asyncio.get_running_loop())
+        await Worker(settings, "internal key").run(stop)
+
+    def run() -> None:
+        try:
+            uvloop.run(work())
+        except BaseException as failure:
+            failures.append(failure)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        wait_until(lambda: loops or failures)
+        if loops and not loops[0].is_closed():
+            loops[0].call_soon_threadsafe(stop.set)
+        thread.join()
+    assert not failures, failures
+
+
+class Batches:
+    """Creates batches of one organization and tells what became of them."""
+
+    def __init__(self, owner: Connection, name: str = "organization") -> None:
+        self.owner = owner
+        self.organization_id: UUID = fetch_value(owner, "select api.create_organization(%s)", f"{name} {uuid.uuid4()}")
+
+    def create(self, items: int | Sequence[str]) -> UUID:
+        """A batch of that many items, or of items with these reference ids; answers the job's id."""
+        names = [f"site-{n}" for n in range(items)] if isinstance(items, int) else items
+        request = json.dumps({"items": [site(name) for name in names]})
+        created = fetch_value(
+            self.owner,
+            "select api.create_batch_lookup(p_organization_id => %s, p_request => %s, p_check_devices => false)",
+            self.organization_id,
+            request,
+        )
+        return UUID(created["job_id"])
+
+    def status(self, job_id: UUID) -> str:
+        answer: str = fetch_value(self.owner, "select status from public.batch_lookup_jobs where id = %s", job_id)
+        return answer
+
+    def wait(self, job_id: UUID) -> str:
+        """Wait for the end of a job, hold it against the rules, and answer its status."""
+        wait_until(lambda: self.status(job_id) not in ("pending", "processing"), self.counts)
+        check_invariants(self.owner)
+        return self.status(job_id)
+
+    def counts(self) -> dict[str, int]:
+        rows = self.owner.execute(
+            "select status, count(*) from public.lookup_queue_items where organization_id = %s group by status", [self.organization_id]
+        )
+        return dict(rows.fetchall())
+
+    def item(self, reference_id: str) -> dict[str, Any]:
+        """status, retry_count, error_code, error_message and result of an item."""
+        answer: dict[str, Any] = fetch_value(
+            self.owner,
+            "select to_jsonb(i) from public.lookup_queue_items i where organization_id = %s and reference_id = %s",
+            self.organization_id,
+            reference_id,
+        )
+        return answer
+
+
+@pytest.fixture
+def batches(owner: Connection) -> Batches:
+    return Batches(owner)
+
+
+def site(reference_id: str) -> dict[str, Any]:
+    return {
+        "reference_id": reference_id,
+        "address": {
+            "street_1": "1 Main St",
+            "city": "Oakland",
+            "state_or_province_code": "CA",
+            "postal_code": "94601",
+            "country_code": "US",
+        },
+        "building_type": "RESIDENTIAL",
+        "device_ids": [1],
+    }
+
+
+def update_settings(owner: Connection, **changes: float | None) -> None:
+    owner.execute("select api.update_settings(%s)", [json.dumps(changes)])
+
+
+def fetch_value(connection: Connection, query: str, *parameters: object) -> Any:
+    row = connection.execute(query.encode(), parameters).fetchone()
+    assert row is not None
+    return row[0]
+
+
+def wait_until(condition: Callable[[], object], describe: Callable[[], object] = lambda: "not in time", patience: float = PATIENCE) -> None:
+    deadline = time.monotonic() + patience
+    while not condition():
+        assert time.monotonic() < deadline, describe()
+        time.sleep(0.01)
+
+
+# Every rule as a query for what breaks it.
+INVARIANTS = {
+    "an ended job has items that have not ended": """
+        select j.id from public.batch_lookup_jobs j join public.lookup_queue_items i on i.job_id = j.id
+         where j.completed_at is not null and j.status <> 'cancelled' and i.status in ('pending', 'processing')""",
+    "counters differ from the rows": """
+        select j.id from public.batch_lookup_jobs j
+          join lateral (select count(*) as total, count(*) filter (where status in ('completed', 'failed')) as processed,
+                               count(*) filter (where status = 'failed') as failed
+                          from public.lookup_queue_items i where i.job_id = j.id) n on true
+         where (j.total_items, j.processed_items, j.failed_items) is distinct from (n.total, n.processed, n.failed)""",
+    "sites differ from the completed items": """
+        select i.id, s.item_id
+          from (select id from public.lookup_queue_items where status = 'completed') i
+          full join public.incentive_report_sites s on s.item_id = i.id
+         where i.id is null or s.item_id is null""",
+    "a report's totals differ from its sites": """
+        select r.id from public.incentive_reports r
+          left join lateral (select count(*) as sites, count(*) filter (where eligible) as eligible,
+                                    coalesce(sum(total_incentive_amount), 0) as value
+                               from public.incentive_report_sites s where s.report_id = r.id) n on true
+         where (r.total_sites, r.eligible_sites, r.total_incentive_value) is distinct from (n.sites, n.eligible, n.value)""",
+    "an ended job's report is open": """
+        select r.id from public.incentive_reports r join public.batch_lookup_jobs j on j.id = r.job_id
+         where (j.completed_at is null) <> (r.status = 'processing')""",
+}
+
+
+def check_invariants(owner: Connection) -> None:
+    """In one snapshot: what is read must belong together even while lookups go on."""
+    with owner.transaction():
+        owner.execute("set transaction isolation level repeatable read")
+        broken = {rule: rows for rule, query in INVARIANTS.items() if (rows := owner.execute(query.encode()).fetchall())}
+    assert not broken
+
+
+def leases(owner: Connection) -> int:
+    answer: int = fetch_value(owner, "select count(*) from public.lookup_queue_items where lease_token is not null")
+    return answer
