@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -184,6 +185,20 @@ def test_a_folder_that_its_user_cannot_enter_is_refused(folder: Path) -> None:
     folder.chmod(0o700)
     with pytest.raises(PostgresError, match="Choose a folder that everyone may enter with STATE_DIR"):
         PrivatePostgres(folder / "postgres").start()
+
+
+def test_a_checkout_keeps_its_cluster_when_it_moves_and_shares_it_with_no_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def state_dir_of(checkout: Path) -> Path:
+        monkeypatch.setattr(private_postgres, "ROOT", checkout)
+        return private_postgres.default_state_dir()
+
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    checkout = tmp_path / "checkout"
+    checkout.mkdir()
+    before = state_dir_of(checkout)
+    copy = shutil.copytree(checkout, tmp_path / "copy")
+    assert state_dir_of(checkout.rename(tmp_path / "moved")) == before
+    assert state_dir_of(copy) != before
 
 
 def test_a_missing_version_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,7 +47,7 @@ def up(environment: Environment) -> Iterator[subprocess.Popen[str]]:
     with starting(environment) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
-        assert line == f"ready http://127.0.0.1:{environment['PORT']}\n", line
+        assert line == f"ready http://127.0.0.1:{environment['PORT']}\n", line + process.communicate()[1]
         yield process
 
 
