@@ -1,0 +1,157 @@
+"""What is left after workers were killed and PostgreSQL crashed in the middle of a batch."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from pyshell import migrations
+from pyshell.private_postgres import PrivatePostgres, throw_away_postgres
+from pyshell.settings import ROOT
+from tests.conftest import Connection
+from tests.upstream import FakeUpstream, Reply
+from tests.worker_fixtures import Batches, check_invariants, fetch_value, leases, update_settings, wait_until
+
+ITEMS = 3000
+KILLS = 5
+
+
+@pytest.fixture
+def postgres() -> Iterator[PrivatePostgres]:
+    """A server of its own, to crash."""
+    with throw_away_postgres() as server:
+        migrations.migrate(server.url())
+        yield server
+
+
+StartWorker = Callable[[], subprocess.Popen[bytes]]
+
+
+@pytest.fixture
+def start_worker(postgres: PrivatePostgres, upstream: FakeUpstream, tmp_path: Path) -> Iterator[StartWorker]:
+    workers: list[subprocess.Popen[bytes]] = []
+
+    def start() -> subprocess.Popen[bytes]:
+        with (tmp_path / "worker.log").open("a") as log:
+            workers.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", "pyshell", "worker"],
+                    cwd=ROOT,
+                    env=os.environ | {"DATABASE_URL": postgres.url(), "INCENTIVES_API_URL": upstream.url},
+                    stderr=log,
+                )
+            )
+        return workers[-1]
+
+    yield start
+    for worker in workers:
+        worker.kill()
+        worker.wait()
+
+
+def connect(postgres: PrivatePostgres) -> Connection:
+    return psycopg.connect(postgres.url(), autocommit=True)
+
+
+def count_ended(postgres: PrivatePostgres) -> int:
+    """How many items have ended; nobody knows while the server is away."""
+    with suppress(psycopg.OperationalError), connect(postgres) as connection:
+        answer: int = fetch_value(connection, "select count(*) from public.lookup_queue_items where processed_at is not null")
+        return answer
+    return -1
+
+
+def test_killed_workers_and_a_crashed_postgresql_lose_no_item(
+    postgres: PrivatePostgres, upstream: FakeUpstream, start_worker: StartWorker
+) -> None:
+    with connect(postgres) as owner:
+        update_settings(owner, lookups_per_second=None, max_in_flight=20, lease_seconds=1, max_retries=20, retry_backoff_seconds=0.01)
+        batches = Batches(owner)
+        jobs = [batches.create(ITEMS), batches.create([f"second-{n}" for n in range(200)])]
+    upstream.usual = Reply(delay=0.02)
+    upstream.plan("site-100", Reply(400))
+    upstream.plan("site-200", Reply(500), Reply(reset=True), Reply())
+
+    ended = 0
+    for _ in range(KILLS):
+        worker = start_worker()
+        wait_until(lambda: count_ended(postgres) >= ended + 200)  # noqa: B023
+        time.sleep(random.uniform(0, 0.3))
+        worker.kill()
+        worker.wait()
+        ended = count_ended(postgres)
+    worker = start_worker()
+    wait_until(lambda: count_ended(postgres) >= ended + 200)
+    postgres.stop(immediately=True)
+    time.sleep(random.uniform(0, 0.5))
+    postgres.start()
+
+    with connect(postgres) as owner:
+        batches.owner = owner
+        assert [batches.wait(job) for job in jobs] == ["completed", "completed"]
+        assert batches.counts() == {"completed": ITEMS + 199, "failed": 1}
+        # Every attempt that upstream saw is counted: it is the first one, or a retry.
+        rows = owner.execute("select reference_id, retry_count + 1 from public.lookup_queue_items").fetchall()
+        attempts: dict[str, int] = dict(rows)
+        assert {name: (seen, attempts[name]) for name, seen in upstream.times_seen().items() if seen > attempts[name]} == {}
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(20) == 0
+        assert leases(owner) == 0
+        check_invariants(owner)
+
+
+def test_a_worker_that_was_frozen_past_its_leases_does_no_harm(
+    postgres: PrivatePostgres, upstream: FakeUpstream, start_worker: StartWorker
+) -> None:
+    upstream.usual = Reply(delay=0.02)
+    with connect(postgres) as owner:
+        update_settings(owner, lookups_per_second=None, max_in_flight=20, lease_seconds=1, retry_backoff_seconds=0.01)
+        batches = Batches(owner)
+        job = batches.create(1500)
+        frozen = start_worker()
+        wait_until(lambda: len(upstream.requests) > 200)
+        frozen.send_signal(signal.SIGSTOP)
+        start_worker()
+        time.sleep(2)
+        frozen.send_signal(signal.SIGCONT)
+        assert batches.wait(job) == "completed"
+        assert batches.counts() == {"completed": 1500}
+        assert fetch_value(owner, "select max(retry_count) from public.lookup_queue_items") <= 1
+
+
+def test_a_second_signal_ends_a_worker_at_once(postgres: PrivatePostgres, upstream: FakeUpstream, start_worker: StartWorker) -> None:
+    upstream.usual = Reply(delay=3600)
+    with connect(postgres) as owner:
+        Batches(owner).create(5)
+    worker = start_worker()
+    wait_until(lambda: upstream.in_flight)
+    worker.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    assert worker.poll() is None
+    worker.send_signal(signal.SIGINT)
+    assert worker.wait(5) != 0
+
+
+def test_a_worker_waits_for_a_database_that_is_not_there_yet(
+    postgres: PrivatePostgres, upstream: FakeUpstream, start_worker: StartWorker
+) -> None:
+    with connect(postgres) as owner:
+        batches = Batches(owner)
+        job = batches.create(3)
+    postgres.stop(immediately=True)
+    start_worker()
+    time.sleep(1.5)
+    postgres.start()
+    with connect(postgres) as owner:
+        batches.owner = owner
+        assert batches.wait(job) == "completed"
