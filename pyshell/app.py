@@ -17,17 +17,22 @@ from pyshell.clerk import Clerk
 from pyshell.db import create_pool
 from pyshell.errors import exception_handlers
 from pyshell.middleware import RequestMiddleware
+from pyshell.realtime.endpoint import Realtime
+from pyshell.realtime.feed import Feed
 from pyshell.routes import routes
 from pyshell.settings import Settings
 
 GRACEFUL_SHUTDOWN_SECONDS = 20
 # Longer than clients and proxies keep an idle connection, so that they close it and not we under a request of theirs.
 KEEP_ALIVE_SECONDS = 75
+# Of one message that a subscriber sends.
+MAX_WEBSOCKET_MESSAGE_BYTES = 128 * 1024
 
 
 def create_app(settings: Settings, is_stopping: Callable[[], bool] = lambda: False) -> Starlette:
-    """The application; while it runs, `app.state` holds the pool, the settings, the authenticator, Clerk (None: not configured) and
-    the changes of jobs. `is_stopping` tells it that the server wants to end, so that requests that wait for something end first.
+    """The application; while it runs, `app.state` holds what the routes use (`clerk` is None where not configured).
+
+    `is_stopping` tells it that the server wants to end, so that requests that wait for something end first.
     """
 
     @asynccontextmanager
@@ -43,9 +48,11 @@ def create_app(settings: Settings, is_stopping: Callable[[], bool] = lambda: Fal
                 clerk=app.state.clerk,
             )
             app.state.changes = Changes(settings.database_url, is_stopping)
+            app.state.realtime = Realtime(Feed(pool, settings.database_url), app.state.authenticator)
             listener = asyncio.create_task(app.state.changes.listen())
             yield
             listener.cancel()
+            await app.state.realtime.stop()
 
     app = Starlette(
         routes=routes,
@@ -66,7 +73,9 @@ def serve(settings: Settings) -> None:
         port=settings.port,
         loop="uvloop",
         http="httptools",
-        ws="none",
+        ws="websockets-sansio",
+        ws_max_size=MAX_WEBSOCKET_MESSAGE_BYTES,
+        ws_per_message_deflate=False,
         log_config=None,
         access_log=False,
         server_header=False,

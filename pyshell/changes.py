@@ -14,7 +14,7 @@ from pyshell.worker_database import connect
 
 logger = logging.getLogger(__name__)
 
-CHANNEL = "batch_lookups_changed"
+CHANNEL = "batch_lookups_changes"
 HEARTBEAT_SECONDS = 60.0
 RECONNECT_SECONDS = 1.0
 # What a lost hint costs.
@@ -71,7 +71,8 @@ class Changes:
                         self._tell(key)
                     while True:
                         async for notification in connection.notifies(timeout=HEARTBEAT_SECONDS):
-                            self._tell(notification.payload)
+                            # Such as: UPDATE batch_lookup_jobs <organization id> <job id>
+                            self._tell(":".join(notification.payload.split(" ")[2:]))
                         async with asyncio.timeout(10):
                             await connection.execute("")
             except (psycopg.Error, TimeoutError) as error:

@@ -17,7 +17,7 @@ Pool = AsyncConnectionPool[AsyncConnection[TupleRow]]
 MAX_ATTEMPTS = 3
 
 # Functions that may run twice: these read, and authenticate_api_key at most notes when the key was used.
-_REPEATABLE_PREFIXES = ("get_", "list_", "applied_", "internal_", "authenticate_")
+_REPEATABLE_PREFIXES = ("get_", "list_", "realtime_", "applied_", "internal_", "authenticate_")
 
 
 class StaleConnectionError(OperationalError):

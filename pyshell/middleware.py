@@ -31,10 +31,13 @@ class RequestMiddleware:
         self.root_path = root_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
         scope["root_path"] = self.root_path
+        if scope["type"] == "websocket":
+            await self.app(scope, receive, send)
+            return
         request_id = request_id_of(scope)
         scope.setdefault("state", {})["request_id"] = request_id
         status, size, started_at = 0, 0, time.perf_counter()

@@ -33,11 +33,13 @@ Json = dict[str, Any]
 
 
 @contextmanager
-def running_server(settings: Settings) -> Iterator[str]:
-    """The address of a server of its own, on a thread and on a port that is free."""
-    listener = socket.create_server(("127.0.0.1", 0))
+def running_server(settings: Settings, port: int = 0) -> Iterator[str]:
+    """The address of a server of its own, on a thread and on the port given or one that is free."""
+    listener = socket.create_server(("127.0.0.1", port))
     settings = replace(settings, port=listener.getsockname()[1])
-    server = uvicorn.Server(uvicorn.Config(create_app(settings), http="httptools", access_log=False, log_config=None))
+    server = uvicorn.Server(
+        uvicorn.Config(create_app(settings), http="httptools", ws="websockets-sansio", access_log=False, log_config=None)
+    )
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 
 from pyshell.auth import secured
+from pyshell.realtime.endpoint import realtime
 from pyshell.routes.api_keys import create_api_key, get_api_key, list_api_keys, revoke_api_key, rotate_api_key
 from pyshell.routes.batch_lookups import (
     cancel_batch_lookup,
@@ -38,6 +39,7 @@ routes = [
     Route("/incentives", secured("incentives:write", lookup_incentives), methods=["POST"]),
     Route("/incentive-reports", secured("reports:read", list_incentive_reports), methods=["GET"]),
     Route("/incentive-reports/{report_id}", secured("reports:read", get_incentive_report), methods=["GET"]),
+    WebSocketRoute("/realtime/v1/websocket", realtime),
     Route("/incentive-reports/{report_id}", secured("reports:write", update_incentive_report), methods=["PATCH"]),
     Route("/incentive-reports/{report_id}", secured("reports:write", delete_incentive_report), methods=["DELETE"]),
     Route("/incentive-reports/{report_id}/summary", secured("reports:read", get_incentive_report_summary), methods=["GET"]),

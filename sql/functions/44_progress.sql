@@ -1,15 +1,4 @@
--- Chapter 44, progress: one job as those who wait for it want to see it, and the hint that it has changed.
-
-create or replace function app.notify_change(p_organization_id uuid, p_job_id uuid) returns void
-language plpgsql volatile
-set search_path = ''
-as $$
-begin
-    perform pg_notify('batch_lookups_changed', p_organization_id || ':' || p_job_id);
-end;
-$$;
-
-comment on function app.notify_change(uuid, uuid) is 'Says on the channel batch_lookups_changed that a job has changed: <organization id>:<job id>, once per transaction. A hint only.';
+-- Chapter 44, progress: one job as those who wait for it want to see it.
 
 -- The members of both objects, in their order.
 create or replace function app.join_objects(p_first json, p_second json) returns json

@@ -25,7 +25,6 @@ begin
     select p_organization_id, app.numbered_uuid_v7(v_first_id, i.position), p_job_id, i.position, v_first_rank + i.position, i.reference_id, i.address,
            i.building_type, i.device_ids, i.create_application, i.webhook_custom_fields, i.warnings, p_now
       from unnest(p_items) i;
-    perform app.notify_change(p_organization_id, p_job_id);
     perform app.wake_queue(p_organization_id, p_now);
 end;
 $$;
@@ -294,7 +293,7 @@ begin
         update public.batch_lookup_jobs
            set status = 'processing', started_at = p_now, updated_at = p_now
          where organization_id = p_organization_id and id = any (v_job_ids);
-        perform app.notify_change(p_organization_id, j) from unnest(v_job_ids) j;
+        perform app.announce('UPDATE', 'batch_lookup_jobs', p_organization_id, id) from unnest(v_job_ids) id;
     end if;
 end;
 $$;

@@ -210,7 +210,6 @@ begin
             perform app.advance_job(p_organization_id, v_job.id, v_job.processed, v_job.failed, p_now);
             perform app.update_report(p_organization_id, v_job.id, p_now, v_job.processed - v_job.failed, v_job.eligible, v_job.value);
         end if;
-        perform app.notify_change(p_organization_id, v_job.id);
     end loop;
 
     if v_retry_at is not null then
@@ -235,5 +234,6 @@ begin
            completed_at    = case when processed_items + p_processed = total_items then coalesce(completed_at, p_now) else completed_at end,
            updated_at      = p_now
      where organization_id = p_organization_id and id = p_job_id;
+    perform app.announce('UPDATE', 'batch_lookup_jobs', p_organization_id, p_job_id);
 end;
 $$;

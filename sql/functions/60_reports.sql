@@ -98,6 +98,7 @@ set search_path = ''
 as $$
 declare
     v_ended_at timestamptz := (select completed_at from public.batch_lookup_jobs where organization_id = p_organization_id and id = p_job_id);
+    v_id       uuid;
 begin
     update public.incentive_reports
        set total_sites           = total_sites + p_sites,
@@ -108,7 +109,9 @@ begin
                                         else 'error' end,
            completed_at          = v_ended_at,
            updated_at            = p_now
-     where organization_id = p_organization_id and job_id = p_job_id;
+     where organization_id = p_organization_id and job_id = p_job_id
+    returning id into v_id;
+    perform app.announce('UPDATE', 'incentive_reports', p_organization_id, v_id);
 end;
 $$;
 

@@ -70,7 +70,6 @@ begin
          where organization_id = p_organization_id and job_id = v_job.id and status in ('completed', 'failed');
         perform app.advance_job(p_organization_id, v_job.id, v_counts.processed - v_job.processed_items, v_counts.failed - v_job.failed_items, p_now);
         perform app.update_report(p_organization_id, v_job.id, p_now);
-        perform app.notify_change(p_organization_id, v_job.id);
         v_count := v_count + 1;
     end loop;
     return v_count;

@@ -57,7 +57,8 @@ insert into functions values
     ('api.get_incentive_report_csv', 'call for organization A'),
     ('api.update_incentive_report', 'call for organization A'),
     ('api.delete_incentive_report', 'call for organization A'),
-    ('api.lookup_incentives',       'call for organization A');
+    ('api.lookup_incentives',       'call for organization A'),
+    ('api.realtime_record',         'call with one''s own rights');
 insert into functions
 select 'api.' || proname, 'call for operators' from pg_proc
  where pronamespace = 'api'::regnamespace and 'api.' || proname not in (select name from functions);

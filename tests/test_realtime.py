@@ -1,0 +1,279 @@
+"""Watching jobs and reports with the real supabase-js, against our own endpoint."""
+
+from __future__ import annotations
+
+import socket
+import time
+import uuid
+from collections import defaultdict, deque
+from contextlib import suppress
+from dataclasses import replace
+from threading import Thread
+
+import pytest
+from psycopg.types.json import Jsonb
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+
+from pyshell.realtime import credentials, endpoint
+from pyshell.settings import Settings
+from tests.clerk_fixtures import clerk_instance
+from tests.conftest import Connection
+from tests.http_fixtures import Json, NewClient, OrganizationClient, look_up, running_server, site
+from tests.realtime_fixtures import Watch, bare_socket
+
+
+@pytest.fixture(autouse=True)
+def without_pace(database: Connection) -> None:
+    database.execute("""select api.update_settings('{"lookups_per_second": null}')""")
+
+
+def submit(client: OrganizationClient, count: int) -> Json:
+    return client.submit(*(site(f"deal-{number}") for number in range(count)))
+
+
+def of_job(job: Json) -> Json:
+    return {"filter": f"id=eq.{job['job_id']}"}
+
+
+def test_a_job_is_watched_from_its_start_to_its_end(server: str, client: OrganizationClient, database: Connection, watch: Watch) -> None:
+    job = submit(client, 3)
+    watcher = watch(server, client.api_key, of_job(job)).subscribed()
+    for _ in range(3):
+        look_up(database, job, 1)
+        watcher.changes(0.15)
+    heard = watcher.until(lambda lines: any(line.get("change", {}).get("new", {}).get("status") == "completed" for line in lines))
+    changes = [line["change"] for line in heard if "change" in line]
+    # The claim that starts the job may or may not be seen by itself.
+    assert [change["new"]["processed_items"] for change in changes if change["new"]["processed_items"]] == [1, 2, 3]
+    last = changes[-1]
+    assert last["eventType"] == "UPDATE"
+    assert last["new"]["completed_at"]
+    assert last["old"] == {"organization_id": last["new"]["organization_id"], "id": job["job_id"]}
+
+
+def test_a_report_is_watched_and_an_insert_and_a_cancel_are_seen(
+    server: str, client: OrganizationClient, database: Connection, watch: Watch
+) -> None:
+    watcher = watch(server, client.api_key, {"event": "*"}, {"event": "*", "table": "incentive_reports"}).subscribed()
+    job = submit(client, 2)
+    watcher.until(lambda lines: sum("change" in line for line in lines) == 2)
+    look_up(database, job, 1)
+    watcher.changes(0.3)
+    client.post(f"/batch-lookups/{job['job_id']}/cancel")
+    seen = [(change["table"], change["eventType"], change["new"]["status"]) for change in watcher.changes(0.5)]
+    assert sorted(seen[:2]) == [("batch_lookup_jobs", "INSERT", "pending"), ("incentive_reports", "INSERT", "processing")]
+    assert ("batch_lookup_jobs", "UPDATE", "cancelled") in seen
+    assert ("incentive_reports", "UPDATE", "complete") in seen
+
+
+def test_another_organization_sees_nothing(server: str, new_client: NewClient, database: Connection, watch: Watch) -> None:
+    ours, theirs = new_client(), new_client()
+    job = submit(ours, 1)
+    spies = [watch(server, theirs.api_key, entry).subscribed() for entry in (of_job(job), {"event": "*"}, {"event": "*", "table": "*"})]
+    owner = watch(server, ours.api_key, of_job(job)).subscribed()
+    look_up(database, job, 1)
+    owner.until(lambda lines: any("change" in line for line in lines))
+    assert [spy.changes(0.3) for spy in spies] == [[], [], []]
+
+
+@pytest.mark.parametrize("key", ["leap_live_wrong", "eyJhbGciOiJIUzI1NiJ9.e30.AAAA"])
+def test_a_bad_credential_is_refused(key: str, server: str, watch: Watch) -> None:
+    heard = watch(server, key).until(lambda lines: any("status" in line for line in lines))
+    assert heard[0]["status"] == "CHANNEL_ERROR"
+    assert heard[0]["error"].startswith("Unauthorized: ")
+
+
+def test_filters_choose_the_rows(server: str, client: OrganizationClient, database: Connection, watch: Watch) -> None:
+    filters = ["status=eq.completed", "status=in.(failed, completed)", "processed_items=gte.2", "total_items=neq.2", "total_items=lt.2"]
+    watchers = [watch(server, client.api_key, {"filter": text}) for text in filters]
+    for watcher in watchers:
+        watcher.subscribed()
+    job = submit(client, 2)
+    for _ in range(2):
+        look_up(database, job, 1)
+        watchers[0].changes(0.2)
+    assert [[change["new"]["processed_items"] for change in watcher.changes(0.2)] for watcher in watchers] == [[2], [2], [2], [], []]
+
+
+def test_a_client_comes_back_after_a_restart(
+    http_settings: Settings, client: OrganizationClient, database: Connection, watch: Watch
+) -> None:
+    job = submit(client, 2)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with running_server(http_settings, port) as url:
+        watcher = watch(url, client.api_key, of_job(job)).subscribed()
+        look_up(database, job, 1)
+        watcher.until(lambda lines: any("change" in line for line in lines))
+    with running_server(http_settings, port):
+        watcher.subscribed(times=2)
+        look_up(database, job, 1)
+        watcher.until(lambda lines: any(line.get("change", {}).get("new", {}).get("status") == "completed" for line in lines))
+
+
+def test_changes_are_found_though_the_listener_lost_its_connection(
+    server: str, client: OrganizationClient, database: Connection, watch: Watch
+) -> None:
+    job = submit(client, 2)
+    watcher = watch(server, client.api_key, of_job(job)).subscribed()
+    database.execute("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'batch-lookups realtime'")
+    look_up(database, job, 1)
+    watcher.until(lambda lines: any(line.get("change", {}).get("new", {}).get("processed_items") == 1 for line in lines))
+    look_up(database, job, 1)
+    watcher.until(lambda lines: any(line.get("change", {}).get("new", {}).get("status") == "completed" for line in lines))
+
+
+def test_a_clerk_session_watches_until_its_token_expires(http_settings: Settings, database: Connection, watch: Watch) -> None:
+    organization = f"org_{uuid.uuid4().hex}"
+    with clerk_instance() as clerk, running_server(replace(http_settings, clerk_issuer=clerk.issuer)) as url:
+
+        def token(seconds: float) -> str:
+            return clerk.token(v=2, o={"id": organization, "rol": "admin"}, exp=int(clerk.claims()["iat"] + seconds))
+
+        expired = watch(url, "anon", token=token(-60))
+        expired.until(lambda lines: sum(line.get("status") == "CHANNEL_ERROR" for line in lines) == 2)
+
+        short = watch(url, "anon", {"event": "*"}, token=token(3)).subscribed()
+        renewed = watch(url, "anon", {"event": "*"}, token=token(3)).subscribed()
+        renewed.set_token(token(60))
+        short.until(lambda lines: any(line.get("status") == "CLOSED" for line in lines))
+        assert [line["system"]["message"] for line in short.heard if "system" in line] == ["Subscribed to PostgreSQL", "Token has expired"]
+
+        [organization_id] = database.execute("select app.organization_id_of_clerk(%s)", [organization]).fetchone() or [None]
+        items = Jsonb([site()])
+        database.execute("select api.create_batch_lookup(%s, %s)", [organization_id, items])
+        renewed.until(lambda lines: any(line.get("change", {}).get("eventType") == "INSERT" for line in lines))
+        assert short.changes() == []
+
+
+def test_two_hundred_subscribers_see_the_job_end_and_none_is_flooded(
+    server: str, client: OrganizationClient, database: Connection, watch: Watch
+) -> None:
+    job = submit(client, 60)
+    watcher = watch(server, client.api_key, of_job(job), clients=200)
+    watcher.subscribed(times=200)
+    for _ in range(60):
+        look_up(database, job, 1)
+    heard = watcher.until(
+        lambda lines: sum(line.get("change", {}).get("new", {}).get("status") == "completed" for line in lines) == 200, seconds=30
+    )
+    times: dict[int, list[int]] = defaultdict(list)
+    for line in heard:
+        if "change" in line:
+            times[line["client"]].append(line["at"])
+    assert len(times) == 200
+    for at in times.values():
+        assert len(at) <= (at[-1] - at[0]) / 100 * 1.3 + 2
+
+
+class TestTheProtocol:
+    def test_is_refused_without_a_key(self, server: str) -> None:
+        with pytest.raises(InvalidStatus) as refused:
+            connect(f"{server.replace('http', 'ws')}/realtime/v1/websocket")
+        assert refused.value.response.status_code == 401
+
+    def test_answers_heartbeats_leaves_and_unknown_events(self, server: str, client: OrganizationClient) -> None:
+        with bare_socket(server, client.api_key) as bare:
+            assert bare.ask("heartbeat", topic="phoenix", join_ref=None)["status"] == "ok"
+            assert bare.join({})["response"]["postgres_changes"][0]["id"] == 1
+            assert bare.receive()[3] == "system"
+            assert bare.ask("broadcast", {"x": 1})["status"] == "error"
+            assert bare.ask("phx_leave")["status"] == "ok"
+            assert bare.receive()[3] == "phx_close"
+
+    @pytest.mark.parametrize(
+        "entry",
+        [
+            {"table": "lookup_queue_items"},
+            {"schema": "app", "table": "api_keys"},
+            {"event": "TRUNCATE"},
+            {"filter": "id=eq.5"},
+            {"filter": "nothing=eq.5"},
+            {"filter": "id=like.x"},
+            {"filter": "updated_at=gt.2026-01-01"},
+            {"filter": 5},
+        ],
+    )
+    def test_refuses_what_cannot_be_watched(self, entry: Json, server: str, client: OrganizationClient) -> None:
+        with bare_socket(server, client.api_key) as bare:
+            answer = bare.join(entry)
+            assert answer["status"] == "error"
+            assert answer["response"]["reason"].startswith("InvalidPostgresChanges: ")
+
+    @pytest.mark.parametrize("text", ["", "{}", "[1]", "[" * 5000, '[null,null,5,"x",{}]', '["1","1","","phx_join",{}]'])
+    def test_closes_on_what_is_no_frame(self, text: str, server: str, client: OrganizationClient) -> None:
+        with bare_socket(server, client.api_key) as bare:
+            bare.connection.send(text)
+            with pytest.raises(ConnectionClosed):
+                bare.receive()
+
+    def test_bounds_the_channels_of_a_connection(self, server: str, client: OrganizationClient, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(endpoint, "MAX_CHANNELS", 2)
+        with bare_socket(server, client.api_key) as bare:
+            join: Json = {"config": {}}
+            answers = [bare.ask("phx_join", join, topic=f"realtime:{number}")["status"] for number in range(3)]
+            assert answers == ["ok", "ok", "error"]
+
+    def test_bounds_the_connections_of_an_organization(
+        self, server: str, client: OrganizationClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(endpoint, "MAX_CONNECTIONS_PER_ORGANIZATION", 1)
+        with bare_socket(server, client.api_key) as first, bare_socket(server, client.api_key) as second:
+            assert first.join({})["status"] == "ok"
+            assert second.join({})["response"]["reason"].startswith("ConnectionRateLimitReached: ")
+
+    def test_drops_a_client_that_reads_nothing(self, server: str, client: OrganizationClient, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(endpoint, "MAX_WAITING", 5)
+        with bare_socket(server, client.api_key) as bare:
+            large = "x" * 100_000
+
+            def flood() -> None:
+                with suppress(ConnectionClosed):
+                    for _ in range(300):
+                        bare.send("heartbeat", topic="phoenix", ref=large)
+
+            sender = Thread(target=flood)
+            sender.start()
+            time.sleep(1)
+            with pytest.raises(ConnectionClosed) as closed:
+                deque(iter(bare.receive, None), maxlen=0)
+            sender.join()
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == endpoint.TRY_AGAIN_LATER
+
+    def test_notices_a_revoked_key(
+        self, server: str, client: OrganizationClient, database: Connection, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(credentials, "RECHECK_SECONDS", 0.5)
+        with bare_socket(server, client.api_key) as bare:
+            assert bare.join({})["status"] == "ok"
+            assert bare.receive()[3] == "system"
+            database.execute(
+                "update app.api_keys set revoked_at = now() where organization_id = (select id from app.organizations where name = %s)",
+                [client.organization],
+            )
+            assert bare.receive(10)[4]["message"].startswith("Unauthorized: ")
+            assert bare.receive()[3] == "phx_close"
+
+    def test_a_subscriber_whose_read_fails_hurts_nobody_else(
+        self, server: str, client: OrganizationClient, database: Connection, http_settings: Settings
+    ) -> None:
+        job = submit(client, 1)
+        with clerk_instance() as clerk, running_server(replace(http_settings, clerk_issuer=clerk.issuer)) as url:
+            organization = f"org_{uuid.uuid4().hex}"
+            database.execute("update app.organizations set clerk_organization_id = %s where name = %s", [organization, client.organization])
+            database.execute(
+                'create policy "one subscriber\'s trouble" on public.batch_lookup_jobs for select to authenticated'
+                " using (1 / (case when current_setting('request.jwt.claims') like '%user_1%' then 0 else 1 end) = 1)"
+            )
+            try:
+                with bare_socket(url, client.api_key) as healthy, bare_socket(url, clerk.token(org_id=organization)) as failing:
+                    for bare in (healthy, failing):
+                        assert bare.join(of_job(job))["status"] == "ok"
+                        assert bare.receive()[3] == "system"
+                    look_up(database, job, 1)
+                    assert healthy.receive()[3] == "postgres_changes"
+                    assert failing.receive()[4]["status"] == "error"
+            finally:
+                database.execute('drop policy "one subscriber\'s trouble" on public.batch_lookup_jobs')
