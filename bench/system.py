@@ -1,0 +1,141 @@
+"""What is measured: a PostgreSQL of its own with everyday settings (fsync included), the API, workers, and batches."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from bench.nginx import free_port
+from pyshell import api_keys, migrations
+from pyshell.private_postgres import PrivatePostgres
+from pyshell.settings import ROOT
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+
+@contextmanager
+def folder_for_everyone() -> Iterator[Path]:
+    """A temporary folder that the user postgres may enter too."""
+    with tempfile.TemporaryDirectory(prefix="batch-lookups-bench-") as name:
+        folder = Path(name)
+        folder.chmod(0o711)
+        yield folder
+
+
+@contextmanager
+def migrated_database(folder: Path) -> Iterator[str]:
+    """The URL of a fresh database, without a pace, on a server of its own."""
+    postgres = PrivatePostgres(folder / "postgres")
+    postgres.start()
+    try:
+        migrations.migrate(postgres.url(), lookups_per_second=float("inf"))
+        yield postgres.url()
+    finally:
+        postgres.delete()
+
+
+class System:
+    """The API and the workers as processes."""
+
+    def __init__(self, database_url: str, upstream_url: str) -> None:
+        self.connection: Connection = psycopg.connect(database_url, autocommit=True)
+        self._port = free_port()
+        self._environment = os.environ | {
+            "DATABASE_URL": database_url,
+            "INCENTIVES_API_URL": upstream_url,
+            "PORT": str(self._port),
+            "LOG_LEVEL": "warning",
+        }
+        self._key = api_keys.create(database_url, "Benchmark")
+
+    @contextmanager
+    def api(self) -> Iterator[None]:
+        with self._process("serve"):
+            while True:
+                try:
+                    self.request("GET", "/readyz")
+                except OSError:
+                    time.sleep(0.05)
+                else:
+                    break
+            yield
+
+    @contextmanager
+    def workers(self, count: int = 1) -> Iterator[list[subprocess.Popen[bytes]]]:
+        """That many workers, all checked in."""
+        self.connection.execute("delete from app.workers")
+        with ExitStack() as processes:
+            started = [processes.enter_context(self._process("worker")) for _ in range(count)]
+            while self.value("select count(*) from app.workers") < count:
+                time.sleep(0.05)
+            time.sleep(0.5)
+            yield started
+
+    @contextmanager
+    def _process(self, command: str) -> Iterator[subprocess.Popen[bytes]]:
+        process = subprocess.Popen([sys.executable, "-m", "pyshell", command], cwd=ROOT, env=self._environment)
+        try:
+            yield process
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait()
+
+    def request(self, method: str, path: str, body: bytes | None = None) -> dict[str, Any]:
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
+        connection.request(method, path, body, {"x-api-key": self._key, "content-type": "application/json"})
+        response = connection.getresponse()
+        answer: dict[str, Any] = json.loads(response.read())
+        connection.close()
+        if response.status >= 400:
+            raise RuntimeError(f"{method} {path}: {response.status} {answer}")
+        return answer
+
+    def post_batch(self, items: int) -> tuple[str, float]:
+        """Upload a batch; answers the job's id, and the seconds from the first byte sent to the answer."""
+        body = batch(items, self.device_id())
+        started = time.perf_counter()
+        answer = self.request("POST", "/batch-lookups", body)
+        return answer["job_id"], time.perf_counter() - started
+
+    def device_id(self) -> int:
+        answer: int = self.value("select coalesce(min(id), 1) from app.devices")
+        return answer
+
+    def wait_for_report(self, job_id: str) -> None:
+        while self.value("select status from public.incentive_reports where job_id = %s", job_id) == "processing":
+            time.sleep(0.005)
+
+    def value(self, query: str, *parameters: object) -> Any:
+        row = self.connection.execute(query.encode(), parameters).fetchone()
+        assert row is not None
+        return row[0]
+
+
+def batch(items: int, device_id: int) -> bytes:
+    """The body of an upload."""
+    address = {"city": "Mountain View", "state_or_province_code": "CA", "postal_code": "94043", "country_code": "US"}
+    return json.dumps(
+        {
+            "items": [
+                {
+                    "reference_id": f"site-{n:05}",
+                    "address": {"street_1": f"{n} Amphitheatre Parkway", **address},
+                    "building_type": "RESIDENTIAL",
+                    "device_ids": [device_id],
+                }
+                for n in range(items)
+            ]
+        }
+    ).encode()
