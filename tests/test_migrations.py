@@ -9,11 +9,10 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from psycopg import sql
 
 from pyshell import drift, migrations
 from pyshell.migrations import MigrationError, Sources, migrate
-from pyshell.private_postgres import PrivatePostgres
+from pyshell.private_postgres import PrivatePostgres, throw_away_postgres
 from tests.conftest import Connection
 
 
@@ -200,19 +199,17 @@ def test_a_deploy_waits_for_a_long_transaction_only_so_long_at_a_time(
     assert any("others use the database" in line for line in lines)
 
 
-def test_an_owner_who_is_no_superuser_can_deploy(cluster: PrivatePostgres, new_database: Callable[..., str]) -> None:
-    url = new_database(empty=True)
-    name = psycopg.conninfo.conninfo_to_dict(url)["dbname"]
-    with psycopg.connect(cluster.url("postgres"), autocommit=True) as administrator:
-        administrator.execute("create role plain_owner login createrole password 'secret'")
-        administrator.execute(sql.SQL("alter database {} owner to plain_owner").format(sql.Identifier(str(name))))
-        administrator.execute("grant batch_lookups_shell to plain_owner with admin option")
-    own_url = psycopg.conninfo.make_conninfo(url, user="plain_owner", password="secret")
-    migrate(own_url)
-    migrate(own_url)
-    with psycopg.connect(own_url) as connection:
-        connection.execute("set role batch_lookups_shell")
-        connection.execute("select api.get_settings()")
+def test_an_owner_who_is_no_superuser_can_deploy() -> None:
+    with throw_away_postgres() as postgres:
+        with psycopg.connect(postgres.url("postgres"), autocommit=True) as administrator:
+            administrator.execute("create role plain_owner login createrole password 'secret'")
+            administrator.execute("create database lookups owner plain_owner")
+        url = psycopg.conninfo.make_conninfo(postgres.url("lookups"), user="plain_owner", password="secret")
+        migrate(url)
+        migrate(url)
+        with psycopg.connect(url) as connection:
+            connection.execute("set role batch_lookups_shell")
+            connection.execute("select api.get_settings()")
 
 
 def test_migrations_make_what_the_schema_says(cluster: PrivatePostgres) -> None:
