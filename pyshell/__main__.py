@@ -194,7 +194,8 @@ def _parser() -> argparse.ArgumentParser:
     for command in COMMANDS:
         group, _, word = command.name.rpartition(" ")
         if group not in groups:
-            groups[group] = groups[""].add_parser(group).add_subparsers(required=True, metavar="COMMAND")
+            members = ", ".join(other.name for other in COMMANDS if other.name.startswith(f"{group} "))
+            groups[group] = groups[""].add_parser(group, help=members).add_subparsers(required=True, metavar="COMMAND")
         command_parser = groups[group].add_parser(word, help=command.help, description=command.help)
         command_parser.set_defaults(run=command.run)
         for name, options in command.options:
