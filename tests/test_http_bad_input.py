@@ -62,7 +62,7 @@ def refused(client: OrganizationClient, content: bytes, status: int = 400, conte
         (b'{"items": []}', "invalid_item_count"),
         (b"[]", "invalid_item_count"),
         (json.dumps([site(f"deal-{number:05}") for number in range(10_001)]).encode(), "invalid_item_count"),
-        (json.dumps({"items": [site()], "name": "x"}).encode(), "unknown_fields"),
+        (json.dumps({"items": [site()], "title": "x"}).encode(), "unknown_fields"),
     ],
     ids=lambda value: value[:30].decode("latin-1") if isinstance(value, bytes) else value,
 )

@@ -2,29 +2,49 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from uuid import UUID
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from pyshell.db import call
+from pyshell.db import call, call_row
 from pyshell.errors import ApiError
-from pyshell.routes.parameters import json_body, json_response, page_params, status_param, uuid_param
+from pyshell.routes.parameters import boolean_param, json_body, json_response, page_params, status_param, text_params, uuid_param
 
 # 10,000 items of the usual size take 3 MB; webhook_custom_fields may add to that.
 MAX_BATCH_BYTES = 16 * 1024 * 1024
 
 
 async def create_batch_lookup(request: Request) -> Response:
-    body = await call(
+    options = option_params(request)
+    body = await json_body(request, MAX_BATCH_BYTES)
+    status, replayed, answer = await call_row(
         request.app.state.pool,
-        "create_batch_lookup",
+        "submit_batch_lookup",
         organization_id=request.user.organization_id,
-        request=await json_body(request, MAX_BATCH_BYTES),
+        request=body,
         # Only the embedded provider is known to look devices up in our catalogue.
         check_devices=request.app.state.settings.incentives_api_url is None,
+        options=json.dumps(options),
+        idempotency_key=request.headers.get("idempotency-key"),
+        fingerprint=hashlib.sha256(json.dumps(options).encode() + body.encode()).digest(),
     )
-    return json_response(body, 201)
+    return Response(
+        answer,
+        int(status or 201),
+        {"Idempotency-Replayed": "true"} if replayed == b"t" else None,
+        media_type="application/json",
+    )
+
+
+def option_params(request: Request) -> dict[str, object]:
+    """The options given beside the body, which go before those in it; the database knows what they may be."""
+    options: dict[str, object] = dict(text_params(request, "name", "on_invalid"))
+    if "dry_run" in request.query_params:
+        options["dry_run"] = boolean_param(request, "dry_run")
+    return options
 
 
 async def list_batch_lookups(request: Request) -> Response:

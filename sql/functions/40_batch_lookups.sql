@@ -1,27 +1,19 @@
--- Chapter 40, batch lookups: an upload becomes a job, its items and its report, all or nothing.
+-- Chapter 40, batch lookups: a batch becomes a job, its items and its report; what became of it.
 
-create or replace function api.create_batch_lookup(p_organization_id uuid, p_request jsonb, p_check_devices boolean default true) returns json
-language plpgsql volatile security definer
+create or replace function app.store_batch(p_organization_id uuid, p_items app.batch_item[], p_name text default null) returns json
+language plpgsql volatile
 set search_path = ''
 as $$
 declare
     v_now    timestamptz := app.clock();
-    v_items  jsonb;
-    v_parsed app.batch_item[];
     v_job    public.batch_lookup_jobs;
     v_report public.incentive_reports;
 begin
-    perform app.authorize(p_organization_id);
-    perform app.check_organization(p_organization_id);
-    v_items := app.batch_request_items(p_request);
-    v_parsed := array(select i from app.parse_batch_items(v_items, p_check_devices) i);
-    perform app.check_batch_items(v_parsed);
-
-    insert into public.batch_lookup_jobs (organization_id, id, total_items, report_id, created_at, updated_at)
-    values (p_organization_id, app.uuid_v7(v_now), cardinality(v_parsed), app.uuid_v7(v_now), v_now, v_now)
+    insert into public.batch_lookup_jobs (organization_id, id, name, total_items, report_id, created_at, updated_at)
+    values (p_organization_id, app.uuid_v7(v_now), p_name, cardinality(p_items), app.uuid_v7(v_now), v_now, v_now)
     returning * into v_job;
     v_report := app.create_report(p_organization_id, v_job);
-    perform app.enqueue_items(p_organization_id, v_job.id, v_parsed, v_now);
+    perform app.enqueue_items(p_organization_id, v_job.id, p_items, v_now);
     perform app.announce('INSERT', 'batch_lookup_jobs', p_organization_id, v_job.id);
     perform app.announce('INSERT', 'incentive_reports', p_organization_id, v_report.id);
 
@@ -41,9 +33,6 @@ begin
         'message', format('Batch lookup of %s site(s) accepted', v_job.total_items));
 end;
 $$;
-
-comment on function api.create_batch_lookup(uuid, jsonb, boolean) is
-'Creates a batch: 1 to 10,000 items, validated all or nothing, with its report, and wakes a worker. p_request is {"items": [...]} or the array itself; p_check_devices false leaves device ids to an external provider. 400: invalid_items (with index and error of each), duplicate_reference_ids, invalid_item_count, items_required, unknown_fields.';
 
 create or replace function app.find_job(p_organization_id uuid, p_job_id uuid) returns public.batch_lookup_jobs
 language plpgsql stable
@@ -90,7 +79,8 @@ begin
             'pending', p_job.total_items - p_job.processed_items - v_processing,
             'processing', v_processing,
             'completed', p_job.processed_items - p_job.failed_items,
-            'failed', p_job.failed_items));
+            'failed', p_job.failed_items),
+        'name', p_job.name);
 end;
 $$;
 

@@ -144,7 +144,7 @@ declare
     v_unknown text;
 begin
     if jsonb_typeof(p_request) = 'object' then
-        v_unknown := (select string_agg(left(k, 100), ', ') from jsonb_object_keys(p_request - 'items') k);
+        v_unknown := (select string_agg(left(k, 100), ', ') from jsonb_object_keys(p_request - array['items', 'name', 'dry_run', 'on_invalid']) k);
     end if;
     if jsonb_typeof(v_items) is distinct from 'array' then
         raise sqlstate 'PT400' using
@@ -162,24 +162,37 @@ begin
 end;
 $$;
 
-create or replace function app.check_batch_items(p_items app.batch_item[]) returns void
+-- What is wrong with an item: its index, and for a file the record (from 1) and the line where that begins.
+create or replace function app.item_problems(p_items app.batch_item[], p_lines integer[]) returns json
+language sql immutable
+return (select coalesce(json_agg(json_strip_nulls(json_build_object(
+                           'index', i.position,
+                           'record', case when p_lines is not null then i.position + 1 end,
+                           'line', p_lines[i.position + 1],
+                           'error', i.errors)) order by i.position), '[]')
+          from unnest(p_items) i
+         where i.errors is not null);
+
+create or replace function app.duplicate_reference_ids(p_items app.batch_item[]) returns text[]
+language sql immutable
+return array(select i.reference_id from unnest(p_items) i where i.reference_id is not null group by i.reference_id having count(*) > 1 order by min(i.position));
+
+create or replace function app.check_batch_items(p_items app.batch_item[], p_lines integer[] default null) returns void
 language plpgsql stable
 set search_path = ''
 as $$
 declare
     v_invalid    integer := (select count(*) from unnest(p_items) i where i.errors is not null);
-    v_duplicates text[]  := array(select i.reference_id from unnest(p_items) i group by i.reference_id having count(*) > 1 order by min(i.position));
+    v_duplicates text[];
 begin
     if v_invalid > 0 then
         raise sqlstate 'PT400' using
             message    = format('%s item(s) failed validation', v_invalid),
-            detail     = (select json_build_object(
-                                     'invalid_items', json_agg(json_build_object('index', i.position, 'error', i.errors) order by i.position),
-                                     'total_invalid', v_invalid)
-                            from unnest(p_items) i
-                           where i.errors is not null)::text,
+            detail     = json_build_object('invalid_items', app.item_problems(p_items, p_lines), 'total_invalid', v_invalid)::text,
             constraint = 'invalid_items';
-    elsif v_duplicates <> '{}' then
+    end if;
+    v_duplicates := app.duplicate_reference_ids(p_items);
+    if v_duplicates <> '{}' then
         raise sqlstate 'PT400' using
             message    = 'Duplicate reference_ids found in batch',
             detail     = json_build_object('duplicates', v_duplicates)::text,

@@ -27,6 +27,7 @@ begin
         perform app.settle_queue(v_organization_id, v_now);
     end loop;
 
+    delete from app.idempotency_keys where created_at < v_now - interval '7 days';
     delete from app.workers where seen_at < v_now - interval '1 day';
     perform app.prune_cron_history();
     perform pg_notify('batch_lookups_ready', '');

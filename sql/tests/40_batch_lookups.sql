@@ -21,7 +21,7 @@ select throws_ok(
 -- Reading
 select is(
     api.get_batch_lookup(:'org', :'job')::jsonb - array['created_at'],
-    jsonb_build_object('id', :'job', 'organization_id', :'org', 'status', 'pending', 'total_items', 3, 'processed_items', 0, 'failed_items', 0,
+    jsonb_build_object('id', :'job', 'organization_id', :'org', 'name', null, 'status', 'pending', 'total_items', 3, 'processed_items', 0, 'failed_items', 0,
                        'report_id', :'report', 'started_at', null, 'completed_at', null,
                        'item_counts', '{"pending": 3, "processing": 0, "completed": 0, "failed": 0}'::jsonb,
                        'rate', null, 'estimated_completion_at', null, 'errors_by_code', '{}'::jsonb, 'poll_after_ms', 1000),

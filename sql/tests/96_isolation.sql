@@ -46,6 +46,7 @@ select relnamespace::regnamespace || '.' || relname, 'internal rows' from pg_cla
 create temp table functions (name text, kind text) on commit drop;
 insert into functions values
     ('api.create_batch_lookup',     'call for organization A'),
+    ('api.submit_batch_lookup',     'call for organization A'),
     ('api.list_batch_lookups',      'call for organization A'),
     ('api.get_batch_lookup',        'call for organization A'),
     ('api.list_batch_lookup_items', 'call for organization A'),

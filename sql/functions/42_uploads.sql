@@ -1,0 +1,231 @@
+-- Chapter 42, uploads: the options of a new batch, what a dry run says, and the answer that a repeated request gets again.
+
+-- From the body, and above them those beside it. `lines` and `warnings` come from the reader of a file: the line of each record, and
+-- what it had to mend, by index.
+create or replace function app.upload_options(
+    p_request jsonb, p_options jsonb, out name text, out dry_run boolean, out on_invalid text, out lines integer[], out warnings jsonb
+)
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+    v_given jsonb := case when jsonb_typeof(p_request) = 'object' then p_request - 'items' else '{}' end || coalesce(p_options, '{}');
+begin
+    if jsonb_typeof(v_given -> 'name') not in ('string', 'null') or btrim(v_given ->> 'name') = '' or length(v_given ->> 'name') > 200 then
+        perform app.refuse_option('name', 'a string of 1 to 200 characters');
+    elsif jsonb_typeof(v_given -> 'dry_run') not in ('boolean', 'null') then
+        perform app.refuse_option('dry_run', 'true or false');
+    elsif coalesce(v_given -> 'on_invalid', 'null') not in ('"reject"', '"skip"', 'null') then
+        perform app.refuse_option('on_invalid', 'reject or skip');
+    end if;
+    name := v_given ->> 'name';
+    dry_run := coalesce((v_given ->> 'dry_run')::boolean, false);
+    on_invalid := coalesce(v_given ->> 'on_invalid', 'reject');
+    warnings := v_given -> 'warnings';
+    if v_given ? 'lines' then
+        lines := translate(v_given ->> 'lines', '[]', '{}')::integer[];
+    end if;
+end;
+$$;
+
+-- The items with the reader's warnings, and later ones of the same reference_id marked as errors where only they are to be left out.
+create or replace function app.marked_items(p_items app.batch_item[], p_warnings jsonb, p_mark_duplicates boolean) returns app.batch_item[]
+language sql immutable
+return array(
+    select row(i.position, i.reference_id, i.address, i.building_type, i.device_ids, i.create_application, i.webhook_custom_fields,
+               array_remove(p_warnings ->> i.position::text || i.warnings, null),
+               case when p_mark_duplicates and i.errors is null and i.nth > 1
+                    then format('Duplicate reference_id %s, which index %s has', i.reference_id, i.first_position)
+                    else i.errors end)::app.batch_item
+      from (select u.*,
+                   row_number() over (partition by u.reference_id, u.errors is null order by u.position) as nth,
+                   min(u.position) over (partition by u.reference_id, u.errors is null) as first_position
+              from unnest(p_items) u) i
+     order by i.position);
+
+-- The items that are to be stored; their positions close up, because the place in the job is the offset of its pages.
+create or replace function app.valid_items(p_items app.batch_item[]) returns app.batch_item[]
+language sql immutable
+return array(
+    select row((row_number() over (order by i.position) - 1)::integer, i.reference_id, i.address, i.building_type, i.device_ids,
+               i.create_application, i.webhook_custom_fields, nullif(i.warnings, '{}'), null)::app.batch_item
+      from unnest(p_items) i
+     where i.errors is null
+     order by i.position);
+
+create or replace function app.item_warnings(p_items app.batch_item[], p_lines integer[]) returns json
+language sql immutable
+return (select coalesce(json_agg(json_strip_nulls(json_build_object(
+                           'index', i.position,
+                           'record', case when p_lines is not null then i.position + 1 end,
+                           'line', p_lines[i.position + 1],
+                           'reference_id', i.reference_id,
+                           'warnings', i.warnings)) order by i.position), '[]')
+          from unnest(p_items) i
+         where i.errors is null and i.warnings <> '{}');
+
+-- All open items of everybody, and these, at the pace of all workers; null where there is no limit, so that nobody can tell.
+create or replace function app.estimated_seconds(p_count bigint) returns numeric
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+    v_open bigint := (select coalesce(sum(total_items - processed_items), 0) from public.batch_lookup_jobs where status in ('pending', 'processing'));
+begin
+    return (select round((v_open + p_count) / lookups_per_second, 1) from app.settings);
+end;
+$$;
+
+create or replace function api.create_batch_lookup(
+    p_organization_id uuid,
+    p_request         jsonb,
+    p_check_devices   boolean default true,
+    p_options         jsonb   default '{}'
+) returns json
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+declare
+    v_items      jsonb;
+    v_options    record;
+    v_parsed     app.batch_item[];
+    v_valid      app.batch_item[];
+    v_duplicates text[];
+    v_answer     json;
+begin
+    perform app.authorize(p_organization_id);
+    perform app.check_organization(p_organization_id);
+    v_items := app.batch_request_items(p_request);
+    v_options := app.upload_options(p_request, p_options);
+    v_parsed := array(select i from app.parse_batch_items(v_items, p_check_devices) i);
+    if v_options.on_invalid = 'skip' or v_options.dry_run or v_options.warnings is not null then
+        v_parsed := app.marked_items(v_parsed, v_options.warnings, v_options.on_invalid = 'skip');
+    end if;
+
+    if v_options.dry_run then
+        v_valid := app.valid_items(v_parsed);
+        v_duplicates := app.duplicate_reference_ids(v_parsed);
+        return json_build_object(
+            'dry_run', true,
+            'valid', cardinality(v_valid) > 0
+                     and (v_options.on_invalid = 'skip' or cardinality(v_valid) = cardinality(v_parsed) and v_duplicates = '{}'),
+            'total_items', cardinality(v_parsed),
+            'valid_items', cardinality(v_valid),
+            'total_invalid', cardinality(v_parsed) - cardinality(v_valid),
+            'invalid_items', app.item_problems(v_parsed, v_options.lines),
+            'duplicates', v_duplicates,
+            'warnings', app.item_warnings(v_parsed, v_options.lines),
+            'estimated_duration_seconds', app.estimated_seconds(cardinality(v_valid)));
+    elsif v_options.on_invalid = 'reject' then
+        perform app.check_batch_items(v_parsed, v_options.lines);
+        v_valid := v_parsed;
+    else
+        v_valid := app.valid_items(v_parsed);
+        if v_valid = '{}' then
+            perform app.check_batch_items(v_parsed, v_options.lines);
+        end if;
+    end if;
+
+    v_answer := app.store_batch(p_organization_id, v_valid, p_name => v_options.name);
+    if v_options.on_invalid = 'skip' or v_options.lines is not null then
+        v_answer := (v_answer::jsonb || jsonb_build_object(
+            'total_invalid', cardinality(v_parsed) - cardinality(v_valid),
+            'invalid_items', app.item_problems(v_parsed, v_options.lines),
+            'warnings', app.item_warnings(v_parsed, v_options.lines)))::json;
+    end if;
+    return v_answer;
+end;
+$$;
+
+comment on function api.create_batch_lookup(uuid, jsonb, boolean, jsonb) is
+'Creates a batch: 1 to 10,000 items with their report, and wakes a worker. p_request is {"items": [...]} or the array itself; p_check_devices false leaves device ids to an external provider. Options, in p_request or in p_options: name; dry_run (the whole report of the validation, nothing stored); on_invalid reject (default: all or nothing) or skip (stores the valid items, answers the others). 400: invalid_items (with index and error of each), duplicate_reference_ids, invalid_item_count, items_required, unknown_fields. 429: too_many_open_items.';
+
+-- Begins the work on a request, or answers what it came to before.
+create or replace function app.begin_request(p_organization_id uuid, p_route text, p_key text, p_fingerprint bytea) returns app.idempotency_keys
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_now     timestamptz := app.clock();
+    v_timeout text        := current_setting('lock_timeout');
+    v_new     integer;
+    v_request app.idempotency_keys;
+begin
+    if p_key !~ '^[\x21-\x7e]{1,255}$' then
+        raise sqlstate 'PT400' using
+            message = 'Idempotency-Key must be 1 to 255 visible ASCII characters', constraint = 'invalid_idempotency_key';
+    end if;
+    begin
+        -- The same request may be under way: its uncommitted row is waited for, but not for long.
+        perform set_config('lock_timeout', '200ms', true);
+        insert into app.idempotency_keys as k (organization_id, route, key, fingerprint, created_at)
+        values (p_organization_id, p_route, p_key, p_fingerprint, v_now)
+        on conflict (organization_id, route, key) do update
+           set fingerprint = excluded.fingerprint, status = null, response = null, created_at = excluded.created_at
+         where k.created_at < excluded.created_at - interval '7 days';
+        get diagnostics v_new = row_count;
+        perform set_config('lock_timeout', v_timeout, true);
+    exception
+        when lock_not_available then
+            raise sqlstate 'PT409' using
+                message    = 'A request with this Idempotency-Key is in progress',
+                hint       = 'Repeat it in a moment to get its answer.',
+                constraint = 'request_in_progress';
+    end;
+
+    if v_new = 0 then
+        select * into v_request
+          from app.idempotency_keys
+         where organization_id = p_organization_id and route = p_route and key = p_key;
+        if v_request.fingerprint <> p_fingerprint then
+            raise sqlstate 'PT422' using
+                message    = 'This Idempotency-Key was used for another request',
+                hint       = 'Use a new key for every new request, and the same one only to repeat it as it was.',
+                constraint = 'idempotency_key_reused';
+        end if;
+    end if;
+    return v_request;
+end;
+$$;
+
+create or replace function api.submit_batch_lookup(
+    p_organization_id uuid,
+    p_request         jsonb,
+    p_check_devices   boolean default true,
+    p_options         jsonb   default '{}',
+    p_idempotency_key text    default null,
+    p_fingerprint     bytea   default null,
+    out status        integer,
+    out replayed      boolean,
+    out body          json
+)
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+declare
+    v_route constant text := 'POST /batch-lookups';
+    v_earlier app.idempotency_keys;
+begin
+    perform app.authorize(p_organization_id);
+    perform app.check_organization(p_organization_id);
+    if p_idempotency_key is not null then
+        v_earlier := app.begin_request(p_organization_id, v_route, p_idempotency_key, p_fingerprint);
+    end if;
+    replayed := v_earlier.status is not null;
+    if replayed then
+        status := v_earlier.status;
+        body := v_earlier.response;
+        return;
+    end if;
+
+    body := api.create_batch_lookup(p_organization_id, p_request, p_check_devices, p_options);
+    status := case when body ->> 'dry_run' is null then 201 else 200 end;
+    update app.idempotency_keys k
+       set status   = submit_batch_lookup.status,
+           response = body
+     where k.organization_id = p_organization_id and k.route = v_route and k.key = p_idempotency_key;
+end;
+$$;
+
+comment on function api.submit_batch_lookup(uuid, jsonb, boolean, jsonb, text, bytea) is
+'api.create_batch_lookup for HTTP: its answer with the status (201, 200 for a dry run). A request repeated with the same key within 7 days is answered as before (replayed) and does nothing; a refused one leaves no trace. Further: 400 invalid_idempotency_key; 409 request_in_progress; 422 idempotency_key_reused: p_fingerprint, a hash of the request, differs.';

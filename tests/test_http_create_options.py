@@ -1,0 +1,183 @@
+"""A batch that is only tried, that leaves out what is invalid, that has a name, or that may be sent twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+
+from tests.conftest import Connection
+from tests.http_fixtures import Json, NewClient, OrganizationClient, address, site
+
+INVALID = [site("deal-002", device_ids=[]), site("deal-001"), site("deal-003", address=address(postal_code="10001"))]
+
+
+def total(client: OrganizationClient) -> int:
+    count: int = client.get("/batch-lookups").json()["total"]
+    return count
+
+
+@pytest.mark.parametrize("in_body", [False, True])
+class TestADryRun:
+    def run(self, client: OrganizationClient, in_body: bool, items: list[Json], **options: Any) -> Json:
+        options["dry_run"] = True
+        response = client.post("/batch-lookups", json={"items": items} | (options if in_body else {}), params={} if in_body else options)
+        assert response.status_code == 200, response.text
+        assert total(client) == 0
+        report: Json = response.json()
+        return report
+
+    def test_says_all_that_is_wrong(self, client: OrganizationClient, in_body: bool) -> None:
+        report = self.run(client, in_body, [site("deal-001"), *INVALID])
+        assert report == {
+            "dry_run": True,
+            "valid": False,
+            "total_items": 4,
+            "valid_items": 3,
+            "total_invalid": 1,
+            "invalid_items": [{"index": 1, "error": "device_ids must be an array of 1 to 100 positive integers"}],
+            "duplicates": ["deal-001"],
+            "warnings": [{"index": 3, "reference_id": "deal-003", "warnings": ["address.postal_code 10001 does not lie in CA"]}],
+            "estimated_duration_seconds": report["estimated_duration_seconds"],
+        }
+
+    def test_says_what_would_be_left_out(self, client: OrganizationClient, in_body: bool) -> None:
+        report = self.run(client, in_body, [site("deal-001"), *INVALID], on_invalid="skip")
+        assert (report["valid"], report["valid_items"]) == (True, 2)
+        assert [problem["index"] for problem in report["invalid_items"]] == [1, 2]
+
+    def test_finds_nothing_wrong_with_a_good_batch(self, client: OrganizationClient, in_body: bool) -> None:
+        report = self.run(client, in_body, [site(f"deal-{number:03}") for number in range(200)])
+        assert (report["valid"], report["total_invalid"], report["warnings"]) == (True, 0, [])
+
+
+class TestSkipping:
+    def test_stores_the_valid_items_and_names_the_others(self, client: OrganizationClient) -> None:
+        response = client.post("/batch-lookups", json=[*INVALID, site("deal-001")], params={"on_invalid": "skip"})
+        created = response.json()
+        assert response.status_code == 201
+        assert (created["total_items"], created["total_invalid"]) == (2, 2)
+        assert created["invalid_items"] == [
+            {"index": 0, "error": "device_ids must be an array of 1 to 100 positive integers"},
+            {"index": 3, "error": "Duplicate reference_id deal-001, which index 1 has"},
+        ]
+        items = client.get(f"/batch-lookups/{created['job_id']}/items").json()
+        assert [item["reference_id"] for item in items["items"]] == ["deal-001", "deal-003"]
+        second = client.get(f"/batch-lookups/{created['job_id']}/items?offset=1").json()
+        assert [item["reference_id"] for item in second["items"]] == ["deal-003"]
+
+    def test_of_everything_is_a_refusal(self, client: OrganizationClient) -> None:
+        response = client.post("/batch-lookups", json={"items": [{}, {}], "on_invalid": "skip"})
+        assert (response.status_code, response.json()["total_invalid"]) == (400, 2)
+        assert total(client) == 0
+
+    def test_is_not_what_happens_unasked(self, client: OrganizationClient) -> None:
+        response = client.post("/batch-lookups", json={"items": [site(), {}], "on_invalid": "reject"})
+        assert (response.status_code, response.json()["code"]) == (400, "invalid_items")
+        assert list(client.submit()) == ["job_id", "status", "total_items", "created_at", "report", "message"]
+
+
+def test_a_name_is_shown_with_the_job_and_its_report(client: OrganizationClient) -> None:
+    created = client.post("/batch-lookups", json={"items": [site()], "name": "Spring campaign"}).json()
+    assert created["report"]["name"] == "Spring campaign"
+    assert client.get(f"/batch-lookups/{created['job_id']}").json()["name"] == "Spring campaign"
+    assert client.post("/batch-lookups?name=Beside", json={"items": [site()], "name": "In it"}).json()["report"]["name"] == "Beside"
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ({"name": ""}, "invalid_name"),
+        ({"name": " "}, "invalid_name"),
+        ({"name": "x" * 201}, "invalid_name"),
+        ({"on_invalid": "ignore"}, "invalid_on_invalid"),
+        ({"dry_run": "perhaps"}, "invalid_dry_run"),
+    ],
+)
+def test_a_wrong_option_is_named(client: OrganizationClient, options: Json, code: str) -> None:
+    beside = client.post("/batch-lookups", json=[site()], params=options)
+    assert (beside.status_code, beside.json()["code"]) == (400, code)
+    inside = client.post("/batch-lookups", json={"items": [site()]} | options)
+    assert (inside.status_code, inside.json()["code"]) == (400, code)
+    assert total(client) == 0
+
+
+class TestAnIdempotencyKey:
+    def post(self, client: OrganizationClient, key: str, items: Any = None, **params: Any) -> httpx.Response:
+        return client.post("/batch-lookups", json=items or [site()], params=params, headers={"idempotency-key": key})
+
+    def test_makes_a_repeated_request_answer_the_same_and_do_nothing(self, client: OrganizationClient) -> None:
+        first, second = self.post(client, "upload-1"), self.post(client, "upload-1")
+        assert first.status_code == second.status_code == 201
+        assert first.content == second.content
+        assert "idempotency-replayed" not in first.headers
+        assert second.headers["idempotency-replayed"] == "true"
+        assert total(client) == 1
+        assert self.post(client, "upload-2").json()["job_id"] != first.json()["job_id"]
+
+    def test_belongs_to_one_request(self, client: OrganizationClient) -> None:
+        self.post(client, "upload-1")
+        for other in (self.post(client, "upload-1", [site("deal-002")]), self.post(client, "upload-1", name="x")):
+            assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
+        assert total(client) == 1
+
+    def test_belongs_to_one_organization(self, new_client: NewClient) -> None:
+        one, other = new_client(), new_client()
+        assert self.post(one, "upload-1").json()["job_id"] != self.post(other, "upload-1").json()["job_id"]
+
+    def test_of_a_refused_request_is_free(self, client: OrganizationClient) -> None:
+        assert self.post(client, "upload-1", [{}]).status_code == 400
+        assert self.post(client, "upload-1").status_code == 201
+
+    def test_keeps_a_dry_run_apart(self, client: OrganizationClient) -> None:
+        assert self.post(client, "upload-1", dry_run=True).status_code == 200
+        assert self.post(client, "upload-1", dry_run=True).headers["idempotency-replayed"] == "true"
+        assert self.post(client, "upload-1").status_code == 422
+
+    def test_is_forgotten_after_a_week(self, client: OrganizationClient, database: Connection) -> None:
+        first = self.post(client, "upload-1").json()
+        age = "update app.idempotency_keys set created_at = created_at - interval '7 days 1 second' where organization_id = (%s)"
+        organization = "select organization_id from public.batch_lookup_jobs where id = %s"
+        [organization_id] = database.execute(organization, [first["job_id"]]).fetchone() or [None]
+        database.execute(age, [organization_id])
+        assert self.post(client, "upload-1").json()["job_id"] != first["job_id"]
+        database.execute(age, [organization_id])
+        database.execute("select app.run_maintenance()")
+        assert database.execute("select from app.idempotency_keys where organization_id = %s", [organization_id]).fetchone() is None
+
+    @pytest.mark.parametrize("key", ["", "a b", "x" * 256, "\x80\xff"])
+    def test_has_a_form(self, client: OrganizationClient, key: str) -> None:
+        response = client.post("/batch-lookups", json=[site()], headers={b"idempotency-key": key.encode("latin-1")})
+        assert (response.status_code, response.json()["code"]) == (400, "invalid_idempotency_key")
+
+    def test_of_many_at_once_makes_one_job(self, client: OrganizationClient) -> None:
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda _: self.post(client, "upload-1"), range(16)))
+        assert {answer.status_code for answer in answers} <= {201, 409}
+        assert len({answer.content for answer in answers if answer.status_code == 201}) == 1
+        assert total(client) == 1
+
+    def test_in_progress_is_a_conflict(self, client: OrganizationClient, database: Connection, held: Connection) -> None:
+        job = client.submit()
+        organization = "select organization_id from public.batch_lookup_jobs where id = %s"
+        [organization_id] = database.execute(organization, [job["job_id"]]).fetchone() or [None]
+        held.execute(
+            "insert into app.idempotency_keys (organization_id, route, key, fingerprint, created_at)"
+            " values (%s, 'POST /batch-lookups', 'upload-1', 'x', now())",
+            [organization_id],
+        )
+        response = self.post(client, "upload-1")
+        assert (response.status_code, response.json()["code"]) == (409, "request_in_progress")
+        held.rollback()
+        assert self.post(client, "upload-1").status_code == 201
+
+    @pytest.fixture
+    def held(self, database: Connection) -> Iterator[Connection]:
+        """A connection whose transaction is not committed."""
+        with psycopg.connect(database.info.dsn, password=database.info.password) as connection:
+            yield connection
+            connection.rollback()
