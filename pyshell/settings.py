@@ -28,6 +28,7 @@ class Settings:
     `lookups_per_second` presets the pace of a new database: None leaves the database's own default, infinity is no limit.
     Clerk tokens are taken where `clerk_issuer` is set. Its keys are fetched from there, unless `clerk_jwt_key` holds the one (PEM);
     `clerk_authorized_parties` (separated by commas) are the origins that a token may have been made for, empty: any.
+    `webhooks_allow_private_networks` is for development: webhooks may go anywhere, and over http.
     """
 
     database_url: str = ""
@@ -43,6 +44,7 @@ class Settings:
     clerk_issuer: str | None = None
     clerk_jwt_key: str | None = None
     clerk_authorized_parties: tuple[str, ...] = ()
+    webhooks_allow_private_networks: bool = False
     log_level: str = "info"
 
     @classmethod
@@ -65,6 +67,7 @@ class Settings:
             clerk_issuer=(_url(given, "CLERK_ISSUER", "https", "http") or "").rstrip("/") or None,
             clerk_jwt_key=_clerk_jwt_key(given),
             clerk_authorized_parties=tuple(given.get("CLERK_AUTHORIZED_PARTIES", "").replace(",", " ").split()),
+            webhooks_allow_private_networks=_flag(given, "WEBHOOKS_ALLOW_PRIVATE_NETWORKS"),
             log_level=_log_level(given.get("LOG_LEVEL", "info")),
         )
 
@@ -86,6 +89,13 @@ def _url(given: Mapping[str, str], name: str, *schemes: str) -> str | None:
     if not valid:
         raise SettingsError(f"{name} must be a URL that begins with {schemes[0]}://")
     return value
+
+
+def _flag(given: Mapping[str, str], name: str) -> bool:
+    value = given.get(name, "false").lower()
+    if value not in ("true", "1", "false", "0"):
+        raise SettingsError(f"{name} must be true or false, not {value!r}")
+    return value in ("true", "1")
 
 
 def _port(value: str) -> int:

@@ -1,4 +1,7 @@
-"""The worker: one process that claims lookups, does them over HTTP and records what came of them, all three at the same time."""
+"""The worker: one process that claims lookups, does them over HTTP and records what came of them, all three at the same time.
+
+Next to them it sends the webhooks that tell of them.
+"""
 
 import asyncio
 import logging
@@ -14,6 +17,7 @@ from psycopg import AsyncConnection
 
 from pyshell.settings import Settings
 from pyshell.upstream import Upstream
+from pyshell.webhooks import Sender
 from pyshell.worker_claims import Claims
 from pyshell.worker_database import Session
 from pyshell.worker_lanes import Lanes
@@ -52,7 +56,17 @@ async def _run_until_signal(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, on_signal)
     internal_key = settings.service_role_key or await fetch_internal_key(settings, stop)
     if internal_key:
-        await Worker(settings, internal_key).run(stop)
+        async with asyncio.TaskGroup() as group:
+            for part in (Worker(settings, internal_key), Sender(settings)):
+                group.create_task(_run_part(part, stop))
+
+
+async def _run_part(part: "Worker | Sender", stop: asyncio.Event) -> None:
+    """When one of them fails in an unforeseen way, the other ends in order."""
+    try:
+        await part.run(stop)
+    finally:
+        stop.set()
 
 
 class Worker:

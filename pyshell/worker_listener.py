@@ -5,6 +5,7 @@ import logging
 from typing import Final
 
 import psycopg
+from psycopg import sql
 
 from pyshell.worker_database import connect
 
@@ -14,12 +15,12 @@ HEARTBEAT_SECONDS: Final = 60.0
 RECONNECT_SECONDS: Final = 1.0
 
 
-async def listen(database_url: str, application_name: str, demand: asyncio.Event) -> None:
-    """Set `demand` at every notification, and whenever some may have been missed, until cancelled."""
+async def listen(database_url: str, application_name: str, demand: asyncio.Event, channel: str = "batch_lookups_ready") -> None:
+    """Set `demand` at every notification on the channel, and whenever some may have been missed, until cancelled."""
     while True:
         try:
             async with await connect(database_url, application_name) as connection:
-                await connection.execute("listen batch_lookups_ready")
+                await connection.execute(sql.SQL("listen {}").format(sql.Identifier(channel)))
                 demand.set()
                 while True:
                     async for _ in connection.notifies(timeout=HEARTBEAT_SECONDS):

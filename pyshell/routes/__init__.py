@@ -25,6 +25,17 @@ from pyshell.routes.reports import (
 )
 from pyshell.routes.results import list_batch_lookup_items, stream_batch_lookup_results
 from pyshell.routes.service import healthz, openapi, readyz, run_worker
+from pyshell.routes.webhooks import (
+    delete_webhook_config,
+    get_webhook_config,
+    get_webhook_delivery,
+    list_webhook_deliveries,
+    recover_webhook_deliveries,
+    resend_webhook_delivery,
+    rotate_webhook_secret,
+    set_webhook_config,
+    test_webhook,
+)
 
 routes = [
     Route("/batch-lookups", secured("jobs:write", create_batch_lookup), methods=["POST"]),
@@ -50,6 +61,15 @@ routes = [
     Route("/api-keys/{api_key_id}", secured("keys:admin", get_api_key), methods=["GET"]),
     Route("/api-keys/{api_key_id}", secured("keys:admin", revoke_api_key), methods=["DELETE"]),
     Route("/api-keys/{api_key_id}/rotate", secured("keys:admin", rotate_api_key), methods=["POST"]),
+    Route("/webhook-config", secured("webhooks:read", get_webhook_config), methods=["GET"]),
+    Route("/webhook-config", secured("webhooks:write", set_webhook_config), methods=["PUT"]),
+    Route("/webhook-config", secured("webhooks:write", delete_webhook_config), methods=["DELETE"]),
+    Route("/webhook-config/test", secured("webhooks:write", test_webhook), methods=["POST"]),
+    Route("/webhook-config/rotate-secret", secured("webhooks:write", rotate_webhook_secret), methods=["POST"]),
+    Route("/webhook-deliveries", secured("webhooks:read", list_webhook_deliveries), methods=["GET"]),
+    Route("/webhook-deliveries/recover", secured("webhooks:write", recover_webhook_deliveries), methods=["POST"]),
+    Route("/webhook-deliveries/{delivery_id}", secured("webhooks:read", get_webhook_delivery), methods=["GET"]),
+    Route("/webhook-deliveries/{delivery_id}/resend", secured("webhooks:write", resend_webhook_delivery), methods=["POST"]),
     Route("/healthz", healthz),
     Route("/readyz", readyz),
     Route("/openapi.json", openapi),

@@ -190,6 +190,7 @@ begin
      where organization_id = p_organization_id and id = p_job_id;
     perform app.update_report(p_organization_id, p_job_id, v_now);
     perform app.announce('UPDATE', 'batch_lookup_jobs', p_organization_id, p_job_id);
+    perform app.enqueue_job_webhook(p_organization_id, p_job_id, v_now);
     return json_build_object('message', 'Job cancelled successfully', 'job_id', p_job_id);
 end;
 $$;

@@ -212,6 +212,7 @@ begin
         end if;
     end loop;
 
+    perform app.enqueue_webhooks(p_organization_id, p_items, p_now);
     if v_retry_at is not null then
         perform app.wake_queue(p_organization_id, v_retry_at);
     end if;

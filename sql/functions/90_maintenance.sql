@@ -28,6 +28,7 @@ begin
     end loop;
 
     delete from app.idempotency_keys where created_at < v_now - interval '7 days';
+    perform app.maintain_webhooks(v_now);
     delete from app.workers where seen_at < v_now - interval '1 day';
     perform app.prune_cron_history();
     perform pg_notify('batch_lookups_ready', '');
@@ -71,6 +72,7 @@ begin
          where organization_id = p_organization_id and job_id = v_job.id and status in ('completed', 'failed');
         perform app.advance_job(p_organization_id, v_job.id, v_counts.processed - v_job.processed_items, v_counts.failed - v_job.failed_items, p_now);
         perform app.update_report(p_organization_id, v_job.id, p_now);
+        perform app.enqueue_job_webhook(p_organization_id, v_job.id, p_now);
         v_count := v_count + 1;
     end loop;
     return v_count;

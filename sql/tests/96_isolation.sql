@@ -58,6 +58,9 @@ insert into functions values
     ('api.get_incentive_report_csv', 'call for organization A'),
     ('api.update_incentive_report', 'call for organization A'),
     ('api.delete_incentive_report', 'call for organization A'),
+    ('api.get_webhook_config',      'call for organization A'),
+    ('api.list_webhook_deliveries', 'call for organization A'),
+    ('api.get_webhook_delivery',    'call for organization A'),
     ('api.lookup_incentives',       'call for organization A'),
     ('api.realtime_record',         'call with one''s own rights');
 insert into functions

@@ -1,0 +1,88 @@
+"""Which addresses a webhook may be sent to: those of the public internet.
+
+Whoever may set a webhook URL could otherwise make this server ask machines that only it can reach. A host's name is resolved anew for
+every attempt, every address it has is checked, and the connection goes to one of the checked addresses themselves: what the name
+resolves to a moment later doesn't matter. Whatever way a host is written in (decimal, hexadecimal, bracketed), it is the resulting
+address that is checked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import Final
+
+# The IANA special-purpose registries of 2025. `ipaddress.is_global` is not used: it calls multicast, NAT64 and 6to4 addresses global,
+# and its answers vary with the version of Python.
+REFUSED_IPV4: Final = [
+    ip_network("0.0.0.0/8"),  # this network
+    ip_network("10.0.0.0/8"),  # private
+    ip_network("100.64.0.0/10"),  # shared by carriers (CGNAT)
+    ip_network("127.0.0.0/8"),  # loopback
+    ip_network("169.254.0.0/16"),  # link-local; metadata of cloud providers
+    ip_network("172.16.0.0/12"),  # private
+    ip_network("192.0.0.0/24"),  # IETF protocols
+    ip_network("192.0.2.0/24"),  # documentation
+    ip_network("192.31.196.0/24"),  # AS112
+    ip_network("192.52.193.0/24"),  # multicast tunnels (AMT)
+    ip_network("192.88.99.0/24"),  # 6to4 relays
+    ip_network("192.168.0.0/16"),  # private
+    ip_network("192.175.48.0/24"),  # AS112
+    ip_network("198.18.0.0/15"),  # benchmarks
+    ip_network("198.51.100.0/24"),  # documentation
+    ip_network("203.0.113.0/24"),  # documentation
+    ip_network("224.0.0.0/4"),  # multicast
+    ip_network("240.0.0.0/4"),  # reserved; broadcast
+]
+# All of IPv6 outside this is refused: loopback, v4-mapped, NAT64 (64:ff9b::/96), unique local, link-local, multicast, what is unassigned.
+GLOBAL_IPV6: Final = ip_network("2000::/3")
+REFUSED_IPV6: Final = [
+    ip_network("2001::/23"),  # IETF protocols: Teredo, benchmarks, ORCHID and others
+    ip_network("2001:db8::/32"),  # documentation
+    ip_network("2002::/16"),  # 6to4, which may hold any IPv4 address
+    ip_network("2620:4f:8000::/48"),  # AS112
+    ip_network("3fff::/20"),  # documentation
+]
+
+# Resolving blocks a thread: many, so that names whose servers are silent don't hold up the others.
+_RESOLVERS: Final = ThreadPoolExecutor(max_workers=64, thread_name_prefix="resolver")
+
+
+class RefusedAddressError(Exception):
+    """The host has an address that is not of the public internet."""
+
+
+def is_ip_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address is an ordinary one of the public internet."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return False
+    if isinstance(parsed, IPv4Address):
+        return not any(parsed in network for network in REFUSED_IPV4)
+    assert isinstance(parsed, IPv6Address)
+    return parsed.scope_id is None and parsed in GLOBAL_IPV6 and not any(parsed in network for network in REFUSED_IPV6)
+
+
+async def resolve(host: str, port: int, *, allow_private: bool) -> list[str]:
+    """The addresses of a host, all of them checked.
+
+    Raises RefusedAddressError when any of them is not public (unless `allow_private`), OSError or UnicodeError when there is none.
+    """
+    loop = asyncio.get_running_loop()
+    # The module's attribute, looked up at each call: tests put a resolver of theirs in its place.
+    found = await loop.run_in_executor(_RESOLVERS, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+    addresses = list(dict.fromkeys(str(address[0]) for _, _, _, _, address in found))
+    if not allow_private and not all(map(is_public, addresses)):
+        raise RefusedAddressError(host)
+    return addresses

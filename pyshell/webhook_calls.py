@@ -1,0 +1,77 @@
+"""The `api` functions of the webhook outbox as the sender calls them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+from psycopg import AsyncConnection
+
+from pyshell.webhook_requests import Attempt, Delivery
+from pyshell.worker_arrays import Binary, binary_cursor, floats, integers, texts, uuids
+
+READY: Final = "select organization_ids, next_ready_in from api.ready_webhooks(p_limit => %s, p_except => %s)"
+CLAIM: Final = """
+    select delivery_id, lease_token, body, url, secrets
+      from api.claim_webhooks(p_organization_id => %s, p_sender => %s, p_limit => %s)"""
+START_TEST: Final = """
+    select delivery_id, lease_token, body, url, secrets
+      from api.start_webhook_test(p_organization_id => %s, p_sender => %s)"""
+RECORD: Final = """
+    select verdict, count(*)
+      from api.record_webhooks(p_organization_id => %s, p_sender => %s, p_delivery_ids => %s, p_lease_tokens => %s,
+                               p_http_statuses => %s, p_error_classes => %s, p_latencies => %s, p_bodies => %s, p_retry_afters => %s)
+     group by verdict"""
+
+
+class Ready(NamedTuple):
+    """The answer of `api.ready_webhooks`; in seconds."""
+
+    organization_ids: list[bytes]
+    next_ready_in: float | None
+
+
+async def ready_webhooks(connection: AsyncConnection[Any], limit: int, besides: Sequence[bytes]) -> Ready:
+    async with binary_cursor(connection) as cursor:
+        await cursor.execute(READY, [limit, uuids(besides)])
+        return Ready._make(await cursor.fetchone() or ())
+
+
+async def claim_webhooks(connection: AsyncConnection[Any], sender: str, organization_id: bytes, limit: int) -> list[Delivery]:
+    return await _deliveries(connection, organization_id, CLAIM, [Binary(organization_id), sender, limit])
+
+
+async def start_webhook_test(connection: AsyncConnection[Any], sender: str, organization_id: bytes) -> Delivery:
+    [delivery] = await _deliveries(connection, organization_id, START_TEST, [Binary(organization_id), sender])
+    return delivery
+
+
+async def record_webhooks(
+    connection: AsyncConnection[Any], sender: str, organization_id: bytes, attempts: Sequence[Attempt]
+) -> dict[str, int]:
+    """Record attempts of one organization; answers how many met which verdict. Doing it again changes nothing."""
+    async with binary_cursor(connection) as cursor:
+        await cursor.execute(
+            RECORD,
+            [
+                Binary(organization_id),
+                sender,
+                uuids(attempt.delivery.delivery_id for attempt in attempts),
+                uuids(attempt.delivery.token for attempt in attempts),
+                integers(attempt.http_status for attempt in attempts),
+                texts(attempt.error_class.encode() if attempt.error_class else None for attempt in attempts),
+                floats(attempt.latency for attempt in attempts),
+                texts(attempt.body.encode() if attempt.body is not None else None for attempt in attempts),
+                floats(attempt.retry_after for attempt in attempts),
+            ],
+        )
+        return {verdict.decode(): count for verdict, count in await cursor.fetchall()}
+
+
+async def _deliveries(connection: AsyncConnection[Any], organization_id: bytes, query: str, parameters: Sequence[object]) -> list[Delivery]:
+    async with binary_cursor(connection) as cursor:
+        await cursor.execute(query.encode(), parameters)
+        return [
+            Delivery(organization_id, delivery_id, token, body, url.decode(), secrets)
+            for delivery_id, token, body, url, secrets in await cursor.fetchall()
+        ]

@@ -1,0 +1,268 @@
+"""The sender of webhooks: claims deliveries, POSTs them and records what came of them, next to the lookups and apart from them.
+
+Every organization has a lane, which is as wide as its receiver is quick: it widens with every success and halves with every failure.
+So a receiver that is down or slow holds a place or two of its own lane, and nobody else's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from secrets import token_hex
+from typing import Any, Final
+from uuid import UUID
+
+import psycopg
+
+from pyshell.db import Pool
+from pyshell.settings import Settings
+from pyshell.webhook_calls import claim_webhooks, ready_webhooks, record_webhooks, start_webhook_test
+from pyshell.webhook_requests import Attempt, Delivery, Receiver
+from pyshell.worker_database import Session
+from pyshell.worker_listener import listen
+from pyshell.worker_outcomes import is_about_the_data
+
+logger = logging.getLogger(__name__)
+
+APPLICATION_NAME: Final = "batch-lookups webhooks"
+FIRST_WIDTH: Final = 4
+LARGEST_WIDTH: Final = 64
+MAX_IN_FLIGHT: Final = 1000
+ORGANIZATIONS_PER_ROUND: Final = 100
+# With this much unrecorded (the database is away), nothing is sent.
+MAX_UNRECORDED: Final = 5000
+FLUSH_SECONDS: Final = 0.05
+CONCERN_ALL: Final = (410, 429, 503)
+LONGEST_SLEEP: Final = 5.0
+PAUSE_AFTER_ERROR: Final = 1.0
+LANE_KEPT_SECONDS: Final = 60.0
+FINISH_SECONDS: Final = 10.0
+LAST_CALLS_SECONDS: Final = 5.0
+
+
+@dataclass(slots=True, eq=False)
+class Lane:
+    """What is on its way to one organization's receiver.
+
+    `held` counts answers that concern all deliveries, a pause asked for or a 410, until the database knows of them: nothing is claimed
+    meanwhile.
+    """
+
+    receiver: Receiver
+    width: int = FIRST_WIDTH
+    in_flight: int = 0
+    held: int = 0
+    used_at: float = 0.0
+
+    @property
+    def room(self) -> int:
+        """How many to claim: none before half of the lane is free, or every claim would be for one."""
+        return self.width - self.in_flight if self.in_flight <= self.width // 2 and not self.held else 0
+
+    def learn(self, attempt: Attempt) -> None:
+        self.width = min(self.width + 1, LARGEST_WIDTH) if attempt.succeeded else max(self.width // 2, 1)
+        self.held += attempt.http_status in CONCERN_ALL
+
+
+class Sender:
+    """Sends until `run`'s event is set, with database connections of its own."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.name = f"{socket.gethostname()}-{os.getpid()}-{token_hex(4)}"
+        self._settings = settings
+        self._claiming = Session(settings.database_url, APPLICATION_NAME)
+        self._recording = Session(settings.database_url, APPLICATION_NAME)
+        self._lanes: dict[bytes, Lane] = {}
+        self._in_flight: set[asyncio.Task[None]] = set()
+        self._unrecorded: list[Attempt] = []
+        self._has_unrecorded = asyncio.Event()
+        self._demand = asyncio.Event()
+        self._stopping = False
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set; then let what is on its way come to its end."""
+        stopping = asyncio.create_task(stop.wait())
+        claiming = asyncio.create_task(self._claim())
+        others = [
+            asyncio.create_task(self._record()),
+            asyncio.create_task(listen(self._settings.database_url, APPLICATION_NAME, self._demand, "webhooks_ready")),
+        ]
+        done, _ = await asyncio.wait([stopping, claiming, *others], return_when=asyncio.FIRST_COMPLETED)
+        self._stopping = True
+        self._demand.set()
+        await asyncio.wait([claiming], timeout=LAST_CALLS_SECONDS)
+        if self._in_flight:
+            await asyncio.wait(self._in_flight, timeout=FINISH_SECONDS)
+        for task in [stopping, claiming, *others, *self._in_flight]:
+            task.cancel()
+        await asyncio.gather(stopping, claiming, *others, *self._in_flight, return_exceptions=True)
+        await self._say_goodbye()
+        for task in done - {stopping}:
+            task.result()
+
+    async def _claim(self) -> None:
+        while not self._stopping:
+            self._demand.clear()
+            try:
+                sleep = await self._round()
+            except psycopg.Error as error:
+                logger.warning("cannot claim webhooks, will try again: %s", error)
+                sleep = PAUSE_AFTER_ERROR
+                self._demand.clear()
+            try:
+                async with asyncio.timeout(sleep):
+                    await self._demand.wait()
+            except TimeoutError:
+                pass
+
+    async def _round(self) -> float:
+        """Claim what lanes have room for; answers how long to sleep unless one has room for more before."""
+        self._forget_idle_lanes()
+        full = [organization_id for organization_id, lane in self._lanes.items() if not lane.room]
+        ready = await self._claiming.run(ready_webhooks, ORGANIZATIONS_PER_ROUND, full)
+        for organization_id in ready.organization_ids:
+            if self._stopping or len(self._in_flight) >= MAX_IN_FLIGHT or len(self._unrecorded) >= MAX_UNRECORDED:
+                return FLUSH_SECONDS
+            lane = self._lanes.get(organization_id)
+            room = lane.room if lane else FIRST_WIDTH
+            deliveries = await self._claiming.run(claim_webhooks, self.name, organization_id, room)
+            for delivery in deliveries:
+                self._start(delivery)
+        if len(ready.organization_ids) == ORGANIZATIONS_PER_ROUND:
+            return 0.0
+        return LONGEST_SLEEP if ready.next_ready_in is None else min(ready.next_ready_in, LONGEST_SLEEP)
+
+    def _start(self, delivery: Delivery) -> None:
+        try:
+            lane = self._lane(delivery)
+        except ValueError:
+            self._add_attempt(Attempt(delivery, None, "invalid_url", 0.0, None, None))
+            return
+        lane.in_flight += 1
+        task = asyncio.create_task(self._attempt(lane, delivery))
+        self._in_flight.add(task)
+        task.add_done_callback(self._in_flight.discard)
+
+    def _lane(self, delivery: Delivery) -> Lane:
+        lane = self._lanes.get(delivery.organization_id)
+        if lane is None or lane.receiver.url != delivery.url:
+            receiver = Receiver(delivery.url, allow_private=self._settings.webhooks_allow_private_networks)
+            if lane is None:
+                lane = self._lanes[delivery.organization_id] = Lane(receiver)
+            else:
+                lane.receiver.close()
+                lane.receiver, lane.width = receiver, FIRST_WIDTH
+        lane.used_at = time.monotonic()
+        return lane
+
+    def _forget_idle_lanes(self) -> None:
+        oldest = time.monotonic() - LANE_KEPT_SECONDS
+        for organization_id, lane in list(self._lanes.items()):
+            if not lane.in_flight and not lane.held and lane.used_at < oldest:
+                lane.receiver.close()
+                del self._lanes[organization_id]
+
+    async def _attempt(self, lane: Lane, delivery: Delivery) -> None:
+        attempt = await attempt_delivery(lane.receiver, delivery)
+        had_room = lane.room > 0
+        lane.in_flight -= 1
+        lane.learn(attempt)
+        self._add_attempt(attempt)
+        if lane.room and not had_room:
+            self._demand.set()
+
+    def _add_attempt(self, attempt: Attempt) -> None:
+        self._unrecorded.append(attempt)
+        self._has_unrecorded.set()
+
+    async def _record(self) -> None:
+        while True:
+            await self._has_unrecorded.wait()
+            await asyncio.sleep(FLUSH_SECONDS)
+            try:
+                await self._flush()
+            except psycopg.Error as error:
+                logger.warning("cannot record %s webhook attempts, will try again: %s", len(self._unrecorded), error)
+                await asyncio.sleep(PAUSE_AFTER_ERROR)
+
+    async def _flush(self) -> None:
+        """Record all attempts, a transaction for each organization; what is not recorded stays. Raises psycopg.Error."""
+        attempts, self._unrecorded = self._unrecorded, []
+        self._has_unrecorded.clear()
+        groups: dict[bytes, list[Attempt]] = defaultdict(list)
+        for attempt in attempts:
+            groups[attempt.delivery.organization_id].append(attempt)
+        try:
+            for organization_id in list(groups):
+                await self._record_group(organization_id, groups[organization_id])
+                del groups[organization_id]
+        finally:
+            for group in groups.values():
+                self._unrecorded += group
+            if self._unrecorded:
+                self._has_unrecorded.set()
+
+    async def _record_group(self, organization_id: bytes, attempts: list[Attempt]) -> None:
+        await self._try_to_record(organization_id, attempts)
+        lane = self._lanes.get(organization_id)
+        if lane is not None and lane.held:
+            lane.held -= sum(attempt.http_status in CONCERN_ALL for attempt in attempts)
+            self._demand.set()
+
+    async def _try_to_record(self, organization_id: bytes, attempts: list[Attempt]) -> None:
+        try:
+            verdicts = await self._recording.run(record_webhooks, self.name, organization_id, attempts)
+        except psycopg.Error as error:
+            if not is_about_the_data(error, attempt=1):
+                raise
+            logger.exception("%s webhook attempts cannot be recorded, their leases will expire", len(attempts))
+        else:
+            if verdicts.keys() - {"accepted"}:
+                logger.info("recorded %s webhook attempts: %s", len(attempts), verdicts)
+
+    async def _say_goodbye(self) -> None:
+        try:
+            async with asyncio.timeout(LAST_CALLS_SECONDS):
+                await self._flush()
+        except (TimeoutError, psycopg.Error) as error:
+            logger.warning("%s webhook attempts are not recorded, their leases will expire: %r", len(self._unrecorded), error)
+        for lane in self._lanes.values():
+            lane.receiver.close()
+        for session in (self._claiming, self._recording):
+            await session.close()
+
+
+async def attempt_delivery(receiver: Receiver, delivery: Delivery) -> Attempt:
+    try:
+        return await receiver.attempt(delivery)
+    except Exception:
+        logger.exception("a webhook failed in an unexpected way")
+        return Attempt(delivery, None, "other", 0.0, None, None)
+
+
+async def send_test(pool: Pool, settings: Settings, organization_id: UUID) -> dict[str, Any]:
+    """Send a `webhook.test` at once and record it: {delivery_id, delivered, http_status, error_class, latency_ms, response_body}."""
+    async with pool.connection() as connection:
+        delivery = await start_webhook_test(connection, "test", organization_id.bytes)
+    try:
+        receiver = Receiver(delivery.url, allow_private=settings.webhooks_allow_private_networks)
+    except ValueError:
+        attempt = Attempt(delivery, None, "invalid_url", 0.0, None, None)
+    else:
+        attempt = await attempt_delivery(receiver, delivery)
+        receiver.close()
+    async with pool.connection() as connection:
+        await record_webhooks(connection, "test", organization_id.bytes, [attempt])
+    return {
+        "delivery_id": str(UUID(bytes=delivery.delivery_id)),
+        "delivered": attempt.succeeded,
+        "http_status": attempt.http_status,
+        "error_class": attempt.error_class,
+        "latency_ms": round(attempt.latency * 1000),
+        "response_body": attempt.body,
+    }

@@ -1,0 +1,251 @@
+-- Chapter 80, webhooks: the config of an organization and its signing secrets.
+
+create or replace function app.webhook_events() returns text[]
+language sql immutable
+return array['lookup.completed', 'lookup.failed', 'batch.completed', 'batch.failed', 'batch.cancelled'];
+
+-- The form of a signing secret that receivers know (Standard Webhooks).
+create or replace function app.webhook_secret_text(p_secret bytea) returns text
+language sql immutable
+return 'whsec_' || replace(encode(p_secret, 'base64'), E'\n', '');
+
+create or replace function app.webhook_config_json(p_organization_id uuid, p_now timestamptz) returns json
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+    v_config app.webhook_configs;
+begin
+    select * into v_config from app.webhook_configs where organization_id = p_organization_id;
+    return json_build_object(
+        'url', v_config.url,
+        'events', coalesce(v_config.events, '{lookup.completed}'),
+        'field_names', v_config.field_names,
+        'bundle_items', coalesce(v_config.bundle_items, false),
+        'enabled', v_config.url is not null and v_config.enabled,
+        'disabled_at', app.rfc3339(v_config.disabled_at),
+        'disabled_reason', v_config.disabled_reason,
+        'failing_since', app.rfc3339(v_config.failing_since),
+        'secrets', (select coalesce(json_agg(json_build_object('id', s.id, 'created_at', app.rfc3339(s.created_at),
+                                                               'expires_at', app.rfc3339(s.expires_at)) order by s.created_at desc), '[]')
+                      from app.webhook_secrets s
+                     where s.organization_id = p_organization_id and (s.expires_at is null or s.expires_at > p_now)),
+        'created_at', app.rfc3339(v_config.created_at),
+        'updated_at', app.rfc3339(v_config.updated_at));
+end;
+$$;
+
+create or replace function api.get_webhook_config(p_organization_id uuid) returns json
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+begin
+    perform app.authorize(p_organization_id);
+    return app.webhook_config_json(p_organization_id, app.clock());
+end;
+$$;
+
+comment on function api.get_webhook_config(uuid) is 'The webhook config of an organization: {url, events, field_names, bundle_items, enabled, disabled_at, disabled_reason, failing_since, secrets, created_at, updated_at}; url null: none is set. Secrets are told by their ids only.';
+
+-- What is wrong with the changes of a config; null: nothing.
+create or replace function app.webhook_config_errors(p_changes jsonb, p_allow_http boolean) returns text
+language plpgsql immutable
+set search_path = ''
+as $$
+declare
+    v_unknown text := (select string_agg(left(k, 100), ', ')
+                         from jsonb_object_keys(p_changes - array['url', 'events', 'field_names', 'bundle_items', 'enabled']) k);
+begin
+    return nullif(concat_ws('; ',
+        'Unknown fields: ' || v_unknown,
+        case when jsonb_typeof(p_changes -> 'url') not in ('string', 'null')
+               or length(p_changes ->> 'url') > 2048
+               or p_changes ->> 'url' !~ case when p_allow_http then '^https?://[^/?#@\\[:space:]]+([/?][!-~]*)?$' else '^https://[^/?#@\\[:space:]]+([/?][!-~]*)?$' end
+               or p_changes ->> 'url' ~ '[^!-~]|#'
+             then 'url must be null or an HTTPS URL without user name and fragment, in ASCII, of at most 2,048 characters' end,
+        case when app.text_array(p_changes -> 'events') is null and p_changes ? 'events' or not app.text_array(p_changes -> 'events') <@ app.webhook_events()
+             then 'events must be an array out of ' || array_to_string(app.webhook_events(), ', ') end,
+        case when app.text_array(p_changes -> 'field_names') is null and p_changes -> 'field_names' <> 'null'
+               or cardinality(app.text_array(p_changes -> 'field_names')) > 100
+             then 'field_names must be null or an array of at most 100 strings' end,
+        case when jsonb_typeof(p_changes -> 'bundle_items') <> 'boolean' then 'bundle_items must be true or false' end,
+        case when jsonb_typeof(p_changes -> 'enabled') <> 'boolean' then 'enabled must be true or false' end), '');
+end;
+$$;
+
+-- A JSON array of strings; null: it is none.
+create or replace function app.text_array(p_value jsonb) returns text[]
+language plpgsql immutable
+set search_path = ''
+as $$
+begin
+    if jsonb_typeof(p_value) is distinct from 'array' or exists (select from jsonb_array_elements(p_value) e where jsonb_typeof(e) <> 'string') then
+        return null;
+    end if;
+    return array(select distinct e from jsonb_array_elements_text(p_value) e order by e);
+end;
+$$;
+
+create or replace function api.set_webhook_config(p_organization_id uuid, p_changes jsonb, p_allow_http boolean default false) returns json
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+declare
+    v_now     timestamptz := app.clock();
+    v_errors  text;
+    v_enabled boolean     := coalesce(p_changes ->> 'enabled', 'x') = 'true';
+    v_secret  text;
+begin
+    if jsonb_typeof(p_changes) is distinct from 'object' then
+        raise sqlstate 'PT400' using message = 'The body must be a JSON object', constraint = 'invalid_webhook_config';
+    end if;
+    v_errors := app.webhook_config_errors(p_changes, p_allow_http);
+    if v_errors is not null then
+        raise sqlstate 'PT400' using message = v_errors, constraint = 'invalid_webhook_config';
+    end if;
+    perform app.check_organization(p_organization_id);
+
+    insert into app.webhook_configs (organization_id, created_at, updated_at)
+    values (p_organization_id, v_now, v_now)
+    on conflict (organization_id) do nothing;
+    update app.webhook_configs
+       set url             = case when p_changes ? 'url' then p_changes ->> 'url' else url end,
+           events          = coalesce(app.text_array(p_changes -> 'events'), events),
+           field_names     = case when p_changes ? 'field_names' then app.text_array(p_changes -> 'field_names') else field_names end,
+           bundle_items    = coalesce((p_changes ->> 'bundle_items')::boolean, bundle_items),
+           enabled         = coalesce((p_changes ->> 'enabled')::boolean, enabled),
+           disabled_at     = case when coalesce((p_changes ->> 'enabled')::boolean, enabled) then null else coalesce(disabled_at, v_now) end,
+           disabled_reason = case when coalesce((p_changes ->> 'enabled')::boolean, enabled) then null else coalesce(disabled_reason, 'requested') end,
+           failing_since   = case when v_enabled or p_changes ? 'url' then null else failing_since end,
+           updated_at      = v_now
+     where organization_id = p_organization_id;
+    if not exists (select from app.webhook_secrets where organization_id = p_organization_id) then
+        v_secret := app.add_webhook_secret(p_organization_id, v_now);
+    end if;
+    -- Whatever waited for a receiver may go on its way; a pause was asked for by the receiver that was.
+    perform app.wake_webhooks(p_organization_id, v_now);
+    if v_enabled or p_changes ? 'url' then
+        update app.webhook_queue_state set paused_until = '-infinity' where organization_id = p_organization_id;
+    end if;
+    return app.with_member(app.webhook_config_json(p_organization_id, v_now), 'signing_secret', v_secret);
+end;
+$$;
+
+comment on function api.set_webhook_config(uuid, jsonb, boolean) is
+'Changes the members of the webhook config that the object names: url (HTTPS, or null for none), events, field_names (members of webhook_custom_fields to send, null: all), bundle_items, enabled. Answers the config, with signing_secret when that was just made: it is shown this once. enabled true takes up again what was disabled, and sends what is pending. p_allow_http is for development. 400: invalid_webhook_config. 404: organization_exists.';
+
+-- The object with one more member, unless that is null.
+create or replace function app.with_member(p_object json, p_name text, p_value text) returns json
+language plpgsql immutable
+set search_path = ''
+as $$
+begin
+    return case when p_value is null then p_object
+                else (left(p_object::text, -1) || ', ' || to_json(p_name) || ' : ' || to_json(p_value) || '}')::json end;
+end;
+$$;
+
+-- Stores a new current secret and answers it.
+create or replace function app.add_webhook_secret(p_organization_id uuid, p_now timestamptz) returns text
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_secret bytea := sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()));
+begin
+    insert into app.webhook_secrets (organization_id, id, secret, created_at)
+    values (p_organization_id, app.uuid_v7(p_now), v_secret, p_now);
+    return app.webhook_secret_text(v_secret);
+end;
+$$;
+
+create or replace function api.rotate_webhook_secret(p_organization_id uuid, p_request jsonb default '{}') returns json
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+declare
+    v_now     timestamptz := app.clock();
+    v_overlap jsonb       := coalesce(nullif(p_request -> 'overlap_seconds', 'null'), '86400');
+    v_secret  text;
+begin
+    if jsonb_typeof(p_request) <> 'object' or p_request - 'overlap_seconds' <> '{}'
+       or jsonb_typeof(v_overlap) <> 'number' or v_overlap < '0' or v_overlap > '604800' then
+        raise sqlstate 'PT400' using
+            message    = 'overlap_seconds must be from 0 to 604800',
+            hint       = '{"overlap_seconds": 86400}',
+            constraint = 'invalid_overlap_seconds';
+    end if;
+    perform app.lock_webhook_config(p_organization_id);
+    delete from app.webhook_secrets where organization_id = p_organization_id and expires_at <= v_now;
+    if (select count(*) from app.webhook_secrets where organization_id = p_organization_id) >= 5 then
+        raise sqlstate 'PT409' using
+            message    = 'Five secrets are valid at once already',
+            hint       = 'Wait until a rotated one expires.',
+            constraint = 'too_many_secrets';
+    end if;
+
+    update app.webhook_secrets
+       set expires_at = v_now + app.seconds(v_overlap::double precision)
+     where organization_id = p_organization_id and expires_at is null;
+    v_secret := app.add_webhook_secret(p_organization_id, v_now);
+    return app.with_member(app.webhook_config_json(p_organization_id, v_now), 'signing_secret', v_secret);
+end;
+$$;
+
+comment on function api.rotate_webhook_secret(uuid, jsonb) is
+'Makes a new signing secret and answers the config with it as signing_secret, this once. The secret before it signs along for {"overlap_seconds": ...} (0 to 604800, default a day), so that receivers can change over. 400: invalid_overlap_seconds. 404: webhook_config_exists. 409: too_many_secrets.';
+
+create or replace function app.lock_webhook_config(p_organization_id uuid) returns app.webhook_configs
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_config app.webhook_configs;
+begin
+    select * into v_config from app.webhook_configs where organization_id = p_organization_id for update;
+    if not found then
+        raise sqlstate 'PT404' using
+            message    = 'There is no webhook config',
+            hint       = 'PUT /webhook-config with a url makes one.',
+            constraint = 'webhook_config_exists';
+    end if;
+    return v_config;
+end;
+$$;
+
+create or replace function api.delete_webhook_config(p_organization_id uuid) returns json
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+declare
+    v_now timestamptz := app.clock();
+begin
+    perform app.lock_webhook_config(p_organization_id);
+    delete from app.webhook_configs where organization_id = p_organization_id;
+    update app.webhook_deliveries
+       set status          = 'failed',
+           next_attempt_at = null,
+           last_error      = 'The webhook config was deleted',
+           ended_at        = v_now
+     where organization_id = p_organization_id and status = 'pending';
+    perform app.settle_webhooks(p_organization_id, v_now);
+    return json_build_object('message', 'Webhook config deleted');
+end;
+$$;
+
+comment on function api.delete_webhook_config(uuid) is 'Deletes the webhook config with its secrets; pending deliveries fail. 404: webhook_config_exists.';
+
+-- Stops deliveries until the organization enables them again; what is pending stays so.
+create or replace function app.disable_webhooks(p_organization_id uuid, p_reason text, p_now timestamptz) returns void
+language plpgsql volatile
+set search_path = ''
+as $$
+begin
+    update app.webhook_configs
+       set enabled         = false,
+           disabled_at     = p_now,
+           disabled_reason = p_reason,
+           updated_at      = p_now
+     where organization_id = p_organization_id and enabled;
+end;
+$$;

@@ -1,0 +1,193 @@
+-- Chapter 81, the webhook outbox: events become deliveries in the transaction that makes them true, and what is in a delivery.
+
+-- The organization's config, if that event is wanted and has somewhere to go; else nulls.
+create or replace function app.webhook_config_for(p_organization_id uuid, p_events text[]) returns app.webhook_configs
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+    v_config app.webhook_configs;
+begin
+    select * into v_config
+      from app.webhook_configs
+     where organization_id = p_organization_id and enabled and url is not null and events && p_events;
+    return v_config;
+end;
+$$;
+
+-- What a flush ended: items, and the jobs whose last items they were. A completed item never changes again, so its delivery only
+-- names it; a failed one may be tried again, so what it was is kept.
+create or replace function app.enqueue_webhooks(p_organization_id uuid, p_items public.lookup_queue_items[], p_now timestamptz) returns void
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_config app.webhook_configs := app.webhook_config_for(p_organization_id, app.webhook_events());
+    v_count  integer;
+    v_jobs   integer;
+begin
+    if v_config.organization_id is null then
+        return;
+    end if;
+    insert into app.webhook_deliveries
+           (organization_id, id, event, job_id, item_ids, bundled, data, next_attempt_at, created_at)
+    select p_organization_id, app.uuid_v7(p_now), e.event, e.job_id, array_agg(e.id order by e.position), v_config.bundle_items,
+           case when e.event = 'lookup.failed' then jsonb_agg(app.webhook_item(e.item, null) order by e.position) end, p_now, p_now
+      from (select 'lookup.' || i.status as event, i.job_id, i.id, i.position, case when i.status = 'failed' then i end as item,
+                   (row_number() over (partition by i.job_id, i.status order by i.position) - 1)
+                       / case when v_config.bundle_items then 100 else 1 end as bundle
+              from unnest(p_items) i
+             where 'lookup.' || i.status = any (v_config.events)) e
+     group by e.event, e.job_id, e.bundle;
+    get diagnostics v_count = row_count;
+
+    insert into app.webhook_deliveries (organization_id, id, event, job_id, data, next_attempt_at, created_at)
+    select p_organization_id, app.uuid_v7(p_now), 'batch.' || j.status, j.id, app.job_json(j)::jsonb, p_now, p_now
+      from public.batch_lookup_jobs j
+     where j.organization_id = p_organization_id and j.id in (select i.job_id from unnest(p_items) i where i.status in ('completed', 'failed'))
+       and j.status in ('completed', 'failed') and 'batch.' || j.status = any (v_config.events);
+    get diagnostics v_jobs = row_count;
+    if v_count + v_jobs > 0 then
+        perform app.wake_webhooks(p_organization_id, p_now);
+    end if;
+end;
+$$;
+
+-- The end of a job that did not come with its last items.
+create or replace function app.enqueue_job_webhook(p_organization_id uuid, p_job_id uuid, p_now timestamptz) returns void
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_job    public.batch_lookup_jobs := app.find_job(p_organization_id, p_job_id);
+    v_config app.webhook_configs      := app.webhook_config_for(p_organization_id, array['batch.' || v_job.status]);
+begin
+    if v_config.organization_id is not null then
+        perform app.add_webhook(p_organization_id, 'batch.' || v_job.status, p_job_id, app.job_json(v_job)::jsonb, p_now);
+    end if;
+end;
+$$;
+
+-- A lookup that was no item of a batch.
+create or replace function app.enqueue_lookup_webhook(p_organization_id uuid, p_item app.batch_item, p_result json, p_now timestamptz) returns void
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_config app.webhook_configs := app.webhook_config_for(p_organization_id, array['lookup.completed']);
+begin
+    if v_config.organization_id is not null then
+        perform app.add_webhook(p_organization_id, 'lookup.completed', null, jsonb_build_array(jsonb_build_object(
+            'job_id', null, 'item_id', null, 'status', 'completed', 'reference_id', p_item.reference_id, 'address', p_item.address,
+            'building_type', p_item.building_type, 'device_ids', p_item.device_ids, 'result', p_result, 'error_code', null,
+            'error_message', null, 'processed_at', app.rfc3339(p_now), 'webhook_custom_fields', p_item.webhook_custom_fields)), p_now);
+    end if;
+end;
+$$;
+
+create or replace function app.add_webhook(p_organization_id uuid, p_event text, p_job_id uuid, p_data jsonb, p_now timestamptz) returns uuid
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_id uuid := app.uuid_v7(p_now);
+begin
+    insert into app.webhook_deliveries (organization_id, id, event, job_id, data, next_attempt_at, created_at)
+    values (p_organization_id, v_id, p_event, p_job_id, p_data, p_now, p_now);
+    perform app.wake_webhooks(p_organization_id, p_now);
+    return v_id;
+end;
+$$;
+
+create or replace function app.allowed_fields(p_fields jsonb, p_names text[]) returns jsonb
+language sql immutable
+return case when jsonb_typeof(p_fields) is distinct from 'object' then '{}'
+            when p_names is null then p_fields
+            else (select coalesce(jsonb_object_agg(f.key, f.value), '{}') from jsonb_each(p_fields) f where f.key = any (p_names)) end;
+
+-- An item of a batch as its webhook tells of it.
+create or replace function app.webhook_item(p_item public.lookup_queue_items, p_field_names text[]) returns json
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+    return json_build_object(
+        'job_id', p_item.job_id,
+        'item_id', p_item.id,
+        'status', p_item.status,
+        'reference_id', p_item.reference_id,
+        'address', p_item.address,
+        'building_type', p_item.building_type,
+        'device_ids', p_item.device_ids,
+        'result', p_item.result,
+        'error_code', p_item.error_code,
+        'error_message', p_item.error_message,
+        'processed_at', app.rfc3339(p_item.processed_at),
+        'webhook_custom_fields', app.allowed_fields(p_item.webhook_custom_fields, p_field_names));
+end;
+$$;
+
+-- The body to POST: {"type", "timestamp", "data"}. It is the same for every attempt, unless field_names changes meanwhile.
+create or replace function app.webhook_body(p_delivery app.webhook_deliveries, p_field_names text[]) returns json
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+    v_items json[];
+    v_data  json := p_delivery.data;
+begin
+    if p_delivery.event like 'lookup.%' then
+        if p_delivery.data is null then
+            v_items := array(select app.webhook_item(i, p_field_names)
+                               from public.lookup_queue_items i
+                              where i.organization_id = p_delivery.organization_id and i.id = any (p_delivery.item_ids)
+                              order by i.position);
+        else
+            v_items := array(select jsonb_set(d, '{webhook_custom_fields}', app.allowed_fields(d -> 'webhook_custom_fields', p_field_names))::json
+                               from jsonb_array_elements(p_delivery.data) d);
+        end if;
+        v_data := case when p_delivery.bundled then json_build_object('items', to_json(v_items)) else v_items[1] end;
+    end if;
+    return json_build_object('type', p_delivery.event, 'timestamp', app.rfc3339(p_delivery.created_at), 'data', v_data);
+end;
+$$;
+
+-- There is, or from p_at on will be, something to deliver. Locks the organization's row until the commit, as wake_queue does with its
+-- own; whoever needs both calls this first.
+create or replace function app.wake_webhooks(p_organization_id uuid, p_at timestamptz) returns void
+language plpgsql volatile
+set search_path = ''
+as $$
+begin
+    insert into app.webhook_queue_state as q (organization_id, ready_at)
+    values (p_organization_id, p_at)
+    on conflict (organization_id) do update
+       set ready_at = excluded.ready_at
+     where q.ready_at is null or q.ready_at > excluded.ready_at;
+    if found then
+        perform pg_notify('webhooks_ready', p_organization_id::text);
+    end if;
+end;
+$$;
+
+-- Nothing (more) was there to claim: find out when there will be. The row first, then the minimum; see settle_queue.
+create or replace function app.settle_webhooks(p_organization_id uuid, p_now timestamptz) returns void
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_state    app.webhook_queue_state;
+    v_ready_at timestamptz;
+begin
+    select * into v_state from app.webhook_queue_state where organization_id = p_organization_id for update;
+    if exists (select from app.webhook_configs where organization_id = p_organization_id and enabled and url is not null) then
+        v_ready_at := greatest(
+            least((select min(next_attempt_at) from app.webhook_deliveries where organization_id = p_organization_id and status = 'pending'),
+                  (select min(lease_expires_at) from app.webhook_deliveries where organization_id = p_organization_id and status = 'sending')),
+            nullif(v_state.paused_until, '-infinity'));
+    end if;
+    if v_ready_at is distinct from v_state.ready_at then
+        update app.webhook_queue_state set ready_at = v_ready_at where organization_id = p_organization_id;
+    end if;
+end;
+$$;

@@ -1,0 +1,167 @@
+-- Chapter 82, webhook claims: the ready list, and deliveries leased to a sender as items are to a worker.
+
+create or replace function api.ready_webhooks(
+    p_limit              integer default 100,
+    p_except             uuid[]  default '{}',
+    out organization_ids uuid[],
+    out next_ready_in    double precision
+)
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+declare
+    v_now timestamptz := app.clock();
+begin
+    organization_ids := array(select organization_id
+                                from app.webhook_queue_state
+                               where ready_at <= v_now and organization_id <> all (p_except)
+                               order by served_at, organization_id
+                               limit p_limit);
+    next_ready_in := (select extract(epoch from min(ready_at) - v_now) from app.webhook_queue_state where ready_at > v_now);
+end;
+$$;
+
+comment on function api.ready_webhooks(integer, uuid[]) is 'Organizations with deliveries to claim, least recently served first, without those given; and seconds until there are more (null: none known).';
+
+create or replace function api.claim_webhooks(p_organization_id uuid, p_sender text, p_limit integer)
+returns table (delivery_id uuid, lease_token uuid, body text, url text, secrets bytea[])
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+#variable_conflict use_column
+declare
+    v_now        timestamptz := app.clock();
+    v_config     app.webhook_configs;
+    v_deliveries app.webhook_deliveries[] := '{}';
+begin
+    select * into v_config
+      from app.webhook_configs c
+     where c.organization_id = p_organization_id and c.enabled and c.url is not null;
+    if found and not exists (select from app.webhook_queue_state s where s.organization_id = p_organization_id and s.paused_until > v_now) then
+        v_deliveries := app.lease_webhooks(p_organization_id, p_sender, p_limit, v_now);
+    end if;
+    if cardinality(v_deliveries) < p_limit then
+        perform app.expire_webhook_leases(p_organization_id, v_now);
+        perform app.settle_webhooks(p_organization_id, v_now);
+    end if;
+    if v_deliveries <> '{}' then
+        update app.webhook_queue_state set served_at = v_now where organization_id = p_organization_id;
+    end if;
+    return query select * from app.webhook_requests(v_config, v_deliveries, v_now);
+end;
+$$;
+
+comment on function api.claim_webhooks(uuid, text, integer) is
+'Claims up to p_limit deliveries of an organization for a sender, for 60 seconds: the body to POST to url, signed with every one of secrets. Fewer come when no more are due, when the receiver asked for a pause, or when the config is disabled.';
+
+create or replace function app.lease_webhooks(p_organization_id uuid, p_sender text, p_limit integer, p_now timestamptz)
+returns app.webhook_deliveries[]
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_token      uuid        := gen_random_uuid();
+    v_expires_at timestamptz := p_now + interval '60 seconds';
+    v_deliveries app.webhook_deliveries[];
+begin
+    with due as materialized (
+        select id
+          from app.webhook_deliveries
+         where organization_id = p_organization_id and status = 'pending' and next_attempt_at <= p_now
+         order by next_attempt_at
+         limit p_limit
+           for update skip locked
+    ), leased as (
+        update app.webhook_deliveries d
+           set status           = 'sending',
+               next_attempt_at  = null,
+               lease_token      = v_token,
+               lease_expires_at = v_expires_at,
+               leased_by        = p_sender
+          from due
+         where d.organization_id = p_organization_id and d.id = due.id
+     returning d.*
+    )
+    select coalesce(array_agg(l), '{}') into v_deliveries from leased l;
+    return v_deliveries;
+end;
+$$;
+
+create or replace function app.webhook_requests(p_config app.webhook_configs, p_deliveries app.webhook_deliveries[], p_now timestamptz)
+returns table (delivery_id uuid, lease_token uuid, body text, url text, secrets bytea[])
+language plpgsql stable
+set search_path = ''
+as $$
+#variable_conflict use_column
+declare
+    v_secrets bytea[];
+begin
+    -- The newest first: some receivers look at one signature only.
+    v_secrets := array(select s.secret
+                         from app.webhook_secrets s
+                        where s.organization_id = p_config.organization_id and (s.expires_at is null or s.expires_at > p_now)
+                        order by s.expires_at desc nulls first);
+    return query
+    select d.id, d.lease_token, app.webhook_body(d, p_config.field_names)::text, p_config.url, v_secrets
+      from unnest(p_deliveries) d
+     order by d.id;
+end;
+$$;
+
+-- A silent sender's deliveries are due again at once, the attempt counted.
+create or replace function app.expire_webhook_leases(p_organization_id uuid, p_now timestamptz) returns integer
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_waits interval[] := array(select wait from app.webhook_retry_schedule order by failures);
+    v_count integer;
+begin
+    update app.webhook_deliveries d
+       set status           = case when app.webhook_is_final(d, null, v_waits) then 'failed' else 'pending' end,
+           retry_count      = least(d.retry_count + 1, cardinality(v_waits)),
+           next_attempt_at  = case when not app.webhook_is_final(d, null, v_waits) then p_now end,
+           lease_token      = null,
+           lease_expires_at = null,
+           leased_by        = null,
+           last_http_status = null,
+           last_error       = 'The sender ended before it could tell the outcome',
+           ended_at         = case when app.webhook_is_final(d, null, v_waits) then p_now end
+     where d.organization_id = p_organization_id
+       and d.id in (select id
+                      from app.webhook_deliveries
+                     where organization_id = p_organization_id and status = 'sending' and lease_expires_at < p_now
+                       for update skip locked);
+    get diagnostics v_count = row_count;
+    return v_count;
+end;
+$$;
+
+-- Of run_maintenance: leases, the ready list, and what is older than 30 days. It waits for no row, because by then it holds rows of the
+-- lookups' queue, for which others may wait with a row of this one in hand.
+create or replace function app.maintain_webhooks(p_now timestamptz) returns void
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_organization_ids uuid[] := array(select organization_id from app.webhook_queue_state order by organization_id);
+    v_organization_id  uuid;
+begin
+    foreach v_organization_id in array v_organization_ids loop
+        perform app.expire_webhook_leases(v_organization_id, p_now);
+        delete from app.webhook_deliveries
+         where organization_id = v_organization_id
+           and id in (select id
+                        from app.webhook_deliveries
+                       where organization_id = v_organization_id and id < app.uuid_v7_floor(p_now - interval '30 days')
+                         for update skip locked);
+    end loop;
+    foreach v_organization_id in array v_organization_ids loop
+        perform from app.webhook_queue_state where organization_id = v_organization_id for update skip locked;
+        if found then
+            perform app.settle_webhooks(v_organization_id, p_now);
+        end if;
+    end loop;
+    perform pg_notify('webhooks_ready', '');
+end;
+$$;

@@ -1,0 +1,213 @@
+-- Chapter 84, webhook history: see what was sent, send it again, try the receiver out.
+
+create or replace function app.webhook_delivery_json(p_delivery app.webhook_deliveries) returns json
+language sql stable
+return json_build_object(
+    'id', (p_delivery).id,
+    'event', (p_delivery).event,
+    'status', (p_delivery).status,
+    'job_id', (p_delivery).job_id,
+    'item_ids', (p_delivery).item_ids,
+    'attempts', (p_delivery).attempts,
+    'last_http_status', (p_delivery).last_http_status,
+    'last_error', (p_delivery).last_error,
+    'next_attempt_at', app.rfc3339((p_delivery).next_attempt_at),
+    'created_at', app.rfc3339((p_delivery).created_at),
+    'ended_at', app.rfc3339((p_delivery).ended_at)
+);
+
+create or replace function api.list_webhook_deliveries(
+    p_organization_id uuid,
+    p_status          text    default null,
+    p_event           text    default null,
+    p_job_id          uuid    default null,
+    p_limit           integer default 20,
+    p_offset          integer default 0,
+    p_cursor          text    default null
+) returns json
+language plpgsql stable security definer
+set search_path = ''
+as $$
+declare
+    v_deliveries app.webhook_deliveries[];
+begin
+    perform app.authorize(p_organization_id);
+    perform app.check_page(p_limit, p_offset, 200);
+    perform app.check_choice('status', p_status, array['pending', 'sending', 'delivered', 'failed']);
+    perform app.check_choice('event', p_event, app.webhook_events() || 'webhook.test'::text);
+    if p_cursor !~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then
+        raise sqlstate 'PT400' using message = 'cursor must be the next_cursor of an earlier page', constraint = 'invalid_cursor';
+    elsif p_cursor is not null and p_offset > 0 then
+        raise sqlstate 'PT400' using message = 'Provide either cursor or offset, not both', constraint = 'cursor_or_offset';
+    end if;
+
+    -- One more than asked for, to know whether there is a next page.
+    v_deliveries := array(select d
+                            from app.webhook_deliveries d
+                           where organization_id = p_organization_id and (p_status is null or status = p_status)
+                             and (p_event is null or event = p_event) and (p_job_id is null or job_id = p_job_id)
+                             and (p_cursor is null or id < p_cursor::uuid)
+                           order by id desc
+                           limit p_limit + 1 offset p_offset);
+    return json_build_object(
+        'deliveries', (select coalesce(json_agg(app.webhook_delivery_json(d) order by d.id desc), '[]') from unnest(v_deliveries[:p_limit]) d),
+        'total', (select count(*)
+                    from app.webhook_deliveries
+                   where organization_id = p_organization_id and (p_status is null or status = p_status)
+                     and (p_event is null or event = p_event) and (p_job_id is null or job_id = p_job_id)),
+        'limit', p_limit,
+        'offset', p_offset,
+        'next_cursor', case when cardinality(v_deliveries) > p_limit then v_deliveries[p_limit].id end);
+end;
+$$;
+
+comment on function api.list_webhook_deliveries(uuid, text, text, uuid, integer, integer, text) is 'The webhook deliveries of an organization, newest first: {deliveries, total, limit, offset, next_cursor}; p_cursor is the next_cursor of the page before. They are kept for 30 days. 400: an unknown status or event, limit not in 1 to 200, a cursor that is none.';
+
+create or replace function api.get_webhook_delivery(p_organization_id uuid, p_delivery_id uuid) returns json
+language plpgsql stable security definer
+set search_path = ''
+as $$
+declare
+    v_delivery    app.webhook_deliveries;
+    v_field_names text[] := (select field_names from app.webhook_configs where organization_id = p_organization_id);
+begin
+    perform app.authorize(p_organization_id);
+    select * into v_delivery
+      from app.webhook_deliveries
+     where organization_id = p_organization_id and id = p_delivery_id;
+    if not found then
+        raise sqlstate 'PT404' using message = 'Webhook delivery not found', constraint = 'webhook_delivery_exists';
+    end if;
+    return (app.webhook_delivery_json(v_delivery)::jsonb || jsonb_build_object(
+        'body', app.webhook_body(v_delivery, v_field_names),
+        'attempt_log', (select coalesce(json_agg(json_build_object(
+                                   'attempt', a.attempt, 'attempted_at', app.rfc3339(a.attempted_at), 'latency_ms', a.latency_ms,
+                                   'http_status', a.http_status, 'error_class', a.error_class, 'response_body', a.response_body)
+                                   order by a.attempt), '[]')
+                          from app.webhook_attempts a
+                         where a.organization_id = p_organization_id and a.delivery_id = p_delivery_id)))::json;
+end;
+$$;
+
+comment on function api.get_webhook_delivery(uuid, uuid) is 'One webhook delivery with its body and attempt_log, an entry per attempt: when, latency in milliseconds, HTTP status or error_class, and the first 1,024 characters of the answer. 404: webhook_delivery_exists.';
+
+create or replace function api.resend_webhook_delivery(p_organization_id uuid, p_delivery_id uuid) returns json
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+declare
+    v_now      timestamptz := app.clock();
+    v_delivery app.webhook_deliveries;
+begin
+    perform app.check_receiver(p_organization_id);
+    select * into v_delivery
+      from app.webhook_deliveries
+     where organization_id = p_organization_id and id = p_delivery_id
+       for update;
+    if not found then
+        raise sqlstate 'PT404' using message = 'Webhook delivery not found', constraint = 'webhook_delivery_exists';
+    elsif v_delivery.status = 'sending' then
+        raise sqlstate 'PT409' using
+            message    = 'The delivery is being sent right now',
+            constraint = 'webhook_delivery_is_idle';
+    end if;
+
+    update app.webhook_deliveries
+       set status = 'pending', retry_count = 0, next_attempt_at = v_now, ended_at = null
+     where organization_id = p_organization_id and id = p_delivery_id
+    returning * into v_delivery;
+    perform app.wake_webhooks(p_organization_id, v_now);
+    return app.webhook_delivery_json(v_delivery);
+end;
+$$;
+
+comment on function api.resend_webhook_delivery(uuid, uuid) is 'Sends a delivery again, soon and with the same webhook-id, whatever became of it, from the start of the retry schedule. 404: webhook_delivery_exists. 409: webhook_delivery_is_idle, webhooks_are_enabled.';
+
+create or replace function api.recover_webhook_deliveries(p_organization_id uuid, p_request jsonb) returns json
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+declare
+    v_now   timestamptz := app.clock();
+    v_since timestamptz := app.parse_timestamp(p_request ->> 'since');
+    v_count integer;
+begin
+    if jsonb_typeof(p_request) is distinct from 'object' or v_since is null or p_request - 'since' <> '{}' then
+        raise sqlstate 'PT400' using
+            message    = 'since must be a timestamp such as 2026-11-24T09:30:00Z',
+            hint       = '{"since": "2026-11-24T09:30:00Z"}',
+            constraint = 'invalid_since';
+    end if;
+    perform app.check_receiver(p_organization_id);
+    update app.webhook_deliveries
+       set status = 'pending', retry_count = 0, next_attempt_at = v_now, ended_at = null
+     where organization_id = p_organization_id and status = 'failed' and event <> 'webhook.test'
+       and id >= app.uuid_v7_floor(v_since) and created_at >= v_since;
+    get diagnostics v_count = row_count;
+    perform app.wake_webhooks(p_organization_id, v_now);
+    return json_build_object('recovered', v_count, 'since', app.rfc3339(v_since));
+end;
+$$;
+
+comment on function api.recover_webhook_deliveries(uuid, jsonb) is 'Sends again all deliveries of events since {"since": timestamp} that have failed: {recovered, since}. 400: invalid_since. 409: webhooks_are_enabled.';
+
+-- RFC 3339; null: it is none.
+create or replace function app.parse_timestamp(p_text text) returns timestamptz
+language plpgsql immutable
+set search_path = '' set timezone = 'UTC'
+as $$
+begin
+    return case when p_text ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})$' then p_text::timestamptz end;
+exception
+    when data_exception then
+        return null;
+end;
+$$;
+
+-- The lowest id of that millisecond.
+create or replace function app.uuid_v7_floor(p_at timestamptz) returns uuid
+language sql immutable
+return (lpad(to_hex(floor(extract(epoch from greatest(p_at, '1970-01-01T00:00:00Z')) * 1000)::bigint), 12, '0') || '70008000000000000000')::uuid;
+
+create or replace function app.check_receiver(p_organization_id uuid) returns void
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+    if not exists (select from app.webhook_configs where organization_id = p_organization_id and enabled and url is not null) then
+        raise sqlstate 'PT409' using
+            message    = 'Webhooks are not enabled',
+            hint       = 'PUT /webhook-config with a url, or with {"enabled": true}.',
+            constraint = 'webhooks_are_enabled';
+    end if;
+end;
+$$;
+
+create or replace function api.start_webhook_test(p_organization_id uuid, p_sender text)
+returns table (delivery_id uuid, lease_token uuid, body text, url text, secrets bytea[])
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+#variable_conflict use_column
+declare
+    v_now      timestamptz := app.clock();
+    v_config   app.webhook_configs;
+    v_delivery app.webhook_deliveries;
+begin
+    select * into v_config from app.webhook_configs c where c.organization_id = p_organization_id and c.url is not null;
+    if not found then
+        raise sqlstate 'PT409' using
+            message    = 'There is no webhook URL to test',
+            hint       = 'PUT /webhook-config with a url.',
+            constraint = 'webhook_url_is_set';
+    end if;
+    insert into app.webhook_deliveries as d
+           (organization_id, id, event, status, data, lease_token, lease_expires_at, leased_by, created_at)
+    values (p_organization_id, app.uuid_v7(v_now), 'webhook.test', 'sending', jsonb_build_object('message', 'A test of the webhook config'),
+            gen_random_uuid(), v_now + interval '60 seconds', p_sender, v_now)
+    returning d.* into v_delivery;
+    return query select * from app.webhook_requests(v_config, array[v_delivery], v_now);
+end;
+$$;
+
+comment on function api.start_webhook_test(uuid, text) is 'Makes a delivery of the event webhook.test that is claimed already, as api.claim_webhooks has it, for the caller to send and record; disabled webhooks can be tested too. 409: webhook_url_is_set.';

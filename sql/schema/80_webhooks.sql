@@ -1,0 +1,140 @@
+-- Chapter 80, webhooks: where an organization wants to hear of what ended, and what it was sent.
+
+create table app.webhook_configs (
+    organization_id uuid        not null,
+    url             text,
+    events          text[]      not null default '{lookup.completed}',
+    field_names     text[],
+    bundle_items    boolean     not null default false,
+    enabled         boolean     not null default true,
+    disabled_at     timestamptz,
+    disabled_reason text,
+    failing_since   timestamptz,
+    created_at      timestamptz not null,
+    updated_at      timestamptz not null,
+
+    constraint webhook_configs_pkey primary key (organization_id),
+    constraint webhook_configs_organization_id_fkey foreign key (organization_id) references app.organizations (id) on delete cascade,
+    constraint webhook_configs_url_check check (url ~ '^https?://[!-~]+$' and length(url) <= 2048),
+    constraint webhook_configs_events_check check (events <@ '{lookup.completed,lookup.failed,batch.completed,batch.failed,batch.cancelled}'),
+    constraint webhook_configs_disabled_check check (enabled = (disabled_at is null) and enabled = (disabled_reason is null)),
+    constraint webhook_configs_disabled_reason_check check (disabled_reason in ('requested', 'gone', 'failing'))
+);
+
+comment on table app.webhook_configs is 'Where an organization''s webhooks go, and which it wants; a row once it has set any of that.';
+comment on column app.webhook_configs.url is 'Where deliveries are POSTed; null: nowhere, and no event is kept.';
+comment on column app.webhook_configs.field_names is 'The members of webhook_custom_fields that are sent; null: all of them.';
+comment on column app.webhook_configs.bundle_items is 'Up to 100 lookups of a batch in one delivery, instead of one each.';
+comment on column app.webhook_configs.disabled_reason is 'requested: by the organization; gone: the receiver answered 410; failing: nothing got through for five days.';
+comment on column app.webhook_configs.failing_since is 'The first failed attempt since the last one that succeeded.';
+
+create table app.webhook_secrets (
+    organization_id uuid        not null,
+    id              uuid        not null,
+    secret          bytea       not null,
+    created_at      timestamptz not null,
+    expires_at      timestamptz,
+
+    constraint webhook_secrets_pkey primary key (organization_id, id),
+    constraint webhook_secrets_organization_id_fkey foreign key (organization_id) references app.webhook_configs (organization_id) on delete cascade,
+    constraint webhook_secrets_secret_check check (length(secret) between 24 and 64)
+);
+
+comment on table app.webhook_secrets is 'What deliveries are signed with: the current secret, and rotated ones until they expire.';
+comment on column app.webhook_secrets.secret is 'Key of HMAC-SHA256, needed as it is for signing; shown to the organization once.';
+comment on column app.webhook_secrets.expires_at is 'A rotated secret signs along until then; null: the current one.';
+
+create table app.webhook_deliveries (
+    organization_id  uuid        not null,
+    id               uuid        not null,
+    event            text        not null,
+    status           text        not null default 'pending',
+    job_id           uuid,
+    item_ids         uuid[],
+    bundled          boolean     not null default false,
+    data             jsonb,
+    attempts         integer     not null default 0,
+    retry_count      integer     not null default 0,
+    next_attempt_at  timestamptz,
+    lease_token      uuid,
+    lease_expires_at timestamptz,
+    leased_by        text,
+    last_http_status integer,
+    last_error       text,
+    created_at       timestamptz not null,
+    ended_at         timestamptz,
+
+    constraint webhook_deliveries_pkey primary key (organization_id, id),
+    constraint webhook_deliveries_organization_id_fkey foreign key (organization_id) references app.organizations (id) on delete cascade,
+    constraint webhook_deliveries_event_check check (event in (
+        'lookup.completed', 'lookup.failed', 'batch.completed', 'batch.failed', 'batch.cancelled', 'webhook.test')),
+    constraint webhook_deliveries_status_check check (status in ('pending', 'sending', 'delivered', 'failed')),
+    constraint webhook_deliveries_content_check check (item_ids is not null or data is not null),
+    constraint webhook_deliveries_attempts_check check (attempts >= 0 and retry_count >= 0),
+    constraint webhook_deliveries_next_attempt_check check ((status = 'pending') = (next_attempt_at is not null)),
+    constraint webhook_deliveries_lease_check check ((status = 'sending') = (lease_token is not null and lease_expires_at is not null)),
+    constraint webhook_deliveries_ended_check check ((status in ('delivered', 'failed')) = (ended_at is not null))
+);
+
+create index webhook_deliveries_ready_idx on app.webhook_deliveries (organization_id, next_attempt_at) where status = 'pending';
+create index webhook_deliveries_leased_idx on app.webhook_deliveries (organization_id, lease_expires_at) where status = 'sending';
+create index webhook_deliveries_failed_idx on app.webhook_deliveries (organization_id, id) where status = 'failed';
+create index webhook_deliveries_job_idx on app.webhook_deliveries (organization_id, job_id) where job_id is not null;
+
+comment on table app.webhook_deliveries is 'The outbox and its history: a row is written in the transaction that makes the event true. Its id is the webhook-id of every attempt.';
+comment on column app.webhook_deliveries.item_ids is 'Completed items, whose results are read from them; null: data has it all.';
+comment on column app.webhook_deliveries.data is 'What is sent, as it was at the event; of lookups an array, before field_names is applied; null: see item_ids.';
+comment on column app.webhook_deliveries.attempts is 'Attempts whose outcome is known.';
+comment on column app.webhook_deliveries.retry_count is 'How far down app.webhook_retry_schedule it is; 0 again when it is sent again on request.';
+
+create table app.webhook_attempts (
+    organization_id uuid        not null,
+    delivery_id     uuid        not null,
+    attempt         integer     not null,
+    attempted_at    timestamptz not null,
+    latency_ms      integer     not null,
+    http_status     integer,
+    error_class     text,
+    response_body   text,
+
+    constraint webhook_attempts_pkey primary key (organization_id, delivery_id, attempt),
+    constraint webhook_attempts_delivery_fkey foreign key (organization_id, delivery_id)
+        references app.webhook_deliveries (organization_id, id) on delete cascade,
+    constraint webhook_attempts_outcome_check check ((http_status is null) = (error_class is not null)),
+    constraint webhook_attempts_response_body_check check (length(response_body) <= 1024)
+);
+
+comment on table app.webhook_attempts is 'What came of each attempt.';
+comment on column app.webhook_attempts.attempted_at is 'When its request was sent.';
+comment on column app.webhook_attempts.error_class is 'Why there was no answer: timeout, connection, tls, dns, refused_address, invalid_url, invalid_response or other.';
+comment on column app.webhook_attempts.response_body is 'The first 1,024 characters of the answer.';
+
+create table app.webhook_queue_state (
+    organization_id uuid        not null,
+    ready_at        timestamptz,
+    served_at       timestamptz not null default '-infinity',
+    paused_until    timestamptz not null default '-infinity',
+
+    constraint webhook_queue_state_pkey primary key (organization_id),
+    constraint webhook_queue_state_organization_id_fkey foreign key (organization_id) references app.organizations (id) on delete cascade
+) with (fillfactor = 50);
+
+create index webhook_queue_state_ready_idx on app.webhook_queue_state (ready_at) where ready_at is not null;
+
+comment on table app.webhook_queue_state is 'The ready list of webhooks: one row per organization that ever had a delivery.';
+comment on column app.webhook_queue_state.ready_at is 'From when on there is, or may be, a delivery to claim; null: none is waiting, or the config is disabled.';
+comment on column app.webhook_queue_state.paused_until is 'The receiver asked for a pause with Retry-After.';
+
+create table app.webhook_retry_schedule (
+    failures integer  not null,
+    wait     interval not null,
+
+    constraint webhook_retry_schedule_pkey primary key (failures),
+    constraint webhook_retry_schedule_check check (failures > 0 and wait > interval '0')
+);
+
+comment on table app.webhook_retry_schedule is 'How long a delivery waits after so many failed attempts, give or take a fifth; after more than there are rows it has failed.';
+
+insert into app.webhook_retry_schedule (failures, wait) values
+    (1, '5 seconds'), (2, '30 seconds'), (3, '2 minutes'), (4, '10 minutes'), (5, '30 minutes'), (6, '1 hour'),
+    (7, '3 hours'), (8, '6 hours'), (9, '12 hours'), (10, '24 hours'), (11, '24 hours');

@@ -1,0 +1,95 @@
+begin;
+select plan(25);
+\ir fixtures.psql
+
+-- Everything that waits to be sent, as (event, data).
+create function pg_temp.outbox(p_organization_id uuid) returns table (event text, data json)
+language sql as $$
+    select d.event, app.webhook_body(d, c.field_names) -> 'data'
+      from app.webhook_deliveries d
+      left join app.webhook_configs c using (organization_id)
+     where organization_id = p_organization_id and d.status = 'pending'
+     order by d.id;
+$$;
+
+-- Nobody listens
+select pg_temp.submit(:'org', 1) as job, pg_temp.look_up(:'org', 1) as recorded \gset
+select is_empty(format('select * from app.webhook_deliveries where organization_id = %L', :'org'), 'without a config no event is kept');
+select api.set_webhook_config(:'org', '{"url": "https://example.com/", "enabled": false}') as config \gset
+select pg_temp.submit(:'org', 1) as job, pg_temp.look_up(:'org', 1) as recorded \gset
+select is_empty(format('select * from app.webhook_deliveries where organization_id = %L', :'org'), 'nor with a disabled one');
+
+-- Lookups
+select api.set_webhook_config(:'org', '{"enabled": true, "field_names": ["deal"]}') as config \gset
+select (api.create_batch_lookup(:'org', pg_temp.items(2, '{"webhook_custom_fields": {"deal": 7, "secret": 8}}')) ->> 'job_id')::uuid as job \gset
+select is_empty(format('select * from pg_temp.outbox(%L)', :'org'), 'an upload is no event');
+select is(pg_temp.look_up(:'org', 1, 200, :'answer'), 1::bigint, 'a lookup is recorded');
+select results_eq(
+    format($$ select event, data ->> 'reference_id', data ->> 'status', (data #>> '{result,utility,eiaid}')::integer, data ->> 'job_id' from pg_temp.outbox(%L) $$, :'org'),
+    format($$ values ('lookup.completed', 'site-1', 'completed', 1015, %L) $$, :'job'), 'and told, with its result');
+select is((select data ->> 'webhook_custom_fields' from pg_temp.outbox(:'org')), '{"deal": 7}', 'with the custom fields that are allowed');
+select api.set_webhook_config(:'org', '{"field_names": null}') as config \gset
+select is((select (data ->> 'webhook_custom_fields')::jsonb from pg_temp.outbox(:'org')), '{"deal": 7, "secret": 8}', 'or with all of them');
+select is((select ready_at <= app.clock() from app.webhook_queue_state where organization_id = :'org'), true, 'the organization is on the ready list');
+select is(pg_temp.look_up(:'org', 1, 404, '{"error": "no"}'), 1::bigint, 'a lookup fails');
+select is((select count(*)::integer from pg_temp.outbox(:'org')), 1, 'failures are told on request only');
+
+-- Other events
+delete from app.webhook_deliveries;
+select api.set_webhook_config(:'org', '{"events": ["lookup.failed", "batch.completed", "batch.failed", "batch.cancelled"]}') as config \gset
+select pg_temp.submit(:'org', 2) as job, pg_temp.look_up(:'org', 1, 500), pg_temp.look_up(:'org', 1, 404, '{"error": "nothing there"}') \gset ignored_
+select results_eq(
+    format($$ select event, data ->> 'error_code', data ->> 'error_message' from pg_temp.outbox(%L) $$, :'org'),
+    $$ values ('lookup.failed', 'not_found', 'nothing there') $$, 'a failed lookup is told, one that is tried again is not');
+select pg_temp.turn_clock(app.clock() + interval '1 hour');
+select is(pg_temp.look_up(:'org', 1), 1::bigint, 'the last lookup ends the job');
+select results_eq(
+    format($$ select event, data ->> 'id', data ->> 'status', data -> 'item_counts' ->> 'failed' from pg_temp.outbox(%L) where event like 'batch.%%' $$, :'org'),
+    format($$ values ('batch.completed', %L, 'completed', '1') $$, :'ignored_job'), 'which is told once, with its counts');
+delete from app.webhook_deliveries;
+select pg_temp.submit(:'org', 3) as job, pg_temp.look_up(:'org', 3, 404) \gset ignored_
+select bag_eq(format('select event from pg_temp.outbox(%L)', :'org'),
+    $$ values ('lookup.failed'), ('lookup.failed'), ('lookup.failed'), ('batch.failed') $$, 'a job whose items all fail is told as failed');
+delete from app.webhook_deliveries;
+select pg_temp.submit(:'org', 3) as job, json_build_object() \gset ignored_
+select api.cancel_batch_lookup(:'org', :'ignored_job') as cancelled \gset
+select results_eq(format($$ select event, data ->> 'id' from pg_temp.outbox(%L) $$, :'org'), format($$ values ('batch.cancelled', %L) $$, :'ignored_job'),
+    'a cancelled job is told, its items are not');
+
+-- What was told stays told
+delete from app.webhook_deliveries;
+select pg_temp.submit(:'org', 1) as job, pg_temp.look_up(:'org', 1, 404, '{"error": "first"}') \gset ignored_
+update public.lookup_queue_items set error_message = 'second' where error_message = 'first';
+select is((select data ->> 'error_message' from pg_temp.outbox(:'org') where event = 'lookup.failed'), 'first', 'a failure is told as it was');
+
+-- Bundles
+delete from app.webhook_deliveries;
+select api.set_webhook_config(:'org', '{"events": ["lookup.completed"], "bundle_items": true}') as config \gset
+select pg_temp.submit(:'org', 230) as job, pg_temp.look_up(:'org', 230) \gset ignored_
+select results_eq(format($$ select json_array_length(data -> 'items') from pg_temp.outbox(%L) order by 1 $$, :'org'), 'values (30), (100), (100)', 'lookups of a flush are bundled by the hundred');
+select is((select count(distinct item ->> 'item_id')::integer from pg_temp.outbox(:'org'), json_array_elements(data -> 'items') item), 230, 'and each is told once');
+select api.set_webhook_config(:'org', '{"bundle_items": false}') as config \gset
+select is((select count(*)::integer from pg_temp.outbox(:'org') where data -> 'items' is not null), 3, 'what was bundled stays so');
+
+-- A lease that expires for the last time ends the item
+delete from app.webhook_deliveries;
+select api.set_webhook_config(:'org', '{"events": ["lookup.failed"]}') as config \gset
+select api.update_settings('{"max_retries": 0}') as settings, pg_temp.submit(:'org', 1) as job \gset
+select count(*) from api.claim_lookups(:'org', 'w', 1) \gset claimed_
+select pg_temp.turn_clock(app.clock() + interval '61 seconds');
+select is(app.expire_leases(:'org', app.clock()), 1, 'a lease expires');
+select is((select data ->> 'error_code' from pg_temp.outbox(:'org')), 'lease_expired', 'and its failure is told');
+
+-- The transaction
+delete from app.webhook_deliveries;
+select api.set_webhook_config(:'org', '{"events": ["lookup.completed"]}') as config, pg_temp.submit(:'org', 1) as job \gset
+savepoint before;
+select pg_temp.look_up(:'org', 1) \gset ignored_
+select is((select count(*)::integer from pg_temp.outbox(:'org')), 1, 'an event is kept with its result');
+rollback to before;
+select is((select count(*)::integer from pg_temp.outbox(:'org')), 0, 'and goes with it');
+select is((select count(*)::integer from pg_temp.outbox(:'other_org')), 0, 'another organization hears nothing');
+select is((select count(*)::integer from app.webhook_deliveries where organization_id = :'other_org'), 0, 'at all');
+
+select * from finish();
+rollback;

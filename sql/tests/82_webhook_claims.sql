@@ -1,0 +1,116 @@
+begin;
+select plan(43);
+\ir fixtures.psql
+select api.set_webhook_config(:'org', '{"url": "https://example.com/"}') as config \gset
+
+-- Claims up to p_limit deliveries and records the same outcome for each; answers the verdicts.
+create function pg_temp.deliver(p_organization_id uuid, p_limit integer, p_http_status integer, p_error_class text default null, p_retry_after double precision default null)
+returns setof text
+language sql as $$
+    select r.verdict
+      from (select array_agg(delivery_id) as ids, array_agg(lease_token) as tokens, count(*)::integer as n
+              from api.claim_webhooks(p_organization_id, 'sender', p_limit)) c
+     cross join lateral api.record_webhooks(p_organization_id, 'sender', c.ids, c.tokens, array_fill(p_http_status, array[n]),
+           array_fill(p_error_class, array[n]), array_fill(0.012::double precision, array[n]), array_fill('the answer'::text, array[n]),
+           array_fill(p_retry_after, array[n])) r
+     where c.n > 0;
+$$;
+create function pg_temp.tell(p_organization_id uuid, p_count integer) returns bigint
+language plpgsql as $$
+begin
+    perform pg_temp.submit(p_organization_id, p_count);
+    return pg_temp.look_up(p_organization_id, p_count);
+end;
+$$;
+select pg_temp.turn_clock(app.clock());
+
+-- Claims and fences
+select pg_temp.tell(:'org', 3) \gset ignored_
+select is((select organization_ids from api.ready_webhooks()), array[:'org'::uuid], 'whoever has something to hear is on the ready list');
+select is((select organization_ids from api.ready_webhooks(10, array[:'org'::uuid])), '{}', 'unless the sender knows better');
+select results_eq(format($$ select url, cardinality(secrets), (body::json ->> 'type') from api.claim_webhooks(%L, 'a', 1) $$, :'org'),
+    $$ values ('https://example.com/', 1, 'lookup.completed') $$, 'a claim has all that a request needs');
+select count(*) from api.claim_webhooks(:'org', 'b', 10) \gset claimed_
+select is(:claimed_count, 2, 'a claimed delivery is invisible to other senders');
+select is((select organization_ids from api.ready_webhooks()), '{}', 'then the organization is off the list');
+select is((select next_ready_in from api.ready_webhooks()), 60::double precision, 'until leases expire');
+select id as first, lease_token as token from app.webhook_deliveries where leased_by = 'a' \gset
+select is((select verdict from api.record_webhooks(:'org', 'b', array[:'first'::uuid], array[gen_random_uuid()], array[500], array[null]::text[], array[0.1]::double precision[], array['']::text[], array[null]::double precision[])),
+    'stale', 'a failure under a lost lease does not count');
+select is((select verdict from api.record_webhooks(:'org', 'b', array[:'first'::uuid], array[gen_random_uuid()], array[204], array[null]::text[], array[0.1]::double precision[], array['']::text[], array[null]::double precision[])),
+    'accepted', 'a success does: it got there');
+select is((select verdict from api.record_webhooks(:'org', 'a', array[:'first'::uuid], array[:'token'::uuid], array[200], array[null]::text[], array[0.1]::double precision[], array['']::text[], array[null]::double precision[])),
+    'stale', 'once');
+select is((select verdict from api.record_webhooks(:'other_org', 'a', array[:'first'::uuid], array[:'token'::uuid], array[200], array[null]::text[], array[0.1]::double precision[], array['']::text[], array[null]::double precision[])),
+    'unknown', 'and not for another organization');
+select pg_temp.turn_clock(app.clock() + interval '61 seconds');
+select is((select count(*)::integer from api.claim_webhooks(:'org', 'c', 10)), 0, 'a claim returns expired leases');
+select is((select count(*)::integer from api.claim_webhooks(:'org', 'c', 10)), 2, 'then they can be claimed again');
+select is((select array_agg(distinct retry_count) from app.webhook_deliveries where leased_by = 'c'), array[1], 'with the attempt counted');
+
+select id as twice, lease_token as token from app.webhook_deliveries where leased_by = 'c' limit 1 \gset
+select lives_ok(format($$ select api.record_webhooks(%L, 'c', array[%L, %2$L]::uuid[], array[gen_random_uuid(), %L], array[200, 500], array[null, null]::text[],
+    array[0.1, 0.1]::double precision[], array['', '']::text[], array[null, null]::double precision[]) $$, :'org', :'twice', :'token'), 'both attempts of a lost and a regained lease can be told at once');
+select is((select count(*)::integer from app.webhook_attempts where delivery_id = :'twice'), 1, 'one of them counts');
+
+-- Failures
+delete from app.webhook_deliveries;
+select pg_temp.tell(:'org', 1) \gset ignored_
+select is((select pg_temp.deliver(:'org', 5, 500)), 'accepted', 'a failure is recorded');
+select results_eq($$ select status, attempts, retry_count, last_error, next_attempt_at between app.clock() + interval '4 seconds' and app.clock() + interval '6 seconds' from app.webhook_deliveries $$,
+    $$ values ('pending', 1, 1, 'HTTP 500', true) $$, 'and tried again in seconds');
+select is((select failing_since from app.webhook_configs), app.clock(), 'the config shows since when it fails');
+select results_eq($$ select attempt, latency_ms, http_status, response_body from app.webhook_attempts $$, $$ values (1, 12, 500, 'the answer') $$, 'an attempt is kept with its latency and answer');
+select is_empty(format('select pg_temp.deliver(%L, 5, 200)', :'org'), 'it is not tried before');
+do $$
+begin
+    for attempt in 2..12 loop
+        perform pg_temp.turn_clock((select next_attempt_at from app.webhook_deliveries));
+        perform pg_temp.deliver(organization_id, 5, null, 'timeout') from app.webhook_deliveries;
+    end loop;
+end;
+$$;
+select results_eq($$ select status, attempts, last_error from app.webhook_deliveries $$, $$ values ('failed', 12, 'timeout') $$, 'after twelve attempts it has failed');
+select ok((select ended_at - created_at between interval '2.3 days' and interval '3.6 days' from app.webhook_deliveries), 'about three days later');
+select ok((select enabled from app.webhook_configs), 'the config is still enabled then');
+
+-- Sent again
+select is(api.recover_webhook_deliveries(:'org', json_build_object('since', app.rfc3339(app.clock() - interval '5 days'))::jsonb) ->> 'recovered', '1', 'failed deliveries can be recovered');
+select is((select pg_temp.deliver(:'org', 5, 200)), 'accepted', 'and sent');
+select is((select failing_since from app.webhook_configs), null, 'a success ends the failing');
+select is(api.resend_webhook_delivery(:'org', (select id from app.webhook_deliveries)) ->> 'status', 'pending', 'even a delivered one can be sent again');
+select is((select count(*)::integer from api.claim_webhooks(:'org', 'a', 1)), 1, 'soon');
+select throws_like(format('select api.resend_webhook_delivery(%L, %L)', :'org', (select id from app.webhook_deliveries)), '%being sent%', 'but not twice at once');
+select throws_like(format($$ select api.recover_webhook_deliveries(%L, '{"since": "yesterday"}') $$, :'org'), 'since must be%', 'since is a timestamp');
+
+-- Five days
+delete from app.webhook_deliveries;
+select pg_temp.tell(:'org', 1) \gset ignored_
+select pg_temp.deliver(:'org', 1, 503) \gset ignored_
+select pg_temp.turn_clock(app.clock() + interval '5 days');
+select pg_temp.deliver(:'org', 1, 503) \gset ignored_
+select results_eq('select enabled, disabled_reason, disabled_at from app.webhook_configs', $$ values (false, 'failing', app.clock()) $$, 'five days of failure disable the config');
+select is_empty(format($$ select * from api.claim_webhooks(%L, 'a', 10) $$, :'org'), 'then nothing is sent');
+select is((select count(*)::integer from app.webhook_deliveries where status = 'pending'), 1, 'but kept');
+select throws_like(format('select api.resend_webhook_delivery(%L, %L)', :'org', (select id from app.webhook_deliveries)), 'Webhooks are not enabled', 'nor resent');
+select api.set_webhook_config(:'org', '{"enabled": true}') as config, pg_temp.turn_clock(app.clock() + interval '1 hour') \gset
+select is((select pg_temp.deliver(:'org', 5, 200)), 'accepted', 'once enabled again, it is');
+
+-- 410 and Retry-After
+select pg_temp.tell(:'org', 2) \gset ignored_
+select is((select pg_temp.deliver(:'org', 1, 429, null, 90)), 'accepted', 'a receiver asks for a pause');
+select is_empty(format($$ select * from api.claim_webhooks(%L, 'a', 10) $$, :'org'), 'and gets it');
+select is((select round(next_ready_in) from api.ready_webhooks()), 90::double precision, 'the ready list knows until when');
+select pg_temp.turn_clock(app.clock() + interval '91 seconds');
+select is((select pg_temp.deliver(:'org', 1, 410)), 'accepted', 'a receiver is gone');
+select is((select enabled || disabled_reason from app.webhook_configs), 'falsegone', 'which disables the config');
+
+-- Tests
+select is((select body::json ->> 'type' from api.start_webhook_test(:'org', 'me')), 'webhook.test', 'disabled webhooks can be tested');
+select is((select verdict from api.record_webhooks(:'org', 'me', (select array_agg(id) from app.webhook_deliveries where event = 'webhook.test'),
+    (select array_agg(lease_token) from app.webhook_deliveries where event = 'webhook.test'), array[null]::integer[], array['dns'], array[0.1]::double precision[], array[null]::text[], array[null]::double precision[])),
+    'accepted', 'the outcome of a test is recorded');
+select is((select status from app.webhook_deliveries where event = 'webhook.test'), 'failed', 'a test is not tried again');
+
+select * from finish();
+rollback;

@@ -1,0 +1,244 @@
+"""Webhooks go to the public internet and nowhere else, however a URL is written and whatever its name resolves to."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+from pyshell import webhook_requests
+from pyshell.webhook_addresses import is_public
+from pyshell.webhook_requests import MAX_ANSWER_BYTES, Attempt, Delivery, Receiver
+from tests.webhook_receiver import FakeReceiver, Names, fake_receiver, raw_receiver
+
+PUBLIC = [
+    *("8.8.8.8", "1.1.1.1", "100.63.255.255", "100.128.0.0", "172.15.255.255", "172.32.0.0", "192.0.1.1", "198.17.255.255"),
+    *("223.255.255.255", "2606:4700:4700::1111", "2a00:1450:4001:81b::200e", "2001:4860:4860::8888"),
+]
+NOT_PUBLIC = {
+    "this network": ["0.0.0.0", "0.1.2.3"],
+    "private": ["10.0.0.1", "172.16.0.1", "172.31.255.255", "192.168.1.1"],
+    "loopback": ["127.0.0.1", "127.255.255.254", "::1"],
+    "unspecified": ["::"],
+    "link-local": ["169.254.169.254", "fe80::1", "fe80::1%eth0", "febf::1"],
+    "shared by carriers": ["100.64.0.1", "100.127.255.255"],
+    "IETF protocols": ["192.0.0.1", "192.0.0.170", "2001::1", "2001:1::1", "2001:20::1"],
+    "documentation": ["192.0.2.1", "198.51.100.1", "203.0.113.1", "2001:db8::1", "3fff::1"],
+    "benchmarks": ["198.18.0.1", "198.19.255.255", "2001:2::1"],
+    "multicast": ["224.0.0.1", "239.255.255.255", "ff02::1", "ff0e::1"],
+    "reserved": ["240.0.0.1", "255.255.255.255", "4000::1", "100::1", "5f00::1"],
+    "unique local": ["fc00::1", "fd00:ec2::254"],
+    "site-local": ["fec0::1"],
+    "relays and sinks": ["192.88.99.1", "192.31.196.1", "192.52.193.1", "192.175.48.1", "2620:4f:8000::1"],
+    "IPv4 in IPv6, mapped": ["::ffff:127.0.0.1", "::ffff:10.0.0.1", "::ffff:8.8.8.8"],
+    "IPv4 in IPv6, compatible": ["::127.0.0.1"],
+    "IPv4 in IPv6, NAT64": ["64:ff9b::127.0.0.1", "64:ff9b::a9fe:a9fe", "64:ff9b:1::1"],
+    "IPv4 in IPv6, 6to4": ["2002:7f00:1::1", "2002:a9fe:a9fe::1"],
+    "IPv4 in IPv6, Teredo": ["2001:0:7f00:1::1"],
+    "no address": ["localhost", "", "127.1", "2130706433"],
+}
+
+
+@pytest.mark.parametrize("address", PUBLIC)
+def test_public(address: str) -> None:
+    assert is_public(address)
+
+
+@pytest.mark.parametrize(("kind", "address"), [(kind, address) for kind, addresses in NOT_PUBLIC.items() for address in addresses])
+def test_not_public(kind: str, address: str) -> None:
+    assert not is_public(address), kind
+
+
+def attempt(url: str, *, allow_private: bool = False, times: int = 1) -> list[Attempt]:
+    async def run() -> list[Attempt]:
+        receiver = Receiver(url, allow_private=allow_private)
+        attempts = [await receiver.attempt(Delivery(b"o" * 16, b"d" * 16, b"t" * 16, b"{}", url, [b"s" * 24])) for _ in range(times)]
+        receiver.close()
+        return attempts
+
+    return asyncio.run(run())
+
+
+@pytest.fixture
+def connections(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The addresses that were connected to; none really is."""
+    connected: list[str] = []
+
+    async def create_connection(self: object, protocol: object, host: str, port: int, **_: Any) -> None:
+        connected.append(host)
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(asyncio.BaseEventLoop, "create_connection", create_connection)
+    return connected
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> Names:
+    return Names(monkeypatch)
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1", "127.1", "2130706433", "0x7f000001", "0x7f.1", "0177.0.0.1", "0", "[::1]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]",
+     "[64:ff9b::7f00:1]", "[2002:7f00:1::]", "[fd00::1]", "localhost", "LOCALHOST", "169.254.169.254", "[::]", "10.0.0.1:8443"],
+)  # fmt: skip
+def test_a_host_on_a_private_network_is_refused_however_it_is_written(host: str, connections: list[str]) -> None:
+    [refused] = attempt(f"https://{host}/")
+    assert (refused.http_status, refused.error_class) == (None, "refused_address")
+    assert connections == []
+
+
+def test_the_connection_goes_to_the_address_that_was_checked(names: Names, connections: list[str]) -> None:
+    names.answers["rebinding.example"] = [["93.184.216.34"], ["127.0.0.1"]]
+    assert attempt("https://rebinding.example/")[0].error_class == "connection"
+    assert connections == ["93.184.216.34"]
+
+
+def test_a_name_that_is_bound_anew_is_checked_anew(names: Names, connections: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhook_requests, "RESOLUTION_SECONDS", 0.0)
+    names.answers["rebinding.example"] = [["93.184.216.34"], ["127.0.0.1"]]
+    assert [a.error_class for a in attempt("https://rebinding.example/", times=2)] == ["connection", "refused_address"]
+    assert connections == ["93.184.216.34"]
+
+
+def test_one_private_address_among_public_ones_is_refused(names: Names, connections: list[str]) -> None:
+    names.answers["mixed.example"] = [["93.184.216.34", "10.0.0.1"]]
+    assert attempt("https://mixed.example/")[0].error_class == "refused_address"
+    assert connections == []
+
+
+def test_every_public_address_is_tried(names: Names, connections: list[str]) -> None:
+    names.answers["two.example"] = [["93.184.216.34", "2606:4700:4700::1111"]]
+    assert attempt("https://two.example/")[0].error_class == "connection"
+    assert connections == ["93.184.216.34", "2606:4700:4700::1111"]
+
+
+@pytest.mark.parametrize(
+    "url", ["http://example.com/", "ftp://example.com/", "https:///path", "https://user@example.com/", "https://a:99999/"]
+)
+def test_a_url_that_is_not_https_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match=r"URL|[Pp]ort"):
+        Receiver(url, allow_private=False)
+
+
+def test_a_name_without_addresses_is_an_error_of_its_own() -> None:
+    assert attempt("https://nobody.invalid/")[0].error_class == "dns"
+
+
+def test_a_redirect_is_not_followed() -> None:
+    with fake_receiver() as target, fake_receiver() as receiver:
+        receiver.status, receiver.headers = 307, {"Location": target.url}
+        [redirected] = attempt(receiver.url, allow_private=True)
+        assert redirected.http_status == 307
+        assert not redirected.succeeded
+        assert target.received == []
+
+
+def test_proxies_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    with fake_receiver() as proxy, fake_receiver() as receiver:
+        for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
+        assert attempt(receiver.url, allow_private=True)[0].succeeded
+        assert proxy.received == []
+
+
+def test_no_more_of_an_answer_is_read_than_is_kept() -> None:
+    def endless(file: Any) -> None:
+        file.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        while True:
+            file.write(b"x" * MAX_ANSWER_BYTES)
+
+    with raw_receiver(endless) as url:
+        [answered] = attempt(url, allow_private=True)
+    assert answered.succeeded
+    assert answered.body == "x" * 1024
+
+
+def test_endless_headers_are_no_answer() -> None:
+    def endless(file: Any) -> None:
+        file.write(b"HTTP/1.1 200 OK\r\n")
+        while True:
+            file.write(b"x-name: " + b"x" * 1000 + b"\r\n")
+
+    with raw_receiver(endless) as url:
+        assert attempt(url, allow_private=True)[0].error_class == "invalid_response"
+
+
+def test_a_compressed_answer_stays_compressed() -> None:
+    with fake_receiver() as receiver:
+        receiver.status, receiver.body, receiver.headers = 200, b"not really gzip", {"Content-Encoding": "gzip"}
+        assert attempt(receiver.url, allow_private=True)[0].body == "not really gzip"
+
+
+def test_an_answer_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhook_requests, "ATTEMPT_SECONDS", 0.3)
+
+    def drip(file: Any) -> None:
+        file.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        while True:
+            file.write(b"x")
+            time.sleep(0.02)
+
+    with raw_receiver(drip) as url:
+        [given_up] = attempt(url, allow_private=True)
+    assert given_up.error_class == "timeout"
+    assert given_up.latency < 2
+
+
+class TestTls:
+    """The address is connected to, but it is the name that the certificate must be for."""
+
+    @pytest.fixture
+    def receiver(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+        certificate = self_signed("receiver.example", tmp_path)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        self.asked_for: list[str | None] = []
+        context.sni_callback = lambda connection, name, context: self.asked_for.append(name)
+        trusting = ssl.create_default_context(cafile=str(certificate))
+        monkeypatch.setattr(webhook_requests, "tls", lambda: trusting)
+        with fake_receiver(context) as receiver:
+            yield receiver
+
+    def test_host_and_server_name_are_the_original_ones(self, receiver: FakeReceiver, names: Names) -> None:
+        names.answers["receiver.example"] = [["127.0.0.1"]]
+        [answered] = attempt(f"https://receiver.example:{receiver.port}/x", allow_private=True)
+        assert answered.succeeded
+        assert self.asked_for == ["receiver.example"]
+        assert receiver.received[0].headers["host"] == f"receiver.example:{receiver.port}"
+
+    def test_a_certificate_for_another_name_is_refused(self, receiver: FakeReceiver, names: Names) -> None:
+        names.answers["other.example"] = [["127.0.0.1"]]
+        assert attempt(f"https://other.example:{receiver.port}/", allow_private=True)[0].error_class == "tls"
+        assert receiver.received == []
+
+
+def self_signed(host: str, folder: Path) -> Path:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, SHA256())
+    )
+    file = folder / "certificate.pem"
+    file.write_bytes(certificate.public_bytes(Encoding.PEM) + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return file

@@ -1,0 +1,337 @@
+"""The sender: signed as receivers expect, patient with those that are down, and no lane in another's way."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from standardwebhooks.webhooks import Webhook, WebhookVerificationError
+
+from pyshell import webhooks
+from pyshell.settings import Settings
+from tests.conftest import Clock, Connection
+from tests.http_fixtures import look_up, site
+from tests.webhook_receiver import FakeReceiver, Received, fake_receiver, running_sender
+
+PATIENCE = 20.0
+
+
+@pytest.fixture
+def receiver() -> Iterator[FakeReceiver]:
+    with fake_receiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture
+def sender_settings(database_url: str) -> Settings:
+    return Settings(database_url=database_url, webhooks_allow_private_networks=True)
+
+
+class Organization:
+    """An organization whose webhooks go to `url`, and whose lookups end when told to."""
+
+    def __init__(self, owner: Connection, url: str, name: str = "organization", **config: Any) -> None:
+        self.owner = owner
+        owner.execute("""select api.update_settings('{"lookups_per_second": null}')""")
+        self.id: UUID = self.fetch("select api.create_organization(%s)", name)
+        self.secret: str = self.set_config(url=url, **config)["signing_secret"]
+
+    def set_config(self, **changes: Any) -> Any:
+        return self.fetch("select api.set_webhook_config(%s, %s, true)", self.id, json.dumps(changes))
+
+    def config(self) -> Any:
+        return self.fetch("select api.get_webhook_config(%s)", self.id)
+
+    def complete(self, count: int, **item: Any) -> Any:
+        """A batch of that many items, all looked up; what its upload answered."""
+        items = json.dumps({"items": [site(f"site-{n}", **item) for n in range(count)]})
+        created = self.fetch("select api.create_batch_lookup(%s, %s, false)", self.id, items)
+        look_up(self.owner, created, count, {"incentives": {"total_incentive_amount": 1200.5}})
+        return created
+
+    def statuses(self) -> dict[str, int]:
+        rows = self.owner.execute(
+            "select status, count(*) from app.webhook_deliveries where organization_id = %s group by status", [self.id]
+        )
+        return dict(rows.fetchall())
+
+    def wait(self, **statuses: int) -> None:
+        """Wait until the deliveries have these statuses and no others."""
+        wait_until(lambda: self.statuses() == statuses, self.statuses)
+
+    def fetch(self, query: str, *parameters: object) -> Any:
+        row = self.owner.execute(query.encode(), parameters).fetchone()
+        assert row is not None
+        return row[0]
+
+
+def wait_until(condition: Any, describe: Any = lambda: "not in time", patience: float = PATIENCE) -> None:
+    deadline = time.monotonic() + patience
+    while not condition():
+        assert time.monotonic() < deadline, describe()
+        time.sleep(0.01)
+
+
+def test_a_completed_lookup_is_sent(owner: Connection, receiver: FakeReceiver, sender_settings: Settings) -> None:
+    organization = Organization(owner, receiver.url, field_names=["deal"])
+    with running_sender(sender_settings):
+        job = organization.complete(1, webhook_custom_fields={"deal": {"id": 7}, "secret": "x"})
+        organization.wait(delivered=1)
+    [received] = receiver.received
+    assert received.path == "/hooks?source=us"
+    assert received.headers["content-type"] == "application/json"
+    assert received.message["type"] == "lookup.completed"
+    data = received.message["data"]
+    assert data["job_id"] == job["job_id"]
+    assert data["reference_id"] == "site-0"
+    assert data["result"] == {"incentives": {"total_incentive_amount": 1200.5}}
+    assert data["webhook_custom_fields"] == {"deal": {"id": 7}}
+
+
+def test_its_signature_is_what_standard_webhooks_asks_for(owner: Connection, receiver: FakeReceiver, sender_settings: Settings) -> None:
+    organization = Organization(owner, receiver.url)
+    with running_sender(sender_settings):
+        organization.complete(1, webhook_custom_fields={"name": "Ünïcode ☀"})
+        organization.wait(delivered=1)
+    [received] = receiver.received
+    assert Webhook(organization.secret).verify(received.body, received.headers) == received.message
+    with pytest.raises(WebhookVerificationError):
+        Webhook(organization.secret).verify(received.body.replace(b"site-0", b"site-1"), received.headers)
+    with pytest.raises(WebhookVerificationError):
+        Webhook("whsec_" + "A" * 43 + "=").verify(received.body, received.headers)
+
+
+def test_and_what_its_package_for_node_asks_for(
+    owner: Connection, receiver: FakeReceiver, sender_settings: Settings, tmp_path: Path
+) -> None:
+    if not shutil.which("node") or not shutil.which("npm"):
+        pytest.skip("node and npm are not there")
+    (tmp_path / "package.json").write_text("{}")
+    installed = subprocess.run(["npm", "install", "--silent", "standardwebhooks@1"], cwd=tmp_path, capture_output=True, check=False)
+    if installed.returncode:
+        pytest.skip("standardwebhooks cannot be installed from npm")
+    organization = Organization(owner, receiver.url)
+    with running_sender(sender_settings):
+        organization.complete(1, webhook_custom_fields={"name": "Ünïcode ☀"})
+        organization.wait(delivered=1)
+    [received] = receiver.received
+    answer = subprocess.run(
+        ["node", Path(__file__).parent / "verify_webhook.mjs"],
+        cwd=tmp_path,
+        input=json.dumps({"secret": organization.secret, "body": received.body.decode(), "headers": received.headers}),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(answer.stdout) == received.message
+
+
+def test_a_rotated_secret_signs_along_until_it_expires(
+    owner: Connection, receiver: FakeReceiver, sender_settings: Settings, clock: Clock
+) -> None:
+    organization = Organization(owner, receiver.url)
+    rotated = organization.fetch("""select api.rotate_webhook_secret(%s, '{"overlap_seconds": 60}')""", organization.id)["signing_secret"]
+    with running_sender(sender_settings):
+        organization.complete(1)
+        organization.wait(delivered=1)
+        for secret in (organization.secret, rotated):
+            assert verifies(secret, receiver.received[0])
+        clock.advance(seconds=61)
+        organization.complete(1)
+        organization.wait(delivered=2)
+    assert verifies(rotated, receiver.received[1])
+    assert not verifies(organization.secret, receiver.received[1])
+
+
+def verifies(secret: str, received: Received) -> bool:
+    try:
+        Webhook(secret).verify(received.body, received.headers)
+    except WebhookVerificationError:
+        return False
+    return True
+
+
+def test_lookups_of_a_large_batch_are_each_sent_once(owner: Connection, receiver: FakeReceiver, sender_settings: Settings) -> None:
+    organization = Organization(owner, receiver.url, events=["lookup.completed", "batch.completed"])
+    with running_sender(sender_settings):
+        job = organization.complete(300)
+        organization.wait(delivered=301)
+    lookups = [message["data"] for message in receiver.messages if message["type"] == "lookup.completed"]
+    assert sorted(lookup["reference_id"] for lookup in lookups) == sorted(f"site-{n}" for n in range(300))
+    assert len({received.headers["webhook-id"] for received in receiver.received}) == 301
+    [batch] = [message["data"] for message in receiver.messages if message["type"] == "batch.completed"]
+    assert batch["id"] == job["job_id"]
+    assert batch["item_counts"] == {"pending": 0, "processing": 0, "completed": 300, "failed": 0}
+
+
+def test_an_outage_of_an_hour_loses_nothing(owner: Connection, receiver: FakeReceiver, sender_settings: Settings, clock: Clock) -> None:
+    organization = Organization(owner, receiver.url)
+    clock.freeze()
+    started = clock.now()
+    receiver.status = 503
+    with running_sender(sender_settings):
+        organization.complete(15)
+        while clock.now() < started + timedelta(hours=1):
+            wait_until(lambda: not due(owner) and organization.statuses() == {"pending": 15}, organization.statuses)
+            clock.advance(minutes=5)
+            wake(owner)
+        assert organization.config()["failing_since"]
+        receiver.status = 204
+        clock.advance(hours=2)
+        wake(owner)
+        organization.wait(delivered=15)
+    assert organization.config()["enabled"]
+    assert organization.config()["failing_since"] is None
+    answered = {received.headers["webhook-id"] for received in receiver.received[-15:]}
+    assert len(answered) == 15, "a retry carries the webhook-id of the first attempt"
+    assert answered == {received.headers["webhook-id"] for received in receiver.received}
+
+
+def due(owner: Connection) -> bool:
+    row = owner.execute(
+        "select exists (select from app.webhook_deliveries where next_attempt_at <= app.clock() or status = 'sending')"
+    ).fetchone()
+    assert row
+    return bool(row[0])
+
+
+def wake(owner: Connection) -> None:
+    owner.execute("notify webhooks_ready")
+
+
+def test_a_slow_receiver_holds_its_own_lane_only(
+    owner: Connection, receiver: FakeReceiver, sender_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ExitStack() as stack:
+        slow = stack.enter_context(fake_receiver())
+        slow.delay = 14.0
+        patient = Organization(owner, slow.url, "slow")
+        quick = Organization(owner, receiver.url, "quick")
+        stack.enter_context(running_sender(sender_settings))
+        patient.complete(100)
+        wait_until(lambda: slow.in_flight == webhooks.FIRST_WIDTH)
+        quick.complete(200)
+        quick.wait(delivered=200)
+        assert slow.in_flight == webhooks.FIRST_WIDTH, "all of the other's deliveries came between two of its"
+        assert slow.most_in_flight <= webhooks.FIRST_WIDTH
+        assert patient.statuses() == {"sending": webhooks.FIRST_WIDTH, "pending": 100 - webhooks.FIRST_WIDTH}
+        slow.hurry.set()
+
+
+def test_a_receiver_that_times_out_is_tried_one_by_one(
+    owner: Connection, receiver: FakeReceiver, sender_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pyshell.webhook_requests.ATTEMPT_SECONDS", 0.2)
+    receiver.delay = 1.0
+    organization = Organization(owner, receiver.url)
+    with running_sender(sender_settings):
+        organization.complete(100)
+        wait_until(lambda: len(receiver.received) > 12)
+        in_flight = organization.statuses()["sending"]
+    assert in_flight <= 3, "those in the air and those not yet recorded"
+    row = owner.execute("select distinct error_class, http_status from app.webhook_attempts").fetchall()
+    assert row == [("timeout", None)]
+
+
+def test_retry_after_is_respected(owner: Connection, receiver: FakeReceiver, sender_settings: Settings, clock: Clock) -> None:
+    organization = Organization(owner, receiver.url)
+    clock.freeze()
+    receiver.status, receiver.headers = 429, {"Retry-After": "120"}
+    with running_sender(sender_settings):
+        organization.complete(100)
+        wait_until(lambda: organization.statuses() == {"pending": 100} and receiver.received)
+        asked = len(receiver.received)
+        assert asked <= 3 * webhooks.FIRST_WIDTH
+        clock.advance(seconds=100)
+        wake(owner)
+        time.sleep(0.3)
+        assert len(receiver.received) == asked
+        receiver.status, receiver.headers = 204, {}
+        clock.advance(seconds=30)
+        wake(owner)
+        organization.wait(delivered=100)
+
+
+def test_a_receiver_that_is_gone_is_left_alone(owner: Connection, receiver: FakeReceiver, sender_settings: Settings) -> None:
+    organization = Organization(owner, receiver.url)
+    receiver.status = 410
+    with running_sender(sender_settings):
+        organization.complete(100)
+        wait_until(lambda: organization.config()["disabled_reason"] == "gone")
+        asked = len(receiver.received)
+        organization.complete(1)
+        time.sleep(0.3)
+        assert len(receiver.received) <= asked + webhooks.FIRST_WIDTH
+        receiver.status = 204
+        organization.set_config(enabled=True)
+        recovered = organization.fetch(
+            """select api.recover_webhook_deliveries(%s, '{"since": "2020-01-01T00:00:00Z"}')""", organization.id
+        )
+        organization.wait(delivered=100)
+    assert recovered["recovered"] <= 3 * webhooks.FIRST_WIDTH
+
+
+def test_a_sender_that_dies_loses_nothing(owner: Connection, receiver: FakeReceiver, sender_settings: Settings, clock: Clock) -> None:
+    organization = Organization(owner, receiver.url)
+    organization.complete(10)
+    owner.execute("select api.claim_webhooks(%s, 'dead', 6)", [organization.id])
+    with running_sender(sender_settings):
+        organization.wait(delivered=4, sending=6)
+        clock.advance(seconds=61)
+        wake(owner)
+        organization.wait(delivered=10)
+
+
+def test_stopping_lets_deliveries_come_to_their_end(owner: Connection, receiver: FakeReceiver, sender_settings: Settings) -> None:
+    receiver.delay = 0.5
+    organization = Organization(owner, receiver.url)
+    with running_sender(sender_settings):
+        organization.complete(2)
+        wait_until(lambda: receiver.in_flight == 2)
+    assert organization.statuses() == {"delivered": 2}
+
+
+def test_a_connection_that_the_receiver_closed_is_made_again(owner: Connection, receiver: FakeReceiver, sender_settings: Settings) -> None:
+    receiver.headers = {"Connection": "close"}
+    organization = Organization(owner, receiver.url)
+    with running_sender(sender_settings):
+        organization.complete(20)
+        organization.wait(delivered=20)
+    assert len(receiver.received) == 20
+
+
+def test_bundles_reach_the_receiver_as_one(owner: Connection, receiver: FakeReceiver, sender_settings: Settings) -> None:
+    organization = Organization(owner, receiver.url, bundle_items=True)
+    with running_sender(sender_settings):
+        organization.complete(150)
+        organization.wait(delivered=2)
+    assert sorted(len(message["data"]["items"]) for message in receiver.messages) == [50, 100]
+
+
+def test_without_the_development_setting_this_machine_is_refused(owner: Connection, receiver: FakeReceiver, database_url: str) -> None:
+    organization = Organization(owner, f"https://localhost:{receiver.port}/")
+    with running_sender(Settings(database_url=database_url)):
+        organization.complete(1)
+        wait_until(lambda: organization.config()["failing_since"])
+    assert (
+        organization.fetch("select last_error from app.webhook_deliveries where organization_id = %s", organization.id) == "refused_address"
+    )
+    assert receiver.received == []
+
+
+def test_a_broken_connection_to_the_database_loses_nothing(owner: Connection, receiver: FakeReceiver, sender_settings: Settings) -> None:
+    organization = Organization(owner, receiver.url)
+    with running_sender(sender_settings):
+        for _ in range(3):
+            organization.complete(30)
+            owner.execute("select pg_terminate_backend(pid) from pg_stat_activity where application_name = %s", [webhooks.APPLICATION_NAME])
+        organization.wait(delivered=90)

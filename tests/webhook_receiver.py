@@ -1,0 +1,170 @@
+"""A receiver of webhooks that answers as told, and a sender on a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import socketserver
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, NamedTuple
+
+import pytest
+import uvloop
+
+from pyshell.settings import Settings
+from pyshell.webhooks import Sender
+
+
+class Names:
+    """What getaddrinfo answers to the names given; each call takes the next of a name's answers."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.answers: dict[str, list[Sequence[str]]] = {}
+        real = socket.getaddrinfo
+
+        def getaddrinfo(host: str, port: int, *args: Any, **kwargs: Any) -> Any:
+            if host not in self.answers:
+                return real(host, port, *args, **kwargs)
+            answer = self.answers[host].pop(0) if len(self.answers[host]) > 1 else self.answers[host][0]
+            return [(socket.AF_INET6 if ":" in a else socket.AF_INET, socket.SOCK_STREAM, 6, "", (a, port)) for a in answer]
+
+        monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+
+class Received(NamedTuple):
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def message(self) -> dict[str, Any]:
+        message: dict[str, Any] = json.loads(self.body)
+        return message
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 200
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Whoever hangs up in the middle is no concern of the tests."""
+
+
+class FakeReceiver:
+    """Answers `status` and `body` with `headers`, after `delay` seconds or once `hurry` is set; keeps what it received."""
+
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self.status = 204
+        self.body = b""
+        self.delay = 0.0
+        self.hurry = threading.Event()
+        self.headers: dict[str, str] = {}
+        self.received: list[Received] = []
+        self.in_flight = 0
+        self.most_in_flight = 0
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                receiver.in_flight += 1
+                receiver.most_in_flight = max(receiver.most_in_flight, receiver.in_flight)
+                receiver.received.append(Received(self.path, {name.lower(): value for name, value in self.headers.items()}, body))
+                receiver.hurry.wait(receiver.delay)
+                receiver.in_flight -= 1
+                self.send_response(receiver.status)
+                for name, value in receiver.headers.items():
+                    self.send_header(name, value)
+                if receiver.status != 204:
+                    self.send_header("content-length", str(len(receiver.body)))
+                self.end_headers()
+                if receiver.status != 204:
+                    self.wfile.write(receiver.body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = Server(("127.0.0.1", 0), Handler)
+        self.port = self.server.server_address[1]
+        self.url = f"http://127.0.0.1:{self.port}/hooks?source=us"
+        if tls is not None:
+            self.server.socket = tls.wrap_socket(self.server.socket, server_side=True)
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        return [received.message for received in self.received]
+
+
+@contextmanager
+def fake_receiver(tls: ssl.SSLContext | None = None) -> Iterator[FakeReceiver]:
+    receiver = FakeReceiver(tls)
+    with serving(receiver.server):
+        yield receiver
+
+
+@contextmanager
+def raw_receiver(answer: Callable[[Any], None]) -> Iterator[str]:
+    """A server that hands the connected socket's file to `answer`; its URL."""
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            while self.rfile.readline().strip():
+                pass
+            with suppress(OSError):
+                answer(self.wfile)
+
+    class RawServer(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+
+    with RawServer(("127.0.0.1", 0), Handler) as server, serving(server):
+        yield f"http://127.0.0.1:{server.server_address[1]}/"
+
+
+@contextmanager
+def serving(server: socketserver.BaseServer) -> Iterator[None]:
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@contextmanager
+def running_sender(settings: Settings) -> Iterator[None]:
+    """A sender on a thread of its own, stopped gracefully in the end."""
+    stop = asyncio.Event()
+    loops: list[asyncio.AbstractEventLoop] = []
+    failures: list[BaseException] = []
+
+    async def work() -> None:
+        loops.append(asyncio.get_running_loop())
+        await Sender(settings).run(stop)
+
+    def run() -> None:
+        try:
+            uvloop.run(work())
+        except BaseException as failure:
+            failures.append(failure)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        while not loops and not failures:
+            time.sleep(0.01)
+        if not loops[0].is_closed():
+            loops[0].call_soon_threadsafe(stop.set)
+        thread.join()
+    assert not failures, failures
