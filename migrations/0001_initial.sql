@@ -18,6 +18,7 @@ create table app.settings (
     max_response_bytes        integer     not null default 1048576,
     items_per_run             integer     not null default 10,
     create_clerk_organizations boolean    not null default true,
+    incentive_call_retention_days integer not null default 30,
     internal_key              text        not null default encode(sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())), 'hex'),
     updated_at                timestamptz not null default now(),
 
@@ -31,7 +32,8 @@ create table app.settings (
     constraint settings_lookup_timeout_seconds_check check (lookup_timeout_seconds between 0.1 and 600),
     constraint settings_lease_seconds_check check (lease_seconds between 1 and 3600),
     constraint settings_max_response_bytes_check check (max_response_bytes between 1024 and 67108864),
-    constraint settings_items_per_run_check check (items_per_run between 1 and 1000)
+    constraint settings_items_per_run_check check (items_per_run between 1 and 1000),
+    constraint settings_incentive_call_retention_days_check check (incentive_call_retention_days between 1 and 3650)
 );
 
 comment on table app.settings is 'The one row of settings, changed with api.update_settings and effective without a restart.';
@@ -45,6 +47,7 @@ comment on column app.settings.lease_seconds is 'Seconds after which a claimed i
 comment on column app.settings.max_response_bytes is 'Largest answer of the incentives API that is read, in bytes.';
 comment on column app.settings.items_per_run is 'Items that one manual run of POST /batch-lookups-worker looks up at most.';
 comment on column app.settings.create_clerk_organizations is 'Whether an organization is created when a member of it first comes with a Clerk token; else it is refused.';
+comment on column app.settings.incentive_call_retention_days is 'Days for which the answers of POST /incentives are logged.';
 comment on column app.settings.internal_key is 'Random secret by which the worker and the API of this database know each other when no SERVICE_ROLE_KEY is set.';
 
 insert into app.settings default values;
@@ -376,6 +379,10 @@ create table app.customers (
     id              bigint      not null generated always as identity,
     reference_id    text        not null,
     created_at      timestamptz not null,
+    address         jsonb,
+    building_type   text,
+    device_ids      integer[],
+    utility_keys    text[],
 
     constraint customers_pkey primary key (organization_id, id),
     constraint customers_reference_id_key unique (organization_id, reference_id),
@@ -385,6 +392,43 @@ create table app.customers (
 comment on table app.customers is 'Who a lookup is for: one row for each reference_id of an organization, made by its first lookup.';
 comment on column app.customers.id is 'The customer_id that the API shows.';
 comment on column app.customers.reference_id is 'The organization''s own name for the customer or site.';
+comment on column app.customers.device_ids is 'Devices of the last lookup, like address and building_type: what a refresh looks up again. null: an external provider answered it.';
+comment on column app.customers.utility_keys is 'Utilities of the address, the chosen one first.';
+
+create table app.incentive_profiles (
+    organization_id uuid        not null,
+    company         text,
+    device_names    jsonb       not null default '{}',
+    updated_at      timestamptz not null,
+
+    constraint incentive_profiles_pkey primary key (organization_id),
+    constraint incentive_profiles_organization_id_fkey foreign key (organization_id) references app.organizations (id),
+    constraint incentive_profiles_company_check check (company ~ '^[A-Za-z0-9._~-]{1,100}$'),
+    constraint incentive_profiles_device_names_check check (jsonb_typeof(device_names) = 'object')
+);
+
+comment on table app.incentive_profiles is 'What an organization tells once for all its lookups.';
+comment on column app.incentive_profiles.company is 'The organization''s part of a connect_url; null: it files no applications.';
+comment on column app.incentive_profiles.device_names is 'Its own names of devices, in lower case, and their ids: {"split system": 1}.';
+
+create table app.incentive_calls (
+    organization_id uuid        not null,
+    id              uuid        not null,
+    customer_id     bigint,
+    reference_id    text,
+    operation_type  text        not null,
+    status          integer     not null,
+    response        text        not null,
+    called_at       timestamptz not null,
+
+    constraint incentive_calls_pkey primary key (organization_id, id),
+    constraint incentive_calls_organization_id_fkey foreign key (organization_id) references app.organizations (id)
+);
+
+comment on table app.incentive_calls is 'Every answer of POST /incentives; kept for incentive_call_retention_days. Ids rise with time.';
+comment on column app.incentive_calls.customer_id is 'null: the call was refused before a customer was found.';
+comment on column app.incentive_calls.status is 'HTTP status of the answer.';
+comment on column app.incentive_calls.response is 'The body of the answer, JSON as text.';
 
 create type app.judged_tier as (
     program_id     text,
@@ -708,10 +752,42 @@ create type app.page_mark as (
     amount       numeric,
     reference_id text,
     created_at   timestamptz,
-    id           uuid
+    id           uuid,
+    number       bigint
 );
 
 comment on type app.page_mark is 'Where a page of a list ended: what a cursor holds.';
+-- Chapter 70, applications: what is filed with the programs that a customer is eligible for.
+
+create table public.applications (
+    organization_id    uuid        not null,
+    id                 bigint      not null generated always as identity,
+    customer_id        bigint      not null,
+    reference_id       text        not null,
+    program_id         text        not null,
+    program_name       text        not null,
+    application_status text        not null default 'not_started',
+    total_incentive    numeric     not null,
+    created_at         timestamptz not null,
+    updated_at         timestamptz not null,
+    submitted_at       timestamptz,
+    decided_at         timestamptz,
+
+    constraint applications_pkey primary key (organization_id, id),
+    constraint applications_customer_program_key unique (organization_id, customer_id, program_id),
+    constraint applications_customer_fkey foreign key (organization_id, customer_id) references app.customers (organization_id, id),
+    constraint applications_application_status_check
+        check (application_status in ('not_started', 'in_progress', 'awaiting_partner', 'completed', 'submitted', 'approved', 'rejected')),
+    constraint applications_total_incentive_check check (total_incentive >= 0),
+    constraint applications_submitted_at_check check ((application_status in ('submitted', 'approved', 'rejected')) = (submitted_at is not null)),
+    constraint applications_decided_at_check check ((application_status in ('approved', 'rejected')) = (decided_at is not null))
+);
+
+create index applications_reference_idx on public.applications (organization_id, reference_id, id);
+
+comment on table public.applications is 'One row for each customer and program: made by lookups with create_application, moved on by the organization.';
+comment on column public.applications.reference_id is 'The customer''s.';
+comment on column public.applications.total_incentive is 'US dollars, as of the last lookup before it was submitted.';
 -- Chapter 80, webhooks: where an organization wants to hear of what ended, and what it was sent.
 
 create table app.webhook_configs (

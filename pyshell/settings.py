@@ -40,6 +40,7 @@ class Settings:
     incentives_api_key: str | None = None
     service_role_key: str | None = None
     api_key_pepper: str | None = None
+    connect_url_base: str | None = None
     lookups_per_second: float | None = None
     clerk_issuer: str | None = None
     clerk_jwt_key: str | None = None
@@ -63,6 +64,7 @@ class Settings:
             incentives_api_key=given.get("INCENTIVES_API_KEY"),
             service_role_key=given.get("SERVICE_ROLE_KEY"),
             api_key_pepper=given.get("API_KEY_PEPPER"),
+            connect_url_base=_url(given, "CONNECT_URL_BASE", "https", "http"),
             lookups_per_second=_pace(given.get("LOOKUPS_PER_SECOND")),
             clerk_issuer=(_url(given, "CLERK_ISSUER", "https", "http") or "").rstrip("/") or None,
             clerk_jwt_key=_clerk_jwt_key(given),

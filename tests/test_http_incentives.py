@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 
 from pyshell.settings import Settings
@@ -68,3 +69,40 @@ def test_a_manual_run_looks_up_ten_items_at_most(new_database: Callable[..., str
             assert response.status_code == 200
             now = client.get(f"/batch-lookups/{job['job_id']}").json()
             assert (now["processed_items"], now["failed_items"], now["status"]) == (processed, 0, status)
+
+
+def test_a_refresh_needs_no_more_than_the_reference_id(client: OrganizationClient) -> None:
+    first = client.post("/incentives", json=site(device_ids=[1, 1]))
+    again = client.post("/incentives", json={"operation_type": "refresh", "reference_id": "deal-001"})
+    assert (again.status_code, again.json()) == (200, first.json())
+    other = client.post("/incentives", json={"operation_type": "override", "reference_id": "deal-001", "device_ids": [1]})
+    assert other.json()["incentives"] != first.json()["incentives"]
+    unknown = client.post("/incentives", json={"operation_type": "refresh", "reference_id": "deal-002"})
+    assert (unknown.status_code, unknown.json()["code"]) == (404, "customer_exists")
+
+
+def test_devices_go_by_the_organizations_own_names(client: OrganizationClient) -> None:
+    assert client.patch("/organization", json={"device_names": {"Split system": 1}}).json()["device_names"] == {"split system": 1}
+    by_name = {key: value for key, value in site().items() if key != "device_ids"} | {"device_names": ["split system"]}
+    assert client.post("/incentives", json=by_name).json() == client.post("/incentives", json=site()).json()
+    unknown = client.post("/incentives", json=by_name | {"device_names": ["windmill"]})
+    assert (unknown.status_code, unknown.json()["unknown_device_names"]) == (400, ["windmill"])
+    assert client.patch("/organization", json={"device_names": {"windmill": 999_999}}).status_code == 400
+
+
+def test_an_application_is_filed_and_connected(new_database: Callable[..., str]) -> None:
+    settings = Settings(database_url=new_database(), api_key_pepper=PEPPER, connect_url_base="https://connect.example.com")
+    with running_server(settings) as url, OrganizationClient(url, settings.database_url) as client:
+        asked = site(create_application=True)
+        refused = client.post("/incentives", json=asked)
+        assert (refused.status_code, refused.json()["code"]) == (400, "company_required")
+        client.patch("/organization", json={"company": "acme"})
+        for _ in range(2):
+            result = client.post("/incentives", json=asked).json()
+            assert result["connect_url"] == "https://connect.example.com/acme/refId/deal-001"
+        eligible = [program["program_id"] for program in result["incentives"]["by_program"] if program["eligible_combinations"]]
+        applications = client.get("/applications").json()["applications"]
+        assert sorted(application["program_id"] for application in applications) == sorted(eligible) != []
+        with psycopg.connect(settings.database_url) as connection:
+            logged = connection.execute("select status, count(*) from app.incentive_calls group by 1 order by 1").fetchall()
+        assert logged == [(200, 2), (400, 1)]

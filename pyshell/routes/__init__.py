@@ -7,12 +7,13 @@ from starlette.routing import Route, WebSocketRoute
 from pyshell.auth import secured
 from pyshell.realtime.endpoint import realtime
 from pyshell.routes.api_keys import create_api_key, get_api_key, list_api_keys, revoke_api_key, rotate_api_key
+from pyshell.routes.applications import get_application, list_applications, update_application
 from pyshell.routes.batch_lookups import (
     cancel_batch_lookup,
     create_batch_lookup,
     list_batch_lookups,
 )
-from pyshell.routes.incentives import lookup_incentives
+from pyshell.routes.incentives import get_organization, lookup_incentives, update_organization
 from pyshell.routes.progress import get_batch_lookup, stream_batch_lookup_events
 from pyshell.routes.reports import (
     delete_incentive_report,
@@ -48,6 +49,11 @@ routes = [
     Route("/batch-lookups-worker", secured("worker:run", run_worker), methods=["POST"]),
     Route("/functions/v1/batch-lookups-worker", secured("worker:run", run_worker), methods=["POST"]),
     Route("/incentives", secured("incentives:write", lookup_incentives), methods=["POST"]),
+    Route("/organization", secured("jobs:read", get_organization), methods=["GET"]),
+    Route("/organization", secured("keys:admin", update_organization), methods=["PATCH"]),
+    Route("/applications", secured("applications:read", list_applications), methods=["GET"]),
+    Route("/applications/{application_id}", secured("applications:read", get_application), methods=["GET"]),
+    Route("/applications/{application_id}", secured("applications:write", update_application), methods=["PATCH"]),
     Route("/incentive-reports", secured("reports:read", list_incentive_reports), methods=["GET"]),
     Route("/incentive-reports/{report_id}", secured("reports:read", get_incentive_report), methods=["GET"]),
     WebSocketRoute("/realtime/v1/websocket", realtime),

@@ -1,5 +1,5 @@
 -- Chapter 35, incentives: the embedded provider. A lookup finds the site's utility and the organization's customer; chapter 36 judges
--- the programs.
+-- the programs, chapters 37 and 38 put it together.
 
 -- The utilities of a site, the one to choose first. The longest prefix of its postal code that is known in its state wins.
 create or replace function app.find_utilities(p_country_code text, p_region_code text, p_postal_code text) returns app.utilities[]
@@ -63,6 +63,29 @@ begin
 end;
 $$;
 
+create or replace function app.address_json(p_address jsonb) returns json
+language sql immutable
+return json_strip_nulls(json_build_object(
+    'street_1', p_address -> 'street_1',
+    'street_2', p_address -> 'street_2',
+    'city', p_address -> 'city',
+    'state_or_province_code', p_address -> 'state_or_province_code',
+    'postal_code', p_address -> 'postal_code',
+    'country_code', p_address -> 'country_code'));
+
+-- The utilities that an earlier lookup found, as far as the catalogue still has them.
+create or replace function app.utilities_of(p_keys text[]) returns app.utilities[]
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+    return array(select u
+                   from unnest(p_keys) with ordinality k (key, place)
+                   join app.utilities u on u.key = k.key and u.retired_at is null
+                  order by k.place);
+end;
+$$;
+
 -- The id of the organization's customer of that reference_id, made when new.
 create or replace function app.customer_id(p_organization_id uuid, p_reference_id text, p_now timestamptz) returns bigint
 language plpgsql volatile
@@ -87,106 +110,23 @@ begin
 end;
 $$;
 
--- What is wrong with the members that only a single lookup has; null: nothing. Chapter 41 knows the rest.
-create or replace function app.lookup_request_errors(p_request jsonb) returns text
-language plpgsql immutable
+-- Keeps what the customer's next refresh looks up again.
+create or replace function app.remember_lookup(
+    p_organization_id uuid, p_customer_id bigint, p_item app.batch_item, p_utilities app.utilities[], p_utility app.utilities
+) returns void
+language plpgsql volatile
 set search_path = ''
 as $$
 declare
-    v_facts jsonb := coalesce(nullif(p_request -> 'device_facts', 'null'), '{}');
+    v_keys text[] := array(select u.key from unnest(p_utilities) with ordinality u order by u.key <> p_utility.key, u.ordinality);
 begin
-    return nullif(concat_ws('; ',
-        case when p_request ->> 'operation_type' <> 'lookup' then 'operation_type must be lookup' end,
-        case when jsonb_typeof(p_request -> 'utility') not in ('object', 'null') then 'utility must be an object with eiaid or name' end,
-        case when p_request ->> 'lookup_date' !~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}$' or app.catalogue_date(p_request ->> 'lookup_date') is null
-              and p_request ->> 'lookup_date' is not null then 'lookup_date must be a date such as 2026-05-31' end,
-        case when jsonb_typeof(v_facts) <> 'object' then 'device_facts must be an object of objects'
-             when exists (select
-                            from jsonb_each(v_facts) d (id, facts)
-                           cross join lateral jsonb_each(case jsonb_typeof(d.facts) when 'object' then d.facts else '{"": null}' end) f (name, value)
-                           where case jsonb_typeof(f.value) when 'number' then f.value <= '0' or f.value > '1e9' else true end)
-             then 'device_facts must hold, for a device id, numbers above 0 and up to 1,000,000,000, such as {"1": {"cost": 12000, "ton": 2.5}}' end), '');
+    update app.customers c
+       set address       = p_item.address,
+           building_type = p_item.building_type,
+           device_ids    = p_item.device_ids,
+           utility_keys  = v_keys
+     where c.organization_id = p_organization_id and c.id = p_customer_id
+       and (c.address, c.building_type, c.device_ids, c.utility_keys)
+           is distinct from (p_item.address, p_item.building_type, p_item.device_ids, v_keys);
 end;
 $$;
-
--- The request as a batch item, checked.
-create or replace function app.parse_lookup_request(p_request jsonb) returns app.batch_item
-language plpgsql stable
-set search_path = ''
-as $$
-declare
-    v_item    app.batch_item;
-    v_errors  text;
-    v_unknown integer[];
-begin
-    if jsonb_typeof(p_request) is distinct from 'object' then
-        raise sqlstate 'PT400' using message = 'The body must be a JSON object', constraint = 'invalid_request';
-    end if;
-    select * into v_item
-      from app.parse_batch_items(jsonb_build_array(p_request - array['operation_type', 'utility', 'lookup_date', 'device_facts']), false);
-    v_errors := nullif(concat_ws('; ', v_item.errors, app.lookup_request_errors(p_request)), '');
-    if v_errors is not null then
-        raise sqlstate 'PT400' using message = v_errors, constraint = 'invalid_request';
-    end if;
-
-    v_unknown := array(select unnest(v_item.device_ids) except select id from app.devices order by 1);
-    if v_unknown <> '{}' then
-        raise sqlstate 'PT400' using
-            message    = format('Unknown device_ids: %s', array_to_string(v_unknown, ', ')),
-            detail     = json_build_object('unknown_device_ids', v_unknown)::text,
-            constraint = 'unknown_device';
-    end if;
-    return v_item;
-end;
-$$;
-
--- Its queries are a few index lookups whatever the values are: planning them anew for each call would take longer than running them.
-create or replace function api.lookup_incentives(p_organization_id uuid, p_request jsonb) returns json
-language plpgsql volatile security definer
-set search_path = '' set plan_cache_mode = force_generic_plan
-as $$
-declare
-    v_now         timestamptz    := app.clock();
-    v_item        app.batch_item;
-    v_address     jsonb;
-    v_date        date;
-    v_utilities   app.utilities[];
-    v_utility     app.utilities;
-    v_customer_id bigint;
-    v_judged      app.judged_tier[];
-begin
-    perform app.authorize(p_organization_id);
-    v_item        := app.parse_lookup_request(p_request);
-    v_address     := v_item.address;
-    v_date        := coalesce((p_request ->> 'lookup_date')::date, (v_now at time zone 'UTC')::date);
-    v_utilities   := app.find_utilities(v_address ->> 'country_code', v_address ->> 'state_or_province_code', v_address ->> 'postal_code');
-    if v_utilities = '{}' then
-        raise sqlstate 'PT404' using
-            message    = 'Program lookup failed - no utility found',
-            hint       = 'No utility of the catalogue serves this postal code in this state or province.',
-            constraint = 'no_utility';
-    end if;
-    v_utility     := app.choose_utility(v_utilities, nullif(p_request -> 'utility', 'null'));
-    v_customer_id := app.customer_id(p_organization_id, v_item.reference_id, v_now);
-    v_judged      := array(select j from app.judge_tiers(v_utility, v_item.building_type, v_item.device_ids, p_request -> 'device_facts', v_date) j);
-
-    return json_build_object(
-        'customer_id', v_customer_id,
-        'reference_id', v_item.reference_id,
-        'address', json_strip_nulls(json_build_object(
-            'street_1', v_address -> 'street_1',
-            'street_2', v_address -> 'street_2',
-            'city', v_address -> 'city',
-            'state_or_province_code', v_address -> 'state_or_province_code',
-            'postal_code', v_address -> 'postal_code',
-            'country_code', v_address -> 'country_code')),
-        'building_type', v_item.building_type,
-        'utility', app.utility_json(v_utility),
-        'possible_utilities', app.utilities_json(v_utilities),
-        'programs_evaluated', (select count(*) from app.find_programs(v_utility)),
-        'incentives', app.incentives_json(v_judged));
-end;
-$$;
-
-comment on function api.lookup_incentives(uuid, jsonb) is
-'The incentives of one site: {reference_id, address, building_type, device_ids}, as in a batch; a device_id that repeats is a quantity. Optional: utility, one of possible_utilities; lookup_date, a day (default: today in UTC); device_facts, what is known of devices, such as {"1": {"cost": 12000, "ton": 2.5}} (US dollars for one, size in a unit). Amounts in US dollars. The customer of that reference_id is made when new. 400: invalid_request, unknown_device, unknown_utility. 404: no_utility, organization_exists.';

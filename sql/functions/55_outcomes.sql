@@ -97,6 +97,7 @@ begin
                                                          p_responses, p_retry_afters) o);
     v_items := app.apply_outcomes(p_organization_id, v_outcomes, v_now);
     perform app.add_report_sites(p_organization_id, v_items, v_now);
+    perform app.file_item_applications(p_organization_id, v_items, v_now);
     perform app.count_outcomes(p_organization_id, v_items, v_now);
     perform app.pause_upstream(v_now + (select max(o.pause) from unnest(v_outcomes) o));
 

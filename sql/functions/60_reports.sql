@@ -185,7 +185,7 @@ begin
         'limit', p_limit,
         'offset', p_offset,
         'next_cursor', case when cardinality(v_reports) > p_limit
-                            then app.cursor(row('newest', null, null, null, v_reports[p_limit].created_at, v_reports[p_limit].id)) end);
+                            then app.cursor(row('newest', null, null, null, v_reports[p_limit].created_at, v_reports[p_limit].id, null)) end);
 end;
 $$;
 

@@ -122,7 +122,7 @@ begin
         'limit', p_limit,
         'offset', p_offset,
         'next_cursor', case when cardinality(v_sites) > p_limit
-                            then app.cursor(row(p_sort, v_last.position, v_last.total_incentive_amount, v_last.reference_id, null, null)) end))::json;
+                            then app.cursor(row(p_sort, v_last.position, v_last.total_incentive_amount, v_last.reference_id, null, null, null)) end))::json;
 end;
 $$;
 

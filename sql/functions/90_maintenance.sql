@@ -29,6 +29,7 @@ begin
 
     delete from app.idempotency_keys where created_at < v_now - interval '7 days';
     perform app.maintain_webhooks(v_now);
+    perform app.prune_incentive_calls(id, v_now) from app.organizations order by id;
     delete from app.workers where seen_at < v_now - interval '1 day';
     perform app.prune_cron_history();
     perform pg_notify('batch_lookups_ready', '');

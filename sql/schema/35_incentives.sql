@@ -5,6 +5,10 @@ create table app.customers (
     id              bigint      not null generated always as identity,
     reference_id    text        not null,
     created_at      timestamptz not null,
+    address         jsonb,
+    building_type   text,
+    device_ids      integer[],
+    utility_keys    text[],
 
     constraint customers_pkey primary key (organization_id, id),
     constraint customers_reference_id_key unique (organization_id, reference_id),
@@ -14,6 +18,43 @@ create table app.customers (
 comment on table app.customers is 'Who a lookup is for: one row for each reference_id of an organization, made by its first lookup.';
 comment on column app.customers.id is 'The customer_id that the API shows.';
 comment on column app.customers.reference_id is 'The organization''s own name for the customer or site.';
+comment on column app.customers.device_ids is 'Devices of the last lookup, like address and building_type: what a refresh looks up again. null: an external provider answered it.';
+comment on column app.customers.utility_keys is 'Utilities of the address, the chosen one first.';
+
+create table app.incentive_profiles (
+    organization_id uuid        not null,
+    company         text,
+    device_names    jsonb       not null default '{}',
+    updated_at      timestamptz not null,
+
+    constraint incentive_profiles_pkey primary key (organization_id),
+    constraint incentive_profiles_organization_id_fkey foreign key (organization_id) references app.organizations (id),
+    constraint incentive_profiles_company_check check (company ~ '^[A-Za-z0-9._~-]{1,100}$'),
+    constraint incentive_profiles_device_names_check check (jsonb_typeof(device_names) = 'object')
+);
+
+comment on table app.incentive_profiles is 'What an organization tells once for all its lookups.';
+comment on column app.incentive_profiles.company is 'The organization''s part of a connect_url; null: it files no applications.';
+comment on column app.incentive_profiles.device_names is 'Its own names of devices, in lower case, and their ids: {"split system": 1}.';
+
+create table app.incentive_calls (
+    organization_id uuid        not null,
+    id              uuid        not null,
+    customer_id     bigint,
+    reference_id    text,
+    operation_type  text        not null,
+    status          integer     not null,
+    response        text        not null,
+    called_at       timestamptz not null,
+
+    constraint incentive_calls_pkey primary key (organization_id, id),
+    constraint incentive_calls_organization_id_fkey foreign key (organization_id) references app.organizations (id)
+);
+
+comment on table app.incentive_calls is 'Every answer of POST /incentives; kept for incentive_call_retention_days. Ids rise with time.';
+comment on column app.incentive_calls.customer_id is 'null: the call was refused before a customer was found.';
+comment on column app.incentive_calls.status is 'HTTP status of the answer.';
+comment on column app.incentive_calls.response is 'The body of the answer, JSON as text.';
 
 create type app.judged_tier as (
     program_id     text,

@@ -83,7 +83,8 @@ create type app.page_mark as (
     amount       numeric,
     reference_id text,
     created_at   timestamptz,
-    id           uuid
+    id           uuid,
+    number       bigint
 );
 
 comment on type app.page_mark is 'Where a page of a list ended: what a cursor holds.';

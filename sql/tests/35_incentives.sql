@@ -67,7 +67,7 @@ select pg_temp.refuses('[9001, 777777, 777776]', '{}', 'Unknown device_ids: 7777
 select pg_temp.refuses('[]', '{}', null, 'a request names devices');
 select pg_temp.refuses('[9001]', '{"building_type": null}', 'Missing required fields: building_type', 'what batch items must have, a request must have');
 select pg_temp.refuses('[9001]', '{"color": "red"}', 'Unknown fields: color', 'unknown fields are refused');
-select pg_temp.refuses('[9001]', '{"operation_type": "destroy"}', 'operation_type must be lookup', 'an unknown operation is refused');
+select pg_temp.refuses('[9001]', '{"operation_type": "destroy"}', 'operation_type must be one of lookup, refresh, override', 'an unknown operation is refused');
 select lives_ok($$ select pg_temp.lookup('[9001]', '{"operation_type": "lookup", "create_application": false, "webhook_custom_fields": {"deal": 1}, "utility": null, "lookup_date": null, "device_facts": null}') $$,
     'the optional fields may be there, or null');
 select pg_temp.refuses('[9001]', jsonb_build_object('lookup_date', d), 'lookup_date must be a date such as 2026-05-31', format('a date is not %s', d))

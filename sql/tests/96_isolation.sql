@@ -5,6 +5,8 @@ select plan(7);
 \ir fixtures.psql
 select pg_temp.submit(:'org', 1) as job, pg_temp.submit(:'other_org', 1) as other_job \gset
 select pg_temp.look_up(:'org', 1, 200, :'answer'), pg_temp.look_up(:'other_org', 1, 200, :'answer');
+select app.file_applications(o.id, app.customer_id(o.id, 'site-1', now()), 'site-1', :'answer', now())
+  from (values (:'org'::uuid), (:'other_org')) o (id);
 
 create temp table callers (caller text, role text, claims text) on commit drop;
 insert into callers values
@@ -37,7 +39,8 @@ insert into tables values
     ('public.lookup_queue_items',             'rows of an organization'),
     ('public.incentive_reports',              'rows of an organization'),
     ('public.incentive_report_sites',         'rows of an organization'),
-    ('public.incentive_report_site_programs', 'rows of an organization');
+    ('public.incentive_report_site_programs', 'rows of an organization'),
+    ('public.applications',                   'rows of an organization');
 insert into tables
 select relnamespace::regnamespace || '.' || relname, 'internal rows' from pg_class
  where relnamespace::regnamespace::text in ('public', 'app', 'api') and relkind in ('r', 'p', 'v', 'm')
@@ -58,6 +61,11 @@ insert into functions values
     ('api.get_incentive_report_csv', 'call for organization A'),
     ('api.update_incentive_report', 'call for organization A'),
     ('api.delete_incentive_report', 'call for organization A'),
+    ('api.get_organization',        'call for organization A'),
+    ('api.update_organization',     'call for organization A'),
+    ('api.list_applications',       'call for organization A'),
+    ('api.get_application',         'call for organization A'),
+    ('api.update_application',      'call for organization A'),
     ('api.get_webhook_config',      'call for organization A'),
     ('api.list_webhook_deliveries', 'call for organization A'),
     ('api.get_webhook_delivery',    'call for organization A'),

@@ -1,0 +1,212 @@
+-- Chapter 37, lookup requests: what a request of POST /incentives leaves to the organization's profile and to the customer's last lookup.
+
+create or replace function app.profile(p_organization_id uuid) returns app.incentive_profiles
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+    v_profile app.incentive_profiles;
+begin
+    select * into v_profile from app.incentive_profiles where organization_id = p_organization_id;
+    return v_profile;
+end;
+$$;
+
+create or replace function app.profile_json(p_organization_id uuid) returns json
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+    v_profile app.incentive_profiles := app.profile(p_organization_id);
+begin
+    return (select json_build_object('id', id, 'name', name, 'company', v_profile.company, 'device_names', coalesce(v_profile.device_names, '{}'))
+              from app.organizations
+             where id = p_organization_id);
+end;
+$$;
+
+create or replace function api.get_organization(p_organization_id uuid default app.claimed_organization_id()) returns json
+language plpgsql stable security definer
+set search_path = ''
+as $$
+begin
+    perform app.authorize(p_organization_id);
+    perform app.check_organization(p_organization_id);
+    return app.profile_json(p_organization_id);
+end;
+$$;
+
+comment on function api.get_organization(uuid) is
+'The organization: {id, name, company, device_names}. company is its part of a connect_url; device_names its own names of devices with their ids. 404: no such organization.';
+
+-- The names of a map in lower case; null: it is none.
+create or replace function app.parse_device_names(p_names jsonb) returns jsonb
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+    if jsonb_typeof(p_names) is distinct from 'object' or length(p_names::text) > 100000
+       or exists (select
+                    from jsonb_each(p_names) n
+                   where btrim(n.key) = '' or length(n.key) > 200
+                      or n.value::text not in (select id::text from app.devices)) then
+        return null;
+    end if;
+    return (select coalesce(jsonb_object_agg(lower(btrim(n.key)), n.value), '{}') from jsonb_each(p_names) n);
+end;
+$$;
+
+create or replace function api.update_organization(p_organization_id uuid, p_changes jsonb) returns json
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+declare
+    v_now     timestamptz            := app.clock();
+    v_profile app.incentive_profiles := app.profile(p_organization_id);
+begin
+    perform app.authorize(p_organization_id);
+    perform app.check_organization(p_organization_id);
+    if jsonb_typeof(p_changes) is distinct from 'object' or p_changes = '{}' or p_changes - array['company', 'device_names'] <> '{}'
+       or jsonb_typeof(p_changes -> 'company') not in ('string', 'null') or p_changes ->> 'company' !~ '^[A-Za-z0-9._~-]{1,100}$'
+       or p_changes ? 'device_names' and app.parse_device_names(p_changes -> 'device_names') is null then
+        raise sqlstate 'PT400' using
+            message    = 'The body must be an object with company (1 to 100 characters out of A-Z, a-z, 0-9 and . _ ~ -, or null), device_names (names and ids of devices) or both',
+            hint       = '{"company": "acme", "device_names": {"Split system": 1}}',
+            constraint = 'invalid_organization';
+    end if;
+    insert into app.incentive_profiles as p (organization_id, company, device_names, updated_at)
+    values (p_organization_id,
+            case when p_changes ? 'company' then p_changes ->> 'company' else v_profile.company end,
+            case when p_changes ? 'device_names' then app.parse_device_names(p_changes -> 'device_names') else coalesce(v_profile.device_names, '{}') end,
+            v_now)
+        on conflict (organization_id) do update
+       set (company, device_names, updated_at) = (excluded.company, excluded.device_names, excluded.updated_at);
+    return app.profile_json(p_organization_id);
+end;
+$$;
+
+comment on function api.update_organization(uuid, jsonb) is
+'Changes company, device_names or both, and answers the organization as api.get_organization does. device_names replaces the whole map. 400 invalid_organization: such as an id that no device has. 404: no such organization.';
+
+-- Ids for names of devices: the organization's own first, then the catalogue's. A name that repeats is a quantity, like an id.
+create or replace function app.resolve_device_names(p_organization_id uuid, p_names jsonb) returns jsonb
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+    v_own     jsonb := coalesce((app.profile(p_organization_id)).device_names, '{}');
+    v_ids     jsonb;
+    v_unknown text[];
+begin
+    if jsonb_typeof(p_names) is distinct from 'array' or jsonb_array_length(p_names) not between 1 and 100
+       or exists (select from jsonb_array_elements(p_names) n where jsonb_typeof(n) <> 'string') then
+        raise sqlstate 'PT400' using message = 'device_names must be an array of 1 to 100 names', constraint = 'invalid_request';
+    end if;
+    select jsonb_agg(f.id order by n.place), array_agg(distinct left(n.name, 100)) filter (where f.id is null) into v_ids, v_unknown
+      from jsonb_array_elements_text(p_names) with ordinality n (name, place)
+     cross join lateral (
+           select coalesce(v_own -> lower(btrim(n.name)),
+                           (select to_jsonb(min(id)) from app.devices where lower(name) = lower(btrim(n.name)) and retired_at is null)) as id) f;
+    if v_unknown is not null then
+        raise sqlstate 'PT400' using
+            message    = format('Unknown device_names: %s', array_to_string(v_unknown, ', ')),
+            detail     = json_build_object('unknown_device_names', v_unknown)::text,
+            hint       = 'A name is one of the organization''s device_names, or of the catalogue''s devices.',
+            constraint = 'unknown_device';
+    end if;
+    return v_ids;
+end;
+$$;
+
+-- The request with device names resolved, and for a refresh or an override with what the customer's last lookup knew.
+create or replace function app.complete_lookup_request(
+    p_organization_id uuid, p_request jsonb, out request jsonb, out operation_type text, out utility_keys text[]
+)
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+    v_customer app.customers;
+begin
+    if jsonb_typeof(p_request) is distinct from 'object' then
+        raise sqlstate 'PT400' using message = 'The body must be a JSON object', constraint = 'invalid_request';
+    end if;
+    -- A member that is null is one that is not there.
+    request        := (select coalesce(jsonb_object_agg(m.key, m.value), '{}') from jsonb_each(p_request) m where m.value <> 'null');
+    operation_type := coalesce(request ->> 'operation_type', 'lookup');
+    perform app.check_choice('operation_type', operation_type, array['lookup', 'refresh', 'override']);
+    if request ?& array['device_ids', 'device_names'] then
+        raise sqlstate 'PT400' using message = 'Give either device_ids or device_names, not both', constraint = 'invalid_request';
+    elsif request ? 'device_names' and operation_type <> 'refresh' then
+        request := request || jsonb_build_object('device_ids', app.resolve_device_names(p_organization_id, request -> 'device_names'));
+    end if;
+    request := request - array['operation_type', 'device_names'];
+
+    if operation_type in ('refresh', 'override') then
+        select * into v_customer
+          from app.customers
+         where organization_id = p_organization_id and reference_id = request ->> 'reference_id';
+        if v_customer.device_ids is null then
+            raise sqlstate 'PT404' using
+                message    = 'No lookup of that reference_id was made yet',
+                hint       = 'operation_type lookup makes the first one.',
+                constraint = 'customer_exists';
+        elsif operation_type = 'override' and not request ? 'device_ids' then
+            raise sqlstate 'PT400' using message = 'An override needs device_ids or device_names', constraint = 'invalid_request';
+        end if;
+        utility_keys := case when coalesce(request -> 'address', v_customer.address) = v_customer.address then v_customer.utility_keys end;
+        request      := jsonb_build_object('address', v_customer.address, 'building_type', v_customer.building_type)
+                     || case operation_type when 'override' then request
+                                            else request || jsonb_build_object('device_ids', v_customer.device_ids) end;
+    end if;
+end;
+$$;
+
+-- What is wrong with the members that only a single lookup has; null: nothing. Chapter 41 knows the rest.
+create or replace function app.lookup_request_errors(p_request jsonb) returns text
+language plpgsql immutable
+set search_path = ''
+as $$
+declare
+    v_facts jsonb := coalesce(nullif(p_request -> 'device_facts', 'null'), '{}');
+begin
+    return nullif(concat_ws('; ',
+        case when jsonb_typeof(p_request -> 'utility') not in ('object', 'null') then 'utility must be an object with eiaid or name' end,
+        case when p_request ->> 'lookup_date' !~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}$' or app.catalogue_date(p_request ->> 'lookup_date') is null
+              and p_request ->> 'lookup_date' is not null then 'lookup_date must be a date such as 2026-05-31' end,
+        case when jsonb_typeof(v_facts) <> 'object' then 'device_facts must be an object of objects'
+             when exists (select
+                            from jsonb_each(v_facts) d (id, facts)
+                           cross join lateral jsonb_each(case jsonb_typeof(d.facts) when 'object' then d.facts else '{"": null}' end) f (name, value)
+                           where case jsonb_typeof(f.value) when 'number' then f.value <= '0' or f.value > '1e9' else true end)
+             then 'device_facts must hold, for a device id, numbers above 0 and up to 1,000,000,000, such as {"1": {"cost": 12000, "ton": 2.5}}' end), '');
+end;
+$$;
+
+-- The complete request as a batch item, checked.
+create or replace function app.parse_lookup_request(p_request jsonb) returns app.batch_item
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+    v_item    app.batch_item;
+    v_errors  text;
+    v_unknown integer[];
+begin
+    select * into v_item
+      from app.parse_batch_items(jsonb_build_array(p_request - array['utility', 'lookup_date', 'device_facts']), false);
+    v_errors := nullif(concat_ws('; ', v_item.errors, app.lookup_request_errors(p_request)), '');
+    if v_errors is not null then
+        raise sqlstate 'PT400' using message = v_errors, constraint = 'invalid_request';
+    end if;
+
+    v_unknown := array(select unnest(v_item.device_ids) except select id from app.devices order by 1);
+    if v_unknown <> '{}' then
+        raise sqlstate 'PT400' using
+            message    = format('Unknown device_ids: %s', array_to_string(v_unknown, ', ')),
+            detail     = json_build_object('unknown_device_ids', v_unknown)::text,
+            constraint = 'unknown_device';
+    end if;
+    return v_item;
+end;
+$$;

@@ -1,0 +1,183 @@
+-- Chapter 70, applications: filed by lookups, moved from status to status by the organization.
+
+-- One application for each program that the result makes the customer eligible for. Filing again changes what an open one says of the
+-- program and the amount, and nothing else. The order keeps two lookups of a customer from waiting for each other in a circle.
+create or replace function app.file_applications(
+    p_organization_id uuid, p_customer_id bigint, p_reference_id text, p_result jsonb, p_now timestamptz
+) returns void
+language plpgsql volatile
+set search_path = ''
+as $$
+begin
+    insert into public.applications as a
+           (organization_id, customer_id, reference_id, program_id, program_name, total_incentive, created_at, updated_at)
+    select p_organization_id, p_customer_id, p_reference_id, p.value ->> 'program_id', coalesce(max(p.value ->> 'program_name'), ''),
+           sum(app.amount(p.value -> 'total_incentive')), p_now, p_now
+      from jsonb_array_elements(app.elements(p_result #> '{incentives,by_program}')) p
+     where p.value ->> 'program_id' is not null and app.amount(p.value -> 'eligible_combinations') > 0
+     group by p.value ->> 'program_id'
+     order by p.value ->> 'program_id'
+        on conflict (organization_id, customer_id, program_id) do update
+       set (program_name, total_incentive, updated_at) = (excluded.program_name, excluded.total_incentive, excluded.updated_at)
+     where a.application_status not in ('submitted', 'approved', 'rejected')
+       and (a.program_name, a.total_incentive) is distinct from (excluded.program_name, excluded.total_incentive);
+end;
+$$;
+
+-- The applications of completed items that ask for them, in the transaction that completes them, whoever answered the lookup.
+create or replace function app.file_item_applications(p_organization_id uuid, p_items public.lookup_queue_items[], p_now timestamptz) returns void
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_item public.lookup_queue_items;
+begin
+    for v_item in select * from unnest(p_items) i where i.create_application and i.status = 'completed' order by i.reference_id loop
+        perform app.file_applications(p_organization_id, app.customer_id(p_organization_id, v_item.reference_id, p_now), v_item.reference_id,
+                                      v_item.result, p_now);
+    end loop;
+end;
+$$;
+
+create or replace function app.next_application_statuses(p_status text) returns text[]
+language sql immutable
+return case p_status
+    when 'not_started'      then array['in_progress']
+    when 'in_progress'      then array['awaiting_partner']
+    when 'awaiting_partner' then array['completed']
+    when 'completed'        then array['submitted']
+    when 'submitted'        then array['approved', 'rejected']
+    else '{}' end;
+
+create or replace function app.application_json(p_application public.applications) returns json
+language sql stable
+return json_build_object(
+    'id', (p_application).id,
+    'customer_id', (p_application).customer_id,
+    'reference_id', (p_application).reference_id,
+    'program_id', (p_application).program_id,
+    'program_name', (p_application).program_name,
+    'application_status', (p_application).application_status,
+    'next_statuses', app.next_application_statuses((p_application).application_status),
+    'total_incentive', (p_application).total_incentive,
+    'created_at', app.rfc3339((p_application).created_at),
+    'updated_at', app.rfc3339((p_application).updated_at),
+    'submitted_at', app.rfc3339((p_application).submitted_at),
+    'decided_at', app.rfc3339((p_application).decided_at)
+);
+
+create or replace function api.list_applications(
+    p_organization_id uuid default app.claimed_organization_id(), p_ref_id text default null, p_application_status text default null,
+    p_limit integer default 50, p_page_token text default null
+) returns json
+language plpgsql stable security definer
+set search_path = '' set plan_cache_mode = force_custom_plan
+as $$
+declare
+    v_mark         app.page_mark;
+    v_applications public.applications[];
+begin
+    perform app.authorize(p_organization_id);
+    perform app.check_page(p_limit, 0, 200);
+    perform app.check_choice('application_status', p_application_status, array['not_started', 'in_progress', 'awaiting_partner', 'completed',
+                                                                               'submitted', 'approved', 'rejected']);
+    v_mark := app.read_cursor(p_page_token, 'applications');
+    v_applications := array(
+        select a
+          from public.applications a
+         where organization_id = p_organization_id
+           and (p_ref_id is null or reference_id = p_ref_id)
+           and (p_application_status is null or application_status = p_application_status)
+           and (p_page_token is null or id < v_mark.number)
+         order by id desc
+         limit p_limit + 1);
+    return json_build_object(
+        'applications', (select coalesce(json_agg(app.application_json(a) order by a.id desc), '[]') from unnest(v_applications[:p_limit]) a),
+        'limit', p_limit,
+        'next_page_token', case when cardinality(v_applications) > p_limit
+                                then app.cursor(row('applications', null, null, null, null, null, v_applications[p_limit].id)) end);
+end;
+$$;
+
+comment on function api.list_applications(uuid, text, text, integer, text) is
+'The applications of an organization, newest first: {applications, limit, next_page_token}. Optional: reference_id; status; p_page_token, the next_page_token of the page before. Amounts in US dollars. 400: an unknown status, limit not in 1 to 200, invalid_cursor.';
+
+create or replace function app.find_application(p_organization_id uuid, p_application_id bigint) returns public.applications
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+    v_application public.applications;
+begin
+    select * into v_application from public.applications where organization_id = p_organization_id and id = p_application_id;
+    if not found then
+        raise sqlstate 'PT404' using message = 'Application not found', constraint = 'application_exists';
+    end if;
+    return v_application;
+end;
+$$;
+
+create or replace function api.get_application(p_organization_id uuid, p_application_id bigint) returns json
+language plpgsql stable security definer
+set search_path = ''
+as $$
+begin
+    perform app.authorize(p_organization_id);
+    return app.application_json(app.find_application(p_organization_id, p_application_id));
+end;
+$$;
+
+comment on function api.get_application(uuid, bigint) is 'One application; next_statuses lists what may come next. 404: no such application in this organization.';
+
+create or replace function api.update_application(
+    p_organization_id uuid, p_application_id bigint, p_changes jsonb, p_dry_run boolean default false
+) returns json
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+declare
+    v_now         timestamptz := app.clock();
+    v_status      text        := p_changes ->> 'application_status';
+    v_application public.applications;
+begin
+    perform app.authorize(p_organization_id);
+    if jsonb_typeof(p_changes) is distinct from 'object' or v_status is null or p_changes <> jsonb_build_object('application_status', v_status) then
+        raise sqlstate 'PT400' using
+            message    = 'The body must be an object with application_status',
+            hint       = '{"application_status": "in_progress"}',
+            constraint = 'invalid_application';
+    end if;
+    perform app.check_choice('application_status', v_status, array['not_started', 'in_progress', 'awaiting_partner', 'completed', 'submitted',
+                                                                   'approved', 'rejected']);
+
+    perform from public.applications where organization_id = p_organization_id and id = p_application_id for update;
+    v_application := app.find_application(p_organization_id, p_application_id);
+    if v_status <> v_application.application_status then
+        if v_status <> all (app.next_application_statuses(v_application.application_status)) then
+            raise sqlstate 'PT409' using
+                message    = format('An application cannot go from %s to %s', v_application.application_status, v_status),
+                hint       = coalesce('From there it goes to '
+                                      || nullif(array_to_string(app.next_application_statuses(v_application.application_status), ' or '), '') || '.',
+                                      'It has been decided.'),
+                detail     = json_build_object('next_statuses', app.next_application_statuses(v_application.application_status))::text,
+                constraint = 'application_transition';
+        end if;
+        v_application.application_status := v_status;
+        v_application.updated_at         := v_now;
+        v_application.submitted_at       := case when v_status = 'submitted' then v_now else v_application.submitted_at end;
+        v_application.decided_at         := case when v_status in ('approved', 'rejected') then v_now end;
+        if not p_dry_run then
+            update public.applications
+               set application_status = v_application.application_status,
+                   updated_at         = v_application.updated_at,
+                   submitted_at       = v_application.submitted_at,
+                   decided_at         = v_application.decided_at
+             where organization_id = p_organization_id and id = p_application_id;
+        end if;
+    end if;
+    return app.application_json(v_application);
+end;
+$$;
+
+comment on function api.update_application(uuid, bigint, jsonb, boolean) is
+'Moves an application on, {"application_status": ...}: not_started, in_progress, awaiting_partner, completed, submitted, then approved or rejected; the status it has is no change. p_dry_run answers what would be and changes nothing. 400: invalid_application. 404: no such application in this organization. 409 application_transition: that status does not come next.';

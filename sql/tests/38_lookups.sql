@@ -1,0 +1,36 @@
+begin;
+select plan(14);
+\ir lookups.psql
+
+-- Applications
+select throws_ok($$ select pg_temp.lookup('[9001]', '{"create_application": true}') $$, 'PT400', 'The organization has no company, which an application needs', 'an application needs a company');
+select is_empty('select from public.applications', 'without one nothing is filed');
+select api.update_organization(:'org', '{"company": "acme"}') as profile \gset
+select is(
+    api.lookup_incentives(:'org', pg_temp.request('[9001]', '{"create_application": true}'), 'https://connect.example.com/') ->> 'connect_url',
+    'https://connect.example.com/acme/refId/home-1', 'a lookup answers where its application goes on');
+select is(pg_temp.lookup('[9001]', '{"create_application": true}') ? 'connect_url', false, 'as far as that is known');
+select results_eq(
+    'select reference_id, program_id, program_name, application_status, total_incentive from public.applications',
+    $$ values ('home-1', 'wy-rebates', 'Plains Rebates', 'not_started', 250.00) $$, 'each eligible program has one application, however often');
+select pg_temp.lookup('[9001, 9001]', '{"create_application": true}') as twice \gset
+select is((select total_incentive from public.applications), 500.00, 'which goes by the last lookup');
+select pg_temp.lookup('[9001]') as without \gset
+select is((select total_incentive from public.applications), 500.00, 'that asks for one');
+
+-- The log
+select results_eq(
+    $$ select distinct operation_type, status, reference_id, called_at = app.clock() from app.incentive_calls $$,
+    $$ values ('lookup', 200, 'home-1', true) $$, 'every call is logged');
+select isnt_empty(format('select from app.incentive_calls where response::jsonb = %L', :'without'), 'with its answer');
+select api.log_refused_lookup(:'org', '{"reference_id": "home-9", "operation_type": "refresh"}', 404, '{"error": "No"}') as logged \gset
+select is((select operation_type || ' ' || status || ' ' || response from app.incentive_calls where reference_id = 'home-9'), 'refresh 404 {"error": "No"}', 'and every refusal');
+select lives_ok($$ select api.log_refused_lookup(gen_random_uuid(), '{}', 404, '{}') $$, 'unless it is of nobody');
+select pg_temp.turn_clock('2026-12-23 12:00:00+00');
+select is(app.prune_incentive_calls(:'org', app.clock()), 0, 'calls are kept for 30 days');
+select pg_temp.turn_clock('2026-12-24 12:00:01+00');
+select isnt(app.prune_incentive_calls(:'org', app.clock()), 0, 'and no longer');
+select is_empty('select from app.incentive_calls', 'than that');
+
+select * from finish();
+rollback;

@@ -1,0 +1,56 @@
+begin;
+select plan(22);
+\ir fixtures.psql
+
+-- Filed by batch items
+select api.create_batch_lookup(:'org', pg_temp.items(2, '{"create_application": true}')) as batch \gset
+select pg_temp.look_up(:'org', 2, 500);
+select is_empty('select from public.applications', 'a lookup that failed files none');
+update public.lookup_queue_items set retry_at = app.clock() - interval '1 second';
+select item_id, lease_token from api.claim_lookups(:'org', 'slow worker', 1) limit 1 \gset
+select api.record_lookups(:'org', 'slow worker', array[:'item_id'::uuid], array[:'lease_token'::uuid], '{200}', array[null]::text[], array[:'answer'], array[null]::float8[])
+  from generate_series(1, 2);
+select pg_temp.look_up(:'org', 2, 200, :'answer');
+select results_eq(
+    'select reference_id, program_id, total_incentive from public.applications order by 1, 2',
+    $$ values ('site-1', '7', 800.00), ('site-1', '9', 400.50), ('site-2', '7', 800.00), ('site-2', '9', 400.50) $$,
+    'the retried and twice recorded items file one for each eligible program');
+select pg_temp.submit(:'org', 1) as plain_job \gset
+select pg_temp.look_up(:'org', 1, 200, :'answer');
+select is((select count(*)::integer from public.applications), 4, 'items that do not ask for one file none');
+
+-- Read
+select is(json_array_length(api.list_applications(:'org') -> 'applications'), 4, 'an organization lists its applications');
+select is(api.list_applications(:'other_org')::jsonb, '{"applications": [], "limit": 50, "next_page_token": null}', 'and no other''s');
+select is(json_array_length(api.list_applications(:'org', 'site-2') -> 'applications'), 2, 'by reference_id');
+select is(json_array_length(api.list_applications(:'org', null, 'approved') -> 'applications'), 0, 'and by status');
+with recursive page as (
+    select api.list_applications(:'org', p_limit => 1) as body
+     union all
+    select api.list_applications(:'org', p_limit => 1, p_page_token => body ->> 'next_page_token') from page where body ->> 'next_page_token' is not null
+)
+select results_eq(
+    (select format('select (%L::bigint[])', array_agg((body #>> '{applications,0,id}')::bigint)) from page),
+    'select array_agg(id order by id desc) from public.applications', 'page after page, newest first');
+select throws_ok(format($$ select api.list_applications(%L, p_page_token => 'x') $$, :'org'), 'PT400', null, 'with the token of a page');
+
+-- Moved on
+select min(id) as application from public.applications \gset
+select throws_ok(format($$ select api.get_application(%L, %s) $$, :'other_org', :'application'), 'PT404', 'Application not found', 'another organization''s application is not found');
+select throws_ok(format($$ select api.update_application(%L, %s, '{"application_status": "in_progress"}') $$, :'other_org', :'application'), 'PT404', 'Application not found', 'nor moved');
+select is(api.update_application(:'org', :application, '{"application_status": "in_progress"}', true) ->> 'application_status', 'in_progress', 'a dry run tells what would be');
+select is(api.get_application(:'org', :application) ->> 'application_status', 'not_started', 'and changes nothing');
+select throws_ok(format($$ select api.update_application(%L, %s, '{"application_status": "submitted"}', true) $$, :'org', :'application'), 'PT409', 'An application cannot go from not_started to submitted', 'though it refuses what is not next');
+select is(
+    array(select api.update_application(:'org', :application, jsonb_build_object('application_status', s)) ->> 'application_status'
+            from unnest(array['in_progress', 'in_progress', 'awaiting_partner', 'completed', 'submitted', 'approved']) with ordinality s (s, n) order by n),
+    array['in_progress', 'in_progress', 'awaiting_partner', 'completed', 'submitted', 'approved'], 'an application goes its way, step by step');
+select throws_ok(format($$ select api.update_application(%L, %s, '{"application_status": "rejected"}') $$, :'org', :'application'), 'PT409', 'An application cannot go from approved to rejected', 'to its end');
+select throws_ok(format($$ select api.update_application(%L, %s, %L) $$, :'org', :'application', c), 'PT400', null, format('a change is not %s', c))
+  from unnest(array['{}', '[]', '{"application_status": null}', '{"application_status": "lost"}', '{"application_status": "approved", "id": 5}']) c;
+select is(
+    (select app.file_applications(organization_id, customer_id, reference_id, jsonb_set(:'answer', '{incentives,by_program,0,total_incentive}', '5'), now())::text from public.applications where id = :application)
+    || (select total_incentive from public.applications where id = :application), '800.00', 'what was decided is not changed by a lookup');
+
+select * from finish();
+rollback;
