@@ -37,6 +37,11 @@ drift: ## Compare what sql/schema makes with what migrations make
 	@scripts/setup
 	@$(python) -m pyshell drift
 
+.PHONY: docs
+docs: ## Write docs/sql.md anew, the reference for SQL users
+	@scripts/setup
+	@$(python) -m pyshell docs
+
 .PHONY: lint
 lint: ## Check format, style, types and migrations
 	@scripts/setup test

@@ -68,6 +68,17 @@ def drift(settings: Settings, arguments: argparse.Namespace) -> None:
     print("no drift: the migrations make what sql/schema says")
 
 
+def docs(settings: Settings, arguments: argparse.Namespace) -> None:
+    from pyshell import migrations, sql_reference
+    from pyshell.private_postgres import throw_away_postgres
+
+    with throw_away_postgres() as postgres:
+        migrations.migrate(postgres.url())
+        with psycopg.connect(postgres.url()) as connection:
+            sql_reference.FILE.write_text(sql_reference.reference(connection))
+    print(f"wrote {sql_reference.FILE}")
+
+
 def create_key(settings: Settings, arguments: argparse.Namespace) -> None:
     from pyshell import api_keys, stack
 
@@ -150,6 +161,7 @@ COMMANDS = [
     Command("worker", worker, "run a worker on DATABASE_URL"),
     Command("migrate", migrate, "bring the database up to date"),
     Command("drift", drift, "compare what sql/schema makes with what the migrations make"),
+    Command("docs", docs, "write docs/sql.md from the catalog of a fresh database"),
     Command(
         "keys create",
         create_key,

@@ -45,6 +45,9 @@ alter default privileges in schema app, api revoke execute on functions from pub
 grant usage on schema api to batch_lookups_shell, authenticated, service_role;
 grant execute on all functions in schema api to batch_lookups_shell, service_role;
 
+grant select on api.jobs, api.items, api.reports, api.report_sites, api.sites to authenticated, service_role;
+grant select on api.queue_health to service_role;
+
 -- What policies and defaults call.
 grant usage on schema app to batch_lookups_shell, authenticated, service_role;
 grant execute on function app.claimed_organization_id() to batch_lookups_shell, authenticated, service_role;

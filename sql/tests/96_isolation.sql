@@ -25,9 +25,11 @@ select k.kind, c.caller, c.outcome
         --  kind of table or function   anon      A         B          no claims  malformed  service_role  shell
         ('rows of an organization',     'denied', 'of A',   'of B',    'none',    'none',    'of A, of B', 'denied'),
         ('operators'' rows',            'denied', 'denied', 'denied',  'denied',  'denied',  'some',       'denied'),
+        ('no rows, but columns',        'denied', 'none',   'none',    'none',    'none',    'none',       'denied'),
         ('internal rows',               'denied', 'denied', 'denied',  'denied',  'denied',  'denied',     'denied'),
         ('call for organization A',     'denied', 'may',    'refused', 'refused', 'refused', 'may',        'may'),
         ('call with one''s own rights', 'denied', 'may',    'may',     'may',     'may',     'may',        'may'),
+        ('select with those rights',    'denied', 'may',    'may',     'may',     'may',     'may',        'denied'),
         ('call for operators',          'denied', 'denied', 'denied',  'denied',  'denied',  'may',        'may')
        ) k (kind, anon, a, b, no_claims, malformed, service_role, shell)
  cross join lateral (values ('anon', anon), ('A', a), ('B', b), ('no claims', no_claims), ('malformed', malformed),
@@ -40,7 +42,13 @@ insert into tables values
     ('public.incentive_reports',              'rows of an organization'),
     ('public.incentive_report_sites',         'rows of an organization'),
     ('public.incentive_report_site_programs', 'rows of an organization'),
-    ('public.applications',                   'rows of an organization');
+    ('public.applications',                   'rows of an organization'),
+    ('api.jobs',                              'rows of an organization'),
+    ('api.items',                             'rows of an organization'),
+    ('api.reports',                           'rows of an organization'),
+    ('api.report_sites',                      'rows of an organization'),
+    ('api.sites',                             'no rows, but columns'),
+    ('api.queue_health',                      'operators'' rows');
 insert into tables
 select relnamespace::regnamespace || '.' || relname, 'internal rows' from pg_class
  where relnamespace::regnamespace::text in ('public', 'app', 'api') and relkind in ('r', 'p', 'v', 'm')
@@ -70,7 +78,9 @@ insert into functions values
     ('api.list_webhook_deliveries', 'call for organization A'),
     ('api.get_webhook_delivery',    'call for organization A'),
     ('api.lookup_incentives',       'call for organization A'),
-    ('api.realtime_record',         'call with one''s own rights');
+    ('api.realtime_record',         'call with one''s own rights'),
+    ('api.create_batch_lookup_from', 'call with one''s own rights'),
+    ('api.wait_for_batch',          'select with those rights');
 insert into functions
 select 'api.' || proname, 'call for operators' from pg_proc
  where pronamespace = 'api'::regnamespace and 'api.' || proname not in (select name from functions);

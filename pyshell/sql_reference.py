@@ -1,0 +1,66 @@
+"""Writes docs/sql.md: what SQL users may select from and call, as the catalog of a deployed database has it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+
+from pyshell.settings import ROOT
+
+FILE = ROOT / "docs" / "sql.md"
+
+INTRODUCTION = """\
+# SQL reference
+
+Written by `make docs` from the comments in the database; `\\df+ api.*` and `\\d+ api.*` in psql say the same.
+
+Arguments go by name, such as `api.list_batch_lookups(p_organization_id => '...', p_status => 'failed')`, and what has a default may be
+left out. Errors carry the SQLSTATE `PTnnn`, where nnn is the HTTP status that PostgREST makes of it, and a stable code as the name of
+the constraint.
+
+Whoever acts as the owner or as `service_role` works for any organization. `authenticated` works for the one that the claims of its
+token name (`organization_id`, or Clerk's `o.id` or `org_id`), which is then also the default of `p_organization_id`; in psql,
+`set request.jwt.claims = '{"organization_id": "..."}'` gives an owner the same default. `anon` may do nothing.
+"""
+
+VIEWS = """
+select c.relname, obj_description(c.oid, 'pg_class'), has_table_privilege('authenticated', c.oid, 'select'),
+       string_agg(format('`%s` %s', a.attname, format_type(a.atttypid, a.atttypmod)), ', ' order by a.attnum)
+  from pg_class c
+  join pg_attribute a on a.attrelid = c.oid and a.attnum > 0
+ where c.relnamespace = 'api'::regnamespace and c.relkind = 'v'
+ group by c.oid
+ order by 3 desc, c.relname
+"""
+
+FUNCTIONS = """
+select p.proname, pg_get_function_arguments(p.oid), pg_get_function_result(p.oid), obj_description(p.oid, 'pg_proc'),
+       case when has_function_privilege('authenticated', p.oid, 'execute') then 'For one organization'
+            when pg_get_function_arguments(p.oid) ~ '\\mp_worker\\M' then 'For workers'
+            else 'For operators' end as audience
+  from pg_proc p
+ where p.pronamespace = 'api'::regnamespace
+ order by array_position(array['For one organization', 'For operators', 'For workers'],
+              case when has_function_privilege('authenticated', p.oid, 'execute') then 'For one organization'
+                   when pg_get_function_arguments(p.oid) ~ '\\mp_worker\\M' then 'For workers'
+                   else 'For operators' end), p.proname, 2
+"""
+
+
+def reference(connection: psycopg.Connection[Any]) -> str:
+    """The whole page, for a database that this release is deployed in."""
+    connection.execute("set search_path = pg_catalog")
+    parts = [INTRODUCTION, "## Views\n"]
+    for name, comment, for_members, columns in connection.execute(VIEWS).fetchall():
+        parts.append(f"### api.{name}\n\n{comment}{'' if for_members else ' Not for `authenticated`.'}\n\nColumns: {columns}\n")
+    heading = ""
+    for name, arguments, result, comment, audience in connection.execute(FUNCTIONS.encode()).fetchall():
+        if audience != heading:
+            heading = audience
+            parts.append(f"## {heading}\n")
+        listed = "".join(f"\n    {argument}," for argument in arguments.split(", ")).rstrip(",") if arguments else ""
+        call = f"api.{name}({listed}\n) returns {result}" if listed else f"api.{name}() returns {result}"
+        parts.append(f"### api.{name}\n\n```sql\n{call}\n```\n\n{comment}\n")
+    connection.execute("reset search_path")
+    return "\n".join(parts)

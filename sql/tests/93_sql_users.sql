@@ -1,0 +1,55 @@
+begin;
+select plan(13);
+\ir fixtures.psql
+
+-- As from \copy: all text, an empty column is null.
+create temp table sites (like api.sites) on commit drop;
+insert into sites values
+    ('site-1', '301 Congress Ave', null, 'Austin', 'TX', '78701', 'US', 'RESIDENTIAL', '1;4'),
+    ('site-2', '303 Congress Ave', 'Suite 5', 'Austin', 'TX', '78701', 'US', 'COMMERCIAL', '{2}');
+select api.create_batch_lookup_from('sites', :'org') ->> 'job_id' as job \gset
+select results_eq(format($$ select reference_id, device_ids, address ->> 'street_2' from api.items where job_id = %L order by position $$, :'job'),
+    $$ values ('site-1', array[1, 4], null), ('site-2', array[2], 'Suite 5') $$, 'a table of text becomes a batch');
+
+create temp view chosen as
+select s.reference_id, jsonb_build_object('street_1', street_1, 'city', city, 'state_or_province_code', 'TX', 'postal_code', '78701', 'country_code', 'US') as address,
+       'RESIDENTIAL' as building_type, array[1] as device_ids, true as create_application
+  from sites s where s.reference_id = 'site-2';
+select is(api.create_batch_lookup_from('chosen', :'org') ->> 'message', 'Batch lookup of 1 site(s) accepted', 'so does a query, as a view');
+update sites set device_ids = 'x' where reference_id = 'site-1';
+select throws_ok(format($$ select api.create_batch_lookup_from('sites', %L) $$, :'org'), 'PT400', '1 item(s) failed validation', 'a bad row is told');
+delete from sites;
+select throws_ok(format($$ select api.create_batch_lookup_from('sites', %L) $$, :'org'), 'PT400', null, 'an empty table is none');
+
+-- What a member of an organization gets from a query: its answer, or the SQLSTATE.
+create function pg_temp.as_member(p_organization_id uuid, p_query text) returns text
+language plpgsql as $$
+declare
+    v_answer text;
+begin
+    perform set_config('role', 'authenticated', true), set_config('request.jwt.claims', json_build_object('organization_id', p_organization_id)::text, true);
+    execute p_query into v_answer;
+    perform set_config('role', 'none', true), set_config('request.jwt.claims', '', true);
+    return v_answer;
+exception
+    when others then return sqlstate;
+end;
+$$;
+insert into sites values ('site-9', '301 Congress Ave', null, 'Austin', 'TX', '78701', 'US', 'RESIDENTIAL', '1');
+grant select on sites to authenticated;
+select is(pg_temp.as_member(:'org', $$ select api.create_batch_lookup_from('sites') ->> 'status' $$), 'pending', 'a member uploads a table, and leaves the organization out');
+select is(pg_temp.as_member(:'org', format($$ select api.create_batch_lookup_from('sites', %L) $$, :'other_org')), 'PT403', 'for no other organization');
+select is(pg_temp.as_member(:'org', $$ select api.create_batch_lookup_from('app.api_keys') $$), '42501', 'nor of a table that they may not read');
+select is(pg_temp.as_member(:'org', 'select count(*) from api.jobs'), '3', 'and sees the batches');
+select is(pg_temp.as_member(:'org', format($$ select api.wait_for_batch(%L, '0 seconds') ->> 'status' $$, :'job')), 'pending', 'waiting ends with the time');
+select is(pg_temp.as_member(:'other_org', format('select api.wait_for_batch(%L)', :'job')), 'PT404', 'others find no such batch');
+
+select results_eq('select open_jobs, ready_items, items_in_flight, expired_leases from api.queue_health', $$ values (3::bigint, 4::bigint, 0::bigint, 0::bigint) $$,
+    'the health of the queue in one row');
+select pg_temp.look_up(:'org', 10, 200, :'answer');
+select is(api.wait_for_batch(:'job') ->> 'status', 'completed', 'waiting ends with the batch');
+select results_eq(format('select utility, total_incentive_amount from api.items where job_id = %L and position = 0', :'job'),
+    $$ values ('Austin Energy', '1200.50'::jsonb) $$, 'an item tells what was found');
+
+select * from finish();
+rollback;

@@ -1,0 +1,72 @@
+"""Those who have psql and nothing else: the reference is current, and the five lines of the README run a batch of a CSV file."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import threading
+from pathlib import Path
+
+import psycopg
+
+from pyshell.private_postgres import PrivatePostgres
+from pyshell.settings import ROOT
+from pyshell.sql_reference import FILE, reference
+from tests.conftest import Connection
+
+
+def test_the_reference_is_current(shared_owner: Connection) -> None:
+    assert FILE.read_text() == reference(shared_owner), "docs/sql.md is out of date: `make docs` writes it anew"
+
+
+def test_the_five_lines_of_the_readme_run_a_batch_of_a_file(cluster: PrivatePostgres, database_url: str, owner: Connection) -> None:
+    [lines] = re.findall(r"```sql\n(select api\.create_organization.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len(lines.strip().splitlines()) == 5
+    owner.execute("""select api.update_settings('{"lookups_per_second": null}')""")
+    done = threading.Event()
+    worker = threading.Thread(target=play_the_worker, args=(database_url, done))
+    worker.start()
+    try:
+        answer = run_psql(cluster, database_url, lines)
+    finally:
+        done.set()
+        worker.join()
+    job = json.loads(answer)
+    sites = len((ROOT / "examples" / "sites.csv").read_text().splitlines()) - 1
+    assert (job["status"], job["processed_items"]) == ("completed", sites)
+
+
+def run_psql(cluster: PrivatePostgres, database_url: str, text: str) -> str:
+    psql: Path = cluster.installation.bin / "psql"
+    process = subprocess.run(
+        [psql, database_url, "--no-psqlrc", "--quiet", "--no-align", "--tuples-only", "--set=ON_ERROR_STOP=1"],
+        input=text,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    return process.stdout
+
+
+def play_the_worker(database_url: str, done: threading.Event) -> None:
+    """Answers what comes with the embedded provider, all in SQL."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        while not done.wait(0.05):
+            for (organization_id,) in connection.execute("select unnest(organization_ids) from api.check_in('test')").fetchall():
+                for item_id, token, request in connection.execute(
+                    "select item_id, lease_token, request from api.claim_lookups(%s, 'test', 100)", [organization_id]
+                ).fetchall():
+                    try:
+                        answer = connection.execute("select api.lookup_incentives(%s, %s)::text", [organization_id, request]).fetchone()
+                        outcome = (200, None, answer[0] if answer else None)
+                    except psycopg.Error as error:
+                        outcome = (int((error.sqlstate or "PT500")[2:]), None, "{}")
+                    connection.execute(
+                        "select api.record_lookups(%s, 'test', array[%s]::uuid[], array[%s]::uuid[], array[%s]::int[], array[%s]::text[],"
+                        " array[%s]::text[], array[null]::double precision[])",
+                        [organization_id, item_id, token, *outcome],
+                    )
