@@ -40,6 +40,7 @@ class Claims:
         self._maintenance: asyncio.Task[None] | None = None
         self._stopping = False
         self._fruitless_rounds = 0
+        self._claim_seconds = 0.0
         self._rate = 0.0
         self._measured_at = 0.0
         self._measured_finished = 0
@@ -74,7 +75,10 @@ class Claims:
         claimed = 0
         if wanted > 0 and state.organization_ids and state.paused_for < SHORTEST_PACED_SLEEP and not self._stopping:
             shares = fair_shares(state.organization_ids, wanted)
-            claims = await self._session.run(claim_lookups, self._worker, shares, state.lease_seconds, state.lookups_per_second is not None)
+            paced = state.lookups_per_second is not None
+            started = asyncio.get_running_loop().time()
+            claims = await self._session.run(claim_lookups, self._worker, shares, state.lease_seconds, paced)
+            self._claim_seconds = asyncio.get_running_loop().time() - started
             claimed = sum(map(len, claims))
             for leases in claims:
                 self._holdings.add(leases)
@@ -84,10 +88,12 @@ class Claims:
         return self._count_sleep(state, wanted, claimed)
 
     def _count_wanted(self, state: CheckIn) -> int:
-        """How many more leases to hold: enough for a moment; with a pace, no more than will start within its second."""
+        """How many more leases to hold: enough for the next claims to come in time, which take long when they are for many
+        organizations, a commit each; with a pace, no more than will start within its second.
+        """
         rate = self._measure_rate()
         if state.lookups_per_second is None:
-            ahead = self._lanes.idle + max(state.max_in_flight, rate * CLAIM_AHEAD_SECONDS)
+            ahead = self._lanes.idle + max(state.max_in_flight, rate * (CLAIM_AHEAD_SECONDS + 4 * self._claim_seconds))
         else:
             ahead = min(state.lookups_per_second * SLOTS_AHEAD_SECONDS, max(self._lanes.idle, rate * SLOTS_AHEAD_SECONDS * 1.2)) + 1
         return min(ceil(ahead), LARGEST_CLAIM) - len(self._schedule)

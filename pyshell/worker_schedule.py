@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from itertools import chain, zip_longest
+from itertools import chain
 from typing import Final
 
 from pyshell.worker_calls import Lease
@@ -11,6 +11,8 @@ from pyshell.worker_calls import Lease
 # How much later than its slot a lookup may start, in seconds, where slots are closer together than that. It bounds the burst that a
 # worker sends when it was held up.
 SLOT_TOLERANCE: Final = 0.015
+# How many lookups of one organization follow each other: their outcomes are then recorded together, in one transaction.
+TURN: Final = 20
 
 
 class Schedule:
@@ -45,12 +47,13 @@ class Schedule:
         self._tolerance = max(SLOT_TOLERANCE, 1 / lookups_per_second) if lookups_per_second else SLOT_TOLERANCE
 
     def add(self, claims: Sequence[Sequence[Lease]]) -> None:
-        """Add what was claimed for several organizations; they take turns."""
+        """Add what was claimed for several organizations; they take turns, a few lookups each."""
         if self._closed.done():
             for lease in chain.from_iterable(claims):
                 self._give_back(lease)
             return
-        leases = [lease for lease in chain.from_iterable(zip_longest(*claims)) if lease is not None]
+        longest = max(map(len, claims), default=0)
+        leases = [lease for start in range(0, longest, TURN) for claim in claims for lease in claim[start : start + TURN]]
         self._leases.extend(leases)
         self._slots.extend(sorted(lease.slot for lease in leases if lease.slot is not None))
         for _ in range(min(len(leases), len(self._takers))):

@@ -7,7 +7,7 @@ import time
 
 from pyshell.worker_calls import Lease
 from pyshell.worker_claims import fair_shares
-from pyshell.worker_schedule import Schedule
+from pyshell.worker_schedule import TURN, Schedule
 
 
 def lease(name: str, slot: float | None = None, expires_in: float = 60.0) -> Lease:
@@ -58,9 +58,9 @@ async def test_what_missed_its_slot_takes_the_next_and_the_last_goes_back() -> N
 
 async def test_organizations_take_turns() -> None:
     schedule = Schedule(lambda lease: None, asyncio.Event())
-    schedule.add([[lease("a1"), lease("a2"), lease("a3")], [lease("b1")], [lease("c1"), lease("c2")]])
-    taken = [await schedule.take() for _ in range(6)]
-    assert [each.item_id for each in taken if each] == [b"a1", b"b1", b"c1", b"a2", b"c2", b"a3"]
+    schedule.add([[lease("a")] * (TURN + 1), [lease("b")], [lease("c")] * (TURN + 1)])
+    taken = [await schedule.take() for _ in range(2 * TURN + 3)]
+    assert [each.item_id for each in taken if each] == [b"a"] * TURN + [b"b"] + [b"c"] * TURN + [b"a", b"c"]
 
 
 async def test_a_lease_that_expired_while_it_waited_goes_back() -> None:
