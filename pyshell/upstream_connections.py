@@ -21,7 +21,7 @@ FRAMING_HEADERS: Final = (b"content-length", b"transfer-encoding")
 
 
 class ExchangeError(Exception):
-    """No usable answer came. `error_class` is timeout, connection, tls, dns, response_too_large or invalid_response."""
+    """No usable answer came. `error_class` is timeout, unreachable, connection, tls, dns, response_too_large or invalid_response."""
 
     def __init__(self, error_class: str) -> None:
         super().__init__(error_class)
@@ -203,11 +203,11 @@ class ConnectionPool:
             async with asyncio.timeout(seconds):
                 _, connection = await asyncio.get_running_loop().create_connection(Connection, self._host, self._port, ssl=self._ssl)
         except TimeoutError:
-            raise ExchangeError("timeout") from None
+            raise ExchangeError("unreachable") from None
         except (gaierror, UnicodeError):
             raise ExchangeError("dns") from None
         except ssl.SSLError:
             raise ExchangeError("tls") from None
         except OSError:
-            raise ExchangeError("connection") from None
+            raise ExchangeError("unreachable") from None
         return connection

@@ -16,8 +16,8 @@ logger = logging.getLogger(__name__)
 
 CHECK_IN: Final = """
     select organization_ids, next_ready_in, max_in_flight, lookups_per_second, lookup_timeout, lease_seconds, max_response_bytes,
-           paused_for, maintenance_due
-      from api.check_in(p_worker => %s)"""
+           paused_for, maintenance_due, stopped
+      from api.check_in(p_worker => %s, p_latency => %s)"""
 CLAIM: Final = (
     "select item_id, lease_token, request, start_in from api.claim_lookups(p_organization_id => %s, p_worker => %s, p_limit => %s)"
 )
@@ -59,11 +59,12 @@ class CheckIn(NamedTuple):
     max_response_bytes: int
     paused_for: float
     maintenance_due: bool
+    stopped: bool
 
 
-async def check_in(connection: AsyncConnection[Any], worker: str) -> CheckIn:
+async def check_in(connection: AsyncConnection[Any], worker: str, latency: float | None) -> CheckIn:
     async with binary_cursor(connection) as cursor:
-        await cursor.execute(CHECK_IN, [worker])
+        await cursor.execute(CHECK_IN, [worker, latency])
         return CheckIn._make(await cursor.fetchone() or ())
 
 

@@ -64,10 +64,12 @@ class Claims:
 
     async def _round(self) -> float:
         """Check in, claim what there is room for; answers how long to sleep."""
-        state = await self._session.run(check_in, self._worker)
+        state = await self._session.run(check_in, self._worker, self._lanes.take_latency())
         self._lanes.configure(state)
         self._holdings.configure(state)
         self._schedule.set_pace(state.lookups_per_second)
+        if state.stopped:
+            self._schedule.give_back_all()
         if state.maintenance_due and (self._maintenance is None or self._maintenance.done()):
             self._maintenance = asyncio.create_task(self._maintain())
 

@@ -15,6 +15,7 @@ class Lanes:
     """Takes leases off the schedule, looks them up, and hands on the outcomes."""
 
     def __init__(self, schedule: Schedule, upstream: Upstream, outcomes: Outcomes) -> None:
+        self._loop = asyncio.get_running_loop()
         self._schedule = schedule
         self._upstream = upstream
         self._outcomes = outcomes
@@ -24,6 +25,8 @@ class Lanes:
         self._max_response_bytes = 0
         self.in_flight = 0
         self.finished = 0
+        self._latencies = 0.0
+        self._measured = 0
 
     def configure(self, state: CheckIn) -> None:
         self._timeout = state.lookup_timeout
@@ -36,6 +39,12 @@ class Lanes:
     @property
     def idle(self) -> int:
         return max(self._limit - self.in_flight, 0)
+
+    def take_latency(self) -> float | None:
+        """Seconds that lookups took on average since the last call."""
+        latency = self._latencies / self._measured if self._measured else None
+        self._latencies, self._measured = 0.0, 0
+        return latency
 
     async def finish(self, seconds: float) -> None:
         """Let lookups come to their end, for at most `seconds`. The schedule is closed before."""
@@ -61,6 +70,7 @@ class Lanes:
 
     async def _look_up(self, lease: Lease) -> None:
         self.in_flight += 1
+        started = self._loop.time()
         try:
             answer = await self._upstream.look_up(lease.organization_id, lease.request, self._timeout, self._max_response_bytes)
         except Exception:
@@ -70,5 +80,8 @@ class Lanes:
             self.in_flight -= 1
         self._outcomes.add(lease, answer)
         self.finished += 1
-        if not self.in_flight and not self._schedule:
+        self._latencies += self._loop.time() - started
+        self._measured += 1
+        # Nothing more will come soon, or all workers should hear at once of a pause.
+        if (not self.in_flight and not self._schedule) or answer.retry_after is not None:
             self._outcomes.hurry()

@@ -82,9 +82,14 @@ class Schedule:
         """Give back everything that has not started; `take` answers None from now on."""
         if not self._closed.done():
             self._closed.set_result(None)
+        self.give_back_all()
+        self.dismiss(len(self._takers))
+
+    def give_back_all(self) -> None:
+        """Give back everything that has not started; its slots are gone."""
         while self._leases:
             self._give_back(self._leases.popleft())
-        self.dismiss(len(self._takers))
+        self._slots.clear()
 
     def _pop(self) -> Lease:
         lease = self._leases.popleft()

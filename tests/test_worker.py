@@ -261,9 +261,9 @@ def test_polling_is_enough(
 def test_an_idle_worker_asks_once_in_five_seconds(worker_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[float] = []
 
-    async def check_in(connection: AsyncConnection[Any], name: str) -> CheckIn:
+    async def check_in(connection: AsyncConnection[Any], name: str, latency: float | None) -> CheckIn:
         asked.append(time.monotonic())
-        return await worker_calls.check_in(connection, name)
+        return await worker_calls.check_in(connection, name, latency)
 
     monkeypatch.setattr(worker_claims, "check_in", check_in)
     with running_worker(worker_settings):

@@ -33,7 +33,7 @@ class SlowUpstream:
 
 
 def state(max_in_flight: int) -> CheckIn:
-    return CheckIn([], None, max_in_flight, None, 30.0, 60.0, 1 << 20, 0.0, False)
+    return CheckIn([], None, max_in_flight, None, 30.0, 60.0, 1 << 20, 0.0, False, False)
 
 
 async def test_a_smaller_share_keeps_as_many_lanes_as_it_allows() -> None:

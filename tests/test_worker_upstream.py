@@ -86,7 +86,7 @@ async def test_a_lookup_ends_in_time_whatever_the_server_does(upstream: FakeUpst
 
 
 async def test_a_server_that_cannot_be_reached_is_named_by_the_cause() -> None:
-    assert (await look_up(client_of("http://127.0.0.1:1/"))).error_class == "connection"
+    assert (await look_up(client_of("http://127.0.0.1:1/"))).error_class == "unreachable"
     assert (await look_up(client_of("http://host.invalid/"))).error_class == "dns"
 
 

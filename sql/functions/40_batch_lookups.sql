@@ -80,7 +80,9 @@ begin
             'processing', v_processing,
             'completed', p_job.processed_items - p_job.failed_items,
             'failed', p_job.failed_items),
-        'name', p_job.name);
+        'name', p_job.name,
+        'upstream', json_build_object(
+            'unavailable_since', case when p_job.completed_at is null then (select app.rfc3339(unavailable_since) from app.upstream_state) end));
 end;
 $$;
 

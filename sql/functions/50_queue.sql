@@ -92,84 +92,6 @@ $$;
 
 comment on function api.ready_organizations(integer) is 'Organizations with something to claim, least recently served first.';
 
-create or replace function api.check_in(
-    p_worker               text,
-    p_limit                integer default 100,
-    out organization_ids   uuid[],
-    out next_ready_in      double precision,
-    out max_in_flight      integer,
-    out lookups_per_second double precision,
-    out lookup_timeout     double precision,
-    out lease_seconds      double precision,
-    out max_response_bytes integer,
-    out paused_for         double precision,
-    out maintenance_due    boolean
-)
-language plpgsql volatile security definer
-set search_path = ''
-as $$
-declare
-    v_now      timestamptz := app.clock();
-    v_settings app.settings;
-    v_upstream app.upstream_state;
-    v_workers  integer;
-begin
-    insert into app.workers as w (id, started_at, seen_at)
-    values (p_worker, v_now, v_now)
-    on conflict (id) do update
-       set seen_at = excluded.seen_at
-     where w.seen_at < excluded.seen_at - interval '1 second';
-    select * into v_settings from app.settings;
-    select * into v_upstream from app.upstream_state;
-    select count(*) into v_workers from app.workers where seen_at > v_now - interval '15 seconds';
-
-    organization_ids   := array(select api.ready_organizations(p_limit));
-    next_ready_in      := (select extract(epoch from min(ready_at) - v_now) from app.organization_queue_state where ready_at > v_now);
-    max_in_flight      := greatest(v_settings.max_in_flight / greatest(v_workers, 1), 1);
-    lookups_per_second := v_settings.lookups_per_second;
-    lookup_timeout     := v_settings.lookup_timeout_seconds;
-    lease_seconds      := v_settings.lease_seconds;
-    max_response_bytes := v_settings.max_response_bytes;
-    paused_for         := extract(epoch from greatest(app.next_claim_at(v_settings, v_upstream), v_now) - v_now);
-    maintenance_due    := (select ran_at < v_now - interval '2 minutes' from app.maintenance_state);
-end;
-$$;
-
-comment on function api.check_in(text, integer) is
-'What a worker needs to know before a round of claims, in one call, which also says that it is alive: the organizations with work (least recently served first), seconds until more is ready (null: none known), its share of max_in_flight, the settings that concern it (seconds, bytes), seconds until a slot can be had (0: now), and whether it should call api.run_maintenance.';
-
--- Pacing: the generic cell rate algorithm, with one row that holds the next free slot. Slots are given out a second ahead at most.
-create or replace function app.next_claim_at(p_settings app.settings, p_upstream app.upstream_state) returns timestamptz
-language sql immutable
-return case when (p_settings).lookups_per_second is null then (p_upstream).paused_until
-            else greatest((p_upstream).next_slot_at - interval '1 second', (p_upstream).paused_until) end;
-
--- How many lookups may be claimed now, at most p_limit, and the time of the first one. With a pace set it holds the limiter's row
--- until the commit: take_slots follows.
-create or replace function app.free_slots(p_limit integer, p_now timestamptz, out slots integer, out first_at timestamptz, out spacing interval)
-language plpgsql volatile
-set search_path = ''
-as $$
-declare
-    v_rate     numeric := (select lookups_per_second from app.settings);
-    v_upstream app.upstream_state;
-begin
-    if v_rate is null then
-        select * into v_upstream from app.upstream_state;
-        spacing := interval '0';
-        first_at := p_now;
-        slots := case when v_upstream.paused_until > p_now then 0 else p_limit end;
-    else
-        select * into v_upstream from app.upstream_state for update;
-        spacing := interval '1 second' / v_rate::double precision;
-        first_at := greatest(v_upstream.next_slot_at, v_upstream.paused_until, p_now);
-        slots := case when v_upstream.paused_until > p_now then 0
-                      else least(floor(extract(epoch from p_now + interval '1 second' - first_at) * v_rate) + 1, p_limit) end;
-    end if;
-    slots := greatest(slots, 0);
-end;
-$$;
-
 create or replace function api.claim_lookups(p_organization_id uuid, p_worker text, p_limit integer)
 returns table (item_id uuid, job_id uuid, lease_token uuid, start_in double precision, retry_count integer, request text)
 language plpgsql volatile security definer
@@ -205,9 +127,7 @@ begin
        set served_at   = v_now,
            served_rank = greatest(q.served_rank, (select max(i.queue_rank) from unnest(v_items) i))
      where q.organization_id = p_organization_id;
-    if v_free.spacing > interval '0' then
-        update app.upstream_state set next_slot_at = v_free.first_at + v_count * v_free.spacing;
-    end if;
+    perform app.take_slots(v_free.first_at + v_count * v_free.spacing, v_free.is_probe, v_now);
 
     return query
     select i.id, i.job_id, i.lease_token,

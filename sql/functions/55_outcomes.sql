@@ -56,7 +56,7 @@ begin
           from unnest(p_item_ids, p_lease_tokens, p_http_statuses, p_error_classes, app.parse_responses(p_responses), p_retry_afters)
             as o (item_id, lease_token, http_status, error_class, body, retry_after)
     )
-    select a.item_id, a.lease_token, 'complete', a.body, null, null, null::interval
+    select a.item_id, a.lease_token, 'complete', a.body, null, null, null::interval, false
       from answer a
      where a.is_complete
      union all
@@ -67,7 +67,8 @@ begin
                 then left(a.body ->> 'error', 1000)
                 else p.error_message || coalesce(' (HTTP ' || a.http_status || ')', '') end,
            case when p.action = 'wait' and a.retry_after is not null
-                then make_interval(secs => least(greatest(a.retry_after, 0), 86400)) end
+                then make_interval(secs => least(greatest(a.retry_after, 0), 86400)) end,
+           p.outage
       from answer a
       cross join lateral app.find_retry_policy(a.http_status, a.error_class) p
      where a.is_complete is not true;
@@ -95,11 +96,10 @@ declare
 begin
     v_outcomes := array(select o from app.judge_outcomes(p_item_ids, p_lease_tokens, p_http_statuses, p_error_classes,
                                                          p_responses, p_retry_afters) o);
-    v_items := app.apply_outcomes(p_organization_id, v_outcomes, v_now);
+    v_items := app.apply_outcomes(p_organization_id, v_outcomes, app.watch_upstream(p_organization_id, v_outcomes, v_now), v_now);
     perform app.add_report_sites(p_organization_id, v_items, v_now);
     perform app.file_item_applications(p_organization_id, v_items, v_now);
     perform app.count_outcomes(p_organization_id, v_items, v_now);
-    perform app.pause_upstream(v_now + (select max(o.pause) from unnest(v_outcomes) o));
 
     return query
     select o.item_id,
@@ -111,7 +111,7 @@ end;
 $$;
 
 comment on function api.record_lookups(uuid, text, uuid[], uuid[], integer[], text[], text[], double precision[]) is
-'Records what came of claimed items, as parallel arrays: item, lease token, HTTP status, error class (timeout, connection, dns, tls, invalid_response, response_too_large, other; null when an answer came), the answer as text, Retry-After in seconds. app.retry_policy decides. Answers a verdict per item: accepted; stale, when the lease was lost (a success for an item that has not ended is accepted all the same) or the item has ended; unknown. Calling it again with the same outcomes changes nothing.';
+'Records what came of claimed items, as parallel arrays: item, lease token, HTTP status, error class (timeout, unreachable, connection, dns, tls, invalid_response, response_too_large, other; null when an answer came), the answer as text, Retry-After in seconds. app.retry_policy decides. Answers a verdict per item: accepted; stale, when the lease was lost (a success for an item that has not ended is accepted all the same) or the item has ended; unknown. Calling it again with the same outcomes changes nothing.';
 
 create or replace function app.is_final(p_action text, p_retry_count integer, p_settings app.settings) returns boolean
 language sql immutable
@@ -122,8 +122,8 @@ language sql immutable
 return app.seconds(least((p_settings).retry_backoff_seconds * 2 ^ p_retry_count, (p_settings).retry_backoff_max_seconds));
 
 -- One statement for all outcomes. The lease token is the fence: an outcome of a lost lease finds no row, unless it is a success and
--- the item has not ended.
-create or replace function app.apply_outcomes(p_organization_id uuid, p_outcomes app.lookup_outcome[], p_now timestamptz)
+-- the item has not ended. In an outage a retry is a short wait that costs nothing: it is the upstream that will be tried, not the item.
+create or replace function app.apply_outcomes(p_organization_id uuid, p_outcomes app.lookup_outcome[], p_is_outage boolean, p_now timestamptz)
 returns public.lookup_queue_items[]
 language plpgsql volatile
 set search_path = ''
@@ -134,7 +134,10 @@ declare
 begin
     select * into v_settings from app.settings;
     with outcome as materialized (
-        select o.*, 0.5 + random() / 2 as jitter from unnest(p_outcomes) o
+        select o.item_id, o.lease_token, o.result, o.error_code, o.error_message,
+               case when p_is_outage and o.action = 'retry' then 'wait' else o.action end as action,
+               coalesce(o.pause, interval '1 second') as pause, 0.5 + random() / 2 as jitter
+          from unnest(p_outcomes) o
     ), applied as (
         update public.lookup_queue_items i
            set status           = case when o.action = 'complete' then 'completed'
@@ -160,17 +163,6 @@ begin
     )
     select coalesce(array_agg(item), '{}') into v_items from applied;
     return v_items;
-end;
-$$;
-
-create or replace function app.pause_upstream(p_until timestamptz) returns void
-language plpgsql volatile
-set search_path = ''
-as $$
-begin
-    if p_until is not null then
-        update app.upstream_state set paused_until = greatest(paused_until, p_until);
-    end if;
 end;
 $$;
 

@@ -18,17 +18,31 @@ comment on column app.organization_queue_state.served_at is 'Last claim: the org
 comment on column app.organization_queue_state.served_rank is 'Highest rank ever claimed: where a new batch starts when no other is waiting.';
 
 create table app.upstream_state (
-    singleton    boolean     not null default true,
-    next_slot_at timestamptz not null default '-infinity',
-    paused_until timestamptz not null default '-infinity',
+    singleton         boolean          not null default true,
+    next_slot_at      timestamptz      not null default '-infinity',
+    paused_until      timestamptz      not null default '-infinity',
+    failures_in_a_row integer          not null default 0,
+    unavailable_since timestamptz,
+    probe_at          timestamptz      not null default '-infinity',
+    in_flight_limit   double precision,
+    base_latency      double precision,
+    adapted_at        timestamptz      not null default '-infinity',
 
     constraint upstream_state_pkey primary key (singleton),
-    constraint upstream_state_singleton_check check (singleton)
-);
+    constraint upstream_state_singleton_check check (singleton),
+    constraint upstream_state_failures_in_a_row_check check (failures_in_a_row >= 0),
+    constraint upstream_state_in_flight_limit_check check (in_flight_limit >= 1)
+) with (fillfactor = 50);
 
-comment on table app.upstream_state is 'The one limiter of all workers together.';
+comment on table app.upstream_state is 'The incentives API as all workers together see it: pace, pauses, outages, how many lookups it bears at once.';
 comment on column app.upstream_state.next_slot_at is 'Next free time slot for a lookup (generic cell rate algorithm).';
 comment on column app.upstream_state.paused_until is 'No lookup starts before: the incentives API asked for a pause with Retry-After.';
+comment on column app.upstream_state.failures_in_a_row is 'Signs of an outage since the last answer.';
+comment on column app.upstream_state.unavailable_since is 'Start of the outage that lasts; null: it answers.';
+comment on column app.upstream_state.probe_at is 'In an outage: when the next lookup may try.';
+comment on column app.upstream_state.in_flight_limit is 'Lookups it seems to bear at once: grows while latency is flat, shrinks with errors; null: max_in_flight.';
+comment on column app.upstream_state.base_latency is 'Seconds that a lookup takes when all is well.';
+comment on column app.upstream_state.adapted_at is 'Last change of in_flight_limit: a few a second at most.';
 
 insert into app.upstream_state default values;
 
@@ -48,6 +62,7 @@ create table app.retry_policy (
     action        text not null,
     error_code    text not null,
     error_message text not null,
+    outage        boolean not null default false,
 
     constraint retry_policy_pkey primary key (outcome),
     constraint retry_policy_action_check check (action in ('retry', 'wait', 'fail')),
@@ -57,6 +72,8 @@ create table app.retry_policy (
 comment on table app.retry_policy is 'What an unsuccessful answer means. The most exact row wins: the HTTP status or error class, then its hundred (4xx), then other.';
 comment on column app.retry_policy.action is 'retry: up to max_retries times; wait: like retry, but with a Retry-After it pauses everybody and costs no retry; fail: at once.';
 comment on column app.retry_policy.error_message is 'For the user; a message that the incentives API sent with a 4xx takes its place.';
+
+comment on column app.retry_policy.outage is 'Nobody is there, which is never the fault of an item: no last attempt is lost to it. Other failures are a sign of an outage on an item''s first attempt only.';
 
 insert into app.retry_policy (outcome, action, error_code, error_message) values
     ('400',                'fail',  'upstream_rejected',       'The incentives service refused the request'),
@@ -72,12 +89,15 @@ insert into app.retry_policy (outcome, action, error_code, error_message) values
     ('4xx',                'fail',  'upstream_rejected',       'The incentives service refused the request'),
     ('5xx',                'retry', 'upstream_error',          'The incentives service reported an error of its own'),
     ('timeout',            'retry', 'upstream_timeout',        'The incentives service did not answer in time'),
-    ('connection',         'retry', 'upstream_unreachable',    'The incentives service could not be reached'),
+    ('connection',         'retry', 'upstream_unreachable',    'The connection to the incentives service broke off'),
+    ('unreachable',        'retry', 'upstream_unreachable',    'The incentives service could not be reached'),
     ('dns',                'retry', 'upstream_unreachable',    'The address of the incentives service could not be resolved'),
     ('tls',                'retry', 'upstream_unreachable',    'No secure connection to the incentives service could be made'),
     ('invalid_response',   'retry', 'invalid_response',        'The incentives service sent an answer that could not be read'),
     ('response_too_large', 'fail',  'response_too_large',      'The incentives service sent an answer that is too large'),
     ('other',              'retry', 'upstream_error',          'The lookup did not succeed');
+
+update app.retry_policy set outage = true where outcome in ('unreachable', 'dns', 'tls');
 
 create type app.lookup_outcome as (
     item_id       uuid,
@@ -86,7 +106,8 @@ create type app.lookup_outcome as (
     result        jsonb,
     error_code    text,
     error_message text,
-    pause         interval
+    pause         interval,
+    outage        boolean
 );
 
 comment on type app.lookup_outcome is 'What came of one lookup, judged by app.retry_policy: complete, retry, wait (with the pause asked for) or fail.';

@@ -30,10 +30,10 @@ select pg_temp.turn_clock(app.clock() + interval '5 seconds');
 select pg_temp.look_up(:'org', 1, 200, 'no json');
 select pg_temp.turn_clock(app.clock() + interval '9 seconds');
 select is((pg_temp.item(:'job')).retry_count, 3, 'an answer that is no JSON is tried again');
-select pg_temp.look_up(:'org', 1, null, null, 'connection');
+select pg_temp.look_up(:'org', 1, null, null, 'timeout');
 select is(
     (pg_temp.item(:'job')).status || ': ' || (pg_temp.item(:'job')).error_code || ': ' || (pg_temp.item(:'job')).error_message,
-    'failed: upstream_unreachable: The incentives service could not be reached, after 4 attempt(s)', 'after three retries the item fails, in words');
+    'failed: upstream_timeout: The incentives service did not answer in time, after 4 attempt(s)', 'after three retries the item fails, in words');
 select is((select status from public.batch_lookup_jobs where id = :'job'), 'failed', 'a job of which every item failed has failed');
 select is((select status from public.incentive_reports where job_id = :'job'), 'error', 'and its report is in error');
 

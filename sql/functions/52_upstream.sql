@@ -1,0 +1,242 @@
+-- Chapter 52, the upstream: when lookups may start, and how many at once. One row says so for all workers together; it is written a few
+-- times a second at most, never for every item. Whoever needs its lock takes it before any other.
+
+-- Nothing starts before, not even what was claimed: Retry-After, or an outage.
+create or replace function app.closed_until(p_upstream app.upstream_state) returns timestamptz
+language sql immutable
+return greatest((p_upstream).paused_until, case when (p_upstream).unavailable_since is not null then (p_upstream).probe_at end);
+
+-- Pacing: the generic cell rate algorithm, with one row that holds the next free slot. Slots are given out a second ahead at most.
+create or replace function app.next_claim_at(p_settings app.settings, p_upstream app.upstream_state) returns timestamptz
+language sql immutable
+return case when (p_settings).lookups_per_second is null then app.closed_until(p_upstream)
+            else greatest((p_upstream).next_slot_at - interval '1 second', app.closed_until(p_upstream)) end;
+
+-- In an outage, a lookup at a time tries whether it is over; when the outage outlasts the patience, lookups go on and use up their retries.
+create or replace function app.is_outage(p_upstream app.upstream_state, p_settings app.settings, p_now timestamptz) returns boolean
+language sql stable
+return coalesce(p_now < (p_upstream).unavailable_since + app.seconds((p_settings).outage_patience_seconds), false);
+
+-- How many lookups may be claimed now, at most p_limit, and the time of the first one. With a pace set, and in an outage, it holds the
+-- row until the commit: take_slots follows.
+create or replace function app.free_slots(
+    p_limit integer, p_now timestamptz, out slots integer, out first_at timestamptz, out spacing interval, out is_probe boolean
+)
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_settings app.settings;
+    v_upstream app.upstream_state;
+begin
+    select * into v_settings from app.settings;
+    select * into v_upstream from app.upstream_state;
+    if v_settings.lookups_per_second is not null or v_upstream.unavailable_since is not null then
+        select * into v_upstream from app.upstream_state for update;
+    end if;
+
+    is_probe := app.is_outage(v_upstream, v_settings, p_now);
+    if v_settings.lookups_per_second is null then
+        spacing := interval '0';
+        first_at := p_now;
+        slots := p_limit;
+    else
+        spacing := interval '1 second' / v_settings.lookups_per_second::double precision;
+        first_at := greatest(v_upstream.next_slot_at, p_now);
+        slots := least(floor(extract(epoch from p_now + interval '1 second' - first_at) * v_settings.lookups_per_second) + 1, p_limit);
+    end if;
+    slots := case when app.closed_until(v_upstream) > p_now then 0
+                  when is_probe then least(slots, 1)
+                  else slots end;
+    slots := greatest(slots, 0);
+end;
+$$;
+
+-- A probe keeps others from trying until its answer is there, or overdue.
+create or replace function app.take_slots(p_next_slot_at timestamptz, p_is_probe boolean, p_now timestamptz) returns void
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_settings app.settings;
+begin
+    select * into v_settings from app.settings;
+    if v_settings.lookups_per_second is not null or p_is_probe then
+        update app.upstream_state
+           set next_slot_at = p_next_slot_at,
+               probe_at     = case when p_is_probe then p_now + app.seconds(v_settings.lookup_timeout_seconds + 1) else probe_at end;
+    end if;
+end;
+$$;
+
+-- What a flush says about the upstream; true: there is an outage, items wait at no cost. A flush without failures writes nothing.
+create or replace function app.watch_upstream(p_organization_id uuid, p_outcomes app.lookup_outcome[], p_now timestamptz) returns boolean
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_settings app.settings;
+    v_upstream app.upstream_state;
+    v_answered boolean;
+    v_troubles integer;
+    v_pause    interval;
+    v_signs    integer := 0;
+    v_was_open boolean;
+begin
+    select coalesce(bool_or(o.action in ('complete', 'fail')), false), count(*) filter (where o.action in ('retry', 'wait')), max(o.pause)
+      into v_answered, v_troubles, v_pause
+      from unnest(p_outcomes) o;
+    select * into v_upstream from app.upstream_state;
+    if v_troubles = 0 and v_upstream.failures_in_a_row = 0 and v_upstream.unavailable_since is null then
+        return false;
+    end if;
+
+    select * into v_settings from app.settings;
+    if v_troubles > 0 and not v_answered then
+        select count(*) filter (where o.action = 'retry' and (o.outage or i.retry_count = 0))
+               + case when bool_or(o.action = 'retry' and o.outage and i.retry_count >= v_settings.max_retries) then v_settings.outage_failures else 0 end
+          into v_signs
+          from unnest(p_outcomes) o
+          join public.lookup_queue_items i on i.organization_id = p_organization_id and i.id = o.item_id and i.lease_token = o.lease_token;
+    end if;
+
+    select * into v_upstream from app.upstream_state for update;
+    v_was_open := app.closed_until(v_upstream) <= p_now;
+    v_upstream.paused_until := greatest(v_upstream.paused_until, p_now + v_pause);
+    if v_troubles * 10 > cardinality(p_outcomes) and v_upstream.adapted_at < p_now - interval '250 milliseconds' then
+        v_upstream.in_flight_limit := greatest(coalesce(v_upstream.in_flight_limit, v_settings.max_in_flight) * 0.7, 1);
+        v_upstream.adapted_at := p_now;
+    end if;
+    if v_answered then
+        v_upstream.failures_in_a_row := 0;
+        v_upstream.unavailable_since := null;
+    else
+        v_upstream.failures_in_a_row := least(v_upstream.failures_in_a_row + v_signs, 1000000);
+        if v_upstream.failures_in_a_row >= v_settings.outage_failures and v_signs > 0 then
+            v_upstream.unavailable_since := coalesce(v_upstream.unavailable_since, p_now);
+        end if;
+        -- The longer it lasts, the less often it is tried: from every second to every half minute.
+        v_upstream.probe_at := case when app.is_outage(v_upstream, v_settings, p_now)
+                                    then p_now + least(greatest((p_now - v_upstream.unavailable_since) / 4, interval '1 second'), interval '30 seconds')
+                                    else '-infinity' end;
+    end if;
+    update app.upstream_state
+       set paused_until      = v_upstream.paused_until,
+           failures_in_a_row = v_upstream.failures_in_a_row,
+           unavailable_since = v_upstream.unavailable_since,
+           probe_at          = v_upstream.probe_at,
+           in_flight_limit   = v_upstream.in_flight_limit,
+           adapted_at        = v_upstream.adapted_at;
+    -- All workers look again when it opens or closes.
+    if v_was_open <> (app.closed_until(v_upstream) <= p_now) then
+        perform pg_notify('batch_lookups_ready', '');
+    end if;
+    return app.is_outage(v_upstream, v_settings, p_now);
+end;
+$$;
+
+-- Additive increase while latency is flat; the multiplicative decrease is in watch_upstream. Who finds the row taken leaves it to the next one.
+create or replace function app.grow_in_flight(p_latency double precision, p_now timestamptz) returns void
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_max_in_flight integer := (select max_in_flight from app.settings);
+    v_upstream      app.upstream_state;
+    v_is_flat       boolean;
+begin
+    select * into v_upstream from app.upstream_state;
+    v_is_flat := p_latency <= v_upstream.base_latency * 2 + 0.05;
+    if p_latency is null or v_upstream.unavailable_since is not null or v_upstream.adapted_at > p_now - interval '250 milliseconds'
+       or v_upstream.base_latency <= p_latency and (not v_is_flat or coalesce(v_upstream.in_flight_limit, v_max_in_flight) >= v_max_in_flight) then
+        return;
+    end if;
+    perform from app.upstream_state for update skip locked;
+    if found then
+        update app.upstream_state
+           set base_latency    = least(base_latency * 1.02, p_latency),
+               in_flight_limit = case when not v_is_flat then in_flight_limit
+                                   when in_flight_limit * 1.05 + 1 < v_max_in_flight then in_flight_limit * 1.05 + 1 end,
+               adapted_at      = p_now;
+    end if;
+end;
+$$;
+
+create or replace function api.check_in(
+    p_worker               text,
+    p_limit                integer default 100,
+    p_latency              double precision default null,
+    out organization_ids   uuid[],
+    out next_ready_in      double precision,
+    out max_in_flight      integer,
+    out lookups_per_second double precision,
+    out lookup_timeout     double precision,
+    out lease_seconds      double precision,
+    out max_response_bytes integer,
+    out paused_for         double precision,
+    out maintenance_due    boolean,
+    out stopped            boolean
+)
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+declare
+    v_now      timestamptz := app.clock();
+    v_settings app.settings;
+    v_upstream app.upstream_state;
+    v_workers  integer;
+begin
+    insert into app.workers as w (id, started_at, seen_at)
+    values (p_worker, v_now, v_now)
+    on conflict (id) do update
+       set seen_at = excluded.seen_at
+     where w.seen_at < excluded.seen_at - interval '1 second';
+    select * into v_settings from app.settings;
+    perform app.grow_in_flight(p_latency, v_now);
+    select * into v_upstream from app.upstream_state;
+    select count(*) into v_workers from app.workers where seen_at > v_now - interval '15 seconds';
+
+    organization_ids   := array(select api.ready_organizations(p_limit));
+    next_ready_in      := (select extract(epoch from min(ready_at) - v_now) from app.organization_queue_state where ready_at > v_now);
+    max_in_flight      := greatest(floor(least(v_settings.max_in_flight, v_upstream.in_flight_limit) / greatest(v_workers, 1)), 1);
+    lookups_per_second := v_settings.lookups_per_second;
+    lookup_timeout     := v_settings.lookup_timeout_seconds;
+    lease_seconds      := v_settings.lease_seconds;
+    max_response_bytes := v_settings.max_response_bytes;
+    paused_for         := extract(epoch from greatest(app.next_claim_at(v_settings, v_upstream), v_now) - v_now);
+    stopped            := app.closed_until(v_upstream) > v_now;
+    maintenance_due    := (select ran_at < v_now - interval '2 minutes' from app.maintenance_state);
+end;
+$$;
+
+comment on function api.check_in(text, integer, double precision) is
+'What a worker needs to know before a round of claims, in one call, which also says that it is alive: the organizations with work (least recently served first), seconds until more is ready (null: none known), its share of the lookups that may be in the air, the settings that concern it (seconds, bytes), seconds until a slot can be had (0: now), whether it should call api.run_maintenance, and whether nothing may start now, not even what was claimed before. p_latency: seconds that its lookups took on average since it last asked.';
+
+create or replace function api.queue_health() returns json
+language plpgsql stable security definer
+set search_path = ''
+as $$
+declare
+    v_now      timestamptz := app.clock();
+    v_settings app.settings;
+    v_upstream app.upstream_state;
+begin
+    select * into v_settings from app.settings;
+    select * into v_upstream from app.upstream_state;
+    return json_build_object(
+        'upstream', json_build_object(
+            'unavailable_since', app.rfc3339(v_upstream.unavailable_since),
+            'failures_in_a_row', v_upstream.failures_in_a_row,
+            'closed_until', case when app.closed_until(v_upstream) > v_now then app.rfc3339(app.closed_until(v_upstream)) end,
+            'in_flight_limit', floor(least(v_upstream.in_flight_limit, v_settings.max_in_flight)),
+            'base_latency_seconds', v_upstream.base_latency),
+        'lookups_per_second', v_settings.lookups_per_second,
+        'max_in_flight', v_settings.max_in_flight,
+        'workers', (select count(*) from app.workers where seen_at > v_now - interval '15 seconds'),
+        'ready_organizations', (select count(*) from app.organization_queue_state where ready_at <= v_now),
+        'maintenance_ran_at', (select app.rfc3339(nullif(ran_at, '-infinity')) from app.maintenance_state));
+end;
+$$;
+
+comment on function api.queue_health() is
+'How the queue is doing: {upstream {unavailable_since, failures_in_a_row, closed_until, in_flight_limit, base_latency_seconds}, lookups_per_second, max_in_flight, workers, ready_organizations, maintenance_ran_at}. unavailable_since: start of the outage that lasts, else null.';

@@ -1,0 +1,71 @@
+begin;
+select plan(24);
+\ir fixtures.psql
+select pg_temp.turn_clock(clock_timestamp());
+
+create function pg_temp.unavailable() returns boolean
+language sql as $$ select (api.queue_health() #>> '{upstream,unavailable_since}') is not null $$;
+
+-- An outage
+select pg_temp.submit(:'org', 30) as job \gset
+select pg_temp.look_up(:'org', 9, 500);
+select is(pg_temp.unavailable(), false, 'nine failures in a row are no outage yet');
+select pg_temp.look_up(:'org', 1, 200, '{}');
+select pg_temp.look_up(:'org', 9, 500);
+select is(pg_temp.unavailable(), false, 'an answer in between begins the count anew');
+select app.rfc3339(app.clock()) as began \gset
+select pg_temp.look_up(:'org', 2, 500);
+select is(api.queue_health() #>> '{upstream,unavailable_since}', :'began', 'ten are one');
+select is(api.get_batch_lookup(:'org', :'job') #>> '{upstream,unavailable_since}', :'began', 'which the job''s status shows');
+select is((select array_agg(distinct retry_count order by retry_count) from public.lookup_queue_items where job_id = :'job' and status = 'pending'), array[0, 1], 'the retry that revealed it was not counted');
+select is((select stopped from api.check_in('w')), true, 'workers hear that nothing may start');
+select is_empty(format($$ select * from api.claim_lookups(%L, 'w', 5) $$, :'org'), 'nothing can be claimed');
+
+select pg_temp.turn_clock(app.clock() + interval '1.1 seconds');
+select is((select count(*)::integer from api.claim_lookups(:'org', 'w', 5)), 1, 'after a second, one lookup tries');
+select is_empty(format($$ select * from api.claim_lookups(%L, 'w', 5) $$, :'org'), 'others wait for its answer');
+select pg_temp.turn_clock(app.clock() + interval '32 seconds');
+select is(pg_temp.look_up(:'org', 5, null, null, 'unreachable'), 1::bigint, 'when none comes, another one tries');
+select pg_temp.turn_clock(app.clock() + interval '7 seconds');
+select is_empty(format($$ select * from api.claim_lookups(%L, 'w', 5) $$, :'org'), 'the longer it lasts, the later the next try');
+select pg_temp.turn_clock(app.clock() + interval '58 minutes');
+select pg_temp.look_up(:'org', 5, null, null, 'unreachable');
+select pg_temp.turn_clock(app.clock() + interval '31 seconds');
+select is(pg_temp.look_up(:'org', 5, null, null, 'unreachable'), 1::bigint, 'it is tried every half minute at least');
+select is((select count(*)::integer from public.lookup_queue_items where job_id = :'job' and (status = 'failed' or retry_count > 1)), 0, 'nothing fails, nothing is used up');
+select pg_temp.turn_clock(app.clock() + interval '31 seconds');
+select is(pg_temp.look_up(:'org', 5, 200, '{}'), 1::bigint, 'an answer');
+select is(pg_temp.unavailable(), false, 'ends it');
+select is((select count(*)::integer from api.claim_lookups(:'org', 'w', 30)), 27, 'and all go on at once');
+select api.cancel_batch_lookup(:'org', :'job') as cancelled \gset
+
+-- Nobody there
+select pg_temp.submit(:'other_org', 1) as job \gset
+update public.lookup_queue_items set retry_count = 3 where job_id = :'job';
+select pg_temp.look_up(:'other_org', 1, null, null, 'unreachable');
+select is((select status from public.lookup_queue_items where job_id = :'job'), 'pending', 'no last attempt is lost to a service that is not there');
+select is(pg_temp.unavailable(), true, 'it is an outage, whatever the count');
+select pg_temp.turn_clock(app.clock() + interval '1 hour 1 second');
+select pg_temp.look_up(:'other_org', 1, null, null, 'unreachable');
+select is((select status || ': ' || error_code from public.lookup_queue_items where job_id = :'job'), 'failed: upstream_unreachable', 'one that outlasts the patience fails it');
+select pg_temp.submit(:'other_org', 1) as job \gset
+select pg_temp.look_up(:'other_org', 1, 200, '{}');
+
+-- How many at once
+update app.upstream_state set in_flight_limit = null, base_latency = null, adapted_at = '-infinity';
+select pg_temp.submit(:'other_org', 3) as job \gset
+select pg_temp.turn_clock(app.clock() + interval '1 minute');
+select pg_temp.look_up(:'other_org', 1, 429, null, null, 1);
+select is((select max_in_flight from api.check_in('w', p_latency => 0.1)), 35, 'a 429 takes three tenths off the lookups in the air');
+select pg_temp.turn_clock(app.clock() + interval '1 minute');
+select api.check_in('w', p_latency => 0.1) as state \gset
+select pg_temp.turn_clock(app.clock() + interval '1 second');
+select is((select max_in_flight from api.check_in('w', p_latency => 0.15)), 40, 'flat latency lets them grow');
+select pg_temp.turn_clock(app.clock() + interval '1 second');
+select is((select max_in_flight from api.check_in('w', p_latency => 1)), 40, 'latency that rises does not');
+select $$ select pg_temp.turn_clock(app.clock() + interval '1 second'), (select seen.stopped from api.check_in('w', p_latency => 0.1) seen) $$ from generate_series(1, 20) \gexec
+select is((select max_in_flight from api.check_in('w')), 50, 'up to the setting');
+select is((select max_in_flight from api.check_in('new')), 25, 'workers that come later share it');
+
+select * from finish();
+rollback;
