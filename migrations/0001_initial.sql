@@ -23,6 +23,9 @@ create table app.settings (
     incentive_call_retention_days integer not null default 30,
     internal_key              text        not null default encode(sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())), 'hex'),
     updated_at                timestamptz not null default now(),
+    max_open_items            integer     not null default 200000,
+    requests_per_minute       integer     default 120000,
+    job_retention_days        integer,
 
     constraint settings_pkey primary key (singleton),
     constraint settings_singleton_check check (singleton),
@@ -37,7 +40,10 @@ create table app.settings (
     constraint settings_items_per_run_check check (items_per_run between 1 and 1000),
     constraint settings_incentive_call_retention_days_check check (incentive_call_retention_days between 1 and 3650),
     constraint settings_outage_failures_check check (outage_failures between 1 and 10000),
-    constraint settings_outage_patience_seconds_check check (outage_patience_seconds between 0 and 604800)
+    constraint settings_outage_patience_seconds_check check (outage_patience_seconds between 0 and 604800),
+    constraint settings_max_open_items_check check (max_open_items > 0),
+    constraint settings_requests_per_minute_check check (requests_per_minute > 0),
+    constraint settings_job_retention_days_check check (job_retention_days > 0)
 );
 
 comment on table app.settings is 'The one row of settings, changed with api.update_settings and effective without a restart.';
@@ -54,6 +60,9 @@ comment on column app.settings.outage_failures is 'Lookups that fail in a row be
 comment on column app.settings.outage_patience_seconds is 'Seconds of an outage during which items wait at no cost; when it lasts longer, they use up their retries and fail.';
 comment on column app.settings.create_clerk_organizations is 'Whether an organization is created when a member of it first comes with a Clerk token; else it is refused.';
 comment on column app.settings.incentive_call_retention_days is 'Days for which the answers of POST /incentives are logged.';
+comment on column app.settings.max_open_items is 'Items that an organization may have pending and in the air at once, all its batches together.';
+comment on column app.settings.requests_per_minute is 'Requests that one API key, or one person with a session token, may make of each API process in a minute; null: no limit.';
+comment on column app.settings.job_retention_days is 'Days after its end that a job is deleted with its items; its report stays. null: never.';
 comment on column app.settings.internal_key is 'Random secret by which the worker and the API of this database know each other when no SERVICE_ROLE_KEY is set.';
 
 insert into app.settings default values;
@@ -472,6 +481,7 @@ create table public.batch_lookup_jobs (
     started_at      timestamptz,
     completed_at    timestamptz,
     updated_at      timestamptz not null,
+    retry_of_job_id uuid,
 
     constraint batch_lookup_jobs_pkey primary key (organization_id, id),
     constraint batch_lookup_jobs_organization_id_fkey foreign key (organization_id) references app.organizations (id),
@@ -491,10 +501,12 @@ create table public.batch_lookup_jobs (
 
 create index batch_lookup_jobs_newest_idx on public.batch_lookup_jobs (organization_id, created_at desc, id desc);
 create index batch_lookup_jobs_open_idx on public.batch_lookup_jobs (organization_id, id) where status in ('pending', 'processing');
+create index batch_lookup_jobs_ended_idx on public.batch_lookup_jobs (organization_id, completed_at) where completed_at is not null;
 
 comment on table public.batch_lookup_jobs is 'One row per uploaded batch, watched live by its owners: no array, json or point column, default replica identity.';
 comment on column public.batch_lookup_jobs.processed_items is 'Items that ended: completed and failed together.';
 comment on column public.batch_lookup_jobs.completed_at is 'When the job ended, whether completed, failed or cancelled.';
+comment on column public.batch_lookup_jobs.retry_of_job_id is 'The job whose failed items this one tries again; it may have been deleted since.';
 
 create table public.lookup_queue_items (
     organization_id       uuid        not null,

@@ -16,6 +16,7 @@ from pyshell.changes import Changes
 from pyshell.clerk import Clerk
 from pyshell.db import create_pool
 from pyshell.errors import exception_handlers
+from pyshell.limits import RequestLimiter
 from pyshell.middleware import RequestMiddleware
 from pyshell.realtime.endpoint import Realtime
 from pyshell.realtime.feed import Feed
@@ -47,6 +48,7 @@ def create_app(settings: Settings, is_stopping: Callable[[], bool] = lambda: Fal
                 api_key_pepper=settings.api_key_pepper,
                 clerk=app.state.clerk,
             )
+            app.state.request_limiter = RequestLimiter()
             app.state.changes = Changes(settings.database_url, is_stopping)
             app.state.realtime = Realtime(Feed(pool, settings.database_url), app.state.authenticator)
             listener = asyncio.create_task(app.state.changes.listen())

@@ -6,7 +6,7 @@ import hmac
 import json
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from ipaddress import ip_address
 from uuid import UUID
@@ -17,6 +17,7 @@ from starlette.responses import Response
 
 from pyshell import api_keys, clerk, db
 from pyshell.errors import ApiError
+from pyshell.limits import RequestLimiter
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -29,10 +30,15 @@ INTERNAL_SCOPES = frozenset({"incentives:write", "worker:run"})
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who is calling and what for they may: `organization` is None for an internal call that names none."""
+    """Who is calling and what for they may: `organization` is None for an internal call that names none.
+
+    `requests_per_minute` is how many requests whoever has the same `name` may make together; None: no limit.
+    """
 
     organization: UUID | None
     scopes: frozenset[str]
+    name: str = ""
+    requests_per_minute: int | None = None
 
     @property
     def organization_id(self) -> UUID:
@@ -83,7 +89,12 @@ class Authenticator:
         expires_at, caller = self._remembered.get(credential, (0.0, None))
         if caller is None or expires_at < now:
             identity = json.loads(await db.call(self._pool, function, **arguments))
-            caller = Caller(UUID(identity["organization_id"]), frozenset(identity["scopes"]))
+            caller = Caller(
+                UUID(identity["organization_id"]),
+                frozenset(identity["scopes"]),
+                identity.get("api_key_id", ""),
+                identity["requests_per_minute"],
+            )
             if len(self._remembered) >= MAX_REMEMBERED:
                 self._remembered.clear()
             self._remembered[credential] = (now + REMEMBERED_SECONDS, caller)
@@ -119,13 +130,14 @@ class Authenticator:
             raise ApiError(
                 403, "no_active_organization", "The session has no active organization", hint="Choose an organization in Clerk first."
             )
-        return await self._identify(
+        caller = await self._identify(
             member,
             "authenticate_clerk_member",
             clerk_organization_id=member.clerk_organization_id,
             slug=member.slug,
             role=member.role,
         )
+        return replace(caller, name=str(claims["sub"]))
 
     async def _is_internal(self, token: str) -> bool:
         if self._internal_key is None:
@@ -154,12 +166,17 @@ def _organization(headers: Headers) -> UUID | None:
 
 
 def secured(scope: str, endpoint: Endpoint) -> Endpoint:
-    """The endpoint for callers who have the scope, with the caller as `request.user`. 401: unknown; 403: not allowed."""
+    """The endpoint for callers who have the scope, with the caller as `request.user`. 401: unknown; 403: not allowed; 429: too often."""
 
     @wraps(endpoint)
     async def secured_endpoint(request: Request) -> Response:
         authenticator: Authenticator = request.app.state.authenticator
         caller = await authenticator.authenticate(request.headers, client_address(request))
+        if caller.requests_per_minute is not None:
+            limiter: RequestLimiter = request.app.state.request_limiter
+            request.state.headers, too_many = limiter.count((caller.organization, caller.name), caller.requests_per_minute)
+            if too_many is not None:
+                raise too_many
         if scope not in caller.scopes:
             raise ApiError(403, "insufficient_scope", f"This credential lacks the scope {scope}")
         request.scope["user"] = caller

@@ -107,14 +107,17 @@ def from_database(error: psycopg.Error) -> ApiError:
 
 
 def _raised_by_us(diag: postgres.Diagnostic, status: int) -> ApiError:
-    members = json.loads(diag.message_detail) if diag.message_detail else None
+    members = json.loads(diag.message_detail) if diag.message_detail else {}
+    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
+    if "retry_after" in members:
+        headers["Retry-After"] = str(members.pop("retry_after"))
     return ApiError(
         status,
         diag.constraint_name or "error",
         diag.message_primary or "",
         hint=diag.message_hint,
         members=members,
-        headers={"WWW-Authenticate": "Bearer"} if status == 401 else None,
+        headers=headers,
     )
 
 

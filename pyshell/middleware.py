@@ -46,7 +46,10 @@ class RequestMiddleware:
             nonlocal status, size
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = request_id
+                # What is to be said about the caller, whatever the answer is.
+                headers.update(scope["state"].get("headers", {}))
             else:
                 size += len(message.get("body", b""))
             await send(message)

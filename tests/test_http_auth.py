@@ -29,6 +29,8 @@ ROUTES = [
     ("GET", f"/batch-lookups/{uuid.uuid4()}/items"),
     ("GET", f"/batch-lookups/{uuid.uuid4()}/results"),
     ("POST", f"/batch-lookups/{uuid.uuid4()}/cancel"),
+    ("POST", f"/batch-lookups/{uuid.uuid4()}/retry"),
+    ("DELETE", f"/batch-lookups/{uuid.uuid4()}"),
     ("POST", "/batch-lookups-worker"),
     ("POST", "/functions/v1/batch-lookups-worker"),
     ("POST", "/incentives"),

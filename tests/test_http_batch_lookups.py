@@ -210,7 +210,8 @@ def test_a_job_that_has_ended_cannot_be_cancelled(client: OrganizationClient) ->
 
 @pytest.mark.parametrize("job_id", [str(uuid.uuid4()), "1", "%00", "'; drop table--", "{" + str(uuid.uuid4()) + "}"])
 @pytest.mark.parametrize(
-    ("method", "suffix"), [("GET", ""), ("GET", "/items"), ("GET", "/results"), ("GET", "/events"), ("POST", "/cancel")]
+    ("method", "suffix"),
+    [("GET", ""), ("GET", "/items"), ("GET", "/results"), ("GET", "/events"), ("POST", "/cancel"), ("POST", "/retry"), ("DELETE", "")],
 )
 def test_a_job_that_is_not_there_is_not_found(client: OrganizationClient, job_id: str, method: str, suffix: str) -> None:
     response = client.request(method, f"/batch-lookups/{job_id}{suffix}")
@@ -220,7 +221,8 @@ def test_a_job_that_is_not_there_is_not_found(client: OrganizationClient, job_id
 
 
 @pytest.mark.parametrize(
-    ("method", "suffix"), [("GET", ""), ("GET", "/items"), ("GET", "/results"), ("GET", "/events"), ("POST", "/cancel")]
+    ("method", "suffix"),
+    [("GET", ""), ("GET", "/items"), ("GET", "/results"), ("GET", "/events"), ("POST", "/cancel"), ("POST", "/retry"), ("DELETE", "")],
 )
 def test_another_organizations_job_is_not_found(client: OrganizationClient, new_client: NewClient, method: str, suffix: str) -> None:
     job_id = new_client().submit()["job_id"]

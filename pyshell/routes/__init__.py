@@ -11,7 +11,9 @@ from pyshell.routes.applications import get_application, list_applications, upda
 from pyshell.routes.batch_lookups import (
     cancel_batch_lookup,
     create_batch_lookup,
+    delete_batch_lookup,
     list_batch_lookups,
+    retry_batch_lookup,
 )
 from pyshell.routes.incentives import get_organization, lookup_incentives, update_organization
 from pyshell.routes.progress import get_batch_lookup, stream_batch_lookup_events
@@ -42,10 +44,12 @@ routes = [
     Route("/batch-lookups", secured("jobs:write", create_batch_lookup), methods=["POST"]),
     Route("/batch-lookups", secured("jobs:read", list_batch_lookups), methods=["GET"]),
     Route("/batch-lookups/{job_id}", secured("jobs:read", get_batch_lookup), methods=["GET"]),
+    Route("/batch-lookups/{job_id}", secured("jobs:write", delete_batch_lookup), methods=["DELETE"]),
     Route("/batch-lookups/{job_id}/events", secured("jobs:read", stream_batch_lookup_events), methods=["GET"]),
     Route("/batch-lookups/{job_id}/items", secured("jobs:read", list_batch_lookup_items), methods=["GET"]),
     Route("/batch-lookups/{job_id}/results", secured("jobs:read", stream_batch_lookup_results), methods=["GET"]),
     Route("/batch-lookups/{job_id}/cancel", secured("jobs:write", cancel_batch_lookup), methods=["POST"]),
+    Route("/batch-lookups/{job_id}/retry", secured("jobs:write", retry_batch_lookup), methods=["POST"]),
     Route("/batch-lookups-worker", secured("worker:run", run_worker), methods=["POST"]),
     Route("/functions/v1/batch-lookups-worker", secured("worker:run", run_worker), methods=["POST"]),
     Route("/incentives", secured("incentives:write", lookup_incentives), methods=["POST"]),

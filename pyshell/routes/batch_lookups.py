@@ -1,4 +1,4 @@
-"""Batches: upload, list, cancel."""
+"""Batches: upload, list, cancel, try again, delete."""
 
 from __future__ import annotations
 
@@ -11,7 +11,16 @@ from starlette.responses import Response
 
 from pyshell.db import call, call_row
 from pyshell.errors import ApiError
-from pyshell.routes.parameters import boolean_param, json_body, json_response, page_params, status_param, text_params, uuid_param
+from pyshell.routes.parameters import (
+    boolean_param,
+    json_body,
+    json_response,
+    page_params,
+    status_param,
+    text_param,
+    text_params,
+    uuid_param,
+)
 
 # 10,000 items of the usual size take 3 MB; webhook_custom_fields may add to that.
 MAX_BATCH_BYTES = 16 * 1024 * 1024
@@ -66,6 +75,30 @@ async def cancel_batch_lookup(request: Request) -> Response:
             "cancel_batch_lookup",
             organization_id=request.user.organization_id,
             job_id=job_id(request),
+        )
+    )
+
+
+async def retry_batch_lookup(request: Request) -> Response:
+    """The failed items of an ended job as a new one."""
+    body = await call(
+        request.app.state.pool,
+        "retry_batch_lookup",
+        organization_id=request.user.organization_id,
+        job_id=job_id(request),
+        error_code=text_param(request, "error_code"),
+    )
+    return json_response(body, 201)
+
+
+async def delete_batch_lookup(request: Request) -> Response:
+    return json_response(
+        await call(
+            request.app.state.pool,
+            "delete_batch_lookup",
+            organization_id=request.user.organization_id,
+            job_id=job_id(request),
+            include_report=boolean_param(request, "include_report"),
         )
     )
 

@@ -66,11 +66,12 @@ declare
 begin
     return json_build_object(
         'organization_id', coalesce(v_organization_id, app.create_clerk_organization(p_clerk_organization_id, p_slug)),
-        'scopes', app.role_scopes(p_role));
+        'scopes', app.role_scopes(p_role),
+        'requests_per_minute', (select requests_per_minute from app.settings));
 end;
 $$;
 
-comment on function api.authenticate_clerk_member(text, text, text) is 'Who a member of a Clerk organization works for, and what for they may by their role: {organization_id, scopes}. The organization is created when new, or refused by the setting create_clerk_organizations (403).';
+comment on function api.authenticate_clerk_member(text, text, text) is 'Who a member of a Clerk organization works for, and what for they may by their role: {organization_id, scopes, requests_per_minute (null: no limit)}. The organization is created when new, or refused by the setting create_clerk_organizations (403).';
 
 create or replace function app.check_organization(p_organization_id uuid) returns void
 language plpgsql stable
@@ -106,8 +107,12 @@ begin
            set last_used_at = v_now
          where id = (select id from app.api_keys where id = v_key.id for update skip locked);
     end if;
-    return json_build_object('organization_id', v_key.organization_id, 'api_key_id', v_key.id, 'scopes', v_key.scopes);
+    return json_build_object(
+        'organization_id', v_key.organization_id,
+        'api_key_id', v_key.id,
+        'scopes', v_key.scopes,
+        'requests_per_minute', (select requests_per_minute from app.settings));
 end;
 $$;
 
-comment on function api.authenticate_api_key(bytea, inet) is 'Who an API key, given by its hash, belongs to: {organization_id, api_key_id, scopes}. 401: unknown, revoked or expired. 403: it may not be used from that address.';
+comment on function api.authenticate_api_key(bytea, inet) is 'Who an API key, given by its hash, belongs to: {organization_id, api_key_id, scopes, requests_per_minute (null: no limit)}. 401: unknown, revoked or expired. 403: it may not be used from that address.';

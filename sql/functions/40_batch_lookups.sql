@@ -1,6 +1,8 @@
 -- Chapter 40, batch lookups: a batch becomes a job, its items and its report; what became of it.
 
-create or replace function app.store_batch(p_organization_id uuid, p_items app.batch_item[], p_name text default null) returns json
+create or replace function app.store_batch(
+    p_organization_id uuid, p_items app.batch_item[], p_name text default null, p_retry_of_job_id uuid default null
+) returns json
 language plpgsql volatile
 set search_path = ''
 as $$
@@ -9,8 +11,8 @@ declare
     v_job    public.batch_lookup_jobs;
     v_report public.incentive_reports;
 begin
-    insert into public.batch_lookup_jobs (organization_id, id, name, total_items, report_id, created_at, updated_at)
-    values (p_organization_id, app.uuid_v7(v_now), p_name, cardinality(p_items), app.uuid_v7(v_now), v_now, v_now)
+    insert into public.batch_lookup_jobs (organization_id, id, name, total_items, report_id, retry_of_job_id, created_at, updated_at)
+    values (p_organization_id, app.uuid_v7(v_now), p_name, cardinality(p_items), app.uuid_v7(v_now), p_retry_of_job_id, v_now, v_now)
     returning * into v_job;
     v_report := app.create_report(p_organization_id, v_job);
     perform app.enqueue_items(p_organization_id, v_job.id, p_items, v_now);

@@ -37,7 +37,8 @@ begin
         'errors_by_code', v_errors,
         'poll_after_ms', case when v_remaining = 0 then null
                               when v_seconds is null then 1000
-                              else least(greatest(round(v_seconds * 50 / 250) * 250, 250), 5000) end));
+                              else least(greatest(round(v_seconds * 50 / 250) * 250, 250), 5000) end,
+        'retry_of_job_id', p_job.retry_of_job_id));
 end;
 $$;
 

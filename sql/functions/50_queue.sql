@@ -10,6 +10,7 @@ declare
     v_first_id   uuid := app.uuid_v7(p_now);
     v_first_rank bigint;
 begin
+    perform app.check_open_items(p_organization_id);
     v_first_rank := coalesce(
         (select queue_rank
            from public.lookup_queue_items
@@ -26,6 +27,29 @@ begin
            i.building_type, i.device_ids, i.create_application, i.webhook_custom_fields, i.warnings, p_now
       from unnest(p_items) i;
     perform app.wake_queue(p_organization_id, p_now);
+    -- Once more, now that it is one batch after the other.
+    perform app.check_open_items(p_organization_id);
+end;
+$$;
+
+-- So that one organization cannot fill the queue. The job whose items are to come is there already.
+create or replace function app.check_open_items(p_organization_id uuid) returns void
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_max  integer := (select max_open_items from app.settings);
+    v_open bigint  := (select sum(total_items - processed_items)
+                         from public.batch_lookup_jobs
+                        where organization_id = p_organization_id and status in ('pending', 'processing'));
+begin
+    if v_open > v_max then
+        raise sqlstate 'PT429' using
+            message    = format('With this batch, %s items would be open; an organization may have %s', v_open, v_max),
+            hint       = 'Wait until earlier batches have ended, or cancel one.',
+            detail     = json_build_object('open_items', v_open, 'max_open_items', v_max, 'retry_after', 60),
+            constraint = 'too_many_open_items';
+    end if;
 end;
 $$;
 

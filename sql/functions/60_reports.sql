@@ -223,6 +223,18 @@ $$;
 
 comment on function api.update_incentive_report(uuid, uuid, jsonb) is 'Gives a report another name or description, {"name": ..., "description": ...}, and answers it. 400: invalid_report. 404: no such report in this organization.';
 
+create or replace function app.delete_report(p_organization_id uuid, p_report_id uuid) returns void
+language plpgsql volatile
+set search_path = ''
+as $$
+begin
+    delete from public.incentive_report_site_programs where organization_id = p_organization_id and report_id = p_report_id;
+    delete from public.incentive_report_sites where organization_id = p_organization_id and report_id = p_report_id;
+    delete from public.incentive_reports where organization_id = p_organization_id and id = p_report_id;
+    perform app.announce('DELETE', 'incentive_reports', p_organization_id, p_report_id);
+end;
+$$;
+
 create or replace function api.delete_incentive_report(p_organization_id uuid, p_report_id uuid) returns json
 language plpgsql volatile security definer
 set search_path = ''
@@ -246,9 +258,7 @@ begin
             hint       = 'Cancel the job, or wait until its lookups have ended.',
             constraint = 'report_has_ended';
     end if;
-    delete from public.incentive_report_site_programs where organization_id = p_organization_id and report_id = p_report_id;
-    delete from public.incentive_report_sites where organization_id = p_organization_id and report_id = p_report_id;
-    delete from public.incentive_reports where organization_id = p_organization_id and id = p_report_id;
+    perform app.delete_report(p_organization_id, p_report_id);
     return json_build_object('message', 'Report deleted', 'id', p_report_id);
 end;
 $$;

@@ -9,6 +9,7 @@ declare
     v_organization_id uuid;
     v_expired         integer := 0;
     v_closed          integer := 0;
+    v_pruned          integer;
 begin
     -- One at a time; a second one has nothing to add.
     perform from app.maintenance_state for update skip locked;
@@ -30,10 +31,11 @@ begin
     delete from app.idempotency_keys where created_at < v_now - interval '7 days';
     perform app.maintain_webhooks(v_now);
     perform app.prune_incentive_calls(id, v_now) from app.organizations order by id;
+    v_pruned := app.prune_jobs(v_now);
     delete from app.workers where seen_at < v_now - interval '1 day';
     perform app.prune_cron_history();
     perform pg_notify('batch_lookups_ready', '');
-    return json_build_object('skipped', false, 'expired_leases', v_expired, 'closed_jobs', v_closed);
+    return json_build_object('skipped', false, 'expired_leases', v_expired, 'closed_jobs', v_closed, 'pruned_jobs', v_pruned);
 end;
 $$;
 

@@ -13,6 +13,7 @@ create table public.batch_lookup_jobs (
     started_at      timestamptz,
     completed_at    timestamptz,
     updated_at      timestamptz not null,
+    retry_of_job_id uuid,
 
     constraint batch_lookup_jobs_pkey primary key (organization_id, id),
     constraint batch_lookup_jobs_organization_id_fkey foreign key (organization_id) references app.organizations (id),
@@ -32,10 +33,12 @@ create table public.batch_lookup_jobs (
 
 create index batch_lookup_jobs_newest_idx on public.batch_lookup_jobs (organization_id, created_at desc, id desc);
 create index batch_lookup_jobs_open_idx on public.batch_lookup_jobs (organization_id, id) where status in ('pending', 'processing');
+create index batch_lookup_jobs_ended_idx on public.batch_lookup_jobs (organization_id, completed_at) where completed_at is not null;
 
 comment on table public.batch_lookup_jobs is 'One row per uploaded batch, watched live by its owners: no array, json or point column, default replica identity.';
 comment on column public.batch_lookup_jobs.processed_items is 'Items that ended: completed and failed together.';
 comment on column public.batch_lookup_jobs.completed_at is 'When the job ended, whether completed, failed or cancelled.';
+comment on column public.batch_lookup_jobs.retry_of_job_id is 'The job whose failed items this one tries again; it may have been deleted since.';
 
 create table public.lookup_queue_items (
     organization_id       uuid        not null,

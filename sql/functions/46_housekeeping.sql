@@ -1,0 +1,126 @@
+-- Chapter 46, housekeeping: failed items tried again, ended jobs deleted, by request or when their time is up.
+
+-- The job, locked, once nothing of it is under way any more.
+create or replace function app.lock_ended_job(p_organization_id uuid, p_job_id uuid) returns public.batch_lookup_jobs
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_job public.batch_lookup_jobs;
+begin
+    select * into v_job
+      from public.batch_lookup_jobs
+     where organization_id = p_organization_id and id = p_job_id
+       for update;
+    if not found then
+        raise sqlstate 'PT404' using message = 'Batch job not found', constraint = 'job_exists';
+    elsif v_job.processed_items < v_job.total_items then
+        raise sqlstate 'PT409' using
+            message    = format('The job is %s, and %s of its items have not ended', v_job.status, v_job.total_items - v_job.processed_items),
+            hint       = 'Cancel it, or wait until it has ended.',
+            constraint = 'job_has_ended';
+    end if;
+    return v_job;
+end;
+$$;
+
+create or replace function api.retry_batch_lookup(p_organization_id uuid, p_job_id uuid, p_error_code text default null) returns json
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+declare
+    v_job   public.batch_lookup_jobs;
+    v_items app.batch_item[];
+    v_retry uuid;
+begin
+    perform app.authorize(p_organization_id);
+    perform app.check_item_filter(null, p_error_code);
+    v_job := app.lock_ended_job(p_organization_id, p_job_id);
+    v_retry := (select id
+                  from public.batch_lookup_jobs
+                 where organization_id = p_organization_id and retry_of_job_id = p_job_id and status in ('pending', 'processing')
+                 limit 1);
+    if v_retry is not null then
+        raise sqlstate 'PT409' using
+            message    = 'The failed items of this job are being tried again already',
+            detail     = json_build_object('job_id', v_retry),
+            constraint = 'retry_is_open';
+    end if;
+
+    v_items := array(select row(row_number() over (order by position) - 1, reference_id, address, building_type, device_ids, create_application,
+                                webhook_custom_fields, warnings, null)::app.batch_item
+                       from app.find_items(p_organization_id, p_job_id, 'failed', p_error_code, -1, null));
+    if v_items = '{}' then
+        raise sqlstate 'PT409' using message = 'No item of this job has failed so', constraint = 'items_have_failed';
+    end if;
+    return app.join_objects(app.store_batch(p_organization_id, v_items, left(v_job.name, 192) || ' (retry)', p_job_id), json_build_object('retry_of_job_id', p_job_id));
+end;
+$$;
+
+comment on function api.retry_batch_lookup(uuid, uuid, text) is 'Makes a new job of the items of an ended one that failed, all or those with p_error_code, and answers it like create_batch_lookup, with retry_of_job_id. 404: no such job. 409: job_has_ended, retry_is_open, items_have_failed. 429: too_many_open_items.';
+
+create or replace function app.delete_job(p_organization_id uuid, p_job_id uuid) returns void
+language plpgsql volatile
+set search_path = ''
+as $$
+begin
+    delete from public.lookup_queue_items where organization_id = p_organization_id and job_id = p_job_id;
+    delete from public.batch_lookup_jobs where organization_id = p_organization_id and id = p_job_id;
+    perform app.announce('DELETE', 'batch_lookup_jobs', p_organization_id, p_job_id);
+end;
+$$;
+
+create or replace function api.delete_batch_lookup(p_organization_id uuid, p_job_id uuid, p_include_report boolean default false) returns json
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+declare
+    v_job public.batch_lookup_jobs;
+begin
+    perform app.authorize(p_organization_id);
+    v_job := app.lock_ended_job(p_organization_id, p_job_id);
+    perform app.delete_job(p_organization_id, p_job_id);
+    if p_include_report then
+        perform app.delete_report(p_organization_id, v_job.report_id);
+    end if;
+    return json_build_object('message', 'Job deleted successfully', 'job_id', p_job_id);
+end;
+$$;
+
+comment on function api.delete_batch_lookup(uuid, uuid, boolean) is 'Deletes an ended job with its items. Its report, with addresses and amounts of its own, stays unless p_include_report. 404: no such job. 409 job_has_ended: not yet.';
+
+-- Whole jobs, the oldest first, about ten thousand items a run: the next minute goes on. Answers how many jobs are gone.
+create or replace function app.prune_jobs(p_now timestamptz, p_items integer default 10000) returns integer
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_ended_before    timestamptz := p_now - make_interval(days => (select job_retention_days from app.settings));
+    v_organization_id uuid;
+    v_job             record;
+    v_jobs            integer := 0;
+    v_items           integer := 0;
+begin
+    if v_ended_before is null then
+        return 0;
+    end if;
+    for v_organization_id in select id from app.organizations order by id loop
+        for v_job in
+            select id, total_items
+              from public.batch_lookup_jobs
+             where organization_id = v_organization_id and completed_at < v_ended_before and processed_items = total_items
+             order by completed_at
+             limit 100
+               for update skip locked
+        loop
+            if v_items > 0 and v_items + v_job.total_items > p_items then
+                return v_jobs;
+            end if;
+            perform app.delete_job(v_organization_id, v_job.id);
+            v_jobs  := v_jobs + 1;
+            v_items := v_items + v_job.total_items;
+        end loop;
+    end loop;
+    return v_jobs;
+end;
+$$;

@@ -1,0 +1,30 @@
+begin;
+select plan(12);
+\ir fixtures.psql
+select pg_temp.submit(:'org', 3) as job \gset
+select throws_ok(format($$ select api.retry_batch_lookup(%L, %L) $$, :'org', :'job'), 'PT409', 'The job is pending, and 3 of its items have not ended', 'an open job is not tried again');
+select throws_ok(format($$ select api.delete_batch_lookup(%L, %L) $$, :'org', :'job'), 'PT409', null, 'nor deleted');
+select throws_ok(format($$ select api.delete_batch_lookup(%L, %L) $$, :'other_org', :'job'), 'PT404', null, 'and not by others');
+select is(pg_temp.look_up(:'org', 3, 404), 3::bigint, 'all its items fail');
+
+select api.retry_batch_lookup(:'org', :'job') as retry \gset
+select results_eq(
+    format($$ select position, reference_id, status from public.lookup_queue_items where job_id = %L order by position $$, :'retry'::json ->> 'job_id'),
+    $$ values (0, 'site-1', 'pending'), (1, 'site-2', 'pending'), (2, 'site-3', 'pending') $$,
+    'they are the items of a new job');
+select throws_ok(format($$ select api.retry_batch_lookup(%L, %L) $$, :'org', :'job'), 'PT409', null, 'of one at a time');
+
+-- Retention
+select is(app.prune_jobs('2200-01-01'), 0, 'jobs are kept');
+select ok((api.update_settings('{"job_retention_days": 30}') ->> 'job_retention_days') = '30', 'unless a setting says how long');
+select is(app.prune_jobs(now() + interval '29 days'), 0, 'a job stays as long as it says');
+select is(app.prune_jobs(now() + interval '31 days'), 1, 'then it goes, if it has ended');
+select is((select count(*) from public.lookup_queue_items where job_id = :'job')::integer, 0, 'with its items');
+
+-- In small steps
+select count(pg_temp.look_up(:'org', 3, 404)) from generate_series(1, 1) \gset looked_up_
+select count(*) from (select pg_temp.submit(:'org', 3), pg_temp.look_up(:'org', 3) from generate_series(1, 3)) s \gset made_
+select is(array[app.prune_jobs('2200-01-01', 6), app.prune_jobs('2200-01-01', 6), app.prune_jobs('2200-01-01', 6)], array[2, 2, 0], 'so many items a run, in whole jobs');
+
+select * from finish();
+rollback;

@@ -1,0 +1,99 @@
+"""Failed items tried again, ended jobs deleted."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.conftest import Connection
+from tests.http_fixtures import Json, OrganizationClient, look_up, site
+
+
+@pytest.fixture
+def job(client: OrganizationClient) -> Json:
+    return client.submit(*(site(f"deal-{number}", webhook_custom_fields={"row": number}) for number in range(5)))
+
+
+def path(job: Json) -> str:
+    return f"/batch-lookups/{job['job_id']}"
+
+
+def references(client: OrganizationClient, job: Json) -> list[str]:
+    return [item["reference_id"] for item in client.get(f"{path(job)}/items").json()["items"]]
+
+
+def end(database: Connection, job: Json) -> None:
+    """Three of five items fail, in two ways."""
+    look_up(database, job, 1, status=404)
+    look_up(database, job, 2)
+    look_up(database, job, 1, status=400)
+    look_up(database, job, 1, status=404)
+
+
+def test_failed_items_become_a_new_job(client: OrganizationClient, database: Connection, job: Json) -> None:
+    end(database, job)
+
+    response = client.post(f"{path(job)}/retry")
+
+    assert response.status_code == 201
+    retry = response.json()
+    assert list(retry) == ["job_id", "status", "total_items", "created_at", "report", "message", "retry_of_job_id"]
+    assert (retry["status"], retry["total_items"], retry["retry_of_job_id"]) == ("pending", 3, job["job_id"])
+    assert retry["report"]["id"] != job["report"]["id"]
+    assert client.get(path(retry)).json()["retry_of_job_id"] == job["job_id"]
+    assert references(client, retry) == ["deal-0", "deal-3", "deal-4"]
+    assert client.get(f"{path(retry)}/items?offset=2").json()["items"][0]["reference_id"] == "deal-4"
+    fields = database.execute(
+        "select array_agg(webhook_custom_fields ->> 'row' order by position) from public.lookup_queue_items where job_id = %s",
+        [retry["job_id"]],
+    ).fetchone()
+    assert fields == (["0", "3", "4"],)
+
+    look_up(database, retry, 3)
+    assert client.get(path(retry)).json()["status"] == "completed"
+    assert client.get(path(job)).json()["failed_items"] == 3
+
+
+def test_items_that_failed_in_one_way_can_be_tried_again(client: OrganizationClient, database: Connection, job: Json) -> None:
+    end(database, job)
+    retry = client.post(f"{path(job)}/retry", params={"error_code": "not_found"}).json()
+    assert references(client, retry) == ["deal-0", "deal-4"]
+
+
+def test_a_job_is_not_tried_again_twice_at_once(client: OrganizationClient, database: Connection, job: Json) -> None:
+    end(database, job)
+    retry = client.post(f"{path(job)}/retry").json()
+    again = client.post(f"{path(job)}/retry")
+    assert (again.status_code, again.json()["code"], again.json()["job_id"]) == (409, "retry_is_open", retry["job_id"])
+    client.post(f"{path(retry)}/cancel")
+    assert client.post(f"{path(job)}/retry").status_code == 201
+
+
+@pytest.mark.parametrize(("method", "suffix"), [("POST", "/retry"), ("DELETE", "")])
+def test_a_job_must_have_ended(client: OrganizationClient, database: Connection, job: Json, method: str, suffix: str) -> None:
+    response = client.request(method, path(job) + suffix)
+    assert (response.status_code, response.json()["code"]) == (409, "job_has_ended")
+    # Also what was in flight when it was cancelled.
+    [organization_id] = database.execute(
+        "select organization_id from public.batch_lookup_jobs where id = %s", [job["job_id"]]
+    ).fetchone() or [None]
+    database.execute("select api.claim_lookups(%s, 'test', 1)", [organization_id])
+    client.post(f"{path(job)}/cancel")
+    response = client.request(method, path(job) + suffix)
+    assert (response.status_code, response.json()["code"]) == (409, "job_has_ended")
+
+
+def test_without_failures_there_is_nothing_to_try_again(client: OrganizationClient, database: Connection, job: Json) -> None:
+    look_up(database, job, 5)
+    response = client.post(f"{path(job)}/retry")
+    assert (response.status_code, response.json()["code"]) == (409, "items_have_failed")
+
+
+@pytest.mark.parametrize("include_report", [False, True])
+def test_a_deleted_job_is_gone(client: OrganizationClient, database: Connection, job: Json, include_report: bool) -> None:
+    end(database, job)
+    response = client.delete(path(job), params={"include_report": include_report})
+    assert response.json() == {"message": "Job deleted successfully", "job_id": job["job_id"]}
+    assert client.get(path(job)).status_code == client.get(f"{path(job)}/items").status_code == client.delete(path(job)).status_code == 404
+    report = client.get(f"/incentive-reports/{job['report']['id']}")
+    assert report.status_code == (404 if include_report else 200)
+    assert include_report or report.json()["total_sites"] == 2

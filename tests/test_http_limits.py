@@ -1,0 +1,103 @@
+"""How often a credential may ask, and how much an organization may have open."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import psycopg
+import pytest
+
+from pyshell.limits import MAX_REMEMBERED, RequestLimiter
+from pyshell.settings import Settings
+from tests.conftest import Connection
+from tests.http_fixtures import PEPPER, OrganizationClient, running_server, site
+
+
+@pytest.fixture
+def change_settings(database: Connection) -> Iterator[Callable[..., None]]:
+    def change(**changes: object) -> None:
+        database.execute("select api.update_settings(%s)", [json.dumps(changes)])
+
+    yield change
+    change(requests_per_minute=120_000, max_open_items=200_000)
+
+
+def test_an_answer_says_how_many_requests_are_left(client: OrganizationClient) -> None:
+    for number in range(1, 4):
+        response = client.get("/batch-lookups")
+        assert response.headers["ratelimit-policy"] == '"requests";q=120000;w=60'
+        remaining = re.fullmatch(r'"requests";r=(\d+);t=(\d+)', response.headers["ratelimit"])
+        assert remaining
+        assert int(remaining[1]) == 120_000 - number
+        assert 50 < int(remaining[2]) <= 60
+    # Errors too.
+    assert "ratelimit" in client.get("/batch-lookups?limit=0").headers
+
+
+def test_too_many_requests_are_refused(server: str, change_settings: Callable[..., None], client: OrganizationClient) -> None:
+    change_settings(requests_per_minute=3)
+    assert [client.get("/batch-lookups").status_code for _ in range(5)] == [200, 200, 200, 429, 429]
+    response = client.get("/batch-lookups")
+    assert response.json()["code"] == "too_many_requests"
+    assert 0 < int(response.headers["retry-after"]) <= 60
+    assert response.headers["ratelimit"].startswith('"requests";r=0;t=')
+    # Who is not known is not counted.
+    assert httpx.get(f"{server}/batch-lookups").status_code == 401
+    assert "ratelimit" not in httpx.get(f"{server}/healthz").headers
+
+
+def test_without_a_limit_nothing_is_said(change_settings: Callable[..., None], client: OrganizationClient) -> None:
+    change_settings(requests_per_minute=None)
+    assert "ratelimit" not in client.get("/batch-lookups").headers
+
+
+def test_a_limit_concerns_one_credential() -> None:
+    limiter = RequestLimiter()
+    assert limiter.count("a", 1)[1] is None
+    assert limiter.count("a", 1)[1] is not None
+    assert limiter.count("b", 1)[1] is None
+
+
+def test_a_minute_later_all_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    limiter = RequestLimiter()
+    limiter.count("a", 1)
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 61)
+    assert limiter.count("a", 1)[1] is None
+
+
+def test_the_limiter_remembers_a_bounded_number() -> None:
+    limiter = RequestLimiter()
+    for who in range(MAX_REMEMBERED + 100):
+        limiter.count(who, 1)
+    assert len(limiter._windows) == MAX_REMEMBERED
+    assert limiter.count(MAX_REMEMBERED, 1)[1] is not None
+
+
+def test_an_organization_may_have_so_many_items_open(change_settings: Callable[..., None], client: OrganizationClient) -> None:
+    change_settings(max_open_items=5)
+    first = client.submit(*(site(f"deal-{number}") for number in range(3)))
+    response = client.post("/batch-lookups", json=[site(f"deal-{number}") for number in range(3)])
+    assert (response.status_code, response.json()["code"]) == (429, "too_many_open_items")
+    assert response.json()["error"] == "With this batch, 6 items would be open; an organization may have 5"
+    assert (response.json()["open_items"], response.json()["max_open_items"]) == (6, 5)
+    assert response.headers["retry-after"] == "60"
+    client.submit(site("deal-1"), site("deal-2"))
+    client.post(f"/batch-lookups/{first['job_id']}/cancel")
+    client.submit(*(site(f"deal-{number}") for number in range(3)))
+
+
+def test_the_cap_holds_against_many_uploads_at_once(new_database: Callable[..., str]) -> None:
+    database_url = new_database()
+    with psycopg.connect(database_url, autocommit=True) as owner:
+        owner.execute("""select api.update_settings('{"max_open_items": 100}')""")
+    with running_server(Settings(database_url=database_url, api_key_pepper=PEPPER)) as url, OrganizationClient(url, database_url) as client:
+        batch = [site(f"deal-{number}") for number in range(30)]
+        with ThreadPoolExecutor(8) as executor:
+            statuses = list(executor.map(lambda _: client.post("/batch-lookups", json=batch).status_code, range(12)))
+    assert sorted(statuses) == [201] * 3 + [429] * 9
