@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import subprocess
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,11 +97,30 @@ def create_key(settings: Settings, arguments: argparse.Namespace) -> None:
 
 
 def import_catalogue(settings: Settings, arguments: argparse.Namespace) -> None:
+    from pyshell import catalogue, progress_bar, stack
+
+    with stack.database(settings) as (with_database, _), psycopg.connect(with_database.database_url) as connection:
+        if arguments.rewiring_america:
+            with progress_bar.shown() as show:
+                summary, left_out = catalogue.load_rewiring_america(connection, arguments.folder, show)
+        else:
+            summary, left_out = catalogue.load_catalogue(connection, arguments.folder, arguments.name), Counter()
+    for file, counts in summary.items():
+        print(f"{file}: {counts['rows']:,} rows, {counts['changed']:,} new or changed, {counts['retired']:,} retired")
+    if left_out:
+        print(f"{sum(left_out.values()):,} incentives were left out:")
+        for reason, count in sorted(left_out.items(), key=lambda entry: (-entry[1], entry[0])):
+            print(f"{count:7,}  {reason}")
+
+
+def check_catalogue(settings: Settings, arguments: argparse.Namespace) -> None:
     from pyshell import catalogue, stack
 
     with stack.database(settings) as (with_database, _), psycopg.connect(with_database.database_url) as connection:
-        for file, counts in catalogue.load_catalogue(connection, arguments.folder, arguments.name).items():
-            print(f"{file}: {counts}")
+        doubts = catalogue.find_doubts(connection)
+    for doubt in doubts:
+        print(f"{doubt['doubt']}: {' '.join(filter(None, (doubt['program_id'], doubt['tier_id'])))}: {doubt['explanation']}")
+    print(f"{len(doubts):,} doubt(s)")
 
 
 def psql(settings: Settings, arguments: argparse.Namespace) -> None:
@@ -176,9 +196,14 @@ COMMANDS = [
     Command(
         "catalogue import",
         import_catalogue,
-        "import a folder of CSV files",
-        [("folder", {"type": Path}), ("--name", {"default": "starter", "help": "the catalogue that the files are the whole of"})],
+        "import a folder of CSV files, or with --rewiring-america a clone of that public repository",
+        [
+            ("folder", {"type": Path}),
+            ("--name", {"default": "starter", "help": "the catalogue that the files are the whole of"}),
+            ("--rewiring-america", {"action": "store_true", "help": "the folder is a clone of rewiringamerica/api.rewiringamerica.org"}),
+        ],
     ),
+    Command("catalogue check", check_catalogue, "list programs that have ended and offers that look wrong"),
     Command("psql", psql, "open psql on the database", [("arguments", {"nargs": "*", "help": "psql's own, after --"})]),
     Command("postgres start", start_postgres, "start the private PostgreSQL, to run until it is stopped, and print its URL"),
     Command("postgres stop", stop_postgres, "stop the private PostgreSQL"),

@@ -234,6 +234,17 @@ begin
 end;
 $$;
 
+-- A catalogue that is the whole of a source takes over what other catalogues have of it: the import that follows retires the rest, and
+-- no program counts twice. For good: the starter catalogue never takes a row back.
+create or replace function app.adopt_source(p_name text, p_source text) returns void
+language plpgsql volatile
+set search_path = ''
+as $$
+begin
+    update app.programs set catalogue = p_name where starts_with(source, p_source) and catalogue <> p_name;
+end;
+$$;
+
 create or replace function api.import_catalogue(p_catalogue jsonb) returns json
 language plpgsql volatile security definer
 set search_path = ''
@@ -247,6 +258,9 @@ begin
     perform app.check_catalogue(p_catalogue);
     -- One import at a time; lookups go on meanwhile.
     lock table app.programs in share row exclusive mode;
+    if p_catalogue ? 'programs' then
+        perform app.adopt_source(v_name, p_catalogue ->> 'source');
+    end if;
 
     foreach v_file in array array['device_categories', 'device_category_sizes', 'devices', 'utilities', 'utility_service_areas',
                                   'programs', 'program_utilities', 'program_tiers'] loop
@@ -270,4 +284,4 @@ end;
 $$;
 
 comment on function api.import_catalogue(jsonb) is
-'Imports a catalogue, all or nothing: {"catalogue": its name, "devices": [rows], ...}, a file of sql/catalogue a member, a row an object of text. Adds and updates rows, and retires those that the same catalogue had and no longer has; a file that is absent is left as it is. Answers, for each file, how many rows it has, how many changed and how many were retired; importing the same again changes nothing. 400 invalid_catalogue: a row that is not valid, told by file, line and reason.';
+'Imports a catalogue, all or nothing: {"catalogue": its name, "devices": [rows], ...}, a file of sql/catalogue a member, a row an object of text. Adds and updates rows, and retires those that the same catalogue had and no longer has; a file that is absent is left as it is. Answers, for each file, how many rows it has, how many changed and how many were retired; importing the same again changes nothing. "source", when there, says that the catalogue is the whole of the sources that begin so: programs of other catalogues from there become its own. 400 invalid_catalogue: a row that is not valid, told by file, line and reason.';

@@ -235,14 +235,14 @@ begin
     if jsonb_typeof(p_catalogue) is distinct from 'object' then
         raise sqlstate 'PT400' using message = 'A catalogue must be an object of files', constraint = 'invalid_catalogue';
     end if;
-    v_unknown := (select string_agg(left(f.file, 100), ', ') from jsonb_object_keys(p_catalogue - 'catalogue') f (file) where f.file <> all (v_files));
+    v_unknown := (select string_agg(left(f.file, 100), ', ') from jsonb_object_keys(p_catalogue - array['catalogue', 'source']) f (file) where f.file <> all (v_files));
     if v_unknown is not null then
         raise sqlstate 'PT400' using
             message    = format('Unknown files in the catalogue: %s', v_unknown),
             hint       = format('The files are %s.', array_to_string(v_files, ', ')),
             constraint = 'invalid_catalogue';
     elsif exists (select
-                    from jsonb_each(p_catalogue - 'catalogue') f (file, lines)
+                    from jsonb_each(p_catalogue - array['catalogue', 'source']) f (file, lines)
                    where case jsonb_typeof(f.lines) when 'array'
                               then exists (select from jsonb_array_elements(f.lines) r (cells) where jsonb_typeof(r.cells) <> 'object')
                               else true end) then

@@ -1,0 +1,291 @@
+"""Reads a clone of rewiringamerica/api.rewiringamerica.org (Apache-2.0) as a catalogue.
+
+It has a folder for each state (`data/CO/incentives.json`, `programs.json`, `authorities.json`), and in `scripts/data` the areas that
+authorities serve (`geographies.csv`) and the ZIP codes of utilities' areas (`zip-to-geography-approx.csv`). An incentive becomes a tier
+of its program. What a lookup could not judge is left out and counted by reason.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+Row = dict[str, str]
+Json = dict[str, Any]
+
+SOURCE = "rewiringamerica/api.rewiringamerica.org"
+
+# What the source calls a device: our category, and its devices where it is not for all of them (sql/catalogue/devices.csv).
+ITEMS: Mapping[str, tuple[str, tuple[int, ...]]] = {
+    "ducted_heat_pump": ("heat_pump", (1, 4)),
+    "ductless_heat_pump": ("heat_pump", (2, 3, 4)),
+    "air_to_water_heat_pump": ("heat_pump", (5,)),
+    "other_heat_pump": ("heat_pump", (6,)),
+    "geothermal_heating_installation": ("ground_source_heat_pump", ()),
+    "heat_pump_water_heater": ("heat_pump_water_heater", ()),
+    "smart_thermostat": ("smart_thermostat", ()),
+    "attic_or_roof_insulation": ("insulation", (14,)),
+    "wall_insulation": ("insulation", (15,)),
+    "floor_insulation": ("insulation", (16,)),
+    "basement_insulation": ("insulation", (17,)),
+    "crawlspace_insulation": ("insulation", (17,)),
+    "other_insulation": ("insulation", ()),
+    "air_sealing": ("weatherization", (18,)),
+    "duct_sealing": ("weatherization", (19,)),
+    "duct_replacement": ("weatherization", (20,)),
+    "other_weatherization": ("weatherization", (21,)),
+    "rooftop_solar_installation": ("rooftop_solar", ()),
+    "battery_storage_installation": ("battery_storage", ()),
+    "electric_vehicle_charger": ("ev_charger", ()),
+    "electric_stove": ("induction_stove", ()),
+    "heat_pump_clothes_dryer": ("heat_pump_clothes_dryer", ()),
+    "electric_panel": ("electrical_upgrade", (37,)),
+    "electric_service_upgrades": ("electrical_upgrade", (38,)),
+    "electric_wiring": ("electrical_upgrade", (39,)),
+    "window_replacement": ("windows_and_doors", (41, 42)),
+    "door_replacement": ("windows_and_doors", (43,)),
+    "central_air_conditioner": ("air_conditioner", ()),
+    "whole_house_fan": ("ventilation", (46,)),
+    "evaporative_cooler": ("ventilation", (48,)),
+    "energy_audit": ("energy_audit", ()),
+    "electric_outdoor_equipment": ("outdoor_equipment", ()),
+    "ebike": ("electric_bicycle", ()),
+    "new_electric_vehicle": ("electric_vehicle", (56,)),
+    "used_electric_vehicle": ("electric_vehicle", (57,)),
+    "new_plugin_hybrid_vehicle": ("electric_vehicle", (58,)),
+    "used_plugin_hybrid_vehicle": ("electric_vehicle", (59,)),
+}
+# Units by our names, and how many of the source's make one of ours: a ton is 12,000 BTU an hour.
+UNITS: Mapping[str, tuple[str, float]] = {
+    "ton": ("ton", 1),
+    "btuh10k": ("ton", 1.2),
+    "square_foot": ("square_foot", 1),
+    "kilowatt": ("kilowatt", 1),
+    "watt": ("watt", 1),
+    "kilowatt_hour": ("kilowatt_hour", 1),
+}
+AUTHORITY_TYPES = ("utility", "state", "city", "county")
+MAX_NAME = 300
+
+
+class LeftOutError(Exception):
+    """Why an incentive, or all of a program, is no part of the catalogue: a reason that others may share."""
+
+
+class Area(NamedTuple):
+    """Of `geographies.csv`."""
+
+    key: str
+    type: str
+    name: str
+    state: str
+
+
+class Equipment(NamedTuple):
+    """What the starter catalogue knows of devices: ids by category, and the units that a category has a typical size in."""
+
+    devices: Mapping[str, list[int]]
+    units: Mapping[str, set[str]]
+    eia_numbers: Mapping[str, str]
+
+
+@dataclass
+class Source:
+    """A catalogue in the making: rows by file, and how many incentives were left out for which reason."""
+
+    rows: dict[str, list[Row]] = field(default_factory=lambda: defaultdict(list))
+    left_out: Counter[str] = field(default_factory=Counter)
+
+
+def read(directory: Path, starter: Path) -> Source:
+    """The repository as a catalogue that builds on the starter catalogue's devices. Raises OSError or ValueError: no such repository."""
+    areas = read_areas(directory / "scripts" / "data" / "geographies.csv")
+    equipment = read_equipment(starter)
+    source = Source()
+    add_utilities(source, areas, directory / "scripts" / "data" / "zip-to-geography-approx.csv", equipment)
+    states = sorted(path for path in (directory / "data").iterdir() if (path / "incentives.json").exists())
+    if not states:
+        raise ValueError(f"{directory} has no data/STATE/incentives.json")
+    for state in states:
+        add_state(source, state, areas, equipment)
+    return source
+
+
+def read_equipment(starter: Path) -> Equipment:
+    devices, units = defaultdict(list), defaultdict(set)
+    for row in read_csv(starter / "devices.csv"):
+        devices[row["category_key"]].append(int(row["id"]))
+    for row in read_csv(starter / "device_category_sizes.csv"):
+        units[row["category_key"]].add(row["unit"])
+    return Equipment(devices, units, {row["key"]: row["eiaid"] for row in read_csv(starter / "utilities.csv") if row["eiaid"]})
+
+
+def read_areas(path: Path) -> dict[str, Area]:
+    return {row["id"]: Area(row["key"], row["type"], row["name"], row["state"]) for row in read_csv(path)}
+
+
+def read_csv(path: Path) -> Iterator[Row]:
+    csv.field_size_limit(sys.maxsize)  # a cell may be the outline of a city
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        yield from csv.DictReader(file)
+
+
+def add_utilities(source: Source, areas: Mapping[str, Area], zips: Path, equipment: Equipment) -> None:
+    for area in areas.values():
+        if area.type == "electric_territory":
+            row = {"key": area.key, "name": area.name, "country_code": "US", "region_code": area.state, "source": SOURCE}
+            source.rows["utilities"].append(row | ({"eiaid": number} if (number := equipment.eia_numbers.get(area.key)) else {}))
+    serving: dict[str, list[tuple[bool, str, str]]] = defaultdict(list)
+    for row in read_csv(zips):
+        if (utility := areas.get(row["geography_id"])) and utility.type == "electric_territory":
+            serving[row["zip"]].append((row["predominant"] != "1", utility.name, utility.key))
+    for zip_code, utilities in sorted(serving.items()):
+        for rank, (_, _, key) in enumerate(sorted(utilities), start=1):
+            source.rows["utility_service_areas"].append({"prefix": zip_code, "utility_key": key, "rank": str(rank)})
+
+
+def add_state(source: Source, directory: Path, areas: Mapping[str, Area], equipment: Equipment) -> None:
+    programs = read_json(directory / "programs.json")
+    authorities = {key: authority for group in read_json(directory / "authorities.json").values() for key, authority in group.items()}
+    offers: dict[str, list[Row]] = defaultdict(list)
+    for incentive in read_json(directory / "incentives.json"):
+        try:
+            program = programs[incentive["program"]]
+            utilities_of(authorities[program["authority"]], areas, directory.name)
+            offer = tier(incentive, equipment)
+            offers[incentive["program"]].append(offer)
+        except LeftOutError as reason:
+            source.left_out[str(reason)] += 1
+        except KeyError as error:
+            source.left_out[f"refers to {error}, which is not there"] += 1
+    for program_id, tiers in offers.items():
+        add_program(source, program_id, programs, authorities, areas, directory.name)
+        source.rows["program_tiers"] += [{"program_id": key_of(program_id, programs)} | row for row in tiers]
+
+
+def add_program(
+    source: Source, program_id: str, programs: Mapping[str, Json], authorities: Mapping[str, Json], areas: Mapping[str, Area], state: str
+) -> None:
+    program, key = programs[program_id], key_of(program_id, programs)
+    authority = authorities[program["authority"]]
+    utilities = utilities_of(authority, areas, state)
+    kind = program["authority_type"]
+    source.rows["programs"].append(
+        {
+            "id": key,
+            "name": english(program["name"]),
+            "authority": authority["name"][:MAX_NAME],
+            "authority_type": kind if kind in AUTHORITY_TYPES else "other",
+            "country_code": "US",
+            "region_code": state,
+            "scope": "utility" if utilities else "state",
+            "url": english(program.get("url"), 2000),
+            "source": SOURCE,
+            "source_id": program_id,
+        }
+    )
+    source.rows["program_utilities"] += [{"program_id": key, "utility_key": utility} for utility in utilities]
+
+
+def utilities_of(authority: Json, areas: Mapping[str, Area], state: str) -> list[str]:
+    """The utilities whose customers an authority's programs are for; none: everybody in the state."""
+    served = [areas[str(number)] for number in authority["geography_ids"] if str(number) in areas]
+    if any(area.type == "state" and area.state == state for area in served):
+        return []
+    utilities = sorted({area.key for area in served if area.type == "electric_territory"})
+    if utilities:
+        return utilities
+    if any(area.type == "gas_territory" for area in served):
+        raise LeftOutError("for customers of a gas utility, which a lookup doesn't know")
+    raise LeftOutError("for a city, a county or a part of one, which a lookup doesn't know")
+
+
+def tier(incentive: Json, equipment: Equipment) -> Row:
+    """Raises LeftOutError."""
+    if incentive.get("paused"):
+        raise LeftOutError("paused")
+    if incentive.get("low_income"):
+        raise LeftOutError("depends on the household's income, which a lookup doesn't know")
+    if incentive.get("eligible_geo_group"):
+        raise LeftOutError("for a part of the authority's area that the source doesn't tell")
+    start, end = incentive.get("start_date") or "", incentive.get("end_date") or ""
+    if start and end and start > end:
+        raise LeftOutError("ends before it starts")
+    pay = amount(incentive["amount"])
+    categories, devices = devices_of(incentive["items"], pay.get("unit"), equipment)
+    return {
+        "id": incentive["id"],
+        "name": english(incentive["short_description"]),
+        "category_keys": " ".join(categories),
+        "device_ids": " ".join(map(str, devices)),
+        "building_types": "RESIDENTIAL",
+        "owner_statuses": " ".join(sorted(incentive["owner_status"])),
+        "start_date": start,
+        "end_date": end,
+        **pay,
+    }
+
+
+def amount(pay: Json) -> Row:
+    """The amount, its unit and its cap. Raises LeftOutError."""
+    number, least, cap = pay["number"], pay.get("minimum"), pay.get("maximum")
+    if cap is not None and (cap <= 0 or (least is not None and least > cap)):
+        raise LeftOutError("contradictory caps")
+    capped = {"cap": decimal(cap)} if cap is not None else {}
+    match pay["type"]:
+        case "dollar_amount":
+            if cap is not None and number > cap:
+                raise LeftOutError("contradictory caps")
+            return {"amount_type": "flat", "amount": decimal(number), **capped}
+        case "percent":
+            if not 0 <= number <= 1:
+                raise LeftOutError("a share above 100%")
+            return {"amount_type": "percent", "amount": decimal(number * 100), **capped}
+        case "dollars_per_unit" if pay.get("unit") in UNITS:
+            unit, factor = UNITS[pay["unit"]]
+            return {"amount_type": "per_unit", "amount": decimal(number * factor), "unit": unit, **capped}
+        case "dollars_per_unit":
+            raise LeftOutError(f"unknown unit: {pay.get('unit')}")
+        case other:
+            raise LeftOutError(f"unknown kind of amount: {other}")
+
+
+def devices_of(items: list[str], unit: str | None, equipment: Equipment) -> tuple[list[str], list[int]]:
+    """Our categories and devices for the source's items; no devices: all of the categories. Raises LeftOutError."""
+    known = [ITEMS[item] for item in items if item in ITEMS]
+    if not known:
+        raise LeftOutError(f"no device of ours: {', '.join(sorted(items))}" if len(items) == 1 else "no device of ours: several others")
+    sized = [(category, devices) for category, devices in known if unit is None or unit in equipment.units.get(category, ())]
+    if not sized:
+        raise LeftOutError(f"no typical size in the unit: {known[0][0]} in {unit}")
+    chosen = {device for category, devices in sized for device in devices or equipment.devices.get(category, [])}
+    categories = sorted({category for category, _ in sized})
+    whole = {device for category in categories for device in equipment.devices.get(category, [])}
+    return categories, [] if chosen == whole else sorted(chosen)
+
+
+def decimal(number: float) -> str:
+    return f"{number:.6f}".rstrip("0").rstrip(".")
+
+
+def key_of(program_id: str, programs: Mapping[str, Json]) -> str:
+    """The id without what would need quoting in a URL; where another program has that id already, with dashes instead."""
+    unsafe = re.compile(r"[^A-Za-z0-9._~-]")
+    key = unsafe.sub("", program_id)
+    return key if key == program_id or key not in programs else unsafe.sub("-", program_id)
+
+
+def english(texts: Json | None, length: int = MAX_NAME) -> str:
+    text = " ".join((texts or {}).get("en", "").split())
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,88 @@
+-- Chapter 32, doubts about the catalogue: what has ended, and what looks like a mistake of its source. Nothing is changed by it.
+
+create or replace function app.tier_doubts(p_date date) returns table (doubt text, program_id text, tier_id text, explanation text)
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+    return query
+    with tier as (
+        select t.*, p.catalogue, d.cost,
+               t.amount * case t.amount_type when 'percent' then d.cost / 100 when 'per_unit' then coalesce(s.size, 1) else 1 end as value
+          from app.program_tiers t
+          join app.programs p on p.id = t.program_id and p.retired_at is null
+         cross join lateral (select max(c.typical_cost) as cost from app.device_categories c where c.key = any (t.category_keys)) d
+         cross join lateral (select max(z.typical_size) as size
+                               from app.device_category_sizes z
+                              where z.category_key = any (t.category_keys) and z.unit = t.unit) s
+    )
+    select 'ended', t.program_id, t.id, format('on %s', t.end_date) from tier t where t.end_date < p_date
+     union all
+    select 'not started', t.program_id, t.id, format('starts on %s', t.start_date) from tier t where t.start_date > p_date
+     union all
+    select 'pays nothing', t.program_id, t.id, 'the amount is 0' from tier t where t.amount = 0
+     union all
+    select 'pays more than the device costs', t.program_id, t.id, format('%s of a typical cost of %s', app.dollars(round(t.value)), app.dollars(t.cost))
+      from tier t
+     where least(t.value, t.cap) > t.cost
+     union all
+    select 'pays all without a cap', t.program_id, t.id, '100% of the cost, whatever it is'
+      from tier t
+     where t.amount_type = 'percent' and t.amount = 100 and t.cap is null
+     union all
+    select 'never pays its amount', t.program_id, t.id, format('%s is capped at %s', app.dollars(t.amount), app.dollars(t.cap))
+      from tier t
+     where t.amount_type = 'flat' and t.cap < t.amount;
+end;
+$$;
+
+create or replace function app.program_doubts(p_date date) returns table (doubt text, program_id text, tier_id text, explanation text)
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+    return query
+    select 'has no offer', p.id, null, 'no tier says what it pays'
+      from app.programs p
+     where p.retired_at is null and not exists (select from app.program_tiers t where t.program_id = p.id)
+     union all
+    select 'has no customers', p.id, null, 'none of its utilities is in the catalogue any more'
+      from app.programs p
+     where p.retired_at is null and p.scope = 'utility'
+       and not exists (select
+                         from app.program_utilities a
+                         join app.utilities u on u.key = a.utility_key and u.retired_at is null
+                        where a.program_id = p.id)
+     union all
+    select 'reaches no address', p.id, null, 'none of its utilities serves a postal code'
+      from app.programs p
+     where p.retired_at is null and p.scope = 'utility'
+       and exists (select from app.program_utilities a where a.program_id = p.id)
+       and not exists (select
+                         from app.program_utilities a
+                         join app.utility_service_areas s on s.utility_key = a.utility_key
+                        where a.program_id = p.id)
+     union all
+    select 'is old', p.id, null, format('its facts are of %s', p.source_date)
+      from app.programs p
+     where p.retired_at is null and p.source_date < p_date - 730;
+end;
+$$;
+
+create or replace function api.find_catalogue_doubts() returns json
+language plpgsql stable security definer
+set search_path = ''
+as $$
+declare
+    v_date date := (app.clock() at time zone 'UTC')::date;
+begin
+    return (
+        select coalesce(json_agg(json_build_object('doubt', d.doubt, 'program_id', d.program_id, 'tier_id', d.tier_id, 'catalogue', p.catalogue,
+                                                   'explanation', d.explanation) order by d.doubt, d.program_id, d.tier_id), '[]')
+          from (select * from app.tier_doubts(v_date) union all select * from app.program_doubts(v_date)) d
+          join app.programs p on p.id = d.program_id);
+end;
+$$;
+
+comment on function api.find_catalogue_doubts() is
+'What of the catalogue has ended or looks wrong: [{doubt, program_id, tier_id, catalogue, explanation}], such as "ended" or "pays more than the device costs". tier_id null: it is about the whole program.';

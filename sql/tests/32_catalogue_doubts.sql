@@ -1,0 +1,24 @@
+begin;
+select plan(5);
+\ir fixtures.psql
+\ir catalogue.psql
+select pg_temp.turn_clock('2026-11-24 12:00:00+00');
+
+create function pg_temp.doubts() returns setof text
+language sql as $$
+    select concat_ws(' ', d ->> 'doubt', d ->> 'program_id', d ->> 'tier_id') from json_array_elements(api.find_catalogue_doubts()) d where d ->> 'catalogue' = 'test'
+$$;
+
+select pg_temp.import();
+select is_empty('select pg_temp.doubts()', 'a sound catalogue raises no doubts');
+select pg_temp.import('program_tiers', 1, '{"end_date": "2026-11-23"}');
+select set_eq('select pg_temp.doubts()', array['ended wy-rebates pump'], 'an offer that has ended does');
+select pg_temp.import('program_tiers', 2, '{"amount": "60"}');
+select set_eq('select pg_temp.doubts()', array['never pays its amount wy-rebates lamp'], 'so does an amount above its cap');
+select pg_temp.import('program_tiers', 3, null);
+select set_eq('select pg_temp.doubts()', array['has no offer wy-grant'], 'so does a program without offers');
+select pg_temp.import('utilities', 1, null);
+select bag_has('select pg_temp.doubts()', $$ values ('has no customers wy-rebates') $$, 'or without customers');
+
+select * from finish();
+rollback;

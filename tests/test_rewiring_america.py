@@ -1,0 +1,320 @@
+"""The import of a clone of rewiringamerica/api.rewiringamerica.org: a small one made up here, and the real one where it lies beside."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from pyshell import migrations
+from pyshell.catalogue import CatalogueError, find_doubts, load_rewiring_america
+from pyshell.rewiring_america import LeftOutError, amount, devices_of, read_equipment
+from pyshell.settings import ROOT
+from tests.conftest import Clock, Connection
+
+Json = dict[str, Any]
+STARTER = ROOT / "sql" / "catalogue"
+REAL = ROOT.parent / "shared" / "data" / "rewiring-america"
+
+AREAS = [
+    ("1", "", "state", "Wyoming", "WY"),
+    ("2", "wy-city-light", "electric_territory", "City Light", "WY"),
+    ("3", "wy-plains-electric", "electric_territory", "Plains Electric", "WY"),
+    ("4", "wy-gas", "gas_territory", "Wyoming Gas", "WY"),
+    ("5", "", "county", "Laramie County", "WY"),
+]
+ZIPS = [("82001", "2", "0"), ("82001", "3", "1"), ("82002", "3", "1"), ("82001", "4", "1")]
+AUTHORITIES = {
+    "state": {"wy-energy-office": {"name": "Energy Office", "geography_ids": [1]}},
+    "utility": {
+        "wy-city-light": {"name": "City Light", "geography_ids": [2]},
+        "wy-plains-electric": {"name": "Plains Electric", "geography_ids": [3]},
+    },
+    "gas_utility": {"wy-gas": {"name": "Wyoming Gas", "geography_ids": [4]}},
+    "county": {"wy-laramie": {"name": "Laramie County", "geography_ids": [5]}},
+    "other": {"wy-coop": {"name": "Cooperative", "geography_ids": [2, 3, 5]}},
+}
+PROGRAMS = {
+    f"wy_{name}": {"name": {"en": name}, "url": {"en": "https://example.com"}, "authority": authority, "authority_type": kind}
+    for name, authority, kind in [
+        ("state", "wy-energy-office", "state"),
+        ("city&light", "wy-city-light", "utility"),
+        ("plains", "wy-plains-electric", "utility"),
+        ("gas", "wy-gas", "gas_utility"),
+        ("county", "wy-laramie", "county"),
+        ("coop", "wy-coop", "other"),
+    ]
+}
+
+
+def incentive(number: int, program: str, **changes: Any) -> Json:
+    return {
+        "id": f"WY-{number}",
+        "payment_methods": ["rebate"],
+        "items": ["ducted_heat_pump"],
+        "program": f"wy_{program}",
+        "amount": {"type": "dollar_amount", "number": 100 * number},
+        "owner_status": ["homeowner"],
+        "short_description": {"en": f"Offer {number}"},
+    } | changes
+
+
+INCENTIVES = [
+    incentive(1, "state"),
+    incentive(2, "city&light"),
+    incentive(3, "plains", start_date="2026-01-01", end_date="2026-12-31"),
+    incentive(4, "coop", amount={"type": "percent", "number": 0.1, "maximum": 700}),
+    incentive(5, "gas"),
+    incentive(6, "county"),
+    incentive(7, "state", paused=True),
+    incentive(8, "state", low_income="wy-poor"),
+    incentive(9, "state", eligible_geo_group="wy-part"),
+    incentive(10, "state", items=["cool_roof"]),
+    incentive(11, "state", amount={"type": "dollars_per_unit", "number": 1, "unit": "cfm50"}),
+    incentive(12, "state", amount={"type": "dollar_amount", "number": 500, "minimum": 600, "maximum": 550}),
+    incentive(13, "nowhere"),
+]
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    state, data = tmp_path / "data" / "WY", tmp_path / "scripts" / "data"
+    state.mkdir(parents=True)
+    data.mkdir(parents=True)
+    for name, content in (("authorities", AUTHORITIES), ("programs", PROGRAMS), ("incentives", INCENTIVES)):
+        (state / f"{name}.json").write_text(json.dumps(content))
+    write_csv(
+        data / "geographies.csv",
+        ["id", "key", "type", "name", "state", "county_fips", "geometry"],
+        [(*area, "", "x" * 200_000) for area in AREAS],
+    )
+    write_csv(data / "zip-to-geography-approx.csv", ["zip", "geography_id", "predominant"], ZIPS)
+    return tmp_path
+
+
+def write_csv(path: Path, header: list[str], rows: list[Any]) -> None:
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+
+
+def change_incentives(clone: Path, *incentives: Json) -> None:
+    (clone / "data" / "WY" / "incentives.json").write_text(json.dumps(incentives))
+
+
+class Lookups:
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        row = connection.execute("select api.create_organization('Acme')").fetchone()
+        assert row is not None
+        self.organization = row[0]
+
+    def amounts(self, postal_code: str = "82001", **changes: Any) -> dict[str, float]:
+        """What each program gives a home in Wyoming with a ducted heat pump."""
+        home = {
+            "street_1": "1 Main St",
+            "city": "Cheyenne",
+            "state_or_province_code": "WY",
+            "postal_code": postal_code,
+            "country_code": "US",
+        }
+        request = {"reference_id": "home", "address": home, "building_type": "RESIDENTIAL", "device_ids": [1]} | changes
+        answer = self.connection.execute("select api.lookup_incentives(%s, %s::jsonb)", (self.organization, json.dumps(request))).fetchone()
+        assert answer is not None
+        return {program["program_id"]: program["total_incentive"] for program in answer[0]["incentives"]["by_program"]}
+
+
+@pytest.fixture
+def lookups(owner: Connection, clock: Clock) -> Lookups:
+    clock.freeze("2026-11-24 12:00:00+00")
+    return Lookups(owner)
+
+
+def test_lookups_agree_with_the_data(owner: Connection, clone: Path, lookups: Lookups) -> None:
+    load_rewiring_america(owner, clone)
+    plains = {"wy_state": 100, "wy_plains": 300, "wy_coop": 700}
+    assert lookups.amounts("82002") == plains
+    assert lookups.amounts("82001") == plains, "the predominant utility is the one"
+    assert lookups.amounts("82001", utility={"name": "City Light"}) == {"wy_state": 100, "wy_citylight": 200, "wy_coop": 700}
+    assert lookups.amounts("82002", lookup_date="2025-12-31") == plains | {"wy_plains": 0}
+    assert lookups.amounts("82002", lookup_date="2027-01-01") == plains | {"wy_plains": 0}
+    assert lookups.amounts("82002", device_ids=[2]) == {"wy_state": 0, "wy_plains": 0, "wy_coop": 0}
+
+
+def test_what_could_not_be_mapped_is_counted_by_reason(owner: Connection, clone: Path) -> None:
+    summary, left_out = load_rewiring_america(owner, clone)
+    assert {file: counts["rows"] for file, counts in summary.items()} == {
+        "utilities": 2,
+        "utility_service_areas": 3,
+        "programs": 4,
+        "program_utilities": 4,
+        "program_tiers": 4,
+    }
+    assert left_out == {
+        "for customers of a gas utility, which a lookup doesn't know": 1,
+        "for a city, a county or a part of one, which a lookup doesn't know": 1,
+        "paused": 1,
+        "depends on the household's income, which a lookup doesn't know": 1,
+        "for a part of the authority's area that the source doesn't tell": 1,
+        "no device of ours: cool_roof": 1,
+        "unknown unit: cfm50": 1,
+        "contradictory caps": 1,
+        "refers to 'wy_nowhere', which is not there": 1,
+    }
+
+
+def test_a_program_carries_its_source_id(owner: Connection, clone: Path) -> None:
+    load_rewiring_america(owner, clone)
+    row = owner.execute("select source_id, source, catalogue from app.programs where id = 'wy_citylight'").fetchone()
+    assert row == ("wy_city&light", "rewiringamerica/api.rewiringamerica.org", "rewiring-america")
+
+
+def test_importing_again_changes_nothing_and_a_change_is_seen(owner: Connection, clone: Path, lookups: Lookups) -> None:
+    load_rewiring_america(owner, clone)
+    assert {(counts["changed"], counts["retired"]) for counts in load_rewiring_america(owner, clone)[0].values()} == {(0, 0)}
+    change_incentives(clone, incentive(1, "state", amount={"type": "dollar_amount", "number": 150}))
+    summary, _ = load_rewiring_america(owner, clone)
+    assert (summary["programs"]["retired"], summary["program_tiers"]["changed"]) == (3, 1)
+    assert lookups.amounts("82001") == {"wy_state": 150}
+
+
+def test_an_import_that_fails_leaves_everything_as_it_was(database_url: str, clone: Path, lookups: Lookups) -> None:
+    with psycopg.connect(database_url) as connection:
+        load_rewiring_america(connection, clone)
+    before = lookups.amounts()
+    change_incentives(clone, incentive(1, "state"), incentive(1, "state"))
+    with pytest.raises(psycopg.Error, match="wy_state, WY-1 is there twice"), psycopg.connect(database_url) as connection:
+        load_rewiring_america(connection, clone)
+    assert lookups.amounts() == before
+
+
+def test_programs_of_the_same_source_count_once(database_url: str, owner: Connection, clone: Path) -> None:
+    def programs() -> list[Any]:
+        return owner.execute(
+            "select source like 'rewiring%' as same, count(*) from app.programs where retired_at is null group by 1"
+        ).fetchall()
+
+    [(_, others), (_, starters)] = sorted(programs())
+    assert starters > 40
+    load_rewiring_america(owner, clone)
+    assert sorted(programs()) == [(False, others), (True, 4)]
+    migrations.migrate(database_url)
+    assert sorted(programs()) == [(False, others), (True, 4)], "a deploy brings no starter program back that was taken over"
+
+
+@pytest.mark.parametrize(
+    ("pay", "expected"),
+    [
+        ({"type": "dollar_amount", "number": 500}, {"amount_type": "flat", "amount": "500"}),
+        ({"type": "dollar_amount", "number": 450, "minimum": 450, "maximum": 900}, {"amount_type": "flat", "amount": "450", "cap": "900"}),
+        ({"type": "percent", "number": 0.29, "maximum": 1000}, {"amount_type": "percent", "amount": "29", "cap": "1000"}),
+        ({"type": "dollars_per_unit", "number": 1250, "unit": "ton"}, {"amount_type": "per_unit", "amount": "1250", "unit": "ton"}),
+        ({"type": "dollars_per_unit", "number": 2000, "unit": "btuh10k"}, {"amount_type": "per_unit", "amount": "2400", "unit": "ton"}),
+    ],
+)
+def test_an_amount_keeps_its_meaning(pay: Json, expected: Json) -> None:
+    assert amount(pay) == expected
+
+
+@pytest.mark.parametrize(
+    "pay",
+    [
+        {"type": "percent", "number": 1.5},
+        {"type": "dollar_amount", "number": 600, "maximum": 500},
+        {"type": "dollars_per_unit", "number": 1},
+        {"type": "lottery", "number": 1},
+    ],
+)
+def test_an_amount_without_a_meaning_is_left_out(pay: Json) -> None:
+    with pytest.raises(LeftOutError):
+        amount(pay)
+
+
+def test_an_offer_for_all_of_a_category_names_no_devices() -> None:
+    equipment = read_equipment(STARTER)
+    assert devices_of(["ducted_heat_pump", "cool_roof"], None, equipment) == (["heat_pump"], [1, 4])
+    assert devices_of(["heat_pump_water_heater"], None, equipment) == (["heat_pump_water_heater"], [])
+    assert devices_of(["ducted_heat_pump", "heat_pump_water_heater"], "ton", equipment) == (["heat_pump"], [1, 4])
+    categories, devices = devices_of(["attic_or_roof_insulation", "energy_audit"], None, equipment)
+    assert (categories, devices) == (["energy_audit", "insulation"], [14, 49, 50])
+
+
+def test_a_folder_that_is_no_clone_is_refused(owner: Connection, tmp_path: Path) -> None:
+    with pytest.raises(CatalogueError, match="cannot be read as a clone"):
+        load_rewiring_america(owner, tmp_path)
+
+
+def test_the_command_line_imports_and_checks(database_url: str, clone: Path) -> None:
+    def run(*words: str) -> str:
+        command = [sys.executable, "-m", "pyshell", "catalogue", *words]
+        return subprocess.run(command, cwd=ROOT, env={"DATABASE_URL": database_url}, capture_output=True, text=True, check=True).stdout
+
+    output = run("import", str(clone), "--rewiring-america")
+    assert "program_tiers: 4 rows, 4 new or changed" in output
+    assert "9 incentives were left out:" in output
+    assert "doubt(s)" in run("check")
+
+
+def test_doubts_name_what_has_ended_or_looks_wrong(owner: Connection, clone: Path, clock: Clock) -> None:
+    clock.freeze("2027-02-01 12:00:00+00")
+    offers = [
+        incentive(3, "plains", end_date="2026-12-31"),
+        incentive(4, "plains", start_date="2027-12-31"),
+        incentive(5, "state", amount={"type": "percent", "number": 1}),
+        incentive(6, "state", amount={"type": "dollar_amount", "number": 90_000}),
+        incentive(7, "state", amount={"type": "dollar_amount", "number": 0}),
+    ]
+    change_incentives(clone, *offers)
+    load_rewiring_america(owner, clone)
+    doubts = {(doubt["doubt"], doubt["tier_id"]) for doubt in find_doubts(owner) if doubt["catalogue"] == "rewiring-america"}
+    assert doubts == {
+        ("ended", "WY-3"),
+        ("not started", "WY-4"),
+        ("pays all without a cap", "WY-5"),
+        ("pays more than the device costs", "WY-6"),
+        ("pays nothing", "WY-7"),
+    }
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="no clone of rewiringamerica/api.rewiringamerica.org lies beside the project")
+def test_the_whole_repository_is_imported_within_a_minute_and_lookups_stay_fast(owner: Connection, lookups: Lookups) -> None:
+    started_at = time.perf_counter()
+    summary, left_out = load_rewiring_america(owner, REAL)
+    assert time.perf_counter() - started_at < 60
+    assert summary["programs"]["rows"] > 800
+    assert summary["program_tiers"]["rows"] > 3000
+    assert summary["program_tiers"]["rows"] + sum(left_out.values()) > 4500
+    row = owner.execute("select count(distinct prefix) from app.utility_service_areas where length(prefix) = 5").fetchone()
+    assert row is not None
+    assert row[0] > 35_000
+
+    with (ROOT / "examples" / "sites.csv").open(encoding="utf-8", newline="") as file:
+        sites = [row for row in csv.DictReader(file) if row["country_code"] == "US"]
+    durations, failures = [], set()
+    for site in sites:
+        request = {
+            "reference_id": site["reference_id"],
+            "address": {name: site[name] for name in ("street_1", "city", "state_or_province_code", "postal_code", "country_code")},
+            "building_type": "RESIDENTIAL",
+            "device_ids": [1, 2, 9, 14, 28],
+        }
+        try:
+            plan = owner.execute(
+                "explain (analyze, timing off, format json) select api.lookup_incentives(%s, %s::jsonb)",
+                (lookups.organization, json.dumps(request)),
+            ).fetchone()
+        except psycopg.Error as error:
+            failures.add(error.diag.constraint_name)
+        else:
+            assert plan is not None
+            durations.append(plan[0][0]["Execution Time"])
+    durations.sort()
+    assert failures <= {"no_utility"}
+    assert len(durations) > 200
+    assert durations[len(durations) // 2] < 5
