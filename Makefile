@@ -5,7 +5,7 @@ MAKEFLAGS += --no-print-directory
 
 .PHONY: help
 help: ## Show this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{ printf "  make %-9s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 
 .PHONY: demo
 demo: ## Run a batch of real sites from upload to report
@@ -41,6 +41,11 @@ drift: ## Compare what sql/schema makes with what migrations make
 docs: ## Write docs/sql.md anew, the reference for SQL users
 	@scripts/setup
 	@$(python) -m pyshell docs
+
+.PHONY: supabase-sql
+supabase-sql: ## Write dist/supabase.sql, which installs everything by SQL alone
+	@scripts/setup
+	@$(python) -m pyshell supabase-sql
 
 .PHONY: lint
 lint: ## Check format, style, types and migrations

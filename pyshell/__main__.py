@@ -80,6 +80,14 @@ def docs(settings: Settings, arguments: argparse.Namespace) -> None:
     print(f"wrote {sql_reference.FILE}")
 
 
+def supabase_sql(settings: Settings, arguments: argparse.Namespace) -> None:
+    from pyshell import supabase_sql
+
+    supabase_sql.FILE.parent.mkdir(exist_ok=True)
+    supabase_sql.FILE.write_text(supabase_sql.installation(), encoding="utf-8")
+    print(f"wrote {supabase_sql.FILE}")
+
+
 def create_key(settings: Settings, arguments: argparse.Namespace) -> None:
     from pyshell import api_keys, stack
 
@@ -181,6 +189,7 @@ COMMANDS = [
     Command("worker", worker, "run a worker on DATABASE_URL"),
     Command("migrate", migrate, "bring the database up to date"),
     Command("drift", drift, "compare what sql/schema makes with what the migrations make"),
+    Command("supabase-sql", supabase_sql, "write dist/supabase.sql, which installs everything by SQL alone"),
     Command("docs", docs, "write docs/sql.md from the catalog of a fresh database"),
     Command(
         "keys create",

@@ -26,6 +26,8 @@ from pyshell.settings import Settings
 GRACEFUL_SHUTDOWN_SECONDS = 20
 # Longer than clients and proxies keep an idle connection, so that they close it and not we under a request of theirs.
 KEEP_ALIVE_SECONDS = 75
+# How long a run of the worker that a scheduler began may go on when the server wants to end.
+WORKER_RUN_SECONDS = 5
 # Of one message that a subscriber sends.
 MAX_WEBSOCKET_MESSAGE_BYTES = 128 * 1024
 
@@ -51,9 +53,13 @@ def create_app(settings: Settings, is_stopping: Callable[[], bool] = lambda: Fal
             app.state.request_limiter = RequestLimiter()
             app.state.changes = Changes(settings.database_url, is_stopping)
             app.state.realtime = Realtime(Feed(pool, settings.database_url), app.state.authenticator)
+            app.state.worker_run = None
             listener = asyncio.create_task(app.state.changes.listen())
             yield
             listener.cancel()
+            if app.state.worker_run:
+                await asyncio.wait([app.state.worker_run], timeout=WORKER_RUN_SECONDS)
+                app.state.worker_run.cancel()
             await app.state.realtime.stop()
 
     app = Starlette(

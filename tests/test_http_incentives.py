@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ import psycopg
 import pytest
 
 from pyshell.settings import Settings
-from tests.http_fixtures import PEPPER, NewClient, OrganizationClient, address, running_server, site
+from tests.http_fixtures import PEPPER, NewClient, OrganizationClient, address, check_against_openapi, running_server, site
 
 
 def test_a_lookup_answers_as_documented(client: OrganizationClient) -> None:
@@ -69,6 +70,24 @@ def test_a_manual_run_looks_up_ten_items_at_most(new_database: Callable[..., str
             assert response.status_code == 200
             now = client.get(f"/batch-lookups/{job['job_id']}").json()
             assert (now["processed_items"], now["failed_items"], now["status"]) == (processed, 0, status)
+
+
+def test_a_scheduler_is_answered_at_once_and_starts_no_second_run(new_database: Callable[..., str]) -> None:
+    settings = Settings(database_url=new_database(), api_key_pepper=PEPPER, service_role_key="service role key")
+    headers = {"authorization": "Bearer service role key", "x-supabase-internal": "true", "prefer": "respond-async"}
+    with (
+        running_server(settings) as url,
+        OrganizationClient(url, settings.database_url) as client,
+        httpx.Client(base_url=url, headers=headers, event_hooks={"response": [check_against_openapi]}) as scheduler,
+    ):
+        job = client.submit(*(site(f"deal-{number:03}") for number in range(10)))
+        answers = [scheduler.post("/functions/v1/batch-lookups-worker", json={}) for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [202, 202, 202]
+        assert [answer.json()["status"] for answer in answers] == ["started", "running", "running"]
+        deadline = time.monotonic() + 20
+        while client.get(f"/batch-lookups/{job['job_id']}").json()["status"] != "completed":
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
 
 def test_a_refresh_needs_no_more_than_the_reference_id(client: OrganizationClient) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from functools import cache
 from pathlib import Path
 
@@ -13,9 +14,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from pyshell import migrations, worker
-from pyshell.db import call
+from pyshell.db import Pool, call
 from pyshell.errors import ApiError
 from pyshell.routes.parameters import json_response
+from pyshell.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 OPENAPI_FILE = Path(__file__).parents[2] / "openapi.json"
 READY_WITHIN_SECONDS = 3
@@ -42,8 +46,24 @@ async def readyz(request: Request) -> Response:
 
 
 async def run_worker(request: Request) -> Response:
-    """One run over at most `items_per_run` items, in this process."""
-    return JSONResponse(await worker.run_once(request.app.state.pool, request.app.state.settings))
+    """One run over at most `items_per_run` items, in this process.
+
+    `Prefer: respond-async` (RFC 7240) is for schedulers that wait for nothing: the run begins, unless one is under way, and goes on.
+    """
+    state = request.app.state
+    if "respond-async" not in request.headers.get("prefer", ""):
+        return JSONResponse(await worker.run_once(state.pool, state.settings))
+    begun = state.worker_run is None or state.worker_run.done()
+    if begun:
+        state.worker_run = asyncio.create_task(_run_in_background(state.pool, state.settings))
+    return JSONResponse({"status": "started" if begun else "running"}, 202, {"Preference-Applied": "respond-async"})
+
+
+async def _run_in_background(pool: Pool, settings: Settings) -> None:
+    try:
+        await worker.run_once(pool, settings)
+    except Exception:
+        logger.exception("a run of the worker failed; its items return to the queue")
 
 
 async def openapi(request: Request) -> Response:

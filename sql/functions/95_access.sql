@@ -32,7 +32,12 @@ begin
     end if;
     -- The shell reads on behalf of subscribers as they would.
     if not pg_has_role('batch_lookups_shell', 'authenticated', 'member') then
-        grant authenticated to batch_lookups_shell;
+        begin
+            grant authenticated to batch_lookups_shell;
+        exception
+            when insufficient_privilege then
+                raise warning 'batch_lookups_shell is no member of authenticated: the API cannot serve /realtime/v1/websocket here';
+        end;
     end if;
 end;
 $$;

@@ -1,0 +1,95 @@
+-- Chapter 91, worker calls: on Supabase, where a worker of one's own may be one process too many, pg_cron and pg_net call
+-- POST /functions/v1/batch-lookups-worker instead. Nothing of this exists until api.schedule_worker_calls asks for it.
+
+create or replace function app.check_worker_calls() returns void
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+    v_missing text[] := array(select e from unnest(array['pg_cron', 'pg_net', 'supabase_vault']) with ordinality x (e, n)
+                               where to_regnamespace((array['cron', 'net', 'vault'])[n]) is null);
+begin
+    if v_missing <> '{}' then
+        raise sqlstate 'PT501' using
+            message    = format('This database lacks %s', array_to_string(v_missing, ', ')),
+            hint       = 'Supabase has these extensions; elsewhere run a worker: python -m pyshell worker.',
+            constraint = 'extensions_missing';
+    end if;
+end;
+$$;
+
+create or replace function app.keep_secret(p_name text, p_secret text) returns void
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_id uuid;
+begin
+    -- Names of other extensions go in by format: what checks these functions may not have them.
+    execute format('select id from %I.secrets where name = $1', 'vault') into v_id using p_name;
+    if v_id is null then
+        execute format('select %I.create_secret($1, $2)', 'vault') using p_secret, p_name;
+    else
+        execute format('select %I.update_secret($1, $2)', 'vault') using v_id, p_secret;
+    end if;
+end;
+$$;
+
+-- What the schedule runs. Nothing is sent when there is no work; the answer comes at once and is not waited for, and a call that
+-- comes while a run is under way starts no second one.
+create or replace function app.call_worker() returns bigint
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_url        text;
+    v_key        text;
+    v_request_id bigint;
+begin
+    if not exists (select from app.organization_queue_state where ready_at <= app.clock()) then
+        return null;
+    end if;
+    execute format('select decrypted_secret from %I.decrypted_secrets where name = $1', 'vault') into v_url using 'batch_lookups_worker_url';
+    execute format('select decrypted_secret from %I.decrypted_secrets where name = $1', 'vault') into v_key using 'batch_lookups_service_role_key';
+    execute format('select %I.http_post(url := $1, body := $2, headers := $3, timeout_milliseconds := 5000)', 'net')
+       into v_request_id
+      using v_url, '{}'::jsonb,
+            jsonb_build_object('content-type', 'application/json', 'authorization', 'Bearer ' || v_key, 'x-supabase-internal', 'true',
+                               'prefer', 'respond-async');
+    return v_request_id;
+end;
+$$;
+
+create or replace function api.schedule_worker_calls(p_url text, p_service_role_key text, p_schedule text default '* * * * *') returns void
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+begin
+    perform app.check_worker_calls();
+    if p_url is null or p_url !~ '^https?://[^/ ]+/' or p_service_role_key is null or p_service_role_key = '' then
+        raise sqlstate 'PT400' using
+            message    = 'The address of the worker endpoint and the service role key are needed',
+            hint       = 'The address is such as https://api.example.com/functions/v1/batch-lookups-worker.',
+            constraint = 'invalid_worker_url';
+    end if;
+    perform app.keep_secret('batch_lookups_worker_url', p_url);
+    perform app.keep_secret('batch_lookups_service_role_key', p_service_role_key);
+    execute 'select cron.schedule($1, $2, $3)' using 'batch-lookups-worker', p_schedule, 'select app.call_worker()';
+end;
+$$;
+
+comment on function api.schedule_worker_calls(text, text, text) is
+'On Supabase: lets pg_cron call POST p_url with pg_net whenever there is work, by default every minute; newer versions of pg_cron take 10 seconds too. Each call runs at most items_per_run items (api.update_settings). Address and key are kept in Vault. Calling it again changes them. 400: no proper address. 501: pg_cron, pg_net or Vault is missing.';
+
+create or replace function api.unschedule_worker_calls() returns void
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+begin
+    perform app.check_worker_calls();
+    execute 'select cron.unschedule(jobid) from cron.job where jobname = $1' using 'batch-lookups-worker';
+    execute format('delete from %I.secrets where name in ($1, $2)', 'vault') using 'batch_lookups_worker_url', 'batch_lookups_service_role_key';
+end;
+$$;
+
+comment on function api.unschedule_worker_calls() is 'Ends what api.schedule_worker_calls began, and forgets address and key. 501: pg_cron, pg_net or Vault is missing.';

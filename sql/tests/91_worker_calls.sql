@@ -1,0 +1,44 @@
+begin;
+select plan(9);
+\ir fixtures.psql
+
+select throws_ok($$ select api.schedule_worker_calls('https://api.example.com/functions/v1/batch-lookups-worker', 'key') $$, 'PT501', null,
+    'where the extensions are missing that is said');
+
+-- Stand-ins for pg_cron, pg_net and Vault, which need a Supabase.
+create schema cron;
+create table cron.job (jobid bigint generated always as identity, jobname text unique, schedule text, command text);
+create function cron.schedule(job_name text, schedule text, command text) returns bigint language sql as
+    $$ insert into cron.job (jobname, schedule, command) values ($1, $2, $3) on conflict (jobname) do update set schedule = $2, command = $3 returning jobid $$;
+create function cron.unschedule(job_id bigint) returns boolean language sql as $$ delete from cron.job where jobid = $1 returning true $$;
+create schema net;
+create table net.sent (id bigint generated always as identity, url text, headers jsonb);
+create function net.http_post(url text, body jsonb default '{}', params jsonb default '{}', headers jsonb default '{}', timeout_milliseconds int default 2000)
+returns bigint language sql as $$ insert into net.sent (url, headers) values ($1, $4) returning id $$;
+create schema vault;
+create table vault.secrets (id uuid default gen_random_uuid(), name text unique, decrypted_secret text);
+create view vault.decrypted_secrets as select * from vault.secrets;
+create function vault.create_secret(new_secret text, new_name text default null, new_description text default '') returns uuid language sql as
+    $$ insert into vault.secrets (decrypted_secret, name) values ($1, $2) returning id $$;
+create function vault.update_secret(secret_id uuid, new_secret text default null) returns void language sql as
+    $$ update vault.secrets set decrypted_secret = $2 where id = $1 $$;
+
+select throws_ok($$ select api.schedule_worker_calls('api.example.com', 'key') $$, 'PT400', null, 'an address is an address');
+select api.schedule_worker_calls('https://old.example.com/functions/v1/batch-lookups-worker', 'old key');
+select api.schedule_worker_calls('https://api.example.com/functions/v1/batch-lookups-worker', 'key', '10 seconds');
+select results_eq('select jobname, schedule, command from cron.job', $$ values ('batch-lookups-worker', '10 seconds', 'select app.call_worker()') $$,
+    'one schedule, however often it is asked for');
+select is(app.call_worker(), null, 'without work nothing is sent');
+select pg_temp.submit(:'org', 1) as job \gset
+select isnt(app.call_worker(), null, 'with work a call is');
+select results_eq($$ select url, headers - 'content-type' from net.sent $$,
+    $$ values ('https://api.example.com/functions/v1/batch-lookups-worker',
+               '{"authorization": "Bearer key", "x-supabase-internal": "true", "prefer": "respond-async"}'::jsonb) $$, 'the way Supabase does');
+select pg_temp.look_up(:'org', 10), pg_temp.look_up(:'org', 10);
+select is(app.call_worker(), null, 'and none when all is done');
+select api.unschedule_worker_calls();
+select is_empty('select from cron.job', 'no schedule is left');
+select is_empty('select from vault.secrets', 'and no secret');
+
+select * from finish();
+rollback;

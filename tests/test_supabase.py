@@ -1,0 +1,111 @@
+"""Installing into a Supabase project by SQL alone, and what its Realtime server would read there."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from pyshell import migrations, supabase_sql
+from pyshell.private_postgres import PrivatePostgres
+from tests.conftest import Connection
+from tests.http_fixtures import site
+
+Databases = Callable[..., str]
+
+
+@pytest.fixture
+def project_url(cluster: PrivatePostgres, new_database: Databases) -> str:
+    """A database like that of a Supabase project: its roles exist, and its owner is no superuser."""
+    url = new_database(empty=True)
+    parts = psycopg.conninfo.conninfo_to_dict(url)
+    with psycopg.connect(url, autocommit=True) as administrator:
+        if administrator.execute("select from pg_roles where rolname = 'project_owner'").fetchone() is None:
+            administrator.execute("create role project_owner login createrole createdb replication password 'secret'")
+            administrator.execute("grant anon, authenticated, service_role, batch_lookups_shell to project_owner with admin option")
+        administrator.execute(sql.SQL("alter database {} owner to project_owner").format(sql.Identifier(str(parts["dbname"]))))
+        administrator.execute("grant all on schema public to project_owner")
+        administrator.execute("alter default privileges for role project_owner in schema public grant all on tables to anon, authenticated")
+    return psycopg.conninfo.make_conninfo(url, user="project_owner", password="secret")
+
+
+def install(cluster: PrivatePostgres, url: str, text: str) -> None:
+    psql = cluster.installation.bin / "psql"
+    command = [str(psql), url, "--no-psqlrc", "--quiet", "--output=/dev/null", "--set=ON_ERROR_STOP=1"]
+    process = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    assert process.stderr == ""
+
+
+def test_one_file_installs_everything_without_a_superuser(cluster: PrivatePostgres, project_url: str) -> None:
+    text = supabase_sql.installation()
+    install(cluster, project_url, text)
+    with psycopg.connect(project_url, autocommit=True) as owner:
+        [organization_id] = owner.execute("select api.create_organization('Acme')").fetchone() or [None]
+        request = json.dumps([site()])
+        owner.execute("select api.create_batch_lookup(%s, %s)", [organization_id, request])
+        owner.execute("set role authenticated")
+        owner.execute("select set_config('request.jwt.claims', %s, false)", [json.dumps({"organization_id": str(organization_id)})])
+        assert owner.execute("select count(*) from public.batch_lookup_jobs").fetchone() == (1,)
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            owner.execute("delete from public.batch_lookup_jobs")
+
+
+def test_the_file_can_be_run_again_and_the_command_can_take_over(cluster: PrivatePostgres, project_url: str) -> None:
+    text = supabase_sql.installation()
+    for _ in range(2):
+        install(cluster, project_url, text)
+    reports: list[str] = []
+    migrations.migrate(project_url, report=reports.append)
+    assert not [line for line in reports if "migration" in line or "catalogue" in line]
+
+
+def test_the_file_says_what_the_command_does(cluster: PrivatePostgres, new_database: Databases) -> None:
+    by_file, by_command = new_database(empty=True), new_database()
+    install(cluster, by_file, supabase_sql.installation())
+
+    def dump(url: str) -> list[str]:
+        command = [str(cluster.installation.bin / "pg_dump"), "--schema-only", url]
+        lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+        return [line for line in lines if not line.startswith(("--", "\\"))]
+
+    assert dump(by_file) == dump(by_command)
+
+
+def test_supabase_realtime_would_read_jobs_and_reports_and_no_items(owner: Connection) -> None:
+    if not has_wal2json(owner):
+        pytest.skip("wal2json is not installed: what Supabase's server reads cannot be shown")
+    published = owner.execute(
+        "select schemaname || '.' || tablename from pg_publication_tables where pubname = 'supabase_realtime'"
+    ).fetchall()
+    [organization_id] = owner.execute("select api.create_organization('Acme')").fetchone() or [None]
+    owner.execute("select pg_create_logical_replication_slot('realtime', 'wal2json', true)")
+    owner.execute("select api.create_batch_lookup(%s, %s)", [organization_id, json.dumps([site()])])
+    owner.execute(
+        "select api.record_lookups(%s, 'w', array[item_id], array[lease_token], array[200], array[null], array['{}'],"
+        " array[null]::double precision[])"
+        " from api.claim_lookups(%s, 'w', 1)",
+        [organization_id, organization_id],
+    )
+    changes = owner.execute(
+        "select data::json from pg_logical_slot_get_changes('realtime', null, null, 'format-version', '2', 'include-transaction', 'false',"
+        " 'add-tables', %s)",
+        [",".join(sorted(table for (table,) in published))],
+    ).fetchall()
+    owner.execute("select pg_drop_replication_slot('realtime')")
+    read = [(change["action"], change["table"]) for (change,) in changes]
+    assert read[:2] == [("I", "batch_lookup_jobs"), ("I", "incentive_reports")]
+    assert set(read[2:]) == {("U", "batch_lookup_jobs"), ("U", "incentive_reports")}
+    last = [change for (change,) in changes if change["table"] == "batch_lookup_jobs"][-1]
+    assert {"status": "completed"}.items() <= {column["name"]: column["value"] for column in last["columns"]}.items()
+    assert [column["name"] for column in last["identity"]] == ["organization_id", "id"]
+
+
+def has_wal2json(owner: Connection) -> bool:
+    [folder] = owner.execute("select setting from pg_config where name = 'PKGLIBDIR'").fetchone() or [""]
+    return (Path(folder) / "wal2json.so").exists()
