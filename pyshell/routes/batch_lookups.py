@@ -11,34 +11,23 @@ from starlette.responses import Response
 
 from pyshell.db import call, call_row
 from pyshell.errors import ApiError
-from pyshell.routes.parameters import (
-    boolean_param,
-    json_body,
-    json_response,
-    page_params,
-    status_param,
-    text_param,
-    text_params,
-    uuid_param,
-)
-
-# 10,000 items of the usual size take 3 MB; webhook_custom_fields may add to that.
-MAX_BATCH_BYTES = 16 * 1024 * 1024
+from pyshell.routes.parameters import boolean_param, json_response, page_params, status_param, text_param, text_params, uuid_param
+from pyshell.routes.uploads import read_upload
 
 
 async def create_batch_lookup(request: Request) -> Response:
     options = option_params(request)
-    body = await json_body(request, MAX_BATCH_BYTES)
+    items, notes = await read_upload(request)
     status, replayed, answer = await call_row(
         request.app.state.pool,
         "submit_batch_lookup",
         organization_id=request.user.organization_id,
-        request=body,
+        request=items,
         # Only the embedded provider is known to look devices up in our catalogue.
         check_devices=request.app.state.settings.incentives_api_url is None,
-        options=json.dumps(options),
+        options=json.dumps(options | notes),
         idempotency_key=request.headers.get("idempotency-key"),
-        fingerprint=hashlib.sha256(json.dumps(options).encode() + body.encode()).digest(),
+        fingerprint=hashlib.sha256(json.dumps(options).encode() + items.encode()).digest(),
     )
     return Response(
         answer,

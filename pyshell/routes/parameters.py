@@ -28,7 +28,10 @@ async def json_body(request: Request, max_bytes: int) -> str:
     Raises ApiError: 400 not UTF-8, or with a NUL character; 413 more than `max_bytes`; 415 not declared as JSON.
     """
     check_content_type(request)
-    body = await read_body(request, max_bytes)
+    return json_text(await read_body(request, max_bytes))
+
+
+def json_text(body: bytes) -> str:
     if b"\0" in body:
         raise ApiError(400, "invalid_json", "The body is not valid JSON: it contains a NUL character")
     try:

@@ -1,0 +1,147 @@
+"""Reads CSV (RFC 4180) as it arrives: quoted line breaks, any usual delimiter and line end, spreadsheets' lost zeros."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from pyshell.errors import ApiError
+from pyshell.uploads.columns import detect_delimiter, find_columns
+from pyshell.uploads.records import MAX_RECORD_LENGTH, Lines, Upload, unreadable
+
+ADDRESS = ("street_1", "street_2", "city", "state_or_province_code", "postal_code")
+COUNTRIES = {
+    "USA": "US",
+    "UNITED STATES": "US",
+    "UNITED STATES OF AMERICA": "US",
+    "U.S.": "US",
+    "U.S.A.": "US",
+    "CAN": "CA",
+    "CANADA": "CA",
+}
+BOOLEANS = {"true": True, "yes": True, "y": True, "1": True, "false": False, "no": False, "n": False, "0": False}
+
+# What a spreadsheet makes of 02134 and 00501.
+_ZIP_WITHOUT_ZEROS = re.compile(r"([0-9]{3,4})(-[0-9]{4})?")
+_CANADIAN = re.compile(r"[A-Za-z][0-9][A-Za-z] ?[0-9][A-Za-z][0-9]")
+_SEPARATOR_LINE = re.compile(r'"?sep=([^"\s\w]|\t)"?\s*', re.IGNORECASE)
+
+_encode = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
+
+
+class CsvReader:
+    """Items out of rows. `columns` names the column of a field; `defaults` are for empty cells and columns that are not there."""
+
+    def __init__(self, columns: Mapping[str, str], defaults: Mapping[str, Any]) -> None:
+        self._columns = columns
+        self._defaults = defaults
+        self._upload = Upload()
+        self._lines = Lines()
+        self._line = 0
+        self._begun: list[str] = []
+        self._begun_length = 0
+        self._delimiter = ""
+        self._header: list[str] = []
+        self._places: dict[str, int] = {}
+
+    def feed(self, text: str) -> None:
+        self._read(self._lines.feed(text))
+
+    def finish(self) -> Upload:
+        self._read(self._lines.finish())
+        if self._begun:
+            raise self._unreadable(self._line - len(self._begun) + 1, "has a quotation mark that is not closed")
+        if not self._header:
+            raise ApiError(400, "invalid_csv", "The file is empty", hint="The first line must name the columns.")
+        return self._upload
+
+    def _read(self, lines: list[str]) -> None:
+        """Puts lines together to records: a line end within quotation marks belongs to the cell."""
+        is_open = bool(self._begun)
+        for line in lines:
+            self._line += 1
+            if line.count('"') % 2:
+                is_open = not is_open
+            if is_open:
+                self._begun.append(line)
+                self._begun_length += len(line)
+                if self._begun_length > MAX_RECORD_LENGTH:
+                    raise self._unreadable(self._line - len(self._begun) + 1, "has a quotation mark that is not closed")
+            elif self._begun:
+                first = self._line - len(self._begun)
+                self._record("".join([*self._begun, line]), first)
+                self._begun, self._begun_length = [], 0
+            elif not line.isspace():
+                self._record(line, self._line)
+
+    def _record(self, text: str, line: int) -> None:
+        if not self._delimiter:
+            if separator := _SEPARATOR_LINE.fullmatch(text):
+                self._delimiter = separator[1]
+                return
+            self._delimiter = detect_delimiter(text)
+        try:
+            [cells] = csv.reader([text], delimiter=self._delimiter, strict=True)
+        except (csv.Error, ValueError) as error:
+            raise self._unreadable(line, "is not CSV: a cell with a quotation mark must be quoted, and the mark doubled") from error
+        if not self._header:
+            self._header = cells
+            self._places = find_columns(cells, self._columns, self._defaults)
+        elif any(cells):
+            item, warning = self._item([cell.strip() for cell in cells])
+            self._upload.add(_encode(item), line, warning)
+
+    def _item(self, cells: list[str]) -> tuple[dict[str, Any], str | None]:
+        """What a row says, left to the database to judge."""
+        found = {field: cells[place] for field, place in self._places.items() if place < len(cells) and cells[place]}
+        values = {**self._defaults, **found}
+        address: dict[str, Any] = {field: values[field] for field in ADDRESS if field in values}
+        postal_code, warning = str(address.get("postal_code", "")), None
+        address["country_code"] = country = country_code(str(values.get("country_code", "")), postal_code)
+        if "state_or_province_code" in address:
+            address["state_or_province_code"] = address["state_or_province_code"].upper()
+        if country == "US" and (short := _ZIP_WITHOUT_ZEROS.fullmatch(postal_code)):
+            address["postal_code"] = short[1].zfill(5) + (short[2] or "")
+            warning = f"address.postal_code {postal_code} was completed to {address['postal_code']}"
+        item: dict[str, Any] = {field: values[field] for field in ("reference_id", "building_type", "device_ids") if field in values}
+        item["address"] = address
+        if "building_type" in found:
+            item["building_type"] = building_type(found["building_type"])
+        if "device_ids" in found:
+            item["device_ids"] = device_ids(found["device_ids"])
+        if "create_application" in found:
+            item["create_application"] = BOOLEANS.get(found["create_application"].lower(), found["create_application"])
+        for place, cell in enumerate(cells[len(self._header) :], len(self._header) + 1):
+            if cell:
+                item[f"column {place}, which the header does not name"] = cell
+        return item, warning
+
+    def _unreadable(self, line: int, what: str) -> ApiError:
+        if not self._header:
+            return ApiError(400, "invalid_csv", f"The header (line {line}) {what}", members={"line": line})
+        return unreadable(len(self._upload.items) + 1, line, "invalid_csv", what)
+
+
+def country_code(cell: str, postal_code: str) -> str:
+    """The code of a country by its name or code; where none is given, what the postal code looks like."""
+    if not cell:
+        return "CA" if _CANADIAN.fullmatch(postal_code) else "US"
+    return COUNTRIES.get(cell.upper(), cell.upper())
+
+
+@lru_cache(maxsize=256)
+def building_type(text: str) -> str:
+    return re.sub(r"[\s-]+", "_", text).upper()
+
+
+@lru_cache(maxsize=1024)
+def device_ids(text: str) -> tuple[int, ...] | str:
+    """The numbers in a list such as `1;2` or `[1, 2]`; the text itself where it is none."""
+    parts = re.split(r"[;,|\s]+", text.removeprefix("[").removesuffix("]").strip("; ,|"))
+    if all(part.isascii() and part.isdecimal() and len(part) <= 9 for part in parts):
+        return tuple(int(part) for part in parts)
+    return text
