@@ -21,7 +21,7 @@ def test_every_api_function_pins_its_search_path(shared_owner: Connection) -> No
         shared_owner,
         """
         select oid::regprocedure::text from pg_proc
-         where pronamespace = 'api'::regnamespace and not coalesce(proconfig, '{}') @> array['search_path=""']
+         where pronamespace = 'api'::regnamespace and not coalesce(proconfig, '{}') @> array['search_path=pg_catalog, pg_temp']
         """,
     )
 
@@ -32,7 +32,7 @@ def test_every_security_definer_function_pins_its_search_path(shared_owner: Conn
         """
         select oid::regprocedure::text from pg_proc
          where pronamespace::regnamespace::text = any (%(schemas)s)
-           and prosecdef and not coalesce(proconfig, '{}') @> array['search_path=""']
+           and prosecdef and not coalesce(proconfig, '{}') @> array['search_path=pg_catalog, pg_temp']
         """,
     )
 

@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 import psycopg
+import pytest
 
 from pyshell.private_postgres import PrivatePostgres
 from pyshell.settings import ROOT
@@ -35,6 +36,24 @@ def test_the_five_lines_of_the_readme_run_a_batch_of_a_file(cluster: PrivatePost
     job = json.loads(answer)
     sites = len((ROOT / "examples" / "sites.csv").read_text().splitlines()) - 1
     assert (job["status"], job["processed_items"]) == ("completed", sites)
+
+
+def test_a_callers_own_types_run_no_code_as_the_owner(database_url: str) -> None:
+    """A type of pg_temp, with code in its constraint, under the name of one that the functions use."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("""
+            set role authenticated;
+            select set_config('request.jwt.claims', '{"organization_id": "00000000-0000-4000-8000-000000000000"}', false);
+            create function pg_temp.note() returns bool language sql as $$ select set_config('test.ran_as', current_user, false) <> '' $$;
+            create domain pg_temp.timestamptz as pg_catalog.timestamptz check (pg_temp.note());
+            create domain pg_temp.text as pg_catalog.text check (pg_temp.note());
+            create domain pg_temp.jsonb as pg_catalog.jsonb check (pg_temp.note());
+        """)
+        connection.execute("select api.list_batch_lookups()")
+        connection.execute("select api.list_applications()")
+        with pytest.raises(psycopg.Error, match="Organization not found"):
+            connection.execute("select api.create_batch_lookup('00000000-0000-4000-8000-000000000000', '[{}]')")
+        assert connection.execute("select current_setting('test.ran_as', true)").fetchone() == (None,)
 
 
 def run_psql(cluster: PrivatePostgres, database_url: str, text: str) -> str:

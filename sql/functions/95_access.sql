@@ -45,7 +45,6 @@ $$;
 revoke all on schema app, api from public;
 revoke all on all functions in schema app, api from public, anon, authenticated;
 revoke all on all tables in schema app, api from public, anon, authenticated;
-alter default privileges in schema app, api revoke execute on functions from public;
 
 grant usage on schema api to batch_lookups_shell, authenticated, service_role;
 grant execute on all functions in schema api to batch_lookups_shell, service_role;
@@ -68,6 +67,21 @@ begin
          where pronamespace = 'api'::regnamespace and (not prosecdef or prosrc like '%perform app.authorize(p\_organization\_id);%')
     loop
         execute format('grant execute on function %s to authenticated', v_function);
+    end loop;
+end;
+$$;
+
+-- A search path that does not name pg_temp begins with it, for types and tables: a caller's own type, with code in its constraint, would
+-- stand in for one that a function names, and that code would run as the function's owner. Here at once for all that have an empty one.
+do $$
+declare
+    v_function regprocedure;
+begin
+    for v_function in
+        select oid from pg_proc
+         where pronamespace in ('api'::regnamespace, 'app'::regnamespace) and proconfig @> array['search_path=""']
+    loop
+        execute format('alter function %s set search_path = pg_catalog, pg_temp', v_function);
     end loop;
 end;
 $$;
