@@ -41,6 +41,11 @@ class Caller:
     requests_per_minute: int | None = None
 
     @property
+    def is_internal(self) -> bool:
+        """Whether it is the worker, or an operator with its credential."""
+        return self.scopes is INTERNAL_SCOPES
+
+    @property
     def organization_id(self) -> UUID:
         if self.organization is None:
             raise ApiError(400, "organization_required", "The header x-organization-id must hold the id of an organization")

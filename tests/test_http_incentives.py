@@ -109,6 +109,20 @@ def test_devices_go_by_the_organizations_own_names(client: OrganizationClient) -
     assert client.patch("/organization", json={"device_names": {"windmill": 999_999}}).status_code == 400
 
 
+def test_a_batch_files_applications_through_our_own_provider_once(new_database: Callable[..., str]) -> None:
+    settings = Settings(database_url=new_database(), api_key_pepper=PEPPER, service_role_key="service role key")
+    headers = {"authorization": "Bearer service role key", "x-supabase-internal": "true"}
+    with running_server(settings) as url, OrganizationClient(url, settings.database_url) as client:
+        for _ in range(2):
+            job = client.submit(*(site(f"deal-{number}", create_application=True) for number in range(3)))
+            httpx.post(url + "/batch-lookups-worker", headers=headers, json={}, timeout=30)
+            assert client.get(f"/batch-lookups/{job['job_id']}").json()["item_counts"]["completed"] == 3
+            applications = client.get("/applications").json()["applications"]
+            assert {application["reference_id"] for application in applications} == {"deal-0", "deal-1", "deal-2"}
+            programs = [(application["reference_id"], application["program_id"]) for application in applications]
+            assert len(set(programs)) == len(programs)
+
+
 def test_an_application_is_filed_and_connected(new_database: Callable[..., str]) -> None:
     settings = Settings(database_url=new_database(), api_key_pepper=PEPPER, connect_url_base="https://connect.example.com")
     with running_server(settings) as url, OrganizationClient(url, settings.database_url) as client:

@@ -27,6 +27,7 @@ async def lookup_incentives(request: Request) -> Response:
                 organization_id=organization_id,
                 request=body,
                 connect_url_base=request.app.state.settings.connect_url_base,
+                for_item=request.user.is_internal,
             )
         )
     except psycopg.Error as error:

@@ -21,14 +21,14 @@ begin
 end;
 $$;
 
-create or replace function app.connect_url(p_organization_id uuid, p_reference_id text, p_base text) returns text
+create or replace function app.connect_url(p_organization_id uuid, p_reference_id text, p_base text, p_for_item boolean) returns text
 language plpgsql stable
 set search_path = ''
 as $$
 declare
     v_company text := (app.profile(p_organization_id)).company;
 begin
-    if v_company is null then
+    if v_company is null and not p_for_item then
         raise sqlstate 'PT400' using
             message    = 'The organization has no company, which an application needs',
             hint       = 'Set it once: PATCH /organization with {"company": "acme"}.',
@@ -51,7 +51,9 @@ end;
 $$;
 
 -- Its queries are a few index lookups whatever the values are: planning them anew for each call would take longer than running them.
-create or replace function api.lookup_incentives(p_organization_id uuid, p_request jsonb, p_connect_url_base text default null) returns json
+create or replace function api.lookup_incentives(
+    p_organization_id uuid, p_request jsonb, p_connect_url_base text default null, p_for_item boolean default false
+) returns json
 language plpgsql volatile security definer
 set search_path = '' set plan_cache_mode = force_generic_plan
 as $$
@@ -74,7 +76,7 @@ begin
     v_utilities   := app.lookup_utilities(v_item.address, v_asked.utility_keys);
     v_utility     := app.choose_utility(v_utilities, v_asked.request -> 'utility');
     if v_item.create_application then
-        v_connect_url := app.connect_url(p_organization_id, v_item.reference_id, p_connect_url_base);
+        v_connect_url := app.connect_url(p_organization_id, v_item.reference_id, p_connect_url_base, p_for_item);
     end if;
     v_customer_id := app.customer_id(p_organization_id, v_item.reference_id, v_now);
     perform app.remember_lookup(p_organization_id, v_customer_id, v_item, v_utilities, v_utility);
@@ -95,13 +97,16 @@ begin
     if v_connect_url is not null then
         v_result := left(v_result, -1) || ', "connect_url" : ' || to_json(v_connect_url) || '}';
     end if;
+    if not p_for_item then
+        perform app.enqueue_lookup_webhook(p_organization_id, v_item, v_result::json, v_now);
+    end if;
     perform app.log_incentive_call(p_organization_id, v_customer_id, v_item.reference_id, v_asked.operation_type, 200, v_result, v_now);
     return v_result::json;
 end;
 $$;
 
-comment on function api.lookup_incentives(uuid, jsonb, text) is
-'The incentives of one site: {reference_id, address, building_type, device_ids or device_names}, as in a batch; a device that repeats is a quantity. operation_type: lookup (default); refresh, the customer''s last lookup anew, with its utility and devices; override, the same with other devices. Optional: utility, one of possible_utilities; lookup_date, a day (default: today in UTC); device_facts, what is known of devices, such as {"1": {"cost": 12000, "ton": 2.5}} (US dollars for one, size in a unit); create_application, which files an application for each eligible program and answers connect_url under p_connect_url_base. Amounts in US dollars. The customer of that reference_id is made when new. 400: invalid_request, invalid_operation_type, unknown_device, unknown_utility, company_required. 404: no_utility, customer_exists, organization_exists.';
+comment on function api.lookup_incentives(uuid, jsonb, text, boolean) is
+'The incentives of one site: {reference_id, address, building_type, device_ids or device_names}, as in a batch; a device that repeats is a quantity. operation_type: lookup (default); refresh, the customer''s last lookup anew, with its utility and devices; override, the same with other devices. Optional: utility, one of possible_utilities; lookup_date, a day (default: today in UTC); device_facts, what is known of devices, such as {"1": {"cost": 12000, "ton": 2.5}} (US dollars for one, size in a unit); create_application, which files an application for each eligible program and answers connect_url under p_connect_url_base; p_for_item is the lookup of a batch item, which needs no company for its applications and tells no webhook by itself. Amounts in US dollars. The customer of that reference_id is made when new. 400: invalid_request, invalid_operation_type, unknown_device, unknown_utility, company_required. 404: no_utility, customer_exists, organization_exists.';
 
 create or replace function api.log_refused_lookup(p_organization_id uuid, p_request jsonb, p_status integer, p_response json) returns json
 language plpgsql volatile security definer

@@ -1,10 +1,14 @@
 begin;
-select plan(14);
+select plan(18);
 \ir lookups.psql
 
 -- Applications
 select throws_ok($$ select pg_temp.lookup('[9001]', '{"create_application": true}') $$, 'PT400', 'The organization has no company, which an application needs', 'an application needs a company');
 select is_empty('select from public.applications', 'without one nothing is filed');
+savepoint before;
+select is(api.lookup_incentives(:'org', pg_temp.request('[9001]', '{"create_application": true}'), 'https://connect.example.com', true)::jsonb ? 'connect_url',
+    false, 'unless it is the lookup of a batch, which then has no connect_url');
+rollback to before;
 select api.update_organization(:'org', '{"company": "acme"}') as profile \gset
 select is(
     api.lookup_incentives(:'org', pg_temp.request('[9001]', '{"create_application": true}'), 'https://connect.example.com/') ->> 'connect_url',
@@ -31,6 +35,16 @@ select is(app.prune_incentive_calls(:'org', app.clock()), 0, 'calls are kept for
 select pg_temp.turn_clock('2026-12-24 12:00:01+00');
 select isnt(app.prune_incentive_calls(:'org', app.clock()), 0, 'and no longer');
 select is_empty('select from app.incentive_calls', 'than that');
+
+-- Webhooks
+select api.set_webhook_config(:'org', '{"url": "https://example.com/", "field_names": ["deal"]}') as config \gset
+select api.lookup_incentives(:'org', pg_temp.request('[9001]', '{"webhook_custom_fields": {"deal": 7}}'), p_for_item => true) as item \gset
+select is_empty('select from app.webhook_deliveries', 'the lookup of a batch item is told when the item is recorded');
+select api.lookup_incentives(:'org', pg_temp.request('[9001]', '{"webhook_custom_fields": {"deal": 7}}')) as single \gset
+select is((select count(*)::integer from app.webhook_deliveries where event = 'lookup.completed'), 1, 'a single one at once');
+select is(
+    (select (d.data -> 0 -> 'result') = :'single'::jsonb and d.data #>> '{0,webhook_custom_fields,deal}' = '7' from app.webhook_deliveries d), true,
+    'with its result and custom fields');
 
 select * from finish();
 rollback;
