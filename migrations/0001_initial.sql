@@ -894,7 +894,6 @@ create table app.webhook_deliveries (
     ended_at         timestamptz,
 
     constraint webhook_deliveries_pkey primary key (organization_id, id),
-    constraint webhook_deliveries_organization_id_fkey foreign key (organization_id) references app.organizations (id) on delete cascade,
     constraint webhook_deliveries_event_check check (event in (
         'lookup.completed', 'lookup.failed', 'batch.completed', 'batch.failed', 'batch.cancelled', 'webhook.test')),
     constraint webhook_deliveries_status_check check (status in ('pending', 'sending', 'delivered', 'failed')),

@@ -12,6 +12,7 @@ import os
 import socket
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from secrets import token_hex
 from typing import Any, Final
@@ -40,6 +41,10 @@ FLUSH_SECONDS: Final = 0.05
 CONCERN_ALL: Final = (410, 429, 503)
 LONGEST_SLEEP: Final = 5.0
 PAUSE_AFTER_ERROR: Final = 1.0
+# The cost of a webhook is twice that of a lookup: at full speed, each takes from the other.
+MANY_LOOKUPS_PER_SECOND: Final = 2000
+PRESSURE_SECONDS: Final = 0.05
+PAUSE_UNDER_PRESSURE: Final = 0.1
 LANE_KEPT_SECONDS: Final = 60.0
 FINISH_SECONDS: Final = 10.0
 LAST_CALLS_SECONDS: Final = 5.0
@@ -69,12 +74,29 @@ class Lane:
         self.held += attempt.http_status in CONCERN_ALL
 
 
-class Sender:
-    """Sends until `run`'s event is set, with database connections of its own."""
+class Pressure:
+    """Tells whether the lookups of this process are so many a second that webhooks had better wait a little; they have three days."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, count_lookups: Callable[[], int]) -> None:
+        self._count = count_lookups
+        self._counted, self._counted_at = count_lookups(), time.monotonic()
+        self._is_high = False
+
+    def is_high(self) -> bool:
+        now, count = time.monotonic(), self._count()
+        if now - self._counted_at >= PRESSURE_SECONDS:
+            self._is_high = count - self._counted > MANY_LOOKUPS_PER_SECOND * (now - self._counted_at)
+            self._counted, self._counted_at = count, now
+        return self._is_high
+
+
+class Sender:
+    """Sends until `run`'s event is set, with database connections of its own. `count_lookups`: how many this process has done so far."""
+
+    def __init__(self, settings: Settings, count_lookups: Callable[[], int] = lambda: 0) -> None:
         self.name = f"{socket.gethostname()}-{os.getpid()}-{token_hex(4)}"
         self._settings = settings
+        self._pressure = Pressure(count_lookups)
         self._claiming = Session(settings.database_url, APPLICATION_NAME)
         self._recording = Session(settings.database_url, APPLICATION_NAME)
         self._lanes: dict[bytes, Lane] = {}
@@ -107,6 +129,8 @@ class Sender:
 
     async def _claim(self) -> None:
         while not self._stopping:
+            if self._pressure.is_high():
+                await asyncio.sleep(PAUSE_UNDER_PRESSURE)
             self._demand.clear()
             try:
                 sleep = await self._round()
@@ -133,6 +157,10 @@ class Sender:
             deliveries = await self._claiming.run(claim_webhooks, self.name, organization_id, room)
             for delivery in deliveries:
                 self._start(delivery)
+            lane = self._lanes.get(organization_id)
+            if len(deliveries) == room and lane and lane.room:
+                # So much was done while the database answered that half of the lane is free already.
+                self._demand.set()
         if len(ready.organization_ids) == ORGANIZATIONS_PER_ROUND:
             return 0.0
         return LONGEST_SLEEP if ready.next_ready_in is None else min(ready.next_ready_in, LONGEST_SLEEP)

@@ -56,8 +56,9 @@ async def _run_until_signal(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, on_signal)
     internal_key = settings.service_role_key or await fetch_internal_key(settings, stop)
     if internal_key:
+        worker = Worker(settings, internal_key)
         async with asyncio.TaskGroup() as group:
-            for part in (Worker(settings, internal_key), Sender(settings)):
+            for part in (worker, Sender(settings, worker.count_finished)):
                 group.create_task(_run_part(part, stop))
 
 
@@ -106,6 +107,10 @@ class Worker:
         await self._say_goodbye()
         for part in done - {stopping}:
             part.result()
+
+    def count_finished(self) -> int:
+        """The lookups so far."""
+        return self._lanes.finished
 
     async def _say_goodbye(self) -> None:
         """Record what is known and give back what is not; without a database, the leases will expire."""

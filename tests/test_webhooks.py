@@ -335,3 +335,14 @@ def test_a_broken_connection_to_the_database_loses_nothing(owner: Connection, re
             organization.complete(30)
             owner.execute("select pg_terminate_backend(pid) from pg_stat_activity where application_name = %s", [webhooks.APPLICATION_NAME])
         organization.wait(delivered=90)
+
+
+def test_webhooks_wait_while_lookups_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, lookups = 0.0, 0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    pressure = webhooks.Pressure(lambda: lookups)
+    seen = []
+    for finished in (0, 100, 10, 1000, 0):
+        now, lookups = now + 0.1, lookups + finished
+        seen.append(pressure.is_high())
+    assert seen == [False, False, False, True, False]

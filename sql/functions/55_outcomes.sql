@@ -175,7 +175,11 @@ as $$
 declare
     v_retry_at timestamptz := (select min(coalesce(i.retry_at, p_now)) from unnest(p_items) i where i.status = 'pending');
     v_job      record;
+    v_webhooks app.webhook_configs := app.webhook_config_for(p_organization_id, app.webhook_events());
 begin
+    if v_webhooks.organization_id is not null then
+        perform app.enqueue_item_webhooks(v_webhooks, p_organization_id, p_items, p_now);
+    end if;
     -- In the order of ids, so that two workers with items of the same jobs never wait for each other in a circle.
     perform from public.batch_lookup_jobs
       where organization_id = p_organization_id and id in (select i.job_id from unnest(p_items) i)
@@ -205,7 +209,9 @@ begin
         end if;
     end loop;
 
-    perform app.enqueue_webhooks(p_organization_id, p_items, p_now);
+    if v_webhooks.organization_id is not null then
+        perform app.enqueue_job_webhooks(v_webhooks, p_organization_id, p_items, p_now);
+    end if;
     if v_retry_at is not null then
         perform app.wake_queue(p_organization_id, v_retry_at);
     end if;

@@ -15,39 +15,50 @@ begin
 end;
 $$;
 
--- What a flush ended: items, and the jobs whose last items they were. A completed item never changes again, so its delivery only
--- names it; a failed one may be tried again, so what it was is kept.
-create or replace function app.enqueue_webhooks(p_organization_id uuid, p_items public.lookup_queue_items[], p_now timestamptz) returns void
+-- The items that a flush ended. Before it locks its jobs: this takes the longest, and needs none of them. A completed item never
+-- changes again, so its delivery only names it; a failed one may be tried again, so what it was is kept.
+create or replace function app.enqueue_item_webhooks(
+    p_config app.webhook_configs, p_organization_id uuid, p_items public.lookup_queue_items[], p_now timestamptz
+) returns void
 language plpgsql volatile
 set search_path = ''
 as $$
-declare
-    v_config app.webhook_configs := app.webhook_config_for(p_organization_id, app.webhook_events());
-    v_count  integer;
-    v_jobs   integer;
 begin
-    if v_config.organization_id is null then
-        return;
+    if p_config.bundle_items then
+        insert into app.webhook_deliveries
+               (organization_id, id, event, job_id, item_ids, bundled, data, next_attempt_at, created_at)
+        select p_organization_id, app.uuid_v7(p_now), e.event, e.job_id, array_agg(e.id order by e.position), true,
+               jsonb_agg(e.data order by e.position) filter (where e.data is not null), p_now, p_now
+          from (select 'lookup.' || i.status as event, i.job_id, i.id, i.position,
+                       case when i.status = 'failed' then app.webhook_item(i, null) end as data,
+                       (row_number() over (partition by i.job_id, i.status order by i.position) - 1) / 100 as bundle
+                  from unnest(p_items) i
+                 where 'lookup.' || i.status = any (p_config.events)) e
+         group by e.event, e.job_id, e.bundle;
+    else
+        insert into app.webhook_deliveries (organization_id, id, event, job_id, item_ids, data, next_attempt_at, created_at)
+        select p_organization_id, app.uuid_v7(p_now), 'lookup.' || i.status, i.job_id, array[i.id],
+               case when i.status = 'failed' then jsonb_build_array(app.webhook_item(i, null)) end, p_now, p_now
+          from unnest(p_items) i
+         where 'lookup.' || i.status = any (p_config.events);
     end if;
-    insert into app.webhook_deliveries
-           (organization_id, id, event, job_id, item_ids, bundled, data, next_attempt_at, created_at)
-    select p_organization_id, app.uuid_v7(p_now), e.event, e.job_id, array_agg(e.id order by e.position), v_config.bundle_items,
-           case when e.event = 'lookup.failed' then jsonb_agg(app.webhook_item(e.item, null) order by e.position) end, p_now, p_now
-      from (select 'lookup.' || i.status as event, i.job_id, i.id, i.position, case when i.status = 'failed' then i end as item,
-                   (row_number() over (partition by i.job_id, i.status order by i.position) - 1)
-                       / case when v_config.bundle_items then 100 else 1 end as bundle
-              from unnest(p_items) i
-             where 'lookup.' || i.status = any (v_config.events)) e
-     group by e.event, e.job_id, e.bundle;
-    get diagnostics v_count = row_count;
+end;
+$$;
 
+-- The jobs that it ended with that; and the call for a sender, which is due for the items too.
+create or replace function app.enqueue_job_webhooks(
+    p_config app.webhook_configs, p_organization_id uuid, p_items public.lookup_queue_items[], p_now timestamptz
+) returns void
+language plpgsql volatile
+set search_path = ''
+as $$
+begin
     insert into app.webhook_deliveries (organization_id, id, event, job_id, data, next_attempt_at, created_at)
     select p_organization_id, app.uuid_v7(p_now), 'batch.' || j.status, j.id, app.job_json(j)::jsonb, p_now, p_now
       from public.batch_lookup_jobs j
      where j.organization_id = p_organization_id and j.id in (select i.job_id from unnest(p_items) i where i.status in ('completed', 'failed'))
-       and j.status in ('completed', 'failed') and 'batch.' || j.status = any (v_config.events);
-    get diagnostics v_jobs = row_count;
-    if v_count + v_jobs > 0 then
+       and j.status in ('completed', 'failed') and 'batch.' || j.status = any (p_config.events);
+    if found or exists (select from unnest(p_items) i where 'lookup.' || i.status = any (p_config.events)) then
         perform app.wake_webhooks(p_organization_id, p_now);
     end if;
 end;
@@ -107,27 +118,27 @@ return case when jsonb_typeof(p_fields) is distinct from 'object' then '{}'
 
 -- An item of a batch as its webhook tells of it.
 create or replace function app.webhook_item(p_item public.lookup_queue_items, p_field_names text[]) returns json
-language plpgsql stable
-set search_path = ''
-as $$
-begin
-    return json_build_object(
-        'job_id', p_item.job_id,
-        'item_id', p_item.id,
-        'status', p_item.status,
-        'reference_id', p_item.reference_id,
-        'address', p_item.address,
-        'building_type', p_item.building_type,
-        'device_ids', p_item.device_ids,
-        'result', p_item.result,
-        'error_code', p_item.error_code,
-        'error_message', p_item.error_message,
-        'processed_at', app.rfc3339(p_item.processed_at),
-        'webhook_custom_fields', app.allowed_fields(p_item.webhook_custom_fields, p_field_names));
-end;
-$$;
+language sql stable
+return json_build_object(
+    'job_id', (p_item).job_id,
+    'item_id', (p_item).id,
+    'status', (p_item).status,
+    'reference_id', (p_item).reference_id,
+    'address', (p_item).address,
+    'building_type', (p_item).building_type,
+    'device_ids', (p_item).device_ids,
+    'result', (p_item).result,
+    'error_code', (p_item).error_code,
+    'error_message', (p_item).error_message,
+    'processed_at', app.rfc3339((p_item).processed_at),
+    'webhook_custom_fields', case when (p_item).webhook_custom_fields is null then '{}'
+                                  else app.allowed_fields((p_item).webhook_custom_fields, p_field_names) end);
 
--- The body to POST: {"type", "timestamp", "data"}. It is the same for every attempt, unless field_names changes meanwhile.
+create or replace function app.webhook_message(p_event text, p_at timestamptz, p_data json) returns json
+language sql stable
+return json_build_object('type', p_event, 'timestamp', app.rfc3339(p_at), 'data', p_data);
+
+-- The body to POST. It is the same for every attempt, unless field_names changes meanwhile.
 create or replace function app.webhook_body(p_delivery app.webhook_deliveries, p_field_names text[]) returns json
 language plpgsql stable
 set search_path = ''
@@ -148,7 +159,7 @@ begin
         end if;
         v_data := case when p_delivery.bundled then json_build_object('items', to_json(v_items)) else v_items[1] end;
     end if;
-    return json_build_object('type', p_delivery.event, 'timestamp', app.rfc3339(p_delivery.created_at), 'data', v_data);
+    return app.webhook_message(p_delivery.event, p_delivery.created_at, v_data);
 end;
 $$;
 

@@ -40,6 +40,9 @@ begin
     if found and not exists (select from app.webhook_queue_state s where s.organization_id = p_organization_id and s.paused_until > v_now) then
         v_deliveries := app.lease_webhooks(p_organization_id, p_sender, p_limit, v_now);
     end if;
+    return query select * from app.webhook_requests(v_config, v_deliveries, v_now);
+
+    -- Last, because whoever records lookups waits for the organization's row.
     if cardinality(v_deliveries) < p_limit then
         perform app.expire_webhook_leases(p_organization_id, v_now);
         perform app.settle_webhooks(p_organization_id, v_now);
@@ -47,7 +50,6 @@ begin
     if v_deliveries <> '{}' then
         update app.webhook_queue_state set served_at = v_now where organization_id = p_organization_id;
     end if;
-    return query select * from app.webhook_requests(v_config, v_deliveries, v_now);
 end;
 $$;
 
@@ -102,8 +104,14 @@ begin
                         where s.organization_id = p_config.organization_id and (s.expires_at is null or s.expires_at > p_now)
                         order by s.expires_at desc nulls first);
     return query
-    select d.id, d.lease_token, app.webhook_body(d, p_config.field_names)::text, p_config.url, v_secrets
+    select d.id, d.lease_token,
+           case when i.id is null then app.webhook_body(d, p_config.field_names)
+                else app.webhook_message(d.event, d.created_at, app.webhook_item(i, p_config.field_names)) end::text,
+           p_config.url, v_secrets
       from unnest(p_deliveries) d
+      -- Nearly all of them.
+      left join public.lookup_queue_items i
+        on i.organization_id = p_config.organization_id and i.id = d.item_ids[1] and d.data is null and not d.bundled
      order by d.id;
 end;
 $$;
