@@ -79,12 +79,12 @@ begin
                last_error       = case when not a.succeeded then coalesce(a.error_class, 'HTTP ' || a.http_status) end,
                ended_at         = case when a.succeeded or app.webhook_is_final(d, a.http_status, v_waits) then p_now end
           from attempt a
-         where d.organization_id = p_organization_id and d.id = a.delivery_id
+         where d.organization_id = p_organization_id and d.id = any (p_delivery_ids) and d.id = a.delivery_id
            and (d.status = 'sending' and d.lease_token = a.lease_token
                 or d.status in ('pending', 'sending') and a.succeeded)
-     returning d.*
+     returning d as delivery
     )
-    select coalesce(array_agg(a), '{}') into v_deliveries from applied a;
+    select coalesce(array_agg(delivery), '{}') into v_deliveries from applied;
     return v_deliveries;
 end;
 $$;
