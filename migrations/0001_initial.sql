@@ -910,8 +910,8 @@ create index webhook_deliveries_failed_idx on app.webhook_deliveries (organizati
 create index webhook_deliveries_job_idx on app.webhook_deliveries (organization_id, job_id) where job_id is not null;
 
 comment on table app.webhook_deliveries is 'The outbox and its history: a row is written in the transaction that makes the event true. Its id is the webhook-id of every attempt.';
-comment on column app.webhook_deliveries.item_ids is 'Completed items, whose results are read from them; null: data has it all.';
-comment on column app.webhook_deliveries.data is 'What is sent, as it was at the event; of lookups an array, before field_names is applied; null: see item_ids.';
+comment on column app.webhook_deliveries.item_ids is 'Ended items, which are read when it is sent; null: data has it all.';
+comment on column app.webhook_deliveries.data is 'What is sent, as it was at the event; of a lookup that was no item of a batch an array of one, before field_names is applied; null: see item_ids.';
 comment on column app.webhook_deliveries.attempts is 'Attempts whose outcome is known.';
 comment on column app.webhook_deliveries.retry_count is 'How far down app.webhook_retry_schedule it is; 0 again when it is sent again on request.';
 

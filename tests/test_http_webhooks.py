@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+import httpx
 import pytest
 from standardwebhooks.webhooks import Webhook
 
@@ -131,6 +132,30 @@ def test_deliveries_are_listed_page_by_page(client: OrganizationClient, database
     assert client.get("/webhook-deliveries", params={"job_id": str(uuid.uuid4())}).json()["total"] == 0
     body = client.get(f"/webhook-deliveries/{first['deliveries'][-1]['id']}").json()["body"]
     assert body["data"]["job_id"] == job["job_id"]
+
+
+def test_a_single_lookup_is_told_too(client: OrganizationClient) -> None:
+    client.put("/webhook-config", json={"url": URL, "field_names": ["deal"]})
+    answer = client.post("/incentives", json=site(webhook_custom_fields={"deal": 7, "secret": 8}))
+    assert answer.status_code == 200, answer.text
+    [delivery] = client.get("/webhook-deliveries").json()["deliveries"]
+    assert (delivery["event"], delivery["job_id"], delivery["item_ids"]) == ("lookup.completed", None, None)
+    data = client.get(f"/webhook-deliveries/{delivery['id']}").json()["body"]["data"]
+    assert data["result"] == answer.json()
+    assert (data["reference_id"], data["webhook_custom_fields"]) == ("deal-001", {"deal": 7})
+
+
+def test_the_worker_s_lookup_is_told_with_its_item_only(client: OrganizationClient, database: Connection) -> None:
+    client.put("/webhook-config", json={"url": URL})
+    job = client.submit()
+    [(organization_id, key)] = database.execute(
+        "select organization_id, api.internal_key() from public.batch_lookup_jobs where id = %s", [job["job_id"]]
+    ).fetchall()
+    headers = {"authorization": f"Bearer {key}", "x-supabase-internal": "true", "x-organization-id": str(organization_id)}
+    assert httpx.post(client.base_url.join("/incentives"), json=site(), headers=headers).status_code == 200
+    assert client.get("/webhook-deliveries").json()["total"] == 0
+    look_up(database, job, 1)
+    assert client.get("/webhook-deliveries").json()["total"] == 1
 
 
 @pytest.mark.parametrize("params", [{"status": "lost"}, {"event": "x"}, {"job_id": "x"}, {"cursor": "x"}, {"limit": "0"}, {"status": "\0"}])

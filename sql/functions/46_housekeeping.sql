@@ -64,6 +64,7 @@ language plpgsql volatile
 set search_path = ''
 as $$
 begin
+    delete from app.webhook_deliveries where organization_id = p_organization_id and job_id = p_job_id and data is null;
     delete from public.lookup_queue_items where organization_id = p_organization_id and job_id = p_job_id;
     delete from public.batch_lookup_jobs where organization_id = p_organization_id and id = p_job_id;
     perform app.announce('DELETE', 'batch_lookup_jobs', p_organization_id, p_job_id);

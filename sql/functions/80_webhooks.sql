@@ -47,6 +47,18 @@ $$;
 
 comment on function api.get_webhook_config(uuid) is 'The webhook config of an organization: {url, events, field_names, bundle_items, enabled, disabled_at, disabled_reason, failing_since, secrets, created_at, updated_at}; url null: none is set. Secrets are told by their ids only.';
 
+create or replace function app.webhook_config_with_secret(p_organization_id uuid, p_secret text, p_now timestamptz) returns json
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+    v_config json := app.webhook_config_json(p_organization_id, p_now);
+begin
+    return case when p_secret is null then v_config
+                else app.join_objects(v_config, json_build_object('signing_secret', p_secret)) end;
+end;
+$$;
+
 -- What is wrong with the changes of a config; null: nothing.
 create or replace function app.webhook_config_errors(p_changes jsonb, p_allow_http boolean) returns text
 language plpgsql immutable
@@ -127,23 +139,12 @@ begin
     if v_enabled or p_changes ? 'url' then
         update app.webhook_queue_state set paused_until = '-infinity' where organization_id = p_organization_id;
     end if;
-    return app.with_member(app.webhook_config_json(p_organization_id, v_now), 'signing_secret', v_secret);
+    return app.webhook_config_with_secret(p_organization_id, v_secret, v_now);
 end;
 $$;
 
 comment on function api.set_webhook_config(uuid, jsonb, boolean) is
 'Changes the members of the webhook config that the object names: url (HTTPS, or null for none), events, field_names (members of webhook_custom_fields to send, null: all), bundle_items, enabled. Answers the config, with signing_secret when that was just made: it is shown this once. enabled true takes up again what was disabled, and sends what is pending. p_allow_http is for development. 400: invalid_webhook_config. 404: organization_exists.';
-
--- The object with one more member, unless that is null.
-create or replace function app.with_member(p_object json, p_name text, p_value text) returns json
-language plpgsql immutable
-set search_path = ''
-as $$
-begin
-    return case when p_value is null then p_object
-                else (left(p_object::text, -1) || ', ' || to_json(p_name) || ' : ' || to_json(p_value) || '}')::json end;
-end;
-$$;
 
 -- Stores a new current secret and answers it.
 create or replace function app.add_webhook_secret(p_organization_id uuid, p_now timestamptz) returns text
@@ -188,7 +189,7 @@ begin
        set expires_at = v_now + app.seconds(v_overlap::double precision)
      where organization_id = p_organization_id and expires_at is null;
     v_secret := app.add_webhook_secret(p_organization_id, v_now);
-    return app.with_member(app.webhook_config_json(p_organization_id, v_now), 'signing_secret', v_secret);
+    return app.webhook_config_with_secret(p_organization_id, v_secret, v_now);
 end;
 $$;
 

@@ -15,8 +15,8 @@ begin
 end;
 $$;
 
--- The items that a flush ended. Before it locks its jobs: this takes the longest, and needs none of them. A completed item never
--- changes again, so its delivery only names it; a failed one may be tried again, so what it was is kept.
+-- The items that a flush ended. Before it locks its jobs: this takes the longest, and needs none of them. What has ended never
+-- changes again, so a delivery only names its items.
 create or replace function app.enqueue_item_webhooks(
     p_config app.webhook_configs, p_organization_id uuid, p_items public.lookup_queue_items[], p_now timestamptz
 ) returns void
@@ -26,19 +26,16 @@ as $$
 begin
     if p_config.bundle_items then
         insert into app.webhook_deliveries
-               (organization_id, id, event, job_id, item_ids, bundled, data, next_attempt_at, created_at)
-        select p_organization_id, app.uuid_v7(p_now), e.event, e.job_id, array_agg(e.id order by e.position), true,
-               jsonb_agg(e.data order by e.position) filter (where e.data is not null), p_now, p_now
+               (organization_id, id, event, job_id, item_ids, bundled, next_attempt_at, created_at)
+        select p_organization_id, app.uuid_v7(p_now), e.event, e.job_id, array_agg(e.id order by e.position), true, p_now, p_now
           from (select 'lookup.' || i.status as event, i.job_id, i.id, i.position,
-                       case when i.status = 'failed' then app.webhook_item(i, null) end as data,
                        (row_number() over (partition by i.job_id, i.status order by i.position) - 1) / 100 as bundle
                   from unnest(p_items) i
                  where 'lookup.' || i.status = any (p_config.events)) e
          group by e.event, e.job_id, e.bundle;
     else
-        insert into app.webhook_deliveries (organization_id, id, event, job_id, item_ids, data, next_attempt_at, created_at)
-        select p_organization_id, app.uuid_v7(p_now), 'lookup.' || i.status, i.job_id, array[i.id],
-               case when i.status = 'failed' then jsonb_build_array(app.webhook_item(i, null)) end, p_now, p_now
+        insert into app.webhook_deliveries (organization_id, id, event, job_id, item_ids, next_attempt_at, created_at)
+        select p_organization_id, app.uuid_v7(p_now), 'lookup.' || i.status, i.job_id, array[i.id], p_now, p_now
           from unnest(p_items) i
          where 'lookup.' || i.status = any (p_config.events);
     end if;

@@ -56,11 +56,12 @@ select api.cancel_batch_lookup(:'org', :'ignored_job') as cancelled \gset
 select results_eq(format($$ select event, data ->> 'id' from pg_temp.outbox(%L) $$, :'org'), format($$ values ('batch.cancelled', %L) $$, :'ignored_job'),
     'a cancelled job is told, its items are not');
 
--- What was told stays told
+-- What is deleted is not told
 delete from app.webhook_deliveries;
-select pg_temp.submit(:'org', 1) as job, pg_temp.look_up(:'org', 1, 404, '{"error": "first"}') \gset ignored_
-update public.lookup_queue_items set error_message = 'second' where error_message = 'first';
-select is((select data ->> 'error_message' from pg_temp.outbox(:'org') where event = 'lookup.failed'), 'first', 'a failure is told as it was');
+select api.set_webhook_config(:'org', '{"events": ["lookup.failed", "batch.failed"]}') as config \gset
+select pg_temp.submit(:'org', 1) as job, pg_temp.look_up(:'org', 1, 404) \gset ignored_
+select api.delete_batch_lookup(:'org', :'ignored_job') as deleted \gset
+select results_eq(format($$ select event from pg_temp.outbox(%L) $$, :'org'), $$ values ('batch.failed'::text) $$, 'lookups of a deleted job are not told any more');
 
 -- Bundles
 delete from app.webhook_deliveries;
