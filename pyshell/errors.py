@@ -154,14 +154,11 @@ async def on_routing_error(request: Request, error: Exception) -> Response:
 
 
 def allowed_methods(request: Request) -> list[str]:
-    """The methods of all routes at the path of the request."""
+    """The methods of all routes at the path of the request; of those with exactly this path, where there are any."""
     routes: list[BaseRoute] = request.app.routes
-    return sorted(
-        method
-        for route in routes
-        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE
-        for method in route.methods or ()
-    )
+    matching = [route for route in routes if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE]
+    exact = [route for route in matching if not route.param_convertors]
+    return sorted({method for route in exact or matching for method in route.methods or ()})
 
 
 async def on_disconnect(request: Request, error: Exception) -> Response:

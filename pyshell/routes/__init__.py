@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from starlette.routing import Route, WebSocketRoute
+from starlette.routing import Match, Route, WebSocketRoute
+from starlette.types import Scope
 
 from pyshell.auth import secured
 from pyshell.realtime.endpoint import realtime
@@ -15,6 +16,7 @@ from pyshell.routes.batch_lookups import (
     list_batch_lookups,
     retry_batch_lookup,
 )
+from pyshell.routes.docs import docs, docs_file
 from pyshell.routes.incentives import get_organization, lookup_incentives, update_organization
 from pyshell.routes.progress import get_batch_lookup, stream_batch_lookup_events
 from pyshell.routes.reports import (
@@ -39,6 +41,15 @@ from pyshell.routes.webhooks import (
     set_webhook_config,
     test_webhook,
 )
+
+
+class ExactRoute(Route):
+    """A route whose address is none of those that a later route's parameter would take: other methods are not allowed."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        match, child_scope = super().matches(scope)
+        return Match.FULL if match is Match.PARTIAL else match, child_scope
+
 
 routes = [
     Route("/batch-lookups", secured("jobs:write", create_batch_lookup), methods=["POST"]),
@@ -77,10 +88,12 @@ routes = [
     Route("/webhook-config/test", secured("webhooks:write", test_webhook), methods=["POST"]),
     Route("/webhook-config/rotate-secret", secured("webhooks:write", rotate_webhook_secret), methods=["POST"]),
     Route("/webhook-deliveries", secured("webhooks:read", list_webhook_deliveries), methods=["GET"]),
-    Route("/webhook-deliveries/recover", secured("webhooks:write", recover_webhook_deliveries), methods=["POST"]),
+    ExactRoute("/webhook-deliveries/recover", secured("webhooks:write", recover_webhook_deliveries), methods=["POST"]),
     Route("/webhook-deliveries/{delivery_id}", secured("webhooks:read", get_webhook_delivery), methods=["GET"]),
     Route("/webhook-deliveries/{delivery_id}/resend", secured("webhooks:write", resend_webhook_delivery), methods=["POST"]),
     Route("/healthz", healthz),
     Route("/readyz", readyz),
     Route("/openapi.json", openapi),
+    Route("/docs", docs),
+    Route("/docs/{file}", docs_file),
 ]
