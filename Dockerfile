@@ -1,0 +1,23 @@
+# The API, the worker and the migrations; the command says which: serve (default), worker, migrate.
+FROM python:3.12-slim-bookworm AS libraries
+WORKDIR /build
+COPY requirements.lock pyproject.toml ./
+# All wheels by their hashes; of them, only what running needs.
+RUN python -m pip wheel --quiet --no-deps --require-hashes --requirement requirements.lock --wheel-dir wheels \
+ && python -c "import tomllib; print('\n'.join(tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies']))" > needed.txt \
+ && python -m venv /opt/libraries \
+ && /opt/libraries/bin/pip install --quiet --no-index --find-links wheels --requirement needed.txt
+
+FROM python:3.12-slim-bookworm
+RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin batch-lookups
+COPY --from=libraries /opt/libraries /opt/libraries
+WORKDIR /app
+COPY openapi.json ./
+COPY migrations ./migrations
+COPY sql ./sql
+COPY pyshell ./pyshell
+ENV PATH=/opt/libraries/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOST=0.0.0.0
+USER 10001
+EXPOSE 8000
+ENTRYPOINT ["python", "-m", "pyshell"]
+CMD ["serve"]

@@ -1,0 +1,105 @@
+"""The Dockerfile and docker-compose.yml, as far as they can be tried without an engine."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from pyshell.settings import ROOT, Settings
+
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+OURS = ("migrate", "api", "worker")
+
+
+@pytest.fixture(scope="module")
+def services() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    return found
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """A folder with what the image has in /app, and nothing else of the project."""
+    for source, target in re.findall(r"^COPY (?!--from)(\S+) (\./\S*)$", DOCKERFILE.split("\nFROM ")[-1], re.MULTILINE):
+        if (ROOT / source).is_dir():
+            shutil.copytree(ROOT / source, tmp_path / target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / source, tmp_path / target)
+    return tmp_path
+
+
+def test_the_image_has_all_that_it_takes_to_migrate_and_to_serve(image: Path, new_database: Callable[..., str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+    environment = {"PATH": os.environ["PATH"], "DATABASE_URL": new_database(empty=True), "PORT": port, "PYTHONDONTWRITEBYTECODE": "1"}
+    before = sorted(image.rglob("*"))
+    command = [sys.executable, "-m", "pyshell"]
+    subprocess.run([*command, "migrate"], cwd=image, env=environment, check=True, capture_output=True)
+    with subprocess.Popen([*command, "serve"], cwd=image, env=environment, stderr=subprocess.DEVNULL) as server:
+        try:
+            deadline = time.monotonic() + 20
+            while not is_ready(port):
+                assert server.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+        finally:
+            server.terminate()
+    assert sorted(image.rglob("*")) == before, "the root file system is read-only"
+
+
+def is_ready(port: str) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_the_build_gets_every_file_that_it_copies() -> None:
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    for names in re.findall(r"^COPY (?!--from)(.+) \S+$", DOCKERFILE, re.MULTILINE):
+        for name in names.split():
+            assert (ROOT / name).exists()
+            assert f"!{name}" in ignored
+
+
+def test_our_containers_run_with_little_power(services: dict[str, Any]) -> None:
+    assert re.search(r"^USER \d{4,}$", DOCKERFILE, re.MULTILINE)
+    for name in OURS:
+        assert services[name]["read_only"]
+        assert services[name]["cap_drop"] == ["ALL"]
+        assert "no-new-privileges:true" in services[name]["security_opt"]
+
+
+def test_the_services_start_in_order(services: dict[str, Any]) -> None:
+    waits = {name: {other: how["condition"] for other, how in service.get("depends_on", {}).items()} for name, service in services.items()}
+    assert waits["migrate"] == {"db": "service_healthy"}
+    assert waits["api"] == {"migrate": "service_completed_successfully"}
+    assert waits["worker"] == {"api": "service_healthy"}
+    for name, others in waits.items():
+        for other, condition in others.items():
+            assert condition != "service_healthy" or services[other]["healthcheck"]["test"], f"{name} waits for the health of {other}"
+
+
+def test_images_are_pinned_and_mounted_files_exist(services: dict[str, Any]) -> None:
+    for service in services.values():
+        assert "build" in service or re.search(r":v?\d+\.\d+", service["image"])
+        for volume in service.get("volumes", []):
+            source = volume.split(":")[0]
+            assert not source.startswith(".") or (ROOT / source).is_file()
+
+
+def test_our_containers_get_settings_that_are_known(services: dict[str, Any]) -> None:
+    for name in OURS:
+        assert {variable.lower() for variable in services[name]["environment"]} <= set(Settings.__dataclass_fields__)
