@@ -72,6 +72,11 @@ bench: ## Measure the throughput, and the database's own floor
 	@scripts/setup bench
 	@$(python) -m bench
 
+.PHONY: chaos
+chaos: ## Let everything go wrong for ten minutes; CHAOS_SECONDS=600 CHAOS_SEED=...
+	@scripts/setup test
+	@CHAOS_SECONDS=$${CHAOS_SECONDS:-600} $(python) -m pytest -s tests/test_chaos.py $(ARGS)
+
 .PHONY: lock
 lock: ## Choose the newest versions of the libraries anew
 	@scripts/setup

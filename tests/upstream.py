@@ -11,7 +11,7 @@ import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,10 +47,11 @@ class Seen:
 
 
 class FakeUpstream:
-    """Answers with `usual`, unless `plan` says otherwise for a reference id."""
+    """Answers with `usual`, or what `improvise` says, unless `plan` says otherwise for a reference id."""
 
     def __init__(self) -> None:
         self.usual = Reply()
+        self.improvise: Callable[[], Reply] | None = None
         self.requests: list[Seen] = []
         self.connections = 0
         self.in_flight = 0
@@ -89,7 +90,7 @@ class FakeUpstream:
         body = json.loads(await reader.readexactly(int(headers["content-length"])))
         reference_id = body.get("reference_id", "")
         self.requests.append(Seen(reference_id, time.monotonic(), head.split(" ")[1], headers, body))
-        plan = self._plans.get(reference_id, [self.usual])
+        plan = self._plans.get(reference_id, [self.improvise() if self.improvise else self.usual])
         reply = plan.pop(0) if len(plan) > 1 else plan[0]
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)

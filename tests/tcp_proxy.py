@@ -1,0 +1,74 @@
+"""A TCP proxy that can fall silent: connections stay open, and nothing comes through."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+
+class Proxy:
+    """Forwards to a port of this machine."""
+
+    def __init__(self, target: int) -> None:
+        self.target = target
+        self.port = 0
+        self._open = threading.Event()
+        self._open.set()
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    def fall_silent(self) -> None:
+        self._open.clear()
+
+    def recover(self) -> None:
+        """Forwards again, for new connections; those that were there are aborted."""
+        for writer in list(self._writers):
+            writer.transport.abort()
+        self._open.set()
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            other_reader, other_writer = await asyncio.open_connection("127.0.0.1", self.target)
+        except OSError:
+            writer.transport.abort()
+            return
+        ends = {writer, other_writer}
+        self._writers |= ends
+        await asyncio.gather(self._forward(reader, other_writer), self._forward(other_reader, writer))
+        self._writers -= ends
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                while not self._open.is_set():  # noqa: ASYNC110 (set from another thread)
+                    await asyncio.sleep(0.05)
+                writer.write(data)
+                await writer.drain()
+        writer.transport.abort()
+
+
+@contextmanager
+def running_proxy(target: int) -> Iterator[Proxy]:
+    proxy = Proxy(target)
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+
+    async def start() -> asyncio.Server:
+        return await asyncio.start_server(proxy.handle, "127.0.0.1", 0)
+
+    async def stop() -> None:
+        server.close()
+        proxy.recover()
+        await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()}, return_exceptions=True)
+
+    server = asyncio.run_coroutine_threadsafe(start(), loop).result()
+    proxy.port = server.sockets[0].getsockname()[1]
+    try:
+        yield proxy
+    finally:
+        asyncio.run_coroutine_threadsafe(stop(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()

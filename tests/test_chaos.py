@@ -1,0 +1,255 @@
+"""Everything goes wrong at once, for CHAOS_SECONDS (`make chaos`: ten minutes); then every item has ended, exactly once.
+
+Workers are killed, and frozen past their leases; PostgreSQL crashes, its backends are terminated, it says that the disk is full, its
+clock is another one than the workers'; connections go silent; a transaction holds back vacuum; batches come and are cancelled; and the
+upstream misbehaves. A trigger keeps the history of every lease.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from email.utils import formatdate
+from pathlib import Path
+from uuid import UUID
+
+import psycopg
+import pytest
+
+from pyshell import migrations
+from pyshell.private_postgres import PrivatePostgres, throw_away_postgres
+from pyshell.settings import ROOT
+from tests.conftest import Connection
+from tests.tcp_proxy import Proxy, running_proxy
+from tests.upstream import FakeUpstream, Reply
+from tests.worker_fixtures import Batches, check_invariants, fetch_value, leases, update_settings, wait_until
+
+SECONDS = float(os.environ.get("CHAOS_SECONDS", "25"))
+SEED = int(os.environ.get("CHAOS_SEED", str(random.randrange(1_000_000))))
+
+HISTORY = """
+    create table public.history (number bigint generated always as identity, item_id uuid, old_status text, new_status text,
+        old_token uuid, new_token uuid, old_expires_at timestamptz, old_retries int, new_retries int, new_retry_at timestamptz,
+        error_code text, at timestamptz default app.clock());
+    create function public.remember() returns trigger language plpgsql as $$
+    begin
+        insert into public.history (item_id, old_status, new_status, old_token, new_token, old_expires_at, old_retries, new_retries,
+                                    new_retry_at, error_code)
+        values (new.id, old.status, new.status, old.lease_token, new.lease_token, old.lease_expires_at, old.retry_count, new.retry_count,
+                new.retry_at, new.error_code);
+        return null;
+    end $$;
+    create trigger remember after update on public.lookup_queue_items for each row execute function public.remember();
+    create or replace function app.clock() returns timestamptz language sql volatile return clock_timestamp() + interval '37 minutes';
+"""
+DISK_FULL = """
+    create function public.disk_full() returns trigger language plpgsql as $$
+    begin raise sqlstate '53100' using message = 'could not extend file: No space left on device'; end $$;
+    create trigger disk_full before insert on public.incentive_report_sites execute function public.disk_full()"""
+# What the history must not hold.
+RULES = {
+    "a lease began while another one was there": "new_token <> old_token",
+    "a lease expired before its time": """
+        old_status = 'processing' and at < old_expires_at
+        and (error_code = 'lease_expired' or new_status = 'pending' and new_retry_at is null and new_retries > old_retries)""",
+    "an item that had ended changed": "old_status in ('completed', 'failed')",
+}
+
+
+def misbehave(chance: random.Random) -> Reply:
+    """Half of the answers are good."""
+    if chance.random() < 0.5:
+        return Reply(delay=chance.choice([0, 0, 0.01, 0.2]))
+    return chance.choice(
+        [
+            Reply(500),
+            Reply(503, "<html>Service Unavailable</html>"),
+            Reply(429, headers={"Retry-After": "1"}),
+            Reply(429, headers={"Retry-After": formatdate(time.time() + 1, usegmt=True)}),
+            Reply(404, '{"error": "Program lookup failed - no utility found"}'),
+            Reply(reset=True),
+            Reply(raw=b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{", close=True),
+            Reply(body='{"incentives": '),
+            Reply(body="[1, 2]"),
+            Reply(body='{"incentives": {"total_incentive_amount": "lots", "by_program": 7}, "utility": []}'),
+            Reply(body='{"nul": "\\u0000"}'),
+            Reply(body=b"\xff\xfe"),
+            Reply(delay=30),
+            Reply(body=b'{"x": "' + b"x" * 10_000_000 + b'"}'),
+        ]
+    )
+
+
+class Chaos:
+    """The world of the workers, and everything that happens to it."""
+
+    def __init__(self, postgres: PrivatePostgres, proxy: Proxy, folder: Path, upstream: FakeUpstream, chance: random.Random) -> None:
+        self.postgres = postgres
+        self.proxy = proxy
+        self.chance = chance
+        self.workers: list[subprocess.Popen[bytes]] = []
+        self.batches: list[Batches] = []
+        self.jobs: list[tuple[Batches, UUID]] = []
+        self._folder = folder
+        self._upstream_url = upstream.url
+
+    def connect(self) -> Connection:
+        return psycopg.connect(self.postgres.url(), autocommit=True, options="-c lock_timeout=2s")
+
+    def start_worker(self) -> None:
+        """The first one talks to PostgreSQL through the proxy."""
+        url = self.postgres.url()
+        if not self.workers:
+            url = url.replace(f":{self.postgres.port}/", f":{self.proxy.port}/")
+        environment = os.environ | {"DATABASE_URL": url, "INCENTIVES_API_URL": self._upstream_url}
+        with (self._folder / "worker.log").open("a") as log:
+            self.workers.append(subprocess.Popen([sys.executable, "-m", "pyshell", "worker"], cwd=ROOT, env=environment, stderr=log))
+
+    def kill_a_worker(self) -> None:
+        worker = self.workers.pop(self.chance.randrange(1, len(self.workers)))
+        worker.kill()
+        worker.wait()
+        self.start_worker()
+
+    def freeze_a_worker(self) -> None:
+        worker = self.chance.choice(self.workers)
+        worker.send_signal(signal.SIGSTOP)
+        time.sleep(self.chance.uniform(1.2, 2.5))
+        worker.send_signal(signal.SIGCONT)
+
+    def crash_postgresql(self) -> None:
+        self.postgres.stop(immediately=True)
+        time.sleep(self.chance.uniform(0, 0.5))
+        self.postgres.start()
+
+    def terminate_backends(self) -> None:
+        with self.connect() as connection:
+            connection.execute(
+                """select pg_terminate_backend(pid) from pg_stat_activity
+                    where application_name = 'batch-lookups worker' and random() < 0.7"""
+            )
+
+    def silence_connections(self) -> None:
+        self.proxy.fall_silent()
+        time.sleep(self.chance.uniform(0.5, 2.5))
+        self.proxy.recover()
+
+    def fill_the_disk(self) -> None:
+        with self.connect() as connection:
+            connection.execute(DISK_FULL)
+        time.sleep(self.chance.uniform(0.2, 1))
+        while True:
+            with suppress(psycopg.OperationalError), self.connect() as connection:
+                connection.execute("drop function public.disk_full cascade")
+                return
+
+    def hold_back_vacuum(self) -> None:
+        with self.connect() as connection, connection.transaction():
+            connection.execute("set transaction isolation level repeatable read")
+            connection.execute("select count(*) from public.lookup_queue_items")
+            time.sleep(self.chance.uniform(0.5, 2))
+
+    def create_a_batch(self) -> None:
+        batches = self.chance.choice(self.batches)
+        with self.connect() as batches.owner:
+            count = self.chance.choice([1, 10, 50, 200])
+            self.jobs.append((batches, batches.create([f"batch-{len(self.jobs)}-{n}" for n in range(count)])))
+
+    def cancel_a_batch(self) -> None:
+        batches, job = self.chance.choice(self.jobs)
+        with self.connect() as connection, suppress(psycopg.DatabaseError):
+            connection.execute("select api.cancel_batch_lookup(%s, %s)", (batches.organization_id, job))
+
+    def happen(self) -> None:
+        """Something that goes wrong, and some more work."""
+        events: list[Callable[[], None]] = [
+            self.kill_a_worker,
+            self.freeze_a_worker,
+            self.terminate_backends,
+            self.silence_connections,
+            self.fill_the_disk,
+            self.hold_back_vacuum,
+            self.crash_postgresql,
+        ]
+        with suppress(psycopg.OperationalError):
+            self.chance.choice(events)()
+        with suppress(psycopg.OperationalError):
+            self.create_a_batch()
+            if self.chance.random() < 0.2:
+                self.cancel_a_batch()
+
+
+@contextmanager
+def chaos(folder: Path, upstream: FakeUpstream, chance: random.Random) -> Iterator[Chaos]:
+    with ExitStack() as stack:
+        postgres = stack.enter_context(throw_away_postgres())
+        migrations.migrate(postgres.url())
+        world = Chaos(postgres, stack.enter_context(running_proxy(postgres.port)), folder, upstream, chance)
+        with world.connect() as owner:
+            update_settings(
+                owner,
+                lookups_per_second=None,
+                max_in_flight=20,
+                lease_seconds=1,
+                max_retries=8,
+                retry_backoff_seconds=0.01,
+                lookup_timeout_seconds=0.7,
+                max_response_bytes=65536,
+            )
+            owner.execute(HISTORY.encode())
+            world.batches = [Batches(owner, f"organization {n}") for n in range(3)]
+        for _ in range(3):
+            world.start_worker()
+        try:
+            yield world
+        finally:
+            for worker in world.workers:
+                worker.kill()
+                worker.wait()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_whatever_happens_every_item_ends_exactly_once(tmp_path: Path, upstream: FakeUpstream) -> None:
+    print(f"CHAOS_SEED={SEED}")
+    chance = random.Random(SEED)
+    upstream.improvise = lambda: misbehave(chance)
+    with chaos(tmp_path, upstream, chance) as world:
+        deadline = time.monotonic() + SECONDS
+        while time.monotonic() < deadline:
+            world.happen()
+        upstream.improvise = None
+
+        with world.connect() as owner:
+            open_jobs = "select count(*) from public.batch_lookup_jobs where completed_at is null"
+            leased = "select count(*) from public.lookup_queue_items where status = 'processing'"
+            wait_until(
+                lambda: fetch_value(owner, open_jobs) == 0 and fetch_value(owner, leased) == 0,
+                lambda: owner.execute("select status, count(*) from public.lookup_queue_items group by 1").fetchall(),
+                patience=60,
+            )
+            for worker in world.workers:
+                worker.send_signal(signal.SIGTERM)
+            assert [worker.wait(30) for worker in world.workers] == [0] * len(world.workers)
+            check_invariants(owner)
+            assert leases(owner) == 0
+            check_history(owner, upstream)
+
+
+def check_history(owner: Connection, upstream: FakeUpstream) -> None:
+    for rule, query in RULES.items():
+        assert owner.execute(f"select * from public.history where {query}".encode()).fetchall() == [], rule
+    ends = "select item_id from public.history where new_status in ('completed', 'failed') group by item_id having count(*) <> 1"
+    assert owner.execute(ends.encode()).fetchall() == [], "an item ended twice"
+    claims: dict[str, int] = dict(
+        owner.execute(
+            """select i.reference_id, count(*) filter (where h.new_token is not null and h.old_token is null)
+                 from public.lookup_queue_items i left join public.history h on h.item_id = i.id group by 1"""
+        ).fetchall()
+    )
+    assert {name: seen for name, seen in upstream.times_seen().items() if seen > claims[name]} == {}, "looked up without a claim"
