@@ -14,21 +14,27 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bench.chart import bars
 from bench.floor import measure_floor
 from bench.nginx import NginxError, running_nginx
-from bench.system import System, folder_for_everyone, migrated_database
+from bench.peers import measure_peers
+from bench.scale import measure_scale, measure_traces
+from bench.system import System, empty_databases, folder_for_everyone, migrated_database
 
 Figures = dict[str, Any]
 
 
-def measure(runs: int, items: int, pickups: int, say: Callable[[str], None]) -> Figures:
+def measure(runs: int, items: int, pickups: int, with_peers: bool, say: Callable[[str], None]) -> Figures:
     with folder_for_everyone() as folder, migrated_database(folder) as database_url:
         with running_nginx(folder / "nginx") as nginx:
             system = System(database_url, nginx.url)
             with system.api(), system.workers() as [worker]:
                 posts, drains = measure_drain(system, runs, items, say)
                 cpu = cpu_seconds(worker)
+                traces = measure_traces(system, items)
                 last_job = system.value("select id::text from public.batch_lookup_jobs order by created_at desc limit 1")
+            scale = measure_scale(system, items, runs, say)
+            peers = measure_peers(empty_databases(database_url), nginx.url, items, say) if with_peers else {}
         say("the floor: the same rows in bare SQL")
         floors = [measure_floor(database_url, last_job) for _ in range(runs)]
         with running_nginx(folder / "nginx-with-log", logs_arrivals=True) as nginx:
@@ -53,6 +59,9 @@ def measure(runs: int, items: int, pickups: int, say: Callable[[str], None]) -> 
                 "p99": round(statistics.quantiles(latencies, n=100)[98], 1),
                 "max": round(max(latencies), 1),
             },
+            "traces": traces,
+            "scale": scale,
+            "peers": peers,
         }
 
 
@@ -108,7 +117,19 @@ def table(figures: Figures) -> str:
         ("    99th percentile", f"{pickup['p99']:.0f}", "", ""),
         ("worker's CPU time [µs/item]", f"{figures['worker_cpu_microseconds_per_item']:.0f}", "", ""),
     ]
+    rows += [(f"    {name.replace('_', ' ')}", f"{value:,.6g}", "", "") for name, value in (figures["traces"] | figures["scale"]).items()]
+    rows += [(f"{name}: drain [items/s]", f"{peer['drain_items_per_second']:,}", "", "") for name, peer in figures["peers"].items()]
     return "\n".join(f"{name:<58}{median:>10}{least:>10}{most:>10}" for name, median, least, most in rows)
+
+
+def chart(figures: Figures) -> str:
+    rates = {name: peer["drain_items_per_second"] for name, peer in figures["peers"].items()}
+    ours = "Batch Lookups"
+    return bars(
+        f"HTTP lookups per second, one process, 50 at once, {figures['machine']['cores']} cores",
+        {ours: figures["scale"]["workers_1_items_per_second"], **rates},
+        emphasized=ours,
+    )
 
 
 def main() -> None:
@@ -116,15 +137,23 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5, help="drains to take the median of")
     parser.add_argument("--items", type=int, default=10_000, help="items of a batch, at most 10,000")
     parser.add_argument("--pickups", type=int, default=100, help="small batches to measure the pickup latency with")
+    parser.add_argument("--no-peers", action="store_true", help="leave out the other queues")
     parser.add_argument("--json", type=Path, default=Path(__file__).with_name("results.json"), help="where the figures are written")
     arguments = parser.parse_args()
     try:
-        figures = measure(arguments.runs, arguments.items, arguments.pickups, lambda line: print(line, file=sys.stderr, flush=True))
+        figures = measure(
+            arguments.runs,
+            arguments.items,
+            arguments.pickups,
+            not arguments.no_peers,
+            lambda line: print(line, file=sys.stderr, flush=True),
+        )
     except NginxError as error:
         raise SystemExit(str(error)) from None
     arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+    arguments.json.with_suffix(".svg").write_text(chart(figures))
     print(table(figures))
-    print(f"\nas JSON: {arguments.json}")
+    print(f"\nas JSON and as a chart: {arguments.json}, {arguments.json.with_suffix('.svg')}")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
 import os
 import signal
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,20 @@ def migrated_database(folder: Path) -> Iterator[str]:
         yield postgres.url()
     finally:
         postgres.delete()
+
+
+def empty_databases(database_url: str) -> Callable[[], str]:
+    """Makes empty databases beside the one given, and answers the URL of each."""
+    server, _, name = database_url.rpartition("/")
+    numbers = itertools.count(1)
+
+    def create() -> str:
+        other = f"{name}_{next(numbers)}"
+        with psycopg.connect(database_url, autocommit=True) as connection:
+            connection.execute(f"create database {other}".encode())
+        return f"{server}/{other}"
+
+    return create
 
 
 class System:
