@@ -84,7 +84,7 @@ def status_param(request: Request) -> str | None:
 
 def text_param(request: Request, name: str) -> str | None:
     text = request.query_params.get(name)
-    if text is not None and not text.isprintable():
+    if text is not None and "\0" in text:
         raise ApiError(400, f"invalid_{name}", f"{name} contains a character that is not allowed")
     return text
 

@@ -157,13 +157,14 @@ language plpgsql stable security definer
 set search_path = '' set plan_cache_mode = force_custom_plan
 as $$
 declare
-    v_mark    app.page_mark := app.read_cursor(p_cursor, 'newest');
+    v_mark    app.page_mark;
     v_reports public.incentive_reports[];
 begin
     perform app.authorize(p_organization_id);
     perform app.check_page(p_limit, p_offset, 200);
     perform app.check_choice('status', p_status, array['processing', 'complete', 'error']);
     perform app.check_choice('report_type', p_report_type, array['bulk_lookup']);
+    v_mark := app.read_cursor(p_cursor, 'newest');
     v_reports := array(
         select r
           from public.incentive_reports r

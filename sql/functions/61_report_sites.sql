@@ -82,7 +82,7 @@ set search_path = '' set plan_cache_mode = force_custom_plan
 as $$
 declare
     v_report public.incentive_reports;
-    v_mark   app.page_mark := app.read_cursor(p_cursor, p_sort);
+    v_mark   app.page_mark;
     v_sites  public.incentive_report_sites[];
     v_last   public.incentive_report_sites;
 begin
@@ -90,6 +90,7 @@ begin
     v_report := app.find_report(p_organization_id, p_report_id);
     perform app.check_page(p_limit, p_offset, 500);
     perform app.check_choice('sort', p_sort, array['position', '-position', 'amount', '-amount', 'reference_id', '-reference_id']);
+    v_mark  := app.read_cursor(p_cursor, p_sort);
     v_sites := array(
         select s
           from public.incentive_report_sites s
