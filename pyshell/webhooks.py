@@ -48,6 +48,8 @@ PAUSE_UNDER_PRESSURE: Final = 0.1
 LANE_KEPT_SECONDS: Final = 60.0
 FINISH_SECONDS: Final = 10.0
 LAST_CALLS_SECONDS: Final = 5.0
+MANUAL_RUN: Final = "manual run"
+DUE_PER_RUN: Final = 50
 
 
 @dataclass(slots=True, eq=False)
@@ -273,19 +275,41 @@ async def attempt_delivery(receiver: Receiver, delivery: Delivery) -> Attempt:
         return Attempt(delivery, None, "other", 0.0, None, None)
 
 
+async def send_due(pool: Pool, settings: Settings) -> int:
+    """One attempt at deliveries that are due, at most `DUE_PER_RUN` an organization; answers how many. For where no sender runs."""
+    async with pool.connection() as connection:
+        ready = await ready_webhooks(connection, ORGANIZATIONS_PER_ROUND, [])
+    return sum(await asyncio.gather(*[_send_due_of(pool, settings, organization_id) for organization_id in ready.organization_ids]))
+
+
+async def _send_due_of(pool: Pool, settings: Settings, organization_id: bytes) -> int:
+    async with pool.connection() as connection:
+        deliveries = await claim_webhooks(connection, MANUAL_RUN, organization_id, DUE_PER_RUN)
+    await _send_and_record(pool, settings, deliveries)
+    return len(deliveries)
+
+
+async def _send_and_record(pool: Pool, settings: Settings, deliveries: list[Delivery]) -> list[Attempt]:
+    """Send deliveries of one claim, all at once."""
+    if not deliveries:
+        return []
+    try:
+        receiver = Receiver(deliveries[0].url, allow_private=settings.webhooks_allow_private_networks)
+    except ValueError:
+        attempts = [Attempt(delivery, None, "invalid_url", 0.0, None, None) for delivery in deliveries]
+    else:
+        attempts = await asyncio.gather(*[attempt_delivery(receiver, delivery) for delivery in deliveries])
+        receiver.close()
+    async with pool.connection() as connection:
+        await record_webhooks(connection, MANUAL_RUN, deliveries[0].organization_id, attempts)
+    return attempts
+
+
 async def send_test(pool: Pool, settings: Settings, organization_id: UUID) -> dict[str, Any]:
     """Send a `webhook.test` at once and record it: {delivery_id, delivered, http_status, error_class, latency_ms, response_body}."""
     async with pool.connection() as connection:
-        delivery = await start_webhook_test(connection, "test", organization_id.bytes)
-    try:
-        receiver = Receiver(delivery.url, allow_private=settings.webhooks_allow_private_networks)
-    except ValueError:
-        attempt = Attempt(delivery, None, "invalid_url", 0.0, None, None)
-    else:
-        attempt = await attempt_delivery(receiver, delivery)
-        receiver.close()
-    async with pool.connection() as connection:
-        await record_webhooks(connection, "test", organization_id.bytes, [attempt])
+        delivery = await start_webhook_test(connection, MANUAL_RUN, organization_id.bytes)
+    [attempt] = await _send_and_record(pool, settings, [delivery])
     return {
         "delivery_id": str(UUID(bytes=delivery.delivery_id)),
         "delivered": attempt.succeeded,

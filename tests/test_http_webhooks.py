@@ -13,7 +13,7 @@ from standardwebhooks.webhooks import Webhook
 from pyshell.settings import Settings
 from tests.conftest import Connection
 from tests.http_fixtures import NewClient, OrganizationClient, look_up, running_server, site
-from tests.webhook_receiver import FakeReceiver, Names, fake_receiver
+from tests.webhook_receiver import FakeReceiver, Names, fake_receiver, wait_until
 
 URL = "https://crm.example.com/hooks"
 
@@ -156,6 +156,16 @@ def test_the_worker_s_lookup_is_told_with_its_item_only(client: OrganizationClie
     assert client.get("/webhook-deliveries").json()["total"] == 0
     look_up(database, job, 1)
     assert client.get("/webhook-deliveries").json()["total"] == 1
+
+
+def test_a_manual_run_of_the_worker_sends_webhooks_too(developer: OrganizationClient, receiver: FakeReceiver, database: Connection) -> None:
+    developer.put("/webhook-config", json={"url": receiver.url})
+    look_up(database, developer.submit(), 1)
+    [(key,)] = database.execute("select api.internal_key()").fetchall()
+    headers = {"authorization": f"Bearer {key}", "x-supabase-internal": "true"}
+    assert httpx.post(developer.base_url.join("/batch-lookups-worker"), headers=headers, timeout=30).status_code == 200
+    wait_until(lambda: developer.get("/webhook-deliveries", params={"status": "delivered"}).json()["total"] == 1)
+    assert len(receiver.received) == 1
 
 
 @pytest.mark.parametrize("params", [{"status": "lost"}, {"event": "x"}, {"job_id": "x"}, {"cursor": "x"}, {"limit": "0"}, {"status": "\0"}])

@@ -20,6 +20,8 @@ import uvloop
 from pyshell.settings import Settings
 from pyshell.webhooks import Sender
 
+PATIENCE = 20.0
+
 
 class Names:
     """What getaddrinfo answers to the names given; each call takes the next of a name's answers."""
@@ -168,3 +170,10 @@ def running_sender(settings: Settings) -> Iterator[None]:
             loops[0].call_soon_threadsafe(stop.set)
         thread.join()
     assert not failures, failures
+
+
+def wait_until(condition: Any, describe: Any = lambda: "not in time", patience: float = PATIENCE) -> None:
+    deadline = time.monotonic() + patience
+    while not condition():
+        assert time.monotonic() < deadline, describe()
+        time.sleep(0.01)

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import psycopg
 from psycopg import errors
+from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from pyshell import migrations, worker
+from pyshell import migrations, webhooks, worker
 from pyshell.db import Pool, call
 from pyshell.errors import ApiError
 from pyshell.routes.parameters import json_response
@@ -52,7 +53,8 @@ async def run_worker(request: Request) -> Response:
     """
     state = request.app.state
     if "respond-async" not in request.headers.get("prefer", ""):
-        return JSONResponse(await worker.run_once(state.pool, state.settings))
+        done = await worker.run_once(state.pool, state.settings)
+        return JSONResponse(done, background=BackgroundTask(_send_webhooks, state.pool, state.settings))
     begun = state.worker_run is None or state.worker_run.done()
     if begun:
         state.worker_run = asyncio.create_task(_run_in_background(state.pool, state.settings))
@@ -64,6 +66,15 @@ async def _run_in_background(pool: Pool, settings: Settings) -> None:
         await worker.run_once(pool, settings)
     except Exception:
         logger.exception("a run of the worker failed; its items return to the queue")
+    await _send_webhooks(pool, settings)
+
+
+async def _send_webhooks(pool: Pool, settings: Settings) -> None:
+    """What the run ended is told, even where no worker runs."""
+    try:
+        await webhooks.send_due(pool, settings)
+    except Exception:
+        logger.exception("webhooks could not be sent; they are due again soon")
 
 
 async def openapi(request: Request) -> Response:
