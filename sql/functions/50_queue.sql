@@ -138,8 +138,11 @@ begin
 
     v_items := app.lease_items(p_organization_id, p_worker, v_free.slots, v_token, v_now, v_expires_at);
     v_count := cardinality(v_items);
-    if v_count < v_free.slots then
+    -- Expiry waits for jobs, which whoever holds none of their items may do: a cancel holds its job and waits for items.
+    if v_count = 0 then
         perform app.expire_leases(p_organization_id, v_now);
+    end if;
+    if v_count < v_free.slots then
         perform app.settle_queue(p_organization_id, v_now);
     end if;
     if v_count = 0 then
@@ -289,7 +292,8 @@ $$;
 
 comment on function api.release_lookups(uuid, text, uuid[], uuid[]) is 'Gives items back that the worker claimed but never looked up, as parallel arrays; no retry is counted. Answers how many were still its own.';
 
--- A silent worker's items return to the queue, the attempt counted; the last attempt's silence ends the item.
+-- A silent worker's items return to the queue, the attempt counted; the last attempt's silence ends the item. One that is locked has its
+-- outcome recorded right now.
 create or replace function app.expire_leases(p_organization_id uuid, p_now timestamptz) returns integer
 language plpgsql volatile
 set search_path = ''
@@ -309,7 +313,11 @@ begin
                error_message    = case when retry_count >= v_max_retries
                                        then format('The lookup was started %s times and never came to an end', retry_count + 1) end,
                processed_at     = case when retry_count >= v_max_retries then p_now end
-         where organization_id = p_organization_id and status = 'processing' and lease_expires_at < p_now
+         where i.organization_id = p_organization_id
+           and i.id = any (array(select id
+                                   from public.lookup_queue_items
+                                  where organization_id = p_organization_id and status = 'processing' and lease_expires_at < p_now
+                                    for update skip locked))
      returning i as item
     )
     select coalesce(array_agg(item), '{}') into v_expired from expired;

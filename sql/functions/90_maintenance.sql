@@ -18,6 +18,17 @@ begin
     end if;
     update app.maintenance_state set ran_at = v_now;
 
+    -- Before the queue, whose rows an upload waits for.
+    delete from app.idempotency_keys
+     where (organization_id, route, key) in (select organization_id, route, key
+                                               from app.idempotency_keys
+                                              where created_at < v_now - interval '7 days'
+                                                for update skip locked);
+    perform app.prune_incentive_calls(id, v_now) from app.organizations order by id;
+    v_pruned := app.prune_jobs(v_now);
+    delete from app.workers where seen_at < v_now - interval '1 day';
+    perform app.prune_cron_history();
+
     for v_organization_id in
         select distinct organization_id from public.batch_lookup_jobs where status in ('pending', 'processing')
          union
@@ -28,12 +39,7 @@ begin
         perform app.settle_queue(v_organization_id, v_now);
     end loop;
 
-    delete from app.idempotency_keys where created_at < v_now - interval '7 days';
     perform app.maintain_webhooks(v_now);
-    perform app.prune_incentive_calls(id, v_now) from app.organizations order by id;
-    v_pruned := app.prune_jobs(v_now);
-    delete from app.workers where seen_at < v_now - interval '1 day';
-    perform app.prune_cron_history();
     perform pg_notify('batch_lookups_ready', '');
     return json_build_object('skipped', false, 'expired_leases', v_expired, 'closed_jobs', v_closed, 'pruned_jobs', v_pruned);
 end;

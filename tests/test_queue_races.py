@@ -1,0 +1,93 @@
+"""What two transactions of the queue do to each other, step by step: nobody waits in a circle, and nothing is lost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+
+from tests.conftest import Clock, Connection
+from tests.worker_fixtures import Batches, check_invariants, fetch_value, site, update_settings, wait_until
+
+Start = Callable[..., Future[None]]
+
+
+@pytest.fixture
+def start(database_url: str, owner: Connection) -> Iterator[Start]:
+    """Begins to run a statement on a connection of its own, and answers when it waits for a lock or has ended."""
+
+    def run(query: str, parameters: tuple[object, ...]) -> None:
+        with psycopg.connect(database_url, autocommit=True, application_name=query[:60]) as connection:
+            connection.execute(query.encode(), parameters)
+
+    with ThreadPoolExecutor() as threads:
+
+        def begin(query: str, *parameters: object) -> Future[None]:
+            waiting = "select exists (select from pg_stat_activity where application_name = %s and wait_event_type = 'Lock')"
+            statement = threads.submit(run, query, parameters)
+            wait_until(lambda: statement.done() or fetch_value(owner, waiting, query[:60]))
+            return statement
+
+        yield begin
+
+
+@contextmanager
+def locked(database_url: str, query: str, *parameters: object) -> Iterator[None]:
+    """Meanwhile, another transaction holds what the query locks."""
+    with psycopg.connect(database_url) as connection:
+        connection.execute(query.encode(), parameters)
+        yield
+
+
+def claim(batches: Batches, limit: int) -> list[tuple[object, object]]:
+    return batches.owner.execute(
+        "select item_id, lease_token from api.claim_lookups(%s, 'worker', %s)", [batches.organization_id, limit]
+    ).fetchall()
+
+
+def test_a_claim_and_a_cancel_do_not_wait_for_each_other(
+    database_url: str, owner: Connection, batches: Batches, clock: Clock, start: Start
+) -> None:
+    update_settings(owner, lookups_per_second=None)
+    job_id = batches.create(4)
+    claim(batches, 2)
+    clock.advance(minutes=10)
+    with locked(database_url, "select from public.lookup_queue_items where status = 'processing' for update"):
+        claiming = start("select api.claim_lookups(%s, 'next worker', 10)", batches.organization_id)
+        cancelling = start("select api.cancel_batch_lookup(%s, %s)", batches.organization_id, job_id)
+    claiming.result()
+    cancelling.result()
+    owner.execute("select api.run_maintenance()")
+    check_invariants(owner)
+    assert batches.counts() == {"failed": 2, "processing": 2}
+
+
+def test_maintenance_does_not_wait_for_an_outcome_that_is_being_recorded(
+    database_url: str, batches: Batches, clock: Clock, start: Start
+) -> None:
+    update_settings(batches.owner, lookups_per_second=None)
+    batches.create(2)
+    (item_id, _), _ = claim(batches, 2)
+    clock.advance(minutes=10)
+    with locked(database_url, "select from public.lookup_queue_items where id = %s for update", item_id):
+        assert start("select api.run_maintenance()").done()
+    assert batches.counts() == {"pending": 1, "processing": 1}
+
+
+def test_maintenance_and_a_request_repeated_after_a_week_do_not_wait_for_each_other(
+    owner: Connection, database_url: str, batches: Batches, clock: Clock, start: Start
+) -> None:
+    submit = "select api.submit_batch_lookup(%s, %s, false, p_idempotency_key => 'key', p_fingerprint => '\\x00')"
+    request = json.dumps({"items": [site("site-1")]})
+    owner.execute(submit, [batches.organization_id, request])
+    clock.advance(days=8)
+    with psycopg.connect(database_url) as connection:
+        connection.execute("select app.begin_request(%s, 'POST /batch-lookups', 'key', '\\x00')", [batches.organization_id])
+        maintaining = start("select app.run_maintenance()")
+        connection.execute("select app.wake_queue(%s, app.clock())", [batches.organization_id])
+    maintaining.result()
+    assert fetch_value(owner, "select count(*) from app.idempotency_keys") == 1
