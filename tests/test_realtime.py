@@ -65,6 +65,9 @@ def test_a_report_is_watched_and_an_insert_and_a_cancel_are_seen(
     assert sorted(seen[:2]) == [("batch_lookup_jobs", "INSERT", "pending"), ("incentive_reports", "INSERT", "processing")]
     assert ("batch_lookup_jobs", "UPDATE", "cancelled") in seen
     assert ("incentive_reports", "UPDATE", "complete") in seen
+    client.delete(f"/batch-lookups/{job['job_id']}")
+    heard = watcher.until(lambda lines: any(line.get("change", {}).get("eventType") == "DELETE" for line in lines))
+    assert {line["change"]["old"]["id"] for line in heard if line.get("change", {}).get("eventType") == "DELETE"} >= {job["job_id"]}
 
 
 def test_another_organization_sees_nothing(server: str, new_client: NewClient, database: Connection, watch: Watch) -> None:
@@ -241,6 +244,21 @@ class TestTheProtocol:
             sender.join()
             assert closed.value.rcvd is not None
             assert closed.value.rcvd.code == endpoint.TRY_AGAIN_LATER
+
+    def test_keeps_no_client_that_joins_nothing(self, server: str, client: OrganizationClient, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(endpoint, "CHANNELLESS_SECONDS", 0.1)
+        with bare_socket(server, client.api_key) as idle, bare_socket(server, client.api_key) as busy:
+            assert busy.join({})["status"] == "ok"
+            with pytest.raises(ConnectionClosed):
+                idle.receive()
+            assert busy.ask("heartbeat", topic="phoenix", join_ref=None)["status"] == "ok" or busy.receive()[4]["status"] == "ok"
+
+    def test_bounds_the_connections_of_the_process(self, server: str, client: OrganizationClient, monkeypatch: pytest.MonkeyPatch) -> None:
+        with bare_socket(server, client.api_key):
+            monkeypatch.setattr(endpoint, "MAX_CONNECTIONS", 1)
+            with pytest.raises(InvalidStatus) as refused, bare_socket(server, client.api_key):
+                pass
+            assert refused.value.response.status_code == 503
 
     def test_notices_a_revoked_key(
         self, server: str, client: OrganizationClient, database: Connection, monkeypatch: pytest.MonkeyPatch

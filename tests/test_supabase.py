@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, LiteralString
 
 import psycopg
 import pytest
@@ -75,6 +76,44 @@ def test_the_file_says_what_the_command_does(cluster: PrivatePostgres, new_datab
         return [line for line in lines if not line.startswith(("--", "\\"))]
 
     assert dump(by_file) == dump(by_command)
+
+
+@pytest.fixture
+def postgrest(database_url: str, owner: Connection) -> Iterator[Callable[..., Any]]:
+    """Calls as PostgREST does: logged in as authenticator, in the role and with the claims of the token, for one transaction."""
+    owner.execute("alter role authenticator login password 'secret'")
+    with psycopg.connect(psycopg.conninfo.make_conninfo(database_url, user="authenticator", password="secret")) as connection:
+
+        def call(role: str | None, claims: dict[str, object], query: LiteralString, *arguments: object) -> Any:
+            with connection.transaction(force_rollback=False):
+                if role:
+                    connection.execute(sql.SQL("set local role {}").format(sql.Identifier(role)))
+                connection.execute("select set_config('request.jwt.claims', %s, true)", [json.dumps(claims | {"role": role})])
+                return (connection.execute(query, arguments).fetchone() or [None])[0]
+
+        yield call
+
+
+def test_rpc_through_postgrest_works_for_ones_own_organization(postgrest: Callable[..., Any], owner: Connection) -> None:
+    clerk, other = "org_2abCdEf", "org_2xyZ"
+    for organization in (clerk, other):
+        owner.execute("select api.authenticate_clerk_member(%s, null, 'admin')", [organization])
+    mine, theirs = (owner.execute("select app.organization_id_of_clerk(%s)", [name]).fetchone()[0] for name in (clerk, other))  # type: ignore[index]
+    create, items = "select api.create_batch_lookup(%s, %s)", json.dumps([site()])
+    for claims in ({"org_id": clerk}, {"o": {"id": clerk}}, {"organization_id": str(mine)}):
+        assert postgrest("authenticated", claims, create, mine, items)["total_items"] == 1
+        with pytest.raises(psycopg.errors.DatabaseError) as refused:
+            postgrest("authenticated", claims, create, theirs, items)
+        assert refused.value.sqlstate == "PT403"
+    assert postgrest("authenticated", {"org_id": clerk}, "select api.list_batch_lookups()")["total"] == 3
+    assert postgrest("authenticated", {"org_id": other}, "select count(*) from public.batch_lookup_jobs") == 0
+    assert postgrest("service_role", {}, "select count(*) from public.batch_lookup_jobs") == 3
+    assert postgrest("service_role", {}, create, theirs, items)["total_items"] == 1
+    for role in ("anon", None):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            postgrest(role, {"org_id": clerk}, create, mine, items)
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        postgrest("authenticated", {"org_id": clerk}, "select api.internal_key()")
 
 
 def test_supabase_realtime_would_read_jobs_and_reports_and_no_items(owner: Connection) -> None:

@@ -29,11 +29,14 @@ logger = logging.getLogger("pyshell.realtime")
 MAX_CHANNELS = 100
 MAX_WATCHES = 20
 MAX_CONNECTIONS_PER_ORGANIZATION = 1_000
+MAX_CONNECTIONS = 5_000
 # Messages that wait for a slow client; a newer state of a row takes the place of the one that waits.
 MAX_WAITING = 1_000
 STUCK_SECONDS = 30.0
 # Clients send a heartbeat every 25 s.
 SILENT_SECONDS = 75.0
+# A client that joins nothing, or left all, is not kept.
+CHANNELLESS_SECONDS = 60.0
 SWEEP_SECONDS = 1.0
 
 SCOPES = {"batch_lookup_jobs": "jobs:read", "incentive_reports": "reports:read"}
@@ -74,6 +77,9 @@ class Realtime:
             version = version_of(websocket.query_params.get("vsn"))
         except ProtocolError as error:
             await websocket.send_denial_response(JSONResponse({"error": str(error), "code": "invalid_vsn"}, 400))
+            return
+        if len(self.connections) >= MAX_CONNECTIONS:
+            await websocket.send_denial_response(JSONResponse({"error": "Too many connections", "code": "busy"}, 503, {"Retry-After": "5"}))
             return
         if self._sweeper is None:
             self._sweeper = asyncio.create_task(self._sweep())
@@ -153,7 +159,7 @@ class Connection:
         self._counted: set[UUID] = set()
         self._waiting: dict[object, str] = {}
         self._something_waits = asyncio.Event()
-        self._heard_at = self._sent_at = time.monotonic()
+        self._heard_at = self._sent_at = self._in_use_at = time.monotonic()
         self._closing: tuple[int, str] | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -211,6 +217,10 @@ class Connection:
         now = time.monotonic()
         if now - self._heard_at > SILENT_SECONDS:
             self.close(GOING_AWAY, "no heartbeat")
+        if self._channels:
+            self._in_use_at = now
+        elif now - self._in_use_at > CHANNELLESS_SECONDS:
+            self.close(GOING_AWAY, "no channel")
         if (self._waiting or self._closing) and now - self._sent_at > STUCK_SECONDS:
             for task in self._tasks:
                 task.cancel()

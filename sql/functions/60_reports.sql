@@ -218,6 +218,7 @@ begin
     if not found then
         raise sqlstate 'PT404' using message = 'Report not found', constraint = 'report_exists';
     end if;
+    perform app.announce('UPDATE', 'incentive_reports', p_organization_id, p_report_id);
     return app.report_json(v_report);
 end;
 $$;
