@@ -22,8 +22,8 @@ LONGEST_SLEEP: Final = 5.0
 CLAIM_AHEAD_SECONDS: Final = 0.15
 LARGEST_CLAIM: Final = 2000
 RATE_WINDOW_SECONDS: Final = 0.05
-# The database gives out slots a second ahead: ask for more when half of that is left, but not for every single slot.
-SLOTS_AHEAD_SECONDS: Final = 1.0
+# The database gives out slots a second ahead. What is claimed cannot make way for a new batch: claim less, and more when half is left.
+SLOTS_AHEAD_SECONDS: Final = 0.6
 SHORTEST_PACED_SLEEP: Final = 0.1
 
 

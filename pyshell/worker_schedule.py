@@ -8,9 +8,10 @@ from typing import Final
 
 from pyshell.worker_calls import Lease
 
-# How much later than its slot a lookup may start, in seconds, where slots are closer together than that. It bounds the burst that a
-# worker sends when it was held up.
-SLOT_TOLERANCE: Final = 0.015
+# How much later than its slot a lookup may start: in seconds, and in slots. Slots come 1.5% slower than the pace, so that such a delay
+# never makes more lookups than the pace and one in any second.
+SLOT_TOLERANCE: Final = 0.01
+SLOTS_TOLERANCE: Final = 0.8
 # How many lookups of one organization follow each other: their outcomes are then recorded together, in one transaction.
 TURN: Final = 20
 
@@ -44,7 +45,7 @@ class Schedule:
         return self._slots[-1] if self._slots else 0.0
 
     def set_pace(self, lookups_per_second: float | None) -> None:
-        self._tolerance = max(SLOT_TOLERANCE, 1 / lookups_per_second) if lookups_per_second else SLOT_TOLERANCE
+        self._tolerance = SLOT_TOLERANCE + SLOTS_TOLERANCE / lookups_per_second if lookups_per_second else SLOT_TOLERANCE
 
     def add(self, claims: Sequence[Sequence[Lease]]) -> None:
         """Add what was claimed for several organizations; they take turns, a few lookups each."""

@@ -18,7 +18,8 @@ language sql stable
 return coalesce(p_now < (p_upstream).unavailable_since + app.seconds((p_settings).outage_patience_seconds), false);
 
 -- How many lookups may be claimed now, at most p_limit, and the time of the first one. With a pace set, and in an outage, it holds the
--- row until the commit: take_slots follows.
+-- row until the commit: take_slots follows. Slots come a little slower than the pace, so that even lookups that start late, which a
+-- worker lets them by a hundredth of a second, are never more than the pace and one in any second.
 create or replace function app.free_slots(
     p_limit integer, p_now timestamptz, out slots integer, out first_at timestamptz, out spacing interval, out is_probe boolean
 )
@@ -41,9 +42,9 @@ begin
         first_at := p_now;
         slots := p_limit;
     else
-        spacing := interval '1 second' / v_settings.lookups_per_second::double precision;
+        spacing := interval '1 second' / (v_settings.lookups_per_second::double precision * 0.985);
         first_at := greatest(v_upstream.next_slot_at, p_now);
-        slots := least(floor(extract(epoch from p_now + interval '1 second' - first_at) * v_settings.lookups_per_second) + 1, p_limit);
+        slots := least(floor(extract(epoch from p_now + interval '1 second' - first_at) / extract(epoch from spacing)) + 1, p_limit);
     end if;
     slots := case when app.closed_until(v_upstream) > p_now then 0
                   when is_probe then least(slots, 1)

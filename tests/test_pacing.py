@@ -1,0 +1,80 @@
+"""The pace that all workers keep together, and how batches and organizations share it."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+
+import pytest
+
+from pyshell.settings import Settings
+from tests.conftest import Connection
+from tests.upstream import FakeUpstream, Reply
+from tests.worker_fixtures import Batches, fetch_value, running_worker, update_settings, wait_until
+
+
+def most_in_a_second(arrivals: list[float]) -> int:
+    return max(sum(start <= at < start + 1 for at in arrivals) for start in arrivals)
+
+
+@pytest.mark.parametrize("rate", [10, 40])
+def test_three_workers_together_keep_to_the_pace_and_use_it(
+    batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection, rate: int
+) -> None:
+    update_settings(owner, lookups_per_second=rate)
+    batches.create(rate * 10)
+    with ExitStack() as workers:
+        for _ in range(3):
+            workers.enter_context(running_worker(worker_settings))
+        wait_until(lambda: upstream.requests)
+        time.sleep(6)
+    arrivals = sorted(seen.at for seen in upstream.requests)
+    assert most_in_a_second(arrivals) <= rate + 1
+    used = sum(arrivals[0] + 0.5 <= at < arrivals[0] + 5.5 for at in arrivals)
+    assert used >= 0.97 * rate * 5 - 1
+
+
+def test_retry_after_holds_all_workers_and_what_they_had_claimed(
+    batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection
+) -> None:
+    update_settings(owner, lookups_per_second=50, max_in_flight=4)
+    upstream.usual = Reply(delay=0.01)
+    upstream.plan("site-60", Reply(429, headers={"Retry-After": "2"}), Reply())
+    job = batches.create(150)
+    with running_worker(worker_settings), running_worker(worker_settings):
+        assert batches.wait(job) == "completed"
+    refused = next(seen.at for seen in upstream.requests if seen.reference_id == "site-60")
+    # A moment for the answer to reach the database and all workers.
+    assert [seen.reference_id for seen in upstream.requests if refused + 0.3 < seen.at < refused + 1.9] == []
+    assert fetch_value(owner, "select max(retry_count) from public.lookup_queue_items") == 0
+
+
+def test_a_small_batch_starts_within_two_seconds_and_gets_its_fair_share(
+    batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection
+) -> None:
+    update_settings(owner, lookups_per_second=20)
+    others = Batches(owner)
+    batches.create(10_000)
+    with running_worker(worker_settings):
+        wait_until(lambda: len(upstream.requests) >= 20)
+        for small in (batches, others):
+            started = time.monotonic()
+            job = small.create([f"small-{n}" for n in range(10)])
+            wait_until(lambda: small.status(job) == "completed")  # noqa: B023
+            first = min(seen.at for seen in upstream.requests if seen.reference_id.startswith("small") and seen.at > started)
+            assert first - started < 2
+            # Alone at half of the pace, ten lookups would take one second.
+            assert time.monotonic() - started < 2
+
+
+def test_a_hundred_organizations_get_equal_shares(owner: Connection) -> None:
+    update_settings(owner, lookups_per_second=None)
+    organizations = [Batches(owner, f"organization {n}") for n in range(100)]
+    for number, batches in enumerate(organizations):
+        batches.create([f"site-{n}" for n in range(60 + number * 2)])
+    claimed = {batches.organization_id: 0 for batches in organizations}
+    while sum(claimed.values()) < 100 * 50:
+        for (organization_id,) in owner.execute("select api.ready_organizations(30)").fetchall():
+            query = "select count(*) from api.claim_lookups(%s, 'fair', 5)"
+            claimed[organization_id] += fetch_value(owner, query, organization_id)
+    assert max(claimed.values()) - min(claimed.values()) <= 5
