@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bench.api import api_table, measure_api
 from bench.chart import bars
 from bench.floor import measure_floor
 from bench.nginx import NginxError, running_nginx
@@ -132,6 +133,10 @@ def chart(figures: Figures) -> str:
     )
 
 
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--runs", type=int, default=5, help="drains to take the median of")
@@ -139,20 +144,19 @@ def main() -> None:
     parser.add_argument("--pickups", type=int, default=100, help="small batches to measure the pickup latency with")
     parser.add_argument("--no-peers", action="store_true", help="leave out the other queues")
     parser.add_argument("--json", type=Path, default=Path(__file__).with_name("results.json"), help="where the figures are written")
+    parser.add_argument("--drains-only", action="store_true", help="leave out what bench.api measures")
     arguments = parser.parse_args()
     try:
-        figures = measure(
-            arguments.runs,
-            arguments.items,
-            arguments.pickups,
-            not arguments.no_peers,
-            lambda line: print(line, file=sys.stderr, flush=True),
-        )
+        figures = measure(arguments.runs, arguments.items, arguments.pickups, not arguments.no_peers, say)
     except NginxError as error:
         raise SystemExit(str(error)) from None
+    if not arguments.drains_only:
+        figures["api"] = measure_api(say)
     arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
     arguments.json.with_suffix(".svg").write_text(chart(figures))
     print(table(figures))
+    if "api" in figures:
+        print(api_table(figures["api"]))
     print(f"\nas JSON and as a chart: {arguments.json}, {arguments.json.with_suffix('.svg')}")
 
 

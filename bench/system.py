@@ -66,18 +66,18 @@ class System:
 
     def __init__(self, database_url: str, upstream_url: str) -> None:
         self.connection: Connection = psycopg.connect(database_url, autocommit=True)
-        self._port = free_port()
+        self.port = free_port()
         self._environment = os.environ | {
             "DATABASE_URL": database_url,
             "INCENTIVES_API_URL": upstream_url,
-            "PORT": str(self._port),
+            "PORT": str(self.port),
             "LOG_LEVEL": "warning",
         }
-        self._key = api_keys.create(database_url, "Benchmark")
+        self.headers = {"x-api-key": api_keys.create(database_url, "Benchmark")}
 
     @contextmanager
-    def api(self) -> Iterator[None]:
-        with self._process("serve"):
+    def api(self) -> Iterator[subprocess.Popen[bytes]]:
+        with self._process("serve") as process:
             while True:
                 try:
                     self.request("GET", "/readyz")
@@ -85,7 +85,7 @@ class System:
                     time.sleep(0.05)
                 else:
                     break
-            yield
+            yield process
 
     @contextmanager
     def workers(self, count: int = 1) -> Iterator[list[subprocess.Popen[bytes]]]:
@@ -107,15 +107,29 @@ class System:
             process.send_signal(signal.SIGTERM)
             process.wait()
 
-    def request(self, method: str, path: str, body: bytes | None = None) -> dict[str, Any]:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
-        connection.request(method, path, body, {"x-api-key": self._key, "content-type": "application/json"})
+    def request(self, method: str, path: str, body: bytes | None = None, media_type: str = "application/json") -> dict[str, Any]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection.request(method, path, body, self.headers | {"content-type": media_type})
         response = connection.getresponse()
         answer: dict[str, Any] = json.loads(response.read())
         connection.close()
         if response.status >= 400:
             raise RuntimeError(f"{method} {path}: {response.status} {answer}")
         return answer
+
+    def raw_request(self, method: str, path: str) -> bytes:
+        """A request as it goes over the wire."""
+        headers = "".join(f"{name}: {value}\r\n" for name, value in self.headers.items())
+        return f"{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n{headers}\r\n".encode()
+
+    def cancel(self, job_id: str) -> None:
+        """Ends a batch, if it hasn't ended."""
+        try:
+            self.request("POST", f"/batch-lookups/{job_id}/cancel")
+        except RuntimeError as error:
+            if "job_is_open" not in str(error):
+                raise
+        self.wait_for_report(job_id)
 
     def post_batch(self, items: int) -> tuple[str, float]:
         """Upload a batch; answers the job's id, and the seconds from the first byte sent to the answer."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -62,6 +63,33 @@ def test_the_python_client_says_what_is_wrong(environment: dict[str, str], tmp_p
     )
     assert run.returncode == 1
     assert "Missing required fields: address.city" in run.stderr
+
+
+def test_the_javascript_client_uploads_a_file_as_it_is(environment: dict[str, str], tmp_path: Path) -> None:
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("there is no node here")
+    sites, results = tmp_path / "sites.csv", tmp_path / "results.csv"
+    with (ROOT / "examples" / "sites.csv").open() as all_sites:
+        sites.write_text("".join(islice(all_sites, 21)))
+
+    run = subprocess.run(
+        [node, ROOT / "examples" / "upload.mjs", sites, results], env=environment, capture_output=True, text=True, timeout=60
+    )
+
+    assert run.returncode == 0, run.stderr
+    assert "20 of 20 done" in run.stdout
+    assert "of 18 eligible" in run.stdout
+    with results.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    with sites.open(newline="") as file:
+        assert [row["reference_id"] for row in rows] == [row["reference_id"] for row in csv.DictReader(file)]
+    assert {row["status"] for row in rows} == {"completed", "failed"}
+
+    sites.write_text("reference_id,street_1,building_type,device_ids\ndeal-001,1 Main St,RESIDENTIAL,1\n")
+    run = subprocess.run([node, ROOT / "examples" / "upload.mjs", sites, results], env=environment, capture_output=True, text=True)
+    assert run.returncode == 1
+    assert "400" in run.stderr
 
 
 def test_curl_is_enough(environment: dict[str, str]) -> None:
