@@ -12,7 +12,7 @@ from ipaddress import ip_address
 from uuid import UUID
 
 from starlette.datastructures import Headers
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
 from pyshell import api_keys, clerk, db
@@ -154,10 +154,10 @@ def unauthorized(code: str, message: str, hint: str | None = None) -> ApiError:
     return ApiError(401, code, message, hint=hint, headers={"WWW-Authenticate": "Bearer"})
 
 
-def client_address(request: Request) -> str | None:
+def client_address(connection: HTTPConnection) -> str | None:
     """The IP address of the caller, as the server has it from the connection or from a proxy that it trusts."""
     try:
-        address = ip_address(request.client.host.partition("%")[0] if request.client else "")
+        address = ip_address(connection.client.host.partition("%")[0] if connection.client else "")
     except ValueError:
         return None
     return str(getattr(address, "ipv4_mapped", None) or address)

@@ -176,6 +176,12 @@ class TestTheProtocol:
             connect(f"{server.replace('http', 'ws')}/realtime/v1/websocket")
         assert refused.value.response.status_code == 401
 
+    @pytest.mark.parametrize(("network", "answer"), [("127.0.0.0/8", "ok"), ("203.0.113.0/24", "error")])
+    def test_goes_by_the_networks_of_a_key(self, network: str, answer: str, server: str, client: OrganizationClient) -> None:
+        key = client.post("/api-keys", json={"allowed_networks": [network]}).json()["key"]
+        with bare_socket(server, key) as bare:
+            assert bare.join({})["status"] == answer
+
     def test_answers_heartbeats_leaves_and_unknown_events(self, server: str, client: OrganizationClient) -> None:
         with bare_socket(server, client.api_key) as bare:
             assert bare.ask("heartbeat", topic="phoenix", join_ref=None)["status"] == "ok"

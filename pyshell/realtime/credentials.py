@@ -30,10 +30,10 @@ class Subscriber:
     recheck_at: float
 
 
-async def identify(authenticator: Authenticator, token: str) -> Subscriber:
-    """The subscriber whose credential it is. Raises ApiError and psycopg.Error, as authentication does."""
+async def identify(authenticator: Authenticator, token: str, address: str | None = None) -> Subscriber:
+    """The subscriber whose credential it is, from that IP address. Raises ApiError and psycopg.Error, as authentication does."""
     if api_keys.is_well_formed(token):
-        caller = await authenticator.authenticate(Headers({"x-api-key": token}))
+        caller = await authenticator.authenticate(Headers({"x-api-key": token}), address)
         return _subscriber(token, caller, {}, float("inf"))
     if not token.isascii():
         raise unauthorized("invalid_token", "Invalid token")

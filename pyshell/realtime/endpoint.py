@@ -17,7 +17,7 @@ import psycopg
 from starlette.responses import JSONResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from pyshell.auth import Authenticator
+from pyshell.auth import Authenticator, client_address
 from pyshell.errors import ApiError, from_database
 from pyshell.realtime.credentials import Subscriber, identify
 from pyshell.realtime.feed import Change, Feed
@@ -154,6 +154,7 @@ class Connection:
         self.version = version
         self._realtime = realtime
         self._websocket = websocket
+        self._address = client_address(websocket)
         self._key = key
         self._channels: dict[str, Channel] = {}
         self._counted: set[UUID] = set()
@@ -317,7 +318,7 @@ class Connection:
         if not isinstance(token, str):
             raise JoinError("MalformedJWT: access_token must be text")
         try:
-            subscriber = await identify(self._realtime.authenticator, token)
+            subscriber = await identify(self._realtime.authenticator, token, self._address)
         except (ApiError, psycopg.Error) as error:
             reason = from_database(error) if isinstance(error, psycopg.Error) else error
             raise JoinError(f"Unauthorized: {reason.message}", passing=reason.status >= 500) from error
