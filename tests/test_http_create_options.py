@@ -60,6 +60,7 @@ class TestSkipping:
         response = client.post("/batch-lookups", json=[*INVALID, site("deal-001")], params={"on_invalid": "skip"})
         created = response.json()
         assert response.status_code == 201
+        assert list(created)[:6] == ["job_id", "status", "total_items", "created_at", "report", "message"]
         assert (created["total_items"], created["total_invalid"]) == (2, 2)
         assert created["invalid_items"] == [
             {"index": 0, "error": "device_ids must be an array of 1 to 100 positive integers"},

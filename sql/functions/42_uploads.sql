@@ -128,10 +128,15 @@ begin
 
     v_answer := app.store_batch(p_organization_id, v_valid, p_name => v_options.name);
     if v_options.on_invalid = 'skip' or v_options.lines is not null then
-        v_answer := (v_answer::jsonb || jsonb_build_object(
-            'total_invalid', cardinality(v_parsed) - cardinality(v_valid),
-            'invalid_items', app.item_problems(v_parsed, v_options.lines),
-            'warnings', app.item_warnings(v_parsed, v_options.lines)))::json;
+        -- Appended with the order of the members kept.
+        v_answer := (
+            select json_object_agg(m.key, m.value)
+              from (select * from json_each(v_answer)
+                     union all
+                    select * from json_each(json_build_object(
+                        'total_invalid', cardinality(v_parsed) - cardinality(v_valid),
+                        'invalid_items', app.item_problems(v_parsed, v_options.lines),
+                        'warnings', app.item_warnings(v_parsed, v_options.lines)))) m);
     end if;
     return v_answer;
 end;
