@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import logging
 import ssl
 import time
 from base64 import b64encode
@@ -18,6 +19,8 @@ from uuid import UUID
 from pyshell.upstream import retry_after
 from pyshell.upstream_connections import IDLE_TIMEOUT, Connection, ExchangeError, Response
 from pyshell.webhook_addresses import RefusedAddressError, resolve
+
+logger = logging.getLogger(__name__)
 
 ATTEMPT_SECONDS: Final = 15.0
 CONNECT_SECONDS: Final = 5.0
@@ -121,6 +124,9 @@ class Receiver:
             return Attempt(delivery, None, error.error_class, time.monotonic() - started, None, None)
         except TimeoutError:
             return Attempt(delivery, None, "timeout", time.monotonic() - started, None, None)
+        except Exception:
+            logger.exception("a webhook failed in an unexpected way")
+            return Attempt(delivery, None, "other", time.monotonic() - started, None, None)
         header = response.headers.get(b"retry-after")
         return Attempt(
             delivery,

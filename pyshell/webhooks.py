@@ -13,16 +13,14 @@ import socket
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
 from secrets import token_hex
-from typing import Any, Final
-from uuid import UUID
+from typing import Final
 
 import psycopg
 
-from pyshell.db import Pool
 from pyshell.settings import Settings
-from pyshell.webhook_calls import claim_webhooks, ready_webhooks, record_webhooks, start_webhook_test
+from pyshell.webhook_calls import claim_webhooks, ready_webhooks, record_webhooks
+from pyshell.webhook_lanes import CONCERN_ALL, FIRST_WIDTH, Lane, Pressure
 from pyshell.webhook_requests import Attempt, Delivery, Receiver
 from pyshell.worker_database import Session
 from pyshell.worker_listener import listen
@@ -31,65 +29,17 @@ from pyshell.worker_outcomes import is_about_the_data
 logger = logging.getLogger(__name__)
 
 APPLICATION_NAME: Final = "batch-lookups webhooks"
-FIRST_WIDTH: Final = 4
-LARGEST_WIDTH: Final = 64
 MAX_IN_FLIGHT: Final = 1000
 ORGANIZATIONS_PER_ROUND: Final = 100
 # With this much unrecorded (the database is away), nothing is sent.
 MAX_UNRECORDED: Final = 5000
 FLUSH_SECONDS: Final = 0.05
-CONCERN_ALL: Final = (410, 429, 503)
 LONGEST_SLEEP: Final = 5.0
 PAUSE_AFTER_ERROR: Final = 1.0
-# The cost of a webhook is twice that of a lookup: at full speed, each takes from the other.
-MANY_LOOKUPS_PER_SECOND: Final = 2000
-PRESSURE_SECONDS: Final = 0.05
 PAUSE_UNDER_PRESSURE: Final = 0.1
 LANE_KEPT_SECONDS: Final = 60.0
 FINISH_SECONDS: Final = 10.0
 LAST_CALLS_SECONDS: Final = 5.0
-MANUAL_RUN: Final = "manual run"
-DUE_PER_RUN: Final = 50
-
-
-@dataclass(slots=True, eq=False)
-class Lane:
-    """What is on its way to one organization's receiver.
-
-    `held` counts answers that concern all deliveries, a pause asked for or a 410, until the database knows of them: nothing is claimed
-    meanwhile.
-    """
-
-    receiver: Receiver
-    width: int = FIRST_WIDTH
-    in_flight: int = 0
-    held: int = 0
-    used_at: float = 0.0
-
-    @property
-    def room(self) -> int:
-        """How many to claim: none before half of the lane is free, or every claim would be for one."""
-        return self.width - self.in_flight if self.in_flight <= self.width // 2 and not self.held else 0
-
-    def learn(self, attempt: Attempt) -> None:
-        self.width = min(self.width + 1, LARGEST_WIDTH) if attempt.succeeded else max(self.width // 2, 1)
-        self.held += attempt.http_status in CONCERN_ALL
-
-
-class Pressure:
-    """Tells whether the lookups of this process are so many a second that webhooks had better wait a little; they have three days."""
-
-    def __init__(self, count_lookups: Callable[[], int]) -> None:
-        self._count = count_lookups
-        self._counted, self._counted_at = count_lookups(), time.monotonic()
-        self._is_high = False
-
-    def is_high(self) -> bool:
-        now, count = time.monotonic(), self._count()
-        if now - self._counted_at >= PRESSURE_SECONDS:
-            self._is_high = count - self._counted > MANY_LOOKUPS_PER_SECOND * (now - self._counted_at)
-            self._counted, self._counted_at = count, now
-        return self._is_high
 
 
 class Sender:
@@ -198,7 +148,7 @@ class Sender:
                 del self._lanes[organization_id]
 
     async def _attempt(self, lane: Lane, delivery: Delivery) -> None:
-        attempt = await attempt_delivery(lane.receiver, delivery)
+        attempt = await lane.receiver.attempt(delivery)
         had_room = lane.room > 0
         lane.in_flight -= 1
         lane.learn(attempt)
@@ -265,56 +215,3 @@ class Sender:
             lane.receiver.close()
         for session in (self._claiming, self._recording):
             await session.close()
-
-
-async def attempt_delivery(receiver: Receiver, delivery: Delivery) -> Attempt:
-    try:
-        return await receiver.attempt(delivery)
-    except Exception:
-        logger.exception("a webhook failed in an unexpected way")
-        return Attempt(delivery, None, "other", 0.0, None, None)
-
-
-async def send_due(pool: Pool, settings: Settings) -> int:
-    """One attempt at deliveries that are due, at most `DUE_PER_RUN` an organization; answers how many. For where no sender runs."""
-    async with pool.connection() as connection:
-        ready = await ready_webhooks(connection, ORGANIZATIONS_PER_ROUND, [])
-    return sum(await asyncio.gather(*[_send_due_of(pool, settings, organization_id) for organization_id in ready.organization_ids]))
-
-
-async def _send_due_of(pool: Pool, settings: Settings, organization_id: bytes) -> int:
-    async with pool.connection() as connection:
-        deliveries = await claim_webhooks(connection, MANUAL_RUN, organization_id, DUE_PER_RUN)
-    await _send_and_record(pool, settings, deliveries)
-    return len(deliveries)
-
-
-async def _send_and_record(pool: Pool, settings: Settings, deliveries: list[Delivery]) -> list[Attempt]:
-    """Send deliveries of one claim, all at once."""
-    if not deliveries:
-        return []
-    try:
-        receiver = Receiver(deliveries[0].url, allow_private=settings.webhooks_allow_private_networks)
-    except ValueError:
-        attempts = [Attempt(delivery, None, "invalid_url", 0.0, None, None) for delivery in deliveries]
-    else:
-        attempts = await asyncio.gather(*[attempt_delivery(receiver, delivery) for delivery in deliveries])
-        receiver.close()
-    async with pool.connection() as connection:
-        await record_webhooks(connection, MANUAL_RUN, deliveries[0].organization_id, attempts)
-    return attempts
-
-
-async def send_test(pool: Pool, settings: Settings, organization_id: UUID) -> dict[str, Any]:
-    """Send a `webhook.test` at once and record it: {delivery_id, delivered, http_status, error_class, latency_ms, response_body}."""
-    async with pool.connection() as connection:
-        delivery = await start_webhook_test(connection, MANUAL_RUN, organization_id.bytes)
-    [attempt] = await _send_and_record(pool, settings, [delivery])
-    return {
-        "delivery_id": str(UUID(bytes=delivery.delivery_id)),
-        "delivered": attempt.succeeded,
-        "http_status": attempt.http_status,
-        "error_class": attempt.error_class,
-        "latency_ms": round(attempt.latency * 1000),
-        "response_body": attempt.body,
-    }

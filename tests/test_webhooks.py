@@ -16,8 +16,9 @@ from uuid import UUID
 import pytest
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
-from pyshell import webhooks
 from pyshell.settings import Settings
+from pyshell.webhook_lanes import FIRST_WIDTH, Pressure
+from pyshell.webhooks import APPLICATION_NAME
 from tests.conftest import Clock, Connection
 from tests.http_fixtures import look_up, site
 from tests.webhook_receiver import FakeReceiver, Received, fake_receiver, running_sender, wait_until
@@ -212,12 +213,12 @@ def test_a_slow_receiver_holds_its_own_lane_only(
         quick = Organization(owner, receiver.url, "quick")
         stack.enter_context(running_sender(sender_settings))
         patient.complete(100)
-        wait_until(lambda: slow.in_flight == webhooks.FIRST_WIDTH)
+        wait_until(lambda: slow.in_flight == FIRST_WIDTH)
         quick.complete(200)
         quick.wait(delivered=200)
-        assert slow.in_flight == webhooks.FIRST_WIDTH, "all of the other's deliveries came between two of its"
-        assert slow.most_in_flight <= webhooks.FIRST_WIDTH
-        assert patient.statuses() == {"sending": webhooks.FIRST_WIDTH, "pending": 100 - webhooks.FIRST_WIDTH}
+        assert slow.in_flight == FIRST_WIDTH, "all of the other's deliveries came between two of its"
+        assert slow.most_in_flight <= FIRST_WIDTH
+        assert patient.statuses() == {"sending": FIRST_WIDTH, "pending": 100 - FIRST_WIDTH}
         slow.hurry.set()
 
 
@@ -244,7 +245,7 @@ def test_retry_after_is_respected(owner: Connection, receiver: FakeReceiver, sen
         organization.complete(100)
         wait_until(lambda: organization.statuses() == {"pending": 100} and receiver.received)
         asked = len(receiver.received)
-        assert asked <= 3 * webhooks.FIRST_WIDTH
+        assert asked <= 3 * FIRST_WIDTH
         clock.advance(seconds=100)
         wake(owner)
         time.sleep(0.3)
@@ -264,14 +265,14 @@ def test_a_receiver_that_is_gone_is_left_alone(owner: Connection, receiver: Fake
         asked = len(receiver.received)
         organization.complete(1)
         time.sleep(0.3)
-        assert len(receiver.received) <= asked + webhooks.FIRST_WIDTH
+        assert len(receiver.received) <= asked + FIRST_WIDTH
         receiver.status = 204
         organization.set_config(enabled=True)
         recovered = organization.fetch(
             """select api.recover_webhook_deliveries(%s, '{"since": "2020-01-01T00:00:00Z"}')""", organization.id
         )
         organization.wait(delivered=100)
-    assert recovered["recovered"] <= 3 * webhooks.FIRST_WIDTH
+    assert recovered["recovered"] <= 3 * FIRST_WIDTH
 
 
 def test_a_sender_that_dies_loses_nothing(owner: Connection, receiver: FakeReceiver, sender_settings: Settings, clock: Clock) -> None:
@@ -327,14 +328,14 @@ def test_a_broken_connection_to_the_database_loses_nothing(owner: Connection, re
     with running_sender(sender_settings):
         for _ in range(3):
             organization.complete(30)
-            owner.execute("select pg_terminate_backend(pid) from pg_stat_activity where application_name = %s", [webhooks.APPLICATION_NAME])
+            owner.execute("select pg_terminate_backend(pid) from pg_stat_activity where application_name = %s", [APPLICATION_NAME])
         organization.wait(delivered=90)
 
 
 def test_webhooks_wait_while_lookups_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
     now, lookups = 0.0, 0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    pressure = webhooks.Pressure(lambda: lookups)
+    pressure = Pressure(lambda: lookups)
     seen = []
     for finished in (0, 100, 10, 1000, 0):
         now, lookups = now + 0.1, lookups + finished

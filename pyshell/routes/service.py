@@ -14,7 +14,7 @@ from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from pyshell import migrations, webhooks, worker
+from pyshell import migrations, webhook_runs, worker
 from pyshell.db import Pool, call
 from pyshell.errors import ApiError
 from pyshell.routes.parameters import json_response
@@ -72,7 +72,7 @@ async def _run_in_background(pool: Pool, settings: Settings) -> None:
 async def _send_webhooks(pool: Pool, settings: Settings) -> None:
     """What the run ended is told, even where no worker runs."""
     try:
-        await webhooks.send_due(pool, settings)
+        await webhook_runs.send_due(pool, settings)
     except Exception:
         logger.exception("webhooks could not be sent; they are due again soon")
 

@@ -35,7 +35,7 @@ begin
 end;
 $$;
 
-create or replace function api.get_webhook_config(p_organization_id uuid) returns json
+create or replace function api.get_webhook_config(p_organization_id uuid default app.claimed_organization_id()) returns json
 language plpgsql volatile security definer
 set search_path = ''
 as $$

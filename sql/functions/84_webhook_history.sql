@@ -17,7 +17,7 @@ return json_build_object(
 );
 
 create or replace function api.list_webhook_deliveries(
-    p_organization_id uuid,
+    p_organization_id uuid    default app.claimed_organization_id(),
     p_status          text    default null,
     p_event           text    default null,
     p_job_id          uuid    default null,

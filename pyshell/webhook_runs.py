@@ -1,0 +1,61 @@
+"""Webhooks sent by hand: a test of the receiver, and what is due where no sender runs."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+from uuid import UUID
+
+from pyshell.db import Pool
+from pyshell.settings import Settings
+from pyshell.webhook_calls import claim_webhooks, ready_webhooks, record_webhooks, start_webhook_test
+from pyshell.webhook_requests import Attempt, Delivery, Receiver
+
+MANUAL_RUN: Final = "manual run"
+DUE_PER_RUN: Final = 50
+ORGANIZATIONS_PER_RUN: Final = 100
+
+
+async def send_due(pool: Pool, settings: Settings) -> int:
+    """One attempt at deliveries that are due, at most `DUE_PER_RUN` an organization; answers how many. For where no sender runs."""
+    async with pool.connection() as connection:
+        ready = await ready_webhooks(connection, ORGANIZATIONS_PER_RUN, [])
+    return sum(await asyncio.gather(*[_send_due_of(pool, settings, organization_id) for organization_id in ready.organization_ids]))
+
+
+async def _send_due_of(pool: Pool, settings: Settings, organization_id: bytes) -> int:
+    async with pool.connection() as connection:
+        deliveries = await claim_webhooks(connection, MANUAL_RUN, organization_id, DUE_PER_RUN)
+    await _send_and_record(pool, settings, deliveries)
+    return len(deliveries)
+
+
+async def _send_and_record(pool: Pool, settings: Settings, deliveries: list[Delivery]) -> list[Attempt]:
+    """Send deliveries of one claim, all at once."""
+    if not deliveries:
+        return []
+    try:
+        receiver = Receiver(deliveries[0].url, allow_private=settings.webhooks_allow_private_networks)
+    except ValueError:
+        attempts = [Attempt(delivery, None, "invalid_url", 0.0, None, None) for delivery in deliveries]
+    else:
+        attempts = await asyncio.gather(*[receiver.attempt(delivery) for delivery in deliveries])
+        receiver.close()
+    async with pool.connection() as connection:
+        await record_webhooks(connection, MANUAL_RUN, deliveries[0].organization_id, attempts)
+    return attempts
+
+
+async def send_test(pool: Pool, settings: Settings, organization_id: UUID) -> dict[str, Any]:
+    """Send a `webhook.test` at once and record it: {delivery_id, delivered, http_status, error_class, latency_ms, response_body}."""
+    async with pool.connection() as connection:
+        delivery = await start_webhook_test(connection, MANUAL_RUN, organization_id.bytes)
+    [attempt] = await _send_and_record(pool, settings, [delivery])
+    return {
+        "delivery_id": str(UUID(bytes=delivery.delivery_id)),
+        "delivered": attempt.succeeded,
+        "http_status": attempt.http_status,
+        "error_class": attempt.error_class,
+        "latency_ms": round(attempt.latency * 1000),
+        "response_body": attempt.body,
+    }
