@@ -1,0 +1,69 @@
+#!/usr/bin/env python3
+"""Receives webhooks, checks their signatures, and prints what each tells.
+
+    WEBHOOK_SECRET=whsec_... python3 receive_webhooks.py [PORT]
+
+Nothing to install; the libraries of https://www.standardwebhooks.com do the same in many languages. In front of it goes what speaks HTTPS.
+While you develop, WEBHOOKS_ALLOW_PRIVATE_NETWORKS=true lets the API send to http://127.0.0.1:PORT/.
+"""
+
+import hmac
+import json
+import os
+import sys
+import time
+from base64 import b64decode, b64encode
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+SECRET = b64decode(os.environ["WEBHOOK_SECRET"].removeprefix("whsec_"))
+SECONDS_OFF = 300
+seen = set()  # in earnest a table: a message may come more than once, always with the same webhook-id
+
+
+def is_genuine(headers, body: bytes) -> bool:
+    message_id, timestamp = headers["webhook-id"] or "", headers["webhook-timestamp"] or ""
+    if not timestamp.isdecimal() or abs(time.time() - int(timestamp)) > SECONDS_OFF:
+        return False
+    signature = hmac.digest(SECRET, f"{message_id}.{timestamp}.".encode() + body, "sha256")
+    expected = "v1," + b64encode(signature).decode()
+    return any(hmac.compare_digest(expected, given) for given in (headers["webhook-signature"] or "").split(" "))
+
+
+class Receiver(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["content-length"]))
+        genuine = is_genuine(self.headers, body)
+        # Answer first, within 15 seconds; work afterwards.
+        self.send_response(204 if genuine else 401)
+        self.send_header("content-length", "0")
+        self.end_headers()
+        if genuine and self.headers["webhook-id"] not in seen:
+            seen.add(self.headers["webhook-id"])
+            tell(json.loads(body))
+
+    def log_message(self, *_):
+        pass
+
+
+def tell(message):
+    data = message["data"]
+    if message["type"].startswith("lookup."):
+        for lookup in data.get("items", [data]):
+            amount = ((lookup["result"] or {}).get("incentives") or {}).get("total_incentive_amount")
+            print(
+                message["type"],
+                lookup["reference_id"],
+                lookup["error_message"] or f"${amount}",
+                lookup["webhook_custom_fields"],
+                flush=True,
+            )
+    else:
+        print(message["type"], data.get("id", ""), flush=True)
+
+
+if __name__ == "__main__":
+    server = ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1]) if sys.argv[1:] else 9000), Receiver)
+    print(f"listening on http://127.0.0.1:{server.server_port}/", flush=True)
+    server.serve_forever()
