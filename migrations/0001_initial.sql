@@ -19,6 +19,7 @@ create table app.settings (
     items_per_run             integer     not null default 10,
     outage_failures           integer     not null default 10,
     outage_patience_seconds   numeric     not null default 3600,
+    deduplicate_seconds       numeric,
     create_clerk_organizations boolean    not null default true,
     incentive_call_retention_days integer not null default 30,
     internal_key              text        not null default encode(sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())), 'hex'),
@@ -40,6 +41,7 @@ create table app.settings (
     constraint settings_items_per_run_check check (items_per_run between 1 and 1000),
     constraint settings_incentive_call_retention_days_check check (incentive_call_retention_days between 1 and 3650),
     constraint settings_outage_failures_check check (outage_failures between 1 and 10000),
+    constraint settings_deduplicate_seconds_check check (deduplicate_seconds between 0 and 31536000),
     constraint settings_outage_patience_seconds_check check (outage_patience_seconds between 0 and 604800),
     constraint settings_max_open_items_check check (max_open_items > 0),
     constraint settings_requests_per_minute_check check (requests_per_minute > 0),
@@ -57,6 +59,7 @@ comment on column app.settings.lease_seconds is 'Seconds after which a claimed i
 comment on column app.settings.max_response_bytes is 'Largest answer of the incentives API that is read, in bytes.';
 comment on column app.settings.items_per_run is 'Items that one manual run of POST /batch-lookups-worker looks up at most.';
 comment on column app.settings.outage_failures is 'Lookups that fail in a row before the incentives API counts as unavailable: then it is only tried with one lookup at a time.';
+comment on column app.settings.deduplicate_seconds is 'For so many seconds, an answer is given to all items of its organization with the same address, building type and devices; null: every item is looked up.';
 comment on column app.settings.outage_patience_seconds is 'Seconds of an outage during which items wait at no cost; when it lasts longer, they use up their retries and fail.';
 comment on column app.settings.create_clerk_organizations is 'Whether an organization is created when a member of it first comes with a Clerk token; else it is refused.';
 comment on column app.settings.incentive_call_retention_days is 'Days for which the answers of POST /incentives are logged.';
@@ -497,7 +500,7 @@ create table public.batch_lookup_jobs (
             when 'failed'     then failed_items = total_items
             else true
         end)
-) with (fillfactor = 50);
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_cost_delay = 0);
 
 create index batch_lookup_jobs_newest_idx on public.batch_lookup_jobs (organization_id, created_at desc, id desc);
 create index batch_lookup_jobs_open_idx on public.batch_lookup_jobs (organization_id, id) where status in ('pending', 'processing');
@@ -532,6 +535,7 @@ create table public.lookup_queue_items (
     error_message         text,
     created_at            timestamptz not null,
     processed_at          timestamptz,
+    work_key              uuid,
 
     constraint lookup_queue_items_pkey primary key (organization_id, id),
     constraint lookup_queue_items_job_position_key unique (organization_id, job_id, position),
@@ -541,7 +545,7 @@ create table public.lookup_queue_items (
     constraint lookup_queue_items_retry_check check (retry_at is null or status = 'pending'),
     constraint lookup_queue_items_ended_check check ((status in ('completed', 'failed')) = (processed_at is not null)),
     constraint lookup_queue_items_outcome_check check ((status = 'completed') = (result is not null) and (status = 'failed') = (error_code is not null and error_message is not null and processed_at is not null))
-);
+) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 
 create index lookup_queue_items_ready_idx on public.lookup_queue_items (organization_id, queue_rank)
     where status = 'pending' and retry_at is null;
@@ -552,12 +556,15 @@ create index lookup_queue_items_failed_idx on public.lookup_queue_items (organiz
 create index lookup_queue_items_leased_idx on public.lookup_queue_items (organization_id, lease_expires_at)
     where status = 'processing';
 
+create index lookup_queue_items_work_idx on public.lookup_queue_items (organization_id, work_key) where work_key is not null;
+
 comment on table public.lookup_queue_items is 'One row per site of a batch: what to look up, where it stands in the queue, and what came of it.';
 comment on column public.lookup_queue_items.position is 'Place in the upload, from 0.';
 comment on column public.lookup_queue_items.queue_rank is 'Order of service inside the organization: batches that are open together take turns, item by item.';
 comment on column public.lookup_queue_items.retry_at is 'A retry waits until then; null: ready, or not pending.';
 comment on column public.lookup_queue_items.lease_token is 'Names one claim: an outcome that carries another token comes from a worker that was given up.';
 comment on column public.lookup_queue_items.result is 'The answer of the incentives API, as it came.';
+comment on column public.lookup_queue_items.work_key is 'Items with the same key are the same work; null: looked up whatever others are.';
 comment on column public.lookup_queue_items.warnings is 'What looks wrong with the input, but did not stop it.';
 
 create type app.batch_item as (
@@ -603,7 +610,7 @@ create table app.organization_queue_state (
 
     constraint organization_queue_state_pkey primary key (organization_id),
     constraint organization_queue_state_organization_id_fkey foreign key (organization_id) references app.organizations (id) on delete cascade
-) with (fillfactor = 50);
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_cost_delay = 0);
 
 create index organization_queue_state_ready_idx on app.organization_queue_state (ready_at) where ready_at is not null;
 
@@ -627,7 +634,7 @@ create table app.upstream_state (
     constraint upstream_state_singleton_check check (singleton),
     constraint upstream_state_failures_in_a_row_check check (failures_in_a_row >= 0),
     constraint upstream_state_in_flight_limit_check check (in_flight_limit >= 1)
-) with (fillfactor = 50);
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_cost_delay = 0);
 
 comment on table app.upstream_state is 'The incentives API as all workers together see it: pace, pauses, outages, how many lookups it bears at once.';
 comment on column app.upstream_state.next_slot_at is 'Next free time slot for a lookup (generic cell rate algorithm).';
@@ -648,7 +655,7 @@ create table app.workers (
 
     constraint workers_pkey primary key (id),
     constraint workers_id_check check (id <> '' and length(id) <= 200)
-) with (fillfactor = 50);
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_cost_delay = 0);
 
 comment on table app.workers is 'Workers that checked in lately; they share max_in_flight evenly.';
 
@@ -731,7 +738,7 @@ create table public.incentive_reports (
     constraint incentive_reports_sites_check check (eligible_sites >= 0 and eligible_sites <= total_sites),
     constraint incentive_reports_value_check check (total_incentive_value >= 0),
     constraint incentive_reports_completed_at_check check ((status = 'processing') = (completed_at is null))
-) with (fillfactor = 50);
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_cost_delay = 0);
 
 create index incentive_reports_newest_idx on public.incentive_reports (organization_id, created_at desc, id desc);
 

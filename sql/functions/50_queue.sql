@@ -7,8 +7,9 @@ language plpgsql volatile
 set search_path = ''
 as $$
 declare
-    v_first_id   uuid := app.uuid_v7(p_now);
-    v_first_rank bigint;
+    v_first_id     uuid    := app.uuid_v7(p_now);
+    v_deduplicates boolean := (select deduplicate_seconds is not null from app.settings);
+    v_first_rank   bigint;
 begin
     perform app.check_open_items(p_organization_id);
     v_first_rank := coalesce(
@@ -22,10 +23,14 @@ begin
 
     insert into public.lookup_queue_items
            (organization_id, id, job_id, position, queue_rank, reference_id, address, building_type, device_ids,
-            create_application, webhook_custom_fields, warnings, created_at)
+            create_application, webhook_custom_fields, warnings, created_at, work_key)
     select p_organization_id, app.numbered_uuid_v7(v_first_id, i.position), p_job_id, i.position, v_first_rank + i.position, i.reference_id, i.address,
-           i.building_type, i.device_ids, i.create_application, i.webhook_custom_fields, i.warnings, p_now
+           i.building_type, i.device_ids, i.create_application, i.webhook_custom_fields, i.warnings, p_now,
+           case when v_deduplicates then app.work_key(i) end
       from unnest(p_items) i;
+    if v_deduplicates then
+        perform app.hold_duplicates(p_organization_id, p_job_id, p_now);
+    end if;
     perform app.wake_queue(p_organization_id, p_now);
     -- Once more, now that it is one batch after the other.
     perform app.check_open_items(p_organization_id);

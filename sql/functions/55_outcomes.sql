@@ -100,6 +100,7 @@ begin
     perform app.add_report_sites(p_organization_id, v_items, v_now);
     perform app.file_item_applications(p_organization_id, v_items, v_now);
     perform app.count_outcomes(p_organization_id, v_items, v_now);
+    perform app.answer_duplicates(p_organization_id, v_items, v_now);
 
     return query
     select o.item_id,

@@ -19,6 +19,7 @@ create table app.settings (
     items_per_run             integer     not null default 10,
     outage_failures           integer     not null default 10,
     outage_patience_seconds   numeric     not null default 3600,
+    deduplicate_seconds       numeric,
     create_clerk_organizations boolean    not null default true,
     incentive_call_retention_days integer not null default 30,
     internal_key              text        not null default encode(sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())), 'hex'),
@@ -40,6 +41,7 @@ create table app.settings (
     constraint settings_items_per_run_check check (items_per_run between 1 and 1000),
     constraint settings_incentive_call_retention_days_check check (incentive_call_retention_days between 1 and 3650),
     constraint settings_outage_failures_check check (outage_failures between 1 and 10000),
+    constraint settings_deduplicate_seconds_check check (deduplicate_seconds between 0 and 31536000),
     constraint settings_outage_patience_seconds_check check (outage_patience_seconds between 0 and 604800),
     constraint settings_max_open_items_check check (max_open_items > 0),
     constraint settings_requests_per_minute_check check (requests_per_minute > 0),
@@ -57,6 +59,7 @@ comment on column app.settings.lease_seconds is 'Seconds after which a claimed i
 comment on column app.settings.max_response_bytes is 'Largest answer of the incentives API that is read, in bytes.';
 comment on column app.settings.items_per_run is 'Items that one manual run of POST /batch-lookups-worker looks up at most.';
 comment on column app.settings.outage_failures is 'Lookups that fail in a row before the incentives API counts as unavailable: then it is only tried with one lookup at a time.';
+comment on column app.settings.deduplicate_seconds is 'For so many seconds, an answer is given to all items of its organization with the same address, building type and devices; null: every item is looked up.';
 comment on column app.settings.outage_patience_seconds is 'Seconds of an outage during which items wait at no cost; when it lasts longer, they use up their retries and fail.';
 comment on column app.settings.create_clerk_organizations is 'Whether an organization is created when a member of it first comes with a Clerk token; else it is refused.';
 comment on column app.settings.incentive_call_retention_days is 'Days for which the answers of POST /incentives are logged.';

@@ -29,7 +29,7 @@ create table public.batch_lookup_jobs (
             when 'failed'     then failed_items = total_items
             else true
         end)
-) with (fillfactor = 50);
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_cost_delay = 0);
 
 create index batch_lookup_jobs_newest_idx on public.batch_lookup_jobs (organization_id, created_at desc, id desc);
 create index batch_lookup_jobs_open_idx on public.batch_lookup_jobs (organization_id, id) where status in ('pending', 'processing');
@@ -64,6 +64,7 @@ create table public.lookup_queue_items (
     error_message         text,
     created_at            timestamptz not null,
     processed_at          timestamptz,
+    work_key              uuid,
 
     constraint lookup_queue_items_pkey primary key (organization_id, id),
     constraint lookup_queue_items_job_position_key unique (organization_id, job_id, position),
@@ -73,7 +74,7 @@ create table public.lookup_queue_items (
     constraint lookup_queue_items_retry_check check (retry_at is null or status = 'pending'),
     constraint lookup_queue_items_ended_check check ((status in ('completed', 'failed')) = (processed_at is not null)),
     constraint lookup_queue_items_outcome_check check ((status = 'completed') = (result is not null) and (status = 'failed') = (error_code is not null and error_message is not null and processed_at is not null))
-);
+) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 
 create index lookup_queue_items_ready_idx on public.lookup_queue_items (organization_id, queue_rank)
     where status = 'pending' and retry_at is null;
@@ -84,12 +85,15 @@ create index lookup_queue_items_failed_idx on public.lookup_queue_items (organiz
 create index lookup_queue_items_leased_idx on public.lookup_queue_items (organization_id, lease_expires_at)
     where status = 'processing';
 
+create index lookup_queue_items_work_idx on public.lookup_queue_items (organization_id, work_key) where work_key is not null;
+
 comment on table public.lookup_queue_items is 'One row per site of a batch: what to look up, where it stands in the queue, and what came of it.';
 comment on column public.lookup_queue_items.position is 'Place in the upload, from 0.';
 comment on column public.lookup_queue_items.queue_rank is 'Order of service inside the organization: batches that are open together take turns, item by item.';
 comment on column public.lookup_queue_items.retry_at is 'A retry waits until then; null: ready, or not pending.';
 comment on column public.lookup_queue_items.lease_token is 'Names one claim: an outcome that carries another token comes from a worker that was given up.';
 comment on column public.lookup_queue_items.result is 'The answer of the incentives API, as it came.';
+comment on column public.lookup_queue_items.work_key is 'Items with the same key are the same work; null: looked up whatever others are.';
 comment on column public.lookup_queue_items.warnings is 'What looks wrong with the input, but did not stop it.';
 
 create type app.batch_item as (

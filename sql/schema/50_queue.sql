@@ -8,7 +8,7 @@ create table app.organization_queue_state (
 
     constraint organization_queue_state_pkey primary key (organization_id),
     constraint organization_queue_state_organization_id_fkey foreign key (organization_id) references app.organizations (id) on delete cascade
-) with (fillfactor = 50);
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_cost_delay = 0);
 
 create index organization_queue_state_ready_idx on app.organization_queue_state (ready_at) where ready_at is not null;
 
@@ -32,7 +32,7 @@ create table app.upstream_state (
     constraint upstream_state_singleton_check check (singleton),
     constraint upstream_state_failures_in_a_row_check check (failures_in_a_row >= 0),
     constraint upstream_state_in_flight_limit_check check (in_flight_limit >= 1)
-) with (fillfactor = 50);
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_cost_delay = 0);
 
 comment on table app.upstream_state is 'The incentives API as all workers together see it: pace, pauses, outages, how many lookups it bears at once.';
 comment on column app.upstream_state.next_slot_at is 'Next free time slot for a lookup (generic cell rate algorithm).';
@@ -53,7 +53,7 @@ create table app.workers (
 
     constraint workers_pkey primary key (id),
     constraint workers_id_check check (id <> '' and length(id) <= 200)
-) with (fillfactor = 50);
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_cost_delay = 0);
 
 comment on table app.workers is 'Workers that checked in lately; they share max_in_flight evenly.';
 

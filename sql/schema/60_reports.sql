@@ -23,7 +23,7 @@ create table public.incentive_reports (
     constraint incentive_reports_sites_check check (eligible_sites >= 0 and eligible_sites <= total_sites),
     constraint incentive_reports_value_check check (total_incentive_value >= 0),
     constraint incentive_reports_completed_at_check check ((status = 'processing') = (completed_at is null))
-) with (fillfactor = 50);
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_cost_delay = 0);
 
 create index incentive_reports_newest_idx on public.incentive_reports (organization_id, created_at desc, id desc);
 

@@ -1,0 +1,86 @@
+-- Chapter 56, duplicates: with deduplicate_seconds set, the same work is looked up once, and its answer given to all who wait for it.
+
+-- What two items must have in common to be the same work: spelling and punctuation of the address aside. An item that creates an
+-- application is nobody's duplicate.
+create or replace function app.work_key(p_item app.batch_item) returns uuid
+language sql immutable
+return case when not coalesce((p_item).create_application, false) then md5(
+    btrim(regexp_replace(lower(((p_item).address ->> 'street_1') || ' ' || coalesce((p_item).address ->> 'street_2', '')), '[^[:alnum:]]+', ' ', 'g')) || '|'
+    || btrim(regexp_replace(lower((p_item).address ->> 'city'), '[^[:alnum:]]+', ' ', 'g')) || '|'
+    || upper(((p_item).address ->> 'country_code') || ((p_item).address ->> 'state_or_province_code')) || '|'
+    || left(regexp_replace(upper((p_item).address ->> 'postal_code'), '[^A-Z0-9]', '', 'g'), case (p_item).address ->> 'country_code' when 'US' then 5 else 6 end) || '|'
+    || (p_item).building_type || '|'
+    || (select string_agg(d::text, ',' order by d) from unnest((p_item).device_ids) d))::uuid end;
+
+-- Of a new job: what was answered lately is answered at once; what is open already waits for the answer to come. It waits a few lookups
+-- long at most, then it is looked up itself.
+create or replace function app.hold_duplicates(p_organization_id uuid, p_job_id uuid, p_now timestamptz) returns void
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_settings app.settings;
+    v_until    timestamptz;
+begin
+    select * into v_settings from app.settings;
+    v_until := p_now + 2 * app.seconds(v_settings.lease_seconds + v_settings.lookup_timeout_seconds);
+    perform app.answer_duplicates(
+        p_organization_id,
+        array(select i from public.lookup_queue_items i where i.organization_id = p_organization_id and i.job_id = p_job_id and i.work_key is not null),
+        p_now);
+    update public.lookup_queue_items i
+       set retry_at = v_until
+     where i.organization_id = p_organization_id and i.job_id = p_job_id and i.status = 'pending' and i.work_key is not null
+       and exists (select from public.lookup_queue_items o
+                    where o.organization_id = p_organization_id and o.work_key = i.work_key and o.status in ('pending', 'processing') and o.id < i.id);
+end;
+$$;
+
+-- Gives the answers of completed items to all pending ones that are the same work as one of p_items. It waits for nobody: jobs and items
+-- that others hold are passed over, and looked up in the end.
+create or replace function app.answer_duplicates(p_organization_id uuid, p_items public.lookup_queue_items[], p_now timestamptz) returns void
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_keys    uuid[] := array(select distinct i.work_key from unnest(p_items) i where i.work_key is not null);
+    v_since   timestamptz;
+    v_job_ids uuid[];
+    v_items   public.lookup_queue_items[];
+begin
+    if v_keys = '{}' then
+        return;
+    end if;
+    v_since := p_now - (select app.seconds(deduplicate_seconds) from app.settings);
+    v_job_ids := array(select j.id
+                         from public.batch_lookup_jobs j
+                        where j.organization_id = p_organization_id and j.status in ('pending', 'processing')
+                          and j.id in (select i.job_id from public.lookup_queue_items i
+                                        where i.organization_id = p_organization_id and i.work_key = any (v_keys) and i.status = 'pending')
+                          for update skip locked);
+    with answer as materialized (
+        select distinct on (a.work_key) a.work_key, a.result
+          from public.lookup_queue_items a
+         where a.organization_id = p_organization_id and a.work_key = any (v_keys) and a.status = 'completed' and a.processed_at >= v_since
+         order by a.work_key, a.processed_at desc
+    ), waiting as materialized (
+        select i.id, a.result
+          from public.lookup_queue_items i
+          join answer a on a.work_key = i.work_key
+         where i.organization_id = p_organization_id and i.status = 'pending' and i.job_id = any (v_job_ids)
+           for update of i skip locked
+    ), answered as (
+        update public.lookup_queue_items i
+           set status       = 'completed',
+               retry_at     = null,
+               result       = w.result || jsonb_build_object('reference_id', i.reference_id, 'deduplicated', true),
+               processed_at = p_now
+          from waiting w
+         where i.organization_id = p_organization_id and i.id = w.id
+     returning i as item
+    )
+    select coalesce(array_agg(item), '{}') into v_items from answered;
+    perform app.add_report_sites(p_organization_id, v_items, p_now);
+    perform app.count_outcomes(p_organization_id, v_items, p_now);
+end;
+$$;
