@@ -48,6 +48,12 @@ class Settings:
     webhooks_allow_private_networks: bool = False
     log_level: str = "info"
 
+    @property
+    def server_url(self) -> str:
+        """Where this machine reaches the API, without its prefix."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "127.0.0.1"}.get(self.host, self.host)
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
         """Settings from the variables given, else from the process's and, below them, the file `.env`. Raises SettingsError."""

@@ -38,7 +38,7 @@ class Stack:
 
     def __init__(self, settings: Settings, postgres: PrivatePostgres | None, log: IO[Any] | None, report: Report) -> None:
         self.settings = settings
-        self.url = f"http://{_reachable(settings.host)}:{settings.port}"
+        self.url = settings.server_url
         self._postgres = postgres
         self._log = log
         self._report = report
@@ -95,7 +95,7 @@ class Stack:
         )
 
     def _is_ready(self) -> bool:
-        connection = http.client.HTTPConnection(_reachable(self.settings.host), self.settings.port, timeout=5)
+        connection = http.client.HTTPConnection(self.url.removeprefix("http://"), timeout=5)
         try:
             connection.request("GET", f"{self.settings.root_path}/readyz")
             return connection.getresponse().status == 200
@@ -194,10 +194,6 @@ def _check_port(settings: Settings) -> None:
             probe.bind((settings.host, settings.port))
         except OSError as error:
             raise StackError(f"Port {settings.port} of {settings.host} cannot be used: {error.strerror}. PORT chooses another.") from error
-
-
-def _reachable(host: str) -> str:
-    return {"0.0.0.0": "127.0.0.1", "::": "127.0.0.1"}.get(host, host)
 
 
 def _end_with_parent() -> None:

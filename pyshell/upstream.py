@@ -45,7 +45,7 @@ class Upstream:
             key = settings.incentives_api_key
             return cls(settings.incentives_api_url, {"Authorization": f"Bearer {key}"} if key else {}, names_organization=False)
         return cls(
-            f"http://127.0.0.1:{settings.port}{settings.root_path}/incentives",
+            f"{settings.server_url}{settings.root_path}/incentives",
             {"Authorization": f"Bearer {internal_key}", "x-supabase-internal": "true"},
             names_organization=True,
         )

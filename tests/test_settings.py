@@ -52,6 +52,19 @@ def test_an_empty_variable_is_as_none() -> None:
     assert Settings.from_environment({"PORT": "", "INCENTIVES_API_URL": " "}) == Settings()
 
 
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("0.0.0.0", "http://127.0.0.1:8001"),
+        ("::", "http://127.0.0.1:8001"),
+        ("127.0.0.2", "http://127.0.0.2:8001"),
+        ("::1", "http://[::1]:8001"),
+    ],
+)
+def test_the_worker_reaches_the_api_where_it_listens(host: str, url: str) -> None:
+    assert Settings(host=host, port=8001).server_url == url
+
+
 def test_a_pace_of_none_is_no_limit() -> None:
     assert Settings.from_environment({"LOOKUPS_PER_SECOND": "none"}).lookups_per_second == math.inf
 
