@@ -6,7 +6,6 @@ import json
 import queue
 import shutil
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from typing import Any, Self
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
+from pyshell.settings import ROOT
 from tests.http_fixtures import Json
 
 SCRIPT = Path(__file__).with_name("watch_with_supabase.mjs")
@@ -28,9 +28,9 @@ def supabase_js() -> Path:
     """A folder with supabase-js in its node_modules; it stays, for the next run."""
     if not shutil.which("npm") or not shutil.which("node"):
         pytest.skip("Node.js is not installed: supabase-js cannot be tried")
-    folder = Path(tempfile.gettempdir()) / f"batch-lookups-{PACKAGES[0].rpartition('@')[2]}"
+    folder = ROOT / ".state" / f"supabase-js-{PACKAGES[0].rpartition('@')[2]}"
     if not (folder / "done").exists():
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         command = ["npm", "install", "--silent", "--no-audit", "--no-fund", *PACKAGES]
         if subprocess.run(command, cwd=folder, capture_output=True, check=False).returncode:
             pytest.skip("supabase-js cannot be installed from npm")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import time
 import uuid
@@ -250,6 +251,26 @@ class TestTheProtocol:
             sender.join()
             assert closed.value.rcvd is not None
             assert closed.value.rcvd.code == endpoint.TRY_AGAIN_LATER
+
+    def test_is_spoken_in_its_first_version_too(self, server: str, client: OrganizationClient, database: Connection) -> None:
+        job = submit(client, 1)
+        with connect(f"{server.replace('http', 'ws')}/realtime/v1/websocket?apikey={client.api_key}") as socket_:
+            watching = {"event": "*", "schema": "public", "table": "batch_lookup_jobs"} | of_job(job)
+            join = {"topic": "realtime:jobs", "event": "phx_join", "payload": {"config": {"postgres_changes": [watching]}}, "ref": "1"}
+            socket_.send(json.dumps(join | {"join_ref": "1"}))
+            answer, system = (json.loads(socket_.recv(5)) for _ in range(2))
+            assert answer["payload"] == {"status": "ok", "response": {"postgres_changes": [watching | {"id": 1}]}}
+            assert (answer["event"], answer["ref"], answer["join_ref"], system["event"]) == ("phx_reply", "1", "1", "system")
+            look_up(database, job, 1)
+            change = json.loads(socket_.recv(5))
+            assert (change["topic"], change["event"], change["payload"]["ids"]) == ("realtime:jobs", "postgres_changes", [1])
+
+    def test_is_served_under_a_prefix(self, http_settings: Settings, client: OrganizationClient) -> None:
+        with (
+            running_server(replace(http_settings, root_path="/alpha")) as url,
+            bare_socket(url, client.api_key, "/alpha/realtime/v1/websocket") as bare,
+        ):
+            assert bare.join({})["status"] == "ok"
 
     def test_keeps_no_client_that_joins_nothing(self, server: str, client: OrganizationClient, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(endpoint, "CHANNELLESS_SECONDS", 0.1)
