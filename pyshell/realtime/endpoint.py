@@ -133,6 +133,8 @@ class Channel:
         return any(watch.may_want(table, row_id) for watch in self.watches)
 
     def deliver(self, change: Change) -> None:
+        if not self.connection.has(self):
+            return
         ids = [watch.id for watch in self.watches if watch.wants(change.event, change.row.table, change.record)]
         if ids:
             likeness = (self.connection.version, self.topic, *ids)
@@ -192,6 +194,9 @@ class Connection:
             except ProtocolError as error:
                 self.close(UNSUPPORTED_DATA, str(error))
         await self._tasks[1]
+
+    def has(self, channel: Channel) -> bool:
+        return self._channels.get(channel.topic) is channel
 
     def send(self, key: object, frame: str) -> None:
         """Sends a frame when the client takes it; one that waits under the same key is superseded."""
@@ -345,13 +350,13 @@ class Connection:
             if not error.passing:
                 self.expel(channel, str(error))
             return
-        if self._channels.get(channel.topic) is channel:
+        if self.has(channel):
             self._realtime.feed.remove(channel)
             channel.subscriber = subscriber
             self._realtime.feed.add(channel)
 
     def _forget(self, channel: Channel) -> bool:
-        if self._channels.get(channel.topic) is not channel:
+        if not self.has(channel):
             return False
         del self._channels[channel.topic]
         self._realtime.feed.remove(channel)

@@ -153,7 +153,7 @@ class Feed:
         words = payload.split(" ")
         if len(words) == 4:
             with suppress(ValueError):
-                self._note(words[0], Row(words[1], UUID(words[2]), words[3]))
+                self._note(words[0], Row(words[1], UUID(words[2]), str(UUID(words[3]))))
 
     def _note(self, event: str, row: Row, at: datetime | None = None) -> None:
         listeners = self._listeners.get(row.organization_id, ())
