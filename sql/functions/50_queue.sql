@@ -16,6 +16,8 @@ begin
         (select queue_rank
            from public.lookup_queue_items
           where organization_id = p_organization_id and status = 'pending' and retry_at is null
+            and queue_rank >= coalesce((select first_rank from app.organization_queue_state where organization_id = p_organization_id),
+                                       -9223372036854775808)
           order by queue_rank
           limit 1),
         (select served_rank from app.organization_queue_state where organization_id = p_organization_id),
@@ -63,12 +65,16 @@ create or replace function app.wake_queue(p_organization_id uuid, p_at timestamp
 language plpgsql volatile
 set search_path = ''
 as $$
+declare
+    v_now timestamptz := app.clock();
 begin
+    -- What is ready now may stand anywhere in the queue.
     insert into app.organization_queue_state as q (organization_id, ready_at)
     values (p_organization_id, p_at)
     on conflict (organization_id) do update
-       set ready_at = excluded.ready_at
-     where q.ready_at is null or q.ready_at > excluded.ready_at;
+       set ready_at   = least(q.ready_at, excluded.ready_at),
+           first_rank = case when excluded.ready_at > v_now then q.first_rank end
+     where q.ready_at is null or q.ready_at > excluded.ready_at or q.first_rank is not null and excluded.ready_at <= v_now;
     perform pg_notify('batch_lookups_ready', p_organization_id::text);
 end;
 $$;
@@ -98,8 +104,8 @@ begin
               where organization_id = p_organization_id and status = 'processing'));
     end if;
     update app.organization_queue_state
-       set ready_at = v_ready_at
-     where organization_id = p_organization_id and ready_at is distinct from v_ready_at;
+       set ready_at = v_ready_at, first_rank = null
+     where organization_id = p_organization_id and (ready_at is distinct from v_ready_at or first_rank is not null);
 end;
 $$;
 
@@ -132,6 +138,7 @@ declare
     v_free       record;
     v_token      uuid        := gen_random_uuid();
     v_expires_at timestamptz;
+    v_first_rank bigint;
     v_items      public.lookup_queue_items[];
     v_count      integer;
 begin
@@ -141,7 +148,8 @@ begin
     end if;
     v_expires_at := v_free.first_at + v_free.slots * v_free.spacing + (select app.seconds(lease_seconds) from app.settings);
 
-    v_items := app.lease_items(p_organization_id, p_worker, v_free.slots, v_token, v_now, v_expires_at);
+    v_first_rank := (select q.first_rank from app.organization_queue_state q where q.organization_id = p_organization_id);
+    v_items := app.lease_items(p_organization_id, p_worker, v_free.slots, v_token, v_first_rank, v_now, v_expires_at);
     v_count := cardinality(v_items);
     -- Expiry waits for jobs, which whoever holds none of their items may do: a cancel holds its job and waits for items.
     if v_count = 0 then
@@ -157,7 +165,9 @@ begin
     perform app.start_jobs(p_organization_id, v_items, v_now);
     update app.organization_queue_state q
        set served_at   = v_now,
-           served_rank = greatest(q.served_rank, (select max(i.queue_rank) from unnest(v_items) i))
+           served_rank = greatest(q.served_rank, (select max(i.queue_rank) from unnest(v_items) i)),
+           first_rank  = case when q.first_rank is not distinct from v_first_rank and v_count = v_free.slots
+                              then (select min(i.queue_rank) from unnest(v_items) i where i.retry_count = 0) else q.first_rank end
      where q.organization_id = p_organization_id;
     perform app.take_slots(v_free.first_at + v_count * v_free.spacing, v_free.is_probe, v_now);
 
@@ -174,9 +184,10 @@ comment on function api.claim_lookups(uuid, text, integer) is
 'Claims up to p_limit items of an organization for a worker: each gets a lease, and a time slot within the pace (start_in, seconds from now); request is the JSON body to POST. Fewer come when the pace allows no more within the next second, or when no more are ready.';
 
 -- The claim. Retries that are due and items that never ran stand under two indexes; of the first p_limit of each, the lowest ranks
--- are taken. The sub-selects are fenced: inlined, the planner might run them twice and claim more than asked.
+-- are taken. It begins at p_first_rank, or it would step over every row that was claimed since the oldest open transaction began, which
+-- vacuum must leave in the index. The sub-selects are fenced: inlined, the planner might run them twice and claim more than asked.
 create or replace function app.lease_items(
-    p_organization_id uuid, p_worker text, p_limit integer, p_token uuid, p_now timestamptz, p_expires_at timestamptz
+    p_organization_id uuid, p_worker text, p_limit integer, p_token uuid, p_first_rank bigint, p_now timestamptz, p_expires_at timestamptz
 ) returns public.lookup_queue_items[]
 language plpgsql volatile
 set search_path = ''
@@ -195,6 +206,7 @@ begin
         select id, queue_rank
           from public.lookup_queue_items
          where organization_id = p_organization_id and status = 'pending' and retry_at is null
+           and queue_rank >= coalesce(p_first_rank, -9223372036854775808)
          order by queue_rank
          limit p_limit
            for update skip locked

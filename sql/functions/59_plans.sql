@@ -7,7 +7,7 @@ declare
 begin
     foreach v_function in array array[
         'app.enqueue_items(uuid, uuid, app.batch_item[], timestamptz)',
-        'app.lease_items(uuid, text, integer, uuid, timestamptz, timestamptz)',
+        'app.lease_items(uuid, text, integer, uuid, bigint, timestamptz, timestamptz)',
         'app.settle_queue(uuid, timestamptz)',
         'app.expire_leases(uuid, timestamptz)',
         'app.watch_upstream(uuid, app.lookup_outcome[], timestamptz)',

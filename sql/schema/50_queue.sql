@@ -5,6 +5,7 @@ create table app.organization_queue_state (
     ready_at        timestamptz,
     served_at       timestamptz not null default '-infinity',
     served_rank     bigint      not null default 0,
+    first_rank      bigint,
 
     constraint organization_queue_state_pkey primary key (organization_id),
     constraint organization_queue_state_organization_id_fkey foreign key (organization_id) references app.organizations (id) on delete cascade
@@ -15,6 +16,7 @@ create index organization_queue_state_ready_idx on app.organization_queue_state 
 comment on table app.organization_queue_state is 'The ready list: one row per organization that ever had work.';
 comment on column app.organization_queue_state.ready_at is 'From when on there is, or may be, something to claim; null: nothing is open.';
 comment on column app.organization_queue_state.served_at is 'Last claim: the organization that waited longest comes first.';
+comment on column app.organization_queue_state.first_rank is 'Where a claim may begin to look: no ready item stands before, except for a minute after a claim that failed. Null: at the start.';
 comment on column app.organization_queue_state.served_rank is 'Highest rank ever claimed: where a new batch starts when no other is waiting.';
 
 create table app.upstream_state (

@@ -1,5 +1,5 @@
 begin;
-select plan(34);
+select plan(36);
 \ir fixtures.psql
 
 -- Claims
@@ -64,6 +64,17 @@ select is(
     array(select case job_id when :'job' then 'early' else 'late' end from api.claim_lookups(:'org', 'w', 4) order by 1),
     array['early', 'early', 'late', 'late'], 'open batches take turns');
 select is(array(select case job_id when :'job' then 'early' else 'late' end from api.claim_lookups(:'org', 'w', 4)), array['early', 'early'], 'until one has no more');
+
+-- Where a claim begins
+select pg_temp.submit(:'org', 6) as job \gset
+select item_id as item, lease_token as token from api.claim_lookups(:'org', 'w', 1) \gset
+select count(*) from api.claim_lookups(:'org', 'w', 2) \gset claimed_
+select is(
+    (select q.first_rank from app.organization_queue_state q where q.organization_id = :'org'),
+    (select queue_rank from public.lookup_queue_items where job_id = :'job' and position = 1), 'the next claim passes over what was claimed');
+select api.release_lookups(:'org', 'w', array[:'item'::uuid], array[:'token'::uuid]) as released \gset
+select is(array(select request::jsonb ->> 'reference_id' from api.claim_lookups(:'org', 'w', 2)), array['site-1', 'site-4'], 'but not over what came back');
+select api.cancel_batch_lookup(:'org', :'job') as cancelled \gset
 
 -- Pacing
 select api.update_settings('{"lookups_per_second": 10}') as settings, pg_temp.turn_clock(app.clock() + interval '1 hour'), pg_temp.submit(:'other_org', 30) as paced_job \gset
