@@ -77,6 +77,11 @@ chaos: ## Let everything go wrong for ten minutes; CHAOS_SECONDS=600 CHAOS_SEED=
 	@scripts/setup test
 	@CHAOS_SECONDS=$${CHAOS_SECONDS:-600} $(python) -m pytest -s tests/test_chaos.py $(ARGS)
 
+.PHONY: fuzz
+fuzz: ## Send the API whatever schemathesis thinks of; EXAMPLES=200 for each route
+	@scripts/setup test
+	@FUZZ_EXAMPLES=$(or $(EXAMPLES),200) $(python) -m pytest -q tests/test_fuzz.py
+
 .PHONY: lock
 lock: ## Choose the newest versions of the libraries anew
 	@scripts/setup

@@ -21,7 +21,7 @@ begin
         when data_exception then v_place := null;
     end;
     if v_place is null or v_place !~ '^after \d{1,9}$' then
-        raise sqlstate 'PT400' using
+        raise sqlstate 'PT404' using
             message    = 'cursor must be the next_cursor of an earlier page',
             constraint = 'invalid_cursor';
     end if;
@@ -118,7 +118,7 @@ begin
 end;
 $$;
 
-comment on function api.list_batch_lookup_items(uuid, uuid, text, integer, integer, text, text) is 'The items of a job in upload order: {items, total, limit, offset, next_cursor}; p_cursor is the next_cursor of the page before. 400: an unknown status, limit not in 1 to 500, a cursor that is none. 404: no such job in this organization.';
+comment on function api.list_batch_lookup_items(uuid, uuid, text, integer, integer, text, text) is 'The items of a job in upload order: {items, total, limit, offset, next_cursor}; p_cursor is the next_cursor of the page before. 400: an unknown status, limit not in 1 to 500, cursor beside offset. 404: no such job in this organization, a cursor that is none.';
 
 -- Text for a cell of a CSV file (RFC 4180). A spreadsheet must not take what users typed for a formula: it gets an apostrophe, unless it is
 -- a plain number (https://owasp.org/www-community/attacks/CSV_Injection).

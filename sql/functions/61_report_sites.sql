@@ -24,7 +24,7 @@ begin
     return v_mark;
 exception
     when data_exception or statement_too_complex then
-        raise sqlstate 'PT400' using
+        raise sqlstate 'PT404' using
             message    = 'cursor is not the next_cursor of this list in this order',
             constraint = 'invalid_cursor';
 end;

@@ -100,7 +100,7 @@ end;
 $$;
 
 comment on function api.list_applications(uuid, text, text, integer, text) is
-'The applications of an organization, newest first: {applications, limit, next_page_token}. Optional: reference_id; status; p_page_token, the next_page_token of the page before. Amounts in US dollars. 400: an unknown status, limit not in 1 to 200, invalid_cursor.';
+'The applications of an organization, newest first: {applications, limit, next_page_token}. Optional: reference_id; status; p_page_token, the next_page_token of the page before. Amounts in US dollars. 400: an unknown status, limit not in 1 to 200. 404: invalid_cursor.';
 
 create or replace function app.find_application(p_organization_id uuid, p_application_id bigint) returns public.applications
 language plpgsql stable

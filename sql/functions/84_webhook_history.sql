@@ -36,7 +36,7 @@ begin
     perform app.check_choice('status', p_status, array['pending', 'sending', 'delivered', 'failed']);
     perform app.check_choice('event', p_event, app.webhook_events() || 'webhook.test'::text);
     if p_cursor !~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then
-        raise sqlstate 'PT400' using message = 'cursor must be the next_cursor of an earlier page', constraint = 'invalid_cursor';
+        raise sqlstate 'PT404' using message = 'cursor must be the next_cursor of an earlier page', constraint = 'invalid_cursor';
     elsif p_cursor is not null and p_offset > 0 then
         raise sqlstate 'PT400' using message = 'Provide either cursor or offset, not both', constraint = 'cursor_or_offset';
     end if;

@@ -5,8 +5,8 @@ select pg_temp.submit(:'org', 7) as job \gset
 
 -- Pages
 select is(app.read_cursor(app.write_cursor(49)), 49, 'a cursor holds the place where a page ended');
-select throws_ok($$ select app.read_cursor('YWZ0') $$, 'PT400', 'cursor must be the next_cursor of an earlier page', 'a made-up cursor is refused');
-select throws_ok($$ select app.read_cursor('*') $$, 'PT400', null, 'and so is what is no base64');
+select throws_ok($$ select app.read_cursor('YWZ0') $$, 'PT404', 'cursor must be the next_cursor of an earlier page', 'a made-up cursor is refused');
+select throws_ok($$ select app.read_cursor('*') $$, 'PT404', null, 'and so is what is no base64');
 select api.list_batch_lookup_items(:'org', :'job', p_limit => 4) as page \gset
 select is(json_array_length(:'page'::json -> 'items'), 4, 'a page has its limit of items');
 select is(json_array_length(api.list_batch_lookup_items(:'org', :'job', p_limit => 4, p_cursor => :'page'::json ->> 'next_cursor') -> 'items'), 3, 'its cursor leads to the rest');

@@ -32,7 +32,7 @@ with recursive page as (
 select results_eq(
     (select format('select (%L::bigint[])', array_agg((body #>> '{applications,0,id}')::bigint)) from page),
     'select array_agg(id order by id desc) from public.applications', 'page after page, newest first');
-select throws_ok(format($$ select api.list_applications(%L, p_page_token => 'x') $$, :'org'), 'PT400', null, 'with the token of a page');
+select throws_ok(format($$ select api.list_applications(%L, p_page_token => 'x') $$, :'org'), 'PT404', null, 'with the token of a page');
 
 -- Moved on
 select min(id) as application from public.applications \gset

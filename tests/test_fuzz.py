@@ -1,0 +1,74 @@
+"""schemathesis against the running server, with a worker beside it: whatever it sends, the answer is as openapi.json says, and no 5xx.
+
+A few examples for each operation; `make fuzz` has 200.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from pyshell import api_keys
+from pyshell.settings import ROOT, Settings
+from tests.http_fixtures import PEPPER, running_server
+
+EXAMPLES = os.environ.get("FUZZ_EXAMPLES")
+OPTIONS = ["--checks=all", f"--max-examples={EXAMPLES or 3}", "--continue-on-failure", "--request-timeout=70"]
+if not EXAMPLES:
+    OPTIONS.append("--seed=1")
+
+
+# What no schema can say: that a key must not come twice with another body (422), which columns the file has and which devices there
+# are (400).
+CONFIG = """
+hooks = "{hooks}"
+
+[auth.openapi.apiKey]
+api_key = "{key}"
+
+[[operations]]
+include-name = "POST /batch-lookups"
+checks.positive_data_acceptance.expected-statuses = ["2xx", 400, 401, 403, 404, 409, 422, 429]
+
+[[operations]]
+include-name = ["POST /incentives", "PATCH /organization"]
+checks.positive_data_acceptance.expected-statuses = ["2xx", 400, 401, 403, 404, 409, 429]
+"""
+
+# What revokes keys goes last: else it may revoke the one that all requests are made with.
+PARTS = [["--exclude-path-regex=^/api-keys"], ["--include-path-regex=^/api-keys"]]
+
+
+@pytest.mark.parametrize("part", PARTS, ids=["all but keys", "keys"])
+def test_whatever_is_sent_is_answered_as_described(
+    new_database: Callable[..., str], tmp_path: Path, capfd: pytest.CaptureFixture[str], part: list[str]
+) -> None:
+    settings = Settings(database_url=new_database(), api_key_pepper=PEPPER)
+    key = api_keys.create(settings.database_url, "fuzz", pepper=PEPPER)
+    with running_server(settings) as url:
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "pyshell", "worker"],
+            cwd=ROOT,
+            env={"DATABASE_URL": settings.database_url, "PORT": str(urlsplit(url).port)},
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            (tmp_path / "schemathesis.toml").write_text(CONFIG.format(key=key, hooks=Path(__file__).with_name("fuzz_hooks.py")))
+            with capfd.disabled():
+                run = subprocess.run(
+                    [Path(sys.executable).with_name("schemathesis"), "run", f"{url}/openapi.json", *OPTIONS, *part],
+                    cwd=tmp_path,
+                    stdout=None if EXAMPLES else subprocess.PIPE,
+                    text=True,
+                    check=False,
+                )
+        finally:
+            worker.terminate()
+            worker.wait(30)
+    assert run.returncode == 0, run.stdout
