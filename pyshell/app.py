@@ -17,6 +17,7 @@ from pyshell.clerk import Clerk
 from pyshell.db import create_pool
 from pyshell.errors import exception_handlers
 from pyshell.limits import RequestLimiter
+from pyshell.metrics import Metrics
 from pyshell.middleware import RequestMiddleware
 from pyshell.realtime.endpoint import Realtime
 from pyshell.realtime.feed import Feed
@@ -69,6 +70,7 @@ def create_app(settings: Settings, is_stopping: Callable[[], bool] = lambda: Fal
         exception_handlers=exception_handlers,
     )
     app.router.redirect_slashes = False
+    app.state.metrics = Metrics()
     return app
 
 

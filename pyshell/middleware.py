@@ -21,7 +21,7 @@ _VALID_REQUEST_ID = re.compile(r"[A-Za-z0-9._~-]{1,128}")
 
 
 class RequestMiddleware:
-    """Gives a request its id (a valid `X-Request-Id` is kept), logs it in one line, and turns any exception into a 500.
+    """Gives a request its id (a valid `X-Request-Id` is kept), logs it in one line, measures it, and turns any exception into a 500.
 
     Paths are served with and without `root_path`, so that a proxy may strip it or leave it.
     """
@@ -63,6 +63,8 @@ class RequestMiddleware:
             response = error_response(Request(scope), ApiError(*INTERNAL))
             await response(scope, receive, send_with_id)
         finally:
+            seconds = time.perf_counter() - started_at
+            scope["app"].state.metrics.observe(scope, status, seconds)
             access_log.info(
                 json.dumps(
                     {
@@ -71,7 +73,7 @@ class RequestMiddleware:
                         "path": scope["path"],
                         "status": status,
                         "bytes": size,
-                        "milliseconds": round((time.perf_counter() - started_at) * 1000, 1),
+                        "milliseconds": round(seconds * 1000, 1),
                     }
                 )
             )

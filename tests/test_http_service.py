@@ -121,3 +121,17 @@ def test_an_error_of_ours_tells_nothing(server: str, client: OrganizationClient,
         "code": "internal_error",
         "request_id": response.headers["x-request-id"],
     }
+
+
+def test_metrics_count_requests_by_route_and_show_the_queue(client: OrganizationClient) -> None:
+    client.get("/batch-lookups/01890000-0000-7000-8000-000000000000")
+    client.get("/no-such-address")
+    response = client.get("/metrics")
+    assert response.headers["content-type"].startswith("text/plain")
+    samples = {line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in response.text.splitlines() if not line.startswith("#")}
+    count = "batch_lookups_http_request_duration_seconds_count"
+    assert samples[f'{count}{{method="GET",route="/batch-lookups/{{job_id}}",status="404"}}'] >= 1
+    assert samples[f'{count}{{method="GET",route="none",status="404"}}'] >= 1
+    assert samples["batch_lookups_upstream_unavailable_since_timestamp_seconds"] == 0
+    assert {"batch_lookups_open_jobs", "batch_lookups_ready_items", "batch_lookups_items_in_flight"} <= samples.keys()
+    assert "01890000" not in response.text

@@ -29,7 +29,7 @@ from pyshell.routes.reports import (
     update_incentive_report,
 )
 from pyshell.routes.results import list_batch_lookup_items, stream_batch_lookup_results
-from pyshell.routes.service import healthz, openapi, readyz, run_worker
+from pyshell.routes.service import healthz, metrics, openapi, readyz, run_worker
 from pyshell.routes.webhooks import (
     delete_webhook_config,
     get_webhook_config,
@@ -93,6 +93,7 @@ routes = [
     Route("/webhook-deliveries/{delivery_id}/resend", secured("webhooks:write", resend_webhook_delivery), methods=["POST"]),
     Route("/healthz", healthz),
     Route("/readyz", readyz),
+    Route("/metrics", metrics, methods=["GET"]),
     Route("/openapi.json", openapi),
     Route("/docs", docs),
     Route("/docs/{file}", docs_file),

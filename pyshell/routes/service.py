@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 import psycopg
+from prometheus_client import CONTENT_TYPE_LATEST
 from psycopg import errors
 from starlette.background import BackgroundTask
 from starlette.requests import Request
@@ -44,6 +45,12 @@ async def readyz(request: Request) -> Response:
     if pending:
         raise ApiError(503, "migrations_pending", "The database lacks migrations", members={"pending": pending})
     return JSONResponse({"status": "ready"})
+
+
+async def metrics(request: Request) -> Response:
+    """For a Prometheus server: no caller's data, only how many and how long."""
+    queue_health = await call(request.app.state.pool, "get_queue_health")
+    return Response(request.app.state.metrics.render(queue_health), media_type=CONTENT_TYPE_LATEST)
 
 
 async def run_worker(request: Request) -> Response:

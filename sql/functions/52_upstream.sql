@@ -212,32 +212,3 @@ $$;
 
 comment on function api.check_in(text, integer, double precision) is
 'What a worker needs to know before a round of claims, in one call, which also says that it is alive: the organizations with work (least recently served first), seconds until more is ready (null: none known), its share of the lookups that may be in the air, the settings that concern it (seconds, bytes), seconds until a slot can be had (0: now), whether it should call api.run_maintenance, and whether nothing may start now, not even what was claimed before. p_latency: seconds that its lookups took on average since it last asked.';
-
-create or replace function api.queue_health() returns json
-language plpgsql stable security definer
-set search_path = ''
-as $$
-declare
-    v_now      timestamptz := app.clock();
-    v_settings app.settings;
-    v_upstream app.upstream_state;
-begin
-    select * into v_settings from app.settings;
-    select * into v_upstream from app.upstream_state;
-    return json_build_object(
-        'upstream', json_build_object(
-            'unavailable_since', app.rfc3339(v_upstream.unavailable_since),
-            'failures_in_a_row', v_upstream.failures_in_a_row,
-            'closed_until', case when app.closed_until(v_upstream) > v_now then app.rfc3339(app.closed_until(v_upstream)) end,
-            'in_flight_limit', floor(least(v_upstream.in_flight_limit, v_settings.max_in_flight)),
-            'base_latency_seconds', v_upstream.base_latency),
-        'lookups_per_second', v_settings.lookups_per_second,
-        'max_in_flight', v_settings.max_in_flight,
-        'workers', (select count(*) from app.workers where seen_at > v_now - interval '15 seconds'),
-        'ready_organizations', (select count(*) from app.organization_queue_state where ready_at <= v_now),
-        'maintenance_ran_at', (select app.rfc3339(nullif(ran_at, '-infinity')) from app.maintenance_state));
-end;
-$$;
-
-comment on function api.queue_health() is
-'How the queue is doing: {upstream {unavailable_since, failures_in_a_row, closed_until, in_flight_limit, base_latency_seconds}, lookups_per_second, max_in_flight, workers, ready_organizations, maintenance_ran_at}. unavailable_since: start of the outage that lasts, else null.';

@@ -33,21 +33,38 @@ select s.organization_id, s.report_id, s.position, s.item_id, s.reference_id, s.
 
 comment on view api.report_sites is 'Sites of reports: utility, eligible or not, and the amount in US dollars.';
 
+-- Without functions of ours: a view's functions need the caller's privileges, its tables do not.
 create or replace view api.queue_health as
 select (select count(*) from public.batch_lookup_jobs where status in ('pending', 'processing'))                     as open_jobs,
        (select count(*) from public.lookup_queue_items where status = 'pending' and retry_at is null)                as ready_items,
        (select count(*) from public.lookup_queue_items where status = 'pending' and retry_at is not null)            as items_waiting_for_retry,
        (select count(*) from public.lookup_queue_items where status = 'processing')                                  as items_in_flight,
-       (select count(*) from public.lookup_queue_items where status = 'processing' and lease_expires_at < clock_timestamp()) as expired_leases,
-       clock_timestamp() - (select min(created_at) from public.batch_lookup_jobs where status in ('pending', 'processing')) as oldest_open_job,
-       (select count(*) from app.workers where seen_at > clock_timestamp() - interval '15 seconds')                        as workers,
+       (select count(*) from public.lookup_queue_items where status = 'processing' and lease_expires_at < c.now)     as expired_leases,
+       c.now - (select min(created_at) from public.batch_lookup_jobs where status in ('pending', 'processing'))      as oldest_open_job,
+       (select count(*) from app.organization_queue_state where ready_at <= c.now)                                   as ready_organizations,
+       (select count(*) from app.workers where seen_at > c.now - interval '15 seconds')                              as workers,
        s.lookups_per_second,
        s.max_in_flight,
-       case when u.paused_until > clock_timestamp() then u.paused_until end                                                as paused_until,
+       floor(least(u.in_flight_limit, s.max_in_flight))                                                              as in_flight_limit,
+       u.unavailable_since                                                                                           as upstream_unavailable_since,
+       u.failures_in_a_row                                                                                           as upstream_failures_in_a_row,
+       nullif(greatest(u.paused_until, case when u.unavailable_since is not null then u.probe_at end, c.now), c.now) as upstream_closed_until,
+       u.base_latency                                                                                                as upstream_base_latency,
        nullif(m.ran_at, '-infinity')                                                                                 as maintenance_ran_at
-  from app.settings s, app.upstream_state u, app.maintenance_state m;
+  from app.settings s, app.upstream_state u, app.maintenance_state m, clock_timestamp() c (now);
 
-comment on view api.queue_health is 'One row, for operators: what is open, ready, waiting, in flight and overdue in all organizations, the workers of the last 15 seconds, the pace and a pause that the incentives API asked for.';
+comment on view api.queue_health is 'One row, for operators: what is open, ready, waiting, in flight and overdue in all organizations, the workers of the last 15 seconds, the pace, how many lookups the incentives API bears at once, since when it is unavailable, until when nothing starts (an outage, or a Retry-After), and its latency at rest in seconds.';
+
+create or replace function api.get_queue_health() returns json
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+begin
+    return (select row_to_json(h) from api.queue_health h);
+end;
+$$;
+
+comment on function api.get_queue_health() is 'The row of api.queue_health as an object, for those who may only call functions.';
 
 create or replace view api.sites as
 select null::text    as reference_id,

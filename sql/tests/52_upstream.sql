@@ -4,7 +4,7 @@ select plan(24);
 select pg_temp.turn_clock(clock_timestamp());
 
 create function pg_temp.unavailable() returns boolean
-language sql as $$ select (api.queue_health() #>> '{upstream,unavailable_since}') is not null $$;
+language sql as $$ select upstream_unavailable_since is not null from api.queue_health $$;
 
 -- An outage
 select pg_temp.submit(:'org', 30) as job \gset
@@ -15,7 +15,7 @@ select pg_temp.look_up(:'org', 9, 500);
 select is(pg_temp.unavailable(), false, 'an answer in between begins the count anew');
 select app.rfc3339(app.clock()) as began \gset
 select pg_temp.look_up(:'org', 2, 500);
-select is(api.queue_health() #>> '{upstream,unavailable_since}', :'began', 'ten are one');
+select is(app.rfc3339((api.get_queue_health() ->> 'upstream_unavailable_since')::timestamptz), :'began', 'ten are one');
 select is(api.get_batch_lookup(:'org', :'job') #>> '{upstream,unavailable_since}', :'began', 'which the job''s status shows');
 select is((select array_agg(distinct retry_count order by retry_count) from public.lookup_queue_items where job_id = :'job' and status = 'pending'), array[0, 1], 'the retry that revealed it was not counted');
 select is((select stopped from api.check_in('w')), true, 'workers hear that nothing may start');
