@@ -10,7 +10,9 @@ from typing import Final
 from pyshell.webhook_requests import Attempt, Receiver
 
 FIRST_WIDTH: Final = 4
-LARGEST_WIDTH: Final = 64
+LARGEST_WIDTH: Final = 128
+# A receiver that takes longer gets half of that at most.
+QUICK_SECONDS: Final = 0.1
 CONCERN_ALL: Final = (410, 429, 503)
 # The cost of a webhook is twice that of a lookup: at full speed, each takes from the other.
 MANY_LOOKUPS_PER_SECOND: Final = 2000
@@ -22,13 +24,14 @@ class Lane:
     """What is on its way to one organization's receiver.
 
     `held` counts answers that concern all deliveries, a pause asked for or a 410, until the database knows of them: nothing is claimed
-    meanwhile.
+    meanwhile. `has_more`: the last claim brought all that it asked for.
     """
 
     receiver: Receiver
     width: int = FIRST_WIDTH
     in_flight: int = 0
     held: int = 0
+    has_more: bool = False
     used_at: float = 0.0
 
     @property
@@ -37,7 +40,10 @@ class Lane:
         return self.width - self.in_flight if self.in_flight <= self.width // 2 and not self.held else 0
 
     def learn(self, attempt: Attempt) -> None:
-        self.width = min(self.width + 1, LARGEST_WIDTH) if attempt.succeeded else max(self.width // 2, 1)
+        if attempt.succeeded:
+            self.width = min(self.width + 1, LARGEST_WIDTH if attempt.latency < QUICK_SECONDS else LARGEST_WIDTH // 2)
+        else:
+            self.width = max(self.width // 2, 1)
         self.held += attempt.http_status in CONCERN_ALL
 
 

@@ -12,7 +12,7 @@ import os
 import socket
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from secrets import token_hex
 from typing import Final
 
@@ -35,8 +35,10 @@ ORGANIZATIONS_PER_ROUND: Final = 100
 MAX_UNRECORDED: Final = 5000
 FLUSH_SECONDS: Final = 0.05
 LONGEST_SLEEP: Final = 5.0
+# Lanes that had more than they could take are filled again without asking who else is ready, for so long.
+ASK_SECONDS: Final = 0.1
 PAUSE_AFTER_ERROR: Final = 1.0
-PAUSE_UNDER_PRESSURE: Final = 0.1
+PAUSE_UNDER_PRESSURE: Final = 0.2
 LANE_KEPT_SECONDS: Final = 60.0
 FINISH_SECONDS: Final = 10.0
 LAST_CALLS_SECONDS: Final = 5.0
@@ -57,6 +59,7 @@ class Sender:
         self._has_unrecorded = asyncio.Event()
         self._demand = asyncio.Event()
         self._stopping = False
+        self._asked_at = 0.0
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set; then let what is on its way come to its end."""
@@ -99,23 +102,36 @@ class Sender:
     async def _round(self) -> float:
         """Claim what lanes have room for; answers how long to sleep unless one has room for more before."""
         self._forget_idle_lanes()
+        hungry = [organization_id for organization_id, lane in self._lanes.items() if lane.has_more and lane.room]
+        if hungry and time.monotonic() < self._asked_at + ASK_SECONDS:
+            await self._claim_for(hungry)
+            return ASK_SECONDS
+        self._asked_at = time.monotonic()
         full = [organization_id for organization_id, lane in self._lanes.items() if not lane.room]
         ready = await self._claiming.run(ready_webhooks, ORGANIZATIONS_PER_ROUND, full)
-        for organization_id in ready.organization_ids:
+        if not await self._claim_for(ready.organization_ids):
+            return FLUSH_SECONDS
+        if len(ready.organization_ids) == ORGANIZATIONS_PER_ROUND:
+            return 0.0
+        return LONGEST_SLEEP if ready.next_ready_in is None else min(ready.next_ready_in, LONGEST_SLEEP)
+
+    async def _claim_for(self, organization_ids: Sequence[bytes]) -> bool:
+        """Fill the lanes of these organizations; False: there was no room for all of them."""
+        for organization_id in organization_ids:
             if self._stopping or len(self._in_flight) >= MAX_IN_FLIGHT or len(self._unrecorded) >= MAX_UNRECORDED:
-                return FLUSH_SECONDS
+                return False
             lane = self._lanes.get(organization_id)
             room = lane.room if lane else FIRST_WIDTH
             deliveries = await self._claiming.run(claim_webhooks, self.name, organization_id, room)
             for delivery in deliveries:
                 self._start(delivery)
             lane = self._lanes.get(organization_id)
-            if len(deliveries) == room and lane and lane.room:
-                # So much was done while the database answered that half of the lane is free already.
-                self._demand.set()
-        if len(ready.organization_ids) == ORGANIZATIONS_PER_ROUND:
-            return 0.0
-        return LONGEST_SLEEP if ready.next_ready_in is None else min(ready.next_ready_in, LONGEST_SLEEP)
+            if lane:
+                lane.has_more = len(deliveries) == room
+                if lane.has_more and lane.room:
+                    # So much was done while the database answered that half of the lane is free already.
+                    self._demand.set()
+        return True
 
     def _start(self, delivery: Delivery) -> None:
         try:

@@ -168,9 +168,13 @@ def test_a_manual_run_of_the_worker_sends_webhooks_too(developer: OrganizationCl
     assert len(receiver.received) == 1
 
 
-@pytest.mark.parametrize("params", [{"status": "lost"}, {"event": "x"}, {"job_id": "x"}, {"cursor": "x"}, {"limit": "0"}, {"status": "\0"}])
+@pytest.mark.parametrize("params", [{"status": "lost"}, {"event": "x"}, {"job_id": "x"}, {"limit": "0"}, {"status": "\0"}])
 def test_a_parameter_that_is_wrong_is_refused(client: OrganizationClient, params: dict[str, str]) -> None:
     assert client.get("/webhook-deliveries", params=params).status_code == 400
+
+
+def test_a_cursor_that_no_page_had_is_not_found(client: OrganizationClient) -> None:
+    assert client.get("/webhook-deliveries", params={"cursor": "x"}).json()["code"] == "invalid_cursor"
 
 
 def test_failed_deliveries_are_sent_again_on_request(client: OrganizationClient, database: Connection) -> None:

@@ -17,7 +17,8 @@ import pytest
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from pyshell.settings import Settings
-from pyshell.webhook_lanes import FIRST_WIDTH, Pressure
+from pyshell.webhook_lanes import FIRST_WIDTH, LARGEST_WIDTH, Lane, Pressure
+from pyshell.webhook_requests import Attempt, Delivery, Receiver
 from pyshell.webhooks import APPLICATION_NAME
 from tests.conftest import Clock, Connection
 from tests.http_fixtures import look_up, site
@@ -341,3 +342,17 @@ def test_webhooks_wait_while_lookups_are_many(monkeypatch: pytest.MonkeyPatch) -
         now, lookups = now + 0.1, lookups + finished
         seen.append(pressure.is_high())
     assert seen == [False, False, False, True, False]
+
+
+def test_a_lane_is_as_wide_as_its_receiver_is_quick() -> None:
+    delivery = Delivery(b"o", b"d", b"t", b"{}", "https://a.example/", [])
+    lane = Lane(Receiver(delivery.url, allow_private=False))
+    for latency, width in ((0.01, LARGEST_WIDTH), (1.0, LARGEST_WIDTH // 2)):
+        for _ in range(200):
+            lane.learn(Attempt(delivery, 200, None, latency, "", None))
+        assert lane.width == width
+    for _ in range(10):
+        lane.learn(Attempt(delivery, 500, None, 0.01, "", None))
+    assert lane.width == 1
+    lane.learn(Attempt(delivery, 429, None, 0.01, "", 60.0))
+    assert lane.room == 0, "nothing is claimed until the database knows of the pause"
