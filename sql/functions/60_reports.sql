@@ -191,7 +191,7 @@ end;
 $$;
 
 comment on function api.list_incentive_reports(uuid, text, integer, integer, text, text, timestamptz, timestamptz) is
-'The reports of an organization, newest first: {reports, total, limit, offset, next_cursor}. Optional: status; report_type; created from and before. p_cursor is the next_cursor of the page before, the surest way through a list that grows. Amounts in US dollars. 400: an unknown status or type, limit not in 1 to 200, invalid_cursor.';
+'The reports of an organization, newest first: {reports, total, limit, offset, next_cursor}. Optional: status; report_type; created from and before. p_cursor is the next_cursor of the page before, the surest way through a list that grows. Amounts in US dollars. 400: an unknown status or type, limit not in 1 to 200. 404: invalid_cursor.';
 
 create or replace function api.update_incentive_report(p_organization_id uuid, p_report_id uuid, p_changes jsonb) returns json
 language plpgsql volatile security definer

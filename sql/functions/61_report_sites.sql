@@ -128,7 +128,7 @@ end;
 $$;
 
 comment on function api.get_incentive_report(uuid, uuid, integer, integer, text, text, boolean, text, text, text) is
-'One report with a page of its sites and the programs of each. p_sort: position (upload order), amount or reference_id, with a minus in front for descending. Filters: eligible; state or province code; utility, by number or name; id of a program that the site is eligible for; total counts the sites that pass them. p_cursor is the next_cursor of the page before. Amounts in US dollars. 400: limit not in 1 to 500, invalid_sort, invalid_cursor. 404: no such report in this organization.';
+'One report with a page of its sites and the programs of each. p_sort: position (upload order), amount or reference_id, with a minus in front for descending. Filters: eligible; state or province code; utility, by number or name; id of a program that the site is eligible for; total counts the sites that pass them. p_cursor is the next_cursor of the page before. Amounts in US dollars. 400: limit not in 1 to 500, invalid_sort. 404: no such report in this organization, invalid_cursor.';
 
 create or replace function app.csv_line(variadic p_cells text[]) returns text
 language sql immutable

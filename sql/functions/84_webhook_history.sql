@@ -61,7 +61,7 @@ begin
 end;
 $$;
 
-comment on function api.list_webhook_deliveries(uuid, text, text, uuid, integer, integer, text) is 'The webhook deliveries of an organization, newest first: {deliveries, total, limit, offset, next_cursor}; p_cursor is the next_cursor of the page before. They are kept for 30 days. 400: an unknown status or event, limit not in 1 to 200, a cursor that is none.';
+comment on function api.list_webhook_deliveries(uuid, text, text, uuid, integer, integer, text) is 'The webhook deliveries of an organization, newest first: {deliveries, total, limit, offset, next_cursor}; p_cursor is the next_cursor of the page before. They are kept for 30 days. 400: an unknown status or event, limit not in 1 to 200. 404: a cursor that is none.';
 
 create or replace function api.get_webhook_delivery(p_organization_id uuid, p_delivery_id uuid) returns json
 language plpgsql stable security definer
