@@ -39,6 +39,8 @@ def test_a_report_grows_with_its_job(client: OrganizationClient, database: Conne
     look_up(database, created, 1, status=404)
     report = client.get(path).json()
     assert (report["status"], report["total_sites"]) == ("complete", 2)
+    assert list(report)[:3] == ["id", "job_id", "name"]
+    assert list(report)[-5:] == ["sites", "total", "limit", "offset", "next_cursor"]
     first = report["sites"][0]
     assert (first["reference_id"], first["eligible"], first["total_incentive_amount"]) == ("deal-000", True, 1500)
     assert first["address"] == address()

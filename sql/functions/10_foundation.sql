@@ -54,6 +54,36 @@ begin
 end;
 $$;
 
+-- A cursor is opaque to clients: what it holds may change.
+create or replace function app.cursor(p_mark app.page_mark) returns text
+language sql stable
+return translate(encode(convert_to(json_strip_nulls(to_json(p_mark))::text, 'UTF8'), 'base64'), E'+/=\n', '-_');
+
+-- What a cursor holds. It must be of the same order as the list; null where there is none.
+create or replace function app.read_cursor(p_cursor text, p_sort text) returns app.page_mark
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+    v_mark   app.page_mark;
+    v_base64 text := translate(p_cursor, '-_', '+/');
+begin
+    if p_cursor is null then
+        return null;
+    end if;
+    v_mark := jsonb_populate_record(null::app.page_mark, convert_from(decode(v_base64 || repeat('=', -length(v_base64) & 3), 'base64'), 'UTF8')::jsonb);
+    if v_mark.sort is distinct from p_sort then
+        raise data_exception;
+    end if;
+    return v_mark;
+exception
+    when data_exception or statement_too_complex then
+        raise sqlstate 'PT404' using
+            message    = 'cursor is not the next_cursor of this list in this order',
+            constraint = 'invalid_cursor';
+end;
+$$;
+
 create or replace function app.check_choice(p_name text, p_value text, p_choices text[]) returns void
 language plpgsql immutable
 set search_path = ''

@@ -1,34 +1,5 @@
 -- Chapter 45, results: the items of a job, page by page and as files, while it runs too. Always in upload order.
 
--- A cursor names the place after which a page begins. Opaque, so that clients don't count on what is in it.
-create or replace function app.write_cursor(p_position integer) returns text
-language sql immutable
-return rtrim(translate(encode(convert_to('after ' || p_position, 'UTF8'), 'base64'), '+/', '-_'), '=');
-
-create or replace function app.read_cursor(p_cursor text) returns integer
-language plpgsql immutable
-set search_path = ''
-as $$
-declare
-    v_place text;
-begin
-    if p_cursor is null then
-        return -1;
-    end if;
-    begin
-        v_place := convert_from(decode(rpad(translate(p_cursor, '-_', '+/'), (length(p_cursor) + 3) / 4 * 4, '='), 'base64'), 'UTF8');
-    exception
-        when data_exception then v_place := null;
-    end;
-    if v_place is null or v_place !~ '^after \d{1,9}$' then
-        raise sqlstate 'PT404' using
-            message    = 'cursor must be the next_cursor of an earlier page',
-            constraint = 'invalid_cursor';
-    end if;
-    return substr(v_place, 7)::integer;
-end;
-$$;
-
 create or replace function app.check_item_filter(p_status text, p_error_code text) returns void
 language plpgsql immutable
 set search_path = ''
@@ -96,7 +67,7 @@ declare
 begin
     perform app.authorize(p_organization_id);
     v_job   := app.find_job(p_organization_id, p_job_id);
-    v_after := app.read_cursor(p_cursor);
+    v_after := coalesce((app.read_cursor(p_cursor, 'items')).position, -1);
     perform app.check_page(p_limit, p_offset, 500);
     perform app.check_item_filter(p_status, p_error_code);
     if p_cursor is not null and p_offset > 0 then
@@ -114,7 +85,7 @@ begin
         'total', app.count_items(v_job, p_status, p_error_code),
         'limit', p_limit,
         'offset', p_offset,
-        'next_cursor', case when cardinality(v_items) > p_limit then app.write_cursor(v_items[p_limit].position) end);
+        'next_cursor', case when cardinality(v_items) > p_limit then app.cursor(row('items', v_items[p_limit].position, null, null, null, null, null)) end);
 end;
 $$;
 

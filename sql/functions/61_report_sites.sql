@@ -1,35 +1,5 @@
 -- Chapter 61, the sites of a report: filtered, sorted and paged, and as CSV.
 
--- A cursor is opaque to clients: what it holds may change.
-create or replace function app.cursor(p_mark app.page_mark) returns text
-language sql stable
-return translate(encode(convert_to(json_strip_nulls(to_json(p_mark))::text, 'UTF8'), 'base64'), E'+/=\n', '-_');
-
--- What a cursor holds. It must be of the same order as the list; null where there is none.
-create or replace function app.read_cursor(p_cursor text, p_sort text) returns app.page_mark
-language plpgsql stable
-set search_path = ''
-as $$
-declare
-    v_mark   app.page_mark;
-    v_base64 text := translate(p_cursor, '-_', '+/');
-begin
-    if p_cursor is null then
-        return null;
-    end if;
-    v_mark := jsonb_populate_record(null::app.page_mark, convert_from(decode(v_base64 || repeat('=', -length(v_base64) & 3), 'base64'), 'UTF8')::jsonb);
-    if v_mark.sort is distinct from p_sort then
-        raise data_exception;
-    end if;
-    return v_mark;
-exception
-    when data_exception or statement_too_complex then
-        raise sqlstate 'PT404' using
-            message    = 'cursor is not the next_cursor of this list in this order',
-            constraint = 'invalid_cursor';
-end;
-$$;
-
 create or replace function app.site_json(p_site public.incentive_report_sites) returns json
 language plpgsql stable
 set search_path = ''
@@ -112,8 +82,8 @@ begin
          limit p_limit + 1 offset p_offset);
     v_last := v_sites[p_limit];
 
-    return (app.report_json(v_report)::jsonb || jsonb_build_object(
-        'sites', (select coalesce(jsonb_agg(app.site_json(v_sites[n]) order by n), '[]')
+    return app.join_objects(app.report_json(v_report), json_build_object(
+        'sites', (select coalesce(json_agg(app.site_json(v_sites[n]) order by n), '[]')
                     from generate_subscripts(v_sites[:p_limit], 1) n),
         'total', case when p_eligible is null and p_state is null and p_utility is null and p_program is null then v_report.total_sites
                       else (select count(*)
@@ -123,7 +93,7 @@ begin
         'limit', p_limit,
         'offset', p_offset,
         'next_cursor', case when cardinality(v_sites) > p_limit
-                            then app.cursor(row(p_sort, v_last.position, v_last.total_incentive_amount, v_last.reference_id, null, null, null)) end))::json;
+                            then app.cursor(row(p_sort, v_last.position, v_last.total_incentive_amount, v_last.reference_id, null, null, null)) end));
 end;
 $$;
 

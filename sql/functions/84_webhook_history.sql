@@ -78,14 +78,14 @@ begin
     if not found then
         raise sqlstate 'PT404' using message = 'Webhook delivery not found', constraint = 'webhook_delivery_exists';
     end if;
-    return (app.webhook_delivery_json(v_delivery)::jsonb || jsonb_build_object(
+    return app.join_objects(app.webhook_delivery_json(v_delivery), json_build_object(
         'body', app.webhook_body(v_delivery, v_field_names),
         'attempt_log', (select coalesce(json_agg(json_build_object(
                                    'attempt', a.attempt, 'attempted_at', app.rfc3339(a.attempted_at), 'latency_ms', a.latency_ms,
                                    'http_status', a.http_status, 'error_class', a.error_class, 'response_body', a.response_body)
                                    order by a.attempt), '[]')
                           from app.webhook_attempts a
-                         where a.organization_id = p_organization_id and a.delivery_id = p_delivery_id)))::json;
+                         where a.organization_id = p_organization_id and a.delivery_id = p_delivery_id)));
 end;
 $$;
 
