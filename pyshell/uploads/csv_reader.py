@@ -91,13 +91,15 @@ class CsvReader:
         if not self._header:
             self._header = cells
             self._places = find_columns(cells, self._columns, self._defaults)
-        elif any(cells):
-            item, warning = self._item([cell.strip() for cell in cells])
+            return
+        count = len(cells)
+        found = {field: cell for field, place in self._places.items() if place < count and (cell := cells[place].strip())}
+        if found or any(map(str.strip, cells)):
+            item, warning = self._item(found, cells[len(self._header) :])
             self._upload.add(_encode(item), line, warning)
 
-    def _item(self, cells: list[str]) -> tuple[dict[str, Any], str | None]:
-        """What a row says, left to the database to judge."""
-        found = {field: cells[place] for field, place in self._places.items() if place < len(cells) and cells[place]}
+    def _item(self, found: dict[str, str], further: list[str]) -> tuple[dict[str, Any], str | None]:
+        """What a row says, by field and beyond the header's columns, left to the database to judge."""
         values = {**self._defaults, **found}
         address: dict[str, Any] = {field: values[field] for field in ADDRESS if field in values}
         postal_code, warning = str(address.get("postal_code", "")), None
@@ -115,8 +117,8 @@ class CsvReader:
             item["device_ids"] = device_ids(found["device_ids"])
         if "create_application" in found:
             item["create_application"] = BOOLEANS.get(found["create_application"].lower(), found["create_application"])
-        for place, cell in enumerate(cells[len(self._header) :], len(self._header) + 1):
-            if cell:
+        for place, cell in enumerate(further, len(self._header) + 1):
+            if cell.strip():
                 item[f"column {place}, which the header does not name"] = cell
         return item, warning
 
