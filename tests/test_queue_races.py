@@ -91,3 +91,18 @@ def test_maintenance_and_a_request_repeated_after_a_week_do_not_wait_for_each_ot
         connection.execute("select app.wake_queue(%s, app.clock())", [batches.organization_id])
     maintaining.result()
     assert fetch_value(owner, "select count(*) from app.idempotency_keys") == 1
+
+
+def test_what_is_given_back_during_a_claim_comes_next(database_url: str, owner: Connection, batches: Batches, start: Start) -> None:
+    update_settings(owner, lookups_per_second=None)
+    batches.create(6)
+    (first, token), (second, _) = claim(batches, 2)
+    owner.execute("update app.organization_queue_state set first_rank = null")
+    with locked(
+        database_url,
+        "select api.release_lookups(%s, 'worker', array[%s, %s]::uuid[], array[%s, %s]::uuid[])",
+        batches.organization_id, first, second, token, token,
+    ):  # fmt: skip
+        claiming = start("select api.claim_lookups(%s, 'next worker', 2)", batches.organization_id)
+    claiming.result()
+    assert {item_id for item_id, _ in claim(batches, 2)} == {first, second}

@@ -68,13 +68,13 @@ as $$
 declare
     v_now timestamptz := app.clock();
 begin
-    -- What is ready now may stand anywhere in the queue.
+    -- What is ready now may stand anywhere in the queue: a claim that goes on meanwhile sees by the new version of the row.
     insert into app.organization_queue_state as q (organization_id, ready_at)
     values (p_organization_id, p_at)
     on conflict (organization_id) do update
        set ready_at   = least(q.ready_at, excluded.ready_at),
            first_rank = case when excluded.ready_at > v_now then q.first_rank end
-     where q.ready_at is null or q.ready_at > excluded.ready_at or q.first_rank is not null and excluded.ready_at <= v_now;
+     where q.ready_at is null or q.ready_at > excluded.ready_at or excluded.ready_at <= v_now;
     perform pg_notify('batch_lookups_ready', p_organization_id::text);
 end;
 $$;
@@ -139,6 +139,7 @@ declare
     v_token      uuid        := gen_random_uuid();
     v_expires_at timestamptz;
     v_first_rank bigint;
+    v_version    xid;
     v_items      public.lookup_queue_items[];
     v_count      integer;
 begin
@@ -148,7 +149,7 @@ begin
     end if;
     v_expires_at := v_free.first_at + v_free.slots * v_free.spacing + (select app.seconds(lease_seconds) from app.settings);
 
-    v_first_rank := (select q.first_rank from app.organization_queue_state q where q.organization_id = p_organization_id);
+    select q.first_rank, q.xmin into v_first_rank, v_version from app.organization_queue_state q where q.organization_id = p_organization_id;
     v_items := app.lease_items(p_organization_id, p_worker, v_free.slots, v_token, v_first_rank, v_now, v_expires_at);
     v_count := cardinality(v_items);
     -- Expiry waits for jobs, which whoever holds none of their items may do: a cancel holds its job and waits for items.
@@ -166,7 +167,7 @@ begin
     update app.organization_queue_state q
        set served_at   = v_now,
            served_rank = greatest(q.served_rank, (select max(i.queue_rank) from unnest(v_items) i)),
-           first_rank  = case when q.first_rank is not distinct from v_first_rank and v_count = v_free.slots
+           first_rank  = case when q.xmin = v_version and v_count = v_free.slots
                               then (select min(i.queue_rank) from unnest(v_items) i where i.retry_count = 0) else q.first_rank end
      where q.organization_id = p_organization_id;
     perform app.take_slots(v_free.first_at + v_count * v_free.spacing, v_free.is_probe, v_now);
