@@ -1,5 +1,5 @@
 begin;
-select plan(12);
+select plan(13);
 \ir fixtures.psql
 select pg_temp.submit(:'org', 3) as job \gset
 select throws_ok(format($$ select api.retry_batch_lookup(%L, %L) $$, :'org', :'job'), 'PT409', 'The job is pending, and 3 of its items have not ended', 'an open job is not tried again');
@@ -25,6 +25,8 @@ select is((select count(*) from public.lookup_queue_items where job_id = :'job')
 select count(pg_temp.look_up(:'org', 3, 404)) from generate_series(1, 1) \gset looked_up_
 select count(*) from (select pg_temp.submit(:'org', 3), pg_temp.look_up(:'org', 3) from generate_series(1, 3)) s \gset made_
 select is(array[app.prune_jobs('2200-01-01', 6), app.prune_jobs('2200-01-01', 6), app.prune_jobs('2200-01-01', 6)], array[2, 2, 0], 'so many items a run, in whole jobs');
+
+select is_empty('select * from api.check_invariants()', 'what remains is whole');
 
 select * from finish();
 rollback;
