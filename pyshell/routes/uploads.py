@@ -27,10 +27,12 @@ async def read_upload(request: Request) -> tuple[str, dict[str, object]]:
     Raises ApiError: 400 what cannot be read; 413 too large; 415 another format.
     """
     media_type = format_of(request)
+    # Options are checked, also where they have no effect.
+    of_csv = csv_reader(request)
     if media_type == JSON:
         return json_text(b"".join([piece async for piece in pieces(request)])), {}
     decoder = Decoder()
-    reader: RecordReader = NdjsonReader() if media_type == NDJSON else csv_reader(request)
+    reader: RecordReader = NdjsonReader() if media_type == NDJSON else of_csv
     async for piece in pieces(request):
         reader.feed(decoder.feed(piece))
     reader.feed(decoder.feed(b"", final=True))
