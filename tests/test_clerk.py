@@ -26,6 +26,7 @@ from pyshell.clerk import Clerk, InvalidTokenError, KeysUnavailableError, Member
 from pyshell.clerk_keys import ConfiguredKey, FetchedKeys
 from pyshell.settings import Settings, SettingsError
 from tests.clerk_fixtures import ClerkInstance, clerk_instance, public_jwk, public_pem, signing_key
+from tests.timed import timed
 
 PARTY = "https://portal.example"
 
@@ -188,6 +189,7 @@ class TestFetchedKeys:
         await verifier.verify(token)
         assert instance.requests == 1
 
+    @timed
     async def test_do_not_block_the_event_loop(self, instance: ClerkInstance, verifier: Clerk) -> None:
         instance.delay = 0.3
         waiting = asyncio.create_task(verifier.verify(instance.token()))
@@ -240,6 +242,7 @@ class TestFetchedKeys:
         with pytest.raises(KeysUnavailableError):
             await verifier.verify(instance.token())
 
+    @timed
     async def test_are_given_up_after_a_short_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(clerk_keys, "FETCH_TIMEOUT_SECONDS", 0.2)
         before = time.monotonic()

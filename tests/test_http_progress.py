@@ -15,6 +15,7 @@ import pytest
 from pyshell.settings import Settings
 from tests.conftest import Connection
 from tests.http_fixtures import Json, OrganizationClient, look_up, running_server, site
+from tests.timed import timed
 
 
 @pytest.fixture
@@ -80,6 +81,7 @@ def later(client: OrganizationClient, url: str, **headers: str) -> Future[tuple[
     return future
 
 
+@timed
 def test_a_patient_request_is_answered_at_the_change(client: OrganizationClient, job: Json) -> None:
     answer = later(client, f"{path(job)}?wait=20")
     client.post(f"{path(job)}/cancel")
@@ -89,6 +91,7 @@ def test_a_patient_request_is_answered_at_the_change(client: OrganizationClient,
     assert response.json()["status"] == "cancelled"
 
 
+@timed
 def test_a_patient_request_ends_when_time_is_up(client: OrganizationClient, job: Json) -> None:
     response, seconds = later(client, f"{path(job)}?wait=1").result()
     assert response.status_code == 200

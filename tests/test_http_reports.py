@@ -16,6 +16,7 @@ import pytest
 from pyshell.report_page import report_page
 from tests.conftest import Connection
 from tests.http_fixtures import Json, NewClient, OrganizationClient, address, look_up, site
+from tests.timed import timed
 
 PROGRAM = {"program_id": "p1", "program_name": "Program", "total_incentive": 1500, "eligible_combinations": 2, "device_tier_results": []}
 ANSWER: Json = {
@@ -307,6 +308,7 @@ def test_another_organizations_report_cannot_be_reached(
     assert (response.status_code, response.json()["error"]) == (404, "Report not found")
 
 
+@timed
 def test_a_report_of_10_000_sites_is_read_within_a_second_and_fits_a_megabyte(owner: Connection) -> None:
     row = owner.execute("select api.create_organization('Large')").fetchone()
     assert row is not None

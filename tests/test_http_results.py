@@ -19,6 +19,7 @@ import pytest
 from pyshell.settings import ROOT
 from tests.conftest import Connection
 from tests.http_fixtures import PEPPER, Json, OrganizationClient, address, look_up, site
+from tests.timed import timed
 
 LARGE = 100_000
 
@@ -180,6 +181,7 @@ def resident_megabytes(process: subprocess.Popen[bytes]) -> float:
 
 
 @pytest.mark.parametrize("file_format", ["csv", "ndjson"])
+@timed
 def test_a_large_file_begins_at_once_and_takes_no_memory(
     large_job: tuple[subprocess.Popen[bytes], OrganizationClient, str], file_format: str
 ) -> None:

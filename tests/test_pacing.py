@@ -9,6 +9,7 @@ import pytest
 
 from pyshell.settings import Settings
 from tests.conftest import Connection
+from tests.timed import timed
 from tests.upstream import FakeUpstream, Reply
 from tests.worker_fixtures import Batches, fetch_value, running_worker, update_settings, wait_until
 
@@ -18,6 +19,7 @@ def most_in_a_second(arrivals: list[float]) -> int:
 
 
 @pytest.mark.parametrize("rate", [10, 40])
+@timed
 def test_three_workers_together_keep_to_the_pace_and_use_it(
     batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection, rate: int
 ) -> None:
@@ -34,6 +36,7 @@ def test_three_workers_together_keep_to_the_pace_and_use_it(
     assert used >= 0.97 * rate * 5 - 1
 
 
+@timed
 def test_retry_after_holds_all_workers_and_what_they_had_claimed(
     batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection
 ) -> None:
@@ -49,6 +52,7 @@ def test_retry_after_holds_all_workers_and_what_they_had_claimed(
     assert fetch_value(owner, "select max(retry_count) from public.lookup_queue_items") == 0
 
 
+@timed
 def test_a_small_batch_starts_within_two_seconds_and_gets_its_fair_share(
     batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection
 ) -> None:

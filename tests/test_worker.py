@@ -16,6 +16,7 @@ from pyshell.db import create_pool
 from pyshell.settings import Settings
 from pyshell.worker_calls import CheckIn
 from tests.conftest import Connection
+from tests.timed import timed
 from tests.upstream import FOREVER, FakeUpstream, Reply
 from tests.worker_fixtures import Batches, check_invariants, fetch_value, leases, running_worker, update_settings, wait_until
 
@@ -258,6 +259,7 @@ def test_polling_is_enough(
     assert len(upstream.requests) == 10
 
 
+@timed
 def test_an_idle_worker_asks_once_in_five_seconds(worker_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[float] = []
 
