@@ -48,9 +48,14 @@ def test_applications_are_filtered_and_paged(client: OrganizationClient, applica
     assert followed == applications
 
 
-@pytest.mark.parametrize("query", [{"limit": 0}, {"limit": 201}, {"page_token": "x"}, {"application_status": "lost"}, {"refId": "\0"}])
+@pytest.mark.parametrize("query", [{"limit": 0}, {"limit": 201}, {"application_status": "lost"}, {"refId": "\0"}])
 def test_a_wrong_page_of_applications_is_refused(client: OrganizationClient, query: Any) -> None:
     assert client.get("/applications", params=query).status_code == 400
+
+
+def test_a_page_of_applications_that_nobody_was_told_of_is_not_found(client: OrganizationClient) -> None:
+    response = client.get("/applications", params={"page_token": "x"})
+    assert (response.status_code, response.json()["code"]) == (404, "invalid_cursor")
 
 
 def test_an_application_moves_on_step_by_step(client: OrganizationClient, applications: list[Json]) -> None:
