@@ -261,7 +261,6 @@ def test_organizations_may_use_the_same_reference_ids(client: OrganizationClient
         ("/batch-lookups/{job_id}/items", "limit=501", "invalid_limit"),
         ("/batch-lookups/{job_id}/items", "status=cancelled", "invalid_status"),
         ("/batch-lookups/{job_id}/items", "offset=%00", "invalid_offset"),
-        ("/batch-lookups/{job_id}/items", "cursor=YWZ0ZXIgNDk&offset=1", "cursor_or_offset"),
         ("/batch-lookups/{job_id}/items", "error_code=%27", "invalid_error_code"),
         ("/batch-lookups/{job_id}/results", "format=xlsx", "invalid_format"),
         ("/batch-lookups/{job_id}/results", "status=cancelled", "invalid_status"),
@@ -275,3 +274,10 @@ def test_a_wrong_parameter_is_refused(client: OrganizationClient, path: str, que
     response = client.get(path.format(job_id=created["job_id"], report_id=created["report"]["id"]) + "?" + query)
     assert response.status_code == 400
     assert response.json()["code"] == code
+
+
+def test_a_cursor_and_an_offset_are_too_much(client: OrganizationClient) -> None:
+    path = f"/batch-lookups/{client.submit(site('deal-001'), site('deal-002'))['job_id']}/items"
+    cursor = client.get(path, params={"limit": 1}).json()["next_cursor"]
+    response = client.get(path, params={"cursor": cursor, "offset": 1})
+    assert (response.status_code, response.json()["code"]) == (400, "cursor_or_offset")

@@ -67,12 +67,12 @@ declare
 begin
     perform app.authorize(p_organization_id);
     v_job   := app.find_job(p_organization_id, p_job_id);
+    v_after := coalesce((app.read_cursor(p_cursor, 'items')).position, -1);
     perform app.check_page(p_limit, p_offset, 500);
     perform app.check_item_filter(p_status, p_error_code);
     if p_cursor is not null and p_offset > 0 then
         raise sqlstate 'PT400' using message = 'Provide either cursor or offset, not both', constraint = 'cursor_or_offset';
     end if;
-    v_after := coalesce((app.read_cursor(p_cursor, 'items')).position, -1);
 
     if coalesce(p_cursor, p_status, p_error_code) is null then
         -- Without a filter, the place in the upload is the offset: the last page costs what the first does.
