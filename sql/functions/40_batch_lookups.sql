@@ -53,6 +53,25 @@ begin
 end;
 $$;
 
+-- The job, for a change of it.
+create or replace function app.lock_job(p_organization_id uuid, p_job_id uuid) returns public.batch_lookup_jobs
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_job public.batch_lookup_jobs;
+begin
+    select * into v_job
+      from public.batch_lookup_jobs
+     where organization_id = p_organization_id and id = p_job_id
+       for update;
+    if not found then
+        raise sqlstate 'PT404' using message = 'Batch job not found', constraint = 'job_exists';
+    end if;
+    return v_job;
+end;
+$$;
+
 -- The counters of the row and the leased items of one snapshot: the four counts always sum to the total.
 create or replace function app.job_json(p_job public.batch_lookup_jobs) returns json
 language plpgsql stable
@@ -171,13 +190,8 @@ declare
     v_cancelled integer;
 begin
     perform app.authorize(p_organization_id);
-    select * into v_job
-      from public.batch_lookup_jobs
-     where organization_id = p_organization_id and id = p_job_id
-       for update;
-    if not found then
-        raise sqlstate 'PT404' using message = 'Batch job not found', constraint = 'job_exists';
-    elsif v_job.status not in ('pending', 'processing') then
+    v_job := app.lock_job(p_organization_id, p_job_id);
+    if v_job.status not in ('pending', 'processing') then
         raise sqlstate 'PT409' using
             message    = format('The job is already %s', v_job.status),
             hint       = 'Only a pending or processing job can be cancelled.',

@@ -6,15 +6,9 @@ language plpgsql volatile
 set search_path = ''
 as $$
 declare
-    v_job public.batch_lookup_jobs;
+    v_job public.batch_lookup_jobs := app.lock_job(p_organization_id, p_job_id);
 begin
-    select * into v_job
-      from public.batch_lookup_jobs
-     where organization_id = p_organization_id and id = p_job_id
-       for update;
-    if not found then
-        raise sqlstate 'PT404' using message = 'Batch job not found', constraint = 'job_exists';
-    elsif v_job.processed_items < v_job.total_items then
+    if v_job.processed_items < v_job.total_items then
         raise sqlstate 'PT409' using
             message    = format('The job is %s, and %s of its items have not ended', v_job.status, v_job.total_items - v_job.processed_items),
             hint       = 'Cancel it, or wait until it has ended.',
