@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import socket
 import socketserver
@@ -10,15 +9,15 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
 import pytest
-import uvloop
 
 from pyshell.settings import Settings
 from pyshell.webhooks import Sender
+from tests.worker_fixtures import running_until_stopped
 
 PATIENCE = 20.0
 
@@ -142,34 +141,9 @@ def serving(server: socketserver.BaseServer) -> Iterator[None]:
         server.server_close()
 
 
-@contextmanager
-def running_sender(settings: Settings) -> Iterator[None]:
+def running_sender(settings: Settings) -> AbstractContextManager[None]:
     """A sender on a thread of its own, stopped gracefully in the end."""
-    stop = asyncio.Event()
-    loops: list[asyncio.AbstractEventLoop] = []
-    failures: list[BaseException] = []
-
-    async def work() -> None:
-        loops.append(asyncio.get_running_loop())
-        await Sender(settings).run(stop)
-
-    def run() -> None:
-        try:
-            uvloop.run(work())
-        except BaseException as failure:
-            failures.append(failure)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield
-    finally:
-        while not loops and not failures:
-            time.sleep(0.01)
-        if not loops[0].is_closed():
-            loops[0].call_soon_threadsafe(stop.set)
-        thread.join()
-    assert not failures, failures
+    return running_until_stopped(lambda stop: Sender(settings).run(stop))
 
 
 def wait_until(condition: Any, describe: Any = lambda: "not in time", patience: float = PATIENCE) -> None:

@@ -7,8 +7,8 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from uuid import UUID
 
@@ -36,24 +36,29 @@ def worker_settings(database_url: str, upstream: FakeUpstream, owner: Connection
     return Settings(database_url=database_url, incentives_api_url=upstream.url, incentives_api_key="key of the provider")
 
 
-@contextmanager
-def running_worker(settings: Settings) -> Iterator[None]:
+def running_worker(settings: Settings) -> AbstractContextManager[None]:
     """A worker on a thread of its own, stopped gracefully in the end."""
+    return running_until_stopped(lambda stop: Worker(settings, "internal key").run(stop))
+
+
+@contextmanager
+def running_until_stopped(run: Callable[[asyncio.Event], Awaitable[None]]) -> Iterator[None]:
+    """`run(stop)` in the event loop of a thread of its own; `stop` is set in the end. Raises what it raised."""
     stop = asyncio.Event()
     loops: list[asyncio.AbstractEventLoop] = []
     failures: list[BaseException] = []
 
     async def work() -> None:
         loops.append(asyncio.get_running_loop())
-        await Worker(settings, "internal key").run(stop)
+        await run(stop)
 
-    def run() -> None:
+    def run_thread() -> None:
         try:
             uvloop.run(work())
         except BaseException as failure:
             failures.append(failure)
 
-    thread = threading.Thread(target=run)
+    thread = threading.Thread(target=run_thread)
     thread.start()
     try:
         yield
