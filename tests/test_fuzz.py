@@ -24,8 +24,8 @@ if not EXAMPLES:
     OPTIONS.append("--seed=1")
 
 
-# What no schema can say: that a key must not come twice with another body (422), which columns the file has and which devices there
-# are (400).
+# What no schema can say: that a key must not come twice with another body (422), which columns the file has, which devices and which
+# networks there are (400). And 200 to a wrong upload is its dry run; a real one answers 201.
 CONFIG = """
 hooks = "{hooks}"
 
@@ -35,19 +35,21 @@ api_key = "{key}"
 [[operations]]
 include-name = "POST /batch-lookups"
 checks.positive_data_acceptance.expected-statuses = ["2xx", 400, 401, 403, 404, 409, 422, 429]
+checks.negative_data_rejection.expected-statuses = [200, 400, 401, 403, 404, 405, 406, 409, 413, 415, 422, 428, 429]
 
 [[operations]]
-include-name = ["POST /incentives", "PATCH /organization"]
+include-name = ["POST /incentives", "PATCH /organization", "POST /api-keys"]
 checks.positive_data_acceptance.expected-statuses = ["2xx", 400, 401, 403, 404, 409, 429]
 """
 
-# What revokes keys goes last: else it may revoke the one that all requests are made with.
-PARTS = [["--exclude-path-regex=^/api-keys"], ["--include-path-regex=^/api-keys"]]
+# What may end the key that all requests are made with stands alone: after it, nothing is answered but 401.
+ENDS_KEYS = "^(revokeApiKey|rotateApiKey)$"
+PARTS = [f"--exclude-operation-id-regex={ENDS_KEYS}", f"--include-operation-id-regex={ENDS_KEYS}"]
 
 
-@pytest.mark.parametrize("part", PARTS, ids=["all but keys", "keys"])
+@pytest.mark.parametrize("part", PARTS, ids=["all but the end of keys", "the end of keys"])
 def test_whatever_is_sent_is_answered_as_described(
-    new_database: Callable[..., str], tmp_path: Path, capfd: pytest.CaptureFixture[str], part: list[str]
+    new_database: Callable[..., str], tmp_path: Path, capfd: pytest.CaptureFixture[str], part: str
 ) -> None:
     settings = Settings(database_url=new_database(), api_key_pepper=PEPPER)
     key = api_keys.create(settings.database_url, "fuzz", pepper=PEPPER)
@@ -62,7 +64,7 @@ def test_whatever_is_sent_is_answered_as_described(
             (tmp_path / "schemathesis.toml").write_text(CONFIG.format(key=key, hooks=Path(__file__).with_name("fuzz_hooks.py")))
             with capfd.disabled():
                 run = subprocess.run(
-                    [Path(sys.executable).with_name("schemathesis"), "run", f"{url}/openapi.json", *OPTIONS, *part],
+                    [Path(sys.executable).with_name("schemathesis"), "run", f"{url}/openapi.json", *OPTIONS, part],
                     cwd=tmp_path,
                     stdout=None if EXAMPLES else subprocess.PIPE,
                     text=True,
