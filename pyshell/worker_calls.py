@@ -77,27 +77,37 @@ async def ready_organizations(connection: AsyncConnection[Any], limit: int) -> l
 async def claim_lookups(
     connection: AsyncConnection[Any], worker: str, shares: Mapping[bytes, int], lease_seconds: float, paced: bool
 ) -> list[list[Lease]]:
-    """Claim each organization's share: transactions of their own, in one round trip."""
-    asked_at = asyncio.get_running_loop().time()
-    cursors = {organization_id: binary_cursor(connection) for organization_id in shares}
-    try:
-        async with connection.pipeline() as pipeline:
-            for organization_id, cursor in cursors.items():
-                await cursor.execute(CLAIM, [Binary(organization_id), worker, shares[organization_id]])
-                await pipeline.sync()
-    except psycopg.Error as error:
-        if not any(cursor.description for cursor in cursors.values()):
-            raise
-        logger.warning("a claim failed, others succeeded: %s", error)
-    received_at = asyncio.get_running_loop().time()
-    return [
-        [
-            Lease(organization_id, item_id, token, request, received_at + start_in if paced else None, asked_at + start_in + lease_seconds)
-            for item_id, token, request, start_in in await cursor.fetchall()
-        ]
-        for organization_id, cursor in cursors.items()
-        if cursor.description
-    ]
+    """Claim each organization's share, a transaction each. One that fails does not spoil the others; raises when none succeeds.
+
+    Not in a pipeline: rows come before their commit, and only a statement that has ended is known to be committed.
+    """
+    claims = []
+    failure: psycopg.Error | None = None
+    for organization_id, share in shares.items():
+        asked_at = asyncio.get_running_loop().time()
+        try:
+            async with binary_cursor(connection) as cursor:
+                await cursor.execute(CLAIM, [Binary(organization_id), worker, share])
+                rows = await cursor.fetchall()
+        except psycopg.Error as error:
+            failure = error
+            if connection.closed:
+                break
+            continue
+        received_at = asyncio.get_running_loop().time()
+        claims.append(
+            [
+                Lease(
+                    organization_id, item_id, token, request, received_at + start_in if paced else None, asked_at + start_in + lease_seconds
+                )
+                for item_id, token, request, start_in in rows
+            ]
+        )
+    if failure is not None:
+        if not claims:
+            raise failure
+        logger.warning("a claim failed, others succeeded: %s", failure)
+    return claims
 
 
 async def record_lookups(connection: AsyncConnection[Any], worker: str, outcomes: Sequence[Outcome]) -> dict[str, int]:

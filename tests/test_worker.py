@@ -6,6 +6,7 @@ import gzip
 import time
 from email.utils import formatdate
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -15,6 +16,7 @@ from pyshell import worker, worker_calls, worker_claims, worker_listener
 from pyshell.db import create_pool
 from pyshell.settings import Settings
 from pyshell.worker_calls import CheckIn
+from pyshell.worker_database import Session
 from tests.conftest import Connection
 from tests.timed import timed
 from tests.upstream import FOREVER, FakeUpstream, Reply
@@ -141,6 +143,46 @@ def test_what_postgresql_cannot_store_is_taken_out_of_an_answer(
     with running_worker(worker_settings):
         assert batches.wait(batches.create(1)) == "completed"
     assert batches.item("site-0")["result"] == {"a": "xy", "b": "\\u0000"}
+
+
+@pytest.mark.parametrize("end", ["perform 1 / 0", "perform pg_terminate_backend(pg_backend_pid())"], ids=["error", "end of the connection"])
+async def test_a_claim_whose_commit_fails_is_no_claim(batches: Batches, worker_settings: Settings, owner: Connection, end: str) -> None:
+    """PostgreSQL sends the rows of a statement before it commits it."""
+    others = Batches(owner)
+    batches.create(2)
+    others.create(["other-1"])
+    owner.execute(
+        f"create function public.refuse() returns trigger language plpgsql security definer as $$ begin {end}; return null; end $$".encode()
+    )
+    owner.execute(
+        f"""create constraint trigger refuse after update on public.lookup_queue_items deferrable initially deferred
+            for each row when (new.organization_id = '{batches.organization_id}') execute function public.refuse()""".encode()
+    )
+    session = Session(worker_settings.database_url, "test")
+    shares = {batches.organization_id.bytes: 2, others.organization_id.bytes: 2}
+    try:
+        claims = await session.run(worker_calls.claim_lookups, "worker", shares, 60.0, False)
+    except psycopg.OperationalError:
+        claims = []
+    await session.close()
+    claimed = {UUID(bytes=lease.item_id) for leases in claims for lease in leases}
+    assert claimed <= {row[0] for row in owner.execute("select id from public.lookup_queue_items where status = 'processing'")}
+
+
+async def test_a_claim_that_fails_does_not_spoil_the_others(batches: Batches, worker_settings: Settings, owner: Connection) -> None:
+    others = Batches(owner)
+    batches.create(2)
+    others.create(["other-1"])
+    owner.execute(
+        f"""alter table public.lookup_queue_items add constraint refuse
+            check (status <> 'processing' or organization_id <> '{batches.organization_id}')""".encode()
+    )
+    session = Session(worker_settings.database_url, "test")
+    shares = {batches.organization_id.bytes: 2, others.organization_id.bytes: 2}
+    [claim] = await session.run(worker_calls.claim_lookups, "worker", shares, 60.0, False)
+    assert [lease.organization_id for lease in claim] == [others.organization_id.bytes]
+    assert await session.run(worker_calls.ready_organizations, 10) == [batches.organization_id.bytes]
+    await session.close()
 
 
 def test_an_outcome_that_the_database_refuses_does_not_hold_up_the_others(
