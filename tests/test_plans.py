@@ -94,6 +94,9 @@ def fill(connection: Connection) -> None:
             values (api.create_organization('Large'), app.uuid_v7(), 'processing', %(total)s, %(finished)s, app.uuid_v7(),
                     now(), now(), now())
             returning *
+        ), report as (
+            insert into public.incentive_reports (organization_id, id, job_id, name, description, created_at, updated_at)
+            select organization_id, report_id, id, 'report', '', created_at, updated_at from job
         )
         insert into public.lookup_queue_items
                (organization_id, id, job_id, position, queue_rank, reference_id, address, building_type, device_ids, created_at,
@@ -119,6 +122,7 @@ def test_a_claim_scans_at_most_twice_the_rows_it_returns(large_queue: str, owner
         assert len(rows) == 500
         # Each item is read in its index's order, and once more by the update that leases it.
         assert rows_scanned(seen, "lookup_queue_items") <= 2 * len(rows)
+        assert rows_scanned(seen, "batch_lookup_jobs") <= 2
 
 
 def test_due_retries_are_claimed_without_reading_those_that_still_wait(large_queue: str, owner: Connection) -> None:
@@ -150,6 +154,9 @@ def test_recording_reads_the_items_recorded(large_queue: str, owner: Connection)
     )
     assert {row[1] for row in rows} == {"accepted"}
     assert rows_scanned(seen, "lookup_queue_items") <= 2 * count
+    # Jobs and reports have a new version for every flush: whatever reads them for every item steps over all of these, each time.
+    assert rows_scanned(seen, "batch_lookup_jobs") <= 10
+    assert rows_scanned(seen, "incentive_reports") <= 10
 
 
 def test_leases_are_renewed_given_back_and_expired_by_index(large_queue: str, owner: Connection) -> None:

@@ -33,7 +33,7 @@ begin
     if v_deduplicates then
         perform app.hold_duplicates(p_organization_id, p_job_id, p_now);
     end if;
-    perform app.wake_queue(p_organization_id, p_now);
+    perform app.wake_queue(p_organization_id, p_now, v_first_rank);
     -- Once more, now that it is one batch after the other.
     perform app.check_open_items(p_organization_id);
 end;
@@ -60,20 +60,21 @@ begin
 end;
 $$;
 
--- There is, or from p_at on will be, something to claim. Called last: it locks the organization's row until the commit.
-create or replace function app.wake_queue(p_organization_id uuid, p_at timestamptz) returns void
+-- There is, or from p_at on will be, something to claim; p_rank: the lowest rank that became ready, null when only retries did. Called
+-- last: it locks the organization's row until the commit.
+create or replace function app.wake_queue(p_organization_id uuid, p_at timestamptz, p_rank bigint default null) returns void
 language plpgsql volatile
 set search_path = ''
 as $$
 declare
     v_now timestamptz := app.clock();
 begin
-    -- What is ready now may stand anywhere in the queue: a claim that goes on meanwhile sees by the new version of the row.
+    -- A claim that goes on meanwhile sees by the new version of the row that it must not move first_rank.
     insert into app.organization_queue_state as q (organization_id, ready_at)
     values (p_organization_id, p_at)
     on conflict (organization_id) do update
        set ready_at   = least(q.ready_at, excluded.ready_at),
-           first_rank = case when excluded.ready_at > v_now then q.first_rank end
+           first_rank = case when q.first_rank > p_rank then p_rank else q.first_rank end
      where q.ready_at is null or q.ready_at > excluded.ready_at or excluded.ready_at <= v_now;
     perform pg_notify('batch_lookups_ready', p_organization_id::text);
 end;
@@ -86,15 +87,17 @@ language plpgsql volatile
 set search_path = ''
 as $$
 declare
-    v_ready_at timestamptz;
+    v_first_rank bigint;
+    v_ready_at   timestamptz;
 begin
     perform from app.organization_queue_state where organization_id = p_organization_id for update;
 
     -- By its order, and so by the index: without it the planner, who thinks that such a row is soon found, may read all that ended.
-    if (select queue_rank from public.lookup_queue_items
-         where organization_id = p_organization_id and status = 'pending' and retry_at is null
-         order by queue_rank
-         limit 1) is not null then
+    v_first_rank := (select queue_rank from public.lookup_queue_items
+                      where organization_id = p_organization_id and status = 'pending' and retry_at is null
+                      order by queue_rank
+                      limit 1);
+    if v_first_rank is not null then
         v_ready_at := p_now;
     else
         v_ready_at := least(
@@ -104,8 +107,9 @@ begin
               where organization_id = p_organization_id and status = 'processing'));
     end if;
     update app.organization_queue_state
-       set ready_at = v_ready_at, first_rank = null
-     where organization_id = p_organization_id and (ready_at is distinct from v_ready_at or first_rank is not null);
+       set ready_at = v_ready_at, first_rank = coalesce(v_first_rank, served_rank)
+     where organization_id = p_organization_id
+       and (ready_at is distinct from v_ready_at or first_rank is distinct from coalesce(v_first_rank, served_rank));
 end;
 $$;
 
@@ -252,7 +256,7 @@ begin
     v_job_ids := array(select id
                          from public.batch_lookup_jobs
                         where organization_id = p_organization_id and status = 'pending'
-                          and id in (select i.job_id from unnest(p_items) i)
+                          and id = any (array(select distinct i.job_id from unnest(p_items) i))
                           for update skip locked);
     if v_job_ids <> '{}' then
         update public.batch_lookup_jobs

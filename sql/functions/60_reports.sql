@@ -49,12 +49,21 @@ begin atomic
 end;
 
 -- Completed items become sites with their programs, in the transaction that completes them. A cancelled job's report may be deleted already.
--- What is read of an answer is read once: `offset 0` keeps a value from being computed again wherever it is named.
+-- What is read of an answer is read once: `offset 0` keeps a value from being computed again wherever it is named. Reports are looked up
+-- once a job, not once an item: while a transaction holds back vacuum, every flush leaves one more version of them to step over.
 create or replace function app.add_report_sites(p_organization_id uuid, p_items public.lookup_queue_items[], p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = ''
 as $$
+declare
+    v_job_ids    uuid[];
+    v_report_ids uuid[];
 begin
+    select array_agg(r.job_id), array_agg(r.id) into v_job_ids, v_report_ids
+      from public.incentive_reports r
+     where r.organization_id = p_organization_id
+       and r.job_id = any (array(select distinct i.job_id from unnest(p_items) i where i.status = 'completed'));
+
     insert into public.incentive_report_sites
            (organization_id, report_id, position, item_id, reference_id, street_1, street_2, city, state_or_province_code, postal_code,
             country_code, building_type, device_categories, category_amounts, utility_eiaid, utility_name, eligible, total_incentive_amount, created_at)
@@ -63,7 +72,7 @@ begin
            i.building_type, c.keys, c.amounts, i.result #>> '{utility,eiaid}', i.result #>> '{utility,name}',
            a.eligible_combinations > 0 or a.total_incentive > 0, a.total_incentive, p_now
       from unnest(p_items) i
-      join public.incentive_reports r on r.organization_id = p_organization_id and r.job_id = i.job_id
+      join unnest(v_job_ids, v_report_ids) r (job_id, id) on r.job_id = i.job_id
      cross join app.result_categories(i.device_ids, i.result) c
      cross join lateral (
            select app.result_amount(i.result) as total_incentive,
@@ -76,7 +85,7 @@ begin
     select p_organization_id, r.id, i.position, p.program_id, coalesce(max(p.program_name), ''),
            sum(p.total_incentive), sum(least(p.eligible_combinations, 1000000))
       from unnest(p_items) i
-      join public.incentive_reports r on r.organization_id = p_organization_id and r.job_id = i.job_id
+      join unnest(v_job_ids, v_report_ids) r (job_id, id) on r.job_id = i.job_id
      cross join lateral (
            select e.value ->> 'program_id' as program_id,
                   e.value ->> 'program_name' as program_name,

@@ -1,5 +1,5 @@
 begin;
-select plan(36);
+select plan(39);
 \ir fixtures.psql
 
 -- Claims
@@ -75,6 +75,19 @@ select is(
 select api.release_lookups(:'org', 'w', array[:'item'::uuid], array[:'token'::uuid]) as released \gset
 select is(array(select request::jsonb ->> 'reference_id' from api.claim_lookups(:'org', 'w', 2)), array['site-1', 'site-4'], 'but not over what came back');
 select api.cancel_batch_lookup(:'org', :'job') as cancelled \gset
+
+select app.settle_queue(:'org', app.clock()) as settled \gset
+select is(q.first_rank, q.served_rank, 'when nothing is ready, it begins where the last one stood')
+  from app.organization_queue_state q
+ where q.organization_id = :'org';
+select pg_temp.submit(:'org', 3) as job \gset
+select count(*) from api.claim_lookups(:'org', 'w', 2) \gset claimed_
+select pg_temp.submit(:'org', 3) as late_job \gset
+select is(
+    (select q.first_rank from app.organization_queue_state q where q.organization_id = :'org'),
+    (select queue_rank from public.lookup_queue_items where job_id = :'job' and position = 0), 'a new batch does not send it back to the start');
+select is((select count(*)::integer from api.claim_lookups(:'org', 'w', 10)), 4, 'and is not passed over');
+select api.cancel_batch_lookup(:'org', :'job') as cancelled, api.cancel_batch_lookup(:'org', :'late_job') as cancelled_too \gset
 
 -- Pacing
 select api.update_settings('{"lookups_per_second": 10}') as settings, pg_temp.turn_clock(app.clock() + interval '1 hour'), pg_temp.submit(:'other_org', 30) as paced_job \gset
