@@ -2,10 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from itertools import islice
 from math import ceil
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection
@@ -18,10 +19,14 @@ from pyshell.worker_schedule import Schedule
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 LONGEST_SLEEP: Final = 5.0
 CLAIM_AHEAD_SECONDS: Final = 0.15
 LARGEST_CLAIM: Final = 2000
 RATE_WINDOW_SECONDS: Final = 0.05
+# A commit each: what was claimed for some is looked up while others are claimed for.
+ORGANIZATIONS_AT_ONCE: Final = 10
 # The database gives out slots a second ahead. What is claimed cannot make way for a new batch: claim less, and more when half is left.
 SLOTS_AHEAD_SECONDS: Final = 0.6
 SHORTEST_PACED_SLEEP: Final = 0.1
@@ -79,12 +84,13 @@ class Claims:
             shares = fair_shares(state.organization_ids, wanted)
             paced = state.lookups_per_second is not None
             started = asyncio.get_running_loop().time()
-            claims = await self._session.run(claim_lookups, self._worker, shares, state.lease_seconds, paced)
+            for some in batched(shares.items(), ORGANIZATIONS_AT_ONCE):
+                claims = await self._session.run(claim_lookups, self._worker, dict(some), state.lease_seconds, paced)
+                claimed += sum(map(len, claims))
+                for leases in claims:
+                    self._holdings.add(leases)
+                self._schedule.add(claims)
             self._claim_seconds = asyncio.get_running_loop().time() - started
-            claimed = sum(map(len, claims))
-            for leases in claims:
-                self._holdings.add(leases)
-            self._schedule.add(claims)
         if claimed:
             self._fruitless_rounds = 0
         return self._count_sleep(state, wanted, claimed)
@@ -140,6 +146,13 @@ class Claims:
 
 async def run_maintenance(connection: AsyncConnection[Any]) -> None:
     await connection.execute("select api.run_maintenance()")
+
+
+def batched(values: Iterable[T], size: int) -> Iterator[list[T]]:
+    """The values in lists of at most that size."""
+    iterator = iter(values)
+    while batch := list(islice(iterator, size)):
+        yield batch
 
 
 def fair_shares(organization_ids: Sequence[bytes], wanted: int) -> dict[bytes, int]:

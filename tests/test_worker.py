@@ -169,6 +169,20 @@ async def test_a_claim_whose_commit_fails_is_no_claim(batches: Batches, worker_s
     assert claimed <= {row[0] for row in owner.execute("select id from public.lookup_queue_items where status = 'processing'")}
 
 
+def test_what_was_claimed_is_looked_up_while_others_are_claimed_for(
+    worker_settings: Settings, upstream: FakeUpstream, owner: Connection, database_url: str
+) -> None:
+    many = sorted((Batches(owner) for _ in range(12)), key=lambda batches: batches.organization_id)
+    jobs = [batches.create([f"site-{number}"]) for number, batches in enumerate(many)]
+    with psycopg.connect(database_url) as connection:
+        connection.execute("select from app.organization_queue_state where organization_id = %s for update", [many[-1].organization_id])
+        with running_worker(worker_settings):
+            wait_until(lambda: len(upstream.requests) >= 10)
+            connection.rollback()
+            assert [batches.wait(job) for batches, job in zip(many, jobs, strict=True)] == ["completed"] * 12
+    assert set(upstream.times_seen().values()) == {1}
+
+
 async def test_a_claim_that_fails_does_not_spoil_the_others(batches: Batches, worker_settings: Settings, owner: Connection) -> None:
     others = Batches(owner)
     batches.create(2)
