@@ -12,6 +12,7 @@ import pytest
 from tests.conftest import Connection
 
 FINISHED, WAITING, READY = 60_000, 6_000, 20_000
+ENDED_JOBS = 2_000
 TABLES = "public.lookup_queue_items, public.batch_lookup_jobs, public.incentive_report_sites"
 
 
@@ -94,9 +95,15 @@ def fill(connection: Connection) -> None:
             values (api.create_organization('Large'), app.uuid_v7(), 'processing', %(total)s, %(finished)s, app.uuid_v7(),
                     now(), now(), now())
             returning *
+        ), ended_job as (
+            insert into public.batch_lookup_jobs
+                   (organization_id, id, status, total_items, processed_items, report_id, created_at, started_at, completed_at, updated_at)
+            select organization_id, app.uuid_v7(), 'completed', 1, 1, app.uuid_v7(), now(), now(), now(), now()
+              from job, generate_series(1, %(ended_jobs)s)
+            returning *
         ), report as (
             insert into public.incentive_reports (organization_id, id, job_id, name, description, created_at, updated_at)
-            select organization_id, report_id, id, 'report', '', created_at, updated_at from job
+            select organization_id, report_id, id, 'report', '', created_at, updated_at from (table job union all table ended_job) j
         )
         insert into public.lookup_queue_items
                (organization_id, id, job_id, position, queue_rank, reference_id, address, building_type, device_ids, created_at,
@@ -109,7 +116,7 @@ def fill(connection: Connection) -> None:
                case when n <= %(finished)s then now() end
           from job j, generate_series(1, %(total)s) n
         """,
-        {"finished": FINISHED, "waited": FINISHED + WAITING, "total": FINISHED + WAITING + READY},
+        {"finished": FINISHED, "waited": FINISHED + WAITING, "total": FINISHED + WAITING + READY, "ended_jobs": ENDED_JOBS},
     )
     connection.execute("select app.wake_queue(id, now()) from app.organizations")
 
@@ -180,7 +187,9 @@ def test_settling_and_enqueuing_read_a_handful_of_items(large_queue: str, owner:
     _, seen = plans.run("select app.settle_queue(%(organization)s, now())", {"organization": large_queue})
     assert rows_scanned(seen, "lookup_queue_items") <= 5
     _, seen = plans.run(
-        """select app.enqueue_items(%(organization)s, (select id from public.batch_lookup_jobs where organization_id = %(organization)s),
+        """select app.enqueue_items(
+                  %(organization)s,
+                  (select id from public.batch_lookup_jobs where organization_id = %(organization)s and total_items > 1),
                   array[row(%(position)s, 'one-more', '{}', 'RESIDENTIAL', '{1}', false, null, null, null)::app.batch_item], now())""",
         {"organization": large_queue, "position": FINISHED + WAITING + READY + 1},
     )
@@ -190,7 +199,7 @@ def test_settling_and_enqueuing_read_a_handful_of_items(large_queue: str, owner:
 @pytest.mark.parametrize("offset", [0, 50_000, FINISHED + WAITING + READY - 50])
 def test_a_page_of_items_reads_the_page_wherever_it_is(large_queue: str, owner: Connection, offset: int) -> None:
     plans = Plans(owner)
-    job = owner.execute("select id from public.batch_lookup_jobs where organization_id = %s", (large_queue,)).fetchone()
+    job = owner.execute("select id from public.batch_lookup_jobs where organization_id = %s and total_items > 1", (large_queue,)).fetchone()
     assert job is not None
     _, seen = plans.run(
         "select api.list_batch_lookup_items(%(organization)s, %(job)s, p_offset => %(offset)s)",

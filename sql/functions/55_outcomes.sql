@@ -177,36 +177,36 @@ declare
     v_retry_at timestamptz;
     v_rank     bigint;
     v_job_ids  uuid[];
+    v_job_id   uuid;
     v_job      record;
     v_webhooks app.webhook_configs := app.webhook_config_for(p_organization_id, app.webhook_events());
 begin
-    select array_agg(distinct i.job_id), min(coalesce(i.retry_at, p_now)) filter (where i.status = 'pending'),
+    select coalesce(array_agg(distinct i.job_id order by i.job_id), '{}'), min(coalesce(i.retry_at, p_now)) filter (where i.status = 'pending'),
            min(i.queue_rank) filter (where i.status = 'pending' and i.retry_at is null)
       into v_job_ids, v_retry_at, v_rank
       from unnest(p_items) i;
     if v_webhooks.organization_id is not null then
         perform app.enqueue_item_webhooks(v_webhooks, p_organization_id, p_items, p_now);
     end if;
-    -- In the order of ids, so that two workers with items of the same jobs never wait for each other in a circle.
-    perform from public.batch_lookup_jobs
-      where organization_id = p_organization_id and id = any (v_job_ids)
-      order by id
-        for update;
+    -- In the order of ids, so that two workers with items of the same jobs never wait for each other in a circle; one by one, because the
+    -- planner would rather read all jobs in this order than sort a few.
+    foreach v_job_id in array v_job_ids loop
+        perform from public.batch_lookup_jobs where organization_id = p_organization_id and id = v_job_id for update;
+    end loop;
 
     for v_job in
-        select j.id, j.status, c.processed, c.failed, c.pending, c.eligible, c.value
-          from (select i.job_id,
-                       count(*) filter (where i.status in ('completed', 'failed'))::integer as processed,
-                       count(*) filter (where i.status = 'failed')::integer as failed,
-                       count(*) filter (where i.status = 'pending')::integer as pending,
-                       count(*) filter (where i.status = 'completed' and app.result_is_eligible(i.result))::integer as eligible,
-                       coalesce(sum(app.result_amount(i.result)) filter (where i.status = 'completed'), 0) as value
-                  from unnest(p_items) i
-                 group by i.job_id) c
-          join public.batch_lookup_jobs j on j.organization_id = p_organization_id and j.id = c.job_id
+        select i.job_id as id,
+               count(*) filter (where i.status in ('completed', 'failed'))::integer as processed,
+               count(*) filter (where i.status = 'failed')::integer as failed,
+               count(*) filter (where i.status = 'pending')::integer as pending,
+               count(*) filter (where i.status = 'completed' and app.result_is_eligible(i.result))::integer as eligible,
+               coalesce(sum(app.result_amount(i.result)) filter (where i.status = 'completed'), 0) as value
+          from unnest(p_items) i
+         group by i.job_id
     loop
         -- A retry of a job that was cancelled meanwhile is not tried again.
-        if v_job.status = 'cancelled' and v_job.pending > 0 then
+        if v_job.pending > 0
+           and (select status from public.batch_lookup_jobs where organization_id = p_organization_id and id = v_job.id) = 'cancelled' then
             v_job.pending   := app.cancel_pending_items(p_organization_id, v_job.id, p_now);
             v_job.processed := v_job.processed + v_job.pending;
             v_job.failed    := v_job.failed + v_job.pending;
