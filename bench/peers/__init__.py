@@ -31,7 +31,7 @@ class PeerError(Exception):
 
 @dataclass(frozen=True)
 class Peer:
-    """`packages` are of PyPI, or of npm for a script in JavaScript."""
+    """`packages` are of PyPI, or of npm for a script in JavaScript, with the Node that it asks for."""
 
     name: str
     script: str
@@ -56,7 +56,7 @@ class Peer:
             return [str(python), str(FOLDER / self.script)]
         # Node looks for modules beside the script.
         shutil.copy(FOLDER / self.script, folder)
-        return ["node", str(folder / self.script)]
+        return [str(folder / "node_modules" / ".bin" / "node"), str(folder / self.script)]
 
     def drain(self, database_url: str, upstream_url: str, items: int) -> dict[str, float]:
         """Seconds to enqueue and to drain, in an empty database."""
@@ -77,7 +77,7 @@ class Peer:
 
 
 PEERS = [
-    Peer("graphile-worker", "graphile_worker.mjs", ("graphile-worker@^0.17", "pg", "undici")),
+    Peer("graphile-worker", "graphile_worker.mjs", ("graphile-worker@^0.18", "node@^22.18", "pg", "undici")),
     Peer("pgqueuer", "pgqueuer_drain.py", ("pgqueuer", "asyncpg", "aiohttp", "uvloop")),
     Peer("procrastinate", "procrastinate_drain.py", ("procrastinate", "psycopg[binary,pool]", "aiohttp", "uvloop")),
 ]
