@@ -78,6 +78,24 @@ def test_maintenance_does_not_wait_for_an_outcome_that_is_being_recorded(
     assert batches.counts() == {"pending": 1, "processing": 1}
 
 
+@pytest.mark.parametrize("table", ["app.organization_queue_state", "public.batch_lookup_jobs"])
+def test_who_holds_a_row_for_long_holds_up_no_other_organization(
+    database_url: str, owner: Connection, clock: Clock, start: Start, table: str
+) -> None:
+    update_settings(owner, lookups_per_second=None)
+    many = [Batches(owner) for _ in range(5)]
+    for batches in many:
+        batches.create(2)
+        claim(batches, 2)
+    clock.advance(minutes=10)
+    with locked(database_url, f"select from {table} where organization_id = %s for update", many[2].organization_id):
+        start("select api.run_maintenance()").result(timeout=10)
+        assert [batches.counts() for batches in many] == [{"pending": 2}] * 2 + [{"processing": 2}] + [{"pending": 2}] * 2
+        assert all(len(claim(batches, 2)) == 2 for batches in many if batches is not many[2])
+    owner.execute("select api.run_maintenance()")
+    assert many[2].counts() == {"pending": 2}
+
+
 def test_maintenance_and_a_request_repeated_after_a_week_do_not_wait_for_each_other(
     owner: Connection, database_url: str, batches: Batches, clock: Clock, start: Start
 ) -> None:

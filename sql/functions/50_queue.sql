@@ -80,36 +80,65 @@ begin
 end;
 $$;
 
--- Nothing (more) was there to claim: find out when there will be. The row is locked first and the minimum computed by statements
--- that start after the lock is held; in one statement, a batch committed in between would be missed.
+-- The lowest rank that is ready, null: none, and from when on there is something to claim, null: never, as things are.
+create or replace function app.queue_ahead(p_organization_id uuid, p_now timestamptz, out first_rank bigint, out ready_at timestamptz)
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+    -- By its order, and so by the index: without it the planner, who thinks that such a row is soon found, may read all that ended.
+    first_rank := (select i.queue_rank from public.lookup_queue_items i
+                    where i.organization_id = p_organization_id and i.status = 'pending' and i.retry_at is null
+                    order by i.queue_rank
+                    limit 1);
+    if first_rank is not null then
+        ready_at := p_now;
+    else
+        ready_at := least(
+            (select min(i.retry_at) from public.lookup_queue_items i
+              where i.organization_id = p_organization_id and i.status = 'pending' and i.retry_at is not null),
+            (select min(i.lease_expires_at) from public.lookup_queue_items i
+              where i.organization_id = p_organization_id and i.status = 'processing'));
+    end if;
+end;
+$$;
+
+-- Nothing (more) was there to claim: find out when there will be. The row is locked first and the rest computed by a statement that
+-- starts after the lock is held; in one statement, a batch committed in between would be missed.
 create or replace function app.settle_queue(p_organization_id uuid, p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = ''
 as $$
 declare
-    v_first_rank bigint;
-    v_ready_at   timestamptz;
+    v_ahead record;
 begin
     perform from app.organization_queue_state where organization_id = p_organization_id for update;
-
-    -- By its order, and so by the index: without it the planner, who thinks that such a row is soon found, may read all that ended.
-    v_first_rank := (select queue_rank from public.lookup_queue_items
-                      where organization_id = p_organization_id and status = 'pending' and retry_at is null
-                      order by queue_rank
-                      limit 1);
-    if v_first_rank is not null then
-        v_ready_at := p_now;
-    else
-        v_ready_at := least(
-            (select min(retry_at) from public.lookup_queue_items
-              where organization_id = p_organization_id and status = 'pending' and retry_at is not null),
-            (select min(lease_expires_at) from public.lookup_queue_items
-              where organization_id = p_organization_id and status = 'processing'));
-    end if;
+    select * into v_ahead from app.queue_ahead(p_organization_id, p_now);
     update app.organization_queue_state
-       set ready_at = v_ready_at, first_rank = coalesce(v_first_rank, served_rank)
+       set ready_at = v_ahead.ready_at, first_rank = coalesce(v_ahead.first_rank, served_rank)
      where organization_id = p_organization_id
-       and (ready_at is distinct from v_ready_at or first_rank is distinct from coalesce(v_first_rank, served_rank));
+       and (ready_at is distinct from v_ahead.ready_at or first_rank is distinct from coalesce(v_ahead.first_rank, served_rank));
+end;
+$$;
+
+-- What a failed claim, or somebody's own UPDATE, left behind. Most often there is nothing to mend, and then no lock is taken. Nor is one
+-- waited for: whoever holds the row is at work on it.
+create or replace function app.mend_queue(p_organization_id uuid, p_now timestamptz) returns void
+language plpgsql volatile
+set search_path = ''
+as $$
+begin
+    perform
+       from app.organization_queue_state q
+      cross join app.queue_ahead(p_organization_id, p_now) a
+      where q.organization_id = p_organization_id and (a.ready_at < coalesce(q.ready_at, 'infinity') or a.first_rank < q.first_rank);
+    if not found then
+        return;
+    end if;
+    perform from app.organization_queue_state where organization_id = p_organization_id for update skip locked;
+    if found then
+        perform app.settle_queue(p_organization_id, p_now);
+    end if;
 end;
 $$;
 

@@ -8,7 +8,7 @@ begin
     foreach v_function in array array[
         'app.enqueue_items(uuid, uuid, app.batch_item[], timestamptz)',
         'app.lease_items(uuid, text, integer, uuid, bigint, timestamptz, timestamptz)',
-        'app.settle_queue(uuid, timestamptz)',
+        'app.queue_ahead(uuid, timestamptz)',
         'app.expire_leases(uuid, timestamptz)',
         'app.watch_upstream(uuid, app.lookup_outcome[], timestamptz)',
         'app.apply_outcomes(uuid, app.lookup_outcome[], boolean, timestamptz)',

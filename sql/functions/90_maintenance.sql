@@ -34,9 +34,12 @@ begin
          union
         select organization_id from app.organization_queue_state where ready_at is not null
     loop
-        v_expired := v_expired + app.expire_leases(v_organization_id, v_now);
-        v_closed := v_closed + app.close_orphaned_jobs(v_organization_id, v_now);
-        perform app.settle_queue(v_organization_id, v_now);
+        begin
+            select v_expired + m.expired, v_closed + m.closed into v_expired, v_closed
+              from app.maintain_queue(v_organization_id, v_now) m;
+        exception
+            when lock_not_available then null;
+        end;
     end loop;
 
     perform app.maintain_webhooks(v_now);
@@ -57,6 +60,18 @@ end;
 $$;
 
 comment on function api.run_maintenance() is 'app.run_maintenance for workers: they call it when pg_cron has not for two minutes.';
+
+-- Of one organization. Whoever holds a row for long must not hold up all others, whose rows are locked meanwhile: the next minute comes.
+create or replace function app.maintain_queue(p_organization_id uuid, p_now timestamptz, out expired integer, out closed integer)
+language plpgsql volatile
+set search_path = '' set lock_timeout = '100ms'
+as $$
+begin
+    expired := app.expire_leases(p_organization_id, p_now);
+    closed := app.close_orphaned_jobs(p_organization_id, p_now);
+    perform app.mend_queue(p_organization_id, p_now);
+end;
+$$;
 
 -- Open jobs without any open item: their counters are made to say what the items say.
 create or replace function app.close_orphaned_jobs(p_organization_id uuid, p_now timestamptz) returns integer
