@@ -136,6 +136,19 @@ begin
 end;
 $$;
 
+create or replace function api.resume_lookups() returns void
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+begin
+    update app.upstream_state
+       set paused_until = '-infinity', failures_in_a_row = 0, unavailable_since = null, probe_at = '-infinity';
+    perform pg_notify('batch_lookups_ready', '');
+end;
+$$;
+
+comment on function api.resume_lookups() is 'For operators: lookups start at once, whatever pause the incentives API asked for and however long it has been unavailable. The next sign of either counts again.';
+
 -- Additive increase while latency is flat; the multiplicative decrease is in watch_upstream. Who finds the row taken leaves it to the next one.
 create or replace function app.grow_in_flight(p_latency double precision, p_now timestamptz) returns void
 language plpgsql volatile

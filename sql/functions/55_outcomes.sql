@@ -124,6 +124,7 @@ return app.seconds(least((p_settings).retry_backoff_seconds * 2 ^ p_retry_count,
 
 -- One statement for all outcomes. The lease token is the fence: an outcome of a lost lease finds no row, unless it is a success and
 -- the item has not ended. In an outage a retry is a short wait that costs nothing: it is the upstream that will be tried, not the item.
+-- Nor does an item keep the pause that its answer asked for: app.upstream_state does, for everybody.
 create or replace function app.apply_outcomes(p_organization_id uuid, p_outcomes app.lookup_outcome[], p_is_outage boolean, p_now timestamptz)
 returns public.lookup_queue_items[]
 language plpgsql volatile
@@ -137,7 +138,7 @@ begin
     with outcome as materialized (
         select o.item_id, o.lease_token, o.result, o.error_code, o.error_message,
                case when p_is_outage and o.action = 'retry' then 'wait' else o.action end as action,
-               coalesce(o.pause, interval '1 second') as pause, 0.5 + random() / 2 as jitter
+               0.5 + random() / 2 as jitter
           from unnest(p_outcomes) o
     ), applied as (
         update public.lookup_queue_items i
@@ -145,7 +146,7 @@ begin
                                        when app.is_final(o.action, i.retry_count, v_settings) then 'failed'
                                        else 'pending' end,
                retry_count      = i.retry_count + case when o.action = 'retry' and not app.is_final(o.action, i.retry_count, v_settings) then 1 else 0 end,
-               retry_at         = case when o.action = 'wait' then p_now + o.pause
+               retry_at         = case when o.action = 'wait' then p_now + interval '1 second'
                                        when not app.is_final(o.action, i.retry_count, v_settings)
                                        then p_now + o.jitter * app.retry_backoff(i.retry_count, v_settings) end,
                lease_token      = null,

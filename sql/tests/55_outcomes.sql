@@ -1,5 +1,5 @@
 begin;
-select plan(35);
+select plan(38);
 \ir fixtures.psql
 
 create function pg_temp.item(p_job_id uuid, p_position integer default 0) returns public.lookup_queue_items
@@ -85,6 +85,16 @@ select api.cancel_batch_lookup(:'org', :'job') as cancelled \gset
 select verdict from api.record_lookups(:'org', 'w', array[:'item'::uuid], array[:'token'::uuid], array[500], array[null], array[null], array[null]::float8[]) \gset
 select is((pg_temp.item(:'job')).status || (pg_temp.item(:'job')).error_code, 'failedjob_cancelled', 'an item in flight of a cancelled job is not tried again');
 select is((select status || processed_items || failed_items from public.batch_lookup_jobs where id = :'job'), 'cancelled11', 'and the job is counted to its end');
+
+-- Going on before the time
+select api.create_organization('Patient') as patient_org \gset
+select pg_temp.submit(:'patient_org', 1) as job \gset
+select pg_temp.look_up(:'patient_org', 1, 429, null, null, 86400);
+select is((select round(paused_for::numeric) from api.check_in('w')), 86400::numeric, 'a pause lasts a day, if the service says so');
+select pg_temp.turn_clock(app.clock() + interval '2 seconds');
+select is_empty(format($$ select * from api.claim_lookups(%L, 'w', 1) $$, :'patient_org'), 'and the item that was refused waits with all others');
+select api.resume_lookups();
+select is(pg_temp.look_up(:'patient_org', 1, 200, '{}'), 1::bigint, 'until somebody knows better');
 
 select * from finish();
 rollback;
