@@ -45,9 +45,9 @@ def serve(settings: Settings, arguments: argparse.Namespace) -> None:
 
 
 def worker(settings: Settings, arguments: argparse.Namespace) -> None:
-    from pyshell import worker
+    from pyshell.worker import process
 
-    worker.run_worker(_with_database_url(settings))
+    process.run_worker(_with_database_url(settings))
 
 
 def migrate(settings: Settings, arguments: argparse.Namespace) -> None:

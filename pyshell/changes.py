@@ -10,7 +10,7 @@ from uuid import UUID
 
 import psycopg
 
-from pyshell.worker_database import connect
+from pyshell.worker.database import connect
 
 logger = logging.getLogger(__name__)
 

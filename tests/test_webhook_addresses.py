@@ -16,9 +16,9 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from pyshell import webhook_requests
-from pyshell.webhook_addresses import is_public
-from pyshell.webhook_requests import MAX_ANSWER_BYTES, Attempt, Delivery, Receiver
+from pyshell.webhooks import requests
+from pyshell.webhooks.addresses import is_public
+from pyshell.webhooks.requests import MAX_ANSWER_BYTES, Attempt, Delivery, Receiver
 from tests.webhook_receiver import FakeReceiver, Names, fake_receiver, raw_receiver
 
 PUBLIC = [
@@ -105,7 +105,7 @@ def test_the_connection_goes_to_the_address_that_was_checked(names: Names, conne
 
 
 def test_a_name_that_is_bound_anew_is_checked_anew(names: Names, connections: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webhook_requests, "RESOLUTION_SECONDS", 0.0)
+    monkeypatch.setattr(requests, "RESOLUTION_SECONDS", 0.0)
     names.answers["rebinding.example"] = [["93.184.216.34"], ["127.0.0.1"]]
     assert [a.error_class for a in attempt("https://rebinding.example/", times=2)] == ["connection", "refused_address"]
     assert connections == ["93.184.216.34"]
@@ -181,7 +181,7 @@ def test_a_compressed_answer_stays_compressed() -> None:
 
 
 def test_an_answer_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webhook_requests, "ATTEMPT_SECONDS", 0.3)
+    monkeypatch.setattr(requests, "ATTEMPT_SECONDS", 0.3)
 
     def drip(file: Any) -> None:
         file.write(b"HTTP/1.1 200 OK\r\n\r\n")
@@ -206,7 +206,7 @@ class TestTls:
         self.asked_for: list[str | None] = []
         context.sni_callback = lambda connection, name, context: self.asked_for.append(name)
         trusting = ssl.create_default_context(cafile=str(certificate))
-        monkeypatch.setattr(webhook_requests, "tls", lambda: trusting)
+        monkeypatch.setattr(requests, "tls", lambda: trusting)
         with fake_receiver(context) as receiver:
             yield receiver
 

@@ -17,9 +17,9 @@ import pytest
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from pyshell.settings import Settings
-from pyshell.webhook_lanes import FIRST_WIDTH, LARGEST_WIDTH, Lane, Pressure
-from pyshell.webhook_requests import Attempt, Delivery, Receiver
-from pyshell.webhooks import APPLICATION_NAME
+from pyshell.webhooks.lanes import FIRST_WIDTH, LARGEST_WIDTH, Lane, Pressure
+from pyshell.webhooks.requests import Attempt, Delivery, Receiver
+from pyshell.webhooks.sender import APPLICATION_NAME
 from tests.conftest import Clock, Connection
 from tests.http_fixtures import look_up, site
 from tests.webhook_receiver import FakeReceiver, Received, fake_receiver, running_sender, wait_until
@@ -226,7 +226,7 @@ def test_a_slow_receiver_holds_its_own_lane_only(
 def test_a_receiver_that_times_out_is_tried_one_by_one(
     owner: Connection, receiver: FakeReceiver, sender_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pyshell.webhook_requests.ATTEMPT_SECONDS", 0.2)
+    monkeypatch.setattr("pyshell.webhooks.requests.ATTEMPT_SECONDS", 0.2)
     receiver.delay = 1.0
     organization = Organization(owner, receiver.url)
     with running_sender(sender_settings):

@@ -12,11 +12,12 @@ import psycopg
 import pytest
 from psycopg import AsyncConnection
 
-from pyshell import worker, worker_calls, worker_claims, worker_listener
 from pyshell.db import create_pool
 from pyshell.settings import Settings
-from pyshell.worker_calls import CheckIn
-from pyshell.worker_database import Session
+from pyshell.worker import calls, claims, listener, process
+from pyshell.worker.calls import CheckIn
+from pyshell.worker.database import Session
+from pyshell.worker.run_once import run_once
 from tests.conftest import Connection
 from tests.timed import timed
 from tests.upstream import FOREVER, FakeUpstream, Reply
@@ -145,8 +146,12 @@ def test_what_postgresql_cannot_store_is_taken_out_of_an_answer(
     assert batches.item("site-0")["result"] == {"a": "xy", "b": "\\u0000"}
 
 
-@pytest.mark.parametrize("end", ["perform 1 / 0", "perform pg_terminate_backend(pg_backend_pid())"], ids=["error", "end of the connection"])
-async def test_a_claim_whose_commit_fails_is_no_claim(batches: Batches, worker_settings: Settings, owner: Connection, end: str) -> None:
+@pytest.mark.parametrize(
+    ("end", "kept"), [("perform 1 / 0", 1), ("perform pg_terminate_backend(pg_backend_pid())", 0)], ids=["error", "end of the connection"]
+)
+async def test_a_claim_whose_commit_fails_is_no_claim(
+    batches: Batches, worker_settings: Settings, owner: Connection, end: str, kept: int
+) -> None:
     """PostgreSQL sends the rows of a statement before it commits it."""
     others = Batches(owner)
     batches.create(2)
@@ -161,12 +166,13 @@ async def test_a_claim_whose_commit_fails_is_no_claim(batches: Batches, worker_s
     session = Session(worker_settings.database_url, "test")
     shares = {batches.organization_id.bytes: 2, others.organization_id.bytes: 2}
     try:
-        claims = await session.run(worker_calls.claim_lookups, "worker", shares, 60.0, False)
+        claimed = await session.run(calls.claim_lookups, "worker", shares, 60.0, False)
     except psycopg.OperationalError:
-        claims = []
+        claimed = []
     await session.close()
-    claimed = {UUID(bytes=lease.item_id) for leases in claims for lease in leases}
-    assert claimed <= {row[0] for row in owner.execute("select id from public.lookup_queue_items where status = 'processing'")}
+    item_ids = {UUID(bytes=lease.item_id) for leases in claimed for lease in leases}
+    assert len(item_ids) == kept
+    assert item_ids <= {row[0] for row in owner.execute("select id from public.lookup_queue_items where status = 'processing'")}
 
 
 def test_what_was_claimed_is_looked_up_while_others_are_claimed_for(
@@ -193,9 +199,9 @@ async def test_a_claim_that_fails_does_not_spoil_the_others(batches: Batches, wo
     )
     session = Session(worker_settings.database_url, "test")
     shares = {batches.organization_id.bytes: 2, others.organization_id.bytes: 2}
-    [claim] = await session.run(worker_calls.claim_lookups, "worker", shares, 60.0, False)
+    [claim] = await session.run(calls.claim_lookups, "worker", shares, 60.0, False)
     assert [lease.organization_id for lease in claim] == [others.organization_id.bytes]
-    assert await session.run(worker_calls.ready_organizations, 10) == [batches.organization_id.bytes]
+    assert await session.run(calls.ready_organizations, 10) == [batches.organization_id.bytes]
     await session.close()
 
 
@@ -284,7 +290,7 @@ def test_a_worker_that_stops_ends_what_is_in_flight_and_gives_back_the_rest(
 def test_a_worker_that_stops_does_not_wait_for_ever(
     batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "FINISH_SECONDS", 0.3)
+    monkeypatch.setattr(process, "FINISH_SECONDS", 0.3)
     upstream.usual = Reply(delay=FOREVER)
     with running_worker(worker_settings):
         batches.create(30)
@@ -296,7 +302,7 @@ def test_a_worker_that_stops_does_not_wait_for_ever(
 def test_an_idle_worker_hears_of_a_new_batch_at_once(
     batches: Batches, worker_settings: Settings, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_claims, "LONGEST_SLEEP", 600.0)
+    monkeypatch.setattr(claims, "LONGEST_SLEEP", 600.0)
     with running_worker(worker_settings):
         batches.wait(batches.create(1))
         time.sleep(0.5)
@@ -307,8 +313,8 @@ def test_an_idle_worker_hears_of_a_new_batch_at_once(
 def test_polling_is_enough(
     batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_claims, "LONGEST_SLEEP", 0.2)
-    monkeypatch.setattr(worker_listener, "RECONNECT_SECONDS", 600.0)
+    monkeypatch.setattr(claims, "LONGEST_SLEEP", 0.2)
+    monkeypatch.setattr(listener, "RECONNECT_SECONDS", 600.0)
     with running_worker(worker_settings):
         wait_until(lambda: terminate(owner, "query like 'listen%%'"))
         assert batches.wait(batches.create(10)) == "completed"
@@ -321,9 +327,9 @@ def test_an_idle_worker_asks_once_in_five_seconds(worker_settings: Settings, mon
 
     async def check_in(connection: AsyncConnection[Any], name: str, latency: float | None) -> CheckIn:
         asked.append(time.monotonic())
-        return await worker_calls.check_in(connection, name, latency)
+        return await calls.check_in(connection, name, latency)
 
-    monkeypatch.setattr(worker_claims, "check_in", check_in)
+    monkeypatch.setattr(claims, "check_in", check_in)
     with running_worker(worker_settings):
         time.sleep(1)
         asked.clear()
@@ -400,9 +406,9 @@ async def test_a_manual_run_looks_up_ten_items_at_most(
 ) -> None:
     batches.create(15)
     async with create_pool(worker_settings.database_url) as pool:
-        assert await worker.run_once(pool, worker_settings) == {"claimed": 10, "accepted": 10}
-        assert await worker.run_once(pool, worker_settings) == {"claimed": 5, "accepted": 5}
-        assert await worker.run_once(pool, worker_settings) == {"claimed": 0, "accepted": 0}
+        assert await run_once(pool, worker_settings) == {"claimed": 10, "accepted": 10}
+        assert await run_once(pool, worker_settings) == {"claimed": 5, "accepted": 5}
+        assert await run_once(pool, worker_settings) == {"claimed": 0, "accepted": 0}
     assert len(upstream.requests) == 15
     check_invariants(owner)
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from pyshell.upstream import Answer
-from pyshell.worker_calls import CheckIn, Lease
-from pyshell.worker_lanes import Lanes
-from pyshell.worker_outcomes import Outcomes
-from pyshell.worker_schedule import Schedule
+from pyshell.worker.calls import CheckIn, Lease
+from pyshell.worker.lanes import Lanes
+from pyshell.worker.outcomes import Outcomes
+from pyshell.worker.schedule import Schedule
 
 
 class NoOutcomes:

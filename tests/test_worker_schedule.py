@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 
-from pyshell.worker_calls import Lease
-from pyshell.worker_claims import fair_shares
-from pyshell.worker_schedule import TURN, Schedule
+from pyshell.worker.calls import Lease
+from pyshell.worker.claims import fair_shares
+from pyshell.worker.schedule import TURN, Schedule
 
 
 def lease(name: str, slot: float | None = None, expires_in: float = 60.0) -> Lease:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from pyshell.settings import Settings
-from pyshell.webhooks import Sender
+from pyshell.webhooks.sender import Sender
 from tests.worker_fixtures import running_until_stopped
 
 PATIENCE = 20.0

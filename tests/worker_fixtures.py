@@ -16,7 +16,7 @@ import pytest
 import uvloop
 
 from pyshell.settings import Settings
-from pyshell.worker import Worker
+from pyshell.worker.process import Worker
 from tests.conftest import Connection
 from tests.upstream import FakeUpstream, fake_upstream
 

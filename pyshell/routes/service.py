@@ -15,11 +15,13 @@ from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from pyshell import migrations, webhook_runs, worker
+from pyshell import migrations
 from pyshell.db import Pool, call
 from pyshell.errors import ApiError
 from pyshell.routes.parameters import json_response
 from pyshell.settings import Settings
+from pyshell.webhooks.runs import send_due
+from pyshell.worker.run_once import run_once
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +62,7 @@ async def run_worker(request: Request) -> Response:
     """
     state = request.app.state
     if "respond-async" not in request.headers.get("prefer", ""):
-        done = await worker.run_once(state.pool, state.settings)
+        done = await run_once(state.pool, state.settings)
         return JSONResponse(done, background=BackgroundTask(_send_webhooks, state.pool, state.settings))
     begun = state.worker_run is None or state.worker_run.done()
     if begun:
@@ -70,7 +72,7 @@ async def run_worker(request: Request) -> Response:
 
 async def _run_in_background(pool: Pool, settings: Settings) -> None:
     try:
-        await worker.run_once(pool, settings)
+        await run_once(pool, settings)
     except Exception:
         logger.exception("a run of the worker failed; its items return to the queue")
     await _send_webhooks(pool, settings)
@@ -79,7 +81,7 @@ async def _run_in_background(pool: Pool, settings: Settings) -> None:
 async def _send_webhooks(pool: Pool, settings: Settings) -> None:
     """What the run ended is told, even where no worker runs."""
     try:
-        await webhook_runs.send_due(pool, settings)
+        await send_due(pool, settings)
     except Exception:
         logger.exception("webhooks could not be sent; they are due again soon")
 

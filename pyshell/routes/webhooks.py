@@ -9,11 +9,11 @@ from uuid import UUID
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from pyshell import webhook_runs
 from pyshell.db import call
 from pyshell.errors import ApiError
 from pyshell.routes.parameters import json_body, json_response, page_params, text_param, uuid_param
-from pyshell.webhook_addresses import is_ip_address, is_public
+from pyshell.webhooks.addresses import is_ip_address, is_public
+from pyshell.webhooks.runs import send_test
 
 MAX_BYTES = 64 * 1024
 
@@ -54,7 +54,7 @@ async def rotate_webhook_secret(request: Request) -> Response:
 
 
 async def test_webhook(request: Request) -> Response:
-    return JSONResponse(await webhook_runs.send_test(request.app.state.pool, request.app.state.settings, request.user.organization_id))
+    return JSONResponse(await send_test(request.app.state.pool, request.app.state.settings, request.user.organization_id))
 
 
 async def list_webhook_deliveries(request: Request) -> Response:

@@ -4,9 +4,9 @@ import asyncio
 import logging
 
 from pyshell.upstream import Upstream, failure
-from pyshell.worker_calls import CheckIn, Lease
-from pyshell.worker_outcomes import Outcomes
-from pyshell.worker_schedule import Schedule
+from pyshell.worker.calls import CheckIn, Lease
+from pyshell.worker.outcomes import Outcomes
+from pyshell.worker.schedule import Schedule
 
 logger = logging.getLogger(__name__)
 

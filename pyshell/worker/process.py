@@ -17,17 +17,14 @@ from psycopg import AsyncConnection
 
 from pyshell.settings import Settings
 from pyshell.upstream import Upstream
-from pyshell.webhooks import Sender
-from pyshell.worker_claims import Claims
-from pyshell.worker_database import Session
-from pyshell.worker_lanes import Lanes
-from pyshell.worker_leases import Holdings
-from pyshell.worker_listener import listen
-from pyshell.worker_outcomes import Outcomes
-from pyshell.worker_run_once import run_once
-from pyshell.worker_schedule import Schedule
-
-__all__ = ["run_once", "run_worker"]
+from pyshell.webhooks.sender import Sender
+from pyshell.worker.claims import Claims
+from pyshell.worker.database import Session
+from pyshell.worker.lanes import Lanes
+from pyshell.worker.leases import Holdings
+from pyshell.worker.listener import listen
+from pyshell.worker.outcomes import Outcomes
+from pyshell.worker.schedule import Schedule
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Final
 
-from pyshell.worker_calls import Lease
+from pyshell.worker.calls import Lease
 
 # How much later than its slot a lookup may start: in seconds, and in slots. Slots come 1.5% slower than the pace, so that such a delay
 # never makes more lookups than the pace and one in any second.

@@ -7,8 +7,8 @@ from itertools import chain
 from pyshell.db import Pool, call
 from pyshell.settings import Settings
 from pyshell.upstream import Upstream
-from pyshell.worker_calls import Lease, Outcome, claim_lookups, ready_organizations, record_lookups
-from pyshell.worker_claims import fair_shares
+from pyshell.worker.calls import Lease, Outcome, claim_lookups, ready_organizations, record_lookups
+from pyshell.worker.claims import fair_shares
 
 WORKER = "manual run"
 

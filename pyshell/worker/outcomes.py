@@ -9,9 +9,9 @@ from typing import Final
 import psycopg
 
 from pyshell.upstream import Answer, failure
-from pyshell.worker_calls import Lease, Outcome, record_lookups
-from pyshell.worker_database import Session
-from pyshell.worker_leases import Holdings
+from pyshell.worker.calls import Lease, Outcome, record_lookups
+from pyshell.worker.database import Session
+from pyshell.worker.leases import Holdings
 
 logger = logging.getLogger(__name__)
 

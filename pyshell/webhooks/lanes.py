@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from pyshell.webhook_requests import Attempt, Receiver
+from pyshell.webhooks.requests import Attempt, Receiver
 
 FIRST_WIDTH: Final = 4
 LARGEST_WIDTH: Final = 128

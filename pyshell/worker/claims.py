@@ -11,11 +11,11 @@ from typing import Any, Final, TypeVar
 import psycopg
 from psycopg import AsyncConnection
 
-from pyshell.worker_calls import CheckIn, check_in, claim_lookups
-from pyshell.worker_database import Session
-from pyshell.worker_lanes import Lanes
-from pyshell.worker_leases import Holdings
-from pyshell.worker_schedule import Schedule
+from pyshell.worker.calls import CheckIn, check_in, claim_lookups
+from pyshell.worker.database import Session
+from pyshell.worker.lanes import Lanes
+from pyshell.worker.leases import Holdings
+from pyshell.worker.schedule import Schedule
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import psycopg
 from psycopg import AsyncConnection
 
 from pyshell.upstream import Answer
-from pyshell.worker_arrays import Binary, binary_cursor, floats, integers, texts, uuids
+from pyshell.worker.arrays import Binary, binary_cursor, floats, integers, texts, uuids
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from uuid import UUID
 
 from pyshell.db import Pool
 from pyshell.settings import Settings
-from pyshell.webhook_calls import claim_webhooks, ready_webhooks, record_webhooks, start_webhook_test
-from pyshell.webhook_requests import Attempt, Delivery, Receiver
+from pyshell.webhooks.calls import claim_webhooks, ready_webhooks, record_webhooks, start_webhook_test
+from pyshell.webhooks.requests import Attempt, Delivery, Receiver
 
 MANUAL_RUN: Final = "manual run"
 DUE_PER_RUN: Final = 50

@@ -18,7 +18,7 @@ from uuid import UUID
 
 from pyshell.upstream import retry_after
 from pyshell.upstream_connections import IDLE_TIMEOUT, Connection, ExchangeError, Response
-from pyshell.webhook_addresses import RefusedAddressError, resolve
+from pyshell.webhooks.addresses import RefusedAddressError, resolve
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from typing import Final
 import psycopg
 from psycopg import sql
 
-from pyshell.worker_database import connect
+from pyshell.worker.database import connect
 
 logger = logging.getLogger(__name__)
 
