@@ -196,6 +196,29 @@ def test_settling_and_enqueuing_read_a_handful_of_items(large_queue: str, owner:
     assert rows_scanned(seen, "lookup_queue_items") <= 2
 
 
+def test_how_a_job_stands_is_told_without_reading_the_leases_of_others(large_queue: str, owner: Connection) -> None:
+    owner.execute("select api.claim_lookups(%s, 'plans', 500)", (large_queue,))
+    item = {
+        "reference_id": "one-more",
+        "address": {
+            "street_1": "1 Main St",
+            "city": "Austin",
+            "state_or_province_code": "TX",
+            "postal_code": "78701",
+            "country_code": "US",
+        },
+        "building_type": "RESIDENTIAL",
+        "device_ids": [1],
+    }
+    created = owner.execute("select api.create_batch_lookup(%s, %s, false)", (large_queue, json.dumps({"items": [item]}))).fetchone()
+    assert created is not None
+    plans = Plans(owner)
+    job = {"organization": large_queue, "job": created[0]["job_id"]}
+    [(answer,)], seen = plans.run("select api.get_batch_lookup(%(organization)s, %(job)s)", job)
+    assert answer["item_counts"] == {"pending": 1, "processing": 0, "completed": 0, "failed": 0}
+    assert rows_scanned(seen, "lookup_queue_items") <= 1
+
+
 @pytest.mark.parametrize("offset", [0, 50_000, FINISHED + WAITING + READY - 50])
 def test_a_page_of_items_reads_the_page_wherever_it_is(large_queue: str, owner: Connection, offset: int) -> None:
     plans = Plans(owner)

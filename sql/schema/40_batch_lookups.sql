@@ -82,7 +82,7 @@ create index lookup_queue_items_waiting_idx on public.lookup_queue_items (organi
     where status = 'pending' and retry_at is not null;
 create index lookup_queue_items_failed_idx on public.lookup_queue_items (organization_id, job_id, error_code)
     where status = 'failed';
-create index lookup_queue_items_leased_idx on public.lookup_queue_items (organization_id, lease_expires_at)
+create index lookup_queue_items_leased_idx on public.lookup_queue_items (organization_id, job_id)
     where status = 'processing';
 
 create index lookup_queue_items_work_idx on public.lookup_queue_items (organization_id, work_key) where work_key is not null;
