@@ -27,8 +27,9 @@ from pyshell.private_postgres import PrivatePostgres, throw_away_postgres
 from pyshell.settings import ROOT
 from tests.conftest import Connection
 from tests.tcp_proxy import Proxy, running_proxy
+from tests.timed import wait_until
 from tests.upstream import FakeUpstream, Reply
-from tests.worker_fixtures import Batches, check_invariants, fetch_value, leases, update_settings, wait_until
+from tests.worker_fixtures import Batches, check_invariants, fetch_value, leases, update_settings
 
 SECONDS = float(os.environ.get("CHAOS_SECONDS", "25"))
 SEED = int(os.environ.get("CHAOS_SEED", str(random.randrange(1_000_000))))

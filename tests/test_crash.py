@@ -19,8 +19,9 @@ from pyshell import migrations
 from pyshell.private_postgres import PrivatePostgres, throw_away_postgres
 from pyshell.settings import ROOT
 from tests.conftest import Connection
+from tests.timed import wait_until
 from tests.upstream import FakeUpstream, Reply
-from tests.worker_fixtures import Batches, check_invariants, fetch_value, leases, update_settings, wait_until
+from tests.worker_fixtures import Batches, check_invariants, fetch_value, leases, update_settings
 
 ITEMS = 3000
 KILLS = 5

@@ -20,6 +20,7 @@ import pytest
 from pyshell.settings import ROOT, Settings
 from tests.conftest import Connection
 from tests.http_fixtures import PEPPER, OrganizationClient, running_server, site
+from tests.timed import wait_until
 
 WAITING = (
     "select pid from pg_stat_activity"
@@ -105,13 +106,6 @@ def test_a_write_is_not_repeated_when_the_network_fails(new_database: Callable[.
             wait_until(lambda: owner.execute(jobs).fetchone() == (1,))
             time.sleep(0.2)
             assert owner.execute(jobs).fetchone() == (1,)
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 @contextmanager

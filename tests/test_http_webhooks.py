@@ -13,7 +13,8 @@ from standardwebhooks.webhooks import Webhook
 from pyshell.settings import Settings
 from tests.conftest import Connection
 from tests.http_fixtures import NewClient, OrganizationClient, look_up, running_server, site
-from tests.webhook_receiver import FakeReceiver, Names, fake_receiver, wait_until
+from tests.timed import wait_until
+from tests.webhook_receiver import FakeReceiver, Names, fake_receiver
 
 URL = "https://crm.example.com/hooks"
 

@@ -9,9 +9,9 @@ import pytest
 
 from pyshell.settings import Settings
 from tests.conftest import Connection
-from tests.timed import timed
+from tests.timed import timed, wait_until
 from tests.upstream import FakeUpstream, Reply
-from tests.worker_fixtures import Batches, fetch_value, running_worker, update_settings, wait_until
+from tests.worker_fixtures import Batches, fetch_value, running_worker, update_settings
 
 
 def most_in_a_second(arrivals: list[float]) -> int:

@@ -11,7 +11,8 @@ import psycopg
 import pytest
 
 from tests.conftest import Clock, Connection
-from tests.worker_fixtures import Batches, check_invariants, fetch_value, site, update_settings, wait_until
+from tests.timed import wait_until
+from tests.worker_fixtures import Batches, check_invariants, fetch_value, site, update_settings
 
 Start = Callable[..., Future[None]]
 

@@ -12,7 +12,7 @@ import httpx
 
 from pyshell.settings import ROOT, Settings
 from tests.http_fixtures import PEPPER, OrganizationClient, running_server, site
-from tests.webhook_receiver import wait_until
+from tests.timed import wait_until
 
 
 def test_a_receiver_hears_what_a_worker_looked_up(new_database: Callable[..., str]) -> None:

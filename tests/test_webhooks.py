@@ -22,7 +22,8 @@ from pyshell.webhooks.requests import Attempt, Delivery, Receiver
 from pyshell.webhooks.sender import APPLICATION_NAME
 from tests.conftest import Clock, Connection
 from tests.http_fixtures import look_up, site
-from tests.webhook_receiver import FakeReceiver, Received, fake_receiver, running_sender, wait_until
+from tests.timed import wait_until
+from tests.webhook_receiver import FakeReceiver, Received, fake_receiver, running_sender
 
 
 @pytest.fixture

@@ -19,9 +19,9 @@ from pyshell.worker.calls import CheckIn
 from pyshell.worker.database import Session
 from pyshell.worker.run_once import run_once
 from tests.conftest import Connection
-from tests.timed import timed
+from tests.timed import timed, wait_until
 from tests.upstream import FOREVER, FakeUpstream, Reply
-from tests.worker_fixtures import Batches, check_invariants, fetch_value, leases, running_worker, update_settings, wait_until
+from tests.worker_fixtures import Batches, check_invariants, fetch_value, leases, running_worker, update_settings
 
 
 def test_every_item_of_a_batch_is_looked_up_once_and_stands_in_the_report(

@@ -7,7 +7,6 @@ import socket
 import socketserver
 import ssl
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,8 +17,6 @@ import pytest
 from pyshell.settings import Settings
 from pyshell.webhooks.sender import Sender
 from tests.worker_fixtures import running_until_stopped
-
-PATIENCE = 20.0
 
 
 class Names:
@@ -144,10 +141,3 @@ def serving(server: socketserver.BaseServer) -> Iterator[None]:
 def running_sender(settings: Settings) -> AbstractContextManager[None]:
     """A sender on a thread of its own, stopped gracefully in the end."""
     return running_until_stopped(lambda stop: Sender(settings).run(stop))
-
-
-def wait_until(condition: Any, describe: Any = lambda: "not in time", patience: float = PATIENCE) -> None:
-    deadline = time.monotonic() + patience
-    while not condition():
-        assert time.monotonic() < deadline, describe()
-        time.sleep(0.01)

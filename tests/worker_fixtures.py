@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -18,9 +17,8 @@ import uvloop
 from pyshell.settings import Settings
 from pyshell.worker.process import Worker
 from tests.conftest import Connection
+from tests.timed import wait_until
 from tests.upstream import FakeUpstream, fake_upstream
-
-PATIENCE = 30.0
 
 
 @pytest.fixture
@@ -144,13 +142,6 @@ def fetch_value(connection: Connection, query: str, *parameters: object) -> Any:
     row = connection.execute(query.encode(), parameters).fetchone()
     assert row is not None
     return row[0]
-
-
-def wait_until(condition: Callable[[], object], describe: Callable[[], object] = lambda: "not in time", patience: float = PATIENCE) -> None:
-    deadline = time.monotonic() + patience
-    while not condition():
-        assert time.monotonic() < deadline, describe()
-        time.sleep(0.01)
 
 
 def check_invariants(owner: Connection) -> None:
