@@ -199,7 +199,7 @@ class TestCsv:
                 upload = read(HEADER + text, size=size)
             except ApiError as error:
                 return error.message
-            return upload.items, upload.lines
+            return json.loads(upload.array), upload.lines
 
         assert outcome(size) == outcome(1000)
 

@@ -18,6 +18,7 @@ from pyshell.routes.uploads import read_upload
 async def create_batch_lookup(request: Request) -> Response:
     options = option_params(request)
     items, notes = await read_upload(request)
+    key = request.headers.get("idempotency-key")
     status, replayed, answer = await call_row(
         request.app.state.pool,
         "submit_batch_lookup",
@@ -26,8 +27,8 @@ async def create_batch_lookup(request: Request) -> Response:
         # Only the embedded provider is known to look devices up in our catalogue.
         check_devices=request.app.state.settings.incentives_api_url is None,
         options=json.dumps(options | notes),
-        idempotency_key=request.headers.get("idempotency-key"),
-        fingerprint=hashlib.sha256(json.dumps(options).encode() + items.encode()).digest(),
+        idempotency_key=key,
+        fingerprint=hashlib.sha256(json.dumps(options).encode() + items.encode()).digest() if key is not None else None,
     )
     return Response(
         answer,

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+import orjson
+
 from pyshell.errors import ApiError
 from pyshell.uploads.columns import detect_delimiter, find_columns
 from pyshell.uploads.records import MAX_RECORD_LENGTH, Lines, Upload, unreadable
 
-ADDRESS = ("street_1", "street_2", "city", "state_or_province_code", "postal_code")
+ADDRESS = ("street_1", "street_2", "city", "state_or_province_code", "postal_code", "country_code")
 COUNTRIES = {
     "USA": "US",
     "UNITED STATES": "US",
@@ -30,8 +31,6 @@ _ZIP_WITHOUT_ZEROS = re.compile(r"([0-9]{3,4})(-[0-9]{4})?")
 _CANADIAN = re.compile(r"[A-Za-z][0-9][A-Za-z] ?[0-9][A-Za-z][0-9]")
 _SEPARATOR_LINE = re.compile(r'"?sep=([^"\s\w]|\t)"?\s*', re.IGNORECASE)
 
-_encode = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
-
 
 class CsvReader:
     """Items out of rows. `columns` names the column of a field; `defaults` are for empty cells and columns that are not there."""
@@ -46,7 +45,9 @@ class CsvReader:
         self._begun_length = 0
         self._delimiter = ""
         self._header: list[str] = []
-        self._places: dict[str, int] = {}
+        self._address_places: list[tuple[str, int]] = []
+        self._item_places: list[tuple[str, int]] = []
+        self._items: list[dict[str, Any]] = []
 
     def feed(self, text: str) -> None:
         self._read(self._lines.feed(text))
@@ -77,6 +78,9 @@ class CsvReader:
                 self._begun, self._begun_length = [], 0
             elif not line.isspace():
                 self._record(line, self._line)
+        if self._items:
+            self._upload.texts.append(orjson.dumps(self._items)[1:-1].decode())
+            self._items.clear()
 
     def _record(self, text: str, line: int) -> None:
         if not self._delimiter:
@@ -84,55 +88,70 @@ class CsvReader:
                 self._delimiter = separator[1]
                 return
             self._delimiter = detect_delimiter(text)
+        cells = self._cells(text, line)
+        if not self._header:
+            self._header = cells
+            for field, place in find_columns(cells, self._columns, self._defaults).items():
+                (self._address_places if field in ADDRESS else self._item_places).append((field, place))
+            return
+        cells = [cell.strip() for cell in cells]
+        if len(cells) < len(self._header):
+            cells += [""] * (len(self._header) - len(cells))
+        address = {field: cell for field, place in self._address_places if (cell := cells[place])}
+        item: dict[str, Any] = {field: cell for field, place in self._item_places if (cell := cells[place])}
+        if address or item or any(cells):
+            warning = self._complete(item, address, cells[len(self._header) :])
+            self._items.append(item)
+            self._upload.add_item(line, warning)
+
+    def _cells(self, text: str, line: int) -> list[str]:
+        if '"' not in text:
+            return text.rstrip("\r\n").split(self._delimiter)
         try:
             [cells] = csv.reader([text], delimiter=self._delimiter, strict=True)
         except (csv.Error, ValueError) as error:
             raise self._unreadable(line, "is not CSV: a cell with a quotation mark must be quoted, and the mark doubled") from error
-        if not self._header:
-            self._header = cells
-            self._places = find_columns(cells, self._columns, self._defaults)
-            return
-        count = len(cells)
-        found = {field: cell for field, place in self._places.items() if place < count and (cell := cells[place].strip())}
-        if found or any(map(str.strip, cells)):
-            item, warning = self._item(found, cells[len(self._header) :])
-            self._upload.add(_encode(item), line, warning)
+        return cells
 
-    def _item(self, found: dict[str, str], further: list[str]) -> tuple[dict[str, Any], str | None]:
-        """What a row says, by field and beyond the header's columns, left to the database to judge."""
-        values = {**self._defaults, **found}
-        address: dict[str, Any] = {field: values[field] for field in ADDRESS if field in values}
-        postal_code, warning = str(address.get("postal_code", "")), None
-        address["country_code"] = country = country_code(str(values.get("country_code", "")), postal_code)
-        if "state_or_province_code" in address:
-            address["state_or_province_code"] = address["state_or_province_code"].upper()
+    def _complete(self, item: dict[str, Any], address: dict[str, str], further: list[str]) -> str | None:
+        """Puts what a row says, also beyond the header's columns, into the form of an item; whether it is valid, the database judges.
+
+        Answers a warning of what was mended.
+        """
+        warning = None
+        item["address"] = address
+        if cell := item.get("building_type"):
+            item["building_type"] = building_type(cell)
+        if cell := item.get("device_ids"):
+            item["device_ids"] = device_ids(cell)
+        if cell := item.get("create_application"):
+            item["create_application"] = BOOLEANS.get(cell.lower(), cell)
+        for field, default in self._defaults.items():
+            (address if field in ADDRESS else item).setdefault(field, default)
+        postal_code = address.get("postal_code", "")
+        address["country_code"] = country = country_code(address.get("country_code"), postal_code)
+        if region := address.get("state_or_province_code"):
+            address["state_or_province_code"] = region.upper()
         if country == "US" and (short := _ZIP_WITHOUT_ZEROS.fullmatch(postal_code)):
             address["postal_code"] = short[1].zfill(5) + (short[2] or "")
             warning = f"address.postal_code {postal_code} was completed to {address['postal_code']}"
-        item: dict[str, Any] = {field: values[field] for field in ("reference_id", "building_type", "device_ids") if field in values}
-        item["address"] = address
-        if "building_type" in found:
-            item["building_type"] = building_type(found["building_type"])
-        if "device_ids" in found:
-            item["device_ids"] = device_ids(found["device_ids"])
-        if "create_application" in found:
-            item["create_application"] = BOOLEANS.get(found["create_application"].lower(), found["create_application"])
         for place, cell in enumerate(further, len(self._header) + 1):
-            if cell.strip():
+            if cell:
                 item[f"column {place}, which the header does not name"] = cell
-        return item, warning
+        return warning
 
     def _unreadable(self, line: int, what: str) -> ApiError:
         if not self._header:
             return ApiError(400, "invalid_csv", f"The header (line {line}) {what}", members={"line": line})
-        return unreadable(len(self._upload.items) + 1, line, "invalid_csv", what)
+        return unreadable(len(self._upload.lines) + 1, line, "invalid_csv", what)
 
 
-def country_code(cell: str, postal_code: str) -> str:
+def country_code(cell: str | None, postal_code: str) -> str:
     """The code of a country by its name or code; where none is given, what the postal code looks like."""
     if not cell:
         return "CA" if _CANADIAN.fullmatch(postal_code) else "US"
-    return COUNTRIES.get(cell.upper(), cell.upper())
+    cell = cell.upper()
+    return COUNTRIES.get(cell, cell)
 
 
 @lru_cache(maxsize=256)

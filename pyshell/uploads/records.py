@@ -15,24 +15,23 @@ MAX_RECORD_LENGTH = 1024 * 1024
 
 @dataclass(slots=True)
 class Upload:
-    """Items as texts of JSON, the physical line where each begins (from 1), and what had to be mended, by index."""
+    """Items as texts of JSON, one or several with commas between, the line where each item begins (from 1), what was mended, by index."""
 
-    items: list[str] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
     lines: list[int] = field(default_factory=list)
     warnings: dict[int, str] = field(default_factory=dict)
 
-    def add(self, item: str, line: int, warning: str | None = None) -> None:
-        """Raises ApiError 400 when there are too many."""
-        if len(self.items) == MAX_ITEMS:
+    def add_item(self, line: int, warning: str | None = None) -> None:
+        """An item whose text comes with `texts`. Raises ApiError 400 when there are too many."""
+        if len(self.lines) == MAX_ITEMS:
             raise ApiError(400, "invalid_item_count", f"A batch must have 1 to {MAX_ITEMS:,} items, this one has more")
         if warning:
-            self.warnings[len(self.items)] = warning
-        self.items.append(item)
+            self.warnings[len(self.lines)] = warning
         self.lines.append(line)
 
     @property
     def array(self) -> str:
-        return f"[{','.join(self.items)}]"
+        return f"[{','.join(self.texts)}]"
 
 
 class RecordReader(Protocol):
@@ -84,14 +83,15 @@ class NdjsonReader:
         for line in lines:
             self._line += 1
             if not line.isspace():
-                self._upload.add(self._checked(line), self._line)
+                self._upload.texts.append(self._checked(line))
+                self._upload.add_item(self._line)
 
     def _checked(self, line: str) -> str:
         try:
             json.loads(line, parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:
             column = f", column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
-            raise unreadable(len(self._upload.items) + 1, self._line, "invalid_json", f"is not valid JSON{column}") from error
+            raise unreadable(len(self._upload.lines) + 1, self._line, "invalid_json", f"is not valid JSON{column}") from error
         return line.strip()
 
 

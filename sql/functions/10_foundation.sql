@@ -20,12 +20,12 @@ $$;
 
 comment on function app.uuid_v7(timestamptz) is 'A time-ordered UUID (version 7) of the time given, else of now.';
 
--- Ids made together, in the order of their numbers: 14 bits of counter after the milliseconds (RFC 9562, 6.2, method 1). In order,
--- they fill an index from the left to the right instead of everywhere at once.
+-- Ids made together, in the order of their numbers: 14 bits of counter after the milliseconds, then the random bits of the first one (RFC
+-- 9562, 6.2, method 1). In order, they fill an index from the left to the right instead of everywhere at once.
 create or replace function app.numbered_uuid_v7(p_first uuid, p_number integer) returns uuid
-language sql volatile
+language sql immutable
 return (left(p_first::text, 15) || lpad(to_hex(p_number >> 2 & 4095), 3, '0') || '-' || to_hex(8 + (p_number & 3))
-        || substr(gen_random_uuid()::text, 21))::uuid;
+        || substr(p_first::text, 21))::uuid;
 
 comment on function app.numbered_uuid_v7(uuid, integer) is 'A UUID of the same millisecond as p_first; those of greater numbers, up to 16383, come later.';
 
