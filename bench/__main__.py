@@ -53,8 +53,7 @@ def measure(runs: int, items: int, pickups: int, with_peers: bool, say: Callable
             "runs": runs,
             "post_seconds": spread(posts),
             "drain_items_per_second": spread(drains),
-            "insert_seconds": spread([seconds for seconds, _ in floors]),
-            "floor_items_per_second": spread([rate for _, rate in floors]),
+            "floor_items_per_second": spread(floors),
             "worker_cpu_microseconds_per_item": round(cpu / (items * (runs + 1)) * 1e6, 1),
             "pickup_milliseconds": {
                 "p50": round(statistics.median(latencies), 1),
@@ -106,15 +105,15 @@ def spread(values: list[float]) -> dict[str, float]:
 
 
 def table(figures: Figures) -> str:
-    names = ("drain_items_per_second", "floor_items_per_second", "post_seconds", "insert_seconds", "pickup_milliseconds")
-    drain, floor, post, insert, pickup = (figures[name] for name in names)
+    drain, floor, post, pickup = (
+        figures[name] for name in ("drain_items_per_second", "floor_items_per_second", "post_seconds", "pickup_milliseconds")
+    )
     items = f"{figures['items']:,} items"
     rows = [
         ("", "median", "min", "max"),
         (f"drain {items}, from start to closed report [items/s]", *(f"{drain[key]:,.0f}" for key in ("median", "min", "max"))),
         ("floor: bare claim and bulk update in SQL [items/s]", *(f"{floor[key]:,.0f}" for key in ("median", "min", "max"))),
         (f"POST of {items} [s]", *(f"{post[key]:.2f}" for key in ("median", "min", "max"))),
-        ("    bare INSERT ... SELECT of the same rows [s]", *(f"{insert[key]:.2f}" for key in ("median", "min", "max"))),
         ("pickup: from the answer to the lookup [ms]", f"{pickup['p50']:.0f}", "", f"{pickup['max']:.0f}"),
         ("    99th percentile", f"{pickup['p99']:.0f}", "", ""),
         ("worker's CPU time [µs/item]", f"{figures['worker_cpu_microseconds_per_item']:.0f}", "", ""),

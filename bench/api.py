@@ -16,6 +16,7 @@ from typing import Any
 
 import uvloop
 
+from bench.floor import measure_insert
 from bench.nginx import running_nginx
 from bench.polls import closed_loop, open_loop
 from bench.system import System, batch, folder_for_everyone, migrated_database
@@ -31,8 +32,8 @@ def measure_api(say: Callable[[str], None]) -> Figures:
     with folder_for_everyone() as folder, migrated_database(folder) as database_url, running_nginx(folder / "nginx") as nginx:
         system = System(database_url, nginx.url)
         with system.api() as server, system.workers():
-            say("uploads: JSON and CSV, in turns")
-            json_seconds, csv_seconds = measure_uploads(system)
+            say("uploads: JSON, CSV and a bare insert, in turns")
+            json_seconds, csv_seconds, insert_seconds = measure_uploads(system)
             say("a finished batch, to read from")
             done, _ = system.post_batch(ITEMS)
             system.wait_for_report(done)
@@ -54,6 +55,7 @@ def measure_api(say: Callable[[str], None]) -> Figures:
         return {
             "upload_json_seconds": round(json_seconds, 3),
             "upload_csv_seconds": round(csv_seconds, 3),
+            "insert_seconds": round(insert_seconds, 3),
             "polls_per_second": round(statistics.median(rates)),
             "poll_milliseconds_at_200": {"p50": percentile(latencies, 50), "p99": percentile(latencies, 99)},
             "page_milliseconds": pages,
@@ -66,19 +68,21 @@ def percentile(values: list[float], percent: int) -> float:
     return round(statistics.quantiles(values, n=100)[percent - 1], 1)
 
 
-def measure_uploads(system: System) -> tuple[float, float]:
-    """Seconds of 10,000 items as JSON and as CSV, each the median of five; the batches are cancelled at once."""
+def measure_uploads(system: System) -> tuple[float, float, float]:
+    """Seconds of 10,000 items as JSON, as CSV and as INSERT ... SELECT, each the median of nine; the batches are cancelled at once."""
     as_json = batch(ITEMS, system.device_id())
     as_csv = to_csv(json.loads(as_json)["items"])
-    seconds: dict[str, list[float]] = {"application/json": [], "text/csv": []}
-    for _ in range(5):
+    seconds: dict[str, list[float]] = {"application/json": [], "text/csv": [], "insert": []}
+    for _ in range(9):
         for media_type, body in (("application/json", as_json), ("text/csv", as_csv)):
             started = time.perf_counter()
             answer = system.request("POST", "/batch-lookups", body, media_type)
             seconds[media_type].append(time.perf_counter() - started)
             # Cancelled or finished already: the next upload shall not compete with it.
             system.cancel(answer["job_id"])
-    return statistics.median(seconds["application/json"]), statistics.median(seconds["text/csv"])
+        seconds["insert"].append(measure_insert(system.connection, answer["job_id"]))
+    as_json_seconds, as_csv_seconds, insert_seconds = map(statistics.median, seconds.values())
+    return as_json_seconds, as_csv_seconds, insert_seconds
 
 
 def to_csv(items: list[dict[str, Any]]) -> bytes:
@@ -163,7 +167,10 @@ def resident_megabytes(process: subprocess.Popen[bytes]) -> float:
 def api_table(figures: Figures) -> str:
     pages, polls = figures["page_milliseconds"], figures["poll_milliseconds_at_200"]
     rows = [
-        (f"POST of {ITEMS:,} items as JSON / as CSV [s]", f"{figures['upload_json_seconds']:.2f} / {figures['upload_csv_seconds']:.2f}"),
+        (
+            f"{ITEMS:,} items as JSON / as CSV / INSERT ... SELECT [s]",
+            " / ".join(f"{figures[name]:.2f}" for name in ("upload_json_seconds", "upload_csv_seconds", "insert_seconds")),
+        ),
         ("status polls beside a running batch [1/s]", f"{figures['polls_per_second']:,}"),
         ("status poll at 200/s, p50 / p99 [ms]", f"{polls['p50']} / {polls['p99']}"),
         ("100 items: first page / offset 9,900 / last cursor [ms]", " / ".join(str(ms) for ms in pages.values())),

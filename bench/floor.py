@@ -39,34 +39,43 @@ COMPLETE = """
      where i.organization_id = %(organization_id)s and i.id = o.id and i.lease_token = o.lease_token"""
 
 
-def measure_floor(database_url: str, job_id: str) -> tuple[float, float]:
-    """Over a copy of the items table, with its indexes and checks: the seconds of one INSERT ... SELECT of the job's items as they were
-    when new, and items a second while one connection claims them and another completes them.
-    """
+def measure_insert(connection: Connection, job_id: str) -> float:
+    """Seconds of a bare INSERT ... SELECT of a job's items, as they were when new, into their table."""
+    connection.execute("create temporary table job as select * from public.batch_lookup_jobs where id = %s", [job_id])
+    connection.execute("create temporary table items as select * from public.lookup_queue_items where job_id = %s", [job_id])
+    connection.execute("update job set id = app.uuid_v7()")
+    connection.execute(
+        """update items
+              set id = app.numbered_uuid_v7(job.id, items.position), job_id = job.id, status = 'pending', lease_token = null,
+                  lease_expires_at = null, leased_by = null, result = null, processed_at = null, error_code = null, error_message = null
+             from job"""
+    )
+    connection.execute("insert into public.batch_lookup_jobs table job")
+    started = time.perf_counter()
+    connection.execute("insert into public.lookup_queue_items select * from items order by position")
+    elapsed = time.perf_counter() - started
+    connection.execute("delete from public.lookup_queue_items where job_id = (select id from job)")
+    connection.execute("delete from public.batch_lookup_jobs where id = (select id from job)")
+    connection.execute("drop table job, items")
+    return elapsed
+
+
+def measure_floor(database_url: str, job_id: str) -> float:
+    """Items a second, over a copy of the job's items with its indexes and checks: one connection claims, another completes."""
     with psycopg.connect(database_url, autocommit=True) as claiming, psycopg.connect(database_url, autocommit=True) as completing:
         claiming.execute("create table public.bench_items (like public.lookup_queue_items including all)")
         try:
-            insert_seconds = insert_new_items(claiming, job_id)
-            organization_id, items = tidy_items(claiming)
-            return insert_seconds, items / drain(claiming, completing, organization_id)
+            organization_id, items = copy_items(claiming, job_id)
+            return items / drain(claiming, completing, organization_id)
         finally:
             claiming.execute("drop table public.bench_items")
 
 
-def insert_new_items(connection: Connection, job_id: str) -> float:
-    connection.execute("create temporary table new_items as select * from public.lookup_queue_items where job_id = %s", [job_id])
+def copy_items(connection: Connection, job_id: str) -> tuple[str, int]:
+    connection.execute("insert into public.bench_items select * from public.lookup_queue_items where job_id = %s", [job_id])
     connection.execute(
-        "update new_items set status = 'pending', result = null, processed_at = null, error_code = null, error_message = null"
+        "update public.bench_items set status = 'pending', result = null, processed_at = null, error_code = null, error_message = null"
     )
-    started = time.perf_counter()
-    connection.execute("insert into public.bench_items select * from new_items order by position")
-    elapsed = time.perf_counter() - started
-    connection.execute("drop table new_items")
-    return elapsed
-
-
-def tidy_items(connection: Connection) -> tuple[str, int]:
-    """Brings the copies into order; answers the organization and how many there are."""
     connection.execute("vacuum (full, analyze) public.bench_items")
     connection.execute("checkpoint")
     row = connection.execute("select min(organization_id::text), count(*) from public.bench_items").fetchone()
