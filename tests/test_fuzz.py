@@ -24,8 +24,8 @@ if not EXAMPLES:
     OPTIONS.append("--seed=1")
 
 
-# What no schema can say: that a key must not come twice with another body (422), which columns the file has, which devices and which
-# networks there are (400). And 200 to a wrong upload is its dry run; a real one answers 201.
+# What no schema can say: that a key must not come twice with another body (422), which columns the file has, which devices, networks and
+# addresses there are (400). And 200 to a wrong upload is its dry run; a real one answers 201.
 CONFIG = """
 hooks = "{hooks}"
 
@@ -38,7 +38,7 @@ checks.positive_data_acceptance.expected-statuses = ["2xx", 400, 401, 403, 404, 
 checks.negative_data_rejection.expected-statuses = [200, 400, 401, 403, 404, 405, 406, 409, 413, 415, 422, 428, 429]
 
 [[operations]]
-include-name = ["POST /incentives", "PATCH /organization", "POST /api-keys"]
+include-name = ["POST /incentives", "PATCH /organization", "POST /api-keys", "PUT /webhook-config"]
 checks.positive_data_acceptance.expected-statuses = ["2xx", 400, 401, 403, 404, 409, 429]
 """
 

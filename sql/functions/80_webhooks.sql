@@ -72,8 +72,8 @@ begin
         'Unknown fields: ' || v_unknown,
         case when jsonb_typeof(p_changes -> 'url') not in ('string', 'null')
                or length(p_changes ->> 'url') > 2048
-               or p_changes ->> 'url' !~ case when p_allow_http then '^https?://[^/?#@\\[:space:]]+([/?][!-~]*)?$' else '^https://[^/?#@\\[:space:]]+([/?][!-~]*)?$' end
-               or p_changes ->> 'url' ~ '[^!-~]|#'
+               or not app.is_web_address(p_changes ->> 'url')
+               or not p_allow_http and p_changes ->> 'url' !~ '^https:'
              then 'url must be null or an HTTPS URL without user name and fragment, in ASCII, of at most 2,048 characters' end,
         case when app.text_array(p_changes -> 'events') is null and p_changes ? 'events' or not app.text_array(p_changes -> 'events') <@ app.webhook_events()
              then 'events must be an array out of ' || array_to_string(app.webhook_events(), ', ') end,
@@ -82,6 +82,25 @@ begin
              then 'field_names must be null or an array of at most 100 strings' end,
         case when jsonb_typeof(p_changes -> 'bundle_items') <> 'boolean' then 'bundle_items must be true or false' end,
         case when jsonb_typeof(p_changes -> 'enabled') <> 'boolean' then 'enabled must be true or false' end), '');
+end;
+$$;
+
+-- Whether a URL leads to a host, by name or address, and to a port that can be; in ASCII, without user name and fragment.
+create or replace function app.is_web_address(p_url text) returns boolean
+language plpgsql immutable
+set search_path = ''
+as $$
+declare
+    v_parts text[] := regexp_match(p_url, '^https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?(?:[/?][!"$-~]*)?$');
+begin
+    return case
+        when p_url is null then null
+        when v_parts is null or v_parts[2]::integer not between 1 and 65535 then false
+        when v_parts[1] like '[%' then family(btrim(v_parts[1], '[]')::inet) = 6
+        else true end;
+exception
+    when invalid_text_representation then
+        return false;
 end;
 $$;
 

@@ -1,5 +1,5 @@
 begin;
-select plan(30);
+select plan(35);
 \ir fixtures.psql
 
 -- The config
@@ -15,8 +15,11 @@ select throws_like(
     format($$ select api.set_webhook_config(%L, %L) $$, :'org', change), '%' || complaint || '%', 'refused: ' || change)
   from (values ('{"url": "http://example.com/"}', 'url must be'), ('{"url": "https://user@example.com/"}', 'url must be'),
                ('{"url": "https://example.com/a b"}', 'url must be'), ('{"url": 7}', 'url must be'),
+               ('{"url": "https://exa>mple.com/"}', 'url must be'), ('{"url": "https://example.com:65536/"}', 'url must be'),
+               ('{"url": "https://[2001:db8::1::2]/"}', 'url must be'), ('{"url": "https://[203.0.113.7]/"}', 'url must be'),
                ('{"events": ["lookup.started"]}', 'events must be'), ('{"field_names": [1]}', 'field_names must be'),
                ('{"enabled": "yes"}', 'enabled must be'), ('{"secret": "mine"}', 'Unknown fields: secret'), ('[]', 'must be a JSON object')) bad (change, complaint);
+select is(api.set_webhook_config(:'org', '{"url": "https://[2001:db8::1]:8443/hooks?a=b"}') ->> 'url', 'https://[2001:db8::1]:8443/hooks?a=b', 'an address is a host, too');
 select is(api.set_webhook_config(:'org', '{"url": "http://localhost:1/"}', true) ->> 'url', 'http://localhost:1/', 'development may allow http');
 select is(api.set_webhook_config(:'org', '{"enabled": false}') ->> 'disabled_reason', 'requested', 'webhooks can be disabled');
 select is(api.set_webhook_config(:'org', '{"enabled": true}') ->> 'disabled_reason', null, 'and enabled again');
