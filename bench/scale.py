@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import statistics
 import subprocess
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,18 +16,19 @@ ORGANIZATIONS = 100
 
 
 def measure_scale(system: System, items: int, runs: int, say: Callable[[str], None]) -> dict[str, float]:
-    figures: dict[str, float] = {}
-    for count in WORKERS:
-        with system.workers(count) as workers:
-            say(f"{count} worker(s), {items:,} items")
-            rates = [drain(system, items, 1) for _ in range(runs + 1)]
-            # The best of a few: on a machine with other work, what disturbs only ever slows down.
-            figures[f"workers_{count}_items_per_second"] = round(max(rates[1:]))
-            if count == 1:
-                say(f"{ORGANIZATIONS} organizations")
-                figures["organizations_100_items_per_second"] = round(max(drain(system, items, ORGANIZATIONS) for _ in range(runs)))
-                figures["worker_memory_megabytes"] = round(peak_memory(workers[0]), 1)
-    return figures
+    """Medians, of as many rounds as there are runs: all cases take turns, because what else the machine does comes and goes."""
+    rates: dict[str, list[float]] = defaultdict(list)
+    memory = 0.0
+    for number in range(1, runs + 1):
+        for count in WORKERS:
+            with system.workers(count) as workers:
+                say(f"{count} worker(s), {items:,} items, run {number} of {runs}")
+                drain(system, items, 1)
+                rates[f"workers_{count}_items_per_second"] += [drain(system, items, 1) for _ in range(2)]
+                if count == 1:
+                    rates[f"organizations_{ORGANIZATIONS}_items_per_second"].append(drain(system, items, ORGANIZATIONS))
+                    memory = max(memory, peak_memory(workers[0]))
+    return {name: round(statistics.median(values)) for name, values in rates.items()} | {"worker_memory_megabytes": round(memory, 1)}
 
 
 def measure_traces(system: System, items: int) -> dict[str, float]:
