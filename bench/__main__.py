@@ -112,7 +112,7 @@ def table(figures: Figures) -> str:
     rows = [
         ("", "median", "min", "max"),
         (f"drain {items}, from start to closed report [items/s]", *(f"{drain[key]:,.0f}" for key in ("median", "min", "max"))),
-        ("floor: bare claim and bulk update in SQL [items/s]", *(f"{floor[key]:,.0f}" for key in ("median", "min", "max"))),
+        ("floor: bulk updates in SQL [items/s]", *(f"{floor[key]:,.0f}" for key in ("median", "min", "max"))),
         (f"POST of {items} [s]", *(f"{post[key]:.2f}" for key in ("median", "min", "max"))),
         ("pickup: from the answer to the lookup [ms]", f"{pickup['p50']:.0f}", "", f"{pickup['max']:.0f}"),
         ("    99th percentile", f"{pickup['p99']:.0f}", "", ""),

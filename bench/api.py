@@ -138,9 +138,9 @@ def measure_large_file(system: System, server: subprocess.Popen[bytes], job_id: 
     system.connection.execute(
         """
         insert into public.lookup_queue_items
-               (organization_id, id, job_id, position, queue_rank, reference_id, address, building_type, device_ids, created_at,
+               (organization_id, id, job_id, position, reference_id, address, building_type, device_ids, created_at,
                 status, result, processed_at)
-        select i.organization_id, app.uuid_v7(), i.job_id, n, n, 'site-' || n, i.address, i.building_type, i.device_ids, i.created_at,
+        select i.organization_id, app.uuid_v7(), i.job_id, n, 'site-' || n, i.address, i.building_type, i.device_ids, i.created_at,
                i.status, i.result, i.processed_at
           from public.lookup_queue_items i, generate_series(%s, %s) n
          where i.job_id = %s and i.position = 0

@@ -135,18 +135,11 @@ def look_up(database: Connection, job: Json, count: int, answer: Json | None = N
     [organization_id] = database.execute(
         "select organization_id from public.batch_lookup_jobs where id = %s", [job["job_id"]]
     ).fetchone() or [None]
-    claimed = database.execute("select item_id, lease_token from api.claim_lookups(%s, 'test', %s)", [organization_id, count]).fetchall()
     database.execute(
-        "select api.record_lookups(%s, 'test', %s, %s, %s, %s::text[], %s::text[], %s::double precision[])",
-        [
-            organization_id,
-            [item for item, _ in claimed],
-            [token for _, token in claimed],
-            [status] * len(claimed),
-            [None] * len(claimed),
-            [json.dumps(answer or {})] * len(claimed),
-            [None] * len(claimed),
-        ],
+        """select api.record_lookups(%s, 'test', array_agg(job_id), array_agg(position), array_agg(lease_token), array_agg(%s::integer),
+                                     array_agg(null::text), array_agg(%s::text), array_agg(null::double precision))
+             from api.claim_lookups(%s, 'test', %s)""",
+        [organization_id, status, json.dumps(answer or {}), organization_id, count],
     )
 
 

@@ -35,15 +35,27 @@ SECONDS = float(os.environ.get("CHAOS_SECONDS", "25"))
 SEED = int(os.environ.get("CHAOS_SEED", str(random.randrange(1_000_000))))
 
 HISTORY = """
-    create table public.history (number bigint generated always as identity, item_id uuid, old_status text, new_status text,
-        old_token uuid, new_token uuid, old_expires_at timestamptz, old_retries int, new_retries int, new_retry_at timestamptz,
-        error_code text, at timestamptz default app.clock());
-    create function public.remember() returns trigger language plpgsql as $$
+    create table public.claims (job_id uuid, positions int4multirange, overlapping boolean);
+    create function public.remember_claim() returns trigger language plpgsql as $$
     begin
-        insert into public.history (item_id, old_status, new_status, old_token, new_token, old_expires_at, old_retries, new_retries,
-                                    new_retry_at, error_code)
-        values (new.id, old.status, new.status, old.lease_token, new.lease_token, old.lease_expires_at, old.retry_count, new.retry_count,
-                new.retry_at, new.error_code);
+        insert into public.claims
+        select new.job_id, new.positions,
+               exists (select from public.lookup_leases l
+                        where l.job_id = new.job_id and l.lease_token <> new.lease_token and l.positions && new.positions);
+        return null;
+    end $$;
+    create trigger remember after insert on public.lookup_leases for each row execute function public.remember_claim();
+    create table public.history (item_id uuid, old_status text, new_status text, lease_expires_at timestamptz, has_expired boolean,
+        at timestamptz default app.clock());
+    create function public.remember() returns trigger language plpgsql as $$
+    declare
+        v_callers text;
+    begin
+        get diagnostics v_callers = pg_context;
+        insert into public.history (item_id, old_status, new_status, lease_expires_at, has_expired)
+        values (new.id, old.status, new.status,
+                (select l.expires_at from public.lookup_leases l where l.job_id = new.job_id and new.position <@ l.positions),
+                v_callers like '%app.expire_leases%');
         return null;
     end $$;
     create trigger remember after update on public.lookup_queue_items for each row execute function public.remember();
@@ -55,10 +67,7 @@ DISK_FULL = """
     create trigger disk_full before insert on public.incentive_report_sites execute function public.disk_full()"""
 # What the history must not hold.
 RULES = {
-    "a lease began while another one was there": "new_token <> old_token",
-    "a lease expired before its time": """
-        old_status = 'processing' and at < old_expires_at
-        and (error_code = 'lease_expired' or new_status = 'pending' and new_retry_at is null and new_retries > old_retries)""",
+    "a lease expired before its time": "has_expired and at < lease_expires_at",
     "an item that had ended changed": "old_status in ('completed', 'failed')",
 }
 
@@ -228,10 +237,9 @@ def test_whatever_happens_every_item_ends_exactly_once(tmp_path: Path, upstream:
 
         with world.connect() as owner:
             open_jobs = "select count(*) from public.batch_lookup_jobs where completed_at is null"
-            leased = "select count(*) from public.lookup_queue_items where status = 'processing'"
             wait_until(
-                lambda: fetch_value(owner, open_jobs) == 0 and fetch_value(owner, leased) == 0,
-                lambda: owner.execute("select status, count(*) from public.lookup_queue_items group by 1").fetchall(),
+                lambda: fetch_value(owner, open_jobs) == 0 and leases(owner) == 0,
+                lambda: owner.execute("select status, count(*) from api.items group by 1").fetchall(),
                 patience=60,
             )
             for worker in world.workers:
@@ -243,14 +251,16 @@ def test_whatever_happens_every_item_ends_exactly_once(tmp_path: Path, upstream:
 
 
 def check_history(owner: Connection, upstream: FakeUpstream) -> None:
+    assert owner.execute("select * from public.claims where overlapping").fetchall() == [], "a lease began while another one was there"
     for rule, query in RULES.items():
         assert owner.execute(f"select * from public.history where {query}".encode()).fetchall() == [], rule
     ends = "select item_id from public.history where new_status in ('completed', 'failed') group by item_id having count(*) <> 1"
     assert owner.execute(ends.encode()).fetchall() == [], "an item ended twice"
     claims: dict[str, int] = dict(
         owner.execute(
-            """select i.reference_id, count(*) filter (where h.new_token is not null and h.old_token is null)
-                 from public.lookup_queue_items i left join public.history h on h.item_id = i.id group by 1"""
+            """select i.reference_id, count(c.job_id)
+                 from public.lookup_queue_items i left join public.claims c on c.job_id = i.job_id and i.position <@ c.positions
+                group by 1"""
         ).fetchall()
     )
     assert {name: seen for name, seen in upstream.times_seen().items() if seen > claims[name]} == {}, "looked up without a claim"

@@ -169,7 +169,7 @@ def test_a_cancelled_job_goes_on_while_items_are_in_flight(client: OrganizationC
     [organization_id] = database.execute(
         "select organization_id from public.batch_lookup_jobs where id = %s", [job["job_id"]]
     ).fetchone() or [None]
-    [item] = database.execute("select item_id, lease_token from api.claim_lookups(%s, 'test', 1)", [organization_id]).fetchall()
+    [item] = database.execute("select job_id, position, lease_token from api.claim_lookups(%s, 'test', 1)", [organization_id]).fetchall()
     with client.stream("GET", f"{path(job)}/events") as response:
         events = events_of(response)
         next(events)
@@ -177,7 +177,8 @@ def test_a_cancelled_job_goes_on_while_items_are_in_flight(client: OrganizationC
         cancelled = json.loads(next(events)["data"])
         assert (cancelled["status"], cancelled["item_counts"]["processing"]) == ("cancelled", 1)
         database.execute(
-            "select api.record_lookups(%s, 't', array[%s], array[%s], array[200], array[null::text], array['{}'], array[null::float8])",
+            "select api.record_lookups(%s, 't', array[%s], array[%s::int], array[%s], array[200], array[null::text], array['{}'],"
+            " array[null::float8])",
             [organization_id, *item],
         )
         assert [event["event"] for event in events] == ["progress", "end"]

@@ -160,9 +160,9 @@ def large_job(shared_database_url: str) -> Iterator[tuple[subprocess.Popen[bytes
                 owner.execute(
                     """
                     insert into public.lookup_queue_items
-                           (organization_id, id, job_id, position, queue_rank, reference_id, address, building_type, device_ids, created_at,
+                           (organization_id, id, job_id, position, reference_id, address, building_type, device_ids, created_at,
                             status, result, processed_at)
-                    select j.organization_id, app.uuid_v7(), j.id, n, n, 'site-' || n, '{"city": "Austin"}', 'RESIDENTIAL', '{1}', now(),
+                    select j.organization_id, app.uuid_v7(), j.id, n, 'site-' || n, '{"city": "Austin"}', 'RESIDENTIAL', '{1}', now(),
                            'completed', %s, now()
                       from public.batch_lookup_jobs j, generate_series(1, %s) n
                     """,

@@ -142,6 +142,52 @@ def test_a_deploy_again_changes_nothing(database_url: str) -> None:
     assert before == (value(database_url, rows), value(database_url, "select deployed_at from app.deployed_parts"))
 
 
+def test_a_queue_in_use_goes_on_after_the_migration_to_leases_by_job(empty_database_url: str, tmp_path: Path) -> None:
+    """Of a job's eight items two have ended, three are in flight under two leases, one waits for its retry, two were never claimed."""
+    before = tmp_path / "before"
+    before.mkdir()
+    for file in migrations.sql_files(Sources().migrations)[:3]:
+        (before / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "functions").mkdir()
+    migrate(empty_database_url, Sources(before, tmp_path / "functions", tmp_path / "catalogue"))
+    with psycopg.connect(empty_database_url, autocommit=True) as owner:
+        owner.execute(
+            """
+            insert into app.organizations (id, name) values (gen_random_uuid(), 'Acme');
+            insert into public.batch_lookup_jobs
+                   (organization_id, id, status, total_items, processed_items, failed_items, report_id, created_at, started_at, updated_at)
+            select id, gen_random_uuid(), 'processing', 8, 2, 2, gen_random_uuid(), now(), now(), now() from app.organizations;
+            insert into public.incentive_reports (organization_id, id, job_id, name, description, created_at, updated_at)
+            select organization_id, report_id, id, 'report', '', now(), now() from public.batch_lookup_jobs;
+            insert into public.lookup_queue_items
+                   (organization_id, id, job_id, position, queue_rank, status, lease_token, lease_expires_at, leased_by, retry_at,
+                    error_code, error_message, processed_at, reference_id, address, building_type, device_ids, created_at)
+            select j.organization_id, gen_random_uuid(), j.id, n, 100 + n,
+                   case when n < 2 then 'failed' when n < 5 then 'processing' else 'pending' end,
+                   case when n in (2, 3) then j.id when n = 4 then j.report_id end,
+                   case when n between 2 and 4 then now() + interval '1 minute' end,
+                   case when n between 2 and 4 then 'worker' end,
+                   case when n = 5 then now() end,
+                   case when n < 2 then 'x' end, case when n < 2 then 'x' end, case when n < 2 then now() end,
+                   'site-' || n, '{}', 'RESIDENTIAL', '{1}', now()
+              from public.batch_lookup_jobs j, generate_series(0, 7) n;
+            insert into app.organization_queue_state (organization_id, ready_at) select id, now() from app.organizations"""
+        )
+        migrate(empty_database_url)
+        owner.execute("select api.update_settings('{\"lookups_per_second\": null}')")
+        assert owner.execute("select positions::text from public.lookup_leases order by 1").fetchall() == [("{[2,4)}",), ("{[4,5)}",)]
+        assert owner.execute("select * from api.check_invariants()").fetchall() == []
+        claimed = owner.execute("select c.position from app.organizations, api.claim_lookups(id, 'worker', 10) c").fetchall()
+        assert claimed == [(5,), (6,), (7,)]
+        verdict = owner.execute(
+            """select r.verdict
+                 from public.batch_lookup_jobs j,
+                      api.record_lookups(j.organization_id, 'worker', array[j.id], array[4], array[j.report_id], array[200],
+                                         array[null], array['{}'], array[null::float8]) r"""
+        ).fetchall()
+        assert verdict == [("accepted",)]
+
+
 def test_twenty_deploys_at_once_into_a_new_database_all_end_well(empty_database_url: str) -> None:
     with ThreadPoolExecutor(20) as pool:
         for deploy in [pool.submit(migrate, empty_database_url) for _ in range(20)]:

@@ -44,9 +44,9 @@ def locked(database_url: str, query: str, *parameters: object) -> Iterator[None]
         yield
 
 
-def claim(batches: Batches, limit: int) -> list[tuple[object, object]]:
+def claim(batches: Batches, limit: int) -> list[tuple[object, int, object]]:
     return batches.owner.execute(
-        "select item_id, lease_token from api.claim_lookups(%s, 'worker', %s)", [batches.organization_id, limit]
+        "select job_id, position, lease_token from api.claim_lookups(%s, 'worker', %s)", [batches.organization_id, limit]
     ).fetchall()
 
 
@@ -57,7 +57,7 @@ def test_a_claim_and_a_cancel_do_not_wait_for_each_other(
     job_id = batches.create(4)
     claim(batches, 2)
     clock.advance(minutes=10)
-    with locked(database_url, "select from public.lookup_queue_items where status = 'processing' for update"):
+    with locked(database_url, "select from public.lookup_leases for update"):
         claiming = start("select api.claim_lookups(%s, 'next worker', 10)", batches.organization_id)
         cancelling = start("select api.cancel_batch_lookup(%s, %s)", batches.organization_id, job_id)
     claiming.result()
@@ -72,9 +72,10 @@ def test_maintenance_does_not_wait_for_an_outcome_that_is_being_recorded(
 ) -> None:
     update_settings(batches.owner, lookups_per_second=None)
     batches.create(2)
-    (item_id, _), _ = claim(batches, 2)
+    [(_, _, token)] = claim(batches, 1)
+    claim(batches, 1)
     clock.advance(minutes=10)
-    with locked(database_url, "select from public.lookup_queue_items where id = %s for update", item_id):
+    with locked(database_url, "select from public.lookup_leases where lease_token = %s for update", token):
         assert start("select api.run_maintenance()").done()
     assert batches.counts() == {"pending": 1, "processing": 1}
 
@@ -115,13 +116,48 @@ def test_maintenance_and_a_request_repeated_after_a_week_do_not_wait_for_each_ot
 def test_what_is_given_back_during_a_claim_comes_next(database_url: str, owner: Connection, batches: Batches, start: Start) -> None:
     update_settings(owner, lookups_per_second=None)
     batches.create(6)
-    (first, token), (second, _) = claim(batches, 2)
-    owner.execute("update app.organization_queue_state set first_rank = null")
+    [(job_id, first, token), (_, second, _)] = claim(batches, 2)
     with locked(
         database_url,
-        "select api.release_lookups(%s, 'worker', array[%s, %s]::uuid[], array[%s, %s]::uuid[])",
-        batches.organization_id, first, second, token, token,
+        "select api.release_lookups(%s, 'worker', array[%s, %s]::uuid[], array[%s, %s]::integer[], array[%s, %s]::uuid[])",
+        batches.organization_id, job_id, job_id, first, second, token, token,
     ):  # fmt: skip
         claiming = start("select api.claim_lookups(%s, 'next worker', 2)", batches.organization_id)
     claiming.result()
-    assert {item_id for item_id, _ in claim(batches, 2)} == {first, second}
+    assert len(claim(batches, 6)) == 4
+    check_invariants(owner)
+    assert batches.counts() == {"processing": 6}
+
+
+def test_a_batch_that_is_being_cancelled_is_passed_over(database_url: str, owner: Connection, batches: Batches, start: Start) -> None:
+    update_settings(owner, lookups_per_second=None)
+    cancelled, other = batches.create(4), batches.create(["other-1", "other-2"])
+    claim(batches, 2)
+    with locked(database_url, "select api.cancel_batch_lookup(%s, %s)", batches.organization_id, cancelled):
+        start("select api.claim_lookups(%s, 'next worker', 10)", batches.organization_id).result(timeout=10)
+    check_invariants(owner)
+    assert batches.counts() == {"failed": 3, "processing": 3}
+    assert (batches.status(cancelled), batches.status(other)) == ("cancelled", "processing")
+
+
+def test_a_late_answer_and_the_answer_it_was_replaced_by_do_not_wait_in_a_circle(
+    database_url: str, owner: Connection, batches: Batches, clock: Clock, start: Start
+) -> None:
+    """Both workers have outcomes for the same two items, in another order."""
+    update_settings(owner, lookups_per_second=None)
+    job_id = batches.create(2)
+    early = claim(batches, 2)
+    clock.advance(minutes=10)
+    late = claim(batches, 2)
+    record = """select api.record_lookups(%s, 'worker', array[%s, %s]::uuid[], array[%s, %s]::integer[], array[%s, %s]::uuid[],
+                                          array[200, 200], array[null, null]::text[], array['{}', '{}'], array[null, null]::float8[])"""
+    with locked(database_url, "select from public.lookup_queue_items where position = 0 for update"):
+        recording = [
+            start(record + "--" * number, batches.organization_id, job_id, job_id, one[1], other[1], one[2], other[2])
+            for number, (one, other) in enumerate([early, list(reversed(late))])
+        ]
+    for each in recording:
+        each.result()
+    check_invariants(owner)
+    assert batches.counts() == {"completed": 2}
+    assert batches.status(job_id) == "completed"

@@ -76,8 +76,8 @@ def play_the_worker(database_url: str, done: threading.Event) -> None:
     with psycopg.connect(database_url, autocommit=True) as connection:
         while not done.wait(0.05):
             for (organization_id,) in connection.execute("select unnest(organization_ids) from api.check_in('test')").fetchall():
-                for item_id, token, request in connection.execute(
-                    "select item_id, lease_token, request from api.claim_lookups(%s, 'test', 100)", [organization_id]
+                for job_id, position, token, request in connection.execute(
+                    "select job_id, position, lease_token, request from api.claim_lookups(%s, 'test', 100)", [organization_id]
                 ).fetchall():
                     try:
                         answer = connection.execute("select api.lookup_incentives(%s, %s)::text", [organization_id, request]).fetchone()
@@ -85,7 +85,7 @@ def play_the_worker(database_url: str, done: threading.Event) -> None:
                     except psycopg.Error as error:
                         outcome = (int((error.sqlstate or "PT500")[2:]), None, "{}")
                     connection.execute(
-                        "select api.record_lookups(%s, 'test', array[%s]::uuid[], array[%s]::uuid[], array[%s]::int[], array[%s]::text[],"
-                        " array[%s]::text[], array[null]::double precision[])",
-                        [organization_id, item_id, token, *outcome],
+                        "select api.record_lookups(%s, 'test', array[%s]::uuid[], array[%s]::int[], array[%s]::uuid[], array[%s]::int[],"
+                        " array[%s]::text[], array[%s]::text[], array[null]::double precision[])",
+                        [organization_id, job_id, position, token, *outcome],
                     )

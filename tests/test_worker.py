@@ -160,7 +160,7 @@ async def test_a_claim_whose_commit_fails_is_no_claim(
         f"create function public.refuse() returns trigger language plpgsql security definer as $$ begin {end}; return null; end $$".encode()
     )
     owner.execute(
-        f"""create constraint trigger refuse after update on public.lookup_queue_items deferrable initially deferred
+        f"""create constraint trigger refuse after insert on public.lookup_leases deferrable initially deferred
             for each row when (new.organization_id = '{batches.organization_id}') execute function public.refuse()""".encode()
     )
     session = Session(worker_settings.database_url, "test")
@@ -170,9 +170,9 @@ async def test_a_claim_whose_commit_fails_is_no_claim(
     except psycopg.OperationalError:
         claimed = []
     await session.close()
-    item_ids = {UUID(bytes=lease.item_id) for leases in claimed for lease in leases}
-    assert len(item_ids) == kept
-    assert item_ids <= {row[0] for row in owner.execute("select id from public.lookup_queue_items where status = 'processing'")}
+    items = {(UUID(bytes=lease.job_id), lease.position) for leases in claimed for lease in leases}
+    assert len(items) == kept
+    assert items <= set(owner.execute("select job_id, position from api.items where status = 'processing'").fetchall())
 
 
 def test_what_was_claimed_is_looked_up_while_others_are_claimed_for(
@@ -193,10 +193,7 @@ async def test_a_claim_that_fails_does_not_spoil_the_others(batches: Batches, wo
     others = Batches(owner)
     batches.create(2)
     others.create(["other-1"])
-    owner.execute(
-        f"""alter table public.lookup_queue_items add constraint refuse
-            check (status <> 'processing' or organization_id <> '{batches.organization_id}')""".encode()
-    )
+    owner.execute(f"alter table public.lookup_leases add constraint refuse check (organization_id <> '{batches.organization_id}')".encode())
     session = Session(worker_settings.database_url, "test")
     shares = {batches.organization_id.bytes: 2, others.organization_id.bytes: 2}
     [claim] = await session.run(calls.claim_lookups, "worker", shares, 60.0, False)
@@ -247,7 +244,7 @@ def test_a_slow_lookup_keeps_its_lease(batches: Batches, worker_settings: Settin
 def lose_lease(owner: Connection, upstream: FakeUpstream) -> None:
     """What another worker's claim does to one whose lease has expired."""
     wait_until(lambda: upstream.in_flight)
-    owner.execute("update public.lookup_queue_items set lease_token = gen_random_uuid(), leased_by = 'another worker'")
+    owner.execute("update public.lookup_leases set lease_token = gen_random_uuid(), worker = 'another worker'")
 
 
 def test_a_success_that_comes_after_the_lease_is_lost_counts(
@@ -268,8 +265,8 @@ def test_a_failure_that_comes_after_the_lease_is_lost_does_not_count(
         batches.create(1)
         lose_lease(owner, upstream)
         wait_until(lambda: not upstream.in_flight)
-    assert batches.item("site-0")["leased_by"] == "another worker"
-    assert batches.item("site-0")["status"] == "processing"
+    assert fetch_value(owner, "select worker from public.lookup_leases") == "another worker"
+    assert batches.counts() == {"processing": 1}
 
 
 def test_a_worker_that_stops_ends_what_is_in_flight_and_gives_back_the_rest(

@@ -42,7 +42,7 @@ async def test_a_smaller_share_keeps_as_many_lanes_as_it_allows() -> None:
     lanes = Lanes(schedule, cast(Any, upstream), cast(Outcomes, NoOutcomes()))
     lanes.configure(state(50))
     now = asyncio.get_running_loop().time()
-    schedule.add([[Lease(b"", bytes([n]), b"", b"", None, now + 60) for n in range(250)]])
+    schedule.add([[Lease(b"", b"", n, b"", b"", None, now + 60) for n in range(250)]])
     await asyncio.sleep(0.015)
     assert max(upstream.seen) == 50
     lanes.configure(state(12))

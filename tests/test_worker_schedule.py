@@ -12,7 +12,7 @@ from pyshell.worker.schedule import TURN, Schedule
 
 def lease(name: str, slot: float | None = None, expires_in: float = 60.0) -> Lease:
     now = asyncio.get_running_loop().time()
-    return Lease(b"organization", name.encode(), b"token", b"{}", None if slot is None else now + slot, now + expires_in)
+    return Lease(b"organization", name.encode(), 0, b"token", b"{}", None if slot is None else now + slot, now + expires_in)
 
 
 class Started(list[tuple[str, float]]):
@@ -24,7 +24,7 @@ class Started(list[tuple[str, float]]):
 
     async def _take(self, schedule: Schedule) -> None:
         while taken := await schedule.take():
-            self.append((taken.item_id.decode(), asyncio.get_running_loop().time() - self.began))
+            self.append((taken.job_id.decode(), asyncio.get_running_loop().time() - self.began))
 
     async def end(self, schedule: Schedule) -> None:
         schedule.close()
@@ -52,7 +52,7 @@ async def test_what_missed_its_slot_takes_the_next_and_the_last_goes_back() -> N
     await asyncio.sleep(0.5)
     assert [name for name, _ in started] == ["a"]
     assert started[0][1] >= 0.49
-    assert [each.item_id for each in given_back] == [b"b", b"c"]
+    assert [each.job_id for each in given_back] == [b"b", b"c"]
     await started.end(schedule)
 
 
@@ -60,7 +60,7 @@ async def test_organizations_take_turns() -> None:
     schedule = Schedule(lambda lease: None, asyncio.Event())
     schedule.add([[lease("a")] * (TURN + 1), [lease("b")], [lease("c")] * (TURN + 1)])
     taken = [await schedule.take() for _ in range(2 * TURN + 3)]
-    assert [each.item_id for each in taken if each] == [b"a"] * TURN + [b"b"] + [b"c"] * TURN + [b"a", b"c"]
+    assert [each.job_id for each in taken if each] == [b"a"] * TURN + [b"b"] + [b"c"] * TURN + [b"a", b"c"]
 
 
 async def test_a_lease_that_expired_while_it_waited_goes_back() -> None:
@@ -69,8 +69,8 @@ async def test_a_lease_that_expired_while_it_waited_goes_back() -> None:
     schedule.add([[lease("expired", expires_in=-0.1), lease("held")]])
     taken = await schedule.take()
     assert taken is not None
-    assert taken.item_id == b"held"
-    assert [each.item_id for each in given_back] == [b"expired"]
+    assert taken.job_id == b"held"
+    assert [each.job_id for each in given_back] == [b"expired"]
 
 
 async def test_a_low_schedule_asks_for_more() -> None:
@@ -91,7 +91,7 @@ async def test_a_closed_schedule_gives_everything_back() -> None:
     schedule.close()
     schedule.add([[lease("late")]])
     assert await schedule.take() is None
-    assert [each.item_id for each in given_back] == [b"a", b"b", b"late"]
+    assert [each.job_id for each in given_back] == [b"a", b"b", b"late"]
 
 
 def test_shares_are_even_and_the_rest_goes_to_those_who_waited_longest() -> None:

@@ -99,7 +99,7 @@ class Batches:
 
     def counts(self) -> dict[str, int]:
         rows = self.owner.execute(
-            "select status, count(*) from public.lookup_queue_items where organization_id = %s group by status", [self.organization_id]
+            "select status, count(*) from api.items where organization_id = %s group by status", [self.organization_id]
         )
         return dict(rows.fetchall())
 
@@ -149,5 +149,5 @@ def check_invariants(owner: Connection) -> None:
 
 
 def leases(owner: Connection) -> int:
-    answer: int = fetch_value(owner, "select count(*) from public.lookup_queue_items where lease_token is not null")
+    answer: int = fetch_value(owner, "select count(*) from public.lookup_leases")
     return answer

@@ -19,15 +19,19 @@ CHECK_IN: Final = """
            paused_for, maintenance_due, stopped
       from api.check_in(p_worker => %s, p_latency => %s)"""
 CLAIM: Final = (
-    "select item_id, lease_token, request, start_in from api.claim_lookups(p_organization_id => %s, p_worker => %s, p_limit => %s)"
+    "select job_id, position, lease_token, request, start_in from api.claim_lookups(p_organization_id => %s, p_worker => %s, p_limit => %s)"
 )
 RECORD: Final = """
     select verdict, count(*)
-      from api.record_lookups(p_organization_id => %s, p_worker => %s, p_item_ids => %s, p_lease_tokens => %s,
+      from api.record_lookups(p_organization_id => %s, p_worker => %s, p_job_ids => %s, p_positions => %s, p_lease_tokens => %s,
                               p_http_statuses => %s, p_error_classes => %s, p_responses => %s, p_retry_afters => %s)
      group by verdict"""
-EXTEND: Final = "select api.extend_leases(p_organization_id => %s, p_worker => %s, p_item_ids => %s, p_lease_tokens => %s)"
-RELEASE: Final = "select api.release_lookups(p_organization_id => %s, p_worker => %s, p_item_ids => %s, p_lease_tokens => %s)"
+EXTEND: Final = """
+    select job_id, position
+      from api.extend_leases(p_organization_id => %s, p_worker => %s, p_job_ids => %s, p_positions => %s, p_lease_tokens => %s)"""
+RELEASE: Final = (
+    "select api.release_lookups(p_organization_id => %s, p_worker => %s, p_job_ids => %s, p_positions => %s, p_lease_tokens => %s)"
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -35,7 +39,8 @@ class Lease:
     """A claimed item. `slot` and `expires_at` are times of the event loop's clock; without a slot it may start at any time."""
 
     organization_id: bytes
-    item_id: bytes
+    job_id: bytes
+    position: int
     token: bytes
     request: bytes
     slot: float | None
@@ -98,9 +103,15 @@ async def claim_lookups(
         claims.append(
             [
                 Lease(
-                    organization_id, item_id, token, request, received_at + start_in if paced else None, asked_at + start_in + lease_seconds
+                    organization_id,
+                    job_id,
+                    position,
+                    token,
+                    request,
+                    received_at + start_in if paced else None,
+                    asked_at + start_in + lease_seconds,
                 )
-                for item_id, token, request, start_in in rows
+                for job_id, position, token, request, start_in in rows
             ]
         )
     if failure is not None:
@@ -123,11 +134,13 @@ async def record_lookups(connection: AsyncConnection[Any], worker: str, outcomes
     return verdicts
 
 
-async def extend_leases(connection: AsyncConnection[Any], worker: str, organization_id: bytes, leases: Sequence[Lease]) -> set[bytes]:
-    """Renew leases of one organization; answers the ids of the items that are still held."""
+async def extend_leases(
+    connection: AsyncConnection[Any], worker: str, organization_id: bytes, leases: Sequence[Lease]
+) -> set[tuple[bytes, int]]:
+    """Renew leases of one organization; answers job and position of the items that are still held."""
     async with binary_cursor(connection) as cursor:
         await cursor.execute(EXTEND, identify(organization_id, worker, leases))
-        return {item_id for (item_id,) in await cursor.fetchall()}
+        return {(job_id, position) for job_id, position in await cursor.fetchall()}
 
 
 async def release_lookups(connection: AsyncConnection[Any], worker: str, organization_id: bytes, leases: Sequence[Lease]) -> None:
@@ -137,7 +150,13 @@ async def release_lookups(connection: AsyncConnection[Any], worker: str, organiz
 
 
 def identify(organization_id: bytes, worker: str, leases: Sequence[Lease]) -> list[Binary | str]:
-    return [Binary(organization_id), worker, uuids(lease.item_id for lease in leases), uuids(lease.token for lease in leases)]
+    return [
+        Binary(organization_id),
+        worker,
+        uuids(lease.job_id for lease in leases),
+        integers(lease.position for lease in leases),
+        uuids(lease.token for lease in leases),
+    ]
 
 
 def describe(answers: Sequence[Answer]) -> list[Binary | str]:

@@ -73,7 +73,7 @@ class Holdings:
             held = await self._session.run(extend_leases, self._worker, organization_id, leases)
             for lease in leases:
                 # One that is somebody else's by now does not start any more; if it has started, it comes to its end.
-                lease.expires_at = asked_at + self._lease_seconds if lease.item_id in held else LOST
+                lease.expires_at = asked_at + self._lease_seconds if (lease.job_id, lease.position) in held else LOST
 
     async def release(self) -> None:
         self._wake.clear()

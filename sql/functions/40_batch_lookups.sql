@@ -81,9 +81,7 @@ declare
     v_processing integer := 0;
 begin
     if p_job.processed_items < p_job.total_items then
-        select count(*) into v_processing
-          from public.lookup_queue_items
-         where organization_id = p_job.organization_id and status = 'processing' and job_id = p_job.id;
+        v_processing := app.count_positions(app.positions_in_flight(p_job.organization_id, p_job.id));
     end if;
     return json_build_object(
         'id', p_job.id,
@@ -107,7 +105,11 @@ begin
 end;
 $$;
 
-create or replace function app.item_json(p_item public.lookup_queue_items) returns json
+create or replace function app.item_status(p_item public.lookup_queue_items, p_in_flight int4multirange) returns text
+language sql immutable
+return case when (p_item).position <@ p_in_flight then 'processing' else (p_item).status end;
+
+create or replace function app.item_json(p_item public.lookup_queue_items, p_in_flight int4multirange) returns json
 language plpgsql stable
 set search_path = ''
 as $$
@@ -115,7 +117,7 @@ begin
     return json_build_object(
         'id', p_item.id,
         'job_id', p_item.job_id,
-        'status', p_item.status,
+        'status', app.item_status(p_item, p_in_flight),
         'reference_id', p_item.reference_id,
         'address', p_item.address,
         'building_type', p_item.building_type,
@@ -160,21 +162,25 @@ $$;
 
 comment on function api.list_batch_lookups(uuid, text, integer, integer) is 'The jobs of an organization, newest first: {jobs, total, limit, offset}. 400: an unknown status, limit not in 1 to 200.';
 
--- What is still pending in a cancelled job ends as failed; answers how many items did.
+-- What is still pending in a cancelled job and not in flight ends as failed: what waits, and what was never claimed. Answers how many items did.
 create or replace function app.cancel_pending_items(p_organization_id uuid, p_job_id uuid, p_now timestamptz) returns integer
 language plpgsql volatile
 set search_path = ''
 as $$
 declare
-    v_count integer;
+    v_next_position integer;
+    v_count         integer;
 begin
+    -- Claims pass over the job from here on.
+    delete from app.queued_jobs where organization_id = p_organization_id and job_id = p_job_id returning next_position into v_next_position;
     update public.lookup_queue_items
        set status        = 'failed',
            retry_at      = null,
            error_code    = 'job_cancelled',
            error_message = 'Job cancelled',
            processed_at  = p_now
-     where organization_id = p_organization_id and job_id = p_job_id and status = 'pending';
+     where organization_id = p_organization_id and job_id = p_job_id and status = 'pending'
+       and (retry_at is not null or position >= v_next_position);
     get diagnostics v_count = row_count;
     return v_count;
 end;

@@ -47,15 +47,17 @@ language plpgsql stable security definer
 set search_path = ''
 as $$
 declare
-    v_job public.batch_lookup_jobs;
+    v_job       public.batch_lookup_jobs;
+    v_in_flight int4multirange;
 begin
     perform app.authorize(p_organization_id);
     v_job := app.find_job(p_organization_id, p_job_id);
     if not p_include_items then
         return app.job_progress_json(v_job);
     end if;
+    v_in_flight := app.positions_in_flight(p_organization_id, p_job_id);
     return app.join_objects(app.job_progress_json(v_job), json_build_object('items',
-        (select json_agg(app.item_json(i) order by i.position)
+        (select json_agg(app.item_json(i, v_in_flight) order by i.position)
            from public.lookup_queue_items i
           where i.organization_id = p_organization_id and i.job_id = p_job_id)));
 end;

@@ -31,7 +31,8 @@ end;
 $$;
 
 create or replace function app.find_items(
-    p_organization_id uuid, p_job_id uuid, p_status text, p_error_code text, p_after integer, p_limit integer, p_offset integer default 0
+    p_organization_id uuid, p_job_id uuid, p_in_flight int4multirange, p_status text, p_error_code text, p_after integer, p_limit integer,
+    p_offset integer default 0
 ) returns setof public.lookup_queue_items
 language plpgsql stable
 set search_path = ''
@@ -39,11 +40,11 @@ as $$
 begin
     return query
     select *
-      from public.lookup_queue_items
-     where organization_id = p_organization_id and job_id = p_job_id and position > p_after
-       and (p_status is null or status = p_status)
-       and (p_error_code is null or status = 'failed' and error_code = p_error_code)
-     order by position
+      from public.lookup_queue_items i
+     where i.organization_id = p_organization_id and i.job_id = p_job_id and i.position > p_after
+       and (p_status is null or app.item_status(i, p_in_flight) = p_status)
+       and (p_error_code is null or i.status = 'failed' and i.error_code = p_error_code)
+     order by i.position
      limit p_limit offset p_offset;
 end;
 $$;
@@ -61,9 +62,10 @@ language plpgsql stable security definer
 set search_path = ''
 as $$
 declare
-    v_job   public.batch_lookup_jobs;
-    v_after integer;
-    v_items public.lookup_queue_items[];
+    v_job       public.batch_lookup_jobs;
+    v_in_flight int4multirange;
+    v_after     integer;
+    v_items     public.lookup_queue_items[];
 begin
     perform app.authorize(p_organization_id);
     v_job   := app.find_job(p_organization_id, p_job_id);
@@ -74,14 +76,15 @@ begin
         raise sqlstate 'PT400' using message = 'Provide either cursor or offset, not both', constraint = 'cursor_or_offset';
     end if;
 
+    v_in_flight := app.positions_in_flight(p_organization_id, p_job_id);
     if coalesce(p_cursor, p_status, p_error_code) is null then
         -- Without a filter, the place in the upload is the offset: the last page costs what the first does.
-        v_items := array(select i from app.find_items(p_organization_id, p_job_id, null, null, p_offset - 1, p_limit + 1) i);
+        v_items := array(select i from app.find_items(p_organization_id, p_job_id, v_in_flight, null, null, p_offset - 1, p_limit + 1) i);
     else
-        v_items := array(select i from app.find_items(p_organization_id, p_job_id, p_status, p_error_code, v_after, p_limit + 1, p_offset) i);
+        v_items := array(select i from app.find_items(p_organization_id, p_job_id, v_in_flight, p_status, p_error_code, v_after, p_limit + 1, p_offset) i);
     end if;
     return json_build_object(
-        'items', (select coalesce(json_agg(app.item_json(i) order by i.position), '[]') from unnest(v_items[:p_limit]) i),
+        'items', (select coalesce(json_agg(app.item_json(i, v_in_flight) order by i.position), '[]') from unnest(v_items[:p_limit]) i),
         'total', app.count_items(v_job, p_status, p_error_code),
         'limit', p_limit,
         'offset', p_offset,
@@ -107,7 +110,7 @@ language sql immutable
 return 'reference_id,status,street_1,street_2,city,state_or_province_code,postal_code,country_code,building_type,device_ids,'
     || 'utility_eiaid,utility_name,eligible,total_incentive_amount,programs,error_code,error_message,warnings,retry_count,processed_at,item_id' || E'\r\n';
 
-create or replace function app.result_csv_line(p_item public.lookup_queue_items) returns text
+create or replace function app.result_csv_line(p_item public.lookup_queue_items, p_in_flight int4multirange) returns text
 language plpgsql stable
 set search_path = ''
 as $$
@@ -120,7 +123,7 @@ declare
 begin
     return concat_ws(',',
         app.csv_cell(p_item.reference_id),
-        p_item.status,
+        app.item_status(p_item, p_in_flight),
         app.csv_cell(p_item.address ->> 'street_1'),
         app.csv_cell(p_item.address ->> 'street_2'),
         app.csv_cell(p_item.address ->> 'city'),
@@ -158,7 +161,8 @@ language plpgsql stable security definer
 set search_path = ''
 as $$
 declare
-    v_count integer;
+    v_in_flight int4multirange := app.positions_in_flight(p_organization_id, p_job_id);
+    v_count     integer;
 begin
     perform app.authorize(p_organization_id);
     perform app.find_job(p_organization_id, p_job_id);
@@ -166,10 +170,10 @@ begin
     perform app.check_choice('format', p_format, array['csv', 'ndjson']);
     perform app.check_item_filter(p_status, p_error_code);
 
-    select string_agg(case p_format when 'csv' then app.result_csv_line(i) else app.item_json(i)::text || E'\n' end, '' order by i.position),
+    select string_agg(case p_format when 'csv' then app.result_csv_line(i, v_in_flight) else app.item_json(i, v_in_flight)::text || E'\n' end, '' order by i.position),
            max(i.position), count(*)
       into lines, last_position, v_count
-      from app.find_items(p_organization_id, p_job_id, p_status, p_error_code, p_after, p_limit) i;
+      from app.find_items(p_organization_id, p_job_id, v_in_flight, p_status, p_error_code, p_after, p_limit) i;
     lines := concat(case when p_format = 'csv' and p_after < 0 then app.results_csv_header() end, lines);
     if v_count < p_limit then
         last_position := null;

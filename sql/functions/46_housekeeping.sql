@@ -43,7 +43,7 @@ begin
 
     v_items := array(select row(row_number() over (order by position) - 1, reference_id, address, building_type, device_ids, create_application,
                                 webhook_custom_fields, warnings, null)::app.batch_item
-                       from app.find_items(p_organization_id, p_job_id, 'failed', p_error_code, -1, null));
+                       from app.find_items(p_organization_id, p_job_id, '{}', 'failed', p_error_code, -1, null));
     if v_items = '{}' then
         raise sqlstate 'PT409' using message = 'No item of this job has failed so', constraint = 'items_have_failed';
     end if;
@@ -59,6 +59,7 @@ set search_path = ''
 as $$
 begin
     delete from app.webhook_deliveries where organization_id = p_organization_id and job_id = p_job_id and data is null;
+    delete from app.queued_jobs where organization_id = p_organization_id and job_id = p_job_id;
     delete from public.lookup_queue_items where organization_id = p_organization_id and job_id = p_job_id;
     delete from public.batch_lookup_jobs where organization_id = p_organization_id and id = p_job_id;
     perform app.announce('DELETE', 'batch_lookup_jobs', p_organization_id, p_job_id);

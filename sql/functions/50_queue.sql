@@ -1,7 +1,6 @@
 -- Chapter 50, the queue: enqueue, the ready list, the claim. When lookups may start is chapter 52, leases are 53, outcomes 55.
 
--- A new batch starts at the lowest rank that is still ready, so that it takes turns with the batches before it; when none is
--- ready, where the last claim stood.
+-- A new batch stands where the batches before it have come to, so that it takes turns with them.
 create or replace function app.enqueue_items(p_organization_id uuid, p_job_id uuid, p_items app.batch_item[], p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = ''
@@ -9,31 +8,22 @@ as $$
 declare
     v_first_id     uuid    := app.uuid_v7(p_now);
     v_deduplicates boolean := (select deduplicate_seconds is not null from app.settings);
-    v_first_rank   bigint;
 begin
     perform app.check_open_items(p_organization_id);
-    v_first_rank := coalesce(
-        (select queue_rank
-           from public.lookup_queue_items
-          where organization_id = p_organization_id and status = 'pending' and retry_at is null
-            and queue_rank >= coalesce((select first_rank from app.organization_queue_state where organization_id = p_organization_id),
-                                       -9223372036854775808)
-          order by queue_rank
-          limit 1),
-        (select served_rank from app.organization_queue_state where organization_id = p_organization_id),
-        0);
-
     insert into public.lookup_queue_items
-           (organization_id, id, job_id, position, queue_rank, reference_id, address, building_type, device_ids,
+           (organization_id, id, job_id, position, reference_id, address, building_type, device_ids,
             create_application, webhook_custom_fields, warnings, created_at, work_key)
-    select p_organization_id, app.numbered_uuid_v7(v_first_id, i.position), p_job_id, i.position, v_first_rank + i.position, i.reference_id, i.address,
+    select p_organization_id, app.numbered_uuid_v7(v_first_id, i.position), p_job_id, i.position, i.reference_id, i.address,
            i.building_type, i.device_ids, i.create_application, i.webhook_custom_fields, i.warnings, p_now,
            case when v_deduplicates then app.work_key(i) end
       from unnest(p_items) i;
+    insert into app.queued_jobs (organization_id, job_id, next_position, end_position, next_rank)
+    values (p_organization_id, p_job_id, 0, cardinality(p_items),
+            coalesce((select next_rank from app.queued_jobs where organization_id = p_organization_id order by next_rank limit 1), 0));
     if v_deduplicates then
         perform app.hold_duplicates(p_organization_id, p_job_id, p_now);
     end if;
-    perform app.wake_queue(p_organization_id, p_now, v_first_rank);
+    perform app.wake_queue(p_organization_id, p_now);
     -- Once more, now that it is one batch after the other.
     perform app.check_open_items(p_organization_id);
 end;
@@ -60,46 +50,34 @@ begin
 end;
 $$;
 
--- There is, or from p_at on will be, something to claim; p_rank: the lowest rank that became ready, null when only retries did. Called
--- last: it locks the organization's row until the commit.
-create or replace function app.wake_queue(p_organization_id uuid, p_at timestamptz, p_rank bigint default null) returns void
+-- There is, or from p_at on will be, something to claim. Called last: it locks the organization's row until the commit.
+create or replace function app.wake_queue(p_organization_id uuid, p_at timestamptz) returns void
 language plpgsql volatile
 set search_path = ''
 as $$
-declare
-    v_now timestamptz := app.clock();
 begin
-    -- A claim that goes on meanwhile sees by the new version of the row that it must not move first_rank.
     insert into app.organization_queue_state as q (organization_id, ready_at)
     values (p_organization_id, p_at)
     on conflict (organization_id) do update
-       set ready_at   = least(q.ready_at, excluded.ready_at),
-           first_rank = case when q.first_rank > p_rank then p_rank else q.first_rank end
-     where q.ready_at is null or q.ready_at > excluded.ready_at or excluded.ready_at <= v_now;
+       set ready_at = excluded.ready_at
+     where q.ready_at is null or q.ready_at > excluded.ready_at;
     perform pg_notify('batch_lookups_ready', p_organization_id::text);
 end;
 $$;
 
--- The lowest rank that is ready, null: none, and from when on there is something to claim, null: never, as things are.
-create or replace function app.queue_ahead(p_organization_id uuid, p_now timestamptz, out first_rank bigint, out ready_at timestamptz)
+-- From when on there is something to claim; null: never, as things are.
+create or replace function app.queue_ahead(p_organization_id uuid, p_now timestamptz) returns timestamptz
 language plpgsql stable
 set search_path = ''
 as $$
 begin
-    -- By its order, and so by the index: without it the planner, who thinks that such a row is soon found, may read all that ended.
-    first_rank := (select i.queue_rank from public.lookup_queue_items i
-                    where i.organization_id = p_organization_id and i.status = 'pending' and i.retry_at is null
-                    order by i.queue_rank
-                    limit 1);
-    if first_rank is not null then
-        ready_at := p_now;
-    else
-        ready_at := least(
-            (select min(i.retry_at) from public.lookup_queue_items i
-              where i.organization_id = p_organization_id and i.status = 'pending' and i.retry_at is not null),
-            (select min(i.lease_expires_at) from public.lookup_queue_items i
-              where i.organization_id = p_organization_id and i.status = 'processing'));
+    if exists (select from app.queued_jobs where organization_id = p_organization_id) then
+        return p_now;
     end if;
+    return least(
+        (select min(retry_at) from public.lookup_queue_items
+          where organization_id = p_organization_id and status = 'pending' and retry_at is not null),
+        (select min(expires_at) from public.lookup_leases where organization_id = p_organization_id));
 end;
 $$;
 
@@ -110,14 +88,13 @@ language plpgsql volatile
 set search_path = ''
 as $$
 declare
-    v_ahead record;
+    v_ready_at timestamptz;
 begin
     perform from app.organization_queue_state where organization_id = p_organization_id for update;
-    select * into v_ahead from app.queue_ahead(p_organization_id, p_now);
+    v_ready_at := app.queue_ahead(p_organization_id, p_now);
     update app.organization_queue_state
-       set ready_at = v_ahead.ready_at, first_rank = coalesce(v_ahead.first_rank, served_rank)
-     where organization_id = p_organization_id
-       and (ready_at is distinct from v_ahead.ready_at or first_rank is distinct from coalesce(v_ahead.first_rank, served_rank));
+       set ready_at = v_ready_at
+     where organization_id = p_organization_id and ready_at is distinct from v_ready_at;
 end;
 $$;
 
@@ -129,9 +106,8 @@ set search_path = ''
 as $$
 begin
     perform
-       from app.organization_queue_state q
-      cross join app.queue_ahead(p_organization_id, p_now) a
-      where q.organization_id = p_organization_id and (a.ready_at < coalesce(q.ready_at, 'infinity') or a.first_rank < q.first_rank);
+       from app.organization_queue_state
+      where organization_id = p_organization_id and app.queue_ahead(p_organization_id, p_now) < coalesce(ready_at, 'infinity');
     if not found then
         return;
     end if;
@@ -160,69 +136,55 @@ $$;
 
 comment on function api.ready_organizations(integer) is 'Organizations with something to claim, least recently served first.';
 
+-- Claims of one organization follow each other: its row of the ready list is locked until the commit. New items are taken by moving a
+-- mark, and only the lease says that they are in flight: a claim writes a row for each job, whatever the number of items.
 create or replace function api.claim_lookups(p_organization_id uuid, p_worker text, p_limit integer)
-returns table (item_id uuid, job_id uuid, lease_token uuid, start_in double precision, retry_count integer, request text)
+returns table (job_id uuid, "position" integer, lease_token uuid, start_in double precision, retry_count integer, request text, item_id uuid)
 language plpgsql volatile security definer
 set search_path = ''
 as $$
 #variable_conflict use_column
 declare
-    v_now        timestamptz := app.clock();
-    v_free       record;
-    v_token      uuid        := gen_random_uuid();
-    v_expires_at timestamptz;
-    v_first_rank bigint;
-    v_version    xid;
-    v_items      public.lookup_queue_items[];
-    v_count      integer;
+    v_now    timestamptz := app.clock();
+    v_free   record;
+    v_items  public.lookup_queue_items[];
+    v_leases public.lookup_leases[];
+    v_count  integer;
 begin
     select * into v_free from app.free_slots(p_limit, v_now);
     if v_free.slots = 0 then
         return;
     end if;
-    v_expires_at := v_free.first_at + v_free.slots * v_free.spacing + (select app.seconds(lease_seconds) from app.settings);
-
-    select q.first_rank, q.xmin into v_first_rank, v_version from app.organization_queue_state q where q.organization_id = p_organization_id;
-    v_items := app.lease_items(p_organization_id, p_worker, v_free.slots, v_token, v_first_rank, v_now, v_expires_at);
+    perform app.expire_leases(p_organization_id, v_now);
+    perform from app.organization_queue_state q where q.organization_id = p_organization_id for update;
+    v_items := app.take_due_items(p_organization_id, v_free.slots, v_now);
+    v_items := v_items || app.take_new_items(p_organization_id, v_free.slots - cardinality(v_items));
     v_count := cardinality(v_items);
-    -- Expiry waits for jobs, which whoever holds none of their items may do: a cancel holds its job and waits for items.
-    if v_count = 0 then
-        perform app.expire_leases(p_organization_id, v_now);
+    if v_count > 0 then
+        v_leases := app.lease_items(p_organization_id, p_worker, v_items, v_free.first_at + v_free.slots * v_free.spacing, v_now);
+        perform app.start_jobs(p_organization_id, v_items, v_now);
+        perform app.take_slots(v_free.first_at + v_count * v_free.spacing, v_free.is_probe, v_now);
+        update app.organization_queue_state q set served_at = v_now where q.organization_id = p_organization_id;
     end if;
     if v_count < v_free.slots then
         perform app.settle_queue(p_organization_id, v_now);
     end if;
-    if v_count = 0 then
-        return;
-    end if;
-
-    perform app.start_jobs(p_organization_id, v_items, v_now);
-    update app.organization_queue_state q
-       set served_at   = v_now,
-           served_rank = greatest(q.served_rank, (select max(i.queue_rank) from unnest(v_items) i)),
-           first_rank  = case when q.xmin = v_version and v_count = v_free.slots
-                              then (select min(i.queue_rank) from unnest(v_items) i where i.retry_count = 0) else q.first_rank end
-     where q.organization_id = p_organization_id;
-    perform app.take_slots(v_free.first_at + v_count * v_free.spacing, v_free.is_probe, v_now);
 
     return query
-    select i.id, i.job_id, i.lease_token,
+    select i.job_id, i.position, l.lease_token,
            extract(epoch from v_free.first_at + (i.n - 1) * v_free.spacing - v_now)::double precision,
-           i.retry_count, app.lookup_request(i.reference_id, i.address, i.building_type, i.device_ids, i.create_application, i.webhook_custom_fields)
-      from (select u.*, row_number() over (order by u.queue_rank, u.id) as n from unnest(v_items) u) i
+           i.retry_count, app.lookup_request(i.reference_id, i.address, i.building_type, i.device_ids, i.create_application, i.webhook_custom_fields), i.id
+      from (select u.*, row_number() over () as n from unnest(v_items) u) i
+      join unnest(v_leases) l on l.job_id = i.job_id
      order by i.n;
 end;
 $$;
 
 comment on function api.claim_lookups(uuid, text, integer) is
-'Claims up to p_limit items of an organization for a worker: each gets a lease, and a time slot within the pace (start_in, seconds from now); request is the JSON body to POST. Fewer come when the pace allows no more within the next second, or when no more are ready.';
+'Claims up to p_limit items of an organization for a worker, each named by its job and its position in the upload, under a lease for each job, and with a time slot within the pace (start_in, seconds from now); request is the JSON body to POST. Fewer come when the pace allows no more within the next second, or when no more are ready.';
 
--- The claim. Retries that are due and items that never ran stand under two indexes; of the first p_limit of each, the lowest ranks
--- are taken. It begins at p_first_rank, or it would step over every row that was claimed since the oldest open transaction began, which
--- vacuum must leave in the index. The sub-selects are fenced: inlined, the planner might run them twice and claim more than asked.
-create or replace function app.lease_items(
-    p_organization_id uuid, p_worker text, p_limit integer, p_token uuid, p_first_rank bigint, p_now timestamptz, p_expires_at timestamptz
-) returns public.lookup_queue_items[]
+-- Items that waited long enough. One that is locked is being ended: by a late answer, a duplicate's, or a cancel.
+create or replace function app.take_due_items(p_organization_id uuid, p_limit integer, p_now timestamptz) returns public.lookup_queue_items[]
 language plpgsql volatile
 set search_path = ''
 as $$
@@ -230,35 +192,102 @@ declare
     v_items public.lookup_queue_items[];
 begin
     with due as materialized (
-        select id, queue_rank
+        select id
           from public.lookup_queue_items
          where organization_id = p_organization_id and status = 'pending' and retry_at <= p_now
          order by retry_at
          limit p_limit
            for update skip locked
-    ), ready as materialized (
-        select id, queue_rank
-          from public.lookup_queue_items
-         where organization_id = p_organization_id and status = 'pending' and retry_at is null
-           and queue_rank >= coalesce(p_first_rank, -9223372036854775808)
-         order by queue_rank
-         limit p_limit
-           for update skip locked
-    ), next as materialized (
-        select id from (table due union all table ready) d order by queue_rank limit p_limit
-    ), leased as (
+    ), taken as (
         update public.lookup_queue_items i
-           set status           = 'processing',
-               retry_at         = null,
-               lease_token      = p_token,
-               lease_expires_at = p_expires_at,
-               leased_by        = p_worker
-          from next n
-         where i.organization_id = p_organization_id and i.id = n.id
+           set retry_at = null
+          from due d
+         where i.organization_id = p_organization_id and i.id = d.id
      returning i as item
     )
-    select coalesce(array_agg(item), '{}') into v_items from leased;
+    select coalesce(array_agg(item), '{}') into v_items from taken;
     return v_items;
+end;
+$$;
+
+-- Items that were never claimed, those with the lowest ranks: of each job the next ones. What waits for a duplicate's answer, or has it,
+-- is passed over, and so is a job that is being cancelled.
+create or replace function app.take_new_items(p_organization_id uuid, p_limit integer) returns public.lookup_queue_items[]
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_items   public.lookup_queue_items[] := '{}';
+    v_missing integer                     := p_limit;
+    v_jobs    app.queued_jobs[];
+    v_job_ids uuid[];
+    v_starts  integer[];
+    v_ends    integer[];
+    v_ranks   bigint[];
+begin
+    while v_missing > 0 loop
+        v_jobs := array(select j
+                          from app.queued_jobs j
+                         where j.organization_id = p_organization_id
+                         order by j.next_rank, j.job_id
+                         limit v_missing
+                           for update skip locked);
+        exit when v_jobs = '{}';
+        select array_agg(s.job_id), array_agg(s.start_position), array_agg(s.end_position), array_agg(s.start_rank)
+          into v_job_ids, v_starts, v_ends, v_ranks
+          from (select t.job_id, min(t.position) as start_position, max(t.position) + 1 as end_position, min(t.rank) as start_rank
+                  from (select j.job_id, j.next_position + n as position, j.next_rank + n as rank
+                          from unnest(v_jobs) j
+                         cross join generate_series(0, least(v_missing, j.end_position - j.next_position) - 1) n
+                         order by rank, j.job_id
+                         limit v_missing) t
+                 group by t.job_id) s;
+
+        v_items := v_items || array(
+            select t.item
+              from unnest(v_job_ids, v_starts, v_ends, v_ranks) s (job_id, start_position, end_position, start_rank)
+             cross join lateral (
+                   select i as item, i.position
+                     from public.lookup_queue_items i
+                    where i.organization_id = p_organization_id and i.job_id = s.job_id
+                      and i.position >= s.start_position and i.position < s.end_position
+                      and i.status = 'pending' and i.retry_at is null
+                   offset 0) t
+             order by s.start_rank - s.start_position + t.position, s.job_id);
+
+        delete from app.queued_jobs j
+         using unnest(v_job_ids, v_ends) s (job_id, end_position)
+         where j.organization_id = p_organization_id and j.job_id = s.job_id and j.end_position = s.end_position;
+        update app.queued_jobs j
+           set next_position = s.end_position, next_rank = j.next_rank + s.end_position - j.next_position
+          from unnest(v_job_ids, v_ends) s (job_id, end_position)
+         where j.organization_id = p_organization_id and j.job_id = s.job_id;
+        v_missing := p_limit - cardinality(v_items);
+    end loop;
+    return v_items;
+end;
+$$;
+
+-- A lease for each job, until some time after the last of its lookups may start.
+create or replace function app.lease_items(
+    p_organization_id uuid, p_worker text, p_items public.lookup_queue_items[], p_last_start_at timestamptz, p_now timestamptz
+) returns public.lookup_leases[]
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_expires_at timestamptz := greatest(p_last_start_at, p_now) + (select app.seconds(lease_seconds) from app.settings);
+    v_leases     public.lookup_leases[];
+begin
+    with leased as (
+        insert into public.lookup_leases as l (organization_id, job_id, lease_token, worker, expires_at, positions)
+        select p_organization_id, i.job_id, gen_random_uuid(), p_worker, v_expires_at, range_agg(int4range(i.position, i.position + 1))
+          from unnest(p_items) i
+         group by i.job_id
+     returning l as lease
+    )
+    select array_agg(lease) into v_leases from leased;
+    return v_leases;
 end;
 $$;
 

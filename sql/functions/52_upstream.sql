@@ -98,7 +98,9 @@ begin
                + case when bool_or(o.action = 'retry' and o.outage and i.retry_count >= v_settings.max_retries) then v_settings.outage_failures else 0 end
           into v_signs
           from unnest(p_outcomes) o
-          join public.lookup_queue_items i on i.organization_id = p_organization_id and i.id = o.item_id and i.lease_token = o.lease_token;
+          join public.lookup_leases l
+            on l.organization_id = p_organization_id and l.job_id = o.job_id and l.lease_token = o.lease_token and o.position <@ l.positions
+          join public.lookup_queue_items i on i.organization_id = p_organization_id and i.job_id = o.job_id and i.position = o.position;
     end if;
 
     select * into v_upstream from app.upstream_state for update;

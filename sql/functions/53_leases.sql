@@ -1,81 +1,177 @@
--- Chapter 53, leases: renewed while a lookup runs, given back when it will not start, expired when its worker is silent.
+-- Chapter 53, leases: renewed while a lookup runs, given back when it will not start, expired when its worker is silent. Whoever changes
+-- items in flight holds their leases; leases are locked before items, items before jobs.
 
--- Only an item in processing has a lease token. Saying so again would let the planner walk through all leases instead of these.
-create or replace function api.extend_leases(p_organization_id uuid, p_worker text, p_item_ids uuid[], p_lease_tokens uuid[]) returns setof uuid
-language plpgsql volatile security definer
+-- The items of a job that are being looked up.
+create or replace function app.positions_in_flight(p_organization_id uuid, p_job_id uuid) returns int4multirange
+language plpgsql stable
 set search_path = ''
 as $$
-declare
-    v_expires_at timestamptz := app.clock() + (select app.seconds(lease_seconds) from app.settings);
 begin
-    return query
-    update public.lookup_queue_items i
-       set lease_expires_at = v_expires_at
-      from unnest(p_item_ids, p_lease_tokens) h (item_id, lease_token)
-     where i.organization_id = p_organization_id and i.id = h.item_id
-       and i.lease_token = h.lease_token
-    returning i.id;
+    return coalesce((select range_agg(r)
+                       from public.lookup_leases l
+                      cross join unnest(l.positions) r
+                      where l.organization_id = p_organization_id and l.job_id = p_job_id), '{}');
 end;
 $$;
 
-comment on function api.extend_leases(uuid, text, uuid[], uuid[]) is 'Renews the leases of slow lookups, given as parallel arrays; answers the items that the worker still holds.';
+create or replace function app.count_positions(p_positions int4multirange) returns integer
+language sql immutable
+return (select coalesce(sum(upper(r) - lower(r)), 0)::integer from unnest(p_positions) r);
 
-create or replace function api.release_lookups(p_organization_id uuid, p_worker text, p_item_ids uuid[], p_lease_tokens uuid[]) returns integer
+create or replace function app.positions_of(p_items public.lookup_queue_items[], p_job_id uuid) returns int4multirange
+language sql immutable
+return (select range_agg(int4range(i.position, i.position + 1)) from unnest(p_items) i where i.job_id = p_job_id);
+
+-- The leases named that are still there, in one order for all.
+create or replace function app.lock_leases(p_organization_id uuid, p_job_ids uuid[], p_lease_tokens uuid[]) returns public.lookup_leases[]
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_leases public.lookup_leases[] := '{}';
+    v_lease  public.lookup_leases;
+    v_name   record;
+begin
+    for v_name in
+        select distinct n.job_id, n.lease_token
+          from unnest(p_job_ids, p_lease_tokens) n (job_id, lease_token)
+         where n.job_id is not null and n.lease_token is not null
+         order by n.job_id, n.lease_token
+    loop
+        select * into v_lease
+          from public.lookup_leases
+         where organization_id = p_organization_id and job_id = v_name.job_id and lease_token = v_name.lease_token
+           for update;
+        if found then
+            v_leases := v_leases || v_lease;
+        end if;
+    end loop;
+    return v_leases;
+end;
+$$;
+
+-- These items are not in flight any more; p_leases, which the caller has locked, are all that may hold them.
+create or replace function app.end_leases(p_organization_id uuid, p_leases public.lookup_leases[], p_items public.lookup_queue_items[]) returns void
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_lease     public.lookup_leases;
+    v_positions int4multirange;
+begin
+    foreach v_lease in array p_leases loop
+        v_positions := v_lease.positions - coalesce(app.positions_of(p_items, v_lease.job_id), '{}');
+        if isempty(v_positions) then
+            delete from public.lookup_leases
+             where organization_id = p_organization_id and job_id = v_lease.job_id and lease_token = v_lease.lease_token;
+        elsif v_positions <> v_lease.positions then
+            update public.lookup_leases
+               set positions = v_positions
+             where organization_id = p_organization_id and job_id = v_lease.job_id and lease_token = v_lease.lease_token;
+        end if;
+    end loop;
+end;
+$$;
+
+create or replace function api.extend_leases(p_organization_id uuid, p_worker text, p_job_ids uuid[], p_positions integer[], p_lease_tokens uuid[])
+returns table (job_id uuid, "position" integer)
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+#variable_conflict use_column
+declare
+    v_expires_at timestamptz            := app.clock() + (select app.seconds(lease_seconds) from app.settings);
+    v_leases     public.lookup_leases[] := app.lock_leases(p_organization_id, p_job_ids, p_lease_tokens);
+begin
+    update public.lookup_leases l
+       set expires_at = v_expires_at
+      from unnest(v_leases) h
+     where l.organization_id = p_organization_id and l.job_id = h.job_id and l.lease_token = h.lease_token;
+    return query
+    select c.job_id, c.position
+      from unnest(p_job_ids, p_positions, p_lease_tokens) c (job_id, position, lease_token)
+      join unnest(v_leases) l on l.job_id = c.job_id and l.lease_token = c.lease_token and c.position <@ l.positions;
+end;
+$$;
+
+comment on function api.extend_leases(uuid, text, uuid[], integer[], uuid[]) is 'Renews the leases of slow lookups, given as parallel arrays; answers the items that the worker still holds.';
+
+create or replace function api.release_lookups(p_organization_id uuid, p_worker text, p_job_ids uuid[], p_positions integer[], p_lease_tokens uuid[]) returns integer
 language plpgsql volatile security definer
 set search_path = ''
 as $$
 declare
-    v_now       timestamptz := app.clock();
-    v_released  public.lookup_queue_items[];
+    v_now      timestamptz            := app.clock();
+    v_leases   public.lookup_leases[] := app.lock_leases(p_organization_id, p_job_ids, p_lease_tokens);
+    v_released public.lookup_queue_items[];
 begin
-    with released as (
+    with held as materialized (
+        select c.job_id, c.position
+          from unnest(p_job_ids, p_positions, p_lease_tokens) c (job_id, position, lease_token)
+          join unnest(v_leases) l on l.job_id = c.job_id and l.lease_token = c.lease_token and c.position <@ l.positions
+    ), released as (
         update public.lookup_queue_items i
-           set status           = 'pending',
-               lease_token      = null,
-               lease_expires_at = null,
-               leased_by        = null
-          from unnest(p_item_ids, p_lease_tokens) h (item_id, lease_token)
-         where i.organization_id = p_organization_id and i.id = h.item_id
-           and i.lease_token = h.lease_token
+           set retry_at = v_now
+          from held h
+         where i.organization_id = p_organization_id and i.job_id = h.job_id and i.position = h.position and i.status = 'pending'
      returning i as item
     )
     select coalesce(array_agg(item), '{}') into v_released from released;
+    perform app.end_leases(p_organization_id, v_leases, v_released);
     perform app.count_outcomes(p_organization_id, v_released, v_now);
     return cardinality(v_released);
 end;
 $$;
 
-comment on function api.release_lookups(uuid, text, uuid[], uuid[]) is 'Gives items back that the worker claimed but never looked up, as parallel arrays; no retry is counted. Answers how many were still its own.';
+comment on function api.release_lookups(uuid, text, uuid[], integer[], uuid[]) is 'Gives items back that the worker claimed but never looked up, as parallel arrays; no retry is counted. Answers how many were still its own.';
 
--- A silent worker's items return to the queue, the attempt counted; the last attempt's silence ends the item. One that is locked has its
--- outcome recorded right now.
+-- A silent worker's items return to the queue, the attempt counted; the last attempt's silence ends the item. It waits for nobody: whoever
+-- holds a lease is recording its outcomes right now, and whoever holds a job will let go of it.
 create or replace function app.expire_leases(p_organization_id uuid, p_now timestamptz) returns integer
 language plpgsql volatile
 set search_path = ''
 as $$
 declare
     v_max_retries integer := (select max_retries from app.settings);
+    v_job_ids     uuid[];
+    v_leases      public.lookup_leases[];
+    v_positions   integer[];
     v_expired     public.lookup_queue_items[];
 begin
+    v_job_ids := array(select distinct l.job_id from public.lookup_leases l where l.organization_id = p_organization_id and l.expires_at < p_now);
+    if v_job_ids = '{}' then
+        return 0;
+    end if;
+    v_job_ids := array(select j.id
+                         from public.batch_lookup_jobs j
+                        where j.organization_id = p_organization_id and j.id = any (v_job_ids)
+                          for update skip locked);
+    v_leases := array(select l
+                        from public.lookup_leases l
+                       where l.organization_id = p_organization_id and l.job_id = any (v_job_ids) and l.expires_at < p_now
+                         for update skip locked);
+    select array_agg(l.job_id), array_agg(p)
+      into v_job_ids, v_positions
+      from unnest(v_leases) l
+     cross join unnest(l.positions) r
+     cross join generate_series(lower(r), upper(r) - 1) p;
     with expired as (
         update public.lookup_queue_items i
-           set status           = case when retry_count < v_max_retries then 'pending' else 'failed' end,
-               retry_count      = least(retry_count + 1, v_max_retries),
-               lease_token      = null,
-               lease_expires_at = null,
-               leased_by        = null,
-               error_code       = case when retry_count >= v_max_retries then 'lease_expired' end,
-               error_message    = case when retry_count >= v_max_retries
-                                       then format('The lookup was started %s times and never came to an end', retry_count + 1) end,
-               processed_at     = case when retry_count >= v_max_retries then p_now end
-         where i.organization_id = p_organization_id
-           and i.id = any (array(select id
-                                   from public.lookup_queue_items
-                                  where organization_id = p_organization_id and status = 'processing' and lease_expires_at < p_now
-                                    for update skip locked))
+           set status        = case when retry_count < v_max_retries then 'pending' else 'failed' end,
+               retry_count   = least(retry_count + 1, v_max_retries),
+               retry_at      = case when retry_count < v_max_retries then p_now end,
+               error_code    = case when retry_count >= v_max_retries then 'lease_expired' end,
+               error_message = case when retry_count >= v_max_retries
+                                    then format('The lookup was started %s times and never came to an end', retry_count + 1) end,
+               processed_at  = case when retry_count >= v_max_retries then p_now end
+          from unnest(v_job_ids, v_positions) h (job_id, position)
+         where i.organization_id = p_organization_id and i.job_id = h.job_id and i.position = h.position and i.status = 'pending'
      returning i as item
     )
     select coalesce(array_agg(item), '{}') into v_expired from expired;
+    delete from public.lookup_leases l
+     using unnest(v_leases) h
+     where l.organization_id = p_organization_id and l.job_id = h.job_id and l.lease_token = h.lease_token;
     perform app.count_outcomes(p_organization_id, v_expired, p_now);
     return cardinality(v_expired);
 end;

@@ -44,7 +44,8 @@ end;
 $$;
 
 create or replace function app.judge_outcomes(
-    p_item_ids uuid[], p_lease_tokens uuid[], p_http_statuses integer[], p_error_classes text[], p_responses text[], p_retry_afters double precision[]
+    p_job_ids uuid[], p_positions integer[], p_lease_tokens uuid[], p_http_statuses integer[], p_error_classes text[], p_responses text[],
+    p_retry_afters double precision[]
 ) returns setof app.lookup_outcome
 language plpgsql stable
 set search_path = ''
@@ -53,14 +54,14 @@ begin
     return query
     with answer as materialized (
         select o.*, o.http_status between 200 and 299 and o.error_class is null and jsonb_typeof(o.body) = 'object' as is_complete
-          from unnest(p_item_ids, p_lease_tokens, p_http_statuses, p_error_classes, app.parse_responses(p_responses), p_retry_afters)
-            as o (item_id, lease_token, http_status, error_class, body, retry_after)
+          from unnest(p_job_ids, p_positions, p_lease_tokens, p_http_statuses, p_error_classes, app.parse_responses(p_responses), p_retry_afters)
+            as o (job_id, position, lease_token, http_status, error_class, body, retry_after)
     )
-    select a.item_id, a.lease_token, 'complete', a.body, null, null, null::interval, false
+    select a.job_id, a.position, a.lease_token, 'complete', a.body, null, null, null::interval, false
       from answer a
      where a.is_complete
      union all
-    select a.item_id, a.lease_token,
+    select a.job_id, a.position, a.lease_token,
            case when p.action = 'wait' and a.retry_after is null then 'retry' else p.action end,
            null, p.error_code,
            case when a.http_status between 400 and 499 and jsonb_typeof(a.body -> 'error') = 'string' and a.body ->> 'error' <> ''
@@ -78,41 +79,75 @@ $$;
 create or replace function api.record_lookups(
     p_organization_id uuid,
     p_worker          text,
-    p_item_ids        uuid[],
+    p_job_ids         uuid[],
+    p_positions       integer[],
     p_lease_tokens    uuid[],
     p_http_statuses   integer[],
     p_error_classes   text[],
     p_responses       text[],
     p_retry_afters    double precision[]
-) returns table (item_id uuid, verdict text)
+) returns table (job_id uuid, "position" integer, verdict text)
 language plpgsql volatile security definer
 set search_path = ''
 as $$
 #variable_conflict use_column
 declare
-    v_now      timestamptz := app.clock();
-    v_outcomes app.lookup_outcome[];
-    v_items    public.lookup_queue_items[];
+    v_now       timestamptz := app.clock();
+    v_outcomes  app.lookup_outcome[];
+    v_is_outage boolean;
+    v_leases    public.lookup_leases[];
+    v_items     public.lookup_queue_items[];
 begin
-    v_outcomes := array(select o from app.judge_outcomes(p_item_ids, p_lease_tokens, p_http_statuses, p_error_classes,
+    v_outcomes := array(select o from app.judge_outcomes(p_job_ids, p_positions, p_lease_tokens, p_http_statuses, p_error_classes,
                                                          p_responses, p_retry_afters) o);
-    v_items := app.apply_outcomes(p_organization_id, v_outcomes, app.watch_upstream(p_organization_id, v_outcomes, v_now), v_now);
+    v_is_outage := app.watch_upstream(p_organization_id, v_outcomes, v_now);
+    v_leases := app.lock_outcome_leases(p_organization_id, v_outcomes);
+    v_items := app.apply_outcomes(p_organization_id, v_outcomes, v_leases, v_is_outage, v_now);
+    perform app.end_leases(p_organization_id, v_leases, v_items);
     perform app.add_report_sites(p_organization_id, v_items, v_now);
     perform app.file_item_applications(p_organization_id, v_items, v_now);
     perform app.count_outcomes(p_organization_id, v_items, v_now);
     perform app.answer_duplicates(p_organization_id, v_items, v_now);
 
     return query
-    select o.item_id,
-           case when o.item_id in (select a.id from unnest(v_items) a) then 'accepted'
-                when exists (select from public.lookup_queue_items i where i.organization_id = p_organization_id and i.id = o.item_id) then 'stale'
+    select o.job_id, o.position,
+           case when (o.job_id, o.position) in (select a.job_id, a.position from unnest(v_items) a) then 'accepted'
+                when exists (select from public.lookup_queue_items i
+                              where i.organization_id = p_organization_id and i.job_id = o.job_id and i.position = o.position) then 'stale'
                 else 'unknown' end
-      from unnest(p_item_ids) o (item_id);
+      from unnest(p_job_ids, p_positions) o (job_id, position);
 end;
 $$;
 
-comment on function api.record_lookups(uuid, text, uuid[], uuid[], integer[], text[], text[], double precision[]) is
-'Records what came of claimed items, as parallel arrays: item, lease token, HTTP status, error class (timeout, unreachable, connection, dns, tls, invalid_response, response_too_large, other; null when an answer came), the answer as text, Retry-After in seconds. app.retry_policy decides. Answers a verdict per item: accepted; stale, when the lease was lost (a success for an item that has not ended is accepted all the same) or the item has ended; unknown. Calling it again with the same outcomes changes nothing.';
+comment on function api.record_lookups(uuid, text, uuid[], integer[], uuid[], integer[], text[], text[], double precision[]) is
+'Records what came of claimed items, as parallel arrays: job and position, lease token, HTTP status, error class (timeout, unreachable, connection, dns, tls, invalid_response, response_too_large, other; null when an answer came), the answer as text, Retry-After in seconds. app.retry_policy decides. Answers a verdict per item: accepted; stale, when the lease was lost (a success for an item that has not ended is accepted all the same) or the item has ended; unknown. Calling it again with the same outcomes changes nothing.';
+
+-- The leases that outcomes come under; and when there are late successes, also those under which their items are in flight now.
+create or replace function app.lock_outcome_leases(p_organization_id uuid, p_outcomes app.lookup_outcome[]) returns public.lookup_leases[]
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    v_leases  public.lookup_leases[];
+    v_late    app.lookup_outcome[];
+    v_job_ids uuid[];
+    v_tokens  uuid[];
+begin
+    v_leases := app.lock_leases(p_organization_id, array(select o.job_id from unnest(p_outcomes) o), array(select o.lease_token from unnest(p_outcomes) o));
+    v_late := array(select o
+                      from unnest(p_outcomes) o
+                     where o.action = 'complete' and not exists (select from unnest(v_leases) l where l.job_id = o.job_id and o.position <@ l.positions));
+    if v_late <> '{}' then
+        select array_agg(l.job_id), array_agg(l.lease_token)
+          into v_job_ids, v_tokens
+          from public.lookup_leases l
+         where l.organization_id = p_organization_id
+           and exists (select from unnest(v_late) o where o.job_id = l.job_id and o.position <@ l.positions);
+        v_leases := v_leases || app.lock_leases(p_organization_id, v_job_ids, v_tokens);
+    end if;
+    return v_leases;
+end;
+$$;
 
 create or replace function app.is_final(p_action text, p_retry_count integer, p_settings app.settings) returns boolean
 language sql immutable
@@ -122,11 +157,12 @@ create or replace function app.retry_backoff(p_retry_count integer, p_settings a
 language sql immutable
 return app.seconds(least((p_settings).retry_backoff_seconds * 2 ^ p_retry_count, (p_settings).retry_backoff_max_seconds));
 
--- One statement for all outcomes. The lease token is the fence: an outcome of a lost lease finds no row, unless it is a success and
--- the item has not ended. In an outage a retry is a short wait that costs nothing: it is the upstream that will be tried, not the item.
+-- One statement for all outcomes. The lease is the fence: an outcome of a lost one finds no row, unless it is a success and the item
+-- waits or is in flight again. In an outage a retry is a short wait that costs nothing: it is the upstream that will be tried, not the item.
 -- Nor does an item keep the pause that its answer asked for: app.upstream_state does, for everybody.
-create or replace function app.apply_outcomes(p_organization_id uuid, p_outcomes app.lookup_outcome[], p_is_outage boolean, p_now timestamptz)
-returns public.lookup_queue_items[]
+create or replace function app.apply_outcomes(
+    p_organization_id uuid, p_outcomes app.lookup_outcome[], p_leases public.lookup_leases[], p_is_outage boolean, p_now timestamptz
+) returns public.lookup_queue_items[]
 language plpgsql volatile
 set search_path = ''
 as $$
@@ -136,10 +172,13 @@ declare
 begin
     select * into v_settings from app.settings;
     with outcome as materialized (
-        select o.item_id, o.lease_token, o.result, o.error_code, o.error_message,
+        select o.job_id, o.position, o.result, o.error_code, o.error_message,
                case when p_is_outage and o.action = 'retry' then 'wait' else o.action end as action,
-               0.5 + random() / 2 as jitter
+               0.5 + random() / 2 as jitter,
+               l.lease_token is not null as is_in_flight,
+               coalesce(l.lease_token = o.lease_token, false) as is_held
           from unnest(p_outcomes) o
+          left join unnest(p_leases) l on l.job_id = o.job_id and o.position <@ l.positions
     ), applied as (
         update public.lookup_queue_items i
            set status           = case when o.action = 'complete' then 'completed'
@@ -149,18 +188,14 @@ begin
                retry_at         = case when o.action = 'wait' then p_now + interval '1 second'
                                        when not app.is_final(o.action, i.retry_count, v_settings)
                                        then p_now + o.jitter * app.retry_backoff(i.retry_count, v_settings) end,
-               lease_token      = null,
-               lease_expires_at = null,
-               leased_by        = null,
                result           = o.result,
                error_code       = case when app.is_final(o.action, i.retry_count, v_settings) then o.error_code end,
                error_message    = case when app.is_final(o.action, i.retry_count, v_settings)
                                        then o.error_message || case when o.action = 'retry' then format(', after %s attempt(s)', i.retry_count + 1) else '' end end,
                processed_at     = case when app.is_final(o.action, i.retry_count, v_settings) then p_now end
           from outcome o
-         where i.organization_id = p_organization_id and i.id = o.item_id
-           and (i.status = 'processing' and i.lease_token = o.lease_token
-                or i.status in ('pending', 'processing') and o.action = 'complete')
+         where i.organization_id = p_organization_id and i.job_id = o.job_id and i.position = o.position and i.status = 'pending'
+           and (o.is_held or o.action = 'complete' and (o.is_in_flight or i.retry_at is not null))
      returning i as item
     )
     select coalesce(array_agg(item), '{}') into v_items from applied;
@@ -176,15 +211,13 @@ set search_path = ''
 as $$
 declare
     v_retry_at timestamptz;
-    v_rank     bigint;
     v_job_ids  uuid[];
     v_job_id   uuid;
     v_job      record;
     v_webhooks app.webhook_configs := app.webhook_config_for(p_organization_id, app.webhook_events());
 begin
-    select coalesce(array_agg(distinct i.job_id order by i.job_id), '{}'), min(coalesce(i.retry_at, p_now)) filter (where i.status = 'pending'),
-           min(i.queue_rank) filter (where i.status = 'pending' and i.retry_at is null)
-      into v_job_ids, v_retry_at, v_rank
+    select coalesce(array_agg(distinct i.job_id order by i.job_id), '{}'), min(i.retry_at)
+      into v_job_ids, v_retry_at
       from unnest(p_items) i;
     if v_webhooks.organization_id is not null then
         perform app.enqueue_item_webhooks(v_webhooks, p_organization_id, p_items, p_now);
@@ -222,7 +255,7 @@ begin
         perform app.enqueue_job_webhooks(v_webhooks, p_organization_id, p_items, p_now);
     end if;
     if v_retry_at is not null then
-        perform app.wake_queue(p_organization_id, v_retry_at, v_rank);
+        perform app.wake_queue(p_organization_id, v_retry_at);
     end if;
 end;
 $$;

@@ -32,12 +32,12 @@ begin
        set retry_at = v_until
      where i.organization_id = p_organization_id and i.job_id = p_job_id and i.status = 'pending' and i.work_key is not null
        and exists (select from public.lookup_queue_items o
-                    where o.organization_id = p_organization_id and o.work_key = i.work_key and o.status in ('pending', 'processing') and o.id < i.id);
+                    where o.organization_id = p_organization_id and o.work_key = i.work_key and o.status = 'pending' and o.id < i.id);
 end;
 $$;
 
--- Gives the answers of completed items to all pending ones that are the same work as one of p_items. It waits for nobody: jobs and items
--- that others hold are passed over, and looked up in the end.
+-- Gives the answers of completed items to all that are the same work as one of p_items and not in flight: they wait, or were never claimed.
+-- It waits for nobody: jobs and items that others hold are passed over, and looked up in the end.
 create or replace function app.answer_duplicates(p_organization_id uuid, p_items public.lookup_queue_items[], p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = ''
@@ -46,6 +46,7 @@ declare
     v_keys    uuid[] := array(select distinct i.work_key from unnest(p_items) i where i.work_key is not null);
     v_since   timestamptz;
     v_job_ids uuid[];
+    v_queued  app.queued_jobs[];
     v_items   public.lookup_queue_items[];
 begin
     if v_keys = '{}' then
@@ -58,6 +59,7 @@ begin
                           and j.id in (select i.job_id from public.lookup_queue_items i
                                         where i.organization_id = p_organization_id and i.work_key = any (v_keys) and i.status = 'pending')
                           for update skip locked);
+    v_queued := array(select q from app.queued_jobs q where q.organization_id = p_organization_id and q.job_id = any (v_job_ids) for update skip locked);
     with answer as materialized (
         select distinct on (a.work_key) a.work_key, a.result
           from public.lookup_queue_items a
@@ -67,7 +69,9 @@ begin
         select i.id, a.result
           from public.lookup_queue_items i
           join answer a on a.work_key = i.work_key
+          left join unnest(v_queued) q on q.job_id = i.job_id
          where i.organization_id = p_organization_id and i.status = 'pending' and i.job_id = any (v_job_ids)
+           and (i.retry_at is not null or i.position >= q.next_position)
            for update of i skip locked
     ), answered as (
         update public.lookup_queue_items i

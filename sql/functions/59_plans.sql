@@ -7,16 +7,20 @@ declare
 begin
     foreach v_function in array array[
         'app.enqueue_items(uuid, uuid, app.batch_item[], timestamptz)',
-        'app.lease_items(uuid, text, integer, uuid, bigint, timestamptz, timestamptz)',
+        'app.take_due_items(uuid, integer, timestamptz)',
+        'app.take_new_items(uuid, integer)',
         'app.queue_ahead(uuid, timestamptz)',
+        'app.lock_leases(uuid, uuid[], uuid[])',
+        'app.end_leases(uuid, public.lookup_leases[], public.lookup_queue_items[])',
         'app.expire_leases(uuid, timestamptz)',
         'app.watch_upstream(uuid, app.lookup_outcome[], timestamptz)',
-        'app.apply_outcomes(uuid, app.lookup_outcome[], boolean, timestamptz)',
+        'app.lock_outcome_leases(uuid, app.lookup_outcome[])',
+        'app.apply_outcomes(uuid, app.lookup_outcome[], public.lookup_leases[], boolean, timestamptz)',
         'app.count_outcomes(uuid, public.lookup_queue_items[], timestamptz)',
         'app.cancel_pending_items(uuid, uuid, timestamptz)',
-        'api.extend_leases(uuid, text, uuid[], uuid[])',
-        'api.release_lookups(uuid, text, uuid[], uuid[])',
-        'api.record_lookups(uuid, text, uuid[], uuid[], integer[], text[], text[], double precision[])']::regprocedure[]
+        'api.extend_leases(uuid, text, uuid[], integer[], uuid[])',
+        'api.release_lookups(uuid, text, uuid[], integer[], uuid[])',
+        'api.record_lookups(uuid, text, uuid[], integer[], uuid[], integer[], text[], text[], double precision[])']::regprocedure[]
     loop
         execute format('alter function %s set plan_cache_mode = force_generic_plan', v_function);
         execute format('alter function %s set enable_seqscan = off', v_function);

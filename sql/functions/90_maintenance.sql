@@ -88,7 +88,7 @@ begin
           from public.batch_lookup_jobs j
          where j.organization_id = p_organization_id and j.status in ('pending', 'processing')
            and not exists (select from public.lookup_queue_items i
-                            where i.organization_id = p_organization_id and i.job_id = j.id and i.status in ('pending', 'processing'))
+                            where i.organization_id = p_organization_id and i.job_id = j.id and i.status = 'pending')
            for update of j
     loop
         select count(*)::integer as processed, count(*) filter (where status = 'failed')::integer as failed into v_counts

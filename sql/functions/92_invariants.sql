@@ -8,25 +8,35 @@ language plpgsql stable
 set search_path = ''
 as $$
 declare
-    v_report     public.incentive_reports;
-    v_has_report boolean;
-    v_seen       record;
+    v_report        public.incentive_reports;
+    v_has_report    boolean;
+    v_in_flight     int4multirange := app.positions_in_flight(p_organization_id, p_job.id);
+    v_leased        bigint;
+    v_next_position integer;
+    v_seen          record;
 begin
     -- The report of a job that has ended may have been deleted.
     select * into v_report
       from public.incentive_reports r
      where r.organization_id = p_organization_id and r.job_id = p_job.id;
     v_has_report := found;
+    v_leased := (select sum(app.count_positions(l.positions))
+                   from public.lookup_leases l
+                  where l.organization_id = p_organization_id and l.job_id = p_job.id);
+    v_next_position := (select q.next_position from app.queued_jobs q where q.organization_id = p_organization_id and q.job_id = p_job.id);
     select count(i.id) as items,
            count(*) filter (where i.status in ('completed', 'failed')) as ended,
            count(*) filter (where i.status = 'failed') as failures,
            count(*) filter (where i.status = 'pending') as pending,
+           count(*) filter (where i.position <@ v_in_flight and i.status = 'pending' and i.retry_at is null) as in_flight,
+           (array_agg(i.id) filter (where i.status = 'pending' and i.retry_at is null and not i.position <@ v_in_flight
+                                          and i.position < coalesce(v_next_position, p_job.total_items)))[1] as lost,
            count(s.item_id) as sites,
            count(*) filter (where s.eligible) as eligible,
            coalesce(sum(s.total_incentive_amount), 0) as value,
            (array_agg(coalesce(i.id, s.item_id)) filter (where (i.status is not distinct from 'completed') <> (s.item_id is not null) or i.id <> s.item_id))[1] as misplaced
       into v_seen
-      from (select id, status, position
+      from (select id, status, position, retry_at
               from public.lookup_queue_items
              where organization_id = p_organization_id and lookup_queue_items.job_id = p_job.id) i
       full join (select *
@@ -41,9 +51,12 @@ begin
            ((p_job.processed_items, p_job.failed_items) is distinct from (v_seen.ended, v_seen.failures), null, 'a job counts its items',
             format('processed %s and failed %s, but %s and %s by count', p_job.processed_items, p_job.failed_items, v_seen.ended, v_seen.failures)),
            (case when p_job.status in ('pending', 'processing') then v_seen.ended = v_seen.items
-                 when p_job.status = 'cancelled' then v_seen.pending > 0
+                 when p_job.status = 'cancelled' then v_seen.pending > v_seen.in_flight
                  else v_seen.ended < v_seen.items end, null, 'a job is open while it has open items',
             format('%s with %s of %s items ended', p_job.status, v_seen.ended, v_seen.items)),
+           (v_seen.lost is not null, v_seen.lost, 'an open item waits, is in flight or comes to its first claim', 'none of the three'),
+           (coalesce(v_leased, 0) <> v_seen.in_flight, null, 'what is leased is an open item, and leased once',
+            format('%s items are leased, %s are in flight', v_leased, v_seen.in_flight)),
            (v_has_report and v_seen.misplaced is not null, v_seen.misplaced, 'a completed item has its site, and no other item has one',
             format('%s sites, %s completed items', v_seen.sites, v_seen.ended - v_seen.failures)),
            (v_has_report and (v_report.total_sites, v_report.eligible_sites, v_report.total_incentive_value) is distinct from (v_seen.sites, v_seen.eligible, v_seen.value),
@@ -65,17 +78,17 @@ set search_path = ''
 as $$
 begin
     return query
-    select i.job_id, i.id, 'an expired lease returns to the queue', format('expired at %s, held by %s', app.rfc3339(i.lease_expires_at), i.leased_by)
-      from public.lookup_queue_items i
-     where i.organization_id = p_organization_id and i.status = 'processing' and i.lease_expires_at < p_now - interval '5 minutes';
+    select l.job_id, null::uuid, 'an expired lease returns to the queue', format('expired at %s, held by %s', app.rfc3339(l.expires_at), l.worker)
+      from public.lookup_leases l
+     where l.organization_id = p_organization_id and l.expires_at < p_now - interval '5 minutes';
 
     return query
     select i.job_id, i.id, 'whoever has work is on the ready list', format('ready since %s, listed from %s', app.rfc3339(i.ready_at), coalesce(app.rfc3339(q.ready_at), 'never'))
-      from (select * from (select r.job_id, r.id, r.created_at as ready_at
-                             from public.lookup_queue_items r
-                            where r.organization_id = p_organization_id and r.status = 'pending' and r.retry_at is null
-                            order by r.queue_rank
-                            limit 1) ready
+      from (select * from (select j.id as job_id, null::uuid as id, j.created_at as ready_at
+                             from app.queued_jobs r
+                             join public.batch_lookup_jobs j on j.organization_id = r.organization_id and j.id = r.job_id
+                            where r.organization_id = p_organization_id
+                            limit 1) new
              union all
             select * from (select w.job_id, w.id, w.retry_at
                              from public.lookup_queue_items w
@@ -83,10 +96,10 @@ begin
                             order by w.retry_at
                             limit 1) waiting
              union all
-            select * from (select l.job_id, l.id, l.lease_expires_at
-                             from public.lookup_queue_items l
-                            where l.organization_id = p_organization_id and l.status = 'processing'
-                            order by l.lease_expires_at
+            select * from (select l.job_id, null::uuid, l.expires_at
+                             from public.lookup_leases l
+                            where l.organization_id = p_organization_id
+                            order by l.expires_at
                             limit 1) leased) i
       left join app.organization_queue_state q on q.organization_id = p_organization_id
      where q.ready_at is null or q.ready_at > i.ready_at and q.ready_at > p_now;

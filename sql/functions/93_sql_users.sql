@@ -11,7 +11,12 @@ select j.organization_id, j.id, j.name, j.status, j.total_items, j.processed_ite
 comment on view api.jobs is 'Batches: status, counters, percent done, and how long it took or has taken so far.';
 
 create or replace view api.items with (security_invoker = true) as
-select i.organization_id, i.job_id, i.id, i.position, i.status, i.reference_id, i.address, i.building_type, i.device_ids,
+select i.organization_id, i.job_id, i.id, i.position,
+       case when i.status = 'pending' and i.retry_at is null
+                 and exists (select from public.lookup_leases l
+                              where l.organization_id = i.organization_id and l.job_id = i.job_id and i.position <@ l.positions)
+            then 'processing' else i.status end as status,
+       i.reference_id, i.address, i.building_type, i.device_ids,
        i.result #>> '{utility,name}' as utility, (i.result #> '{incentives,total_incentive_amount}') as total_incentive_amount,
        i.result, i.error_code, i.error_message, i.warnings, i.retry_count, i.retry_at, i.created_at, i.processed_at
   from public.lookup_queue_items i;
@@ -36,10 +41,10 @@ comment on view api.report_sites is 'Sites of reports: utility, eligible or not,
 -- Without functions of ours: a view's functions need the caller's privileges, its tables do not.
 create or replace view api.queue_health as
 select (select count(*) from public.batch_lookup_jobs where status in ('pending', 'processing'))                     as open_jobs,
-       (select count(*) from public.lookup_queue_items where status = 'pending' and retry_at is null)                as ready_items,
+       (select coalesce(sum(end_position - next_position), 0) from app.queued_jobs)                                  as ready_items,
        (select count(*) from public.lookup_queue_items where status = 'pending' and retry_at is not null)            as items_waiting_for_retry,
-       (select count(*) from public.lookup_queue_items where status = 'processing')                                  as items_in_flight,
-       (select count(*) from public.lookup_queue_items where status = 'processing' and lease_expires_at < c.now)     as expired_leases,
+       (select coalesce(sum(upper(r) - lower(r)), 0) from public.lookup_leases l, unnest(l.positions) r)             as items_in_flight,
+       (select count(*) from public.lookup_leases where expires_at < c.now)                                          as expired_leases,
        c.now - (select min(created_at) from public.batch_lookup_jobs where status in ('pending', 'processing'))      as oldest_open_job,
        (select count(*) from app.organization_queue_state where ready_at <= c.now)                                   as ready_organizations,
        (select count(*) from app.workers where seen_at > c.now - interval '15 seconds')                              as workers,

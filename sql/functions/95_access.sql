@@ -95,7 +95,7 @@ declare
 begin
     for v_table in
         select format('public.%I', t)::regclass
-          from unnest(array['batch_lookup_jobs', 'lookup_queue_items', 'incentive_reports', 'incentive_report_sites',
+          from unnest(array['batch_lookup_jobs', 'lookup_queue_items', 'lookup_leases', 'incentive_reports', 'incentive_report_sites',
                             'incentive_report_site_programs', 'applications']) t
     loop
         execute format('revoke all on %s from public, anon, authenticated, service_role', v_table);

@@ -46,7 +46,6 @@ create table public.lookup_queue_items (
     job_id                uuid        not null,
     position              integer     not null,
     status                text        not null default 'pending',
-    queue_rank            bigint      not null,
     reference_id          text        not null,
     address               jsonb       not null,
     building_type         text        not null,
@@ -56,9 +55,6 @@ create table public.lookup_queue_items (
     warnings              text[],
     retry_count           integer     not null default 0,
     retry_at              timestamptz,
-    lease_token           uuid,
-    lease_expires_at      timestamptz,
-    leased_by             text,
     result                jsonb,
     error_code            text,
     error_message         text,
@@ -69,29 +65,22 @@ create table public.lookup_queue_items (
     constraint lookup_queue_items_pkey primary key (organization_id, id),
     constraint lookup_queue_items_job_position_key unique (organization_id, job_id, position),
     constraint lookup_queue_items_job_fkey foreign key (organization_id, job_id) references public.batch_lookup_jobs (organization_id, id),
-    constraint lookup_queue_items_status_check check (status in ('pending', 'processing', 'completed', 'failed')),
-    constraint lookup_queue_items_lease_check check ((status = 'processing') = (lease_token is not null and lease_expires_at is not null)),
+    constraint lookup_queue_items_status_check check (status in ('pending', 'completed', 'failed')),
     constraint lookup_queue_items_retry_check check (retry_at is null or status = 'pending'),
     constraint lookup_queue_items_ended_check check ((status in ('completed', 'failed')) = (processed_at is not null)),
     constraint lookup_queue_items_outcome_check check ((status = 'completed') = (result is not null) and (status = 'failed') = (error_code is not null and error_message is not null and processed_at is not null))
 ) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 
-create index lookup_queue_items_ready_idx on public.lookup_queue_items (organization_id, queue_rank)
-    where status = 'pending' and retry_at is null;
 create index lookup_queue_items_waiting_idx on public.lookup_queue_items (organization_id, retry_at)
     where status = 'pending' and retry_at is not null;
 create index lookup_queue_items_failed_idx on public.lookup_queue_items (organization_id, job_id, error_code)
     where status = 'failed';
-create index lookup_queue_items_leased_idx on public.lookup_queue_items (organization_id, job_id)
-    where status = 'processing';
-
 create index lookup_queue_items_work_idx on public.lookup_queue_items (organization_id, work_key) where work_key is not null;
 
-comment on table public.lookup_queue_items is 'One row per site of a batch: what to look up, where it stands in the queue, and what came of it.';
+comment on table public.lookup_queue_items is 'One row per site of a batch: what to look up, and what came of it. Written once when it is uploaded, once for every retry, once when it ends.';
 comment on column public.lookup_queue_items.position is 'Place in the upload, from 0.';
-comment on column public.lookup_queue_items.queue_rank is 'Order of service inside the organization: batches that are open together take turns, item by item.';
-comment on column public.lookup_queue_items.retry_at is 'A retry waits until then; null: ready, or not pending.';
-comment on column public.lookup_queue_items.lease_token is 'Names one claim: an outcome that carries another token comes from a worker that was given up.';
+comment on column public.lookup_queue_items.status is 'pending until it ends. Which of the pending ones are being looked up is in public.lookup_leases; api.items and the HTTP API call these processing.';
+comment on column public.lookup_queue_items.retry_at is 'It waits until then to be looked up (again); null: not waiting.';
 comment on column public.lookup_queue_items.result is 'The answer of the incentives API, as it came.';
 comment on column public.lookup_queue_items.work_key is 'Items with the same key are the same work; null: looked up whatever others are.';
 comment on column public.lookup_queue_items.warnings is 'What looks wrong with the input, but did not stop it.';

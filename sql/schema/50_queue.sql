@@ -4,8 +4,6 @@ create table app.organization_queue_state (
     organization_id uuid        not null,
     ready_at        timestamptz,
     served_at       timestamptz not null default '-infinity',
-    served_rank     bigint      not null default 0,
-    first_rank      bigint,
 
     constraint organization_queue_state_pkey primary key (organization_id),
     constraint organization_queue_state_organization_id_fkey foreign key (organization_id) references app.organizations (id) on delete cascade
@@ -16,8 +14,41 @@ create index organization_queue_state_ready_idx on app.organization_queue_state 
 comment on table app.organization_queue_state is 'The ready list: one row per organization that ever had work.';
 comment on column app.organization_queue_state.ready_at is 'From when on there is, or may be, something to claim; null: nothing is open.';
 comment on column app.organization_queue_state.served_at is 'Last claim: the organization that waited longest comes first.';
-comment on column app.organization_queue_state.first_rank is 'Where a claim may begin to look: no ready item stands before, except for a minute after a claim that failed. Null: at the start.';
-comment on column app.organization_queue_state.served_rank is 'Highest rank ever claimed: where a new batch starts when no other is waiting.';
+
+create table app.queued_jobs (
+    organization_id uuid    not null,
+    job_id          uuid    not null,
+    next_position   integer not null,
+    end_position    integer not null,
+    next_rank       bigint  not null,
+
+    constraint queued_jobs_pkey primary key (organization_id, job_id),
+    constraint queued_jobs_job_fkey foreign key (organization_id, job_id) references public.batch_lookup_jobs (organization_id, id),
+    constraint queued_jobs_position_check check (next_position >= 0 and next_position < end_position)
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_cost_delay = 0);
+
+create index queued_jobs_rank_idx on app.queued_jobs (organization_id, next_rank);
+
+comment on table app.queued_jobs is 'Jobs with items that were never claimed: how far the claims have come.';
+comment on column app.queued_jobs.next_position is 'The next item to claim; those before it were claimed at least once, or need not be.';
+comment on column app.queued_jobs.end_position is 'Behind the last item.';
+comment on column app.queued_jobs.next_rank is 'Order of service inside the organization: the job with the lowest goes next, and one up for every item.';
+
+create table public.lookup_leases (
+    organization_id uuid           not null,
+    job_id          uuid           not null,
+    lease_token     uuid           not null,
+    worker          text           not null,
+    expires_at      timestamptz    not null,
+    positions       int4multirange not null,
+
+    constraint lookup_leases_pkey primary key (organization_id, job_id, lease_token),
+    constraint lookup_leases_positions_check check (not isempty(positions))
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_cost_delay = 0);
+
+comment on table public.lookup_leases is 'One row per claim and job: the items that a worker is looking up. No foreign key: its check would wait for whoever counts outcomes.';
+comment on column public.lookup_leases.lease_token is 'Names one claim: an outcome that carries another token comes from a worker that was given up.';
+comment on column public.lookup_leases.positions is 'The items that are still in flight, by their place in the upload; they shrink as outcomes come in.';
 
 create table app.upstream_state (
     singleton         boolean          not null default true,
@@ -102,7 +133,8 @@ insert into app.retry_policy (outcome, action, error_code, error_message) values
 update app.retry_policy set outage = true where outcome in ('unreachable', 'dns', 'tls');
 
 create type app.lookup_outcome as (
-    item_id       uuid,
+    job_id        uuid,
+    "position"    integer,
     lease_token   uuid,
     action        text,
     result        jsonb,

@@ -43,10 +43,10 @@ select is(
 select is((api.list_batch_lookup_items(:'org', :'job', 'failed') ->> 'total')::integer, 0, 'items filter by status');
 
 -- Cancelling
-select count(*) from api.claim_lookups(:'org', 'tester', 1) \gset claimed_
+select position, lease_token as token from api.claim_lookups(:'org', 'tester', 1) \gset
 select is(api.cancel_batch_lookup(:'org', :'job')::jsonb, jsonb_build_object('message', 'Job cancelled successfully', 'job_id', :'job'), 'an open job can be cancelled');
 select results_eq(
-    format($$ select status, error_message from public.lookup_queue_items where job_id = %L order by position $$, :'job'),
+    format($$ select status, error_message from api.items where job_id = %L order by position $$, :'job'),
     $$ values ('processing', null), ('failed', 'Job cancelled'), ('failed', 'Job cancelled') $$,
     'pending items fail, the one in flight goes on');
 select is(api.get_batch_lookup(:'org', :'job') ->> 'status', 'cancelled', 'the job is cancelled');
@@ -54,9 +54,7 @@ select is((api.get_batch_lookup(:'org', :'job') -> 'item_counts')::jsonb, '{"pen
 select throws_ok(format($$ select api.cancel_batch_lookup(%L, %L) $$, :'org', :'job'), 'PT409', 'The job is already cancelled', 'a job is cancelled once');
 select throws_ok(format($$ select api.cancel_batch_lookup(%L, %L) $$, :'other_org', :'job'), 'PT404', null, 'nobody else can cancel it');
 select is(
-    (select verdict from api.record_lookups(:'org', 'tester', array(select id from public.lookup_queue_items where job_id = :'job' and status = 'processing'),
-        array(select lease_token from public.lookup_queue_items where job_id = :'job' and status = 'processing'), array[200], array[null], array[:'answer'], array[null]::float8[])),
-    'accepted', 'the item in flight finishes');
+    pg_temp.record(:'org', array[:'job'::uuid], array[:position], array[:'token'::uuid], 200, :'answer'), 'accepted', 'the item in flight finishes');
 select is((api.get_batch_lookup(:'org', :'job') -> 'item_counts')::jsonb, '{"pending": 0, "processing": 0, "completed": 1, "failed": 2}', 'and counts');
 select is((select status || total_sites from public.incentive_reports where id = :'report'), 'complete1', 'the report is complete with the site it has');
 

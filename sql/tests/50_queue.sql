@@ -1,5 +1,5 @@
 begin;
-select plan(39);
+select plan(46);
 \ir fixtures.psql
 
 -- Claims
@@ -8,12 +8,13 @@ select results_eq(
     format($$ select request::jsonb ->> 'reference_id', start_in from api.claim_lookups(%L, 'first', 2) $$, :'org'),
     $$ values ('site-1', 0::double precision), ('site-2', 0) $$, 'a claim takes items in upload order');
 select is(
-    (select array_agg(status || coalesce(leased_by, '-') order by position) from public.lookup_queue_items where job_id = :'job'),
+    (select array_agg(i.status || coalesce(l.worker, '-') order by i.position)
+       from api.items i left join public.lookup_leases l on l.job_id = i.job_id and i.position <@ l.positions where i.job_id = :'job'),
     array['processingfirst', 'processingfirst', 'pending-', 'pending-', 'pending-'], 'claimed items are leased to their worker');
 select is(api.get_batch_lookup(:'org', :'job') ->> 'status', 'processing', 'the first claim starts the job');
 select is(array(select request::jsonb ->> 'reference_id' from api.claim_lookups(:'org', 'second', 10)), array['site-3', 'site-4', 'site-5'], 'a claimed item is invisible to other workers');
 select is_empty(format($$ select * from api.claim_lookups(%L, 'third', 10) $$, :'org'), 'an empty queue gives nothing');
-select is((select count(distinct lease_token)::integer from public.lookup_queue_items where job_id = :'job'), 2, 'every claim has a lease of its own');
+select is((select array_agg(positions order by positions) from public.lookup_leases where job_id = :'job'), array['{[0,2)}', '{[2,5)}']::int4multirange[], 'every claim has a lease of its own');
 select is(
     (select request::jsonb from (select app.lookup_request(reference_id, address, building_type, device_ids, create_application, webhook_custom_fields) as request
                                    from public.lookup_queue_items where job_id = :'job' and position = 0) r) - array['device_ids'],
@@ -23,15 +24,24 @@ select is(
 select is_empty(format($$ select * from api.claim_lookups(%L, 'first', 10) $$, :'other_org'), 'another organization has nothing to claim');
 
 -- Leases
+create function pg_temp.leased(out jobs uuid[], out positions integer[], out tokens uuid[])
+language sql as $$
+    select array_agg(l.job_id order by p), array_agg(p order by p), array_agg(l.lease_token order by p)
+      from public.lookup_leases l, unnest(l.positions) r, generate_series(lower(r), upper(r) - 1) p
+$$;
+select jobs, positions, tokens from pg_temp.leased() \gset
+select pg_temp.turn_clock(clock_timestamp());
 select is(
-    (select count(*)::integer from api.extend_leases(:'org', 'first', array(select id from public.lookup_queue_items where job_id = :'job' order by position),
-        array(select lease_token from public.lookup_queue_items where job_id = :'job' order by position))), 5, 'leases that are held can be extended');
+    (select count(*)::integer from api.extend_leases(:'org', 'first', :'jobs', :'positions', :'tokens')), 5, 'leases that are held can be extended');
+select is((select min(expires_at) from public.lookup_leases), app.clock() + interval '1 minute', 'for the time of a new one');
 select is_empty(
-    format($$ select * from api.extend_leases(%L, 'first', array(select id from public.lookup_queue_items where job_id = %L), array_fill(gen_random_uuid(), array[5])) $$, :'org', :'job'),
+    format($$ select * from api.extend_leases(%L, 'first', %L, %L, array_fill(gen_random_uuid(), array[5])) $$, :'org', :'jobs', :'positions'),
     'others cannot');
+select is(api.release_lookups(:'org', 'first', (:'jobs'::uuid[])[:2], (:'positions'::integer[])[:2], (:'tokens'::uuid[])[:2]), 2, 'a claim can be given back');
 select is(
-    api.release_lookups(:'org', 'first', array(select id from public.lookup_queue_items where job_id = :'job' and position < 2 order by position),
-        array(select lease_token from public.lookup_queue_items where job_id = :'job' and position < 2 order by position)), 2, 'a claim can be given back');
+    array(select position from api.extend_leases(:'org', 'first', :'jobs', :'positions', :'tokens') order by 1), array[2, 3, 4],
+    'and is not held any more');
+select is(api.release_lookups(:'org', 'first', :'jobs', :'positions', array_fill(gen_random_uuid(), array[5])), 0, 'nobody else''s can');
 select is(
     (select array_agg(status || retry_count order by position) from public.lookup_queue_items where job_id = :'job' and position < 2),
     array['pending0', 'pending0'], 'which counts no retry');
@@ -41,8 +51,9 @@ select is(array(select request::jsonb ->> 'reference_id' from api.claim_lookups(
 select pg_temp.turn_clock(clock_timestamp() + interval '61 seconds');
 select is(app.expire_leases(:'org', app.clock()), 5, 'a silent worker''s leases expire');
 select is(
-    (select array_agg(distinct status || retry_count || coalesce(lease_token::text, '-')) from public.lookup_queue_items where job_id = :'job'),
-    array['pending1-'], 'its items return to the queue with the attempt counted');
+    (select array_agg(distinct status || retry_count) from api.items where job_id = :'job'),
+    array['pending1'], 'its items return to the queue with the attempt counted');
+select is_empty('select from public.lookup_leases', 'and nothing of them is left');
 update public.lookup_queue_items set retry_count = 3 where job_id = :'job' and position = 0;
 select count(*) from api.claim_lookups(:'org', 'fourth', 10) \gset claimed_
 select pg_temp.turn_clock(app.clock() + interval '61 seconds');
@@ -65,28 +76,24 @@ select is(
     array['early', 'early', 'late', 'late'], 'open batches take turns');
 select is(array(select case job_id when :'job' then 'early' else 'late' end from api.claim_lookups(:'org', 'w', 4)), array['early', 'early'], 'until one has no more');
 
--- Where a claim begins
+-- How far claims have come
 select pg_temp.submit(:'org', 6) as job \gset
-select item_id as item, lease_token as token from api.claim_lookups(:'org', 'w', 1) \gset
+select job_id, position, lease_token as token from api.claim_lookups(:'org', 'w', 1) \gset
 select count(*) from api.claim_lookups(:'org', 'w', 2) \gset claimed_
-select is(
-    (select q.first_rank from app.organization_queue_state q where q.organization_id = :'org'),
-    (select queue_rank from public.lookup_queue_items where job_id = :'job' and position = 1), 'the next claim passes over what was claimed');
-select api.release_lookups(:'org', 'w', array[:'item'::uuid], array[:'token'::uuid]) as released \gset
+select is((select next_position || '/' || end_position from app.queued_jobs where job_id = :'job'), '3/6', 'the next claim passes over what was claimed');
+select api.release_lookups(:'org', 'w', array[:'job_id'::uuid], array[:position], array[:'token'::uuid]) as released \gset
 select is(array(select request::jsonb ->> 'reference_id' from api.claim_lookups(:'org', 'w', 2)), array['site-1', 'site-4'], 'but not over what came back');
 select api.cancel_batch_lookup(:'org', :'job') as cancelled \gset
+select is((select count(*)::integer from api.items where job_id = :'job' and status = 'processing'), 4, 'a cancel leaves alone what is in flight');
+select is_empty(format('select from app.queued_jobs where organization_id = %L', :'org'), 'and nothing more is claimed of its job');
 
-select app.settle_queue(:'org', app.clock()) as settled \gset
-select is(q.first_rank, q.served_rank, 'when nothing is ready, it begins where the last one stood')
-  from app.organization_queue_state q
- where q.organization_id = :'org';
 select pg_temp.submit(:'org', 3) as job \gset
 select count(*) from api.claim_lookups(:'org', 'w', 2) \gset claimed_
 select pg_temp.submit(:'org', 3) as late_job \gset
-select is(
-    (select q.first_rank from app.organization_queue_state q where q.organization_id = :'org'),
-    (select queue_rank from public.lookup_queue_items where job_id = :'job' and position = 0), 'a new batch does not send it back to the start');
-select is((select count(*)::integer from api.claim_lookups(:'org', 'w', 10)), 4, 'and is not passed over');
+select is(array_agg(next_rank), array[2, 2]::bigint[], 'a new batch stands where the others have come to') from app.queued_jobs where organization_id = :'org';
+select is((select count(*)::integer from api.claim_lookups(:'org', 'w', 10)), 4, 'nothing is passed over');
+select is_empty(format('select from app.queued_jobs where organization_id = %L', :'org'), 'until there is no more');
+select is_empty('select * from api.check_invariants()', 'all adds up');
 select api.cancel_batch_lookup(:'org', :'job') as cancelled, api.cancel_batch_lookup(:'org', :'late_job') as cancelled_too \gset
 
 -- Pacing

@@ -1,5 +1,5 @@
 begin;
-select plan(38);
+select plan(41);
 \ir fixtures.psql
 
 create function pg_temp.item(p_job_id uuid, p_position integer default 0) returns public.lookup_queue_items
@@ -57,32 +57,33 @@ select is((select status || retry_count from public.lookup_queue_items where job
 -- The fence
 select pg_temp.submit(:'org', 3) as job \gset
 select pg_temp.look_up(:'org', 1, 200, '{}');
-select array_agg(item_id) as items, array_agg(lease_token) as tokens from api.claim_lookups(:'org', 'lost', 3) \gset
+select array_agg(job_id) as jobs, array_agg(position) as positions, array_agg(lease_token) as tokens from api.claim_lookups(:'org', 'lost', 3) \gset
 select pg_temp.turn_clock(app.clock() + interval '61 seconds');
 select app.expire_leases(:'org', app.clock()) as expired \gset
 select array_agg(lease_token) as new_tokens from api.claim_lookups(:'org', 'new', 2) \gset
+select is(pg_temp.record(:'org', :'jobs', :'positions', :'tokens', 500), 'stale,stale,stale', 'a failure that comes after the lease is stale');
 select is(
-    array(select verdict from api.record_lookups(:'org', 'lost', :'items', :'tokens', array[500, 500, 500], array[null, null, null]::text[], array[null, null, null]::text[], array[null, null, null]::float8[])),
-    array['stale', 'stale', 'stale'], 'a failure that comes after the lease is stale');
+    pg_temp.record(:'org', :'jobs', :'positions', :'tokens', 200, '{}'), 'accepted,accepted,accepted',
+    'a success is accepted, whether the item was claimed again or waits');
+select is_empty('select from public.lookup_leases', 'and leaves nothing in flight');
+select is(pg_temp.record(:'org', :'jobs', :'positions', :'tokens', 200, '{}'), 'stale,stale,stale', 'once');
 select is(
-    (select string_agg(verdict, ',') from api.record_lookups(:'org', 'lost', :'items', :'tokens', array[200, 200, 200], array[null, null, null]::text[], array['{}', '{}', '{}'], array[null, null, null]::float8[])),
-    'accepted,accepted,accepted', 'a success is accepted, whether the item was claimed again or waits');
-select is((select string_agg(verdict, ',') from api.record_lookups(:'org', 'lost', :'items', :'tokens', array[200, 200, 200], array[null, null, null]::text[], array['{}', '{}', '{}'], array[null, null, null]::float8[])),
-    'stale,stale,stale', 'once');
-select is((select string_agg(distinct verdict, ',') from api.record_lookups(:'org', 'new', :'items', :'new_tokens'::uuid[] || gen_random_uuid(), array[200, 500, 500], array[null, null, null]::text[], array['{}', '{}', '{}'], array[null, null, null]::float8[])),
-    'stale', 'the newer claim comes too late');
+    pg_temp.record(:'org', (:'jobs'::uuid[])[:2], (:'positions'::integer[])[:2], :'new_tokens', 200, '{}'), 'stale,stale',
+    'the newer claim comes too late');
 select is((select status || processed_items || '/' || failed_items from public.batch_lookup_jobs where id = :'job'), 'completed3/0', 'nothing is counted twice') ;
 select is((select count(*)::integer from public.incentive_report_sites s join public.batch_lookup_jobs j on j.report_id = s.report_id where j.id = :'job'), 3, 'nor reported twice');
-select is((select verdict from api.record_lookups(:'org', 'w', array[gen_random_uuid()], array[gen_random_uuid()], array[200], array[null], array['{}'], array[null]::float8[])), 'unknown', 'an item nobody knows is unknown');
-select is(
-    (select verdict from api.record_lookups(:'other_org', 'w', array[(pg_temp.item(:'job')).id], array[gen_random_uuid()], array[200], array[null], array['{}'], array[null]::float8[])),
-    'unknown', 'so is another organization''s');
+select is(pg_temp.record(:'org', array[gen_random_uuid()], array[0], array[gen_random_uuid()], 200, '{}'), 'unknown', 'an item nobody knows is unknown');
+select is(pg_temp.record(:'other_org', array[:'job'::uuid], array[0], array[gen_random_uuid()], 200, '{}'), 'unknown', 'so is another organization''s');
+select pg_temp.submit(:'org', 1) as job \gset
+select is(pg_temp.record(:'org', array[:'job'::uuid], array[0], array[gen_random_uuid()], 200, '{}'), 'stale', 'nobody answers for an item that nobody claimed');
+select is((select position from api.claim_lookups(:'org', 'w', 1)), 0, 'which is claimed in its turn');
+select api.cancel_batch_lookup(:'org', :'job') as cancelled \gset
 
 -- A retry of a cancelled job
 select pg_temp.submit(:'org', 1) as job \gset
-select item_id as item, lease_token as token from api.claim_lookups(:'org', 'w', 1) \gset
+select position, lease_token as token from api.claim_lookups(:'org', 'w', 1) \gset
 select api.cancel_batch_lookup(:'org', :'job') as cancelled \gset
-select verdict from api.record_lookups(:'org', 'w', array[:'item'::uuid], array[:'token'::uuid], array[500], array[null], array[null], array[null]::float8[]) \gset
+select pg_temp.record(:'org', array[:'job'::uuid], array[:position], array[:'token'::uuid], 500) as verdict \gset
 select is((pg_temp.item(:'job')).status || (pg_temp.item(:'job')).error_code, 'failedjob_cancelled', 'an item in flight of a cancelled job is not tried again');
 select is((select status || processed_items || failed_items from public.batch_lookup_jobs where id = :'job'), 'cancelled11', 'and the job is counted to its end');
 

@@ -9,14 +9,14 @@ select count(*) from api.claim_lookups(:'org', 'w', 1) \gset claimed_
 select pg_temp.turn_clock(app.clock() + interval '61 seconds');
 select is((api.run_maintenance() ->> 'expired_leases')::integer, 1, 'expired leases return to the queue');
 select is((select maintenance_due from api.check_in('w')), false, 'then it is not due');
-select is((select count(*)::integer from public.lookup_queue_items where job_id = :'job' and status = 'pending'), 2, 'all items are pending again');
+select is((select count(*)::integer from api.items where job_id = :'job' and status = 'pending'), 2, 'all items are pending again');
 
 update app.organization_queue_state set ready_at = null;
 select api.run_maintenance() as ran \gset
 select is((select array_agg(o) from api.ready_organizations() o), array[:'org'::uuid], 'an organization that fell off the ready list comes back');
 
 update public.lookup_queue_items
-   set status = 'failed', error_code = 'x', error_message = 'x', processed_at = app.clock()
+   set status = 'failed', retry_at = null, error_code = 'x', error_message = 'x', processed_at = app.clock()
  where job_id = :'job';
 select is((api.run_maintenance() ->> 'closed_jobs')::integer, 1, 'a job without open items is ended');
 select is((select status || processed_items || failed_items from public.batch_lookup_jobs where id = :'job'), 'failed22', 'with the counts of its items');

@@ -1,5 +1,5 @@
 begin;
-select plan(14);
+select plan(18);
 \ir fixtures.psql
 
 -- What is wrong, once the change is made; then the change is undone.
@@ -23,7 +23,21 @@ select pg_temp.look_up(:'org', 2, 200, :'answer'), pg_temp.look_up(:'org', 1, 40
 select count(*) from api.claim_lookups(:'org', 'w', 1) \gset claimed_
 select is_empty('select * from api.check_invariants()', 'nothing is wrong with a batch that is being worked on');
 
-select is(pg_temp.violations_after($$ delete from public.lookup_queue_items where status = 'processing' $$), array['a job is open while it has open items', 'every item is there'], 'an item that is gone');
+select is(
+    pg_temp.violations_after($$ delete from public.lookup_queue_items where position = 3 $$),
+    array['a job is open while it has open items', 'every item is there', 'what is leased is an open item, and leased once'], 'an item that is gone');
+select is(
+    pg_temp.violations_after($$ delete from public.lookup_leases $$), array['an open item waits, is in flight or comes to its first claim'],
+    'a lease that is gone');
+select is(
+    pg_temp.violations_after($$ delete from app.queued_jobs $$), array['an open item waits, is in flight or comes to its first claim'],
+    'a job whose items nobody will claim');
+select is(
+    pg_temp.violations_after($$ insert into public.lookup_leases select organization_id, job_id, gen_random_uuid(), 'v', expires_at, positions from public.lookup_leases $$),
+    array['what is leased is an open item, and leased once'], 'an item that is leased twice');
+select is(
+    pg_temp.violations_after($$ update public.lookup_leases set positions = '{[0,1), [3,4)}' $$), array['what is leased is an open item, and leased once'],
+    'a lease of what has ended');
 select is(pg_temp.violations_after($$ update public.batch_lookup_jobs set failed_items = 2 where processed_items = 3 $$), array['a job counts its items'], 'a counter that is wrong');
 select is(pg_temp.violations_after($$ update public.batch_lookup_jobs set status = 'cancelled', completed_at = now() where processed_items = 0 $$),
     array['a job is open while it has open items', 'a report closes with its job'], 'a job that ended too early');
