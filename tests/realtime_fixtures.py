@@ -132,5 +132,5 @@ class BareSocket:
 
 @contextmanager
 def bare_socket(url: str, key: str, path: str = "/realtime/v1/websocket") -> Iterator[BareSocket]:
-    with connect(f"{url.replace('http', 'ws')}{path}?apikey={key}&vsn=2.0.0", close_timeout=1) as connection:
+    with connect(f"{url.replace('http', 'ws')}{path}?apikey={key}&vsn=2.0.0", close_timeout=1, compression=None) as connection:
         yield BareSocket(connection)

@@ -182,10 +182,13 @@ class Connection:
                     logger.error("realtime: a connection failed", exc_info=outcome)
 
     async def _read(self) -> None:
-        while not self._closing:
+        while True:
             message = await self._websocket.receive()
             if message["type"] == "websocket.disconnect":
                 return
+            if self._closing:
+                # Read on all the same: a client that must send before it reads would never hear why.
+                continue
             self._heard_at = time.monotonic()
             try:
                 if message.get("text") is None:
@@ -193,7 +196,6 @@ class Connection:
                 await self._handle(decode(message["text"], self.version))
             except ProtocolError as error:
                 self.close(UNSUPPORTED_DATA, str(error))
-        await self._tasks[1]
 
     def has(self, channel: Channel) -> bool:
         return self._channels.get(channel.topic) is channel
