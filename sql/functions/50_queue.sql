@@ -139,7 +139,7 @@ comment on function api.ready_organizations(integer) is 'Organizations with some
 -- Claims of one organization follow each other: its row of the ready list is locked until the commit. New items are taken by moving a
 -- mark, and only the lease says that they are in flight: a claim writes a row for each job, whatever the number of items.
 create or replace function api.claim_lookups(p_organization_id uuid, p_worker text, p_limit integer)
-returns table (job_id uuid, "position" integer, lease_token uuid, start_in double precision, retry_count integer, request text, item_id uuid)
+returns table (job_id uuid, "position" integer, lease_token uuid, start_in double precision, retry_count integer, request text)
 language plpgsql volatile security definer
 set search_path = ''
 as $$
@@ -173,7 +173,7 @@ begin
     return query
     select i.job_id, i.position, l.lease_token,
            extract(epoch from v_free.first_at + (i.n - 1) * v_free.spacing - v_now)::double precision,
-           i.retry_count, app.lookup_request(i.reference_id, i.address, i.building_type, i.device_ids, i.create_application, i.webhook_custom_fields), i.id
+           i.retry_count, app.lookup_request(i.reference_id, i.address, i.building_type, i.device_ids, i.create_application, i.webhook_custom_fields)
       from (select u.*, row_number() over () as n from unnest(v_items) u) i
       join unnest(v_leases) l on l.job_id = i.job_id
      order by i.n;
@@ -183,7 +183,8 @@ $$;
 comment on function api.claim_lookups(uuid, text, integer) is
 'Claims up to p_limit items of an organization for a worker, each named by its job and its position in the upload, under a lease for each job, and with a time slot within the pace (start_in, seconds from now); request is the JSON body to POST. Fewer come when the pace allows no more within the next second, or when no more are ready.';
 
--- Items that waited long enough. One that is locked is being ended: by a late answer, a duplicate's, or a cancel.
+-- Items that waited long enough. One that is locked is being ended: by a late answer, a duplicate's, or a cancel. One that the claims of
+-- its job have not come to, because it waited for a duplicate's answer, becomes a new item again: nothing there is ever leased.
 create or replace function app.take_due_items(p_organization_id uuid, p_limit integer, p_now timestamptz) returns public.lookup_queue_items[]
 language plpgsql volatile
 set search_path = ''
@@ -192,7 +193,7 @@ declare
     v_items public.lookup_queue_items[];
 begin
     with due as materialized (
-        select id
+        select job_id, position
           from public.lookup_queue_items
          where organization_id = p_organization_id and status = 'pending' and retry_at <= p_now
          order by retry_at
@@ -202,10 +203,14 @@ begin
         update public.lookup_queue_items i
            set retry_at = null
           from due d
-         where i.organization_id = p_organization_id and i.id = d.id
+         where i.organization_id = p_organization_id and i.job_id = d.job_id and i.position = d.position
      returning i as item
     )
-    select coalesce(array_agg(item), '{}') into v_items from taken;
+    select coalesce(array_agg(t.item), '{}')
+      into v_items
+      from taken t
+     where not exists (select from app.queued_jobs q
+                        where q.organization_id = p_organization_id and q.job_id = (t.item).job_id and (t.item).position >= q.next_position);
     return v_items;
 end;
 $$;

@@ -66,7 +66,7 @@ begin
          where a.organization_id = p_organization_id and a.work_key = any (v_keys) and a.status = 'completed' and a.processed_at >= v_since
          order by a.work_key, a.processed_at desc
     ), waiting as materialized (
-        select i.id, a.result
+        select i.job_id, i.position, a.result
           from public.lookup_queue_items i
           join answer a on a.work_key = i.work_key
           left join unnest(v_queued) q on q.job_id = i.job_id
@@ -80,7 +80,7 @@ begin
                result       = w.result || jsonb_build_object('reference_id', i.reference_id, 'deduplicated', true),
                processed_at = p_now
           from waiting w
-         where i.organization_id = p_organization_id and i.id = w.id
+         where i.organization_id = p_organization_id and i.job_id = w.job_id and i.position = w.position
      returning i as item
     )
     select coalesce(array_agg(item), '{}') into v_items from answered;

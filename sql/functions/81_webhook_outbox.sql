@@ -26,16 +26,16 @@ as $$
 begin
     if p_config.bundle_items then
         insert into app.webhook_deliveries
-               (organization_id, id, event, job_id, item_ids, bundled, next_attempt_at, created_at)
-        select p_organization_id, app.uuid_v7(p_now), e.event, e.job_id, array_agg(e.id order by e.position), true, p_now, p_now
+               (organization_id, id, event, job_id, item_ids, positions, bundled, next_attempt_at, created_at)
+        select p_organization_id, app.uuid_v7(p_now), e.event, e.job_id, array_agg(e.id order by e.position), array_agg(e.position order by e.position), true, p_now, p_now
           from (select 'lookup.' || i.status as event, i.job_id, i.id, i.position,
                        (row_number() over (partition by i.job_id, i.status order by i.position) - 1) / 100 as bundle
                   from unnest(p_items) i
                  where 'lookup.' || i.status = any (p_config.events)) e
          group by e.event, e.job_id, e.bundle;
     else
-        insert into app.webhook_deliveries (organization_id, id, event, job_id, item_ids, next_attempt_at, created_at)
-        select p_organization_id, app.uuid_v7(p_now), 'lookup.' || i.status, i.job_id, array[i.id], p_now, p_now
+        insert into app.webhook_deliveries (organization_id, id, event, job_id, item_ids, positions, next_attempt_at, created_at)
+        select p_organization_id, app.uuid_v7(p_now), 'lookup.' || i.status, i.job_id, array[i.id], array[i.position], p_now, p_now
           from unnest(p_items) i
          where 'lookup.' || i.status = any (p_config.events);
     end if;
@@ -148,7 +148,7 @@ begin
         if p_delivery.data is null then
             v_items := array(select app.webhook_item(i, p_field_names)
                                from public.lookup_queue_items i
-                              where i.organization_id = p_delivery.organization_id and i.id = any (p_delivery.item_ids)
+                              where i.organization_id = p_delivery.organization_id and i.job_id = p_delivery.job_id and i.position = any (p_delivery.positions)
                               order by i.position);
         else
             v_items := array(select jsonb_set(d, '{webhook_custom_fields}', app.allowed_fields(d -> 'webhook_custom_fields', p_field_names))::json

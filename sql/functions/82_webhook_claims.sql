@@ -113,7 +113,7 @@ begin
       -- Nearly all of them.
       left join lateral (select app.webhook_item(q, p_config.field_names) as item
                            from public.lookup_queue_items q
-                          where q.organization_id = p_config.organization_id and q.id = d.item_ids[1]
+                          where q.organization_id = p_config.organization_id and q.job_id = d.job_id and q.position = d.positions[1]
                          offset 0) i on d.data is null and not d.bundled
      order by d.id;
 end;

@@ -23,14 +23,15 @@ begin
     v_leased := (select sum(app.count_positions(l.positions))
                    from public.lookup_leases l
                   where l.organization_id = p_organization_id and l.job_id = p_job.id);
-    v_next_position := (select q.next_position from app.queued_jobs q where q.organization_id = p_organization_id and q.job_id = p_job.id);
+    v_next_position := coalesce(
+        (select q.next_position from app.queued_jobs q where q.organization_id = p_organization_id and q.job_id = p_job.id), p_job.total_items);
     select count(i.id) as items,
            count(*) filter (where i.status in ('completed', 'failed')) as ended,
            count(*) filter (where i.status = 'failed') as failures,
            count(*) filter (where i.status = 'pending') as pending,
-           count(*) filter (where i.position <@ v_in_flight and i.status = 'pending' and i.retry_at is null) as in_flight,
-           (array_agg(i.id) filter (where i.status = 'pending' and i.retry_at is null and not i.position <@ v_in_flight
-                                          and i.position < coalesce(v_next_position, p_job.total_items)))[1] as lost,
+           count(*) filter (where i.status = 'pending' and i.retry_at is null and i.position < v_next_position and i.position <@ v_in_flight) as in_flight,
+           (array_agg(i.id) filter (where i.status = 'pending' and i.retry_at is null and i.position < v_next_position
+                                          and not i.position <@ v_in_flight))[1] as lost,
            count(s.item_id) as sites,
            count(*) filter (where s.eligible) as eligible,
            coalesce(sum(s.total_incentive_amount), 0) as value,

@@ -44,7 +44,8 @@ select (select count(*) from public.batch_lookup_jobs where status in ('pending'
        (select coalesce(sum(end_position - next_position), 0) from app.queued_jobs)                                  as ready_items,
        (select count(*) from public.lookup_queue_items where status = 'pending' and retry_at is not null)            as items_waiting_for_retry,
        (select coalesce(sum(upper(r) - lower(r)), 0) from public.lookup_leases l, unnest(l.positions) r)             as items_in_flight,
-       (select count(*) from public.lookup_leases where expires_at < c.now)                                          as expired_leases,
+       (select coalesce(sum(upper(r) - lower(r)), 0) from public.lookup_leases l, unnest(l.positions) r
+         where l.expires_at < c.now)                                                                                 as expired_leases,
        c.now - (select min(created_at) from public.batch_lookup_jobs where status in ('pending', 'processing'))      as oldest_open_job,
        (select count(*) from app.organization_queue_state where ready_at <= c.now)                                   as ready_organizations,
        (select count(*) from app.workers where seen_at > c.now - interval '15 seconds')                              as workers,

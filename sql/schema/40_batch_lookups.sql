@@ -62,8 +62,7 @@ create table public.lookup_queue_items (
     processed_at          timestamptz,
     work_key              uuid,
 
-    constraint lookup_queue_items_pkey primary key (organization_id, id),
-    constraint lookup_queue_items_job_position_key unique (organization_id, job_id, position),
+    constraint lookup_queue_items_pkey primary key (organization_id, job_id, position),
     constraint lookup_queue_items_job_fkey foreign key (organization_id, job_id) references public.batch_lookup_jobs (organization_id, id),
     constraint lookup_queue_items_status_check check (status in ('pending', 'completed', 'failed')),
     constraint lookup_queue_items_retry_check check (retry_at is null or status = 'pending'),
@@ -78,6 +77,7 @@ create index lookup_queue_items_failed_idx on public.lookup_queue_items (organiz
 create index lookup_queue_items_work_idx on public.lookup_queue_items (organization_id, work_key) where work_key is not null;
 
 comment on table public.lookup_queue_items is 'One row per site of a batch: what to look up, and what came of it. Written once when it is uploaded, once for every retry, once when it ends.';
+comment on column public.lookup_queue_items.id is 'For its users; the queue names an item by job and position, and there is no index of ids.';
 comment on column public.lookup_queue_items.position is 'Place in the upload, from 0.';
 comment on column public.lookup_queue_items.status is 'pending until it ends. Which of the pending ones are being looked up is in public.lookup_leases; api.items and the HTTP API call these processing.';
 comment on column public.lookup_queue_items.retry_at is 'It waits until then to be looked up (again); null: not waiting.';

@@ -63,12 +63,13 @@ create table app.webhook_deliveries (
     last_error       text,
     created_at       timestamptz not null,
     ended_at         timestamptz,
+    positions        integer[],
 
     constraint webhook_deliveries_pkey primary key (organization_id, id),
     constraint webhook_deliveries_event_check check (event in (
         'lookup.completed', 'lookup.failed', 'batch.completed', 'batch.failed', 'batch.cancelled', 'webhook.test')),
     constraint webhook_deliveries_status_check check (status in ('pending', 'sending', 'delivered', 'failed')),
-    constraint webhook_deliveries_content_check check (item_ids is not null or data is not null),
+    constraint webhook_deliveries_content_check check (item_ids is not null and job_id is not null and positions is not null or data is not null),
     constraint webhook_deliveries_attempts_check check (attempts >= 0 and retry_count >= 0),
     constraint webhook_deliveries_next_attempt_check check ((status = 'pending') = (next_attempt_at is not null)),
     constraint webhook_deliveries_lease_check check ((status = 'sending') = (lease_token is not null and lease_expires_at is not null)),
@@ -82,6 +83,7 @@ create index webhook_deliveries_job_idx on app.webhook_deliveries (organization_
 
 comment on table app.webhook_deliveries is 'The outbox and its history: a row is written in the transaction that makes the event true. Its id is the webhook-id of every attempt.';
 comment on column app.webhook_deliveries.item_ids is 'Ended items, which are read when it is sent; null: data has it all.';
+comment on column app.webhook_deliveries.positions is 'Where in job_id those items stand.';
 comment on column app.webhook_deliveries.data is 'What is sent, as it was at the event; of a lookup that was no item of a batch an array of one, before field_names is applied; null: see item_ids.';
 comment on column app.webhook_deliveries.attempts is 'Attempts whose outcome is known.';
 comment on column app.webhook_deliveries.retry_count is 'How far down app.webhook_retry_schedule it is; 0 again when it is sent again on request.';

@@ -1,5 +1,5 @@
 begin;
-select plan(15);
+select plan(18);
 \ir fixtures.psql
 select pg_temp.turn_clock(clock_timestamp());
 
@@ -42,6 +42,16 @@ select is(pg_temp.look_up(:'org', 10, 404), 1::bigint, 'a lookup that fails');
 select pg_temp.turn_clock(app.clock() + interval '10 minutes');
 select is(pg_temp.look_up(:'org', 10, 200, '{}'), 1::bigint, 'is tried with the next one');
 select is(pg_temp.statuses(:'job'), 'failed, completed', 'which waited');
+
+-- Before the claims have come to it
+select pg_temp.submit_streets(:'org', '5 Main St', '6 Main St', '7 Main St', '5 Main St') as job \gset
+select is(pg_temp.look_up(:'org', 1, 404), 1::bigint, 'a lookup that fails early');
+select pg_temp.turn_clock(app.clock() + interval '10 minutes');
+select is(
+    array(select position from api.claim_lookups(:'org', 'w', 1) union all select position from api.claim_lookups(:'org', 'w', 10)), array[1, 2, 3],
+    'leaves its duplicate to be claimed in its turn, once');
+select is_empty('select * from api.check_invariants()', 'which is as it must be');
+select api.cancel_batch_lookup(:'org', :'job') as cancelled \gset
 
 -- Time passes
 select pg_temp.turn_clock(app.clock() + interval '2 hours');
