@@ -73,7 +73,9 @@ comment on column public.lookup_queue_items.retry_at is 'It waits until then to 
 
 alter table app.organization_queue_state
     drop column served_rank,
-    drop column first_rank;
+    drop column first_rank,
+    add column leases_until timestamptz not null default '-infinity';
+comment on column app.organization_queue_state.leases_until is 'No lease expires before: until then a claim need not look for one.';
 
 drop function if exists app.wake_queue(uuid, timestamptz, bigint);
 drop function if exists app.queue_ahead(uuid, timestamptz);

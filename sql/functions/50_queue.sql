@@ -145,17 +145,21 @@ set search_path = ''
 as $$
 #variable_conflict use_column
 declare
-    v_now    timestamptz := app.clock();
-    v_free   record;
-    v_items  public.lookup_queue_items[];
-    v_leases public.lookup_leases[];
-    v_count  integer;
+    v_now         timestamptz := app.clock();
+    v_free        record;
+    v_has_expired boolean;
+    v_items       public.lookup_queue_items[];
+    v_leases      public.lookup_leases[];
+    v_count       integer;
 begin
     select * into v_free from app.free_slots(p_limit, v_now);
     if v_free.slots = 0 then
         return;
     end if;
-    perform app.expire_leases(p_organization_id, v_now);
+    v_has_expired := exists (select from app.organization_queue_state q where q.organization_id = p_organization_id and q.leases_until < v_now);
+    if v_has_expired then
+        perform app.expire_leases(p_organization_id, v_now);
+    end if;
     perform from app.organization_queue_state q where q.organization_id = p_organization_id for update;
     v_items := app.take_due_items(p_organization_id, v_free.slots, v_now);
     v_items := v_items || app.take_new_items(p_organization_id, v_free.slots - cardinality(v_items));
@@ -164,7 +168,14 @@ begin
         v_leases := app.lease_items(p_organization_id, p_worker, v_items, v_free.first_at + v_free.slots * v_free.spacing, v_now);
         perform app.start_jobs(p_organization_id, v_items, v_now);
         perform app.take_slots(v_free.first_at + v_count * v_free.spacing, v_free.is_probe, v_now);
-        update app.organization_queue_state q set served_at = v_now where q.organization_id = p_organization_id;
+    end if;
+    if v_count > 0 or v_has_expired then
+        update app.organization_queue_state q
+           set served_at    = case when v_count > 0 then v_now else q.served_at end,
+               leases_until = case when v_has_expired
+                                   then coalesce((select min(l.expires_at) from public.lookup_leases l where l.organization_id = p_organization_id), 'infinity')
+                                   else least(q.leases_until, v_leases[1].expires_at) end
+         where q.organization_id = p_organization_id;
     end if;
     if v_count < v_free.slots then
         perform app.settle_queue(p_organization_id, v_now);

@@ -4,6 +4,7 @@ create table app.organization_queue_state (
     organization_id uuid        not null,
     ready_at        timestamptz,
     served_at       timestamptz not null default '-infinity',
+    leases_until    timestamptz not null default '-infinity',
 
     constraint organization_queue_state_pkey primary key (organization_id),
     constraint organization_queue_state_organization_id_fkey foreign key (organization_id) references app.organizations (id) on delete cascade
@@ -13,6 +14,7 @@ create index organization_queue_state_ready_idx on app.organization_queue_state 
 
 comment on table app.organization_queue_state is 'The ready list: one row per organization that ever had work.';
 comment on column app.organization_queue_state.ready_at is 'From when on there is, or may be, something to claim; null: nothing is open.';
+comment on column app.organization_queue_state.leases_until is 'No lease expires before: until then a claim need not look for one.';
 comment on column app.organization_queue_state.served_at is 'Last claim: the organization that waited longest comes first.';
 
 create table app.queued_jobs (
