@@ -29,8 +29,7 @@ create table public.lookup_leases (
     expires_at      timestamptz    not null,
     positions       int4multirange not null,
 
-    constraint lookup_leases_pkey primary key (organization_id, job_id, lease_token),
-    constraint lookup_leases_positions_check check (not isempty(positions))
+    constraint lookup_leases_pkey primary key (organization_id, job_id, lease_token)
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_cost_delay = 0);
 
 comment on table public.lookup_leases is 'One row per claim and job: the items that a worker is looking up. No foreign key: its check would wait for whoever counts outcomes.';

@@ -1,5 +1,5 @@
 -- Chapter 53, leases: renewed while a lookup runs, given back when it will not start, expired when its worker is silent. Whoever changes
--- items in flight holds their leases; leases are locked before items, items before jobs.
+-- items in flight holds their leases first.
 
 -- The items of a job that are being looked up.
 create or replace function app.positions_in_flight(p_organization_id uuid, p_job_id uuid) returns int4multirange
@@ -18,56 +18,52 @@ create or replace function app.count_positions(p_positions int4multirange) retur
 language sql immutable
 return (select coalesce(sum(upper(r) - lower(r)), 0)::integer from unnest(p_positions) r);
 
-create or replace function app.positions_of(p_items public.lookup_queue_items[], p_job_id uuid) returns int4multirange
-language sql immutable
-return (select range_agg(int4range(i.position, i.position + 1)) from unnest(p_items) i where i.job_id = p_job_id);
-
--- The leases named that are still there, in one order for all.
-create or replace function app.lock_leases(p_organization_id uuid, p_job_ids uuid[], p_lease_tokens uuid[]) returns public.lookup_leases[]
+-- The leases named that are still there. Who records outcomes keeps them from expiring, but not others from recording: the key is locked,
+-- which a change of the positions does not touch.
+create or replace function app.hold_leases(p_organization_id uuid, p_job_ids uuid[], p_lease_tokens uuid[]) returns public.lookup_leases[]
 language plpgsql volatile
 set search_path = ''
 as $$
-declare
-    v_leases public.lookup_leases[] := '{}';
-    v_lease  public.lookup_leases;
-    v_name   record;
 begin
-    for v_name in
-        select distinct n.job_id, n.lease_token
-          from unnest(p_job_ids, p_lease_tokens) n (job_id, lease_token)
-         where n.job_id is not null and n.lease_token is not null
-         order by n.job_id, n.lease_token
-    loop
-        select * into v_lease
-          from public.lookup_leases
-         where organization_id = p_organization_id and job_id = v_name.job_id and lease_token = v_name.lease_token
-           for update;
-        if found then
-            v_leases := v_leases || v_lease;
-        end if;
-    end loop;
-    return v_leases;
+    return array(select held.lease
+                   from (select distinct * from unnest(p_job_ids, p_lease_tokens) n (job_id, lease_token)) n
+                  cross join lateral (select l as lease
+                                        from public.lookup_leases l
+                                       where l.organization_id = p_organization_id and l.job_id = n.job_id and l.lease_token = n.lease_token
+                                         for key share) held);
 end;
 $$;
 
--- These items are not in flight any more; p_leases, which the caller has locked, are all that may hold them.
+-- These items are not in flight any more; p_leases, which the caller holds, are all that they can be under. One after the other, in the
+-- order that everybody keeps. An empty lease that others hold goes when it expires.
 create or replace function app.end_leases(p_organization_id uuid, p_leases public.lookup_leases[], p_items public.lookup_queue_items[]) returns void
 language plpgsql volatile
 set search_path = ''
 as $$
 declare
-    v_lease     public.lookup_leases;
-    v_positions int4multirange;
+    v_lease    record;
+    v_is_empty boolean;
 begin
-    foreach v_lease in array p_leases loop
-        v_positions := v_lease.positions - coalesce(app.positions_of(p_items, v_lease.job_id), '{}');
-        if isempty(v_positions) then
-            delete from public.lookup_leases
-             where organization_id = p_organization_id and job_id = v_lease.job_id and lease_token = v_lease.lease_token;
-        elsif v_positions <> v_lease.positions then
-            update public.lookup_leases
-               set positions = v_positions
-             where organization_id = p_organization_id and job_id = v_lease.job_id and lease_token = v_lease.lease_token;
+    for v_lease in
+        select l.job_id, l.lease_token, range_agg(int4range(i.position, i.position + 1)) as ended
+          from unnest(p_leases) l
+          join unnest(p_items) i on i.job_id = l.job_id and i.position <@ l.positions
+         group by l.job_id, l.lease_token
+         order by l.job_id, l.lease_token
+    loop
+        update public.lookup_leases
+           set positions = positions - v_lease.ended
+         where organization_id = p_organization_id and job_id = v_lease.job_id and lease_token = v_lease.lease_token
+        returning isempty(positions) into v_is_empty;
+        if v_is_empty then
+            perform
+               from public.lookup_leases
+              where organization_id = p_organization_id and job_id = v_lease.job_id and lease_token = v_lease.lease_token
+                for update skip locked;
+            if found then
+                delete from public.lookup_leases
+                 where organization_id = p_organization_id and job_id = v_lease.job_id and lease_token = v_lease.lease_token;
+            end if;
         end if;
     end loop;
 end;
@@ -80,17 +76,24 @@ set search_path = ''
 as $$
 #variable_conflict use_column
 declare
-    v_expires_at timestamptz            := app.clock() + (select app.seconds(lease_seconds) from app.settings);
-    v_leases     public.lookup_leases[] := app.lock_leases(p_organization_id, p_job_ids, p_lease_tokens);
+    v_expires_at timestamptz := app.clock() + (select app.seconds(lease_seconds) from app.settings);
+    v_lease      record;
+    v_positions  int4multirange;
 begin
-    update public.lookup_leases l
-       set expires_at = v_expires_at
-      from unnest(v_leases) h
-     where l.organization_id = p_organization_id and l.job_id = h.job_id and l.lease_token = h.lease_token;
-    return query
-    select c.job_id, c.position
-      from unnest(p_job_ids, p_positions, p_lease_tokens) c (job_id, position, lease_token)
-      join unnest(v_leases) l on l.job_id = c.job_id and l.lease_token = c.lease_token and c.position <@ l.positions;
+    for v_lease in
+        select c.job_id, c.lease_token, array_agg(c.position) as positions
+          from unnest(p_job_ids, p_positions, p_lease_tokens) c (job_id, position, lease_token)
+         group by c.job_id, c.lease_token
+         order by c.job_id, c.lease_token
+    loop
+        update public.lookup_leases l
+           set expires_at = v_expires_at
+         where l.organization_id = p_organization_id and l.job_id = v_lease.job_id and l.lease_token = v_lease.lease_token
+        returning l.positions into v_positions;
+        if found then
+            return query select v_lease.job_id, p from unnest(v_lease.positions) p where p <@ v_positions;
+        end if;
+    end loop;
 end;
 $$;
 
@@ -102,7 +105,7 @@ set search_path = ''
 as $$
 declare
     v_now      timestamptz            := app.clock();
-    v_leases   public.lookup_leases[] := app.lock_leases(p_organization_id, p_job_ids, p_lease_tokens);
+    v_leases   public.lookup_leases[] := app.hold_leases(p_organization_id, p_job_ids, p_lease_tokens);
     v_released public.lookup_queue_items[];
 begin
     with held as materialized (

@@ -101,11 +101,11 @@ begin
     v_outcomes := array(select o from app.judge_outcomes(p_job_ids, p_positions, p_lease_tokens, p_http_statuses, p_error_classes,
                                                          p_responses, p_retry_afters) o);
     v_is_outage := app.watch_upstream(p_organization_id, v_outcomes, v_now);
-    v_leases := app.lock_outcome_leases(p_organization_id, v_outcomes);
+    v_leases := app.hold_outcome_leases(p_organization_id, v_outcomes);
     v_items := app.apply_outcomes(p_organization_id, v_outcomes, v_leases, v_is_outage, v_now);
-    perform app.end_leases(p_organization_id, v_leases, v_items);
     perform app.add_report_sites(p_organization_id, v_items, v_now);
     perform app.file_item_applications(p_organization_id, v_items, v_now);
+    perform app.end_leases(p_organization_id, v_leases, v_items);
     perform app.count_outcomes(p_organization_id, v_items, v_now);
     perform app.answer_duplicates(p_organization_id, v_items, v_now);
 
@@ -123,7 +123,7 @@ comment on function api.record_lookups(uuid, text, uuid[], integer[], uuid[], in
 'Records what came of claimed items, as parallel arrays: job and position, lease token, HTTP status, error class (timeout, unreachable, connection, dns, tls, invalid_response, response_too_large, other; null when an answer came), the answer as text, Retry-After in seconds. app.retry_policy decides. Answers a verdict per item: accepted; stale, when the lease was lost (a success for an item that has not ended is accepted all the same) or the item has ended; unknown. Calling it again with the same outcomes changes nothing.';
 
 -- The leases that outcomes come under; and when there are late successes, also those under which their items are in flight now.
-create or replace function app.lock_outcome_leases(p_organization_id uuid, p_outcomes app.lookup_outcome[]) returns public.lookup_leases[]
+create or replace function app.hold_outcome_leases(p_organization_id uuid, p_outcomes app.lookup_outcome[]) returns public.lookup_leases[]
 language plpgsql volatile
 set search_path = ''
 as $$
@@ -133,7 +133,7 @@ declare
     v_job_ids uuid[];
     v_tokens  uuid[];
 begin
-    v_leases := app.lock_leases(p_organization_id, array(select o.job_id from unnest(p_outcomes) o), array(select o.lease_token from unnest(p_outcomes) o));
+    v_leases := app.hold_leases(p_organization_id, array(select o.job_id from unnest(p_outcomes) o), array(select o.lease_token from unnest(p_outcomes) o));
     v_late := array(select o
                       from unnest(p_outcomes) o
                      where o.action = 'complete' and not exists (select from unnest(v_leases) l where l.job_id = o.job_id and o.position <@ l.positions));
@@ -143,7 +143,7 @@ begin
           from public.lookup_leases l
          where l.organization_id = p_organization_id
            and exists (select from unnest(v_late) o where o.job_id = l.job_id and o.position <@ l.positions);
-        v_leases := v_leases || app.lock_leases(p_organization_id, v_job_ids, v_tokens);
+        v_leases := v_leases || app.hold_leases(p_organization_id, v_job_ids, v_tokens);
     end if;
     return v_leases;
 end;

@@ -261,7 +261,7 @@ begin
     if not found then
         raise sqlstate 'PT404' using message = 'Report not found', constraint = 'report_exists';
     elsif v_report.status = 'processing'
-       or exists (select from public.lookup_leases where organization_id = p_organization_id and job_id = v_report.job_id) then
+       or exists (select from public.lookup_leases where organization_id = p_organization_id and job_id = v_report.job_id and not isempty(positions)) then
         raise sqlstate 'PT409' using
             message    = 'The report''s job is still under way',
             hint       = 'Cancel the job, or wait until its lookups have ended.',
