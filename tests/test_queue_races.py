@@ -140,6 +140,22 @@ def test_a_batch_that_is_being_cancelled_is_passed_over(database_url: str, owner
     assert (batches.status(cancelled), batches.status(other)) == ("cancelled", "processing")
 
 
+def test_a_failure_that_is_recorded_twice_at_the_same_time_counts_once(
+    database_url: str, owner: Connection, batches: Batches, start: Start
+) -> None:
+    """A worker that lost its connection records again what may be recorded already, or just now."""
+    update_settings(owner, lookups_per_second=None)
+    batches.create(2)
+    [(job_id, position, token), _] = claim(batches, 2)
+    record = """select api.record_lookups(%s, 'worker', array[%s]::uuid[], array[%s]::integer[], array[%s]::uuid[], array[500],
+                                          array[null]::text[], array[null]::text[], array[null]::float8[])"""
+    with locked(database_url, record, batches.organization_id, job_id, position, token):
+        again = start(record, batches.organization_id, job_id, position, token)
+    again.result()
+    assert owner.execute("select retry_count from public.lookup_queue_items order by position").fetchall() == [(1,), (0,)]
+    check_invariants(owner)
+
+
 def test_a_late_answer_and_the_answer_it_was_replaced_by_do_not_wait_in_a_circle(
     database_url: str, owner: Connection, batches: Batches, clock: Clock, start: Start
 ) -> None:

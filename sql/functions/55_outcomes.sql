@@ -171,14 +171,24 @@ declare
     v_items    public.lookup_queue_items[];
 begin
     select * into v_settings from app.settings;
-    with outcome as materialized (
+    with lease as materialized (
+        select l.*
+          from unnest(p_leases) h
+         cross join lateral (select n.job_id, n.lease_token, n.positions
+                               from public.lookup_leases n
+                              where n.organization_id = p_organization_id and n.job_id = h.job_id and n.lease_token = h.lease_token
+                             offset 0) l
+    ), outcome as materialized (
         select o.job_id, o.position, o.result, o.error_code, o.error_message,
                case when p_is_outage and o.action = 'retry' then 'wait' else o.action end as action,
                0.5 + random() / 2 as jitter,
                l.lease_token is not null as is_in_flight,
-               coalesce(l.lease_token = o.lease_token, false) as is_held
+               -- Of an item that another flush of this lease changes just now there is a newer version.
+               case when o.action <> 'complete' and l.lease_token = o.lease_token
+                    then (select v.xmin from public.lookup_queue_items v
+                           where v.organization_id = p_organization_id and v.job_id = o.job_id and v.position = o.position) end as version
           from unnest(p_outcomes) o
-          left join unnest(p_leases) l on l.job_id = o.job_id and o.position <@ l.positions
+          left join lease l on l.job_id = o.job_id and o.position <@ l.positions
     ), applied as (
         update public.lookup_queue_items i
            set status           = case when o.action = 'complete' then 'completed'
@@ -195,7 +205,7 @@ begin
                processed_at     = case when app.is_final(o.action, i.retry_count, v_settings) then p_now end
           from outcome o
          where i.organization_id = p_organization_id and i.job_id = o.job_id and i.position = o.position and i.status = 'pending'
-           and (o.is_held or o.action = 'complete' and (o.is_in_flight or i.retry_at is not null))
+           and (i.xmin = o.version or o.action = 'complete' and (o.is_in_flight or i.retry_at is not null))
      returning i as item
     )
     select coalesce(array_agg(item), '{}') into v_items from applied;
