@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from tests.conftest import Connection
+from tests.worker_fixtures import site
 
 FINISHED, WAITING, READY = 60_000, 6_000, 20_000
 TOTAL = FINISHED + WAITING + READY
@@ -75,7 +76,7 @@ def rows_written(plans: list[dict[str, Any]], relation: str) -> float:
     return written
 
 
-@pytest.fixture(scope="module", params=["fresh statistics", "statistics of an empty table", "no statistics"])
+@pytest.fixture(scope="module", params=["fresh statistics", "statistics of an empty table", "no statistics", "plans of an empty table"])
 def owner(request: pytest.FixtureRequest, new_database: Callable[..., str]) -> Iterator[Connection]:
     """A database with a large queue, and statistics that say so, or not."""
     with psycopg.connect(new_database(), autocommit=True) as connection:
@@ -83,6 +84,8 @@ def owner(request: pytest.FixtureRequest, new_database: Callable[..., str]) -> I
             connection.execute(f"alter table {table} set (autovacuum_enabled = off)".encode())
         if request.param == "statistics of an empty table":
             connection.execute(f"vacuum analyze {TABLES}".encode())
+        if request.param == "plans of an empty table":
+            work_on_nearly_nothing(connection)
         fill(connection)
         if request.param == "fresh statistics":
             connection.execute(f"vacuum analyze {TABLES}".encode())
@@ -95,6 +98,29 @@ def large_queue(owner: Connection) -> str:
     row = owner.execute("select api.create_organization('Large')").fetchone()
     assert row is not None
     return str(row[0])
+
+
+def work_on_nearly_nothing(connection: Connection) -> None:
+    """What a worker does with a batch of three, one of which fails at first: the connection keeps the plans."""
+    connection.execute("select api.update_settings('{\"lookups_per_second\": null}')")
+    connection.execute("select api.create_organization('Tiny')")
+    sites = json.dumps({"items": [site(f"site-{n}") for n in range(3)]})
+    connection.execute("select api.create_batch_lookup(id, %s, false) from app.organizations", [sites])
+    connection.execute(
+        """create temporary view claim as
+           select o.id as organization_id, array_agg(c.job_id) as jobs, array_agg(c.position) as positions,
+                  array_agg(c.lease_token) as tokens
+             from app.organizations o, api.claim_lookups(o.id, 'plans', 3) c
+            group by o.id"""
+    )
+    record = """select api.record_lookups(organization_id, 'plans', jobs[:1], positions[:1], tokens[:1], array[%s], array[null],
+                                          array['{}'], array[null::float8])
+                  from claim"""
+    connection.execute("select api.extend_leases(organization_id, 'plans', jobs, positions, tokens) from claim")
+    connection.execute("select app.expire_leases(id, now() + interval '1 hour') from app.organizations")
+    connection.execute("select api.release_lookups(organization_id, 'plans', jobs, positions, tokens) from claim")
+    connection.execute(record, [500])
+    connection.execute(record, [200])
 
 
 def fill(connection: Connection) -> None:

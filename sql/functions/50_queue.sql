@@ -201,27 +201,31 @@ language plpgsql volatile
 set search_path = ''
 as $$
 declare
-    v_items public.lookup_queue_items[];
+    v_items public.lookup_queue_items[] := '{}';
+    v_more  public.lookup_queue_items[];
+    v_job   record;
 begin
-    with due as materialized (
-        select job_id, position
-          from public.lookup_queue_items
-         where organization_id = p_organization_id and status = 'pending' and retry_at <= p_now
-         order by retry_at
-         limit p_limit
-           for update skip locked
-    ), taken as (
-        update public.lookup_queue_items i
-           set retry_at = null
-          from due d
-         where i.organization_id = p_organization_id and i.job_id = d.job_id and i.position = d.position
-     returning i as item
-    )
-    select coalesce(array_agg(t.item), '{}')
-      into v_items
-      from taken t
-     where not exists (select from app.queued_jobs q
-                        where q.organization_id = p_organization_id and q.job_id = (t.item).job_id and (t.item).position >= q.next_position);
+    for v_job in
+        select d.job_id, min(d.position) as first_position, max(d.position) as last_position, array_agg(d.position) as positions,
+               (select q.next_position from app.queued_jobs q where q.organization_id = p_organization_id and q.job_id = d.job_id) as next_position
+          from (select job_id, position
+                  from public.lookup_queue_items
+                 where organization_id = p_organization_id and status = 'pending' and retry_at <= p_now
+                 order by retry_at
+                 limit p_limit
+                   for update skip locked) d
+         group by d.job_id
+    loop
+        with taken as (
+            update public.lookup_queue_items i
+               set retry_at = null
+             where i.organization_id = p_organization_id and i.job_id = v_job.job_id
+               and i.position between v_job.first_position and v_job.last_position and i.position = any (v_job.positions)
+         returning i as item, i.position
+        )
+        select coalesce(array_agg(item order by position), '{}') into v_more from taken where v_job.next_position is null or position < v_job.next_position;
+        v_items := v_items || v_more;
+    end loop;
     return v_items;
 end;
 $$;

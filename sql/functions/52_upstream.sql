@@ -98,9 +98,15 @@ begin
                + case when bool_or(o.action = 'retry' and o.outage and i.retry_count >= v_settings.max_retries) then v_settings.outage_failures else 0 end
           into v_signs
           from unnest(p_outcomes) o
-          join public.lookup_leases l
-            on l.organization_id = p_organization_id and l.job_id = o.job_id and l.lease_token = o.lease_token and o.position <@ l.positions
-          join public.lookup_queue_items i on i.organization_id = p_organization_id and i.job_id = o.job_id and i.position = o.position;
+         cross join lateral (select
+                               from public.lookup_leases l
+                              where l.organization_id = p_organization_id and l.job_id = o.job_id and l.lease_token = o.lease_token
+                                and o.position <@ l.positions
+                             offset 0) held
+         cross join lateral (select i.retry_count
+                               from public.lookup_queue_items i
+                              where i.organization_id = p_organization_id and i.job_id = o.job_id and i.position = o.position
+                             offset 0) i;
     end if;
 
     select * into v_upstream from app.upstream_state for update;

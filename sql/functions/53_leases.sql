@@ -104,22 +104,28 @@ language plpgsql volatile security definer
 set search_path = ''
 as $$
 declare
-    v_now      timestamptz            := app.clock();
-    v_leases   public.lookup_leases[] := app.hold_leases(p_organization_id, p_job_ids, p_lease_tokens);
-    v_released public.lookup_queue_items[];
+    v_now       timestamptz                 := app.clock();
+    v_leases    public.lookup_leases[]      := app.hold_leases(p_organization_id, p_job_ids, p_lease_tokens);
+    v_lease     public.lookup_leases;
+    v_positions integer[];
+    v_released  public.lookup_queue_items[] := '{}';
+    v_more      public.lookup_queue_items[];
 begin
-    with held as materialized (
-        select c.job_id, c.position
-          from unnest(p_job_ids, p_positions, p_lease_tokens) c (job_id, position, lease_token)
-          join unnest(v_leases) l on l.job_id = c.job_id and l.lease_token = c.lease_token and c.position <@ l.positions
-    ), released as (
-        update public.lookup_queue_items i
-           set retry_at = v_now
-          from held h
-         where i.organization_id = p_organization_id and i.job_id = h.job_id and i.position = h.position and i.status = 'pending'
-     returning i as item
-    )
-    select coalesce(array_agg(item), '{}') into v_released from released;
+    foreach v_lease in array v_leases loop
+        v_positions := array(select c.position
+                               from unnest(p_job_ids, p_positions, p_lease_tokens) c (job_id, position, lease_token)
+                              where c.job_id = v_lease.job_id and c.lease_token = v_lease.lease_token and c.position <@ v_lease.positions);
+        with released as (
+            update public.lookup_queue_items i
+               set retry_at = v_now
+             where i.organization_id = p_organization_id and i.job_id = v_lease.job_id
+               and i.position >= lower(v_lease.positions) and i.position < upper(v_lease.positions) and i.position = any (v_positions)
+               and i.status = 'pending'
+         returning i as item
+        )
+        select coalesce(array_agg(item), '{}') into v_more from released;
+        v_released := v_released || v_more;
+    end loop;
     perform app.end_leases(p_organization_id, v_leases, v_released);
     perform app.count_outcomes(p_organization_id, v_released, v_now);
     return cardinality(v_released);
@@ -135,11 +141,12 @@ language plpgsql volatile
 set search_path = ''
 as $$
 declare
-    v_max_retries integer := (select max_retries from app.settings);
+    v_max_retries integer                     := (select max_retries from app.settings);
     v_job_ids     uuid[];
     v_leases      public.lookup_leases[];
-    v_positions   integer[];
-    v_expired     public.lookup_queue_items[];
+    v_held        record;
+    v_expired     public.lookup_queue_items[] := '{}';
+    v_more        public.lookup_queue_items[];
 begin
     v_job_ids := array(select distinct l.job_id from public.lookup_leases l where l.organization_id = p_organization_id and l.expires_at < p_now);
     if v_job_ids = '{}' then
@@ -153,25 +160,23 @@ begin
                         from public.lookup_leases l
                        where l.organization_id = p_organization_id and l.job_id = any (v_job_ids) and l.expires_at < p_now
                          for update skip locked);
-    select array_agg(l.job_id), array_agg(p)
-      into v_job_ids, v_positions
-      from unnest(v_leases) l
-     cross join unnest(l.positions) r
-     cross join generate_series(lower(r), upper(r) - 1) p;
-    with expired as (
-        update public.lookup_queue_items i
-           set status        = case when retry_count < v_max_retries then 'pending' else 'failed' end,
-               retry_count   = least(retry_count + 1, v_max_retries),
-               retry_at      = case when retry_count < v_max_retries then p_now end,
-               error_code    = case when retry_count >= v_max_retries then 'lease_expired' end,
-               error_message = case when retry_count >= v_max_retries
-                                    then format('The lookup was started %s times and never came to an end', retry_count + 1) end,
-               processed_at  = case when retry_count >= v_max_retries then p_now end
-          from unnest(v_job_ids, v_positions) h (job_id, position)
-         where i.organization_id = p_organization_id and i.job_id = h.job_id and i.position = h.position and i.status = 'pending'
-     returning i as item
-    )
-    select coalesce(array_agg(item), '{}') into v_expired from expired;
+    for v_held in select l.job_id, r as positions from unnest(v_leases) l cross join unnest(l.positions) r loop
+        with expired as (
+            update public.lookup_queue_items i
+               set status        = case when retry_count < v_max_retries then 'pending' else 'failed' end,
+                   retry_count   = least(retry_count + 1, v_max_retries),
+                   retry_at      = case when retry_count < v_max_retries then p_now end,
+                   error_code    = case when retry_count >= v_max_retries then 'lease_expired' end,
+                   error_message = case when retry_count >= v_max_retries
+                                        then format('The lookup was started %s times and never came to an end', retry_count + 1) end,
+                   processed_at  = case when retry_count >= v_max_retries then p_now end
+             where i.organization_id = p_organization_id and i.job_id = v_held.job_id
+               and i.position >= lower(v_held.positions) and i.position < upper(v_held.positions) and i.status = 'pending'
+         returning i as item
+        )
+        select coalesce(array_agg(item), '{}') into v_more from expired;
+        v_expired := v_expired || v_more;
+    end loop;
     delete from public.lookup_leases l
      using unnest(v_leases) h
      where l.organization_id = p_organization_id and l.job_id = h.job_id and l.lease_token = h.lease_token;

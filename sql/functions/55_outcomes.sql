@@ -157,7 +157,7 @@ create or replace function app.retry_backoff(p_retry_count integer, p_settings a
 language sql immutable
 return app.seconds(least((p_settings).retry_backoff_seconds * 2 ^ p_retry_count, (p_settings).retry_backoff_max_seconds));
 
--- One statement for all outcomes. The lease is the fence: an outcome of a lost one finds no row, unless it is a success and the item
+-- One statement for each job. The lease is the fence: an outcome of a lost one finds no row, unless it is a success and the item
 -- waits or is in flight again. In an outage a retry is a short wait that costs nothing: it is the upstream that will be tried, not the item.
 -- Nor does an item keep the pause that its answer asked for: app.upstream_state does, for everybody.
 create or replace function app.apply_outcomes(
@@ -168,47 +168,56 @@ set search_path = ''
 as $$
 declare
     v_settings app.settings;
-    v_items    public.lookup_queue_items[];
+    v_items    public.lookup_queue_items[] := '{}';
+    v_more     public.lookup_queue_items[];
+    v_job      record;
 begin
     select * into v_settings from app.settings;
-    with lease as materialized (
-        select l.*
-          from unnest(p_leases) h
-         cross join lateral (select n.job_id, n.lease_token, n.positions
-                               from public.lookup_leases n
-                              where n.organization_id = p_organization_id and n.job_id = h.job_id and n.lease_token = h.lease_token
-                             offset 0) l
-    ), outcome as materialized (
-        select o.job_id, o.position, o.result, o.error_code, o.error_message,
-               case when p_is_outage and o.action = 'retry' then 'wait' else o.action end as action,
-               0.5 + random() / 2 as jitter,
-               l.lease_token is not null as is_in_flight,
-               -- Of an item that another flush of this lease changes just now there is a newer version.
-               case when o.action <> 'complete' and l.lease_token = o.lease_token
-                    then (select v.xmin from public.lookup_queue_items v
-                           where v.organization_id = p_organization_id and v.job_id = o.job_id and v.position = o.position) end as version
-          from unnest(p_outcomes) o
-          left join lease l on l.job_id = o.job_id and o.position <@ l.positions
-    ), applied as (
-        update public.lookup_queue_items i
-           set status           = case when o.action = 'complete' then 'completed'
-                                       when app.is_final(o.action, i.retry_count, v_settings) then 'failed'
-                                       else 'pending' end,
-               retry_count      = i.retry_count + case when o.action = 'retry' and not app.is_final(o.action, i.retry_count, v_settings) then 1 else 0 end,
-               retry_at         = case when o.action = 'wait' then p_now + interval '1 second'
-                                       when not app.is_final(o.action, i.retry_count, v_settings)
-                                       then p_now + o.jitter * app.retry_backoff(i.retry_count, v_settings) end,
-               result           = o.result,
-               error_code       = case when app.is_final(o.action, i.retry_count, v_settings) then o.error_code end,
-               error_message    = case when app.is_final(o.action, i.retry_count, v_settings)
-                                       then o.error_message || case when o.action = 'retry' then format(', after %s attempt(s)', i.retry_count + 1) else '' end end,
-               processed_at     = case when app.is_final(o.action, i.retry_count, v_settings) then p_now end
-          from outcome o
-         where i.organization_id = p_organization_id and i.job_id = o.job_id and i.position = o.position and i.status = 'pending'
-           and (i.xmin = o.version or o.action = 'complete' and (o.is_in_flight or i.retry_at is not null))
-     returning i as item
-    )
-    select coalesce(array_agg(item), '{}') into v_items from applied;
+    for v_job in
+        select o.job_id, min(o.position) as first_position, max(o.position) as last_position from unnest(p_outcomes) o group by o.job_id order by o.job_id
+    loop
+        with lease as materialized (
+            select l.*
+              from unnest(p_leases) h
+             cross join lateral (select n.job_id, n.lease_token, n.positions
+                                   from public.lookup_leases n
+                                  where n.organization_id = p_organization_id and n.job_id = h.job_id and n.lease_token = h.lease_token
+                                 offset 0) l
+        ), outcome as materialized (
+            select o.job_id, o.position, o.result, o.error_code, o.error_message,
+                   case when p_is_outage and o.action = 'retry' then 'wait' else o.action end as action,
+                   0.5 + random() / 2 as jitter,
+                   l.lease_token is not null as is_in_flight,
+                   -- Of an item that another flush of this lease changes just now there is a newer version.
+                   case when o.action <> 'complete' and l.lease_token = o.lease_token
+                        then (select v.xmin from public.lookup_queue_items v
+                               where v.organization_id = p_organization_id and v.job_id = o.job_id and v.position = o.position) end as version
+              from unnest(p_outcomes) o
+              left join lease l on l.job_id = o.job_id and o.position <@ l.positions
+             where o.job_id = v_job.job_id
+        ), applied as (
+            update public.lookup_queue_items i
+               set status           = case when o.action = 'complete' then 'completed'
+                                           when app.is_final(o.action, i.retry_count, v_settings) then 'failed'
+                                           else 'pending' end,
+                   retry_count      = i.retry_count + case when o.action = 'retry' and not app.is_final(o.action, i.retry_count, v_settings) then 1 else 0 end,
+                   retry_at         = case when o.action = 'wait' then p_now + interval '1 second'
+                                           when not app.is_final(o.action, i.retry_count, v_settings)
+                                           then p_now + o.jitter * app.retry_backoff(i.retry_count, v_settings) end,
+                   result           = o.result,
+                   error_code       = case when app.is_final(o.action, i.retry_count, v_settings) then o.error_code end,
+                   error_message    = case when app.is_final(o.action, i.retry_count, v_settings)
+                                           then o.error_message || case when o.action = 'retry' then format(', after %s attempt(s)', i.retry_count + 1) else '' end end,
+                   processed_at     = case when app.is_final(o.action, i.retry_count, v_settings) then p_now end
+              from outcome o
+             where i.organization_id = p_organization_id and i.job_id = v_job.job_id
+               and i.position between v_job.first_position and v_job.last_position and i.position = o.position and i.status = 'pending'
+               and (i.xmin = o.version or o.action = 'complete' and (o.is_in_flight or i.retry_at is not null))
+         returning i as item
+        )
+        select coalesce(array_agg(item), '{}') into v_more from applied;
+        v_items := v_items || v_more;
+    end loop;
     return v_items;
 end;
 $$;

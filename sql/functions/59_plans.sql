@@ -1,5 +1,7 @@
 -- Chapter 59, plans: the statements that run for every claim and every flush of outcomes are planned once a connection, and by index
--- whatever the statistics say. A queue's statistics are always out of date: an hour ago the table was empty, or full.
+-- whatever the statistics say. A queue's statistics are always out of date: an hour ago the table was empty, or full. And so may the plan
+-- be, made when the table was tiny and anything was cheap. So what changes items changes those of one job at a time, between two positions,
+-- which is how they are found whatever the plan; and apply_outcomes hashes what it changes them to.
 
 do $$
 declare
@@ -29,5 +31,7 @@ begin
         execute format('alter function %s set enable_mergejoin = off', v_function);
         execute format('alter function %s set enable_sort = off', v_function);
     end loop;
+    alter function app.apply_outcomes(uuid, app.lookup_outcome[], public.lookup_leases[], boolean, timestamptz) set enable_hashjoin = on;
+    alter function app.apply_outcomes(uuid, app.lookup_outcome[], public.lookup_leases[], boolean, timestamptz) set enable_nestloop = off;
 end;
 $$;
