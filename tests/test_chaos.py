@@ -242,6 +242,10 @@ def test_whatever_happens_every_item_ends_exactly_once(tmp_path: Path, upstream:
                 lambda: owner.execute("select status, count(*) from api.items group by 1").fetchall(),
                 patience=60,
             )
+            # One that was started a moment ago does not listen to signals yet.
+            names = "select id from app.workers"
+            pids = {str(worker.pid) for worker in world.workers}
+            wait_until(lambda: pids <= {name.split("-")[-2] for (name,) in owner.execute(names)})
             for worker in world.workers:
                 worker.send_signal(signal.SIGTERM)
             assert [worker.wait(30) for worker in world.workers] == [0] * len(world.workers)

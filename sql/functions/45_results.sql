@@ -161,7 +161,7 @@ language plpgsql stable security definer
 set search_path = ''
 as $$
 declare
-    v_in_flight int4multirange := app.positions_in_flight(p_organization_id, p_job_id);
+    v_in_flight int4multirange;
     v_count     integer;
 begin
     perform app.authorize(p_organization_id);
@@ -169,6 +169,7 @@ begin
     perform app.check_page(p_limit, 0, 10000);
     perform app.check_choice('format', p_format, array['csv', 'ndjson']);
     perform app.check_item_filter(p_status, p_error_code);
+    v_in_flight := app.positions_in_flight(p_organization_id, p_job_id);
 
     select string_agg(case p_format when 'csv' then app.result_csv_line(i, v_in_flight) else app.item_json(i, v_in_flight)::text || E'\n' end, '' order by i.position),
            max(i.position), count(*)
