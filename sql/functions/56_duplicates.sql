@@ -1,4 +1,5 @@
 -- Chapter 56, duplicates: with deduplicate_seconds set, the same work is looked up once, and its answer given to all who wait for it.
+-- Planned anew each time, for the number of duplicates that there are.
 
 -- What two items must have in common to be the same work: spelling and punctuation of the address aside. An item that creates an
 -- application is nobody's duplicate.
@@ -16,7 +17,7 @@ return case when not coalesce((p_item).create_application, false) then md5(
 -- long at most, then it is looked up itself.
 create or replace function app.hold_duplicates(p_organization_id uuid, p_job_id uuid, p_now timestamptz) returns void
 language plpgsql volatile
-set search_path = ''
+set search_path = '' set plan_cache_mode = force_custom_plan
 as $$
 declare
     v_settings app.settings;
@@ -40,19 +41,22 @@ $$;
 -- It waits for nobody: jobs and items that others hold are passed over, and looked up in the end.
 create or replace function app.answer_duplicates(p_organization_id uuid, p_items public.lookup_queue_items[], p_now timestamptz) returns void
 language plpgsql volatile
-set search_path = ''
+set search_path = '' set plan_cache_mode = force_custom_plan
 as $$
 declare
-    v_keys    uuid[] := array(select distinct i.work_key from unnest(p_items) i where i.work_key is not null);
-    v_since   timestamptz;
+    v_since   timestamptz := p_now - (select app.seconds(deduplicate_seconds) from app.settings);
+    v_keys    uuid[];
     v_job_ids uuid[];
     v_queued  app.queued_jobs[];
     v_items   public.lookup_queue_items[];
 begin
+    if v_since is null then
+        return;
+    end if;
+    v_keys := array(select distinct i.work_key from unnest(p_items) i where i.work_key is not null);
     if v_keys = '{}' then
         return;
     end if;
-    v_since := p_now - (select app.seconds(deduplicate_seconds) from app.settings);
     v_job_ids := array(select j.id
                          from public.batch_lookup_jobs j
                         where j.organization_id = p_organization_id and j.status in ('pending', 'processing')
