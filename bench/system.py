@@ -19,8 +19,9 @@ from typing import Any
 import psycopg
 
 from bench.nginx import free_port
-from pyshell import api_keys, migrations
-from pyshell.private_postgres import PrivatePostgres
+from pyshell.api import api_keys
+from pyshell.deploy import migrations
+from pyshell.local.private_postgres import PrivatePostgres
 from pyshell.settings import ROOT
 
 Connection = psycopg.Connection[tuple[Any, ...]]

@@ -21,25 +21,25 @@ NOT_MIGRATED = (psycopg.errors.UndefinedObject, psycopg.errors.UndefinedFunction
 
 
 def up(settings: Settings, arguments: argparse.Namespace) -> None:
-    from pyshell import stack
+    from pyshell.local import stack
 
     stack.up(settings)
 
 
 def down(settings: Settings, arguments: argparse.Namespace) -> None:
-    from pyshell import stack
+    from pyshell.local import stack
 
     print("stopped" if stack.down(settings) else "nothing was running")
 
 
 def demo(settings: Settings, arguments: argparse.Namespace) -> None:
-    from pyshell import demo
+    from pyshell.local import demo
 
     demo.run(settings)
 
 
 def serve(settings: Settings, arguments: argparse.Namespace) -> None:
-    from pyshell import app
+    from pyshell.api import app
 
     app.serve(_with_database_url(settings))
 
@@ -51,15 +51,16 @@ def worker(settings: Settings, arguments: argparse.Namespace) -> None:
 
 
 def migrate(settings: Settings, arguments: argparse.Namespace) -> None:
-    from pyshell import migrations, stack
+    from pyshell.deploy import migrations
+    from pyshell.local import stack
 
     with stack.database(settings) as (with_database, _):
         migrations.migrate(with_database.database_url, lookups_per_second=settings.lookups_per_second, report=print)
 
 
 def drift(settings: Settings, arguments: argparse.Namespace) -> None:
-    from pyshell import drift
-    from pyshell.private_postgres import throw_away_postgres
+    from pyshell.deploy import drift
+    from pyshell.local.private_postgres import throw_away_postgres
 
     with throw_away_postgres() as postgres:
         difference = drift.difference(postgres)
@@ -70,8 +71,8 @@ def drift(settings: Settings, arguments: argparse.Namespace) -> None:
 
 
 def docs(settings: Settings, arguments: argparse.Namespace) -> None:
-    from pyshell import migrations, sql_reference
-    from pyshell.private_postgres import throw_away_postgres
+    from pyshell.deploy import migrations, sql_reference
+    from pyshell.local.private_postgres import throw_away_postgres
 
     with throw_away_postgres() as postgres:
         migrations.migrate(postgres.url())
@@ -81,7 +82,7 @@ def docs(settings: Settings, arguments: argparse.Namespace) -> None:
 
 
 def supabase_sql(settings: Settings, arguments: argparse.Namespace) -> None:
-    from pyshell import supabase_sql
+    from pyshell.deploy import supabase_sql
 
     supabase_sql.FILE.parent.mkdir(exist_ok=True)
     supabase_sql.FILE.write_text(supabase_sql.installation(), encoding="utf-8")
@@ -89,7 +90,8 @@ def supabase_sql(settings: Settings, arguments: argparse.Namespace) -> None:
 
 
 def create_key(settings: Settings, arguments: argparse.Namespace) -> None:
-    from pyshell import api_keys, stack
+    from pyshell.api import api_keys
+    from pyshell.local import stack
 
     with stack.database(settings) as (with_database, _):
         print(
@@ -105,7 +107,8 @@ def create_key(settings: Settings, arguments: argparse.Namespace) -> None:
 
 
 def import_catalogue(settings: Settings, arguments: argparse.Namespace) -> None:
-    from pyshell import catalogue, progress_bar, stack
+    from pyshell.deploy import catalogue
+    from pyshell.local import progress_bar, stack
 
     with stack.database(settings) as (with_database, _), psycopg.connect(with_database.database_url) as connection:
         if arguments.rewiring_america:
@@ -122,7 +125,8 @@ def import_catalogue(settings: Settings, arguments: argparse.Namespace) -> None:
 
 
 def check_catalogue(settings: Settings, arguments: argparse.Namespace) -> None:
-    from pyshell import catalogue, stack
+    from pyshell.deploy import catalogue
+    from pyshell.local import stack
 
     with stack.database(settings) as (with_database, _), psycopg.connect(with_database.database_url) as connection:
         doubts = catalogue.find_doubts(connection)
@@ -132,9 +136,9 @@ def check_catalogue(settings: Settings, arguments: argparse.Namespace) -> None:
 
 
 def psql(settings: Settings, arguments: argparse.Namespace) -> None:
-    from pyshell import stack
-    from pyshell.private_postgres import newest_installation
-    from pyshell.stopping import until_stopped
+    from pyshell.local import stack
+    from pyshell.local.private_postgres import newest_installation
+    from pyshell.local.stopping import until_stopped
 
     with until_stopped(), stack.database(settings) as (with_database, postgres):
         parts = psycopg.conninfo.conninfo_to_dict(with_database.database_url)
@@ -148,7 +152,7 @@ def psql(settings: Settings, arguments: argparse.Namespace) -> None:
 
 
 def start_postgres(settings: Settings, arguments: argparse.Namespace) -> None:
-    from pyshell.private_postgres import PrivatePostgres
+    from pyshell.local.private_postgres import PrivatePostgres
 
     postgres = PrivatePostgres.of_project(settings.state_dir)
     postgres.keep_running()
@@ -156,13 +160,13 @@ def start_postgres(settings: Settings, arguments: argparse.Namespace) -> None:
 
 
 def stop_postgres(settings: Settings, arguments: argparse.Namespace) -> None:
-    from pyshell.private_postgres import PrivatePostgres
+    from pyshell.local.private_postgres import PrivatePostgres
 
     print("stopped" if PrivatePostgres.of_project(settings.state_dir).stop() else "was not running")
 
 
 def delete_postgres(settings: Settings, arguments: argparse.Namespace) -> None:
-    from pyshell.private_postgres import PrivatePostgres
+    from pyshell.local.private_postgres import PrivatePostgres
 
     postgres = PrivatePostgres.of_project(settings.state_dir)
     if not arguments.yes:

@@ -134,7 +134,7 @@ def _pace(value: str | None) -> float | None:
 
 
 def _clerk_jwt_key(given: Mapping[str, str]) -> str | None:
-    from pyshell.clerk_keys import read_pem
+    from pyshell.api.clerk_keys import read_pem
 
     pem = given.get("CLERK_JWT_KEY")
     if pem is None:

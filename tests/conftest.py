@@ -19,8 +19,8 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-from pyshell import migrations
-from pyshell.private_postgres import PrivatePostgres, throw_away_postgres
+from pyshell.deploy import migrations
+from pyshell.local.private_postgres import PrivatePostgres, throw_away_postgres
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 TEMPLATE = "migrated"

@@ -21,8 +21,8 @@ import pytest
 import uvicorn
 from jsonschema import Draft202012Validator, FormatChecker
 
-from pyshell import api_keys
-from pyshell.app import create_app
+from pyshell.api import api_keys
+from pyshell.api.app import create_app
 from pyshell.settings import Settings
 from tests.conftest import Connection
 

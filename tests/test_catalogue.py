@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from pyshell.catalogue import CatalogueError, catalogue_checksum, load_catalogue
+from pyshell.deploy.catalogue import CatalogueError, catalogue_checksum, load_catalogue
 from tests.conftest import Clock, Connection
 
 ROOT = Path(__file__).parent.parent

@@ -22,8 +22,8 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from pyshell import migrations
-from pyshell.private_postgres import PrivatePostgres, throw_away_postgres
+from pyshell.deploy import migrations
+from pyshell.local.private_postgres import PrivatePostgres, throw_away_postgres
 from pyshell.settings import ROOT
 from tests.conftest import Connection
 from tests.tcp_proxy import Proxy, running_proxy

@@ -21,9 +21,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyshell import clerk_keys
-from pyshell.clerk import Clerk, InvalidTokenError, KeysUnavailableError, Membership, membership
-from pyshell.clerk_keys import ConfiguredKey, FetchedKeys
+from pyshell.api import clerk_keys
+from pyshell.api.clerk import Clerk, InvalidTokenError, KeysUnavailableError, Membership, membership
+from pyshell.api.clerk_keys import ConfiguredKey, FetchedKeys
 from pyshell.settings import Settings, SettingsError
 from tests.clerk_fixtures import ClerkInstance, clerk_instance, public_jwk, public_pem, signing_key
 from tests.timed import timed

@@ -15,8 +15,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from pyshell import migrations
-from pyshell.private_postgres import PrivatePostgres, throw_away_postgres
+from pyshell.deploy import migrations
+from pyshell.local.private_postgres import PrivatePostgres, throw_away_postgres
 from pyshell.settings import ROOT
 from tests.conftest import Connection
 from tests.timed import wait_until

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from pyshell.demo import progress_line, read_sites, write_results
+from pyshell.local.demo import progress_line, read_sites, write_results
 
 
 def test_the_progress_line_fits_the_terminal() -> None:

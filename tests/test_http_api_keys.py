@@ -16,7 +16,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pyshell import api_keys, auth
+from pyshell.api import api_keys
+from pyshell.api import authentication as auth
 from pyshell.settings import Settings
 from tests.conftest import Connection
 from tests.http_fixtures import PEPPER, Json, NewClient, OrganizationClient, site

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from pyshell import api_keys, auth
+from pyshell.api import api_keys
+from pyshell.api import authentication as auth
 from pyshell.settings import Settings
 from tests.conftest import Connection
 from tests.http_fixtures import PEPPER, NewClient, OrganizationClient, running_server, site

@@ -5,7 +5,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from pyshell.errors import ApiError, from_database
+from pyshell.api.errors import ApiError, from_database
 from tests.conftest import Connection
 
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from pyshell import api_keys
+from pyshell.api import api_keys
 from pyshell.settings import ROOT, Settings
 from tests.http_fixtures import PEPPER, running_server
 

@@ -12,7 +12,7 @@ import httpx
 import psycopg
 import pytest
 
-from pyshell.limits import MAX_REMEMBERED, RequestLimiter
+from pyshell.api.limits import MAX_REMEMBERED, RequestLimiter
 from pyshell.settings import Settings
 from tests.conftest import Connection
 from tests.http_fixtures import PEPPER, OrganizationClient, running_server, site

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pyshell.report_page import report_page
+from pyshell.api.reports.page import report_page
 from tests.conftest import Connection
 from tests.http_fixtures import Json, NewClient, OrganizationClient, address, look_up, site
 from tests.timed import timed

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from starlette.routing import Route
 
-from pyshell.routes import routes
+from pyshell.api.routes import routes
 from pyshell.settings import Settings
 from tests.conftest import Connection
 from tests.http_fixtures import OPENAPI, Json, OrganizationClient, running_server, validator

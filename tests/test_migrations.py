@@ -10,9 +10,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from pyshell import drift, migrations
-from pyshell.migrations import MigrationError, Sources, migrate
-from pyshell.private_postgres import PrivatePostgres, throw_away_postgres
+from pyshell.deploy import drift, migrations
+from pyshell.deploy.migrations import MigrationError, Sources, migrate
+from pyshell.local.private_postgres import PrivatePostgres, throw_away_postgres
 from tests.conftest import Connection
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from pyshell.migrations import sql_files
-from pyshell.private_postgres import PrivatePostgres
+from pyshell.deploy.migrations import sql_files
+from pyshell.local.private_postgres import PrivatePostgres
 from pyshell.settings import ROOT
 from tests import pgtap
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from pyshell import private_postgres
-from pyshell.private_postgres import PostgresError, PrivatePostgres
+from pyshell.local import private_postgres
+from pyshell.local.private_postgres import PostgresError, PrivatePostgres
 from pyshell.settings import ROOT
 
 
@@ -153,7 +153,7 @@ def test_realtime_and_cron_find_what_they_need(postgres: PrivatePostgres) -> Non
 def test_a_throw_away_server_ends_with_its_process() -> None:
     program = (
         "import time\n"
-        "from pyshell.private_postgres import throw_away_postgres\n"
+        "from pyshell.local.private_postgres import throw_away_postgres\n"
         "with throw_away_postgres() as postgres:\n"
         "    print(postgres.pid, postgres.folder.parent, flush=True)\n"
         "    time.sleep(60)\n"

@@ -13,7 +13,7 @@ from psycopg.types.json import Jsonb
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from pyshell.realtime import credentials, endpoint
+from pyshell.api.realtime import credentials, endpoint
 from pyshell.settings import Settings
 from tests.clerk_fixtures import clerk_instance
 from tests.conftest import Connection

@@ -13,9 +13,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from pyshell import migrations
-from pyshell.catalogue import CatalogueError, find_doubts, load_rewiring_america
-from pyshell.rewiring_america import LeftOutError, amount, devices_of, read_equipment
+from pyshell.deploy import migrations
+from pyshell.deploy.catalogue import CatalogueError, find_doubts, load_rewiring_america
+from pyshell.deploy.rewiring_america import LeftOutError, amount, devices_of, read_equipment
 from pyshell.settings import ROOT
 from tests.conftest import Clock, Connection
 

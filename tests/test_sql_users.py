@@ -11,9 +11,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from pyshell.private_postgres import PrivatePostgres
+from pyshell.deploy.sql_reference import FILE, reference
+from pyshell.local.private_postgres import PrivatePostgres
 from pyshell.settings import ROOT
-from pyshell.sql_reference import FILE, reference
 from tests.conftest import Connection
 
 

@@ -17,8 +17,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from pyshell import api_keys
-from pyshell.private_postgres import PrivatePostgres
+from pyshell.api import api_keys
+from pyshell.local.private_postgres import PrivatePostgres
 from pyshell.settings import ROOT
 
 Environment = dict[str, str]

@@ -12,8 +12,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from pyshell import migrations, supabase_sql
-from pyshell.private_postgres import PrivatePostgres
+from pyshell.deploy import migrations, supabase_sql
+from pyshell.local.private_postgres import PrivatePostgres
 from tests.conftest import Connection
 from tests.http_fixtures import site
 

@@ -16,12 +16,12 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from pyshell.errors import ApiError
-from pyshell.uploads import bodies
-from pyshell.uploads.bodies import Decoder, gunzipped, limited
-from pyshell.uploads.columns import REQUIRED, detect_delimiter, find_columns, plain
-from pyshell.uploads.csv_reader import CsvReader, device_ids
-from pyshell.uploads.records import NdjsonReader, RecordReader, Upload
+from pyshell.api.errors import ApiError
+from pyshell.api.uploads import bodies
+from pyshell.api.uploads.bodies import Decoder, gunzipped, limited
+from pyshell.api.uploads.columns import REQUIRED, detect_delimiter, find_columns, plain
+from pyshell.api.uploads.csv_reader import CsvReader, device_ids
+from pyshell.api.uploads.records import NdjsonReader, RecordReader, Upload
 
 HEADER = "reference_id,street_1,city,state_or_province_code,postal_code,building_type,device_ids\n"
 ROW = "deal-001,200 N Spring St,Los Angeles,CA,90012,RESIDENTIAL,1;2\n"

@@ -12,11 +12,12 @@ import psycopg
 import pytest
 from psycopg import AsyncConnection
 
-from pyshell.db import create_pool
+from pyshell.postgres import notifications as listener
+from pyshell.postgres.calls import create_pool
+from pyshell.postgres.connections import Session
 from pyshell.settings import Settings
-from pyshell.worker import calls, claims, listener, process
+from pyshell.worker import calls, claims, process
 from pyshell.worker.calls import CheckIn
-from pyshell.worker.database import Session
 from pyshell.worker.run_once import run_once
 from tests.conftest import Connection
 from tests.timed import timed, wait_until

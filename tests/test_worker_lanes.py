@@ -4,11 +4,11 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from pyshell.upstream import Answer
 from pyshell.worker.calls import CheckIn, Lease
 from pyshell.worker.lanes import Lanes
 from pyshell.worker.outcomes import Outcomes
 from pyshell.worker.schedule import Schedule
+from pyshell.worker.upstream import Answer
 
 
 class NoOutcomes:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from pyshell.upstream import Answer, Upstream, retry_after
-from pyshell.upstream_connections import IDLE_TIMEOUT
+from pyshell.worker.upstream import Answer, Upstream, retry_after
+from pyshell.worker.upstream_connections import IDLE_TIMEOUT
 from tests.upstream import FakeUpstream, Reply, fake_upstream
 
 ORGANIZATION = bytes(16)
@@ -47,7 +47,7 @@ async def test_a_connection_that_the_server_closes_is_not_used_again(upstream: F
 
 
 async def test_a_connection_that_was_idle_for_long_is_not_used_again(upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pyshell.upstream_connections.IDLE_TIMEOUT", IDLE_TIMEOUT / 100)
+    monkeypatch.setattr("pyshell.worker.upstream_connections.IDLE_TIMEOUT", IDLE_TIMEOUT / 100)
     client = client_of(upstream.url)
     await look_up(client)
     await asyncio.sleep(IDLE_TIMEOUT / 50)

@@ -7,8 +7,8 @@ from typing import Any, Final, NamedTuple
 
 from psycopg import AsyncConnection
 
+from pyshell.postgres.arrays import Binary, binary_cursor, floats, integers, texts, uuids
 from pyshell.webhooks.requests import Attempt, Delivery
-from pyshell.worker.arrays import Binary, binary_cursor, floats, integers, texts, uuids
 
 READY: Final = "select organization_ids, next_ready_in from api.ready_webhooks(p_limit => %s, p_except => %s)"
 CLAIM: Final = """

@@ -16,9 +16,9 @@ from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from pyshell.upstream import retry_after
-from pyshell.upstream_connections import IDLE_TIMEOUT, Connection, ExchangeError, Response
 from pyshell.webhooks.addresses import RefusedAddressError, resolve
+from pyshell.worker.upstream import retry_after
+from pyshell.worker.upstream_connections import IDLE_TIMEOUT, Connection, ExchangeError, Response
 
 logger = logging.getLogger(__name__)
 

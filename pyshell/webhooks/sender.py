@@ -18,12 +18,12 @@ from typing import Final
 
 import psycopg
 
+from pyshell.postgres.connections import Session
+from pyshell.postgres.notifications import listen
 from pyshell.settings import Settings
 from pyshell.webhooks.calls import claim_webhooks, ready_webhooks, record_webhooks
 from pyshell.webhooks.lanes import CONCERN_ALL, FIRST_WIDTH, Lane, Pressure
 from pyshell.webhooks.requests import Attempt, Delivery, Receiver
-from pyshell.worker.database import Session
-from pyshell.worker.listener import listen
 from pyshell.worker.outcomes import is_about_the_data
 
 logger = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ from typing import Any, Final, NamedTuple
 import psycopg
 from psycopg import AsyncConnection
 
-from pyshell.upstream import Answer
-from pyshell.worker.arrays import Binary, binary_cursor, floats, integers, texts, uuids
+from pyshell.postgres.arrays import Binary, binary_cursor, floats, integers, texts, uuids
+from pyshell.worker.upstream import Answer
 
 logger = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from typing import Any, Final, TypeVar
 import psycopg
 from psycopg import AsyncConnection
 
+from pyshell.postgres.connections import Session
 from pyshell.worker.calls import CheckIn, check_in, claim_lookups
-from pyshell.worker.database import Session
 from pyshell.worker.lanes import Lanes
 from pyshell.worker.leases import Holdings
 from pyshell.worker.schedule import Schedule

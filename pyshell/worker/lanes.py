@@ -3,10 +3,10 @@
 import asyncio
 import logging
 
-from pyshell.upstream import Upstream, failure
 from pyshell.worker.calls import CheckIn, Lease
 from pyshell.worker.outcomes import Outcomes
 from pyshell.worker.schedule import Schedule
+from pyshell.worker.upstream import Upstream, failure
 
 logger = logging.getLogger(__name__)
 

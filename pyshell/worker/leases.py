@@ -7,8 +7,8 @@ from typing import Final
 
 import psycopg
 
+from pyshell.postgres.connections import Session
 from pyshell.worker.calls import CheckIn, Lease, by_organization, extend_leases, release_lookups
-from pyshell.worker.database import Session
 
 logger = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ from typing import Final
 
 import psycopg
 
-from pyshell.upstream import Answer, failure
+from pyshell.postgres.connections import Session
 from pyshell.worker.calls import Lease, Outcome, record_lookups
-from pyshell.worker.database import Session
 from pyshell.worker.leases import Holdings
+from pyshell.worker.upstream import Answer, failure
 
 logger = logging.getLogger(__name__)
 

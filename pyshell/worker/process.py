@@ -15,16 +15,16 @@ import psycopg
 import uvloop
 from psycopg import AsyncConnection
 
+from pyshell.postgres.connections import Session
+from pyshell.postgres.notifications import listen
 from pyshell.settings import Settings
-from pyshell.upstream import Upstream
 from pyshell.webhooks.sender import Sender
 from pyshell.worker.claims import Claims
-from pyshell.worker.database import Session
 from pyshell.worker.lanes import Lanes
 from pyshell.worker.leases import Holdings
-from pyshell.worker.listener import listen
 from pyshell.worker.outcomes import Outcomes
 from pyshell.worker.schedule import Schedule
+from pyshell.worker.upstream import Upstream
 
 logger = logging.getLogger(__name__)
 

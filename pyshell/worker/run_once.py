@@ -4,11 +4,11 @@ import asyncio
 import json
 from itertools import chain
 
-from pyshell.db import Pool, call
+from pyshell.postgres.calls import Pool, call
 from pyshell.settings import Settings
-from pyshell.upstream import Upstream
 from pyshell.worker.calls import Lease, Outcome, claim_lookups, ready_organizations, record_lookups
 from pyshell.worker.claims import fair_shares
+from pyshell.worker.upstream import Upstream
 
 WORKER = "manual run"
 

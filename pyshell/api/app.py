@@ -1,0 +1,103 @@
+"""The web application: routes, what surrounds them, and the server that runs them."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+
+from pyshell.api.authentication import Authenticator
+from pyshell.api.clerk import Clerk
+from pyshell.api.errors import exception_handlers
+from pyshell.api.job_watch import Changes
+from pyshell.api.limits import RequestLimiter
+from pyshell.api.metrics import Metrics
+from pyshell.api.middleware import RequestMiddleware
+from pyshell.api.realtime.endpoint import Realtime
+from pyshell.api.realtime.feed import Feed
+from pyshell.api.routes import routes
+from pyshell.postgres.calls import create_pool
+from pyshell.settings import Settings
+
+GRACEFUL_SHUTDOWN_SECONDS = 20
+# Longer than clients and proxies keep an idle connection, so that they close it and not we under a request of theirs.
+KEEP_ALIVE_SECONDS = 75
+# How long a run of the worker that a scheduler began may go on when the server wants to end.
+WORKER_RUN_SECONDS = 5
+# Of one message that a subscriber sends.
+MAX_WEBSOCKET_MESSAGE_BYTES = 128 * 1024
+
+
+def create_app(settings: Settings, is_stopping: Callable[[], bool] = lambda: False) -> Starlette:
+    """The application; while it runs, `app.state` holds what the routes use (`clerk` is None where not configured).
+
+    `is_stopping` tells it that the server wants to end, so that requests that wait for something end first.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with create_pool(settings.database_url) as pool:
+            app.state.settings = settings
+            app.state.pool = pool
+            app.state.clerk = Clerk.from_settings(settings)
+            app.state.authenticator = Authenticator(
+                pool,
+                service_role_key=settings.service_role_key,
+                api_key_pepper=settings.api_key_pepper,
+                clerk=app.state.clerk,
+            )
+            app.state.request_limiter = RequestLimiter()
+            app.state.changes = Changes(settings.database_url, is_stopping)
+            app.state.realtime = Realtime(Feed(pool, settings.database_url), app.state.authenticator)
+            app.state.worker_run = None
+            listener = asyncio.create_task(app.state.changes.listen())
+            yield
+            listener.cancel()
+            if app.state.worker_run:
+                await asyncio.wait([app.state.worker_run], timeout=WORKER_RUN_SECONDS)
+                app.state.worker_run.cancel()
+            await app.state.realtime.stop()
+
+    app = Starlette(
+        routes=routes,
+        lifespan=lifespan,
+        middleware=[Middleware(RequestMiddleware, root_path=settings.root_path)],
+        exception_handlers=exception_handlers,
+    )
+    app.router.redirect_slashes = False
+    app.state.metrics = Metrics()
+    return app
+
+
+def serve(settings: Settings) -> None:
+    """Serves until SIGINT or SIGTERM, then ends the requests that are under way."""
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    config = uvicorn.Config(
+        create_app(settings, lambda: server.should_exit),
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop",
+        http="httptools",
+        ws="websockets-sansio",
+        ws_max_size=MAX_WEBSOCKET_MESSAGE_BYTES,
+        ws_per_message_deflate=False,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_SECONDS,
+    )
+    server = uvicorn.Server(config)
+    # What is here stays: the garbage collector need not look through all of it for each upload of many rows.
+    gc.collect()
+    gc.freeze()
+    with suppress(KeyboardInterrupt):
+        server.run()
+    if not server.started:
+        raise SystemExit(3)

@@ -1,0 +1,191 @@
+"""Who is calling: an integration with an API key, a person with a Clerk session token, or the worker with the internal credential."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from functools import wraps
+from ipaddress import ip_address
+from uuid import UUID
+
+from starlette.datastructures import Headers
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import Response
+
+from pyshell.api import api_keys, clerk
+from pyshell.api.errors import ApiError
+from pyshell.api.limits import RequestLimiter
+from pyshell.postgres import calls as db
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+# A revoked key works on for as long as an identity is remembered.
+REMEMBERED_SECONDS = 2.0
+MAX_REMEMBERED = 10_000
+
+INTERNAL_SCOPES = frozenset({"incentives:write", "worker:run"})
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who is calling and what for they may: `organization` is None for an internal call that names none.
+
+    `requests_per_minute` is how many requests whoever has the same `name` may make together; None: no limit.
+    """
+
+    organization: UUID | None
+    scopes: frozenset[str]
+    name: str = ""
+    requests_per_minute: int | None = None
+
+    @property
+    def is_internal(self) -> bool:
+        """Whether it is the worker, or an operator with its credential."""
+        return self.scopes is INTERNAL_SCOPES
+
+    @property
+    def organization_id(self) -> UUID:
+        if self.organization is None:
+            raise ApiError(400, "organization_required", "The header x-organization-id must hold the id of an organization")
+        return self.organization
+
+
+class Authenticator:
+    """Tells who a request comes from, by its headers."""
+
+    def __init__(
+        self, pool: db.Pool, *, service_role_key: str | None, api_key_pepper: str | None, clerk: clerk.Clerk | None = None
+    ) -> None:
+        self._pool = pool
+        self._clerk = clerk
+        self._internal_key = service_role_key.encode() if service_role_key else None
+        self._pepper = api_key_pepper
+        self._remembered: dict[object, tuple[float, Caller]] = {}
+
+    async def authenticate(self, headers: Headers, address: str | None = None) -> Caller:
+        """The caller. Raises ApiError: 400 two credentials, 401 none or a bad one, 403 not from this address."""
+        key, authorization = headers.get("x-api-key"), headers.get("authorization")
+        if key and authorization:
+            raise ApiError(400, "two_credentials", "Provide either x-api-key OR Authorization, not both.")
+        if key:
+            return await self._api_key(key, address)
+        if authorization:
+            return await self._bearer(authorization, headers)
+        raise unauthorized("missing_credentials", "Missing authentication. Provide either x-api-key or Authorization: Bearer token.")
+
+    async def _api_key(self, key: str, address: str | None) -> Caller:
+        if not api_keys.is_well_formed(key):
+            raise unauthorized("invalid_api_key", "Invalid API key")
+        key_hash = self.hash_key(key)
+        return await self._identify((key_hash, address), "authenticate_api_key", key_hash=key_hash, client_address=address)
+
+    def hash_key(self, key: str) -> bytes:
+        return api_keys.hash_key(key, self._pepper)
+
+    def forget(self) -> None:
+        """Asks the database about every credential again: what it knows of one has changed."""
+        self._remembered.clear()
+
+    async def _identify(self, credential: object, function: str, **arguments: object) -> Caller:
+        """The caller that a function of the database makes of a credential; asked again after a while."""
+        now = time.monotonic()
+        expires_at, caller = self._remembered.get(credential, (0.0, None))
+        if caller is None or expires_at < now:
+            identity = json.loads(await db.call(self._pool, function, **arguments))
+            caller = Caller(
+                UUID(identity["organization_id"]),
+                frozenset(identity["scopes"]),
+                identity.get("api_key_id", ""),
+                identity["requests_per_minute"],
+            )
+            if len(self._remembered) >= MAX_REMEMBERED:
+                self._remembered.clear()
+            self._remembered[credential] = (now + REMEMBERED_SECONDS, caller)
+        return caller
+
+    async def _bearer(self, authorization: str, headers: Headers) -> Caller:
+        scheme, _, token = authorization.partition(" ")
+        token = token.strip()
+        if scheme.lower() != "bearer" or not token:
+            raise unauthorized("invalid_token", "Invalid token", hint="Send the header Authorization: Bearer <token>.")
+        if await self._is_internal(token):
+            if headers.get("x-supabase-internal") == "true":
+                return Caller(_organization(headers), INTERNAL_SCOPES)
+            raise unauthorized("not_internal", "An internal call must carry the header x-supabase-internal: true")
+        if self._clerk is None:
+            raise unauthorized("invalid_token", "Invalid token", hint="Session tokens are not set up here; API keys go into x-api-key.")
+        return await self._session(self._clerk, token)
+
+    async def _session(self, clerk_instance: clerk.Clerk, token: str) -> Caller:
+        try:
+            claims = await clerk_instance.verify(token)
+        except clerk.InvalidTokenError as error:
+            raise unauthorized("invalid_token", "Invalid token", hint=f"{error}.") from error
+        except clerk.KeysUnavailableError as error:
+            raise ApiError(
+                503,
+                "token_keys_unavailable",
+                "The keys to check the token with cannot be fetched, please try again",
+                headers={"Retry-After": "3"},
+            ) from error
+        member = clerk.membership(claims)
+        if member is None:
+            raise ApiError(
+                403, "no_active_organization", "The session has no active organization", hint="Choose an organization in Clerk first."
+            )
+        caller = await self._identify(
+            member,
+            "authenticate_clerk_member",
+            clerk_organization_id=member.clerk_organization_id,
+            slug=member.slug,
+            role=member.role,
+        )
+        return replace(caller, name=str(claims["sub"]))
+
+    async def _is_internal(self, token: str) -> bool:
+        if self._internal_key is None:
+            self._internal_key = await db.call(self._pool, "internal_key")
+        return hmac.compare_digest(token.encode(), self._internal_key)
+
+
+def unauthorized(code: str, message: str, hint: str | None = None) -> ApiError:
+    return ApiError(401, code, message, hint=hint, headers={"WWW-Authenticate": "Bearer"})
+
+
+def client_address(connection: HTTPConnection) -> str | None:
+    """The IP address of the caller, as the server has it from the connection or from a proxy that it trusts."""
+    try:
+        address = ip_address(connection.client.host.partition("%")[0] if connection.client else "")
+    except ValueError:
+        return None
+    return str(getattr(address, "ipv4_mapped", None) or address)
+
+
+def _organization(headers: Headers) -> UUID | None:
+    try:
+        return UUID(headers.get("x-organization-id"))
+    except (TypeError, ValueError):
+        return None
+
+
+def secured(scope: str, endpoint: Endpoint) -> Endpoint:
+    """The endpoint for callers who have the scope, with the caller as `request.user`. 401: unknown; 403: not allowed; 429: too often."""
+
+    @wraps(endpoint)
+    async def secured_endpoint(request: Request) -> Response:
+        authenticator: Authenticator = request.app.state.authenticator
+        caller = await authenticator.authenticate(request.headers, client_address(request))
+        if caller.requests_per_minute is not None:
+            limiter: RequestLimiter = request.app.state.request_limiter
+            request.state.headers, too_many = limiter.count((caller.organization, caller.name), caller.requests_per_minute)
+            if too_many is not None:
+                raise too_many
+        if scope not in caller.scopes:
+            raise ApiError(403, "insufficient_scope", f"This credential lacks the scope {scope}")
+        request.scope["user"] = caller
+        return await endpoint(request)
+
+    return secured_endpoint

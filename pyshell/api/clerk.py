@@ -1,0 +1,125 @@
+"""Clerk session tokens: are they genuine, and which organization do they speak for.
+
+https://clerk.com/docs/guides/sessions/session-tokens describes both versions of the claims,
+https://clerk.com/docs/guides/sessions/manual-jwt-verification how to check them.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import jwt
+
+from pyshell.api.clerk_keys import ConfiguredKey, FetchedKeys, Keys, KeysUnavailableError
+from pyshell.settings import Settings
+
+__all__ = ["Clerk", "InvalidTokenError", "KeysUnavailableError", "Membership", "membership"]
+
+LEEWAY_SECONDS = 5
+MAX_TOKEN_LENGTH = 16_384
+# Of machines, whose tokens the same keys sign: https://github.com/clerk/javascript, JWT_CATEGORY_M2M_TOKEN.
+MACHINE_CATEGORY = "cl_B7d4PD333AAA"
+
+
+class InvalidTokenError(Exception):
+    """The message says what is wrong with the token, and nothing of what is in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """The organization that a session is active in, as Clerk knows it, and the member's role there (`org:` taken off)."""
+
+    clerk_organization_id: str
+    slug: str | None
+    role: str | None
+
+
+class Clerk:
+    """Verifies the session tokens of one Clerk instance."""
+
+    def __init__(self, issuer: str, keys: Keys, authorized_parties: Sequence[str] = ()) -> None:
+        self._issuer = issuer
+        self._keys = keys
+        self._authorized_parties = frozenset(authorized_parties)
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self | None:
+        """None where no issuer is configured: then there are no Clerk tokens."""
+        if settings.clerk_issuer is None:
+            return None
+        if settings.clerk_jwt_key:
+            keys: Keys = ConfiguredKey(settings.clerk_jwt_key)
+        else:
+            keys = FetchedKeys(f"{settings.clerk_issuer}/.well-known/jwks.json")
+        return cls(settings.clerk_issuer, keys, settings.clerk_authorized_parties)
+
+    async def verify(self, token: str) -> Mapping[str, Any]:
+        """The claims of a genuine token that is valid now. Raises InvalidTokenError, KeysUnavailableError."""
+        if len(token) > MAX_TOKEN_LENGTH:
+            raise InvalidTokenError("The token is too long")
+        try:
+            header = jwt.get_unverified_header(token)
+        except (jwt.PyJWTError, ValueError, RecursionError) as error:
+            raise InvalidTokenError("The token is not a JSON Web Token") from error
+        # The algorithm is ours to choose, never the token's.
+        if header.get("alg") != "RS256":
+            raise InvalidTokenError("The token is not signed with RS256")
+        if header.get("typ") not in (None, "JWT") or header.get("cat") == MACHINE_CATEGORY:
+            raise InvalidTokenError("The token is not a session token")
+        key = await self._keys.find(header.get("kid"))
+        if key is None:
+            raise InvalidTokenError("The token is signed with an unknown key")
+        try:
+            claims = jwt.decode(token, key, algorithms=["RS256"], options=_SIGNATURE_ONLY)
+        except (jwt.PyJWTError, ValueError, RecursionError) as error:
+            raise InvalidTokenError("The signature of the token is not right") from error
+        self._check(claims)
+        return claims
+
+    def _check(self, claims: Mapping[str, Any]) -> None:
+        now = time.time()
+        for name in ("exp", "nbf", "iat"):
+            value = claims.get(name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise InvalidTokenError(f"The token lacks the time {name}")
+        if claims["exp"] <= now - LEEWAY_SECONDS:
+            raise InvalidTokenError("The token has expired")
+        if max(claims["nbf"], claims["iat"]) > now + LEEWAY_SECONDS:
+            raise InvalidTokenError("The token is not valid yet")
+        if claims.get("iss") != self._issuer:
+            raise InvalidTokenError("The token comes from another issuer")
+        if not isinstance(claims.get("sub"), str) or not claims["sub"]:
+            raise InvalidTokenError("The token lacks a subject")
+        if self._authorized_parties:
+            party = claims.get("azp")
+            if not isinstance(party, str) or party not in self._authorized_parties:
+                raise InvalidTokenError("The token was made for another party")
+        # Such a session still has something to do, like a second factor: https://clerk.com/docs/guides/configure/session-tasks
+        if claims.get("sts") == "pending":
+            raise InvalidTokenError("The session is pending")
+
+
+_SIGNATURE_ONLY: Any = {
+    "verify_signature": True,
+    **dict.fromkeys(["verify_exp", "verify_nbf", "verify_iat", "verify_aud", "verify_iss", "verify_sub", "verify_jti"], False),
+}
+
+
+def membership(claims: Mapping[str, Any]) -> Membership | None:
+    """What the claims, of version 1 (`org_id`, `org_role`) or 2 (`o.id`, `o.rol`), say; None: no organization is active."""
+    organization = claims.get("o")
+    if isinstance(organization, Mapping):
+        found, slug, role = (organization.get(name) for name in ("id", "slg", "rol"))
+    else:
+        found, slug, role = (claims.get(name) for name in ("org_id", "org_slug", "org_role"))
+    if not isinstance(found, str) or not found:
+        return None
+    return Membership(found, _text(slug), role.removeprefix("org:") if isinstance(role, str) else None)
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None

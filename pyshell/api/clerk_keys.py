@@ -1,0 +1,126 @@
+"""The public keys that Clerk signs session tokens with: fetched from its issuer and kept, or configured."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import httpx
+import jwt
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+logger = logging.getLogger("pyshell.api.clerk")
+
+FETCH_TIMEOUT_SECONDS = 3.0
+# A token may name any key id it likes: only this often does an unknown one lead to a request.
+REFETCH_SECONDS = 30.0
+# Without any key nobody gets in, so that the wait after a failure is shorter.
+FIRST_KEY_RETRY_SECONDS = 3.0
+# Older keys are renewed in the background, and serve until then; Clerk out of reach for longer than the second leaves none.
+RENEW_AFTER_SECONDS = 3600.0
+KEEP_SECONDS = 86_400.0
+MIN_KEY_BITS = 2048
+
+
+class KeysUnavailableError(Exception):
+    """There is no key to check a token with, because the issuer cannot be reached."""
+
+
+class Keys(Protocol):
+    async def find(self, key_id: object) -> RSAPublicKey | None:
+        """The key of that id, None when there is no such key. Raises KeysUnavailableError."""
+
+
+class ConfiguredKey:
+    """One key for every token, with no network."""
+
+    def __init__(self, pem: str) -> None:
+        self._key = read_pem(pem)
+
+    async def find(self, key_id: object) -> RSAPublicKey | None:
+        return self._key
+
+
+class FetchedKeys:
+    """The key set at a URL (RFC 7517). Any number of callers share one request, and none waits when its key is known."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._keys: dict[str, RSAPublicKey] = {}
+        self._fetched_at = self._tried_at = float("-inf")
+        self._fetch: asyncio.Task[None] | None = None
+
+    async def find(self, key_id: object) -> RSAPublicKey | None:
+        if not isinstance(key_id, str):
+            return None
+        age = time.monotonic() - self._fetched_at
+        if age > KEEP_SECONDS:
+            self._keys = {}
+        if key_id not in self._keys:
+            await self._refetch(REFETCH_SECONDS if self._keys else FIRST_KEY_RETRY_SECONDS)
+            if not self._keys:
+                raise KeysUnavailableError
+        elif age > RENEW_AFTER_SECONDS:
+            self._start_fetch(REFETCH_SECONDS)
+        return self._keys.get(key_id)
+
+    async def _refetch(self, least_wait: float) -> None:
+        fetch = self._start_fetch(least_wait)
+        if fetch is not None:
+            # A caller that goes away must not end the request of the others.
+            await asyncio.shield(fetch)
+
+    def _start_fetch(self, least_wait: float) -> asyncio.Task[None] | None:
+        """The fetch that is under way, else a new one unless the last was less than `least_wait` seconds ago."""
+        if self._fetch is not None and not self._fetch.done():
+            return self._fetch
+        now = time.monotonic()
+        if now - self._tried_at < least_wait:
+            return None
+        self._tried_at = now
+        self._fetch = asyncio.create_task(self._fetch_keys())
+        return self._fetch
+
+    async def _fetch_keys(self) -> None:
+        try:
+            async with asyncio.timeout(FETCH_TIMEOUT_SECONDS), httpx.AsyncClient(timeout=FETCH_TIMEOUT_SECONDS) as client:
+                response = await client.get(self._url, headers={"accept": "application/json"})
+                response.raise_for_status()
+                keys = read_key_set(response.json())
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError) as error:
+            logger.warning("The keys at %s could not be fetched: %s", self._url, repr(error))
+        else:
+            self._keys = keys
+            self._fetched_at = time.monotonic()
+
+
+def read_key_set(key_set: Any) -> dict[str, RSAPublicKey]:
+    """The keys fit for RS256, by id. Raises ValueError where there is none."""
+    members = key_set.get("keys") if isinstance(key_set, Mapping) else None
+    keys = {}
+    for member in members if isinstance(members, list) else []:
+        if not isinstance(member, Mapping) or member.get("kty") != "RSA" or not isinstance(member.get("kid"), str):
+            continue
+        if member.get("use", "sig") != "sig" or member.get("alg", "RS256") != "RS256":
+            continue
+        try:
+            key = jwt.PyJWK(dict(member), algorithm="RS256").key
+        except (jwt.PyJWTError, ValueError, TypeError):
+            continue
+        if isinstance(key, RSAPublicKey) and key.key_size >= MIN_KEY_BITS:
+            keys[member["kid"]] = key
+    if not keys:
+        raise ValueError("the key set has no key fit for RS256")
+    return keys
+
+
+def read_pem(pem: str) -> RSAPublicKey:
+    """A public key in PEM form, its line ends possibly written as \\n. Raises ValueError."""
+    key = load_pem_public_key(pem.replace("\\n", "\n").encode())
+    if not isinstance(key, RSAPublicKey) or key.key_size < MIN_KEY_BITS:
+        raise ValueError(f"the key must be an RSA key of {MIN_KEY_BITS} bits or more")
+    return key

@@ -1,0 +1,173 @@
+"""The one place where errors become responses: {"error", "code", "request_id", "hint"?, further members}."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg import errors as postgres
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Match, Route
+from starlette.types import ExceptionHandler
+
+from pyshell.postgres.calls import OutcomeUnknownError
+
+logger = logging.getLogger("pyshell.api.errors")
+
+
+class ApiError(Exception):
+    """An answer other than success. `code` is stable, `message` may be reworded; `members` go into the body."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        hint: str | None = None,
+        members: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.hint = hint
+        self.members = members or {}
+        self.headers = headers or {}
+
+
+class Meaning(NamedTuple):
+    """What an SQLSTATE, or a class of them (its first two characters), means to the client."""
+
+    status: int
+    code: str
+    message: str
+
+
+INVALID_JSON = Meaning(400, "invalid_json", "The body is not valid JSON")
+UNAVAILABLE = Meaning(503, "database_unavailable", "The database is not available, please try again")
+OUTCOME_UNKNOWN = Meaning(503, "outcome_unknown", "The database was lost in the middle: the request may have been carried out, or not")
+BUSY = Meaning(503, "busy", "Too much is going on at once, please try again")
+INTERNAL = Meaning(500, "internal_error", "Internal server error")
+
+SQLSTATES = {
+    "22P02": INVALID_JSON,
+    "22P05": Meaning(400, "unsupported_character", "The body contains a character that cannot be stored"),
+    "22021": Meaning(400, "unsupported_character", "The body contains a character that cannot be stored"),
+    "22003": Meaning(400, "number_out_of_range", "The body contains a number that is out of range"),
+    "54000": Meaning(400, "body_too_complex", "The body is too complex"),
+    "54001": Meaning(400, "body_too_complex", "The body is nested too deeply"),
+    "23505": Meaning(409, "already_exists", "That exists already"),
+    "23503": Meaning(409, "in_use", "That is still referred to, or refers to something that does not exist"),
+    "23514": Meaning(400, "invalid_value", "A value is not allowed"),
+    "23502": Meaning(400, "invalid_value", "A required value is missing"),
+    "40": BUSY,
+    "55P03": BUSY,
+    "53": UNAVAILABLE,
+    "57014": Meaning(503, "timeout", "The request took too long, please try again"),
+    "57": UNAVAILABLE,
+    "08": UNAVAILABLE,
+}
+
+
+def error_response(request: Request, error: ApiError) -> Response:
+    body: dict[str, Any] = {"error": error.message, "code": error.code, "request_id": request.state.request_id}
+    if error.hint:
+        body["hint"] = error.hint
+    return JSONResponse(body | dict(error.members), error.status, dict(error.headers))
+
+
+def from_database(error: psycopg.Error) -> ApiError:
+    """What a database error means to the client. Logs those that are our fault."""
+    state = error.sqlstate or ("08000" if isinstance(error, psycopg.OperationalError) else "")
+    if state.startswith("PT"):
+        return _raised_by_us(error.diag, int(state[2:]))
+    meaning = SQLSTATES.get(state) or SQLSTATES.get(state[:2]) or INTERNAL
+    if isinstance(error, OutcomeUnknownError):
+        meaning = OUTCOME_UNKNOWN
+    if meaning.status == 400 and state[:2] == "22" and _inside_function(error):
+        # The arguments were well-formed, so a function of ours stumbled.
+        meaning = INTERNAL
+    if meaning.status >= 500:
+        logger.error("database error %s: %s", state, error, exc_info=error)
+    return ApiError(
+        meaning.status,
+        meaning.code,
+        meaning.message,
+        hint=_where_json_is_wrong(error) if meaning is INVALID_JSON else None,
+        headers={"Retry-After": "1"} if meaning.status == 503 else None,
+    )
+
+
+def _raised_by_us(diag: postgres.Diagnostic, status: int) -> ApiError:
+    members = json.loads(diag.message_detail) if diag.message_detail else {}
+    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
+    if "retry_after" in members:
+        headers["Retry-After"] = str(members.pop("retry_after"))
+    return ApiError(
+        status,
+        diag.constraint_name or "error",
+        diag.message_primary or "",
+        hint=diag.message_hint,
+        members=members,
+        headers=headers,
+    )
+
+
+def _inside_function(error: psycopg.Error) -> bool:
+    return re.search(r"^(PL/pgSQL|SQL) function", error.diag.context or "", re.MULTILINE) is not None
+
+
+def _where_json_is_wrong(error: psycopg.Error) -> str:
+    """Such as: Token "}" is invalid. JSON data, line 3: ..."device_ids":}"""
+    context = (error.diag.context or "").split("\n")[0]
+    return f"{error.diag.message_detail or ''} {context}".strip()
+
+
+async def on_api_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    return error_response(request, error)
+
+
+async def on_database_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, psycopg.Error)
+    return error_response(request, from_database(error))
+
+
+async def on_routing_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    headers = dict(error.headers or {})
+    code, message = "error", error.detail
+    if error.status_code == 404:
+        code, message = "route_exists", "There is nothing at this address"
+    elif error.status_code == 405:
+        code, message = "method_not_allowed", f"{request.method} is not allowed here"
+        headers["Allow"] = ", ".join(allowed_methods(request))
+    return error_response(request, ApiError(error.status_code, code, message, headers=headers))
+
+
+def allowed_methods(request: Request) -> list[str]:
+    """The methods of all routes at the path of the request; of those with exactly this path, where there are any."""
+    routes: list[BaseRoute] = request.app.routes
+    matching = [route for route in routes if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE]
+    exact = [route for route in matching if not route.param_convertors]
+    return sorted({method for route in exact or matching for method in route.methods or ()})
+
+
+async def on_disconnect(request: Request, error: Exception) -> Response:
+    return error_response(request, ApiError(400, "incomplete_body", "The body did not arrive completely"))
+
+
+exception_handlers: dict[Any, ExceptionHandler] = {
+    ApiError: on_api_error,
+    psycopg.Error: on_database_error,
+    HTTPException: on_routing_error,
+    ClientDisconnect: on_disconnect,
+}

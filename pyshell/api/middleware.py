@@ -1,0 +1,84 @@
+"""What surrounds every request: its id, the path prefix, the line in the log, and the answer to the unforeseen."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import time
+import uuid
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from pyshell.api.errors import INTERNAL, ApiError, error_response
+
+access_log = logging.getLogger("pyshell.access")
+logger = logging.getLogger("pyshell.api.errors")
+
+_VALID_REQUEST_ID = re.compile(r"[A-Za-z0-9._~-]{1,128}")
+
+
+class RequestMiddleware:
+    """Gives a request its id (a valid `X-Request-Id` is kept), logs it in one line, measures it, and turns any exception into a 500.
+
+    Paths are served with and without `root_path`, so that a proxy may strip it or leave it.
+    """
+
+    def __init__(self, app: ASGIApp, root_path: str) -> None:
+        self.app = app
+        self.root_path = root_path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        scope["root_path"] = self.root_path
+        if scope["type"] == "websocket":
+            await self.app(scope, receive, send)
+            return
+        request_id = request_id_of(scope)
+        scope.setdefault("state", {})["request_id"] = request_id
+        status, size, started_at = 0, 0, time.perf_counter()
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status, size
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = request_id
+                # What is to be said about the caller, whatever the answer is.
+                headers.update(scope["state"].get("headers", {}))
+            else:
+                size += len(message.get("body", b""))
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_with_id)
+        except Exception:
+            logger.exception("request %s failed", request_id)
+            if status:
+                raise
+            response = error_response(Request(scope), ApiError(*INTERNAL))
+            await response(scope, receive, send_with_id)
+        finally:
+            seconds = time.perf_counter() - started_at
+            scope["app"].state.metrics.observe(scope, status, seconds)
+            access_log.info(
+                json.dumps(
+                    {
+                        "request_id": request_id,
+                        "method": scope["method"],
+                        "path": scope["path"],
+                        "status": status,
+                        "bytes": size,
+                        "milliseconds": round(seconds * 1000, 1),
+                    }
+                )
+            )
+
+
+def request_id_of(scope: Scope) -> str:
+    given = Headers(scope=scope).get("x-request-id", "")
+    return given if _VALID_REQUEST_ID.fullmatch(given) else str(uuid.uuid4())

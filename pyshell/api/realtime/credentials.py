@@ -1,0 +1,55 @@
+"""Who a subscriber is: an API key, or a token that the API accepts; and the claims by which the policies judge."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import jwt
+from starlette.datastructures import Headers
+
+from pyshell.api import api_keys
+from pyshell.api.authentication import Authenticator, Caller, unauthorized
+
+# A revoked API key is noticed after that long.
+RECHECK_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Subscriber:
+    """`claims` is JSON, `expires_at` Unix time: when the token does, and when the credential is to be looked at again."""
+
+    token: str
+    organization_id: UUID
+    scopes: frozenset[str]
+    claims: str
+    expires_at: float
+    recheck_at: float
+
+
+async def identify(authenticator: Authenticator, token: str, address: str | None = None) -> Subscriber:
+    """The subscriber whose credential it is, from that IP address. Raises ApiError and psycopg.Error, as authentication does."""
+    if api_keys.is_well_formed(token):
+        caller = await authenticator.authenticate(Headers({"x-api-key": token}), address)
+        return _subscriber(token, caller, {}, float("inf"))
+    if not token.isascii():
+        raise unauthorized("invalid_token", "Invalid token")
+    caller = await authenticator.authenticate(Headers({"authorization": f"Bearer {token}"}))
+    claims = jwt.decode(token, options={"verify_signature": False, "verify_exp": False})
+    return _subscriber(token, caller, claims, float(claims["exp"]))
+
+
+def _subscriber(token: str, caller: Caller, claims: dict[str, Any], expires_at: float) -> Subscriber:
+    # The organization as the API knows it: one that was linked to Clerk later has an id that Clerk's claims don't tell.
+    claims = claims | {"role": "authenticated", "organization_id": str(caller.organization_id)}
+    return Subscriber(
+        token=token,
+        organization_id=caller.organization_id,
+        scopes=caller.scopes,
+        claims=json.dumps(claims),
+        expires_at=expires_at,
+        recheck_at=time.time() + RECHECK_SECONDS,
+    )

@@ -1,0 +1,384 @@
+"""`/realtime/v1/websocket`: what a connected client asks for, and what it gets to hear."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from starlette.responses import JSONResponse
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+from pyshell.api.authentication import Authenticator, client_address
+from pyshell.api.errors import ApiError, from_database
+from pyshell.api.realtime.credentials import Subscriber, identify
+from pyshell.api.realtime.feed import Change, Feed
+from pyshell.api.realtime.filters import FilterError, Watch, parse_watch
+from pyshell.api.realtime.protocol import Frame, ProtocolError, Version, decode, encode, version_of
+
+logger = logging.getLogger("pyshell.api.realtime")
+
+MAX_CHANNELS = 100
+MAX_WATCHES = 20
+MAX_CONNECTIONS_PER_ORGANIZATION = 1_000
+MAX_CONNECTIONS = 5_000
+# Messages that wait for a slow client; a newer state of a row takes the place of the one that waits.
+MAX_WAITING = 1_000
+STUCK_SECONDS = 30.0
+# Clients send a heartbeat every 25 s.
+SILENT_SECONDS = 75.0
+# A client that joins nothing, or left all, is not kept.
+CHANNELLESS_SECONDS = 60.0
+SWEEP_SECONDS = 1.0
+
+SCOPES = {"batch_lookup_jobs": "jobs:read", "incentive_reports": "reports:read"}
+
+TRY_AGAIN_LATER, POLICY_VIOLATION, UNSUPPORTED_DATA, GOING_AWAY = 1013, 1008, 1003, 1001
+
+
+class JoinError(Exception):
+    """A join that cannot be; the client reads `Code: message` and tries again. `passing`: not the client's fault, and soon over."""
+
+    def __init__(self, reason: str, *, passing: bool = False) -> None:
+        super().__init__(reason)
+        self.passing = passing
+
+
+class Realtime:
+    """All that is connected to this process."""
+
+    def __init__(self, feed: Feed, authenticator: Authenticator) -> None:
+        self.feed = feed
+        self.authenticator = authenticator
+        self.connections: set[Connection] = set()
+        self._of_organization: Counter[UUID] = Counter()
+        self._sweeper: asyncio.Task[None] | None = None
+
+    async def stop(self) -> None:
+        if self._sweeper:
+            self._sweeper.cancel()
+        await self.feed.stop()
+
+    async def serve(self, websocket: WebSocket) -> None:
+        """One connection, from its opening to its end."""
+        key = websocket.query_params.get("apikey")
+        if not key:
+            await websocket.send_denial_response(JSONResponse({"error": "apikey is missing", "code": "missing_credentials"}, 401))
+            return
+        try:
+            version = version_of(websocket.query_params.get("vsn"))
+        except ProtocolError as error:
+            await websocket.send_denial_response(JSONResponse({"error": str(error), "code": "invalid_vsn"}, 400))
+            return
+        if len(self.connections) >= MAX_CONNECTIONS:
+            await websocket.send_denial_response(JSONResponse({"error": "Too many connections", "code": "busy"}, 503, {"Retry-After": "5"}))
+            return
+        if self._sweeper is None:
+            self._sweeper = asyncio.create_task(self._sweep())
+        connection = Connection(self, websocket, version, key)
+        self.connections.add(connection)
+        try:
+            await connection.run()
+        finally:
+            self.connections.discard(connection)
+
+    def count(self, organization_id: UUID) -> None:
+        """One more connection of an organization. Raises JoinError when there are too many."""
+        if self._of_organization[organization_id] >= MAX_CONNECTIONS_PER_ORGANIZATION:
+            raise JoinError(f"ConnectionRateLimitReached: an organization may have {MAX_CONNECTIONS_PER_ORGANIZATION} connections")
+        self._of_organization[organization_id] += 1
+
+    def uncount(self, organization_ids: Iterable[UUID]) -> None:
+        self._of_organization.subtract(organization_ids)
+        self._of_organization = +self._of_organization
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            for connection in tuple(self.connections):
+                try:
+                    await connection.sweep()
+                except Exception:
+                    logger.exception("realtime: sweeping a connection failed")
+
+
+class Channel:
+    """A topic that a client has joined: who it is there, and what it wants to hear of."""
+
+    def __init__(self, connection: Connection, topic: str, join_ref: str | None, subscriber: Subscriber, watches: Sequence[Watch]) -> None:
+        self.connection = connection
+        self.topic = topic
+        self.join_ref = join_ref
+        self.subscriber = subscriber
+        self.watches = watches
+        self.joined_at = datetime.now(UTC)
+
+    @property
+    def organization_id(self) -> UUID:
+        return self.subscriber.organization_id
+
+    @property
+    def claims(self) -> str:
+        return self.subscriber.claims
+
+    def may_want(self, table: str, row_id: str) -> bool:
+        return any(watch.may_want(table, row_id) for watch in self.watches)
+
+    def deliver(self, change: Change) -> None:
+        if not self.connection.has(self):
+            return
+        ids = [watch.id for watch in self.watches if watch.wants(change.event, change.row.table, change.record)]
+        if ids:
+            likeness = (self.connection.version, self.topic, *ids)
+            frame = change.frames.get(likeness)
+            if frame is None:
+                payload = f'{{"ids":{json.dumps(ids)},"data":{change.data}}}'
+                frame = encode(self.connection.version, None, None, self.topic, "postgres_changes", payload)
+                change.frames[likeness] = frame
+            self.connection.send((self.topic, change.event, change.row), frame)
+
+    def fail(self, reason: str) -> None:
+        self.connection.expel(self, reason)
+
+
+class Connection:
+    """One WebSocket. What is to be sent waits in `_waiting`, by what it is about, until the client takes it."""
+
+    def __init__(self, realtime: Realtime, websocket: WebSocket, version: Version, key: str) -> None:
+        self.version = version
+        self._realtime = realtime
+        self._websocket = websocket
+        self._address = client_address(websocket)
+        self._key = key
+        self._channels: dict[str, Channel] = {}
+        self._counted: set[UUID] = set()
+        self._waiting: dict[object, str] = {}
+        self._something_waits = asyncio.Event()
+        self._heard_at = self._sent_at = self._in_use_at = time.monotonic()
+        self._closing: tuple[int, str] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def run(self) -> None:
+        await self._websocket.accept()
+        tasks = self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._write())]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for channel in tuple(self._channels.values()):
+                self._forget(channel)
+            self._realtime.uncount(self._counted)
+            for task in tasks:
+                task.cancel()
+            for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+                if isinstance(outcome, Exception):
+                    logger.error("realtime: a connection failed", exc_info=outcome)
+
+    async def _read(self) -> None:
+        while True:
+            message = await self._websocket.receive()
+            if message["type"] == "websocket.disconnect":
+                return
+            if self._closing:
+                # Read on all the same: a client that must send before it reads would never hear why.
+                continue
+            self._heard_at = time.monotonic()
+            try:
+                if message.get("text") is None:
+                    raise ProtocolError("only text is understood")
+                await self._handle(decode(message["text"], self.version))
+            except ProtocolError as error:
+                self.close(UNSUPPORTED_DATA, str(error))
+
+    def has(self, channel: Channel) -> bool:
+        return self._channels.get(channel.topic) is channel
+
+    def send(self, key: object, frame: str) -> None:
+        """Sends a frame when the client takes it; one that waits under the same key is superseded."""
+        if self._closing:
+            return
+        self._waiting.pop(key, None)
+        self._waiting[key] = frame
+        self._something_waits.set()
+        if len(self._waiting) > MAX_WAITING:
+            self.close(TRY_AGAIN_LATER, "the client reads too slowly")
+
+    def close(self, code: int, reason: str) -> None:
+        self._closing = self._closing or (code, reason)
+        self._something_waits.set()
+
+    def expel(self, channel: Channel, reason: str) -> None:
+        """Ends a channel, telling why."""
+        if self._forget(channel):
+            self._system(channel, "error", reason)
+            self._reply(channel.join_ref, channel.join_ref, channel.topic, "phx_close", {})
+
+    async def sweep(self) -> None:
+        """Ends what has expired: credentials, clients that are silent, and those that take nothing."""
+        now = time.monotonic()
+        if now - self._heard_at > SILENT_SECONDS:
+            self.close(GOING_AWAY, "no heartbeat")
+        if self._channels:
+            self._in_use_at = now
+        elif now - self._in_use_at > CHANNELLESS_SECONDS:
+            self.close(GOING_AWAY, "no channel")
+        if (self._waiting or self._closing) and now - self._sent_at > STUCK_SECONDS:
+            for task in self._tasks:
+                task.cancel()
+        for channel in tuple(self._channels.values()):
+            if channel.subscriber.expires_at <= time.time():
+                self.expel(channel, "Token has expired")
+            elif channel.subscriber.recheck_at <= time.time():
+                await self._identify_again(channel, channel.subscriber.token)
+
+    async def _write(self) -> None:
+        while True:
+            await self._something_waits.wait()
+            if self._closing:
+                if self._websocket.application_state is WebSocketState.CONNECTED:
+                    with suppress(RuntimeError, WebSocketDisconnect):
+                        await self._websocket.close(*self._closing)
+                return
+            if not self._waiting:
+                self._something_waits.clear()
+                self._sent_at = time.monotonic()
+                continue
+            key = next(iter(self._waiting))
+            try:
+                await self._websocket.send({"type": "websocket.send", "text": self._waiting.pop(key)})
+            except (OSError, RuntimeError, WebSocketDisconnect):
+                return
+            self._sent_at = time.monotonic()
+
+    async def _handle(self, frame: Frame) -> None:
+        channel = self._channels.get(frame.topic)
+        match frame.event:
+            case "heartbeat" if frame.topic == "phoenix":
+                self._reply(None, frame.ref, "phoenix", "phx_reply", {"status": "ok", "response": {}})
+            case "phx_join":
+                await self._join(frame)
+            case "access_token" if channel:
+                token = frame.payload.get("access_token")
+                if isinstance(token, str) and token != channel.subscriber.token:
+                    await self._identify_again(channel, token)
+            case "access_token":
+                pass
+            case "phx_leave":
+                if channel:
+                    self._forget(channel)
+                self._reply(frame.join_ref, frame.ref, frame.topic, "phx_reply", {"status": "ok", "response": {}})
+                self._reply(frame.join_ref, frame.join_ref, frame.topic, "phx_close", {})
+            case _ if frame.ref is not None:
+                reason = "UnknownEvent: only postgres_changes are served here, no broadcast and no presence"
+                self._reply(frame.join_ref, frame.ref, frame.topic, "phx_reply", {"status": "error", "response": {"reason": reason}})
+
+    async def _join(self, frame: Frame) -> None:
+        if known := self._channels.get(frame.topic):
+            self._forget(known)
+        try:
+            channel, entries = await self._new_channel(frame)
+        except JoinError as error:
+            answer: dict[str, Any] = {"status": "error", "response": {"reason": str(error)}}
+            self._reply(frame.join_ref, frame.ref, frame.topic, "phx_reply", answer)
+            return
+        # From here on changes reach the channel; the answer goes before them.
+        answer = {"status": "ok", "response": {"postgres_changes": entries}}
+        self._reply(frame.join_ref, frame.ref, frame.topic, "phx_reply", answer)
+        self._channels[frame.topic] = channel
+        self._realtime.feed.add(channel)
+        if entries:
+            self._system(channel, "ok", "Subscribed to PostgreSQL")
+
+    async def _new_channel(self, frame: Frame) -> tuple[Channel, list[dict[str, Any]]]:
+        if len(self._channels) >= MAX_CHANNELS:
+            raise JoinError(f"ChannelRateLimitReached: a connection may have {MAX_CHANNELS} channels")
+        if not frame.topic.startswith("realtime:"):
+            raise JoinError("TopicNameRequired: a topic begins with realtime:")
+        subscriber = await self._subscriber(frame.payload.get("access_token") or self._key)
+        try:
+            await self._realtime.feed.ready()
+        except TimeoutError as error:
+            raise JoinError("DatabaseLackOfConnections: the database is not available, please try again") from error
+        config = frame.payload.get("config")
+        entries = config.get("postgres_changes") if isinstance(config, dict) else None
+        entries = entries if isinstance(entries, list) else []
+        if len(entries) > MAX_WATCHES:
+            raise JoinError(f"TooManyChanges: a channel may have {MAX_WATCHES} entries of postgres_changes")
+        try:
+            watches = [parse_watch(entry, number, self._realtime.feed.tables) for number, entry in enumerate(entries, 1)]
+        except FilterError as error:
+            raise JoinError(f"InvalidPostgresChanges: {error}") from error
+        self._check_scopes(subscriber, watches)
+        self._count(subscriber.organization_id)
+        return Channel(self, frame.topic, frame.join_ref, subscriber, watches), [
+            entry | {"id": watch.id} for entry, watch in zip(entries, watches, strict=True)
+        ]
+
+    async def _subscriber(self, token: object) -> Subscriber:
+        if not isinstance(token, str):
+            raise JoinError("MalformedJWT: access_token must be text")
+        try:
+            subscriber = await identify(self._realtime.authenticator, token, self._address)
+        except (ApiError, psycopg.Error) as error:
+            reason = from_database(error) if isinstance(error, psycopg.Error) else error
+            raise JoinError(f"Unauthorized: {reason.message}", passing=reason.status >= 500) from error
+        if subscriber.expires_at <= time.time():
+            raise JoinError("InvalidJWTToken: Token has expired")
+        return subscriber
+
+    def _check_scopes(self, subscriber: Subscriber, watches: Sequence[Watch]) -> None:
+        for table in sorted({table for watch in watches for table in watch.tables}):
+            if SCOPES[table] not in subscriber.scopes:
+                raise JoinError(f"Unauthorized: this credential lacks the scope {SCOPES[table]}")
+
+    def _count(self, organization_id: UUID) -> None:
+        if organization_id not in self._counted:
+            self._realtime.count(organization_id)
+            self._counted.add(organization_id)
+
+    async def _identify_again(self, channel: Channel, token: str) -> None:
+        try:
+            subscriber = await self._subscriber(token)
+            self._check_scopes(subscriber, channel.watches)
+            self._count(subscriber.organization_id)
+        except JoinError as error:
+            if not error.passing:
+                self.expel(channel, str(error))
+            return
+        if self.has(channel):
+            self._realtime.feed.remove(channel)
+            channel.subscriber = subscriber
+            self._realtime.feed.add(channel)
+
+    def _forget(self, channel: Channel) -> bool:
+        if not self.has(channel):
+            return False
+        del self._channels[channel.topic]
+        self._realtime.feed.remove(channel)
+        for key in [key for key in self._waiting if isinstance(key, tuple) and key[0] == channel.topic]:
+            del self._waiting[key]
+        return True
+
+    def _system(self, channel: Channel, status: str, message: str) -> None:
+        payload = {
+            "extension": "postgres_changes" if status == "ok" else "system",
+            "status": status,
+            "message": message,
+            "channel": channel.topic.removeprefix("realtime:"),
+        }
+        self._reply(channel.join_ref, None, channel.topic, "system", payload)
+
+    def _reply(self, join_ref: str | None, ref: str | None, topic: str, event: str, payload: dict[str, Any]) -> None:
+        self.send(object(), encode(self.version, join_ref, ref, topic, event, json.dumps(payload)))
+
+
+async def realtime(websocket: WebSocket) -> None:
+    served: Realtime = websocket.app.state.realtime
+    await served.serve(websocket)

@@ -1,0 +1,102 @@
+"""API keys of an organization: made (and shown that once), listed, rotated, revoked."""
+
+from __future__ import annotations
+
+import json
+from uuid import UUID
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from pyshell.api import api_keys
+from pyshell.api.authentication import Authenticator
+from pyshell.api.errors import ApiError
+from pyshell.api.routes.parameters import json_body, json_response, page_params, uuid_param
+from pyshell.postgres.calls import call
+
+MAX_REQUEST_BYTES = 64 * 1024
+
+
+async def create_api_key(request: Request) -> Response:
+    body = await json_body(request, MAX_REQUEST_BYTES) or "{}"
+    prefix = read_prefix(body)
+    return await answer_with_key(request, api_keys.generate(prefix), "request_api_key", prefix=prefix, request=body)
+
+
+async def rotate_api_key(request: Request) -> Response:
+    body = await json_body(request, MAX_REQUEST_BYTES) or "{}"
+    arguments = {"organization_id": request.user.organization_id, "api_key_id": api_key_id(request)}
+    current = json.loads(await call(request.app.state.pool, "get_api_key", **arguments))
+    return await answer_with_key(
+        request,
+        api_keys.generate(current["prefix"]),
+        "rotate_api_key",
+        api_key_id=arguments["api_key_id"],
+        request=body,
+    )
+
+
+async def answer_with_key(request: Request, key: str, function: str, /, **arguments: object) -> Response:
+    """The one answer that holds the key itself."""
+    authenticator: Authenticator = request.app.state.authenticator
+    stored = json.loads(
+        await call(
+            request.app.state.pool,
+            function,
+            organization_id=request.user.organization_id,
+            key_hash=authenticator.hash_key(key),
+            last_four=key[-4:],
+            granted_scopes=sorted(request.user.scopes),
+            **arguments,
+        )
+    )
+    authenticator.forget()
+    return JSONResponse({"key": key} | stored, 201, {"Cache-Control": "no-store"})
+
+
+async def list_api_keys(request: Request) -> Response:
+    return json_response(
+        await call(
+            request.app.state.pool,
+            "list_api_keys",
+            organization_id=request.user.organization_id,
+            **page_params(request),
+        )
+    )
+
+
+async def get_api_key(request: Request) -> Response:
+    return json_response(
+        await call(
+            request.app.state.pool,
+            "get_api_key",
+            organization_id=request.user.organization_id,
+            api_key_id=api_key_id(request),
+        )
+    )
+
+
+async def revoke_api_key(request: Request) -> Response:
+    revoked = await call(
+        request.app.state.pool,
+        "revoke_api_key",
+        organization_id=request.user.organization_id,
+        api_key_id=api_key_id(request),
+    )
+    request.app.state.authenticator.forget()
+    return json_response(revoked)
+
+
+def api_key_id(request: Request) -> UUID:
+    return uuid_param(request, "api_key_id", otherwise=ApiError(404, "api_key_exists", "API key not found"))
+
+
+def read_prefix(body: str) -> str:
+    """How the key shall begin, by the `mode` of the body. The database reads the rest, and refuses what is no JSON object."""
+    try:
+        mode = json.loads(body).get("mode")
+    except (ValueError, RecursionError, AttributeError):
+        mode = None
+    if mode not in (None, "live", "test"):
+        raise ApiError(400, "invalid_mode", "mode must be live or test")
+    return api_keys.TEST if mode == "test" else api_keys.LIVE

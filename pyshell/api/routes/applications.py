@@ -1,0 +1,51 @@
+"""Applications: listed, read and moved on."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from pyshell.api.errors import ApiError
+from pyshell.api.routes.parameters import boolean_param, integer_param, json_body, json_response, text_param
+from pyshell.postgres.calls import call
+
+MAX_CHANGES_BYTES = 64 * 1024
+MAX_DIGITS = 18
+
+
+async def list_applications(request: Request) -> Response:
+    limit = {"limit": integer_param(request, "limit")} if "limit" in request.query_params else {}
+    return json_response(
+        await call(
+            request.app.state.pool,
+            "list_applications",
+            organization_id=request.user.organization_id,
+            ref_id=text_param(request, "refId"),
+            application_status=text_param(request, "application_status"),
+            page_token=text_param(request, "page_token"),
+            **limit,
+        )
+    )
+
+
+async def get_application(request: Request) -> Response:
+    return json_response(await call(request.app.state.pool, "get_application", **_application(request)))
+
+
+async def update_application(request: Request) -> Response:
+    return json_response(
+        await call(
+            request.app.state.pool,
+            "update_application",
+            **_application(request),
+            changes=await json_body(request, MAX_CHANGES_BYTES),
+            dry_run=boolean_param(request, "dryRun"),
+        )
+    )
+
+
+def _application(request: Request) -> dict[str, object]:
+    number = request.path_params["application_id"]
+    if not (number.isascii() and number.isdecimal() and len(number) <= MAX_DIGITS):
+        raise ApiError(404, "application_exists", "Application not found")
+    return {"organization_id": request.user.organization_id, "application_id": int(number)}

@@ -1,0 +1,97 @@
+"""Batches: upload, list, cancel, try again, delete."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from uuid import UUID
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from pyshell.api.errors import ApiError
+from pyshell.api.routes.parameters import boolean_param, json_response, page_params, status_param, text_param, text_params, uuid_param
+from pyshell.api.routes.uploads import read_upload
+from pyshell.postgres.calls import call, call_row
+
+
+async def create_batch_lookup(request: Request) -> Response:
+    options = option_params(request)
+    items, notes = await read_upload(request)
+    key = request.headers.get("idempotency-key")
+    status, replayed, answer = await call_row(
+        request.app.state.pool,
+        "submit_batch_lookup",
+        organization_id=request.user.organization_id,
+        request=items,
+        # Only the embedded provider is known to look devices up in our catalogue.
+        check_devices=request.app.state.settings.incentives_api_url is None,
+        options=json.dumps(options | notes),
+        idempotency_key=key,
+        fingerprint=hashlib.sha256(json.dumps(options).encode() + items.encode()).digest() if key is not None else None,
+    )
+    return Response(
+        answer,
+        int(status or 201),
+        {"Idempotency-Replayed": "true"} if replayed == b"t" else None,
+        media_type="application/json",
+    )
+
+
+def option_params(request: Request) -> dict[str, object]:
+    """The options given beside the body, which go before those in it; the database knows what they may be."""
+    options: dict[str, object] = dict(text_params(request, "name", "on_invalid"))
+    if "dry_run" in request.query_params:
+        options["dry_run"] = boolean_param(request, "dry_run")
+    return options
+
+
+async def list_batch_lookups(request: Request) -> Response:
+    return json_response(
+        await call(
+            request.app.state.pool,
+            "list_batch_lookups",
+            organization_id=request.user.organization_id,
+            status=status_param(request),
+            **page_params(request),
+        )
+    )
+
+
+async def cancel_batch_lookup(request: Request) -> Response:
+    return json_response(
+        await call(
+            request.app.state.pool,
+            "cancel_batch_lookup",
+            organization_id=request.user.organization_id,
+            job_id=job_id(request),
+        )
+    )
+
+
+async def retry_batch_lookup(request: Request) -> Response:
+    """The failed items of an ended job as a new one."""
+    body = await call(
+        request.app.state.pool,
+        "retry_batch_lookup",
+        organization_id=request.user.organization_id,
+        job_id=job_id(request),
+        error_code=text_param(request, "error_code"),
+    )
+    return json_response(body, 201)
+
+
+async def delete_batch_lookup(request: Request) -> Response:
+    return json_response(
+        await call(
+            request.app.state.pool,
+            "delete_batch_lookup",
+            organization_id=request.user.organization_id,
+            job_id=job_id(request),
+            include_report=boolean_param(request, "include_report"),
+        )
+    )
+
+
+def job_id(request: Request) -> UUID:
+    return uuid_param(request, "job_id", otherwise=ApiError(404, "job_exists", "Batch job not found"))

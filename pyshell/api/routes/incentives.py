@@ -1,0 +1,50 @@
+"""One lookup, made now, and what the organization tells once for all of them."""
+
+from __future__ import annotations
+
+import json
+
+import psycopg
+from starlette.requests import Request
+from starlette.responses import Response
+
+from pyshell.api.errors import from_database
+from pyshell.api.routes.parameters import json_body, json_response
+from pyshell.postgres.calls import call
+
+MAX_LOOKUP_BYTES = 1024 * 1024
+MAX_ORGANIZATION_BYTES = 128 * 1024
+
+
+async def lookup_incentives(request: Request) -> Response:
+    pool, organization_id = request.app.state.pool, request.user.organization_id
+    body = await json_body(request, MAX_LOOKUP_BYTES)
+    try:
+        return json_response(
+            await call(
+                pool,
+                "lookup_incentives",
+                organization_id=organization_id,
+                request=body,
+                connect_url_base=request.app.state.settings.connect_url_base,
+                for_item=request.user.is_internal,
+            )
+        )
+    except psycopg.Error as error:
+        # What was refused left nothing behind, so it is logged by itself.
+        if (error.sqlstate or "").startswith("PT"):
+            refusal = from_database(error)
+            response = json.dumps({"error": refusal.message, "code": refusal.code})
+            await call(pool, "log_refused_lookup", organization_id=organization_id, request=body, status=refusal.status, response=response)
+        raise
+
+
+async def get_organization(request: Request) -> Response:
+    return json_response(await call(request.app.state.pool, "get_organization", organization_id=request.user.organization_id))
+
+
+async def update_organization(request: Request) -> Response:
+    changes = await json_body(request, MAX_ORGANIZATION_BYTES)
+    return json_response(
+        await call(request.app.state.pool, "update_organization", organization_id=request.user.organization_id, changes=changes)
+    )

@@ -1,0 +1,131 @@
+"""One job, for those who wait for it: asked again and again, asked once with patience, or followed as a stream of events."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import psycopg
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from pyshell.api.errors import ApiError
+from pyshell.api.job_watch import Changes
+from pyshell.api.routes.batch_lookups import job_id
+from pyshell.api.routes.parameters import boolean_param, integer_param, json_response
+from pyshell.postgres.calls import call
+
+MAX_WAIT_SECONDS = 60
+# A stream ends after a while, so that the client shows its credential again.
+MAX_STREAM_SECONDS = 300
+KEEP_ALIVE_SECONDS = 15
+# Events come no faster, however fast the job goes.
+EVENT_SECONDS = 0.2
+
+
+async def get_batch_lookup(request: Request) -> Response:
+    """The job; 304 when the client has it already. With `?wait=SECONDS`, not before it has changed."""
+    read = job_reader(request, include_items=boolean_param(request, "include_items"))
+    wanted = request.headers.get("if-none-match")
+    wait = wait_param(request)
+    body = await read() if wait is None else await read_changed(request, read, wanted, wait)
+    headers = {"ETag": f'"{fingerprint(body)}"', "Cache-Control": "private, no-cache"}
+    if wanted is not None and is_known(body, wanted):
+        return Response(status_code=304, headers=headers)
+    response = json_response(body)
+    response.headers.update(headers)
+    return response
+
+
+async def read_changed(request: Request, read: Callable[[], Awaitable[bytes]], wanted: str | None, seconds: int) -> bytes:
+    """The job once it differs from what the client has (`If-None-Match`, else from what it is now), has ended, or time is up."""
+    changes: Changes = request.app.state.changes
+    deadline = time.monotonic() + seconds
+    with changes.watch(request.user.organization_id, job_id(request)) as change:
+        body = await read()
+        known = wanted if wanted is not None else f'"{fingerprint(body)}"'
+        while is_known(body, known) and not has_ended(body) and not changes.is_stopping():
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                break
+            await change.wait(remaining)
+            body = await read()
+    return body
+
+
+async def stream_batch_lookup_events(request: Request) -> Response:
+    """Server-sent events: `progress` with the job at every change, then `end`.
+
+    An event's id is the job's fingerprint: who comes back with `Last-Event-ID` gets what is new, or 204 after the end, which means
+    come no more (https://html.spec.whatwg.org/multipage/server-sent-events.html).
+    """
+    changes: Changes = request.app.state.changes
+    organization_id, job = request.user.organization_id, job_id(request)
+    read = job_reader(request)
+    last_id = request.headers.get("last-event-id")
+    first = await read()
+    if has_ended(first) and last_id == fingerprint(first):
+        return Response(status_code=204)
+
+    async def events() -> AsyncIterator[bytes]:
+        ends_at, quiet_since = time.monotonic() + MAX_STREAM_SECONDS, time.monotonic()
+        sent, body = last_id, first
+        yield b"retry: 2000\n\n"
+        with changes.watch(organization_id, job) as change:
+            while True:
+                if (now_id := fingerprint(body)) != sent:
+                    yield event("progress", now_id, body)
+                    sent, quiet_since = now_id, time.monotonic()
+                if has_ended(body):
+                    yield event("end", now_id, b"{}")
+                if has_ended(body) or changes.is_stopping() or time.monotonic() > ends_at:
+                    return
+                if time.monotonic() - quiet_since > KEEP_ALIVE_SECONDS:
+                    yield b": still here\n\n"
+                    quiet_since = time.monotonic()
+                await asyncio.sleep(EVENT_SECONDS)
+                await change.wait(KEEP_ALIVE_SECONDS)
+                try:
+                    body = await read()
+                except (ApiError, psycopg.Error):
+                    # Deleted, or the database is away: whoever comes back is told so.
+                    return
+
+    return StreamingResponse(events(), media_type="text/event-stream", headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+
+
+def job_reader(request: Request, *, include_items: bool = False) -> Callable[[], Awaitable[bytes]]:
+    pool, organization_id, job = request.app.state.pool, request.user.organization_id, job_id(request)
+    return lambda: call(pool, "get_batch_lookup", organization_id=organization_id, job_id=job, include_items=include_items)
+
+
+def wait_param(request: Request) -> int | None:
+    if "wait" not in request.query_params:
+        return None
+    seconds = integer_param(request, "wait")
+    if not 0 <= seconds <= MAX_WAIT_SECONDS:
+        raise ApiError(400, "invalid_wait", f"wait must be from 0 to {MAX_WAIT_SECONDS} seconds")
+    return seconds
+
+
+def fingerprint(body: bytes) -> str:
+    return hashlib.blake2b(body, digest_size=12).hexdigest()
+
+
+def is_known(body: bytes, if_none_match: str) -> bool:
+    """Whether the body is one of those that the header If-None-Match names (RFC 9110, section 13.1.2)."""
+    known = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
+    return "*" in known or f'"{fingerprint(body)}"' in known
+
+
+def has_ended(body: bytes) -> bool:
+    """Whether nothing about the job will change any more; a cancelled one still waits for what is in flight."""
+    job = json.loads(body)
+    return bool(job["processed_items"] == job["total_items"])
+
+
+def event(name: str, event_id: str, data: bytes) -> bytes:
+    return b"id: %s\nevent: %s\ndata: %s\n\n" % (event_id.encode(), name.encode(), data.replace(b"\n", b" "))

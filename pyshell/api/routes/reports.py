@@ -1,0 +1,102 @@
+"""What batches found: reports, their sites and sums, as JSON, as CSV and as a page to print."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import datetime
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from pyshell.api.errors import ApiError
+from pyshell.api.reports.page import report_page
+from pyshell.api.routes.parameters import (
+    boolean_param,
+    json_body,
+    json_response,
+    page_params,
+    text_params,
+    time_param,
+    uuid_param,
+)
+from pyshell.postgres.calls import call
+
+MAX_CHANGES_BYTES = 64 * 1024
+SITES_ON_PAGE = 200
+# The page needs nothing but itself, and whatever a provider may have put into a name can't run.
+PAGE_HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
+
+
+async def list_incentive_reports(request: Request) -> Response:
+    return json_response(
+        await call(
+            request.app.state.pool,
+            "list_incentive_reports",
+            organization_id=request.user.organization_id,
+            **text_params(request, "status", "report_type", "cursor"),
+            **_created_params(request),
+            **page_params(request),
+        )
+    )
+
+
+async def get_incentive_report(request: Request) -> Response:
+    return json_response(
+        await call(
+            request.app.state.pool,
+            "get_incentive_report",
+            **_report(request),
+            **text_params(request, "sort", "cursor"),
+            **_site_filters(request),
+            **page_params(request),
+        )
+    )
+
+
+async def get_incentive_report_summary(request: Request) -> Response:
+    return json_response(await call(request.app.state.pool, "get_incentive_report_summary", **_report(request)))
+
+
+async def get_incentive_report_csv(request: Request) -> Response:
+    report = _report(request)
+    table = await call(request.app.state.pool, "get_incentive_report_csv", **report, **_site_filters(request))
+    return Response(
+        table,
+        media_type="text/csv; charset=utf-8",
+        headers={"Content-Disposition": f'attachment; filename="incentive-report-{report["report_id"]}.csv"'},
+    )
+
+
+async def get_incentive_report_page(request: Request) -> Response:
+    pool, report = request.app.state.pool, _report(request)
+    summary, sites = await asyncio.gather(
+        call(pool, "get_incentive_report_summary", **report),
+        call(pool, "get_incentive_report", **report, sort="-amount", limit=SITES_ON_PAGE),
+    )
+    return HTMLResponse(report_page(json.loads(summary), json.loads(sites)["sites"]), headers=PAGE_HEADERS)
+
+
+async def update_incentive_report(request: Request) -> Response:
+    changes = await json_body(request, MAX_CHANGES_BYTES)
+    return json_response(await call(request.app.state.pool, "update_incentive_report", **_report(request), changes=changes))
+
+
+async def delete_incentive_report(request: Request) -> Response:
+    return json_response(await call(request.app.state.pool, "delete_incentive_report", **_report(request)))
+
+
+def _report(request: Request) -> dict[str, object]:
+    otherwise = ApiError(404, "report_exists", "Report not found")
+    return {"organization_id": request.user.organization_id, "report_id": uuid_param(request, "report_id", otherwise)}
+
+
+def _site_filters(request: Request) -> dict[str, object]:
+    filters: dict[str, object] = dict(text_params(request, "state", "utility", "program"))
+    if "eligible" in request.query_params:
+        filters["eligible"] = boolean_param(request, "eligible")
+    return filters
+
+
+def _created_params(request: Request) -> dict[str, datetime]:
+    return {name: time_param(request, name) for name in ("created_from", "created_before") if name in request.query_params}

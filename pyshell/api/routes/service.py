@@ -1,0 +1,96 @@
+"""The service about itself: is it up, is it ready, what can it do; and the manual run of the worker."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from functools import cache
+
+import psycopg
+from prometheus_client import CONTENT_TYPE_LATEST
+from psycopg import errors
+from starlette.background import BackgroundTask
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from pyshell.api.errors import ApiError
+from pyshell.api.routes.parameters import json_response
+from pyshell.deploy import migrations
+from pyshell.postgres.calls import Pool, call
+from pyshell.settings import ROOT, Settings
+from pyshell.webhooks.runs import send_due
+from pyshell.worker.run_once import run_once
+
+logger = logging.getLogger(__name__)
+
+OPENAPI_FILE = ROOT / "openapi.json"
+READY_WITHIN_SECONDS = 3
+
+
+async def healthz(request: Request) -> Response:
+    """The process is up, whatever the state of the database."""
+    return JSONResponse({"status": "up"})
+
+
+async def readyz(request: Request) -> Response:
+    """Requests can be served: the database answers, and has all the migrations of this release."""
+    try:
+        async with asyncio.timeout(READY_WITHIN_SECONDS):
+            applied = json.loads(await call(request.app.state.pool, "applied_migrations"))
+    except (errors.UndefinedFunction, errors.InvalidSchemaName):
+        applied = []
+    except (psycopg.OperationalError, TimeoutError) as error:
+        raise ApiError(503, "database_unavailable", "The database is not reachable", headers={"Retry-After": "1"}) from error
+    pending = migrations.pending(applied)
+    if pending:
+        raise ApiError(503, "migrations_pending", "The database lacks migrations", members={"pending": pending})
+    return JSONResponse({"status": "ready"})
+
+
+async def metrics(request: Request) -> Response:
+    """For a Prometheus server: no caller's data, only how many and how long."""
+    queue_health = await call(request.app.state.pool, "get_queue_health")
+    return Response(request.app.state.metrics.render(queue_health), media_type=CONTENT_TYPE_LATEST)
+
+
+async def run_worker(request: Request) -> Response:
+    """One run over at most `items_per_run` items, in this process.
+
+    `Prefer: respond-async` (RFC 7240) is for schedulers that wait for nothing: the run begins, unless one is under way, and goes on.
+    """
+    state = request.app.state
+    if "respond-async" not in request.headers.get("prefer", ""):
+        done = await run_once(state.pool, state.settings)
+        return JSONResponse(done, background=BackgroundTask(_send_webhooks, state.pool, state.settings))
+    begun = state.worker_run is None or state.worker_run.done()
+    if begun:
+        state.worker_run = asyncio.create_task(_run_in_background(state.pool, state.settings))
+    return JSONResponse({"status": "started" if begun else "running"}, 202, {"Preference-Applied": "respond-async"})
+
+
+async def _run_in_background(pool: Pool, settings: Settings) -> None:
+    try:
+        await run_once(pool, settings)
+    except Exception:
+        logger.exception("a run of the worker failed; its items return to the queue")
+    await _send_webhooks(pool, settings)
+
+
+async def _send_webhooks(pool: Pool, settings: Settings) -> None:
+    """What the run ended is told, even where no worker runs."""
+    try:
+        await send_due(pool, settings)
+    except Exception:
+        logger.exception("webhooks could not be sent; they are due again soon")
+
+
+async def openapi(request: Request) -> Response:
+    return json_response(openapi_text(request.scope["root_path"]))
+
+
+@cache
+def openapi_text(root_path: str) -> bytes:
+    """The description of the API, for the prefix that it is mounted under."""
+    description = json.loads(OPENAPI_FILE.read_text())
+    return json.dumps(description | {"servers": [{"url": root_path or "/"}]}).encode()

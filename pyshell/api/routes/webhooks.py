@@ -1,0 +1,130 @@
+"""Webhooks: where they go, and what was sent."""
+
+from __future__ import annotations
+
+import json
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from pyshell.api.errors import ApiError
+from pyshell.api.routes.parameters import json_body, json_response, page_params, text_param, uuid_param
+from pyshell.postgres.calls import call
+from pyshell.webhooks.addresses import is_ip_address, is_public
+from pyshell.webhooks.runs import send_test
+
+MAX_BYTES = 64 * 1024
+
+
+async def get_webhook_config(request: Request) -> Response:
+    return json_response(await call(request.app.state.pool, "get_webhook_config", organization_id=request.user.organization_id))
+
+
+async def set_webhook_config(request: Request) -> Response:
+    changes = await json_body(request, MAX_BYTES)
+    allow_private = request.app.state.settings.webhooks_allow_private_networks
+    if not allow_private:
+        check_host(changes)
+    return with_secret(
+        await call(
+            request.app.state.pool,
+            "set_webhook_config",
+            organization_id=request.user.organization_id,
+            changes=changes,
+            allow_http=allow_private,
+        )
+    )
+
+
+async def delete_webhook_config(request: Request) -> Response:
+    return json_response(await call(request.app.state.pool, "delete_webhook_config", organization_id=request.user.organization_id))
+
+
+async def rotate_webhook_secret(request: Request) -> Response:
+    return with_secret(
+        await call(
+            request.app.state.pool,
+            "rotate_webhook_secret",
+            organization_id=request.user.organization_id,
+            request=await json_body(request, MAX_BYTES) or "{}",
+        )
+    )
+
+
+async def test_webhook(request: Request) -> Response:
+    return JSONResponse(await send_test(request.app.state.pool, request.app.state.settings, request.user.organization_id))
+
+
+async def list_webhook_deliveries(request: Request) -> Response:
+    return json_response(
+        await call(
+            request.app.state.pool,
+            "list_webhook_deliveries",
+            organization_id=request.user.organization_id,
+            status=text_param(request, "status"),
+            event=text_param(request, "event"),
+            job_id=job_id_param(request),
+            cursor=text_param(request, "cursor"),
+            **page_params(request),
+        )
+    )
+
+
+async def get_webhook_delivery(request: Request) -> Response:
+    return json_response(
+        await call(
+            request.app.state.pool,
+            "get_webhook_delivery",
+            organization_id=request.user.organization_id,
+            delivery_id=delivery_id(request),
+        )
+    )
+
+
+async def resend_webhook_delivery(request: Request) -> Response:
+    body = await call(
+        request.app.state.pool,
+        "resend_webhook_delivery",
+        organization_id=request.user.organization_id,
+        delivery_id=delivery_id(request),
+    )
+    return json_response(body, 202)
+
+
+async def recover_webhook_deliveries(request: Request) -> Response:
+    body = await call(
+        request.app.state.pool,
+        "recover_webhook_deliveries",
+        organization_id=request.user.organization_id,
+        request=await json_body(request, MAX_BYTES),
+    )
+    return json_response(body, 202)
+
+
+def with_secret(config: bytes) -> Response:
+    """What may hold a secret is not for caches."""
+    return Response(config, media_type="application/json", headers={"Cache-Control": "no-store"})
+
+
+def delivery_id(request: Request) -> UUID:
+    return uuid_param(request, "delivery_id", otherwise=ApiError(404, "webhook_delivery_exists", "Webhook delivery not found"))
+
+
+def job_id_param(request: Request) -> UUID | None:
+    text = request.query_params.get("job_id")
+    try:
+        return None if text is None else UUID(text)
+    except ValueError:
+        raise ApiError(400, "invalid_job_id", "job_id must be the id of a batch") from None
+
+
+def check_host(changes: str) -> None:
+    """Refuses at once an address that no delivery would be sent to; names are resolved when there is something to send."""
+    try:
+        host = urlsplit(json.loads(changes)["url"]).hostname
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return  # the database says what is wrong, or there is no url
+    if host and ((is_ip_address(host) and not is_public(host)) or host.lower().rstrip(".") == "localhost"):
+        raise ApiError(400, "refused_address", "url must not lead to a private network", hint="It must be reachable over the internet.")

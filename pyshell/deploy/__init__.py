@@ -1,0 +1,1 @@
+"""What brings a database up to date: migrations, drift, catalogue, generated SQL."""

@@ -1,0 +1,105 @@
+"""Loads a catalogue, a folder of CSV files or another source, into the database. The folder's README says what the files hold."""
+
+import csv
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from pyshell.deploy import rewiring_america
+from pyshell.settings import ROOT
+
+STARTER = ROOT / "sql" / "catalogue"
+# What depends on each other is imported together, the rest one after the other, so that a bar can show how far it is.
+PARTS = (("utilities",), ("utility_service_areas",), ("programs", "program_utilities", "program_tiers"))
+
+Summary = dict[str, dict[str, int]]
+
+
+class CatalogueError(Exception):
+    """A file of the catalogue is not a table; the message names the file and the line."""
+
+
+def load_catalogue(connection: psycopg.Connection[Any], directory: Path, name: str = "starter") -> Summary:
+    """Imports every CSV file of `directory` as the catalogue `name`, in the connection's transaction.
+
+    Answers `{file: {"rows": n, "changed": n, "retired": n}}`. Raises `CatalogueError` when a file is no table of equally long rows,
+    and `psycopg.Error` (SQLSTATE PT400) when the database finds a row invalid: its message names file, line and reason.
+    """
+    return import_rows(connection, {path.stem: read_rows(path) for path in csv_files(directory)} | {"catalogue": name})
+
+
+def load_rewiring_america(
+    connection: psycopg.Connection[Any], directory: Path, show: Callable[[float, str], None] = lambda share, what: None
+) -> tuple[Summary, Counter[str]]:
+    """Imports a clone of that public repository, in the connection's transaction.
+
+    Answers what `load_catalogue` does, and how many incentives were left out for which reason. `show` is told how far it is, from 0 to
+    1, and what comes next. Raises `CatalogueError` when the folder is no such clone.
+    """
+    show(0, "reading")
+    try:
+        source = rewiring_america.read(directory, STARTER)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CatalogueError(f"{directory} cannot be read as a clone of {rewiring_america.SOURCE}: {error!r}") from error
+    summary: Summary = {}
+    rows_of = {part: sum(len(source.rows[file]) for file in part) for part in PARTS}
+    done = 0
+    for part in PARTS:
+        show(0.1 + 0.9 * done / sum(rows_of.values()), part[0].replace("_", " "))
+        rows: dict[str, Any] = {file: [{name: cell for name, cell in row.items() if cell} for row in source.rows[file]] for file in part}
+        summary |= import_rows(connection, rows | {"catalogue": "rewiring-america", "source": rewiring_america.SOURCE})
+        done += rows_of[part]
+    show(1, "done")
+    return summary, source.left_out
+
+
+def import_rows(connection: psycopg.Connection[Any], catalogue: dict[str, Any]) -> Summary:
+    summary = connection.execute("select api.import_catalogue(p_catalogue => %s::jsonb)", (json.dumps(catalogue),)).fetchone()
+    assert summary is not None
+    imported: Summary = summary[0]
+    return imported
+
+
+def find_doubts(connection: psycopg.Connection[Any]) -> list[dict[str, Any]]:
+    """What of the catalogue has ended or looks wrong: `{"doubt", "program_id", "tier_id", "catalogue", "explanation"}`."""
+    doubts = connection.execute("select api.find_catalogue_doubts()").fetchone()
+    assert doubts is not None
+    found: list[dict[str, Any]] = doubts[0]
+    return found
+
+
+def catalogue_checksum(directory: Path) -> str:
+    """SHA-256, in hexadecimal, of the names and contents of the catalogue's CSV files: equal when an import would change nothing."""
+    checksum = hashlib.sha256()
+    for path in csv_files(directory):
+        content = path.read_bytes()
+        checksum.update(f"{path.name} {len(content)}\n".encode() + content)
+    return checksum.hexdigest()
+
+
+def csv_files(directory: Path) -> list[Path]:
+    files = sorted(directory.glob("*.csv"))
+    if not files:
+        raise CatalogueError(f"{directory} has no CSV files")
+    return files
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, strict=True)
+        try:
+            header = next(reader, [])
+            rows = list(reader)
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise CatalogueError(f"{path.name}, line {reader.line_num}: {error}") from error
+    if len(set(header)) < len(header):
+        raise CatalogueError(f"{path.name}: a column is there twice")
+    for line, row in enumerate(rows, start=2):
+        if len(row) != len(header):
+            raise CatalogueError(f"{path.name}, line {line}: {len(row)} cells, but the header has {len(header)}")
+    return [{column: cell for column, cell in zip(header, row, strict=True) if cell.strip()} for row in rows]

@@ -1,0 +1,210 @@
+"""Brings a database up to date: pending migrations, then all functions, then the starter catalogue, in one transaction.
+
+Several deploys at once take turns, and all but the first find nothing to do. An applied migration may neither change nor vanish.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import errors
+from psycopg.pq import TransactionStatus
+
+from pyshell.deploy.catalogue import catalogue_checksum, load_catalogue
+from pyshell.settings import ROOT
+
+# Any number will do, so long as nobody else takes it in this database.
+LOCK_ID = 0x6261746368
+WAIT_FOR_OTHERS = "10min"
+# While a statement waits for its lock, everybody who comes after it waits too. So: not long, but often; and for less than
+# deadlock_timeout, so that of two who wait for each other it is the deploy that gives way.
+LOCK_TIMEOUT = "500ms"
+MAX_ATTEMPTS = 60
+
+RETRIED = (errors.LockNotAvailable, errors.DeadlockDetected, errors.SerializationFailure)
+
+BOOKKEEPING = """
+create schema if not exists app;
+create table if not exists app.schema_migrations (
+    name       text        not null,
+    checksum   text        not null,
+    applied_at timestamptz not null default clock_timestamp(),
+
+    constraint schema_migrations_pkey primary key (name)
+);
+comment on table app.schema_migrations is 'The migrations that this database has, with the SHA-256 of their files.';
+create table if not exists app.deployed_parts (
+    name        text        not null,
+    checksum    text        not null,
+    deployed_at timestamptz not null default clock_timestamp(),
+
+    constraint deployed_parts_pkey primary key (name)
+);
+comment on table app.deployed_parts is 'What a deploy loads only when it has changed, with the SHA-256 of its files.';
+"""
+
+
+class MigrationError(RuntimeError):
+    """The database cannot be brought up to date; the message says which file, where and why. Nothing was changed."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The folders that a database is made from."""
+
+    migrations: Path = ROOT / "migrations"
+    functions: Path = ROOT / "sql" / "functions"
+    catalogue: Path = ROOT / "sql" / "catalogue"
+
+
+def migrate(
+    database_url: str,
+    sources: Sources | None = None,
+    *,
+    lookups_per_second: float | None = None,
+    report: Callable[[str], None] = lambda line: None,
+) -> None:
+    """Brings the database up to date, or changes nothing and raises MigrationError.
+
+    `lookups_per_second` is the pace that a new database gets (infinity: no limit; None: its default). `report` gets a line per step.
+    """
+    sources = sources or Sources()
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        try:
+            # Without prepared statements, which a connection pooler might leave behind for somebody else.
+            with psycopg.connect(database_url, application_name="batch-lookups migrate", prepare_threshold=None) as connection:
+                _take_turn(connection)
+                _deploy(connection, sources, lookups_per_second, report)
+            return
+        except (MigrationError, psycopg.Error) as error:
+            if attempt == MAX_ATTEMPTS or not _will_pass(error):
+                raise
+            report(f"waiting, others use the database: {error}")
+            time.sleep(random.uniform(0.1, min(2, 0.1 + 0.1 * attempt)))
+
+
+def _will_pass(error: Exception) -> bool:
+    cause = error.__cause__ if isinstance(error, MigrationError) else error
+    # Roles belong to all databases of a server: where the deploys of two of them meet, it is an internal error.
+    return isinstance(cause, RETRIED) or (isinstance(cause, errors.InternalError_) and "concurrently" in str(cause))
+
+
+def pending(applied: Iterable[Mapping[str, str]], sources: Sources | None = None) -> list[str]:
+    """Names of the migrations that a database lacks. `applied`: what `api.applied_migrations()` answers."""
+    known = {entry["name"]: entry["checksum"] for entry in applied}
+    files = sql_files((sources or Sources()).migrations)
+    return [file.name for file in files if known.get(file.name) != checksum([file])]
+
+
+def sql_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.sql"))
+
+
+def checksum(files: Iterable[Path]) -> str:
+    """SHA-256 over the names and contents of files; line ends don't count."""
+    digest = hashlib.sha256()
+    for file in files:
+        content = file.read_bytes().replace(b"\r\n", b"\n")
+        digest.update(f"{file.name} {len(content)}\n".encode() + content)
+    return digest.hexdigest()
+
+
+def run_file(connection: psycopg.Connection[Any], file: Path) -> None:
+    """Runs the statements of a file in the open transaction. Raises MigrationError with file, line and reason."""
+    text = file.read_text(encoding="utf-8")
+    try:
+        connection.execute(text.encode())
+    except psycopg.Error as error:
+        raise MigrationError(_explain(error, file, text)) from error
+    if connection.info.transaction_status != TransactionStatus.INTRANS:
+        raise MigrationError(f"{file}: ends the transaction of the deploy; a migration must not contain commit or rollback")
+
+
+def _take_turn(connection: psycopg.Connection[Any]) -> None:
+    connection.execute(f"set local lock_timeout = '{WAIT_FOR_OTHERS}'; set local statement_timeout = 0")
+    connection.execute("select pg_advisory_xact_lock(%s)", [LOCK_ID])
+    connection.execute(f"set local lock_timeout = '{LOCK_TIMEOUT}'; set local client_min_messages = warning")
+
+
+def _deploy(connection: psycopg.Connection[Any], sources: Sources, lookups_per_second: float | None, report: Callable[[str], None]) -> None:
+    is_new = connection.execute("select to_regclass('app.schema_migrations') is null").fetchone() == (True,)
+    if is_new:
+        connection.execute(BOOKKEEPING)
+    _apply_migrations(connection, sql_files(sources.migrations), report)
+    _apply_functions(connection, sql_files(sources.functions), report)
+    _load_catalogue(connection, sources.catalogue, report)
+    if is_new and lookups_per_second is not None:
+        pace = None if math.isinf(lookups_per_second) else lookups_per_second
+        connection.execute("select api.update_settings(%s::jsonb)", [json.dumps({"lookups_per_second": pace})])
+
+
+def _apply_migrations(connection: psycopg.Connection[Any], files: list[Path], report: Callable[[str], None]) -> None:
+    applied = dict(connection.execute("select name, checksum from app.schema_migrations").fetchall())
+    by_name = {file.name: file for file in files}
+    missing = sorted(applied.keys() - by_name.keys())
+    if missing:
+        raise MigrationError(
+            f"The database has migrations that this release lacks: {', '.join(missing)}. Is the release older than the database?"
+        )
+    edited = sorted(name for name, known in applied.items() if known != checksum([by_name[name]]))
+    if edited:
+        raise MigrationError(
+            f"Edited after it was applied: {', '.join(edited)}. Restore the file, and put the change into a new migration."
+        )
+    last = max(applied, default="")
+    late = sorted(name for name in by_name.keys() - applied.keys() if name < last)
+    if late:
+        raise MigrationError(f"{', '.join(late)} would come before {last}, which the database has already. Give it a later number.")
+
+    new = [file for file in files if file.name not in applied]
+    for file in new:
+        report(f"migration {file.name}")
+        run_file(connection, file)
+        connection.execute("insert into app.schema_migrations (name, checksum) values (%s, %s)", [file.name, checksum([file])])
+
+
+def _apply_functions(connection: psycopg.Connection[Any], files: list[Path], report: Callable[[str], None]) -> None:
+    for file in files:
+        run_file(connection, file)
+    report(f"functions: {len(files)} files")
+
+
+def _load_catalogue(connection: psycopg.Connection[Any], folder: Path, report: Callable[[str], None]) -> None:
+    if not folder.exists() or not _has_changed(connection, "catalogue", catalogue_checksum(folder)):
+        return
+    report("catalogue")
+    load_catalogue(connection, folder)
+
+
+def _has_changed(connection: psycopg.Connection[Any], part: str, new: str) -> bool:
+    """Whether a part differs from the one deployed last; the new one is noted."""
+    known = connection.execute("select checksum from app.deployed_parts where name = %s", [part]).fetchone()
+    if known == (new,):
+        return False
+    connection.execute(
+        "insert into app.deployed_parts (name, checksum) values (%s, %s)"
+        " on conflict (name) do update set checksum = excluded.checksum, deployed_at = excluded.deployed_at",
+        [part, new],
+    )
+    return True
+
+
+def _explain(error: psycopg.Error, file: Path, text: str) -> str:
+    """`file:line: message`, then the line, the context and the hint."""
+    diagnostic = error.diag
+    where, excerpt = str(file), ""
+    if diagnostic.statement_position:
+        before = text[: int(diagnostic.statement_position) - 1]
+        where += f":{before.count(chr(10)) + 1}"
+        excerpt = text.splitlines()[before.count("\n")].strip()
+    details = [excerpt, diagnostic.message_detail, diagnostic.context, diagnostic.message_hint]
+    return "\n    ".join([f"{where}: {diagnostic.message_primary or error}", *(line for line in details if line)])

@@ -1,0 +1,201 @@
+"""The whole system on one machine: PostgreSQL (a private one where DATABASE_URL names none), migrations, the API and a worker."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, Any
+
+from pyshell.deploy import migrations
+from pyshell.local.private_postgres import PrivatePostgres, default_state_dir
+from pyshell.local.stopping import Stopping, until_stopped
+from pyshell.settings import ROOT, Settings, read_environment
+
+READY_SECONDS = 60.0
+STOP_SECONDS = 30.0
+RESTART_SECONDS = 1.0
+
+Report = Callable[[str], None]
+
+
+class StackError(RuntimeError):
+    """The system cannot run; the message says why."""
+
+
+class Stack:
+    """The API and the worker as child processes, which end with this one whatever becomes of it."""
+
+    def __init__(self, settings: Settings, postgres: PrivatePostgres | None, log: IO[Any] | None, report: Report) -> None:
+        self.settings = settings
+        self.url = settings.server_url
+        self._postgres = postgres
+        self._log = log
+        self._report = report
+        self._api = self._spawn("serve")
+        self._worker = self._spawn("worker")
+
+    def wait_until_ready(self, stopping: Stopping) -> None:
+        """Returns once requests are served. Raises StackError when that doesn't come about, and Stopped."""
+        deadline = time.monotonic() + READY_SECONDS
+        while not self._is_ready():
+            stopping.check()
+            if self._api.poll() is not None:
+                raise StackError(f"The API ended with status {self._api.returncode} before it was ready.")
+            if time.monotonic() > deadline:
+                raise StackError(f"The API was not ready within {READY_SECONDS:.0f} s.")
+            time.sleep(0.05)
+
+    def watch(self, stopping: Stopping) -> None:
+        """Keeps everything running until Stopped is raised. Raises StackError when the API ends."""
+        while True:
+            stopping.check()
+            if self._api.poll() is not None:
+                raise StackError(f"The API ended with status {self._api.returncode}.")
+            if self._worker.poll() is not None:
+                self._report(f"the worker ended with status {self._worker.returncode}; starting it again")
+                time.sleep(RESTART_SECONDS)
+                self._worker = self._spawn("worker")
+            if self._postgres and self._postgres.pid is None:
+                self._report("PostgreSQL ended; starting it again")
+                self._postgres.start()
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        """The worker ends first: what it has in flight may need the API."""
+        for process in (self._worker, self._api):
+            process.terminate()
+            try:
+                process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def _spawn(self, command: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "pyshell", command],
+            cwd=ROOT,
+            env=read_environment() | {"DATABASE_URL": self.settings.database_url, "PORT": str(self.settings.port)},
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+            # Ctrl-C reaches all processes of a terminal's group; these hear from us when it is their turn.
+            start_new_session=True,
+            preexec_fn=_end_with_parent,
+        )
+
+    def _is_ready(self) -> bool:
+        connection = http.client.HTTPConnection(self.url.removeprefix("http://"), timeout=5)
+        try:
+            connection.request("GET", f"{self.settings.root_path}/readyz")
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+
+@contextmanager
+def running(settings: Settings, stopping: Stopping, *, log: IO[Any] | None = None, report: Report = lambda line: None) -> Iterator[Stack]:
+    """The system, ready for requests, for as long as the context lasts. `log` takes the output of its processes.
+
+    Raises Stopped while it starts, StackError, and what the migrations and the private PostgreSQL raise.
+    """
+    _check_port(settings)
+    with ExitStack() as context:
+        context.enter_context(_registered(settings))
+        with_database, postgres = context.enter_context(database(settings))
+        with stopping.interruptible():
+            migrations.migrate(with_database.database_url, lookups_per_second=settings.lookups_per_second, report=report)
+        stack = Stack(with_database, postgres, log, report)
+        context.callback(stack.stop)
+        stack.wait_until_ready(stopping)
+        yield stack
+
+
+@contextmanager
+def database(settings: Settings) -> Iterator[tuple[Settings, PrivatePostgres | None]]:
+    """The settings with a database in them: the one they name, else that of the private PostgreSQL, kept running meanwhile."""
+    if settings.database_url:
+        yield settings, None
+        return
+    postgres = PrivatePostgres.of_project(settings.state_dir)
+    with postgres.running():
+        yield replace(settings, database_url=postgres.url()), postgres
+
+
+def up(settings: Settings) -> None:
+    """Runs the system in the foreground until a signal comes. Nothing is left running."""
+
+    def report(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    with until_stopped() as stopping, running(settings, stopping, report=report) as stack:
+        print(f"ready {stack.url}", flush=True)
+        stack.watch(stopping)
+
+
+def down(settings: Settings) -> bool:
+    """Stops all that runs on the folder of the private cluster, and the cluster. Answers whether anything was running."""
+    stopped = False
+    for marker in _stacks_folder(settings).glob("*"):
+        with suppress(FileNotFoundError), marker.open() as file:
+            if _is_locked(file):
+                with suppress(ProcessLookupError):
+                    os.kill(int(marker.name), signal.SIGTERM)
+                fcntl.flock(file, fcntl.LOCK_EX)
+                stopped = True
+            else:
+                marker.unlink()
+    return PrivatePostgres.of_project(settings.state_dir).stop() or stopped
+
+
+@contextmanager
+def _registered(settings: Settings) -> Iterator[None]:
+    """A locked file with our process id for a name, by which `down` finds us."""
+    folder = _stacks_folder(settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    marker = folder / str(os.getpid())
+    with marker.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            marker.unlink()
+
+
+def _stacks_folder(settings: Settings) -> Path:
+    return (settings.state_dir or default_state_dir()) / "stacks"
+
+
+def _is_locked(file: IO[Any]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _check_port(settings: Settings) -> None:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            raise StackError(f"Port {settings.port} of {settings.host} cannot be used: {error.strerror}. PORT chooses another.") from error
+
+
+def _end_with_parent() -> None:
+    """In a child: SIGTERM comes when the parent dies (Linux's PR_SET_PDEATHSIG)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)

@@ -1,0 +1,1 @@
+"""The only package that knows psycopg: connections, calls by name, notifications, arrays."""
