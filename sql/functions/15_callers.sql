@@ -24,7 +24,7 @@ comment on function app.organization_id_of_claims(jsonb) is 'The organization th
 -- Never raises: one policy that does stops Supabase Realtime for every tenant.
 create or replace function app.claimed_organization_id() returns uuid
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     return app.organization_id_of_claims(nullif(current_setting('request.jwt.claims', true), '')::jsonb);
@@ -39,7 +39,7 @@ comment on function app.claimed_organization_id() is 'The organization of the ca
 -- Inside a function that runs as its owner, current_user says nothing; the role that SET ROLE chose, else the one that logged in, does.
 create or replace function app.authorize(p_organization_id uuid) returns void
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_role text := coalesce(nullif(current_setting('role'), 'none'), session_user);

@@ -2,7 +2,7 @@
 
 create or replace function api.create_organization(p_name text, p_clerk_organization_id text default null) returns uuid
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_now timestamptz := app.clock();
@@ -20,7 +20,7 @@ comment on function api.create_organization(text, text) is 'The id of the organi
 -- Named by its slug or, where another organization has that name, by its ids.
 create or replace function app.create_clerk_organization(p_clerk_organization_id text, p_slug text) returns uuid
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_id   uuid        := app.organization_id_of_clerk(p_clerk_organization_id);
@@ -59,7 +59,7 @@ end;
 
 create or replace function api.authenticate_clerk_member(p_clerk_organization_id text, p_slug text default null, p_role text default null) returns json
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_organization_id uuid := (select id from app.organizations where clerk_organization_id = p_clerk_organization_id);
@@ -75,7 +75,7 @@ comment on function api.authenticate_clerk_member(text, text, text) is 'Who a me
 
 create or replace function app.check_organization(p_organization_id uuid) returns void
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     if not exists (select from app.organizations where id = p_organization_id) then
@@ -86,7 +86,7 @@ $$;
 
 create or replace function api.authenticate_api_key(p_key_hash bytea, p_client_address inet default null) returns json
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_now timestamptz := app.clock();

@@ -20,7 +20,7 @@ return json_build_object(
 -- Nobody hands out more than they hold; p_granted null: the owner of the database, who may everything.
 create or replace function app.check_scopes(p_scopes text[], p_granted text[]) returns void
 language plpgsql immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     if p_scopes = '{}' or not p_scopes <@ app.all_scopes() then
@@ -49,7 +49,7 @@ create or replace function api.create_api_key(
     p_granted_scopes   text[]      default null
 ) returns json
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_now    timestamptz := app.clock();
@@ -76,7 +76,7 @@ comment on function api.create_api_key(uuid, bytea, text, text, text, text[], ti
 -- What a request for a key says; each member may be left out or null.
 create or replace function app.api_key_options(p_request jsonb, out name text, out scopes text[], out expires_at timestamptz, out allowed_networks cidr[], out grace interval)
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_member text;
@@ -129,7 +129,7 @@ create or replace function api.request_api_key(
     p_granted_scopes  text[]
 ) returns json
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_options record;
@@ -146,7 +146,7 @@ comment on function api.request_api_key(uuid, bytea, text, text, jsonb, text[]) 
 -- The key for a change of it.
 create or replace function app.lock_api_key(p_organization_id uuid, p_api_key_id uuid) returns app.api_keys
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_key app.api_keys;
@@ -164,7 +164,7 @@ $$;
 
 create or replace function api.get_api_key(p_organization_id uuid, p_api_key_id uuid) returns json
 language plpgsql stable security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_key app.api_keys;
@@ -183,7 +183,7 @@ comment on function api.get_api_key(uuid, uuid) is 'One API key, without the key
 
 create or replace function api.list_api_keys(p_organization_id uuid, p_limit integer default 20, p_offset integer default 0) returns json
 language plpgsql stable security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform app.check_page(p_limit, p_offset, 200);
@@ -211,7 +211,7 @@ create or replace function api.rotate_api_key(
     p_granted_scopes  text[] default null
 ) returns json
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_now     timestamptz  := app.clock();
@@ -243,7 +243,7 @@ comment on function api.rotate_api_key(uuid, uuid, bytea, text, jsonb, text[]) i
 
 create or replace function api.revoke_api_key(p_organization_id uuid, p_api_key_id uuid) returns json
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_now timestamptz  := app.clock();

@@ -5,7 +5,7 @@
 
 create or replace function app.import_device_categories(p_catalogue jsonb, p_name text, p_now timestamptz) returns json
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_changed integer;
@@ -32,7 +32,7 @@ $$;
 
 create or replace function app.import_device_category_sizes(p_catalogue jsonb, p_name text) returns json
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_changed integer;
@@ -60,7 +60,7 @@ $$;
 
 create or replace function app.import_devices(p_catalogue jsonb, p_name text, p_now timestamptz) returns json
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_changed integer;
@@ -86,7 +86,7 @@ $$;
 
 create or replace function app.import_utilities(p_catalogue jsonb, p_name text, p_now timestamptz) returns json
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_changed integer;
@@ -115,7 +115,7 @@ $$;
 
 create or replace function app.import_utility_service_areas(p_catalogue jsonb, p_name text) returns json
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_changed integer;
@@ -143,7 +143,7 @@ $$;
 
 create or replace function app.import_programs(p_catalogue jsonb, p_name text, p_now timestamptz) returns json
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_changed integer;
@@ -172,7 +172,7 @@ $$;
 
 create or replace function app.import_program_utilities(p_catalogue jsonb, p_name text) returns json
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_changed integer;
@@ -198,7 +198,7 @@ $$;
 
 create or replace function app.import_program_tiers(p_catalogue jsonb, p_name text) returns json
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_changed integer;
@@ -238,7 +238,7 @@ $$;
 -- no program counts twice. For good: the starter catalogue never takes a row back.
 create or replace function app.adopt_source(p_name text, p_source text) returns void
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     update app.programs set catalogue = p_name where starts_with(source, p_source) and catalogue <> p_name;
@@ -247,7 +247,7 @@ $$;
 
 create or replace function api.import_catalogue(p_catalogue jsonb) returns json
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_now     timestamptz := app.clock();

@@ -4,7 +4,7 @@
 -- 2023-05-31, 2023-05 or 2023: the first or the last day of it. null: no date.
 create or replace function app.catalogue_date(p_text text, p_last boolean default false) returns date
 language plpgsql immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_first date;
@@ -111,7 +111,7 @@ end;
 -- refers to lacks (and the tables too: a catalogue may build on another).
 create or replace function app.catalogue_cell_errors(p_catalogue jsonb) returns table (file text, line integer, error text)
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     return query
@@ -161,7 +161,7 @@ $$;
 -- What is wrong between the cells of a row, and between rows. Only for a catalogue whose cells are right.
 create or replace function app.catalogue_row_errors(p_catalogue jsonb) returns table (file text, line integer, error text)
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     return query
@@ -225,7 +225,7 @@ $$;
 
 create or replace function app.check_catalogue(p_catalogue jsonb) returns void
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_files   text[] := array(select distinct file from app.catalogue_columns());

@@ -2,7 +2,7 @@
 
 create or replace function app.tier_doubts(p_date date) returns table (doubt text, program_id text, tier_id text, explanation text)
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     return query
@@ -38,7 +38,7 @@ $$;
 
 create or replace function app.program_doubts(p_date date) returns table (doubt text, program_id text, tier_id text, explanation text)
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     return query
@@ -71,7 +71,7 @@ $$;
 
 create or replace function api.find_catalogue_doubts() returns json
 language plpgsql stable security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_date date := (app.clock() at time zone 'UTC')::date;

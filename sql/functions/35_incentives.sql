@@ -4,7 +4,7 @@
 -- The utilities of a site, the one to choose first. The longest prefix of its postal code that is known in its state wins.
 create or replace function app.find_utilities(p_country_code text, p_region_code text, p_postal_code text) returns app.utilities[]
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_postal_code text   := case p_country_code when 'US' then left(p_postal_code, 5) else upper(replace(p_postal_code, ' ', '')) end;
@@ -27,7 +27,7 @@ $$;
 -- The utility that a request chose out of the possible ones, or the first of them.
 create or replace function app.choose_utility(p_utilities app.utilities[], p_choice jsonb) returns app.utilities
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_utility app.utilities;
@@ -56,7 +56,7 @@ return json_build_object('eiaid', (p_utility).eiaid, 'name', (p_utility).name);
 
 create or replace function app.utilities_json(p_utilities app.utilities[]) returns json
 language plpgsql immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     return (select json_agg(app.utility_json(u)) from unnest(p_utilities) u);
@@ -76,7 +76,7 @@ return json_strip_nulls(json_build_object(
 -- The utilities that an earlier lookup found, as far as the catalogue still has them.
 create or replace function app.utilities_of(p_keys text[]) returns app.utilities[]
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     return array(select u
@@ -89,7 +89,7 @@ $$;
 -- The id of the organization's customer of that reference_id, made when new.
 create or replace function app.customer_id(p_organization_id uuid, p_reference_id text, p_now timestamptz) returns bigint
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_id bigint;
@@ -115,7 +115,7 @@ create or replace function app.remember_lookup(
     p_organization_id uuid, p_customer_id bigint, p_item app.batch_item, p_utilities app.utilities[], p_utility app.utilities
 ) returns void
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_keys text[] := array(select u.key from unnest(p_utilities) with ordinality u order by u.key <> p_utility.key, u.ordinality);

@@ -16,7 +16,7 @@ end;
 -- The programs that a customer of the utility may apply to, and why.
 create or replace function app.find_programs(p_utility app.utilities) returns table (id text, name text, location text)
 language plpgsql stable rows 10
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     return query
@@ -39,7 +39,7 @@ create or replace function app.check_requirements(
     out failed text[], out completed text[]
 )
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     failed    := '{}';
@@ -76,7 +76,7 @@ create or replace function app.judge_tiers(
     p_utility app.utilities, p_building_type text, p_device_ids integer[], p_device_facts jsonb, p_date date
 ) returns setof app.judged_tier
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     return query
@@ -128,7 +128,7 @@ $$;
 -- 2 × 3 tons (typical) × $1,000.00 per ton = $6,000.00, capped at $5,000.00: $5,000.00
 create or replace function app.calculation_details(p_judged app.judged_tier) returns text
 language plpgsql immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_tier  app.program_tiers := p_judged.tier;
@@ -158,7 +158,7 @@ $$;
 
 create or replace function app.judged_tier_json(p_judged app.judged_tier) returns json
 language plpgsql immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_tier app.program_tiers := p_judged.tier;
@@ -185,7 +185,7 @@ $$;
 
 create or replace function app.incentives_json(p_judged app.judged_tier[]) returns json
 language plpgsql immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     return (

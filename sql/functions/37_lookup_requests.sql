@@ -2,7 +2,7 @@
 
 create or replace function app.profile(p_organization_id uuid) returns app.incentive_profiles
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_profile app.incentive_profiles;
@@ -14,7 +14,7 @@ $$;
 
 create or replace function app.profile_json(p_organization_id uuid) returns json
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_profile app.incentive_profiles := app.profile(p_organization_id);
@@ -27,7 +27,7 @@ $$;
 
 create or replace function api.get_organization(p_organization_id uuid default app.claimed_organization_id()) returns json
 language plpgsql stable security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform app.authorize(p_organization_id);
@@ -42,7 +42,7 @@ comment on function api.get_organization(uuid) is
 -- The names of a map in lower case; null: it is none.
 create or replace function app.parse_device_names(p_names jsonb) returns jsonb
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     if jsonb_typeof(p_names) is distinct from 'object' or length(p_names::text) > 100000
@@ -58,7 +58,7 @@ $$;
 
 create or replace function api.update_organization(p_organization_id uuid, p_changes jsonb) returns json
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_now     timestamptz            := app.clock();
@@ -91,7 +91,7 @@ comment on function api.update_organization(uuid, jsonb) is
 -- Ids for names of devices: the organization's own first, then the catalogue's. A name that repeats is a quantity, like an id.
 create or replace function app.resolve_device_names(p_organization_id uuid, p_names jsonb) returns jsonb
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_own     jsonb := coalesce((app.profile(p_organization_id)).device_names, '{}');
@@ -123,7 +123,7 @@ create or replace function app.complete_lookup_request(
     p_organization_id uuid, p_request jsonb, out request jsonb, out operation_type text, out utility_keys text[]
 )
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_customer app.customers;
@@ -165,7 +165,7 @@ $$;
 -- What is wrong with the members that only a single lookup has; null: nothing. Chapter 41 knows the rest.
 create or replace function app.lookup_request_errors(p_request jsonb) returns text
 language plpgsql immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_facts jsonb := coalesce(nullif(p_request -> 'device_facts', 'null'), '{}');
@@ -186,7 +186,7 @@ $$;
 -- The complete request as a batch item, checked.
 create or replace function app.parse_lookup_request(p_request jsonb) returns app.batch_item
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_item    app.batch_item;

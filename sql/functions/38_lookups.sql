@@ -3,7 +3,7 @@
 -- The utilities of the address: those that the customer's last lookup found there, or those that serve it by the catalogue.
 create or replace function app.lookup_utilities(p_address jsonb, p_known_keys text[]) returns app.utilities[]
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_utilities app.utilities[] := app.utilities_of(p_known_keys);
@@ -23,7 +23,7 @@ $$;
 
 create or replace function app.connect_url(p_organization_id uuid, p_reference_id text, p_base text, p_for_item boolean) returns text
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_company text := (app.profile(p_organization_id)).company;
@@ -42,7 +42,7 @@ create or replace function app.log_incentive_call(
     p_organization_id uuid, p_customer_id bigint, p_reference_id text, p_operation_type text, p_status integer, p_response text, p_now timestamptz
 ) returns void
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     insert into app.incentive_calls (organization_id, id, customer_id, reference_id, operation_type, status, response, called_at)
@@ -55,7 +55,7 @@ create or replace function api.lookup_incentives(
     p_organization_id uuid, p_request jsonb, p_connect_url_base text default null, p_for_item boolean default false
 ) returns json
 language plpgsql volatile security definer
-set search_path = '' set plan_cache_mode = force_generic_plan
+set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan
 as $$
 declare
     v_now         timestamptz := app.clock();
@@ -110,7 +110,7 @@ comment on function api.lookup_incentives(uuid, jsonb, text, boolean) is
 
 create or replace function api.log_refused_lookup(p_organization_id uuid, p_request jsonb, p_status integer, p_response json) returns json
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_now timestamptz := app.clock();
@@ -128,7 +128,7 @@ comment on function api.log_refused_lookup(uuid, jsonb, integer, json) is 'Logs 
 -- Calls older than the settings keep, up to p_limit of an organization at a time. Ids rise with time: the primary key finds them.
 create or replace function app.prune_incentive_calls(p_organization_id uuid, p_now timestamptz, p_limit integer default 5000) returns integer
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_days  integer := (select incentive_call_retention_days from app.settings);

@@ -4,7 +4,7 @@ create or replace function app.store_batch(
     p_organization_id uuid, p_items app.batch_item[], p_name text default null, p_retry_of_job_id uuid default null
 ) returns json
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_now    timestamptz := app.clock();
@@ -38,7 +38,7 @@ $$;
 
 create or replace function app.find_job(p_organization_id uuid, p_job_id uuid) returns public.batch_lookup_jobs
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_job public.batch_lookup_jobs;
@@ -56,7 +56,7 @@ $$;
 -- The job, for a change of it.
 create or replace function app.lock_job(p_organization_id uuid, p_job_id uuid) returns public.batch_lookup_jobs
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_job public.batch_lookup_jobs;
@@ -75,7 +75,7 @@ $$;
 -- The counters of the row and the leased items of one snapshot: the four counts always sum to the total.
 create or replace function app.job_json(p_job public.batch_lookup_jobs) returns json
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_processing integer := 0;
@@ -111,7 +111,7 @@ return case when (p_item).position <@ p_in_flight then 'processing' else (p_item
 
 create or replace function app.item_json(p_item public.lookup_queue_items, p_in_flight int4multirange) returns json
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     return json_build_object(
@@ -139,7 +139,7 @@ create or replace function api.list_batch_lookups(
     p_offset          integer default 0
 ) returns json
 language plpgsql stable security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform app.authorize(p_organization_id);
@@ -165,7 +165,7 @@ comment on function api.list_batch_lookups(uuid, text, integer, integer) is 'The
 -- What is still pending in a cancelled job and not in flight ends as failed: what waits, and what was never claimed. Answers how many items did.
 create or replace function app.cancel_pending_items(p_organization_id uuid, p_job_id uuid, p_now timestamptz) returns integer
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_next_position integer;
@@ -188,7 +188,7 @@ $$;
 
 create or replace function api.cancel_batch_lookup(p_organization_id uuid, p_job_id uuid) returns json
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_now       timestamptz := app.clock();

@@ -5,7 +5,7 @@
 -- an item from being read again wherever it is named.
 create or replace function app.parse_batch_items(p_items jsonb, p_check_devices boolean) returns setof app.batch_item
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_devices        integer[] := array(select id from app.devices where retired_at is null);
@@ -108,7 +108,7 @@ $$;
 -- The items of a request body, which is {"items": [...]} or the bare array.
 create or replace function app.batch_request_items(p_request jsonb) returns jsonb
 language plpgsql immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_items   jsonb := case when jsonb_typeof(p_request) = 'array' then p_request else p_request -> 'items' end;
@@ -150,7 +150,7 @@ return array(select i.reference_id from unnest(p_items) i where i.reference_id i
 
 create or replace function app.check_batch_items(p_items app.batch_item[], p_lines integer[] default null) returns void
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_invalid    integer := (select count(*) from unnest(p_items) i where i.errors is not null);

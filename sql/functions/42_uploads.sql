@@ -6,7 +6,7 @@ create or replace function app.upload_options(
     p_request jsonb, p_options jsonb, out name text, out dry_run boolean, out on_invalid text, out lines integer[], out warnings jsonb
 )
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_given jsonb := case when jsonb_typeof(p_request) = 'object' then p_request - 'items' else '{}' end || coalesce(p_options, '{}');
@@ -67,7 +67,7 @@ return (select coalesce(json_agg(json_strip_nulls(json_build_object(
 -- All open items of everybody, and these, at the pace of all workers; null where there is no limit, so that nobody can tell.
 create or replace function app.estimated_seconds(p_count bigint) returns numeric
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_open bigint := (select coalesce(sum(total_items - processed_items), 0) from public.batch_lookup_jobs where status in ('pending', 'processing'));
@@ -83,7 +83,7 @@ create or replace function api.create_batch_lookup(
     p_options         jsonb   default '{}'
 ) returns json
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_items      jsonb;
@@ -148,7 +148,7 @@ comment on function api.create_batch_lookup(uuid, jsonb, boolean, jsonb) is
 -- Begins the work on a request, or answers what it came to before.
 create or replace function app.begin_request(p_organization_id uuid, p_route text, p_key text, p_fingerprint bytea) returns app.idempotency_keys
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_now     timestamptz := app.clock();
@@ -205,7 +205,7 @@ create or replace function api.submit_batch_lookup(
     out body          json
 )
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_route constant text := 'POST /batch-lookups';

@@ -1,10 +1,5 @@
 -- Chapter 44, progress: one job as those who wait for it want to see it.
 
--- The members of both objects, in their order.
-create or replace function app.join_objects(p_first json, p_second json) returns json
-language sql immutable
-return (left(p_first::text, -1) || ', ' || substr(p_second::text, 2))::json;
-
 -- Items that ended per second, since the job began.
 create or replace function app.job_rate(p_job public.batch_lookup_jobs) returns double precision
 language sql stable
@@ -14,7 +9,7 @@ return p_job.processed_items / nullif(greatest(extract(epoch from coalesce(p_job
 -- changed looks the same.
 create or replace function app.job_progress_json(p_job public.batch_lookup_jobs) returns json
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_remaining integer          := p_job.total_items - p_job.processed_items;
@@ -44,7 +39,7 @@ $$;
 
 create or replace function api.get_batch_lookup(p_organization_id uuid, p_job_id uuid, p_include_items boolean default false) returns json
 language plpgsql stable security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_job       public.batch_lookup_jobs;

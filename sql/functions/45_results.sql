@@ -2,7 +2,7 @@
 
 create or replace function app.check_item_filter(p_status text, p_error_code text) returns void
 language plpgsql immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform app.check_choice('status', p_status, array['pending', 'processing', 'completed', 'failed']);
@@ -17,7 +17,7 @@ $$;
 -- How many items a filter finds, from the counters of the job and indexes: never by reading the whole job.
 create or replace function app.count_items(p_job public.batch_lookup_jobs, p_status text, p_error_code text) returns integer
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     if p_error_code is null then
@@ -35,7 +35,7 @@ create or replace function app.find_items(
     p_offset integer default 0
 ) returns setof public.lookup_queue_items
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     return query
@@ -59,7 +59,7 @@ create or replace function api.list_batch_lookup_items(
     p_cursor          text    default null
 ) returns json
 language plpgsql stable security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_job       public.batch_lookup_jobs;
@@ -94,17 +94,6 @@ $$;
 
 comment on function api.list_batch_lookup_items(uuid, uuid, text, integer, integer, text, text) is 'The items of a job in upload order: {items, total, limit, offset, next_cursor}; p_cursor is the next_cursor of the page before. 400: an unknown status, limit not in 1 to 500, cursor beside offset. 404: no such job in this organization, a cursor that is none.';
 
--- Text for a cell of a CSV file (RFC 4180). A spreadsheet must not take what users typed for a formula: it gets an apostrophe, unless it is
--- a plain number (https://owasp.org/www-community/attacks/CSV_Injection).
-create or replace function app.csv_cell(p_text text) returns text
-language sql immutable
-return case
-    when p_text is null or p_text = '' then ''
-    when p_text ~ '^[-=+@＝＋－＠]|^[\t\r\n]' and p_text !~ '^[-+]?\d+(\.\d+)?$' then '"''' || replace(p_text, '"', '""') || '"'
-    when p_text ~ '[",;\r\n]|^\s|\s$' then '"' || replace(p_text, '"', '""') || '"'
-    else p_text
-end;
-
 create or replace function app.results_csv_header() returns text
 language sql immutable
 return 'reference_id,status,street_1,street_2,city,state_or_province_code,postal_code,country_code,building_type,device_ids,'
@@ -112,7 +101,7 @@ return 'reference_id,status,street_1,street_2,city,state_or_province_code,postal
 
 create or replace function app.result_csv_line(p_item public.lookup_queue_items, p_in_flight int4multirange) returns text
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     -- A copy: every access to a result that is stored apart would fetch and unpack it again.
@@ -158,7 +147,7 @@ create or replace function api.get_batch_lookup_results(
     out last_position integer
 )
 language plpgsql stable security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_in_flight int4multirange;

@@ -3,7 +3,7 @@
 -- The job, locked, once nothing of it is under way any more.
 create or replace function app.lock_ended_job(p_organization_id uuid, p_job_id uuid) returns public.batch_lookup_jobs
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_job public.batch_lookup_jobs := app.lock_job(p_organization_id, p_job_id);
@@ -20,7 +20,7 @@ $$;
 
 create or replace function api.retry_batch_lookup(p_organization_id uuid, p_job_id uuid, p_error_code text default null) returns json
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_job   public.batch_lookup_jobs;
@@ -55,7 +55,7 @@ comment on function api.retry_batch_lookup(uuid, uuid, text) is 'Makes a new job
 
 create or replace function app.delete_job(p_organization_id uuid, p_job_id uuid) returns void
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     delete from app.webhook_deliveries where organization_id = p_organization_id and job_id = p_job_id and data is null;
@@ -68,7 +68,7 @@ $$;
 
 create or replace function api.delete_batch_lookup(p_organization_id uuid, p_job_id uuid, p_include_report boolean default false) returns json
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_job public.batch_lookup_jobs;
@@ -88,7 +88,7 @@ comment on function api.delete_batch_lookup(uuid, uuid, boolean) is 'Deletes an 
 -- Whole jobs, the oldest first, about ten thousand items a run: the next minute goes on. Answers how many jobs are gone.
 create or replace function app.prune_jobs(p_now timestamptz, p_items integer default 10000) returns integer
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_ended_before    timestamptz := p_now - make_interval(days => (select job_retention_days from app.settings));

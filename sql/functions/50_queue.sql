@@ -3,7 +3,7 @@
 -- A new batch stands where the batches before it have come to, so that it takes turns with them.
 create or replace function app.enqueue_items(p_organization_id uuid, p_job_id uuid, p_items app.batch_item[], p_now timestamptz) returns void
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_first_id     uuid    := app.uuid_v7(p_now);
@@ -32,7 +32,7 @@ $$;
 -- So that one organization cannot fill the queue. The job whose items are to come is there already.
 create or replace function app.check_open_items(p_organization_id uuid) returns void
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_max  integer := (select max_open_items from app.settings);
@@ -53,7 +53,7 @@ $$;
 -- There is, or from p_at on will be, something to claim. Called last: it locks the organization's row until the commit.
 create or replace function app.wake_queue(p_organization_id uuid, p_at timestamptz) returns void
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     insert into app.organization_queue_state as q (organization_id, ready_at)
@@ -68,7 +68,7 @@ $$;
 -- From when on there is something to claim; null: never, as things are.
 create or replace function app.queue_ahead(p_organization_id uuid, p_now timestamptz) returns timestamptz
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     if exists (select from app.queued_jobs where organization_id = p_organization_id) then
@@ -85,7 +85,7 @@ $$;
 -- starts after the lock is held; in one statement, a batch committed in between would be missed.
 create or replace function app.settle_queue(p_organization_id uuid, p_now timestamptz) returns void
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_ready_at timestamptz;
@@ -102,7 +102,7 @@ $$;
 -- waited for: whoever holds the row is at work on it.
 create or replace function app.mend_queue(p_organization_id uuid, p_now timestamptz) returns void
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform
@@ -120,7 +120,7 @@ $$;
 
 create or replace function api.ready_organizations(p_limit integer default 100) returns setof uuid
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_now timestamptz := app.clock();
@@ -141,7 +141,7 @@ comment on function api.ready_organizations(integer) is 'Organizations with some
 create or replace function api.claim_lookups(p_organization_id uuid, p_worker text, p_limit integer)
 returns table (job_id uuid, "position" integer, lease_token uuid, start_in double precision, retry_count integer, request text)
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
@@ -198,7 +198,7 @@ comment on function api.claim_lookups(uuid, text, integer) is
 -- its job have not come to, because it waited for a duplicate's answer, becomes a new item again: nothing there is ever leased.
 create or replace function app.take_due_items(p_organization_id uuid, p_limit integer, p_now timestamptz) returns public.lookup_queue_items[]
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_items public.lookup_queue_items[] := '{}';
@@ -234,7 +234,7 @@ $$;
 -- is passed over, and so is a job that is being cancelled.
 create or replace function app.take_new_items(p_organization_id uuid, p_limit integer) returns public.lookup_queue_items[]
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_items   public.lookup_queue_items[] := '{}';
@@ -293,7 +293,7 @@ create or replace function app.lease_items(
     p_organization_id uuid, p_worker text, p_items public.lookup_queue_items[], p_last_start_at timestamptz, p_now timestamptz
 ) returns public.lookup_leases[]
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_expires_at timestamptz := greatest(p_last_start_at, p_now) + (select app.seconds(lease_seconds) from app.settings);
@@ -326,7 +326,7 @@ return json_build_object(
 -- The first claim starts a job. Never waits for a job's row: whoever holds it, a cancel or another claim, sees to its status.
 create or replace function app.start_jobs(p_organization_id uuid, p_items public.lookup_queue_items[], p_now timestamptz) returns void
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_job_ids uuid[];

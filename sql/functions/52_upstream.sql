@@ -24,7 +24,7 @@ create or replace function app.free_slots(
     p_limit integer, p_now timestamptz, out slots integer, out first_at timestamptz, out spacing interval, out is_probe boolean
 )
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_settings app.settings;
@@ -56,7 +56,7 @@ $$;
 -- A probe keeps others from trying until its answer is there, or overdue.
 create or replace function app.take_slots(p_next_slot_at timestamptz, p_is_probe boolean, p_now timestamptz) returns void
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_settings app.settings;
@@ -73,7 +73,7 @@ $$;
 -- What a flush says about the upstream; true: there is an outage, items wait at no cost. A flush without failures writes nothing.
 create or replace function app.watch_upstream(p_organization_id uuid, p_outcomes app.lookup_outcome[], p_now timestamptz) returns boolean
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_settings app.settings;
@@ -146,7 +146,7 @@ $$;
 
 create or replace function api.resume_lookups() returns void
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     update app.upstream_state
@@ -160,7 +160,7 @@ comment on function api.resume_lookups() is 'For operators: lookups start at onc
 -- Additive increase while latency is flat; the multiplicative decrease is in watch_upstream. Who finds the row taken leaves it to the next one.
 create or replace function app.grow_in_flight(p_latency double precision, p_now timestamptz) returns void
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_max_in_flight integer := (select max_in_flight from app.settings);
@@ -200,7 +200,7 @@ create or replace function api.check_in(
     out stopped            boolean
 )
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_now      timestamptz := app.clock();

@@ -4,7 +4,7 @@
 -- The items of a job that are being looked up.
 create or replace function app.positions_in_flight(p_organization_id uuid, p_job_id uuid) returns int4multirange
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     return coalesce((select range_agg(r)
@@ -22,7 +22,7 @@ return (select coalesce(sum(upper(r) - lower(r)), 0)::integer from unnest(p_posi
 -- which a change of the positions does not touch.
 create or replace function app.hold_leases(p_organization_id uuid, p_job_ids uuid[], p_lease_tokens uuid[]) returns public.lookup_leases[]
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     return array(select held.lease
@@ -38,7 +38,7 @@ $$;
 -- order that everybody keeps. An empty lease that others hold goes when it expires.
 create or replace function app.end_leases(p_organization_id uuid, p_leases public.lookup_leases[], p_items public.lookup_queue_items[]) returns void
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_lease    record;
@@ -72,7 +72,7 @@ $$;
 create or replace function api.extend_leases(p_organization_id uuid, p_worker text, p_job_ids uuid[], p_positions integer[], p_lease_tokens uuid[])
 returns table (job_id uuid, "position" integer)
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
@@ -101,7 +101,7 @@ comment on function api.extend_leases(uuid, text, uuid[], integer[], uuid[]) is 
 
 create or replace function api.release_lookups(p_organization_id uuid, p_worker text, p_job_ids uuid[], p_positions integer[], p_lease_tokens uuid[]) returns integer
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_now       timestamptz                 := app.clock();
@@ -138,7 +138,7 @@ comment on function api.release_lookups(uuid, text, uuid[], integer[], uuid[]) i
 -- holds a lease is recording its outcomes right now, and whoever holds a job will let go of it.
 create or replace function app.expire_leases(p_organization_id uuid, p_now timestamptz) returns integer
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_max_retries integer                     := (select max_retries from app.settings);

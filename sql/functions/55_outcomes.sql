@@ -3,7 +3,7 @@
 -- null: not JSON, and therefore no answer.
 create or replace function app.parse_response(p_response text) returns jsonb
 language plpgsql immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     return p_response::jsonb;
@@ -16,7 +16,7 @@ $$;
 -- All at once; only when one of them is no JSON, one by one.
 create or replace function app.parse_responses(p_responses text[]) returns jsonb[]
 language plpgsql immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     return p_responses::jsonb[];
@@ -28,7 +28,7 @@ $$;
 
 create or replace function app.find_retry_policy(p_http_status integer, p_error_class text) returns app.retry_policy
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_outcomes text[] := array[p_error_class, p_http_status::text, p_http_status / 100 || 'xx', 'other'];
@@ -48,7 +48,7 @@ create or replace function app.judge_outcomes(
     p_retry_afters double precision[]
 ) returns setof app.lookup_outcome
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     return query
@@ -88,7 +88,7 @@ create or replace function api.record_lookups(
     p_retry_afters    double precision[]
 ) returns table (job_id uuid, "position" integer, verdict text)
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
@@ -125,7 +125,7 @@ comment on function api.record_lookups(uuid, text, uuid[], integer[], uuid[], in
 -- The leases that outcomes come under; and when there are late successes, also those under which their items are in flight now.
 create or replace function app.hold_outcome_leases(p_organization_id uuid, p_outcomes app.lookup_outcome[]) returns public.lookup_leases[]
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_leases  public.lookup_leases[];
@@ -164,7 +164,7 @@ create or replace function app.apply_outcomes(
     p_organization_id uuid, p_outcomes app.lookup_outcome[], p_leases public.lookup_leases[], p_is_outage boolean, p_now timestamptz
 ) returns public.lookup_queue_items[]
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_settings app.settings;
@@ -226,7 +226,7 @@ $$;
 -- last item ends it, exactly once, because the counters decide under the job's row lock.
 create or replace function app.count_outcomes(p_organization_id uuid, p_items public.lookup_queue_items[], p_now timestamptz) returns void
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_retry_at timestamptz;
@@ -281,7 +281,7 @@ $$;
 
 create or replace function app.advance_job(p_organization_id uuid, p_job_id uuid, p_processed integer, p_failed integer, p_now timestamptz) returns void
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     update public.batch_lookup_jobs

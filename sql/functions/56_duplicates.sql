@@ -17,7 +17,7 @@ return case when not coalesce((p_item).create_application, false) then md5(
 -- long at most, then it is looked up itself.
 create or replace function app.hold_duplicates(p_organization_id uuid, p_job_id uuid, p_now timestamptz) returns void
 language plpgsql volatile
-set search_path = '' set plan_cache_mode = force_custom_plan
+set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan
 as $$
 declare
     v_settings app.settings;
@@ -41,7 +41,7 @@ $$;
 -- It waits for nobody: jobs and items that others hold are passed over, and looked up in the end.
 create or replace function app.answer_duplicates(p_organization_id uuid, p_items public.lookup_queue_items[], p_now timestamptz) returns void
 language plpgsql volatile
-set search_path = '' set plan_cache_mode = force_custom_plan
+set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan
 as $$
 declare
     v_since   timestamptz := p_now - (select app.seconds(deduplicate_seconds) from app.settings);

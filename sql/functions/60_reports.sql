@@ -2,7 +2,7 @@
 
 create or replace function app.create_report(p_organization_id uuid, p_job public.batch_lookup_jobs) returns public.incentive_reports
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_report public.incentive_reports;
@@ -16,15 +16,6 @@ begin
     return v_report;
 end;
 $$;
-
--- Readers of an answer that may hold anything: a number in dollars that is none, or out of bounds, counts as none.
-create or replace function app.amount(p_value jsonb) returns numeric
-language sql immutable
-return case when jsonb_typeof(p_value) = 'number' and p_value::numeric >= 0 and p_value::numeric < 1e12 then round(p_value::numeric, 2) else 0 end;
-
-create or replace function app.elements(p_value jsonb) returns jsonb
-language sql immutable
-return case when jsonb_typeof(p_value) = 'array' then p_value else '[]' end;
 
 create or replace function app.result_amount(p_result jsonb) returns numeric
 language sql immutable
@@ -53,7 +44,7 @@ end;
 -- once a job, not once an item: while a transaction holds back vacuum, every flush leaves one more version of them to step over.
 create or replace function app.add_report_sites(p_organization_id uuid, p_items public.lookup_queue_items[], p_now timestamptz) returns void
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_job_ids    uuid[];
@@ -103,7 +94,7 @@ create or replace function app.update_report(
     p_organization_id uuid, p_job_id uuid, p_now timestamptz, p_sites integer default 0, p_eligible_sites integer default 0, p_value numeric default 0
 ) returns void
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_ended_at timestamptz := (select completed_at from public.batch_lookup_jobs where organization_id = p_organization_id and id = p_job_id);
@@ -142,7 +133,7 @@ return json_build_object(
 
 create or replace function app.find_report(p_organization_id uuid, p_report_id uuid) returns public.incentive_reports
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_report public.incentive_reports;
@@ -163,7 +154,7 @@ create or replace function api.list_incentive_reports(
     p_created_before timestamptz default null
 ) returns json
 language plpgsql stable security definer
-set search_path = '' set plan_cache_mode = force_custom_plan
+set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan
 as $$
 declare
     v_mark    app.page_mark;
@@ -204,7 +195,7 @@ comment on function api.list_incentive_reports(uuid, text, integer, integer, tex
 
 create or replace function api.update_incentive_report(p_organization_id uuid, p_report_id uuid, p_changes jsonb) returns json
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_now    timestamptz := app.clock();
@@ -236,7 +227,7 @@ comment on function api.update_incentive_report(uuid, uuid, jsonb) is 'Gives a r
 
 create or replace function app.delete_report(p_organization_id uuid, p_report_id uuid) returns void
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     delete from public.incentive_report_site_programs where organization_id = p_organization_id and report_id = p_report_id;
@@ -248,7 +239,7 @@ $$;
 
 create or replace function api.delete_incentive_report(p_organization_id uuid, p_report_id uuid) returns json
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_report public.incentive_reports;

@@ -2,7 +2,7 @@
 
 create or replace function app.site_json(p_site public.incentive_report_sites) returns json
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     return json_build_object(
@@ -48,7 +48,7 @@ create or replace function api.get_incentive_report(
     p_program text default null
 ) returns json
 language plpgsql stable security definer
-set search_path = '' set plan_cache_mode = force_custom_plan
+set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan
 as $$
 declare
     v_report public.incentive_reports;
@@ -100,18 +100,12 @@ $$;
 comment on function api.get_incentive_report(uuid, uuid, integer, integer, text, text, boolean, text, text, text) is
 'One report with a page of its sites and the programs of each. p_sort: position (upload order), amount or reference_id, with a minus in front for descending. Filters: eligible; state or province code; utility, by number or name; id of a program that the site is eligible for; total counts the sites that pass them. p_cursor is the next_cursor of the page before. Amounts in US dollars. 400: limit not in 1 to 500, invalid_sort. 404: no such report in this organization, invalid_cursor.';
 
-create or replace function app.csv_line(variadic p_cells text[]) returns text
-language sql immutable
-begin atomic
-    select string_agg(app.csv_cell(c.cell), ',' order by c.n) || E'\r\n' from unnest(p_cells) with ordinality c (cell, n);
-end;
-
 create or replace function api.get_incentive_report_csv(
     p_organization_id uuid, p_report_id uuid, p_eligible boolean default null, p_state text default null, p_utility text default null,
     p_program text default null
 ) returns text
 language plpgsql stable security definer
-set search_path = '' set plan_cache_mode = force_custom_plan
+set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan
 as $$
 begin
     perform app.authorize(p_organization_id);

@@ -2,7 +2,7 @@
 
 create or replace function app.state_sums(p_organization_id uuid, p_report_id uuid) returns json
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     return (
@@ -20,7 +20,7 @@ $$;
 
 create or replace function app.utility_sums(p_organization_id uuid, p_report_id uuid) returns json
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     return (
@@ -37,7 +37,7 @@ $$;
 
 create or replace function app.program_sums(p_organization_id uuid, p_report_id uuid) returns json
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     return (
@@ -54,7 +54,7 @@ $$;
 -- A site counts in each category that it asks about; it is eligible there when it gets something for it.
 create or replace function app.category_sums(p_organization_id uuid, p_report_id uuid) returns json
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     return (
@@ -72,7 +72,7 @@ $$;
 
 create or replace function api.get_incentive_report_summary(p_organization_id uuid, p_report_id uuid) returns json
 language plpgsql stable security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_report public.incentive_reports;

@@ -3,7 +3,7 @@
 
 create or replace function app.announce(p_change text, p_table text, p_organization_id uuid, p_id uuid) returns void
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform pg_notify('batch_lookups_changes', concat_ws(' ', p_change, p_table, p_organization_id, p_id));
@@ -14,7 +14,7 @@ comment on function app.announce(text, text, uuid, uuid) is 'Tells, at the commi
 
 create or replace function api.realtime_tables() returns json
 language plpgsql stable security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     return (select json_agg(json_build_object('table', c.relname, 'columns', (
@@ -32,7 +32,7 @@ comment on function api.realtime_tables() is 'The tables of schema public whose 
 -- With the caller's own rights: the policies decide.
 create or replace function api.realtime_record(p_table text, p_organization_id uuid, p_id uuid) returns json
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     if p_table = 'batch_lookup_jobs' then
@@ -48,7 +48,7 @@ comment on function api.realtime_record(text, uuid, uuid) is 'One row of batch_l
 
 create or replace function api.realtime_changes(p_organization_ids uuid[], p_since timestamptz default null) returns json
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_now   timestamptz := app.clock();

@@ -6,7 +6,7 @@ create or replace function app.file_applications(
     p_organization_id uuid, p_customer_id bigint, p_reference_id text, p_result jsonb, p_now timestamptz
 ) returns void
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     insert into public.applications as a
@@ -27,7 +27,7 @@ $$;
 -- The applications of completed items that ask for them, in the transaction that completes them, whoever answered the lookup.
 create or replace function app.file_item_applications(p_organization_id uuid, p_items public.lookup_queue_items[], p_now timestamptz) returns void
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_item public.lookup_queue_items;
@@ -71,7 +71,7 @@ create or replace function api.list_applications(
     p_limit integer default 50, p_page_token text default null
 ) returns json
 language plpgsql stable security definer
-set search_path = '' set plan_cache_mode = force_custom_plan
+set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan
 as $$
 declare
     v_mark         app.page_mark;
@@ -104,7 +104,7 @@ comment on function api.list_applications(uuid, text, text, integer, text) is
 
 create or replace function app.find_application(p_organization_id uuid, p_application_id bigint) returns public.applications
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_application public.applications;
@@ -119,7 +119,7 @@ $$;
 
 create or replace function api.get_application(p_organization_id uuid, p_application_id bigint) returns json
 language plpgsql stable security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform app.authorize(p_organization_id);
@@ -133,7 +133,7 @@ create or replace function api.update_application(
     p_organization_id uuid, p_application_id bigint, p_changes jsonb, p_dry_run boolean default false
 ) returns json
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_now         timestamptz := app.clock();

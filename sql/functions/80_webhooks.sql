@@ -11,7 +11,7 @@ return 'whsec_' || replace(encode(p_secret, 'base64'), E'\n', '');
 
 create or replace function app.webhook_config_json(p_organization_id uuid, p_now timestamptz) returns json
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_config app.webhook_configs;
@@ -37,7 +37,7 @@ $$;
 
 create or replace function api.get_webhook_config(p_organization_id uuid default app.claimed_organization_id()) returns json
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform app.authorize(p_organization_id);
@@ -49,7 +49,7 @@ comment on function api.get_webhook_config(uuid) is 'The webhook config of an or
 
 create or replace function app.webhook_config_with_secret(p_organization_id uuid, p_secret text, p_now timestamptz) returns json
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_config json := app.webhook_config_json(p_organization_id, p_now);
@@ -62,7 +62,7 @@ $$;
 -- What is wrong with the changes of a config; null: nothing.
 create or replace function app.webhook_config_errors(p_changes jsonb, p_allow_http boolean) returns text
 language plpgsql immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_unknown text := (select string_agg(left(k, 100), ', ')
@@ -88,7 +88,7 @@ $$;
 -- Whether a URL leads to a host, by name or address, and to a port that can be; in ASCII, without user name and fragment.
 create or replace function app.is_web_address(p_url text) returns boolean
 language plpgsql immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_parts text[] := regexp_match(p_url, '^https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?(?:[/?][!"$-~]*)?$');
@@ -104,22 +104,9 @@ exception
 end;
 $$;
 
--- A JSON array of strings; null: it is none.
-create or replace function app.text_array(p_value jsonb) returns text[]
-language plpgsql immutable
-set search_path = ''
-as $$
-begin
-    if jsonb_typeof(p_value) is distinct from 'array' or exists (select from jsonb_array_elements(p_value) e where jsonb_typeof(e) <> 'string') then
-        return null;
-    end if;
-    return array(select distinct e from jsonb_array_elements_text(p_value) e order by e);
-end;
-$$;
-
 create or replace function api.set_webhook_config(p_organization_id uuid, p_changes jsonb, p_allow_http boolean default false) returns json
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_now     timestamptz := app.clock();
@@ -168,7 +155,7 @@ comment on function api.set_webhook_config(uuid, jsonb, boolean) is
 -- Stores a new current secret and answers it.
 create or replace function app.add_webhook_secret(p_organization_id uuid, p_now timestamptz) returns text
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_secret bytea := sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()));
@@ -181,7 +168,7 @@ $$;
 
 create or replace function api.rotate_webhook_secret(p_organization_id uuid, p_request jsonb default '{}') returns json
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_now     timestamptz := app.clock();
@@ -217,7 +204,7 @@ comment on function api.rotate_webhook_secret(uuid, jsonb) is
 
 create or replace function app.lock_webhook_config(p_organization_id uuid) returns app.webhook_configs
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_config app.webhook_configs;
@@ -235,7 +222,7 @@ $$;
 
 create or replace function api.delete_webhook_config(p_organization_id uuid) returns json
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_now timestamptz := app.clock();
@@ -258,7 +245,7 @@ comment on function api.delete_webhook_config(uuid) is 'Deletes the webhook conf
 -- Stops deliveries until the organization enables them again; what is pending stays so.
 create or replace function app.disable_webhooks(p_organization_id uuid, p_reason text, p_now timestamptz) returns void
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     update app.webhook_configs

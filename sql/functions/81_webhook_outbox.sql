@@ -3,7 +3,7 @@
 -- The organization's config, if that event is wanted and has somewhere to go; else nulls.
 create or replace function app.webhook_config_for(p_organization_id uuid, p_events text[]) returns app.webhook_configs
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_config app.webhook_configs;
@@ -21,7 +21,7 @@ create or replace function app.enqueue_item_webhooks(
     p_config app.webhook_configs, p_organization_id uuid, p_items public.lookup_queue_items[], p_now timestamptz
 ) returns void
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     if p_config.bundle_items then
@@ -47,7 +47,7 @@ create or replace function app.enqueue_job_webhooks(
     p_config app.webhook_configs, p_organization_id uuid, p_items public.lookup_queue_items[], p_now timestamptz
 ) returns void
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     insert into app.webhook_deliveries (organization_id, id, event, job_id, data, next_attempt_at, created_at)
@@ -64,7 +64,7 @@ $$;
 -- The end of a job that did not come with its last items.
 create or replace function app.enqueue_job_webhook(p_organization_id uuid, p_job_id uuid, p_now timestamptz) returns void
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_job    public.batch_lookup_jobs := app.find_job(p_organization_id, p_job_id);
@@ -79,7 +79,7 @@ $$;
 -- A lookup that was no item of a batch.
 create or replace function app.enqueue_lookup_webhook(p_organization_id uuid, p_item app.batch_item, p_result json, p_now timestamptz) returns void
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_config app.webhook_configs := app.webhook_config_for(p_organization_id, array['lookup.completed']);
@@ -95,7 +95,7 @@ $$;
 
 create or replace function app.add_webhook(p_organization_id uuid, p_event text, p_job_id uuid, p_data jsonb, p_now timestamptz) returns uuid
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_id uuid := app.uuid_v7(p_now);
@@ -138,7 +138,7 @@ return json_build_object('type', p_event, 'timestamp', app.rfc3339(p_at), 'data'
 -- The body to POST. It is the same for every attempt, unless field_names changes meanwhile.
 create or replace function app.webhook_body(p_delivery app.webhook_deliveries, p_field_names text[]) returns json
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_items json[];
@@ -164,7 +164,7 @@ $$;
 -- own; whoever needs both calls this first.
 create or replace function app.wake_webhooks(p_organization_id uuid, p_at timestamptz) returns void
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     insert into app.webhook_queue_state as q (organization_id, ready_at)
@@ -181,7 +181,7 @@ $$;
 -- Nothing (more) was there to claim: find out when there will be. The row first, then the minimum; see settle_queue.
 create or replace function app.settle_webhooks(p_organization_id uuid, p_now timestamptz) returns void
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_state    app.webhook_queue_state;

@@ -7,7 +7,7 @@ create or replace function api.ready_webhooks(
     out next_ready_in    double precision
 )
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_now timestamptz := app.clock();
@@ -26,7 +26,7 @@ comment on function api.ready_webhooks(integer, uuid[]) is 'Organizations with d
 create or replace function api.claim_webhooks(p_organization_id uuid, p_sender text, p_limit integer)
 returns table (delivery_id uuid, lease_token uuid, body text, url text, secrets bytea[])
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
@@ -61,7 +61,7 @@ comment on function api.claim_webhooks(uuid, text, integer) is
 create or replace function app.lease_webhooks(p_organization_id uuid, p_sender text, p_limit integer, p_now timestamptz)
 returns app.webhook_deliveries[]
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_token      uuid        := gen_random_uuid();
@@ -93,7 +93,7 @@ $$;
 create or replace function app.webhook_requests(p_config app.webhook_configs, p_deliveries app.webhook_deliveries[], p_now timestamptz)
 returns table (delivery_id uuid, lease_token uuid, body text, url text, secrets bytea[])
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
@@ -122,7 +122,7 @@ $$;
 -- A silent sender's deliveries are due again at once, the attempt counted.
 create or replace function app.expire_webhook_leases(p_organization_id uuid, p_now timestamptz) returns integer
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_waits interval[] := array(select wait from app.webhook_retry_schedule order by failures);
@@ -152,7 +152,7 @@ $$;
 -- lookups' queue, for which others may wait with a row of this one in hand.
 create or replace function app.maintain_webhooks(p_now timestamptz) returns void
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_organization_ids uuid[] := array(select organization_id from app.webhook_queue_state order by organization_id);

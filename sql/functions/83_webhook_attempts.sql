@@ -12,7 +12,7 @@ create or replace function api.record_webhooks(
     p_retry_afters    double precision[]
 ) returns table (delivery_id uuid, verdict text)
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
@@ -52,7 +52,7 @@ create or replace function app.apply_webhook_attempts(
     p_retry_afters double precision[], p_now timestamptz
 ) returns app.webhook_deliveries[]
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_waits      interval[] := array(select wait from app.webhook_retry_schedule order by failures);
@@ -102,7 +102,7 @@ return coalesce(p_http_status = 410, false) or (p_delivery).event = 'webhook.tes
 -- What attempts say about the receiver as a whole. One success, and it works; tests don't count.
 create or replace function app.judge_receiver(p_organization_id uuid, p_deliveries app.webhook_deliveries[], p_now timestamptz) returns void
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_succeeded boolean := exists (select from unnest(p_deliveries) d where d.status = 'delivered' and d.event <> 'webhook.test');
@@ -126,7 +126,7 @@ create or replace function app.pause_webhooks(
     p_organization_id uuid, p_deliveries app.webhook_deliveries[], p_http_statuses integer[], p_retry_afters double precision[], p_now timestamptz
 ) returns void
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_retry_at timestamptz := (select min(d.next_attempt_at) from unnest(p_deliveries) d);

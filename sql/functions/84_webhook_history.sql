@@ -26,7 +26,7 @@ create or replace function api.list_webhook_deliveries(
     p_cursor          text    default null
 ) returns json
 language plpgsql stable security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_deliveries app.webhook_deliveries[];
@@ -65,7 +65,7 @@ comment on function api.list_webhook_deliveries(uuid, text, text, uuid, integer,
 
 create or replace function api.get_webhook_delivery(p_organization_id uuid, p_delivery_id uuid) returns json
 language plpgsql stable security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_delivery    app.webhook_deliveries;
@@ -93,7 +93,7 @@ comment on function api.get_webhook_delivery(uuid, uuid) is 'One webhook deliver
 
 create or replace function api.resend_webhook_delivery(p_organization_id uuid, p_delivery_id uuid) returns json
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_now      timestamptz := app.clock();
@@ -125,7 +125,7 @@ comment on function api.resend_webhook_delivery(uuid, uuid) is 'Sends a delivery
 
 create or replace function api.recover_webhook_deliveries(p_organization_id uuid, p_request jsonb) returns json
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_now   timestamptz := app.clock();
@@ -151,27 +151,9 @@ $$;
 
 comment on function api.recover_webhook_deliveries(uuid, jsonb) is 'Sends again all deliveries of events since {"since": timestamp} that have failed: {recovered, since}. 400: invalid_since. 409: webhooks_are_enabled.';
 
--- RFC 3339; null: it is none.
-create or replace function app.parse_timestamp(p_text text) returns timestamptz
-language plpgsql immutable
-set search_path = '' set timezone = 'UTC'
-as $$
-begin
-    return case when p_text ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})$' then p_text::timestamptz end;
-exception
-    when data_exception then
-        return null;
-end;
-$$;
-
--- The lowest id of that millisecond.
-create or replace function app.uuid_v7_floor(p_at timestamptz) returns uuid
-language sql immutable
-return (lpad(to_hex(floor(extract(epoch from greatest(p_at, '1970-01-01T00:00:00Z')) * 1000)::bigint), 12, '0') || '70008000000000000000')::uuid;
-
 create or replace function app.check_receiver(p_organization_id uuid) returns void
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     if not exists (select from app.webhook_configs where organization_id = p_organization_id and enabled and url is not null) then
@@ -186,7 +168,7 @@ $$;
 create or replace function api.start_webhook_test(p_organization_id uuid, p_sender text)
 returns table (delivery_id uuid, lease_token uuid, body text, url text, secrets bytea[])
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare

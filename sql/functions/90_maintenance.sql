@@ -2,7 +2,7 @@
 
 create or replace function app.run_maintenance() returns json
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_now             timestamptz := app.clock();
@@ -52,7 +52,7 @@ comment on function app.run_maintenance() is 'Returns expired leases to the queu
 
 create or replace function api.run_maintenance() returns json
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     return app.run_maintenance();
@@ -64,7 +64,7 @@ comment on function api.run_maintenance() is 'app.run_maintenance for workers: t
 -- Of one organization. Whoever holds a row for long must not hold up all others, whose rows are locked meanwhile: the next minute comes.
 create or replace function app.maintain_queue(p_organization_id uuid, p_now timestamptz, out expired integer, out closed integer)
 language plpgsql volatile
-set search_path = '' set lock_timeout = '100ms'
+set search_path = pg_catalog, pg_temp set lock_timeout = '100ms'
 as $$
 begin
     expired := app.expire_leases(p_organization_id, p_now);
@@ -76,7 +76,7 @@ $$;
 -- Open jobs without any open item: their counters are made to say what the items say.
 create or replace function app.close_orphaned_jobs(p_organization_id uuid, p_now timestamptz) returns integer
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_job    record;
@@ -106,7 +106,7 @@ $$;
 -- pg_cron keeps a row of every run for ever.
 create or replace function app.prune_cron_history() returns void
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     if has_schema_privilege(to_regnamespace('cron')::oid, 'usage') and has_table_privilege(to_regclass('cron.job_run_details')::oid, 'select, delete') then

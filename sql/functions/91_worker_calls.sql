@@ -3,7 +3,7 @@
 
 create or replace function app.check_worker_calls() returns void
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_missing text[] := array(select e from unnest(array['pg_cron', 'pg_net', 'supabase_vault']) with ordinality x (e, n)
@@ -20,7 +20,7 @@ $$;
 
 create or replace function app.keep_secret(p_name text, p_secret text) returns void
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_id uuid;
@@ -39,7 +39,7 @@ $$;
 -- comes while a run is under way starts no second one.
 create or replace function app.call_worker() returns bigint
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_url        text;
@@ -63,7 +63,7 @@ $$;
 
 create or replace function api.schedule_worker_calls(p_url text, p_service_role_key text, p_schedule text default '* * * * *') returns void
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform app.check_worker_calls();
@@ -84,7 +84,7 @@ comment on function api.schedule_worker_calls(text, text, text) is
 
 create or replace function api.unschedule_worker_calls() returns void
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform app.check_worker_calls();

@@ -5,7 +5,7 @@
 create or replace function app.job_violations(p_organization_id uuid, p_job public.batch_lookup_jobs)
 returns table (job_id uuid, item_id uuid, rule text, details text)
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_report        public.incentive_reports;
@@ -75,7 +75,7 @@ $$;
 create or replace function app.queue_violations(p_organization_id uuid, p_now timestamptz)
 returns table (job_id uuid, item_id uuid, rule text, details text)
 language plpgsql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     return query
@@ -110,7 +110,7 @@ $$;
 create or replace function api.check_invariants(p_updated_since timestamptz default '-infinity')
 returns table (organization_id uuid, job_id uuid, item_id uuid, rule text, details text)
 language plpgsql stable security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_now             timestamptz := app.clock();

@@ -63,7 +63,7 @@ comment on view api.queue_health is 'One row, for operators: what is open, ready
 
 create or replace function api.get_queue_health() returns json
 language plpgsql volatile security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     return (select row_to_json(h) from api.queue_health h);
@@ -93,7 +93,7 @@ create or replace function api.create_batch_lookup_from(
     p_check_devices   boolean default true
 ) returns json
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_address text[] := array['street_1', 'street_2', 'city', 'state_or_province_code', 'postal_code', 'country_code'];
@@ -128,7 +128,7 @@ comment on function api.create_batch_lookup_from(regclass, uuid, boolean) is
 create or replace function api.wait_for_batch(p_job_id uuid, p_timeout interval default '5 minutes', p_organization_id uuid default app.claimed_organization_id())
 returns json
 language plpgsql volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_until timestamptz := clock_timestamp() + p_timeout;

@@ -71,21 +71,6 @@ begin
 end;
 $$;
 
--- A search path that does not name pg_temp begins with it, for types and tables: a caller's own type, with code in its constraint, would
--- stand in for one that a function names, and that code would run as the function's owner. Here at once for all that have an empty one.
-do $$
-declare
-    v_function regprocedure;
-begin
-    for v_function in
-        select oid from pg_proc
-         where pronamespace in ('api'::regnamespace, 'app'::regnamespace) and proconfig @> array['search_path=""']
-    loop
-        execute format('alter function %s set search_path = pg_catalog, pg_temp', v_function);
-    end loop;
-end;
-$$;
-
 -- Members read the rows of their organization; service_role reads all; nobody writes but through functions. A policy is total: it
 -- reads the claims and no table, and cannot fail. Only what differs is touched, because that takes the table away from everybody.
 do $$

@@ -76,15 +76,3 @@ create table public.incentive_report_site_programs (
 
 comment on table public.incentive_report_site_programs is 'The programs a site is eligible for.';
 comment on column public.incentive_report_site_programs.total_incentive is 'US dollars, all devices of the site together.';
-
-create type app.page_mark as (
-    sort         text,
-    "position"   integer,
-    amount       numeric,
-    reference_id text,
-    created_at   timestamptz,
-    id           uuid,
-    number       bigint
-);
-
-comment on type app.page_mark is 'Where a page of a list ended: what a cursor holds.';

@@ -1,0 +1,68 @@
+-- Chapter 11, JSON: reading what clients send, joining what they get.
+
+-- The members of both objects, in their order.
+create or replace function app.join_objects(p_first json, p_second json) returns json
+language sql immutable
+return (left(p_first::text, -1) || ', ' || substr(p_second::text, 2))::json;
+
+create or replace function app.check_members(p_request jsonb, p_known text[]) returns void
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_unknown text;
+begin
+    if jsonb_typeof(p_request) is distinct from 'object' then
+        raise sqlstate 'PT400' using message = 'The body must be a JSON object', constraint = 'object_required';
+    end if;
+    v_unknown := (select string_agg(left(k, 100), ', ') from (select jsonb_object_keys(p_request - p_known) limit 10) u (k));
+    if v_unknown is not null then
+        raise sqlstate 'PT400' using message = format('Unknown fields: %s', v_unknown), constraint = 'unknown_fields';
+    end if;
+end;
+$$;
+
+-- What is asked for in a JSON object: members that are known, of the right form.
+create or replace function app.refuse_option(p_name text, p_form text) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    raise sqlstate 'PT400' using message = format('%s must be %s', p_name, p_form), constraint = 'invalid_' || p_name;
+end;
+$$;
+
+create or replace function app.check_choice(p_name text, p_value text, p_choices text[]) returns void
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if p_value is not null and p_value <> all (p_choices) then
+        raise sqlstate 'PT400' using
+            message    = format('%s must be one of %s', p_name, array_to_string(p_choices, ', ')),
+            constraint = 'invalid_' || p_name;
+    end if;
+end;
+$$;
+
+-- Readers of an answer that may hold anything: a number in dollars that is none, or out of bounds, counts as none.
+create or replace function app.amount(p_value jsonb) returns numeric
+language sql immutable
+return case when jsonb_typeof(p_value) = 'number' and p_value::numeric >= 0 and p_value::numeric < 1e12 then round(p_value::numeric, 2) else 0 end;
+
+create or replace function app.elements(p_value jsonb) returns jsonb
+language sql immutable
+return case when jsonb_typeof(p_value) = 'array' then p_value else '[]' end;
+
+-- A JSON array of strings; null: it is none.
+create or replace function app.text_array(p_value jsonb) returns text[]
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if jsonb_typeof(p_value) is distinct from 'array' or exists (select from jsonb_array_elements(p_value) e where jsonb_typeof(e) <> 'string') then
+        return null;
+    end if;
+    return array(select distinct e from jsonb_array_elements_text(p_value) e order by e);
+end;
+$$;

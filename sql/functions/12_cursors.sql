@@ -1,0 +1,46 @@
+-- Chapter 12, cursors: pages of a list.
+
+create or replace function app.check_page(p_limit integer, p_offset integer, p_max_limit integer) returns void
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if p_limit is null or p_limit not between 1 and p_max_limit then
+        raise sqlstate 'PT400' using
+            message    = format('limit must be from 1 to %s', p_max_limit),
+            constraint = 'invalid_limit';
+    elsif p_offset is null or p_offset < 0 then
+        raise sqlstate 'PT400' using message = 'offset must be 0 or more', constraint = 'invalid_offset';
+    end if;
+end;
+$$;
+
+-- A cursor is opaque to clients: what it holds may change.
+create or replace function app.cursor(p_mark app.page_mark) returns text
+language sql stable
+return translate(encode(convert_to(json_strip_nulls(to_json(p_mark))::text, 'UTF8'), 'base64'), E'+/=\n', '-_');
+
+-- What a cursor holds. It must be of the same order as the list; null where there is none.
+create or replace function app.read_cursor(p_cursor text, p_sort text) returns app.page_mark
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_mark   app.page_mark;
+    v_base64 text := translate(p_cursor, '-_', '+/');
+begin
+    if p_cursor is null then
+        return null;
+    end if;
+    v_mark := jsonb_populate_record(null::app.page_mark, convert_from(decode(v_base64 || repeat('=', -length(v_base64) & 3), 'base64'), 'UTF8')::jsonb);
+    if v_mark.sort is distinct from p_sort then
+        raise data_exception;
+    end if;
+    return v_mark;
+exception
+    when data_exception or statement_too_complex then
+        raise sqlstate 'PT404' using
+            message    = 'cursor is not the next_cursor of this list in this order',
+            constraint = 'invalid_cursor';
+end;
+$$;

@@ -1,0 +1,29 @@
+-- Chapter 14, time: timestamps as clients read and write them.
+
+create or replace function app.rfc3339(p_at timestamptz) returns text
+language sql stable
+return to_char(p_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"');
+
+comment on function app.rfc3339(timestamptz) is 'RFC 3339 in UTC with milliseconds, such as 2026-11-24T09:30:00.000Z.';
+
+create or replace function app.seconds(p_seconds double precision) returns interval
+language sql immutable
+return make_interval(secs => p_seconds);
+
+-- RFC 3339; null: it is none.
+create or replace function app.parse_timestamp(p_text text) returns timestamptz
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp set timezone = 'UTC'
+as $$
+begin
+    return case when p_text ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})$' then p_text::timestamptz end;
+exception
+    when data_exception then
+        return null;
+end;
+$$;
+
+-- The lowest id of that millisecond.
+create or replace function app.uuid_v7_floor(p_at timestamptz) returns uuid
+language sql immutable
+return (lpad(to_hex(floor(extract(epoch from greatest(p_at, '1970-01-01T00:00:00Z')) * 1000)::bigint), 12, '0') || '70008000000000000000')::uuid;

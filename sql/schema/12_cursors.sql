@@ -1,0 +1,13 @@
+-- Chapter 12, cursors: pages of a list.
+
+create type app.page_mark as (
+    sort         text,
+    "position"   integer,
+    amount       numeric,
+    reference_id text,
+    created_at   timestamptz,
+    id           uuid,
+    number       bigint
+);
+
+comment on type app.page_mark is 'Where a page of a list ended: what a cursor holds.';

@@ -1,0 +1,23 @@
+-- Chapter 36, eligibility: what each tier of a program gives.
+
+create type app.judged_tier as (
+    program_id     text,
+    program_name   text,
+    location       text,
+    tier           app.program_tiers,
+    device         app.devices,
+    category       text,
+    quantity       bigint,
+    place          bigint,
+    size           numeric,
+    size_known     boolean,
+    cost           numeric,
+    cost_known     boolean,
+    failed         text[],
+    completed      text[],
+    full_amount    numeric,
+    limited_amount numeric,
+    amount         numeric
+);
+
+comment on type app.judged_tier is 'What one tier of a program gives for one device of a lookup. Size in the tier''s unit and cost of one piece; amounts in US dollars for all pieces of the device: in full; limited to a share of the cost; and what is left of that under the cap. The last two are 0 where a requirement failed.';

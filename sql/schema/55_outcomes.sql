@@ -1,0 +1,57 @@
+-- Chapter 55, outcomes: what an answer means.
+
+create table app.retry_policy (
+    outcome       text not null,
+    action        text not null,
+    error_code    text not null,
+    error_message text not null,
+    outage        boolean not null default false,
+
+    constraint retry_policy_pkey primary key (outcome),
+    constraint retry_policy_action_check check (action in ('retry', 'wait', 'fail')),
+    constraint retry_policy_outcome_check check (outcome ~ '^([1-5][0-9][0-9]|[1-5]xx|[a-z_]+)$')
+);
+
+comment on table app.retry_policy is 'What an unsuccessful answer means. The most exact row wins: the HTTP status or error class, then its hundred (4xx), then other.';
+comment on column app.retry_policy.action is 'retry: up to max_retries times; wait: like retry, but with a Retry-After it pauses everybody and costs no retry; fail: at once.';
+comment on column app.retry_policy.error_message is 'For the user; a message that the incentives API sent with a 4xx takes its place.';
+
+comment on column app.retry_policy.outage is 'Nobody is there, which is never the fault of an item: no last attempt is lost to it. Other failures are a sign of an outage on an item''s first attempt only.';
+
+insert into app.retry_policy (outcome, action, error_code, error_message) values
+    ('400',                'fail',  'upstream_rejected',       'The incentives service refused the request'),
+    ('401',                'fail',  'upstream_unauthorized',   'The incentives service did not accept our credentials'),
+    ('403',                'fail',  'upstream_unauthorized',   'The incentives service did not accept our credentials'),
+    ('404',                'fail',  'not_found',               'The incentives service found nothing for this address'),
+    ('408',                'retry', 'upstream_timeout',        'The incentives service did not answer in time'),
+    ('425',                'retry', 'upstream_error',          'The incentives service asked to try again later'),
+    ('429',                'wait',  'upstream_rate_limited',   'The incentives service refused too many requests'),
+    ('503',                'wait',  'upstream_unavailable',    'The incentives service was not available'),
+    ('2xx',                'retry', 'invalid_response',        'The incentives service sent an answer that could not be read'),
+    ('3xx',                'fail',  'upstream_redirected',     'The incentives service answered with a redirect'),
+    ('4xx',                'fail',  'upstream_rejected',       'The incentives service refused the request'),
+    ('5xx',                'retry', 'upstream_error',          'The incentives service reported an error of its own'),
+    ('timeout',            'retry', 'upstream_timeout',        'The incentives service did not answer in time'),
+    ('connection',         'retry', 'upstream_unreachable',    'The connection to the incentives service broke off'),
+    ('unreachable',        'retry', 'upstream_unreachable',    'The incentives service could not be reached'),
+    ('dns',                'retry', 'upstream_unreachable',    'The address of the incentives service could not be resolved'),
+    ('tls',                'retry', 'upstream_unreachable',    'No secure connection to the incentives service could be made'),
+    ('invalid_response',   'retry', 'invalid_response',        'The incentives service sent an answer that could not be read'),
+    ('response_too_large', 'fail',  'response_too_large',      'The incentives service sent an answer that is too large'),
+    ('other',              'retry', 'upstream_error',          'The lookup did not succeed');
+
+update app.retry_policy set outage = true where outcome in ('unreachable', 'dns', 'tls');
+
+create type app.lookup_outcome as (
+    job_id        uuid,
+    "position"    integer,
+    lease_token   uuid,
+    action        text,
+    result        jsonb,
+    error_code    text,
+    error_message text,
+    pause         interval,
+    outage        boolean
+);
+
+comment on type app.lookup_outcome is 'What came of one lookup, judged by app.retry_policy: complete, retry, wait (with the pause asked for) or fail.';
