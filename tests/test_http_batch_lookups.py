@@ -29,6 +29,17 @@ def test_a_new_batch_is_answered_with_its_job_and_report(client: OrganizationCli
     assert (report["status"], report["report_type"], report["total_sites"]) == ("processing", "bulk_lookup", 0)
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_texts_of_a_new_batch_are_the_documented_ones(client: OrganizationClient, count: int) -> None:
+    created = client.submit(*(site(f"deal-{number:03}") for number in range(count)))
+
+    assert created["report"]["description"] == f"Batch lookup job with {count} items. Sites will be added as processing completes."
+    assert created["message"] == (
+        f"Batch job created with {count} items. Report is available immediately and sites will be added as processing completes. "
+        "Poll GET /batch-lookups/{job_id} for job status."
+    )
+
+
 def test_ten_thousand_items_are_one_batch(client: OrganizationClient) -> None:
     started_at = time.monotonic()
     created = client.submit(*(site(f"deal-{number:05}") for number in range(10_000)))

@@ -32,7 +32,9 @@ begin
             'report_type', v_report.report_type,
             'total_sites', v_report.total_sites,
             'created_at', app.rfc3339(v_report.created_at)),
-        'message', format('Batch lookup of %s site(s) accepted', v_job.total_items));
+        -- Clients compare this text: {job_id} stands in it as it is written here.
+        'message', format('Batch job created with %s items. Report is available immediately and sites will be added as processing completes. '
+                          'Poll GET /batch-lookups/{job_id} for job status.', v_job.total_items));
 end;
 $$;
 

@@ -10,7 +10,7 @@ begin
     insert into public.incentive_reports (organization_id, id, job_id, name, description, created_at, updated_at)
     values (p_organization_id, p_job.report_id, p_job.id,
             coalesce(p_job.name, format('Batch Lookup - %s (%s sites)', to_char(p_job.created_at at time zone 'UTC', 'YYYY-MM-DD'), p_job.total_items)),
-            format('Incentives found by a batch lookup of %s site(s)', p_job.total_items),
+            format('Batch lookup job with %s items. Sites will be added as processing completes.', p_job.total_items),
             p_job.created_at, p_job.created_at)
     returning * into v_report;
     return v_report;

@@ -15,7 +15,7 @@ create temp view chosen as
 select s.reference_id, jsonb_build_object('street_1', street_1, 'city', city, 'state_or_province_code', 'TX', 'postal_code', '78701', 'country_code', 'US') as address,
        'RESIDENTIAL' as building_type, array[1] as device_ids, true as create_application
   from sites s where s.reference_id = 'site-2';
-select is(api.create_batch_lookup_from('chosen', :'org') ->> 'message', 'Batch lookup of 1 site(s) accepted', 'so does a query, as a view');
+select alike(api.create_batch_lookup_from('chosen', :'org') ->> 'message', 'Batch job created with 1 items.%', 'so does a query, as a view');
 update sites set device_ids = 'x' where reference_id = 'site-1';
 select throws_ok(format($$ select api.create_batch_lookup_from('sites', %L) $$, :'org'), 'PT400', '1 item(s) failed validation', 'a bad row is told');
 delete from sites;
