@@ -128,7 +128,7 @@ class System:
         try:
             self.request("POST", f"/batch-lookups/{job_id}/cancel")
         except RuntimeError as error:
-            if "job_is_open" not in str(error):
+            if "job_ended" not in str(error):
                 raise
         self.wait_for_report(job_id)
 

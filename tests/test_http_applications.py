@@ -64,7 +64,7 @@ def test_an_application_moves_on_step_by_step(client: OrganizationClient, applic
     refused = client.patch(path, json={"application_status": "submitted"})
     assert (refused.status_code, refused.json()["code"], refused.json()["next_statuses"]) == (
         409,
-        "application_transition",
+        "invalid_transition",
         ["in_progress"],
     )
     dry = client.patch(path, params={"dryRun": "true"}, json={"application_status": "in_progress"})

@@ -155,7 +155,7 @@ class TestTheInternalCredential:
     def test_must_name_an_organization_to_look_up(self, internal: httpx.Client, organization: str | None) -> None:
         headers = {} if organization is None else {"x-organization-id": organization}
         response = internal.post("/incentives", json=site(), headers=headers)
-        assert (response.status_code, response.json()["code"]) == (400, "organization_required")
+        assert (response.status_code, response.json()["code"]) == (400, "organization_missing")
 
     def test_must_name_an_organization_that_exists(self, internal: httpx.Client) -> None:
         response = internal.post("/incentives", json=site(), headers={"x-organization-id": str(uuid.uuid4())})

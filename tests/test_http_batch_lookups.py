@@ -228,7 +228,7 @@ def test_a_job_that_is_not_there_is_not_found(client: OrganizationClient, job_id
     response = client.request(method, f"/batch-lookups/{job_id}{suffix}")
     assert response.status_code == 404
     assert response.json()["error"] == "Batch job not found"
-    assert response.json()["code"] == "job_exists"
+    assert response.json()["code"] == "job_not_found"
 
 
 @pytest.mark.parametrize(
@@ -291,4 +291,4 @@ def test_a_cursor_and_an_offset_are_too_much(client: OrganizationClient) -> None
     path = f"/batch-lookups/{client.submit(site('deal-001'), site('deal-002'))['job_id']}/items"
     cursor = client.get(path, params={"limit": 1}).json()["next_cursor"]
     response = client.get(path, params={"cursor": cursor, "offset": 1})
-    assert (response.status_code, response.json()["code"]) == (400, "cursor_or_offset")
+    assert (response.status_code, response.json()["code"]) == (400, "cursor_with_offset")

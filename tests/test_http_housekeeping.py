@@ -63,7 +63,7 @@ def test_a_job_is_not_tried_again_twice_at_once(client: OrganizationClient, data
     end(database, job)
     retry = client.post(f"{path(job)}/retry").json()
     again = client.post(f"{path(job)}/retry")
-    assert (again.status_code, again.json()["code"], again.json()["job_id"]) == (409, "retry_is_open", retry["job_id"])
+    assert (again.status_code, again.json()["code"], again.json()["job_id"]) == (409, "retry_in_progress", retry["job_id"])
     client.post(f"{path(retry)}/cancel")
     assert client.post(f"{path(job)}/retry").status_code == 201
 
@@ -71,7 +71,7 @@ def test_a_job_is_not_tried_again_twice_at_once(client: OrganizationClient, data
 @pytest.mark.parametrize(("method", "suffix"), [("POST", "/retry"), ("DELETE", "")])
 def test_a_job_must_have_ended(client: OrganizationClient, database: Connection, job: Json, method: str, suffix: str) -> None:
     response = client.request(method, path(job) + suffix)
-    assert (response.status_code, response.json()["code"]) == (409, "job_has_ended")
+    assert (response.status_code, response.json()["code"]) == (409, "job_not_ended")
     # Also what was in flight when it was cancelled.
     [organization_id] = database.execute(
         "select organization_id from public.batch_lookup_jobs where id = %s", [job["job_id"]]
@@ -79,13 +79,13 @@ def test_a_job_must_have_ended(client: OrganizationClient, database: Connection,
     database.execute("select api.claim_lookups(%s, 'test', 1)", [organization_id])
     client.post(f"{path(job)}/cancel")
     response = client.request(method, path(job) + suffix)
-    assert (response.status_code, response.json()["code"]) == (409, "job_has_ended")
+    assert (response.status_code, response.json()["code"]) == (409, "job_not_ended")
 
 
 def test_without_failures_there_is_nothing_to_try_again(client: OrganizationClient, database: Connection, job: Json) -> None:
     look_up(database, job, 5)
     response = client.post(f"{path(job)}/retry")
-    assert (response.status_code, response.json()["code"]) == (409, "items_have_failed")
+    assert (response.status_code, response.json()["code"]) == (409, "no_failed_items")
 
 
 @pytest.mark.parametrize("include_report", [False, True])

@@ -97,7 +97,7 @@ def test_a_refresh_needs_no_more_than_the_reference_id(client: OrganizationClien
     other = client.post("/incentives", json={"operation_type": "override", "reference_id": "deal-001", "device_ids": [1]})
     assert other.json()["incentives"] != first.json()["incentives"]
     unknown = client.post("/incentives", json={"operation_type": "refresh", "reference_id": "deal-002"})
-    assert (unknown.status_code, unknown.json()["code"]) == (404, "customer_exists")
+    assert (unknown.status_code, unknown.json()["code"]) == (404, "customer_not_found")
 
 
 def test_devices_go_by_the_organizations_own_names(client: OrganizationClient) -> None:
@@ -128,7 +128,7 @@ def test_an_application_is_filed_and_connected(new_database: Callable[..., str])
     with running_server(settings) as url, OrganizationClient(url, settings.database_url) as client:
         asked = site(create_application=True)
         refused = client.post("/incentives", json=asked)
-        assert (refused.status_code, refused.json()["code"]) == (400, "company_required")
+        assert (refused.status_code, refused.json()["code"]) == (400, "company_missing")
         client.patch("/organization", json={"company": "acme"})
         for _ in range(2):
             result = client.post("/incentives", json=asked).json()

@@ -291,7 +291,7 @@ def test_a_report_is_deleted_with_its_sites(client: OrganizationClient, report: 
 def test_a_report_under_way_is_not_deleted(client: OrganizationClient, database: Connection) -> None:
     created = client.submit(site("deal-001"), site("deal-002"))
     path = f"/incentive-reports/{created['report']['id']}"
-    assert client.delete(path).json()["code"] == "report_has_ended"
+    assert client.delete(path).json()["code"] == "job_not_ended"
     database.execute(
         "select api.claim_lookups(organization_id, 'test', 1) from public.batch_lookup_jobs where id = %s", [created["job_id"]]
     )

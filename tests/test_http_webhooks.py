@@ -86,7 +86,7 @@ def test_a_deleted_config_is_gone(client: OrganizationClient) -> None:
     assert client.delete("/webhook-config").json() == {"message": "Webhook config deleted"}
     assert client.get("/webhook-config").json()["url"] is None
     assert client.delete("/webhook-config").status_code == 404
-    assert client.post("/webhook-config/rotate-secret").json()["code"] == "webhook_config_exists"
+    assert client.post("/webhook-config/rotate-secret").json()["code"] == "webhook_config_not_found"
 
 
 def test_a_test_says_at_once_what_came_of_it(developer: OrganizationClient, receiver: FakeReceiver) -> None:
@@ -107,7 +107,7 @@ def test_a_test_says_at_once_what_came_of_it(developer: OrganizationClient, rece
 
 
 def test_there_must_be_something_to_test(client: OrganizationClient) -> None:
-    assert client.post("/webhook-config/test").json()["code"] == "webhook_url_is_set"
+    assert client.post("/webhook-config/test").json()["code"] == "webhook_url_missing"
 
 
 def test_a_test_of_a_private_network_is_refused(client: OrganizationClient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,7 +191,7 @@ def test_failed_deliveries_are_sent_again_on_request(client: OrganizationClient,
     assert client.post("/webhook-deliveries/recover", json={"since": delivery["created_at"]}).json()["recovered"] == 0
     assert client.post("/webhook-deliveries/recover", json={"since": "yesterday"}).status_code == 400
     client.put("/webhook-config", json={"enabled": False})
-    assert client.post(f"/webhook-deliveries/{delivery['id']}/resend").json()["code"] == "webhooks_are_enabled"
+    assert client.post(f"/webhook-deliveries/{delivery['id']}/resend").json()["code"] == "webhooks_disabled"
     client.put("/webhook-config", json={"enabled": True})
     assert client.post(f"/webhook-deliveries/{uuid.uuid4()}/resend").status_code == 404
     assert client.post("/webhook-deliveries/x/resend").status_code == 404

@@ -49,7 +49,7 @@ class Caller:
     @property
     def organization_id(self) -> UUID:
         if self.organization is None:
-            raise ApiError(400, "organization_required", "The header x-organization-id must hold the id of an organization")
+            raise ApiError(400, "organization_missing", "The header x-organization-id must hold the id of an organization")
         return self.organization
 
 

@@ -146,7 +146,7 @@ async def on_routing_error(request: Request, error: Exception) -> Response:
     headers = dict(error.headers or {})
     code, message = "error", error.detail
     if error.status_code == 404:
-        code, message = "route_exists", "There is nothing at this address"
+        code, message = "route_not_found", "There is nothing at this address"
     elif error.status_code == 405:
         code, message = "method_not_allowed", f"{request.method} is not allowed here"
         headers["Allow"] = ", ".join(allowed_methods(request))

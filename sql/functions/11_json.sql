@@ -13,7 +13,7 @@ declare
     v_unknown text;
 begin
     if jsonb_typeof(p_request) is distinct from 'object' then
-        raise sqlstate 'PT400' using message = 'The body must be a JSON object', constraint = 'object_required';
+        raise sqlstate 'PT400' using message = 'The body must be a JSON object', constraint = 'invalid_body';
     end if;
     v_unknown := (select string_agg(left(k, 100), ', ') from (select jsonb_object_keys(p_request - p_known) limit 10) u (k));
     if v_unknown is not null then

@@ -50,13 +50,13 @@ begin
             raise sqlstate 'PT400' using
                 message    = 'No organization is named',
                 hint       = 'Give p_organization_id, or claims with organization_id.',
-                constraint = 'organization_required';
+                constraint = 'organization_missing';
         end if;
     elsif p_organization_id is distinct from app.claimed_organization_id() or p_organization_id is null then
         raise sqlstate 'PT403' using
             message    = 'The token does not speak for this organization',
             hint       = 'Its claims must name the organization: organization_id, or o.id or org_id of Clerk.',
-            constraint = 'own_organization';
+            constraint = 'organization_not_allowed';
     end if;
 end;
 $$;

@@ -79,7 +79,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     if not exists (select from app.organizations where id = p_organization_id) then
-        raise sqlstate 'PT404' using message = 'Organization not found', constraint = 'organization_exists';
+        raise sqlstate 'PT404' using message = 'Organization not found', constraint = 'organization_not_found';
     end if;
 end;
 $$;

@@ -156,7 +156,7 @@ begin
      where organization_id = p_organization_id and id = p_api_key_id
        for update;
     if not found then
-        raise sqlstate 'PT404' using message = 'API key not found', constraint = 'api_key_exists';
+        raise sqlstate 'PT404' using message = 'API key not found', constraint = 'api_key_not_found';
     end if;
     return v_key;
 end;
@@ -173,7 +173,7 @@ begin
       from app.api_keys
      where organization_id = p_organization_id and id = p_api_key_id;
     if not found then
-        raise sqlstate 'PT404' using message = 'API key not found', constraint = 'api_key_exists';
+        raise sqlstate 'PT404' using message = 'API key not found', constraint = 'api_key_not_found';
     end if;
     return app.api_key_json(v_key);
 end;
@@ -225,7 +225,7 @@ begin
         raise sqlstate 'PT409' using
             message    = format('The key was %s', case when v_old.revoked_at is not null then 'revoked' when v_old.replaced_by is not null then 'rotated already' else 'valid until ' || app.rfc3339(v_old.expires_at) end),
             hint       = 'Make a new key instead.',
-            constraint = 'api_key_is_current';
+            constraint = 'api_key_inactive';
     end if;
 
     v_new := api.create_api_key(p_organization_id, p_key_hash, v_old.prefix, p_last_four, v_old.name, v_old.scopes,

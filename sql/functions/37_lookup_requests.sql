@@ -150,7 +150,7 @@ begin
             raise sqlstate 'PT404' using
                 message    = 'No lookup of that reference_id was made yet',
                 hint       = 'operation_type lookup makes the first one.',
-                constraint = 'customer_exists';
+                constraint = 'customer_not_found';
         elsif operation_type = 'override' and not request ? 'device_ids' then
             raise sqlstate 'PT400' using message = 'An override needs device_ids or device_names', constraint = 'invalid_request';
         end if;

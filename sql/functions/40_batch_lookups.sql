@@ -49,7 +49,7 @@ begin
       from public.batch_lookup_jobs
      where organization_id = p_organization_id and id = p_job_id;
     if not found then
-        raise sqlstate 'PT404' using message = 'Batch job not found', constraint = 'job_exists';
+        raise sqlstate 'PT404' using message = 'Batch job not found', constraint = 'job_not_found';
     end if;
     return v_job;
 end;
@@ -68,7 +68,7 @@ begin
      where organization_id = p_organization_id and id = p_job_id
        for update;
     if not found then
-        raise sqlstate 'PT404' using message = 'Batch job not found', constraint = 'job_exists';
+        raise sqlstate 'PT404' using message = 'Batch job not found', constraint = 'job_not_found';
     end if;
     return v_job;
 end;
@@ -203,7 +203,7 @@ begin
         raise sqlstate 'PT409' using
             message    = format('The job is already %s', v_job.status),
             hint       = 'Only a pending or processing job can be cancelled.',
-            constraint = 'job_is_open';
+            constraint = 'job_ended';
     end if;
 
     v_cancelled := app.cancel_pending_items(p_organization_id, p_job_id, v_now);

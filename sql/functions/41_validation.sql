@@ -121,7 +121,7 @@ begin
         raise sqlstate 'PT400' using
             message    = 'The body must be a JSON object with an array of items',
             hint       = '{"items": [{"reference_id": ..., "address": {...}, "building_type": ..., "device_ids": [...]}]}',
-            constraint = 'items_required';
+            constraint = 'items_missing';
     elsif v_unknown is not null then
         raise sqlstate 'PT400' using message = format('Unknown fields: %s', v_unknown), constraint = 'unknown_fields';
     elsif jsonb_array_length(v_items) not between 1 and 10000 then

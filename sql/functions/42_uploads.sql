@@ -143,7 +143,7 @@ end;
 $$;
 
 comment on function api.create_batch_lookup(uuid, jsonb, boolean, jsonb) is
-'Creates a batch: 1 to 10,000 items with their report, and wakes a worker. p_request is {"items": [...]} or the array itself; p_check_devices false leaves device ids to an external provider. Options, in p_request or in p_options: name; dry_run (the whole report of the validation, nothing stored); on_invalid reject (default: all or nothing) or skip (stores the valid items, answers the others). 400: invalid_items (with index and error of each), duplicate_reference_ids, invalid_item_count, items_required, unknown_fields. 429: too_many_open_items.';
+'Creates a batch: 1 to 10,000 items with their report, and wakes a worker. p_request is {"items": [...]} or the array itself; p_check_devices false leaves device ids to an external provider. Options, in p_request or in p_options: name; dry_run (the whole report of the validation, nothing stored); on_invalid reject (default: all or nothing) or skip (stores the valid items, answers the others). 400: invalid_items (with index and error of each), duplicate_reference_ids, invalid_item_count, items_missing, unknown_fields. 429: too_many_open_items.';
 
 -- Begins the work on a request, or answers what it came to before.
 create or replace function app.begin_request(p_organization_id uuid, p_route text, p_key text, p_fingerprint bytea) returns app.idempotency_keys

@@ -73,7 +73,7 @@ begin
     perform app.check_page(p_limit, p_offset, 500);
     perform app.check_item_filter(p_status, p_error_code);
     if p_cursor is not null and p_offset > 0 then
-        raise sqlstate 'PT400' using message = 'Provide either cursor or offset, not both', constraint = 'cursor_or_offset';
+        raise sqlstate 'PT400' using message = 'Provide either cursor or offset, not both', constraint = 'cursor_with_offset';
     end if;
 
     v_in_flight := app.positions_in_flight(p_organization_id, p_job_id);

@@ -12,7 +12,7 @@ begin
         raise sqlstate 'PT409' using
             message    = format('The job is %s, and %s of its items have not ended', v_job.status, v_job.total_items - v_job.processed_items),
             hint       = 'Cancel it, or wait until it has ended.',
-            constraint = 'job_has_ended';
+            constraint = 'job_not_ended';
     end if;
     return v_job;
 end;
@@ -38,20 +38,20 @@ begin
         raise sqlstate 'PT409' using
             message    = 'The failed items of this job are being tried again already',
             detail     = json_build_object('job_id', v_retry),
-            constraint = 'retry_is_open';
+            constraint = 'retry_in_progress';
     end if;
 
     v_items := array(select row(row_number() over (order by position) - 1, reference_id, address, building_type, device_ids, create_application,
                                 webhook_custom_fields, warnings, null)::app.batch_item
                        from app.find_items(p_organization_id, p_job_id, '{}', 'failed', p_error_code, -1, null));
     if v_items = '{}' then
-        raise sqlstate 'PT409' using message = 'No item of this job has failed so', constraint = 'items_have_failed';
+        raise sqlstate 'PT409' using message = 'No item of this job has failed so', constraint = 'no_failed_items';
     end if;
     return app.join_objects(app.store_batch(p_organization_id, v_items, left(v_job.name, 192) || ' (retry)', p_job_id), json_build_object('retry_of_job_id', p_job_id));
 end;
 $$;
 
-comment on function api.retry_batch_lookup(uuid, uuid, text) is 'Makes a new job of the items of an ended one that failed, all or those with p_error_code, and answers it like create_batch_lookup, with retry_of_job_id. 404: no such job. 409: job_has_ended, retry_is_open, items_have_failed. 429: too_many_open_items.';
+comment on function api.retry_batch_lookup(uuid, uuid, text) is 'Makes a new job of the items of an ended one that failed, all or those with p_error_code, and answers it like create_batch_lookup, with retry_of_job_id. 404: no such job. 409: job_not_ended, retry_in_progress, no_failed_items. 429: too_many_open_items.';
 
 create or replace function app.delete_job(p_organization_id uuid, p_job_id uuid) returns void
 language plpgsql volatile
@@ -83,7 +83,7 @@ begin
 end;
 $$;
 
-comment on function api.delete_batch_lookup(uuid, uuid, boolean) is 'Deletes an ended job with its items. Its report, with addresses and amounts of its own, stays unless p_include_report. 404: no such job. 409 job_has_ended: not yet.';
+comment on function api.delete_batch_lookup(uuid, uuid, boolean) is 'Deletes an ended job with its items. Its report, with addresses and amounts of its own, stays unless p_include_report. 404: no such job. 409 job_not_ended: not yet.';
 
 -- Whole jobs, the oldest first, about ten thousand items a run: the next minute goes on. Answers how many jobs are gone.
 create or replace function app.prune_jobs(p_now timestamptz, p_items integer default 10000) returns integer

@@ -142,7 +142,7 @@ begin
       from public.incentive_reports
      where organization_id = p_organization_id and id = p_report_id;
     if not found then
-        raise sqlstate 'PT404' using message = 'Report not found', constraint = 'report_exists';
+        raise sqlstate 'PT404' using message = 'Report not found', constraint = 'report_not_found';
     end if;
     return v_report;
 end;
@@ -216,7 +216,7 @@ begin
      where organization_id = p_organization_id and id = p_report_id
     returning * into v_report;
     if not found then
-        raise sqlstate 'PT404' using message = 'Report not found', constraint = 'report_exists';
+        raise sqlstate 'PT404' using message = 'Report not found', constraint = 'report_not_found';
     end if;
     perform app.announce('UPDATE', 'incentive_reports', p_organization_id, p_report_id);
     return app.report_json(v_report);
@@ -250,17 +250,17 @@ begin
      where organization_id = p_organization_id and id = p_report_id
        for update;
     if not found then
-        raise sqlstate 'PT404' using message = 'Report not found', constraint = 'report_exists';
+        raise sqlstate 'PT404' using message = 'Report not found', constraint = 'report_not_found';
     elsif v_report.status = 'processing'
        or exists (select from public.lookup_leases where organization_id = p_organization_id and job_id = v_report.job_id and not isempty(positions)) then
         raise sqlstate 'PT409' using
             message    = 'The report''s job is still under way',
             hint       = 'Cancel the job, or wait until its lookups have ended.',
-            constraint = 'report_has_ended';
+            constraint = 'job_not_ended';
     end if;
     perform app.delete_report(p_organization_id, p_report_id);
     return json_build_object('message', 'Report deleted', 'id', p_report_id);
 end;
 $$;
 
-comment on function api.delete_incentive_report(uuid, uuid) is 'Deletes a report with its sites; the job and its items stay. 404: no such report in this organization. 409 report_has_ended: lookups of its job are still under way.';
+comment on function api.delete_incentive_report(uuid, uuid) is 'Deletes a report with its sites; the job and its items stay. 404: no such report in this organization. 409 job_not_ended: lookups of its job are still under way.';

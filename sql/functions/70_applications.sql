@@ -111,7 +111,7 @@ declare
 begin
     select * into v_application from public.applications where organization_id = p_organization_id and id = p_application_id;
     if not found then
-        raise sqlstate 'PT404' using message = 'Application not found', constraint = 'application_exists';
+        raise sqlstate 'PT404' using message = 'Application not found', constraint = 'application_not_found';
     end if;
     return v_application;
 end;
@@ -160,7 +160,7 @@ begin
                                       || nullif(array_to_string(app.next_application_statuses(v_application.application_status), ' or '), '') || '.',
                                       'It has been decided.'),
                 detail     = json_build_object('next_statuses', app.next_application_statuses(v_application.application_status))::text,
-                constraint = 'application_transition';
+                constraint = 'invalid_transition';
         end if;
         v_application.application_status := v_status;
         v_application.updated_at         := v_now;
@@ -180,4 +180,4 @@ end;
 $$;
 
 comment on function api.update_application(uuid, bigint, jsonb, boolean) is
-'Moves an application on, {"application_status": ...}: not_started, in_progress, awaiting_partner, completed, submitted, then approved or rejected; the status it has is no change. p_dry_run answers what would be and changes nothing. 400: invalid_application. 404: no such application in this organization. 409 application_transition: that status does not come next.';
+'Moves an application on, {"application_status": ...}: not_started, in_progress, awaiting_partner, completed, submitted, then approved or rejected; the status it has is no change. p_dry_run answers what would be and changes nothing. 400: invalid_application. 404: no such application in this organization. 409 invalid_transition: that status does not come next.';

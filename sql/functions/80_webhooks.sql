@@ -150,7 +150,7 @@ end;
 $$;
 
 comment on function api.set_webhook_config(uuid, jsonb, boolean) is
-'Changes the members of the webhook config that the object names: url (HTTPS, or null for none), events, field_names (members of webhook_custom_fields to send, null: all), bundle_items, enabled. Answers the config, with signing_secret when that was just made: it is shown this once. enabled true takes up again what was disabled, and sends what is pending. p_allow_http is for development. 400: invalid_webhook_config. 404: organization_exists.';
+'Changes the members of the webhook config that the object names: url (HTTPS, or null for none), events, field_names (members of webhook_custom_fields to send, null: all), bundle_items, enabled. Answers the config, with signing_secret when that was just made: it is shown this once. enabled true takes up again what was disabled, and sends what is pending. p_allow_http is for development. 400: invalid_webhook_config. 404: organization_not_found.';
 
 -- Stores a new current secret and answers it.
 create or replace function app.add_webhook_secret(p_organization_id uuid, p_now timestamptz) returns text
@@ -200,7 +200,7 @@ end;
 $$;
 
 comment on function api.rotate_webhook_secret(uuid, jsonb) is
-'Makes a new signing secret and answers the config with it as signing_secret, this once. The secret before it signs along for {"overlap_seconds": ...} (0 to 604800, default a day), so that receivers can change over. 400: invalid_overlap_seconds. 404: webhook_config_exists. 409: too_many_secrets.';
+'Makes a new signing secret and answers the config with it as signing_secret, this once. The secret before it signs along for {"overlap_seconds": ...} (0 to 604800, default a day), so that receivers can change over. 400: invalid_overlap_seconds. 404: webhook_config_not_found. 409: too_many_secrets.';
 
 create or replace function app.lock_webhook_config(p_organization_id uuid) returns app.webhook_configs
 language plpgsql volatile
@@ -214,7 +214,7 @@ begin
         raise sqlstate 'PT404' using
             message    = 'There is no webhook config',
             hint       = 'PUT /webhook-config with a url makes one.',
-            constraint = 'webhook_config_exists';
+            constraint = 'webhook_config_not_found';
     end if;
     return v_config;
 end;
@@ -240,7 +240,7 @@ begin
 end;
 $$;
 
-comment on function api.delete_webhook_config(uuid) is 'Deletes the webhook config with its secrets; pending deliveries fail. 404: webhook_config_exists.';
+comment on function api.delete_webhook_config(uuid) is 'Deletes the webhook config with its secrets; pending deliveries fail. 404: webhook_config_not_found.';
 
 -- Stops deliveries until the organization enables them again; what is pending stays so.
 create or replace function app.disable_webhooks(p_organization_id uuid, p_reason text, p_now timestamptz) returns void

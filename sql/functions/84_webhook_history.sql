@@ -38,7 +38,7 @@ begin
     if p_cursor !~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then
         raise sqlstate 'PT404' using message = 'cursor must be the next_cursor of an earlier page', constraint = 'invalid_cursor';
     elsif p_cursor is not null and p_offset > 0 then
-        raise sqlstate 'PT400' using message = 'Provide either cursor or offset, not both', constraint = 'cursor_or_offset';
+        raise sqlstate 'PT400' using message = 'Provide either cursor or offset, not both', constraint = 'cursor_with_offset';
     end if;
 
     -- One more than asked for, to know whether there is a next page.
@@ -76,7 +76,7 @@ begin
       from app.webhook_deliveries
      where organization_id = p_organization_id and id = p_delivery_id;
     if not found then
-        raise sqlstate 'PT404' using message = 'Webhook delivery not found', constraint = 'webhook_delivery_exists';
+        raise sqlstate 'PT404' using message = 'Webhook delivery not found', constraint = 'webhook_delivery_not_found';
     end if;
     return app.join_objects(app.webhook_delivery_json(v_delivery), json_build_object(
         'body', app.webhook_body(v_delivery, v_field_names),
@@ -89,7 +89,7 @@ begin
 end;
 $$;
 
-comment on function api.get_webhook_delivery(uuid, uuid) is 'One webhook delivery with its body and attempt_log, an entry per attempt: when, latency in milliseconds, HTTP status or error_class, and the first 1,024 characters of the answer. 404: webhook_delivery_exists.';
+comment on function api.get_webhook_delivery(uuid, uuid) is 'One webhook delivery with its body and attempt_log, an entry per attempt: when, latency in milliseconds, HTTP status or error_class, and the first 1,024 characters of the answer. 404: webhook_delivery_not_found.';
 
 create or replace function api.resend_webhook_delivery(p_organization_id uuid, p_delivery_id uuid) returns json
 language plpgsql volatile security definer
@@ -105,11 +105,11 @@ begin
      where organization_id = p_organization_id and id = p_delivery_id
        for update;
     if not found then
-        raise sqlstate 'PT404' using message = 'Webhook delivery not found', constraint = 'webhook_delivery_exists';
+        raise sqlstate 'PT404' using message = 'Webhook delivery not found', constraint = 'webhook_delivery_not_found';
     elsif v_delivery.status = 'sending' then
         raise sqlstate 'PT409' using
             message    = 'The delivery is being sent right now',
-            constraint = 'webhook_delivery_is_idle';
+            constraint = 'webhook_delivery_in_progress';
     end if;
 
     update app.webhook_deliveries
@@ -121,7 +121,7 @@ begin
 end;
 $$;
 
-comment on function api.resend_webhook_delivery(uuid, uuid) is 'Sends a delivery again, soon and with the same webhook-id, whatever became of it, from the start of the retry schedule. 404: webhook_delivery_exists. 409: webhook_delivery_is_idle, webhooks_are_enabled.';
+comment on function api.resend_webhook_delivery(uuid, uuid) is 'Sends a delivery again, soon and with the same webhook-id, whatever became of it, from the start of the retry schedule. 404: webhook_delivery_not_found. 409: webhook_delivery_in_progress, webhooks_disabled.';
 
 create or replace function api.recover_webhook_deliveries(p_organization_id uuid, p_request jsonb) returns json
 language plpgsql volatile security definer
@@ -149,7 +149,7 @@ begin
 end;
 $$;
 
-comment on function api.recover_webhook_deliveries(uuid, jsonb) is 'Sends again all deliveries of events since {"since": timestamp} that have failed: {recovered, since}. 400: invalid_since. 409: webhooks_are_enabled.';
+comment on function api.recover_webhook_deliveries(uuid, jsonb) is 'Sends again all deliveries of events since {"since": timestamp} that have failed: {recovered, since}. 400: invalid_since. 409: webhooks_disabled.';
 
 create or replace function app.check_receiver(p_organization_id uuid) returns void
 language plpgsql stable
@@ -160,7 +160,7 @@ begin
         raise sqlstate 'PT409' using
             message    = 'Webhooks are not enabled',
             hint       = 'PUT /webhook-config with a url, or with {"enabled": true}.',
-            constraint = 'webhooks_are_enabled';
+            constraint = 'webhooks_disabled';
     end if;
 end;
 $$;
@@ -181,7 +181,7 @@ begin
         raise sqlstate 'PT409' using
             message    = 'There is no webhook URL to test',
             hint       = 'PUT /webhook-config with a url.',
-            constraint = 'webhook_url_is_set';
+            constraint = 'webhook_url_missing';
     end if;
     insert into app.webhook_deliveries as d
            (organization_id, id, event, status, data, lease_token, lease_expires_at, leased_by, created_at)
@@ -192,4 +192,4 @@ begin
 end;
 $$;
 
-comment on function api.start_webhook_test(uuid, text) is 'Makes a delivery of the event webhook.test that is claimed already, as api.claim_webhooks has it, for the caller to send and record; disabled webhooks can be tested too. 409: webhook_url_is_set.';
+comment on function api.start_webhook_test(uuid, text) is 'Makes a delivery of the event webhook.test that is claimed already, as api.claim_webhooks has it, for the caller to send and record; disabled webhooks can be tested too. 409: webhook_url_missing.';

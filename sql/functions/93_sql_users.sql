@@ -140,12 +140,12 @@ begin
         raise sqlstate 'PT400' using
             message    = 'Waiting needs a transaction that sees what others commit',
             hint       = 'Call it outside a transaction, or in one of isolation level read committed.',
-            constraint = 'read_committed';
+            constraint = 'unsupported_isolation_level';
     end if;
     loop
         select * into v_job from api.jobs where id = p_job_id and (p_organization_id is null or organization_id = p_organization_id);
         if not found then
-            raise sqlstate 'PT404' using message = 'Batch job not found', constraint = 'job_exists';
+            raise sqlstate 'PT404' using message = 'Batch job not found', constraint = 'job_not_found';
         end if;
         if v_seen is distinct from v_job.processed_items then
             raise notice '% of % sites', v_job.processed_items, v_job.total_items;

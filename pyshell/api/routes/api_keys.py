@@ -88,7 +88,7 @@ async def revoke_api_key(request: Request) -> Response:
 
 
 def api_key_id(request: Request) -> UUID:
-    return uuid_param(request, "api_key_id", otherwise=ApiError(404, "api_key_exists", "API key not found"))
+    return uuid_param(request, "api_key_id", otherwise=ApiError(404, "api_key_not_found", "API key not found"))
 
 
 def read_prefix(body: str) -> str:

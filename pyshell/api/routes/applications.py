@@ -47,5 +47,5 @@ async def update_application(request: Request) -> Response:
 def _application(request: Request) -> dict[str, object]:
     number = request.path_params["application_id"]
     if not (number.isascii() and number.isdecimal() and len(number) <= MAX_DIGITS):
-        raise ApiError(404, "application_exists", "Application not found")
+        raise ApiError(404, "application_not_found", "Application not found")
     return {"organization_id": request.user.organization_id, "application_id": int(number)}

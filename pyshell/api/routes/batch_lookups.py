@@ -94,4 +94,4 @@ async def delete_batch_lookup(request: Request) -> Response:
 
 
 def job_id(request: Request) -> UUID:
-    return uuid_param(request, "job_id", otherwise=ApiError(404, "job_exists", "Batch job not found"))
+    return uuid_param(request, "job_id", otherwise=ApiError(404, "job_not_found", "Batch job not found"))

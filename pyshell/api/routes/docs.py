@@ -46,7 +46,7 @@ async def docs(request: Request) -> Response:
 async def docs_file(request: Request) -> Response:
     name = request.path_params["file"]
     if name not in MEDIA_TYPES:
-        raise ApiError(404, "route_exists", "There is nothing at this address")
+        raise ApiError(404, "route_not_found", "There is nothing at this address")
     return FileResponse(
         packaged_file(name), media_type=MEDIA_TYPES[name], headers={"Cache-Control": "max-age=86400", "X-Content-Type-Options": "nosniff"}
     )

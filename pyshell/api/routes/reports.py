@@ -87,7 +87,7 @@ async def delete_incentive_report(request: Request) -> Response:
 
 
 def _report(request: Request) -> dict[str, object]:
-    otherwise = ApiError(404, "report_exists", "Report not found")
+    otherwise = ApiError(404, "report_not_found", "Report not found")
     return {"organization_id": request.user.organization_id, "report_id": uuid_param(request, "report_id", otherwise)}
 
 

@@ -109,7 +109,7 @@ def with_secret(config: bytes) -> Response:
 
 
 def delivery_id(request: Request) -> UUID:
-    return uuid_param(request, "delivery_id", otherwise=ApiError(404, "webhook_delivery_exists", "Webhook delivery not found"))
+    return uuid_param(request, "delivery_id", otherwise=ApiError(404, "webhook_delivery_not_found", "Webhook delivery not found"))
 
 
 def job_id_param(request: Request) -> UUID | None:
