@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+from starlette.routing import Route
 from starlette.types import Scope
+
+RENDERED_FOR_SECONDS = 1
 
 # Columns of api.queue_health that are numbers, and what they are called.
 QUEUE_GAUGES = {
-    "open_jobs": "Jobs that have not ended",
-    "ready_items": "Items that may be claimed",
-    "items_waiting_for_retry": "Items that wait for a retry",
-    "items_in_flight": "Items that a worker holds",
-    "expired_leases": "Items whose worker fell silent, not yet back in the queue",
-    "ready_organizations": "Organizations with something to claim",
-    "workers": "Workers that checked in within the last 15 seconds",
-    "in_flight_limit": "Lookups that the incentives API bears at once",
-    "upstream_failures_in_a_row": "Signs of an outage of the incentives API since its last answer",
+    "open_jobs": "Unfinished jobs",
+    "ready_items": "Items ready to be claimed",
+    "items_waiting_for_retry": "Items waiting for a retry",
+    "items_in_flight": "Items leased by a worker",
+    "expired_leases": "Items whose lease has expired and that are not yet back in the queue",
+    "ready_organizations": "Organizations with items ready to be claimed",
+    "workers": "Workers with a heartbeat in the last 15 seconds",
+    "in_flight_limit": "Current limit on concurrent lookups",
+    "upstream_failures_in_a_row": "Consecutive failures of the incentives API that suggest an outage",
 }
 
 
@@ -30,10 +35,12 @@ class Metrics:
     """The measurements of one application."""
 
     def __init__(self) -> None:
+        self._rendering: asyncio.Task[bytes] | None = None
+        self._rendered_at = 0.0
         self._registry = CollectorRegistry()
         self._requests = Histogram(
             "batch_lookups_http_request_duration_seconds",
-            "Time from a request to the end of its answer",
+            "Time from the start of a request to the end of its response",
             ["method", "route", "status"],
             registry=self._registry,
         )
@@ -43,10 +50,19 @@ class Metrics:
         method = scope["method"] if scope["method"] in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS") else "other"
         self._requests.labels(method, route_of(scope), str(status)).observe(seconds)
 
-    def render(self, queue_health: bytes) -> bytes:
-        """The text format of Prometheus; `queue_health` is the answer of api.get_queue_health."""
+    async def exposition(self, queue_health: Callable[[], Awaitable[bytes]]) -> bytes:
+        """The text format of Prometheus; `queue_health` asks api.get_queue_health.
+
+        Scrapes share one rendering a second, a failed one too: however many there are, they cost other requests nothing.
+        """
+        if self._rendering is None or (self._rendering.done() and time.monotonic() - self._rendered_at > RENDERED_FOR_SECONDS):
+            self._rendered_at = time.monotonic()
+            self._rendering = asyncio.create_task(self._render(queue_health))
+        return await asyncio.shield(self._rendering)
+
+    async def _render(self, queue_health: Callable[[], Awaitable[bytes]]) -> bytes:
         queue = CollectorRegistry()
-        queue.register(QueueHealth(json.loads(queue_health)))
+        queue.register(QueueHealth(json.loads(await queue_health())))
         return generate_latest(self._registry) + generate_latest(queue)
 
 
@@ -63,16 +79,15 @@ class QueueHealth(Collector):
         since = self._row["upstream_unavailable_since"]
         yield GaugeMetricFamily(
             "batch_lookups_upstream_unavailable_since_timestamp_seconds",
-            "Unix time since which the incentives API is unavailable; 0: it answers",
+            "Unix time at which the incentives API became unavailable; 0 while it is available",
             value=datetime.fromisoformat(since).timestamp() if since else 0.0,
         )
 
 
 def route_of(scope: Scope) -> str:
-    """The path with its parameters as in the list of routes, such as /batch-lookups/{job_id}: there are only so many of those."""
-    if "endpoint" not in scope:
-        return "none"
-    path: str = scope["path"]
-    for name, value in scope.get("path_params", {}).items():
-        path = path.replace(str(value), f"{{{name}}}")
-    return path.removeprefix(scope["root_path"])
+    """The template of the route that took the request, such as /batch-lookups/{job_id}; "none" for every other path.
+
+    Never made from the path itself: a client could make up as many of those as it likes, each a series for ever.
+    """
+    route = scope.get("route")
+    return route.path if isinstance(route, Route) else "none"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from functools import cache
+from functools import cache, partial
 
 import psycopg
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -50,8 +50,9 @@ async def readyz(request: Request) -> Response:
 
 async def metrics(request: Request) -> Response:
     """For a Prometheus server: no caller's data, only how many and how long."""
-    queue_health = await call(request.app.state.pool, "get_queue_health")
-    return Response(request.app.state.metrics.render(queue_health), media_type=CONTENT_TYPE_LATEST)
+    state = request.app.state
+    text = await state.metrics.exposition(partial(call, state.pool, "get_queue_health"))
+    return Response(text, media_type=CONTENT_TYPE_LATEST)
 
 
 async def run_worker(request: Request) -> Response:
