@@ -114,17 +114,28 @@ def test_it_can_be_mounted_under_a_prefix(http_settings: Settings, client: Organ
 
 
 def test_an_error_of_ours_tells_nothing(server: str, client: OrganizationClient, database: Connection) -> None:
-    database.execute("alter function api.list_incentive_reports rename to list_incentive_reports_away")
+    database.execute("alter function app.check_choice rename to check_choice_away")
     try:
         response = httpx.get(f"{server}/incentive-reports", headers={"x-api-key": client.api_key})
     finally:
-        database.execute("alter function api.list_incentive_reports_away rename to list_incentive_reports")
+        database.execute("alter function app.check_choice_away rename to check_choice")
     assert response.status_code == 500
     assert response.json() == {
         "error": "Internal server error",
         "code": "internal_error",
         "request_id": response.headers["x-request-id"],
     }
+
+
+def test_a_function_that_the_database_lacks_is_a_migration_that_is_pending(
+    server: str, client: OrganizationClient, database: Connection
+) -> None:
+    database.execute("alter function api.list_incentive_reports rename to list_incentive_reports_away")
+    try:
+        response = client.get("/incentive-reports")
+    finally:
+        database.execute("alter function api.list_incentive_reports_away rename to list_incentive_reports")
+    assert (response.status_code, response.json()["code"]) == (503, "migrations_pending")
 
 
 REQUESTS = "batch_lookups_http_request_duration_seconds_count"

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import psycopg
-from psycopg import errors as postgres
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ExceptionHandler
 
-from pyshell.postgres.calls import OutcomeUnknownError
+from pyshell.postgres.sqlstates import DatabaseError, Kind, is_inside_function, kind_of
 
 logger = logging.getLogger("pyshell.api.errors")
 
@@ -44,7 +41,7 @@ class ApiError(Exception):
 
 
 class Meaning(NamedTuple):
-    """What an SQLSTATE, or a class of them (its first two characters), means to the client."""
+    """What an error of the database means to the client."""
 
     status: int
     code: str
@@ -53,11 +50,11 @@ class Meaning(NamedTuple):
 
 INVALID_JSON = Meaning(400, "invalid_json", "The body is not valid JSON")
 UNAVAILABLE = Meaning(503, "database_unavailable", "The database is not available, please try again")
-OUTCOME_UNKNOWN = Meaning(503, "outcome_unknown", "The database was lost in the middle: the request may have been carried out, or not")
 BUSY = Meaning(503, "busy", "Too much is going on at once, please try again")
 INTERNAL = Meaning(500, "internal_error", "Internal server error")
 
-SQLSTATES = {
+# Of Kind.DATA, by SQLSTATE. Those that are not here are our fault.
+ABOUT_THE_DATA = {
     "22P02": INVALID_JSON,
     "22P05": Meaning(400, "unsupported_character", "The body contains a character that cannot be stored"),
     "22021": Meaning(400, "unsupported_character", "The body contains a character that cannot be stored"),
@@ -68,12 +65,18 @@ SQLSTATES = {
     "23503": Meaning(409, "in_use", "That is still referred to, or refers to something that does not exist"),
     "23514": Meaning(400, "invalid_value", "A value is not allowed"),
     "23502": Meaning(400, "invalid_value", "A required value is missing"),
-    "40": BUSY,
-    "55P03": BUSY,
-    "53": UNAVAILABLE,
-    "57014": Meaning(503, "timeout", "The request took too long, please try again"),
-    "57": UNAVAILABLE,
-    "08": UNAVAILABLE,
+}
+KINDS = {
+    Kind.CONFLICT: BUSY,
+    Kind.BUSY: BUSY,
+    Kind.TIMEOUT: Meaning(503, "timeout", "The request took too long, please try again"),
+    Kind.LOST: UNAVAILABLE,
+    Kind.UNAVAILABLE: UNAVAILABLE,
+    Kind.OUTCOME_UNKNOWN: Meaning(
+        503, "outcome_unknown", "The database was lost in the middle: the request may have been carried out, or not"
+    ),
+    Kind.READ_ONLY: Meaning(503, "database_read_only", "The database only answers reads at the moment, please try again"),
+    Kind.NOT_MIGRATED: Meaning(503, "migrations_pending", "The database lacks migrations"),
 }
 
 
@@ -84,19 +87,18 @@ def error_response(request: Request, error: ApiError) -> Response:
     return JSONResponse(body | dict(error.members), error.status, dict(error.headers))
 
 
-def from_database(error: psycopg.Error) -> ApiError:
+def from_database(error: DatabaseError) -> ApiError:
     """What a database error means to the client. Logs those that are our fault."""
-    state = error.sqlstate or ("08000" if isinstance(error, psycopg.OperationalError) else "")
-    if state.startswith("PT"):
-        return _raised_by_us(error.diag, int(state[2:]))
-    meaning = SQLSTATES.get(state) or SQLSTATES.get(state[:2]) or INTERNAL
-    if isinstance(error, OutcomeUnknownError):
-        meaning = OUTCOME_UNKNOWN
-    if meaning.status == 400 and state[:2] == "22" and _inside_function(error):
+    kind, state = kind_of(error), error.sqlstate or ""
+    if kind is Kind.REFUSED:
+        return _raised_by_us(error, int(state[2:]))
+    meaning = KINDS.get(kind) or ABOUT_THE_DATA.get(state, INTERNAL)
+    if meaning.status == 400 and state[:2] == "22" and is_inside_function(error):
         # The arguments were well-formed, so a function of ours stumbled.
         meaning = INTERNAL
     if meaning.status >= 500:
-        logger.error("database error %s: %s", state, error, exc_info=error)
+        # Where the error comes from helps with a fault of ours alone.
+        logger.error("database error %s: %s", state, error, exc_info=error if meaning is INTERNAL else None)
     return ApiError(
         meaning.status,
         meaning.code,
@@ -106,7 +108,8 @@ def from_database(error: psycopg.Error) -> ApiError:
     )
 
 
-def _raised_by_us(diag: postgres.Diagnostic, status: int) -> ApiError:
+def _raised_by_us(error: DatabaseError, status: int) -> ApiError:
+    diag = error.diag
     members = json.loads(diag.message_detail) if diag.message_detail else {}
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
     if "retry_after" in members:
@@ -121,11 +124,7 @@ def _raised_by_us(diag: postgres.Diagnostic, status: int) -> ApiError:
     )
 
 
-def _inside_function(error: psycopg.Error) -> bool:
-    return re.search(r"^(PL/pgSQL|SQL) function", error.diag.context or "", re.MULTILINE) is not None
-
-
-def _where_json_is_wrong(error: psycopg.Error) -> str:
+def _where_json_is_wrong(error: DatabaseError) -> str:
     """Such as: Token "}" is invalid. JSON data, line 3: ..."device_ids":}"""
     context = (error.diag.context or "").split("\n")[0]
     return f"{error.diag.message_detail or ''} {context}".strip()
@@ -137,7 +136,7 @@ async def on_api_error(request: Request, error: Exception) -> Response:
 
 
 async def on_database_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, psycopg.Error)
+    assert isinstance(error, DatabaseError)
     return error_response(request, from_database(error))
 
 
@@ -167,7 +166,7 @@ async def on_disconnect(request: Request, error: Exception) -> Response:
 
 exception_handlers: dict[Any, ExceptionHandler] = {
     ApiError: on_api_error,
-    psycopg.Error: on_database_error,
+    DatabaseError: on_database_error,
     HTTPException: on_routing_error,
     ClientDisconnect: on_disconnect,
 }

@@ -8,9 +8,11 @@ import select
 from functools import lru_cache
 from typing import Any
 
-from psycopg import AsyncConnection, OperationalError, errors, sql
+from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from pyshell.postgres.sqlstates import DatabaseError, Kind, OutcomeUnknownError, StaleConnectionError, had_no_effect, kind_of
 
 Pool = AsyncConnectionPool[AsyncConnection[TupleRow]]
 
@@ -18,18 +20,6 @@ MAX_ATTEMPTS = 3
 
 # Functions that may run twice: these read, and authenticate_api_key at most notes when the key was used.
 _REPEATABLE_PREFIXES = ("get_", "list_", "realtime_", "applied_", "internal_", "authenticate_")
-
-
-class StaleConnectionError(OperationalError):
-    """The server closed a pooled connection before anything was sent over it."""
-
-
-class OutcomeUnknownError(OperationalError):
-    """The connection was lost while a function ran that changes something: it may have been carried out, or not."""
-
-
-# After these it is certain that nothing was changed.
-_WITHOUT_EFFECT = (errors.SerializationFailure, errors.DeadlockDetected, errors.AdminShutdown, StaleConnectionError)
 
 
 def create_pool(database_url: str, *, min_size: int = 2, max_size: int = 10, timeout: float = 10) -> Pool:
@@ -67,7 +57,7 @@ async def _configure(connection: AsyncConnection[Any]) -> None:
 async def call(pool: Pool, function: str, /, **arguments: object) -> bytes:
     """The answer of `api.<function>(p_<name> => value, ...)`, as the text that PostgreSQL sent.
 
-    Repeats what had no effect, such as after a deadlock, and what may be done twice. Raises `psycopg.Error`.
+    Repeats what had no effect, such as after a deadlock, and what may be done twice. Raises `DatabaseError`.
     """
     [answer] = await call_row(pool, function, **arguments)
     return answer or b"null"
@@ -81,23 +71,17 @@ async def call_row(pool: Pool, function: str, /, **arguments: object) -> list[by
             return await _call_once(pool, function, arguments)
         except PoolTimeout:
             raise
-        except OperationalError as error:
-            lost = _is_connection_loss(error)
-            had_no_effect = isinstance(error, _WITHOUT_EFFECT)
-            if lost and not had_no_effect and not function.startswith(_REPEATABLE_PREFIXES):
+        except DatabaseError as error:
+            lost = kind_of(error) is Kind.LOST
+            if lost and not had_no_effect(error) and not function.startswith(_REPEATABLE_PREFIXES):
                 raise OutcomeUnknownError(f"connection lost in api.{function}: {error}") from error
-            if attempt == MAX_ATTEMPTS or not (lost or had_no_effect):
+            if attempt == MAX_ATTEMPTS or not (lost or had_no_effect(error)):
                 raise
         if lost:
             await pool.check()
         else:
             await asyncio.sleep(attempt * random.uniform(0.01, 0.05))
         attempt += 1
-
-
-def _is_connection_loss(error: OperationalError) -> bool:
-    """Whether the connection ended, rather than the statement failed."""
-    return error.sqlstate is None or error.sqlstate[:3] == "57P" or error.sqlstate[:2] == "08"
 
 
 async def _call_once(pool: Pool, function: str, arguments: dict[str, object]) -> list[bytes | None]:

@@ -16,15 +16,13 @@ from collections.abc import Callable, Sequence
 from secrets import token_hex
 from typing import Final
 
-import psycopg
-
 from pyshell.postgres.connections import Session
 from pyshell.postgres.notifications import listen
+from pyshell.postgres.sqlstates import DatabaseError, is_about_the_data
 from pyshell.settings import Settings
 from pyshell.webhooks.calls import claim_webhooks, ready_webhooks, record_webhooks
 from pyshell.webhooks.lanes import CONCERN_ALL, FIRST_WIDTH, Lane, Pressure
 from pyshell.webhooks.requests import Attempt, Delivery, Receiver
-from pyshell.worker.outcomes import is_about_the_data
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +87,7 @@ class Sender:
             self._demand.clear()
             try:
                 sleep = await self._round()
-            except psycopg.Error as error:
+            except DatabaseError as error:
                 logger.warning("cannot claim webhooks, will try again: %s", error)
                 sleep = PAUSE_AFTER_ERROR
                 self._demand.clear()
@@ -182,12 +180,12 @@ class Sender:
             await asyncio.sleep(FLUSH_SECONDS)
             try:
                 await self._flush()
-            except psycopg.Error as error:
+            except DatabaseError as error:
                 logger.warning("cannot record %s webhook attempts, will try again: %s", len(self._unrecorded), error)
                 await asyncio.sleep(PAUSE_AFTER_ERROR)
 
     async def _flush(self) -> None:
-        """Record all attempts, a transaction for each organization; what is not recorded stays. Raises psycopg.Error."""
+        """Record all attempts, a transaction for each organization; what is not recorded stays. Raises DatabaseError."""
         attempts, self._unrecorded = self._unrecorded, []
         self._has_unrecorded.clear()
         groups: dict[bytes, list[Attempt]] = defaultdict(list)
@@ -213,8 +211,8 @@ class Sender:
     async def _try_to_record(self, organization_id: bytes, attempts: list[Attempt]) -> None:
         try:
             verdicts = await self._recording.run(record_webhooks, self.name, organization_id, attempts)
-        except psycopg.Error as error:
-            if not is_about_the_data(error, attempt=1):
+        except DatabaseError as error:
+            if not is_about_the_data(error):
                 raise
             logger.exception("%s webhook attempts cannot be recorded, their leases will expire", len(attempts))
         else:
@@ -225,7 +223,7 @@ class Sender:
         try:
             async with asyncio.timeout(LAST_CALLS_SECONDS):
                 await self._flush()
-        except (TimeoutError, psycopg.Error) as error:
+        except (TimeoutError, DatabaseError) as error:
             logger.warning("%s webhook attempts are not recorded, their leases will expire: %r", len(self._unrecorded), error)
         for lane in self._lanes.values():
             lane.receiver.close()

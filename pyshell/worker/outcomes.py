@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
-import psycopg
-
 from pyshell.postgres.connections import Session
+from pyshell.postgres.sqlstates import DatabaseError, is_about_the_data
 from pyshell.worker.calls import Lease, Outcome, record_lookups
 from pyshell.worker.leases import Holdings
 from pyshell.worker.upstream import Answer, failure
@@ -22,9 +21,6 @@ LARGEST_FLUSH: Final = 1000
 # With this much unrecorded (the database is away), no lookup starts.
 MAX_BYTES: Final = 64 << 20
 LONGEST_PAUSE: Final = 2.0
-# SQLSTATE classes whose cause passes: try the same again. Connection, transaction rollback, resources, lock or shutdown, system.
-PASSING_CLASSES: Final = frozenset({"08", "40", "53", "55", "57", "58"})
-ATTEMPTS_BEFORE_BISECTION: Final = 5
 
 
 class Outcomes:
@@ -101,9 +97,9 @@ class Outcomes:
         while outcomes:
             try:
                 verdicts = await session.run(record_lookups, self._worker, outcomes)
-            except psycopg.Error as error:
+            except DatabaseError as error:
                 attempt += 1
-                if is_about_the_data(error, attempt):
+                if is_about_the_data(error):
                     await self._isolate(session, outcomes, error)
                     return
                 logger.warning("cannot record %s outcomes, will try again: %s", len(outcomes), error)
@@ -115,7 +111,7 @@ class Outcomes:
                     logger.info("recorded %s outcomes: %s", len(outcomes), verdicts)
                 return
 
-    async def _isolate(self, session: Session, outcomes: Sequence[Outcome], error: psycopg.Error) -> None:
+    async def _isolate(self, session: Session, outcomes: Sequence[Outcome], error: DatabaseError) -> None:
         """The database refuses these together: record each half by itself, and a single one as unreadable."""
         if len(outcomes) > 1:
             middle = len(outcomes) // 2
@@ -127,11 +123,3 @@ class Outcomes:
         else:
             logger.error("an outcome that the database refuses is dropped, its lease will expire: %s", error)
             self._holdings.discard(outcomes[0].lease)
-
-
-def is_about_the_data(error: psycopg.Error, attempt: int) -> bool:
-    """Whether the outcomes themselves are refused (classes 22 and 23), or whatever it is does not pass."""
-    sqlstate = error.sqlstate
-    if sqlstate is None or sqlstate[:2] in PASSING_CLASSES:
-        return False
-    return sqlstate[:2] in ("22", "23") or attempt >= ATTEMPTS_BEFORE_BISECTION

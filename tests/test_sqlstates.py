@@ -1,0 +1,95 @@
+"""The kinds of errors, made by the database itself."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+from psycopg import errors
+
+from pyshell.postgres.sqlstates import Kind, OutcomeUnknownError, StaleConnectionError, had_no_effect, is_about_the_data, kind_of
+from tests.conftest import Connection
+
+
+@pytest.mark.parametrize(
+    ("statement", "kind"),
+    [
+        ("select 'x'::integer", Kind.DATA),
+        ("select 1 / 0", Kind.DATA),
+        ("select jsonb(repeat('[', 100000))", Kind.DATA),
+        ("insert into app.organizations (name) values (null)", Kind.DATA),
+        ("select (select n from (values (1), (2)) as two (n))", Kind.DATA),
+        ("do $$ begin raise sqlstate 'PT409' using message = 'Taken'; end $$", Kind.REFUSED),
+        ("set statement_timeout = '1ms'; select pg_sleep(10)", Kind.TIMEOUT),
+        ("begin read only; insert into app.organizations (name) values ('x')", Kind.READ_ONLY),
+        ("select * from api.no_such_function()", Kind.NOT_MIGRATED),
+        ("select no_such_column from api.applied_migrations()", Kind.NOT_MIGRATED),
+        ("select no_such_schema.f()", Kind.NOT_MIGRATED),
+        ("do $$ begin perform no_such_function(); end $$", Kind.INTERNAL),
+        ("select pg_terminate_backend(pg_backend_pid())", Kind.LOST),
+        ("execute no_such_statement", Kind.STALE_STATEMENT),
+        ("select 'a' collate \"no_such\"", Kind.NOT_MIGRATED),
+        ("set role no_such_role", Kind.DATA),
+        ("select from", Kind.INTERNAL),
+    ],
+)
+def test_an_error_has_a_kind(shared_database_url: str, statement: str, kind: Kind) -> None:
+    with psycopg.connect(shared_database_url, autocommit=True) as connection:
+        with pytest.raises(psycopg.Error) as raised:
+            connection.execute(statement.encode())
+        assert kind_of(raised.value) is kind
+        assert is_about_the_data(raised.value) is (kind in (Kind.DATA, Kind.REFUSED))
+
+
+def test_a_lock_that_is_not_to_be_had_is_busy(shared_database_url: str) -> None:
+    with psycopg.connect(shared_database_url) as holder, psycopg.connect(shared_database_url) as other:
+        holder.execute("lock table app.organizations in access exclusive mode")
+        with pytest.raises(psycopg.Error) as raised:
+            other.execute("set lock_timeout = '1ms'; select from app.organizations")
+        assert kind_of(raised.value) is Kind.BUSY
+
+
+def test_rows_that_changed_under_a_prepared_statement_make_it_stale(shared_database_url: str, shared_owner: Connection) -> None:
+    shared_owner.execute("create table app.growing (a integer)")
+    with psycopg.connect(shared_database_url, autocommit=True) as connection:
+        connection.execute("select * from app.growing", prepare=True)
+        shared_owner.execute("alter table app.growing add column b integer")
+        with pytest.raises(errors.FeatureNotSupported) as raised:
+            connection.execute("select * from app.growing", prepare=True)
+        assert kind_of(raised.value) is Kind.STALE_STATEMENT
+        assert had_no_effect(raised.value)
+    shared_owner.execute("drop table app.growing")
+
+
+def test_what_psycopg_raises_by_itself_has_a_kind(shared_database_url: str) -> None:
+    connection = psycopg.connect(shared_database_url)
+    with pytest.raises(psycopg.Error) as raised:
+        connection.execute("select %s", ["\0"])
+    assert kind_of(raised.value) is Kind.DATA
+    connection.close()
+    with pytest.raises(psycopg.Error) as raised:
+        connection.execute("select 1")
+    assert kind_of(raised.value) is Kind.LOST
+    with pytest.raises(psycopg.Error) as raised:
+        psycopg.connect("postgresql://127.0.0.1:1/none")
+    assert kind_of(raised.value) is Kind.LOST
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "without_effect"),
+    [
+        (errors.DeadlockDetected(), Kind.CONFLICT, True),
+        (errors.SerializationFailure(), Kind.CONFLICT, True),
+        (errors.AdminShutdown(), Kind.LOST, True),
+        (errors.CrashShutdown(), Kind.LOST, False),
+        (errors.ConnectionFailure(), Kind.LOST, False),
+        (errors.ReadOnlySqlTransaction(), Kind.READ_ONLY, False),
+        (errors.DiskFull(), Kind.UNAVAILABLE, False),
+        (errors.IoError(), Kind.UNAVAILABLE, False),
+        (errors.LockNotAvailable(), Kind.BUSY, False),
+        (StaleConnectionError(), Kind.LOST, True),
+        (OutcomeUnknownError(), Kind.OUTCOME_UNKNOWN, False),
+        (errors.InternalError_(), Kind.INTERNAL, False),
+    ],
+)
+def test_what_may_be_repeated_is_told_by_the_error(error: psycopg.Error, kind: Kind, without_effect: bool) -> None:
+    assert (kind_of(error), had_no_effect(error)) == (kind, without_effect)
