@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import re
 from typing import Any
 
 import httpx
@@ -11,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import Connection
-from tests.http_fixtures import Json, OrganizationClient, address, site
+from tests.http_fixtures import OPENAPI, Json, OrganizationClient, address, site
 
 property_test = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
@@ -147,10 +149,53 @@ def test_a_body_over_the_limit_is_refused_while_it_streams(client: OrganizationC
 
 
 @pytest.mark.parametrize(
-    "content_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "application/json; charset=latin1", "x"]
+    "content_type", ["text/html", "multipart/form-data", "application/json; charset=latin1", "text/plain; charset=latin1", "x"]
 )
 def test_only_json_is_taken(client: OrganizationClient, content_type: str) -> None:
     refused(client, json.dumps([site()]).encode(), status=415, content_type=content_type)
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded"])
+@pytest.mark.parametrize("content", [b"items=1", b' \n"a"', b"\xef\xbb\xbf 1", b"\xff"])
+def test_text_that_does_not_begin_as_json_is_not_taken_for_json(client: OrganizationClient, content_type: str, content: bytes) -> None:
+    assert refused(client, content, status=415, content_type=content_type)["code"] == "unsupported_media_type"
+
+
+@pytest.mark.parametrize("content_type", [None, "text/plain;charset=UTF-8", "application/x-www-form-urlencoded"])
+@pytest.mark.parametrize("before", [b"", b"\xef\xbb\xbf", b"\r\n\t "])
+def test_what_fetch_and_curl_send_of_themselves_is_json(client: OrganizationClient, content_type: str | None, before: bytes) -> None:
+    for body in ([site()], {"items": [site()]}):
+        content = before + json.dumps(body).encode()
+        response = client.post("/batch-lookups", content=content, headers={"content-type": content_type} if content_type else {})
+        assert response.status_code == 201, response.text
+
+
+def test_a_compressed_body_without_a_content_type_is_json(client: OrganizationClient) -> None:
+    content = gzip.compress(b" " * 70_000 + json.dumps([site()]).encode())
+    headers = {"content-encoding": "gzip", "content-type": "text/plain"}
+    assert client.post("/batch-lookups", content=content, headers=headers).status_code == 201
+
+
+@pytest.mark.parametrize("content_type", [None, "text/plain", "application/x-www-form-urlencoded"])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        (method, path)
+        for path, operations in OPENAPI["paths"].items()
+        for method, operation in operations.items()
+        if method != "parameters" and "application/json" in operation.get("requestBody", {}).get("content", {})
+    ],
+)
+def test_every_route_that_takes_json_takes_it_undeclared(
+    client: OrganizationClient, method: str, path: str, content_type: str | None
+) -> None:
+    path = re.sub(r"\{\w+\}", "1", path)
+    declared = client.request(method, path, content=b'{"no such member": 1}', headers={"content-type": "application/json"})
+    undeclared = client.request(
+        method, path, content=b' \n{"no such member": 1}', headers={"content-type": content_type} if content_type else {}
+    )
+    assert undeclared.status_code != 415
+    assert (undeclared.status_code, undeclared.json()["code"]) == (declared.status_code, declared.json()["code"])
 
 
 @pytest.mark.parametrize("encoding", ["br", "deflate", "gzip, gzip", "zstd"])

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from pyshell.api.errors import ApiError
+from pyshell.api.media_types import JSON, check_charset, recognize
 
 MAX_INTEGER = 2**31 - 1
 
@@ -25,10 +26,11 @@ def json_response(text: bytes, status: int = 200) -> Response:
 async def json_body(request: Request, max_bytes: int) -> str:
     """The body as text, for PostgreSQL to parse.
 
-    Raises ApiError: 400 not UTF-8, or with a NUL character; 413 more than `max_bytes`; 415 not declared as JSON.
+    Raises ApiError: 400 not UTF-8, or with a NUL character; 413 more than `max_bytes`; 415 declared as something other than JSON.
     """
-    check_content_type(request)
-    return json_text(await read_body(request, max_bytes))
+    body = await read_body(request, max_bytes)
+    check_content_type(request, body)
+    return json_text(body)
 
 
 def json_text(body: bytes) -> str:
@@ -40,14 +42,11 @@ def json_text(body: bytes) -> str:
         raise ApiError(400, "invalid_encoding", f"The body is not valid UTF-8 at byte {error.start}") from error
 
 
-def check_content_type(request: Request) -> None:
-    media_type, _, parameters = request.headers.get("content-type", "application/json").partition(";")
-    media_type = media_type.strip().lower()
-    if media_type != "application/json" and not (media_type.startswith("application/") and media_type.endswith("+json")):
-        raise ApiError(415, "unsupported_media_type", "The body must be JSON", hint="Send the header Content-Type: application/json.")
-    charset = re.search(r"charset\s*=\s*\"?([^\s;\"]+)", parameters, re.IGNORECASE)
-    if charset and charset[1].lower() not in ("utf-8", "utf8", "us-ascii"):
-        raise ApiError(415, "unsupported_charset", "The body must be encoded in UTF-8")
+def check_content_type(request: Request, body: bytes) -> None:
+    content_type = request.headers.get("content-type")
+    if recognize(content_type, body) != JSON:
+        raise ApiError(415, "unsupported_media_type", "The body must be JSON", hint=f"Send the header Content-Type: {JSON}.")
+    check_charset(content_type)
     if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
         raise ApiError(415, "unsupported_encoding", "The body must not be compressed")
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import codecs
 import json
-import re
 from collections.abc import AsyncIterator
 from typing import Any
 
 from starlette.requests import Request
 
 from pyshell.api.errors import ApiError
+from pyshell.api.media_types import CSV, JSON, NDJSON, check_charset, content_of, recognize
 from pyshell.api.routes.parameters import json_text, text_param
 from pyshell.api.uploads.bodies import Decoder, gunzipped, limited, too_large
 from pyshell.api.uploads.csv_reader import CsvReader, device_ids
@@ -17,8 +18,6 @@ from pyshell.api.uploads.records import NdjsonReader, RecordReader
 
 # 10,000 items of the usual size take 3 MB; webhook_custom_fields may add to that.
 MAX_BATCH_BYTES = 16 * 1024 * 1024
-JSON, NDJSON, CSV = "application/json", "application/x-ndjson", "text/csv"
-ALIASES = {"application/ndjson": NDJSON, "application/jsonl": NDJSON, "application/x-jsonlines": NDJSON, "application/csv": CSV}
 
 
 async def read_upload(request: Request) -> tuple[str, dict[str, object]]:
@@ -26,26 +25,36 @@ async def read_upload(request: Request) -> tuple[str, dict[str, object]]:
 
     Raises ApiError: 400 what cannot be read; 413 too large; 415 another format.
     """
-    media_type = format_of(request)
     # Options are checked, also where they have no effect.
     of_csv = csv_reader(request)
+    rest = pieces(request)
+    beginning = await beginning_of(rest)
+    media_type = format_of(request, beginning)
     if media_type == JSON:
-        return json_text(b"".join([piece async for piece in pieces(request)])), {}
+        return json_text(beginning + b"".join([piece async for piece in rest])), {}
     decoder = Decoder()
     reader: RecordReader = NdjsonReader() if media_type == NDJSON else of_csv
-    async for piece in pieces(request):
+    reader.feed(decoder.feed(beginning))
+    async for piece in rest:
         reader.feed(decoder.feed(piece))
     reader.feed(decoder.feed(b"", final=True))
     upload = reader.finish()
     return upload.array, {"lines": upload.lines} | ({"warnings": upload.warnings} if upload.warnings else {})
 
 
-def format_of(request: Request) -> str:
-    media_type, _, parameters = request.headers.get("content-type", JSON).partition(";")
-    media_type = media_type.strip().lower()
-    media_type = ALIASES.get(media_type, media_type)
-    if media_type.startswith("application/") and media_type.endswith("+json"):
-        media_type = JSON
+async def beginning_of(body: AsyncIterator[bytes]) -> bytes:
+    """The body up to a piece that holds more than white space and a byte order mark."""
+    beginning = bytearray()
+    async for piece in body:
+        beginning += piece
+        if len(beginning) > len(codecs.BOM_UTF8) and content_of(piece):
+            break
+    return bytes(beginning)
+
+
+def format_of(request: Request, beginning: bytes) -> str:
+    content_type = request.headers.get("content-type")
+    media_type = recognize(content_type, beginning)
     if media_type not in (JSON, NDJSON, CSV):
         raise ApiError(
             415,
@@ -53,9 +62,7 @@ def format_of(request: Request) -> str:
             "The body must be JSON, NDJSON or CSV",
             hint=f"Send the header Content-Type: {JSON}, {NDJSON} or {CSV}.",
         )
-    charset = re.search(r"charset\s*=\s*\"?([^\s;\"]+)", parameters, re.IGNORECASE)
-    if charset and charset[1].lower() not in ("utf-8", "utf8", "us-ascii", "utf-16"):
-        raise ApiError(415, "unsupported_charset", "The body must be encoded in UTF-8, or in UTF-16 with a byte order mark")
+    check_charset(content_type, "utf-16")
     return media_type
 
 
