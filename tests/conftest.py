@@ -25,7 +25,7 @@ from pyshell.local.private_postgres import PrivatePostgres, throw_away_postgres
 Connection = psycopg.Connection[tuple[Any, ...]]
 TEMPLATE = "migrated"
 
-pytest_plugins = ["tests.http_fixtures", "tests.realtime_fixtures", "tests.worker_fixtures"]
+pytest_plugins = ["tests.browser_fixtures", "tests.http_fixtures", "tests.realtime_fixtures", "tests.worker_fixtures"]
 
 
 @pytest.fixture(scope="session")
