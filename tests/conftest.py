@@ -1,17 +1,22 @@
-"""Databases for the tests, on a PostgreSQL server that is made for each run and thrown away after it.
+"""Databases for the tests, on a PostgreSQL server that is made for each run (by `-n 2`: for each of its processes) and thrown away after.
 
 - `database_url`, `owner`: a fresh, migrated database for one test, and the owner's autocommit connection to it.
 - `shared_database_url`, `shared_owner`: the same, for all tests of a module together.
 - `clock`: stands in for `app.clock()` in the database of `owner`.
 - `cron_database_url`: the one migrated database that pg_cron serves, for all tests together.
 - `new_database()`: as many more as a test wants; `new_database(empty=True)` has nothing in it.
+- `make_cluster(folder)`: a migrated cluster that doesn't run yet; `own_postgres`: one that runs, for a test that stops or kills it.
 """
 
 from __future__ import annotations
 
 import itertools
+import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -20,7 +25,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from pyshell.deploy import migrations
-from pyshell.local.private_postgres import PrivatePostgres, throw_away_postgres
+from pyshell.local.private_postgres import PrivatePostgres, throw_away_place, throw_away_postgres
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 TEMPLATE = "migrated"
@@ -32,6 +37,42 @@ pytest_plugins = ["tests.browser_fixtures", "tests.http_fixtures", "tests.realti
 def cluster() -> Iterator[PrivatePostgres]:
     with throw_away_postgres(["pg_cron", "pgtap", "plpgsql_check"]) as postgres:
         yield postgres
+
+
+@contextmanager
+def folder_for_postgres() -> Iterator[Path]:
+    """A folder that PostgreSQL's user may enter, unlike pytest's."""
+    with tempfile.TemporaryDirectory(prefix="private postgres ", dir=throw_away_place()) as name:
+        folder = Path(name)
+        folder.chmod(0o711)
+        yield folder
+
+
+MakeCluster = Callable[[Path], None]
+
+
+@pytest.fixture(scope="session")
+def make_cluster() -> Iterator[MakeCluster]:
+    """Makes a migrated cluster in the folder given, which `PrivatePostgres` starts: a copy of one that is made once."""
+    with folder_for_postgres() as folder:
+        original = PrivatePostgres(folder / "postgres", throw_away=True)
+        with original.running():
+            migrations.migrate(original.url())
+
+        def make(folder: Path) -> None:
+            subprocess.run(["cp", "--archive", original.folder, folder], check=True)
+
+        yield make
+
+
+@pytest.fixture
+def own_postgres(make_cluster: MakeCluster) -> Iterator[PrivatePostgres]:
+    with folder_for_postgres() as folder:
+        make_cluster(folder / "postgres")
+        postgres = PrivatePostgres(folder / "postgres", throw_away=True)
+        postgres.start()
+        yield postgres
+        postgres.stop(immediately=True)
 
 
 @pytest.fixture(scope="session")

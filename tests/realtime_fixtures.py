@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import queue
 import shutil
@@ -29,12 +30,14 @@ def supabase_js() -> Path:
     if not shutil.which("npm") or not shutil.which("node"):
         pytest.skip("Node.js is not installed: supabase-js cannot be tried")
     folder = ROOT / ".state" / f"supabase-js-{PACKAGES[0].rpartition('@')[2]}"
-    if not (folder / "done").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        command = ["npm", "install", "--silent", "--no-audit", "--no-fund", *PACKAGES]
-        if subprocess.run(command, cwd=folder, capture_output=True, check=False).returncode:
-            pytest.skip("supabase-js cannot be installed from npm")
-        (folder / "done").touch()
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "done").exists():
+            command = ["npm", "install", "--silent", "--no-audit", "--no-fund", *PACKAGES]
+            if subprocess.run(command, cwd=folder, capture_output=True, check=False).returncode:
+                pytest.skip("supabase-js cannot be installed from npm")
+            (folder / "done").touch()
     return folder
 
 

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from email.utils import formatdate
 from pathlib import Path
 from uuid import UUID
@@ -22,8 +22,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from pyshell.deploy import migrations
-from pyshell.local.private_postgres import PrivatePostgres, throw_away_postgres
+from pyshell.local.private_postgres import PrivatePostgres
 from pyshell.settings import ROOT
 from tests.conftest import Connection
 from tests.tcp_proxy import Proxy, running_proxy
@@ -108,6 +107,7 @@ class Chaos:
         self.jobs: list[tuple[Batches, UUID]] = []
         self._folder = folder
         self._upstream_url = upstream.url
+        self._events: list[Callable[[], None]] = []
 
     def connect(self) -> Connection:
         return psycopg.connect(self.postgres.url(), autocommit=True, options="-c lock_timeout=2s")
@@ -177,18 +177,20 @@ class Chaos:
             connection.execute("select api.cancel_batch_lookup(%s, %s)", (batches.organization_id, job))
 
     def happen(self) -> None:
-        """Something that goes wrong, and some more work."""
-        events: list[Callable[[], None]] = [
-            self.kill_a_worker,
-            self.freeze_a_worker,
-            self.terminate_backends,
-            self.silence_connections,
-            self.fill_the_disk,
-            self.hold_back_vacuum,
-            self.crash_postgresql,
-        ]
+        """Something that goes wrong, and some more work. Nothing happens again before everything else has happened."""
+        if not self._events:
+            self._events = [
+                self.kill_a_worker,
+                self.freeze_a_worker,
+                self.terminate_backends,
+                self.silence_connections,
+                self.fill_the_disk,
+                self.hold_back_vacuum,
+                self.crash_postgresql,
+            ]
+            self.chance.shuffle(self._events)
         with suppress(psycopg.OperationalError):
-            self.chance.choice(events)()
+            self._events.pop()()
         with suppress(psycopg.OperationalError):
             self.create_a_batch()
             if self.chance.random() < 0.2:
@@ -196,11 +198,9 @@ class Chaos:
 
 
 @contextmanager
-def chaos(folder: Path, upstream: FakeUpstream, chance: random.Random) -> Iterator[Chaos]:
-    with ExitStack() as stack:
-        postgres = stack.enter_context(throw_away_postgres())
-        migrations.migrate(postgres.url())
-        world = Chaos(postgres, stack.enter_context(running_proxy(postgres.port)), folder, upstream, chance)
+def chaos(postgres: PrivatePostgres, folder: Path, upstream: FakeUpstream, chance: random.Random) -> Iterator[Chaos]:
+    with running_proxy(postgres.port) as proxy:
+        world = Chaos(postgres, proxy, folder, upstream, chance)
         with world.connect() as owner:
             update_settings(
                 owner,
@@ -225,11 +225,11 @@ def chaos(folder: Path, upstream: FakeUpstream, chance: random.Random) -> Iterat
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_whatever_happens_every_item_ends_exactly_once(tmp_path: Path, upstream: FakeUpstream) -> None:
+def test_whatever_happens_every_item_ends_exactly_once(own_postgres: PrivatePostgres, tmp_path: Path, upstream: FakeUpstream) -> None:
     print(f"CHAOS_SEED={SEED}")
     chance = random.Random(SEED)
     upstream.improvise = lambda: misbehave(chance)
-    with chaos(tmp_path, upstream, chance) as world:
+    with chaos(own_postgres, tmp_path, upstream, chance) as world:
         deadline = time.monotonic() + SECONDS
         while time.monotonic() < deadline:
             world.happen()

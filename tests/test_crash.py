@@ -15,31 +15,22 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from pyshell.deploy import migrations
-from pyshell.local.private_postgres import PrivatePostgres, throw_away_postgres
+from pyshell.local.private_postgres import PrivatePostgres
 from pyshell.settings import ROOT
 from tests.conftest import Connection
 from tests.timed import wait_until
 from tests.upstream import FakeUpstream, Reply
 from tests.worker_fixtures import Batches, check_invariants, fetch_value, leases, update_settings
 
-ITEMS = 3000
+ITEMS = 2000
 KILLS = 5
-
-
-@pytest.fixture
-def postgres() -> Iterator[PrivatePostgres]:
-    """A server of its own, to crash."""
-    with throw_away_postgres() as server:
-        migrations.migrate(server.url())
-        yield server
 
 
 StartWorker = Callable[[], subprocess.Popen[bytes]]
 
 
 @pytest.fixture
-def start_worker(postgres: PrivatePostgres, upstream: FakeUpstream, tmp_path: Path) -> Iterator[StartWorker]:
+def start_worker(own_postgres: PrivatePostgres, upstream: FakeUpstream, tmp_path: Path) -> Iterator[StartWorker]:
     workers: list[subprocess.Popen[bytes]] = []
 
     def start() -> subprocess.Popen[bytes]:
@@ -48,7 +39,7 @@ def start_worker(postgres: PrivatePostgres, upstream: FakeUpstream, tmp_path: Pa
                 subprocess.Popen(
                     [sys.executable, "-m", "pyshell", "worker"],
                     cwd=ROOT,
-                    env=os.environ | {"DATABASE_URL": postgres.url(), "INCENTIVES_API_URL": upstream.url},
+                    env=os.environ | {"DATABASE_URL": own_postgres.url(), "INCENTIVES_API_URL": upstream.url},
                     stderr=log,
                 )
             )
@@ -73,9 +64,9 @@ def count_ended(postgres: PrivatePostgres) -> int:
 
 
 def test_killed_workers_and_a_crashed_postgresql_lose_no_item(
-    postgres: PrivatePostgres, upstream: FakeUpstream, start_worker: StartWorker
+    own_postgres: PrivatePostgres, upstream: FakeUpstream, start_worker: StartWorker
 ) -> None:
-    with connect(postgres) as owner:
+    with connect(own_postgres) as owner:
         update_settings(owner, lookups_per_second=None, max_in_flight=20, lease_seconds=1, max_retries=20, retry_backoff_seconds=0.01)
         batches = Batches(owner)
         jobs = [batches.create(ITEMS), batches.create([f"second-{n}" for n in range(200)])]
@@ -86,18 +77,18 @@ def test_killed_workers_and_a_crashed_postgresql_lose_no_item(
     ended = 0
     for _ in range(KILLS):
         worker = start_worker()
-        wait_until(lambda: count_ended(postgres) >= ended + 200)  # noqa: B023
+        wait_until(lambda: count_ended(own_postgres) >= ended + 150)  # noqa: B023
         time.sleep(random.uniform(0, 0.3))
         worker.kill()
         worker.wait()
-        ended = count_ended(postgres)
+        ended = count_ended(own_postgres)
     worker = start_worker()
-    wait_until(lambda: count_ended(postgres) >= ended + 200)
-    postgres.stop(immediately=True)
+    wait_until(lambda: count_ended(own_postgres) >= ended + 150)
+    own_postgres.stop(immediately=True)
     time.sleep(random.uniform(0, 0.5))
-    postgres.start()
+    own_postgres.start()
 
-    with connect(postgres) as owner:
+    with connect(own_postgres) as owner:
         batches.owner = owner
         assert [batches.wait(job) for job in jobs] == ["completed", "completed"]
         assert batches.counts() == {"completed": ITEMS + 199, "failed": 1}
@@ -112,10 +103,10 @@ def test_killed_workers_and_a_crashed_postgresql_lose_no_item(
 
 
 def test_a_worker_that_was_frozen_past_its_leases_does_no_harm(
-    postgres: PrivatePostgres, upstream: FakeUpstream, start_worker: StartWorker
+    own_postgres: PrivatePostgres, upstream: FakeUpstream, start_worker: StartWorker
 ) -> None:
     upstream.usual = Reply(delay=0.02)
-    with connect(postgres) as owner:
+    with connect(own_postgres) as owner:
         update_settings(owner, lookups_per_second=None, max_in_flight=20, lease_seconds=1, retry_backoff_seconds=0.01)
         batches = Batches(owner)
         job = batches.create(1500)
@@ -130,9 +121,9 @@ def test_a_worker_that_was_frozen_past_its_leases_does_no_harm(
         assert fetch_value(owner, "select max(retry_count) from public.lookup_queue_items") <= 1
 
 
-def test_a_second_signal_ends_a_worker_at_once(postgres: PrivatePostgres, upstream: FakeUpstream, start_worker: StartWorker) -> None:
+def test_a_second_signal_ends_a_worker_at_once(own_postgres: PrivatePostgres, upstream: FakeUpstream, start_worker: StartWorker) -> None:
     upstream.usual = Reply(delay=3600)
-    with connect(postgres) as owner:
+    with connect(own_postgres) as owner:
         Batches(owner).create(5)
     worker = start_worker()
     wait_until(lambda: upstream.in_flight)
@@ -144,15 +135,15 @@ def test_a_second_signal_ends_a_worker_at_once(postgres: PrivatePostgres, upstre
 
 
 def test_a_worker_waits_for_a_database_that_is_not_there_yet(
-    postgres: PrivatePostgres, upstream: FakeUpstream, start_worker: StartWorker
+    own_postgres: PrivatePostgres, upstream: FakeUpstream, start_worker: StartWorker
 ) -> None:
-    with connect(postgres) as owner:
+    with connect(own_postgres) as owner:
         batches = Batches(owner)
         job = batches.create(3)
-    postgres.stop(immediately=True)
+    own_postgres.stop(immediately=True)
     start_worker()
     time.sleep(1.5)
-    postgres.start()
-    with connect(postgres) as owner:
+    own_postgres.start()
+    with connect(own_postgres) as owner:
         batches.owner = owner
         assert batches.wait(job) == "completed"

@@ -6,11 +6,8 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 
 import psycopg
@@ -19,22 +16,29 @@ import pytest
 from pyshell.local import private_postgres
 from pyshell.local.private_postgres import PostgresError, PrivatePostgres
 from pyshell.settings import ROOT
+from tests.conftest import MakeCluster, folder_for_postgres
+from tests.timed import wait_until
 
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder that PostgreSQL's user may enter, unlike pytest's."""
-    with tempfile.TemporaryDirectory(prefix="private postgres ") as name:
-        Path(name).chmod(0o711)
-        yield Path(name)
+    with folder_for_postgres() as folder:
+        yield folder
 
 
 @pytest.fixture
-def postgres(folder: Path) -> Iterator[PrivatePostgres]:
+def new_postgres(folder: Path) -> Iterator[PrivatePostgres]:
+    """A server whose first start makes its data."""
     server = PrivatePostgres(folder / "postgres", throw_away=True)
     yield server
-    with suppress(FileNotFoundError):
-        PrivatePostgres(next(folder.iterdir())).stop(immediately=True)
+    PrivatePostgres(next(folder.iterdir())).stop(immediately=True)
+
+
+@pytest.fixture
+def postgres(new_postgres: PrivatePostgres, make_cluster: MakeCluster) -> PrivatePostgres:
+    """A server that is not running, and has its data."""
+    make_cluster(new_postgres.folder)
+    return new_postgres
 
 
 def ask(postgres: PrivatePostgres, query: str) -> object:
@@ -44,11 +48,11 @@ def ask(postgres: PrivatePostgres, query: str) -> object:
     return row[0]
 
 
-def test_it_starts_and_leaves_nothing_running(postgres: PrivatePostgres) -> None:
-    with postgres.running():
-        assert ask(postgres, "select 1") == 1
-        pid = postgres.pid
-    assert postgres.pid is None
+def test_it_starts_and_leaves_nothing_running(new_postgres: PrivatePostgres) -> None:
+    with new_postgres.running():
+        assert ask(new_postgres, "select 1") == 1
+        pid = new_postgres.pid
+    assert new_postgres.pid is None
     assert pid is not None
     assert not Path(f"/proc/{pid}").exists()
 
@@ -71,13 +75,13 @@ def test_a_taken_port_is_replaced(postgres: PrivatePostgres) -> None:
         assert ask(postgres, "select 1") == 1
 
 
-def test_several_starts_at_once_make_one_server(postgres: PrivatePostgres) -> None:
+def test_several_starts_at_once_make_one_server(new_postgres: PrivatePostgres) -> None:
     with ThreadPoolExecutor(5) as pool:
-        for start in [pool.submit(PrivatePostgres(postgres.folder).start) for _ in range(5)]:
+        for start in [pool.submit(PrivatePostgres(new_postgres.folder).start) for _ in range(5)]:
             start.result()
-    assert ask(postgres, "select 1") == 1
-    assert postgres.stop()
-    assert not postgres.stop()
+    assert ask(new_postgres, "select 1") == 1
+    assert new_postgres.stop()
+    assert not new_postgres.stop()
 
 
 def test_the_last_user_stops_it(postgres: PrivatePostgres) -> None:
@@ -119,12 +123,12 @@ def test_a_stale_process_id_is_no_obstacle(postgres: PrivatePostgres) -> None:
     assert ask(postgres, "select 1") == 1
 
 
-def test_an_unfinished_initdb_is_no_obstacle(postgres: PrivatePostgres) -> None:
-    (postgres.folder / "data.unfinished").mkdir(parents=True)
-    postgres.folder.chmod(0o777)
-    (postgres.folder / "data.unfinished" / "PG_VERSION").write_text("15")
-    postgres.start()
-    assert ask(postgres, "select 1") == 1
+def test_an_unfinished_initdb_is_no_obstacle(new_postgres: PrivatePostgres) -> None:
+    (new_postgres.folder / "data.unfinished").mkdir(parents=True)
+    new_postgres.folder.chmod(0o777)
+    (new_postgres.folder / "data.unfinished" / "PG_VERSION").write_text("15")
+    new_postgres.start()
+    assert ask(new_postgres, "select 1") == 1
 
 
 def test_its_folder_may_move(postgres: PrivatePostgres, folder: Path) -> None:
@@ -163,10 +167,7 @@ def test_a_throw_away_server_ends_with_its_process() -> None:
     pid, folder = process.stdout.readline().split()
     process.kill()
     process.communicate()
-    deadline = time.monotonic() + 10
-    while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not Path(f"/proc/{pid}").exists()
+    wait_until(lambda: not Path(f"/proc/{pid}").exists())
     with private_postgres.throw_away_postgres():
         assert not Path(folder).exists()
 
@@ -206,12 +207,14 @@ def test_a_missing_version_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         private_postgres.newest_installation(["no_such_extension"])
 
 
-def test_pg_cron_runs_the_maintenance(cron_database_url: str) -> None:
-    deadline = time.monotonic() + 80
-    with psycopg.connect(cron_database_url, autocommit=True) as connection:
-        while True:
-            runs = connection.execute("select distinct command, status from cron.job_run_details where end_time is not null").fetchall()
-            if runs or time.monotonic() > deadline:
-                break
-            time.sleep(0.5)
-    assert runs == [("select app.run_maintenance()", "succeeded")]
+def test_pg_cron_runs_the_maintenance(own_postgres: PrivatePostgres) -> None:
+    """Every minute; and so that nobody waits for a full one, when the server starts again."""
+    jobs = "select jsonb_agg(jsonb_build_array(schedule, command)) from cron.job"
+    assert ask(own_postgres, jobs) == [["* * * * *", "select app.run_maintenance()"]]
+    with psycopg.connect(own_postgres.url()) as connection:
+        connection.execute("select cron.alter_job(jobid, schedule => '@reboot') from cron.job")
+    own_postgres.stop()
+    own_postgres.start()
+    runs = "select jsonb_agg(jsonb_build_array(status, command)) from cron.job_run_details where end_time is not null"
+    wait_until(lambda: ask(own_postgres, runs))
+    assert ask(own_postgres, runs) == [["succeeded", "select app.run_maintenance()"]]

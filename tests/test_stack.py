@@ -7,8 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,19 +18,27 @@ import pytest
 from pyshell.api import api_keys
 from pyshell.local.private_postgres import PrivatePostgres
 from pyshell.settings import ROOT
+from tests.conftest import MakeCluster, folder_for_postgres
+from tests.timed import wait_until
 
 Environment = dict[str, str]
 
 
 @pytest.fixture
-def environment() -> Iterator[Environment]:
-    """A free port, a folder for the private cluster, and nothing of the caller's settings."""
-    with tempfile.TemporaryDirectory(prefix="stack ") as folder, socket.create_server(("127.0.0.1", 0)) as server:
-        Path(folder).chmod(0o711)
-        port = server.getsockname()[1]
-        server.close()
-        yield os.environ | {"PORT": str(port), "STATE_DIR": f"{folder}/state", "DATABASE_URL": "", "ROOT_PATH": "", "LOG_LEVEL": "warning"}
-        PrivatePostgres.of_project(Path(folder) / "state").stop(immediately=True)
+def new_environment() -> Iterator[Environment]:
+    """A free port, a folder for a private cluster to be made in, and nothing of the caller's settings."""
+    with folder_for_postgres() as folder:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+        yield os.environ | {"PORT": str(port), "STATE_DIR": str(folder), "DATABASE_URL": "", "ROOT_PATH": "", "LOG_LEVEL": "warning"}
+        PrivatePostgres.of_project(folder).stop(immediately=True)
+
+
+@pytest.fixture
+def environment(new_environment: Environment, make_cluster: MakeCluster) -> Environment:
+    """The same, with the cluster made."""
+    make_cluster(PrivatePostgres.of_project(Path(new_environment["STATE_DIR"])).folder)
+    return new_environment
 
 
 def run(environment: Environment, *words: str) -> subprocess.CompletedProcess[str]:
@@ -77,13 +83,6 @@ def processes_of(environment: Environment) -> dict[str, int]:
     return found | ({"postgres": postgres} if postgres else {})
 
 
-def eventually(condition: Callable[[], object], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.02)
-
-
 def is_ready(environment: Environment) -> bool:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{environment['PORT']}/readyz", timeout=5) as answer:
@@ -103,27 +102,27 @@ def test_up_serves_until_a_signal_and_leaves_nothing_running(environment: Enviro
         assert processes_of(environment) == {}
 
 
-def test_up_may_be_stopped_while_it_starts(environment: Environment) -> None:
-    with starting(environment) as process:
-        eventually(lambda: "postgres" in processes_of(environment))
+def test_up_may_be_stopped_while_it_starts(new_environment: Environment) -> None:
+    with starting(new_environment) as process:
+        wait_until(lambda: "postgres" in processes_of(new_environment))
         process.terminate()
         assert process.wait(30) == 0
-    assert processes_of(environment) == {}
+    assert processes_of(new_environment) == {}
 
 
-def test_down_stops_what_up_runs(environment: Environment) -> None:
-    with up(environment) as process:
-        assert run(environment, "down").stdout == "stopped\n"
+def test_down_stops_what_up_runs(new_environment: Environment) -> None:
+    with up(new_environment) as process:
+        assert run(new_environment, "down").stdout == "stopped\n"
         assert process.wait(30) == 0
-        assert processes_of(environment) == {}
-        assert run(environment, "down").stdout == "nothing was running\n"
+        assert processes_of(new_environment) == {}
+        assert run(new_environment, "down").stdout == "nothing was running\n"
 
 
 def test_down_stops_what_a_killed_up_left(environment: Environment) -> None:
     with up(environment) as process:
         process.kill()
         process.communicate()
-        eventually(lambda: processes_of(environment).keys() == {"postgres"})
+        wait_until(lambda: processes_of(environment).keys() == {"postgres"})
         assert run(environment, "down").stdout == "stopped\n"
         assert processes_of(environment) == {}
 
@@ -132,10 +131,10 @@ def test_a_killed_worker_and_a_killed_postgres_come_back(environment: Environmen
     with up(environment) as process:
         before = processes_of(environment)
         os.kill(before["worker"], signal.SIGKILL)
-        eventually(lambda: processes_of(environment).get("worker", before["worker"]) != before["worker"])
+        wait_until(lambda: processes_of(environment).get("worker", before["worker"]) != before["worker"])
         os.kill(before["postgres"], signal.SIGKILL)
-        eventually(lambda: processes_of(environment).get("postgres", before["postgres"]) != before["postgres"])
-        eventually(lambda: is_ready(environment))
+        wait_until(lambda: processes_of(environment).get("postgres", before["postgres"]) != before["postgres"])
+        wait_until(lambda: is_ready(environment))
         process.terminate()
         assert process.wait(30) == 0
 
@@ -148,43 +147,43 @@ def test_up_ends_with_a_word_when_the_api_dies(environment: Environment) -> None
         assert processes_of(environment) == {}
 
 
-def test_a_taken_port_is_named(environment: Environment) -> None:
-    with socket.create_server(("127.0.0.1", int(environment["PORT"]))):
-        ended = run(environment, "up")
+def test_a_taken_port_is_named(new_environment: Environment) -> None:
+    with socket.create_server(("127.0.0.1", int(new_environment["PORT"]))):
+        ended = run(new_environment, "up")
     assert ended.returncode == 1
-    assert f"error: Port {environment['PORT']} of 127.0.0.1 cannot be used: Address already in use." in ended.stderr
+    assert f"error: Port {new_environment['PORT']} of 127.0.0.1 cannot be used: Address already in use." in ended.stderr
 
 
-def test_a_given_database_is_used_and_not_stopped(environment: Environment, database_url: str) -> None:
-    environment |= {"DATABASE_URL": database_url, "ROOT_PATH": "/alpha"}
-    with up(environment) as process:
-        assert processes_of(environment).keys() == {"up", "serve", "worker"}
+def test_a_given_database_is_used_and_not_stopped(new_environment: Environment, database_url: str) -> None:
+    new_environment |= {"DATABASE_URL": database_url, "ROOT_PATH": "/alpha"}
+    with up(new_environment) as process:
+        assert processes_of(new_environment).keys() == {"up", "serve", "worker"}
         process.terminate()
         assert process.wait(30) == 0
         with psycopg.connect(database_url) as connection:
             connection.execute("select 1")
 
 
-def test_keys_create_prints_the_key_and_nothing_else(environment: Environment, database_url: str) -> None:
-    ended = run(environment | {"DATABASE_URL": database_url}, "keys", "create", "--organization", "Größe & Söhne")
+def test_keys_create_prints_the_key_and_nothing_else(new_environment: Environment, database_url: str) -> None:
+    ended = run(new_environment | {"DATABASE_URL": database_url}, "keys", "create", "--organization", "Größe & Söhne")
     assert ended.returncode == 0
     assert ended.stdout.endswith("\n")
     assert api_keys.is_well_formed(ended.stdout[:-1])
 
 
-def test_a_database_without_migrations_is_named(environment: Environment, new_database: Callable[..., str]) -> None:
-    ended = run(environment | {"DATABASE_URL": new_database(empty=True)}, "keys", "create", "--organization", "Acme")
+def test_a_database_without_migrations_is_named(new_environment: Environment, new_database: Callable[..., str]) -> None:
+    ended = run(new_environment | {"DATABASE_URL": new_database(empty=True)}, "keys", "create", "--organization", "Acme")
     assert ended.returncode == 1
     assert "`make migrate` applies them" in ended.stderr
 
 
 @pytest.mark.parametrize("command", ["serve", "worker"])
-def test_a_single_process_wants_a_database(command: str, environment: Environment) -> None:
-    assert "error: DATABASE_URL is not set." in run(environment, command).stderr
+def test_a_single_process_wants_a_database(command: str, new_environment: Environment) -> None:
+    assert "error: DATABASE_URL is not set." in run(new_environment, command).stderr
 
 
-def test_a_bad_setting_is_named(environment: Environment) -> None:
-    ended = run(environment | {"PORT": "http"}, "serve")
+def test_a_bad_setting_is_named(new_environment: Environment) -> None:
+    ended = run(new_environment | {"PORT": "http"}, "serve")
     assert (ended.returncode, ended.stderr) == (1, "error: PORT must be a number from 1 to 65535, not 'http'\n")
 
 

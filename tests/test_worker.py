@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import time
-from email.utils import formatdate
 from typing import Any
 from uuid import UUID
 
@@ -215,27 +214,9 @@ def test_an_outcome_that_the_database_refuses_does_not_hold_up_the_others(
     assert batches.counts() == {"completed": 59, "failed": 1}
 
 
-@pytest.mark.parametrize("as_date", [False, True], ids=["in seconds", "as a date"])
-def test_retry_after_holds_everybody_and_costs_no_retry(
-    batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection, as_date: bool
-) -> None:
-    update_settings(owner, max_in_flight=1, max_retries=0)
-    header = formatdate(time.time() + 3, usegmt=True) if as_date else "2"
-    upstream.plan("site-2", Reply(429, headers={"Retry-After": header}), Reply())
-    others = Batches(owner)
-    with running_worker(worker_settings):
-        jobs = [batches.create(5), others.create(["other-1", "other-2", "other-3"])]
-        assert [batches.wait(jobs[0]), others.wait(jobs[1])] == ["completed", "completed"]
-    assert batches.item("site-2")["retry_count"] == 0
-    assert upstream.times_seen()["site-2"] == 2
-    refused = next(seen.at for seen in upstream.requests if seen.reference_id == "site-2")
-    # What had been claimed before is still looked up; nothing is claimed until the pause is over.
-    assert max(seen.at for seen in upstream.requests if seen.reference_id == "site-2") > refused + 1.5
-
-
 def test_a_slow_lookup_keeps_its_lease(batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection) -> None:
     update_settings(owner, lease_seconds=1)
-    upstream.plan("site-0", Reply(delay=3))
+    upstream.plan("site-0", Reply(delay=2.2))
     with running_worker(worker_settings):
         assert batches.wait(batches.create(1)) == "completed"
     assert batches.item("site-0")["retry_count"] == 0
@@ -320,7 +301,7 @@ def test_polling_is_enough(
 
 
 @timed
-def test_an_idle_worker_asks_once_in_five_seconds(worker_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_idle_worker_sleeps_as_long_as_it_may(worker_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[float] = []
 
     async def check_in(connection: AsyncConnection[Any], name: str, latency: float | None) -> CheckIn:
@@ -328,11 +309,12 @@ def test_an_idle_worker_asks_once_in_five_seconds(worker_settings: Settings, mon
         return await calls.check_in(connection, name, latency)
 
     monkeypatch.setattr(claims, "check_in", check_in)
+    monkeypatch.setattr(claims, "LONGEST_SLEEP", 1.0)
     with running_worker(worker_settings):
-        time.sleep(1)
+        time.sleep(0.7)
         asked.clear()
-        time.sleep(6)
-    assert len(asked) <= 2
+        time.sleep(2.2)
+        assert 1 <= len(asked) <= 3
 
 
 def test_a_small_batch_of_another_organization_does_not_wait_for_a_large_one(
@@ -368,16 +350,6 @@ def test_settings_take_effect_without_a_restart(
         upstream.most_in_flight = 0
         batches.wait(batches.create([f"third-{n}" for n in range(20)]))
         assert upstream.most_in_flight == 1
-
-
-def test_lookups_keep_to_the_pace(batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection) -> None:
-    update_settings(owner, lookups_per_second=20)
-    with running_worker(worker_settings), running_worker(worker_settings):
-        batches.wait(batches.create(50))
-    times = sorted(seen.at for seen in upstream.requests)
-    busiest = max(sum(start <= at < start + 1 for at in times) for start in times)
-    assert busiest <= 21
-    assert times[-1] - times[0] < 3.5
 
 
 def test_a_dropped_connection_costs_no_outcome(

@@ -68,6 +68,8 @@ THROW_AWAY_SETTINGS = {
     "full_page_writes": "off",
     "shared_buffers": "256MB",
 }
+MEMORY_FILES = Path("/dev/shm")
+MEMORY_NEEDED = 4_000_000_000
 
 
 class PostgresError(RuntimeError):
@@ -380,7 +382,7 @@ def default_state_dir() -> Path:
 @contextmanager
 def throw_away_postgres(extensions: Sequence[str] = ("pg_cron",)) -> Iterator[PrivatePostgres]:
     """A fresh, fast, unsafe server for as long as the context lasts; it ends with this process even if that is killed."""
-    folder = Path(tempfile.mkdtemp(prefix=".batch-lookups-"))
+    folder = Path(tempfile.mkdtemp(prefix=".batch-lookups-", dir=throw_away_place()))
     folder.chmod(0o711)
     with (folder / "in_use").open("w") as in_use:
         fcntl.flock(in_use, fcntl.LOCK_EX)
@@ -394,6 +396,14 @@ def throw_away_postgres(extensions: Sequence[str] = ("pg_cron",)) -> Iterator[Pr
         finally:
             postgres.stop(immediately=True)
             shutil.rmtree(folder)
+
+
+def throw_away_place() -> Path:
+    """Where to put data that are thrown away: in memory where there is enough of it, which makes a new database ten times faster."""
+    with suppress(OSError):
+        if os.access(MEMORY_FILES, os.W_OK) and shutil.disk_usage(MEMORY_FILES).free > MEMORY_NEEDED:
+            return MEMORY_FILES
+    return Path(tempfile.gettempdir())
 
 
 def _delete_abandoned(parent: Path) -> None:
