@@ -140,6 +140,7 @@ def test_a_rotated_secret_signs_along_until_it_expires(
         for secret in (organization.secret, rotated):
             assert verifies(secret, receiver.received[0])
         clock.advance(seconds=61)
+        wake(owner)
         organization.complete(1)
         organization.wait(delivered=2)
     assert verifies(rotated, receiver.received[1])
@@ -202,6 +203,7 @@ def all_have_been_tried(owner: Connection) -> bool:
 
 
 def wake(owner: Connection) -> None:
+    """After the clock was moved, of which the sender's timers know nothing."""
     owner.execute("notify webhooks_ready")
 
 
@@ -227,7 +229,7 @@ def test_a_slow_receiver_holds_its_own_lane_only(
 def test_a_receiver_that_times_out_is_tried_one_by_one(
     owner: Connection, receiver: FakeReceiver, sender_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pyshell.webhooks.requests.ATTEMPT_SECONDS", 0.2)
+    monkeypatch.setattr("pyshell.webhooks.requests.ATTEMPT_SECONDS", 0.1)
     receiver.delay = 1.0
     organization = Organization(owner, receiver.url)
     with running_sender(sender_settings):
@@ -277,7 +279,10 @@ def test_a_receiver_that_is_gone_is_left_alone(owner: Connection, receiver: Fake
     assert recovered["recovered"] <= 3 * FIRST_WIDTH
 
 
-def test_a_sender_that_dies_loses_nothing(owner: Connection, receiver: FakeReceiver, sender_settings: Settings, clock: Clock) -> None:
+def test_a_sender_that_dies_loses_nothing(
+    owner: Connection, receiver: FakeReceiver, sender_settings: Settings, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pyshell.webhooks.sender.LONGEST_SLEEP", 600.0)
     organization = Organization(owner, receiver.url)
     organization.complete(10)
     owner.execute("select api.claim_webhooks(%s, 'dead', 6)", [organization.id])

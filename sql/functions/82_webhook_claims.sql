@@ -44,7 +44,10 @@ begin
 
     -- Last, because whoever records lookups waits for the organization's row.
     if cardinality(v_deliveries) < p_limit then
-        perform app.expire_webhook_leases(p_organization_id, v_now);
+        if app.expire_webhook_leases(p_organization_id, v_now) > 0 then
+            -- They are due at once, and this claim has passed them by.
+            perform pg_notify('webhooks_ready', p_organization_id::text);
+        end if;
         perform app.settle_webhooks(p_organization_id, v_now);
     end if;
     if v_deliveries <> '{}' then
