@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ class Settings:
     `lookups_per_second` presets the pace of a new database: None leaves the database's own default, infinity is no limit.
     Clerk tokens are taken where `clerk_issuer` is set. Its keys are fetched from there, unless `clerk_jwt_key` holds the one (PEM);
     `clerk_authorized_parties` (separated by commas) are the origins that a token may have been made for, empty: any.
+    `cors_origins` (separated by commas) are the origins whose pages may call the API from a browser, `*`: all; as a rule those of Clerk.
     `webhooks_allow_private_networks` is for development: webhooks may go anywhere, and over http.
     """
 
@@ -45,6 +47,7 @@ class Settings:
     clerk_issuer: str | None = None
     clerk_jwt_key: str | None = None
     clerk_authorized_parties: tuple[str, ...] = ()
+    cors_origins: tuple[str, ...] = ()
     webhooks_allow_private_networks: bool = False
     log_level: str = "info"
 
@@ -74,7 +77,8 @@ class Settings:
             lookups_per_second=_pace(given.get("LOOKUPS_PER_SECOND")),
             clerk_issuer=(_url(given, "CLERK_ISSUER", "https", "http") or "").rstrip("/") or None,
             clerk_jwt_key=_clerk_jwt_key(given),
-            clerk_authorized_parties=tuple(given.get("CLERK_AUTHORIZED_PARTIES", "").replace(",", " ").split()),
+            clerk_authorized_parties=_list(given.get("CLERK_AUTHORIZED_PARTIES", "")),
+            cors_origins=_cors_origins(given),
             webhooks_allow_private_networks=_flag(given, "WEBHOOKS_ALLOW_PRIVATE_NETWORKS"),
             log_level=_log_level(given.get("LOG_LEVEL", "info")),
         )
@@ -131,6 +135,19 @@ def _pace(value: str | None) -> float | None:
     if not 0 < pace <= 100_000:
         raise SettingsError(f"LOOKUPS_PER_SECOND must be a number above 0 and up to 100000, or none, not {value!r}")
     return pace
+
+
+def _list(value: str) -> tuple[str, ...]:
+    return tuple(value.replace(",", " ").split())
+
+
+def _cors_origins(given: Mapping[str, str]) -> tuple[str, ...]:
+    origins = _list(given.get("CORS_ORIGINS", given.get("CLERK_AUTHORIZED_PARTIES", "")))
+    for origin in _list(given.get("CORS_ORIGINS", "")):
+        # As a browser writes it, or it would never match.
+        if origin != "*" and not re.fullmatch(r"https?://[a-z0-9.-]+(:[0-9]+)?|https?://\[[0-9a-f:]+\](:[0-9]+)?", origin):
+            raise SettingsError(f"CORS_ORIGINS must be origins such as https://portal.example.com, or *, not {origin!r}")
+    return origins
 
 
 def _clerk_jwt_key(given: Mapping[str, str]) -> str | None:

@@ -39,7 +39,7 @@ def with_key(client: OrganizationClient, key: Json, path: str = "/batch-lookups"
 def test_a_key_is_shown_once(client: OrganizationClient) -> None:
     response = client.post("/api-keys", json={"name": "portal"})
     key = response.json()
-    assert response.headers["cache-control"] == "no-store"
+    assert response.headers["cache-control"] == "private, no-store"
     assert re.fullmatch(r"leap_live_[0-9A-Za-z]{49}", key["key"])
     assert (key["name"], key["prefix"], key["last_four"]) == ("portal", "leap_live_", key["key"][-4:])
     assert with_key(client, key) == 200

@@ -41,7 +41,7 @@ def test_without_a_config_there_is_no_url(client: OrganizationClient) -> None:
 def test_the_secret_is_shown_once(client: OrganizationClient) -> None:
     created = client.put("/webhook-config", json={"url": URL})
     assert created.status_code == 200
-    assert created.headers["cache-control"] == "no-store"
+    assert created.headers["cache-control"] == "private, no-store"
     assert created.json()["signing_secret"].startswith("whsec_")
     assert "signing_secret" not in client.get("/webhook-config").json()
     assert "signing_secret" not in client.put("/webhook-config", json={"field_names": ["deal"]}).json()

@@ -29,6 +29,7 @@ def test_every_variable_is_read() -> None:
             "LOOKUPS_PER_SECOND": "2.5",
             "CLERK_ISSUER": "https://clerk.example.com/",
             "CLERK_AUTHORIZED_PARTIES": "https://portal.example.com, https://other.example.com",
+            "CORS_ORIGINS": "https://portal.example.com, http://localhost:5173",
             "LOG_LEVEL": "DEBUG",
         }
     ) == Settings(
@@ -44,6 +45,7 @@ def test_every_variable_is_read() -> None:
         lookups_per_second=2.5,
         clerk_issuer="https://clerk.example.com",
         clerk_authorized_parties=("https://portal.example.com", "https://other.example.com"),
+        cors_origins=("https://portal.example.com", "http://localhost:5173"),
         log_level="debug",
     )
 
@@ -65,6 +67,12 @@ def test_the_worker_reaches_the_api_where_it_listens(host: str, url: str) -> Non
     assert Settings(host=host, port=8001).server_url == url
 
 
+def test_pages_that_tokens_are_made_for_may_call_the_api_from_a_browser() -> None:
+    parties = {"CLERK_AUTHORIZED_PARTIES": "https://portal.example.com"}
+    assert Settings.from_environment(parties).cors_origins == ("https://portal.example.com",)
+    assert Settings.from_environment(parties | {"CORS_ORIGINS": "*"}).cors_origins == ("*",)
+
+
 def test_a_pace_of_none_is_no_limit() -> None:
     assert Settings.from_environment({"LOOKUPS_PER_SECOND": "none"}).lookups_per_second == math.inf
 
@@ -73,6 +81,8 @@ def test_a_pace_of_none_is_no_limit() -> None:
     ("name", "value"),
     [
         ("DATABASE_URL", "mysql://localhost/lookups"),
+        ("CORS_ORIGINS", "https://portal.example.com/"),
+        ("CORS_ORIGINS", "portal.example.com"),
         ("DATABASE_URL", "postgresql://[::1/lookups"),
         ("PORT", "0"),
         ("PORT", "65536"),

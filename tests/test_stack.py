@@ -53,7 +53,7 @@ def up(environment: Environment) -> Iterator[subprocess.Popen[str]]:
     with starting(environment) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
-        assert line == f"ready http://127.0.0.1:{environment['PORT']}\n", line + process.communicate()[1]
+        assert line == f"ready http://127.0.0.1:{environment['PORT']}{environment['ROOT_PATH']}\n", line + process.communicate()[1]
         yield process
 
 
@@ -111,7 +111,7 @@ def test_up_may_be_stopped_while_it_starts(new_environment: Environment) -> None
 
 
 def test_down_stops_what_up_runs(new_environment: Environment) -> None:
-    with up(new_environment) as process:
+    with up(new_environment | {"ROOT_PATH": "/alpha"}) as process:
         assert run(new_environment, "down").stdout == "stopped\n"
         assert process.wait(30) == 0
         assert processes_of(new_environment) == {}

@@ -14,6 +14,7 @@ from starlette.middleware import Middleware
 
 from pyshell.api.authentication import Authenticator
 from pyshell.api.clerk import Clerk
+from pyshell.api.cors import cors_middleware
 from pyshell.api.errors import exception_handlers
 from pyshell.api.job_watch import Changes
 from pyshell.api.limits import RequestLimiter
@@ -67,7 +68,7 @@ def create_app(settings: Settings, is_stopping: Callable[[], bool] = lambda: Fal
     app = Starlette(
         routes=routes,
         lifespan=lifespan,
-        middleware=[Middleware(RequestMiddleware, root_path=settings.root_path)],
+        middleware=[*cors_middleware(settings.cors_origins), Middleware(RequestMiddleware, root_path=settings.root_path)],
         exception_handlers=exception_handlers,
     )
     app.router.redirect_slashes = False

@@ -74,7 +74,14 @@ class Authenticator:
             return await self._api_key(key, address)
         if authorization:
             return await self._bearer(authorization, headers)
-        raise unauthorized("missing_credentials", "Missing authentication. Provide either x-api-key or Authorization: Bearer token.")
+        raise unauthorized(
+            "missing_credentials",
+            "Missing authentication. Provide either x-api-key or Authorization: Bearer token.",
+            # What a browser's EventSource asks for, which can send no header. A key in the address would end up in logs.
+            hint="EventSource cannot send a credential: read the events with fetch, or subscribe with supabase-js."
+            if headers.get("accept") == "text/event-stream"
+            else None,
+        )
 
     async def _api_key(self, key: str, address: str | None) -> Caller:
         if not api_keys.is_well_formed(key):

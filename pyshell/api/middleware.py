@@ -1,4 +1,4 @@
-"""What surrounds every request: its id, the path prefix, the line in the log, and the answer to the unforeseen."""
+"""What surrounds every request: its id, the path prefix, headers, the line in the log, and the answer to the unforeseen."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ from pyshell.api.errors import INTERNAL, ApiError, error_response
 
 access_log = logging.getLogger("pyshell.access")
 logger = logging.getLogger("pyshell.api.errors")
+
+# No content is guessed to be another than it is declared to be, and no address of ours, which may hold ids, is told to other sites.
+SECURITY_HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 
 _VALID_REQUEST_ID = re.compile(r"[A-Za-z0-9._~-]{1,128}")
 
@@ -38,6 +41,8 @@ class RequestMiddleware:
         if scope["type"] == "websocket":
             await self.app(scope, receive, send)
             return
+        if scope["path"] == self.root_path:
+            scope["path"] += "/"
         request_id = request_id_of(scope)
         scope.setdefault("state", {})["request_id"] = request_id
         status, size, started_at = 0, 0, time.perf_counter()
@@ -48,6 +53,8 @@ class RequestMiddleware:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-Id"] = request_id
+                headers.update(SECURITY_HEADERS)
+                keep_private(headers)
                 # What is to be said about the caller, whatever the answer is.
                 headers.update(scope["state"].get("headers", {}))
             else:
@@ -77,6 +84,16 @@ class RequestMiddleware:
                     }
                 )
             )
+
+
+def keep_private(headers: MutableHeaders) -> None:
+    """Keeps an answer out of shared caches, and out of all caches where it has no ETag to ask again by, unless its route says otherwise.
+
+    To a cache, `x-api-key` is an ordinary header: that an answer is one caller's own must be said.
+    """
+    headers.setdefault("Cache-Control", "private, no-cache" if "etag" in headers else "private, no-store")
+    if "private" in headers["Cache-Control"]:
+        headers.add_vary_header("x-api-key, authorization")
 
 
 def request_id_of(scope: Scope) -> str:

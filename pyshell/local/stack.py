@@ -141,7 +141,7 @@ def up(settings: Settings) -> None:
         print(line, file=sys.stderr, flush=True)
 
     with until_stopped() as stopping, running(settings, stopping, report=report) as stack:
-        print(f"ready {stack.url}", flush=True)
+        print(f"ready {stack.url}{settings.root_path}", flush=True)
         stack.watch(stopping)
 
 

@@ -29,7 +29,7 @@ from pyshell.api.routes.reports import (
     update_incentive_report,
 )
 from pyshell.api.routes.results import list_batch_lookup_items, stream_batch_lookup_results
-from pyshell.api.routes.service import healthz, metrics, openapi, readyz, run_worker
+from pyshell.api.routes.service import healthz, metrics, openapi, readyz, root, run_worker
 from pyshell.api.routes.webhooks import (
     delete_webhook_config,
     get_webhook_config,
@@ -91,6 +91,7 @@ routes = [
     ExactRoute("/webhook-deliveries/recover", secured("webhooks:write", recover_webhook_deliveries), methods=["POST"]),
     Route("/webhook-deliveries/{delivery_id}", secured("webhooks:read", get_webhook_delivery), methods=["GET"]),
     Route("/webhook-deliveries/{delivery_id}/resend", secured("webhooks:write", resend_webhook_delivery), methods=["POST"]),
+    Route("/", root),
     Route("/healthz", healthz),
     Route("/readyz", readyz),
     Route("/metrics", metrics, methods=["GET"]),

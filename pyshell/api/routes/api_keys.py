@@ -51,7 +51,7 @@ async def answer_with_key(request: Request, key: str, function: str, /, **argume
         )
     )
     authenticator.forget()
-    return JSONResponse({"key": key} | stored, 201, {"Cache-Control": "no-store"})
+    return JSONResponse({"key": key} | stored, 201)
 
 
 async def list_api_keys(request: Request) -> Response:

@@ -94,7 +94,7 @@ async def stream_batch_lookup_events(request: Request) -> Response:
                     # Deleted, or the database is away: whoever comes back is told so.
                     return
 
-    return StreamingResponse(events(), media_type="text/event-stream", headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+    return StreamingResponse(events(), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
 
 def job_reader(request: Request, *, include_items: bool = False) -> Callable[[], Awaitable[bytes]]:

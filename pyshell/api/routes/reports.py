@@ -25,7 +25,9 @@ from pyshell.postgres.calls import call
 MAX_CHANGES_BYTES = 64 * 1024
 SITES_ON_PAGE = 200
 # The page needs nothing but itself, and whatever a provider may have put into a name can't run.
-PAGE_HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
+PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+}
 
 
 async def list_incentive_reports(request: Request) -> Response:

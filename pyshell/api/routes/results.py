@@ -74,7 +74,6 @@ async def stream_batch_lookup_results(request: Request) -> Response:
     headers = {
         "Content-Type": MEDIA_TYPES[file_format],
         "Content-Disposition": f'attachment; filename="{file_name(job, file_format)}"',
-        "Cache-Control": "no-store",
         "Vary": "Accept",
     }
     if request.method == "HEAD":

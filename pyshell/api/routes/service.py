@@ -12,7 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from psycopg import errors
 from starlette.background import BackgroundTask
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from pyshell.api.errors import ApiError
 from pyshell.api.routes.parameters import json_response
@@ -26,6 +26,18 @@ logger = logging.getLogger(__name__)
 
 OPENAPI_FILE = ROOT / "openapi.json"
 READY_WITHIN_SECONDS = 3
+
+
+async def root(request: Request) -> Response:
+    """Where to go from here: a browser to the documentation, a program by the links."""
+    docs, openapi_json = (f"{request.scope['root_path']}/{name}" for name in ("docs", "openapi.json"))
+    response = (
+        RedirectResponse(docs)
+        if "text/html" in request.headers.get("accept", "")
+        else JSONResponse({"name": "Batch Lookups", "docs": docs, "openapi": openapi_json})
+    )
+    response.headers["Vary"] = "Accept"
+    return response
 
 
 async def healthz(request: Request) -> Response:

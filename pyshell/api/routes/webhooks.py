@@ -27,7 +27,7 @@ async def set_webhook_config(request: Request) -> Response:
     allow_private = request.app.state.settings.webhooks_allow_private_networks
     if not allow_private:
         check_host(changes)
-    return with_secret(
+    return json_response(
         await call(
             request.app.state.pool,
             "set_webhook_config",
@@ -43,7 +43,7 @@ async def delete_webhook_config(request: Request) -> Response:
 
 
 async def rotate_webhook_secret(request: Request) -> Response:
-    return with_secret(
+    return json_response(
         await call(
             request.app.state.pool,
             "rotate_webhook_secret",
@@ -101,11 +101,6 @@ async def recover_webhook_deliveries(request: Request) -> Response:
         request=await json_body(request, MAX_BYTES),
     )
     return json_response(body, 202)
-
-
-def with_secret(config: bytes) -> Response:
-    """What may hold a secret is not for caches."""
-    return Response(config, media_type="application/json", headers={"Cache-Control": "no-store"})
 
 
 def delivery_id(request: Request) -> UUID:
