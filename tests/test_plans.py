@@ -15,7 +15,13 @@ from tests.worker_fixtures import site
 FINISHED, WAITING, READY = 60_000, 6_000, 20_000
 TOTAL = FINISHED + WAITING + READY
 ENDED_JOBS = 2_000
-TABLES = "public.lookup_queue_items, public.batch_lookup_jobs, public.incentive_report_sites, public.lookup_leases, app.queued_jobs"
+TABLES = (
+    "public.lookup_queue_items, public.batch_lookup_jobs, public.incentive_reports, public.incentive_report_sites, "
+    "public.lookup_leases, app.queued_jobs"
+)
+STATISTICS = ["fresh statistics", "statistics of an empty table", "no statistics", "plans of an empty table"]
+# Without statistics, a planner guesses the number of rows from how wide one is: no plan may depend on that.
+WIDER = ", and a column more"
 
 
 class Plans:
@@ -76,18 +82,21 @@ def rows_written(plans: list[dict[str, Any]], relation: str) -> float:
     return written
 
 
-@pytest.fixture(scope="module", params=["fresh statistics", "statistics of an empty table", "no statistics", "plans of an empty table"])
+@pytest.fixture(scope="module", params=[*STATISTICS, *(statistics + WIDER for statistics in STATISTICS[1:])])
 def owner(request: pytest.FixtureRequest, new_database: Callable[..., str]) -> Iterator[Connection]:
-    """A database with a large queue, and statistics that say so, or not."""
+    """A database with a large queue, and statistics that say so, or not; the tables as they are, or each with a column of text more."""
+    statistics = request.param.removesuffix(WIDER)
     with psycopg.connect(new_database(), autocommit=True) as connection:
         for table in TABLES.split(", "):
             connection.execute(f"alter table {table} set (autovacuum_enabled = off)".encode())
-        if request.param == "statistics of an empty table":
+            if request.param.endswith(WIDER):
+                connection.execute(f"alter table {table} add column one_more text".encode())
+        if statistics == "statistics of an empty table":
             connection.execute(f"vacuum analyze {TABLES}".encode())
-        if request.param == "plans of an empty table":
+        if statistics == "plans of an empty table":
             work_on_nearly_nothing(connection)
         fill(connection)
-        if request.param == "fresh statistics":
+        if statistics == "fresh statistics":
             connection.execute(f"vacuum analyze {TABLES}".encode())
         yield connection
 
@@ -187,7 +196,10 @@ def test_due_retries_are_claimed_without_reading_those_that_still_wait(large_que
     assert rows_scanned(seen, "lookup_queue_items") <= 100 + 100 + 200
 
 
-def test_recording_reads_the_items_recorded(large_queue: str, owner: Connection) -> None:
+@pytest.mark.parametrize("webhooks", [False, True], ids=["", "with webhooks"])
+def test_recording_reads_the_items_recorded(large_queue: str, owner: Connection, webhooks: bool) -> None:
+    config = {"url": "https://example.com/hook", "events": ["batch.completed"], "enabled": webhooks}
+    owner.execute("select api.set_webhook_config(%s, %s)", (large_queue, json.dumps(config)))
     claimed = owner.execute("select job_id, position, lease_token from api.claim_lookups(%s, 'plans', 500)", (large_queue,)).fetchall()
     plans = Plans(owner)
     count = len(claimed)

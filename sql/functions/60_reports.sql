@@ -41,7 +41,8 @@ end;
 
 -- Completed items become sites with their programs, in the transaction that completes them. A cancelled job's report may be deleted already.
 -- What is read of an answer is read once: `offset 0` keeps a value from being computed again wherever it is named. Reports are looked up
--- once a job, not once an item: while a transaction holds back vacuum, every flush leaves one more version of them to step over.
+-- once a job, not once an item: while a transaction holds back vacuum, every flush leaves one more version of them to step over. Each job's
+-- is looked up by itself: for a list of jobs, a planner without statistics may prefer to read all reports of the organization.
 create or replace function app.add_report_sites(p_organization_id uuid, p_items public.lookup_queue_items[], p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -50,10 +51,9 @@ declare
     v_job_ids    uuid[];
     v_report_ids uuid[];
 begin
-    select array_agg(r.job_id), array_agg(r.id) into v_job_ids, v_report_ids
-      from public.incentive_reports r
-     where r.organization_id = p_organization_id
-       and r.job_id = any (array(select distinct i.job_id from unnest(p_items) i where i.status = 'completed'));
+    select array_agg(j.id), array_agg(r.id) into v_job_ids, v_report_ids
+      from (select distinct i.job_id as id from unnest(p_items) i where i.status = 'completed') j
+     cross join lateral (select n.id from public.incentive_reports n where n.organization_id = p_organization_id and n.job_id = j.id offset 0) r;
 
     insert into public.incentive_report_sites
            (organization_id, report_id, position, item_id, reference_id, street_1, street_2, city, state_or_province_code, postal_code,

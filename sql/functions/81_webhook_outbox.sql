@@ -52,9 +52,9 @@ as $$
 begin
     insert into app.webhook_deliveries (organization_id, id, event, job_id, data, next_attempt_at, created_at)
     select p_organization_id, app.uuid_v7(p_now), 'batch.' || j.status, j.id, app.job_json(j)::jsonb, p_now, p_now
-      from public.batch_lookup_jobs j
-     where j.organization_id = p_organization_id and j.id = any (array(select distinct i.job_id from unnest(p_items) i where i.status in ('completed', 'failed')))
-       and j.status in ('completed', 'failed') and 'batch.' || j.status = any (p_config.events);
+      from (select distinct i.job_id as id from unnest(p_items) i where i.status in ('completed', 'failed')) e
+     cross join lateral (select b.* from public.batch_lookup_jobs b where b.organization_id = p_organization_id and b.id = e.id offset 0) j
+     where j.status in ('completed', 'failed') and 'batch.' || j.status = any (p_config.events);
     if found or exists (select from unnest(p_items) i where 'lookup.' || i.status = any (p_config.events)) then
         perform app.wake_webhooks(p_organization_id, p_now);
     end if;
