@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import re
 import time
@@ -12,7 +13,9 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from playwright.sync_api import Page
 
+from pyshell.api.reports.charts import NO_INCENTIVES, NO_SITES, state_tiles
 from pyshell.api.reports.page import report_page
 from tests.conftest import Connection
 from tests.http_fixtures import Json, NewClient, OrganizationClient, address, look_up, site
@@ -242,7 +245,7 @@ def test_a_report_comes_as_a_page_that_needs_nothing_else(client: OrganizationCl
     page = response.text
     assert response.headers["content-type"] == "text/html; charset=utf-8"
     assert "default-src 'none'" in response.headers["content-security-policy"]
-    assert page.count("<svg") == 5
+    assert 'aria-label="Map of the states' in page
     assert "$1,201" in page
     assert "Austin Energy" in page
     assert not re.search(r"<script|<link|<img|src=|href=|@import|url\(", page)
@@ -261,7 +264,75 @@ def test_a_page_shows_names_as_they_are(client: OrganizationClient, database: Co
 
 def test_a_page_of_no_sites_is_a_page(client: OrganizationClient) -> None:
     summary = client.get(f"/incentive-reports/{client.submit()['report']['id']}/summary").json()
-    assert "under way since" in report_page(summary, [])
+    assert "In progress since" in report_page(summary, [])
+
+
+def test_a_page_tells_what_was_not_looked_up_and_why(client: OrganizationClient, database: Connection) -> None:
+    created = client.submit(site("deal-001"), site("deal-002"), site("deal-003", address=address(street_1="<b>1 Elm St</b>")))
+    look_up(database, created, 2, answer(5))
+    look_up(database, created, 1, {"error": "No program covers <this> address"}, status=404)
+    page = page_text(client, created)
+    assert "Completed on" in page
+    assert "2 sites looked up of 3 uploaded" in page
+    assert "1 site not looked up" in page
+    assert "deal-003 <b>1 Elm St</b>, Los Angeles, CA No program covers <this> address" in page
+
+
+def test_a_batch_that_failed_is_not_called_completed(client: OrganizationClient, database: Connection) -> None:
+    created = client.submit(site("deal-001"), site("deal-002"))
+    look_up(database, created, 2, {"error": "No program covers this address"}, status=404)
+    page = page_text(client, created)
+    assert "Failed on" in page
+    assert "no site could be looked up" in page
+    assert "2 sites not looked up" in page
+    assert "Completed" not in page
+    assert "Top programs" not in page
+
+
+def test_a_cancelled_batch_is_called_cancelled(client: OrganizationClient, database: Connection) -> None:
+    created = client.submit(site("deal-001"), site("deal-002"))
+    look_up(database, created, 1, answer(5))
+    client.post(f"/batch-lookups/{created['job_id']}/cancel")
+    page = page_text(client, created)
+    assert "Cancelled on" in page
+    assert "Completed" not in page
+    assert "1 site not looked up" in page
+
+
+def test_a_page_outlives_its_job(client: OrganizationClient, database: Connection) -> None:
+    created = client.submit(site())
+    look_up(database, created, 1, answer(5))
+    client.delete(f"/batch-lookups/{created['job_id']}")
+    page = page_text(client, created)
+    assert "Completed on" in page
+    assert "1 site looked up" in page
+
+
+def test_a_state_with_sites_and_no_incentives_is_not_tinted() -> None:
+    fills = {tile.code: tile.fill for tile in state_tiles({"TX": 0.0, "CA": 100.0, "NV": 1.0})}
+    assert (fills["TX"], fills["UT"]) == (NO_INCENTIVES, NO_SITES)
+    assert len({fills[code] for code in ("TX", "UT", "CA", "NV")}) == 4
+
+
+def test_a_page_reads_well_on_a_phone_and_on_paper(client: OrganizationClient, report: str, page: Page) -> None:
+    page.set_content(client.get(report + "/html").text)
+    page.set_viewport_size({"width": 390, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    heights = page.evaluate("[...document.querySelectorAll('svg text')].map(text => text.getBoundingClientRect().height)")
+    assert min(heights) > 9
+    # The space between the margins of a sheet of Letter paper.
+    page.set_viewport_size({"width": 710, "height": 900})
+    page.emulate_media(media="print")
+    columns = page.evaluate("getComputedStyle(document.querySelector('.figures')).gridTemplateColumns.split(' ').length")
+    assert columns == 4
+    assert page.locator(".sites thead").is_visible()
+    assert page.pdf(format="Letter")[:5] == b"%PDF-"
+
+
+def page_text(client: OrganizationClient, job: Json) -> str:
+    """The words of the page of a job's report, as a reader sees them."""
+    markup = client.get(f"/incentive-reports/{job['report']['id']}/html").text.partition("</style>")[2]
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", markup)).split())
 
 
 def test_a_report_gets_another_name(client: OrganizationClient, report: str) -> None:

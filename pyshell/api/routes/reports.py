@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 from datetime import datetime
+from typing import Any
+from uuid import UUID
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
@@ -21,9 +23,11 @@ from pyshell.api.routes.parameters import (
     uuid_param,
 )
 from pyshell.postgres.calls import call
+from pyshell.postgres.sqlstates import DatabaseError
 
 MAX_CHANGES_BYTES = 64 * 1024
 SITES_ON_PAGE = 200
+FAILED_ITEMS_ON_PAGE = 50
 # The page needs nothing but itself, and whatever a provider may have put into a name can't run.
 PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -72,11 +76,32 @@ async def get_incentive_report_csv(request: Request) -> Response:
 
 async def get_incentive_report_page(request: Request) -> Response:
     pool, report = request.app.state.pool, _report(request)
-    summary, sites = await asyncio.gather(
-        call(pool, "get_incentive_report_summary", **report),
-        call(pool, "get_incentive_report", **report, sort="-amount", limit=SITES_ON_PAGE),
+    summary, sites = map(
+        json.loads,
+        await asyncio.gather(
+            call(pool, "get_incentive_report_summary", **report),
+            call(pool, "get_incentive_report", **report, sort="-amount", limit=SITES_ON_PAGE),
+        ),
     )
-    return HTMLResponse(report_page(json.loads(summary), json.loads(sites)["sites"]), headers=PAGE_HEADERS)
+    job, failed_items = await _job_and_failed_items(request, summary["report"]["job_id"])
+    return HTMLResponse(report_page(summary, sites["sites"], job, failed_items), headers=PAGE_HEADERS)
+
+
+async def _job_and_failed_items(request: Request, job_id: str | None) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
+    """The job of a report and the first of its items that failed; nothing once the job has been deleted."""
+    if job_id is None:
+        return None, []
+    job = {"organization_id": request.user.organization_id, "job_id": UUID(job_id)}
+    try:
+        progress, items = await asyncio.gather(
+            call(request.app.state.pool, "get_batch_lookup", **job),
+            call(request.app.state.pool, "list_batch_lookup_items", **job, status="failed", limit=FAILED_ITEMS_ON_PAGE),
+        )
+    except DatabaseError as error:
+        if error.sqlstate != "PT404":
+            raise
+        return None, []
+    return json.loads(progress), json.loads(items)["items"]
 
 
 async def update_incentive_report(request: Request) -> Response:
