@@ -8,9 +8,9 @@ request() { curl --silent --show-error --fail-with-body --header "x-api-key: $AP
 member() { grep -o "\"$1\" *: *\"[^\"]*\"" | awk -F '"' 'NR == 1 { print $4 }'; }
 
 job_id=$(request "$url/batch-lookups" --json '{"items": [
-  {"reference_id": "city-hall", "building_type": "COMMERCIAL", "device_ids": [1, 20],
+  {"reference_id": "city-hall", "building_type": "RESIDENTIAL", "device_ids": [1, 20],
    "address": {"street_1": "200 N Spring St", "city": "Los Angeles", "state_or_province_code": "CA", "postal_code": "90012", "country_code": "US"}},
-  {"reference_id": "state-house", "building_type": "COMMERCIAL", "device_ids": [1],
+  {"reference_id": "state-house", "building_type": "RESIDENTIAL", "device_ids": [1],
    "address": {"street_1": "24 Beacon St", "city": "Boston", "state_or_province_code": "MA", "postal_code": "02133", "country_code": "US"}}
 ]}' | member job_id)
 

@@ -66,6 +66,10 @@ def test_the_starter_catalogue_is_loaded_by_a_deploy(owner: Connection) -> None:
     assert summary["programs"]["rows"] >= 46
 
 
+def test_the_starter_catalogue_gives_no_reason_to_doubt(owner: Connection) -> None:
+    assert owner.execute("select api.find_catalogue_doubts()").fetchone() == ([],)
+
+
 def test_a_changed_row_is_imported(owner: Connection, folder: Path) -> None:
     append(folder / "devices.csv", "9001,heat_pump,Pump of the future")
     assert load_catalogue(owner, folder)["devices"]["changed"] == 1
@@ -75,7 +79,7 @@ def test_a_changed_row_is_imported(owner: Connection, folder: Path) -> None:
 def test_a_bad_row_is_named_and_nothing_is_imported(owner: Connection, folder: Path) -> None:
     append(folder / "devices.csv", "9001,heat_pump,Pump of the future")
     append(folder / "utilities.csv", "wy-plains,none,Plains Electric,US,WY,test,")
-    with pytest.raises(psycopg.Error, match=r'utilities\.csv, line 110: eiaid "none" is not a positive integer') as caught:
+    with pytest.raises(psycopg.Error, match=r'utilities\.csv, line 112: eiaid "none" is not a positive integer') as caught:
         load_catalogue(owner, folder)
     assert caught.value.sqlstate == "PT400"
     assert owner.execute("select from app.devices where id = 9001").fetchone() is None

@@ -35,6 +35,22 @@ def test_a_lookup_answers_as_documented(client: OrganizationClient) -> None:
     assert list(result["incentives"]) == ["total_incentive_amount", "total_eligible_combinations", "by_program"]
 
 
+def test_the_documented_example_finds_the_utilities_of_san_francisco(client: OrganizationClient) -> None:
+    san_francisco = address(street_1="123 Main St", city="San Francisco", postal_code="94102")
+    for utility, program in (
+        ({"eiaid": 14328, "name": "Pacific Gas & Electric"}, "PG&E Rebates and Incentives"),
+        ({"eiaid": None, "name": "CleanPowerSF (City & County of San Francisco)"}, "Green Labeling Program"),
+    ):
+        result = client.post("/incentives", json=site(address=san_francisco, utility={"name": utility["name"]})).json()
+        assert (result["utility"], len(result["possible_utilities"])) == (utility, 2)
+        assert {found["program_name"] for found in result["incentives"]["by_program"]} == {program, "Golden State Rebates Program"}
+
+    result = client.post("/incentives", json=site(address=san_francisco)).json()
+    assert result["utility"]["name"] == "Pacific Gas & Electric"
+    result = client.post("/incentives", json=site(address=san_francisco, device_ids=[1, 12, 28])).json()
+    assert result["incentives"]["total_incentive_amount"] > 60
+
+
 def test_a_customer_keeps_its_number(client: OrganizationClient, new_client: NewClient) -> None:
     first, again = (client.post("/incentives", json=site()).json()["customer_id"] for _ in range(2))
     assert first == again
