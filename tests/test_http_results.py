@@ -42,9 +42,9 @@ def test_a_cursor_leads_through_all_items(client: OrganizationClient) -> None:
 
 
 @pytest.mark.parametrize("cursor", ["", "YWZ0ZXIgLTE", "%F0%9F%98%80"])
-def test_a_cursor_that_is_none_is_not_found(client: OrganizationClient, cursor: str) -> None:
+def test_a_cursor_that_is_none_is_refused(client: OrganizationClient, cursor: str) -> None:
     response = client.get(f"/batch-lookups/{client.submit()['job_id']}/items?cursor={cursor}")
-    assert (response.status_code, response.json()["code"]) == (404, "invalid_cursor")
+    assert (response.status_code, response.json()["code"]) == (400, "invalid_cursor")
 
 
 def test_a_cursor_keeps_the_filter(client: OrganizationClient, database: Connection) -> None:

@@ -175,10 +175,6 @@ def test_a_parameter_that_is_wrong_is_refused(client: OrganizationClient, params
     assert client.get("/webhook-deliveries", params=params).status_code == 400
 
 
-def test_a_cursor_that_no_page_had_is_not_found(client: OrganizationClient) -> None:
-    assert client.get("/webhook-deliveries", params={"cursor": "x"}).json()["code"] == "invalid_cursor"
-
-
 def test_failed_deliveries_are_sent_again_on_request(client: OrganizationClient, database: Connection) -> None:
     client.put("/webhook-config", json={"url": URL})
     look_up(database, client.submit(), 1)

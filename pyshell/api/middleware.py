@@ -38,6 +38,8 @@ class RequestMiddleware:
             await self.app(scope, receive, send)
             return
         scope["root_path"] = self.root_path
+        # People paste addresses with slashes too many; no address of ours differs from another by slashes alone.
+        scope["path"] = re.sub("/{2,}", "/", scope["path"]).rstrip("/") or "/"
         if scope["type"] == "websocket":
             await self.app(scope, receive, send)
             return

@@ -7,10 +7,10 @@ as $$
 begin
     if p_limit is null or p_limit not between 1 and p_max_limit then
         raise sqlstate 'PT400' using
-            message    = format('limit must be from 1 to %s', p_max_limit),
+            message    = format('limit must be a whole number from 1 to %s', p_max_limit),
             constraint = 'invalid_limit';
     elsif p_offset is null or p_offset < 0 then
-        raise sqlstate 'PT400' using message = 'offset must be 0 or more', constraint = 'invalid_offset';
+        raise sqlstate 'PT400' using message = 'offset must be a whole number from 0 to 2147483647', constraint = 'invalid_offset';
     end if;
 end;
 $$;
@@ -39,8 +39,23 @@ begin
     return v_mark;
 exception
     when data_exception or statement_too_complex then
-        raise sqlstate 'PT404' using
-            message    = 'cursor is not the next_cursor of this list in this order',
+        raise sqlstate 'PT400' using
+            message    = 'cursor does not belong to this list and sort order',
+            hint       = 'Pass the next_cursor of the page before, with the same sort.',
             constraint = 'invalid_cursor';
+end;
+$$;
+
+-- Where the page before ended; null for a page that goes by its offset.
+create or replace function app.read_page(p_cursor text, p_sort text, p_limit integer, p_offset integer, p_max_limit integer) returns app.page_mark
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform app.check_page(p_limit, p_offset, p_max_limit);
+    if p_cursor is not null and p_offset > 0 then
+        raise sqlstate 'PT400' using message = 'Provide either cursor or offset, not both', constraint = 'cursor_with_offset';
+    end if;
+    return app.read_cursor(p_cursor, p_sort);
 end;
 $$;

@@ -10,16 +10,31 @@ create or replace function app.seconds(p_seconds double precision) returns inter
 language sql immutable
 return make_interval(secs => p_seconds);
 
--- RFC 3339; null: it is none.
+-- A day, which begins in UTC, or RFC 3339; null: it is none. pyshell/api/routes/parameters.py reads the same.
 create or replace function app.parse_timestamp(p_text text) returns timestamptz
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp set timezone = 'UTC'
 as $$
 begin
-    return case when p_text ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})$' then p_text::timestamptz end;
+    return case when p_text ~ '^\d{4}-\d\d-\d\d([Tt ]([01]\d|2[0-3])(:[0-5]\d){2}(\.\d{1,9})?([Zz]|[+-](0\d|1[0-4]):[0-5]\d))?$' then p_text::timestamptz end;
 exception
     when data_exception then
         return null;
+end;
+$$;
+
+-- A member of a request; null where it is null or not there. Raises for what is no timestamp.
+create or replace function app.read_timestamp(p_name text, p_value jsonb) returns timestamptz
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_at timestamptz := case when jsonb_typeof(p_value) = 'string' then app.parse_timestamp(p_value #>> '{}') end;
+begin
+    if v_at is null and p_value <> 'null' then
+        perform app.refuse_option(p_name, 'a date such as 2026-05-31 or a time such as 2026-05-31T08:00:00Z');
+    end if;
+    return v_at;
 end;
 $$;
 

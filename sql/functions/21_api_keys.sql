@@ -90,8 +90,6 @@ begin
     end loop;
     if jsonb_typeof(p_request -> 'name') not in ('string', 'null') or btrim(p_request ->> 'name') = '' or length(p_request ->> 'name') > 200 then
         perform app.refuse_option('name', 'a string of 1 to 200 characters');
-    elsif p_request ->> 'expires_at' !~ '^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)$' then
-        perform app.refuse_option('expires_at', 'a time such as 2027-01-31T00:00:00Z');
     elsif jsonb_typeof(p_request -> 'grace_seconds') not in ('number', 'null') then
         perform app.refuse_option('grace_seconds', 'a number of seconds from 0 to 2592000');
     elsif (p_request ->> 'grace_seconds')::numeric not between 0 and 2592000 then
@@ -99,16 +97,11 @@ begin
     end if;
 
     name := p_request ->> 'name';
+    expires_at := app.read_timestamp('expires_at', p_request -> 'expires_at');
     grace := app.seconds(coalesce((p_request ->> 'grace_seconds')::double precision, 86400));
     if jsonb_typeof(p_request -> 'scopes') = 'array' then
         scopes := array(select jsonb_array_elements_text(p_request -> 'scopes'));
     end if;
-    begin
-        expires_at := (p_request ->> 'expires_at')::timestamptz;
-    exception
-        when data_exception then
-            perform app.refuse_option('expires_at', 'a time that exists');
-    end;
     begin
         if jsonb_typeof(p_request -> 'allowed_networks') = 'array' then
             allowed_networks := array(select network(n::inet)::cidr from jsonb_array_elements_text(p_request -> 'allowed_networks') n);
@@ -181,26 +174,33 @@ $$;
 
 comment on function api.get_api_key(uuid, uuid) is 'One API key, without the key. 404: no such key in this organization.';
 
-create or replace function api.list_api_keys(p_organization_id uuid, p_limit integer default 20, p_offset integer default 0) returns json
+create or replace function api.list_api_keys(
+    p_organization_id uuid, p_limit integer default 20, p_offset integer default 0, p_cursor text default null
+) returns json
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    v_mark app.page_mark := app.read_page(p_cursor, 'api_keys', p_limit, p_offset, 200);
+    v_keys app.api_keys[];
 begin
-    perform app.check_page(p_limit, p_offset, 200);
+    v_keys := array(
+        select k
+          from app.api_keys k
+         where organization_id = p_organization_id and (p_cursor is null or (created_at, id) < (v_mark.created_at, v_mark.id))
+         order by created_at desc, id desc
+         limit p_limit + 1 offset p_offset);
     return json_build_object(
-        'api_keys', (select coalesce(json_agg(app.api_key_json(k) order by k.created_at desc, k.id desc), '[]')
-                       from (select *
-                               from app.api_keys
-                              where organization_id = p_organization_id
-                              order by created_at desc, id desc
-                              limit p_limit offset p_offset) k),
+        'api_keys', (select coalesce(json_agg(app.api_key_json(k) order by k.created_at desc, k.id desc), '[]') from unnest(v_keys[:p_limit]) k),
         'total', (select count(*) from app.api_keys where organization_id = p_organization_id),
         'limit', p_limit,
-        'offset', p_offset);
+        'offset', p_offset,
+        'next_cursor', case when cardinality(v_keys) > p_limit
+                            then app.cursor(row('api_keys', null, null, null, v_keys[p_limit].created_at, v_keys[p_limit].id, null)) end);
 end;
 $$;
 
-comment on function api.list_api_keys(uuid, integer, integer) is 'The API keys of an organization, newest first, ended ones too: {api_keys, total, limit, offset}. 400: limit not in 1 to 200.';
+comment on function api.list_api_keys(uuid, integer, integer, text) is 'The API keys of an organization, newest first, ended ones too: {api_keys, total, limit, offset, next_cursor}; p_cursor is the next_cursor of the page before. 400: limit not in 1 to 200, invalid_cursor, cursor_with_offset.';
 
 create or replace function api.rotate_api_key(
     p_organization_id uuid,

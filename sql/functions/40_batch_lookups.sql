@@ -138,31 +138,39 @@ create or replace function api.list_batch_lookups(
     p_organization_id uuid    default app.claimed_organization_id(),
     p_status          text    default null,
     p_limit           integer default 20,
-    p_offset          integer default 0
+    p_offset          integer default 0,
+    p_cursor          text    default null
 ) returns json
 language plpgsql stable security definer
-set search_path = pg_catalog, pg_temp
+set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan
 as $$
+declare
+    v_mark app.page_mark;
+    v_jobs public.batch_lookup_jobs[];
 begin
     perform app.authorize(p_organization_id);
-    perform app.check_page(p_limit, p_offset, 200);
     perform app.check_choice('status', p_status, array['pending', 'processing', 'completed', 'failed', 'cancelled']);
+    v_mark := app.read_page(p_cursor, 'jobs', p_limit, p_offset, 200);
+    v_jobs := array(
+        select j
+          from public.batch_lookup_jobs j
+         where organization_id = p_organization_id and (p_status is null or status = p_status)
+           and (p_cursor is null or (created_at, id) < (v_mark.created_at, v_mark.id))
+         order by created_at desc, id desc
+         limit p_limit + 1 offset p_offset);
     return json_build_object(
-        'jobs', (select coalesce(json_agg(app.job_json(j) order by j.created_at desc, j.id desc), '[]')
-                   from (select *
-                           from public.batch_lookup_jobs
-                          where organization_id = p_organization_id and (p_status is null or status = p_status)
-                          order by created_at desc, id desc
-                          limit p_limit offset p_offset) j),
+        'jobs', (select coalesce(json_agg(app.job_json(j) order by j.created_at desc, j.id desc), '[]') from unnest(v_jobs[:p_limit]) j),
         'total', (select count(*)
                     from public.batch_lookup_jobs
                    where organization_id = p_organization_id and (p_status is null or status = p_status)),
         'limit', p_limit,
-        'offset', p_offset);
+        'offset', p_offset,
+        'next_cursor', case when cardinality(v_jobs) > p_limit
+                            then app.cursor(row('jobs', null, null, null, v_jobs[p_limit].created_at, v_jobs[p_limit].id, null)) end);
 end;
 $$;
 
-comment on function api.list_batch_lookups(uuid, text, integer, integer) is 'The jobs of an organization, newest first: {jobs, total, limit, offset}. 400: an unknown status, limit not in 1 to 200.';
+comment on function api.list_batch_lookups(uuid, text, integer, integer, text) is 'The jobs of an organization, newest first: {jobs, total, limit, offset, next_cursor}; p_cursor is the next_cursor of the page before. 400: an unknown status, limit not in 1 to 200, invalid_cursor, cursor_with_offset.';
 
 -- What is still pending in a cancelled job and not in flight ends as failed: what waits, and what was never claimed. Answers how many items did.
 create or replace function app.cancel_pending_items(p_organization_id uuid, p_job_id uuid, p_now timestamptz) returns integer

@@ -69,12 +69,8 @@ declare
 begin
     perform app.authorize(p_organization_id);
     v_job   := app.find_job(p_organization_id, p_job_id);
-    v_after := coalesce((app.read_cursor(p_cursor, 'items')).position, -1);
-    perform app.check_page(p_limit, p_offset, 500);
+    v_after := coalesce((app.read_page(p_cursor, 'items', p_limit, p_offset, 500)).position, -1);
     perform app.check_item_filter(p_status, p_error_code);
-    if p_cursor is not null and p_offset > 0 then
-        raise sqlstate 'PT400' using message = 'Provide either cursor or offset, not both', constraint = 'cursor_with_offset';
-    end if;
 
     v_in_flight := app.positions_in_flight(p_organization_id, p_job_id);
     if coalesce(p_cursor, p_status, p_error_code) is null then
@@ -92,7 +88,7 @@ begin
 end;
 $$;
 
-comment on function api.list_batch_lookup_items(uuid, uuid, text, integer, integer, text, text) is 'The items of a job in upload order: {items, total, limit, offset, next_cursor}; p_cursor is the next_cursor of the page before. 400: an unknown status, limit not in 1 to 500, cursor beside offset. 404: no such job in this organization, a cursor that is none.';
+comment on function api.list_batch_lookup_items(uuid, uuid, text, integer, integer, text, text) is 'The items of a job in upload order: {items, total, limit, offset, next_cursor}; p_cursor is the next_cursor of the page before. 400: an unknown status, limit not in 1 to 500, invalid_cursor, cursor_with_offset. 404: no such job in this organization.';
 
 create or replace function app.results_csv_header() returns text
 language sql immutable

@@ -161,10 +161,9 @@ declare
     v_reports public.incentive_reports[];
 begin
     perform app.authorize(p_organization_id);
-    perform app.check_page(p_limit, p_offset, 200);
     perform app.check_choice('status', p_status, array['processing', 'complete', 'error']);
     perform app.check_choice('report_type', p_report_type, array['bulk_lookup']);
-    v_mark := app.read_cursor(p_cursor, 'newest');
+    v_mark := app.read_page(p_cursor, 'reports', p_limit, p_offset, 200);
     v_reports := array(
         select r
           from public.incentive_reports r
@@ -186,12 +185,12 @@ begin
         'limit', p_limit,
         'offset', p_offset,
         'next_cursor', case when cardinality(v_reports) > p_limit
-                            then app.cursor(row('newest', null, null, null, v_reports[p_limit].created_at, v_reports[p_limit].id, null)) end);
+                            then app.cursor(row('reports', null, null, null, v_reports[p_limit].created_at, v_reports[p_limit].id, null)) end);
 end;
 $$;
 
 comment on function api.list_incentive_reports(uuid, text, integer, integer, text, text, timestamptz, timestamptz) is
-'The reports of an organization, newest first: {reports, total, limit, offset, next_cursor}. Optional: status; report_type; created from and before. p_cursor is the next_cursor of the page before, the surest way through a list that grows. Amounts in US dollars. 400: an unknown status or type, limit not in 1 to 200. 404: invalid_cursor.';
+'The reports of an organization, newest first: {reports, total, limit, offset, next_cursor}. Optional: status; report_type; created from and before. p_cursor is the next_cursor of the page before, the surest way through a list that grows. Amounts in US dollars. 400: an unknown status or type, limit not in 1 to 200, invalid_cursor, cursor_with_offset.';
 
 create or replace function api.update_incentive_report(p_organization_id uuid, p_report_id uuid, p_changes jsonb) returns json
 language plpgsql volatile security definer

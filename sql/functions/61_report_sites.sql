@@ -58,9 +58,8 @@ declare
 begin
     perform app.authorize(p_organization_id);
     v_report := app.find_report(p_organization_id, p_report_id);
-    perform app.check_page(p_limit, p_offset, 500);
     perform app.check_choice('sort', p_sort, array['position', '-position', 'amount', '-amount', 'reference_id', '-reference_id']);
-    v_mark  := app.read_cursor(p_cursor, p_sort);
+    v_mark  := app.read_page(p_cursor, p_sort, p_limit, p_offset, 500);
     v_sites := array(
         select s
           from public.incentive_report_sites s
@@ -98,7 +97,7 @@ end;
 $$;
 
 comment on function api.get_incentive_report(uuid, uuid, integer, integer, text, text, boolean, text, text, text) is
-'One report with a page of its sites and the programs of each. p_sort: position (upload order), amount or reference_id, with a minus in front for descending. Filters: eligible; state or province code; utility, by number or name; id of a program that the site is eligible for; total counts the sites that pass them. p_cursor is the next_cursor of the page before. Amounts in US dollars. 400: limit not in 1 to 500, invalid_sort. 404: no such report in this organization, invalid_cursor.';
+'One report with a page of its sites and the programs of each. p_sort: position (upload order), amount or reference_id, with a minus in front for descending. Filters: eligible; state or province code; utility, by number or name; id of a program that the site is eligible for; total counts the sites that pass them. p_cursor is the next_cursor of the page before. Amounts in US dollars. 400: limit not in 1 to 500, invalid_sort, invalid_cursor, cursor_with_offset. 404: no such report in this organization.';
 
 create or replace function api.get_incentive_report_csv(
     p_organization_id uuid, p_report_id uuid, p_eligible boolean default null, p_state text default null, p_utility text default null,

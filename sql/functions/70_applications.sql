@@ -67,8 +67,8 @@ return json_build_object(
 );
 
 create or replace function api.list_applications(
-    p_organization_id uuid default app.claimed_organization_id(), p_ref_id text default null, p_application_status text default null,
-    p_limit integer default 50, p_page_token text default null
+    p_organization_id uuid default app.claimed_organization_id(), p_reference_id text default null, p_application_status text default null,
+    p_limit integer default 50, p_offset integer default 0, p_cursor text default null
 ) returns json
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan
@@ -78,29 +78,34 @@ declare
     v_applications public.applications[];
 begin
     perform app.authorize(p_organization_id);
-    perform app.check_page(p_limit, 0, 200);
     perform app.check_choice('application_status', p_application_status, array['not_started', 'in_progress', 'awaiting_partner', 'completed',
                                                                                'submitted', 'approved', 'rejected']);
-    v_mark := app.read_cursor(p_page_token, 'applications');
+    v_mark := app.read_page(p_cursor, 'applications', p_limit, p_offset, 200);
     v_applications := array(
         select a
           from public.applications a
          where organization_id = p_organization_id
-           and (p_ref_id is null or reference_id = p_ref_id)
+           and (p_reference_id is null or reference_id = p_reference_id)
            and (p_application_status is null or application_status = p_application_status)
-           and (p_page_token is null or id < v_mark.number)
+           and (p_cursor is null or id < v_mark.number)
          order by id desc
-         limit p_limit + 1);
+         limit p_limit + 1 offset p_offset);
     return json_build_object(
         'applications', (select coalesce(json_agg(app.application_json(a) order by a.id desc), '[]') from unnest(v_applications[:p_limit]) a),
+        'total', (select count(*)
+                    from public.applications
+                   where organization_id = p_organization_id
+                     and (p_reference_id is null or reference_id = p_reference_id)
+                     and (p_application_status is null or application_status = p_application_status)),
         'limit', p_limit,
-        'next_page_token', case when cardinality(v_applications) > p_limit
-                                then app.cursor(row('applications', null, null, null, null, null, v_applications[p_limit].id)) end);
+        'offset', p_offset,
+        'next_cursor', case when cardinality(v_applications) > p_limit
+                            then app.cursor(row('applications', null, null, null, null, null, v_applications[p_limit].id)) end);
 end;
 $$;
 
-comment on function api.list_applications(uuid, text, text, integer, text) is
-'The applications of an organization, newest first: {applications, limit, next_page_token}. Optional: reference_id; status; p_page_token, the next_page_token of the page before. Amounts in US dollars. 400: an unknown status, limit not in 1 to 200. 404: invalid_cursor.';
+comment on function api.list_applications(uuid, text, text, integer, integer, text) is
+'The applications of an organization, newest first: {applications, total, limit, offset, next_cursor}. Optional: reference_id; status; p_cursor, the next_cursor of the page before. Amounts in US dollars. 400: an unknown status, limit not in 1 to 200, invalid_cursor, cursor_with_offset.';
 
 create or replace function app.find_application(p_organization_id uuid, p_application_id bigint) returns public.applications
 language plpgsql stable

@@ -26,27 +26,23 @@ create or replace function api.list_webhook_deliveries(
     p_cursor          text    default null
 ) returns json
 language plpgsql stable security definer
-set search_path = pg_catalog, pg_temp
+set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan
 as $$
 declare
+    v_mark       app.page_mark;
     v_deliveries app.webhook_deliveries[];
 begin
     perform app.authorize(p_organization_id);
-    perform app.check_page(p_limit, p_offset, 200);
     perform app.check_choice('status', p_status, array['pending', 'sending', 'delivered', 'failed']);
     perform app.check_choice('event', p_event, app.webhook_events() || 'webhook.test'::text);
-    if p_cursor !~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then
-        raise sqlstate 'PT404' using message = 'cursor must be the next_cursor of an earlier page', constraint = 'invalid_cursor';
-    elsif p_cursor is not null and p_offset > 0 then
-        raise sqlstate 'PT400' using message = 'Provide either cursor or offset, not both', constraint = 'cursor_with_offset';
-    end if;
+    v_mark := app.read_page(p_cursor, 'deliveries', p_limit, p_offset, 200);
 
     -- One more than asked for, to know whether there is a next page.
     v_deliveries := array(select d
                             from app.webhook_deliveries d
                            where organization_id = p_organization_id and (p_status is null or status = p_status)
                              and (p_event is null or event = p_event) and (p_job_id is null or job_id = p_job_id)
-                             and (p_cursor is null or id < p_cursor::uuid)
+                             and (p_cursor is null or id < v_mark.id)
                            order by id desc
                            limit p_limit + 1 offset p_offset);
     return json_build_object(
@@ -57,11 +53,12 @@ begin
                      and (p_event is null or event = p_event) and (p_job_id is null or job_id = p_job_id)),
         'limit', p_limit,
         'offset', p_offset,
-        'next_cursor', case when cardinality(v_deliveries) > p_limit then v_deliveries[p_limit].id end);
+        'next_cursor', case when cardinality(v_deliveries) > p_limit
+                            then app.cursor(row('deliveries', null, null, null, null, v_deliveries[p_limit].id, null)) end);
 end;
 $$;
 
-comment on function api.list_webhook_deliveries(uuid, text, text, uuid, integer, integer, text) is 'The webhook deliveries of an organization, newest first: {deliveries, total, limit, offset, next_cursor}; p_cursor is the next_cursor of the page before. They are kept for 30 days. 400: an unknown status or event, limit not in 1 to 200. 404: a cursor that is none.';
+comment on function api.list_webhook_deliveries(uuid, text, text, uuid, integer, integer, text) is 'The webhook deliveries of an organization, newest first: {deliveries, total, limit, offset, next_cursor}; p_cursor is the next_cursor of the page before. They are kept for 30 days. 400: an unknown status or event, limit not in 1 to 200, invalid_cursor, cursor_with_offset.';
 
 create or replace function api.get_webhook_delivery(p_organization_id uuid, p_delivery_id uuid) returns json
 language plpgsql stable security definer
@@ -129,15 +126,11 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_now   timestamptz := app.clock();
-    v_since timestamptz := app.parse_timestamp(p_request ->> 'since');
+    v_since timestamptz;
     v_count integer;
 begin
-    if jsonb_typeof(p_request) is distinct from 'object' or v_since is null or p_request - 'since' <> '{}' then
-        raise sqlstate 'PT400' using
-            message    = 'since must be a timestamp such as 2026-11-24T09:30:00Z',
-            hint       = '{"since": "2026-11-24T09:30:00Z"}',
-            constraint = 'invalid_since';
-    end if;
+    perform app.check_members(p_request, array['since']);
+    v_since := app.read_timestamp('since', coalesce(nullif(p_request -> 'since', 'null'), '""'));
     perform app.check_receiver(p_organization_id);
     update app.webhook_deliveries
        set status = 'pending', retry_count = 0, next_attempt_at = v_now, ended_at = null

@@ -32,11 +32,11 @@ select throws_ok(
     format($$ select api.get_batch_lookup(%L, %L) $$, :'other_org', :'job'),
     'PT404', 'Batch job not found', 'another organization''s job is not found');
 select is((api.list_batch_lookups(:'org') ->> 'total')::integer, 2, 'the list counts the organization''s jobs');
-select is((api.list_batch_lookups(:'other_org'))::jsonb, '{"jobs": [], "total": 0, "limit": 20, "offset": 0}', 'another organization''s list is empty');
+select is((api.list_batch_lookups(:'other_org'))::jsonb, '{"jobs": [], "total": 0, "limit": 20, "offset": 0, "next_cursor": null}', 'another organization''s list is empty');
 select is(api.list_batch_lookups(:'org', p_limit => 1, p_offset => 1) #>> '{jobs,0,id}', :'job'::text, 'the list pages, newest first');
 select is((api.list_batch_lookups(:'org', 'completed') ->> 'total')::integer, 0, 'the list filters by status');
 select throws_ok(format($$ select api.list_batch_lookups(%L, 'done') $$, :'org'), 'PT400', null, 'an unknown status is refused');
-select throws_ok(format($$ select api.list_batch_lookups(%L, p_limit => 201) $$, :'org'), 'PT400', 'limit must be from 1 to 200', 'a page has its limits');
+select throws_ok(format($$ select api.list_batch_lookups(%L, p_limit => 201) $$, :'org'), 'PT400', 'limit must be a whole number from 1 to 200', 'a page has its limits');
 select is(
     array(select json_array_elements(api.list_batch_lookup_items(:'org', :'job', p_limit => 2, p_offset => 1) -> 'items') ->> 'reference_id'),
     array['site-2', 'site-3'], 'items page in upload order');

@@ -5,7 +5,7 @@ select pg_temp.submit(:'org', 7) as job \gset
 
 -- Pages
 select throws_ok(format($$ select api.list_batch_lookup_items(%L, %L, p_cursor => app.cursor(row('newest', 1, null, null, null, null, null))) $$, :'org', :'job'),
-    'PT404', 'cursor is not the next_cursor of this list in this order', 'a cursor of another list is refused');
+    'PT400', 'cursor does not belong to this list and sort order', 'a cursor of another list is refused');
 select api.list_batch_lookup_items(:'org', :'job', p_limit => 4) as page \gset
 select is(json_array_length(:'page'::json -> 'items'), 4, 'a page has its limit of items');
 select is(json_array_length(api.list_batch_lookup_items(:'org', :'job', p_limit => 4, p_cursor => :'page'::json ->> 'next_cursor') -> 'items'), 3, 'its cursor leads to the rest');

@@ -21,18 +21,18 @@ select is((select count(*)::integer from public.applications), 4, 'items that do
 
 -- Read
 select is(json_array_length(api.list_applications(:'org') -> 'applications'), 4, 'an organization lists its applications');
-select is(api.list_applications(:'other_org')::jsonb, '{"applications": [], "limit": 50, "next_page_token": null}', 'and no other''s');
+select is(api.list_applications(:'other_org')::jsonb, '{"applications": [], "total": 0, "limit": 50, "offset": 0, "next_cursor": null}', 'and no other''s');
 select is(json_array_length(api.list_applications(:'org', 'site-2') -> 'applications'), 2, 'by reference_id');
 select is(json_array_length(api.list_applications(:'org', null, 'approved') -> 'applications'), 0, 'and by status');
 with recursive page as (
     select api.list_applications(:'org', p_limit => 1) as body
      union all
-    select api.list_applications(:'org', p_limit => 1, p_page_token => body ->> 'next_page_token') from page where body ->> 'next_page_token' is not null
+    select api.list_applications(:'org', p_limit => 1, p_cursor => body ->> 'next_cursor') from page where body ->> 'next_cursor' is not null
 )
 select results_eq(
     (select format('select (%L::bigint[])', array_agg((body #>> '{applications,0,id}')::bigint)) from page),
     'select array_agg(id order by id desc) from public.applications', 'page after page, newest first');
-select throws_ok(format($$ select api.list_applications(%L, p_page_token => 'x') $$, :'org'), 'PT404', null, 'with the token of a page');
+select throws_ok(format($$ select api.list_applications(%L, p_cursor => 'x') $$, :'org'), 'PT400', null, 'with the cursor of a page');
 
 -- Moved on
 select min(id) as application from public.applications \gset

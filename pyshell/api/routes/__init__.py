@@ -1,4 +1,4 @@
-"""The routes of the API, each with the scope that a caller needs."""
+"""The routes of the API, each with the scope that a caller needs and the query parameters that it knows."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ from pyshell.api.routes.batch_lookups import (
 )
 from pyshell.api.routes.docs import docs, docs_file
 from pyshell.api.routes.incentives import get_organization, lookup_incentives, update_organization
+from pyshell.api.routes.parameters import PAGE, Endpoint, with_parameters
 from pyshell.api.routes.progress import get_batch_lookup, stream_batch_lookup_events
 from pyshell.api.routes.reports import (
+    CREATED,
+    SITE_FILTERS,
     delete_incentive_report,
     get_incentive_report,
     get_incentive_report_csv,
@@ -30,6 +33,7 @@ from pyshell.api.routes.reports import (
 )
 from pyshell.api.routes.results import list_batch_lookup_items, stream_batch_lookup_results
 from pyshell.api.routes.service import healthz, metrics, openapi, readyz, root, run_worker
+from pyshell.api.routes.uploads import DEFAULTS
 from pyshell.api.routes.webhooks import (
     delete_webhook_config,
     get_webhook_config,
@@ -51,50 +55,56 @@ class ExactRoute(Route):
         return Match.FULL if match is Match.PARTIAL else match, child_scope
 
 
+def route(method: str, path: str, scope: str | None, endpoint: Endpoint, *parameters: str) -> Route:
+    """A route for callers who have the scope (None: for everybody), with the query parameters that it knows."""
+    checked = with_parameters(endpoint, *parameters)
+    return Route(path, secured(scope, checked) if scope else checked, methods=[method])
+
+
 routes = [
-    Route("/batch-lookups", secured("jobs:write", create_batch_lookup), methods=["POST"]),
-    Route("/batch-lookups", secured("jobs:read", list_batch_lookups), methods=["GET"]),
-    Route("/batch-lookups/{job_id}", secured("jobs:read", get_batch_lookup), methods=["GET"]),
-    Route("/batch-lookups/{job_id}", secured("jobs:write", delete_batch_lookup), methods=["DELETE"]),
-    Route("/batch-lookups/{job_id}/events", secured("jobs:read", stream_batch_lookup_events), methods=["GET"]),
-    Route("/batch-lookups/{job_id}/items", secured("jobs:read", list_batch_lookup_items), methods=["GET"]),
-    Route("/batch-lookups/{job_id}/results", secured("jobs:read", stream_batch_lookup_results), methods=["GET"]),
-    Route("/batch-lookups/{job_id}/cancel", secured("jobs:write", cancel_batch_lookup), methods=["POST"]),
-    Route("/batch-lookups/{job_id}/retry", secured("jobs:write", retry_batch_lookup), methods=["POST"]),
-    Route("/batch-lookups-worker", secured("worker:run", run_worker), methods=["POST"]),
-    Route("/functions/v1/batch-lookups-worker", secured("worker:run", run_worker), methods=["POST"]),
-    Route("/incentives", secured("incentives:write", lookup_incentives), methods=["POST"]),
-    Route("/organization", secured("jobs:read", get_organization), methods=["GET"]),
-    Route("/organization", secured("keys:admin", update_organization), methods=["PATCH"]),
-    Route("/applications", secured("applications:read", list_applications), methods=["GET"]),
-    Route("/applications/{application_id}", secured("applications:read", get_application), methods=["GET"]),
-    Route("/applications/{application_id}", secured("applications:write", update_application), methods=["PATCH"]),
-    Route("/incentive-reports", secured("reports:read", list_incentive_reports), methods=["GET"]),
-    Route("/incentive-reports/{report_id}", secured("reports:read", get_incentive_report), methods=["GET"]),
+    route("POST", "/batch-lookups", "jobs:write", create_batch_lookup, "name", "on_invalid", "dry_run", "columns", *DEFAULTS),
+    route("GET", "/batch-lookups", "jobs:read", list_batch_lookups, "status", *PAGE),
+    route("GET", "/batch-lookups/{job_id}", "jobs:read", get_batch_lookup, "include_items", "wait"),
+    route("DELETE", "/batch-lookups/{job_id}", "jobs:write", delete_batch_lookup, "include_report"),
+    route("GET", "/batch-lookups/{job_id}/events", "jobs:read", stream_batch_lookup_events),
+    route("GET", "/batch-lookups/{job_id}/items", "jobs:read", list_batch_lookup_items, "status", "error_code", *PAGE),
+    route("GET", "/batch-lookups/{job_id}/results", "jobs:read", stream_batch_lookup_results, "format", "status", "error_code"),
+    route("POST", "/batch-lookups/{job_id}/cancel", "jobs:write", cancel_batch_lookup),
+    route("POST", "/batch-lookups/{job_id}/retry", "jobs:write", retry_batch_lookup, "error_code"),
+    route("POST", "/batch-lookups-worker", "worker:run", run_worker),
+    route("POST", "/functions/v1/batch-lookups-worker", "worker:run", run_worker),
+    route("POST", "/incentives", "incentives:write", lookup_incentives),
+    route("GET", "/organization", "jobs:read", get_organization),
+    route("PATCH", "/organization", "keys:admin", update_organization),
+    route("GET", "/applications", "applications:read", list_applications, "refId", "application_status", *PAGE),
+    route("GET", "/applications/{application_id}", "applications:read", get_application),
+    route("PATCH", "/applications/{application_id}", "applications:write", update_application, "dryRun"),
+    route("GET", "/incentive-reports", "reports:read", list_incentive_reports, "status", "report_type", *CREATED, *PAGE),
+    route("GET", "/incentive-reports/{report_id}", "reports:read", get_incentive_report, "sort", *SITE_FILTERS, *PAGE),
     WebSocketRoute("/realtime/v1/websocket", realtime),
-    Route("/incentive-reports/{report_id}", secured("reports:write", update_incentive_report), methods=["PATCH"]),
-    Route("/incentive-reports/{report_id}", secured("reports:write", delete_incentive_report), methods=["DELETE"]),
-    Route("/incentive-reports/{report_id}/summary", secured("reports:read", get_incentive_report_summary), methods=["GET"]),
-    Route("/incentive-reports/{report_id}/csv", secured("reports:read", get_incentive_report_csv), methods=["GET"]),
-    Route("/incentive-reports/{report_id}/html", secured("reports:read", get_incentive_report_page), methods=["GET"]),
-    Route("/api-keys", secured("keys:admin", create_api_key), methods=["POST"]),
-    Route("/api-keys", secured("keys:admin", list_api_keys), methods=["GET"]),
-    Route("/api-keys/{api_key_id}", secured("keys:admin", get_api_key), methods=["GET"]),
-    Route("/api-keys/{api_key_id}", secured("keys:admin", revoke_api_key), methods=["DELETE"]),
-    Route("/api-keys/{api_key_id}/rotate", secured("keys:admin", rotate_api_key), methods=["POST"]),
-    Route("/webhook-config", secured("webhooks:read", get_webhook_config), methods=["GET"]),
-    Route("/webhook-config", secured("webhooks:write", set_webhook_config), methods=["PUT"]),
-    Route("/webhook-config", secured("webhooks:write", delete_webhook_config), methods=["DELETE"]),
-    Route("/webhook-config/test", secured("webhooks:write", test_webhook), methods=["POST"]),
-    Route("/webhook-config/rotate-secret", secured("webhooks:write", rotate_webhook_secret), methods=["POST"]),
-    Route("/webhook-deliveries", secured("webhooks:read", list_webhook_deliveries), methods=["GET"]),
-    ExactRoute("/webhook-deliveries/recover", secured("webhooks:write", recover_webhook_deliveries), methods=["POST"]),
-    Route("/webhook-deliveries/{delivery_id}", secured("webhooks:read", get_webhook_delivery), methods=["GET"]),
-    Route("/webhook-deliveries/{delivery_id}/resend", secured("webhooks:write", resend_webhook_delivery), methods=["POST"]),
+    route("PATCH", "/incentive-reports/{report_id}", "reports:write", update_incentive_report),
+    route("DELETE", "/incentive-reports/{report_id}", "reports:write", delete_incentive_report),
+    route("GET", "/incentive-reports/{report_id}/summary", "reports:read", get_incentive_report_summary),
+    route("GET", "/incentive-reports/{report_id}/csv", "reports:read", get_incentive_report_csv, *SITE_FILTERS),
+    route("GET", "/incentive-reports/{report_id}/html", "reports:read", get_incentive_report_page),
+    route("POST", "/api-keys", "keys:admin", create_api_key),
+    route("GET", "/api-keys", "keys:admin", list_api_keys, *PAGE),
+    route("GET", "/api-keys/{api_key_id}", "keys:admin", get_api_key),
+    route("DELETE", "/api-keys/{api_key_id}", "keys:admin", revoke_api_key),
+    route("POST", "/api-keys/{api_key_id}/rotate", "keys:admin", rotate_api_key),
+    route("GET", "/webhook-config", "webhooks:read", get_webhook_config),
+    route("PUT", "/webhook-config", "webhooks:write", set_webhook_config),
+    route("DELETE", "/webhook-config", "webhooks:write", delete_webhook_config),
+    route("POST", "/webhook-config/test", "webhooks:write", test_webhook),
+    route("POST", "/webhook-config/rotate-secret", "webhooks:write", rotate_webhook_secret),
+    route("GET", "/webhook-deliveries", "webhooks:read", list_webhook_deliveries, "status", "event", "job_id", *PAGE),
+    ExactRoute("/webhook-deliveries/recover", secured("webhooks:write", with_parameters(recover_webhook_deliveries)), methods=["POST"]),
+    route("GET", "/webhook-deliveries/{delivery_id}", "webhooks:read", get_webhook_delivery),
+    route("POST", "/webhook-deliveries/{delivery_id}/resend", "webhooks:write", resend_webhook_delivery),
     Route("/", root),
-    Route("/healthz", healthz),
-    Route("/readyz", readyz),
-    Route("/metrics", metrics, methods=["GET"]),
+    route("GET", "/healthz", None, healthz),
+    route("GET", "/readyz", None, readyz),
+    route("GET", "/metrics", None, metrics),
     Route("/openapi.json", openapi),
     Route("/docs", docs),
     Route("/docs/{file}", docs_file),

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from pyshell.api import api_keys
 from pyshell.api.authentication import Authenticator
 from pyshell.api.errors import ApiError
-from pyshell.api.routes.parameters import json_body, json_response, page_params, uuid_param
+from pyshell.api.routes.parameters import json_body, json_response, page_params, page_response, uuid_param
 from pyshell.postgres.calls import call
 
 MAX_REQUEST_BYTES = 64 * 1024
@@ -55,14 +55,8 @@ async def answer_with_key(request: Request, key: str, function: str, /, **argume
 
 
 async def list_api_keys(request: Request) -> Response:
-    return json_response(
-        await call(
-            request.app.state.pool,
-            "list_api_keys",
-            organization_id=request.user.organization_id,
-            **page_params(request),
-        )
-    )
+    body = await call(request.app.state.pool, "list_api_keys", organization_id=request.user.organization_id, **page_params(request))
+    return page_response(request, body)
 
 
 async def get_api_key(request: Request) -> Response:
@@ -98,5 +92,5 @@ def read_prefix(body: str) -> str:
     except (ValueError, RecursionError, AttributeError):
         mode = None
     if mode not in (None, "live", "test"):
-        raise ApiError(400, "invalid_mode", "mode must be live or test")
+        raise ApiError(400, "invalid_mode", "mode must be one of live, test")
     return api_keys.TEST if mode == "test" else api_keys.LIVE

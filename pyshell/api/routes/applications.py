@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from pyshell.api.errors import ApiError
-from pyshell.api.routes.parameters import boolean_param, integer_param, json_body, json_response, text_param
+from pyshell.api.routes.parameters import boolean_param, json_body, json_response, page_params, page_response, text_param
 from pyshell.postgres.calls import call
 
 MAX_CHANGES_BYTES = 64 * 1024
@@ -14,18 +14,15 @@ MAX_DIGITS = 18
 
 
 async def list_applications(request: Request) -> Response:
-    limit = {"limit": integer_param(request, "limit")} if "limit" in request.query_params else {}
-    return json_response(
-        await call(
-            request.app.state.pool,
-            "list_applications",
-            organization_id=request.user.organization_id,
-            ref_id=text_param(request, "refId"),
-            application_status=text_param(request, "application_status"),
-            page_token=text_param(request, "page_token"),
-            **limit,
-        )
+    body = await call(
+        request.app.state.pool,
+        "list_applications",
+        organization_id=request.user.organization_id,
+        reference_id=text_param(request, "refId"),
+        application_status=text_param(request, "application_status"),
+        **page_params(request),
     )
+    return page_response(request, body)
 
 
 async def get_application(request: Request) -> Response:

@@ -10,7 +10,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from pyshell.api.errors import ApiError
-from pyshell.api.routes.parameters import boolean_param, json_response, page_params, status_param, text_param, text_params, uuid_param
+from pyshell.api.routes.parameters import (
+    boolean_param,
+    json_response,
+    page_params,
+    page_response,
+    status_param,
+    text_param,
+    text_params,
+    uuid_param,
+)
 from pyshell.api.routes.uploads import read_upload
 from pyshell.postgres.calls import call, call_row
 
@@ -47,15 +56,14 @@ def option_params(request: Request) -> dict[str, object]:
 
 
 async def list_batch_lookups(request: Request) -> Response:
-    return json_response(
-        await call(
-            request.app.state.pool,
-            "list_batch_lookups",
-            organization_id=request.user.organization_id,
-            status=status_param(request),
-            **page_params(request),
-        )
+    body = await call(
+        request.app.state.pool,
+        "list_batch_lookups",
+        organization_id=request.user.organization_id,
+        status=status_param(request),
+        **page_params(request),
     )
+    return page_response(request, body)
 
 
 async def cancel_batch_lookup(request: Request) -> Response:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import FileResponse, RedirectResponse, Response
 from swagger_ui_bundle import swagger_ui_path  # type: ignore[import-untyped]
 
 OURS = Path(__file__).parents[1] / "docs"
@@ -24,6 +24,9 @@ CONTENT_SECURITY_POLICY = (
 
 
 async def docs(request: Request) -> Response:
+    if request.scope.get("raw_path", b"").endswith(b"/"):
+        # The addresses in the page are relative to the one without the slash.
+        return RedirectResponse("../docs")
     return _file(OURS / "index.html", "text/html", {"Content-Security-Policy": CONTENT_SECURITY_POLICY})
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from functools import wraps
+from urllib.parse import urlencode
 from uuid import UUID
 
 from starlette.requests import Request
@@ -13,9 +16,42 @@ from pyshell.api.errors import ApiError
 from pyshell.api.media_types import JSON, check_charset, recognize
 
 MAX_INTEGER = 2**31 - 1
+PAGE = ("limit", "offset", "cursor")
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
+# As app.parse_timestamp has it. In a query, a plus sign that was not escaped has become a space.
+_TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d([Tt ]([01]\d|2[0-3])(:[0-5]\d){2}(\.\d{1,9})?([Zz]|[+ -](0\d|1[0-4]):[0-5]\d))?", re.ASCII)
+_NEXT_CURSOR = re.compile(rb'"next_cursor"\s*:\s*"([A-Za-z0-9_-]+)"\s*\}\s*$')
+# A page ends with its next_cursor, which holds a reference_id at most.
+_LONGEST_CURSOR = 2048
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def with_parameters(endpoint: Endpoint, *known: str) -> Endpoint:
+    """The endpoint with the query parameters that it knows. Others are refused, so that a misspelt filter never goes unnoticed."""
+
+    @wraps(endpoint)
+    async def checked(request: Request) -> Response:
+        check_parameters(request, known)
+        return await endpoint(request)
+
+    return checked
+
+
+def check_parameters(request: Request, known: tuple[str, ...]) -> None:
+    """Raises ApiError 400 for parameters that are not known, or given more than once."""
+    given = [name for name, _ in request.query_params.multi_items()]
+    if unknown := sorted(set(given).difference(known)):
+        raise ApiError(
+            400,
+            "unknown_parameter",
+            f"Unknown query parameters: {', '.join(name[:100] for name in unknown[:10])}",
+            hint=f"This route knows {', '.join(known)}." if known else "This route knows none.",
+        )
+    if repeated := sorted({name for name in given if given.count(name) > 1}):
+        raise ApiError(400, "repeated_parameter", f"Query parameters given more than once: {', '.join(repeated)}")
 
 
 def json_response(text: bytes, status: int = 200) -> Response:
@@ -64,16 +100,36 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
 
 
 def uuid_param(request: Request, name: str, otherwise: ApiError) -> UUID:
-    """The id in the path. Raises `otherwise` when it is none, because then nothing has it."""
-    text = request.path_params[name]
+    """The id in the path. Raises `otherwise` if the path segment is not a UUID."""
+    return read_uuid(request.path_params[name], otherwise)
+
+
+def read_uuid(text: str, otherwise: ApiError) -> UUID:
     if not _UUID.fullmatch(text):
         raise otherwise
     return UUID(text)
 
 
 def page_params(request: Request) -> dict[str, object]:
-    """`limit` and `offset`, where given; the database knows their defaults and bounds."""
-    return {name: integer_param(request, name) for name in ("limit", "offset") if name in request.query_params}
+    """`limit`, `offset` and `cursor`, where given; the database knows their defaults and bounds."""
+    numbers = {name: integer_param(request, name) for name in ("limit", "offset") if name in request.query_params}
+    return {**numbers, **text_params(request, "cursor")}
+
+
+def page_response(request: Request, body: bytes) -> Response:
+    """A page of a list, with the address of the next one as `Link` (RFC 8288)."""
+    response = json_response(body)
+    if next_cursor := _NEXT_CURSOR.search(body[-_LONGEST_CURSOR:]):
+        query = {name: value for name, value in request.query_params.items() if name != "offset"}
+        address = f"{_mounted_path(request)}?{urlencode(query | {'cursor': next_cursor[1].decode()})}"
+        response.headers["Link"] = f'<{address}>; rel="next"'
+    return response
+
+
+def _mounted_path(request: Request) -> str:
+    """The path with the prefix that the service is mounted under, whether a proxy left it or not."""
+    prefix, path = request.scope["root_path"], request.scope["path"]
+    return f"{prefix}{path.removeprefix(prefix)}"
 
 
 def status_param(request: Request) -> str | None:
@@ -94,20 +150,22 @@ def text_params(request: Request, *names: str) -> dict[str, str | None]:
 
 
 def time_param(request: Request, name: str) -> datetime:
-    """A day, which begins in UTC, or an instant of RFC 3339, UTC unless it names another offset."""
+    """A day, which begins in UTC, or an instant of RFC 3339."""
+    text = request.query_params[name].upper()
+    wrong = ApiError(400, f"invalid_{name}", f"{name} must be a date such as 2026-05-31 or a time such as 2026-05-31T08:00:00Z")
+    if not _TIMESTAMP.fullmatch(text):
+        raise wrong
     try:
-        # In a query, a plus sign that was not escaped has become a space.
-        time = datetime.fromisoformat(request.query_params[name].replace(" ", "+"))
-        return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
-    except (ValueError, OverflowError) as error:
-        raise ApiError(400, f"invalid_{name}", f"{name} must be a date such as 2026-05-31 or 2026-05-31T08:00:00Z") from error
+        time = datetime.fromisoformat(text[:11] + text[11:].replace(" ", "+"))
+    except ValueError as error:
+        raise wrong from error
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
-def integer_param(request: Request, name: str) -> int:
+def integer_param(request: Request, name: str) -> int | None:
+    """None where it is no whole number: the database, which knows the bounds, refuses that too."""
     text = request.query_params[name]
-    if not re.fullmatch(r"[+-]?[0-9]{1,20}", text) or abs(int(text)) > MAX_INTEGER:
-        raise ApiError(400, f"invalid_{name}", f"{name} must be a whole number up to {MAX_INTEGER}")
-    return int(text)
+    return int(text) if re.fullmatch(r"[+-]?[0-9]{1,20}", text) and abs(int(text)) <= MAX_INTEGER else None
 
 
 def boolean_param(request: Request, name: str) -> bool:

@@ -106,8 +106,8 @@ def wait_param(request: Request) -> int | None:
     if "wait" not in request.query_params:
         return None
     seconds = integer_param(request, "wait")
-    if not 0 <= seconds <= MAX_WAIT_SECONDS:
-        raise ApiError(400, "invalid_wait", f"wait must be from 0 to {MAX_WAIT_SECONDS} seconds")
+    if seconds is None or not 0 <= seconds <= MAX_WAIT_SECONDS:
+        raise ApiError(400, "invalid_wait", f"wait must be a whole number from 0 to {MAX_WAIT_SECONDS}")
     return seconds
 
 

@@ -18,6 +18,7 @@ from pyshell.api.routes.parameters import (
     json_body,
     json_response,
     page_params,
+    page_response,
     text_params,
     time_param,
     uuid_param,
@@ -28,6 +29,8 @@ from pyshell.postgres.sqlstates import DatabaseError
 MAX_CHANGES_BYTES = 64 * 1024
 SITES_ON_PAGE = 200
 FAILED_ITEMS_ON_PAGE = 50
+CREATED = ("created_from", "created_before")
+SITE_FILTERS = ("eligible", "state", "utility", "program")
 # The page needs nothing but itself, and whatever a provider may have put into a name can't run.
 PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -35,29 +38,27 @@ PAGE_HEADERS = {
 
 
 async def list_incentive_reports(request: Request) -> Response:
-    return json_response(
-        await call(
-            request.app.state.pool,
-            "list_incentive_reports",
-            organization_id=request.user.organization_id,
-            **text_params(request, "status", "report_type", "cursor"),
-            **_created_params(request),
-            **page_params(request),
-        )
+    body = await call(
+        request.app.state.pool,
+        "list_incentive_reports",
+        organization_id=request.user.organization_id,
+        **text_params(request, "status", "report_type"),
+        **_created_params(request),
+        **page_params(request),
     )
+    return page_response(request, body)
 
 
 async def get_incentive_report(request: Request) -> Response:
-    return json_response(
-        await call(
-            request.app.state.pool,
-            "get_incentive_report",
-            **_report(request),
-            **text_params(request, "sort", "cursor"),
-            **_site_filters(request),
-            **page_params(request),
-        )
+    body = await call(
+        request.app.state.pool,
+        "get_incentive_report",
+        **_report(request),
+        **text_params(request, "sort"),
+        **_site_filters(request),
+        **page_params(request),
     )
+    return page_response(request, body)
 
 
 async def get_incentive_report_summary(request: Request) -> Response:
@@ -119,11 +120,11 @@ def _report(request: Request) -> dict[str, object]:
 
 
 def _site_filters(request: Request) -> dict[str, object]:
-    filters: dict[str, object] = dict(text_params(request, "state", "utility", "program"))
+    filters: dict[str, object] = dict(text_params(request, *SITE_FILTERS[1:]))
     if "eligible" in request.query_params:
         filters["eligible"] = boolean_param(request, "eligible")
     return filters
 
 
 def _created_params(request: Request) -> dict[str, datetime]:
-    return {name: time_param(request, name) for name in ("created_from", "created_before") if name in request.query_params}
+    return {name: time_param(request, name) for name in CREATED if name in request.query_params}

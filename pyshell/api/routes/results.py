@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator
-from urllib.parse import urlencode
 from uuid import UUID
 
 from starlette.requests import Request
@@ -12,7 +10,7 @@ from starlette.responses import Response, StreamingResponse
 
 from pyshell.api.errors import ApiError
 from pyshell.api.routes.batch_lookups import job_id
-from pyshell.api.routes.parameters import json_response, page_params, status_param, text_param
+from pyshell.api.routes.parameters import page_params, page_response, status_param, text_param
 from pyshell.postgres.calls import call, call_row
 
 MEDIA_TYPES = {"csv": "text/csv; charset=utf-8; header=present", "ndjson": "application/x-ndjson"}
@@ -21,26 +19,17 @@ MEDIA_TYPES = {"csv": "text/csv; charset=utf-8; header=present", "ndjson": "appl
 FIRST_PIECE_ITEMS = 100
 PIECE_ITEMS = 500
 
-_NEXT_CURSOR = re.compile(rb'"next_cursor" : "([A-Za-z0-9_-]+)"\}$')
-
 
 async def list_batch_lookup_items(request: Request) -> Response:
-    response = json_response(
-        await call(
-            request.app.state.pool,
-            "list_batch_lookup_items",
-            organization_id=request.user.organization_id,
-            job_id=job_id(request),
-            cursor=text_param(request, "cursor"),
-            **item_filter(request),
-            **page_params(request),
-        )
+    body = await call(
+        request.app.state.pool,
+        "list_batch_lookup_items",
+        organization_id=request.user.organization_id,
+        job_id=job_id(request),
+        **item_filter(request),
+        **page_params(request),
     )
-    if next_cursor := _NEXT_CURSOR.search(bytes(response.body)):
-        query = {name: value for name, value in request.query_params.items() if name != "offset"}
-        address = f"{request.scope['root_path']}{path(request)}?{urlencode(query | {'cursor': next_cursor[1].decode()})}"
-        response.headers["Link"] = f'<{address}>; rel="next"'
-    return response
+    return page_response(request, body)
 
 
 async def stream_batch_lookup_results(request: Request) -> Response:
@@ -97,9 +86,3 @@ def wanted_format(request: Request) -> str:
 
 def file_name(job: UUID, file_format: str) -> str:
     return f"batch-lookup-{job}.{file_format}"
-
-
-def path(request: Request) -> str:
-    """The path of the request below the prefix that the service is mounted under."""
-    full: str = request.scope["path"]
-    return full.removeprefix(request.scope["root_path"])

@@ -18,6 +18,7 @@ from pyshell.api.uploads.records import NdjsonReader, RecordReader
 
 # 10,000 items of the usual size take 3 MB; webhook_custom_fields may add to that.
 MAX_BATCH_BYTES = 16 * 1024 * 1024
+DEFAULTS = ("default_building_type", "default_country_code", "default_device_ids")
 
 
 async def read_upload(request: Request) -> tuple[str, dict[str, object]]:
@@ -80,8 +81,9 @@ def pieces(request: Request) -> AsyncIterator[bytes]:
 def csv_reader(request: Request) -> CsvReader:
     """`columns` is a JSON object of field and column; `default_...` are for what the file does not say."""
     defaults: dict[str, Any] = {}
-    for name in ("building_type", "country_code", "device_ids"):
-        if text := text_param(request, f"default_{name}"):
+    for parameter in DEFAULTS:
+        name = parameter.removeprefix("default_")
+        if text := text_param(request, parameter):
             defaults[name] = device_ids(text) if name == "device_ids" else text
     return CsvReader(column_param(request), defaults)
 

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from pyshell.api.errors import ApiError
-from pyshell.api.routes.parameters import json_body, json_response, page_params, text_param, uuid_param
+from pyshell.api.routes.parameters import json_body, json_response, page_params, page_response, read_uuid, text_param, uuid_param
 from pyshell.postgres.calls import call
 from pyshell.webhooks.addresses import is_ip_address, is_public
 from pyshell.webhooks.runs import send_test
@@ -58,18 +58,16 @@ async def test_webhook(request: Request) -> Response:
 
 
 async def list_webhook_deliveries(request: Request) -> Response:
-    return json_response(
-        await call(
-            request.app.state.pool,
-            "list_webhook_deliveries",
-            organization_id=request.user.organization_id,
-            status=text_param(request, "status"),
-            event=text_param(request, "event"),
-            job_id=job_id_param(request),
-            cursor=text_param(request, "cursor"),
-            **page_params(request),
-        )
+    body = await call(
+        request.app.state.pool,
+        "list_webhook_deliveries",
+        organization_id=request.user.organization_id,
+        status=text_param(request, "status"),
+        event=text_param(request, "event"),
+        job_id=job_id_param(request),
+        **page_params(request),
     )
+    return page_response(request, body)
 
 
 async def get_webhook_delivery(request: Request) -> Response:
@@ -109,10 +107,7 @@ def delivery_id(request: Request) -> UUID:
 
 def job_id_param(request: Request) -> UUID | None:
     text = request.query_params.get("job_id")
-    try:
-        return None if text is None else UUID(text)
-    except ValueError:
-        raise ApiError(400, "invalid_job_id", "job_id must be the id of a batch") from None
+    return None if text is None else read_uuid(text, otherwise=ApiError(400, "invalid_job_id", "job_id must be the id of a batch"))
 
 
 def check_host(changes: str) -> None:
