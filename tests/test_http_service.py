@@ -70,7 +70,7 @@ def find_contents(part: Any) -> Iterator[Json]:
 
 
 def test_an_unknown_address_is_not_found(server: str) -> None:
-    for path in ["/", "/batch-lookup", "/batch-lookups/x/y", "/functions/v1/batch-lookups"]:
+    for path in ["/batch-lookup", "/batch-lookups/x/y", "/functions/v1/batch-lookups"]:
         response = httpx.get(server + path)
         assert response.status_code == 404
         assert response.json()["code"] == "route_not_found"

@@ -101,7 +101,7 @@ routes = [
     ExactRoute("/webhook-deliveries/recover", secured("webhooks:write", with_parameters(recover_webhook_deliveries)), methods=["POST"]),
     route("GET", "/webhook-deliveries/{delivery_id}", "webhooks:read", get_webhook_delivery),
     route("POST", "/webhook-deliveries/{delivery_id}/resend", "webhooks:write", resend_webhook_delivery),
-    Route("/", root),
+    route("GET", "/", None, root),
     route("GET", "/healthz", None, healthz),
     route("GET", "/readyz", None, readyz),
     route("GET", "/metrics", None, metrics),
