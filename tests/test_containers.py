@@ -8,16 +8,20 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 import yaml
+from psycopg import sql
 
+from pyshell.local.private_postgres import PrivatePostgres
 from pyshell.settings import ROOT, Settings
+from tests.conftest import Connection
+from tests.timed import wait_until
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 OURS = ("migrate", "api", "worker")
@@ -49,11 +53,8 @@ def test_the_image_has_all_that_it_takes_to_migrate_and_to_serve(image: Path, ne
     subprocess.run([*command, "migrate"], cwd=image, env=environment, check=True, capture_output=True)
     with subprocess.Popen([*command, "serve"], cwd=image, env=environment, stderr=subprocess.DEVNULL) as server:
         try:
-            deadline = time.monotonic() + 20
-            while not is_ready(port):
-                assert server.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
+            wait_until(lambda: is_ready(port) or server.poll() is not None)
+            assert server.poll() is None
         finally:
             server.terminate()
     assert sorted(image.rglob("*")) == before, "the root file system is read-only"
@@ -100,6 +101,25 @@ def test_images_are_pinned_and_mounted_files_exist(services: dict[str, Any]) -> 
             assert not source.startswith(".") or (ROOT / source).is_file()
 
 
-def test_our_containers_get_settings_that_are_known(services: dict[str, Any]) -> None:
+def test_our_containers_get_every_setting(services: dict[str, Any]) -> None:
+    """But those that the image and its ports decide, and two that libraries read."""
+    settings = {name.upper() for name in Settings.__dataclass_fields__} - {"HOST", "PORT", "STATE_DIR"}
     for name in OURS:
-        assert {variable.lower() for variable in services[name]["environment"]} <= set(Settings.__dataclass_fields__)
+        environment = services[name]["environment"]
+        assert environment.keys() == settings | {"PGPASSWORD", "FORWARDED_ALLOW_IPS"}
+        assert [variable for variable in settings - {"DATABASE_URL"} if f"${{{variable}:-" not in environment[variable]] == []
+
+
+@pytest.mark.parametrize("password", ["postgres", "p@ss/w:rd?#%41&=é 'x\\\""])
+def test_any_password_opens_the_database(
+    services: dict[str, Any], password: str, cluster: PrivatePostgres, administrator: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = {
+        name: value.replace("${POSTGRES_PASSWORD:-postgres}", password) for name, value in services["api"]["environment"].items()
+    }
+    monkeypatch.setenv("PGPASSWORD", environment["PGPASSWORD"])
+    administrator.execute(sql.SQL("create role container login password {}").format(sql.Literal(password)))
+    try:
+        psycopg.connect(environment["DATABASE_URL"].replace("postgres@db:5432", f"container@127.0.0.1:{cluster.port}")).close()
+    finally:
+        administrator.execute("drop role container")

@@ -8,46 +8,40 @@ import pytest
 
 from pyshell import settings
 from pyshell.settings import ROOT, Settings, SettingsError
+from tests.clerk_fixtures import public_pem
 
 
 def test_an_empty_environment_will_do() -> None:
     assert Settings.from_environment({}) == Settings()
 
 
+# Of every variable a value and what is read from it, which is not what is there without.
+VARIABLES: dict[str, tuple[str, object]] = {
+    "DATABASE_URL": ("postgresql://localhost/lookups", "postgresql://localhost/lookups"),
+    "HOST": ("0.0.0.0", "0.0.0.0"),
+    "PORT": ("9000", 9000),
+    "ROOT_PATH": ("/alpha/", "/alpha"),
+    "STATE_DIR": ("/var/lib/lookups", Path("/var/lib/lookups")),
+    "INCENTIVES_API_URL": ("https://incentives.example.com/lookup", "https://incentives.example.com/lookup"),
+    "INCENTIVES_API_KEY": ("key", "key"),
+    "SERVICE_ROLE_KEY": ("secret", "secret"),
+    "API_KEY_PEPPER": ("pepper", "pepper"),
+    "CONNECT_URL_BASE": ("https://connect.example.com", "https://connect.example.com"),
+    "LOOKUPS_PER_SECOND": ("2.5", 2.5),
+    "CLERK_ISSUER": ("https://clerk.example.com/", "https://clerk.example.com"),
+    "CLERK_JWT_KEY": (public_pem("settings"), public_pem("settings").strip()),
+    "CLERK_AUTHORIZED_PARTIES": ("https://a.example.com, https://b.example.com", ("https://a.example.com", "https://b.example.com")),
+    "CORS_ORIGINS": ("https://a.example.com, http://localhost:5173", ("https://a.example.com", "http://localhost:5173")),
+    "WEBHOOKS_ALLOW_PRIVATE_NETWORKS": ("true", True),
+    "LOG_LEVEL": ("DEBUG", "debug"),
+}
+
+
 def test_every_variable_is_read() -> None:
-    assert Settings.from_environment(
-        {
-            "DATABASE_URL": "postgresql://localhost/lookups",
-            "HOST": "0.0.0.0",
-            "PORT": "9000",
-            "ROOT_PATH": "/alpha/",
-            "STATE_DIR": "/var/lib/lookups",
-            "INCENTIVES_API_URL": "https://incentives.example.com/lookup",
-            "INCENTIVES_API_KEY": "key",
-            "SERVICE_ROLE_KEY": "secret",
-            "API_KEY_PEPPER": "pepper",
-            "LOOKUPS_PER_SECOND": "2.5",
-            "CLERK_ISSUER": "https://clerk.example.com/",
-            "CLERK_AUTHORIZED_PARTIES": "https://portal.example.com, https://other.example.com",
-            "CORS_ORIGINS": "https://portal.example.com, http://localhost:5173",
-            "LOG_LEVEL": "DEBUG",
-        }
-    ) == Settings(
-        database_url="postgresql://localhost/lookups",
-        host="0.0.0.0",
-        port=9000,
-        root_path="/alpha",
-        state_dir=Path("/var/lib/lookups"),
-        incentives_api_url="https://incentives.example.com/lookup",
-        incentives_api_key="key",
-        service_role_key="secret",
-        api_key_pepper="pepper",
-        lookups_per_second=2.5,
-        clerk_issuer="https://clerk.example.com",
-        clerk_authorized_parties=("https://portal.example.com", "https://other.example.com"),
-        cors_origins=("https://portal.example.com", "http://localhost:5173"),
-        log_level="debug",
-    )
+    assert VARIABLES.keys() == {name.upper() for name in Settings.__dataclass_fields__}
+    read = Settings.from_environment({name: text for name, (text, _) in VARIABLES.items()})
+    assert {name: getattr(read, name.lower()) for name in VARIABLES} == {name: value for name, (_, value) in VARIABLES.items()}
+    assert [name for name in VARIABLES if getattr(read, name.lower()) == getattr(Settings(), name.lower())] == []
 
 
 def test_an_empty_variable_is_as_none() -> None:
