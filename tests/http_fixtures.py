@@ -6,7 +6,6 @@ import json
 import re
 import socket
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,9 +24,12 @@ from pyshell.api import api_keys
 from pyshell.api.app import create_app
 from pyshell.settings import Settings
 from tests.conftest import Connection
+from tests.timed import wait_until
 
 OPENAPI = json.loads((Path(__file__).parents[1] / "openapi.json").read_text())
 PEPPER = "pepper of the tests"
+# An id that nothing has. The names of tests must not differ between the processes of a run, as those with a random id would.
+UNKNOWN_ID = "5a8b54ab-0b0c-4d3e-9d8c-3f1f6e0f3c11"
 
 Json = dict[str, Any]
 
@@ -43,12 +45,19 @@ def running_server(settings: Settings, port: int = 0) -> Iterator[str]:
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
-        while not server.started and thread.is_alive():
-            time.sleep(0.01)
+        wait_until(lambda: server.started or not thread.is_alive())
         yield f"http://127.0.0.1:{settings.port}"
     finally:
         server.should_exit = True
         thread.join()
+
+
+def is_ready(url: str) -> bool:
+    """Whether an API there takes requests; those of another process."""
+    try:
+        return httpx.get(f"{url}/readyz").status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""A TCP proxy that can fall silent: connections stay open, and nothing comes through."""
+"""A TCP proxy that can fall silent, with connections open and nothing that comes through, and that can cut them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from contextlib import contextmanager, suppress
 class Proxy:
     """Forwards to a port of this machine."""
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, target: int, loop: asyncio.AbstractEventLoop) -> None:
         self.target = target
+        self._loop = loop
         self.port = 0
         self._open = threading.Event()
         self._open.set()
@@ -23,9 +24,16 @@ class Proxy:
 
     def recover(self) -> None:
         """Forwards again, for new connections; those that were there are aborted."""
-        for writer in list(self._writers):
-            writer.transport.abort()
+        self.cut()
         self._open.set()
+
+    def cut(self) -> None:
+        """Aborts the connections that are there."""
+        self._loop.call_soon_threadsafe(self._abort)
+
+    def _abort(self) -> None:
+        for writer in self._writers:
+            writer.transport.abort()
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -50,8 +58,8 @@ class Proxy:
 
 @contextmanager
 def running_proxy(target: int) -> Iterator[Proxy]:
-    proxy = Proxy(target)
     loop = asyncio.new_event_loop()
+    proxy = Proxy(target, loop)
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
 

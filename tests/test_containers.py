@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psycopg
 import pytest
 import yaml
@@ -21,6 +20,7 @@ from psycopg import sql
 from pyshell.local.private_postgres import PrivatePostgres
 from pyshell.settings import ROOT, Settings
 from tests.conftest import Connection
+from tests.http_fixtures import is_ready
 from tests.timed import wait_until
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
@@ -53,18 +53,11 @@ def test_the_image_has_all_that_it_takes_to_migrate_and_to_serve(image: Path, ne
     subprocess.run([*command, "migrate"], cwd=image, env=environment, check=True, capture_output=True)
     with subprocess.Popen([*command, "serve"], cwd=image, env=environment, stderr=subprocess.DEVNULL) as server:
         try:
-            wait_until(lambda: is_ready(port) or server.poll() is not None)
+            wait_until(lambda: is_ready(f"http://127.0.0.1:{port}") or server.poll() is not None)
             assert server.poll() is None
         finally:
             server.terminate()
     assert sorted(image.rglob("*")) == before, "the root file system is read-only"
-
-
-def is_ready(port: str) -> bool:
-    try:
-        return httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 def test_the_build_gets_every_file_that_it_copies() -> None:

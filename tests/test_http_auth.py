@@ -17,7 +17,7 @@ from pyshell.api import api_keys
 from pyshell.api import authentication as auth
 from pyshell.settings import Settings
 from tests.conftest import Connection
-from tests.http_fixtures import PEPPER, NewClient, OrganizationClient, running_server, site
+from tests.http_fixtures import PEPPER, UNKNOWN_ID, NewClient, OrganizationClient, running_server, site
 
 BOTH = "Provide either x-api-key OR Authorization, not both."
 NEITHER = "Missing authentication. Provide either x-api-key or Authorization: Bearer token."
@@ -25,18 +25,18 @@ NEITHER = "Missing authentication. Provide either x-api-key or Authorization: Be
 ROUTES = [
     ("POST", "/batch-lookups"),
     ("GET", "/batch-lookups"),
-    ("GET", f"/batch-lookups/{uuid.uuid4()}"),
-    ("GET", f"/batch-lookups/{uuid.uuid4()}/events"),
-    ("GET", f"/batch-lookups/{uuid.uuid4()}/items"),
-    ("GET", f"/batch-lookups/{uuid.uuid4()}/results"),
-    ("POST", f"/batch-lookups/{uuid.uuid4()}/cancel"),
-    ("POST", f"/batch-lookups/{uuid.uuid4()}/retry"),
-    ("DELETE", f"/batch-lookups/{uuid.uuid4()}"),
+    ("GET", f"/batch-lookups/{UNKNOWN_ID}"),
+    ("GET", f"/batch-lookups/{UNKNOWN_ID}/events"),
+    ("GET", f"/batch-lookups/{UNKNOWN_ID}/items"),
+    ("GET", f"/batch-lookups/{UNKNOWN_ID}/results"),
+    ("POST", f"/batch-lookups/{UNKNOWN_ID}/cancel"),
+    ("POST", f"/batch-lookups/{UNKNOWN_ID}/retry"),
+    ("DELETE", f"/batch-lookups/{UNKNOWN_ID}"),
     ("POST", "/batch-lookups-worker"),
     ("POST", "/functions/v1/batch-lookups-worker"),
     ("POST", "/incentives"),
     ("GET", "/incentive-reports"),
-    ("GET", f"/incentive-reports/{uuid.uuid4()}"),
+    ("GET", f"/incentive-reports/{UNKNOWN_ID}"),
 ]
 
 
@@ -121,7 +121,7 @@ def test_a_key_may_only_do_what_its_scopes_say(client: OrganizationClient, datab
 
 
 def test_the_command_line_prints_a_key_and_nothing_else(server: str, http_settings: Settings) -> None:
-    organization = f"organization {uuid.uuid4()}"
+    organization = f"Größe & Söhne {uuid.uuid4()}"
     keys = [
         subprocess.run(
             [sys.executable, "-m", "pyshell", "keys", "create", "--organization", organization],

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 import time
-import uuid
 
 import pytest
 
 from tests.conftest import Connection
-from tests.http_fixtures import Json, NewClient, OrganizationClient, address, look_up, site
+from tests.http_fixtures import UNKNOWN_ID, Json, NewClient, OrganizationClient, address, look_up, site
 
 RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
@@ -219,7 +218,7 @@ def test_a_job_that_has_ended_cannot_be_cancelled(client: OrganizationClient) ->
     assert response.json()["error"] == "The job is already cancelled"
 
 
-@pytest.mark.parametrize("job_id", [str(uuid.uuid4()), "1", "%00", "'; drop table--", "{" + str(uuid.uuid4()) + "}"])
+@pytest.mark.parametrize("job_id", [UNKNOWN_ID, "1", "%00", "'; drop table--", "{" + UNKNOWN_ID + "}"])
 @pytest.mark.parametrize(
     ("method", "suffix"),
     [("GET", ""), ("GET", "/items"), ("GET", "/results"), ("GET", "/events"), ("POST", "/cancel"), ("POST", "/retry"), ("DELETE", "")],

@@ -7,19 +7,20 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import httpx
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pyshell.settings import ROOT, Settings
 from tests.conftest import Connection
-from tests.http_fixtures import PEPPER, OrganizationClient, running_server, site
+from tests.http_fixtures import PEPPER, OrganizationClient, is_ready, running_server, site
+from tests.tcp_proxy import running_proxy
 from tests.timed import wait_until
 
 WAITING = (
@@ -90,15 +91,18 @@ def test_a_statement_that_takes_too_long_is_answered(api: OrganizationClient, sh
 
 def test_a_write_is_not_repeated_when_the_network_fails(new_database: Callable[..., str]) -> None:
     database_url = new_database()
-    with breakable(database_url) as (proxied_url, cut), psycopg.connect(database_url, autocommit=True) as owner:
-        settings = Settings(database_url=proxied_url, api_key_pepper=PEPPER)
+    with (
+        running_proxy(int(conninfo_to_dict(database_url)["port"] or 5432)) as proxy,
+        psycopg.connect(database_url, autocommit=True) as owner,
+    ):
+        settings = Settings(database_url=make_conninfo(database_url, port=proxy.port), api_key_pepper=PEPPER)
         with running_server(settings) as url, OrganizationClient(url, database_url) as client, ThreadPoolExecutor(2) as threads:
             with nobody_gets_at_jobs(database_url):
                 write = threads.submit(client.post, "/batch-lookups", json=[site()])
                 waiting_backend(owner)
                 read = threads.submit(client.get, "/batch-lookups")
                 time.sleep(0.2)
-                cut()
+                proxy.cut()
                 assert (write.result().status_code, write.result().json()["code"]) == (503, "outcome_unknown")
             assert read.result().status_code == 200
             # It is carried out, once: the server does not see that nobody waits for the answer.
@@ -106,42 +110,6 @@ def test_a_write_is_not_repeated_when_the_network_fails(new_database: Callable[.
             wait_until(lambda: owner.execute(jobs).fetchone() == (1,))
             time.sleep(0.2)
             assert owner.execute(jobs).fetchone() == (1,)
-
-
-@contextmanager
-def breakable(database_url: str) -> Iterator[tuple[str, Callable[[], None]]]:
-    """The same database behind a proxy, and what cuts all connections that go through it."""
-    parts = psycopg.conninfo.conninfo_to_dict(database_url)
-    target = (str(parts["host"]), int(parts["port"] or 5432))
-    ends: list[socket.socket] = []
-
-    def forward(source: socket.socket, sink: socket.socket) -> None:
-        with suppress(OSError):
-            while data := source.recv(65536):
-                sink.sendall(data)
-            sink.shutdown(socket.SHUT_WR)
-
-    def accept(listener: socket.socket) -> None:
-        with suppress(OSError):
-            while True:
-                client, _ = listener.accept()
-                server = socket.create_connection(target)
-                ends.extend((client, server))
-                for pair in ((client, server), (server, client)):
-                    threading.Thread(target=forward, args=pair, daemon=True).start()
-
-    def cut() -> None:
-        while ends:
-            end = ends.pop()
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-            end.close()
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=accept, args=[listener], daemon=True).start()
-        yield psycopg.conninfo.make_conninfo(database_url, host="127.0.0.1", port=listener.getsockname()[1]), cut
-        listener.shutdown(socket.SHUT_RDWR)
-    cut()
 
 
 def test_a_stopped_server_ends_its_requests_first(new_database: Callable[..., str]) -> None:
@@ -160,7 +128,7 @@ def test_a_stopped_server_ends_its_requests_first(new_database: Callable[..., st
         psycopg.connect(database_url, autocommit=True) as owner,
         ThreadPoolExecutor(1) as thread,
     ):
-        wait_until(lambda: is_up(client))
+        wait_until(lambda: is_ready(f"http://127.0.0.1:{port}"))
         with nobody_gets_at_jobs(database_url):
             answer = thread.submit(client.submit)
             waiting_backend(owner)
@@ -170,10 +138,3 @@ def test_a_stopped_server_ends_its_requests_first(new_database: Callable[..., st
         _, log = server.communicate(timeout=30)
         assert '"path": "/batch-lookups", "status": 201' in log
         assert client.api_key not in log
-
-
-def is_up(client: httpx.Client) -> bool:
-    try:
-        return client.get("/healthz").status_code == 200
-    except httpx.TransportError:
-        return False

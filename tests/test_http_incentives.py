@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 
 from pyshell.settings import Settings
 from tests.http_fixtures import PEPPER, NewClient, OrganizationClient, address, check_against_openapi, running_server, site
+from tests.timed import wait_until
 
 
 def test_a_lookup_answers_as_documented(client: OrganizationClient) -> None:
@@ -76,7 +76,7 @@ def test_a_lookup_over_the_limit_is_refused(client: OrganizationClient) -> None:
 
 
 @pytest.mark.parametrize("path", ["/batch-lookups-worker", "/functions/v1/batch-lookups-worker"])
-def test_a_manual_run_looks_up_ten_items_at_most(new_database: Callable[..., str], path: str) -> None:
+def test_a_manual_run_is_started_by_a_request(new_database: Callable[..., str], path: str) -> None:
     settings = Settings(database_url=new_database(), api_key_pepper=PEPPER, service_role_key="service role key")
     headers = {"authorization": "Bearer service role key", "x-supabase-internal": "true"}
     with running_server(settings) as url, OrganizationClient(url, settings.database_url) as client:
@@ -100,10 +100,7 @@ def test_a_scheduler_is_answered_at_once_and_starts_no_second_run(new_database: 
         answers = [scheduler.post("/functions/v1/batch-lookups-worker", json={}) for _ in range(3)]
         assert [answer.status_code for answer in answers] == [202, 202, 202]
         assert [answer.json()["status"] for answer in answers] == ["started", "running", "running"]
-        deadline = time.monotonic() + 20
-        while client.get(f"/batch-lookups/{job['job_id']}").json()["status"] != "completed":
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_until(lambda: client.get(f"/batch-lookups/{job['job_id']}").json()["status"] == "completed")
 
 
 def test_a_refresh_needs_no_more_than_the_reference_id(client: OrganizationClient) -> None:

@@ -7,7 +7,6 @@ import html
 import io
 import re
 import time
-import uuid
 from collections import defaultdict
 from decimal import Decimal
 from typing import Any
@@ -18,7 +17,7 @@ from playwright.sync_api import Page
 from pyshell.api.reports.charts import NO_INCENTIVES, NO_SITES, state_tiles
 from pyshell.api.reports.page import report_page
 from tests.conftest import Connection
-from tests.http_fixtures import Json, NewClient, OrganizationClient, address, look_up, site
+from tests.http_fixtures import UNKNOWN_ID, Json, NewClient, OrganizationClient, address, look_up, site
 from tests.timed import timed
 
 PROGRAM = {"program_id": "p1", "program_name": "Program", "total_incentive": 1500, "eligible_combinations": 2, "device_tier_results": []}
@@ -76,7 +75,7 @@ def test_reports_are_listed_newest_first(client: OrganizationClient, database: C
     assert [report["id"] for report in page["reports"]] == [created[0]["report"]["id"]]
 
 
-@pytest.mark.parametrize("report_id", ["1", str(uuid.uuid4())])
+@pytest.mark.parametrize("report_id", ["1", UNKNOWN_ID])
 def test_a_report_that_is_not_there_is_not_found(client: OrganizationClient, report_id: str) -> None:
     response = client.get(f"/incentive-reports/{report_id}")
     assert (response.status_code, response.json()["error"]) == (404, "Report not found")

@@ -18,8 +18,8 @@ import pytest
 
 from pyshell.settings import ROOT
 from tests.conftest import Connection
-from tests.http_fixtures import PEPPER, Json, OrganizationClient, address, look_up, site
-from tests.timed import timed
+from tests.http_fixtures import PEPPER, Json, OrganizationClient, address, is_ready, look_up, site
+from tests.timed import timed, wait_until
 
 LARGE = 100_000
 
@@ -149,12 +149,7 @@ def large_job(shared_database_url: str) -> Iterator[tuple[subprocess.Popen[bytes
     )
     try:
         with OrganizationClient(f"http://127.0.0.1:{port}", shared_database_url) as client:
-            while True:
-                try:
-                    client.get("/healthz")
-                    break
-                except httpx.TransportError:
-                    time.sleep(0.1)
+            wait_until(lambda: is_ready(f"http://127.0.0.1:{port}"))
             job_id = client.submit()["job_id"]
             with psycopg.connect(shared_database_url, autocommit=True) as owner:
                 owner.execute(

@@ -59,16 +59,19 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from nodes(child)
 
 
-def rows_scanned(plans: list[dict[str, Any]], relation: str) -> float:
-    """Rows that the scans of a table read, those that a filter then dropped included."""
-    scanned: float = sum(
+def rows_of_scans(plans: list[dict[str, Any]], relation: str) -> list[float]:
+    """Rows that each scan of a table read, those that a filter then dropped included."""
+    return [
         float(node["Actual Rows"] + node.get("Rows Removed by Filter", 0) + node.get("Rows Removed by Index Recheck", 0))
         * node["Actual Loops"]
         for plan in plans
         for node in nodes(plan["Plan"])
         if node.get("Relation Name") == relation and "Scan" in node["Node Type"]
-    )
-    return scanned
+    ]
+
+
+def rows_scanned(plans: list[dict[str, Any]], relation: str) -> float:
+    return sum(rows_of_scans(plans, relation))
 
 
 def rows_written(plans: list[dict[str, Any]], relation: str) -> float:

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,10 +15,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from pyshell.api import api_keys
 from pyshell.local.private_postgres import PrivatePostgres
 from pyshell.settings import ROOT
 from tests.conftest import MakeCluster, folder_for_postgres
+from tests.http_fixtures import is_ready
 from tests.timed import wait_until
 
 Environment = dict[str, str]
@@ -48,13 +47,17 @@ def run(environment: Environment, *words: str) -> subprocess.CompletedProcess[st
     )
 
 
+def url_of(environment: Environment) -> str:
+    return f"http://127.0.0.1:{environment['PORT']}{environment['ROOT_PATH']}"
+
+
 @contextmanager
 def up(environment: Environment) -> Iterator[subprocess.Popen[str]]:
     """`up`, as soon as it says that it is ready."""
     with starting(environment) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
-        assert line == f"ready http://127.0.0.1:{environment['PORT']}{environment['ROOT_PATH']}\n", line + process.communicate()[1]
+        assert line == f"ready {url_of(environment)}\n", line + process.communicate()[1]
         yield process
 
 
@@ -84,18 +87,10 @@ def processes_of(environment: Environment) -> dict[str, int]:
     return found | ({"postgres": postgres} if postgres else {})
 
 
-def is_ready(environment: Environment) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{environment['PORT']}/readyz", timeout=5) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
-
-
 @pytest.mark.parametrize("signals", [[signal.SIGINT], [signal.SIGTERM], [signal.SIGTERM, signal.SIGINT, signal.SIGTERM]])
 def test_up_serves_until_a_signal_and_leaves_nothing_running(environment: Environment, signals: list[signal.Signals]) -> None:
     with up(environment) as process:
-        assert is_ready(environment)
+        assert is_ready(url_of(environment))
         assert processes_of(environment).keys() == {"up", "serve", "worker", "postgres"}
         for number in signals:
             os.killpg(process.pid, number)
@@ -135,7 +130,7 @@ def test_a_killed_worker_and_a_killed_postgres_come_back(environment: Environmen
         wait_until(lambda: processes_of(environment).get("worker", before["worker"]) != before["worker"])
         os.kill(before["postgres"], signal.SIGKILL)
         wait_until(lambda: processes_of(environment).get("postgres", before["postgres"]) != before["postgres"])
-        wait_until(lambda: is_ready(environment))
+        wait_until(lambda: is_ready(url_of(environment)))
         process.terminate()
         assert process.wait(30) == 0
 
@@ -163,13 +158,6 @@ def test_a_given_database_is_used_and_not_stopped(new_environment: Environment, 
         assert process.wait(30) == 0
         with psycopg.connect(database_url) as connection:
             connection.execute("select 1")
-
-
-def test_keys_create_prints_the_key_and_nothing_else(new_environment: Environment, database_url: str) -> None:
-    ended = run(new_environment | {"DATABASE_URL": database_url}, "keys", "create", "--organization", "Größe & Söhne")
-    assert ended.returncode == 0
-    assert ended.stdout.endswith("\n")
-    assert api_keys.is_well_formed(ended.stdout[:-1])
 
 
 def test_a_database_without_migrations_is_named(new_environment: Environment, new_database: Callable[..., str]) -> None:
