@@ -19,7 +19,7 @@ import psycopg
 from bench.nginx import NginxError, running_nginx
 from bench.system import System, batch, folder_for_everyone, migrated_database
 
-FUNCTIONS = ("claim_lookups", "record_lookups", "check_in")
+FUNCTIONS = ("claim_lookups", "record_lookups", "heartbeat")
 BATCH = 10_000
 
 

@@ -75,7 +75,7 @@ def play_the_worker(database_url: str, done: threading.Event) -> None:
     """Answers what comes with the embedded provider, all in SQL."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         while not done.wait(0.05):
-            for (organization_id,) in connection.execute("select unnest(organization_ids) from api.check_in('test')").fetchall():
+            for (organization_id,) in connection.execute("select unnest(organization_ids) from api.heartbeat('test')").fetchall():
                 for job_id, position, token, request in connection.execute(
                     "select job_id, position, lease_token, request from api.claim_lookups(%s, 'test', 100)", [organization_id]
                 ).fetchall():

@@ -16,7 +16,8 @@ from pyshell.postgres.calls import create_pool
 from pyshell.postgres.connections import Session
 from pyshell.settings import Settings
 from pyshell.worker import calls, claims, process
-from pyshell.worker.calls import CheckIn
+from pyshell.worker.calls import WorkerState
+from pyshell.worker.meter import Sample
 from pyshell.worker.run_once import run_once
 from tests.conftest import Connection
 from tests.timed import timed, wait_until
@@ -304,11 +305,11 @@ def test_polling_is_enough(
 def test_an_idle_worker_sleeps_as_long_as_it_may(worker_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[float] = []
 
-    async def check_in(connection: AsyncConnection[Any], name: str, latency: float | None) -> CheckIn:
+    async def heartbeat(connection: AsyncConnection[Any], name: str, sample: Sample | None) -> WorkerState:
         asked.append(time.monotonic())
-        return await calls.check_in(connection, name, latency)
+        return await calls.heartbeat(connection, name, sample)
 
-    monkeypatch.setattr(claims, "check_in", check_in)
+    monkeypatch.setattr(claims, "heartbeat", heartbeat)
     monkeypatch.setattr(claims, "LONGEST_SLEEP", 1.0)
     with running_worker(worker_settings):
         time.sleep(0.7)

@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from pyshell.worker.calls import CheckIn, Lease
+from pyshell.worker.calls import Lease, WorkerState
 from pyshell.worker.lanes import Lanes
 from pyshell.worker.outcomes import Outcomes
 from pyshell.worker.schedule import Schedule
@@ -32,14 +32,14 @@ class SlowUpstream:
         return Answer(200, None, b"{}", None)
 
 
-def state(max_in_flight: int) -> CheckIn:
-    return CheckIn([], None, max_in_flight, None, 30.0, 60.0, 1 << 20, 0.0, False, False)
+def state(max_in_flight: int) -> WorkerState:
+    return WorkerState([], None, max_in_flight, None, 30.0, 60.0, 1 << 20, 0.0, False, False, 0)
 
 
 async def test_a_smaller_share_keeps_as_many_lanes_as_it_allows() -> None:
     upstream = SlowUpstream()
     schedule = Schedule(lambda lease: None, asyncio.Event())
-    lanes = Lanes(schedule, cast(Any, upstream), cast(Outcomes, NoOutcomes()))
+    lanes = Lanes(schedule, cast(Any, upstream), cast(Outcomes, NoOutcomes()), asyncio.Event())
     lanes.configure(state(50))
     now = asyncio.get_running_loop().time()
     schedule.add([[Lease(b"", b"", n, b"", b"", None, now + 60) for n in range(250)]])

@@ -10,14 +10,16 @@ import psycopg
 from psycopg import AsyncConnection
 
 from pyshell.postgres.arrays import Binary, binary_cursor, floats, integers, texts, uuids
+from pyshell.worker.meter import Sample
 from pyshell.worker.upstream import Answer
 
 logger = logging.getLogger(__name__)
 
-CHECK_IN: Final = """
+HEARTBEAT: Final = """
     select organization_ids, next_ready_in, max_in_flight, lookups_per_second, lookup_timeout, lease_seconds, max_response_bytes,
-           paused_for, maintenance_due, stopped
-      from api.check_in(p_worker => %s, p_latency => %s)"""
+           paused_for, maintenance_due, stopped, limit_version
+      from api.heartbeat(p_worker => %s, p_limit_version => %s, p_organizations => %s, p_outcomes => %s, p_answers => %s, p_overloads => %s,
+                         p_latency => %s, p_busy_seconds => %s, p_overload_seconds => %s, p_usage => %s)"""
 CLAIM: Final = (
     "select job_id, position, lease_token, request, start_in from api.claim_lookups(p_organization_id => %s, p_worker => %s, p_limit => %s)"
 )
@@ -32,6 +34,9 @@ EXTEND: Final = """
 RELEASE: Final = (
     "select api.release_lookups(p_organization_id => %s, p_worker => %s, p_job_ids => %s, p_positions => %s, p_lease_tokens => %s)"
 )
+
+
+NO_SAMPLE: Final = [None] * len(Sample._fields)
 
 
 @dataclass(slots=True, eq=False)
@@ -52,8 +57,8 @@ class Outcome(NamedTuple):
     answer: Answer
 
 
-class CheckIn(NamedTuple):
-    """The answer of `api.check_in`; times in seconds."""
+class WorkerState(NamedTuple):
+    """The answer of `api.heartbeat`; times in seconds."""
 
     organization_ids: list[bytes]
     next_ready_in: float | None
@@ -65,12 +70,13 @@ class CheckIn(NamedTuple):
     paused_for: float
     maintenance_due: bool
     stopped: bool
+    limit_version: int
 
 
-async def check_in(connection: AsyncConnection[Any], worker: str, latency: float | None) -> CheckIn:
+async def heartbeat(connection: AsyncConnection[Any], worker: str, sample: Sample | None) -> WorkerState:
     async with binary_cursor(connection) as cursor:
-        await cursor.execute(CHECK_IN, [worker, latency])
-        return CheckIn._make(await cursor.fetchone() or ())
+        await cursor.execute(HEARTBEAT, [worker, *(sample or NO_SAMPLE)])
+        return WorkerState._make(await cursor.fetchone() or ())
 
 
 async def ready_organizations(connection: AsyncConnection[Any], limit: int) -> list[bytes]:

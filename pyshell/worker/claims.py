@@ -12,7 +12,7 @@ import psycopg
 from psycopg import AsyncConnection
 
 from pyshell.postgres.connections import Session
-from pyshell.worker.calls import CheckIn, check_in, claim_lookups
+from pyshell.worker.calls import WorkerState, claim_lookups, heartbeat
 from pyshell.worker.lanes import Lanes
 from pyshell.worker.leases import Holdings
 from pyshell.worker.schedule import Schedule
@@ -69,7 +69,7 @@ class Claims:
 
     async def _round(self) -> float:
         """Check in, claim what there is room for; answers how long to sleep."""
-        state = await self._session.run(check_in, self._worker, self._lanes.take_latency())
+        state = await self._session.run(heartbeat, self._worker, self._lanes.take_sample())
         self._lanes.configure(state)
         self._holdings.configure(state)
         self._schedule.set_pace(state.lookups_per_second)
@@ -95,7 +95,7 @@ class Claims:
             self._fruitless_rounds = 0
         return self._count_sleep(state, wanted, claimed)
 
-    def _count_wanted(self, state: CheckIn) -> int:
+    def _count_wanted(self, state: WorkerState) -> int:
         """How many more leases to hold: enough for the next claims to come in time, which take long when they are for many
         organizations, a commit each; with a pace, no more than will start within its second.
         """
@@ -106,7 +106,7 @@ class Claims:
             ahead = min(state.lookups_per_second * SLOTS_AHEAD_SECONDS, max(self._lanes.idle, rate * SLOTS_AHEAD_SECONDS * 1.2)) + 1
         return min(ceil(ahead), LARGEST_CLAIM) - len(self._schedule)
 
-    def _count_sleep(self, state: CheckIn, wanted: int, claimed: int) -> float:
+    def _count_sleep(self, state: WorkerState, wanted: int, claimed: int) -> float:
         paced = state.lookups_per_second is not None
         has_more = wanted <= claimed or wanted <= 0
         self._schedule.low_water = len(self._schedule) // 2 if has_more and not paced else -1

@@ -8,7 +8,7 @@ from typing import Final
 import psycopg
 
 from pyshell.postgres.connections import Session
-from pyshell.worker.calls import CheckIn, Lease, by_organization, extend_leases, release_lookups
+from pyshell.worker.calls import Lease, WorkerState, by_organization, extend_leases, release_lookups
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class Holdings:
     def __len__(self) -> int:
         return len(self._held)
 
-    def configure(self, state: CheckIn) -> None:
+    def configure(self, state: WorkerState) -> None:
         if state.lease_seconds != self._lease_seconds:
             self._lease_seconds = state.lease_seconds
             self._wake.set()

@@ -79,7 +79,7 @@ class Worker:
         self._holdings = Holdings(holding, self.name)
         self._outcomes = Outcomes(recording, self.name, self._holdings)
         self._schedule = Schedule(self._holdings.give_back, demand)
-        self._lanes = Lanes(self._schedule, self._upstream, self._outcomes)
+        self._lanes = Lanes(self._schedule, self._upstream, self._outcomes, demand)
         self._claims = Claims(claiming, self.name, self._schedule, self._lanes, self._holdings, demand)
         self._parts = [
             self._claims.run(),

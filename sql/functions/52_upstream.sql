@@ -112,10 +112,6 @@ begin
     select * into v_upstream from app.upstream_state for update;
     v_was_open := app.closed_until(v_upstream) <= p_now;
     v_upstream.paused_until := greatest(v_upstream.paused_until, p_now + v_pause);
-    if v_troubles * 10 > cardinality(p_outcomes) and v_upstream.adapted_at < p_now - interval '250 milliseconds' then
-        v_upstream.in_flight_limit := greatest(coalesce(v_upstream.in_flight_limit, v_settings.max_in_flight) * 0.7, 1);
-        v_upstream.adapted_at := p_now;
-    end if;
     if v_answered then
         v_upstream.failures_in_a_row := 0;
         v_upstream.unavailable_since := null;
@@ -133,9 +129,7 @@ begin
        set paused_until      = v_upstream.paused_until,
            failures_in_a_row = v_upstream.failures_in_a_row,
            unavailable_since = v_upstream.unavailable_since,
-           probe_at          = v_upstream.probe_at,
-           in_flight_limit   = v_upstream.in_flight_limit,
-           adapted_at        = v_upstream.adapted_at;
+           probe_at          = v_upstream.probe_at;
     -- All workers look again when it opens or closes.
     if v_was_open <> (app.closed_until(v_upstream) <= p_now) then
         perform pg_notify('batch_lookups_ready', '');
@@ -156,80 +150,3 @@ end;
 $$;
 
 comment on function api.resume_lookups() is 'For operators: lookups start at once, whatever pause the incentives API asked for and however long it has been unavailable. The next sign of either counts again.';
-
--- Additive increase while latency is flat; the multiplicative decrease is in watch_upstream. Who finds the row taken leaves it to the next one.
-create or replace function app.grow_in_flight(p_latency double precision, p_now timestamptz) returns void
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-    v_max_in_flight integer := (select max_in_flight from app.settings);
-    v_upstream      app.upstream_state;
-    v_is_flat       boolean;
-begin
-    select * into v_upstream from app.upstream_state;
-    v_is_flat := p_latency <= v_upstream.base_latency * 2 + 0.05;
-    if p_latency is null or v_upstream.unavailable_since is not null or v_upstream.adapted_at > p_now - interval '250 milliseconds'
-       or v_upstream.base_latency <= p_latency and (not v_is_flat or coalesce(v_upstream.in_flight_limit, v_max_in_flight) >= v_max_in_flight) then
-        return;
-    end if;
-    perform from app.upstream_state for update skip locked;
-    if found then
-        update app.upstream_state
-           set base_latency    = least(base_latency * 1.02, p_latency),
-               in_flight_limit = case when not v_is_flat then in_flight_limit
-                                   when in_flight_limit * 1.05 + 1 < v_max_in_flight then in_flight_limit * 1.05 + 1 end,
-               adapted_at      = p_now;
-    end if;
-end;
-$$;
-
-create or replace function api.check_in(
-    p_worker               text,
-    p_limit                integer default 100,
-    p_latency              double precision default null,
-    out organization_ids   uuid[],
-    out next_ready_in      double precision,
-    out max_in_flight      integer,
-    out lookups_per_second double precision,
-    out lookup_timeout     double precision,
-    out lease_seconds      double precision,
-    out max_response_bytes integer,
-    out paused_for         double precision,
-    out maintenance_due    boolean,
-    out stopped            boolean
-)
-language plpgsql volatile security definer
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-    v_now      timestamptz := app.clock();
-    v_settings app.settings;
-    v_upstream app.upstream_state;
-    v_workers  integer;
-begin
-    insert into app.workers as w (id, started_at, seen_at)
-    values (p_worker, v_now, v_now)
-    on conflict (id) do update
-       set seen_at = excluded.seen_at
-     where w.seen_at < excluded.seen_at - interval '1 second';
-    select * into v_settings from app.settings;
-    perform app.grow_in_flight(p_latency, v_now);
-    select * into v_upstream from app.upstream_state;
-    select count(*) into v_workers from app.workers where seen_at > v_now - interval '15 seconds';
-
-    organization_ids   := array(select api.ready_organizations(p_limit));
-    next_ready_in      := (select extract(epoch from min(ready_at) - v_now) from app.organization_queue_state where ready_at > v_now);
-    max_in_flight      := greatest(floor(least(v_settings.max_in_flight, v_upstream.in_flight_limit) / greatest(v_workers, 1)), 1);
-    lookups_per_second := v_settings.lookups_per_second;
-    lookup_timeout     := v_settings.lookup_timeout_seconds;
-    lease_seconds      := v_settings.lease_seconds;
-    max_response_bytes := v_settings.max_response_bytes;
-    paused_for         := extract(epoch from greatest(app.next_claim_at(v_settings, v_upstream), v_now) - v_now);
-    stopped            := app.closed_until(v_upstream) > v_now;
-    maintenance_due    := (select ran_at < v_now - interval '2 minutes' from app.maintenance_state);
-end;
-$$;
-
-comment on function api.check_in(text, integer, double precision) is
-'What a worker needs to know before a round of claims, in one call, which also says that it is alive: the organizations with work (least recently served first), seconds until more is ready (null: none known), its share of the lookups that may be in the air, the settings that concern it (seconds, bytes), seconds until a slot can be had (0: now), whether it should call api.run_maintenance, and whether nothing may start now, not even what was claimed before. p_latency: seconds that its lookups took on average since it last asked.';

@@ -10,6 +10,13 @@ create table app.upstream_state (
     in_flight_limit   double precision,
     base_latency      double precision,
     adapted_at        timestamptz      not null default '-infinity',
+    base_overload     double precision not null default 0,
+    limit_version     integer          not null default 0,
+    trial_limit       double precision,
+    trial_latency     double precision,
+    trial_overload    double precision,
+    trial_cost        double precision,
+    base_at           timestamptz      not null default '-infinity',
 
     constraint upstream_state_pkey primary key (singleton),
     constraint upstream_state_singleton_check check (singleton),
@@ -23,11 +30,32 @@ comment on column app.upstream_state.paused_until is 'No lookup starts before: t
 comment on column app.upstream_state.failures_in_a_row is 'Signs of an outage since the last answer.';
 comment on column app.upstream_state.unavailable_since is 'Start of the outage that lasts; null: it answers.';
 comment on column app.upstream_state.probe_at is 'In an outage: when the next lookup may try.';
-comment on column app.upstream_state.in_flight_limit is 'Lookups it seems to bear at once: grows while latency is flat, shrinks with errors; null: max_in_flight.';
-comment on column app.upstream_state.base_latency is 'Seconds that a lookup takes when all is well.';
-comment on column app.upstream_state.adapted_at is 'Last change of in_flight_limit: a few a second at most.';
+comment on column app.upstream_state.in_flight_limit is 'The concurrency limit: lookups that it seems to bear at once; null: max_in_flight.';
+comment on column app.upstream_state.base_latency is 'Seconds that a lookup usually takes, as far as that does not depend on how many run at once; null: not known yet.';
+comment on column app.upstream_state.adapted_at is 'When a worker''s measurements last changed the limit or what is usual: a few times a second at most.';
+comment on column app.upstream_state.base_overload is 'Share of 429, 503 and time-outs that does not depend on how many lookups run at once (0 to 1).';
+comment on column app.upstream_state.limit_version is 'One up with every change of the limit but its growth: measurements of other versions do not count.';
+comment on column app.upstream_state.base_at is 'When base_latency was last measured with fewer lookups at once.';
+comment on column app.upstream_state.trial_limit is 'While a lower limit is tried: the one before. null: no trial.';
+comment on column app.upstream_state.trial_latency is 'Mean latency of a success before the trial, in seconds.';
+comment on column app.upstream_state.trial_overload is 'Share of 429, 503 and time-outs before the trial.';
+comment on column app.upstream_state.trial_cost is 'Seconds of lookups that one answer cost before the trial, those of lookups without an answer included.';
 
 insert into app.upstream_state default values;
+
+create type app.lookup_sample as (
+    limit_version    integer,
+    organizations    integer,
+    outcomes         integer,
+    answers          integer,
+    overloads        integer,
+    latency          double precision,
+    busy_seconds     double precision,
+    overload_seconds double precision,
+    usage            double precision
+);
+
+comment on type app.lookup_sample is 'What a worker measured under one version of the concurrency limit: see api.heartbeat.';
 
 create table app.workers (
     id         text        not null,

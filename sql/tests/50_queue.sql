@@ -104,16 +104,16 @@ select is(
 select is((select count(*)::integer from api.claim_lookups(:'other_org', 'w', 100)), 7, 'slots are given out a second ahead at most');
 select is((select count(*)::integer from api.claim_lookups(:'other_org', 'w', 100)), 0, 'then none');
 select is((select ready_at <= app.clock() from app.organization_queue_state where organization_id = :'other_org'), true, 'which does not take the organization off the list');
-select is((select round(paced.paused_for::numeric, 3) from api.check_in('w') paced), 0.015, 'a worker hears when the next slot can be had');
+select is((select round(paced.paused_for::numeric, 3) from api.heartbeat('w') paced), 0.015, 'a worker hears when the next slot can be had');
 select pg_temp.turn_clock(app.clock() + interval '0.5 second');
 select is((select count(*)::integer from api.claim_lookups(:'other_org', 'w', 100)), 5, 'half a second frees half of the slots');
 select api.update_settings('{"lookups_per_second": null}') as settings \gset
 
 -- Checking in
-select is((select max_in_flight from api.check_in('w')), 50, 'one worker has all of max_in_flight');
-select is((select max_in_flight from api.check_in('v')), 25, 'two workers share it');
+select is((select max_in_flight from api.heartbeat('w')), 50, 'one worker has all of max_in_flight');
+select is((select max_in_flight from api.heartbeat('v')), 25, 'two workers share it');
 select results_eq(
-    $$ select lookup_timeout, lease_seconds, max_response_bytes, lookups_per_second from api.check_in('w') $$,
+    $$ select lookup_timeout, lease_seconds, max_response_bytes, lookups_per_second from api.heartbeat('w') $$,
     $$ values (30::double precision, 60::double precision, 1048576, null::double precision) $$, 'a worker hears the settings that concern it');
 
 select * from finish();

@@ -1,5 +1,5 @@
 begin;
-select plan(24);
+select plan(19);
 \ir fixtures.psql
 select pg_temp.turn_clock(clock_timestamp());
 
@@ -18,7 +18,7 @@ select pg_temp.look_up(:'org', 2, 500);
 select is(app.rfc3339((api.get_queue_health() ->> 'upstream_unavailable_since')::timestamptz), :'began', 'ten are one');
 select is(api.get_batch_lookup(:'org', :'job') #>> '{upstream,unavailable_since}', :'began', 'which the job''s status shows');
 select is((select array_agg(distinct retry_count order by retry_count) from public.lookup_queue_items where job_id = :'job' and status = 'pending'), array[0, 1], 'the retry that revealed it was not counted');
-select is((select stopped from api.check_in('w')), true, 'workers hear that nothing may start');
+select is((select stopped from api.heartbeat('w')), true, 'workers hear that nothing may start');
 select is_empty(format($$ select * from api.claim_lookups(%L, 'w', 5) $$, :'org'), 'nothing can be claimed');
 
 select pg_temp.turn_clock(app.clock() + interval '1.1 seconds');
@@ -50,22 +50,6 @@ select pg_temp.look_up(:'other_org', 1, null, null, 'unreachable');
 select is((select status || ': ' || error_code from public.lookup_queue_items where job_id = :'job'), 'failed: upstream_unreachable', 'one that outlasts the patience fails it');
 select pg_temp.submit(:'other_org', 1) as job \gset
 select pg_temp.look_up(:'other_org', 1, 200, '{}');
-
--- How many at once
-update app.upstream_state set in_flight_limit = null, base_latency = null, adapted_at = '-infinity';
-select pg_temp.submit(:'other_org', 3) as job \gset
-select pg_temp.turn_clock(app.clock() + interval '1 minute');
-select pg_temp.look_up(:'other_org', 1, 429, null, null, 1);
-select is((select max_in_flight from api.check_in('w', p_latency => 0.1)), 35, 'a 429 takes three tenths off the lookups in the air');
-select pg_temp.turn_clock(app.clock() + interval '1 minute');
-select api.check_in('w', p_latency => 0.1) as state \gset
-select pg_temp.turn_clock(app.clock() + interval '1 second');
-select is((select max_in_flight from api.check_in('w', p_latency => 0.15)), 40, 'flat latency lets them grow');
-select pg_temp.turn_clock(app.clock() + interval '1 second');
-select is((select max_in_flight from api.check_in('w', p_latency => 1)), 40, 'latency that rises does not');
-select $$ select pg_temp.turn_clock(app.clock() + interval '1 second'), (select seen.stopped from api.check_in('w', p_latency => 0.1) seen) $$ from generate_series(1, 20) \gexec
-select is((select max_in_flight from api.check_in('w')), 50, 'up to the setting');
-select is((select max_in_flight from api.check_in('new')), 25, 'workers that come later share it');
 
 select * from finish();
 rollback;

@@ -49,7 +49,7 @@ select pg_temp.look_up(:'org', 1, 429, null, null, 30);
 select is((pg_temp.item(:'job', 2)).status || (pg_temp.item(:'job', 2)).retry_count, 'pending0', 'a 429 with Retry-After costs no retry');
 select pg_temp.submit(:'other_org', 1) as other_job \gset
 select is_empty(format($$ select * from api.claim_lookups(%L, 'w', 1) $$, :'other_org'), 'and holds everybody');
-select is((select paused_for from api.check_in('w')), 30::double precision, 'for as long as it says');
+select is((select paused_for from api.heartbeat('w')), 30::double precision, 'for as long as it says');
 select pg_temp.turn_clock(app.clock() + interval '31 seconds');
 select is(pg_temp.look_up(:'other_org', 1, 503), 1::bigint, 'then the lookups go on');
 select is((select status || retry_count from public.lookup_queue_items where job_id = :'other_job'), 'pending1', 'without Retry-After it is a retry like others');
@@ -91,7 +91,7 @@ select is((select status || processed_items || failed_items from public.batch_lo
 select api.create_organization('Patient') as patient_org \gset
 select pg_temp.submit(:'patient_org', 1) as job \gset
 select pg_temp.look_up(:'patient_org', 1, 429, null, null, 86400);
-select is((select round(paused_for::numeric) from api.check_in('w')), 86400::numeric, 'a pause lasts a day, if the service says so');
+select is((select round(paused_for::numeric) from api.heartbeat('w')), 86400::numeric, 'a pause lasts a day, if the service says so');
 select pg_temp.turn_clock(app.clock() + interval '2 seconds');
 select is_empty(format($$ select * from api.claim_lookups(%L, 'w', 1) $$, :'patient_org'), 'and the item that was refused waits with all others');
 select api.resume_lookups();

@@ -3,12 +3,12 @@ select plan(11);
 \ir fixtures.psql
 
 select pg_temp.turn_clock(clock_timestamp() + interval '1 hour');
-select is((select maintenance_due from api.check_in('w')), true, 'maintenance that has not run for two minutes is due');
+select is((select maintenance_due from api.heartbeat('w')), true, 'maintenance that has not run for two minutes is due');
 select pg_temp.submit(:'org', 2) as job \gset
 select count(*) from api.claim_lookups(:'org', 'w', 1) \gset claimed_
 select pg_temp.turn_clock(app.clock() + interval '61 seconds');
 select is((api.run_maintenance() ->> 'expired_leases')::integer, 1, 'expired leases return to the queue');
-select is((select maintenance_due from api.check_in('w')), false, 'then it is not due');
+select is((select maintenance_due from api.heartbeat('w')), false, 'then it is not due');
 select is((select count(*)::integer from api.items where job_id = :'job' and status = 'pending'), 2, 'all items are pending again');
 
 update app.organization_queue_state set ready_at = null;
