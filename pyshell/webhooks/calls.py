@@ -19,7 +19,7 @@ START_TEST: Final = """
       from api.start_webhook_test(p_organization_id => %s, p_sender => %s)"""
 RECORD: Final = """
     select verdict, count(*)
-      from api.record_webhooks(p_organization_id => %s, p_sender => %s, p_delivery_ids => %s, p_lease_tokens => %s,
+      from api.record_webhooks(p_organization_id => %s, p_delivery_ids => %s, p_lease_tokens => %s,
                                p_http_statuses => %s, p_error_classes => %s, p_latencies => %s, p_bodies => %s, p_retry_afters => %s)
      group by verdict"""
 
@@ -46,16 +46,13 @@ async def start_webhook_test(connection: AsyncConnection[Any], sender: str, orga
     return delivery
 
 
-async def record_webhooks(
-    connection: AsyncConnection[Any], sender: str, organization_id: bytes, attempts: Sequence[Attempt]
-) -> dict[str, int]:
+async def record_webhooks(connection: AsyncConnection[Any], organization_id: bytes, attempts: Sequence[Attempt]) -> dict[str, int]:
     """Record attempts of one organization; answers how many met which verdict. Doing it again changes nothing."""
     async with binary_cursor(connection) as cursor:
         await cursor.execute(
             RECORD,
             [
                 Binary(organization_id),
-                sender,
                 uuids(attempt.delivery.delivery_id for attempt in attempts),
                 uuids(attempt.delivery.token for attempt in attempts),
                 integers(attempt.http_status for attempt in attempts),

@@ -42,7 +42,7 @@ async def _send_and_record(pool: Pool, settings: Settings, deliveries: list[Deli
         attempts = await asyncio.gather(*[receiver.attempt(delivery) for delivery in deliveries])
         receiver.close()
     async with pool.connection() as connection:
-        await record_webhooks(connection, MANUAL_RUN, deliveries[0].organization_id, attempts)
+        await record_webhooks(connection, deliveries[0].organization_id, attempts)
     return attempts
 
 

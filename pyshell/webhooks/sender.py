@@ -210,7 +210,7 @@ class Sender:
 
     async def _try_to_record(self, organization_id: bytes, attempts: list[Attempt]) -> None:
         try:
-            verdicts = await self._recording.run(record_webhooks, self.name, organization_id, attempts)
+            verdicts = await self._recording.run(record_webhooks, organization_id, attempts)
         except DatabaseError as error:
             if not is_about_the_data(error):
                 raise

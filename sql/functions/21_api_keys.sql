@@ -136,27 +136,8 @@ $$;
 
 comment on function api.request_api_key(uuid, bytea, text, text, jsonb, text[]) is 'api.create_api_key from a body {name, scopes, expires_at, allowed_networks}, all optional. 400: a member is wrong or unknown. 403: scopes beyond p_granted_scopes.';
 
--- The key for a change of it.
-create or replace function app.lock_api_key(p_organization_id uuid, p_api_key_id uuid) returns app.api_keys
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-    v_key app.api_keys;
-begin
-    select * into v_key
-      from app.api_keys
-     where organization_id = p_organization_id and id = p_api_key_id
-       for update;
-    if not found then
-        raise sqlstate 'PT404' using message = 'API key not found', constraint = 'api_key_not_found';
-    end if;
-    return v_key;
-end;
-$$;
-
-create or replace function api.get_api_key(p_organization_id uuid, p_api_key_id uuid) returns json
-language plpgsql stable security definer
+create or replace function app.find_api_key(p_organization_id uuid, p_api_key_id uuid) returns app.api_keys
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -168,7 +149,27 @@ begin
     if not found then
         raise sqlstate 'PT404' using message = 'API key not found', constraint = 'api_key_not_found';
     end if;
-    return app.api_key_json(v_key);
+    return v_key;
+end;
+$$;
+
+-- The key for a change of it.
+create or replace function app.lock_api_key(p_organization_id uuid, p_api_key_id uuid) returns app.api_keys
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform from app.api_keys where organization_id = p_organization_id and id = p_api_key_id for update;
+    return app.find_api_key(p_organization_id, p_api_key_id);
+end;
+$$;
+
+create or replace function api.get_api_key(p_organization_id uuid, p_api_key_id uuid) returns json
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return app.api_key_json(app.find_api_key(p_organization_id, p_api_key_id));
 end;
 $$;
 

@@ -95,7 +95,7 @@ begin
         perform app.file_applications(p_organization_id, v_customer_id, v_item.reference_id, v_result::jsonb, v_now);
     end if;
     if v_connect_url is not null then
-        v_result := left(v_result, -1) || ', "connect_url" : ' || to_json(v_connect_url) || '}';
+        v_result := app.join_objects(v_result::json, json_build_object('connect_url', v_connect_url))::text;
     end if;
     if not p_for_item then
         perform app.enqueue_lookup_webhook(p_organization_id, v_item, v_result::json, v_now);
@@ -132,7 +132,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_days  integer := (select incentive_call_retention_days from app.settings);
-    v_first uuid    := overlay(app.uuid_v7(p_now - make_interval(days => v_days))::text placing '7000-8000-000000000000' from 15)::uuid;
+    v_first uuid    := app.uuid_v7_floor(p_now - make_interval(days => v_days));
     v_count integer;
 begin
     delete from app.incentive_calls

@@ -60,17 +60,9 @@ create or replace function app.lock_job(p_organization_id uuid, p_job_id uuid) r
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-    v_job public.batch_lookup_jobs;
 begin
-    select * into v_job
-      from public.batch_lookup_jobs
-     where organization_id = p_organization_id and id = p_job_id
-       for update;
-    if not found then
-        raise sqlstate 'PT404' using message = 'Batch job not found', constraint = 'job_not_found';
-    end if;
-    return v_job;
+    perform from public.batch_lookup_jobs where organization_id = p_organization_id and id = p_job_id for update;
+    return app.find_job(p_organization_id, p_job_id);
 end;
 $$;
 

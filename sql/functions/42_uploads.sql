@@ -28,16 +28,29 @@ begin
 end;
 $$;
 
+-- The item at another place, with other warnings and errors.
+create or replace function app.changed_item(p_item app.batch_item, p_position integer, p_warnings text[], p_errors text) returns app.batch_item
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    p_item.position := p_position;
+    p_item.warnings := p_warnings;
+    p_item.errors   := p_errors;
+    return p_item;
+end;
+$$;
+
 -- The items with the reader's warnings, and later ones of the same reference_id marked as errors where only they are to be left out.
 create or replace function app.marked_items(p_items app.batch_item[], p_warnings jsonb, p_mark_duplicates boolean) returns app.batch_item[]
 language sql immutable
 return array(
-    select row(i.position, i.reference_id, i.address, i.building_type, i.device_ids, i.create_application, i.webhook_custom_fields,
+    select app.changed_item(i.item, i.position,
                array_remove(p_warnings ->> i.position::text || i.warnings, null),
                case when p_mark_duplicates and i.errors is null and i.nth > 1
                     then format('Duplicate reference_id %s, which index %s has', i.reference_id, i.first_position)
-                    else i.errors end)::app.batch_item
-      from (select u.*,
+                    else i.errors end)
+      from (select u.*, u as item,
                    row_number() over (partition by u.reference_id, u.errors is null order by u.position) as nth,
                    min(u.position) over (partition by u.reference_id, u.errors is null) as first_position
               from unnest(p_items) u) i
@@ -47,8 +60,7 @@ return array(
 create or replace function app.valid_items(p_items app.batch_item[]) returns app.batch_item[]
 language sql immutable
 return array(
-    select row((row_number() over (order by i.position) - 1)::integer, i.reference_id, i.address, i.building_type, i.device_ids,
-               i.create_application, i.webhook_custom_fields, nullif(i.warnings, '{}'), null)::app.batch_item
+    select app.changed_item(i, (row_number() over (order by i.position) - 1)::integer, nullif(i.warnings, '{}'), null)
       from unnest(p_items) i
      where i.errors is null
      order by i.position);
@@ -128,15 +140,10 @@ begin
 
     v_answer := app.store_batch(p_organization_id, v_valid, p_name => v_options.name);
     if v_options.on_invalid = 'skip' or v_options.lines is not null then
-        -- Appended with the order of the members kept.
-        v_answer := (
-            select json_object_agg(m.key, m.value)
-              from (select * from json_each(v_answer)
-                     union all
-                    select * from json_each(json_build_object(
-                        'total_invalid', cardinality(v_parsed) - cardinality(v_valid),
-                        'invalid_items', app.item_problems(v_parsed, v_options.lines),
-                        'warnings', app.item_warnings(v_parsed, v_options.lines)))) m);
+        v_answer := app.join_objects(v_answer, json_build_object(
+            'total_invalid', cardinality(v_parsed) - cardinality(v_valid),
+            'invalid_items', app.item_problems(v_parsed, v_options.lines),
+            'warnings', app.item_warnings(v_parsed, v_options.lines)));
     end if;
     return v_answer;
 end;

@@ -148,6 +148,17 @@ begin
 end;
 $$;
 
+-- The report for a change of it.
+create or replace function app.lock_report(p_organization_id uuid, p_report_id uuid) returns public.incentive_reports
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform from public.incentive_reports where organization_id = p_organization_id and id = p_report_id for update;
+    return app.find_report(p_organization_id, p_report_id);
+end;
+$$;
+
 create or replace function api.list_incentive_reports(
     p_organization_id uuid default app.claimed_organization_id(), p_status text default null, p_limit integer default 20,
     p_offset integer default 0, p_cursor text default null, p_report_type text default null, p_created_from timestamptz default null,
@@ -208,15 +219,13 @@ begin
             message    = 'The body must be an object with name (1 to 200 characters), description (at most 2,000) or both',
             constraint = 'invalid_report';
     end if;
+    perform app.lock_report(p_organization_id, p_report_id);
     update public.incentive_reports
        set name        = coalesce(btrim(p_changes ->> 'name'), name),
            description = coalesce(p_changes ->> 'description', description),
            updated_at  = v_now
      where organization_id = p_organization_id and id = p_report_id
     returning * into v_report;
-    if not found then
-        raise sqlstate 'PT404' using message = 'Report not found', constraint = 'report_not_found';
-    end if;
     perform app.announce('UPDATE', 'incentive_reports', p_organization_id, p_report_id);
     return app.report_json(v_report);
 end;
@@ -244,13 +253,8 @@ declare
     v_report public.incentive_reports;
 begin
     perform app.authorize(p_organization_id);
-    select * into v_report
-      from public.incentive_reports
-     where organization_id = p_organization_id and id = p_report_id
-       for update;
-    if not found then
-        raise sqlstate 'PT404' using message = 'Report not found', constraint = 'report_not_found';
-    elsif v_report.status = 'processing'
+    v_report := app.lock_report(p_organization_id, p_report_id);
+    if v_report.status = 'processing'
        or exists (select from public.lookup_leases where organization_id = p_organization_id and job_id = v_report.job_id and not isempty(positions)) then
         raise sqlstate 'PT409' using
             message    = 'The report''s job is still under way',

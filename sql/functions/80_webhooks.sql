@@ -235,7 +235,7 @@ begin
            last_error      = 'The webhook config was deleted',
            ended_at        = v_now
      where organization_id = p_organization_id and status = 'pending';
-    perform app.settle_webhooks(p_organization_id, v_now);
+    perform app.settle_webhooks(p_organization_id);
     return json_build_object('message', 'Webhook config deleted');
 end;
 $$;

@@ -179,7 +179,7 @@ end;
 $$;
 
 -- Nothing (more) was there to claim: find out when there will be. The row first, then the minimum; see settle_queue.
-create or replace function app.settle_webhooks(p_organization_id uuid, p_now timestamptz) returns void
+create or replace function app.settle_webhooks(p_organization_id uuid) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$

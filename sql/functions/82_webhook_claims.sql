@@ -48,7 +48,7 @@ begin
             -- They are due at once, and this claim has passed them by.
             perform pg_notify('webhooks_ready', p_organization_id::text);
         end if;
-        perform app.settle_webhooks(p_organization_id, v_now);
+        perform app.settle_webhooks(p_organization_id);
     end if;
     if v_deliveries <> '{}' then
         update app.webhook_queue_state set served_at = v_now where organization_id = p_organization_id;
@@ -173,7 +173,7 @@ begin
     foreach v_organization_id in array v_organization_ids loop
         perform from app.webhook_queue_state where organization_id = v_organization_id for update skip locked;
         if found then
-            perform app.settle_webhooks(v_organization_id, p_now);
+            perform app.settle_webhooks(v_organization_id);
         end if;
     end loop;
     perform pg_notify('webhooks_ready', '');

@@ -2,7 +2,6 @@
 
 create or replace function api.record_webhooks(
     p_organization_id uuid,
-    p_sender          text,
     p_delivery_ids    uuid[],
     p_lease_tokens    uuid[],
     p_http_statuses   integer[],
@@ -17,21 +16,24 @@ as $$
 #variable_conflict use_column
 declare
     v_now        timestamptz := app.clock();
+    v_outcomes   app.webhook_outcome[];
     v_deliveries app.webhook_deliveries[];
 begin
-    v_deliveries := app.apply_webhook_attempts(p_organization_id, p_delivery_ids, p_lease_tokens, p_http_statuses, p_error_classes, p_retry_afters, v_now);
+    v_outcomes := array(select o::app.webhook_outcome
+                          from unnest(p_delivery_ids, p_lease_tokens, p_http_statuses, p_error_classes, p_latencies, p_bodies, p_retry_afters) o);
+    v_deliveries := app.apply_webhook_outcomes(p_organization_id, v_outcomes, v_now);
 
     insert into app.webhook_attempts (organization_id, delivery_id, attempt, attempted_at, latency_ms, http_status, error_class, response_body)
     select p_organization_id, d.id, d.attempts, v_now - app.seconds(greatest(o.latency, 0)), round(greatest(o.latency, 0) * 1000), o.http_status,
            o.error_class, left(o.body, 1024)
-      from unnest(p_delivery_ids, p_http_statuses, p_error_classes, p_latencies, p_bodies) o (delivery_id, http_status, error_class, latency, body)
+      from unnest(v_outcomes) o
       join unnest(v_deliveries) d on d.id = o.delivery_id
      order by d.status = 'delivered' and o.http_status between 200 and 299 desc
     -- A sender that lost a lease and got it again may tell of both attempts at once: one of them counts.
     on conflict (organization_id, delivery_id, attempt) do nothing;
 
-    perform app.judge_receiver(p_organization_id, v_deliveries, v_now);
-    perform app.pause_webhooks(p_organization_id, v_deliveries, p_http_statuses, p_retry_afters, v_now);
+    perform app.update_receiver_health(p_organization_id, v_deliveries, v_now);
+    perform app.pause_webhooks(p_organization_id, v_deliveries, v_outcomes, v_now);
 
     return query
     select o.delivery_id,
@@ -42,27 +44,25 @@ begin
 end;
 $$;
 
-comment on function api.record_webhooks(uuid, text, uuid[], uuid[], integer[], text[], double precision[], text[], double precision[]) is
+comment on function api.record_webhooks(uuid, uuid[], uuid[], integer[], text[], double precision[], text[], double precision[]) is
 'Records attempts as parallel arrays: delivery, lease token, HTTP status, error class (null when an answer came), latency in seconds, the start of the answer, Retry-After in seconds. Any 2xx is success; 410 disables the config, as does nothing but failures for five days; other failures are tried again by app.webhook_retry_schedule. Answers a verdict per delivery, as api.record_lookups does.';
 
 -- One statement for all attempts. The lease token is the fence: an attempt under a lost lease finds no row, unless it succeeded and
 -- the delivery has not ended.
-create or replace function app.apply_webhook_attempts(
-    p_organization_id uuid, p_delivery_ids uuid[], p_lease_tokens uuid[], p_http_statuses integer[], p_error_classes text[],
-    p_retry_afters double precision[], p_now timestamptz
-) returns app.webhook_deliveries[]
+create or replace function app.apply_webhook_outcomes(p_organization_id uuid, p_outcomes app.webhook_outcome[], p_now timestamptz)
+returns app.webhook_deliveries[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_waits      interval[] := array(select wait from app.webhook_retry_schedule order by failures);
+    v_ids        uuid[]     := array(select o.delivery_id from unnest(p_outcomes) o);
     v_deliveries app.webhook_deliveries[];
 begin
     with attempt as materialized (
         select o.delivery_id, o.lease_token, o.http_status, o.error_class, app.webhook_pause(o.retry_after) as pause,
                coalesce(o.http_status between 200 and 299, false) as succeeded, 0.8 + random() * 0.4 as jitter
-          from unnest(p_delivery_ids, p_lease_tokens, p_http_statuses, p_error_classes, p_retry_afters)
-            as o (delivery_id, lease_token, http_status, error_class, retry_after)
+          from unnest(p_outcomes) o
     ), applied as (
         update app.webhook_deliveries d
            set status           = case when a.succeeded then 'delivered'
@@ -79,7 +79,7 @@ begin
                last_error       = case when not a.succeeded then coalesce(a.error_class, 'HTTP ' || a.http_status) end,
                ended_at         = case when a.succeeded or app.webhook_is_final(d, a.http_status, v_waits) then p_now end
           from attempt a
-         where d.organization_id = p_organization_id and d.id = any (p_delivery_ids) and d.id = a.delivery_id
+         where d.organization_id = p_organization_id and d.id = any (v_ids) and d.id = a.delivery_id
            and (d.status = 'sending' and d.lease_token = a.lease_token
                 or d.status in ('pending', 'sending') and a.succeeded)
      returning d as delivery
@@ -100,7 +100,7 @@ language sql immutable
 return coalesce(p_http_status = 410, false) or (p_delivery).event = 'webhook.test' or (p_delivery).retry_count >= cardinality(p_waits);
 
 -- What attempts say about the receiver as a whole. One success, and it works; tests don't count.
-create or replace function app.judge_receiver(p_organization_id uuid, p_deliveries app.webhook_deliveries[], p_now timestamptz) returns void
+create or replace function app.update_receiver_health(p_organization_id uuid, p_deliveries app.webhook_deliveries[], p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
@@ -123,7 +123,7 @@ $$;
 
 -- Retries are put on the ready list; a Retry-After with a 429 or 503 is meant for all that goes to this receiver.
 create or replace function app.pause_webhooks(
-    p_organization_id uuid, p_deliveries app.webhook_deliveries[], p_http_statuses integer[], p_retry_afters double precision[], p_now timestamptz
+    p_organization_id uuid, p_deliveries app.webhook_deliveries[], p_outcomes app.webhook_outcome[], p_now timestamptz
 ) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -137,7 +137,7 @@ begin
     end if;
     perform app.wake_webhooks(p_organization_id, v_retry_at);
     v_pause := (select p_now + max(app.webhook_pause(o.retry_after))
-                  from unnest(p_http_statuses, p_retry_afters) o (http_status, retry_after)
+                  from unnest(p_outcomes) o
                  where o.http_status in (429, 503));
     if v_pause is not null then
         update app.webhook_queue_state

@@ -60,6 +60,23 @@ $$;
 
 comment on function api.list_webhook_deliveries(uuid, text, text, uuid, integer, integer, text) is 'The webhook deliveries of an organization, newest first: {deliveries, total, limit, offset, next_cursor}; p_cursor is the next_cursor of the page before. They are kept for 30 days. 400: an unknown status or event, limit not in 1 to 200, invalid_cursor, cursor_with_offset.';
 
+create or replace function app.find_webhook_delivery(p_organization_id uuid, p_delivery_id uuid) returns app.webhook_deliveries
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_delivery app.webhook_deliveries;
+begin
+    select * into v_delivery
+      from app.webhook_deliveries
+     where organization_id = p_organization_id and id = p_delivery_id;
+    if not found then
+        raise sqlstate 'PT404' using message = 'Webhook delivery not found', constraint = 'webhook_delivery_not_found';
+    end if;
+    return v_delivery;
+end;
+$$;
+
 create or replace function api.get_webhook_delivery(p_organization_id uuid, p_delivery_id uuid) returns json
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
@@ -69,12 +86,7 @@ declare
     v_field_names text[] := (select field_names from app.webhook_configs where organization_id = p_organization_id);
 begin
     perform app.authorize(p_organization_id);
-    select * into v_delivery
-      from app.webhook_deliveries
-     where organization_id = p_organization_id and id = p_delivery_id;
-    if not found then
-        raise sqlstate 'PT404' using message = 'Webhook delivery not found', constraint = 'webhook_delivery_not_found';
-    end if;
+    v_delivery := app.find_webhook_delivery(p_organization_id, p_delivery_id);
     return app.join_objects(app.webhook_delivery_json(v_delivery), json_build_object(
         'body', app.webhook_body(v_delivery, v_field_names),
         'attempt_log', (select coalesce(json_agg(json_build_object(
@@ -97,13 +109,9 @@ declare
     v_delivery app.webhook_deliveries;
 begin
     perform app.check_receiver(p_organization_id);
-    select * into v_delivery
-      from app.webhook_deliveries
-     where organization_id = p_organization_id and id = p_delivery_id
-       for update;
-    if not found then
-        raise sqlstate 'PT404' using message = 'Webhook delivery not found', constraint = 'webhook_delivery_not_found';
-    elsif v_delivery.status = 'sending' then
+    perform from app.webhook_deliveries where organization_id = p_organization_id and id = p_delivery_id for update;
+    v_delivery := app.find_webhook_delivery(p_organization_id, p_delivery_id);
+    if v_delivery.status = 'sending' then
         raise sqlstate 'PT409' using
             message    = 'The delivery is being sent right now',
             constraint = 'webhook_delivery_in_progress';

@@ -110,6 +110,18 @@ comment on column app.webhook_attempts.attempted_at is 'When its request was sen
 comment on column app.webhook_attempts.error_class is 'Why there was no answer: timeout, connection, tls, dns, refused_address, invalid_url, invalid_response or other.';
 comment on column app.webhook_attempts.response_body is 'The first 1,024 characters of the answer.';
 
+create type app.webhook_outcome as (
+    delivery_id uuid,
+    lease_token uuid,
+    http_status integer,
+    error_class text,
+    latency     double precision,
+    body        text,
+    retry_after double precision
+);
+
+comment on type app.webhook_outcome is 'What came of sending one delivery: the HTTP status or why there was none, latency and Retry-After in seconds, the start of the answer.';
+
 create table app.webhook_queue_state (
     organization_id uuid        not null,
     ready_at        timestamptz,

@@ -10,7 +10,7 @@ language sql as $$
     select r.verdict
       from (select array_agg(delivery_id) as ids, array_agg(lease_token) as tokens, count(*)::integer as n
               from api.claim_webhooks(p_organization_id, 'sender', p_limit)) c
-     cross join lateral api.record_webhooks(p_organization_id, 'sender', c.ids, c.tokens, array_fill(p_http_status, array[n]),
+     cross join lateral api.record_webhooks(p_organization_id, c.ids, c.tokens, array_fill(p_http_status, array[n]),
            array_fill(p_error_class, array[n]), array_fill(0.012::double precision, array[n]), array_fill('the answer'::text, array[n]),
            array_fill(p_retry_after, array[n])) r
      where c.n > 0;
@@ -35,13 +35,13 @@ select is(:claimed_count, 2, 'a claimed delivery is invisible to other senders')
 select is((select organization_ids from api.ready_webhooks()), '{}', 'then the organization is off the list');
 select is((select next_ready_in from api.ready_webhooks()), 60::double precision, 'until leases expire');
 select id as first, lease_token as token from app.webhook_deliveries where leased_by = 'a' \gset
-select is((select verdict from api.record_webhooks(:'org', 'b', array[:'first'::uuid], array[gen_random_uuid()], array[500], array[null]::text[], array[0.1]::double precision[], array['']::text[], array[null]::double precision[])),
+select is((select verdict from api.record_webhooks(:'org', array[:'first'::uuid], array[gen_random_uuid()], array[500], array[null]::text[], array[0.1]::double precision[], array['']::text[], array[null]::double precision[])),
     'stale', 'a failure under a lost lease does not count');
-select is((select verdict from api.record_webhooks(:'org', 'b', array[:'first'::uuid], array[gen_random_uuid()], array[204], array[null]::text[], array[0.1]::double precision[], array['']::text[], array[null]::double precision[])),
+select is((select verdict from api.record_webhooks(:'org', array[:'first'::uuid], array[gen_random_uuid()], array[204], array[null]::text[], array[0.1]::double precision[], array['']::text[], array[null]::double precision[])),
     'accepted', 'a success does: it got there');
-select is((select verdict from api.record_webhooks(:'org', 'a', array[:'first'::uuid], array[:'token'::uuid], array[200], array[null]::text[], array[0.1]::double precision[], array['']::text[], array[null]::double precision[])),
+select is((select verdict from api.record_webhooks(:'org', array[:'first'::uuid], array[:'token'::uuid], array[200], array[null]::text[], array[0.1]::double precision[], array['']::text[], array[null]::double precision[])),
     'stale', 'once');
-select is((select verdict from api.record_webhooks(:'other_org', 'a', array[:'first'::uuid], array[:'token'::uuid], array[200], array[null]::text[], array[0.1]::double precision[], array['']::text[], array[null]::double precision[])),
+select is((select verdict from api.record_webhooks(:'other_org', array[:'first'::uuid], array[:'token'::uuid], array[200], array[null]::text[], array[0.1]::double precision[], array['']::text[], array[null]::double precision[])),
     'unknown', 'and not for another organization');
 select pg_temp.turn_clock(app.clock() + interval '61 seconds');
 select is((select count(*)::integer from api.claim_webhooks(:'org', 'c', 10)), 0, 'a claim returns expired leases');
@@ -49,7 +49,7 @@ select is((select count(*)::integer from api.claim_webhooks(:'org', 'c', 10)), 2
 select is((select array_agg(distinct retry_count) from app.webhook_deliveries where leased_by = 'c'), array[1], 'with the attempt counted');
 
 select id as twice, lease_token as token from app.webhook_deliveries where leased_by = 'c' limit 1 \gset
-select lives_ok(format($$ select api.record_webhooks(%L, 'c', array[%L, %2$L]::uuid[], array[gen_random_uuid(), %L], array[200, 500], array[null, null]::text[],
+select lives_ok(format($$ select api.record_webhooks(%L, array[%L, %2$L]::uuid[], array[gen_random_uuid(), %L], array[200, 500], array[null, null]::text[],
     array[0.1, 0.1]::double precision[], array['', '']::text[], array[null, null]::double precision[]) $$, :'org', :'twice', :'token'), 'both attempts of a lost and a regained lease can be told at once');
 select is((select count(*)::integer from app.webhook_attempts where delivery_id = :'twice'), 1, 'one of them counts');
 
@@ -107,7 +107,7 @@ select is((select enabled || disabled_reason from app.webhook_configs), 'falsego
 
 -- Tests
 select is((select body::json ->> 'type' from api.start_webhook_test(:'org', 'me')), 'webhook.test', 'disabled webhooks can be tested');
-select is((select verdict from api.record_webhooks(:'org', 'me', (select array_agg(id) from app.webhook_deliveries where event = 'webhook.test'),
+select is((select verdict from api.record_webhooks(:'org', (select array_agg(id) from app.webhook_deliveries where event = 'webhook.test'),
     (select array_agg(lease_token) from app.webhook_deliveries where event = 'webhook.test'), array[null]::integer[], array['dns'], array[0.1]::double precision[], array[null]::text[], array[null]::double precision[])),
     'accepted', 'the outcome of a test is recorded');
 select is((select status from app.webhook_deliveries where event = 'webhook.test'), 'failed', 'a test is not tried again');
