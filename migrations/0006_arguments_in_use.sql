@@ -18,3 +18,4 @@ drop function if exists app.apply_webhook_attempts(uuid, uuid[], uuid[], integer
 drop function if exists app.judge_receiver(uuid, app.webhook_deliveries[], timestamptz);
 drop function if exists app.pause_webhooks(uuid, app.webhook_deliveries[], integer[], double precision[], timestamptz);
 drop function if exists app.settle_webhooks(uuid, timestamptz);
+drop function if exists app.webhook_body(app.webhook_deliveries, text[]);

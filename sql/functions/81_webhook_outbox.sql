@@ -135,28 +135,30 @@ create or replace function app.webhook_message(p_event text, p_at timestamptz, p
 language sql stable
 return json_build_object('type', p_event, 'timestamp', app.rfc3339(p_at), 'data', p_data);
 
--- The body to POST. It is the same for every attempt, unless field_names changes meanwhile.
-create or replace function app.webhook_body(p_delivery app.webhook_deliveries, p_field_names text[]) returns json
+-- The bodies to POST. A delivery's is the same for every attempt, unless field_names changes meanwhile.
+create or replace function app.webhook_bodies(p_deliveries app.webhook_deliveries[], p_field_names text[]) returns table (delivery_id uuid, body json)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-    v_items json[];
-    v_data  json := p_delivery.data;
 begin
-    if p_delivery.event like 'lookup.%' then
-        if p_delivery.data is null then
-            v_items := array(select app.webhook_item(i, p_field_names)
-                               from public.lookup_queue_items i
-                              where i.organization_id = p_delivery.organization_id and i.job_id = p_delivery.job_id and i.position = any (p_delivery.positions)
-                              order by i.position);
-        else
-            v_items := array(select jsonb_set(d, '{webhook_custom_fields}', app.allowed_fields(d -> 'webhook_custom_fields', p_field_names))::json
-                               from jsonb_array_elements(p_delivery.data) d);
-        end if;
-        v_data := case when p_delivery.bundled then json_build_object('items', to_json(v_items)) else v_items[1] end;
-    end if;
-    return app.webhook_message(p_delivery.event, p_delivery.created_at, v_data);
+    return query
+    select d.id, app.webhook_message(d.event, d.created_at, case when d.event not like 'lookup.%' then d.data::json
+                                                                 when d.bundled then json_build_object('items', w.items)
+                                                                 else w.items[1] end)
+      from unnest(p_deliveries) d
+     cross join lateral (
+           select array_agg(l.item order by l.n) as items
+             from (select p.n, i.item
+                     from unnest(d.positions) with ordinality p (position, n)
+                    cross join lateral (
+                          select app.webhook_item(q, p_field_names) as item
+                            from public.lookup_queue_items q
+                           where q.organization_id = d.organization_id and q.job_id = d.job_id and q.position = p.position
+                          offset 0) i
+                    where d.data is null
+                    union all
+                   select e.n, jsonb_set(e.item, '{webhook_custom_fields}', app.allowed_fields(e.item -> 'webhook_custom_fields', p_field_names))::json
+                     from jsonb_array_elements(case when d.event like 'lookup.%' then d.data end) with ordinality e (item, n)) l) w;
 end;
 $$;
 

@@ -108,16 +108,9 @@ begin
                         where s.organization_id = p_config.organization_id and (s.expires_at is null or s.expires_at > p_now)
                         order by s.expires_at desc nulls first);
     return query
-    select d.id, d.lease_token,
-           case when i.item is null then app.webhook_body(d, p_config.field_names)
-                else app.webhook_message(d.event, d.created_at, i.item) end::text,
-           p_config.url, v_secrets
+    select d.id, d.lease_token, b.body::text, p_config.url, v_secrets
       from unnest(p_deliveries) d
-      -- Nearly all of them.
-      left join lateral (select app.webhook_item(q, p_config.field_names) as item
-                           from public.lookup_queue_items q
-                          where q.organization_id = p_config.organization_id and q.job_id = d.job_id and q.position = d.positions[1]
-                         offset 0) i on d.data is null and not d.bundled
+      join app.webhook_bodies(p_deliveries, p_config.field_names) b on b.delivery_id = d.id
      order by d.id;
 end;
 $$;

@@ -88,7 +88,7 @@ begin
     perform app.authorize(p_organization_id);
     v_delivery := app.find_webhook_delivery(p_organization_id, p_delivery_id);
     return app.join_objects(app.webhook_delivery_json(v_delivery), json_build_object(
-        'body', app.webhook_body(v_delivery, v_field_names),
+        'body', (select b.body from app.webhook_bodies(array[v_delivery], v_field_names) b),
         'attempt_log', (select coalesce(json_agg(json_build_object(
                                    'attempt', a.attempt, 'attempted_at', app.rfc3339(a.attempted_at), 'latency_ms', a.latency_ms,
                                    'http_status', a.http_status, 'error_class', a.error_class, 'response_body', a.response_body)
