@@ -36,6 +36,10 @@ $$;
 
 comment on function app.claimed_organization_id() is 'The organization of the caller''s token, whose claims PostgREST and Realtime put into request.jwt.claims; null where they name none.';
 
+-- Policies and defaults call them, with the rights of whoever reads or calls.
+grant execute on function app.organization_id_of_clerk(text), app.organization_id_of_claims(jsonb), app.claimed_organization_id()
+   to batch_lookups_shell, authenticated, service_role;
+
 -- Inside a function that runs as its owner, current_user says nothing; the role that SET ROLE chose, else the one that logged in, does.
 create or replace function app.authorize(p_organization_id uuid) returns void
 language plpgsql stable

@@ -38,6 +38,7 @@ $$;
 
 comment on function api.get_organization(uuid) is
 'The organization: {id, name, company, device_names}. company is its part of a connect_url; device_names its own names of devices with their ids. 404: no such organization.';
+grant execute on function api.get_organization(uuid) to authenticated;
 
 -- The names of a map in lower case; null: it is none.
 create or replace function app.parse_device_names(p_names jsonb) returns jsonb
@@ -87,6 +88,7 @@ $$;
 
 comment on function api.update_organization(uuid, jsonb) is
 'Changes company, device_names or both, and answers the organization as api.get_organization does. device_names replaces the whole map. 400 invalid_organization: such as an id that no device has. 404: no such organization.';
+grant execute on function api.update_organization(uuid, jsonb) to authenticated;
 
 -- Ids for names of devices: the organization's own first, then the catalogue's. A name that repeats is a quantity, like an id.
 create or replace function app.resolve_device_names(p_organization_id uuid, p_names jsonb) returns jsonb

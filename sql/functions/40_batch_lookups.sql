@@ -163,6 +163,7 @@ end;
 $$;
 
 comment on function api.list_batch_lookups(uuid, text, integer, integer, text) is 'The jobs of an organization, newest first: {jobs, total, limit, offset, next_cursor}; p_cursor is the next_cursor of the page before. 400: an unknown status, limit not in 1 to 200, invalid_cursor, cursor_with_offset.';
+grant execute on function api.list_batch_lookups(uuid, text, integer, integer, text) to authenticated;
 
 -- What is still pending in a cancelled job and not in flight ends as failed: what waits, and what was never claimed. Answers how many items did.
 create or replace function app.cancel_pending_items(p_organization_id uuid, p_job_id uuid, p_now timestamptz) returns integer
@@ -222,3 +223,4 @@ end;
 $$;
 
 comment on function api.cancel_batch_lookup(uuid, uuid) is 'Cancels an open job: pending items fail with "Job cancelled", items in flight finish and count. 404: no such job. 409: it has ended.';
+grant execute on function api.cancel_batch_lookup(uuid, uuid) to authenticated;

@@ -151,6 +151,7 @@ $$;
 
 comment on function api.create_batch_lookup(uuid, jsonb, boolean, jsonb) is
 'Creates a batch: 1 to 10,000 items with their report, and wakes a worker. p_request is {"items": [...]} or the array itself; p_check_devices false leaves device ids to an external provider. Options, in p_request or in p_options: name; dry_run (the whole report of the validation, nothing stored); on_invalid reject (default: all or nothing) or skip (stores the valid items, answers the others). 400: invalid_items (with index and error of each), duplicate_reference_ids, invalid_item_count, items_missing, unknown_fields. 429: too_many_open_items.';
+grant execute on function api.create_batch_lookup(uuid, jsonb, boolean, jsonb) to authenticated;
 
 -- Begins the work on a request, or answers what it came to before.
 create or replace function app.begin_request(p_organization_id uuid, p_route text, p_key text, p_fingerprint bytea) returns app.idempotency_keys
@@ -241,3 +242,4 @@ $$;
 
 comment on function api.submit_batch_lookup(uuid, jsonb, boolean, jsonb, text, bytea) is
 'api.create_batch_lookup for HTTP: its answer with the status (201, 200 for a dry run). A request repeated with the same key within 7 days is answered as before (replayed) and does nothing; a refused one leaves no trace. Further: 400 invalid_idempotency_key; 409 request_in_progress; 422 idempotency_key_reused: p_fingerprint, a hash of the request, differs.';
+grant execute on function api.submit_batch_lookup(uuid, jsonb, boolean, jsonb, text, bytea) to authenticated;

@@ -59,3 +59,4 @@ end;
 $$;
 
 comment on function api.get_batch_lookup(uuid, uuid, boolean) is 'One job with its counts, and its items when asked; rate (items a second), estimated_completion_at, errors_by_code and poll_after_ms (when to ask again; null: it has ended). 404: no such job in this organization.';
+grant execute on function api.get_batch_lookup(uuid, uuid, boolean) to authenticated;

@@ -89,6 +89,7 @@ end;
 $$;
 
 comment on function api.list_batch_lookup_items(uuid, uuid, text, integer, integer, text, text) is 'The items of a job in upload order: {items, total, limit, offset, next_cursor}; p_cursor is the next_cursor of the page before. 400: an unknown status, limit not in 1 to 500, invalid_cursor, cursor_with_offset. 404: no such job in this organization.';
+grant execute on function api.list_batch_lookup_items(uuid, uuid, text, integer, integer, text, text) to authenticated;
 
 create or replace function app.results_csv_header() returns text
 language sql immutable
@@ -169,3 +170,4 @@ $$;
 
 comment on function api.get_batch_lookup_results(uuid, uuid, text, text, text, integer, integer) is
 'A piece of a job''s results as lines of CSV (RFC 4180, with a header first; cells that a spreadsheet would take for a formula begin with an apostrophe) or NDJSON (one item a line), in upload order, as they are now. last_position is the p_after of the next piece; null: this is the last one. 400: an unknown format or status. 404: no such job in this organization.';
+grant execute on function api.get_batch_lookup_results(uuid, uuid, text, text, text, integer, integer) to authenticated;

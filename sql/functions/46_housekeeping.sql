@@ -52,6 +52,7 @@ end;
 $$;
 
 comment on function api.retry_batch_lookup(uuid, uuid, text) is 'Makes a new job of the items of an ended one that failed, all or those with p_error_code, and answers it like create_batch_lookup, with retry_of_job_id. 404: no such job. 409: job_not_ended, retry_in_progress, no_failed_items. 429: too_many_open_items.';
+grant execute on function api.retry_batch_lookup(uuid, uuid, text) to authenticated;
 
 create or replace function app.delete_job(p_organization_id uuid, p_job_id uuid) returns void
 language plpgsql volatile
@@ -84,6 +85,7 @@ end;
 $$;
 
 comment on function api.delete_batch_lookup(uuid, uuid, boolean) is 'Deletes an ended job with its items. Its report, with addresses and amounts of its own, stays unless p_include_report. 404: no such job. 409 job_not_ended: not yet.';
+grant execute on function api.delete_batch_lookup(uuid, uuid, boolean) to authenticated;
 
 -- Whole jobs, the oldest first, about ten thousand items a run: the next minute goes on. Answers how many jobs are gone.
 create or replace function app.prune_jobs(p_now timestamptz, p_items integer default 10000) returns integer

@@ -202,6 +202,7 @@ $$;
 
 comment on function api.list_incentive_reports(uuid, text, integer, integer, text, text, timestamptz, timestamptz) is
 'The reports of an organization, newest first: {reports, total, limit, offset, next_cursor}. Optional: status; report_type; created from and before. p_cursor is the next_cursor of the page before, the surest way through a list that grows. Amounts in US dollars. 400: an unknown status or type, limit not in 1 to 200, invalid_cursor, cursor_with_offset.';
+grant execute on function api.list_incentive_reports(uuid, text, integer, integer, text, text, timestamptz, timestamptz) to authenticated;
 
 create or replace function api.update_incentive_report(p_organization_id uuid, p_report_id uuid, p_changes jsonb) returns json
 language plpgsql volatile security definer
@@ -232,6 +233,7 @@ end;
 $$;
 
 comment on function api.update_incentive_report(uuid, uuid, jsonb) is 'Gives a report another name or description, {"name": ..., "description": ...}, and answers it. 400: invalid_report. 404: no such report in this organization.';
+grant execute on function api.update_incentive_report(uuid, uuid, jsonb) to authenticated;
 
 create or replace function app.delete_report(p_organization_id uuid, p_report_id uuid) returns void
 language plpgsql volatile
@@ -267,3 +269,4 @@ end;
 $$;
 
 comment on function api.delete_incentive_report(uuid, uuid) is 'Deletes a report with its sites; the job and its items stay. 404: no such report in this organization. 409 job_not_ended: lookups of its job are still under way.';
+grant execute on function api.delete_incentive_report(uuid, uuid) to authenticated;

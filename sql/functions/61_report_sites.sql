@@ -98,6 +98,7 @@ $$;
 
 comment on function api.get_incentive_report(uuid, uuid, integer, integer, text, text, boolean, text, text, text) is
 'One report with a page of its sites and the programs of each. p_sort: position (upload order), amount or reference_id, with a minus in front for descending. Filters: eligible; state or province code; utility, by number or name; id of a program that the site is eligible for; total counts the sites that pass them. p_cursor is the next_cursor of the page before. Amounts in US dollars. 400: limit not in 1 to 500, invalid_sort, invalid_cursor, cursor_with_offset. 404: no such report in this organization.';
+grant execute on function api.get_incentive_report(uuid, uuid, integer, integer, text, text, boolean, text, text, text) to authenticated;
 
 create or replace function api.get_incentive_report_csv(
     p_organization_id uuid, p_report_id uuid, p_eligible boolean default null, p_state text default null, p_utility text default null,
@@ -128,3 +129,4 @@ $$;
 
 comment on function api.get_incentive_report_csv(uuid, uuid, boolean, text, text, text) is
 'The sites of a report as CSV (RFC 4180, CRLF), in upload order, with the filters of api.get_incentive_report. A cell that a spreadsheet would take for a formula begins with an apostrophe. Amounts in US dollars. 404: no such report in this organization.';
+grant execute on function api.get_incentive_report_csv(uuid, uuid, boolean, text, text, text) to authenticated;

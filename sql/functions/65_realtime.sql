@@ -45,6 +45,7 @@ end;
 $$;
 
 comment on function api.realtime_record(text, uuid, uuid) is 'One row of batch_lookup_jobs or incentive_reports as an object, if the caller''s claims let it be seen; else null.';
+grant execute on function api.realtime_record(text, uuid, uuid) to authenticated;
 
 create or replace function api.realtime_changes(p_organization_ids uuid[], p_since timestamptz default null) returns json
 language plpgsql volatile security definer

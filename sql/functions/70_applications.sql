@@ -106,6 +106,7 @@ $$;
 
 comment on function api.list_applications(uuid, text, text, integer, integer, text) is
 'The applications of an organization, newest first: {applications, total, limit, offset, next_cursor}. Optional: reference_id; status; p_cursor, the next_cursor of the page before. Amounts in US dollars. 400: an unknown status, limit not in 1 to 200, invalid_cursor, cursor_with_offset.';
+grant execute on function api.list_applications(uuid, text, text, integer, integer, text) to authenticated;
 
 create or replace function app.find_application(p_organization_id uuid, p_application_id bigint) returns public.applications
 language plpgsql stable
@@ -133,6 +134,7 @@ end;
 $$;
 
 comment on function api.get_application(uuid, bigint) is 'One application; next_statuses lists what may come next. 404: no such application in this organization.';
+grant execute on function api.get_application(uuid, bigint) to authenticated;
 
 create or replace function api.update_application(
     p_organization_id uuid, p_application_id bigint, p_changes jsonb, p_dry_run boolean default false
@@ -186,3 +188,4 @@ $$;
 
 comment on function api.update_application(uuid, bigint, jsonb, boolean) is
 'Moves an application on, {"application_status": ...}: not_started, in_progress, awaiting_partner, completed, submitted, then approved or rejected; the status it has is no change. p_dry_run answers what would be and changes nothing. 400: invalid_application. 404: no such application in this organization. 409 invalid_transition: that status does not come next.';
+grant execute on function api.update_application(uuid, bigint, jsonb, boolean) to authenticated;

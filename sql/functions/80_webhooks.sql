@@ -46,6 +46,7 @@ end;
 $$;
 
 comment on function api.get_webhook_config(uuid) is 'The webhook config of an organization: {url, events, field_names, bundle_items, enabled, disabled_at, disabled_reason, failing_since, secrets, created_at, updated_at}; url null: none is set. Secrets are told by their ids only.';
+grant execute on function api.get_webhook_config(uuid) to authenticated;
 
 create or replace function app.webhook_config_with_secret(p_organization_id uuid, p_secret text, p_now timestamptz) returns json
 language plpgsql stable

@@ -59,6 +59,7 @@ end;
 $$;
 
 comment on function api.list_webhook_deliveries(uuid, text, text, uuid, integer, integer, text) is 'The webhook deliveries of an organization, newest first: {deliveries, total, limit, offset, next_cursor}; p_cursor is the next_cursor of the page before. They are kept for 30 days. 400: an unknown status or event, limit not in 1 to 200, invalid_cursor, cursor_with_offset.';
+grant execute on function api.list_webhook_deliveries(uuid, text, text, uuid, integer, integer, text) to authenticated;
 
 create or replace function app.find_webhook_delivery(p_organization_id uuid, p_delivery_id uuid) returns app.webhook_deliveries
 language plpgsql stable
@@ -99,6 +100,7 @@ end;
 $$;
 
 comment on function api.get_webhook_delivery(uuid, uuid) is 'One webhook delivery with its body and attempt_log, an entry per attempt: when, latency in milliseconds, HTTP status or error_class, and the first 1,024 characters of the answer. 404: webhook_delivery_not_found.';
+grant execute on function api.get_webhook_delivery(uuid, uuid) to authenticated;
 
 create or replace function api.resend_webhook_delivery(p_organization_id uuid, p_delivery_id uuid) returns json
 language plpgsql volatile security definer

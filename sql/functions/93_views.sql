@@ -1,0 +1,179 @@
+-- Chapter 93, views: what members and operators may select from.
+
+-- The views of members show what the policies let them see: they run with the rights of whoever selects.
+create or replace view api.jobs with (security_invoker = true) as
+select j.organization_id, j.id, j.name, j.status, j.total_items, j.processed_items, j.failed_items,
+       round(100.0 * j.processed_items / j.total_items, 1) as percent, j.report_id, j.created_at, j.started_at, j.completed_at,
+       coalesce(j.completed_at, j.updated_at) - j.started_at as took
+  from public.batch_lookup_jobs j;
+
+comment on view api.jobs is 'Batches: status, counters, percent done, and how long it took or has taken so far.';
+comment on column api.jobs.organization_id is 'The organization that uploaded it.';
+comment on column api.jobs.id is 'Its id, which the HTTP API calls job_id.';
+comment on column api.jobs.name is 'The name that the upload gave it; null: none.';
+comment on column api.jobs.status is 'pending, processing, completed, failed (every item failed) or cancelled.';
+comment on column api.jobs.total_items is 'Sites in the batch.';
+comment on column api.jobs.processed_items is 'Sites whose lookup has ended, completed and failed together.';
+comment on column api.jobs.failed_items is 'Sites whose lookup failed.';
+comment on column api.jobs.percent is 'processed_items of total_items, from 0 to 100, with one decimal.';
+comment on column api.jobs.report_id is 'Its report in api.reports.';
+comment on column api.jobs.created_at is 'When it was uploaded.';
+comment on column api.jobs.started_at is 'When the first lookup was claimed; null: none yet.';
+comment on column api.jobs.completed_at is 'When it ended, whether completed, failed or cancelled; null: it is open.';
+comment on column api.jobs.took is 'From the first claim to the end, or to the latest change so far.';
+grant select on api.jobs to authenticated, service_role;
+
+create or replace view api.items with (security_invoker = true) as
+select i.organization_id, i.job_id, i.id, i.position,
+       case when i.status = 'pending' and i.retry_at is null
+                 and exists (select from public.lookup_leases l
+                              where l.organization_id = i.organization_id and l.job_id = i.job_id and i.position <@ l.positions)
+            then 'processing' else i.status end as status,
+       i.reference_id, i.address, i.building_type, i.device_ids,
+       i.result #>> '{utility,name}' as utility, (i.result #> '{incentives,total_incentive_amount}') as total_incentive_amount,
+       i.result, i.error_code, i.error_message, i.warnings, i.retry_count, i.retry_at, i.created_at, i.processed_at
+  from public.lookup_queue_items i;
+
+comment on view api.items is 'Sites of batches with what came of each, in upload order by position. total_incentive_amount: US dollars, as the provider gave it.';
+comment on column api.items.organization_id is 'The organization that uploaded it.';
+comment on column api.items.job_id is 'Its batch in api.jobs.';
+comment on column api.items.id is 'Its id.';
+comment on column api.items.position is 'Place in the upload, from 0.';
+comment on column api.items.status is 'pending, processing, completed or failed.';
+comment on column api.items.reference_id is 'The uploader''s own id of the site.';
+comment on column api.items.address is 'street_1, street_2, city, state_or_province_code, postal_code and country_code, as an object.';
+comment on column api.items.building_type is 'RESIDENTIAL, MULTIFAMILY, MANUFACTURED_HOME or COMMERCIAL.';
+comment on column api.items.device_ids is 'Ids of the devices that were asked about; one that repeats is a quantity.';
+comment on column api.items.utility is 'Name of the utility that the lookup found.';
+comment on column api.items.total_incentive_amount is 'US dollars, as the provider gave it; null: not completed.';
+comment on column api.items.result is 'The whole answer of the incentives API; null: not completed.';
+comment on column api.items.error_code is 'Why it failed, such as upstream_timeout; null: it has not.';
+comment on column api.items.error_message is 'The same in words.';
+comment on column api.items.warnings is 'What looks wrong with the input but did not stop it.';
+comment on column api.items.retry_count is 'Attempts beyond the first.';
+comment on column api.items.retry_at is 'When it is to be tried again; null: it does not wait.';
+comment on column api.items.created_at is 'When it was uploaded.';
+comment on column api.items.processed_at is 'When its lookup ended; null: it has not.';
+grant select on api.items to authenticated, service_role;
+
+create or replace view api.reports with (security_invoker = true) as
+select r.organization_id, r.id, r.job_id, r.name, r.description, r.status, r.report_type, r.total_sites, r.eligible_sites,
+       r.total_incentive_value, r.created_at, r.completed_at
+  from public.incentive_reports r;
+
+comment on view api.reports is 'Reports with their totals, in US dollars.';
+comment on column api.reports.organization_id is 'The organization that it belongs to.';
+comment on column api.reports.id is 'Its id.';
+comment on column api.reports.job_id is 'The batch that it reports on, in api.jobs, if that was not deleted.';
+comment on column api.reports.name is 'Its name, which can be changed.';
+comment on column api.reports.description is 'Its description, which can be changed.';
+comment on column api.reports.status is 'processing, complete, or error (every item failed).';
+comment on column api.reports.report_type is 'bulk_lookup.';
+comment on column api.reports.total_sites is 'Sites in the report so far.';
+comment on column api.reports.eligible_sites is 'Sites that are eligible for at least one program.';
+comment on column api.reports.total_incentive_value is 'US dollars, all sites together.';
+comment on column api.reports.created_at is 'When its batch was uploaded.';
+comment on column api.reports.completed_at is 'When its batch ended; null: it is open.';
+grant select on api.reports to authenticated, service_role;
+
+create or replace view api.report_sites with (security_invoker = true) as
+select s.organization_id, s.report_id, s.position, s.item_id, s.reference_id, s.street_1, s.street_2, s.city, s.state_or_province_code,
+       s.postal_code, s.country_code, s.building_type, s.device_categories, s.utility_eiaid, s.utility_name, s.eligible,
+       s.total_incentive_amount, s.created_at
+  from public.incentive_report_sites s;
+
+comment on view api.report_sites is 'Sites of reports: utility, eligible or not, and the amount in US dollars.';
+comment on column api.report_sites.organization_id is 'The organization that it belongs to.';
+comment on column api.report_sites.report_id is 'Its report in api.reports.';
+comment on column api.report_sites.position is 'Place in the upload, from 0.';
+comment on column api.report_sites.item_id is 'The item that it was made of, in api.items, if that was not deleted.';
+comment on column api.report_sites.reference_id is 'The uploader''s own id of the site.';
+comment on column api.report_sites.street_1 is 'First line of the address.';
+comment on column api.report_sites.street_2 is 'Second line of the address; null: none.';
+comment on column api.report_sites.city is 'City.';
+comment on column api.report_sites.state_or_province_code is 'Two letters, such as TX or ON.';
+comment on column api.report_sites.postal_code is 'ZIP code or Canadian postal code.';
+comment on column api.report_sites.country_code is 'US or CA.';
+comment on column api.report_sites.building_type is 'RESIDENTIAL, MULTIFAMILY, MANUFACTURED_HOME or COMMERCIAL.';
+comment on column api.report_sites.device_categories is 'Keys of the device categories that were asked about, such as heat_pump.';
+comment on column api.report_sites.utility_eiaid is 'Number of the utility at the US Energy Information Administration, as the provider gave it.';
+comment on column api.report_sites.utility_name is 'Name of the utility.';
+comment on column api.report_sites.eligible is 'Whether any program pays for it.';
+comment on column api.report_sites.total_incentive_amount is 'US dollars, all programs together.';
+comment on column api.report_sites.created_at is 'When its lookup was completed.';
+grant select on api.report_sites to authenticated, service_role;
+
+-- Without functions of ours: a view's functions need the caller's privileges, its tables do not.
+create or replace view api.queue_health as
+select (select count(*) from public.batch_lookup_jobs where status in ('pending', 'processing'))                     as open_jobs,
+       (select coalesce(sum(end_position - next_position), 0) from app.queued_jobs)                                  as ready_items,
+       (select count(*) from public.lookup_queue_items where status = 'pending' and retry_at is not null)            as items_waiting_for_retry,
+       (select coalesce(sum(upper(r) - lower(r)), 0) from public.lookup_leases l, unnest(l.positions) r)             as items_in_flight,
+       (select coalesce(sum(upper(r) - lower(r)), 0) from public.lookup_leases l, unnest(l.positions) r
+         where l.expires_at < c.now)                                                                                 as expired_leases,
+       c.now - (select min(created_at) from public.batch_lookup_jobs where status in ('pending', 'processing'))      as oldest_open_job,
+       (select count(*) from app.organization_queue_state where ready_at <= c.now)                                   as ready_organizations,
+       (select count(*) from app.workers where seen_at > c.now - interval '15 seconds')                              as workers,
+       s.lookups_per_second,
+       s.max_in_flight,
+       floor(least(u.in_flight_limit, s.max_in_flight))                                                              as in_flight_limit,
+       u.unavailable_since                                                                                           as upstream_unavailable_since,
+       u.failures_in_a_row                                                                                           as upstream_failures_in_a_row,
+       nullif(greatest(u.paused_until, case when u.unavailable_since is not null then u.probe_at end, c.now), c.now) as upstream_closed_until,
+       u.base_latency                                                                                                as upstream_base_latency,
+       nullif(m.ran_at, '-infinity')                                                                                 as maintenance_ran_at
+  from app.settings s, app.upstream_state u, app.maintenance_state m, clock_timestamp() c (now);
+
+comment on view api.queue_health is 'One row, for operators: what is open, ready, waiting, in flight and overdue in all organizations, the workers of the last 15 seconds, the pace, how many lookups the incentives API bears at once, since when it is unavailable, until when nothing starts (an outage, or a Retry-After), and its latency at rest in seconds.';
+comment on column api.queue_health.open_jobs is 'Jobs that are pending or processing.';
+comment on column api.queue_health.ready_items is 'Items that were never claimed.';
+comment on column api.queue_health.items_waiting_for_retry is 'Items that wait for a retry, or for the answer of a duplicate.';
+comment on column api.queue_health.items_in_flight is 'Items that workers are looking up.';
+comment on column api.queue_health.expired_leases is 'Items whose worker has been silent for longer than its lease.';
+comment on column api.queue_health.oldest_open_job is 'Age of the oldest open job; null: none is open.';
+comment on column api.queue_health.ready_organizations is 'Organizations with something to claim.';
+comment on column api.queue_health.workers is 'Workers seen in the last 15 seconds.';
+comment on column api.queue_health.lookups_per_second is 'The rate limit, in lookups a second; null: none.';
+comment on column api.queue_health.max_in_flight is 'The concurrency limit of all workers together.';
+comment on column api.queue_health.in_flight_limit is 'How many lookups at once the incentives API seems to bear; null: not known yet.';
+comment on column api.queue_health.upstream_unavailable_since is 'When the circuit breaker opened; null: it is closed.';
+comment on column api.queue_health.upstream_failures_in_a_row is 'Failures since the last answer.';
+comment on column api.queue_health.upstream_closed_until is 'No lookup starts before, because of an outage or a Retry-After; null: they may start.';
+comment on column api.queue_health.upstream_base_latency is 'Seconds that a lookup takes when the incentives API is at rest.';
+comment on column api.queue_health.maintenance_ran_at is 'When maintenance ran last; null: never.';
+grant select on api.queue_health to service_role;
+
+create or replace function api.get_queue_health() returns json
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return (select row_to_json(h) from api.queue_health h);
+end;
+$$;
+
+comment on function api.get_queue_health() is 'The row of api.queue_health as an object, for those who may only call functions.';
+
+create or replace view api.sites with (security_invoker = true) as
+select null::text    as reference_id,
+       null::text    as street_1,
+       null::text    as street_2,
+       null::text    as city,
+       null::text    as state_or_province_code,
+       null::text    as postal_code,
+       null::text    as country_code,
+       null::text    as building_type,
+       null::text    as device_ids
+ where false;
+
+comment on view api.sites is 'No rows, but the columns of a CSV upload: create temp table sites (like api.sites), \copy a file into it, api.create_batch_lookup_from. device_ids such as 1;4.';
+comment on column api.sites.reference_id is 'Your own id of the site, unique in a batch.';
+comment on column api.sites.street_1 is 'First line of the address.';
+comment on column api.sites.street_2 is 'Second line of the address; null or empty: none.';
+comment on column api.sites.city is 'City.';
+comment on column api.sites.state_or_province_code is 'Two letters, such as TX or ON.';
+comment on column api.sites.postal_code is 'ZIP code or Canadian postal code.';
+comment on column api.sites.country_code is 'US or CA.';
+comment on column api.sites.building_type is 'RESIDENTIAL, MULTIFAMILY, MANUFACTURED_HOME or COMMERCIAL.';
+comment on column api.sites.device_ids is 'Ids of devices, such as 1;4; one that repeats is a quantity.';
+grant select on api.sites to authenticated, service_role;

@@ -1,0 +1,79 @@
+-- Chapter 94, SQL users: a batch out of any table, and waiting for its end, for those who have psql, a BI tool or rpc() and need no HTTP.
+
+-- With the caller's own rights: it reads what the caller may read, and creates what the caller may create.
+create or replace function api.create_batch_lookup_from(
+    p_table           regclass,
+    p_organization_id uuid    default app.claimed_organization_id(),
+    p_check_devices   boolean default true
+) returns json
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_address text[] := array['street_1', 'street_2', 'city', 'state_or_province_code', 'postal_code', 'country_code'];
+    v_items   jsonb;
+begin
+    -- One row more than may be, so that too many are refused for what they are.
+    execute format('select jsonb_agg(to_jsonb(t)) from (select * from %s limit 10001) t', p_table) into v_items;
+    select jsonb_agg(
+               (select coalesce(jsonb_object_agg(f.key, f.value), '{}')
+                  from jsonb_each(r.site) f
+                 where f.value <> 'null' and f.key <> all (v_address || array['device_ids']))
+               || case when r.site ? 'address' then '{}'
+                       else jsonb_build_object('address', (select coalesce(jsonb_object_agg(f.key, f.value), '{}')
+                                                             from jsonb_each(r.site) f
+                                                            where f.value <> 'null' and f.key = any (v_address))) end
+               || jsonb_build_object('device_ids', case jsonb_typeof(r.site -> 'device_ids')
+                       when 'string' then (select jsonb_agg(case when d ~ '^[0-9]{1,9}$' then to_jsonb(d::integer) else to_jsonb(d) end)
+                                             from regexp_split_to_table(btrim(r.site ->> 'device_ids', '{}[] '), '[;,\s]+') d)
+                       when 'number' then jsonb_build_array(r.site -> 'device_ids')
+                       else r.site -> 'device_ids' end)
+               order by r.n)
+      into v_items
+      from jsonb_array_elements(v_items) with ordinality r (site, n);
+    return api.create_batch_lookup(p_organization_id, coalesce(v_items, '[]'), p_check_devices);
+end;
+$$;
+
+comment on function api.create_batch_lookup_from(regclass, uuid, boolean) is
+'Creates a batch of the rows of a table or view that the caller may read; a query becomes one as a temporary view. Columns by name, as api.sites has them; instead of the parts of the address there may be a column address (jsonb), and device_ids may be an array or text such as 1;4. Further columns are members of the item, such as create_application. Answers and errors are those of api.create_batch_lookup.';
+grant execute on function api.create_batch_lookup_from(regclass, uuid, boolean) to authenticated;
+
+-- With the caller's own rights, and one look at a time: each statement sees what was committed meanwhile.
+create or replace function api.wait_for_batch(p_job_id uuid, p_timeout interval default '5 minutes', p_organization_id uuid default app.claimed_organization_id())
+returns json
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_until timestamptz := clock_timestamp() + p_timeout;
+    v_pause double precision := 0.02;
+    v_seen  integer;
+    v_job   api.jobs;
+begin
+    if current_setting('transaction_isolation') <> 'read committed' then
+        raise sqlstate 'PT400' using
+            message    = 'Waiting needs a transaction that sees what others commit',
+            hint       = 'Call it outside a transaction, or in one of isolation level read committed.',
+            constraint = 'unsupported_isolation_level';
+    end if;
+    loop
+        select * into v_job from api.jobs where id = p_job_id and (p_organization_id is null or organization_id = p_organization_id);
+        if not found then
+            raise sqlstate 'PT404' using message = 'Batch job not found', constraint = 'job_not_found';
+        end if;
+        if v_seen is distinct from v_job.processed_items then
+            raise notice '% of % sites', v_job.processed_items, v_job.total_items;
+            v_seen := v_job.processed_items;
+        end if;
+        exit when v_job.completed_at is not null or clock_timestamp() >= v_until or p_timeout is null;
+        perform pg_sleep(least(v_pause, extract(epoch from v_until - clock_timestamp())));
+        v_pause := least(v_pause * 1.5, 1);
+    end loop;
+    return row_to_json(v_job);
+end;
+$$;
+
+comment on function api.wait_for_batch(uuid, interval, uuid) is
+'Waits until a batch has ended, at most p_timeout, and answers its row of api.jobs as it is then: look at its status. Progress comes as notices. The caller must be allowed to select from api.jobs; the organization may be left out. 404: no such job.';
+grant execute on function api.wait_for_batch(uuid, interval, uuid) to authenticated;
