@@ -26,7 +26,7 @@ token name (`organization_id`, or Clerk's `o.id` or `org_id`), which is then als
 
 VIEWS = """
 select c.relname, obj_description(c.oid, 'pg_class'), has_table_privilege('authenticated', c.oid, 'select'),
-       string_agg(format('`%s` %s', a.attname, format_type(a.atttypid, a.atttypmod)), ', ' order by a.attnum)
+       string_agg(format(E'- `%s` %s: %s\n', a.attname, format_type(a.atttypid, a.atttypmod), col_description(c.oid, a.attnum)), '' order by a.attnum)
   from pg_class c
   join pg_attribute a on a.attrelid = c.oid and a.attnum > 0
  where c.relnamespace = 'api'::regnamespace and c.relkind = 'v'
@@ -53,7 +53,7 @@ def reference(connection: psycopg.Connection[Any]) -> str:
     connection.execute("set search_path = pg_catalog")
     parts = [INTRODUCTION, "## Views\n"]
     for name, comment, for_members, columns in connection.execute(VIEWS).fetchall():
-        parts.append(f"### api.{name}\n\n{comment}{'' if for_members else ' Not for `authenticated`.'}\n\nColumns: {columns}\n")
+        parts.append(f"### api.{name}\n\n{comment}{'' if for_members else ' Not for `authenticated`.'}\n\n{columns}")
     heading = ""
     for name, arguments, result, comment, audience in connection.execute(FUNCTIONS.encode()).fetchall():
         if audience != heading:

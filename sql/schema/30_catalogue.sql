@@ -49,6 +49,8 @@ create table app.devices (
     constraint devices_id_check check (id > 0)
 );
 
+create index devices_category_idx on app.devices (category_key);
+
 comment on table app.devices is 'What a site asks incentives for: the device_ids of a request.';
 comment on column app.devices.id is 'Fixed by the catalogue, the same in every database.';
 
@@ -67,6 +69,8 @@ create table app.utilities (
     constraint utilities_region_fkey foreign key (country_code, region_code) references app.regions (country_code, code),
     constraint utilities_eiaid_check check (eiaid > 0)
 );
+
+create index utilities_region_idx on app.utilities (country_code, region_code);
 
 comment on table app.utilities is 'Electric utilities; one that serves two states has a row for each.';
 comment on column app.utilities.eiaid is 'Number at the US Energy Information Administration; null: not known.';
