@@ -38,7 +38,7 @@ drift: ## Compare what sql/schema makes with what migrations make
 	@$(python) -m pyshell drift
 
 .PHONY: docs
-docs: ## Write docs/sql.md anew, the reference for SQL users
+docs: ## Write the references anew: docs/sql.md, docs/errors.md, the codes in openapi.json
 	@scripts/setup
 	@$(python) -m pyshell docs
 

@@ -71,14 +71,16 @@ def drift(settings: Settings, arguments: argparse.Namespace) -> None:
 
 
 def docs(settings: Settings, arguments: argparse.Namespace) -> None:
-    from pyshell.deploy import migrations, sql_reference
+    from pyshell.deploy import error_reference, migrations, sql_reference
     from pyshell.local.private_postgres import throw_away_postgres
 
     with throw_away_postgres() as postgres:
         migrations.migrate(postgres.url())
         with psycopg.connect(postgres.url()) as connection:
             sql_reference.FILE.write_text(sql_reference.reference(connection))
-    print(f"wrote {sql_reference.FILE}")
+    error_reference.FILE.write_text(error_reference.page())
+    error_reference.OPENAPI_FILE.write_text(error_reference.description())
+    print(f"wrote {sql_reference.FILE}, {error_reference.FILE} and the codes in {error_reference.OPENAPI_FILE}")
 
 
 def supabase_sql(settings: Settings, arguments: argparse.Namespace) -> None:
@@ -194,7 +196,9 @@ COMMANDS = [
     Command("migrate", migrate, "bring the database up to date"),
     Command("drift", drift, "compare what sql/schema makes with what the migrations make"),
     Command("supabase-sql", supabase_sql, "write dist/supabase.sql, which installs everything by SQL alone"),
-    Command("docs", docs, "write docs/sql.md from the catalog of a fresh database"),
+    Command(
+        "docs", docs, "write docs/sql.md from the catalog of a fresh database, docs/errors.md and the codes in openapi.json from the source"
+    ),
     Command(
         "keys create",
         create_key,

@@ -19,9 +19,11 @@ import psycopg
 import pytest
 import uvicorn
 from jsonschema import Draft202012Validator, FormatChecker
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pyshell.api import api_keys
 from pyshell.api.app import create_app
+from pyshell.deploy import error_reference
 from pyshell.settings import Settings
 from tests.conftest import Connection
 from tests.timed import wait_until
@@ -34,13 +36,40 @@ UNKNOWN_ID = "5a8b54ab-0b0c-4d3e-9d8c-3f1f6e0f3c11"
 Json = dict[str, Any]
 
 
+ERRORS = error_reference.listed()
+
+
+def with_listed_errors(app: ASGIApp, others: list[tuple[str, int]]) -> ASGIApp:
+    """The application; errors that docs/errors.md doesn't list are added to `others`."""
+
+    async def watched(scope: Scope, receive: Receive, send: Send) -> None:
+        status = 0
+
+        async def note_and_send(message: Message) -> None:
+            nonlocal status
+            if message["type"].endswith("http.response.start"):
+                status = message["status"]
+            elif message["type"].endswith("http.response.body") and status >= 400 and scope.get("method") != "HEAD":
+                error = (json.loads(message["body"])["code"], status)
+                if error not in ERRORS:
+                    others.append(error)
+            await send(message)
+
+        await app(scope, receive, note_and_send)
+
+    return watched
+
+
 @contextmanager
 def running_server(settings: Settings, port: int = 0) -> Iterator[str]:
-    """The address of a server of its own, on a thread and on the port given or one that is free."""
+    """The address of a server of its own, on a thread and on the port given or one that is free. It answers with listed errors only."""
     listener = socket.create_server(("127.0.0.1", port))
     settings = replace(settings, port=listener.getsockname()[1])
+    others: list[tuple[str, int]] = []
     server = uvicorn.Server(
-        uvicorn.Config(create_app(settings), http="httptools", ws="websockets-sansio", access_log=False, log_config=None)
+        uvicorn.Config(
+            with_listed_errors(create_app(settings), others), http="httptools", ws="websockets-sansio", access_log=False, log_config=None
+        )
     )
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
@@ -50,6 +79,7 @@ def running_server(settings: Settings, port: int = 0) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join()
+    assert not others, "errors that no source raises"
 
 
 def is_ready(url: str) -> bool:

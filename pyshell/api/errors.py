@@ -116,7 +116,7 @@ def _raised_by_us(error: DatabaseError, status: int) -> ApiError:
         headers["Retry-After"] = str(members.pop("retry_after"))
     return ApiError(
         status,
-        diag.constraint_name or "error",
+        diag.constraint_name or INTERNAL.code,
         diag.message_primary or "",
         hint=diag.message_hint,
         members=members,
@@ -142,14 +142,11 @@ async def on_database_error(request: Request, error: Exception) -> Response:
 
 async def on_routing_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    headers = dict(error.headers or {})
-    code, message = "error", error.detail
     if error.status_code == 404:
-        code, message = "route_not_found", "There is nothing at this address"
-    elif error.status_code == 405:
-        code, message = "method_not_allowed", f"{request.method} is not allowed here"
-        headers["Allow"] = ", ".join(allowed_methods(request))
-    return error_response(request, ApiError(error.status_code, code, message, headers=headers))
+        return error_response(request, ApiError(404, "route_not_found", "No such route"))
+    assert error.status_code == 405
+    allowed = {"Allow": ", ".join(allowed_methods(request))}
+    return error_response(request, ApiError(405, "method_not_allowed", f"{request.method} is not allowed here", headers=allowed))
 
 
 def allowed_methods(request: Request) -> list[str]:

@@ -45,6 +45,19 @@ begin
 end;
 $$;
 
+create or replace function app.check_strings(p_name text, p_value jsonb) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if jsonb_typeof(p_value) not in ('array', 'null')
+       or jsonb_typeof(p_value) = 'array' and (jsonb_array_length(p_value) not between 1 and 100
+                                               or jsonb_path_exists(p_value, '$[*] ? (@.type() != "string")')) then
+        perform app.refuse_option(p_name, 'an array of 1 to 100 strings');
+    end if;
+end;
+$$;
+
 -- Readers of an answer that may hold anything: a number in dollars that is none, or out of bounds, counts as none.
 create or replace function app.amount(p_value jsonb) returns numeric
 language sql immutable

@@ -78,16 +78,9 @@ create or replace function app.api_key_options(p_request jsonb, out name text, o
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-    v_member text;
 begin
-    foreach v_member in array array['scopes', 'allowed_networks'] loop
-        if jsonb_typeof(p_request -> v_member) not in ('array', 'null')
-           or jsonb_typeof(p_request -> v_member) = 'array' and (jsonb_array_length(p_request -> v_member) not between 1 and 100
-                                                                 or jsonb_path_exists(p_request -> v_member, '$[*] ? (@.type() != "string")')) then
-            perform app.refuse_option(v_member, 'an array of 1 to 100 strings');
-        end if;
-    end loop;
+    perform app.check_strings('scopes', p_request -> 'scopes');
+    perform app.check_strings('allowed_networks', p_request -> 'allowed_networks');
     if jsonb_typeof(p_request -> 'name') not in ('string', 'null') or btrim(p_request ->> 'name') = '' or length(p_request ->> 'name') > 200 then
         perform app.refuse_option('name', 'a string of 1 to 200 characters');
     elsif jsonb_typeof(p_request -> 'grace_seconds') not in ('number', 'null') then

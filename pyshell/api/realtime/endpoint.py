@@ -7,7 +7,7 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -52,6 +52,11 @@ class JoinError(Exception):
         self.passing = passing
 
 
+def denial(status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """The answer to a connection that is not to be."""
+    return JSONResponse({"error": message, "code": code}, status, headers)
+
+
 class Realtime:
     """All that is connected to this process."""
 
@@ -71,15 +76,15 @@ class Realtime:
         """One connection, from its opening to its end."""
         key = websocket.query_params.get("apikey")
         if not key:
-            await websocket.send_denial_response(JSONResponse({"error": "apikey is missing", "code": "missing_credentials"}, 401))
+            await websocket.send_denial_response(denial(401, "missing_credentials", "apikey is missing"))
             return
         try:
             version = version_of(websocket.query_params.get("vsn"))
         except ProtocolError as error:
-            await websocket.send_denial_response(JSONResponse({"error": str(error), "code": "invalid_vsn"}, 400))
+            await websocket.send_denial_response(denial(400, "invalid_vsn", str(error)))
             return
         if len(self.connections) >= MAX_CONNECTIONS:
-            await websocket.send_denial_response(JSONResponse({"error": "Too many connections", "code": "busy"}, 503, {"Retry-After": "5"}))
+            await websocket.send_denial_response(denial(503, "busy", "Too many connections", {"Retry-After": "5"}))
             return
         if self._sweeper is None:
             self._sweeper = asyncio.create_task(self._sweep())

@@ -1,0 +1,209 @@
+"""Lists the codes of all errors, found where the source raises them: for docs/errors.md and for `ErrorCode` in openapi.json."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from pyshell.settings import ROOT
+
+FILE = ROOT / "docs" / "errors.md"
+OPENAPI_FILE = ROOT / "openapi.json"
+
+INTRODUCTION = """\
+# Error codes
+
+Written by `make docs` from the source. An error is `{"error": "...", "code": "...", "request_id": "..."}`, with a `hint` where there is
+something to try and with further members that some codes have. `error` is for people and may be reworded; `code` is for programs and
+stays. New codes may come: treat one that you don't know by its HTTP status.
+
+SQL users get the same: the SQLSTATE is `PT` and the status, the message is `error`, the name of the constraint is the code, and the
+detail holds the further members as JSON.
+
+"""
+
+WHAT_TO_DO = {
+    "address_not_allowed": "The API key may not be used from this IP address. Call from its `allowed_networks`, or make another key.",
+    "already_exists": "Something with the same identity exists. Use that, or choose another name.",
+    "ambiguous_columns": "Two columns of the CSV file fit the same field. Say which one is meant with `columns`.",
+    "api_key_inactive": "The key is revoked, expired or rotated already. Make a new key instead.",
+    "api_key_not_found": "The organization has no API key with this id. `GET /api-keys` lists them.",
+    "application_not_found": "The organization has no application with this id. `GET /applications` lists them.",
+    "body_too_complex": "The body is nested too deeply. Send it flatter.",
+    "body_too_large": "The body is larger than the message says. Split it.",
+    "busy": "Too much is going on at once. Repeat the request after `Retry-After` seconds.",
+    "company_missing": "Applications need the organization's company. Set it once with `PATCH /organization`.",
+    "cursor_with_offset": "A page goes by `cursor` or by `offset`. Leave one of them out.",
+    "customer_not_found": "No lookup of this `reference_id` was made yet. Make one with `operation_type` `lookup` first.",
+    "database_read_only": "The database only answers reads for now, as during a failover. Repeat the request after `Retry-After` seconds.",
+    "database_unavailable": "The database cannot be reached. Repeat the request after `Retry-After` seconds.",
+    "duplicate_reference_ids": "`duplicates` lists each `reference_id` that the batch holds more than once. Make them unique.",
+    "extensions_missing": "This database lacks the extensions that the message names. Install them, or run a worker instead.",
+    "idempotency_key_reused": "This `Idempotency-Key` was used for another request. Use a new key for every new request.",
+    "in_use": "Something else refers to this, or this refers to something that does not exist. Mend the reference first.",
+    "incomplete_body": "The connection ended before the whole body was there. Send the request again.",
+    "insufficient_scope": "The credential lacks a scope that the message names. Use one that has it.",
+    "internal_error": "A fault of ours. Report it with the `request_id`.",
+    "invalid_api_key": "The API key is unknown, revoked or expired. Check the header `x-api-key`.",
+    "invalid_application": "The body must be an object with `application_status` alone. Send `{\"application_status\": \"in_progress\"}`.",
+    "invalid_body": "The body must be a JSON object. Send one.",
+    "invalid_catalogue": "`catalogue_errors` lists the first hundred faults by file and line. Mend them and import it again.",
+    "invalid_columns": "`columns` must be a JSON object of fields and columns that the file has. Mend it as the hint says.",
+    "invalid_csv": "The CSV file cannot be read at the record and line that the message names. Mend that line.",
+    "invalid_cursor": "The cursor belongs to another list or sort order. Pass `next_cursor` as it came, or start without one.",
+    "invalid_encoding": "The body is not valid UTF-8 at the byte that the message names. Save the file as UTF-8.",
+    "invalid_gzip": "The body is not valid gzip, or cut short. Compress it anew, or send it plain.",
+    "invalid_idempotency_key": "`Idempotency-Key` must be 1 to 255 visible ASCII characters, such as a UUID.",
+    "invalid_item_count": "A batch holds 1 to 10,000 items. Split a larger one.",
+    "invalid_items": "Items failed validation; `invalid_items` has the index and error of each. Mend them, or use `on_invalid=skip`.",
+    "invalid_json": "The body is not valid JSON; the hint says where. Mend it.",
+    "invalid_organization": "A member of the organization is unknown or has a wrong form. Send `company`, `device_names` or both.",
+    "invalid_report": "A member of the report is unknown or has a wrong form. Send `name`, `description` or both.",
+    "invalid_request": "The lookup request has faults, all of which the message names. Mend them.",
+    "invalid_settings": "A setting has a value that is not allowed; the message names its rule. Send another value.",
+    "invalid_token": "The bearer token is malformed, expired or signed by somebody else. Get a new one.",
+    "invalid_transition": "The application cannot go from its status to this one. Send one of `next_statuses`.",
+    "invalid_value": "A value breaks a rule of the database. Check the values that you sent.",
+    "invalid_vsn": "The version of the Realtime protocol is not supported. Connect with `vsn` 1.0.0 or 2.0.0.",
+    "invalid_webhook_config": "A member of the webhook config is unknown or has a wrong form; the message says which. Mend it.",
+    "invalid_worker_url": "The URL of the worker endpoint or the service role key is missing or malformed. Pass both.",
+    "items_missing": "The body has no array `items`. Send `{\"items\": [...]}` or the array itself.",
+    "job_ended": "The job has ended, so there is nothing to cancel.",
+    "job_not_ended": "Lookups of the job are still to come. Wait until it has ended, or cancel it.",
+    "job_not_found": "The organization has no batch job with this id. `GET /batch-lookups` lists them.",
+    "method_not_allowed": "This route has other methods. The header `Allow` lists them.",
+    "migrations_pending": "The database lacks migrations of this release. An operator has to run `python -m pyshell migrate`.",
+    "missing_columns": "The CSV file lacks columns that the message names. Add them, name them with `columns`, or set a `default_...`.",
+    "missing_credentials": "The request has no credential. Send `x-api-key` or `Authorization: Bearer`.",
+    "no_active_organization": "The Clerk session has no active organization. Choose one in Clerk first.",
+    "no_failed_items": "No item of the job failed, or none with this `error_code`. There is nothing to retry.",
+    "no_utility": "No utility of the catalogue serves this postal code in this state or province. Check the address.",
+    "not_internal": "An internal call must carry the header `x-supabase-internal: true`. Add it.",
+    "number_out_of_range": "A number in the body is too large to be stored. Send a smaller one.",
+    "organization_missing": "The call names no organization. Send `x-organization-id`, or pass `p_organization_id` in SQL.",
+    "organization_not_allowed": "The token speaks for another organization. Use one whose claims name this organization.",
+    "organization_not_found": "There is no such organization. Check its id.",
+    "outcome_unknown": "The connection to the database was lost, and the request may have been carried out. Look before you repeat it.",
+    "record_too_long": "A line of the body is longer than the message says. Check its line ends.",
+    "refused_address": "Webhooks go to public addresses only. Choose a URL that is reachable over the internet.",
+    "repeated_parameter": "A query parameter is given more than once. Give it once.",
+    "report_not_found": "The organization has no report with this id. `GET /incentive-reports` lists them.",
+    "request_in_progress": "A request with the same `Idempotency-Key` is under way. Repeat it in a moment to get its answer.",
+    "retry_in_progress": "The failed items are being retried by the job `job_id`. Wait for that one.",
+    "route_not_found": "There is no such route. Check the path against `/docs`.",
+    "suspicious_compression": "The body expands to more than 250 times its size. Send it plain.",
+    "timeout": "The request took too long. Repeat it after `Retry-After` seconds.",
+    "token_keys_unavailable": "The issuer's keys cannot be fetched to check the token. Repeat the request after `Retry-After` seconds.",
+    "too_many_open_items": "The organization has too many unfinished items. Wait until earlier batches have ended, or cancel one.",
+    "too_many_requests": "The credential has used up its rate limit. Wait `Retry-After` seconds.",
+    "too_many_secrets": "Five signing secrets are valid at once. Wait until a rotated one expires.",
+    "two_credentials": "The request has an API key and a bearer token. Send one of them.",
+    "unknown_device": "A device is not in the catalogue; the message names it. Use an id or a name that is.",
+    "unknown_fields": "The body has members that this route doesn't know; the message names them. Leave them out.",
+    "unknown_organization": "Organizations are created by the operator here, and this one is not. Ask the operator for it.",
+    "unknown_parameter": "The query has parameters that this route doesn't know; the hint lists those that it does. Mend their names.",
+    "unknown_scope": "There is no such scope, or none is given; the hint lists all. Send scopes from that list.",
+    "unknown_setting": "There is no such setting. `api.get_settings()` lists them all.",
+    "unknown_utility": "The chosen utility does not serve this address. Choose one of `possible_utilities`.",
+    "unsupported_character": "The body holds a character that cannot be stored, such as U+0000. Remove it.",
+    "unsupported_charset": "The body is in an encoding that is not read. Send UTF-8.",
+    "unsupported_encoding": "The body is compressed in a way that is not read. Send it plain, or an upload with gzip.",
+    "unsupported_isolation_level": "Waiting needs to see what others commit. Call it outside a transaction, or at read committed.",
+    "unsupported_media_type": "The body has a type that this route doesn't read. Send the Content-Type that the hint names.",
+    "webhook_config_not_found": "The organization has no webhook config. `PUT /webhook-config` with a `url` makes one.",
+    "webhook_delivery_in_progress": "The delivery is being sent at this moment. Wait for its result.",
+    "webhook_delivery_not_found": "The organization has no delivery with this id, or no longer. `GET /webhook-deliveries` lists them.",
+    "webhook_url_missing": "There is no URL to send a test to. `PUT /webhook-config` with a `url` first.",
+    "webhooks_disabled": "Webhooks are disabled. Enable them with `PUT /webhook-config`.",
+}  # fmt: skip
+
+_RAISE = re.compile(r"raise sqlstate 'PT(\d{3})' using\b(.*?);\n", re.DOTALL)
+_CONSTRAINT = re.compile(r"constraint\s*=\s*(?:'(\w+)'|'invalid_' \|\| p_name)\s*$")
+# What raises invalid_<its first argument>.
+_READERS = re.compile(r"\bapp\.(?:refuse_option|check_choice|check_strings|read_timestamp)\('(\w+)'")
+
+
+def listed() -> set[tuple[str, int]]:
+    """Code and HTTP status of all errors. Raises ValueError for one that has no code, or one that cannot be read from the source."""
+    return set(_raised_in_sql()) | set(_raised_in_python()) | {(f"invalid_{name}", 400) for name in query_parameters()}
+
+
+def _raised_in_sql() -> Iterator[tuple[str, int]]:
+    for file in sorted((ROOT / "sql" / "functions").glob("*.sql")):
+        text = file.read_text()
+        raises = _RAISE.findall(text)
+        if len(raises) != text.count("raise sqlstate 'PT"):
+            raise ValueError(f"{file.name}: a raise that cannot be read")
+        for status, details in raises:
+            code = _CONSTRAINT.search(details)
+            if not code:
+                raise ValueError(f"{file.name}: a raise without a code: {details}")
+            if code[1]:
+                yield code[1], int(status)
+        yield from ((f"invalid_{name}", 400) for name in _READERS.findall(text))
+
+
+def _raised_in_python() -> Iterator[tuple[str, int]]:
+    """By what a call is called, where its arguments are constants."""
+    for file in sorted((ROOT / "pyshell").rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if not isinstance(node, ast.Call):
+                continue
+            match node:
+                case ast.Call(
+                    func=ast.Name(id="ApiError" | "Meaning"), args=[ast.Constant(value=int(status)), ast.Constant(value=str(code)), *_]
+                ):
+                    yield code, status
+                case ast.Call(func=ast.Name(id="unauthorized"), args=[ast.Constant(value=str(code)), *_]):
+                    yield code, 401
+                case ast.Call(func=ast.Name(id="unreadable"), args=[_, _, ast.Constant(value=str(code)), _]):
+                    yield code, 400
+                case ast.Call(func=ast.Name(id="denial"), args=[ast.Constant(value=int(status)), ast.Constant(value=str(code)), *_]):
+                    yield code, status
+
+
+def query_parameters() -> set[str]:
+    """Of all routes; each is refused when it holds what it must not."""
+    described = json.loads(OPENAPI_FILE.read_text())
+    shared = described["components"]["parameters"]
+    return {
+        parameter["name"]
+        for operations in described["paths"].values()
+        for method, operation in operations.items()
+        if method != "parameters"
+        for parameter in (shared.get(named.get("$ref", "").rpartition("/")[2], named) for named in operation.get("parameters", []))
+        if parameter["in"] == "query"
+    }
+
+
+def table() -> str:
+    """All errors as a table of Markdown, by code."""
+    rows = (f"| `{code}` | {status} | {what_to_do(code)} |\n" for code, status in sorted(listed()))
+    return "| code | status | what happened, and what to do |\n|---|---|---|\n" + "".join(rows)
+
+
+def what_to_do(code: str) -> str:
+    known = WHAT_TO_DO.get(code)
+    if known is None and code.startswith("invalid_"):
+        return f"`{code.removeprefix('invalid_')}` has a value that is not allowed. The message says what it may be."
+    if known is None:
+        raise ValueError(f"the error {code} has no explanation in {__name__}")
+    return known
+
+
+def page() -> str:
+    """docs/errors.md"""
+    return INTRODUCTION + table()
+
+
+def description() -> str:
+    """openapi.json with the list of the errors."""
+    described: dict[str, Any] = json.loads(OPENAPI_FILE.read_text())
+    described["components"]["schemas"]["ErrorCode"] = {
+        "type": "string",
+        "description": f"For programs; stable. New codes may come: treat one that you don't know by its HTTP status.\n\n{table()}",
+    }
+    return json.dumps(described, indent=2, ensure_ascii=False) + "\n"
