@@ -89,6 +89,19 @@ def test_a_statement_that_takes_too_long_is_answered(api: OrganizationClient, sh
     assert (response.status_code, response.json()["code"], response.headers["retry-after"]) == (503, "timeout", "1")
 
 
+def test_a_database_that_is_read_only_is_read(new_database: Callable[..., str], administrator: Connection) -> None:
+    database_url = new_database()
+    with OrganizationClient("http://unused", database_url) as first:
+        name = psycopg.conninfo.conninfo_to_dict(database_url)["dbname"]
+        administrator.execute(f"alter database {name} set default_transaction_read_only = on")
+        with running_server(Settings(database_url=database_url, api_key_pepper=PEPPER)) as url:
+            first.base_url = url
+            assert first.get("/batch-lookups").status_code == 200
+            for response in (first.post("/batch-lookups", json=[site()]), first.get("/readyz")):
+                assert (response.status_code, response.json()["code"]) == (503, "database_read_only")
+                assert response.headers["retry-after"] == "1"
+
+
 def test_a_write_is_not_repeated_when_the_network_fails(new_database: Callable[..., str]) -> None:
     database_url = new_database()
     with (

@@ -119,7 +119,11 @@ def test_changes_are_found_though_the_listener_lost_its_connection(
 ) -> None:
     job = submit(client, 2)
     watcher = watch(server, client.api_key, of_job(job)).subscribed()
-    database.execute("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'batch-lookups realtime'")
+    ended = database.execute(
+        "select pg_terminate_backend(pid) from pg_stat_activity"
+        " where datname = current_database() and application_name = 'batch-lookups listener'"
+    )
+    assert ended.fetchall() == [(True,)]
     look_up(database, job, 1)
     watcher.until(lambda lines: any(line.get("change", {}).get("new", {}).get("processed_items") == 1 for line in lines))
     look_up(database, job, 1)

@@ -11,9 +11,8 @@ import psycopg
 import pytest
 from psycopg import AsyncConnection
 
-from pyshell.postgres import notifications as listener
-from pyshell.postgres.calls import create_pool
-from pyshell.postgres.connections import Session
+from pyshell.postgres.connections import Backoff, Session
+from pyshell.postgres.pool import Pool
 from pyshell.settings import Settings
 from pyshell.worker import calls, claims, process
 from pyshell.worker.calls import WorkerState
@@ -294,7 +293,7 @@ def test_polling_is_enough(
     batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(claims, "LONGEST_SLEEP", 0.2)
-    monkeypatch.setattr(listener, "RECONNECT_SECONDS", 600.0)
+    monkeypatch.setattr(Backoff, "delay", lambda self: 600.0)
     with running_worker(worker_settings):
         wait_until(lambda: terminate(owner, "query like 'listen%%'"))
         assert batches.wait(batches.create(10)) == "completed"
@@ -376,7 +375,7 @@ async def test_a_manual_run_looks_up_ten_items_at_most(
     batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection
 ) -> None:
     batches.create(15)
-    async with create_pool(worker_settings.database_url) as pool:
+    async with Pool(worker_settings.database_url) as pool:
         assert await run_once(pool, worker_settings) == {"claimed": 10, "accepted": 10}
         assert await run_once(pool, worker_settings) == {"claimed": 5, "accepted": 5}
         assert await run_once(pool, worker_settings) == {"claimed": 0, "accepted": 0}

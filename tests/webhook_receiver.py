@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import socketserver
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from pyshell.postgres.notifications import Notifier
 from pyshell.settings import Settings
 from pyshell.webhooks.sender import Sender
 from tests.worker_fixtures import running_until_stopped
@@ -140,4 +142,11 @@ def serving(server: socketserver.BaseServer) -> Iterator[None]:
 
 def running_sender(settings: Settings) -> AbstractContextManager[None]:
     """A sender on a thread of its own, stopped gracefully in the end."""
-    return running_until_stopped(lambda stop: Sender(settings).run(stop))
+
+    async def run(stop: asyncio.Event) -> None:
+        notifier = Notifier(settings.database_url, "batch-lookups webhooks listener")
+        sender = Sender(settings, notifier)
+        async with notifier.running():
+            await sender.run(stop)
+
+    return running_until_stopped(run)

@@ -14,6 +14,7 @@ from uuid import UUID
 import pytest
 import uvloop
 
+from pyshell.postgres.notifications import Notifier
 from pyshell.settings import Settings
 from pyshell.worker.process import Worker
 from tests.conftest import Connection
@@ -36,7 +37,14 @@ def worker_settings(database_url: str, upstream: FakeUpstream, owner: Connection
 
 def running_worker(settings: Settings) -> AbstractContextManager[None]:
     """A worker on a thread of its own, stopped gracefully in the end."""
-    return running_until_stopped(lambda stop: Worker(settings, "internal key").run(stop))
+
+    async def run(stop: asyncio.Event) -> None:
+        notifier = Notifier(settings.database_url, "batch-lookups worker listener")
+        worker = Worker(settings, "internal key", notifier)
+        async with notifier.running():
+            await worker.run(stop)
+
+    return running_until_stopped(run)
 
 
 @contextmanager

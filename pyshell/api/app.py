@@ -16,14 +16,15 @@ from pyshell.api.authentication import Authenticator
 from pyshell.api.clerk import Clerk
 from pyshell.api.cors import cors_middleware
 from pyshell.api.errors import exception_handlers
-from pyshell.api.job_watch import Changes
+from pyshell.api.job_watch import JobWatch
 from pyshell.api.limits import RequestLimiter
 from pyshell.api.metrics import Metrics
 from pyshell.api.middleware import RequestMiddleware
 from pyshell.api.realtime.endpoint import Realtime
 from pyshell.api.realtime.feed import Feed
 from pyshell.api.routes import routes
-from pyshell.postgres.calls import create_pool
+from pyshell.postgres.notifications import Notifier
+from pyshell.postgres.pool import Pool
 from pyshell.settings import Settings
 
 GRACEFUL_SHUTDOWN_SECONDS = 20
@@ -43,7 +44,8 @@ def create_app(settings: Settings, is_stopping: Callable[[], bool] = lambda: Fal
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with create_pool(settings.database_url) as pool:
+        notifier = Notifier(settings.database_url, "batch-lookups listener")
+        async with Pool(settings.database_url) as pool:
             app.state.settings = settings
             app.state.pool = pool
             app.state.clerk = Clerk.from_settings(settings)
@@ -54,12 +56,11 @@ def create_app(settings: Settings, is_stopping: Callable[[], bool] = lambda: Fal
                 clerk=app.state.clerk,
             )
             app.state.request_limiter = RequestLimiter()
-            app.state.changes = Changes(settings.database_url, is_stopping)
-            app.state.realtime = Realtime(Feed(pool, settings.database_url), app.state.authenticator)
+            app.state.job_watch = JobWatch(notifier, is_stopping)
+            app.state.realtime = Realtime(Feed(pool, notifier), app.state.authenticator)
             app.state.worker_run = None
-            listener = asyncio.create_task(app.state.changes.listen())
-            yield
-            listener.cancel()
+            async with notifier.running():
+                yield
             if app.state.worker_run:
                 await asyncio.wait([app.state.worker_run], timeout=WORKER_RUN_SECONDS)
                 app.state.worker_run.cancel()

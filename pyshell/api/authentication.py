@@ -19,6 +19,7 @@ from pyshell.api import api_keys, clerk
 from pyshell.api.errors import ApiError
 from pyshell.api.limits import RequestLimiter
 from pyshell.postgres import calls as db
+from pyshell.postgres.pool import Pool
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -56,9 +57,7 @@ class Caller:
 class Authenticator:
     """Tells who a request comes from, by its headers."""
 
-    def __init__(
-        self, pool: db.Pool, *, service_role_key: str | None, api_key_pepper: str | None, clerk: clerk.Clerk | None = None
-    ) -> None:
+    def __init__(self, pool: Pool, *, service_role_key: str | None, api_key_pepper: str | None, clerk: clerk.Clerk | None = None) -> None:
         self._pool = pool
         self._clerk = clerk
         self._internal_key = service_role_key.encode() if service_role_key else None

@@ -26,7 +26,8 @@ token name (`organization_id`, or Clerk's `o.id` or `org_id`), which is then als
 
 VIEWS = """
 select c.relname, obj_description(c.oid, 'pg_class'), has_table_privilege('authenticated', c.oid, 'select'),
-       string_agg(format(E'- `%s` %s: %s\n', a.attname, format_type(a.atttypid, a.atttypmod), col_description(c.oid, a.attnum)), '' order by a.attnum)
+       string_agg(format(E'- `%s` %s: %s\n', a.attname, format_type(a.atttypid, a.atttypmod), col_description(c.oid, a.attnum)),
+                  '' order by a.attnum)
   from pg_class c
   join pg_attribute a on a.attrelid = c.oid and a.attnum > 0
  where c.relnamespace = 'api'::regnamespace and c.relkind = 'v'

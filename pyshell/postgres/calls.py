@@ -2,56 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
-import select
+from collections.abc import AsyncIterator, Sequence
 from functools import lru_cache
-from typing import Any
 
-from psycopg import AsyncConnection, sql
+from psycopg import AsyncCursor, sql
+from psycopg.pq.abc import PGresult
 from psycopg.rows import TupleRow
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from pyshell.postgres.sqlstates import DatabaseError, Kind, OutcomeUnknownError, StaleConnectionError, had_no_effect, kind_of
+from pyshell.postgres.pool import Pool, PooledConnection
+from pyshell.postgres.sqlstates import DatabaseError, Kind, kind_of
 
-Pool = AsyncConnectionPool[AsyncConnection[TupleRow]]
-
-MAX_ATTEMPTS = 3
-
-# Functions that may run twice: these read, and authenticate_api_key at most notes when the key was used.
-_REPEATABLE_PREFIXES = ("get_", "list_", "realtime_", "applied_", "internal_", "authenticate_")
-
-
-def create_pool(database_url: str, *, min_size: int = 2, max_size: int = 10, timeout: float = 10) -> Pool:
-    """A pool, not yet open, of autocommit connections in the role of the shell.
-
-    `timeout` is how long, in seconds, a caller waits for a connection.
-    """
-    return AsyncConnectionPool(
-        database_url,
-        connection_class=AsyncConnection[TupleRow],
-        kwargs={
-            "autocommit": True,
-            "application_name": "batch-lookups",
-            "connect_timeout": 5,
-            "keepalives_idle": 15,
-            "keepalives_interval": 5,
-            "keepalives_count": 3,
-            "tcp_user_timeout": 30_000,
-        },
-        configure=_configure,
-        min_size=min_size,
-        max_size=max_size,
-        timeout=timeout,
-        # Give up early: the next caller tries again at once, while the pool's own attempts are ever further apart.
-        reconnect_timeout=2,
-        open=False,
-    )
-
-
-async def _configure(connection: AsyncConnection[Any]) -> None:
-    # Compiling a query of seconds to machine code pays; none of ours takes that long.
-    await connection.execute("set role batch_lookups_shell; set statement_timeout = '30s'; set jit = off")
+CLAIMED_SECONDS = 2.0
 
 
 async def call(pool: Pool, function: str, /, **arguments: object) -> bytes:
@@ -65,41 +26,53 @@ async def call(pool: Pool, function: str, /, **arguments: object) -> bytes:
 
 async def call_row(pool: Pool, function: str, /, **arguments: object) -> list[bytes | None]:
     """Like `call`, for a function with several results: all of them, None where one is null."""
-    attempt = 1
-    while True:
-        try:
-            return await _call_once(pool, function, arguments)
-        except PoolTimeout:
-            raise
-        except DatabaseError as error:
-            lost = kind_of(error) is Kind.LOST
-            if lost and not had_no_effect(error) and not function.startswith(_REPEATABLE_PREFIXES):
-                raise OutcomeUnknownError(f"connection lost in api.{function}: {error}") from error
-            if attempt == MAX_ATTEMPTS or not (lost or had_no_effect(error)):
-                raise
-        if lost:
-            await pool.check()
-        else:
-            await asyncio.sleep(attempt * random.uniform(0.01, 0.05))
-        attempt += 1
 
-
-async def _call_once(pool: Pool, function: str, arguments: dict[str, object]) -> list[bytes | None]:
-    async with pool.connection() as connection:
-        if connection.closed or _is_stale(connection):
-            await connection.close()
-            raise StaleConnectionError("the server closed the connection")
-        cursor = await connection.execute(_statement(function, tuple(arguments)), arguments)
+    async def once(connection: PooledConnection) -> list[bytes | None]:
+        cursor = await _execute(connection, _statement(function, tuple(arguments)), arguments)
         result = cursor.pgresult
         assert result is not None
         return [result.get_value(0, column) for column in range(result.nfields)]
 
+    return await pool.run(function, once)
 
-def _is_stale(connection: AsyncConnection[TupleRow]) -> bool:
-    """Whether an idle connection has something to read, which is the server's farewell: seen without a round trip."""
-    poller = select.poll()
-    poller.register(connection.fileno(), select.POLLIN)
-    return bool(poller.poll(0))
+
+async def call_with_claims(pool: Pool, function: str, calls: Sequence[tuple[str, Sequence[object]]]) -> list[bytes | None]:
+    """The answers of `api.<function>(*arguments)` for pairs of claims (JSON) and arguments, in one transaction and one round trip.
+
+    They run in the role `authenticated`, as they would through PostgREST, so that the policies decide by the claims. Raises `DatabaseError`
+    when one of them fails, and when all together take longer than CLAIMED_SECONDS.
+    """
+    statements = [sql.SQL("set local role authenticated; set local statement_timeout = {}").format(round(CLAIMED_SECONDS * 1000))]
+    known = None
+    for claims, arguments in calls:
+        if claims != known:
+            statements.append(sql.SQL("set local request.jwt.claims = {}").format(known := claims))
+        statements.append(sql.SQL("select api.{}({})").format(sql.Identifier(function), sql.SQL(", ").join(map(sql.Literal, arguments))))
+
+    async def once(connection: PooledConnection) -> list[bytes | None]:
+        cursor = await connection.execute(sql.SQL("; ").join(statements))
+        return [result.get_value(0, 0) async for result in _results(cursor)]
+
+    return await pool.run(function, once)
+
+
+async def _results(cursor: AsyncCursor[TupleRow]) -> AsyncIterator[PGresult]:
+    more: bool | None = True
+    while more:
+        if cursor.pgresult is not None and cursor.pgresult.ntuples:
+            yield cursor.pgresult
+        more = cursor.nextset()
+
+
+async def _execute(connection: PooledConnection, statement: bytes, arguments: dict[str, object]) -> AsyncCursor[TupleRow]:
+    try:
+        return await connection.execute(statement, arguments)
+    except DatabaseError as error:
+        if kind_of(error) is not Kind.STALE_STATEMENT:
+            raise
+    # A deploy has changed what the function answers. Other connections are as stale as this one, so it is mended and not replaced.
+    await connection.execute("deallocate all")
+    return await connection.execute(statement, arguments)
 
 
 @lru_cache(maxsize=256)

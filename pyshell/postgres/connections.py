@@ -1,65 +1,113 @@
-"""Database connections of a worker: each is made again when it breaks, and no call waits for a dead server for ever."""
+"""Connections to the database: one policy for all of them."""
+
+from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 import psycopg
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, errors, sql
+
+from pyshell.postgres.sqlstates import DatabaseError, Kind, NotMigratedError, kind_of
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
+Connection = AsyncConnection[Any]
+OwnerConnection = psycopg.Connection[Any]
+
+SHELL: Final = "batch_lookups_shell"
 STATEMENT_TIMEOUT: Final = 30
-CONNECTION_OPTIONS: Final[dict[str, Any]] = {
+POLICY: Final[dict[str, Any]] = {
     "connect_timeout": 5,
+    # A server that is gone without a farewell is noticed within half a minute.
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "tcp_user_timeout": 15_000,
+    # Texts cross as bytes in UTF-8, whatever the role, the database or PGCLIENTENCODING would have.
+    "client_encoding": "UTF8",
 }
 
 
-async def connect(database_url: str, application_name: str) -> AsyncConnection[Any]:
-    """Connect as the shell's role, in autocommit."""
-    connection = await AsyncConnection.connect(database_url, autocommit=True, application_name=application_name, **CONNECTION_OPTIONS)
+def connect_as_owner(
+    database_url: str,
+    application_name: str = "batch-lookups",
+    *,
+    autocommit: bool = False,
+    connect_timeout: int = POLICY["connect_timeout"],
+) -> OwnerConnection:
+    """A connection as whoever the URL names, for deploys and tools: in a transaction unless `autocommit`, with no limit on statements.
+
+    It prepares nothing, because a connection pooler might leave that behind for somebody else.
+    """
+    return psycopg.connect(
+        database_url,
+        autocommit=autocommit,
+        application_name=application_name,
+        prepare_threshold=None,
+        **POLICY | {"connect_timeout": connect_timeout},
+    )
+
+
+async def connect(
+    database_url: str, application_name: str, *, role: str = SHELL, statement_timeout: float = STATEMENT_TIMEOUT
+) -> Connection:
+    """A connection in a role, in autocommit; `statement_timeout` in seconds."""
+    connection = await AsyncConnection.connect(database_url, autocommit=True, application_name=application_name, **POLICY)
     try:
-        await connection.execute(f"set role batch_lookups_shell; set statement_timeout = '{STATEMENT_TIMEOUT:d}s'; set jit = off")
+        await set_up(connection, role, statement_timeout)
     except BaseException:
         await connection.close()
         raise
     return connection
 
 
+async def set_up(connection: Connection, role: str = SHELL, statement_timeout: float = STATEMENT_TIMEOUT) -> None:
+    """What every connection of the running product begins with. Raises NotMigratedError where the role does not exist."""
+    try:
+        # Compiling a query of seconds to machine code pays; none of ours takes that long.
+        await connection.execute(
+            sql.SQL("set role {}; set statement_timeout = {}; set jit = off; set timezone = 'UTC'").format(
+                sql.Identifier(role), round(statement_timeout * 1000)
+            )
+        )
+    except errors.InvalidParameterValue as error:
+        raise NotMigratedError from error
+
+
 class Session:
-    """One connection, used by one task at a time."""
+    """One connection, used by one task at a time, and made again when it breaks. No call waits for a dead server for ever."""
 
     def __init__(self, database_url: str, application_name: str) -> None:
         self._database_url = database_url
         self._application_name = application_name
-        self._connection: AsyncConnection[Any] | None = None
+        self._connection: Connection | None = None
         self._lock = asyncio.Lock()
 
-    async def run(self, call: Callable[..., Awaitable[T]], *args: Any) -> T:
-        """`call(connection, *args)`; raises psycopg.Error, also when the server is silent."""
+    async def run(self, call: Callable[Concatenate[Connection, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        """`call(connection, *args, **kwargs)`; raises DatabaseError, also when the server is silent."""
         async with self._lock:
             try:
                 # The server cancels a statement that takes too long; if not even that is heard, the connection is dead.
                 async with asyncio.timeout(STATEMENT_TIMEOUT + 5):
                     if self._connection is None:
                         self._connection = await connect(self._database_url, self._application_name)
-                    return await call(self._connection, *args)
+                    return await call(self._connection, *args, **kwargs)
             except TimeoutError:
                 await self.close()
                 raise psycopg.OperationalError("the database did not answer in time") from None
-            except BaseException:
-                if self._connection is not None and (self._connection.closed or self._connection.broken):
+            except BaseException as error:
+                if self._connection is not None and (self._connection.closed or self._connection.broken or _is_stale(error)):
                     await self.close()
                 raise
 
-    def another(self) -> "Session":
+    def another(self) -> Session:
         """For what must not wait for this one, nor this one for it."""
         return Session(self._database_url, self._application_name)
 
@@ -68,3 +116,23 @@ class Session:
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close()
+
+
+def _is_stale(error: BaseException) -> bool:
+    return isinstance(error, DatabaseError) and kind_of(error) is Kind.STALE_STATEMENT
+
+
+class Backoff:
+    """How long to wait before the next try, in seconds: twice as long each time, with jitter, until `reset`."""
+
+    def __init__(self, first: float = 0.25, longest: float = 8.0) -> None:
+        self._first = first
+        self._longest = longest
+        self._next = first
+
+    def reset(self) -> None:
+        self._next = self._first
+
+    def delay(self) -> float:
+        delay, self._next = self._next, min(self._next * 2, self._longest)
+        return delay * random.uniform(0.75, 1.0)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
-
-from psycopg import AsyncConnection
+from typing import Final, NamedTuple
 
 from pyshell.postgres.arrays import Binary, binary_cursor, floats, integers, texts, uuids
+from pyshell.postgres.connections import Connection
 from pyshell.webhooks.requests import Attempt, Delivery
 
 READY: Final = "select organization_ids, next_ready_in from api.ready_webhooks(p_limit => %s, p_except => %s)"
@@ -31,22 +30,22 @@ class Ready(NamedTuple):
     next_ready_in: float | None
 
 
-async def ready_webhooks(connection: AsyncConnection[Any], limit: int, besides: Sequence[bytes]) -> Ready:
+async def ready_webhooks(connection: Connection, limit: int, besides: Sequence[bytes]) -> Ready:
     async with binary_cursor(connection) as cursor:
         await cursor.execute(READY, [limit, uuids(besides)])
         return Ready._make(await cursor.fetchone() or ())
 
 
-async def claim_webhooks(connection: AsyncConnection[Any], sender: str, organization_id: bytes, limit: int) -> list[Delivery]:
+async def claim_webhooks(connection: Connection, sender: str, organization_id: bytes, limit: int) -> list[Delivery]:
     return await _deliveries(connection, organization_id, CLAIM, [Binary(organization_id), sender, limit])
 
 
-async def start_webhook_test(connection: AsyncConnection[Any], sender: str, organization_id: bytes) -> Delivery:
+async def start_webhook_test(connection: Connection, sender: str, organization_id: bytes) -> Delivery:
     [delivery] = await _deliveries(connection, organization_id, START_TEST, [Binary(organization_id), sender])
     return delivery
 
 
-async def record_webhooks(connection: AsyncConnection[Any], organization_id: bytes, attempts: Sequence[Attempt]) -> dict[str, int]:
+async def record_webhooks(connection: Connection, organization_id: bytes, attempts: Sequence[Attempt]) -> dict[str, int]:
     """Record attempts of one organization; answers how many met which verdict. Doing it again changes nothing."""
     async with binary_cursor(connection) as cursor:
         await cursor.execute(
@@ -65,7 +64,7 @@ async def record_webhooks(connection: AsyncConnection[Any], organization_id: byt
         return {verdict.decode(): count for verdict, count in await cursor.fetchall()}
 
 
-async def _deliveries(connection: AsyncConnection[Any], organization_id: bytes, query: str, parameters: Sequence[object]) -> list[Delivery]:
+async def _deliveries(connection: Connection, organization_id: bytes, query: str, parameters: Sequence[object]) -> list[Delivery]:
     async with binary_cursor(connection) as cursor:
         await cursor.execute(query.encode(), parameters)
         return [

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any, Final
 from uuid import UUID
 
-from pyshell.postgres.calls import Pool
+from pyshell.postgres.pool import Pool
 from pyshell.settings import Settings
 from pyshell.webhooks.calls import claim_webhooks, ready_webhooks, record_webhooks, start_webhook_test
 from pyshell.webhooks.requests import Attempt, Delivery, Receiver

@@ -17,7 +17,7 @@ from secrets import token_hex
 from typing import Final
 
 from pyshell.postgres.connections import Session
-from pyshell.postgres.notifications import listen
+from pyshell.postgres.notifications import Notifier
 from pyshell.postgres.sqlstates import DatabaseError, is_about_the_data
 from pyshell.settings import Settings
 from pyshell.webhooks.calls import claim_webhooks, ready_webhooks, record_webhooks
@@ -45,7 +45,7 @@ LAST_CALLS_SECONDS: Final = 5.0
 class Sender:
     """Sends until `run`'s event is set, with database connections of its own. `count_lookups`: how many this process has done so far."""
 
-    def __init__(self, settings: Settings, count_lookups: Callable[[], int] = lambda: 0) -> None:
+    def __init__(self, settings: Settings, notifier: Notifier, count_lookups: Callable[[], int] = lambda: 0) -> None:
         self.name = f"{socket.gethostname()}-{os.getpid()}-{token_hex(4)}"
         self._settings = settings
         self._pressure = Pressure(count_lookups)
@@ -58,24 +58,22 @@ class Sender:
         self._demand = asyncio.Event()
         self._stopping = False
         self._asked_at = 0.0
+        notifier.subscribe("webhooks_ready", lambda _: self._demand.set())
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set; then let what is on its way come to its end."""
         stopping = asyncio.create_task(stop.wait())
         claiming = asyncio.create_task(self._claim())
-        others = [
-            asyncio.create_task(self._record()),
-            asyncio.create_task(listen(self._settings.database_url, APPLICATION_NAME, self._demand, "webhooks_ready")),
-        ]
-        done, _ = await asyncio.wait([stopping, claiming, *others], return_when=asyncio.FIRST_COMPLETED)
+        recording = asyncio.create_task(self._record())
+        done, _ = await asyncio.wait([stopping, claiming, recording], return_when=asyncio.FIRST_COMPLETED)
         self._stopping = True
         self._demand.set()
         await asyncio.wait([claiming], timeout=LAST_CALLS_SECONDS)
         if self._in_flight:
             await asyncio.wait(self._in_flight, timeout=FINISH_SECONDS)
-        for task in [stopping, claiming, *others, *self._in_flight]:
+        for task in [stopping, claiming, recording, *self._in_flight]:
             task.cancel()
-        await asyncio.gather(stopping, claiming, *others, *self._in_flight, return_exceptions=True)
+        await asyncio.gather(stopping, claiming, recording, *self._in_flight, return_exceptions=True)
         await self._say_goodbye()
         for task in done - {stopping}:
             task.result()

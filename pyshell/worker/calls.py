@@ -4,12 +4,11 @@ import asyncio
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
-
-import psycopg
-from psycopg import AsyncConnection
+from typing import Final, NamedTuple
 
 from pyshell.postgres.arrays import Binary, binary_cursor, floats, integers, texts, uuids
+from pyshell.postgres.connections import Connection
+from pyshell.postgres.sqlstates import DatabaseError
 from pyshell.worker.meter import Sample
 from pyshell.worker.upstream import Answer
 
@@ -73,34 +72,34 @@ class WorkerState(NamedTuple):
     limit_version: int
 
 
-async def heartbeat(connection: AsyncConnection[Any], worker: str, sample: Sample | None) -> WorkerState:
+async def heartbeat(connection: Connection, worker: str, sample: Sample | None) -> WorkerState:
     async with binary_cursor(connection) as cursor:
         await cursor.execute(HEARTBEAT, [worker, *(sample or NO_SAMPLE)])
         return WorkerState._make(await cursor.fetchone() or ())
 
 
-async def ready_organizations(connection: AsyncConnection[Any], limit: int) -> list[bytes]:
+async def ready_organizations(connection: Connection, limit: int) -> list[bytes]:
     async with binary_cursor(connection) as cursor:
         await cursor.execute("select api.ready_organizations(p_limit => %s)", [limit])
         return [organization_id for (organization_id,) in await cursor.fetchall()]
 
 
 async def claim_lookups(
-    connection: AsyncConnection[Any], worker: str, shares: Mapping[bytes, int], lease_seconds: float, paced: bool
+    connection: Connection, worker: str, shares: Mapping[bytes, int], lease_seconds: float, paced: bool
 ) -> list[list[Lease]]:
     """Claim each organization's share, a transaction each. One that fails does not spoil the others; raises when none succeeds.
 
     Not in a pipeline: rows come before their commit, and only a statement that has ended is known to be committed.
     """
     claims = []
-    failure: psycopg.Error | None = None
+    failure: DatabaseError | None = None
     for organization_id, share in shares.items():
         asked_at = asyncio.get_running_loop().time()
         try:
             async with binary_cursor(connection) as cursor:
                 await cursor.execute(CLAIM, [Binary(organization_id), worker, share])
                 rows = await cursor.fetchall()
-        except psycopg.Error as error:
+        except DatabaseError as error:
             failure = error
             if connection.closed:
                 break
@@ -127,7 +126,7 @@ async def claim_lookups(
     return claims
 
 
-async def record_lookups(connection: AsyncConnection[Any], worker: str, outcomes: Sequence[Outcome]) -> dict[str, int]:
+async def record_lookups(connection: Connection, worker: str, outcomes: Sequence[Outcome]) -> dict[str, int]:
     """Record outcomes, a transaction for each organization; answers how many met which verdict. Doing it again changes nothing."""
     answers = dict(outcomes)
     verdicts: dict[str, int] = {}
@@ -140,16 +139,14 @@ async def record_lookups(connection: AsyncConnection[Any], worker: str, outcomes
     return verdicts
 
 
-async def extend_leases(
-    connection: AsyncConnection[Any], worker: str, organization_id: bytes, leases: Sequence[Lease]
-) -> set[tuple[bytes, int]]:
+async def extend_leases(connection: Connection, worker: str, organization_id: bytes, leases: Sequence[Lease]) -> set[tuple[bytes, int]]:
     """Renew leases of one organization; answers job and position of the items that are still held."""
     async with binary_cursor(connection) as cursor:
         await cursor.execute(EXTEND, identify(organization_id, worker, leases))
         return {(job_id, position) for job_id, position in await cursor.fetchall()}
 
 
-async def release_lookups(connection: AsyncConnection[Any], worker: str, organization_id: bytes, leases: Sequence[Lease]) -> None:
+async def release_lookups(connection: Connection, worker: str, organization_id: bytes, leases: Sequence[Lease]) -> None:
     """Give back items of one organization that were never looked up."""
     async with binary_cursor(connection) as cursor:
         await cursor.execute(RELEASE, identify(organization_id, worker, leases))

@@ -6,12 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from math import ceil
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
-import psycopg
-from psycopg import AsyncConnection
-
-from pyshell.postgres.connections import Session
+from pyshell.postgres.connections import Connection, Session
+from pyshell.postgres.sqlstates import DatabaseError
 from pyshell.worker.calls import WorkerState, claim_lookups, heartbeat
 from pyshell.worker.lanes import Lanes
 from pyshell.worker.leases import Holdings
@@ -55,7 +53,7 @@ class Claims:
             self._demand.clear()
             try:
                 sleep = await self._round()
-            except psycopg.Error as error:
+            except DatabaseError as error:
                 logger.warning("cannot claim lookups, will try again: %s", error)
                 sleep = self._back_off(longest=2.0)
             with suppress(TimeoutError):
@@ -138,13 +136,13 @@ class Claims:
         session = self._session.another()
         try:
             await session.run(run_maintenance)
-        except psycopg.Error as error:
+        except DatabaseError as error:
             logger.warning("maintenance failed: %s", error)
         finally:
             await session.close()
 
 
-async def run_maintenance(connection: AsyncConnection[Any]) -> None:
+async def run_maintenance(connection: Connection) -> None:
     await connection.execute("select api.run_maintenance()")
 
 

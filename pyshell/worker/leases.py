@@ -5,9 +5,8 @@ import logging
 from contextlib import suppress
 from typing import Final
 
-import psycopg
-
 from pyshell.postgres.connections import Session
+from pyshell.postgres.sqlstates import DatabaseError
 from pyshell.worker.calls import Lease, WorkerState, by_organization, extend_leases, release_lookups
 
 logger = logging.getLogger(__name__)
@@ -61,7 +60,7 @@ class Holdings:
             try:
                 await self.release()
                 await self.extend()
-            except psycopg.Error as error:
+            except DatabaseError as error:
                 logger.warning("cannot renew or release leases, will try again: %s", error)
                 await asyncio.sleep(min(self._lease_seconds / TICKS_PER_LEASE, LONGEST_TICK))
 

@@ -8,15 +8,15 @@ import logging
 import os
 import signal
 import socket
+from contextlib import suppress
 from secrets import token_hex
-from typing import Any, Final
+from typing import Final
 
-import psycopg
 import uvloop
-from psycopg import AsyncConnection
 
-from pyshell.postgres.connections import Session
-from pyshell.postgres.notifications import listen
+from pyshell.postgres.connections import Backoff, Connection, Session
+from pyshell.postgres.notifications import Notifier
+from pyshell.postgres.sqlstates import DatabaseError, Kind, kind_of
 from pyshell.settings import Settings
 from pyshell.webhooks.sender import Sender
 from pyshell.worker.claims import Claims
@@ -53,9 +53,11 @@ async def _run_until_signal(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, on_signal)
     internal_key = settings.service_role_key or await fetch_internal_key(settings, stop)
     if internal_key:
-        worker = Worker(settings, internal_key)
-        async with asyncio.TaskGroup() as group:
-            for part in (worker, Sender(settings, worker.count_finished)):
+        notifier = Notifier(settings.database_url, f"{APPLICATION_NAME} listener")
+        worker = Worker(settings, internal_key, notifier)
+        sender = Sender(settings, notifier, worker.count_finished)
+        async with notifier.running(), asyncio.TaskGroup() as group:
+            for part in (worker, sender):
                 group.create_task(_run_part(part, stop))
 
 
@@ -70,7 +72,7 @@ async def _run_part(part: "Worker | Sender", stop: asyncio.Event) -> None:
 class Worker:
     """Wires the parts together: claims fill the schedule, lanes empty it, outcomes go back to the database."""
 
-    def __init__(self, settings: Settings, internal_key: str) -> None:
+    def __init__(self, settings: Settings, internal_key: str, notifier: Notifier) -> None:
         self.name = f"{socket.gethostname()}-{os.getpid()}-{token_hex(4)}"
         self._sessions = [Session(settings.database_url, APPLICATION_NAME) for _ in range(2 + RECORDERS)]
         claiming, holding, *recording = self._sessions
@@ -85,8 +87,8 @@ class Worker:
             self._claims.run(),
             self._holdings.run(),
             self._outcomes.run(),
-            listen(settings.database_url, APPLICATION_NAME, demand),
         ]
+        notifier.subscribe("batch_lookups_ready", lambda _: demand.set())
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set. When a part fails in an unforeseen way, everything ends in order and its error is raised."""
@@ -116,7 +118,7 @@ class Worker:
                 await self._outcomes.finish()
                 self._holdings.give_back_all()
                 await self._holdings.release()
-        except (TimeoutError, psycopg.Error) as error:
+        except (TimeoutError, DatabaseError) as error:
             logger.warning("%s leases are left to expire: %r", len(self._holdings), error)
         self._upstream.close()
         for session in self._sessions:
@@ -125,19 +127,22 @@ class Worker:
 
 async def fetch_internal_key(settings: Settings, stop: asyncio.Event) -> str | None:
     """The credential for our own API; waits for a database that is not there yet. None: stopped meanwhile."""
-    session = Session(settings.database_url, APPLICATION_NAME)
+    session, backoff = Session(settings.database_url, APPLICATION_NAME), Backoff(first=1.0)
     while not stop.is_set():
         try:
             return await session.run(internal_key)
-        except psycopg.Error as error:
-            logger.warning("cannot reach the database, will try again: %s", error)
-            await asyncio.sleep(1)
+        except DatabaseError as error:
+            problem = "the database is not ready" if kind_of(error) is Kind.NOT_MIGRATED else "cannot reach the database"
+            logger.warning("%s, will try again: %s", problem, error)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(backoff.delay()):
+                    await stop.wait()
         finally:
             await session.close()
     return None
 
 
-async def internal_key(connection: AsyncConnection[Any]) -> str:
+async def internal_key(connection: Connection) -> str:
     row = await (await connection.execute("select api.internal_key()")).fetchone()
     assert row
     return str(row[0])

@@ -4,7 +4,8 @@ import asyncio
 import json
 from itertools import chain
 
-from pyshell.postgres.calls import Pool, call
+from pyshell.postgres.calls import call
+from pyshell.postgres.pool import Pool
 from pyshell.settings import Settings
 from pyshell.worker.calls import Lease, Outcome, claim_lookups, ready_organizations, record_lookups
 from pyshell.worker.claims import fair_shares

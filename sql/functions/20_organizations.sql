@@ -101,8 +101,8 @@ begin
         raise sqlstate 'PT403' using message = 'This API key may not be used from this address', constraint = 'address_not_allowed';
     end if;
 
-    -- Once a minute is precise enough, and spares every request a write.
-    if v_key.last_used_at is null or v_key.last_used_at < v_now - interval '1 minute' then
+    -- Once a minute is precise enough, and spares every request a write. A standby knows the key, but cannot note that it was used.
+    if (v_key.last_used_at is null or v_key.last_used_at < v_now - interval '1 minute') and not current_setting('transaction_read_only')::boolean then
         update app.api_keys
            set last_used_at = v_now
          where id = (select id from app.api_keys where id = v_key.id for update skip locked);

@@ -48,7 +48,7 @@ comment on function api.realtime_record(text, uuid, uuid) is 'One row of batch_l
 grant execute on function api.realtime_record(text, uuid, uuid) to authenticated;
 
 create or replace function api.realtime_changes(p_organization_ids uuid[], p_since timestamptz default null) returns json
-language plpgsql volatile security definer
+language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare

@@ -36,7 +36,7 @@ end;
 $$;
 
 create or replace function api.get_webhook_config(p_organization_id uuid default app.claimed_organization_id()) returns json
-language plpgsql volatile security definer
+language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin

@@ -144,7 +144,7 @@ comment on column api.queue_health.maintenance_ran_at is 'When maintenance ran l
 grant select on api.queue_health to service_role;
 
 create or replace function api.get_queue_health() returns json
-language plpgsql volatile security definer
+language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin

@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-import psycopg
 from starlette.responses import JSONResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
@@ -23,6 +22,7 @@ from pyshell.api.realtime.credentials import Subscriber, identify
 from pyshell.api.realtime.feed import Change, Feed
 from pyshell.api.realtime.filters import FilterError, Watch, parse_watch
 from pyshell.api.realtime.protocol import Frame, ProtocolError, Version, decode, encode, version_of
+from pyshell.postgres.sqlstates import DatabaseError
 
 logger = logging.getLogger("pyshell.api.realtime")
 
@@ -331,8 +331,8 @@ class Connection:
             raise JoinError("MalformedJWT: access_token must be text")
         try:
             subscriber = await identify(self._realtime.authenticator, token, self._address)
-        except (ApiError, psycopg.Error) as error:
-            reason = from_database(error) if isinstance(error, psycopg.Error) else error
+        except (ApiError, DatabaseError) as error:
+            reason = from_database(error) if isinstance(error, DatabaseError) else error
             raise JoinError(f"Unauthorized: {reason.message}", passing=reason.status >= 500) from error
         if subscriber.expires_at <= time.time():
             raise JoinError("InvalidJWTToken: Token has expired")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 
-import psycopg
 from starlette.requests import Request
 from starlette.responses import Response
 
 from pyshell.api.errors import from_database
 from pyshell.api.routes.parameters import json_body, json_response
 from pyshell.postgres.calls import call
+from pyshell.postgres.sqlstates import DatabaseError, Kind, kind_of
 
 MAX_LOOKUP_BYTES = 1024 * 1024
 MAX_ORGANIZATION_BYTES = 128 * 1024
@@ -30,9 +30,9 @@ async def lookup_incentives(request: Request) -> Response:
                 for_item=request.user.is_internal,
             )
         )
-    except psycopg.Error as error:
+    except DatabaseError as error:
         # What was refused left nothing behind, so it is logged by itself.
-        if (error.sqlstate or "").startswith("PT"):
+        if kind_of(error) is Kind.REFUSED:
             refusal = from_database(error)
             response = json.dumps({"error": refusal.message, "code": refusal.code})
             await call(pool, "log_refused_lookup", organization_id=organization_id, request=body, status=refusal.status, response=response)

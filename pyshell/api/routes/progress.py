@@ -8,15 +8,15 @@ import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-import psycopg
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from pyshell.api.errors import ApiError
-from pyshell.api.job_watch import Changes
+from pyshell.api.job_watch import JobWatch
 from pyshell.api.routes.batch_lookups import job_id
 from pyshell.api.routes.parameters import boolean_param, integer_param, json_response
 from pyshell.postgres.calls import call
+from pyshell.postgres.sqlstates import DatabaseError
 
 MAX_WAIT_SECONDS = 60
 # A stream ends after a while, so that the client shows its credential again.
@@ -42,16 +42,16 @@ async def get_batch_lookup(request: Request) -> Response:
 
 async def read_changed(request: Request, read: Callable[[], Awaitable[bytes]], wanted: str | None, seconds: int) -> bytes:
     """The job once it differs from what the client has (`If-None-Match`, else from what it is now), has ended, or time is up."""
-    changes: Changes = request.app.state.changes
+    job_watch: JobWatch = request.app.state.job_watch
     deadline = time.monotonic() + seconds
-    with changes.watch(request.user.organization_id, job_id(request)) as change:
+    with job_watch.watch(request.user.organization_id, job_id(request)) as watched:
         body = await read()
         known = wanted if wanted is not None else f'"{fingerprint(body)}"'
-        while is_known(body, known) and not has_ended(body) and not changes.is_stopping():
+        while is_known(body, known) and not has_ended(body) and not job_watch.is_stopping():
             remaining = deadline - time.monotonic()
             if remaining <= 0:
                 break
-            await change.wait(remaining)
+            await watched.wait(remaining)
             body = await read()
     return body
 
@@ -62,7 +62,7 @@ async def stream_batch_lookup_events(request: Request) -> Response:
     An event's id is the job's fingerprint: who comes back with `Last-Event-ID` gets what is new, or 204 after the end, which means
     come no more (https://html.spec.whatwg.org/multipage/server-sent-events.html).
     """
-    changes: Changes = request.app.state.changes
+    job_watch: JobWatch = request.app.state.job_watch
     organization_id, job = request.user.organization_id, job_id(request)
     read = job_reader(request)
     last_id = request.headers.get("last-event-id")
@@ -74,23 +74,23 @@ async def stream_batch_lookup_events(request: Request) -> Response:
         ends_at, quiet_since = time.monotonic() + MAX_STREAM_SECONDS, time.monotonic()
         sent, body = last_id, first
         yield b"retry: 2000\n\n"
-        with changes.watch(organization_id, job) as change:
+        with job_watch.watch(organization_id, job) as watched:
             while True:
                 if (now_id := fingerprint(body)) != sent:
                     yield event("progress", now_id, body)
                     sent, quiet_since = now_id, time.monotonic()
                 if has_ended(body):
                     yield event("end", now_id, b"{}")
-                if has_ended(body) or changes.is_stopping() or time.monotonic() > ends_at:
+                if has_ended(body) or job_watch.is_stopping() or time.monotonic() > ends_at:
                     return
                 if time.monotonic() - quiet_since > KEEP_ALIVE_SECONDS:
                     yield b": still here\n\n"
                     quiet_since = time.monotonic()
                 await asyncio.sleep(EVENT_SECONDS)
-                await change.wait(KEEP_ALIVE_SECONDS)
+                await watched.wait(KEEP_ALIVE_SECONDS)
                 try:
                     body = await read()
-                except (ApiError, psycopg.Error):
+                except (ApiError, DatabaseError):
                     # Deleted, or the database is away: whoever comes back is told so.
                     return
 

@@ -7,9 +7,7 @@ import json
 import logging
 from functools import cache, partial
 
-import psycopg
 from prometheus_client import CONTENT_TYPE_LATEST
-from psycopg import errors
 from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
@@ -17,7 +15,9 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from pyshell.api.errors import ApiError
 from pyshell.api.routes.parameters import json_response
 from pyshell.deploy import migrations
-from pyshell.postgres.calls import Pool, call
+from pyshell.postgres.calls import call
+from pyshell.postgres.pool import Pool
+from pyshell.postgres.sqlstates import DatabaseError, Kind, kind_of
 from pyshell.settings import ROOT, Settings
 from pyshell.webhooks.runs import send_due
 from pyshell.worker.run_once import run_once
@@ -46,17 +46,21 @@ async def healthz(request: Request) -> Response:
 
 
 async def readyz(request: Request) -> Response:
-    """Requests can be served: the database answers, and has all the migrations of this release."""
+    """Requests can be served: the database answers, has all the migrations of this release, and takes writes."""
+    pool: Pool = request.app.state.pool
     try:
         async with asyncio.timeout(READY_WITHIN_SECONDS):
-            applied = json.loads(await call(request.app.state.pool, "applied_migrations"))
-    except (errors.UndefinedFunction, errors.InvalidSchemaName):
-        applied = []
-    except (psycopg.OperationalError, TimeoutError) as error:
-        raise ApiError(503, "database_unavailable", "The database is not reachable", headers={"Retry-After": "1"}) from error
+            applied = json.loads(await call(pool, "applied_migrations"))
+            read_only = await pool.is_read_only()
+    except (DatabaseError, TimeoutError) as error:
+        if not isinstance(error, DatabaseError) or kind_of(error) is not Kind.NOT_MIGRATED:
+            raise ApiError(503, "database_unavailable", "The database is not reachable", headers={"Retry-After": "1"}) from error
+        applied, read_only = [], False
     pending = migrations.pending(applied)
     if pending:
         raise ApiError(503, "migrations_pending", "The database lacks migrations", members={"pending": pending})
+    if read_only:
+        raise ApiError(503, "database_read_only", "The database only answers reads at the moment", headers={"Retry-After": "1"})
     return JSONResponse({"status": "ready"})
 
 

@@ -1,0 +1,33 @@
+"""The notifications of the database about rows that changed: one channel, for requests that wait and for Realtime."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+from uuid import UUID
+
+CHANNEL = "batch_lookups_changes"
+
+
+class Row(NamedTuple):
+    table: str
+    organization_id: UUID
+    id: str
+
+
+class RowChange(NamedTuple):
+    """`event` is INSERT, UPDATE or DELETE."""
+
+    event: str
+    row: Row
+
+
+def parse(payload: str) -> RowChange | None:
+    """What a payload says, such as `UPDATE batch_lookup_jobs <organization id> <row id>`; None when it says no such thing."""
+    words = payload.split(" ")
+    if len(words) != 4:
+        return None
+    event, table, organization_id, row_id = words
+    try:
+        return RowChange(event, Row(table, UUID(organization_id), str(UUID(row_id))))
+    except ValueError:
+        return None

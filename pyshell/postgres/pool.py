@@ -1,0 +1,114 @@
+"""The pool of connections that requests share."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import select
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from pyshell.postgres.connections import POLICY, set_up
+from pyshell.postgres.sqlstates import (
+    DatabaseError,
+    Kind,
+    NotMigratedError,
+    OutcomeUnknownError,
+    StaleConnectionError,
+    had_no_effect,
+    kind_of,
+)
+
+T = TypeVar("T")
+
+PooledConnection = AsyncConnection[TupleRow]
+
+MAX_ATTEMPTS = 3
+NOT_MIGRATED_SECONDS = 1.0
+# These write, and may be done twice all the same: one notes when a key was used, the other makes an organization that is new.
+REPEATABLE = frozenset({"authenticate_api_key", "authenticate_clerk_member"})
+READ_ONLY_FUNCTIONS = """
+    select proname
+      from pg_catalog.pg_proc
+     where pronamespace = 'api'::pg_catalog.regnamespace
+     group by proname
+    having bool_and(provolatile <> 'v')"""
+
+
+class Pool(AsyncConnectionPool[PooledConnection]):
+    """Autocommit connections in the role of the shell; not yet open.
+
+    `timeout` is how long, in seconds, a caller waits for a connection.
+    """
+
+    def __init__(self, database_url: str, *, min_size: int = 2, max_size: int = 10, timeout: float = 10) -> None:
+        self._not_migrated = False
+        self._read_only_functions: frozenset[str] = frozenset()
+        super().__init__(
+            database_url,
+            kwargs={"autocommit": True, "application_name": "batch-lookups", **POLICY},
+            configure=self._set_up,
+            min_size=min_size,
+            max_size=max_size,
+            timeout=timeout,
+            # Give up early: the next caller tries again at once, while the pool's own attempts are ever further apart.
+            reconnect_timeout=2,
+            open=False,
+        )
+
+    async def _set_up(self, connection: PooledConnection) -> None:
+        try:
+            await set_up(connection)
+            rows = await (await connection.execute(READ_ONLY_FUNCTIONS)).fetchall()
+        except DatabaseError as error:
+            self._not_migrated = kind_of(error) is Kind.NOT_MIGRATED
+            raise
+        self._not_migrated = False
+        self._read_only_functions = frozenset(name for (name,) in rows)
+
+    async def is_read_only(self) -> bool:
+        """Whether the database is a standby or read-only, as PostgreSQL tells unasked."""
+        async with self.connection() as connection:
+            return "on" in map(connection.info.parameter_status, ("in_hot_standby", "default_transaction_read_only"))
+
+    def may_repeat(self, function: str) -> bool:
+        """Whether a function of `api` may run again although it may have run already: its volatility says that it changes nothing."""
+        return function in self._read_only_functions or function in REPEATABLE
+
+    async def run(self, function: str, once: Callable[[PooledConnection], Awaitable[T]]) -> T:
+        """`once(connection)`, which calls that function of `api`, and again after what had no effect or may be done twice."""
+        attempt = 1
+        while True:
+            try:
+                # A database that lacks the role gives no connection: there is nothing to wait for.
+                async with self.connection(NOT_MIGRATED_SECONDS if self._not_migrated else None) as connection:
+                    if connection.closed or _has_ended(connection):
+                        await connection.close()
+                        raise StaleConnectionError("the server closed the connection")
+                    return await once(connection)
+            except PoolTimeout:
+                if self._not_migrated:
+                    raise NotMigratedError from None
+                raise
+            except DatabaseError as error:
+                lost = kind_of(error) is Kind.LOST
+                if lost and not had_no_effect(error) and not self.may_repeat(function):
+                    raise OutcomeUnknownError(f"connection lost in api.{function}: {error}") from error
+                if attempt == MAX_ATTEMPTS or not (lost or had_no_effect(error)):
+                    raise
+            if lost:
+                await self.check()
+            else:
+                await asyncio.sleep(attempt * random.uniform(0.01, 0.05))
+            attempt += 1
+
+
+def _has_ended(connection: PooledConnection) -> bool:
+    """Whether an idle connection has something to read, which is the server's farewell: seen without a round trip."""
+    poller = select.poll()
+    poller.register(connection.fileno(), select.POLLIN)
+    return bool(poller.poll(0))

@@ -1,0 +1,115 @@
+"""How the product connects: one policy, whatever the database, the role or the environment would have; and what it repeats."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from pyshell.postgres.calls import call, call_row
+from pyshell.postgres.connections import Connection as AsyncConnection
+from pyshell.postgres.connections import Session, connect, connect_as_owner
+from pyshell.postgres.pool import REPEATABLE, Pool
+from pyshell.postgres.sqlstates import NotMigratedError
+from tests.conftest import Connection
+
+SETTINGS = ("client_encoding", "role", "statement_timeout", "jit", "TimeZone")
+
+
+@pytest.fixture(params=["role", "database", "environment"])
+def other_encoding(request: pytest.FixtureRequest, owner: Connection, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    name = sql.Identifier(owner.info.dbname)
+    if request.param == "role":
+        owner.execute("alter role postgres set client_encoding = 'LATIN1'")
+    elif request.param == "database":
+        owner.execute(sql.SQL("alter database {} set client_encoding = 'SQL_ASCII'").format(name))
+    else:
+        monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    yield
+    owner.execute("alter role postgres reset client_encoding")
+
+
+async def show(connection: AsyncConnection) -> dict[str, str]:
+    answers = {}
+    for name in SETTINGS:
+        row = await (await connection.execute(sql.SQL("show {}").format(sql.Identifier(name)))).fetchone()
+        assert row is not None
+        answers[name] = row[0]
+    return answers
+
+
+@pytest.mark.usefixtures("other_encoding")
+async def test_every_connection_follows_the_policy(database_url: str) -> None:
+    policy = {"client_encoding": "UTF8", "role": "batch_lookups_shell", "statement_timeout": "30s", "jit": "off", "TimeZone": "UTC"}
+    async with await connect(database_url, "test") as connection:
+        assert await show(connection) == policy
+    async with Pool(database_url) as pool, pool.connection() as pooled:
+        assert await show(pooled) == policy
+    with connect_as_owner(database_url) as owner:
+        assert owner.info.encoding == "utf-8"
+
+
+@pytest.mark.usefixtures("other_encoding")
+async def test_texts_cross_in_utf8(database_url: str, owner: Connection) -> None:
+    owner.execute("select set_config('client_encoding', 'UTF8', false)")
+    owner.execute("create function api.echo(p_text text) returns text language sql stable as 'select p_text'")
+    async with Pool(database_url) as pool:
+        assert await call(pool, "echo", text="Café ™ 東京") == "Café ™ 東京".encode()
+
+
+async def test_a_database_without_the_role_says_what_to_do(new_database: Callable[..., str]) -> None:
+    async with Pool(new_database(empty=True), timeout=3) as pool:
+        with pytest.raises(NotMigratedError, match="migrate"):
+            await call(pool, "applied_migrations")
+
+
+async def test_reads_may_run_again_and_nothing_else(shared_database_url: str, shared_owner: Connection) -> None:
+    shared_owner.execute("create function api.list_and_mark() returns integer language sql volatile as 'select 1'")
+    functions = shared_owner.execute(
+        "select proname, bool_or(provolatile = 'v') from pg_proc where pronamespace = 'api'::regnamespace group by proname"
+    ).fetchall()
+    async with Pool(shared_database_url) as pool:
+        await pool.wait()
+        repeated = {name for name, _ in functions if pool.may_repeat(name)}
+    assert repeated == {name for name, changes in functions if not changes} | REPEATABLE
+    assert "list_and_mark" not in repeated
+    assert "get_batch_lookup" in repeated
+
+
+async def test_a_deploy_that_changes_a_row_leaves_the_running_api_alone(shared_database_url: str, shared_owner: Connection) -> None:
+    shared_owner.execute("create function api.grown(out a integer) language sql volatile as 'select 1'")
+    async with Pool(shared_database_url, min_size=3, max_size=3) as pool:
+        await pool.wait()
+        for _ in range(30):
+            assert await call_row(pool, "grown") == [b"1"]
+        prepared = 0
+        for _ in range(3):
+            async with pool.connection() as connection:
+                rows = await (await connection.execute("select from pg_prepared_statements")).fetchall()
+                prepared += bool(rows)
+        assert prepared == 3
+        shared_owner.execute(
+            "drop function api.grown; create function api.grown(out a integer, out b integer) language sql volatile as 'select 1, 2'"
+        )
+        answers = await asyncio.gather(*[call_row(pool, "grown") for _ in range(30)])
+    assert answers == [[b"1", b"2"]] * 30
+
+
+async def test_a_session_gives_up_what_it_had_prepared_for_another_row(shared_database_url: str, shared_owner: Connection) -> None:
+    async def read(connection: AsyncConnection, prepare: bool) -> int:
+        cursor = await connection.execute("select * from api.changed()", prepare=prepare)
+        return len(await cursor.fetchone() or ())
+
+    shared_owner.execute("create function api.changed(out a integer) language sql volatile as 'select 1'")
+    session = Session(shared_database_url, "test")
+    assert await session.run(read, prepare=True) == 1
+    shared_owner.execute(
+        "drop function api.changed; create function api.changed(out a integer, out b integer) language sql volatile as 'select 1, 2'"
+    )
+    with pytest.raises(psycopg.Error):
+        await session.run(read, prepare=True)
+    assert await session.run(read, prepare=True) == 2
+    await session.close()

@@ -1,0 +1,125 @@
+"""One connection that listens for everybody in a process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+import psycopg
+import pytest
+
+from pyshell.postgres import notifications
+from pyshell.postgres.connections import Backoff
+from pyshell.postgres.notifications import Notifier
+from tests.conftest import Connection
+from tests.tcp_proxy import running_proxy
+
+NAME = "test listener"
+LISTENERS = "select pid from pg_stat_activity where datname = current_database() and application_name = %s"
+
+
+class Heard(list[str | None]):
+    """A handler that keeps what it is told."""
+
+    def __call__(self, payload: str | None) -> None:
+        self.append(payload)
+
+
+async def until(condition: Callable[[], bool], seconds: float = 15) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 (what is heard sets no event)
+            await asyncio.sleep(0.01)
+
+
+async def test_many_subscribers_share_one_connection(shared_database_url: str, shared_owner: Connection) -> None:
+    first, second, third = Heard(), Heard(), Heard()
+    notifier = Notifier(shared_database_url, NAME)
+    notifier.subscribe("a", first)
+    notifier.subscribe("a", second)
+    notifier.subscribe("b", third)
+    async with notifier.running():
+        await notifier.is_listening.wait()
+        assert len(shared_owner.execute(LISTENERS, [NAME]).fetchall()) == 1
+        shared_owner.execute("notify a, 'one'; notify b, 'two'; notify c, 'three'; notify a, 'four'")
+        await until(lambda: len(first) == 3 and len(third) == 2)
+    assert first == second == [None, "one", "four"]
+    assert third == [None, "two"]
+
+
+async def test_everybody_is_told_that_some_may_have_been_missed(shared_database_url: str, shared_owner: Connection) -> None:
+    first, second = Heard(), Heard()
+    notifier = Notifier(shared_database_url, NAME)
+    notifier.subscribe("a", first)
+    notifier.subscribe("b", second)
+    async with notifier.running():
+        await notifier.is_listening.wait()
+        shared_owner.execute(f"select pg_terminate_backend(pid) from ({LISTENERS}) listeners", [NAME])
+        shared_owner.execute("notify a, 'lost'")
+        await until(lambda: first == second == [None, None])
+        shared_owner.execute("notify b, 'heard'")
+        await until(lambda: second == [None, None, "heard"])
+
+
+async def test_a_connection_that_fell_silent_is_replaced(
+    shared_database_url: str, shared_owner: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notifications, "HEARTBEAT_SECONDS", 0.1)
+    monkeypatch.setattr(notifications, "ANSWER_SECONDS", 0.3)
+    heard = Heard()
+    port = int(str(psycopg.conninfo.conninfo_to_dict(shared_database_url)["port"]))
+    with running_proxy(port) as proxy:
+        notifier = Notifier(psycopg.conninfo.make_conninfo(shared_database_url, port=proxy.port), NAME)
+        notifier.subscribe("a", heard)
+        async with notifier.running():
+            await notifier.is_listening.wait()
+            await asyncio.to_thread(proxy.fall_silent)
+            await until(lambda: not notifier.is_listening.is_set())
+            await asyncio.to_thread(proxy.recover)
+            await until(lambda: heard == [None, None])
+
+
+async def test_one_handler_that_fails_keeps_nothing_from_others(
+    shared_database_url: str, shared_owner: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(payload: str | None) -> None:
+        raise ValueError(payload)
+
+    heard = Heard()
+    notifier = Notifier(shared_database_url, NAME)
+    notifier.subscribe("a", fail)
+    notifier.subscribe("a", heard)
+    async with notifier.running():
+        await notifier.is_listening.wait()
+        shared_owner.execute("notify a, 'one'")
+        await until(lambda: heard == [None, "one"])
+    assert "a notification on a could not be handled" in caplog.text
+
+
+async def test_a_database_that_is_away_is_asked_ever_more_rarely(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    delays: list[float] = []
+    sleep = asyncio.sleep
+
+    async def note(seconds: float) -> None:
+        delays.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr(asyncio, "sleep", note)
+    notifier = Notifier("postgresql://127.0.0.1:1/none", NAME)
+    with caplog.at_level(logging.WARNING):
+        async with notifier.running():
+            async with asyncio.timeout(10):
+                while len(delays) < 8:
+                    await sleep(0.01)
+    for number, delay in enumerate(delays):
+        longest = min(0.25 * 2**number, 8.0)
+        assert longest * 0.75 <= delay <= longest
+    assert caplog.text.count("cannot listen") == 1
+
+
+def test_a_backoff_begins_anew_after_success() -> None:
+    backoff = Backoff(first=1, longest=4)
+    for longest in (1, 2, 4, 4):
+        assert longest * 0.75 <= backoff.delay() <= longest
+    backoff.reset()
+    assert backoff.delay() <= 1
