@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ class Settings:
     Clerk tokens are taken where `clerk_issuer` is set. Its keys are fetched from there, unless `clerk_jwt_key` holds the one (PEM);
     `clerk_authorized_parties` (separated by commas) are the origins that a token may have been made for, empty: any.
     `cors_origins` (separated by commas) are the origins whose pages may call the API from a browser, `*`: all; as a rule those of Clerk.
+    `http_proxy` and `https_proxy` (also in small letters) lead to an `incentives_api_url` of that scheme unless `no_proxy`, separated by
+    commas, has its host; `incentives_api_ca_file` (PEM) is trusted there besides the machine's certificates. Nothing else uses them.
     `webhooks_allow_private_networks` is for development: webhooks may go anywhere, and over http.
     """
 
@@ -40,6 +43,10 @@ class Settings:
     state_dir: Path | None = None
     incentives_api_url: str | None = None
     incentives_api_key: str | None = None
+    incentives_api_ca_file: Path | None = None
+    http_proxy: str | None = None
+    https_proxy: str | None = None
+    no_proxy: str | None = None
     service_role_key: str | None = None
     api_key_pepper: str | None = None
     connect_url_base: str | None = None
@@ -57,6 +64,12 @@ class Settings:
         host = {"0.0.0.0": "127.0.0.1", "::": "127.0.0.1"}.get(self.host, self.host)
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
 
+    def proxy_for(self, url: str) -> str | None:
+        """The proxy for URLs of this scheme, to hosts that `no_proxy` does not name."""
+        if self.no_proxy and "*" in self.no_proxy.replace(",", " ").split():
+            return None
+        return self.https_proxy if urlsplit(url).scheme == "https" else self.http_proxy
+
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
         """Settings from the variables given, else from the process's and, below them, the file `.env`. Raises SettingsError."""
@@ -71,6 +84,10 @@ class Settings:
             state_dir=Path(state_dir).expanduser().absolute() if state_dir else None,
             incentives_api_url=_url(given, "INCENTIVES_API_URL", "http", "https"),
             incentives_api_key=given.get("INCENTIVES_API_KEY"),
+            incentives_api_ca_file=_ca_file(given, "INCENTIVES_API_CA_FILE"),
+            http_proxy=_proxy(given, "HTTP_PROXY"),
+            https_proxy=_proxy(given, "HTTPS_PROXY"),
+            no_proxy=given.get("NO_PROXY", given.get("no_proxy")),
             service_role_key=given.get("SERVICE_ROLE_KEY"),
             api_key_pepper=given.get("API_KEY_PEPPER"),
             connect_url_base=_url(given, "CONNECT_URL_BASE", "https", "http"),
@@ -101,6 +118,25 @@ def _url(given: Mapping[str, str], name: str, *schemes: str) -> str | None:
     if not valid:
         raise SettingsError(f"{name} must be a URL that begins with {schemes[0]}://")
     return value
+
+
+def _proxy(given: Mapping[str, str], name: str) -> str | None:
+    value = given.get(name, given.get(name.lower()))
+    if value is None:
+        return None
+    url = value if "://" in value else f"http://{value}"
+    return _url({name: url}, name, "http", "https", "socks5", "socks5h")
+
+
+def _ca_file(given: Mapping[str, str], name: str) -> Path | None:
+    if name not in given:
+        return None
+    path = Path(given[name]).expanduser().absolute()
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except OSError as error:
+        raise SettingsError(f"{name} must name a file of certificates in PEM form: {error}") from None
+    return path
 
 
 def _flag(given: Mapping[str, str], name: str) -> bool:

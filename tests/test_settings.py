@@ -4,6 +4,7 @@ import math
 import re
 from pathlib import Path
 
+import certifi
 import pytest
 
 from pyshell import settings
@@ -24,6 +25,10 @@ VARIABLES: dict[str, tuple[str, object]] = {
     "STATE_DIR": ("/var/lib/lookups", Path("/var/lib/lookups")),
     "INCENTIVES_API_URL": ("https://incentives.example.com/lookup", "https://incentives.example.com/lookup"),
     "INCENTIVES_API_KEY": ("key", "key"),
+    "INCENTIVES_API_CA_FILE": (certifi.where(), Path(certifi.where())),
+    "HTTP_PROXY": ("http://proxy.example.com:3128", "http://proxy.example.com:3128"),
+    "HTTPS_PROXY": ("proxy.example.com:3128", "http://proxy.example.com:3128"),
+    "NO_PROXY": ("localhost, .example.com", "localhost, .example.com"),
     "SERVICE_ROLE_KEY": ("secret", "secret"),
     "API_KEY_PEPPER": ("pepper", "pepper"),
     "CONNECT_URL_BASE": ("https://connect.example.com", "https://connect.example.com"),

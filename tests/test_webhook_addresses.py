@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
+import socketserver
 import time
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 
-from pyshell.webhooks import requests
+from pyshell.webhooks import addresses, requests
 from pyshell.webhooks.addresses import is_public
 from pyshell.webhooks.requests import MAX_ANSWER_BYTES, Attempt, Delivery, Receiver
-from tests.webhook_receiver import FakeReceiver, Names, fake_receiver, raw_receiver
+from tests.certificates import authority
+from tests.webhook_receiver import FakeReceiver, Names, fake_receiver, raw_receiver, serving
 
 PUBLIC = [
     *("8.8.8.8", "1.1.1.1", "100.63.255.255", "100.128.0.0", "172.15.255.255", "172.32.0.0", "192.0.1.1", "198.17.255.255"),
@@ -69,17 +67,27 @@ def attempt(url: str, *, allow_private: bool = False, times: int = 1) -> list[At
     return asyncio.run(run())
 
 
+@dataclass
+class Listener:
+    """A port of this machine, and the addresses of this machine at which it was connected to."""
+
+    port: int
+    connected: list[str]
+
+
 @pytest.fixture
-def connections(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The addresses that were connected to; none really is."""
+def listener(monkeypatch: pytest.MonkeyPatch) -> Iterator[Listener]:
+    """Hangs up on everybody. 127.0.0.1 is refused as always; 127.0.0.2 and 127.0.0.3 count as public."""
+    networks = [network for network in addresses.REFUSED_IPV4 if network != ip_network("127.0.0.0/8")]
+    monkeypatch.setattr(addresses, "REFUSED_IPV4", [*networks, ip_network("127.0.0.1/32")])
     connected: list[str] = []
 
-    async def create_connection(self: object, protocol: object, host: str, port: int, **_: Any) -> None:
-        connected.append(host)
-        raise ConnectionRefusedError
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            connected.append(self.request.getsockname()[0])
 
-    monkeypatch.setattr(asyncio.BaseEventLoop, "create_connection", create_connection)
-    return connected
+    with socketserver.ThreadingTCPServer(("0.0.0.0", 0), Handler) as server, serving(server):
+        yield Listener(server.server_address[1], connected)
 
 
 @pytest.fixture
@@ -90,37 +98,61 @@ def names(monkeypatch: pytest.MonkeyPatch) -> Names:
 @pytest.mark.parametrize(
     "host",
     ["127.0.0.1", "127.1", "2130706433", "0x7f000001", "0x7f.1", "0177.0.0.1", "0", "[::1]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]",
-     "[64:ff9b::7f00:1]", "[2002:7f00:1::]", "[fd00::1]", "localhost", "LOCALHOST", "169.254.169.254", "[::]", "10.0.0.1:8443"],
+     "[64:ff9b::7f00:1]", "[2002:7f00:1::]", "[fd00::1]", "localhost", "LOCALHOST", "169.254.169.254", "[::]", "10.0.0.1", "[::127.0.0.1]",
+     "127.0.0.1.", "127。0。0。1", "①②⑦.0.0.1"],
 )  # fmt: skip
-def test_a_host_on_a_private_network_is_refused_however_it_is_written(host: str, connections: list[str]) -> None:
-    [refused] = attempt(f"https://{host}/")
+def test_a_host_on_a_private_network_is_refused_however_it_is_written(host: str, listener: Listener) -> None:
+    [refused] = attempt(f"https://{host}:{listener.port}/")
     assert (refused.http_status, refused.error_class) == (None, "refused_address")
-    assert connections == []
+    assert listener.connected == []
 
 
-def test_the_connection_goes_to_the_address_that_was_checked(names: Names, connections: list[str]) -> None:
-    names.answers["rebinding.example"] = [["93.184.216.34"], ["127.0.0.1"]]
-    assert attempt("https://rebinding.example/")[0].error_class == "connection"
-    assert connections == ["93.184.216.34"]
+def test_the_connection_goes_to_the_address_that_was_checked(names: Names, listener: Listener) -> None:
+    names.answers["rebinding.example"] = [["127.0.0.2"], ["127.0.0.1"]]
+    assert attempt(f"https://rebinding.example:{listener.port}/")[0].error_class == "tls"
+    assert listener.connected == ["127.0.0.2"]
 
 
-def test_a_name_that_is_bound_anew_is_checked_anew(names: Names, connections: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("written", "host"),
+    [
+        ("Upper.EXAMPLE", "upper.example"),
+        ("dot.example.", "dot.example."),
+        ("bücher.example", "xn--bcher-kva.example"),
+        ("under_score.example", "under_score.example"),
+        ("full\uff0ewidth.example", "full.width.example"),
+        ("127.0.0.1\\.rebinding.example", "127.0.0.1"),
+    ],
+)
+def test_the_name_that_is_checked_is_the_name_that_is_connected_to(written: str, host: str, names: Names, listener: Listener) -> None:
+    """Neither the case nor the spelling of a name makes the client resolve it by itself, which finds nothing."""
+    names.answers[host] = [["127.0.0.2"]]
+    assert attempt(f"https://{written}:{listener.port}/")[0].error_class == ("tls" if host != "127.0.0.1" else "connection")
+    assert listener.connected == (["127.0.0.2"] if host != "127.0.0.1" else [])
+
+
+def test_a_name_that_is_bound_anew_is_checked_anew(names: Names, listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(requests, "RESOLUTION_SECONDS", 0.0)
-    names.answers["rebinding.example"] = [["93.184.216.34"], ["127.0.0.1"]]
-    assert [a.error_class for a in attempt("https://rebinding.example/", times=2)] == ["connection", "refused_address"]
-    assert connections == ["93.184.216.34"]
+    names.answers["rebinding.example"] = [["127.0.0.2"], ["127.0.0.1"]]
+    assert [a.error_class for a in attempt(f"https://rebinding.example:{listener.port}/", times=2)] == ["tls", "refused_address"]
+    assert listener.connected == ["127.0.0.2"]
 
 
-def test_one_private_address_among_public_ones_is_refused(names: Names, connections: list[str]) -> None:
-    names.answers["mixed.example"] = [["93.184.216.34", "10.0.0.1"]]
-    assert attempt("https://mixed.example/")[0].error_class == "refused_address"
-    assert connections == []
+def test_one_private_address_among_public_ones_is_refused(names: Names, listener: Listener) -> None:
+    names.answers["mixed.example"] = [["127.0.0.2", "10.0.0.1"]]
+    assert attempt(f"https://mixed.example:{listener.port}/")[0].error_class == "refused_address"
+    assert listener.connected == []
 
 
-def test_every_public_address_is_tried(names: Names, connections: list[str]) -> None:
-    names.answers["two.example"] = [["93.184.216.34", "2606:4700:4700::1111"]]
-    assert attempt("https://two.example/")[0].error_class == "connection"
-    assert connections == ["93.184.216.34", "2606:4700:4700::1111"]
+def test_every_public_address_is_tried(names: Names, listener: Listener) -> None:
+    names.answers["two.example"] = [["127.0.0.2", "127.0.0.3"]]
+    assert attempt(f"https://two.example:{listener.port}/")[0].error_class == "tls"
+    assert listener.connected == ["127.0.0.2", "127.0.0.3"]
+
+
+def test_an_address_that_nobody_listens_at_is_a_failed_connection(names: Names) -> None:
+    names.answers["away.example"] = [["127.0.0.2", "127.0.0.3"]]
+    assert attempt("http://away.example:1/", allow_private=True)[0].error_class == "connection"
 
 
 @pytest.mark.parametrize(
@@ -199,15 +231,12 @@ class TestTls:
     """The address is connected to, but it is the name that the certificate must be for."""
 
     @pytest.fixture
-    def receiver(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-        certificate = self_signed("receiver.example", tmp_path)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate)
+    def receiver(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeReceiver]:
+        self.authority = authority("receiver.example", tmp_path)
         self.asked_for: list[str | None] = []
-        context.sni_callback = lambda connection, name, context: self.asked_for.append(name)
-        trusting = ssl.create_default_context(cafile=str(certificate))
-        monkeypatch.setattr(requests, "tls", lambda: trusting)
-        with fake_receiver(context) as receiver:
+        self.authority.server.sni_callback = lambda connection, name, context: self.asked_for.append(name)
+        monkeypatch.setenv("SSL_CERT_FILE", str(self.authority.file))
+        with fake_receiver(self.authority.server) as receiver:
             yield receiver
 
     def test_host_and_server_name_are_the_original_ones(self, receiver: FakeReceiver, names: Names) -> None:
@@ -222,23 +251,26 @@ class TestTls:
         assert attempt(f"https://other.example:{receiver.port}/", allow_private=True)[0].error_class == "tls"
         assert receiver.received == []
 
+    def test_an_unknown_authority_is_refused(self, receiver: FakeReceiver, names: Names, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("SSL_CERT_FILE")
+        names.answers["receiver.example"] = [["127.0.0.1"]]
+        assert attempt(f"https://receiver.example:{receiver.port}/", allow_private=True)[0].error_class == "tls"
+        assert receiver.received == []
 
-def self_signed(host: str, folder: Path) -> Path:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, SHA256())
-    )
-    file = folder / "certificate.pem"
-    file.write_bytes(certificate.public_bytes(Encoding.PEM) + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    return file
+
+def test_what_a_receiver_says_unasked_is_not_taken_for_its_answer() -> None:
+    def talkative(file: Any) -> None:
+        file.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 410 Gone\r\nContent-Length: 0\r\n\r\n")
+        time.sleep(0.2)
+
+    with raw_receiver(talkative) as url:
+        assert [answered.http_status for answered in attempt(url, allow_private=True, times=3)] == [200, 200, 200]
+
+
+@pytest.mark.parametrize("name", ["connections", "closes"])
+def test_connections_are_kept_for_the_next_webhook(name: str) -> None:
+    with fake_receiver() as receiver:
+        receiver.status, receiver.body = 200, b"ok"
+        receiver.headers = {"Connection": "close"} if name == "closes" else {}
+        assert all(answered.succeeded for answered in attempt(receiver.url, allow_private=True, times=5))
+        assert receiver.connections == (5 if name == "closes" else 1)

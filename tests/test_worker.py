@@ -137,13 +137,16 @@ def test_a_bad_answer_ends_its_item_with_a_reason_and_no_other(
     assert upstream.times_seen() == dict.fromkeys([*BAD_ANSWERS, "good"], 1)
 
 
-def test_what_postgresql_cannot_store_is_taken_out_of_an_answer(
-    batches: Batches, worker_settings: Settings, upstream: FakeUpstream
+def test_an_answer_that_postgresql_cannot_store_fails_its_item(
+    batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection
 ) -> None:
-    upstream.plan("site-0", Reply(body='{"a": "x\\u0000y", "b": "\\\\u0000"}'))
+    update_settings(owner, max_retries=0)
+    upstream.plan("site-0", Reply(body='{"a": "x\\u0000y"}'))
+    upstream.plan("site-1", Reply(body='{"b": "\\\\u0000"}'))
     with running_worker(worker_settings):
-        assert batches.wait(batches.create(1)) == "completed"
-    assert batches.item("site-0")["result"] == {"a": "xy", "b": "\\u0000"}
+        assert batches.wait(batches.create(2)) == "completed"
+    assert batches.item("site-0")["error_code"] == "invalid_response"
+    assert batches.item("site-1")["result"] == {"b": "\\u0000"}
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ class Reply:
     """How to answer one request: after `delay` seconds, with `status`, `headers` and `body` (None: a usual result).
 
     `raw` takes the place of the whole answer. The connection is reset instead of an answer, or closed after it, where told.
+    `again`: the same answer is sent a second time, so many seconds later, whatever has been asked by then.
     """
 
     status: int = 200
@@ -33,6 +34,7 @@ class Reply:
     raw: bytes | None = None
     reset: bool = False
     close: bool = False
+    again: float | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,10 @@ class FakeUpstream:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/v1/incentives?source=batch"
+
+    @property
+    def open_connections(self) -> int:
+        return len(self._writers)
 
     def plan(self, reference_id: str, *replies: Reply) -> None:
         """Answer requests for the item with these, one after the other; the last one stays."""
@@ -106,7 +112,10 @@ class FakeUpstream:
             writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()
             return False
-        writer.write(reply.raw if reply.raw is not None else render(reply, body))
+        answer = reply.raw if reply.raw is not None else render(reply, body)
+        writer.write(answer)
+        if reply.again is not None:
+            asyncio.get_running_loop().call_later(reply.again, writer.write, answer)
         await writer.drain()
         return not reply.close
 

@@ -66,12 +66,17 @@ class FakeReceiver:
         self.hurry = threading.Event()
         self.headers: dict[str, str] = {}
         self.received: list[Received] = []
+        self.connections = 0
         self.in_flight = 0
         self.most_in_flight = 0
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+
+            def setup(self) -> None:
+                super().setup()
+                receiver.connections += 1
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
@@ -111,12 +116,12 @@ def fake_receiver(tls: ssl.SSLContext | None = None) -> Iterator[FakeReceiver]:
 
 
 @contextmanager
-def raw_receiver(answer: Callable[[Any], None]) -> Iterator[str]:
-    """A server that hands the connected socket's file to `answer`; its URL."""
+def raw_receiver(answer: Callable[[Any], None], *, at_once: bool = False) -> Iterator[str]:
+    """A server that hands the connected socket's file to `answer`, once the head of a request has come or `at_once`; its URL."""
 
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:
-            while self.rfile.readline().strip():
+            while not at_once and self.rfile.readline().strip():
                 pass
             with suppress(OSError):
                 answer(self.wfile)

@@ -5,31 +5,32 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-import ssl
 import time
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from socket import gaierror
+from functools import partial
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from pyshell.webhooks.addresses import RefusedAddressError, resolve
-from pyshell.worker.upstream import retry_after
-from pyshell.worker.upstream_connections import IDLE_TIMEOUT, Connection, ExchangeError, Response
+from pyreqwest.client import ClientBuilder
+from pyreqwest.http import Url
+
+from pyshell.http_client import Clients, ExchangeError, Response, client_builder, post
+from pyshell.webhooks.addresses import RefusedAddressError, is_ip_address, resolve
 
 logger = logging.getLogger(__name__)
 
 ATTEMPT_SECONDS: Final = 15.0
-CONNECT_SECONDS: Final = 5.0
-# So much of an answer is read at most, headers included.
+# So much of an answer's body is read at most.
 MAX_ANSWER_BYTES: Final = 64 * 1024
+MAX_ADDRESSES: Final = 8
 KEPT_CHARACTERS: Final = 1024
 # Attempts that start so close together share one resolution of the receiver's name.
 RESOLUTION_SECONDS: Final = 1.0
 USER_AGENT: Final = "Batch-Lookups-Webhooks/1.0"
+NOT_SENT: Final = {"unreachable": "connection", "tls": "tls"}
 
 
 @dataclass(slots=True, eq=False)
@@ -65,29 +66,6 @@ def sign(secrets: Sequence[bytes], message_id: str, timestamp: int, body: bytes)
     return " ".join("v1," + b64encode(hmac.digest(secret, signed, "sha256")).decode() for secret in secrets)
 
 
-class ReceiverConnection(Connection):
-    """Reads of an answer what is worth keeping: the rest stays unread, and the connection is closed."""
-
-    def send(self, request: bytes, timeout: float, max_bytes: int) -> asyncio.Future[Response]:
-        self._received = 0
-        return super().send(request, timeout, max_bytes)
-
-    def data_received(self, data: bytes) -> None:
-        self._received += len(data)
-        super().data_received(data)
-        if self._received > MAX_ANSWER_BYTES and self._answer is not None:
-            if self._status < 200:
-                self._fail("invalid_response")
-            else:
-                self._succeed()
-                self.close()
-
-    def on_headers_complete(self) -> None:
-        self._status = self._parser.get_status_code()
-        # No request asks for one; and what is compressed may be larger than it looks.
-        self._headers.pop(b"content-encoding", None)
-
-
 class Receiver:
     """A URL, and the connections to it. No redirect is followed and no proxy used.
 
@@ -96,30 +74,27 @@ class Receiver:
     """
 
     def __init__(self, url: str, *, allow_private: bool) -> None:
-        parts = urlsplit(url)
-        if parts.scheme != "https" and not (allow_private and parts.scheme == "http"):
+        # The client's own parser: the host that is checked is the host that is connected to, however it is written.
+        parsed = Url(url)
+        if parsed.scheme != "https" and not (allow_private and parsed.scheme == "http"):
             raise ValueError("The URL must begin with https://")
-        if not parts.hostname or parts.username is not None:
+        if not urlsplit(url).hostname or not parsed.host_str or parsed.username or parsed.password is not None:
             raise ValueError("The URL must have a host, and no user name")
         self.url = url
         self._allow_private = allow_private
-        self._host = parts.hostname
-        self._port = parts.port or (443 if parts.scheme == "https" else 80)
-        self._ssl = tls() if parts.scheme == "https" else None
-        self._start = (
-            f"POST {parts.path or '/'}{'?' + parts.query if parts.query else ''} HTTP/1.1\r\nHost: {parts.netloc}\r\n"
-            f"Content-Type: application/json\r\nUser-Agent: {USER_AGENT}\r\nAccept-Encoding: identity\r\n"
-        )
+        self._host = parsed.host_str.strip("[]")
+        self._is_https = parsed.scheme == "https"
+        self._port = parsed.port or (443 if self._is_https else 80)
         self._resolution: asyncio.Task[list[str]] | None = None
         self._resolved_at = 0.0
-        self._idle: list[tuple[str, ReceiverConnection]] = []
+        self._clients = Clients(MAX_ADDRESSES)
 
     async def attempt(self, delivery: Delivery) -> Attempt:
         """POST a delivery; raises nothing but cancellation."""
         started = time.monotonic()
         try:
             async with asyncio.timeout(ATTEMPT_SECONDS):
-                response = await self._post(self._request(delivery))
+                response = await self._post(delivery, started)
         except ExchangeError as error:
             return Attempt(delivery, None, error.error_class, time.monotonic() - started, None, None)
         except TimeoutError:
@@ -127,52 +102,41 @@ class Receiver:
         except Exception:
             logger.exception("a webhook failed in an unexpected way")
             return Attempt(delivery, None, "other", time.monotonic() - started, None, None)
-        header = response.headers.get(b"retry-after")
         return Attempt(
             delivery,
             response.status,
             None,
             time.monotonic() - started,
             response.body[: 4 * KEPT_CHARACTERS].decode("utf-8", "replace").replace("\0", "")[:KEPT_CHARACTERS],
-            None if header is None else retry_after(header, response.headers.get(b"date")),
+            response.retry_after,
         )
 
     def close(self) -> None:
-        while self._idle:
-            self._idle.pop()[1].close()
+        """Close the connections that are not in use."""
+        self._clients.keep([])
 
-    def _request(self, delivery: Delivery) -> bytes:
-        message_id, timestamp = str(UUID(bytes=delivery.delivery_id)), int(time.time())
-        signature = sign(delivery.secrets, message_id, timestamp, delivery.body)
-        head = (
-            f"{self._start}webhook-id: {message_id}\r\nwebhook-timestamp: {timestamp}\r\nwebhook-signature: {signature}\r\n"
-            f"Content-Length: {len(delivery.body)}\r\n\r\n"
-        )
-        return head.encode("latin-1") + delivery.body
-
-    async def _post(self, request: bytes) -> Response:
+    async def _post(self, delivery: Delivery, started: float) -> Response:
+        """POST to the first of the checked addresses that can be connected to."""
         addresses = await self._resolve()
-        connection = self._take_idle(addresses)
-        if connection is not None:
+        self._clients.keep(addresses)
+        problem = ExchangeError("dns")
+        headers = signed_headers(delivery)
+        for address in addresses[:MAX_ADDRESSES]:
+            seconds = ATTEMPT_SECONDS - (time.monotonic() - started)
             try:
-                return await self._exchange(*connection, request)
+                client = await self._clients.get(address, partial(self._builder, address))
+                return await post(client, self.url, delivery.body, headers, seconds, MAX_ANSWER_BYTES, cut=True)
             except ExchangeError as error:
-                # Most likely the receiver closed an idle connection at that very moment.
-                if error.error_class != "connection":
+                # With these nothing was sent: another address may be tried.
+                if error.error_class not in NOT_SENT:
                     raise
-        return await self._exchange(*await self._connect(addresses), request)
+                problem = ExchangeError(NOT_SENT[error.error_class])
+        raise problem
 
-    async def _exchange(self, address: str, connection: ReceiverConnection, request: bytes) -> Response:
-        try:
-            response = await connection.send(request, ATTEMPT_SECONDS, 2 * MAX_ANSWER_BYTES)
-        except asyncio.CancelledError:
-            connection.close()
-            raise
-        if connection.is_open:
-            self._idle.append((address, connection))
-        else:
-            connection.close()
-        return response
+    def _builder(self, address: str) -> ClientBuilder:
+        """Of a client that connects to this address and no other, with the receiver's own name for TLS and `Host`."""
+        builder = client_builder(tls=self._is_https).gzip(False).user_agent(USER_AGENT)
+        return builder if is_ip_address(self._host) else builder.resolve(self._host, address, self._port)
 
     async def _resolve(self) -> list[str]:
         """The receiver's addresses, checked for this attempt or those beside it."""
@@ -188,35 +152,14 @@ class Receiver:
         except (OSError, UnicodeError):
             raise ExchangeError("dns") from None
 
-    def _take_idle(self, addresses: Sequence[str]) -> tuple[str, ReceiverConnection] | None:
-        now = asyncio.get_running_loop().time()
-        while self._idle:
-            address, connection = self._idle.pop()
-            if connection.is_open and now - connection.idle_since < IDLE_TIMEOUT and address in addresses:
-                return address, connection
-            connection.close()
-        return None
 
-    async def _connect(self, addresses: Sequence[str]) -> tuple[str, ReceiverConnection]:
-        """Connect to one of the checked addresses, with the receiver's own name for TLS."""
-        problem = ExchangeError("dns")
-        for address in addresses:
-            try:
-                async with asyncio.timeout(CONNECT_SECONDS):
-                    _, connection = await asyncio.get_running_loop().create_connection(
-                        ReceiverConnection, address, self._port, ssl=self._ssl, server_hostname=self._host if self._ssl else None
-                    )
-                return address, connection
-            except TimeoutError:
-                problem = ExchangeError("timeout")
-            except ssl.SSLError:
-                problem = ExchangeError("tls")
-            except (OSError, gaierror):
-                problem = ExchangeError("connection")
-        raise problem
-
-
-@cache
-def tls() -> ssl.SSLContext:
-    """One for all receivers: reading the machine's certificates takes milliseconds."""
-    return ssl.create_default_context()
+def signed_headers(delivery: Delivery) -> dict[str, str]:
+    message_id, timestamp = str(UUID(bytes=delivery.delivery_id)), int(time.time())
+    return {
+        "Content-Type": "application/json",
+        # What is compressed may be larger than it looks.
+        "Accept-Encoding": "identity",
+        "webhook-id": message_id,
+        "webhook-timestamp": str(timestamp),
+        "webhook-signature": sign(delivery.secrets, message_id, timestamp, delivery.body),
+    }

@@ -1,0 +1,61 @@
+"""Whether the body of an answer is one that PostgreSQL can store and others can read, and whether it is the answer to this request."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import orjson
+
+MAX_DEPTH: Final = 64
+# 1e131071 is eight bytes here and 131,072 digits as jsonb: what has three digits in its exponent is no amount of money.
+HUGE_EXPONENT: Final = re.compile(rb"[0-9][eE][-+]?0*[1-9][0-9]{2}")
+ESCAPED_NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+# Braces nest as brackets do.
+AS_BRACKETS: Final = bytes.maketrans(b"{}", b"[]")
+NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
+
+
+def is_storable(body: bytes) -> bool:
+    """UTF-8 without NUL, which PostgreSQL stores neither as a character nor as an escape; no huge exponent; not nested too deeply."""
+    if not body.isascii():
+        try:
+            body.decode()
+        except UnicodeDecodeError:
+            return False
+    if b"\0" in body or (b"\\u0000" in body and ESCAPED_NUL.search(body)):
+        return False
+    outside = outside_strings(body)
+    return not HUGE_EXPONENT.search(outside) and not is_nested_deeper(outside, MAX_DEPTH)
+
+
+def outside_strings(body: bytes) -> bytes:
+    """What is left of a JSON text without its strings."""
+    without_escapes = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    return b"".join(without_escapes.split(b'"')[::2])
+
+
+def is_nested_deeper(outside: bytes, depth: int) -> bool:
+    """Whether arrays and objects are within each other to more than `depth` levels: takes off the innermost so many times."""
+    brackets = outside.translate(AS_BRACKETS, NOT_BRACKETS)
+    for _ in range(depth):
+        if not brackets:
+            return False
+        brackets = brackets.replace(b"[]", b"")
+    return bool(brackets)
+
+
+def foreign_reference_id(body: bytes, request: bytes) -> str | None:
+    """The `reference_id` of an answer that is not the one of the request. None: it is the same, or there is none. Both are JSON."""
+    answered = read_reference_id(body)
+    return answered if answered is not None and answered != read_reference_id(request) else None
+
+
+def read_reference_id(body: bytes) -> str | None:
+    """The member at the top; a number counts as its digits. None: there is none."""
+    try:
+        message = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    value = message.get("reference_id") if isinstance(message, dict) else None
+    return None if value is None else str(value)
