@@ -219,4 +219,33 @@ def resolve(response: Json) -> Json:
 
 @cache
 def validator(schema: str) -> Draft202012Validator:
-    return Draft202012Validator(json.loads(schema) | {"components": OPENAPI["components"]}, format_checker=FormatChecker(["uuid"]))
+    """Checks an answer against a schema in which every object has only the members described, unless `additionalProperties` allows more."""
+    return Draft202012Validator(closed(json.loads(schema)) | {"components": CLOSED_COMPONENTS}, format_checker=FormatChecker(["uuid"]))
+
+
+def closed(schema: Any, *, part: bool = False) -> Any:
+    """The schema with its objects closed; `part`: all but itself, because it is a part of one that is closed as a whole."""
+    if not isinstance(schema, dict):
+        return schema
+    is_object = not schema.keys().isdisjoint({"properties", "allOf"})
+    copy: Json = {}
+    for keyword, value in schema.items():
+        if keyword in ("properties", "$defs"):
+            copy[keyword] = {name: closed(member) for name, member in value.items()}
+        elif keyword in ("items", "additionalProperties"):
+            copy[keyword] = closed(value)
+        elif keyword in ("allOf", "anyOf", "oneOf"):
+            copy[keyword] = [closed(branch, part=is_object) for branch in value]
+        elif keyword == "$ref" and part:
+            copy[keyword] = value.replace("/schemas/", "/parts/")
+        else:
+            copy[keyword] = value
+    if is_object and not part and "additionalProperties" not in schema:
+        copy["unevaluatedProperties"] = False
+    return copy
+
+
+CLOSED_COMPONENTS = {
+    "schemas": {name: closed(schema) for name, schema in OPENAPI["components"]["schemas"].items()},
+    "parts": {name: closed(schema, part=True) for name, schema in OPENAPI["components"]["schemas"].items()},
+}

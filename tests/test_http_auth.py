@@ -12,35 +12,38 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+from starlette.routing import Route
 
 from pyshell.api import api_keys
 from pyshell.api import authentication as auth
+from pyshell.api.routes import routes
 from pyshell.settings import Settings
 from tests.conftest import Connection
-from tests.http_fixtures import PEPPER, UNKNOWN_ID, NewClient, OrganizationClient, running_server, site
+from tests.http_fixtures import OPENAPI, PEPPER, UNKNOWN_ID, NewClient, OrganizationClient, running_server, site
 
 BOTH = "Provide either x-api-key OR Authorization, not both."
 NEITHER = "Missing authentication. Provide either x-api-key or Authorization: Bearer token."
 
-ROUTES = [
-    ("POST", "/batch-lookups"),
-    ("GET", "/batch-lookups"),
-    ("GET", f"/batch-lookups/{UNKNOWN_ID}"),
-    ("GET", f"/batch-lookups/{UNKNOWN_ID}/events"),
-    ("GET", f"/batch-lookups/{UNKNOWN_ID}/items"),
-    ("GET", f"/batch-lookups/{UNKNOWN_ID}/results"),
-    ("POST", f"/batch-lookups/{UNKNOWN_ID}/cancel"),
-    ("POST", f"/batch-lookups/{UNKNOWN_ID}/retry"),
-    ("DELETE", f"/batch-lookups/{UNKNOWN_ID}"),
-    ("POST", "/batch-lookups-worker"),
-    ("POST", "/functions/v1/batch-lookups-worker"),
-    ("POST", "/incentives"),
-    ("GET", "/incentive-reports"),
-    ("GET", f"/incentive-reports/{UNKNOWN_ID}"),
+PUBLIC = {"/", "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/docs/{file}"}
+SECURED = [
+    (method, re.sub(r"{\w+}", "1" if "application_id" in route.path else UNKNOWN_ID, route.path))
+    for route in routes
+    if isinstance(route, Route) and route.path not in PUBLIC
+    for method in sorted((route.methods or set()) - {"HEAD"})
 ]
 
 
-@pytest.mark.parametrize(("method", "path"), ROUTES)
+def test_the_description_names_the_credentials_of_all_routes_but_the_public_ones() -> None:
+    without = {
+        path
+        for path, operations in OPENAPI["paths"].items()
+        for name, operation in operations.items()
+        if name != "parameters" and not operation["security"]
+    }
+    assert without == PUBLIC
+
+
+@pytest.mark.parametrize(("method", "path"), SECURED)
 def test_every_route_wants_exactly_one_credential(server: str, client: OrganizationClient, method: str, path: str) -> None:
     neither = httpx.request(method, server + path)
     assert (neither.status_code, neither.json()["error"]) == (401, NEITHER)
@@ -50,7 +53,7 @@ def test_every_route_wants_exactly_one_credential(server: str, client: Organizat
     assert (both.status_code, both.json()["error"]) == (400, BOTH)
 
 
-@pytest.mark.parametrize(("method", "path"), ROUTES)
+@pytest.mark.parametrize(("method", "path"), SECURED)
 @pytest.mark.parametrize(
     "headers",
     [

@@ -61,6 +61,18 @@ def test_the_examples_of_the_description_are_as_described() -> None:
             validator(json.dumps(content["schema"])).validate(example)
 
 
+def test_an_object_with_members_that_are_not_described_says_so() -> None:
+    assert [path for path, schema in find_objects(OPENAPI) if schema.keys().isdisjoint({"properties", "additionalProperties"})] == []
+
+
+def find_objects(part: Any, path: str = "") -> Iterator[tuple[str, Json]]:
+    """The schemas of objects in a part of the description, each with its place."""
+    if isinstance(part, dict) and "object" in (part.get("type") or ()):
+        yield path, part
+    for name, inner in part.items() if isinstance(part, dict) else enumerate(part) if isinstance(part, list) else ():
+        yield from find_objects(inner, f"{path}/{name}")
+
+
 def find_contents(part: Any) -> Iterator[Json]:
     """The bodies, each with schema and examples, in a part of the description."""
     if isinstance(part, dict):
