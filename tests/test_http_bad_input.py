@@ -97,10 +97,11 @@ def test_an_invalid_item_is_named(client: OrganizationClient, item: Any, error: 
     assert body["total_invalid"] == 1
 
 
-@pytest.mark.parametrize("reference_id", ["a/b", "änne", "abc\n", True, ["abc"], {}])
+@pytest.mark.parametrize("reference_id", ["a/b", "änne", "abc\n", "ab", "a" * 257, "a" * 501, 17, True, ["abc"], {}])
 def test_a_reference_id_has_a_form(client: OrganizationClient, reference_id: Any) -> None:
     body = refused(client, json.dumps([site(reference_id)]).encode())
-    assert "reference_id must be" in body["invalid_items"][0]["error"]
+    rule = "reference_id must be a string of 3 to 256 characters and use only A-Z, a-z, 0-9 and . _ ~ -"
+    assert body["invalid_items"] == [{"index": 0, "error": rule}]
 
 
 def test_all_invalid_items_are_named(client: OrganizationClient) -> None:
@@ -115,6 +116,27 @@ def test_repeated_reference_ids_are_refused(client: OrganizationClient) -> None:
     body = refused(client, json.dumps([site(reference_id) for reference_id in ids]).encode())
     assert body["error"] == "Duplicate reference_ids found in batch"
     assert body["duplicates"] == ["deal-001", "deal-003"]
+
+
+def test_repeated_reference_ids_are_told_together_with_other_faults(client: OrganizationClient) -> None:
+    body = refused(client, json.dumps([site("deal-001"), site("deal-001"), site("deal-002", device_ids=[])]).encode())
+    assert (body["code"], body["total_invalid"], body["duplicates"]) == ("invalid_items", 1, ["deal-001"])
+    assert [item["index"] for item in body["invalid_items"]] == [2]
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"building_type": 17}, "building_type must be one of RESIDENTIAL, MULTIFAMILY, MANUFACTURED_HOME, COMMERCIAL"),
+        ({"address": address(country_code=True)}, "address.country_code must be US or CA"),
+        ({"address": address(state_or_province_code=["CA"])}, 'address.state_or_province_code ["CA"] is not a state or province of US'),
+        ({"address": address(postal_code=90012)}, "address.postal_code must be a string of at most 500 characters"),
+        ({"address": address(city=17)}, "address.city must be a string of at most 500 characters"),
+    ],
+)
+def test_a_value_of_another_type_breaks_one_rule(client: OrganizationClient, changes: Json, error: str) -> None:
+    body = refused(client, json.dumps([site(**changes)]).encode())
+    assert body["invalid_items"] == [{"index": 0, "error": error}]
 
 
 def test_a_body_over_the_limit_is_refused(client: OrganizationClient) -> None:

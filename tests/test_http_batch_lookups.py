@@ -18,7 +18,10 @@ def test_a_new_batch_is_answered_with_its_job_and_report(client: OrganizationCli
 
     assert response.status_code == 201
     created = response.json()
-    assert list(created) == ["job_id", "status", "total_items", "created_at", "report", "message"]
+    assert list(created) == [
+        *("job_id", "status", "total_items", "created_at", "report", "message"),
+        *("total_invalid", "invalid_items", "warnings"),
+    ]
     assert created["status"] == "pending"
     assert created["total_items"] == 2
     assert RFC_3339.fullmatch(created["created_at"])

@@ -79,7 +79,7 @@ class TestSkipping:
     def test_is_not_what_happens_unasked(self, client: OrganizationClient) -> None:
         response = client.post("/batch-lookups", json={"items": [site(), {}], "on_invalid": "reject"})
         assert (response.status_code, response.json()["code"]) == (400, "invalid_items")
-        assert list(client.submit()) == ["job_id", "status", "total_items", "created_at", "report", "message"]
+        assert client.submit()["total_invalid"] == 0
 
 
 def test_a_name_is_shown_with_the_job_and_its_report(client: OrganizationClient) -> None:

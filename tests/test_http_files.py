@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,21 @@ def test_a_csv_file_is_a_batch(client: OrganizationClient) -> None:
     first, second = client.get(f"/batch-lookups/{batch['job_id']}/items").json()["items"]
     assert (first["address"], first["device_ids"], first["warnings"]) == (address(), [1, 2], [])
     assert second["warnings"][0] == "address.postal_code 2134 was completed to 02134"
+
+
+def test_uploads_of_all_formats_are_answered_in_one_shape(client: OrganizationClient) -> None:
+    def shape(text: str) -> str:
+        """The answer without what differs from batch to batch."""
+        return re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|20\d\d-\d\d-\d\dT[0-9:.]+Z", "", text)
+
+    item = json.dumps(site())
+    answers = {
+        shape(upload(client, HEADER + ROW).text),
+        shape(upload(client, item + "\n", "application/x-ndjson").text),
+        shape(upload(client, f"[{item}]", "application/json").text),
+        shape(upload(client, f"[{item}]", "application/json", on_invalid="skip").text),
+    }
+    assert len(answers) == 1
 
 
 def test_the_example_file_is_a_batch(client: OrganizationClient) -> None:

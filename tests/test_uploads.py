@@ -148,7 +148,7 @@ class TestCsv:
             (HEADER + ROW + ROW.replace("200 N", '"200" N'), "invalid_csv", "Record 2 (line 3) is not CSV"),
             (HEADER + ROW + ROW.replace("200", '2"00') + ROW.replace("200", '2"00'), "invalid_csv", "Record 2 (line 3) is not CSV"),
             ('"a\n', "invalid_csv", "The header (line 1) has a quotation mark that is not closed"),
-            (HEADER + ROW * 10_001, "invalid_item_count", "A batch must have 1 to 10,000 items, this one has more"),
+            (HEADER + ROW * 10_001, "invalid_item_count", "A batch must have 1 to 10,000 items; this one has more"),
             (HEADER + '"' + "x\n" * 600_000, "invalid_csv", "Record 1 (line 2) has a quotation mark that is not closed"),
             (HEADER + "x" * 1_100_000, "record_too_long", "A line has more than 1,048,576 characters"),
         ],

@@ -103,6 +103,7 @@ WHAT_TO_DO = {
     "two_credentials": "The request has an API key and a bearer token. Send one of them.",
     "unknown_device": "A device is not in the catalogue; the message names it. Use an id or a name that is.",
     "unknown_fields": "The body has members that this route doesn't know; the message names them. Leave them out.",
+    "unknown_option": "`p_options` has options that are not known; the message names them. Mend their names.",
     "unknown_organization": "Organizations are created by the operator here, and this one is not. Ask the operator for it.",
     "unknown_parameter": "The query has parameters that this route doesn't know; the hint lists those that it does. Mend their names.",
     "unknown_scope": "There is no such scope, or none is given; the hint lists all. Send scopes from that list.",

@@ -39,21 +39,16 @@ begin
                case when jsonb_typeof(f.item -> 'address') not in ('object', 'null') then 'address must be an object' end,
                -- Most items are plainly in order, at a glance.
                case when pg_column_size(f.item) > 500
-                         or jsonb_typeof(f.item -> 'reference_id') <> 'string'
-                         or jsonb_typeof(f.item -> 'building_type') <> 'string'
                          or jsonb_path_exists(f.address, '$.* ? (@.type() != "string")')
                     then (select string_agg(v.name || ' must be a string of at most 500 characters', '; ' order by v.number)
-                            from (values (1, 'reference_id', f.item -> 'reference_id'),
-                                         (2, 'building_type', f.item -> 'building_type'),
-                                         (3, 'address.street_1', f.address -> 'street_1'),
-                                         (4, 'address.street_2', f.address -> 'street_2'),
-                                         (5, 'address.city', f.address -> 'city'),
-                                         (6, 'address.state_or_province_code', f.address -> 'state_or_province_code'),
-                                         (7, 'address.postal_code', f.address -> 'postal_code'),
-                                         (8, 'address.country_code', f.address -> 'country_code')) v (number, name, value)
+                            from (values (1, 'address.street_1', f.address -> 'street_1'),
+                                         (2, 'address.street_2', f.address -> 'street_2'),
+                                         (3, 'address.city', f.address -> 'city'),
+                                         (4, 'address.postal_code', f.address -> 'postal_code')) v (number, name, value)
                            where jsonb_typeof(v.value) not in ('string', 'null') or length(v.value #>> '{}') > 500) end,
-               case when (f.reference_id !~ '^[A-Za-z0-9._~-]+$' or length(f.reference_id) not between 3 and 256) and btrim(f.reference_id) <> ''
-                    then 'reference_id must be 3 to 256 characters out of A-Z, a-z, 0-9 and . _ ~ -' end,
+               case when (jsonb_typeof(f.item -> 'reference_id') <> 'string' or f.reference_id !~ '^[A-Za-z0-9._~-]+$'
+                          or length(f.reference_id) not between 3 and 256) and btrim(f.reference_id) <> ''
+                    then 'reference_id must be a string of 3 to 256 characters and use only A-Z, a-z, 0-9 and . _ ~ -' end,
                case when f.building_type not in ('RESIDENTIAL', 'MULTIFAMILY', 'MANUFACTURED_HOME', 'COMMERCIAL') and btrim(f.building_type) <> ''
                     then 'building_type must be one of RESIDENTIAL, MULTIFAMILY, MANUFACTURED_HOME, COMMERCIAL' end,
                case when f.country not in ('US', 'CA') and btrim(f.country) <> '' then 'address.country_code must be US or CA' end,
@@ -126,7 +121,7 @@ begin
         raise sqlstate 'PT400' using message = format('Unknown fields: %s', v_unknown), constraint = 'unknown_fields';
     elsif jsonb_array_length(v_items) not between 1 and 10000 then
         raise sqlstate 'PT400' using
-            message    = format('A batch must have 1 to 10,000 items, this one has %s', jsonb_array_length(v_items)),
+            message    = format('A batch must have 1 to 10,000 items; this one has %s', to_char(jsonb_array_length(v_items), 'FM999,999,990')),
             constraint = 'invalid_item_count';
     end if;
     return v_items;
@@ -154,16 +149,15 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_invalid    integer := (select count(*) from unnest(p_items) i where i.errors is not null);
-    v_duplicates text[];
+    v_duplicates text[]  := app.duplicate_reference_ids(p_items);
 begin
     if v_invalid > 0 then
         raise sqlstate 'PT400' using
             message    = format('%s item(s) failed validation', v_invalid),
-            detail     = json_build_object('invalid_items', app.item_problems(p_items, p_lines), 'total_invalid', v_invalid)::text,
+            detail     = json_strip_nulls(json_build_object('invalid_items', app.item_problems(p_items, p_lines), 'total_invalid', v_invalid,
+                                                            'duplicates', nullif(v_duplicates, '{}')))::text,
             constraint = 'invalid_items';
-    end if;
-    v_duplicates := app.duplicate_reference_ids(p_items);
-    if v_duplicates <> '{}' then
+    elsif v_duplicates <> '{}' then
         raise sqlstate 'PT400' using
             message    = 'Duplicate reference_ids found in batch',
             detail     = json_build_object('duplicates', v_duplicates)::text,

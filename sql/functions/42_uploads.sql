@@ -1,30 +1,35 @@
 -- Chapter 42, uploads: the options of a new batch, what a dry run says, and the answer that a repeated request gets again.
 
--- From the body, and above them those beside it. `lines` and `warnings` come from the reader of a file: the line of each record, and
--- what it had to mend, by index.
-create or replace function app.upload_options(
-    p_request jsonb, p_options jsonb, out name text, out dry_run boolean, out on_invalid text, out lines integer[], out warnings jsonb
-)
+-- From the body, and above them those beside it.
+create or replace function app.upload_options(p_request jsonb, p_options jsonb, out name text, out dry_run boolean, out on_invalid text)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_given jsonb := case when jsonb_typeof(p_request) = 'object' then p_request - 'items' else '{}' end || coalesce(p_options, '{}');
+    v_given   jsonb := case when jsonb_typeof(p_request) = 'object' then p_request - 'items' else '{}' end;
+    v_unknown text;
 begin
+    if jsonb_typeof(p_options) <> 'object' then
+        perform app.refuse_option('options', 'a JSON object');
+    end if;
+    v_unknown := (select string_agg(left(k, 100), ', ') from (select jsonb_object_keys(p_options - array['name', 'dry_run', 'on_invalid']) limit 10) u (k));
+    if v_unknown is not null then
+        raise sqlstate 'PT400' using
+            message    = format('Unknown options: %s', v_unknown),
+            hint       = 'The options are name, dry_run and on_invalid.',
+            constraint = 'unknown_option';
+    end if;
+    v_given := v_given || coalesce(p_options, '{}');
     if jsonb_typeof(v_given -> 'name') not in ('string', 'null') or btrim(v_given ->> 'name') = '' or length(v_given ->> 'name') > 200 then
         perform app.refuse_option('name', 'a string of 1 to 200 characters');
     elsif jsonb_typeof(v_given -> 'dry_run') not in ('boolean', 'null') then
         perform app.refuse_option('dry_run', 'true or false');
     elsif coalesce(v_given -> 'on_invalid', 'null') not in ('"reject"', '"skip"', 'null') then
-        perform app.refuse_option('on_invalid', 'reject or skip');
+        perform app.refuse_option('on_invalid', 'one of reject, skip');
     end if;
     name := v_given ->> 'name';
     dry_run := coalesce((v_given ->> 'dry_run')::boolean, false);
     on_invalid := coalesce(v_given ->> 'on_invalid', 'reject');
-    warnings := v_given -> 'warnings';
-    if v_given ? 'lines' then
-        lines := translate(v_given ->> 'lines', '[]', '{}')::integer[];
-    end if;
 end;
 $$;
 
@@ -88,13 +93,11 @@ begin
 end;
 $$;
 
-create or replace function api.create_batch_lookup(
-    p_organization_id uuid,
-    p_request         jsonb,
-    p_check_devices   boolean default true,
-    p_options         jsonb   default '{}'
+-- p_lines and p_warnings are the notes of the reader of a file: the line of each record, and what it had to mend, by index.
+create or replace function app.create_batch(
+    p_organization_id uuid, p_request jsonb, p_check_devices boolean, p_options jsonb, p_lines integer[] default null, p_warnings jsonb default null
 ) returns json
-language plpgsql volatile security definer
+language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -103,15 +106,12 @@ declare
     v_parsed     app.batch_item[];
     v_valid      app.batch_item[];
     v_duplicates text[];
-    v_answer     json;
 begin
-    perform app.authorize(p_organization_id);
-    perform app.check_organization(p_organization_id);
     v_items := app.batch_request_items(p_request);
     v_options := app.upload_options(p_request, p_options);
     v_parsed := array(select i from app.parse_batch_items(v_items, p_check_devices) i);
-    if v_options.on_invalid = 'skip' or v_options.dry_run or v_options.warnings is not null then
-        v_parsed := app.marked_items(v_parsed, v_options.warnings, v_options.on_invalid = 'skip');
+    if v_options.on_invalid = 'skip' or v_options.dry_run or p_warnings is not null then
+        v_parsed := app.marked_items(v_parsed, p_warnings, v_options.on_invalid = 'skip');
     end if;
 
     if v_options.dry_run then
@@ -124,33 +124,47 @@ begin
             'total_items', cardinality(v_parsed),
             'valid_items', cardinality(v_valid),
             'total_invalid', cardinality(v_parsed) - cardinality(v_valid),
-            'invalid_items', app.item_problems(v_parsed, v_options.lines),
+            'invalid_items', app.item_problems(v_parsed, p_lines),
             'duplicates', v_duplicates,
-            'warnings', app.item_warnings(v_parsed, v_options.lines),
+            'warnings', app.item_warnings(v_parsed, p_lines),
             'estimated_duration_seconds', app.estimated_seconds(cardinality(v_valid)));
     elsif v_options.on_invalid = 'reject' then
-        perform app.check_batch_items(v_parsed, v_options.lines);
+        perform app.check_batch_items(v_parsed, p_lines);
         v_valid := v_parsed;
     else
         v_valid := app.valid_items(v_parsed);
         if v_valid = '{}' then
-            perform app.check_batch_items(v_parsed, v_options.lines);
+            perform app.check_batch_items(v_parsed, p_lines);
         end if;
     end if;
 
-    v_answer := app.store_batch(p_organization_id, v_valid, p_name => v_options.name);
-    if v_options.on_invalid = 'skip' or v_options.lines is not null then
-        v_answer := app.join_objects(v_answer, json_build_object(
+    return app.join_objects(
+        app.store_batch(p_organization_id, v_valid, p_name => v_options.name),
+        json_build_object(
             'total_invalid', cardinality(v_parsed) - cardinality(v_valid),
-            'invalid_items', app.item_problems(v_parsed, v_options.lines),
-            'warnings', app.item_warnings(v_parsed, v_options.lines)));
-    end if;
-    return v_answer;
+            'invalid_items', app.item_problems(v_parsed, p_lines),
+            'warnings', app.item_warnings(v_parsed, p_lines)));
+end;
+$$;
+
+create or replace function api.create_batch_lookup(
+    p_organization_id uuid,
+    p_request         jsonb,
+    p_check_devices   boolean default true,
+    p_options         jsonb   default '{}'
+) returns json
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform app.authorize(p_organization_id);
+    perform app.check_organization(p_organization_id);
+    return app.create_batch(p_organization_id, p_request, p_check_devices, p_options);
 end;
 $$;
 
 comment on function api.create_batch_lookup(uuid, jsonb, boolean, jsonb) is
-'Creates a batch: 1 to 10,000 items with their report, and wakes a worker. p_request is {"items": [...]} or the array itself; p_check_devices false leaves device ids to an external provider. Options, in p_request or in p_options: name; dry_run (the whole report of the validation, nothing stored); on_invalid reject (default: all or nothing) or skip (stores the valid items, answers the others). 400: invalid_items (with index and error of each), duplicate_reference_ids, invalid_item_count, items_missing, unknown_fields. 429: too_many_open_items.';
+'Creates a batch: 1 to 10,000 items with their report, and wakes a worker. p_request is {"items": [...]} or the array itself; p_check_devices false leaves device ids to an external provider. Options, in p_request or in p_options: name; dry_run (the whole report of the validation, nothing stored); on_invalid reject (default: all or nothing) or skip (stores the valid items, answers the others). The answer ends with total_invalid, invalid_items and warnings. 400: invalid_items (with index and error of each), duplicate_reference_ids, invalid_item_count, items_missing, unknown_fields, unknown_option. 429: too_many_open_items.';
 grant execute on function api.create_batch_lookup(uuid, jsonb, boolean, jsonb) to authenticated;
 
 -- Begins the work on a request, or answers what it came to before.
@@ -204,10 +218,12 @@ $$;
 create or replace function api.submit_batch_lookup(
     p_organization_id uuid,
     p_request         jsonb,
-    p_check_devices   boolean default true,
-    p_options         jsonb   default '{}',
-    p_idempotency_key text    default null,
-    p_fingerprint     bytea   default null,
+    p_check_devices   boolean   default true,
+    p_options         jsonb     default '{}',
+    p_idempotency_key text      default null,
+    p_fingerprint     bytea     default null,
+    p_lines           integer[] default null,
+    p_warnings        jsonb     default null,
     out status        integer,
     out replayed      boolean,
     out body          json
@@ -221,8 +237,12 @@ declare
 begin
     perform app.authorize(p_organization_id);
     perform app.check_organization(p_organization_id);
+    if jsonb_typeof(p_warnings) <> 'object' then
+        perform app.refuse_option('warnings', 'a JSON object of indexes and texts');
+    end if;
     if p_idempotency_key is not null then
-        v_earlier := app.begin_request(p_organization_id, v_route, p_idempotency_key, p_fingerprint);
+        v_earlier := app.begin_request(p_organization_id, v_route, p_idempotency_key,
+                                       coalesce(p_fingerprint, sha256(convert_to(concat_ws(' ', p_request, p_options), 'UTF8'))));
     end if;
     replayed := v_earlier.status is not null;
     if replayed then
@@ -231,7 +251,7 @@ begin
         return;
     end if;
 
-    body := api.create_batch_lookup(p_organization_id, p_request, p_check_devices, p_options);
+    body := app.create_batch(p_organization_id, p_request, p_check_devices, p_options, p_lines, p_warnings);
     status := case when body ->> 'dry_run' is null then 201 else 200 end;
     update app.idempotency_keys k
        set status   = submit_batch_lookup.status,
@@ -240,6 +260,6 @@ begin
 end;
 $$;
 
-comment on function api.submit_batch_lookup(uuid, jsonb, boolean, jsonb, text, bytea) is
-'api.create_batch_lookup for HTTP: its answer with the status (201, 200 for a dry run). A request repeated with the same key within 7 days is answered as before (replayed) and does nothing; a refused one leaves no trace. Further: 400 invalid_idempotency_key; 409 request_in_progress; 422 idempotency_key_reused: p_fingerprint, a hash of the request, differs.';
-grant execute on function api.submit_batch_lookup(uuid, jsonb, boolean, jsonb, text, bytea) to authenticated;
+comment on function api.submit_batch_lookup(uuid, jsonb, boolean, jsonb, text, bytea, integer[], jsonb) is
+'api.create_batch_lookup for HTTP: its answer with the status (201, 200 for a dry run). A request repeated with the same key within 7 days is answered as before (replayed) and does nothing; a refused one leaves no trace. p_lines and p_warnings are what the reader of a file noted: the line of each record (from 1), and what it mended, a text by index. Further: 400 invalid_idempotency_key; 409 request_in_progress; 422 idempotency_key_reused: p_fingerprint, a hash of the request that is made of it when left out, differs.';
+grant execute on function api.submit_batch_lookup(uuid, jsonb, boolean, jsonb, text, bytea, integer[], jsonb) to authenticated;

@@ -29,11 +29,11 @@ select is(pg_temp.errors('{"address": {}}'),
     'all that is missing is named at once');
 select is(pg_temp.address_errors('{"city": ""}'), 'Missing required fields: address.city', 'the documented error, to the letter');
 select is(pg_temp.errors('{"building_type": null, "device_ids": null}'), 'Missing required fields: building_type, device_ids', 'so are building type and devices');
-select is(pg_temp.errors('{"reference_id": "ab"}'), 'reference_id must be 3 to 256 characters out of A-Z, a-z, 0-9 and . _ ~ -', 'an id has 3 characters');
-select is(pg_temp.errors('{"reference_id": "a b c"}'), 'reference_id must be 3 to 256 characters out of A-Z, a-z, 0-9 and . _ ~ -', 'an id has no spaces');
+select is(pg_temp.errors('{"reference_id": "ab"}'), 'reference_id must be a string of 3 to 256 characters and use only A-Z, a-z, 0-9 and . _ ~ -', 'an id has 3 characters');
+select is(pg_temp.errors('{"reference_id": "a b c"}'), 'reference_id must be a string of 3 to 256 characters and use only A-Z, a-z, 0-9 and . _ ~ -', 'an id has no spaces');
 select is(pg_temp.errors(jsonb_build_object('reference_id', repeat('x', 256))), null, 'an id has up to 256 characters');
 select isnt(pg_temp.errors(jsonb_build_object('reference_id', repeat('x', 257))), null, 'and not one more');
-select is(pg_temp.errors('{"reference_id": 12345}'), 'reference_id must be a string of at most 500 characters', 'an id is a string');
+select is(pg_temp.errors('{"reference_id": 12345}'), 'reference_id must be a string of 3 to 256 characters and use only A-Z, a-z, 0-9 and . _ ~ -', 'an id is a string');
 select is(pg_temp.errors('{"building_type": "residential"}'), 'building_type must be one of RESIDENTIAL, MULTIFAMILY, MANUFACTURED_HOME, COMMERCIAL', 'building types are known');
 select is(pg_temp.address_errors('{"country_code": "MX"}'), 'address.country_code must be US or CA', 'countries are two');
 select is(pg_temp.address_errors('{"state_or_province_code": "ZZ"}'), 'address.state_or_province_code ZZ is not a state or province of US', 'states are known');

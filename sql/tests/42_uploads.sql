@@ -1,5 +1,5 @@
 begin;
-select plan(16);
+select plan(27);
 \ir fixtures.psql
 
 -- A dry run
@@ -15,8 +15,8 @@ select pg_temp.submit(:'other_org', 40) as ahead \gset
 select is(api.create_batch_lookup(:'org', pg_temp.items(100), p_options => '{"dry_run": true}') ->> 'estimated_duration_seconds', '7.0', 'what waits already comes first');
 
 -- Leaving out
-select api.create_batch_lookup(:'org', jsonb_set(jsonb_set(pg_temp.items(4), '{items,1,device_ids}', '[]'), '{items,2,reference_id}', '"site-1"'),
-    p_options => '{"on_invalid": "skip", "name": "Spring", "lines": [2, 3, 5, 6], "warnings": {"3": "mended"}}') as created \gset
+select body as created from api.submit_batch_lookup(:'org', jsonb_set(jsonb_set(pg_temp.items(4), '{items,1,device_ids}', '[]'), '{items,2,reference_id}', '"site-1"'),
+    p_options => '{"on_invalid": "skip", "name": "Spring"}', p_lines => array[2, 3, 5, 6], p_warnings => '{"3": "mended"}') \gset
 select is((:'created'::json -> 'invalid_items')::jsonb,
           '[{"index": 1, "record": 2, "line": 3, "error": "device_ids must be an array of 1 to 100 positive integers"},
             {"index": 2, "record": 3, "line": 5, "error": "Duplicate reference_id site-1, which index 0 has"}]', 'what is left out is named by record and line');
@@ -29,6 +29,20 @@ select throws_ok(
     format($$ select api.create_batch_lookup(%L, '[{}]', p_options => '{"on_invalid": "skip"}') $$, :'org'),
     'PT400', '1 item(s) failed validation', 'nothing to store is a refusal');
 
+-- Options
+select throws_ok(format($$ select api.create_batch_lookup(%L, pg_temp.items(1), p_options => %L) $$, :'org', o), 'PT400', message, what)
+  from (values ('{"lines": "x"}', 'Unknown options: lines', 'what the reader of a file notes is no option'),
+               ('{"warnings": {"0": "x"}}', 'Unknown options: warnings', 'so nobody can forge it'),
+               ('{"onInvalid": "skip"}', 'Unknown options: onInvalid', 'nor does a misspelt option go unnoticed'),
+               ('[]', 'options must be a JSON object', 'options are an object'),
+               ('{"name": 17}', 'name must be a string of 1 to 200 characters', 'a name is a text'),
+               ('{"dry_run": "yes"}', 'dry_run must be true or false', 'a dry run is asked for or not'),
+               ('{"on_invalid": true}', 'on_invalid must be one of reject, skip', 'and what to do with invalid items is one of two things')) v (o, message, what);
+select lives_ok(format($$ select api.create_batch_lookup(%L, pg_temp.items(1), p_options => null) $$, :'org'), 'none are none');
+select throws_ok(
+    format($$ select api.submit_batch_lookup(%L, pg_temp.items(1), p_warnings => '[]') $$, :'org'),
+    'PT400', 'warnings must be a JSON object of indexes and texts', 'warnings are texts by index');
+
 -- Requests that are repeated
 select status as status1, replayed as replayed1, body as body1 from api.submit_batch_lookup(:'org', pg_temp.items(1), true, '{}', 'key', 'a') \gset
 select status as status2, replayed as replayed2, body as body2 from api.submit_batch_lookup(:'org', pg_temp.items(1), true, '{}', 'key', 'a') \gset
@@ -38,6 +52,11 @@ select throws_ok(
     format($$ select api.submit_batch_lookup(%L, pg_temp.items(2), true, '{}', 'key', 'b') $$, :'org'),
     'PT422', 'This Idempotency-Key was used for another request', 'its key belongs to it');
 select isnt((select body ->> 'job_id' from api.submit_batch_lookup(:'other_org', pg_temp.items(1), true, '{}', 'key', 'a')), :'body1'::json ->> 'job_id', 'and to its organization');
+select is(array_agg(distinct body ->> 'job_id'), array[min(body ->> 'job_id')], 'without a fingerprint, one is made of the request')
+  from generate_series(1, 2), api.submit_batch_lookup(:'org', pg_temp.items(1), true, '{}', 'second-key');
+select throws_ok(
+    format($$ select api.submit_batch_lookup(%L, pg_temp.items(2), true, '{}', 'second-key') $$, :'org'),
+    'PT422', 'This Idempotency-Key was used for another request', 'so that another one is noticed');
 select is((select status from api.submit_batch_lookup(:'org', pg_temp.items(1), true, '{"dry_run": true}')), 200, 'a dry run is a status of its own');
 select throws_ok(
     format($$ select api.submit_batch_lookup(%L, pg_temp.items(1), true, '{}', 'a b', 'b') $$, :'org'), 'PT400', null, 'a key has a form');

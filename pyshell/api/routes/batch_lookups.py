@@ -26,7 +26,7 @@ from pyshell.postgres.calls import call, call_row
 
 async def create_batch_lookup(request: Request) -> Response:
     options = option_params(request)
-    items, notes = await read_upload(request)
+    items, file = await read_upload(request)
     key = request.headers.get("idempotency-key")
     status, replayed, answer = await call_row(
         request.app.state.pool,
@@ -35,9 +35,11 @@ async def create_batch_lookup(request: Request) -> Response:
         request=items,
         # Only the embedded provider is known to look devices up in our catalogue.
         check_devices=request.app.state.settings.incentives_api_url is None,
-        options=json.dumps(options | notes),
+        options=json.dumps(options),
         idempotency_key=key,
         fingerprint=hashlib.sha256(json.dumps(options).encode() + items.encode()).digest() if key is not None else None,
+        lines=file.lines if file else None,
+        warnings=json.dumps(file.warnings) if file and file.warnings else None,
     )
     return Response(
         answer,

@@ -14,15 +14,15 @@ from pyshell.api.media_types import CSV, JSON, NDJSON, check_charset, content_of
 from pyshell.api.routes.parameters import json_text, text_param
 from pyshell.api.uploads.bodies import Decoder, gunzipped, limited, too_large
 from pyshell.api.uploads.csv_reader import CsvReader, device_ids
-from pyshell.api.uploads.records import NdjsonReader, RecordReader
+from pyshell.api.uploads.records import NdjsonReader, RecordReader, Upload
 
 # 10,000 items of the usual size take 3 MB; webhook_custom_fields may add to that.
 MAX_BATCH_BYTES = 16 * 1024 * 1024
 DEFAULTS = ("default_building_type", "default_country_code", "default_device_ids")
 
 
-async def read_upload(request: Request) -> tuple[str, dict[str, object]]:
-    """The items as a text of JSON, and what the database should know of the file: the lines of its records, what was mended.
+async def read_upload(request: Request) -> tuple[str, Upload | None]:
+    """The items as a text of JSON and, where they came as records, what was noted of these.
 
     Raises ApiError: 400 what cannot be read; 413 too large; 415 another format.
     """
@@ -32,7 +32,7 @@ async def read_upload(request: Request) -> tuple[str, dict[str, object]]:
     beginning = await beginning_of(rest)
     media_type = format_of(request, beginning)
     if media_type == JSON:
-        return json_text(beginning + b"".join([piece async for piece in rest])), {}
+        return json_text(beginning + b"".join([piece async for piece in rest])), None
     decoder = Decoder()
     reader: RecordReader = NdjsonReader() if media_type == NDJSON else of_csv
     reader.feed(decoder.feed(beginning))
@@ -40,7 +40,7 @@ async def read_upload(request: Request) -> tuple[str, dict[str, object]]:
         reader.feed(decoder.feed(piece))
     reader.feed(decoder.feed(b"", final=True))
     upload = reader.finish()
-    return upload.array, {"lines": upload.lines} | ({"warnings": upload.warnings} if upload.warnings else {})
+    return upload.array, upload
 
 
 async def beginning_of(body: AsyncIterator[bytes]) -> bytes:

@@ -24,7 +24,7 @@ class Upload:
     def add_item(self, line: int, warning: str | None = None) -> None:
         """An item whose text comes with `texts`. Raises ApiError 400 when there are too many."""
         if len(self.lines) == MAX_ITEMS:
-            raise ApiError(400, "invalid_item_count", f"A batch must have 1 to {MAX_ITEMS:,} items, this one has more")
+            raise ApiError(400, "invalid_item_count", f"A batch must have 1 to {MAX_ITEMS:,} items; this one has more")
         if warning:
             self.warnings[len(self.lines)] = warning
         self.lines.append(line)
