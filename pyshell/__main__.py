@@ -11,11 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psycopg
-
 from pyshell.settings import Settings, SettingsError
-
-NOT_MIGRATED = (psycopg.errors.UndefinedObject, psycopg.errors.UndefinedFunction, psycopg.errors.InvalidSchemaName)
 
 # Each command imports what it needs when it runs, so that none waits for another's libraries.
 
@@ -54,7 +50,7 @@ def migrate(settings: Settings, arguments: argparse.Namespace) -> None:
     from pyshell.deploy import migrations
     from pyshell.local import stack
 
-    with stack.database(settings) as (with_database, _):
+    with stack.database(settings, create=True) as (with_database, _):
         migrations.migrate(with_database.database_url, lookups_per_second=settings.lookups_per_second, report=print)
 
 
@@ -73,10 +69,11 @@ def drift(settings: Settings, arguments: argparse.Namespace) -> None:
 def docs(settings: Settings, arguments: argparse.Namespace) -> None:
     from pyshell.deploy import error_reference, migrations, sql_reference
     from pyshell.local.private_postgres import throw_away_postgres
+    from pyshell.postgres.connections import connect_as_owner
 
     with throw_away_postgres() as postgres:
         migrations.migrate(postgres.url())
-        with psycopg.connect(postgres.url()) as connection:
+        with connect_as_owner(postgres.url()) as connection:
             sql_reference.FILE.write_text(sql_reference.reference(connection))
     error_reference.FILE.write_text(error_reference.page())
     error_reference.OPENAPI_FILE.write_text(error_reference.description())
@@ -111,8 +108,9 @@ def create_key(settings: Settings, arguments: argparse.Namespace) -> None:
 def import_catalogue(settings: Settings, arguments: argparse.Namespace) -> None:
     from pyshell.deploy import catalogue
     from pyshell.local import progress_bar, stack
+    from pyshell.postgres.connections import connect_as_owner
 
-    with stack.database(settings) as (with_database, _), psycopg.connect(with_database.database_url) as connection:
+    with stack.database(settings) as (with_database, _), connect_as_owner(with_database.database_url) as connection:
         if arguments.rewiring_america:
             with progress_bar.shown() as show:
                 summary, left_out = catalogue.load_rewiring_america(connection, arguments.folder, show)
@@ -129,8 +127,9 @@ def import_catalogue(settings: Settings, arguments: argparse.Namespace) -> None:
 def check_catalogue(settings: Settings, arguments: argparse.Namespace) -> None:
     from pyshell.deploy import catalogue
     from pyshell.local import stack
+    from pyshell.postgres.connections import connect_as_owner
 
-    with stack.database(settings) as (with_database, _), psycopg.connect(with_database.database_url) as connection:
+    with stack.database(settings) as (with_database, _), connect_as_owner(with_database.database_url) as connection:
         doubts = catalogue.find_doubts(connection)
     for doubt in doubts:
         print(f"{doubt['doubt']}: {' '.join(filter(None, (doubt['program_id'], doubt['tier_id'])))}: {doubt['explanation']}")
@@ -141,14 +140,14 @@ def psql(settings: Settings, arguments: argparse.Namespace) -> None:
     from pyshell.local import stack
     from pyshell.local.private_postgres import newest_installation
     from pyshell.local.stopping import until_stopped
+    from pyshell.postgres.connections import password_apart
 
     with until_stopped(), stack.database(settings) as (with_database, postgres):
-        parts = psycopg.conninfo.conninfo_to_dict(with_database.database_url)
-        password = parts.pop("password", None)
+        address, password = password_apart(with_database.database_url)
         client = postgres.installation if postgres else newest_installation([])
         status = subprocess.call(
-            [client.bin / "psql", psycopg.conninfo.make_conninfo("", **parts), *arguments.arguments],
-            env=os.environ | ({"PGPASSWORD": str(password)} if password else {}),
+            [client.bin / "psql", address, *arguments.arguments],
+            env=os.environ | ({"PGPASSWORD": password} if password else {}),
         )
     raise SystemExit(status)
 
@@ -236,10 +235,14 @@ def main(words: Sequence[str] | None = None) -> None:
         raise SystemExit(130) from None
     except BrokenPipeError:
         raise SystemExit(141) from None
-    except NOT_MIGRATED as error:
-        raise SystemExit(f"error: {error}\nThe database lacks this release's migrations: `make migrate` applies them.") from error
-    except (RuntimeError, SettingsError, psycopg.Error) as error:
+    except (RuntimeError, SettingsError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
+    except Exception as error:
+        from pyshell.postgres.sqlstates import DatabaseError, explain
+
+        if not isinstance(error, DatabaseError):
+            raise
+        raise SystemExit(f"error: {explain(error)}") from error
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from dotenv import dotenv_values
 
 ROOT = Path(__file__).resolve().parent.parent
+MIN_KEY_BITS = 2048
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
@@ -187,8 +190,6 @@ def _cors_origins(given: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _clerk_jwt_key(given: Mapping[str, str]) -> str | None:
-    from pyshell.api.clerk_keys import read_pem
-
     pem = given.get("CLERK_JWT_KEY")
     if pem is None:
         return None
@@ -199,6 +200,14 @@ def _clerk_jwt_key(given: Mapping[str, str]) -> str | None:
     except ValueError as error:
         raise SettingsError("CLERK_JWT_KEY must be an RSA public key in PEM form, from -----BEGIN to the end") from error
     return pem
+
+
+def read_pem(pem: str) -> RSAPublicKey:
+    """A public key in PEM form, its line ends possibly written as \\n. Raises ValueError."""
+    key = load_pem_public_key(pem.replace("\\n", "\n").encode())
+    if not isinstance(key, RSAPublicKey) or key.key_size < MIN_KEY_BITS:
+        raise ValueError(f"the key must be an RSA key of {MIN_KEY_BITS} bits or more")
+    return key
 
 
 def _log_level(value: str) -> str:

@@ -1,58 +1,44 @@
-"""What `make demo` shows and saves."""
+"""What `make demo` shows."""
 
 from __future__ import annotations
 
-import csv
-from pathlib import Path
+import pytest
 
-from pyshell.local.demo import progress_line, read_sites, write_results
+from pyshell.local import progress_bar
+from pyshell.local.demo import progress, report_text
 
 
-def test_the_progress_line_fits_the_terminal() -> None:
+def test_the_progress_is_told_in_a_line() -> None:
     job = {"total_items": 250, "processed_items": 130, "failed_items": 2}
-    line = progress_line(job, 6.5, 80)
-    assert len(line) < 80
-    assert line.endswith("]  52%  130/250 done  2 failed  120 left  20.0/s")
-    assert line.count("#") >= line.count("-") > 0
+    assert progress(job, 6.5) == "130/250 done, 2 failed, 20.0/s"
+    assert progress(job, 0) == "130/250 done, 2 failed, 0.0/s"
 
 
-def test_sites_are_read_as_items(tmp_path: Path) -> None:
-    file = tmp_path / "sites.csv"
-    file.write_text(
-        "reference_id,street_1,street_2,city,state_or_province_code,postal_code,country_code,building_type,device_ids\n"
-        'a-1,"1 Main St, Suite 2",,Boston,MA,02108,US,COMMERCIAL,1;1;7\n'
+def test_the_report_names_what_pays_and_what_failed() -> None:
+    report = {"name": "Batch", "status": "complete", "total_sites": 1236, "eligible_sites": 130, "total_incentive_value": 85850.5}
+    program = {"program_name": "Heat pumps", "eligible_sites": 12, "total_incentive_value": 9600}
+    text = report_text({"errors_by_code": {"not_found": 9}}, {"report": report, "by_program": [program]})
+    assert text == (
+        "Batch: complete\n"
+        "  Sites looked up          1,236\n"
+        "  Eligible sites             130\n"
+        "  Incentives found    $85,850.50\n"
+        "\n"
+        "Top programs\n"
+        "      $9,600    12 sites  Heat pumps\n"
+        "\n"
+        "Not looked up\n"
+        "     9  not_found\n"
     )
-    assert read_sites(file) == [
-        {
-            "reference_id": "a-1",
-            "address": {
-                "street_1": "1 Main St, Suite 2",
-                "city": "Boston",
-                "state_or_province_code": "MA",
-                "postal_code": "02108",
-                "country_code": "US",
-            },
-            "building_type": "COMMERCIAL",
-            "device_ids": [1, 1, 7],
-        }
-    ]
+    nothing = report_text({"errors_by_code": {}}, {"report": report, "by_program": []})
+    assert nothing.endswith("$85,850.50\n")
 
 
-def test_results_are_saved_whatever_became_of_the_site(tmp_path: Path) -> None:
-    file = tmp_path / "results.csv"
-    site = {"reference_id": "a-1", "address": {"city": "Boston", "state_or_province_code": "MA"}, "building_type": "COMMERCIAL"}
-    program = {"program_name": "Heat pumps", "eligible_combinations": 1}
-    other = {"program_name": "Solar", "eligible_combinations": 0}
-    found = {"utility": {"name": "Eversource"}, "incentives": {"total_incentive_amount": 800, "by_program": [program, other]}}
-    write_results(
-        file,
-        [
-            site | {"status": "completed", "result": found, "error_message": None},
-            site | {"status": "failed", "result": None, "error_message": "no utility found"},
-        ],
-    )
-    with file.open(newline="") as saved:
-        rows = list(csv.DictReader(saved))
-    assert [row["total_incentive_amount"] for row in rows] == ["800", ""]
-    assert [row["programs"] for row in rows] == ["Heat pumps", ""]
-    assert rows[1]["error"] == "no utility found"
+def test_without_a_terminal_a_bar_is_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress_bar.shown(line_every=60) as show:
+        show(0.5, "half")
+        show(0.6, "more")
+    assert capsys.readouterr().err == f"{'█' * 15}{'░' * 15}  50% half\n"
+    with progress_bar.shown() as show:
+        show(0.5, "half")
+    assert capsys.readouterr().err == ""

@@ -10,7 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from pyshell.deploy import drift, migrations
+from pyshell.deploy import drift, files, migrations
 from pyshell.deploy.migrations import MigrationError, Sources, migrate
 from pyshell.local.private_postgres import PrivatePostgres, throw_away_postgres
 from tests.conftest import Connection
@@ -114,7 +114,7 @@ def test_a_migration_that_ends_the_transaction_is_refused(empty_database_url: st
 def test_pending_names_what_a_database_lacks(sources: Sources) -> None:
     file = sources.migrations / "0001_initial.sql"
     assert migrations.pending([], sources) == ["0001_initial.sql"]
-    assert migrations.pending([{"name": file.name, "checksum": migrations.checksum([file])}], sources) == []
+    assert migrations.pending([{"name": file.name, "checksum": files.checksum([file])}], sources) == []
     assert migrations.pending([{"name": file.name, "checksum": "another"}], sources) == ["0001_initial.sql"]
 
 
@@ -146,7 +146,7 @@ def test_a_queue_in_use_goes_on_after_the_migration_to_leases_by_job(empty_datab
     """Of a job's eight items two have ended, three are in flight under two leases, one waits for its retry, two were never claimed."""
     before = tmp_path / "before"
     before.mkdir()
-    for file in migrations.sql_files(Sources().migrations)[:3]:
+    for file in files.sql_files(Sources().migrations)[:3]:
         (before / file.name).write_bytes(file.read_bytes())
     (tmp_path / "functions").mkdir()
     migrate(empty_database_url, Sources(before, tmp_path / "functions", tmp_path / "catalogue"))
@@ -192,7 +192,7 @@ def test_twenty_deploys_at_once_into_a_new_database_all_end_well(empty_database_
     with ThreadPoolExecutor(20) as pool:
         for deploy in [pool.submit(migrate, empty_database_url) for _ in range(20)]:
             deploy.result()
-    assert value(empty_database_url, "select count(*) from app.schema_migrations") == len(migrations.sql_files(Sources().migrations))
+    assert value(empty_database_url, "select count(*) from app.schema_migrations") == len(files.sql_files(Sources().migrations))
 
 
 def test_deploys_into_several_databases_of_a_server_end_well(new_database: Callable[..., str]) -> None:
@@ -276,3 +276,12 @@ def test_drift_of_rows_is_shown(cluster: PrivatePostgres, sources: Sources) -> N
     schema.mkdir()
     (schema / "10_things.sql").write_text((sources.migrations / "0001_initial.sql").read_text())
     assert "+INSERT INTO app.things VALUES (1);" in drift.difference(cluster, sources, schema)
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_a_database_of_another_encoding_is_refused(cluster: PrivatePostgres, administrator: Connection, encoding: str) -> None:
+    name = f"encoded_{encoding.lower()}"
+    administrator.execute(f"create database {name} template template0 encoding '{encoding}' locale 'C'")
+    with pytest.raises(MigrationError, match=f"must be encoded in UTF8; this one is {encoding}"):
+        migrate(cluster.url(name))
+    assert value(cluster.url(name), "select count(*) from pg_namespace where nspname in ('app', 'api')") == 0

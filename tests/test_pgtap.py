@@ -8,7 +8,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from pyshell.deploy.migrations import sql_files
+from pyshell.deploy.files import sql_files
 from pyshell.local.private_postgres import PrivatePostgres
 from pyshell.settings import ROOT
 from tests import pgtap

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -135,6 +136,24 @@ def test_a_killed_worker_and_a_killed_postgres_come_back(environment: Environmen
         assert process.wait(30) == 0
 
 
+def test_a_postgres_that_cannot_start_at_once_is_tried_until_it_can(environment: Environment) -> None:
+    with up(environment) as process:
+        postgres = PrivatePostgres.of_project(Path(environment["STATE_DIR"]))
+        busy = "do $$ begin while clock_timestamp() < now() + interval '3 s' loop end loop; end $$"
+        with psycopg.connect(postgres.url(), autocommit=True) as connection, ThreadPoolExecutor(1) as thread:
+            # A backend that is too busy to see that its server was killed keeps the next one from starting.
+            statement = thread.submit(connection.execute, busy)
+            wait_until(lambda: connection.info.transaction_status.name == "ACTIVE")
+            os.kill(processes_of(environment)["postgres"], signal.SIGKILL)
+            statement.result()
+        wait_until(lambda: is_ready(url_of(environment)))
+        process.terminate()
+        log = process.communicate(timeout=30)[1]
+        assert process.returncode == 0
+    assert "PostgreSQL did not start." in log
+    assert "trying again in" in log
+
+
 def test_up_ends_with_a_word_when_the_api_dies(environment: Environment) -> None:
     with up(environment) as process:
         os.kill(processes_of(environment)["serve"], signal.SIGKILL)
@@ -163,7 +182,42 @@ def test_a_given_database_is_used_and_not_stopped(new_environment: Environment, 
 def test_a_database_without_migrations_is_named(new_environment: Environment, new_database: Callable[..., str]) -> None:
     ended = run(new_environment | {"DATABASE_URL": new_database(empty=True)}, "keys", "create", "--organization", "Acme")
     assert ended.returncode == 1
-    assert "`make migrate` applies them" in ended.stderr
+    assert "`python -m pyshell migrate` applies them" in ended.stderr
+
+
+def test_a_key_makes_no_database(new_environment: Environment) -> None:
+    ended = run(new_environment, "keys", "create", "--organization", "Acme")
+    assert ended.returncode == 1
+    assert re.fullmatch(r"error: There is no database in .*\. Is STATE_DIR that of `make up`\? .*\n", ended.stderr)
+    assert list(Path(new_environment["STATE_DIR"]).iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["keys", "create", "--organization", "Acme", "--scope", "bogus"], "bogus"),
+        (["catalogue", "import", "/nonexistent"], "/nonexistent has no CSV files"),
+        (["catalogue", "import", "--rewiring-america", "/nonexistent"], "/nonexistent cannot be read"),
+    ],
+)
+def test_a_command_that_fails_says_why_and_no_more(new_environment: Environment, database_url: str, words: list[str], message: str) -> None:
+    ended = run(new_environment | {"DATABASE_URL": database_url}, *words)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("error: ")
+    assert message in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert "CONTEXT" not in ended.stderr
+
+
+def test_a_worker_without_migrations_says_so(new_environment: Environment, new_database: Callable[..., str]) -> None:
+    environment = new_environment | {"DATABASE_URL": new_database(empty=True)}
+    with subprocess.Popen(
+        [sys.executable, "-m", "pyshell", "worker"], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
+    ) as worker:
+        assert worker.stderr is not None
+        line = worker.stderr.readline()
+        worker.terminate()
+    assert "the database lacks the migrations of this release; `python -m pyshell migrate` applies them" in line
 
 
 @pytest.mark.parametrize("command", ["serve", "worker"])

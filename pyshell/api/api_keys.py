@@ -9,7 +9,7 @@ import string
 import zlib
 from collections.abc import Sequence
 
-import psycopg
+from pyshell.postgres.connections import SHELL, connect_as_owner
 
 LIVE, TEST = "leap_live_", "leap_test_"
 
@@ -45,8 +45,7 @@ def create(
 ) -> str:
     """Stores a new key for an organization, which is created when new, and returns the key. No scopes: all of them."""
     key = generate(prefix)
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute("set role batch_lookups_shell")
+    with connect_as_owner(database_url, autocommit=True, role=SHELL) as connection:
         connection.execute(
             "select api.create_api_key(p_organization_id => api.create_organization(p_name => %(organization)s),"
             " p_key_hash => %(hash)s, p_prefix => %(prefix)s, p_last_four => %(last_four)s, p_name => %(name)s,"

@@ -11,7 +11,8 @@ from typing import Any, Protocol
 import httpx
 import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+from pyshell.settings import MIN_KEY_BITS, read_pem
 
 logger = logging.getLogger("pyshell.api.clerk")
 
@@ -23,7 +24,6 @@ FIRST_KEY_RETRY_SECONDS = 3.0
 # Older keys are renewed in the background, and serve until then; Clerk out of reach for longer than the second leaves none.
 RENEW_AFTER_SECONDS = 3600.0
 KEEP_SECONDS = 86_400.0
-MIN_KEY_BITS = 2048
 
 
 class KeysUnavailableError(Exception):
@@ -116,11 +116,3 @@ def read_key_set(key_set: Any) -> dict[str, RSAPublicKey]:
     if not keys:
         raise ValueError("the key set has no key fit for RS256")
     return keys
-
-
-def read_pem(pem: str) -> RSAPublicKey:
-    """A public key in PEM form, its line ends possibly written as \\n. Raises ValueError."""
-    key = load_pem_public_key(pem.replace("\\n", "\n").encode())
-    if not isinstance(key, RSAPublicKey) or key.key_size < MIN_KEY_BITS:
-        raise ValueError(f"the key must be an RSA key of {MIN_KEY_BITS} bits or more")
-    return key

@@ -1,16 +1,15 @@
 """Loads a catalogue, a folder of CSV files or another source, into the database. The folder's README says what the files hold."""
 
 import csv
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psycopg
-
 from pyshell.deploy import rewiring_america
+from pyshell.deploy.files import checksum
+from pyshell.postgres.connections import OwnerConnection
 from pyshell.settings import ROOT
 
 STARTER = ROOT / "sql" / "catalogue"
@@ -20,21 +19,21 @@ PARTS = (("utilities",), ("utility_service_areas",), ("programs", "program_utili
 Summary = dict[str, dict[str, int]]
 
 
-class CatalogueError(Exception):
+class CatalogueError(RuntimeError):
     """A file of the catalogue is not a table; the message names the file and the line."""
 
 
-def load_catalogue(connection: psycopg.Connection[Any], directory: Path, name: str = "starter") -> Summary:
+def load_catalogue(connection: OwnerConnection, directory: Path, name: str = "starter") -> Summary:
     """Imports every CSV file of `directory` as the catalogue `name`, in the connection's transaction.
 
     Answers `{file: {"rows": n, "changed": n, "retired": n}}`. Raises `CatalogueError` when a file is no table of equally long rows,
-    and `psycopg.Error` (SQLSTATE PT400) when the database finds a row invalid: its message names file, line and reason.
+    and `DatabaseError` (SQLSTATE PT400) when the database finds a row invalid: its message names file, line and reason.
     """
     return import_rows(connection, {path.stem: read_rows(path) for path in csv_files(directory)} | {"catalogue": name})
 
 
 def load_rewiring_america(
-    connection: psycopg.Connection[Any], directory: Path, show: Callable[[float, str], None] = lambda share, what: None
+    connection: OwnerConnection, directory: Path, show: Callable[[float, str], None] = lambda share, what: None
 ) -> tuple[Summary, Counter[str]]:
     """Imports a clone of that public repository, in the connection's transaction.
 
@@ -58,14 +57,14 @@ def load_rewiring_america(
     return summary, source.left_out
 
 
-def import_rows(connection: psycopg.Connection[Any], catalogue: dict[str, Any]) -> Summary:
+def import_rows(connection: OwnerConnection, catalogue: dict[str, Any]) -> Summary:
     summary = connection.execute("select api.import_catalogue(p_catalogue => %s::jsonb)", (json.dumps(catalogue),)).fetchone()
     assert summary is not None
     imported: Summary = summary[0]
     return imported
 
 
-def find_doubts(connection: psycopg.Connection[Any]) -> list[dict[str, Any]]:
+def find_doubts(connection: OwnerConnection) -> list[dict[str, Any]]:
     """What of the catalogue has ended or looks wrong: `{"doubt", "program_id", "tier_id", "catalogue", "explanation"}`."""
     doubts = connection.execute("select api.find_catalogue_doubts()").fetchone()
     assert doubts is not None
@@ -74,12 +73,8 @@ def find_doubts(connection: psycopg.Connection[Any]) -> list[dict[str, Any]]:
 
 
 def catalogue_checksum(directory: Path) -> str:
-    """SHA-256, in hexadecimal, of the names and contents of the catalogue's CSV files: equal when an import would change nothing."""
-    checksum = hashlib.sha256()
-    for path in csv_files(directory):
-        content = path.read_bytes()
-        checksum.update(f"{path.name} {len(content)}\n".encode() + content)
-    return checksum.hexdigest()
+    """Of the catalogue's CSV files: equal when an import would change nothing."""
+    return checksum(csv_files(directory))
 
 
 def csv_files(directory: Path) -> list[Path]:

@@ -10,11 +10,10 @@ import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
-
-import psycopg
+from typing import Protocol
 
 from pyshell.deploy.migrations import Sources, migrate
-from pyshell.local.private_postgres import PrivatePostgres
+from pyshell.postgres.connections import connect_as_owner
 from pyshell.settings import ROOT
 
 SCHEMA = ROOT / "sql" / "schema"
@@ -25,22 +24,38 @@ CHANCE = re.compile(r"'[0-9a-f]{64}'|'\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[^']*'")
 BOOKKEEPING = ("app.schema_migrations", "app.deployed_parts")
 
 
-def difference(postgres: PrivatePostgres, sources: Sources | None = None, schema: Path = SCHEMA) -> str:
+class Installation(Protocol):
+    """`bin` is the folder of PostgreSQL's programs."""
+
+    @property
+    def bin(self) -> Path: ...
+
+
+class Server(Protocol):
+    """A PostgreSQL server to make databases on, of which one superuser is known."""
+
+    @property
+    def installation(self) -> Installation: ...
+
+    def url(self, database: str) -> str: ...
+
+
+def difference(server: Server, sources: Sources | None = None, schema: Path = SCHEMA) -> str:
     """Unified diff from the schema's dump to the migrations'; empty when both make the same. Makes two databases on the server."""
     sources = replace(sources or Sources(), catalogue=Path("/nonexistent"))
-    from_schema = _dump(postgres, "drift_schema", replace(sources, migrations=schema))
-    from_migrations = _dump(postgres, "drift_migrations", sources)
+    from_schema = _dump(server, "drift_schema", replace(sources, migrations=schema))
+    from_migrations = _dump(server, "drift_migrations", sources)
     return "\n".join(difflib.unified_diff(from_schema, from_migrations, "sql/schema", "migrations", lineterm="", n=5))
 
 
-def _dump(postgres: PrivatePostgres, name: str, sources: Sources) -> list[str]:
-    with psycopg.connect(postgres.url("postgres"), autocommit=True) as connection:
+def _dump(server: Server, name: str, sources: Sources) -> list[str]:
+    with connect_as_owner(server.url("postgres"), autocommit=True) as connection:
         connection.execute(f"drop database if exists {name}")
         connection.execute(f"create database {name}")
-    migrate(postgres.url(name), sources)
+    migrate(server.url(name), sources)
     without = [f"--exclude-table-data={table}" for table in BOOKKEEPING]
     dump = subprocess.run(
-        [postgres.installation.bin / "pg_dump", "--inserts", *without, postgres.url(name)], check=True, capture_output=True, text=True
+        [server.installation.bin / "pg_dump", "--inserts", *without, server.url(name)], check=True, capture_output=True, text=True
     )
     lines = [CHANCE.sub("''", line) for line in dump.stdout.splitlines() if not NOISE.match(line)]
     # Rows have no order.

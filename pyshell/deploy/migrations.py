@@ -5,7 +5,6 @@ Several deploys at once take turns, and all but the first find nothing to do. An
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import random
@@ -13,13 +12,11 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import psycopg
-from psycopg import errors
-from psycopg.pq import TransactionStatus
 
 from pyshell.deploy.catalogue import catalogue_checksum, load_catalogue
+from pyshell.deploy.files import checksum, sql_files
+from pyshell.postgres.connections import OwnerConnection, connect_as_owner, is_in_transaction
+from pyshell.postgres.sqlstates import DatabaseError, Kind, kind_of
 from pyshell.settings import ROOT
 
 # Any number will do, so long as nobody else takes it in this database.
@@ -29,8 +26,6 @@ WAIT_FOR_OTHERS = "10min"
 # deadlock_timeout, so that of two who wait for each other it is the deploy that gives way.
 LOCK_TIMEOUT = "500ms"
 MAX_ATTEMPTS = 60
-
-RETRIED = (errors.LockNotAvailable, errors.DeadlockDetected, errors.SerializationFailure)
 
 BOOKKEEPING = """
 create schema if not exists app;
@@ -80,12 +75,12 @@ def migrate(
     sources = sources or Sources()
     for attempt in range(1, MAX_ATTEMPTS + 1):
         try:
-            # Without prepared statements, which a connection pooler might leave behind for somebody else.
-            with psycopg.connect(database_url, application_name="batch-lookups migrate", prepare_threshold=None) as connection:
+            with connect_as_owner(database_url, "batch-lookups migrate") as connection:
+                _check_encoding(connection)
                 _take_turn(connection)
                 _deploy(connection, sources, lookups_per_second, report)
             return
-        except (MigrationError, psycopg.Error) as error:
+        except (MigrationError, DatabaseError) as error:
             if attempt == MAX_ATTEMPTS or not _will_pass(error):
                 raise
             report(f"waiting, others use the database: {error}")
@@ -95,7 +90,9 @@ def migrate(
 def _will_pass(error: Exception) -> bool:
     cause = error.__cause__ if isinstance(error, MigrationError) else error
     # Roles belong to all databases of a server: where the deploys of two of them meet, it is an internal error.
-    return isinstance(cause, RETRIED) or (isinstance(cause, errors.InternalError_) and "concurrently" in str(cause))
+    if not isinstance(cause, DatabaseError):
+        return False
+    return kind_of(cause) in (Kind.BUSY, Kind.CONFLICT) or (cause.sqlstate == "XX000" and "concurrently" in str(cause))
 
 
 def pending(applied: Iterable[Mapping[str, str]], sources: Sources | None = None) -> list[str]:
@@ -105,37 +102,33 @@ def pending(applied: Iterable[Mapping[str, str]], sources: Sources | None = None
     return [file.name for file in files if known.get(file.name) != checksum([file])]
 
 
-def sql_files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.sql"))
-
-
-def checksum(files: Iterable[Path]) -> str:
-    """SHA-256 over the names and contents of files; line ends don't count."""
-    digest = hashlib.sha256()
-    for file in files:
-        content = file.read_bytes().replace(b"\r\n", b"\n")
-        digest.update(f"{file.name} {len(content)}\n".encode() + content)
-    return digest.hexdigest()
-
-
-def run_file(connection: psycopg.Connection[Any], file: Path) -> None:
+def run_file(connection: OwnerConnection, file: Path) -> None:
     """Runs the statements of a file in the open transaction. Raises MigrationError with file, line and reason."""
     text = file.read_text(encoding="utf-8")
     try:
         connection.execute(text.encode())
-    except psycopg.Error as error:
+    except DatabaseError as error:
         raise MigrationError(_explain(error, file, text)) from error
-    if connection.info.transaction_status != TransactionStatus.INTRANS:
+    if not is_in_transaction(connection):
         raise MigrationError(f"{file}: ends the transaction of the deploy; a migration must not contain commit or rollback")
 
 
-def _take_turn(connection: psycopg.Connection[Any]) -> None:
+def _check_encoding(connection: OwnerConnection) -> None:
+    encoding = connection.execute("show server_encoding").fetchone()
+    if encoding != ("UTF8",):
+        raise MigrationError(
+            f"The database must be encoded in UTF8; this one is {encoding[0] if encoding else 'unknown'}."
+            " Make one with: create database NAME template template0 encoding 'UTF8'"
+        )
+
+
+def _take_turn(connection: OwnerConnection) -> None:
     connection.execute(f"set local lock_timeout = '{WAIT_FOR_OTHERS}'; set local statement_timeout = 0")
     connection.execute("select pg_advisory_xact_lock(%s)", [LOCK_ID])
     connection.execute(f"set local lock_timeout = '{LOCK_TIMEOUT}'; set local client_min_messages = warning")
 
 
-def _deploy(connection: psycopg.Connection[Any], sources: Sources, lookups_per_second: float | None, report: Callable[[str], None]) -> None:
+def _deploy(connection: OwnerConnection, sources: Sources, lookups_per_second: float | None, report: Callable[[str], None]) -> None:
     is_new = connection.execute("select to_regclass('app.schema_migrations') is null").fetchone() == (True,)
     if is_new:
         connection.execute(BOOKKEEPING)
@@ -147,7 +140,7 @@ def _deploy(connection: psycopg.Connection[Any], sources: Sources, lookups_per_s
         connection.execute("select api.update_settings(%s::jsonb)", [json.dumps({"lookups_per_second": pace})])
 
 
-def _apply_migrations(connection: psycopg.Connection[Any], files: list[Path], report: Callable[[str], None]) -> None:
+def _apply_migrations(connection: OwnerConnection, files: list[Path], report: Callable[[str], None]) -> None:
     applied = dict(connection.execute("select name, checksum from app.schema_migrations").fetchall())
     by_name = {file.name: file for file in files}
     missing = sorted(applied.keys() - by_name.keys())
@@ -167,25 +160,25 @@ def _apply_migrations(connection: psycopg.Connection[Any], files: list[Path], re
 
     new = [file for file in files if file.name not in applied]
     for file in new:
-        report(f"migration {file.name}")
+        report(f"applying the migration {file.name}")
         run_file(connection, file)
         connection.execute("insert into app.schema_migrations (name, checksum) values (%s, %s)", [file.name, checksum([file])])
 
 
-def _apply_functions(connection: psycopg.Connection[Any], files: list[Path], report: Callable[[str], None]) -> None:
+def _apply_functions(connection: OwnerConnection, files: list[Path], report: Callable[[str], None]) -> None:
     for file in files:
         run_file(connection, file)
-    report(f"functions: {len(files)} files")
+    report(f"installed the functions ({len(files)} files)")
 
 
-def _load_catalogue(connection: psycopg.Connection[Any], folder: Path, report: Callable[[str], None]) -> None:
+def _load_catalogue(connection: OwnerConnection, folder: Path, report: Callable[[str], None]) -> None:
     if not folder.exists() or not _has_changed(connection, "catalogue", catalogue_checksum(folder)):
         return
-    report("catalogue")
+    report("loading the starter catalogue")
     load_catalogue(connection, folder)
 
 
-def _has_changed(connection: psycopg.Connection[Any], part: str, new: str) -> bool:
+def _has_changed(connection: OwnerConnection, part: str, new: str) -> bool:
     """Whether a part differs from the one deployed last; the new one is noted."""
     known = connection.execute("select checksum from app.deployed_parts where name = %s", [part]).fetchone()
     if known == (new,):
@@ -198,7 +191,7 @@ def _has_changed(connection: psycopg.Connection[Any], part: str, new: str) -> bo
     return True
 
 
-def _explain(error: psycopg.Error, file: Path, text: str) -> str:
+def _explain(error: DatabaseError, file: Path, text: str) -> str:
     """`file:line: message`, then the line, the context and the hint."""
     diagnostic = error.diag
     where, excerpt = str(file), ""

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import psycopg
-
+from pyshell.postgres.connections import OwnerConnection
 from pyshell.settings import ROOT
 
 FILE = ROOT / "docs" / "sql.md"
@@ -49,7 +46,7 @@ select p.proname, pg_get_function_arguments(p.oid), pg_get_function_result(p.oid
 """
 
 
-def reference(connection: psycopg.Connection[Any]) -> str:
+def reference(connection: OwnerConnection) -> str:
     """The whole page, for a database that this release is deployed in."""
     connection.execute("set search_path = pg_catalog")
     parts = [INTRODUCTION, "## Views\n"]

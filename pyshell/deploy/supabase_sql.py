@@ -9,7 +9,8 @@ import json
 from pathlib import Path
 
 from pyshell.deploy.catalogue import catalogue_checksum, csv_files, read_rows
-from pyshell.deploy.migrations import BOOKKEEPING, LOCK_ID, Sources, checksum, sql_files
+from pyshell.deploy.files import checksum, sql_files
+from pyshell.deploy.migrations import BOOKKEEPING, LOCK_ID, Sources
 from pyshell.settings import ROOT
 
 FILE = ROOT / "dist" / "supabase.sql"

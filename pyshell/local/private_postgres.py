@@ -7,7 +7,6 @@ asks for the password, so that other users of the machine stay out. PostgreSQL r
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import os
 import pwd
@@ -15,7 +14,6 @@ import re
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -25,15 +23,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-import psycopg
-
+from pyshell.local.machine import ends_with_parent, free_port, why_taken
+from pyshell.postgres.connections import Backoff, connect_as_owner
+from pyshell.postgres.sqlstates import DatabaseError
 from pyshell.settings import ROOT
 
 DATABASE = "batch_lookups"
 UNPRIVILEGED_USERS = ("postgres", "nobody")
 OLDEST_VERSION = 15
 START_SECONDS = 60.0
-START_ATTEMPTS = 3
+START_ATTEMPTS = 5
 STOP_SECONDS = 30.0
 
 SETTINGS = {
@@ -153,16 +152,25 @@ class PrivatePostgres:
             return None
         return pid if self._is_server(pid) else None
 
-    def start(self) -> None:
-        """Starts the server, made first when new; returns once it takes connections. Nothing happens when it runs already."""
+    @property
+    def is_made(self) -> bool:
+        """Whether the cluster has data; the first `start` makes it."""
+        return (self.data / "PG_VERSION").exists()
+
+    def start(self, attempts: int = START_ATTEMPTS) -> None:
+        """Starts the server, made first when new; returns once it takes connections. Nothing happens when it runs already.
+
+        Raises PostgresError when it does not start.
+        """
         with self._lock():
             pid = self.pid
             if pid is not None and self._becomes_ready(pid):
                 return
-            if not (self.data / "PG_VERSION").exists():
+            if not self.is_made:
                 self._create()
             # The port may be taken just now by another, and what is left of a killed server takes a moment to end.
-            for _ in range(START_ATTEMPTS):
+            backoff = Backoff(first=0.5)
+            for attempt in range(1, attempts + 1):
                 (self.data / "postmaster.pid").unlink(missing_ok=True)
                 self._write_settings()
                 pid = self._launch()
@@ -170,10 +178,14 @@ class PrivatePostgres:
                     if self._becomes_ready(pid):
                         self._create_database()
                         return
+                except DatabaseError:
+                    # It ended again, just after it was ready.
+                    pass
                 except BaseException:
                     os.kill(pid, signal.SIGQUIT)
                     raise
-                time.sleep(0.5)
+                if attempt < attempts:
+                    time.sleep(backoff.delay())
         log = (self.folder / "postgres.log").read_text(errors="replace").splitlines()
         raise PostgresError("PostgreSQL did not start. The end of its log:\n" + "\n".join(f"    {line}" for line in log[-10:]))
 
@@ -248,8 +260,8 @@ class PrivatePostgres:
                 settings[name] = f"'{value}'"
         port_file = self.folder / "port"
         port = int(port_file.read_text()) if port_file.exists() else None
-        if port is None or not _is_free(port):
-            port = _free_port()
+        if port is None or why_taken("127.0.0.1", port):
+            port = free_port()
             self._owned_file("port", str(port))
         settings["port"] = str(port)
         self._owned_file("data/project.conf", "# Written anew at every start.\n" + "".join(f"{k} = {v}\n" for k, v in settings.items()))
@@ -268,7 +280,7 @@ class PrivatePostgres:
             log_file.unlink()
         with log_file.open("a") as log:
             process = self._popen(
-                [self.installation.bin / "postgres", "-D", self.data], stdout=log, stderr=log, ends_with_parent=self._throw_away
+                [self.installation.bin / "postgres", "-D", self.data], stdout=log, stderr=log, with_parent=self._throw_away
             )
         # Nobody waits for it as a child: it may outlive this process, and is watched by its id.
         process.returncode = 0
@@ -278,8 +290,8 @@ class PrivatePostgres:
         deadline = time.monotonic() + START_SECONDS
         while not _ended(pid, 0):
             try:
-                psycopg.connect(self.url("postgres"), connect_timeout=2).close()
-            except (psycopg.OperationalError, FileNotFoundError):
+                connect_as_owner(self.url("postgres"), connect_timeout=2).close()
+            except (DatabaseError, FileNotFoundError):
                 if time.monotonic() > deadline:
                     raise PostgresError(
                         f"PostgreSQL was not ready within {START_SECONDS:.0f} s; see {self.folder / 'postgres.log'}"
@@ -290,7 +302,7 @@ class PrivatePostgres:
         return False
 
     def _create_database(self) -> None:
-        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+        with connect_as_owner(self.url("postgres"), autocommit=True) as connection:
             if connection.execute("select from pg_database where datname = %s", [DATABASE]).fetchone() is None:
                 connection.execute(f"create database {DATABASE}")
 
@@ -348,7 +360,7 @@ class PrivatePostgres:
             raise PostgresError(f"{Path(command[0]).name} failed:\n{output.decode(errors='replace')}")
 
     def _popen(
-        self, command: Sequence[str | Path], *, stdout: int | IO[str], stderr: int | IO[str], ends_with_parent: bool = False
+        self, command: Sequence[str | Path], *, stdout: int | IO[str], stderr: int | IO[str], with_parent: bool = False
     ) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             command,
@@ -358,7 +370,7 @@ class PrivatePostgres:
             cwd="/",
             env={name: value for name, value in os.environ.items() if not name.startswith("PG")} | {"LC_ALL": "C.UTF-8"},
             start_new_session=True,
-            preexec_fn=_end_with_parent if ends_with_parent else None,
+            preexec_fn=ends_with_parent(signal.SIGQUIT) if with_parent else None,
             **self._identity,
         )
 
@@ -424,11 +436,6 @@ def _account() -> pwd.struct_passwd | None:
     raise PostgresError(f"PostgreSQL does not run as root, and there is no user {' or '.join(UNPRIVILEGED_USERS)}.")
 
 
-def _end_with_parent() -> None:
-    """In a child: an immediate shutdown comes when the parent dies (Linux's PR_SET_PDEATHSIG)."""
-    ctypes.CDLL(None).prctl(1, signal.SIGQUIT)
-
-
 def _ended(pid: int, timeout: float) -> bool:
     """Whether a process ended, within `timeout` seconds; a child of ours is reaped."""
     deadline = time.monotonic() + timeout
@@ -444,19 +451,3 @@ def _ended(pid: int, timeout: float) -> bool:
         if time.monotonic() >= deadline:
             return False
         time.sleep(0.01)
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        with suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return True
-    return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

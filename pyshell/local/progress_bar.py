@@ -1,8 +1,9 @@
-"""A bar on the terminal that shows how far something is. Where the output is no terminal, nothing is shown."""
+"""A bar that shows how far something is, on the terminal."""
 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -10,17 +11,29 @@ WIDTH = 30
 
 
 @contextmanager
-def shown() -> Iterator[Callable[[float, str], None]]:
-    """Gives what draws the bar: `show(0.5, "programs")` fills half of it. It is wiped out in the end."""
+def shown(line_every: float | None = None) -> Iterator[Callable[[float, str], None]]:
+    """Gives what draws the bar: `show(0.5, "programs")` fills half of it. It is wiped out in the end.
+
+    Where the output is no terminal, it is a line in so many seconds, or nothing.
+    """
     terminal = sys.stderr.isatty()
+    printed_at = float("-inf")
 
     def show(share: float, what: str) -> None:
+        nonlocal printed_at
         if terminal:
-            filled = round(share * WIDTH)
-            print(f"\r\x1b[K{'█' * filled}{'░' * (WIDTH - filled)} {share:4.0%} {what}", end="", file=sys.stderr, flush=True)
+            print(f"\r\x1b[K{bar(share)} {what}", end="", file=sys.stderr, flush=True)
+        elif line_every is not None and time.monotonic() - printed_at >= line_every:
+            printed_at = time.monotonic()
+            print(f"{bar(share)} {what}", file=sys.stderr, flush=True)
 
     try:
         yield show
     finally:
         if terminal:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def bar(share: float) -> str:
+    filled = round(share * WIDTH)
+    return f"{'█' * filled}{'░' * (WIDTH - filled)} {share:4.0%}"

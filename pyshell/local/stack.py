@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import http.client
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,13 +16,16 @@ from pathlib import Path
 from typing import IO, Any
 
 from pyshell.deploy import migrations
-from pyshell.local.private_postgres import PrivatePostgres, default_state_dir
+from pyshell.local.machine import ends_with_parent, why_taken
+from pyshell.local.private_postgres import PostgresError, PrivatePostgres, default_state_dir
 from pyshell.local.stopping import Stopping, until_stopped
+from pyshell.postgres.connections import Backoff
 from pyshell.settings import ROOT, Settings, read_environment
 
 READY_SECONDS = 60.0
 STOP_SECONDS = 30.0
 RESTART_SECONDS = 1.0
+LONGEST_PAUSE = 30.0
 
 Report = Callable[[str], None]
 
@@ -42,6 +43,8 @@ class Stack:
         self._postgres = postgres
         self._log = log
         self._report = report
+        self._backoff = Backoff(first=1.0, longest=LONGEST_PAUSE)
+        self._start_postgres_at = 0.0
         self._api = self._spawn("serve")
         self._worker = self._spawn("worker")
 
@@ -66,10 +69,20 @@ class Stack:
                 self._report(f"the worker ended with status {self._worker.returncode}; starting it again")
                 time.sleep(RESTART_SECONDS)
                 self._worker = self._spawn("worker")
-            if self._postgres and self._postgres.pid is None:
-                self._report("PostgreSQL ended; starting it again")
-                self._postgres.start()
+            if self._postgres and self._postgres.pid is None and time.monotonic() >= self._start_postgres_at:
+                self._start_again(self._postgres)
             time.sleep(0.1)
+
+    def _start_again(self, postgres: PrivatePostgres) -> None:
+        """Tries once. Where that fails the system stays as it is, and another try comes ever later."""
+        self._report("PostgreSQL ended; starting it again")
+        try:
+            postgres.start(attempts=1)
+            self._backoff.reset()
+        except PostgresError as error:
+            delay = self._backoff.delay()
+            self._start_postgres_at = time.monotonic() + delay
+            self._report(f"{error}\ntrying again in {delay:.0f} s")
 
     def stop(self) -> None:
         """The worker ends first: what it has in flight may need the API."""
@@ -91,7 +104,7 @@ class Stack:
             stderr=self._log,
             # Ctrl-C reaches all processes of a terminal's group; these hear from us when it is their turn.
             start_new_session=True,
-            preexec_fn=_end_with_parent,
+            preexec_fn=ends_with_parent(signal.SIGTERM),
         )
 
     def _is_ready(self) -> bool:
@@ -114,7 +127,7 @@ def running(settings: Settings, stopping: Stopping, *, log: IO[Any] | None = Non
     _check_port(settings)
     with ExitStack() as context:
         context.enter_context(_registered(settings))
-        with_database, postgres = context.enter_context(database(settings))
+        with_database, postgres = context.enter_context(database(settings, create=True))
         with stopping.interruptible():
             migrations.migrate(with_database.database_url, lookups_per_second=settings.lookups_per_second, report=report)
         stack = Stack(with_database, postgres, log, report)
@@ -124,12 +137,19 @@ def running(settings: Settings, stopping: Stopping, *, log: IO[Any] | None = Non
 
 
 @contextmanager
-def database(settings: Settings) -> Iterator[tuple[Settings, PrivatePostgres | None]]:
-    """The settings with a database in them: the one they name, else that of the private PostgreSQL, kept running meanwhile."""
+def database(settings: Settings, *, create: bool = False) -> Iterator[tuple[Settings, PrivatePostgres | None]]:
+    """The settings with a database in them: the one they name, else that of the private PostgreSQL, kept running meanwhile.
+
+    Raises StackError when that was never made, unless it may `create` it.
+    """
     if settings.database_url:
         yield settings, None
         return
     postgres = PrivatePostgres.of_project(settings.state_dir)
+    if not create and not postgres.is_made:
+        raise StackError(
+            f"There is no database in {postgres.folder}. Is STATE_DIR that of `make up`? Where there is none yet, `make up` makes one."
+        )
     with postgres.running():
         yield replace(settings, database_url=postgres.url()), postgres
 
@@ -187,15 +207,6 @@ def _is_locked(file: IO[Any]) -> bool:
 
 
 def _check_port(settings: Settings) -> None:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((settings.host, settings.port))
-        except OSError as error:
-            raise StackError(f"Port {settings.port} of {settings.host} cannot be used: {error.strerror}. PORT chooses another.") from error
-
-
-def _end_with_parent() -> None:
-    """In a child: SIGTERM comes when the parent dies (Linux's PR_SET_PDEATHSIG)."""
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+    reason = why_taken(settings.host, settings.port)
+    if reason:
+        raise StackError(f"Port {settings.port} of {settings.host} cannot be used: {reason}. PORT chooses another.")

@@ -10,6 +10,8 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection, errors, sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import TransactionStatus
 
 from pyshell.postgres.sqlstates import DatabaseError, Kind, NotMigratedError, kind_of
 
@@ -40,19 +42,28 @@ def connect_as_owner(
     application_name: str = "batch-lookups",
     *,
     autocommit: bool = False,
+    role: str | None = None,
     connect_timeout: int = POLICY["connect_timeout"],
 ) -> OwnerConnection:
-    """A connection as whoever the URL names, for deploys and tools: in a transaction unless `autocommit`, with no limit on statements.
+    """A connection as whoever the URL names, or in a role, for deploys and tools: in a transaction unless `autocommit`, without time-outs.
 
-    It prepares nothing, because a connection pooler might leave that behind for somebody else.
+    It prepares nothing, because a connection pooler might leave that behind for somebody else. Raises NotMigratedError where the role
+    does not exist.
     """
-    return psycopg.connect(
+    connection = psycopg.connect(
         database_url,
         autocommit=autocommit,
         application_name=application_name,
         prepare_threshold=None,
         **POLICY | {"connect_timeout": connect_timeout},
     )
+    if role is not None:
+        try:
+            connection.execute(sql.SQL("set role {}").format(sql.Identifier(role)))
+        except errors.InvalidParameterValue as error:
+            connection.close()
+            raise NotMigratedError from error
+    return connection
 
 
 async def connect(
@@ -79,6 +90,17 @@ async def set_up(connection: Connection, role: str = SHELL, statement_timeout: f
         )
     except errors.InvalidParameterValue as error:
         raise NotMigratedError from error
+
+
+def is_in_transaction(connection: OwnerConnection) -> bool:
+    return connection.info.transaction_status is TransactionStatus.INTRANS
+
+
+def password_apart(database_url: str) -> tuple[str, str | None]:
+    """The connection string without its password, which the arguments of a process would show to everybody on the machine; and it."""
+    parts = conninfo_to_dict(database_url)
+    password = parts.pop("password", None)
+    return make_conninfo("", **parts), None if password is None else str(password)
 
 
 class Session:

@@ -132,3 +132,13 @@ def had_no_effect(error: DatabaseError) -> bool:
 def is_inside_function(error: DatabaseError) -> bool:
     """Whether a function of the database was running, so that the call itself was well-formed."""
     return re.search(r"^(PL/pgSQL|SQL) function", error.diag.context or "", re.MULTILINE) is not None
+
+
+def explain(error: DatabaseError) -> str:
+    """The error for people: what happened and what helps, without where in the functions it happened."""
+    if kind_of(error) is Kind.NOT_MIGRATED:
+        return str(NotMigratedError())
+    diag = error.diag
+    if diag.message_primary is None:
+        return str(error).strip()
+    return "\n".join(filter(None, [diag.message_primary, diag.message_hint and f"hint: {diag.message_hint}"]))

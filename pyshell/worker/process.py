@@ -16,7 +16,7 @@ import uvloop
 
 from pyshell.postgres.connections import Backoff, Connection, Session
 from pyshell.postgres.notifications import Notifier
-from pyshell.postgres.sqlstates import DatabaseError, Kind, kind_of
+from pyshell.postgres.sqlstates import DatabaseError, explain
 from pyshell.settings import Settings
 from pyshell.webhooks.sender import Sender
 from pyshell.worker.claims import Claims
@@ -132,8 +132,7 @@ async def fetch_internal_key(settings: Settings, stop: asyncio.Event) -> str | N
         try:
             return await session.run(internal_key)
         except DatabaseError as error:
-            problem = "the database is not ready" if kind_of(error) is Kind.NOT_MIGRATED else "cannot reach the database"
-            logger.warning("%s, will try again: %s", problem, error)
+            logger.warning("cannot begin, will try again: %s", explain(error))
             with suppress(TimeoutError):
                 async with asyncio.timeout(backoff.delay()):
                     await stop.wait()

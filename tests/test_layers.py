@@ -1,0 +1,78 @@
+"""Which package may import which: dependencies point one way, and one package knows psycopg."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+from pyshell.settings import ROOT
+
+# What each package stands on. `settings` and `postgres` are at the bottom, `local` and the command line on top.
+MAY_IMPORT = {
+    "settings": set[str](),
+    "http_client": {"settings"},
+    "postgres": set[str](),
+    "webhooks": {"settings", "postgres", "http_client"},
+    # The process that looks sites up sends the webhooks too.
+    "worker": {"settings", "postgres", "http_client", "webhooks"},
+    "deploy": {"settings", "postgres"},
+    "api": {"settings", "postgres", "worker", "webhooks", "deploy"},
+    "local": {"settings", "postgres", "deploy", "api"},
+    "__main__": {"settings", "postgres", "worker", "deploy", "api", "local"},
+}
+KNOWS_PSYCOPG = "postgres"
+
+
+@cache
+def modules() -> dict[str, ast.Module]:
+    files = sorted((ROOT / "pyshell").rglob("*.py"))
+    return {".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): ast.parse(file.read_text()) for file in files}
+
+
+def imported(tree: ast.Module) -> Iterator[str]:
+    """Every module that is imported, anywhere in a file; of `from a import b` both a and a.b."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, "relative imports are not used here"
+            yield node.module
+            yield from (f"{node.module}.{name.name}" for name in node.names)
+
+
+def package(module: str) -> str:
+    return module.split(".")[1] if "." in module else module
+
+
+def test_packages_import_only_what_they_stand_on() -> None:
+    found = {
+        (package(module), package(name))
+        for module, tree in modules().items()
+        for name in imported(tree)
+        if name.startswith("pyshell.") and package(name) != package(module)
+    }
+    assert found - {(upper, lower) for upper, lowers in MAY_IMPORT.items() for lower in lowers} == set()
+    assert {package(module) for module in modules()} - {"pyshell"} == set(MAY_IMPORT)
+
+
+def test_no_package_imports_in_a_circle() -> None:
+    order = list(TopologicalSorter(MAY_IMPORT).static_order())
+    assert order.index("postgres") < order.index("worker") < order.index("api") < order.index("local")
+
+
+def test_no_module_imports_in_a_circle() -> None:
+    graph = {module: {name for name in imported(tree) if name in modules() and name != module} for module, tree in modules().items()}
+    # A package's own file is imported by everything in it.
+    for module, names in graph.items():
+        names -= {str(Path(module.replace(".", "/")).parent).replace("/", ".")}
+    TopologicalSorter(graph).prepare()
+
+
+def test_psycopg_is_known_in_one_package() -> None:
+    knowing = {
+        package(module) for module, tree in modules().items() if any(name.split(".")[0].startswith("psycopg") for name in imported(tree))
+    }
+    assert knowing == {KNOWS_PSYCOPG}
