@@ -26,7 +26,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from pyshell.deploy import migrations
-from pyshell.local.private_postgres import PrivatePostgres, throw_away_place, throw_away_postgres
+from pyshell.local.private_postgres import PrivatePostgres, throw_away_postgres
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 TEMPLATE = "migrated"
@@ -47,9 +47,9 @@ def cluster() -> Iterator[PrivatePostgres]:
 
 
 @contextmanager
-def folder_for_postgres() -> Iterator[Path]:
-    """A folder that PostgreSQL's user may enter, unlike pytest's."""
-    with tempfile.TemporaryDirectory(prefix="private postgres ", dir=throw_away_place()) as name:
+def folder_for_postgres(cluster: PrivatePostgres) -> Iterator[Path]:
+    """A folder that PostgreSQL's user may enter, unlike pytest's. After a kill it is deleted with the cluster's."""
+    with tempfile.TemporaryDirectory(prefix="private postgres ", dir=cluster.folder.parent) as name:
         folder = Path(name)
         folder.chmod(0o711)
         yield folder
@@ -59,9 +59,9 @@ MakeCluster = Callable[[Path], None]
 
 
 @pytest.fixture(scope="session")
-def make_cluster() -> Iterator[MakeCluster]:
+def make_cluster(cluster: PrivatePostgres) -> Iterator[MakeCluster]:
     """Makes a migrated cluster in the folder given, which `PrivatePostgres` starts: a copy of one that is made once."""
-    with folder_for_postgres() as folder:
+    with folder_for_postgres(cluster) as folder:
         original = PrivatePostgres(folder / "postgres", throw_away=True)
         with original.running():
             migrations.migrate(original.url())
@@ -73,8 +73,8 @@ def make_cluster() -> Iterator[MakeCluster]:
 
 
 @pytest.fixture
-def own_postgres(make_cluster: MakeCluster) -> Iterator[PrivatePostgres]:
-    with folder_for_postgres() as folder:
+def own_postgres(cluster: PrivatePostgres, make_cluster: MakeCluster) -> Iterator[PrivatePostgres]:
+    with folder_for_postgres(cluster) as folder:
         make_cluster(folder / "postgres")
         postgres = PrivatePostgres(folder / "postgres", throw_away=True)
         postgres.start()

@@ -19,6 +19,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from pyshell.settings import ROOT
 from tests.http_fixtures import Json
+from tests.timed import PATIENCE
 
 SCRIPT = Path(__file__).with_name("watch_with_supabase.mjs")
 PACKAGES = ("@supabase/supabase-js@2.119.1", "ws@8")
@@ -55,7 +56,7 @@ class Watcher:
         for line in self._process.stdout:
             self._lines.put(json.loads(line))
 
-    def until(self, enough: Callable[[list[Json]], bool], seconds: float = 15) -> list[Json]:
+    def until(self, enough: Callable[[list[Json]], bool], seconds: float = PATIENCE) -> list[Json]:
         """Everything heard, once it is enough."""
         deadline = time.monotonic() + seconds
         while not enough(self.heard):

@@ -11,7 +11,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -23,12 +22,11 @@ import psycopg
 import pytest
 
 from pyshell.local.private_postgres import PrivatePostgres
-from pyshell.settings import ROOT
 from tests.conftest import Connection
 from tests.tcp_proxy import Proxy, running_proxy
 from tests.timed import wait_until
 from tests.upstream import FakeUpstream, Reply
-from tests.worker_fixtures import Batches, check_invariants, fetch_value, leases, update_settings
+from tests.worker_fixtures import Batches, check_invariants, fetch_value, leases, start_worker_process, update_settings
 
 SECONDS = float(os.environ.get("CHAOS_SECONDS", "10"))
 SEED = int(os.environ.get("CHAOS_SEED", str(random.randrange(1_000_000))))
@@ -106,7 +104,7 @@ class Chaos:
         self.batches: list[Batches] = []
         self.jobs: list[tuple[Batches, UUID]] = []
         self._folder = folder
-        self._upstream_url = upstream.url
+        self._upstream = upstream
 
     def connect(self) -> Connection:
         return psycopg.connect(self.postgres.url(), autocommit=True, options="-c lock_timeout=2s")
@@ -116,9 +114,7 @@ class Chaos:
         url = self.postgres.url()
         if not self.workers:
             url = url.replace(f":{self.postgres.port}/", f":{self.proxy.port}/")
-        environment = os.environ | {"DATABASE_URL": url, "INCENTIVES_API_URL": self._upstream_url}
-        with (self._folder / "worker.log").open("a") as log:
-            self.workers.append(subprocess.Popen([sys.executable, "-m", "pyshell", "worker"], cwd=ROOT, env=environment, stderr=log))
+        self.workers.append(start_worker_process(url, self._upstream, self._folder / "worker.log"))
 
     def kill_a_worker(self) -> None:
         worker = self.workers.pop(self.chance.randrange(1, len(self.workers)))

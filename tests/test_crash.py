@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -16,11 +14,10 @@ import psycopg
 import pytest
 
 from pyshell.local.private_postgres import PrivatePostgres
-from pyshell.settings import ROOT
 from tests.conftest import Connection
 from tests.timed import wait_until
 from tests.upstream import FakeUpstream, Reply
-from tests.worker_fixtures import Batches, check_invariants, fetch_value, leases, update_settings
+from tests.worker_fixtures import Batches, check_invariants, fetch_value, leases, start_worker_process, update_settings
 
 ITEMS = 2000
 KILLS = 5
@@ -34,15 +31,7 @@ def start_worker(own_postgres: PrivatePostgres, upstream: FakeUpstream, tmp_path
     workers: list[subprocess.Popen[bytes]] = []
 
     def start() -> subprocess.Popen[bytes]:
-        with (tmp_path / "worker.log").open("a") as log:
-            workers.append(
-                subprocess.Popen(
-                    [sys.executable, "-m", "pyshell", "worker"],
-                    cwd=ROOT,
-                    env=os.environ | {"DATABASE_URL": own_postgres.url(), "INCENTIVES_API_URL": upstream.url},
-                    stderr=log,
-                )
-            )
+        workers.append(start_worker_process(own_postgres.url(), upstream, tmp_path / "worker.log"))
         return workers[-1]
 
     yield start

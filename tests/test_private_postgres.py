@@ -21,8 +21,8 @@ from tests.timed import wait_until
 
 
 @pytest.fixture
-def folder() -> Iterator[Path]:
-    with folder_for_postgres() as folder:
+def folder(cluster: PrivatePostgres) -> Iterator[Path]:
+    with folder_for_postgres(cluster) as folder:
         yield folder
 
 

@@ -26,9 +26,9 @@ Environment = dict[str, str]
 
 
 @pytest.fixture
-def new_environment() -> Iterator[Environment]:
+def new_environment(cluster: PrivatePostgres) -> Iterator[Environment]:
     """A free port, a folder for a private cluster to be made in, and nothing of the caller's settings."""
-    with folder_for_postgres() as folder:
+    with folder_for_postgres(cluster) as folder:
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
         yield os.environ | {"PORT": str(port), "STATE_DIR": str(folder), "DATABASE_URL": "", "ROOT_PATH": "", "LOG_LEVEL": "warning"}

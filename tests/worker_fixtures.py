@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import json
+import os
+import signal
+import subprocess
+import sys
 import threading
 import uuid
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -15,7 +21,7 @@ import pytest
 import uvloop
 
 from pyshell.postgres.notifications import Notifier
-from pyshell.settings import Settings
+from pyshell.settings import ROOT, Settings
 from pyshell.worker.process import Worker
 from tests.conftest import Connection
 from tests.timed import wait_until
@@ -33,6 +39,23 @@ def worker_settings(database_url: str, upstream: FakeUpstream, owner: Connection
     """Settings of a worker that asks `upstream`, on a fresh database without a pace and with short waits."""
     update_settings(owner, lookups_per_second=None, max_in_flight=20, retry_backoff_seconds=0.01)
     return Settings(database_url=database_url, incentives_api_url=upstream.url, incentives_api_key="key of the provider")
+
+
+def start_worker_process(database_url: str, upstream: FakeUpstream, log: Path) -> subprocess.Popen[bytes]:
+    """A worker to kill; it ends with this process whatever becomes of that. Its log is appended to `log`."""
+    with log.open("a") as stderr:
+        return subprocess.Popen(
+            [sys.executable, "-m", "pyshell", "worker"],
+            cwd=ROOT,
+            env=os.environ | {"DATABASE_URL": database_url, "INCENTIVES_API_URL": upstream.url},
+            stderr=stderr,
+            preexec_fn=end_with_parent,
+        )
+
+
+def end_with_parent() -> None:
+    """In a child: it is killed when its parent ends (Linux's PR_SET_PDEATHSIG)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 def running_worker(settings: Settings) -> AbstractContextManager[None]:

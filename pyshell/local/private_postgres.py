@@ -394,7 +394,7 @@ def default_state_dir() -> Path:
 @contextmanager
 def throw_away_postgres(extensions: Sequence[str] = ("pg_cron",)) -> Iterator[PrivatePostgres]:
     """A fresh, fast, unsafe server for as long as the context lasts; it ends with this process even if that is killed."""
-    folder = Path(tempfile.mkdtemp(prefix=".batch-lookups-", dir=throw_away_place()))
+    folder = Path(tempfile.mkdtemp(prefix=".batch-lookups-", dir=_throw_away_place()))
     folder.chmod(0o711)
     with (folder / "in_use").open("w") as in_use:
         fcntl.flock(in_use, fcntl.LOCK_EX)
@@ -410,7 +410,7 @@ def throw_away_postgres(extensions: Sequence[str] = ("pg_cron",)) -> Iterator[Pr
             shutil.rmtree(folder)
 
 
-def throw_away_place() -> Path:
+def _throw_away_place() -> Path:
     """Where to put data that are thrown away: in memory where there is enough of it, which makes a new database ten times faster."""
     with suppress(OSError):
         if os.access(MEMORY_FILES, os.W_OK) and shutil.disk_usage(MEMORY_FILES).free > MEMORY_NEEDED:
