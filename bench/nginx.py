@@ -38,7 +38,6 @@ http {{
 
 RESULT = {
     "customer_id": 4711,
-    "reference_id": "site-00001",
     "address": {
         "street_1": "1600 Amphitheatre Parkway",
         "city": "Mountain View",

@@ -87,6 +87,7 @@ def misbehave(chance: random.Random) -> Reply:
             Reply(body='{"incentives": {"total_incentive_amount": "lots", "by_program": 7}, "utility": []}'),
             Reply(body='{"nul": "\\u0000"}'),
             Reply(body=b"\xff\xfe"),
+            Reply(again=chance.random() * 0.02),
             Reply(delay=30),
             Reply(body=b'{"x": "' + b"x" * 10_000_000 + b'"}'),
         ]

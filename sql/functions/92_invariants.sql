@@ -35,9 +35,10 @@ begin
            count(s.item_id) as sites,
            count(*) filter (where s.eligible) as eligible,
            coalesce(sum(s.total_incentive_amount), 0) as value,
-           (array_agg(coalesce(i.id, s.item_id)) filter (where (i.status is not distinct from 'completed') <> (s.item_id is not null) or i.id <> s.item_id))[1] as misplaced
+           (array_agg(coalesce(i.id, s.item_id)) filter (where (i.status is not distinct from 'completed') <> (s.item_id is not null) or i.id <> s.item_id))[1] as misplaced,
+           (array_agg(i.id) filter (where i.answer_to <> i.reference_id))[1] as mistaken
       into v_seen
-      from (select id, status, position, retry_at
+      from (select id, status, position, retry_at, reference_id, result ->> 'reference_id' as answer_to
               from public.lookup_queue_items
              where organization_id = p_organization_id and lookup_queue_items.job_id = p_job.id) i
       full join (select *
@@ -60,6 +61,7 @@ begin
             format('%s items are leased, %s are in flight', v_leased, v_seen.in_flight)),
            (v_has_report and v_seen.misplaced is not null, v_seen.misplaced, 'a completed item has its site, and no other item has one',
             format('%s sites, %s completed items', v_seen.sites, v_seen.ended - v_seen.failures)),
+           (v_seen.mistaken is not null, v_seen.mistaken, 'an item has its own answer', 'the reference_id of its result is another''s'),
            (v_has_report and (v_report.total_sites, v_report.eligible_sites, v_report.total_incentive_value) is distinct from (v_seen.sites, v_seen.eligible, v_seen.value),
             null, 'a report adds up its sites',
             format('(%s, %s, %s), but (%s, %s, %s) by its sites', v_report.total_sites, v_report.eligible_sites, v_report.total_incentive_value,
