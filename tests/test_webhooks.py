@@ -1,4 +1,4 @@
-"""The sender: signed as receivers expect, patient with those that are down, and no lane in another's way."""
+"""The sender: signed as receivers expect, patient with those that are down, and no receiver in another's way."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from pyshell.settings import Settings
-from pyshell.webhooks.lanes import FIRST_WIDTH, LARGEST_WIDTH, Lane, Pressure
+from pyshell.webhooks.receiver_limits import FIRST_WINDOW, LARGEST_WINDOW, LoadShedding, ReceiverLimit
 from pyshell.webhooks.requests import Attempt, Delivery, Receiver
 from pyshell.webhooks.sender import APPLICATION_NAME
 from tests.conftest import Clock, Connection
@@ -207,7 +207,7 @@ def wake(owner: Connection) -> None:
     owner.execute("notify webhooks_ready")
 
 
-def test_a_slow_receiver_holds_its_own_lane_only(
+def test_a_slow_receiver_holds_its_own_window_only(
     owner: Connection, receiver: FakeReceiver, sender_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with ExitStack() as stack:
@@ -217,12 +217,12 @@ def test_a_slow_receiver_holds_its_own_lane_only(
         quick = Organization(owner, receiver.url, "quick")
         stack.enter_context(running_sender(sender_settings))
         patient.complete(100)
-        wait_until(lambda: slow.in_flight == FIRST_WIDTH)
+        wait_until(lambda: slow.in_flight == FIRST_WINDOW)
         quick.complete(200)
         quick.wait(delivered=200)
-        assert slow.in_flight == FIRST_WIDTH, "all of the other's deliveries came between two of its"
-        assert slow.most_in_flight <= FIRST_WIDTH
-        assert patient.statuses() == {"sending": FIRST_WIDTH, "pending": 100 - FIRST_WIDTH}
+        assert slow.in_flight == FIRST_WINDOW, "all of the other's deliveries came between two of its"
+        assert slow.most_in_flight <= FIRST_WINDOW
+        assert patient.statuses() == {"sending": FIRST_WINDOW, "pending": 100 - FIRST_WINDOW}
         slow.hurry.set()
 
 
@@ -249,7 +249,7 @@ def test_retry_after_is_respected(owner: Connection, receiver: FakeReceiver, sen
         organization.complete(100)
         wait_until(lambda: organization.statuses() == {"pending": 100} and receiver.received)
         asked = len(receiver.received)
-        assert asked <= 3 * FIRST_WIDTH
+        assert asked <= 3 * FIRST_WINDOW
         clock.advance(seconds=100)
         wake(owner)
         time.sleep(0.3)
@@ -269,14 +269,14 @@ def test_a_receiver_that_is_gone_is_left_alone(owner: Connection, receiver: Fake
         asked = len(receiver.received)
         organization.complete(1)
         time.sleep(0.3)
-        assert len(receiver.received) <= asked + FIRST_WIDTH
+        assert len(receiver.received) <= asked + FIRST_WINDOW
         receiver.status = 204
         organization.set_config(enabled=True)
         recovered = organization.fetch(
             """select api.recover_webhook_deliveries(%s, '{"since": "2020-01-01T00:00:00Z"}')""", organization.id
         )
         organization.wait(delivered=100)
-    assert recovered["recovered"] <= 3 * FIRST_WIDTH
+    assert recovered["recovered"] <= 3 * FIRST_WINDOW
 
 
 def test_a_sender_that_dies_loses_nothing(
@@ -342,23 +342,23 @@ def test_a_broken_connection_to_the_database_loses_nothing(owner: Connection, re
 def test_webhooks_wait_while_lookups_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
     now, lookups = 0.0, 0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    pressure = Pressure(lambda: lookups)
+    load_shedding = LoadShedding(lambda: lookups)
     seen = []
     for finished in (0, 100, 10, 1000, 0):
         now, lookups = now + 0.1, lookups + finished
-        seen.append(pressure.is_high())
+        seen.append(load_shedding.is_active())
     assert seen == [False, False, False, True, False]
 
 
-def test_a_lane_is_as_wide_as_its_receiver_is_quick() -> None:
+def test_a_window_is_as_large_as_its_receiver_is_quick() -> None:
     delivery = Delivery(b"o", b"d", b"t", b"{}", "https://a.example/", [])
-    lane = Lane(Receiver(delivery.url, allow_private=False))
-    for latency, width in ((0.01, LARGEST_WIDTH), (1.0, LARGEST_WIDTH // 2)):
+    limit = ReceiverLimit(Receiver(delivery.url, allow_private=False))
+    for latency, window in ((0.01, LARGEST_WINDOW), (1.0, LARGEST_WINDOW // 2)):
         for _ in range(200):
-            lane.learn(Attempt(delivery, 200, None, latency, "", None))
-        assert lane.width == width
+            limit.learn(Attempt(delivery, 200, None, latency, "", None))
+        assert limit.window == window
     for _ in range(10):
-        lane.learn(Attempt(delivery, 500, None, 0.01, "", None))
-    assert lane.width == 1
-    lane.learn(Attempt(delivery, 429, None, 0.01, "", 60.0))
-    assert lane.room == 0, "nothing is claimed until the database knows of the pause"
+        limit.learn(Attempt(delivery, 500, None, 0.01, "", None))
+    assert limit.window == 1
+    limit.learn(Attempt(delivery, 429, None, 0.01, "", 60.0))
+    assert limit.room == 0, "nothing is claimed until the database knows of the pause"

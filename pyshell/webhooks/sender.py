@@ -1,7 +1,7 @@
 """The sender of webhooks: claims deliveries, POSTs them and records what came of them, next to the lookups and apart from them.
 
-Every organization has a lane, which is as wide as its receiver is quick: it widens with every success and halves with every failure.
-So a receiver that is down or slow holds a place or two of its own lane, and nobody else's.
+Every organization's receiver has a concurrency window: it grows by one with every success and halves with every failure. So a receiver
+that is down or slow holds a place or two, and nobody else's.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pyshell.postgres.notifications import Notifier
 from pyshell.postgres.sqlstates import DatabaseError, is_about_the_data
 from pyshell.settings import Settings
 from pyshell.webhooks.calls import claim_webhooks, ready_webhooks, record_webhooks
-from pyshell.webhooks.lanes import CONCERN_ALL, FIRST_WIDTH, Lane, Pressure
+from pyshell.webhooks.receiver_limits import FIRST_WINDOW, PAUSING_STATUSES, LoadShedding, ReceiverLimit
 from pyshell.webhooks.requests import Attempt, Delivery, Receiver
 
 logger = logging.getLogger(__name__)
@@ -33,11 +33,11 @@ ORGANIZATIONS_PER_ROUND: Final = 100
 MAX_UNRECORDED: Final = 5000
 FLUSH_SECONDS: Final = 0.05
 LONGEST_SLEEP: Final = 5.0
-# Lanes that had more than they could take are filled again without asking who else is ready, for so long.
+# Receivers that had more than they could take are filled again without asking who else is ready, for so long.
 ASK_SECONDS: Final = 0.1
 PAUSE_AFTER_ERROR: Final = 1.0
-PAUSE_UNDER_PRESSURE: Final = 0.2
-LANE_KEPT_SECONDS: Final = 60.0
+SHEDDING_PAUSE: Final = 0.2
+LIMIT_KEPT_SECONDS: Final = 60.0
 FINISH_SECONDS: Final = 10.0
 LAST_CALLS_SECONDS: Final = 5.0
 
@@ -48,17 +48,17 @@ class Sender:
     def __init__(self, settings: Settings, notifier: Notifier, count_lookups: Callable[[], int] = lambda: 0) -> None:
         self.name = f"{socket.gethostname()}-{os.getpid()}-{token_hex(4)}"
         self._settings = settings
-        self._pressure = Pressure(count_lookups)
+        self._load_shedding = LoadShedding(count_lookups)
         self._claiming = Session(settings.database_url, APPLICATION_NAME)
         self._recording = Session(settings.database_url, APPLICATION_NAME)
-        self._lanes: dict[bytes, Lane] = {}
+        self._limits: dict[bytes, ReceiverLimit] = {}
         self._in_flight: set[asyncio.Task[None]] = set()
         self._unrecorded: list[Attempt] = []
         self._has_unrecorded = asyncio.Event()
-        self._demand = asyncio.Event()
+        self._wakeup = asyncio.Event()
         self._stopping = False
         self._asked_at = 0.0
-        notifier.subscribe("webhooks_ready", lambda _: self._demand.set())
+        notifier.subscribe("webhooks_ready", lambda _: self._wakeup.set())
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set; then let what is on its way come to its end."""
@@ -67,43 +67,43 @@ class Sender:
         recording = asyncio.create_task(self._record())
         done, _ = await asyncio.wait([stopping, claiming, recording], return_when=asyncio.FIRST_COMPLETED)
         self._stopping = True
-        self._demand.set()
+        self._wakeup.set()
         await asyncio.wait([claiming], timeout=LAST_CALLS_SECONDS)
         if self._in_flight:
             await asyncio.wait(self._in_flight, timeout=FINISH_SECONDS)
         for task in [stopping, claiming, recording, *self._in_flight]:
             task.cancel()
         await asyncio.gather(stopping, claiming, recording, *self._in_flight, return_exceptions=True)
-        await self._say_goodbye()
+        await self._finish()
         for task in done - {stopping}:
             task.result()
 
     async def _claim(self) -> None:
         while not self._stopping:
-            if self._pressure.is_high():
-                await asyncio.sleep(PAUSE_UNDER_PRESSURE)
-            self._demand.clear()
+            if self._load_shedding.is_active():
+                await asyncio.sleep(SHEDDING_PAUSE)
+            self._wakeup.clear()
             try:
                 sleep = await self._round()
             except DatabaseError as error:
                 logger.warning("cannot claim webhooks, will try again: %s", error)
                 sleep = PAUSE_AFTER_ERROR
-                self._demand.clear()
+                self._wakeup.clear()
             try:
                 async with asyncio.timeout(sleep):
-                    await self._demand.wait()
+                    await self._wakeup.wait()
             except TimeoutError:
                 pass
 
     async def _round(self) -> float:
-        """Claim what lanes have room for; answers how long to sleep unless one has room for more before."""
-        self._forget_idle_lanes()
-        hungry = [organization_id for organization_id, lane in self._lanes.items() if lane.has_more and lane.room]
-        if hungry and time.monotonic() < self._asked_at + ASK_SECONDS:
-            await self._claim_for(hungry)
+        """Claim what windows have room for; answers how long to sleep unless one has room for more before."""
+        self._forget_idle_limits()
+        refillable = [organization_id for organization_id, limit in self._limits.items() if limit.has_more and limit.room]
+        if refillable and time.monotonic() < self._asked_at + ASK_SECONDS:
+            await self._claim_for(refillable)
             return ASK_SECONDS
         self._asked_at = time.monotonic()
-        full = [organization_id for organization_id, lane in self._lanes.items() if not lane.room]
+        full = [organization_id for organization_id, limit in self._limits.items() if not limit.room]
         ready = await self._claiming.run(ready_webhooks, ORGANIZATIONS_PER_ROUND, full)
         if not await self._claim_for(ready.organization_ids):
             return FLUSH_SECONDS
@@ -112,61 +112,61 @@ class Sender:
         return LONGEST_SLEEP if ready.next_ready_in is None else min(ready.next_ready_in, LONGEST_SLEEP)
 
     async def _claim_for(self, organization_ids: Sequence[bytes]) -> bool:
-        """Fill the lanes of these organizations; False: there was no room for all of them."""
+        """Fill the windows of these organizations; False: there was no room for all of them."""
         for organization_id in organization_ids:
             if self._stopping or len(self._in_flight) >= MAX_IN_FLIGHT or len(self._unrecorded) >= MAX_UNRECORDED:
                 return False
-            lane = self._lanes.get(organization_id)
-            room = lane.room if lane else FIRST_WIDTH
+            limit = self._limits.get(organization_id)
+            room = limit.room if limit else FIRST_WINDOW
             deliveries = await self._claiming.run(claim_webhooks, self.name, organization_id, room)
             for delivery in deliveries:
                 self._start(delivery)
-            lane = self._lanes.get(organization_id)
-            if lane:
-                lane.has_more = len(deliveries) == room
-                if lane.has_more and lane.room:
-                    # So much was done while the database answered that half of the lane is free already.
-                    self._demand.set()
+            limit = self._limits.get(organization_id)
+            if limit:
+                limit.has_more = len(deliveries) == room
+                if limit.has_more and limit.room:
+                    # So much was done while the database answered that half of the window is free already.
+                    self._wakeup.set()
         return True
 
     def _start(self, delivery: Delivery) -> None:
         try:
-            lane = self._lane(delivery)
+            limit = self._limit_of(delivery)
         except ValueError:
             self._add_attempt(Attempt(delivery, None, "invalid_url", 0.0, None, None))
             return
-        lane.in_flight += 1
-        task = asyncio.create_task(self._attempt(lane, delivery))
+        limit.in_flight += 1
+        task = asyncio.create_task(self._attempt(limit, delivery))
         self._in_flight.add(task)
         task.add_done_callback(self._in_flight.discard)
 
-    def _lane(self, delivery: Delivery) -> Lane:
-        lane = self._lanes.get(delivery.organization_id)
-        if lane is None or lane.receiver.url != delivery.url:
+    def _limit_of(self, delivery: Delivery) -> ReceiverLimit:
+        limit = self._limits.get(delivery.organization_id)
+        if limit is None or limit.receiver.url != delivery.url:
             receiver = Receiver(delivery.url, allow_private=self._settings.webhooks_allow_private_networks)
-            if lane is None:
-                lane = self._lanes[delivery.organization_id] = Lane(receiver)
+            if limit is None:
+                limit = self._limits[delivery.organization_id] = ReceiverLimit(receiver)
             else:
-                lane.receiver.close()
-                lane.receiver, lane.width = receiver, FIRST_WIDTH
-        lane.used_at = time.monotonic()
-        return lane
+                limit.receiver.close()
+                limit.receiver, limit.window = receiver, FIRST_WINDOW
+        limit.used_at = time.monotonic()
+        return limit
 
-    def _forget_idle_lanes(self) -> None:
-        oldest = time.monotonic() - LANE_KEPT_SECONDS
-        for organization_id, lane in list(self._lanes.items()):
-            if not lane.in_flight and not lane.held and lane.used_at < oldest:
-                lane.receiver.close()
-                del self._lanes[organization_id]
+    def _forget_idle_limits(self) -> None:
+        oldest = time.monotonic() - LIMIT_KEPT_SECONDS
+        for organization_id, limit in list(self._limits.items()):
+            if not limit.in_flight and not limit.unrecorded_pauses and limit.used_at < oldest:
+                limit.receiver.close()
+                del self._limits[organization_id]
 
-    async def _attempt(self, lane: Lane, delivery: Delivery) -> None:
-        attempt = await lane.receiver.attempt(delivery)
-        had_room = lane.room > 0
-        lane.in_flight -= 1
-        lane.learn(attempt)
+    async def _attempt(self, limit: ReceiverLimit, delivery: Delivery) -> None:
+        attempt = await limit.receiver.attempt(delivery)
+        had_room = limit.room > 0
+        limit.in_flight -= 1
+        limit.learn(attempt)
         self._add_attempt(attempt)
-        if lane.room and not had_room:
-            self._demand.set()
+        if limit.room and not had_room:
+            self._wakeup.set()
 
     def _add_attempt(self, attempt: Attempt) -> None:
         self._unrecorded.append(attempt)
@@ -201,10 +201,10 @@ class Sender:
 
     async def _record_group(self, organization_id: bytes, attempts: list[Attempt]) -> None:
         await self._try_to_record(organization_id, attempts)
-        lane = self._lanes.get(organization_id)
-        if lane is not None and lane.held:
-            lane.held -= sum(attempt.http_status in CONCERN_ALL for attempt in attempts)
-            self._demand.set()
+        limit = self._limits.get(organization_id)
+        if limit is not None and limit.unrecorded_pauses:
+            limit.unrecorded_pauses -= sum(attempt.http_status in PAUSING_STATUSES for attempt in attempts)
+            self._wakeup.set()
 
     async def _try_to_record(self, organization_id: bytes, attempts: list[Attempt]) -> None:
         try:
@@ -217,13 +217,13 @@ class Sender:
             if verdicts.keys() - {"accepted"}:
                 logger.info("recorded %s webhook attempts: %s", len(attempts), verdicts)
 
-    async def _say_goodbye(self) -> None:
+    async def _finish(self) -> None:
         try:
             async with asyncio.timeout(LAST_CALLS_SECONDS):
                 await self._flush()
         except (TimeoutError, DatabaseError) as error:
             logger.warning("%s webhook attempts are not recorded, their leases will expire: %r", len(self._unrecorded), error)
-        for lane in self._lanes.values():
-            lane.receiver.close()
+        for limit in self._limits.values():
+            limit.receiver.close()
         for session in (self._claiming, self._recording):
             await session.close()

@@ -1,0 +1,63 @@
+"""How fast webhooks are sent: to each receiver as fast as it keeps up, and to all of them not at the cost of the lookups."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from pyshell.webhooks.requests import Attempt, Receiver
+
+FIRST_WINDOW: Final = 4
+LARGEST_WINDOW: Final = 128
+# The window of a receiver that takes longer is half of the largest at most.
+QUICK_SECONDS: Final = 0.1
+PAUSING_STATUSES: Final = (410, 429, 503)
+# The cost of a webhook is twice that of a lookup: at full speed, each takes from the other.
+BUSY_LOOKUPS_PER_SECOND: Final = 2000
+MEASURING_SECONDS: Final = 0.05
+
+
+@dataclass(slots=True, eq=False)
+class ReceiverLimit:
+    """The concurrency window of one organization's receiver: additive increase, multiplicative decrease.
+
+    `unrecorded_pauses` counts answers with 410, 429 or 503 that the database does not know of yet: nothing is claimed meanwhile.
+    `has_more`: the last claim brought all that it asked for.
+    """
+
+    receiver: Receiver
+    window: int = FIRST_WINDOW
+    in_flight: int = 0
+    unrecorded_pauses: int = 0
+    has_more: bool = False
+    used_at: float = 0.0
+
+    @property
+    def room(self) -> int:
+        """How many to claim: none before half of the window is free, or every claim would be for one."""
+        return self.window - self.in_flight if self.in_flight <= self.window // 2 and not self.unrecorded_pauses else 0
+
+    def learn(self, attempt: Attempt) -> None:
+        if attempt.succeeded:
+            self.window = min(self.window + 1, LARGEST_WINDOW if attempt.latency < QUICK_SECONDS else LARGEST_WINDOW // 2)
+        else:
+            self.window = max(self.window // 2, 1)
+        self.unrecorded_pauses += attempt.http_status in PAUSING_STATUSES
+
+
+class LoadShedding:
+    """Tells whether this process does so many lookups a second that webhooks had better wait a little; they have three days."""
+
+    def __init__(self, count_lookups: Callable[[], int]) -> None:
+        self._count = count_lookups
+        self._counted, self._counted_at = count_lookups(), time.monotonic()
+        self._is_active = False
+
+    def is_active(self) -> bool:
+        now, count = time.monotonic(), self._count()
+        if now - self._counted_at >= MEASURING_SECONDS:
+            self._is_active = count - self._counted > BUSY_LOOKUPS_PER_SECOND * (now - self._counted_at)
+            self._counted, self._counted_at = count, now
+        return self._is_active
