@@ -8,6 +8,7 @@ import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
@@ -36,7 +37,8 @@ class Settings:
     `cors_origins` (separated by commas) are the origins whose pages may call the API from a browser, `*`: all; as a rule those of Clerk.
     `http_proxy` and `https_proxy` (also in small letters) lead to an `incentives_api_url` of that scheme unless `no_proxy`, separated by
     commas, has its host; `incentives_api_ca_file` (PEM) is trusted there besides the machine's certificates. Nothing else uses them.
-    `webhooks_allow_private_networks` is for development: webhooks may go anywhere, and over http.
+    `webhooks_allow_private_networks` is for development: webhooks may go anywhere, and over http; but never to the networks in
+    `webhooks_refused_networks` (separated by commas).
     """
 
     database_url: str = ""
@@ -59,6 +61,7 @@ class Settings:
     clerk_authorized_parties: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
     webhooks_allow_private_networks: bool = False
+    webhooks_refused_networks: tuple[IPv4Network | IPv6Network, ...] = ()
     log_level: str = "info"
 
     @property
@@ -100,6 +103,7 @@ class Settings:
             clerk_authorized_parties=_list(given.get("CLERK_AUTHORIZED_PARTIES", "")),
             cors_origins=_cors_origins(given),
             webhooks_allow_private_networks=_flag(given, "WEBHOOKS_ALLOW_PRIVATE_NETWORKS"),
+            webhooks_refused_networks=_networks(given, "WEBHOOKS_REFUSED_NETWORKS"),
             log_level=_log_level(given.get("LOG_LEVEL", "info")),
         )
 
@@ -140,6 +144,13 @@ def _ca_file(given: Mapping[str, str], name: str) -> Path | None:
     except OSError as error:
         raise SettingsError(f"{name} must name a file of certificates in PEM form: {error}") from None
     return path
+
+
+def _networks(given: Mapping[str, str], name: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    try:
+        return tuple(ip_network(network) for network in given.get(name, "").replace(",", " ").split())
+    except ValueError as error:
+        raise SettingsError(f"{name} must be networks such as 203.0.113.0/24, separated by commas: {error}") from None
 
 
 def _flag(given: Mapping[str, str], name: str) -> bool:

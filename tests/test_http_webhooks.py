@@ -116,6 +116,14 @@ def test_a_test_of_a_private_network_is_refused(client: OrganizationClient, monk
     assert client.post("/webhook-config/test").json()["error_class"] == "refused_address"
 
 
+def test_a_config_is_tested_ten_times_a_minute(client: OrganizationClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    Names(monkeypatch).answers["inside.example"] = [["10.0.0.1"]]
+    client.put("/webhook-config", json={"url": "https://inside.example/"})
+    assert [client.post("/webhook-config/test").status_code for _ in range(11)] == [*(10 * [200]), 429]
+    refused = client.post("/webhook-config/test")
+    assert (refused.json()["code"], refused.headers["retry-after"]) == ("too_many_webhook_tests", "60")
+
+
 def test_deliveries_are_listed_page_by_page(client: OrganizationClient, database: Connection) -> None:
     client.put("/webhook-config", json={"url": URL, "events": ["lookup.completed", "lookup.failed", "batch.completed"]})
     job = client.submit(*[site(f"deal-{n:03}", webhook_custom_fields={"n": n}) for n in range(5)])

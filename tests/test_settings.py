@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import re
+from ipaddress import ip_network
 from pathlib import Path
 
 import certifi
@@ -38,6 +39,7 @@ VARIABLES: dict[str, tuple[str, object]] = {
     "CLERK_AUTHORIZED_PARTIES": ("https://a.example.com, https://b.example.com", ("https://a.example.com", "https://b.example.com")),
     "CORS_ORIGINS": ("https://a.example.com, http://localhost:5173", ("https://a.example.com", "http://localhost:5173")),
     "WEBHOOKS_ALLOW_PRIVATE_NETWORKS": ("true", True),
+    "WEBHOOKS_REFUSED_NETWORKS": ("203.0.113.0/24, 2001:db8::/32", (ip_network("203.0.113.0/24"), ip_network("2001:db8::/32"))),
     "LOG_LEVEL": ("DEBUG", "debug"),
 }
 
@@ -94,6 +96,8 @@ def test_a_pace_of_none_is_no_limit() -> None:
         ("LOOKUPS_PER_SECOND", "inf"),
         ("LOOKUPS_PER_SECOND", "fast"),
         ("LOG_LEVEL", "loud"),
+        ("HTTPS_PROXY", "ftp://proxy.example.com"),
+        ("WEBHOOKS_REFUSED_NETWORKS", "203.0.113.7/24"),
     ],
 )
 def test_a_bad_value_is_refused_by_name(name: str, value: str) -> None:

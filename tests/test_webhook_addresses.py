@@ -35,6 +35,7 @@ NOT_PUBLIC = {
     "benchmarks": ["198.18.0.1", "198.19.255.255", "2001:2::1"],
     "multicast": ["224.0.0.1", "239.255.255.255", "ff02::1", "ff0e::1"],
     "reserved": ["240.0.0.1", "255.255.255.255", "4000::1", "100::1", "5f00::1"],
+    "a cloud's platform": ["168.63.129.16"],
     "unique local": ["fc00::1", "fd00:ec2::254"],
     "site-local": ["fec0::1"],
     "relays and sinks": ["192.88.99.1", "192.31.196.1", "192.52.193.1", "192.175.48.1", "2620:4f:8000::1"],
@@ -57,9 +58,9 @@ def test_not_public(kind: str, address: str) -> None:
     assert not is_public(address), kind
 
 
-def attempt(url: str, *, allow_private: bool = False, times: int = 1) -> list[Attempt]:
+def attempt(url: str, *, allow_private: bool = False, refused: str | None = None, times: int = 1) -> list[Attempt]:
     async def run() -> list[Attempt]:
-        receiver = Receiver(url, allow_private=allow_private)
+        receiver = Receiver(url, allow_private=allow_private, refused_networks=[ip_network(refused)] if refused else [])
         attempts = [await receiver.attempt(Delivery(b"o" * 16, b"d" * 16, b"t" * 16, b"{}", url, [b"s" * 24])) for _ in range(times)]
         receiver.close()
         return attempts
@@ -156,15 +157,37 @@ def test_an_address_that_nobody_listens_at_is_a_failed_connection(names: Names) 
 
 
 @pytest.mark.parametrize(
-    "url", ["http://example.com/", "ftp://example.com/", "https:///path", "https://user@example.com/", "https://a:99999/"]
+    "url",
+    [
+        "http://example.com/",
+        "ftp://example.com/",
+        "https:///path",
+        "https://user@example.com/",
+        "https://a:99999/",
+        "https://a:22/",
+        "https://a:80/",
+        "https://a:1023/",
+    ],
 )
 def test_a_url_that_is_not_https_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match=r"URL|[Pp]ort"):
         Receiver(url, allow_private=False)
 
 
-def test_a_name_without_addresses_is_an_error_of_its_own() -> None:
-    assert attempt("https://nobody.invalid/")[0].error_class == "dns"
+def test_nobody_learns_which_names_a_private_network_has(names: Names) -> None:
+    names.answers["inside.example"] = [["10.0.0.1"]]
+    assert [attempt(url)[0].error_class for url in ("https://inside.example/", "https://nobody.invalid/")] == 2 * ["refused_address"]
+    assert attempt("https://nobody.invalid/", allow_private=True)[0].error_class == "dns"
+
+
+@pytest.mark.parametrize("network", ["127.0.0.2/32", "127.0.0.0/8"])
+def test_further_networks_can_be_refused(network: str, names: Names, listener: Listener) -> None:
+    names.answers["two.example"] = [["127.0.0.2"]]
+    for allow_private in (False, True):
+        [refused] = attempt(f"https://two.example:{listener.port}/", allow_private=allow_private, refused=network)
+        assert refused.error_class == "refused_address"
+    assert listener.connected == []
+    assert attempt(f"https://two.example:{listener.port}/", refused="127.0.0.3/32")[0].error_class == "tls"
 
 
 def test_a_redirect_is_not_followed() -> None:

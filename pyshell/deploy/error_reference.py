@@ -99,6 +99,7 @@ WHAT_TO_DO = {
     "token_keys_unavailable": "The issuer's keys cannot be fetched to check the token. Repeat the request after `Retry-After` seconds.",
     "too_many_open_items": "The organization has too many unfinished items. Wait until earlier batches have ended, or cancel one.",
     "too_many_requests": "The credential has used up its rate limit. Wait `Retry-After` seconds.",
+    "too_many_webhook_tests": "Webhooks can be tested ten times a minute. Try again in a minute.",
     "too_many_secrets": "Five signing secrets are valid at once. Wait until a rotated one expires.",
     "two_credentials": "The request has an API key and a bearer token. Send one of them.",
     "unknown_device": "A device is not in the catalogue; the message names it. Use an id or a name that is.",

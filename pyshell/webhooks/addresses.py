@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
+
+Network = IPv4Network | IPv6Network
 
 # The IANA special-purpose registries of 2025. `ipaddress.is_global` is not used: it calls multicast, NAT64 and 6to4 addresses global,
 # and its answers vary with the version of Python.
@@ -21,6 +24,7 @@ REFUSED_IPV4: Final = [
     ip_network("10.0.0.0/8"),  # private
     ip_network("100.64.0.0/10"),  # shared by carriers (CGNAT)
     ip_network("127.0.0.0/8"),  # loopback
+    ip_network("168.63.129.16/32"),  # the platform of Azure, as its machines see it
     ip_network("169.254.0.0/16"),  # link-local; metadata of cloud providers
     ip_network("172.16.0.0/12"),  # private
     ip_network("192.0.0.0/24"),  # IETF protocols
@@ -51,7 +55,7 @@ _RESOLVERS: Final = ThreadPoolExecutor(max_workers=64, thread_name_prefix="resol
 
 
 class RefusedAddressError(Exception):
-    """The host has an address that is not of the public internet."""
+    """The host has an address that webhooks may not be sent to."""
 
 
 def is_ip_address(host: str) -> bool:
@@ -74,15 +78,18 @@ def is_public(address: str) -> bool:
     return parsed.scope_id is None and parsed in GLOBAL_IPV6 and not any(parsed in network for network in REFUSED_IPV6)
 
 
-async def resolve(host: str, port: int, *, allow_private: bool) -> list[str]:
+async def resolve(host: str, port: int, *, allow_private: bool, refused_networks: Sequence[Network] = ()) -> list[str]:
     """The addresses of a host, all of them checked.
 
-    Raises RefusedAddressError when any of them is not public (unless `allow_private`), OSError or UnicodeError when there is none.
+    Raises RefusedAddressError when any of them is in `refused_networks`, or not public (unless `allow_private`); OSError or UnicodeError
+    when there is none.
     """
     loop = asyncio.get_running_loop()
     # The module's attribute, looked up at each call: tests put a resolver of theirs in its place.
     found = await loop.run_in_executor(_RESOLVERS, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
     addresses = list(dict.fromkeys(str(address[0]) for _, _, _, _, address in found))
     if not allow_private and not all(map(is_public, addresses)):
+        raise RefusedAddressError(host)
+    if any(ip_address(address) in network for address in addresses for network in refused_networks):
         raise RefusedAddressError(host)
     return addresses

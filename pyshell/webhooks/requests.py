@@ -10,7 +10,7 @@ from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -18,7 +18,8 @@ from pyreqwest.client import ClientBuilder
 from pyreqwest.http import Url
 
 from pyshell.http_client import Clients, ExchangeError, Response, client_builder, post
-from pyshell.webhooks.addresses import RefusedAddressError, is_ip_address, resolve
+from pyshell.settings import Settings
+from pyshell.webhooks.addresses import Network, RefusedAddressError, is_ip_address, resolve
 
 logger = logging.getLogger(__name__)
 
@@ -69,11 +70,11 @@ def sign(secrets: Sequence[bytes], message_id: str, timestamp: int, body: bytes)
 class Receiver:
     """A URL, and the connections to it. No redirect is followed and no proxy used.
 
-    `allow_private` is for development: any address may be connected to, and http spoken. Raises ValueError for a URL that is none, or
-    not HTTPS.
+    `allow_private` is for development: any address may be connected to, at any port, and http spoken; but never one of the
+    `refused_networks`. Raises ValueError for a URL that is none, not HTTPS, or leads to the port of another service.
     """
 
-    def __init__(self, url: str, *, allow_private: bool) -> None:
+    def __init__(self, url: str, *, allow_private: bool, refused_networks: Sequence[Network] = ()) -> None:
         # The client's own parser: the host that is checked is the host that is connected to, however it is written.
         parsed = Url(url)
         if parsed.scheme != "https" and not (allow_private and parsed.scheme == "http"):
@@ -82,12 +83,23 @@ class Receiver:
             raise ValueError("The URL must have a host, and no user name")
         self.url = url
         self._allow_private = allow_private
+        self._refused_networks = refused_networks
         self._host = parsed.host_str.strip("[]")
         self._is_https = parsed.scheme == "https"
         self._port = parsed.port or (443 if self._is_https else 80)
+        if self._port < 1024 and self._port != 443 and not allow_private:
+            raise ValueError("The port must be 443 or above 1023")
         self._resolution: asyncio.Task[list[str]] | None = None
         self._resolved_at = 0.0
         self._clients = Clients(MAX_ADDRESSES)
+
+    @classmethod
+    def of(cls, delivery: Delivery, settings: Settings) -> Self:
+        return cls(
+            delivery.url,
+            allow_private=settings.webhooks_allow_private_networks,
+            refused_networks=settings.webhooks_refused_networks,
+        )
 
     async def attempt(self, delivery: Delivery) -> Attempt:
         """POST a delivery; raises nothing but cancellation."""
@@ -142,15 +154,18 @@ class Receiver:
         """The receiver's addresses, checked for this attempt or those beside it."""
         now = time.monotonic()
         if self._resolution is None or (self._resolution.done() and now - self._resolved_at > RESOLUTION_SECONDS):
-            self._resolution = asyncio.create_task(resolve(self._host, self._port, allow_private=self._allow_private))
+            self._resolution = asyncio.create_task(self._look_up_host())
             self._resolution.add_done_callback(lambda resolution: resolution.cancelled() or resolution.exception())
             self._resolved_at = now
         try:
             return await asyncio.shield(self._resolution)
-        except RefusedAddressError:
-            raise ExchangeError("refused_address") from None
-        except (OSError, UnicodeError):
-            raise ExchangeError("dns") from None
+        except (RefusedAddressError, OSError, UnicodeError) as error:
+            # Nobody is told which names of a private network there are.
+            is_told = self._allow_private and not isinstance(error, RefusedAddressError)
+            raise ExchangeError("dns" if is_told else "refused_address") from None
+
+    async def _look_up_host(self) -> list[str]:
+        return await resolve(self._host, self._port, allow_private=self._allow_private, refused_networks=self._refused_networks)
 
 
 def signed_headers(delivery: Delivery) -> dict[str, str]:

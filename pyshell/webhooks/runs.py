@@ -35,7 +35,7 @@ async def _send_and_record(pool: Pool, settings: Settings, deliveries: list[Deli
     if not deliveries:
         return []
     try:
-        receiver = Receiver(deliveries[0].url, allow_private=settings.webhooks_allow_private_networks)
+        receiver = Receiver.of(deliveries[0], settings)
     except ValueError:
         attempts = [Attempt(delivery, None, "invalid_url", 0.0, None, None) for delivery in deliveries]
     else:

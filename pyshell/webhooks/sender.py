@@ -143,7 +143,7 @@ class Sender:
     def _limit_of(self, delivery: Delivery) -> ReceiverLimit:
         limit = self._limits.get(delivery.organization_id)
         if limit is None or limit.receiver.url != delivery.url:
-            receiver = Receiver(delivery.url, allow_private=self._settings.webhooks_allow_private_networks)
+            receiver = Receiver.of(delivery, self._settings)
             if limit is None:
                 limit = self._limits[delivery.organization_id] = ReceiverLimit(receiver)
             else:

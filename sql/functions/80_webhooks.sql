@@ -76,6 +76,8 @@ begin
                or not app.is_web_address(p_changes ->> 'url')
                or not p_allow_http and p_changes ->> 'url' !~ '^https:'
              then 'url must be null or an HTTPS URL without user name and fragment, in ASCII, of at most 2,048 characters' end,
+        case when not p_allow_http and app.web_port(p_changes ->> 'url') <> 443 and app.web_port(p_changes ->> 'url') < 1024
+             then 'the port of url must be 443 or above 1023' end,
         case when app.text_array(p_changes -> 'events') is null and p_changes ? 'events' or not app.text_array(p_changes -> 'events') <@ app.webhook_events()
              then 'events must be an array out of ' || array_to_string(app.webhook_events(), ', ') end,
         case when app.text_array(p_changes -> 'field_names') is null and p_changes -> 'field_names' <> 'null'
@@ -104,6 +106,11 @@ exception
         return false;
 end;
 $$;
+
+-- The port that a URL names; null: none.
+create or replace function app.web_port(p_url text) returns integer
+language sql immutable
+return substring(p_url from '^https?://(?:[^/?\[]+|\[[^\]]*\]):([0-9]{1,5})(?:[/?]|$)')::integer;
 
 create or replace function api.set_webhook_config(p_organization_id uuid, p_changes jsonb, p_allow_http boolean default false) returns json
 language plpgsql volatile security definer

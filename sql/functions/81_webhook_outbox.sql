@@ -1,6 +1,7 @@
 -- Chapter 81, the webhook outbox: events become deliveries in the transaction that makes them true, and what is in a delivery.
 
--- The organization's config, if that event is wanted and has somewhere to go; else nulls.
+-- The organization's config, if that event is wanted and has somewhere to go; else nulls. What happens while it is disabled is kept as
+-- failed, so that it can be recovered.
 create or replace function app.webhook_config_for(p_organization_id uuid, p_events text[]) returns app.webhook_configs
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -10,10 +11,20 @@ declare
 begin
     select * into v_config
       from app.webhook_configs
-     where organization_id = p_organization_id and enabled and url is not null and events && p_events;
+     where organization_id = p_organization_id and url is not null and events && p_events;
     return v_config;
 end;
 $$;
+
+-- How a new delivery begins: due at once; of a disabled config as one that has failed, which api.recover_webhook_deliveries sends.
+create or replace function app.delivery_start(
+    p_is_enabled boolean, p_now timestamptz, out status text, out next_attempt_at timestamptz, out last_error text, out ended_at timestamptz
+)
+language sql immutable
+return row(case when p_is_enabled then 'pending' else 'failed' end,
+           case when p_is_enabled then p_now end,
+           case when not p_is_enabled then 'disabled' end,
+           case when not p_is_enabled then p_now end);
 
 -- The items that a flush ended. Before it locks its jobs: this takes the longest, and needs none of them. What has ended never
 -- changes again, so a delivery only names its items.
@@ -26,17 +37,22 @@ as $$
 begin
     if p_config.bundle_items then
         insert into app.webhook_deliveries
-               (organization_id, id, event, job_id, item_ids, positions, bundled, next_attempt_at, created_at)
-        select p_organization_id, app.uuid_v7(p_now), e.event, e.job_id, array_agg(e.id order by e.position), array_agg(e.position order by e.position), true, p_now, p_now
-          from (select 'lookup.' || i.status as event, i.job_id, i.id, i.position,
+               (organization_id, id, event, job_id, item_ids, positions, bundled, status, next_attempt_at, last_error, created_at, ended_at)
+        select p_organization_id, app.uuid_v7(p_now), e.event, e.job_id, array_agg(e.id order by e.position), array_agg(e.position order by e.position), true,
+               o.status, o.next_attempt_at, o.last_error, p_now, o.ended_at
+          from app.delivery_start(p_config.enabled, p_now) o
+         cross join (select 'lookup.' || i.status as event, i.job_id, i.id, i.position,
                        (row_number() over (partition by i.job_id, i.status order by i.position) - 1) / 100 as bundle
                   from unnest(p_items) i
                  where 'lookup.' || i.status = any (p_config.events)) e
-         group by e.event, e.job_id, e.bundle;
+         group by e.event, e.job_id, e.bundle, o.status, o.next_attempt_at, o.last_error, o.ended_at;
     else
-        insert into app.webhook_deliveries (organization_id, id, event, job_id, item_ids, positions, next_attempt_at, created_at)
-        select p_organization_id, app.uuid_v7(p_now), 'lookup.' || i.status, i.job_id, array[i.id], array[i.position], p_now, p_now
-          from unnest(p_items) i
+        insert into app.webhook_deliveries
+               (organization_id, id, event, job_id, item_ids, positions, status, next_attempt_at, last_error, created_at, ended_at)
+        select p_organization_id, app.uuid_v7(p_now), 'lookup.' || i.status, i.job_id, array[i.id], array[i.position],
+               o.status, o.next_attempt_at, o.last_error, p_now, o.ended_at
+          from app.delivery_start(p_config.enabled, p_now) o
+         cross join unnest(p_items) i
          where 'lookup.' || i.status = any (p_config.events);
     end if;
 end;
@@ -50,12 +66,14 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    insert into app.webhook_deliveries (organization_id, id, event, job_id, data, next_attempt_at, created_at)
-    select p_organization_id, app.uuid_v7(p_now), 'batch.' || j.status, j.id, app.job_json(j)::jsonb, p_now, p_now
-      from (select distinct i.job_id as id from unnest(p_items) i where i.status in ('completed', 'failed')) e
+    insert into app.webhook_deliveries (organization_id, id, event, job_id, data, status, next_attempt_at, last_error, created_at, ended_at)
+    select p_organization_id, app.uuid_v7(p_now), 'batch.' || j.status, j.id, app.job_json(j)::jsonb,
+           o.status, o.next_attempt_at, o.last_error, p_now, o.ended_at
+      from app.delivery_start(p_config.enabled, p_now) o
+     cross join (select distinct i.job_id as id from unnest(p_items) i where i.status in ('completed', 'failed')) e
      cross join lateral (select b.* from public.batch_lookup_jobs b where b.organization_id = p_organization_id and b.id = e.id offset 0) j
      where j.status in ('completed', 'failed') and 'batch.' || j.status = any (p_config.events);
-    if found or exists (select from unnest(p_items) i where 'lookup.' || i.status = any (p_config.events)) then
+    if p_config.enabled and (found or exists (select from unnest(p_items) i where 'lookup.' || i.status = any (p_config.events))) then
         perform app.wake_webhooks(p_organization_id, p_now);
     end if;
 end;
@@ -98,11 +116,16 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_id uuid := app.uuid_v7(p_now);
+    v_id    uuid := app.uuid_v7(p_now);
+    v_start record;
 begin
-    insert into app.webhook_deliveries (organization_id, id, event, job_id, data, next_attempt_at, created_at)
-    values (p_organization_id, v_id, p_event, p_job_id, p_data, p_now, p_now);
-    perform app.wake_webhooks(p_organization_id, p_now);
+    select o.* into v_start
+      from app.delivery_start((select c.enabled from app.webhook_configs c where c.organization_id = p_organization_id), p_now) o;
+    insert into app.webhook_deliveries (organization_id, id, event, job_id, data, status, next_attempt_at, last_error, created_at, ended_at)
+    values (p_organization_id, v_id, p_event, p_job_id, p_data, v_start.status, v_start.next_attempt_at, v_start.last_error, p_now, v_start.ended_at);
+    if v_start.status = 'pending' then
+        perform app.wake_webhooks(p_organization_id, p_now);
+    end if;
     return v_id;
 end;
 $$;

@@ -152,7 +152,7 @@ begin
 end;
 $$;
 
-comment on function api.recover_webhook_deliveries(uuid, jsonb) is 'Sends again all deliveries of events since {"since": timestamp} that have failed: {recovered, since}. 400: invalid_since. 409: webhooks_disabled.';
+comment on function api.recover_webhook_deliveries(uuid, jsonb) is 'Sends again all deliveries of events since {"since": timestamp} that have failed, or happened while webhooks were disabled: {recovered, since}. 400: invalid_since. 409: webhooks_disabled.';
 
 create or replace function app.check_receiver(p_organization_id uuid) returns void
 language plpgsql stable
@@ -179,12 +179,22 @@ declare
     v_config   app.webhook_configs;
     v_delivery app.webhook_deliveries;
 begin
-    select * into v_config from app.webhook_configs c where c.organization_id = p_organization_id and c.url is not null;
+    -- One test after the other, or many at once would all be the tenth.
+    select * into v_config from app.webhook_configs c where c.organization_id = p_organization_id and c.url is not null for update;
     if not found then
         raise sqlstate 'PT409' using
             message    = 'There is no webhook URL to test',
             hint       = 'PUT /webhook-config with a url.',
             constraint = 'webhook_url_missing';
+    end if;
+    if (select count(*)
+          from app.webhook_deliveries d
+         where d.organization_id = p_organization_id and d.id >= app.uuid_v7_floor(v_now - interval '1 minute') and d.event = 'webhook.test') >= 10 then
+        raise sqlstate 'PT429' using
+            message    = 'Webhooks can be tested ten times a minute',
+            hint       = 'Try again in a minute.',
+            detail     = json_build_object('retry_after', 60),
+            constraint = 'too_many_webhook_tests';
     end if;
     insert into app.webhook_deliveries as d
            (organization_id, id, event, status, data, lease_token, lease_expires_at, leased_by, created_at)
@@ -195,4 +205,4 @@ begin
 end;
 $$;
 
-comment on function api.start_webhook_test(uuid, text) is 'Makes a delivery of the event webhook.test that is claimed already, as api.claim_webhooks has it, for the caller to send and record; disabled webhooks can be tested too. 409: webhook_url_missing.';
+comment on function api.start_webhook_test(uuid, text) is 'Makes a delivery of the event webhook.test that is claimed already, as api.claim_webhooks has it, for the caller to send and record; disabled webhooks can be tested too, ten times a minute. 409: webhook_url_missing. 429: too_many_webhook_tests.';

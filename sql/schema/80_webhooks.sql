@@ -22,7 +22,7 @@ create table app.webhook_configs (
 );
 
 comment on table app.webhook_configs is 'Where an organization''s webhooks go, and which it wants; a row once it has set any of that.';
-comment on column app.webhook_configs.url is 'Where deliveries are POSTed; null: nowhere, and no event is kept.';
+comment on column app.webhook_configs.url is 'Where deliveries are POSTed; null: nowhere, and no event is kept. Events of a disabled config are kept as failed deliveries.';
 comment on column app.webhook_configs.field_names is 'The members of webhook_custom_fields that are sent; null: all of them.';
 comment on column app.webhook_configs.bundle_items is 'Up to 100 lookups of a batch in one delivery, instead of one each.';
 comment on column app.webhook_configs.disabled_reason is 'requested: by the organization; gone: the receiver answered 410; failing: nothing got through for five days.';
@@ -107,7 +107,7 @@ create table app.webhook_attempts (
 
 comment on table app.webhook_attempts is 'What came of each attempt.';
 comment on column app.webhook_attempts.attempted_at is 'When its request was sent.';
-comment on column app.webhook_attempts.error_class is 'Why there was no answer: timeout, connection, tls, dns, refused_address, invalid_url, invalid_response or other.';
+comment on column app.webhook_attempts.error_class is 'Why there was no answer: timeout, connection, tls, refused_address (the host has no address, or one that webhooks may not be sent to), invalid_url, invalid_response or other.';
 comment on column app.webhook_attempts.response_body is 'The first 1,024 characters of the answer.';
 
 create type app.webhook_outcome as (

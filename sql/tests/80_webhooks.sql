@@ -1,5 +1,5 @@
 begin;
-select plan(35);
+select plan(41);
 \ir fixtures.psql
 
 -- The config
@@ -17,9 +17,13 @@ select throws_like(
                ('{"url": "https://example.com/a b"}', 'url must be'), ('{"url": 7}', 'url must be'),
                ('{"url": "https://exa>mple.com/"}', 'url must be'), ('{"url": "https://example.com:65536/"}', 'url must be'),
                ('{"url": "https://[2001:db8::1::2]/"}', 'url must be'), ('{"url": "https://[203.0.113.7]/"}', 'url must be'),
+               ('{"url": "https://example.com:22/"}', 'the port of url must be'), ('{"url": "https://example.com:80"}', 'the port of url must be'),
+               ('{"url": "https://[2001:db8::1]:25/a"}', 'the port of url must be'), ('{"url": "https://example.com:1023?a"}', 'the port of url must be'),
                ('{"events": ["lookup.started"]}', 'events must be'), ('{"field_names": [1]}', 'field_names must be'),
                ('{"enabled": "yes"}', 'enabled must be'), ('{"secret": "mine"}', 'Unknown fields: secret'), ('[]', 'must be a JSON object')) bad (change, complaint);
 select is(api.set_webhook_config(:'org', '{"url": "https://[2001:db8::1]:8443/hooks?a=b"}') ->> 'url', 'https://[2001:db8::1]:8443/hooks?a=b', 'an address is a host, too');
+select is(api.set_webhook_config(:'org', jsonb_build_object('url', url)) ->> 'url', url, 'a port that may be: ' || url)
+  from (values ('https://example.com:443/hooks:22/'), ('https://example.com:1024?a:22')) good (url);
 select is(api.set_webhook_config(:'org', '{"url": "http://localhost:1/"}', true) ->> 'url', 'http://localhost:1/', 'development may allow http');
 select is(api.set_webhook_config(:'org', '{"enabled": false}') ->> 'disabled_reason', 'requested', 'webhooks can be disabled');
 select is(api.set_webhook_config(:'org', '{"enabled": true}') ->> 'disabled_reason', null, 'and enabled again');

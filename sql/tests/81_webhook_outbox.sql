@@ -1,5 +1,5 @@
 begin;
-select plan(25);
+select plan(30);
 \ir fixtures.psql
 
 -- Everything that waits to be sent, as (event, data).
@@ -17,7 +17,20 @@ select pg_temp.submit(:'org', 1) as job, pg_temp.look_up(:'org', 1) as recorded 
 select is_empty(format('select * from app.webhook_deliveries where organization_id = %L', :'org'), 'without a config no event is kept');
 select api.set_webhook_config(:'org', '{"url": "https://example.com/", "enabled": false}') as config \gset
 select pg_temp.submit(:'org', 1) as job, pg_temp.look_up(:'org', 1) as recorded \gset
-select is_empty(format('select * from app.webhook_deliveries where organization_id = %L', :'org'), 'nor with a disabled one');
+select results_eq(format('select event, status, last_error, attempts, ended_at is not null from app.webhook_deliveries where organization_id = %L', :'org'),
+    $$ values ('lookup.completed', 'failed', 'disabled', 0, true) $$, 'an event of disabled webhooks is kept as a failed delivery');
+select is_empty('select * from app.webhook_queue_state where ready_at is not null and ready_at <= app.clock() and exists (select from api.claim_webhooks(organization_id, ''s'', 1))', 'nobody sends it');
+select throws_like(format($$ select api.recover_webhook_deliveries(%L, '{"since": "2020-01-01"}') $$, :'org'), 'Webhooks are not enabled', 'it cannot be recovered while they are disabled');
+select api.set_webhook_config(:'org', '{"enabled": true, "bundle_items": true, "events": ["lookup.completed", "batch.completed"]}') as config \gset
+select is((api.recover_webhook_deliveries(:'org', '{"since": "2020-01-01"}') ->> 'recovered')::integer, 1, 'once they are enabled, it can');
+select is((select count(*)::integer from pg_temp.outbox(:'org')), 1, 'and waits to be sent');
+select api.set_webhook_config(:'org', '{"enabled": false}') as config \gset
+delete from app.webhook_deliveries;
+select pg_temp.submit(:'org', 2) as job, pg_temp.look_up(:'org', 2) as recorded \gset
+select bag_eq(format('select event, status, cardinality(item_ids) from app.webhook_deliveries where organization_id = %L', :'org'),
+    $$ values ('lookup.completed', 'failed', 2), ('batch.completed', 'failed', null) $$, 'so are bundles and the ends of batches');
+select api.set_webhook_config(:'org', '{"bundle_items": false, "events": ["lookup.completed"]}') as config \gset
+delete from app.webhook_deliveries;
 
 -- Lookups
 select api.set_webhook_config(:'org', '{"enabled": true, "field_names": ["deal"]}') as config \gset

@@ -1,5 +1,5 @@
 begin;
-select plan(43);
+select plan(47);
 \ir fixtures.psql
 select api.set_webhook_config(:'org', '{"url": "https://example.com/"}') as config \gset
 
@@ -46,7 +46,17 @@ select is((select verdict from api.record_webhooks(:'other_org', array[:'first':
 select pg_temp.turn_clock(app.clock() + interval '61 seconds');
 select is((select count(*)::integer from api.claim_webhooks(:'org', 'c', 10)), 0, 'a claim returns expired leases');
 select is((select count(*)::integer from api.claim_webhooks(:'org', 'c', 10)), 2, 'then they can be claimed again');
-select is((select array_agg(distinct retry_count) from app.webhook_deliveries where leased_by = 'c'), array[1], 'with the attempt counted');
+select is((select array_agg(distinct (attempts, retry_count)::text) from app.webhook_deliveries where leased_by = 'c'), array['(0,0)'], 'a lost lease is no attempt');
+do $$
+begin
+    for minute in 1..30 loop
+        perform pg_temp.turn_clock(app.clock() + interval '61 seconds');
+        perform app.expire_webhook_leases(organization_id, app.clock()) from app.webhook_configs;
+        perform from app.webhook_configs c cross join api.claim_webhooks(c.organization_id, 'c', 10);
+    end loop;
+end;
+$$;
+select is((select count(*)::integer from app.webhook_deliveries where status = 'sending' and retry_count = 0), 2, 'a sender that dies every minute ends nothing');
 
 select id as twice, lease_token as token from app.webhook_deliveries where leased_by = 'c' limit 1 \gset
 select lives_ok(format($$ select api.record_webhooks(%L, array[%L, %2$L]::uuid[], array[gen_random_uuid(), %L], array[200, 500], array[null, null]::text[],
@@ -111,6 +121,18 @@ select is((select verdict from api.record_webhooks(:'org', (select array_agg(id)
     (select array_agg(lease_token) from app.webhook_deliveries where event = 'webhook.test'), array[null]::integer[], array['dns'], array[0.1]::double precision[], array[null]::text[], array[null]::double precision[])),
     'accepted', 'the outcome of a test is recorded');
 select is((select status from app.webhook_deliveries where event = 'webhook.test'), 'failed', 'a test is not tried again');
+do $$
+begin
+    for test in 2..10 loop
+        perform api.start_webhook_test(organization_id, 'me') from app.webhook_configs;
+    end loop;
+end;
+$$;
+select throws_ok(format('select api.start_webhook_test(%L, %L)', :'org', 'me'), 'PT429', 'Webhooks can be tested ten times a minute', 'an eleventh test within a minute is refused');
+select pg_temp.turn_clock(app.clock() + interval '61 seconds');
+select lives_ok(format('select api.start_webhook_test(%L, %L)', :'org', 'me'), 'a minute later it is not');
+select app.expire_webhook_leases(:'org', app.clock() + interval '2 minutes') \gset
+select is_empty($$ select * from app.webhook_deliveries where event = 'webhook.test' and status <> 'failed' $$, 'the test of a sender that died has failed');
 
 select * from finish();
 rollback;
