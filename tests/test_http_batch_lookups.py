@@ -218,7 +218,14 @@ def test_a_job_that_has_ended_cannot_be_cancelled(client: OrganizationClient) ->
     response = client.post(path)
 
     assert response.status_code == 409
-    assert response.json()["error"] == "The job is already cancelled"
+    assert (response.json()["code"], response.json()["error"]) == ("job_ended", "The job has already been cancelled")
+
+
+@pytest.mark.parametrize(("status", "told"), [(200, "completed"), (404, "failed")])
+def test_a_job_that_has_ended_says_how(client: OrganizationClient, database: Connection, status: int, told: str) -> None:
+    created = client.submit()
+    look_up(database, created, 1, status=status)
+    assert client.post(f"/batch-lookups/{created['job_id']}/cancel").json()["error"] == f"The job has already {told}"
 
 
 @pytest.mark.parametrize("job_id", [UNKNOWN_ID, "1", "%00", "'; drop table--", "{" + UNKNOWN_ID + "}"])

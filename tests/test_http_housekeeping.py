@@ -72,6 +72,7 @@ def test_a_job_is_not_tried_again_twice_at_once(client: OrganizationClient, data
 def test_a_job_must_have_ended(client: OrganizationClient, database: Connection, job: Json, method: str, suffix: str) -> None:
     response = client.request(method, path(job) + suffix)
     assert (response.status_code, response.json()["code"]) == (409, "job_not_ended")
+    assert response.json()["error"] == "The job is still pending; 5 items are unfinished"
     # Also what was in flight when it was cancelled.
     [organization_id] = database.execute(
         "select organization_id from public.batch_lookup_jobs where id = %s", [job["job_id"]]
@@ -80,12 +81,16 @@ def test_a_job_must_have_ended(client: OrganizationClient, database: Connection,
     client.post(f"{path(job)}/cancel")
     response = client.request(method, path(job) + suffix)
     assert (response.status_code, response.json()["code"]) == (409, "job_not_ended")
+    assert response.json()["error"] == "The job was cancelled; 1 item is unfinished"
 
 
 def test_without_failures_there_is_nothing_to_try_again(client: OrganizationClient, database: Connection, job: Json) -> None:
     look_up(database, job, 5)
     response = client.post(f"{path(job)}/retry")
     assert (response.status_code, response.json()["code"]) == (409, "no_failed_items")
+    assert response.json()["error"] == "No item of this job failed"
+    response = client.post(f"{path(job)}/retry", params={"error_code": "not_found"})
+    assert response.json()["error"] == "No item of this job failed with error_code not_found"
 
 
 @pytest.mark.parametrize("include_report", [False, True])

@@ -84,7 +84,7 @@ def test_an_organization_may_have_so_many_items_open(change_settings: Callable[.
     first = client.submit(*(site(f"deal-{number}") for number in range(3)))
     response = client.post("/batch-lookups", json=[site(f"deal-{number}") for number in range(3)])
     assert (response.status_code, response.json()["code"]) == (429, "too_many_open_items")
-    assert response.json()["error"] == "With this batch, 6 items would be open; an organization may have 5"
+    assert response.json()["error"] == "With this batch, the organization would have 6 unfinished items; the limit is 5"
     assert (response.json()["open_items"], response.json()["max_open_items"]) == (6, 5)
     assert response.headers["retry-after"] == "60"
     client.submit(site("deal-1"), site("deal-2"))

@@ -50,7 +50,7 @@ class Caller:
     @property
     def organization_id(self) -> UUID:
         if self.organization is None:
-            raise ApiError(400, "organization_missing", "The header x-organization-id must hold the id of an organization")
+            raise ApiError(400, "organization_missing", "The header x-organization-id must be the id of an organization")
         return self.organization
 
 
@@ -122,7 +122,7 @@ class Authenticator:
                 return Caller(_organization(headers), INTERNAL_SCOPES)
             raise unauthorized("not_internal", "An internal call must carry the header x-supabase-internal: true")
         if self._clerk is None:
-            raise unauthorized("invalid_token", "Invalid token", hint="Session tokens are not set up here; API keys go into x-api-key.")
+            raise unauthorized("invalid_token", "Invalid token", hint="Session tokens are not configured here; send API keys in x-api-key.")
         return await self._session(self._clerk, token)
 
     async def _session(self, clerk_instance: clerk.Clerk, token: str) -> Caller:
@@ -134,7 +134,7 @@ class Authenticator:
             raise ApiError(
                 503,
                 "token_keys_unavailable",
-                "The keys to check the token with cannot be fetched, please try again",
+                "The keys to verify the token cannot be fetched; please try again",
                 headers={"Retry-After": "3"},
             ) from error
         member = clerk.membership(claims)

@@ -49,8 +49,8 @@ class Meaning(NamedTuple):
 
 
 INVALID_JSON = Meaning(400, "invalid_json", "The body is not valid JSON")
-UNAVAILABLE = Meaning(503, "database_unavailable", "The database is not available, please try again")
-BUSY = Meaning(503, "busy", "Too much is going on at once, please try again")
+UNAVAILABLE = Meaning(503, "database_unavailable", "The database is unavailable; please try again")
+BUSY = Meaning(503, "busy", "The service is busy; please try again")
 INTERNAL = Meaning(500, "internal_error", "Internal server error")
 
 # Of Kind.DATA, by SQLSTATE. Those that are not here are our fault.
@@ -61,21 +61,21 @@ ABOUT_THE_DATA = {
     "22003": Meaning(400, "number_out_of_range", "The body contains a number that is out of range"),
     "54000": Meaning(400, "body_too_complex", "The body is too complex"),
     "54001": Meaning(400, "body_too_complex", "The body is nested too deeply"),
-    "23505": Meaning(409, "already_exists", "That exists already"),
-    "23503": Meaning(409, "in_use", "That is still referred to, or refers to something that does not exist"),
+    "23505": Meaning(409, "already_exists", "It already exists"),
+    "23503": Meaning(409, "in_use", "It is still in use, or refers to something that does not exist"),
     "23514": Meaning(400, "invalid_value", "A value is not allowed"),
     "23502": Meaning(400, "invalid_value", "A required value is missing"),
 }
 KINDS = {
     Kind.CONFLICT: BUSY,
     Kind.BUSY: BUSY,
-    Kind.TIMEOUT: Meaning(503, "timeout", "The request took too long, please try again"),
+    Kind.TIMEOUT: Meaning(503, "timeout", "The request took too long; please try again"),
     Kind.LOST: UNAVAILABLE,
     Kind.UNAVAILABLE: UNAVAILABLE,
     Kind.OUTCOME_UNKNOWN: Meaning(
-        503, "outcome_unknown", "The database was lost in the middle: the request may have been carried out, or not"
+        503, "outcome_unknown", "The connection to the database was lost: the request may or may not have been carried out"
     ),
-    Kind.READ_ONLY: Meaning(503, "database_read_only", "The database only answers reads at the moment, please try again"),
+    Kind.READ_ONLY: Meaning(503, "database_read_only", "The database is read-only at the moment; please try again"),
     Kind.NOT_MIGRATED: Meaning(503, "migrations_pending", "The database lacks migrations"),
 }
 
@@ -158,7 +158,7 @@ def allowed_methods(request: Request) -> list[str]:
 
 
 async def on_disconnect(request: Request, error: Exception) -> Response:
-    return error_response(request, ApiError(400, "incomplete_body", "The body did not arrive completely"))
+    return error_response(request, ApiError(400, "incomplete_body", "The body arrived incomplete"))
 
 
 exception_handlers: dict[Any, ExceptionHandler] = {

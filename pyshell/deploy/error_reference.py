@@ -29,7 +29,7 @@ WHAT_TO_DO = {
     "address_not_allowed": "The API key may not be used from this IP address. Call from its `allowed_networks`, or make another key.",
     "already_exists": "Something with the same identity exists. Use that, or choose another name.",
     "ambiguous_columns": "Two columns of the CSV file fit the same field. Say which one is meant with `columns`.",
-    "api_key_inactive": "The key is revoked, expired or rotated already. Make a new key instead.",
+    "api_key_inactive": "The key is revoked, expired or rotated already. Create a new key instead.",
     "api_key_not_found": "The organization has no API key with this id. `GET /api-keys` lists them.",
     "application_not_found": "The organization has no application with this id. `GET /applications` lists them.",
     "body_too_complex": "The body is nested too deeply. Send it flatter.",

@@ -76,7 +76,7 @@ begin
 exception
     when check_violation or not_null_violation or invalid_text_representation or numeric_value_out_of_range then
         raise sqlstate 'PT400' using
-            message    = format('A setting has a value that is not allowed: %s', sqlerrm),
+            message    = format('A setting has an invalid value: %s', sqlerrm),
             constraint = 'invalid_settings';
 end;
 $$;

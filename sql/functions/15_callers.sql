@@ -52,14 +52,14 @@ begin
        or pg_has_role(v_role, 'batch_lookups_shell', 'usage') or pg_has_role(v_role, 'service_role', 'usage') then
         if p_organization_id is null then
             raise sqlstate 'PT400' using
-                message    = 'No organization is named',
-                hint       = 'Give p_organization_id, or claims with organization_id.',
+                message    = 'No organization is given',
+                hint       = 'Pass p_organization_id, or a token with the claim organization_id.',
                 constraint = 'organization_missing';
         end if;
     elsif p_organization_id is distinct from app.claimed_organization_id() or p_organization_id is null then
         raise sqlstate 'PT403' using
-            message    = 'The token does not speak for this organization',
-            hint       = 'Its claims must name the organization: organization_id, or o.id or org_id of Clerk.',
+            message    = 'The token is not for this organization',
+            hint       = 'Its claims must name the organization, as organization_id or as Clerk''s o.id or org_id.',
             constraint = 'organization_not_allowed';
     end if;
 end;

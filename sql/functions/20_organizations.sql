@@ -29,8 +29,8 @@ declare
 begin
     if not (select create_clerk_organizations from app.settings) then
         raise sqlstate 'PT403' using
-            message    = 'This organization is not known here',
-            hint       = 'Whoever runs this service has to create it first.',
+            message    = 'This organization is not registered here',
+            hint       = 'The operator of this service must create it first.',
             constraint = 'unknown_organization';
     end if;
     foreach v_name in array array_remove(array[nullif(btrim(left(p_slug, 200)), ''), p_clerk_organization_id, v_id::text], null) loop

@@ -25,13 +25,13 @@ as $$
 begin
     if p_scopes = '{}' or not p_scopes <@ app.all_scopes() then
         raise sqlstate 'PT400' using
-            message    = case when p_scopes = '{}' then 'A key needs a scope'
+            message    = case when p_scopes = '{}' then 'A key needs at least one scope'
                               else format('Unknown scopes: %s', left(array_to_string(array(select unnest(p_scopes) except select unnest(app.all_scopes())), ', '), 500)) end,
             hint       = format('The scopes are %s.', array_to_string(app.all_scopes(), ', ')),
             constraint = 'unknown_scope';
     elsif not p_scopes <@ p_granted then
         raise sqlstate 'PT403' using
-            message    = format('You lack scopes that the key would have: %s', array_to_string(array(select unnest(p_scopes) except select unnest(p_granted)), ', ')),
+            message    = format('You cannot grant scopes that you lack: %s', array_to_string(array(select unnest(p_scopes) except select unnest(p_granted)), ', ')),
             constraint = 'insufficient_scope';
     end if;
 end;
@@ -84,9 +84,9 @@ begin
     if jsonb_typeof(p_request -> 'name') not in ('string', 'null') or btrim(p_request ->> 'name') = '' or length(p_request ->> 'name') > 200 then
         perform app.refuse_option('name', 'a string of 1 to 200 characters');
     elsif jsonb_typeof(p_request -> 'grace_seconds') not in ('number', 'null') then
-        perform app.refuse_option('grace_seconds', 'a number of seconds from 0 to 2592000');
+        perform app.refuse_option('grace_seconds', 'a number from 0 to 2592000');
     elsif (p_request ->> 'grace_seconds')::numeric not between 0 and 2592000 then
-        perform app.refuse_option('grace_seconds', 'a number of seconds from 0 to 2592000');
+        perform app.refuse_option('grace_seconds', 'a number from 0 to 2592000');
     end if;
 
     name := p_request ->> 'name';
@@ -217,8 +217,10 @@ begin
     v_options := app.api_key_options(p_request);
     if v_old.revoked_at is not null or v_old.expires_at <= v_now or v_old.replaced_by is not null then
         raise sqlstate 'PT409' using
-            message    = format('The key was %s', case when v_old.revoked_at is not null then 'revoked' when v_old.replaced_by is not null then 'rotated already' else 'valid until ' || app.rfc3339(v_old.expires_at) end),
-            hint       = 'Make a new key instead.',
+            message    = case when v_old.revoked_at is not null then 'The key has been revoked'
+                               when v_old.replaced_by is not null then 'The key has already been rotated'
+                               else format('The key expired at %s', app.rfc3339(v_old.expires_at)) end,
+            hint       = 'Create a new key instead.',
             constraint = 'api_key_inactive';
     end if;
 

@@ -41,7 +41,7 @@ begin
      limit 1;
     if not found then
         raise sqlstate 'PT400' using
-            message    = 'The utility chosen does not serve this address',
+            message    = 'The chosen utility does not serve this address',
             detail     = json_build_object('possible_utilities', app.utilities_json(p_utilities))::text,
             hint       = 'utility must be one of possible_utilities, such as {"eiaid": 16572} or {"name": "Eversource"}.',
             constraint = 'unknown_utility';

@@ -71,7 +71,7 @@ begin
        or jsonb_typeof(p_changes -> 'company') not in ('string', 'null') or p_changes ->> 'company' !~ '^[A-Za-z0-9._~-]{1,100}$'
        or p_changes ? 'device_names' and app.parse_device_names(p_changes -> 'device_names') is null then
         raise sqlstate 'PT400' using
-            message    = 'The body must be an object with company (1 to 100 characters out of A-Z, a-z, 0-9 and . _ ~ -, or null), device_names (names and ids of devices) or both',
+            message    = 'The body must be an object with company (null, or 1 to 100 characters of A-Z, a-z, 0-9 and . _ ~ -), device_names (device ids by name) or both',
             hint       = '{"company": "acme", "device_names": {"Split system": 1}}',
             constraint = 'invalid_organization';
     end if;
@@ -113,7 +113,7 @@ begin
         raise sqlstate 'PT400' using
             message    = format('Unknown device_names: %s', array_to_string(v_unknown, ', ')),
             detail     = json_build_object('unknown_device_names', v_unknown)::text,
-            hint       = 'A name is one of the organization''s device_names, or of the catalogue''s devices.',
+            hint       = 'Use names of the organization''s device_names or of the catalogue''s devices.',
             constraint = 'unknown_device';
     end if;
     return v_ids;
@@ -138,7 +138,7 @@ begin
     operation_type := coalesce(request ->> 'operation_type', 'lookup');
     perform app.check_choice('operation_type', operation_type, array['lookup', 'refresh', 'override']);
     if request ?& array['device_ids', 'device_names'] then
-        raise sqlstate 'PT400' using message = 'Give either device_ids or device_names, not both', constraint = 'invalid_request';
+        raise sqlstate 'PT400' using message = 'Provide either device_ids or device_names, not both', constraint = 'invalid_request';
     elsif request ? 'device_names' and operation_type <> 'refresh' then
         request := request || jsonb_build_object('device_ids', app.resolve_device_names(p_organization_id, request -> 'device_names'));
     end if;
@@ -150,8 +150,8 @@ begin
          where organization_id = p_organization_id and reference_id = request ->> 'reference_id';
         if v_customer.device_ids is null then
             raise sqlstate 'PT404' using
-                message    = 'No lookup of that reference_id was made yet',
-                hint       = 'operation_type lookup makes the first one.',
+                message    = 'This reference_id has not been looked up yet',
+                hint       = 'Look it up first, with operation_type lookup.',
                 constraint = 'customer_not_found';
         elsif operation_type = 'override' and not request ? 'device_ids' then
             raise sqlstate 'PT400' using message = 'An override needs device_ids or device_names', constraint = 'invalid_request';
@@ -181,7 +181,7 @@ begin
                             from jsonb_each(v_facts) d (id, facts)
                            cross join lateral jsonb_each(case jsonb_typeof(d.facts) when 'object' then d.facts else '{"": null}' end) f (name, value)
                            where case jsonb_typeof(f.value) when 'number' then f.value <= '0' or f.value > '1e9' else true end)
-             then 'device_facts must hold, for a device id, numbers above 0 and up to 1,000,000,000, such as {"1": {"cost": 12000, "ton": 2.5}}' end), '');
+             then 'device_facts must map each device id to numbers above 0 and up to 1,000,000,000, such as {"1": {"cost": 12000, "ton": 2.5}}' end), '');
 end;
 $$;
 

@@ -30,7 +30,7 @@ declare
 begin
     if v_company is null and not p_for_item then
         raise sqlstate 'PT400' using
-            message    = 'The organization has no company, which an application needs',
+            message    = 'Applications need the organization''s company, and it has none',
             hint       = 'Set it once: PATCH /organization with {"company": "acme"}.',
             constraint = 'company_missing';
     end if;

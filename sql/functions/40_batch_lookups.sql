@@ -202,7 +202,7 @@ begin
     v_job := app.lock_job(p_organization_id, p_job_id);
     if v_job.status not in ('pending', 'processing') then
         raise sqlstate 'PT409' using
-            message    = format('The job is already %s', v_job.status),
+            message    = format('The job has already %s', case v_job.status when 'cancelled' then 'been cancelled' else v_job.status end),
             hint       = 'Only a pending or processing job can be cancelled.',
             constraint = 'job_ended';
     end if;

@@ -53,7 +53,7 @@ return array(
     select app.changed_item(i.item, i.position,
                array_remove(p_warnings ->> i.position::text || i.warnings, null),
                case when p_mark_duplicates and i.errors is null and i.nth > 1
-                    then format('Duplicate reference_id %s, which index %s has', i.reference_id, i.first_position)
+                    then format('Duplicate reference_id %s, as at index %s', i.reference_id, i.first_position)
                     else i.errors end)
       from (select u.*, u as item,
                    row_number() over (partition by u.reference_id, u.errors is null order by u.position) as nth,
@@ -207,7 +207,7 @@ begin
         if v_request.fingerprint <> p_fingerprint then
             raise sqlstate 'PT422' using
                 message    = 'This Idempotency-Key was used for another request',
-                hint       = 'Use a new key for every new request, and the same one only to repeat it as it was.',
+                hint       = 'Use a new key for each new request, and an old one only to repeat its request unchanged.',
                 constraint = 'idempotency_key_reused';
         end if;
     end if;

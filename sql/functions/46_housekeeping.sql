@@ -6,12 +6,14 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_job public.batch_lookup_jobs := app.lock_job(p_organization_id, p_job_id);
+    v_job  public.batch_lookup_jobs := app.lock_job(p_organization_id, p_job_id);
+    v_open integer                  := v_job.total_items - v_job.processed_items;
 begin
-    if v_job.processed_items < v_job.total_items then
+    if v_open > 0 then
         raise sqlstate 'PT409' using
-            message    = format('The job is %s, and %s of its items have not ended', v_job.status, v_job.total_items - v_job.processed_items),
-            hint       = 'Cancel it, or wait until it has ended.',
+            message    = format('The job %s; %s unfinished', case v_job.status when 'cancelled' then 'was cancelled' else 'is still ' || v_job.status end,
+                                case v_open when 1 then '1 item is' else v_open || ' items are' end),
+            hint       = 'Cancel it, or wait until it has finished.',
             constraint = 'job_not_ended';
     end if;
     return v_job;
@@ -36,7 +38,7 @@ begin
                  limit 1);
     if v_retry is not null then
         raise sqlstate 'PT409' using
-            message    = 'The failed items of this job are being tried again already',
+            message    = 'The failed items of this job are already being retried',
             detail     = json_build_object('job_id', v_retry),
             constraint = 'retry_in_progress';
     end if;
@@ -45,7 +47,7 @@ begin
                                 webhook_custom_fields, warnings, null)::app.batch_item
                        from app.find_items(p_organization_id, p_job_id, '{}', 'failed', p_error_code, -1, null));
     if v_items = '{}' then
-        raise sqlstate 'PT409' using message = 'No item of this job has failed so', constraint = 'no_failed_items';
+        raise sqlstate 'PT409' using message = 'No item of this job failed' || coalesce(' with error_code ' || p_error_code, ''), constraint = 'no_failed_items';
     end if;
     return app.join_objects(app.store_batch(p_organization_id, v_items, left(v_job.name, 192) || ' (retry)', p_job_id), json_build_object(
         'total_invalid', 0, 'invalid_items', '[]'::json, 'warnings', app.item_warnings(v_items, null), 'retry_of_job_id', p_job_id));

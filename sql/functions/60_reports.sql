@@ -259,8 +259,8 @@ begin
     if v_report.status = 'processing'
        or exists (select from public.lookup_leases where organization_id = p_organization_id and job_id = v_report.job_id and not isempty(positions)) then
         raise sqlstate 'PT409' using
-            message    = 'The report''s job is still under way',
-            hint       = 'Cancel the job, or wait until its lookups have ended.',
+            message    = 'The report''s job is still running',
+            hint       = 'Cancel the job, or wait until its lookups have finished.',
             constraint = 'job_not_ended';
     end if;
     perform app.delete_report(p_organization_id, p_report_id);

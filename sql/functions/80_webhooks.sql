@@ -79,7 +79,7 @@ begin
         case when not p_allow_http and app.web_port(p_changes ->> 'url') <> 443 and app.web_port(p_changes ->> 'url') < 1024
              then 'the port of url must be 443 or above 1023' end,
         case when app.text_array(p_changes -> 'events') is null and p_changes ? 'events' or not app.text_array(p_changes -> 'events') <@ app.webhook_events()
-             then 'events must be an array out of ' || array_to_string(app.webhook_events(), ', ') end,
+             then 'events must be an array that contains only ' || array_to_string(app.webhook_events(), ', ') end,
         case when app.text_array(p_changes -> 'field_names') is null and p_changes -> 'field_names' <> 'null'
                or cardinality(app.text_array(p_changes -> 'field_names')) > 100
              then 'field_names must be null or an array of at most 100 strings' end,
@@ -183,18 +183,15 @@ declare
     v_overlap jsonb       := coalesce(nullif(p_request -> 'overlap_seconds', 'null'), '86400');
     v_secret  text;
 begin
-    if jsonb_typeof(p_request) <> 'object' or p_request - 'overlap_seconds' <> '{}'
-       or jsonb_typeof(v_overlap) <> 'number' or v_overlap < '0' or v_overlap > '604800' then
-        raise sqlstate 'PT400' using
-            message    = 'overlap_seconds must be from 0 to 604800',
-            hint       = '{"overlap_seconds": 86400}',
-            constraint = 'invalid_overlap_seconds';
+    perform app.check_members(p_request, array['overlap_seconds']);
+    if jsonb_typeof(v_overlap) <> 'number' or v_overlap < '0' or v_overlap > '604800' then
+        perform app.refuse_option('overlap_seconds', 'a number from 0 to 604800');
     end if;
     perform app.lock_webhook_config(p_organization_id);
     delete from app.webhook_secrets where organization_id = p_organization_id and expires_at <= v_now;
     if (select count(*) from app.webhook_secrets where organization_id = p_organization_id) >= 5 then
         raise sqlstate 'PT409' using
-            message    = 'Five secrets are valid at once already',
+            message    = 'Five secrets are already valid at once',
             hint       = 'Wait until a rotated one expires.',
             constraint = 'too_many_secrets';
     end if;
@@ -220,8 +217,8 @@ begin
     select * into v_config from app.webhook_configs where organization_id = p_organization_id for update;
     if not found then
         raise sqlstate 'PT404' using
-            message    = 'There is no webhook config',
-            hint       = 'PUT /webhook-config with a url makes one.',
+            message    = 'Webhooks are not configured',
+            hint       = 'PUT /webhook-config with a url first.',
             constraint = 'webhook_config_not_found';
     end if;
     return v_config;

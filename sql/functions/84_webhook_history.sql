@@ -115,7 +115,7 @@ begin
     v_delivery := app.find_webhook_delivery(p_organization_id, p_delivery_id);
     if v_delivery.status = 'sending' then
         raise sqlstate 'PT409' using
-            message    = 'The delivery is being sent right now',
+            message    = 'The delivery is being sent at this moment',
             constraint = 'webhook_delivery_in_progress';
     end if;
 
@@ -183,7 +183,7 @@ begin
     select * into v_config from app.webhook_configs c where c.organization_id = p_organization_id and c.url is not null for update;
     if not found then
         raise sqlstate 'PT409' using
-            message    = 'There is no webhook URL to test',
+            message    = 'No webhook URL is set',
             hint       = 'PUT /webhook-config with a url.',
             constraint = 'webhook_url_missing';
     end if;

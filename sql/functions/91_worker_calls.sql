@@ -69,8 +69,8 @@ begin
     perform app.check_worker_calls();
     if p_url is null or p_url !~ '^https?://[^/ ]+/' or p_service_role_key is null or p_service_role_key = '' then
         raise sqlstate 'PT400' using
-            message    = 'The address of the worker endpoint and the service role key are needed',
-            hint       = 'The address is such as https://api.example.com/functions/v1/batch-lookups-worker.',
+            message    = 'The URL of the worker endpoint and the service role key are required',
+            hint       = 'The URL is such as https://api.example.com/functions/v1/batch-lookups-worker.',
             constraint = 'invalid_worker_url';
     end if;
     perform app.keep_secret('batch_lookups_worker_url', p_url);

@@ -53,8 +53,8 @@ declare
 begin
     if current_setting('transaction_isolation') <> 'read committed' then
         raise sqlstate 'PT400' using
-            message    = 'Waiting needs a transaction that sees what others commit',
-            hint       = 'Call it outside a transaction, or in one of isolation level read committed.',
+            message    = 'Waiting needs the isolation level read committed',
+            hint       = 'Call it outside a transaction, or in one that is read committed.',
             constraint = 'unsupported_isolation_level';
     end if;
     loop

@@ -43,7 +43,7 @@ select api.rotate_api_key(:'org', :'first', sha256('second'), 'cond', '{"grace_s
 select is(api.get_api_key(:'org', :'first') ->> 'replaced_by', :'second'::text, 'a rotated key names its successor');
 select is((select last_four || name || allowed_networks::text from app.api_keys where id = :'second'), 'condfirst{10.0.0.0/8}', 'which is like it');
 select lives_ok($$ select api.authenticate_api_key(sha256('secret'), '10.1.2.3') $$, 'the old key works on for a while');
-select throws_ok(format($$ select api.rotate_api_key(%L, %L, sha256('third'), 'hird') $$, :'org', :'first'), 'PT409', 'The key was rotated already', 'a key is rotated once');
+select throws_ok(format($$ select api.rotate_api_key(%L, %L, sha256('third'), 'hird') $$, :'org', :'first'), 'PT409', 'The key has already been rotated', 'a key is rotated once');
 update app.api_keys set expires_at = app.clock() - interval '1 second' where id = :'first';
 select throws_ok($$ select api.authenticate_api_key(sha256('secret'), '10.1.2.3') $$, 'PT401', null, 'and no longer after that');
 select throws_ok(format($$ select api.revoke_api_key(%L, %L) $$, :'other_org', :'second'), 'PT404', 'API key not found', 'nobody else can revoke a key');

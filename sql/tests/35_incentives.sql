@@ -46,7 +46,7 @@ select is(pg_temp.lookup('[9001]', '{}', '{"postal_code": "82001"}') -> 'program
 select is(pg_temp.lookup('[9001]', '{"utility": {"eiaid": 90001}}', '{"postal_code": "82001"}') #>> '{utility,name}', 'Plains Electric', 'unless the request names another by its EIA number');
 select is(pg_temp.lookup('[9001]', '{"utility": {"eiaid": "90001"}}', '{"postal_code": "82001"}') #>> '{utility,name}', 'Plains Electric', 'be it a string');
 select is(pg_temp.lookup('[9001]', '{"utility": {"eiaid": null, "name": "plains electric"}}', '{"postal_code": "82001"}') #>> '{utility,name}', 'Plains Electric', 'or by its name');
-select throws_ok($$ select pg_temp.lookup('[9001]', '{"utility": {"eiaid": 5}}') $$, 'PT400', 'The utility chosen does not serve this address', 'a utility from elsewhere is refused');
+select throws_ok($$ select pg_temp.lookup('[9001]', '{"utility": {"eiaid": 5}}') $$, 'PT400', 'The chosen utility does not serve this address', 'a utility from elsewhere is refused');
 select throws_ok($$ select pg_temp.lookup('[9001]', '{"reference_id": "home-9"}', '{"postal_code": "83001"}') $$, 'PT404', 'Program lookup failed - no utility found', 'an address without a utility is not found');
 select is_empty($$ select from app.customers where reference_id = 'home-9' $$, 'a lookup that fails makes no customer');
 
@@ -75,7 +75,7 @@ select pg_temp.refuses('[9001]', jsonb_build_object('lookup_date', d), 'lookup_d
 select pg_temp.refuses('[9001]', '{"utility": "City Light"}', 'utility must be an object with eiaid or name', 'a utility is chosen by an object');
 select pg_temp.refuses('[9001]', '{"device_facts": [1]}', 'device_facts must be an object of objects', 'facts are an object');
 select pg_temp.refuses('[9001]', jsonb_build_object('device_facts', f),
-    'device_facts must hold, for a device id, numbers above 0 and up to 1,000,000,000, such as {"1": {"cost": 12000, "ton": 2.5}}', format('facts are not %s', f))
+    'device_facts must map each device id to numbers above 0 and up to 1,000,000,000, such as {"1": {"cost": 12000, "ton": 2.5}}', format('facts are not %s', f))
   from unnest(array['{"9001": 5}', '{"9001": {"ton": "5"}}', '{"9001": {"ton": 0}}', '{"9001": {"cost": -1}}', '{"9001": {"cost": 1e300}}']::jsonb[]) f;
 
 select * from finish();

@@ -29,11 +29,11 @@ select throws_ok(
     'PT400', 'Unknown device_names: big one', 'an unknown name is named');
 select is((select count(*)::integer from (select app.resolve_device_names(:'other_org', '["small pump"]')) n), 1, 'another organization has the catalogue''s names');
 select throws_ok(format($$ select app.resolve_device_names(%L, '["little one"]') $$, :'other_org'), 'PT400', null, 'and not this one''s');
-select throws_ok($$ select pg_temp.lookup('[9001]', '{"device_names": ["small pump"]}') $$, 'PT400', 'Give either device_ids or device_names, not both', 'ids and names at once are refused');
+select throws_ok($$ select pg_temp.lookup('[9001]', '{"device_names": ["small pump"]}') $$, 'PT400', 'Provide either device_ids or device_names, not both', 'ids and names at once are refused');
 select throws_ok($$ select pg_temp.ask(pg_temp.request('[9001]') - 'device_ids' || '{"device_names": "small pump"}') $$, 'PT400', 'device_names must be an array of 1 to 100 names', 'names are an array');
 
 -- Refresh and override
-select throws_ok($$ select pg_temp.ask('{"operation_type": "refresh", "reference_id": "home-7"}') $$, 'PT404', 'No lookup of that reference_id was made yet', 'a refresh needs a lookup before it');
+select throws_ok($$ select pg_temp.ask('{"operation_type": "refresh", "reference_id": "home-7"}') $$, 'PT404', 'This reference_id has not been looked up yet', 'a refresh needs a lookup before it');
 select pg_temp.lookup('[9001]', '{"reference_id": "home-7", "utility": {"eiaid": 90001}}', '{"postal_code": "82001"}') as first \gset
 select is(pg_temp.ask('{"operation_type": "refresh", "reference_id": "home-7"}') - 'possible_utilities', :'first'::jsonb - 'possible_utilities', 'a refresh answers as the lookup, with its utility and devices');
 delete from app.utility_service_areas where prefix = '82001';

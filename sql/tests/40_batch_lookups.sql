@@ -51,7 +51,7 @@ select results_eq(
     'pending items fail, the one in flight goes on');
 select is(api.get_batch_lookup(:'org', :'job') ->> 'status', 'cancelled', 'the job is cancelled');
 select is((api.get_batch_lookup(:'org', :'job') -> 'item_counts')::jsonb, '{"pending": 0, "processing": 1, "completed": 0, "failed": 2}', 'its counts sum to its total');
-select throws_ok(format($$ select api.cancel_batch_lookup(%L, %L) $$, :'org', :'job'), 'PT409', 'The job is already cancelled', 'a job is cancelled once');
+select throws_ok(format($$ select api.cancel_batch_lookup(%L, %L) $$, :'org', :'job'), 'PT409', 'The job has already been cancelled', 'a job is cancelled once');
 select throws_ok(format($$ select api.cancel_batch_lookup(%L, %L) $$, :'other_org', :'job'), 'PT404', null, 'nobody else can cancel it');
 select is(
     pg_temp.record(:'org', array[:'job'::uuid], array[:position], array[:'token'::uuid], 200, :'answer'), 'accepted', 'the item in flight finishes');

@@ -19,7 +19,7 @@ select body as created from api.submit_batch_lookup(:'org', jsonb_set(jsonb_set(
     p_options => '{"on_invalid": "skip", "name": "Spring"}', p_lines => array[2, 3, 5, 6], p_warnings => '{"3": "mended"}') \gset
 select is((:'created'::json -> 'invalid_items')::jsonb,
           '[{"index": 1, "record": 2, "line": 3, "error": "device_ids must be an array of 1 to 100 positive integers"},
-            {"index": 2, "record": 3, "line": 5, "error": "Duplicate reference_id site-1, which index 0 has"}]', 'what is left out is named by record and line');
+            {"index": 2, "record": 3, "line": 5, "error": "Duplicate reference_id site-1, as at index 0"}]', 'what is left out is named by record and line');
 select is((:'created'::json -> 'warnings')::jsonb, '[{"index": 3, "record": 4, "line": 6, "reference_id": "site-4", "warnings": ["mended"]}]', 'so is what was mended');
 select results_eq(
     format($$ select position, reference_id, warnings from public.lookup_queue_items where job_id = %L order by position $$, :'created'::json ->> 'job_id'),

@@ -2,7 +2,7 @@ begin;
 select plan(13);
 \ir fixtures.psql
 select pg_temp.submit(:'org', 3) as job \gset
-select throws_ok(format($$ select api.retry_batch_lookup(%L, %L) $$, :'org', :'job'), 'PT409', 'The job is pending, and 3 of its items have not ended', 'an open job is not tried again');
+select throws_ok(format($$ select api.retry_batch_lookup(%L, %L) $$, :'org', :'job'), 'PT409', 'The job is still pending; 3 items are unfinished', 'an open job is not tried again');
 select throws_ok(format($$ select api.delete_batch_lookup(%L, %L) $$, :'org', :'job'), 'PT409', null, 'nor deleted');
 select throws_ok(format($$ select api.delete_batch_lookup(%L, %L) $$, :'other_org', :'job'), 'PT404', null, 'and not by others');
 select is(pg_temp.look_up(:'org', 3, 404), 3::bigint, 'all its items fail');

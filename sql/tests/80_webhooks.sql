@@ -4,7 +4,7 @@ select plan(41);
 
 -- The config
 select is(api.get_webhook_config(:'org') ->> 'url', null, 'an organization without a config hears so');
-select throws_like($$ select api.rotate_webhook_secret(api.create_organization('Acme')) $$, 'There is no webhook config', 'and has no secret to rotate');
+select throws_like($$ select api.rotate_webhook_secret(api.create_organization('Acme')) $$, 'Webhooks are not configured', 'and has no secret to rotate');
 select api.set_webhook_config(:'org', '{"url": "https://example.com/hooks"}') as config \gset
 select matches(:'config'::json ->> 'signing_secret', '^whsec_[A-Za-z0-9+/]{43}=$', 'the first config comes with a signing secret');
 select is((:'config'::json -> 'events')::text, '["lookup.completed"]', 'completed lookups are told unless something else is wanted');

@@ -35,7 +35,7 @@ def version_of(text: str | None) -> Version:
             return "1.0.0"
         case "2.0.0":
             return "2.0.0"
-    raise ProtocolError(f"vsn {text!r} is not spoken here, but 1.0.0 and 2.0.0")
+    raise ProtocolError(f"vsn must be 1.0.0 or 2.0.0, not {text!r}")
 
 
 def decode(text: str, version: Version) -> Frame:

@@ -60,7 +60,7 @@ async def readyz(request: Request) -> Response:
     if pending:
         raise ApiError(503, "migrations_pending", "The database lacks migrations", members={"pending": pending})
     if read_only:
-        raise ApiError(503, "database_read_only", "The database only answers reads at the moment", headers={"Retry-After": "1"})
+        raise ApiError(503, "database_read_only", "The database is read-only at the moment", headers={"Retry-After": "1"})
     return JSONResponse({"status": "ready"})
 
 

@@ -117,4 +117,4 @@ def check_host(changes: str) -> None:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return  # the database says what is wrong, or there is no url
     if host and ((is_ip_address(host) and not is_public(host)) or host.lower().rstrip(".") == "localhost"):
-        raise ApiError(400, "refused_address", "url must not lead to a private network", hint="It must be reachable over the internet.")
+        raise ApiError(400, "refused_address", "url must not point to a private network", hint="It must be reachable over the internet.")

@@ -65,7 +65,7 @@ def find_columns(header: Sequence[str], given: Mapping[str, str], defaults: Mapp
     for field, column in given.items():
         field = field.removeprefix("address.")
         if field not in NAMES:
-            raise ApiError(400, "invalid_columns", f"There is no field {field[:100]}", hint=f"The fields are {', '.join(NAMES)}.")
+            raise ApiError(400, "invalid_columns", f"Unknown field {field[:100]}", hint=f"The fields are {', '.join(NAMES)}.")
         matching = [place for place, name in enumerate(header) if name.strip() == column.strip()]
         if len(matching) != 1:
             raise ApiError(
