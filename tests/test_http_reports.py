@@ -229,6 +229,15 @@ def test_a_report_comes_as_csv(client: OrganizationClient, report: str) -> None:
     assert len(client.get(report + "/csv", params={"state": "TX"}).text.splitlines()) == 3
 
 
+def test_the_file_of_a_large_report_comes_in_pieces_that_fit_together(client: OrganizationClient, database: Connection) -> None:
+    [(organization,)] = database.execute("select id from app.organizations where name = %s", [client.organization]).fetchall()
+    database.execute(LARGE_REPORT, {"organization": organization})
+    [(report,)] = database.execute("select id from public.incentive_reports where organization_id = %s", [organization]).fetchall()
+    rows = list(csv.DictReader(io.StringIO(client.get(f"/incentive-reports/{report}/csv").text, newline="")))
+    assert [row["reference_id"] for row in rows] == [f"site-{n}" for n in range(1, 10_001)]
+    assert rows[9_999]["programs"] == "Program 101: 1000; Program 102: 1000; Program 103: 1000"
+
+
 def test_a_cell_like_a_formula_is_harmless(client: OrganizationClient, database: Connection) -> None:
     street = '=HYPERLINK("http://evil.example","x")'
     created = client.submit(site("-deal", address=address(street_1=street)))

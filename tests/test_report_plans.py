@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from uuid import UUID
 
+import psycopg
 import pytest
 
 from tests.conftest import Connection
@@ -48,3 +50,51 @@ def test_a_sum_reads_each_site_of_the_report_and_no_other(large_report: tuple[UU
     )
     assert set(rows_of_scans(seen, "incentive_report_sites")) == {10_000}
     assert set(rows_of_scans(seen, "incentive_report_site_programs")) == {30_000}
+
+
+@pytest.fixture(scope="module")
+def new_report(new_database: Callable[..., str]) -> Iterator[tuple[Connection, UUID, UUID]]:
+    """The first report of a database, of 10,000 sites, before its tables were ever analyzed: connection, organization and report."""
+    with psycopg.connect(new_database(), autocommit=True) as connection:
+        for table in ("incentive_reports", "incentive_report_sites", "incentive_report_site_programs"):
+            connection.execute(f"alter table public.{table} set (autovacuum_enabled = off)".encode())
+        connection.execute("select api.create_organization('Large')")
+        [(organization,)] = connection.execute("select id from app.organizations").fetchall()
+        connection.execute(LARGE_REPORT, {"organization": organization})
+        [(report,)] = connection.execute("select id from public.incentive_reports").fetchall()
+        yield connection, organization, report
+
+
+@pytest.mark.parametrize("filters", ["", ", p_state => 'CA'", ", p_program => 'program-7'"])
+def test_a_file_of_a_report_that_was_never_analyzed_reads_each_site_once(new_report: tuple[Connection, UUID, UUID], filters: str) -> None:
+    connection, organization, report = new_report
+    [(lines, last_position)], seen = Plans(connection).run(
+        f"select * from api.get_incentive_report_csv(%(organization)s, %(report)s{filters})",
+        {"organization": organization, "report": report},
+    )
+    assert lines.count("\r\n") == 1 + {"": 10_000, ", p_state => 'CA'": 200, ", p_program => 'program-7'": 102}[filters]
+    assert last_position is None
+    assert rows_scanned(seen, "incentive_report_sites") <= 10_000
+    assert rows_scanned(seen, "incentive_report_site_programs") <= 2 * 30_000
+
+
+@pytest.mark.parametrize("after", [-1, 5_000, 9_500])
+def test_a_piece_of_a_file_reads_the_sites_of_the_piece(new_report: tuple[Connection, UUID, UUID], after: int) -> None:
+    connection, organization, report = new_report
+    [(_, last_position)], seen = Plans(connection).run(
+        "select * from api.get_incentive_report_csv(%(organization)s, %(report)s, p_after => %(after)s, p_limit => 500)",
+        {"organization": organization, "report": report, "after": after},
+    )
+    assert last_position == (None if after == 9_500 else 500 if after == -1 else after + 500)
+    assert rows_scanned(seen, "incentive_report_sites") <= 501
+    assert rows_scanned(seen, "incentive_report_site_programs") <= 3 * 500
+
+
+def test_a_page_of_a_report_that_was_never_analyzed_reads_the_page(new_report: tuple[Connection, UUID, UUID]) -> None:
+    connection, organization, report = new_report
+    [(body,)], seen = Plans(connection).run(
+        "select api.get_incentive_report(%(organization)s, %(report)s, 100)", {"organization": organization, "report": report}
+    )
+    assert len(body["sites"]) == 100
+    assert rows_scanned(seen, "incentive_report_sites") <= 101
+    assert rows_scanned(seen, "incentive_report_site_programs") <= 3 * 101

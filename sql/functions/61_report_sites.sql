@@ -100,33 +100,59 @@ comment on function api.get_incentive_report(uuid, uuid, integer, integer, text,
 'One report with a page of its sites and the programs of each. p_sort: position (upload order), amount or reference_id, with a minus in front for descending. Filters: eligible; state or province code; utility, by number or name; id of a program that the site is eligible for; total counts the sites that pass them. p_cursor is the next_cursor of the page before. Amounts in US dollars. 400: limit not in 1 to 500, invalid_sort, invalid_cursor, cursor_with_offset. 404: no such report in this organization.';
 grant execute on function api.get_incentive_report(uuid, uuid, integer, integer, text, text, boolean, text, text, text) to authenticated;
 
+-- The programs of a piece are read once and joined by hash or merge: for a report that was never analyzed, a planner would rather read them
+-- anew for every site.
 create or replace function api.get_incentive_report_csv(
-    p_organization_id uuid, p_report_id uuid, p_eligible boolean default null, p_state text default null, p_utility text default null,
-    p_program text default null
-) returns text
+    p_organization_id uuid,
+    p_report_id       uuid,
+    p_eligible        boolean default null,
+    p_state           text    default null,
+    p_utility         text    default null,
+    p_program         text    default null,
+    p_after           integer default -1,
+    p_limit           integer default 10000,
+    out lines         text,
+    out last_position integer
+)
 language plpgsql stable security definer
-set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan
+set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan set enable_nestloop = off set jit = off
 as $$
+declare
+    v_sites public.incentive_report_sites[];
 begin
     perform app.authorize(p_organization_id);
     perform app.find_report(p_organization_id, p_report_id);
-    return app.csv_line('reference_id', 'street_1', 'street_2', 'city', 'state_or_province_code', 'postal_code', 'country_code', 'building_type',
-                        'device_categories', 'utility_eiaid', 'utility_name', 'eligible', 'total_incentive_amount', 'programs')
-        || coalesce((
-            select string_agg(app.csv_line(s.reference_id, s.street_1, s.street_2, s.city, s.state_or_province_code, s.postal_code, s.country_code,
-                                           s.building_type, array_to_string(s.device_categories, ' '), s.utility_eiaid, s.utility_name,
-                                           s.eligible::text, s.total_incentive_amount::text, p.programs), '' order by s.position)
-              from public.incentive_report_sites s
-              left join (select position, string_agg(format('%s: %s', program_name, total_incentive), '; '
-                                                     order by total_incentive desc, program_id) as programs
-                           from public.incentive_report_site_programs
-                          where organization_id = p_organization_id and report_id = p_report_id
-                          group by position) p on p.position = s.position
-             where s.organization_id = p_organization_id and s.report_id = p_report_id
-               and app.site_matches(s, p_eligible, p_state, p_utility) and app.site_has_program(s, p_program)), '');
+    perform app.check_page(p_limit, 0, 10000);
+    v_sites := array(
+        select s
+          from public.incentive_report_sites s
+         where s.organization_id = p_organization_id and s.report_id = p_report_id and s.position > p_after
+           and app.site_matches(s, p_eligible, p_state, p_utility) and app.site_has_program(s, p_program)
+         order by s.position
+         limit p_limit + 1);
+    if cardinality(v_sites) > p_limit then
+        last_position := v_sites[p_limit].position;
+        v_sites       := v_sites[:p_limit];
+    end if;
+
+    select string_agg(app.csv_line(s.reference_id, s.street_1, s.street_2, s.city, s.state_or_province_code, s.postal_code, s.country_code,
+                                   s.building_type, array_to_string(s.device_categories, ' '), s.utility_eiaid, s.utility_name,
+                                   s.eligible::text, s.total_incentive_amount::text, p.programs), '' order by s.position)
+      into lines
+      from unnest(v_sites) s
+      left join (select position, string_agg(format('%s: %s', program_name, total_incentive), '; ' order by total_incentive desc, program_id) as programs
+                   from public.incentive_report_site_programs
+                  where organization_id = p_organization_id and report_id = p_report_id
+                    and position between v_sites[1].position and v_sites[cardinality(v_sites)].position
+                  group by position) p on p.position = s.position;
+    if p_after < 0 then
+        lines := concat(app.csv_line('reference_id', 'street_1', 'street_2', 'city', 'state_or_province_code', 'postal_code', 'country_code',
+                                     'building_type', 'device_categories', 'utility_eiaid', 'utility_name', 'eligible',
+                                     'total_incentive_amount', 'programs'), lines);
+    end if;
 end;
 $$;
 
-comment on function api.get_incentive_report_csv(uuid, uuid, boolean, text, text, text) is
-'The sites of a report as CSV (RFC 4180, CRLF), in upload order, with the filters of api.get_incentive_report. A cell that a spreadsheet would take for a formula begins with an apostrophe. Amounts in US dollars. 404: no such report in this organization.';
-grant execute on function api.get_incentive_report_csv(uuid, uuid, boolean, text, text, text) to authenticated;
+comment on function api.get_incentive_report_csv(uuid, uuid, boolean, text, text, text, integer, integer) is
+'A piece of the sites of a report as lines of CSV (RFC 4180, CRLF, with a header first), in upload order, with the filters of api.get_incentive_report; a batch''s report is one piece unless p_limit says otherwise. A cell that a spreadsheet would take for a formula begins with an apostrophe. Amounts in US dollars. last_position is the p_after of the next piece; null: this is the last one. 404: no such report in this organization.';
+grant execute on function api.get_incentive_report_csv(uuid, uuid, boolean, text, text, text, integer, integer) to authenticated;

@@ -13,6 +13,7 @@ from starlette.responses import HTMLResponse, Response
 
 from pyshell.api.errors import ApiError
 from pyshell.api.reports.page import report_page
+from pyshell.api.routes.files import Piece, stream_file
 from pyshell.api.routes.parameters import (
     boolean_param,
     json_body,
@@ -23,7 +24,7 @@ from pyshell.api.routes.parameters import (
     time_param,
     uuid_param,
 )
-from pyshell.postgres.calls import call
+from pyshell.postgres.calls import call, call_row
 from pyshell.postgres.sqlstates import DatabaseError
 
 MAX_CHANGES_BYTES = 64 * 1024
@@ -67,12 +68,19 @@ async def get_incentive_report_summary(request: Request) -> Response:
 
 async def get_incentive_report_csv(request: Request) -> Response:
     report = _report(request)
-    table = await call(request.app.state.pool, "get_incentive_report_csv", **report, **_site_filters(request))
-    return Response(
-        table,
-        media_type="text/csv; charset=utf-8",
-        headers={"Content-Disposition": f'attachment; filename="incentive-report-{report["report_id"]}.csv"'},
-    )
+    filters = _site_filters(request)
+
+    async def read_piece(after: int, limit: int) -> Piece:
+        lines, last_position = await call_row(
+            request.app.state.pool, "get_incentive_report_csv", **report, **filters, after=after, limit=limit
+        )
+        return lines, last_position
+
+    headers = {
+        "Content-Type": "text/csv; charset=utf-8",
+        "Content-Disposition": f'attachment; filename="incentive-report-{report["report_id"]}.csv"',
+    }
+    return await stream_file(request, read_piece, headers)
 
 
 async def get_incentive_report_page(request: Request) -> Response:

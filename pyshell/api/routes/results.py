@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from uuid import UUID
 
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from pyshell.api.errors import ApiError
 from pyshell.api.routes.batch_lookups import job_id
+from pyshell.api.routes.files import Piece, stream_file
 from pyshell.api.routes.parameters import page_params, page_response, status_param, text_param
 from pyshell.postgres.calls import call, call_row
 
 MEDIA_TYPES = {"csv": "text/csv; charset=utf-8; header=present", "ndjson": "application/x-ndjson"}
-
-# The first piece is small, so that it comes at once; the others are what a process holds of a batch at any time.
-FIRST_PIECE_ITEMS = 100
-PIECE_ITEMS = 500
 
 
 async def list_batch_lookup_items(request: Request) -> Response:
@@ -33,11 +29,10 @@ async def list_batch_lookup_items(request: Request) -> Response:
 
 
 async def stream_batch_lookup_results(request: Request) -> Response:
-    """A file, read and sent piece by piece: neither side holds the batch, and no connection waits for a slow client."""
     file_format = wanted_format(request)
     job = job_id(request)
 
-    async def read_piece(after: int, limit: int) -> tuple[bytes, int | None]:
+    async def read_piece(after: int, limit: int) -> Piece:
         lines, last_position = await call_row(
             request.app.state.pool,
             "get_batch_lookup_results",
@@ -48,26 +43,14 @@ async def stream_batch_lookup_results(request: Request) -> Response:
             limit=limit,
             **item_filter(request),
         )
-        return lines or b"", int(last_position) if last_position else None
-
-    # Before anything is sent, so that an error can still be answered.
-    first = await read_piece(-1, FIRST_PIECE_ITEMS)
-
-    async def pieces() -> AsyncIterator[bytes]:
-        lines, last_position = first
-        yield lines
-        while last_position is not None:
-            lines, last_position = await read_piece(last_position, PIECE_ITEMS)
-            yield lines
+        return lines, last_position
 
     headers = {
         "Content-Type": MEDIA_TYPES[file_format],
         "Content-Disposition": f'attachment; filename="{file_name(job, file_format)}"',
         "Vary": "Accept",
     }
-    if request.method == "HEAD":
-        return Response(headers=headers)
-    return StreamingResponse(pieces(), headers=headers)
+    return await stream_file(request, read_piece, headers)
 
 
 def item_filter(request: Request) -> dict[str, object]:
