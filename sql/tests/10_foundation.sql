@@ -10,7 +10,7 @@ select ok(app.uuid_v7('2026-11-24 10:00:00+00') < app.uuid_v7('2026-11-24 10:00:
 select is(
     (select array_agg(n order by app.numbered_uuid_v7(app.uuid_v7('2026-11-24 10:00:00+00'), n)) from generate_series(0, 16383) n),
     (select array_agg(n) from generate_series(0, 16383) n), 'ids made together sort by their numbers');
-select matches(app.numbered_uuid_v7(app.uuid_v7(), 9999)::text, '^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$', 'and are version 7 too');
+select matches(app.numbered_uuid_v7(app.uuid_v7(), 9999)::text, '^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$', 'ids made together are UUIDs of version 7');
 select is(app.rfc3339('2026-11-24 10:00:00.1234+02'), '2026-11-24T08:00:00.123Z', 'timestamps are RFC 3339 in UTC with milliseconds');
 select is(app.rfc3339(null), null, 'no timestamp stays none');
 
@@ -20,12 +20,12 @@ select ok((select zip3 @> 787 from app.regions where code = 'TX'), 'Austin''s ZI
 
 select is((api.get_settings() ->> 'lookups_per_second')::numeric, 20::numeric, 'the default pace is 20 lookups a second');
 select is(api.get_settings() ->> 'internal_key', null, 'the internal key is no setting to read');
-select is(api.update_settings('{"lookups_per_second": 5, "max_retries": 1}') ->> 'lookups_per_second', '5', 'a setting changes');
-select is((select max_retries from app.settings), 1, 'several settings change at once');
-select is(api.update_settings('{"lookups_per_second": null}') ->> 'lookups_per_second', null, 'null means no limit');
+select is(api.update_settings('{"lookups_per_second": 5, "max_retries": 1}') ->> 'lookups_per_second', '5', 'an update answers the changed setting');
+select is((select max_retries from app.settings), 1, 'several settings change in one update');
+select is(api.update_settings('{"lookups_per_second": null}') ->> 'lookups_per_second', null, 'null as a rate limit means no limit');
 select throws_ok($$ select api.update_settings('{"speed": 5}') $$, 'PT400', 'Unknown settings: speed', 'an unknown setting is refused');
-select throws_ok($$ select api.update_settings('{"max_in_flight": 0}') $$, 'PT400', null, 'a value out of range is refused');
-select throws_ok($$ select api.update_settings('{"max_in_flight": "many"}') $$, 'PT400', null, 'a value of the wrong type is refused');
+select throws_ok($$ select api.update_settings('{"max_in_flight": 0}') $$, 'PT400', 'A setting has a value that is not allowed: new row for relation "settings" violates check constraint "settings_max_in_flight_check"', 'a value out of range is refused');
+select throws_ok($$ select api.update_settings('{"max_in_flight": "many"}') $$, 'PT400', 'A setting has a value that is not allowed: invalid input syntax for type integer: "many"', 'a value of the wrong type is refused');
 
 select * from finish();
 rollback;

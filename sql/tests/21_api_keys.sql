@@ -7,7 +7,7 @@ select api.create_api_key(:'org', sha256('secret'), 'leap_live_', 'cret', 'first
 select is(:'key'::json ->> 'organization_id', :'org'::text, 'a key belongs to its organization');
 select unalike(:'key'::text, '%hash%', 'the hash is not answered');
 select is(api.authenticate_api_key(sha256('secret')) ->> 'organization_id', :'org'::text, 'a key is known by its hash');
-select isnt((select last_used_at from app.api_keys where name = 'first'), null, 'its use is noted');
+select isnt((select last_used_at from app.api_keys where name = 'first'), null, 'the use of a key is noted');
 select throws_ok($$ select api.authenticate_api_key(sha256('other')) $$, 'PT401', 'Invalid API key', 'another key is unknown');
 
 update app.api_keys set expires_at = app.clock() - interval '1 second';
@@ -21,12 +21,12 @@ select throws_ok(
 
 -- Limits
 update app.api_keys set expires_at = null, allowed_networks = '{10.0.0.0/8}';
-select throws_ok($$ select api.authenticate_api_key(sha256('secret')) $$, 'PT403', null, 'a key with networks is refused from nowhere');
-select throws_ok($$ select api.authenticate_api_key(sha256('secret'), '192.0.2.1') $$, 'PT403', null, 'and from another network');
-select is(api.authenticate_api_key(sha256('secret'), '10.1.2.3') ->> 'organization_id', :'org'::text, 'and known from its own');
+select throws_ok($$ select api.authenticate_api_key(sha256('secret')) $$, 'PT403', 'This API key may not be used from this address', 'a key with networks is refused from nowhere');
+select throws_ok($$ select api.authenticate_api_key(sha256('secret'), '192.0.2.1') $$, 'PT403', 'This API key may not be used from this address', 'a key with networks is refused from another network');
+select is(api.authenticate_api_key(sha256('secret'), '10.1.2.3') ->> 'organization_id', :'org'::text, 'a key with networks is accepted from its own');
 select throws_ok(
     format($$ select api.create_api_key(%L, sha256('x'), 'leap_live_', 'xxxx', p_scopes => '{jobs:write}', p_granted_scopes => '{jobs:read}') $$, :'org'),
-    'PT403', null, 'nobody hands out a scope that they lack');
+    'PT403', 'You lack scopes that the key would have: jobs:write', 'nobody hands out a scope that they lack');
 select throws_ok(
     format($$ select api.request_api_key(%L, sha256('x'), 'leap_live_', 'xxxx', '{"nome": "x"}', '{jobs:read}') $$, :'org'),
     'PT400', 'Unknown fields: nome', 'an unknown option is refused');
@@ -41,14 +41,14 @@ select is(
 select (select id from app.api_keys where name = 'first') as first \gset
 select api.rotate_api_key(:'org', :'first', sha256('second'), 'cond', '{"grace_seconds": 60}') ->> 'id' as second \gset
 select is(api.get_api_key(:'org', :'first') ->> 'replaced_by', :'second'::text, 'a rotated key names its successor');
-select is((select last_four || name || allowed_networks::text from app.api_keys where id = :'second'), 'condfirst{10.0.0.0/8}', 'which is like it');
+select is((select last_four || name || allowed_networks::text from app.api_keys where id = :'second'), 'condfirst{10.0.0.0/8}', 'the successor of a key has its name and networks');
 select lives_ok($$ select api.authenticate_api_key(sha256('secret'), '10.1.2.3') $$, 'the old key works on for a while');
 select throws_ok(format($$ select api.rotate_api_key(%L, %L, sha256('third'), 'hird') $$, :'org', :'first'), 'PT409', 'The key has already been rotated', 'a key is rotated once');
 update app.api_keys set expires_at = app.clock() - interval '1 second' where id = :'first';
-select throws_ok($$ select api.authenticate_api_key(sha256('secret'), '10.1.2.3') $$, 'PT401', null, 'and no longer after that');
+select throws_ok($$ select api.authenticate_api_key(sha256('secret'), '10.1.2.3') $$, 'PT401', 'Invalid API key', 'the old key is refused after its grace period');
 select throws_ok(format($$ select api.revoke_api_key(%L, %L) $$, :'other_org', :'second'), 'PT404', 'API key not found', 'nobody else can revoke a key');
 select isnt(api.revoke_api_key(:'org', :'second') ->> 'revoked_at', null, 'a key can be revoked');
-select throws_ok($$ select api.authenticate_api_key(sha256('second'), '10.1.2.3') $$, 'PT401', null, 'and is unknown then');
+select throws_ok($$ select api.authenticate_api_key(sha256('second'), '10.1.2.3') $$, 'PT401', 'Invalid API key', 'a revoked key is refused');
 
 select * from finish();
 rollback;

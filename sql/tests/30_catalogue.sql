@@ -18,21 +18,21 @@ select is((select source_date from app.utilities where key = 'wy-plains'), date 
 select is((select count(*)::integer from app.programs where catalogue = 'starter' and retired_at is not null), 0, 'another catalogue''s rows stay');
 
 select is((pg_temp.import('devices', 1, '{"name": "Tiny pump"}') -> 'devices' ->> 'changed')::integer, 1, 'a changed row is updated');
-select is((select name from app.devices where id = 9001), 'Tiny pump', 'to what the file says');
+select is((select name from app.devices where id = 9001), 'Tiny pump', 'a changed row says what the file says');
 
 select is((pg_temp.import('program_tiers', 2, null) -> 'program_tiers' ->> 'retired')::integer, 1, 'a tier that is gone is taken away');
-select is_empty($$ select from app.program_tiers where program_id = 'wy-rebates' and id = 'lamp' $$, 'from its program');
-select is((pg_temp.import('utility_service_areas', 1, null) -> 'utility_service_areas' ->> 'retired')::integer, 1, 'so is a service area');
-select is((pg_temp.import('device_category_sizes', 2, null) -> 'device_category_sizes' ->> 'retired')::integer, 1, 'and a size');
+select is_empty($$ select from app.program_tiers where program_id = 'wy-rebates' and id = 'lamp' $$, 'a tier that is gone is no longer in its program');
+select is((pg_temp.import('utility_service_areas', 1, null) -> 'utility_service_areas' ->> 'retired')::integer, 1, 'a service area that is gone is taken away');
+select is((pg_temp.import('device_category_sizes', 2, null) -> 'device_category_sizes' ->> 'retired')::integer, 1, 'a typical size that is gone is taken away');
 select is((api.import_catalogue(pg_temp.catalogue() || '{"program_tiers": []}' #- '{programs,1}') #>> '{programs,retired}')::integer, 1, 'a program that is gone is retired');
-select isnt((select retired_at from app.programs where id = 'wy-grant'), null, 'with the time');
-select is((pg_temp.import() #>> '{programs,changed}')::integer, 1, 'one that comes back');
-select is((select retired_at from app.programs where id = 'wy-grant'), null, 'is open again');
+select isnt((select retired_at from app.programs where id = 'wy-grant'), null, 'a retired program has the time of its retirement');
+select is((pg_temp.import() #>> '{programs,changed}')::integer, 1, 'a program that comes back counts as changed');
+select is((select retired_at from app.programs where id = 'wy-grant'), null, 'a program that comes back is open again');
 select is((pg_temp.import('devices', 4, null) #>> '{devices,retired}')::integer, 1, 'a device that is gone is retired');
-select isnt((select id from app.devices where id = 9004), null, 'and stays a known id');
+select isnt((select id from app.devices where id = 9004), null, 'a retired device keeps its row');
 select is((api.import_catalogue(pg_temp.catalogue() - array['programs', 'program_utilities', 'program_tiers']) -> 'programs')::text, null,
     'a file that is absent is left as it is');
-select is((select count(*)::integer from app.programs where catalogue = 'test' and retired_at is null), 2, 'with its rows');
+select is((select count(*)::integer from app.programs where catalogue = 'test' and retired_at is null), 2, 'the rows of an absent file stay open');
 
 -- Two catalogues
 select api.import_catalogue(jsonb_set(pg_temp.change(pg_temp.catalogue(), 'devices', 1, '{"name": "Red pump"}'), '{catalogue}', '"other"'));
@@ -44,14 +44,14 @@ select is((select sum((value ->> 'changed')::integer)::integer from json_each(ap
 
 -- The starter catalogue
 select ok((select count(*) >= 14 from app.device_categories where catalogue = 'starter'), 'the starter catalogue has at least 14 device categories');
-select is_empty($$ select c.key from app.device_categories c where not exists (select from app.devices d where d.category_key = c.key) $$, 'each with devices');
+select is_empty($$ select c.key from app.device_categories c where not exists (select from app.devices d where d.category_key = c.key) $$, 'every device category has a device');
 select is_empty(
     $$ select a.prefix, u.key
          from app.utility_service_areas a
          join app.utilities u on u.key = a.utility_key
          join app.regions r on r.country_code = u.country_code and r.code = u.region_code
         where u.catalogue = 'starter' and length(a.prefix) >= 3 and not r.zip3 @> left(a.prefix, 3)::integer $$,
-    'its service areas lie in the states of their utilities');
+    'service areas of the starter catalogue lie in the states of their utilities');
 
 select * from finish();
 rollback;

@@ -10,15 +10,15 @@ language sql as $$
 $$;
 
 select pg_temp.import();
-select is_empty('select pg_temp.doubts()', 'a sound catalogue raises no doubts');
+select is_empty('select pg_temp.doubts()', 'a sound catalogue has no warnings');
 select pg_temp.import('program_tiers', 1, '{"end_date": "2026-11-23"}');
-select set_eq('select pg_temp.doubts()', array['ended wy-rebates pump'], 'an offer that has ended does');
+select set_eq('select pg_temp.doubts()', array['ended wy-rebates pump'], 'an offer that has ended is a warning');
 select pg_temp.import('program_tiers', 2, '{"amount": "60"}');
-select set_eq('select pg_temp.doubts()', array['never pays its amount wy-rebates lamp'], 'so does an amount above its cap');
+select set_eq('select pg_temp.doubts()', array['never pays its amount wy-rebates lamp'], 'an amount above its cap is a warning');
 select pg_temp.import('program_tiers', 3, null);
-select set_eq('select pg_temp.doubts()', array['has no offer wy-grant'], 'so does a program without offers');
+select set_eq('select pg_temp.doubts()', array['has no offer wy-grant'], 'a program without offers is a warning');
 select pg_temp.import('utilities', 1, null);
-select bag_has('select pg_temp.doubts()', $$ values ('has no customers wy-rebates') $$, 'or without customers');
+select bag_has('select pg_temp.doubts()', $$ values ('has no customers wy-rebates') $$, 'a program without customers is a warning');
 
 select * from finish();
 rollback;

@@ -21,9 +21,9 @@ select is(
                "ignored_requirements": ["Size: taken as 2.5 tons", "Owner status: for a homeowner or a renter"],
                "completed_requirements": ["Location: customer of Plains Electric", "Device category: Pump", "Building type: RESIDENTIAL",
                                           "Date: open from 2026-01-01 to 2027-06-30"]}]}]}}',
-    'and says how the amount came about');
+    'the answer says how the amount came about');
 select is(pg_temp.lookup('[9001]', '{"address": {"street_1": " 1 Main St", "street_2": "Unit 5", "city": "Cheyenne", "state_or_province_code": "WY", "postal_code": "82007-1234", "country_code": "US"}}') #>> '{address,street_2}',
-    'Unit 5', 'street_2 is kept');
+    'Unit 5', 'the answer keeps the second line of the address');
 
 -- Utilities
 create function pg_temp.utilities(p_region text, p_postal_code text, p_country text default 'US') returns text
@@ -33,19 +33,19 @@ select is(pg_temp.utilities('WY', '82999'), 'wy-plains', 'a short prefix serves 
 select is(pg_temp.utilities('WY', '82001'), 'wy-city wy-plains', 'several utilities may serve a prefix, by their rank');
 select is(pg_temp.utilities('WY', '82007'), 'wy-plains', 'the longest prefix wins');
 select is(pg_temp.utilities('WY', '82007-1234'), 'wy-plains', 'a ZIP+4 is a ZIP');
-select is(pg_temp.utilities('MT', '82007'), 'mt-plains', 'in the state of the site');
+select is(pg_temp.utilities('MT', '82007'), 'mt-plains', 'the same prefix serves another state by its own utility');
 select is(pg_temp.utilities('MT', '82099'), 'mt-plains', 'another state''s longer prefix does not count');
 select is(pg_temp.utilities('NS', 'B3H 4R2', 'CA'), 'ns-power', 'Canadian postal codes have prefixes too');
-select is(pg_temp.utilities('NS', 'b3h4r2', 'CA'), 'ns-power', 'in either form');
-select is(pg_temp.utilities('NS', 'B3J 4R2', 'CA'), null, 'but only their own');
-select is(pg_temp.utilities('WY', '83001'), null, 'elsewhere there is none');
+select is(pg_temp.utilities('NS', 'b3h4r2', 'CA'), 'ns-power', 'Canadian postal codes work without the space, in lower case');
+select is(pg_temp.utilities('NS', 'B3J 4R2', 'CA'), null, 'a Canadian prefix serves its own postal codes only');
+select is(pg_temp.utilities('WY', '83001'), null, 'a postal code that nobody serves has no utility');
 select is(pg_temp.lookup('[9001]', '{}', '{"postal_code": "82001"}') -> 'possible_utilities',
     '[{"eiaid": 90002, "name": "City Light"}, {"eiaid": 90001, "name": "Plains Electric"}]', 'all possible utilities are answered');
-select is(pg_temp.lookup('[9001]', '{}', '{"postal_code": "82001"}') #>> '{utility,name}', 'City Light', 'the first of them is the one');
+select is(pg_temp.lookup('[9001]', '{}', '{"postal_code": "82001"}') #>> '{utility,name}', 'City Light', 'the first possible utility is chosen');
 select is(pg_temp.lookup('[9001]', '{}', '{"postal_code": "82001"}') -> 'programs_evaluated', '1', 'another utility has other programs');
-select is(pg_temp.lookup('[9001]', '{"utility": {"eiaid": 90001}}', '{"postal_code": "82001"}') #>> '{utility,name}', 'Plains Electric', 'unless the request names another by its EIA number');
-select is(pg_temp.lookup('[9001]', '{"utility": {"eiaid": "90001"}}', '{"postal_code": "82001"}') #>> '{utility,name}', 'Plains Electric', 'be it a string');
-select is(pg_temp.lookup('[9001]', '{"utility": {"eiaid": null, "name": "plains electric"}}', '{"postal_code": "82001"}') #>> '{utility,name}', 'Plains Electric', 'or by its name');
+select is(pg_temp.lookup('[9001]', '{"utility": {"eiaid": 90001}}', '{"postal_code": "82001"}') #>> '{utility,name}', 'Plains Electric', 'a request chooses a utility by its EIA number');
+select is(pg_temp.lookup('[9001]', '{"utility": {"eiaid": "90001"}}', '{"postal_code": "82001"}') #>> '{utility,name}', 'Plains Electric', 'the EIA number may be a string');
+select is(pg_temp.lookup('[9001]', '{"utility": {"eiaid": null, "name": "plains electric"}}', '{"postal_code": "82001"}') #>> '{utility,name}', 'Plains Electric', 'a request chooses a utility by its name');
 select throws_ok($$ select pg_temp.lookup('[9001]', '{"utility": {"eiaid": 5}}') $$, 'PT400', 'The chosen utility does not serve this address', 'a utility from elsewhere is refused');
 select throws_ok($$ select pg_temp.lookup('[9001]', '{"reference_id": "home-9"}', '{"postal_code": "83001"}') $$, 'PT404', 'Program lookup failed - no utility found', 'an address without a utility is not found');
 select is_empty($$ select from app.customers where reference_id = 'home-9' $$, 'a lookup that fails makes no customer');
@@ -53,8 +53,8 @@ select is_empty($$ select from app.customers where reference_id = 'home-9' $$, '
 -- Customers
 select is((pg_temp.lookup('[9001]') ->> 'customer_id'), :'answer'::jsonb ->> 'customer_id', 'a customer is known by its reference_id');
 select isnt(pg_temp.lookup('[9001]', '{"reference_id": "home-2"}') ->> 'customer_id', :'answer'::jsonb ->> 'customer_id', 'another reference_id is another customer');
-select isnt(api.lookup_incentives(:'other_org', pg_temp.request('[9001]')) ->> 'customer_id', :'answer'::jsonb ->> 'customer_id', 'so is another organization''s');
-select is((select count(*)::integer from app.customers), 3, 'each is kept once');
+select isnt(api.lookup_incentives(:'other_org', pg_temp.request('[9001]')) ->> 'customer_id', :'answer'::jsonb ->> 'customer_id', 'the same reference_id is another customer in another organization');
+select is((select count(*)::integer from app.customers), 3, 'each customer is kept once');
 select throws_ok($$ select api.lookup_incentives(gen_random_uuid(), pg_temp.request('[9001]')) $$, 'PT404', 'Organization not found', 'a customer needs an organization');
 
 -- Requests that are not valid

@@ -3,29 +3,29 @@ select plan(38);
 \ir lookups.psql
 
 -- Amounts
-select results_eq($$ select amount, details from pg_temp.results('[9003]') $$, $$ values (20.00, '$20.00') $$, 'a flat amount');
+select results_eq($$ select amount, details from pg_temp.results('[9003]') $$, $$ values (20.00, '$20.00') $$, 'a flat amount needs no calculation');
 select results_eq($$ select amount, details from pg_temp.results('[9003, 9003]') $$, $$ values (40.00, '2 × $20.00 = $40.00') $$, 'a repeated device is a quantity');
 select results_eq($$ select amount, details from pg_temp.results('[9003, 9003, 9003]') $$,
     $$ values (50.00, '3 × $20.00 = $60.00, capped at $50.00 for all devices together: $50.00') $$, 'a cap holds for all pieces together');
 select results_eq($$ select amount, details from pg_temp.results('[9001, 9001]') $$,
     $$ values (500.00, '2 × 2.5 tons (typical) × $100.00 per ton = $500.00') $$, 'an amount per unit goes by the typical size');
 select results_eq($$ select amount, details, ignored from pg_temp.results('[9001]', '{"device_facts": {"9001": {"ton": 4}}}') $$,
-    $$ values (400.00, '4 tons × $100.00 per ton = $400.00', '["Owner status: for a homeowner or a renter"]'::jsonb) $$, 'or by the size that the request tells');
+    $$ values (400.00, '4 tons × $100.00 per ton = $400.00', '["Owner status: for a homeowner or a renter"]'::jsonb) $$, 'an amount per unit goes by the size that the request tells');
 select results_eq($$ select amount, details, ignored from pg_temp.results('[9004]') $$,
     $$ values (2000.00, '30% of the typical cost of $9,000.00 = $2,700.00, capped at $2,000.00 for all devices together: $2,000.00', '["Cost: taken as $9,000.00"]'::jsonb) $$,
     'a percentage goes by the typical cost');
 select results_eq($$ select amount, details, ignored from pg_temp.results('[9004]', '{"device_facts": {"9004": {"cost": 1234.56}}}') $$,
-    $$ values (370.37, '30% of the cost of $1,234.56 = $370.37', '[]'::jsonb) $$, 'or by the cost that the request tells, to the cent');
+    $$ values (370.37, '30% of the cost of $1,234.56 = $370.37', '[]'::jsonb) $$, 'a percentage goes by the cost that the request tells, to the cent');
 select results_eq($$ select device, amount from pg_temp.results('[9002, 9001, 9002]', '{"device_facts": {"9001": {"ton": 1}}}') $$,
-    $$ values (9002, 500.00), (9001, 100.00) $$, 'each device has its own result, in the order of the request');
+    $$ values (9002, 500.00), (9001, 100.00) $$, 'every device has its own result, in the order of the request');
 select is((pg_temp.lookup('[9002, 9001, 9003, 9004]') #>> '{incentives,total_incentive_amount}')::numeric, 2520.00, 'the total adds up all programs');
-select is((pg_temp.lookup('[9002, 9001, 9003, 9004]') #>> '{incentives,total_eligible_combinations}')::integer, 4, 'and all eligible combinations');
+select is((pg_temp.lookup('[9002, 9001, 9003, 9004]') #>> '{incentives,total_eligible_combinations}')::integer, 4, 'the total counts all eligible combinations');
 select is(jsonb_path_query_array(pg_temp.lookup('[9001, 9003, 9004]'), '$.incentives.by_program[*].program_id'), '["wy-grant", "wy-rebates"]', 'the program that pays most comes first');
 
 select pg_temp.import('program_tiers', 1, '{"cap": "600", "cap_percent": "5"}');
 select results_eq($$ select amount, details from pg_temp.results('[9001]', '{"device_facts": {"9001": {"ton": 8}}}') $$,
     $$ values (400.00, '8 tons × $100.00 per ton = $800.00, at most 5% of the typical cost of $8,000.00: $400.00') $$, 'a cap in percent of the cost holds for a device');
-select is((select ignored ->> 1 from pg_temp.results('[9001]', '{"device_facts": {"9001": {"ton": 8}}}')), 'Owner status: for a homeowner or a renter', 'of which the size is known');
+select is((select ignored ->> 1 from pg_temp.results('[9001]', '{"device_facts": {"9001": {"ton": 8}}}')), 'Owner status: for a homeowner or a renter', 'a size that the request tells is not listed as assumed');
 select results_eq($$ select device, amount, details from pg_temp.results('[9001, 9002]', '{"device_facts": {"9001": {"ton": 8}, "9002": {"ton": 8, "cost": 10000}}}') $$,
     $$ values (9001, 400.00, '8 tons × $100.00 per ton = $800.00, at most 5% of the typical cost of $8,000.00: $400.00'),
               (9002, 200.00, '8 tons × $100.00 per ton = $800.00, at most 5% of the cost of $10,000.00, capped at $600.00 for all devices together: $200.00') $$,
@@ -38,40 +38,40 @@ select pg_temp.import();
 create function pg_temp.on_day(p_day text) returns text
 language sql as $$ select string_agg(eligible || coalesce(' ' || (failed ->> 0), ''), ', ') from pg_temp.results('[9001]', jsonb_build_object('lookup_date', p_day)) $$;
 
-select is(pg_temp.on_day('2025-12-31'), 'false Date: starts on 2026-01-01', 'a program that has not begun');
-select is(pg_temp.on_day('2026-01-01'), 'true', 'its first day');
-select is(pg_temp.on_day('2027-06-30'), 'true', 'its last day');
-select is(pg_temp.on_day('2027-07-01'), 'false Date: ended on 2027-06-30', 'and a program that has ended');
+select is(pg_temp.on_day('2025-12-31'), 'false Date: starts on 2026-01-01', 'a program that has not begun pays nothing');
+select is(pg_temp.on_day('2026-01-01'), 'true', 'a program pays on its first day');
+select is(pg_temp.on_day('2027-06-30'), 'true', 'a program pays on its last day');
+select is(pg_temp.on_day('2027-07-01'), 'false Date: ended on 2027-06-30', 'a program that has ended pays nothing');
 select pg_temp.turn_clock('2027-07-01 03:00:00+00');
-select is(pg_temp.on_day(null), 'false Date: ended on 2027-06-30', 'without a date it is today, in UTC');
+select is(pg_temp.on_day(null), 'false Date: ended on 2027-06-30', 'a lookup without a date is of today, in UTC');
 select results_eq($$ select amount, details from pg_temp.results('[9001]') $$,
     $$ values (0.00, 'Not eligible; otherwise 2.5 tons (typical) × $100.00 per ton = $250.00') $$, 'what is not eligible adds nothing, but says what it would be');
-select is(pg_temp.lookup('[9001]') #> '{incentives,total_eligible_combinations}', '0', 'nor does it count');
+select is(pg_temp.lookup('[9001]') #> '{incentives,total_eligible_combinations}', '0', 'a combination that is not eligible does not count');
 select pg_temp.turn_clock('2026-11-24 12:00:00+00');
 select is((select failed from pg_temp.results('[9001]', '{"building_type": "COMMERCIAL"}')),
     '["Building type: for RESIDENTIAL or MULTIFAMILY, not for COMMERCIAL"]', 'a building type that does not fit is named');
-select is((select eligible from pg_temp.results('[9001]', '{"building_type": "MULTIFAMILY"}')), true, 'one of several will do');
+select is((select eligible from pg_temp.results('[9001]', '{"building_type": "MULTIFAMILY"}')), true, 'a tier for several building types takes each of them');
 select is((select eligible from pg_temp.results('[9003]', '{"building_type": "COMMERCIAL"}')), true, 'a tier without building types takes all');
 select is((select failed from pg_temp.results('[9001]', '{"building_type": "COMMERCIAL", "lookup_date": "2030-01-01"}')),
-    '["Building type: for RESIDENTIAL or MULTIFAMILY, not for COMMERCIAL", "Date: ended on 2027-06-30"]', 'each requirement that failed is named');
+    '["Building type: for RESIDENTIAL or MULTIFAMILY, not for COMMERCIAL", "Date: ended on 2027-06-30"]', 'every requirement that failed is named');
 select is((select completed from pg_temp.results('[9001]', '{"building_type": "COMMERCIAL", "lookup_date": "2030-01-01"}')),
-    '["Location: customer of Plains Electric", "Device category: Pump"]', 'and each that did not');
+    '["Location: customer of Plains Electric", "Device category: Pump"]', 'every requirement that was met is named');
 select results_eq($$ select program, device, tier, eligible from pg_temp.results('[9001, 9003]') $$,
     $$ values ('wy-rebates', 9001, 'pump', true), ('wy-rebates', 9003, 'lamp', true) $$, 'a device is judged by the tiers of its category');
 select is((select count(*)::integer from pg_temp.results('[9004]', '{}', '{"postal_code": "82001"}')), 1, 'the state''s programs are for the customers of every utility');
 select results_eq($$ select program, eligible, failed from pg_temp.results('[9001]', '{}', '{"postal_code": "82001"}') $$,
     $$ values ('wy-grant', false, '["Device category: for Roof, not for Pump"]'::jsonb) $$, 'a device that no tier is for is told so by every program');
-select is((select details || ignored from pg_temp.results('[9001]', '{}', '{"postal_code": "82001"}')), 'Not eligible[]', 'in few words');
+select is((select details || ignored from pg_temp.results('[9001]', '{}', '{"postal_code": "82001"}')), 'Not eligible[]', 'a device that no tier is for gets no calculation');
 select is(pg_temp.lookup('[9001]', '{"address": {"street_1": "1", "city": "Helena", "state_or_province_code": "MT", "postal_code": "82007", "country_code": "US"}}') -> 'incentives',
-    '{"total_incentive_amount": 0, "total_eligible_combinations": 0, "by_program": []}', 'where there are no programs the answer is empty');
+    '{"total_incentive_amount": 0, "total_eligible_combinations": 0, "by_program": []}', 'a utility without programs gets an empty answer');
 
 select pg_temp.import('program_tiers', 1, '{"device_ids": "9002"}');
 select is((select eligible from pg_temp.results('[9002]')), true, 'a tier may be for some devices of its category');
 select results_eq($$ select program, eligible, failed from pg_temp.results('[9001]') where program = 'wy-rebates' $$,
-    $$ values ('wy-rebates', false, '["Device: not for Small pump"]'::jsonb) $$, 'then not for the others');
+    $$ values ('wy-rebates', false, '["Device: not for Small pump"]'::jsonb) $$, 'a tier for some devices of its category refuses the others');
 select pg_temp.import('program_tiers', 1, '{"category_keys": "test_lamp test_pump", "unit": null, "amount_type": "flat"}');
 select is((select count(*)::integer from pg_temp.results('[9001]')), 1, 'a tier may be for several categories');
-select is((select count(*)::integer from pg_temp.results('[9003]')), 2, 'and a device may have several tiers');
+select is((select count(*)::integer from pg_temp.results('[9003]')), 2, 'a device may have several tiers');
 select api.import_catalogue(pg_temp.catalogue() || '{"programs": [], "program_utilities": [], "program_tiers": []}');
 select is(pg_temp.lookup('[9001]') -> 'programs_evaluated', '0', 'a retired program is not evaluated');
 select api.import_catalogue(pg_temp.catalogue() || '{"programs": [], "program_utilities": [], "program_tiers": [], "utilities": [], "utility_service_areas": []}');

@@ -13,11 +13,11 @@ $$;
 select is(api.get_organization(:'org')::jsonb - 'id', '{"name": "Acme", "company": null, "device_names": {}}', 'an organization begins without a profile');
 select is(
     api.update_organization(:'org', '{"company": "acme", "device_names": {" Little One ": 9001}}')::jsonb - 'id',
-    '{"name": "Acme", "company": "acme", "device_names": {"little one": 9001}}', 'and tells what it is known by');
+    '{"name": "Acme", "company": "acme", "device_names": {"little one": 9001}}', 'an update answers company and device names');
 select is(api.update_organization(:'org', '{"company": null}')::jsonb #> '{device_names}', '{"little one": 9001}', 'what a change does not name stays');
 select throws_ok(format('select api.update_organization(%L, %L)', :'org', c), 'PT400', null, format('a profile is not %s', c))
   from unnest(array['{}', '[]', '{"company": "a b"}', '{"company": 5}', '{"name": "x"}', '{"device_names": {"x": 777777}}', '{"device_names": {"x": "9001"}}', '{"device_names": null}']) c;
-select throws_ok($$ select api.get_organization(gen_random_uuid()) $$, 'PT404', 'Organization not found', 'nobody has none');
+select throws_ok($$ select api.get_organization(gen_random_uuid()) $$, 'PT404', 'Organization not found', 'an unknown organization has no profile');
 
 -- Names of devices
 select is(pg_temp.devices(pg_temp.ask(pg_temp.request('[9001]') - 'device_ids' || '{"device_names": ["LITTLE ONE"]}')), '{9001}', 'an organization''s own name is a device');
@@ -28,9 +28,9 @@ select throws_ok(
     $$ select pg_temp.ask(pg_temp.request('[9001]') - 'device_ids' || '{"device_names": ["little one", "big one"]}') $$,
     'PT400', 'Unknown device_names: big one', 'an unknown name is named');
 select is((select count(*)::integer from (select app.resolve_device_names(:'other_org', '["small pump"]')) n), 1, 'another organization has the catalogue''s names');
-select throws_ok(format($$ select app.resolve_device_names(%L, '["little one"]') $$, :'other_org'), 'PT400', null, 'and not this one''s');
+select throws_ok(format($$ select app.resolve_device_names(%L, '["little one"]') $$, :'other_org'), 'PT400', null, 'another organization does not have this one''s device names');
 select throws_ok($$ select pg_temp.lookup('[9001]', '{"device_names": ["small pump"]}') $$, 'PT400', 'Provide either device_ids or device_names, not both', 'ids and names at once are refused');
-select throws_ok($$ select pg_temp.ask(pg_temp.request('[9001]') - 'device_ids' || '{"device_names": "small pump"}') $$, 'PT400', 'device_names must be an array of 1 to 100 names', 'names are an array');
+select throws_ok($$ select pg_temp.ask(pg_temp.request('[9001]') - 'device_ids' || '{"device_names": "small pump"}') $$, 'PT400', 'device_names must be an array of 1 to 100 names', 'device_names must be an array');
 
 -- Refresh and override
 select throws_ok($$ select pg_temp.ask('{"operation_type": "refresh", "reference_id": "home-7"}') $$, 'PT404', 'This reference_id has not been looked up yet', 'a refresh needs a lookup before it');
@@ -39,11 +39,11 @@ select is(pg_temp.ask('{"operation_type": "refresh", "reference_id": "home-7"}')
 delete from app.utility_service_areas where prefix = '82001';
 select is(
     pg_temp.ask('{"operation_type": "refresh", "reference_id": "home-7"}') -> 'possible_utilities',
-    '[{"eiaid": 90001, "name": "Plains Electric"}, {"eiaid": 90002, "name": "City Light"}]', 'though the ZIP code has other utilities by now');
+    '[{"eiaid": 90001, "name": "Plains Electric"}, {"eiaid": 90002, "name": "City Light"}]', 'a refresh keeps the utilities of the first lookup when the ZIP code has others by now');
 select is(pg_temp.devices(pg_temp.ask('{"operation_type": "refresh", "reference_id": "home-7", "device_ids": [9002]}')), '{9001}', 'devices named in a refresh are not looked at');
 select is(pg_temp.ask('{"operation_type": "override", "reference_id": "home-7", "device_ids": [9002]}') -> 'utility', :'first'::jsonb -> 'utility', 'an override keeps the utility');
-select is((select device_ids from app.customers where reference_id = 'home-7'), '{9002}', 'and replaces the devices');
-select throws_ok($$ select pg_temp.ask('{"operation_type": "override", "reference_id": "home-7"}') $$, 'PT400', 'An override needs device_ids or device_names', 'which it must name');
+select is((select device_ids from app.customers where reference_id = 'home-7'), '{9002}', 'an override replaces the devices of the customer');
+select throws_ok($$ select pg_temp.ask('{"operation_type": "override", "reference_id": "home-7"}') $$, 'PT400', 'An override needs device_ids or device_names', 'an override must name devices');
 
 select * from finish();
 rollback;

@@ -7,9 +7,9 @@ select api.create_batch_lookup(:'org', pg_temp.items(3)) as created \gset
 select :'created'::json ->> 'job_id' as job, :'created'::json #>> '{report,id}' as report \gset
 select is(:'created'::json ->> 'status', 'pending', 'a new job is pending');
 select is(:'created'::json ->> 'total_items', '3', 'a new job counts its items');
-select matches(:'created'::json #>> '{report,name}', '^Batch Lookup - \d{4}-\d\d-\d\d \(3 sites\)$', 'its report is named after day and size');
+select matches(:'created'::json #>> '{report,name}', '^Batch Lookup - \d{4}-\d\d-\d\d \(3 sites\)$', 'the report of a job is named after day and size');
 select is((:'created'::json -> 'report')::jsonb - array['id', 'name', 'description', 'created_at'],
-          '{"status": "processing", "report_type": "bulk_lookup", "total_sites": 0}', 'its report is being filled');
+          '{"status": "processing", "report_type": "bulk_lookup", "total_sites": 0}', 'the report of a new job is processing');
 select results_eq(
     format($$ select position, reference_id, status from public.lookup_queue_items where job_id = %L order by position $$, :'job'),
     $$ values (0, 'site-1', 'pending'), (1, 'site-2', 'pending'), (2, 'site-3', 'pending') $$,
@@ -50,12 +50,12 @@ select results_eq(
     $$ values ('processing', null), ('failed', 'Job cancelled'), ('failed', 'Job cancelled') $$,
     'pending items fail, the one in flight goes on');
 select is(api.get_batch_lookup(:'org', :'job') ->> 'status', 'cancelled', 'the job is cancelled');
-select is((api.get_batch_lookup(:'org', :'job') -> 'item_counts')::jsonb, '{"pending": 0, "processing": 1, "completed": 0, "failed": 2}', 'its counts sum to its total');
+select is((api.get_batch_lookup(:'org', :'job') -> 'item_counts')::jsonb, '{"pending": 0, "processing": 1, "completed": 0, "failed": 2}', 'the counts of a cancelled job sum to its total');
 select throws_ok(format($$ select api.cancel_batch_lookup(%L, %L) $$, :'org', :'job'), 'PT409', 'The job has already been cancelled', 'a job is cancelled once');
 select throws_ok(format($$ select api.cancel_batch_lookup(%L, %L) $$, :'other_org', :'job'), 'PT404', null, 'nobody else can cancel it');
 select is(
     pg_temp.record(:'org', array[:'job'::uuid], array[:position], array[:'token'::uuid], 200, :'answer'), 'accepted', 'the item in flight finishes');
-select is((api.get_batch_lookup(:'org', :'job') -> 'item_counts')::jsonb, '{"pending": 0, "processing": 0, "completed": 1, "failed": 2}', 'and counts');
+select is((api.get_batch_lookup(:'org', :'job') -> 'item_counts')::jsonb, '{"pending": 0, "processing": 0, "completed": 1, "failed": 2}', 'an item that finishes after the cancel counts');
 select is((select status || total_sites from public.incentive_reports where id = :'report'), 'complete1', 'the report is complete with the site it has');
 
 select * from finish();

@@ -19,55 +19,55 @@ $$;
 
 select is(pg_temp.errors('{}'), null, 'a valid item has no errors');
 select is(pg_temp.errors('{"create_application": true, "webhook_custom_fields": {"deal": 1}}'), null, 'the optional fields are known');
-select is(pg_temp.errors('{"create_application": null, "webhook_custom_fields": null}'), null, 'null means not given');
-select is(pg_temp.errors('{"reference_id": null}'), 'Missing required fields: reference_id', 'reference_id is required');
-select is(pg_temp.errors('{"reference_id": "  "}'), 'Missing required fields: reference_id', 'blank is missing');
-select is(pg_temp.errors('{"address": null}'), 'Missing required fields: address', 'address is required');
-select is(pg_temp.errors('{"address": "1 Main St"}'), 'address must be an object', 'address is an object');
+select is(pg_temp.errors('{"create_application": null, "webhook_custom_fields": null}'), null, 'null means that a field is not given');
+select is(pg_temp.errors('{"reference_id": null}'), 'Missing required fields: reference_id', 'the field reference_id is required');
+select is(pg_temp.errors('{"reference_id": "  "}'), 'Missing required fields: reference_id', 'a blank field counts as missing');
+select is(pg_temp.errors('{"address": null}'), 'Missing required fields: address', 'the field address is required');
+select is(pg_temp.errors('{"address": "1 Main St"}'), 'address must be an object', 'an address must be an object');
 select is(pg_temp.errors('{"address": {}}'),
     'Missing required fields: address.street_1, address.city, address.state_or_province_code, address.postal_code, address.country_code',
     'all that is missing is named at once');
 select is(pg_temp.address_errors('{"city": ""}'), 'Missing required fields: address.city', 'the documented error, to the letter');
-select is(pg_temp.errors('{"building_type": null, "device_ids": null}'), 'Missing required fields: building_type, device_ids', 'so are building type and devices');
+select is(pg_temp.errors('{"building_type": null, "device_ids": null}'), 'Missing required fields: building_type, device_ids', 'building type and devices are required');
 select is(pg_temp.errors('{"reference_id": "ab"}'), 'reference_id must be a string of 3 to 256 characters and use only A-Z, a-z, 0-9 and . _ ~ -', 'an id has 3 characters');
 select is(pg_temp.errors('{"reference_id": "a b c"}'), 'reference_id must be a string of 3 to 256 characters and use only A-Z, a-z, 0-9 and . _ ~ -', 'an id has no spaces');
 select is(pg_temp.errors(jsonb_build_object('reference_id', repeat('x', 256))), null, 'an id has up to 256 characters');
-select isnt(pg_temp.errors(jsonb_build_object('reference_id', repeat('x', 257))), null, 'and not one more');
+select isnt(pg_temp.errors(jsonb_build_object('reference_id', repeat('x', 257))), null, 'an id has at most 256 characters');
 select is(pg_temp.errors('{"reference_id": 12345}'), 'reference_id must be a string of 3 to 256 characters and use only A-Z, a-z, 0-9 and . _ ~ -', 'an id is a string');
 select is(pg_temp.errors('{"building_type": "residential"}'), 'building_type must be one of RESIDENTIAL, MULTIFAMILY, MANUFACTURED_HOME, COMMERCIAL', 'building types are known');
-select is(pg_temp.address_errors('{"country_code": "MX"}'), 'address.country_code must be US or CA', 'countries are two');
-select is(pg_temp.address_errors('{"state_or_province_code": "ZZ"}'), 'address.state_or_province_code ZZ is not a state or province of US', 'states are known');
-select is(pg_temp.address_errors('{"state_or_province_code": "ON"}'), 'address.state_or_province_code ON is not a state or province of US', 'by country');
+select is(pg_temp.address_errors('{"country_code": "MX"}'), 'address.country_code must be US or CA', 'a country is US or CA');
+select is(pg_temp.address_errors('{"state_or_province_code": "ZZ"}'), 'address.state_or_province_code ZZ is not a state or province of US', 'an unknown state is an error');
+select is(pg_temp.address_errors('{"state_or_province_code": "ON"}'), 'address.state_or_province_code ON is not a state or province of US', 'a state of another country is an error');
 select is(pg_temp.address_errors('{"state_or_province_code": "AE", "postal_code": "09012"}'), null, 'military regions are states');
 select is(pg_temp.address_errors('{"postal_code": "7870"}'), 'address.postal_code 7870 is not a ZIP code (12345 or 12345-6789)', 'ZIP codes have five digits');
-select is(pg_temp.address_errors('{"postal_code": "78701-0001"}'), null, 'or nine');
+select is(pg_temp.address_errors('{"postal_code": "78701-0001"}'), null, 'ZIP codes may have nine digits');
 select is(pg_temp.address_errors('{"country_code": "CA", "state_or_province_code": "ON", "postal_code": "K1A 0B1"}'), null, 'Canadian codes have a space');
-select is(pg_temp.address_errors('{"country_code": "CA", "state_or_province_code": "ON", "postal_code": "K1A0B1"}'), null, 'or none');
+select is(pg_temp.address_errors('{"country_code": "CA", "state_or_province_code": "ON", "postal_code": "K1A0B1"}'), null, 'Canadian codes may have no space');
 select is(pg_temp.address_errors('{"country_code": "CA", "state_or_province_code": "ON", "postal_code": "K1A-0B1"}'),
-    'address.postal_code K1A-0B1 is not a Canadian postal code (A1A 1A1)', 'but no dash');
+    'address.postal_code K1A-0B1 is not a Canadian postal code (A1A 1A1)', 'Canadian codes have no dash');
 select is(pg_temp.address_errors('{"street_2": 5, "city": ["x"]}'),
     'address.street_2 must be a string of at most 500 characters; address.city must be a string of at most 500 characters', 'parts of an address are strings');
-select is(pg_temp.errors('{"device_ids": []}'), 'device_ids must be an array of 1 to 100 positive integers', 'devices are not none');
-select is(pg_temp.errors('{"device_ids": [0]}'), 'device_ids must be an array of 1 to 100 positive integers', 'nor zero');
-select is(pg_temp.errors('{"device_ids": [1.5]}'), 'device_ids must be an array of 1 to 100 positive integers', 'nor fractions');
-select is(pg_temp.errors('{"device_ids": ["1"]}'), 'device_ids must be an array of 1 to 100 positive integers', 'nor strings');
-select is(pg_temp.errors('{"device_ids": 1}'), 'device_ids must be an array of 1 to 100 positive integers', 'nor a number');
-select is(pg_temp.errors('{"device_ids": [99999999999999999999]}'), 'device_ids must be an array of 1 to 100 positive integers', 'nor huge');
+select is(pg_temp.errors('{"device_ids": []}'), 'device_ids must be an array of 1 to 100 positive integers', 'device_ids must not be empty');
+select is(pg_temp.errors('{"device_ids": [0]}'), 'device_ids must be an array of 1 to 100 positive integers', 'zero is no device id');
+select is(pg_temp.errors('{"device_ids": [1.5]}'), 'device_ids must be an array of 1 to 100 positive integers', 'a fraction is no device id');
+select is(pg_temp.errors('{"device_ids": ["1"]}'), 'device_ids must be an array of 1 to 100 positive integers', 'a string is no device id');
+select is(pg_temp.errors('{"device_ids": 1}'), 'device_ids must be an array of 1 to 100 positive integers', 'device_ids must be an array');
+select is(pg_temp.errors('{"device_ids": [99999999999999999999]}'), 'device_ids must be an array of 1 to 100 positive integers', 'a huge number is no device id');
 select is(pg_temp.errors(jsonb_build_object('device_ids', array_fill((select min(id) from app.devices), array[100]))), null, 'an id may repeat, up to 100 ids');
 select is(pg_temp.errors(jsonb_build_object('device_ids', array_fill((select min(id) from app.devices), array[101]))),
-    'device_ids must be an array of 1 to 100 positive integers', 'and not one more');
+    'device_ids must be an array of 1 to 100 positive integers', 'device_ids has at most 100 ids');
 select is(pg_temp.errors('{"device_ids": [999999999]}'), 'Unknown device_ids: 999999999', 'devices are in the catalogue');
-select is((select errors from app.parse_batch_items(pg_temp.items(1, '{"device_ids": [999999999]}') -> 'items', false)), null, 'unless another provider knows them');
+select is((select errors from app.parse_batch_items(pg_temp.items(1, '{"device_ids": [999999999]}') -> 'items', false)), null, 'unknown devices pass when another provider knows them');
 select is(pg_temp.errors('{"create_application": "yes", "webhook_custom_fields": []}'),
     'create_application must be true or false; webhook_custom_fields must be an object of at most 16,384 characters', 'the optional fields have types');
 select is(pg_temp.errors('{"colour": "red"}'), 'Unknown fields: colour', 'a field nobody knows is a mistake');
 select is(
     array(select errors from app.parse_batch_items('[null, 1, "x", [], {}]', true) order by position),
     array['An item must be an object', 'An item must be an object', 'An item must be an object', 'An item must be an object',
-          'Missing required fields: reference_id, address, building_type, device_ids'], 'whatever an item is, it is judged');
+          'Missing required fields: reference_id, address, building_type, device_ids'], 'every item is checked, whatever it is');
 select is(pg_temp.warnings('TX', '78701', 'US'), null, 'a ZIP code in its state is fine');
 select is(pg_temp.warnings('TX', '10001', 'US'), 'address.postal_code 10001 does not lie in TX', 'a ZIP code of another state is a warning');
-select is(pg_temp.warnings('ON', 'V5K 0A1', 'CA'), 'address.postal_code V5K 0A1 does not lie in ON', 'in Canada too');
+select is(pg_temp.warnings('ON', 'V5K 0A1', 'CA'), 'address.postal_code V5K 0A1 does not lie in ON', 'a Canadian code of another province is a warning');
 
 select throws_ok(
     format($$ select api.create_batch_lookup(%L, jsonb_set(pg_temp.items(3), '{items,2,reference_id}', '"site-1"')) $$, :'org'),

@@ -8,18 +8,18 @@ select throws_ok(format($$ select api.list_batch_lookup_items(%L, %L, p_cursor =
     'PT400', 'cursor does not belong to this list and sort order', 'a cursor of another list is refused');
 select api.list_batch_lookup_items(:'org', :'job', p_limit => 4) as page \gset
 select is(json_array_length(:'page'::json -> 'items'), 4, 'a page has its limit of items');
-select is(json_array_length(api.list_batch_lookup_items(:'org', :'job', p_limit => 4, p_cursor => :'page'::json ->> 'next_cursor') -> 'items'), 3, 'its cursor leads to the rest');
+select is(json_array_length(api.list_batch_lookup_items(:'org', :'job', p_limit => 4, p_cursor => :'page'::json ->> 'next_cursor') -> 'items'), 3, 'the cursor of a page leads to the rest');
 select is(api.list_batch_lookup_items(:'org', :'job', p_limit => 4, p_cursor => :'page'::json ->> 'next_cursor') ->> 'next_cursor', null, 'the last page has no cursor');
-select is(api.list_batch_lookup_items(:'org', :'job', p_limit => 7) ->> 'next_cursor', null, 'nor has one that just holds them all');
-select is(pg_temp.look_up(:'org', 2, 404), 2::bigint, 'two items fail');
+select is(api.list_batch_lookup_items(:'org', :'job', p_limit => 7) ->> 'next_cursor', null, 'a page that holds all items has no cursor');
+select is(pg_temp.look_up(:'org', 2, 404), 2::bigint, 'two items are recorded as failed');
 select is((api.list_batch_lookup_items(:'org', :'job', p_error_code => 'not_found') ->> 'total')::integer, 2, 'items are found by their error');
-select is((api.list_batch_lookup_items(:'org', :'job', 'failed') ->> 'total')::integer, 2, 'a status is counted');
+select is((api.list_batch_lookup_items(:'org', :'job', 'failed') ->> 'total')::integer, 2, 'the total counts the items of a status');
 
 -- Files
 select is((api.get_batch_lookup_results(:'org', :'job', p_limit => 7)).last_position, 6, 'a full piece says where the next one begins');
 select is((api.get_batch_lookup_results(:'org', :'job', p_after => 3, p_limit => 7)).last_position, null, 'the last piece says that it is the last');
 select is(array_length(string_to_array((api.get_batch_lookup_results(:'org', :'job')).lines, E'\r\n'), 1), 1 + 7 + 1, 'a file has a header and a line for each item');
-select throws_ok(format($$ select api.get_batch_lookup_results(%L, %L) $$, :'other_org', :'job'), 'PT404', 'Batch job not found', 'nobody else can read them');
+select throws_ok(format($$ select api.get_batch_lookup_results(%L, %L) $$, :'other_org', :'job'), 'PT404', 'Batch job not found', 'another organization cannot read the results');
 select results_eq(
     $$ select app.csv_cell(t) from unnest(array['plain', 'a "b"', 'a,b', E'a\nb', ' a', '', null]) t $$,
     $$ values ('plain'), ('"a ""b"""'), ('"a,b"'), (E'"a\nb"'), ('" a"'), (''), ('') $$,

@@ -13,7 +13,7 @@ select results_eq(
     $$ values ('site-1', 'Austin', '1015', 'Austin Energy', true, 1200.50, 1) $$, 'a completed item becomes a site');
 select results_eq(
     format($$ select program_id, program_name, total_incentive, eligible_combinations from public.incentive_report_site_programs where report_id = %L order by program_id $$, :'report'),
-    $$ values ('7', 'Heat pumps', 800.00, 1), ('9', 'Water heaters', 400.50, 1) $$, 'with the programs it is eligible for');
+    $$ values ('7', 'Heat pumps', 800.00, 1), ('9', 'Water heaters', 400.50, 1) $$, 'a site has the programs that it is eligible for');
 select pg_temp.look_up(:'org', 1, 200, '{"incentives": {"total_incentive_amount": 0, "total_eligible_combinations": 0, "by_program": []}}');
 select pg_temp.look_up(:'org', 1, 404);
 select is(
@@ -21,11 +21,11 @@ select is(
     'complete 2 1 1200.50', 'failed items are no sites, ineligible ones are');
 
 -- Answers of any kind
-select is(app.amount('"12"'), 0::numeric, 'an amount is a number');
-select is(app.amount('-5'), 0::numeric, 'not negative');
-select is(app.amount('1e300'), 0::numeric, 'not absurd');
-select is(app.amount('12.345'), 12.35::numeric, 'rounded to cents');
-select is(app.amount(null), 0::numeric, 'or nothing');
+select is(app.amount('"12"'), 0::numeric, 'a string is no amount');
+select is(app.amount('-5'), 0::numeric, 'a negative number is no amount');
+select is(app.amount('1e300'), 0::numeric, 'an absurd number is no amount');
+select is(app.amount('12.345'), 12.35::numeric, 'an amount is rounded to cents');
+select is(app.amount(null), 0::numeric, 'no value is an amount of zero');
 select pg_temp.submit(:'org', 5) as odd_job \gset
 select pg_temp.look_up(:'org', 1, 200, r)
   from unnest(array['{"incentives": []}', '{"incentives": {"by_program": {"a": 1}}}', '{"incentives": {"by_program": [1, null, "x", []]}, "utility": "none"}',
@@ -38,13 +38,13 @@ select is(
 
 -- Reading
 select is((api.list_incentive_reports(:'org') ->> 'total')::integer, 2, 'the list counts the organization''s reports');
-select is((api.list_incentive_reports(:'org', 'processing') ->> 'total')::integer, 0, 'and filters by status');
+select is((api.list_incentive_reports(:'org', 'processing') ->> 'total')::integer, 0, 'the list of reports filters by status');
 select is(api.list_incentive_reports(:'other_org')::jsonb, '{"reports": [], "total": 0, "limit": 20, "offset": 0, "next_cursor": null}', 'another organization has none');
 select is(
     array(select s ->> 'reference_id' from json_array_elements(api.get_incentive_report(:'org', :'report') -> 'sites') s), array['site-1', 'site-2'], 'a report lists its sites');
 select is(
     (api.get_incentive_report(:'org', :'report', 1) #> '{sites,0,programs,0}')::jsonb,
-    '{"program_id": "7", "program_name": "Heat pumps", "total_incentive": 800.00, "eligible_combinations": 1}', 'with their programs, the largest first');
+    '{"program_id": "7", "program_name": "Heat pumps", "total_incentive": 800.00, "eligible_combinations": 1}', 'a report lists the programs of a site, the largest first');
 select throws_ok(format($$ select api.get_incentive_report(%L, %L) $$, :'other_org', :'report'), 'PT404', 'Report not found', 'another organization''s report is not found');
 
 select * from finish();

@@ -21,9 +21,9 @@ select is((select count(*)::integer from public.applications), 4, 'items that do
 
 -- Read
 select is(json_array_length(api.list_applications(:'org') -> 'applications'), 4, 'an organization lists its applications');
-select is(api.list_applications(:'other_org')::jsonb, '{"applications": [], "total": 0, "limit": 50, "offset": 0, "next_cursor": null}', 'and no other''s');
-select is(json_array_length(api.list_applications(:'org', 'site-2') -> 'applications'), 2, 'by reference_id');
-select is(json_array_length(api.list_applications(:'org', null, 'approved') -> 'applications'), 0, 'and by status');
+select is(api.list_applications(:'other_org')::jsonb, '{"applications": [], "total": 0, "limit": 50, "offset": 0, "next_cursor": null}', 'an organization does not list another''s applications');
+select is(json_array_length(api.list_applications(:'org', 'site-2') -> 'applications'), 2, 'applications are found by reference_id');
+select is(json_array_length(api.list_applications(:'org', null, 'approved') -> 'applications'), 0, 'applications are found by status');
 with recursive page as (
     select api.list_applications(:'org', p_limit => 1) as body
      union all
@@ -32,22 +32,25 @@ with recursive page as (
 select results_eq(
     (select format('select (%L::bigint[])', array_agg((body #>> '{applications,0,id}')::bigint)) from page),
     'select array_agg(id order by id desc) from public.applications', 'page after page, newest first');
-select throws_ok(format($$ select api.list_applications(%L, p_cursor => 'x') $$, :'org'), 'PT400', null, 'with the cursor of a page');
+select throws_ok(format($$ select api.list_applications(%L, p_cursor => 'x') $$, :'org'), 'PT400', 'cursor does not belong to this list and sort order', 'a cursor that is none is refused');
 
 -- Moved on
 select min(id) as application from public.applications \gset
 select throws_ok(format($$ select api.get_application(%L, %s) $$, :'other_org', :'application'), 'PT404', 'Application not found', 'another organization''s application is not found');
-select throws_ok(format($$ select api.update_application(%L, %s, '{"application_status": "in_progress"}') $$, :'other_org', :'application'), 'PT404', 'Application not found', 'nor moved');
+select throws_ok(format($$ select api.update_application(%L, %s, '{"application_status": "in_progress"}') $$, :'other_org', :'application'), 'PT404', 'Application not found', 'another organization''s application cannot be changed');
 select is(api.update_application(:'org', :application, '{"application_status": "in_progress"}', true) ->> 'application_status', 'in_progress', 'a dry run tells what would be');
-select is(api.get_application(:'org', :application) ->> 'application_status', 'not_started', 'and changes nothing');
-select throws_ok(format($$ select api.update_application(%L, %s, '{"application_status": "submitted"}', true) $$, :'org', :'application'), 'PT409', 'An application cannot go from not_started to submitted', 'though it refuses what is not next');
+select is(api.get_application(:'org', :application) ->> 'application_status', 'not_started', 'a dry run changes nothing');
+select throws_ok(format($$ select api.update_application(%L, %s, '{"application_status": "submitted"}', true) $$, :'org', :'application'), 'PT409', 'An application cannot go from not_started to submitted', 'a dry run refuses a status that is not next');
 select is(
     array(select api.update_application(:'org', :application, jsonb_build_object('application_status', s)) ->> 'application_status'
             from unnest(array['in_progress', 'in_progress', 'awaiting_partner', 'completed', 'submitted', 'approved']) with ordinality s (s, n) order by n),
     array['in_progress', 'in_progress', 'awaiting_partner', 'completed', 'submitted', 'approved'], 'an application goes its way, step by step');
-select throws_ok(format($$ select api.update_application(%L, %s, '{"application_status": "rejected"}') $$, :'org', :'application'), 'PT409', 'An application cannot go from approved to rejected', 'to its end');
-select throws_ok(format($$ select api.update_application(%L, %s, %L) $$, :'org', :'application', c), 'PT400', null, format('a change is not %s', c))
-  from unnest(array['{}', '[]', '{"application_status": null}', '{"application_status": "lost"}', '{"application_status": "approved", "id": 5}']) c;
+select throws_ok(format($$ select api.update_application(%L, %s, '{"application_status": "rejected"}') $$, :'org', :'application'), 'PT409', 'An application cannot go from approved to rejected', 'a decided application does not change');
+select throws_ok(format($$ select api.update_application(%L, %s, %L) $$, :'org', :'application', c), 'PT400', message, format('a change is not %s', c))
+  from (values ('{}', 'The body must be an object with application_status'), ('[]', 'The body must be an object with application_status'),
+               ('{"application_status": null}', 'The body must be an object with application_status'),
+               ('{"application_status": "lost"}', 'application_status must be one of not_started, in_progress, awaiting_partner, completed, submitted, approved, rejected'),
+               ('{"application_status": "approved", "id": 5}', 'The body must be an object with application_status')) v (c, message);
 select is(
     (select app.file_applications(organization_id, customer_id, reference_id, jsonb_set(:'answer', '{incentives,by_program,0,total_incentive}', '5'), now())::text from public.applications where id = :application)
     || (select total_incentive from public.applications where id = :application), '800.00', 'what was decided is not changed by a lookup');

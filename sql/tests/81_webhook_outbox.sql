@@ -14,21 +14,21 @@ $$;
 
 -- Nobody listens
 select pg_temp.submit(:'org', 1) as job, pg_temp.look_up(:'org', 1) as recorded \gset
-select is_empty(format('select * from app.webhook_deliveries where organization_id = %L', :'org'), 'without a config no event is kept');
+select is_empty(format('select * from app.webhook_deliveries where organization_id = %L', :'org'), 'no event is kept without a config');
 select api.set_webhook_config(:'org', '{"url": "https://example.com/", "enabled": false}') as config \gset
 select pg_temp.submit(:'org', 1) as job, pg_temp.look_up(:'org', 1) as recorded \gset
 select results_eq(format('select event, status, last_error, attempts, ended_at is not null from app.webhook_deliveries where organization_id = %L', :'org'),
     $$ values ('lookup.completed', 'failed', 'disabled', 0, true) $$, 'an event of disabled webhooks is kept as a failed delivery');
-select is_empty('select * from app.webhook_queue_state where ready_at is not null and ready_at <= app.clock() and exists (select from api.claim_webhooks(organization_id, ''s'', 1))', 'nobody sends it');
-select throws_like(format($$ select api.recover_webhook_deliveries(%L, '{"since": "2020-01-01"}') $$, :'org'), 'Webhooks are not enabled', 'it cannot be recovered while they are disabled');
+select is_empty('select * from app.webhook_queue_state where ready_at is not null and ready_at <= app.clock() and exists (select from api.claim_webhooks(organization_id, ''s'', 1))', 'no sender sends the event of disabled webhooks');
+select throws_like(format($$ select api.recover_webhook_deliveries(%L, '{"since": "2020-01-01"}') $$, :'org'), 'Webhooks are not enabled', 'a delivery cannot be recovered while webhooks are disabled');
 select api.set_webhook_config(:'org', '{"enabled": true, "bundle_items": true, "events": ["lookup.completed", "batch.completed"]}') as config \gset
-select is((api.recover_webhook_deliveries(:'org', '{"since": "2020-01-01"}') ->> 'recovered')::integer, 1, 'once they are enabled, it can');
-select is((select count(*)::integer from pg_temp.outbox(:'org')), 1, 'and waits to be sent');
+select is((api.recover_webhook_deliveries(:'org', '{"since": "2020-01-01"}') ->> 'recovered')::integer, 1, 'a failed delivery can be recovered once webhooks are enabled');
+select is((select count(*)::integer from pg_temp.outbox(:'org')), 1, 'a recovered delivery waits to be sent');
 select api.set_webhook_config(:'org', '{"enabled": false}') as config \gset
 delete from app.webhook_deliveries;
 select pg_temp.submit(:'org', 2) as job, pg_temp.look_up(:'org', 2) as recorded \gset
 select bag_eq(format('select event, status, cardinality(item_ids) from app.webhook_deliveries where organization_id = %L', :'org'),
-    $$ values ('lookup.completed', 'failed', 2), ('batch.completed', 'failed', null) $$, 'so are bundles and the ends of batches');
+    $$ values ('lookup.completed', 'failed', 2), ('batch.completed', 'failed', null) $$, 'bundles and ends of batches are kept as failed deliveries');
 select api.set_webhook_config(:'org', '{"bundle_items": false, "events": ["lookup.completed"]}') as config \gset
 delete from app.webhook_deliveries;
 
@@ -39,12 +39,12 @@ select is_empty(format('select * from pg_temp.outbox(%L)', :'org'), 'an upload i
 select is(pg_temp.look_up(:'org', 1, 200, :'answer'), 1::bigint, 'a lookup is recorded');
 select results_eq(
     format($$ select event, data ->> 'reference_id', data ->> 'status', (data #>> '{result,utility,eiaid}')::integer, data ->> 'job_id' from pg_temp.outbox(%L) $$, :'org'),
-    format($$ values ('lookup.completed', 'site-1', 'completed', 1015, %L) $$, :'job'), 'and told, with its result');
-select is((select data ->> 'webhook_custom_fields' from pg_temp.outbox(:'org')), '{"deal": 7}', 'with the custom fields that are allowed');
+    format($$ values ('lookup.completed', 'site-1', 'completed', 1015, %L) $$, :'job'), 'a completed lookup is told with its result');
+select is((select data ->> 'webhook_custom_fields' from pg_temp.outbox(:'org')), '{"deal": 7}', 'a webhook has the custom fields that are allowed');
 select api.set_webhook_config(:'org', '{"field_names": null}') as config \gset
-select is((select (data ->> 'webhook_custom_fields')::jsonb from pg_temp.outbox(:'org')), '{"deal": 7, "secret": 8}', 'or with all of them');
+select is((select (data ->> 'webhook_custom_fields')::jsonb from pg_temp.outbox(:'org')), '{"deal": 7, "secret": 8}', 'a webhook has all custom fields by default');
 select is((select ready_at <= app.clock() from app.webhook_queue_state where organization_id = :'org'), true, 'the organization is on the ready list');
-select is(pg_temp.look_up(:'org', 1, 404, '{"error": "no"}'), 1::bigint, 'a lookup fails');
+select is(pg_temp.look_up(:'org', 1, 404, '{"error": "no"}'), 1::bigint, 'a failed lookup is recorded');
 select is((select count(*)::integer from pg_temp.outbox(:'org')), 1, 'failures are told on request only');
 
 -- Other events
@@ -58,7 +58,7 @@ select pg_temp.turn_clock(app.clock() + interval '1 hour');
 select is(pg_temp.look_up(:'org', 1), 1::bigint, 'the last lookup ends the job');
 select results_eq(
     format($$ select event, data ->> 'id', data ->> 'status', data -> 'item_counts' ->> 'failed' from pg_temp.outbox(%L) where event like 'batch.%%' $$, :'org'),
-    format($$ values ('batch.completed', %L, 'completed', '1') $$, :'ignored_job'), 'which is told once, with its counts');
+    format($$ values ('batch.completed', %L, 'completed', '1') $$, :'ignored_job'), 'the end of a job is told once, with its counts');
 delete from app.webhook_deliveries;
 select pg_temp.submit(:'org', 3) as job, pg_temp.look_up(:'org', 3, 404) \gset ignored_
 select bag_eq(format('select event from pg_temp.outbox(%L)', :'org'),
@@ -81,7 +81,7 @@ delete from app.webhook_deliveries;
 select api.set_webhook_config(:'org', '{"events": ["lookup.completed"], "bundle_items": true}') as config \gset
 select pg_temp.submit(:'org', 230) as job, pg_temp.look_up(:'org', 230) \gset ignored_
 select results_eq(format($$ select json_array_length(data -> 'items') from pg_temp.outbox(%L) order by 1 $$, :'org'), 'values (30), (100), (100)', 'lookups of a flush are bundled by the hundred');
-select is((select count(distinct item ->> 'item_id')::integer from pg_temp.outbox(:'org'), json_array_elements(data -> 'items') item), 230, 'and each is told once');
+select is((select count(distinct item ->> 'item_id')::integer from pg_temp.outbox(:'org'), json_array_elements(data -> 'items') item), 230, 'every lookup of a bundle is told once');
 select api.set_webhook_config(:'org', '{"bundle_items": false}') as config \gset
 select is((select count(*)::integer from pg_temp.outbox(:'org') where data -> 'items' is not null), 3, 'what was bundled stays so');
 
@@ -91,8 +91,8 @@ select api.set_webhook_config(:'org', '{"events": ["lookup.failed"]}') as config
 select api.update_settings('{"max_retries": 0}') as settings, pg_temp.submit(:'org', 1) as job \gset
 select count(*) from api.claim_lookups(:'org', 'w', 1) \gset claimed_
 select pg_temp.turn_clock(app.clock() + interval '61 seconds');
-select is(app.expire_leases(:'org', app.clock()), 1, 'a lease expires');
-select is((select data ->> 'error_code' from pg_temp.outbox(:'org')), 'lease_expired', 'and its failure is told');
+select is(app.expire_leases(:'org', app.clock()), 1, 'the last lease of an item expires');
+select is((select data ->> 'error_code' from pg_temp.outbox(:'org')), 'lease_expired', 'the failure of an expired lease is told');
 
 -- The transaction
 delete from app.webhook_deliveries;
@@ -101,9 +101,9 @@ savepoint before;
 select pg_temp.look_up(:'org', 1) \gset ignored_
 select is((select count(*)::integer from pg_temp.outbox(:'org')), 1, 'an event is kept with its result');
 rollback to before;
-select is((select count(*)::integer from pg_temp.outbox(:'org')), 0, 'and goes with it');
+select is((select count(*)::integer from pg_temp.outbox(:'org')), 0, 'an event is gone when its transaction rolls back');
 select is((select count(*)::integer from pg_temp.outbox(:'other_org')), 0, 'another organization hears nothing');
-select is((select count(*)::integer from app.webhook_deliveries where organization_id = :'other_org'), 0, 'at all');
+select is((select count(*)::integer from app.webhook_deliveries where organization_id = :'other_org'), 0, 'another organization has no delivery at all');
 
 select * from finish();
 rollback;

@@ -27,25 +27,25 @@ select pg_temp.turn_clock(app.clock());
 -- Claims and fences
 select pg_temp.tell(:'org', 3) \gset ignored_
 select is((select organization_ids from api.ready_webhooks()), array[:'org'::uuid], 'whoever has something to hear is on the ready list');
-select is((select organization_ids from api.ready_webhooks(10, array[:'org'::uuid])), '{}', 'unless the sender knows better');
+select is((select organization_ids from api.ready_webhooks(10, array[:'org'::uuid])), '{}', 'a sender may leave organizations out of the ready list');
 select results_eq(format($$ select url, cardinality(secrets), (body::json ->> 'type') from api.claim_webhooks(%L, 'a', 1) $$, :'org'),
     $$ values ('https://example.com/', 1, 'lookup.completed') $$, 'a claim has all that a request needs');
 select count(*) from api.claim_webhooks(:'org', 'b', 10) \gset claimed_
 select is(:claimed_count, 2, 'a claimed delivery is invisible to other senders');
-select is((select organization_ids from api.ready_webhooks()), '{}', 'then the organization is off the list');
-select is((select next_ready_in from api.ready_webhooks()), 60::double precision, 'until leases expire');
+select is((select organization_ids from api.ready_webhooks()), '{}', 'an organization without due deliveries is off the list');
+select is((select next_ready_in from api.ready_webhooks()), 60::double precision, 'the ready list tells when leases expire');
 select id as first, lease_token as token from app.webhook_deliveries where leased_by = 'a' \gset
 select is((select verdict from api.record_webhooks(:'org', array[:'first'::uuid], array[gen_random_uuid()], array[500], array[null]::text[], array[0.1]::double precision[], array['']::text[], array[null]::double precision[])),
     'stale', 'a failure under a lost lease does not count');
 select is((select verdict from api.record_webhooks(:'org', array[:'first'::uuid], array[gen_random_uuid()], array[204], array[null]::text[], array[0.1]::double precision[], array['']::text[], array[null]::double precision[])),
-    'accepted', 'a success does: it got there');
+    'accepted', 'a success under a lost lease counts, because it got there');
 select is((select verdict from api.record_webhooks(:'org', array[:'first'::uuid], array[:'token'::uuid], array[200], array[null]::text[], array[0.1]::double precision[], array['']::text[], array[null]::double precision[])),
-    'stale', 'once');
+    'stale', 'a delivery is recorded once');
 select is((select verdict from api.record_webhooks(:'other_org', array[:'first'::uuid], array[:'token'::uuid], array[200], array[null]::text[], array[0.1]::double precision[], array['']::text[], array[null]::double precision[])),
-    'unknown', 'and not for another organization');
+    'unknown', 'another organization''s delivery is unknown');
 select pg_temp.turn_clock(app.clock() + interval '61 seconds');
 select is((select count(*)::integer from api.claim_webhooks(:'org', 'c', 10)), 0, 'a claim returns expired leases');
-select is((select count(*)::integer from api.claim_webhooks(:'org', 'c', 10)), 2, 'then they can be claimed again');
+select is((select count(*)::integer from api.claim_webhooks(:'org', 'c', 10)), 2, 'expired deliveries can be claimed again');
 select is((select array_agg(distinct (attempts, retry_count)::text) from app.webhook_deliveries where leased_by = 'c'), array['(0,0)'], 'a lost lease is no attempt');
 do $$
 begin
@@ -60,18 +60,18 @@ select is((select count(*)::integer from app.webhook_deliveries where status = '
 
 select id as twice, lease_token as token from app.webhook_deliveries where leased_by = 'c' limit 1 \gset
 select lives_ok(format($$ select api.record_webhooks(%L, array[%L, %2$L]::uuid[], array[gen_random_uuid(), %L], array[200, 500], array[null, null]::text[],
-    array[0.1, 0.1]::double precision[], array['', '']::text[], array[null, null]::double precision[]) $$, :'org', :'twice', :'token'), 'both attempts of a lost and a regained lease can be told at once');
-select is((select count(*)::integer from app.webhook_attempts where delivery_id = :'twice'), 1, 'one of them counts');
+    array[0.1, 0.1]::double precision[], array['', '']::text[], array[null, null]::double precision[]) $$, :'org', :'twice', :'token'), 'two attempts of a lost and a regained lease can be told at once');
+select is((select count(*)::integer from app.webhook_attempts where delivery_id = :'twice'), 1, 'one of two attempts told at once counts');
 
 -- Failures
 delete from app.webhook_deliveries;
 select pg_temp.tell(:'org', 1) \gset ignored_
 select is((select pg_temp.deliver(:'org', 5, 500)), 'accepted', 'a failure is recorded');
 select results_eq($$ select status, attempts, retry_count, last_error, next_attempt_at between app.clock() + interval '4 seconds' and app.clock() + interval '6 seconds' from app.webhook_deliveries $$,
-    $$ values ('pending', 1, 1, 'HTTP 500', true) $$, 'and tried again in seconds');
+    $$ values ('pending', 1, 1, 'HTTP 500', true) $$, 'a failed delivery is tried again in seconds');
 select is((select failing_since from app.webhook_configs), app.clock(), 'the config shows since when it fails');
 select results_eq($$ select attempt, latency_ms, http_status, response_body from app.webhook_attempts $$, $$ values (1, 12, 500, 'the answer') $$, 'an attempt is kept with its latency and answer');
-select is_empty(format('select pg_temp.deliver(%L, 5, 200)', :'org'), 'it is not tried before');
+select is_empty(format('select pg_temp.deliver(%L, 5, 200)', :'org'), 'a delivery is not tried before it is due');
 do $$
 begin
     for attempt in 2..12 loop
@@ -81,17 +81,17 @@ begin
 end;
 $$;
 select results_eq($$ select status, attempts, last_error from app.webhook_deliveries $$, $$ values ('failed', 12, 'timeout') $$, 'after twelve attempts it has failed');
-select ok((select ended_at - created_at between interval '2.3 days' and interval '3.6 days' from app.webhook_deliveries), 'about three days later');
+select ok((select ended_at - created_at between interval '2.3 days' and interval '3.6 days' from app.webhook_deliveries), 'a delivery fails after about three days');
 select ok((select enabled from app.webhook_configs), 'the config is still enabled then');
 
 -- Sent again
 select is(api.recover_webhook_deliveries(:'org', json_build_object('since', app.rfc3339(app.clock() - interval '5 days'))::jsonb) ->> 'recovered', '1', 'failed deliveries can be recovered');
-select is((select pg_temp.deliver(:'org', 5, 200)), 'accepted', 'and sent');
+select is((select pg_temp.deliver(:'org', 5, 200)), 'accepted', 'a recovered delivery is sent');
 select is((select failing_since from app.webhook_configs), null, 'a success ends the failing');
-select is(api.resend_webhook_delivery(:'org', (select id from app.webhook_deliveries)) ->> 'status', 'pending', 'even a delivered one can be sent again');
-select is((select count(*)::integer from api.claim_webhooks(:'org', 'a', 1)), 1, 'soon');
-select throws_like(format('select api.resend_webhook_delivery(%L, %L)', :'org', (select id from app.webhook_deliveries)), '%being sent%', 'but not twice at once');
-select throws_like(format($$ select api.recover_webhook_deliveries(%L, '{"since": "yesterday"}') $$, :'org'), 'since must be%', 'since is a timestamp');
+select is(api.resend_webhook_delivery(:'org', (select id from app.webhook_deliveries)) ->> 'status', 'pending', 'a delivered one can be sent again');
+select is((select count(*)::integer from api.claim_webhooks(:'org', 'a', 1)), 1, 'a delivery sent again is due at once');
+select throws_like(format('select api.resend_webhook_delivery(%L, %L)', :'org', (select id from app.webhook_deliveries)), '%being sent%', 'a delivery is not sent twice at once');
+select throws_like(format($$ select api.recover_webhook_deliveries(%L, '{"since": "yesterday"}') $$, :'org'), 'since must be%', 'the parameter since is a timestamp');
 
 -- Five days
 delete from app.webhook_deliveries;
@@ -100,20 +100,20 @@ select pg_temp.deliver(:'org', 1, 503) \gset ignored_
 select pg_temp.turn_clock(app.clock() + interval '5 days');
 select pg_temp.deliver(:'org', 1, 503) \gset ignored_
 select results_eq('select enabled, disabled_reason, disabled_at from app.webhook_configs', $$ values (false, 'failing', app.clock()) $$, 'five days of failure disable the config');
-select is_empty(format($$ select * from api.claim_webhooks(%L, 'a', 10) $$, :'org'), 'then nothing is sent');
-select is((select count(*)::integer from app.webhook_deliveries where status = 'pending'), 1, 'but kept');
-select throws_like(format('select api.resend_webhook_delivery(%L, %L)', :'org', (select id from app.webhook_deliveries)), 'Webhooks are not enabled', 'nor resent');
+select is_empty(format($$ select * from api.claim_webhooks(%L, 'a', 10) $$, :'org'), 'nothing is sent while the config is disabled');
+select is((select count(*)::integer from app.webhook_deliveries where status = 'pending'), 1, 'deliveries are kept while the config is disabled');
+select throws_like(format('select api.resend_webhook_delivery(%L, %L)', :'org', (select id from app.webhook_deliveries)), 'Webhooks are not enabled', 'nothing is sent again while the config is disabled');
 select api.set_webhook_config(:'org', '{"enabled": true}') as config, pg_temp.turn_clock(app.clock() + interval '1 hour') \gset
-select is((select pg_temp.deliver(:'org', 5, 200)), 'accepted', 'once enabled again, it is');
+select is((select pg_temp.deliver(:'org', 5, 200)), 'accepted', 'what was kept is sent when the config is enabled again');
 
 -- 410 and Retry-After
 select pg_temp.tell(:'org', 2) \gset ignored_
 select is((select pg_temp.deliver(:'org', 1, 429, null, 90)), 'accepted', 'a receiver asks for a pause');
-select is_empty(format($$ select * from api.claim_webhooks(%L, 'a', 10) $$, :'org'), 'and gets it');
+select is_empty(format($$ select * from api.claim_webhooks(%L, 'a', 10) $$, :'org'), 'nothing is claimed during a pause');
 select is((select round(next_ready_in) from api.ready_webhooks()), 90::double precision, 'the ready list knows until when');
 select pg_temp.turn_clock(app.clock() + interval '91 seconds');
 select is((select pg_temp.deliver(:'org', 1, 410)), 'accepted', 'a receiver is gone');
-select is((select enabled || disabled_reason from app.webhook_configs), 'falsegone', 'which disables the config');
+select is((select enabled || disabled_reason from app.webhook_configs), 'falsegone', 'a receiver that is gone disables the config');
 
 -- Tests
 select is((select body::json ->> 'type' from api.start_webhook_test(:'org', 'me')), 'webhook.test', 'disabled webhooks can be tested');

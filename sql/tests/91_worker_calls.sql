@@ -2,8 +2,8 @@ begin;
 select plan(9);
 \ir fixtures.psql
 
-select throws_ok($$ select api.schedule_worker_calls('https://api.example.com/functions/v1/batch-lookups-worker', 'key') $$, 'PT501', null,
-    'where the extensions are missing that is said');
+select throws_ok($$ select api.schedule_worker_calls('https://api.example.com/functions/v1/batch-lookups-worker', 'key') $$, 'PT501', 'This database lacks pg_cron, pg_net, supabase_vault',
+    'scheduling is refused where the extensions are missing');
 
 -- Stand-ins for pg_cron, pg_net and Vault, which need a Supabase.
 create schema cron;
@@ -23,22 +23,22 @@ create function vault.create_secret(new_secret text, new_name text default null,
 create function vault.update_secret(secret_id uuid, new_secret text default null) returns void language sql as
     $$ update vault.secrets set decrypted_secret = $2 where id = $1 $$;
 
-select throws_ok($$ select api.schedule_worker_calls('api.example.com', 'key') $$, 'PT400', null, 'an address is an address');
+select throws_ok($$ select api.schedule_worker_calls('api.example.com', 'key') $$, 'PT400', 'The address of the worker endpoint and the service role key are needed', 'the address must be a URL');
 select api.schedule_worker_calls('https://old.example.com/functions/v1/batch-lookups-worker', 'old key');
 select api.schedule_worker_calls('https://api.example.com/functions/v1/batch-lookups-worker', 'key', '10 seconds');
 select results_eq('select jobname, schedule, command from cron.job', $$ values ('batch-lookups-worker', '10 seconds', 'select app.call_worker()') $$,
-    'one schedule, however often it is asked for');
-select is(app.call_worker(), null, 'without work nothing is sent');
+    'there is one schedule, however often it is asked for');
+select is(app.call_worker(), null, 'nothing is sent without work');
 select pg_temp.submit(:'org', 1) as job \gset
-select isnt(app.call_worker(), null, 'with work a call is');
+select isnt(app.call_worker(), null, 'a call is sent when there is work');
 select results_eq($$ select url, headers - 'content-type' from net.sent $$,
     $$ values ('https://api.example.com/functions/v1/batch-lookups-worker',
-               '{"authorization": "Bearer key", "x-supabase-internal": "true", "prefer": "respond-async"}'::jsonb) $$, 'the way Supabase does');
+               '{"authorization": "Bearer key", "x-supabase-internal": "true", "prefer": "respond-async"}'::jsonb) $$, 'the call is authorized the way Supabase does it');
 select pg_temp.look_up(:'org', 10), pg_temp.look_up(:'org', 10);
-select is(app.call_worker(), null, 'and none when all is done');
+select is(app.call_worker(), null, 'nothing is sent when all is done');
 select api.unschedule_worker_calls();
 select is_empty('select from cron.job', 'no schedule is left');
-select is_empty('select from vault.secrets', 'and no secret');
+select is_empty('select from vault.secrets', 'no secret is left');
 
 select * from finish();
 rollback;

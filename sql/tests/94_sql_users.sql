@@ -15,11 +15,11 @@ create temp view chosen as
 select s.reference_id, jsonb_build_object('street_1', street_1, 'city', city, 'state_or_province_code', 'TX', 'postal_code', '78701', 'country_code', 'US') as address,
        'RESIDENTIAL' as building_type, array[1] as device_ids, true as create_application
   from sites s where s.reference_id = 'site-2';
-select alike(api.create_batch_lookup_from('chosen', :'org') ->> 'message', 'Batch job created with 1 items.%', 'so does a query, as a view');
+select alike(api.create_batch_lookup_from('chosen', :'org') ->> 'message', 'Batch job created with 1 items.%', 'a view over a query becomes a batch');
 update sites set device_ids = 'x' where reference_id = 'site-1';
-select throws_ok(format($$ select api.create_batch_lookup_from('sites', %L) $$, :'org'), 'PT400', '1 item(s) failed validation', 'a bad row is told');
+select throws_ok(format($$ select api.create_batch_lookup_from('sites', %L) $$, :'org'), 'PT400', '1 item(s) failed validation', 'a bad row is refused as invalid');
 delete from sites;
-select throws_ok(format($$ select api.create_batch_lookup_from('sites', %L) $$, :'org'), 'PT400', null, 'an empty table is none');
+select throws_ok(format($$ select api.create_batch_lookup_from('sites', %L) $$, :'org'), 'PT400', 'A batch must have 1 to 10,000 items, this one has 0', 'an empty table is no batch');
 
 -- What a member of an organization gets from a query: its answer, or the SQLSTATE.
 create function pg_temp.as_member(p_organization_id uuid, p_query text) returns text
@@ -38,11 +38,11 @@ $$;
 insert into sites values ('site-9', '301 Congress Ave', null, 'Austin', 'TX', '78701', 'US', 'RESIDENTIAL', '1');
 grant select on sites to authenticated;
 select is(pg_temp.as_member(:'org', $$ select api.create_batch_lookup_from('sites') ->> 'status' $$), 'pending', 'a member uploads a table, and leaves the organization out');
-select is(pg_temp.as_member(:'org', format($$ select api.create_batch_lookup_from('sites', %L) $$, :'other_org')), 'PT403', 'for no other organization');
-select is(pg_temp.as_member(:'org', $$ select api.create_batch_lookup_from('app.api_keys') $$), '42501', 'nor of a table that they may not read');
-select is(pg_temp.as_member(:'org', 'select count(*) from api.jobs'), '3', 'and sees the batches');
+select is(pg_temp.as_member(:'org', format($$ select api.create_batch_lookup_from('sites', %L) $$, :'other_org')), 'PT403', 'a member uploads for no other organization');
+select is(pg_temp.as_member(:'org', $$ select api.create_batch_lookup_from('app.api_keys') $$), '42501', 'a member uploads no table that they may not read');
+select is(pg_temp.as_member(:'org', 'select count(*) from api.jobs'), '3', 'a member sees the batches of the organization');
 select is(pg_temp.as_member(:'org', format($$ select api.wait_for_batch(%L, '0 seconds') ->> 'status' $$, :'job')), 'pending', 'waiting ends with the time');
-select is(pg_temp.as_member(:'other_org', format('select api.wait_for_batch(%L)', :'job')), 'PT404', 'others find no such batch');
+select is(pg_temp.as_member(:'other_org', format('select api.wait_for_batch(%L)', :'job')), 'PT404', 'other organizations find no such batch');
 
 select pg_temp.look_up(:'org', 10, 200, :'answer');
 select is(api.wait_for_batch(:'job') ->> 'status', 'completed', 'waiting ends with the batch');

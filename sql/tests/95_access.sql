@@ -143,7 +143,7 @@ select is_empty('select * from called where have is distinct from want', 'everyb
 select set_eq(
     $$ select distinct p.proname::text from pg_proc p, unnest(array['anon', 'authenticated', 'service_role', 'batch_lookups_shell']) r
         where p.pronamespace = 'app'::regnamespace and has_schema_privilege(r, 'app', 'usage') and has_function_privilege(r, p.oid, 'execute') $$,
-    array['claimed_organization_id', 'organization_id_of_claims', 'organization_id_of_clerk'], 'of the internal functions, only those that policies call');
+    array['claimed_organization_id', 'organization_id_of_claims', 'organization_id_of_clerk'], 'members may execute only the internal functions that policies call');
 
 -- What claims stand for: nothing raises.
 select results_eq(
@@ -155,7 +155,7 @@ select results_eq(
                            '{"o": {"id": "org_"}}', '{"org_id": "org_\u0000"}', '{"org_id": "x"}', repeat('[', 20000), repeat('{"o":', 20000)]) c $$,
     'odd claims show nothing and raise nothing');
 select is(app.organization_id_of_claims('{"o": {"id": "org_2abCD"}}'), app.organization_id_of_claims('{"org_id": "org_2abCD"}'),
-    'both versions of Clerk''s tokens name the same organization');
+    'the two versions of Clerk''s tokens name the same organization');
 select is(app.organization_id_of_claims('{"org_id": "org_2abCD", "organization_id": "018f3f6e-0000-7000-8000-000000000001"}'),
     '018f3f6e-0000-7000-8000-000000000001', 'our own claim goes before Clerk''s');
 select results_eq(
