@@ -1,6 +1,6 @@
 -- Chapter 11, JSON: reading what clients send, joining what they get.
 
--- The members of both objects, in their order.
+-- The members of both objects, neither of them empty, in their order.
 create or replace function app.join_objects(p_first json, p_second json) returns json
 language sql immutable
 return (left(p_first::text, -1) || ', ' || substr(p_second::text, 2))::json;

@@ -1,18 +1,64 @@
 begin;
-select plan(8);
+select plan(20);
 \ir fixtures.psql
+select pg_temp.submit(:'org', 4) as job \gset
+select id as report from public.incentive_reports where job_id = :'job' \gset
+select pg_temp.look_up(:'org', 1, 200, :'answer') as recorded \gset
+select pg_temp.look_up(:'org', 1, 200, '{}') as recorded \gset
+select pg_temp.look_up(:'org', 1, 200, '{"utility": {"eiaid": 5, "name": "City, \"Light\""}, "incentives": {"total_incentive_amount": 2000,
+    "by_program": [{"program_id": "solar", "program_name": "Solar", "total_incentive": 2000}]}}') as recorded \gset
+select pg_temp.look_up(:'org', 1, 200, :'answer') as recorded \gset
+update public.incentive_report_sites set state_or_province_code = 'CA' where report_id = :'report' and position = 3;
 
-select is(app.csv_line('a', null, 'b'), E'a,,b\r\n', 'a line ends as RFC 4180 has it');
+-- The reference ids of a page.
+create function pg_temp.sites(
+    p_sort text default 'position', p_limit integer default 10, p_offset integer default 0, p_eligible boolean default null, p_state text default null,
+    p_utility text default null, p_program text default null
+) returns text
+language sql as $$
+    select string_agg(s ->> 'reference_id', ' ' order by n)
+      from public.incentive_reports r
+     cross join lateral json_array_elements(api.get_incentive_report(r.organization_id, r.id, p_limit, p_offset, null, p_sort, p_eligible, p_state,
+                                                                     p_utility, p_program) -> 'sites') with ordinality e (s, n)
+$$;
 
-select row('amount', 5, 12.50, 'site-5', null, null, null)::app.page_mark as mark \gset
-select is(app.read_cursor(app.cursor(:'mark'), 'amount'), :'mark'::app.page_mark, 'a cursor holds where a page ended');
-select matches(app.cursor(:'mark'), '^[A-Za-z0-9_-]+$', 'a cursor needs no escaping in a URL');
-select throws_ok(format($$ select app.read_cursor(%L, %L) $$, c, 'amount'), 'PT400', 'cursor does not belong to this list and sort order', what)
-  from (values ('', 'an empty cursor is none'),
-               ('!', 'text that is not base64 is no cursor'),
-               (app.cursor(row('position', 5, null, null, null, null, null)), 'a cursor of another order is refused'),
-               (translate(encode('{"sort": "amount", "position": "x"}', 'base64'), '+/=', '-_'), 'a cursor with a value of another type is refused')) v (c, what);
-select is(app.read_cursor(null, 'amount'), null, 'the first page has no cursor');
+select is(pg_temp.sites(), 'site-1 site-2 site-3 site-4', 'sites come in the order of the upload');
+select is(pg_temp.sites('-position'), 'site-4 site-3 site-2 site-1', 'sites come from the last to the first');
+select is(pg_temp.sites('amount'), 'site-2 site-1 site-4 site-3', 'sites come by amount, the smallest first');
+select is(pg_temp.sites('-amount'), 'site-3 site-1 site-4 site-2', 'sites come by amount, the largest first');
+select is(pg_temp.sites('-reference_id'), 'site-4 site-3 site-2 site-1', 'sites come by reference_id');
+select throws_ok($$ select pg_temp.sites('city') $$, 'PT400', 'sort must be one of position, -position, amount, -amount, reference_id, -reference_id',
+    'an unknown order is refused');
+select is(pg_temp.sites(p_limit => 2, p_offset => 1), 'site-2 site-3', 'a page begins at its offset');
+select results_eq(
+    $$ with recursive page as (
+           select s.sort, api.get_incentive_report(r.organization_id, r.id, 1, p_sort => s.sort) as body
+             from public.incentive_reports r, unnest(array['position', '-position', 'amount', '-amount', 'reference_id', '-reference_id']) s (sort)
+            union all
+           select p.sort, api.get_incentive_report(r.organization_id, r.id, 1, p_sort => p.sort, p_cursor => p.body ->> 'next_cursor')
+             from public.incentive_reports r, page p where p.body ->> 'next_cursor' is not null
+       )
+       select sort, count(distinct body #>> '{sites,0,reference_id}'), count(*) from page group by sort order by sort collate "C" $$,
+    $$ select s, 4::bigint, 4::bigint from unnest(array['-amount', '-position', '-reference_id', 'amount', 'position', 'reference_id']) s $$,
+    'cursors lead through all sites once, in every order');
+
+select is(pg_temp.sites(p_eligible => false), 'site-2', 'sites that are not eligible are found');
+select is(pg_temp.sites(p_state => 'ca'), 'site-4', 'sites are found by their state');
+select is(pg_temp.sites(p_utility => '1015'), 'site-1 site-4', 'sites are found by the number of the utility');
+select is(pg_temp.sites(p_utility => 'austin energy'), 'site-1 site-4', 'sites are found by the name of the utility');
+select is(pg_temp.sites(p_program => 'solar'), 'site-3', 'sites are found by a program');
+select is(pg_temp.sites(p_program => '7', p_state => 'TX'), 'site-1', 'filters narrow each other');
+select is(api.get_incentive_report(:'org', :'report', p_eligible => true) ->> 'total', '3', 'the total counts what passes the filters');
+
+-- Files
+select is(split_part((api.get_incentive_report_csv(:'org', :'report')).lines, E'\r\n', 4),
+    'site-3,3 Congress Ave,,Austin,TX,78701,US,RESIDENTIAL,' || (select device_categories[1] from public.incentive_report_sites where report_id = :'report' and position = 2)
+    || ',5,"City, ""Light""",true,2000.00,Solar: 2000.00', 'a line of the file has all of a site');
+select is((api.get_incentive_report_csv(:'org', :'report')).last_position, null, 'the file of a small report is one piece');
+select results_eq(format($$ select regexp_count(lines, E'\r\n'), last_position from api.get_incentive_report_csv(%L, %L, p_after => 0, p_limit => 2) $$, :'org', :'report'),
+    'values (2, 2)', 'a piece has its limit of lines without a header, and says where the next one begins');
+select is((select regexp_count(lines, E'\r\n') from api.get_incentive_report_csv(:'org', :'report', p_state => 'ON')), 1, 'a file without sites has its header');
+select throws_ok(format('select api.get_incentive_report_csv(%L, %L)', :'other_org', :'report'), 'PT404', 'Report not found', 'another organization gets no file');
 
 select * from finish();
 rollback;

@@ -1,0 +1,19 @@
+begin;
+select plan(5);
+
+select bag_has($$ select rolname::text from pg_roles where not rolcanlogin and not rolinherit $$,
+    $$ values ('anon'), ('authenticated'), ('service_role'), ('authenticator'), ('batch_lookups_shell') $$, 'the roles exist, cannot log in and inherit nothing');
+select ok(pg_has_role('batch_lookups_shell', 'authenticated', 'member'), 'the shell may become authenticated to read as a subscriber');
+select ok(not pg_has_role('authenticated', 'batch_lookups_shell', 'member'), 'members cannot become the shell');
+select results_eq(
+    $$ select r, has_schema_privilege(r, 'api', 'usage'), has_schema_privilege(r, 'app', 'usage'), has_schema_privilege(r, 'api', 'create')
+         from unnest(array['anon', 'authenticated', 'batch_lookups_shell']) r order by r $$,
+    $$ values ('anon', false, false, false), ('authenticated', true, true, false), ('batch_lookups_shell', true, true, false) $$,
+    'members and the shell may use the schemas, anon may not, and nobody may create anything in them');
+select is_empty(
+    $$ select d.oid from pg_default_acl d cross join lateral aclexplode(d.defaclacl) a
+        where d.defaclnamespace in ('app'::regnamespace, 'api'::regnamespace) and a.grantee in ('anon'::regrole, 'authenticated'::regrole) $$,
+    'what comes new to these schemas is not granted to anon and authenticated by default');
+
+select * from finish();
+rollback;

@@ -1,0 +1,27 @@
+begin;
+select plan(17);
+
+select is(app.join_objects('{"b": 1, "a": 2}', '{"d": 3, "c": {"e": 4}}')::text, '{"b": 1, "a": 2, "d": 3, "c": {"e": 4}}', 'joined objects keep the order of their members');
+
+-- What clients send
+select lives_ok($$ select app.check_members('{"a": 1}', array['a', 'b']) $$, 'known members of a body pass');
+select throws_ok($$ select app.check_members('{"a": 1, "c": 2}', array['a', 'b']) $$, 'PT400', 'Unknown fields: c', 'unknown members of a body are named');
+select throws_ok($$ select app.check_members('[]', array['a']) $$, 'PT400', 'The body must be a JSON object', 'a body that is no object is refused');
+select throws_ok($$ select app.refuse_option('grace_seconds', 'a number') $$, 'PT400', 'grace_seconds must be a number', 'a refused option names its form');
+select lives_ok($$ select app.check_choice('sort', null, array['up', 'down']) $$, 'a choice may be left out');
+select throws_ok($$ select app.check_choice('sort', 'left', array['up', 'down']) $$, 'PT400', 'sort must be one of up, down', 'a choice lists what it may be');
+
+-- What answers hold
+select is(app.amount('"12"'), 0::numeric, 'a string is no amount');
+select is(app.amount('-5'), 0::numeric, 'a negative number is no amount');
+select is(app.amount('1e300'), 0::numeric, 'an absurd number is no amount');
+select is(app.amount('12.345'), 12.35::numeric, 'an amount is rounded to cents');
+select is(app.amount(null), 0::numeric, 'no value is an amount of zero');
+select is(app.elements('[1, 2]'), '[1, 2]', 'the elements of an array are the array');
+select is(app.elements('{"a": 1}'), '[]', 'a value that is no array has no elements');
+select is(app.text_array('["b", "a", "b"]'), array['a', 'b'], 'an array of strings is sorted, each string once');
+select is(app.text_array('["a", 1]'), null, 'an array with a number is no array of strings');
+select is(app.text_array('"a"'), null, 'a string is no array of strings');
+
+select * from finish();
+rollback;

@@ -1,0 +1,36 @@
+begin;
+select plan(15);
+\ir fixtures.psql
+select pg_temp.turn_clock('2026-11-24 12:00:00+00');
+select pg_temp.submit(:'org', 10) as job \gset
+create function pg_temp.progress(p_member text) returns text
+language sql as $$ select api.get_batch_lookup(organization_id, id) ->> p_member from public.batch_lookup_jobs $$;
+
+select is(pg_temp.progress('rate'), null, 'a job that has not begun has no rate');
+select is(pg_temp.progress('estimated_completion_at'), null, 'a job that has not begun has no estimate');
+select is(pg_temp.progress('poll_after_ms'), '1000', 'a job that has not begun is worth a look in a second');
+
+select pg_temp.look_up(:'org', 1, 200, :'answer') as recorded \gset
+select pg_temp.turn_clock('2026-11-24 12:00:10+00');
+select pg_temp.look_up(:'org', 3, 200, :'answer') as recorded \gset
+select is(pg_temp.progress('rate'), '0.40', 'the rate is of the items that ended since the job began, in items a second');
+select is(pg_temp.progress('estimated_completion_at'), '2026-11-24T12:00:25.000Z', 'the estimate is what remains at that rate');
+select is(pg_temp.progress('poll_after_ms'), '750', 'the next look is worth it after a twentieth of what remains');
+select is(pg_temp.progress('errors_by_code'), '{}', 'a job without failed items has no errors');
+select pg_temp.turn_clock('2026-11-24 12:00:25+00');
+select is(pg_temp.progress('estimated_completion_at'), null, 'an estimate that has passed is none');
+
+select pg_temp.look_up(:'org', 2, 404) as not_found, pg_temp.look_up(:'org', 1, 400) as rejected \gset
+select is(pg_temp.progress('errors_by_code')::jsonb, '{"not_found": 2, "upstream_rejected": 1}', 'failed items are counted by their error');
+select is(json_array_length(api.get_batch_lookup(:'org', :'job', true) -> 'items'), 10, 'a job lists its items when asked');
+select pg_temp.turn_clock('2026-11-24 12:01:30+00');
+select pg_temp.look_up(:'org', 10, 200, :'answer') as recorded \gset
+select is(pg_temp.progress('status'), 'completed', 'the last item ends the job');
+select is(pg_temp.progress('poll_after_ms'), null, 'a job that has ended needs no further look');
+select is(pg_temp.progress('estimated_completion_at'), null, 'a job that has ended has no estimate');
+select pg_temp.turn_clock('2026-11-25 12:00:00+00');
+select is(pg_temp.progress('rate'), '0.11', 'the rate of an ended job stays');
+select throws_ok(format('select api.get_batch_lookup(%L, %L)', :'other_org', :'job'), 'PT404', 'Batch job not found', 'another organization sees no progress');
+
+select * from finish();
+rollback;

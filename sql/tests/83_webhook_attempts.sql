@@ -1,0 +1,56 @@
+begin;
+select plan(15);
+\ir fixtures.psql
+select pg_temp.turn_clock('2026-11-24 12:00:00+00');
+select api.set_webhook_config(:'org', '{"url": "https://example.com/"}') as config, pg_temp.submit(:'org', 2) as job, pg_temp.look_up(:'org', 2) \gset ignored_
+
+-- Claims a delivery, records what came of it, and answers its row.
+create function pg_temp.attempt(
+    p_http_status integer, p_error_class text default null, p_retry_after double precision default null, p_latency double precision default 0.5,
+    p_body text default ''
+) returns app.webhook_deliveries
+language plpgsql as $$
+declare
+    v_claim    record;
+    v_delivery app.webhook_deliveries;
+begin
+    select o.id as organization_id, c.* into v_claim from app.organizations o, api.claim_webhooks(o.id, 'sender', 1) c where o.name = 'Acme';
+    perform api.record_webhooks(v_claim.organization_id, array[v_claim.delivery_id], array[v_claim.lease_token], array[p_http_status],
+                                array[p_error_class], array[p_latency], array[p_body], array[p_retry_after]);
+    select * into v_delivery from app.webhook_deliveries where id = v_claim.delivery_id;
+    return v_delivery;
+end;
+$$;
+
+select is((pg_temp.attempt(299)).status, 'delivered', 'any 2xx is a success');
+select id as second from app.webhook_deliveries where status = 'pending' \gset
+select is((select d.status || ' ' || d.last_error from pg_temp.attempt(301) d), 'pending HTTP 301', 'a redirect is a failure');
+select ok((select next_attempt_at - app.clock() between interval '4 seconds' and interval '6 seconds' from app.webhook_deliveries where id = :'second'),
+    'the first wait is five seconds, give or take a fifth');
+select is((select failing_since from app.webhook_configs), app.clock(), 'a failure is the beginning of failing');
+
+select pg_temp.turn_clock('2026-11-24 12:00:10+00');
+select is((select d.status || ' ' || d.last_error from pg_temp.attempt(null, 'timeout', null, -1) d), 'pending timeout', 'no answer is a failure');
+select results_eq(
+    format('select attempt, attempted_at, latency_ms, http_status, error_class from app.webhook_attempts where delivery_id = %L order by attempt', :'second'),
+    $$ values (1, timestamptz '2026-11-24 11:59:59.5+00', 500, 301, null::text), (2, timestamptz '2026-11-24 12:00:10+00', 0, null, 'timeout') $$,
+    'every attempt is kept with when it began and how long it took');
+select is((select failing_since from app.webhook_configs), '2026-11-24 12:00:00+00', 'failing began with the first failure');
+
+select pg_temp.turn_clock('2026-11-24 12:01:00+00');
+select is((pg_temp.attempt(503, null, 3600, 0.5, repeat('x', 2000))).next_attempt_at, '2026-11-24 13:01:00+00', 'a Retry-After puts the next attempt off');
+select is((select paused_until from app.webhook_queue_state where organization_id = :'org'), '2026-11-24 13:01:00+00',
+    'a Retry-After with a 503 pauses all that goes to the receiver');
+select is((select length(response_body) from app.webhook_attempts where delivery_id = :'second' and attempt = 3), 1024,
+    'an answer is kept up to 1,024 characters');
+select is(app.webhook_pause(1e9), interval '86400 seconds', 'a Retry-After counts for a day at most');
+select is(app.webhook_pause(-5), null, 'a Retry-After in the past asks for nothing');
+
+select pg_temp.turn_clock('2026-11-24 14:00:00+00');
+select is((pg_temp.attempt(200)).attempts, 4, 'a delivery counts its attempts');
+select is((select failing_since from app.webhook_configs), null, 'a success ends the failing');
+select is((select status || enabled::text from app.webhook_deliveries cross join app.webhook_configs where id = :'second'), 'deliveredtrue',
+    'a receiver that works again stays enabled');
+
+select * from finish();
+rollback;
