@@ -19,7 +19,7 @@ select alike(api.create_batch_lookup_from('chosen', :'org') ->> 'message', 'Batc
 update sites set device_ids = 'x' where reference_id = 'site-1';
 select throws_ok(format($$ select api.create_batch_lookup_from('sites', %L) $$, :'org'), 'PT400', '1 item(s) failed validation', 'a bad row is refused as invalid');
 delete from sites;
-select throws_ok(format($$ select api.create_batch_lookup_from('sites', %L) $$, :'org'), 'PT400', 'A batch must have 1 to 10,000 items, this one has 0', 'an empty table is no batch');
+select throws_ok(format($$ select api.create_batch_lookup_from('sites', %L) $$, :'org'), 'PT400', 'A batch must have 1 to 10,000 items; this one has 0', 'an empty table is no batch');
 
 -- What a member of an organization gets from a query: its answer, or the SQLSTATE.
 create function pg_temp.as_member(p_organization_id uuid, p_query text) returns text
