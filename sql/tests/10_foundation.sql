@@ -22,8 +22,8 @@ select is(api.update_settings('{"lookups_per_second": 5, "max_retries": 1}') ->>
 select is((select max_retries from app.settings), 1, 'several settings change in one update');
 select is(api.update_settings('{"lookups_per_second": null}') ->> 'lookups_per_second', null, 'null as a rate limit means no limit');
 select throws_ok($$ select api.update_settings('{"speed": 5}') $$, 'PT400', 'Unknown settings: speed', 'an unknown setting is refused');
-select throws_ok($$ select api.update_settings('{"max_in_flight": 0}') $$, 'PT400', 'A setting has a value that is not allowed: new row for relation "settings" violates check constraint "settings_max_in_flight_check"', 'a value out of range is refused');
-select throws_ok($$ select api.update_settings('{"max_in_flight": "many"}') $$, 'PT400', 'A setting has a value that is not allowed: invalid input syntax for type integer: "many"', 'a value of the wrong type is refused');
+select throws_ok($$ select api.update_settings('{"max_in_flight": 0}') $$, 'PT400', 'A setting has an invalid value: new row for relation "settings" violates check constraint "settings_max_in_flight_check"', 'a value out of range is refused');
+select throws_ok($$ select api.update_settings('{"max_in_flight": "many"}') $$, 'PT400', 'A setting has an invalid value: invalid input syntax for type integer: "many"', 'a value of the wrong type is refused');
 
 select * from finish();
 rollback;

@@ -26,7 +26,7 @@ select throws_ok($$ select api.authenticate_api_key(sha256('secret'), '192.0.2.1
 select is(api.authenticate_api_key(sha256('secret'), '10.1.2.3') ->> 'organization_id', :'org'::text, 'a key with networks is accepted from its own');
 select throws_ok(
     format($$ select api.create_api_key(%L, sha256('x'), 'leap_live_', 'xxxx', p_scopes => '{jobs:write}', p_granted_scopes => '{jobs:read}') $$, :'org'),
-    'PT403', 'You lack scopes that the key would have: jobs:write', 'nobody hands out a scope that they lack');
+    'PT403', 'You cannot grant scopes that you lack: jobs:write', 'nobody hands out a scope that they lack');
 select throws_ok(
     format($$ select api.request_api_key(%L, sha256('x'), 'leap_live_', 'xxxx', '{"nome": "x"}', '{jobs:read}') $$, :'org'),
     'PT400', 'Unknown fields: nome', 'an unknown option is refused');

@@ -15,7 +15,7 @@ select is(
     api.update_organization(:'org', '{"company": "acme", "device_names": {" Little One ": 9001}}')::jsonb - 'id',
     '{"name": "Acme", "company": "acme", "device_names": {"little one": 9001}}', 'an update answers company and device names');
 select is(api.update_organization(:'org', '{"company": null}')::jsonb #> '{device_names}', '{"little one": 9001}', 'what a change does not name stays');
-select throws_ok(format('select api.update_organization(%L, %L)', :'org', c), 'PT400', null, format('a profile is not %s', c))
+select throws_ok(format('select api.update_organization(%L, %L)', :'org', c), 'PT400', 'The body must be an object with company (null, or 1 to 100 characters of A-Z, a-z, 0-9 and . _ ~ -), device_names (device ids by name) or both', format('a profile is not %s', c))
   from unnest(array['{}', '[]', '{"company": "a b"}', '{"company": 5}', '{"name": "x"}', '{"device_names": {"x": 777777}}', '{"device_names": {"x": "9001"}}', '{"device_names": null}']) c;
 select throws_ok($$ select api.get_organization(gen_random_uuid()) $$, 'PT404', 'Organization not found', 'an unknown organization has no profile');
 
@@ -28,7 +28,7 @@ select throws_ok(
     $$ select pg_temp.ask(pg_temp.request('[9001]') - 'device_ids' || '{"device_names": ["little one", "big one"]}') $$,
     'PT400', 'Unknown device_names: big one', 'an unknown name is named');
 select is((select count(*)::integer from (select app.resolve_device_names(:'other_org', '["small pump"]')) n), 1, 'another organization has the catalogue''s names');
-select throws_ok(format($$ select app.resolve_device_names(%L, '["little one"]') $$, :'other_org'), 'PT400', null, 'another organization does not have this one''s device names');
+select throws_ok(format($$ select app.resolve_device_names(%L, '["little one"]') $$, :'other_org'), 'PT400', 'Unknown device_names: little one', 'another organization does not have this one''s device names');
 select throws_ok($$ select pg_temp.lookup('[9001]', '{"device_names": ["small pump"]}') $$, 'PT400', 'Provide either device_ids or device_names, not both', 'ids and names at once are refused');
 select throws_ok($$ select pg_temp.ask(pg_temp.request('[9001]') - 'device_ids' || '{"device_names": "small pump"}') $$, 'PT400', 'device_names must be an array of 1 to 100 names', 'device_names must be an array');
 

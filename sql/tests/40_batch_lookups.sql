@@ -35,7 +35,7 @@ select is((api.list_batch_lookups(:'org') ->> 'total')::integer, 2, 'the list co
 select is((api.list_batch_lookups(:'other_org'))::jsonb, '{"jobs": [], "total": 0, "limit": 20, "offset": 0, "next_cursor": null}', 'another organization''s list is empty');
 select is(api.list_batch_lookups(:'org', p_limit => 1, p_offset => 1) #>> '{jobs,0,id}', :'job'::text, 'the list pages, newest first');
 select is((api.list_batch_lookups(:'org', 'completed') ->> 'total')::integer, 0, 'the list filters by status');
-select throws_ok(format($$ select api.list_batch_lookups(%L, 'done') $$, :'org'), 'PT400', null, 'an unknown status is refused');
+select throws_ok(format($$ select api.list_batch_lookups(%L, 'done') $$, :'org'), 'PT400', 'status must be one of pending, processing, completed, failed, cancelled', 'an unknown status is refused');
 select throws_ok(format($$ select api.list_batch_lookups(%L, p_limit => 201) $$, :'org'), 'PT400', 'limit must be a whole number from 1 to 200', 'a page has its limits');
 select is(
     array(select json_array_elements(api.list_batch_lookup_items(:'org', :'job', p_limit => 2, p_offset => 1) -> 'items') ->> 'reference_id'),
@@ -52,7 +52,7 @@ select results_eq(
 select is(api.get_batch_lookup(:'org', :'job') ->> 'status', 'cancelled', 'the job is cancelled');
 select is((api.get_batch_lookup(:'org', :'job') -> 'item_counts')::jsonb, '{"pending": 0, "processing": 1, "completed": 0, "failed": 2}', 'the counts of a cancelled job sum to its total');
 select throws_ok(format($$ select api.cancel_batch_lookup(%L, %L) $$, :'org', :'job'), 'PT409', 'The job has already been cancelled', 'a job is cancelled once');
-select throws_ok(format($$ select api.cancel_batch_lookup(%L, %L) $$, :'other_org', :'job'), 'PT404', null, 'nobody else can cancel it');
+select throws_ok(format($$ select api.cancel_batch_lookup(%L, %L) $$, :'other_org', :'job'), 'PT404', 'Batch job not found', 'nobody else can cancel it');
 select is(
     pg_temp.record(:'org', array[:'job'::uuid], array[:position], array[:'token'::uuid], 200, :'answer'), 'accepted', 'the item in flight finishes');
 select is((api.get_batch_lookup(:'org', :'job') -> 'item_counts')::jsonb, '{"pending": 0, "processing": 0, "completed": 1, "failed": 2}', 'an item that finishes after the cancel counts');

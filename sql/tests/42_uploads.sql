@@ -59,7 +59,7 @@ select throws_ok(
     'PT422', 'This Idempotency-Key was used for another request', 'another request with the same key is noticed');
 select is((select status from api.submit_batch_lookup(:'org', pg_temp.items(1), true, '{"dry_run": true}')), 200, 'a dry run is a status of its own');
 select throws_ok(
-    format($$ select api.submit_batch_lookup(%L, pg_temp.items(1), true, '{}', 'a b', 'b') $$, :'org'), 'PT400', null, 'a key with a space is refused');
+    format($$ select api.submit_batch_lookup(%L, pg_temp.items(1), true, '{}', 'a b', 'b') $$, :'org'), 'PT400', 'Idempotency-Key must be 1 to 255 visible ASCII characters', 'a key with a space is refused');
 
 select * from finish();
 rollback;

@@ -46,7 +46,7 @@ select is(api.recover_webhook_deliveries(:'org', '{"since": "2026-11-24T12:00:00
 -- Trying the receiver out
 select is((select array[url, body::json ->> 'type'] from api.start_webhook_test(:'org', 'me')), array['https://example.com/', 'webhook.test'],
     'a test is claimed for the caller to send');
-select throws_ok(format($$ select api.start_webhook_test(%L, 'me') $$, :'other_org'), 'PT409', 'There is no webhook URL to test',
+select throws_ok(format($$ select api.start_webhook_test(%L, 'me') $$, :'other_org'), 'PT409', 'No webhook URL is set',
     'an organization without a URL has nothing to test');
 
 select * from finish();

@@ -23,7 +23,7 @@ create function vault.create_secret(new_secret text, new_name text default null,
 create function vault.update_secret(secret_id uuid, new_secret text default null) returns void language sql as
     $$ update vault.secrets set decrypted_secret = $2 where id = $1 $$;
 
-select throws_ok($$ select api.schedule_worker_calls('api.example.com', 'key') $$, 'PT400', 'The address of the worker endpoint and the service role key are needed', 'the address must be a URL');
+select throws_ok($$ select api.schedule_worker_calls('api.example.com', 'key') $$, 'PT400', 'The URL of the worker endpoint and the service role key are required', 'the address must be a URL');
 select api.schedule_worker_calls('https://old.example.com/functions/v1/batch-lookups-worker', 'old key');
 select api.schedule_worker_calls('https://api.example.com/functions/v1/batch-lookups-worker', 'key', '10 seconds');
 select results_eq('select jobname, schedule, command from cron.job', $$ values ('batch-lookups-worker', '10 seconds', 'select app.call_worker()') $$,
