@@ -7,6 +7,9 @@ as $$
 declare
     v_now timestamptz := app.clock();
 begin
+    if coalesce(btrim(p_name), '') = '' or length(p_name) > 200 then
+        perform app.refuse_option('name', 'a string of 1 to 200 characters');
+    end if;
     insert into app.organizations (id, name, clerk_organization_id, created_at)
     values (app.uuid_v7(v_now), p_name, p_clerk_organization_id, v_now)
     on conflict (name) do update
@@ -15,7 +18,7 @@ begin
 end;
 $$;
 
-comment on function api.create_organization(text, text) is 'The id of the organization of that name, which is created when new, and linked to the Clerk organization where one is given. 409: another one is linked to that already.';
+comment on function api.create_organization(text, text) is 'The id of the organization of that name, which is created when new, and linked to the Clerk organization where one is given. 400: invalid_name. 409: another one is linked to that already.';
 
 -- Named by its slug or, where another organization has that name, by its ids.
 create or replace function app.create_clerk_organization(p_clerk_organization_id text, p_slug text) returns uuid

@@ -13,6 +13,12 @@ declare
     v_address text[] := array['street_1', 'street_2', 'city', 'state_or_province_code', 'postal_code', 'country_code'];
     v_items   jsonb;
 begin
+    if not exists (select from pg_class where oid = p_table) then
+        raise sqlstate 'PT400' using
+            message    = 'p_table must be the name of a table or view',
+            hint       = 'Such as ''sites'', after create temp table sites (like api.sites).',
+            constraint = 'invalid_table';
+    end if;
     -- One row more than may be, so that too many are refused for what they are.
     execute format('select jsonb_agg(to_jsonb(t)) from (select * from %s limit 10001) t', p_table) into v_items;
     select jsonb_agg(

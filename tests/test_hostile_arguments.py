@@ -1,0 +1,78 @@
+"""No function of `api` stumbles over what a caller passes: an answer, or an error of ours."""
+
+from __future__ import annotations
+
+import json
+from itertools import product
+
+import psycopg
+
+from tests.conftest import Connection
+from tests.http_fixtures import site
+
+FUNCTIONS = """
+select p.oid::regprocedure::text, p.proname,
+       array(select format_type(t, null) from unnest(p.proargtypes) with ordinality a (t, n) order by n),
+       p.proargnames[:p.pronargs]
+  from pg_proc p
+ where p.pronamespace = 'api'::regnamespace
+ order by 1
+"""
+# Called by workers, the sender and the API server alone, never with what a caller passed.
+INTERNAL = {
+    "authenticate_clerk_member",
+    "heartbeat",
+    "log_refused_lookup",
+    "ready_organizations",
+    "ready_webhooks",
+    "realtime_record",
+    "record_lookups",
+    "record_webhooks",
+}
+HOSTILE = ("null", "''", "'x'", "'{}'", "'[]'", "'null'", "'{\"items\": null}'", "'[null]'", "'\"x\"'", "-1", "2147483647")
+
+
+def usual(name: str, data_type: str, organization_id: str) -> str:
+    """A literal that the function can work with."""
+    if name == "p_organization_id":
+        return f"'{organization_id}'"
+    return {
+        "uuid": "'00000000-0000-4000-8000-000000000000'",
+        "jsonb": "'" + json.dumps([site()]) + "'" if name == "p_request" else "'{}'",
+        "text": "'leap_live_'" if name == "p_prefix" else "'text'",
+        "bytea": "sha256('')",
+        "interval": "'0 seconds'",
+        "timestamp with time zone": "now()",
+        "regclass": "'api.sites'",
+        "inet": "'127.0.0.1'",
+        "boolean": "false",
+        "integer": "1",
+        "bigint": "1",
+        "double precision": "1",
+    }.get(data_type, "null")
+
+
+def test_null_and_nonsense_are_refused_in_our_words(shared_owner: Connection) -> None:
+    [organization_id] = shared_owner.execute("select api.create_organization('Hostile')").fetchone() or [None]
+    shared_owner.execute("set statement_timeout = '5s'")
+    stumbles = []
+    functions = shared_owner.execute(FUNCTIONS).fetchall()
+    assert {name for _, name, _, _ in functions} >= INTERNAL
+    for signature, name, types, names in functions:
+        if name in INTERNAL:
+            continue
+        for position, value in product(range(len(types)), HOSTILE):
+            arguments = [usual(names[n], types[n], str(organization_id)) for n in range(len(types))]
+            try:
+                shared_owner.execute(f"select {value}::{types[position]}".encode())
+            except psycopg.Error:
+                continue  # PostgreSQL itself refuses it, before the function is called
+            arguments[position] = value
+            typed = ", ".join(f"{argument}::{data_type}" for argument, data_type in zip(arguments, types, strict=True))
+            try:
+                with shared_owner.transaction(force_rollback=True):
+                    shared_owner.execute(f"select * from api.{name}({typed})".encode())
+            except psycopg.Error as error:
+                if not (error.sqlstate or "").startswith("PT"):
+                    stumbles.append(f"{signature}: {names[position]} => {value}: {error.sqlstate} {str(error).splitlines()[0]}")
+    assert not stumbles, "\n".join(stumbles)
