@@ -17,6 +17,7 @@ import pytest
 from pyshell.api import api_keys
 from pyshell.settings import ROOT, Settings
 from tests.http_fixtures import PEPPER, running_server
+from tests.worker_fixtures import end_with_parent
 
 EXAMPLES = os.environ.get("FUZZ_EXAMPLES")
 OPTIONS = ["--checks=all", f"--max-examples={EXAMPLES or 3}", "--continue-on-failure", "--request-timeout=70"]
@@ -59,6 +60,7 @@ def test_whatever_is_sent_is_answered_as_described(
             cwd=ROOT,
             env={"DATABASE_URL": settings.database_url, "PORT": str(urlsplit(url).port)},
             stderr=subprocess.DEVNULL,
+            preexec_fn=end_with_parent,
         )
         try:
             (tmp_path / "schemathesis.toml").write_text(CONFIG.format(key=key, hooks=Path(__file__).with_name("fuzz_hooks.py")))

@@ -22,6 +22,7 @@ from tests.conftest import Connection
 from tests.http_fixtures import PEPPER, OrganizationClient, is_ready, running_server, site
 from tests.tcp_proxy import running_proxy
 from tests.timed import wait_until
+from tests.worker_fixtures import end_with_parent
 
 WAITING = (
     "select pid from pg_stat_activity"
@@ -135,6 +136,7 @@ def test_a_stopped_server_ends_its_requests_first(new_database: Callable[..., st
         env=os.environ | {"DATABASE_URL": database_url, "PORT": str(port), "API_KEY_PEPPER": PEPPER},
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=end_with_parent,
     )
     with (
         OrganizationClient(f"http://127.0.0.1:{port}", database_url) as client,

@@ -16,6 +16,7 @@ import pytest
 from pyshell.api import api_keys
 from pyshell.settings import ROOT, Settings
 from tests.http_fixtures import PEPPER, running_server
+from tests.worker_fixtures import end_with_parent
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +28,7 @@ def environment(new_database: Callable[..., str]) -> Iterator[dict[str, str]]:
             [sys.executable, "-m", "pyshell", "worker"],
             cwd=ROOT,
             env={"DATABASE_URL": settings.database_url, "PORT": str(urlsplit(url).port)},
+            preexec_fn=end_with_parent,
         )
         try:
             yield {"API_URL": url, "API_KEY": api_keys.create(settings.database_url, "acme", pepper=PEPPER), "PATH": "/usr/bin:/bin"}

@@ -20,6 +20,7 @@ from pyshell.settings import ROOT
 from tests.conftest import Connection
 from tests.http_fixtures import PEPPER, Json, OrganizationClient, address, is_ready, look_up, site
 from tests.timed import timed, wait_until
+from tests.worker_fixtures import end_with_parent
 
 LARGE = 100_000
 
@@ -146,6 +147,7 @@ def large_job(shared_database_url: str) -> Iterator[tuple[subprocess.Popen[bytes
         [sys.executable, "-m", "pyshell", "serve"],
         cwd=ROOT,
         env={"DATABASE_URL": shared_database_url, "PORT": str(port), "API_KEY_PEPPER": PEPPER, "LOG_LEVEL": "error"},
+        preexec_fn=end_with_parent,
     )
     try:
         with OrganizationClient(f"http://127.0.0.1:{port}", shared_database_url) as client:
