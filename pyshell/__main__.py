@@ -130,10 +130,10 @@ def check_catalogue(settings: Settings, arguments: argparse.Namespace) -> None:
     from pyshell.postgres.connections import connect_as_owner
 
     with stack.database(settings) as (with_database, _), connect_as_owner(with_database.database_url) as connection:
-        doubts = catalogue.find_doubts(connection)
-    for doubt in doubts:
-        print(f"{doubt['doubt']}: {' '.join(filter(None, (doubt['program_id'], doubt['tier_id'])))}: {doubt['explanation']}")
-    print(f"{len(doubts):,} doubt(s)")
+        warnings = catalogue.find_warnings(connection)
+    for warning in warnings:
+        print(f"{warning['warning']}: {' '.join(filter(None, (warning['program_id'], warning['tier_id'])))}: {warning['explanation']}")
+    print(f"{len(warnings):,} warning(s)")
 
 
 def psql(settings: Settings, arguments: argparse.Namespace) -> None:

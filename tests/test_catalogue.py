@@ -66,8 +66,8 @@ def test_the_starter_catalogue_is_loaded_by_a_deploy(owner: Connection) -> None:
     assert summary["programs"]["rows"] >= 46
 
 
-def test_the_starter_catalogue_gives_no_reason_to_doubt(owner: Connection) -> None:
-    assert owner.execute("select api.find_catalogue_doubts()").fetchone() == ([],)
+def test_the_starter_catalogue_has_no_warnings(owner: Connection) -> None:
+    assert owner.execute("select api.find_catalogue_warnings()").fetchone() == ([],)
 
 
 def test_a_changed_row_is_imported(owner: Connection, folder: Path) -> None:

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from pyshell.deploy import migrations
-from pyshell.deploy.catalogue import CatalogueError, find_doubts, load_rewiring_america
+from pyshell.deploy.catalogue import CatalogueError, find_warnings, load_rewiring_america
 from pyshell.deploy.rewiring_america import LeftOutError, amount, devices_of, read_equipment
 from pyshell.settings import ROOT
 from tests.conftest import Clock, Connection
@@ -258,10 +258,10 @@ def test_the_command_line_imports_and_checks(database_url: str, clone: Path) -> 
     output = run("import", str(clone), "--rewiring-america")
     assert "program_tiers: 4 rows, 4 new or changed" in output
     assert "9 incentives were left out:" in output
-    assert "doubt(s)" in run("check")
+    assert "warning(s)" in run("check")
 
 
-def test_doubts_name_what_has_ended_or_looks_wrong(owner: Connection, clone: Path, clock: Clock) -> None:
+def test_warnings_name_what_has_ended_or_looks_wrong(owner: Connection, clone: Path, clock: Clock) -> None:
     clock.freeze("2027-02-01 12:00:00+00")
     offers = [
         incentive(3, "plains", end_date="2026-12-31"),
@@ -272,8 +272,8 @@ def test_doubts_name_what_has_ended_or_looks_wrong(owner: Connection, clone: Pat
     ]
     change_incentives(clone, *offers)
     load_rewiring_america(owner, clone)
-    doubts = {(doubt["doubt"], doubt["tier_id"]) for doubt in find_doubts(owner) if doubt["catalogue"] == "rewiring-america"}
-    assert doubts == {
+    warnings = {(warning["warning"], warning["tier_id"]) for warning in find_warnings(owner) if warning["catalogue"] == "rewiring-america"}
+    assert warnings == {
         ("ended", "WY-3"),
         ("not started", "WY-4"),
         ("pays all without a cap", "WY-5"),

@@ -64,11 +64,11 @@ def import_rows(connection: OwnerConnection, catalogue: dict[str, Any]) -> Summa
     return imported
 
 
-def find_doubts(connection: OwnerConnection) -> list[dict[str, Any]]:
-    """What of the catalogue has ended or looks wrong: `{"doubt", "program_id", "tier_id", "catalogue", "explanation"}`."""
-    doubts = connection.execute("select api.find_catalogue_doubts()").fetchone()
-    assert doubts is not None
-    found: list[dict[str, Any]] = doubts[0]
+def find_warnings(connection: OwnerConnection) -> list[dict[str, Any]]:
+    """What of the catalogue has ended or looks wrong: `{"warning", "program_id", "tier_id", "catalogue", "explanation"}`."""
+    warnings = connection.execute("select api.find_catalogue_warnings()").fetchone()
+    assert warnings is not None
+    found: list[dict[str, Any]] = warnings[0]
     return found
 
 

@@ -16,27 +16,27 @@ end;
 $$;
 
 -- A cursor is opaque to clients: what it holds may change.
-create or replace function app.cursor(p_mark app.page_mark) returns text
+create or replace function app.cursor(p_page app.page_cursor) returns text
 language sql stable
-return translate(encode(convert_to(json_strip_nulls(to_json(p_mark))::text, 'UTF8'), 'base64'), E'+/=\n', '-_');
+return translate(encode(convert_to(json_strip_nulls(to_json(p_page))::text, 'UTF8'), 'base64'), E'+/=\n', '-_');
 
 -- What a cursor holds. It must be of the same order as the list; null where there is none.
-create or replace function app.read_cursor(p_cursor text, p_sort text) returns app.page_mark
+create or replace function app.read_cursor(p_cursor text, p_sort text) returns app.page_cursor
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_mark   app.page_mark;
+    v_cursor app.page_cursor;
     v_base64 text := translate(p_cursor, '-_', '+/');
 begin
     if p_cursor is null then
         return null;
     end if;
-    v_mark := jsonb_populate_record(null::app.page_mark, convert_from(decode(v_base64 || repeat('=', -length(v_base64) & 3), 'base64'), 'UTF8')::jsonb);
-    if v_mark.sort is distinct from p_sort then
+    v_cursor := jsonb_populate_record(null::app.page_cursor, convert_from(decode(v_base64 || repeat('=', -length(v_base64) & 3), 'base64'), 'UTF8')::jsonb);
+    if v_cursor.sort is distinct from p_sort then
         raise data_exception;
     end if;
-    return v_mark;
+    return v_cursor;
 exception
     when data_exception or statement_too_complex then
         raise sqlstate 'PT400' using
@@ -47,7 +47,7 @@ end;
 $$;
 
 -- Where the page before ended; null for a page that goes by its offset.
-create or replace function app.read_page(p_cursor text, p_sort text, p_limit integer, p_offset integer, p_max_limit integer) returns app.page_mark
+create or replace function app.read_page(p_cursor text, p_sort text, p_limit integer, p_offset integer, p_max_limit integer) returns app.page_cursor
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$

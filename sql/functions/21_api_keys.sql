@@ -175,13 +175,13 @@ language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_mark app.page_mark := app.read_page(p_cursor, 'api_keys', p_limit, p_offset, 200);
+    v_cursor app.page_cursor := app.read_page(p_cursor, 'api_keys', p_limit, p_offset, 200);
     v_keys app.api_keys[];
 begin
     v_keys := array(
         select k
           from app.api_keys k
-         where organization_id = p_organization_id and (p_cursor is null or (created_at, id) < (v_mark.created_at, v_mark.id))
+         where organization_id = p_organization_id and (p_cursor is null or (created_at, id) < (v_cursor.created_at, v_cursor.id))
          order by created_at desc, id desc
          limit p_limit + 1 offset p_offset);
     return json_build_object(

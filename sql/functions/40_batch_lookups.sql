@@ -137,17 +137,17 @@ language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan
 as $$
 declare
-    v_mark app.page_mark;
+    v_cursor app.page_cursor;
     v_jobs public.batch_lookup_jobs[];
 begin
     perform app.authorize(p_organization_id);
     perform app.check_choice('status', p_status, array['pending', 'processing', 'completed', 'failed', 'cancelled']);
-    v_mark := app.read_page(p_cursor, 'jobs', p_limit, p_offset, 200);
+    v_cursor := app.read_page(p_cursor, 'jobs', p_limit, p_offset, 200);
     v_jobs := array(
         select j
           from public.batch_lookup_jobs j
          where organization_id = p_organization_id and (p_status is null or status = p_status)
-           and (p_cursor is null or (created_at, id) < (v_mark.created_at, v_mark.id))
+           and (p_cursor is null or (created_at, id) < (v_cursor.created_at, v_cursor.id))
          order by created_at desc, id desc
          limit p_limit + 1 offset p_offset);
     return json_build_object(

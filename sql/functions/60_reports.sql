@@ -168,20 +168,20 @@ language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan
 as $$
 declare
-    v_mark    app.page_mark;
+    v_cursor  app.page_cursor;
     v_reports public.incentive_reports[];
 begin
     perform app.authorize(p_organization_id);
     perform app.check_choice('status', p_status, array['processing', 'complete', 'error']);
     perform app.check_choice('report_type', p_report_type, array['bulk_lookup']);
-    v_mark := app.read_page(p_cursor, 'reports', p_limit, p_offset, 200);
+    v_cursor := app.read_page(p_cursor, 'reports', p_limit, p_offset, 200);
     v_reports := array(
         select r
           from public.incentive_reports r
          where organization_id = p_organization_id and (p_status is null or status = p_status)
            and (p_report_type is null or report_type = p_report_type)
            and (p_created_from is null or created_at >= p_created_from) and (p_created_before is null or created_at < p_created_before)
-           and (p_cursor is null or (created_at, id) < (v_mark.created_at, v_mark.id))
+           and (p_cursor is null or (created_at, id) < (v_cursor.created_at, v_cursor.id))
          order by created_at desc, id desc
          limit p_limit + 1 offset p_offset);
     return json_build_object(

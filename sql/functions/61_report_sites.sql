@@ -52,26 +52,26 @@ set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan
 as $$
 declare
     v_report public.incentive_reports;
-    v_mark   app.page_mark;
+    v_cursor app.page_cursor;
     v_sites  public.incentive_report_sites[];
     v_last   public.incentive_report_sites;
 begin
     perform app.authorize(p_organization_id);
     v_report := app.find_report(p_organization_id, p_report_id);
     perform app.check_choice('sort', p_sort, array['position', '-position', 'amount', '-amount', 'reference_id', '-reference_id']);
-    v_mark  := app.read_page(p_cursor, p_sort, p_limit, p_offset, 500);
-    v_sites := array(
+    v_cursor := app.read_page(p_cursor, p_sort, p_limit, p_offset, 500);
+    v_sites  := array(
         select s
           from public.incentive_report_sites s
          where s.organization_id = p_organization_id and s.report_id = p_report_id
            and app.site_matches(s, p_eligible, p_state, p_utility) and app.site_has_program(s, p_program)
            and (p_cursor is null or case p_sort
-                   when 'position'      then s.position > v_mark.position
-                   when '-position'     then s.position < v_mark.position
-                   when 'amount'        then (s.total_incentive_amount, s.position) > (v_mark.amount, v_mark.position)
-                   when '-amount'       then (-s.total_incentive_amount, s.position) > (-v_mark.amount, v_mark.position)
-                   when 'reference_id'  then (s.reference_id, s.position) > (v_mark.reference_id, v_mark.position)
-                   when '-reference_id' then (s.reference_id, -s.position) < (v_mark.reference_id, -v_mark.position) end)
+                   when 'position'      then s.position > v_cursor.position
+                   when '-position'     then s.position < v_cursor.position
+                   when 'amount'        then (s.total_incentive_amount, s.position) > (v_cursor.amount, v_cursor.position)
+                   when '-amount'       then (-s.total_incentive_amount, s.position) > (-v_cursor.amount, v_cursor.position)
+                   when 'reference_id'  then (s.reference_id, s.position) > (v_cursor.reference_id, v_cursor.position)
+                   when '-reference_id' then (s.reference_id, -s.position) < (v_cursor.reference_id, -v_cursor.position) end)
          order by case p_sort when '-position' then s.position end desc,
                   case p_sort when 'amount' then s.total_incentive_amount end,
                   case p_sort when '-amount' then s.total_incentive_amount end desc,

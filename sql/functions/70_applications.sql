@@ -74,20 +74,20 @@ language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan
 as $$
 declare
-    v_mark         app.page_mark;
+    v_cursor       app.page_cursor;
     v_applications public.applications[];
 begin
     perform app.authorize(p_organization_id);
     perform app.check_choice('application_status', p_application_status, array['not_started', 'in_progress', 'awaiting_partner', 'completed',
                                                                                'submitted', 'approved', 'rejected']);
-    v_mark := app.read_page(p_cursor, 'applications', p_limit, p_offset, 200);
+    v_cursor := app.read_page(p_cursor, 'applications', p_limit, p_offset, 200);
     v_applications := array(
         select a
           from public.applications a
          where organization_id = p_organization_id
            and (p_reference_id is null or reference_id = p_reference_id)
            and (p_application_status is null or application_status = p_application_status)
-           and (p_cursor is null or id < v_mark.number)
+           and (p_cursor is null or id < v_cursor.number)
          order by id desc
          limit p_limit + 1 offset p_offset);
     return json_build_object(

@@ -29,20 +29,20 @@ language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan
 as $$
 declare
-    v_mark       app.page_mark;
+    v_cursor     app.page_cursor;
     v_deliveries app.webhook_deliveries[];
 begin
     perform app.authorize(p_organization_id);
     perform app.check_choice('status', p_status, array['pending', 'sending', 'delivered', 'failed']);
     perform app.check_choice('event', p_event, app.webhook_events() || 'webhook.test'::text);
-    v_mark := app.read_page(p_cursor, 'deliveries', p_limit, p_offset, 200);
+    v_cursor := app.read_page(p_cursor, 'deliveries', p_limit, p_offset, 200);
 
     -- One more than asked for, to know whether there is a next page.
     v_deliveries := array(select d
                             from app.webhook_deliveries d
                            where organization_id = p_organization_id and (p_status is null or status = p_status)
                              and (p_event is null or event = p_event) and (p_job_id is null or job_id = p_job_id)
-                             and (p_cursor is null or id < v_mark.id)
+                             and (p_cursor is null or id < v_cursor.id)
                            order by id desc
                            limit p_limit + 1 offset p_offset);
     return json_build_object(

@@ -1,6 +1,6 @@
 -- Chapter 12, cursors: pages of a list.
 
-create type app.page_mark as (
+create type app.page_cursor as (
     sort         text,
     "position"   integer,
     amount       numeric,
@@ -10,4 +10,4 @@ create type app.page_mark as (
     number       bigint
 );
 
-comment on type app.page_mark is 'Where a page of a list ended: what a cursor holds.';
+comment on type app.page_cursor is 'Where a page of a list ended: what a cursor holds.';

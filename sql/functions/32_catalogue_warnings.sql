@@ -1,6 +1,6 @@
--- Chapter 32, doubts about the catalogue: what has ended, and what looks like a mistake of its source. Nothing is changed by it.
+-- Chapter 32, warnings about the catalogue: what has ended, and what looks like a mistake of its source. Nothing is changed by it.
 
-create or replace function app.tier_doubts(p_date date) returns table (doubt text, program_id text, tier_id text, explanation text)
+create or replace function app.tier_warnings(p_date date) returns table (warning text, program_id text, tier_id text, explanation text)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
@@ -36,7 +36,7 @@ begin
 end;
 $$;
 
-create or replace function app.program_doubts(p_date date) returns table (doubt text, program_id text, tier_id text, explanation text)
+create or replace function app.program_warnings(p_date date) returns table (warning text, program_id text, tier_id text, explanation text)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
@@ -69,7 +69,7 @@ begin
 end;
 $$;
 
-create or replace function api.find_catalogue_doubts() returns json
+create or replace function api.find_catalogue_warnings() returns json
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -77,12 +77,12 @@ declare
     v_date date := (app.clock() at time zone 'UTC')::date;
 begin
     return (
-        select coalesce(json_agg(json_build_object('doubt', d.doubt, 'program_id', d.program_id, 'tier_id', d.tier_id, 'catalogue', p.catalogue,
-                                                   'explanation', d.explanation) order by d.doubt, d.program_id, d.tier_id), '[]')
-          from (select * from app.tier_doubts(v_date) union all select * from app.program_doubts(v_date)) d
+        select coalesce(json_agg(json_build_object('warning', d.warning, 'program_id', d.program_id, 'tier_id', d.tier_id, 'catalogue', p.catalogue,
+                                                   'explanation', d.explanation) order by d.warning, d.program_id, d.tier_id), '[]')
+          from (select * from app.tier_warnings(v_date) union all select * from app.program_warnings(v_date)) d
           join app.programs p on p.id = d.program_id);
 end;
 $$;
 
-comment on function api.find_catalogue_doubts() is
-'What of the catalogue has ended or looks wrong: [{doubt, program_id, tier_id, catalogue, explanation}], such as "ended" or "pays more than the device costs". tier_id null: it is about the whole program.';
+comment on function api.find_catalogue_warnings() is
+'What of the catalogue has ended or looks wrong: [{warning, program_id, tier_id, catalogue, explanation}], such as "ended" or "pays more than the device costs". tier_id null: it is about the whole program.';

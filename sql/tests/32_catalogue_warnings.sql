@@ -1,0 +1,24 @@
+begin;
+select plan(5);
+\ir fixtures.psql
+\ir catalogue.psql
+select pg_temp.turn_clock('2026-11-24 12:00:00+00');
+
+create function pg_temp.warnings() returns setof text
+language sql as $$
+    select concat_ws(' ', d ->> 'warning', d ->> 'program_id', d ->> 'tier_id') from json_array_elements(api.find_catalogue_warnings()) d where d ->> 'catalogue' = 'test'
+$$;
+
+select pg_temp.import();
+select is_empty('select pg_temp.warnings()', 'a sound catalogue has no warnings');
+select pg_temp.import('program_tiers', 1, '{"end_date": "2026-11-23"}');
+select set_eq('select pg_temp.warnings()', array['ended wy-rebates pump'], 'an offer that has ended is a warning');
+select pg_temp.import('program_tiers', 2, '{"amount": "60"}');
+select set_eq('select pg_temp.warnings()', array['never pays its amount wy-rebates lamp'], 'an amount above its cap is a warning');
+select pg_temp.import('program_tiers', 3, null);
+select set_eq('select pg_temp.warnings()', array['has no offer wy-grant'], 'a program without offers is a warning');
+select pg_temp.import('utilities', 1, null);
+select bag_has('select pg_temp.warnings()', $$ values ('has no customers wy-rebates') $$, 'a program without customers is a warning');
+
+select * from finish();
+rollback;
