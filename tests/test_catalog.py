@@ -5,6 +5,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 
+from pyshell.settings import ROOT
 from tests.conftest import Connection
 
 PROJECT_SCHEMAS = ["public", "app", "api"]
@@ -191,6 +192,13 @@ def test_every_parameter_is_used(shared_owner: Connection) -> None:
            and a.name <> 'p_webhook_custom_fields'
         """,
     )
+
+
+def test_every_function_chapter_has_its_tests_and_every_schema_chapter_its_functions() -> None:
+    schema, functions, tests = ({file.stem for file in (ROOT / "sql" / part).glob("*.sql")} for part in ("schema", "functions", "tests"))
+    assert functions - tests <= {"53_leases", "59_plans"}
+    assert tests <= functions
+    assert schema <= functions
 
 
 def test_plpgsql_check_finds_nothing(cron_database_url: str) -> None:

@@ -45,6 +45,19 @@ def test_an_assertion_marked_todo_may_fail() -> None:
     assert pgtap.read_tap("1..1\nnot ok 1 - later # TODO not built yet\n# Failed (TODO) test 1\n").problems() == []
 
 
+def test_a_description_must_say_something_by_itself() -> None:
+    descriptions = [
+        "and counts",
+        "which waited for an answer",
+        "with the time that it took",
+        "so is a size of nothing",
+        "it fails",
+        "an item that ends is counted",
+    ]
+    outcome = pgtap.read_tap("\n".join(f"ok {n} - {text}" for n, text in enumerate(descriptions, 1)))
+    assert outcome.fragments() == descriptions[:-1]
+
+
 def test_an_error_in_a_file_is_a_problem(tmp_path: Path, cluster: PrivatePostgres, pgtap_database_url: str) -> None:
     file = tmp_path / "10_broken.sql"
     file.write_text("begin;\nselect plan(1);\nselect no_such_function();\nselect * from finish();\nrollback;\n")

@@ -20,6 +20,26 @@ begin
 end;
 $$;
 
+-- What was uploaded, for another job.
+create or replace function app.uploaded_item(p_item public.lookup_queue_items, p_position integer) returns app.batch_item
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_item app.batch_item;
+begin
+    v_item.position              := p_position;
+    v_item.reference_id          := p_item.reference_id;
+    v_item.address               := p_item.address;
+    v_item.building_type         := p_item.building_type;
+    v_item.device_ids            := p_item.device_ids;
+    v_item.create_application    := p_item.create_application;
+    v_item.webhook_custom_fields := p_item.webhook_custom_fields;
+    v_item.warnings              := p_item.warnings;
+    return v_item;
+end;
+$$;
+
 create or replace function api.retry_batch_lookup(p_organization_id uuid, p_job_id uuid, p_error_code text default null) returns json
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -43,9 +63,9 @@ begin
             constraint = 'retry_in_progress';
     end if;
 
-    v_items := array(select row(row_number() over (order by position) - 1, reference_id, address, building_type, device_ids, create_application,
-                                webhook_custom_fields, warnings, null)::app.batch_item
-                       from app.find_items(p_organization_id, p_job_id, '{}', 'failed', p_error_code, -1, null));
+    v_items := array(select app.uploaded_item(i, (row_number() over (order by i.position) - 1)::integer)
+                       from app.find_items(p_organization_id, p_job_id, '{}', 'failed', p_error_code, -1, null) i
+                      order by i.position);
     if v_items = '{}' then
         raise sqlstate 'PT409' using message = 'No item of this job failed' || coalesce(' with error_code ' || p_error_code, ''), constraint = 'no_failed_items';
     end if;
