@@ -38,6 +38,30 @@ def test_every_security_definer_function_pins_its_search_path(shared_owner: Conn
     )
 
 
+def test_every_function_pins_its_search_path_unless_its_body_is_bound(shared_owner: Connection) -> None:
+    """A body in standard SQL is bound when it is made; a search path would only keep it from being inlined."""
+    expect_none(
+        shared_owner,
+        """
+        select oid::regprocedure::text from pg_proc
+         where pronamespace::regnamespace::text = any (%(schemas)s) and prosqlbody is null
+           and not coalesce(proconfig, '{}') @> array['search_path=pg_catalog, pg_temp']
+        """,
+    )
+
+
+def test_no_plan_that_is_forced_is_compiled(shared_owner: Connection) -> None:
+    """What forbids a kind of plan lifts the cost of the others above what JIT takes for worth its while."""
+    expect_none(
+        shared_owner,
+        """
+        select p.oid::regprocedure::text from pg_proc p
+         where p.pronamespace = 'api'::regnamespace and has_function_privilege('authenticated', p.oid, 'execute')
+           and array_to_string(p.proconfig, ' ') ~ '(plan_cache_mode|enable_[a-z]+)=' and not p.proconfig @> array['jit=off']
+        """,
+    )
+
+
 def test_every_api_function_is_commented(shared_owner: Connection) -> None:
     expect_none(
         shared_owner,

@@ -55,7 +55,7 @@ create or replace function api.lookup_incentives(
     p_organization_id uuid, p_request jsonb, p_connect_url_base text default null, p_for_item boolean default false
 ) returns json
 language plpgsql volatile security definer
-set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan
+set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan set jit = off
 as $$
 declare
     v_now         timestamptz := app.clock();

@@ -134,7 +134,7 @@ create or replace function api.list_batch_lookups(
     p_cursor          text    default null
 ) returns json
 language plpgsql stable security definer
-set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan
+set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan set jit = off
 as $$
 declare
     v_cursor app.page_cursor;

@@ -165,7 +165,7 @@ create or replace function api.list_incentive_reports(
     p_created_before timestamptz default null
 ) returns json
 language plpgsql stable security definer
-set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan
+set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan set jit = off
 as $$
 declare
     v_cursor  app.page_cursor;

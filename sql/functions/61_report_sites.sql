@@ -48,7 +48,7 @@ create or replace function api.get_incentive_report(
     p_program text default null
 ) returns json
 language plpgsql stable security definer
-set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan
+set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan set jit = off
 as $$
 declare
     v_report public.incentive_reports;
