@@ -43,6 +43,8 @@ class TestADryRun:
             "duplicates": ["deal-001"],
             "warnings": [{"index": 3, "reference_id": "deal-003", "warnings": ["address.postal_code 10001 does not lie in CA"]}],
             "estimated_duration_seconds": report["estimated_duration_seconds"],
+            "columns": [],
+            "notes": [],
         }
 
     def test_says_what_would_be_left_out(self, client: OrganizationClient, in_body: bool) -> None:
@@ -64,7 +66,7 @@ class TestSkipping:
         assert (created["total_items"], created["total_invalid"]) == (2, 2)
         assert created["invalid_items"] == [
             {"index": 0, "error": "device_ids must be an array of 1 to 100 positive integers"},
-            {"index": 3, "error": "Duplicate reference_id deal-001, which index 1 has"},
+            {"index": 3, "error": "Duplicate reference_id deal-001, as at index 1"},
         ]
         items = client.get(f"/batch-lookups/{created['job_id']}/items").json()
         assert [item["reference_id"] for item in items["items"]] == ["deal-001", "deal-003"]

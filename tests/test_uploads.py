@@ -1,4 +1,4 @@
-"""How CSV and NDJSON become items: whatever the spreadsheet, in whatever pieces it arrives."""
+"""How files become tables: whatever the spreadsheet, the encoding and the kind of file."""
 
 from __future__ import annotations
 
@@ -8,276 +8,256 @@ import gzip
 import io
 import json
 import random
+import zipfile
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from datetime import date, datetime, time
 from typing import Any
 
+import openpyxl
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pyshell.api.errors import ApiError
-from pyshell.api.uploads.bodies import Decoder, gunzipped, limited
-from pyshell.api.uploads.columns import REQUIRED, detect_delimiter, find_columns, plain
-from pyshell.api.uploads.csv_reader import CsvReader, device_ids
-from pyshell.api.uploads.records import NdjsonReader, RecordReader, Upload
+from pyshell.api.uploads.bodies import gunzipped, limited
+from pyshell.api.uploads.csv_files import detect_delimiter, read_csv
+from pyshell.api.uploads.files import read_file
+from pyshell.api.uploads.ndjson import read_ndjson
+from pyshell.api.uploads.texts import decode
+from pyshell.api.uploads.workbooks import read_workbook
 
 HEADER = "reference_id,street_1,city,state_or_province_code,postal_code,building_type,device_ids\n"
 ROW = "deal-001,200 N Spring St,Los Angeles,CA,90012,RESIDENTIAL,1;2\n"
 
-
-def read(data: bytes | str, reader: RecordReader | None = None, *, size: int = 1_000_000, **options: Any) -> Upload:
-    """What a reader makes of the data when that arrives in pieces of the size."""
-    data = data.encode() if isinstance(data, str) else data
-    reader = reader or CsvReader(options.get("columns", {}), options.get("defaults", {}))
-    decoder = Decoder()
-    for start in range(0, len(data), size):
-        reader.feed(decoder.feed(data[start : start + size]))
-    reader.feed(decoder.feed(b"", final=True))
-    return reader.finish()
+cells = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\x1a"), max_size=8)
 
 
-def items(upload: Upload) -> list[Any]:
-    parsed: list[Any] = json.loads(upload.array)
-    return parsed
-
-
-cells = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
-values = st.recursive(st.none() | st.text() | st.integers(), st.lists, max_leaves=5)
+def workbook(*sheets: list[list[Any]], hidden: int = 0) -> bytes:
+    """An Excel workbook of such sheets, the first ones hidden."""
+    book = openpyxl.Workbook()
+    book.remove(book.worksheets[0])
+    for number, rows in enumerate(sheets):
+        sheet = book.create_sheet(f"Sheet {number + 1}")
+        sheet.sheet_state = "hidden" if number < hidden else "visible"
+        for row in rows:
+            sheet.append(row)
+    file = io.BytesIO()
+    book.save(file)
+    return file.getvalue()
 
 
 class TestCsv:
-    def test_a_row_becomes_an_item(self) -> None:
-        assert items(read(HEADER + ROW)) == [
-            {
-                "reference_id": "deal-001",
-                "address": {
-                    "street_1": "200 N Spring St",
-                    "city": "Los Angeles",
-                    "state_or_province_code": "CA",
-                    "postal_code": "90012",
-                    "country_code": "US",
-                },
-                "building_type": "RESIDENTIAL",
-                "device_ids": [1, 2],
-            }
-        ]
-
     @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
     @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-    @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+    @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
     def test_spreadsheets_write_it_in_their_ways(self, delimiter: str, end: str, encoding: str) -> None:
+        rows = [
+            ["Deal ID", "Street Address", "Apt", "City", "ZIP", "Devices", "Notes"],
+            ["deal-001", "5 Rue d'Été", "4, B", "Québec", "G1A 1A1", "1, 2|3", 'said "yes";\nthen no'],
+        ]
         text = io.StringIO(newline="")
-        writer = csv.writer(text, delimiter=delimiter, lineterminator=end)
-        writer.writerow(["Deal ID", "Street Address", "Apt", "City", "State or Province", "ZIP", "Property Type", "Devices", "Notes"])
-        writer.writerow(
-            ["deal-001", "5 Rue d'Été", "4, B", "Québec", "qc", "G1A 1A1", "Manufactured Home", "1, 2|3", 'said "yes";\nthen no']
-        )
-        [item] = items(read(text.getvalue().encode(encoding), size=7))
-        assert item == {
-            "reference_id": "deal-001",
-            "address": {
-                "street_1": "5 Rue d'Été",
-                "street_2": "4, B",
-                "city": "Québec",
-                "state_or_province_code": "QC",
-                "postal_code": "G1A 1A1",
-                "country_code": "CA",
-            },
-            "building_type": "MANUFACTURED_HOME",
-            "device_ids": [1, 2, 3],
-        }
+        csv.writer(text, delimiter=delimiter, lineterminator=end).writerows(rows)
+        table = read_file(text.getvalue().encode(encoding))
+        assert (table.rows, table.notes) == (rows, [])
 
-    @pytest.mark.parametrize(
-        ("cell", "postal_code", "mended"),
-        [
-            ("02134", "02134", False),
-            ("2134", "02134", True),
-            ("501", "00501", True),
-            ("2134-1234", "02134-1234", True),
-            ("02134-1234", "02134-1234", False),
-            ("21", "21", False),
-            ("90012", "90012", False),
-        ],
-    )
-    def test_the_zeros_of_a_zip_survive(self, cell: str, postal_code: str, mended: bool) -> None:
-        upload = read(HEADER + ROW.replace("90012", cell))
-        assert items(upload)[0]["address"]["postal_code"] == postal_code
-        assert upload.warnings == ({0: f"address.postal_code {cell} was completed to {postal_code}"} if mended else {})
-
-    def test_lines_are_those_of_the_file(self) -> None:
+    def test_lines_are_those_of_the_file_and_empty_rows_are_kept(self) -> None:
         broken = ROW.replace("200 N Spring St", '"200 N\r\nSpring\nSt"')
-        upload = read(f"{HEADER}\n{broken}\n,,,,,,\n{ROW}", size=3)
-        assert upload.lines == [3, 8]
-        assert items(upload)[0]["address"]["street_1"] == "200 N\r\nSpring\nSt"
-
-    def test_defaults_are_for_what_is_not_there(self) -> None:
-        text = "reference_id,street_1,city,state,zip,building_type\na-1,1 A St,Boston,MA,02108,\na-2,1 A St,Boston,MA,02108,commercial\n"
-        found = items(read(text, defaults={"building_type": "RESIDENTIAL", "device_ids": [7]}))
-        assert [item["building_type"] for item in found] == ["RESIDENTIAL", "COMMERCIAL"]
-        assert [item["device_ids"] for item in found] == [[7], [7]]
-
-    def test_a_map_names_the_columns(self) -> None:
-        text = HEADER.replace("reference_id", "Key").replace("street_1", "Where") + ROW
-        assert items(read(text, columns={"reference_id": "Key", "address.street_1": "Where"})) == items(read(HEADER + ROW))
-        both = "Other," + HEADER + "x-1," + ROW
-        assert items(read(both, columns={"reference_id": "Other"}))[0]["reference_id"] == "x-1"
+        table = read_csv(f"{HEADER}\n{broken}\n,,,,,,\n{ROW}")
+        assert table.lines == [1, 2, 3, 6, 7, 8]
+        assert [len(row) for row in table.rows] == [7, 0, 7, 0, 0, 7]
+        assert table.rows[2][1] == "200 N\r\nSpring\nSt"
 
     def test_the_delimiter_may_be_declared(self) -> None:
-        assert items(read("sep=;\n" + (HEADER + ROW).replace(";", "|").replace(",", ";"))) == items(read(HEADER + ROW))
+        table = read_csv("sep=;\n" + (HEADER + ROW).replace(";", "|").replace(",", ";"))
+        assert (table.rows[1][0], table.rows[1][6], table.lines) == ("deal-001", "1|2", [2, 3])
 
-    def test_what_a_row_lacks_or_has_too_much_is_left_to_the_validation(self) -> None:
-        short, long = items(read(HEADER + "deal-001,1 A St\n" + ROW.replace("\n", ",more\n")))
-        assert "device_ids" not in short
-        assert long["column 8, which the header does not name"] == "more"
+    def test_the_delimiter_is_the_one_that_cuts_the_rows_alike(self) -> None:
+        assert detect_delimiter("Deal ID;Street, with number;City\nd-1;12 Elm St, Unit 4;Boston\n") == ";"
+        assert detect_delimiter("My sites; all of them\n" + HEADER + ROW) == ","
+
+    def test_quotation_marks_within_a_cell_are_text(self) -> None:
+        rows = read_csv(HEADER + ROW.replace("200", '2"00') + ROW.replace("200", '2"00')).rows
+        assert [row[1] for row in rows[1:]] == ['2"00 N Spring St'] * 2
+
+    def test_a_control_z_at_the_end_is_none_of_the_text(self) -> None:
+        assert read_file((HEADER + ROW + "\x1a").encode()).rows[-1][0] == "deal-001"
 
     @pytest.mark.parametrize(
         ("text", "code", "message"),
         [
-            ("", "invalid_csv", "The file is empty"),
-            ("\n\n", "invalid_csv", "The file is empty"),
-            (
-                "reference_id,city\n",
-                "missing_columns",
-                "Columns are missing: street_1, state_or_province_code",
-            ),
-            ("x\n", "missing_columns", "Columns are missing: reference_id"),
-            ("zip," + HEADER.replace("postal_code", "ZIP"), "ambiguous_columns", "More than one column is called ZIP"),
-            (HEADER + ROW + '"a\nb\n', "invalid_csv", "Record 2 (line 3) has a quotation mark that is not closed"),
-            (HEADER + ROW + ROW.replace("200", '2"00"'), "", ""),
-            (HEADER + ROW + ROW.replace("200 N", '"200" N'), "invalid_csv", "Record 2 (line 3) is not CSV"),
-            (HEADER + ROW + ROW.replace("200", '2"00') + ROW.replace("200", '2"00'), "invalid_csv", "Record 2 (line 3) is not CSV"),
-            ('"a\n', "invalid_csv", "The header (line 1) has a quotation mark that is not closed"),
-            (HEADER + ROW * 10_001, "invalid_item_count", "A batch must have 1 to 10,000 items; this one has more"),
-            (HEADER + '"' + "x\n" * 600_000, "invalid_csv", "Record 1 (line 2) has a quotation mark that is not closed"),
-            (HEADER + "x" * 1_100_000, "record_too_long", "A line has more than 1,048,576 characters"),
+            ("", "empty_file", "The file is empty"),
+            ("\n\n", "empty_file", "The file is empty"),
+            (HEADER + ROW + '"a\nb\n', "invalid_csv", "Line 3 has a quotation mark that is not closed"),
+            (HEADER + ROW + ROW.replace("200 N", '"200" N'), "invalid_csv", "Line 3 is not CSV"),
+            ('"a\n', "invalid_csv", "Line 1 has a quotation mark that is not closed"),
+            (HEADER + '"' + "x\n" * 600_000, "invalid_csv", "Line 2 has a cell of more than 131,072 characters"),
+            (HEADER + ROW * 20_000, "invalid_item_count", "A batch must have 1 to 10,000 items; this file has more"),
+            ("a," * 600, "too_many_columns", "Line 1 has 601 columns; a file may have 500"),
         ],
     )
     def test_what_cannot_be_read_is_named(self, text: str, code: str, message: str) -> None:
-        if not code:
-            assert items(read(text))[1]["address"]["street_1"] == '2"00" N Spring St'
-            return
         with pytest.raises(ApiError) as raised:
-            read(text, size=65_536)
+            read_csv(text)
         assert (raised.value.status, raised.value.code) == (400, code)
         assert raised.value.message.startswith(message)
 
-    @pytest.mark.parametrize("columns", [{"reference_id": "Nowhere"}, {"colour": "city"}, {"city": "x" * 5000}])
-    def test_a_wrong_map_is_named(self, columns: dict[str, str]) -> None:
-        with pytest.raises(ApiError) as raised:
-            read(HEADER + ROW, columns=columns)
-        assert raised.value.code == "invalid_columns"
-
     @settings(deadline=None)
     @given(st.lists(st.lists(cells, min_size=3, max_size=3)),
-           st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]), st.sampled_from(["\n", "\r\n"]), st.integers(1, 50))  # fmt: skip
-    def test_every_cell_comes_through(self, rows: list[list[str]], quoting: Any, end: str, size: int) -> None:
+           st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]), st.sampled_from(["\n", "\r\n"]))  # fmt: skip
+    def test_every_cell_comes_through(self, rows: list[list[str]], quoting: Any, end: str) -> None:
         # The writer takes a lone carriage return for harmless.
         assume(quoting == csv.QUOTE_ALL or not any("\r" in cell for row in rows for cell in row))
         text = io.StringIO(newline="")
         writer = csv.writer(text, quoting=quoting, lineterminator=end)
-        writer.writerow(["reference_id", "street_1", "city", "state", "zip", "building_type", "device_ids"])
-        for row in rows:
+        for row in [["reference_id", "street_1", "city"], *rows]:
             writer.writerow([*row, "CA", "90012", "x", "1"])
-        found = items(read(text.getvalue(), size=size))
-        assert [[item.get("reference_id"), item["address"].get("street_1"), item["address"].get("city")] for item in found] == [
-            [cell.strip() or None for cell in row] for row in rows
-        ]
+        assert [row[:3] for row in read_csv(text.getvalue()).rows[1:]] == [[cell.strip() for cell in row] for row in rows]
 
     @settings(deadline=None, max_examples=300)
-    @given(st.binary(max_size=300) | st.text('a",;\t\r\n\ufeff', max_size=60).map(str.encode), st.integers(1, 40), st.booleans())
-    def test_no_bytes_are_more_than_refused(self, data: bytes, size: int, with_header: bool) -> None:
+    @given(st.binary(max_size=300) | st.text('a",;\t\r\n\ufeff', max_size=60).map(str.encode), st.booleans())
+    def test_no_bytes_are_more_than_refused(self, data: bytes, with_header: bool) -> None:
         with contextlib.suppress(ApiError):
-            read((HEADER.encode() if with_header else b"") + data, size=size)
-
-    @settings(deadline=None)
-    @given(st.text('ab",\r\n', max_size=40), st.integers(1, 10))
-    def test_the_pieces_make_no_difference(self, text: str, size: int) -> None:
-        def outcome(size: int) -> Any:
-            try:
-                upload = read(HEADER + text, size=size)
-            except ApiError as error:
-                return error.message
-            return json.loads(upload.array), upload.lines
-
-        assert outcome(size) == outcome(1000)
+            read_file((HEADER.encode() if with_header else b"") + data)
 
 
-def test_the_usual_names_of_columns_are_known() -> None:
-    others = dict.fromkeys(REQUIRED)
-    for name in ("Deal ID", "deal_id", "DealID", "ReferenceId", "reference id", " Reference ID "):
-        assert find_columns([name], {}, others) == {"reference_id": 0}
-    assert find_columns(["ID", "Deal ID", "Reference"], {}, others) == {"reference_id": 2}
-    assert plain("address.postal_code") == plain("Postal Code") == "postal code"
-    assert plain("Address 1") == "address 1"
-    assert detect_delimiter("Deal ID;Street, with number;City") == ";"
+class TestWorkbooks:
+    def test_cells_are_read_as_a_person_sees_them(self) -> None:
+        day, hour = (datetime.combine(date(2026, 3, 1), time(at)) for at in (0, 8))
+        row = ["d-1", 2134, 1.5, 10017.0, True, day, date(2026, 3, 2), hour, time(9), None, " x "]
+        table = read_file(workbook([[], ["title"], ["Deal ID", "ZIP"], row]))
+        assert table.rows[3] == [
+            "d-1",
+            "2134",
+            "1.5",
+            "10017",
+            "TRUE",
+            "2026-03-01",
+            "2026-03-02",
+            "2026-03-01T08:00:00",
+            "09:00:00",
+            "",
+            "x",
+        ]
+        assert table.lines == [1, 2, 3, 4]
+
+    def test_the_first_visible_sheet_with_rows_is_read(self) -> None:
+        table = read_file(workbook([["hidden"]], [], [["third"]], [["fourth"]], hidden=1))
+        assert table.rows == [["third"]]
+        assert [note.message for note in table.notes] == ["The sheet Sheet 3 was read; ?sheet= chooses another: Sheet 4"]
+
+    def test_a_sheet_can_be_chosen_by_name_or_number(self) -> None:
+        book = workbook([["one"]], [["two"]])
+        assert read_workbook(book, "Sheet 2").rows == read_workbook(book, "2").rows == [["two"]]
+        with pytest.raises(ApiError, match="The workbook has no sheet 3") as raised:
+            read_workbook(book, "3")
+        assert raised.value.hint == "It has Sheet 1, Sheet 2."
+
+    def test_a_workbook_that_expands_too_far_is_refused_whatever_it_says(self) -> None:
+        file = io.BytesIO()
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("xl/workbook.xml", bytes(120 * 1024 * 1024))
+        data = file.getvalue()
+        # The directory and the header both lie about the size.
+        lying = data.replace((120 * 1024 * 1024).to_bytes(4, "little"), (10).to_bytes(4, "little"))
+        assert lying != data
+        for bomb in (data, lying):
+            with pytest.raises(ApiError) as raised:
+                read_file(bomb)
+            assert (raised.value.status, raised.value.code) == (413, "suspicious_compression")
+
+    @settings(deadline=None, max_examples=60)
+    @given(st.integers(0, 5000), st.binary(min_size=1, max_size=20))
+    def test_a_damaged_workbook_is_no_more_than_refused(self, place: int, damage: bytes) -> None:
+        data = bytearray(BOOK)
+        data[place : place + len(damage)] = damage
+        with contextlib.suppress(ApiError):
+            read_file(b"PK\x03\x04" + bytes(data[4:]))
+
+    @pytest.mark.parametrize(
+        ("data", "message"),
+        [
+            (b"PK\x03\x04 not really", "The workbook cannot be read"),
+            (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1 not really", "The workbook cannot be read"),
+            (b"%PDF-1.7", "This is a PDF document"),
+            (b"PAR1....", "This is a Parquet file"),
+            (b" <!DOCTYPE html><table>", "This is a web page"),
+            (b'<?xml version="1.0"?>', "This is a web page or an XML file"),
+        ],
+    )
+    def test_what_is_no_table_is_named_for_what_it_is(self, data: bytes, message: str) -> None:
+        with pytest.raises(ApiError) as raised:
+            read_file(data)
+        assert raised.value.message.startswith(message)
+
+    @pytest.mark.parametrize(
+        ("part", "message"),
+        [
+            ("Index/Tables.iwa", "This is a document of Apple Numbers"),
+            ("word/document.xml", "This is a Word document"),
+            ("a.csv", "This is a ZIP archive"),
+        ],
+    )
+    def test_other_archives_are_named(self, part: str, message: str) -> None:
+        file = io.BytesIO()
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr(part, "x")
+        with pytest.raises(ApiError, match=message):
+            read_file(file.getvalue())
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("1", (1,)),
-        ("1;2", (1, 2)),
-        ("[1, 2]", (1, 2)),
-        ("1 2|3", (1, 2, 3)),
-        ("", ""),
-        ("x", "x"),
-        ("1.5", "1.5"),
-        ("-1", "-1"),
-        ("1" * 10, "1" * 10),
-        ("٣", "٣"),
-    ],
-)
-def test_device_ids_are_a_list_of_numbers(text: str, expected: Any) -> None:
-    assert device_ids(text) == expected
+BOOK = workbook([["Deal ID", "ZIP"], ["d-1", 2134]])
 
 
 class TestNdjson:
     def test_a_line_is_an_item(self) -> None:
-        upload = read('{"a": 1}\n\n {"b": "\u2028"} \r\n{"c": 3}', NdjsonReader(), size=4)
-        assert items(upload) == [{"a": 1}, {"b": "\u2028"}, {"c": 3}]
-        assert upload.lines == [1, 3, 4]
+        items, lines = read_ndjson('{"a": 1}\n\n {"b": "\u2028"} \r\n{"c": 3}')
+        assert (json.loads(items), lines) == ([{"a": 1}, {"b": "\u2028"}, {"c": 3}], [1, 3, 4])
 
     @pytest.mark.parametrize("line", ["{", '{"a": 1} {"b": 2}', '{"a": 1}, {"b": 2}', "[1", "NaN", "x", "[" * 5000])
     def test_a_line_that_is_not_json_is_named(self, line: str) -> None:
         with pytest.raises(ApiError) as raised:
-            read(f'{{"a": 1}}\n\n{line}\n', NdjsonReader())
+            read_ndjson(f'{{"a": 1}}\n\n{line}\n')
         assert raised.value.code == "invalid_json"
         assert raised.value.message.startswith("Record 2 (line 3) is not valid JSON")
 
     @settings(deadline=None)
-    @given(
-        st.lists(st.recursive(st.none() | st.text() | st.integers(), st.lists, max_leaves=5), max_size=8), st.integers(1, 30), st.booleans()
-    )
-    def test_every_value_comes_through(self, values: list[Any], size: int, escaped: bool) -> None:
+    @given(st.lists(st.recursive(st.none() | st.text() | st.integers(), st.lists, max_leaves=5), max_size=8), st.booleans())
+    def test_every_value_comes_through(self, values: list[Any], escaped: bool) -> None:
         text = "\n".join(json.dumps(value, ensure_ascii=escaped) for value in values)
-        try:
-            data = text.encode()
-        except UnicodeEncodeError:
-            return
-        assert items(read(data, NdjsonReader(), size=size)) == values
+        assert json.loads(read_ndjson(text)[0]) == values
 
 
 class TestEncodings:
+    def test_windows_1252_is_recognized_with_a_note_and_read_without_where_declared(self) -> None:
+        data = "12 O\u2019Brien St, Montréal".encode("cp1252")
+        text, notes = decode(data)
+        assert (text, [note.code for note in notes]) == ("12 O\u2019Brien St, Montréal", ["encoding_assumed"])
+        for charset in ("windows-1252", "ISO-8859-1", "latin1"):
+            assert decode(data, charset) == ("12 O\u2019Brien St, Montréal", [])
+
     @pytest.mark.parametrize(
-        ("data", "message"),
+        ("data", "charset", "message"),
         [
-            (b"abc\xff", "The body is not valid UTF-8 at byte 3"),
-            (b"\xef\xbb\xbfabc\xff", "The body is not valid UTF-8 at byte 6"),
-            ("é".encode() * 5 + b"\xe9,", "The body is not valid UTF-8 at byte 10"),
-            (b"\xff\xfea\x00\x00\xd8", "The body is not valid UTF-16-LE at byte 4"),
-            (b"ab\0", "The body contains a NUL character at byte 2"),
-            ("abc".encode("utf-16-le"), "The body contains a NUL character at byte 1"),
+            (b"abc\xff", "utf-8", "The file is not valid UTF-8 at byte 3"),
+            (b"\xef\xbb\xbfabc\xff", None, "The file is not valid UTF-8 at byte 6"),
+            ("é".encode() * 5 + b"\xe9,", "utf-8", "The file is not valid UTF-8 at byte 10"),
+            (b"\xff\xfea\x00\x00\xd8", None, "The file is not valid UTF-16 at byte 4"),
+            (b"ab\x81", None, "The file is not valid Windows-1252 at byte 2"),
+            (b"ab\0c" * 100, None, "The file contains a NUL character (character 2)"),
         ],
     )
-    @pytest.mark.parametrize("size", [1, 2, 3, 100])
-    def test_a_mistake_is_named_by_its_byte(self, data: bytes, message: str, size: int) -> None:
+    def test_a_mistake_is_named_by_its_byte(self, data: bytes, charset: str | None, message: str) -> None:
         with pytest.raises(ApiError) as raised:
-            read(data, NdjsonReader(), size=size)
-        assert raised.value.message == message
+            decode(data, charset)
+        assert (raised.value.code, raised.value.message.startswith(message)) == ("invalid_encoding", True), raised.value.message
+
+    def test_an_unknown_charset_is_refused(self) -> None:
+        with pytest.raises(ApiError, match="The charset klingon is not supported"):
+            decode(b"x", "klingon")
 
 
-async def pieces(data: bytes, size: int) -> AsyncIterator[bytes]:
+async def pieces(data: bytes, size: int) -> AsyncGenerator[bytes, None]:
     for start in range(0, len(data), size):
         yield data[start : start + size]
 

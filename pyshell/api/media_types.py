@@ -7,26 +7,66 @@ import re
 
 from pyshell.api.errors import ApiError
 
-JSON, NDJSON, CSV = "application/json", "application/x-ndjson", "text/csv"
-ALIASES = {"application/ndjson": NDJSON, "application/jsonl": NDJSON, "application/x-jsonlines": NDJSON, "application/csv": CSV}
+JSON, NDJSON, MULTIPART = "application/json", "application/x-ndjson", "multipart/form-data"
+# CSV or a workbook: browsers and Windows name either by the program that is installed for it.
+FILE = "text/csv"
+ALIASES = (
+    {"text/json": JSON}
+    | dict.fromkeys(
+        (
+            "application/ndjson",
+            "application/jsonl",
+            "application/x-jsonl",
+            "application/jsonlines",
+            "application/x-jsonlines",
+            "application/json-lines",
+            "text/x-ndjson",
+        ),
+        NDJSON,
+    )
+    | dict.fromkeys(
+        (
+            "application/csv",
+            "application/x-csv",
+            "text/x-csv",
+            "text/comma-separated-values",
+            "text/x-comma-separated-values",
+            "text/tab-separated-values",
+            "application/gzip",
+            "application/x-gzip",
+            "application/excel",
+            "application/vnd.ms-excel",
+            "application/vnd.ms-excel.sheet.binary.macroenabled.12",
+            "application/vnd.ms-excel.sheet.macroenabled.12",
+            "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+            "application/vnd.oasis.opendocument.spreadsheet",
+        ),
+        FILE,
+    )
+)
 # What `fetch` with a string and `curl -d` send of themselves, whatever the body is.
-UNDECLARED = ("text/plain", "application/x-www-form-urlencoded")
+UNDECLARED = ("", "text/plain", "application/octet-stream", "application/x-www-form-urlencoded")
 
 _WHITE_SPACE = b" \t\r\n"
 _CHARSET = re.compile(r"charset\s*=\s*\"?([^\s;\"]+)", re.IGNORECASE)
 
 
 def recognize(content_type: str | None, beginning: bytes) -> str:
-    """JSON, NDJSON, CSV, or the media type as it was declared, in lower case. No Content-Type: JSON.
+    """JSON, NDJSON, FILE, or the media type as it was declared, in lower case. No Content-Type: JSON.
 
     `beginning` is the body up to at least its first byte that is neither white space nor a byte order mark.
     """
-    declared = (content_type or "").partition(";")[0].strip().lower()
+    declared = media_type(content_type)
     if not declared or (declared in UNDECLARED and begins_as_json(beginning)):
         return JSON
     if declared.startswith("application/") and declared.endswith("+json"):
         return JSON
     return ALIASES.get(declared, declared)
+
+
+def media_type(content_type: str | None) -> str:
+    """The type as it was declared, in lower case and without its parameters; empty where none was."""
+    return (content_type or "").partition(";")[0].strip().lower()
 
 
 def begins_as_json(beginning: bytes) -> bool:
@@ -39,9 +79,12 @@ def content_of(beginning: bytes) -> bytes:
     return beginning.removeprefix(codecs.BOM_UTF8).lstrip(_WHITE_SPACE)
 
 
-def check_charset(content_type: str | None, *charsets: str) -> None:
-    """Raises ApiError 415 when a charset is declared that is neither UTF-8 nor one of `charsets`."""
+def charset_of(content_type: str | None) -> str | None:
     declared = _CHARSET.search(content_type or "")
-    if declared and declared[1].lower() not in ("utf-8", "utf8", "us-ascii", *charsets):
-        also = ", or in UTF-16 with a byte order mark" if "utf-16" in charsets else ""
-        raise ApiError(415, "unsupported_charset", f"The body must be encoded in UTF-8{also}")
+    return declared[1].lower() if declared else None
+
+
+def check_charset(content_type: str | None) -> None:
+    """Raises ApiError 415 when a charset is declared that is not UTF-8."""
+    if charset_of(content_type) not in (None, "utf-8", "utf8", "us-ascii"):
+        raise ApiError(415, "unsupported_charset", "The body must be encoded in UTF-8")

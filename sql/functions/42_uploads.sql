@@ -46,15 +46,17 @@ begin
 end;
 $$;
 
--- The items with the reader's warnings, and later ones of the same reference_id marked as errors where only they are to be left out.
-create or replace function app.marked_items(p_items app.batch_item[], p_warnings jsonb, p_mark_duplicates boolean) returns app.batch_item[]
+-- The items with what the reading of their file mended and found wrong, and later ones of the same reference_id marked as errors where only
+-- they are to be left out.
+create or replace function app.marked_items(p_items app.batch_item[], p_warnings jsonb, p_problems jsonb, p_mark_duplicates boolean)
+returns app.batch_item[]
 language sql immutable
 return array(
     select app.changed_item(i.item, i.position,
-               array_remove(p_warnings ->> i.position::text || i.warnings, null),
-               case when p_mark_duplicates and i.errors is null and i.nth > 1
-                    then format('Duplicate reference_id %s, as at index %s', i.reference_id, i.first_position)
-                    else i.errors end)
+               nullif(array(select w ->> 'message' from jsonb_array_elements(p_warnings -> i.position::text) w) || i.warnings, '{}'),
+               nullif(concat_ws('; ', (select string_agg(f ->> 'message', '; ') from jsonb_array_elements(p_problems -> i.position::text) f), i.errors,
+                      case when p_mark_duplicates and i.errors is null and i.nth > 1
+                           then format('Duplicate reference_id %s, as at index %s', i.reference_id, i.first_position) end), ''))
       from (select u.*, u as item,
                    row_number() over (partition by u.reference_id, u.errors is null order by u.position) as nth,
                    min(u.position) over (partition by u.reference_id, u.errors is null) as first_position
@@ -70,14 +72,15 @@ return array(
      where i.errors is null
      order by i.position);
 
-create or replace function app.item_warnings(p_items app.batch_item[], p_lines integer[]) returns json
+create or replace function app.item_warnings(p_items app.batch_item[], p_lines integer[], p_details jsonb) returns json
 language sql immutable
 return (select coalesce(json_agg(json_strip_nulls(json_build_object(
                            'index', i.position,
                            'record', case when p_lines is not null then i.position + 1 end,
                            'line', p_lines[i.position + 1],
                            'reference_id', i.reference_id,
-                           'warnings', i.warnings)) order by i.position), '[]')
+                           'warnings', i.warnings,
+                           'details', p_details -> i.position::text)) order by i.position), '[]')
           from unnest(p_items) i
          where i.errors is null and i.warnings <> '{}');
 
@@ -93,25 +96,24 @@ begin
 end;
 $$;
 
--- p_lines and p_warnings are the notes of the reader of a file: the line of each record, and what it had to mend, by index.
 create or replace function app.create_batch(
-    p_organization_id uuid, p_request jsonb, p_check_devices boolean, p_options jsonb, p_lines integer[] default null, p_warnings jsonb default null
+    p_organization_id uuid, p_request jsonb, p_check_devices boolean, p_options jsonb, p_file jsonb default null
 ) returns json
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_items      jsonb;
+    v_file       record;
     v_options    record;
     v_parsed     app.batch_item[];
     v_valid      app.batch_item[];
     v_duplicates text[];
 begin
-    v_items := app.batch_request_items(p_request);
+    v_file := app.read_file(p_request, p_file);
     v_options := app.upload_options(p_request, p_options);
-    v_parsed := array(select i from app.parse_batch_items(v_items, p_check_devices) i);
-    if v_options.on_invalid = 'skip' or v_options.dry_run or p_warnings is not null then
-        v_parsed := app.marked_items(v_parsed, p_warnings, v_options.on_invalid = 'skip');
+    v_parsed := array(select i from app.parse_batch_items(v_file.items, p_check_devices) i);
+    if v_options.on_invalid = 'skip' or v_options.dry_run or v_file.warnings <> '{}' or v_file.problems <> '{}' then
+        v_parsed := app.marked_items(v_parsed, v_file.warnings, v_file.problems, v_options.on_invalid = 'skip');
     end if;
 
     if v_options.dry_run then
@@ -124,17 +126,19 @@ begin
             'total_items', cardinality(v_parsed),
             'valid_items', cardinality(v_valid),
             'total_invalid', cardinality(v_parsed) - cardinality(v_valid),
-            'invalid_items', app.item_problems(v_parsed, p_lines),
+            'invalid_items', app.item_problems(v_parsed, v_file.lines),
             'duplicates', v_duplicates,
-            'warnings', app.item_warnings(v_parsed, p_lines),
-            'estimated_duration_seconds', app.estimated_seconds(cardinality(v_valid)));
+            'warnings', app.item_warnings(v_parsed, v_file.lines, v_file.warnings),
+            'estimated_duration_seconds', app.estimated_seconds(cardinality(v_valid)),
+            'columns', v_file.columns,
+            'notes', v_file.notes);
     elsif v_options.on_invalid = 'reject' then
-        perform app.check_batch_items(v_parsed, p_lines);
+        perform app.check_batch_items(v_parsed, v_file.lines);
         v_valid := v_parsed;
     else
         v_valid := app.valid_items(v_parsed);
         if v_valid = '{}' then
-            perform app.check_batch_items(v_parsed, p_lines);
+            perform app.check_batch_items(v_parsed, v_file.lines);
         end if;
     end if;
 
@@ -142,8 +146,9 @@ begin
         app.store_batch(p_organization_id, v_valid, p_name => v_options.name),
         json_build_object(
             'total_invalid', cardinality(v_parsed) - cardinality(v_valid),
-            'invalid_items', app.item_problems(v_parsed, p_lines),
-            'warnings', app.item_warnings(v_parsed, p_lines)));
+            'invalid_items', app.item_problems(v_parsed, v_file.lines),
+            'warnings', app.item_warnings(v_parsed, v_file.lines, v_file.warnings),
+            'notes', v_file.notes));
 end;
 $$;
 
@@ -151,7 +156,8 @@ create or replace function api.create_batch_lookup(
     p_organization_id uuid,
     p_request         jsonb,
     p_check_devices   boolean default true,
-    p_options         jsonb   default '{}'
+    p_options         jsonb   default '{}',
+    p_file            jsonb   default null
 ) returns json
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -159,13 +165,13 @@ as $$
 begin
     perform app.authorize(p_organization_id);
     perform app.check_organization(p_organization_id);
-    return app.create_batch(p_organization_id, p_request, p_check_devices, p_options);
+    return app.create_batch(p_organization_id, p_request, p_check_devices, p_options, p_file);
 end;
 $$;
 
-comment on function api.create_batch_lookup(uuid, jsonb, boolean, jsonb) is
-'Creates a batch: 1 to 10,000 items with their report, and wakes a worker. p_request is {"items": [...]} or the array itself; p_check_devices false leaves device ids to an external provider. Options, in p_request or in p_options: name; dry_run (the whole report of the validation, nothing stored); on_invalid reject (default: all or nothing) or skip (stores the valid items, answers the others). The answer ends with total_invalid, invalid_items and warnings. 400: invalid_items (with index and error of each), duplicate_reference_ids, invalid_item_count, items_missing, unknown_fields, unknown_option. 429: too_many_open_items.';
-grant execute on function api.create_batch_lookup(uuid, jsonb, boolean, jsonb) to authenticated;
+comment on function api.create_batch_lookup(uuid, jsonb, boolean, jsonb, jsonb) is
+'Creates a batch: 1 to 10,000 items with their report, and wakes a worker. p_request is {"items": [...]} or the array itself; p_check_devices false leaves device ids to an external provider. Options, in p_request or in p_options: name; dry_run (the whole report of the validation, nothing stored); on_invalid reject (default: all or nothing) or skip (stores the valid items, answers the others). p_file is for what a file brings: {lines: [the line of each item]} beside items, or in their place {rows: [[cell, ...], ...], lines?, columns?: {field: name or number of its column}, defaults?: {field: value}, value_maps?: {field: {text: value}}, notes?: [{code, message}]}: the header is found, values are mended where it is plain what was meant, and warnings say so. The answer ends with total_invalid, invalid_items, warnings and notes. 400: invalid_items (with index and error of each), duplicate_reference_ids, invalid_item_count, items_missing, unknown_fields, unknown_option, invalid_p_file, invalid_columns, ambiguous_columns, missing_columns. 429: too_many_open_items.';
+grant execute on function api.create_batch_lookup(uuid, jsonb, boolean, jsonb, jsonb) to authenticated;
 
 -- Begins the work on a request, or answers what it came to before.
 create or replace function app.begin_request(p_organization_id uuid, p_route text, p_key text, p_fingerprint bytea) returns app.idempotency_keys
@@ -222,8 +228,7 @@ create or replace function api.submit_batch_lookup(
     p_options         jsonb     default '{}',
     p_idempotency_key text      default null,
     p_fingerprint     bytea     default null,
-    p_lines           integer[] default null,
-    p_warnings        jsonb     default null,
+    p_file            jsonb     default null,
     out status        integer,
     out replayed      boolean,
     out body          json
@@ -237,12 +242,9 @@ declare
 begin
     perform app.authorize(p_organization_id);
     perform app.check_organization(p_organization_id);
-    if jsonb_typeof(p_warnings) <> 'object' then
-        perform app.refuse_option('warnings', 'a JSON object of indexes and texts');
-    end if;
     if p_idempotency_key is not null then
         v_earlier := app.begin_request(p_organization_id, v_route, p_idempotency_key,
-                                       coalesce(p_fingerprint, sha256(convert_to(concat_ws(' ', p_request, p_options), 'UTF8'))));
+                                       coalesce(p_fingerprint, sha256(convert_to(concat_ws(' ', p_request, p_options, p_file), 'UTF8'))));
     end if;
     replayed := v_earlier.status is not null;
     if replayed then
@@ -251,7 +253,7 @@ begin
         return;
     end if;
 
-    body := app.create_batch(p_organization_id, p_request, p_check_devices, p_options, p_lines, p_warnings);
+    body := app.create_batch(p_organization_id, p_request, p_check_devices, p_options, p_file);
     status := case when body ->> 'dry_run' is null then 201 else 200 end;
     update app.idempotency_keys k
        set status   = submit_batch_lookup.status,
@@ -260,6 +262,6 @@ begin
 end;
 $$;
 
-comment on function api.submit_batch_lookup(uuid, jsonb, boolean, jsonb, text, bytea, integer[], jsonb) is
-'api.create_batch_lookup for HTTP: its answer with the status (201, 200 for a dry run). A request repeated with the same key within 7 days is answered as before (replayed) and does nothing; a refused one leaves no trace. p_lines and p_warnings are what the reader of a file noted: the line of each record (from 1), and what it mended, a text by index. Further: 400 invalid_idempotency_key; 409 request_in_progress; 422 idempotency_key_reused: p_fingerprint, a hash of the request that is made of it when left out, differs.';
-grant execute on function api.submit_batch_lookup(uuid, jsonb, boolean, jsonb, text, bytea, integer[], jsonb) to authenticated;
+comment on function api.submit_batch_lookup(uuid, jsonb, boolean, jsonb, text, bytea, jsonb) is
+'api.create_batch_lookup for HTTP: its answer with the status (201, 200 for a dry run). A request repeated with the same key within 7 days is answered as before (replayed) and does nothing; a refused one leaves no trace. Further: 400 invalid_idempotency_key; 409 request_in_progress; 422 idempotency_key_reused: p_fingerprint, a hash of the request that is made of it when left out, differs.';
+grant execute on function api.submit_batch_lookup(uuid, jsonb, boolean, jsonb, text, bytea, jsonb) to authenticated;

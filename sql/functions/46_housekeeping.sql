@@ -70,7 +70,7 @@ begin
         raise sqlstate 'PT409' using message = 'No item of this job failed' || coalesce(' with error_code ' || p_error_code, ''), constraint = 'no_failed_items';
     end if;
     return app.join_objects(app.store_batch(p_organization_id, v_items, left(v_job.name, 192) || ' (retry)', p_job_id), json_build_object(
-        'total_invalid', 0, 'invalid_items', '[]'::json, 'warnings', app.item_warnings(v_items, null), 'retry_of_job_id', p_job_id));
+        'total_invalid', 0, 'invalid_items', '[]'::json, 'warnings', app.item_warnings(v_items, null, null), 'notes', '[]'::json, 'retry_of_job_id', p_job_id));
 end;
 $$;
 

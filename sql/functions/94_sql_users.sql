@@ -10,8 +10,9 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_address text[] := array['street_1', 'street_2', 'city', 'state_or_province_code', 'postal_code', 'country_code'];
-    v_items   jsonb;
+    v_names   text[];
+    v_address text[] := '{}';
+    v_rows    jsonb;
 begin
     if not exists (select from pg_class where oid = p_table) then
         raise sqlstate 'PT400' using
@@ -19,30 +20,25 @@ begin
             hint       = 'Such as ''sites'', after create temp table sites (like api.sites).',
             constraint = 'invalid_table';
     end if;
+    v_names := array(select attname from pg_attribute where attrelid = p_table and attnum > 0 and not attisdropped order by attnum);
+    if 'address' = any (v_names) then
+        v_names := array_remove(v_names, 'address');
+        v_address := array['street_1', 'street_2', 'city', 'state_or_province_code', 'postal_code', 'country_code'];
+    end if;
     -- One row more than may be, so that too many are refused for what they are.
-    execute format('select jsonb_agg(to_jsonb(t)) from (select * from %s limit 10001) t', p_table) into v_items;
-    select jsonb_agg(
-               (select coalesce(jsonb_object_agg(f.key, f.value), '{}')
-                  from jsonb_each(r.site) f
-                 where f.value <> 'null' and f.key <> all (v_address || array['device_ids']))
-               || case when r.site ? 'address' then '{}'
-                       else jsonb_build_object('address', (select coalesce(jsonb_object_agg(f.key, f.value), '{}')
-                                                             from jsonb_each(r.site) f
-                                                            where f.value <> 'null' and f.key = any (v_address))) end
-               || jsonb_build_object('device_ids', case jsonb_typeof(r.site -> 'device_ids')
-                       when 'string' then (select jsonb_agg(case when d ~ '^[0-9]{1,9}$' then to_jsonb(d::integer) else to_jsonb(d) end)
-                                             from regexp_split_to_table(btrim(r.site ->> 'device_ids', '{}[] '), '[;,\s]+') d)
-                       when 'number' then jsonb_build_array(r.site -> 'device_ids')
-                       else r.site -> 'device_ids' end)
-               order by r.n)
-      into v_items
-      from jsonb_array_elements(v_items) with ordinality r (site, n);
-    return api.create_batch_lookup(p_organization_id, coalesce(v_items, '[]'), p_check_devices);
+    execute format('select jsonb_agg(to_jsonb(t)) from (select * from %s limit 10001) t', p_table) into v_rows;
+    select jsonb_build_array(to_jsonb(v_names || v_address)) || coalesce(jsonb_agg(
+               (select jsonb_agg(coalesce(nullif(r.site -> c.name, 'null'), '""') order by c.n) from unnest(v_names) with ordinality c (name, n))
+               || (select coalesce(jsonb_agg(coalesce(nullif(r.site -> 'address' -> a.name, 'null'), '""') order by a.n), '[]')
+                     from unnest(v_address) with ordinality a (name, n)) order by r.n), '[]')
+      into v_rows
+      from jsonb_array_elements(v_rows) with ordinality r (site, n);
+    return api.create_batch_lookup(p_organization_id, null, p_check_devices, p_file => jsonb_build_object('rows', v_rows));
 end;
 $$;
 
 comment on function api.create_batch_lookup_from(regclass, uuid, boolean) is
-'Creates a batch of the rows of a table or view that the caller may read; a query becomes one as a temporary view. Columns by name, as api.sites has them; instead of the parts of the address there may be a column address (jsonb), and device_ids may be an array or text such as 1;4. Further columns are members of the item, such as create_application. Answers and errors are those of api.create_batch_lookup.';
+'Creates a batch of the rows of a table or view that the caller may read; a query becomes one as a temporary view. Columns are known by name as those of a file are, api.sites has the plainest; instead of the parts of the address there may be a column address (jsonb), device_ids may be an array or text such as 1;4, and other columns are left. Values are mended as those of a file are. Answers and errors are those of api.create_batch_lookup.';
 grant execute on function api.create_batch_lookup_from(regclass, uuid, boolean) to authenticated;
 
 -- With the caller's own rights, and one look at a time: each statement sees what was committed meanwhile.

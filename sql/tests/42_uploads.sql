@@ -1,11 +1,11 @@
 begin;
-select plan(27);
+select plan(33);
 \ir fixtures.psql
 
 -- A dry run
 select api.create_batch_lookup(:'org', pg_temp.items(100) || '{"dry_run": true}')::jsonb as report \gset
 select is(:'report'::jsonb - 'estimated_duration_seconds',
-          '{"dry_run": true, "valid": true, "total_items": 100, "valid_items": 100, "total_invalid": 0, "invalid_items": [], "duplicates": [], "warnings": []}',
+          '{"dry_run": true, "valid": true, "total_items": 100, "valid_items": 100, "total_invalid": 0, "invalid_items": [], "duplicates": [], "warnings": [], "columns": [], "notes": []}',
           'a dry run of a good batch finds nothing');
 select is(:'report'::jsonb ->> 'estimated_duration_seconds', null, 'a dry run has no estimate without a rate limit');
 select is((select count(*) from public.batch_lookup_jobs where organization_id = :'org'), 0::bigint, 'a dry run stores nothing');
@@ -16,14 +16,13 @@ select is(api.create_batch_lookup(:'org', pg_temp.items(100), p_options => '{"dr
 
 -- Leaving out
 select body as created from api.submit_batch_lookup(:'org', jsonb_set(jsonb_set(pg_temp.items(4), '{items,1,device_ids}', '[]'), '{items,2,reference_id}', '"site-1"'),
-    p_options => '{"on_invalid": "skip", "name": "Spring"}', p_lines => array[2, 3, 5, 6], p_warnings => '{"3": "mended"}') \gset
+    p_options => '{"on_invalid": "skip", "name": "Spring"}', p_file => '{"lines": [2, 3, 5, 6]}') \gset
 select is((:'created'::json -> 'invalid_items')::jsonb,
           '[{"index": 1, "record": 2, "line": 3, "error": "device_ids must be an array of 1 to 100 positive integers"},
             {"index": 2, "record": 3, "line": 5, "error": "Duplicate reference_id site-1, as at index 0"}]', 'skipped items are named by record and line');
-select is((:'created'::json -> 'warnings')::jsonb, '[{"index": 3, "record": 4, "line": 6, "reference_id": "site-4", "warnings": ["mended"]}]', 'mended items are named by record and line');
 select results_eq(
-    format($$ select position, reference_id, warnings from public.lookup_queue_items where job_id = %L order by position $$, :'created'::json ->> 'job_id'),
-    $$ values (0, 'site-1', null::text[]), (1, 'site-4', array['mended']) $$, 'valid items are stored without gaps');
+    format($$ select position, reference_id from public.lookup_queue_items where job_id = %L order by position $$, :'created'::json ->> 'job_id'),
+    $$ values (0, 'site-1'), (1, 'site-4') $$, 'the valid items are stored, close together');
 select is((select name from public.incentive_reports where id = (:'created'::json #>> '{report,id}')::uuid), 'Spring', 'the report has the name of the upload');
 select throws_ok(
     format($$ select api.create_batch_lookup(%L, '[{}]', p_options => '{"on_invalid": "skip"}') $$, :'org'),
@@ -39,9 +38,25 @@ select throws_ok(format($$ select api.create_batch_lookup(%L, pg_temp.items(1), 
                ('{"dry_run": "yes"}', 'dry_run must be true or false', 'dry_run must be true or false'),
                ('{"on_invalid": true}', 'on_invalid must be one of reject, skip', 'on_invalid is one of two things')) v (o, message, what);
 select lives_ok(format($$ select api.create_batch_lookup(%L, pg_temp.items(1), p_options => null) $$, :'org'), 'null options are no options');
-select throws_ok(
-    format($$ select api.submit_batch_lookup(%L, pg_temp.items(1), p_warnings => '[]') $$, :'org'),
-    'PT400', 'warnings must be a JSON object of indexes and texts', 'warnings are texts by index');
+
+-- Files
+select body as filed from api.submit_batch_lookup(:'org', null, p_file => '{"lines": [1, 2, 4], "notes": [{"code": "encoding_assumed", "message": "So"}], "rows": [
+    ["Deal ID", "Street", "City", "State", "ZIP", "Building Type", "Devices"],
+    ["d-1", "1 Congress Ave", "Austin", "TX", "78701", "RESIDENTIAL", "1"], ["d-2", "2 Congress Ave", "Austin", "Texas", "78701", "RESIDENTIAL", "1"]]}') \gset
+select is((:'filed'::json -> 'warnings')::jsonb,
+          '[{"index": 1, "record": 2, "line": 4, "reference_id": "d-2", "warnings": ["State: Texas was read as TX"],
+             "details": [{"field": "address.state_or_province_code", "code": "value_recognized", "message": "State: Texas was read as TX", "was": "Texas", "now": "TX"}]}]',
+          'what was mended in a file is named by record and line, in words and in members');
+select is((:'filed'::json -> 'notes')::jsonb, '[{"code": "encoding_assumed", "message": "So"}]', 'what its reader noted is in the answer');
+select results_eq(
+    format($$ select address ->> 'state_or_province_code', warnings from public.lookup_queue_items where job_id = %L order by position $$, :'filed'::json ->> 'job_id'),
+    $$ values ('TX', null), ('TX', array['State: Texas was read as TX']) $$, 'what was mended is stored with the item');
+select throws_ok(format($$ select api.create_batch_lookup(%L, null, p_file => %L) $$, :'org', f), 'PT400', message, 'a file must have its form: ' || what)
+  from (values ('{"rows": 1}', 'p_file must be {rows: [[cell, ...], ...], lines?: [number, ...], columns?, defaults?, value_maps?: {...}}', 'rows are an array'),
+               ('{"rows": [{}]}', 'p_file must be {rows: [[cell, ...], ...], lines?: [number, ...], columns?, defaults?, value_maps?: {...}}', 'each row is one'),
+               ('{"rows": [], "lines": ["x"]}', 'p_file must be {rows: [[cell, ...], ...], lines?: [number, ...], columns?, defaults?, value_maps?: {...}}', 'lines are numbers'),
+               ('{"rows": [], "columns": []}', 'p_file must be {rows: [[cell, ...], ...], lines?: [number, ...], columns?, defaults?, value_maps?: {...}}', 'columns are an object'),
+               ('{"rows": []}', 'Columns are missing: reference_id, street_1, city, state_or_province_code, postal_code, building_type, device_ids', 'there is a header')) v (f, message, what);
 
 -- Requests that are repeated
 select status as status1, replayed as replayed1, body as body1 from api.submit_batch_lookup(:'org', pg_temp.items(1), true, '{}', 'key', 'a') \gset

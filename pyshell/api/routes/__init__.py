@@ -62,7 +62,7 @@ def route(method: str, path: str, scope: str | None, endpoint: Endpoint, *parame
 
 
 routes = [
-    route("POST", "/batch-lookups", "jobs:write", create_batch_lookup, "name", "on_invalid", "dry_run", "columns", *DEFAULTS),
+    route("POST", "/batch-lookups", "jobs:write", create_batch_lookup, "name", "on_invalid", "dry_run", "columns", "sheet", *DEFAULTS),
     route("GET", "/batch-lookups", "jobs:read", list_batch_lookups, "status", *PAGE),
     route("GET", "/batch-lookups/{job_id}", "jobs:read", get_batch_lookup, "include_items", "wait"),
     route("DELETE", "/batch-lookups/{job_id}", "jobs:write", delete_batch_lookup, "include_report"),

@@ -20,26 +20,25 @@ from pyshell.api.routes.parameters import (
     text_params,
     uuid_param,
 )
-from pyshell.api.routes.uploads import read_upload
+from pyshell.api.routes.uploads import Upload, read_upload
 from pyshell.postgres.calls import call, call_row
 
 
 async def create_batch_lookup(request: Request) -> Response:
     options = option_params(request)
-    items, file = await read_upload(request)
+    upload = await read_upload(request)
     key = request.headers.get("idempotency-key")
     status, replayed, answer = await call_row(
         request.app.state.pool,
         "submit_batch_lookup",
         organization_id=request.user.organization_id,
-        request=items,
+        request=upload.request,
         # Only the embedded provider is known to look devices up in our catalogue.
         check_devices=request.app.state.settings.incentives_api_url is None,
         options=json.dumps(options),
         idempotency_key=key,
-        fingerprint=hashlib.sha256(json.dumps(options).encode() + items.encode()).digest() if key is not None else None,
-        lines=file.lines if file else None,
-        warnings=json.dumps(file.warnings) if file and file.warnings else None,
+        fingerprint=fingerprint(options, upload) if key is not None else None,
+        file=upload.file,
     )
     return Response(
         answer,
@@ -47,6 +46,11 @@ async def create_batch_lookup(request: Request) -> Response:
         {"Idempotency-Replayed": "true"} if replayed == b"t" else None,
         media_type="application/json",
     )
+
+
+def fingerprint(options: dict[str, object], upload: Upload) -> bytes:
+    """A hash by which a repeated request is known to be the same."""
+    return hashlib.sha256("\0".join([json.dumps(options), upload.request or "", upload.file or ""]).encode()).digest()
 
 
 def option_params(request: Request) -> dict[str, object]:

@@ -1,101 +1,172 @@
-"""An upload as a request brings it: in which format, how compressed, and which options say how to read it."""
+"""An upload as a request brings it: which kind of file it is, how it is compressed, and how the request says to read it."""
 
 from __future__ import annotations
 
-import codecs
+import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, replace
 from typing import Any
 
+import orjson
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from pyshell.api.errors import ApiError
-from pyshell.api.media_types import CSV, JSON, NDJSON, check_charset, content_of, recognize
+from pyshell.api.media_types import (
+    FILE,
+    JSON,
+    MULTIPART,
+    NDJSON,
+    UNDECLARED,
+    begins_as_json,
+    charset_of,
+    check_charset,
+    content_of,
+    media_type,
+    recognize,
+)
 from pyshell.api.routes.parameters import json_text, text_param
-from pyshell.api.uploads.bodies import Decoder, gunzipped, limited, too_large
-from pyshell.api.uploads.csv_reader import CsvReader, device_ids
-from pyshell.api.uploads.records import NdjsonReader, RecordReader, Upload
+from pyshell.api.uploads.bodies import gunzipped, limited, too_large
+from pyshell.api.uploads.files import read_file
+from pyshell.api.uploads.ndjson import read_ndjson
+from pyshell.api.uploads.texts import decode
 
 # 10,000 items of the usual size take 3 MB; webhook_custom_fields may add to that.
 MAX_BATCH_BYTES = 16 * 1024 * 1024
+GZIP = b"\x1f\x8b"
 DEFAULTS = ("default_building_type", "default_country_code", "default_device_ids")
+MULTIPART_HINT = "Send one file: curl -F file=@sites.csv. Options go into the query string."
 
 
-async def read_upload(request: Request) -> tuple[str, Upload | None]:
-    """The items as a text of JSON and, where they came as records, what was noted of these.
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """What api.submit_batch_lookup takes: the items as JSON, or the file that they are to be read from."""
 
-    Raises ApiError: 400 what cannot be read; 413 too large; 415 another format.
-    """
+    request: str | None
+    file: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """The bytes of an upload, and the Content-Type that they came with."""
+
+    data: bytes
+    content_type: str | None
+
+
+async def read_upload(request: Request) -> Upload:
+    """What the request uploads. Raises ApiError: 400 what cannot be read; 413 too large; 415 another format."""
     # Options are checked, also where they have no effect.
-    of_csv = csv_reader(request)
-    rest = pieces(request)
-    beginning = await beginning_of(rest)
-    media_type = format_of(request, beginning)
-    if media_type == JSON:
-        return json_text(beginning + b"".join([piece async for piece in rest])), None
-    decoder = Decoder()
-    reader: RecordReader = NdjsonReader() if media_type == NDJSON else of_csv
-    reader.feed(decoder.feed(beginning))
-    async for piece in rest:
-        reader.feed(decoder.feed(piece))
-    reader.feed(decoder.feed(b"", final=True))
-    upload = reader.finish()
-    return upload.array, upload
+    options = file_options(request)
+    body = await read_body(request)
+    return await asyncio.to_thread(read, body, options, text_param(request, "sheet"))
 
 
-async def beginning_of(body: AsyncIterator[bytes]) -> bytes:
-    """The body up to a piece that holds more than white space and a byte order mark."""
-    beginning = bytearray()
-    async for piece in body:
-        beginning += piece
-        if len(beginning) > len(codecs.BOM_UTF8) and content_of(piece):
-            break
-    return bytes(beginning)
+def read(body: Body, options: dict[str, Any], sheet: str | None) -> Upload:
+    """Reads a whole file: in a thread, so that other requests get their turn meanwhile."""
+    kind = kind_of(body)
+    if kind == JSON:
+        check_charset(body.content_type)
+        return Upload(json_text(body.data), None)
+    if kind == NDJSON:
+        text, _ = decode(body.data, charset_of(body.content_type) or "utf-8")
+        items, lines = read_ndjson(text)
+        return Upload(items, json.dumps({"lines": lines}))
+    table = read_file(body.data, charset_of(body.content_type), sheet)
+    file = {"rows": table.rows, "lines": table.lines, "notes": [note._asdict() for note in table.notes], **options}
+    return Upload(None, orjson.dumps(file).decode())
 
 
-def format_of(request: Request, beginning: bytes) -> str:
-    content_type = request.headers.get("content-type")
-    media_type = recognize(content_type, beginning)
-    if media_type not in (JSON, NDJSON, CSV):
+def kind_of(body: Body) -> str:
+    """JSON, NDJSON or FILE. A body that doesn't say what it is shows it by how it begins."""
+    declared = media_type(body.content_type)
+    if declared in UNDECLARED:
+        if not begins_as_json(body.data[:1000]):
+            return FILE
+        return NDJSON if is_ndjson(body.data) else JSON
+    kind = recognize(body.content_type, b"")
+    if kind not in (JSON, NDJSON, FILE):
         raise ApiError(
             415,
             "unsupported_media_type",
-            "The body must be JSON, NDJSON or CSV",
-            hint=f"Send the header Content-Type: {JSON}, {NDJSON} or {CSV}.",
+            f"A body of type {kind[:100]} cannot be read",
+            hint="Send JSON, NDJSON, CSV or an Excel workbook, such as with Content-Type: text/csv.",
         )
-    check_charset(content_type, "utf-16")
-    return media_type
+    return kind
 
 
-def pieces(request: Request) -> AsyncIterator[bytes]:
-    """The body in pieces, decompressed and held to its limits."""
+def is_ndjson(data: bytes) -> bool:
+    """Whether the first line is a JSON object by itself, and more lines follow."""
+    first, _, rest = content_of(data).partition(b"\n")
+    if not rest.strip() or not first.startswith(b"{"):
+        return False
+    try:
+        json.loads(first)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+async def read_body(request: Request) -> Body:
+    """The body, decompressed, within its limits; of a multipart form the one file in it."""
+    content_type = request.headers.get("content-type")
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("identity", "gzip", "x-gzip"):
         raise ApiError(415, "unsupported_encoding", "The body may be compressed with gzip, and with nothing else")
     if int(request.headers.get("content-length", 0)) > MAX_BATCH_BYTES:
         raise too_large(MAX_BATCH_BYTES)
-    body = limited(request.stream(), MAX_BATCH_BYTES)
-    return body if encoding == "identity" else gunzipped(body, MAX_BATCH_BYTES)
+    pieces = limited(request.stream(), MAX_BATCH_BYTES)
+    if encoding != "identity":
+        pieces = gunzipped(pieces, MAX_BATCH_BYTES)
+    if recognize(content_type, b"") == MULTIPART:
+        body = await file_of_form(request, pieces)
+    else:
+        body = Body(b"".join([piece async for piece in pieces]), content_type)
+    if body.data.startswith(GZIP):
+        # A file that was compressed before it was sent.
+        body = replace(body, data=b"".join([piece async for piece in gunzipped(one(body.data), MAX_BATCH_BYTES)]))
+    return body
 
 
-def csv_reader(request: Request) -> CsvReader:
-    """`columns` is a JSON object of field and column; `default_...` are for what the file does not say."""
-    defaults: dict[str, Any] = {}
-    for parameter in DEFAULTS:
-        name = parameter.removeprefix("default_")
-        if text := text_param(request, parameter):
-            defaults[name] = device_ids(text) if name == "device_ids" else text
-    return CsvReader(column_param(request), defaults)
+async def file_of_form(request: Request, pieces: AsyncGenerator[bytes, None]) -> Body:
+    """The one file of a form, as `curl -F file=@sites.csv` and browsers send it."""
+    wrong = ApiError(400, "invalid_form", "A form must have one file, and nothing else", hint=MULTIPART_HINT)
+    try:
+        form = await MultiPartParser(request.headers, pieces, max_files=1, max_fields=0).parse()
+    except (MultiPartException, KeyError) as error:
+        raise wrong from error
+    try:
+        [file] = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
+        return Body(await file.read(), file.content_type)
+    except ValueError as error:
+        raise wrong from error
+    finally:
+        await form.close()
 
 
-def column_param(request: Request) -> dict[str, str]:
+async def one(data: bytes) -> AsyncGenerator[bytes, None]:
+    yield data
+
+
+def file_options(request: Request) -> dict[str, Any]:
+    """`columns` is a JSON object of fields and columns; `default_...` are for what the file does not say."""
+    defaults = {name.removeprefix("default_"): text for name in DEFAULTS if (text := text_param(request, name))}
+    return {"columns": column_param(request), "defaults": defaults}
+
+
+def column_param(request: Request) -> dict[str, str | int]:
     wrong = ApiError(
-        400, "invalid_columns", "columns must be a JSON object of fields and columns", hint='Such as {"reference_id": "Deal"}.'
+        400,
+        "invalid_columns",
+        "columns must be a JSON object of fields and their columns, by name or by number",
+        hint='Such as {"reference_id": "Deal", "city": 4}.',
     )
     try:
         columns = json.loads(text_param(request, "columns") or "{}")
     except (ValueError, RecursionError) as error:
         raise wrong from error
-    if not isinstance(columns, dict) or not all(isinstance(column, str) for column in columns.values()):
+    if not isinstance(columns, dict) or not all(type(column) in (str, int) for column in columns.values()):
         raise wrong
     return columns

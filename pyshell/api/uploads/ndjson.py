@@ -1,0 +1,40 @@
+"""NDJSON (https://github.com/ndjson/ndjson-spec): one JSON value a line; empty lines do not count."""
+
+from __future__ import annotations
+
+import io
+import json
+
+from pyshell.api.errors import ApiError
+from pyshell.api.uploads.tables import MAX_ITEMS
+
+MAX_LINE_LENGTH = 1024 * 1024
+
+
+def read_ndjson(text: str) -> tuple[str, list[int]]:
+    """The values as the text of a JSON array, and the line of each, from 1. Raises ApiError 400, naming record and line."""
+    values: list[str] = []
+    lines: list[int] = []
+    # Never str.splitlines: to it, some characters within a string end a line.
+    for number, line in enumerate(io.StringIO(text, newline=""), 1):
+        if line.isspace():
+            continue
+        if len(values) == MAX_ITEMS:
+            raise ApiError(400, "invalid_item_count", f"A batch must have 1 to {MAX_ITEMS:,} items; this file has more")
+        members = {"record": len(values) + 1, "line": number}
+        if len(line) > MAX_LINE_LENGTH:
+            raise ApiError(400, "record_too_long", f"Line {number} has more than {MAX_LINE_LENGTH:,} characters", members=members)
+        try:
+            json.loads(line, parse_constant=_refuse_constant)
+        except (ValueError, RecursionError) as error:
+            column = f", column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
+            raise ApiError(
+                400, "invalid_json", f"Record {len(values) + 1} (line {number}) is not valid JSON{column}", members=members
+            ) from error
+        values.append(line.strip())
+        lines.append(number)
+    return f"[{','.join(values)}]", lines
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")

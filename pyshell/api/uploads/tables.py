@@ -1,0 +1,49 @@
+"""A file as a table of texts, which is what every kind of file becomes before the database reads it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from pyshell.api.errors import ApiError
+
+MAX_ITEMS = 10_000
+# Rows that are no items: titles above the header, the header, empty rows, a footer.
+MAX_ROWS = 2 * MAX_ITEMS
+MAX_COLUMNS = 500
+
+
+class Note(NamedTuple):
+    """Something about the whole file that its sender should know: a stable code, and a sentence."""
+
+    code: str
+    message: str
+
+
+@dataclass(slots=True)
+class Table:
+    """Rows of cells, from the first of the file on, an empty row as []; the line (or row of a sheet) where each begins, from 1."""
+
+    rows: list[list[str]] = field(default_factory=list)
+    lines: list[int] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
+
+    def add(self, cells: list[str], line: int) -> None:
+        """Raises ApiError 400 when there are too many rows or columns."""
+        if not any(cells):
+            cells = []
+        if len(self.rows) == MAX_ROWS:
+            raise ApiError(400, "invalid_item_count", f"A batch must have 1 to {MAX_ITEMS:,} items; this file has more")
+        if len(cells) > MAX_COLUMNS:
+            raise ApiError(
+                400,
+                "too_many_columns",
+                f"Line {line} has {len(cells):,} columns; a file may have {MAX_COLUMNS}",
+                members={"line": line},
+            )
+        self.rows.append(cells)
+        self.lines.append(line)
+
+
+def empty_file() -> ApiError:
+    return ApiError(400, "empty_file", "The file is empty", hint="One row must name the columns; the rows below it are the sites.")

@@ -1,0 +1,86 @@
+"""Bytes to text: the encodings that files come in, declared or recognized."""
+
+from __future__ import annotations
+
+import codecs
+
+from pyshell.api.errors import ApiError
+from pyshell.api.uploads.tables import Note
+
+UTF_8 = "utf-8"
+# As browsers do (https://encoding.spec.whatwg.org): who says Latin-1 or ASCII of more than ASCII means Windows-1252.
+CHARSETS = {
+    "utf-8": UTF_8,
+    "utf8": UTF_8,
+    "us-ascii": UTF_8,
+    "ascii": UTF_8,
+    "utf-16": "utf-16",
+    "utf-16le": "utf-16-le",
+    "utf-16be": "utf-16-be",
+    "windows-1252": "cp1252",
+    "cp1252": "cp1252",
+    "iso-8859-1": "cp1252",
+    "latin1": "cp1252",
+    "latin-1": "cp1252",
+    "iso-8859-15": "iso8859-15",
+    "macintosh": "mac-roman",
+}
+BYTE_ORDER_MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
+# Excel for DOS ended its files with it, and some programs still do.
+CONTROL_Z = "\x1a"
+
+
+def decode(data: bytes, charset: str | None = None) -> tuple[str, list[Note]]:
+    """The text of a file, and a note where its encoding had to be guessed.
+
+    A byte order mark goes before the declared charset; without either it is UTF-8, UTF-16 where every other byte is zero, or else
+    Windows-1252. Raises ApiError: 415 an unknown charset; 400 what is not in its encoding, naming the byte.
+    """
+    encoding = declared_encoding(charset)
+    mark, marked = next(((mark, name) for mark, name in BYTE_ORDER_MARKS if data.startswith(mark)), (b"", None))
+    if marked:
+        encoding = marked
+    guesses = [encoding] if encoding else [utf_16_without_mark(data) or UTF_8, "cp1252"]
+    for guess in guesses:
+        try:
+            text = data[len(mark) :].decode(guess)
+        except UnicodeDecodeError as error:
+            failure = ApiError(
+                400,
+                "invalid_encoding",
+                f"The file is not valid {name_of(guess)} at byte {len(mark) + error.start}",
+                hint="Save the file as CSV UTF-8, or name its encoding: Content-Type: text/csv; charset=windows-1252.",
+            )
+            continue
+        text = text.rstrip(CONTROL_Z)
+        if "\0" in text:
+            raise ApiError(
+                400, "invalid_encoding", f"The file contains a NUL character (character {text.index(chr(0))}); text files have none"
+            )
+        if guess != guesses[0]:
+            return text, [Note("encoding_assumed", f"The file is not UTF-8 and was read as {name_of(guess)}")]
+        return text, []
+    raise failure
+
+
+def declared_encoding(charset: str | None) -> str | None:
+    if charset is None:
+        return None
+    encoding = CHARSETS.get(charset.lower())
+    if encoding is None:
+        raise ApiError(
+            415, "unsupported_charset", f"The charset {charset[:50]} is not supported", hint=f"Use one of {', '.join(sorted(CHARSETS))}."
+        )
+    return encoding
+
+
+def utf_16_without_mark(data: bytes) -> str | None:
+    """UTF-16 of mostly Latin letters has a zero in every other byte; no other text has any."""
+    start = data[:200]
+    if start[1::2].count(0) > len(start) // 4:
+        return "utf-16-le"
+    return "utf-16-be" if start[::2].count(0) > len(start) // 4 else None
+
+
+def name_of(encoding: str) -> str:
+    return {"cp1252": "Windows-1252", "utf-16-le": "UTF-16", "utf-16-be": "UTF-16"}.get(encoding, encoding.upper())

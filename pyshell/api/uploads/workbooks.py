@@ -1,0 +1,111 @@
+"""Workbooks of Excel (xlsx, xlsm, xlsb, xls) and OpenDocument (ods): one sheet, its cells as a person sees them."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+import zlib
+from datetime import date, datetime, time, timedelta
+
+from python_calamine import CalamineError, CalamineSheet, CalamineWorkbook, PasswordError, SheetVisibleEnum
+
+from pyshell.api.errors import ApiError
+from pyshell.api.uploads.tables import Note, Table, empty_file
+
+Cell = str | int | float | bool | date | datetime | time | timedelta
+
+# What the parts of a workbook may expand to together; a sheet of 10,000 rows has about ten.
+MAX_EXPANDED_BYTES = 100 * 1024 * 1024
+RAW_DEFLATE = -zlib.MAX_WBITS
+LOCAL_HEADER_BYTES = 30
+
+
+def read_workbook(data: bytes, sheet: str | None = None) -> Table:
+    """The rows of a sheet: the one of that name or number (from 1), else the first one that has any and is not hidden.
+
+    Raises ApiError 400.
+    """
+    if data.startswith(b"PK"):
+        check_expansion(data)
+    try:
+        workbook = CalamineWorkbook.from_filelike(io.BytesIO(data))
+        chosen, notes = choose_sheet(workbook, sheet)
+        rows = chosen.to_python(skip_empty_area=False)
+    except PasswordError as error:
+        raise ApiError(400, "protected_workbook", "The workbook is protected by a password", hint="Save a copy without one.") from error
+    except CalamineError as error:
+        raise ApiError(400, "invalid_workbook", "The workbook cannot be read: it is damaged, or of an unknown kind") from error
+    table = Table(notes=notes)
+    for number, row in enumerate(rows, 1):
+        cells = [as_text(cell) for cell in row]
+        while cells and not cells[-1]:
+            cells.pop()
+        table.add(cells, number)
+    return table
+
+
+def choose_sheet(workbook: CalamineWorkbook, wanted: str | None) -> tuple[CalamineSheet, list[Note]]:
+    names = workbook.sheet_names
+    if wanted is not None:
+        if wanted in names:
+            return workbook.get_sheet_by_name(wanted), []
+        if wanted.isdecimal() and 1 <= int(wanted) <= len(names):
+            return workbook.get_sheet_by_index(int(wanted) - 1), []
+        found = ", ".join(name[:50] for name in names[:50])
+        raise ApiError(400, "sheet_not_found", f"The workbook has no sheet {wanted[:100]}", hint=f"It has {found}.")
+    visible = [sheet.name for sheet in workbook.sheets_metadata if sheet.visible == SheetVisibleEnum.Visible]
+    filled = [sheet for name in visible if (sheet := workbook.get_sheet_by_name(name)).height > 0]
+    if not filled:
+        raise empty_file()
+    notes = []
+    if len(filled) > 1:
+        others = ", ".join(sheet.name[:50] for sheet in filled[1:20])
+        notes.append(Note("sheet_chosen", f"The sheet {filled[0].name[:50]} was read; ?sheet= chooses another: {others}"))
+    return filled[0], notes
+
+
+def as_text(cell: Cell) -> str:
+    """A cell as a person sees it: whole numbers without a fraction, dates as ISO 8601."""
+    if isinstance(cell, str):
+        return cell.strip()
+    if isinstance(cell, bool):
+        return str(cell).upper()
+    if isinstance(cell, float):
+        return str(int(cell)) if cell.is_integer() and abs(cell) < 1e15 else f"{cell:.15g}"
+    if isinstance(cell, datetime) and cell.time() == time():
+        return cell.date().isoformat()
+    return cell.isoformat() if isinstance(cell, date | time) else str(cell)
+
+
+def check_expansion(data: bytes) -> None:
+    """Refuses an archive whose parts expand too far, whatever its directory says of their sizes: nothing after this counts."""
+    expanded = 0
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            names = archive.namelist()
+            if "mimetype" not in names and not any(name.startswith("xl/") for name in names):
+                raise not_a_workbook(names)
+            for part in archive.infolist():
+                name_bytes = int.from_bytes(data[part.header_offset + 26 : part.header_offset + 28], "little")
+                extra_bytes = int.from_bytes(data[part.header_offset + 28 : part.header_offset + 30], "little")
+                start = part.header_offset + LOCAL_HEADER_BYTES + name_bytes + extra_bytes
+                compressed = data[start : start + part.compress_size]
+                if part.compress_type == zipfile.ZIP_STORED:
+                    expanded += len(compressed)
+                else:
+                    part_of = zlib.decompressobj(RAW_DEFLATE)
+                    while compressed and expanded <= MAX_EXPANDED_BYTES:
+                        expanded += len(part_of.decompress(compressed, 1024 * 1024))
+                        compressed = part_of.unconsumed_tail
+                if expanded > MAX_EXPANDED_BYTES:
+                    raise ApiError(413, "suspicious_compression", f"The workbook expands to more than {MAX_EXPANDED_BYTES:,} bytes")
+    except (zipfile.BadZipFile, NotImplementedError, zlib.error, ValueError) as error:
+        raise ApiError(400, "invalid_workbook", "The workbook cannot be read: it is damaged, or of an unknown kind") from error
+
+
+def not_a_workbook(names: list[str]) -> ApiError:
+    if any(name.startswith("Index/") for name in names):
+        return ApiError(400, "unsupported_file", "This is a document of Apple Numbers", hint="Export it to Excel or CSV.")
+    if any(name.startswith("word/") for name in names):
+        return ApiError(400, "unsupported_file", "This is a Word document", hint="Put the table into a spreadsheet, and save that.")
+    return ApiError(400, "unsupported_file", "This is a ZIP archive", hint="Send the file that is in it.")

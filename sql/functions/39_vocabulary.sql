@@ -1,0 +1,113 @@
+-- Chapter 39, vocabulary: the words that people, CRMs and spreadsheets use for our columns and values.
+
+-- A name as it is compared: without case, accents, spaces, punctuation, and without the __c of Salesforce's own fields.
+create or replace function app.plain_name(p_text text) returns text
+language sql immutable
+return lower(regexp_replace(normalize(replace(regexp_replace(btrim(p_text), '__[cC]$', ''), 'ß', 'ss'), NFKD), '[^A-Za-z0-9]+', '', 'g'));
+
+comment on function app.plain_name(text) is 'A name without case, accents, spaces and punctuation: Zip/Postal Code and ZIP_POSTAL_CODE are zippostalcode.';
+
+-- Where several columns of a file fit a field, the lowest rank wins; two of the same rank are ambiguous, such as a billing and a shipping city.
+create or replace view app.column_names as
+select n.name, f.field, n.rank::integer
+  from (values
+        ('reference_id', array['referenceid', 'reference', 'refid', 'ref', 'dealid', 'deal', 'externalid', 'opportunityid', 'opportunityid18',
+                               'casesafeid', 'projectid', 'siteid', 'locationid', 'propertyid', 'recordid', 'recordidcompany', 'recordidcontact',
+                               'recordiddeal', 'customerid', 'accountid', 'accountid18', 'leadid', 'contactid', 'referenznummer', 'referenz',
+                               'kennung', 'identifiant', 'id']),
+        ('street_1', array['street1', 'street', 'streetaddress', 'streetaddress1', 'addressline1', 'address1', 'streetline1', 'streetname',
+                           'fullstreet', 'adresse1', 'ligneadresse1', 'lignedadresse1', 'rue', 'strasse', 'strassehausnummer',
+                           'strasseundhausnummer', 'anschrift', 'adresse', 'address']),
+        ('street_2', array['street2', 'streetaddress2', 'addressline2', 'address2', 'streetline2', 'unit', 'unitnumber', 'unitapt', 'aptunit',
+                           'apartment', 'apartmentsuite', 'apartmentsuiteetc', 'aptsuite', 'aptsuiteunit', 'apt', 'suite', 'adresse2',
+                           'ligneadresse2', 'lignedadresse2', 'appartement', 'adresszusatz']),
+        ('city', array['city', 'town', 'citytown', 'towncity', 'municipality', 'locality', 'ville', 'ort', 'stadt']),
+        ('state_or_province_code', array['stateorprovincecode', 'stateorprovince', 'stateprovince', 'provincestate', 'stateprovincecode',
+                                         'stateprovincetextonly', 'stateregion', 'statecode', 'provincecode', 'state', 'province',
+                                         'provinceoustate', 'provinceetat', 'etatprovince', 'bundesstaat', 'bundesland', 'etat', 'region', 'st']),
+        ('postal_code', array['postalcode', 'zipcode', 'zip', 'zip4', 'zip5', 'zippostalcode', 'postalzipcode', 'zippostal', 'postalzip',
+                              'postcode', 'postal', 'codepostal', 'postleitzahl', 'plz']),
+        ('country_code', array['countrycode', 'country', 'countryregion', 'countrytextonly', 'pays', 'land']),
+        ('building_type', array['buildingtype', 'propertytype', 'typeofbuilding', 'typeofproperty', 'hometype', 'buildingcategory', 'building',
+                                'bldgtype', 'bldg', 'typedebatiment', 'typebatiment', 'gebaudetyp', 'gebaudeart']),
+        ('device_ids', array['deviceids', 'deviceid', 'devices', 'device', 'equipment', 'measures', 'appareils', 'equipements', 'gerate', 'gerateids']),
+        ('create_application', array['createapplication']),
+        ('webhook_custom_fields', array['webhookcustomfields'])) f (field, names)
+ cross join unnest(f.names) with ordinality n (name, rank)
+union all
+select p.prefix || n.name, n.field, 100
+  from unnest(array['billing', 'shipping', 'mailing', 'site', 'service', 'property', 'installation', 'install', 'project', 'job', 'customer', 'client',
+                    'account', 'company', 'home', 'work', 'primary', 'location', 'physical', 'delivery', 'building', 'other', 'address']) p (prefix)
+ cross join (values ('street', 'street_1'), ('street1', 'street_1'), ('streetaddress', 'street_1'), ('address', 'street_1'),
+                    ('address1', 'street_1'), ('addressline1', 'street_1'), ('streetline1', 'street_1'), ('addressstreet', 'street_1'),
+                    ('street2', 'street_2'), ('address2', 'street_2'), ('addressline2', 'street_2'), ('unit', 'street_2'),
+                    ('unitnumber', 'street_2'), ('aptsuite', 'street_2'),
+                    ('city', 'city'), ('town', 'city'), ('addresscity', 'city'),
+                    ('state', 'state_or_province_code'), ('province', 'state_or_province_code'), ('stateprovince', 'state_or_province_code'),
+                    ('statecode', 'state_or_province_code'), ('stateorprovince', 'state_or_province_code'), ('stateregion', 'state_or_province_code'),
+                    ('stateorprovincecode', 'state_or_province_code'), ('stateprovincetextonly', 'state_or_province_code'),
+                    ('region', 'state_or_province_code'), ('addressstate', 'state_or_province_code'),
+                    ('zip', 'postal_code'), ('zipcode', 'postal_code'), ('postalcode', 'postal_code'), ('postcode', 'postal_code'),
+                    ('zippostalcode', 'postal_code'), ('addresszip', 'postal_code'), ('zippostal', 'postal_code'),
+                    ('country', 'country_code'), ('countrycode', 'country_code'), ('countryregion', 'country_code'),
+                    ('countrytextonly', 'country_code')) n (name, field)
+ where p.prefix || n.name not in ('addressstreet1', 'buildingunit');
+
+comment on view app.column_names is 'Names of columns, as app.plain_name leaves them, and the field that each is for; lower ranks win.';
+
+-- Territories are states to us, and countries to ISO 3166 and to many CRMs.
+create or replace view app.country_names as
+select n.name, c.country_code, c.region_code
+  from (values ('US', null, array['us', 'usa', 'unitedstates', 'unitedstatesofamerica', 'america', 'etatsunis', 'etatsunisdamerique',
+                                  'vereinigtestaaten', 'vereinigtestaatenvonamerika']),
+               ('CA', null, array['ca', 'can', 'canada', 'kanada']),
+               ('US', 'PR', array['pr', 'pri', 'puertorico']),
+               ('US', 'GU', array['gu', 'gum', 'guam']),
+               ('US', 'VI', array['vi', 'vir', 'usvirginislands', 'virginislandsus', 'unitedstatesvirginislands', 'virginislands']),
+               ('US', 'AS', array['as', 'asm', 'americansamoa']),
+               ('US', 'MP', array['mp', 'mnp', 'northernmarianaislands', 'northernmarianas'])) c (country_code, region_code, names)
+ cross join unnest(c.names) n (name);
+
+comment on view app.country_names is 'Names of countries as app.plain_name leaves them. region_code: it is a territory, which goes with US as a state.';
+
+create or replace view app.region_names as
+select app.plain_name(r.name) as name, r.country_code, r.code from app.regions r
+union
+select lower(r.code), r.country_code, r.code from app.regions r
+union
+select lower(r.country_code || r.code), r.country_code, r.code from app.regions r
+union
+select n.name, a.country_code, a.code
+  from (values ('US', 'AL', array['ala']), ('US', 'AZ', array['ariz']), ('US', 'AR', array['ark']), ('US', 'CA', array['calif', 'cal', 'cali']),
+               ('US', 'CO', array['colo']), ('US', 'CT', array['conn']), ('US', 'DC', array['washingtondc', 'districtofcolumbia', 'dcwashington']),
+               ('US', 'DE', array['del']), ('US', 'FL', array['fla']), ('US', 'IL', array['ill']), ('US', 'IN', array['ind']),
+               ('US', 'KS', array['kans']), ('US', 'MA', array['mass']), ('US', 'MI', array['mich']), ('US', 'MN', array['minn']),
+               ('US', 'MS', array['miss']), ('US', 'MT', array['mont']), ('US', 'NE', array['nebr']), ('US', 'NV', array['nev']),
+               ('US', 'NY', array['newyorkstate']), ('US', 'OK', array['okla']), ('US', 'OR', array['ore', 'oreg']),
+               ('US', 'PA', array['penn', 'penna']), ('US', 'TN', array['tenn']), ('US', 'TX', array['tex']),
+               ('US', 'VI', array['usvirginislands', 'virginislands']), ('US', 'WA', array['wash', 'washingtonstate']),
+               ('US', 'WI', array['wis', 'wisc']), ('US', 'WV', array['wva']), ('US', 'WY', array['wyo']),
+               ('CA', 'AB', array['alta']), ('CA', 'BC', array['colombiebritannique']), ('CA', 'MB', array['man']),
+               ('CA', 'NB', array['nouveaubrunswick']), ('CA', 'NL', array['newfoundland', 'newfoundlandlabrador', 'terreneuveetlabrador', 'nf', 'nfld']),
+               ('CA', 'NS', array['nouvelleecosse']), ('CA', 'NT', array['territoiresdunordouest']), ('CA', 'ON', array['ont']),
+               ('CA', 'PE', array['pei', 'ileduprinceedouard']), ('CA', 'QC', array['que', 'pq']), ('CA', 'SK', array['sask']),
+               ('CA', 'YT', array['yukonterritory'])) a (country_code, code, names)
+ cross join unnest(a.names) n (name);
+
+comment on view app.region_names is 'Names, codes, ISO 3166-2 codes and usual abbreviations of states and provinces, as app.plain_name leaves them.';
+
+create or replace view app.building_type_names as
+select n.name, t.building_type
+  from (values ('RESIDENTIAL', array['residential', 'res', 'singlefamily', 'singlefamilyhome', 'singlefamilyhouse', 'singlefamilyresidence',
+                                     'singlefamilydetached', 'singlefamilyattached', 'sfh', 'sfr', 'house', 'home', 'detached', 'detachedhouse',
+                                     'townhouse', 'townhome', 'rowhouse', 'residentiel', 'maison', 'maisonunifamiliale', 'einfamilienhaus']),
+               ('MULTIFAMILY', array['multifamily', 'multifamilyhome', 'multifamilybuilding', 'multifamilyresidential', 'mf', 'mfh', 'apartment',
+                                     'apartments', 'apartmentbuilding', 'condo', 'condominium', 'condos', 'multiunit', 'multilogement', 'multifamilial',
+                                     'immeublecollectif', 'mehrfamilienhaus']),
+               ('MANUFACTURED_HOME', array['manufacturedhome', 'manufacturedhomes', 'manufacturedhousing', 'manufactured', 'mobilehome', 'mobile',
+                                           'trailer', 'maisonmobile', 'mobilheim']),
+               ('COMMERCIAL', array['commercial', 'comm', 'business', 'smallbusiness', 'nonresidential', 'office', 'retail', 'industrial', 'warehouse',
+                                    'commerce', 'gewerbe', 'gewerblich'])) t (building_type, names)
+ cross join unnest(t.names) n (name);
+
+comment on view app.building_type_names is 'Names of building types, as app.plain_name leaves them.';

@@ -1,0 +1,203 @@
+-- Chapter 43, files: the rows of a spreadsheet become the items of an upload. A file, a draft and an SQL table meet the same rules here.
+
+create or replace function app.file_fields() returns text[]
+language sql immutable
+return array['reference_id', 'street_1', 'street_2', 'city', 'state_or_province_code', 'postal_code', 'country_code', 'building_type', 'device_ids',
+             'create_application', 'webhook_custom_fields'];
+
+-- The header is the row of the first 25 with the most columns that we know, or that the request names.
+create or replace function app.find_header(p_rows jsonb, p_columns jsonb) returns integer
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return coalesce(
+        (select r.n
+           from (select * from jsonb_array_elements(p_rows) with ordinality r (cells, n) limit 25) r
+          cross join lateral (select app.plain_name(c) as name from jsonb_array_elements_text(r.cells) c) c
+           left join app.column_names k on k.name = c.name
+           left join (select app.plain_name(value) as name, key as field from jsonb_each_text(coalesce(p_columns, '{}'))) g on g.name = c.name
+          where k.name is not null or g.name is not null
+          group by r.n
+          order by count(distinct coalesce(g.field, k.field)) desc, r.n
+          limit 1),
+        (select min(n) from jsonb_array_elements(p_rows) with ordinality r (cells, n) where cells <> '[]'));
+end;
+$$;
+
+comment on function app.find_header(jsonb, jsonb) is 'Number of the row, from 1, that names the columns; where none seems to, the first that is not empty. null: all are empty.';
+
+-- What each column is for: what the request says, else what its name says. `how` is given or name; null: the column is not used.
+create or replace function app.file_columns(p_headers text[], p_columns jsonb, p_defaults jsonb) returns table (header text, field text, how text)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_found  constant text := format('The header has %s.', array_to_string(array(select left(h, 50) from unnest(p_headers[1:50]) h where h <> ''), ', '));
+    v_fields text[] := array_fill(null::text, array[cardinality(p_headers)]);
+    v_how    text[] := v_fields;
+    v_field  text;
+    v_wanted jsonb;
+    v_places integer[];
+    v_names  text[];
+begin
+    for v_field, v_wanted in select regexp_replace(key, '^address\.', ''), value from jsonb_each(p_columns) loop
+        if v_field <> all (app.file_fields()) then
+            raise sqlstate 'PT400' using
+                message    = format('There is no field %s', left(v_field, 100)),
+                hint       = format('The fields are %s.', array_to_string(app.file_fields(), ', ')),
+                constraint = 'invalid_columns';
+        end if;
+        v_places := array(select n from unnest(p_headers) with ordinality h (name, n)
+                           where case jsonb_typeof(v_wanted) when 'number' then n = (v_wanted #>> '{}')::numeric
+                                      else app.plain_name(name) = app.plain_name(v_wanted #>> '{}') end);
+        if cardinality(v_places) <> 1 then
+            raise sqlstate 'PT400' using
+                message    = format('%s column is called %s', case when v_places = '{}' then 'No' else 'More than one' end, left(v_wanted #>> '{}', 100)),
+                hint       = v_found,
+                constraint = 'invalid_columns';
+        end if;
+        v_fields[v_places[1]] := v_field;
+        v_how[v_places[1]] := 'given';
+    end loop;
+
+    for v_field, v_places, v_names in
+        select c.field, array_agg(c.n order by c.n), array_agg(c.name order by c.n)
+          from (select h.n, h.name, k.field, rank() over (partition by k.field order by k.rank) as rank
+                  from unnest(p_headers) with ordinality h (name, n)
+                  join app.column_names k on k.name = app.plain_name(h.name)
+                 where v_fields[h.n] is null and array_position(v_fields, k.field) is null) c
+         where c.rank = 1
+         group by c.field
+         order by min(c.n)
+    loop
+        if cardinality(v_places) > 1 then
+            raise sqlstate 'PT400' using
+                message    = format('More than one column may be the %s: %s', v_field, array_to_string(v_names, ', ')),
+                hint       = format('Say which one is meant: ?columns={"%s": "%s"}', v_field, v_names[1]),
+                constraint = 'ambiguous_columns';
+        end if;
+        v_fields[v_places[1]] := v_field;
+        v_how[v_places[1]] := 'name';
+    end loop;
+
+    v_names := array(select f from unnest(app.file_fields()) f
+                      where f not in ('street_2', 'country_code', 'create_application', 'webhook_custom_fields') and array_position(v_fields, f) is null and not p_defaults ? f);
+    if v_names <> '{}' then
+        raise sqlstate 'PT400' using
+            message    = format('Columns are missing: %s', array_to_string(v_names, ', ')),
+            hint       = v_found || case when v_names && array['building_type', 'device_ids']
+                                         then ' For all rows alike: ?default_building_type=RESIDENTIAL&default_device_ids=1' else '' end
+                         || ' Name a column with ?columns={"field": "Column"}.',
+            constraint = 'missing_columns';
+    end if;
+    return query select * from unnest(p_headers, v_fields, v_how);
+end;
+$$;
+
+comment on function app.file_columns(text[], jsonb, jsonb) is 'One row a column of a file. p_columns: {field: name or number of its column, from 1}; p_defaults: {field: value}. 400: invalid_columns, ambiguous_columns, missing_columns.';
+
+-- The last row that may be an item. Rows at the end that fill no more than their first cell are a footer from the first one on that is empty,
+-- or that reads like one.
+create or replace function app.last_row(p_rows jsonb, p_header integer) returns integer
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_last integer := jsonb_array_length(p_rows);
+    v_cells jsonb;
+begin
+    if jsonb_array_length(p_rows -> (p_header - 1)) < 3 then
+        return v_last;
+    end if;
+    for v_row in reverse v_last .. p_header + 1 loop
+        v_cells := p_rows -> (v_row - 1);
+        exit when v_cells <> '[]' and exists (select from jsonb_array_elements_text(v_cells - 0) c where c <> '');
+        if v_cells = '[]'
+           or v_cells ->> 0 ~* '^((grand |sub)?totals?\M|copyright|\(c\)|©|generated by|confidential|source:|page [0-9]|printed|exported)' then
+            v_last := v_row - 1;
+        end if;
+    end loop;
+    return v_last;
+end;
+$$;
+
+-- What a spreadsheet or a web page leaves in a cell: ="02134" and '02134 keep text from being read as a number, and marks that nobody sees.
+create or replace function app.clean_cell(p_cell text) returns text
+language sql immutable
+return btrim(regexp_replace(regexp_replace(regexp_replace(regexp_replace(
+    p_cell, '[\u00AD\u200B-\u200F\u2028-\u202E\u2060-\u2069\uFEFF]', '', 'g'), '[\u00A0\u2000-\u200A\u202F\u205F\u3000]', ' ', 'g'),
+    '^\s*="(.*)"\s*$', '\1'), '^''(?![a-z][ -])', ''));
+
+comment on function app.clean_cell(text) is 'A cell without invisible characters and without the guards of a spreadsheet.';
+
+-- What a program writes where it has nothing. In a street or a city, a word may be a name: it stays, with a warning.
+create or replace function app.is_placeholder(p_cell text) returns boolean
+language sql immutable
+return p_cell ~* '^(#n/a|#ref!|#value!|#name\?|#div/0!|#null!|#num!|#spill!|\\n|[(<]null[)>]|\(blank\)|undefined)$';
+
+create or replace function app.may_be_placeholder(p_cell text) returns boolean
+language sql immutable
+return p_cell ~* '^(null|none|nil|n/a|n\.a\.|na|nan|-+|\?+|tbd)$';
+
+-- A ZIP or postal code as it is written, from the ways in which it is spoilt: zeros and hyphens lost, a decimal point gained.
+create or replace function app.mended_postal_code(p_country_code text, p_text text) returns text
+language sql immutable
+return case
+    when p_country_code = 'US' and p_text !~ '^[0-9]{5}(-[0-9]{4})?$' then (
+        select case
+            when z ~ '^[0-9]{3,5}(-[0-9]{4})?-?$' then lpad(split_part(z, '-', 1), 5, '0') || coalesce(substring(z, '-[0-9]{4}'), '')
+            when z ~ '^[0-9]{5} [0-9]{4}$' then replace(z, ' ', '-')
+            when z ~ '^[0-9]{7,9}$' then overlay(lpad(z, 9, '0') placing '-' from 6 for 0)
+            else p_text end
+          from (select regexp_replace(regexp_replace(p_text, '[.,]0+$', ''), '\s*[-+\u2010-\u2015\u2212]\s*', '-')) m (z))
+    when p_country_code = 'CA' and p_text !~ '^[A-Z][0-9][A-Z] ?[0-9][A-Z][0-9]$'
+         and p_text ~* '^[A-Z][0-9O][A-Z][-. \u2010-\u2015]*[0-9O][A-Z][0-9O]$' then (
+        -- The letter O where a digit belongs.
+        select left(z, 1) || translate(substr(z, 2, 1), 'O', '0') || substr(z, 3, 1) || ' ' || translate(substr(z, 4, 1), 'O', '0') || substr(z, 5, 1)
+               || translate(substr(z, 6, 1), 'O', '0')
+          from (select upper(regexp_replace(p_text, '[^A-Za-z0-9]', '', 'g'))) m (z))
+    else p_text
+end;
+
+comment on function app.mended_postal_code(text, text) is 'The code as it must be, where it is plain what was meant; else the text as it is.';
+
+-- The ids in a cell: numbers such as 1;4 or [1, 4], or names of the catalogue's devices; the text itself where one is neither.
+create or replace function app.read_device_ids(p_text text) returns jsonb
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_list  constant text := btrim(p_text, '[]{} ;,|');
+    v_parts text[];
+    v_ids   integer[];
+begin
+    if v_list ~ '^[0-9]{1,9}(\.0+)?([;,|\s]+[0-9]{1,9}(\.0+)?)*$' then
+        return to_jsonb(string_to_array(regexp_replace(regexp_replace(v_list, '\.0+', '', 'g'), '[;,|\s]+', ',', 'g'), ',')::integer[]);
+    end if;
+    v_parts := regexp_split_to_array(v_list, '\s*[;|\n]\s*');
+    v_ids := array(select coalesce(case when p.name ~ '^[0-9]{1,9}$' then p.name::integer end, d.id)
+                     from unnest(v_parts) with ordinality p (name, n)
+                     left join app.devices d on d.retired_at is null and app.plain_name(d.name) = app.plain_name(p.name)
+                    order by p.n);
+    return case when array_position(v_ids, null) is null and cardinality(v_ids) = cardinality(v_parts) then to_jsonb(v_ids) else to_jsonb(p_text) end;
+end;
+$$;
+
+-- A quick look at cells as JSON text. Most files have nothing to be cleaned, and most rows of the others have nothing either.
+create or replace function app.may_need_cleaning(p_cells text) returns boolean
+language sql immutable
+return p_cells ~ '[\u00A0\u00AD\u2000-\u200F\u2028-\u202F\u205F-\u206F\u3000\uFEFF]|"(''|=\\"|#|\\|[(<]|-+"|\?+"|([nN][uU][lL][lL]|[nN][oO][nN][eE]|[nN][iI][lL]|[nN]/?[aA]|[nN]\.[aA]\.|[nN][aA][nN]|[uU][nN][dD][eE][fF][iI][nN][eE][dD]|[tT][bB][dD])")';
+
+create or replace function app.mended(p_field text, p_label text, p_code text, p_was text, p_now text) returns jsonb
+language sql immutable
+return jsonb_build_object(
+    'field', p_field,
+    'code', case when p_now is null then 'placeholder_removed' when p_code = 'cleaned' and p_was = p_now then 'looks_like_placeholder' else p_code end,
+    'message', case when p_now is null then format('%s: %s was left out, because it is a placeholder', p_label, left(p_was, 100))
+                    when p_code = 'cleaned' and p_was = p_now then format('%s: %s looks like a placeholder', p_label, left(p_was, 100))
+                    else format('%s: %s was read as %s', p_label, left(p_was, 100), left(p_now, 100)) end,
+    'was', left(p_was, 500),
+    'now', left(p_now, 500));
+
+comment on function app.mended(text, text, text, text, text) is 'A warning {field, code, message, was, now}: what a cell said, and as what it was read.';

@@ -1,0 +1,202 @@
+-- Chapter 47, items of a file: each row becomes an item, mended where it is plain what was meant.
+
+-- A cell that was cleaned, else the default. `p_is_name`: a word such as None may be what it says.
+create or replace function app.cell(p_cell text, p_is_clean boolean, p_is_name boolean, p_default text) returns text
+language sql immutable
+return coalesce(nullif(case
+    when p_is_clean then btrim(p_cell)
+    when app.is_placeholder(app.clean_cell(p_cell)) or not p_is_name and app.may_be_placeholder(app.clean_cell(p_cell)) then ''
+    else app.clean_cell(p_cell) end, ''), p_default);
+
+-- An item for each row that is not empty: its place among the items, the line where it begins, the item as JSON, what was mended, and what is wrong
+-- with it beyond what app.parse_batch_items sees. Most files hold nothing to be cleaned: one look at the whole tells.
+create or replace function app.file_items(
+    p_rows jsonb, p_lines integer[], p_header integer, p_last integer, p_columns jsonb, p_defaults jsonb, p_value_maps jsonb
+) returns table ("position" integer, line integer, item text, warnings jsonb, problems jsonb)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp set jit = off
+as $$
+declare
+    v_first     constant integer := p_header + 1;
+    v_is_clean  constant boolean := not app.may_need_cleaning(p_rows::text);
+    v_reference_id       integer := p_columns #>> '{reference_id,place}';
+    v_street_1           integer := p_columns #>> '{street_1,place}';
+    v_street_2           integer := p_columns #>> '{street_2,place}';
+    v_city               integer := p_columns #>> '{city,place}';
+    v_region             integer := p_columns #>> '{state_or_province_code,place}';
+    v_postal_code        integer := p_columns #>> '{postal_code,place}';
+    v_country            integer := p_columns #>> '{country_code,place}';
+    v_building_type      integer := p_columns #>> '{building_type,place}';
+    v_device_ids         integer := p_columns #>> '{device_ids,place}';
+    v_create_application integer := p_columns #>> '{create_application,place}';
+    v_custom_fields      integer := p_columns #>> '{webhook_custom_fields,place}';
+    v_width     constant integer := jsonb_array_length(p_rows -> (p_header - 1));
+    v_countries jsonb;
+    v_regions   jsonb;
+    v_buildings jsonb;
+    v_devices   jsonb;
+begin
+    with used as materialized (
+        select distinct btrim(r.cells ->> v_country) as country, btrim(r.cells ->> v_region) as region,
+               btrim(r.cells ->> v_building_type) as building_type, btrim(r.cells ->> v_device_ids) as devices
+          from jsonb_array_elements(p_rows) with ordinality r (cells, n)
+         where r.n between v_first and p_last
+         union all
+        select p_defaults ->> 'country_code', p_defaults ->> 'state_or_province_code', p_defaults ->> 'building_type', p_defaults ->> 'device_ids')
+    select (select coalesce(jsonb_object_agg(t.text, jsonb_build_object('country', c.country_code, 'region', c.region_code)), '{}')
+              from (select distinct country from used) t (text)
+              join app.country_names c on c.name = app.plain_name(coalesce(p_value_maps -> 'country_code' ->> t.text, app.clean_cell(t.text)))),
+           (select coalesce(jsonb_object_agg(r.country_code || t.text, r.code), '{}')
+              from (select distinct region from used) t (text)
+              join app.region_names r on r.name = app.plain_name(coalesce(p_value_maps -> 'state_or_province_code' ->> t.text, app.clean_cell(t.text)))),
+           (select coalesce(jsonb_object_agg(t.text, b.building_type), '{}')
+              from (select distinct building_type from used) t (text)
+              join app.building_type_names b
+                on b.name = app.plain_name(coalesce(p_value_maps -> 'building_type' ->> t.text, app.clean_cell(t.text)))),
+           (select coalesce(jsonb_object_agg(t.text, app.read_device_ids(coalesce(p_value_maps -> 'device_ids' ->> t.text, app.clean_cell(t.text)))), '{}')
+              from (select distinct devices from used) t (text)
+             where t.text <> '')
+      into v_countries, v_regions, v_buildings, v_devices;
+
+    return query
+    select (row_number() over (order by m.n) - 1)::integer, p_lines[m.n],
+           -- As text: json_build_object takes as long as all the rest.
+           '{' || concat_ws(',',
+               '"reference_id":' || to_json(m.reference_id)::text,
+               '"address":{' || concat_ws(',',
+                   '"street_1":' || to_json(m.street_1)::text,
+                   '"street_2":' || to_json(m.street_2)::text,
+                   '"city":' || to_json(m.city)::text,
+                   '"state_or_province_code":' || to_json(m.region_code)::text,
+                   '"postal_code":' || to_json(m.postal_code)::text,
+                   '"country_code":' || to_json(m.country_code)::text) || '}',
+               '"building_type":' || to_json(m.type_code)::text,
+               '"device_ids":' || m.devices::text,
+               '"create_application":' || m.application::text,
+               '"webhook_custom_fields":' || nullif(m.raw -> v_custom_fields, '""')::text) || '}',
+           case when m.is_as_it_was then '[]' else to_jsonb(array_remove(array[
+               case when nullif(btrim(m.raw ->> v_reference_id), '') <> coalesce(m.reference_id, '')
+                    then app.mended('reference_id', p_columns #>> '{reference_id,header}', 'cleaned', m.raw ->> v_reference_id, m.reference_id) end,
+               case when nullif(btrim(m.raw ->> v_street_1), '') <> coalesce(m.street_1, '') or not m.is_clean and app.may_be_placeholder(m.street_1)
+                    then app.mended('address.street_1', p_columns #>> '{street_1,header}', 'cleaned', m.raw ->> v_street_1, m.street_1) end,
+               case when nullif(btrim(m.raw ->> v_street_2), '') <> coalesce(m.street_2, '')
+                    then app.mended('address.street_2', p_columns #>> '{street_2,header}', 'cleaned', m.raw ->> v_street_2, m.street_2) end,
+               case when nullif(btrim(m.raw ->> v_city), '') <> coalesce(m.city, '') or not m.is_clean and app.may_be_placeholder(m.city)
+                    then app.mended('address.city', p_columns #>> '{city,header}', 'cleaned', m.raw ->> v_city, m.city) end,
+               case when upper(coalesce(m.region, m.country)) <> m.region_code
+                    then app.mended('address.state_or_province_code',
+                                    case when m.region is null then p_columns #>> '{country_code,header}' else p_columns #>> '{state_or_province_code,header}' end,
+                                    'value_recognized', coalesce(m.region, m.country), m.region_code) end,
+               case when m.spoilt_postal_code <> m.postal_code and upper(m.spoilt_postal_code) <> m.postal_code
+                    then app.mended('address.postal_code', p_columns #>> '{postal_code,header}', 'postal_code_mended', m.spoilt_postal_code, m.postal_code) end,
+               case when app.plain_name(m.building_type) <> app.plain_name(m.type_code)
+                    then app.mended('building_type', p_columns #>> '{building_type,header}', 'value_recognized', m.building_type, m.type_code) end,
+               case when jsonb_typeof(m.devices) = 'array' and m.device_ids ~ '[A-Za-z]'
+                    then app.mended('device_ids', p_columns #>> '{device_ids,header}', 'value_recognized', m.device_ids, m.devices::text) end], null)) end,
+           case when m.reference_id !~* '^[0-9]([.,][0-9]+)?E\+[0-9]+$' and jsonb_array_length(m.raw) <= v_width then '[]' else to_jsonb(array_remove(array[
+               case when m.reference_id ~* '^[0-9]([.,][0-9]+)?E\+[0-9]+$'
+                    then jsonb_build_object('field', 'reference_id', 'code', 'rounded_by_spreadsheet', 'value', m.reference_id, 'message',
+                             format('%s %s was rounded by a spreadsheet: format the column as text, and fill it in again',
+                                    p_columns #>> '{reference_id,header}', m.reference_id)) end,
+               case when jsonb_array_length(m.raw) > v_width
+                    then jsonb_build_object('field', null, 'code', 'too_many_cells', 'message',
+                             format('The row has %s cells, the header %s', jsonb_array_length(m.raw), v_width)) end], null)) end
+      from (select c.*,
+                   c.spoilt_postal_code is not distinct from c.postal_code and c.is_clean and upper(c.region) = c.region_code
+                       and upper(c.building_type) = c.type_code and c.device_ids !~ '[A-Za-z]' and c.reference_id !~ '\.0+$' as is_as_it_was
+              from (select b.n, b.is_clean, b.raw, b.street_1, b.street_2, b.city, b.region, b.country, b.spoilt_postal_code, b.building_type, b.device_ids,
+                           case when b.reference_id ~ '^[0-9]+\.0+$' then split_part(b.reference_id, '.', 1) else b.reference_id end as reference_id,
+                           b.country_code,
+                           coalesce(v_regions ->> (b.country_code || b.region), b.region, v_countries -> b.country ->> 'region') as region_code,
+                           case when b.spoilt_postal_code ~ '^[0-9]{5}(-[0-9]{4})?$' then b.spoilt_postal_code
+                                else app.mended_postal_code(b.country_code, b.spoilt_postal_code) end as postal_code,
+                           coalesce(v_buildings ->> b.building_type, b.building_type) as type_code,
+                           v_devices -> b.device_ids as devices,
+                           case when b.application ~* '^(true|yes|y|1|oui|ja|x)$' then 'true'::jsonb
+                                when b.application ~* '^(false|no|n|0|non|nein)$' then 'false' else to_jsonb(b.application) end as application
+                      from (select a.*,
+                                   coalesce(v_countries -> a.country ->> 'country', a.country,
+                                            case when a.spoilt_postal_code ~* '^[A-Z][0-9O][A-Z]'
+                                                      or not v_regions ? ('US' || a.region) and v_regions ? ('CA' || a.region) then 'CA' else 'US' end) as country_code
+                              from (select r.n, r.is_clean, r.cells as raw,
+                                           app.cell(r.cells ->> v_reference_id, r.is_clean, false, null)                                 as reference_id,
+                                           app.cell(r.cells ->> v_street_1, r.is_clean, true, p_defaults ->> 'street_1')                 as street_1,
+                                           app.cell(r.cells ->> v_street_2, r.is_clean, false, p_defaults ->> 'street_2')                as street_2,
+                                           app.cell(r.cells ->> v_city, r.is_clean, true, p_defaults ->> 'city')                         as city,
+                                           app.cell(r.cells ->> v_region, true, false, p_defaults ->> 'state_or_province_code')          as region,
+                                           app.cell(r.cells ->> v_postal_code, r.is_clean, false, p_defaults ->> 'postal_code')          as spoilt_postal_code,
+                                           app.cell(r.cells ->> v_country, true, false, p_defaults ->> 'country_code')                   as country,
+                                           app.cell(r.cells ->> v_building_type, true, false, p_defaults ->> 'building_type')            as building_type,
+                                           app.cell(r.cells ->> v_device_ids, true, false, p_defaults ->> 'device_ids')                  as device_ids,
+                                           app.cell(r.cells ->> v_create_application, r.is_clean, false, p_defaults ->> 'create_application') as application
+                                      from (select e.n, e.cells, v_is_clean or not app.may_need_cleaning(e.cells::text) as is_clean
+                                              from jsonb_array_elements(p_rows) with ordinality e (cells, n)
+                                             where e.n between v_first and p_last and e.cells <> '[]'
+                                            offset 0) r
+                                    offset 0) a
+                            offset 0) b
+                    offset 0) c
+            offset 0) m;
+end;
+$$;
+
+-- The items of a request, and what reading them from a file gave: the line of each, warnings and problems by position, how the columns were
+-- understood, and what concerns the file as a whole.
+create or replace function app.read_file(
+    p_request jsonb, p_file jsonb,
+    out items jsonb, out lines integer[], out warnings jsonb, out problems jsonb, out columns jsonb, out notes jsonb
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_rows     jsonb     := p_file -> 'rows';
+    v_defaults jsonb     := coalesce(p_file -> 'defaults', '{}');
+    v_header   integer;
+    v_last     integer;
+    v_names    text[];
+    v_places   jsonb;
+    v_lines    integer[];
+begin
+    warnings := '{}';
+    problems := '{}';
+    columns := '[]';
+    notes := coalesce(p_file -> 'notes', '[]');
+    if jsonb_typeof(v_rows) <> 'array' or jsonb_path_exists(v_rows, 'strict $[*] ? (@.type() != "array")')
+       or jsonb_path_exists(coalesce(p_file -> 'lines', '[]'), '$[*] ? (@.type() != "number" || @ % 1 != 0 || @ > 1000000000)')
+       or exists (select from unnest(array['columns', 'defaults', 'value_maps']) m where jsonb_typeof(p_file -> m) <> 'object') then
+        perform app.refuse_option('p_file', '{rows: [[cell, ...], ...], lines?: [number, ...], columns?, defaults?, value_maps?: {...}}');
+    end if;
+    v_lines := translate(p_file ->> 'lines', '[]', '{}')::integer[];
+    if v_rows is null then
+        items := app.batch_request_items(p_request);
+        lines := nullif(v_lines, '{}');
+        return;
+    end if;
+    if jsonb_array_length(v_rows) = 0 then
+        v_rows := '[[]]';
+    end if;
+    v_header := coalesce(app.find_header(v_rows, p_file -> 'columns'), 1);
+    v_names := array(select jsonb_array_elements_text(v_rows -> (v_header - 1)));
+    select jsonb_agg(jsonb_build_object('header', c.header, 'field', c.field, 'how', c.how,
+                                        'samples', (select jsonb_agg(distinct r.cells -> (c.n - 1)::integer)
+                                                      from jsonb_array_elements(jsonb_path_query_array(v_rows, '$[$from to $to]',
+                                                               jsonb_build_object('from', v_header, 'to', v_header + 4))) r (cells)
+                                                     where r.cells ->> (c.n - 1)::integer <> '')) order by c.n),
+           jsonb_object_agg(c.field, jsonb_build_object('place', c.n - 1, 'header', c.header)) filter (where c.field is not null)
+      into columns, v_places
+      from app.file_columns(v_names, coalesce(p_file -> 'columns', '{}'), v_defaults) with ordinality c (header, field, how, n);
+    v_places := coalesce((select jsonb_object_agg(key, jsonb_build_object('header', 'default_' || key)) from jsonb_each(v_defaults)), '{}')
+                || coalesce(v_places, '{}');
+    v_last := app.last_row(v_rows, v_header);
+    if exists (select from generate_series(v_last, jsonb_array_length(v_rows) - 1) r (n) where v_rows -> r.n <> '[]') then
+        notes := notes || jsonb_build_array(jsonb_build_object('code', 'footer_skipped', 'message', 'The last rows look like a footer, and were left out'));
+    end if;
+    select ('[' || string_agg(i.item, ',') || ']')::jsonb, array_agg(i.line),
+           coalesce(jsonb_object_agg(i.position, i.warnings) filter (where i.warnings <> '[]'), '{}'),
+           coalesce(jsonb_object_agg(i.position, i.problems) filter (where i.problems <> '[]'), '{}')
+      into items, lines, warnings, problems
+      from app.file_items(v_rows, v_lines, v_header, v_last, v_places, v_defaults, coalesce(p_file -> 'value_maps', '{}')) i;  -- in the order of the rows
+    items := app.batch_request_items(coalesce(items, '[]'));
+end;
+$$;

@@ -1,0 +1,21 @@
+begin;
+select plan(12);
+
+select is(app.plain_name(' Zip/Postal Code '), 'zippostalcode', 'a name is compared without case, spaces and punctuation');
+select is(app.plain_name('Straße'), 'strasse', 'a name is compared without accents, and the German sharp s is two letters');
+select is(app.plain_name('Québec'), 'quebec', 'an accented letter is compared as the plain one');
+select is(app.plain_name('Building_Type__c'), 'buildingtype', 'a custom field of Salesforce is compared without its ending');
+select is((select array_agg(distinct field) from app.column_names where name in ('billingzippostalcode', 'mailingzip', 'plz', 'codepostal', 'zip4')),
+          array['postal_code'], 'postal codes are known by the names that CRMs and other languages give them');
+select is_empty($$ select name from app.column_names group by name having count(*) > 1 $$, 'each name of a column is for one field');
+select is_empty($$ select name from app.column_names where name <> app.plain_name(name) $$, 'each name of a column is in its plain form');
+select is_empty($$ select name from app.country_names group by name having count(*) > 1 $$, 'each name of a country is for one country');
+select is_empty($$ select country_code, name from app.region_names group by country_code, name having count(distinct code) > 1 $$,
+                'each name of a state is for one state of its country');
+select results_eq($$ select country_code, code from app.region_names where name in ('massachusetts', 'usma', 'mass', 'ma') group by country_code, code $$,
+                  $$ values ('US', 'MA') $$, 'a state is known by its name, its code, its ISO code and its abbreviation');
+select is((select region_code from app.country_names where name = app.plain_name('Puerto Rico')), 'PR', 'a territory that is given as a country is a state');
+select is_empty($$ select name from app.building_type_names group by name having count(*) > 1 $$, 'each name of a building type is for one type');
+
+select * from finish();
+rollback;

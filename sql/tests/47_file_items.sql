@@ -1,0 +1,54 @@
+begin;
+select plan(9);
+
+-- What the file of a header and one row becomes, with the columns found by their names.
+create function pg_temp.items(p_rows jsonb, p_defaults jsonb default '{}', p_value_maps jsonb default '{}')
+returns table (item jsonb, messages text[], problems text[])
+language sql as $$
+    select i.item::jsonb, array(select w ->> 'message' from jsonb_array_elements(i.warnings) w), array(select p ->> 'message' from jsonb_array_elements(i.problems) p)
+      from (select app.find_header(p_rows, '{}') as header) h
+     cross join lateral (select jsonb_object_agg(c.field, jsonb_build_object('place', c.n - 1, 'header', c.header)) filter (where c.field is not null) as columns
+                           from app.file_columns(array(select jsonb_array_elements_text(p_rows -> (h.header - 1))), '{}', p_defaults)
+                                with ordinality c (header, field, how, n)) c
+     cross join lateral app.file_items(p_rows, null, h.header, app.last_row(p_rows, h.header), c.columns, p_defaults, p_value_maps) i;
+$$;
+\set header '["Deal ID", "Street", "Unit", "City", "State", "ZIP", "Country", "Building Type", "Devices"]'
+
+select is((select item from pg_temp.items(format('[%s, ["d-1", "1 Elm St", "", "Boston", "MA", "02134", "US", "RESIDENTIAL", "1;4"]]', :'header')::jsonb)),
+          '{"reference_id": "d-1", "address": {"street_1": "1 Elm St", "city": "Boston", "state_or_province_code": "MA", "postal_code": "02134", "country_code": "US"},
+            "building_type": "RESIDENTIAL", "device_ids": [1, 4]}', 'a row becomes an item');
+select is((select messages from pg_temp.items(format('[%s, ["d-1", "1 Elm St", "", "Boston", "ma", "02134", "USA", "residential", "1"]]', :'header')::jsonb)),
+          '{}', 'other spellings of the same word are no warning');
+select results_eq(
+    format($$ select item #>> '{address,state_or_province_code}', item #>> '{address,country_code}', messages from pg_temp.items('[%s,
+           ["d-1", "1 Elm St", "", "Boston", "Massachusetts", "02134", "", "RESIDENTIAL", "1"], ["d-2", "1 Calle Sol", "", "San Juan", "", "00901", "Puerto Rico", "RESIDENTIAL", "1"],
+           ["d-3", "1 Rue A", "", "Montreal", "Quebec", "", "", "RESIDENTIAL", "1"]]') $$, :'header'),
+    $$ values ('MA', 'US', array['State: Massachusetts was read as MA']), ('PR', 'US', array['Country: Puerto Rico was read as PR']),
+              ('QC', 'CA', array['State: Quebec was read as QC']) $$,
+    'states are known by name, territories as countries, and a province gives its country');
+select results_eq(
+    format($$ select item ->> 'building_type', item ->> 'device_ids', messages from pg_temp.items('[%s,
+           ["d-1", "1 Elm St", "", "Boston", "MA", "02134", "", "Single Family", "flux"], ["d-2", "1 Elm St", "", "Boston", "MA", "02134", "", "Ours", "pump"]]',
+           p_value_maps => '{"building_type": {"Ours": "commercial"}, "device_ids": {"pump": "1;4"}}') $$, :'header'),
+    $$ values ('RESIDENTIAL', 'flux', array['Building Type: Single Family was read as RESIDENTIAL']),
+              ('COMMERCIAL', '[1, 4]', array['Building Type: Ours was read as COMMERCIAL', 'Devices: pump was read as [1, 4]']) $$,
+    'building types and devices are known by their names, and by those that the request gives');
+select results_eq(
+    format($$ select item #>> '{address,street_1}', item #>> '{address,street_2}', messages from pg_temp.items('[%s,
+           ["d-1", "#N/A", "None", "Boston", "MA", "02134", "", "RESIDENTIAL", "1"], ["d-2", "NULL", "", "Boston", "MA", "02134", "", "RESIDENTIAL", "1"]]') $$, :'header'),
+    $$ values (null, null, array['Street: #N/A was left out, because it is a placeholder', 'Unit: None was left out, because it is a placeholder']),
+              ('NULL', null, array['Street: NULL looks like a placeholder']) $$,
+    'placeholders are left out, and words that may be names stay with a warning');
+select is((select problems from pg_temp.items(format('[%s, ["1.23E+05", "1 Elm St", "", "Boston", "MA", "02134", "", "RESIDENTIAL", "1", "", "x"]]', :'header')::jsonb)),
+          array['Deal ID 1.23E+05 was rounded by a spreadsheet: format the column as text, and fill it in again', 'The row has 11 cells, the header 9'],
+          'an id that a spreadsheet has rounded and cells beyond the header are problems');
+select is((select item ->> 'reference_id' from pg_temp.items(format('[%s, ["10017.0", "1 Elm St", "", "Boston", "MA", "02134", "", "RESIDENTIAL", "1"]]', :'header')::jsonb)),
+          '10017', 'a number that became a decimal is whole again');
+select is((select array_agg(item ->> 'building_type') from pg_temp.items(
+              '[["Deal ID", "Street", "City", "State", "ZIP", "Building Type"], ["d-1", "1 Elm St", "Boston", "MA", "02134", ""], ["d-2", "1 Elm St", "Boston", "MA", "02134", "Office"]]',
+              '{"building_type": "RESIDENTIAL", "device_ids": "1"}')), array['RESIDENTIAL', 'COMMERCIAL'], 'a default is for the cells that are empty');
+select is((select count(*)::integer from pg_temp.items(format('[%s, ["d-1"], [], ["Total: 1"]]', :'header')::jsonb)), 1,
+          'an empty row and the footer are no items, and a row with an id alone is one');
+
+select * from finish();
+rollback;
