@@ -39,7 +39,7 @@ async def test_many_subscribers_share_one_connection(shared_database_url: str, s
     notifier.subscribe("a", second)
     notifier.subscribe("b", third)
     async with notifier.running():
-        await notifier.is_listening.wait()
+        await notifier.is_ready.wait()
         assert len(shared_owner.execute(LISTENERS, [NAME]).fetchall()) == 1
         shared_owner.execute("notify a, 'one'; notify b, 'two'; notify c, 'three'; notify a, 'four'")
         await until(lambda: len(first) == 3 and len(third) == 2)
@@ -53,7 +53,7 @@ async def test_everybody_is_told_that_some_may_have_been_missed(shared_database_
     notifier.subscribe("a", first)
     notifier.subscribe("b", second)
     async with notifier.running():
-        await notifier.is_listening.wait()
+        await notifier.is_ready.wait()
         shared_owner.execute(f"select pg_terminate_backend(pid) from ({LISTENERS}) listeners", [NAME])
         shared_owner.execute("notify a, 'lost'")
         await until(lambda: first == second == [None, None])
@@ -72,9 +72,9 @@ async def test_a_connection_that_fell_silent_is_replaced(
         notifier = Notifier(psycopg.conninfo.make_conninfo(shared_database_url, port=proxy.port), NAME)
         notifier.subscribe("a", heard)
         async with notifier.running():
-            await notifier.is_listening.wait()
+            await notifier.is_ready.wait()
             await asyncio.to_thread(proxy.fall_silent)
-            await until(lambda: not notifier.is_listening.is_set())
+            await until(lambda: not notifier.is_ready.is_set())
             await asyncio.to_thread(proxy.recover)
             await until(lambda: heard == [None, None])
 
@@ -90,7 +90,7 @@ async def test_one_handler_that_fails_keeps_nothing_from_others(
     notifier.subscribe("a", fail)
     notifier.subscribe("a", heard)
     async with notifier.running():
-        await notifier.is_listening.wait()
+        await notifier.is_ready.wait()
         shared_owner.execute("notify a, 'one'")
         await until(lambda: heard == [None, "one"])
     assert "a notification on a could not be handled" in caplog.text

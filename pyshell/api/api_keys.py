@@ -45,7 +45,7 @@ def create(
 ) -> str:
     """Stores a new key for an organization, which is created when new, and returns the key. No scopes: all of them."""
     key = generate(prefix)
-    with connect_as_owner(database_url, autocommit=True, role=SHELL) as connection:
+    with connect_as_owner(database_url, role=SHELL) as connection:
         connection.execute(
             "select api.create_api_key(p_organization_id => api.create_organization(p_name => %(organization)s),"
             " p_key_hash => %(hash)s, p_prefix => %(prefix)s, p_last_four => %(last_four)s, p_name => %(name)s,"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import http.client
 import os
@@ -19,7 +20,7 @@ from pyshell.deploy import migrations
 from pyshell.local.machine import ends_with_parent, why_taken
 from pyshell.local.private_postgres import PostgresError, PrivatePostgres, default_state_dir
 from pyshell.local.stopping import Stopping, until_stopped
-from pyshell.postgres.connections import Backoff
+from pyshell.postgres.connections import Backoff, require_sessions
 from pyshell.settings import ROOT, Settings, read_environment
 
 READY_SECONDS = 60.0
@@ -128,6 +129,8 @@ def running(settings: Settings, stopping: Stopping, *, log: IO[Any] | None = Non
     with ExitStack() as context:
         context.enter_context(_registered(settings))
         with_database, postgres = context.enter_context(database(settings, create=True))
+        if not postgres:
+            asyncio.run(require_sessions(with_database.database_url))
         with stopping.interruptible():
             migrations.migrate(with_database.database_url, lookups_per_second=settings.lookups_per_second, report=report)
         stack = Stack(with_database, postgres, log, report)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 import psycopg
@@ -25,6 +26,8 @@ OwnerConnection = psycopg.Connection[Any]
 
 SHELL: Final = "batch_lookups_shell"
 STATEMENT_TIMEOUT: Final = 30
+POOLER_PROBES: Final = 5
+POOLER_SECONDS: Final = 5.0
 POLICY: Final[dict[str, Any]] = {
     "connect_timeout": 5,
     # A server that is gone without a farewell is noticed within half a minute.
@@ -47,8 +50,8 @@ def connect_as_owner(
 ) -> OwnerConnection:
     """A connection as whoever the URL names, or in a role, for deploys and tools: in a transaction unless `autocommit`, without time-outs.
 
-    It prepares nothing, because a connection pooler might leave that behind for somebody else. Raises NotMigratedError where the role
-    does not exist.
+    A role is for the first transaction alone, and nothing is prepared: a connection pooler might leave either to somebody else. Raises
+    NotMigratedError where the role does not exist.
     """
     connection = psycopg.connect(
         database_url,
@@ -59,7 +62,7 @@ def connect_as_owner(
     )
     if role is not None:
         try:
-            connection.execute(sql.SQL("set role {}").format(sql.Identifier(role)))
+            connection.execute(sql.SQL("set local role {}").format(sql.Identifier(role)))
         except errors.InvalidParameterValue as error:
             connection.close()
             raise NotMigratedError from error
@@ -69,9 +72,11 @@ def connect_as_owner(
 async def connect(
     database_url: str, application_name: str, *, role: str = SHELL, statement_timeout: float = STATEMENT_TIMEOUT
 ) -> Connection:
-    """A connection in a role, in autocommit; `statement_timeout` in seconds."""
+    """A session in a role, in autocommit; `statement_timeout` in seconds. Raises DatabaseError and SessionNeededError."""
     connection = await AsyncConnection.connect(database_url, autocommit=True, application_name=application_name, **POLICY)
     try:
+        if await is_transaction_pooled(database_url, connection):
+            raise SessionNeededError
         await set_up(connection, role, statement_timeout)
     except BaseException:
         await connection.close()
@@ -79,13 +84,18 @@ async def connect(
     return connection
 
 
-async def set_up(connection: Connection, role: str = SHELL, statement_timeout: float = STATEMENT_TIMEOUT) -> None:
-    """What every connection of the running product begins with. Raises NotMigratedError where the role does not exist."""
+async def set_up(
+    connection: Connection, role: str = SHELL, statement_timeout: float = STATEMENT_TIMEOUT, *, for_transaction: bool = False
+) -> None:
+    """What every connection of the running product begins with, or every transaction where a pooler lends the server to somebody else after
+    it. Raises NotMigratedError where the role does not exist.
+    """
+    scope = sql.SQL("local" if for_transaction else "session")
     try:
         # Compiling a query of seconds to machine code pays; none of ours takes that long.
         await connection.execute(
-            sql.SQL("set role {}; set statement_timeout = {}; set jit = off; set timezone = 'UTC'").format(
-                sql.Identifier(role), round(statement_timeout * 1000)
+            sql.SQL("set {0} role {1}; set {0} statement_timeout = {2}; set {0} jit = off; set {0} timezone = 'UTC'").format(
+                scope, sql.Identifier(role), round(statement_timeout * 1000)
             )
         )
     except errors.InvalidParameterValue as error:
@@ -101,6 +111,55 @@ def password_apart(database_url: str) -> tuple[str, str | None]:
     parts = conninfo_to_dict(database_url)
     password = parts.pop("password", None)
     return make_conninfo("", **parts), None if password is None else str(password)
+
+
+class SessionNeededError(RuntimeError):
+    """The URL leads to a connection pooler that lends a server to each transaction, where a connection has to be one session."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "DATABASE_URL leads to a connection pooler in transaction mode. A worker needs sessions, for LISTEN and for what it has"
+            " prepared: give it the address of the database itself, or that of a pooler in session mode."
+        )
+
+
+async def is_transaction_pooled(database_url: str, connection: Connection) -> bool:
+    """Whether a pooler lends this connection a server only for the length of a transaction. Raises DatabaseError.
+
+    Told apart from session pooling by what happens: of others that stay in a transaction, one gets the server that this connection had,
+    because it is idle, or this one gets another.
+    """
+    own = await _backend_pid(connection)
+    # The server tells every connection its process id at the start; a pooler tells one of its own making.
+    if own == connection.info.backend_pid:
+        return False
+    # Where one gets no server at all, though this connection is idle, servers are lent for whole sessions.
+    with suppress(TimeoutError):
+        async with asyncio.timeout(POOLER_SECONDS), AsyncExitStack() as others:
+            for _ in range(POOLER_PROBES):
+                other = await others.enter_async_context(await _connect_plainly(database_url))
+                await others.enter_async_context(other.transaction())
+                if await _backend_pid(other) == own or await _backend_pid(connection) != own:
+                    return True
+    return False
+
+
+async def _connect_plainly(database_url: str) -> Connection:
+    return await AsyncConnection.connect(database_url, autocommit=True, application_name="batch-lookups probe", **POLICY)
+
+
+async def _backend_pid(connection: Connection) -> int:
+    row = await (await connection.execute("select pg_catalog.pg_backend_pid()", prepare=False)).fetchone()
+    assert row is not None
+    pid: int = row[0]
+    return pid
+
+
+async def require_sessions(database_url: str) -> None:
+    """Raises SessionNeededError where a pooler in transaction mode is in between, DatabaseError where nothing answers."""
+    async with await _connect_plainly(database_url) as connection:
+        if await is_transaction_pooled(database_url, connection):
+            raise SessionNeededError
 
 
 class Session:

@@ -10,7 +10,7 @@ from typing import Final
 
 from psycopg import sql
 
-from pyshell.postgres.connections import Backoff, connect
+from pyshell.postgres.connections import Backoff, SessionNeededError, connect
 from pyshell.postgres.sqlstates import DatabaseError
 
 logger = logging.getLogger(__name__)
@@ -27,11 +27,12 @@ class Notifier:
     """Notifications are hints: some get lost with a connection or in a pooler, so whoever subscribes polls as well.
 
     A handler is called with the payload of each notification on its channel, and with None whenever some may have been missed, which is
-    each time that listening begins. `is_listening` is set for as long as notifications arrive.
+    each time that listening begins. `is_ready` is set for as long as notifications arrive, and for good where a connection pooler in
+    transaction mode keeps them away: polling has to do then.
     """
 
     def __init__(self, database_url: str, application_name: str) -> None:
-        self.is_listening = asyncio.Event()
+        self.is_ready = asyncio.Event()
         self._database_url = database_url
         self._application_name = application_name
         self._handlers: dict[str, list[Handler]] = {}
@@ -57,6 +58,10 @@ class Notifier:
             started = asyncio.get_running_loop().time()
             try:
                 await self._listen()
+            except SessionNeededError:
+                logger.warning("a connection pooler in transaction mode keeps notifications away: whoever waits for some polls")
+                self.is_ready.set()
+                return
             except (DatabaseError, OSError, TimeoutError) as error:
                 reason = str(error) or "the connection fell silent"
                 # Once for each reason, not at every try.
@@ -73,7 +78,7 @@ class Notifier:
     async def _listen(self) -> None:
         async with await connect(self._database_url, self._application_name) as connection:
             await connection.execute(sql.SQL("; ").join(sql.SQL("listen {}").format(sql.Identifier(channel)) for channel in self._handlers))
-            self.is_listening.set()
+            self.is_ready.set()
             try:
                 for channel in self._handlers:
                     self._tell(channel, None)
@@ -84,7 +89,7 @@ class Notifier:
                     async with asyncio.timeout(ANSWER_SECONDS):
                         await connection.execute("")
             finally:
-                self.is_listening.clear()
+                self.is_ready.clear()
 
     def _tell(self, channel: str, payload: str | None) -> None:
         for handler in self._handlers[channel]:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import select
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, OperationalError
+from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from pyshell.postgres.connections import POLICY, set_up
+from pyshell.postgres.connections import POLICY, is_transaction_pooled, set_up
 from pyshell.postgres.sqlstates import (
     DatabaseError,
     Kind,
@@ -22,6 +25,8 @@ from pyshell.postgres.sqlstates import (
     had_no_effect,
     kind_of,
 )
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -46,7 +51,11 @@ class Pool(AsyncConnectionPool[PooledConnection]):
     """
 
     def __init__(self, database_url: str, *, min_size: int = 2, max_size: int = 10, timeout: float = 10) -> None:
+        self._database_url = database_url
         self._not_migrated = False
+        # Whether a pooler lends a server to each transaction; None: not known yet.
+        self._per_transaction: bool | None = None
+        self._asking = asyncio.Lock()
         self._read_only_functions: frozenset[str] = frozenset()
         super().__init__(
             database_url,
@@ -62,13 +71,41 @@ class Pool(AsyncConnectionPool[PooledConnection]):
 
     async def _set_up(self, connection: PooledConnection) -> None:
         try:
-            await set_up(connection)
+            if await self._is_per_transaction(connection):
+                connection.prepare_threshold = None
+            else:
+                await set_up(connection)
             rows = await (await connection.execute(READ_ONLY_FUNCTIONS)).fetchall()
         except DatabaseError as error:
             self._not_migrated = kind_of(error) is Kind.NOT_MIGRATED
             raise
         self._not_migrated = False
         self._read_only_functions = frozenset(name for (name,) in rows)
+
+    async def _is_per_transaction(self, connection: PooledConnection) -> bool:
+        async with self._asking:
+            if self._per_transaction is None:
+                self._per_transaction = await is_transaction_pooled(self._database_url, connection)
+                if self._per_transaction:
+                    logger.warning("DATABASE_URL leads to a connection pooler in transaction mode: nothing is prepared, and Realtime polls")
+        return self._per_transaction
+
+    @asynccontextmanager
+    async def connection(self, timeout: float | None = None) -> AsyncIterator[PooledConnection]:  # noqa: ASYNC109 (the base class has it)
+        """A connection in the role of the shell; one transaction where a pooler lends the server for no longer."""
+        async with super().connection(timeout) as connection:
+            if connection.closed or _has_ended(connection):
+                await connection.close()
+                raise StaleConnectionError("the server closed the connection")
+            if not self._per_transaction:
+                yield connection
+                return
+            async with connection.transaction():
+                await set_up(connection, for_transaction=True)
+                yield connection
+                if connection.info.transaction_status is TransactionStatus.INERROR:
+                    # Its commit would be a rollback that says nothing.
+                    raise OperationalError("a statement of the transaction failed")
 
     async def is_read_only(self) -> bool:
         """Whether the database is a standby or read-only, as PostgreSQL tells unasked."""
@@ -86,9 +123,6 @@ class Pool(AsyncConnectionPool[PooledConnection]):
             try:
                 # A database that lacks the role gives no connection: there is nothing to wait for.
                 async with self.connection(NOT_MIGRATED_SECONDS if self._not_migrated else None) as connection:
-                    if connection.closed or _has_ended(connection):
-                        await connection.close()
-                        raise StaleConnectionError("the server closed the connection")
                     return await once(connection)
             except PoolTimeout:
                 if self._not_migrated:

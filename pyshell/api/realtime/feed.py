@@ -93,7 +93,7 @@ class Feed:
             self._tasks = [asyncio.create_task(self._keep(part)) for part in (self._read, self._poll)]
         async with asyncio.timeout(READY_SECONDS):
             await self._knows_tables.wait()
-            await self._notifier.is_listening.wait()
+            await self._notifier.is_ready.wait()
 
     async def stop(self) -> None:
         for task in self._tasks:

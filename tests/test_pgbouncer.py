@@ -1,0 +1,136 @@
+"""Behind PgBouncer, which lends servers to sessions or only to transactions."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from pyshell.api.realtime import feed
+from pyshell.local.machine import free_port
+from pyshell.local.private_postgres import PrivatePostgres
+from pyshell.postgres.connections import connect, is_transaction_pooled
+from pyshell.postgres.pool import Pool
+from pyshell.settings import ROOT, Settings
+from tests.conftest import Connection, folder_for_postgres
+from tests.http_fixtures import PEPPER, OrganizationClient, look_up, running_server, site
+from tests.realtime_fixtures import bare_socket
+from tests.timed import wait_until
+from tests.upstream import FakeUpstream
+from tests.worker_fixtures import Batches, running_worker
+
+PROGRAM = shutil.which("pgbouncer", path=os.environ["PATH"] + ":/usr/sbin")
+
+pytestmark = pytest.mark.skipif(PROGRAM is None, reason="pgbouncer is not installed")
+
+
+@contextmanager
+def pgbouncer(cluster: PrivatePostgres, database_url: str, mode: str) -> Iterator[str]:
+    """The URL of the same database through a PgBouncer of its own."""
+    assert PROGRAM is not None
+    parts = conninfo_to_dict(database_url)
+    port = free_port()
+    with folder_for_postgres(cluster) as folder:
+        file = folder / "pgbouncer.ini"
+        file.write_text(
+            f"[databases]\n{parts['dbname']} = host=127.0.0.1 port={parts['port']} user=postgres password={parts['password']}\n"
+            f"[pgbouncer]\nlisten_addr=127.0.0.1\nlisten_port={port}\nauth_type=any\npool_mode={mode}\ndefault_pool_size=20\nunix_socket_dir=\n"
+        )
+        # It refuses to run as root.
+        identity = {} if os.geteuid() else {"user": pwd.getpwnam("postgres").pw_uid}
+        process = subprocess.Popen([PROGRAM, file], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **identity)  # type: ignore[call-overload]
+        try:
+            wait_until(lambda: is_open(port))
+            yield make_conninfo(database_url, port=port)
+        finally:
+            process.terminate()
+            process.wait(10)
+
+
+def is_open(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+        return True
+    return False
+
+
+def url_of(conninfo: str) -> str:
+    parts = conninfo_to_dict(conninfo)
+    return f"postgresql://{parts['user']}:{parts['password']}@127.0.0.1:{parts['port']}/{parts['dbname']}"
+
+
+@pytest.mark.parametrize(("mode", "pooled"), [("transaction", True), ("session", False)])
+async def test_transaction_pooling_is_told_apart(cluster: PrivatePostgres, database_url: str, mode: str, pooled: bool) -> None:
+    with pgbouncer(cluster, database_url, mode) as url:
+        async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+            assert await is_transaction_pooled(url, connection) is pooled
+    async with await connect(database_url, "test") as connection:
+        assert not await is_transaction_pooled(database_url, connection)
+
+
+def test_the_api_works_where_servers_are_lent_to_transactions(
+    cluster: PrivatePostgres, database_url: str, owner: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "POLL_SECONDS", 0.3)
+    with pgbouncer(cluster, database_url, "transaction") as conninfo:
+        settings = Settings(database_url=url_of(conninfo), api_key_pepper=PEPPER)
+        with running_server(settings) as url, OrganizationClient(url, settings.database_url) as client, ThreadPoolExecutor(8) as threads:
+            jobs = [job.json()["job_id"] for job in threads.map(lambda _: client.post("/batch-lookups", json=[site()]), range(40))]
+            answers = list(threads.map(lambda job: client.get(f"/batch-lookups/{job}"), jobs * 5))
+            assert {answer.status_code for answer in answers} == {200}
+            assert [answer.json()["id"] for answer in answers] == jobs * 5
+            assert client.get(f"/batch-lookups/{jobs[0]}", params={"wait": 1}).status_code == 200
+            with bare_socket(url, client.api_key) as bare:
+                assert bare.join({})["status"] == "ok"
+                assert bare.receive()[3] == "system"
+                look_up(owner, {"job_id": jobs[0]}, 1)
+                # No notification comes, so it takes a poll.
+                assert bare.receive(10)[4]["data"]["record"]["status"] in ("processing", "completed")
+        # What other programs get of the same pool is as the server makes it.
+        with psycopg.connect(conninfo, prepare_threshold=None) as other:
+            for name, value in (("role", "none"), ("statement_timeout", "0")):
+                assert other.execute(f"show {name}").fetchone() == (value,)
+            assert other.execute("select from pg_prepared_statements").fetchall() == []
+
+
+async def test_a_transaction_that_fails_is_not_taken_for_done(cluster: PrivatePostgres, database_url: str) -> None:
+    with pgbouncer(cluster, database_url, "transaction") as url:
+        async with Pool(url) as pool:
+
+            async def fail() -> None:
+                async with pool.connection() as connection:
+                    with suppress(psycopg.Error):
+                        await connection.execute("select 1 / 0")
+
+            with pytest.raises(psycopg.OperationalError, match="a statement of the transaction failed"):
+                await fail()
+
+
+@pytest.mark.parametrize("command", ["worker", "up"])
+def test_a_worker_refuses_servers_that_are_lent_to_transactions(cluster: PrivatePostgres, database_url: str, command: str) -> None:
+    with pgbouncer(cluster, database_url, "transaction") as conninfo, folder_for_postgres(cluster) as state_dir:
+        environment = os.environ | {"DATABASE_URL": url_of(conninfo), "STATE_DIR": str(state_dir), "PORT": str(free_port())}
+        ended = subprocess.run(
+            [sys.executable, "-m", "pyshell", command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30, check=False
+        )
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1].startswith("error: DATABASE_URL leads to a connection pooler in transaction mode.")
+
+
+def test_a_worker_works_where_servers_are_lent_to_sessions(
+    cluster: PrivatePostgres, batches: Batches, worker_settings: Settings, upstream: FakeUpstream
+) -> None:
+    with pgbouncer(cluster, worker_settings.database_url, "session") as conninfo:
+        pooled = Settings(database_url=url_of(conninfo), incentives_api_url=worker_settings.incentives_api_url, incentives_api_key="key")
+        with running_worker(pooled):
+            assert batches.wait(batches.create(100)) == "completed"
+    assert len(upstream.requests) == 100
