@@ -26,7 +26,7 @@ if not EXAMPLES:
 
 
 # What no schema can say: that a key must not come twice with another body (422), which columns the file has, which devices, networks and
-# addresses there are (400). And 200 to a wrong upload is its dry run; a real one answers 201.
+# addresses there are (400), which cursors the answers held (400). And 200 to a wrong upload is its dry run; a real one answers 201.
 CONFIG = """
 hooks = "{hooks}"
 
@@ -39,7 +39,10 @@ checks.positive_data_acceptance.expected-statuses = ["2xx", 400, 401, 403, 404, 
 checks.negative_data_rejection.expected-statuses = [200, 400, 401, 403, 404, 405, 406, 409, 413, 415, 422, 428, 429]
 
 [[operations]]
-include-name = ["POST /incentives", "PATCH /organization", "POST /api-keys", "PUT /webhook-config"]
+include-name = [
+    "POST /incentives", "PATCH /organization", "POST /api-keys", "PUT /webhook-config", "GET /batch-lookups",
+    "GET /batch-lookups/{{job_id}}/items", "GET /incentive-reports", "GET /incentive-reports/{{report_id}}", "GET /api-keys", "GET /applications", "GET /webhook-deliveries",
+]
 checks.positive_data_acceptance.expected-statuses = ["2xx", 400, 401, 403, 404, 409, 429]
 """
 
