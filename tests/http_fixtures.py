@@ -169,7 +169,7 @@ def address(**changes: Any) -> Json:
     } | changes
 
 
-def look_up(database: Connection, job: Json, count: int, answer: Json | None = None, status: int = 200) -> None:
+def look_up(database: Connection, job: Json, count: int, answer: Json | str | None = None, status: int = 200) -> None:
     """Plays the worker: claims up to `count` items of the organization that the job belongs to, and records the same answer for each."""
     [organization_id] = database.execute(
         "select organization_id from public.batch_lookup_jobs where id = %s", [job["job_id"]]
@@ -178,7 +178,7 @@ def look_up(database: Connection, job: Json, count: int, answer: Json | None = N
         """select api.record_lookups(%s, 'test', array_agg(job_id), array_agg(position), array_agg(lease_token), array_agg(%s::integer),
                                      array_agg(null::text), array_agg(%s::text), array_agg(null::double precision))
              from api.claim_lookups(%s, 'test', %s)""",
-        [organization_id, status, json.dumps(answer or {}), organization_id, count],
+        [organization_id, status, answer if isinstance(answer, str) else json.dumps(answer or {}), organization_id, count],
     )
 
 

@@ -98,4 +98,4 @@ def test_curl_is_enough(environment: dict[str, str]) -> None:
     run = subprocess.run([ROOT / "examples" / "curl.sh"], env=environment, capture_output=True, text=True, timeout=60)
     assert run.returncode == 0, run.stderr
     assert run.stdout.count('"completed"') == 2
-    assert '"total_sites" : 2' in run.stdout
+    assert '"total_sites":2' in run.stdout

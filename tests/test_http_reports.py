@@ -47,7 +47,7 @@ def test_a_report_grows_with_its_job(client: OrganizationClient, database: Conne
     first = report["sites"][0]
     assert (first["reference_id"], first["eligible"], first["total_incentive_amount"]) == ("deal-000", True, 1500)
     assert first["address"] == address()
-    assert first["utility"] == {"eiaid": "11208", "name": "LADWP"}
+    assert first["utility"] == {"eiaid": 11208, "name": "LADWP"}
     assert first["programs"] == [{"program_id": "p1", "program_name": "Program", "total_incentive": 1500, "eligible_combinations": 2}]
 
 

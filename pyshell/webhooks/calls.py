@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from pyshell.postgres.arrays import Binary, binary_cursor, floats, integers, texts, uuids
+from pyshell.postgres.compact import compact
 from pyshell.postgres.connections import Connection
 from pyshell.webhooks.requests import Attempt, Delivery
 
@@ -68,6 +69,6 @@ async def _deliveries(connection: Connection, organization_id: bytes, query: str
     async with binary_cursor(connection) as cursor:
         await cursor.execute(query.encode(), parameters)
         return [
-            Delivery(organization_id, delivery_id, token, body, url.decode(), secrets)
+            Delivery(organization_id, delivery_id, token, compact(body), url.decode(), secrets)
             for delivery_id, token, body, url, secrets in await cursor.fetchall()
         ]

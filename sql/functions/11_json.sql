@@ -61,7 +61,7 @@ $$;
 -- Readers of an answer that may hold anything: a number in dollars that is none, or out of bounds, counts as none.
 create or replace function app.amount(p_value jsonb) returns numeric
 language sql immutable
-return case when jsonb_typeof(p_value) = 'number' and p_value::numeric >= 0 and p_value::numeric < 1e12 then round(p_value::numeric, 2) else 0 end;
+return case when jsonb_typeof(p_value) = 'number' and p_value::numeric >= 0 and p_value::numeric < 1e12 then round(p_value::numeric, 2) else 0.00 end;
 
 create or replace function app.elements(p_value jsonb) returns jsonb
 language sql immutable
@@ -77,5 +77,35 @@ begin
         return null;
     end if;
     return array(select distinct e from jsonb_array_elements_text(p_value) e order by e);
+end;
+$$;
+
+-- The members that our answers have, in an order that is right for each of them.
+create or replace function app.member_order() returns text[]
+language sql immutable
+return array[
+    'id', 'organization_id', 'job_id', 'item_id', 'status', 'total_items', 'processed_items', 'failed_items', 'report_id', 'created_at',
+    'started_at', 'completed_at', 'item_counts', 'pending', 'processing', 'completed', 'failed', 'customer_id', 'reference_id', 'address',
+    'street_1', 'street_2', 'city', 'state_or_province_code', 'postal_code', 'country_code', 'building_type', 'device_ids', 'result',
+    'utility', 'eiaid', 'name', 'possible_utilities', 'programs_evaluated', 'incentives', 'total_incentive_amount',
+    'total_eligible_combinations', 'by_program', 'program_id', 'program_name', 'total_incentive', 'eligible_combinations',
+    'device_tier_results', 'device_id', 'device_name', 'tier_id', 'tier_name', 'eligible', 'incentive_amount', 'calculation_details',
+    'failed_requirements', 'ignored_requirements', 'completed_requirements', 'connect_url', 'upstream', 'error_code', 'error_message',
+    'processed_at', 'webhook_custom_fields'];
+
+-- The same value, with known members of objects in their documented order and others behind them. For what was stored as jsonb, one at a
+-- time: it takes a while.
+create or replace function app.in_documented_order(p_value jsonb) returns json
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return case jsonb_typeof(p_value)
+        when 'object' then (select coalesce(json_object_agg(m.key, app.in_documented_order(m.value)
+                                                            order by array_position(app.member_order(), m.key), m.ordinality), '{}')
+                              from jsonb_each(p_value) with ordinality m)
+        when 'array' then (select coalesce(json_agg(app.in_documented_order(e.value) order by e.ordinality), '[]')
+                             from jsonb_array_elements(p_value) with ordinality e)
+        else p_value::json end;
 end;
 $$;

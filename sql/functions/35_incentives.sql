@@ -63,15 +63,22 @@ begin
 end;
 $$;
 
+-- An address, which was checked: only street_2 may be missing.
 create or replace function app.address_json(p_address jsonb) returns json
 language sql immutable
-return json_strip_nulls(json_build_object(
+return case when p_address ? 'street_2' then json_build_object(
     'street_1', p_address -> 'street_1',
     'street_2', p_address -> 'street_2',
     'city', p_address -> 'city',
     'state_or_province_code', p_address -> 'state_or_province_code',
     'postal_code', p_address -> 'postal_code',
-    'country_code', p_address -> 'country_code'));
+    'country_code', p_address -> 'country_code')
+else json_build_object(
+    'street_1', p_address -> 'street_1',
+    'city', p_address -> 'city',
+    'state_or_province_code', p_address -> 'state_or_province_code',
+    'postal_code', p_address -> 'postal_code',
+    'country_code', p_address -> 'country_code') end;
 
 -- The utilities that an earlier lookup found, as far as the catalogue still has them.
 create or replace function app.utilities_of(p_keys text[]) returns app.utilities[]

@@ -170,7 +170,7 @@ begin
         'tier_id', v_tier.id,
         'tier_name', v_tier.name,
         'eligible', p_judged.failed = '{}',
-        'incentive_amount', p_judged.amount,
+        'incentive_amount', round(p_judged.amount, 2),
         'calculation_details', case when v_fits then app.calculation_details(p_judged) else 'Not eligible' end,
         'failed_requirements', p_judged.failed,
         'ignored_requirements', case when v_fits then array_remove(array[
@@ -190,13 +190,13 @@ as $$
 begin
     return (
         with program as (
-            select j.program_id, j.program_name, sum(j.amount) as amount, count(*) filter (where j.failed = '{}') as eligible,
+            select j.program_id, j.program_name, round(sum(j.amount), 2) as amount, count(*) filter (where j.failed = '{}') as eligible,
                    json_agg(app.judged_tier_json(j) order by j.place, (j.tier).id) as results
               from unnest(p_judged) j
              group by j.program_id, j.program_name
         )
         select json_build_object(
-                   'total_incentive_amount', coalesce(sum(p.amount), 0),
+                   'total_incentive_amount', coalesce(sum(p.amount), 0.00),
                    'total_eligible_combinations', coalesce(sum(p.eligible), 0),
                    'by_program', coalesce(json_agg(json_build_object(
                        'program_id', p.program_id,

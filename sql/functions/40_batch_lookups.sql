@@ -103,6 +103,11 @@ create or replace function app.item_status(p_item public.lookup_queue_items, p_i
 language sql immutable
 return case when (p_item).position <@ p_in_flight then 'processing' else (p_item).status end;
 
+-- The answer, with its members in the order in which they came, unless it was recorded before that was kept.
+create or replace function app.item_result(p_item public.lookup_queue_items) returns json
+language sql immutable
+return coalesce((p_item).result, (p_item).parsed_result::json);
+
 create or replace function app.item_json(p_item public.lookup_queue_items, p_in_flight int4multirange) returns json
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -113,10 +118,10 @@ begin
         'job_id', p_item.job_id,
         'status', app.item_status(p_item, p_in_flight),
         'reference_id', p_item.reference_id,
-        'address', p_item.address,
+        'address', app.address_json(p_item.address),
         'building_type', p_item.building_type,
         'device_ids', p_item.device_ids,
-        'result', p_item.result,
+        'result', app.item_result(p_item),
         'error_code', p_item.error_code,
         'error_message', p_item.error_message,
         'warnings', coalesce(p_item.warnings, '{}'),

@@ -102,7 +102,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     -- A copy: every access to a result that is stored apart would fetch and unpack it again.
-    v_result   jsonb := p_item.result || '{}';
+    v_result   jsonb := coalesce(p_item.parsed_result, p_item.result::jsonb) || '{}';
     v_programs text  := (select string_agg(p.value ->> 'program_name', '; ')
                            from jsonb_array_elements(app.elements(v_result #> '{incentives,by_program}')) p
                           where app.amount(p.value -> 'total_incentive') > 0);
@@ -157,7 +157,7 @@ begin
     perform app.check_item_filter(p_status, p_error_code);
     v_in_flight := app.positions_in_flight(p_organization_id, p_job_id);
 
-    select string_agg(case p_format when 'csv' then app.result_csv_line(i, v_in_flight) else app.item_json(i, v_in_flight)::text || E'\n' end, '' order by i.position),
+    select string_agg(case p_format when 'csv' then app.result_csv_line(i, v_in_flight) else replace(replace(app.item_json(i, v_in_flight)::text, E'\n', ''), E'\r', '') || E'\n' end, '' order by i.position),
            max(i.position), count(*)
       into lines, last_position, v_count
       from app.find_items(p_organization_id, p_job_id, v_in_flight, p_status, p_error_code, p_after, p_limit) i;

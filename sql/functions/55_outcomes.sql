@@ -54,10 +54,11 @@ begin
     return query
     with answer as materialized (
         select o.*, o.http_status between 200 and 299 and o.error_class is null and jsonb_typeof(o.body) = 'object' as is_complete
-          from unnest(p_job_ids, p_positions, p_lease_tokens, p_http_statuses, p_error_classes, app.parse_responses(p_responses), p_retry_afters)
-            as o (job_id, position, lease_token, http_status, error_class, body, retry_after)
+          from unnest(p_job_ids, p_positions, p_lease_tokens, p_http_statuses, p_error_classes, app.parse_responses(p_responses), p_responses,
+                      p_retry_afters)
+            as o (job_id, position, lease_token, http_status, error_class, body, response, retry_after)
     )
-    select a.job_id, a.position, a.lease_token, 'complete', a.body, null, null, null::interval, false
+    select a.job_id, a.position, a.lease_token, 'complete', a.body, null, null, null::interval, false, a.response
       from answer a
      where a.is_complete
      union all
@@ -69,7 +70,7 @@ begin
                 else p.error_message || coalesce(' (HTTP ' || a.http_status || ')', '') end,
            case when p.action = 'wait' and a.retry_after is not null
                 then make_interval(secs => least(greatest(a.retry_after, 0), 86400)) end,
-           p.outage
+           p.outage, null
       from answer a
       cross join lateral app.find_retry_policy(a.http_status, a.error_class) p
      where a.is_complete is not true;
@@ -184,7 +185,7 @@ begin
                                   where n.organization_id = p_organization_id and n.job_id = h.job_id and n.lease_token = h.lease_token
                                  offset 0) l
         ), outcome as materialized (
-            select o.job_id, o.position, o.result, o.error_code, o.error_message,
+            select o.job_id, o.position, o.result, o.response, o.error_code, o.error_message,
                    case when p_is_outage and o.action = 'retry' then 'wait' else o.action end as action,
                    0.5 + random() / 2 as jitter,
                    l.lease_token is not null as is_in_flight,
@@ -204,7 +205,7 @@ begin
                    retry_at         = case when o.action = 'wait' then p_now + interval '1 second'
                                            when not app.is_final(o.action, i.retry_count, v_settings)
                                            then p_now + o.jitter * app.retry_backoff(i.retry_count, v_settings) end,
-                   result           = o.result,
+                   result           = o.response::json,
                    error_code       = case when app.is_final(o.action, i.retry_count, v_settings) then o.error_code end,
                    error_message    = case when app.is_final(o.action, i.retry_count, v_settings)
                                            then o.error_message || case when o.action = 'retry' then format(', after %s attempt(s)', i.retry_count + 1) else '' end end,
@@ -213,7 +214,8 @@ begin
              where i.organization_id = p_organization_id and i.job_id = v_job.job_id
                and i.position between v_job.first_position and v_job.last_position and i.position = o.position and i.status = 'pending'
                and (i.xmin = o.version or o.action = 'complete' and (o.is_in_flight or i.retry_at is not null))
-         returning i as item
+         -- The item without the text of its answer, but with what was parsed of it: what comes next reads figures out of that.
+         returning jsonb_populate_record(i, jsonb_build_object('result', null, 'parsed_result', o.result)) as item
         )
         select coalesce(array_agg(item), '{}') into v_more from applied;
         v_items := v_items || v_more;
@@ -252,8 +254,8 @@ begin
                count(*) filter (where i.status in ('completed', 'failed'))::integer as processed,
                count(*) filter (where i.status = 'failed')::integer as failed,
                count(*) filter (where i.status = 'pending')::integer as pending,
-               count(*) filter (where i.status = 'completed' and app.result_is_eligible(i.result))::integer as eligible,
-               coalesce(sum(app.result_amount(i.result)) filter (where i.status = 'completed'), 0) as value
+               count(*) filter (where i.status = 'completed' and app.result_is_eligible(i.parsed_result))::integer as eligible,
+               coalesce(sum(app.result_amount(i.parsed_result)) filter (where i.status = 'completed'), 0) as value
           from unnest(p_items) i
          group by i.job_id
     loop

@@ -37,6 +37,21 @@ begin
 end;
 $$;
 
+-- The answer to another item, as one to this.
+create or replace function app.duplicate_result(p_result json, p_reference_id text) returns json
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return (select json_object_agg(m.key, case m.key when 'reference_id' then to_json(p_reference_id) else m.value end order by m.n)
+              from (select key, value, ordinality as n from json_each(p_result) with ordinality where key <> 'deduplicated'
+                     union all
+                    select 'reference_id', null, 0 where p_result -> 'reference_id' is null
+                     union all
+                    select 'deduplicated', 'true', 2147483647) m);
+end;
+$$;
+
 -- Gives the answers of completed items to all that are the same work as one of p_items and not in flight: they wait, or were never claimed.
 -- It waits for nobody: jobs and items that others hold are passed over, and looked up in the end.
 create or replace function app.answer_duplicates(p_organization_id uuid, p_items public.lookup_queue_items[], p_now timestamptz) returns void
@@ -65,7 +80,7 @@ begin
                           for update skip locked);
     v_queued := array(select q from app.queued_jobs q where q.organization_id = p_organization_id and q.job_id = any (v_job_ids) for update skip locked);
     with answer as materialized (
-        select distinct on (a.work_key) a.work_key, a.result
+        select distinct on (a.work_key) a.work_key, app.item_result(a) as result
           from public.lookup_queue_items a
          where a.organization_id = p_organization_id and a.work_key = any (v_keys) and a.status = 'completed' and a.processed_at >= v_since
          order by a.work_key, a.processed_at desc
@@ -81,11 +96,11 @@ begin
         update public.lookup_queue_items i
            set status       = 'completed',
                retry_at     = null,
-               result       = w.result || jsonb_build_object('reference_id', i.reference_id, 'deduplicated', true),
+               result       = app.duplicate_result(w.result, i.reference_id),
                processed_at = p_now
           from waiting w
          where i.organization_id = p_organization_id and i.job_id = w.job_id and i.position = w.position
-     returning i as item
+     returning jsonb_populate_record(i, jsonb_build_object('result', null, 'parsed_result', i.result)) as item
     )
     select coalesce(array_agg(item), '{}') into v_items from answered;
     perform app.add_report_sites(p_organization_id, v_items, p_now);

@@ -25,12 +25,17 @@ create or replace function app.result_is_eligible(p_result jsonb) returns boolea
 language sql immutable
 return app.amount(p_result #> '{incentives,total_eligible_combinations}') > 0 or app.amount(p_result #> '{incentives,total_incentive_amount}') > 0;
 
+-- The number of a utility at the US Energy Information Administration is one in every answer, whether the provider wrote it as text or not.
+create or replace function app.eiaid(p_eiaid text) returns bigint
+language sql immutable
+return case when p_eiaid ~ '^[0-9]{1,15}$' then p_eiaid::bigint end;
+
 -- The device categories that were asked about, and what the answer gives for the devices of each.
 create or replace function app.result_categories(p_device_ids integer[], p_result jsonb) returns table (keys text[], amounts numeric[])
 language sql stable
 begin atomic
     select coalesce(array_agg(c.category_key order by c.category_key), '{}'), coalesce(array_agg(c.amount order by c.category_key), '{}')
-      from (select d.category_key, coalesce(sum(g.amount), 0) as amount
+      from (select d.category_key, coalesce(sum(g.amount), 0.00) as amount
               from app.devices d
               left join (select t.value ->> 'device_id' as device_id, app.amount(t.value -> 'incentive_amount') as amount
                            from jsonb_path_query(p_result, '$.incentives.by_program[*].device_tier_results[*] ? (@.incentive_amount > 0)') t (value)
@@ -60,14 +65,14 @@ begin
             country_code, building_type, device_categories, category_amounts, utility_eiaid, utility_name, eligible, total_incentive_amount, created_at)
     select p_organization_id, r.id, i.position, i.id, i.reference_id, i.address ->> 'street_1', i.address ->> 'street_2',
            i.address ->> 'city', i.address ->> 'state_or_province_code', i.address ->> 'postal_code', i.address ->> 'country_code',
-           i.building_type, c.keys, c.amounts, i.result #>> '{utility,eiaid}', i.result #>> '{utility,name}',
+           i.building_type, c.keys, c.amounts, i.parsed_result #>> '{utility,eiaid}', i.parsed_result #>> '{utility,name}',
            a.eligible_combinations > 0 or a.total_incentive > 0, a.total_incentive, p_now
       from unnest(p_items) i
       join unnest(v_job_ids, v_report_ids) r (job_id, id) on r.job_id = i.job_id
-     cross join app.result_categories(i.device_ids, i.result) c
+     cross join app.result_categories(i.device_ids, i.parsed_result) c
      cross join lateral (
-           select app.result_amount(i.result) as total_incentive,
-                  app.amount(i.result #> '{incentives,total_eligible_combinations}') as eligible_combinations
+           select app.result_amount(i.parsed_result) as total_incentive,
+                  app.amount(i.parsed_result #> '{incentives,total_eligible_combinations}') as eligible_combinations
            offset 0) a
      where i.status = 'completed';
 
@@ -82,7 +87,7 @@ begin
                   e.value ->> 'program_name' as program_name,
                   app.amount(e.value -> 'total_incentive') as total_incentive,
                   app.amount(e.value -> 'eligible_combinations') as eligible_combinations
-             from jsonb_array_elements(app.elements(i.result #> '{incentives,by_program}')) e
+             from jsonb_array_elements(app.elements(i.parsed_result #> '{incentives,by_program}')) e
            offset 0) p
      where i.status = 'completed' and p.program_id is not null and (p.total_incentive > 0 or p.eligible_combinations > 0)
      group by r.id, i.position, p.program_id;
@@ -126,7 +131,7 @@ return json_build_object(
     'report_type', (p_report).report_type,
     'total_sites', (p_report).total_sites,
     'eligible_sites', (p_report).eligible_sites,
-    'total_incentive_value', (p_report).total_incentive_value,
+    'total_incentive_value', round((p_report).total_incentive_value, 2),
     'created_at', app.rfc3339((p_report).created_at),
     'completed_at', app.rfc3339((p_report).completed_at)
 );

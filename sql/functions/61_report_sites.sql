@@ -13,11 +13,11 @@ begin
             'state_or_province_code', p_site.state_or_province_code, 'postal_code', p_site.postal_code, 'country_code', p_site.country_code)),
         'building_type', p_site.building_type,
         'device_categories', p_site.device_categories,
-        'utility', json_build_object('eiaid', p_site.utility_eiaid, 'name', p_site.utility_name),
+        'utility', json_build_object('eiaid', app.eiaid(p_site.utility_eiaid), 'name', p_site.utility_name),
         'eligible', p_site.eligible,
-        'total_incentive_amount', p_site.total_incentive_amount,
+        'total_incentive_amount', round(p_site.total_incentive_amount, 2),
         'programs', (select coalesce(json_agg(json_build_object(
-                                'program_id', p.program_id, 'program_name', p.program_name, 'total_incentive', p.total_incentive,
+                                'program_id', p.program_id, 'program_name', p.program_name, 'total_incentive', round(p.total_incentive, 2),
                                 'eligible_combinations', p.eligible_combinations) order by p.total_incentive desc, p.program_id), '[]')
                        from public.incentive_report_site_programs p
                       where p.organization_id = p_site.organization_id and p.report_id = p_site.report_id and p.position = p_site.position));
@@ -137,7 +137,7 @@ begin
 
     select string_agg(app.csv_line(s.reference_id, s.street_1, s.street_2, s.city, s.state_or_province_code, s.postal_code, s.country_code,
                                    s.building_type, array_to_string(s.device_categories, ' '), s.utility_eiaid, s.utility_name,
-                                   s.eligible::text, s.total_incentive_amount::text, p.programs), '' order by s.position)
+                                   s.eligible::text, round(s.total_incentive_amount, 2)::text, p.programs), '' order by s.position)
       into lines
       from unnest(v_sites) s
       left join (select position, string_agg(format('%s: %s', program_name, total_incentive), '; ' order by total_incentive desc, program_id) as programs

@@ -8,7 +8,7 @@ begin
     return (
         select coalesce(json_agg(json_build_object(
                    'country_code', s.country_code, 'state_or_province_code', s.state_or_province_code, 'name', r.name, 'sites', s.sites,
-                   'eligible_sites', s.eligible_sites, 'total_incentive_value', s.value) order by s.value desc, s.sites desc, r.name), '[]')
+                   'eligible_sites', s.eligible_sites, 'total_incentive_value', round(s.value, 2)) order by s.value desc, s.sites desc, r.name), '[]')
           from (select country_code, state_or_province_code, count(*) as sites, count(*) filter (where eligible) as eligible_sites,
                        sum(total_incentive_amount) as value
                   from public.incentive_report_sites
@@ -25,8 +25,8 @@ as $$
 begin
     return (
         select coalesce(json_agg(json_build_object(
-                   'eiaid', s.utility_eiaid, 'name', s.utility_name, 'sites', s.sites, 'eligible_sites', s.eligible_sites,
-                   'total_incentive_value', s.value) order by s.value desc, s.sites desc, s.utility_name, s.utility_eiaid), '[]')
+                   'eiaid', app.eiaid(s.utility_eiaid), 'name', s.utility_name, 'sites', s.sites, 'eligible_sites', s.eligible_sites,
+                   'total_incentive_value', round(s.value, 2)) order by s.value desc, s.sites desc, s.utility_name, s.utility_eiaid), '[]')
           from (select utility_eiaid, utility_name, count(*) as sites, count(*) filter (where eligible) as eligible_sites,
                        sum(total_incentive_amount) as value
                   from public.incentive_report_sites
@@ -43,7 +43,7 @@ begin
     return (
         select coalesce(json_agg(json_build_object(
                    'program_id', s.program_id, 'program_name', s.program_name, 'eligible_sites', s.sites,
-                   'total_incentive_value', s.value) order by s.value desc, s.sites desc, s.program_id), '[]')
+                   'total_incentive_value', round(s.value, 2)) order by s.value desc, s.sites desc, s.program_id), '[]')
           from (select program_id, max(program_name) as program_name, count(*) as sites, sum(total_incentive) as value
                   from public.incentive_report_site_programs
                  where organization_id = p_organization_id and report_id = p_report_id
@@ -60,7 +60,7 @@ begin
     return (
         select coalesce(json_agg(json_build_object(
                    'key', s.key, 'name', c.name, 'sites', s.sites, 'eligible_sites', s.eligible_sites,
-                   'total_incentive_value', s.value) order by s.value desc, s.sites desc, s.key), '[]')
+                   'total_incentive_value', round(s.value, 2)) order by s.value desc, s.sites desc, s.key), '[]')
           from (select g.key, count(*) as sites, count(*) filter (where g.amount > 0) as eligible_sites, sum(g.amount) as value
                   from public.incentive_report_sites i
                  cross join unnest(i.device_categories, i.category_amounts) g (key, amount)

@@ -34,7 +34,7 @@ declare
 begin
     for v_item in select * from unnest(p_items) i where i.create_application and i.status = 'completed' order by i.reference_id loop
         perform app.file_applications(p_organization_id, app.customer_id(p_organization_id, v_item.reference_id, p_now), v_item.reference_id,
-                                      v_item.result, p_now);
+                                      v_item.parsed_result, p_now);
     end loop;
 end;
 $$;
@@ -59,7 +59,7 @@ return json_build_object(
     'program_name', (p_application).program_name,
     'application_status', (p_application).application_status,
     'next_statuses', app.next_application_statuses((p_application).application_status),
-    'total_incentive', (p_application).total_incentive,
+    'total_incentive', round((p_application).total_incentive, 2),
     'created_at', app.rfc3339((p_application).created_at),
     'updated_at', app.rfc3339((p_application).updated_at),
     'submitted_at', app.rfc3339((p_application).submitted_at),

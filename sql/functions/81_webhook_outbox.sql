@@ -144,10 +144,10 @@ return json_build_object(
     'item_id', (p_item).id,
     'status', (p_item).status,
     'reference_id', (p_item).reference_id,
-    'address', (p_item).address,
+    'address', app.address_json((p_item).address),
     'building_type', (p_item).building_type,
     'device_ids', (p_item).device_ids,
-    'result', (p_item).result,
+    'result', app.item_result(p_item),
     'error_code', (p_item).error_code,
     'error_message', (p_item).error_message,
     'processed_at', app.rfc3339((p_item).processed_at),
@@ -165,7 +165,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     return query
-    select d.id, app.webhook_message(d.event, d.created_at, case when d.event not like 'lookup.%' then d.data::json
+    select d.id, app.webhook_message(d.event, d.created_at, case when d.event not like 'lookup.%' then app.in_documented_order(d.data)
                                                                  when d.bundled then json_build_object('items', w.items)
                                                                  else w.items[1] end)
       from unnest(p_deliveries) d
@@ -180,7 +180,8 @@ begin
                           offset 0) i
                     where d.data is null
                     union all
-                   select e.n, jsonb_set(e.item, '{webhook_custom_fields}', app.allowed_fields(e.item -> 'webhook_custom_fields', p_field_names))::json
+                   select e.n, app.in_documented_order(
+                              jsonb_set(e.item, '{webhook_custom_fields}', app.allowed_fields(e.item -> 'webhook_custom_fields', p_field_names)))
                      from jsonb_array_elements(case when d.event like 'lookup.%' then d.data end) with ordinality e (item, n)) l) w;
 end;
 $$;

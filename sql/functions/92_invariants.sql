@@ -38,7 +38,7 @@ begin
            (array_agg(coalesce(i.id, s.item_id)) filter (where (i.status is not distinct from 'completed') <> (s.item_id is not null) or i.id <> s.item_id))[1] as misplaced,
            (array_agg(i.id) filter (where i.answer_to <> i.reference_id))[1] as mistaken
       into v_seen
-      from (select id, status, position, retry_at, reference_id, result ->> 'reference_id' as answer_to
+      from (select id, status, position, retry_at, reference_id, coalesce(result ->> 'reference_id', parsed_result ->> 'reference_id') as answer_to
               from public.lookup_queue_items
              where organization_id = p_organization_id and lookup_queue_items.job_id = p_job.id) i
       full join (select *

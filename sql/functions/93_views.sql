@@ -29,9 +29,15 @@ select i.organization_id, i.job_id, i.id, i.position,
                  and exists (select from public.lookup_leases l
                               where l.organization_id = i.organization_id and l.job_id = i.job_id and i.position <@ l.positions)
             then 'processing' else i.status end as status,
-       i.reference_id, i.address, i.building_type, i.device_ids,
-       i.result #>> '{utility,name}' as utility, (i.result #> '{incentives,total_incentive_amount}') as total_incentive_amount,
-       i.result, i.error_code, i.error_message, i.warnings, i.retry_count, i.retry_at, i.created_at, i.processed_at
+       i.reference_id,
+       json_strip_nulls(json_build_object(
+           'street_1', i.address -> 'street_1', 'street_2', i.address -> 'street_2', 'city', i.address -> 'city',
+           'state_or_province_code', i.address -> 'state_or_province_code', 'postal_code', i.address -> 'postal_code',
+           'country_code', i.address -> 'country_code')) as address,
+       i.building_type, i.device_ids,
+       coalesce(i.result, i.parsed_result::json) #>> '{utility,name}' as utility,
+       coalesce(i.parsed_result, i.result::jsonb) #> '{incentives,total_incentive_amount}' as total_incentive_amount,
+       coalesce(i.result, i.parsed_result::json) as result, i.error_code, i.error_message, i.warnings, i.retry_count, i.retry_at, i.created_at, i.processed_at
   from public.lookup_queue_items i;
 
 comment on view api.items is 'Sites of batches with what came of each, in upload order by position. total_incentive_amount: US dollars, as the provider gave it.';

@@ -55,19 +55,20 @@ create table public.lookup_queue_items (
     warnings              text[],
     retry_count           integer     not null default 0,
     retry_at              timestamptz,
-    result                jsonb,
+    parsed_result         jsonb,
     error_code            text,
     error_message         text,
     created_at            timestamptz not null,
     processed_at          timestamptz,
     work_key              uuid,
+    result                json,
 
     constraint lookup_queue_items_pkey primary key (organization_id, job_id, position),
     constraint lookup_queue_items_job_fkey foreign key (organization_id, job_id) references public.batch_lookup_jobs (organization_id, id),
     constraint lookup_queue_items_status_check check (status in ('pending', 'completed', 'failed')),
     constraint lookup_queue_items_retry_check check (retry_at is null or status = 'pending'),
     constraint lookup_queue_items_ended_check check ((status in ('completed', 'failed')) = (processed_at is not null)),
-    constraint lookup_queue_items_outcome_check check ((status = 'completed') = (result is not null) and (status = 'failed') = (error_code is not null and error_message is not null and processed_at is not null))
+    constraint lookup_queue_items_outcome_check check ((status = 'completed') = (result is not null or parsed_result is not null) and (status = 'failed') = (error_code is not null and error_message is not null and processed_at is not null))
 ) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 
 create index lookup_queue_items_waiting_idx on public.lookup_queue_items (organization_id, retry_at)
@@ -81,7 +82,8 @@ comment on column public.lookup_queue_items.id is 'For its users; the queue name
 comment on column public.lookup_queue_items.position is 'Place in the upload, from 0.';
 comment on column public.lookup_queue_items.status is 'pending until it ends. Which of the pending ones are being looked up is in public.lookup_leases; api.items and the HTTP API call these processing.';
 comment on column public.lookup_queue_items.retry_at is 'It waits until then to be looked up (again); null: not waiting.';
-comment on column public.lookup_queue_items.result is 'The answer of the incentives API, as it came.';
+comment on column public.lookup_queue_items.result is 'The answer of the incentives API, member for member as it came.';
+comment on column public.lookup_queue_items.parsed_result is 'The answer in an item on its way through the functions that record it, and in rows from before result was kept as it came; else null.';
 comment on column public.lookup_queue_items.work_key is 'Items with the same key are the same work; null: looked up whatever others are.';
 comment on column public.lookup_queue_items.warnings is 'What looks wrong with the input, but did not stop it.';
 

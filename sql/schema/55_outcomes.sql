@@ -51,7 +51,8 @@ create type app.lookup_outcome as (
     error_code    text,
     error_message text,
     pause         interval,
-    outage        boolean
+    outage        boolean,
+    response      text
 );
 
 comment on type app.lookup_outcome is 'What came of one lookup, judged by app.retry_policy: complete, retry, wait (with the pause asked for) or fail.';

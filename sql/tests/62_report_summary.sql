@@ -16,7 +16,7 @@ select is((:'summary'::json -> 'by_state')::jsonb,
       {"country_code": "US", "state_or_province_code": "CA", "name": "California", "sites": 1, "eligible_sites": 1, "total_incentive_value": 1200.50}]',
     'sites are summed by state, of equal values the one with more sites first');
 select is((:'summary'::json -> 'by_utility')::jsonb,
-    '[{"eiaid": "1015", "name": "Austin Energy", "sites": 2, "eligible_sites": 2, "total_incentive_value": 2401.00},
+    '[{"eiaid": 1015, "name": "Austin Energy", "sites": 2, "eligible_sites": 2, "total_incentive_value": 2401.00},
       {"eiaid": null, "name": null, "sites": 1, "eligible_sites": 0, "total_incentive_value": 0}]',
     'sites are summed by utility, those without one together');
 select is((:'summary'::json -> 'by_program')::jsonb,

@@ -40,12 +40,10 @@ async def create_batch_lookup(request: Request) -> Response:
         fingerprint=fingerprint(options, upload) if key is not None else None,
         file=upload.file,
     )
-    return Response(
-        answer,
-        int(status or 201),
-        {"Idempotency-Replayed": "true"} if replayed == b"t" else None,
-        media_type="application/json",
-    )
+    response = json_response(answer or b"null", int(status or 201))
+    if replayed == b"t":
+        response.headers["Idempotency-Replayed"] = "true"
+    return response
 
 
 def fingerprint(options: dict[str, object], upload: Upload) -> bytes:

@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from pyshell.api.errors import ApiError
 from pyshell.api.media_types import JSON, check_charset, recognize
+from pyshell.postgres.compact import compact
 
 MAX_INTEGER = 2**31 - 1
 PAGE = ("limit", "offset", "cursor")
@@ -55,8 +56,8 @@ def check_parameters(request: Request, known: tuple[str, ...]) -> None:
 
 
 def json_response(text: bytes, status: int = 200) -> Response:
-    """JSON as PostgreSQL wrote it."""
-    return Response(text, status, media_type="application/json")
+    """JSON that PostgreSQL wrote."""
+    return Response(compact(text), status, media_type="application/json")
 
 
 async def json_body(request: Request, max_bytes: int) -> str:

@@ -16,6 +16,7 @@ from pyshell.api.job_watch import JobWatch
 from pyshell.api.routes.batch_lookups import job_id
 from pyshell.api.routes.parameters import boolean_param, integer_param, json_response
 from pyshell.postgres.calls import call
+from pyshell.postgres.compact import compact
 from pyshell.postgres.sqlstates import DatabaseError
 
 MAX_WAIT_SECONDS = 60
@@ -128,4 +129,4 @@ def has_ended(body: bytes) -> bool:
 
 
 def event(name: str, event_id: str, data: bytes) -> bytes:
-    return b"id: %s\nevent: %s\ndata: %s\n\n" % (event_id.encode(), name.encode(), data.replace(b"\n", b" "))
+    return b"id: %s\nevent: %s\ndata: %s\n\n" % (event_id.encode(), name.encode(), compact(data))

@@ -12,6 +12,7 @@ from pyshell.api.routes.batch_lookups import job_id
 from pyshell.api.routes.files import Piece, stream_file
 from pyshell.api.routes.parameters import page_params, page_response, status_param, text_param
 from pyshell.postgres.calls import call, call_row
+from pyshell.postgres.compact import compact
 
 MEDIA_TYPES = {"csv": "text/csv; charset=utf-8; header=present", "ndjson": "application/x-ndjson"}
 
@@ -43,6 +44,8 @@ async def stream_batch_lookup_results(request: Request) -> Response:
             limit=limit,
             **item_filter(request),
         )
+        if file_format == "ndjson" and lines:
+            lines = b"".join(compact(line) + b"\n" for line in lines.splitlines())
         return lines, last_position
 
     headers = {
