@@ -49,7 +49,7 @@ def with_listed_errors(app: ASGIApp, others: list[tuple[str, int]]) -> ASGIApp:
             nonlocal status
             if message["type"].endswith("http.response.start"):
                 status = message["status"]
-            elif message["type"].endswith("http.response.body") and status >= 400 and scope.get("method") != "HEAD":
+            elif message["type"].endswith("http.response.body") and status >= 400 and scope.get("method") not in ("HEAD", "OPTIONS"):
                 error = (json.loads(message["body"])["code"], status)
                 if error not in ERRORS:
                     others.append(error)
