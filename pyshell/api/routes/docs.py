@@ -16,9 +16,8 @@ FILES = {
     "swagger-ui.css": (swagger_ui_path / "swagger-ui.css", "text/css"),
     "favicon-32x32.png": (swagger_ui_path / "favicon-32x32.png", "image/png"),
 }
-# Swagger UI sets the style of elements while it draws.
 CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
