@@ -12,7 +12,9 @@ const item: components["schemas"]["BatchItem"] = {
   building_type: "RESIDENTIAL",
   device_ids: [1],
 };
-const rows = "Deal ID,Street Address,City,State,ZIP,Building Type,Device IDs\ndeal-002,200 N Spring St,Los Angeles,CA,90012,RESIDENTIAL,1\n";
+const rows =
+  "Deal ID,Street Address,City,State,ZIP,Building Type,Device IDs\n" +
+  "deal-002,200 N Spring St,Los Angeles,CA,90012,RESIDENTIAL,1\n";
 
 const created = await client.POST("/batch-lookups", { body: { items: [item] } });
 const uploaded = await client.POST("/batch-lookups", {
@@ -31,7 +33,8 @@ const cancelled = await client.POST("/batch-lookups/{job_id}/cancel", { params: 
 const again = await client.POST("/batch-lookups/{job_id}/cancel", { params: { path: { job_id } } });
 const lookup: components["schemas"]["LookupRequest"] = { ...item, operation_type: "lookup" };
 const looked_up = await client.POST("/incentives", { body: lookup });
-const status: operations["listBatchLookups"]["responses"][200]["content"]["application/json"]["jobs"][number]["status"] | undefined = job.data?.status;
+type Jobs = operations["listBatchLookups"]["responses"][200]["content"]["application/json"]["jobs"];
+const status: Jobs[number]["status"] | undefined = job.data?.status;
 
 console.log(
   JSON.stringify({

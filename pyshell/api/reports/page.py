@@ -60,6 +60,16 @@ def dollars(amount: float) -> str:
     return f"${amount:,.0f}"
 
 
+def number(count: int) -> str:
+    """Such as 1,204."""
+    return f"{count:,}"
+
+
+def percent(share: float) -> str:
+    """Such as 79%, of a share from 0 to 1."""
+    return f"{share:.0%}"
+
+
 def day(timestamp: str) -> str:
     """Such as November 27, 2026."""
     time = datetime.fromisoformat(timestamp)
@@ -82,8 +92,23 @@ def one_line(address: Row) -> str:
     return ", ".join(address[part] for part in ("street_1", "city", "state_or_province_code") if address.get(part))
 
 
+def program_names(programs: Sequence[Row]) -> str:
+    """The first three, and how many more."""
+    names = [program["program_name"] or program["program_id"] for program in programs]
+    return "; ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
 _environment = Environment(
     loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
 )
-_environment.filters.update(dollars=dollars, day=day, counted=counted, plural=plural, one_line=one_line)
+_environment.filters.update(
+    dollars=dollars,
+    number=number,
+    percent=percent,
+    day=day,
+    counted=counted,
+    plural=plural,
+    one_line=one_line,
+    program_names=program_names,
+)
 _environment.globals.update(max_bars=MAX_BARS, shade=shade)
