@@ -18,7 +18,8 @@ daemon off;
 master_process off;
 pid {folder}/nginx.pid;
 error_log stderr;
-events {{ worker_connections 1024; }}
+worker_rlimit_nofile 16384;
+events {{ worker_connections 8192; }}
 http {{
     log_format arrival '$msec';
     access_log {access_log};
