@@ -25,8 +25,10 @@ from pyshell.settings import Settings, SettingsError
 from pyshell.worker import upstream as worker_upstream
 from pyshell.worker.upstream import Answer, Upstream
 from tests.certificates import authority
+from tests.conftest import Connection
 from tests.upstream import FakeUpstream, Reply, fake_upstream
 from tests.webhook_receiver import raw_receiver
+from tests.worker_fixtures import Batches, running_worker
 
 ORGANIZATION = bytes(16)
 OTHER_ORGANIZATION = bytes(15) + b"\1"
@@ -491,6 +493,22 @@ async def test_doubled_answers_never_reach_another_item(upstream: FakeUpstream, 
     assert {r for r, answer in results.items() if answer.text and json.loads(answer.text)["reference_id"] != r} == set()
     assert [r for r, answer in results.items() if answer.error_class] == [], "and a second attempt gets its own"
     client.close()
+
+
+def test_two_organizations_complete_with_their_own_answers_whatever_is_doubled(
+    batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection
+) -> None:
+    chance = random.Random(1)
+    upstream.improvise = lambda: Reply(delay=chance.choice([0, 0.002]), again=chance.random() * 0.02 if chance.random() < 0.05 else None)
+    others = Batches(owner)
+    with running_worker(worker_settings):
+        jobs = [(of, of.create([f"{name}-{n}" for n in range(300)])) for of, name in ((batches, "ours"), (others, "theirs"))]
+        assert [of.wait(job) for of, job in jobs] == ["completed", "completed"]
+    rows = owner.execute(
+        "select reference_id, result ->> 'reference_id' from public.lookup_queue_items where status = 'completed'"
+    ).fetchall()
+    assert len(rows) == 600
+    assert [row for row in rows if row[0] != row[1]] == []
 
 
 UNSTORABLE = {

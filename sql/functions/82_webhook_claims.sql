@@ -40,7 +40,12 @@ begin
     if found and not exists (select from app.webhook_queue_state s where s.organization_id = p_organization_id and s.paused_until > v_now) then
         v_deliveries := app.lease_webhooks(p_organization_id, p_sender, p_limit, v_now);
     end if;
-    return query select * from app.webhook_requests(v_config, v_deliveries, v_now);
+    begin
+        return query select * from app.webhook_requests(v_config, v_deliveries, v_now);
+    exception
+        when data_exception or program_limit_exceeded or out_of_memory then
+            return query select * from app.buildable_requests(p_organization_id, v_config, v_deliveries, v_now);
+    end;
 
     -- Last, because whoever records lookups waits for the organization's row.
     if cardinality(v_deliveries) < p_limit then
@@ -112,6 +117,38 @@ begin
       from unnest(p_deliveries) d
       join app.webhook_bodies(p_deliveries, p_config.field_names) b on b.delivery_id = d.id
      order by d.id;
+end;
+$$;
+
+-- One by one: a delivery whose body cannot be built fails for good, and holds up no other.
+create or replace function app.buildable_requests(
+    p_organization_id uuid, p_config app.webhook_configs, p_deliveries app.webhook_deliveries[], p_now timestamptz
+) returns table (delivery_id uuid, lease_token uuid, body text, url text, secrets bytea[])
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    v_delivery app.webhook_deliveries;
+    v_problem  text;
+begin
+    foreach v_delivery in array p_deliveries loop
+        begin
+            return query select * from app.webhook_requests(p_config, array[v_delivery], p_now);
+        exception
+            when data_exception or program_limit_exceeded or out_of_memory then
+                v_problem := sqlerrm;
+                update app.webhook_deliveries
+                   set status           = 'failed',
+                       lease_token      = null,
+                       lease_expires_at = null,
+                       leased_by        = null,
+                       last_http_status = null,
+                       last_error       = 'The body cannot be built: ' || v_problem,
+                       ended_at         = p_now
+                 where organization_id = p_organization_id and id = v_delivery.id;
+        end;
+    end loop;
 end;
 $$;
 

@@ -1,5 +1,5 @@
 begin;
-select plan(47);
+select plan(50);
 \ir fixtures.psql
 select api.set_webhook_config(:'org', '{"url": "https://example.com/"}') as config \gset
 
@@ -133,6 +133,26 @@ select pg_temp.turn_clock(app.clock() + interval '61 seconds');
 select lives_ok(format('select api.start_webhook_test(%L, %L)', :'org', 'me'), 'a minute later it is not');
 select app.expire_webhook_leases(:'org', app.clock() + interval '2 minutes') \gset
 select is_empty($$ select * from app.webhook_deliveries where event = 'webhook.test' and status <> 'failed' $$, 'the test of a sender that died has failed');
+
+-- A body that cannot be built
+select api.set_webhook_config(:'org', '{"enabled": true}') as config \gset
+delete from app.webhook_deliveries;
+select pg_temp.tell(:'org', 3) \gset ignored_
+create or replace function app.webhook_message(p_event text, p_at timestamptz, p_data json) returns json
+language plpgsql stable
+as $$
+begin
+    if p_data ->> 'reference_id' = 'site-2' then
+        raise program_limit_exceeded using message = 'out of memory';
+    end if;
+    return json_build_object('type', p_event, 'data', p_data);
+end;
+$$;
+select results_eq(format($$ select body::json #>> '{data,reference_id}' from api.claim_webhooks(%L, 'a', 10) order by 1 $$, :'org'),
+    $$ values ('site-1'), ('site-3') $$, 'a claim leaves out the delivery whose body cannot be built');
+select results_eq($$ select status, last_error, attempts from app.webhook_deliveries where status <> 'sending' $$,
+    $$ values ('failed', 'The body cannot be built: out of memory', 0) $$, 'a delivery whose body cannot be built has failed, with the reason');
+select is((select count(*)::integer from app.webhook_deliveries where status = 'sending'), 2, 'the other deliveries of the claim are on their way');
 
 select * from finish();
 rollback;
