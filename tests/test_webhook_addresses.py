@@ -290,10 +290,9 @@ def test_what_a_receiver_says_unasked_is_not_taken_for_its_answer() -> None:
         assert [answered.http_status for answered in attempt(url, allow_private=True, times=3)] == [200, 200, 200]
 
 
-@pytest.mark.parametrize("name", ["connections", "closes"])
-def test_connections_are_kept_for_the_next_webhook(name: str) -> None:
+@pytest.mark.parametrize(("headers", "connections"), [({}, 1), ({"Connection": "close"}, 5)], ids=["kept", "closed by the receiver"])
+def test_connections_are_kept_for_the_next_webhook(headers: dict[str, str], connections: int) -> None:
     with fake_receiver() as receiver:
-        receiver.status, receiver.body = 200, b"ok"
-        receiver.headers = {"Connection": "close"} if name == "closes" else {}
+        receiver.status, receiver.body, receiver.headers = 200, b"ok", headers
         assert all(answered.succeeded for answered in attempt(receiver.url, allow_private=True, times=5))
-        assert receiver.connections == (5 if name == "closes" else 1)
+        assert receiver.connections == connections
