@@ -175,7 +175,7 @@ def look_up(database: Connection, job: Json, count: int, answer: Json | str | No
         "select organization_id from public.batch_lookup_jobs where id = %s", [job["job_id"]]
     ).fetchone() or [None]
     database.execute(
-        """select api.record_lookups(%s, 'test', array_agg(job_id), array_agg(position), array_agg(lease_token), array_agg(%s::integer),
+        """select api.record_lookups(%s, array_agg(job_id), array_agg(position), array_agg(lease_token), array_agg(%s::integer),
                                      array_agg(null::text), array_agg(%s::text), array_agg(null::double precision))
              from api.claim_lookups(%s, 'test', %s)""",
         [organization_id, status, answer if isinstance(answer, str) else json.dumps(answer or {}), organization_id, count],

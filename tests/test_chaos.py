@@ -43,16 +43,17 @@ HISTORY = """
     end $$;
     create trigger remember after insert on public.lookup_leases for each row execute function public.remember_claim();
     create table public.history (item_id uuid, old_status text, new_status text, lease_expires_at timestamptz, has_expired boolean,
-        at timestamptz default app.clock());
+        mends boolean, at timestamptz default app.clock());
     create function public.remember() returns trigger language plpgsql as $$
     declare
         v_callers text;
     begin
         get diagnostics v_callers = pg_context;
-        insert into public.history (item_id, old_status, new_status, lease_expires_at, has_expired)
+        insert into public.history (item_id, old_status, new_status, lease_expires_at, has_expired, mends)
         values (new.id, old.status, new.status,
                 (select l.expires_at from public.lookup_leases l where l.job_id = new.job_id and new.position <@ l.positions),
-                v_callers like '%app.expire_leases%');
+                v_callers like '%app.expire_leases%',
+                old.status = 'failed' and old.error_code = 'lease_expired' and new.status = 'completed');
         return null;
     end $$;
     create trigger remember after update on public.lookup_queue_items for each row execute function public.remember();
@@ -65,7 +66,7 @@ DISK_FULL = """
 # What the history must not hold.
 RULES = {
     "a lease expired before its time": "has_expired and at < lease_expires_at",
-    "an item that had ended changed": "old_status in ('completed', 'failed')",
+    "an item that had ended changed": "old_status in ('completed', 'failed') and not mends",
 }
 
 
@@ -254,7 +255,9 @@ def check_history(owner: Connection, upstream: FakeUpstream) -> None:
     assert owner.execute("select * from public.claims where overlapping").fetchall() == [], "a lease began while another one was there"
     for rule, query in RULES.items():
         assert owner.execute(f"select * from public.history where {query}".encode()).fetchall() == [], rule
-    ends = "select item_id from public.history where new_status in ('completed', 'failed') group by item_id having count(*) <> 1"
+    ends = (
+        "select item_id from public.history where new_status in ('completed', 'failed') and not mends group by item_id having count(*) <> 1"
+    )
     assert owner.execute(ends.encode()).fetchall() == [], "an item ended twice"
     claims: dict[str, int] = dict(
         owner.execute(

@@ -177,7 +177,7 @@ def test_a_cancelled_job_goes_on_while_items_are_in_flight(client: OrganizationC
         cancelled = json.loads(next(events)["data"])
         assert (cancelled["status"], cancelled["item_counts"]["processing"]) == ("cancelled", 1)
         database.execute(
-            "select api.record_lookups(%s, 't', array[%s], array[%s::int], array[%s], array[200], array[null::text], array['{}'],"
+            "select api.record_lookups(%s, array[%s], array[%s::int], array[%s], array[200], array[null::text], array['{}'],"
             " array[null::float8])",
             [organization_id, *item],
         )

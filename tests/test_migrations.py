@@ -182,7 +182,7 @@ def test_a_queue_in_use_goes_on_after_the_migration_to_leases_by_job(empty_datab
         verdict = owner.execute(
             """select r.verdict
                  from public.batch_lookup_jobs j,
-                      api.record_lookups(j.organization_id, 'worker', array[j.id], array[4], array[j.report_id], array[200],
+                      api.record_lookups(j.organization_id, array[j.id], array[4], array[j.report_id], array[200],
                                          array[null], array['{}'], array[null::float8]) r"""
         ).fetchall()
         assert verdict == [("accepted",)]

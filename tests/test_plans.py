@@ -125,12 +125,12 @@ def work_on_nearly_nothing(connection: Connection) -> None:
              from app.organizations o, api.claim_lookups(o.id, 'plans', 3) c
             group by o.id"""
     )
-    record = """select api.record_lookups(organization_id, 'plans', jobs[:1], positions[:1], tokens[:1], array[%s], array[null],
+    record = """select api.record_lookups(organization_id, jobs[:1], positions[:1], tokens[:1], array[%s], array[null],
                                           array['{}'], array[null::float8])
                   from claim"""
-    connection.execute("select api.extend_leases(organization_id, 'plans', jobs, positions, tokens) from claim")
+    connection.execute("select api.extend_leases(organization_id, jobs, positions, tokens) from claim")
     connection.execute("select app.expire_leases(id, now() + interval '1 hour') from app.organizations")
-    connection.execute("select api.release_lookups(organization_id, 'plans', jobs, positions, tokens) from claim")
+    connection.execute("select api.release_lookups(organization_id, jobs, positions, tokens) from claim")
     connection.execute(record, [500])
     connection.execute(record, [200])
 
@@ -171,7 +171,7 @@ def fill(connection: Connection) -> None:
         """,
         {"finished": FINISHED, "waited": FINISHED + WAITING, "total": TOTAL, "ended_jobs": ENDED_JOBS},
     )
-    connection.execute("select app.wake_queue(id, now()) from app.organizations")
+    connection.execute("select app.mark_ready(id, now()) from app.organizations")
 
 
 def test_a_claim_reads_the_items_it_returns_and_writes_none(large_queue: str, owner: Connection) -> None:
@@ -207,7 +207,7 @@ def test_recording_reads_the_items_recorded(large_queue: str, owner: Connection,
     plans = Plans(owner)
     count = len(claimed)
     rows, seen = plans.run(
-        """select * from api.record_lookups(%(organization)s, 'plans', %(jobs)s, %(positions)s::integer[], %(tokens)s, %(statuses)s,
+        """select * from api.record_lookups(%(organization)s, %(jobs)s, %(positions)s::integer[], %(tokens)s, %(statuses)s,
                   %(none)s::text[], %(answers)s, %(none)s::float8[])""",
         {
             "organization": large_queue,
@@ -236,10 +236,10 @@ def test_leases_are_renewed_given_back_and_expired_by_index(large_queue: str, ow
         "positions": [row[1] for row in claimed],
         "tokens": [row[2] for row in claimed],
     }
-    rows, seen = plans.run("select api.extend_leases(%(organization)s, 'plans', %(jobs)s, %(positions)s::integer[], %(tokens)s)", held)
+    rows, seen = plans.run("select api.extend_leases(%(organization)s, %(jobs)s, %(positions)s::integer[], %(tokens)s)", held)
     assert len(rows) == 300
     assert rows_scanned(seen, "lookup_queue_items") == 0
-    _, seen = plans.run("select api.release_lookups(%(organization)s, 'plans', %(jobs)s, %(positions)s::integer[], %(tokens)s)", held)
+    _, seen = plans.run("select api.release_lookups(%(organization)s, %(jobs)s, %(positions)s::integer[], %(tokens)s)", held)
     assert rows_scanned(seen, "lookup_queue_items") <= 300
     leased = owner.execute("select count(*) from api.items where status = 'processing'").fetchone()
     _, seen = plans.run("select app.expire_leases(%(organization)s, now() + interval '1 hour')", held)
@@ -249,7 +249,7 @@ def test_leases_are_renewed_given_back_and_expired_by_index(large_queue: str, ow
 
 def test_settling_and_enqueuing_read_a_handful_of_items(large_queue: str, owner: Connection) -> None:
     plans = Plans(owner)
-    _, seen = plans.run("select app.settle_queue(%(organization)s, now())", {"organization": large_queue})
+    _, seen = plans.run("select app.refresh_ready_at(%(organization)s, now())", {"organization": large_queue})
     assert rows_scanned(seen, "lookup_queue_items") == 0
     _, seen = plans.run(
         """select app.enqueue_items(

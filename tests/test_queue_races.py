@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import psycopg
 import pytest
@@ -80,9 +80,11 @@ def test_maintenance_does_not_wait_for_an_outcome_that_is_being_recorded(
     assert batches.counts() == {"pending": 1, "processing": 1}
 
 
-@pytest.mark.parametrize("table", ["app.organization_queue_state", "public.batch_lookup_jobs"])
+@pytest.mark.parametrize(
+    ("table", "passed_over"), [("app.organization_queue_state", "pending"), ("public.batch_lookup_jobs", "processing")]
+)
 def test_who_holds_a_row_for_long_holds_up_no_other_organization(
-    database_url: str, owner: Connection, clock: Clock, start: Start, table: str
+    database_url: str, owner: Connection, clock: Clock, start: Start, table: str, passed_over: str
 ) -> None:
     update_settings(owner, lookups_per_second=None)
     many = [Batches(owner) for _ in range(5)]
@@ -92,7 +94,7 @@ def test_who_holds_a_row_for_long_holds_up_no_other_organization(
     clock.advance(minutes=10)
     with locked(database_url, f"select from {table} where organization_id = %s for update", many[2].organization_id):
         start("select api.run_maintenance()").result(timeout=10)
-        assert [batches.counts() for batches in many] == [{"pending": 2}] * 2 + [{"processing": 2}] + [{"pending": 2}] * 2
+        assert [batches.counts() for batches in many] == [{"pending": 2}] * 2 + [{passed_over: 2}] + [{"pending": 2}] * 2
         assert all(len(claim(batches, 2)) == 2 for batches in many if batches is not many[2])
     owner.execute("select api.run_maintenance()")
     assert many[2].counts() == {"pending": 2}
@@ -108,7 +110,7 @@ def test_maintenance_and_a_request_repeated_after_a_week_do_not_wait_for_each_ot
     with psycopg.connect(database_url) as connection:
         connection.execute("select app.begin_request(%s, 'POST /batch-lookups', 'key', '\\x00')", [batches.organization_id])
         maintaining = start("select app.run_maintenance()")
-        connection.execute("select app.wake_queue(%s, app.clock())", [batches.organization_id])
+        connection.execute("select app.mark_ready(%s, app.clock())", [batches.organization_id])
     maintaining.result()
     assert fetch_value(owner, "select count(*) from app.idempotency_keys") == 1
 
@@ -119,7 +121,7 @@ def test_what_is_given_back_during_a_claim_comes_next(database_url: str, owner: 
     [(job_id, first, token), (_, second, _)] = claim(batches, 2)
     with locked(
         database_url,
-        "select api.release_lookups(%s, 'worker', array[%s, %s]::uuid[], array[%s, %s]::integer[], array[%s, %s]::uuid[])",
+        "select api.release_lookups(%s, array[%s, %s]::uuid[], array[%s, %s]::integer[], array[%s, %s]::uuid[])",
         batches.organization_id, job_id, job_id, first, second, token, token,
     ):  # fmt: skip
         claiming = start("select api.claim_lookups(%s, 'next worker', 2)", batches.organization_id)
@@ -147,7 +149,7 @@ def test_a_failure_that_is_recorded_twice_at_the_same_time_counts_once(
     update_settings(owner, lookups_per_second=None)
     batches.create(2)
     [(job_id, position, token), _] = claim(batches, 2)
-    record = """select api.record_lookups(%s, 'worker', array[%s]::uuid[], array[%s]::integer[], array[%s]::uuid[], array[500],
+    record = """select api.record_lookups(%s, array[%s]::uuid[], array[%s]::integer[], array[%s]::uuid[], array[500],
                                           array[null]::text[], array[null]::text[], array[null]::float8[])"""
     with locked(database_url, record, batches.organization_id, job_id, position, token):
         again = start(record, batches.organization_id, job_id, position, token)
@@ -165,7 +167,7 @@ def test_a_late_answer_and_the_answer_it_was_replaced_by_do_not_wait_in_a_circle
     early = claim(batches, 2)
     clock.advance(minutes=10)
     late = claim(batches, 2)
-    record = """select api.record_lookups(%s, 'worker', array[%s, %s]::uuid[], array[%s, %s]::integer[], array[%s, %s]::uuid[],
+    record = """select api.record_lookups(%s, array[%s, %s]::uuid[], array[%s, %s]::integer[], array[%s, %s]::uuid[],
                                           array[200, 200], array[null, null]::text[], array['{}', '{}'], array[null, null]::float8[])"""
     with locked(database_url, "select from public.lookup_queue_items where position = 0 for update"):
         recording = [
@@ -177,3 +179,119 @@ def test_a_late_answer_and_the_answer_it_was_replaced_by_do_not_wait_in_a_circle
     check_invariants(owner)
     assert batches.counts() == {"completed": 2}
     assert batches.status(job_id) == "completed"
+
+
+@pytest.mark.parametrize("deduplicates", [False, True], ids=["looked up each", "deduplicated"])
+def test_a_cancel_and_late_answers_do_not_wait_in_a_circle(
+    database_url: str, owner: Connection, batches: Batches, clock: Clock, start: Start, deduplicates: bool
+) -> None:
+    """The late answer has the item, and wants the job; the cancel has the job, and passes the item over."""
+    update_settings(owner, lookups_per_second=None, deduplicate_seconds=60 if deduplicates else None)
+    job_id = batches.create(2)
+    early = claim(batches, 2)
+    clock.advance(minutes=10)
+    owner.execute("select app.expire_leases(%s, app.clock())", [batches.organization_id])
+    assert batches.counts() == {"pending": 2}
+    record = """select api.record_lookups(%s, array[%s]::uuid[], array[%s]::integer[], array[%s]::uuid[], array[200], array[null]::text[],
+                                          array['{}'], array[null]::float8[])"""
+    with locked(database_url, "select from public.batch_lookup_jobs where id = %s for update", job_id):
+        cancelling = start("select api.cancel_batch_lookup(%s, %s)", batches.organization_id, job_id)
+        with psycopg.connect(database_url) as late:
+            late.execute("select from public.lookup_queue_items where position = 0 for update")
+            late.commit()
+        recording = start(record, batches.organization_id, *early[0])
+    cancelling.result()
+    with suppress(psycopg.errors.LockNotAvailable):
+        recording.result()
+    owner.execute(record.encode(), [batches.organization_id, *early[0]])
+    check_invariants(owner)
+    assert batches.status(job_id) == "cancelled"
+
+
+def test_an_item_whose_outcome_is_being_recorded_during_a_cancel_is_not_tried_again(
+    database_url: str, owner: Connection, batches: Batches, start: Start
+) -> None:
+    update_settings(owner, lookups_per_second=None)
+    job_id = batches.create(2)
+    [(_, position, token), _] = claim(batches, 2)
+    record = """select api.record_lookups(%s, array[%s]::uuid[], array[%s]::integer[], array[%s]::uuid[], array[500], array[null]::text[],
+                                          array[null]::text[], array[null]::float8[])"""
+    with locked(database_url, record, batches.organization_id, job_id, position, token):
+        cancelling = start("select api.cancel_batch_lookup(%s, %s)", batches.organization_id, job_id)
+    cancelling.result()
+    check_invariants(owner)
+    assert batches.counts() == {"failed": 1, "processing": 1}
+
+
+def test_rows_of_a_clock_that_was_set_back_are_pulled_back(owner: Connection, batches: Batches, clock: Clock) -> None:
+    update_settings(owner, lookups_per_second=10)
+    batches.create(30)
+    clock.freeze()
+    owner.execute("select api.heartbeat('worker')")
+    owner.execute("select api.run_maintenance()")
+    [(_, _, _), *_] = claim(batches, 5)
+    claimed = claim(batches, 2)
+    record = """select api.record_lookups(%s, array[%s]::uuid[], array[%s]::integer[], array[%s]::uuid[], array[429], array[null]::text[],
+                                          array[null]::text[], array[600]::float8[])"""
+    owner.execute(record.encode(), [batches.organization_id, *claimed[0]])
+    clock.advance(hours=-1)
+    assert fetch_value(owner, "select maintenance_due from api.heartbeat('worker')"), "the last run lies in the future"
+    owner.execute("select api.run_maintenance()")
+    assert fetch_value(owner, "select cardinality(organization_ids) from api.heartbeat('worker')") == 1
+    assert fetch_value(owner, "select paused_for from api.heartbeat('worker')") <= 1
+    clock.advance(seconds=2)
+    assert claim(batches, 5)
+    seen = "select count(*) from app.workers where seen_at between app.clock() - interval '5 seconds' and app.clock()"
+    assert fetch_value(owner, seen) == 1
+    clock.advance(minutes=3)
+    owner.execute("select api.run_maintenance()")
+    assert fetch_value(owner, "select count(*) from public.lookup_leases where expires_at > app.clock() + interval '2 minutes'") == 0
+
+
+def test_no_lease_expires_before_its_holder_could_have_renewed_it(owner: Connection, batches: Batches, clock: Clock) -> None:
+    update_settings(owner, lookups_per_second=None, lease_seconds=10)
+    batches.create(1)
+    clock.advance(hours=1)  # long after the server started
+    owner.execute("select api.heartbeat('worker')")
+    claim(batches, 1)
+    clock.advance(seconds=60)  # nobody could write
+    owner.execute("select api.heartbeat('worker')")
+    assert fetch_value(owner, "select app.expire_leases(%s, app.clock())", batches.organization_id) == 0
+    for expired in (0, 0, 1):
+        # The lease is overdue now, which its worker has some seconds to mend; then it expires.
+        for _ in range(2):
+            clock.advance(seconds=3)
+            owner.execute("select api.heartbeat('worker')")
+        assert fetch_value(owner, "select app.expire_leases(%s, app.clock())", batches.organization_id) == expired
+
+
+def test_a_late_success_mends_an_item_whose_lease_expired(owner: Connection, batches: Batches, clock: Clock) -> None:
+    update_settings(owner, lookups_per_second=None, max_retries=0)
+    job_id = batches.create(2)
+    [first, second] = claim(batches, 2)
+    clock.advance(minutes=10)
+    assert fetch_value(owner, "select app.expire_leases(%s, app.clock())", batches.organization_id) == 2
+    assert batches.status(job_id) == "failed"
+    record = """select verdict from api.record_lookups(%s, array[%s]::uuid[], array[%s]::integer[], array[%s]::uuid[], array[%s],
+                                                       array[null]::text[], array['{}'], array[null]::float8[])"""
+    assert fetch_value(owner, record, batches.organization_id, *second, 500) == "stale"
+    assert fetch_value(owner, record, batches.organization_id, *first, 200) == "accepted"
+    assert fetch_value(owner, record, batches.organization_id, *first, 200) == "stale"
+    check_invariants(owner)
+    assert batches.counts() == {"completed": 1, "failed": 1}
+    assert batches.status(job_id) == "completed"
+
+
+def test_workers_together_keep_to_a_limit_smaller_than_their_number(owner: Connection) -> None:
+    update_settings(owner, max_in_flight=3)
+    for _ in range(2):
+        for number in range(8):
+            owner.execute("select api.heartbeat(%s)", [f"worker-{number}"])
+    shares = [fetch_value(owner, "select max_in_flight from api.heartbeat(%s)", f"worker-{number}") for number in range(8)]
+    assert sorted(shares) == [0] * 5 + [1] * 3
+
+
+def test_a_rate_limit_that_no_interval_can_hold_is_refused(owner: Connection) -> None:
+    with pytest.raises(psycopg.Error) as refused:
+        update_settings(owner, lookups_per_second=1e-300)
+    assert refused.value.diag.constraint_name == "invalid_settings"

@@ -85,7 +85,7 @@ def play_the_worker(database_url: str, done: threading.Event) -> None:
                     except psycopg.Error as error:
                         outcome = (int((error.sqlstate or "PT500")[2:]), None, "{}")
                     connection.execute(
-                        "select api.record_lookups(%s, 'test', array[%s]::uuid[], array[%s]::int[], array[%s]::uuid[], array[%s]::int[],"
+                        "select api.record_lookups(%s, array[%s]::uuid[], array[%s]::int[], array[%s]::uuid[], array[%s]::int[],"
                         " array[%s]::text[], array[%s]::text[], array[null]::double precision[])",
                         [organization_id, job_id, position, token, *outcome],
                     )

@@ -126,7 +126,7 @@ def test_supabase_realtime_would_read_jobs_and_reports_and_no_items(owner: Conne
     owner.execute("select pg_create_logical_replication_slot('realtime', 'wal2json', true)")
     owner.execute("select api.create_batch_lookup(%s, %s)", [organization_id, json.dumps([site()])])
     owner.execute(
-        "select api.record_lookups(%s, 'w', array[job_id], array[position], array[lease_token], array[200], array[null], array['{}'],"
+        "select api.record_lookups(%s, array[job_id], array[position], array[lease_token], array[200], array[null], array['{}'],"
         " array[null]::double precision[])"
         " from api.claim_lookups(%s, 'w', 1)",
         [organization_id, organization_id],

@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
+from collections.abc import Callable
 
 from pyshell.worker.calls import Lease
 from pyshell.worker.claims import fair_shares
 from pyshell.worker.schedule import TURN, Schedule
 
 
-def lease(name: str, slot: float | None = None, expires_in: float = 60.0) -> Lease:
+def lease(name: str, slot: float | None = None, expires_in: float = 60.0, organization: bytes = b"organization") -> Lease:
     now = asyncio.get_running_loop().time()
-    return Lease(b"organization", name.encode(), 0, b"token", b"{}", None if slot is None else now + slot, now + expires_in)
+    return Lease(organization, name.encode(), 0, b"token", b"{}", None if slot is None else now + slot, now + expires_in)
+
+
+def make_schedule(
+    release: Callable[[Lease], None] = lambda lease: None,
+    has_room: Callable[[bytes], bool] = lambda organization_id: True,
+    wakeup: asyncio.Event | None = None,
+    limit: int = 1000,
+) -> Schedule:
+    schedule = Schedule(release, has_room, wakeup or asyncio.Event())
+    schedule.configure(limit, None)
+    return schedule
 
 
 class Started(list[tuple[str, float]]):
@@ -32,19 +45,19 @@ class Started(list[tuple[str, float]]):
 
 
 async def test_a_lease_starts_at_its_slot() -> None:
-    given_back: list[Lease] = []
-    schedule = Schedule(given_back.append, asyncio.Event())
+    released: list[Lease] = []
+    schedule = make_schedule(released.append)
     started = Started(schedule)
     schedule.add([[lease("b", 0.1), lease("c", 0.2)], [lease("a", 0.05)]])
     await asyncio.sleep(0.3)
     assert [at >= slot - 0.002 for (_, at), slot in zip(started, [0.05, 0.1, 0.2], strict=True)] == [True] * 3
     await started.end(schedule)
-    assert given_back == []
+    assert released == []
 
 
 async def test_what_missed_its_slot_takes_the_next_and_the_last_goes_back() -> None:
-    given_back: list[Lease] = []
-    schedule = Schedule(given_back.append, asyncio.Event())
+    released: list[Lease] = []
+    schedule = make_schedule(released.append)
     started = Started(schedule)
     schedule.add([[lease("a", 0.02), lease("b", 0.04), lease("c", 0.5)]])
     await asyncio.sleep(0)
@@ -52,46 +65,110 @@ async def test_what_missed_its_slot_takes_the_next_and_the_last_goes_back() -> N
     await asyncio.sleep(0.5)
     assert [name for name, _ in started] == ["a"]
     assert started[0][1] >= 0.49
-    assert [each.job_id for each in given_back] == [b"b", b"c"]
+    assert [each.job_id for each in released] == [b"b", b"c"]
     await started.end(schedule)
 
 
+def of(organization: str, count: int = 1) -> list[Lease]:
+    return [lease(organization, organization=organization.encode()) for _ in range(count)]
+
+
+async def take(schedule: Schedule, count: int) -> list[Lease]:
+    taken = [await asyncio.wait_for(schedule.take(), 1) for _ in range(count)]
+    return [each for each in taken if each]
+
+
 async def test_organizations_take_turns() -> None:
-    schedule = Schedule(lambda lease: None, asyncio.Event())
-    schedule.add([[lease("a")] * (TURN + 1), [lease("b")], [lease("c")] * (TURN + 1)])
-    taken = [await schedule.take() for _ in range(2 * TURN + 3)]
-    assert [each.job_id for each in taken if each] == [b"a"] * TURN + [b"b"] + [b"c"] * TURN + [b"a", b"c"]
+    schedule = make_schedule()
+    schedule.add([of("a", TURN + 1), of("b"), of("c", TURN + 1)])
+    taken = await take(schedule, 2 * TURN + 3)
+    assert [each.job_id for each in taken] == [b"a"] * TURN + [b"b"] + [b"c"] * TURN + [b"a", b"c"]
+
+
+async def test_no_organization_has_more_than_its_share_in_flight_while_others_wait() -> None:
+    schedule = make_schedule(limit=10)
+    schedule.add([of("a", 30), of("b", 30)])
+    taken = await take(schedule, 10)
+    assert Counter(each.organization_id for each in taken) == {b"a": 5, b"b": 5}
+    waiting = asyncio.create_task(schedule.take())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    # One that hangs keeps its share, and leaves the other one its own.
+    for each in taken:
+        if each.organization_id == b"b":
+            schedule.finish(each)
+    assert [each.organization_id for each in await take(schedule, 4)] == [b"b"] * 4
+    schedule.close()
+    await waiting
+
+
+async def test_what_one_organization_leaves_another_may_use_but_for_a_reserve() -> None:
+    schedule = make_schedule(limit=10)
+    schedule.add([of("a", 30)])
+    assert len(await take(schedule, 10)) == 10, "alone, it has all"
+    schedule = make_schedule(limit=10)
+    schedule.add([of("b")])
+    [other] = await take(schedule, 1)
+    schedule.finish(other)
+    schedule.add([of("a", 30)])
+    assert len(await take(schedule, 9)) == 9
+    waiting = asyncio.create_task(schedule.take())
+    await asyncio.sleep(0)
+    schedule.add([of("b")])
+    assert (await asyncio.wait_for(waiting, 1)).organization_id == b"b"  # type: ignore[union-attr]
+    schedule.close()
+
+
+async def test_an_organization_without_room_for_outcomes_is_passed_over() -> None:
+    full = {b"a"}
+    schedule = make_schedule(has_room=lambda organization_id: organization_id not in full)
+    schedule.add([of("a", 2), of("b", 2)])
+    assert [each.organization_id for each in await take(schedule, 2)] == [b"b"] * 2
+    waiting = asyncio.create_task(schedule.take())
+    await asyncio.sleep(0)
+    full.clear()
+    schedule.look_again()
+    assert (await asyncio.wait_for(waiting, 1)).organization_id == b"a"  # type: ignore[union-attr]
+    schedule.close()
+
+
+async def test_another_rate_limit_releases_what_was_claimed_under_the_former() -> None:
+    released: list[Lease] = []
+    schedule = make_schedule(released.append)
+    schedule.add([of("a", 3)])
+    schedule.configure(1000, 5)
+    assert (len(schedule), len(released)) == (0, 3)
 
 
 async def test_a_lease_that_expired_while_it_waited_goes_back() -> None:
-    given_back: list[Lease] = []
-    schedule = Schedule(given_back.append, asyncio.Event())
+    released: list[Lease] = []
+    schedule = make_schedule(released.append)
     schedule.add([[lease("expired", expires_in=-0.1), lease("held")]])
     taken = await schedule.take()
     assert taken is not None
     assert taken.job_id == b"held"
-    assert [each.job_id for each in given_back] == [b"expired"]
+    assert [each.job_id for each in released] == [b"expired"]
 
 
 async def test_a_low_schedule_asks_for_more() -> None:
-    demand = asyncio.Event()
-    schedule = Schedule(lambda lease: None, demand)
+    wakeup = asyncio.Event()
+    schedule = make_schedule(wakeup=wakeup)
     schedule.add([[lease("a"), lease("b"), lease("c")]])
-    schedule.low_water = 1
+    schedule.refill(b"organization")
     await schedule.take()
-    assert not demand.is_set()
+    assert not wakeup.is_set()
     await schedule.take()
-    assert demand.is_set()
+    assert wakeup.is_set()
 
 
 async def test_a_closed_schedule_gives_everything_back() -> None:
-    given_back: list[Lease] = []
-    schedule = Schedule(given_back.append, asyncio.Event())
+    released: list[Lease] = []
+    schedule = make_schedule(released.append)
     schedule.add([[lease("a"), lease("b", 0.5)]])
     schedule.close()
     schedule.add([[lease("late")]])
     assert await schedule.take() is None
-    assert [each.job_id for each in given_back] == [b"a", b"b", b"late"]
+    assert [each.job_id for each in released] == [b"a", b"b", b"late"]
 
 
 def test_shares_are_even_and_the_rest_goes_to_those_who_waited_longest() -> None:

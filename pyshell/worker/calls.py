@@ -2,13 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
+from uuid import UUID
 
 from pyshell.postgres.arrays import Binary, binary_cursor, floats, integers, texts, uuids
 from pyshell.postgres.connections import Connection
-from pyshell.postgres.sqlstates import DatabaseError
 from pyshell.worker.meter import Sample
 from pyshell.worker.upstream import Answer
 
@@ -24,21 +24,19 @@ CLAIM: Final = (
 )
 RECORD: Final = """
     select verdict, count(*)
-      from api.record_lookups(p_organization_id => %s, p_worker => %s, p_job_ids => %s, p_positions => %s, p_lease_tokens => %s,
+      from api.record_lookups(p_organization_id => %s, p_job_ids => %s, p_positions => %s, p_lease_tokens => %s,
                               p_http_statuses => %s, p_error_classes => %s, p_responses => %s, p_retry_afters => %s)
      group by verdict"""
 EXTEND: Final = """
     select job_id, position
-      from api.extend_leases(p_organization_id => %s, p_worker => %s, p_job_ids => %s, p_positions => %s, p_lease_tokens => %s)"""
-RELEASE: Final = (
-    "select api.release_lookups(p_organization_id => %s, p_worker => %s, p_job_ids => %s, p_positions => %s, p_lease_tokens => %s)"
-)
+      from api.extend_leases(p_organization_id => %s, p_job_ids => %s, p_positions => %s, p_lease_tokens => %s)"""
+RELEASE: Final = "select api.release_lookups(p_organization_id => %s, p_job_ids => %s, p_positions => %s, p_lease_tokens => %s)"
 
 
 NO_SAMPLE: Final = [None] * len(Sample._fields)
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Lease:
     """A claimed item. `slot` and `expires_at` are times of the event loop's clock; without a slot it may start at any time."""
 
@@ -49,6 +47,9 @@ class Lease:
     request: bytes
     slot: float | None
     expires_at: float
+
+    def __str__(self) -> str:
+        return f"item {self.position} of job {UUID(bytes=self.job_id)}, organization {UUID(bytes=self.organization_id)}"
 
 
 class Outcome(NamedTuple):
@@ -85,77 +86,52 @@ async def ready_organizations(connection: Connection, limit: int) -> list[bytes]
 
 
 async def claim_lookups(
-    connection: Connection, worker: str, shares: Mapping[bytes, int], lease_seconds: float, paced: bool
-) -> list[list[Lease]]:
-    """Claim each organization's share, a transaction each. One that fails does not spoil the others; raises when none succeeds.
-
-    Not in a pipeline: rows come before their commit, and only a statement that has ended is known to be committed.
-    """
-    claims = []
-    failure: DatabaseError | None = None
-    for organization_id, share in shares.items():
-        asked_at = asyncio.get_running_loop().time()
-        try:
-            async with binary_cursor(connection) as cursor:
-                await cursor.execute(CLAIM, [Binary(organization_id), worker, share])
-                rows = await cursor.fetchall()
-        except DatabaseError as error:
-            failure = error
-            if connection.closed:
-                break
-            continue
-        received_at = asyncio.get_running_loop().time()
-        claims.append(
-            [
-                Lease(
-                    organization_id,
-                    job_id,
-                    position,
-                    token,
-                    request,
-                    received_at + start_in if paced else None,
-                    asked_at + start_in + lease_seconds,
-                )
-                for job_id, position, token, request, start_in in rows
-            ]
+    connection: Connection, worker: str, organization_id: bytes, limit: int, lease_seconds: float, paced: bool
+) -> list[Lease]:
+    """Claim for one organization. Not in a pipeline: rows come before their commit, and only a statement that has ended is committed."""
+    asked_at = asyncio.get_running_loop().time()
+    async with binary_cursor(connection) as cursor:
+        await cursor.execute(CLAIM, [Binary(organization_id), worker, limit])
+        rows = await cursor.fetchall()
+    received_at = asyncio.get_running_loop().time()
+    return [
+        Lease(
+            organization_id,
+            job_id,
+            position,
+            token,
+            request,
+            received_at + start_in if paced else None,
+            asked_at + start_in + lease_seconds,
         )
-    if failure is not None:
-        if not claims:
-            raise failure
-        logger.warning("a claim failed, others succeeded: %s", failure)
-    return claims
+        for job_id, position, token, request, start_in in rows
+    ]
 
 
-async def record_lookups(connection: Connection, worker: str, outcomes: Sequence[Outcome]) -> dict[str, int]:
-    """Record outcomes, a transaction for each organization; answers how many met which verdict. Doing it again changes nothing."""
-    answers = dict(outcomes)
-    verdicts: dict[str, int] = {}
-    # Not in a pipeline, where psycopg waits for the answer to a statement that the socket took only in part.
-    for organization_id, leases in by_organization(answers).items():
-        async with binary_cursor(connection) as cursor:
-            await cursor.execute(RECORD, identify(organization_id, worker, leases) + describe([answers[lease] for lease in leases]))
-            for verdict, count in await cursor.fetchall():
-                verdicts[verdict.decode()] = verdicts.get(verdict.decode(), 0) + count
-    return verdicts
+async def record_lookups(connection: Connection, organization_id: bytes, outcomes: Sequence[Outcome]) -> dict[str, int]:
+    """Record outcomes of one organization; answers how many met which verdict. Doing it again changes nothing."""
+    async with binary_cursor(connection) as cursor:
+        leases = [outcome.lease for outcome in outcomes]
+        await cursor.execute(RECORD, identify(organization_id, leases) + describe([outcome.answer for outcome in outcomes]))
+        return {verdict.decode(): count for verdict, count in await cursor.fetchall()}
 
 
-async def extend_leases(connection: Connection, worker: str, organization_id: bytes, leases: Sequence[Lease]) -> set[tuple[bytes, int]]:
+async def extend_leases(connection: Connection, organization_id: bytes, leases: Sequence[Lease]) -> set[tuple[bytes, int]]:
     """Renew leases of one organization; answers job and position of the items that are still held."""
     async with binary_cursor(connection) as cursor:
-        await cursor.execute(EXTEND, identify(organization_id, worker, leases))
+        await cursor.execute(EXTEND, identify(organization_id, leases))
         return {(job_id, position) for job_id, position in await cursor.fetchall()}
 
 
-async def release_lookups(connection: Connection, worker: str, organization_id: bytes, leases: Sequence[Lease]) -> None:
+async def release_lookups(connection: Connection, organization_id: bytes, leases: Sequence[Lease]) -> None:
     """Give back items of one organization that were never looked up."""
     async with binary_cursor(connection) as cursor:
-        await cursor.execute(RELEASE, identify(organization_id, worker, leases))
+        await cursor.execute(RELEASE, identify(organization_id, leases))
 
 
-def identify(organization_id: bytes, worker: str, leases: Sequence[Lease]) -> list[Binary | str]:
+def identify(organization_id: bytes, leases: Sequence[Lease]) -> list[Binary | str]:
     return [
         Binary(organization_id),
-        worker,
         uuids(lease.job_id for lease in leases),
         integers(lease.position for lease in leases),
         uuids(lease.token for lease in leases),

@@ -2,44 +2,48 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from itertools import islice
 from math import ceil
-from typing import Final, TypeVar
+from typing import Final
+from uuid import UUID
 
 from pyshell.postgres.connections import Connection, Session
-from pyshell.postgres.sqlstates import DatabaseError
-from pyshell.worker.calls import WorkerState, claim_lookups, heartbeat
-from pyshell.worker.lanes import Lanes
-from pyshell.worker.leases import Holdings
+from pyshell.postgres.sqlstates import DatabaseError, Kind, kind_of
+from pyshell.worker.calls import Lease, WorkerState, claim_lookups, heartbeat
+from pyshell.worker.leases import LeaseKeeper
+from pyshell.worker.pool import WorkerPool
+from pyshell.worker.retries import Retries
 from pyshell.worker.schedule import Schedule
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 LONGEST_SLEEP: Final = 5.0
 CLAIM_AHEAD_SECONDS: Final = 0.15
 LARGEST_CLAIM: Final = 2000
 RATE_WINDOW_SECONDS: Final = 0.05
-# A commit each: what was claimed for some is looked up while others are claimed for.
-ORGANIZATIONS_AT_ONCE: Final = 10
 # The database gives out slots a second ahead. What is claimed cannot make way for a new batch: claim less, and more when half is left.
 SLOTS_AHEAD_SECONDS: Final = 0.6
 SHORTEST_PACED_SLEEP: Final = 0.1
 
 
 class Claims:
-    """Checks in, claims, and sleeps until `demand` is set or more may be ready (at most 5 s)."""
+    """Sends heartbeats, claims, and sleeps until `wakeup` is set or more may be ready (at most 5 s).
 
-    def __init__(self, session: Session, worker: str, schedule: Schedule, lanes: Lanes, holdings: Holdings, demand: asyncio.Event) -> None:
+    Each round asks the database how things stand, configures the pool, the keeper and the schedule by that, and claims for each
+    organization what its share of the leases ahead lacks, a transaction each. An organization whose rows somebody holds is passed over
+    for a while.
+    """
+
+    def __init__(
+        self, session: Session, worker: str, schedule: Schedule, pool: WorkerPool, keeper: LeaseKeeper, wakeup: asyncio.Event
+    ) -> None:
         self._session = session
         self._worker = worker
         self._schedule = schedule
-        self._lanes = lanes
-        self._holdings = holdings
-        self._demand = demand
+        self._pool = pool
+        self._keeper = keeper
+        self._wakeup = wakeup
         self._maintenance: asyncio.Task[None] | None = None
         self._stopping = False
         self._fruitless_rounds = 0
@@ -47,77 +51,123 @@ class Claims:
         self._rate = 0.0
         self._measured_at = 0.0
         self._measured_finished = 0
+        self._blocked = Retries()
+        self._last_state: WorkerState | None = None
+        self._jobs: set[bytes] = set()
 
     async def run(self) -> None:
         while not self._stopping:
-            self._demand.clear()
+            self._wakeup.clear()
             try:
                 sleep = await self._round()
             except DatabaseError as error:
-                logger.warning("cannot claim lookups, will try again: %s", error)
                 sleep = self._back_off(longest=2.0)
+                # Once when it begins, then about once a minute.
+                if self._fruitless_rounds == 1 or self._fruitless_rounds % 30 == 0:
+                    logger.warning("worker %s cannot claim lookups, will try again: %s", self._worker, error)
             with suppress(TimeoutError):
                 async with asyncio.timeout(sleep):
-                    await self._demand.wait()
+                    await self._wakeup.wait()
 
     def stop(self) -> None:
         """Let `run` end after its current round: what that claims must not get lost."""
         self._stopping = True
-        self._demand.set()
+        self._wakeup.set()
 
     async def _round(self) -> float:
-        """Check in, claim what there is room for; answers how long to sleep."""
-        state = await self._session.run(heartbeat, self._worker, self._lanes.take_sample())
-        self._lanes.configure(state)
-        self._holdings.configure(state)
-        self._schedule.set_pace(state.lookups_per_second)
+        """Heartbeat, then claim what there is room for; answers how long to sleep."""
+        state = await self._session.run(heartbeat, self._worker, self._pool.take_sample())
+        self._log_changes(state)
+        self._pool.configure(state)
+        self._keeper.configure(state)
+        self._schedule.configure(state.max_in_flight, state.lookups_per_second)
         if state.stopped:
-            self._schedule.give_back_all()
+            self._schedule.release_all()
         if state.maintenance_due and (self._maintenance is None or self._maintenance.done()):
-            self._maintenance = asyncio.create_task(self._maintain())
+            self._maintenance = asyncio.create_task(self._maintain(), name="maintenance")
 
-        wanted = self._count_wanted(state)
-        claimed = 0
-        if wanted > 0 and state.organization_ids and state.paused_for < SHORTEST_PACED_SLEEP and not self._stopping:
-            shares = fair_shares(state.organization_ids, wanted)
-            paced = state.lookups_per_second is not None
-            started = asyncio.get_running_loop().time()
-            for some in batched(shares.items(), ORGANIZATIONS_AT_ONCE):
-                claims = await self._session.run(claim_lookups, self._worker, dict(some), state.lease_seconds, paced)
-                claimed += sum(map(len, claims))
-                for leases in claims:
-                    self._holdings.add(leases)
-                self._schedule.add(claims)
+        shares: dict[bytes, int] = {}
+        if state.paused_for < SHORTEST_PACED_SLEEP and state.max_in_flight > 0:
+            shares = self._count_wanted(state)
+        claimed, has_more = 0, True
+        started = asyncio.get_running_loop().time()
+        for organization_id, share in shares.items():
+            if self._stopping:
+                break
+            leases = await self._claim(organization_id, share, state)
+            claimed += len(leases)
+            has_more = has_more and len(leases) == share
+        if state.lookups_per_second is None:
+            for organization_id in state.organization_ids:
+                self._schedule.refill(organization_id)
+        if shares:
             self._claim_seconds = asyncio.get_running_loop().time() - started
         if claimed:
             self._fruitless_rounds = 0
-        return self._count_sleep(state, wanted, claimed)
+        return self._count_sleep(state, has_more, claimed)
 
-    def _count_wanted(self, state: WorkerState) -> int:
-        """How many more leases to hold: enough for the next claims to come in time, which take long when they are for many
-        organizations, a commit each; with a pace, no more than will start within its second.
+    async def _claim(self, organization_id: bytes, limit: int, state: WorkerState) -> list[Lease]:
+        """Claim for one organization; what comes is looked up while others are claimed for."""
+        paced = state.lookups_per_second is not None
+        try:
+            leases = await self._session.run(claim_lookups, self._worker, organization_id, limit, state.lease_seconds, paced)
+        except DatabaseError as error:
+            if kind_of(error) in (Kind.LOST, Kind.READ_ONLY):
+                raise
+            now = asyncio.get_running_loop().time()
+            if self._blocked.note_failure(organization_id, now) == 1:
+                logger.warning(
+                    "cannot claim for organization %s, which is passed over: %s (api.queue_health names blocking transactions)",
+                    UUID(bytes=organization_id),
+                    error,
+                )
+            return []
+        if self._blocked.note_success(organization_id):
+            logger.info("organization %s is served again", UUID(bytes=organization_id))
+        self._log_jobs(leases)
+        self._keeper.add(leases)
+        self._schedule.add([leases])
+        return leases
+
+    def _count_wanted(self, state: WorkerState) -> dict[bytes, int]:
+        """How many leases to claim for each organization: enough for the next claims to come in time, which take long when they are for
+        many organizations, a commit each; with a rate limit, no more than will start within its second.
         """
         rate = self._measure_rate()
-        if state.lookups_per_second is None:
-            ahead = self._lanes.idle + max(state.max_in_flight, rate * (CLAIM_AHEAD_SECONDS + 4 * self._claim_seconds))
-        else:
-            ahead = min(state.lookups_per_second * SLOTS_AHEAD_SECONDS, max(self._lanes.idle, rate * SLOTS_AHEAD_SECONDS * 1.2)) + 1
-        return min(ceil(ahead), LARGEST_CLAIM) - len(self._schedule)
-
-    def _count_sleep(self, state: WorkerState, wanted: int, claimed: int) -> float:
         paced = state.lookups_per_second is not None
-        has_more = wanted <= claimed or wanted <= 0
-        self._schedule.low_water = len(self._schedule) // 2 if has_more and not paced else -1
+        if state.lookups_per_second is None:
+            ahead = self._pool.idle + max(state.max_in_flight, rate * (CLAIM_AHEAD_SECONDS + 4 * self._claim_seconds))
+        else:
+            ahead = min(state.lookups_per_second * SLOTS_AHEAD_SECONDS, max(self._pool.idle, rate * SLOTS_AHEAD_SECONDS * 1.2)) + 1
+        now = asyncio.get_running_loop().time()
+        organizations = [
+            organization_id
+            for organization_id in state.organization_ids
+            if self._blocked.is_due(organization_id, now)
+            # Slots for lookups that cannot start would be lost.
+            and not (paced and self._schedule.waiting(organization_id) and self._schedule.is_full(organization_id))
+        ]
+        if not organizations:
+            return {}
+        wanted = min(ceil(ahead), LARGEST_CLAIM) - (self._schedule.startable() if paced else 0)
+        shares = fair_shares(organizations, max(wanted, 0))
+        if not paced:
+            shares = {organization_id: share - self._schedule.waiting(organization_id) for organization_id, share in shares.items()}
+        return {organization_id: share for organization_id, share in shares.items() if share > 0}
+
+    def _count_sleep(self, state: WorkerState, has_more: bool, claimed: int) -> float:
         if not state.organization_ids:
             return min(LONGEST_SLEEP if state.next_ready_in is None else state.next_ready_in, LONGEST_SLEEP)
-        if paced:
-            slots_left = self._schedule.last_slot - asyncio.get_running_loop().time()
-            return min(max(state.paused_for, slots_left - SLOTS_AHEAD_SECONDS / 2, SHORTEST_PACED_SLEEP), LONGEST_SLEEP)
+        now = asyncio.get_running_loop().time()
+        longest = min(LONGEST_SLEEP, self._blocked.next_due_in(now))
+        if state.lookups_per_second is not None:
+            slots_left = self._schedule.last_slot - now
+            return min(max(state.paused_for, slots_left - SLOTS_AHEAD_SECONDS / 2, SHORTEST_PACED_SLEEP), longest)
         if state.paused_for > 0:
             return min(state.paused_for, LONGEST_SLEEP)
         if has_more:
-            return LONGEST_SLEEP
-        return 0.0 if claimed else self._back_off(longest=0.5)
+            return longest
+        return 0.0 if claimed else min(self._back_off(longest=0.5), longest)
 
     def _back_off(self, longest: float) -> float:
         self._fruitless_rounds += 1
@@ -127,10 +177,31 @@ class Claims:
         """Lookups finished per second lately, smoothed: whoever claims by its best moment hoards what others could do."""
         now = asyncio.get_running_loop().time()
         if now - self._measured_at > RATE_WINDOW_SECONDS:
-            rate = (self._lanes.finished - self._measured_finished) / (now - self._measured_at)
+            rate = (self._pool.finished - self._measured_finished) / (now - self._measured_at)
             self._rate = (self._rate + rate) / 2
-            self._measured_at, self._measured_finished = now, self._lanes.finished
+            self._measured_at, self._measured_finished = now, self._pool.finished
         return self._rate
+
+    def _log_changes(self, state: WorkerState) -> None:
+        last, self._last_state = self._last_state, state
+        if last is None:
+            return
+        if state.stopped and not last.stopped:
+            logger.warning("lookups are stopped for %.0f s: the incentives API is unavailable, or asked for a pause", state.paused_for)
+        elif last.stopped and not state.stopped:
+            logger.info("lookups go on")
+        if state.max_in_flight != last.max_in_flight:
+            logger.info("worker %s: %s lookups at once, before %s", self._worker, state.max_in_flight, last.max_in_flight)
+        if state.lookups_per_second != last.lookups_per_second:
+            logger.info("the rate limit is %s lookups a second, before %s", state.lookups_per_second, last.lookups_per_second)
+
+    def _log_jobs(self, leases: Sequence[Lease]) -> None:
+        for lease in leases:
+            if lease.job_id not in self._jobs:
+                if len(self._jobs) > 10_000:
+                    self._jobs.clear()
+                self._jobs.add(lease.job_id)
+                logger.info("job %s of organization %s begins", UUID(bytes=lease.job_id), UUID(bytes=lease.organization_id))
 
     async def _maintain(self) -> None:
         session = self._session.another()
@@ -144,13 +215,6 @@ class Claims:
 
 async def run_maintenance(connection: Connection) -> None:
     await connection.execute("select api.run_maintenance()")
-
-
-def batched(values: Iterable[T], size: int) -> Iterator[list[T]]:
-    """The values in lists of at most that size."""
-    iterator = iter(values)
-    while batch := list(islice(iterator, size)):
-        yield batch
 
 
 def fair_shares(organization_ids: Sequence[bytes], wanted: int) -> dict[bytes, int]:

@@ -1,12 +1,14 @@
-"""The leases that a worker holds: renewed while their lookups run, given back when those will not start."""
+"""The leases that a worker holds: renewed while their lookups run, released when those will not start."""
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final
+from uuid import UUID
 
 from pyshell.postgres.connections import Session
-from pyshell.postgres.sqlstates import DatabaseError
+from pyshell.postgres.sqlstates import DatabaseError, Kind, kind_of
 from pyshell.worker.calls import Lease, WorkerState, by_organization, extend_leases, release_lookups
 
 logger = logging.getLogger(__name__)
@@ -16,15 +18,14 @@ LONGEST_TICK: Final = 2.0
 LOST: Final = float("-inf")
 
 
-class Holdings:
-    """Every lease from its claim until its outcome is recorded or it is given back."""
+class LeaseKeeper:
+    """Holds every lease from its claim until its outcome is recorded or it is released. Renewing them is the workers' heartbeat."""
 
-    def __init__(self, session: Session, worker: str) -> None:
+    def __init__(self, session: Session) -> None:
         self._session = session
-        self._worker = worker
         self._held: set[Lease] = set()
-        self._returned: list[Lease] = []
-        self._wake = asyncio.Event()
+        self._released: list[Lease] = []
+        self._wakeup = asyncio.Event()
         self._lease_seconds = 60.0
 
     def __len__(self) -> int:
@@ -33,7 +34,7 @@ class Holdings:
     def configure(self, state: WorkerState) -> None:
         if state.lease_seconds != self._lease_seconds:
             self._lease_seconds = state.lease_seconds
-            self._wake.set()
+            self._wakeup.set()
 
     def add(self, leases: list[Lease]) -> None:
         self._held.update(leases)
@@ -41,44 +42,59 @@ class Holdings:
     def discard(self, lease: Lease) -> None:
         self._held.discard(lease)
 
-    def give_back(self, lease: Lease) -> None:
+    def release(self, lease: Lease) -> None:
         """Return an item that was not looked up, soon."""
         self._held.discard(lease)
-        self._returned.append(lease)
-        self._wake.set()
+        self._released.append(lease)
+        self._wakeup.set()
 
-    def give_back_all(self) -> None:
+    def release_all(self) -> None:
         for lease in list(self._held):
-            self.give_back(lease)
+            self.release(lease)
 
     async def run(self) -> None:
-        """Renew every lease that has lost a third of its time, and release what was given back, until cancelled."""
+        """Renew every lease that has lost a third of its time, and return what was released, until cancelled."""
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(self._lease_seconds / TICKS_PER_LEASE, LONGEST_TICK)):
-                    await self._wake.wait()
-            try:
-                await self.release()
-                await self.extend()
-            except DatabaseError as error:
-                logger.warning("cannot renew or release leases, will try again: %s", error)
+                    await self._wakeup.wait()
+            if not (await self.return_released() and await self._extend()):
                 await asyncio.sleep(min(self._lease_seconds / TICKS_PER_LEASE, LONGEST_TICK))
 
-    async def extend(self) -> None:
+    async def return_released(self) -> bool:
+        """Return what was released; false: some of it could not be, and will be tried again."""
+        self._wakeup.clear()
+
+        async def return_some(organization_id: bytes, leases: list[Lease]) -> None:
+            await self._session.run(release_lookups, organization_id, leases)
+            returned = set(leases)
+            self._released = [lease for lease in self._released if lease not in returned]
+
+        return await self._for_each_organization(self._released, return_some)
+
+    async def _extend(self) -> bool:
         now = asyncio.get_running_loop().time()
         due = [lease for lease in self._held if LOST < lease.expires_at < now + self._lease_seconds * 2 / 3]
-        for organization_id, leases in by_organization(due).items():
+
+        async def extend(organization_id: bytes, leases: list[Lease]) -> None:
             asked_at = asyncio.get_running_loop().time()
-            held = await self._session.run(extend_leases, self._worker, organization_id, leases)
+            held = await self._session.run(extend_leases, organization_id, leases)
             for lease in leases:
                 # One that is somebody else's by now does not start any more; if it has started, it comes to its end.
                 lease.expires_at = asked_at + self._lease_seconds if (lease.job_id, lease.position) in held else LOST
 
-    async def release(self) -> None:
-        self._wake.clear()
-        while self._returned:
-            organization_id = self._returned[0].organization_id
-            leases = [lease for lease in self._returned if lease.organization_id == organization_id]
-            await self._session.run(release_lookups, self._worker, organization_id, leases)
-            released = set(leases)
-            self._returned = [lease for lease in self._returned if lease not in released]
+        return await self._for_each_organization(due, extend)
+
+    async def _for_each_organization(self, leases: list[Lease], call: Callable[[bytes, list[Lease]], Awaitable[None]]) -> bool:
+        """One organization's trouble is nobody else's."""
+        succeeded = True
+        for organization_id, some in by_organization(leases).items():
+            try:
+                await call(organization_id, some)
+            except DatabaseError as error:
+                succeeded = False
+                message = "cannot renew or release %s leases of organization %s, will try again: %s"
+                # The recorders say it when the database is away.
+                level = logging.DEBUG if kind_of(error) in (Kind.LOST, Kind.READ_ONLY) else logging.WARNING
+                logger.log(level, message, len(some), UUID(bytes=organization_id), error)
+        return succeeded

@@ -2,14 +2,18 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import accumulate, takewhile
 from typing import Final
+from uuid import UUID
 
 from pyshell.postgres.connections import Session
-from pyshell.postgres.sqlstates import DatabaseError, is_about_the_data
+from pyshell.postgres.sqlstates import DatabaseError, Kind, is_about_the_data, kind_of
 from pyshell.worker.calls import Lease, Outcome, record_lookups
-from pyshell.worker.leases import Holdings
+from pyshell.worker.leases import LeaseKeeper
+from pyshell.worker.retries import Retries
 from pyshell.worker.upstream import Answer, failure
 
 logger = logging.getLogger(__name__)
@@ -18,54 +22,81 @@ FLUSH_SECONDS: Final = 0.05
 FLUSH_OUTCOMES: Final = 500
 FLUSH_BYTES: Final = 8 << 20
 LARGEST_FLUSH: Final = 1000
-# With this much unrecorded (the database is away), no lookup starts.
+LARGEST_FLUSH_BYTES: Final = 16 << 20
+# With this much unrecorded, or on its way, no lookup starts; nor one of an organization that has half of it.
 MAX_BYTES: Final = 64 << 20
-LONGEST_PAUSE: Final = 2.0
+# An answer of this size that times out or exhausts memory by itself, so many times, is too large for the database.
+LARGE_ANSWER: Final = 1 << 20
+ATTEMPTS_ALONE: Final = 5
 
 
 class Outcomes:
-    """Records outcomes every 50 ms, every 500 outcomes or every 8 MB, whichever comes first; over several connections if need be."""
+    """Records outcomes every 50 ms, every 500 outcomes or every 8 MB, whichever comes first; over several connections if need be.
 
-    def __init__(self, sessions: Sequence[Session], worker: str, holdings: Holdings) -> None:
+    Each organization's are recorded by themselves. Where that fails, they are kept and tried again, less often and fewer at once, while
+    the others go on; of organizations in trouble, one at a time is tried. `on_room` is called when there is room again.
+    """
+
+    def __init__(self, sessions: Sequence[Session], keeper: LeaseKeeper) -> None:
         self._sessions = sessions
-        self._worker = worker
-        self._holdings = holdings
-        self._waiting: list[Outcome] = []
+        self._keeper = keeper
+        self._loop = asyncio.get_running_loop()
+        self._waiting: dict[bytes, list[Outcome]] = {}
+        self._waiting_count = 0
         self._waiting_bytes = 0
-        self._unrecorded_bytes = 0
+        self._bytes: Counter[bytes] = Counter()
+        self._total_bytes = 0
+        self._running = 0
+        self._expected_size = 0.0
         self._has_some = asyncio.Event()
         self._is_due = asyncio.Event()
-        self._has_room = asyncio.Event()
-        self._has_room.set()
+        self._retries = Retries()
+        self._largest: dict[bytes, int] = {}
+        self._tries_one_in_trouble = False
+        self._lacks_room = False
+        self._database_is_away = False
+        self.on_room: Callable[[], None] = lambda: None
+
+    def expect(self, lookups: int = 1) -> None:
+        """Lookups start, whose answers will need room."""
+        self._running += lookups
+
+    def has_room(self, organization_id: bytes) -> bool:
+        """Whether another lookup of the organization may start: what is kept, and what is on its way by the size of late, is bounded."""
+        if not self._total_bytes and not self._running:
+            return True
+        if self._bytes[organization_id] < MAX_BYTES / 2 and self._total_bytes + (self._running + 1) * self._expected_size < MAX_BYTES:
+            return True
+        self._lacks_room = True
+        return False
 
     def add(self, lease: Lease, answer: Answer) -> None:
+        self._running -= 1
         size = len(answer.text or b"")
-        self._waiting.append(Outcome(lease, answer))
+        self._expected_size = max(size, self._expected_size * 0.95)
+        self._waiting.setdefault(lease.organization_id, []).append(Outcome(lease, answer))
+        self._waiting_count += 1
         self._waiting_bytes += size
-        self._unrecorded_bytes += size
-        if len(self._waiting) == 1:
-            self._has_some.set()
-        if len(self._waiting) >= FLUSH_OUTCOMES or self._waiting_bytes >= FLUSH_BYTES:
+        self._bytes[lease.organization_id] += size
+        self._total_bytes += size
+        self._has_some.set()
+        if self._waiting_count >= FLUSH_OUTCOMES or self._waiting_bytes >= FLUSH_BYTES:
             self._is_due.set()
-        if self._unrecorded_bytes >= MAX_BYTES:
-            self._has_room.clear()
 
     def hurry(self) -> None:
         """Nothing more will come soon: do not wait for it."""
         self._is_due.set()
-
-    async def wait_for_room(self) -> None:
-        if not self._has_room.is_set():
-            await self._has_room.wait()
 
     async def run(self) -> None:
         """Record whatever comes, until cancelled."""
         await asyncio.gather(*[self._run(session) for session in self._sessions])
 
     async def finish(self) -> None:
-        """Record everything that waits."""
+        """Record everything that waits, however often it takes."""
         while self._waiting:
-            await self._flush(self._sessions[0])
+            for organization_id in list(self._waiting):
+                if not await self._flush(self._sessions[0], organization_id):
+                    await asyncio.sleep(0.1)
 
     async def _run(self, session: Session) -> None:
         while True:
@@ -73,53 +104,145 @@ class Outcomes:
             with suppress(TimeoutError):
                 async with asyncio.timeout(FLUSH_SECONDS):
                     await self._is_due.wait()
-            await self._flush(session)
-
-    async def _flush(self, session: Session) -> None:
-        """Record what waits, or much of it; try until the database takes it."""
-        outcomes, self._waiting = self._waiting[:LARGEST_FLUSH], self._waiting[LARGEST_FLUSH:]
-        size = sum(len(outcome.answer.text or b"") for outcome in outcomes)
-        self._waiting_bytes -= size
-        if not self._waiting:
-            self._has_some.clear()
             self._is_due.clear()
-        try:
-            await self._record(session, outcomes)
-        except asyncio.CancelledError:
-            self._waiting += outcomes
-            raise
-        self._unrecorded_bytes -= size
-        if self._unrecorded_bytes < MAX_BYTES:
-            self._has_room.set()
+            for organization_id in list(self._waiting):
+                await self._flush_in_turn(session, organization_id)
+            self._rest()
 
-    async def _record(self, session: Session, outcomes: Sequence[Outcome]) -> None:
-        attempt = 0
-        while outcomes:
+    def _rest(self) -> None:
+        """Sleep, when nothing waits, or all that does must wait for another try."""
+        now = self._loop.time()
+        if not any(self._retries.is_due(organization_id, now) for organization_id in self._waiting):
+            self._has_some.clear()
+        elif self._waiting_count >= FLUSH_OUTCOMES or self._waiting_bytes >= FLUSH_BYTES:
+            self._is_due.set()
+
+    async def _flush_in_turn(self, session: Session, organization_id: bytes) -> None:
+        if not self._retries.has_failed(organization_id):
+            await self._flush(session, organization_id)
+        elif self._retries.is_due(organization_id, self._loop.time()) and not self._tries_one_in_trouble:
+            self._tries_one_in_trouble = True
             try:
-                verdicts = await session.run(record_lookups, self._worker, outcomes)
-            except DatabaseError as error:
-                attempt += 1
-                if is_about_the_data(error):
-                    await self._isolate(session, outcomes, error)
-                    return
-                logger.warning("cannot record %s outcomes, will try again: %s", len(outcomes), error)
-                await asyncio.sleep(min(0.05 * 2**attempt, LONGEST_PAUSE))
-            else:
-                for outcome in outcomes:
-                    self._holdings.discard(outcome.lease)
-                if verdicts.keys() - {"accepted"}:
-                    logger.info("recorded %s outcomes: %s", len(outcomes), verdicts)
-                return
+                await self._flush(session, organization_id)
+            finally:
+                self._tries_one_in_trouble = False
 
-    async def _isolate(self, session: Session, outcomes: Sequence[Outcome], error: DatabaseError) -> None:
-        """The database refuses these together: record each half by itself, and a single one as unreadable."""
-        if len(outcomes) > 1:
-            middle = len(outcomes) // 2
-            await self._record(session, outcomes[:middle])
-            await self._record(session, outcomes[middle:])
-        elif outcomes[0].answer.error_class is None:
-            logger.warning("an answer that the database refuses: %s", error)
-            await self._record(session, [Outcome(outcomes[0].lease, failure("invalid_response"))])
+    async def _flush(self, session: Session, organization_id: bytes) -> bool:
+        """Record what waits of one organization, or much of it. What fails waits again; false: it did."""
+        outcomes = self._take(organization_id)
+        if not outcomes:
+            return True
+        try:
+            await self._record(session, organization_id, outcomes)
+        except DatabaseError as error:
+            self._put_back(organization_id, outcomes)
+            self._note_failure(organization_id, outcomes, error)
+            return False
+        except BaseException:
+            self._put_back(organization_id, outcomes)
+            raise
+        self._forget(organization_id, outcomes)
+        self._note_success(organization_id)
+        return True
+
+    async def _record(self, session: Session, organization_id: bytes, outcomes: Sequence[Outcome]) -> None:
+        """Record outcomes; where their data is refused, record each half by itself, and a single one as unreadable."""
+        try:
+            verdicts = await session.run(record_lookups, organization_id, outcomes)
+        except DatabaseError as error:
+            if not is_about_the_data(error):
+                raise
+            if len(outcomes) > 1:
+                middle = len(outcomes) // 2
+                await self._record(session, organization_id, outcomes[:middle])
+                await self._record(session, organization_id, outcomes[middle:])
+                return
+            [outcome] = outcomes
+            if outcome.answer.error_class is not None:
+                raise
+            logger.warning("the database refuses the answer for %s: %s", outcome.lease, error)
+            verdicts = await session.run(record_lookups, organization_id, [Outcome(outcome.lease, failure("invalid_response"))])
+        for outcome in outcomes:
+            self._keeper.discard(outcome.lease)
+        if verdicts.keys() - {"accepted"}:
+            logger.info("organization %s: recorded %s outcomes: %s", UUID(bytes=organization_id), len(outcomes), verdicts)
+
+    def _note_success(self, organization_id: bytes) -> None:
+        if self._database_is_away:
+            self._database_is_away = False
+            logger.info("the database takes outcomes again")
+        if self._retries.note_success(organization_id):
+            logger.info("outcomes of organization %s are recorded again", UUID(bytes=organization_id))
+        if organization_id in self._largest:
+            self._largest[organization_id] *= 2
+            if self._largest[organization_id] >= LARGEST_FLUSH:
+                del self._largest[organization_id]
+        if self._lacks_room:
+            self._lacks_room = False
+            self.on_room()
+
+    def _note_failure(self, organization_id: bytes, outcomes: list[Outcome], error: DatabaseError) -> None:
+        now = self._loop.time()
+        failures = self._retries.note_failure(organization_id, now)
+        self._loop.call_later(self._retries.due_in(organization_id, now), self._has_some.set)
+        kind = kind_of(error)
+        is_away = kind in (Kind.LOST, Kind.READ_ONLY)
+        # Once when it begins, then about once a minute.
+        if failures % 30 == 0 or (not self._database_is_away if is_away else failures == 1):
+            logger.warning(
+                "cannot record %s outcomes of organization %s, %s bytes are kept, will try again: %s%s",
+                len(outcomes),
+                UUID(bytes=organization_id),
+                self._total_bytes,
+                error,
+                " (api.queue_health names blocking transactions)" if kind is Kind.BUSY else "",
+            )
+        self._database_is_away = self._database_is_away or is_away
+        if not is_away and kind not in (Kind.BUSY, Kind.CONFLICT, Kind.STALE_STATEMENT):
+            self._largest[organization_id] = max(len(outcomes) // 2, 1)
+        if kind in (Kind.TIMEOUT, Kind.UNAVAILABLE) and len(outcomes) == 1 and failures >= ATTEMPTS_ALONE:
+            [outcome] = outcomes
+            if len(outcome.answer.text or b"") >= LARGE_ANSWER:
+                self._replace(organization_id, outcome, failure("response_too_large"))
+
+    def _replace(self, organization_id: bytes, outcome: Outcome, answer: Answer) -> None:
+        logger.warning("the answer for %s is too large for the database: %s bytes", outcome.lease, len(outcome.answer.text or b""))
+        self._waiting[organization_id].remove(outcome)
+        self._forget(organization_id, [outcome])
+        self._waiting_count -= 1
+        self._waiting_bytes -= len(outcome.answer.text or b"")
+        self._running += 1
+        self.add(outcome.lease, answer)
+
+    def _take(self, organization_id: bytes) -> list[Outcome]:
+        """As many outcomes as go into one flush, at least one."""
+        waiting = self._waiting.get(organization_id, [])
+        largest = self._largest.get(organization_id, LARGEST_FLUSH)
+        sizes = accumulate(len(outcome.answer.text or b"") for outcome in waiting[:largest])
+        count = max(sum(1 for _ in takewhile(lambda size: size <= LARGEST_FLUSH_BYTES, sizes)), min(len(waiting), 1))
+        outcomes, rest = waiting[:count], waiting[count:]
+        if rest:
+            self._waiting[organization_id] = rest
         else:
-            logger.error("an outcome that the database refuses is dropped, its lease will expire: %s", error)
-            self._holdings.discard(outcomes[0].lease)
+            self._waiting.pop(organization_id, None)
+        self._waiting_count -= len(outcomes)
+        self._waiting_bytes -= size_of(outcomes)
+        return outcomes
+
+    def _put_back(self, organization_id: bytes, outcomes: list[Outcome]) -> None:
+        """Last, so that one that cannot be recorded does not hold up the others."""
+        self._waiting.setdefault(organization_id, []).extend(outcomes)
+        self._waiting_count += len(outcomes)
+        self._waiting_bytes += size_of(outcomes)
+
+    def _forget(self, organization_id: bytes, outcomes: Sequence[Outcome]) -> None:
+        """These are recorded, and need no room any more."""
+        size = size_of(outcomes)
+        self._bytes[organization_id] -= size
+        if not self._bytes[organization_id]:
+            del self._bytes[organization_id]
+        self._total_bytes -= size
+
+
+def size_of(outcomes: Sequence[Outcome]) -> int:
+    return sum(len(outcome.answer.text or b"") for outcome in outcomes)

@@ -20,9 +20,9 @@ from pyshell.postgres.sqlstates import DatabaseError, explain
 from pyshell.settings import Settings
 from pyshell.webhooks.sender import Sender
 from pyshell.worker.claims import Claims
-from pyshell.worker.lanes import Lanes
-from pyshell.worker.leases import Holdings
+from pyshell.worker.leases import LeaseKeeper
 from pyshell.worker.outcomes import Outcomes
+from pyshell.worker.pool import WorkerPool
 from pyshell.worker.schedule import Schedule
 from pyshell.worker.upstream import Upstream
 
@@ -70,56 +70,54 @@ async def _run_part(part: "Worker | Sender", stop: asyncio.Event) -> None:
 
 
 class Worker:
-    """Wires the parts together: claims fill the schedule, lanes empty it, outcomes go back to the database."""
+    """Wires the parts together: claims fill the schedule, the pool empties it, outcomes go back to the database."""
 
     def __init__(self, settings: Settings, internal_key: str, notifier: Notifier) -> None:
         self.name = f"{socket.gethostname()}-{os.getpid()}-{token_hex(4)}"
         self._sessions = [Session(settings.database_url, APPLICATION_NAME) for _ in range(2 + RECORDERS)]
-        claiming, holding, *recording = self._sessions
-        demand = asyncio.Event()
+        claiming, keeping, *recording = self._sessions
+        wakeup = asyncio.Event()
         self._upstream = Upstream.from_settings(settings, internal_key)
-        self._holdings = Holdings(holding, self.name)
-        self._outcomes = Outcomes(recording, self.name, self._holdings)
-        self._schedule = Schedule(self._holdings.give_back, demand)
-        self._lanes = Lanes(self._schedule, self._upstream, self._outcomes, demand)
-        self._claims = Claims(claiming, self.name, self._schedule, self._lanes, self._holdings, demand)
-        self._parts = [
-            self._claims.run(),
-            self._holdings.run(),
-            self._outcomes.run(),
-        ]
-        notifier.subscribe("batch_lookups_ready", lambda _: demand.set())
+        self._keeper = LeaseKeeper(keeping)
+        self._outcomes = Outcomes(recording, self._keeper)
+        self._schedule = Schedule(self._keeper.release, self._outcomes.has_room, wakeup)
+        self._outcomes.on_room = self._schedule.look_again
+        self._pool = WorkerPool(self._schedule, self._upstream, self._outcomes, wakeup)
+        self._claims = Claims(claiming, self.name, self._schedule, self._pool, self._keeper, wakeup)
+        self._parts = {"claims": self._claims.run(), "leases": self._keeper.run(), "outcomes": self._outcomes.run()}
+        notifier.subscribe("batch_lookups_ready", lambda _: wakeup.set())
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set. When a part fails in an unforeseen way, everything ends in order and its error is raised."""
         stopping = asyncio.create_task(stop.wait())
-        claiming, *others = [asyncio.create_task(part) for part in self._parts]
+        claiming, *others = [asyncio.create_task(part, name=name) for name, part in self._parts.items()]
         logger.info("worker %s is up", self.name)
         done, _ = await asyncio.wait([stopping, claiming, *others], return_when=asyncio.FIRST_COMPLETED)
         self._claims.stop()
         await asyncio.wait([claiming], timeout=LAST_CALLS_SECONDS)
         self._schedule.close()
-        await self._lanes.finish(FINISH_SECONDS)
+        await self._pool.finish(FINISH_SECONDS)
         for part in [stopping, claiming, *others]:
             part.cancel()
         await asyncio.gather(stopping, claiming, *others, return_exceptions=True)
         await self._say_goodbye()
         for part in done - {stopping}:
+            logger.error("%s of worker %s ended", part.get_name(), self.name)
             part.result()
 
     def count_finished(self) -> int:
         """The lookups so far."""
-        return self._lanes.finished
+        return self._pool.finished
 
     async def _say_goodbye(self) -> None:
-        """Record what is known and give back what is not; without a database, the leases will expire."""
+        """Record what is known and release what is not; without a database, the leases will expire."""
         try:
             async with asyncio.timeout(LAST_CALLS_SECONDS):
                 await self._outcomes.finish()
-                self._holdings.give_back_all()
-                await self._holdings.release()
+                self._keeper.release_all()
+                await self._keeper.return_released()
         except (TimeoutError, DatabaseError) as error:
-            logger.warning("%s leases are left to expire: %r", len(self._holdings), error)
+            logger.warning("%s leases are left to expire: %r", len(self._keeper), error)
         self._upstream.close()
         for session in self._sessions:
             await session.close()

@@ -2,12 +2,12 @@
 
 import asyncio
 import json
-from itertools import chain
 
 from pyshell.postgres.calls import call
 from pyshell.postgres.pool import Pool
+from pyshell.postgres.sqlstates import DatabaseError, Kind, kind_of
 from pyshell.settings import Settings
-from pyshell.worker.calls import Lease, Outcome, claim_lookups, ready_organizations, record_lookups
+from pyshell.worker.calls import Lease, Outcome, by_organization, claim_lookups, ready_organizations, record_lookups
 from pyshell.worker.claims import fair_shares
 from pyshell.worker.upstream import Upstream
 
@@ -17,7 +17,7 @@ WORKER = "manual run"
 async def run_once(pool: Pool, settings: Settings) -> dict[str, int]:
     """Claim, look up and record; answers how many items were `claimed`, and how many of their outcomes `accepted`.
 
-    It keeps to the pace like any worker: when that is used up, it claims nothing.
+    It keeps to the rate limit like any worker: when that is used up, it claims nothing.
     """
     limits = json.loads(await call(pool, "get_settings"))
     leases = await claim(pool, limits)
@@ -28,7 +28,10 @@ async def run_once(pool: Pool, settings: Settings) -> dict[str, int]:
         outcomes = await asyncio.gather(*[look_up(upstream, lease, limits) for lease in leases])
         upstream.close()
         async with pool.connection() as connection:
-            verdicts = await record_lookups(connection, WORKER, outcomes)
+            for organization_id, some in by_organization(leases).items():
+                recorded = [outcome for outcome in outcomes if outcome.lease in some]
+                for verdict, count in (await record_lookups(connection, organization_id, recorded)).items():
+                    verdicts[verdict] = verdicts.get(verdict, 0) + count
     return {"claimed": len(leases), "accepted": verdicts.get("accepted", 0)}
 
 
@@ -37,10 +40,16 @@ async def claim(pool: Pool, limits: dict[str, int]) -> list[Lease]:
         organization_ids = await ready_organizations(connection, limits["items_per_run"])
         if not organization_ids:
             return []
-        shares = fair_shares(organization_ids, limits["items_per_run"])
         paced = limits["lookups_per_second"] is not None
-        claims = await claim_lookups(connection, WORKER, shares, limits["lease_seconds"], paced)
-    return list(chain.from_iterable(claims))
+        leases: list[Lease] = []
+        for organization_id, share in fair_shares(organization_ids, limits["items_per_run"]).items():
+            try:
+                leases += await claim_lookups(connection, WORKER, organization_id, share, limits["lease_seconds"], paced)
+            except DatabaseError as error:
+                # Somebody holds the organization's rows: it is passed over.
+                if kind_of(error) is not Kind.BUSY:
+                    raise
+    return leases
 
 
 async def look_up(upstream: Upstream, lease: Lease, limits: dict[str, int]) -> Outcome:

@@ -1,78 +1,147 @@
-"""Leases that wait for their lookup: in the order they came, each at its slot."""
+"""Leases that wait for their lookup: whose comes next, and when."""
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from itertools import chain
+from math import ceil
 from typing import Final
 
 from pyshell.worker.calls import Lease
 
-# How much later than its slot a lookup may start: in seconds, and in slots. Slots come 1.5% slower than the pace, so that such a delay
-# never makes more lookups than the pace and one in any second.
+# How much later than its slot a lookup may start: in seconds, and in slots. Slots come 1.5% slower than the rate limit, so that such a
+# delay never makes more lookups than the limit and one in any second.
 SLOT_TOLERANCE: Final = 0.01
 SLOTS_TOLERANCE: Final = 0.8
 # How many lookups of one organization follow each other: their outcomes are then recorded together, in one transaction.
 TURN: Final = 20
+# Where several organizations were served within the hour, none of them takes all of the concurrency: its lookups may hang until they
+# time out, and another one may come meanwhile.
+RESERVE: Final = 0.1
+SMALLEST_LIMIT_WITH_RESERVE: Final = 4
+SERVED_LATELY_SECONDS: Final = 3600.0
 
 
 class Schedule:
-    """Hands out leases to whoever is free to look them up.
+    """Hands out leases to whoever is free to look them up. It owns the leases that wait, and counts those that run.
 
-    Slots and leases come in pairs but part on the way: a slot that was missed is gone, and its lease takes the next one. The leases
-    left without a slot in the end, and those that expired while they waited, go to `give_back`. `demand` is set when no more than
-    `low_water` leases are left.
+    A lease waits (`add`), runs (`take`) and ends (`finish`), or is released: when it expired or lost its slot before it started, and
+    when everything is (`release_all`). Organizations take turns; one that has its share of the concurrency in flight is passed over,
+    and so is one for whose outcomes there is no room. With a rate limit, leases come with slots. A missed slot is dropped, and its lease
+    takes the next one; leases that are left without a slot are released. `wakeup` is set when an organization has half as many leases
+    left as it had after its last claim.
     """
 
-    def __init__(self, give_back: Callable[[Lease], None], demand: asyncio.Event) -> None:
+    def __init__(self, release: Callable[[Lease], None], has_room: Callable[[bytes], bool], wakeup: asyncio.Event) -> None:
         self._loop = asyncio.get_running_loop()
-        self._give_back = give_back
-        self._leases: deque[Lease] = deque()
+        self._release = release
+        self._has_room = has_room
+        self._wakeup = wakeup
+        self._waiting: dict[bytes, deque[Lease]] = {}
+        self._order: deque[bytes] = deque()
+        self._turn = 0
+        self._refill_thresholds: dict[bytes, int] = {}
         self._slots: deque[float] = deque()
         self._takers: deque[asyncio.Future[bool]] = deque()
         self._slot_is_awaited = False
         self._closed: asyncio.Future[None] = self._loop.create_future()
         self._tolerance = SLOT_TOLERANCE
-        self._demand = demand
-        self.low_water = -1
+        self._rate: float | None = None
+        self._limit = 1
+        self._served_at: dict[bytes, float] = {}
+        self.in_flight: Counter[bytes] = Counter()
+        self.running = 0
 
     def __len__(self) -> int:
-        return len(self._leases)
+        return sum(map(len, self._waiting.values()))
 
     @property
     def last_slot(self) -> float:
         """Time of the last slot; long past when there is none."""
         return self._slots[-1] if self._slots else 0.0
 
-    def set_pace(self, lookups_per_second: float | None) -> None:
-        self._tolerance = SLOT_TOLERANCE + SLOTS_TOLERANCE / lookups_per_second if lookups_per_second else SLOT_TOLERANCE
+    def waiting(self, organization_id: bytes) -> int:
+        """How many leases of an organization wait."""
+        return len(self._waiting.get(organization_id, ()))
+
+    def startable(self) -> int:
+        """How many leases wait for nothing but their time."""
+        return sum(len(leases) for organization_id, leases in self._waiting.items() if not self.is_full(organization_id))
+
+    def is_full(self, organization_id: bytes) -> bool:
+        """Whether an organization's next lookup has to wait for one of its own to end, or to be recorded."""
+        return self.in_flight[organization_id] >= self._share() or not self._has_room(organization_id)
+
+    def configure(self, limit: int, lookups_per_second: float | None) -> None:
+        """The concurrency and the rate limit. What was claimed under another rate limit is released: its slots are wrong."""
+        if lookups_per_second != self._rate:
+            self.release_all()
+            self._rate = lookups_per_second
+            self._tolerance = SLOT_TOLERANCE + SLOTS_TOLERANCE / lookups_per_second if lookups_per_second else SLOT_TOLERANCE
+        long_ago = self._loop.time() - SERVED_LATELY_SECONDS
+        self._served_at = {organization_id: at for organization_id, at in self._served_at.items() if at > long_ago}
+        if limit != self._limit:
+            self._limit = limit
+            self.look_again()
+
+    def refill(self, organization_id: bytes) -> None:
+        """Set `wakeup` when half of what an organization has now is left."""
+        waiting = self.waiting(organization_id)
+        if waiting:
+            self._refill_thresholds[organization_id] = waiting // 2
 
     def add(self, claims: Sequence[Sequence[Lease]]) -> None:
-        """Add what was claimed for several organizations; they take turns, a few lookups each."""
+        """Add what was claimed, a list for each organization."""
         if self._closed.done():
             for lease in chain.from_iterable(claims):
-                self._give_back(lease)
+                self._release(lease)
             return
-        longest = max(map(len, claims), default=0)
-        leases = [lease for start in range(0, longest, TURN) for claim in claims for lease in claim[start : start + TURN]]
-        self._leases.extend(leases)
-        self._slots.extend(sorted(lease.slot for lease in leases if lease.slot is not None))
-        for _ in range(min(len(leases), len(self._takers))):
+        added = 0
+        for leases in claims:
+            if not leases:
+                continue
+            organization_id = leases[0].organization_id
+            if organization_id not in self._waiting:
+                self._waiting[organization_id] = deque()
+                self._order.append(organization_id)
+            self._waiting[organization_id].extend(leases)
+            added += len(leases)
+        self._slots.extend(sorted(lease.slot for lease in chain.from_iterable(claims) if lease.slot is not None))
+        for _ in range(min(added, len(self._takers))):
             self._wake_taker()
 
     async def take(self) -> Lease | None:
-        """The next lease, when its time has come; None: there will be none for this caller."""
+        """The next lease, when its time has come; None: there will be none for this caller. `finish` follows."""
         while not self._closed.done():
-            if not self._leases or self._slot_is_awaited:
+            organization_id = None if self._slot_is_awaited else self._next_organization()
+            if organization_id is None:
                 taker = self._loop.create_future()
                 self._takers.append(taker)
                 if not await taker:
                     return None
-            elif self._leases[0].expires_at < self._loop.time():
-                self._give_back(self._leases.popleft())
-            elif self._leases[0].slot is None or await self._reach_slot():
-                return self._pop()
+                continue
+            leases = self._waiting[organization_id]
+            if leases[0].expires_at < self._loop.time():
+                self._release(self._pop(organization_id))
+            elif leases[0].slot is None:
+                return self._start(organization_id)
+            elif await self._reach_slot():
+                organization_id = self._next_organization()
+                if organization_id is not None:
+                    return self._start(organization_id)
         return None
+
+    def finish(self, lease: Lease) -> None:
+        """A lookup ended: its caller may take another lease."""
+        self.running -= 1
+        self.in_flight[lease.organization_id] -= 1
+        if not self.in_flight[lease.organization_id]:
+            del self.in_flight[lease.organization_id]
+
+    def look_again(self) -> None:
+        """Something has changed that may let waiting callers start."""
+        for _ in range(len(self._takers)):
+            self._wake_taker()
 
     def dismiss(self, takers: int) -> None:
         """Let up to that many waiting callers go without a lease."""
@@ -80,22 +149,75 @@ class Schedule:
             self._wake_taker(False)
 
     def close(self) -> None:
-        """Give back everything that has not started; `take` answers None from now on."""
+        """Release everything that has not started; `take` answers None from now on."""
         if not self._closed.done():
             self._closed.set_result(None)
-        self.give_back_all()
+        self.release_all()
         self.dismiss(len(self._takers))
 
-    def give_back_all(self) -> None:
-        """Give back everything that has not started; its slots are gone."""
-        while self._leases:
-            self._give_back(self._leases.popleft())
+    def release_all(self) -> None:
+        """Release everything that has not started; its slots are gone."""
+        for leases in self._waiting.values():
+            for lease in leases:
+                self._release(lease)
+        self._waiting.clear()
+        self._order.clear()
+        self._refill_thresholds.clear()
         self._slots.clear()
 
-    def _pop(self) -> Lease:
-        lease = self._leases.popleft()
-        if len(self._leases) <= self.low_water:
-            self._demand.set()
+    def _share(self) -> int:
+        """How many lookups of one organization may run while others wait or run, or may come."""
+        organizations = len(self._waiting.keys() | self.in_flight.keys())
+        if organizations > 1:
+            return ceil(self._limit / organizations)
+        return self._unreserved()
+
+    def _unreserved(self) -> int:
+        if self._limit < SMALLEST_LIMIT_WITH_RESERVE or len(self._served_at) < 2:
+            return self._limit
+        return self._limit - ceil(self._limit * RESERVE)
+
+    def _next_organization(self) -> bytes | None:
+        """Whose turn it is: the same one's for some lookups, then the next one's that may start one."""
+        if self.running >= self._limit or not self._order:
+            return None
+        if self._turn >= TURN:
+            self._rotate()
+        share = self._share()
+        for _ in range(len(self._order)):
+            organization_id = self._order[0]
+            if self.in_flight[organization_id] < share and self._has_room(organization_id):
+                return organization_id
+            self._rotate()
+        return self._next_beyond_share()
+
+    def _next_beyond_share(self) -> bytes | None:
+        """What others do not use may be used by those who have their share, but for the reserve."""
+        if self.running >= self._unreserved():
+            return None
+        return next((organization_id for organization_id in self._order if self._has_room(organization_id)), None)
+
+    def _rotate(self) -> None:
+        self._order.rotate(-1)
+        self._turn = 0
+
+    def _start(self, organization_id: bytes) -> Lease:
+        self.running += 1
+        self.in_flight[organization_id] += 1
+        self._turn += 1
+        self._served_at[organization_id] = self._loop.time()
+        return self._pop(organization_id)
+
+    def _pop(self, organization_id: bytes) -> Lease:
+        leases = self._waiting[organization_id]
+        lease = leases.popleft()
+        if len(leases) <= self._refill_thresholds.get(organization_id, -1):
+            del self._refill_thresholds[organization_id]
+            self._wakeup.set()
+        if not leases:
+            del self._waiting[organization_id]
+            self._order.remove(organization_id)
+            self._turn = 0
         return lease
 
     def _wake_taker(self, has_work: bool = True) -> None:
@@ -116,9 +238,8 @@ class Schedule:
                     continue
                 self._slots.popleft()
                 if -delay <= self._tolerance:
-                    return bool(self._leases) and self._leases[0].slot is not None
-            while self._leases and self._leases[0].slot is not None:
-                self._give_back(self._leases.popleft())
+                    return bool(self._waiting)
+            self.release_all()
             return False
         finally:
             self._slot_is_awaited = False

@@ -69,8 +69,6 @@ begin
                    n.incentive_call_retention_days, n.outage_failures, n.outage_patience_seconds, n.deduplicate_seconds, n.max_open_items,
                    n.requests_per_minute, n.job_retention_days, v_now
               from jsonb_populate_record(s, p_changes) n);
-    -- A slower pace's far-off slot must not hold up a faster one.
-    update app.upstream_state set next_slot_at = least(next_slot_at, v_now);
     perform pg_notify('batch_lookups_ready', '');
     return api.get_settings();
 exception

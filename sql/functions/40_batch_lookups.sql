@@ -170,25 +170,47 @@ $$;
 comment on function api.list_batch_lookups(uuid, text, integer, integer, text) is 'The jobs of an organization, newest first: {jobs, total, limit, offset, next_cursor}; p_cursor is the next_cursor of the page before. 400: an unknown status, limit not in 1 to 200, invalid_cursor, cursor_with_offset.';
 grant execute on function api.list_batch_lookups(uuid, text, integer, integer, text) to authenticated;
 
--- What is still pending in a cancelled job and not in flight ends as failed: what waits, and what was never claimed. Answers how many items did.
+-- What is still pending in a job that is being cancelled and not in flight ends as failed: what waits, and what was never claimed. The caller
+-- holds the job, so no item is waited for: one that others hold is being recorded, and who records it sees that the job was cancelled.
+-- Answers how many items it ended.
 create or replace function app.cancel_pending_items(p_organization_id uuid, p_job_id uuid, p_now timestamptz) returns integer
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_next_position integer;
-    v_count         integer;
 begin
     -- Claims pass over the job from here on.
     delete from app.queued_jobs where organization_id = p_organization_id and job_id = p_job_id returning next_position into v_next_position;
+    return app.cancel_items(
+        p_organization_id, p_job_id,
+        array(select position
+                from public.lookup_queue_items
+               where organization_id = p_organization_id and job_id = p_job_id and status = 'pending'
+                 and (retry_at is not null or position >= v_next_position)
+                 for update skip locked),
+        p_now);
+end;
+$$;
+
+create or replace function app.cancel_items(p_organization_id uuid, p_job_id uuid, p_positions integer[], p_now timestamptz) returns integer
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_first integer;
+    v_last  integer;
+    v_count integer;
+begin
+    select min(p), max(p) into v_first, v_last from unnest(p_positions) p;
     update public.lookup_queue_items
        set status        = 'failed',
            retry_at      = null,
            error_code    = 'job_cancelled',
            error_message = 'Job cancelled',
            processed_at  = p_now
-     where organization_id = p_organization_id and job_id = p_job_id and status = 'pending'
-       and (retry_at is not null or position >= v_next_position);
+     where organization_id = p_organization_id and job_id = p_job_id and position between v_first and v_last
+       and position = any (p_positions) and status = 'pending';
     get diagnostics v_count = row_count;
     return v_count;
 end;

@@ -1,9 +1,10 @@
--- Chapter 50, the queue: enqueue, the ready list, the claim. When lookups may start is chapter 52, leases are 53, outcomes 55.
+-- Chapter 50, the queue: enqueue, and the ready list. Claims are chapter 51, when lookups may start is 52, leases are 53, how many run at
+-- once is 54, outcomes are 55. docs/queue.md has a picture of who locks what, in which order.
 
--- A new batch stands where the batches before it have come to, so that it takes turns with them.
 create or replace function app.enqueue_items(p_organization_id uuid, p_job_id uuid, p_items app.batch_item[], p_now timestamptz) returns void
 language plpgsql volatile
-set search_path = pg_catalog, pg_temp
+set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_sort = off
 as $$
 declare
     v_first_id     uuid    := app.uuid_v7(p_now);
@@ -15,16 +16,17 @@ begin
             create_application, webhook_custom_fields, warnings, created_at, work_key)
     select p_organization_id, app.numbered_uuid_v7(v_first_id, i.position), p_job_id, i.position, i.reference_id, i.address,
            i.building_type, i.device_ids, i.create_application, i.webhook_custom_fields, i.warnings, p_now,
-           case when v_deduplicates then app.work_key(i) end
+           case when v_deduplicates then app.dedup_key(i) end
       from unnest(p_items) i;
+    -- A new job starts at the lowest current rank, so that jobs are served round-robin.
     insert into app.queued_jobs (organization_id, job_id, next_position, end_position, next_rank)
     values (p_organization_id, p_job_id, 0, cardinality(p_items),
             coalesce((select next_rank from app.queued_jobs where organization_id = p_organization_id order by next_rank limit 1), 0));
     if v_deduplicates then
-        perform app.hold_duplicates(p_organization_id, p_job_id, p_now);
+        perform app.defer_duplicates(p_organization_id, p_job_id, p_now);
     end if;
-    perform app.wake_queue(p_organization_id, p_now);
-    -- Once more, now that it is one batch after the other.
+    perform app.mark_ready(p_organization_id, p_now);
+    perform app.serialize_uploads(p_organization_id);
     perform app.check_open_items(p_organization_id);
 end;
 $$;
@@ -51,25 +53,35 @@ begin
 end;
 $$;
 
--- There is, or from p_at on will be, something to claim. Called last: it locks the organization's row until the commit.
-create or replace function app.wake_queue(p_organization_id uuid, p_at timestamptz) returns void
+-- From here to their commits, uploads of an organization follow each other, so that the cap holds against many at once. One in a
+-- transaction that stays open is waited for a second and no longer: then the cap may be passed by what that one holds.
+create or replace function app.serialize_uploads(p_organization_id uuid) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp set lock_timeout = '1s'
+as $$
+begin
+    perform from app.organizations where id = p_organization_id for no key update;
+exception
+    when lock_not_available then null;
+end;
+$$;
+
+-- There is, or from p_at on will be, something to claim. It locks nothing, so that a transaction that stays open holds up nobody.
+create or replace function app.mark_ready(p_organization_id uuid, p_at timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    insert into app.organization_queue_state as q (organization_id, ready_at)
-    values (p_organization_id, p_at)
-    on conflict (organization_id) do update
-       set ready_at = excluded.ready_at
-     where q.ready_at is null or q.ready_at > excluded.ready_at;
+    insert into app.queue_wakeups (organization_id, id, ready_at) values (p_organization_id, gen_random_uuid(), p_at);
     perform pg_notify('batch_lookups_ready', p_organization_id::text);
 end;
 $$;
 
 -- From when on there is something to claim; null: never, as things are.
-create or replace function app.queue_ahead(p_organization_id uuid, p_now timestamptz) returns timestamptz
+create or replace function app.next_ready_at(p_organization_id uuid, p_now timestamptz) returns timestamptz
 language plpgsql stable
-set search_path = pg_catalog, pg_temp
+set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_sort = off
 as $$
 begin
     if exists (select from app.queued_jobs where organization_id = p_organization_id) then
@@ -82,40 +94,72 @@ begin
 end;
 $$;
 
--- Nothing (more) was there to claim: find out when there will be. The row is locked first and the rest computed by a statement that
--- starts after the lock is held; in one statement, a batch committed in between would be missed.
-create or replace function app.settle_queue(p_organization_id uuid, p_now timestamptz) returns void
+-- The wake-ups that can be seen are taken in, and ready_at becomes what the items say. The caller holds the organization's row. First the
+-- wake-ups, then the items, in a later statement: a batch committed in between keeps its wake-up.
+create or replace function app.refresh_ready_at(p_organization_id uuid, p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_ready_at timestamptz;
 begin
-    perform from app.organization_queue_state where organization_id = p_organization_id for update;
-    v_ready_at := app.queue_ahead(p_organization_id, p_now);
+    delete from app.queue_wakeups where organization_id = p_organization_id;
+    v_ready_at := app.next_ready_at(p_organization_id, p_now);
     update app.organization_queue_state
        set ready_at = v_ready_at
      where organization_id = p_organization_id and ready_at is distinct from v_ready_at;
 end;
 $$;
 
--- What a failed claim, or somebody's own UPDATE, left behind. Most often there is nothing to mend, and then no lock is taken. Nor is one
--- waited for: whoever holds the row is at work on it.
-create or replace function app.mend_queue(p_organization_id uuid, p_now timestamptz) returns void
+-- What a failed claim, a clock that was set back, or somebody's own UPDATE left behind. Most often there is nothing to repair, and then no
+-- lock is taken. Nor is one waited for: whoever holds a row is at work on it.
+create or replace function app.repair_ready_at(p_organization_id uuid, p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    v_settings     app.settings;
+    v_longest_wait interval;
+    v_lease        interval;
 begin
-    perform
-       from app.organization_queue_state
-      where organization_id = p_organization_id and app.queue_ahead(p_organization_id, p_now) < coalesce(ready_at, 'infinity');
-    if not found then
+    select * into v_settings from app.settings;
+    v_lease := app.seconds(v_settings.lease_seconds);
+    v_longest_wait := interval '1 minute'
+                      + greatest(app.seconds(v_settings.retry_backoff_max_seconds), 2 * (v_lease + app.seconds(v_settings.lookup_timeout_seconds)));
+    update public.lookup_queue_items i
+       set retry_at = p_now
+      from (select job_id, position
+              from public.lookup_queue_items
+             where organization_id = p_organization_id and status = 'pending' and retry_at > p_now + v_longest_wait
+               for update skip locked) late
+     where i.organization_id = p_organization_id and i.job_id = late.job_id and i.position = late.position;
+    update public.lookup_leases l
+       set expires_at = p_now + v_lease
+      from (select job_id, lease_token
+              from public.lookup_leases
+             where organization_id = p_organization_id and expires_at > p_now + v_lease + interval '1 minute'
+               for update skip locked) late
+     where l.organization_id = p_organization_id and l.job_id = late.job_id and l.lease_token = late.lease_token;
+    if not coalesce(app.next_ready_at(p_organization_id, p_now) < coalesce(app.listed_ready_at(p_organization_id), 'infinity'), false) then
         return;
     end if;
+    insert into app.organization_queue_state (organization_id) values (p_organization_id) on conflict do nothing;
     perform from app.organization_queue_state where organization_id = p_organization_id for update skip locked;
     if found then
-        perform app.settle_queue(p_organization_id, p_now);
+        perform app.refresh_ready_at(p_organization_id, p_now);
     end if;
+end;
+$$;
+
+-- When the ready list has it; null: it is not on it.
+create or replace function app.listed_ready_at(p_organization_id uuid) returns timestamptz
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return least(
+        (select ready_at from app.organization_queue_state where organization_id = p_organization_id),
+        (select min(ready_at) from app.queue_wakeups where organization_id = p_organization_id));
 end;
 $$;
 
@@ -127,221 +171,16 @@ declare
     v_now timestamptz := app.clock();
 begin
     return query
-    select organization_id
-      from app.organization_queue_state
-     where ready_at <= v_now
-     order by served_at, organization_id
+    select r.organization_id
+      from (select q.organization_id, q.served_at from app.organization_queue_state q where q.ready_at <= v_now
+             union
+            select w.organization_id, coalesce(q.served_at, '-infinity')
+              from app.queue_wakeups w
+              left join app.organization_queue_state q on q.organization_id = w.organization_id
+             where w.ready_at <= v_now) r
+     order by r.served_at, r.organization_id
      limit p_limit;
 end;
 $$;
 
 comment on function api.ready_organizations(integer) is 'Organizations with something to claim, least recently served first.';
-
--- Claims of one organization follow each other: its row of the ready list is locked until the commit. New items are taken by moving a
--- mark, and only the lease says that they are in flight: a claim writes a row for each job, whatever the number of items.
-create or replace function api.claim_lookups(p_organization_id uuid, p_worker text, p_limit integer)
-returns table (job_id uuid, "position" integer, lease_token uuid, start_in double precision, retry_count integer, request text)
-language plpgsql volatile security definer
-set search_path = pg_catalog, pg_temp
-as $$
-#variable_conflict use_column
-declare
-    v_now         timestamptz := app.clock();
-    v_free        record;
-    v_has_expired boolean;
-    v_items       public.lookup_queue_items[];
-    v_leases      public.lookup_leases[];
-    v_count       integer;
-begin
-    select * into v_free from app.free_slots(p_limit, v_now);
-    if v_free.slots = 0 then
-        return;
-    end if;
-    v_has_expired := exists (select from app.organization_queue_state q where q.organization_id = p_organization_id and q.leases_until < v_now);
-    if v_has_expired then
-        perform app.expire_leases(p_organization_id, v_now);
-    end if;
-    perform from app.organization_queue_state q where q.organization_id = p_organization_id for update;
-    v_items := app.take_due_items(p_organization_id, v_free.slots, v_now);
-    v_items := v_items || app.take_new_items(p_organization_id, v_free.slots - cardinality(v_items));
-    v_count := cardinality(v_items);
-    if v_count > 0 then
-        v_leases := app.lease_items(p_organization_id, p_worker, v_items, v_free.first_at + v_free.slots * v_free.spacing, v_now);
-        perform app.start_jobs(p_organization_id, v_items, v_now);
-        perform app.take_slots(v_free.first_at + v_count * v_free.spacing, v_free.is_probe, v_now);
-    end if;
-    if v_count > 0 or v_has_expired then
-        update app.organization_queue_state q
-           set served_at    = case when v_count > 0 then v_now else q.served_at end,
-               leases_until = case when v_has_expired
-                                   then coalesce((select min(l.expires_at) from public.lookup_leases l where l.organization_id = p_organization_id), 'infinity')
-                                   else least(q.leases_until, v_leases[1].expires_at) end
-         where q.organization_id = p_organization_id;
-    end if;
-    if v_count < v_free.slots then
-        perform app.settle_queue(p_organization_id, v_now);
-    end if;
-
-    return query
-    select i.job_id, i.position, l.lease_token,
-           extract(epoch from v_free.first_at + (i.n - 1) * v_free.spacing - v_now)::double precision,
-           i.retry_count, app.lookup_request(i.reference_id, i.address, i.building_type, i.device_ids, i.create_application, i.webhook_custom_fields)
-      from (select u.*, row_number() over () as n from unnest(v_items) u) i
-      join unnest(v_leases) l on l.job_id = i.job_id
-     order by i.n;
-end;
-$$;
-
-comment on function api.claim_lookups(uuid, text, integer) is
-'Claims up to p_limit items of an organization for a worker, each named by its job and its position in the upload, under a lease for each job, and with a time slot within the pace (start_in, seconds from now); request is the JSON body to POST. Fewer come when the pace allows no more within the next second, or when no more are ready.';
-
--- Items that waited long enough. One that is locked is being ended: by a late answer, a duplicate's, or a cancel. One that the claims of
--- its job have not come to, because it waited for a duplicate's answer, becomes a new item again: nothing there is ever leased.
-create or replace function app.take_due_items(p_organization_id uuid, p_limit integer, p_now timestamptz) returns public.lookup_queue_items[]
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-    v_items public.lookup_queue_items[] := '{}';
-    v_more  public.lookup_queue_items[];
-    v_job   record;
-begin
-    for v_job in
-        select d.job_id, min(d.position) as first_position, max(d.position) as last_position, array_agg(d.position) as positions,
-               (select q.next_position from app.queued_jobs q where q.organization_id = p_organization_id and q.job_id = d.job_id) as next_position
-          from (select job_id, position
-                  from public.lookup_queue_items
-                 where organization_id = p_organization_id and status = 'pending' and retry_at <= p_now
-                 order by retry_at
-                 limit p_limit
-                   for update skip locked) d
-         group by d.job_id
-    loop
-        with taken as (
-            update public.lookup_queue_items i
-               set retry_at = null
-             where i.organization_id = p_organization_id and i.job_id = v_job.job_id
-               and i.position between v_job.first_position and v_job.last_position and i.position = any (v_job.positions)
-         returning i as item, i.position
-        )
-        select coalesce(array_agg(item order by position), '{}') into v_more from taken where v_job.next_position is null or position < v_job.next_position;
-        v_items := v_items || v_more;
-    end loop;
-    return v_items;
-end;
-$$;
-
--- Items that were never claimed, those with the lowest ranks: of each job the next ones. What waits for a duplicate's answer, or has it,
--- is passed over, and so is a job that is being cancelled.
-create or replace function app.take_new_items(p_organization_id uuid, p_limit integer) returns public.lookup_queue_items[]
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-    v_items   public.lookup_queue_items[] := '{}';
-    v_missing integer                     := p_limit;
-    v_jobs    app.queued_jobs[];
-    v_job_ids uuid[];
-    v_starts  integer[];
-    v_ends    integer[];
-    v_ranks   bigint[];
-begin
-    while v_missing > 0 loop
-        v_jobs := array(select j
-                          from app.queued_jobs j
-                         where j.organization_id = p_organization_id
-                         order by j.next_rank, j.job_id
-                         limit v_missing
-                           for update skip locked);
-        exit when v_jobs = '{}';
-        select array_agg(s.job_id), array_agg(s.start_position), array_agg(s.end_position), array_agg(s.start_rank)
-          into v_job_ids, v_starts, v_ends, v_ranks
-          from (select t.job_id, min(t.position) as start_position, max(t.position) + 1 as end_position, min(t.rank) as start_rank
-                  from (select j.job_id, j.next_position + n as position, j.next_rank + n as rank
-                          from unnest(v_jobs) j
-                         cross join generate_series(0, least(v_missing, j.end_position - j.next_position) - 1) n
-                         order by rank, j.job_id
-                         limit v_missing) t
-                 group by t.job_id) s;
-
-        v_items := v_items || array(
-            select t.item
-              from unnest(v_job_ids, v_starts, v_ends, v_ranks) s (job_id, start_position, end_position, start_rank)
-             cross join lateral (
-                   select i as item, i.position
-                     from public.lookup_queue_items i
-                    where i.organization_id = p_organization_id and i.job_id = s.job_id
-                      and i.position >= s.start_position and i.position < s.end_position
-                      and i.status = 'pending' and i.retry_at is null
-                   offset 0) t
-             order by s.start_rank - s.start_position + t.position, s.job_id);
-
-        delete from app.queued_jobs j
-         using unnest(v_job_ids, v_ends) s (job_id, end_position)
-         where j.organization_id = p_organization_id and j.job_id = s.job_id and j.end_position = s.end_position;
-        update app.queued_jobs j
-           set next_position = s.end_position, next_rank = j.next_rank + s.end_position - j.next_position
-          from unnest(v_job_ids, v_ends) s (job_id, end_position)
-         where j.organization_id = p_organization_id and j.job_id = s.job_id;
-        v_missing := p_limit - cardinality(v_items);
-    end loop;
-    return v_items;
-end;
-$$;
-
--- A lease for each job, until some time after the last of its lookups may start.
-create or replace function app.lease_items(
-    p_organization_id uuid, p_worker text, p_items public.lookup_queue_items[], p_last_start_at timestamptz, p_now timestamptz
-) returns public.lookup_leases[]
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-    v_expires_at timestamptz := greatest(p_last_start_at, p_now) + (select app.seconds(lease_seconds) from app.settings);
-    v_leases     public.lookup_leases[];
-begin
-    with leased as (
-        insert into public.lookup_leases as l (organization_id, job_id, lease_token, worker, expires_at, positions)
-        select p_organization_id, i.job_id, gen_random_uuid(), p_worker, v_expires_at, range_agg(int4range(i.position, i.position + 1))
-          from unnest(p_items) i
-         group by i.job_id
-     returning l as lease
-    )
-    select array_agg(lease) into v_leases from leased;
-    return v_leases;
-end;
-$$;
-
-create or replace function app.lookup_request(
-    p_reference_id text, p_address jsonb, p_building_type text, p_device_ids integer[], p_create_application boolean, p_webhook_custom_fields jsonb
-) returns text
-language sql stable
-return json_build_object(
-    'operation_type', 'lookup',
-    'reference_id', p_reference_id,
-    'address', p_address,
-    'building_type', p_building_type,
-    'device_ids', p_device_ids,
-    'create_application', p_create_application)::text;
-
--- The first claim starts a job. Never waits for a job's row: whoever holds it, a cancel or another claim, sees to its status.
-create or replace function app.start_jobs(p_organization_id uuid, p_items public.lookup_queue_items[], p_now timestamptz) returns void
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-    v_job_ids uuid[];
-begin
-    v_job_ids := array(select id
-                         from public.batch_lookup_jobs
-                        where organization_id = p_organization_id and status = 'pending'
-                          and id = any (array(select distinct i.job_id from unnest(p_items) i))
-                          for update skip locked);
-    if v_job_ids <> '{}' then
-        update public.batch_lookup_jobs
-           set status = 'processing', started_at = p_now, updated_at = p_now
-         where organization_id = p_organization_id and id = any (v_job_ids);
-        perform app.announce('UPDATE', 'batch_lookup_jobs', p_organization_id, id) from unnest(v_job_ids) id;
-    end if;
-end;
-$$;

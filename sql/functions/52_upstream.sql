@@ -1,55 +1,83 @@
--- Chapter 52, the upstream: when lookups may start, and how many at once. One row says so for all workers together; it is written a few
--- times a second at most, never for every item. Whoever needs its lock takes it before any other.
+-- Chapter 52, the upstream: when lookups may start. Two rows say so for all workers together, the rate limit and the circuit breaker. Both
+-- are locked last, when nothing more is waited for, and written a few times a second at most, never for every item.
 
--- Nothing starts before, not even what was claimed: Retry-After, or an outage.
-create or replace function app.closed_until(p_upstream app.upstream_state) returns timestamptz
+-- A Retry-After that asks for more opens the circuit breaker: after this, one lookup at a time tries.
+create or replace function app.longest_pause() returns interval
 language sql immutable
-return greatest((p_upstream).paused_until, case when (p_upstream).unavailable_since is not null then (p_upstream).probe_at end);
+return interval '15 minutes';
 
--- Pacing: the generic cell rate algorithm, with one row that holds the next free slot. Slots are given out a second ahead at most.
-create or replace function app.next_claim_at(p_settings app.settings, p_upstream app.upstream_state) returns timestamptz
+-- Times further ahead than anything that is ever written were written before the clock was set back: they do not count.
+create or replace function app.closed_until(p_upstream app.upstream_state, p_now timestamptz) returns timestamptz
 language sql immutable
-return case when (p_settings).lookups_per_second is null then app.closed_until(p_upstream)
-            else greatest((p_upstream).next_slot_at - interval '1 second', app.closed_until(p_upstream)) end;
+return greatest(
+    case when (p_upstream).paused_until <= p_now + app.longest_pause() then (p_upstream).paused_until end,
+    case when (p_upstream).unavailable_since is not null and (p_upstream).probe_at <= p_now + app.longest_pause() then (p_upstream).probe_at end,
+    '-infinity');
 
--- In an outage, a lookup at a time tries whether it is over; when the outage outlasts the patience, lookups go on and use up their retries.
+create or replace function app.slot_spacing(p_settings app.settings) returns interval
+language sql immutable
+return case when (p_settings).lookups_per_second is null then interval '0'
+            else interval '1 second' / ((p_settings).lookups_per_second::double precision * 0.985) end;
+
+-- The generic cell rate algorithm, with one row that holds the next free slot. Slots are given out a second ahead at most. A next slot that
+-- is further ahead is one of a slower rate, or of a clock that was set back, and does not count.
+create or replace function app.next_free_slot(p_settings app.settings, p_next_slot_at timestamptz, p_now timestamptz) returns timestamptz
+language sql immutable
+return case when p_next_slot_at between p_now and p_now + interval '2 seconds' + app.slot_spacing(p_settings) then p_next_slot_at else p_now end;
+
+-- When the next claim may find a slot.
+create or replace function app.next_claim_at(p_settings app.settings, p_upstream app.upstream_state, p_now timestamptz) returns timestamptz
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return greatest(
+        app.closed_until(p_upstream, p_now),
+        case when p_settings.lookups_per_second is not null
+             then app.next_free_slot(p_settings, (select next_slot_at from app.rate_limit), p_now) - interval '1 second' end);
+end;
+$$;
+
+-- The circuit breaker is open: one lookup at a time probes. When the outage outlasts max_outage_wait, lookups go on and use up retries.
 create or replace function app.is_outage(p_upstream app.upstream_state, p_settings app.settings, p_now timestamptz) returns boolean
 language sql stable
 return coalesce(p_now < (p_upstream).unavailable_since + app.seconds((p_settings).outage_patience_seconds), false);
 
--- How many lookups may be claimed now, at most p_limit, and the time of the first one. With a pace set, and in an outage, it holds the
--- row until the commit: take_slots follows. Slots come a little slower than the pace, so that even lookups that start late, which a
--- worker lets them by a hundredth of a second, are never more than the pace and one in any second.
-create or replace function app.free_slots(
-    p_limit integer, p_now timestamptz, out slots integer, out first_at timestamptz, out spacing interval, out is_probe boolean
+-- How many lookups may be claimed now, at most p_limit, and the time of the first one. With a rate limit, and for a probe, it holds the row
+-- until the commit: take_slots follows. Slots come a little slower than the rate, so that even lookups that start late, which a worker
+-- lets them by a hundredth of a second, are never more than the rate and one in any second. claimed_at is the time once nothing more is
+-- waited for: a worker counts from when it hears of its slots, and a wait in between would push them among those of others.
+create or replace function app.hold_slots(
+    p_limit integer, out slots integer, out claimed_at timestamptz, out first_at timestamptz, out spacing interval, out is_probe boolean
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_settings app.settings;
-    v_upstream app.upstream_state;
+    v_settings     app.settings;
+    v_upstream     app.upstream_state;
+    v_next_slot_at timestamptz;
 begin
     select * into v_settings from app.settings;
     select * into v_upstream from app.upstream_state;
-    if v_settings.lookups_per_second is not null or v_upstream.unavailable_since is not null then
-        select * into v_upstream from app.upstream_state for update;
+    spacing := app.slot_spacing(v_settings);
+    claimed_at := app.clock();
+    first_at := claimed_at;
+    slots := p_limit;
+    is_probe := app.is_outage(v_upstream, v_settings, claimed_at);
+    if is_probe then
+        select * into v_upstream from app.upstream_state for update skip locked;
+        slots := case when found then least(p_limit, 1) else 0 end;
     end if;
-
-    is_probe := app.is_outage(v_upstream, v_settings, p_now);
-    if v_settings.lookups_per_second is null then
-        spacing := interval '0';
-        first_at := p_now;
-        slots := p_limit;
-    else
-        spacing := interval '1 second' / (v_settings.lookups_per_second::double precision * 0.985);
-        first_at := greatest(v_upstream.next_slot_at, p_now);
-        slots := least(floor(extract(epoch from p_now + interval '1 second' - first_at) / extract(epoch from spacing)) + 1, p_limit);
+    if app.closed_until(v_upstream, claimed_at) > claimed_at then
+        slots := 0;
     end if;
-    slots := case when app.closed_until(v_upstream) > p_now then 0
-                  when is_probe then least(slots, 1)
-                  else slots end;
-    slots := greatest(slots, 0);
+    if slots > 0 and v_settings.lookups_per_second is not null then
+        select next_slot_at into v_next_slot_at from app.rate_limit for update;
+        claimed_at := app.clock();
+        first_at := app.next_free_slot(v_settings, v_next_slot_at, claimed_at);
+        slots := greatest(least(floor(extract(epoch from claimed_at + interval '1 second' - first_at) / extract(epoch from spacing)) + 1, slots), 0);
+    end if;
 end;
 $$;
 
@@ -62,79 +90,150 @@ declare
     v_settings app.settings;
 begin
     select * into v_settings from app.settings;
-    if v_settings.lookups_per_second is not null or p_is_probe then
-        update app.upstream_state
-           set next_slot_at = p_next_slot_at,
-               probe_at     = case when p_is_probe then p_now + app.seconds(v_settings.lookup_timeout_seconds + 1) else probe_at end;
+    if v_settings.lookups_per_second is not null then
+        update app.rate_limit set next_slot_at = p_next_slot_at;
+    end if;
+    if p_is_probe then
+        update app.upstream_state set probe_at = p_now + app.seconds(v_settings.lookup_timeout_seconds + 1);
     end if;
 end;
 $$;
 
--- What a flush says about the upstream; true: there is an outage, items wait at no cost. A flush without failures writes nothing.
-create or replace function app.watch_upstream(p_organization_id uuid, p_outcomes app.lookup_outcome[], p_now timestamptz) returns boolean
-language plpgsql volatile
+-- What a flush says about the upstream.
+create or replace function app.find_outage_signs(p_organization_id uuid, p_outcomes app.lookup_outcome[]) returns app.outage_signs
+language plpgsql stable
+set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_sort = off
+as $$
+declare
+    v_settings app.settings;
+    v_signs    app.outage_signs;
+begin
+    select count(*) filter (where o.action in ('retry', 'wait')), coalesce(bool_or(o.action in ('complete', 'fail')), false), 0, max(o.pause), false
+      into v_signs
+      from unnest(p_outcomes) o;
+    if v_signs.failures = 0 or v_signs.answered then
+        return v_signs;
+    end if;
+    select * into v_settings from app.settings;
+    select count(*) filter (where o.action = 'retry' and (o.outage or i.retry_count = 0))
+           + case when bool_or(o.action = 'retry' and o.outage and i.retry_count >= v_settings.max_retries
+                               or o.pause > app.longest_pause()) then v_settings.outage_failures else 0 end,
+           coalesce(bool_or(o.action = 'retry' and o.outage or o.pause > app.longest_pause()), false)
+      into v_signs.signs, v_signs.certain
+      from unnest(p_outcomes) o
+     cross join lateral (select
+                           from public.lookup_leases l
+                          where l.organization_id = p_organization_id and l.job_id = o.job_id and l.lease_token = o.lease_token
+                            and o.position <@ l.positions
+                         offset 0) held
+     cross join lateral (select i.retry_count
+                           from public.lookup_queue_items i
+                          where i.organization_id = p_organization_id and i.job_id = o.job_id and i.position = o.position
+                         offset 0) i;
+    return v_signs;
+end;
+$$;
+
+-- The circuit breaker after a flush: a pure function, computed once to judge the flush and once more under the lock to be kept. It opens
+-- after outage_failures signs without an answer in between, if they are of several organizations, or nobody else is being served, or nobody
+-- was there to answer.
+create or replace function app.next_breaker(
+    p_upstream app.upstream_state, p_settings app.settings, p_organization_id uuid, p_signs app.outage_signs, p_is_alone boolean, p_now timestamptz
+) returns app.upstream_state
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    p_upstream.paused_until := greatest(
+        case when p_upstream.paused_until <= p_now + app.longest_pause() then p_upstream.paused_until end,
+        p_now + case when p_signs.pause > app.longest_pause() then app.longest_pause() else p_signs.pause end,
+        '-infinity');
+    if p_signs.answered then
+        p_upstream.failures_in_a_row := 0;
+        p_upstream.unavailable_since := null;
+        return p_upstream;
+    end if;
+    if p_signs.signs > 0 then
+        p_upstream.failing_organization_id := case when p_upstream.failures_in_a_row = 0
+                                                     or p_upstream.failing_organization_id = p_organization_id then p_organization_id end;
+        p_upstream.failures_in_a_row := least(p_upstream.failures_in_a_row + p_signs.signs, 1000000);
+        if p_upstream.failures_in_a_row >= p_settings.outage_failures and (p_upstream.failing_organization_id is null or p_is_alone or p_signs.certain) then
+            p_upstream.unavailable_since := coalesce(p_upstream.unavailable_since, p_now);
+        end if;
+    end if;
+    -- The longer it lasts, the less often it is tried: from every second to every half minute.
+    p_upstream.probe_at := case when app.is_outage(p_upstream, p_settings, p_now)
+                                then p_now + least(greatest((p_now - p_upstream.unavailable_since) / 4, interval '1 second'), interval '30 seconds')
+                                else '-infinity' end;
+    return p_upstream;
+end;
+$$;
+
+-- Nobody else's lookups are in flight.
+create or replace function app.is_served_alone(p_organization_id uuid) returns boolean
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return not exists (select from public.lookup_leases where organization_id <> p_organization_id);
+end;
+$$;
+
+-- true: there is an outage, as far as this flush can tell; its items wait at no cost. Nothing is locked yet.
+create or replace function app.would_be_outage(p_organization_id uuid, p_signs app.outage_signs, p_now timestamptz) returns boolean
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_settings app.settings;
     v_upstream app.upstream_state;
-    v_answered boolean;
-    v_troubles integer;
-    v_pause    interval;
-    v_signs    integer := 0;
-    v_was_open boolean;
 begin
-    select coalesce(bool_or(o.action in ('complete', 'fail')), false), count(*) filter (where o.action in ('retry', 'wait')), max(o.pause)
-      into v_answered, v_troubles, v_pause
-      from unnest(p_outcomes) o;
+    select * into v_settings from app.settings;
     select * into v_upstream from app.upstream_state;
-    if v_troubles = 0 and v_upstream.failures_in_a_row = 0 and v_upstream.unavailable_since is null then
+    if p_signs.failures = 0 and v_upstream.unavailable_since is null then
         return false;
     end if;
+    return app.is_outage(
+        app.next_breaker(v_upstream, v_settings, p_organization_id, p_signs, p_signs.signs > 0 and app.is_served_alone(p_organization_id), p_now),
+        v_settings, p_now);
+end;
+$$;
 
+-- Keeps what a flush says about the upstream, at the end of its transaction. A flush without failures most often writes nothing. Where
+-- somebody's open transaction holds the row, this flush's signs are lost, and not its outcomes.
+create or replace function app.record_result(p_organization_id uuid, p_signs app.outage_signs, p_now timestamptz) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp set lock_timeout = '100ms'
+as $$
+declare
+    v_settings app.settings;
+    v_upstream app.upstream_state;
+    v_was_open boolean;
+begin
+    select * into v_upstream from app.upstream_state;
+    if p_signs.failures = 0 and v_upstream.failures_in_a_row = 0 and v_upstream.unavailable_since is null then
+        return;
+    end if;
+    begin
+        select * into v_upstream from app.upstream_state for update;
+    exception
+        when lock_not_available then return;
+    end;
     select * into v_settings from app.settings;
-    if v_troubles > 0 and not v_answered then
-        select count(*) filter (where o.action = 'retry' and (o.outage or i.retry_count = 0))
-               + case when bool_or(o.action = 'retry' and o.outage and i.retry_count >= v_settings.max_retries) then v_settings.outage_failures else 0 end
-          into v_signs
-          from unnest(p_outcomes) o
-         cross join lateral (select
-                               from public.lookup_leases l
-                              where l.organization_id = p_organization_id and l.job_id = o.job_id and l.lease_token = o.lease_token
-                                and o.position <@ l.positions
-                             offset 0) held
-         cross join lateral (select i.retry_count
-                               from public.lookup_queue_items i
-                              where i.organization_id = p_organization_id and i.job_id = o.job_id and i.position = o.position
-                             offset 0) i;
-    end if;
-
-    select * into v_upstream from app.upstream_state for update;
-    v_was_open := app.closed_until(v_upstream) <= p_now;
-    v_upstream.paused_until := greatest(v_upstream.paused_until, p_now + v_pause);
-    if v_answered then
-        v_upstream.failures_in_a_row := 0;
-        v_upstream.unavailable_since := null;
-    else
-        v_upstream.failures_in_a_row := least(v_upstream.failures_in_a_row + v_signs, 1000000);
-        if v_upstream.failures_in_a_row >= v_settings.outage_failures and v_signs > 0 then
-            v_upstream.unavailable_since := coalesce(v_upstream.unavailable_since, p_now);
-        end if;
-        -- The longer it lasts, the less often it is tried: from every second to every half minute.
-        v_upstream.probe_at := case when app.is_outage(v_upstream, v_settings, p_now)
-                                    then p_now + least(greatest((p_now - v_upstream.unavailable_since) / 4, interval '1 second'), interval '30 seconds')
-                                    else '-infinity' end;
-    end if;
+    v_was_open := app.closed_until(v_upstream, p_now) <= p_now;
+    v_upstream := app.next_breaker(v_upstream, v_settings, p_organization_id, p_signs,
+                                   p_signs.signs > 0 and app.is_served_alone(p_organization_id), p_now);
     update app.upstream_state
-       set paused_until      = v_upstream.paused_until,
-           failures_in_a_row = v_upstream.failures_in_a_row,
-           unavailable_since = v_upstream.unavailable_since,
-           probe_at          = v_upstream.probe_at;
+       set paused_until            = v_upstream.paused_until,
+           failures_in_a_row       = v_upstream.failures_in_a_row,
+           failing_organization_id = v_upstream.failing_organization_id,
+           unavailable_since       = v_upstream.unavailable_since,
+           probe_at                = v_upstream.probe_at;
     -- All workers look again when it opens or closes.
-    if v_was_open <> (app.closed_until(v_upstream) <= p_now) then
+    if v_was_open <> (app.closed_until(v_upstream, p_now) <= p_now) then
         perform pg_notify('batch_lookups_ready', '');
     end if;
-    return app.is_outage(v_upstream, v_settings, p_now);
 end;
 $$;
 

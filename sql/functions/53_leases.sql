@@ -1,4 +1,4 @@
--- Chapter 53, leases: renewed while a lookup runs, given back when it will not start, expired when its worker is silent. Whoever changes
+-- Chapter 53, leases: renewed while a lookup runs, released when it will not start, expired when its worker is silent. Whoever changes
 -- items in flight holds their leases first.
 
 -- The items of a job that are being looked up.
@@ -18,11 +18,11 @@ create or replace function app.count_positions(p_positions int4multirange) retur
 language sql immutable
 return (select coalesce(sum(upper(r) - lower(r)), 0)::integer from unnest(p_positions) r);
 
--- The leases named that are still there. Who records outcomes keeps them from expiring, but not others from recording: the key is locked,
--- which a change of the positions does not touch.
+-- The leases named that are still there. FOR KEY SHARE keeps them from expiring (a DELETE), and lets others record (an UPDATE of positions).
 create or replace function app.hold_leases(p_organization_id uuid, p_job_ids uuid[], p_lease_tokens uuid[]) returns public.lookup_leases[]
 language plpgsql volatile
-set search_path = pg_catalog, pg_temp
+set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_sort = off
 as $$
 begin
     return array(select held.lease
@@ -34,11 +34,12 @@ begin
 end;
 $$;
 
--- These items are not in flight any more; p_leases, which the caller holds, are all that they can be under. One after the other, in the
--- order that everybody keeps. An empty lease that others hold goes when it expires.
+-- Takes items out of the leases they were in flight under, which the caller holds. Leases are locked in one order, by job and token. An empty
+-- lease that others hold goes when it expires.
 create or replace function app.end_leases(p_organization_id uuid, p_leases public.lookup_leases[], p_items public.lookup_queue_items[]) returns void
 language plpgsql volatile
-set search_path = pg_catalog, pg_temp
+set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_sort = off
 as $$
 declare
     v_lease    record;
@@ -69,10 +70,11 @@ begin
 end;
 $$;
 
-create or replace function api.extend_leases(p_organization_id uuid, p_worker text, p_job_ids uuid[], p_positions integer[], p_lease_tokens uuid[])
+create or replace function api.extend_leases(p_organization_id uuid, p_job_ids uuid[], p_positions integer[], p_lease_tokens uuid[])
 returns table (job_id uuid, "position" integer)
 language plpgsql volatile security definer
-set search_path = pg_catalog, pg_temp
+set search_path = pg_catalog, pg_temp set lock_timeout = '100ms' set jit = off set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_sort = off
 as $$
 #variable_conflict use_column
 declare
@@ -87,7 +89,7 @@ begin
          order by c.job_id, c.lease_token
     loop
         update public.lookup_leases l
-           set expires_at = v_expires_at
+           set expires_at = v_expires_at, is_overdue = false
          where l.organization_id = p_organization_id and l.job_id = v_lease.job_id and l.lease_token = v_lease.lease_token
         returning l.positions into v_positions;
         if found then
@@ -97,11 +99,12 @@ begin
 end;
 $$;
 
-comment on function api.extend_leases(uuid, text, uuid[], integer[], uuid[]) is 'Renews the leases of slow lookups, given as parallel arrays; answers the items that the worker still holds.';
+comment on function api.extend_leases(uuid, uuid[], integer[], uuid[]) is 'Renews the leases of lookups that run, given as parallel arrays; answers the items that are still held under them. 55P03 (lock_not_available): another transaction holds one of the leases; try again later.';
 
-create or replace function api.release_lookups(p_organization_id uuid, p_worker text, p_job_ids uuid[], p_positions integer[], p_lease_tokens uuid[]) returns integer
+create or replace function api.release_lookups(p_organization_id uuid, p_job_ids uuid[], p_positions integer[], p_lease_tokens uuid[]) returns integer
 language plpgsql volatile security definer
-set search_path = pg_catalog, pg_temp
+set search_path = pg_catalog, pg_temp set lock_timeout = '100ms' set jit = off set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_sort = off
 as $$
 declare
     v_now       timestamptz                 := app.clock();
@@ -127,29 +130,71 @@ begin
         v_released := v_released || v_more;
     end loop;
     perform app.end_leases(p_organization_id, v_leases, v_released);
-    perform app.count_outcomes(p_organization_id, v_released, v_now);
+    perform app.publish_item_changes(p_organization_id, v_released, v_now);
     return cardinality(v_released);
 end;
 $$;
 
-comment on function api.release_lookups(uuid, text, uuid[], integer[], uuid[]) is 'Gives items back that the worker claimed but never looked up, as parallel arrays; no retry is counted. Answers how many were still its own.';
+comment on function api.release_lookups(uuid, uuid[], integer[], uuid[]) is 'Releases items that were claimed and never looked up, as parallel arrays; no retry is counted. Answers how many were still held. 55P03 (lock_not_available): another transaction holds a row of them; try again later.';
+
+-- Nothing expires until its holder could have renewed it: for one lease after the server started, and after a time in which no worker could
+-- write, because the database was read-only, unreachable, or no worker ran.
+create or replace function app.expiry_is_suspended(p_now timestamptz) returns boolean
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_lease interval := (select app.seconds(lease_seconds) from app.settings);
+begin
+    return p_now between pg_postmaster_start_time() and pg_postmaster_start_time() + v_lease
+           or exists (select from app.workers where returned_at > p_now - v_lease and returned_at <= p_now);
+end;
+$$;
+
+-- Of leases that expired, those whose worker was heard of since get some more time, once: it may have been kept from renewing them. Answers
+-- the others.
+create or replace function app.spare_living_workers(p_organization_id uuid, p_leases public.lookup_leases[], p_until timestamptz) returns public.lookup_leases[]
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_spared uuid[];
+begin
+    v_spared := array(select l.lease_token
+                        from unnest(p_leases) l
+                        join app.workers w on w.id = l.worker
+                       where not l.is_overdue and w.seen_at >= l.expires_at);
+    if v_spared = '{}' then
+        return p_leases;
+    end if;
+    update public.lookup_leases l
+       set expires_at = p_until, is_overdue = true
+      from unnest(p_leases) h
+     where l.organization_id = p_organization_id and l.job_id = h.job_id and l.lease_token = h.lease_token and l.lease_token = any (v_spared);
+    return array(select l from unnest(p_leases) l where l.lease_token <> all (v_spared));
+end;
+$$;
 
 -- A silent worker's items return to the queue, the attempt counted; the last attempt's silence ends the item. It waits for nobody: whoever
 -- holds a lease is recording its outcomes right now, and whoever holds a job will let go of it.
 create or replace function app.expire_leases(p_organization_id uuid, p_now timestamptz) returns integer
 language plpgsql volatile
-set search_path = pg_catalog, pg_temp
+set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_sort = off
 as $$
 declare
-    v_max_retries integer                     := (select max_retries from app.settings);
+    v_settings    app.settings;
+    v_max_retries integer;
     v_job_ids     uuid[];
     v_leases      public.lookup_leases[];
     v_held        record;
     v_expired     public.lookup_queue_items[] := '{}';
     v_more        public.lookup_queue_items[];
 begin
+    select * into v_settings from app.settings;
+    v_max_retries := v_settings.max_retries;
     v_job_ids := array(select distinct l.job_id from public.lookup_leases l where l.organization_id = p_organization_id and l.expires_at < p_now);
-    if v_job_ids = '{}' then
+    if v_job_ids = '{}' or app.expiry_is_suspended(p_now) then
         return 0;
     end if;
     v_job_ids := array(select j.id
@@ -160,6 +205,7 @@ begin
                         from public.lookup_leases l
                        where l.organization_id = p_organization_id and l.job_id = any (v_job_ids) and l.expires_at < p_now
                          for update skip locked);
+    v_leases := app.spare_living_workers(p_organization_id, v_leases, p_now + app.seconds(v_settings.lease_seconds / 3));
     for v_held in select l.job_id, r as positions from unnest(v_leases) l cross join unnest(l.positions) r loop
         with expired as (
             update public.lookup_queue_items i
@@ -180,7 +226,7 @@ begin
     delete from public.lookup_leases l
      using unnest(v_leases) h
      where l.organization_id = p_organization_id and l.job_id = h.job_id and l.lease_token = h.lease_token;
-    perform app.count_outcomes(p_organization_id, v_expired, p_now);
+    perform app.publish_item_changes(p_organization_id, v_expired, p_now);
     return cardinality(v_expired);
 end;
 $$;

@@ -87,10 +87,14 @@ declare
 begin
     select * into v_upstream from app.upstream_state;
     if p_sample.limit_version is distinct from v_upstream.limit_version or v_upstream.unavailable_since is not null
-       or p_now between v_upstream.adapted_at and v_upstream.adapted_at + interval '250 milliseconds'
-       or p_sample.organizations < 2 and p_sample.overloads > 0
-          and (select count(*) from (select distinct organization_id from public.lookup_leases limit 2) o) > 1 then
+       or p_now between v_upstream.adapted_at and v_upstream.adapted_at + interval '250 milliseconds' then
         return;
+    end if;
+    -- By itself: a statement locks all the tables that it names, whether it comes to read them or not.
+    if p_sample.organizations < 2 and p_sample.overloads > 0 then
+        if (select count(*) from (select distinct organization_id from public.lookup_leases limit 2) o) > 1 then
+            return;
+        end if;
     end if;
     v_adapted := app.adapt_limit(v_upstream, p_sample, v_max_in_flight, p_now);
     if (v_adapted.in_flight_limit, v_adapted.trial_limit) is not distinct from (v_upstream.in_flight_limit, v_upstream.trial_limit)
@@ -112,6 +116,24 @@ begin
                base_at         = v_adapted.base_at,
                adapted_at      = p_now;
     end if;
+end;
+$$;
+
+-- Once a second. When no worker was heard for longer than they are ever silent, the database was away, or all of them.
+create or replace function app.note_heartbeat(p_worker text, p_settings app.settings, p_now timestamptz) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_heard_at    timestamptz := (select max(seen_at) from app.workers);
+    v_returned_at timestamptz := case when v_heard_at < p_now - greatest(interval '6 seconds', app.seconds(p_settings.lease_seconds / 2)) then p_now end;
+begin
+    insert into app.workers as w (id, started_at, seen_at, returned_at)
+    values (p_worker, p_now, p_now, coalesce(v_returned_at, '-infinity'))
+    on conflict (id) do update
+       set seen_at     = excluded.seen_at,
+           returned_at = coalesce(v_returned_at, w.returned_at)
+     where w.seen_at not between excluded.seen_at - interval '1 second' and excluded.seen_at;
 end;
 $$;
 
@@ -147,13 +169,11 @@ declare
     v_settings app.settings;
     v_upstream app.upstream_state;
     v_workers  integer;
+    v_place    integer;
+    v_share    integer;
 begin
-    insert into app.workers as w (id, started_at, seen_at)
-    values (p_worker, v_now, v_now)
-    on conflict (id) do update
-       set seen_at = excluded.seen_at
-     where w.seen_at < excluded.seen_at - interval '1 second';
     select * into v_settings from app.settings;
+    perform app.note_heartbeat(p_worker, v_settings, v_now);
     if p_outcomes > 0 then
         perform app.record_sample(
             row(p_limit_version, p_organizations, p_outcomes, p_answers, p_overloads, p_latency, p_busy_seconds,
@@ -161,18 +181,22 @@ begin
             v_now);
     end if;
     select * into v_upstream from app.upstream_state;
-    select count(*) into v_workers from app.workers where seen_at > v_now - interval '15 seconds';
+    select count(*), count(*) filter (where id < p_worker) into v_workers, v_place
+      from app.workers
+     where seen_at between v_now - interval '15 seconds' and v_now + interval '15 seconds';
+    v_share := floor(least(v_settings.max_in_flight, v_upstream.in_flight_limit));
 
     organization_ids   := array(select api.ready_organizations(p_limit));
-    next_ready_in      := (select extract(epoch from min(ready_at) - v_now) from app.organization_queue_state where ready_at > v_now);
-    max_in_flight      := greatest(floor(least(v_settings.max_in_flight, v_upstream.in_flight_limit) / greatest(v_workers, 1)), 1);
+    next_ready_in      := extract(epoch from least((select min(ready_at) from app.organization_queue_state where ready_at > v_now),
+                                                   (select min(ready_at) from app.queue_wakeups where ready_at > v_now)) - v_now);
+    max_in_flight      := v_share / v_workers + case when v_place < v_share % v_workers then 1 else 0 end;
     lookups_per_second := v_settings.lookups_per_second;
     lookup_timeout     := v_settings.lookup_timeout_seconds;
     lease_seconds      := v_settings.lease_seconds;
     max_response_bytes := v_settings.max_response_bytes;
-    paused_for         := extract(epoch from greatest(app.next_claim_at(v_settings, v_upstream), v_now) - v_now);
-    stopped            := app.closed_until(v_upstream) > v_now;
-    maintenance_due    := (select ran_at < v_now - interval '2 minutes' from app.maintenance_state);
+    paused_for         := extract(epoch from greatest(app.next_claim_at(v_settings, v_upstream, v_now), v_now) - v_now);
+    stopped            := app.closed_until(v_upstream, v_now) > v_now;
+    maintenance_due    := (select ran_at not between v_now - interval '2 minutes' and v_now + interval '1 minute' from app.maintenance_state);
     limit_version      := v_upstream.limit_version;
 end;
 $$;

@@ -1,4 +1,9 @@
 -- Chapter 55, outcomes: what a lookup's answer means for its item, its job and its report.
+--
+-- The statements of chapters 50 to 55 that run for every claim and every flush are planned once a connection, and by index whatever the
+-- statistics say: a queue's statistics are always out of date, and a cached plan may date from when the table was nearly empty. So they
+-- change the items of one job at a time, between two positions, and apply_outcomes hashes what it changes them to. JIT is off: these
+-- switches lift a plan's cost above the threshold from which PostgreSQL compiles.
 
 -- null: not JSON, and therefore no answer.
 create or replace function app.parse_response(p_response text) returns jsonb
@@ -43,7 +48,7 @@ begin
 end;
 $$;
 
-create or replace function app.judge_outcomes(
+create or replace function app.classify_outcomes(
     p_job_ids uuid[], p_positions integer[], p_lease_tokens uuid[], p_http_statuses integer[], p_error_classes text[], p_responses text[],
     p_retry_afters double precision[]
 ) returns setof app.lookup_outcome
@@ -79,7 +84,6 @@ $$;
 
 create or replace function api.record_lookups(
     p_organization_id uuid,
-    p_worker          text,
     p_job_ids         uuid[],
     p_positions       integer[],
     p_lease_tokens    uuid[],
@@ -89,30 +93,34 @@ create or replace function api.record_lookups(
     p_retry_afters    double precision[]
 ) returns table (job_id uuid, "position" integer, verdict text)
 language plpgsql volatile security definer
-set search_path = pg_catalog, pg_temp
+set search_path = pg_catalog, pg_temp set lock_timeout = '200ms' set jit = off set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_sort = off
 as $$
 #variable_conflict use_column
 declare
     v_now       timestamptz := app.clock();
     v_outcomes  app.lookup_outcome[];
-    v_is_outage boolean;
+    v_signs     app.outage_signs;
     v_leases    public.lookup_leases[];
     v_items     public.lookup_queue_items[];
+    v_mended    public.lookup_queue_items[];
 begin
-    v_outcomes := array(select o from app.judge_outcomes(p_job_ids, p_positions, p_lease_tokens, p_http_statuses, p_error_classes,
+    v_outcomes := array(select o from app.classify_outcomes(p_job_ids, p_positions, p_lease_tokens, p_http_statuses, p_error_classes,
                                                          p_responses, p_retry_afters) o);
-    v_is_outage := app.watch_upstream(p_organization_id, v_outcomes, v_now);
+    v_signs := app.find_outage_signs(p_organization_id, v_outcomes);
     v_leases := app.hold_outcome_leases(p_organization_id, v_outcomes);
-    v_items := app.apply_outcomes(p_organization_id, v_outcomes, v_leases, v_is_outage, v_now);
+    v_items := app.apply_outcomes(p_organization_id, v_outcomes, v_leases, app.would_be_outage(p_organization_id, v_signs, v_now), v_now);
+    v_mended := app.mend_expired_items(p_organization_id, v_outcomes, v_items, v_now);
     perform app.add_report_sites(p_organization_id, v_items, v_now);
     perform app.file_item_applications(p_organization_id, v_items, v_now);
     perform app.end_leases(p_organization_id, v_leases, v_items);
-    perform app.count_outcomes(p_organization_id, v_items, v_now);
+    perform app.publish_item_changes(p_organization_id, v_items, v_now);
     perform app.answer_duplicates(p_organization_id, v_items, v_now);
+    perform app.record_result(p_organization_id, v_signs, v_now);
 
     return query
     select o.job_id, o.position,
-           case when (o.job_id, o.position) in (select a.job_id, a.position from unnest(v_items) a) then 'accepted'
+           case when (o.job_id, o.position) in (select a.job_id, a.position from unnest(v_items || v_mended) a) then 'accepted'
                 when exists (select from public.lookup_queue_items i
                               where i.organization_id = p_organization_id and i.job_id = o.job_id and i.position = o.position) then 'stale'
                 else 'unknown' end
@@ -120,13 +128,14 @@ begin
 end;
 $$;
 
-comment on function api.record_lookups(uuid, text, uuid[], integer[], uuid[], integer[], text[], text[], double precision[]) is
-'Records what came of claimed items, as parallel arrays: job and position, lease token, HTTP status, error class (timeout, unreachable, connection, dns, tls, invalid_response, response_too_large, other; null when an answer came), the answer as text, Retry-After in seconds. app.retry_policy decides. Answers a verdict per item: accepted; stale, when the lease was lost (a success for an item that has not ended is accepted all the same) or the item has ended; unknown. Calling it again with the same outcomes changes nothing.';
+comment on function api.record_lookups(uuid, uuid[], integer[], uuid[], integer[], text[], text[], double precision[]) is
+'Records what came of claimed items, as parallel arrays: job and position, lease token, HTTP status, error class (timeout, unreachable, connection, dns, tls, invalid_response, response_too_large, other; null when an answer came), the answer as text, Retry-After in seconds. app.retry_policy decides. Answers a verdict per item: accepted; stale, when the lease was lost or the item has ended; unknown. A success is accepted all the same for an item that has not ended, or that failed only because its lease expired. Calling it again with the same outcomes changes nothing. 55P03 (lock_not_available): another transaction holds a row of these items, jobs or reports; try again later.';
 
--- The leases that outcomes come under; and when there are late successes, also those under which their items are in flight now.
+-- The leases that outcomes come under; and those under which the items of late successes are in flight now.
 create or replace function app.hold_outcome_leases(p_organization_id uuid, p_outcomes app.lookup_outcome[]) returns public.lookup_leases[]
 language plpgsql volatile
-set search_path = pg_catalog, pg_temp
+set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_sort = off
 as $$
 declare
     v_leases  public.lookup_leases[];
@@ -158,14 +167,16 @@ create or replace function app.retry_backoff(p_retry_count integer, p_settings a
 language sql immutable
 return app.seconds(least((p_settings).retry_backoff_seconds * 2 ^ p_retry_count, (p_settings).retry_backoff_max_seconds));
 
--- One statement for each job. The lease is the fence: an outcome of a lost one finds no row, unless it is a success and the item
--- waits or is in flight again. In an outage a retry is a short wait that costs nothing: it is the upstream that will be tried, not the item.
--- Nor does an item keep the pause that its answer asked for: app.upstream_state does, for everybody.
+-- One statement for each job. The lease token is the fencing token: an outcome of a lost lease finds no row, unless it is a success and the
+-- item waits or is in flight again. In an outage a retry is a short wait that costs nothing: the upstream is probed, not the item.
+-- A pause that an answer asked for is kept by the circuit breaker, for everybody, and not by the item. Items that used up their retries stay
+-- as failed: they are the dead letters, and api.retry_batch_lookup makes a new batch of them.
 create or replace function app.apply_outcomes(
     p_organization_id uuid, p_outcomes app.lookup_outcome[], p_leases public.lookup_leases[], p_is_outage boolean, p_now timestamptz
 ) returns public.lookup_queue_items[]
 language plpgsql volatile
-set search_path = pg_catalog, pg_temp
+set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_bitmapscan = off set enable_nestloop = off set enable_mergejoin = off set enable_sort = off
 as $$
 declare
     v_settings app.settings;
@@ -224,60 +235,150 @@ begin
 end;
 $$;
 
--- Counts what became of items: one UPDATE for the jobs, one for their reports, whatever the number of items. Whoever brings a job's
--- last item ends it, exactly once, because the counters decide under the job's row lock.
-create or replace function app.count_outcomes(p_organization_id uuid, p_items public.lookup_queue_items[], p_now timestamptz) returns void
+-- A success that comes after its item failed only because the lease expired takes the place of that failure, also in a job that has ended.
+create or replace function app.mend_expired_items(
+    p_organization_id uuid, p_outcomes app.lookup_outcome[], p_accepted public.lookup_queue_items[], p_now timestamptz
+) returns public.lookup_queue_items[]
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan
+as $$
+declare
+    v_late   app.lookup_outcome[];
+    v_mended public.lookup_queue_items[];
+    v_job    record;
+begin
+    v_late := array(select o
+                      from unnest(p_outcomes) o
+                     where o.action = 'complete'
+                       and not exists (select from unnest(p_accepted) a where a.job_id = o.job_id and a.position = o.position));
+    if v_late = '{}' then
+        return '{}';
+    end if;
+    v_late := array(select o
+                      from unnest(v_late) o
+                      join public.lookup_queue_items i
+                        on i.organization_id = p_organization_id and i.job_id = o.job_id and i.position = o.position
+                     where i.status = 'failed' and i.error_code = 'lease_expired');
+    if v_late = '{}' then
+        return '{}';
+    end if;
+    perform app.lock_jobs(p_organization_id, array(select o.job_id from unnest(v_late) o union select a.job_id from unnest(p_accepted) a));
+    with mended as (
+        update public.lookup_queue_items i
+           set status = 'completed', result = o.response::json, error_code = null, error_message = null, processed_at = p_now
+          from unnest(v_late) o
+         where i.organization_id = p_organization_id and i.job_id = o.job_id and i.position = o.position
+           and i.status = 'failed' and i.error_code = 'lease_expired'
+     returning jsonb_populate_record(i, jsonb_build_object('result', null, 'parsed_result', o.result)) as item
+    )
+    select coalesce(array_agg(item), '{}') into v_mended from mended;
+    perform app.add_report_sites(p_organization_id, v_mended, p_now);
+    perform app.file_item_applications(p_organization_id, v_mended, p_now);
+    for v_job in select * from app.count_items(v_mended) loop
+        update public.batch_lookup_jobs
+           set failed_items = failed_items - v_job.processed,
+               status       = case when status = 'failed' then 'completed' else status end,
+               updated_at   = p_now
+         where organization_id = p_organization_id and id = v_job.id;
+        perform app.announce('UPDATE', 'batch_lookup_jobs', p_organization_id, v_job.id);
+        perform app.update_report(p_organization_id, v_job.id, p_now, v_job.processed, v_job.eligible, v_job.value);
+    end loop;
+    perform app.enqueue_item_webhooks(w, p_organization_id, v_mended, p_now)
+       from app.webhook_config_for(p_organization_id, app.webhook_events()) w
+      where w.organization_id is not null;
+    return v_mended;
+end;
+$$;
+
+-- In the order of ids, so that two workers with items of the same jobs never wait for each other in a circle; one by one, because the
+-- planner would rather read all jobs in this order than sort a few.
+create or replace function app.lock_jobs(p_organization_id uuid, p_job_ids uuid[]) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_retry_at timestamptz;
-    v_job_ids  uuid[];
-    v_job_id   uuid;
-    v_job      record;
-    v_webhooks app.webhook_configs := app.webhook_config_for(p_organization_id, app.webhook_events());
+    v_job_id uuid;
 begin
-    select coalesce(array_agg(distinct i.job_id order by i.job_id), '{}'), min(i.retry_at)
-      into v_job_ids, v_retry_at
-      from unnest(p_items) i;
+    for v_job_id in select distinct id from unnest(p_job_ids) id order by id loop
+        perform from public.batch_lookup_jobs where organization_id = p_organization_id and id = v_job_id for update;
+    end loop;
+end;
+$$;
+
+-- What became of items, by job.
+create or replace function app.count_items(p_items public.lookup_queue_items[])
+returns table (id uuid, processed integer, failed integer, pending integer, eligible integer, value numeric)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return query
+    select i.job_id,
+           count(*) filter (where i.status in ('completed', 'failed'))::integer,
+           count(*) filter (where i.status = 'failed')::integer,
+           count(*) filter (where i.status = 'pending')::integer,
+           count(*) filter (where i.status = 'completed' and app.result_is_eligible(i.parsed_result))::integer,
+           coalesce(sum(app.result_amount(i.parsed_result)) filter (where i.status = 'completed'), 0)
+      from unnest(p_items) i
+     group by i.job_id;
+end;
+$$;
+
+-- Carries a change of items to their jobs, their reports, the webhooks and the ready list.
+create or replace function app.publish_item_changes(p_organization_id uuid, p_items public.lookup_queue_items[], p_now timestamptz) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_sort = off
+as $$
+declare
+    v_webhooks app.webhook_configs := app.webhook_config_for(p_organization_id, app.webhook_events());
+    v_retry_at timestamptz         := (select min(i.retry_at) from unnest(p_items) i);
+begin
     if v_webhooks.organization_id is not null then
         perform app.enqueue_item_webhooks(v_webhooks, p_organization_id, p_items, p_now);
     end if;
-    -- In the order of ids, so that two workers with items of the same jobs never wait for each other in a circle; one by one, because the
-    -- planner would rather read all jobs in this order than sort a few.
-    foreach v_job_id in array v_job_ids loop
-        perform from public.batch_lookup_jobs where organization_id = p_organization_id and id = v_job_id for update;
-    end loop;
-
-    for v_job in
-        select i.job_id as id,
-               count(*) filter (where i.status in ('completed', 'failed'))::integer as processed,
-               count(*) filter (where i.status = 'failed')::integer as failed,
-               count(*) filter (where i.status = 'pending')::integer as pending,
-               count(*) filter (where i.status = 'completed' and app.result_is_eligible(i.parsed_result))::integer as eligible,
-               coalesce(sum(app.result_amount(i.parsed_result)) filter (where i.status = 'completed'), 0) as value
-          from unnest(p_items) i
-         group by i.job_id
-    loop
-        -- A retry of a job that was cancelled meanwhile is not tried again.
-        if v_job.pending > 0
-           and (select status from public.batch_lookup_jobs where organization_id = p_organization_id and id = v_job.id) = 'cancelled' then
-            v_job.pending   := app.cancel_pending_items(p_organization_id, v_job.id, p_now);
-            v_job.processed := v_job.processed + v_job.pending;
-            v_job.failed    := v_job.failed + v_job.pending;
-        end if;
-        if v_job.processed > 0 then
-            perform app.advance_job(p_organization_id, v_job.id, v_job.processed, v_job.failed, p_now);
-            perform app.update_report(p_organization_id, v_job.id, p_now, v_job.processed - v_job.failed, v_job.eligible, v_job.value);
-        end if;
-    end loop;
-
+    perform app.lock_jobs(p_organization_id, array(select i.job_id from unnest(p_items) i));
+    perform app.advance_jobs(p_organization_id, p_items, p_now);
     if v_webhooks.organization_id is not null then
         perform app.enqueue_job_webhooks(v_webhooks, p_organization_id, p_items, p_now);
     end if;
     if v_retry_at is not null then
-        perform app.wake_queue(p_organization_id, v_retry_at);
+        perform app.mark_ready(p_organization_id, v_retry_at);
     end if;
+end;
+$$;
+
+-- One UPDATE for each job, one for its report, whatever the number of items. The flush that brings a job's last item ends it, exactly once,
+-- because the counters decide under the job's row lock. A retry of a job that was cancelled meanwhile is not tried again.
+create or replace function app.advance_jobs(p_organization_id uuid, p_items public.lookup_queue_items[], p_now timestamptz) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_job       record;
+    v_cancelled integer;
+begin
+    for v_job in select * from app.count_items(p_items) loop
+        v_cancelled := case when v_job.pending > 0 then app.cancel_retries(p_organization_id, v_job.id, p_items, p_now) else 0 end;
+        if v_job.processed + v_cancelled > 0 then
+            perform app.advance_job(p_organization_id, v_job.id, v_job.processed + v_cancelled, v_job.failed + v_cancelled, p_now);
+            perform app.update_report(p_organization_id, v_job.id, p_now, v_job.processed - v_job.failed, v_job.eligible, v_job.value);
+        end if;
+    end loop;
+end;
+$$;
+
+-- Those of p_items that wait for a retry although their job was cancelled; who cancelled it passed them over, because they were locked.
+create or replace function app.cancel_retries(p_organization_id uuid, p_job_id uuid, p_items public.lookup_queue_items[], p_now timestamptz) returns integer
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if (select status from public.batch_lookup_jobs where organization_id = p_organization_id and id = p_job_id) <> 'cancelled' then
+        return 0;
+    end if;
+    return app.cancel_items(
+        p_organization_id, p_job_id, array(select i.position from unnest(p_items) i where i.job_id = p_job_id and i.status = 'pending'), p_now);
 end;
 $$;
 

@@ -3,7 +3,7 @@
 
 -- What two items must have in common to be the same work: spelling and punctuation of the address aside. An item that creates an
 -- application is nobody's duplicate.
-create or replace function app.work_key(p_item app.batch_item) returns uuid
+create or replace function app.dedup_key(p_item app.batch_item) returns uuid
 language sql immutable
 return case when not coalesce((p_item).create_application, false) then md5(
     btrim(regexp_replace(lower(((p_item).address ->> 'street_1') || ' ' || coalesce((p_item).address ->> 'street_2', '')), '[^[:alnum:]]+', ' ', 'g')) || '|'
@@ -13,9 +13,9 @@ return case when not coalesce((p_item).create_application, false) then md5(
     || (p_item).building_type || '|'
     || (select string_agg(d::text, ',' order by d) from unnest((p_item).device_ids) d))::uuid end;
 
--- Of a new job: what was answered lately is answered at once; what is open already waits for the answer to come. It waits a few lookups
--- long at most, then it is looked up itself.
-create or replace function app.hold_duplicates(p_organization_id uuid, p_job_id uuid, p_now timestamptz) returns void
+-- Of a new job: what was answered lately is answered at once. Duplicates of pending items are deferred for at most twice a lease and a
+-- time-out, then looked up.
+create or replace function app.defer_duplicates(p_organization_id uuid, p_job_id uuid, p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan
 as $$
@@ -104,6 +104,6 @@ begin
     )
     select coalesce(array_agg(item), '{}') into v_items from answered;
     perform app.add_report_sites(p_organization_id, v_items, p_now);
-    perform app.count_outcomes(p_organization_id, v_items, p_now);
+    perform app.publish_item_changes(p_organization_id, v_items, p_now);
 end;
 $$;

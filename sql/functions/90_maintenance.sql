@@ -33,6 +33,8 @@ begin
         select distinct organization_id from public.batch_lookup_jobs where status in ('pending', 'processing')
          union
         select organization_id from app.organization_queue_state where ready_at is not null
+         union
+        select organization_id from app.queue_wakeups
     loop
         begin
             select v_expired + m.expired, v_closed + m.closed into v_expired, v_closed
@@ -61,15 +63,15 @@ $$;
 
 comment on function api.run_maintenance() is 'app.run_maintenance for workers: they call it when pg_cron has not for two minutes.';
 
--- Of one organization. Whoever holds a row for long must not hold up all others, whose rows are locked meanwhile: the next minute comes.
+-- Of one organization. If a row is locked for over 20 ms, it is skipped until the next run: the rows of others are locked meanwhile.
 create or replace function app.maintain_queue(p_organization_id uuid, p_now timestamptz, out expired integer, out closed integer)
 language plpgsql volatile
-set search_path = pg_catalog, pg_temp set lock_timeout = '100ms'
+set search_path = pg_catalog, pg_temp set lock_timeout = '20ms'
 as $$
 begin
     expired := app.expire_leases(p_organization_id, p_now);
     closed := app.close_orphaned_jobs(p_organization_id, p_now);
-    perform app.mend_queue(p_organization_id, p_now);
+    perform app.repair_ready_at(p_organization_id, p_now);
 end;
 $$;
 
@@ -89,7 +91,7 @@ begin
          where j.organization_id = p_organization_id and j.status in ('pending', 'processing')
            and not exists (select from public.lookup_queue_items i
                             where i.organization_id = p_organization_id and i.job_id = j.id and i.status = 'pending')
-           for update of j
+           for update of j skip locked
     loop
         select count(*)::integer as processed, count(*) filter (where status = 'failed')::integer as failed into v_counts
           from public.lookup_queue_items

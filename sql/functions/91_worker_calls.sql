@@ -47,6 +47,7 @@ declare
     v_request_id bigint;
 begin
     if not exists (select from app.organization_queue_state where ready_at <= app.clock())
+       and not exists (select from app.queue_wakeups where ready_at <= app.clock())
        and not exists (select from app.webhook_queue_state where ready_at <= app.clock()) then
         return null;
     end if;

@@ -104,7 +104,7 @@ begin
                             where l.organization_id = p_organization_id
                             order by l.expires_at
                             limit 1) leased) i
-      left join app.organization_queue_state q on q.organization_id = p_organization_id
+     cross join (select app.listed_ready_at(p_organization_id) as ready_at) q
      where q.ready_at is null or q.ready_at > i.ready_at and q.ready_at > p_now;
 end;
 $$;

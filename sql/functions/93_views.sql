@@ -118,7 +118,10 @@ select (select count(*) from public.batch_lookup_jobs where status in ('pending'
        (select coalesce(sum(upper(r) - lower(r)), 0) from public.lookup_leases l, unnest(l.positions) r
          where l.expires_at < c.now)                                                                                 as expired_leases,
        c.now - (select min(created_at) from public.batch_lookup_jobs where status in ('pending', 'processing'))      as oldest_open_job,
-       (select count(*) from app.organization_queue_state where ready_at <= c.now)                                   as ready_organizations,
+       (select count(*)
+          from (select organization_id from app.organization_queue_state where ready_at <= c.now
+                 union
+                select organization_id from app.queue_wakeups where ready_at <= c.now) r)                            as ready_organizations,
        (select count(*) from app.workers where seen_at > c.now - interval '15 seconds')                              as workers,
        s.lookups_per_second,
        s.max_in_flight,
@@ -127,10 +130,22 @@ select (select count(*) from public.batch_lookup_jobs where status in ('pending'
        u.failures_in_a_row                                                                                           as upstream_failures_in_a_row,
        nullif(greatest(u.paused_until, case when u.unavailable_since is not null then u.probe_at end, c.now), c.now) as upstream_closed_until,
        u.base_latency                                                                                                as upstream_base_latency,
-       nullif(m.ran_at, '-infinity')                                                                                 as maintenance_ran_at
+       nullif(m.ran_at, '-infinity')                                                                                 as maintenance_ran_at,
+       (select coalesce(json_agg(json_build_object('pid', a.pid, 'since', a.xact_start, 'user', a.usename, 'application', a.application_name,
+                                                   'state', a.state, 'query', left(a.query, 200)) order by a.xact_start), '[]')
+          from pg_stat_activity a
+         where a.datname = current_database() and a.pid <> pg_backend_pid() and (a.xact_start is null or a.xact_start < c.now - interval '1 second')
+           and a.pid in (select l.pid
+                           from pg_locks l
+                          where l.locktype = 'relation' and l.mode not in ('AccessShareLock') and l.granted
+                            and l.relation in ('app.organization_queue_state'::regclass, 'app.queued_jobs'::regclass, 'app.rate_limit'::regclass,
+                                               'app.upstream_state'::regclass, 'public.batch_lookup_jobs'::regclass,
+                                               'public.incentive_reports'::regclass, 'public.lookup_leases'::regclass,
+                                               'public.lookup_queue_items'::regclass)))                              as blocking_transactions
   from app.settings s, app.upstream_state u, app.maintenance_state m, clock_timestamp() c (now);
 
 comment on view api.queue_health is 'One row, for operators: what is open, ready, waiting, in flight and overdue in all organizations, the workers of the last 15 seconds, the pace, how many lookups the incentives API bears at once, since when it is unavailable, until when nothing starts (an outage, or a Retry-After), and its latency at rest in seconds.';
+comment on column api.queue_health.blocking_transactions is 'Transactions open for over a second that hold rows or tables of the queue, and so may hold up an organization: [{pid, since, user, application, state, query}]. pg_terminate_backend(pid) ends one.';
 comment on column api.queue_health.open_jobs is 'Jobs that are pending or processing.';
 comment on column api.queue_health.ready_items is 'Items that were never claimed.';
 comment on column api.queue_health.items_waiting_for_retry is 'Items that wait for a retry, or for the answer of a duplicate.';

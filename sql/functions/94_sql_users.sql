@@ -52,6 +52,7 @@ declare
     v_pause double precision := 0.02;
     v_seen  integer;
     v_job   api.jobs;
+    v_xact  bigint := pg_current_xact_id_if_assigned()::text::bigint;
 begin
     if current_setting('transaction_isolation') <> 'read committed' then
         raise sqlstate 'PT400' using
@@ -63,6 +64,16 @@ begin
         select * into v_job from api.jobs where id = p_job_id and (p_organization_id is null or organization_id = p_organization_id);
         if not found then
             raise sqlstate 'PT404' using message = 'Batch job not found', constraint = 'job_not_found';
+        end if;
+        -- A row that can be seen although its transaction is under way is our own.
+        if v_job.completed_at is null and clock_timestamp() < v_until and v_xact is not null
+           and pg_xact_status(((v_xact >> 32 << 32) + (select j.xmin::text::bigint from public.batch_lookup_jobs j
+                                                        where j.organization_id = v_job.organization_id and j.id = p_job_id)
+                               )::text::xid8) = 'in progress' then
+            raise sqlstate 'PT409' using
+                message    = 'The batch was created or changed in this transaction, and no worker sees that before the commit',
+                hint       = 'Commit, then wait.',
+                constraint = 'batch_not_committed';
         end if;
         if v_seen is distinct from v_job.processed_items then
             raise notice '% of % sites', v_job.processed_items, v_job.total_items;
@@ -77,5 +88,5 @@ end;
 $$;
 
 comment on function api.wait_for_batch(uuid, interval, uuid) is
-'Waits until a batch has ended, at most p_timeout, and answers its row of api.jobs as it is then: look at its status. Progress comes as notices. The caller must be allowed to select from api.jobs; the organization may be left out. 404: no such job.';
+'Waits until a batch has ended, at most p_timeout, and answers its row of api.jobs as it is then: look at its status. Progress comes as notices. The caller must be allowed to select from api.jobs; the organization may be left out. 404: no such job. 409 batch_not_committed: the transaction that created it is still open.';
 grant execute on function api.wait_for_batch(uuid, interval, uuid) to authenticated;

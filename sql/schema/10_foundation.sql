@@ -30,7 +30,7 @@ create table app.settings (
 
     constraint settings_pkey primary key (singleton),
     constraint settings_singleton_check check (singleton),
-    constraint settings_lookups_per_second_check check (lookups_per_second > 0 and lookups_per_second <= 100000),
+    constraint settings_lookups_per_second_check check (lookups_per_second between 0.001 and 100000),
     constraint settings_max_in_flight_check check (max_in_flight between 1 and 10000),
     constraint settings_max_retries_check check (max_retries between 0 and 20),
     constraint settings_retry_backoff_seconds_check check (retry_backoff_seconds between 0 and 3600),

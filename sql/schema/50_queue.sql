@@ -12,10 +12,23 @@ create table app.organization_queue_state (
 
 create index organization_queue_state_ready_idx on app.organization_queue_state (ready_at) where ready_at is not null;
 
-comment on table app.organization_queue_state is 'The ready list: one row per organization that ever had work.';
-comment on column app.organization_queue_state.ready_at is 'From when on there is, or may be, something to claim; null: nothing is open.';
+comment on table app.organization_queue_state is 'The ready list, together with app.queue_wakeups: one row per organization that was ever served.';
+comment on column app.organization_queue_state.ready_at is 'From when on there is, or may be, something to claim; null: nothing is open, wake-ups aside.';
 comment on column app.organization_queue_state.leases_until is 'No lease expires before: until then a claim need not look for one.';
 comment on column app.organization_queue_state.served_at is 'Last claim: the organization that waited longest comes first.';
+
+create table app.queue_wakeups (
+    organization_id uuid        not null,
+    id              uuid        not null,
+    ready_at        timestamptz not null,
+
+    constraint queue_wakeups_pkey primary key (organization_id, id),
+    constraint queue_wakeups_organization_id_fkey foreign key (organization_id) references app.organizations (id) on delete cascade
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_cost_delay = 0);
+
+create index queue_wakeups_ready_idx on app.queue_wakeups (ready_at);
+
+comment on table app.queue_wakeups is 'Additions to the ready list, one row each, so that an upload or a flush locks nothing that claims need; a claim takes them in.';
 
 create table app.queued_jobs (
     organization_id uuid    not null,

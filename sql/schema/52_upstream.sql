@@ -1,8 +1,20 @@
 -- Chapter 52, the incentives API: rate limit, concurrency limit, circuit breaker, workers.
 
+create table app.rate_limit (
+    singleton    boolean     not null default true,
+    next_slot_at timestamptz not null default '-infinity',
+
+    constraint rate_limit_pkey primary key (singleton),
+    constraint rate_limit_singleton_check check (singleton)
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_cost_delay = 0);
+
+comment on table app.rate_limit is 'The rate limit that all workers share: claims take time slots from its one row, and nothing else locks it.';
+comment on column app.rate_limit.next_slot_at is 'Next free time slot for a lookup (generic cell rate algorithm).';
+
+insert into app.rate_limit default values;
+
 create table app.upstream_state (
     singleton         boolean          not null default true,
-    next_slot_at      timestamptz      not null default '-infinity',
     paused_until      timestamptz      not null default '-infinity',
     failures_in_a_row integer          not null default 0,
     unavailable_since timestamptz,
@@ -17,6 +29,7 @@ create table app.upstream_state (
     trial_overload    double precision,
     trial_cost        double precision,
     base_at           timestamptz      not null default '-infinity',
+    failing_organization_id uuid,
 
     constraint upstream_state_pkey primary key (singleton),
     constraint upstream_state_singleton_check check (singleton),
@@ -24,12 +37,12 @@ create table app.upstream_state (
     constraint upstream_state_in_flight_limit_check check (in_flight_limit >= 1)
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_cost_delay = 0);
 
-comment on table app.upstream_state is 'The incentives API as all workers together see it: pace, pauses, outages, how many lookups it bears at once.';
-comment on column app.upstream_state.next_slot_at is 'Next free time slot for a lookup (generic cell rate algorithm).';
+comment on table app.upstream_state is 'The incentives API as all workers together see it: circuit breaker, pauses, concurrency limit.';
 comment on column app.upstream_state.paused_until is 'No lookup starts before: the incentives API asked for a pause with Retry-After.';
 comment on column app.upstream_state.failures_in_a_row is 'Signs of an outage since the last answer.';
-comment on column app.upstream_state.unavailable_since is 'Start of the outage that lasts; null: it answers.';
-comment on column app.upstream_state.probe_at is 'In an outage: when the next lookup may try.';
+comment on column app.upstream_state.failing_organization_id is 'The only organization that these signs are of; null: several.';
+comment on column app.upstream_state.unavailable_since is 'The circuit breaker is open since then; null: closed.';
+comment on column app.upstream_state.probe_at is 'With the circuit breaker open: when the next lookup may probe.';
 comment on column app.upstream_state.in_flight_limit is 'The concurrency limit: lookups that it seems to bear at once; null: max_in_flight.';
 comment on column app.upstream_state.base_latency is 'Seconds that a lookup usually takes, as far as that does not depend on how many run at once; null: not known yet.';
 comment on column app.upstream_state.adapted_at is 'When a worker''s measurements last changed the limit or what is usual: a few times a second at most.';
@@ -58,12 +71,24 @@ create type app.lookup_sample as (
 comment on type app.lookup_sample is 'What a worker measured under one version of the concurrency limit: see api.heartbeat.';
 
 create table app.workers (
-    id         text        not null,
-    started_at timestamptz not null,
-    seen_at    timestamptz not null,
+    id          text        not null,
+    started_at  timestamptz not null,
+    seen_at     timestamptz not null,
+    returned_at timestamptz not null default '-infinity',
 
     constraint workers_pkey primary key (id),
     constraint workers_id_check check (id <> '' and length(id) <= 200)
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_cost_delay = 0);
 
-comment on table app.workers is 'Workers that checked in lately; they share max_in_flight evenly.';
+comment on table app.workers is 'Workers whose heartbeat was heard lately; they share max_in_flight evenly.';
+comment on column app.workers.returned_at is 'Its first heartbeat after a time in which no worker could write: no lease expires until one lease later.';
+
+create type app.outage_signs as (
+    failures integer,
+    answered boolean,
+    signs    integer,
+    pause    interval,
+    certain  boolean
+);
+
+comment on type app.outage_signs is 'What a flush says about the upstream: failures that are tried again, whether anything was answered for good, failures that hint at an outage, the longest pause that a Retry-After asked for, and whether that or an unreachable service is nobody''s own affair.';

@@ -16,7 +16,7 @@ select is(array(select request::jsonb ->> 'reference_id' from api.claim_lookups(
 select is_empty(format($$ select * from api.claim_lookups(%L, 'third', 10) $$, :'org'), 'an empty queue gives nothing');
 select is((select array_agg(positions order by positions) from public.lookup_leases where job_id = :'job'), array['{[0,2)}', '{[2,5)}']::int4multirange[], 'every claim has a lease of its own');
 select is(
-    (select request::jsonb from (select app.lookup_request(reference_id, address, building_type, device_ids, create_application, webhook_custom_fields) as request
+    (select request::jsonb from (select app.lookup_request(reference_id, address, building_type, device_ids, create_application) as request
                                    from public.lookup_queue_items where job_id = :'job' and position = 0) r) - array['device_ids'],
     '{"operation_type": "lookup", "reference_id": "site-1", "building_type": "RESIDENTIAL", "create_application": false,
       "address": {"street_1": "1 Congress Ave", "city": "Austin", "state_or_province_code": "TX", "postal_code": "78701", "country_code": "US"}}',
@@ -32,16 +32,16 @@ $$;
 select jobs, positions, tokens from pg_temp.leased() \gset
 select pg_temp.turn_clock(clock_timestamp());
 select is(
-    (select count(*)::integer from api.extend_leases(:'org', 'first', :'jobs', :'positions', :'tokens')), 5, 'leases that are held can be extended');
+    (select count(*)::integer from api.extend_leases(:'org', :'jobs', :'positions', :'tokens')), 5, 'leases that are held can be extended');
 select is((select min(expires_at) from public.lookup_leases), app.clock() + interval '1 minute', 'for the time of a new one');
 select is_empty(
-    format($$ select * from api.extend_leases(%L, 'first', %L, %L, array_fill(gen_random_uuid(), array[5])) $$, :'org', :'jobs', :'positions'),
+    format($$ select * from api.extend_leases(%L, %L, %L, array_fill(gen_random_uuid(), array[5])) $$, :'org', :'jobs', :'positions'),
     'others cannot');
-select is(api.release_lookups(:'org', 'first', (:'jobs'::uuid[])[:2], (:'positions'::integer[])[:2], (:'tokens'::uuid[])[:2]), 2, 'a claim can be given back');
+select is(api.release_lookups(:'org', (:'jobs'::uuid[])[:2], (:'positions'::integer[])[:2], (:'tokens'::uuid[])[:2]), 2, 'a claim can be given back');
 select is(
-    array(select position from api.extend_leases(:'org', 'first', :'jobs', :'positions', :'tokens') order by 1), array[2, 3, 4],
+    array(select position from api.extend_leases(:'org', :'jobs', :'positions', :'tokens') order by 1), array[2, 3, 4],
     'and is not held any more');
-select is(api.release_lookups(:'org', 'first', :'jobs', :'positions', array_fill(gen_random_uuid(), array[5])), 0, 'nobody else''s can');
+select is(api.release_lookups(:'org', :'jobs', :'positions', array_fill(gen_random_uuid(), array[5])), 0, 'nobody else''s can');
 select is(
     (select array_agg(status || retry_count order by position) from public.lookup_queue_items where job_id = :'job' and position < 2),
     array['pending0', 'pending0'], 'which counts no retry');
@@ -81,7 +81,7 @@ select pg_temp.submit(:'org', 6) as job \gset
 select job_id, position, lease_token as token from api.claim_lookups(:'org', 'w', 1) \gset
 select count(*) from api.claim_lookups(:'org', 'w', 2) \gset claimed_
 select is((select next_position || '/' || end_position from app.queued_jobs where job_id = :'job'), '3/6', 'the next claim passes over what was claimed');
-select api.release_lookups(:'org', 'w', array[:'job_id'::uuid], array[:position], array[:'token'::uuid]) as released \gset
+select api.release_lookups(:'org', array[:'job_id'::uuid], array[:position], array[:'token'::uuid]) as released \gset
 select is(array(select request::jsonb ->> 'reference_id' from api.claim_lookups(:'org', 'w', 2)), array['site-1', 'site-4'], 'but not over what came back');
 select api.cancel_batch_lookup(:'org', :'job') as cancelled \gset
 select is((select count(*)::integer from api.items where job_id = :'job' and status = 'processing'), 4, 'a cancel leaves alone what is in flight');

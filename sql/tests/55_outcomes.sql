@@ -91,7 +91,7 @@ select is((select status || processed_items || failed_items from public.batch_lo
 select api.create_organization('Patient') as patient_org \gset
 select pg_temp.submit(:'patient_org', 1) as job \gset
 select pg_temp.look_up(:'patient_org', 1, 429, null, null, 86400);
-select is((select round(paused_for::numeric) from api.heartbeat('w')), 86400::numeric, 'a pause lasts a day, if the service says so');
+select is((select round(paused_for::numeric) from api.heartbeat('w')), 900::numeric, 'a pause lasts a quarter of an hour at most');
 select pg_temp.turn_clock(app.clock() + interval '2 seconds');
 select is_empty(format($$ select * from api.claim_lookups(%L, 'w', 1) $$, :'patient_org'), 'and the item that was refused waits with all others');
 select api.resume_lookups();

@@ -52,8 +52,8 @@ select is(pg_temp.violations_after($$ update public.incentive_reports set total_
 select is(pg_temp.violations_after($$ update public.incentive_reports set status = 'complete', completed_at = now() where total_sites = 0 $$), array['a report closes with its job'], 'a report that closed too early');
 select is(pg_temp.violations_after($$ delete from public.incentive_report_site_programs; delete from public.incentive_report_sites; delete from public.incentive_reports where total_sites = 2 $$), array['a report closes with its job'], 'an open job without a report');
 select is(pg_temp.violations_after($$ update app.organization_queue_state set ready_at = now() $$, '5 minutes 61 seconds'), array['an expired lease returns to the queue'], 'a lease that nobody ended');
-select is(pg_temp.violations_after($$ update app.organization_queue_state set ready_at = null $$), array['whoever has work is on the ready list'], 'an organization that fell off the ready list');
-select is(pg_temp.violations_after($$ update app.organization_queue_state set ready_at = now() + interval '1 day' $$), array['whoever has work is on the ready list'], 'one that is listed too late');
+select is(pg_temp.violations_after($$ delete from app.queue_wakeups; update app.organization_queue_state set ready_at = null $$), array['whoever has work is on the ready list'], 'an organization that fell off the ready list');
+select is(pg_temp.violations_after($$ delete from app.queue_wakeups; update app.organization_queue_state set ready_at = now() + interval '1 day' $$), array['whoever has work is on the ready list'], 'one that is listed too late');
 select is_empty(format($$ select * from api.check_invariants() where organization_id <> %L $$, :'org'), 'others are not affected');
 select is_empty('select * from api.check_invariants(now() - interval ''1 minute'')', 'and all is well again');
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from pyshell.worker.calls import Lease, WorkerState
-from pyshell.worker.lanes import Lanes
 from pyshell.worker.outcomes import Outcomes
+from pyshell.worker.pool import WorkerPool
 from pyshell.worker.schedule import Schedule
 from pyshell.worker.upstream import Answer
 
@@ -16,7 +16,7 @@ class NoOutcomes:
 
     def hurry(self) -> None: ...
 
-    async def wait_for_room(self) -> None: ...
+    def expect(self, lookups: int = 1) -> None: ...
 
 
 @dataclass
@@ -36,24 +36,29 @@ def state(max_in_flight: int) -> WorkerState:
     return WorkerState([], None, max_in_flight, None, 30.0, 60.0, 1 << 20, 0.0, False, False, 0)
 
 
-async def test_a_smaller_share_keeps_as_many_lanes_as_it_allows() -> None:
+def configure(pool: WorkerPool, schedule: Schedule, state: WorkerState) -> None:
+    pool.configure(state)
+    schedule.configure(state.max_in_flight, state.lookups_per_second)
+
+
+async def test_a_smaller_share_keeps_as_many_tasks_as_it_allows() -> None:
     upstream = SlowUpstream()
-    schedule = Schedule(lambda lease: None, asyncio.Event())
-    lanes = Lanes(schedule, cast(Any, upstream), cast(Outcomes, NoOutcomes()), asyncio.Event())
-    lanes.configure(state(50))
+    schedule = Schedule(lambda lease: None, lambda organization_id: True, asyncio.Event())
+    pool = WorkerPool(schedule, cast(Any, upstream), cast(Outcomes, NoOutcomes()), asyncio.Event())
+    configure(pool, schedule, state(50))
     now = asyncio.get_running_loop().time()
     schedule.add([[Lease(b"", b"", n, b"", b"", None, now + 60) for n in range(250)]])
     await asyncio.sleep(0.015)
     assert max(upstream.seen) == 50
-    lanes.configure(state(12))
+    configure(pool, schedule, state(12))
     await asyncio.sleep(0.03)
     upstream.seen.clear()
     await asyncio.sleep(0.03)
     assert max(upstream.seen) == 12
-    lanes.configure(state(20))
+    configure(pool, schedule, state(20))
     upstream.seen.clear()
     await asyncio.sleep(0.03)
     assert max(upstream.seen) == 20
     schedule.close()
-    await lanes.finish(1)
+    await pool.finish(1)
     assert not upstream.in_flight

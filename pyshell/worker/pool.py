@@ -1,0 +1,93 @@
+"""The worker pool: as many tasks as there may be lookups at once, each doing one after the other."""
+
+import asyncio
+import logging
+
+from pyshell.worker.calls import Lease, WorkerState
+from pyshell.worker.failures import FailureLog
+from pyshell.worker.meter import Meter, Sample
+from pyshell.worker.outcomes import Outcomes
+from pyshell.worker.schedule import Schedule
+from pyshell.worker.upstream import Upstream, failure
+
+logger = logging.getLogger(__name__)
+
+
+class WorkerPool:
+    """Takes leases off the schedule, looks them up, and hands on the outcomes. `wakeup` is set when a sample is complete."""
+
+    def __init__(self, schedule: Schedule, upstream: Upstream, outcomes: Outcomes, wakeup: asyncio.Event) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._schedule = schedule
+        self._upstream = upstream
+        self._outcomes = outcomes
+        self._wakeup = wakeup
+        self._meter = Meter()
+        self._failures = FailureLog()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._limit = 0
+        self._timeout = 0.0
+        self._max_response_bytes = 0
+        self.finished = 0
+
+    def configure(self, state: WorkerState) -> None:
+        self._timeout = state.lookup_timeout
+        self._max_response_bytes = state.max_response_bytes
+        self._limit = state.max_in_flight
+        self._meter.configure(max(state.max_in_flight, 1), state.limit_version, self._loop.time())
+        self._schedule.dismiss(len(self._tasks) - self._limit)
+        while len(self._tasks) < self._limit:
+            self._tasks.add(asyncio.create_task(self._work(), name=f"lookups {len(self._tasks)}"))
+
+    @property
+    def idle(self) -> int:
+        return max(self._limit - self._schedule.running, 0)
+
+    def take_sample(self) -> Sample | None:
+        """What was measured since the last sample, when it is enough for one."""
+        return self._meter.take(self._schedule.in_flight, self._loop.time())
+
+    async def finish(self, seconds: float) -> None:
+        """Let lookups come to their end, for at most `seconds`. The schedule is closed before."""
+        self._limit = 0
+        if self._tasks:
+            _, pending = await asyncio.wait(self._tasks, timeout=seconds)
+            for task in pending:
+                task.cancel()
+            await asyncio.gather(*pending, return_exceptions=True)
+
+    async def _work(self) -> None:
+        try:
+            # No more tasks end than are too many: one that ends is taken off in the same breath.
+            while len(self._tasks) <= self._limit:
+                lease = await self._schedule.take()
+                if lease is not None:
+                    await self._look_up(lease)
+        finally:
+            task = asyncio.current_task()
+            assert task
+            self._tasks.discard(task)
+
+    async def _look_up(self, lease: Lease) -> None:
+        started = self._loop.time()
+        self._meter.start(self._schedule.running)
+        self._outcomes.expect()
+        try:
+            answer = await self._upstream.look_up(lease.organization_id, lease.request, self._timeout, self._max_response_bytes)
+        except Exception:
+            logger.exception("a lookup failed in an unexpected way: %s", lease)
+            answer = failure("other")
+        except BaseException:
+            self._outcomes.expect(-1)
+            self._schedule.finish(lease)
+            raise
+        self._outcomes.add(lease, answer)
+        self._schedule.finish(lease)
+        self.finished += 1
+        now = self._loop.time()
+        self._failures.note(lease, answer, now)
+        if self._meter.finish(lease.organization_id, started, now, answer):
+            self._wakeup.set()
+        # Nothing more will come soon, or all workers should hear at once of a pause.
+        if (not self._schedule.running and not self._schedule) or answer.retry_after is not None:
+            self._outcomes.hurry()

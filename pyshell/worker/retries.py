@@ -1,0 +1,39 @@
+"""When to try again what failed for one organization, so that the others need not wait."""
+
+from typing import Final
+
+FIRST_PAUSE: Final = 0.05
+LONGEST_PAUSE: Final = 2.0
+
+
+class Retries:
+    """Failures in a row and the time of the next try, in seconds of the caller's clock, for each organization that has failed."""
+
+    def __init__(self) -> None:
+        self._failures: dict[bytes, int] = {}
+        self._due_at: dict[bytes, float] = {}
+
+    def note_failure(self, organization_id: bytes, now: float) -> int:
+        """Answers how many failures in a row it is."""
+        failures = self._failures[organization_id] = self._failures.get(organization_id, 0) + 1
+        self._due_at[organization_id] = now + min(FIRST_PAUSE * 2.0 ** min(failures, 20), LONGEST_PAUSE)
+        return failures
+
+    def note_success(self, organization_id: bytes) -> bool:
+        """Answers whether it failed before."""
+        self._due_at.pop(organization_id, None)
+        return self._failures.pop(organization_id, 0) > 0
+
+    def has_failed(self, organization_id: bytes) -> bool:
+        return organization_id in self._failures
+
+    def due_in(self, organization_id: bytes, now: float) -> float:
+        """Seconds until it may be tried again."""
+        return max(self._due_at.get(organization_id, now) - now, 0.0)
+
+    def is_due(self, organization_id: bytes, now: float) -> bool:
+        return self._due_at.get(organization_id, now) <= now
+
+    def next_due_in(self, now: float) -> float:
+        """Seconds until the next try that has to wait; infinite when none does."""
+        return min((due_at - now for due_at in self._due_at.values() if due_at > now), default=float("inf"))

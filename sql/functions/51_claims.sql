@@ -1,0 +1,232 @@
+-- Chapter 51, claims: items go to a worker under leases. A claim holds the organization's row of the ready list until its commit, waits
+-- for it no longer than a twentieth of a second, and for no other row: what others hold is passed over. New items are taken by moving a
+-- high-water mark, and only the lease says that they are in flight: a claim writes a row for each job, whatever the number of items.
+
+create or replace function api.claim_lookups(p_organization_id uuid, p_worker text, p_limit integer)
+returns table (job_id uuid, "position" integer, lease_token uuid, start_in double precision, retry_count integer, request text)
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp set lock_timeout = '50ms'
+as $$
+#variable_conflict use_column
+declare
+    v_now         timestamptz;
+    v_slots       record;
+    v_has_expired boolean;
+    v_items       public.lookup_queue_items[];
+    v_leases      public.lookup_leases[];
+    v_count       integer;
+begin
+    v_has_expired := app.hold_queue(p_organization_id) < app.clock();
+    select * into v_slots from app.hold_slots(p_limit);
+    if v_slots.slots = 0 then
+        return;
+    end if;
+    v_now := v_slots.claimed_at;
+    if v_has_expired then
+        perform app.expire_leases(p_organization_id, v_now);
+    end if;
+    v_items := app.take_due_items(p_organization_id, v_slots.slots, v_now);
+    v_items := v_items || app.take_new_items(p_organization_id, v_slots.slots - cardinality(v_items));
+    v_count := cardinality(v_items);
+    if v_count > 0 then
+        v_leases := app.lease_items(p_organization_id, p_worker, v_items, v_slots.first_at + v_slots.slots * v_slots.spacing, v_now);
+        perform app.start_jobs(p_organization_id, v_items, v_now);
+        perform app.take_slots(v_slots.first_at + v_count * v_slots.spacing, v_slots.is_probe, v_now);
+    end if;
+    if v_count > 0 or v_has_expired then
+        update app.organization_queue_state q
+           set ready_at     = least(q.ready_at, v_now),
+               served_at    = case when v_count > 0 then v_now else q.served_at end,
+               leases_until = case when v_has_expired
+                                   then coalesce((select min(l.expires_at) from public.lookup_leases l where l.organization_id = p_organization_id), 'infinity')
+                                   else least(q.leases_until, v_leases[1].expires_at) end
+         where q.organization_id = p_organization_id;
+    end if;
+    if v_count < v_slots.slots then
+        perform app.refresh_ready_at(p_organization_id, v_now);
+    end if;
+
+    return query
+    select i.job_id, i.position, l.lease_token,
+           extract(epoch from v_slots.first_at + (i.n - 1) * v_slots.spacing - v_now)::double precision,
+           i.retry_count, app.lookup_request(i.reference_id, i.address, i.building_type, i.device_ids, i.create_application)
+      from (select u.*, row_number() over () as n from unnest(v_items) u) i
+      join unnest(v_leases) l on l.job_id = i.job_id
+     order by i.n;
+end;
+$$;
+
+comment on function api.claim_lookups(uuid, text, integer) is
+'Claims up to p_limit items of an organization for a worker, each named by its job and its position in the upload, under a lease for each job, and with a time slot within the rate limit (start_in, seconds from now); request is the JSON body to POST. Fewer come when the rate limit allows no more within the next second, or when no more are ready. 55P03 (lock_not_available): another transaction holds the organization''s row; try again later.';
+
+-- Locks the organization's row of the ready list; answers until when no lease of it expires.
+create or replace function app.hold_queue(p_organization_id uuid) returns timestamptz
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_leases_until timestamptz;
+begin
+    select leases_until into v_leases_until
+      from app.organization_queue_state
+     where organization_id = p_organization_id
+       for update;
+    if not found then
+        insert into app.organization_queue_state (organization_id) values (p_organization_id) on conflict do nothing;
+    end if;
+    return coalesce(v_leases_until, '-infinity');
+end;
+$$;
+
+-- Items that waited long enough. A locked one is being ended, by a late answer, a duplicate's, or a cancel. One beyond the high-water mark,
+-- which waited for a duplicate's answer, becomes a new item again: nothing there is ever leased.
+create or replace function app.take_due_items(p_organization_id uuid, p_limit integer, p_now timestamptz) returns public.lookup_queue_items[]
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_sort = off
+as $$
+declare
+    v_items public.lookup_queue_items[] := '{}';
+    v_more  public.lookup_queue_items[];
+    v_job   record;
+begin
+    for v_job in
+        select d.job_id, min(d.position) as first_position, max(d.position) as last_position, array_agg(d.position) as positions,
+               (select q.next_position from app.queued_jobs q where q.organization_id = p_organization_id and q.job_id = d.job_id) as next_position
+          from (select job_id, position
+                  from public.lookup_queue_items
+                 where organization_id = p_organization_id and status = 'pending' and retry_at <= p_now
+                 order by retry_at
+                 limit p_limit
+                   for update skip locked) d
+         group by d.job_id
+    loop
+        with taken as (
+            update public.lookup_queue_items i
+               set retry_at = null
+             where i.organization_id = p_organization_id and i.job_id = v_job.job_id
+               and i.position between v_job.first_position and v_job.last_position and i.position = any (v_job.positions)
+         returning i as item, i.position
+        )
+        select coalesce(array_agg(item order by position), '{}') into v_more from taken where v_job.next_position is null or position < v_job.next_position;
+        v_items := v_items || v_more;
+    end loop;
+    return v_items;
+end;
+$$;
+
+-- Items that were never claimed, those with the lowest ranks: of each job the next ones. What waits for a duplicate's answer, or has it,
+-- is passed over, and so is a job that is being cancelled.
+create or replace function app.take_new_items(p_organization_id uuid, p_limit integer) returns public.lookup_queue_items[]
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_sort = off
+as $$
+declare
+    v_items   public.lookup_queue_items[] := '{}';
+    v_missing integer                     := p_limit;
+    v_jobs    app.queued_jobs[];
+    v_job_ids uuid[];
+    v_starts  integer[];
+    v_ends    integer[];
+    v_ranks   bigint[];
+begin
+    while v_missing > 0 loop
+        v_jobs := array(select j
+                          from app.queued_jobs j
+                         where j.organization_id = p_organization_id
+                         order by j.next_rank, j.job_id
+                         limit v_missing
+                           for update skip locked);
+        exit when v_jobs = '{}';
+        select array_agg(s.job_id), array_agg(s.start_position), array_agg(s.end_position), array_agg(s.start_rank)
+          into v_job_ids, v_starts, v_ends, v_ranks
+          from (select t.job_id, min(t.position) as start_position, max(t.position) + 1 as end_position, min(t.rank) as start_rank
+                  from (select j.job_id, j.next_position + n as position, j.next_rank + n as rank
+                          from unnest(v_jobs) j
+                         cross join generate_series(0, least(v_missing, j.end_position - j.next_position) - 1) n
+                         order by rank, j.job_id
+                         limit v_missing) t
+                 group by t.job_id) s;
+
+        v_items := v_items || array(
+            select t.item
+              from unnest(v_job_ids, v_starts, v_ends, v_ranks) s (job_id, start_position, end_position, start_rank)
+             cross join lateral (
+                   select i as item, i.position
+                     from public.lookup_queue_items i
+                    where i.organization_id = p_organization_id and i.job_id = s.job_id
+                      and i.position >= s.start_position and i.position < s.end_position
+                      and i.status = 'pending' and i.retry_at is null
+                   offset 0) t
+             order by s.start_rank - s.start_position + t.position, s.job_id);
+
+        delete from app.queued_jobs j
+         using unnest(v_job_ids, v_ends) s (job_id, end_position)
+         where j.organization_id = p_organization_id and j.job_id = s.job_id and j.end_position = s.end_position;
+        update app.queued_jobs j
+           set next_position = s.end_position, next_rank = j.next_rank + s.end_position - j.next_position
+          from unnest(v_job_ids, v_ends) s (job_id, end_position)
+         where j.organization_id = p_organization_id and j.job_id = s.job_id;
+        v_missing := p_limit - cardinality(v_items);
+    end loop;
+    return v_items;
+end;
+$$;
+
+-- A lease for each job, until some time after the last of its lookups may start.
+create or replace function app.lease_items(
+    p_organization_id uuid, p_worker text, p_items public.lookup_queue_items[], p_last_start_at timestamptz, p_now timestamptz
+) returns public.lookup_leases[]
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_expires_at timestamptz := greatest(p_last_start_at, p_now) + (select app.seconds(lease_seconds) from app.settings);
+    v_leases     public.lookup_leases[];
+begin
+    with leased as (
+        insert into public.lookup_leases as l (organization_id, job_id, lease_token, worker, expires_at, positions)
+        select p_organization_id, i.job_id, gen_random_uuid(), p_worker, v_expires_at, range_agg(int4range(i.position, i.position + 1))
+          from unnest(p_items) i
+         group by i.job_id
+     returning l as lease
+    )
+    select array_agg(lease) into v_leases from leased;
+    return v_leases;
+end;
+$$;
+
+create or replace function app.lookup_request(
+    p_reference_id text, p_address jsonb, p_building_type text, p_device_ids integer[], p_create_application boolean
+) returns text
+language sql stable
+return json_build_object(
+    'operation_type', 'lookup',
+    'reference_id', p_reference_id,
+    'address', p_address,
+    'building_type', p_building_type,
+    'device_ids', p_device_ids,
+    'create_application', p_create_application)::text;
+
+-- The first claim starts a job. Never waits for a job's row: whoever holds it, a cancel or another claim, sees to its status.
+create or replace function app.start_jobs(p_organization_id uuid, p_items public.lookup_queue_items[], p_now timestamptz) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_job_ids uuid[];
+begin
+    v_job_ids := array(select id
+                         from public.batch_lookup_jobs
+                        where organization_id = p_organization_id and status = 'pending'
+                          and id = any (array(select distinct i.job_id from unnest(p_items) i))
+                          for update skip locked);
+    if v_job_ids <> '{}' then
+        update public.batch_lookup_jobs
+           set status = 'processing', started_at = p_now, updated_at = p_now
+         where organization_id = p_organization_id and id = any (v_job_ids);
+        perform app.announce('UPDATE', 'batch_lookup_jobs', p_organization_id, id) from unnest(v_job_ids) id;
+    end if;
+end;
+$$;

@@ -1,0 +1,127 @@
+"""Whatever the database cannot do for a while: a good answer is recorded in the end, and no item fails for it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import psycopg
+import pytest
+
+from pyshell.postgres.connections import connect
+from pyshell.settings import Settings
+from pyshell.worker import outcomes
+from pyshell.worker.leases import LeaseKeeper
+from pyshell.worker.outcomes import Outcomes
+from tests.conftest import Connection
+from tests.timed import wait_until
+from tests.upstream import FakeUpstream, Reply
+from tests.worker_fixtures import Batches, check_invariants, fetch_value, running_worker, update_settings
+
+ITEMS = 60
+
+
+def end_connections_of_workers(owner: Connection) -> None:
+    owner.execute("select pg_terminate_backend(pid) from pg_stat_activity where application_name like 'batch-lookups worker%'")
+
+
+@contextmanager
+def read_only(owner: Connection, database_url: str) -> Iterator[None]:
+    """As a standby is, or a project whose disk is full: new connections cannot write."""
+    name = owner.info.dbname
+    owner.execute(f"alter database {name} set default_transaction_read_only = on".encode())
+    end_connections_of_workers(owner)
+    yield
+    owner.execute(f"alter database {name} reset default_transaction_read_only".encode())
+    end_connections_of_workers(owner)
+
+
+@contextmanager
+def locked(owner: Connection, database_url: str) -> Iterator[None]:
+    with psycopg.connect(database_url) as connection:
+        connection.execute("lock table public.lookup_leases")
+        yield
+
+
+@pytest.mark.parametrize("trouble", [read_only, locked], ids=["read-only", "leases locked"])
+def test_a_database_that_is_away_for_longer_than_a_lease_costs_no_answer(
+    batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection, database_url: str, trouble: object
+) -> None:
+    update_settings(owner, lease_seconds=2, max_retries=0, max_in_flight=20)
+    upstream.usual = Reply(delay=0.3)
+    with running_worker(worker_settings):
+        job = batches.create(ITEMS)
+        wait_until(lambda: len(upstream.requests) >= 25)
+        with trouble(owner, database_url):  # type: ignore[operator]
+            time.sleep(7)
+        assert batches.wait(job) == "completed"
+    assert batches.counts() == {"completed": ITEMS}
+    check_invariants(owner)
+
+
+def test_large_answers_are_recorded_in_smaller_flushes(
+    batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is in one flush takes longer than a statement may; a part of it does not."""
+    monkeypatch.setitem(connect.__kwdefaults__, "statement_timeout", 1)  # type: ignore[arg-type]
+    owner.execute(
+        """create function public.slow() returns trigger language plpgsql security definer as
+           $$ begin perform pg_sleep(0.06); return new; end $$;
+           create trigger slow before insert on public.incentive_report_sites for each row execute function public.slow()"""
+    )
+    with running_worker(worker_settings):
+        assert batches.wait(batches.create(ITEMS)) == "completed"
+    assert set(upstream.times_seen().values()) == {1}
+    assert batches.counts() == {"completed": ITEMS}
+
+
+def test_what_cannot_be_recorded_yet_is_bounded(
+    batches: Batches,
+    worker_settings: Settings,
+    upstream: FakeUpstream,
+    owner: Connection,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(outcomes, "MAX_BYTES", 1 << 20)
+    update_settings(owner, max_in_flight=10, max_response_bytes=200_000)
+    upstream.usual = Reply(body='{"x": "' + "x" * 100_000 + '"}', delay=0.05)
+    with running_worker(worker_settings):
+        job = batches.create(100)
+        wait_until(lambda: len(upstream.requests) >= 5)
+        with psycopg.connect(database_url) as connection, suppress(psycopg.Error):
+            connection.execute("select from public.batch_lookup_jobs for update")
+            started = len(upstream.requests)
+            time.sleep(3)
+            # Half of the room is one organization's.
+            assert len(upstream.requests) - started <= 25
+            connection.rollback()
+        assert batches.wait(job) == "completed"
+    assert set(upstream.times_seen().values()) == {1}
+
+
+async def test_the_room_for_outcomes_counts_what_is_on_its_way() -> None:
+    kept = Outcomes([], LeaseKeeper(None))  # type: ignore[arg-type]
+    kept._expected_size = outcomes.MAX_BYTES / 4
+    for expected in (True, True, True, False):
+        assert kept.has_room(b"organization") is expected
+        kept.expect()
+
+
+def test_a_good_answer_is_never_rewritten_for_the_databases_sake(
+    batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection
+) -> None:
+    """As during a deploy: what the worker calls is not there for a while."""
+    update_settings(owner, max_retries=0)
+    with running_worker(worker_settings):
+        batches.create(["warm-up"])
+        wait_until(lambda: batches.counts() == {"completed": 1})
+        owner.execute("alter function app.add_report_sites(uuid, public.lookup_queue_items[], timestamptz) rename to away")
+        job = batches.create(10)
+        wait_until(lambda: len(upstream.requests) == 11)
+        time.sleep(2)
+        owner.execute("alter function app.away(uuid, public.lookup_queue_items[], timestamptz) rename to add_report_sites")
+        assert batches.wait(job) == "completed"
+    assert batches.counts() == {"completed": 11}
+    assert fetch_value(owner, "select count(*) from public.lookup_queue_items where error_code is not null") == 0

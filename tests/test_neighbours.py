@@ -1,0 +1,123 @@
+"""Whatever another transaction of one organization, or of an operator, holds open: the others' lookups go on at their usual pace."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import psycopg
+import pytest
+
+from pyshell.settings import Settings
+from tests.conftest import Connection
+from tests.timed import timed, wait_until
+from tests.upstream import FOREVER, FakeUpstream, Reply
+from tests.worker_fixtures import Batches, check_invariants, fetch_value, running_worker, site, update_settings
+
+ITEMS = 40
+OPEN_BATCH = json.dumps({"items": [site("uncommitted")]})
+HELD_BY_A_NEIGHBOUR = {
+    "its queue state": "select from app.organization_queue_state where organization_id = %(organization)s for update",
+    "its jobs": "select from public.batch_lookup_jobs where organization_id = %(organization)s for update",
+    "its reports": "select from public.incentive_reports where organization_id = %(organization)s for update",
+    "its leases": "select from public.lookup_leases where organization_id = %(organization)s for update",
+    "its items": "select from public.lookup_queue_items where organization_id = %(organization)s for update",
+    "an open batch": f"select api.create_batch_lookup(%(organization)s, '{OPEN_BATCH}', false)",
+    "an open cancel": "select api.cancel_batch_lookup(organization_id, id) from api.jobs where organization_id = %(organization)s",
+    "an open rename": "update public.batch_lookup_jobs set name = 'renamed' where organization_id = %(organization)s",
+}
+HELD_BY_AN_OPERATOR = {
+    "the settings": "select from app.settings for update",
+    "an open update_settings": """select api.update_settings('{"max_retries": 3}')""",
+    "an open resume_lookups": "select api.resume_lookups()",
+    "the circuit breaker": "select from app.upstream_state for update",
+}
+
+
+@contextmanager
+def held(database_url: str, query: str, organization: object = None) -> Iterator[None]:
+    with psycopg.connect(database_url) as connection:
+        connection.execute(query.encode(), {"organization": organization})
+        yield
+        connection.rollback()
+
+
+def seconds_of_a_batch(batches: Batches, name: str) -> float:
+    started = time.monotonic()
+    job = batches.create([f"{name}-{n}" for n in range(ITEMS)])
+    wait_until(lambda: batches.status(job) == "completed", batches.counts, patience=15)
+    return time.monotonic() - started
+
+
+@pytest.mark.parametrize("paced", [False, True], ids=["unlimited", "paced"])
+@pytest.mark.parametrize("what", [*HELD_BY_A_NEIGHBOUR, *HELD_BY_AN_OPERATOR])
+@timed
+def test_an_open_transaction_holds_up_nobody_else(
+    worker_settings: Settings, upstream: FakeUpstream, owner: Connection, database_url: str, what: str, paced: bool
+) -> None:
+    update_settings(owner, lookups_per_second=100 if paced else None, lease_seconds=2)
+    upstream.usual = Reply(delay=0.02)
+    neighbour, other = Batches(owner), Batches(owner)
+    with running_worker(worker_settings):
+        usual = seconds_of_a_batch(other, "usual")
+        neighbours_job = neighbour.create(300)
+        wait_until(lambda: len(upstream.requests) > ITEMS + 10)
+        with held(database_url, (HELD_BY_A_NEIGHBOUR | HELD_BY_AN_OPERATOR)[what], neighbour.organization_id):
+            # The neighbour's own work may compete for the rate limit, which halves the other's pace.
+            slowest = max(seconds_of_a_batch(other, f"meanwhile-{n}") for n in range(3))
+            assert slowest <= usual * (2 if paced else 1) + 0.7
+        assert neighbour.wait(neighbours_job) == "completed"
+    check_invariants(owner)
+
+
+def test_uploads_and_lookups_go_on_beside_an_open_batch_of_the_same_organization(
+    batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection, database_url: str
+) -> None:
+    with running_worker(worker_settings), held(database_url, HELD_BY_A_NEIGHBOUR["an open batch"], batches.organization_id):
+        started = time.monotonic()
+        job = batches.create(5)
+        assert time.monotonic() - started < 3
+        assert batches.wait(job) == "completed"
+
+
+def test_whoever_holds_rows_of_the_queue_is_named(batches: Batches, owner: Connection, database_url: str) -> None:
+    batches.create(1)
+    with suppress(psycopg.OperationalError), held(database_url, HELD_BY_A_NEIGHBOUR["its jobs"], batches.organization_id):
+        wait_until(lambda: fetch_value(owner, "select json_array_length(blocking_transactions) from api.queue_health") == 1)
+        [blocking] = fetch_value(owner, "select blocking_transactions from api.queue_health")
+        assert blocking["state"] == "idle in transaction"
+        assert blocking["query"].startswith("select from public.batch_lookup_jobs")
+        assert owner.execute("select pg_terminate_backend(%s)", [blocking["pid"]]).fetchone() == (True,)
+        wait_until(lambda: fetch_value(owner, "select json_array_length(blocking_transactions) from api.queue_health") == 0)
+
+
+@pytest.mark.parametrize("reply", [Reply(delay=FOREVER), Reply(500), Reply(429)], ids=["hangs", "fails", "refuses"])
+@timed
+def test_an_organization_whose_lookups_go_wrong_leaves_the_others_theirs(
+    worker_settings: Settings, upstream: FakeUpstream, owner: Connection, reply: Reply
+) -> None:
+    update_settings(owner, lookups_per_second=100, max_in_flight=10, lookup_timeout_seconds=600, max_retries=20)
+    ill, well = Batches(owner), Batches(owner)
+    for n in range(400):
+        upstream.plan(f"ill-{n}", reply)
+    with running_worker(worker_settings):
+        usual = seconds_of_a_batch(well, "usual")
+        ill.create([f"ill-{n}" for n in range(400)])
+        wait_until(lambda: sum(seen.reference_id.startswith("ill") for seen in upstream.requests) >= 5)
+        slowest = max(seconds_of_a_batch(well, f"meanwhile-{n}") for n in range(4))
+        # At least its half of the rate limit.
+        assert slowest <= usual * 2 + 0.7
+        owner.execute("select api.cancel_batch_lookup(organization_id, id) from public.batch_lookup_jobs where completed_at is null")
+        upstream.disconnect()
+
+
+def test_wait_for_batch_says_at_once_that_its_batch_is_not_committed(batches: Batches, database_url: str) -> None:
+    with psycopg.connect(database_url) as connection:
+        create = "select api.create_batch_lookup(%s, %s, false) ->> 'job_id'"
+        row = connection.execute(create, [batches.organization_id, OPEN_BATCH]).fetchone()
+        assert row is not None
+        with pytest.raises(psycopg.Error) as refused:
+            connection.execute("select api.wait_for_batch(%s)", [row[0]])
+    assert (refused.value.sqlstate, refused.value.diag.constraint_name) == ("PT409", "batch_not_committed")
