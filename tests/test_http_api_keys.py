@@ -89,7 +89,7 @@ def test_a_key_expires(client: OrganizationClient) -> None:
     key = made(client, expires_at=expiry.isoformat())
     assert key["expires_at"] == f"{expiry:%Y-%m-%dT%H:%M:%S}.{expiry.microsecond // 1000:03}Z"
     assert with_key(client, key) == 200
-    time.sleep(1 + auth.REMEMBERED_SECONDS)
+    time.sleep(1 + auth.CACHE_SECONDS)
     assert with_key(client, key) == 401
 
 
@@ -235,7 +235,7 @@ def test_the_use_of_a_key_is_noted_once_a_minute(client: OrganizationClient, dat
     noted = database.execute(version, [key["id"]]).fetchone()
     assert noted is not None
     assert noted[1] is not None
-    time.sleep(auth.REMEMBERED_SECONDS + 0.1)
+    time.sleep(auth.CACHE_SECONDS + 0.1)
     with_key(client, key)
     assert database.execute(version, [key["id"]]).fetchone() == noted
 

@@ -12,7 +12,7 @@ import httpx
 import psycopg
 import pytest
 
-from pyshell.api.limits import MAX_REMEMBERED, RequestLimiter
+from pyshell.api.limits import MAX_WINDOWS, RequestLimiter
 from pyshell.settings import Settings
 from tests.conftest import Connection
 from tests.http_fixtures import PEPPER, OrganizationClient, running_server, site
@@ -73,10 +73,10 @@ def test_a_minute_later_all_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_the_limiter_remembers_a_bounded_number() -> None:
     limiter = RequestLimiter()
-    for who in range(MAX_REMEMBERED + 100):
+    for who in range(MAX_WINDOWS + 100):
         limiter.count(who, 1)
-    assert len(limiter._windows) == MAX_REMEMBERED
-    assert limiter.count(MAX_REMEMBERED, 1)[1] is not None
+    assert len(limiter._windows) == MAX_WINDOWS
+    assert limiter.count(MAX_WINDOWS, 1)[1] is not None
 
 
 def test_an_organization_may_have_so_many_items_open(change_settings: Callable[..., None], client: OrganizationClient) -> None:

@@ -1,4 +1,4 @@
-"""Who is calling: an integration with an API key, a person with a Clerk session token, or the worker with the internal credential."""
+"""Authentication: an API key of an integration, a Clerk session token of a user, or the internal credential of the worker."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from pyshell.postgres.pool import Pool
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
-# A revoked key works on for as long as an identity is remembered.
-REMEMBERED_SECONDS = 2.0
-MAX_REMEMBERED = 10_000
+# A revoked key keeps working for as long as its caller is cached.
+CACHE_SECONDS = 2.0
+MAX_CACHED = 10_000
 
 INTERNAL_SCOPES = frozenset({"incentives:write", "worker:run"})
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who is calling and what for they may: `organization` is None for an internal call that names none.
+    """The authenticated caller and its scopes; `organization` is None for an internal call that names none.
 
-    `requests_per_minute` is how many requests whoever has the same `name` may make together; None: no limit.
+    `requests_per_minute` limits all callers with the same `name` together; None: no limit.
     """
 
     organization: UUID | None
@@ -55,14 +55,14 @@ class Caller:
 
 
 class Authenticator:
-    """Tells who a request comes from, by its headers."""
+    """Finds the caller of a request by its headers."""
 
     def __init__(self, pool: Pool, *, service_role_key: str | None, api_key_pepper: str | None, clerk: clerk.Clerk | None = None) -> None:
         self._pool = pool
         self._clerk = clerk
         self._internal_key = service_role_key.encode() if service_role_key else None
         self._pepper = api_key_pepper
-        self._remembered: dict[object, tuple[float, Caller]] = {}
+        self._cache: dict[object, tuple[float, Caller]] = {}
 
     async def authenticate(self, headers: Headers, address: str | None = None) -> Caller:
         """The caller. Raises ApiError: 400 two credentials, 401 none or a bad one, 403 not from this address."""
@@ -76,7 +76,7 @@ class Authenticator:
         raise unauthorized(
             "missing_credentials",
             "Missing authentication. Provide either x-api-key or Authorization: Bearer token.",
-            # What a browser's EventSource asks for, which can send no header. A key in the address would end up in logs.
+            # What EventSource of a browser asks for. It cannot send a header, and a key in the URL would end up in logs.
             hint="EventSource cannot send a credential: read the events with fetch, or subscribe with supabase-js."
             if headers.get("accept") == "text/event-stream"
             else None,
@@ -92,13 +92,13 @@ class Authenticator:
         return api_keys.hash_key(key, self._pepper)
 
     def forget(self) -> None:
-        """Asks the database about every credential again: what it knows of one has changed."""
-        self._remembered.clear()
+        """Empties the cache, because a credential has changed in the database."""
+        self._cache.clear()
 
     async def _identify(self, credential: object, function: str, **arguments: object) -> Caller:
-        """The caller that a function of the database makes of a credential; asked again after a while."""
+        """The caller that a credential belongs to, by a function of the database; cached for a while."""
         now = time.monotonic()
-        expires_at, caller = self._remembered.get(credential, (0.0, None))
+        expires_at, caller = self._cache.get(credential, (0.0, None))
         if caller is None or expires_at < now:
             identity = json.loads(await db.call(self._pool, function, **arguments))
             caller = Caller(
@@ -107,9 +107,9 @@ class Authenticator:
                 identity.get("api_key_id", ""),
                 identity["requests_per_minute"],
             )
-            if len(self._remembered) >= MAX_REMEMBERED:
-                self._remembered.clear()
-            self._remembered[credential] = (now + REMEMBERED_SECONDS, caller)
+            if len(self._cache) >= MAX_CACHED:
+                self._cache.clear()
+            self._cache[credential] = (now + CACHE_SECONDS, caller)
         return caller
 
     async def _bearer(self, authorization: str, headers: Headers) -> Caller:
@@ -162,7 +162,7 @@ def unauthorized(code: str, message: str, hint: str | None = None) -> ApiError:
 
 
 def client_address(connection: HTTPConnection) -> str | None:
-    """The IP address of the caller, as the server has it from the connection or from a proxy that it trusts."""
+    """The IP address of the caller: of the connection, or as a trusted proxy forwarded it."""
     try:
         address = ip_address(connection.client.host.partition("%")[0] if connection.client else "")
     except ValueError:
@@ -178,7 +178,7 @@ def _organization(headers: Headers) -> UUID | None:
 
 
 def secured(scope: str, endpoint: Endpoint) -> Endpoint:
-    """The endpoint for callers who have the scope, with the caller as `request.user`. 401: unknown; 403: not allowed; 429: too often."""
+    """The endpoint, for callers with the scope; `request.user` is the caller. 401: not authenticated; 403: not allowed; 429: too many."""
 
     @wraps(endpoint)
     async def secured_endpoint(request: Request) -> Response:

@@ -1,4 +1,4 @@
-"""Hears from the database that a job has changed, for requests that wait for it. A hint only: they also poll."""
+"""Notifies requests that wait for a job when it changes. Notifications may be lost, so the requests also poll."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pyshell.api.row_changes import CHANNEL, Row, parse
 from pyshell.postgres.notifications import Notifier
 
 TABLE = "batch_lookup_jobs"
-# What a lost hint costs.
+# The longest delay after a lost notification.
 POLL_SECONDS = 2.0
 
 
@@ -33,7 +33,7 @@ class WatchedJob:
 
 
 class JobWatch:
-    """The jobs that are being watched. `is_stopping` tells those who wait that the process wants to end."""
+    """The jobs that requests wait for. `is_stopping`: the process is shutting down, so nobody should wait on."""
 
     def __init__(self, notifier: Notifier, is_stopping: Callable[[], bool]) -> None:
         self.is_stopping = is_stopping

@@ -1,7 +1,7 @@
-"""How many requests a credential may make: counted in this process, so that no request costs the database a write.
+"""The rate limit of requests by one credential, counted in this process, so that no request costs the database a write.
 
-The headers are those of https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/ (draft 10): RateLimit-Policy says how many
-in how many seconds (q, w), RateLimit how many are left (r) for how many seconds (t).
+The headers are those of https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/ (draft 10): RateLimit-Policy has the quota
+(q) and the window in seconds (w), RateLimit the requests that remain (r) for how many seconds (t).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pyshell.api.errors import ApiError
 
 WINDOW_SECONDS = 60
-MAX_REMEMBERED = 10_000
+MAX_WINDOWS = 10_000
 
 
 @dataclass(slots=True)
@@ -29,7 +29,7 @@ class RequestLimiter:
         self._windows: dict[object, Window] = {}
 
     def count(self, who: object, quota: int) -> tuple[dict[str, str], ApiError | None]:
-        """The headers for the answer to a request of `who`, and the error that it is answered with when it was one too many."""
+        """The headers for the answer to a request of `who`, and the error to answer with if it exceeds the quota."""
         now = time.monotonic()
         window = self._windows.get(who)
         if window is None or window.ends_at <= now:
@@ -51,9 +51,9 @@ class RequestLimiter:
         )
 
     def _begin(self, who: object, now: float) -> Window:
-        if len(self._windows) >= MAX_REMEMBERED:
+        if len(self._windows) >= MAX_WINDOWS:
             self._windows = {other: window for other, window in self._windows.items() if window.ends_at > now}
-        if len(self._windows) >= MAX_REMEMBERED:
+        if len(self._windows) >= MAX_WINDOWS:
             # Windows begin in order, so the first ones are the oldest.
             del self._windows[next(iter(self._windows))]
         self._windows.pop(who, None)

@@ -1,4 +1,4 @@
-"""The notifications of the database about rows that changed: one channel, for requests that wait and for Realtime."""
+"""The database's notifications about changed rows: one channel, for waiting requests and for Realtime."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class RowChange(NamedTuple):
 
 
 def parse(payload: str) -> RowChange | None:
-    """What a payload says, such as `UPDATE batch_lookup_jobs <organization id> <row id>`; None when it says no such thing."""
+    """Parses a payload such as `UPDATE batch_lookup_jobs <organization id> <row id>`; None if it is something else."""
     words = payload.split(" ")
     if len(words) != 4:
         return None

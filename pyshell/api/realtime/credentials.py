@@ -1,4 +1,4 @@
-"""Who a subscriber is: an API key, or a token that the API accepts; and the claims by which the policies judge."""
+"""Subscribers: an API key or a session token, and the claims that the policies read."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from starlette.datastructures import Headers
 from pyshell.api import api_keys
 from pyshell.api.authentication import Authenticator, Caller, unauthorized
 
-# A revoked API key is noticed after that long.
+# A revoked API key is noticed after so many seconds.
 RECHECK_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Subscriber:
-    """`claims` is JSON, `expires_at` Unix time: when the token does, and when the credential is to be looked at again."""
+    """`claims` is JSON; `expires_at`, when the token expires, and `recheck_at`, when the credential is checked again, are Unix times."""
 
     token: str
     organization_id: UUID
@@ -43,7 +43,7 @@ async def identify(authenticator: Authenticator, token: str, address: str | None
 
 
 def _subscriber(token: str, caller: Caller, claims: dict[str, Any], expires_at: float) -> Subscriber:
-    # The organization as the API knows it: one that was linked to Clerk later has an id that Clerk's claims don't tell.
+    # The organization as the API knows it: the id of one that was linked to Clerk later is not in Clerk's claims.
     claims = claims | {"role": "authenticated", "organization_id": str(caller.organization_id)}
     return Subscriber(
         token=token,

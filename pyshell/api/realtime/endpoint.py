@@ -1,4 +1,4 @@
-"""`/realtime/v1/websocket`: what a connected client asks for, and what it gets to hear."""
+"""`/realtime/v1/websocket`: the connections, the channels that clients join on them, and the messages that they are sent."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from pyshell.api.authentication import Authenticator, client_address
 from pyshell.api.errors import ApiError, from_database
 from pyshell.api.realtime.credentials import Subscriber, identify
 from pyshell.api.realtime.feed import Change, Feed
-from pyshell.api.realtime.filters import FilterError, Watch, parse_watch
+from pyshell.api.realtime.filters import FilterError, Subscription, parse_subscription
 from pyshell.api.realtime.protocol import Frame, ProtocolError, Version, decode, encode, version_of
 from pyshell.postgres.sqlstates import DatabaseError
 
 logger = logging.getLogger("pyshell.api.realtime")
 
 MAX_CHANNELS = 100
-MAX_WATCHES = 20
+MAX_SUBSCRIPTIONS = 20
 MAX_CONNECTIONS_PER_ORGANIZATION = 1_000
 MAX_CONNECTIONS = 5_000
-# Messages that wait for a slow client; a newer state of a row takes the place of the one that waits.
+# Messages that wait for a slow client; a newer state of a row replaces the one that waits.
 MAX_WAITING = 1_000
 STUCK_SECONDS = 30.0
 # Clients send a heartbeat every 25 s.
 SILENT_SECONDS = 75.0
-# A client that joins nothing, or left all, is not kept.
+# A connection without a channel is closed.
 CHANNELLESS_SECONDS = 60.0
 SWEEP_SECONDS = 1.0
 
@@ -45,20 +45,20 @@ TRY_AGAIN_LATER, POLICY_VIOLATION, UNSUPPORTED_DATA, GOING_AWAY = 1013, 1008, 10
 
 
 class JoinError(Exception):
-    """A join that cannot be; the client reads `Code: message` and tries again. `passing`: not the client's fault, and soon over."""
+    """A refused join; the client reads `Code: message` and tries again. `transient`: a fault of the server, a new attempt may succeed."""
 
-    def __init__(self, reason: str, *, passing: bool = False) -> None:
+    def __init__(self, reason: str, *, transient: bool = False) -> None:
         super().__init__(reason)
-        self.passing = passing
+        self.transient = transient
 
 
 def denial(status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """The answer to a connection that is not to be."""
+    """The answer to a refused connection."""
     return JSONResponse({"error": message, "code": code}, status, headers)
 
 
 class Realtime:
-    """All that is connected to this process."""
+    """All connections of this process."""
 
     def __init__(self, feed: Feed, authenticator: Authenticator) -> None:
         self.feed = feed
@@ -116,14 +116,16 @@ class Realtime:
 
 
 class Channel:
-    """A topic that a client has joined: who it is there, and what it wants to hear of."""
+    """A topic that a client has joined, with the credential it joined with and its subscriptions."""
 
-    def __init__(self, connection: Connection, topic: str, join_ref: str | None, subscriber: Subscriber, watches: Sequence[Watch]) -> None:
+    def __init__(
+        self, connection: Connection, topic: str, join_ref: str | None, subscriber: Subscriber, subscriptions: Sequence[Subscription]
+    ) -> None:
         self.connection = connection
         self.topic = topic
         self.join_ref = join_ref
         self.subscriber = subscriber
-        self.watches = watches
+        self.subscriptions = subscriptions
         self.joined_at = datetime.now(UTC)
 
     @property
@@ -135,12 +137,12 @@ class Channel:
         return self.subscriber.claims
 
     def may_want(self, table: str, row_id: str) -> bool:
-        return any(watch.may_want(table, row_id) for watch in self.watches)
+        return any(subscription.may_want(table, row_id) for subscription in self.subscriptions)
 
     def deliver(self, change: Change) -> None:
         if not self.connection.has(self):
             return
-        ids = [watch.id for watch in self.watches if watch.wants(change.event, change.row.table, change.record)]
+        ids = [subscription.id for subscription in self.subscriptions if subscription.wants(change.event, change.row.table, change.record)]
         if ids:
             likeness = (self.connection.version, self.topic, *ids)
             frame = change.frames.get(likeness)
@@ -151,11 +153,11 @@ class Channel:
             self.connection.send((self.topic, change.event, change.row), frame)
 
     def fail(self, reason: str) -> None:
-        self.connection.expel(self, reason)
+        self.connection.close_channel(self, reason)
 
 
 class Connection:
-    """One WebSocket. What is to be sent waits in `_waiting`, by what it is about, until the client takes it."""
+    """One WebSocket. Frames wait in `_waiting`, keyed by what they are about, until the client takes them."""
 
     def __init__(self, realtime: Realtime, websocket: WebSocket, version: Version, key: str) -> None:
         self.version = version
@@ -192,7 +194,7 @@ class Connection:
             if message["type"] == "websocket.disconnect":
                 return
             if self._closing:
-                # Read on all the same: a client that must send before it reads would never hear why.
+                # Keep reading: a client that must send before it reads would never learn why.
                 continue
             self._heard_at = time.monotonic()
             try:
@@ -219,14 +221,14 @@ class Connection:
         self._closing = self._closing or (code, reason)
         self._something_waits.set()
 
-    def expel(self, channel: Channel, reason: str) -> None:
-        """Ends a channel, telling why."""
+    def close_channel(self, channel: Channel, reason: str) -> None:
+        """Closes a channel and tells the client why."""
         if self._forget(channel):
             self._system(channel, "error", reason)
             self._reply(channel.join_ref, channel.join_ref, channel.topic, "phx_close", {})
 
     async def sweep(self) -> None:
-        """Ends what has expired: credentials, clients that are silent, and those that take nothing."""
+        """Closes channels whose credential has expired, and connections whose client is silent or takes nothing."""
         now = time.monotonic()
         if now - self._heard_at > SILENT_SECONDS:
             self.close(GOING_AWAY, "no heartbeat")
@@ -239,7 +241,7 @@ class Connection:
                 task.cancel()
         for channel in tuple(self._channels.values()):
             if channel.subscriber.expires_at <= time.time():
-                self.expel(channel, "Token has expired")
+                self.close_channel(channel, "Token has expired")
             elif channel.subscriber.recheck_at <= time.time():
                 await self._identify_again(channel, channel.subscriber.token)
 
@@ -293,7 +295,7 @@ class Connection:
             answer: dict[str, Any] = {"status": "error", "response": {"reason": str(error)}}
             self._reply(frame.join_ref, frame.ref, frame.topic, "phx_reply", answer)
             return
-        # From here on changes reach the channel; the answer goes before them.
+        # Changes reach the channel from here on; the answer goes out before them.
         answer = {"status": "ok", "response": {"postgres_changes": entries}}
         self._reply(frame.join_ref, frame.ref, frame.topic, "phx_reply", answer)
         self._channels[frame.topic] = channel
@@ -314,16 +316,16 @@ class Connection:
         config = frame.payload.get("config")
         entries = config.get("postgres_changes") if isinstance(config, dict) else None
         entries = entries if isinstance(entries, list) else []
-        if len(entries) > MAX_WATCHES:
-            raise JoinError(f"TooManyChanges: a channel may have {MAX_WATCHES} entries of postgres_changes")
+        if len(entries) > MAX_SUBSCRIPTIONS:
+            raise JoinError(f"TooManyChanges: a channel may have {MAX_SUBSCRIPTIONS} entries of postgres_changes")
         try:
-            watches = [parse_watch(entry, number, self._realtime.feed.tables) for number, entry in enumerate(entries, 1)]
+            subscriptions = [parse_subscription(entry, number, self._realtime.feed.tables) for number, entry in enumerate(entries, 1)]
         except FilterError as error:
             raise JoinError(f"InvalidPostgresChanges: {error}") from error
-        self._check_scopes(subscriber, watches)
+        self._check_scopes(subscriber, subscriptions)
         self._count(subscriber.organization_id)
-        return Channel(self, frame.topic, frame.join_ref, subscriber, watches), [
-            entry | {"id": watch.id} for entry, watch in zip(entries, watches, strict=True)
+        return Channel(self, frame.topic, frame.join_ref, subscriber, subscriptions), [
+            entry | {"id": subscription.id} for entry, subscription in zip(entries, subscriptions, strict=True)
         ]
 
     async def _subscriber(self, token: object) -> Subscriber:
@@ -333,13 +335,13 @@ class Connection:
             subscriber = await identify(self._realtime.authenticator, token, self._address)
         except (ApiError, DatabaseError) as error:
             reason = from_database(error) if isinstance(error, DatabaseError) else error
-            raise JoinError(f"Unauthorized: {reason.message}", passing=reason.status >= 500) from error
+            raise JoinError(f"Unauthorized: {reason.message}", transient=reason.status >= 500) from error
         if subscriber.expires_at <= time.time():
             raise JoinError("InvalidJWTToken: Token has expired")
         return subscriber
 
-    def _check_scopes(self, subscriber: Subscriber, watches: Sequence[Watch]) -> None:
-        for table in sorted({table for watch in watches for table in watch.tables}):
+    def _check_scopes(self, subscriber: Subscriber, subscriptions: Sequence[Subscription]) -> None:
+        for table in sorted({table for subscription in subscriptions for table in subscription.tables}):
             if SCOPES[table] not in subscriber.scopes:
                 raise JoinError(f"Unauthorized: this credential lacks the scope {SCOPES[table]}")
 
@@ -351,11 +353,11 @@ class Connection:
     async def _identify_again(self, channel: Channel, token: str) -> None:
         try:
             subscriber = await self._subscriber(token)
-            self._check_scopes(subscriber, channel.watches)
+            self._check_scopes(subscriber, channel.subscriptions)
             self._count(subscriber.organization_id)
         except JoinError as error:
-            if not error.passing:
-                self.expel(channel, str(error))
+            if not error.transient:
+                self.close_channel(channel, str(error))
             return
         if self.has(channel):
             self._realtime.feed.remove(channel)

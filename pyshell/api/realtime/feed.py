@@ -1,8 +1,8 @@
-"""Finds changes and hands them to the channels that want them.
+"""Finds changed rows and delivers them to the channels that subscribed to them.
 
-A notification says that a row changed, and nothing of what it holds. The row is read anew with the claims of each subscriber, so that
-the policies decide who sees it. A row is read at most once in `COALESCE_SECONDS`; its last state is always delivered. Notifications may
-be lost, with a connection or in a pooler: every `POLL_SECONDS` the feed asks what it missed.
+A notification says that a row changed, but not how. The row is read with the claims of each subscriber, so that the policies decide who
+sees it, at most once in `COALESCE_SECONDS`; its last state is always delivered. Notifications may be lost, with a connection or in a
+pooler, so the feed polls for missed changes every `POLL_SECONDS`.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ COALESCE_SECONDS = 0.1
 POLL_SECONDS = 5.0
 READY_SECONDS = 5.0
 READS_AT_ONCE = 200
-MAX_REMEMBERED_VERSIONS = 20_000
+MAX_CACHED_VERSIONS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What happened to a row. `record` is what a subscriber sees of it, its key alone when it is gone; `data` is the message's JSON."""
+    """A change of a row. `record` is what a subscriber may see of it, only the key after a DELETE; `data` is the JSON of the message."""
 
     event: str
     row: Row
     record: Mapping[str, Any]
     data: str
-    # What it became on the wire: most subscribers get the very same.
+    # Encoded frames: most subscribers get the same one.
     frames: dict[object, str] = field(default_factory=dict)
 
 
 class Listener(Protocol):
-    """A channel that somebody has joined."""
+    """A channel that a client has joined."""
 
     @property
     def organization_id(self) -> UUID: ...
@@ -68,7 +68,7 @@ class Listener(Protocol):
 
 
 class Feed:
-    """The changes of one database. It begins when the first channel asks whether it is `ready`, and stays until `stop`."""
+    """The changes of one database, from the first call of `ready` until `stop`."""
 
     def __init__(self, pool: Pool, notifier: Notifier) -> None:
         self.tables: Tables = {}
@@ -88,7 +88,7 @@ class Feed:
         notifier.subscribe(CHANNEL, self._on_notification)
 
     async def ready(self) -> None:
-        """Returns once changes are heard of. Raises TimeoutError when that doesn't come about."""
+        """Waits until changes are noticed. Raises TimeoutError after READY_SECONDS."""
         if not self._tasks:
             self._tasks = [asyncio.create_task(self._keep(part)) for part in (self._read, self._poll)]
         async with asyncio.timeout(READY_SECONDS):
@@ -139,7 +139,7 @@ class Feed:
             self._hinted.set()
 
     async def _poll(self, backoff: Backoff) -> None:
-        """Finds what no notification told: every now and then, and when listening begins again."""
+        """Finds changes whose notification was lost: every POLL_SECONDS, and when listening begins again."""
         await self._load_tables()
         while True:
             backoff.reset()
@@ -159,7 +159,7 @@ class Feed:
                 if self._versions.get(row) != updated_at:
                     self._versions[row] = updated_at
                     self._note("UPDATE", row, updated_at)
-            while len(self._versions) > MAX_REMEMBERED_VERSIONS:
+            while len(self._versions) > MAX_CACHED_VERSIONS:
                 del self._versions[next(iter(self._versions))]
 
     async def _read(self, backoff: Backoff) -> None:
@@ -181,7 +181,7 @@ class Feed:
         now = time.monotonic()
         wanted: dict[tuple[str, Row], list[Listener]] = {}
         for row, events in due.items():
-            # What is hinted at from now on may not be in what is read.
+            # A change notified from now on may be missing in what is read.
             del self._pending[row]
             self._read_at[row] = now
             for listener in self._listeners.get(row.organization_id, ()):

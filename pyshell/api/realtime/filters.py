@@ -1,4 +1,4 @@
-"""What a channel wants to hear of: the entries of `postgres_changes` in its join."""
+"""Subscriptions of a channel: the entries of `postgres_changes` in its join."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class FilterError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
-    """One entry: which events of which tables, and which rows of theirs. `id` is what messages call it by."""
+class Subscription:
+    """One entry: events, tables and a condition on the rows. Messages name it by its `id`."""
 
     id: int
     event: str
     tables: frozenset[str]
     condition: Callable[[Record], bool]
-    # The one row that it can only be about, where its filter says so.
+    # The only row that the filter lets through; None: any.
     row_id: str | None
 
     def may_want(self, table: str, row_id: str) -> bool:
@@ -42,7 +42,7 @@ class Watch:
         return self.event in (event, "*") and table in self.tables and self.condition(record)
 
 
-def parse_watch(entry: object, number: int, tables: Tables) -> Watch:
+def parse_subscription(entry: object, number: int, tables: Tables) -> Subscription:
     """Reads an entry. Raises FilterError."""
     if not isinstance(entry, Mapping):
         raise FilterError("an entry of postgres_changes must be an object")
@@ -58,11 +58,11 @@ def parse_watch(entry: object, number: int, tables: Tables) -> Watch:
     else:
         raise FilterError(f"table must be one of {', '.join(sorted(tables))}")
     if not filter_text:
-        return Watch(number, event, wanted, lambda record: True, None)
+        return Subscription(number, event, wanted, lambda record: True, None)
     if not isinstance(filter_text, str) or len(filter_text) > MAX_FILTER_LENGTH or len(wanted) != 1:
         raise FilterError("filter must be text such as id=eq.5, for one table")
     condition, row_id = _parse_filter(filter_text, tables[next(iter(wanted))])
-    return Watch(number, event, wanted, condition, row_id)
+    return Subscription(number, event, wanted, condition, row_id)
 
 
 _COMPARISONS: Mapping[str, Callable[[Any, Any], bool]] = {

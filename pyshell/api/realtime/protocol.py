@@ -16,7 +16,7 @@ MAX_TOPIC_LENGTH = 255
 
 
 class ProtocolError(Exception):
-    """The client sent what is no frame."""
+    """The client sent something that is not a frame."""
 
 
 @dataclass(frozen=True, slots=True)

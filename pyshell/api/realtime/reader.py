@@ -1,4 +1,4 @@
-"""Reads rows as subscribers may see them: with their claims, as PostgREST would."""
+"""Reads rows with the claims of subscribers, as PostgREST would, so that each sees what it may."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pyshell.postgres.sqlstates import DatabaseError, Kind, kind_of
 
 logger = logging.getLogger("pyshell.api.realtime")
 
-# What claims can make of a read, by what they hold or by how much they make a policy do. All else passes.
+# Errors that a subscriber's claims can cause, by their content or by the work that they give a policy. All others are transient.
 CLAIMS_AT_FAULT = (Kind.DATA, Kind.REFUSED, Kind.TIMEOUT, Kind.INTERNAL)
 
 # Claims, as JSON, and the row to read with them.
@@ -20,8 +20,8 @@ Read = tuple[str, Row]
 
 
 async def read_records(pool: Pool, reads: Iterable[Read]) -> tuple[dict[Read, bytes], list[Read]]:
-    """The records (JSON) of the rows that may be seen, and the reads that fail by their claims, which take no others with them."""
-    # Those with the same claims together, so that the claims are set once.
+    """The records (JSON) of the visible rows, and the reads whose claims make them fail; those fail alone."""
+    # Grouped by claims, so that each are set once.
     ordered = sorted(reads, key=lambda read: read[0])
     try:
         return await _read(pool, ordered), []
