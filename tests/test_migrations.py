@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import gzip
 import math
+import subprocess
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +15,7 @@ import pytest
 from pyshell.deploy import drift, files, migrations
 from pyshell.deploy.migrations import MigrationError, Sources, migrate
 from pyshell.local.private_postgres import PrivatePostgres, throw_away_postgres
+from pyshell.settings import ROOT
 from tests.conftest import Connection
 
 
@@ -285,3 +288,29 @@ def test_a_database_of_another_encoding_is_refused(cluster: PrivatePostgres, adm
     with pytest.raises(MigrationError, match=f"must be encoded in UTF8; this one is {encoding}"):
         migrate(cluster.url(name))
     assert value(cluster.url(name), "select count(*) from pg_namespace where nspname in ('app', 'api')") == 0
+
+
+def test_a_database_of_an_earlier_release_is_upgraded_with_its_functions_and_its_work(
+    empty_database_url: str, new_database: Callable[..., str], cluster: PrivatePostgres
+) -> None:
+    """tests/data holds a database that the release up to migration 0005 made, with a job of which some items are in flight."""
+    dump = gzip.decompress((ROOT / "tests" / "data" / "release_0005.sql.gz").read_bytes())
+    psql: list[str | Path] = [
+        cluster.installation.bin / "psql",
+        empty_database_url,
+        "--quiet",
+        "--set=ON_ERROR_STOP=1",
+        "--single-transaction",
+    ]
+    dump = dump.replace(b"CREATE SCHEMA public;", b"")
+    subprocess.run(psql, input=dump, check=True, stdout=subprocess.DEVNULL)
+    migrate(empty_database_url)
+    with psycopg.connect(empty_database_url, autocommit=True) as connection:
+        assert connection.execute("select * from api.check_invariants()").fetchall() == []
+        [job] = connection.execute("select status, processed_items, failed_items from api.jobs").fetchall()
+        assert job == ("processing", 2, 1)
+        items = connection.execute("select status, utility, total_incentive_amount from api.items order by position").fetchall()
+        assert [item[0] for item in items] == ["completed", "failed", "processing", "processing", "pending", "pending"]
+        assert (items[0][1], str(items[0][2])) == ("U", "5")
+    upgraded, new = (set(drift.dump(cluster, url)) for url in (empty_database_url, new_database()))
+    assert {line for line in upgraded ^ new if not line.startswith("INSERT ")} == set()

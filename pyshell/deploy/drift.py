@@ -43,20 +43,25 @@ class Server(Protocol):
 def difference(server: Server, sources: Sources | None = None, schema: Path = SCHEMA) -> str:
     """Unified diff from the schema's dump to the migrations'; empty when both make the same. Makes two databases on the server."""
     sources = replace(sources or Sources(), catalogue=Path("/nonexistent"))
-    from_schema = _dump(server, "drift_schema", replace(sources, migrations=schema))
-    from_migrations = _dump(server, "drift_migrations", sources)
+    from_schema = _built(server, "drift_schema", replace(sources, migrations=schema))
+    from_migrations = _built(server, "drift_migrations", sources)
     return "\n".join(difflib.unified_diff(from_schema, from_migrations, "sql/schema", "migrations", lineterm="", n=5))
 
 
-def _dump(server: Server, name: str, sources: Sources) -> list[str]:
+def _built(server: Server, name: str, sources: Sources) -> list[str]:
     with connect_as_owner(server.url("postgres"), autocommit=True) as connection:
         connection.execute(f"drop database if exists {name}")
         connection.execute(f"create database {name}")
     migrate(server.url(name), sources)
+    return dump(server, server.url(name))
+
+
+def dump(server: Server, database_url: str) -> list[str]:
+    """The lines that say what a database holds, without what differs by chance."""
     without = [f"--exclude-table-data={table}" for table in BOOKKEEPING]
-    dump = subprocess.run(
-        [server.installation.bin / "pg_dump", "--inserts", *without, server.url(name)], check=True, capture_output=True, text=True
+    dumped = subprocess.run(
+        [server.installation.bin / "pg_dump", "--inserts", *without, database_url], check=True, capture_output=True, text=True
     )
-    lines = [CHANCE.sub("''", line) for line in dump.stdout.splitlines() if not NOISE.match(line)]
+    lines = [CHANCE.sub("''", line) for line in dumped.stdout.splitlines() if not NOISE.match(line)]
     # Rows have no order.
     return [line for line in lines if not line.startswith("INSERT ")] + sorted(line for line in lines if line.startswith("INSERT "))

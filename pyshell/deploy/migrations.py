@@ -159,10 +159,34 @@ def _apply_migrations(connection: OwnerConnection, files: list[Path], report: Ca
         raise MigrationError(f"{', '.join(late)} would come before {last}, which the database has already. Give it a later number.")
 
     new = [file for file in files if file.name not in applied]
+    if new and applied:
+        connection.execute(FORGET_FUNCTIONS)
     for file in new:
         report(f"applying the migration {file.name}")
         run_file(connection, file)
         connection.execute("insert into app.schema_migrations (name, checksum) values (%s, %s)", [file.name, checksum([file])])
+
+
+# A table does not change while a function with a body of standard SQL takes its row type, and this release brings those of the last one
+# back. Views that call them go with them. Policies, defaults and checks call none of these.
+FORGET_FUNCTIONS = """
+do $forget$
+declare
+    -- All names before the first drop, which may take others along.
+    v_functions constant text[] := array(
+        select p.oid::regprocedure::text
+          from pg_proc p
+         where p.pronamespace = 'app'::regnamespace and p.prosqlbody is not null
+           and exists (select from unnest(p.proargtypes) a (type) join pg_type t on t.oid = a.type left join pg_type e on e.oid = t.typelem
+                        where t.typtype = 'c' or e.typtype = 'c'));
+    v_function  text;
+begin
+    foreach v_function in array v_functions loop
+        execute format('drop function if exists %s cascade', v_function);
+    end loop;
+end;
+$forget$;
+"""
 
 
 def _apply_functions(connection: OwnerConnection, files: list[Path], report: Callable[[str], None]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pyshell.deploy.catalogue import catalogue_checksum, csv_files, read_rows
 from pyshell.deploy.files import checksum, sql_files
-from pyshell.deploy.migrations import BOOKKEEPING, LOCK_ID, Sources
+from pyshell.deploy.migrations import BOOKKEEPING, FORGET_FUNCTIONS, LOCK_ID, Sources
 from pyshell.settings import ROOT
 
 FILE = ROOT / "dist" / "supabase.sql"
@@ -30,6 +30,7 @@ declare
     v_checksum text := (select checksum from app.schema_migrations where name = '{name}');
 begin
     if v_checksum is null then
+        execute {forget};
         execute {text};
         insert into app.schema_migrations (name, checksum) values ('{name}', '{checksum}');
     elsif v_checksum <> '{checksum}' then
@@ -52,7 +53,8 @@ def installation(sources: Sources | None = None) -> str:
     sources = sources or Sources()
     parts = [HEADER.format(lock_id=LOCK_ID), BOOKKEEPING]
     parts += [
-        MIGRATION.format(name=file.name, checksum=checksum([file]), text=_quoted(_read(file))) for file in sql_files(sources.migrations)
+        MIGRATION.format(name=file.name, checksum=checksum([file]), text=_quoted(_read(file)), forget=_quoted(FORGET_FUNCTIONS))
+        for file in sql_files(sources.migrations)
     ]
     parts += [f"\n-- {file.relative_to(sources.functions.parent)}\n{_read(file)}" for file in sql_files(sources.functions)]
     catalogue = {path.stem: read_rows(path) for path in csv_files(sources.catalogue)} | {"catalogue": "starter"}
