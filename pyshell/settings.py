@@ -37,6 +37,8 @@ class Settings:
     `cors_origins` (separated by commas) are the origins whose pages may call the API from a browser, `*`: all; as a rule those of Clerk.
     `http_proxy` and `https_proxy` (also in small letters) lead to an `incentives_api_url` of that scheme unless `no_proxy`, separated by
     commas, has its host; `incentives_api_ca_file` (PEM) is trusted there besides the machine's certificates. Nothing else uses them.
+    `forwarded_allow_ips` (addresses or networks, separated by commas, `*`: all) are the proxies whose X-Forwarded-For and X-Forwarded-Proto
+    are believed; empty: none.
     `webhooks_allow_private_networks` is for development: webhooks may go anywhere, and over http; but never to the networks in
     `webhooks_refused_networks` (separated by commas).
     """
@@ -45,6 +47,7 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 8000
     root_path: str = ""
+    forwarded_allow_ips: str = ""
     state_dir: Path | None = None
     incentives_api_url: str | None = None
     incentives_api_key: str | None = None
@@ -87,6 +90,7 @@ class Settings:
             host=given.get("HOST", "127.0.0.1"),
             port=_port(given.get("PORT", "8000")),
             root_path=_root_path(given.get("ROOT_PATH", "")),
+            forwarded_allow_ips=given.get("FORWARDED_ALLOW_IPS", ""),
             state_dir=Path(state_dir).expanduser().absolute() if state_dir else None,
             incentives_api_url=_url(given, "INCENTIVES_API_URL", "http", "https"),
             incentives_api_key=given.get("INCENTIVES_API_KEY"),

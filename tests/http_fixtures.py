@@ -22,7 +22,7 @@ from jsonschema import Draft202012Validator, FormatChecker
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pyshell.api import api_keys
-from pyshell.api.app import create_app
+from pyshell.api.app import create_app, server_config
 from pyshell.deploy import error_reference
 from pyshell.settings import Settings
 from tests.conftest import Connection
@@ -66,11 +66,8 @@ def running_server(settings: Settings, port: int = 0) -> Iterator[str]:
     listener = socket.create_server(("127.0.0.1", port))
     settings = replace(settings, port=listener.getsockname()[1])
     others: list[tuple[str, int]] = []
-    server = uvicorn.Server(
-        uvicorn.Config(
-            with_listed_errors(create_app(settings), others), http="httptools", ws="websockets-sansio", access_log=False, log_config=None
-        )
-    )
+    app = with_listed_errors(create_app(settings), others)
+    server = uvicorn.Server(server_config(app, settings))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
@@ -92,7 +89,7 @@ def is_ready(url: str) -> bool:
 
 @pytest.fixture(scope="session")
 def http_settings(new_database: Callable[..., str]) -> Settings:
-    settings = Settings(database_url=new_database(), api_key_pepper=PEPPER)
+    settings = Settings(database_url=new_database(), api_key_pepper=PEPPER, forwarded_allow_ips="127.0.0.1")
     with psycopg.connect(settings.database_url) as connection:
         connection.execute("select api.update_settings('{\"lookups_per_second\": null}')")
     return settings

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -20,7 +21,7 @@ from pyshell.api import api_keys
 from pyshell.api import authentication as auth
 from pyshell.settings import Settings
 from tests.conftest import Connection
-from tests.http_fixtures import PEPPER, Json, NewClient, OrganizationClient, site
+from tests.http_fixtures import PEPPER, Json, NewClient, OrganizationClient, running_server, site
 
 
 def made(client: OrganizationClient, **options: Any) -> Json:
@@ -100,6 +101,17 @@ def test_a_key_may_be_used_from_its_networks_only(client: OrganizationClient) ->
         assert with_key(client, key, address=address) == 200
     for address in ("203.0.114.1", "2001:db9::1", "198.51.100.8", "unknown", ""):
         assert with_key(client, key, address=address) == 403
+
+
+@pytest.mark.parametrize("address", ["203.0.113.7", "::ffff:cb00:7107", "203.0.113.7%eth0"])
+def test_nobody_tells_us_another_address_unless_it_is_a_proxy_of_ours(
+    address: str, http_settings: Settings, client: OrganizationClient
+) -> None:
+    key = made(client, allowed_networks=["203.0.113.0/24"])
+    assert with_key(client, key, address=address) == 200
+    with running_server(replace(http_settings, forwarded_allow_ips="")) as url:
+        response = httpx.get(f"{url}/batch-lookups", headers={"x-api-key": key["key"], "x-forwarded-for": address})
+    assert (response.status_code, response.json()["code"]) == (403, "address_not_allowed")
 
 
 def test_rotation_keeps_the_old_key_for_a_while(client: OrganizationClient, database: Connection) -> None:

@@ -204,3 +204,10 @@ def test_tenants_are_apart_for_the_same_connection(new_client: NewClient, server
         for _ in range(3):
             assert shared.get(f"/batch-lookups/{job_id}", headers={"x-api-key": one.api_key}).status_code == 200
             assert shared.get(f"/batch-lookups/{job_id}", headers={"x-api-key": other.api_key}).status_code == 404
+
+
+@pytest.mark.parametrize("name", ["x-api-key", "Authorization"])
+def test_a_credential_sent_twice_is_refused(name: str, server: str, client: OrganizationClient) -> None:
+    value = client.api_key if name == "x-api-key" else "Bearer x"
+    response = httpx.get(f"{server}/batch-lookups", headers=[(name, value), (name, value)])
+    assert (response.status_code, response.json()["code"]) == (400, "two_credentials")

@@ -23,6 +23,7 @@ VARIABLES: dict[str, tuple[str, object]] = {
     "HOST": ("0.0.0.0", "0.0.0.0"),
     "PORT": ("9000", 9000),
     "ROOT_PATH": ("/alpha/", "/alpha"),
+    "FORWARDED_ALLOW_IPS": ("10.0.0.0/8, 203.0.113.7", "10.0.0.0/8, 203.0.113.7"),
     "STATE_DIR": ("/var/lib/lookups", Path("/var/lib/lookups")),
     "INCENTIVES_API_URL": ("https://incentives.example.com/lookup", "https://incentives.example.com/lookup"),
     "INCENTIVES_API_KEY": ("key", "key"),

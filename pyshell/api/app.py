@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import resource
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.types import ASGIApp
 
 from pyshell.api.authentication import Authenticator
 from pyshell.api.clerk import Clerk
 from pyshell.api.cors import cors_middleware
 from pyshell.api.errors import exception_handlers
+from pyshell.api.http_protocol import MAX_CONNECTIONS, BoundedProtocol
 from pyshell.api.job_watch import JobWatch
-from pyshell.api.limits import RequestLimiter
+from pyshell.api.limits import UPLOAD_WAIT_SECONDS, UPLOADS_PER_ORGANIZATION, RequestLimiter
 from pyshell.api.metrics import Metrics
 from pyshell.api.middleware import RequestMiddleware
 from pyshell.api.realtime.endpoint import Realtime
@@ -25,6 +29,7 @@ from pyshell.api.realtime.feed import Feed
 from pyshell.api.routes import routes
 from pyshell.postgres.notifications import Notifier
 from pyshell.postgres.pool import Pool
+from pyshell.postgres.shares import Shares
 from pyshell.settings import Settings
 
 GRACEFUL_SHUTDOWN_SECONDS = 20
@@ -56,6 +61,7 @@ def create_app(settings: Settings, is_stopping: Callable[[], bool] = lambda: Fal
                 clerk=app.state.clerk,
             )
             app.state.request_limiter = RequestLimiter()
+            app.state.uploads = Shares(UPLOADS_PER_ORGANIZATION, UPLOAD_WAIT_SECONDS)
             app.state.job_watch = JobWatch(notifier, is_stopping)
             app.state.realtime = Realtime(Feed(pool, notifier), app.state.authenticator)
             app.state.worker_run = None
@@ -77,24 +83,32 @@ def create_app(settings: Settings, is_stopping: Callable[[], bool] = lambda: Fal
     return app
 
 
-def serve(settings: Settings) -> None:
-    """Serves until SIGINT or SIGTERM, then ends the requests that are under way."""
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    config = uvicorn.Config(
-        create_app(settings, lambda: server.should_exit),
+def server_config(app: ASGIApp, settings: Settings, **others: Any) -> uvicorn.Config:
+    """How the application is served, with its limits."""
+    return uvicorn.Config(
+        app,
         host=settings.host,
         port=settings.port,
-        loop="uvloop",
-        http="httptools",
+        http=BoundedProtocol,
         ws="websockets-sansio",
         ws_max_size=MAX_WEBSOCKET_MESSAGE_BYTES,
         ws_per_message_deflate=False,
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=bool(settings.forwarded_allow_ips),
+        forwarded_allow_ips=settings.forwarded_allow_ips,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_SECONDS,
+        **others,
     )
+
+
+def serve(settings: Settings) -> None:
+    """Serves until SIGINT or SIGTERM, then ends the requests that are under way."""
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    allow_open_files(2 * MAX_CONNECTIONS)
+    config = server_config(create_app(settings, lambda: server.should_exit), settings, loop="uvloop")
     server = uvicorn.Server(config)
     # What is here stays: the garbage collector need not look through all of it for each upload of many rows.
     gc.collect()
@@ -103,3 +117,11 @@ def serve(settings: Settings) -> None:
         server.run()
     if not server.started:
         raise SystemExit(3)
+
+
+def allow_open_files(count: int) -> None:
+    """Raises the soft limit of open files, which is often 1,024, to `count`, or as near as may be."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

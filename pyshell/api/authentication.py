@@ -66,6 +66,10 @@ class Authenticator:
 
     async def authenticate(self, headers: Headers, address: str | None = None) -> Caller:
         """The caller. Raises ApiError: 400 two credentials, 401 none or a bad one, 403 not from this address."""
+        for name in ("x-api-key", "authorization"):
+            if len(headers.getlist(name)) > 1:
+                # Of two, others on the way may have judged by the other one.
+                raise ApiError(400, "two_credentials", f"The header {name} must be given once")
         key, authorization = headers.get("x-api-key"), headers.get("authorization")
         if key and authorization:
             raise ApiError(400, "two_credentials", "Provide either x-api-key OR Authorization, not both.")

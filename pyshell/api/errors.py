@@ -158,7 +158,7 @@ def allowed_methods(request: Request) -> list[str]:
 
 
 async def on_disconnect(request: Request, error: Exception) -> Response:
-    return error_response(request, ApiError(400, "incomplete_body", "The body arrived incomplete"))
+    return error_response(request, ApiError(408, "incomplete_body", "The body arrived incomplete"))
 
 
 exception_handlers: dict[Any, ExceptionHandler] = {

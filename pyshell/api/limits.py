@@ -1,17 +1,27 @@
-"""The rate limit of requests by one credential, counted in this process, so that no request costs the database a write.
+"""Limits of what requests may take: the rate of a credential, concurrent uploads of an organization, the time that a body may take.
 
-The headers are those of https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/ (draft 10): RateLimit-Policy has the quota
-(q) and the window in seconds (w), RateLimit the requests that remain (r) for how many seconds (t).
+All are counted in this process, so that no request costs the database a write. The headers are those of
+https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/ (draft 10): RateLimit-Policy has the quota (q) and the window in
+seconds (w), RateLimit the requests that remain (r) for how many seconds (t).
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+
+from starlette.types import Message, Receive
 
 from pyshell.api.errors import ApiError
 
+# An upload holds its body in memory, and reads it in a thread.
+UPLOADS_PER_ORGANIZATION = 4
+UPLOAD_WAIT_SECONDS = 5.0
+BODY_SECONDS = 30.0
+MIN_BODY_BYTES_PER_SECOND = 1024
 WINDOW_SECONDS = 60
 MAX_WINDOWS = 10_000
 
@@ -59,3 +69,33 @@ class RequestLimiter:
         self._windows.pop(who, None)
         window = self._windows[who] = Window(now + WINDOW_SECONDS, 0)
         return window
+
+
+def patient(receive: Receive, is_answered: Callable[[], bool]) -> Receive:
+    """`receive`, for a body that keeps coming: after BODY_SECONDS in which none of it came, ApiError 408.
+
+    Each second of waiting takes one of them, and each MIN_BODY_BYTES_PER_SECOND that come give one back. Only the time in which the
+    application waits counts: a client can do nothing about the rest.
+    """
+    patience = BODY_SECONDS
+    is_complete = False
+
+    async def receive_in_time() -> Message:
+        nonlocal patience, is_complete
+        if is_complete:
+            return await receive()
+        started_at = time.monotonic()
+        try:
+            async with asyncio.timeout(patience):
+                message = await receive()
+        except TimeoutError:
+            is_complete = True
+            if is_answered():
+                return {"type": "http.disconnect"}
+            raise ApiError(408, "incomplete_body", "The body did not arrive in time", headers={"Connection": "close"}) from None
+        gained = len(message.get("body", b"")) / MIN_BODY_BYTES_PER_SECOND
+        patience = min(patience - (time.monotonic() - started_at) + gained, BODY_SECONDS)
+        is_complete = not message.get("more_body", False)
+        return message
+
+    return receive_in_time

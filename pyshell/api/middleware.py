@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pyshell.api.errors import INTERNAL, ApiError, error_response
+from pyshell.api.limits import patient
 
 access_log = logging.getLogger("pyshell.access")
 logger = logging.getLogger("pyshell.api.errors")
@@ -64,7 +65,7 @@ class RequestMiddleware:
             await send(message)
 
         try:
-            await self.app(scope, receive, send_with_id)
+            await self.app(scope, patient(receive, lambda: status > 0), send_with_id)
         except Exception:
             logger.exception("request %s failed", request_id)
             if status:

@@ -1,0 +1,157 @@
+"""HTTP/1.1 as uvicorn speaks it, with bounds on what comes before the application: sizes, time, and the number of connections."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Final, Literal
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from pyshell.api.errors import ApiError
+
+# Request line and header fields together; trailers count the same.
+MAX_HEAD_BYTES: Final = 64 * 1024
+HEAD_SECONDS = 10.0
+# What a refused client still sends is dropped for so long. A connection that is closed under it is reset, and the answer lost with it.
+LINGER_SECONDS = 2.0
+MAX_CONNECTIONS = 10_000
+
+HEAD_TOO_LARGE = ApiError(431, "headers_too_large", f"The address and the headers may have at most {MAX_HEAD_BYTES:,} bytes together")
+HEAD_INCOMPLETE = ApiError(408, "incomplete_headers", f"The headers of the request did not arrive within {HEAD_SECONDS:.0f} seconds")
+TOO_MANY_CONNECTIONS = ApiError(503, "busy", "There are too many connections; please try again", headers={"Retry-After": "5"})
+
+
+class HeadTooLargeError(Exception):
+    """Ends the parsing."""
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """Answers 431 to heads beyond MAX_HEAD_BYTES and 408 to those that are not complete after HEAD_SECONDS, and closes the connection."""
+
+    _phase: Literal["idle", "head", "body"] = "head"
+    # Of the head, as parsed; and received since the parser last made something of them: a field that never ends is not seen by it.
+    _head_bytes = 0
+    _pending_bytes = 0
+    _is_refused = False
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > MAX_CONNECTIONS:
+            self._refuse(TOO_MANY_CONNECTIONS)
+        else:
+            self._after(HEAD_SECONDS, self._head_is_late)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_refused:
+            return
+        if self._phase == "idle":
+            self._phase = "head"
+        self._pending_bytes += len(data)
+        super().data_received(data)
+        if self._is_refused or self.transport.is_closing():
+            return
+        if self._pending_bytes > MAX_HEAD_BYTES:
+            self._refuse(HEAD_TOO_LARGE)
+        elif self._phase == "head" and self._timer is None:
+            self._after(HEAD_SECONDS, self._head_is_late)
+
+    def send_400_response(self, msg: str) -> None:
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self._refuse(HEAD_TOO_LARGE)
+        else:
+            super().send_400_response(msg)
+
+    def on_message_begin(self) -> None:
+        self._phase = "head"
+        self._head_bytes = self._pending_bytes = 0
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count(len(name) + len(value))
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._phase = "body"
+        self._pending_bytes = 0
+        self._stop_timer()
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._pending_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._phase = "idle"
+        self._pending_bytes = 0
+        self._stop_timer()
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._phase == "body":
+            # Nobody wants the rest of this body: it may arrive, but not take for ever.
+            self._after(HEAD_SECONDS, self.transport.close)
+
+    def _count(self, size: int) -> None:
+        self._head_bytes += size
+        if self._head_bytes > MAX_HEAD_BYTES:
+            raise HeadTooLargeError
+
+    def _head_is_late(self) -> None:
+        if self._is_answering():
+            # The answer to the request before it goes on.
+            self._after(HEAD_SECONDS, self._head_is_late)
+        else:
+            self._refuse(HEAD_INCOMPLETE)
+
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _refuse(self, error: ApiError) -> None:
+        """Answers, unless there is an answer already, and closes the connection."""
+        self._is_refused = True
+        self._unset_keepalive_if_required()
+        if self._phase == "body" or self._is_answering():
+            self.transport.close()
+            return
+        self.transport.write(rendered(error))
+        self.transport.write_eof()
+        self._after(LINGER_SECONDS, self.transport.close)
+
+    def _after(self, seconds: float, action: Callable[[], None]) -> None:
+        self._stop_timer()
+        self._timer = self.loop.call_later(seconds, action)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def rendered(error: ApiError) -> bytes:
+    """The answer as bytes: nothing of the application surrounds it."""
+    request_id = str(uuid.uuid4())
+    body = json.dumps({"error": error.message, "code": error.code, "request_id": request_id}).encode()
+    headers = {
+        "content-type": "application/json",
+        "content-length": str(len(body)),
+        "x-request-id": request_id,
+        "cache-control": "no-store",
+        "connection": "close",
+        **error.headers,
+    }
+    lines = [f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}", *(f"{name}: {value}" for name, value in headers.items())]
+    return "\r\n".join([*lines, "", ""]).encode() + body

@@ -1,0 +1,203 @@
+"""What a client may cost before the application hears of it: raw bytes to a server."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from pyshell.api import http_protocol, limits
+from pyshell.api.http_protocol import MAX_HEAD_BYTES
+from tests.http_fixtures import NewClient, OrganizationClient, site
+from tests.timed import wait_until
+
+HEAD = b"GET /healthz HTTP/1.1\r\nHost: x\r\n"
+
+
+@pytest.fixture
+def address(server: str) -> tuple[str, int]:
+    url = httpx.URL(server)
+    return url.host, url.port or 80
+
+
+@pytest.fixture
+def connection(address: tuple[str, int]) -> Iterator[socket.socket]:
+    with socket.create_connection(address, timeout=20) as made:
+        yield made
+
+
+def answer(connection: socket.socket) -> tuple[int, str]:
+    """Status and code of the answer, after which the server has closed the connection."""
+    received = b""
+    while piece := connection.recv(65536):
+        received += piece
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert b"connection: close" in head.lower()
+    return int(head.split()[1]), json.loads(body)["code"] if body else ""
+
+
+def send_until_refused(connection: socket.socket, pieces: Iterator[bytes]) -> int:
+    """How many bytes the server took."""
+    sent = 0
+    try:
+        for piece in pieces:
+            connection.sendall(piece)
+            sent += len(piece)
+    except OSError:
+        pass
+    return sent
+
+
+@pytest.mark.parametrize(
+    ("beginning", "piece"),
+    [
+        pytest.param(HEAD, b"a:b\r\n" * 1000, id="many headers"),
+        pytest.param(HEAD + b"a: ", b"b" * 5000, id="a long header"),
+        pytest.param(HEAD, b"b" * 5000, id="a long name"),
+        pytest.param(b"GET /", b"a" * 5000, id="a long address"),
+        pytest.param(b"", b"\r\n" * 2500, id="empty lines"),
+    ],
+)
+def test_a_head_has_a_limit(beginning: bytes, piece: bytes, address: tuple[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_protocol, "LINGER_SECONDS", 0.5)
+    pieces = [beginning] + [piece] * (4 * MAX_HEAD_BYTES // 5000)
+    with socket.create_connection(address, timeout=20) as connection:
+        connection.sendall(b"".join(pieces))
+        assert answer(connection) == (431, "headers_too_large")
+
+
+@pytest.mark.parametrize("piece", [b"a:b\r\n" * 1000, b"b" * 5000])
+def test_trailers_have_a_limit(piece: bytes, connection: socket.socket) -> None:
+    connection.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\n")
+    assert send_until_refused(connection, (piece for _ in range(20_000))) < 20_000 * 5000
+
+
+def test_what_a_refused_client_sends_further_is_dropped_and_then_the_connection(
+    connection: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_protocol, "LINGER_SECONDS", 0.2)
+    connection.sendall(HEAD)
+    sent = send_until_refused(connection, (b"a:b\r\n" * 13_000 for _ in range(100_000)))
+    assert MAX_HEAD_BYTES < sent < 100_000 * 65_000
+
+
+def test_a_head_within_the_limit_is_read(server: str) -> None:
+    assert httpx.get(f"{server}/healthz", headers={"x-long": "a" * (MAX_HEAD_BYTES - 1000)}).status_code == 200
+
+
+def test_headers_of_several_requests_do_not_add_up(server: str) -> None:
+    with httpx.Client(headers={"x-long": "a" * 20_000}) as client:
+        assert [client.get(f"{server}/healthz").status_code for _ in range(5)] == [200] * 5
+    with httpx.Client(headers={"x-long": "a" * 20_000}) as client:
+        assert [client.post(f"{server}/healthz", content=b"b" * 20_000).status_code for _ in range(5)] == [405] * 5
+
+
+@pytest.mark.parametrize("beginning", [b"", b"\r\n", b"GET / HT", HEAD + b"a: b"])
+def test_headers_have_to_be_complete_in_time(beginning: bytes, address: tuple[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_protocol, "HEAD_SECONDS", 0.3)
+    with socket.create_connection(address, timeout=20) as connection:
+        connection.sendall(beginning)
+        assert answer(connection) == (408, "incomplete_headers")
+
+
+def test_the_next_request_of_a_connection_has_to_be_complete_in_time_too(
+    connection: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_protocol, "HEAD_SECONDS", 0.3)
+    connection.sendall(HEAD + b"\r\n")
+    assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+    # Longer than that, it may be idle.
+    time.sleep(0.6)
+    connection.sendall(HEAD + b"\r\n" + HEAD)
+    received = b""
+    while piece := connection.recv(65536):
+        received += piece
+    assert re.findall(rb"HTTP/1.1 (\d+)", received) == [b"200", b"408"]
+
+
+def test_waiting_for_an_answer_is_not_waiting_for_headers(client: OrganizationClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_protocol, "HEAD_SECONDS", 0.3)
+    job = client.submit()
+    assert client.get(f"/batch-lookups/{job['job_id']}?wait=1").status_code == 200
+
+
+def upload_head(client: OrganizationClient, length: int) -> bytes:
+    lines = [
+        "POST /batch-lookups HTTP/1.1",
+        "Host: x",
+        f"x-api-key: {client.api_key}",
+        "Content-Type: text/csv",
+        f"Content-Length: {length}",
+    ]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+@pytest.mark.parametrize("drips", [0, 200])
+def test_a_body_has_to_keep_coming(
+    drips: int, connection: socket.socket, client: OrganizationClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "BODY_SECONDS", 0.5)
+    connection.sendall(upload_head(client, 10_000) + b"reference_id,")
+    send_until_refused(connection, drip(b"a", drips))
+    assert answer(connection) == (408, "incomplete_body")
+
+
+def drip(piece: bytes, count: int) -> Iterator[bytes]:
+    for _ in range(count):
+        time.sleep(0.01)
+        yield piece
+
+
+def test_a_slow_body_is_read_to_its_end(connection: socket.socket, client: OrganizationClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "BODY_SECONDS", 0.5)
+    monkeypatch.setattr(limits, "MIN_BODY_BYTES_PER_SECOND", 1)
+    connection.sendall(upload_head(client, 103).replace(b"Host: x", b"Host: x\r\nConnection: close") + b"abc")
+    assert send_until_refused(connection, drip(b"a", 100)) == 100
+    assert answer(connection) == (400, "missing_columns")
+
+
+def test_a_body_that_nobody_reads_is_not_waited_for(connection: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_protocol, "HEAD_SECONDS", 0.3)
+    connection.sendall(b"POST /batch-lookups HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n")
+    received = b""
+    while piece := connection.recv(65536):
+        received += piece
+    assert received.startswith(b"HTTP/1.1 401")
+
+
+def test_connections_have_a_limit(address: tuple[str, int], server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_protocol, "MAX_CONNECTIONS", 0)
+    with socket.create_connection(address, timeout=20) as connection:
+        assert answer(connection) == (503, "busy")
+    monkeypatch.undo()
+    assert httpx.get(f"{server}/healthz").status_code == 200
+
+
+def refusal_of_upload(client: OrganizationClient) -> httpx.Response | None:
+    response = client.post("/batch-lookups", json=[site()])
+    return None if response.status_code == 201 else response
+
+
+def test_an_organization_has_its_share_of_uploads(address: tuple[str, int], new_client: NewClient) -> None:
+    one, other = new_client(), new_client()
+    unfinished = [socket.create_connection(address, timeout=20) for _ in range(limits.UPLOADS_PER_ORGANIZATION)]
+    for connection in unfinished:
+        connection.sendall(upload_head(one, 10_000))
+    # Until all of them have begun, there is a place for this one.
+    wait_until(lambda: refusal_of_upload(one))
+    refusal = refusal_of_upload(one)
+    assert refusal
+    assert (refusal.json()["code"], refusal.headers["retry-after"]) == ("too_many_uploads", "5")
+    assert other.post("/batch-lookups", json=[site()]).status_code == 201
+    # Who waits takes the place of one that ends.
+    with ThreadPoolExecutor(1) as executor:
+        waiting = executor.submit(one.post, "/batch-lookups", json=[site()])
+        for connection in unfinished:
+            connection.close()
+        assert waiting.result().status_code == 201
