@@ -1,12 +1,12 @@
--- Chapter 05, roles: who there is. Members and everybody are denied all here; each function that members may call says so itself, in its
--- chapter, and chapter 95 says who reads which rows.
+-- Chapter 05, roles: creates them and denies everything to members and to PUBLIC. Each function grants itself to members in its own
+-- chapter; chapter 95 says who may read which rows.
 
 do $$
 declare
     v_role text;
     v_as   text;
 begin
-    -- Roles by Supabase's conventions, and the role of the Python shell; each made only where it is missing.
+    -- Supabase's roles and the role of the Python shell; each is created only if it is missing.
     for v_role, v_as in values ('anon', 'nologin noinherit'), ('authenticated', 'nologin noinherit'), ('service_role', 'nologin noinherit'),
                                ('authenticator', 'nologin noinherit'), ('batch_lookups_shell', 'nologin noinherit')
     loop
@@ -14,24 +14,24 @@ begin
             continue;
         end if;
         begin
-            -- service_role passes by all policies, where we may say so.
+            -- service_role bypasses row-level security, if we are allowed to say so.
             if v_role = 'service_role' and (select rolsuper or rolbypassrls and rolcreaterole from pg_roles where rolname = current_user) then
                 v_as := v_as || ' bypassrls';
             end if;
             execute format('create role %I %s', v_role, v_as);
-            -- PostgREST logs in as authenticator, and becomes what the token says.
+            -- PostgREST logs in as authenticator and switches to the role in the token.
             if v_role = 'authenticator' then
                 grant anon, authenticated, service_role to authenticator;
             end if;
         exception
-            -- Roles belong to the whole cluster: another database's deploy may have just made it.
+            -- Roles belong to the whole cluster: the deploy of another database may have created it just now.
             when duplicate_object or unique_violation then null;
         end;
     end loop;
     if not pg_has_role(current_user, 'batch_lookups_shell', 'usage') then
         execute format('grant batch_lookups_shell to %I', current_user);
     end if;
-    -- The shell reads on behalf of subscribers as they would.
+    -- The shell reads rows as the subscribers whom it serves.
     if not pg_has_role('batch_lookups_shell', 'authenticated', 'member') then
         begin
             grant authenticated to batch_lookups_shell;
@@ -47,7 +47,7 @@ revoke all on schema app, api from public;
 revoke all on all functions in schema app, api from public, anon, authenticated;
 revoke all on all tables in schema app, api from public, anon, authenticated;
 
--- Where a project grants whatever comes new to these roles: not here.
+-- Undo default privileges by which a project grants every new object to these roles.
 alter default privileges in schema app, api revoke all on functions from anon, authenticated;
 alter default privileges in schema app, api revoke all on tables from anon, authenticated;
 alter default privileges in schema app, api revoke all on sequences from anon, authenticated;

@@ -1,4 +1,4 @@
--- Chapter 10, foundation: ids, the clock, the form of timestamps and errors, the settings.
+-- Chapter 10, foundation: ids, the clock, the settings.
 
 create or replace function app.clock() returns timestamptz
 language sql volatile
@@ -18,16 +18,16 @@ begin
 end;
 $$;
 
-comment on function app.uuid_v7(timestamptz) is 'A time-ordered UUID (version 7) of the time given, else of now.';
+comment on function app.uuid_v7(timestamptz) is 'A time-ordered UUID (version 7) of the given time; default: now.';
 
--- Ids made together, in the order of their numbers: 14 bits of counter after the milliseconds, then the random bits of the first one (RFC
--- 9562, 6.2, method 1). In order, they fill an index from the left to the right instead of everywhere at once.
+-- Ids that are created together, in the order of their numbers: a 14-bit counter after the milliseconds, then the random bits of the first
+-- one (RFC 9562, 6.2, method 1). In this order they fill an index from left to right instead of all over.
 create or replace function app.numbered_uuid_v7(p_first uuid, p_number integer) returns uuid
 language sql immutable
 return (left(p_first::text, 15) || lpad(to_hex(p_number >> 2 & 4095), 3, '0') || '-' || to_hex(8 + (p_number & 3))
         || substr(p_first::text, 21))::uuid;
 
-comment on function app.numbered_uuid_v7(uuid, integer) is 'A UUID of the same millisecond as p_first; those of greater numbers, up to 16383, come later.';
+comment on function app.numbered_uuid_v7(uuid, integer) is 'A UUID of the same millisecond as p_first; greater numbers, up to 16383, sort later.';
 
 create or replace function api.get_settings() returns json
 language plpgsql stable security definer

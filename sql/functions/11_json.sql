@@ -1,6 +1,6 @@
--- Chapter 11, JSON: reading what clients send, joining what they get.
+-- Chapter 11, JSON: checks requests, joins and orders responses.
 
--- The members of both objects, neither of them empty, in their order.
+-- The members of both objects in their order; neither object is empty.
 create or replace function app.join_objects(p_first json, p_second json) returns json
 language sql immutable
 return (left(p_first::text, -1) || ', ' || substr(p_second::text, 2))::json;
@@ -22,7 +22,7 @@ begin
 end;
 $$;
 
--- What is asked for in a JSON object: members that are known, of the right form.
+-- Checks of a request: known members of the right form.
 create or replace function app.refuse_option(p_name text, p_form text) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -58,7 +58,7 @@ begin
 end;
 $$;
 
--- Readers of an answer that may hold anything: a number in dollars that is none, or out of bounds, counts as none.
+-- Readers of an answer of unknown form: an amount that is no number or out of bounds counts as missing.
 create or replace function app.amount(p_value jsonb) returns numeric
 language sql immutable
 return case when jsonb_typeof(p_value) = 'number' and p_value::numeric >= 0 and p_value::numeric < 1e12 then round(p_value::numeric, 2) else 0.00 end;
@@ -67,7 +67,7 @@ create or replace function app.elements(p_value jsonb) returns jsonb
 language sql immutable
 return case when jsonb_typeof(p_value) = 'array' then p_value else '[]' end;
 
--- A JSON array of strings; null: it is none.
+-- A JSON array of strings as text[]; null: it is something else.
 create or replace function app.text_array(p_value jsonb) returns text[]
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
@@ -80,7 +80,7 @@ begin
 end;
 $$;
 
--- The members that our answers have, in an order that is right for each of them.
+-- The members of our responses, in an order that is right for every one of them.
 create or replace function app.member_order() returns text[]
 language sql immutable
 return array[
@@ -93,8 +93,8 @@ return array[
     'failed_requirements', 'ignored_requirements', 'completed_requirements', 'connect_url', 'upstream', 'error_code', 'error_message',
     'processed_at', 'webhook_custom_fields'];
 
--- The same value, with known members of objects in their documented order and others behind them. For what was stored as jsonb, one at a
--- time: it takes a while.
+-- The same value with known members of objects in their documented order, and unknown ones after them. Slow: only for single values that
+-- were stored as jsonb.
 create or replace function app.in_documented_order(p_value jsonb) returns json
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp

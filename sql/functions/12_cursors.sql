@@ -1,4 +1,4 @@
--- Chapter 12, cursors: pages of a list.
+-- Chapter 12, cursors: the pages of a list.
 
 create or replace function app.check_page(p_limit integer, p_offset integer, p_max_limit integer) returns void
 language plpgsql immutable
@@ -15,12 +15,12 @@ begin
 end;
 $$;
 
--- A cursor is opaque to clients: what it holds may change.
+-- A cursor is opaque to clients; its content may change.
 create or replace function app.cursor(p_page app.page_cursor) returns text
 language sql stable
 return translate(encode(convert_to(json_strip_nulls(to_json(p_page))::text, 'UTF8'), 'base64'), E'+/=\n', '-_');
 
--- What a cursor holds. It must be of the same order as the list; null where there is none.
+-- The content of a cursor, which must belong to the same sort order as the list; null: no cursor was given.
 create or replace function app.read_cursor(p_cursor text, p_sort text) returns app.page_cursor
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -46,7 +46,7 @@ exception
 end;
 $$;
 
--- Where the page before ended; null for a page that goes by its offset.
+-- Where the previous page ended; null: the page is chosen by its offset.
 create or replace function app.read_page(p_cursor text, p_sort text, p_limit integer, p_offset integer, p_max_limit integer) returns app.page_cursor
 language plpgsql stable
 set search_path = pg_catalog, pg_temp

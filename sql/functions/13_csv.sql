@@ -1,7 +1,7 @@
--- Chapter 13, CSV: cells and lines of a file that people open in a spreadsheet.
+-- Chapter 13, CSV: cells and lines of files that people open in a spreadsheet.
 
--- Text for a cell of a CSV file (RFC 4180). A spreadsheet must not take what users typed for a formula: it gets an apostrophe, unless it is
--- a plain number (https://owasp.org/www-community/attacks/CSV_Injection).
+-- A cell of a CSV file (RFC 4180). Text that a spreadsheet would take for a formula gets an apostrophe in front, unless it is a plain
+-- number (https://owasp.org/www-community/attacks/CSV_Injection).
 create or replace function app.csv_cell(p_text text) returns text
 language sql immutable
 return case

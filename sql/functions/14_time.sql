@@ -10,7 +10,7 @@ create or replace function app.seconds(p_seconds double precision) returns inter
 language sql immutable
 return make_interval(secs => p_seconds);
 
--- A day, which begins in UTC, or RFC 3339; null: it is none. pyshell/api/routes/parameters.py reads the same.
+-- A date (midnight UTC) or an RFC 3339 timestamp; null: it is neither. pyshell/api/routes/parameters.py has the same grammar.
 create or replace function app.parse_timestamp(p_text text) returns timestamptz
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp set timezone = 'UTC'
@@ -23,7 +23,7 @@ exception
 end;
 $$;
 
--- A member of a request; null where it is null or not there. Raises for what is no timestamp.
+-- A timestamp in a request; null if it is null or absent. Raises PT400 for anything else.
 create or replace function app.read_timestamp(p_name text, p_value jsonb) returns timestamptz
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -38,7 +38,7 @@ begin
 end;
 $$;
 
--- The lowest id of that millisecond.
+-- The lowest UUIDv7 of that millisecond.
 create or replace function app.uuid_v7_floor(p_at timestamptz) returns uuid
 language sql immutable
 return (lpad(to_hex(floor(extract(epoch from greatest(p_at, '1970-01-01T00:00:00Z')) * 1000)::bigint), 12, '0') || '70008000000000000000')::uuid;

@@ -1,7 +1,7 @@
--- Chapter 15, callers: which organization the claims of a token name, and whom a function may work for.
+-- Chapter 15, callers: the organization in the claims of a token, and the check that a function may work for it.
 
--- A policy can neither look an id up in a table nor call what may fail, so what Clerk's id becomes is computed. Version 8, of our own
--- making: version 5 wants SHA-1, for which PostgreSQL needs an extension, and SHA-256 is in it.
+-- A policy can neither look up an id in a table nor call a function that may fail, so our id is computed from Clerk's. It is of version 8
+-- (custom), because version 5 needs SHA-1, which takes an extension; SHA-256 is built in.
 create or replace function app.organization_id_of_clerk(p_clerk_organization_id text) returns uuid
 language sql immutable strict
 return overlay(overlay(left(encode(sha256(convert_to('clerk:' || p_clerk_organization_id, 'UTF8')), 'hex'), 32)
@@ -9,7 +9,7 @@ return overlay(overlay(left(encode(sha256(convert_to('clerk:' || p_clerk_organiz
 
 comment on function app.organization_id_of_clerk(text) is 'The id that an organization first seen through Clerk gets: a UUID of version 8, made of the SHA-256 of its Clerk id.';
 
--- Ours (a uuid), else Clerk's of version 2 (o.id) or 1 (org_id). A claim of another form names nothing.
+-- Our claim (a uuid), else Clerk's of version 2 (o.id) or 1 (org_id). A claim of another form is ignored.
 create or replace function app.organization_id_of_claims(p_claims jsonb) returns uuid
 language sql immutable
 return case
@@ -21,7 +21,7 @@ end;
 
 comment on function app.organization_id_of_claims(jsonb) is 'The organization that the claims of a token name: organization_id (a uuid), else what o.id or org_id of Clerk stand for; null where they name none.';
 
--- Never raises: one policy that does stops Supabase Realtime for every tenant.
+-- Never raises: a policy that raises stops Supabase Realtime for every tenant.
 create or replace function app.claimed_organization_id() returns uuid
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -36,11 +36,11 @@ $$;
 
 comment on function app.claimed_organization_id() is 'The organization of the caller''s token, whose claims PostgREST and Realtime put into request.jwt.claims; null where they name none.';
 
--- Policies and defaults call them, with the rights of whoever reads or calls.
+-- Policies and defaults call these with the rights of the reader or caller.
 grant execute on function app.organization_id_of_clerk(text), app.organization_id_of_claims(jsonb), app.claimed_organization_id()
    to batch_lookups_shell, authenticated, service_role;
 
--- Inside a function that runs as its owner, current_user says nothing; the role that SET ROLE chose, else the one that logged in, does.
+-- Inside a security definer function, current_user is the owner. The caller is the role set by SET ROLE, else the one that logged in.
 create or replace function app.authorize(p_organization_id uuid) returns void
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -65,4 +65,4 @@ begin
 end;
 $$;
 
-comment on function app.authorize(uuid) is 'Lets the shell, service_role and the owner work for any organization, everybody else for the one that their claims name. 400, 403.';
+comment on function app.authorize(uuid) is 'Allows the shell, service_role and the owner any organization, everybody else only the one in their claims. 400: no organization. 403: another one.';

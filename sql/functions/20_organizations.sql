@@ -1,4 +1,4 @@
--- Chapter 20, organizations: the tenants, and who speaks for them.
+-- Chapter 20, organizations: the tenants, and the authentication of their members and API keys.
 
 create or replace function api.create_organization(p_name text, p_clerk_organization_id text default null) returns uuid
 language plpgsql volatile security definer
@@ -18,9 +18,9 @@ begin
 end;
 $$;
 
-comment on function api.create_organization(text, text) is 'The id of the organization of that name, which is created when new, and linked to the Clerk organization where one is given. 400: invalid_name. 409: another one is linked to that already.';
+comment on function api.create_organization(text, text) is 'The id of the organization with that name, which is created if it is new, and linked to the Clerk organization if one is given. 400: invalid_name. 409: that Clerk organization is linked to another one.';
 
--- Named by its slug or, where another organization has that name, by its ids.
+-- Named after its slug, with its id added if another organization has that name.
 create or replace function app.create_clerk_organization(p_clerk_organization_id text, p_slug text) returns uuid
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -51,7 +51,7 @@ language sql immutable
 return array['jobs:read', 'jobs:write', 'reports:read', 'reports:write', 'incentives:write', 'applications:read',
              'applications:write', 'webhooks:read', 'webhooks:write', 'keys:admin'];
 
--- Roles by Clerk's default names, with the older ones; a role of one's own may read.
+-- Clerk's default roles under their current and their older names; custom roles may read.
 create or replace function app.role_scopes(p_role text) returns text[]
 language sql immutable
 return case
@@ -74,7 +74,7 @@ begin
 end;
 $$;
 
-comment on function api.authenticate_clerk_member(text, text, text) is 'Who a member of a Clerk organization works for, and what for they may by their role: {organization_id, scopes, requests_per_minute (null: no limit)}. The organization is created when new, or refused by the setting create_clerk_organizations (403).';
+comment on function api.authenticate_clerk_member(text, text, text) is 'The organization and scopes of a Clerk member: {organization_id, scopes, requests_per_minute (null: no limit)}. A new organization is created, or refused (403) if the setting create_clerk_organizations is false.';
 
 create or replace function app.check_organization(p_organization_id uuid) returns void
 language plpgsql stable
@@ -104,7 +104,7 @@ begin
         raise sqlstate 'PT403' using message = 'This API key may not be used from this address', constraint = 'address_not_allowed';
     end if;
 
-    -- Once a minute is precise enough, and spares every request a write. A standby knows the key, but cannot note that it was used.
+    -- Once a minute is precise enough and saves a write per request. A read-only standby cannot record the use.
     if (v_key.last_used_at is null or v_key.last_used_at < v_now - interval '1 minute') and not current_setting('transaction_read_only')::boolean then
         update app.api_keys
            set last_used_at = v_now
@@ -118,4 +118,4 @@ begin
 end;
 $$;
 
-comment on function api.authenticate_api_key(bytea, inet) is 'Who an API key, given by its hash, belongs to: {organization_id, api_key_id, scopes, requests_per_minute (null: no limit)}. 401: unknown, revoked or expired. 403: it may not be used from that address.';
+comment on function api.authenticate_api_key(bytea, inet) is 'The organization and scopes of an API key, given by its hash: {organization_id, api_key_id, scopes, requests_per_minute (null: no limit)}. 401: unknown, revoked or expired. 403: not allowed from that address.';

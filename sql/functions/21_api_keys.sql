@@ -1,4 +1,4 @@
--- Chapter 21, API keys: made, listed, rotated, revoked. The key itself is never here, only its hash.
+-- Chapter 21, API keys: create, list, rotate, revoke. The database never sees a key, only its hash.
 
 create or replace function app.api_key_json(p_key app.api_keys) returns json
 language sql stable
@@ -17,7 +17,7 @@ return json_build_object(
     'replaced_by', (p_key).replaced_by
 );
 
--- Nobody hands out more than they hold; p_granted null: the owner of the database, who may everything.
+-- Nobody may grant scopes that they lack. p_granted null: the owner of the database, who may grant all.
 create or replace function app.check_scopes(p_scopes text[], p_granted text[]) returns void
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
@@ -71,9 +71,9 @@ end;
 $$;
 
 comment on function api.create_api_key(uuid, bytea, text, text, text, text[], timestamptz, cidr[], text[]) is
-'Stores a new API key by its hash (HMAC-SHA256) and answers it without any secret. No scopes: all of them, or those granted. 400: an unknown scope, expires_at in the past. 403: scopes beyond p_granted_scopes, which the creator has. 404: no such organization.';
+'Stores a new API key by its hash (HMAC-SHA256) and answers it without any secret. Without scopes: all of them, or those of the creator. 400: an unknown scope, expires_at in the past. 403: scopes beyond p_granted_scopes, the scopes of the creator. 404: no such organization.';
 
--- What a request for a key says; each member may be left out or null.
+-- The options in a request for a key; each member may be absent or null.
 create or replace function app.api_key_options(p_request jsonb, out name text, out scopes text[], out expires_at timestamptz, out allowed_networks cidr[], out grace interval)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -146,7 +146,7 @@ begin
 end;
 $$;
 
--- The key for a change of it.
+-- Locks the key before a change.
 create or replace function app.lock_api_key(p_organization_id uuid, p_api_key_id uuid) returns app.api_keys
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -194,7 +194,7 @@ begin
 end;
 $$;
 
-comment on function api.list_api_keys(uuid, integer, integer, text) is 'The API keys of an organization, newest first, ended ones too: {api_keys, total, limit, offset, next_cursor}; p_cursor is the next_cursor of the page before. 400: limit not in 1 to 200, invalid_cursor, cursor_with_offset.';
+comment on function api.list_api_keys(uuid, integer, integer, text) is 'The API keys of an organization, newest first, revoked and expired ones included: {api_keys, total, limit, offset, next_cursor}; p_cursor is the next_cursor of the page before. 400: limit not in 1 to 200, invalid_cursor, cursor_with_offset.';
 
 create or replace function api.rotate_api_key(
     p_organization_id uuid,
@@ -235,7 +235,7 @@ end;
 $$;
 
 comment on function api.rotate_api_key(uuid, uuid, bytea, text, jsonb, text[]) is
-'Replaces a key by a new one with the same name, scopes and networks; the old one works on for grace_seconds (a day unless the request says otherwise, at most 30). 400: a member is wrong. 403: its scopes are beyond p_granted_scopes. 404: no such key. 409: it has ended or was rotated already.';
+'Replaces a key by a new one with the same name, scopes and networks; the old one keeps working for grace_seconds (default: one day; at most 30 days). 400: a member is wrong. 403: its scopes are beyond p_granted_scopes. 404: no such key. 409: it has expired, was revoked or was already rotated.';
 
 create or replace function api.revoke_api_key(p_organization_id uuid, p_api_key_id uuid) returns json
 language plpgsql volatile security definer
@@ -253,4 +253,4 @@ begin
 end;
 $$;
 
-comment on function api.revoke_api_key(uuid, uuid) is 'Ends a key now and for ever; a second time changes nothing. Answers it. 404: no such key in this organization.';
+comment on function api.revoke_api_key(uuid, uuid) is 'Revokes a key at once and for good, and answers it; a second call changes nothing. 404: no such key in this organization.';

@@ -1,7 +1,7 @@
--- Chapter 30, catalogue: the import. Chapter 31 says what the files hold.
+-- Chapter 30, catalogue: the import. Chapter 31 has the format of the files.
 --
--- A row belongs to the catalogue that imported it last; the starter catalogue, which every deploy brings along, never takes back a
--- row that another catalogue has made its own. Sizes belong to their category, service areas to their utility, tiers to their program.
+-- A row belongs to the catalogue that imported it last. The starter catalogue, which every deploy imports, never takes back a row from
+-- another catalogue. Sizes belong to their category, service areas to their utility, tiers to their program.
 
 create or replace function app.import_device_categories(p_catalogue jsonb, p_name text, p_now timestamptz) returns json
 language plpgsql volatile
@@ -215,7 +215,7 @@ begin
                     'start_date', app.catalogue_date(r.cells ->> 'start_date'),
                     'end_date', app.catalogue_date(r.cells ->> 'end_date', true))) n
       join app.programs p on p.id = n.program_id and p.catalogue = p_name
-     -- A program's tiers side by side: a lookup reads few pages.
+     -- The tiers of a program next to each other, so that a lookup reads few pages.
      order by n.program_id, n.id
         on conflict (program_id, id) do update
        set (name, category_keys, device_ids, amount_type, amount, unit, cap, cap_percent, building_types, owner_statuses, start_date,
@@ -234,8 +234,8 @@ begin
 end;
 $$;
 
--- A catalogue that is the whole of a source takes over what other catalogues have of it: the import that follows retires the rest, and
--- no program counts twice. For good: the starter catalogue never takes a row back.
+-- A catalogue with the whole of a source takes over the rows that other catalogues have of that source, for good; the import that follows
+-- retires those it lacks. So no program counts twice.
 create or replace function app.adopt_source(p_name text, p_source text) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -256,7 +256,7 @@ declare
     v_file    text;
 begin
     perform app.check_catalogue(p_catalogue);
-    -- One import at a time; lookups go on meanwhile.
+    -- One import at a time; lookups continue meanwhile.
     lock table app.programs in share row exclusive mode;
     if p_catalogue ? 'programs' then
         perform app.adopt_source(v_name, p_catalogue ->> 'source');
@@ -276,7 +276,7 @@ begin
             when 'program_tiers'         then app.import_program_tiers(p_catalogue, v_name)
         end::jsonb);
     end loop;
-    -- Lookups go by these tables' statistics from the first one on.
+    -- The plans of the very first lookup need statistics of these tables.
     analyze app.device_categories, app.device_category_sizes, app.devices, app.utilities, app.utility_service_areas, app.programs,
             app.program_utilities, app.program_tiers;
     return v_summary::json;

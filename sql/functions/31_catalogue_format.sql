@@ -1,7 +1,7 @@
--- Chapter 31, the format of a catalogue: what its files hold, and what is wrong with them. Rows come as they stand in the CSV files:
--- objects of text, an absent or empty cell for null.
+-- Chapter 31, the format of a catalogue: the columns of its files, and the checks. Rows are as in the CSV files: objects of text, with an
+-- absent or empty cell for null.
 
--- 2023-05-31, 2023-05 or 2023: the first or the last day of it. null: no date.
+-- The first or last day of 2023-05-31, 2023-05 or 2023; null: not a date.
 create or replace function app.catalogue_date(p_text text, p_last boolean default false) returns date
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
@@ -25,7 +25,7 @@ exception
 end;
 $$;
 
--- Several values in one cell stand apart by spaces or bars.
+-- Several values in a cell are separated by spaces or bars.
 create or replace function app.catalogue_list(p_text text) returns text[]
 language sql immutable
 return regexp_split_to_array(p_text, '[ |]+');
@@ -38,7 +38,7 @@ begin atomic
       from jsonb_array_elements(p_catalogue -> p_file) with ordinality as r (cells, n);
 end;
 
--- The format of the files. A choice lists the values allowed; refers_to names the file whose first column must have the value.
+-- The format of the files. A choice lists the allowed values; refers_to names the file whose first column must contain the value.
 create or replace function app.catalogue_columns()
 returns table (file text, name text, kind text, required boolean, choices text[], refers_to text)
 language sql immutable
@@ -95,7 +95,7 @@ begin atomic
         ('program_tiers',         'note',           'text',   false, null, null);
 end;
 
--- Why a cell's text is not of its kind; null: it is.
+-- Why the text of a cell is not of its kind; null: it is.
 create or replace function app.catalogue_cell_error(p_kind text, p_text text) returns text
 language sql immutable
 return case p_kind
@@ -107,8 +107,8 @@ return case p_kind
     else               case when length(p_text) > 2000 then 'has more than 2,000 characters' end
 end;
 
--- What is wrong with single cells: a column missing or unknown, a text of another kind, a value that is no choice or that the file it
--- refers to lacks (and the tables too: a catalogue may build on another).
+-- Errors in single cells: a missing or unknown column, text of another kind, a value that is not allowed, or a reference to a row that
+-- neither the files nor the tables have (a catalogue may build on another).
 create or replace function app.catalogue_cell_errors(p_catalogue jsonb) returns table (file text, line integer, error text)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -158,7 +158,7 @@ begin
 end;
 $$;
 
--- What is wrong between the cells of a row, and between rows. Only for a catalogue whose cells are right.
+-- Errors between the cells of a row and between rows; for a catalogue whose single cells are valid.
 create or replace function app.catalogue_row_errors(p_catalogue jsonb) returns table (file text, line integer, error text)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp

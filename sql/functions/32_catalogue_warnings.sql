@@ -1,4 +1,4 @@
--- Chapter 32, warnings about the catalogue: what has ended, and what looks like a mistake of its source. Nothing is changed by it.
+-- Chapter 32, warnings about the catalogue: programs that have ended, and what looks like a mistake of the source. It changes nothing.
 
 create or replace function app.tier_warnings(p_date date) returns table (warning text, program_id text, tier_id text, explanation text)
 language plpgsql stable
@@ -85,4 +85,4 @@ end;
 $$;
 
 comment on function api.find_catalogue_warnings() is
-'What of the catalogue has ended or looks wrong: [{warning, program_id, tier_id, catalogue, explanation}], such as "ended" or "pays more than the device costs". tier_id null: it is about the whole program.';
+'Programs and offers that have ended or look wrong: [{warning, program_id, tier_id, catalogue, explanation}], such as "ended" or "pays more than the device costs". tier_id null: it concerns the whole program.';

@@ -1,7 +1,7 @@
--- Chapter 35, incentives: the embedded provider. A lookup finds the site's utility and the organization's customer; chapter 36 judges
--- the programs, chapters 37 and 38 put it together.
+-- Chapter 35, incentives: the embedded provider. A lookup finds the utility of the site and the customer of the organization; chapter 36
+-- evaluates the programs, chapters 37 and 38 put it together.
 
--- The utilities of a site, the one to choose first. The longest prefix of its postal code that is known in its state wins.
+-- The utilities of a site, the default first: those of the longest prefix of its postal code that is known in its state.
 create or replace function app.find_utilities(p_country_code text, p_region_code text, p_postal_code text) returns app.utilities[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -24,7 +24,7 @@ begin
 end;
 $$;
 
--- The utility that a request chose out of the possible ones, or the first of them.
+-- The utility that the request chose from the possible ones, or the first of them.
 create or replace function app.choose_utility(p_utilities app.utilities[], p_choice jsonb) returns app.utilities
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -63,7 +63,7 @@ begin
 end;
 $$;
 
--- An address, which was checked: only street_2 may be missing.
+-- A valid address: only street_2 may be missing.
 create or replace function app.address_json(p_address jsonb) returns json
 language sql immutable
 return case when p_address ? 'street_2' then json_build_object(
@@ -80,7 +80,7 @@ else json_build_object(
     'postal_code', p_address -> 'postal_code',
     'country_code', p_address -> 'country_code') end;
 
--- The utilities that an earlier lookup found, as far as the catalogue still has them.
+-- The utilities that an earlier lookup found, without those that the catalogue has retired.
 create or replace function app.utilities_of(p_keys text[]) returns app.utilities[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -93,7 +93,7 @@ begin
 end;
 $$;
 
--- The id of the organization's customer of that reference_id, made when new.
+-- The id of the customer with that reference_id, who is created if new.
 create or replace function app.customer_id(p_organization_id uuid, p_reference_id text, p_now timestamptz) returns bigint
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -108,7 +108,7 @@ begin
         values (p_organization_id, p_reference_id, p_now)
             on conflict (organization_id, reference_id) do nothing
         returning id into v_id;
-        -- Another lookup of the same customer was faster.
+        -- A concurrent lookup has just created the customer.
         if not found then
             select id into v_id from app.customers where organization_id = p_organization_id and reference_id = p_reference_id;
         end if;
@@ -117,7 +117,7 @@ begin
 end;
 $$;
 
--- Keeps what the customer's next refresh looks up again.
+-- Stores what the next refresh of the customer looks up again.
 create or replace function app.remember_lookup(
     p_organization_id uuid, p_customer_id bigint, p_item app.batch_item, p_utilities app.utilities[], p_utility app.utilities
 ) returns void

@@ -1,4 +1,4 @@
--- Chapter 36, eligibility: every tier of the programs that a customer may apply to, judged for every device of a lookup.
+-- Chapter 36, eligibility: evaluates every tier of the programs that a customer may apply to, for every device of a lookup.
 
 create or replace function app.dollars(p_amount numeric) returns text
 language sql immutable
@@ -33,7 +33,7 @@ begin
 end;
 $$;
 
--- What a tier asks for, as far as a lookup can tell.
+-- The requirements of a tier, as far as a lookup knows whether they are met.
 create or replace function app.check_requirements(
     p_tier app.program_tiers, p_device app.devices, p_category text, p_building_type text, p_date date,
     out failed text[], out completed text[]
@@ -69,9 +69,9 @@ begin
 end;
 $$;
 
--- The tiers of the utility's and the state's programs, judged for every device that they cover. A device that none covers is judged by
--- the nearest tier of every program, so that the answer can say why. Sizes and costs that the request does not tell are typical ones.
--- A cap holds for all devices of a tier together, in the order of the request.
+-- The tiers of the utility's and the state's programs, evaluated for every device that they cover. A device that none covers is evaluated
+-- by the nearest tier of every program, so that the answer can say why. Sizes and costs that the request lacks are typical ones. A cap
+-- limits all devices of a tier together, in the order of the request.
 create or replace function app.judge_tiers(
     p_utility app.utilities, p_building_type text, p_device_ids integer[], p_device_facts jsonb, p_date date
 ) returns setof app.judged_tier

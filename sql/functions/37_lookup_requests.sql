@@ -1,4 +1,4 @@
--- Chapter 37, lookup requests: what a request of POST /incentives leaves to the organization's profile and to the customer's last lookup.
+-- Chapter 37, lookup requests: completes a request of POST /incentives from the organization's profile and the customer's last lookup.
 
 create or replace function app.profile(p_organization_id uuid) returns app.incentive_profiles
 language plpgsql stable
@@ -40,7 +40,7 @@ comment on function api.get_organization(uuid) is
 'The organization: {id, name, company, device_names}. company is its part of a connect_url; device_names its own names of devices with their ids. 404: no such organization.';
 grant execute on function api.get_organization(uuid) to authenticated;
 
--- The names of a map in lower case; null: it is none.
+-- The map with its names in lower case; null: it is not a map.
 create or replace function app.parse_device_names(p_names jsonb) returns jsonb
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -90,7 +90,7 @@ comment on function api.update_organization(uuid, jsonb) is
 'Changes company, device_names or both, and answers the organization as api.get_organization does. device_names replaces the whole map. 400 invalid_organization: such as an id that no device has. 404: no such organization.';
 grant execute on function api.update_organization(uuid, jsonb) to authenticated;
 
--- Ids for names of devices: the organization's own first, then the catalogue's. A name that repeats is a quantity, like an id.
+-- Ids of device names: the organization's own names come first, then the catalogue's. A repeated name is a quantity, as a repeated id is.
 create or replace function app.resolve_device_names(p_organization_id uuid, p_names jsonb) returns jsonb
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -120,7 +120,7 @@ begin
 end;
 $$;
 
--- The request with device names resolved, and for a refresh or an override with what the customer's last lookup knew.
+-- The request with device names resolved; a refresh or an override is completed from the customer's last lookup.
 create or replace function app.complete_lookup_request(
     p_organization_id uuid, p_request jsonb, out request jsonb, out operation_type text, out utility_keys text[]
 )
@@ -133,7 +133,7 @@ begin
     if jsonb_typeof(p_request) is distinct from 'object' then
         raise sqlstate 'PT400' using message = 'The body must be a JSON object', constraint = 'invalid_request';
     end if;
-    -- A member that is null is one that is not there.
+    -- A null member counts as absent.
     request        := (select coalesce(jsonb_object_agg(m.key, m.value), '{}') from jsonb_each(p_request) m where m.value <> 'null');
     operation_type := coalesce(request ->> 'operation_type', 'lookup');
     perform app.check_choice('operation_type', operation_type, array['lookup', 'refresh', 'override']);
@@ -164,7 +164,7 @@ begin
 end;
 $$;
 
--- What is wrong with the members that only a single lookup has; null: nothing. Chapter 41 knows the rest.
+-- Errors in the members that only a single lookup has; null: none. Chapter 41 checks the others.
 create or replace function app.lookup_request_errors(p_request jsonb) returns text
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
@@ -185,7 +185,7 @@ begin
 end;
 $$;
 
--- The complete request as a batch item, checked.
+-- The completed and checked request, as a batch item.
 create or replace function app.parse_lookup_request(p_request jsonb) returns app.batch_item
 language plpgsql stable
 set search_path = pg_catalog, pg_temp

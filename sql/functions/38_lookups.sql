@@ -1,6 +1,6 @@
--- Chapter 38, lookups: POST /incentives, from the request over chapters 35 and 36 to the answer and its log.
+-- Chapter 38, lookups: POST /incentives, from the request through chapters 35 and 36 to the answer and its log.
 
--- The utilities of the address: those that the customer's last lookup found there, or those that serve it by the catalogue.
+-- The utilities of the address: those that the customer's last lookup found there, else those that the catalogue has for it.
 create or replace function app.lookup_utilities(p_address jsonb, p_known_keys text[]) returns app.utilities[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -50,7 +50,7 @@ begin
 end;
 $$;
 
--- Its queries are a few index lookups whatever the values are: planning them anew for each call would take longer than running them.
+-- Its queries are a few index lookups for any values; planning them for each call would take longer than running them.
 create or replace function api.lookup_incentives(
     p_organization_id uuid, p_request jsonb, p_connect_url_base text default null, p_for_item boolean default false
 ) returns json
@@ -126,7 +126,7 @@ $$;
 
 comment on function api.log_refused_lookup(uuid, jsonb, integer, json) is 'Logs a lookup that api.lookup_incentives refused, with its HTTP status and the answer.';
 
--- Calls older than the settings keep, up to p_limit of an organization at a time. Ids rise with time: the primary key finds them.
+-- Deletes calls past their retention, up to p_limit of an organization at a time. Ids ascend with time, so the primary key finds them.
 create or replace function app.prune_incentive_calls(p_organization_id uuid, p_now timestamptz, p_limit integer default 5000) returns integer
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp

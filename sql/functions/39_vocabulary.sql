@@ -1,13 +1,14 @@
 -- Chapter 39, vocabulary: the words that people, CRMs and spreadsheets use for our columns and values.
 
--- A name as it is compared: without case, accents, spaces, punctuation, and without the __c of Salesforce's own fields.
+-- A name in the form in which names are compared: without case, accents, spaces, punctuation, and the __c of Salesforce's custom fields.
 create or replace function app.plain_name(p_text text) returns text
 language sql immutable
 return lower(regexp_replace(normalize(replace(regexp_replace(btrim(p_text), '__[cC]$', ''), 'ß', 'ss'), NFKD), '[^A-Za-z0-9]+', '', 'g'));
 
 comment on function app.plain_name(text) is 'A name without case, accents, spaces and punctuation: Zip/Postal Code and ZIP_POSTAL_CODE are zippostalcode.';
 
--- Where several columns of a file fit a field, the lowest rank wins; two of the same rank are ambiguous, such as a billing and a shipping city.
+-- Where several columns of a file fit a field, the lowest rank wins; two of the same rank are ambiguous, such as a billing and a shipping
+-- city.
 create or replace view app.column_names as
 select n.name, f.field, n.rank::integer
   from (values

@@ -1,4 +1,4 @@
--- Chapter 40, batch lookups: a batch becomes a job, its items and its report; what became of it.
+-- Chapter 40, batch lookups: stores a batch as a job with its items and its report; lists and cancels jobs.
 
 create or replace function app.store_batch(
     p_organization_id uuid, p_items app.batch_item[], p_name text default null, p_retry_of_job_id uuid default null
@@ -55,7 +55,7 @@ begin
 end;
 $$;
 
--- The job, for a change of it.
+-- Locks the job before a change.
 create or replace function app.lock_job(p_organization_id uuid, p_job_id uuid) returns public.batch_lookup_jobs
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -66,7 +66,7 @@ begin
 end;
 $$;
 
--- The counters of the row and the leased items of one snapshot: the four counts always sum to the total.
+-- The counters and the leased items come from one snapshot, so the four counts always sum to the total.
 create or replace function app.job_json(p_job public.batch_lookup_jobs) returns json
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -103,7 +103,7 @@ create or replace function app.item_status(p_item public.lookup_queue_items, p_i
 language sql immutable
 return case when (p_item).position <@ p_in_flight then 'processing' else (p_item).status end;
 
--- The answer, with its members in the order in which they came, unless it was recorded before that was kept.
+-- The answer with its members in their original order, unless it was recorded before that order was kept.
 create or replace function app.item_result(p_item public.lookup_queue_items) returns json
 language sql immutable
 return coalesce((p_item).result, (p_item).parsed_result::json);
@@ -170,9 +170,9 @@ $$;
 comment on function api.list_batch_lookups(uuid, text, integer, integer, text) is 'The jobs of an organization, newest first: {jobs, total, limit, offset, next_cursor}; p_cursor is the next_cursor of the page before. 400: an unknown status, limit not in 1 to 200, invalid_cursor, cursor_with_offset.';
 grant execute on function api.list_batch_lookups(uuid, text, integer, integer, text) to authenticated;
 
--- What is still pending in a job that is being cancelled and not in flight ends as failed: what waits, and what was never claimed. The caller
--- holds the job, so no item is waited for: one that others hold is being recorded, and who records it sees that the job was cancelled.
--- Answers how many items it ended.
+-- What is still pending in a job that is being cancelled and not in flight ends as failed: what waits, and what was never claimed. The
+-- caller holds the job, so no item is waited for: one that others hold is being recorded, and who records it sees that the job was
+-- cancelled. Answers how many items it ended.
 create or replace function app.cancel_pending_items(p_organization_id uuid, p_job_id uuid, p_now timestamptz) returns integer
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -180,7 +180,7 @@ as $$
 declare
     v_next_position integer;
 begin
-    -- Claims pass over the job from here on.
+    -- From here on, claims skip the job.
     delete from app.queued_jobs where organization_id = p_organization_id and job_id = p_job_id returning next_position into v_next_position;
     return app.cancel_items(
         p_organization_id, p_job_id,

@@ -1,8 +1,8 @@
--- Chapter 41, validation: what an upload must look like. Set-based: 10,000 items take one statement, not 10,000 calls.
+-- Chapter 41, validation of uploads. Set-based: 10,000 items take one statement, not 10,000 calls.
 
--- Every item of an upload with what is wrong (errors) and what looks wrong (warnings) with it, in one pass. Nothing here may raise, whatever
--- the items hold. A rule is one `case`, null where it is kept; their order is that of an item's messages. `offset 0` keeps what is read of
--- an item from being read again wherever it is named.
+-- Every item of an upload with its errors and its warnings, in one pass. Nothing here may raise, whatever the items contain. A rule is one
+-- `case` that is null if the rule is met; messages come in the order of the rules. `offset 0` makes the planner read each member once, not
+-- wherever it is named.
 create or replace function app.parse_batch_items(p_items jsonb, p_check_devices boolean) returns setof app.batch_item
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -37,7 +37,7 @@ begin
                                  union all
                                 select 'address.' || jsonb_object_keys(f.address - v_address_fields)) u (name)) end,
                case when jsonb_typeof(f.item -> 'address') not in ('object', 'null') then 'address must be an object' end,
-               -- Most items are plainly in order, at a glance.
+               -- A quick check that most items pass.
                case when pg_column_size(f.item) > 500
                          or jsonb_path_exists(f.address, '$.* ? (@.type() != "string")')
                     then (select string_agg(v.name || ' must be a string of at most 500 characters', '; ' order by v.number)
@@ -100,7 +100,7 @@ begin
 end;
 $$;
 
--- The items of a request body, which is {"items": [...]} or the bare array.
+-- The items of a request body, {"items": [...]} or the bare array.
 create or replace function app.batch_request_items(p_request jsonb) returns jsonb
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
@@ -128,7 +128,7 @@ begin
 end;
 $$;
 
--- What is wrong with an item: its index, and for a file the record (from 1) and the line where that begins.
+-- The problems of an item: its index and, for a file, the record (from 1) and the line on which it begins.
 create or replace function app.item_problems(p_items app.batch_item[], p_lines integer[]) returns json
 language sql immutable
 return (select coalesce(json_agg(json_strip_nulls(json_build_object(

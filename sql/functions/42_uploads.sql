@@ -1,6 +1,6 @@
--- Chapter 42, uploads: the options of a new batch, what a dry run says, and the answer that a repeated request gets again.
+-- Chapter 42, uploads: the options of a new batch, the dry run, and idempotent requests.
 
--- From the body, and above them those beside it.
+-- Options beside the body (query parameters) take precedence over those in it.
 create or replace function app.upload_options(p_request jsonb, p_options jsonb, out name text, out dry_run boolean, out on_invalid text)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -33,7 +33,7 @@ begin
 end;
 $$;
 
--- The item at another place, with other warnings and errors.
+-- The item with another position, other warnings and other errors.
 create or replace function app.changed_item(p_item app.batch_item, p_position integer, p_warnings text[], p_errors text) returns app.batch_item
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
@@ -46,8 +46,8 @@ begin
 end;
 $$;
 
--- The items with what the reading of their file mended and found wrong, and later ones of the same reference_id marked as errors where only
--- they are to be left out.
+-- The items with the corrections and errors from reading their file. Where invalid items are skipped, repeated reference_ids are errors of
+-- all but the first item.
 create or replace function app.marked_items(p_items app.batch_item[], p_warnings jsonb, p_problems jsonb, p_mark_duplicates boolean)
 returns app.batch_item[]
 language sql immutable
@@ -63,7 +63,7 @@ return array(
               from unnest(p_items) u) i
      order by i.position);
 
--- The items that are to be stored; their positions close up, because the place in the job is the offset of its pages.
+-- The items to store. Their positions have no gaps, because a position is also an offset in the list of items.
 create or replace function app.valid_items(p_items app.batch_item[]) returns app.batch_item[]
 language sql immutable
 return array(
@@ -84,7 +84,7 @@ return (select coalesce(json_agg(json_strip_nulls(json_build_object(
           from unnest(p_items) i
          where i.errors is null and i.warnings <> '{}');
 
--- All open items of everybody, and these, at the pace of all workers; null where there is no limit, so that nobody can tell.
+-- The time for all open items of all organizations and these ones under the rate limit; null: there is no limit to estimate by.
 create or replace function app.estimated_seconds(p_count bigint) returns numeric
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -173,7 +173,7 @@ comment on function api.create_batch_lookup(uuid, jsonb, boolean, jsonb, jsonb) 
 'Creates a batch: 1 to 10,000 items with their report, and wakes a worker. p_request is {"items": [...]} or the array itself; p_check_devices false leaves device ids to an external provider. Options, in p_request or in p_options: name; dry_run (the whole report of the validation, nothing stored); on_invalid reject (default: all or nothing) or skip (stores the valid items, answers the others). p_file is for what a file brings: {lines: [the line of each item]} beside items, or in their place {rows: [[cell, ...], ...], lines?, columns?: {field: name or number of its column}, defaults?: {field: value}, value_maps?: {field: {text: value}}, notes?: [{code, message}]}: the header is found, values are mended where it is plain what was meant, and warnings say so. The answer ends with total_invalid, invalid_items, warnings and notes. 400: invalid_items (with index and error of each), duplicate_reference_ids, invalid_item_count, items_missing, unknown_fields, unknown_option, invalid_p_file, invalid_columns, ambiguous_columns, missing_columns. 429: too_many_open_items.';
 grant execute on function api.create_batch_lookup(uuid, jsonb, boolean, jsonb, jsonb) to authenticated;
 
--- Begins the work on a request, or answers what it came to before.
+-- Registers a request under its idempotency key, or answers with the stored response.
 create or replace function app.begin_request(p_organization_id uuid, p_route text, p_key text, p_fingerprint bytea) returns app.idempotency_keys
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -189,7 +189,7 @@ begin
             message = 'Idempotency-Key must be 1 to 255 visible ASCII characters', constraint = 'invalid_idempotency_key';
     end if;
     begin
-        -- The same request may be under way: its uncommitted row is waited for, but not for long.
+        -- The same request may be in progress: this waits briefly for its uncommitted row.
         perform set_config('lock_timeout', '200ms', true);
         insert into app.idempotency_keys as k (organization_id, route, key, fingerprint, created_at)
         values (p_organization_id, p_route, p_key, p_fingerprint, v_now)

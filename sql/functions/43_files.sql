@@ -1,11 +1,11 @@
--- Chapter 43, files: the rows of a spreadsheet become the items of an upload. A file, a draft and an SQL table meet the same rules here.
+-- Chapter 43, files: recognizes the columns and cleans the cells of a spreadsheet. Files, drafts and SQL tables follow the same rules.
 
 create or replace function app.file_fields() returns text[]
 language sql immutable
 return array['reference_id', 'street_1', 'street_2', 'city', 'state_or_province_code', 'postal_code', 'country_code', 'building_type', 'device_ids',
              'create_application', 'webhook_custom_fields'];
 
--- The header is the row of the first 25 with the most columns that we know, or that the request names.
+-- The header is the row, of the first 25, with the most columns that we recognize or the request names.
 create or replace function app.find_header(p_rows jsonb, p_columns jsonb) returns integer
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -25,9 +25,9 @@ begin
 end;
 $$;
 
-comment on function app.find_header(jsonb, jsonb) is 'Number of the row, from 1, that names the columns; where none seems to, the first that is not empty. null: all are empty.';
+comment on function app.find_header(jsonb, jsonb) is 'Number of the header row, from 1; if no row looks like a header, the first non-empty one. null: all rows are empty.';
 
--- What each column is for: what the request says, else what its name says. `how` is given or name; null: the column is not used.
+-- The field of each column: as the request says, else by its name. `how` is given or name; null: the column is not used.
 create or replace function app.file_columns(p_headers text[], p_columns jsonb, p_defaults jsonb) returns table (header text, field text, how text)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -97,8 +97,8 @@ $$;
 
 comment on function app.file_columns(text[], jsonb, jsonb) is 'One row a column of a file. p_columns: {field: name or number of its column, from 1}; p_defaults: {field: value}. 400: invalid_columns, ambiguous_columns, missing_columns.';
 
--- The last row that may be an item. Rows at the end that fill no more than their first cell are a footer from the first one on that is empty,
--- or that reads like one.
+-- The last row that may be an item. Rows at the end with nothing beyond their first cell are a footer, from the first one that is empty or
+-- reads like a footer.
 create or replace function app.last_row(p_rows jsonb, p_header integer) returns integer
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
@@ -122,7 +122,8 @@ begin
 end;
 $$;
 
--- What a spreadsheet or a web page leaves in a cell: ="02134" and '02134 keep text from being read as a number, and marks that nobody sees.
+-- Removes what spreadsheets and web pages leave in a cell: ="02134" or '02134, which keep text from becoming a number, and invisible
+-- characters.
 create or replace function app.clean_cell(p_cell text) returns text
 language sql immutable
 return btrim(regexp_replace(regexp_replace(regexp_replace(regexp_replace(
@@ -131,7 +132,7 @@ return btrim(regexp_replace(regexp_replace(regexp_replace(regexp_replace(
 
 comment on function app.clean_cell(text) is 'A cell without invisible characters and without the guards of a spreadsheet.';
 
--- What a program writes where it has nothing. In a street or a city, a word may be a name: it stays, with a warning.
+-- What programs write for a missing value. In a street or a city, such a word may be a name: it stays, with a warning.
 create or replace function app.is_placeholder(p_cell text) returns boolean
 language sql immutable
 return p_cell ~* '^(#n/a|#ref!|#value!|#name\?|#div/0!|#null!|#num!|#spill!|\\n|[(<]null[)>]|\(blank\)|undefined)$';
@@ -140,7 +141,7 @@ create or replace function app.may_be_placeholder(p_cell text) returns boolean
 language sql immutable
 return p_cell ~* '^(null|none|nil|n/a|n\.a\.|na|nan|-+|\?+|tbd)$';
 
--- A ZIP or postal code as it is written, from the ways in which it is spoilt: zeros and hyphens lost, a decimal point gained.
+-- Repairs a ZIP or postal code that lost zeros or hyphens, or got a decimal point.
 create or replace function app.mended_postal_code(p_country_code text, p_text text) returns text
 language sql immutable
 return case
@@ -160,9 +161,9 @@ return case
     else p_text
 end;
 
-comment on function app.mended_postal_code(text, text) is 'The code as it must be, where it is plain what was meant; else the text as it is.';
+comment on function app.mended_postal_code(text, text) is 'The correct code if it is clear which one was meant, else the text as it is.';
 
--- The ids in a cell: numbers such as 1;4 or [1, 4], or names of the catalogue's devices; the text itself where one is neither.
+-- The device ids in a cell: numbers such as 1;4 or [1, 4], or names from the catalogue; the text itself if any part is neither.
 create or replace function app.read_device_ids(p_text text) returns jsonb
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -184,7 +185,7 @@ begin
 end;
 $$;
 
--- A quick look at cells as JSON text. Most files have nothing to be cleaned, and most rows of the others have nothing either.
+-- A quick check of cells as JSON text: most files, and most rows of the others, need no cleaning.
 create or replace function app.may_need_cleaning(p_cells text) returns boolean
 language sql immutable
 return p_cells ~ '[\u00A0\u00AD\u2000-\u200F\u2028-\u202F\u205F-\u206F\u3000\uFEFF]|"(''|=\\"|#|\\|[(<]|-+"|\?+"|([nN][uU][lL][lL]|[nN][oO][nN][eE]|[nN][iI][lL]|[nN]/?[aA]|[nN]\.[aA]\.|[nN][aA][nN]|[uU][nN][dD][eE][fF][iI][nN][eE][dD]|[tT][bB][dD])")';
@@ -200,4 +201,4 @@ return jsonb_build_object(
     'was', left(p_was, 500),
     'now', left(p_now, 500));
 
-comment on function app.mended(text, text, text, text, text) is 'A warning {field, code, message, was, now}: what a cell said, and as what it was read.';
+comment on function app.mended(text, text, text, text, text) is 'A warning {field, code, message, was, now} about a cell that was corrected.';

@@ -1,12 +1,12 @@
--- Chapter 44, progress: one job as those who wait for it want to see it.
+-- Chapter 44, progress: one job with its rate and estimated end.
 
--- Items that ended per second, since the job began.
+-- Items that ended per second since the job started.
 create or replace function app.job_rate(p_job public.batch_lookup_jobs) returns double precision
 language sql stable
 return p_job.processed_items / nullif(greatest(extract(epoch from coalesce(p_job.completed_at, p_job.updated_at) - p_job.started_at), 0), 0)::double precision;
 
--- Besides errors_by_code, which reads the index of failed items, nothing but the job's row and the clock counts: a job that has not
--- changed looks the same.
+-- Reads only the job's row, the clock and, for errors_by_code, the index of failed items. So the answer stays the same until the job
+-- changes.
 create or replace function app.job_progress_json(p_job public.batch_lookup_jobs) returns json
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -27,7 +27,7 @@ begin
     end if;
     return app.join_objects(app.job_json(p_job), json_build_object(
         'rate', round(v_rate::numeric, 2),
-        -- A moment that has passed is no estimate.
+        -- An estimate in the past is none.
         'estimated_completion_at', case when v_ends_at > app.clock() then app.rfc3339(v_ends_at) end,
         'errors_by_code', v_errors,
         'poll_after_ms', case when v_remaining = 0 then null

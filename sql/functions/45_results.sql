@@ -1,4 +1,4 @@
--- Chapter 45, results: the items of a job, page by page and as files, while it runs too. Always in upload order.
+-- Chapter 45, results: the items of a job in upload order, as pages and as files, also while the job runs.
 
 create or replace function app.check_item_filter(p_status text, p_error_code text) returns void
 language plpgsql immutable
@@ -14,7 +14,7 @@ begin
 end;
 $$;
 
--- How many items a filter finds, from the counters of the job and indexes: never by reading the whole job.
+-- The number of items that match a filter, from the job's counters and indexes; it never reads the whole job.
 create or replace function app.count_items(p_job public.batch_lookup_jobs, p_status text, p_error_code text) returns integer
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -74,7 +74,7 @@ begin
 
     v_in_flight := app.positions_in_flight(p_organization_id, p_job_id);
     if coalesce(p_cursor, p_status, p_error_code) is null then
-        -- Without a filter, the place in the upload is the offset: the last page costs what the first does.
+        -- Without a filter, the offset is a position: the last page costs no more than the first.
         v_items := array(select i from app.find_items(p_organization_id, p_job_id, v_in_flight, null, null, p_offset - 1, p_limit + 1) i);
     else
         v_items := array(select i from app.find_items(p_organization_id, p_job_id, v_in_flight, p_status, p_error_code, v_after, p_limit + 1, p_offset) i);
@@ -101,7 +101,7 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    -- A copy: every access to a result that is stored apart would fetch and unpack it again.
+    -- A copy, because every access to a TOASTed result would fetch and decompress it again.
     v_result   jsonb := coalesce(p_item.parsed_result, p_item.result::jsonb) || '{}';
     v_programs text  := (select string_agg(p.value ->> 'program_name', '; ')
                            from jsonb_array_elements(app.elements(v_result #> '{incentives,by_program}')) p

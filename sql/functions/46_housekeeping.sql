@@ -1,6 +1,6 @@
--- Chapter 46, housekeeping: failed items tried again, ended jobs deleted, by request or when their time is up.
+-- Chapter 46, housekeeping: retries failed items, deletes ended jobs on request or after their retention.
 
--- The job, locked, once nothing of it is under way any more.
+-- Locks a job, which must have ended with nothing in flight.
 create or replace function app.lock_ended_job(p_organization_id uuid, p_job_id uuid) returns public.batch_lookup_jobs
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -20,7 +20,7 @@ begin
 end;
 $$;
 
--- What was uploaded, for another job.
+-- The uploaded items, for another job.
 create or replace function app.uploaded_item(p_item public.lookup_queue_items, p_position integer) returns app.batch_item
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
@@ -110,7 +110,7 @@ $$;
 comment on function api.delete_batch_lookup(uuid, uuid, boolean) is 'Deletes an ended job with its items. Its report, with addresses and amounts of its own, stays unless p_include_report. 404: no such job. 409 job_not_ended: not yet.';
 grant execute on function api.delete_batch_lookup(uuid, uuid, boolean) to authenticated;
 
--- Whole jobs, the oldest first, about ten thousand items a run: the next minute goes on. Answers how many jobs are gone.
+-- Deletes whole jobs, the oldest first, about ten thousand items per run; the next run continues. Answers the number of deleted jobs.
 create or replace function app.prune_jobs(p_now timestamptz, p_items integer default 10000) returns integer
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp

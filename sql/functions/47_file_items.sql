@@ -1,6 +1,6 @@
--- Chapter 47, items of a file: each row becomes an item, mended where it is plain what was meant.
+-- Chapter 47, items of a file: each row becomes an item, corrected if it is clear what was meant.
 
--- A cell that was cleaned, else the default. `p_is_name`: a word such as None may be what it says.
+-- The cleaned cell, else the default. `p_is_name`: a word such as None may be a name.
 create or replace function app.cell(p_cell text, p_is_clean boolean, p_is_name boolean, p_default text) returns text
 language sql immutable
 return coalesce(nullif(case
@@ -8,8 +8,8 @@ return coalesce(nullif(case
     when app.is_placeholder(app.clean_cell(p_cell)) or not p_is_name and app.may_be_placeholder(app.clean_cell(p_cell)) then ''
     else app.clean_cell(p_cell) end, ''), p_default);
 
--- An item for each row that is not empty: its place among the items, the line where it begins, the item as JSON, what was mended, and what is wrong
--- with it beyond what app.parse_batch_items sees. Most files hold nothing to be cleaned: one look at the whole tells.
+-- An item for each non-empty row: its position, the line on which it begins, the item as JSON, the corrections, and errors that
+-- app.parse_batch_items cannot see. Most files need no cleaning, which one check of the whole file tells.
 create or replace function app.file_items(
     p_rows jsonb, p_lines integer[], p_header integer, p_last integer, p_columns jsonb, p_defaults jsonb, p_value_maps jsonb
 ) returns table ("position" integer, line integer, item text, warnings jsonb, problems jsonb)
@@ -60,7 +60,7 @@ begin
 
     return query
     select (row_number() over (order by m.n) - 1)::integer, p_lines[m.n],
-           -- As text: json_build_object takes as long as all the rest.
+           -- Built as text, because json_build_object would take as long as everything else.
            '{' || concat_ws(',',
                '"reference_id":' || to_json(m.reference_id)::text,
                '"address":{' || concat_ws(',',
@@ -140,8 +140,8 @@ begin
 end;
 $$;
 
--- The items of a request, and what reading them from a file gave: the line of each, warnings and problems by position, how the columns were
--- understood, and what concerns the file as a whole.
+-- The items of a request. If they come from a file: also the line of each, warnings and problems by position, the recognized columns, and
+-- notes about the whole file.
 create or replace function app.read_file(
     p_request jsonb, p_file jsonb,
     out items jsonb, out lines integer[], out warnings jsonb, out problems jsonb, out columns jsonb, out notes jsonb

@@ -18,7 +18,8 @@ create or replace function app.count_positions(p_positions int4multirange) retur
 language sql immutable
 return (select coalesce(sum(upper(r) - lower(r)), 0)::integer from unnest(p_positions) r);
 
--- The leases named that are still there. FOR KEY SHARE keeps them from expiring (a DELETE), and lets others record (an UPDATE of positions).
+-- The leases named that are still there. FOR KEY SHARE keeps them from expiring (a DELETE), and lets others record (an UPDATE of
+-- positions).
 create or replace function app.hold_leases(p_organization_id uuid, p_job_ids uuid[], p_lease_tokens uuid[]) returns public.lookup_leases[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
@@ -34,8 +35,8 @@ begin
 end;
 $$;
 
--- Takes items out of the leases they were in flight under, which the caller holds. Leases are locked in one order, by job and token. An empty
--- lease that others hold goes when it expires.
+-- Takes items out of the leases they were in flight under, which the caller holds. Leases are locked in one order, by job and token. An
+-- empty lease that others hold goes when it expires.
 create or replace function app.end_leases(p_organization_id uuid, p_leases public.lookup_leases[], p_items public.lookup_queue_items[]) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan

@@ -168,9 +168,9 @@ language sql immutable
 return app.seconds(least((p_settings).retry_backoff_seconds * 2 ^ p_retry_count, (p_settings).retry_backoff_max_seconds));
 
 -- One statement for each job. The lease token is the fencing token: an outcome of a lost lease finds no row, unless it is a success and the
--- item waits or is in flight again. In an outage a retry is a short wait that costs nothing: the upstream is probed, not the item.
--- A pause that an answer asked for is kept by the circuit breaker, for everybody, and not by the item. Items that used up their retries stay
--- as failed: they are the dead letters, and api.retry_batch_lookup makes a new batch of them.
+-- item waits or is in flight again. In an outage a retry is a short wait that costs nothing: the upstream is probed, not the item. A pause
+-- that an answer asked for is kept by the circuit breaker, for everybody, and not by the item. Items that used up their retries stay as
+-- failed: they are the dead letters, and api.retry_batch_lookup makes a new batch of them.
 create or replace function app.apply_outcomes(
     p_organization_id uuid, p_outcomes app.lookup_outcome[], p_leases public.lookup_leases[], p_is_outage boolean, p_now timestamptz
 ) returns public.lookup_queue_items[]

@@ -1,4 +1,4 @@
--- Chapter 60, reports: made with the job, filled with every completed item, closed with the job.
+-- Chapter 60, reports: created with the job, extended with every completed item, closed with the job.
 
 create or replace function app.create_report(p_organization_id uuid, p_job public.batch_lookup_jobs) returns public.incentive_reports
 language plpgsql volatile
@@ -25,12 +25,12 @@ create or replace function app.result_is_eligible(p_result jsonb) returns boolea
 language sql immutable
 return app.amount(p_result #> '{incentives,total_eligible_combinations}') > 0 or app.amount(p_result #> '{incentives,total_incentive_amount}') > 0;
 
--- The number of a utility at the US Energy Information Administration is one in every answer, whether the provider wrote it as text or not.
+-- The EIA number of a utility is a number in every answer, even if the provider wrote it as text.
 create or replace function app.eiaid(p_eiaid text) returns bigint
 language sql immutable
 return case when p_eiaid ~ '^[0-9]{1,15}$' then p_eiaid::bigint end;
 
--- The device categories that were asked about, and what the answer gives for the devices of each.
+-- The requested device categories, and the amount that the answer has for the devices of each.
 create or replace function app.result_categories(p_device_ids integer[], p_result jsonb) returns table (keys text[], amounts numeric[])
 language sql stable
 begin atomic
@@ -44,10 +44,10 @@ begin atomic
              group by d.category_key) c;
 end;
 
--- Completed items become sites with their programs, in the transaction that completes them. A cancelled job's report may be deleted already.
--- What is read of an answer is read once: `offset 0` keeps a value from being computed again wherever it is named. Reports are looked up
--- once a job, not once an item: while a transaction holds back vacuum, every flush leaves one more version of them to step over. Each job's
--- is looked up by itself: for a list of jobs, a planner without statistics may prefer to read all reports of the organization.
+-- Completed items become sites with their programs, in the transaction that completes them. The report of a cancelled job may have been
+-- deleted. `offset 0` makes the planner compute each value once, not wherever it is named. Reports are looked up once per job, not per
+-- item: while a transaction holds back vacuum, every flush leaves one more dead version to skip. Each job's report is looked up by itself:
+-- for a list of jobs, a planner without statistics may read all reports of the organization.
 create or replace function app.add_report_sites(p_organization_id uuid, p_items public.lookup_queue_items[], p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -94,7 +94,7 @@ begin
 end;
 $$;
 
--- Adds what a flush brought, and closes the report of a job that has ended: complete with the sites it has, error without any.
+-- Adds the counts of a flush, and closes the report of a job that has ended: complete if it has sites, else error.
 create or replace function app.update_report(
     p_organization_id uuid, p_job_id uuid, p_now timestamptz, p_sites integer default 0, p_eligible_sites integer default 0, p_value numeric default 0
 ) returns void
@@ -153,7 +153,7 @@ begin
 end;
 $$;
 
--- The report for a change of it.
+-- Locks the report before a change.
 create or replace function app.lock_report(p_organization_id uuid, p_report_id uuid) returns public.incentive_reports
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -237,7 +237,7 @@ begin
 end;
 $$;
 
-comment on function api.update_incentive_report(uuid, uuid, jsonb) is 'Gives a report another name or description, {"name": ..., "description": ...}, and answers it. 400: invalid_report. 404: no such report in this organization.';
+comment on function api.update_incentive_report(uuid, uuid, jsonb) is 'Changes the name or description of a report, {"name": ..., "description": ...}, and answers it. 400: invalid_report. 404: no such report in this organization.';
 grant execute on function api.update_incentive_report(uuid, uuid, jsonb) to authenticated;
 
 create or replace function app.delete_report(p_organization_id uuid, p_report_id uuid) returns void
@@ -273,5 +273,5 @@ begin
 end;
 $$;
 
-comment on function api.delete_incentive_report(uuid, uuid) is 'Deletes a report with its sites; the job and its items stay. 404: no such report in this organization. 409 job_not_ended: lookups of its job are still under way.';
+comment on function api.delete_incentive_report(uuid, uuid) is 'Deletes a report with its sites; the job and its items stay. 404: no such report in this organization. 409 job_not_ended: its job is still running.';
 grant execute on function api.delete_incentive_report(uuid, uuid) to authenticated;

@@ -24,7 +24,7 @@ begin
 end;
 $$;
 
--- What the filters of a report ask of a site; null asks nothing. A utility goes by its number or its name.
+-- Whether a site passes the filters of a report; null: no filter. A utility is given by its number or its name.
 create or replace function app.site_matches(
     p_site public.incentive_report_sites, p_eligible boolean, p_state text, p_utility text
 ) returns boolean
@@ -41,7 +41,7 @@ return p_program is null or exists (
      where p.organization_id = (p_site).organization_id and p.report_id = (p_site).report_id and p.position = (p_site).position
        and p.program_id = p_program);
 
--- Planned anew for each call: the order and the filters that were not asked for vanish from the plan.
+-- Planned for each call, so that unused sort orders and filters vanish from the plan.
 create or replace function api.get_incentive_report(
     p_organization_id uuid, p_report_id uuid, p_limit integer default 100, p_offset integer default 0, p_cursor text default null,
     p_sort text default 'position', p_eligible boolean default null, p_state text default null, p_utility text default null,
@@ -100,8 +100,8 @@ comment on function api.get_incentive_report(uuid, uuid, integer, integer, text,
 'One report with a page of its sites and the programs of each. p_sort: position (upload order), amount or reference_id, with a minus in front for descending. Filters: eligible; state or province code; utility, by number or name; id of a program that the site is eligible for; total counts the sites that pass them. p_cursor is the next_cursor of the page before. Amounts in US dollars. 400: limit not in 1 to 500, invalid_sort, invalid_cursor, cursor_with_offset. 404: no such report in this organization.';
 grant execute on function api.get_incentive_report(uuid, uuid, integer, integer, text, text, boolean, text, text, text) to authenticated;
 
--- The programs of a piece are read once and joined by hash or merge: for a report that was never analyzed, a planner would rather read them
--- anew for every site.
+-- The programs of a piece are read once and joined by hash or merge. For a report that was never analyzed, the planner would read them
+-- again for every site.
 create or replace function api.get_incentive_report_csv(
     p_organization_id uuid,
     p_report_id       uuid,

@@ -1,4 +1,4 @@
--- Chapter 62, the summary of a report: its sites counted and summed by what they have in common, the largest value first.
+-- Chapter 62, the summary of a report: its sites counted and summed by state, utility, program and device category.
 
 create or replace function app.state_sums(p_organization_id uuid, p_report_id uuid) returns json
 language plpgsql stable
@@ -51,7 +51,7 @@ begin
 end;
 $$;
 
--- A site counts in each category that it asks about; it is eligible there when it gets something for it.
+-- A site counts in each category that it asks about; it is eligible there if it gets an amount for it.
 create or replace function app.category_sums(p_organization_id uuid, p_report_id uuid) returns json
 language plpgsql stable
 set search_path = pg_catalog, pg_temp

@@ -1,5 +1,5 @@
--- Chapter 65, Realtime: how subscribers hear of a change to a job or a report. The commit notifies, which is a hint and no more: the
--- row is read anew by whoever hears it, as the subscriber, and what was missed is found by asking what changed lately.
+-- Chapter 65, Realtime: tells subscribers about changes of jobs and reports. The commit sends a notification, which is only a hint: the
+-- listener reads the row with the subscriber's claims, and polls for changes that it missed.
 
 create or replace function app.announce(p_change text, p_table text, p_organization_id uuid, p_id uuid) returns void
 language plpgsql volatile
@@ -10,7 +10,7 @@ begin
 end;
 $$;
 
-comment on function app.announce(text, text, uuid, uuid) is 'Tells, at the commit, that a row of a published table was inserted, updated or deleted.';
+comment on function app.announce(text, text, uuid, uuid) is 'Notifies listeners, at the commit, that a row of a published table was inserted, updated or deleted.';
 
 create or replace function api.realtime_tables() returns json
 language plpgsql stable security definer
@@ -27,9 +27,9 @@ begin
 end;
 $$;
 
-comment on function api.realtime_tables() is 'The tables of schema public whose changes can be subscribed to: [{table, columns: [{name, type}]}], types as PostgreSQL calls them.';
+comment on function api.realtime_tables() is 'The tables of the schema public that can be subscribed to: [{table, columns: [{name, type}]}], types as PostgreSQL calls them.';
 
--- With the caller's own rights: the policies decide.
+-- Runs with the caller's rights, so that the policies decide.
 create or replace function api.realtime_record(p_table text, p_organization_id uuid, p_id uuid) returns json
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -44,7 +44,7 @@ begin
 end;
 $$;
 
-comment on function api.realtime_record(text, uuid, uuid) is 'One row of batch_lookup_jobs or incentive_reports as an object, if the caller''s claims let it be seen; else null.';
+comment on function api.realtime_record(text, uuid, uuid) is 'One row of batch_lookup_jobs or incentive_reports as an object; null: the caller''s claims do not show it.';
 grant execute on function api.realtime_record(text, uuid, uuid) to authenticated;
 
 create or replace function api.realtime_changes(p_organization_ids uuid[], p_since timestamptz default null) returns json
@@ -77,4 +77,4 @@ begin
 end;
 $$;
 
-comment on function api.realtime_changes(uuid[], timestamptz) is 'What changed since then in the open and the newest jobs and reports of some organizations: {now, changes: [{table, organization_id, id, updated_at}]}. For those who may have missed a notification.';
+comment on function api.realtime_changes(uuid[], timestamptz) is 'Changes since p_since in the open and the newest jobs and reports of the given organizations: {now, changes: [{table, organization_id, id, updated_at}]}. For those who may have missed a notification.';

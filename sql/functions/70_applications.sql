@@ -1,7 +1,7 @@
--- Chapter 70, applications: filed by lookups, moved from status to status by the organization.
+-- Chapter 70, applications: created by lookups, moved from status to status by the organization.
 
--- One application for each program that the result makes the customer eligible for. Filing again changes what an open one says of the
--- program and the amount, and nothing else. The order keeps two lookups of a customer from waiting for each other in a circle.
+-- Files one application for each program that the customer is eligible for by the result. Filing again only updates the program's name and
+-- the amount of an open one. The order prevents deadlocks between two lookups of a customer.
 create or replace function app.file_applications(
     p_organization_id uuid, p_customer_id bigint, p_reference_id text, p_result jsonb, p_now timestamptz
 ) returns void
@@ -24,7 +24,7 @@ begin
 end;
 $$;
 
--- The applications of completed items that ask for them, in the transaction that completes them, whoever answered the lookup.
+-- Files the applications of completed items that ask for them, in the transaction that completes them, whichever provider answered.
 create or replace function app.file_item_applications(p_organization_id uuid, p_items public.lookup_queue_items[], p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -133,7 +133,7 @@ begin
 end;
 $$;
 
-comment on function api.get_application(uuid, bigint) is 'One application; next_statuses lists what may come next. 404: no such application in this organization.';
+comment on function api.get_application(uuid, bigint) is 'One application; next_statuses lists the statuses that may follow. 404: no such application in this organization.';
 grant execute on function api.get_application(uuid, bigint) to authenticated;
 
 create or replace function api.update_application(
@@ -187,5 +187,5 @@ end;
 $$;
 
 comment on function api.update_application(uuid, bigint, jsonb, boolean) is
-'Moves an application on, {"application_status": ...}: not_started, in_progress, awaiting_partner, completed, submitted, then approved or rejected; the status it has is no change. p_dry_run answers what would be and changes nothing. 400: invalid_application. 404: no such application in this organization. 409 invalid_transition: that status does not come next.';
+'Moves an application on, {"application_status": ...}: not_started, in_progress, awaiting_partner, completed, submitted, then approved or rejected; the status it has is no change. p_dry_run answers the result without storing it. 400: invalid_application. 404: no such application in this organization. 409 invalid_transition: that status cannot follow.';
 grant execute on function api.update_application(uuid, bigint, jsonb, boolean) to authenticated;

@@ -4,7 +4,7 @@ create or replace function app.webhook_events() returns text[]
 language sql immutable
 return array['lookup.completed', 'lookup.failed', 'batch.completed', 'batch.failed', 'batch.cancelled'];
 
--- The form of a signing secret that receivers know (Standard Webhooks).
+-- A signing secret in the form of Standard Webhooks.
 create or replace function app.webhook_secret_text(p_secret bytea) returns text
 language sql immutable
 return 'whsec_' || replace(encode(p_secret, 'base64'), E'\n', '');
@@ -45,7 +45,7 @@ begin
 end;
 $$;
 
-comment on function api.get_webhook_config(uuid) is 'The webhook config of an organization: {url, events, field_names, bundle_items, enabled, disabled_at, disabled_reason, failing_since, secrets, created_at, updated_at}; url null: none is set. Secrets are told by their ids only.';
+comment on function api.get_webhook_config(uuid) is 'The webhook config of an organization: {url, events, field_names, bundle_items, enabled, disabled_at, disabled_reason, failing_since, secrets, created_at, updated_at}; url null: none is set. Secrets appear by their ids only.';
 grant execute on function api.get_webhook_config(uuid) to authenticated;
 
 create or replace function app.webhook_config_with_secret(p_organization_id uuid, p_secret text, p_now timestamptz) returns json
@@ -60,7 +60,7 @@ begin
 end;
 $$;
 
--- What is wrong with the changes of a config; null: nothing.
+-- Errors in the changes of a config; null: none.
 create or replace function app.webhook_config_errors(p_changes jsonb, p_allow_http boolean) returns text
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
@@ -88,7 +88,7 @@ begin
 end;
 $$;
 
--- Whether a URL leads to a host, by name or address, and to a port that can be; in ASCII, without user name and fragment.
+-- Whether a URL has a host (a name or an address) and a valid port, is ASCII, and has no user name and no fragment.
 create or replace function app.is_web_address(p_url text) returns boolean
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
@@ -107,7 +107,7 @@ exception
 end;
 $$;
 
--- The port that a URL names; null: none.
+-- The explicit port of a URL; null: none.
 create or replace function app.web_port(p_url text) returns integer
 language sql immutable
 return substring(p_url from '^https?://(?:[^/?\[]+|\[[^\]]*\]):([0-9]{1,5})(?:[/?]|$)')::integer;
@@ -148,7 +148,7 @@ begin
     if not exists (select from app.webhook_secrets where organization_id = p_organization_id) then
         v_secret := app.add_webhook_secret(p_organization_id, v_now);
     end if;
-    -- Whatever waited for a receiver may go on its way; a pause was asked for by the receiver that was.
+    -- Waiting deliveries may be sent now. A pause was requested by the previous receiver, so it ends.
     perform app.wake_webhooks(p_organization_id, v_now);
     if v_enabled or p_changes ? 'url' then
         update app.webhook_queue_state set paused_until = '-infinity' where organization_id = p_organization_id;
@@ -158,9 +158,9 @@ end;
 $$;
 
 comment on function api.set_webhook_config(uuid, jsonb, boolean) is
-'Changes the members of the webhook config that the object names: url (HTTPS, or null for none), events, field_names (members of webhook_custom_fields to send, null: all), bundle_items, enabled. Answers the config, with signing_secret when that was just made: it is shown this once. enabled true takes up again what was disabled, and sends what is pending. p_allow_http is for development. 400: invalid_webhook_config. 404: organization_not_found.';
+'Changes the members of the webhook config that the object names: url (HTTPS, or null for none), events, field_names (members of webhook_custom_fields to send, null: all), bundle_items, enabled. Answers the config, with signing_secret if that was created just now; it is never shown again. enabled true resumes deliveries, pending ones included. p_allow_http is for development. 400: invalid_webhook_config. 404: organization_not_found.';
 
--- Stores a new current secret and answers it.
+-- Stores a new current secret and returns it.
 create or replace function app.add_webhook_secret(p_organization_id uuid, p_now timestamptz) returns text
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -205,7 +205,7 @@ end;
 $$;
 
 comment on function api.rotate_webhook_secret(uuid, jsonb) is
-'Makes a new signing secret and answers the config with it as signing_secret, this once. The secret before it signs along for {"overlap_seconds": ...} (0 to 604800, default a day), so that receivers can change over. 400: invalid_overlap_seconds. 404: webhook_config_not_found. 409: too_many_secrets.';
+'Creates a new signing secret and answers the config with it as signing_secret, shown only now. Deliveries are also signed with the previous secret for {"overlap_seconds": ...} (0 to 604800, default: one day), so that receivers can switch. 400: invalid_overlap_seconds. 404: webhook_config_not_found. 409: too_many_secrets.';
 
 create or replace function app.lock_webhook_config(p_organization_id uuid) returns app.webhook_configs
 language plpgsql volatile
@@ -247,7 +247,7 @@ $$;
 
 comment on function api.delete_webhook_config(uuid) is 'Deletes the webhook config with its secrets; pending deliveries fail. 404: webhook_config_not_found.';
 
--- Stops deliveries until the organization enables them again; what is pending stays so.
+-- Stops deliveries until the organization enables them again; pending ones stay pending.
 create or replace function app.disable_webhooks(p_organization_id uuid, p_reason text, p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp

@@ -1,7 +1,7 @@
--- Chapter 81, the webhook outbox: events become deliveries in the transaction that makes them true, and what is in a delivery.
+-- Chapter 81, the webhook outbox: stores deliveries in the transaction that makes their event true, and builds their bodies.
 
--- The organization's config, if that event is wanted and has somewhere to go; else nulls. What happens while it is disabled is kept as
--- failed, so that it can be recovered.
+-- The organization's config if it has a URL and wants one of the events, else nulls. Events of a disabled config are kept as failed
+-- deliveries, so that they can be recovered.
 create or replace function app.webhook_config_for(p_organization_id uuid, p_events text[]) returns app.webhook_configs
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -16,7 +16,8 @@ begin
 end;
 $$;
 
--- How a new delivery begins: due at once; of a disabled config as one that has failed, which api.recover_webhook_deliveries sends.
+-- The first status of a delivery: pending and due at once or, if the config is disabled, failed, for api.recover_webhook_deliveries to
+-- send.
 create or replace function app.delivery_start(
     p_is_enabled boolean, p_now timestamptz, out status text, out next_attempt_at timestamptz, out last_error text, out ended_at timestamptz
 )
@@ -26,8 +27,8 @@ return row(case when p_is_enabled then 'pending' else 'failed' end,
            case when not p_is_enabled then 'disabled' end,
            case when not p_is_enabled then p_now end);
 
--- The items that a flush ended. Before it locks its jobs: this takes the longest, and needs none of them. What has ended never
--- changes again, so a delivery only names its items.
+-- Enqueues lookup.* events for the items that a flush ended. It runs before the flush locks its jobs, because it takes the longest and
+-- needs none of them. Ended items never change, so a delivery only references its items.
 create or replace function app.enqueue_item_webhooks(
     p_config app.webhook_configs, p_organization_id uuid, p_items public.lookup_queue_items[], p_now timestamptz
 ) returns void
@@ -58,7 +59,7 @@ begin
 end;
 $$;
 
--- The jobs that it ended with that; and the call for a sender, which is due for the items too.
+-- Enqueues batch.* events for the jobs that the flush ended, then notifies the sender about all new deliveries.
 create or replace function app.enqueue_job_webhooks(
     p_config app.webhook_configs, p_organization_id uuid, p_items public.lookup_queue_items[], p_now timestamptz
 ) returns void
@@ -79,7 +80,7 @@ begin
 end;
 $$;
 
--- The end of a job that did not come with its last items.
+-- Enqueues the event of a job that ended without a last item, such as by a cancel.
 create or replace function app.enqueue_job_webhook(p_organization_id uuid, p_job_id uuid, p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -94,7 +95,7 @@ begin
 end;
 $$;
 
--- A lookup that was no item of a batch.
+-- Enqueues lookup.completed for a single lookup (POST /incentives).
 create or replace function app.enqueue_lookup_webhook(p_organization_id uuid, p_item app.batch_item, p_result json, p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -136,7 +137,7 @@ return case when jsonb_typeof(p_fields) is distinct from 'object' then '{}'
             when p_names is null then p_fields
             else (select coalesce(jsonb_object_agg(f.key, f.value), '{}') from jsonb_each(p_fields) f where f.key = any (p_names)) end;
 
--- An item of a batch as its webhook tells of it.
+-- An item of a batch in the body of its webhook.
 create or replace function app.webhook_item(p_item public.lookup_queue_items, p_field_names text[]) returns json
 language sql stable
 return json_build_object(
@@ -158,7 +159,7 @@ create or replace function app.webhook_message(p_event text, p_at timestamptz, p
 language sql stable
 return json_build_object('type', p_event, 'timestamp', app.rfc3339(p_at), 'data', p_data);
 
--- The bodies to POST. A delivery's is the same for every attempt, unless field_names changes meanwhile.
+-- The bodies to POST. A delivery has the same body in every attempt, unless field_names changes.
 create or replace function app.webhook_bodies(p_deliveries app.webhook_deliveries[], p_field_names text[]) returns table (delivery_id uuid, body json)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -186,7 +187,7 @@ begin
 end;
 $$;
 
--- There is, or from p_at on will be, something to deliver. Locks the organization's row until the commit, as wake_queue does with its
+-- Marks the organization as having deliveries from p_at on. Locks the organization's row until the commit, as wake_queue does with its
 -- own; whoever needs both calls this first.
 create or replace function app.wake_webhooks(p_organization_id uuid, p_at timestamptz) returns void
 language plpgsql volatile
@@ -204,7 +205,7 @@ begin
 end;
 $$;
 
--- Nothing (more) was there to claim: find out when there will be. The row first, then the minimum; see settle_queue.
+-- A claim found nothing (more): compute when the next delivery is due. Lock the row first, then compute, as the lookups' queue does.
 create or replace function app.settle_webhooks(p_organization_id uuid) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp

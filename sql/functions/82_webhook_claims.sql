@@ -1,4 +1,4 @@
--- Chapter 82, webhook claims: the ready list, and deliveries leased to a sender as items are to a worker.
+-- Chapter 82, webhook claims: the ready list, and leases of deliveries for senders.
 
 create or replace function api.ready_webhooks(
     p_limit              integer default 100,
@@ -21,7 +21,7 @@ begin
 end;
 $$;
 
-comment on function api.ready_webhooks(integer, uuid[]) is 'Organizations with deliveries to claim, least recently served first, without those given; and seconds until there are more (null: none known).';
+comment on function api.ready_webhooks(integer, uuid[]) is 'Organizations with deliveries to claim, least recently served first, except those given; and the seconds until there are more (null: none known).';
 
 create or replace function api.claim_webhooks(p_organization_id uuid, p_sender text, p_limit integer)
 returns table (delivery_id uuid, lease_token uuid, body text, url text, secrets bytea[])
@@ -47,10 +47,10 @@ begin
             return query select * from app.buildable_requests(p_organization_id, v_config, v_deliveries, v_now);
     end;
 
-    -- Last, because whoever records lookups waits for the organization's row.
+    -- Last, because flushes of lookups wait for the organization's row.
     if cardinality(v_deliveries) < p_limit then
         if app.expire_webhook_leases(p_organization_id, v_now) > 0 then
-            -- They are due at once, and this claim has passed them by.
+            -- They are due at once, and this claim has missed them.
             perform pg_notify('webhooks_ready', p_organization_id::text);
         end if;
         perform app.settle_webhooks(p_organization_id);
@@ -62,10 +62,10 @@ end;
 $$;
 
 comment on function api.claim_webhooks(uuid, text, integer) is
-'Claims up to p_limit deliveries of an organization for a sender, for 60 seconds: the body to POST to url, signed with every one of secrets. Fewer come when no more are due, when the receiver asked for a pause, or when the config is disabled.';
+'Claims up to p_limit deliveries of an organization for a sender, for 60 seconds: the body to POST to url, signed with every one of secrets. Fewer if no more are due, none while the receiver has asked for a pause or the config is disabled.';
 
--- In two statements, the ids an array between them: joined, a planner without statistics of this organization looks for every id among
--- all of its rows.
+-- Two statements with an array of ids between them: in a join, a planner without statistics of this organization would compare every id
+-- with all of its rows.
 create or replace function app.lease_webhooks(p_organization_id uuid, p_sender text, p_limit integer, p_now timestamptz)
 returns app.webhook_deliveries[]
 language plpgsql volatile
@@ -107,7 +107,7 @@ as $$
 declare
     v_secrets bytea[];
 begin
-    -- The newest first: some receivers look at one signature only.
+    -- The newest first, because some receivers check only the first signature.
     v_secrets := array(select s.secret
                          from app.webhook_secrets s
                         where s.organization_id = p_config.organization_id and (s.expires_at is null or s.expires_at > p_now)
@@ -120,7 +120,7 @@ begin
 end;
 $$;
 
--- One by one: a delivery whose body cannot be built fails for good, and holds up no other.
+-- One by one, so that a delivery whose body cannot be built fails alone.
 create or replace function app.buildable_requests(
     p_organization_id uuid, p_config app.webhook_configs, p_deliveries app.webhook_deliveries[], p_now timestamptz
 ) returns table (delivery_id uuid, lease_token uuid, body text, url text, secrets bytea[])
@@ -152,8 +152,8 @@ begin
 end;
 $$;
 
--- A silent sender's deliveries are due again at once. Nobody knows whether they were sent, and it is not the receiver that failed: it is
--- no attempt, and ends nothing, however often senders die. A test has somebody who waits for it, and is not sent again.
+-- Deliveries of a silent sender are due again at once. Whether they were sent is unknown, and the receiver has not failed, so this counts
+-- as no attempt, however often senders die. Somebody waits for a test, so it is not sent again.
 create or replace function app.expire_webhook_leases(p_organization_id uuid, p_now timestamptz) returns integer
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp

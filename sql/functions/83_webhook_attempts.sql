@@ -1,4 +1,4 @@
--- Chapter 83, webhook attempts: what came of a delivery, and what that says about its receiver.
+-- Chapter 83, webhook attempts: records the outcomes of deliveries and the health of receivers.
 
 create or replace function api.record_webhooks(
     p_organization_id uuid,
@@ -29,7 +29,7 @@ begin
       from unnest(v_outcomes) o
       join unnest(v_deliveries) d on d.id = o.delivery_id
      order by d.status = 'delivered' and o.http_status between 200 and 299 desc
-    -- A sender that lost a lease and got it again may tell of both attempts at once: one of them counts.
+    -- A sender that lost a lease and got it again may report both attempts at once; one of them counts.
     on conflict (organization_id, delivery_id, attempt) do nothing;
 
     perform app.update_receiver_health(p_organization_id, v_deliveries, v_now);
@@ -45,10 +45,10 @@ end;
 $$;
 
 comment on function api.record_webhooks(uuid, uuid[], uuid[], integer[], text[], double precision[], text[], double precision[]) is
-'Records attempts as parallel arrays: delivery, lease token, HTTP status, error class (null when an answer came), latency in seconds, the start of the answer, Retry-After in seconds. Any 2xx is success; 410 disables the config, as does nothing but failures for five days; other failures are tried again by app.webhook_retry_schedule. Answers a verdict per delivery, as api.record_lookups does.';
+'Records attempts as parallel arrays: delivery, lease token, HTTP status, error class (null when an answer came), latency in seconds, the start of the answer, Retry-After in seconds. Any 2xx is success; 410 or five days of failures disable the config; other failures are retried as app.webhook_retry_schedule says. Answers a verdict per delivery, as api.record_lookups does.';
 
--- One statement for all attempts. The lease token is the fence: an attempt under a lost lease finds no row, unless it succeeded and
--- the delivery has not ended.
+-- One statement for all attempts. The lease token is the fencing token: an attempt under a lost lease matches no row, unless it succeeded
+-- and the delivery has not ended.
 create or replace function app.apply_webhook_outcomes(p_organization_id uuid, p_outcomes app.webhook_outcome[], p_now timestamptz)
 returns app.webhook_deliveries[]
 language plpgsql volatile
@@ -89,7 +89,7 @@ begin
 end;
 $$;
 
--- What Retry-After asks for, a day at most; null: nothing.
+-- The pause that Retry-After asks for, at most a day; null: none.
 create or replace function app.webhook_pause(p_retry_after double precision) returns interval
 language sql immutable
 return case when p_retry_after > 0 then app.seconds(least(p_retry_after, 86400)) end;
@@ -99,7 +99,7 @@ create or replace function app.webhook_is_final(p_delivery app.webhook_deliverie
 language sql immutable
 return coalesce(p_http_status = 410, false) or (p_delivery).event = 'webhook.test' or (p_delivery).retry_count >= cardinality(p_waits);
 
--- What attempts say about the receiver as a whole. One success, and it works; tests don't count.
+-- Updates the health of the receiver: one success clears it, only failures for five days disable it. Tests don't count.
 create or replace function app.update_receiver_health(p_organization_id uuid, p_deliveries app.webhook_deliveries[], p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -121,7 +121,7 @@ begin
 end;
 $$;
 
--- Retries are put on the ready list; a Retry-After with a 429 or 503 is meant for all that goes to this receiver.
+-- Puts retries on the ready list. A Retry-After with 429 or 503 pauses all deliveries to this receiver.
 create or replace function app.pause_webhooks(
     p_organization_id uuid, p_deliveries app.webhook_deliveries[], p_outcomes app.webhook_outcome[], p_now timestamptz
 ) returns void

@@ -1,4 +1,4 @@
--- Chapter 84, webhook history: see what was sent, send it again, try the receiver out.
+-- Chapter 84, webhook history: lists deliveries, sends them again, tests the receiver.
 
 create or replace function app.webhook_delivery_json(p_delivery app.webhook_deliveries) returns json
 language sql stable
@@ -128,7 +128,7 @@ begin
 end;
 $$;
 
-comment on function api.resend_webhook_delivery(uuid, uuid) is 'Sends a delivery again, soon and with the same webhook-id, whatever became of it, from the start of the retry schedule. 404: webhook_delivery_not_found. 409: webhook_delivery_in_progress, webhooks_disabled.';
+comment on function api.resend_webhook_delivery(uuid, uuid) is 'Sends a delivery again with the same webhook-id, whatever its status, from the start of the retry schedule. 404: webhook_delivery_not_found. 409: webhook_delivery_in_progress, webhooks_disabled.';
 
 create or replace function api.recover_webhook_deliveries(p_organization_id uuid, p_request jsonb) returns json
 language plpgsql volatile security definer
@@ -179,7 +179,7 @@ declare
     v_config   app.webhook_configs;
     v_delivery app.webhook_deliveries;
 begin
-    -- One test after the other, or many at once would all be the tenth.
+    -- Tests of an organization are serialized, so that concurrent ones cannot exceed the limit.
     select * into v_config from app.webhook_configs c where c.organization_id = p_organization_id and c.url is not null for update;
     if not found then
         raise sqlstate 'PT409' using
@@ -205,4 +205,4 @@ begin
 end;
 $$;
 
-comment on function api.start_webhook_test(uuid, text) is 'Makes a delivery of the event webhook.test that is claimed already, as api.claim_webhooks has it, for the caller to send and record; disabled webhooks can be tested too, ten times a minute. 409: webhook_url_missing. 429: too_many_webhook_tests.';
+comment on function api.start_webhook_test(uuid, text) is 'Creates a delivery of the event webhook.test that is already claimed, in the form of api.claim_webhooks, for the caller to send and record. Works for disabled webhooks, too; ten times a minute at most. 409: webhook_url_missing. 429: too_many_webhook_tests.';

@@ -1,5 +1,5 @@
--- Chapter 91, worker calls: on Supabase, where a worker of one's own may be one process too many, pg_cron and pg_net call
--- POST /functions/v1/batch-lookups-worker instead. Nothing of this exists until api.schedule_worker_calls asks for it.
+-- Chapter 91, worker calls: on Supabase, pg_cron and pg_net can call POST /functions/v1/batch-lookups-worker instead of a worker process.
+-- Nothing is scheduled until api.schedule_worker_calls is called.
 
 create or replace function app.check_worker_calls() returns void
 language plpgsql stable
@@ -25,7 +25,7 @@ as $$
 declare
     v_id uuid;
 begin
-    -- Names of other extensions go in by format: what checks these functions may not have them.
+    -- Names from other extensions are inserted with format(), because the checkers of these functions may lack the extensions.
     execute format('select id from %I.secrets where name = $1', 'vault') into v_id using p_name;
     if v_id is null then
         execute format('select %I.create_secret($1, $2)', 'vault') using p_secret, p_name;
@@ -35,8 +35,7 @@ begin
 end;
 $$;
 
--- What the schedule runs. Nothing is sent when there is no work; the answer comes at once and is not waited for, and a call that
--- comes while a run is under way starts no second one.
+-- Run by the schedule. It sends nothing if there is no work, and does not wait for the response. A call during a run starts no second one.
 create or replace function app.call_worker() returns bigint
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -81,7 +80,7 @@ end;
 $$;
 
 comment on function api.schedule_worker_calls(text, text, text) is
-'On Supabase: lets pg_cron call POST p_url with pg_net whenever there is work, by default every minute; newer versions of pg_cron take 10 seconds too. Each call runs at most items_per_run items (api.update_settings). Address and key are kept in Vault. Calling it again changes them. 400: no proper address. 501: pg_cron, pg_net or Vault is missing.';
+'On Supabase: lets pg_cron call POST p_url with pg_net whenever there is work, by default every minute; newer versions of pg_cron take 10 seconds too. Each call runs at most items_per_run items (api.update_settings). URL and key are kept in Vault. Call it again to change them. 400: an invalid URL. 501: pg_cron, pg_net or Vault is missing.';
 
 create or replace function api.unschedule_worker_calls() returns void
 language plpgsql volatile security definer
@@ -94,4 +93,4 @@ begin
 end;
 $$;
 
-comment on function api.unschedule_worker_calls() is 'Ends what api.schedule_worker_calls began, and forgets address and key. 501: pg_cron, pg_net or Vault is missing.';
+comment on function api.unschedule_worker_calls() is 'Removes the schedule of api.schedule_worker_calls with its URL and key. 501: pg_cron, pg_net or Vault is missing.';

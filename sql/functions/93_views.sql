@@ -1,6 +1,6 @@
 -- Chapter 93, views: what members and operators may select from.
 
--- The views of members show what the policies let them see: they run with the rights of whoever selects.
+-- Views for members run with the rights of the reader, so that the policies apply.
 create or replace view api.jobs with (security_invoker = true) as
 select j.organization_id, j.id, j.name, j.status, j.total_items, j.processed_items, j.failed_items,
        round(100.0 * j.processed_items / j.total_items, 1) as percent, j.report_id, j.created_at, j.started_at, j.completed_at,
@@ -40,7 +40,7 @@ select i.organization_id, i.job_id, i.id, i.position,
        coalesce(i.result, i.parsed_result::json) as result, i.error_code, i.error_message, i.warnings, i.retry_count, i.retry_at, i.created_at, i.processed_at
   from public.lookup_queue_items i;
 
-comment on view api.items is 'Sites of batches with what came of each, in upload order by position. total_incentive_amount: US dollars, as the provider gave it.';
+comment on view api.items is 'Sites of batches with their results; position is the upload order. total_incentive_amount: US dollars, as the provider gave it.';
 comment on column api.items.organization_id is 'The organization that uploaded it.';
 comment on column api.items.job_id is 'Its batch in api.jobs.';
 comment on column api.items.id is 'Its id.';
@@ -53,13 +53,13 @@ comment on column api.items.device_ids is 'Ids of the devices that were asked ab
 comment on column api.items.utility is 'Name of the utility that the lookup found.';
 comment on column api.items.total_incentive_amount is 'US dollars, as the provider gave it; null: not completed.';
 comment on column api.items.result is 'The whole answer of the incentives API; null: not completed.';
-comment on column api.items.error_code is 'Why it failed, such as upstream_timeout; null: it has not.';
-comment on column api.items.error_message is 'The same in words.';
+comment on column api.items.error_code is 'Why it failed, such as upstream_timeout; null: it has not failed.';
+comment on column api.items.error_message is 'The error in words.';
 comment on column api.items.warnings is 'What looks wrong with the input but did not stop it.';
 comment on column api.items.retry_count is 'Attempts beyond the first.';
-comment on column api.items.retry_at is 'When it is to be tried again; null: it does not wait.';
+comment on column api.items.retry_at is 'When it is retried; null: it is not waiting.';
 comment on column api.items.created_at is 'When it was uploaded.';
-comment on column api.items.processed_at is 'When its lookup ended; null: it has not.';
+comment on column api.items.processed_at is 'When its lookup ended; null: not yet.';
 grant select on api.items to authenticated, service_role;
 
 create or replace view api.reports with (security_invoker = true) as
@@ -70,7 +70,7 @@ select r.organization_id, r.id, r.job_id, r.name, r.description, r.status, r.rep
 comment on view api.reports is 'Reports with their totals, in US dollars.';
 comment on column api.reports.organization_id is 'The organization that it belongs to.';
 comment on column api.reports.id is 'Its id.';
-comment on column api.reports.job_id is 'The batch that it reports on, in api.jobs, if that was not deleted.';
+comment on column api.reports.job_id is 'Its batch in api.jobs, which may have been deleted.';
 comment on column api.reports.name is 'Its name, which can be changed.';
 comment on column api.reports.description is 'Its description, which can be changed.';
 comment on column api.reports.status is 'processing, complete, or error (every item failed).';
@@ -92,7 +92,7 @@ comment on view api.report_sites is 'Sites of reports: utility, eligible or not,
 comment on column api.report_sites.organization_id is 'The organization that it belongs to.';
 comment on column api.report_sites.report_id is 'Its report in api.reports.';
 comment on column api.report_sites.position is 'Place in the upload, from 0.';
-comment on column api.report_sites.item_id is 'The item that it was made of, in api.items, if that was not deleted.';
+comment on column api.report_sites.item_id is 'Its item in api.items, which may have been deleted.';
 comment on column api.report_sites.reference_id is 'The uploader''s own id of the site.';
 comment on column api.report_sites.street_1 is 'First line of the address.';
 comment on column api.report_sites.street_2 is 'Second line of the address; null: none.';
@@ -104,12 +104,12 @@ comment on column api.report_sites.building_type is 'RESIDENTIAL, MULTIFAMILY, M
 comment on column api.report_sites.device_categories is 'Keys of the device categories that were asked about, such as heat_pump.';
 comment on column api.report_sites.utility_eiaid is 'Number of the utility at the US Energy Information Administration, as the provider gave it.';
 comment on column api.report_sites.utility_name is 'Name of the utility.';
-comment on column api.report_sites.eligible is 'Whether any program pays for it.';
+comment on column api.report_sites.eligible is 'Whether any program pays for the site.';
 comment on column api.report_sites.total_incentive_amount is 'US dollars, all programs together.';
 comment on column api.report_sites.created_at is 'When its lookup was completed.';
 grant select on api.report_sites to authenticated, service_role;
 
--- Without functions of ours: a view's functions need the caller's privileges, its tables do not.
+-- Uses none of our functions: those would need the caller's privileges, tables don't.
 create or replace view api.queue_health as
 select (select count(*) from public.batch_lookup_jobs where status in ('pending', 'processing'))                     as open_jobs,
        (select coalesce(sum(end_position - next_position), 0) from app.queued_jobs)                                  as ready_items,
@@ -173,7 +173,7 @@ begin
 end;
 $$;
 
-comment on function api.get_queue_health() is 'The row of api.queue_health as an object, for those who may only call functions.';
+comment on function api.get_queue_health() is 'The row of api.queue_health as an object, for callers who may only call functions.';
 
 create or replace view api.sites with (security_invoker = true) as
 select null::text    as reference_id,
@@ -187,7 +187,7 @@ select null::text    as reference_id,
        null::text    as device_ids
  where false;
 
-comment on view api.sites is 'No rows, but the columns of a CSV upload: create temp table sites (like api.sites), \copy a file into it, api.create_batch_lookup_from. device_ids such as 1;4.';
+comment on view api.sites is 'An empty view with the columns of a CSV upload: create temp table sites (like api.sites), \copy a file into it, call api.create_batch_lookup_from. device_ids such as 1;4.';
 comment on column api.sites.reference_id is 'Your own id of the site, unique in a batch.';
 comment on column api.sites.street_1 is 'First line of the address.';
 comment on column api.sites.street_2 is 'Second line of the address; null or empty: none.';

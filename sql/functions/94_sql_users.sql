@@ -1,6 +1,6 @@
--- Chapter 94, SQL users: a batch out of any table, and waiting for its end, for those who have psql, a BI tool or rpc() and need no HTTP.
+-- Chapter 94, SQL users: creates a batch from any table and waits for it, for users of psql, BI tools and rpc().
 
--- With the caller's own rights: it reads what the caller may read, and creates what the caller may create.
+-- Runs with the caller's rights: it can only read and create what the caller can.
 create or replace function api.create_batch_lookup_from(
     p_table           regclass,
     p_organization_id uuid    default app.claimed_organization_id(),
@@ -25,7 +25,7 @@ begin
         v_names := array_remove(v_names, 'address');
         v_address := array['street_1', 'street_2', 'city', 'state_or_province_code', 'postal_code', 'country_code'];
     end if;
-    -- One row more than may be, so that too many are refused for what they are.
+    -- One row more than allowed, so that too many rows are noticed.
     execute format('select jsonb_agg(to_jsonb(t)) from (select * from %s limit 10001) t', p_table) into v_rows;
     select jsonb_build_array(to_jsonb(v_names || v_address)) || coalesce(jsonb_agg(
                (select jsonb_agg(coalesce(nullif(r.site -> c.name, 'null'), '""') order by c.n) from unnest(v_names) with ordinality c (name, n))
@@ -38,10 +38,10 @@ end;
 $$;
 
 comment on function api.create_batch_lookup_from(regclass, uuid, boolean) is
-'Creates a batch of the rows of a table or view that the caller may read; a query becomes one as a temporary view. Columns are known by name as those of a file are, api.sites has the plainest; instead of the parts of the address there may be a column address (jsonb), device_ids may be an array or text such as 1;4, and other columns are left. Values are mended as those of a file are. Answers and errors are those of api.create_batch_lookup.';
+'Creates a batch of the rows of a table or view that the caller may read; a query becomes one as a temporary view. Columns are recognized by name as in a file (api.sites has the plainest names); instead of the parts of the address there may be a column address (jsonb), device_ids may be an array or text such as 1;4, and other columns are ignored. Values are corrected as in a file. Answers and errors are those of api.create_batch_lookup.';
 grant execute on function api.create_batch_lookup_from(regclass, uuid, boolean) to authenticated;
 
--- With the caller's own rights, and one look at a time: each statement sees what was committed meanwhile.
+-- Runs with the caller's rights. Volatile, so that each statement sees what was committed meanwhile.
 create or replace function api.wait_for_batch(p_job_id uuid, p_timeout interval default '5 minutes', p_organization_id uuid default app.claimed_organization_id())
 returns json
 language plpgsql volatile
@@ -88,5 +88,5 @@ end;
 $$;
 
 comment on function api.wait_for_batch(uuid, interval, uuid) is
-'Waits until a batch has ended, at most p_timeout, and answers its row of api.jobs as it is then: look at its status. Progress comes as notices. The caller must be allowed to select from api.jobs; the organization may be left out. 404: no such job. 409 batch_not_committed: the transaction that created it is still open.';
+'Waits until a batch has ended, at most p_timeout, and returns its row of api.jobs: check its status. Progress comes as notices. The caller must be allowed to select from api.jobs; the organization may be left out. 404: no such job. 409 batch_not_committed: the transaction that created it is still open.';
 grant execute on function api.wait_for_batch(uuid, interval, uuid) to authenticated;

@@ -1,11 +1,11 @@
 -- Chapter 95, access: what operators and the shell may call, and who may read which rows.
 
--- Functions that are new are for everybody at first.
+-- PostgreSQL grants new functions to PUBLIC.
 revoke all on all functions in schema app, api from public;
 grant execute on all functions in schema api to batch_lookups_shell, service_role;
 
--- Members read the rows of their organization; service_role reads all; nobody writes but through functions. A policy is total: it
--- reads the claims and no table, and cannot fail. Only what differs is touched, because that takes the table away from everybody.
+-- Members read the rows of their organization, service_role reads all, and only functions write. A policy is total: it reads only the
+-- claims and cannot fail. Only policies that differ are replaced, because that locks the table exclusively.
 do $$
 declare
     v_table  regclass;
@@ -36,10 +36,10 @@ begin
 end;
 $$;
 
--- Nobody but the functions draws numbers.
+-- Only the functions use sequences.
 revoke all on sequence public.applications_id_seq, app.customers_id_seq from public, anon, authenticated, service_role;
 
--- What Realtime may send: jobs and reports, never items.
+-- Realtime may send jobs and reports, never items.
 do $$
 declare
     v_table text;
