@@ -13,7 +13,7 @@ from typing import Any
 
 from pyshell.settings import Settings, SettingsError
 
-# Each command imports what it needs when it runs, so that none waits for another's libraries.
+# Each command imports its libraries when it runs, so that others start fast.
 
 
 def up(settings: Settings, arguments: argparse.Namespace) -> None:
@@ -62,8 +62,8 @@ def drift(settings: Settings, arguments: argparse.Namespace) -> None:
         difference = drift.difference(postgres)
     if difference:
         print(difference)
-        raise SystemExit("The migrations make another schema than sql/schema: `-` is what the schema has, `+` what the migrations make.")
-    print("no drift: the migrations make what sql/schema says")
+        raise SystemExit("The migrations and sql/schema differ: `-` is only in sql/schema, `+` only in the result of the migrations.")
+    print("no drift: the migrations and sql/schema make the same database")
 
 
 def docs(settings: Settings, arguments: argparse.Namespace) -> None:
@@ -119,7 +119,7 @@ def import_catalogue(settings: Settings, arguments: argparse.Namespace) -> None:
     for file, counts in summary.items():
         print(f"{file}: {counts['rows']:,} rows, {counts['changed']:,} new or changed, {counts['retired']:,} retired")
     if left_out:
-        print(f"{sum(left_out.values()):,} incentives were left out:")
+        print(f"{sum(left_out.values()):,} incentives were skipped:")
         for reason, count in sorted(left_out.items(), key=lambda entry: (-entry[1], entry[0])):
             print(f"{count:7,}  {reason}")
 
@@ -133,7 +133,7 @@ def check_catalogue(settings: Settings, arguments: argparse.Namespace) -> None:
         warnings = catalogue.find_warnings(connection)
     for warning in warnings:
         print(f"{warning['warning']}: {' '.join(filter(None, (warning['program_id'], warning['tier_id'])))}: {warning['explanation']}")
-    print(f"{len(warnings):,} warning(s)")
+    print(f"{len(warnings):,} warnings" if len(warnings) != 1 else "1 warning")
 
 
 def psql(settings: Settings, arguments: argparse.Namespace) -> None:
@@ -171,14 +171,14 @@ def delete_postgres(settings: Settings, arguments: argparse.Namespace) -> None:
 
     postgres = PrivatePostgres.of_project(settings.state_dir)
     if not arguments.yes:
-        raise SystemExit(f"This deletes all data in {postgres.folder}. Say --yes when that is what you want.")
+        raise SystemExit(f"This deletes all data in {postgres.folder}. Add --yes to confirm.")
     postgres.delete()
     print(f"deleted {postgres.folder}")
 
 
 @dataclass(frozen=True)
 class Command:
-    """A word of the command line, what it runs, and the options that argparse gets for it."""
+    """A command: its name (one or two words), the function that it runs, and its options for argparse."""
 
     name: str
     run: Callable[[Settings, argparse.Namespace], None]
@@ -193,20 +193,18 @@ COMMANDS = [
     Command("serve", serve, "run the API on DATABASE_URL"),
     Command("worker", worker, "run a worker on DATABASE_URL"),
     Command("migrate", migrate, "bring the database up to date"),
-    Command("drift", drift, "compare what sql/schema makes with what the migrations make"),
-    Command("supabase-sql", supabase_sql, "write dist/supabase.sql, which installs everything by SQL alone"),
-    Command(
-        "docs", docs, "write docs/sql.md from the catalog of a fresh database, docs/errors.md and the codes in openapi.json from the source"
-    ),
+    Command("drift", drift, "check that sql/schema and the migrations make the same database"),
+    Command("supabase-sql", supabase_sql, "write dist/supabase.sql, which installs everything into a Supabase project"),
+    Command("docs", docs, "generate docs/sql.md, docs/errors.md and the error codes in openapi.json"),
     Command(
         "keys create",
         create_key,
-        "make an API key for an organization, which is created when new, and print it",
+        "create an API key and print it; a new organization is created",
         [
             ("--organization", {"required": True, "metavar": "NAME"}),
-            ("--name", {"help": "what the key is for"}),
+            ("--name", {"help": "name of the key, such as what it is for"}),
             ("--test", {"action": "store_true", "help": "a key that begins with leap_test_"}),
-            ("--scope", {"action": "append", "help": "what it may do, such as jobs:read; may be repeated; without: everything"}),
+            ("--scope", {"action": "append", "help": "a permission, such as jobs:read; repeat it for several; default: all"}),
         ],
     ),
     Command(
@@ -215,13 +213,13 @@ COMMANDS = [
         "import a folder of CSV files, or with --rewiring-america a clone of that public repository",
         [
             ("folder", {"type": Path}),
-            ("--name", {"default": "starter", "help": "the catalogue that the files are the whole of"}),
+            ("--name", {"default": "starter", "help": "name of the catalogue; rows that it had and the files lack are retired"}),
             ("--rewiring-america", {"action": "store_true", "help": "the folder is a clone of rewiringamerica/api.rewiringamerica.org"}),
         ],
     ),
     Command("catalogue check", check_catalogue, "list programs that have ended and offers that look wrong"),
-    Command("psql", psql, "open psql on the database", [("arguments", {"nargs": "*", "help": "psql's own, after --"})]),
-    Command("postgres start", start_postgres, "start the private PostgreSQL, to run until it is stopped, and print its URL"),
+    Command("psql", psql, "open psql on the database", [("arguments", {"nargs": "*", "help": "arguments for psql, after --"})]),
+    Command("postgres start", start_postgres, "start the private PostgreSQL and print its URL; it runs until it is stopped"),
     Command("postgres stop", stop_postgres, "stop the private PostgreSQL"),
     Command("postgres delete", delete_postgres, "delete the private PostgreSQL with all its data", [("--yes", {"action": "store_true"})]),
 ]

@@ -1,4 +1,4 @@
-"""What differs between deployments, read from the environment once. What operators tune while it runs is in the database."""
+"""Settings that differ between deployments, read once from the environment. Those that operators change at run time are in the database."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
 class SettingsError(ValueError):
-    """An environment variable holds what it may not; the message names it."""
+    """An environment variable has an invalid value; the message names it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Every field is the environment variable of the same name in capitals.
+    """Each field is the environment variable of the same name in capitals.
 
-    `database_url` is empty where none was given: commands that can do so start a private PostgreSQL then.
-    `lookups_per_second` presets the pace of a new database: None leaves the database's own default, infinity is no limit.
-    Clerk tokens are taken where `clerk_issuer` is set. Its keys are fetched from there, unless `clerk_jwt_key` holds the one (PEM);
-    `clerk_authorized_parties` (separated by commas) are the origins that a token may have been made for, empty: any.
-    `cors_origins` (separated by commas) are the origins whose pages may call the API from a browser, `*`: all; as a rule those of Clerk.
-    `http_proxy` and `https_proxy` (also in small letters) lead to an `incentives_api_url` of that scheme unless `no_proxy`, separated by
-    commas, has its host; `incentives_api_ca_file` (PEM) is trusted there besides the machine's certificates. Nothing else uses them.
-    `forwarded_allow_ips` (addresses or networks, separated by commas, `*`: all) are the proxies whose X-Forwarded-For and X-Forwarded-Proto
-    are believed; empty: none.
-    `webhooks_allow_private_networks` is for development: webhooks may go anywhere, and over http; but never to the networks in
+    `database_url` is empty if none is set: commands that can then start a private PostgreSQL.
+    `lookups_per_second` is the rate limit of a new database: None leaves its default, infinity is no limit.
+    Clerk tokens are accepted if `clerk_issuer` is set. Its keys are fetched from there, unless `clerk_jwt_key` holds the key (PEM);
+    `clerk_authorized_parties` (separated by commas) are the origins that a token may have been issued for, empty: any.
+    `cors_origins` (separated by commas) are the origins whose pages may call the API from a browser, `*`: all; default: those of Clerk.
+    `http_proxy` and `https_proxy` (also in lower case) lead to an `incentives_api_url` of that scheme unless `no_proxy` (separated by
+    commas) has its host; `incentives_api_ca_file` (PEM) is trusted there besides the system's certificates. Nothing else uses them.
+    `forwarded_allow_ips` (addresses or networks, separated by commas, `*`: all) are the proxies whose X-Forwarded-For and
+    X-Forwarded-Proto are trusted; empty: none.
+    `webhooks_allow_private_networks` is for development: webhooks may go anywhere, also over http, except to
     `webhooks_refused_networks` (separated by commas).
     """
 
@@ -69,19 +69,19 @@ class Settings:
 
     @property
     def server_url(self) -> str:
-        """Where this machine reaches the API, without its prefix."""
+        """The URL of the API on this machine, without `root_path`."""
         host = {"0.0.0.0": "127.0.0.1", "::": "127.0.0.1"}.get(self.host, self.host)
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     def proxy_for(self, url: str) -> str | None:
-        """The proxy for URLs of this scheme, to hosts that `no_proxy` does not name."""
+        """The proxy for a URL by its scheme; None if there is none, or `no_proxy` is `*`."""
         if self.no_proxy and "*" in self.no_proxy.replace(",", " ").split():
             return None
         return self.https_proxy if urlsplit(url).scheme == "https" else self.http_proxy
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
-        """Settings from the variables given, else from the process's and, below them, the file `.env`. Raises SettingsError."""
+        """Settings from the given variables; default: the environment, then the file `.env`. Raises SettingsError."""
         values = read_environment() if environment is None else environment
         given = {name: value.strip() for name, value in values.items() if value.strip()}
         state_dir = given.get("STATE_DIR")
@@ -113,7 +113,7 @@ class Settings:
 
 
 def read_environment() -> dict[str, str]:
-    """The process's variables, and those of `.env` in the project's folder that it doesn't set."""
+    """The environment variables, and those of the project's `.env` that the environment does not set."""
     from_file = {name: value for name, value in dotenv_values(ROOT / ".env").items() if value is not None}
     return from_file | dict(os.environ)
 
@@ -198,7 +198,7 @@ def _list(value: str) -> tuple[str, ...]:
 def _cors_origins(given: Mapping[str, str]) -> tuple[str, ...]:
     origins = _list(given.get("CORS_ORIGINS", given.get("CLERK_AUTHORIZED_PARTIES", "")))
     for origin in _list(given.get("CORS_ORIGINS", "")):
-        # As a browser writes it, or it would never match.
+        # In the form that browsers send, or it would never match.
         if origin != "*" and not re.fullmatch(r"https?://[a-z0-9.-]+(:[0-9]+)?|https?://\[[0-9a-f:]+\](:[0-9]+)?", origin):
             raise SettingsError(f"CORS_ORIGINS must be origins such as https://portal.example.com, or *, not {origin!r}")
     return origins
@@ -218,7 +218,7 @@ def _clerk_jwt_key(given: Mapping[str, str]) -> str | None:
 
 
 def read_pem(pem: str) -> RSAPublicKey:
-    """A public key in PEM form, its line ends possibly written as \\n. Raises ValueError."""
+    """A public key in PEM form; line ends may be written as \\n. Raises ValueError."""
     key = load_pem_public_key(pem.replace("\\n", "\n").encode())
     if not isinstance(key, RSAPublicKey) or key.key_size < MIN_KEY_BITS:
         raise ValueError(f"the key must be an RSA key of {MIN_KEY_BITS} bits or more")

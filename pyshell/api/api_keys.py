@@ -1,4 +1,7 @@
-"""API keys: `leap_live_` or `leap_test_`, 43 random characters, 6 of checksum. The database knows only their hash."""
+"""API keys: `leap_live_` or `leap_test_`, 43 random characters, a checksum of 6. The database has only their hashes.
+
+The fixed prefix lets secret scanners recognize our keys.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ def generate(prefix: str = LIVE) -> str:
 
 
 def is_well_formed(key: str) -> bool:
-    """Whether the form and the checksum are right: what is mistyped or made up needs no query."""
+    """Whether form and checksum are right, so that mistyped or invented keys cost no query."""
     match = _FORM.fullmatch(key)
     return match is not None and _checksum(match[1]) == match[2]
 
@@ -43,7 +46,7 @@ def create(
     prefix: str = LIVE,
     scopes: Sequence[str] | None = None,
 ) -> str:
-    """Stores a new key for an organization, which is created when new, and returns the key. No scopes: all of them."""
+    """Stores a new key for an organization, which is created if new, and returns the key. Without scopes: all of them."""
     key = generate(prefix)
     with connect_as_owner(database_url, role=SHELL) as connection:
         connection.execute(

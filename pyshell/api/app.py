@@ -1,4 +1,4 @@
-"""The web application: routes, what surrounds them, and the server that runs them."""
+"""The web application: routes, middleware, and the server."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from pyshell.postgres.shares import Shares
 from pyshell.settings import Settings
 
 GRACEFUL_SHUTDOWN_SECONDS = 20
-# Longer than clients and proxies keep an idle connection, so that they close it and not we under a request of theirs.
+# Longer than clients and proxies keep an idle connection, so that we never close one just as they send a request.
 KEEP_ALIVE_SECONDS = 75
-# How long a run of the worker that a scheduler began may go on when the server wants to end.
+# How long a scheduled run of the worker may continue while the server shuts down.
 WORKER_RUN_SECONDS = 5
-# Of one message that a subscriber sends.
+# The largest message that a subscriber may send, in bytes.
 MAX_WEBSOCKET_MESSAGE_BYTES = 128 * 1024
 
 
@@ -105,12 +105,12 @@ def server_config(app: ASGIApp, settings: Settings, **others: Any) -> uvicorn.Co
 
 
 def serve(settings: Settings) -> None:
-    """Serves until SIGINT or SIGTERM, then ends the requests that are under way."""
+    """Serves until SIGINT or SIGTERM, then finishes the requests in progress."""
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
     allow_open_files(2 * MAX_CONNECTIONS)
     config = server_config(create_app(settings, lambda: server.should_exit), settings, loop="uvloop")
     server = uvicorn.Server(config)
-    # What is here stays: the garbage collector need not look through all of it for each upload of many rows.
+    # All of this stays: the garbage collector need not scan it for each large upload.
     gc.collect()
     gc.freeze()
     with suppress(KeyboardInterrupt):

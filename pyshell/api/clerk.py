@@ -1,4 +1,4 @@
-"""Clerk session tokens: are they genuine, and which organization do they speak for.
+"""Clerk session tokens: verification, and the organization that a session is active in.
 
 https://clerk.com/docs/guides/sessions/session-tokens describes both versions of the claims,
 https://clerk.com/docs/guides/sessions/manual-jwt-verification how to check them.
@@ -21,17 +21,17 @@ __all__ = ["Clerk", "InvalidTokenError", "KeysUnavailableError", "Membership", "
 
 LEEWAY_SECONDS = 5
 MAX_TOKEN_LENGTH = 16_384
-# Of machines, whose tokens the same keys sign: https://github.com/clerk/javascript, JWT_CATEGORY_M2M_TOKEN.
+# Machine tokens, which are signed with the same keys: https://github.com/clerk/javascript, JWT_CATEGORY_M2M_TOKEN.
 MACHINE_CATEGORY = "cl_B7d4PD333AAA"
 
 
 class InvalidTokenError(Exception):
-    """The message says what is wrong with the token, and nothing of what is in it."""
+    """The message says what is wrong with the token without quoting it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """The organization that a session is active in, as Clerk knows it, and the member's role there (`org:` taken off)."""
+    """The active organization of a session, by Clerk's id, and the member's role there (without `org:`)."""
 
     clerk_organization_id: str
     slug: str | None
@@ -48,7 +48,7 @@ class Clerk:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self | None:
-        """None where no issuer is configured: then there are no Clerk tokens."""
+        """None if no issuer is configured: then no Clerk tokens are accepted."""
         if settings.clerk_issuer is None:
             return None
         if settings.clerk_jwt_key:
@@ -58,14 +58,14 @@ class Clerk:
         return cls(settings.clerk_issuer, keys, settings.clerk_authorized_parties)
 
     async def verify(self, token: str) -> Mapping[str, Any]:
-        """The claims of a genuine token that is valid now. Raises InvalidTokenError, KeysUnavailableError."""
+        """The claims of a token, if it is genuine and valid now. Raises InvalidTokenError, KeysUnavailableError."""
         if len(token) > MAX_TOKEN_LENGTH:
             raise InvalidTokenError("The token is too long")
         try:
             header = jwt.get_unverified_header(token)
         except (jwt.PyJWTError, ValueError, RecursionError) as error:
             raise InvalidTokenError("The token is not a JSON Web Token") from error
-        # The algorithm is ours to choose, never the token's.
+        # We choose the algorithm, never the token.
         if header.get("alg") != "RS256":
             raise InvalidTokenError("The token is not signed with RS256")
         if header.get("typ") not in (None, "JWT") or header.get("cat") == MACHINE_CATEGORY:
@@ -98,7 +98,7 @@ class Clerk:
             party = claims.get("azp")
             if not isinstance(party, str) or party not in self._authorized_parties:
                 raise InvalidTokenError("The token was made for another party")
-        # Such a session still has something to do, like a second factor: https://clerk.com/docs/guides/configure/session-tasks
+        # Such a session is not complete; a second factor may be missing: https://clerk.com/docs/guides/configure/session-tasks
         if claims.get("sts") == "pending":
             raise InvalidTokenError("The session is pending")
 

@@ -1,4 +1,4 @@
-"""The public keys that Clerk signs session tokens with: fetched from its issuer and kept, or configured."""
+"""The public keys of Clerk's session tokens: fetched from the issuer and cached, or configured."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from pyshell.settings import MIN_KEY_BITS, read_pem
 logger = logging.getLogger("pyshell.api.clerk")
 
 FETCH_TIMEOUT_SECONDS = 3.0
-# A token may name any key id it likes: only this often does an unknown one lead to a request.
+# A token may name any key id: unknown ones lead to a request only this often.
 REFETCH_SECONDS = 30.0
-# Without any key nobody gets in, so that the wait after a failure is shorter.
+# Without any key nobody can sign in, so the wait after a failure is shorter.
 FIRST_KEY_RETRY_SECONDS = 3.0
-# Older keys are renewed in the background, and serve until then; Clerk out of reach for longer than the second leaves none.
+# Older keys are renewed in the background and used meanwhile. After the second time without Clerk, they are no longer used.
 RENEW_AFTER_SECONDS = 3600.0
 KEEP_SECONDS = 86_400.0
 
 
 class KeysUnavailableError(Exception):
-    """There is no key to check a token with, because the issuer cannot be reached."""
+    """There is no key to verify a token with, because the issuer cannot be reached."""
 
 
 class Keys(Protocol):
     async def find(self, key_id: object) -> RSAPublicKey | None:
-        """The key of that id, None when there is no such key. Raises KeysUnavailableError."""
+        """The key with that id; None: there is none. Raises KeysUnavailableError."""
 
 
 class ConfiguredKey:
@@ -46,7 +46,7 @@ class ConfiguredKey:
 
 
 class FetchedKeys:
-    """The key set at a URL (RFC 7517). Any number of callers share one request, and none waits when its key is known."""
+    """The key set at a URL (RFC 7517). Concurrent callers share one request; callers whose key is cached do not wait."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -71,11 +71,11 @@ class FetchedKeys:
     async def _refetch(self, least_wait: float) -> None:
         fetch = self._start_fetch(least_wait)
         if fetch is not None:
-            # A caller that goes away must not end the request of the others.
+            # A cancelled caller must not cancel the request of the others.
             await asyncio.shield(fetch)
 
     def _start_fetch(self, least_wait: float) -> asyncio.Task[None] | None:
-        """The fetch that is under way, else a new one unless the last was less than `least_wait` seconds ago."""
+        """The fetch in progress, else a new one unless the last was less than `least_wait` seconds ago."""
         if self._fetch is not None and not self._fetch.done():
             return self._fetch
         now = time.monotonic()
@@ -99,7 +99,7 @@ class FetchedKeys:
 
 
 def read_key_set(key_set: Any) -> dict[str, RSAPublicKey]:
-    """The keys fit for RS256, by id. Raises ValueError where there is none."""
+    """The keys for RS256, by id. Raises ValueError if there is none."""
     members = key_set.get("keys") if isinstance(key_set, Mapping) else None
     keys = {}
     for member in members if isinstance(members, list) else []:

@@ -1,4 +1,4 @@
-"""CORS: which pages of other origins may call the API from a browser (https://fetch.spec.whatwg.org/#http-cors-protocol).
+"""CORS: the origins whose pages may call the API from a browser (https://fetch.spec.whatwg.org/#http-cors-protocol).
 
 Keys and tokens travel in headers and never as cookies, so no credentials mode is offered.
 """
@@ -31,12 +31,12 @@ EXPOSED_HEADERS = (
     "Idempotency-Replayed",
     "Content-Disposition",
 )
-# Chromium remembers no preflight for longer.
+# Chromium caches preflights for no longer.
 PREFLIGHT_SECONDS = 7200
 
 
 class CrossOriginMiddleware(CORSMiddleware):
-    """Starlette's, whose answer to a preflight that is allowed has no body."""
+    """Starlette's middleware, with an empty body in the answer to an allowed preflight."""
 
     def preflight_response(self, request_headers: Headers) -> Response:
         response = super().preflight_response(request_headers)
@@ -48,7 +48,7 @@ class CrossOriginMiddleware(CORSMiddleware):
 
 
 def cors_middleware(origins: tuple[str, ...]) -> list[Middleware]:
-    """The outermost middleware, so that what fails further in is readable too. No origins: none."""
+    """The outermost middleware, so that pages can read errors from further in. Without origins: no middleware."""
     if not origins:
         return []
     return [

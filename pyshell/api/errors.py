@@ -1,4 +1,4 @@
-"""The one place where errors become responses: {"error", "code", "request_id", "hint"?, further members}."""
+"""Turns errors into responses, all of them here: {"error", "code", "request_id", "hint"?, further members}."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ logger = logging.getLogger("pyshell.api.errors")
 
 
 class ApiError(Exception):
-    """An answer other than success. `code` is stable, `message` may be reworded; `members` go into the body."""
+    """An error response. `code` is stable, `message` may be reworded; `members` are added to the body."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class ApiError(Exception):
 
 
 class Meaning(NamedTuple):
-    """What an error of the database means to the client."""
+    """The response to an error of the database."""
 
     status: int
     code: str
@@ -53,7 +53,7 @@ UNAVAILABLE = Meaning(503, "database_unavailable", "The database is unavailable;
 BUSY = Meaning(503, "busy", "The service is busy; please try again")
 INTERNAL = Meaning(500, "internal_error", "Internal server error")
 
-# Of Kind.DATA, by SQLSTATE. Those that are not here are our fault.
+# Errors of Kind.DATA, by SQLSTATE. Others are our fault.
 ABOUT_THE_DATA = {
     "22P02": INVALID_JSON,
     "22P05": Meaning(400, "unsupported_character", "The body contains a character that cannot be stored"),
@@ -88,16 +88,16 @@ def error_response(request: Request, error: ApiError) -> Response:
 
 
 def from_database(error: DatabaseError) -> ApiError:
-    """What a database error means to the client. Logs those that are our fault."""
+    """The response to a database error. Logs errors that are our fault."""
     kind, state = kind_of(error), error.sqlstate or ""
     if kind is Kind.REFUSED:
         return _raised_by_us(error, int(state[2:]))
     meaning = KINDS.get(kind) or ABOUT_THE_DATA.get(state, INTERNAL)
     if meaning.status == 400 and state[:2] == "22" and is_inside_function(error):
-        # The arguments were well-formed, so a function of ours stumbled.
+        # The arguments were well-formed, so one of our functions is at fault.
         meaning = INTERNAL
     if meaning.status >= 500:
-        # Where the error comes from helps with a fault of ours alone.
+        # The context only helps with our own faults.
         logger.error("database error %s: %s", state, error, exc_info=error if meaning is INTERNAL else None)
     return ApiError(
         meaning.status,
@@ -150,7 +150,7 @@ async def on_routing_error(request: Request, error: Exception) -> Response:
 
 
 def allowed_methods(request: Request) -> list[str]:
-    """The methods of all routes at the path of the request; of those with exactly this path, where there are any."""
+    """The methods of the routes that match the path; if routes have exactly this path, only theirs."""
     routes: list[BaseRoute] = request.app.routes
     matching = [route for route in routes if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE]
     exact = [route for route in matching if not route.param_convertors]

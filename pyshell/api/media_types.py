@@ -1,4 +1,4 @@
-"""In which format a body is: as its Content-Type declares, or, where that says nothing, as the body begins."""
+"""The format of a body: as its Content-Type declares or, if that is not specific, as the body begins."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 from pyshell.api.errors import ApiError
 
 JSON, NDJSON, MULTIPART = "application/json", "application/x-ndjson", "multipart/form-data"
-# CSV or a workbook: browsers and Windows name either by the program that is installed for it.
+# CSV or a workbook: browsers on Windows name both after the installed program.
 FILE = "text/csv"
 ALIASES = (
     {"text/json": JSON}
@@ -44,7 +44,7 @@ ALIASES = (
         FILE,
     )
 )
-# What `fetch` with a string and `curl -d` send of themselves, whatever the body is.
+# Defaults of `fetch` with a string and of `curl -d`, whatever the body is.
 UNDECLARED = ("", "text/plain", "application/octet-stream", "application/x-www-form-urlencoded")
 
 _WHITE_SPACE = b" \t\r\n"
@@ -65,17 +65,17 @@ def recognize(content_type: str | None, beginning: bytes) -> str:
 
 
 def media_type(content_type: str | None) -> str:
-    """The type as it was declared, in lower case and without its parameters; empty where none was."""
+    """The declared type in lower case without parameters; empty: none was declared."""
     return (content_type or "").partition(";")[0].strip().lower()
 
 
 def begins_as_json(beginning: bytes) -> bool:
-    """Whether an object or an array may follow. Nothing at all is no other format either."""
+    """Whether the body may be an object or an array. An empty body may be, too."""
     return content_of(beginning)[:1] in (b"{", b"[", b"")
 
 
 def content_of(beginning: bytes) -> bytes:
-    """What stands behind a byte order mark and white space."""
+    """The body after a byte order mark and white space."""
     return beginning.removeprefix(codecs.BOM_UTF8).lstrip(_WHITE_SPACE)
 
 
@@ -85,6 +85,6 @@ def charset_of(content_type: str | None) -> str | None:
 
 
 def check_charset(content_type: str | None) -> None:
-    """Raises ApiError 415 when a charset is declared that is not UTF-8."""
+    """Raises ApiError 415 if the declared charset is not UTF-8."""
     if charset_of(content_type) not in (None, "utf-8", "utf8", "us-ascii"):
         raise ApiError(415, "unsupported_charset", "The body must be encoded in UTF-8")

@@ -1,4 +1,4 @@
-"""What a Prometheus server reads at /metrics: the requests of this process, and the state of the queue that all processes share."""
+"""Prometheus metrics at /metrics: the requests of this process, and the state of the queue that all processes share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from starlette.types import Scope
 
 RENDERED_FOR_SECONDS = 1
 
-# Columns of api.queue_health that are numbers, and what they are called.
+# The numeric columns of api.queue_health, and their metrics.
 QUEUE_GAUGES = {
     "open_jobs": "Unfinished jobs",
     "ready_items": "Items ready to be claimed",
@@ -32,7 +32,7 @@ QUEUE_GAUGES = {
 
 
 class Metrics:
-    """The measurements of one application."""
+    """The metrics of one application."""
 
     def __init__(self) -> None:
         self._rendering: asyncio.Task[bytes] | None = None
@@ -46,7 +46,7 @@ class Metrics:
         )
 
     def observe(self, scope: Scope, status: int, seconds: float) -> None:
-        # A method that nobody knows is whatever the client made up.
+        # Unknown methods are invented by clients: they share one label.
         method = scope["method"] if scope["method"] in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS") else "other"
         self._requests.labels(method, route_of(scope), str(status)).observe(seconds)
 
@@ -85,7 +85,7 @@ class QueueHealth(Collector):
 
 
 def route_of(scope: Scope) -> str:
-    """The template of the route that took the request, such as /batch-lookups/{job_id}; "none" for every other path.
+    """The template of the route that matched, such as /batch-lookups/{job_id}; "none" for all other paths.
 
     Never made from the path itself: a client could make up as many of those as it likes, each a series for ever.
     """

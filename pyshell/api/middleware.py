@@ -1,4 +1,4 @@
-"""What surrounds every request: its id, the path prefix, headers, the line in the log, and the answer to the unforeseen."""
+"""Middleware around every request: its id, the path prefix, headers, the access log, and the response to unexpected errors."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from pyshell.api.limits import patient
 access_log = logging.getLogger("pyshell.access")
 logger = logging.getLogger("pyshell.api.errors")
 
-# No content is guessed to be another than it is declared to be, and no address of ours, which may hold ids, is told to other sites.
+# Browsers must not guess content types, nor tell other sites our URLs, which may contain ids.
 SECURITY_HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 
 _VALID_REQUEST_ID = re.compile(r"[A-Za-z0-9._~-]{1,128}")
 
 
 class RequestMiddleware:
-    """Gives a request its id (a valid `X-Request-Id` is kept), logs it in one line, measures it, and turns any exception into a 500.
+    """Assigns the request id (a valid `X-Request-Id` is kept), logs one line, measures, and turns any exception into a 500.
 
     Paths are served with and without `root_path`, so that a proxy may strip it or leave it.
     """
@@ -39,7 +39,7 @@ class RequestMiddleware:
             await self.app(scope, receive, send)
             return
         scope["root_path"] = self.root_path
-        # People paste addresses with slashes too many; no address of ours differs from another by slashes alone.
+        # People paste URLs with extra slashes; no two of our paths differ by slashes alone.
         scope["path"] = re.sub("/{2,}", "/", scope["path"]).rstrip("/") or "/"
         if scope["type"] == "websocket":
             await self.app(scope, receive, send)
@@ -58,7 +58,7 @@ class RequestMiddleware:
                 headers["X-Request-Id"] = request_id
                 headers.update(SECURITY_HEADERS)
                 keep_private(headers)
-                # What is to be said about the caller, whatever the answer is.
+                # Headers about the caller, on any response.
                 headers.update(scope["state"].get("headers", {}))
             else:
                 size += len(message.get("body", b""))
@@ -90,7 +90,7 @@ class RequestMiddleware:
 
 
 def keep_private(headers: MutableHeaders) -> None:
-    """Keeps an answer out of shared caches, and out of all caches where it has no ETag to ask again by, unless its route says otherwise.
+    """Keeps responses out of shared caches, and those without an ETag out of all caches, unless the route says otherwise.
 
     To a cache, `x-api-key` is an ordinary header: that an answer is one caller's own must be said.
     """

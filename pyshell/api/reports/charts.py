@@ -1,4 +1,4 @@
-"""The geometry and the colours of the report's charts; page.html draws them as SVG."""
+"""Geometry and colours of the report's charts; page.html draws them as SVG."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from math import sqrt
 ACCENT, ACCENT_LIGHT = (11, 110, 95), (205, 231, 224)
 NO_SITES, NO_INCENTIVES, INK, SOFT_INK = "#e8ecef", "#ffffff", "#1d2b36", "#5c6b77"
 
-# Every state as a tile, about where it lies: column and row.
+# Each state as a tile, near its place on the map: column and row.
 STATE_TILES = {
     code: (column, row)
     for row, line in enumerate(
@@ -31,7 +31,7 @@ STATE_TILES = {
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """A state on the map: where it lies, in tiles, and its colours."""
+    """A state on the map: its place, in tiles, and its colours."""
 
     code: str
     column: int
@@ -41,7 +41,7 @@ class Tile:
 
 
 def state_tiles(values: Mapping[str, float]) -> Iterator[Tile]:
-    """The map of the states: the darker, the larger the value; white without any, grey where there are no sites."""
+    """The map of the states: the larger the value, the darker; white for none, grey for no sites."""
     largest = max(values.values(), default=0)
     for code, (column, row) in STATE_TILES.items():
         value = values.get(code)
@@ -50,7 +50,7 @@ def state_tiles(values: Mapping[str, float]) -> Iterator[Tile]:
         elif value <= 0:
             yield Tile(code, column, row, NO_INCENTIVES, INK)
         else:
-            # The area of a value, not its length: a state with a hundredth of the largest value still shows.
+            # The square root of the value: a state with a hundredth of the largest value is still visible.
             strength = sqrt(value / largest)
             yield Tile(code, column, row, shade(strength), "#ffffff" if strength > 0.7 else INK)
 

@@ -15,12 +15,12 @@ from pyshell.api.reports.charts import shade, state_tiles
 Row = dict[str, Any]
 MAX_BARS = 12
 
-# What a new batch calls its report; once the batch has ended, there is nothing left in it to tell.
+# The default description of a new report; it says nothing once the batch has ended.
 USUAL_DESCRIPTION = re.compile(r"Batch lookup job with \d+ items\. Sites will be added as processing completes\.")
 
 
 def report_page(summary: Row, sites: Sequence[Row], job: Row | None = None, failed_items: Sequence[Row] = ()) -> str:
-    """The page of what `get_incentive_report_summary` answers.
+    """The page for an answer of `get_incentive_report_summary`.
 
     `sites` are those with the largest amounts, for the table. `job` is what `get_batch_lookup` answers for the report's job, None once
     it has been deleted; `failed_items` are the first of its items that failed.
@@ -52,7 +52,7 @@ def _status(report: Row, job: Row | None) -> str:
 
 
 def _american(states: Sequence[Row]) -> dict[str, float]:
-    """The value of each state of the US that has sites."""
+    """The value of each US state with sites."""
     return {row["state_or_province_code"]: row["total_incentive_value"] for row in states if row["country_code"] == "US"}
 
 

@@ -1,4 +1,4 @@
-"""The routes of the API, each with the scope that a caller needs and the query parameters that it knows."""
+"""The routes of the API, each with the scope that it requires and its query parameters."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ from pyshell.api.routes.webhooks import (
 
 
 class ExactRoute(Route):
-    """A route whose address is none of those that a later route's parameter would take: other methods are not allowed."""
+    """A route with a fixed path that the parameter of a later route would also match: other methods are refused here."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         match, child_scope = super().matches(scope)
@@ -56,7 +56,7 @@ class ExactRoute(Route):
 
 
 def route(method: str, path: str, scope: str | None, endpoint: Endpoint, *parameters: str) -> Route:
-    """A route for callers who have the scope (None: for everybody), with the query parameters that it knows."""
+    """A route for callers with the scope (None: for everybody), with its query parameters."""
     checked = with_parameters(endpoint, *parameters)
     return Route(path, secured(scope, checked) if scope else checked, methods=[method])
 

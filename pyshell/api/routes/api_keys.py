@@ -1,4 +1,4 @@
-"""API keys of an organization: made (and shown that once), listed, rotated, revoked."""
+"""API keys of an organization: create, list, rotate, revoke."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def rotate_api_key(request: Request) -> Response:
 
 
 async def answer_with_key(request: Request, key: str, function: str, /, **arguments: object) -> Response:
-    """The one answer that holds the key itself."""
+    """The only response that contains the key itself."""
     authenticator: Authenticator = request.app.state.authenticator
     stored = json.loads(
         await call(
@@ -86,7 +86,7 @@ def api_key_id(request: Request) -> UUID:
 
 
 def read_prefix(body: str) -> str:
-    """How the key shall begin, by the `mode` of the body. The database reads the rest, and refuses what is no JSON object."""
+    """The prefix of the key, by `mode` in the body. The database checks the rest, and refuses anything but a JSON object."""
     try:
         mode = json.loads(body).get("mode")
     except (ValueError, RecursionError, AttributeError):

@@ -1,4 +1,4 @@
-"""Applications: listed, read and moved on."""
+"""Applications: list them, read them, change their status."""
 
 from __future__ import annotations
 

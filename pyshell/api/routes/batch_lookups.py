@@ -1,4 +1,4 @@
-"""Batches: upload, list, cancel, try again, delete."""
+"""Batches: upload, list, cancel, retry, delete."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def create_from_upload(request: Request) -> Response:
         "submit_batch_lookup",
         organization_id=request.user.organization_id,
         request=upload.request,
-        # Only the embedded provider is known to look devices up in our catalogue.
+        # Only the embedded provider is known to use our catalogue of devices.
         check_devices=request.app.state.settings.incentives_api_url is None,
         options=json.dumps(options),
         idempotency_key=key,
@@ -61,12 +61,12 @@ async def create_from_upload(request: Request) -> Response:
 
 
 def fingerprint(options: dict[str, object], upload: Upload) -> bytes:
-    """A hash by which a repeated request is known to be the same."""
+    """A hash that identifies a repeated request."""
     return hashlib.sha256("\0".join([json.dumps(options), upload.request or "", upload.file or ""]).encode()).digest()
 
 
 def option_params(request: Request) -> dict[str, object]:
-    """The options given beside the body, which go before those in it; the database knows what they may be."""
+    """The options in the query, which take precedence over those in the body; the database checks them."""
     options: dict[str, object] = dict(text_params(request, "name", "on_invalid"))
     if "dry_run" in request.query_params:
         options["dry_run"] = boolean_param(request, "dry_run")
@@ -96,7 +96,7 @@ async def cancel_batch_lookup(request: Request) -> Response:
 
 
 async def retry_batch_lookup(request: Request) -> Response:
-    """The failed items of an ended job as a new one."""
+    """Creates a new job from the failed items of an ended one."""
     body = await call(
         request.app.state.pool,
         "retry_batch_lookup",

@@ -1,4 +1,4 @@
-"""The description of the API as a page to read and to try, with Swagger UI from its package: nothing comes from elsewhere."""
+"""The API's documentation as a page, with Swagger UI from a Python package: nothing is loaded from other servers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CONTENT_SECURITY_POLICY = (
 
 async def docs(request: Request) -> Response:
     if request.scope.get("raw_path", b"").endswith(b"/"):
-        # The addresses in the page are relative to the one without the slash.
+        # Links in the page are relative to the path without the slash.
         return RedirectResponse("../docs")
     return _file(OURS / "index.html", "text/html", {"Content-Security-Policy": CONTENT_SECURITY_POLICY})
 

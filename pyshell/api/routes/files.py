@@ -1,4 +1,4 @@
-"""Files that are read from the database and sent piece by piece."""
+"""Files that are read from the database and streamed in pieces."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-# The first piece is small, so that it comes at once; the others are what a process holds of a file at any time.
+# The first piece is small, so that it comes at once. A process holds one piece of a file at a time.
 FIRST_PIECE = 100
 PIECE = 500
 
@@ -15,7 +15,7 @@ Piece = tuple[bytes | None, bytes | None]
 
 
 async def stream_file(request: Request, read_piece: Callable[[int, int], Awaitable[Piece]], headers: Mapping[str, str]) -> Response:
-    """Neither side holds the file, and no connection of the pool waits for a slow client.
+    """Neither side holds the whole file, and no pooled connection waits for a slow client.
 
     `read_piece` gets the position after which to read and how many rows; it answers their lines and the position of the last one, null
     when there are no more. An error in the first piece can still be answered: nothing has been sent.

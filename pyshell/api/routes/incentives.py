@@ -1,4 +1,4 @@
-"""One lookup, made now, and what the organization tells once for all of them."""
+"""Single lookups, and the organization's settings for all of its lookups."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def lookup_incentives(request: Request) -> Response:
             )
         )
     except DatabaseError as error:
-        # What was refused left nothing behind, so it is logged by itself.
+        # A refused lookup was rolled back, so it is logged separately.
         if kind_of(error) is Kind.REFUSED:
             refusal = from_database(error)
             response = json.dumps({"error": refusal.message, "code": refusal.code})

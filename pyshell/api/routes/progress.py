@@ -1,4 +1,4 @@
-"""One job, for those who wait for it: asked again and again, asked once with patience, or followed as a stream of events."""
+"""The progress of a job: polled, awaited with `?wait=`, or streamed as server-sent events."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from pyshell.postgres.compact import compact
 from pyshell.postgres.sqlstates import DatabaseError
 
 MAX_WAIT_SECONDS = 60
-# A stream ends after a while, so that the client shows its credential again.
+# A stream ends after a while, so that the client must authenticate again.
 MAX_STREAM_SECONDS = 300
 KEEP_ALIVE_SECONDS = 15
-# Events come no faster, however fast the job goes.
+# The shortest time between two events.
 EVENT_SECONDS = 0.2
 
 
 async def get_batch_lookup(request: Request) -> Response:
-    """The job; 304 when the client has it already. With `?wait=SECONDS`, not before it has changed."""
+    """The job; 304 if the client has this state of it. With `?wait=SECONDS`, waits for a change."""
     read = job_reader(request, include_items=boolean_param(request, "include_items"))
     wanted = request.headers.get("if-none-match")
     wait = wait_param(request)
@@ -42,7 +42,7 @@ async def get_batch_lookup(request: Request) -> Response:
 
 
 async def read_changed(request: Request, read: Callable[[], Awaitable[bytes]], wanted: str | None, seconds: int) -> bytes:
-    """The job once it differs from what the client has (`If-None-Match`, else from what it is now), has ended, or time is up."""
+    """The job once it differs from the client's state (`If-None-Match`, else the current one), has ended, or time is up."""
     job_watch: JobWatch = request.app.state.job_watch
     deadline = time.monotonic() + seconds
     with job_watch.watch(request.user.organization_id, job_id(request)) as watched:
@@ -92,7 +92,7 @@ async def stream_batch_lookup_events(request: Request) -> Response:
                 try:
                     body = await read()
                 except (ApiError, DatabaseError):
-                    # Deleted, or the database is away: whoever comes back is told so.
+                    # Deleted, or the database is away: the client learns that when it reconnects.
                     return
 
     return StreamingResponse(events(), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
@@ -117,13 +117,13 @@ def fingerprint(body: bytes) -> str:
 
 
 def is_known(body: bytes, if_none_match: str) -> bool:
-    """Whether the body is one of those that the header If-None-Match names (RFC 9110, section 13.1.2)."""
+    """Whether the header If-None-Match lists the ETag of this body (RFC 9110, section 13.1.2)."""
     known = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
     return "*" in known or f'"{fingerprint(body)}"' in known
 
 
 def has_ended(body: bytes) -> bool:
-    """Whether nothing about the job will change any more; a cancelled one still waits for what is in flight."""
+    """Whether the job will no longer change; a cancelled one still waits for items in flight."""
     job = json.loads(body)
     return bool(job["processed_items"] == job["total_items"])
 

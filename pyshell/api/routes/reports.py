@@ -1,4 +1,4 @@
-"""What batches found: reports, their sites and sums, as JSON, as CSV and as a page to print."""
+"""Reports with their sites and sums, as JSON, as CSV and as a page to print."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SITES_ON_PAGE = 200
 FAILED_ITEMS_ON_PAGE = 50
 CREATED = ("created_from", "created_before")
 SITE_FILTERS = ("eligible", "state", "utility", "program")
-# The page needs nothing but itself, and whatever a provider may have put into a name can't run.
+# The page loads nothing, and no script that a provider may have put into a name can run.
 PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 }
@@ -97,7 +97,7 @@ async def get_incentive_report_page(request: Request) -> Response:
 
 
 async def _job_and_failed_items(request: Request, job_id: str | None) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
-    """The job of a report and the first of its items that failed; nothing once the job has been deleted."""
+    """The job of a report and the first of its failed items; None if the job has been deleted."""
     if job_id is None:
         return None, []
     job = {"organization_id": request.user.organization_id, "job_id": UUID(job_id)}

@@ -1,4 +1,4 @@
-"""What came of a batch: its items page by page, and all of them as one file."""
+"""The results of a batch: its items as pages, and all of them as one file."""
 
 from __future__ import annotations
 

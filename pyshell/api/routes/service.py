@@ -1,4 +1,4 @@
-"""The service about itself: is it up, is it ready, what can it do; and the manual run of the worker."""
+"""Health, readiness, metrics and the API's description; and the manual run of the worker."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ READY_WITHIN_SECONDS = 3
 
 
 async def root(request: Request) -> Response:
-    """Where to go from here: a browser to the documentation, a program by the links."""
+    """Redirects browsers to the documentation, and gives programs links."""
     docs, openapi_json = (f"{request.scope['root_path']}/{name}" for name in ("docs", "openapi.json"))
     response = (
         RedirectResponse(docs)
@@ -65,7 +65,7 @@ async def readyz(request: Request) -> Response:
 
 
 async def metrics(request: Request) -> Response:
-    """For a Prometheus server: no caller's data, only how many and how long."""
+    """Prometheus metrics: counts and durations, no data of callers."""
     state = request.app.state
     text = await state.metrics.exposition(partial(call, state.pool, "get_queue_health"))
     return Response(text, media_type=CONTENT_TYPE_LATEST)
@@ -95,7 +95,7 @@ async def _run_in_background(pool: Pool, settings: Settings) -> None:
 
 
 async def _send_webhooks(pool: Pool, settings: Settings) -> None:
-    """What the run ended is told, even where no worker runs."""
+    """Sends the webhooks of the run, even if no worker runs."""
     try:
         await send_due(pool, settings)
     except Exception:
@@ -108,6 +108,6 @@ async def openapi(request: Request) -> Response:
 
 @cache
 def openapi_text(root_path: str) -> bytes:
-    """The description of the API, for the prefix that it is mounted under."""
+    """The OpenAPI description, with the prefix of this deployment."""
     description = json.loads(OPENAPI_FILE.read_text())
     return json.dumps(description | {"servers": [{"url": root_path or "/"}]}).encode()

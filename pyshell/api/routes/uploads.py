@@ -1,4 +1,4 @@
-"""An upload as a request brings it: which kind of file it is, how it is compressed, and how the request says to read it."""
+"""Reads an upload from a request: its format, its compression, and its options."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from pyshell.api.uploads.files import read_file
 from pyshell.api.uploads.ndjson import read_ndjson
 from pyshell.api.uploads.texts import decode
 
-# 10,000 items of the usual size take 3 MB; webhook_custom_fields may add to that.
+# 10,000 usual items take 3 MB; webhook_custom_fields may add to that.
 MAX_BATCH_BYTES = 16 * 1024 * 1024
 GZIP = b"\x1f\x8b"
 DEFAULTS = ("default_building_type", "default_country_code", "default_device_ids")
@@ -42,7 +42,7 @@ MULTIPART_HINT = "Send one file: curl -F file=@sites.csv. Options go into the qu
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """What api.submit_batch_lookup takes: the items as JSON, or the file that they are to be read from."""
+    """Arguments of api.submit_batch_lookup: the items as JSON, or the file to read them from."""
 
     request: str | None
     file: str | None
@@ -50,22 +50,22 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """The bytes of an upload, and the Content-Type that they came with."""
+    """The bytes of an upload, and their Content-Type."""
 
     data: bytes
     content_type: str | None
 
 
 async def read_upload(request: Request) -> Upload:
-    """What the request uploads. Raises ApiError: 400 what cannot be read; 413 too large; 415 another format."""
-    # Options are checked, also where they have no effect.
+    """The upload in a request. Raises ApiError: 400 unreadable; 413 too large; 415 unsupported format."""
+    # Options are checked even if they have no effect.
     options = file_options(request)
     body = await read_body(request)
     return await asyncio.to_thread(read, body, options, text_param(request, "sheet"))
 
 
 def read(body: Body, options: dict[str, Any], sheet: str | None) -> Upload:
-    """Reads a whole file: in a thread, so that other requests get their turn meanwhile."""
+    """Reads a whole file, in a thread so that other requests continue meanwhile."""
     kind = kind_of(body)
     if kind == JSON:
         check_charset(body.content_type)
@@ -80,7 +80,7 @@ def read(body: Body, options: dict[str, Any], sheet: str | None) -> Upload:
 
 
 def kind_of(body: Body) -> str:
-    """JSON, NDJSON or FILE. A body that doesn't say what it is shows it by how it begins."""
+    """JSON, NDJSON or FILE. A body without a specific type is recognized by its beginning."""
     declared = media_type(body.content_type)
     if declared in UNDECLARED:
         if not begins_as_json(body.data[:1000]):
@@ -110,7 +110,7 @@ def is_ndjson(data: bytes) -> bool:
 
 
 async def read_body(request: Request) -> Body:
-    """The body, decompressed, within its limits; of a multipart form the one file in it."""
+    """The body, decompressed and within its limits; of a multipart form, its only file."""
     content_type = request.headers.get("content-type")
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("identity", "gzip", "x-gzip"):
@@ -125,13 +125,13 @@ async def read_body(request: Request) -> Body:
     else:
         body = Body(b"".join([piece async for piece in pieces]), content_type)
     if body.data.startswith(GZIP):
-        # A file that was compressed before it was sent.
+        # The file itself is compressed, such as sites.csv.gz.
         body = replace(body, data=b"".join([piece async for piece in gunzipped(one(body.data), MAX_BATCH_BYTES)]))
     return body
 
 
 async def file_of_form(request: Request, pieces: AsyncGenerator[bytes, None]) -> Body:
-    """The one file of a form, as `curl -F file=@sites.csv` and browsers send it."""
+    """The only file of a form, as `curl -F file=@sites.csv` and browsers send it."""
     wrong = ApiError(400, "invalid_form", "A form must have one file, and nothing else", hint=MULTIPART_HINT)
     try:
         form = await MultiPartParser(request.headers, pieces, max_files=1, max_fields=0).parse()
@@ -151,7 +151,7 @@ async def one(data: bytes) -> AsyncGenerator[bytes, None]:
 
 
 def file_options(request: Request) -> dict[str, Any]:
-    """`columns` is a JSON object of fields and columns; `default_...` are for what the file does not say."""
+    """`columns` is a JSON object of fields and columns; `default_...` are values for rows without one."""
     defaults = {name.removeprefix("default_"): text for name in DEFAULTS if (text := text_param(request, name))}
     return {"columns": column_param(request), "defaults": defaults}
 

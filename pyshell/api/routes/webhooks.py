@@ -1,4 +1,4 @@
-"""Webhooks: where they go, and what was sent."""
+"""Webhooks: their config and their deliveries."""
 
 from __future__ import annotations
 
@@ -111,10 +111,10 @@ def job_id_param(request: Request) -> UUID | None:
 
 
 def check_host(changes: str) -> None:
-    """Refuses at once an address that no delivery would be sent to; names are resolved when there is something to send."""
+    """Refuses an address that no delivery would be sent to; host names are resolved later, for each attempt."""
     try:
         host = urlsplit(json.loads(changes)["url"]).hostname
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return  # the database says what is wrong, or there is no url
+        return  # the database refuses it, or there is no url
     if host and ((is_ip_address(host) and not is_public(host)) or host.lower().rstrip(".") == "localhost"):
         raise ApiError(400, "refused_address", "url must not point to a private network", hint="It must be reachable over the internet.")

@@ -1,1 +1,1 @@
-"""Uploads of many sites: bodies in JSON, NDJSON or CSV, plain or compressed, become the JSON array that the database takes."""
+"""Uploads: turns bodies in JSON, NDJSON, CSV and workbooks, plain or compressed, into the JSON that the database takes."""

@@ -1,4 +1,4 @@
-"""Bodies as they arrive: decompressed, and held to their limits."""
+"""Reads bodies as they arrive: decompresses them and enforces limits."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 from pyshell.api.errors import ApiError
 
-# What is read at once, so that other requests get their turn in between.
+# Bytes that are handled at once, so that other requests get a turn in between.
 PIECE_BYTES = 64 * 1024
-# Text compresses to a tenth or so, repetitive text to a hundredth; what expands further was made to do harm.
+# Text compresses to about a tenth, repetitive text to a hundredth; anything that expands further is an attack.
 MAX_RATIO = 250
 GZIP = 16 + zlib.MAX_WBITS
 
 
 async def limited(chunks: AsyncIterator[bytes], max_bytes: int) -> AsyncGenerator[bytes, None]:
-    """The chunks; raises ApiError 413 as soon as they are more than `max_bytes` together."""
+    """The chunks; raises ApiError 413 as soon as their total exceeds `max_bytes`."""
     total = 0
     async for chunk in chunks:
         total += len(chunk)
@@ -28,7 +28,7 @@ async def limited(chunks: AsyncIterator[bytes], max_bytes: int) -> AsyncGenerato
 
 
 async def gunzipped(chunks: AsyncIterator[bytes], max_bytes: int) -> AsyncGenerator[bytes, None]:
-    """What the chunks expand to (RFC 1952, several members too), never more than a piece at once.
+    """The decompressed chunks (RFC 1952, several members too), at most one piece at a time.
 
     Raises ApiError: 400 it is not gzip, or cut short; 413 it expands to more than `max_bytes`, or beyond `MAX_RATIO`.
     """

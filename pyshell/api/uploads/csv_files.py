@@ -1,4 +1,4 @@
-"""CSV (RFC 4180) as spreadsheets write it: any usual delimiter and line end, line breaks within quoted cells."""
+"""CSV (RFC 4180) as spreadsheets write it: any usual delimiter and line end, line breaks in quoted cells."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def read_csv(text: str) -> Table:
 
 
 def detect_delimiter(text: str) -> str:
-    """The delimiter that cuts most rows of the beginning into the same number of cells, and into most of them."""
+    """The delimiter that splits most of the first rows into the same number of cells, and into most cells."""
     sample = text[:100_000]
 
     def fitness(delimiter: str) -> int:

@@ -1,4 +1,4 @@
-"""What a file is, whatever it is called, and how it becomes a table."""
+"""Recognizes the kind of a file by its content, and reads it as a table."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pyshell.api.uploads.texts import decode
 from pyshell.api.uploads.workbooks import read_workbook
 
 WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1")
-# What people send by mistake, by how it begins.
+# Kinds of files that people send by mistake, by their first bytes.
 OTHERS = {
     b"%PDF": "a PDF document",
     b"PAR1": "a Parquet file",
@@ -28,7 +28,7 @@ MARKUP = (b"<html", b"<!doctype", b"<table", b"<?xml")
 
 
 def read_file(data: bytes, charset: str | None = None, sheet: str | None = None) -> Table:
-    """The rows of a workbook or of a CSV file. Raises ApiError 400 for what is neither, naming it."""
+    """The rows of a workbook or a CSV file. Raises ApiError 400 for any other kind, naming it."""
     if data.startswith(WORKBOOKS):
         return read_workbook(data, sheet)
     refuse_others(data)

@@ -1,4 +1,4 @@
-"""A file as a table of texts, which is what every kind of file becomes before the database reads it."""
+"""A table of texts: every kind of file becomes one before the database reads it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import NamedTuple
 from pyshell.api.errors import ApiError
 
 MAX_ITEMS = 10_000
-# Rows that are no items: titles above the header, the header, empty rows, a footer.
+# Rows that are not items: titles above the header, the header, empty rows, a footer.
 MAX_ROWS = 2 * MAX_ITEMS
 MAX_COLUMNS = 500
 
 
 class Note(NamedTuple):
-    """Something about the whole file that its sender should know: a stable code, and a sentence."""
+    """A note to the sender about the whole file: a stable code and a sentence."""
 
     code: str
     message: str
@@ -22,14 +22,14 @@ class Note(NamedTuple):
 
 @dataclass(slots=True)
 class Table:
-    """Rows of cells, from the first of the file on, an empty row as []; the line (or row of a sheet) where each begins, from 1."""
+    """Rows of cells from the start of the file, an empty row as []; and the line (or row of a sheet) on which each begins, from 1."""
 
     rows: list[list[str]] = field(default_factory=list)
     lines: list[int] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
 
     def add(self, cells: list[str], line: int) -> None:
-        """Raises ApiError 400 when there are too many rows or columns."""
+        """Raises ApiError 400 if there are too many rows or columns."""
         if not any(cells):
             cells = []
         if len(self.rows) == MAX_ROWS:

@@ -1,4 +1,4 @@
-"""Bytes to text: the encodings that files come in, declared or recognized."""
+"""Decodes files: their encoding is declared or recognized."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pyshell.api.errors import ApiError
 from pyshell.api.uploads.tables import Note
 
 UTF_8 = "utf-8"
-# As browsers do (https://encoding.spec.whatwg.org): who says Latin-1 or ASCII of more than ASCII means Windows-1252.
+# As in browsers (https://encoding.spec.whatwg.org): text beyond ASCII that is declared as Latin-1 or ASCII is Windows-1252.
 CHARSETS = {
     "utf-8": UTF_8,
     "utf8": UTF_8,
@@ -26,12 +26,12 @@ CHARSETS = {
     "macintosh": "mac-roman",
 }
 BYTE_ORDER_MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
-# Excel for DOS ended its files with it, and some programs still do.
+# The end-of-file mark of DOS, which some programs still write.
 CONTROL_Z = "\x1a"
 
 
 def decode(data: bytes, charset: str | None = None) -> tuple[str, list[Note]]:
-    """The text of a file, and a note where its encoding had to be guessed.
+    """The text of a file, and a note if its encoding was guessed.
 
     A byte order mark goes before the declared charset; without either it is UTF-8, UTF-16 where every other byte is zero, or else
     Windows-1252. Raises ApiError: 415 an unknown charset; 400 what is not in its encoding, naming the byte.
@@ -75,7 +75,7 @@ def declared_encoding(charset: str | None) -> str | None:
 
 
 def utf_16_without_mark(data: bytes) -> str | None:
-    """UTF-16 of mostly Latin letters has a zero in every other byte; no other text has any."""
+    """Whether every other byte is zero, as in UTF-16 of mostly Latin letters; other text has no zero bytes."""
     start = data[:200]
     if start[1::2].count(0) > len(start) // 4:
         return "utf-16-le"

@@ -1,4 +1,4 @@
-"""Workbooks of Excel (xlsx, xlsm, xlsb, xls) and OpenDocument (ods): one sheet, its cells as a person sees them."""
+"""Workbooks of Excel (xlsx, xlsm, xlsb, xls) and OpenDocument (ods): reads one sheet, with its cells as people see them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pyshell.api.uploads.tables import Note, Table, empty_file
 
 Cell = str | int | float | bool | date | datetime | time | timedelta
 
-# What the parts of a workbook may expand to together; a sheet of 10,000 rows has about ten.
+# Limit on the decompressed parts of a workbook together; a sheet of 10,000 rows has about ten.
 MAX_EXPANDED_BYTES = 100 * 1024 * 1024
 RAW_DEFLATE = -zlib.MAX_WBITS
 LOCAL_HEADER_BYTES = 30
 
 
 def read_workbook(data: bytes, sheet: str | None = None) -> Table:
-    """The rows of a sheet: the one of that name or number (from 1), else the first one that has any and is not hidden.
+    """The rows of a sheet: the one with that name or number (from 1), else the first visible one with any rows.
 
     Raises ApiError 400.
     """
@@ -65,7 +65,7 @@ def choose_sheet(workbook: CalamineWorkbook, wanted: str | None) -> tuple[Calami
 
 
 def as_text(cell: Cell) -> str:
-    """A cell as a person sees it: whole numbers without a fraction, dates as ISO 8601."""
+    """A cell as people see it: whole numbers without a fraction, dates as ISO 8601."""
     if isinstance(cell, str):
         return cell.strip()
     if isinstance(cell, bool):
@@ -78,7 +78,7 @@ def as_text(cell: Cell) -> str:
 
 
 def check_expansion(data: bytes) -> None:
-    """Refuses an archive whose parts expand too far, whatever its directory says of their sizes: nothing after this counts."""
+    """Refuses an archive whose parts expand too far, whatever sizes its directory claims."""
     expanded = 0
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
