@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from pyshell.settings import Settings, SettingsError
 
@@ -92,11 +93,14 @@ def create_key(settings: Settings, arguments: argparse.Namespace) -> None:
     from pyshell.api import api_keys
     from pyshell.local import stack
 
+    if bool(arguments.organization) == bool(arguments.organization_id) or (arguments.organization_id and arguments.clerk_organization):
+        raise SystemExit("error: say --organization, with --clerk-organization if there is one, or --organization-id")
     with stack.database(settings) as (with_database, _):
         print(
             api_keys.create(
                 with_database.database_url,
-                arguments.organization,
+                arguments.organization or arguments.organization_id,
+                clerk_organization_id=arguments.clerk_organization,
                 pepper=settings.api_key_pepper,
                 name=arguments.name,
                 prefix=api_keys.TEST if arguments.test else api_keys.LIVE,
@@ -201,8 +205,10 @@ COMMANDS = [
         create_key,
         "create an API key and print it; a new organization is created",
         [
-            ("--organization", {"required": True, "metavar": "NAME"}),
-            ("--name", {"help": "name of the key, such as what it is for"}),
+            ("--organization", {"metavar": "NAME", "help": "its name here; organizations that users of Clerk made have none of these"}),
+            ("--clerk-organization", {"metavar": "ID", "help": "the Clerk organization that the named one is for, such as org_2ab..."}),
+            ("--organization-id", {"type": UUID, "metavar": "ID", "help": "the id of one that exists, instead of its name"}),
+            ("--name", {"help": "what the key is for"}),
             ("--test", {"action": "store_true", "help": "a key that begins with leap_test_"}),
             ("--scope", {"action": "append", "help": "a permission, such as jobs:read; repeat it for several; default: all"}),
         ],

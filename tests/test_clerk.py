@@ -120,6 +120,8 @@ def worse_tokens(instance: ClerkInstance) -> dict[str, str]:
         "endless": jwt.PyJWS().encode(
             json.dumps(instance.claims(azp=PARTY) | {"exp": float("inf")}).encode(), signing_key("ins_first"), "RS256", {"kid": "ins_first"}
         ),
+        "endless in digits": instance.token(azp=PARTY, exp=10**400),
+        "from a template": instance.token(azp=PARTY, sid=None),
         "too long": instance.token(azp=PARTY, note="x" * 20_000),
     }
 

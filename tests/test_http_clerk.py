@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
+from psycopg.types.json import Jsonb
 
+from pyshell.api import api_keys
+from pyshell.api.clerk import membership
+from pyshell.postgres.sqlstates import DatabaseError
 from pyshell.settings import Settings
 from tests.clerk_fixtures import ClerkInstance, clerk_instance
 from tests.conftest import Connection
@@ -63,7 +69,7 @@ def test_an_organization_seen_first_gets_the_id_made_of_its_clerk_id(
         "select name, id = app.organization_id_of_clerk(clerk_organization_id) from app.organizations where clerk_organization_id = %s",
         [organization],
     ).fetchone()
-    assert row == (slug, True)
+    assert row == (f"clerk:{slug}", True)
 
 
 def test_a_name_that_is_taken_opens_no_door(
@@ -81,6 +87,85 @@ def test_an_organization_may_be_linked(
     job_id = client.submit()["job_id"]
     database.execute("select api.create_organization(%s, %s)", [client.organization, organization])
     assert portal.get(f"/batch-lookups/{job_id}", headers=session(instance, organization)).status_code == 200
+
+
+def test_whoever_takes_a_name_first_owns_nothing_of_its_later_bearer(
+    instance: ClerkInstance, portal: httpx.Client, organization: str, http_settings: Settings
+) -> None:
+    slug = f"initech-{uuid.uuid4().hex}"
+    attacker = session(instance, organization, org_slug=slug)
+    assert portal.get("/organization", headers=attacker).status_code == 200
+    key = {"x-api-key": api_keys.create(http_settings.database_url, slug, pepper=http_settings.api_key_pepper)}
+    assert portal.post("/batch-lookups", json=[site()], headers=key).status_code == 201
+    assert portal.get("/batch-lookups", headers=attacker).json()["total"] == 0
+    with pytest.raises(DatabaseError, match="users of Clerk"):
+        api_keys.create(http_settings.database_url, f"clerk:{slug}")
+    mine = UUID(portal.get("/organization", headers=attacker).json()["id"])
+    key = {"x-api-key": api_keys.create(http_settings.database_url, mine, pepper=http_settings.api_key_pepper)}
+    assert portal.get("/organization", headers=key).json()["id"] == str(mine)
+
+
+def test_an_organization_made_for_a_clerk_organization_is_the_same_in_sql(
+    instance: ClerkInstance, portal: httpx.Client, organization: str, database: Connection
+) -> None:
+    database.execute("select api.create_organization(%s, %s)", [f"Hooli {organization}", organization])
+    claims = instance.claims(org_id=organization, org_role=ADMIN)
+    headers = session(instance, organization)
+    job_id = portal.post("/batch-lookups", json=[site()], headers=headers).json()["job_id"]
+    with database.transaction():
+        database.execute(
+            "select set_config('request.jwt.claims', %s, true), set_config('role', 'authenticated', true)", [json.dumps(claims)]
+        )
+        assert database.execute("select id::text from public.batch_lookup_jobs").fetchall() == [(job_id,)]
+    with pytest.raises(DatabaseError, match="linked to another one already"):
+        database.execute("select api.create_organization(%s, 'org_new')", [f"Hooli {organization}"])
+
+
+SESSION = {"sid": "sess_1", "sub": "user_1"}
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"org_id": "org_1"},
+        {"org_id": "org_1", "org_role": "org:admin", "v": 2},
+        {"org_id": "org_1", "o": None},
+        {"org_id": "org_1", "o": {"id": None}},
+        {"org_id": "org_1", "org_role": "org:admin", "o": {"id": "org_2", "rol": "viewer"}},
+        {"v": 2, "o": {"id": "org_2", "rol": "org:admin"}},
+        {"v": 2, "o": "org_2"},
+        {"org_id": 5},
+        {"org_id": "user_1"},
+        {"org_id": "org_1\n"},
+        {"org_id": "org_" + "1" * 201},
+        {"org_id": ["org_1"], "org_role": ["admin"]},
+        {"org_id": "org_1", "org_role": "org:member"},
+        {"org_id": "org_1", "org_role": "org:org:admin"},
+        {"org_id": "org_1", "org_role": {"admin": 1}},
+    ],
+)
+def test_python_and_sql_read_the_same_of_claims(claims: dict[str, Any], database: Connection) -> None:
+    claims = SESSION | claims
+    in_python = membership(claims)
+    row = database.execute(
+        "select app.clerk_organization_id_of_claims(%(claims)s), app.scopes_of_claims(%(claims)s), app.role_scopes(%(role)s)",
+        {"claims": Jsonb(claims), "role": in_python.role if in_python else None},
+    ).fetchone()
+    assert row is not None
+    assert row[0] == (in_python.clerk_organization_id if in_python else None)
+    if in_python:
+        assert row[1] == row[2]
+
+
+def test_odd_claims_are_no_fault_of_ours(instance: ClerkInstance, portal: httpx.Client, organization: str) -> None:
+    def status(token: str) -> int:
+        return portal.get("/batch-lookups", headers={"authorization": f"Bearer {token}"}).status_code
+
+    assert status(instance.token(org_id=f"{organization}\0")) == 403
+    assert status(instance.token(org_id=organization, org_slug="a\0", org_role="\0")) == 200
+    assert status(instance.token(org_id=organization, org_slug="\ud800", org_role="\ud800")) == 200
+    assert status(instance.token(org_id=organization, exp=10**400)) == 401
+    assert status(instance.token(org_id=organization, sid=None)) == 401
 
 
 def test_unknown_organizations_are_refused_when_the_setting_says_so(

@@ -100,20 +100,25 @@ def test_rpc_through_postgrest_works_for_ones_own_organization(postgrest: Callab
         owner.execute("select api.authenticate_clerk_member(%s, null, 'admin')", [organization])
     mine, theirs = (owner.execute("select app.organization_id_of_clerk(%s)", [name]).fetchone()[0] for name in (clerk, other))  # type: ignore[index]
     create, items = "select api.create_batch_lookup(%s, %s)", json.dumps([site()])
-    for claims in ({"org_id": clerk}, {"o": {"id": clerk}}, {"organization_id": str(mine)}):
+    session = {"sid": "sess_1", "org_role": "org:member"}
+    for claims in (
+        session | {"org_id": clerk},
+        {"sid": "sess_1", "v": 2, "o": {"id": clerk, "rol": "member"}},
+        {"organization_id": str(mine)},
+    ):
         assert postgrest("authenticated", claims, create, mine, items)["total_items"] == 1
         with pytest.raises(psycopg.errors.DatabaseError) as refused:
             postgrest("authenticated", claims, create, theirs, items)
         assert refused.value.sqlstate == "PT403"
-    assert postgrest("authenticated", {"org_id": clerk}, "select api.list_batch_lookups()")["total"] == 3
-    assert postgrest("authenticated", {"org_id": other}, "select count(*) from public.batch_lookup_jobs") == 0
+    assert postgrest("authenticated", session | {"org_id": clerk}, "select api.list_batch_lookups()")["total"] == 3
+    assert postgrest("authenticated", session | {"org_id": other}, "select count(*) from public.batch_lookup_jobs") == 0
     assert postgrest("service_role", {}, "select count(*) from public.batch_lookup_jobs") == 3
     assert postgrest("service_role", {}, create, theirs, items)["total_items"] == 1
     for role in ("anon", None):
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            postgrest(role, {"org_id": clerk}, create, mine, items)
+            postgrest(role, session | {"org_id": clerk}, create, mine, items)
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
-        postgrest("authenticated", {"org_id": clerk}, "select api.internal_key()")
+        postgrest("authenticated", session | {"org_id": clerk}, "select api.internal_key()")
 
 
 def test_supabase_realtime_would_read_jobs_and_reports_and_no_items(owner: Connection) -> None:

@@ -11,6 +11,7 @@ import secrets
 import string
 import zlib
 from collections.abc import Sequence
+from uuid import UUID
 
 from pyshell.postgres.connections import SHELL, connect_as_owner
 
@@ -39,22 +40,29 @@ def hash_key(key: str, pepper: str | None) -> bytes:
 
 def create(
     database_url: str,
-    organization: str,
+    organization: str | UUID,
     *,
+    clerk_organization_id: str | None = None,
     pepper: str | None = None,
     name: str | None = None,
     prefix: str = LIVE,
     scopes: Sequence[str] | None = None,
 ) -> str:
-    """Stores a new key for an organization, which is created if new, and returns the key. Without scopes: all of them."""
+    """Stores a new key for an organization, and returns the key. No scopes: all of them.
+
+    The organization of a name is created when new, for the Clerk organization given if any; a UUID is the id of one that exists.
+    """
     key = generate(prefix)
     with connect_as_owner(database_url, role=SHELL) as connection:
         connection.execute(
-            "select api.create_api_key(p_organization_id => api.create_organization(p_name => %(organization)s),"
+            "select api.create_api_key(p_organization_id => coalesce(%(organization_id)s,"
+            " api.create_organization(p_name => %(name_of_organization)s, p_clerk_organization_id => %(clerk_organization_id)s)),"
             " p_key_hash => %(hash)s, p_prefix => %(prefix)s, p_last_four => %(last_four)s, p_name => %(name)s,"
             " p_scopes => %(scopes)s::text[])",
             {
-                "organization": organization,
+                "organization_id": organization if isinstance(organization, UUID) else None,
+                "name_of_organization": organization if isinstance(organization, str) else None,
+                "clerk_organization_id": clerk_organization_id,
                 "hash": hash_key(key, pepper),
                 "prefix": prefix,
                 "last_four": key[-4:],

@@ -6,7 +6,7 @@ https://clerk.com/docs/guides/sessions/manual-jwt-verification how to check them
 
 from __future__ import annotations
 
-import math
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,9 @@ __all__ = ["Clerk", "InvalidTokenError", "KeysUnavailableError", "Membership", "
 
 LEEWAY_SECONDS = 5
 MAX_TOKEN_LENGTH = 16_384
-# Machine tokens, which are signed with the same keys: https://github.com/clerk/javascript, JWT_CATEGORY_M2M_TOKEN.
+# In the year 5138. Infinity, NaN and numbers of a thousand digits are no times either.
+LATEST_TIME = 1e11
+# Of machines, whose tokens the same keys sign: https://github.com/clerk/javascript, JWT_CATEGORY_M2M_TOKEN.
 MACHINE_CATEGORY = "cl_B7d4PD333AAA"
 
 
@@ -84,7 +86,7 @@ class Clerk:
         now = time.time()
         for name in ("exp", "nbf", "iat"):
             value = claims.get(name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < LATEST_TIME:
                 raise InvalidTokenError(f"The token lacks the time {name}")
         if claims["exp"] <= now - LEEWAY_SECONDS:
             raise InvalidTokenError("The token has expired")
@@ -94,6 +96,9 @@ class Clerk:
             raise InvalidTokenError("The token comes from another issuer")
         if not isinstance(claims.get("sub"), str) or not claims["sub"]:
             raise InvalidTokenError("The token lacks a subject")
+        # What a JWT template makes has none, and says whatever the template does.
+        if not isinstance(claims.get("sid"), str) or not claims["sid"]:
+            raise InvalidTokenError("The token is not a session token")
         if self._authorized_parties:
             party = claims.get("azp")
             if not isinstance(party, str) or party not in self._authorized_parties:
@@ -110,16 +115,23 @@ _SIGNATURE_ONLY: Any = {
 
 
 def membership(claims: Mapping[str, Any]) -> Membership | None:
-    """What the claims, of version 1 (`org_id`, `org_role`) or 2 (`o.id`, `o.rol`), say; None: no organization is active."""
-    organization = claims.get("o")
-    if isinstance(organization, Mapping):
-        found, slug, role = (organization.get(name) for name in ("id", "slg", "rol"))
+    """What the claims, of version 2 (`o.id`, `o.rol`) or 1 (`org_id`, `org_role`), say; None: no organization is active.
+
+    `app.clerk_organization_id_of_claims` and `app.scopes_of_claims` read the same claims by the same rules.
+    """
+    if "v" in claims or "o" in claims:
+        organization = claims.get("o")
+        found, slug, role = (organization.get(name) if isinstance(organization, Mapping) else None for name in ("id", "slg", "rol"))
     else:
         found, slug, role = (claims.get(name) for name in ("org_id", "org_slug", "org_role"))
-    if not isinstance(found, str) or not found:
+    if not isinstance(found, str) or not _ORGANIZATION_ID.fullmatch(found):
         return None
-    return Membership(found, _text(slug), role.removeprefix("org:") if isinstance(role, str) else None)
+    role = _word(role)
+    return Membership(found, _word(slug), role.removeprefix("org:") if role else None)
 
 
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None
+_ORGANIZATION_ID = re.compile(r"org_[0-9A-Za-z]{1,200}")
+
+
+def _word(value: object) -> str | None:
+    return value if isinstance(value, str) and re.fullmatch(r"[\w:.-]{1,200}", value) else None

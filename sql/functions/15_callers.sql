@@ -9,17 +9,30 @@ return overlay(overlay(left(encode(sha256(convert_to('clerk:' || p_clerk_organiz
 
 comment on function app.organization_id_of_clerk(text) is 'The id that an organization first seen through Clerk gets: a UUID of version 8, made of the SHA-256 of its Clerk id.';
 
--- Our claim (a uuid), else Clerk's of version 2 (o.id) or 1 (org_id). A claim of another form is ignored.
+-- Clerk's of version 2 (o.id) or, where neither v nor o says that they are of that version, of version 1 (org_id). Only a session's token has
+-- a sid: one made from a template says whatever its template does. pyshell/api/clerk.py reads the same claims by the same rules.
+create or replace function app.clerk_organization_id_of_claims(p_claims jsonb) returns text
+language sql immutable
+return case
+    when jsonb_typeof(p_claims -> 'sid') is distinct from 'string' or p_claims ->> 'sid' = '' or p_claims ->> 'sts' is not distinct from 'pending' then null
+    when p_claims ? 'v' or p_claims ? 'o' then
+        case when p_claims #>> '{o,id}' ~ '^org_[0-9A-Za-z]{1,200}$' then p_claims #>> '{o,id}' end
+    when p_claims ->> 'org_id' ~ '^org_[0-9A-Za-z]{1,200}$' then
+        p_claims ->> 'org_id'
+end;
+
+comment on function app.clerk_organization_id_of_claims(jsonb) is 'The Clerk organization in which the session of the claims is active; null: none, pending, or not a session''s token.';
+
+-- Ours (a uuid) goes before Clerk's. A claim of another form names nothing, and so does a session that is still pending.
 create or replace function app.organization_id_of_claims(p_claims jsonb) returns uuid
 language sql immutable
 return case
-    when p_claims ->> 'organization_id' is not null then
-        case when p_claims ->> 'organization_id' ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then (p_claims ->> 'organization_id')::uuid end
-    when coalesce(p_claims #>> '{o,id}', p_claims ->> 'org_id') ~ '^org_[0-9A-Za-z]{1,200}$' then
-        app.organization_id_of_clerk(coalesce(p_claims #>> '{o,id}', p_claims ->> 'org_id'))
+    when p_claims ->> 'sts' is not distinct from 'pending' then null
+    when p_claims ->> 'organization_id' is null then app.organization_id_of_clerk(app.clerk_organization_id_of_claims(p_claims))
+    when p_claims ->> 'organization_id' ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then (p_claims ->> 'organization_id')::uuid
 end;
 
-comment on function app.organization_id_of_claims(jsonb) is 'The organization that the claims of a token name: organization_id (a uuid), else what o.id or org_id of Clerk stand for; null where they name none.';
+comment on function app.organization_id_of_claims(jsonb) is 'The organization that the claims of a token name: organization_id (a uuid), else what Clerk''s o.id or org_id stands for; null where they name none.';
 
 -- Never raises: a policy that raises stops Supabase Realtime for every tenant.
 create or replace function app.claimed_organization_id() returns uuid
@@ -36,12 +49,28 @@ $$;
 
 comment on function app.claimed_organization_id() is 'The organization of the caller''s token, whose claims PostgREST and Realtime put into request.jwt.claims; null where they name none.';
 
--- Policies and defaults call these with the rights of the reader or caller.
-grant execute on function app.organization_id_of_clerk(text), app.organization_id_of_claims(jsonb), app.claimed_organization_id()
+-- Policies and defaults call them, with the rights of whoever reads or calls.
+grant execute on function app.organization_id_of_clerk(text), app.clerk_organization_id_of_claims(jsonb), app.organization_id_of_claims(jsonb),
+                          app.claimed_organization_id()
    to batch_lookups_shell, authenticated, service_role;
 
--- Inside a security definer function, current_user is the owner. The caller is the role set by SET ROLE, else the one that logged in.
-create or replace function app.authorize(p_organization_id uuid) returns void
+-- By the role in Clerk's organization, where the claims name one or the other; a token of our own making may do everything.
+create or replace function app.scopes_of_claims(p_claims jsonb) returns text[]
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_role text := case when p_claims ? 'v' or p_claims ? 'o' then p_claims #>> '{o,rol}' else p_claims ->> 'org_role' end;
+begin
+    return case when v_role is null and p_claims ->> 'organization_id' is not null then app.all_scopes()
+                else app.role_scopes(regexp_replace(v_role, '^org:', '')) end;
+end;
+$$;
+
+comment on function app.scopes_of_claims(jsonb) is 'What the bearer of the claims may do, such as jobs:read.';
+
+-- Inside a function that runs as its owner, current_user says nothing; the role that SET ROLE chose, else the one that logged in, does.
+create or replace function app.authorize(p_organization_id uuid, p_scope text) returns void
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
@@ -61,8 +90,13 @@ begin
             message    = 'The token is not for this organization',
             hint       = 'Its claims must name the organization, as organization_id or as Clerk''s o.id or org_id.',
             constraint = 'organization_not_allowed';
+    elsif p_scope <> all (app.scopes_of_claims(current_setting('request.jwt.claims')::jsonb)) then
+        raise sqlstate 'PT403' using
+            message    = format('This credential lacks the scope %s', p_scope),
+            hint       = 'What a member may do depends on the role in the Clerk organization.',
+            constraint = 'insufficient_scope';
     end if;
 end;
 $$;
 
-comment on function app.authorize(uuid) is 'Allows the shell, service_role and the owner any organization, everybody else only the one in their claims. 400: no organization. 403: another one.';
+comment on function app.authorize(uuid, text) is 'Lets the shell, service_role and the owner work for any organization, everybody else for the one that their claims name, within the scopes of their role. 400, 403.';

@@ -1,26 +1,66 @@
 -- Chapter 20, organizations: the tenants, and the authentication of their members and API keys.
 
+-- Operators choose names, and so do users of Clerk, who may create an organization with any slug: theirs begin with clerk:, so that neither
+-- ever means the other's. What the claims of a Clerk organization name is computed, hence an organization made for one has that id.
 create or replace function api.create_organization(p_name text, p_clerk_organization_id text default null) returns uuid
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_now timestamptz := app.clock();
+    v_now          timestamptz := app.clock();
+    v_organization app.organizations;
 begin
     if coalesce(btrim(p_name), '') = '' or length(p_name) > 200 then
         perform app.refuse_option('name', 'a string of 1 to 200 characters');
+    elsif p_clerk_organization_id !~ '^org_[0-9A-Za-z]{1,200}$' then
+        perform app.refuse_option('clerk_organization_id', 'the id of a Clerk organization, such as org_2ab...');
+    elsif p_name like 'clerk:%' then
+        raise sqlstate 'PT409' using
+            message    = 'Names that begin with clerk: belong to the organizations that users of Clerk made',
+            hint       = 'Choose another name. With the id of the Clerk organization, its organization here gets that name.',
+            constraint = 'organization_of_clerk';
     end if;
+    -- The one that its members made gets the operator's name, now that the operator has said which it is.
+    update app.organizations
+       set name = p_name
+     where clerk_organization_id = p_clerk_organization_id and name like 'clerk:%'
+       and not exists (select from app.organizations where name = p_name);
     insert into app.organizations (id, name, clerk_organization_id, created_at)
-    values (app.uuid_v7(v_now), p_name, p_clerk_organization_id, v_now)
-    on conflict (name) do update
-       set clerk_organization_id = coalesce(excluded.clerk_organization_id, organizations.clerk_organization_id);
-    return (select id from app.organizations where name = p_name);
+    values (coalesce(app.organization_id_of_clerk(p_clerk_organization_id), app.uuid_v7(v_now)), p_name, p_clerk_organization_id, v_now)
+    on conflict do nothing;
+    select * into v_organization
+      from app.organizations
+     where name = p_name
+       for update;
+    if v_organization.clerk_organization_id is distinct from p_clerk_organization_id and p_clerk_organization_id is not null then
+        perform app.link_organization(v_organization, p_clerk_organization_id);
+    end if;
+    return v_organization.id;
 end;
 $$;
 
-comment on function api.create_organization(text, text) is 'The id of the organization with that name, which is created if it is new, and linked to the Clerk organization if one is given. 400: invalid_name. 409: that Clerk organization is linked to another one.';
+comment on function api.create_organization(text, text) is 'The id of the organization of that name, which is created when new; for the Clerk organization where one is given. An organization that has been without one is linked to it; its members then need the claim organization_id in SQL. 400: invalid_name, invalid_clerk_organization_id. 409: the organization has another Clerk organization, or this one has another organization (organization_linked), or a name that begins with clerk: (organization_of_clerk).';
 
--- Named after its slug, with its id added if another organization has that name.
+-- A link is never replaced: the members of the former organization would stay inside. p_organization is null where there is none of the name.
+create or replace function app.link_organization(p_organization app.organizations, p_clerk_organization_id text) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    -- An id of version 8 is made of a Clerk id, which policies go by whatever the link says.
+    if (p_organization).id is null or (p_organization).clerk_organization_id is not null or (p_organization).id::text like '______________8%'
+       or exists (select from app.organizations
+                   where clerk_organization_id = p_clerk_organization_id or id = app.organization_id_of_clerk(p_clerk_organization_id)) then
+        raise sqlstate 'PT409' using
+            message    = 'The organization or the Clerk organization is linked to another one already',
+            hint       = 'A link cannot be replaced. Create an organization of another name for this Clerk organization.',
+            constraint = 'organization_linked';
+    end if;
+    update app.organizations set clerk_organization_id = p_clerk_organization_id where id = (p_organization).id;
+end;
+$$;
+
+-- Named by its slug or, where another Clerk organization has had that one before, by its Clerk id.
 create or replace function app.create_clerk_organization(p_clerk_organization_id text, p_slug text) returns uuid
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -30,19 +70,23 @@ declare
     v_now  timestamptz := app.clock();
     v_name text;
 begin
-    if not (select create_clerk_organizations from app.settings) then
-        raise sqlstate 'PT403' using
-            message    = 'This organization is not registered here',
-            hint       = 'The operator of this service must create it first.',
-            constraint = 'unknown_organization';
+    if coalesce(p_clerk_organization_id, '') !~ '^org_[0-9A-Za-z]{1,200}$' then
+        perform app.refuse_option('clerk_organization_id', 'the id of a Clerk organization, such as org_2ab...');
     end if;
-    foreach v_name in array array_remove(array[nullif(btrim(left(p_slug, 200)), ''), p_clerk_organization_id, v_id::text], null) loop
-        insert into app.organizations (id, name, clerk_organization_id, created_at)
-        values (v_id, v_name, p_clerk_organization_id, v_now)
-        on conflict do nothing;
-        exit when exists (select from app.organizations where id = v_id);
-    end loop;
-    return v_id;
+    if (select create_clerk_organizations from app.settings) then
+        foreach v_name in array array_remove(array[nullif(btrim(left(p_slug, 194)), ''), p_clerk_organization_id], null) loop
+            insert into app.organizations (id, name, clerk_organization_id, created_at)
+            values (v_id, left('clerk:' || v_name, 200), p_clerk_organization_id, v_now)
+            on conflict do nothing;
+            if exists (select from app.organizations where id = v_id and clerk_organization_id = p_clerk_organization_id) then
+                return v_id;
+            end if;
+        end loop;
+    end if;
+    raise sqlstate 'PT403' using
+        message    = 'This organization is not registered here',
+        hint       = 'The operator of this service must create it first.',
+        constraint = 'unknown_organization';
 end;
 $$;
 

@@ -30,7 +30,7 @@ language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform app.authorize(p_organization_id);
+    perform app.authorize(p_organization_id, 'jobs:read');
     perform app.check_organization(p_organization_id);
     return app.profile_json(p_organization_id);
 end;
@@ -65,7 +65,7 @@ declare
     v_now     timestamptz            := app.clock();
     v_profile app.incentive_profiles := app.profile(p_organization_id);
 begin
-    perform app.authorize(p_organization_id);
+    perform app.authorize(p_organization_id, 'keys:admin');
     perform app.check_organization(p_organization_id);
     if jsonb_typeof(p_changes) is distinct from 'object' or p_changes = '{}' or p_changes - array['company', 'device_names'] <> '{}'
        or jsonb_typeof(p_changes -> 'company') not in ('string', 'null') or p_changes ->> 'company' !~ '^[A-Za-z0-9._~-]{1,100}$'

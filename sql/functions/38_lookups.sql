@@ -69,7 +69,7 @@ declare
     v_judged      app.judged_tier[];
     v_result      text;
 begin
-    perform app.authorize(p_organization_id);
+    perform app.authorize(p_organization_id, 'incentives:write');
     v_asked       := app.complete_lookup_request(p_organization_id, p_request);
     v_item        := app.parse_lookup_request(v_asked.request);
     v_date        := coalesce((v_asked.request ->> 'lookup_date')::date, (v_now at time zone 'UTC')::date);

@@ -145,7 +145,7 @@ declare
     v_cursor app.page_cursor;
     v_jobs public.batch_lookup_jobs[];
 begin
-    perform app.authorize(p_organization_id);
+    perform app.authorize(p_organization_id, 'jobs:read');
     perform app.check_choice('status', p_status, array['pending', 'processing', 'completed', 'failed', 'cancelled']);
     v_cursor := app.read_page(p_cursor, 'jobs', p_limit, p_offset, 200);
     v_jobs := array(
@@ -225,7 +225,7 @@ declare
     v_job       public.batch_lookup_jobs;
     v_cancelled integer;
 begin
-    perform app.authorize(p_organization_id);
+    perform app.authorize(p_organization_id, 'jobs:write');
     v_job := app.lock_job(p_organization_id, p_job_id);
     if v_job.status not in ('pending', 'processing') then
         raise sqlstate 'PT409' using

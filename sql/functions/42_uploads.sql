@@ -163,7 +163,7 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform app.authorize(p_organization_id);
+    perform app.authorize(p_organization_id, 'jobs:write');
     perform app.check_organization(p_organization_id);
     return app.create_batch(p_organization_id, p_request, p_check_devices, p_options, p_file);
 end;
@@ -240,7 +240,7 @@ declare
     v_route constant text := 'POST /batch-lookups';
     v_earlier app.idempotency_keys;
 begin
-    perform app.authorize(p_organization_id);
+    perform app.authorize(p_organization_id, 'jobs:write');
     perform app.check_organization(p_organization_id);
     if p_idempotency_key is not null then
         v_earlier := app.begin_request(p_organization_id, v_route, p_idempotency_key,

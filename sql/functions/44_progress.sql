@@ -45,7 +45,7 @@ declare
     v_job       public.batch_lookup_jobs;
     v_in_flight int4multirange;
 begin
-    perform app.authorize(p_organization_id);
+    perform app.authorize(p_organization_id, 'jobs:read');
     v_job := app.find_job(p_organization_id, p_job_id);
     if not p_include_items then
         return app.job_progress_json(v_job);

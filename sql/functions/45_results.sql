@@ -67,7 +67,7 @@ declare
     v_after     integer;
     v_items     public.lookup_queue_items[];
 begin
-    perform app.authorize(p_organization_id);
+    perform app.authorize(p_organization_id, 'jobs:read');
     v_job   := app.find_job(p_organization_id, p_job_id);
     v_after := coalesce((app.read_page(p_cursor, 'items', p_limit, p_offset, 500)).position, -1);
     perform app.check_item_filter(p_status, p_error_code);
@@ -150,7 +150,7 @@ declare
     v_in_flight int4multirange;
     v_count     integer;
 begin
-    perform app.authorize(p_organization_id);
+    perform app.authorize(p_organization_id, 'jobs:read');
     perform app.find_job(p_organization_id, p_job_id);
     perform app.check_page(p_limit, 0, 10000);
     perform app.check_choice('format', p_format, array['csv', 'ndjson']);

@@ -49,7 +49,7 @@ declare
     v_items app.batch_item[];
     v_retry uuid;
 begin
-    perform app.authorize(p_organization_id);
+    perform app.authorize(p_organization_id, 'jobs:write');
     perform app.check_item_filter(null, p_error_code);
     v_job := app.lock_ended_job(p_organization_id, p_job_id);
     v_retry := (select id
@@ -97,7 +97,7 @@ as $$
 declare
     v_job public.batch_lookup_jobs;
 begin
-    perform app.authorize(p_organization_id);
+    perform app.authorize(p_organization_id, 'jobs:write');
     v_job := app.lock_ended_job(p_organization_id, p_job_id);
     perform app.delete_job(p_organization_id, p_job_id);
     if p_include_report then

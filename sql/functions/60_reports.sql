@@ -176,7 +176,7 @@ declare
     v_cursor  app.page_cursor;
     v_reports public.incentive_reports[];
 begin
-    perform app.authorize(p_organization_id);
+    perform app.authorize(p_organization_id, 'reports:read');
     perform app.check_choice('status', p_status, array['processing', 'complete', 'error']);
     perform app.check_choice('report_type', p_report_type, array['bulk_lookup']);
     v_cursor := app.read_page(p_cursor, 'reports', p_limit, p_offset, 200);
@@ -217,7 +217,7 @@ declare
     v_now    timestamptz := app.clock();
     v_report public.incentive_reports;
 begin
-    perform app.authorize(p_organization_id);
+    perform app.authorize(p_organization_id, 'reports:write');
     if jsonb_typeof(p_changes) is distinct from 'object' or p_changes - array['name', 'description'] <> '{}' or p_changes = '{}'
        or jsonb_typeof(p_changes -> 'name') <> 'string' or jsonb_typeof(p_changes -> 'description') <> 'string'
        or btrim(p_changes ->> 'name') = '' or length(p_changes ->> 'name') > 200 or length(p_changes ->> 'description') > 2000 then
@@ -259,7 +259,7 @@ as $$
 declare
     v_report public.incentive_reports;
 begin
-    perform app.authorize(p_organization_id);
+    perform app.authorize(p_organization_id, 'reports:write');
     v_report := app.lock_report(p_organization_id, p_report_id);
     if v_report.status = 'processing'
        or exists (select from public.lookup_leases where organization_id = p_organization_id and job_id = v_report.job_id and not isempty(positions)) then

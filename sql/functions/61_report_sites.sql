@@ -56,7 +56,7 @@ declare
     v_sites  public.incentive_report_sites[];
     v_last   public.incentive_report_sites;
 begin
-    perform app.authorize(p_organization_id);
+    perform app.authorize(p_organization_id, 'reports:read');
     v_report := app.find_report(p_organization_id, p_report_id);
     perform app.check_choice('sort', p_sort, array['position', '-position', 'amount', '-amount', 'reference_id', '-reference_id']);
     v_cursor := app.read_page(p_cursor, p_sort, p_limit, p_offset, 500);
@@ -120,7 +120,7 @@ as $$
 declare
     v_sites public.incentive_report_sites[];
 begin
-    perform app.authorize(p_organization_id);
+    perform app.authorize(p_organization_id, 'reports:read');
     perform app.find_report(p_organization_id, p_report_id);
     perform app.check_page(p_limit, 0, 10000);
     v_sites := array(

@@ -77,7 +77,7 @@ as $$
 declare
     v_report public.incentive_reports;
 begin
-    perform app.authorize(p_organization_id);
+    perform app.authorize(p_organization_id, 'reports:read');
     v_report := app.find_report(p_organization_id, p_report_id);
     return json_build_object(
         'report', app.report_json(v_report),

@@ -77,7 +77,7 @@ declare
     v_cursor       app.page_cursor;
     v_applications public.applications[];
 begin
-    perform app.authorize(p_organization_id);
+    perform app.authorize(p_organization_id, 'applications:read');
     perform app.check_choice('application_status', p_application_status, array['not_started', 'in_progress', 'awaiting_partner', 'completed',
                                                                                'submitted', 'approved', 'rejected']);
     v_cursor := app.read_page(p_cursor, 'applications', p_limit, p_offset, 200);
@@ -128,7 +128,7 @@ language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform app.authorize(p_organization_id);
+    perform app.authorize(p_organization_id, 'applications:read');
     return app.application_json(app.find_application(p_organization_id, p_application_id));
 end;
 $$;
@@ -147,7 +147,7 @@ declare
     v_status      text        := p_changes ->> 'application_status';
     v_application public.applications;
 begin
-    perform app.authorize(p_organization_id);
+    perform app.authorize(p_organization_id, 'applications:write');
     if jsonb_typeof(p_changes) is distinct from 'object' or v_status is null or p_changes <> jsonb_build_object('application_status', v_status) then
         raise sqlstate 'PT400' using
             message    = 'The body must be an object with application_status',

@@ -40,7 +40,7 @@ language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform app.authorize(p_organization_id);
+    perform app.authorize(p_organization_id, 'webhooks:read');
     return app.webhook_config_json(p_organization_id, app.clock());
 end;
 $$;

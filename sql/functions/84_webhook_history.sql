@@ -32,7 +32,7 @@ declare
     v_cursor     app.page_cursor;
     v_deliveries app.webhook_deliveries[];
 begin
-    perform app.authorize(p_organization_id);
+    perform app.authorize(p_organization_id, 'webhooks:read');
     perform app.check_choice('status', p_status, array['pending', 'sending', 'delivered', 'failed']);
     perform app.check_choice('event', p_event, app.webhook_events() || 'webhook.test'::text);
     v_cursor := app.read_page(p_cursor, 'deliveries', p_limit, p_offset, 200);
@@ -86,7 +86,7 @@ declare
     v_delivery    app.webhook_deliveries;
     v_field_names text[] := (select field_names from app.webhook_configs where organization_id = p_organization_id);
 begin
-    perform app.authorize(p_organization_id);
+    perform app.authorize(p_organization_id, 'webhooks:read');
     v_delivery := app.find_webhook_delivery(p_organization_id, p_delivery_id);
     return app.join_objects(app.webhook_delivery_json(v_delivery), json_build_object(
         'body', (select b.body from app.webhook_bodies(array[v_delivery], v_field_names) b),

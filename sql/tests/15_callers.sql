@@ -1,13 +1,18 @@
 begin;
-select plan(12);
+select plan(24);
 \ir fixtures.psql
 
 -- What claims name
-select is(app.organization_id_of_claims('{"o": {"id": "org_2abCD"}}'), app.organization_id_of_claims('{"org_id": "org_2abCD"}'),
+select is(app.organization_id_of_claims('{"sid": "s", "o": {"id": "org_2abCD"}}'), app.organization_id_of_claims('{"sid": "s", "org_id": "org_2abCD"}'),
     'the two versions of Clerk''s tokens name the same organization');
 select is(app.organization_id_of_claims('{"org_id": "org_2abCD", "organization_id": "018f3f6e-0000-7000-8000-000000000001"}'),
     '018f3f6e-0000-7000-8000-000000000001', 'our own claim goes before Clerk''s');
 select is(app.organization_id_of_claims('{"organization_id": "x", "org_id": "org_2abCD"}'), null, 'a claim of ours in another form names nothing, whatever Clerk''s says');
+select is(app.organization_id_of_claims('{"sid": "s", "o": {"id": "org_2abCD"}}'), app.organization_id_of_clerk('org_2abCD'), 'a Clerk organization is known by the id made of its own');
+select is(app.organization_id_of_claims(c), null, format('claims %s name no organization', c))
+  from unnest(array['{"org_id": "org_2abCD"}', '{"sid": "", "org_id": "org_2abCD"}', '{"sid": 1, "org_id": "org_2abCD"}', '{"sid": "s", "sts": "pending", "org_id": "org_2abCD"}',
+                    '{"sid": "s", "v": 2, "org_id": "org_2abCD"}', '{"sid": "s", "o": {"id": null}, "org_id": "org_2abCD"}',
+                    '{"sts": "pending", "organization_id": "018f3f6e-0000-7000-8000-000000000001"}']::jsonb[]) c;
 select is(app.organization_id_of_claims('{"sub": "user_1"}'), null, 'claims without an organization name none');
 select set_config('request.jwt.claims', '{"organization_id": ', true);
 select is(app.claimed_organization_id(), null, 'claims that are no JSON name no organization, and raise nothing');
@@ -15,13 +20,13 @@ select set_config('request.jwt.claims', json_build_object('organization_id', :'o
 select is(app.claimed_organization_id(), :'org'::uuid, 'the claims of the session name the caller''s organization');
 
 -- For whom a caller may work
-select lives_ok(format('select app.authorize(%L)', :'other_org'), 'the owner works for any organization');
+select lives_ok(format('select app.authorize(%L, ''jobs:write'')', :'other_org'), 'the owner works for any organization');
 create function pg_temp.authorizes(p_role text, p_organization_id uuid) returns text
 language plpgsql as $$
 begin
     perform set_config('role', p_role, true);
     begin
-        perform app.authorize(p_organization_id);
+        perform app.authorize(p_organization_id, 'jobs:write');
     exception
         when sqlstate 'PT400' or sqlstate 'PT403' then
             perform set_config('role', 'none', true);
@@ -31,11 +36,19 @@ begin
     return 'may';
 end;
 $$;
-grant execute on function app.authorize(uuid) to authenticated, service_role, batch_lookups_shell;
+grant execute on function app.authorize(uuid, text), app.scopes_of_claims(jsonb), app.role_scopes(text), app.all_scopes() to authenticated, service_role, batch_lookups_shell;
 select is(pg_temp.authorizes('batch_lookups_shell', :'other_org'), 'may', 'the shell works for any organization');
 select is(pg_temp.authorizes('service_role', :'other_org'), 'may', 'service_role works for any organization');
 select is(pg_temp.authorizes('authenticated', :'org'), 'may', 'a member works for the organization of the claims');
 select is(pg_temp.authorizes('authenticated', :'other_org'), 'PT403', 'a member works for no other organization');
+
+-- By which role
+select is(pg_temp.authorizes('authenticated', app.organization_id_of_clerk('org_2abCD')), p.answer, format('a member of Clerk with %s is answered %s', p.claims, p.answer))
+  from (values ('{"sid": "s", "org_id": "org_2abCD", "org_role": "org:viewer"}', 'PT403'),
+               ('{"sid": "s", "org_id": "org_2abCD", "org_role": "org:member"}', 'may'),
+               ('{"sid": "s", "v": 2, "o": {"id": "org_2abCD", "rol": "viewer"}, "org_role": "admin"}', 'PT403'),
+               ('{"sid": "s", "v": 2, "o": {"id": "org_2abCD", "rol": "admin"}}', 'may')) p (claims, answer)
+ cross join lateral set_config('request.jwt.claims', p.claims, true);
 select is(pg_temp.authorizes('authenticated', null), 'PT403', 'a member works for no organization that is null');
 
 select * from finish();
