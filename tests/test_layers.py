@@ -13,13 +13,14 @@ from pyshell.settings import ROOT
 # What each package stands on. `settings` and `postgres` are at the bottom, `local` and the command line on top.
 MAY_IMPORT = {
     "settings": set[str](),
+    "logs": {"settings"},
     "http_client": {"settings"},
     "postgres": set[str](),
     "webhooks": {"settings", "postgres", "http_client"},
     # The process that looks sites up sends the webhooks too.
-    "worker": {"settings", "postgres", "http_client", "webhooks"},
+    "worker": {"settings", "logs", "postgres", "http_client", "webhooks"},
     "deploy": {"settings", "postgres"},
-    "api": {"settings", "postgres", "worker", "webhooks", "deploy"},
+    "api": {"settings", "logs", "postgres", "worker", "webhooks", "deploy"},
     "local": {"settings", "postgres", "deploy", "api"},
     "__main__": {"settings", "postgres", "worker", "deploy", "api", "local"},
 }

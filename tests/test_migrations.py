@@ -290,7 +290,6 @@ def test_a_database_of_another_encoding_is_refused(cluster: PrivatePostgres, adm
     assert value(cluster.url(name), "select count(*) from pg_namespace where nspname in ('app', 'api')") == 0
 
 
-<<<<<<< HEAD
 def test_a_database_of_an_earlier_release_is_upgraded_with_its_functions_and_its_work(
     empty_database_url: str, new_database: Callable[..., str], cluster: PrivatePostgres
 ) -> None:
@@ -315,7 +314,8 @@ def test_a_database_of_an_earlier_release_is_upgraded_with_its_functions_and_its
         assert (items[0][1], str(items[0][2])) == ("U", "5")
     upgraded, new = (set(drift.dump(cluster, url)) for url in (empty_database_url, new_database()))
     assert {line for line in upgraded ^ new if not line.startswith("INSERT ")} == set()
-=======
+
+
 def test_organizations_that_users_of_clerk_named_give_up_names_that_operators_may_give(owner: Connection) -> None:
     owner.execute(
         "insert into app.organizations (id, name, clerk_organization_id)"
@@ -323,7 +323,6 @@ def test_organizations_that_users_of_clerk_named_give_up_names_that_operators_ma
         " (app.uuid_v7(app.clock()), 'linked', 'org_3'), (app.uuid_v7(app.clock()), 'plain', null)",
         ["x" * 200],
     )
-    owner.execute((ROOT / "migrations" / "0012_clerk_names.sql").read_bytes())
+    owner.execute((ROOT / "migrations" / "0013_clerk_names.sql").read_bytes())
     names = [name for (name,) in owner.execute("select name from app.organizations order by name").fetchall()]
     assert sorted(names) == ["clerk:initech", "clerk:org_2", "linked", "plain"]
->>>>>>> f27e806 (Keep the names of Clerk's users apart, and hold their roles in SQL too)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import resource
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -15,6 +14,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp
 
+from pyshell import logs
 from pyshell.api.authentication import Authenticator
 from pyshell.api.clerk import Clerk
 from pyshell.api.cors import cors_middleware
@@ -105,8 +105,8 @@ def server_config(app: ASGIApp, settings: Settings, **others: Any) -> uvicorn.Co
 
 
 def serve(settings: Settings) -> None:
-    """Serves until SIGINT or SIGTERM, then finishes the requests in progress."""
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    """Serves until SIGINT or SIGTERM, then ends the requests that are under way."""
+    logs.configure(settings)
     allow_open_files(2 * MAX_CONNECTIONS)
     config = server_config(create_app(settings, lambda: server.should_exit), settings, loop="uvloop")
     server = uvicorn.Server(config)

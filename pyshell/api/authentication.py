@@ -15,6 +15,7 @@ from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
+from pyshell import logs
 from pyshell.api import api_keys, clerk
 from pyshell.api.errors import ApiError
 from pyshell.api.limits import RequestLimiter
@@ -158,6 +159,7 @@ class Authenticator:
     async def _is_internal(self, token: str) -> bool:
         if self._internal_key is None:
             self._internal_key = await db.call(self._pool, "internal_key")
+            logs.hide(self._internal_key.decode())
         return hmac.compare_digest(token.encode(), self._internal_key)
 
 

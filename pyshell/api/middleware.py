@@ -9,9 +9,11 @@ import time
 import uuid
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from pyshell import logs
+from pyshell.api.authentication import client_address
 from pyshell.api.errors import INTERNAL, ApiError, error_response
 from pyshell.api.limits import patient
 
@@ -41,13 +43,14 @@ class RequestMiddleware:
         scope["root_path"] = self.root_path
         # People paste URLs with extra slashes; no two of our paths differ by slashes alone.
         scope["path"] = re.sub("/{2,}", "/", scope["path"]).rstrip("/") or "/"
+        request_id = request_id_of(scope)
+        scope.setdefault("state", {})["request_id"] = request_id
+        logs.request_id.set(request_id)
         if scope["type"] == "websocket":
-            await self.app(scope, receive, send)
+            await self._connect(scope, receive, send)
             return
         if scope["path"] == self.root_path:
             scope["path"] += "/"
-        request_id = request_id_of(scope)
-        scope.setdefault("state", {})["request_id"] = request_id
         status, size, started_at = 0, 0, time.perf_counter()
 
         async def send_with_id(message: Message) -> None:
@@ -75,18 +78,38 @@ class RequestMiddleware:
         finally:
             seconds = time.perf_counter() - started_at
             scope["app"].state.metrics.observe(scope, status, seconds)
-            access_log.info(
-                json.dumps(
-                    {
-                        "request_id": request_id,
-                        "method": scope["method"],
-                        "path": scope["path"],
-                        "status": status,
-                        "bytes": size,
-                        "milliseconds": round(seconds * 1000, 1),
-                    }
-                )
-            )
+            log_access(scope, method=scope["method"], status=status, bytes=size, milliseconds=round(seconds * 1000, 1))
+
+    async def _connect(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A WebSocket: a line when it opens, or is refused, and one when it ends."""
+        started_at = time.perf_counter()
+
+        async def send_and_log(message: Message) -> None:
+            if message["type"] in ("websocket.accept", "websocket.http.response.start"):
+                log_access(scope, method="WEBSOCKET", status=message.get("status", 101))
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_and_log)
+        finally:
+            log_access(scope, method="WEBSOCKET", event="closed", milliseconds=round((time.perf_counter() - started_at) * 1000, 1))
+
+
+def log_access(scope: Scope, **what: object) -> None:
+    """One line of JSON: what was asked, by whom, from where. Never the query, which may hold a credential."""
+    caller = scope.get("user")
+    access_log.info(
+        json.dumps(
+            {
+                "request_id": scope["state"]["request_id"],
+                "path": scope["path"],
+                **what,
+                "address": client_address(HTTPConnection(scope)),
+                "organization_id": str(caller.organization) if caller and caller.organization else None,
+                "caller": caller.name or "internal" if caller else None,
+            }
+        )
+    )
 
 
 def keep_private(headers: MutableHeaders) -> None:

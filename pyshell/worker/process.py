@@ -14,6 +14,7 @@ from typing import Final
 
 import uvloop
 
+from pyshell import logs
 from pyshell.postgres.connections import Backoff, Connection, Session
 from pyshell.postgres.notifications import Notifier
 from pyshell.postgres.sqlstates import DatabaseError, explain
@@ -36,7 +37,7 @@ LAST_CALLS_SECONDS: Final = 5.0
 
 def run_worker(settings: Settings) -> None:
     """Work until SIGTERM or SIGINT; then end what is in flight, give back the rest, and return. A second signal ends it at once."""
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logs.configure(settings)
     uvloop.run(_run_until_signal(settings))
 
 
@@ -53,6 +54,7 @@ async def _run_until_signal(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, on_signal)
     internal_key = settings.service_role_key or await fetch_internal_key(settings, stop)
     if internal_key:
+        logs.hide(internal_key)
         notifier = Notifier(settings.database_url, f"{APPLICATION_NAME} listener")
         worker = Worker(settings, internal_key, notifier)
         sender = Sender(settings, notifier, worker.count_finished)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 
+from pyshell import logs
 from pyshell.postgres.calls import call
 from pyshell.postgres.pool import Pool
 from pyshell.postgres.sqlstates import DatabaseError, Kind, kind_of
@@ -24,6 +25,7 @@ async def run_once(pool: Pool, settings: Settings) -> dict[str, int]:
     verdicts: dict[str, int] = {}
     if leases:
         key = settings.service_role_key or (await call(pool, "internal_key")).decode()
+        logs.hide(key)
         upstream = Upstream.from_settings(settings, key)
         outcomes = await asyncio.gather(*[look_up(upstream, lease, limits) for lease in leases])
         upstream.close()

@@ -57,6 +57,7 @@ begin
             constraint = 'organization_linked';
     end if;
     update app.organizations set clerk_organization_id = p_clerk_organization_id where id = (p_organization).id;
+    raise log 'organization % was linked to Clerk''s %', (p_organization).id, p_clerk_organization_id;
 end;
 $$;
 

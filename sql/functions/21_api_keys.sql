@@ -66,6 +66,7 @@ begin
     values (app.uuid_v7(v_now), p_organization_id, p_key_hash, p_prefix, p_last_four, coalesce(p_name, 'API key'),
             array(select s from unnest(app.all_scopes()) s where s = any (v_scopes)), p_allowed_networks, p_expires_at, v_now)
     returning * into v_key;
+    raise log 'API key % of organization % was created', v_key.id, p_organization_id;
     return app.api_key_json(v_key);
 end;
 $$;
@@ -249,6 +250,7 @@ begin
        set revoked_at = coalesce(revoked_at, v_now)
      where organization_id = p_organization_id and id = p_api_key_id
     returning * into v_key;
+    raise log 'API key % of organization % was revoked', p_api_key_id, p_organization_id;
     return app.api_key_json(v_key);
 end;
 $$;

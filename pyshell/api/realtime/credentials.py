@@ -23,6 +23,7 @@ class Subscriber:
     """`claims` is JSON; `expires_at`, when the token expires, and `recheck_at`, when the credential is checked again, are Unix times."""
 
     token: str
+    caller: Caller
     organization_id: UUID
     scopes: frozenset[str]
     claims: str
@@ -47,6 +48,7 @@ def _subscriber(token: str, caller: Caller, claims: dict[str, Any], expires_at: 
     claims = claims | {"role": "authenticated", "organization_id": str(caller.organization_id)}
     return Subscriber(
         token=token,
+        caller=caller,
         organization_id=caller.organization_id,
         scopes=caller.scopes,
         claims=json.dumps(claims),

@@ -309,6 +309,7 @@ class Connection:
         if not frame.topic.startswith("realtime:"):
             raise JoinError("TopicNameRequired: a topic begins with realtime:")
         subscriber = await self._subscriber(frame.payload.get("access_token") or self._key)
+        self._websocket.scope["user"] = subscriber.caller
         try:
             await self._realtime.feed.ready()
         except TimeoutError as error:

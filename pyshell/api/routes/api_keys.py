@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+from typing import Any
 from uuid import UUID
 
 from starlette.requests import Request
@@ -13,6 +15,8 @@ from pyshell.api.authentication import Authenticator
 from pyshell.api.errors import ApiError
 from pyshell.api.routes.parameters import json_body, json_response, page_params, page_response, uuid_param
 from pyshell.postgres.calls import call
+
+audit_log = logging.getLogger("pyshell.audit")
 
 MAX_REQUEST_BYTES = 64 * 1024
 
@@ -51,6 +55,7 @@ async def answer_with_key(request: Request, key: str, function: str, /, **argume
         )
     )
     authenticator.forget()
+    audit(request, function, stored)
     return JSONResponse({"key": key} | stored, 201)
 
 
@@ -78,7 +83,23 @@ async def revoke_api_key(request: Request) -> Response:
         api_key_id=api_key_id(request),
     )
     request.app.state.authenticator.forget()
+    audit(request, "revoke_api_key", json.loads(revoked))
     return json_response(revoked)
+
+
+def audit(request: Request, what: str, key: dict[str, Any]) -> None:
+    """A line of who changed which key, by ids; the access log has more of the request."""
+    audit_log.info(
+        json.dumps(
+            {
+                "request_id": request.state.request_id,
+                "what": what,
+                "organization_id": key["organization_id"],
+                "caller": request.user.name,
+                "api_key_id": key["id"],
+            }
+        )
+    )
 
 
 def api_key_id(request: Request) -> UUID:

@@ -5,4 +5,5 @@ update app.organizations
                             placing '8' from 13) placing 'a' from 17)::uuid
    and name not like 'clerk:%';
 
+-- squawk-ignore ban-drop-function
 drop function if exists app.authorize(uuid);

@@ -1,0 +1,144 @@
+"""No log line holds a secret, whoever wrote it; and the lines say who did what."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.parse import quote
+
+import httpx
+import psycopg
+import pytest
+
+from pyshell import logs
+from pyshell.api import api_keys
+from pyshell.local.private_postgres import PrivatePostgres
+from pyshell.settings import ROOT, Settings
+from tests.clerk_fixtures import clerk_instance
+from tests.conftest import MakeCluster, folder_for_postgres
+from tests.http_fixtures import OrganizationClient, is_ready
+from tests.realtime_fixtures import bare_socket
+from tests.timed import wait_until
+
+KEY = api_keys.generate()
+TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ1c2VyXzEifQ.c2lnbmF0dXJl"
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (f"GET /api-keys/{KEY} 404", "GET /api-keys/leap_live_*** 404"),
+        (f"{KEY[:10]}{KEY[10:40]} is cut short", "leap_live_*** is cut short"),
+        (f"/realtime/v1/websocket?apikey={TOKEN}&vsn=2.0.0", "/realtime/v1/websocket?apikey=***&vsn=2.0.0"),
+        ("/x?vsn=1&access_token=abc HTTP/1.1", "/x?vsn=1&access_token=*** HTTP/1.1"),
+        (f"claims of {TOKEN}", "claims of eyJ***"),
+        ("{'authorization': 'Bearer abc123'}", "{'authorization': 'Bearer ***'}"),
+        ("(b'x-api-key', b'abc123')", "(b'x-api-key', b'***')"),
+        ("> x-api-key: abc123", "> x-api-key: ***"),
+        ("postgresql://owner:pa%40ss@db:5432/x failed", "postgresql://owner:***@db:5432/x failed"),
+        ("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_***"),
+        ("2 bearer tokens of organization 018f3f6e-0000-7000-8000-000000000001 were refused", None),
+        ("http://127.0.0.1:8000/batch-lookups?cursor=eyJh took 3 ms", None),
+    ],
+)
+def test_secrets_are_cut_out_and_nothing_else(line: str, expected: str | None) -> None:
+    assert logs.without_secrets(line) == (line.replace("bearer tokens", "bearer ***") if expected is None else expected)
+
+
+def test_what_was_named_is_hidden_in_tracebacks_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "_known", set())
+    logs.hide("a secret without a form", "short", None)
+    try:
+        raise ValueError("a secret without a form is not short")
+    except ValueError:
+        record = logging.LogRecord("name", logging.ERROR, "", 0, "failed", (), sys.exc_info())
+    assert "ValueError: *** is not short" in logs.Formatter().format(record)
+
+
+def test_a_line_names_its_request() -> None:
+    record = logging.LogRecord("name", logging.ERROR, "", 0, "failed", (), None)
+    request = logs.request_id.set("client-7")
+    try:
+        assert logs.Formatter().format(record).endswith("failed (request client-7)")
+    finally:
+        logs.request_id.reset(request)
+    assert logs.Formatter().format(record).endswith("failed")
+
+
+def test_the_access_log_says_who_and_from_where(client: OrganizationClient, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    mine = client.get("/api-keys", headers={"x-request-id": "who"}).json()["api_keys"][0]
+    made = client.post("/api-keys", headers={"x-request-id": "makes"}).json()
+    client.delete(f"/api-keys/{made['id']}")
+    lines = {name: [json.loads(r.getMessage()) for r in caplog.records if r.name == name] for name in ("pyshell.access", "pyshell.audit")}
+    [line] = [line for line in lines["pyshell.access"] if line["request_id"] == "who"]
+    assert (line["address"], line["organization_id"], line["caller"]) == ("127.0.0.1", mine["organization_id"], mine["id"])
+    assert [(line["what"], line["organization_id"], line["caller"], line["api_key_id"]) for line in lines["pyshell.audit"]] == [
+        (what, mine["organization_id"], mine["id"], made["id"]) for what in ("request_api_key", "revoke_api_key")
+    ]
+
+
+def test_a_running_stack_logs_no_secret_that_it_made(cluster: PrivatePostgres, make_cluster: MakeCluster, tmp_path: Path) -> None:
+    with folder_for_postgres(cluster) as folder, clerk_instance() as clerk, (tmp_path / "log").open("w+") as log:
+        postgres = PrivatePostgres.of_project(folder)
+        make_cluster(postgres.folder)
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+        settings = {"API_KEY_PEPPER": "the pepper of this deployment, long enough", "CLERK_ISSUER": clerk.issuer, "LOG_LEVEL": "debug"}
+        environment = os.environ | {"PORT": str(port), "STATE_DIR": str(folder), "DATABASE_URL": "", "ROOT_PATH": ""} | settings
+        url = f"http://127.0.0.1:{port}"
+        stack = subprocess.Popen([sys.executable, "-m", "pyshell", "up"], cwd=ROOT, env=environment, stdout=log, stderr=log)
+        try:
+            wait_until(lambda: is_ready(url), patience=60)
+            key = api_keys.create(postgres.url(), "Acme", pepper=settings["API_KEY_PEPPER"])
+            with psycopg.connect(postgres.url()) as connection:
+                [internal_key] = connection.execute("select api.internal_key()").fetchone() or [""]
+            token = clerk.token(org_id="org_1", org_role="org:admin")
+            with httpx.Client(base_url=url, headers={"x-api-key": key}) as client:
+                made = client.post("/api-keys").json()
+                rotated = client.post(f"/api-keys/{made['id']}/rotate").json()["key"]
+                webhook = client.put("/webhook-config", json={"url": "https://8.8.8.8/"}).json()["signing_secret"]
+                client.get(f"/api-keys/{rotated}?token={rotated}")
+                client.get("/batch-lookups", headers={"x-api-key": rotated[:-1]})
+            httpx.get(f"{url}/batch-lookups", headers={"authorization": f"Bearer {token}"})
+            httpx.get(f"{url}/batch-lookups", headers={"authorization": f"Bearer {internal_key}"})
+            for credential in (key, rotated, token, internal_key):
+                with bare_socket(url, quote(credential)) as bare:
+                    bare.join({})
+            refused = httpx.get(f"{url}/realtime/v1/websocket", params={"apikey": key, "vsn": "9"}, headers=UPGRADE)
+            assert refused.status_code == 400
+            time.sleep(0.2)
+        finally:
+            stack.send_signal(signal.SIGTERM)
+            stack.wait(60)
+        log.seek(0)
+        lines = log.read()
+        assert '"path": "/realtime/v1/websocket"' in lines
+        everything = lines + (postgres.folder / "postgres.log").read_text()
+        password = (postgres.folder / "password").read_text()
+        secrets = [key, made["key"], rotated, token, internal_key, webhook, password, settings["API_KEY_PEPPER"]]
+        for secret in secrets:
+            assert len(secret) >= 16
+            assert secret not in everything
+            assert secret.removeprefix("leap_live_")[:30] not in everything
+
+
+UPGRADE = {"connection": "Upgrade", "upgrade": "websocket", "sec-websocket-version": "13", "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ=="}
+
+
+def test_the_process_hides_what_its_settings_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "_known", set())
+    monkeypatch.setattr(logging, "basicConfig", lambda **_: None)
+    logs.configure(
+        Settings(
+            database_url="postgresql://owner:pa%40ssword@db/x", incentives_api_key="upstream key", http_proxy="http://u:proxy-password@p"
+        )
+    )
+    assert logs.without_secrets("pa@ssword, upstream key, proxy-password") == "***, ***, ***"
