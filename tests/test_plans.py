@@ -74,6 +74,16 @@ def rows_scanned(plans: list[dict[str, Any]], relation: str) -> float:
     return sum(rows_of_scans(plans, relation))
 
 
+def most_rows_compared(plans: list[dict[str, Any]]) -> float:
+    """The most rows that one step compared in vain, over all its loops: those that a filter or the condition of a join dropped."""
+    compared: float = max(
+        float(node.get("Rows Removed by Filter", 0) + node.get("Rows Removed by Join Filter", 0)) * node["Actual Loops"]
+        for plan in plans
+        for node in nodes(plan["Plan"])
+    )
+    return compared
+
+
 def rows_written(plans: list[dict[str, Any]], relation: str) -> float:
     written: float = sum(
         child["Actual Rows"] * child["Actual Loops"]
@@ -225,6 +235,7 @@ def test_recording_reads_the_items_recorded(large_queue: str, owner: Connection,
     assert rows_scanned(seen, "batch_lookup_jobs") <= 10
     assert rows_scanned(seen, "incentive_reports") <= 10
     assert rows_scanned(seen, "lookup_leases") <= 10
+    assert most_rows_compared(seen) <= count * count / 4, "no outcome is compared with every item"
 
 
 def test_leases_are_renewed_given_back_and_expired_by_index(large_queue: str, owner: Connection) -> None:

@@ -176,7 +176,8 @@ create or replace function app.apply_outcomes(
 ) returns public.lookup_queue_items[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
-set enable_seqscan = off set enable_bitmapscan = off set enable_nestloop = off set enable_mergejoin = off set enable_sort = off
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = on set enable_nestloop = off set enable_mergejoin = off
+set enable_sort = off
 as $$
 declare
     v_settings app.settings;
@@ -247,10 +248,13 @@ declare
     v_mended public.lookup_queue_items[];
     v_job    record;
 begin
+    if cardinality(p_accepted) = cardinality(p_outcomes) then
+        return '{}';
+    end if;
     v_late := array(select o
                       from unnest(p_outcomes) o
                      where o.action = 'complete'
-                       and not exists (select from unnest(p_accepted) a where a.job_id = o.job_id and a.position = o.position));
+                       and (o.job_id, o.position) not in (select a.job_id, a.position from unnest(p_accepted) a));
     if v_late = '{}' then
         return '{}';
     end if;

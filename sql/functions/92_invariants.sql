@@ -56,8 +56,8 @@ begin
                  when p_job.status = 'cancelled' then v_seen.pending > v_seen.in_flight
                  else v_seen.ended < v_seen.items end, null, 'a job is open while it has open items',
             format('%s with %s of %s items ended', p_job.status, v_seen.ended, v_seen.items)),
-           (v_seen.lost is not null, v_seen.lost, 'an open item waits, is in flight or comes to its first claim', 'none of the three'),
-           (coalesce(v_leased, 0) <> v_seen.in_flight, null, 'what is leased is an open item, and leased once',
+           (v_seen.lost is not null, v_seen.lost, 'a pending item is scheduled, leased, or still to be claimed', 'unreachable: not scheduled, not leased, behind next_position'),
+           (coalesce(v_leased, 0) <> v_seen.in_flight, null, 'a leased item is pending, and leased once',
             format('%s items are leased, %s are in flight', v_leased, v_seen.in_flight)),
            (v_has_report and v_seen.misplaced is not null, v_seen.misplaced, 'a completed item has its site, and no other item has one',
             format('%s sites, %s completed items', v_seen.sites, v_seen.ended - v_seen.failures)),
@@ -86,7 +86,7 @@ begin
      where l.organization_id = p_organization_id and l.expires_at < p_now - interval '5 minutes';
 
     return query
-    select i.job_id, i.id, 'whoever has work is on the ready list', format('ready since %s, listed from %s', app.rfc3339(i.ready_at), coalesce(app.rfc3339(q.ready_at), 'never'))
+    select i.job_id, i.id, 'an organization with work is on the ready list', format('ready since %s, listed from %s', app.rfc3339(i.ready_at), coalesce(app.rfc3339(q.ready_at), 'never'))
       from (select * from (select j.id as job_id, null::uuid as id, j.created_at as ready_at
                              from app.queued_jobs r
                              join public.batch_lookup_jobs j on j.organization_id = r.organization_id and j.id = r.job_id
@@ -135,4 +135,4 @@ end;
 $$;
 
 comment on function api.check_invariants(timestamptz) is
-'What is not as it must be: no rows on a sound database, also while workers run. Counts every item and site of the jobs updated since p_updated_since (default: of all jobs). For a schedule: select * from api.check_invariants(now() - interval ''10 minutes'').';
+'Violated invariants: no rows when the database is consistent, also while workers run. Counts every item and site of the jobs updated since p_updated_since (default: of all jobs). For a schedule: select * from api.check_invariants(now() - interval ''10 minutes'').';

@@ -25,18 +25,18 @@ select is_empty('select * from api.check_invariants()', 'nothing is wrong with a
 
 select is(
     pg_temp.violations_after($$ delete from public.lookup_queue_items where position = 3 $$),
-    array['a job is open while it has open items', 'every item is there', 'what is leased is an open item, and leased once'], 'an item that is gone');
+    array['a job is open while it has open items', 'a leased item is pending, and leased once', 'every item is there'], 'an item that is gone');
 select is(
-    pg_temp.violations_after($$ delete from public.lookup_leases $$), array['an open item waits, is in flight or comes to its first claim'],
+    pg_temp.violations_after($$ delete from public.lookup_leases $$), array['a pending item is scheduled, leased, or still to be claimed'],
     'a lease that is gone');
 select is(
-    pg_temp.violations_after($$ delete from app.queued_jobs $$), array['an open item waits, is in flight or comes to its first claim'],
+    pg_temp.violations_after($$ delete from app.queued_jobs $$), array['a pending item is scheduled, leased, or still to be claimed'],
     'a job whose items nobody will claim');
 select is(
     pg_temp.violations_after($$ insert into public.lookup_leases select organization_id, job_id, gen_random_uuid(), 'v', expires_at, positions from public.lookup_leases $$),
-    array['what is leased is an open item, and leased once'], 'an item that is leased twice');
+    array['a leased item is pending, and leased once'], 'an item that is leased twice');
 select is(
-    pg_temp.violations_after($$ update public.lookup_leases set positions = '{[0,1), [3,4)}' $$), array['what is leased is an open item, and leased once'],
+    pg_temp.violations_after($$ update public.lookup_leases set positions = '{[0,1), [3,4)}' $$), array['a leased item is pending, and leased once'],
     'a lease of what has ended');
 select is(pg_temp.violations_after($$ update public.batch_lookup_jobs set failed_items = 2 where processed_items = 3 $$), array['a job counts its items'], 'a counter that is wrong');
 select is(pg_temp.violations_after($$ update public.batch_lookup_jobs set status = 'cancelled', completed_at = now() where processed_items = 0 $$),
@@ -52,8 +52,8 @@ select is(pg_temp.violations_after($$ update public.incentive_reports set total_
 select is(pg_temp.violations_after($$ update public.incentive_reports set status = 'complete', completed_at = now() where total_sites = 0 $$), array['a report closes with its job'], 'a report that closed too early');
 select is(pg_temp.violations_after($$ delete from public.incentive_report_site_programs; delete from public.incentive_report_sites; delete from public.incentive_reports where total_sites = 2 $$), array['a report closes with its job'], 'an open job without a report');
 select is(pg_temp.violations_after($$ update app.organization_queue_state set ready_at = now() $$, '5 minutes 61 seconds'), array['an expired lease returns to the queue'], 'a lease that nobody ended');
-select is(pg_temp.violations_after($$ delete from app.queue_wakeups; update app.organization_queue_state set ready_at = null $$), array['whoever has work is on the ready list'], 'an organization that fell off the ready list');
-select is(pg_temp.violations_after($$ delete from app.queue_wakeups; update app.organization_queue_state set ready_at = now() + interval '1 day' $$), array['whoever has work is on the ready list'], 'one that is listed too late');
+select is(pg_temp.violations_after($$ delete from app.queue_wakeups; update app.organization_queue_state set ready_at = null $$), array['an organization with work is on the ready list'], 'an organization that fell off the ready list');
+select is(pg_temp.violations_after($$ delete from app.queue_wakeups; update app.organization_queue_state set ready_at = now() + interval '1 day' $$), array['an organization with work is on the ready list'], 'one that is listed too late');
 select is_empty(format($$ select * from api.check_invariants() where organization_id <> %L $$, :'org'), 'others are not affected');
 select is_empty('select * from api.check_invariants(now() - interval ''1 minute'')', 'and all is well again');
 
