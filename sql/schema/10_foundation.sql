@@ -49,24 +49,24 @@ create table app.settings (
 );
 
 comment on table app.settings is 'The one row of settings, changed with api.update_settings and effective without a restart.';
-comment on column app.settings.lookups_per_second is 'Pace of all workers together, in lookups a second; null: no limit.';
-comment on column app.settings.max_in_flight is 'Lookups that all workers together may have in the air at once.';
+comment on column app.settings.lookups_per_second is 'Rate limit of all workers together, in lookups per second; null: no limit.';
+comment on column app.settings.max_in_flight is 'Lookups that all workers together may have in flight at once.';
 comment on column app.settings.max_retries is 'Retries after the first attempt of a lookup.';
-comment on column app.settings.retry_backoff_seconds is 'Wait before the first retry, in seconds; it doubles with every further one, and varies by up to half.';
+comment on column app.settings.retry_backoff_seconds is 'Wait before the first retry, in seconds; it doubles with each further retry and varies by up to half.';
 comment on column app.settings.retry_backoff_max_seconds is 'Longest wait before a retry, in seconds.';
-comment on column app.settings.lookup_timeout_seconds is 'Seconds that one lookup may take over HTTP.';
-comment on column app.settings.lease_seconds is 'Seconds after which a claimed item whose worker is silent returns to the queue.';
-comment on column app.settings.max_response_bytes is 'Largest answer of the incentives API that is read, in bytes.';
-comment on column app.settings.items_per_run is 'Items that one manual run of POST /batch-lookups-worker looks up at most.';
-comment on column app.settings.outage_failures is 'Lookups that fail in a row before the incentives API counts as unavailable: then it is only tried with one lookup at a time.';
-comment on column app.settings.deduplicate_seconds is 'For so many seconds, an answer is given to all items of its organization with the same address, building type and devices; null: every item is looked up.';
-comment on column app.settings.outage_patience_seconds is 'Seconds of an outage during which items wait at no cost; when it lasts longer, they use up their retries and fail.';
-comment on column app.settings.create_clerk_organizations is 'Whether an organization is created when a member of it first comes with a Clerk token; else it is refused.';
-comment on column app.settings.incentive_call_retention_days is 'Days for which the answers of POST /incentives are logged.';
-comment on column app.settings.max_open_items is 'Items that an organization may have pending and in the air at once, all its batches together.';
-comment on column app.settings.requests_per_minute is 'Requests that one API key, or one person with a session token, may make of each API process in a minute; null: no limit.';
-comment on column app.settings.job_retention_days is 'Days after its end that a job is deleted with its items; its report stays. null: never.';
-comment on column app.settings.internal_key is 'Random secret by which the worker and the API of this database know each other when no SERVICE_ROLE_KEY is set.';
+comment on column app.settings.lookup_timeout_seconds is 'Time limit for one lookup over HTTP, in seconds.';
+comment on column app.settings.lease_seconds is 'A claimed item returns to the queue if its worker does not renew the lease for so many seconds.';
+comment on column app.settings.max_response_bytes is 'Largest response of the incentives API that is read, in bytes.';
+comment on column app.settings.items_per_run is 'Largest number of items that one call of POST /batch-lookups-worker looks up.';
+comment on column app.settings.outage_failures is 'Failures in a row after which the circuit breaker opens: then single lookups probe the incentives API.';
+comment on column app.settings.deduplicate_seconds is 'An answer is shared for so many seconds with all items of its organization with the same address, building type and devices; null: every item is looked up.';
+comment on column app.settings.outage_patience_seconds is 'Seconds of an outage for which items wait at no cost; after that, they use up their retries and fail.';
+comment on column app.settings.create_clerk_organizations is 'Whether a new organization is created when its first member signs in with a Clerk token; else the member is refused.';
+comment on column app.settings.incentive_call_retention_days is 'Days for which calls of POST /incentives are logged.';
+comment on column app.settings.max_open_items is 'Unfinished items that an organization may have, all its batches together.';
+comment on column app.settings.requests_per_minute is 'Requests per minute of one API key or one signed-in user, at each API process; null: no limit.';
+comment on column app.settings.job_retention_days is 'Days after which an ended job is deleted with its items; its report stays. null: never.';
+comment on column app.settings.internal_key is 'Random secret of internal callers (worker, pg_cron), used if SERVICE_ROLE_KEY is not set.';
 
 insert into app.settings default values;
 

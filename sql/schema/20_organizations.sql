@@ -40,10 +40,10 @@ create table app.api_keys (
 
 create index api_keys_organization_idx on app.api_keys (organization_id);
 
-comment on table app.api_keys is 'API keys: what tells one from another, never the key itself.';
+comment on table app.api_keys is 'API keys: their attributes and hashes, never the keys.';
 comment on column app.api_keys.key_hash is 'HMAC-SHA256 of the whole key with the deployment''s pepper.';
 comment on column app.api_keys.prefix is 'leap_live_ or leap_test_.';
 comment on column app.api_keys.scopes is 'What the key may do, such as jobs:read.';
-comment on column app.api_keys.allowed_networks is 'Where the key may be used from; null: anywhere.';
+comment on column app.api_keys.allowed_networks is 'Networks that the key may be used from; null: any.';
 comment on column app.api_keys.replaced_by is 'The key that this one was rotated into; it expires soon.';
 comment on column app.api_keys.last_used_at is 'Exact to a minute.';

@@ -15,10 +15,10 @@ create table app.customers (
     constraint customers_organization_id_fkey foreign key (organization_id) references app.organizations (id)
 );
 
-comment on table app.customers is 'Who a lookup is for: one row for each reference_id of an organization, made by its first lookup.';
+comment on table app.customers is 'The customer that a lookup is for: one row per organization and reference_id, created by its first lookup.';
 comment on column app.customers.id is 'The customer_id that the API shows.';
 comment on column app.customers.reference_id is 'The organization''s own name for the customer or site.';
-comment on column app.customers.device_ids is 'Devices of the last lookup, like address and building_type: what a refresh looks up again. null: an external provider answered it.';
+comment on column app.customers.device_ids is 'Devices of the last lookup, which a refresh repeats, as address and building_type. null: an external provider answered it.';
 comment on column app.customers.utility_keys is 'Utilities of the address, the chosen one first.';
 
 create table app.incentive_profiles (
@@ -33,8 +33,8 @@ create table app.incentive_profiles (
     constraint incentive_profiles_device_names_check check (jsonb_typeof(device_names) = 'object')
 );
 
-comment on table app.incentive_profiles is 'What an organization tells once for all its lookups.';
-comment on column app.incentive_profiles.company is 'The organization''s part of a connect_url; null: it files no applications.';
+comment on table app.incentive_profiles is 'Settings of an organization for all of its lookups.';
+comment on column app.incentive_profiles.company is 'The organization''s part of a connect_url; null: POST /incentives refuses to create applications.';
 comment on column app.incentive_profiles.device_names is 'Its own names of devices, in lower case, and their ids: {"split system": 1}.';
 
 create table app.incentive_calls (

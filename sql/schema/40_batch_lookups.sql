@@ -77,15 +77,15 @@ create index lookup_queue_items_failed_idx on public.lookup_queue_items (organiz
     where status = 'failed';
 create index lookup_queue_items_work_idx on public.lookup_queue_items (organization_id, work_key) where work_key is not null;
 
-comment on table public.lookup_queue_items is 'One row per site of a batch: what to look up, and what came of it. Written once when it is uploaded, once for every retry, once when it ends.';
-comment on column public.lookup_queue_items.id is 'For its users; the queue names an item by job and position, and there is no index of ids.';
+comment on table public.lookup_queue_items is 'One row per site of a batch: what to look up, and the result. Written once at the upload, once for each retry, once at the end.';
+comment on column public.lookup_queue_items.id is 'For users; the queue names an item by job and position, and there is no index on id.';
 comment on column public.lookup_queue_items.position is 'Place in the upload, from 0.';
-comment on column public.lookup_queue_items.status is 'pending until it ends. Which of the pending ones are being looked up is in public.lookup_leases; api.items and the HTTP API call these processing.';
-comment on column public.lookup_queue_items.retry_at is 'It waits until then to be looked up (again); null: not waiting.';
+comment on column public.lookup_queue_items.status is 'pending until the item ends. public.lookup_leases tells which pending items are being looked up; api.items and the HTTP API call these processing.';
+comment on column public.lookup_queue_items.retry_at is 'The item waits until then to be looked up; null: it is not waiting.';
 comment on column public.lookup_queue_items.result is 'The answer of the incentives API, member for member as it came.';
 comment on column public.lookup_queue_items.parsed_result is 'The answer in an item on its way through the functions that record it, and in rows from before result was kept as it came; else null.';
 comment on column public.lookup_queue_items.work_key is 'Items with the same key are the same work; null: looked up whatever others are.';
-comment on column public.lookup_queue_items.warnings is 'What looks wrong with the input, but did not stop it.';
+comment on column public.lookup_queue_items.warnings is 'What looks wrong with the input but did not stop it.';
 
 create type app.batch_item as (
     position              integer,

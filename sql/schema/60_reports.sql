@@ -57,7 +57,7 @@ create table public.incentive_report_sites (
 );
 
 comment on table public.incentive_report_sites is 'One row per completed item: a site of the report, in upload order.';
-comment on column public.incentive_report_sites.category_amounts is 'US dollars for the devices of each of device_categories, in the same order, as far as the answer tells devices apart.';
+comment on column public.incentive_report_sites.category_amounts is 'US dollars for the devices of each of device_categories, in the same order, as far as the answer has them apart.';
 comment on column public.incentive_report_sites.total_incentive_amount is 'US dollars.';
 comment on column public.incentive_report_sites.utility_eiaid is 'Number of the utility at the US Energy Information Administration, as the provider gave it.';
 

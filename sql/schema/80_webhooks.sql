@@ -21,12 +21,12 @@ create table app.webhook_configs (
     constraint webhook_configs_disabled_reason_check check (disabled_reason in ('requested', 'gone', 'failing'))
 );
 
-comment on table app.webhook_configs is 'Where an organization''s webhooks go, and which it wants; a row once it has set any of that.';
-comment on column app.webhook_configs.url is 'Where deliveries are POSTed; null: nowhere, and no event is kept. Events of a disabled config are kept as failed deliveries.';
+comment on table app.webhook_configs is 'The webhook config of an organization; a row exists once any of it was set.';
+comment on column app.webhook_configs.url is 'Endpoint of the deliveries; null: none, and no events are kept. Events of a disabled config are kept as failed deliveries.';
 comment on column app.webhook_configs.field_names is 'The members of webhook_custom_fields that are sent; null: all of them.';
 comment on column app.webhook_configs.bundle_items is 'Up to 100 lookups of a batch in one delivery, instead of one each.';
 comment on column app.webhook_configs.disabled_reason is 'requested: by the organization; gone: the receiver answered 410; failing: nothing got through for five days.';
-comment on column app.webhook_configs.failing_since is 'The first failed attempt since the last one that succeeded.';
+comment on column app.webhook_configs.failing_since is 'The first failed attempt since the last success.';
 
 create table app.webhook_secrets (
     organization_id uuid        not null,
@@ -40,9 +40,9 @@ create table app.webhook_secrets (
     constraint webhook_secrets_secret_check check (length(secret) between 24 and 64)
 );
 
-comment on table app.webhook_secrets is 'What deliveries are signed with: the current secret, and rotated ones until they expire.';
-comment on column app.webhook_secrets.secret is 'Key of HMAC-SHA256, needed as it is for signing; shown to the organization once.';
-comment on column app.webhook_secrets.expires_at is 'A rotated secret signs along until then; null: the current one.';
+comment on table app.webhook_secrets is 'Signing secrets: the current one, and rotated ones until they expire.';
+comment on column app.webhook_secrets.secret is 'Key of the HMAC-SHA256, stored in plain because signing needs it; shown to the organization once.';
+comment on column app.webhook_secrets.expires_at is 'Deliveries are signed with a rotated secret, too, until then; null: the current one.';
 
 create table app.webhook_deliveries (
     organization_id  uuid        not null,
@@ -82,11 +82,11 @@ create index webhook_deliveries_failed_idx on app.webhook_deliveries (organizati
 create index webhook_deliveries_job_idx on app.webhook_deliveries (organization_id, job_id) where job_id is not null;
 
 comment on table app.webhook_deliveries is 'The outbox and its history: a row is written in the transaction that makes the event true. Its id is the webhook-id of every attempt.';
-comment on column app.webhook_deliveries.item_ids is 'Ended items, which are read when it is sent; null: data has it all.';
-comment on column app.webhook_deliveries.positions is 'Where in job_id those items stand.';
-comment on column app.webhook_deliveries.data is 'What is sent, as it was at the event; of a lookup that was no item of a batch an array of one, before field_names is applied; null: see item_ids.';
+comment on column app.webhook_deliveries.item_ids is 'Ended items, read when the delivery is sent; null: data has everything.';
+comment on column app.webhook_deliveries.positions is 'Positions of these items in job_id.';
+comment on column app.webhook_deliveries.data is 'The data to send, as of the event. For a single lookup an array of one, before field_names is applied; null: see item_ids.';
 comment on column app.webhook_deliveries.attempts is 'Attempts whose outcome is known.';
-comment on column app.webhook_deliveries.retry_count is 'How far down app.webhook_retry_schedule it is; 0 again when it is sent again on request.';
+comment on column app.webhook_deliveries.retry_count is 'Row of app.webhook_retry_schedule that was reached; 0 again after a resend on request.';
 
 create table app.webhook_attempts (
     organization_id uuid        not null,
@@ -105,7 +105,7 @@ create table app.webhook_attempts (
     constraint webhook_attempts_response_body_check check (length(response_body) <= 1024)
 );
 
-comment on table app.webhook_attempts is 'What came of each attempt.';
+comment on table app.webhook_attempts is 'The outcome of each attempt.';
 comment on column app.webhook_attempts.attempted_at is 'When its request was sent.';
 comment on column app.webhook_attempts.error_class is 'Why there was no answer: timeout, connection, tls, refused_address (the host has no address, or one that webhooks may not be sent to), invalid_url, invalid_response or other.';
 comment on column app.webhook_attempts.response_body is 'The first 1,024 characters of the answer.';
@@ -120,7 +120,7 @@ create type app.webhook_outcome as (
     retry_after double precision
 );
 
-comment on type app.webhook_outcome is 'What came of sending one delivery: the HTTP status or why there was none, latency and Retry-After in seconds, the start of the answer.';
+comment on type app.webhook_outcome is 'The outcome of sending one delivery: the HTTP status or why there was none, latency and Retry-After in seconds, the start of the response.';
 
 create table app.webhook_queue_state (
     organization_id uuid        not null,
@@ -146,7 +146,7 @@ create table app.webhook_retry_schedule (
     constraint webhook_retry_schedule_check check (failures > 0 and wait > interval '0')
 );
 
-comment on table app.webhook_retry_schedule is 'How long a delivery waits after so many failed attempts, give or take a fifth; after more than there are rows it has failed.';
+comment on table app.webhook_retry_schedule is 'The wait after so many failed attempts of a delivery, give or take a fifth; after more than the last row, the delivery has failed.';
 
 insert into app.webhook_retry_schedule (failures, wait) values
     (1, '5 seconds'), (2, '30 seconds'), (3, '2 minutes'), (4, '10 minutes'), (5, '30 minutes'), (6, '1 hour'),
