@@ -22,7 +22,8 @@ def test_every_api_function_pins_its_search_path(shared_owner: Connection) -> No
         shared_owner,
         """
         select oid::regprocedure::text from pg_proc
-         where pronamespace = 'api'::regnamespace and not coalesce(proconfig, '{}') @> array['search_path=pg_catalog, pg_temp']
+         where pronamespace = 'api'::regnamespace and prosqlbody is null
+           and not coalesce(proconfig, '{}') @> array['search_path=pg_catalog, pg_temp']
         """,
     )
 
@@ -147,6 +148,56 @@ def test_members_may_read_and_nothing_else(shared_owner: Connection) -> None:
          where relnamespace::regnamespace::text = any (%(schemas)s) and relkind in ('r', 'p', 'v', 'm', 'f')
            and (has_table_privilege('authenticated', oid, 'insert, update, delete, truncate, references, trigger')
                 or relnamespace = 'app'::regnamespace and has_table_privilege('authenticated', oid, 'select'))
+        """,
+    )
+
+
+def test_members_may_leave_their_organization_out(shared_owner: Connection) -> None:
+    """PostgREST answers PGRST202 when an argument without a default is missing."""
+    expect_none(
+        shared_owner,
+        """
+        select p.oid::regprocedure::text
+          from pg_proc p
+         where p.pronamespace = 'api'::regnamespace and has_function_privilege('authenticated', p.oid, 'execute')
+           and 'p_organization_id' = any (p.proargnames)
+           and pg_get_function_arguments(p.oid) !~ 'p_organization_id uuid DEFAULT app.claimed_organization_id\\(\\)'
+        """,
+    )
+
+
+def test_what_only_reads_may_be_called_with_get(shared_owner: Connection) -> None:
+    """PostgREST takes GET for stable functions alone."""
+    expect_none(
+        shared_owner,
+        """
+        select p.oid::regprocedure::text
+          from pg_proc p
+         where p.pronamespace = 'api'::regnamespace and p.provolatile = 'v' and p.proname ~ '^(get|list|find)_'
+        """,
+    )
+
+
+def test_dashboards_read_the_views_and_nothing_else(shared_owner: Connection) -> None:
+    expect_none(
+        shared_owner,
+        """
+        select c.oid::regclass::text
+          from pg_class c
+         where c.relnamespace::regnamespace::text = any (%(schemas)s) and c.relkind in ('r', 'p', 'v', 'm', 'f')
+           and (has_table_privilege('batch_lookups_readonly', c.oid, 'insert, update, delete, truncate, references, trigger')
+                or has_table_privilege('batch_lookups_readonly', c.oid, 'select')
+                <> (c.relkind = 'v' and c.relnamespace = 'api'::regnamespace))
+         union all
+        select c.oid::regclass || '.' || a.attname
+          from pg_class c
+          join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+         where (c.oid::regclass::text, a.attname) in (('lookup_leases', 'lease_token'), ('lookup_queue_items', 'webhook_custom_fields'))
+           and has_column_privilege('batch_lookups_readonly', c.oid, a.attnum, 'select')
+         union all
+        select p.oid::regprocedure::text
+          from pg_proc p
+         where p.pronamespace::regnamespace::text in ('app', 'api') and has_function_privilege('batch_lookups_readonly', p.oid, 'execute')
         """,
     )
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from pyshell.deploy import drift, files, migrations
 from pyshell.deploy.migrations import MigrationError, Sources, migrate
@@ -248,6 +249,30 @@ def test_a_deploy_waits_for_a_long_transaction_only_so_long_at_a_time(
     assert any("others use the database" in line for line in lines)
 
 
+def test_a_deploy_does_not_wait_for_who_reads_a_view(database_url: str) -> None:
+    """Replacing a view would wait for its readers, and everybody who comes later for the deploy."""
+    lines: list[str] = []
+    with psycopg.connect(database_url) as reader:
+        views = reader.execute(
+            "select oid::regclass::text from pg_class where relnamespace = 'api'::regnamespace and relkind = 'v'"
+        ).fetchall()
+        for (view,) in views:
+            reader.execute(sql.SQL("select * from {}").format(sql.Identifier(*view.split("."))))
+        migrate(database_url, report=lines.append)
+    assert len(views) > 5
+    assert not any("others use the database" in line for line in lines)
+
+
+def test_a_deploy_replaces_a_view_that_differs(database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("alter view api.jobs reset (security_invoker)")
+        connection.execute("drop view api.sites cascade; create view api.sites as select 'other'::text as reference_id")
+        migrate(database_url)
+        options = connection.execute("select reloptions from pg_class where oid = 'api.jobs'::regclass").fetchone()
+        assert options == (["security_invoker=true"],)
+        assert connection.execute("select * from api.sites").fetchall() == []
+
+
 def test_an_owner_who_is_no_superuser_can_deploy() -> None:
     with throw_away_postgres() as postgres:
         with psycopg.connect(postgres.url("postgres"), autocommit=True) as administrator:
@@ -304,6 +329,8 @@ def test_a_database_of_an_earlier_release_is_upgraded_with_its_functions_and_its
     ]
     dump = dump.replace(b"CREATE SCHEMA public;", b"")
     subprocess.run(psql, input=dump, check=True, stdout=subprocess.DEVNULL)
+    with psycopg.connect(empty_database_url, autocommit=True) as connection:
+        connection.execute("update public.lookup_leases set expires_at = now() + interval '10 minutes'")
     migrate(empty_database_url)
     with psycopg.connect(empty_database_url, autocommit=True) as connection:
         assert connection.execute("select * from api.check_invariants()").fetchall() == []

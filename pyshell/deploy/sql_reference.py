@@ -19,6 +19,33 @@ the constraint.
 Whoever acts as the owner or as `service_role` works for any organization. `authenticated` works for the one that the claims of its
 token name (`organization_id`, or Clerk's `o.id` or `org_id`), which is then also the default of `p_organization_id`; in psql,
 `set request.jwt.claims = '{"organization_id": "..."}'` gives an owner the same default. `anon` may do nothing.
+
+## For dashboards
+
+Grant `batch_lookups_readonly` to the login of a BI tool: it selects from the views, of all organizations, and can do nothing else.
+
+```sql
+create role dashboard login password '...' in role batch_lookups_readonly;
+```
+
+The programs that paid most last month:
+
+```sql
+select program_name, sum(total_incentive), count(*) as sites
+  from api.report_programs
+ where created_at >= date_trunc('month', now()) - interval '1 month' and created_at < date_trunc('month', now())
+ group by program_name order by 2 desc limit 10;
+```
+
+PostgREST embeds related rows, such as `/reports?select=name,jobs(status),report_programs(program_name,total_incentive)`: `items` and
+`jobs` by their foreign key, the others by the functions under *Relationships*.
+
+## Notifications
+
+`listen batch_lookups_changes;` notifies a session, at the commit, of each batch and report that was inserted, updated or deleted. The
+payload is text, with spaces between its parts: `INSERT`, `UPDATE` or `DELETE`; the table (`batch_lookup_jobs` or `incentive_reports`);
+the id of the organization; the id of the row. Parts may be added at the end. Read the row for its new values: notifications that come
+while nobody listens are lost. Whoever can connect to the database can listen.
 """
 
 VIEWS = """
@@ -33,16 +60,16 @@ select c.relname, obj_description(c.oid, 'pg_class'), has_table_privilege('authe
 """
 
 FUNCTIONS = """
-select p.proname, pg_get_function_arguments(p.oid), pg_get_function_result(p.oid), obj_description(p.oid, 'pg_proc'),
-       case when has_function_privilege('authenticated', p.oid, 'execute') then 'For one organization'
-            when pg_get_function_arguments(p.oid) ~ '\\mp_worker\\M' then 'For workers'
-            else 'For operators' end as audience
-  from pg_proc p
- where p.pronamespace = 'api'::regnamespace
- order by array_position(array['For one organization', 'For operators', 'For workers'],
-              case when has_function_privilege('authenticated', p.oid, 'execute') then 'For one organization'
-                   when pg_get_function_arguments(p.oid) ~ '\\mp_worker\\M' then 'For workers'
-                   else 'For operators' end), p.proname, 2
+select name, arguments, result, comment, audience
+  from (select p.proname as name, pg_get_function_arguments(p.oid) as arguments, pg_get_function_result(p.oid) as result,
+               obj_description(p.oid, 'pg_proc') as comment,
+               case when p.proargtypes[0] in (select reltype from pg_class where relnamespace = 'api'::regnamespace) then 'Relationships'
+                    when has_function_privilege('authenticated', p.oid, 'execute') then 'For one organization'
+                    when pg_get_function_arguments(p.oid) ~ '\\mp_worker\\M' then 'For workers'
+                    else 'For operators' end as audience
+          from pg_proc p
+         where p.pronamespace = 'api'::regnamespace) f
+ order by array_position(array['For one organization', 'For operators', 'For workers', 'Relationships'], audience), name, arguments
 """
 
 

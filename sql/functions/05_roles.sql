@@ -6,9 +6,10 @@ declare
     v_role text;
     v_as   text;
 begin
-    -- Supabase's roles and the role of the Python shell; each is created only if it is missing.
+    -- Supabase's roles, the role of the Python shell and the one for dashboards; each is created only if it is missing.
     for v_role, v_as in values ('anon', 'nologin noinherit'), ('authenticated', 'nologin noinherit'), ('service_role', 'nologin noinherit'),
-                               ('authenticator', 'nologin noinherit'), ('batch_lookups_shell', 'nologin noinherit')
+                               ('authenticator', 'nologin noinherit'), ('batch_lookups_shell', 'nologin noinherit'),
+                               ('batch_lookups_readonly', 'nologin noinherit')
     loop
         if exists (select from pg_roles where rolname = v_role) then
             continue;
@@ -53,3 +54,4 @@ alter default privileges in schema app, api revoke all on tables from anon, auth
 alter default privileges in schema app, api revoke all on sequences from anon, authenticated;
 
 grant usage on schema app, api to batch_lookups_shell, authenticated, service_role;
+grant usage on schema api to batch_lookups_readonly;

@@ -57,7 +57,9 @@ begin
 end;
 $$;
 
-create or replace function api.update_organization(p_organization_id uuid, p_changes jsonb) returns json
+create or replace function api.update_organization(
+    p_organization_id uuid default app.claimed_organization_id(), p_changes jsonb default null
+) returns json
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$

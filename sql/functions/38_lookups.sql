@@ -52,7 +52,8 @@ $$;
 
 -- Its queries are a few index lookups for any values; planning them for each call would take longer than running them.
 create or replace function api.lookup_incentives(
-    p_organization_id uuid, p_request jsonb, p_connect_url_base text default null, p_for_item boolean default false
+    p_organization_id uuid default app.claimed_organization_id(), p_request jsonb default null,
+    p_connect_url_base text default null, p_for_item boolean default false
 ) returns json
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan set jit = off

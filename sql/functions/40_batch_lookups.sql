@@ -216,7 +216,9 @@ begin
 end;
 $$;
 
-create or replace function api.cancel_batch_lookup(p_organization_id uuid, p_job_id uuid) returns json
+create or replace function api.cancel_batch_lookup(
+    p_organization_id uuid default app.claimed_organization_id(), p_job_id uuid default null
+) returns json
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$

@@ -153,8 +153,8 @@ end;
 $$;
 
 create or replace function api.create_batch_lookup(
-    p_organization_id uuid,
-    p_request         jsonb,
+    p_organization_id uuid    default app.claimed_organization_id(),
+    p_request         jsonb   default null,
     p_check_devices   boolean default true,
     p_options         jsonb   default '{}',
     p_file            jsonb   default null
@@ -222,8 +222,8 @@ end;
 $$;
 
 create or replace function api.submit_batch_lookup(
-    p_organization_id uuid,
-    p_request         jsonb,
+    p_organization_id uuid      default app.claimed_organization_id(),
+    p_request         jsonb     default null,
     p_check_devices   boolean   default true,
     p_options         jsonb     default '{}',
     p_idempotency_key text      default null,

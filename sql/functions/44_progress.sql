@@ -37,7 +37,9 @@ begin
 end;
 $$;
 
-create or replace function api.get_batch_lookup(p_organization_id uuid, p_job_id uuid, p_include_items boolean default false) returns json
+create or replace function api.get_batch_lookup(
+    p_organization_id uuid default app.claimed_organization_id(), p_job_id uuid default null, p_include_items boolean default false
+) returns json
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$

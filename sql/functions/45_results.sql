@@ -50,8 +50,8 @@ end;
 $$;
 
 create or replace function api.list_batch_lookup_items(
-    p_organization_id uuid,
-    p_job_id          uuid,
+    p_organization_id uuid    default app.claimed_organization_id(),
+    p_job_id          uuid    default null,
     p_status          text    default null,
     p_limit           integer default 50,
     p_offset          integer default 0,
@@ -133,8 +133,8 @@ end;
 $$;
 
 create or replace function api.get_batch_lookup_results(
-    p_organization_id uuid,
-    p_job_id          uuid,
+    p_organization_id uuid    default app.claimed_organization_id(),
+    p_job_id          uuid    default null,
     p_format          text    default 'csv',
     p_status          text    default null,
     p_error_code      text    default null,

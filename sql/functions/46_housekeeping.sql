@@ -40,7 +40,9 @@ begin
 end;
 $$;
 
-create or replace function api.retry_batch_lookup(p_organization_id uuid, p_job_id uuid, p_error_code text default null) returns json
+create or replace function api.retry_batch_lookup(
+    p_organization_id uuid default app.claimed_organization_id(), p_job_id uuid default null, p_error_code text default null
+) returns json
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -90,7 +92,9 @@ begin
 end;
 $$;
 
-create or replace function api.delete_batch_lookup(p_organization_id uuid, p_job_id uuid, p_include_report boolean default false) returns json
+create or replace function api.delete_batch_lookup(
+    p_organization_id uuid default app.claimed_organization_id(), p_job_id uuid default null, p_include_report boolean default false
+) returns json
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$

@@ -209,7 +209,9 @@ comment on function api.list_incentive_reports(uuid, text, integer, integer, tex
 'The reports of an organization, newest first: {reports, total, limit, offset, next_cursor}. Optional: status; report_type; created from and before. p_cursor is the next_cursor of the page before, the surest way through a list that grows. Amounts in US dollars. 400: an unknown status or type, limit not in 1 to 200, invalid_cursor, cursor_with_offset.';
 grant execute on function api.list_incentive_reports(uuid, text, integer, integer, text, text, timestamptz, timestamptz) to authenticated;
 
-create or replace function api.update_incentive_report(p_organization_id uuid, p_report_id uuid, p_changes jsonb) returns json
+create or replace function api.update_incentive_report(
+    p_organization_id uuid default app.claimed_organization_id(), p_report_id uuid default null, p_changes jsonb default null
+) returns json
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -252,7 +254,9 @@ begin
 end;
 $$;
 
-create or replace function api.delete_incentive_report(p_organization_id uuid, p_report_id uuid) returns json
+create or replace function api.delete_incentive_report(
+    p_organization_id uuid default app.claimed_organization_id(), p_report_id uuid default null
+) returns json
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$

@@ -43,8 +43,8 @@ return p_program is null or exists (
 
 -- Planned for each call, so that unused sort orders and filters vanish from the plan.
 create or replace function api.get_incentive_report(
-    p_organization_id uuid, p_report_id uuid, p_limit integer default 100, p_offset integer default 0, p_cursor text default null,
-    p_sort text default 'position', p_eligible boolean default null, p_state text default null, p_utility text default null,
+    p_organization_id uuid default app.claimed_organization_id(), p_report_id uuid default null, p_limit integer default 100,
+    p_offset integer default 0, p_cursor text default null, p_sort text default 'position', p_eligible boolean default null, p_state text default null, p_utility text default null,
     p_program text default null
 ) returns json
 language plpgsql stable security definer
@@ -103,8 +103,8 @@ grant execute on function api.get_incentive_report(uuid, uuid, integer, integer,
 -- The programs of a piece are read once and joined by hash or merge. For a report that was never analyzed, the planner would read them
 -- again for every site.
 create or replace function api.get_incentive_report_csv(
-    p_organization_id uuid,
-    p_report_id       uuid,
+    p_organization_id uuid    default app.claimed_organization_id(),
+    p_report_id       uuid    default null,
     p_eligible        boolean default null,
     p_state           text    default null,
     p_utility         text    default null,

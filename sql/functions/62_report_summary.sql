@@ -70,7 +70,9 @@ begin
 end;
 $$;
 
-create or replace function api.get_incentive_report_summary(p_organization_id uuid, p_report_id uuid) returns json
+create or replace function api.get_incentive_report_summary(
+    p_organization_id uuid default app.claimed_organization_id(), p_report_id uuid default null
+) returns json
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$

@@ -30,7 +30,9 @@ $$;
 comment on function api.realtime_tables() is 'The tables of the schema public that can be subscribed to: [{table, columns: [{name, type}]}], types as PostgreSQL calls them.';
 
 -- Runs with the caller's rights, so that the policies decide.
-create or replace function api.realtime_record(p_table text, p_organization_id uuid, p_id uuid) returns json
+create or replace function api.realtime_record(
+    p_table text, p_organization_id uuid default app.claimed_organization_id(), p_id uuid default null
+) returns json
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$

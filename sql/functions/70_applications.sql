@@ -123,7 +123,9 @@ begin
 end;
 $$;
 
-create or replace function api.get_application(p_organization_id uuid, p_application_id bigint) returns json
+create or replace function api.get_application(
+    p_organization_id uuid default app.claimed_organization_id(), p_application_id bigint default null
+) returns json
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -137,7 +139,8 @@ comment on function api.get_application(uuid, bigint) is 'One application; next_
 grant execute on function api.get_application(uuid, bigint) to authenticated;
 
 create or replace function api.update_application(
-    p_organization_id uuid, p_application_id bigint, p_changes jsonb, p_dry_run boolean default false
+    p_organization_id uuid default app.claimed_organization_id(), p_application_id bigint default null,
+    p_changes jsonb default null, p_dry_run boolean default false
 ) returns json
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp

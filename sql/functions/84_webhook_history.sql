@@ -78,7 +78,9 @@ begin
 end;
 $$;
 
-create or replace function api.get_webhook_delivery(p_organization_id uuid, p_delivery_id uuid) returns json
+create or replace function api.get_webhook_delivery(
+    p_organization_id uuid default app.claimed_organization_id(), p_delivery_id uuid default null
+) returns json
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$

@@ -1,11 +1,33 @@
--- Chapter 93, views: what members and operators may select from.
+-- Chapter 93, views: what members, dashboards and operators may select from.
+
+-- A view is replaced only where it differs: that waits for everybody who reads it, and lets nobody read it meanwhile.
+create or replace function app.replace_view(p_view text, p_query text, p_options text default 'security_invoker = true') returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp set client_min_messages = warning
+as $$
+-- The query comes from this file. @plpgsql_check_options: security_warnings = off
+declare
+    v_names   constant text[] := array['pg_temp.batch_lookups_view', 'api.' || p_view];
+    v_differs boolean;
+begin
+    execute format('create temporary view batch_lookups_view with (%s) as %s', p_options, p_query);
+    select count(*) <> 2 or count(distinct row(c.reloptions, pg_get_viewdef(c.oid))) > 1 into v_differs
+      from unnest(v_names) v (name)
+      join pg_class c on c.oid = to_regclass(v.name);
+    drop view pg_temp.batch_lookups_view;
+    if v_differs then
+        execute format('create or replace view api.%I with (%s) as %s', p_view, p_options, p_query);
+    end if;
+end;
+$$;
 
 -- Views for members run with the rights of the reader, so that the policies apply.
-create or replace view api.jobs with (security_invoker = true) as
+select app.replace_view('jobs', $view$
 select j.organization_id, j.id, j.name, j.status, j.total_items, j.processed_items, j.failed_items,
        round(100.0 * j.processed_items / j.total_items, 1) as percent, j.report_id, j.created_at, j.started_at, j.completed_at,
        coalesce(j.completed_at, j.updated_at) - j.started_at as took
-  from public.batch_lookup_jobs j;
+  from public.batch_lookup_jobs j
+$view$);
 
 comment on view api.jobs is 'Batches: status, counters, percent done, and how long it took or has taken so far.';
 comment on column api.jobs.organization_id is 'The organization that uploaded it.';
@@ -23,7 +45,7 @@ comment on column api.jobs.completed_at is 'When it ended, whether completed, fa
 comment on column api.jobs.took is 'From the first claim to the end, or to the latest change so far.';
 grant select on api.jobs to authenticated, service_role;
 
-create or replace view api.items with (security_invoker = true) as
+select app.replace_view('items', $view$
 select i.organization_id, i.job_id, i.id, i.position,
        case when i.status = 'pending' and i.retry_at is null
                  and exists (select from public.lookup_leases l
@@ -35,10 +57,19 @@ select i.organization_id, i.job_id, i.id, i.position,
            'state_or_province_code', i.address -> 'state_or_province_code', 'postal_code', i.address -> 'postal_code',
            'country_code', i.address -> 'country_code')) as address,
        i.building_type, i.device_ids,
-       coalesce(i.result, i.parsed_result::json) #>> '{utility,name}' as utility,
-       coalesce(i.parsed_result, i.result::jsonb) #> '{incentives,total_incentive_amount}' as total_incentive_amount,
-       coalesce(i.result, i.parsed_result::json) as result, i.error_code, i.error_message, i.warnings, i.retry_count, i.retry_at, i.created_at, i.processed_at
-  from public.lookup_queue_items i;
+       a.answer #>> '{utility,name}' as utility,
+       case when a.answer #>> '{utility,eiaid}' ~ '^[0-9]{1,15}$' then (a.answer #>> '{utility,eiaid}')::bigint end as utility_eiaid,
+       case when i.status = 'completed' then coalesce(n.amount > 0 or n.combinations > 0, false) end as eligible,
+       n.amount as total_incentive_amount,
+       a.answer as result, i.error_code, i.error_message, i.warnings, i.retry_count, i.retry_at, i.created_at, i.processed_at
+  from public.lookup_queue_items i
+ cross join lateral (select coalesce(i.result, i.parsed_result::json) as answer) a
+ cross join lateral (
+       select case when json_typeof(a.answer #> '{incentives,total_incentive_amount}') = 'number'
+                   then (a.answer #>> '{incentives,total_incentive_amount}')::numeric end as amount,
+              case when json_typeof(a.answer #> '{incentives,total_eligible_combinations}') = 'number'
+                   then (a.answer #>> '{incentives,total_eligible_combinations}')::numeric end as combinations) n
+$view$);
 
 comment on view api.items is 'Sites of batches with their results; position is the upload order. total_incentive_amount: US dollars, as the provider gave it.';
 comment on column api.items.organization_id is 'The organization that uploaded it.';
@@ -51,7 +82,9 @@ comment on column api.items.address is 'street_1, street_2, city, state_or_provi
 comment on column api.items.building_type is 'RESIDENTIAL, MULTIFAMILY, MANUFACTURED_HOME or COMMERCIAL.';
 comment on column api.items.device_ids is 'Ids of the devices that were asked about; one that repeats is a quantity.';
 comment on column api.items.utility is 'Name of the utility that the lookup found.';
-comment on column api.items.total_incentive_amount is 'US dollars, as the provider gave it; null: not completed.';
+comment on column api.items.utility_eiaid is 'Number of that utility at the US Energy Information Administration; null: none.';
+comment on column api.items.eligible is 'Whether any program pays for it; null: not completed.';
+comment on column api.items.total_incentive_amount is 'US dollars, as the provider gave it; null: not completed, or no number.';
 comment on column api.items.result is 'The whole answer of the incentives API; null: not completed.';
 comment on column api.items.error_code is 'Why it failed, such as upstream_timeout; null: it has not failed.';
 comment on column api.items.error_message is 'The error in words.';
@@ -62,10 +95,11 @@ comment on column api.items.created_at is 'When it was uploaded.';
 comment on column api.items.processed_at is 'When its lookup ended; null: not yet.';
 grant select on api.items to authenticated, service_role;
 
-create or replace view api.reports with (security_invoker = true) as
+select app.replace_view('reports', $view$
 select r.organization_id, r.id, r.job_id, r.name, r.description, r.status, r.report_type, r.total_sites, r.eligible_sites,
        r.total_incentive_value, r.created_at, r.completed_at
-  from public.incentive_reports r;
+  from public.incentive_reports r
+$view$);
 
 comment on view api.reports is 'Reports with their totals, in US dollars.';
 comment on column api.reports.organization_id is 'The organization that it belongs to.';
@@ -82,11 +116,13 @@ comment on column api.reports.created_at is 'When its batch was uploaded.';
 comment on column api.reports.completed_at is 'When its batch ended; null: it is open.';
 grant select on api.reports to authenticated, service_role;
 
-create or replace view api.report_sites with (security_invoker = true) as
+select app.replace_view('report_sites', $view$
 select s.organization_id, s.report_id, s.position, s.item_id, s.reference_id, s.street_1, s.street_2, s.city, s.state_or_province_code,
-       s.postal_code, s.country_code, s.building_type, s.device_categories, s.utility_eiaid, s.utility_name, s.eligible,
+       s.postal_code, s.country_code, s.building_type, s.device_categories,
+       case when s.utility_eiaid ~ '^[0-9]{1,15}$' then s.utility_eiaid::bigint end as utility_eiaid, s.utility_name, s.eligible,
        s.total_incentive_amount, s.created_at
-  from public.incentive_report_sites s;
+  from public.incentive_report_sites s
+$view$);
 
 comment on view api.report_sites is 'Sites of reports: utility, eligible or not, and the amount in US dollars.';
 comment on column api.report_sites.organization_id is 'The organization that it belongs to.';
@@ -102,15 +138,105 @@ comment on column api.report_sites.postal_code is 'ZIP code or Canadian postal c
 comment on column api.report_sites.country_code is 'US or CA.';
 comment on column api.report_sites.building_type is 'RESIDENTIAL, MULTIFAMILY, MANUFACTURED_HOME or COMMERCIAL.';
 comment on column api.report_sites.device_categories is 'Keys of the device categories that were asked about, such as heat_pump.';
-comment on column api.report_sites.utility_eiaid is 'Number of the utility at the US Energy Information Administration, as the provider gave it.';
+comment on column api.report_sites.utility_eiaid is 'Number of the utility at the US Energy Information Administration; null: none.';
 comment on column api.report_sites.utility_name is 'Name of the utility.';
 comment on column api.report_sites.eligible is 'Whether any program pays for the site.';
 comment on column api.report_sites.total_incentive_amount is 'US dollars, all programs together.';
 comment on column api.report_sites.created_at is 'When its lookup was completed.';
 grant select on api.report_sites to authenticated, service_role;
 
+select app.replace_view('report_programs', $view$
+select p.organization_id, p.report_id, p.position, s.reference_id, s.country_code, s.state_or_province_code,
+       case when s.utility_eiaid ~ '^[0-9]{1,15}$' then s.utility_eiaid::bigint end as utility_eiaid, s.utility_name,
+       p.program_id, p.program_name, p.total_incentive, p.eligible_combinations, s.created_at
+  from public.incentive_report_site_programs p
+  join public.incentive_report_sites s on s.organization_id = p.organization_id and s.report_id = p.report_id and s.position = p.position
+$view$);
+
+comment on view api.report_programs is 'The programs that each site of a report is eligible for, a row each, with the amount in US dollars.';
+comment on column api.report_programs.organization_id is 'The organization that it belongs to.';
+comment on column api.report_programs.report_id is 'Its report in api.reports.';
+comment on column api.report_programs.position is 'The site: its place in the upload, from 0, as in api.report_sites.';
+comment on column api.report_programs.reference_id is 'The uploader''s own id of the site.';
+comment on column api.report_programs.country_code is 'Where the site is: US or CA.';
+comment on column api.report_programs.state_or_province_code is 'Where the site is: two letters, such as TX or ON.';
+comment on column api.report_programs.utility_eiaid is 'Number of the site''s utility at the US Energy Information Administration; null: none.';
+comment on column api.report_programs.utility_name is 'Name of the site''s utility.';
+comment on column api.report_programs.program_id is 'Id of the program, as the provider gave it.';
+comment on column api.report_programs.program_name is 'Name of the program.';
+comment on column api.report_programs.total_incentive is 'US dollars that the program pays for the site, all its devices together.';
+comment on column api.report_programs.eligible_combinations is 'Combinations of devices and tiers of the program that the site is eligible for.';
+comment on column api.report_programs.created_at is 'When the lookup of the site was completed.';
+grant select on api.report_programs to authenticated, service_role;
+
+-- What PostgREST embeds, such as reports?select=name,report_programs(program_name,total_incentive). Foreign keys would say the same, and have
+-- every site and program that is recorded checked.
+create or replace function api.jobs(p_report api.reports) returns setof api.jobs
+language sql stable rows 1
+begin atomic
+    select j.* from api.jobs j where j.organization_id = (p_report).organization_id and j.id = (p_report).job_id;
+end;
+
+create or replace function api.reports(p_job api.jobs) returns setof api.reports
+language sql stable rows 1
+begin atomic
+    select r.* from api.reports r where r.organization_id = (p_job).organization_id and r.id = (p_job).report_id;
+end;
+
+create or replace function api.reports(p_site api.report_sites) returns setof api.reports
+language sql stable rows 1
+begin atomic
+    select r.* from api.reports r where r.organization_id = (p_site).organization_id and r.id = (p_site).report_id;
+end;
+
+create or replace function api.reports(p_program api.report_programs) returns setof api.reports
+language sql stable rows 1
+begin atomic
+    select r.* from api.reports r where r.organization_id = (p_program).organization_id and r.id = (p_program).report_id;
+end;
+
+create or replace function api.report_sites(p_report api.reports) returns setof api.report_sites
+language sql stable
+begin atomic
+    select s.* from api.report_sites s where s.organization_id = (p_report).organization_id and s.report_id = (p_report).id;
+end;
+
+create or replace function api.report_sites(p_program api.report_programs) returns setof api.report_sites
+language sql stable rows 1
+begin atomic
+    select s.*
+      from api.report_sites s
+     where s.organization_id = (p_program).organization_id and s.report_id = (p_program).report_id and s.position = (p_program).position;
+end;
+
+create or replace function api.report_programs(p_report api.reports) returns setof api.report_programs
+language sql stable
+begin atomic
+    select p.* from api.report_programs p where p.organization_id = (p_report).organization_id and p.report_id = (p_report).id;
+end;
+
+create or replace function api.report_programs(p_site api.report_sites) returns setof api.report_programs
+language sql stable rows 10
+begin atomic
+    select p.*
+      from api.report_programs p
+     where p.organization_id = (p_site).organization_id and p.report_id = (p_site).report_id and p.position = (p_site).position;
+end;
+
+comment on function api.jobs(api.reports) is 'The batch of a report.';
+comment on function api.reports(api.jobs) is 'The report of a batch.';
+comment on function api.reports(api.report_sites) is 'The report of a site.';
+comment on function api.reports(api.report_programs) is 'The report of a site''s program.';
+comment on function api.report_sites(api.reports) is 'The sites of a report.';
+comment on function api.report_sites(api.report_programs) is 'The site of a program.';
+comment on function api.report_programs(api.reports) is 'The programs of a report''s sites.';
+comment on function api.report_programs(api.report_sites) is 'The programs of a site.';
+grant execute on function api.jobs(api.reports), api.reports(api.jobs), api.reports(api.report_sites), api.reports(api.report_programs),
+                          api.report_sites(api.reports), api.report_sites(api.report_programs),
+                          api.report_programs(api.reports), api.report_programs(api.report_sites) to authenticated;
+
 -- Uses none of our functions: those would need the caller's privileges, tables don't.
-create or replace view api.queue_health as
+select app.replace_view('queue_health', $view$
 select (select count(*) from public.batch_lookup_jobs where status in ('pending', 'processing'))                     as open_jobs,
        (select coalesce(sum(end_position - next_position), 0) from app.queued_jobs)                                  as ready_items,
        (select count(*) from public.lookup_queue_items where status = 'pending' and retry_at is not null)            as items_waiting_for_retry,
@@ -142,7 +268,8 @@ select (select count(*) from public.batch_lookup_jobs where status in ('pending'
                                                'app.upstream_state'::regclass, 'public.batch_lookup_jobs'::regclass,
                                                'public.incentive_reports'::regclass, 'public.lookup_leases'::regclass,
                                                'public.lookup_queue_items'::regclass)))                              as blocking_transactions
-  from app.settings s, app.upstream_state u, app.maintenance_state m, clock_timestamp() c (now);
+  from app.settings s, app.upstream_state u, app.maintenance_state m, clock_timestamp() c (now)
+$view$, 'security_invoker = false');
 
 comment on view api.queue_health is 'One row, for operators: what is open, ready, waiting, in flight and overdue in all organizations, the workers of the last 15 seconds, the pace, how many lookups the incentives API bears at once, since when it is unavailable, until when nothing starts (an outage, or a Retry-After), and its latency at rest in seconds.';
 comment on column api.queue_health.blocking_transactions is 'Transactions open for over a second that hold rows or tables of the queue, and so may hold up an organization: [{pid, since, user, application, state, query}]. pg_terminate_backend(pid) ends one.';
@@ -175,7 +302,7 @@ $$;
 
 comment on function api.get_queue_health() is 'The row of api.queue_health as an object, for callers who may only call functions.';
 
-create or replace view api.sites with (security_invoker = true) as
+select app.replace_view('sites', $view$
 select null::text    as reference_id,
        null::text    as street_1,
        null::text    as street_2,
@@ -185,7 +312,8 @@ select null::text    as reference_id,
        null::text    as country_code,
        null::text    as building_type,
        null::text    as device_ids
- where false;
+ where false
+$view$);
 
 comment on view api.sites is 'An empty view with the columns of a CSV upload: create temp table sites (like api.sites), \copy a file into it, call api.create_batch_lookup_from. device_ids such as 1;4.';
 comment on column api.sites.reference_id is 'Your own id of the site, unique in a batch.';

@@ -4,7 +4,7 @@
 revoke all on all functions in schema app, api from public;
 grant execute on all functions in schema api to batch_lookups_shell, service_role;
 
--- Members read the rows of their organization, service_role reads all, and only functions write. A policy is total: it reads only the
+-- Members read the rows of their organization, service_role and dashboards read all, and only functions write. A policy is total: it reads only the
 -- claims and cannot fail. Only policies that differ are replaced, because that locks the table exclusively.
 do $$
 declare
@@ -16,7 +16,7 @@ begin
           from unnest(array['batch_lookup_jobs', 'lookup_queue_items', 'lookup_leases', 'incentive_reports', 'incentive_report_sites',
                             'incentive_report_site_programs', 'applications']) t
     loop
-        execute format('revoke all on %s from public, anon, authenticated, service_role', v_table);
+        execute format('revoke all on %s from public, anon, authenticated, service_role, batch_lookups_readonly', v_table);
         execute format('grant select on %s to authenticated, service_role', v_table);
         if not (select relrowsecurity from pg_class where oid = v_table) then
             execute format('alter table %s enable row level security', v_table);
@@ -24,7 +24,8 @@ begin
         for v_policy in
             select *
               from (values ('members read the rows of their organization', 'authenticated', '(organization_id = app.claimed_organization_id())'),
-                           ('service_role reads all', 'service_role', 'true')) p (name, role, condition)
+                           ('service_role reads all', 'service_role', 'true'),
+                           ('dashboards read all', 'batch_lookups_readonly', 'true')) p (name, role, condition)
              where not exists (select from pg_policy
                                 where polrelid = v_table and polname = p.name and polroles = array[p.role::regrole::oid]
                                   and pg_get_expr(polqual, polrelid) = p.condition)
@@ -32,6 +33,27 @@ begin
             execute format('drop policy if exists %I on %s', v_policy.name, v_table);
             execute format('create policy %I on %s for select to %I using (%s)', v_policy.name, v_table, v_policy.role, v_policy.condition);
         end loop;
+    end loop;
+end;
+$$;
+
+-- Dashboards select from the views alone. Those that run with the rights of the reader need the columns that they show, and no others.
+revoke all on all tables in schema app, api from batch_lookups_readonly;
+grant select on all tables in schema api to batch_lookups_readonly;
+do $$
+declare
+    v_table   regclass;
+    v_columns text;
+begin
+    for v_table, v_columns in
+        select a.attrelid::regclass, string_agg(distinct quote_ident(a.attname), ', ')
+          from pg_rewrite r
+          join pg_class v on v.oid = r.ev_class and v.relnamespace = 'api'::regnamespace and v.reloptions @> array['security_invoker=true']
+          join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid and d.refclassid = 'pg_class'::regclass
+          join pg_attribute a on a.attrelid = d.refobjid and a.attnum = d.refobjsubid and a.attnum > 0 and a.attrelid <> v.oid
+         group by a.attrelid
+    loop
+        execute format('grant select (%s) on %s to batch_lookups_readonly', v_columns, v_table);
     end loop;
 end;
 $$;

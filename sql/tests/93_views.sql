@@ -1,5 +1,5 @@
 begin;
-select plan(3);
+select plan(9);
 \ir fixtures.psql
 select pg_temp.submit(:'org', 3) as job \gset
 
@@ -10,7 +10,45 @@ select results_eq(format('select status from api.items where job_id = %L order b
     'api.items calls an item under a lease processing');
 select pg_temp.look_up(:'org', 10, 200, :'answer') as recorded \gset
 select results_eq(format('select utility, total_incentive_amount from api.items where job_id = %L and position = 1', :'job'),
-    $$ values ('Austin Energy', '1200.50'::jsonb) $$, 'api.items tells what a lookup found');
+    $$ values ('Austin Energy', 1200.50) $$, 'api.items tells what a lookup found');
 
+select results_eq(format('select sum(total_incentive_amount), bool_and(eligible), min(utility_eiaid) from api.items where job_id = %L', :'job'),
+    $$ values (2401.00, true, 1015::bigint) $$, 'numbers of api.items can be summed');
+
+-- Answers as they may come.
+select pg_temp.submit(:'org', 3) as odd \gset
+select pg_temp.look_up(:'org', 1, 200, '{"utility": {"eiaid": "x", "name": 5}, "incentives": {"total_incentive_amount": "12"}}'),
+       pg_temp.look_up(:'org', 1, 200, '{"incentives": {"total_incentive_amount": 0, "total_eligible_combinations": 1}}'),
+       pg_temp.look_up(:'org', 1, 404);
+select results_eq(format('select total_incentive_amount, eligible, utility_eiaid from api.items where job_id = %L order by position', :'odd'),
+    $$ values (null::numeric, false, null::bigint), (0, true, null), (null, null, null) $$, 'what is no number in an answer is null');
+
+select results_eq(
+    $$ select program_name, sum(total_incentive), count(*) from api.report_programs where created_at > now() - interval '1 month' group by 1 order by 2 desc limit 2 $$,
+    $$ values ('Heat pumps', 1600::numeric, 2::bigint), ('Water heaters', 801.00, 2) $$, 'the top programs of a month are one query');
+
+-- As PostgREST embeds them.
+select results_eq(
+    format($$ select j.status, r.total_sites, count(distinct s.reference_id), sum(p.total_incentive)
+                from api.reports r
+               cross join lateral api.jobs(r) j
+               cross join lateral api.report_sites(r) s
+               cross join lateral api.report_programs(s) p
+               where r.job_id = %L
+               group by 1, 2 $$, :'job'),
+    $$ values ('processing', 2, 2::bigint, 2401.00) $$, 'a report leads to its batch, sites and programs');
+select results_eq(
+    format($$ select distinct a.id = b.id and b.id = c.id, n.reference_id is not distinct from s.reference_id
+                from api.jobs j
+               cross join lateral api.reports(j) a
+               cross join lateral api.report_programs(a) p
+               cross join lateral api.report_sites(p) s
+               cross join lateral api.reports(s) b
+               cross join lateral api.reports(p) c
+               cross join lateral api.report_programs(s) n
+               where j.id = %L $$, :'job'),
+    $$ values (true, true) $$, 'a batch, a site and a program lead to their report');
+
+select is((select to_jsonb(count(*)) from pg_class where oid = 'api.jobs'::regclass and xmin = pg_current_xact_id()::xid), '0', 'the view is as it was');
 select * from finish();
 rollback;

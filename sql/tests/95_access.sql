@@ -17,24 +17,26 @@ insert into callers values
     ('no claims',    'authenticated',       ''),
     ('malformed',    'authenticated',       '{"organization_id": '),
     ('service_role', 'service_role',        '{"role": "service_role"}'),
-    ('shell',        'batch_lookups_shell', '');
+    ('shell',        'batch_lookups_shell', ''),
+    ('dashboard',    'batch_lookups_readonly', '');
 
 create temp table kinds (kind text, caller text, outcome text) on commit drop;
 insert into kinds
 select k.kind, c.caller, c.outcome
   from (values
-        --  kind of table or function   anon      A         B          no claims  malformed  service_role  shell
-        ('rows of an organization',     'denied', 'of A',   'of B',    'none',    'none',    'of A, of B', 'denied'),
-        ('operators'' rows',            'denied', 'denied', 'denied',  'denied',  'denied',  'some',       'denied'),
-        ('no rows, but columns',        'denied', 'none',   'none',    'none',    'none',    'none',       'denied'),
-        ('internal rows',               'denied', 'denied', 'denied',  'denied',  'denied',  'denied',     'denied'),
-        ('call for organization A',     'denied', 'may',    'refused', 'refused', 'refused', 'may',        'may'),
-        ('call with one''s own rights', 'denied', 'may',    'may',     'may',     'may',     'may',        'may'),
-        ('select with those rights',    'denied', 'may',    'may',     'may',     'may',     'may',        'denied'),
-        ('call for operators',          'denied', 'denied', 'denied',  'denied',  'denied',  'may',        'may')
-       ) k (kind, anon, a, b, no_claims, malformed, service_role, shell)
+        --  kind of table or function   anon      A         B          no claims  malformed  service_role  shell      dashboard
+        ('rows of an organization',     'denied', 'of A',   'of B',    'none',    'none',    'of A, of B', 'denied', 'denied'),
+        ('rows that a view shows',      'denied', 'of A',   'of B',    'none',    'none',    'of A, of B', 'denied', 'of A, of B'),
+        ('operators'' rows',            'denied', 'denied', 'denied',  'denied',  'denied',  'some',       'denied', 'some'),
+        ('no rows, but columns',        'denied', 'none',   'none',    'none',    'none',    'none',       'denied', 'none'),
+        ('internal rows',               'denied', 'denied', 'denied',  'denied',  'denied',  'denied',     'denied', 'denied'),
+        ('call for organization A',     'denied', 'may',    'refused', 'refused', 'refused', 'may',        'may',    'denied'),
+        ('call with one''s own rights', 'denied', 'may',    'may',     'may',     'may',     'may',        'may',    'denied'),
+        ('select with those rights',    'denied', 'may',    'may',     'may',     'may',     'may',        'denied', 'denied'),
+        ('call for operators',          'denied', 'denied', 'denied',  'denied',  'denied',  'may',        'may',    'denied')
+       ) k (kind, anon, a, b, no_claims, malformed, service_role, shell, dashboard)
  cross join lateral (values ('anon', anon), ('A', a), ('B', b), ('no claims', no_claims), ('malformed', malformed),
-                            ('service_role', service_role), ('shell', shell)) c (caller, outcome);
+                            ('service_role', service_role), ('shell', shell), ('dashboard', dashboard)) c (caller, outcome);
 
 create temp table tables (name text, kind text) on commit drop;
 insert into tables values
@@ -43,12 +45,13 @@ insert into tables values
     ('public.lookup_leases',                  'rows of an organization'),
     ('public.incentive_reports',              'rows of an organization'),
     ('public.incentive_report_sites',         'rows of an organization'),
-    ('public.incentive_report_site_programs', 'rows of an organization'),
+    ('public.incentive_report_site_programs', 'rows that a view shows'),
     ('public.applications',                   'rows of an organization'),
-    ('api.jobs',                              'rows of an organization'),
-    ('api.items',                             'rows of an organization'),
-    ('api.reports',                           'rows of an organization'),
-    ('api.report_sites',                      'rows of an organization'),
+    ('api.jobs',                              'rows that a view shows'),
+    ('api.items',                             'rows that a view shows'),
+    ('api.reports',                           'rows that a view shows'),
+    ('api.report_sites',                      'rows that a view shows'),
+    ('api.report_programs',                   'rows that a view shows'),
     ('api.sites',                             'no rows, but columns'),
     ('api.queue_health',                      'operators'' rows');
 insert into tables
@@ -84,6 +87,10 @@ insert into functions values
     ('api.lookup_incentives',       'call for organization A'),
     ('api.realtime_record',         'call with one''s own rights'),
     ('api.create_batch_lookup_from', 'call with one''s own rights'),
+    ('api.jobs',                    'select with those rights'),
+    ('api.reports',                 'select with those rights'),
+    ('api.report_sites',            'select with those rights'),
+    ('api.report_programs',         'select with those rights'),
     ('api.wait_for_batch',          'select with those rights');
 insert into functions
 select 'api.' || proname, 'call for operators' from pg_proc
