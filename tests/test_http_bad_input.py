@@ -104,11 +104,68 @@ def test_a_reference_id_has_a_form(client: OrganizationClient, reference_id: Any
     assert body["invalid_items"] == [{"index": 0, "error": rule}]
 
 
-def test_all_invalid_items_are_named(client: OrganizationClient) -> None:
+def test_the_first_hundred_invalid_items_are_named(client: OrganizationClient) -> None:
     body = refused(client, json.dumps([{}] * 10_000).encode())
     assert body["error"] == "10000 item(s) failed validation"
     assert body["total_invalid"] == 10_000
-    assert [item["index"] for item in body["invalid_items"]] == list(range(10_000))
+    assert [item["index"] for item in body["invalid_items"]] == list(range(100))
+
+
+@pytest.mark.parametrize("options", ["", "?dry_run=true", "?on_invalid=skip"])
+def test_a_small_request_has_no_large_answer(options: str, client: OrganizationClient) -> None:
+    unknown = {f"{number}{'x' * 20}": 1 for number in range(30)}
+    items = [site("deal-ok"), *(site(f"deal-{number % 4_000}", **unknown) for number in range(9_999))]
+    response = client.post(f"/batch-lookups{options}", json=items)
+    assert response.json()["total_invalid"] == 9_999
+    assert len(response.json()["invalid_items"]) == 100
+    assert len(response.content) < 200_000
+
+
+BOMB = b"1e131071"
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        b'"device_ids":[%s]' % b",".join([BOMB] * 2_000),
+        b'"device_ids":[1],"reference_id":[%s]' % b",".join([BOMB] * 2_000),
+        b'"device_ids":[1],"address":{"city":[%s]}' % b",".join([BOMB] * 2_000),
+        b'"device_ids":[1],"webhook_custom_fields":{"a":[%s]}' % b",".join([BOMB] * 2_000),
+        b'"device_ids":[1],"webhook_custom_fields":{"a":1e16}',
+        b'"device_ids":[1],"webhook_custom_fields":{"a":-1E+99}',
+        b'"device_ids":[1],"webhook_custom_fields":{"a":1e-00099}',
+        b'"device_ids":[1],"webhook_custom_fields":{"a\\\\":1e99,"b":"\\""}',
+    ],
+    ids=["devices", "reference_id", "city", "custom", "1e16", "-1E+99", "1e-00099", "escapes"],
+)
+def test_numbers_that_would_be_long_as_text_are_refused(members: bytes, client: OrganizationClient) -> None:
+    item = b'{"reference_id":"x-1","building_type":"RESIDENTIAL",%s}' % members
+    headers = {"content-encoding": "gzip"}
+    for content_type, body in (("application/json", b'{"items":[%s]}' % item), ("application/x-ndjson", item + b"\n" + item)):
+        response = client.post("/batch-lookups", content=gzip.compress(body), headers=headers | {"content-type": content_type})
+        assert (response.status_code, response.json()["code"]) == (400, "number_out_of_range")
+    for method, path in (("POST", "/incentives"), ("PATCH", "/organization"), ("PUT", "/webhook-config"), ("POST", "/api-keys")):
+        response = client.request(method, path, content=item, headers={"content-type": "application/json"})
+        assert (response.status_code, response.json()["code"]) == (400, "number_out_of_range")
+
+
+def test_text_is_no_number(client: OrganizationClient) -> None:
+    texts = {"a": "1e131071", "b": '"1e131071', "c": "\\\\", "1e131071": 0, "d": "[" * 100, "e": [0.5, 1e15, 1e-20, -17]}
+    client.submit(site(webhook_custom_fields=texts))
+
+
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
+def test_bodies_are_not_nested_deeply(opening: str, closing: str, client: OrganizationClient) -> None:
+    def item(depth: int) -> str:
+        fields = json.dumps(site(webhook_custom_fields={"a": "HERE"}))
+        return fields.replace('"HERE"', opening * depth + "1" + closing * depth)
+
+    # Within the body, the array of items, the item and its field.
+    assert post(client, f'{{"items":[{item(60)}]}}'.encode()).status_code == 201
+    for body in (f'{{"items":[{item(61)}]}}', f'{{"items":[{item(3_000)}]}}', "[" * 65):
+        response = post(client, body.encode())
+        assert (response.status_code, response.json()["code"]) == (400, "body_too_complex")
+    assert post(client, b'{"items":[' + b"[]," * 100 + b"[]]}").json()["code"] == "invalid_items"
 
 
 def test_repeated_reference_ids_are_refused(client: OrganizationClient) -> None:

@@ -43,13 +43,16 @@ def outside_strings(body: bytes) -> bytes:
 
 
 def is_nested_deeper(outside: bytes, depth: int) -> bool:
-    """Whether arrays and objects are within each other to more than `depth` levels: takes off the innermost so many times."""
+    """Whether arrays and objects are within each other to more than `depth` levels: takes off the innermost so many times.
+
+    Of what is not closed, which is no JSON, only the open ones count.
+    """
     brackets = outside.translate(AS_BRACKETS, NOT_BRACKETS)
     for _ in range(depth):
-        if not brackets:
-            return False
+        if b"[]" not in brackets:
+            break
         brackets = brackets.replace(b"[]", b"")
-    return bool(brackets)
+    return b"[]" in brackets or brackets.count(b"[") > depth
 
 
 def foreign_reference_id(body: bytes, request: bytes) -> str | None:

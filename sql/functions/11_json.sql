@@ -5,6 +5,22 @@ create or replace function app.join_objects(p_first json, p_second json) returns
 language sql immutable
 return (left(p_first::text, -1) || ', ' || substr(p_second::text, 2))::json;
 
+-- PostgreSQL writes 1e131071, which takes a few bytes as jsonb, with 131,072 digits: what a client sends must pass here before anything
+-- becomes text.
+create or replace function app.check_numbers(p_value jsonb) returns void
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if jsonb_path_exists(p_value, 'strict $.** ? (@.type() == "number" && (@ > 1e15 || @ < -1e15 || @ != 0 && @ > -1e-30 && @ < 1e-30))') then
+        raise sqlstate 'PT400' using
+            message    = 'The body contains a number that is out of range',
+            hint       = 'Numbers may have at most 15 digits before the point.',
+            constraint = 'number_out_of_range';
+    end if;
+end;
+$$;
+
 create or replace function app.check_members(p_request jsonb, p_known text[]) returns void
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
@@ -15,6 +31,7 @@ begin
     if jsonb_typeof(p_request) is distinct from 'object' then
         raise sqlstate 'PT400' using message = 'The body must be a JSON object', constraint = 'invalid_body';
     end if;
+    perform app.check_numbers(p_request);
     v_unknown := (select string_agg(left(k, 100), ', ') from (select jsonb_object_keys(p_request - p_known) limit 10) u (k));
     if v_unknown is not null then
         raise sqlstate 'PT400' using message = format('Unknown fields: %s', v_unknown), constraint = 'unknown_fields';

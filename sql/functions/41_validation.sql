@@ -35,7 +35,9 @@ begin
                         select string_agg(left(u.name, 100), ', ' order by u.name)
                           from (select jsonb_object_keys(f.item - v_item_fields)
                                  union all
-                                select 'address.' || jsonb_object_keys(f.address - v_address_fields)) u (name)) end,
+                                select 'address.' || jsonb_object_keys(f.address - v_address_fields)
+                                 order by 1
+                                 limit 10) u (name)) end,
                case when jsonb_typeof(f.item -> 'address') not in ('object', 'null') then 'address must be an object' end,
                -- A quick check that most items pass.
                case when pg_column_size(f.item) > 500
@@ -57,14 +59,16 @@ begin
                case when not f.postal_code_is_valid and btrim(f.postal_code) <> ''
                     then format('address.postal_code %s is not %s', left(f.postal_code, 20),
                                 case f.country when 'US' then 'a ZIP code (12345 or 12345-6789)' else 'a Canadian postal code (A1A 1A1)' end) end,
-               case when (f.device_ids is null or cardinality(f.device_ids) > 100) and f.item -> 'device_ids' <> 'null'
+               case when f.device_ids is null and f.item -> 'device_ids' <> 'null'
                     then 'device_ids must be an array of 1 to 100 positive integers' end,
                case when p_check_devices and not f.device_ids <@ v_devices
                     then 'Unknown device_ids: ' || array_to_string(array(
-                             select distinct d from unnest(f.device_ids) d where d <> all (v_devices) order by d), ', ') end,
+                             select distinct d from unnest(f.device_ids) d where d <> all (v_devices) order by d limit 10), ', ') end,
                case when jsonb_typeof(f.create_application) not in ('boolean', 'null') then 'create_application must be true or false' end,
                case when jsonb_typeof(f.webhook_custom_fields) not in ('object', 'null') or length(f.webhook_custom_fields::text) > 16384
-                    then 'webhook_custom_fields must be an object of at most 16,384 characters' end), '')
+                    then 'webhook_custom_fields must be an object of at most 16,384 characters' end,
+               case when jsonb_path_exists(f.webhook_custom_fields, 'strict $.**{64 to last}')
+                    then 'webhook_custom_fields may have at most 64 levels' end), '')
       from (select e.*, r.code is not null as region_is_known,
                    case e.country
                        when 'US' then e.postal_code ~ '^[0-9]{5}(-[0-9]{4})?$'
@@ -90,7 +94,8 @@ begin
                       from (select (e.n - 1)::integer as position, jsonb_typeof(e.item) = 'object' as is_object,
                                    case when jsonb_typeof(e.item) = 'object' then e.item else '{}' end as item,
                                    case when jsonb_typeof(e.item -> 'address') = 'object' then e.item -> 'address' else '{}' end as address,
-                                   e.item ->> 'device_ids' as device_ids
+                                   case when jsonb_typeof(e.item -> 'device_ids') = 'array'
+                                        then case when jsonb_array_length(e.item -> 'device_ids') <= 100 then e.item ->> 'device_ids' end end as device_ids
                               from jsonb_array_elements(p_items) with ordinality as e (item, n)
                             offset 0) i
                     offset 0) e
@@ -110,7 +115,8 @@ declare
     v_unknown text;
 begin
     if jsonb_typeof(p_request) = 'object' then
-        v_unknown := (select string_agg(left(k, 100), ', ') from jsonb_object_keys(p_request - array['items', 'name', 'dry_run', 'on_invalid']) k);
+        v_unknown := (select string_agg(left(k, 100), ', ')
+                        from (select jsonb_object_keys(p_request - array['items', 'name', 'dry_run', 'on_invalid']) limit 10) u (k));
     end if;
     if jsonb_typeof(v_items) is distinct from 'array' then
         raise sqlstate 'PT400' using
@@ -128,7 +134,8 @@ begin
 end;
 $$;
 
--- The problems of an item: its index and, for a file, the record (from 1) and the line on which it begins.
+-- The problems of the first hundred invalid items: the index of each and, for a file, the record (from 1) and the line on which it begins.
+-- The answer stays small whatever the request holds, and so does what is logged and stored of it.
 create or replace function app.item_problems(p_items app.batch_item[], p_lines integer[]) returns json
 language sql immutable
 return (select coalesce(json_agg(json_strip_nulls(json_build_object(
@@ -136,12 +143,12 @@ return (select coalesce(json_agg(json_strip_nulls(json_build_object(
                            'record', case when p_lines is not null then i.position + 1 end,
                            'line', p_lines[i.position + 1],
                            'error', i.errors)) order by i.position), '[]')
-          from unnest(p_items) i
-         where i.errors is not null);
+          from (select * from unnest(p_items) where errors is not null order by position limit 100) i);
 
+-- The first hundred of them.
 create or replace function app.duplicate_reference_ids(p_items app.batch_item[]) returns text[]
 language sql immutable
-return array(select i.reference_id from unnest(p_items) i where i.reference_id is not null group by i.reference_id having count(*) > 1 order by min(i.position));
+return array(select i.reference_id from unnest(p_items) i where i.reference_id is not null group by i.reference_id having count(*) > 1 order by min(i.position) limit 100);
 
 create or replace function app.check_batch_items(p_items app.batch_item[], p_lines integer[] default null) returns void
 language plpgsql stable

@@ -165,12 +165,13 @@ as $$
 begin
     perform app.authorize(p_organization_id, 'jobs:write');
     perform app.check_organization(p_organization_id);
+    perform app.check_numbers(v) from unnest(array[p_request, p_options, p_file]) v;
     return app.create_batch(p_organization_id, p_request, p_check_devices, p_options, p_file);
 end;
 $$;
 
 comment on function api.create_batch_lookup(uuid, jsonb, boolean, jsonb, jsonb) is
-'Creates a batch: 1 to 10,000 items with their report, and wakes a worker. p_request is {"items": [...]} or the array itself; p_check_devices false leaves device ids to an external provider. Options, in p_request or in p_options: name; dry_run (the whole report of the validation, nothing stored); on_invalid reject (default: all or nothing) or skip (stores the valid items, answers the others). p_file is for what a file brings: {lines: [the line of each item]} beside items, or in their place {rows: [[cell, ...], ...], lines?, columns?: {field: name or number of its column}, defaults?: {field: value}, value_maps?: {field: {text: value}}, notes?: [{code, message}]}: the header is found, values are mended where it is plain what was meant, and warnings say so. The answer ends with total_invalid, invalid_items, warnings and notes. 400: invalid_items (with index and error of each), duplicate_reference_ids, invalid_item_count, items_missing, unknown_fields, unknown_option, invalid_p_file, invalid_columns, ambiguous_columns, missing_columns. 429: too_many_open_items.';
+'Creates a batch: 1 to 10,000 items with their report, and wakes a worker. p_request is {"items": [...]} or the array itself; p_check_devices false leaves device ids to an external provider. Options, in p_request or in p_options: name; dry_run (the whole report of the validation, nothing stored); on_invalid reject (default: all or nothing) or skip (stores the valid items, answers the others). p_file is for what a file brings: {lines: [the line of each item]} beside items, or in their place {rows: [[cell, ...], ...], lines?, columns?: {field: name or number of its column}, defaults?: {field: value}, value_maps?: {field: {text: value}}, notes?: [{code, message}]}: the header is found, values are mended where it is plain what was meant, and warnings say so. The answer ends with total_invalid, invalid_items, warnings and notes. 400: invalid_items (with index and error of the first hundred; total_invalid counts all), duplicate_reference_ids, invalid_item_count, items_missing, unknown_fields, unknown_option, number_out_of_range, invalid_p_file, invalid_columns, ambiguous_columns, missing_columns. 429: too_many_open_items.';
 grant execute on function api.create_batch_lookup(uuid, jsonb, boolean, jsonb, jsonb) to authenticated;
 
 -- Registers a request under its idempotency key, or answers with the stored response.
@@ -242,6 +243,7 @@ declare
 begin
     perform app.authorize(p_organization_id, 'jobs:write');
     perform app.check_organization(p_organization_id);
+    perform app.check_numbers(v) from unnest(array[p_request, p_options, p_file]) v;
     if p_idempotency_key is not null then
         v_earlier := app.begin_request(p_organization_id, v_route, p_idempotency_key,
                                        coalesce(p_fingerprint, sha256(convert_to(concat_ws(' ', p_request, p_options, p_file), 'UTF8'))));
@@ -255,6 +257,11 @@ begin
 
     body := app.create_batch(p_organization_id, p_request, p_check_devices, p_options, p_file);
     status := case when body ->> 'dry_run' is null then 201 else 200 end;
+    if status = 200 then
+        -- A dry run may be done again: it changes nothing, and its answer may be long.
+        delete from app.idempotency_keys k where k.organization_id = p_organization_id and k.route = v_route and k.key = p_idempotency_key;
+        return;
+    end if;
     update app.idempotency_keys k
        set status   = submit_batch_lookup.status,
            response = body
@@ -263,5 +270,5 @@ end;
 $$;
 
 comment on function api.submit_batch_lookup(uuid, jsonb, boolean, jsonb, text, bytea, jsonb) is
-'api.create_batch_lookup for HTTP: its answer with the status (201, 200 for a dry run). A request repeated with the same key within 7 days is answered as before (replayed) and does nothing; a refused one leaves no trace. Further: 400 invalid_idempotency_key; 409 request_in_progress; 422 idempotency_key_reused: p_fingerprint, a hash of the request that is made of it when left out, differs.';
+'api.create_batch_lookup for HTTP: its answer with the status (201, 200 for a dry run). A request repeated with the same key within 7 days is answered as before (replayed) and does nothing; a refused one and a dry run leave no trace. Further: 400 invalid_idempotency_key; 409 request_in_progress; 422 idempotency_key_reused: p_fingerprint, a hash of the request that is made of it when left out, differs.';
 grant execute on function api.submit_batch_lookup(uuid, jsonb, boolean, jsonb, text, bytea, jsonb) to authenticated;

@@ -147,10 +147,12 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_now         timestamptz := app.clock();
-    v_status      text        := p_changes ->> 'application_status';
+    v_status      text;
     v_application public.applications;
 begin
     perform app.authorize(p_organization_id, 'applications:write');
+    perform app.check_numbers(p_changes);
+    v_status := p_changes ->> 'application_status';
     if jsonb_typeof(p_changes) is distinct from 'object' or v_status is null or p_changes <> jsonb_build_object('application_status', v_status) then
         raise sqlstate 'PT400' using
             message    = 'The body must be an object with application_status',

@@ -67,7 +67,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_unknown text := (select string_agg(left(k, 100), ', ')
-                         from jsonb_object_keys(p_changes - array['url', 'events', 'field_names', 'bundle_items', 'enabled']) k);
+                         from (select jsonb_object_keys(p_changes - array['url', 'events', 'field_names', 'bundle_items', 'enabled']) limit 10) u (k));
 begin
     return nullif(concat_ws('; ',
         'Unknown fields: ' || v_unknown,
@@ -119,12 +119,13 @@ as $$
 declare
     v_now     timestamptz := app.clock();
     v_errors  text;
-    v_enabled boolean     := coalesce(p_changes ->> 'enabled', 'x') = 'true';
+    v_enabled boolean     := coalesce(p_changes -> 'enabled' = 'true', false);
     v_secret  text;
 begin
     if jsonb_typeof(p_changes) is distinct from 'object' then
         raise sqlstate 'PT400' using message = 'The body must be a JSON object', constraint = 'invalid_webhook_config';
     end if;
+    perform app.check_numbers(p_changes);
     v_errors := app.webhook_config_errors(p_changes, p_allow_http);
     if v_errors is not null then
         raise sqlstate 'PT400' using message = v_errors, constraint = 'invalid_webhook_config';

@@ -1,5 +1,5 @@
 begin;
-select plan(43);
+select plan(52);
 \ir fixtures.psql
 
 -- The errors of one item: the valid one changed by p_change.
@@ -72,6 +72,29 @@ select is(pg_temp.warnings('ON', 'V5K 0A1', 'CA'), 'address.postal_code V5K 0A1 
 select throws_ok(
     format($$ select api.create_batch_lookup(%L, jsonb_set(pg_temp.items(3), '{items,2,reference_id}', '"site-1"')) $$, :'org'),
     'PT400', 'Duplicate reference_ids found in batch', 'a reference id appears once in a batch');
+
+-- Answers stay small
+select is(pg_temp.errors((select jsonb_object_agg('field' || lpad(n::text, 3, '0') || repeat('x', 200), n) from generate_series(1, 500) n)),
+          (select 'Unknown fields: ' || string_agg('field' || lpad(n::text, 3, '0') || repeat('x', 92), ', ' order by n) from generate_series(1, 10) n),
+          'ten unknown fields are named, by a hundred characters');
+select is(pg_temp.errors(jsonb_build_object('device_ids', (select jsonb_agg(n) from generate_series(900001, 900050) n))),
+          (select 'Unknown device_ids: ' || string_agg(n::text, ', ' order by n) from generate_series(900001, 900010) n), 'ten unknown devices are named');
+select is(json_array_length(app.item_problems(array(select i from app.parse_batch_items((select jsonb_agg('{}'::jsonb) from generate_series(1, 250)), true) i), null)),
+          100, 'the first hundred invalid items are told');
+select is(cardinality(app.duplicate_reference_ids(array(select i from app.parse_batch_items(
+              (select jsonb_agg(pg_temp.items(1, jsonb_build_object('reference_id', 'deal-' || n % 200)) #> '{items,0}') from generate_series(1, 400) n), true) i))),
+          100, 'the first hundred repeated ids are told');
+select is(pg_temp.errors(jsonb_build_object('device_ids', (select jsonb_agg(1) from generate_series(1, 101)))),
+          'device_ids must be an array of 1 to 100 positive integers', 'an item has at most a hundred devices');
+select is(pg_temp.errors(jsonb_build_object('webhook_custom_fields', (repeat('{"a":', 64) || '1' || repeat('}', 64))::jsonb)),
+          'webhook_custom_fields may have at most 64 levels', 'custom fields have at most 64 levels');
+select is(pg_temp.errors(jsonb_build_object('webhook_custom_fields', (repeat('{"a":', 63) || '1' || repeat('}', 63))::jsonb)), null, 'fewer levels are kept');
+
+-- A few bytes that would be megabytes as text
+select throws_ok(
+    format($$ select api.create_batch_lookup(%L, pg_temp.items(1, %L)) $$, :'org', jsonb_build_object(field, (select jsonb_agg(1e131071::numeric) from generate_series(1, 3)))),
+    'PT400', 'The body contains a number that is out of range', 'a number out of range is refused before it becomes text: ' || field)
+  from unnest(array['device_ids', 'reference_id']) field;
 
 select * from finish();
 rollback;

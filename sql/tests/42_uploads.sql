@@ -1,5 +1,5 @@
 begin;
-select plan(33);
+select plan(35);
 \ir fixtures.psql
 
 -- A dry run
@@ -73,6 +73,9 @@ select throws_ok(
     format($$ select api.submit_batch_lookup(%L, pg_temp.items(2), true, '{}', 'second-key') $$, :'org'),
     'PT422', 'This Idempotency-Key was used for another request', 'another request with the same key is noticed');
 select is((select status from api.submit_batch_lookup(:'org', pg_temp.items(1), true, '{"dry_run": true}')), 200, 'a dry run is a status of its own');
+select is((select array_agg(replayed) from generate_series(1, 2), api.submit_batch_lookup(:'org', pg_temp.items(1), true, '{"dry_run": true}', 'dry', 'c')),
+          '{f,f}', 'a dry run is done again');
+select is((select count(*) from app.idempotency_keys where key = 'dry'), 0::bigint, 'no answer of a dry run is kept');
 select throws_ok(
     format($$ select api.submit_batch_lookup(%L, pg_temp.items(1), true, '{}', 'a b', 'b') $$, :'org'), 'PT400', 'Idempotency-Key must be 1 to 255 visible ASCII characters', 'a key with a space is refused');
 

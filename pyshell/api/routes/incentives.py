@@ -13,6 +13,7 @@ from pyshell.postgres.calls import call
 from pyshell.postgres.sqlstates import DatabaseError, Kind, kind_of
 
 MAX_LOOKUP_BYTES = 1024 * 1024
+MAX_LOGGED_LENGTH = 2_000
 MAX_ORGANIZATION_BYTES = 128 * 1024
 
 
@@ -34,7 +35,7 @@ async def lookup_incentives(request: Request) -> Response:
         # A refused lookup was rolled back, so it is logged separately.
         if kind_of(error) is Kind.REFUSED:
             refusal = from_database(error)
-            response = json.dumps({"error": refusal.message, "code": refusal.code})
+            response = json.dumps({"error": refusal.message[:MAX_LOGGED_LENGTH], "code": refusal.code})
             await call(pool, "log_refused_lookup", organization_id=organization_id, request=body, status=refusal.status, response=response)
         raise
 

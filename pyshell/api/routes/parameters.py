@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from pyshell.api.errors import ApiError
+from pyshell.api.json_bodies import check_json
 from pyshell.api.media_types import JSON, check_charset, recognize
 from pyshell.postgres.compact import compact
 
@@ -63,7 +64,8 @@ def json_response(text: bytes, status: int = 200) -> Response:
 async def json_body(request: Request, max_bytes: int) -> str:
     """The body as text, for PostgreSQL to parse.
 
-    Raises ApiError: 400 not UTF-8, or with a NUL character; 413 more than `max_bytes`; 415 declared as something other than JSON.
+    Raises ApiError: 400 not UTF-8, with a NUL character, or too much once it is parsed; 413 more than `max_bytes`; 415 declared as
+    something other than JSON.
     """
     body = await read_body(request, max_bytes)
     check_content_type(request, body)
@@ -73,6 +75,7 @@ async def json_body(request: Request, max_bytes: int) -> str:
 def json_text(body: bytes) -> str:
     if b"\0" in body:
         raise ApiError(400, "invalid_json", "The body is not valid JSON: it contains a NUL character")
+    check_json(body)
     try:
         return body.decode("utf-8-sig")
     except UnicodeDecodeError as error:

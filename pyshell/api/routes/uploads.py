@@ -14,6 +14,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from pyshell.api.errors import ApiError
+from pyshell.api.json_bodies import check_json
 from pyshell.api.media_types import (
     FILE,
     JSON,
@@ -72,6 +73,7 @@ def read(body: Body, options: dict[str, Any], sheet: str | None) -> Upload:
         return Upload(json_text(body.data), None)
     if kind == NDJSON:
         text, _ = decode(body.data, charset_of(body.content_type) or "utf-8")
+        check_json(text.encode())
         items, lines = read_ndjson(text)
         return Upload(items, json.dumps({"lines": lines}))
     table = read_file(body.data, charset_of(body.content_type), sheet)
