@@ -1,1 +1,1 @@
-"""What brings a database up to date: migrations, drift, catalogue, generated SQL."""
+"""Deployment of the database: migrations, drift, catalogue, generated SQL."""

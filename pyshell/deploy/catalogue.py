@@ -1,4 +1,4 @@
-"""Loads a catalogue, a folder of CSV files or another source, into the database. The folder's README says what the files hold."""
+"""Loads a catalogue, a folder of CSV files or another source, into the database. The folder's README describes the files."""
 
 import csv
 import json
@@ -13,7 +13,7 @@ from pyshell.postgres.connections import OwnerConnection
 from pyshell.settings import ROOT
 
 STARTER = ROOT / "sql" / "catalogue"
-# What depends on each other is imported together, the rest one after the other, so that a bar can show how far it is.
+# Files that depend on each other are imported together, the others one by one, so that a progress bar can advance.
 PARTS = (("utilities",), ("utility_service_areas",), ("programs", "program_utilities", "program_tiers"))
 
 Summary = dict[str, dict[str, int]]
@@ -65,7 +65,7 @@ def import_rows(connection: OwnerConnection, catalogue: dict[str, Any]) -> Summa
 
 
 def find_warnings(connection: OwnerConnection) -> list[dict[str, Any]]:
-    """What of the catalogue has ended or looks wrong: `{"warning", "program_id", "tier_id", "catalogue", "explanation"}`."""
+    """Programs and offers that have ended or look wrong: `{"warning", "program_id", "tier_id", "catalogue", "explanation"}`."""
     warnings = connection.execute("select api.find_catalogue_warnings()").fetchone()
     assert warnings is not None
     found: list[dict[str, Any]] = warnings[0]
@@ -73,7 +73,7 @@ def find_warnings(connection: OwnerConnection) -> list[dict[str, Any]]:
 
 
 def catalogue_checksum(directory: Path) -> str:
-    """Of the catalogue's CSV files: equal when an import would change nothing."""
+    """Fingerprint of the catalogue's CSV files: equal if an import would change nothing."""
     return checksum(csv_files(directory))
 
 

@@ -1,4 +1,4 @@
-"""Compares the two ways to a database: `sql/schema`, which says what the tables are, and the migrations, which get them there.
+"""Compares the two sources of a database: `sql/schema`, the definition of the tables, and the migrations that lead there.
 
 Rows count too: those that a new database has, such as settings and regions.
 """
@@ -17,9 +17,9 @@ from pyshell.postgres.connections import connect_as_owner
 from pyshell.settings import ROOT
 
 SCHEMA = ROOT / "sql" / "schema"
-# The version's own chatter, and a token that pg_dump makes up anew each time.
+# Lines with the version, and a token that pg_dump generates for each dump.
 NOISE = re.compile(r"^(--.*|SET .*|SELECT pg_catalog\.set_config.*|\\(un)?restrict .*|)$")
-# What is another in every database: secrets and times.
+# Values that differ between databases: secrets and times.
 CHANCE = re.compile(r"'[0-9a-f]{64}'|'\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[^']*'")
 BOOKKEEPING = ("app.schema_migrations", "app.deployed_parts")
 
@@ -41,7 +41,7 @@ class Server(Protocol):
 
 
 def difference(server: Server, sources: Sources | None = None, schema: Path = SCHEMA) -> str:
-    """Unified diff from the schema's dump to the migrations'; empty when both make the same. Makes two databases on the server."""
+    """Unified diff from the schema's dump to the migrations'; empty if they are equal. Creates two databases on the server."""
     sources = replace(sources or Sources(), catalogue=Path("/nonexistent"))
     from_schema = _built(server, "drift_schema", replace(sources, migrations=schema))
     from_migrations = _built(server, "drift_migrations", sources)
@@ -57,7 +57,7 @@ def _built(server: Server, name: str, sources: Sources) -> list[str]:
 
 
 def dump(server: Server, database_url: str) -> list[str]:
-    """The lines that say what a database holds, without what differs by chance."""
+    """The lines of a database's dump, without random differences."""
     without = [f"--exclude-table-data={table}" for table in BOOKKEEPING]
     dumped = subprocess.run(
         [server.installation.bin / "pg_dump", "--inserts", *without, database_url], check=True, capture_output=True, text=True

@@ -19,11 +19,11 @@ from pyshell.postgres.connections import OwnerConnection, connect_as_owner, is_i
 from pyshell.postgres.sqlstates import DatabaseError, Kind, kind_of
 from pyshell.settings import ROOT
 
-# Any number will do, so long as nobody else takes it in this database.
+# An arbitrary number that no other program uses in this database.
 LOCK_ID = 0x6261746368
 WAIT_FOR_OTHERS = "10min"
-# While a statement waits for its lock, everybody who comes after it waits too. So: not long, but often; and for less than
-# deadlock_timeout, so that of two who wait for each other it is the deploy that gives way.
+# While a statement waits for its lock, all later ones wait, too. So wait briefly and often; and less than deadlock_timeout, so that the
+# deploy gives way in a deadlock.
 LOCK_TIMEOUT = "500ms"
 MAX_ATTEMPTS = 60
 
@@ -89,7 +89,7 @@ def migrate(
 
 def _will_pass(error: Exception) -> bool:
     cause = error.__cause__ if isinstance(error, MigrationError) else error
-    # Roles belong to all databases of a server: where the deploys of two of them meet, it is an internal error.
+    # Roles belong to all databases of a server: concurrent deploys of two of them cause an internal error.
     if not isinstance(cause, DatabaseError):
         return False
     return kind_of(cause) in (Kind.BUSY, Kind.CONFLICT) or (cause.sqlstate == "XX000" and "concurrently" in str(cause))
@@ -203,7 +203,7 @@ def _load_catalogue(connection: OwnerConnection, folder: Path, report: Callable[
 
 
 def _has_changed(connection: OwnerConnection, part: str, new: str) -> bool:
-    """Whether a part differs from the one deployed last; the new one is noted."""
+    """Whether a part differs from the last deployed one; records the new one."""
     known = connection.execute("select checksum from app.deployed_parts where name = %s", [part]).fetchone()
     if known == (new,):
         return False

@@ -76,7 +76,7 @@ MAX_NAME = 300
 
 
 class LeftOutError(Exception):
-    """Why an incentive, or all of a program, is no part of the catalogue: a reason that others may share."""
+    """Why an incentive or a whole program is skipped."""
 
 
 class Area(NamedTuple):
@@ -98,7 +98,7 @@ class Equipment(NamedTuple):
 
 @dataclass
 class Source:
-    """A catalogue in the making: rows by file, and how many incentives were left out for which reason."""
+    """The catalogue being built: rows by file, and the number of skipped incentives by reason."""
 
     rows: dict[str, list[Row]] = field(default_factory=lambda: defaultdict(list))
     left_out: Counter[str] = field(default_factory=Counter)

@@ -1,1 +1,1 @@
-"""What only a laptop needs: a private PostgreSQL, the whole stack in the foreground, the demo."""
+"""Tools for a single machine: a private PostgreSQL, the whole system in the foreground, the demo."""

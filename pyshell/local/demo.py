@@ -79,7 +79,7 @@ def progress(job: dict[str, Any], seconds: float) -> str:
 
 
 def report_text(job: dict[str, Any], summary: dict[str, Any]) -> str:
-    """The report's sums, the programs that pay the most, and what failed, in a few lines each."""
+    """Prints the report's totals, the programs that pay the most, and the failed sites."""
     report = summary["report"]
     lines = [
         f"{report['name']}: {report['status']}",

@@ -1,4 +1,4 @@
-"""What the programs of a laptop ask of the machine: ports that are free, and children that end with their parent."""
+"""Operating-system helpers: free ports, and child processes that end with their parent."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 
 def why_taken(host: str, port: int) -> str | None:
-    """Why a port cannot be listened on; None: it can."""
+    """Why a port cannot be used; None: it can."""
     with _probe(host) as probe:
         try:
             probe.bind((host, port))

@@ -56,7 +56,7 @@ SETTINGS = {
     "max_worker_processes": "20",
     "log_line_prefix": "'%m [%p] %q%d '",
 }
-# Settings that only some builds know.
+# Settings that only some builds have.
 OPTIONAL_SETTINGS = {
     "default_toast_compression": "lz4",
     "output_plugin_libraries": "pgoutput, test_decoding, wal2json",
@@ -72,12 +72,12 @@ MEMORY_NEEDED = 4_000_000_000
 
 
 class PostgresError(RuntimeError):
-    """The private PostgreSQL cannot do what was asked; the message says why and what helps."""
+    """An operation on the private PostgreSQL failed; the message says why and what helps."""
 
 
 @dataclass(frozen=True)
 class Installation:
-    """The programs of one installed PostgreSQL version, Debian's way."""
+    """The programs of one installed PostgreSQL version, as Debian installs them."""
 
     version: int
 
@@ -190,7 +190,7 @@ class PrivatePostgres:
         raise PostgresError("PostgreSQL did not start. The end of its log:\n" + "\n".join(f"    {line}" for line in log[-10:]))
 
     def stop(self, *, immediately: bool = False) -> bool:
-        """Stops the server and waits for its end, open connections notwithstanding. Answers whether it was running."""
+        """Stops the server, closing open connections, and waits for its end. Answers whether it was running."""
         if not self.folder.exists():
             return False
         with self._lock():
@@ -427,7 +427,7 @@ def _delete_abandoned(parent: Path) -> None:
 
 
 def _account() -> pwd.struct_passwd | None:
-    """Whom to run PostgreSQL as; None: as ourselves."""
+    """The user to run PostgreSQL as; None: the current one."""
     if os.geteuid() != 0:
         return None
     for name in UNPRIVILEGED_USERS:

@@ -1,4 +1,4 @@
-"""A bar that shows how far something is, on the terminal."""
+"""A progress bar on the terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ WIDTH = 30
 
 @contextmanager
 def shown(line_every: float | None = None) -> Iterator[Callable[[float, str], None]]:
-    """Gives what draws the bar: `show(0.5, "programs")` fills half of it. It is wiped out in the end.
+    """Yields a function that draws the bar: `show(0.5, "programs")` fills half of it. The bar is erased at the end.
 
     Where the output is no terminal, it is a line in so many seconds, or nothing.
     """

@@ -1,4 +1,4 @@
-"""The whole system on one machine: PostgreSQL (a private one where DATABASE_URL names none), migrations, the API and a worker."""
+"""The whole system on one machine: PostgreSQL (a private one without DATABASE_URL), migrations, the API and a worker."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class StackError(RuntimeError):
 
 
 class Stack:
-    """The API and the worker as child processes, which end with this one whatever becomes of it."""
+    """The API and the worker as child processes, which always end with this one."""
 
     def __init__(self, settings: Settings, postgres: PrivatePostgres | None, log: IO[Any] | None, report: Report) -> None:
         self.settings = settings
@@ -50,7 +50,7 @@ class Stack:
         self._worker = self._spawn("worker")
 
     def wait_until_ready(self, stopping: Stopping) -> None:
-        """Returns once requests are served. Raises StackError when that doesn't come about, and Stopped."""
+        """Waits until requests are served. Raises StackError if they are not, and Stopped."""
         deadline = time.monotonic() + READY_SECONDS
         while not self._is_ready():
             stopping.check()
@@ -86,7 +86,7 @@ class Stack:
             self._report(f"{error}\ntrying again in {delay:.0f} s")
 
     def stop(self) -> None:
-        """The worker ends first: what it has in flight may need the API."""
+        """The worker ends first, because its lookups in flight may need the API."""
         for process in (self._worker, self._api):
             process.terminate()
             try:
@@ -103,7 +103,7 @@ class Stack:
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,
-            # Ctrl-C reaches all processes of a terminal's group; these hear from us when it is their turn.
+            # Ctrl-C signals the whole process group of the terminal; these processes are stopped by us, in order.
             start_new_session=True,
             preexec_fn=ends_with_parent(signal.SIGTERM),
         )
@@ -169,7 +169,7 @@ def up(settings: Settings) -> None:
 
 
 def down(settings: Settings) -> bool:
-    """Stops all that runs on the folder of the private cluster, and the cluster. Answers whether anything was running."""
+    """Stops everything that uses the private cluster, and the cluster. Answers whether anything was running."""
     stopped = False
     for marker in _stacks_folder(settings).glob("*"):
         with suppress(FileNotFoundError), marker.open() as file:
@@ -185,7 +185,7 @@ def down(settings: Settings) -> bool:
 
 @contextmanager
 def _registered(settings: Settings) -> Iterator[None]:
-    """A locked file with our process id for a name, by which `down` finds us."""
+    """A locked file named after our process id, by which `down` finds us."""
     folder = _stacks_folder(settings)
     folder.mkdir(parents=True, exist_ok=True)
     marker = folder / str(os.getpid())

@@ -1,4 +1,4 @@
-"""Ending in good order when Ctrl-C or a signal says so."""
+"""Orderly shutdown on Ctrl-C or a signal."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stopped(BaseException):
-    """Somebody wants us to stop."""
+    """A signal asked us to stop."""
 
 
 class Stopping:
-    """Whether somebody wants us to stop.
+    """Whether a signal asked us to stop.
 
     A signal raises `Stopped` only where `interruptible` says that nothing gets lost by it: anywhere else Python may drop the exception,
     as it does in a hook of a fork, or a process that was just started may be forgotten.
@@ -49,7 +49,7 @@ class Stopping:
 
 @contextmanager
 def until_stopped() -> Iterator[Stopping]:
-    """Catches SIGINT, SIGTERM and SIGHUP, and the `Stopped` that comes of them."""
+    """Catches SIGINT, SIGTERM and SIGHUP, and the `Stopped` that they raise."""
     stopping = Stopping()
     before = {number: signal.signal(number, stopping.on_signal) for number in STOP_SIGNALS}
     try:

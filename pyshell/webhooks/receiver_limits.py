@@ -1,4 +1,4 @@
-"""How fast webhooks are sent: to each receiver as fast as it keeps up, and to all of them not at the cost of the lookups."""
+"""Limits on sending webhooks: each receiver gets as many as it keeps up with, and lookups take precedence."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pyshell.webhooks.requests import Attempt, Receiver
 
 FIRST_WINDOW: Final = 4
 LARGEST_WINDOW: Final = 128
-# The window of a receiver that takes longer is half of the largest at most.
+# The window of a slower receiver is at most half of the largest.
 QUICK_SECONDS: Final = 0.1
 PAUSING_STATUSES: Final = (410, 429, 503)
 # The cost of a webhook is twice that of a lookup: at full speed, each takes from the other.
@@ -23,8 +23,8 @@ MEASURING_SECONDS: Final = 0.05
 class ReceiverLimit:
     """The concurrency window of one organization's receiver: additive increase, multiplicative decrease.
 
-    `unrecorded_pauses` counts answers with 410, 429 or 503 that the database does not know of yet: nothing is claimed meanwhile.
-    `has_more`: the last claim brought all that it asked for.
+    `unrecorded_pauses` counts unrecorded 410, 429 and 503 responses: nothing is claimed until they are recorded.
+    `has_more`: the last claim was filled completely.
     """
 
     receiver: Receiver

@@ -1,4 +1,4 @@
-"""Webhooks sent by hand: a test of the receiver, and what is due where no sender runs."""
+"""Webhooks sent without the sender: tests of a receiver, and due deliveries where no sender runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ORGANIZATIONS_PER_RUN: Final = 100
 
 
 async def send_due(pool: Pool, settings: Settings) -> int:
-    """One attempt at deliveries that are due, at most `DUE_PER_RUN` an organization; answers how many. For where no sender runs."""
+    """Attempt due deliveries once, at most `DUE_PER_RUN` per organization, where no sender runs; answers how many."""
     async with pool.connection() as connection:
         ready = await ready_webhooks(connection, ORGANIZATIONS_PER_RUN, [])
     return sum(await asyncio.gather(*[_send_due_of(pool, settings, organization_id) for organization_id in ready.organization_ids]))

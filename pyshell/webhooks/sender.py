@@ -1,4 +1,4 @@
-"""The sender of webhooks: claims deliveries, POSTs them and records what came of them, next to the lookups and apart from them.
+"""The sender of webhooks: claims deliveries, POSTs them and records the outcomes, beside the lookups and independently of them.
 
 Every organization's receiver has a concurrency window: it grows by one with every success and halves with every failure. So a receiver
 that is down or slow holds a place or two, and nobody else's.
@@ -33,7 +33,7 @@ ORGANIZATIONS_PER_ROUND: Final = 100
 MAX_UNRECORDED: Final = 5000
 FLUSH_SECONDS: Final = 0.05
 LONGEST_SLEEP: Final = 5.0
-# Receivers that had more than they could take are filled again without asking who else is ready, for so long.
+# For so long, receivers with more deliveries than room are filled again without asking who else is ready.
 ASK_SECONDS: Final = 0.1
 PAUSE_AFTER_ERROR: Final = 1.0
 SHEDDING_PAUSE: Final = 0.2
@@ -61,7 +61,7 @@ class Sender:
         notifier.subscribe("webhooks_ready", lambda _: self._wakeup.set())
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop` is set; then let what is on its way come to its end."""
+        """Work until `stop` is set; then let deliveries in flight finish."""
         stopping = asyncio.create_task(stop.wait())
         claiming = asyncio.create_task(self._claim())
         recording = asyncio.create_task(self._record())
@@ -125,7 +125,7 @@ class Sender:
             if limit:
                 limit.has_more = len(deliveries) == room
                 if limit.has_more and limit.room:
-                    # So much was done while the database answered that half of the window is free already.
+                    # While the database answered, so many were sent that half of the window is free again.
                     self._wakeup.set()
         return True
 

@@ -1,4 +1,4 @@
-"""Whether the body of an answer is one that PostgreSQL can store and others can read, and whether it is the answer to this request."""
+"""Checks the body of an answer: PostgreSQL can store it, clients can read it, and it answers this request."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 import orjson
 
 MAX_DEPTH: Final = 64
-# 1e131071 is eight bytes here and 131,072 digits as jsonb: what has three digits in its exponent is no amount of money.
+# 1e131071 is eight bytes here and 131,072 digits as jsonb. No amount of money has an exponent of three digits.
 HUGE_EXPONENT: Final = re.compile(rb"[0-9][eE][-+]?0*[1-9][0-9]{2}")
 ESCAPED_NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 AS_ZEROS: Final = bytes.maketrans(b"123456789E+", b"000000000e-")
@@ -37,15 +37,15 @@ def is_storable(body: bytes) -> bool:
 
 
 def outside_strings(body: bytes) -> bytes:
-    """What is left of a JSON text without its strings."""
+    """A JSON text without its strings."""
     without_escapes = body.replace(b"\\\\", b"").replace(b'\\"', b"")
     return b"".join(without_escapes.split(b'"')[::2])
 
 
 def is_nested_deeper(outside: bytes, depth: int) -> bool:
-    """Whether arrays and objects are within each other to more than `depth` levels: takes off the innermost so many times.
+    """Whether arrays and objects are nested more than `depth` levels deep: removes the innermost ones so many times.
 
-    Of what is not closed, which is no JSON, only the open ones count.
+    Unclosed ones, which are no JSON, count as well.
     """
     brackets = outside.translate(AS_BRACKETS, NOT_BRACKETS)
     for _ in range(depth):

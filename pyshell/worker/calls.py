@@ -109,7 +109,7 @@ async def claim_lookups(
 
 
 async def record_lookups(connection: Connection, organization_id: bytes, outcomes: Sequence[Outcome]) -> dict[str, int]:
-    """Record outcomes of one organization; answers how many met which verdict. Doing it again changes nothing."""
+    """Record outcomes of one organization; answers the number of each verdict. Repeating it changes nothing."""
     async with binary_cursor(connection) as cursor:
         leases = [outcome.lease for outcome in outcomes]
         await cursor.execute(RECORD, identify(organization_id, leases) + describe([outcome.answer for outcome in outcomes]))
@@ -124,7 +124,7 @@ async def extend_leases(connection: Connection, organization_id: bytes, leases: 
 
 
 async def release_lookups(connection: Connection, organization_id: bytes, leases: Sequence[Lease]) -> None:
-    """Give back items of one organization that were never looked up."""
+    """Release items of one organization that were never looked up."""
     async with binary_cursor(connection) as cursor:
         await cursor.execute(RELEASE, identify(organization_id, leases))
 

@@ -22,7 +22,7 @@ LONGEST_SLEEP: Final = 5.0
 CLAIM_AHEAD_SECONDS: Final = 0.15
 LARGEST_CLAIM: Final = 2000
 RATE_WINDOW_SECONDS: Final = 0.05
-# The database gives out slots a second ahead. What is claimed cannot make way for a new batch: claim less, and more when half is left.
+# The database gives out slots a second ahead. Claimed items cannot make way for a new batch, so claim less, and more when half is left.
 SLOTS_AHEAD_SECONDS: Final = 0.6
 SHORTEST_PACED_SLEEP: Final = 0.1
 
@@ -70,12 +70,12 @@ class Claims:
                     await self._wakeup.wait()
 
     def stop(self) -> None:
-        """Let `run` end after its current round: what that claims must not get lost."""
+        """Let `run` end after its current round, so that no claim is lost."""
         self._stopping = True
         self._wakeup.set()
 
     async def _round(self) -> float:
-        """Heartbeat, then claim what there is room for; answers how long to sleep."""
+        """Send a heartbeat, then claim what there is room for; answers how long to sleep."""
         state = await self._session.run(heartbeat, self._worker, self._pool.take_sample())
         self._log_changes(state)
         self._pool.configure(state)
@@ -107,7 +107,7 @@ class Claims:
         return self._count_sleep(state, has_more, claimed)
 
     async def _claim(self, organization_id: bytes, limit: int, state: WorkerState) -> list[Lease]:
-        """Claim for one organization; what comes is looked up while others are claimed for."""
+        """Claim for one organization; its lookups start while others are claimed for."""
         paced = state.lookups_per_second is not None
         try:
             leases = await self._session.run(claim_lookups, self._worker, organization_id, limit, state.lease_seconds, paced)
@@ -174,7 +174,7 @@ class Claims:
         return min(0.005 * 2.0 ** min(self._fruitless_rounds, 20), longest)
 
     def _measure_rate(self) -> float:
-        """Lookups finished per second lately, smoothed: whoever claims by its best moment hoards what others could do."""
+        """Recent lookups per second, smoothed: a worker that claims by its best moment hoards items that others could look up."""
         now = asyncio.get_running_loop().time()
         if now - self._measured_at > RATE_WINDOW_SECONDS:
             rate = (self._pool.finished - self._measured_finished) / (now - self._measured_at)
@@ -187,13 +187,13 @@ class Claims:
         if last is None:
             return
         if state.stopped and not last.stopped:
-            logger.warning("lookups are stopped for %.0f s: the incentives API is unavailable, or asked for a pause", state.paused_for)
+            logger.warning("lookups are paused for %.0f s: the incentives API is unavailable or asked for a pause", state.paused_for)
         elif last.stopped and not state.stopped:
-            logger.info("lookups go on")
+            logger.info("lookups continue")
         if state.max_in_flight != last.max_in_flight:
-            logger.info("worker %s: %s lookups at once, before %s", self._worker, state.max_in_flight, last.max_in_flight)
+            logger.info("worker %s: concurrency limit %s, was %s", self._worker, state.max_in_flight, last.max_in_flight)
         if state.lookups_per_second != last.lookups_per_second:
-            logger.info("the rate limit is %s lookups a second, before %s", state.lookups_per_second, last.lookups_per_second)
+            logger.info("rate limit %s lookups per second, was %s", state.lookups_per_second, last.lookups_per_second)
 
     def _log_jobs(self, leases: Sequence[Lease]) -> None:
         for lease in leases:
@@ -201,7 +201,7 @@ class Claims:
                 if len(self._jobs) > 10_000:
                     self._jobs.clear()
                 self._jobs.add(lease.job_id)
-                logger.info("job %s of organization %s begins", UUID(bytes=lease.job_id), UUID(bytes=lease.organization_id))
+                logger.info("job %s of organization %s has started", UUID(bytes=lease.job_id), UUID(bytes=lease.organization_id))
 
     async def _maintain(self) -> None:
         session = self._session.another()
@@ -218,7 +218,7 @@ async def run_maintenance(connection: Connection) -> None:
 
 
 def fair_shares(organization_ids: Sequence[bytes], wanted: int) -> dict[bytes, int]:
-    """Split a number of claims evenly; what is left over goes to those who waited longest, who come first."""
+    """Split a number of claims evenly; the remainder goes to the first, who waited longest."""
     share, rest = divmod(wanted, len(organization_ids))
     shares = {organization_id: share + (place < rest) for place, organization_id in enumerate(organization_ids)}
     return {organization_id: share for organization_id, share in shares.items() if share}

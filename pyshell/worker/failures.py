@@ -1,4 +1,4 @@
-"""What the log says about lookups that fail: the first one for each reason, then how many there were, once a minute."""
+"""Logs failed lookups: the first one for each reason, then their number once a minute."""
 
 import logging
 from collections import Counter

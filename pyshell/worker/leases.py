@@ -80,13 +80,13 @@ class LeaseKeeper:
             asked_at = asyncio.get_running_loop().time()
             held = await self._session.run(extend_leases, organization_id, leases)
             for lease in leases:
-                # One that is somebody else's by now does not start any more; if it has started, it comes to its end.
+                # A lost lease no longer starts; a lookup that has started finishes.
                 lease.expires_at = asked_at + self._lease_seconds if (lease.job_id, lease.position) in held else LOST
 
         return await self._for_each_organization(due, extend)
 
     async def _for_each_organization(self, leases: list[Lease], call: Callable[[bytes, list[Lease]], Awaitable[None]]) -> bool:
-        """One organization's trouble is nobody else's."""
+        """An error of one organization does not stop the others."""
         succeeded = True
         for organization_id, some in by_organization(leases).items():
             try:
@@ -94,7 +94,7 @@ class LeaseKeeper:
             except DatabaseError as error:
                 succeeded = False
                 message = "cannot renew or release %s leases of organization %s, will try again: %s"
-                # The recorders say it when the database is away.
+                # The recorders log it if the database is away.
                 level = logging.DEBUG if kind_of(error) in (Kind.LOST, Kind.READ_ONLY) else logging.WARNING
                 logger.log(level, message, len(some), UUID(bytes=organization_id), error)
         return succeeded

@@ -66,7 +66,7 @@ class Meter:
             self._start(now)
 
     def start(self, in_flight: int) -> None:
-        """A lookup starts, the last of so many in flight."""
+        """A lookup starts; with it, so many are in flight."""
         if in_flight > self._most_in_flight:
             self._most_in_flight = in_flight
 

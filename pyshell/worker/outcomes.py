@@ -58,7 +58,7 @@ class Outcomes:
         self.on_room: Callable[[], None] = lambda: None
 
     def expect(self, lookups: int = 1) -> None:
-        """Lookups start, whose answers will need room."""
+        """Reserve room for the answers of lookups that start."""
         self._running += lookups
 
     def has_room(self, organization_id: bytes) -> bool:
@@ -84,7 +84,7 @@ class Outcomes:
             self._is_due.set()
 
     def hurry(self) -> None:
-        """Nothing more will come soon: do not wait for it."""
+        """Record at once, because nothing more will come soon."""
         self._is_due.set()
 
     async def run(self) -> None:
@@ -160,7 +160,7 @@ class Outcomes:
             [outcome] = outcomes
             if outcome.answer.error_class is not None:
                 raise
-            logger.warning("the database refuses the answer for %s: %s", outcome.lease, error)
+            logger.warning("the database cannot store the answer for %s: %s", outcome.lease, error)
             verdicts = await session.run(record_lookups, organization_id, [Outcome(outcome.lease, failure("invalid_response"))])
         for outcome in outcomes:
             self._keeper.discard(outcome.lease)
@@ -170,7 +170,7 @@ class Outcomes:
     def _note_success(self, organization_id: bytes) -> None:
         if self._database_is_away:
             self._database_is_away = False
-            logger.info("the database takes outcomes again")
+            logger.info("the database accepts outcomes again")
         if self._retries.note_success(organization_id):
             logger.info("outcomes of organization %s are recorded again", UUID(bytes=organization_id))
         if organization_id in self._largest:

@@ -48,7 +48,7 @@ class WorkerPool:
         return self._meter.take(self._schedule.in_flight, self._loop.time())
 
     async def finish(self, seconds: float) -> None:
-        """Let lookups come to their end, for at most `seconds`. The schedule is closed before."""
+        """Let lookups finish, for at most `seconds`, after the schedule was closed."""
         self._limit = 0
         if self._tasks:
             _, pending = await asyncio.wait(self._tasks, timeout=seconds)
@@ -58,7 +58,7 @@ class WorkerPool:
 
     async def _work(self) -> None:
         try:
-            # No more tasks end than are too many: one that ends is taken off in the same breath.
+            # Exactly the surplus tasks end: one that ends is removed in the same step.
             while len(self._tasks) <= self._limit:
                 lease = await self._schedule.take()
                 if lease is not None:

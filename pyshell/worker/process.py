@@ -1,4 +1,4 @@
-"""The worker: one process that claims lookups, does them over HTTP and records what came of them, all three at the same time.
+"""The worker: one process that claims lookups, does them over HTTP and records the outcomes, all three concurrently.
 
 Next to them it sends the webhooks that tell of them.
 """
@@ -36,7 +36,7 @@ LAST_CALLS_SECONDS: Final = 5.0
 
 
 def run_worker(settings: Settings) -> None:
-    """Work until SIGTERM or SIGINT; then end what is in flight, give back the rest, and return. A second signal ends it at once."""
+    """Work until SIGTERM or SIGINT; then finish lookups in flight, release the others, and return. A second signal ends it at once."""
     logs.configure(settings)
     uvloop.run(_run_until_signal(settings))
 
@@ -47,7 +47,7 @@ async def _run_until_signal(settings: Settings) -> None:
     def on_signal() -> None:
         if stop.is_set():
             os._exit(1)
-        logger.info("stopping: lookups in flight come to their end")
+        logger.info("stopping; waiting for lookups in flight")
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -64,7 +64,7 @@ async def _run_until_signal(settings: Settings) -> None:
 
 
 async def _run_part(part: "Worker | Sender", stop: asyncio.Event) -> None:
-    """When one of them fails in an unforeseen way, the other ends in order."""
+    """If one of them fails unexpectedly, the other shuts down in order."""
     try:
         await part.run(stop)
     finally:
@@ -90,7 +90,7 @@ class Worker:
         notifier.subscribe("batch_lookups_ready", lambda _: wakeup.set())
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop` is set. When a part fails in an unforeseen way, everything ends in order and its error is raised."""
+        """Work until `stop` is set. If a part fails unexpectedly, everything shuts down in order and its error is raised."""
         stopping = asyncio.create_task(stop.wait())
         claiming, *others = [asyncio.create_task(part, name=name) for name, part in self._parts.items()]
         logger.info("worker %s is up", self.name)
@@ -104,7 +104,7 @@ class Worker:
         await asyncio.gather(stopping, claiming, *others, return_exceptions=True)
         await self._say_goodbye()
         for part in done - {stopping}:
-            logger.error("%s of worker %s ended", part.get_name(), self.name)
+            logger.error("%s of worker %s ended unexpectedly", part.get_name(), self.name)
             part.result()
 
     def count_finished(self) -> int:
@@ -112,7 +112,7 @@ class Worker:
         return self._pool.finished
 
     async def _say_goodbye(self) -> None:
-        """Record what is known and release what is not; without a database, the leases will expire."""
+        """Record known outcomes and release the other leases; without a database, they will expire."""
         try:
             async with asyncio.timeout(LAST_CALLS_SECONDS):
                 await self._outcomes.finish()
@@ -126,13 +126,13 @@ class Worker:
 
 
 async def fetch_internal_key(settings: Settings, stop: asyncio.Event) -> str | None:
-    """The credential for our own API; waits for a database that is not there yet. None: stopped meanwhile."""
+    """The credential for our own API; waits until the database is there. None: stopped meanwhile."""
     session, backoff = Session(settings.database_url, APPLICATION_NAME), Backoff(first=1.0)
     while not stop.is_set():
         try:
             return await session.run(internal_key)
         except DatabaseError as error:
-            logger.warning("cannot begin, will try again: %s", explain(error))
+            logger.warning("cannot start, will try again: %s", explain(error))
             with suppress(TimeoutError):
                 async with asyncio.timeout(backoff.delay()):
                     await stop.wait()

@@ -1,4 +1,4 @@
-"""When to try again what failed for one organization, so that the others need not wait."""
+"""Backoff by organization, so that a failure of one does not delay the others."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""One run of at most `items_per_run` lookups, for whoever triggers it by hand."""
+"""One run of at most `items_per_run` lookups, started by a request."""
 
 import asyncio
 import json
@@ -48,7 +48,7 @@ async def claim(pool: Pool, limits: dict[str, int]) -> list[Lease]:
             try:
                 leases += await claim_lookups(connection, WORKER, organization_id, share, limits["lease_seconds"], paced)
             except DatabaseError as error:
-                # Somebody holds the organization's rows: it is passed over.
+                # Another transaction holds the organization's rows: skip it.
                 if kind_of(error) is not Kind.BUSY:
                     raise
     return leases

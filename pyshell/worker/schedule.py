@@ -1,4 +1,4 @@
-"""Leases that wait for their lookup: whose comes next, and when."""
+"""The schedule of claimed items: which lookup comes next, and when."""
 
 import asyncio
 from collections import Counter, deque
@@ -139,7 +139,7 @@ class Schedule:
             del self.in_flight[lease.organization_id]
 
     def look_again(self) -> None:
-        """Something has changed that may let waiting callers start."""
+        """Wake waiting callers: a change may let them start."""
         for _ in range(len(self._takers)):
             self._wake_taker()
 

@@ -1,4 +1,4 @@
-"""The incentives API as the worker sees it: a request goes out, an Answer comes back, whatever happens in between.
+"""The client of the incentives API: sends a request and returns an Answer, whatever happens in between.
 
 `docs/incentives-api.md` has what is sent and what may come back.
 """
@@ -23,12 +23,12 @@ logger = logging.getLogger(__name__)
 USER_AGENT: Final = "Batch-Lookups/1.0"
 # Organizations whose connections are kept; each costs some 100 KB.
 MAX_CLIENTS: Final = 200
-# After an answer to another request, connections are used once, for so long.
+# After an answer to another request, each connection is used only once, for so many seconds.
 DISTRUST_SECONDS: Final = 300.0
 
 
 class Answer(NamedTuple):
-    """What one lookup came to, as `api.record_lookups` takes it: a status and the text of the answer, or the class of the error.
+    """The outcome of a lookup, as `api.record_lookups` takes it: status and text of the answer, or the class of the error.
 
     `retry_after` is in seconds.
     """
@@ -125,7 +125,7 @@ class Upstream:
         return builder
 
     def _distrust(self, organization_id: bytes, reference_id: str) -> None:
-        """Close all connections, and keep none for a while: what came late on one of them may come on others."""
+        """Close all connections and keep none for a while, because late answers may arrive on others, too."""
         logger.warning(
             "the incentives API answered a lookup of organization %s with an answer to %r: it is not used, and for %s s no connection is "
             "used twice",
