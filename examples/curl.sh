@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Two sites from upload to report with nothing but curl: API_KEY=leap_live_... examples/curl.sh
+# Two sites, from upload to report, with curl alone: API_KEY=leap_live_... examples/curl.sh
 set -euo pipefail
 url=${API_URL:-http://127.0.0.1:8000}
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Receives webhooks, checks their signatures, and prints what each tells.
+"""Receives webhooks, verifies their signatures, and prints them.
 
     WEBHOOK_SECRET=whsec_... python3 receive_webhooks.py [PORT]
 
-Nothing to install; the libraries of https://www.standardwebhooks.com do the same in many languages. In front of it goes what speaks HTTPS.
-While you develop, WEBHOOKS_ALLOW_PRIVATE_NETWORKS=true lets the API send to http://127.0.0.1:PORT/.
+Needs nothing but Python; the libraries of https://www.standardwebhooks.com do the same in many languages. Put a server with HTTPS in front
+of it. For development, WEBHOOKS_ALLOW_PRIVATE_NETWORKS=true lets the API send to http://127.0.0.1:PORT/.
 """
 
 import hmac
@@ -17,7 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 SECRET = b64decode(os.environ["WEBHOOK_SECRET"].removeprefix("whsec_"))
 SECONDS_OFF = 300
-seen = set()  # in earnest a table: a message may come more than once, always with the same webhook-id
+seen = set()  # a table in production: a message may come more than once, always with the same webhook-id
 
 
 def is_genuine(headers, body: bytes) -> bool:
@@ -35,7 +35,7 @@ class Receiver(BaseHTTPRequestHandler):
     def do_POST(self):
         body = self.rfile.read(int(self.headers["content-length"]))
         genuine = is_genuine(self.headers, body)
-        # Answer first, within 15 seconds; work afterwards.
+        # Respond first, within 15 seconds; work afterwards.
         self.send_response(204 if genuine else 401)
         self.send_header("content-length", "0")
         self.end_headers()

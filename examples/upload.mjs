@@ -1,8 +1,8 @@
-// Uploads a CSV file of sites as it is, shows the progress, and saves what came of each site. Needs nothing but Node.js 18 or later.
+// Uploads a CSV file of sites as it is, shows the progress, and saves the result of each site. Needs only Node.js 18 or later.
 //
 //     API_KEY=leap_live_... node examples/upload.mjs examples/sites.csv results.csv
 //
-// `API_URL` is where the API is, http://127.0.0.1:8000 by default.
+// `API_URL` is the URL of the API; default: http://127.0.0.1:8000.
 
 import { randomUUID } from 'node:crypto'
 import { createWriteStream } from 'node:fs'

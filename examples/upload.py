@@ -1,8 +1,8 @@
-"""Uploads a CSV file of sites, shows the progress, and writes what came of each site. Needs nothing but Python.
+"""Uploads a CSV file of sites, shows the progress, and writes the result of each site. Needs nothing but Python.
 
     API_KEY=leap_live_... python examples/upload.py examples/sites.csv results.csv
 
-`API_URL` is where the API is, http://127.0.0.1:8000 by default.
+`API_URL` is the URL of the API; default: http://127.0.0.1:8000.
 """
 
 import csv
@@ -93,4 +93,6 @@ def call(method: str, path: str, body: Any = None) -> Any:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3 or "API_KEY" not in os.environ:
+        sys.exit("usage: API_KEY=leap_live_... python upload.py SITES.csv RESULTS.csv")
     main(*sys.argv[1:])

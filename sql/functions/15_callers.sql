@@ -9,8 +9,8 @@ return overlay(overlay(left(encode(sha256(convert_to('clerk:' || p_clerk_organiz
 
 comment on function app.organization_id_of_clerk(text) is 'The id that an organization first seen through Clerk gets: a UUID of version 8, made of the SHA-256 of its Clerk id.';
 
--- Clerk's of version 2 (o.id) or, where neither v nor o says that they are of that version, of version 1 (org_id). Only a session's token has
--- a sid: one made from a template says whatever its template does. pyshell/api/clerk.py reads the same claims by the same rules.
+-- Clerk's of version 2 (o.id) or, where neither v nor o says that they are of that version, of version 1 (org_id). Only a session's token
+-- has a sid: one made from a template says whatever its template does. pyshell/api/clerk.py reads the same claims by the same rules.
 create or replace function app.clerk_organization_id_of_claims(p_claims jsonb) returns text
 language sql immutable
 return case

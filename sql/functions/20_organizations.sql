@@ -41,7 +41,8 @@ $$;
 
 comment on function api.create_organization(text, text) is 'The id of the organization of that name, which is created when new; for the Clerk organization where one is given. An organization that has been without one is linked to it; its members then need the claim organization_id in SQL. 400: invalid_name, invalid_clerk_organization_id. 409: the organization has another Clerk organization, or this one has another organization (organization_linked), or a name that begins with clerk: (organization_of_clerk).';
 
--- A link is never replaced: the members of the former organization would stay inside. p_organization is null where there is none of the name.
+-- A link is never replaced: the members of the former organization would stay inside. p_organization is null where there is none of the
+-- name.
 create or replace function app.link_organization(p_organization app.organizations, p_clerk_organization_id text) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp

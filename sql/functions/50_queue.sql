@@ -31,7 +31,7 @@ begin
 end;
 $$;
 
--- So that one organization cannot fill the queue. The job whose items are to come is there already.
+-- Refuses an upload that would fill the queue with items of one organization. The new job is already counted.
 create or replace function app.check_open_items(p_organization_id uuid) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -53,8 +53,8 @@ begin
 end;
 $$;
 
--- From here to their commits, uploads of an organization follow each other, so that the cap holds against many at once. One in a
--- transaction that stays open is waited for a second and no longer: then the cap may be passed by what that one holds.
+-- Serializes the uploads of an organization from here to their commits, so that the cap holds under concurrency. It waits at most a second
+-- for an upload in an open transaction; then the cap may be exceeded by the items of that one.
 create or replace function app.serialize_uploads(p_organization_id uuid) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set lock_timeout = '1s'
@@ -66,7 +66,7 @@ exception
 end;
 $$;
 
--- There is, or from p_at on will be, something to claim. It locks nothing, so that a transaction that stays open holds up nobody.
+-- Marks the organization as having something to claim from p_at on. It locks nothing, so an open transaction holds up nobody.
 create or replace function app.mark_ready(p_organization_id uuid, p_at timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -77,7 +77,7 @@ begin
 end;
 $$;
 
--- From when on there is something to claim; null: never, as things are.
+-- When there will be something to claim; null: no item is open.
 create or replace function app.next_ready_at(p_organization_id uuid, p_now timestamptz) returns timestamptz
 language plpgsql stable
 set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
@@ -94,8 +94,8 @@ begin
 end;
 $$;
 
--- The wake-ups that can be seen are taken in, and ready_at becomes what the items say. The caller holds the organization's row. First the
--- wake-ups, then the items, in a later statement: a batch committed in between keeps its wake-up.
+-- Consumes the visible wake-ups and computes ready_at from the items. The caller holds the organization's row. The wake-ups come first and
+-- the items in a later statement, so that a batch committed in between keeps its wake-up.
 create or replace function app.refresh_ready_at(p_organization_id uuid, p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -111,8 +111,8 @@ begin
 end;
 $$;
 
--- What a failed claim, a clock that was set back, or somebody's own UPDATE left behind. Most often there is nothing to repair, and then no
--- lock is taken. Nor is one waited for: whoever holds a row is at work on it.
+-- Repairs what a failed claim, a clock that was set back, or a manual UPDATE left behind. Usually there is nothing to repair, and no lock
+-- is taken. It waits for no lock: a transaction that holds a row is working on it.
 create or replace function app.repair_ready_at(p_organization_id uuid, p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -151,7 +151,7 @@ begin
 end;
 $$;
 
--- When the ready list has it; null: it is not on it.
+-- When the organization is due on the ready list; null: it is not listed.
 create or replace function app.listed_ready_at(p_organization_id uuid) returns timestamptz
 language plpgsql stable
 set search_path = pg_catalog, pg_temp

@@ -1,6 +1,6 @@
 -- Chapter 51, claims: items go to a worker under leases. A claim holds the organization's row of the ready list until its commit, waits
--- for it no longer than a twentieth of a second, and for no other row: what others hold is passed over. New items are taken by moving a
--- high-water mark, and only the lease says that they are in flight: a claim writes a row for each job, whatever the number of items.
+-- for it at most a twentieth of a second, and for no other row: rows that others hold are skipped. A claim takes new items by moving a
+-- high-water mark, and only the lease tells that they are in flight: it writes one row for each job, whatever the number of items.
 
 create or replace function api.claim_lookups(p_organization_id uuid, p_worker text, p_limit integer)
 returns table (job_id uuid, "position" integer, lease_token uuid, start_in double precision, retry_count integer, request text)
@@ -59,7 +59,7 @@ $$;
 comment on function api.claim_lookups(uuid, text, integer) is
 'Claims up to p_limit items of an organization for a worker, each named by its job and its position in the upload, under a lease for each job, and with a time slot within the rate limit (start_in, seconds from now); request is the JSON body to POST. Fewer come when the rate limit allows no more within the next second, or when no more are ready. 55P03 (lock_not_available): another transaction holds the organization''s row; try again later.';
 
--- Locks the organization's row of the ready list; answers until when no lease of it expires.
+-- Locks the organization's row of the ready list; returns the time before which none of its leases expires.
 create or replace function app.hold_queue(p_organization_id uuid) returns timestamptz
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -78,8 +78,8 @@ begin
 end;
 $$;
 
--- Items that waited long enough. A locked one is being ended, by a late answer, a duplicate's, or a cancel. One beyond the high-water mark,
--- which waited for a duplicate's answer, becomes a new item again: nothing there is ever leased.
+-- Items that have waited long enough. A locked one is being ended by a late answer, a duplicate's answer or a cancel. One beyond the
+-- high-water mark, which waited for a duplicate's answer, becomes a new item again: nothing there is ever leased.
 create or replace function app.take_due_items(p_organization_id uuid, p_limit integer, p_now timestamptz) returns public.lookup_queue_items[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
@@ -115,8 +115,8 @@ begin
 end;
 $$;
 
--- Items that were never claimed, those with the lowest ranks: of each job the next ones. What waits for a duplicate's answer, or has it,
--- is passed over, and so is a job that is being cancelled.
+-- Items that were never claimed, by rank: the next ones of each job. It skips items that wait for a duplicate's answer or have it, and jobs
+-- that are being cancelled.
 create or replace function app.take_new_items(p_organization_id uuid, p_limit integer) returns public.lookup_queue_items[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
@@ -174,7 +174,7 @@ begin
 end;
 $$;
 
--- A lease for each job, until some time after the last of its lookups may start.
+-- Creates a lease for each job, which expires some time after the last of its lookups may start.
 create or replace function app.lease_items(
     p_organization_id uuid, p_worker text, p_items public.lookup_queue_items[], p_last_start_at timestamptz, p_now timestamptz
 ) returns public.lookup_leases[]
@@ -209,7 +209,7 @@ return json_build_object(
     'device_ids', p_device_ids,
     'create_application', p_create_application)::text;
 
--- The first claim starts a job. Never waits for a job's row: whoever holds it, a cancel or another claim, sees to its status.
+-- The first claim starts a job. It never waits for a job's row: a cancel or another claim that holds it sets the status.
 create or replace function app.start_jobs(p_organization_id uuid, p_items public.lookup_queue_items[], p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp

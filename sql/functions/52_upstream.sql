@@ -1,12 +1,12 @@
 -- Chapter 52, the upstream: when lookups may start. Two rows say so for all workers together, the rate limit and the circuit breaker. Both
 -- are locked last, when nothing more is waited for, and written a few times a second at most, never for every item.
 
--- A Retry-After that asks for more opens the circuit breaker: after this, one lookup at a time tries.
+-- The longest pause. A longer Retry-After opens the circuit breaker: after this time, one lookup at a time probes.
 create or replace function app.longest_pause() returns interval
 language sql immutable
 return interval '15 minutes';
 
--- Times further ahead than anything that is ever written were written before the clock was set back: they do not count.
+-- Ignores times that are further ahead than any that is ever written: they date from before the clock was set back.
 create or replace function app.closed_until(p_upstream app.upstream_state, p_now timestamptz) returns timestamptz
 language sql immutable
 return greatest(
@@ -25,7 +25,7 @@ create or replace function app.next_free_slot(p_settings app.settings, p_next_sl
 language sql immutable
 return case when p_next_slot_at between p_now and p_now + interval '2 seconds' + app.slot_spacing(p_settings) then p_next_slot_at else p_now end;
 
--- When the next claim may find a slot.
+-- When the next claim may get a slot.
 create or replace function app.next_claim_at(p_settings app.settings, p_upstream app.upstream_state, p_now timestamptz) returns timestamptz
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -81,7 +81,7 @@ begin
 end;
 $$;
 
--- A probe keeps others from trying until its answer is there, or overdue.
+-- A probe keeps other lookups from starting until its answer is there or overdue.
 create or replace function app.take_slots(p_next_slot_at timestamptz, p_is_probe boolean, p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -99,7 +99,7 @@ begin
 end;
 $$;
 
--- What a flush says about the upstream.
+-- Signs of an outage in the outcomes of a flush.
 create or replace function app.find_outage_signs(p_organization_id uuid, p_outcomes app.lookup_outcome[]) returns app.outage_signs
 language plpgsql stable
 set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
@@ -162,7 +162,7 @@ begin
             p_upstream.unavailable_since := coalesce(p_upstream.unavailable_since, p_now);
         end if;
     end if;
-    -- The longer it lasts, the less often it is tried: from every second to every half minute.
+    -- The longer the outage, the rarer the probes: from every second to every half minute.
     p_upstream.probe_at := case when app.is_outage(p_upstream, p_settings, p_now)
                                 then p_now + least(greatest((p_now - p_upstream.unavailable_since) / 4, interval '1 second'), interval '30 seconds')
                                 else '-infinity' end;
@@ -170,7 +170,7 @@ begin
 end;
 $$;
 
--- Nobody else's lookups are in flight.
+-- Whether no other organization has lookups in flight.
 create or replace function app.is_served_alone(p_organization_id uuid) returns boolean
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -180,7 +180,7 @@ begin
 end;
 $$;
 
--- true: there is an outage, as far as this flush can tell; its items wait at no cost. Nothing is locked yet.
+-- Whether there is an outage, as far as this flush can tell; then its items wait at no cost. Locks nothing.
 create or replace function app.would_be_outage(p_organization_id uuid, p_signs app.outage_signs, p_now timestamptz) returns boolean
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -200,8 +200,8 @@ begin
 end;
 $$;
 
--- Keeps what a flush says about the upstream, at the end of its transaction. A flush without failures most often writes nothing. Where
--- somebody's open transaction holds the row, this flush's signs are lost, and not its outcomes.
+-- Records the signs of a flush at the end of its transaction. A flush without failures usually writes nothing. If an open transaction holds
+-- the row, the signs of this flush are lost, but not its outcomes.
 create or replace function app.record_result(p_organization_id uuid, p_signs app.outage_signs, p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set lock_timeout = '100ms'
@@ -230,7 +230,7 @@ begin
            failing_organization_id = v_upstream.failing_organization_id,
            unavailable_since       = v_upstream.unavailable_since,
            probe_at                = v_upstream.probe_at;
-    -- All workers look again when it opens or closes.
+    -- Wakes all workers when it opens or closes.
     if v_was_open <> (app.closed_until(v_upstream, p_now) <= p_now) then
         perform pg_notify('batch_lookups_ready', '');
     end if;
@@ -248,4 +248,4 @@ begin
 end;
 $$;
 
-comment on function api.resume_lookups() is 'For operators: lookups start at once, whatever pause the incentives API asked for and however long it has been unavailable. The next sign of either counts again.';
+comment on function api.resume_lookups() is 'For operators: closes the circuit breaker and ends a pause, so that lookups start at once. The next failure or Retry-After counts again.';

@@ -1,5 +1,5 @@
--- Chapter 53, leases: renewed while a lookup runs, released when it will not start, expired when its worker is silent. Whoever changes
--- items in flight holds their leases first.
+-- Chapter 53, leases: renewed while a lookup runs, released if it will not start, expired if its worker is silent. A function that changes
+-- items in flight locks their leases first.
 
 -- The items of a job that are being looked up.
 create or replace function app.positions_in_flight(p_organization_id uuid, p_job_id uuid) returns int4multirange
@@ -18,8 +18,7 @@ create or replace function app.count_positions(p_positions int4multirange) retur
 language sql immutable
 return (select coalesce(sum(upper(r) - lower(r)), 0)::integer from unnest(p_positions) r);
 
--- The leases named that are still there. FOR KEY SHARE keeps them from expiring (a DELETE), and lets others record (an UPDATE of
--- positions).
+-- Locks the leases that still exist. FOR KEY SHARE blocks expiry (a DELETE), but not concurrent recorders (an UPDATE of positions).
 create or replace function app.hold_leases(p_organization_id uuid, p_job_ids uuid[], p_lease_tokens uuid[]) returns public.lookup_leases[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
@@ -35,8 +34,8 @@ begin
 end;
 $$;
 
--- Takes items out of the leases they were in flight under, which the caller holds. Leases are locked in one order, by job and token. An
--- empty lease that others hold goes when it expires.
+-- Removes items from their leases, which the caller holds. Leases are locked in one order, by job and token. An empty lease that others
+-- hold is deleted when it expires.
 create or replace function app.end_leases(p_organization_id uuid, p_leases public.lookup_leases[], p_items public.lookup_queue_items[]) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
@@ -138,8 +137,8 @@ $$;
 
 comment on function api.release_lookups(uuid, uuid[], integer[], uuid[]) is 'Releases items that were claimed and never looked up, as parallel arrays; no retry is counted. Answers how many were still held. 55P03 (lock_not_available): another transaction holds a row of them; try again later.';
 
--- Nothing expires until its holder could have renewed it: for one lease after the server started, and after a time in which no worker could
--- write, because the database was read-only, unreachable, or no worker ran.
+-- No lease expires before its worker could have renewed it: not within one lease after the server started, nor after a time in which no
+-- worker could write, because the database was read-only or unreachable or no worker ran.
 create or replace function app.expiry_is_suspended(p_now timestamptz) returns boolean
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -152,8 +151,8 @@ begin
 end;
 $$;
 
--- Of leases that expired, those whose worker was heard of since get some more time, once: it may have been kept from renewing them. Answers
--- the others.
+-- Extends expired leases once if their worker has sent a heartbeat since: something may have kept it from renewing them. Returns the
+-- others.
 create or replace function app.spare_living_workers(p_organization_id uuid, p_leases public.lookup_leases[], p_until timestamptz) returns public.lookup_leases[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -176,8 +175,8 @@ begin
 end;
 $$;
 
--- A silent worker's items return to the queue, the attempt counted; the last attempt's silence ends the item. It waits for nobody: whoever
--- holds a lease is recording its outcomes right now, and whoever holds a job will let go of it.
+-- Returns the items of a silent worker to the queue and counts the attempt; after the last attempt, the item fails. It waits for no lock: a
+-- held lease is being recorded, and a held job is taken in the next run.
 create or replace function app.expire_leases(p_organization_id uuid, p_now timestamptz) returns integer
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan

@@ -74,8 +74,8 @@ begin
 end;
 $$;
 
--- What a worker measured. Samples of another limit than the present one are dropped, and of those that come within a quarter of a
--- second all but one, which finds the row free. What befalls a single organization is no sign while others are being served.
+-- Records the sample of a worker. Samples of another limit than the current one are dropped, and all but one within a quarter of a second.
+-- Trouble of a single organization is no sign of overload while others are served.
 create or replace function app.record_sample(p_sample app.lookup_sample, p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -90,7 +90,7 @@ begin
        or p_now between v_upstream.adapted_at and v_upstream.adapted_at + interval '250 milliseconds' then
         return;
     end if;
-    -- By itself: a statement locks all the tables that it names, whether it comes to read them or not.
+    -- A statement of its own, because a statement locks all tables that it names, even if it does not read them.
     if p_sample.organizations < 2 and p_sample.overloads > 0 then
         if (select count(*) from (select distinct organization_id from public.lookup_leases limit 2) o) > 1 then
             return;
@@ -119,7 +119,7 @@ begin
 end;
 $$;
 
--- Once a second. When no worker was heard for longer than they are ever silent, the database was away, or all of them.
+-- Once a second. A silence of all workers that is longer than usual means that the database or all workers were away.
 create or replace function app.note_heartbeat(p_worker text, p_settings app.settings, p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp

@@ -5,7 +5,7 @@
 -- change the items of one job at a time, between two positions, and apply_outcomes hashes what it changes them to. JIT is off: these
 -- switches lift a plan's cost above the threshold from which PostgreSQL compiles.
 
--- null: not JSON, and therefore no answer.
+-- null: the text is not JSON, so it is no answer.
 create or replace function app.parse_response(p_response text) returns jsonb
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
@@ -18,7 +18,7 @@ exception
 end;
 $$;
 
--- All at once; only when one of them is no JSON, one by one.
+-- All at once; if one of them is not JSON, one by one.
 create or replace function app.parse_responses(p_responses text[]) returns jsonb[]
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
@@ -131,7 +131,7 @@ $$;
 comment on function api.record_lookups(uuid, uuid[], integer[], uuid[], integer[], text[], text[], double precision[]) is
 'Records what came of claimed items, as parallel arrays: job and position, lease token, HTTP status, error class (timeout, unreachable, connection, dns, tls, invalid_response, response_too_large, other; null when an answer came), the answer as text, Retry-After in seconds. app.retry_policy decides. Answers a verdict per item: accepted; stale, when the lease was lost or the item has ended; unknown. A success is accepted all the same for an item that has not ended, or that failed only because its lease expired. Calling it again with the same outcomes changes nothing. 55P03 (lock_not_available): another transaction holds a row of these items, jobs or reports; try again later.';
 
--- The leases that outcomes come under; and those under which the items of late successes are in flight now.
+-- Locks the leases of the outcomes, and those under which the items of late successes are in flight now.
 create or replace function app.hold_outcome_leases(p_organization_id uuid, p_outcomes app.lookup_outcome[]) returns public.lookup_leases[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
@@ -201,7 +201,7 @@ begin
                    case when p_is_outage and o.action = 'retry' then 'wait' else o.action end as action,
                    0.5 + random() / 2 as jitter,
                    l.lease_token is not null as is_in_flight,
-                   -- Of an item that another flush of this lease changes just now there is a newer version.
+                   -- If another flush of this lease is changing the item, there is a newer version.
                    case when o.action <> 'complete' and l.lease_token = o.lease_token
                         then (select v.xmin from public.lookup_queue_items v
                                where v.organization_id = p_organization_id and v.job_id = o.job_id and v.position = o.position) end as version
@@ -226,7 +226,7 @@ begin
              where i.organization_id = p_organization_id and i.job_id = v_job.job_id
                and i.position between v_job.first_position and v_job.last_position and i.position = o.position and i.status = 'pending'
                and (i.xmin = o.version or o.action = 'complete' and (o.is_in_flight or i.retry_at is not null))
-         -- The item without the text of its answer, but with what was parsed of it: what comes next reads figures out of that.
+         -- The item without the text of its answer but with the parsed answer, from which the next steps read figures.
          returning jsonb_populate_record(i, jsonb_build_object('result', null, 'parsed_result', o.result)) as item
         )
         select coalesce(array_agg(item), '{}') into v_more from applied;
@@ -236,7 +236,7 @@ begin
 end;
 $$;
 
--- A success that comes after its item failed only because the lease expired takes the place of that failure, also in a job that has ended.
+-- A success of an item that failed only because its lease expired replaces that failure, even in a job that has ended.
 create or replace function app.mend_expired_items(
     p_organization_id uuid, p_outcomes app.lookup_outcome[], p_accepted public.lookup_queue_items[], p_now timestamptz
 ) returns public.lookup_queue_items[]
@@ -294,8 +294,8 @@ begin
 end;
 $$;
 
--- In the order of ids, so that two workers with items of the same jobs never wait for each other in a circle; one by one, because the
--- planner would rather read all jobs in this order than sort a few.
+-- Locks the jobs in the order of ids, so that two workers with items of the same jobs cannot deadlock; one by one, because the planner
+-- would read all jobs in this order instead of sorting a few.
 create or replace function app.lock_jobs(p_organization_id uuid, p_job_ids uuid[]) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -309,7 +309,7 @@ begin
 end;
 $$;
 
--- What became of items, by job.
+-- Counts the outcomes of items by job.
 create or replace function app.count_items(p_items public.lookup_queue_items[])
 returns table (id uuid, processed integer, failed integer, pending integer, eligible integer, value numeric)
 language plpgsql stable
@@ -328,7 +328,7 @@ begin
 end;
 $$;
 
--- Carries a change of items to their jobs, their reports, the webhooks and the ready list.
+-- Applies changed items to their jobs, their reports, the webhooks and the ready list.
 create or replace function app.publish_item_changes(p_organization_id uuid, p_items public.lookup_queue_items[], p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
@@ -352,8 +352,8 @@ begin
 end;
 $$;
 
--- One UPDATE for each job, one for its report, whatever the number of items. The flush that brings a job's last item ends it, exactly once,
--- because the counters decide under the job's row lock. A retry of a job that was cancelled meanwhile is not tried again.
+-- One UPDATE for each job and one for its report, whatever the number of items. The flush with a job's last item ends the job, exactly
+-- once, because the counters decide under the job's row lock. Retries of a job that was cancelled meanwhile fail.
 create or replace function app.advance_jobs(p_organization_id uuid, p_items public.lookup_queue_items[], p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -372,7 +372,7 @@ begin
 end;
 $$;
 
--- Those of p_items that wait for a retry although their job was cancelled; who cancelled it passed them over, because they were locked.
+-- Fails those of p_items that wait for a retry although their job was cancelled: the cancel skipped them, because they were locked.
 create or replace function app.cancel_retries(p_organization_id uuid, p_job_id uuid, p_items public.lookup_queue_items[], p_now timestamptz) returns integer
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp

@@ -1,8 +1,8 @@
--- Chapter 56, duplicates: with deduplicate_seconds set, the same work is looked up once, and its answer given to all who wait for it.
--- Planned anew each time, for the number of duplicates that there are.
+-- Chapter 56, duplicates: with deduplicate_seconds set, the same question is looked up once, and all items that ask it get the answer.
+-- Planned for each call, because the number of duplicates varies.
 
--- What two items must have in common to be the same work: spelling and punctuation of the address aside. An item that creates an
--- application is nobody's duplicate.
+-- The deduplication key: items with the same key ask the same question. It ignores case and punctuation of the address. An item that
+-- creates an application has none.
 create or replace function app.dedup_key(p_item app.batch_item) returns uuid
 language sql immutable
 return case when not coalesce((p_item).create_application, false) then md5(
@@ -13,7 +13,7 @@ return case when not coalesce((p_item).create_application, false) then md5(
     || (p_item).building_type || '|'
     || (select string_agg(d::text, ',' order by d) from unnest((p_item).device_ids) d))::uuid end;
 
--- Of a new job: what was answered lately is answered at once. Duplicates of pending items are deferred for at most twice a lease and a
+-- For the items of a new job: recent answers are used at once; duplicates of pending items are deferred for at most twice a lease and a
 -- time-out, then looked up.
 create or replace function app.defer_duplicates(p_organization_id uuid, p_job_id uuid, p_now timestamptz) returns void
 language plpgsql volatile
@@ -37,7 +37,7 @@ begin
 end;
 $$;
 
--- The answer to another item, as one to this.
+-- The answer to another item, adapted to this one.
 create or replace function app.duplicate_result(p_result json, p_reference_id text) returns json
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
@@ -52,8 +52,8 @@ begin
 end;
 $$;
 
--- Gives the answers of completed items to all that are the same work as one of p_items and not in flight: they wait, or were never claimed.
--- It waits for nobody: jobs and items that others hold are passed over, and looked up in the end.
+-- Copies the answers of completed items to the duplicates of p_items that are not in flight, whether they wait or were never claimed. It
+-- waits for no lock: jobs and items that others hold are skipped, and looked up later.
 create or replace function app.answer_duplicates(p_organization_id uuid, p_items public.lookup_queue_items[], p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan

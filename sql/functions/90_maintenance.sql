@@ -1,4 +1,4 @@
--- Chapter 90, maintenance: every minute by pg_cron, else by a worker. Nothing here is needed for correctness while all goes well.
+-- Chapter 90, maintenance: runs every minute, by pg_cron or by a worker. It repairs and prunes; normal operation does not depend on it.
 
 create or replace function app.run_maintenance() returns json
 language plpgsql volatile
@@ -11,14 +11,14 @@ declare
     v_closed          integer := 0;
     v_pruned          integer;
 begin
-    -- One at a time; a second one has nothing to add.
+    -- One run at a time; a second one would find nothing to do.
     perform from app.maintenance_state for update skip locked;
     if not found then
         return json_build_object('skipped', true);
     end if;
     update app.maintenance_state set ran_at = v_now;
 
-    -- Before the queue, whose rows an upload waits for.
+    -- Before the queue's rows are locked, for which uploads wait.
     delete from app.idempotency_keys
      where (organization_id, route, key) in (select organization_id, route, key
                                                from app.idempotency_keys
@@ -63,7 +63,8 @@ $$;
 
 comment on function api.run_maintenance() is 'app.run_maintenance for workers: they call it when pg_cron has not for two minutes.';
 
--- Of one organization. If a row is locked for over 20 ms, it is skipped until the next run: the rows of others are locked meanwhile.
+-- Maintains one organization. A row that is locked for over 20 ms is skipped until the next run, because rows of others are locked
+-- meanwhile.
 create or replace function app.maintain_queue(p_organization_id uuid, p_now timestamptz, out expired integer, out closed integer)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set lock_timeout = '20ms'
@@ -75,7 +76,7 @@ begin
 end;
 $$;
 
--- Open jobs without any open item: their counters are made to say what the items say.
+-- Closes open jobs without an open item: sets their counters to what the items say.
 create or replace function app.close_orphaned_jobs(p_organization_id uuid, p_now timestamptz) returns integer
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -105,7 +106,7 @@ begin
 end;
 $$;
 
--- pg_cron keeps a row of every run for ever.
+-- pg_cron keeps a row of every run forever.
 create or replace function app.prune_cron_history() returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -117,7 +118,7 @@ begin
 end;
 $$;
 
--- The schedule, by name, where pg_cron can be had: in the one database that it serves. Only a superuser may ask which one that is.
+-- Schedules maintenance, by name, if pg_cron is available: in the one database that it serves. Only a superuser may ask which one that is.
 do $$
 begin
     if not exists (select from pg_extension where extname = 'pg_cron')

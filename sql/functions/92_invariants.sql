@@ -1,7 +1,7 @@
--- Chapter 92, invariants: what must be true at any time, whatever happened. All functions are stable: they see the one moment
--- at which the query began, also while workers go on.
+-- Chapter 92, invariants: statements that are true at any time. All functions are stable: they see the database as of the start of the
+-- query, also while workers run.
 
--- One job against its items, its report and the report's sites. The full join never becomes a nested loop, whatever the statistics say.
+-- Compares a job with its items, its report and the report's sites. The full join never becomes a nested loop, whatever the statistics say.
 create or replace function app.job_violations(p_organization_id uuid, p_job public.batch_lookup_jobs)
 returns table (job_id uuid, item_id uuid, rule text, details text)
 language plpgsql stable
@@ -73,7 +73,7 @@ begin
 end;
 $$;
 
--- A lease outlives its end by a few minutes at most: maintenance runs every minute, and if it does not, a worker runs it.
+-- A lease outlives its expiry by a few minutes at most: maintenance runs every minute, by pg_cron or by a worker.
 create or replace function app.queue_violations(p_organization_id uuid, p_now timestamptz)
 returns table (job_id uuid, item_id uuid, rule text, details text)
 language plpgsql stable
