@@ -117,14 +117,14 @@ def import_catalogue(settings: Settings, arguments: argparse.Namespace) -> None:
     with stack.database(settings) as (with_database, _), connect_as_owner(with_database.database_url) as connection:
         if arguments.rewiring_america:
             with progress_bar.shown() as show:
-                summary, left_out = catalogue.load_rewiring_america(connection, arguments.folder, show)
+                summary, skipped = catalogue.load_rewiring_america(connection, arguments.folder, show)
         else:
-            summary, left_out = catalogue.load_catalogue(connection, arguments.folder, arguments.name), Counter()
+            summary, skipped = catalogue.load_catalogue(connection, arguments.folder, arguments.name), Counter()
     for file, counts in summary.items():
         print(f"{file}: {counts['rows']:,} rows, {counts['changed']:,} new or changed, {counts['retired']:,} retired")
-    if left_out:
-        print(f"{sum(left_out.values()):,} incentives were skipped:")
-        for reason, count in sorted(left_out.items(), key=lambda entry: (-entry[1], entry[0])):
+    if skipped:
+        print(f"{sum(skipped.values()):,} incentives were skipped:")
+        for reason, count in sorted(skipped.items(), key=lambda entry: (-entry[1], entry[0])):
             print(f"{count:7,}  {reason}")
 
 

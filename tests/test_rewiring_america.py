@@ -15,7 +15,7 @@ import pytest
 
 from pyshell.deploy import migrations
 from pyshell.deploy.catalogue import CatalogueError, find_warnings, load_rewiring_america
-from pyshell.deploy.rewiring_america import LeftOutError, amount, devices_of, read_equipment
+from pyshell.deploy.rewiring_america import SkippedError, amount, devices_of, read_equipment
 from pyshell.settings import ROOT
 from tests.conftest import Clock, Connection
 
@@ -148,7 +148,7 @@ def test_lookups_agree_with_the_data(owner: Connection, clone: Path, lookups: Lo
 
 
 def test_what_could_not_be_mapped_is_counted_by_reason(owner: Connection, clone: Path) -> None:
-    summary, left_out = load_rewiring_america(owner, clone)
+    summary, skipped = load_rewiring_america(owner, clone)
     assert {file: counts["rows"] for file, counts in summary.items()} == {
         "utilities": 2,
         "utility_service_areas": 3,
@@ -156,7 +156,7 @@ def test_what_could_not_be_mapped_is_counted_by_reason(owner: Connection, clone:
         "program_utilities": 4,
         "program_tiers": 4,
     }
-    assert left_out == {
+    assert skipped == {
         "for customers of a gas utility, which a lookup doesn't know": 1,
         "for a city, a county or a part of one, which a lookup doesn't know": 1,
         "paused": 1,
@@ -232,7 +232,7 @@ def test_an_amount_keeps_its_meaning(pay: Json, expected: Json) -> None:
     ],
 )
 def test_an_amount_without_a_meaning_is_left_out(pay: Json) -> None:
-    with pytest.raises(LeftOutError):
+    with pytest.raises(SkippedError):
         amount(pay)
 
 
@@ -285,11 +285,11 @@ def test_warnings_name_what_has_ended_or_looks_wrong(owner: Connection, clone: P
 @pytest.mark.skipif(not REAL.is_dir(), reason="no clone of rewiringamerica/api.rewiringamerica.org lies beside the project")
 def test_the_whole_repository_is_imported_within_a_minute_and_lookups_stay_fast(owner: Connection, lookups: Lookups) -> None:
     started_at = time.perf_counter()
-    summary, left_out = load_rewiring_america(owner, REAL)
+    summary, skipped = load_rewiring_america(owner, REAL)
     assert time.perf_counter() - started_at < 60
     assert summary["programs"]["rows"] > 800
     assert summary["program_tiers"]["rows"] > 3000
-    assert summary["program_tiers"]["rows"] + sum(left_out.values()) > 4500
+    assert summary["program_tiers"]["rows"] + sum(skipped.values()) > 4500
     row = owner.execute("select count(distinct prefix) from app.utility_service_areas where length(prefix) = 5").fetchone()
     assert row is not None
     assert row[0] > 35_000

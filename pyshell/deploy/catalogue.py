@@ -54,7 +54,7 @@ def load_rewiring_america(
         summary |= import_rows(connection, rows | {"catalogue": "rewiring-america", "source": rewiring_america.SOURCE})
         done += rows_of[part]
     show(1, "done")
-    return summary, source.left_out
+    return summary, source.skipped
 
 
 def import_rows(connection: OwnerConnection, catalogue: dict[str, Any]) -> Summary:

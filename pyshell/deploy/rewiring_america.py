@@ -75,7 +75,7 @@ AUTHORITY_TYPES = ("utility", "state", "city", "county")
 MAX_NAME = 300
 
 
-class LeftOutError(Exception):
+class SkippedError(Exception):
     """Why an incentive or a whole program is skipped."""
 
 
@@ -101,7 +101,7 @@ class Source:
     """The catalogue being built: rows by file, and the number of skipped incentives by reason."""
 
     rows: dict[str, list[Row]] = field(default_factory=lambda: defaultdict(list))
-    left_out: Counter[str] = field(default_factory=Counter)
+    skipped: Counter[str] = field(default_factory=Counter)
 
 
 def read(directory: Path, starter: Path) -> Source:
@@ -161,10 +161,10 @@ def add_state(source: Source, directory: Path, areas: Mapping[str, Area], equipm
             utilities_of(authorities[program["authority"]], areas, directory.name)
             offer = tier(incentive, equipment)
             offers[incentive["program"]].append(offer)
-        except LeftOutError as reason:
-            source.left_out[str(reason)] += 1
+        except SkippedError as reason:
+            source.skipped[str(reason)] += 1
         except KeyError as error:
-            source.left_out[f"refers to {error}, which is not there"] += 1
+            source.skipped[f"refers to {error}, which is not there"] += 1
     for program_id, tiers in offers.items():
         add_program(source, program_id, programs, authorities, areas, directory.name)
         source.rows["program_tiers"] += [{"program_id": key_of(program_id, programs)} | row for row in tiers]
@@ -203,21 +203,21 @@ def utilities_of(authority: Json, areas: Mapping[str, Area], state: str) -> list
     if utilities:
         return utilities
     if any(area.type == "gas_territory" for area in served):
-        raise LeftOutError("for customers of a gas utility, which a lookup doesn't know")
-    raise LeftOutError("for a city, a county or a part of one, which a lookup doesn't know")
+        raise SkippedError("for customers of a gas utility, which a lookup doesn't know")
+    raise SkippedError("for a city, a county or a part of one, which a lookup doesn't know")
 
 
 def tier(incentive: Json, equipment: Equipment) -> Row:
-    """Raises LeftOutError."""
+    """Raises SkippedError."""
     if incentive.get("paused"):
-        raise LeftOutError("paused")
+        raise SkippedError("paused")
     if incentive.get("low_income"):
-        raise LeftOutError("depends on the household's income, which a lookup doesn't know")
+        raise SkippedError("depends on the household's income, which a lookup doesn't know")
     if incentive.get("eligible_geo_group"):
-        raise LeftOutError("for a part of the authority's area that the source doesn't tell")
+        raise SkippedError("for a part of the authority's area that the source doesn't tell")
     start, end = incentive.get("start_date") or "", incentive.get("end_date") or ""
     if start and end and start > end:
-        raise LeftOutError("ends before it starts")
+        raise SkippedError("ends before it starts")
     pay = amount(incentive["amount"])
     categories, devices = devices_of(incentive["items"], pay.get("unit"), equipment)
     return {
@@ -234,37 +234,37 @@ def tier(incentive: Json, equipment: Equipment) -> Row:
 
 
 def amount(pay: Json) -> Row:
-    """The amount, its unit and its cap. Raises LeftOutError."""
+    """The amount, its unit and its cap. Raises SkippedError."""
     number, least, cap = pay["number"], pay.get("minimum"), pay.get("maximum")
     if cap is not None and (cap <= 0 or (least is not None and least > cap)):
-        raise LeftOutError("contradictory caps")
+        raise SkippedError("contradictory caps")
     capped = {"cap": decimal(cap)} if cap is not None else {}
     match pay["type"]:
         case "dollar_amount":
             if cap is not None and number > cap:
-                raise LeftOutError("contradictory caps")
+                raise SkippedError("contradictory caps")
             return {"amount_type": "flat", "amount": decimal(number), **capped}
         case "percent":
             if not 0 <= number <= 1:
-                raise LeftOutError("a share above 100%")
+                raise SkippedError("a share above 100%")
             return {"amount_type": "percent", "amount": decimal(number * 100), **capped}
         case "dollars_per_unit" if pay.get("unit") in UNITS:
             unit, factor = UNITS[pay["unit"]]
             return {"amount_type": "per_unit", "amount": decimal(number * factor), "unit": unit, **capped}
         case "dollars_per_unit":
-            raise LeftOutError(f"unknown unit: {pay.get('unit')}")
+            raise SkippedError(f"unknown unit: {pay.get('unit')}")
         case other:
-            raise LeftOutError(f"unknown kind of amount: {other}")
+            raise SkippedError(f"unknown kind of amount: {other}")
 
 
 def devices_of(items: list[str], unit: str | None, equipment: Equipment) -> tuple[list[str], list[int]]:
-    """Our categories and devices for the source's items; no devices: all of the categories. Raises LeftOutError."""
+    """Our categories and devices for the source's items; no devices: all of the categories. Raises SkippedError."""
     known = [ITEMS[item] for item in items if item in ITEMS]
     if not known:
-        raise LeftOutError(f"no device of ours: {', '.join(sorted(items))}" if len(items) == 1 else "no device of ours: several others")
+        raise SkippedError(f"no device of ours: {', '.join(sorted(items))}" if len(items) == 1 else "no device of ours: several others")
     sized = [(category, devices) for category, devices in known if unit is None or unit in equipment.units.get(category, ())]
     if not sized:
-        raise LeftOutError(f"no typical size in the unit: {known[0][0]} in {unit}")
+        raise SkippedError(f"no typical size in the unit: {known[0][0]} in {unit}")
     chosen = {device for category, devices in sized for device in devices or equipment.devices.get(category, [])}
     categories = sorted({category for category, _ in sized})
     whole = {device for category in categories for device in equipment.devices.get(category, [])}
