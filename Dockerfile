@@ -4,7 +4,7 @@ WORKDIR /build
 COPY requirements.lock pyproject.toml ./
 # All wheels by their hashes; of them, only what running needs.
 RUN python -m pip wheel --quiet --no-deps --require-hashes --requirement requirements.lock --wheel-dir wheels \
- && python -c "import tomllib; print('\n'.join(tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies']))" > needed.txt \
+ && python -c "import tomllib; print('\n'.join(tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['server']))" > needed.txt \
  && python -m venv /opt/libraries \
  && /opt/libraries/bin/pip install --quiet --no-index --find-links wheels --requirement needed.txt
 

@@ -48,6 +48,22 @@ def test_a_cursor_that_is_none_is_refused(client: OrganizationClient, cursor: st
     assert (response.status_code, response.json()["code"]) == (400, "invalid_cursor")
 
 
+@pytest.mark.parametrize("file_format", ["csv", "ndjson"])
+def test_a_file_is_continued_behind_the_last_item_that_one_has(client: OrganizationClient, file_format: str) -> None:
+    created = client.submit(*(site(f"deal-{number:03}") for number in range(130)))
+    path = f"/batch-lookups/{created['job_id']}/results"
+    whole = client.get(path, params={"format": file_format}).text.splitlines(keepends=True)
+    header = file_format == "csv"
+    for after in (0, 1, 99, 128, 129, 2**31 - 1):
+        assert client.get(path, params={"format": file_format, "after": after}).text == "".join(whole[header + after + 1 :])
+
+
+@pytest.mark.parametrize("after", ["", "-1", "x", "2147483648"])
+def test_what_is_no_place_of_an_item_is_refused(client: OrganizationClient, after: str) -> None:
+    response = client.get(f"/batch-lookups/{client.submit()['job_id']}/results?after={after}")
+    assert (response.status_code, response.json()["code"]) == (400, "invalid_after")
+
+
 def test_a_cursor_keeps_the_filter(client: OrganizationClient, database: Connection) -> None:
     created = client.submit(*(site(f"deal-{number:03}") for number in range(6)))
     path = f"/batch-lookups/{created['job_id']}/items"

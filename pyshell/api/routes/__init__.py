@@ -68,7 +68,7 @@ routes = [
     route("DELETE", "/batch-lookups/{job_id}", "jobs:write", delete_batch_lookup, "include_report"),
     route("GET", "/batch-lookups/{job_id}/events", "jobs:read", stream_batch_lookup_events),
     route("GET", "/batch-lookups/{job_id}/items", "jobs:read", list_batch_lookup_items, "status", "error_code", *PAGE),
-    route("GET", "/batch-lookups/{job_id}/results", "jobs:read", stream_batch_lookup_results, "format", "status", "error_code"),
+    route("GET", "/batch-lookups/{job_id}/results", "jobs:read", stream_batch_lookup_results, "format", "status", "error_code", "after"),
     route("POST", "/batch-lookups/{job_id}/cancel", "jobs:write", cancel_batch_lookup),
     route("POST", "/batch-lookups/{job_id}/retry", "jobs:write", retry_batch_lookup, "error_code"),
     route("POST", "/batch-lookups-worker", "worker:run", run_worker),

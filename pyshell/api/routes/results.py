@@ -10,11 +10,12 @@ from starlette.responses import Response
 from pyshell.api.errors import ApiError
 from pyshell.api.routes.batch_lookups import job_id
 from pyshell.api.routes.files import Piece, stream_file
-from pyshell.api.routes.parameters import page_params, page_response, status_param, text_param
+from pyshell.api.routes.parameters import integer_param, page_params, page_response, status_param, text_param
 from pyshell.postgres.calls import call, call_row
 from pyshell.postgres.compact import compact
 
 MEDIA_TYPES = {"csv": "text/csv; charset=utf-8; header=present", "ndjson": "application/x-ndjson"}
+MAX_AFTER = 2**31 - 1
 
 
 async def list_batch_lookup_items(request: Request) -> Response:
@@ -32,6 +33,7 @@ async def list_batch_lookup_items(request: Request) -> Response:
 async def stream_batch_lookup_results(request: Request) -> Response:
     file_format = wanted_format(request)
     job = job_id(request)
+    beginning = after_param(request)
 
     async def read_piece(after: int, limit: int) -> Piece:
         lines, last_position = await call_row(
@@ -40,7 +42,7 @@ async def stream_batch_lookup_results(request: Request) -> Response:
             organization_id=request.user.organization_id,
             job_id=job,
             format=file_format,
-            after=after,
+            after=max(after, beginning),
             limit=limit,
             **item_filter(request),
         )
@@ -58,6 +60,16 @@ async def stream_batch_lookup_results(request: Request) -> Response:
 
 def item_filter(request: Request) -> dict[str, object]:
     return {"status": status_param(request), "error_code": text_param(request, "error_code")}
+
+
+def after_param(request: Request) -> int:
+    """The place of the last item that the client has, -1 for none."""
+    if "after" not in request.query_params:
+        return -1
+    after = integer_param(request, "after")
+    if after is None or not 0 <= after <= MAX_AFTER:
+        raise ApiError(400, "invalid_after", f"after must be a whole number from 0 to {MAX_AFTER}")
+    return after
 
 
 def wanted_format(request: Request) -> str:

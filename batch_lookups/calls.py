@@ -1,0 +1,266 @@
+"""Every route that the client knows: how it is asked, and what comes back."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypeVar, cast
+from urllib.parse import quote
+
+import httpx
+
+from batch_lookups.types import (
+    ApiKey,
+    ApiKeyList,
+    Checked,
+    CreatedBatch,
+    ItemList,
+    Job,
+    JobList,
+    Organization,
+    WebhookConfig,
+    WebhookDelivery,
+    WebhookDeliveryList,
+)
+
+T = TypeVar("T")
+
+# The service recognizes files by what is in them; lines of JSON may be a single one, which looks like JSON.
+ANY_FILE, NDJSON = "application/octet-stream", "application/x-ndjson"
+
+
+def _json(response: httpx.Response) -> Any:
+    return response.json()
+
+
+@dataclass(frozen=True)
+class Call(Generic[T]):
+    """A request, and how to read its answer. `repeatable`: it may be carried out twice without harm."""
+
+    method: str
+    path: str
+    read: Callable[[httpx.Response], T] = field(default=_json)
+    params: Mapping[str, str | int | bool | None] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    json: Any = None
+    content: bytes | None = None
+    repeatable: bool | None = None
+
+    @property
+    def may_repeat(self) -> bool:
+        return self.method in ("GET", "PUT", "DELETE") if self.repeatable is None else self.repeatable
+
+    def request(self, client: httpx.Client | httpx.AsyncClient) -> httpx.Request:
+        return client.build_request(
+            self.method,
+            self.path,
+            params={name: value for name, value in self.params.items() if value is not None},
+            headers=dict(self.headers),
+            json=self.json,
+            content=self.content,
+        )
+
+
+def _text(response: httpx.Response) -> str:
+    return response.text
+
+
+def _bytes(response: httpx.Response) -> bytes:
+    return response.content
+
+
+def _path(*parts: str) -> str:
+    return "".join(f"/{quote(part, safe='')}" for part in parts)
+
+
+@dataclass(frozen=True)
+class FileOptions:
+    """How a batch is called and how its file is read: `columns` gives fields the names or numbers of their columns, the others are for what
+    rows do not say. `skip_invalid`: invalid items are left out, where otherwise nothing would be stored."""
+
+    name: str | None = None
+    skip_invalid: bool = False
+    columns: Mapping[str, str | int] = field(default_factory=dict)
+    sheet: str | None = None
+    building_type: str | None = None
+    device_ids: Sequence[int] = ()
+    country_code: str | None = None
+
+    def params(self) -> dict[str, str | int | bool | None]:
+        return {
+            "name": self.name,
+            "on_invalid": "skip" if self.skip_invalid else None,
+            "columns": json.dumps(self.columns) if self.columns else None,
+            "sheet": self.sheet,
+            "default_building_type": self.building_type,
+            "default_device_ids": ",".join(map(str, self.device_ids)) or None,
+            "default_country_code": self.country_code,
+        }
+
+
+def check_batch(file: bytes, options: FileOptions | None = None, *, media_type: str = ANY_FILE) -> Call[Checked]:
+    """What is wrong with a file of sites, and how long it would take. Stores nothing."""
+    params = (options or FileOptions()).params() | {"dry_run": "true"}
+    return Call("POST", "/batch-lookups", params=params, headers={"Content-Type": media_type}, content=file, repeatable=True)
+
+
+def create_batch(
+    file: bytes, options: FileOptions | None = None, *, media_type: str = ANY_FILE, idempotency_key: str | None = None
+) -> Call[CreatedBatch]:
+    """Stores a batch, of any file that the service reads; its lookups start at once.
+
+    With the `idempotency_key` of a batch of the last seven days: that batch again, and no other one.
+    """
+    headers = {"Content-Type": media_type, "Idempotency-Key": idempotency_key or str(uuid.uuid4())}
+    params = (options or FileOptions()).params()
+    return Call("POST", "/batch-lookups", _created, params=params, headers=headers, content=file, repeatable=True)
+
+
+def _created(response: httpx.Response) -> CreatedBatch:
+    return cast(CreatedBatch, response.json() | {"replayed": response.headers.get("idempotency-replayed") == "true"})
+
+
+def list_jobs(*, status: str | None = None, limit: int | None = None, cursor: str | None = None) -> Call[JobList]:
+    """A page of jobs, newest first."""
+    return Call("GET", "/batch-lookups", params={"status": status, "limit": limit, "cursor": cursor})
+
+
+def get_job(job_id: str) -> Call[Job]:
+    """A job and its progress."""
+    return Call("GET", _path("batch-lookups", job_id))
+
+
+def changed_job(job_id: str, etag: str | None, wait: int) -> Call[tuple[Job | None, str]]:
+    """The job once it differs from what has the `etag`, with its own; None where it has not changed within `wait` seconds (0 to 60)."""
+    headers = {"If-None-Match": etag} if etag else {}
+    return Call("GET", _path("batch-lookups", job_id), _changed, params={"wait": wait if etag else None}, headers=headers)
+
+
+def _changed(response: httpx.Response) -> tuple[Job | None, str]:
+    return None if response.status_code == 304 else response.json(), response.headers.get("etag", "")
+
+
+def cancel_job(job_id: str) -> Call[dict[str, Any]]:
+    """Cancels a job; what is in flight finishes and counts."""
+    return Call("POST", _path("batch-lookups", job_id, "cancel"))
+
+
+def delete_job(job_id: str, *, include_report: bool = False) -> Call[dict[str, Any]]:
+    """Deletes an ended job with its items; its report too, if asked."""
+    return Call("DELETE", _path("batch-lookups", job_id), params={"include_report": "true" if include_report else None})
+
+
+def retry_job(job_id: str, *, error_code: str | None = None) -> Call[CreatedBatch]:
+    """The failed items of an ended job, or those with this error code, as a new job."""
+    return Call("POST", _path("batch-lookups", job_id, "retry"), _created, params={"error_code": error_code})
+
+
+def list_items(
+    job_id: str, *, status: str | None = None, error_code: str | None = None, limit: int | None = None, cursor: str | None = None
+) -> Call[ItemList]:
+    """A page of the items of a job, in upload order."""
+    params = {"status": status, "error_code": error_code, "limit": limit, "cursor": cursor}
+    return Call("GET", _path("batch-lookups", job_id, "items"), params=params)
+
+
+def get_report_summary(report_id: str) -> Call[dict[str, Any]]:
+    """A report counted and summed: {report, by_state, by_utility, by_program, by_device_category}."""
+    return Call("GET", _path("incentive-reports", report_id, "summary"))
+
+
+def get_report_page(report_id: str) -> Call[str]:
+    """A report as one self-contained HTML page."""
+    return Call("GET", _path("incentive-reports", report_id, "html"), _text)
+
+
+def get_report_csv(report_id: str) -> Call[bytes]:
+    """The sites of a report as CSV."""
+    return Call("GET", _path("incentive-reports", report_id, "csv"), _bytes)
+
+
+def get_organization() -> Call[Organization]:
+    """The organization that the API key belongs to."""
+    return Call("GET", "/organization")
+
+
+def create_key(
+    *,
+    name: str | None = None,
+    mode: Literal["live", "test"] | None = None,
+    scopes: Sequence[str] | None = None,
+    expires_at: str | None = None,
+    allowed_networks: Sequence[str] | None = None,
+) -> Call[ApiKey]:
+    """Makes an API key; the answer is the only one that ever shows it."""
+    given = {"name": name, "mode": mode, "scopes": scopes, "expires_at": expires_at, "allowed_networks": allowed_networks}
+    return Call("POST", "/api-keys", json={name: value for name, value in given.items() if value})
+
+
+def list_keys(*, limit: int | None = None, cursor: str | None = None) -> Call[ApiKeyList]:
+    """A page of API keys, newest first, ended ones too."""
+    return Call("GET", "/api-keys", params={"limit": limit, "cursor": cursor})
+
+
+def rotate_key(api_key_id: str, *, grace_seconds: float | None = None) -> Call[ApiKey]:
+    """Makes a key like this one, which works on for the grace period (a day unless told)."""
+    return Call("POST", _path("api-keys", api_key_id, "rotate"), json={} if grace_seconds is None else {"grace_seconds": grace_seconds})
+
+
+def revoke_key(api_key_id: str) -> Call[ApiKey]:
+    """Ends a key, at once."""
+    return Call("DELETE", _path("api-keys", api_key_id))
+
+
+def get_webhook_config() -> Call[WebhookConfig]:
+    """Where webhooks go; `url` is None where none are sent."""
+    return Call("GET", "/webhook-config")
+
+
+def set_webhook_config(changes: Mapping[str, Any]) -> Call[WebhookConfig]:
+    """Sets `url`, `events`, `field_names`, `bundle_items`, `enabled`; what is not named stays. The first time with the signing secret."""
+    return Call("PUT", "/webhook-config", json=dict(changes))
+
+
+def delete_webhook_config() -> Call[dict[str, Any]]:
+    """Ends webhooks; what is pending is not sent."""
+    return Call("DELETE", "/webhook-config")
+
+
+def send_test_webhook() -> Call[dict[str, Any]]:
+    """Sends a `webhook.test` now, and answers what came of it."""
+    return Call("POST", "/webhook-config/test")
+
+
+def rotate_webhook_secret(*, overlap_seconds: float | None = None) -> Call[WebhookConfig]:
+    """Makes a new signing secret; the one before it signs along for the overlap (a day unless told)."""
+    return Call("POST", "/webhook-config/rotate-secret", json={} if overlap_seconds is None else {"overlap_seconds": overlap_seconds})
+
+
+def list_webhook_deliveries(
+    *,
+    status: str | None = None,
+    event: str | None = None,
+    job_id: str | None = None,
+    limit: int | None = None,
+    cursor: str | None = None,
+) -> Call[WebhookDeliveryList]:
+    """A page of deliveries, newest first."""
+    params = {"status": status, "event": event, "job_id": job_id, "limit": limit, "cursor": cursor}
+    return Call("GET", "/webhook-deliveries", params=params)
+
+
+def get_webhook_delivery(delivery_id: str) -> Call[WebhookDelivery]:
+    """A delivery with its body and its attempts."""
+    return Call("GET", _path("webhook-deliveries", delivery_id))
+
+
+def resend_webhook_delivery(delivery_id: str) -> Call[WebhookDelivery]:
+    """Sends a delivery again, with the same `webhook-id`."""
+    return Call("POST", _path("webhook-deliveries", delivery_id, "resend"), repeatable=True)
+
+
+def recover_webhook_deliveries(since: str) -> Call[dict[str, Any]]:
+    """Sends again all that failed since a time (RFC 3339): {recovered, since}."""
+    return Call("POST", "/webhook-deliveries/recover", json={"since": since}, repeatable=True)

@@ -1,0 +1,1 @@
+"""The command `batch-lookups`. Nothing here imports httpx or rich before a command needs it."""

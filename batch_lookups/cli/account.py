@@ -1,0 +1,249 @@
+"""The address and the key: log in, see who one is, find out what is wrong; and what the shell wants to know."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from batch_lookups import __version__
+from batch_lookups.cli import exits, settings
+from batch_lookups.cli.exits import Ended
+from batch_lookups.cli.session import Session, pass_session, say, with_output
+
+if TYPE_CHECKING:
+    import httpx
+
+    from batch_lookups.types import Organization
+
+# More than this, and signatures of webhooks are taken for old ones.
+CLOCK_SECONDS = 30
+NOTHING = "00000000-0000-0000-0000-000000000000"
+# For each scope a request that changes nothing, whoever sends it: it reads one row, is a dry run, or is about something that there isn't.
+PROBES: dict[str, tuple[str, str, Any]] = {
+    "jobs:read": ("GET", "/batch-lookups?limit=1", None),
+    "jobs:write": ("POST", "/batch-lookups?dry_run=true", {"items": []}),
+    "reports:read": ("GET", "/incentive-reports?limit=1", None),
+    "reports:write": ("DELETE", f"/incentive-reports/{NOTHING}", None),
+    "incentives:write": ("POST", "/incentives", {}),
+    "applications:read": ("GET", "/applications?limit=1", None),
+    "applications:write": ("PATCH", f"/applications/{NOTHING}?dryRun=true", {}),
+    "webhooks:read": ("GET", "/webhook-config", None),
+    "webhooks:write": ("POST", f"/webhook-deliveries/{NOTHING}/resend", None),
+    "keys:admin": ("GET", "/api-keys?limit=1", None),
+}
+
+
+@click.command()
+@click.argument("url", required=False)
+@pass_session
+def login(session: Session, url: str | None) -> None:
+    """Store the address of the service and a key for it, after a try.
+
+    \b
+    Examples:
+      batch-lookups login https://lookups.example.com
+      pass show lookups | batch-lookups login https://lookups.example.com
+
+    The key is asked for, or read from standard input: it is never a word of the command, which others could see. You alone can read
+    the file.
+    """
+    terminal = sys.stdin.isatty()
+    if url is None:
+        known = settings.configured_url()
+        url = click.prompt("Address", default=known, err=True) if terminal else known
+    url = settings.read_url(url)
+    if settings.sends_in_clear(url):
+        say(f"warning: {url} is not encrypted; others on the way can read the key. Use https://")
+    api_key = (click.prompt("API key", hide_input=True, err=True) if terminal else sys.stdin.readline()).strip()
+    if not api_key:
+        raise Ended(exits.AUTHENTICATION, "No key was given", "Type it when asked, or give it on standard input.")
+    with session.client_of(url, api_key) as client:
+        organization = try_key(client)
+    settings.store(url, api_key)
+    name = organization["name"] if organization else "an organization whose name the key may not read"
+    say(f"Logged in to {url} as {name}; stored in {settings.file()}")
+    if os.environ.get(settings.API_KEY):
+        say(f"note: {settings.API_KEY} is set, and goes before the stored key")
+
+
+def try_key(client: Any) -> Organization | None:
+    """The organization of the key; None where the key may not read that. Raises ApiError where it is not valid."""
+    from batch_lookups.errors import ApiError
+
+    try:
+        organization: Organization = client.get_organization()
+    except ApiError as error:
+        if error.code != "insufficient_scope":
+            raise
+        return None
+    return organization
+
+
+@click.command()
+@with_output
+@pass_session
+def whoami(session: Session) -> None:
+    """Show the address, the organization and the key in use.
+
+    \b
+    Example:
+      batch-lookups whoami --json | jq -r .organization.name
+    """
+    credentials = settings.credentials()
+    organization = try_key(session.client)
+    name = f"{organization['name']} ({organization['id']})" if organization else "- (the key lacks the scope jobs:read)"
+    session.show(
+        {"url": credentials.url, "organization": organization, "api_key": credentials.masked_key, "source": credentials.source},
+        f"address       {credentials.url}\norganization  {name}\nkey           {credentials.masked_key}, from {credentials.source}",
+    )
+
+
+class Finding(NamedTuple):
+    """One thing that `doctor` looked at. `hint`: what to do where it is not as it should be; `code` how the command ends then."""
+
+    about: str
+    ok: bool
+    detail: str
+    hint: str = ""
+    code: int = exits.ERROR
+
+
+@click.command()
+@with_output
+@pass_session
+def doctor(session: Session) -> int:
+    """Find out why something doesn't work: address, key, scopes, clock, versions, proxies.
+
+    \b
+    Examples:
+      batch-lookups doctor
+      batch-lookups doctor --json | jq '.[] | select(.ok | not)'
+    """
+    findings = []
+    for finding in examine():
+        findings.append(finding)
+        if session.output == "text":
+            click.echo(
+                f"{click.style('ok  ', fg='green') if finding.ok else click.style('FAIL', fg='red')}  {finding.about}: {finding.detail}"
+            )
+            if finding.hint and not finding.ok:
+                click.echo(f"      {finding.hint}")
+    if session.output != "text":
+        session.show([{"about": f.about, "ok": f.ok, "detail": f.detail, "hint": f.hint or None} for f in findings], "")
+    return next((finding.code for finding in findings if not finding.ok), exits.ALL)
+
+
+def examine() -> Iterator[Finding]:
+    from urllib.request import getproxies
+
+    import httpx
+
+    yield Finding("command", True, f"batch-lookups {__version__}, Python {sys.version.split()[0]}, httpx {httpx.__version__}")
+    proxies = {name: url for name, url in getproxies().items() if name in ("http", "https", "all", "no")}
+    yield Finding("proxies", True, ", ".join(f"{name}: {without_password(url)}" for name, url in proxies.items()) or "none")
+    try:
+        url = settings.configured_url()
+    except Ended as ended:
+        yield Finding("address", False, str(ended), ended.hint, ended.code)
+        return
+    with httpx.Client(base_url=url, timeout=10) as http:
+        yield from examine_service(http, url)
+
+
+def examine_service(http: httpx.Client, url: str) -> Iterator[Finding]:
+    from email.utils import parsedate_to_datetime
+
+    import httpx
+
+    from batch_lookups.retrying import describe
+
+    try:
+        began = time.time()
+        up = http.get("/healthz")
+        took = time.time() - began
+    except httpx.TransportError as error:
+        hint = f"Is this the right address ({settings.URL}, `batch-lookups login`), and is a proxy or a firewall between?"
+        yield Finding("service", False, f"{url}: {describe(error)}", hint, exits.UNAVAILABLE)
+        return
+    if up.status_code != 200 or not up.headers.get("content-type", "").startswith("application/json"):
+        yield Finding("service", False, f"{url} answers with status {up.status_code}, and is no Batch Lookups", "Check the address.")
+        return
+    yield Finding("service", True, f"{url} answers in {took * 1000:.0f} ms")
+    ready = http.get("/readyz")
+    reason = "" if ready.status_code == 200 else str(ready.json().get("error"))
+    yield Finding("database", not reason, reason or "ready", "The operator has to see to this.", exits.UNAVAILABLE)
+    if "date" in up.headers:
+        # The header has whole seconds, cut off.
+        off = began + took / 2 - parsedate_to_datetime(up.headers["date"]).timestamp() - 0.5
+        hint = "Set this machine's clock, such as with NTP: signatures of webhooks are judged by it."
+        yield Finding("clock", abs(off) < CLOCK_SECONDS, f"{abs(off):.0f} s {'ahead of' if off > 0 else 'behind'} the service's", hint)
+    version = http.get("/openapi.json").json().get("info", {}).get("version", "?")
+    same = version.split(".")[0] == __version__.split(".")[0]
+    yield Finding("versions", same, f"the service is {version}, this is {__version__}", "Install the version of the service.")
+    yield from examine_key(http)
+
+
+def examine_key(http: httpx.Client) -> Iterator[Finding]:
+    try:
+        credentials = settings.credentials()
+    except Ended as ended:
+        yield Finding("key", False, str(ended), ended.hint, ended.code)
+        return
+    scopes = []
+    for scope, (method, path, body) in PROBES.items():
+        response = http.request(method, path, json=body, headers={"x-api-key": credentials.api_key})
+        if response.status_code == 401 or (response.status_code == 403 and response.json().get("code") != "insufficient_scope"):
+            detail = f"{credentials.masked_key} from {credentials.source}: {response.json().get('error')}"
+            yield Finding("key", False, detail, "Store a valid key: batch-lookups login", exits.AUTHENTICATION)
+            return
+        if response.status_code != 403:
+            scopes.append(scope)
+    yield Finding("key", True, f"{credentials.masked_key} from {credentials.source} is valid")
+    lacking = [scope for scope in PROBES if scope not in scopes]
+    detail = (", ".join(scopes) or "none") + (f"; not: {', '.join(lacking)}" if lacking else "")
+    yield Finding("scopes", bool(scopes), detail, "Use a key that may do something.", exits.AUTHENTICATION)
+
+
+def without_password(url: str) -> str:
+    scheme, separator, rest = url.rpartition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
+
+
+@click.command("open")
+def open_service() -> None:
+    """Open the service in a browser.
+
+    \b
+    Example:
+      batch-lookups open
+    """
+    url = settings.configured_url()
+    say(url)
+    click.launch(url)
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print what makes the shell complete words of this command.
+
+    \b
+    Examples:
+      batch-lookups completion bash > ~/.local/share/bash-completion/completions/batch-lookups
+      batch-lookups completion zsh > ~/.zfunc/_batch-lookups
+      batch-lookups completion fish > ~/.config/fish/completions/batch-lookups.fish
+    """
+    from click.shell_completion import get_completion_class
+
+    found = get_completion_class(shell)
+    assert found is not None
+    root = click.get_current_context().find_root()
+    click.echo(found(root.command, {}, "batch-lookups", "_BATCH_LOOKUPS_COMPLETE").source())
+
+
+COMMANDS = [whoami, doctor, open_service, completion]

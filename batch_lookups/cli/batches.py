@@ -1,0 +1,484 @@
+"""Batches from the file to the results: check, submit, run, watch, and what to do with jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from batch_lookups.cli import exits, progress, saving, uploads
+from batch_lookups.cli.exits import Ended
+from batch_lookups.cli.session import Session, pass_session, say, with_output
+from batch_lookups.cli.uploads import Upload, with_again, with_file_options
+
+if TYPE_CHECKING:
+    from batch_lookups.types import Item, Job, JobSummary
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+OUTPUT = click.Path(dir_okay=False, writable=True, allow_dash=True, path_type=Path)
+
+with_job = click.argument("job", metavar="JOB")
+
+
+def with_saving(command: F) -> F:
+    command = click.option("--report", type=OUTPUT, help="Also save the report as a page of HTML.")(command)
+    return click.option("-o", "--output", type=OUTPUT, help="Where to save the results: x.csv or x.ndjson; standard output unless given.")(
+        command
+    )
+
+
+@click.command()
+@with_file_options
+@with_output
+@pass_session
+def check(session: Session, /, file: str, **options: Any) -> int:
+    """Say what is wrong with a file, and how long it would take.
+
+    \b
+    Examples:
+      batch-lookups check sites.csv
+      batch-lookups check crm.xlsx --sheet Deals --map reference_id="Deal number" --devices 1,20
+
+    FILE is CSV, TSV, an Excel workbook (xlsx, xls, xlsb), ods, NDJSON or JSON, also with gzip; - is standard input.
+
+    Nothing is stored. Ends with 3 where some rows are invalid, with 5 where all are.
+    """
+    checked = uploads.check(session, Upload(file, **options))
+    say_whole = session.output == "text"
+    if say_whole:
+        uploads.say_notes(checked)
+        uploads.say_problems(checked)
+    session.show(checked, summary_of_check(checked))
+    if checked["valid_items"] == 0:
+        return exits.NOTHING
+    return exits.ALL if checked["valid"] and not checked["total_invalid"] else exits.SOME_FAILED
+
+
+def summary_of_check(checked: Any) -> str:
+    seconds = checked["estimated_duration_seconds"]
+    takes = f", about {progress.duration(seconds)}" if seconds is not None else ""
+    return f"{checked['valid_items']:,} of {checked['total_items']:,} rows are valid{takes}"
+
+
+@click.command()
+@with_file_options
+@with_again
+@with_output
+@pass_session
+def submit(session: Session, /, file: str, again: str | None, **options: Any) -> int:
+    """Submit a file, and print the id of its job.
+
+    \b
+    Examples:
+      batch-lookups submit sites.csv
+      job=$(batch-lookups submit sites.csv --skip-invalid)
+      zcat sites.csv.gz | batch-lookups submit - --name March
+
+    FILE is CSV, TSV, an Excel workbook (xlsx, xls, xlsb), ods, NDJSON or JSON, also with gzip; - is standard input.
+
+    The same file with the same options is submitted once in seven days: repeating the command finds its job.
+    """
+    created = uploads.submit(session, Upload(file, **options), again)
+    say(f"{created['total_items']:,} sites; batch-lookups watch {created['job_id']}")
+    session.show(created, created["job_id"])
+    return exits.ALL
+
+
+@click.command()
+@with_file_options
+@with_again
+@with_saving
+@pass_session
+def run(session: Session, /, file: str, output: Path | None, report: Path | None, again: str | None, **options: Any) -> int:
+    """Check and submit a file, watch its job, and save the results.
+
+    \b
+    Examples:
+      batch-lookups run sites.csv -o results.csv
+      batch-lookups run sites.xlsx -o results.csv --report report.html --skip-invalid
+
+    FILE is CSV, TSV, an Excel workbook (xlsx, xls, xlsb), ods, NDJSON or JSON, also with gzip; - is standard input.
+
+    Whatever interrupts it, the same command goes on where it was: with the same job, to the same file. Ctrl-C detaches; the job goes on.
+    """
+    output = none_if_dash(output)
+    saving.format_of(output)
+    try:
+        upload = Upload(file, **options)
+        checked = uploads.check(session, upload)
+        uploads.say_notes(checked)
+        if not checked["valid"]:
+            uploads.say_problems(checked)
+            raise uploads.refusal(checked)
+        created = uploads.submit(session, upload, again)
+    except KeyboardInterrupt:
+        raise Ended(exits.DETACHED, "Interrupted before the job was known", "The same command finds it, if it was made.") from None
+    if not created["replayed"]:
+        seconds = checked["estimated_duration_seconds"]
+        takes = f", about {progress.duration(seconds)}" if seconds is not None else ""
+        say(f"Job {created['job_id']}: {created['total_items']:,} sites{takes}")
+    return finish(session, created["job_id"], output, report)
+
+
+@click.command()
+@with_job
+@with_saving
+@with_output
+@pass_session
+def watch(session: Session, job: str, output: Path | None, report: Path | None) -> int:
+    """Watch a job to its end, and save its results where told.
+
+    \b
+    Examples:
+      batch-lookups watch 0193a5b2-... && notify-send done
+      batch-lookups watch 0193a5b2-... -o results.csv --report report.html
+      batch-lookups watch 0193a5b2-... --ndjson | jq .processed_items
+
+    Ends with what came of the job: 0 all, 3 some failed, 5 all failed, 6 cancelled. --ndjson prints the job at every change.
+    """
+    if output is None and report is None:
+        ended = follow_job(session, job, f"batch-lookups watch {job}")
+        if session.output != "ndjson":
+            session.show(ended, summary_of(ended))
+        return exits.of_job(ended)
+    if session.output != "text":
+        raise click.UsageError("--json and --ndjson print the job; leave out -o and --report, or them.")
+    return finish(session, job, none_if_dash(output), report, save_results=output is not None)
+
+
+def finish(session: Session, job_id: str, output: Path | None, report: Path | None, *, save_results: bool = True) -> int:
+    """Watches a job, saves its results and its report, and answers what came of it."""
+    saved = [f"-o {quoted(output)}"] if output else ["-o -"] if save_results else []
+    saved += [f"--report {quoted(report)}"] if report else []
+    ended = follow_job(session, job_id, " ".join(["batch-lookups watch", job_id, *saved]))
+    with detaching(" ".join(["batch-lookups watch", job_id, *saved])):
+        if save_results:
+            results = session.client.results(job_id, saving.format_of(output))
+            if output is None:
+                saving.write_out(results)
+            else:
+                saving.save(output, results)
+        if report is not None:
+            save_text(none_if_dash(report), session.client.get_report_page(ended["report_id"]))
+    places = [str(path) for path in (output, report) if path is not None]
+    say(summary_of(ended) + (f"\nSaved {' and '.join(places)}" if places else ""))
+    return exits.of_job(ended)
+
+
+def follow_job(session: Session, job_id: str, command: str) -> Job:
+    """The job once it has ended; `command` is what goes on after Ctrl-C."""
+    with detaching(command), progress.shown() as show:
+        for job in session.client.watch(job_id):
+            show(job)
+            if session.output == "ndjson":
+                session.show(job, "")
+    return job
+
+
+@contextmanager
+def detaching(command: str) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Ended(exits.DETACHED, "Detached; the job goes on", f"Watch it again: {command}") from None
+
+
+def summary_of(job: Job) -> str:
+    """Such as: 243 of 250 looked up, 7 failed (5 not_found, 2 upstream_timeout)."""
+    completed = job["processed_items"] - job["failed_items"]
+    text = f"{completed:,} of {job['total_items']:,} looked up"
+    if job["failed_items"]:
+        codes = ", ".join(f"{count:,} {code}" for code, count in sorted(job["errors_by_code"].items(), key=lambda entry: -entry[1]))
+        text += f", {job['failed_items']:,} failed ({codes})"
+        if job["status"] != "cancelled":
+            text += f"\nTry the failed ones again: batch-lookups retry {job['id']}"
+    return f"Cancelled: {text}" if job["status"] == "cancelled" else text
+
+
+@click.command("list")
+@click.option("--status", type=click.Choice(["pending", "processing", "completed", "failed", "cancelled"]), help="Only such jobs.")
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many.")
+@with_output
+@pass_session
+def list_jobs(session: Session, status: str | None, limit: int) -> None:
+    """List jobs, newest first.
+
+    \b
+    Examples:
+      batch-lookups list --status processing
+      batch-lookups list --json | jq -r '.[].id'
+    """
+
+    def jobs() -> Iterator[JobSummary]:
+        cursor: str | None = None
+        while True:
+            page = session.client.list_jobs(status=status, limit=min(limit, 200), cursor=cursor)
+            yield from page["jobs"]
+            cursor = page["next_cursor"]
+            if cursor is None:
+                return
+
+    session.show_all(
+        islice(jobs(), limit),
+        ["id", "status", "done", "of", "failed", "created", "name"],
+        lambda job: (
+            job["id"],
+            job["status"],
+            job["processed_items"],
+            job["total_items"],
+            job["failed_items"],
+            job["created_at"][:16].replace("T", " "),
+            job["name"],
+        ),
+        "There are no jobs.",
+    )
+
+
+@click.command()
+@with_job
+@with_output
+@pass_session
+def status(session: Session, job: str) -> None:
+    """Show a job and its progress, as it is now.
+
+    \b
+    Example:
+      batch-lookups status 0193a5b2-... --json | jq .errors_by_code
+    """
+    found = session.client.get_job(job)
+    lines = [
+        ("job", found["id"]),
+        ("name", found["name"] or "-"),
+        ("status", found["status"]),
+        ("progress", progress.told(found)),
+        ("failed", ", ".join(f"{count:,} {code}" for code, count in found["errors_by_code"].items()) or "-"),
+        ("report", found["report_id"]),
+        ("created", found["created_at"]),
+        ("ended", found["completed_at"] or "-"),
+        ("retry of", found["retry_of_job_id"] or "-"),
+    ]
+    session.show(found, "\n".join(f"{name:9} {value}" for name, value in lines))
+
+
+@click.command()
+@with_job
+@with_output
+@pass_session
+def cancel(session: Session, job: str) -> None:
+    """Cancel a job. What is being looked up finishes and counts.
+
+    \b
+    Example:
+      batch-lookups cancel 0193a5b2-...
+    """
+    answer = session.client.cancel_job(job)
+    session.show(answer, answer["message"])
+
+
+@click.command()
+@with_job
+@click.option("--error", "error_code", metavar="CODE", help="Only the items that failed with this code.")
+@with_output
+@pass_session
+def retry(session: Session, job: str, error_code: str | None) -> None:
+    """Try the failed items of an ended job again, and print the id of the new job.
+
+    \b
+    Examples:
+      batch-lookups retry 0193a5b2-...
+      batch-lookups watch $(batch-lookups retry 0193a5b2-... --error upstream_timeout) -o again.csv
+    """
+    from batch_lookups.errors import ApiError
+
+    try:
+        created = session.client.retry_job(job, error_code=error_code)
+    except ApiError as error:
+        if error.code != "retry_in_progress":
+            raise
+        say(f"They are being tried again already, by the job {error.body['job_id']}")
+        session.show({"job_id": error.body["job_id"], "retry_of_job_id": job}, error.body["job_id"])
+        return
+    say(f"{created['total_items']:,} sites; batch-lookups watch {created['job_id']}")
+    session.show(created, created["job_id"])
+
+
+@click.command()
+@with_job
+@click.option("--with-report", is_flag=True, help="Its report too.")
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@with_output
+@pass_session
+def delete(session: Session, job: str, with_report: bool, yes: bool) -> None:
+    """Delete an ended job with its items; its report stays, unless told.
+
+    \b
+    Example:
+      batch-lookups delete 0193a5b2-... --with-report --yes
+    """
+    if not yes:
+        click.confirm(f"Delete job {job} with all its items{' and its report' if with_report else ''}?", abort=True, err=True)
+    answer = session.client.delete_job(job, include_report=with_report)
+    session.show(answer, answer["message"])
+
+
+@click.command()
+@with_job
+@click.option("--status", type=click.Choice(["pending", "processing", "completed", "failed"]), help="Only such items.")
+@click.option("--error", "error_code", metavar="CODE", help="Only items that failed with this code.")
+@click.option("--limit", type=click.IntRange(min=1), help="How many; all unless given.")
+@with_output
+@pass_session
+def items(session: Session, job: str, status: str | None, error_code: str | None, limit: int | None) -> None:
+    """List the items of a job, in upload order.
+
+    \b
+    Examples:
+      batch-lookups items 0193a5b2-... --status failed
+      batch-lookups items 0193a5b2-... --error not_found --ndjson
+    """
+    session.show_all(
+        islice(session.client.items(job, status=status, error_code=error_code), limit),
+        ["reference_id", "status", "amount", "error", "message"],
+        lambda item: (item["reference_id"], item["status"], amount_of(item), item["error_code"], item["error_message"]),
+        "There are no such items.",
+    )
+
+
+def amount_of(item: Item) -> float | None:
+    incentives = (item["result"] or {}).get("incentives") or {}
+    amount: float | None = incentives.get("total_incentive_amount")
+    return amount
+
+
+@click.command()
+@with_job
+@click.option("-o", "--output", type=OUTPUT, help="Where to save them: x.csv or x.ndjson; CSV on standard output unless given.")
+@click.option("--follow", is_flag=True, help="Write each row once it is final, to the end of the job; go on where the file ends.")
+@click.option("--status", type=click.Choice(["pending", "processing", "completed", "failed"]), help="Only such items.")
+@click.option("--error", "error_code", metavar="CODE", help="Only items that failed with this code.")
+@click.option("--ndjson", is_flag=True, help="NDJSON, whatever the file is called.")
+@pass_session
+def results(session: Session, job: str, output: Path | None, follow: bool, status: str | None, error_code: str | None, ndjson: bool) -> int:
+    """Save the results of a job, as they are now or as they come.
+
+    \b
+    Examples:
+      batch-lookups results 0193a5b2-... -o results.csv
+      batch-lookups results 0193a5b2-... --status failed > failed.csv
+      batch-lookups results 0193a5b2-... --follow -o results.ndjson
+
+    --follow may be interrupted and repeated: it goes on behind the last whole row of the file.
+    """
+    output = none_if_dash(output)
+    results_format = "ndjson" if ndjson else saving.format_of(output)
+    if follow:
+        if status or error_code:
+            raise click.UsageError("--follow writes all items; leave out --status and --error.")
+        with detaching(f"batch-lookups results {job} --follow{f' -o {quoted(output)}' if output else ''}"):
+            ended = saving.follow(session.client, job, output, results_format)
+        say(summary_of(ended))
+        return exits.of_job(ended)
+    records = session.client.results(job, results_format, status=status, error_code=error_code)
+    if output is None:
+        saving.write_out(records)
+    else:
+        saving.save(output, records)
+        say(f"Saved {output}")
+    return exits.ALL
+
+
+@click.command()
+@click.argument("job_or_report", metavar="JOB|REPORT")
+@click.option("-o", "--output", type=OUTPUT, help="Save it: x.html is a page, x.csv the sites, x.json the sums.")
+@click.option("--open", "opens", is_flag=True, help="Show the page in a browser.")
+@with_output
+@pass_session
+def report(session: Session, job_or_report: str, output: Path | None, opens: bool) -> None:
+    """Show what a batch found, or save its report.
+
+    \b
+    Examples:
+      batch-lookups report 0193a5b2-...
+      batch-lookups report 0193a5b2-... -o report.html --open
+      batch-lookups report 0193a5b2-... -o sites.csv
+    """
+    import json
+
+    client = session.client
+    report_id = report_of(session, job_or_report)
+    output = none_if_dash(output)
+    suffix = output.suffix.lower() if output else ""
+    if output is None and not opens:
+        summary = client.get_report_summary(report_id)
+        session.show(summary, told_report(summary))
+        return
+    if suffix not in ("", ".html", ".htm", ".csv", ".json") or (opens and suffix in (".csv", ".json")):
+        raise click.UsageError("A report is saved as x.html, x.csv or x.json; --open shows the page.")
+    if output is None:
+        import tempfile
+
+        output = Path(tempfile.mkdtemp(prefix="batch-lookups-")) / f"report-{report_id}.html"
+    if suffix == ".csv":
+        saving.save(output, [client.get_report_csv(report_id)])
+    elif suffix == ".json":
+        saving.save(output, [json.dumps(client.get_report_summary(report_id), ensure_ascii=False, indent=2).encode() + b"\n"])
+    else:
+        saving.save(output, [client.get_report_page(report_id).encode()])
+    say(f"Saved {output}")
+    if opens:
+        click.launch(output.resolve().as_uri())
+
+
+def report_of(session: Session, job_or_report: str) -> str:
+    """The report's id, from its own or from that of its job."""
+    from batch_lookups.errors import ApiError
+
+    try:
+        return session.client.get_job(job_or_report)["report_id"]
+    except ApiError as error:
+        if error.code != "job_not_found":
+            raise
+        return job_or_report
+
+
+def told_report(summary: Any) -> str:
+    report = summary["report"]
+    lines = [
+        f"{report['name']}: {report['status']}",
+        f"  sites looked up {report['total_sites']:>12,}",
+        f"  eligible sites  {report['eligible_sites']:>12,}",
+        f"  incentives      {report['total_incentive_value']:>12,.2f} $",
+    ]
+    if summary["by_program"]:
+        lines.append("The largest programs:")
+        lines += [
+            f"  {program['total_incentive_value']:>14,.2f} $  {program['eligible_sites']:>6,} sites  {program['program_name']}"
+            for program in summary["by_program"][:10]
+        ]
+    return "\n".join(lines)
+
+
+def quoted(path: Path) -> str:
+    """A path as a word for the shell."""
+    import shlex
+
+    return shlex.quote(str(path))
+
+
+def save_text(path: Path | None, text: str) -> None:
+    if path is None:
+        saving.write_out([text.encode()])
+    else:
+        saving.save(path, [text.encode()])
+
+
+def none_if_dash(path: Path | None) -> Path | None:
+    return None if path is None or str(path) == "-" else path
+
+
+COMMANDS = [run, check, submit, list_jobs, status, watch, cancel, retry, delete, items, results, report]

@@ -1,0 +1,53 @@
+"""How the command ends: exit codes that scripts can rely on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from batch_lookups.errors import ApiError, BatchLookupsError, UnavailableError
+
+if TYPE_CHECKING:
+    from batch_lookups.types import Job
+
+ALL, ERROR, USAGE, SOME_FAILED, AUTHENTICATION, NOTHING, STOPPED, UNAVAILABLE, DETACHED = 0, 1, 2, 3, 4, 5, 6, 7, 130
+BROKEN_PIPE = 141
+
+EXPLANATION = """\
+\b
+Exit codes:
+  0    everything was done, and every item was looked up
+  1    an error                       5  no item was valid, or all failed
+  2    wrong usage                    6  cancelled, or stopped by a limit
+  3    some items failed              7  the service is unavailable
+  4    no key, or one that may not    130  detached with Ctrl-C
+"""
+
+
+class Ended(Exception):  # noqa: N818 - not always an error
+    """Ends the command with an exit code, what happened and what to do about it."""
+
+    def __init__(self, code: int, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        self.hint = hint
+
+
+def of_job(job: Job) -> int:
+    """What came of a job that has ended."""
+    if job["status"] == "cancelled":
+        return STOPPED
+    if job["failed_items"] == job["total_items"]:
+        return NOTHING
+    return SOME_FAILED if job["failed_items"] else ALL
+
+
+def of_error(error: BatchLookupsError) -> int:
+    if isinstance(error, ApiError):
+        if error.code == "too_many_open_items":
+            return STOPPED
+        if error.status in (401, 403):
+            return AUTHENTICATION
+        if error.status in (408, 429, 502, 503, 504):
+            return UNAVAILABLE
+        return ERROR
+    return UNAVAILABLE if isinstance(error, UnavailableError) else ERROR

@@ -1,0 +1,119 @@
+"""API keys of the organization."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from batch_lookups.cli.session import Session, pass_session, say, with_output
+
+if TYPE_CHECKING:
+    from batch_lookups.types import ApiKey
+
+
+@click.group()
+def keys() -> None:
+    """Make, list, rotate and revoke API keys. Needs the scope keys:admin."""
+
+
+@keys.command("list")
+@with_output
+@pass_session
+def list_keys(session: Session) -> None:
+    """List the keys, newest first, ended ones too.
+
+    \b
+    Example:
+      batch-lookups keys list --json | jq -r '.[] | select(.revoked_at == null) | .id'
+    """
+
+    def found() -> Iterator[ApiKey]:
+        cursor: str | None = None
+        while True:
+            page = session.client.list_keys(limit=200, cursor=cursor)
+            yield from page["api_keys"]
+            cursor = page["next_cursor"]
+            if cursor is None:
+                return
+
+    session.show_all(
+        found(),
+        ["id", "name", "key", "last used", "expires", "revoked", "scopes"],
+        lambda key: (
+            key["id"],
+            key["name"],
+            f"{key['prefix']}…{key['last_four']}",
+            (key["last_used_at"] or "never")[:16],
+            (key["expires_at"] or "never")[:16],
+            key["revoked_at"] and key["revoked_at"][:16],
+            " ".join(key["scopes"]),
+        ),
+        "There are no keys.",
+    )
+
+
+@keys.command()
+@click.option("--name", help="What the key is for.")
+@click.option(
+    "--scope", "scopes", multiple=True, help="What it may do, such as jobs:read; repeatable; all that this key may, unless given."
+)
+@click.option("--test", "is_test", is_flag=True, help="A key that begins with leap_test_.")
+@click.option("--expires", "expires_at", metavar="TIME", help="When it ends, such as 2027-01-31T00:00:00Z.")
+@click.option("--network", "networks", multiple=True, help="A network or address that it may be used from; repeatable; any unless given.")
+@with_output
+@pass_session
+def create(
+    session: Session, name: str | None, scopes: tuple[str, ...], is_test: bool, expires_at: str | None, networks: tuple[str, ...]
+) -> None:
+    """Make a key, and print it: this once.
+
+    \b
+    Examples:
+      batch-lookups keys create --name nightly --scope jobs:write --scope jobs:read
+      batch-lookups keys create --name ci --expires 2027-01-31T00:00:00Z | gh secret set LOOKUPS_KEY
+    """
+    mode: Literal["test"] | None = "test" if is_test else None
+    made = session.client.create_key(name=name, mode=mode, scopes=scopes, expires_at=expires_at, allowed_networks=networks)
+    show_new(session, made)
+
+
+@keys.command()
+@click.argument("key_id", metavar="ID")
+@click.option(
+    "--grace", "grace_seconds", type=click.FloatRange(min=0), metavar="SECONDS", help="How long the old key works on; a day unless given."
+)
+@with_output
+@pass_session
+def rotate(session: Session, key_id: str, grace_seconds: float | None) -> None:
+    """Make a new key in place of another, and print it: this once.
+
+    \b
+    Example:
+      batch-lookups keys rotate 0193a5b2-... --grace 3600
+    """
+    show_new(session, session.client.rotate_key(key_id, grace_seconds=grace_seconds))
+
+
+@keys.command()
+@click.argument("key_id", metavar="ID")
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@with_output
+@pass_session
+def revoke(session: Session, key_id: str, yes: bool) -> None:
+    """End a key, at once and for good.
+
+    \b
+    Example:
+      batch-lookups keys revoke 0193a5b2-... --yes
+    """
+    if not yes:
+        click.confirm(f"Revoke the key {key_id}?", abort=True, err=True)
+    revoked = session.client.revoke_key(key_id)
+    session.show(revoked, f"{revoked['prefix']}…{revoked['last_four']} ({revoked['name']}) is revoked")
+
+
+def show_new(session: Session, made: ApiKey) -> None:
+    say(f"Key {made['id']} ({made['name']}) may: {' '.join(made['scopes'])}. It is shown this once.")
+    session.show(made, made["key"])

@@ -1,0 +1,98 @@
+"""The command line: which words there are, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from batch_lookups import __version__
+from batch_lookups.cli import account, batches, exits, keys, uploads, webhooks
+from batch_lookups.cli.session import Session, say
+from batch_lookups.errors import ApiError, BatchLookupsError, UnavailableError
+
+# httpx has a command line of its own, and would import it with rich and pygments wherever they are installed; it does without.
+sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
+
+
+class Group(click.Group):
+    """Lists its commands in the order in which people need them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            code = super().invoke(ctx)
+            sys.stdout.flush()
+            return code
+        except BrokenPipeError as error:
+            # Whoever reads has enough. Left alone, click would take it for an error, and Python complain on its way out.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise click.exceptions.Exit(exits.BROKEN_PIPE) from error
+
+
+@click.group(cls=Group, epilog=exits.EXPLANATION, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="batch-lookups")
+@click.pass_context
+def batch_lookups(context: click.Context) -> None:
+    """Look up the energy incentives of many sites: upload a file, watch it, save what was found.
+
+    \b
+    Examples:
+      batch-lookups login https://lookups.example.com
+      batch-lookups run sites.csv -o results.csv --report report.html
+
+    Data goes to standard output, everything else to standard error. BATCH_LOOKUPS_URL and BATCH_LOOKUPS_API_KEY go before what `login`
+    stored; NO_COLOR is obeyed.
+    """
+    if os.environ.get("NO_COLOR"):
+        context.color = False
+    context.call_on_close(context.ensure_object(Session).close)
+
+
+for command in (account.login, *batches.COMMANDS, webhooks.webhooks, keys.keys, *account.COMMANDS):
+    batch_lookups.add_command(command)
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    session = Session()
+    try:
+        code = batch_lookups.main(words, prog_name="batch-lookups", standalone_mode=False, obj=session)
+    except exits.Ended as ended:
+        code = fail(session, ended.code, str(ended), ended.hint)
+    except click.ClickException as error:
+        error.show()
+        code = exits.USAGE if isinstance(error, click.UsageError) else exits.ERROR
+    except (click.Abort, KeyboardInterrupt):
+        code = fail(session, exits.DETACHED, "Interrupted")
+    except ApiError as error:
+        if session.output == "text":
+            details = f"{str(error).rstrip('.')} ({error.code or error.status})"
+            hint = uploads.hint_of(error)
+            code = fail(session, exits.of_error(error), details, hint, error.request_id if error.status >= 500 else "")
+        else:
+            say(json.dumps(error.body or {"error": str(error)}, ensure_ascii=False))
+            code = exits.of_error(error)
+    except BatchLookupsError as error:
+        hint = "Look whether it was done before you repeat the command." if isinstance(error, UnavailableError) and error.maybe_done else ""
+        code = fail(session, exits.of_error(error), str(error), hint or "batch-lookups doctor says what is wrong with the connection.")
+    except OSError as error:
+        code = fail(session, exits.ERROR, str(error))
+    sys.exit(code if isinstance(code, int) else exits.ALL)
+
+
+def fail(session: Session, code: int, message: str, hint: str = "", request_id: str = "") -> int:
+    """Says what went wrong and what to do about it; a single JSON document where JSON was asked for."""
+    if session.output == "text":
+        say(f"{'' if code == exits.DETACHED else 'error: '}{message}")
+        for name, text in (("hint", hint), ("request id", request_id)):
+            if text:
+                say(text if code == exits.DETACHED else f"{name}: {text}")
+    else:
+        say(json.dumps({"error": message, "hint": hint or None}, ensure_ascii=False))
+    return code

@@ -1,0 +1,85 @@
+"""How far a job has come: a bar on a terminal, a line every ten seconds elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from batch_lookups.cli.session import is_terminal, say
+
+if TYPE_CHECKING:
+    from batch_lookups.types import Job
+
+LINE_SECONDS = 10.0
+
+Show = Callable[["Job"], None]
+
+
+@contextmanager
+def shown() -> Iterator[Show]:
+    """Gives what shows a job, as often as it is called."""
+    if is_terminal():
+        with _bar() as show:
+            yield show
+    else:
+        yield _lines()
+
+
+@contextmanager
+def _bar() -> Iterator[Show]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+    columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.description}", markup=False))
+    with Progress(*columns, console=Console(stderr=True), auto_refresh=False) as progress:
+        task = progress.add_task("waiting", total=None)
+
+        def show(job: Job) -> None:
+            progress.update(task, total=job["total_items"], completed=job["processed_items"], description=told(job))
+            progress.refresh()
+
+        yield show
+
+
+def _lines() -> Show:
+    last = float("-inf")
+
+    def show(job: Job) -> None:
+        nonlocal last
+        if time.monotonic() - last >= LINE_SECONDS or job["processed_items"] == job["total_items"]:
+            last = time.monotonic()
+            say(told(job))
+
+    return show
+
+
+def told(job: Job) -> str:
+    """Such as: 130 of 250 done, 2 failed, 20.0/s, 6 s left."""
+    from datetime import UTC, datetime
+
+    parts = [f"{job['processed_items']:,} of {job['total_items']:,} done"]
+    if job["failed_items"]:
+        parts.append(f"{job['failed_items']:,} failed")
+    if job["processed_items"] < job["total_items"]:
+        if job["rate"]:
+            parts.append(f"{job['rate']:.1f}/s")
+        if job["estimated_completion_at"]:
+            left = datetime.fromisoformat(job["estimated_completion_at"]) - datetime.now(UTC)
+            parts.append(f"{duration(left.total_seconds())} left")
+        if job["upstream"]["unavailable_since"]:
+            parts.append(f"the incentives API has not answered since {job['upstream']['unavailable_since']}, items wait for it")
+        elif job["status"] == "pending":
+            parts.append("waiting for its turn")
+    elif job["status"] == "cancelled":
+        parts.append("cancelled")
+    return ", ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """Such as 45 s, 3 min, 2 h 5 min."""
+    minutes = max(0, round(seconds / 60))
+    if seconds < 100:
+        return f"{max(0, round(seconds))} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,112 @@
+"""Files that are written whole or not at all, and results that go on where a file ends."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterable
+from contextlib import closing, nullcontext
+from itertools import islice, takewhile
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from batch_lookups.cli import exits, progress
+from batch_lookups.cli.exits import Ended
+
+if TYPE_CHECKING:
+    from batch_lookups.client import Client
+    from batch_lookups.records import ResultsFormat
+    from batch_lookups.types import Job
+
+# A running job is asked for new results no more often.
+FOLLOW_SECONDS = 1.0
+
+
+def save(path: Path, pieces: Iterable[bytes]) -> None:
+    """Writes a file beside its place and then moves it there: whoever looks finds the old file or the whole new one."""
+    part = path.with_name(f".{path.name}.part")
+    with part.open("wb") as file:
+        file.writelines(pieces)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def write_out(pieces: Iterable[bytes]) -> None:
+    """Writes to standard output."""
+    for piece in pieces:
+        sys.stdout.buffer.write(piece)
+    sys.stdout.buffer.flush()
+
+
+def format_of(path: Path | None) -> ResultsFormat:
+    """By the name's end; CSV where it says nothing. Ends for a format that the service doesn't write."""
+    suffix = path.suffix.lower() if path else ""
+    if suffix in (".ndjson", ".jsonl"):
+        return "ndjson"
+    if suffix in (".xlsx", ".xls", ".ods"):
+        raise Ended(exits.USAGE, "Results come as CSV or NDJSON", f"Name the file {path.stem if path else ''}.csv; spreadsheets open it.")
+    return "csv"
+
+
+def follow(client: Client, job_id: str, path: Path | None, results_format: ResultsFormat) -> Job:
+    """Writes each result as soon as it and all before it are final, to the end of the job, which is answered.
+
+    An existing file is continued behind its last whole record; what was written of another one is cut off.
+    """
+    if path is None:
+        return _follow(client, job_id, sys.stdout.buffer, results_format, b"", 0)
+    with path.open("r+b" if path.exists() else "w+b") as file:
+        header, count = _resume(client, job_id, file, results_format)
+        return _follow(client, job_id, file, results_format, header, count)
+
+
+def _follow(client: Client, job_id: str, file: BinaryIO, results_format: ResultsFormat, header: bytes, count: int) -> Job:
+    from batch_lookups.client import has_ended
+    from batch_lookups.records import Reader
+
+    with progress.shown() if not file.isatty() else nullcontext(lambda job: None) as show:
+        for job in client.watch(job_id):
+            show(job)
+            with closing(client.results(job_id, results_format, after=count - 1 if count else None)) as records:
+                if results_format == "csv" and count == 0:
+                    first = next(records)
+                    if not header:
+                        header = first
+                        file.write(header)
+                reader = Reader(results_format, header)
+                for record in takewhile(reader.is_final, records):
+                    file.write(record)
+                    count += 1
+            file.flush()
+            if not has_ended(job):
+                time.sleep(FOLLOW_SECONDS)
+    return job
+
+
+def _resume(client: Client, job_id: str, file: BinaryIO, results_format: ResultsFormat) -> tuple[bytes, int]:
+    """Cuts off a record that was partly written; answers the header and the number of records. Ends where the file has other contents."""
+    from batch_lookups.records import whole_records
+
+    header, last, count, length = b"", b"", 0, 0
+    for record in whole_records(file, results_format):
+        length += len(record)
+        if results_format == "csv" and not header:
+            header = record
+        else:
+            last, count = record, count + 1
+    # The file must be of this job: its last record is asked for again.
+    place = max(count - 1, 0)
+    with closing(client.results(job_id, results_format, after=place - 1 if place else None)) as records:
+        expected = [header] if header and not place else []
+        expected += [last] if count else []
+        if list(islice(records, len(expected))) != expected:
+            raise Ended(
+                exits.ERROR,
+                f"{file.name} holds something else than results of this job",
+                "Choose another file, or save the results anew without --follow.",
+            )
+    file.truncate(length)
+    file.seek(length)
+    return header, count

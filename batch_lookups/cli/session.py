@@ -1,0 +1,122 @@
+"""What all commands share: the client, and where their words go. Data goes to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from batch_lookups.cli import settings
+
+if TYPE_CHECKING:
+    from batch_lookups.client import Client
+    from batch_lookups.retrying import Retry
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Session:
+    """One run of the command. `output`: whether data is text for people, one JSON document or a JSON document a line."""
+
+    def __init__(self) -> None:
+        self.output = "text"
+        self._client: Client | None = None
+
+    @property
+    def client(self) -> Client:
+        if self._client is None:
+            credentials = settings.credentials()
+            if settings.sends_in_clear(credentials.url):
+                say(f"warning: {credentials.url} is not encrypted; others on the way can read the key. Use https://")
+            self._client = self.client_of(credentials.url, credentials.api_key)
+        return self._client
+
+    def client_of(self, url: str, api_key: str) -> Client:
+        from batch_lookups.client import Client
+        from batch_lookups.retrying import RETRY_SECONDS
+
+        seconds = settings.retry_seconds()
+        return Client(url, api_key, retry_seconds=RETRY_SECONDS if seconds is None else seconds, on_retry=say_retry)
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+
+    def show(self, document: Any, text: str) -> None:
+        """A result, as JSON where that was asked for."""
+        if self.output == "text":
+            click.echo(text)
+        else:
+            click.echo(json.dumps(document, ensure_ascii=False, indent=2 if self.output == "json" else None))
+
+    def show_all(self, documents: Iterable[Any], columns: Sequence[str], row: Callable[[Any], Sequence[object]], none: str) -> None:
+        """A list: as a table, as one JSON array, or as a document a line."""
+        if self.output == "ndjson":
+            for document in documents:
+                click.echo(json.dumps(document, ensure_ascii=False))
+            return
+        listed = list(documents)
+        if self.output == "json":
+            click.echo(json.dumps(listed, ensure_ascii=False, indent=2))
+        elif listed:
+            click.echo(table(columns, [row(document) for document in listed]))
+        else:
+            say(none)
+
+
+pass_session = click.make_pass_decorator(Session, ensure=True)
+
+
+def say(text: str) -> None:
+    """For people: on stderr, so that stdout holds data alone."""
+    click.echo(text, err=True)
+
+
+def say_retry(retry: Retry) -> None:
+    say(f"{retry.reason}; trying again in {retry.delay:.0f} s" if retry.delay >= 1 else f"{retry.reason}; trying again")
+
+
+def is_terminal() -> bool:
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def with_output(command: F) -> F:
+    """Adds --json and --ndjson."""
+
+    def choose(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+        if value:
+            session = context.ensure_object(Session)
+            if session.output != "text":
+                raise click.UsageError("--json and --ndjson exclude each other.", context)
+            session.output = str(parameter.name).removeprefix("as_")
+
+    options: dict[str, Any] = {"is_flag": True, "expose_value": False, "callback": choose}
+    command = click.option("--ndjson", "as_ndjson", help="One JSON document a line.", **options)(command)
+    return click.option("--json", "as_json", help="One JSON document.", **options)(command)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Columns for people: numbers to the right, the last column of any width."""
+    cells = [[_cell(value) for value in row] for row in rows]
+    widths = [max(len(line[n]) for line in [list(columns), *cells]) for n in range(len(columns))]
+    numeric = [all(isinstance(row[n], int | float) or row[n] is None for row in rows) for n in range(len(columns))]
+
+    def line(values: Sequence[str]) -> str:
+        padded = [value.rjust(width) if right else value.ljust(width) for value, width, right in zip(values, widths, numeric, strict=True)]
+        return "  ".join(padded).rstrip()
+
+    return "\n".join([click.style(line([name.upper() for name in columns]), bold=True), *map(line, cells)])
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    text = f"{value:,}" if isinstance(value, int | float) else str(value)
+    # A name from a file may hold anything: nothing of it may steer the terminal.
+    return "".join(character if character.isprintable() else "�" for character in text)

@@ -1,0 +1,111 @@
+"""Where the service is, and the key for it: from the environment, else from the file that `login` writes."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import NamedTuple
+
+from batch_lookups.cli.exits import AUTHENTICATION, Ended
+
+URL, API_KEY, RETRY_SECONDS = "BATCH_LOOKUPS_URL", "BATCH_LOOKUPS_API_KEY", "BATCH_LOOKUPS_RETRY_SECONDS"
+DEFAULT_URL = "http://127.0.0.1:8000"
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+class Credentials(NamedTuple):
+    """`source`: where the key is from, for people."""
+
+    url: str
+    api_key: str
+    source: str
+
+    @property
+    def masked_key(self) -> str:
+        """As the service lists it: how the key begins and ends."""
+        return f"{self.api_key[:10]}…{self.api_key[-4:]}" if len(self.api_key) > 20 else "…"
+
+
+def file() -> Path:
+    """$XDG_CONFIG_HOME/batch-lookups/credentials.json."""
+    configured = os.environ.get("XDG_CONFIG_HOME")
+    return (Path(configured) if configured else Path.home() / ".config") / "batch-lookups" / "credentials.json"
+
+
+def stored() -> dict[str, str]:
+    """What `login` stored; nothing where it didn't. A file that others may read is refused, as its key is no secret any more."""
+    try:
+        mode = file().stat().st_mode
+        text = file().read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return {}
+    if stat.S_IMODE(mode) & 0o077:
+        raise Ended(AUTHENTICATION, f"{file()} can be read by others", f"If nobody did: chmod 600 {file()}. Otherwise rotate the key.")
+    try:
+        content = json.loads(text)
+        return {"url": str(content["url"]), "api_key": str(content["api_key"])}
+    except (ValueError, TypeError, KeyError) as error:
+        raise Ended(AUTHENTICATION, f"{file()} is damaged", "Write it anew: batch-lookups login") from error
+
+
+def store(url: str, api_key: str) -> None:
+    """Writes the file, for its owner's eyes only from its first byte on."""
+    target = file()
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    new = target.with_name(f"{target.name}.new")
+    new.unlink(missing_ok=True)
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as handle:
+        json.dump({"url": url, "api_key": api_key}, handle)
+    new.replace(target)
+
+
+def configured_url() -> str:
+    """The address from the environment, else the stored one, else that of a service on this machine."""
+    return read_url(os.environ.get(URL) or stored().get("url") or DEFAULT_URL)
+
+
+def read_url(text: str) -> str:
+    """The address without a trailing slash. Ends where it is none."""
+    from urllib.parse import urlsplit
+
+    url = text.strip().rstrip("/")
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise Ended(
+            1, f"{text!r} is no address of a service", f"It looks like https://lookups.example.com; {URL} or `batch-lookups login` sets it."
+        )
+    return url
+
+
+def sends_in_clear(url: str) -> bool:
+    """Whether a key would cross a network unencrypted."""
+    from urllib.parse import urlsplit
+
+    return urlsplit(url).scheme == "http" and urlsplit(url).hostname not in LOOPBACK
+
+
+def credentials() -> Credentials:
+    """The address and the key. A stored key goes to the address that it was stored with, and to no other."""
+    url, api_key = configured_url(), os.environ.get(API_KEY, "").strip()
+    if api_key:
+        return Credentials(url, api_key, API_KEY)
+    known = stored()
+    if not known:
+        raise Ended(AUTHENTICATION, "There is no API key", f"Store one with `batch-lookups login`, or set {API_KEY}.")
+    if read_url(known["url"]) != url:
+        raise Ended(
+            AUTHENTICATION,
+            f"The stored key belongs to {known['url']}, not to {url}",
+            f"Set {API_KEY} beside {URL}, or log in there: batch-lookups login {url}",
+        )
+    return Credentials(url, known["api_key"], str(file()))
+
+
+def retry_seconds() -> float | None:
+    """How long requests are tried again; None: as the client does."""
+    try:
+        return float(os.environ[RETRY_SECONDS]) if os.environ.get(RETRY_SECONDS) else None
+    except ValueError as error:
+        raise Ended(2, f"{RETRY_SECONDS} must be a number of seconds") from error

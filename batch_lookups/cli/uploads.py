@@ -1,0 +1,174 @@
+"""A file to upload, with the options that say how to read it, and the idempotency key that both make."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from batch_lookups.cli import exits
+from batch_lookups.cli.exits import Ended
+from batch_lookups.cli.session import Session, say
+
+if TYPE_CHECKING:
+    from batch_lookups.calls import FileOptions
+    from batch_lookups.errors import ApiError
+    from batch_lookups.types import Checked, CreatedBatch, ItemProblem
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+SHOWN = 20
+LINES_OF_JSON = (".ndjson", ".jsonl")
+
+
+class ColumnMap(click.ParamType[tuple[str, str | int]]):
+    name = "field=column"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> tuple[str, str | int]:
+        if isinstance(value, tuple):
+            return value
+        field, equals, column = str(value).partition("=")
+        if not (field and equals and column):
+            self.fail(f"{value!r} is not FIELD=COLUMN, such as reference_id='Deal number' or city=4", parameter, context)
+        return field, int(column) if column.isdecimal() else column
+
+
+class DeviceIds(click.ParamType[tuple[int, ...]]):
+    name = "ids"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        numbers = [text.strip() for text in str(value).split(",")]
+        if not all(text.isdecimal() for text in numbers):
+            self.fail(f"{value!r} is not a list of device ids such as 1,20", parameter, context)
+        return tuple(map(int, numbers))
+
+
+def with_file_options(command: F) -> F:
+    """Adds FILE and the options that say how to read it."""
+    options = [
+        click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True)),
+        click.option("--map", "columns", type=ColumnMap(), multiple=True, help="The column of a field, by its name or number. Repeatable."),
+        click.option("--devices", "device_ids", type=DeviceIds(), default=(), help="Device ids where a row names none, such as 1,20."),
+        click.option("--building-type", metavar="TYPE", help="Building type where a row names none, such as RESIDENTIAL."),
+        click.option("--country", "country_code", metavar="CODE", help="Country where a row names none: US or CA."),
+        click.option("--sheet", metavar="NAME", help="The sheet of a workbook, by its name or number."),
+        click.option("--skip-invalid", is_flag=True, help="Leave invalid rows out instead of refusing the file."),
+        click.option("--name", help="What the job and its report are called; the file's name unless given."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+with_again = click.option("--again", metavar="WORD", help="A new job, although the same file was submitted already; once for each WORD.")
+
+
+class Upload:
+    """The bytes of a file and how to read them."""
+
+    def __init__(self, file: str, *, columns: Sequence[tuple[str, str | int]], name: str | None, **options: Any) -> None:
+        from batch_lookups.calls import ANY_FILE, NDJSON, FileOptions
+
+        path = None if file == "-" else Path(file)
+        if path is None and sys.stdin.isatty():
+            say("Reading the sites from the terminal, to Ctrl-D")
+        self.data = sys.stdin.buffer.read() if path is None else path.read_bytes()
+        suffix = "" if path is None else Path(path.name.removesuffix(".gz")).suffix.lower()
+        self.media_type = NDJSON if suffix in LINES_OF_JSON else ANY_FILE
+        self.options: FileOptions = FileOptions(name=name or (path.name[:200] if path else None), columns=dict(columns), **options)
+
+    def idempotency_key(self, again: str | None) -> str:
+        """The same for the same file and options, so that a repeated command finds its job."""
+        import hashlib
+
+        options = json.dumps([self.options.params(), again or ""], sort_keys=True).encode()
+        return f"batch-lookups-{hashlib.sha256(hashlib.sha256(self.data).digest() + options).hexdigest()}"
+
+
+def check(session: Session, upload: Upload) -> Checked:
+    return session.client.check_batch(upload.data, upload.options, media_type=upload.media_type)
+
+
+def submit(session: Session, upload: Upload, again: str | None) -> CreatedBatch:
+    """Stores the batch, or finds the one that the same command stored. Ends where the file is refused, saying which rows and why."""
+    from batch_lookups.errors import ApiError
+
+    try:
+        created = session.client.create_batch(
+            upload.data, upload.options, media_type=upload.media_type, idempotency_key=upload.idempotency_key(again)
+        )
+    except ApiError as error:
+        if error.code in ("invalid_items", "duplicate_reference_ids"):
+            checked = check(session, upload)
+            say_problems(checked)
+            raise refusal(checked) from error
+        raise
+    if created["replayed"]:
+        say(f"This file was submitted before, as job {created['job_id']}; going on with that (--again WORD makes a new job)")
+    elif created["total_invalid"]:
+        say(f"{created['total_invalid']:,} invalid rows were left out:")
+        say_invalid(created["invalid_items"], created["total_invalid"])
+    return created
+
+
+def refusal(checked: Checked) -> Ended:
+    if checked["valid_items"] == 0:
+        return Ended(exits.NOTHING, "No row is valid; nothing was submitted", "Mend the file, or say which column is which with --map.")
+    hint = "Mend these rows, or leave them out with --skip-invalid."
+    return Ended(exits.ERROR, "The file has invalid rows; nothing was submitted", hint)
+
+
+def say_problems(checked: Checked) -> None:
+    if checked["total_invalid"]:
+        say(f"{checked['total_invalid']:,} of {checked['total_items']:,} rows are invalid:")
+        say_invalid(checked["invalid_items"], checked["total_invalid"])
+    if checked["duplicates"]:
+        more = f", and {len(checked['duplicates']) - SHOWN:,} more" if len(checked["duplicates"]) > SHOWN else ""
+        say(f"The same reference_id more than once: {', '.join(checked['duplicates'][:SHOWN])}{more}")
+
+
+def say_invalid(problems: Sequence[ItemProblem], total: int) -> None:
+    """The first invalid rows, those with the same fault together."""
+    kind = "line" if "line" in problems[0] else "item"
+    groups: dict[str, list[str]] = {}
+    for problem in problems[:SHOWN]:
+        groups.setdefault(problem["error"], []).append(str(problem.get("line", problem["index"] + 1)))
+    for error, places in groups.items():
+        say(f"  {kind}{'s' if len(places) > 1 else ''} {', '.join(places)}: {error}")
+    if total > SHOWN:
+        say(f"  and {total - SHOWN:,} more")
+
+
+def say_notes(checked: Checked) -> None:
+    """What was assumed about the file, and what was mended in it."""
+    for note in checked["notes"]:
+        say(f"note: {note['message']}")
+    unused = [column["header"] for column in checked["columns"] if column["field"] is None]
+    if unused:
+        say(f"note: columns that are not used: {', '.join(unused[:SHOWN])}{', ...' if len(unused) > SHOWN else ''}")
+    if checked["warnings"]:
+        say(f"note: {len(checked['warnings']):,} rows have warnings, such as: {checked['warnings'][0]['warnings'][0]}")
+
+
+def hint_of(error: ApiError) -> str:
+    """What to do about an error: what the service says, and how that is done here."""
+    here = {
+        "invalid_api_key": "Store a valid key: batch-lookups login",
+        "job_not_found": "batch-lookups list shows the jobs there are.",
+        "api_key_not_found": "batch-lookups keys list shows the keys there are.",
+        "webhook_delivery_not_found": "batch-lookups webhooks deliveries shows those there are.",
+        "webhook_config_not_found": "Set one: batch-lookups webhooks set --url https://...",
+        "insufficient_scope": "Use a key that has this scope; `batch-lookups doctor` shows which this one has.",
+        "missing_columns": "Here: --map FIELD=COLUMN, or for all rows --devices, --building-type, --country.",
+        "ambiguous_columns": "Here: --map FIELD=COLUMN.",
+        "sheet_not_found": "Here: --sheet NAME.",
+        "too_many_open_items": "Wait until earlier jobs have ended, or cancel one; batch-lookups list shows them.",
+        "idempotency_key_reused": "The service reads this file otherwise than it did before. To submit it anew: --again WORD",
+    }.get(error.code, "")
+    return " ".join(filter(None, (error.hint, here)))

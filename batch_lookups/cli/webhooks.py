@@ -1,0 +1,303 @@
+"""Webhooks: where they go, what was sent, and how to see them on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from batch_lookups.cli import exits
+from batch_lookups.cli.exits import Ended
+from batch_lookups.cli.session import Session, pass_session, say, table, with_output
+
+if TYPE_CHECKING:
+    from batch_lookups.client import Client
+    from batch_lookups.types import WebhookConfig, WebhookDelivery
+
+SECRET = "BATCH_LOOKUPS_WEBHOOK_SECRET"
+POLL_SECONDS = 2.0
+FORWARD_SECONDS = 15.0
+EVENTS = ["lookup.completed", "lookup.failed", "batch.completed", "batch.failed", "batch.cancelled"]
+
+
+@click.group()
+def webhooks() -> None:
+    """Set webhooks up, try them, see what was sent and send it again."""
+
+
+@webhooks.command()
+@with_output
+@pass_session
+def show(session: Session) -> None:
+    """Show where webhooks go, and whether they arrive.
+
+    \b
+    Example:
+      batch-lookups webhooks show --json | jq .failing_since
+    """
+    config = session.client.get_webhook_config()
+    session.show(config, told(config))
+
+
+@webhooks.command("set")
+@click.option("--url", help="Where they go, an https:// address.")
+@click.option("--event", "events", multiple=True, type=click.Choice(EVENTS), help="What is told; repeatable.")
+@click.option("--field", "field_names", multiple=True, help="A member of webhook_custom_fields to send; repeatable; all unless given.")
+@click.option("--bundle/--no-bundle", "bundle_items", default=None, help="Up to 100 lookups in one message.")
+@click.option("--enable/--disable", "enabled", default=None, help="Take them up again, or stop sending.")
+@with_output
+@pass_session
+def set_config(session: Session, /, **options: Any) -> None:
+    """Set the webhooks, or what is named of them. The first time, the signing secret is printed: this once.
+
+    \b
+    Examples:
+      batch-lookups webhooks set --url https://crm.example.com/hooks --event batch.completed --event batch.failed
+      batch-lookups webhooks set --enable
+    """
+    changes = {name: list(value) if isinstance(value, tuple) else value for name, value in options.items() if value not in (None, ())}
+    if not changes:
+        raise click.UsageError("Nothing to set: give --url, --event, --field, --bundle or --enable.")
+    show_config(session, session.client.set_webhook_config(changes))
+
+
+@webhooks.command()
+@with_output
+@pass_session
+def test(session: Session) -> int:
+    """Send a test message now, and say what came of it.
+
+    \b
+    Example:
+      batch-lookups webhooks test
+    """
+    came = session.client.send_test_webhook()
+    answer = f"status {came['http_status']}" if came["http_status"] else came["error_class"]
+    session.show(came, f"{'delivered' if came['delivered'] else 'not delivered'}: {answer}, {came['latency_ms']:,} ms")
+    return exits.ALL if came["delivered"] else exits.ERROR
+
+
+@webhooks.command()
+@click.option("--status", type=click.Choice(["pending", "sending", "delivered", "failed"]), help="Only such deliveries.")
+@click.option("--event", type=click.Choice([*EVENTS, "webhook.test"]), help="Only of this event.")
+@click.option("--job", "job_id", help="Only of this job.")
+@click.option("--limit", type=click.IntRange(1, 200), default=20, show_default=True, help="How many.")
+@with_output
+@pass_session
+def deliveries(session: Session, status: str | None, event: str | None, job_id: str | None, limit: int) -> None:
+    """List what was sent, newest first.
+
+    \b
+    Example:
+      batch-lookups webhooks deliveries --status failed
+    """
+    page = session.client.list_webhook_deliveries(status=status, event=event, job_id=job_id, limit=limit)
+    session.show_all(
+        page["deliveries"],
+        ["id", "event", "status", "attempts", "answer", "created"],
+        lambda one: (
+            one["id"],
+            one["event"],
+            one["status"],
+            one["attempts"],
+            one["last_http_status"] or one["last_error"],
+            one["created_at"],
+        ),
+        "There are no deliveries.",
+    )
+
+
+@webhooks.command()
+@click.argument("delivery", metavar="ID")
+@with_output
+@pass_session
+def resend(session: Session, delivery: str) -> None:
+    """Send a delivery again, with the same webhook-id.
+
+    \b
+    Example:
+      batch-lookups webhooks resend 0193a5b2-...
+    """
+    again = session.client.resend_webhook_delivery(delivery)
+    session.show(again, f"{again['event']} is {again['status']} again")
+
+
+@webhooks.command()
+@click.argument("since", metavar="TIME")
+@with_output
+@pass_session
+def recover(session: Session, since: str) -> None:
+    """Send again all that failed since a time.
+
+    \b
+    Example:
+      batch-lookups webhooks recover 2026-11-20T08:00:00Z
+    """
+    came = session.client.recover_webhook_deliveries(since)
+    session.show(came, f"{came['recovered']:,} deliveries are pending again")
+
+
+@webhooks.command()
+@click.option(
+    "--overlap",
+    "overlap_seconds",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="How long the old one signs along; a day unless given.",
+)
+@with_output
+@pass_session
+def secret(session: Session, overlap_seconds: float | None) -> None:
+    """Make a new signing secret, and print it: this once.
+
+    \b
+    Example:
+      batch-lookups webhooks secret --overlap 3600
+    """
+    made = session.client.rotate_webhook_secret(overlap_seconds=overlap_seconds)
+    say("The new signing secret, shown this once:")
+    session.show(made, made["signing_secret"])
+
+
+@webhooks.command()
+@click.argument("body", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
+@click.option("--id", "message_id", required=True, help="The header webhook-id.")
+@click.option("--timestamp", required=True, help="The header webhook-timestamp.")
+@click.option("--signature", required=True, help="The header webhook-signature.")
+@click.option("--seconds-off", type=click.FloatRange(min=0), default=300.0, show_default=True, help="How old the message may be.")
+def verify(body: str, message_id: str, timestamp: str, signature: str, seconds_off: float) -> None:
+    """Say whether a message that arrived is genuine. BODY is the file with its body as it came, - standard input.
+
+    \b
+    Example:
+      BATCH_LOOKUPS_WEBHOOK_SECRET=whsec_... batch-lookups webhooks verify body.json \\
+          --id 0193a5b2-... --timestamp 1795768200 --signature v1,...
+    """
+    from batch_lookups.webhooks import why_not_genuine
+
+    data = sys.stdin.buffer.read() if body == "-" else Path(body).read_bytes()
+    reason = why_not_genuine(
+        webhook_secret(), data, message_id=message_id, timestamp=timestamp, signature=signature, seconds_off=seconds_off
+    )
+    if reason:
+        raise Ended(exits.ERROR, f"Not genuine: {reason}", "The body must be as it came, byte for byte: not parsed and written anew.")
+    say("Genuine")
+
+
+@webhooks.command()
+@click.option("--forward", "forward_url", metavar="URL", help="Send each message on to this address, signed with the secret.")
+@click.option("--event", type=click.Choice([*EVENTS, "webhook.test"]), help="Only of this event.")
+@click.option("--all", "all_kept", is_flag=True, help="The messages of the last thirty days first.")
+@pass_session
+def listen(session: Session, forward_url: str | None, event: str | None, all_kept: bool) -> None:
+    """Print each webhook message as it is made, a JSON document a line, up to Ctrl-C; no tunnel is needed.
+
+    \b
+    Examples:
+      batch-lookups webhooks listen | jq .body.type
+      BATCH_LOOKUPS_WEBHOOK_SECRET=whsec_... batch-lookups webhooks listen --forward http://localhost:3000/hooks
+
+    Messages are read from the service, whether they reach their receiver or not. --forward signs them anew with the secret, as the service
+    does, so that your receiver can check them.
+    """
+    key = webhook_secret() if forward_url else ""
+    client = session.client
+    seen = set() if all_kept else {delivery["id"] for delivery in newest(client, event, set())}
+    say(f"Listening for webhook messages{f', forwarding to {forward_url}' if forward_url else ''}; Ctrl-C ends")
+    with suppress(KeyboardInterrupt):
+        while True:
+            for delivery in reversed(list(newest(client, event, seen))):
+                seen.add(delivery["id"])
+                message = client.get_webhook_delivery(delivery["id"])
+                click.echo(
+                    json.dumps({"id": message["id"], "created_at": message["created_at"], "body": message["body"]}, ensure_ascii=False)
+                )
+                if forward_url:
+                    say(f"{message['body']['type']} {message['id']}: {forward(forward_url, key, message)}")
+            sys.stdout.flush()
+            time.sleep(POLL_SECONDS)
+
+
+def newest(client: Client, event: str | None, seen: set[str]) -> Iterator[WebhookDelivery]:
+    """Deliveries that were not seen, newest first."""
+    cursor: str | None = None
+    while True:
+        page = client.list_webhook_deliveries(event=event, limit=200, cursor=cursor)
+        for delivery in page["deliveries"]:
+            if delivery["id"] in seen:
+                return
+            yield delivery
+        cursor = page["next_cursor"]
+        if cursor is None:
+            return
+
+
+def forward(url: str, key: str, delivery: WebhookDelivery) -> str:
+    """Sends a message on as the service would, and says what came of it."""
+    import httpx
+
+    from batch_lookups.webhooks import sign
+
+    body = json.dumps(delivery["body"], ensure_ascii=False, separators=(",", ":")).encode()
+    timestamp = int(time.time())
+    headers = {
+        "content-type": "application/json",
+        "webhook-id": delivery["id"],
+        "webhook-timestamp": str(timestamp),
+        "webhook-signature": sign(key, delivery["id"], timestamp, body),
+    }
+    try:
+        return f"status {httpx.post(url, content=body, headers=headers, timeout=FORWARD_SECONDS).status_code}"
+    except httpx.HTTPError as error:
+        return f"not received ({error})"
+
+
+def webhook_secret() -> str:
+    """The signing secret, from the environment, else asked for."""
+    from batch_lookups.webhooks import SecretError, sign
+
+    found = os.environ.get(SECRET, "").strip()
+    if not found and sys.stdin.isatty():
+        found = click.prompt("Signing secret", hide_input=True, err=True).strip()
+    if not found:
+        raise Ended(exits.AUTHENTICATION, "There is no signing secret", f"Set {SECRET}. `batch-lookups webhooks secret` makes a new one.")
+    try:
+        sign(found, "", 0, b"")
+    except SecretError as error:
+        raise Ended(exits.AUTHENTICATION, str(error)) from error
+    return found
+
+
+def show_config(session: Session, config: WebhookConfig) -> None:
+    if session.output == "text" and "signing_secret" in config:
+        say(told(config))
+        say("The signing secret, shown this once:")
+        click.echo(config["signing_secret"])
+    else:
+        session.show(config, told(config))
+
+
+def told(config: WebhookConfig) -> str:
+    if config["url"] is None:
+        return "No webhooks are sent; batch-lookups webhooks set --url https://..."
+    state = "enabled" if config["enabled"] else f"disabled since {config['disabled_at']} ({config['disabled_reason']})"
+    return table(
+        ["url", "state", "failing since", "bundled", "fields", "events"],
+        [
+            (
+                config["url"],
+                state,
+                config["failing_since"],
+                config["bundle_items"],
+                "all" if config["field_names"] is None else " ".join(config["field_names"]),
+                " ".join(config["events"]),
+            )
+        ],
+    )

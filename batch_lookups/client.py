@@ -1,0 +1,315 @@
+"""The service, called from Python: `Client`, and the same for asyncio, `AsyncClient`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from functools import partial
+from typing import Any, Generic, ParamSpec, Self, TypeVar, overload
+from urllib.parse import quote
+
+import httpx
+
+from batch_lookups import __version__, calls
+from batch_lookups.errors import UnavailableError
+from batch_lookups.records import RecordSplitter, ResultsFormat
+from batch_lookups.retrying import RETRY_SECONDS, Attempts, OnRetry, describe
+from batch_lookups.types import Item, Job
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# Whoever watches a job hears of it at least so often.
+WAIT_SECONDS = 10
+TIMEOUT = httpx.Timeout(90, connect=10)
+USER_AGENT = f"batch-lookups/{__version__} httpx/{httpx.__version__}"
+
+
+class Method(Generic[P, T]):
+    """A call as a method of both clients: of `Client` it answers the result, of `AsyncClient` it is awaited."""
+
+    def __init__(self, call: Callable[P, calls.Call[T]]) -> None:
+        self._call = call
+        self.__doc__ = call.__doc__
+
+    @overload
+    def __get__(self, client: None, owner: object) -> Self: ...
+    @overload
+    def __get__(self, client: Client, owner: object) -> Callable[P, T]: ...
+    @overload
+    def __get__(self, client: AsyncClient, owner: object) -> Callable[P, Awaitable[T]]: ...
+    def __get__(self, client: Any, owner: object) -> Any:
+        return self if client is None else partial(_send, client, self._call)
+
+
+def _send(client: Any, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    return client.send(call(*arguments, **options))
+
+
+class _Methods:
+    check_batch = Method(calls.check_batch)
+    create_batch = Method(calls.create_batch)
+    list_jobs = Method(calls.list_jobs)
+    get_job = Method(calls.get_job)
+    cancel_job = Method(calls.cancel_job)
+    delete_job = Method(calls.delete_job)
+    retry_job = Method(calls.retry_job)
+    list_items = Method(calls.list_items)
+    get_report_summary = Method(calls.get_report_summary)
+    get_report_page = Method(calls.get_report_page)
+    get_report_csv = Method(calls.get_report_csv)
+    get_organization = Method(calls.get_organization)
+    create_key = Method(calls.create_key)
+    list_keys = Method(calls.list_keys)
+    rotate_key = Method(calls.rotate_key)
+    revoke_key = Method(calls.revoke_key)
+    get_webhook_config = Method(calls.get_webhook_config)
+    set_webhook_config = Method(calls.set_webhook_config)
+    delete_webhook_config = Method(calls.delete_webhook_config)
+    send_test_webhook = Method(calls.send_test_webhook)
+    rotate_webhook_secret = Method(calls.rotate_webhook_secret)
+    list_webhook_deliveries = Method(calls.list_webhook_deliveries)
+    get_webhook_delivery = Method(calls.get_webhook_delivery)
+    resend_webhook_delivery = Method(calls.resend_webhook_delivery)
+    recover_webhook_deliveries = Method(calls.recover_webhook_deliveries)
+
+    def __init__(self, *, retry_seconds: float, on_retry: OnRetry | None) -> None:
+        self._retry_seconds = retry_seconds
+        self._on_retry = on_retry or (lambda retry: None)
+
+
+class Client(_Methods):
+    """A client with an API key. `retry_seconds`: how long a request is tried again while the service is busy or out of reach.
+
+    Methods raise ApiError for an answer other than success, UnavailableError for none.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        api_key: str,
+        *,
+        retry_seconds: float = RETRY_SECONDS,
+        on_retry: OnRetry | None = None,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        super().__init__(retry_seconds=retry_seconds, on_retry=on_retry)
+        self._http = httpx.Client(base_url=url, headers=_headers(api_key), timeout=TIMEOUT, transport=transport)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    def send(self, call: calls.Call[T]) -> T:
+        """The answer to a call of `batch_lookups.calls`."""
+        attempts = Attempts(self._retry_seconds, repeatable=call.may_repeat)
+        while True:
+            try:
+                response = self._http.send(call.request(self._http))
+            except httpx.TransportError as error:
+                retry = attempts.after_error(error)
+            else:
+                if response.is_success or response.status_code == 304:
+                    return call.read(response)
+                retry = attempts.after_response(response)
+            self._on_retry(retry)
+            time.sleep(retry.delay)
+
+    def watch(self, job_id: str) -> Iterator[Job]:
+        """The job now and after every change, at least every ten seconds, up to its end."""
+        job, etag = self.send(calls.changed_job(job_id, None, 0))
+        while job is not None:
+            yield job
+            if has_ended(job):
+                return
+            changed, etag = self.send(calls.changed_job(job_id, etag, WAIT_SECONDS))
+            job = changed or job
+
+    def items(self, job_id: str, *, status: str | None = None, error_code: str | None = None) -> Iterator[Item]:
+        """All items of a job, in upload order."""
+        cursor: str | None = None
+        while True:
+            page = self.list_items(job_id, status=status, error_code=error_code, limit=500, cursor=cursor)
+            yield from page["items"]
+            cursor = page["next_cursor"]
+            if cursor is None:
+                return
+
+    def results(
+        self,
+        job_id: str,
+        results_format: ResultsFormat = "csv",
+        *,
+        status: str | None = None,
+        error_code: str | None = None,
+        after: int | None = None,
+    ) -> Generator[bytes, None, None]:
+        """The results of a job as records, each with its line end, as they are now; of CSV first the header.
+
+        `after`: only the items behind this one, by its place from 0, without a header. A lost connection is made good: no record is missing
+        and none comes twice.
+        """
+        download = _Download(job_id, results_format, status, error_code, after)
+        attempts = Attempts(self._retry_seconds, repeatable=True)
+        while True:
+            try:
+                with self._http.stream("GET", download.path, params=download.begin()) as response:
+                    if response.is_success:
+                        for piece in response.iter_bytes():
+                            yield from download.feed(piece)
+                        return
+                    response.read()
+                    retry = attempts.after_response(response)
+            except httpx.TransportError as error:
+                attempts = download.attempts_after(error, attempts, self._retry_seconds)
+                retry = attempts.after_error(error)
+            self._on_retry(retry)
+            time.sleep(retry.delay)
+
+
+class AsyncClient(_Methods):
+    """`Client` for asyncio: the same methods, awaited; `watch`, `items` and `results` with `async for`."""
+
+    def __init__(
+        self,
+        url: str,
+        api_key: str,
+        *,
+        retry_seconds: float = RETRY_SECONDS,
+        on_retry: OnRetry | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        super().__init__(retry_seconds=retry_seconds, on_retry=on_retry)
+        self._http = httpx.AsyncClient(base_url=url, headers=_headers(api_key), timeout=TIMEOUT, transport=transport)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def send(self, call: calls.Call[T]) -> T:
+        """The answer to a call of `batch_lookups.calls`."""
+        attempts = Attempts(self._retry_seconds, repeatable=call.may_repeat)
+        while True:
+            try:
+                response = await self._http.send(call.request(self._http))
+            except httpx.TransportError as error:
+                retry = attempts.after_error(error)
+            else:
+                if response.is_success or response.status_code == 304:
+                    return call.read(response)
+                retry = attempts.after_response(response)
+            self._on_retry(retry)
+            await asyncio.sleep(retry.delay)
+
+    async def watch(self, job_id: str) -> AsyncIterator[Job]:
+        """The job now and after every change, at least every ten seconds, up to its end."""
+        job, etag = await self.send(calls.changed_job(job_id, None, 0))
+        while job is not None:
+            yield job
+            if has_ended(job):
+                return
+            changed, etag = await self.send(calls.changed_job(job_id, etag, WAIT_SECONDS))
+            job = changed or job
+
+    async def items(self, job_id: str, *, status: str | None = None, error_code: str | None = None) -> AsyncIterator[Item]:
+        """All items of a job, in upload order."""
+        cursor: str | None = None
+        while True:
+            page = await self.list_items(job_id, status=status, error_code=error_code, limit=500, cursor=cursor)
+            for item in page["items"]:
+                yield item
+            cursor = page["next_cursor"]
+            if cursor is None:
+                return
+
+    async def results(
+        self,
+        job_id: str,
+        results_format: ResultsFormat = "csv",
+        *,
+        status: str | None = None,
+        error_code: str | None = None,
+        after: int | None = None,
+    ) -> AsyncIterator[bytes]:
+        """The results of a job as records, as `Client.results` has them."""
+        download = _Download(job_id, results_format, status, error_code, after)
+        attempts = Attempts(self._retry_seconds, repeatable=True)
+        while True:
+            try:
+                async with self._http.stream("GET", download.path, params=download.begin()) as response:
+                    if response.is_success:
+                        async for piece in response.aiter_bytes():
+                            for record in download.feed(piece):
+                                yield record
+                        return
+                    await response.aread()
+                    retry = attempts.after_response(response)
+            except httpx.TransportError as error:
+                attempts = download.attempts_after(error, attempts, self._retry_seconds)
+                retry = attempts.after_error(error)
+            self._on_retry(retry)
+            await asyncio.sleep(retry.delay)
+
+
+class _Download:
+    """The results of a job, requested as often as it takes: each request goes on behind the last whole record."""
+
+    def __init__(self, job_id: str, results_format: ResultsFormat, status: str | None, error_code: str | None, after: int | None) -> None:
+        self.path = f"/batch-lookups/{quote(job_id, safe='')}/results"
+        self._format: ResultsFormat = results_format
+        self._filter = {name: value for name, value in (("status", status), ("error_code", error_code)) if value is not None}
+        self._after = -1 if after is None else after
+        self._header_is_due = results_format == "csv" and after is None
+        self._has_progressed = False
+
+    def begin(self) -> dict[str, str | int]:
+        """The parameters of the next request."""
+        self._splitter = RecordSplitter(self._format)
+        # Where nothing but the header was received, it comes again.
+        self._skips_header = self._format == "csv" and self._after < 0 and not self._header_is_due
+        return {"format": self._format, **self._filter, **({"after": self._after} if self._after >= 0 else {})}
+
+    def feed(self, piece: bytes) -> Iterator[bytes]:
+        """The records that the piece completes."""
+        for record in self._splitter.feed(piece):
+            if self._skips_header:
+                self._skips_header = False
+                continue
+            if self._header_is_due:
+                self._header_is_due = False
+            else:
+                self._after += 1
+            self._has_progressed = True
+            yield record
+
+    def attempts_after(self, error: httpx.TransportError, attempts: Attempts, seconds: float) -> Attempts:
+        """The attempts that are left: all of them, where something came. Raises UnavailableError where it cannot go on.
+
+        What a filter finds may have changed meanwhile, so that nobody knows which of it is still to come.
+        """
+        if not self._has_progressed:
+            return attempts
+        if self._filter:
+            raise UnavailableError(f"{describe(error)}; the results are incomplete") from error
+        self._has_progressed = False
+        return Attempts(seconds, repeatable=True)
+
+
+def has_ended(job: Job) -> bool:
+    """Whether nothing about the job will change any more; a cancelled one still waits for what is in flight."""
+    return job["processed_items"] == job["total_items"]
+
+
+def _headers(api_key: str) -> dict[str, str]:
+    return {"x-api-key": api_key, "user-agent": USER_AGENT}

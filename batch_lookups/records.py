@@ -1,0 +1,55 @@
+"""The results of a job as whole records: lines of NDJSON, or records of CSV, whose cells may hold line breaks."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from typing import BinaryIO, Literal
+
+ResultsFormat = Literal["csv", "ndjson"]
+
+_PIECE = 1024 * 1024
+_OPEN = ("pending", "processing")
+
+
+class RecordSplitter:
+    """Cuts pieces of a file into whole records, each with its line end. A line break between quotes is part of a cell (RFC 4180)."""
+
+    def __init__(self, results_format: ResultsFormat) -> None:
+        self._quotes_count = results_format == "csv"
+        self._rest = b""
+
+    def feed(self, piece: bytes) -> Iterator[bytes]:
+        data = self._rest + piece
+        start = search = 0
+        # Not bytes.splitlines(): that also cuts at a carriage return, which a cell may hold.
+        while (end := data.find(b"\n", search) + 1) > 0:
+            search = end
+            if not self._quotes_count or data.count(b'"', start, end) % 2 == 0:
+                yield data[start:end]
+                start = end
+        self._rest = data[start:]
+
+
+def whole_records(file: BinaryIO, results_format: ResultsFormat) -> Iterator[bytes]:
+    """The records of a file but the last one, where its end is missing."""
+    splitter = RecordSplitter(results_format)
+    while piece := file.read(_PIECE):
+        yield from splitter.feed(piece)
+
+
+class Reader:
+    """Reads what the columns of a results file say; of CSV, `header` is its first record."""
+
+    def __init__(self, results_format: ResultsFormat, header: bytes = b"") -> None:
+        self._status_column = _cells(header).index("status") if results_format == "csv" else None
+
+    def is_final(self, record: bytes) -> bool:
+        """Whether the item has ended, so that its record will not change any more."""
+        status = json.loads(record)["status"] if self._status_column is None else _cells(record)[self._status_column]
+        return status not in _OPEN
+
+
+def _cells(record: bytes) -> list[str]:
+    return next(csv.reader([record.decode()], strict=True), [])

@@ -1,0 +1,91 @@
+"""When a request is sent again: on 429 and 503 as the service asks for, and on lost connections where nothing can happen twice."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import httpx
+
+from batch_lookups.errors import ApiError, UnavailableError
+
+RETRY_SECONDS = 60.0
+FIRST_DELAY, LONGEST_DELAY = 0.5, 10.0
+
+# Nothing was sent, so nothing was done.
+_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+# Of proxies, which don't know whether the request was carried out; and 408, which a request gets that arrives too slowly.
+_GATEWAY = (408, 502, 504)
+
+
+class Retry(NamedTuple):
+    """What a client tells its `on_retry` before it waits: why, and for how many seconds."""
+
+    reason: str
+    delay: float
+
+
+OnRetry = Callable[[Retry], None]
+
+
+class Attempts:
+    """The attempts at one request. `repeatable`: it may be carried out twice without harm."""
+
+    def __init__(self, seconds: float, *, repeatable: bool) -> None:
+        self._ends_at = time.monotonic() + seconds
+        self._repeatable = repeatable
+        self._count = 0
+
+    def after_error(self, error: httpx.TransportError) -> Retry:
+        """How to go on after a connection was lost or not made. Raises UnavailableError: no more."""
+        reason = describe(error)
+        if not self._repeatable and not isinstance(error, _NOT_SENT):
+            raise UnavailableError(f"{reason}; the request may have been carried out", maybe_done=True) from error
+        if not isinstance(error, httpx.NetworkError | httpx.TimeoutException | httpx.RemoteProtocolError):
+            # A proxy that refuses, an address that is none: time changes nothing.
+            raise UnavailableError(reason) from error
+        delay = self._next_delay(None)
+        if delay is None:
+            raise UnavailableError(reason) from error
+        return Retry(reason, delay)
+
+    def after_response(self, response: httpx.Response) -> Retry:
+        """How to go on after an answer other than success. Raises ApiError: no more."""
+        error = error_of(response)
+        # A request with the same idempotency key is under way: of this command, before it was killed.
+        waits = response.status_code in (429, 503) or error.code == "request_in_progress" or response.status_code in _GATEWAY
+        unknown = response.status_code in _GATEWAY or error.code == "outcome_unknown"
+        if not waits or (unknown and not self._repeatable):
+            raise error
+        delay = self._next_delay(response.headers.get("retry-after"))
+        if delay is None:
+            raise error
+        return Retry(str(error), delay)
+
+    def _next_delay(self, retry_after: str | None) -> float | None:
+        """Seconds to wait: as the service says, else longer each time, with chance so that clients spread. None: time is up."""
+        delay: float = min(FIRST_DELAY * 2**self._count, LONGEST_DELAY) * random.uniform(0.7, 1.3)
+        if retry_after is not None and retry_after.isdecimal():
+            delay = max(float(retry_after), delay)
+        self._count += 1
+        return delay if time.monotonic() + delay < self._ends_at else None
+
+
+def error_of(response: httpx.Response) -> ApiError:
+    try:
+        body = response.json()
+    except ValueError:
+        body = None
+    return ApiError(response.status_code, body if isinstance(body, dict) else {})
+
+
+def describe(error: httpx.TransportError) -> str:
+    what = {
+        httpx.ConnectError: "The service cannot be reached",
+        httpx.ConnectTimeout: "The service cannot be reached: no connection in time",
+        httpx.ReadTimeout: "The service did not answer in time",
+        httpx.UnsupportedProtocol: "The address of the service is no http:// or https:// address",
+    }.get(type(error), "The connection to the service was lost")
+    return f"{what} ({error})" if str(error) else what

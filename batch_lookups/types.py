@@ -1,0 +1,204 @@
+"""What the service answers, as openapi.json describes it. Times are texts (RFC 3339, UTC), ids are UUIDs as texts."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NotRequired, TypedDict
+
+JobStatus = Literal["pending", "processing", "completed", "failed", "cancelled"]
+ItemStatus = Literal["pending", "processing", "completed", "failed"]
+
+
+class ItemCounts(TypedDict):
+    pending: int
+    processing: int
+    completed: int
+    failed: int
+
+
+class Upstream(TypedDict):
+    """`unavailable_since`: since when the incentives API has not answered, and items wait for it."""
+
+    unavailable_since: str | None
+
+
+class JobSummary(TypedDict):
+    """A job as lists have it. `processed_items` counts completed and failed ones; `status` is `failed` where all of them failed."""
+
+    id: str
+    organization_id: str
+    name: str | None
+    status: JobStatus
+    total_items: int
+    processed_items: int
+    failed_items: int
+    item_counts: ItemCounts
+    report_id: str
+    created_at: str
+    started_at: str | None
+    completed_at: str | None
+    upstream: Upstream
+
+
+class Job(JobSummary):
+    """A job with its progress. `rate` is in items a second; `errors_by_code`: how many items failed with which code."""
+
+    rate: float | None
+    estimated_completion_at: str | None
+    errors_by_code: dict[str, int]
+    poll_after_ms: int | None
+    retry_of_job_id: str | None
+
+
+class JobList(TypedDict):
+    jobs: list[JobSummary]
+    total: int
+    limit: int
+    offset: int
+    next_cursor: str | None
+
+
+class Item(TypedDict):
+    id: str
+    job_id: str
+    reference_id: str
+    status: ItemStatus
+    address: dict[str, str]
+    building_type: str
+    device_ids: list[int]
+    result: dict[str, Any] | None
+    error_code: str | None
+    error_message: str | None
+    warnings: list[str]
+    retry_count: int
+    created_at: str
+    processed_at: str | None
+
+
+class ItemList(TypedDict):
+    items: list[Item]
+    total: int
+    limit: int
+    offset: int
+    next_cursor: str | None
+
+
+class ItemProblem(TypedDict):
+    """An item that was refused: `index` from 0; of a file the `record` from 1 and the `line` where it begins."""
+
+    index: int
+    error: str
+    record: NotRequired[int]
+    line: NotRequired[int]
+
+
+class Note(TypedDict):
+    code: str
+    message: str
+
+
+class CreatedBatch(TypedDict):
+    """`replayed`: the batch was stored before, under the same idempotency key."""
+
+    job_id: str
+    status: JobStatus
+    total_items: int
+    created_at: str
+    report: dict[str, Any]
+    message: str
+    total_invalid: int
+    invalid_items: list[ItemProblem]
+    warnings: list[dict[str, Any]]
+    notes: list[Note]
+    retry_of_job_id: NotRequired[str]
+    replayed: bool
+
+
+class Checked(TypedDict):
+    """A dry run. `valid`: whether the batch would be stored; `columns`: what each column of the file was taken for."""
+
+    dry_run: Literal[True]
+    valid: bool
+    total_items: int
+    valid_items: int
+    total_invalid: int
+    invalid_items: list[ItemProblem]
+    duplicates: list[str]
+    warnings: list[dict[str, Any]]
+    estimated_duration_seconds: float | None
+    columns: list[dict[str, Any]]
+    notes: list[Note]
+
+
+class Organization(TypedDict):
+    id: str
+    name: str
+    company: str | None
+    device_names: dict[str, int]
+
+
+class ApiKey(TypedDict):
+    """`key`, the key itself, is in the answer that made it and in no other."""
+
+    id: str
+    name: str
+    prefix: str
+    last_four: str
+    scopes: list[str]
+    allowed_networks: list[str] | None
+    created_at: str
+    expires_at: str | None
+    last_used_at: str | None
+    revoked_at: str | None
+    replaced_by: str | None
+    key: NotRequired[str]
+
+
+class ApiKeyList(TypedDict):
+    api_keys: list[ApiKey]
+    total: int
+    limit: int
+    offset: int
+    next_cursor: str | None
+
+
+class WebhookConfig(TypedDict):
+    """`signing_secret` is in the answer that made it and in no other."""
+
+    url: str | None
+    events: list[str]
+    field_names: list[str] | None
+    bundle_items: bool
+    enabled: bool
+    disabled_at: str | None
+    disabled_reason: str | None
+    failing_since: str | None
+    secrets: list[dict[str, Any]]
+    created_at: str | None
+    updated_at: str | None
+    signing_secret: NotRequired[str]
+
+
+class WebhookDelivery(TypedDict):
+    """`id` is sent as `webhook-id`. The body and the attempts are there when one delivery is read."""
+
+    id: str
+    event: str
+    status: Literal["pending", "sending", "delivered", "failed"]
+    job_id: str | None
+    item_ids: list[str] | None
+    attempts: int
+    last_http_status: int | None
+    last_error: str | None
+    next_attempt_at: str | None
+    created_at: str
+    ended_at: str | None
+    body: NotRequired[dict[str, Any]]
+    attempt_log: NotRequired[list[dict[str, Any]]]
+
+
+class WebhookDeliveryList(TypedDict):
+    deliveries: list[WebhookDelivery]
+    total: int
+    limit: int
+    offset: int
+    next_cursor: str | None

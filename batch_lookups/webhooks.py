@@ -1,0 +1,44 @@
+"""Signatures of webhooks, as Standard Webhooks has them (https://www.standardwebhooks.com)."""
+
+from __future__ import annotations
+
+import binascii
+import hmac
+import time
+from base64 import b64decode, b64encode
+
+SECONDS_OFF = 300
+
+
+class SecretError(ValueError):
+    """A text that is no signing secret."""
+
+
+def sign(secret: str, message_id: str, timestamp: int, body: bytes) -> str:
+    """The value of `webhook-signature` for a body. Raises SecretError."""
+    signed = f"{message_id}.{timestamp}.".encode() + body
+    return "v1," + b64encode(hmac.digest(_key(secret), signed, "sha256")).decode()
+
+
+def why_not_genuine(
+    secret: str, body: bytes, *, message_id: str, timestamp: str, signature: str, seconds_off: float = SECONDS_OFF
+) -> str | None:
+    """Why the message is not to be trusted; None: it is genuine. `seconds_off`: how old it may be. Raises SecretError."""
+    if not timestamp.isdecimal():
+        return "webhook-timestamp is no number of seconds"
+    expected = sign(secret, message_id, int(timestamp), body)
+    if not any(hmac.compare_digest(expected.encode(), given.encode()) for given in signature.split(" ")):
+        return "no signature was made with this secret for this id, timestamp and body"
+    if abs(time.time() - int(timestamp)) > seconds_off:
+        return f"the timestamp is more than {seconds_off:g} seconds off: it may be an old message sent again"
+    return None
+
+
+def _key(secret: str) -> bytes:
+    try:
+        key = b64decode(secret.strip().removeprefix("whsec_"), validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if not key:
+        raise SecretError("This is no signing secret: it begins with whsec_ and goes on in base64")
+    return key

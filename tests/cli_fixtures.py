@@ -1,0 +1,141 @@
+"""Fixtures and helpers of the command line's tests: a service with a worker, and the command as a process of its own."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import socket
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pyshell.api import api_keys
+from pyshell.settings import ROOT, Settings
+from tests.conftest import Connection
+from tests.http_fixtures import PEPPER, running_server
+from tests.upstream import FakeUpstream, Reply, fake_upstream
+from tests.worker_fixtures import end_with_parent, running_worker, update_settings
+
+COLUMNS = ["reference_id", "street_1", "city", "state_or_province_code", "postal_code", "building_type", "device_ids"]
+
+
+@dataclass
+class Service:
+    """An API and a worker that asks `upstream`; `owner` sees what is stored."""
+
+    url: str
+    settings: Settings
+    upstream: FakeUpstream
+    owner: Connection
+
+    def new_key(self, **options: Any) -> str:
+        """The key of a new organization."""
+        return api_keys.create(self.settings.database_url, f"organization {uuid.uuid4()}", pepper=PEPPER, **options)
+
+    def hold(self, reference_id: str) -> None:
+        """The upstream leaves the lookup of this item without an answer, up to `release`."""
+        self.upstream.plan(reference_id, Reply(delay=60), Reply())
+
+    def release(self) -> None:
+        """Answers what was held, at its next attempt."""
+        self.upstream.disconnect()
+        # Its event loop, on another thread, has to notice.
+        socket.create_connection(("127.0.0.1", self.upstream.port)).close()
+
+    def count_jobs(self, name: str) -> int:
+        [count] = self.owner.execute("select count(*) from public.batch_lookup_jobs where name = %s", [name]).fetchone() or [0]
+        return int(count)
+
+
+@pytest.fixture(scope="module")
+def module_service(shared_database_url: str, shared_owner: Connection) -> Iterator[Service]:
+    with fake_upstream() as upstream:
+        update_settings(shared_owner, lookups_per_second=None, max_in_flight=10, retry_backoff_seconds=0.01)
+        settings = Settings(
+            database_url=shared_database_url,
+            api_key_pepper=PEPPER,
+            incentives_api_url=upstream.url,
+            incentives_api_key="key of the provider",
+            webhooks_allow_private_networks=True,
+        )
+        with running_server(settings) as url, running_worker(settings):
+            yield Service(url, settings, upstream, shared_owner)
+
+
+@pytest.fixture
+def service(module_service: Service) -> Service:
+    """The service of the module, whose upstream answers as usual again."""
+    module_service.upstream.usual = Reply()
+    return module_service
+
+
+def begin_child() -> None:
+    """In a child: it ends with its parent, and Ctrl-C reaches it also where a shell in the background has the tests ignore that."""
+    end_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+class Cli:
+    """Runs the command in a folder of its own, with nothing of the caller's settings."""
+
+    def __init__(self, folder: Path, url: str, api_key: str) -> None:
+        self.folder = folder
+        self.command = [sys.executable, "-W", "error", "-m", "batch_lookups"]
+        self.environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(folder),
+            "PYTHONPATH": str(ROOT),
+            "BATCH_LOOKUPS_URL": url,
+            "BATCH_LOOKUPS_API_KEY": api_key,
+            "BATCH_LOOKUPS_RETRY_SECONDS": "20",
+        }
+
+    def run(self, *words: str | Path, stdin: bytes = b"", **environment: str) -> subprocess.CompletedProcess[str]:
+        """The finished command, whose output is text; with these variables of the environment."""
+        done = subprocess.run(
+            [*self.command, *words],
+            cwd=self.folder,
+            env=self.environment | environment,
+            input=stdin,
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    def start(self, *words: str | Path) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [*self.command, *words],
+            cwd=self.folder,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            preexec_fn=begin_child,
+        )
+
+    def sites(self, name: str, references: Sequence[str] | int, **changes: str) -> Path:
+        """A CSV file of sites with these reference ids, or of that many; `changes` are other values for all rows."""
+        path = self.folder / name
+        row = dict(zip(COLUMNS[1:], ["1 Main St", "Oakland", "CA", "94601", "RESIDENTIAL", "1"], strict=True)) | changes
+        if isinstance(references, int):
+            prefix = f"{Path(name).stem}-{uuid.uuid4().hex[:6]}"
+            references = [f"{prefix}-{number}" for number in range(references)]
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows({"reference_id": reference, **row} for reference in references)
+        return path
+
+
+@pytest.fixture
+def cli(service: Service, tmp_path: Path) -> Cli:
+    """The command with the key of a new organization."""
+    return Cli(tmp_path, service.url, service.new_key())

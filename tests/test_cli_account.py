@@ -1,0 +1,202 @@
+"""Logging in, and finding out what is wrong; how quickly the command starts; and that it installs by itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import batch_lookups
+from pyshell.settings import ROOT
+from tests.cli_fixtures import Cli, Service
+
+
+@pytest.fixture
+def stranger(cli: Cli) -> Cli:
+    """The command without a key."""
+    del cli.environment["BATCH_LOOKUPS_API_KEY"]
+    return cli
+
+
+def test_login_stores_the_key_for_its_owner_alone(stranger: Cli, service: Service) -> None:
+    key = service.new_key()
+    nobody = stranger.run("list")
+    assert nobody.returncode == 4
+    assert "batch-lookups login" in nobody.stderr
+
+    assert stranger.run("login", service.url, stdin=b"leap_live_nonsense\n").returncode == 4
+    file = stranger.folder / ".config" / "batch-lookups" / "credentials.json"
+    assert not file.exists()
+
+    done = stranger.run("login", service.url + "/", stdin=f"{key}\n".encode())
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert key not in done.stderr
+    assert (file.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    del stranger.environment["BATCH_LOOKUPS_URL"]
+    who = json.loads(stranger.run("whoami", "--json").stdout)
+    assert (who["url"], who["source"], who["api_key"]) == (service.url, str(file), f"{key[:10]}…{key[-4:]}")
+    assert who["organization"]["name"].startswith("organization ")
+
+    file.chmod(0o640)
+    refused = stranger.run("whoami")
+    assert refused.returncode == 4
+    assert f"chmod 600 {file}" in refused.stderr
+    file.chmod(0o600)
+    file.write_text("{")
+    assert stranger.run("whoami").returncode == 4
+
+
+def test_a_stored_key_is_sent_nowhere_but_where_it_belongs(stranger: Cli, service: Service) -> None:
+    assert stranger.run("login", service.url, stdin=service.new_key().encode(), XDG_CONFIG_HOME=str(stranger.folder / "x")).returncode == 0
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        elsewhere = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        done = stranger.run("list", BATCH_LOOKUPS_URL=elsewhere, XDG_CONFIG_HOME=str(stranger.folder / "x"))
+        listener.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+    assert done.returncode == 4
+    assert f"belongs to {service.url}" in done.stderr
+
+
+def test_a_key_in_the_clear_is_warned_of(cli: Cli) -> None:
+    done = cli.run("list", BATCH_LOOKUPS_URL="http://lookups.invalid", BATCH_LOOKUPS_RETRY_SECONDS="0")
+    assert done.returncode == 7
+    assert "warning: http://lookups.invalid is not encrypted" in done.stderr
+    assert cli.run("list", BATCH_LOOKUPS_URL="lookups.invalid").returncode == 1
+
+
+def test_a_key_that_may_not_is_told_which_scope_it_lacks(cli: Cli, service: Service) -> None:
+    cli.environment["BATCH_LOOKUPS_API_KEY"] = service.new_key(scopes=["webhooks:read"])
+    done = cli.run("list")
+    assert done.returncode == 4
+    assert "jobs:read" in done.stderr
+    assert "(insufficient_scope)" in done.stderr
+    assert json.loads(cli.run("whoami", "--json").stdout)["organization"] is None
+
+
+def test_doctor_finds_nothing_wrong_and_changes_nothing(cli: Cli, service: Service) -> None:
+    counts = "select (select count(*) from public.batch_lookup_jobs), (select count(*) from public.incentive_reports)"
+    before = service.owner.execute(counts).fetchone()
+    done = cli.run("doctor", "--json", HTTP_PROXY="", NO_PROXY="localhost,127.0.0.1")
+    findings = {finding["about"]: finding for finding in json.loads(done.stdout)}
+    assert done.returncode == 0, done.stdout
+    assert all(finding["ok"] for finding in findings.values())
+    assert findings.keys() == {"command", "proxies", "service", "database", "clock", "versions", "key", "scopes"}
+    scopes = ["applications:read", "incentives:write", "jobs:read", "jobs:write", "keys:admin", "reports:read", "reports:write"]
+    assert set(scopes) <= set(findings["scopes"]["detail"].split(", "))
+    assert "no: localhost,127.0.0.1" in findings["proxies"]["detail"]
+    assert service.owner.execute(counts).fetchone() == before
+
+
+def test_doctor_tells_the_scopes_of_a_key(cli: Cli, service: Service) -> None:
+    cli.environment["BATCH_LOOKUPS_API_KEY"] = service.new_key(scopes=["jobs:read", "webhooks:write"])
+    done = cli.run("doctor")
+    assert done.returncode == 0
+    [line] = [line for line in done.stdout.splitlines() if "scopes: " in line]
+    assert line.startswith("ok    scopes: jobs:read, webhooks:write; not: jobs:write, reports:read, ")
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "said"),
+    [
+        ({"BATCH_LOOKUPS_API_KEY": "leap_live_nonsense"}, 4, "FAIL  key: "),
+        ({"BATCH_LOOKUPS_API_KEY": ""}, 4, "FAIL  key: There is no API key"),
+        ({"BATCH_LOOKUPS_URL": "http://127.0.0.1:1"}, 7, "FAIL  service: http://127.0.0.1:1: The service cannot be reached"),
+        ({"BATCH_LOOKUPS_URL": "nonsense"}, 1, "FAIL  address: "),
+        ({"HTTP_PROXY": "http://user:password@127.0.0.1:1"}, 7, "http://127.0.0.1:1"),
+    ],
+)
+def test_doctor_names_what_is_wrong(cli: Cli, changes: dict[str, str], code: int, said: str) -> None:
+    cli.environment |= changes
+    done = cli.run("doctor")
+    assert done.returncode == code, done.stdout + done.stderr
+    assert said in done.stdout
+    assert "password" not in done.stdout
+
+
+def loaded_modules(*words: str, **environment: str) -> set[str]:
+    """What the command has imported when it ends."""
+    program = f"""
+import sys
+from batch_lookups.cli.main import main
+try:
+    main({list(words)!r})
+except SystemExit:
+    print(*sys.modules, file=sys.stderr)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=True
+    )
+    return set(done.stderr.split())
+
+
+@pytest.mark.parametrize("words", [["--version"], ["--help"], ["run", "--help"], ["completion", "zsh"]])
+def test_nothing_is_imported_before_it_is_used(words: list[str]) -> None:
+    loaded = loaded_modules(*words)
+    assert "batch_lookups.cli.batches" in loaded
+    slow = {
+        "asyncio",
+        "dataclasses",
+        "email.utils",
+        "hashlib",
+        "httpx",
+        "importlib.metadata",
+        "psycopg",
+        "pyshell",
+        "rich",
+        "ssl",
+        "subprocess",
+    }
+    assert loaded & slow == set(), "a command starts in the time that its imports take"
+
+
+def test_rich_is_for_terminals(cli: Cli) -> None:
+    loaded = loaded_modules("list", **cli.environment)
+    assert "httpx" in loaded
+    assert loaded & {"rich", "pygments"} == set()
+
+
+def test_the_version_is_that_of_the_package(cli: Cli) -> None:
+    assert cli.run("--version").stdout == f"batch-lookups, version {batch_lookups.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "words", [[], *[[word] for word in ("run", "check", "webhooks", "keys")], ["keys", "rotate"], ["webhooks", "listen"]]
+)
+def test_help_has_examples(cli: Cli, words: list[str]) -> None:
+    done = cli.run(*words, "--help")
+    assert done.returncode == 0
+    assert ("Example" in done.stdout) == (words not in (["webhooks"], ["keys"]))
+    assert max(map(len, done.stdout.splitlines())) <= 110
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_shell_completes_words(cli: Cli, shell: str) -> None:
+    assert "_BATCH_LOOKUPS_COMPLETE" in cli.run("completion", shell).stdout
+    completed = cli.run(_BATCH_LOOKUPS_COMPLETE="bash_complete", COMP_WORDS="batch-lookups webhooks re", COMP_CWORD="2")
+    assert {line.rpartition(",")[2] for line in completed.stdout.split()} == {"resend", "recover"}
+
+
+def test_it_installs_without_the_server_and_runs_by_its_name(tmp_path: Path, service: Service) -> None:
+    site = tmp_path / "site"
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--disable-pip-version-check"]
+    subprocess.run([*command, "--target", site, ROOT], check=True, capture_output=True)
+    assert sorted(path.name for path in site.iterdir() if not path.name.endswith(".dist-info")) == ["batch_lookups", "bin"]
+    environment = {
+        "PATH": f"{site / 'bin'}:{os.environ['PATH']}",
+        "PYTHONPATH": str(site),
+        "BATCH_LOOKUPS_URL": service.url,
+        "BATCH_LOOKUPS_API_KEY": service.new_key(),
+    }
+    done = subprocess.run(["batch-lookups", "list", "--json"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, json.loads(done.stdout)) == (0, []), done.stderr
+    program = "import sys; from batch_lookups import AsyncClient, Client; import batch_lookups; print(batch_lookups.__file__, *sys.modules)"
+    imported = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    file, *modules = imported.stdout.split()
+    assert Path(file).is_relative_to(site)
+    assert {name.split(".")[0] for name in modules} & {"pyshell", "psycopg", "starlette"} == set()

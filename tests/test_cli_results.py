@@ -1,0 +1,253 @@
+"""Results while they come, jobs and their items, reports, and the bar of a terminal."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import pty
+import re
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.cli_fixtures import Cli, Service, begin_child
+from tests.timed import wait_until
+from tests.upstream import Reply
+
+
+def submit(cli: Cli, references: list[str] | int, **changes: str) -> str:
+    done = cli.run("submit", cli.sites("sites.csv", references, **changes))
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("suffix", ["csv", "ndjson"])
+def test_follow_goes_on_behind_the_last_whole_row(cli: Cli, service: Service, suffix: str) -> None:
+    service.hold("row-40")
+    # A line break and quotes within a cell are no end of a row.
+    job = submit(cli, [f"row-{number}" for number in range(60)], street_1='1 Main St\n"Rear", 2')
+    output = cli.folder / f"results.{suffix}"
+    running = cli.start("results", job, "--follow", "-o", output)
+    wait_until(lambda: output.exists() and b"row-39" in output.read_bytes())
+    running.kill()
+    running.communicate()
+    assert b"row-40" not in output.read_bytes()
+    service.release()
+    content = output.read_bytes()
+    output.write_bytes(content[: len(content) - 7])
+    done = cli.run("results", job, "--follow", "-o", output)
+    assert done.returncode == 0, done.stderr
+    assert "60 of 60 looked up" in done.stderr
+    whole = cli.run("results", job, *(["--ndjson"] if suffix == "ndjson" else [])).stdout.encode()
+    assert output.read_bytes() == whole
+
+    for cut in (0, 1, 100, whole.index(b"\n") + 1, len(whole) - 1, len(whole)):
+        output.write_bytes(whole[:cut])
+        assert cli.run("results", job, "--follow", "-o", output).returncode == 0, cut
+        assert output.read_bytes() == whole, cut
+
+
+def test_follow_leaves_the_file_of_another_job_alone(cli: Cli) -> None:
+    first, second = submit(cli, 3), submit(cli, 3)
+    assert cli.run("results", first, "-o", "results.csv").returncode == 0
+    before = (cli.folder / "results.csv").read_bytes()
+    done = cli.run("results", second, "--follow", "-o", "results.csv")
+    assert done.returncode == 1
+    assert "results.csv holds something else than results of this job" in done.stderr
+    assert (cli.folder / "results.csv").read_bytes() == before
+
+
+def test_follow_writes_rows_to_stdout_as_they_come(cli: Cli, service: Service) -> None:
+    service.hold("slow")
+    job = submit(cli, ["quick", "slow"])
+    running = cli.start("results", job, "--follow", "--ndjson")
+    assert running.stdout is not None
+    assert json.loads(running.stdout.readline())["reference_id"] == "quick"
+    assert json.loads(cli.run("status", job, "--json").stdout)["processed_items"] == 1
+    service.release()
+    stdout, stderr = running.communicate(timeout=30)
+    assert (running.returncode, json.loads(stdout)["reference_id"]) == (0, "slow"), stderr
+
+
+def test_filters_make_a_file_of_what_failed(cli: Cli, service: Service) -> None:
+    service.upstream.plan("failing", Reply(status=404))
+    job = submit(cli, ["working", "failing"])
+    assert cli.run("watch", job).returncode == 3
+    failed = cli.run("results", job, "--error", "not_found").stdout
+    assert [row["reference_id"] for row in csv.DictReader(failed.splitlines())] == ["failing"]
+    assert cli.run("results", job, "--follow", "--status", "failed").returncode == 2
+    [item] = json.loads(cli.run("items", job, "--status", "failed", "--json").stdout)
+    assert (item["reference_id"], item["error_code"]) == ("failing", "not_found")
+    assert re.search(r"^working +completed +1,000 +- +-$", cli.run("items", job).stdout, re.MULTILINE)
+
+    service.upstream.plan("failing", Reply())
+    retried = cli.run("retry", job, "--error", "not_found")
+    assert retried.returncode == 0, retried.stderr
+    assert cli.run("watch", retried.stdout.strip(), "-o", "again.csv").returncode == 0
+    assert json.loads(cli.run("status", retried.stdout.strip(), "--json").stdout)["retry_of_job_id"] == job
+    assert cli.run("retry", job, "--error", "other").returncode == 1
+
+
+def test_a_retry_that_is_repeated_names_the_same_job(cli: Cli, service: Service) -> None:
+    service.upstream.plan("twice", Reply(status=404))
+    job = submit(cli, ["twice"])
+    assert cli.run("watch", job).returncode == 5
+    service.hold("twice")
+    first = cli.run("retry", job)
+    second = cli.run("retry", job)
+    assert (second.returncode, second.stdout) == (0, first.stdout)
+    assert "already" in second.stderr
+    service.release()
+    assert cli.run("watch", first.stdout.strip()).returncode == 0
+
+
+def test_jobs_are_listed_and_deleted(cli: Cli) -> None:
+    jobs = [submit(cli, 1) for _ in range(3)]
+    for job in jobs:
+        assert cli.run("watch", job).returncode == 0
+    assert [job["id"] for job in json.loads(cli.run("list", "--json").stdout)] == jobs[::-1]
+    assert [json.loads(line)["id"] for line in cli.run("list", "--ndjson", "--limit", "2").stdout.splitlines()] == jobs[:0:-1]
+    assert re.search(rf"^{jobs[0]}  completed +1 +1 +0 ", cli.run("list").stdout, re.MULTILINE)
+    asked = cli.run("delete", jobs[0], stdin=b"n\n")
+    assert (asked.returncode, asked.stdout) == (130, "")
+    assert cli.run("delete", jobs[0], "--yes").returncode == 0
+    gone = cli.run("status", jobs[0])
+    assert gone.returncode == 1
+    assert "(job_not_found)" in gone.stderr
+    assert "batch-lookups list" in gone.stderr
+    assert cli.run("list", "--status", "cancelled").stdout == ""
+
+
+def test_a_report_is_shown_and_saved(cli: Cli) -> None:
+    job = submit(cli, 3)
+    assert cli.run("watch", job, "--report", "report.html").returncode == 0
+    assert (cli.folder / "report.html").read_text().strip().startswith("<!DOCTYPE html>")
+    shown = cli.run("report", job).stdout
+    assert re.search(r"sites looked up +3\n", shown)
+    assert "3,000.00 $       3 sites  Heat pumps" in shown
+    report = json.loads(cli.run("report", job, "--json").stdout)["report"]["id"]
+    for words in ([job, "-o", "report.csv"], [report, "-o", "report.json"], [report, "-o", "page.html"]):
+        done = cli.run("report", *words)
+        assert done.returncode == 0, done.stderr
+    assert len((cli.folder / "report.csv").read_text().splitlines()) == 4
+    assert json.loads((cli.folder / "report.json").read_text())["report"]["total_sites"] == 3
+    assert cli.run("report", job, "-o", "report.pdf").returncode == 2
+    assert cli.run("results", job, "-o", "results.xlsx").returncode == 2
+
+
+def test_the_browser_shows_the_report(cli: Cli) -> None:
+    job = submit(cli, 1)
+    assert cli.run("watch", job).returncode == 0
+    # `click.launch` runs xdg-open; here it notes what it was given.
+    opener = cli.folder / "bin" / "xdg-open"
+    opener.parent.mkdir()
+    opener.write_text(f'#!/bin/sh\necho "$1" > {cli.folder}/opened\n')
+    opener.chmod(0o755)
+    assert cli.run("report", job, "-o", "r.html", "--open", PATH=f"{opener.parent}:{os.environ['PATH']}").returncode == 0
+    wait_until(lambda: (cli.folder / "opened").exists() and (cli.folder / "opened").read_text())
+    assert (cli.folder / "opened").read_text().strip().endswith("r.html")
+
+
+def test_watch_prints_events_as_json(cli: Cli, service: Service) -> None:
+    service.hold("held-event")
+    job = submit(cli, ["held-event", "other-event"])
+    watching = cli.start("watch", job, "--ndjson")
+    assert watching.stdout is not None
+    events = [json.loads(watching.stdout.readline())]
+    service.release()
+    stdout, stderr = watching.communicate(timeout=30)
+    assert watching.returncode == 0, stderr
+    events += map(json.loads, stdout.splitlines())
+    assert events[0]["processed_items"] < 2
+    assert events[-1]["processed_items"] == 2
+    assert json.loads(cli.run("watch", job, "--json").stdout)["status"] == "completed"
+    assert cli.run("watch", job, "--json", "-o", "x.csv").returncode == 2
+
+
+class Terminal:
+    """A command on a pseudo-terminal."""
+
+    def __init__(self, cli: Cli, *words: str, **environment: str) -> None:
+        self.pid, self.descriptor = pty.fork()
+        if self.pid == 0:
+            begin_child()
+            os.chdir(cli.folder)
+            os.execve(cli.command[0], [*cli.command, *words], cli.environment | {"TERM": "xterm", "COLUMNS": "120"} | environment)
+        self.output = ""
+
+    def read_until(self, condition: Callable[[str], object]) -> None:
+        deadline = time.monotonic() + 30
+        while not condition(self.output):
+            assert time.monotonic() < deadline, self.output
+            try:
+                self.output += os.read(self.descriptor, 65536).decode()
+            except OSError:
+                assert condition(self.output), self.output
+                return
+
+    def exit_code(self) -> int:
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+def test_a_terminal_gets_a_bar_and_ctrl_c_detaches(cli: Cli, service: Service) -> None:
+    service.hold("bar-59")
+    cli.sites("sites.csv", [f"bar-{number}" for number in range(60)])
+    terminal = Terminal(cli, "run", "sites.csv", "-o", "results.csv")
+    terminal.read_until(lambda output: re.search(r"━.* [1-9][0-9]* of 60 done, [0-9.]+/s, [0-9]+ s left", output))
+    assert "100%" not in terminal.output
+    os.write(terminal.descriptor, b"\x03")
+    terminal.read_until(lambda output: "Watch it again: batch-lookups watch " in output and "-o results.csv" in output)
+    assert terminal.exit_code() == 130
+    assert "Traceback" not in terminal.output
+    # The cursor that the bar hid is there again.
+    assert terminal.output.count("\x1b[?25l") == terminal.output.count("\x1b[?25h") > 0
+    assert not (cli.folder / "results.csv").exists()
+    service.release()
+    again = Terminal(cli, "run", "sites.csv", "-o", "results.csv")
+    again.read_until(lambda output: "Saved results.csv" in output)
+    assert again.exit_code() == 0
+
+
+def test_colours_are_left_out_where_they_are_not_wanted(cli: Cli) -> None:
+    submit(cli, 1)
+    coloured = Terminal(cli, "list")
+    coloured.read_until(lambda output: "sites.csv" in output)
+    assert coloured.exit_code() == 0
+    assert "\x1b[1mID" in coloured.output
+    plain = Terminal(cli, "list", NO_COLOR="1")
+    plain.read_until(lambda output: "sites.csv" in output)
+    assert plain.exit_code() == 0
+    assert "\x1b[" not in plain.output
+
+
+def test_login_asks_for_the_key_without_showing_it(cli: Cli, service: Service) -> None:
+    key = cli.environment.pop("BATCH_LOOKUPS_API_KEY")
+    terminal = Terminal(cli, "login", service.url)
+    terminal.read_until(lambda output: "API key: " in output)
+    os.write(terminal.descriptor, f"{key}\n".encode())
+    terminal.read_until(lambda output: "Logged in to " in output)
+    assert terminal.exit_code() == 0
+    assert key not in terminal.output
+    assert json.loads((cli.folder / ".config/batch-lookups/credentials.json").read_text()) == {"url": service.url, "api_key": key}
+
+
+def test_names_from_files_do_not_steer_the_terminal(cli: Cli) -> None:
+    cli.sites("sites.csv", 1)
+    assert cli.run("submit", "sites.csv", "--name", "red \x1b[31m").returncode == 0
+    assert "\x1b" not in cli.run("list").stdout
+
+
+def test_without_a_terminal_there_is_a_line_now_and_then(cli: Cli, service: Service) -> None:
+    service.hold("line-49")
+    running = cli.start("watch", submit(cli, [f"line-{number}" for number in range(50)]))
+    assert running.stderr is not None
+    lines = [running.stderr.readline().decode().strip()]
+    service.release()
+    _, stderr = running.communicate(timeout=60)
+    assert running.returncode == 0
+    lines += [line for line in stderr.decode().splitlines() if " of 50 done" in line]
+    assert len(lines) == 2, "one at once, one in the end: it takes less than ten seconds"
+    assert re.fullmatch(r"\d+ of 50 done.*", lines[0])
+    assert lines[1] == "50 of 50 done"

@@ -1,0 +1,297 @@
+"""`batch-lookups run` and its parts: from a file to its results, whatever comes between."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import shlex
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import openpyxl
+import pytest
+
+from tests.cli_fixtures import COLUMNS, Cli, Service
+from tests.timed import wait_until
+from tests.upstream import Reply
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_run_saves_what_was_found(cli: Cli) -> None:
+    sites = cli.sites("sites.csv", 30)
+    done = cli.run("run", sites, "-o", "results.csv", "--report", "report.html")
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert "30 of 30 looked up" in done.stderr
+    assert "Saved results.csv and report.html" in done.stderr
+    results = rows_of(cli.folder / "results.csv")
+    assert [row["reference_id"] for row in results] == [row["reference_id"] for row in rows_of(sites)]
+    assert {row["total_incentive_amount"] for row in results} == {"1000.00"}
+    assert "sites.csv" in (cli.folder / "report.html").read_text()
+    assert sorted(path.name for path in cli.folder.iterdir()) == ["report.html", "results.csv", "sites.csv"]
+
+
+def test_without_a_file_for_them_results_go_to_stdout_and_nothing_else_does(cli: Cli) -> None:
+    done = cli.run("run", cli.sites("sites.csv", 3))
+    assert done.returncode == 0, done.stderr
+    assert [row["status"] for row in csv.DictReader(done.stdout.splitlines())] == ["completed"] * 3
+
+
+def test_some_failed(cli: Cli, service: Service) -> None:
+    service.upstream.plan("some-1", Reply(status=404))
+    done = cli.run("run", cli.sites("sites.csv", ["some-1", "some-2"]), "-o", "results.csv")
+    assert done.returncode == 3
+    assert "1 of 2 looked up, 1 failed (1 not_found)" in done.stderr
+    assert "batch-lookups retry " in done.stderr
+    assert [row["status"] for row in rows_of(cli.folder / "results.csv")] == ["failed", "completed"]
+
+
+def test_all_failed(cli: Cli, service: Service) -> None:
+    service.upstream.usual = Reply(status=404)
+    done = cli.run("run", cli.sites("sites.csv", 2), "-o", "results.csv")
+    assert done.returncode == 5
+    assert len(rows_of(cli.folder / "results.csv")) == 2
+
+
+def test_cancelled(cli: Cli, service: Service) -> None:
+    service.upstream.usual = Reply(delay=5.0)
+    job = cli.run("submit", cli.sites("sites.csv", 40)).stdout.strip()
+    watching = cli.start("watch", job)
+    assert cli.run("cancel", job).returncode == 0
+    _, stderr = watching.communicate(timeout=30)
+    assert watching.returncode == 6, stderr
+    assert cli.run("run", "sites.csv", "-o", "results.csv").returncode == 6
+    assert {row["error_code"] for row in rows_of(cli.folder / "results.csv")} >= {"job_cancelled"}
+    again = cli.run("cancel", job)
+    assert again.returncode == 1
+    assert "(job_ended)" in again.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run"],
+        ["run", "missing.csv"],
+        ["run", "x.csv", "--map", "x"],
+        ["run", "x.csv", "--devices", "one"],
+        ["unknown"],
+        ["list", "--json", "--ndjson"],
+    ],
+)
+def test_wrong_usage(cli: Cli, words: list[str]) -> None:
+    cli.sites("x.csv", 1)
+    done = cli.run(*words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Usage:" in done.stderr
+
+
+def test_invalid_rows_are_told_by_line_those_with_the_same_fault_together(cli: Cli, service: Service) -> None:
+    name = "invalid-rows.csv"
+    lines = cli.sites(name, 30).read_text().splitlines()
+    for number in range(2, 27):
+        lines[number] = lines[number].replace("Oakland", "" if number % 2 else "Oakland").replace("94601", "94601" if number % 2 else "x")
+    (cli.folder / name).write_text("\n".join(lines))
+    refused = cli.run("run", name, "-o", "results.csv")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "25 of 30 rows are invalid:" in refused.stderr
+    assert "  lines 4, 6, 8, 10, 12, 14, 16, 18, 20, 22: Missing required fields: address.city" in refused.stderr
+    assert "  lines 3, 5, 7, 9, 11, 13, 15, 17, 19, 21: " in refused.stderr
+    assert "  and 5 more" in refused.stderr
+    assert "--skip-invalid" in refused.stderr
+    assert service.count_jobs(name) == 0
+    assert not (cli.folder / "results.csv").exists()
+    assert cli.run("check", name).returncode == 3
+
+    skipped = cli.run("run", name, "-o", "results.csv", "--skip-invalid")
+    assert skipped.returncode == 0, skipped.stderr
+    assert "25 invalid rows were left out:" in skipped.stderr
+    assert len(rows_of(cli.folder / "results.csv")) == 5
+
+
+@pytest.mark.parametrize("verb", ["run", "check", "submit"])
+def test_nothing_valid(cli: Cli, verb: str) -> None:
+    done = cli.run(verb, cli.sites("sites.csv", 3, city=""))
+    assert done.returncode == 5
+    assert "lines 2, 3, 4: Missing required fields: address.city" in done.stderr
+
+
+def test_a_file_that_is_no_table_is_refused_in_the_words_of_the_service(cli: Cli) -> None:
+    (cli.folder / "sites.csv").write_bytes(b"%PDF-1.7 ...")
+    done = cli.run("run", "sites.csv")
+    assert done.returncode == 1
+    assert done.stderr == "error: This is a PDF document (unsupported_file)\nhint: Send the table as CSV or as an Excel workbook.\n"
+    as_json = cli.run("check", "sites.csv", "--json")
+    assert (as_json.returncode, as_json.stdout) == (1, "")
+    assert json.loads(as_json.stderr)["code"] == "unsupported_file"
+
+
+def test_check_stores_nothing_and_says_what_it_took_the_columns_for(cli: Cli, service: Service) -> None:
+    sites = cli.sites("only-checked.csv", 4)
+    sites.write_text(sites.read_text().replace("reference_id", "Key"))
+    refused = cli.run("check", sites)
+    assert refused.returncode == 1
+    assert "--map" in refused.stderr
+    done = cli.run("check", sites, "--map", "reference_id=Key")
+    assert (done.returncode, done.stdout.strip()) == (0, "4 of 4 rows are valid")
+    checked = json.loads(cli.run("check", sites, "--map", "reference_id=1", "--json").stdout)
+    assert (checked["valid_items"], checked["columns"][0]["how"]) == (4, "given")
+    assert service.count_jobs("only-checked.csv") == 0
+
+
+@pytest.mark.parametrize("name", ["sites.csv.gz", "sites.tsv", "sites.xlsx", "sites.ndjson", "sites.json", "-"])
+def test_any_file_that_the_service_reads(cli: Cli, name: str) -> None:
+    rows = rows_of(cli.sites("original.csv", 3))
+    items = [
+        {
+            "reference_id": row["reference_id"],
+            "building_type": row["building_type"],
+            "device_ids": [1],
+            "address": {name: row[name] for name in COLUMNS[1:5]} | {"country_code": "US"},
+        }
+        for row in rows
+    ]
+    original, path = (cli.folder / "original.csv").read_bytes(), cli.folder / name
+    if name.endswith(".gz"):
+        path.write_bytes(gzip.compress(original))
+    elif name.endswith(".tsv"):
+        path.write_bytes(original.replace(b",", b"\t"))
+    elif name.endswith(".xlsx"):
+        workbook = openpyxl.Workbook()
+        assert workbook.active is not None
+        for line in original.decode().splitlines():
+            workbook.active.append(line.split(","))
+        workbook.save(path)
+    elif name.endswith(".ndjson"):
+        # One line alone looks like JSON; the name says what it is.
+        items, rows = items[:1], rows[:1]
+        path.write_text(json.dumps(items[0]) + "\n")
+    elif name.endswith(".json"):
+        path.write_text(json.dumps({"items": items}))
+    done = cli.run("run", name, "-o", "results.ndjson", stdin=original)
+    assert done.returncode == 0, done.stderr
+    results = [json.loads(line) for line in (cli.folder / "results.ndjson").read_text().splitlines()]
+    assert [result["reference_id"] for result in results] == [row["reference_id"] for row in rows]
+
+
+def test_defaults_are_for_rows_that_say_nothing(cli: Cli) -> None:
+    cli.sites("sites.csv", ["default-1"], building_type="", device_ids="")
+    done = cli.run(
+        "run", "sites.csv", "-o", "results.csv", "--devices", "1,20", "--building-type", "MULTIFAMILY", "--country", "US", "--name", "March"
+    )
+    assert done.returncode == 0, done.stderr
+    [row] = rows_of(cli.folder / "results.csv")
+    assert (row["building_type"], row["device_ids"], row["country_code"]) == ("MULTIFAMILY", "1;20", "US")
+    assert json.loads(cli.run("list", "--json").stdout)[0]["name"] == "March"
+
+
+def test_the_same_command_finds_its_job_and_again_makes_another(cli: Cli, service: Service) -> None:
+    sites = cli.sites("same.csv", 3)
+    first = cli.run("submit", sites)
+    second = cli.run("submit", sites)
+    assert (first.returncode, second.returncode, second.stdout) == (0, 0, first.stdout)
+    assert "submitted before" in second.stderr
+    again = cli.run("submit", sites, "--again", "1")
+    assert again.stdout != first.stdout
+    assert cli.run("submit", sites, "--again", "1").stdout == again.stdout
+    assert cli.run("submit", sites, "--devices", "2").stdout != first.stdout
+    assert service.count_jobs("same.csv") == 3
+
+
+# Seconds after the start of the command; and what has happened by then, where a time alone would not hit it.
+MOMENTS = ["0.2", "0.6", "submitted", "half", "ended"]
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_killed_run_goes_on_to_the_same_file_with_the_same_job(cli: Cli, service: Service, moment: str) -> None:
+    name = f"killed-{moment}.csv"
+    cli.sites(name, 60)
+    service.upstream.usual = Reply(delay=0.05)
+    before = len(service.upstream.requests)
+    command = ("run", name, "-o", "results.csv", "--report", "report.html")
+
+    def ended() -> bool:
+        query = "select 1 from public.batch_lookup_jobs where name = %s and status = 'completed'"
+        return service.owner.execute(query, [name]).fetchone() is not None
+
+    running = cli.start(*command)
+    if moment == "submitted":
+        wait_until(lambda: service.count_jobs(name))
+    elif moment == "half":
+        wait_until(lambda: len(service.upstream.requests) - before >= 30)
+    elif moment == "ended":
+        wait_until(ended)
+    else:
+        time.sleep(float(moment))
+    running.kill()
+    running.communicate()
+
+    done = cli.run(*command)
+    assert done.returncode == 0, done.stderr
+    results = (cli.folder / "results.csv").read_bytes()
+    job = cli.run("submit", name).stdout.strip()
+    assert service.count_jobs(name) == 1
+    assert results == cli.run("results", job).stdout.encode()
+    assert len(rows_of(cli.folder / "results.csv")) == 60
+    # And it can be repeated once more.
+    assert cli.run(*command).returncode == 0
+    assert (cli.folder / "results.csv").read_bytes() == results
+
+
+def test_ctrl_c_detaches_and_says_how_to_go_on(cli: Cli, service: Service) -> None:
+    service.hold("detached-39")
+    cli.sites("detached.csv", [f"detached-{number}" for number in range(40)])
+    running = cli.start("run", "detached.csv", "-o", "results of March.csv")
+    wait_until(lambda: service.count_jobs("detached.csv"))
+    assert running.stderr is not None
+    while b" done" not in running.stderr.readline():
+        pass
+    running.send_signal(signal.SIGINT)
+    _, stderr = running.communicate(timeout=30)
+    assert running.returncode == 130
+    assert b"Traceback" not in stderr
+    service.release()
+    command = stderr.decode().strip().splitlines()[-1].removeprefix("Watch it again: batch-lookups ")
+    assert command.endswith("-o 'results of March.csv'")
+    assert cli.run(*shlex.split(command)).returncode == 0
+    assert len(rows_of(cli.folder / "results of March.csv")) == 40
+
+
+def test_a_service_that_cannot_be_reached(cli: Cli) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    done = cli.run("run", cli.sites("sites.csv", 1), BATCH_LOOKUPS_URL=f"http://127.0.0.1:{port}", BATCH_LOOKUPS_RETRY_SECONDS="1.5")
+    assert done.returncode == 7
+    assert "The service cannot be reached" in done.stderr
+    assert "trying again" in done.stderr
+    assert "batch-lookups doctor" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_too_many_open_items_stop_it(cli: Cli, service: Service) -> None:
+    service.owner.execute("select api.update_settings('{\"max_open_items\": 5}')")
+    try:
+        done = cli.run("run", cli.sites("sites.csv", 6), BATCH_LOOKUPS_RETRY_SECONDS="0")
+    finally:
+        service.owner.execute("select api.update_settings('{\"max_open_items\": 200000}')")
+    assert done.returncode == 6, done.stderr
+    assert "(too_many_open_items)" in done.stderr
+
+
+def test_whoever_has_read_enough_ends_it_quietly(cli: Cli) -> None:
+    job = cli.run("submit", cli.sites("sites.csv", 2000)).stdout.strip()
+    piped = subprocess.run(
+        ["/bin/bash", "-o", "pipefail", "-c", '"$@" | head -n 1', "bash", *cli.command, "results", job],
+        cwd=cli.folder,
+        env=cli.environment,
+        capture_output=True,
+        check=False,
+    )
+    assert (piped.returncode, piped.stderr) == (141, b"")
+    assert piped.stdout.startswith(b"reference_id,")

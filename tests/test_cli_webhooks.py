@@ -1,0 +1,111 @@
+"""`batch-lookups webhooks` and `batch-lookups keys`."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+
+import pytest
+import standardwebhooks
+
+from tests.cli_fixtures import Cli, Service
+from tests.webhook_receiver import FakeReceiver, fake_receiver
+
+
+@pytest.fixture
+def receiver() -> Iterator[FakeReceiver]:
+    with fake_receiver() as receiver:
+        yield receiver
+
+
+def set_up(cli: Cli, receiver: FakeReceiver) -> str:
+    """The signing secret of webhooks that go to the receiver."""
+    done = cli.run("webhooks", "set", "--url", receiver.url, "--event", "batch.completed", "--event", "lookup.failed", "--bundle")
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_webhooks_are_set_up_tried_and_sent_again(cli: Cli, receiver: FakeReceiver) -> None:
+    assert "No webhooks are sent" in cli.run("webhooks", "show").stdout
+    secret = set_up(cli, receiver)
+    assert secret.startswith("whsec_")
+    config = json.loads(cli.run("webhooks", "show", "--json").stdout)
+    assert (config["url"], sorted(config["events"]), config["bundle_items"]) == (receiver.url, ["batch.completed", "lookup.failed"], True)
+    assert secret not in cli.run("webhooks", "show").stdout
+    assert cli.run("webhooks", "set").returncode == 2
+
+    tried = cli.run("webhooks", "test")
+    assert (tried.returncode, tried.stdout.split(",")[0]) == (0, "delivered: status 204")
+    receiver.status = 500
+    assert cli.run("webhooks", "test").returncode == 1
+    deliveries = json.loads(cli.run("webhooks", "deliveries", "--json").stdout)
+    assert [delivery["last_http_status"] for delivery in deliveries] == [500, 204]
+    assert cli.run("webhooks", "resend", deliveries[1]["id"]).stdout == "webhook.test is pending again\n"
+    assert "(webhook_delivery_not_found)" in cli.run("webhooks", "resend", "5a8b54ab-0b0c-4d3e-9d8c-3f1f6e0f3c11").stderr
+    assert cli.run("webhooks", "recover", "2020-01-01T00:00:00Z").stdout.endswith("pending again\n")
+
+    rotated = cli.run("webhooks", "secret", "--overlap", "60")
+    assert rotated.stdout.startswith("whsec_")
+    assert rotated.stdout.strip() != secret
+    assert cli.run("webhooks", "set", "--disable", "--json").returncode == 0
+    assert json.loads(cli.run("webhooks", "show", "--json").stdout)["enabled"] is False
+
+
+def test_verify_says_whether_a_message_is_genuine(cli: Cli, receiver: FakeReceiver) -> None:
+    secret = set_up(cli, receiver)
+    cli.run("webhooks", "test")
+    [received] = receiver.received
+    headers = [word for name in ("id", "timestamp", "signature") for word in (f"--{name}", received.headers[f"webhook-{name}"])]
+    genuine = cli.run("webhooks", "verify", "-", *headers, stdin=received.body, BATCH_LOOKUPS_WEBHOOK_SECRET=secret)
+    assert (genuine.returncode, genuine.stderr) == (0, "Genuine\n")
+    forged = cli.run("webhooks", "verify", "-", *headers, stdin=received.body + b" ", BATCH_LOOKUPS_WEBHOOK_SECRET=secret)
+    assert forged.returncode == 1
+    assert "Not genuine" in forged.stderr
+    assert cli.run("webhooks", "verify", "-", *headers, stdin=received.body).returncode == 4
+    assert cli.run("webhooks", "verify", "-", *headers, stdin=b"", BATCH_LOOKUPS_WEBHOOK_SECRET="whsec_!").returncode == 4
+
+
+def test_listen_prints_messages_and_forwards_them_signed(cli: Cli, receiver: FakeReceiver) -> None:
+    secret = set_up(cli, receiver)
+    cli.run("webhooks", "test")
+    with fake_receiver() as local:
+        cli.environment["BATCH_LOOKUPS_WEBHOOK_SECRET"] = secret
+        listening = cli.start("webhooks", "listen", "--forward", local.url)
+        assert listening.stderr is not None
+        assert b"Listening" in listening.stderr.readline()
+        cli.run("webhooks", "test")
+        said = listening.stderr.readline()
+        listening.send_signal(signal.SIGINT)
+        stdout, stderr = listening.communicate(timeout=30)
+    assert listening.returncode == 0, stderr
+    [line] = stdout.decode().splitlines()
+    assert json.loads(line)["body"]["type"] == "webhook.test"
+    [forwarded] = local.received
+    assert json.loads(line)["id"] == forwarded.headers["webhook-id"] == receiver.received[1].headers["webhook-id"]
+    assert standardwebhooks.Webhook(secret).verify(forwarded.body, forwarded.headers) == forwarded.message
+    assert said.startswith(b"webhook.test ")
+    assert said.endswith(b": status 204\n")
+
+
+def test_keys_are_made_listed_rotated_and_revoked(cli: Cli, service: Service) -> None:
+    made = cli.run("keys", "create", "--name", "nightly", "--scope", "jobs:read", "--test", "--expires", "2040-01-01T00:00:00Z")
+    assert made.returncode == 0, made.stderr
+    key = made.stdout.strip()
+    assert key.startswith("leap_test_")
+    assert key not in made.stderr
+    assert cli.run("list", BATCH_LOOKUPS_API_KEY=key).returncode == 0
+    forbidden = cli.run("keys", "list", BATCH_LOOKUPS_API_KEY=key)
+    assert (forbidden.returncode, "(insufficient_scope)" in forbidden.stderr) == (4, True)
+
+    keys = json.loads(cli.run("keys", "list", "--json").stdout)
+    [listed] = [one for one in keys if one["name"] == "nightly"]
+    assert listed["scopes"] == ["jobs:read"]
+    assert key not in cli.run("keys", "list").stdout
+    rotated = cli.run("keys", "rotate", listed["id"], "--grace", "60", "--json")
+    new = json.loads(rotated.stdout)
+    assert cli.run("list", BATCH_LOOKUPS_API_KEY=new["key"]).returncode == 0
+    assert cli.run("keys", "revoke", new["id"], stdin=b"n\n").returncode == 130
+    assert cli.run("keys", "revoke", new["id"], "--yes").returncode == 0
+    assert cli.run("list", BATCH_LOOKUPS_API_KEY=new["key"]).returncode == 4
+    assert cli.run("keys", "create", "--scope", "everything").returncode == 1

@@ -1,0 +1,230 @@
+"""The Python client: what it sends again and what not, and that a lost connection costs no record."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from batch_lookups import ApiError, AsyncClient, Client, UnavailableError
+from batch_lookups.calls import FileOptions
+from batch_lookups.records import Reader, RecordSplitter, ResultsFormat, whole_records
+from batch_lookups.retrying import Retry
+from batch_lookups.webhooks import SecretError, sign, why_not_genuine
+from tests.cli_fixtures import Cli, Service
+
+JOB = "5a8b54ab-0b0c-4d3e-9d8c-3f1f6e0f3c11"
+BUSY = httpx.Response(503, headers={"retry-after": "0"}, json={"error": "The service is busy", "code": "busy"})
+
+
+class Script:
+    """Answers requests one after the other, with a response or by raising an error; notes the requests."""
+
+    def __init__(self, *answers: httpx.Response | httpx.TransportError) -> None:
+        self.answers = list(answers)
+        self.requests: list[httpx.Request] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        answer = self.answers.pop(0)
+        if isinstance(answer, httpx.TransportError):
+            raise answer
+        return answer
+
+
+@pytest.fixture
+def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long the client waited, without waiting."""
+    taken: list[float] = []
+    monkeypatch.setattr("batch_lookups.client.time.sleep", taken.append)
+    return taken
+
+
+def client_of(script: Script, **options: Any) -> Client:
+    return Client("http://service", "key", transport=httpx.MockTransport(script), **options)
+
+
+def test_a_busy_service_is_asked_again_when_it_says(naps: list[float]) -> None:
+    limited = httpx.Response(429, headers={"retry-after": "7"}, json={"error": "Too many requests", "code": "too_many_requests"})
+    script, told = Script(limited, BUSY, httpx.Response(200, json={"id": JOB})), list[Retry]()
+    assert client_of(script, on_retry=told.append).get_job(JOB)["id"] == JOB
+    assert naps[0] == 7
+    assert 0.7 <= naps[1] <= 1.3, "twice as long as the first time, had that not been told"
+    assert [retry.reason for retry in told] == ["Too many requests", "The service is busy"]
+    assert script.requests[0].headers["x-api-key"] == "key"
+    assert script.requests[0].headers["user-agent"].startswith("batch-lookups/")
+
+
+def test_time_ends_the_attempts(naps: list[float]) -> None:
+    slow = httpx.Response(503, headers={"retry-after": "61"}, json={"error": "The service is busy", "code": "busy"})
+    with pytest.raises(ApiError, match="The service is busy") as refused:
+        client_of(Script(slow)).get_job(JOB)
+    assert (refused.value.status, refused.value.code, naps) == (503, "busy", [])
+    with pytest.raises(UnavailableError, match="cannot be reached"):
+        client_of(Script(httpx.ConnectError("refused")), retry_seconds=0).get_job(JOB)
+
+
+def create(client: Client) -> str:
+    return client.create_batch(b"...", FileOptions(name="x", device_ids=[1, 20]))["job_id"]
+
+
+def retry(client: Client) -> str:
+    return client.retry_job(JOB)["job_id"]
+
+
+CREATED = httpx.Response(201, json={"job_id": JOB})
+
+
+@pytest.mark.parametrize(
+    ("trouble", "call", "is_repeated"),
+    [
+        (httpx.ReadError("lost"), create, True),
+        (httpx.RemoteProtocolError("lost"), create, True),
+        (httpx.Response(502), create, True),
+        (httpx.Response(503, json={"code": "outcome_unknown"}), create, True),
+        (httpx.Response(409, json={"code": "request_in_progress"}), create, True),
+        (httpx.Response(409, json={"code": "job_ended"}), create, False),
+        (httpx.Response(500, json={"code": "internal_error"}), create, False),
+        (httpx.ConnectError("refused"), retry, True),
+        (httpx.Response(503, json={"code": "busy"}), retry, True),
+        (httpx.ReadError("lost"), retry, False),
+        (httpx.Response(502), retry, False),
+        (httpx.Response(503, json={"code": "outcome_unknown"}), retry, False),
+    ],
+)
+def test_only_what_cannot_happen_twice_is_sent_again(
+    naps: list[float], trouble: httpx.Response | httpx.TransportError, call: Callable[[Client], str], is_repeated: bool
+) -> None:
+    script = Script(trouble, CREATED)
+    if is_repeated:
+        assert call(client_of(script)) == JOB
+        keys = {request.headers.get("idempotency-key") for request in script.requests}
+        assert len(keys) == 1, "a repeated request has the same key"
+    else:
+        with pytest.raises((ApiError, UnavailableError)) as raised:
+            call(client_of(script))
+        assert not isinstance(raised.value, UnavailableError) or raised.value.maybe_done
+        assert len(script.requests) == 1
+
+
+def test_each_batch_has_a_key_of_its_own() -> None:
+    script = Script(CREATED, CREATED)
+    client = client_of(script)
+    create(client)
+    create(client)
+    first, second = (request.headers["idempotency-key"] for request in script.requests)
+    assert first != second
+    assert dict(script.requests[0].url.params) == {"name": "x", "default_device_ids": "1,20"}
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 1000])
+def test_records_are_cut_where_they_end(size: int) -> None:
+    records = [b"a,b\r\n", b'1,"two\r\nlines, ""quoted"""\r\n', b'"\n",x\n', b"2,\r\n"]
+    file = b"".join(records) + b'3,"unfini\r\n'
+    splitter = RecordSplitter("csv")
+    assert [record for start in range(0, len(file), size) for record in splitter.feed(file[start : start + size])] == records
+    assert list(whole_records(io.BytesIO(file), "csv")) == records
+    assert list(whole_records(io.BytesIO(b'{"a":"\\""}\n{}\n{'), "ndjson")) == [b'{"a":"\\""}\n', b"{}\n"]
+
+
+def test_a_record_is_final_when_its_item_has_ended() -> None:
+    assert Reader("csv", b"x,status\r\n").is_final(b'"a,\r\npending",completed\r\n')
+    assert not Reader("csv", b"status,x\r\n").is_final(b"processing,failed\r\n")
+    assert not Reader("ndjson").is_final(b'{"status":"pending"}')
+
+
+@pytest.mark.parametrize("results_format", ["csv", "ndjson"])
+def test_a_lost_connection_costs_no_record_and_repeats_none(cli: Cli, service: Service, results_format: ResultsFormat) -> None:
+    job = cli.run("submit", cli.sites("sites.csv", 700)).stdout.strip()
+    key = cli.environment["BATCH_LOOKUPS_API_KEY"]
+    with Client(service.url, key) as client:
+        assert [job["status"] for job in client.watch(job)][-1] == "completed"
+        whole = list(client.results(job, results_format))
+        assert len(whole) == 700 + (results_format == "csv")
+        assert list(client.results(job, results_format, after=697)) == whole[-2:]
+    # Within the header, within the first record, before the first piece, and later.
+    transport = CuttingTransport(10, 400, 0, 40_000, 100_001)
+    with Client(service.url, key, transport=transport) as client:
+        assert list(client.results(job, results_format)) == whole
+        assert transport.cuts == []
+        transport.cuts = [40_000]
+        with pytest.raises(UnavailableError, match="incomplete"):
+            list(client.results(job, results_format, status="completed"))
+
+
+class CuttingTransport(httpx.BaseTransport):
+    """Loses the connection of one download of results after the other, after so many bytes."""
+
+    def __init__(self, *cuts: int) -> None:
+        self.cuts = list(cuts)
+        self._transport = httpx.HTTPTransport()
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        response = self._transport.handle_request(request)
+        if not request.url.path.endswith("/results") or not self.cuts:
+            return response
+        assert isinstance(response.stream, httpx.SyncByteStream)
+        return httpx.Response(response.status_code, headers=response.headers, stream=CutStream(response.stream, self.cuts.pop(0)))
+
+    def close(self) -> None:
+        self._transport.close()
+
+
+class CutStream(httpx.SyncByteStream):
+    def __init__(self, stream: httpx.SyncByteStream, length: int) -> None:
+        self._stream, self._length = stream, length
+
+    def __iter__(self) -> Iterator[bytes]:
+        left = self._length
+        for piece in self._stream:
+            yield piece[:left]
+            left -= len(piece)
+            if left <= 0:
+                raise httpx.ReadError("lost")
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+async def test_the_asynchronous_client_does_the_same(cli: Cli, service: Service) -> None:
+    file = cli.sites("sites.csv", 12).read_bytes()
+    async with AsyncClient(service.url, cli.environment["BATCH_LOOKUPS_API_KEY"]) as client:
+        assert (await client.check_batch(file))["valid"]
+        created = await client.create_batch(file, idempotency_key="mine")
+        assert (await client.create_batch(file, idempotency_key="mine"))["replayed"]
+        jobs = [job async for job in client.watch(created["job_id"])]
+        assert jobs[-1]["processed_items"] == 12
+        assert len([item async for item in client.items(created["job_id"], status="completed")]) == 12
+        assert len([record async for record in client.results(created["job_id"])]) == 13
+        assert "12" in await client.get_report_page(jobs[-1]["report_id"])
+        with pytest.raises(ApiError) as refused:
+            await client.get_job(JOB)
+        assert (refused.value.status, refused.value.code) == (404, "job_not_found")
+        assert refused.value.request_id
+
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+def test_signatures_are_those_of_standard_webhooks() -> None:
+    # The example of the specification's reference libraries.
+    body = b'{"test": 2432232314}'
+    signature = sign(SECRET, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, body)
+    assert signature == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+    with pytest.raises(SecretError):
+        sign("whsec_", "", 0, b"")
+
+
+def cases() -> list[tuple[dict[str, Any], bool]]:
+    genuine = {"message_id": "a", "timestamp": "1614265330", "signature": f"v1,x {sign(SECRET, 'a', 1614265330, b'{}')}"}
+    changes = [{"message_id": "b"}, {"timestamp": "1614265331"}, {"timestamp": "now"}, {"signature": "v1,é"}]
+    return [(genuine, True), *((genuine | change, False) for change in changes)]
+
+
+@pytest.mark.parametrize(("headers", "is_genuine"), cases())
+def test_messages_that_are_not_genuine_are_told(headers: dict[str, Any], is_genuine: bool) -> None:
+    assert (why_not_genuine(SECRET, b"{}", **headers, seconds_off=1e12) is None) == is_genuine
+    assert why_not_genuine(SECRET, b"{}", **headers) is not None, "it is years old"
