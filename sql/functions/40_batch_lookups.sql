@@ -108,6 +108,19 @@ create or replace function app.item_result(p_item public.lookup_queue_items) ret
 language sql immutable
 return coalesce((p_item).result, (p_item).parsed_result::json);
 
+-- The item without the text of its answer, but with what was parsed of it: what comes after recording reads figures out of that. In
+-- PL/pgSQL, because jsonb_populate_record takes twice as long.
+create or replace function app.with_parsed_result(p_item public.lookup_queue_items, p_parsed_result jsonb) returns public.lookup_queue_items
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    p_item.result := null;
+    p_item.parsed_result := p_parsed_result;
+    return p_item;
+end;
+$$;
+
 create or replace function app.item_json(p_item public.lookup_queue_items, p_in_flight int4multirange) returns json
 language plpgsql stable
 set search_path = pg_catalog, pg_temp

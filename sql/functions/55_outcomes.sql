@@ -226,8 +226,7 @@ begin
              where i.organization_id = p_organization_id and i.job_id = v_job.job_id
                and i.position between v_job.first_position and v_job.last_position and i.position = o.position and i.status = 'pending'
                and (i.xmin = o.version or o.action = 'complete' and (o.is_in_flight or i.retry_at is not null))
-         -- The item without the text of its answer but with the parsed answer, from which the next steps read figures.
-         returning jsonb_populate_record(i, jsonb_build_object('result', null, 'parsed_result', o.result)) as item
+         returning app.with_parsed_result(i, o.result) as item
         )
         select coalesce(array_agg(item), '{}') into v_more from applied;
         v_items := v_items || v_more;
@@ -273,7 +272,7 @@ begin
           from unnest(v_late) o
          where i.organization_id = p_organization_id and i.job_id = o.job_id and i.position = o.position
            and i.status = 'failed' and i.error_code = 'lease_expired'
-     returning jsonb_populate_record(i, jsonb_build_object('result', null, 'parsed_result', o.result)) as item
+     returning app.with_parsed_result(i, o.result) as item
     )
     select coalesce(array_agg(item), '{}') into v_mended from mended;
     perform app.add_report_sites(p_organization_id, v_mended, p_now);

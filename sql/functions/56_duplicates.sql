@@ -100,7 +100,7 @@ begin
                processed_at = p_now
           from waiting w
          where i.organization_id = p_organization_id and i.job_id = w.job_id and i.position = w.position
-     returning jsonb_populate_record(i, jsonb_build_object('result', null, 'parsed_result', i.result)) as item
+     returning app.with_parsed_result(i, i.result::jsonb) as item
     )
     select coalesce(array_agg(item), '{}') into v_items from answered;
     perform app.add_report_sites(p_organization_id, v_items, p_now);
