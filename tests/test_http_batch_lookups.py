@@ -154,6 +154,18 @@ def test_a_job_comes_with_its_items_when_asked(client: OrganizationClient) -> No
     assert client.get(f"{path}?include_items=maybe").status_code == 400
 
 
+def test_a_large_job_does_not_come_with_its_items(client: OrganizationClient) -> None:
+    created = client.submit(*(site(f"deal-{number:03}") for number in range(501)))
+    response = client.get(f"/batch-lookups/{created['job_id']}?include_items=true")
+    assert (response.status_code, response.json()["code"]) == (400, "too_many_items")
+    assert "/items" in response.json()["hint"]
+
+
+def test_items_are_not_read_again_at_every_change(client: OrganizationClient) -> None:
+    response = client.get(f"/batch-lookups/{client.submit()['job_id']}?include_items=true&wait=1")
+    assert (response.status_code, response.json()["code"]) == (400, "wait_with_items")
+
+
 def test_jobs_are_listed_newest_first(client: OrganizationClient, database: Connection) -> None:
     jobs = [client.submit()]
     look_up(database, jobs[0], 1)

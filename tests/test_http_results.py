@@ -42,6 +42,21 @@ def test_a_cursor_leads_through_all_items(client: OrganizationClient) -> None:
     assert references == [f"deal-{number:03}" for number in range(60)]
 
 
+def test_large_results_come_in_pages_and_pieces_of_a_bounded_size(client: OrganizationClient, database: Connection) -> None:
+    created = client.submit(*(site(f"deal-{number:03}") for number in range(200)))
+    look_up(database, created, 200, {"text": "x" * LARGE})
+    url = f"/batch-lookups/{created['job_id']}/items?limit=500"
+    references = []
+    while url:
+        response = client.get(url)
+        assert len(response.content) < 9_000_000
+        references += [item["reference_id"] for item in response.json()["items"]]
+        url = response.links["next"]["url"] if "link" in response.headers else ""
+    assert references == [f"deal-{number:03}" for number in range(200)]
+    lines = client.get(f"/batch-lookups/{created['job_id']}/results?format=ndjson").text.splitlines()
+    assert [json.loads(line)["reference_id"] for line in lines] == references
+
+
 @pytest.mark.parametrize("cursor", ["", "YWZ0ZXIgLTE", "%F0%9F%98%80"])
 def test_a_cursor_that_is_none_is_refused(client: OrganizationClient, cursor: str) -> None:
     response = client.get(f"/batch-lookups/{client.submit()['job_id']}/items?cursor={cursor}")

@@ -44,21 +44,29 @@ language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_job       public.batch_lookup_jobs;
-    v_in_flight int4multirange;
+    v_job      public.batch_lookup_jobs;
+    v_items    text[];
+    v_has_more boolean;
 begin
     perform app.authorize(p_organization_id, 'jobs:read');
     v_job := app.find_job(p_organization_id, p_job_id);
     if not p_include_items then
         return app.job_progress_json(v_job);
     end if;
-    v_in_flight := app.positions_in_flight(p_organization_id, p_job_id);
-    return app.join_objects(app.job_progress_json(v_job), json_build_object('items',
-        (select json_agg(app.item_json(i, v_in_flight) order by i.position)
-           from public.lookup_queue_items i
-          where i.organization_id = p_organization_id and i.job_id = p_job_id)));
+    v_has_more := v_job.total_items > 500;
+    if not v_has_more then
+        select p.items, p.has_more into v_items, v_has_more
+          from app.read_items(p_organization_id, p_job_id, 'json', null, null, -1, 500, 0) p;
+    end if;
+    if v_has_more then
+        raise sqlstate 'PT400' using
+            message    = 'The job has too many items for one answer, or too large ones: include_items answers up to 500 items and 8 MB',
+            hint       = 'GET /batch-lookups/{job_id}/items lists them page by page, GET /batch-lookups/{job_id}/results as one file.',
+            constraint = 'too_many_items';
+    end if;
+    return app.join_objects(app.job_progress_json(v_job), json_build_object('items', format('[%s]', array_to_string(v_items, ','))::json));
 end;
 $$;
 
-comment on function api.get_batch_lookup(uuid, uuid, boolean) is 'One job with its counts, and its items when asked; rate (items a second), estimated_completion_at, errors_by_code and poll_after_ms (when to ask again; null: it has ended). 404: no such job in this organization.';
+comment on function api.get_batch_lookup(uuid, uuid, boolean) is 'One job with its counts, and its items when asked; rate (items a second), estimated_completion_at, errors_by_code and poll_after_ms (when to ask again; null: it has ended). 400 too_many_items: p_include_items answers up to 500 items and 8 MB. 404: no such job in this organization.';
 grant execute on function api.get_batch_lookup(uuid, uuid, boolean) to authenticated;

@@ -49,6 +49,38 @@ begin
 end;
 $$;
 
+-- Items as JSON or lines of a file, until there are p_limit or 8 MB of them: a few hundred results can be as large as the memory of a server.
+create or replace function app.read_items(
+    p_organization_id uuid, p_job_id uuid, p_format text, p_status text, p_error_code text, p_after integer, p_limit integer, p_offset integer,
+    out items text[], out last_position integer, out has_more boolean
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_in_flight int4multirange := app.positions_in_flight(p_organization_id, p_job_id);
+    v_bytes     bigint         := 0;
+    v_item      public.lookup_queue_items;
+    v_text      text;
+begin
+    items    := '{}';
+    has_more := false;
+    for v_item in
+        select * from app.find_items(p_organization_id, p_job_id, v_in_flight, p_status, p_error_code, p_after, p_limit + 1, p_offset)
+    loop
+        has_more := cardinality(items) = p_limit or v_bytes >= 8 * 1024 * 1024;
+        exit when has_more;
+        v_text := case p_format when 'csv' then app.result_csv_line(v_item, v_in_flight) else app.item_json(v_item, v_in_flight)::text end;
+        if p_format = 'ndjson' then
+            v_text := translate(v_text, E'\r\n', '') || E'\n';
+        end if;
+        v_bytes       := v_bytes + octet_length(v_text);
+        items         := items || v_text;
+        last_position := v_item.position;
+    end loop;
+end;
+$$;
+
 create or replace function api.list_batch_lookup_items(
     p_organization_id uuid    default app.claimed_organization_id(),
     p_job_id          uuid    default null,
@@ -62,33 +94,32 @@ language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_job       public.batch_lookup_jobs;
-    v_in_flight int4multirange;
-    v_after     integer;
-    v_items     public.lookup_queue_items[];
+    v_job   public.batch_lookup_jobs;
+    v_after integer;
+    v_items text[];
+    v_last  integer;
+    v_more  boolean;
 begin
     perform app.authorize(p_organization_id, 'jobs:read');
     v_job   := app.find_job(p_organization_id, p_job_id);
     v_after := coalesce((app.read_page(p_cursor, 'items', p_limit, p_offset, 500)).position, -1);
     perform app.check_item_filter(p_status, p_error_code);
-
-    v_in_flight := app.positions_in_flight(p_organization_id, p_job_id);
     if coalesce(p_cursor, p_status, p_error_code) is null then
-        -- Without a filter, the offset is a position: the last page costs no more than the first.
-        v_items := array(select i from app.find_items(p_organization_id, p_job_id, v_in_flight, null, null, p_offset - 1, p_limit + 1) i);
+        -- Without a filter, the place in the upload is the offset: the last page costs what the first does.
+        select * into v_items, v_last, v_more from app.read_items(p_organization_id, p_job_id, 'json', null, null, p_offset - 1, p_limit, 0);
     else
-        v_items := array(select i from app.find_items(p_organization_id, p_job_id, v_in_flight, p_status, p_error_code, v_after, p_limit + 1, p_offset) i);
+        select * into v_items, v_last, v_more from app.read_items(p_organization_id, p_job_id, 'json', p_status, p_error_code, v_after, p_limit, p_offset);
     end if;
     return json_build_object(
-        'items', (select coalesce(json_agg(app.item_json(i, v_in_flight) order by i.position), '[]') from unnest(v_items[:p_limit]) i),
+        'items', format('[%s]', array_to_string(v_items, ','))::json,
         'total', app.count_items(v_job, p_status, p_error_code),
         'limit', p_limit,
         'offset', p_offset,
-        'next_cursor', case when cardinality(v_items) > p_limit then app.cursor(row('items', v_items[p_limit].position, null, null, null, null, null)) end);
+        'next_cursor', case when v_more then app.cursor(row('items', v_last, null, null, null, null, null)) end);
 end;
 $$;
 
-comment on function api.list_batch_lookup_items(uuid, uuid, text, integer, integer, text, text) is 'The items of a job in upload order: {items, total, limit, offset, next_cursor}; p_cursor is the next_cursor of the page before. 400: an unknown status, limit not in 1 to 500, invalid_cursor, cursor_with_offset. 404: no such job in this organization.';
+comment on function api.list_batch_lookup_items(uuid, uuid, text, integer, integer, text, text) is 'The items of a job in upload order: {items, total, limit, offset, next_cursor}; p_cursor is the next_cursor of the page before. A page of large results ends at 8 MB, with fewer items than p_limit and a next_cursor. 400: an unknown status, limit not in 1 to 500, invalid_cursor, cursor_with_offset. 404: no such job in this organization.';
 grant execute on function api.list_batch_lookup_items(uuid, uuid, text, integer, integer, text, text) to authenticated;
 
 create or replace function app.results_csv_header() returns text
@@ -147,27 +178,19 @@ language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_in_flight int4multirange;
-    v_count     integer;
+    v_piece record;
 begin
     perform app.authorize(p_organization_id, 'jobs:read');
     perform app.find_job(p_organization_id, p_job_id);
     perform app.check_page(p_limit, 0, 10000);
     perform app.check_choice('format', p_format, array['csv', 'ndjson']);
     perform app.check_item_filter(p_status, p_error_code);
-    v_in_flight := app.positions_in_flight(p_organization_id, p_job_id);
-
-    select string_agg(case p_format when 'csv' then app.result_csv_line(i, v_in_flight) else replace(replace(app.item_json(i, v_in_flight)::text, E'\n', ''), E'\r', '') || E'\n' end, '' order by i.position),
-           max(i.position), count(*)
-      into lines, last_position, v_count
-      from app.find_items(p_organization_id, p_job_id, v_in_flight, p_status, p_error_code, p_after, p_limit) i;
-    lines := concat(case when p_format = 'csv' and p_after < 0 then app.results_csv_header() end, lines);
-    if v_count < p_limit then
-        last_position := null;
-    end if;
+    v_piece := app.read_items(p_organization_id, p_job_id, p_format, p_status, p_error_code, p_after, p_limit, 0);
+    lines := concat(case when p_format = 'csv' and p_after < 0 then app.results_csv_header() end, array_to_string(v_piece.items, ''));
+    last_position := case when v_piece.has_more then v_piece.last_position end;
 end;
 $$;
 
 comment on function api.get_batch_lookup_results(uuid, uuid, text, text, text, integer, integer) is
-'A piece of a job''s results as lines of CSV (RFC 4180, with a header first; cells that a spreadsheet would take for a formula begin with an apostrophe) or NDJSON (one item a line), in upload order, as they are now. last_position is the p_after of the next piece; null: this is the last one. 400: an unknown format or status. 404: no such job in this organization.';
+'A piece of a job''s results as lines of CSV (RFC 4180, with a header first; cells that a spreadsheet would take for a formula begin with an apostrophe) or NDJSON (one item a line), in upload order, as they are now. last_position is the p_after of the next piece; null: this is the last one. A piece ends at 8 MB, with fewer items than p_limit. 400: an unknown format or status. 404: no such job in this organization.';
 grant execute on function api.get_batch_lookup_results(uuid, uuid, text, text, text, integer, integer) to authenticated;

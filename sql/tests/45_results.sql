@@ -1,5 +1,5 @@
 begin;
-select plan(12);
+select plan(19);
 \ir fixtures.psql
 select pg_temp.submit(:'org', 7) as job \gset
 
@@ -16,10 +16,26 @@ select is((api.list_batch_lookup_items(:'org', :'job', p_error_code => 'not_foun
 select is((api.list_batch_lookup_items(:'org', :'job', 'failed') ->> 'total')::integer, 2, 'the total counts the items of a status');
 
 -- Files
-select is((api.get_batch_lookup_results(:'org', :'job', p_limit => 7)).last_position, 6, 'a full piece says where the next one begins');
+select is((api.get_batch_lookup_results(:'org', :'job', p_limit => 6)).last_position, 5, 'a full piece says where the next one begins');
+select is((api.get_batch_lookup_results(:'org', :'job', p_limit => 7)).last_position, null, 'a piece that holds all items is the last');
 select is((api.get_batch_lookup_results(:'org', :'job', p_after => 3, p_limit => 7)).last_position, null, 'the last piece says that it is the last');
 select is(array_length(string_to_array((api.get_batch_lookup_results(:'org', :'job')).lines, E'\r\n'), 1), 1 + 7 + 1, 'a file has a header and a line for each item');
 select throws_ok(format($$ select api.get_batch_lookup_results(%L, %L) $$, :'other_org', :'job'), 'PT404', 'Batch job not found', 'another organization cannot read the results');
+
+-- Large results: 110 of 100 KB
+select pg_temp.submit(:'other_org', 110) as large \gset
+select is(pg_temp.look_up(:'other_org', 110, 200, jsonb_build_object('x', repeat('x', 100000))::text), 110::bigint, 'large answers are recorded');
+select api.list_batch_lookup_items(:'other_org', :'large', p_limit => 500) as page \gset
+select ok(json_array_length(:'page'::json -> 'items') between 80 and 90 and length(:'page') < 9000000, 'a page ends at 8 MB');
+select is(json_array_length(:'page'::json -> 'items')
+          + json_array_length(api.list_batch_lookup_items(:'other_org', :'large', p_limit => 500, p_cursor => :'page'::json ->> 'next_cursor') -> 'items'),
+          110, 'the cursor of a page that was cut leads to the rest');
+select ok(length(lines) < 9000000 and last_position between 80 and 90, 'a piece of results ends at 8 MB, too')
+  from api.get_batch_lookup_results(:'other_org', :'large', 'ndjson');
+select is((api.get_batch_lookup_results(:'other_org', :'large')).last_position, null, 'lines without the results are one piece');
+select throws_ok(
+    format($$ select api.get_batch_lookup(%L, %L, true) $$, :'other_org', :'large'), 'PT400',
+    'The job has too many items for one answer, or too large ones: include_items answers up to 500 items and 8 MB', 'a job does not include more than 8 MB of items');
 
 select * from finish();
 rollback;

@@ -29,9 +29,15 @@ EVENT_SECONDS = 0.2
 
 async def get_batch_lookup(request: Request) -> Response:
     """The job; 304 if the client has this state of it. With `?wait=SECONDS`, waits for a change."""
-    read = job_reader(request, include_items=boolean_param(request, "include_items"))
+    include_items = boolean_param(request, "include_items")
+    read = job_reader(request, include_items=include_items)
     wanted = request.headers.get("if-none-match")
     wait = wait_param(request)
+    if include_items and wait is not None:
+        # All items would be read anew at every change.
+        raise ApiError(
+            400, "wait_with_items", "Provide either wait or include_items, not both", hint="Read the items when the job has changed."
+        )
     body = await read() if wait is None else await read_changed(request, read, wanted, wait)
     headers = {"ETag": f'"{fingerprint(body)}"', "Cache-Control": "private, no-cache"}
     if wanted is not None and is_known(body, wanted):
