@@ -24,7 +24,7 @@ from tests.http_fixtures import OPENAPI, PEPPER, UNKNOWN_ID, NewClient, Organiza
 BOTH = "Provide either x-api-key OR Authorization, not both."
 NEITHER = "Missing authentication. Provide either x-api-key or Authorization: Bearer token."
 
-PUBLIC = {"/", "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/docs/{file}"}
+PUBLIC = {"/realtime/v1/websocket", "/", "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/docs/{file}"}
 SECURED = [
     (method, re.sub(r"{\w+}", "1" if "application_id" in route.path else UNKNOWN_ID, route.path))
     for route in routes

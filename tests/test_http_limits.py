@@ -12,10 +12,13 @@ import httpx
 import psycopg
 import pytest
 
-from pyshell.api.limits import MAX_WINDOWS, RequestLimiter
+from pyshell.api import api_keys, authentication
+from pyshell.api.limits import CREDENTIALS_PER_ORGANIZATION, MAX_WINDOWS, RequestLimiter
+from pyshell.postgres.pool import STATEMENTS_PER_ORGANIZATION
 from pyshell.settings import Settings
 from tests.conftest import Connection
-from tests.http_fixtures import PEPPER, OrganizationClient, running_server, site
+from tests.http_fixtures import PEPPER, NewClient, OrganizationClient, running_server, site
+from tests.timed import wait_until
 
 
 @pytest.fixture
@@ -61,6 +64,58 @@ def test_a_limit_concerns_one_credential() -> None:
     assert limiter.count("a", 1)[1] is None
     assert limiter.count("a", 1)[1] is not None
     assert limiter.count("b", 1)[1] is None
+
+
+def test_a_limit_concerns_an_organization_too(
+    change_settings: Callable[..., None], client: OrganizationClient, new_client: NewClient, http_settings: Settings
+) -> None:
+    keys = [client.post("/api-keys", json={"name": str(number)}).json()["key"] for number in range(CREDENTIALS_PER_ORGANIZATION + 2)]
+    # Another process, which has counted nothing yet.
+    with running_server(http_settings) as url:
+        change_settings(requests_per_minute=3)
+        statuses = [httpx.get(f"{url}/batch-lookups", headers={"x-api-key": key}).status_code for key in keys for _ in range(3)]
+        other = httpx.get(f"{url}/batch-lookups", headers={"x-api-key": new_client().api_key})
+    allowed = 3 * CREDENTIALS_PER_ORGANIZATION
+    assert statuses == [200] * allowed + [429] * (len(statuses) - allowed)
+    assert other.status_code == 200
+
+
+def test_unknown_keys_of_an_address_have_a_limit(http_settings: Settings, new_client: NewClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(authentication, "UNKNOWN_KEYS_PER_MINUTE", 3)
+    known, new = new_client(), new_client()
+    with running_server(http_settings) as url:
+
+        def status(key: str, address: str = "198.51.100.1") -> int:
+            return httpx.get(f"{url}/batch-lookups", headers={"x-api-key": key, "x-forwarded-for": address}).status_code
+
+        assert status(known.api_key) == 200
+        assert [status(api_keys.generate()) for _ in range(5)] == [401, 401, 401, 429, 429]
+        # Who was known before still is; whoever comes from elsewhere is asked about.
+        assert (status(known.api_key), status(new.api_key), status(new.api_key, "198.51.100.2")) == (200, 429, 200)
+        assert status(api_keys.generate(), "198.51.100.2") == 401
+
+
+def test_an_organization_has_a_share_of_the_connections(
+    database: Connection, new_client: NewClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = new_client(), new_client()
+    job = one.submit()
+    calls = 2 * STATEMENTS_PER_ORGANIZATION
+    with database.transaction(), ThreadPoolExecutor(calls) as executor:
+        database.execute("select from public.batch_lookup_jobs where id = %s for update", [job["job_id"]])
+        waiting = [executor.submit(one.post, f"/batch-lookups/{job['job_id']}/cancel") for _ in range(calls)]
+        in_calls = "select count(*) from pg_stat_activity where query like '%%cancel_batch_lookup%%' and wait_event_type = 'Lock'"
+
+        def blocked() -> int:
+            with psycopg.connect(database.info.dsn, password=database.info.password, autocommit=True) as observer:
+                [(count,)] = observer.execute(in_calls).fetchall()
+                return int(count)
+
+        wait_until(lambda: blocked() == STATEMENTS_PER_ORGANIZATION)
+        assert other.get("/batch-lookups").status_code == 200
+        assert blocked() == STATEMENTS_PER_ORGANIZATION
+        database.execute("rollback")
+    assert sorted(future.result().status_code for future in waiting)[0] == 200
 
 
 def test_a_minute_later_all_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from psycopg.types.json import Jsonb
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
+from pyshell.api import api_keys
 from pyshell.api.realtime import credentials, endpoint
 from pyshell.settings import Settings
 from tests.clerk_fixtures import clerk_instance
@@ -182,17 +183,65 @@ def flood_and_read(bare: BareSocket) -> None:
     deque(iter(bare.receive, None), maxlen=0)
 
 
+def refusal(server: str, key: str) -> int | None:
+    """The status that a connection is refused with."""
+    try:
+        with bare_socket(server, key):
+            return None
+    except InvalidStatus as refused:
+        return refused.response.status_code
+
+
 class TestTheProtocol:
     def test_is_refused_without_a_key(self, server: str) -> None:
         with pytest.raises(InvalidStatus) as refused:
             connect(f"{server.replace('http', 'ws')}/realtime/v1/websocket")
         assert refused.value.response.status_code == 401
 
-    @pytest.mark.parametrize(("network", "answer"), [("127.0.0.0/8", "ok"), ("203.0.113.0/24", "error")])
-    def test_goes_by_the_networks_of_a_key(self, network: str, answer: str, server: str, client: OrganizationClient) -> None:
-        key = client.post("/api-keys", json={"allowed_networks": [network]}).json()["key"]
+    def test_goes_by_the_networks_of_a_key(self, server: str, client: OrganizationClient) -> None:
+        key = client.post("/api-keys", json={"allowed_networks": ["127.0.0.0/8"]}).json()["key"]
         with bare_socket(server, key) as bare:
-            assert bare.join({})["status"] == answer
+            assert bare.join({})["status"] == "ok"
+        key = client.post("/api-keys", json={"allowed_networks": ["203.0.113.0/24"]}).json()["key"]
+        assert refusal(server, key) == 403
+
+    def test_is_refused_with_an_unknown_key(self, server: str) -> None:
+        assert refusal(server, api_keys.generate()) == 401
+
+    def test_bounds_the_connections_that_have_not_said_who_they_are(
+        self, server: str, client: OrganizationClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for limit in ("MAX_ANONYMOUS", "MAX_ANONYMOUS_PER_ADDRESS"):
+            monkeypatch.setattr(endpoint, limit, 2)
+            with bare_socket(server, "anon") as first, bare_socket(server, "anon"):
+                assert refusal(server, "anon") == 503
+                # Those that are known have their own places, and who joins has one of them.
+                with bare_socket(server, client.api_key) as known:
+                    assert known.join({})["status"] == "ok"
+                assert first.join({}, access_token=client.api_key)["status"] == "ok"
+                with bare_socket(server, "anon"):
+                    assert refusal(server, "anon") == 503
+            wait_until(lambda: refusal(server, "anon") is None)
+            monkeypatch.undo()
+
+    def test_bounds_the_channels_of_an_organization(self, server: str, client: OrganizationClient, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(endpoint, "MAX_CHANNELS_PER_ORGANIZATION", 2)
+        join: Json = {"config": {}}
+        with bare_socket(server, client.api_key) as one, bare_socket(server, client.api_key) as other:
+            assert [
+                bare.ask("phx_join", join, topic=topic)["status"] for bare in (one, other) for topic in ("realtime:a", "realtime:b")
+            ] == [
+                *("ok", "ok"),
+                *("error", "error"),
+            ]
+            assert one.ask("phx_leave", topic="realtime:a")["status"] == "ok"
+            assert other.ask("phx_join", join, topic="realtime:a")["status"] == "ok"
+
+    def test_is_explained_to_plain_http(self, server: str, client: OrganizationClient) -> None:
+        response = client.get(f"/realtime/v1/websocket?apikey={client.api_key}")
+        assert (response.status_code, response.json()["code"]) == (426, "upgrade_missing")
+        assert response.headers["upgrade"] == "websocket"
+        assert "proxy" in response.json()["hint"]
 
     def test_answers_heartbeats_leaves_and_unknown_events(self, server: str, client: OrganizationClient) -> None:
         with bare_socket(server, client.api_key) as bare:
@@ -240,9 +289,11 @@ class TestTheProtocol:
         self, server: str, client: OrganizationClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(endpoint, "MAX_CONNECTIONS_PER_ORGANIZATION", 1)
-        with bare_socket(server, client.api_key) as first, bare_socket(server, client.api_key) as second:
+        with bare_socket(server, client.api_key) as first, bare_socket(server, "anon") as second:
             assert first.join({})["status"] == "ok"
-            assert second.join({})["response"]["reason"].startswith("ConnectionRateLimitReached: ")
+            assert refusal(server, client.api_key) == 429
+            answer = second.join({}, access_token=client.api_key)
+            assert answer["response"]["reason"].startswith("ConnectionRateLimitReached: ")
 
     def test_tells_a_client_that_reads_too_slowly_before_it_is_dropped(
         self, server: str, client: OrganizationClient, monkeypatch: pytest.MonkeyPatch
@@ -257,8 +308,7 @@ class TestTheProtocol:
         monkeypatch.setattr(endpoint, "MAX_CONNECTIONS_PER_ORGANIZATION", 1)
 
         def may_join() -> bool:
-            with bare_socket(server, client.api_key) as another:
-                return bool(another.join({})["status"] == "ok")
+            return refusal(server, client.api_key) is None
 
         with bare_socket(server, client.api_key) as bare:
             bare.join({})

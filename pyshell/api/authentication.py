@@ -18,9 +18,10 @@ from starlette.responses import Response
 from pyshell import logs
 from pyshell.api import api_keys, clerk
 from pyshell.api.errors import ApiError
-from pyshell.api.limits import RequestLimiter
+from pyshell.api.limits import CREDENTIALS_PER_ORGANIZATION, UNKNOWN_KEYS_PER_MINUTE, RequestLimiter
 from pyshell.postgres import calls as db
 from pyshell.postgres.pool import Pool
+from pyshell.postgres.sqlstates import DatabaseError
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -64,6 +65,9 @@ class Authenticator:
         self._internal_key = service_role_key.encode() if service_role_key else None
         self._pepper = api_key_pepper
         self._cache: dict[object, tuple[float, Caller]] = {}
+        # Keys that were good once go on being asked about, whoever else tries unknown ones from their address.
+        self._good_keys: set[object] = set()
+        self._unknown_keys = RequestLimiter()
 
     async def authenticate(self, headers: Headers, address: str | None = None) -> Caller:
         """The caller. Raises ApiError: 400 two credentials, 401 none or a bad one, 403 not from this address."""
@@ -91,7 +95,19 @@ class Authenticator:
         if not api_keys.is_well_formed(key):
             raise unauthorized("invalid_api_key", "Invalid API key")
         key_hash = self.hash_key(key)
-        return await self._identify((key_hash, address), "authenticate_api_key", key_hash=key_hash, client_address=address)
+        if key_hash not in self._good_keys:
+            self._unknown_keys.check(address, UNKNOWN_KEYS_PER_MINUTE)
+        try:
+            caller = await self._identify((key_hash, address), "authenticate_api_key", key_hash=key_hash, client_address=address)
+        except DatabaseError as error:
+            if error.sqlstate == "PT401":
+                self._good_keys.discard(key_hash)
+                self._unknown_keys.count(address, UNKNOWN_KEYS_PER_MINUTE)
+            raise
+        if len(self._good_keys) >= MAX_CACHED:
+            self._good_keys.clear()
+        self._good_keys.add(key_hash)
+        return caller
 
     def hash_key(self, key: str) -> bytes:
         return api_keys.hash_key(key, self._pepper)
@@ -192,9 +208,11 @@ def secured(scope: str, endpoint: Endpoint) -> Endpoint:
         caller = await authenticator.authenticate(request.headers, client_address(request))
         if caller.requests_per_minute is not None:
             limiter: RequestLimiter = request.app.state.request_limiter
-            request.state.headers, too_many = limiter.count((caller.organization, caller.name), caller.requests_per_minute)
-            if too_many is not None:
-                raise too_many
+            quota = caller.requests_per_minute
+            request.state.headers, too_many = limiter.count((caller.organization, caller.name), quota)
+            _, too_many_of_all = limiter.count(caller.organization, quota * CREDENTIALS_PER_ORGANIZATION)
+            if error := too_many or too_many_of_all:
+                raise error
         if scope not in caller.scopes:
             raise ApiError(403, "insufficient_scope", f"This credential lacks the scope {scope}")
         request.scope["user"] = caller

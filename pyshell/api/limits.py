@@ -24,6 +24,10 @@ BODY_SECONDS = 30.0
 MIN_BODY_BYTES_PER_SECOND = 1024
 WINDOW_SECONDS = 60
 MAX_WINDOWS = 10_000
+# An organization may make as many requests as so many of its credentials.
+CREDENTIALS_PER_ORGANIZATION = 4
+# API keys from one address that the database does not know: each costs it a query.
+UNKNOWN_KEYS_PER_MINUTE = 300
 
 
 @dataclass(slots=True)
@@ -50,15 +54,14 @@ class RequestLimiter:
             "RateLimit-Policy": f'"requests";q={quota};w={WINDOW_SECONDS}',
             "RateLimit": f'"requests";r={max(quota - window.requests, 0)};t={seconds}',
         }
-        if window.requests <= quota:
-            return headers, None
-        return headers, ApiError(
-            429,
-            "too_many_requests",
-            f"More than {quota} requests in {WINDOW_SECONDS} seconds",
-            hint=f"Try again in {seconds} seconds. GET /batch-lookups/{{id}}?wait=30 waits for a change in a single request.",
-            headers={"Retry-After": str(seconds)},
-        )
+        return headers, too_many_requests(quota, seconds) if window.requests > quota else None
+
+    def check(self, who: object, quota: int) -> None:
+        """Raises ApiError when the quota is used up; counts nothing."""
+        now = time.monotonic()
+        window = self._windows.get(who)
+        if window is not None and window.ends_at > now and window.requests >= quota:
+            raise too_many_requests(quota, math.ceil(window.ends_at - now))
 
     def _begin(self, who: object, now: float) -> Window:
         if len(self._windows) >= MAX_WINDOWS:
@@ -69,6 +72,16 @@ class RequestLimiter:
         self._windows.pop(who, None)
         window = self._windows[who] = Window(now + WINDOW_SECONDS, 0)
         return window
+
+
+def too_many_requests(quota: int, seconds: int) -> ApiError:
+    return ApiError(
+        429,
+        "too_many_requests",
+        f"More than {quota} requests in {WINDOW_SECONDS} seconds",
+        hint=f"Try again in {seconds} seconds. GET /batch-lookups/{{id}}?wait=30 waits for a change in a single request.",
+        headers={"Retry-After": str(seconds)},
+    )
 
 
 def patient(receive: Receive, is_answered: Callable[[], bool]) -> Receive:

@@ -33,7 +33,10 @@ async def call_row(pool: Pool, function: str, /, **arguments: object) -> list[by
         assert result is not None
         return [result.get_value(0, column) for column in range(result.nfields)]
 
-    return await pool.run(function, once)
+    if "organization_id" not in arguments or arguments.get("for_item"):
+        # The lookups of a worker have their shares in the queue.
+        return await pool.run(function, once)
+    return await pool.run_for(arguments["organization_id"], function, once)
 
 
 async def call_with_claims(pool: Pool, function: str, calls: Sequence[tuple[str, Sequence[object]]]) -> list[bytes | None]:

@@ -16,6 +16,7 @@ from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from pyshell.postgres.connections import POLICY, is_transaction_pooled, set_up
+from pyshell.postgres.shares import Shares, TakenError
 from pyshell.postgres.sqlstates import (
     DatabaseError,
     Kind,
@@ -33,6 +34,8 @@ T = TypeVar("T")
 PooledConnection = AsyncConnection[TupleRow]
 
 MAX_ATTEMPTS = 3
+# Of the connections, so that no organization has all of them.
+STATEMENTS_PER_ORGANIZATION = 4
 NOT_MIGRATED_SECONDS = 1.0
 # These write, and may be done twice all the same: one notes when a key was used, the other makes an organization that is new.
 REPEATABLE = frozenset({"authenticate_api_key", "authenticate_clerk_member"})
@@ -56,6 +59,7 @@ class Pool(AsyncConnectionPool[PooledConnection]):
         # Whether a pooler lends a server to each transaction; None: not known yet.
         self._per_transaction: bool | None = None
         self._asking = asyncio.Lock()
+        self._shares = Shares(STATEMENTS_PER_ORGANIZATION, timeout)
         self._read_only_functions: frozenset[str] = frozenset()
         super().__init__(
             database_url,
@@ -115,6 +119,14 @@ class Pool(AsyncConnectionPool[PooledConnection]):
     def may_repeat(self, function: str) -> bool:
         """Whether a function of `api` may run again although it may have run already: its volatility says that it changes nothing."""
         return function in self._read_only_functions or function in REPEATABLE
+
+    async def run_for(self, organization: object, function: str, once: Callable[[PooledConnection], Awaitable[T]]) -> T:
+        """`run`, with at most STATEMENTS_PER_ORGANIZATION of an organization at once: the others wait their turn."""
+        try:
+            async with self._shares.one_of(organization):
+                return await self.run(function, once)
+        except TakenError:
+            raise PoolTimeout(f"{STATEMENTS_PER_ORGANIZATION} statements of the organization took too long") from None
 
     async def run(self, function: str, once: Callable[[PooledConnection], Awaitable[T]]) -> T:
         """`once(connection)`, which calls that function of `api`, and again after what had no effect or may be done twice."""

@@ -7,6 +7,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 
+class TakenError(Exception):
+    """All shares of a holder were taken for too long."""
+
+
 class Shares:
     """At most `size` at once of each holder; whoever finds them taken waits its turn, for at most `seconds`."""
 
@@ -18,12 +22,15 @@ class Shares:
 
     @asynccontextmanager
     async def one_of(self, holder: object) -> AsyncIterator[None]:
-        """Holds one. Raises TimeoutError."""
+        """Holds one. Raises TakenError."""
         semaphore, users = self._of.get(holder) or (asyncio.Semaphore(self.size), 0)
         self._of[holder] = semaphore, users + 1
         try:
-            async with asyncio.timeout(self.seconds):
-                await semaphore.acquire()
+            try:
+                async with asyncio.timeout(self.seconds):
+                    await semaphore.acquire()
+            except TimeoutError:
+                raise TakenError from None
             try:
                 yield
             finally:

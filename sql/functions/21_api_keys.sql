@@ -107,6 +107,23 @@ begin
 end;
 $$;
 
+-- Keys made at the same moment may be a few more: no lock is worth that.
+create or replace function app.check_api_key_count(p_organization_id uuid, p_limit integer, p_now timestamptz) returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if (select count(*)
+          from app.api_keys
+         where organization_id = p_organization_id and revoked_at is null and (expires_at is null or expires_at > p_now)) >= p_limit then
+        raise sqlstate 'PT409' using
+            message    = format('The organization has %s API keys that work', p_limit),
+            hint       = 'Revoke those that are not needed.',
+            constraint = 'too_many_api_keys';
+    end if;
+end;
+$$;
+
 create or replace function api.request_api_key(
     p_organization_id uuid,
     p_key_hash        bytea,
@@ -122,13 +139,14 @@ declare
     v_options record;
 begin
     perform app.check_members(p_request, array['name', 'mode', 'scopes', 'expires_at', 'allowed_networks']);
+    perform app.check_api_key_count(p_organization_id, 100, app.clock());
     v_options := app.api_key_options(p_request);
     return api.create_api_key(p_organization_id, p_key_hash, p_prefix, p_last_four, v_options.name, v_options.scopes,
                               v_options.expires_at, v_options.allowed_networks, p_granted_scopes);
 end;
 $$;
 
-comment on function api.request_api_key(uuid, bytea, text, text, jsonb, text[]) is 'api.create_api_key from a body {name, scopes, expires_at, allowed_networks}, all optional. 400: a member is wrong or unknown. 403: scopes beyond p_granted_scopes.';
+comment on function api.request_api_key(uuid, bytea, text, text, jsonb, text[]) is 'api.create_api_key from a body {name, scopes, expires_at, allowed_networks}, all optional. 400: a member is wrong or unknown. 403: scopes beyond p_granted_scopes. 409 too_many_api_keys: 100 keys work.';
 
 create or replace function app.find_api_key(p_organization_id uuid, p_api_key_id uuid) returns app.api_keys
 language plpgsql stable
@@ -215,6 +233,8 @@ declare
     v_new     json;
 begin
     perform app.check_members(p_request, array['grace_seconds', 'expires_at']);
+    -- For a while, each of a hundred keys may have its successor beside it.
+    perform app.check_api_key_count(p_organization_id, 200, v_now);
     v_options := app.api_key_options(p_request);
     if v_old.revoked_at is not null or v_old.expires_at <= v_now or v_old.replaced_by is not null then
         raise sqlstate 'PT409' using
@@ -236,7 +256,7 @@ end;
 $$;
 
 comment on function api.rotate_api_key(uuid, uuid, bytea, text, jsonb, text[]) is
-'Replaces a key by a new one with the same name, scopes and networks; the old one keeps working for grace_seconds (default: one day; at most 30 days). 400: a member is wrong. 403: its scopes are beyond p_granted_scopes. 404: no such key. 409: it has expired, was revoked or was already rotated.';
+'Replaces a key by a new one with the same name, scopes and networks; the old one keeps working for grace_seconds (default: one day; at most 30 days). 400: a member is wrong. 403: its scopes are beyond p_granted_scopes. 404: no such key. 409: it has expired, was revoked or was already rotated, or 200 keys work.';
 
 create or replace function api.revoke_api_key(p_organization_id uuid, p_api_key_id uuid) returns json
 language plpgsql volatile security definer

@@ -1,5 +1,5 @@
 begin;
-select plan(22);
+select plan(25);
 
 select api.create_organization('Acme') as org \gset
 select api.create_organization('Globex') as other_org \gset
@@ -49,6 +49,21 @@ select throws_ok($$ select api.authenticate_api_key(sha256('secret'), '10.1.2.3'
 select throws_ok(format($$ select api.revoke_api_key(%L, %L) $$, :'other_org', :'second'), 'PT404', 'API key not found', 'nobody else can revoke a key');
 select isnt(api.revoke_api_key(:'org', :'second') ->> 'revoked_at', null, 'a key can be revoked');
 select throws_ok($$ select api.authenticate_api_key(sha256('second'), '10.1.2.3') $$, 'PT401', 'Invalid API key', 'a revoked key is refused');
+
+-- How many
+select api.create_organization('Many Keys') as many \gset
+select count(api.request_api_key(:'many', sha256(('key ' || n)::bytea), 'leap_live_', right(lpad(n::text, 4, '0'), 4), '{}', app.all_scopes())) as made
+  from generate_series(1, 100) n \gset
+select throws_ok(
+    format($$ select api.request_api_key(%L, sha256('another'), 'leap_live_', 'last', '{}', app.all_scopes()) $$, :'many'),
+    'PT409', 'The organization has 100 API keys that work', 'an organization has a hundred keys that work');
+select lives_ok(
+    format($$ select api.rotate_api_key(%L, %L, sha256('successor'), 'last', '{}', app.all_scopes()) $$, :'many', (select min(id::text) from app.api_keys where organization_id = :'many')),
+    'each of them can be rotated');
+update app.api_keys set revoked_at = app.clock() where organization_id = :'many';
+select lives_ok(
+    format($$ select api.request_api_key(%L, sha256('another'), 'leap_live_', 'last', '{}', app.all_scopes()) $$, :'many'),
+    'revoked keys do not count to the hundred');
 
 select * from finish();
 rollback;

@@ -16,6 +16,7 @@ from uuid import UUID
 from starlette.responses import JSONResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
+from pyshell.api import api_keys
 from pyshell.api.authentication import Authenticator, client_address
 from pyshell.api.errors import ApiError, from_database
 from pyshell.api.realtime.credentials import Subscriber, identify
@@ -29,7 +30,11 @@ logger = logging.getLogger("pyshell.api.realtime")
 MAX_CHANNELS = 100
 MAX_SUBSCRIPTIONS = 20
 MAX_CONNECTIONS_PER_ORGANIZATION = 1_000
+MAX_CHANNELS_PER_ORGANIZATION = 1_000
 MAX_CONNECTIONS = 5_000
+# Connections whose apikey says nothing, and that have not joined with a token yet; the others are kept for those that we know.
+MAX_ANONYMOUS = 1_000
+MAX_ANONYMOUS_PER_ADDRESS = 50
 # Messages that wait for a slow client; a newer state of a row replaces the one that waits.
 MAX_WAITING = 1_000
 STUCK_SECONDS = 30.0
@@ -65,6 +70,8 @@ class Realtime:
         self.authenticator = authenticator
         self.connections: set[Connection] = set()
         self._of_organization: Counter[UUID] = Counter()
+        self._anonymous: Counter[str | None] = Counter()
+        self.channels: Counter[UUID] = Counter()
         self._sweeper: asyncio.Task[None] | None = None
 
     async def stop(self) -> None:
@@ -86,9 +93,24 @@ class Realtime:
         if len(self.connections) >= MAX_CONNECTIONS:
             await websocket.send_denial_response(denial(503, "busy", "Too many connections", {"Retry-After": "5"}))
             return
+        address = client_address(websocket)
+        organization_id = None
+        if api_keys.is_well_formed(key):
+            try:
+                organization_id = (await identify(self.authenticator, key, address)).organization_id
+            except (ApiError, DatabaseError) as error:
+                reason = from_database(error) if isinstance(error, DatabaseError) else error
+                await websocket.send_denial_response(denial(reason.status, reason.code, reason.message, reason.headers))
+                return
+            if self._of_organization[organization_id] >= MAX_CONNECTIONS_PER_ORGANIZATION:
+                await websocket.send_denial_response(denial(429, "too_many_connections", "The organization has too many connections"))
+                return
+        elif self._anonymous[address] >= MAX_ANONYMOUS_PER_ADDRESS or self._anonymous.total() >= MAX_ANONYMOUS:
+            await websocket.send_denial_response(denial(503, "busy", "Too many connections", {"Retry-After": "5"}))
+            return
         if self._sweeper is None:
             self._sweeper = asyncio.create_task(self._sweep())
-        connection = Connection(self, websocket, version, key)
+        connection = Connection(self, websocket, version, key, organization_id)
         self.connections.add(connection)
         try:
             await connection.run()
@@ -104,6 +126,16 @@ class Realtime:
     def uncount(self, organization_ids: Iterable[UUID]) -> None:
         self._of_organization.subtract(organization_ids)
         self._of_organization = +self._of_organization
+
+    def count_anonymous(self, address: str | None, difference: int) -> None:
+        self._anonymous[address] += difference
+        if not self._anonymous[address]:
+            del self._anonymous[address]
+
+    def count_channel(self, organization_id: UUID, difference: int) -> None:
+        self.channels[organization_id] += difference
+        if not self.channels[organization_id]:
+            del self.channels[organization_id]
 
     async def _sweep(self) -> None:
         while True:
@@ -159,29 +191,38 @@ class Channel:
 class Connection:
     """One WebSocket. Frames wait in `_waiting`, keyed by what they are about, until the client takes them."""
 
-    def __init__(self, realtime: Realtime, websocket: WebSocket, version: Version, key: str) -> None:
+    def __init__(self, realtime: Realtime, websocket: WebSocket, version: Version, key: str, organization_id: UUID | None) -> None:
         self.version = version
         self._realtime = realtime
         self._websocket = websocket
         self._address = client_address(websocket)
         self._key = key
         self._channels: dict[str, Channel] = {}
+        # The organizations that it counts for; none: it is anonymous.
         self._counted: set[UUID] = set()
         self._waiting: dict[object, str] = {}
         self._something_waits = asyncio.Event()
         self._heard_at = self._sent_at = self._in_use_at = time.monotonic()
         self._closing: tuple[int, str] | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        if organization_id is None:
+            realtime.count_anonymous(self._address, 1)
+        else:
+            self._count(organization_id)
 
     async def run(self) -> None:
-        await self._websocket.accept()
-        tasks = self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._write())]
+        tasks: list[asyncio.Task[None]] = []
         try:
+            await self._websocket.accept()
+            tasks = self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._write())]
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for channel in tuple(self._channels.values()):
                 self._forget(channel)
-            self._realtime.uncount(self._counted)
+            if self._counted:
+                self._realtime.uncount(self._counted)
+            else:
+                self._realtime.count_anonymous(self._address, -1)
             for task in tasks:
                 task.cancel()
             for outcome in await asyncio.gather(*tasks, return_exceptions=True):
@@ -299,6 +340,7 @@ class Connection:
         answer = {"status": "ok", "response": {"postgres_changes": entries}}
         self._reply(frame.join_ref, frame.ref, frame.topic, "phx_reply", answer)
         self._channels[frame.topic] = channel
+        self._realtime.count_channel(channel.organization_id, 1)
         self._realtime.feed.add(channel)
         if entries:
             self._system(channel, "ok", "Subscribed to PostgreSQL")
@@ -325,6 +367,8 @@ class Connection:
             raise JoinError(f"InvalidPostgresChanges: {error}") from error
         self._check_scopes(subscriber, subscriptions)
         self._count(subscriber.organization_id)
+        if self._realtime.channels[subscriber.organization_id] >= MAX_CHANNELS_PER_ORGANIZATION:
+            raise JoinError(f"ChannelRateLimitReached: an organization may have {MAX_CHANNELS_PER_ORGANIZATION} channels")
         return Channel(self, frame.topic, frame.join_ref, subscriber, subscriptions), [
             entry | {"id": subscription.id} for entry, subscription in zip(entries, subscriptions, strict=True)
         ]
@@ -349,6 +393,9 @@ class Connection:
     def _count(self, organization_id: UUID) -> None:
         if organization_id not in self._counted:
             self._realtime.count(organization_id)
+            if not self._counted and self in self._realtime.connections:
+                # Not anonymous any more.
+                self._realtime.count_anonymous(self._address, -1)
             self._counted.add(organization_id)
 
     async def _identify_again(self, channel: Channel, token: str) -> None:
@@ -362,6 +409,8 @@ class Connection:
             return
         if self.has(channel):
             self._realtime.feed.remove(channel)
+            self._realtime.count_channel(channel.organization_id, -1)
+            self._realtime.count_channel(subscriber.organization_id, 1)
             channel.subscriber = subscriber
             self._realtime.feed.add(channel)
 
@@ -369,6 +418,7 @@ class Connection:
         if not self.has(channel):
             return False
         del self._channels[channel.topic]
+        self._realtime.count_channel(channel.organization_id, -1)
         self._realtime.feed.remove(channel)
         for key in [key for key in self._waiting if isinstance(key, tuple) and key[0] == channel.topic]:
             del self._waiting[key]

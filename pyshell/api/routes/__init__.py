@@ -32,7 +32,7 @@ from pyshell.api.routes.reports import (
     update_incentive_report,
 )
 from pyshell.api.routes.results import list_batch_lookup_items, stream_batch_lookup_results
-from pyshell.api.routes.service import healthz, metrics, openapi, readyz, root, run_worker
+from pyshell.api.routes.service import healthz, metrics, openapi, readyz, root, run_worker, upgrade_required
 from pyshell.api.routes.uploads import DEFAULTS
 from pyshell.api.routes.webhooks import (
     delete_webhook_config,
@@ -82,6 +82,7 @@ routes = [
     route("GET", "/incentive-reports", "reports:read", list_incentive_reports, "status", "report_type", *CREATED, *PAGE),
     route("GET", "/incentive-reports/{report_id}", "reports:read", get_incentive_report, "sort", *SITE_FILTERS, *PAGE),
     WebSocketRoute("/realtime/v1/websocket", realtime),
+    Route("/realtime/v1/websocket", upgrade_required),
     route("PATCH", "/incentive-reports/{report_id}", "reports:write", update_incentive_report),
     route("DELETE", "/incentive-reports/{report_id}", "reports:write", delete_incentive_report),
     route("GET", "/incentive-reports/{report_id}/summary", "reports:read", get_incentive_report_summary),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from contextlib import AsyncExitStack
 from uuid import UUID
 
 from starlette.requests import Request
@@ -23,19 +22,18 @@ from pyshell.api.routes.parameters import (
 )
 from pyshell.api.routes.uploads import Upload, read_upload
 from pyshell.postgres.calls import call, call_row
-from pyshell.postgres.shares import Shares
+from pyshell.postgres.shares import Shares, TakenError
 
 
 async def create_batch_lookup(request: Request) -> Response:
     uploads: Shares = request.app.state.uploads
-    async with AsyncExitStack() as share:
-        try:
-            await share.enter_async_context(uploads.one_of(request.user.organization_id))
-        except TimeoutError:
-            raise ApiError(
-                429, "too_many_uploads", f"{uploads.size} uploads of the organization are under way", headers={"Retry-After": "5"}
-            ) from None
-        return await create_from_upload(request)
+    try:
+        async with uploads.one_of(request.user.organization_id):
+            return await create_from_upload(request)
+    except TakenError:
+        raise ApiError(
+            429, "too_many_uploads", f"{uploads.size} uploads of the organization are under way", headers={"Retry-After": "5"}
+        ) from None
 
 
 async def create_from_upload(request: Request) -> Response:

@@ -28,6 +28,17 @@ OPENAPI_FILE = ROOT / "openapi.json"
 READY_WITHIN_SECONDS = 3
 
 
+async def upgrade_required(request: Request) -> Response:
+    """The answer of Realtime's address to plain HTTP, which is what remains of a WebSocket behind a proxy that drops the header."""
+    raise ApiError(
+        426,
+        "upgrade_missing",
+        "This address speaks WebSocket, and the request has no header Upgrade: websocket",
+        hint="A proxy on the way has to pass the headers Upgrade and Connection on, in nginx by proxy_set_header.",
+        headers={"Upgrade": "websocket", "Connection": "Upgrade"},
+    )
+
+
 async def root(request: Request) -> Response:
     """Redirects browsers to the documentation, and gives programs links."""
     docs, openapi_json = (f"{request.scope['root_path']}/{name}" for name in ("docs", "openapi.json"))
