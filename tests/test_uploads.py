@@ -20,6 +20,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pyshell.api.errors import ApiError
+from pyshell.api.uploads import workbooks
 from pyshell.api.uploads.bodies import gunzipped, limited
 from pyshell.api.uploads.csv_files import detect_delimiter, read_csv
 from pyshell.api.uploads.files import read_file
@@ -301,3 +302,45 @@ class TestCompression:
         with pytest.raises(ApiError) as raised:
             await self.expand(gzip.compress(random.Random(1).randbytes(2_000_000)))
         assert (raised.value.status, raised.value.code) == (413, "body_too_large")
+
+
+def sheet_of(cells: dict[str, int]) -> bytes:
+    """A workbook with numbers in these cells."""
+    book = openpyxl.Workbook()
+    for cell, number in cells.items():
+        book.active[cell] = number  # type: ignore[index]
+    data = io.BytesIO()
+    book.save(data)
+    return data.getvalue()
+
+
+@pytest.mark.parametrize("corner", ["XFD1048576", "XFD20000"])
+def test_a_workbook_of_a_few_cells_far_apart_takes_no_memory_of_ours(corner: str) -> None:
+    with pytest.raises(ApiError) as refused:
+        read_workbook(sheet_of({"A1": 1, corner: 2}))
+    assert (refused.value.status, refused.value.code) == (400, "invalid_workbook")
+
+
+def test_a_workbook_that_takes_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workbooks, "MAX_PROCESS_SECONDS", 0.001)
+    with pytest.raises(ApiError, match="cannot be read"):
+        read_workbook(sheet_of({"A1": 1}))
+
+
+def test_an_error_in_a_workbook_arrives_whole() -> None:
+    with pytest.raises(ApiError) as refused:
+        read_workbook(sheet_of({"A1": 1, "SG2": 2}))
+    error = refused.value
+    assert (error.code, error.message, error.members) == ("too_many_columns", "Line 2 has 501 columns; a file may have 500", {"line": 2})
+
+
+@pytest.mark.parametrize("record", ["a," * 600_000, '"\n",b,' * 200_000, "x" * 1_100_000])
+def test_a_record_has_a_limit_before_its_cells_exist(record: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ApiError) as refused:
+        read_csv(f"reference_id,city\nd-1,Austin\n{record}")
+    assert (refused.value.code, refused.value.members) == ("record_too_long", {"line": 3})
+
+
+def test_the_length_of_records_does_not_add_up() -> None:
+    table = read_csv("reference_id,city\n" + ("x" * 100_000 + ",b\n") * 15)
+    assert len(table.rows) == 16

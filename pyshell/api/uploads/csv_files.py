@@ -7,13 +7,41 @@ import io
 import re
 from collections import Counter
 from itertools import islice
+from typing import Self
 
 from pyshell.api.errors import ApiError
 from pyshell.api.uploads.tables import Table, empty_file
 
 DELIMITERS = ",;\t|"
 SAMPLE_ROWS = 50
+MAX_RECORD_LENGTH = 1024 * 1024
 _SEPARATOR_LINE = re.compile(r'\s*"?sep=([^"\s\w]|\t)"?[ ]*(\r\n|\n|\r|$)', re.IGNORECASE)
+
+
+class RecordLines:
+    """The lines of a text. Those of one record may have MAX_RECORD_LENGTH characters: its cells exist before anything can count them."""
+
+    def __init__(self, text: str, number: int) -> None:
+        self._lines = io.StringIO(text, newline="")
+        self._length = 0
+        self.number = number
+
+    def begin_record(self, number: int) -> None:
+        self._length = 0
+        self.number = number
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._lines)
+        self._length += len(line)
+        if self._length > MAX_RECORD_LENGTH:
+            members = {"line": self.number}
+            raise ApiError(
+                400, "record_too_long", f"The row of line {self.number} has more than {MAX_RECORD_LENGTH:,} characters", members=members
+            )
+        return line
 
 
 def read_csv(text: str) -> Table:
@@ -24,12 +52,14 @@ def read_csv(text: str) -> Table:
         first_line = 2
     delimiter = separator[1] if separator else detect_delimiter(text)
     table = Table()
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    lines = RecordLines(text, first_line)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     line = first_line
     try:
         for cells in reader:
             table.add([cell.strip() for cell in cells], line)
             line = first_line + reader.line_num
+            lines.begin_record(line)
     except csv.Error as error:
         raise ApiError(400, "invalid_csv", f"Line {line} {reason(error)}", members={"line": line}) from error
     if not any(table.rows):

@@ -1,21 +1,32 @@
-"""Workbooks of Excel (xlsx, xlsm, xlsb, xls) and OpenDocument (ods): reads one sheet, with its cells as people see them."""
+"""Workbooks of Excel (xlsx, xlsm, xlsb, xls) and OpenDocument (ods): reads one sheet, with its cells as people see them.
+
+They are read in a process of their own, with limits: the reader lays a sheet out with all its empty cells, so that a thousand bytes with
+a cell in the last row and column of a sheet would end the process for lack of memory, and a large sheet would hold up all others in it.
+"""
 
 from __future__ import annotations
 
 import io
+import resource
+import subprocess
+import sys
 import zipfile
 import zlib
 from datetime import date, datetime, time, timedelta
 
+import orjson
 from python_calamine import CalamineError, CalamineSheet, CalamineWorkbook, PasswordError, SheetVisibleEnum
 
 from pyshell.api.errors import ApiError
 from pyshell.api.uploads.tables import Note, Table, empty_file
+from pyshell.settings import ROOT
 
 Cell = str | int | float | bool | date | datetime | time | timedelta
 
 # Limit on the decompressed parts of a workbook together; a sheet of 10,000 rows has about ten.
 MAX_EXPANDED_BYTES = 100 * 1024 * 1024
+MAX_PROCESS_BYTES = 1024 * 1024 * 1024
+MAX_PROCESS_SECONDS = 30
 RAW_DEFLATE = -zlib.MAX_WBITS
 LOCAL_HEADER_BYTES = 30
 
@@ -23,8 +34,42 @@ LOCAL_HEADER_BYTES = 30
 def read_workbook(data: bytes, sheet: str | None = None) -> Table:
     """The rows of a sheet: the one with that name or number (from 1), else the first visible one with any rows.
 
-    Raises ApiError 400.
+    Raises ApiError 400. Blocks for as long as it takes: to be called in a thread.
     """
+    too_large = ApiError(
+        400,
+        "invalid_workbook",
+        "The workbook cannot be read: it is damaged, or its sheet is too large",
+        hint="Save a copy with nothing but the table in it, or save the sheet as CSV UTF-8.",
+    )
+    command = [sys.executable, "-m", __name__, *([] if sheet is None else [sheet])]
+    try:
+        # Nothing of our environment is its business.
+        process = subprocess.run(command, input=data, capture_output=True, cwd=ROOT, env={}, timeout=MAX_PROCESS_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        raise too_large from None
+    if process.returncode:
+        raise too_large
+    answer = orjson.loads(process.stdout)
+    if "status" in answer:
+        raise ApiError(answer["status"], answer["code"], answer["message"], hint=answer["hint"], members=answer["members"])
+    return Table(answer["rows"], answer["lines"], [Note(**note) for note in answer["notes"]])
+
+
+def main() -> None:
+    """What the process does: a workbook comes in, a table or an error goes out as JSON."""
+    data = sys.stdin.buffer.read()
+    resource.setrlimit(resource.RLIMIT_AS, (MAX_PROCESS_BYTES, MAX_PROCESS_BYTES))
+    try:
+        table = read_in_process(data, sys.argv[1] if len(sys.argv) > 1 else None)
+        answer = {"rows": table.rows, "lines": table.lines, "notes": [note._asdict() for note in table.notes]}
+    except ApiError as error:
+        answer = {"status": error.status, "code": error.code, "message": error.message, "hint": error.hint, "members": dict(error.members)}
+    sys.stdout.buffer.write(orjson.dumps(answer))
+
+
+def read_in_process(data: bytes, sheet: str | None) -> Table:
+    """read_workbook, without limits of memory and time."""
     if data.startswith(b"PK"):
         check_expansion(data)
     try:
@@ -109,3 +154,7 @@ def not_a_workbook(names: list[str]) -> ApiError:
     if any(name.startswith("word/") for name in names):
         return ApiError(400, "unsupported_file", "This is a Word document", hint="Put the table into a spreadsheet, and save that.")
     return ApiError(400, "unsupported_file", "This is a ZIP archive", hint="Send the file that is in it.")
+
+
+if __name__ == "__main__":
+    main()
