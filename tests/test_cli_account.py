@@ -107,7 +107,10 @@ def test_doctor_tells_the_scopes_of_a_key(cli: Cli, service: Service) -> None:
         ({"BATCH_LOOKUPS_API_KEY": "leap_live_nonsense"}, 4, "FAIL  key: "),
         ({"BATCH_LOOKUPS_API_KEY": ""}, 4, "FAIL  key: There is no API key"),
         ({"BATCH_LOOKUPS_URL": "http://127.0.0.1:1"}, 7, "FAIL  service: http://127.0.0.1:1: The service cannot be reached"),
+        ({"BATCH_LOOKUPS_API_KEY": "leap_live_…abcd"}, 4, "FAIL  key: This is no API key"),
         ({"BATCH_LOOKUPS_URL": "nonsense"}, 1, "FAIL  address: "),
+        ({"BATCH_LOOKUPS_URL": "http://two words"}, 1, "FAIL  address: "),
+        ({"BATCH_LOOKUPS_URL": "http://127.0.0.1:99999"}, 1, "FAIL  address: "),
         ({"HTTP_PROXY": "http://user:password@127.0.0.1:1"}, 7, "http://127.0.0.1:1"),
     ],
 )

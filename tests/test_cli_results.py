@@ -71,6 +71,23 @@ def test_follow_writes_rows_to_stdout_as_they_come(cli: Cli, service: Service) -
     assert (running.returncode, json.loads(stdout)["reference_id"]) == (0, "slow"), stderr
 
 
+def test_what_is_no_file_is_written_to_and_a_link_stays_one(cli: Cli) -> None:
+    job = submit(cli, 2)
+    assert cli.run("watch", job).returncode == 0
+    pipe, link = cli.folder / "pipe", cli.folder / "link.csv"
+    os.mkfifo(pipe)
+    saving = cli.start("results", job, "-o", pipe)
+    assert len(pipe.read_bytes().splitlines()) == 3
+    saving.communicate(timeout=30)
+    assert saving.returncode == 0
+    assert pipe.is_fifo()
+    (cli.folder / "target.csv").write_text("")
+    link.symlink_to("target.csv")
+    assert cli.run("results", job, "-o", link).returncode == 0
+    assert link.is_symlink()
+    assert len((cli.folder / "target.csv").read_bytes().splitlines()) == 3
+
+
 def test_filters_make_a_file_of_what_failed(cli: Cli, service: Service) -> None:
     service.upstream.plan("failing", Reply(status=404))
     job = submit(cli, ["working", "failing"])

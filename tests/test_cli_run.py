@@ -204,6 +204,16 @@ def test_the_same_command_finds_its_job_and_again_makes_another(cli: Cli, servic
     assert service.count_jobs("same.csv") == 3
 
 
+def test_a_job_that_was_deleted_is_made_anew_where_that_is_asked_for(cli: Cli) -> None:
+    sites = cli.sites("deleted.csv", 1)
+    assert cli.run("run", sites).returncode == 0
+    assert cli.run("delete", json.loads(cli.run("list", "--json").stdout)[0]["id"], "--yes").returncode == 0
+    gone = cli.run("run", sites)
+    assert (gone.returncode, gone.stdout) == (1, "")
+    assert "--again WORD" in gone.stderr
+    assert cli.run("run", sites, "--again", "2").returncode == 0
+
+
 # Seconds after the start of the command; and what has happened by then, where a time alone would not hit it.
 MOMENTS = ["0.2", "0.6", "submitted", "half", "ended"]
 

@@ -59,7 +59,7 @@ def login(session: Session, url: str | None) -> None:
     url = settings.read_url(url)
     if settings.sends_in_clear(url):
         say(f"warning: {url} is not encrypted; others on the way can read the key. Use https://")
-    api_key = (click.prompt("API key", hide_input=True, err=True) if terminal else sys.stdin.readline()).strip()
+    api_key = settings.read_key(click.prompt("API key", hide_input=True, err=True) if terminal else sys.stdin.readline())
     if not api_key:
         raise Ended(exits.AUTHENTICATION, "No key was given", "Type it when asked, or give it on standard input.")
     with session.client_of(url, api_key) as client:

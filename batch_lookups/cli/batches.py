@@ -14,6 +14,7 @@ from batch_lookups.cli import exits, progress, saving, uploads
 from batch_lookups.cli.exits import Ended
 from batch_lookups.cli.session import Session, pass_session, say, with_output
 from batch_lookups.cli.uploads import Upload, with_again, with_file_options
+from batch_lookups.errors import ApiError
 
 if TYPE_CHECKING:
     from batch_lookups.types import Item, Job, JobSummary
@@ -122,7 +123,12 @@ def run(session: Session, /, file: str, output: Path | None, report: Path | None
         seconds = checked["estimated_duration_seconds"]
         takes = f", about {progress.duration(seconds)}" if seconds is not None else ""
         say(f"Job {created['job_id']}: {created['total_items']:,} sites{takes}")
-    return finish(session, created["job_id"], output, report)
+    try:
+        return finish(session, created["job_id"], output, report)
+    except ApiError as error:
+        if error.code != "job_not_found" or not created["replayed"]:
+            raise
+        raise Ended(exits.ERROR, "This file was submitted before, and its job was deleted", "--again WORD makes a new job.") from error
 
 
 @click.command()
@@ -293,8 +299,6 @@ def retry(session: Session, job: str, error_code: str | None) -> None:
       batch-lookups retry 0193a5b2-...
       batch-lookups watch $(batch-lookups retry 0193a5b2-... --error upstream_timeout) -o again.csv
     """
-    from batch_lookups.errors import ApiError
-
     try:
         created = session.client.retry_job(job, error_code=error_code)
     except ApiError as error:
@@ -436,8 +440,6 @@ def report(session: Session, job_or_report: str, output: Path | None, opens: boo
 
 def report_of(session: Session, job_or_report: str) -> str:
     """The report's id, from its own or from that of its job."""
-    from batch_lookups.errors import ApiError
-
     try:
         return session.client.get_job(job_or_report)["report_id"]
     except ApiError as error:

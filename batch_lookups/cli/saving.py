@@ -24,7 +24,15 @@ FOLLOW_SECONDS = 1.0
 
 
 def save(path: Path, pieces: Iterable[bytes]) -> None:
-    """Writes a file beside its place and then moves it there: whoever looks finds the old file or the whole new one."""
+    """Writes a file beside its place and then moves it there: whoever looks finds the old file or the whole new one.
+
+    A device or a pipe is written to as it is, and a link stays one.
+    """
+    path = path.resolve()
+    if path.exists() and not path.is_file():
+        with path.open("wb") as target:
+            target.writelines(pieces)
+        return
     part = path.with_name(f".{path.name}.part")
     with part.open("wb") as file:
         file.writelines(pieces)

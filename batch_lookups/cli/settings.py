@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from pathlib import Path
 from typing import NamedTuple
@@ -72,11 +73,32 @@ def read_url(text: str) -> str:
 
     url = text.strip().rstrip("/")
     parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if parts.scheme not in ("http", "https") or not is_host(parts.hostname or "") or not has_valid_port(url):
         raise Ended(
             1, f"{text!r} is no address of a service", f"It looks like https://lookups.example.com; {URL} or `batch-lookups login` sets it."
         )
     return url
+
+
+def is_host(text: str) -> bool:
+    return re.fullmatch(r"[\w.:-]+", text) is not None
+
+
+def has_valid_port(url: str) -> bool:
+    from urllib.parse import urlsplit
+
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:
+        return False
+
+
+def read_key(text: str) -> str:
+    """The key without white space around it. Ends where it cannot be one, such as a part of it that was pasted with an ellipsis."""
+    key = text.strip()
+    if not (key.isascii() and key.isprintable() and " " not in key):
+        raise Ended(AUTHENTICATION, "This is no API key: it has characters that keys don't have", "Copy the whole key as it was shown.")
+    return key
 
 
 def sends_in_clear(url: str) -> bool:
@@ -88,7 +110,7 @@ def sends_in_clear(url: str) -> bool:
 
 def credentials() -> Credentials:
     """The address and the key. A stored key goes to the address that it was stored with, and to no other."""
-    url, api_key = configured_url(), os.environ.get(API_KEY, "").strip()
+    url, api_key = configured_url(), read_key(os.environ.get(API_KEY, ""))
     if api_key:
         return Credentials(url, api_key, API_KEY)
     known = stored()
@@ -100,7 +122,7 @@ def credentials() -> Credentials:
             f"The stored key belongs to {known['url']}, not to {url}",
             f"Set {API_KEY} beside {URL}, or log in there: batch-lookups login {url}",
         )
-    return Credentials(url, known["api_key"], str(file()))
+    return Credentials(url, read_key(known["api_key"]), str(file()))
 
 
 def retry_seconds() -> float | None:

@@ -209,7 +209,7 @@ def listen(session: Session, forward_url: str | None, event: str | None, all_kep
     """
     key = webhook_secret() if forward_url else ""
     client = session.client
-    seen = set() if all_kept else {delivery["id"] for delivery in newest(client, event, set())}
+    seen = set() if all_kept else {delivery["id"] for delivery in client.list_webhook_deliveries(event=event, limit=200)["deliveries"]}
     say(f"Listening for webhook messages{f', forwarding to {forward_url}' if forward_url else ''}; Ctrl-C ends")
     with suppress(KeyboardInterrupt):
         while True:
@@ -226,16 +226,17 @@ def listen(session: Session, forward_url: str | None, event: str | None, all_kep
 
 
 def newest(client: Client, event: str | None, seen: set[str]) -> Iterator[WebhookDelivery]:
-    """Deliveries that were not seen, newest first."""
+    """Deliveries that were not seen, newest first, back to the first page that has one that was.
+
+    Such a page is read to its end: what was stored at the same time may become visible a little later.
+    """
     cursor: str | None = None
     while True:
         page = client.list_webhook_deliveries(event=event, limit=200, cursor=cursor)
-        for delivery in page["deliveries"]:
-            if delivery["id"] in seen:
-                return
-            yield delivery
+        unseen = [delivery for delivery in page["deliveries"] if delivery["id"] not in seen]
+        yield from unseen
         cursor = page["next_cursor"]
-        if cursor is None:
+        if cursor is None or len(unseen) < len(page["deliveries"]):
             return
 
 
