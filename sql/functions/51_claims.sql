@@ -16,6 +16,9 @@ declare
     v_leases      public.lookup_leases[];
     v_count       integer;
 begin
+    if p_organization_id is null or p_limit is null or p_limit < 1 then
+        return;
+    end if;
     v_has_expired := app.hold_queue(p_organization_id) < app.clock();
     select * into v_slots from app.hold_slots(p_limit);
     if v_slots.slots = 0 then
