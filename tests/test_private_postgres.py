@@ -209,12 +209,13 @@ def test_a_missing_version_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_pg_cron_runs_the_maintenance(own_postgres: PrivatePostgres) -> None:
     """Every minute; and so that nobody waits for a full one, when the server starts again."""
-    jobs = "select jsonb_agg(jsonb_build_array(schedule, command)) from cron.job"
-    assert ask(own_postgres, jobs) == [["* * * * *", "select app.run_maintenance()"]]
+    jobs = "select jsonb_agg(jsonb_build_array(jobname, schedule) order by jobname) from cron.job"
+    assert ask(own_postgres, jobs) == [["batch-lookups-maintenance", "* * * * *"], ["batch-lookups-retention", "* * * * *"]]
     with psycopg.connect(own_postgres.url()) as connection:
         connection.execute("select cron.alter_job(jobid, schedule => '@reboot') from cron.job")
     own_postgres.stop()
     own_postgres.start()
-    runs = "select jsonb_agg(jsonb_build_array(status, command)) from cron.job_run_details where end_time is not null"
+    runs = """select jsonb_agg(jsonb_build_array(jobname, status) order by jobname)
+                from cron.job_run_details join cron.job using (jobid) where end_time is not null having count(*) = 2"""
     wait_until(lambda: ask(own_postgres, runs))
-    assert ask(own_postgres, runs) == [["succeeded", "select app.run_maintenance()"]]
+    assert ask(own_postgres, runs) == [["batch-lookups-maintenance", "succeeded"], ["batch-lookups-retention", "succeeded"]]

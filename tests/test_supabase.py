@@ -14,6 +14,7 @@ from psycopg import sql
 
 from pyshell.deploy import migrations, supabase_sql
 from pyshell.local.private_postgres import PrivatePostgres
+from pyshell.settings import ROOT
 from tests.conftest import Connection
 from tests.http_fixtures import site
 
@@ -76,6 +77,44 @@ def test_the_file_says_what_the_command_does(cluster: PrivatePostgres, new_datab
         return [line for line in lines if not line.startswith(("--", "\\"))]
 
     assert dump(by_file) == dump(by_command)
+
+
+def test_the_uninstallation_removes_what_the_file_made_and_nothing_else(cluster: PrivatePostgres, project_url: str) -> None:
+    def schema() -> list[str]:
+        command = [str(cluster.installation.bin / "pg_dump"), "--schema-only", project_url]
+        lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+        return [line for line in lines if line and not line.startswith(("--", "\\")) and "PUBLICATION supabase_realtime" not in line]
+
+    def uninstall() -> subprocess.CompletedProcess[str]:
+        psql = cluster.installation.bin / "psql"
+        command = [str(psql), project_url, "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", f"--file={ROOT / 'sql' / 'uninstall.sql'}"]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    with psycopg.connect(project_url, autocommit=True) as owner:
+        owner.execute("create table public.sites_of_mine (organization_id uuid, reference_id text)")
+    before = schema()
+    install(cluster, project_url, supabase_sql.installation())
+    assert schema() != before
+    with psycopg.connect(project_url, autocommit=True) as owner:
+        owner.execute("select api.create_batch_lookup(api.create_organization('Acme'), %s)", [json.dumps([site()])])
+        for mine, drop in {
+            "create view public.mine as select name from api.jobs": "drop view public.mine",
+            "alter table public.sites_of_mine enable row level security;"
+            " create policy mine on public.sites_of_mine using (organization_id = app.claimed_organization_id())": (
+                "drop policy mine on public.sites_of_mine; alter table public.sites_of_mine disable row level security"
+            ),
+            "create function public.mine(api.jobs) returns text language sql return 'x'": "drop function public.mine(api.jobs)",
+        }.items():
+            owner.execute(mine)
+            refused = uninstall()
+            assert refused.returncode != 0
+            assert "Objects of your own refer to Batch Lookups" in refused.stderr
+            assert "mine" in refused.stderr
+            owner.execute(drop)
+    done = uninstall()
+    assert done.returncode == 0, done.stderr
+    assert schema() == before
+    assert "is not installed" in uninstall().stderr
 
 
 @pytest.fixture

@@ -25,6 +25,8 @@ RATE_WINDOW_SECONDS: Final = 0.05
 # The database gives out slots a second ahead. Claimed items cannot make way for a new batch, so claim less, and more when half is left.
 SLOTS_AHEAD_SECONDS: Final = 0.6
 SHORTEST_PACED_SLEEP: Final = 0.1
+# Of every minute.
+PRUNE_SECONDS: Final = 50.0
 
 
 class Claims:
@@ -214,7 +216,13 @@ class Claims:
 
 
 async def run_maintenance(connection: Connection) -> None:
+    """What has outlived its retention is deleted in steps, each a short transaction: a minute may bring thousands of jobs."""
     await connection.execute("select api.run_maintenance()")
+    until = asyncio.get_running_loop().time() + PRUNE_SECONDS
+    while asyncio.get_running_loop().time() < until:
+        deleted = await (await connection.execute("select api.prune_expired()")).fetchone()
+        if deleted == (0,):
+            break
 
 
 def fair_shares(organization_ids: Sequence[bytes], wanted: int) -> dict[bytes, int]:

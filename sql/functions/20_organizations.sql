@@ -1,5 +1,21 @@
 -- Chapter 20, organizations: the tenants, and the authentication of their members and API keys.
 
+create or replace function app.check_organization_name(p_name text) returns void
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if coalesce(btrim(p_name), '') = '' or length(p_name) > 200 then
+        perform app.refuse_option('name', 'a string of 1 to 200 characters');
+    elsif p_name like 'clerk:%' then
+        raise sqlstate 'PT409' using
+            message    = 'Names that begin with clerk: belong to the organizations that users of Clerk made',
+            hint       = 'Choose another name. With the id of the Clerk organization, its organization here gets that name.',
+            constraint = 'organization_of_clerk';
+    end if;
+end;
+$$;
+
 -- Operators choose names, and so do users of Clerk, who may create an organization with any slug: theirs begin with clerk:, so that neither
 -- ever means the other's. What the claims of a Clerk organization name is computed, hence an organization made for one has that id.
 create or replace function api.create_organization(p_name text, p_clerk_organization_id text default null) returns uuid
@@ -10,15 +26,9 @@ declare
     v_now          timestamptz := app.clock();
     v_organization app.organizations;
 begin
-    if coalesce(btrim(p_name), '') = '' or length(p_name) > 200 then
-        perform app.refuse_option('name', 'a string of 1 to 200 characters');
-    elsif p_clerk_organization_id !~ '^org_[0-9A-Za-z]{1,200}$' then
+    perform app.check_organization_name(p_name);
+    if p_clerk_organization_id !~ '^org_[0-9A-Za-z]{1,200}$' then
         perform app.refuse_option('clerk_organization_id', 'the id of a Clerk organization, such as org_2ab...');
-    elsif p_name like 'clerk:%' then
-        raise sqlstate 'PT409' using
-            message    = 'Names that begin with clerk: belong to the organizations that users of Clerk made',
-            hint       = 'Choose another name. With the id of the Clerk organization, its organization here gets that name.',
-            constraint = 'organization_of_clerk';
     end if;
     -- The one that its members made gets the operator's name, now that the operator has said which it is.
     update app.organizations

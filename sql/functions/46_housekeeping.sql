@@ -40,6 +40,29 @@ begin
 end;
 $$;
 
+-- A new job of failed items of an ended one.
+create or replace function app.retry_items(p_organization_id uuid, p_job public.batch_lookup_jobs, p_items app.batch_item[]) returns json
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_retry uuid := (select id
+                       from public.batch_lookup_jobs
+                      where organization_id = p_organization_id and retry_of_job_id = p_job.id and status in ('pending', 'processing')
+                      limit 1);
+begin
+    if v_retry is not null then
+        raise sqlstate 'PT409' using
+            message    = 'The failed items of this job are already being retried',
+            detail     = json_build_object('job_id', v_retry),
+            constraint = 'retry_in_progress';
+    end if;
+    return app.join_objects(app.store_batch(p_organization_id, p_items, left(p_job.name, 192) || ' (retry)', p_job.id), json_build_object(
+        'total_invalid', 0, 'invalid_items', '[]'::json, 'warnings', app.item_warnings(p_items, null, null), 'notes', '[]'::json,
+        'retry_of_job_id', p_job.id));
+end;
+$$;
+
 create or replace function api.retry_batch_lookup(
     p_organization_id uuid default app.claimed_organization_id(), p_job_id uuid default null, p_error_code text default null
 ) returns json
@@ -49,35 +72,49 @@ as $$
 declare
     v_job   public.batch_lookup_jobs;
     v_items app.batch_item[];
-    v_retry uuid;
 begin
     perform app.authorize(p_organization_id, 'jobs:write');
     perform app.check_item_filter(null, p_error_code);
     v_job := app.lock_ended_job(p_organization_id, p_job_id);
-    v_retry := (select id
-                  from public.batch_lookup_jobs
-                 where organization_id = p_organization_id and retry_of_job_id = p_job_id and status in ('pending', 'processing')
-                 limit 1);
-    if v_retry is not null then
-        raise sqlstate 'PT409' using
-            message    = 'The failed items of this job are already being retried',
-            detail     = json_build_object('job_id', v_retry),
-            constraint = 'retry_in_progress';
-    end if;
-
     v_items := array(select app.uploaded_item(i, (row_number() over (order by i.position) - 1)::integer)
                        from app.find_items(p_organization_id, p_job_id, '{}', 'failed', p_error_code, -1, null) i
                       order by i.position);
     if v_items = '{}' then
         raise sqlstate 'PT409' using message = 'No item of this job failed' || coalesce(' with error_code ' || p_error_code, ''), constraint = 'no_failed_items';
     end if;
-    return app.join_objects(app.store_batch(p_organization_id, v_items, left(v_job.name, 192) || ' (retry)', p_job_id), json_build_object(
-        'total_invalid', 0, 'invalid_items', '[]'::json, 'warnings', app.item_warnings(v_items, null, null), 'notes', '[]'::json, 'retry_of_job_id', p_job_id));
+    return app.retry_items(p_organization_id, v_job, v_items);
 end;
 $$;
 
 comment on function api.retry_batch_lookup(uuid, uuid, text) is 'Makes a new job of the items of an ended one that failed, all or those with p_error_code, and answers it like create_batch_lookup, with retry_of_job_id. 404: no such job. 409: job_not_ended, retry_in_progress, no_failed_items. 429: too_many_open_items.';
 grant execute on function api.retry_batch_lookup(uuid, uuid, text) to authenticated;
+
+create or replace function api.requeue_item(
+    p_organization_id uuid default app.claimed_organization_id(), p_job_id uuid default null, p_position integer default null
+) returns json
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_job  public.batch_lookup_jobs;
+    v_item public.lookup_queue_items;
+begin
+    perform app.authorize(p_organization_id, 'jobs:write');
+    v_job := app.lock_ended_job(p_organization_id, p_job_id);
+    select * into v_item
+      from public.lookup_queue_items
+     where organization_id = p_organization_id and job_id = p_job_id and position = p_position;
+    if not found then
+        raise sqlstate 'PT404' using message = 'The job has no item at this position', hint = 'Positions count from 0.', constraint = 'item_not_found';
+    elsif v_item.status <> 'failed' then
+        raise sqlstate 'PT409' using message = 'The item has not failed', constraint = 'item_not_failed';
+    end if;
+    return app.retry_items(p_organization_id, v_job, array[app.uploaded_item(v_item, 0)]);
+end;
+$$;
+
+comment on function api.requeue_item(uuid, uuid, integer) is 'Makes a new job of one failed item of an ended job, given by its position, and returns it like api.retry_batch_lookup. 404: job_not_found, item_not_found. 409: job_not_ended, item_not_failed, retry_in_progress. 429: too_many_open_items.';
+grant execute on function api.requeue_item(uuid, uuid, integer) to authenticated;
 
 create or replace function app.delete_job(p_organization_id uuid, p_job_id uuid) returns void
 language plpgsql volatile
@@ -114,38 +151,119 @@ $$;
 comment on function api.delete_batch_lookup(uuid, uuid, boolean) is 'Deletes an ended job with its items. Its report, with addresses and amounts of its own, stays unless p_include_report. 404: no such job. 409 job_not_ended: not yet.';
 grant execute on function api.delete_batch_lookup(uuid, uuid, boolean) to authenticated;
 
--- Deletes whole jobs, the oldest first, about ten thousand items per run; the next run continues. Answers the number of deleted jobs.
+-- Ended jobs of an organization, oldest first, whole: at least one, further ones up to p_items items.
+create or replace function app.delete_ended_jobs(p_organization_id uuid, p_before timestamptz, p_items integer, out jobs integer, out items integer)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_job record;
+begin
+    jobs  := 0;
+    items := 0;
+    for v_job in
+        select id, total_items
+          from public.batch_lookup_jobs
+         where organization_id = p_organization_id and completed_at < p_before and processed_items = total_items
+         order by completed_at
+         limit 1000
+           for update skip locked
+    loop
+        exit when items > 0 and items + v_job.total_items > p_items;
+        perform app.delete_job(p_organization_id, v_job.id);
+        jobs  := jobs + 1;
+        items := items + v_job.total_items;
+    end loop;
+end;
+$$;
+
+-- The same for its reports, whether their jobs still exist or not.
+create or replace function app.delete_ended_reports(p_organization_id uuid, p_before timestamptz, p_sites integer, out reports integer, out sites integer)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_report record;
+begin
+    reports := 0;
+    sites   := 0;
+    for v_report in
+        select id, total_sites
+          from public.incentive_reports
+         where organization_id = p_organization_id and created_at < p_before and completed_at < p_before
+         order by created_at, id
+         limit 1000
+           for update skip locked
+    loop
+        exit when sites > 0 and sites + v_report.total_sites > p_sites;
+        perform app.delete_report(p_organization_id, v_report.id);
+        reports := reports + 1;
+        sites   := sites + v_report.total_sites;
+    end loop;
+end;
+$$;
+
 create or replace function app.prune_jobs(p_now timestamptz, p_items integer default 10000) returns integer
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_ended_before    timestamptz := p_now - make_interval(days => (select job_retention_days from app.settings));
+    v_before          constant timestamptz := p_now - make_interval(days => (select job_retention_days from app.settings));
     v_organization_id uuid;
-    v_job             record;
+    v_deleted         record;
     v_jobs            integer := 0;
     v_items           integer := 0;
 begin
-    if v_ended_before is null then
-        return 0;
-    end if;
-    for v_organization_id in select id from app.organizations order by id loop
-        for v_job in
-            select id, total_items
-              from public.batch_lookup_jobs
-             where organization_id = v_organization_id and completed_at < v_ended_before and processed_items = total_items
-             order by completed_at
-             limit 100
-               for update skip locked
-        loop
-            if v_items > 0 and v_items + v_job.total_items > p_items then
-                return v_jobs;
-            end if;
-            perform app.delete_job(v_organization_id, v_job.id);
-            v_jobs  := v_jobs + 1;
-            v_items := v_items + v_job.total_items;
-        end loop;
+    for v_organization_id in select id from app.organizations where v_before is not null order by id loop
+        v_deleted := app.delete_ended_jobs(v_organization_id, v_before, p_items - v_items);
+        v_jobs  := v_jobs + v_deleted.jobs;
+        v_items := v_items + v_deleted.items;
+        exit when v_items >= p_items or v_jobs >= 1000;
     end loop;
     return v_jobs;
 end;
 $$;
+
+create or replace function app.prune_reports(p_now timestamptz, p_sites integer default 10000) returns integer
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_before          constant timestamptz := p_now - make_interval(days => (select report_retention_days from app.settings));
+    v_organization_id uuid;
+    v_deleted         record;
+    v_reports         integer := 0;
+    v_sites           integer := 0;
+begin
+    for v_organization_id in select id from app.organizations where v_before is not null order by id loop
+        v_deleted := app.delete_ended_reports(v_organization_id, v_before, p_sites - v_sites);
+        v_reports := v_reports + v_deleted.reports;
+        v_sites   := v_sites + v_deleted.sites;
+        exit when v_sites >= p_sites or v_reports >= 1000;
+    end loop;
+    return v_reports;
+end;
+$$;
+
+-- A step that is short enough for one transaction. Whoever calls it goes on until nothing is left.
+create or replace function app.prune_expired() returns integer
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_now timestamptz := app.clock();
+begin
+    return app.prune_jobs(v_now) + app.prune_reports(v_now);
+end;
+$$;
+
+create or replace function api.prune_expired() returns integer
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return app.prune_expired();
+end;
+$$;
+
+comment on function api.prune_expired() is 'Deletes jobs and reports whose retention (job_retention_days, report_retention_days) is over, at most a thousand jobs with about ten thousand items, and as many reports, and returns how many. pg_cron or a worker repeats it every minute, each time in a transaction of its own, until it returns 0.';

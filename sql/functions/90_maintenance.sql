@@ -25,7 +25,7 @@ begin
                                               where created_at < v_now - interval '7 days'
                                                 for update skip locked);
     perform app.prune_incentive_calls(id, v_now) from app.organizations order by id;
-    v_pruned := app.prune_jobs(v_now);
+    v_pruned := app.prune_expired();
     delete from app.workers where seen_at < v_now - interval '1 day';
     perform app.prune_cron_history();
 
@@ -46,7 +46,7 @@ begin
 
     perform app.maintain_webhooks(v_now);
     perform pg_notify('batch_lookups_ready', '');
-    return json_build_object('skipped', false, 'expired_leases', v_expired, 'closed_jobs', v_closed, 'pruned_jobs', v_pruned);
+    return json_build_object('skipped', false, 'expired_leases', v_expired, 'closed_jobs', v_closed, 'pruned', v_pruned);
 end;
 $$;
 
@@ -130,6 +130,16 @@ begin
     end if;
     if exists (select from pg_extension where extname = 'pg_cron') and has_schema_privilege('cron', 'usage') then
         perform cron.schedule('batch-lookups-maintenance', '* * * * *', 'select app.run_maintenance()');
+        -- Steps with a commit after each: however much has outlived its retention, no transaction is long.
+        perform cron.schedule('batch-lookups-retention', '* * * * *', $retention$
+do $steps$
+begin
+    while app.prune_expired() > 0 and clock_timestamp() < now() + interval '50 seconds' loop
+        commit;
+    end loop;
+end;
+$steps$
+$retention$);
     end if;
 end;
 $$;

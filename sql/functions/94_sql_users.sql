@@ -4,7 +4,10 @@
 create or replace function api.create_batch_lookup_from(
     p_table           regclass,
     p_organization_id uuid    default app.claimed_organization_id(),
-    p_check_devices   boolean default true
+    p_check_devices   boolean default true,
+    p_name            text    default null,
+    p_on_invalid      text    default 'reject',
+    p_dry_run         boolean default false
 ) returns json
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -33,13 +36,21 @@ begin
                      from unnest(v_address) with ordinality a (name, n)) order by r.n), '[]')
       into v_rows
       from jsonb_array_elements(v_rows) with ordinality r (site, n);
-    return api.create_batch_lookup(p_organization_id, null, p_check_devices, p_file => jsonb_build_object('rows', v_rows));
+    if jsonb_array_length(v_rows) > 10001 then
+        raise sqlstate 'PT400' using
+            message    = 'A batch must have 1 to 10,000 items; this table has more',
+            hint       = 'Make several batches, each of a view over a part of the table.',
+            constraint = 'invalid_item_count';
+    end if;
+    return api.create_batch_lookup(
+        p_organization_id, null, p_check_devices,
+        jsonb_build_object('name', p_name, 'on_invalid', p_on_invalid, 'dry_run', p_dry_run), jsonb_build_object('rows', v_rows));
 end;
 $$;
 
-comment on function api.create_batch_lookup_from(regclass, uuid, boolean) is
-'Creates a batch of the rows of a table or view that the caller may read; a query becomes one as a temporary view. Columns are recognized by name as in a file (api.sites has the plainest names); instead of the parts of the address there may be a column address (jsonb), device_ids may be an array or text such as 1;4, and other columns are ignored. Values are corrected as in a file. Answers and errors are those of api.create_batch_lookup.';
-grant execute on function api.create_batch_lookup_from(regclass, uuid, boolean) to authenticated;
+comment on function api.create_batch_lookup_from(regclass, uuid, boolean, text, text, boolean) is
+'Creates a batch of the rows of a table or view that the caller may read; a query becomes one as a temporary view. Columns are recognized by name as in a file (api.sites has the plainest names); instead of the parts of the address there may be a column address (jsonb), device_ids may be an array or text such as 1;4, and other columns are ignored. Values are corrected as in a file. p_name, p_on_invalid (reject or skip) and p_dry_run are the options of api.create_batch_lookup. Answers and errors are those of api.create_batch_lookup.';
+grant execute on function api.create_batch_lookup_from(regclass, uuid, boolean, text, text, boolean) to authenticated;
 
 -- Runs with the caller's rights. Volatile, so that each statement sees what was committed meanwhile.
 create or replace function api.wait_for_batch(p_job_id uuid, p_timeout interval default '5 minutes', p_organization_id uuid default app.claimed_organization_id())

@@ -27,6 +27,7 @@ create table app.settings (
     max_open_items            integer     not null default 200000,
     requests_per_minute       integer     default 120000,
     job_retention_days        integer,
+    report_retention_days     integer,
 
     constraint settings_pkey primary key (singleton),
     constraint settings_singleton_check check (singleton),
@@ -45,7 +46,8 @@ create table app.settings (
     constraint settings_outage_patience_seconds_check check (outage_patience_seconds between 0 and 604800),
     constraint settings_max_open_items_check check (max_open_items > 0),
     constraint settings_requests_per_minute_check check (requests_per_minute > 0),
-    constraint settings_job_retention_days_check check (job_retention_days > 0)
+    constraint settings_job_retention_days_check check (job_retention_days > 0),
+    constraint settings_report_retention_days_check check (report_retention_days > 0)
 );
 
 comment on table app.settings is 'The one row of settings, changed with api.update_settings and effective without a restart.';
@@ -66,6 +68,7 @@ comment on column app.settings.incentive_call_retention_days is 'Days for which 
 comment on column app.settings.max_open_items is 'Unfinished items that an organization may have, all its batches together.';
 comment on column app.settings.requests_per_minute is 'Requests per minute of one API key or one signed-in user, at each API process; null: no limit.';
 comment on column app.settings.job_retention_days is 'Days after which an ended job is deleted with its items; its report stays. null: never.';
+comment on column app.settings.report_retention_days is 'Days after which an ended report is deleted with its sites, whether its job still exists or not. null: never.';
 comment on column app.settings.internal_key is 'Random secret of internal callers (worker, pg_cron), used if SERVICE_ROLE_KEY is not set.';
 
 insert into app.settings default values;

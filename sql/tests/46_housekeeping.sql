@@ -1,5 +1,5 @@
 begin;
-select plan(13);
+select plan(26);
 \ir fixtures.psql
 select pg_temp.submit(:'org', 3) as job \gset
 select throws_ok(format($$ select api.retry_batch_lookup(%L, %L) $$, :'org', :'job'), 'PT409', 'The job is still pending; 3 items are unfinished', 'an open job is not tried again');
@@ -14,6 +14,20 @@ select results_eq(
     'the failed items become the items of a new job');
 select throws_ok(format($$ select api.retry_batch_lookup(%L, %L) $$, :'org', :'job'), 'PT409', 'The failed items of this job are already being retried', 'a job has one open retry at a time');
 
+-- One item
+select results_eq(
+    format($$ select r ->> 'total_items', r ->> 'retry_of_job_id'
+                from (select (select api.cancel_batch_lookup(%1$L, %3$L)) as cancelled) c,
+             lateral (select api.requeue_item(%1$L, %2$L, 1) as r where c.cancelled is not null) q $$, :'org', :'job', :'retry'::json ->> 'job_id'),
+    format($$ values ('1', %L) $$, :'job'), 'one failed item becomes a job of its own');
+select is((select reference_id from public.lookup_queue_items where organization_id = :'org' and status = 'pending'), 'site-2', 'the item is the one at that position');
+select throws_ok(format($$ select api.requeue_item(%L, %L, 2) $$, :'org', :'job'), 'PT409', 'The failed items of this job are already being retried', 'an item is not tried again beside a retry of its job');
+select throws_ok(format($$ select api.requeue_item(%L, %L, 3) $$, :'org', :'job'), 'PT404', 'The job has no item at this position', 'a position without an item is named');
+select throws_ok(format($$ select api.requeue_item(%L, %L, 0) $$, :'other_org', :'job'), 'PT404', 'Batch job not found', 'another organization''s item is not tried again');
+select is(pg_temp.look_up(:'org', 1), 1::bigint, 'the retry is looked up');
+select throws_ok(format($$ select api.requeue_item(%L, (select id from public.batch_lookup_jobs where total_items = 1), 0) $$, :'org'), 'PT409', 'The item has not failed', 'an item that has not failed is not tried again');
+select count(api.delete_batch_lookup(:'org', id)) from public.batch_lookup_jobs where id <> :'job' \gset others_
+
 -- Retention
 select is(app.prune_jobs('2200-01-01'), 0, 'jobs are kept for ever by default');
 select ok((api.update_settings('{"job_retention_days": 30}') ->> 'job_retention_days') = '30', 'a setting says how long jobs are kept');
@@ -23,8 +37,19 @@ select is((select count(*) from public.lookup_queue_items where job_id = :'job')
 
 -- In small steps
 select count(pg_temp.look_up(:'org', 3, 404)) from generate_series(1, 1) \gset looked_up_
-select count(*) from (select pg_temp.submit(:'org', 3), pg_temp.look_up(:'org', 3) from generate_series(1, 3)) s \gset made_
+select count(*) from (select pg_temp.submit(:'org', 3), pg_temp.look_up(:'org', 3) from generate_series(1, 4)) s \gset made_
 select is(array[app.prune_jobs('2200-01-01', 6), app.prune_jobs('2200-01-01', 6), app.prune_jobs('2200-01-01', 6)], array[2, 2, 0], 'a run deletes whole jobs, up to its limit of items');
+
+
+-- Reports
+select is(app.prune_reports('2200-01-01'), 0, 'reports are kept for ever by default');
+select ok((api.update_settings('{"report_retention_days": 90}') ->> 'report_retention_days') = '90', 'a setting says how long reports are kept');
+select is(app.prune_reports(now() + interval '89 days'), 0, 'a report stays as long as it says');
+select pg_temp.submit(:'org', 1) as open_job \gset
+select count(*) from public.incentive_reports where completed_at is not null \gset ended_
+select ok(:ended_count > 3, 'there are ended reports');
+select is(app.prune_reports(now() + interval '91 days'), :ended_count, 'an ended report is deleted after the retention');
+select is((select array_agg(job_id) from public.incentive_reports), array[:'open_job']::uuid[], 'the report of an open job stays');
 
 select is_empty('select * from api.check_invariants()', 'what remains is whole');
 

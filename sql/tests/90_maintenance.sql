@@ -25,7 +25,7 @@ select is((select status from public.incentive_reports where job_id = :'job'), '
 select pg_temp.turn_clock(app.clock() + interval '2 days');
 select api.run_maintenance() as ran \gset
 select is_empty($$ select * from app.workers $$, 'workers that are long gone are forgotten');
-select is((api.run_maintenance())::jsonb, '{"skipped": false, "closed_jobs": 0, "expired_leases": 0, "pruned_jobs": 0}', 'with nothing to do it does nothing');
+select is((api.run_maintenance())::jsonb, '{"skipped": false, "closed_jobs": 0, "expired_leases": 0, "pruned": 0}', 'with nothing to do it does nothing');
 select is(
     (select count(*)::integer from pg_catalog.pg_extension where extname = 'pg_cron'),
     (select (current_setting('cron.database_name', true) = current_database())::integer), 'pg_cron is there in the database it serves')

@@ -1,5 +1,5 @@
 begin;
-select plan(11);
+select plan(14);
 \ir fixtures.psql
 
 -- As from \copy: all text, an empty column is null.
@@ -16,8 +16,12 @@ select s.reference_id, jsonb_build_object('street_1', street_1, 'city', city, 's
        'RESIDENTIAL' as building_type, array[1] as device_ids, true as create_application
   from sites s where s.reference_id = 'site-2';
 select alike(api.create_batch_lookup_from('chosen', :'org') ->> 'message', 'Batch job created with 1 items.%', 'a view over a query becomes a batch');
+select is(api.create_batch_lookup_from('chosen', :'org', p_name => 'Chosen', p_dry_run => true) ->> 'dry_run', 'true', 'a table can be tried without storing it');
+select api.create_batch_lookup_from('chosen', :'org', p_name => 'Chosen') ->> 'job_id' as named \gset
+select is((select name from api.jobs where id = :'named'), 'Chosen', 'a batch of a table has a name');
 update sites set device_ids = 'x' where reference_id = 'site-1';
 select throws_ok(format($$ select api.create_batch_lookup_from('sites', %L) $$, :'org'), 'PT400', '1 item(s) failed validation', 'a bad row is refused as invalid');
+select is(api.create_batch_lookup_from('sites', :'org', p_on_invalid => 'skip') ->> 'total_invalid', '1', 'bad rows of a table can be left out');
 delete from sites;
 select throws_ok(format($$ select api.create_batch_lookup_from('sites', %L) $$, :'org'), 'PT400', 'A batch must have 1 to 10,000 items; this one has 0', 'an empty table is no batch');
 
@@ -40,7 +44,7 @@ grant select on sites to authenticated;
 select is(pg_temp.as_member(:'org', $$ select api.create_batch_lookup_from('sites') ->> 'status' $$), 'pending', 'a member uploads a table, and leaves the organization out');
 select is(pg_temp.as_member(:'org', format($$ select api.create_batch_lookup_from('sites', %L) $$, :'other_org')), 'PT403', 'a member uploads for no other organization');
 select is(pg_temp.as_member(:'org', $$ select api.create_batch_lookup_from('app.api_keys') $$), '42501', 'a member uploads no table that they may not read');
-select is(pg_temp.as_member(:'org', 'select count(*) from api.jobs'), '3', 'a member sees the batches of the organization');
+select is(pg_temp.as_member(:'org', 'select count(*) from api.jobs'), '5', 'a member sees the batches of the organization');
 select is(pg_temp.as_member(:'org', format($$ select api.wait_for_batch(%L, '0 seconds') ->> 'status' $$, :'job')), 'pending', 'waiting ends with the time');
 select is(pg_temp.as_member(:'other_org', format('select api.wait_for_batch(%L)', :'job')), 'PT404', 'other organizations find no such batch');
 

@@ -69,6 +69,7 @@ insert into functions values
     ('api.get_batch_lookup_results', 'call for organization A'),
     ('api.retry_batch_lookup',      'call for organization A'),
     ('api.delete_batch_lookup',     'call for organization A'),
+    ('api.requeue_item',            'call for organization A'),
     ('api.cancel_batch_lookup',     'call for organization A'),
     ('api.list_incentive_reports',  'call for organization A'),
     ('api.get_incentive_report',    'call for organization A'),

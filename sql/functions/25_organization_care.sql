@@ -1,0 +1,112 @@
+-- Chapter 25, operators' care for organizations: listing, renaming and deleting them.
+
+create or replace function api.list_organizations()
+returns table (id uuid, name text, clerk_organization_id text, created_at timestamptz, api_keys integer, open_jobs integer, open_items integer,
+               last_upload_at timestamptz)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return query
+    select o.id, o.name, o.clerk_organization_id, o.created_at,
+           (select count(*)::integer
+              from app.api_keys k
+             where k.organization_id = o.id and k.revoked_at is null and (k.expires_at is null or k.expires_at > c.now)),
+           j.jobs, j.items,
+           (select max(b.created_at) from public.batch_lookup_jobs b where b.organization_id = o.id)
+      from app.clock() c (now), app.organizations o
+     cross join lateral (select count(*)::integer as jobs, coalesce(sum(b.total_items - b.processed_items), 0)::integer as items
+                           from public.batch_lookup_jobs b
+                          where b.organization_id = o.id and b.status in ('pending', 'processing')) j
+     order by o.name;
+end;
+$$;
+
+comment on function api.list_organizations() is 'All organizations by name: {id, name, clerk_organization_id, created_at, api_keys (usable ones), open_jobs, open_items, last_upload_at (null: none)}.';
+
+create or replace function api.rename_organization(p_organization_id uuid, p_name text) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform app.check_organization_name(p_name);
+    perform app.check_organization(p_organization_id);
+    update app.organizations set name = p_name where id = p_organization_id;
+exception
+    when unique_violation then
+        raise sqlstate 'PT409' using
+            message    = 'Another organization has this name',
+            hint       = 'Choose another name; api.list_organizations() lists those that are taken.',
+            constraint = 'organization_name_taken';
+end;
+$$;
+
+comment on function api.rename_organization(uuid, text) is 'Gives an organization another name. 400 invalid_name. 404: no such organization. 409: organization_name_taken, organization_of_clerk.';
+
+-- The tables with rows of an organization, apart from jobs and reports, which go first and whole: whatever refers to others comes before them.
+create or replace function app.tables_of_organizations() returns text[]
+language sql immutable
+return array['public.applications', 'public.lookup_leases', 'app.customers', 'app.incentive_calls', 'app.incentive_profiles', 'app.idempotency_keys',
+             'app.webhook_attempts', 'app.webhook_deliveries', 'app.webhook_secrets', 'app.webhook_configs', 'app.webhook_queue_state',
+             'app.queued_jobs', 'app.queue_wakeups', 'app.organization_queue_state', 'app.api_keys'];
+
+-- Rows of an organization in the tables above, p_limit at most. Answers how many it deleted.
+create or replace function app.delete_rows_of_organization(p_organization_id uuid, p_limit integer) returns integer
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_table   text;
+    v_count   integer;
+    v_deleted integer := 0;
+begin
+    foreach v_table in array app.tables_of_organizations() loop
+        execute format('delete from %s where ctid = any (array(select ctid from %1$s where organization_id = $1 limit $2))', v_table::regclass)
+          using p_organization_id, p_limit - v_deleted;
+        get diagnostics v_count = row_count;
+        v_deleted := v_deleted + v_count;
+        exit when v_deleted >= p_limit;
+    end loop;
+    return v_deleted;
+end;
+$$;
+
+create or replace function api.delete_organization(p_organization_id uuid, p_force boolean default false) returns json
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_rows constant integer := 10000;
+    v_open uuid[];
+    v_left integer;
+begin
+    perform app.check_organization(p_organization_id);
+    -- From here on nothing new begins for it: an upload waits, and then finds no organization or goes first.
+    perform from app.organizations where id = p_organization_id for update;
+    v_open := array(select id from public.batch_lookup_jobs where organization_id = p_organization_id and status in ('pending', 'processing'));
+    if v_open <> '{}' and p_force is not true then
+        raise sqlstate 'PT409' using
+            message    = format('The organization has open work: %s', case cardinality(v_open) when 1 then '1 batch' else cardinality(v_open) || ' batches' end),
+            hint       = 'Wait until it has finished, or pass p_force => true to cancel it.',
+            constraint = 'organization_busy';
+    end if;
+    delete from app.api_keys where organization_id = p_organization_id;
+    perform api.cancel_batch_lookup(p_organization_id, id) from unnest(v_open) id;
+
+    v_left := v_rows - (select items from app.delete_ended_jobs(p_organization_id, 'infinity', v_rows));
+    v_left := v_left - (select sites from app.delete_ended_reports(p_organization_id, 'infinity', v_left));
+    if v_left > 0 and not exists (select from public.batch_lookup_jobs where organization_id = p_organization_id) then
+        v_left := v_left - app.delete_rows_of_organization(p_organization_id, v_left);
+        if v_left > 0 then
+            delete from app.organizations where id = p_organization_id;
+        end if;
+    end if;
+    return json_build_object(
+        'organization_id', p_organization_id,
+        'deleted', not exists (select from app.organizations where id = p_organization_id),
+        'remaining_jobs', (select count(*) from public.batch_lookup_jobs where organization_id = p_organization_id));
+end;
+$$;
+
+comment on function api.delete_organization(uuid, boolean) is
+'Deletes an organization with everything that it has, about ten thousand rows a call: call it again, each time in a transaction of its own, until it answers {"deleted": true}; in psql with \watch. Its API keys stop working with the first call. p_force cancels its open batches; lookups that are under way still end or expire first, and their batches count as remaining_jobs. A Clerk organization whose members come back afterwards is created anew. 404: no such organization. 409: organization_busy.';

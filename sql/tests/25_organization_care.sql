@@ -1,0 +1,47 @@
+begin;
+select plan(16);
+\ir fixtures.psql
+
+select results_eq('select name, api_keys, open_jobs, open_items, last_upload_at from api.list_organizations()',
+    $$ values ('Acme', 0, 0, 0, null::timestamptz), ('Globex', 0, 0, 0, null) $$, 'operators see all organizations');
+select pg_temp.submit(:'org', 3) as job \gset
+select results_eq('select name, open_jobs, open_items, last_upload_at is not null from api.list_organizations()',
+    $$ values ('Acme', 1, 3, true), ('Globex', 0, 0, false) $$, 'operators see who has open work');
+
+select api.rename_organization(:'org', 'Initech');
+select is((select name from app.organizations where id = :'org'), 'Initech', 'an organization can be renamed');
+select throws_ok(format($$ select api.rename_organization(%L, 'Globex') $$, :'org'), 'PT409', 'Another organization has this name', 'a name belongs to one organization');
+select throws_ok(format($$ select api.rename_organization(%L, 'clerk:x') $$, :'org'), 'PT409', 'Names that begin with clerk: belong to the organizations that users of Clerk made', 'an operator gives no name that a user of Clerk may have');
+select throws_ok(format($$ select api.rename_organization(%L, ' ') $$, :'org'), 'PT400', 'name must be a string of 1 to 200 characters', 'a name is not empty');
+select throws_ok(format($$ select api.rename_organization(%L, 'x') $$, gen_random_uuid()), 'PT404', 'Organization not found', 'an unknown organization cannot be renamed');
+
+select set_eq(
+    'select unnest(app.tables_of_organizations())',
+    $$ select relnamespace::regnamespace || '.' || relname
+         from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attname = 'organization_id'
+        where c.relkind in ('r', 'p') and c.relnamespace::regnamespace::text in ('public', 'app')
+          and relname not in ('batch_lookup_jobs', 'lookup_queue_items', 'incentive_reports', 'incentive_report_sites', 'incentive_report_site_programs') $$,
+    'every table with rows of an organization is known to its deletion');
+
+-- Rows everywhere.
+select pg_temp.submit(:'other_org', 2) as other_job \gset
+select pg_temp.look_up(:'org', 1, 200, :'answer');
+select app.file_applications(:'org', app.customer_id(:'org', 'site-1', now()), 'site-1', :'answer', now());
+select api.update_organization(:'org', '{"company": "acme"}');
+select throws_ok(format('select api.delete_organization(%L)', :'org'), 'PT409', 'The organization has open work: 1 batch', 'an organization with open work is not deleted');
+select throws_ok(format('select api.delete_organization(%L)', gen_random_uuid()), 'PT404', 'Organization not found', 'an unknown organization cannot be deleted');
+
+-- With a lookup under way.
+select count(*) from api.claim_lookups(:'org', 'w', 1) \gset claimed_
+select is(api.delete_organization(:'org', true)::jsonb - 'organization_id', '{"deleted": false, "remaining_jobs": 1}', 'a lookup that is under way is waited for');
+select pg_temp.turn_clock(now() + interval '1 hour');
+select count(app.run_maintenance()) from generate_series(1, 2) \gset maintained_
+select is(api.delete_organization(:'org')::jsonb - 'organization_id', '{"deleted": true, "remaining_jobs": 0}', 'a call deletes what has ended since');
+select is_empty(format($$ select from app.organizations where id = %L $$, :'org'), 'a deleted organization is gone');
+select is((select count(*) from public.incentive_report_sites s join app.organizations o on o.id = s.organization_id)::integer,
+    (select count(*) from public.incentive_report_sites)::integer, 'a deleted organization leaves no sites');
+select is(api.get_batch_lookup(:'other_org', :'other_job') ->> 'status', 'pending', 'another organization keeps its work');
+select is_empty('select * from api.check_invariants()', 'what remains is whole');
+
+select * from finish();
+rollback;

@@ -1,0 +1,96 @@
+"""Jobs and reports leave when their retention is over, however many there are, and no step of it is long."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import psycopg
+
+from pyshell.local.private_postgres import PrivatePostgres
+from pyshell.postgres.connections import connect
+from pyshell.worker.claims import run_maintenance
+from tests.conftest import Clock, Connection
+from tests.http_fixtures import site
+from tests.timed import wait_until
+from tests.worker_fixtures import fetch_value
+
+JOBS = 1200
+ITEMS = 3
+
+
+def make_ended_jobs(owner: Connection) -> None:
+    """JOBS in each of two organizations, all failed, with their reports."""
+    items = json.dumps([site(reference_id=f"site-{n}") for n in range(ITEMS)])
+    for name in ("Acme", "Globex"):
+        [organization_id] = owner.execute("select api.create_organization(%s)", [name]).fetchone() or [None]
+        owner.execute(
+            "select api.cancel_batch_lookup(%s, (api.create_batch_lookup(%s, %s, false) ->> 'job_id')::uuid) from generate_series(1, %s)",
+            [organization_id, organization_id, items, JOBS],
+        )
+
+
+def left(owner: Connection) -> tuple[int, ...]:
+    row = owner.execute(
+        "select (select count(*) from public.batch_lookup_jobs), (select count(*) from public.lookup_queue_items),"
+        " (select count(*) from public.incentive_reports)"
+    ).fetchone()
+    assert row is not None
+    return row
+
+
+def test_whatever_has_outlived_its_retention_is_gone_within_a_minute(database_url: str, owner: Connection, clock: Clock) -> None:
+    make_ended_jobs(owner)
+    assert left(owner) == (2 * JOBS, 2 * JOBS * ITEMS, 2 * JOBS)
+    owner.execute("""select api.update_settings('{"job_retention_days": 30, "report_retention_days": 60}')""")
+    clock.advance(days=31)
+
+    async def maintain() -> None:
+        connection = await connect(database_url, "test")
+        await run_maintenance(connection)
+        await connection.close()
+
+    asyncio.run(maintain())
+    assert left(owner) == (0, 0, 2 * JOBS)
+    clock.advance(days=30)
+    asyncio.run(maintain())
+    assert left(owner) == (0, 0, 0)
+
+
+def test_a_step_of_the_retention_is_bounded(owner: Connection, clock: Clock) -> None:
+    make_ended_jobs(owner)
+    owner.execute("""select api.update_settings('{"job_retention_days": 30}')""")
+    clock.advance(days=31)
+    steps = [fetch_value(owner, "select api.prune_expired()")]
+    while steps[-1]:
+        steps.append(fetch_value(owner, "select api.prune_expired()"))
+    assert sum(steps) == 2 * JOBS
+    assert max(steps) <= 2000
+
+
+def test_a_job_that_somebody_holds_does_not_keep_the_others(database_url: str, owner: Connection, clock: Clock) -> None:
+    make_ended_jobs(owner)
+    owner.execute("""select api.update_settings('{"job_retention_days": 30}')""")
+    clock.advance(days=31)
+    with psycopg.connect(database_url) as holder:
+        holder.execute("select from public.batch_lookup_jobs limit 1 for update")
+        while owner.execute("select api.prune_expired()").fetchone() != (0,):
+            pass
+        assert left(owner)[0] == 1
+
+
+def test_pg_cron_deletes_in_steps(own_postgres: PrivatePostgres) -> None:
+    """With a commit after each, as a schedule may."""
+    with psycopg.connect(own_postgres.url(), autocommit=True) as owner:
+        make_ended_jobs(owner)
+        owner.execute("""select api.update_settings('{"job_retention_days": 1}')""")
+        owner.execute(
+            "update public.batch_lookup_jobs set created_at = now() - interval '3 days', completed_at = now() - interval '2 days'"
+        )
+        owner.execute("select cron.unschedule('batch-lookups-maintenance')")
+        owner.execute("select cron.alter_job(jobid, schedule => '@reboot') from cron.job where jobname = 'batch-lookups-retention'")
+    own_postgres.stop()
+    own_postgres.start()
+    with psycopg.connect(own_postgres.url(), autocommit=True) as owner:
+        wait_until(lambda: left(owner)[:2] == (0, 0))
+        assert fetch_value(owner, "select count(*) from cron.job_run_details") == 1
