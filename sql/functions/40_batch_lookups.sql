@@ -95,7 +95,9 @@ begin
             'failed', p_job.failed_items),
         'name', p_job.name,
         'upstream', json_build_object(
-            'unavailable_since', case when p_job.completed_at is null then (select app.rfc3339(unavailable_since) from app.upstream_state) end));
+            'unavailable_since', case when p_job.completed_at is null then (select app.rfc3339(unavailable_since) from app.upstream_state) end,
+            'paused_until', case when p_job.completed_at is null
+                                 then (select app.rfc3339(paused_until) from app.upstream_state where paused_until > app.clock()) end));
 end;
 $$;
 

@@ -1,11 +1,11 @@
 -- Chapter 44, progress: one job with its rate and estimated end.
 
--- Items that ended per second since the job started.
+-- Items that were looked up per second since the job started.
 create or replace function app.job_rate(p_job public.batch_lookup_jobs) returns double precision
 language sql stable
 return p_job.processed_items / nullif(greatest(extract(epoch from coalesce(p_job.completed_at, p_job.updated_at) - p_job.started_at), 0), 0)::double precision;
 
--- Reads only the job's row, the clock and, for errors_by_code, the index of failed items. So the answer stays the same until the job
+-- Reads only the job's row, the state of the upstream, the clock and, for errors_by_code, the index of failed items. So the answer stays the same until the job
 -- changes.
 create or replace function app.job_progress_json(p_job public.batch_lookup_jobs) returns json
 language plpgsql stable
@@ -13,9 +13,10 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_remaining integer          := p_job.total_items - p_job.processed_items;
-    v_rate      double precision := app.job_rate(p_job);
-    v_seconds   double precision := case when v_remaining > 0 and v_rate > 0 then least(v_remaining / v_rate, 1e9) end;
-    v_ends_at   timestamptz      := p_job.updated_at + app.seconds(v_seconds);
+    v_looked_up public.batch_lookup_jobs := p_job;
+    v_rate      double precision;
+    v_seconds   double precision;
+    v_ends_at   timestamptz;
     v_errors    json             := '{}';
 begin
     if p_job.failed_items > 0 then
@@ -25,6 +26,12 @@ begin
                               where organization_id = p_job.organization_id and job_id = p_job.id and status = 'failed'
                               group by error_code) e);
     end if;
+    -- Items that a cancel ended were not looked up.
+    v_looked_up.processed_items := p_job.processed_items - coalesce((v_errors ->> 'job_cancelled')::integer, 0);
+    v_rate := app.job_rate(v_looked_up);
+    v_seconds := case when v_remaining > 0 and v_rate > 0 then least(v_remaining / v_rate, 1e9) end;
+    -- Nothing ends while the incentives API wants a pause.
+    v_ends_at := greatest(p_job.updated_at, (select paused_until from app.upstream_state)) + app.seconds(v_seconds);
     return app.join_objects(app.job_json(p_job), json_build_object(
         'rate', round(v_rate::numeric, 2),
         -- An estimate in the past is none.

@@ -1,5 +1,5 @@
 begin;
-select plan(15);
+select plan(19);
 \ir fixtures.psql
 select pg_temp.turn_clock('2026-11-24 12:00:00+00');
 select pg_temp.submit(:'org', 10) as job \gset
@@ -19,6 +19,12 @@ select is(pg_temp.progress('poll_after_ms'), '750', 'the next look is worth it a
 select is(pg_temp.progress('errors_by_code'), '{}', 'a job without failed items has no errors');
 select pg_temp.turn_clock('2026-11-24 12:00:25+00');
 select is(pg_temp.progress('estimated_completion_at'), null, 'an estimate that has passed is none');
+update app.upstream_state set paused_until = '2026-11-24 12:00:40+00';
+select is(pg_temp.progress('upstream')::jsonb ->> 'paused_until', '2026-11-24T12:00:40.000Z', 'a job says until when the incentives API wants a pause');
+select is(pg_temp.progress('estimated_completion_at'), '2026-11-24T12:00:55.000Z', 'the estimate counts from the end of the pause');
+update app.upstream_state set paused_until = '2026-11-24 12:00:25+00';
+select is(pg_temp.progress('upstream')::jsonb ->> 'paused_until', null, 'a pause that is over is none');
+update app.upstream_state set paused_until = '-infinity';
 
 select pg_temp.look_up(:'org', 2, 404) as not_found, pg_temp.look_up(:'org', 1, 400) as rejected \gset
 select is(pg_temp.progress('errors_by_code')::jsonb, '{"not_found": 2, "upstream_rejected": 1}', 'failed items are counted by their error');
@@ -31,6 +37,13 @@ select is(pg_temp.progress('estimated_completion_at'), null, 'a job that has end
 select pg_temp.turn_clock('2026-11-25 12:00:00+00');
 select is(pg_temp.progress('rate'), '0.11', 'the rate of an ended job stays');
 select throws_ok(format('select api.get_batch_lookup(%L, %L)', :'other_org', :'job'), 'PT404', 'Batch job not found', 'another organization sees no progress');
+
+select pg_temp.submit(:'org', 10) as job \gset
+select pg_temp.look_up(:'org', 1, 200, :'answer') as recorded \gset
+select pg_temp.turn_clock('2026-11-25 12:00:10+00');
+select pg_temp.look_up(:'org', 1, 404) as recorded \gset
+select api.cancel_batch_lookup(:'org', :'job') as cancelled \gset
+select is(api.get_batch_lookup(:'org', :'job') ->> 'rate', '0.20', 'items that a cancel ended do not count as looked up');
 
 select * from finish();
 rollback;
