@@ -19,14 +19,14 @@ JOBS = 1200
 ITEMS = 3
 
 
-def make_ended_jobs(owner: Connection) -> None:
-    """JOBS in each of two organizations, all failed, with their reports."""
+def make_ended_jobs(owner: Connection, jobs: int = JOBS) -> None:
+    """So many in each of two organizations, all failed, with their reports."""
     items = json.dumps([site(reference_id=f"site-{n}") for n in range(ITEMS)])
     for name in ("Acme", "Globex"):
         [organization_id] = owner.execute("select api.create_organization(%s)", [name]).fetchone() or [None]
         owner.execute(
             "select api.cancel_batch_lookup(%s, (api.create_batch_lookup(%s, %s, false) ->> 'job_id')::uuid) from generate_series(1, %s)",
-            [organization_id, organization_id, items, JOBS],
+            [organization_id, organization_id, items, jobs],
         )
 
 
@@ -69,7 +69,7 @@ def test_a_step_of_the_retention_is_bounded(owner: Connection, clock: Clock) -> 
 
 
 def test_a_job_that_somebody_holds_does_not_keep_the_others(database_url: str, owner: Connection, clock: Clock) -> None:
-    make_ended_jobs(owner)
+    make_ended_jobs(owner, 3)
     owner.execute("""select api.update_settings('{"job_retention_days": 30}')""")
     clock.advance(days=31)
     with psycopg.connect(database_url) as holder:
@@ -82,7 +82,7 @@ def test_a_job_that_somebody_holds_does_not_keep_the_others(database_url: str, o
 def test_pg_cron_deletes_in_steps(own_postgres: PrivatePostgres) -> None:
     """With a commit after each, as a schedule may."""
     with psycopg.connect(own_postgres.url(), autocommit=True) as owner:
-        make_ended_jobs(owner)
+        make_ended_jobs(owner, 550)
         owner.execute("""select api.update_settings('{"job_retention_days": 1}')""")
         owner.execute(
             "update public.batch_lookup_jobs set created_at = now() - interval '3 days', completed_at = now() - interval '2 days'"
