@@ -64,6 +64,9 @@ class Watcher:
                 self.heard.append(self._lines.get(timeout=max(deadline - time.monotonic(), 0)))
             except queue.Empty:
                 raise AssertionError(f"not heard within {seconds} s; only {self.heard[-20:]}") from None
+            # All that is there, before it is looked through again.
+            while not self._lines.empty():
+                self.heard.append(self._lines.get())
         return self.heard
 
     def subscribed(self, times: int = 1) -> Self:
@@ -82,8 +85,14 @@ class Watcher:
         return [line["change"] for line in self.heard if "change" in line]
 
     def set_token(self, token: str) -> None:
+        self._tell(token=token)
+
+    def broadcast(self, message: str) -> None:
+        self._tell(broadcast=message)
+
+    def _tell(self, **order: str) -> None:
         assert self._process.stdin is not None
-        self._process.stdin.write(token + "\n")
+        self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
+import time
 import uuid
 from collections import defaultdict, deque
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 
 import pytest
@@ -14,13 +17,16 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from pyshell.api import api_keys
+from pyshell.api.authentication import Authenticator
 from pyshell.api.realtime import credentials, endpoint
+from pyshell.api.realtime import websocket as realtime_websocket
+from pyshell.api.realtime.credentials import Subscriber
 from pyshell.settings import Settings
 from tests.clerk_fixtures import clerk_instance
 from tests.conftest import Connection
 from tests.http_fixtures import Json, NewClient, OrganizationClient, look_up, running_server, site
 from tests.realtime_fixtures import BareSocket, Watch, bare_socket
-from tests.timed import wait_until
+from tests.timed import PATIENCE, wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -131,8 +137,39 @@ def test_changes_are_found_though_the_listener_lost_its_connection(
     watcher.until(lambda lines: any(line.get("change", {}).get("new", {}).get("status") == "completed" for line in lines))
 
 
-def test_a_clerk_session_watches_until_its_token_expires(http_settings: Settings, database: Connection, watch: Watch) -> None:
+def test_broadcasts_of_supabase_js_do_no_harm(server: str, client: OrganizationClient, database: Connection, watch: Watch) -> None:
+    job = submit(client, 1)
+    watcher = watch(server, client.api_key, of_job(job)).subscribed()
+    watcher.broadcast("hello")
+    look_up(database, job, 1)
+    heard = watcher.until(lambda lines: any(line.get("change", {}).get("new", {}).get("status") == "completed" for line in lines))
+    assert not [line for line in heard if line.get("status") in ("CLOSED", "CHANNEL_ERROR", "TIMED_OUT")]
+
+
+class ShiftedTime:
+    """The module `time` on a host whose clock is ahead by `seconds`."""
+
+    seconds = 0.0
+    monotonic = staticmethod(time.monotonic)
+
+    def time(self) -> float:
+        return time.time() + self.seconds
+
+
+def test_a_clerk_session_watches_until_its_token_expires(
+    http_settings: Settings, database: Connection, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
     organization = f"org_{uuid.uuid4().hex}"
+    shifted = ShiftedTime()
+    monkeypatch.setattr(endpoint, "time", shifted)
+    identified = []
+
+    async def identify(authenticator: Authenticator, token: str, address: str | None = None) -> Subscriber:
+        subscriber = await credentials.identify(authenticator, token, address)
+        identified.append(token)
+        return subscriber
+
+    monkeypatch.setattr(endpoint, "identify", identify)
     with clerk_instance() as clerk, running_server(replace(http_settings, clerk_issuer=clerk.issuer)) as url:
 
         def token(seconds: float) -> str:
@@ -141,9 +178,11 @@ def test_a_clerk_session_watches_until_its_token_expires(http_settings: Settings
         expired = watch(url, "anon", token=token(-60))
         expired.until(lambda lines: sum(line.get("status") == "CHANNEL_ERROR" for line in lines) == 2)
 
-        short = watch(url, "anon", {"event": "*"}, token=token(4)).subscribed()
-        renewed = watch(url, "anon", {"event": "*"}, token=token(4)).subscribed()
-        renewed.set_token(token(60))
+        short = watch(url, "anon", {"event": "*"}, token=token(600)).subscribed()
+        renewed = watch(url, "anon", {"event": "*"}, token=token(600)).subscribed()
+        renewed.set_token(new_token := token(3600))
+        wait_until(lambda: new_token in identified)
+        shifted.seconds = 660
         short.until(lambda lines: any(line.get("status") == "CLOSED" for line in lines))
         assert [line["system"]["message"] for line in short.heard if "system" in line] == ["Subscribed to PostgreSQL", "Token has expired"]
 
@@ -253,23 +292,116 @@ class TestTheProtocol:
             assert bare.receive()[3] == "phx_close"
 
     @pytest.mark.parametrize(
-        "entry",
+        ("entry", "reason"),
         [
-            {"table": "lookup_queue_items"},
-            {"schema": "app", "table": "api_keys"},
-            {"event": "TRUNCATE"},
-            {"filter": "id=eq.5"},
-            {"filter": "nothing=eq.5"},
-            {"filter": "id=like.x"},
-            {"filter": "updated_at=gt.2026-01-01"},
-            {"filter": 5},
+            ({"table": "lookup_queue_items"}, "there is no table"),
+            ({"schema": "app", "table": "api_keys"}, "there is no table"),
+            ({"schema": None, "table": None}, "needs a schema or a table"),
+            ({"filter": "id=eq.5"}, "invalid value for id"),
+            ({"filter": "nothing=eq.5"}, "invalid column for filter nothing"),
+            ({"filter": "id=like.x"}, "like needs a text column"),
+            ({"filter": "name=foo.hey"}, "Error parsing `filter` params"),
+            ({"filter": "undefined"}, "Error parsing `filter` params"),
+            ({"filter": "name=eq.a,,status=eq.b"}, "Error parsing `filter` params"),
+            ({"filter": "status=in.a"}, "Error parsing `filter` params"),
+            ({"filter": "name=match.(["}, "invalid pattern for match filter"),
+            ({"filter": r"name=match.(.*)\1"}, "without back references"),
+            ({"filter": "name=is.true"}, "needs a boolean column"),
+            ({"filter": "name=is.nothing"}, "must be null, true, false, or unknown"),
+            ({"filter": 5}, "Error parsing `filter` params"),
+            ({"select": "name"}, "Error parsing `select` params"),
+            ({"select": ["nothing"]}, "invalid column for select nothing"),
+            ({"select": ["name"], "table": "*"}, "only of one table"),
+            ({"since": "yesterday"}, "since must be a time"),
         ],
     )
-    def test_refuses_what_cannot_be_watched(self, entry: Json, server: str, client: OrganizationClient) -> None:
+    def test_tells_what_cannot_be_watched_after_the_join(
+        self, entry: Json, reason: str, server: str, client: OrganizationClient, database: Connection
+    ) -> None:
         with bare_socket(server, client.api_key) as bare:
-            answer = bare.join(entry)
-            assert answer["status"] == "error"
-            assert answer["response"]["reason"].startswith("InvalidPostgresChanges: ")
+            assert bare.join({}, entry)["status"] == "ok"
+            system = bare.receive()[4]
+            assert (system["extension"], system["status"]) == ("postgres_changes", "error")
+            assert reason in system["message"]
+            # Nor is the entry served that had no fault.
+            look_up(database, submit(client, 1), 1)
+            with pytest.raises(TimeoutError):
+                bare.receive(0.5)
+
+    @pytest.mark.parametrize(
+        ("text", "names"),
+        [
+            ("name=eq.a,status=eq.pending", ["a"]),
+            ("name=neq.a,total_items=gt.1", ["B c", 'd, "e"']),
+            ('name=in.(a,"B c"),total_items=not.eq.1', ["a", "B c"]),
+            ("name=not.in.(a,b)", ["B c", 'd, "e"']),
+            ("name=like.B%", ["B c"]),
+            ("name=ilike.%C", ["B c"]),
+            ("name=not.like.B%", ["a", 'd, "e"']),
+            ("name=match.^[a-c]$", ["a"]),
+            ("name=imatch.^b", ["B c"]),
+            ("name=gt.c,name=not.lte.c", ['d, "e"']),
+            ('name=eq."d, \\"e\\""', ['d, "e"']),
+            ("name=is.null", [None]),
+            ("name=not.is.null", ["a", "B c", 'd, "e"']),
+            ("name=isdistinct.a", ["B c", None, 'd, "e"']),
+            ("name=not.isdistinct.a", ["a"]),
+            ("created_at=gte.2020-01-01,total_items=lte.2,total_items=not.lt.2", ["a", "B c", None, 'd, "e"']),
+            ("status=in.()", []),
+            ("  ", ["a", "B c", None, 'd, "e"']),
+        ],
+    )
+    def test_filters_as_supabase_does(
+        self, text: str, names: list[str | None], server: str, client: OrganizationClient, database: Connection
+    ) -> None:
+        all_names = ("a", "B c", None, 'd, "e"')
+        with bare_socket(server, client.api_key) as bare:
+            bare.join({"filter": text}, {})
+            assert bare.receive()[4]["message"] == "Subscribed to PostgreSQL"
+            for name in all_names:
+                job = submit(client, 2)
+                database.execute(
+                    "with named as (update public.batch_lookup_jobs set name = %s where id = %s returning organization_id, id)"
+                    " select app.announce('UPDATE', 'batch_lookup_jobs', organization_id, id) from named",
+                    [name, job["job_id"]],
+                )
+            # The other entry tells of all.
+            payloads = [bare.receive()[4] for _ in all_names]
+        assert {payload["data"]["record"]["name"] for payload in payloads if 1 in payload["ids"]} == set(names)
+        assert {payload["data"]["record"]["name"] for payload in payloads} == set(all_names)
+
+    def test_tells_the_selected_columns_only(self, server: str, client: OrganizationClient, database: Connection) -> None:
+        with bare_socket(server, client.api_key) as bare:
+            bare.join({"event": "INSERT", "select": ["status"]}, {"event": "INSERT"}, {"event": "INSERT", "select": ["status", "id"]})
+            bare.receive()
+            submit(client, 1)
+            some, everything = sorted((bare.receive()[4] for _ in range(2)), key=lambda payload: len(payload["data"]["record"]))
+            assert (some["ids"], everything["ids"]) == ([1, 3], [2])
+            assert (
+                set(some["data"]["record"]) == {column["name"] for column in some["data"]["columns"]} == {"organization_id", "id", "status"}
+            )
+            assert set(everything["data"]["record"]) == {column["name"] for column in everything["data"]["columns"]}
+            assert {name: everything["data"]["record"][name] for name in some["data"]["record"]} == some["data"]["record"]
+
+    @pytest.mark.parametrize(
+        "data",
+        [b"", b"\x03", b"\xff\x00", b"\x00\x01\x01\x0d\xff1", b"\x03\x01\x01\x0d\x01\x00\x01", b"\x02\x00\x00\x00\x00"],
+    )
+    def test_survives_binary_frames_of_no_meaning(self, data: bytes, server: str, client: OrganizationClient) -> None:
+        with bare_socket(server, client.api_key) as bare:
+            bare.connection.send(data)
+            assert bare.ask("heartbeat", topic="phoenix", join_ref=None)["status"] == "ok"
+
+    def test_answers_binary_frames(self, server: str, client: OrganizationClient) -> None:
+        with bare_socket(server, client.api_key) as bare:
+            bare.join({})
+            bare.receive()
+            broadcast = b"\x03\x01\x01\x0d\x03\x00\x01" + b"15realtime:jobshey{}"
+            push = b"\x00\x01\x01\x0d\x03" + b"16realtime:jobshey{}"
+            for frame, ref in ((broadcast, "5"), (push, "6")):
+                bare.connection.send(frame)
+                answer = bare.receive()
+                assert (answer[:4], answer[4]["status"]) == (["1", ref, "realtime:jobs", "phx_reply"], "error")
 
     @pytest.mark.parametrize("text", ["", "{}", "[1]", "[" * 5000, '[null,null,5,"x",{}]', '["1","1","","phx_join",{}]'])
     def test_closes_on_what_is_no_frame(self, text: str, server: str, client: OrganizationClient) -> None:
@@ -304,18 +436,40 @@ class TestTheProtocol:
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == endpoint.TRY_AGAIN_LATER
 
-    def test_forgets_a_client_that_reads_nothing(self, server: str, client: OrganizationClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_forgets_a_client_that_reads_nothing(
+        self, http_settings: Settings, client: OrganizationClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Even one that blocks in sending: the server has ceased to read, and what it has sent is never taken."""
         monkeypatch.setattr(endpoint, "MAX_CONNECTIONS_PER_ORGANIZATION", 1)
+        monkeypatch.setattr(endpoint, "STUCK_SECONDS", 0.5)
+        monkeypatch.setattr(realtime_websocket, "FLUSH_SECONDS", 0.5)
+        is_over = threading.Event()
 
-        def may_join() -> bool:
-            return refusal(server, client.api_key) is None
+        def flood_forever(url: str) -> None:
+            with suppress(ConnectionClosed), bare_socket(url, client.api_key) as bare:
+                bare.join({})
+                while True:
+                    flood(bare)
+            is_over.set()
 
-        with bare_socket(server, client.api_key) as bare:
+        with running_server(http_settings) as url:
+            threading.Thread(target=flood_forever, args=[url], daemon=True).start()
+            assert is_over.wait(PATIENCE)
+            wait_until(lambda: refusal(url, client.api_key) is None)
+
+    def test_ends_though_a_client_reads_nothing(
+        self, http_settings: Settings, client: OrganizationClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(realtime_websocket, "FLUSH_SECONDS", 0.5)
+        server = ExitStack()
+        url = server.enter_context(running_server(http_settings))
+        with suppress(ConnectionClosed), bare_socket(url, client.api_key) as bare:
             bare.join({})
             flood(bare)
-            # Not before: the server reads no more of what a client sends that it has forgotten.
-            monkeypatch.setattr(endpoint, "STUCK_SECONDS", 0.5)
-            wait_until(may_join)
+            ending = threading.Thread(target=server.close, daemon=True)
+            ending.start()
+            ending.join(PATIENCE)
+            assert not ending.is_alive()
 
     def test_is_spoken_in_its_first_version_too(self, server: str, client: OrganizationClient, database: Connection) -> None:
         job = submit(client, 1)

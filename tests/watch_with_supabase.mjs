@@ -1,5 +1,5 @@
 // Subscribes with the real supabase-js, as argv[2] (JSON) says: {url, key, token, clients, watches}. Tells in a line of JSON what it hears:
-// {client, status, error?} and {client, change, at}; a line on stdin is a new access token for all clients.
+// {client, status, error?} and {client, change, at}. A line of JSON on stdin is for all clients: {token}, a new access token, or {broadcast}.
 import { createRequire } from 'node:module'
 import { createInterface } from 'node:readline'
 
@@ -18,12 +18,14 @@ const all = Array.from({ length: clients }, (_, client) => {
   }
   channel.on('system', {}, (message) => tell({ client, system: message }))
   channel.subscribe((status, error) => tell({ client, status, error: error?.message }))
-  return supabase
+  return { supabase, channel }
 })
 
 createInterface({ input: process.stdin })
   .on('line', (line) => {
-    current = line
-    all.forEach((supabase) => supabase.realtime.setAuth())
+    const { token, broadcast } = JSON.parse(line)
+    current = token ?? current
+    all.forEach(({ supabase, channel }) =>
+      token ? supabase.realtime.setAuth() : channel.send({ type: 'broadcast', event: 'message', payload: { broadcast } }))
   })
   .on('close', () => process.exit())

@@ -26,6 +26,7 @@ from pyshell.api.metrics import Metrics
 from pyshell.api.middleware import RequestMiddleware
 from pyshell.api.realtime.endpoint import Realtime
 from pyshell.api.realtime.feed import Feed
+from pyshell.api.realtime.websocket import WebSocketProtocol
 from pyshell.api.routes import routes
 from pyshell.postgres.notifications import Notifier
 from pyshell.postgres.pool import Pool
@@ -90,7 +91,7 @@ def server_config(app: ASGIApp, settings: Settings, **others: Any) -> uvicorn.Co
         host=settings.host,
         port=settings.port,
         http=BoundedProtocol,
-        ws="websockets-sansio",
+        ws=WebSocketProtocol,
         ws_max_size=MAX_WEBSOCKET_MESSAGE_BYTES,
         ws_per_message_deflate=False,
         log_config=None,

@@ -38,45 +38,100 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     if p_table = 'batch_lookup_jobs' then
-        return (select to_json(j) from public.batch_lookup_jobs j where j.organization_id = p_organization_id and j.id = p_id);
+        return (select json_build_object('version', j.xmin::text, 'record', to_json(j))
+                  from public.batch_lookup_jobs j where j.organization_id = p_organization_id and j.id = p_id);
     elsif p_table = 'incentive_reports' then
-        return (select to_json(r) from public.incentive_reports r where r.organization_id = p_organization_id and r.id = p_id);
+        return (select json_build_object('version', r.xmin::text, 'record', to_json(r))
+                  from public.incentive_reports r where r.organization_id = p_organization_id and r.id = p_id);
     end if;
     return null;
 end;
 $$;
 
-comment on function api.realtime_record(text, uuid, uuid) is 'One row of batch_lookup_jobs or incentive_reports as an object; null: the caller''s claims do not show it.';
+comment on function api.realtime_record(text, uuid, uuid) is 'One row of batch_lookup_jobs or incentive_reports as {version, record}, if the caller''s claims let it be seen; else null. The version is another one after every change.';
 grant execute on function api.realtime_record(text, uuid, uuid) to authenticated;
 
-create or replace function api.realtime_changes(p_organization_ids uuid[], p_since timestamptz default null) returns json
+-- What PostgreSQL alone can compare as PostgreSQL does: patterns, and text by its collation.
+create or replace function api.realtime_match(p_operator text, p_value text, p_operand text) returns boolean
+language sql stable
+return case p_operator
+           when 'like'   then p_value like p_operand
+           when 'ilike'  then p_value ilike p_operand
+           when 'match'  then p_value ~ p_operand
+           when 'imatch' then p_value ~* p_operand
+           when 'lt'     then p_value < p_operand
+           when 'lte'    then p_value <= p_operand
+           when 'gt'     then p_value > p_operand
+           when 'gte'    then p_value >= p_operand
+       end;
+
+comment on function api.realtime_match(text, text, text) is 'Whether a text fits the condition of a subscription: p_operator is like, ilike, match, imatch (regular expressions), lt, lte, gt or gte. Null for any other. Fails for an invalid pattern.';
+grant execute on function api.realtime_match(text, text, text) to authenticated;
+
+-- A position is the oldest transaction that was running: whatever was not visible then has been written by that one or a later one. No
+-- clock and no order of commits comes into it, and a row that somebody changes with a plain UPDATE is found as well.
+create or replace function api.realtime_position() returns bigint
+language sql stable
+return pg_snapshot_xmin(pg_current_snapshot())::text::bigint;
+
+comment on function api.realtime_position() is 'The present position among the changes of the database: realtime_changes with it as p_since answers all that is not visible yet.';
+
+create or replace function api.realtime_changes(
+    p_organization_ids      uuid[],
+    p_table                 text,
+    p_since                 bigint,
+    p_updated_since         timestamptz default null,
+    p_after_organization_id uuid        default '00000000-0000-0000-0000-000000000000',
+    p_after_id              uuid        default '00000000-0000-0000-0000-000000000000',
+    p_limit                 integer     default 1000
+) returns json
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_now   timestamptz := app.clock();
-    -- Rows are stamped before their commit.
-    v_since timestamptz := p_since - interval '10 seconds';
+    v_position        bigint := api.realtime_position();
+    -- Positions of another server, of which this one was restored, mean nothing here: all may have changed.
+    v_since           bigint := case when p_since <= pg_snapshot_xmax(pg_current_snapshot())::text::bigint then p_since
+                                     when p_since is not null then 0 end;
+    -- Transaction numbers of rows have 32 bits: they count from here.
+    v_age             bigint := age(pg_snapshot_xmin(pg_current_snapshot())::xid);
+    v_organization_id uuid;
+    v_left            integer := p_limit;
+    v_row             record;
+    v_changes         json[] := '{}';
 begin
+    for v_organization_id in select o.id from unnest(p_organization_ids) o (id) where o.id >= p_after_organization_id order by o.id loop
+        for v_row in
+            select c.id, c.created_at, c.updated_at, c.version, v_position + v_age - age(c.version) as revision
+              from ((select j.id, j.created_at, j.updated_at, j.xmin as version
+                       from public.batch_lookup_jobs j
+                      where p_table = 'batch_lookup_jobs' and j.organization_id = v_organization_id
+                        and j.id > case when v_organization_id = p_after_organization_id then p_after_id else '00000000-0000-0000-0000-000000000000' end
+                      order by j.id
+                      limit v_left)
+                    union all
+                    (select r.id, r.created_at, r.updated_at, r.xmin
+                       from public.incentive_reports r
+                      where p_table = 'incentive_reports' and r.organization_id = v_organization_id
+                        and r.id > case when v_organization_id = p_after_organization_id then p_after_id else '00000000-0000-0000-0000-000000000000' end
+                      order by r.id
+                      limit v_left)) c
+             order by c.id
+        loop
+            v_left := v_left - 1;
+            if v_row.revision >= v_since or v_row.updated_at >= p_updated_since then
+                v_changes := v_changes || json_build_object(
+                    'organization_id', v_organization_id, 'id', v_row.id, 'version', v_row.version::text, 'revision', v_row.revision,
+                    'is_new', v_row.created_at = v_row.updated_at);
+            end if;
+        end loop;
+        exit when v_left = 0;
+    end loop;
     return json_build_object(
-        'now', v_now,
-        'changes', (
-            select coalesce(json_agg(json_build_object('table', c.name, 'organization_id', c.organization_id, 'id', c.id, 'updated_at', c.updated_at)), '[]')
-              from unnest(p_organization_ids) o (id)
-             cross join lateral (
-                   (select 'batch_lookup_jobs' as name, j.organization_id, j.id, j.updated_at
-                      from (select * from public.batch_lookup_jobs where organization_id = o.id order by created_at desc, id desc limit 200) j
-                     where j.updated_at >= v_since)
-                   union
-                   (select 'batch_lookup_jobs', j.organization_id, j.id, j.updated_at
-                      from public.batch_lookup_jobs j
-                     where j.organization_id = o.id and j.status in ('pending', 'processing') and j.updated_at >= v_since
-                     limit 200)
-                   union all
-                   (select 'incentive_reports', r.organization_id, r.id, r.updated_at
-                      from (select * from public.incentive_reports where organization_id = o.id order by created_at desc, id desc limit 200) r
-                     where r.updated_at >= v_since)) c));
+        'position', v_position,
+        'changes', to_json(v_changes),
+        'next', case when v_left = 0 then json_build_object('after_organization_id', v_organization_id, 'after_id', v_row.id) end);
 end;
 $$;
 
-comment on function api.realtime_changes(uuid[], timestamptz) is 'Changes since p_since in the open and the newest jobs and reports of the given organizations: {now, changes: [{table, organization_id, id, updated_at}]}. For those who may have missed a notification.';
+comment on function api.realtime_changes(uuid[], text, bigint, timestamptz, uuid, uuid, integer) is 'A step through all rows of batch_lookup_jobs or incentive_reports of some organizations, p_limit rows long: {position, changes: [{organization_id, id, version, revision, is_new}], next}. The changes are the rows that were written at the position p_since or later, or updated at p_updated_since or later; is_new: not updated since they were inserted. next is the p_after_... of the following step; null: that was all. The position of the first step is the p_since for the next time.';

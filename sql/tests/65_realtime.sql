@@ -1,14 +1,28 @@
 begin;
-select plan(10);
+select plan(14);
 \ir fixtures.psql
 select pg_temp.turn_clock('2026-11-24 12:00:00+00');
 select pg_temp.submit(:'org', 2) as job, pg_temp.submit(:'other_org', 1) as other_job \gset
 select id as report from public.incentive_reports where job_id = :'job' \gset
 
--- What changed, as table and id, of one organization since p_since.
-create function pg_temp.changed(p_organization_id uuid, p_since timestamptz) returns setof text
-language sql as $$
-    select concat_ws(' ', c ->> 'table', c ->> 'id') from json_array_elements(api.realtime_changes(array[p_organization_id], p_since) -> 'changes') c
+-- What was written since a position, as table and id, of some organizations, in steps of p_limit rows.
+create function pg_temp.changed(p_organization_ids uuid[], p_since bigint, p_updated_since timestamptz default null, p_limit integer default 1000)
+    returns setof text
+language plpgsql as $$
+declare
+    v_table  text;
+    v_answer json;
+begin
+    foreach v_table in array array['batch_lookup_jobs', 'incentive_reports'] loop
+        v_answer := api.realtime_changes(p_organization_ids, v_table, p_since, p_updated_since, p_limit => p_limit);
+        loop
+            return query select concat_ws(' ', v_table, c ->> 'id') from json_array_elements(v_answer -> 'changes') c;
+            exit when v_answer ->> 'next' is null;
+            v_answer := api.realtime_changes(p_organization_ids, v_table, p_since, p_updated_since, (v_answer -> 'next' ->> 'after_organization_id')::uuid,
+                                             (v_answer -> 'next' ->> 'after_id')::uuid, p_limit);
+        end loop;
+    end loop;
+end;
 $$;
 
 select results_eq($$ select t ->> 'table' from json_array_elements(api.realtime_tables()) t $$, $$ values ('batch_lookup_jobs'), ('incentive_reports') $$,
@@ -16,17 +30,27 @@ select results_eq($$ select t ->> 'table' from json_array_elements(api.realtime_
 select is_empty(
     $$ select from json_array_elements(api.realtime_tables()) t cross join lateral json_array_elements(t -> 'columns') c
         where c ->> 'type' like '\_%' or c ->> 'type' like 'json%' $$, 'no column that can be watched is an array or JSON');
-select is(api.realtime_record('batch_lookup_jobs', :'org', :'job') ->> 'status', 'pending', 'a record is the row of a job');
-select is(api.realtime_record('incentive_reports', :'org', :'report') ->> 'job_id', :'job'::text, 'a record is the row of a report');
+select is(api.realtime_record('batch_lookup_jobs', :'org', :'job') -> 'record' ->> 'status', 'pending', 'a record is the row of a job');
+select is(api.realtime_record('incentive_reports', :'org', :'report') -> 'record' ->> 'job_id', :'job'::text, 'a record is the row of a report');
 select is(api.realtime_record('lookup_queue_items', :'org', :'job')::text, null, 'a table that is not watched has no records');
 select is(api.realtime_record('batch_lookup_jobs', :'other_org', :'job')::text, null, 'a job is a record of its own organization only');
 
-select bag_eq(format('select pg_temp.changed(%L, %L)', :'org', '2026-11-24 11:59:00+00'),
+select bag_eq(format('select pg_temp.changed(array[%L]::uuid[], 0)', :'org'),
     format($$ values ('batch_lookup_jobs %s'), ('incentive_reports %s') $$, :'job', :'report'), 'a new job and its report have changed');
-select is_empty(format('select pg_temp.changed(%L, %L)', :'org', '2026-11-24 12:01:00+00'), 'what was stamped long before has not changed since');
-select isnt_empty(format('select pg_temp.changed(%L, %L)', :'org', '2026-11-24 12:00:05+00'), 'what was stamped shortly before may have been committed since');
-select is(json_array_length(api.realtime_changes(array[:'org', :'other_org']::uuid[], '2026-11-24 11:59:00+00') -> 'changes'), 4,
-    'changes of several organizations come at once');
+select is((select count(*) from pg_temp.changed(array[:'org', :'other_org']::uuid[], api.realtime_position())), 4::bigint,
+    'what a running transaction writes is news after the present position');
+select is((select count(*) from pg_temp.changed(array[:'org', :'other_org']::uuid[], 0, p_limit => 1)), 4::bigint,
+    'steps of a row find the changes of all organizations');
+select is((select count(*) from pg_temp.changed(array[:'org']::uuid[], 1000000000000)), 2::bigint,
+    'after a restore to another server all has changed');
+select bag_eq(format('select pg_temp.changed(array[%L]::uuid[], null, %L)', :'org', '2026-11-24 12:00:00+00'),
+    format($$ values ('batch_lookup_jobs %s'), ('incentive_reports %s') $$, :'job', :'report'), 'what was updated since a time is found');
+select is_empty(format('select pg_temp.changed(array[%L]::uuid[], null, %L)', :'org', '2026-11-24 12:00:01+00'), 'what was updated before it is not');
+select is(array(select api.realtime_match(o, 'Acme, spring', p)
+                  from (values ('like', 'acme%'), ('ilike', 'acme%'), ('match', '^acme'), ('imatch', '^acme'), ('gt', 'A'), ('gte', 'B'), ('lt', 'B'),
+                               ('lte', 'A'), ('eq', 'A')) m (o, p)),
+    '{f,t,f,t,t,f,t,f,null}'::boolean[], 'texts are compared as PostgreSQL compares them');
+select throws_ok($$ select api.realtime_match('match', '', '([') $$, '2201B', null, 'a pattern that is none fails');
 
 select * from finish();
 rollback;

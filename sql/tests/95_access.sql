@@ -87,6 +87,7 @@ insert into functions values
     ('api.get_webhook_delivery',    'call for organization A'),
     ('api.lookup_incentives',       'call for organization A'),
     ('api.realtime_record',         'call with one''s own rights'),
+    ('api.realtime_match',          'call with one''s own rights'),
     ('api.create_batch_lookup_from', 'call with one''s own rights'),
     ('api.jobs',                    'select with those rights'),
     ('api.reports',                 'select with those rights'),

@@ -7,9 +7,10 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any
 from uuid import UUID
 
@@ -21,8 +22,8 @@ from pyshell.api.authentication import Authenticator, client_address
 from pyshell.api.errors import ApiError, from_database
 from pyshell.api.realtime.credentials import Subscriber, identify
 from pyshell.api.realtime.feed import Change, Feed
-from pyshell.api.realtime.filters import FilterError, Subscription, parse_subscription
-from pyshell.api.realtime.protocol import Frame, ProtocolError, Version, decode, encode, version_of
+from pyshell.api.realtime.filters import FilterError, Question, Subscription, parse_subscription
+from pyshell.api.realtime.protocol import Frame, ProtocolError, Version, decode, decode_binary, encode, version_of
 from pyshell.postgres.sqlstates import DatabaseError
 
 logger = logging.getLogger("pyshell.api.realtime")
@@ -45,6 +46,8 @@ CHANNELLESS_SECONDS = 60.0
 SWEEP_SECONDS = 1.0
 
 SCOPES = {"batch_lookup_jobs": "jobs:read", "incentive_reports": "reports:read"}
+
+DATABASE_UNAVAILABLE = "DatabaseLackOfConnections: The database cannot be reached at the moment. Try again in a few seconds."
 
 TRY_AGAIN_LATER, POLICY_VIOLATION, UNSUPPORTED_DATA, GOING_AWAY = 1013, 1008, 1003, 1001
 
@@ -120,7 +123,7 @@ class Realtime:
     def count(self, organization_id: UUID) -> None:
         """One more connection of an organization. Raises JoinError when there are too many."""
         if self._of_organization[organization_id] >= MAX_CONNECTIONS_PER_ORGANIZATION:
-            raise JoinError(f"ConnectionRateLimitReached: an organization may have {MAX_CONNECTIONS_PER_ORGANIZATION} connections")
+            raise JoinError(f"ConnectionRateLimitReached: An organization can have {MAX_CONNECTIONS_PER_ORGANIZATION} connections")
         self._of_organization[organization_id] += 1
 
     def uncount(self, organization_ids: Iterable[UUID]) -> None:
@@ -151,14 +154,20 @@ class Channel:
     """A topic that a client has joined, with the credential it joined with and its subscriptions."""
 
     def __init__(
-        self, connection: Connection, topic: str, join_ref: str | None, subscriber: Subscriber, subscriptions: Sequence[Subscription]
+        self,
+        connection: Connection,
+        topic: str,
+        join_ref: str | None,
+        subscriber: Subscriber,
+        subscriptions: Sequence[Subscription],
+        position: int,
     ) -> None:
         self.connection = connection
         self.topic = topic
         self.join_ref = join_ref
         self.subscriber = subscriber
         self.subscriptions = subscriptions
-        self.joined_at = datetime.now(UTC)
+        self.position = position
 
     @property
     def organization_id(self) -> UUID:
@@ -171,18 +180,28 @@ class Channel:
     def may_want(self, table: str, row_id: str) -> bool:
         return any(subscription.may_want(table, row_id) for subscription in self.subscriptions)
 
+    @property
+    def is_behind(self) -> bool:
+        return self.connection.is_behind
+
+    def questions(self, table: str, record: Mapping[str, Any]) -> Iterator[Question]:
+        return chain.from_iterable(subscription.questions(table, record) for subscription in self.subscriptions)
+
     def deliver(self, change: Change) -> None:
         if not self.connection.has(self):
             return
-        ids = [subscription.id for subscription in self.subscriptions if subscription.wants(change.event, change.row.table, change.record)]
-        if ids:
-            likeness = (self.connection.version, self.topic, *ids)
+        by_columns: dict[frozenset[str] | None, list[int]] = {}
+        for subscription in self.subscriptions:
+            if subscription.wants(change.event, change.row.table, change.record, change.answers):
+                by_columns.setdefault(subscription.columns, []).append(subscription.id)
+        for columns, ids in by_columns.items():
+            likeness = (self.connection.version, self.topic, columns, *ids)
             frame = change.frames.get(likeness)
             if frame is None:
-                payload = f'{{"ids":{json.dumps(ids)},"data":{change.data}}}'
+                payload = f'{{"ids":{json.dumps(ids)},"data":{change.data(columns)}}}'
                 frame = encode(self.connection.version, None, None, self.topic, "postgres_changes", payload)
                 change.frames[likeness] = frame
-            self.connection.send((self.topic, change.event, change.row), frame)
+            self.connection.send((self.topic, change.event, change.row, columns), frame)
 
     def fail(self, reason: str) -> None:
         self.connection.close_channel(self, reason)
@@ -239,11 +258,16 @@ class Connection:
                 continue
             self._heard_at = time.monotonic()
             try:
-                if message.get("text") is None:
-                    raise ProtocolError("only text is understood")
-                await self._handle(decode(message["text"], self.version))
+                text, data = message.get("text"), message.get("bytes")
+                frame = decode_binary(data or b"") if text is None else decode(text, self.version)
+                if frame:
+                    await self._handle(frame)
             except ProtocolError as error:
                 self.close(UNSUPPORTED_DATA, str(error))
+
+    @property
+    def is_behind(self) -> bool:
+        return len(self._waiting) > MAX_WAITING // 4
 
     def has(self, channel: Channel) -> bool:
         return self._channels.get(channel.topic) is channel
@@ -265,7 +289,7 @@ class Connection:
     def close_channel(self, channel: Channel, reason: str) -> None:
         """Closes a channel and tells the client why."""
         if self._forget(channel):
-            self._system(channel, "error", reason)
+            self._system(channel, "system", "error", reason)
             self._reply(channel.join_ref, channel.join_ref, channel.topic, "phx_close", {})
 
     async def sweep(self) -> None:
@@ -324,71 +348,76 @@ class Connection:
                 self._reply(frame.join_ref, frame.ref, frame.topic, "phx_reply", {"status": "ok", "response": {}})
                 self._reply(frame.join_ref, frame.join_ref, frame.topic, "phx_close", {})
             case _ if frame.ref is not None:
-                reason = "UnknownEvent: only postgres_changes are served here, no broadcast and no presence"
+                reason = "UnknownEvent: This server offers postgres_changes, but neither broadcast nor presence"
                 self._reply(frame.join_ref, frame.ref, frame.topic, "phx_reply", {"status": "error", "response": {"reason": reason}})
 
     async def _join(self, frame: Frame) -> None:
         if known := self._channels.get(frame.topic):
             self._forget(known)
         try:
-            channel, entries = await self._new_channel(frame)
-        except JoinError as error:
-            answer: dict[str, Any] = {"status": "error", "response": {"reason": str(error)}}
-            self._reply(frame.join_ref, frame.ref, frame.topic, "phx_reply", answer)
+            config, entries = _postgres_changes(frame)
+            subscriber, position = await self._new_subscriber(frame)
+            try:
+                subscriptions = await self._subscriptions(entries)
+                since, fault = _since([config, *entries]), None
+            except FilterError as error:
+                subscriptions, since, fault = [], None, str(error)
+            self._check_scopes(subscriber, subscriptions)
+            self._count(subscriber.organization_id)
+            if self._realtime.channels[subscriber.organization_id] >= MAX_CHANNELS_PER_ORGANIZATION:
+                raise JoinError(f"ChannelRateLimitReached: An organization can have {MAX_CHANNELS_PER_ORGANIZATION} channels")
+        except (JoinError, ApiError, DatabaseError) as error:
+            reason = str(error) if isinstance(error, JoinError) else DATABASE_UNAVAILABLE
+            self._reply(frame.join_ref, frame.ref, frame.topic, "phx_reply", {"status": "error", "response": {"reason": reason}})
             return
         # Changes reach the channel from here on; the answer goes out before them.
-        answer = {"status": "ok", "response": {"postgres_changes": entries}}
+        answer = {"status": "ok", "response": {"postgres_changes": [entry | {"id": number} for number, entry in enumerate(entries, 1)]}}
         self._reply(frame.join_ref, frame.ref, frame.topic, "phx_reply", answer)
-        self._channels[frame.topic] = channel
+        channel = self._channels[frame.topic] = Channel(self, frame.topic, frame.join_ref, subscriber, subscriptions, position)
         self._realtime.count_channel(channel.organization_id, 1)
-        self._realtime.feed.add(channel)
-        if entries:
-            self._system(channel, "ok", "Subscribed to PostgreSQL")
+        if subscriptions:
+            self._realtime.feed.add(channel, since)
+        if fault:
+            # As Supabase does: the join stands, so that the client does not repeat what cannot succeed.
+            self._system(channel, "postgres_changes", "error", fault)
+        elif entries:
+            self._system(channel, "postgres_changes", "ok", "Subscribed to PostgreSQL")
 
-    async def _new_channel(self, frame: Frame) -> tuple[Channel, list[dict[str, Any]]]:
+    async def _new_subscriber(self, frame: Frame) -> tuple[Subscriber, int]:
+        """The subscriber, and its position among the changes; from then on changes are noticed."""
         if len(self._channels) >= MAX_CHANNELS:
-            raise JoinError(f"ChannelRateLimitReached: a connection may have {MAX_CHANNELS} channels")
+            raise JoinError(f"ChannelRateLimitReached: A connection can have {MAX_CHANNELS} channels")
         if not frame.topic.startswith("realtime:"):
-            raise JoinError("TopicNameRequired: a topic begins with realtime:")
+            raise JoinError("TopicNameRequired: A topic must begin with realtime:")
         subscriber = await self._subscriber(frame.payload.get("access_token") or self._key)
         self._websocket.scope["user"] = subscriber.caller
         try:
             await self._realtime.feed.ready()
         except TimeoutError as error:
-            raise JoinError("DatabaseLackOfConnections: the database is not available, please try again") from error
-        config = frame.payload.get("config")
-        entries = config.get("postgres_changes") if isinstance(config, dict) else None
-        entries = entries if isinstance(entries, list) else []
-        if len(entries) > MAX_SUBSCRIPTIONS:
-            raise JoinError(f"TooManyChanges: a channel may have {MAX_SUBSCRIPTIONS} entries of postgres_changes")
-        try:
-            subscriptions = [parse_subscription(entry, number, self._realtime.feed.tables) for number, entry in enumerate(entries, 1)]
-        except FilterError as error:
-            raise JoinError(f"InvalidPostgresChanges: {error}") from error
-        self._check_scopes(subscriber, subscriptions)
-        self._count(subscriber.organization_id)
-        if self._realtime.channels[subscriber.organization_id] >= MAX_CHANNELS_PER_ORGANIZATION:
-            raise JoinError(f"ChannelRateLimitReached: an organization may have {MAX_CHANNELS_PER_ORGANIZATION} channels")
-        return Channel(self, frame.topic, frame.join_ref, subscriber, subscriptions), [
-            entry | {"id": subscription.id} for entry, subscription in zip(entries, subscriptions, strict=True)
-        ]
+            raise JoinError(DATABASE_UNAVAILABLE) from error
+        return subscriber, await self._realtime.feed.position()
+
+    async def _subscriptions(self, entries: list[dict[str, Any]]) -> list[Subscription]:
+        subscriptions = [parse_subscription(entry, number, self._realtime.feed.tables) for number, entry in enumerate(entries, 1)]
+        await self._realtime.feed.check(subscriptions)
+        return subscriptions
 
     async def _subscriber(self, token: object) -> Subscriber:
         if not isinstance(token, str):
-            raise JoinError("MalformedJWT: access_token must be text")
+            raise JoinError("MalformedJWT: access_token must be a string")
         try:
             subscriber = await identify(self._realtime.authenticator, token, self._address)
         except (ApiError, DatabaseError) as error:
             reason = from_database(error) if isinstance(error, DatabaseError) else error
             raise JoinError(f"Unauthorized: {reason.message}", transient=reason.status >= 500) from error
         if subscriber.expires_at <= time.time():
-            raise JoinError("InvalidJWTToken: Token has expired")
+            raise JoinError("InvalidJWTToken: The token has expired")
         return subscriber
 
     def _check_scopes(self, subscriber: Subscriber, subscriptions: Sequence[Subscription]) -> None:
         for table in sorted({table for subscription in subscriptions for table in subscription.tables}):
             if SCOPES[table] not in subscriber.scopes:
-                raise JoinError(f"Unauthorized: this credential lacks the scope {SCOPES[table]}")
+                raise JoinError(f"Unauthorized: This credential lacks the scope {SCOPES[table]}")
 
     def _count(self, organization_id: UUID) -> None:
         if organization_id not in self._counted:
@@ -408,11 +437,15 @@ class Connection:
                 self.close_channel(channel, str(error))
             return
         if self.has(channel):
-            self._realtime.feed.remove(channel)
-            self._realtime.count_channel(channel.organization_id, -1)
-            self._realtime.count_channel(subscriber.organization_id, 1)
+            # What was read for the one organization is not for the other.
+            is_same = subscriber.organization_id == channel.organization_id
+            if not is_same:
+                self._realtime.feed.remove(channel)
+                self._realtime.count_channel(channel.organization_id, -1)
+                self._realtime.count_channel(subscriber.organization_id, 1)
             channel.subscriber = subscriber
-            self._realtime.feed.add(channel)
+            if not is_same:
+                self._realtime.feed.add(channel)
 
     def _forget(self, channel: Channel) -> bool:
         if not self.has(channel):
@@ -424,9 +457,9 @@ class Connection:
             del self._waiting[key]
         return True
 
-    def _system(self, channel: Channel, status: str, message: str) -> None:
+    def _system(self, channel: Channel, extension: str, status: str, message: str) -> None:
         payload = {
-            "extension": "postgres_changes" if status == "ok" else "system",
+            "extension": extension,
             "status": status,
             "message": message,
             "channel": channel.topic.removeprefix("realtime:"),
@@ -435,6 +468,31 @@ class Connection:
 
     def _reply(self, join_ref: str | None, ref: str | None, topic: str, event: str, payload: dict[str, Any]) -> None:
         self.send(object(), encode(self.version, join_ref, ref, topic, event, json.dumps(payload)))
+
+
+def _postgres_changes(frame: Frame) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The config of a join and its entries of postgres_changes. Raises JoinError."""
+    config = frame.payload.get("config")
+    config = config if isinstance(config, dict) else {}
+    entries = config.get("postgres_changes")
+    entries = [entry for entry in entries if entry is not None] if isinstance(entries, list) else []
+    if len(entries) > MAX_SUBSCRIPTIONS:
+        raise JoinError(f"TooManyChanges: A channel can have {MAX_SUBSCRIPTIONS} entries in postgres_changes")
+    if not all(isinstance(entry, dict) for entry in entries):
+        raise JoinError("InvalidPostgresChanges: An entry of postgres_changes must be an object")
+    return config, entries
+
+
+def _since(places: Iterable[Mapping[str, Any]]) -> datetime | None:
+    """The earliest `since`: RFC 3339, or milliseconds since 1970 as in JavaScript. Raises FilterError."""
+    moments = []
+    for value in (place["since"] for place in places if place.get("since") is not None):
+        try:
+            moment = datetime.fromtimestamp(value / 1000, UTC) if isinstance(value, (int, float)) else datetime.fromisoformat(value)
+            moments.append(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+        except (ValueError, TypeError, OverflowError, OSError) as error:
+            raise FilterError("since must be a time such as 2026-01-31T12:00:00Z, or milliseconds since 1970") from error
+    return min(moments, default=None)
 
 
 async def realtime(websocket: WebSocket) -> None:

@@ -1,8 +1,9 @@
-"""Finds changed rows and delivers them to the channels that subscribed to them.
+"""Finds changes and hands them to the channels that subscribed to them.
 
-A notification says that a row changed, but not how. The row is read with the claims of each subscriber, so that the policies decide who
-sees it, at most once in `COALESCE_SECONDS`; its last state is always delivered. Notifications may be lost, with a connection or in a
-pooler, so the feed polls for missed changes every `POLL_SECONDS`.
+A notification says that a row changed, not how. The row is read with the claims of each subscriber, so the policies decide who sees it, at
+most once in `COALESCE_SECONDS`; its last state is always delivered. Notifications can get lost, with a connection or in a pooler, and a
+plain UPDATE sends none: every `POLL_SECONDS` the feed steps through the rows of its organizations for all that was written since the
+step before. What counts is the database's own transaction numbers: no clock has a say in it.
 """
 
 from __future__ import annotations
@@ -11,15 +12,15 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any, Protocol
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
-from pyshell.api.realtime.filters import SCHEMA, Tables
-from pyshell.api.realtime.reader import read_records
+from pyshell.api.realtime.filters import KEY, SCHEMA, Answers, FilterError, Question, Subscription, Tables
+from pyshell.api.realtime.reader import read_all
 from pyshell.api.row_changes import CHANNEL, Row, parse
 from pyshell.postgres import calls as db
 from pyshell.postgres.connections import Backoff
@@ -34,22 +35,57 @@ POLL_SECONDS = 5.0
 READY_SECONDS = 5.0
 READS_AT_ONCE = 200
 MAX_CACHED_VERSIONS = 20_000
+# A poll of many rows comes less often: it takes up to a twentieth of one connection.
+POLL_SHARE = 20
+# What was updated so much earlier may not have been told: rows are stamped before they are locked and committed, and polls take their time.
+REPLAY_MARGIN = timedelta(seconds=60)
+
+
+class Number(str):
+    """A number of a record as PostgreSQL wrote it, with all its digits."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A change of a row. `record` is what a subscriber may see of it, only the key after a DELETE; `data` is the JSON of the message."""
+    """A change of a row. `record` is what a subscriber may see of it, only the key after a DELETE; `columns` are (name, type)."""
 
     event: str
     row: Row
     record: Mapping[str, Any]
-    data: str
+    columns: Iterable[tuple[str, str]]
+    # What PostgreSQL says about the conditions that it alone can judge.
+    answers: Answers = field(default_factory=dict)
     # Encoded frames: most subscribers get the same one.
     frames: dict[object, str] = field(default_factory=dict)
 
+    def data(self, selected: Set[str] | None) -> str:
+        """The JSON of the message, with the selected columns only."""
+        key = {name: value for name, value in self.record.items() if name in KEY}
+        at = self.record.get("updated_at") or time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        columns = [{"name": name, "type": type_name} for name, type_name in self.columns if selected is None or name in selected]
+        members = [
+            f'"schema":"{SCHEMA}","table":"{self.row.table}","type":"{self.event}","commit_timestamp":"{at}"',
+            f'"columns":{json.dumps(columns)}',
+            *([f'"record":{_encode(self.record, selected)}'] if self.event != "DELETE" else []),
+            *([f'"old_record":{_encode(key, None)}'] if self.event != "INSERT" else []),
+            '"errors":null',
+        ]
+        return "{" + ",".join(members) + "}"
+
+
+def _encode(record: Mapping[str, Any], selected: Set[str] | None) -> str:
+    members = (
+        f"{json.dumps(name)}:{value if isinstance(value, Number) else json.dumps(value)}"
+        for name, value in record.items()
+        if selected is None or name in selected
+    )
+    return "{" + ",".join(members) + "}"
+
 
 class Listener(Protocol):
-    """A channel that a client has joined."""
+    """A channel that a client has joined. Whatever was not visible to the database's transactions at `position` is news to it."""
 
     @property
     def organization_id(self) -> UUID: ...
@@ -58,13 +94,24 @@ class Listener(Protocol):
     def claims(self) -> str: ...
 
     @property
-    def joined_at(self) -> datetime: ...
+    def position(self) -> int: ...
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether many messages wait for the client to read them."""
+        ...
 
     def may_want(self, table: str, row_id: str) -> bool: ...
+
+    def questions(self, table: str, record: Mapping[str, Any]) -> Iterator[Question]: ...
 
     def deliver(self, change: Change) -> None: ...
 
     def fail(self, reason: str) -> None: ...
+
+
+# To whom an event is told; None: to all listeners.
+Audience = set[Listener] | None
 
 
 class Feed:
@@ -74,16 +121,17 @@ class Feed:
         self.tables: Tables = {}
         self._pool = pool
         self._notifier = notifier
-        self._columns: dict[str, str] = {}
         self._listeners: dict[UUID, set[Listener]] = {}
-        self._pending: dict[Row, dict[str, None]] = {}
+        self._pending: dict[Row, dict[str, Audience]] = {}
         self._read_at: dict[Row, float] = {}
-        self._versions: dict[Row, datetime] = {}
+        self._versions: dict[Row, str] = {}
         self._knows_tables = asyncio.Event()
         self._hinted = asyncio.Event()
         self._may_have_missed = asyncio.Event()
-        # The database's time of the last poll.
-        self._asked_at: str | None = None
+        # All that was visible then has been polled, and who joined since then.
+        self._position: int | None = None
+        self._joined: list[Listener] = []
+        self._replays: dict[Listener, asyncio.Task[None]] = {}
         self._tasks: list[asyncio.Task[None]] = []
         notifier.subscribe(CHANNEL, self._on_notification)
 
@@ -96,14 +144,40 @@ class Feed:
             await self._notifier.is_ready.wait()
 
     async def stop(self) -> None:
-        for task in self._tasks:
+        tasks = [*self._tasks, *self._replays.values()]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
-    def add(self, listener: Listener) -> None:
+    async def position(self) -> int:
+        """The position of a listener that joins now. Raises DatabaseError."""
+        return int(await db.call(self._pool, "realtime_position"))
+
+    async def check(self, subscriptions: Iterable[Subscription]) -> None:
+        """Raises FilterError when PostgreSQL cannot work with a pattern, and DatabaseError."""
+        patterns = {
+            Question(condition.operator, "", condition.operand)
+            for subscription in subscriptions
+            for condition in subscription.conditions
+            if condition.is_asked
+        }
+        _, failed = await read_all(self._pool, "realtime_match", [("{}", pattern) for pattern in patterns])
+        for _, pattern in failed:
+            raise FilterError(f"invalid pattern for {pattern.operator} filter: {pattern.operand}")
+
+    def add(self, listener: Listener, since: datetime | None = None) -> None:
+        """From now on the listener hears of changes, and of what was updated `since` then, by the clock of the database."""
         self._listeners.setdefault(listener.organization_id, set()).add(listener)
+        self._joined.append(listener)
+        if self._position is None:
+            self._position = listener.position
+        if since is not None:
+            replay = self._replays[listener] = asyncio.create_task(self._replay(listener, since - REPLAY_MARGIN))
+            replay.add_done_callback(lambda task: self._replays.pop(listener, None) if self._replays.get(listener) is task else None)
 
     def remove(self, listener: Listener) -> None:
+        if replay := self._replays.pop(listener, None):
+            replay.cancel()
         listeners = self._listeners.get(listener.organization_id, set())
         listeners.discard(listener)
         if not listeners:
@@ -123,7 +197,6 @@ class Feed:
     async def _load_tables(self) -> None:
         tables = json.loads(await db.call(self._pool, "realtime_tables"))
         self.tables = {table["table"]: {column["name"]: column["type"] for column in table["columns"]} for table in tables}
-        self._columns = {table["table"]: json.dumps(table["columns"]) for table in tables}
         self._knows_tables.set()
 
     def _on_notification(self, payload: str | None) -> None:
@@ -132,35 +205,82 @@ class Feed:
         elif change := parse(payload):
             self._note(change.event, change.row)
 
-    def _note(self, event: str, row: Row, at: datetime | None = None) -> None:
-        listeners = self._listeners.get(row.organization_id, ())
-        if any(listener.may_want(row.table, row.id) and (at is None or at > listener.joined_at) for listener in listeners):
-            self._pending.setdefault(row, {})[event] = None
+    def _note(self, event: str, row: Row, revision: int | None = None, audience: Audience = None) -> None:
+        listeners = self._listeners.get(row.organization_id, set()) if audience is None else audience
+        if any(listener.may_want(row.table, row.id) and (revision is None or revision >= listener.position) for listener in listeners):
+            events = self._pending.setdefault(row, {})
+            others = events.get(event, set())
+            events[event] = None if audience is None or others is None else others | audience
             self._hinted.set()
 
     async def _poll(self, backoff: Backoff) -> None:
-        """Finds changes whose notification was lost: every POLL_SECONDS, and when listening begins again."""
+        """Finds changes without a notification: every POLL_SECONDS, and when listening begins again."""
         await self._load_tables()
+        pause = POLL_SECONDS
         while True:
             backoff.reset()
             with suppress(TimeoutError):
-                async with asyncio.timeout(POLL_SECONDS):
+                async with asyncio.timeout(pause):
                     await self._may_have_missed.wait()
             self._may_have_missed.clear()
             if not self._listeners:
-                self._asked_at = None
+                self._position = None
                 continue
-            organization_ids = list(self._listeners)
-            answer = json.loads(await db.call(self._pool, "realtime_changes", organization_ids=organization_ids, since=self._asked_at))
-            self._asked_at = answer["now"]
-            for change in answer["changes"]:
-                row = Row(change["table"], UUID(change["organization_id"]), change["id"])
-                updated_at = datetime.fromisoformat(change["updated_at"])
-                if self._versions.get(row) != updated_at:
-                    self._versions[row] = updated_at
-                    self._note("UPDATE", row, updated_at)
+            self._joined = []
+            started = time.monotonic()
+            positions = []
+            async for step in self._steps(list(self._listeners), since=self._position):
+                positions.append(step.position)
+                for row, version, revision, is_new in step.changes:
+                    if row not in self._pending and self._versions.get(row) != version:
+                        if is_new and row not in self._versions:
+                            self._note("INSERT", row, revision)
+                        self._note("UPDATE", row, revision)
+            # A listener that joined meanwhile may be of an organization whose rows were not looked at.
+            self._position = min([*positions, *(listener.position for listener in self._joined)])
             while len(self._versions) > MAX_CACHED_VERSIONS:
                 del self._versions[next(iter(self._versions))]
+            pause = max(POLL_SECONDS, (time.monotonic() - started) * POLL_SHARE)
+
+    async def _replay(self, listener: Listener, updated_since: datetime) -> None:
+        """Tells one listener of all rows updated since then, no faster than its client reads."""
+        backoff = Backoff()
+        while True:
+            try:
+                async for step in self._steps([listener.organization_id], updated_since=updated_since, limit=READS_AT_ONCE):
+                    for row, *_ in step.changes:
+                        self._note("UPDATE", row, audience={listener})
+                    while listener.is_behind:  # noqa: ASYNC110 - as fast as the client reads, which sets no event
+                        await asyncio.sleep(COALESCE_SECONDS)
+                return
+            except (DatabaseError, OSError, TimeoutError) as error:
+                logger.warning("realtime: %s", error)
+            await asyncio.sleep(backoff.delay())
+
+    async def _steps(self, organization_ids: list[UUID], **arguments: object) -> AsyncIterator[Step]:
+        """All rows of some organizations that were written since then. A step waits until those of the step before are nearly read."""
+        for table in self.tables:
+            after: dict[str, Any] | None = {}
+            while after is not None:
+                answer = json.loads(
+                    await db.call(
+                        self._pool,
+                        "realtime_changes",
+                        organization_ids=organization_ids,
+                        table=table,
+                        **{"since": None, **arguments, **after},
+                    )
+                )
+                yield Step(
+                    answer["position"],
+                    [
+                        (Row(table, UUID(change["organization_id"]), change["id"]), change["version"], change["revision"], change["is_new"])
+                        for change in answer["changes"]
+                    ],
+                )
+                while len(self._pending) > READS_AT_ONCE:  # noqa: ASYNC110 - as above
+                    await asyncio.sleep(COALESCE_SECONDS)
+                after = answer["next"]
 
     async def _read(self, backoff: Backoff) -> None:
         while True:
@@ -168,7 +288,7 @@ class Feed:
             now = time.monotonic()
             due = [row for row in self._pending if self._read_at.get(row, 0) + COALESCE_SECONDS <= now][:READS_AT_ONCE]
             if due:
-                await self._deliver({row: tuple(self._pending[row]) for row in due})
+                await self._deliver({row: self._pending.pop(row) for row in due})
                 backoff.reset()
             elif self._pending:
                 first = min(self._read_at[row] for row in self._pending)
@@ -177,48 +297,58 @@ class Feed:
                 self._hinted.clear()
                 self._read_at = {row: at for row, at in self._read_at.items() if at + COALESCE_SECONDS > now}
 
-    async def _deliver(self, due: Mapping[Row, tuple[str, ...]]) -> None:
+    async def _deliver(self, due: Mapping[Row, Mapping[str, Audience]]) -> None:
         now = time.monotonic()
         wanted: dict[tuple[str, Row], list[Listener]] = {}
         for row, events in due.items():
-            # A change notified from now on may be missing in what is read.
-            del self._pending[row]
             self._read_at[row] = now
             for listener in self._listeners.get(row.organization_id, ()):
-                if listener.may_want(row.table, row.id):
+                if listener.may_want(row.table, row.id) and any(_is_for(listener, audience) for audience in events.values()):
                     wanted.setdefault((listener.claims, row), []).append(listener)
             if "DELETE" in events:
-                gone = self._change("DELETE", row, None)
+                key = {"organization_id": str(row.organization_id), "id": row.id}
+                gone = Change("DELETE", row, key, self.tables[row.table].items())
                 for (_, other), listeners in wanted.items():
                     if other == row:
                         _hand(gone, listeners)
         try:
-            records, failed = await read_records(self._pool, wanted)
-        except DatabaseError:
+            answers, failed = await read_all(self._pool, "realtime_record", wanted)
+            records = {read: json.loads(text, parse_float=Number) for read, text in answers.items()}
+            asked: dict[Question, list[Listener]] = {}
+            for (claims, row), answer in records.items():
+                for listener in wanted[claims, row]:
+                    for question in listener.questions(row.table, answer["record"]):
+                        asked.setdefault(question, []).append(listener)
+            matches, unanswered = await read_all(self._pool, "realtime_match", [("{}", question) for question in asked])
+        except Exception:
             for row, events in due.items():
-                self._pending.setdefault(row, {}).update(dict.fromkeys(events))
+                for event, audience in events.items():
+                    self._note(event, row, audience=audience)
             raise
         for read in failed:
             for listener in wanted[read]:
                 listener.fail("The row could not be read with your claims")
-        for (claims, row), text in records.items():
-            changes = [self._change(event, row, text) for event in due[row] if event != "DELETE"]
-            for change in changes:
-                _hand(change, wanted[claims, row])
+        for _, question in unanswered:
+            for listener in asked[question]:
+                listener.fail(f"The filter {question.operator}.{question.operand} could not be evaluated")
+        known = {question: match == b"t" for (_, question), match in matches.items()}
+        for (claims, row), answer in records.items():
+            self._versions[row] = answer["version"]
+            for event, audience in due[row].items():
+                if event != "DELETE":
+                    change = Change(event, row, answer["record"], self.tables[row.table].items(), known)
+                    _hand(change, [listener for listener in wanted[claims, row] if _is_for(listener, audience)])
 
-    def _change(self, event: str, row: Row, text: bytes | None) -> Change:
-        key = {"organization_id": str(row.organization_id), "id": row.id}
-        record = json.loads(text) if text is not None else key
-        at = record.get("updated_at") or time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        if text is not None:
-            self._versions[row] = datetime.fromisoformat(at)
-        parts = [
-            f'"schema":"{SCHEMA}","table":"{row.table}","type":"{event}","commit_timestamp":"{at}","columns":{self._columns[row.table]}',
-            *([f'"record":{text.decode()}'] if text is not None else []),
-            *([f'"old_record":{json.dumps(key)}'] if event != "INSERT" else []),
-            '"errors":null',
-        ]
-        return Change(event, row, record, "{" + ",".join(parts) + "}")
+
+class Step(NamedTuple):
+    """Some of the rows that changed, as (row, version, revision, whether it was never updated), and the position of the step."""
+
+    position: int
+    changes: list[tuple[Row, str, int, bool]]
+
+
+def _is_for(listener: Listener, audience: Audience) -> bool:
+    return audience is None or listener in audience
 
 
 def _hand(change: Change, listeners: Iterable[Listener]) -> None:

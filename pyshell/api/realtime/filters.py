@@ -1,19 +1,27 @@
-"""Subscriptions of a channel: the entries of `postgres_changes` in its join."""
+"""Subscriptions of a channel: the entries of `postgres_changes` in its join, with the filter grammar of Supabase Realtime.
+
+A filter is `column=operator.value`; several, separated by commas, must all hold; `not.` before the operator negates it. Quotes around a
+value keep its commas. Without a value to compare, a row that lacks the column or has null there, a condition does not hold, negated or not;
+`is` and `isdistinct` alone see null. https://supabase.com/docs/guides/realtime/postgres-changes#available-filters
+"""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 SCHEMA = "public"
-EVENTS = ("INSERT", "UPDATE", "DELETE", "*")
 MAX_FILTER_LENGTH = 2_000
+MAX_PATTERN_LENGTH = 200
 MAX_IN_VALUES = 100
+# The primary key of every table.
+KEY = frozenset({"organization_id", "id"})
 
 Record = Mapping[str, Any]
 # Column types by name, as PostgreSQL calls them, of each table.
@@ -24,45 +32,118 @@ class FilterError(ValueError):
     """The message says what is wrong with an entry of postgres_changes."""
 
 
+class Question(NamedTuple):
+    """A comparison that only PostgreSQL makes as PostgreSQL does: the arguments of `api.realtime_match`."""
+
+    operator: str
+    value: str
+    operand: str
+
+
+Answers = Mapping[Question, bool | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """`operand` is as `read` makes it; of `in`, a set of such."""
+
+    column: str
+    operator: str
+    operand: Any
+    is_negated: bool
+    read: Callable[[str], Any]
+
+    @property
+    def is_asked(self) -> bool:
+        return self.operator in _PATTERNS or (self.operator in _ORDERINGS and self.read is str)
+
+    def question(self, record: Record) -> Question | None:
+        found = record.get(self.column)
+        return Question(self.operator, str(found), self.operand) if self.is_asked and found is not None else None
+
+    def holds(self, record: Record, answers: Answers) -> bool:
+        if self.column not in record:
+            return False
+        found = record[self.column]
+        if self.operator == "is":
+            return (found is None) != self.is_negated
+        if self.operator == "isdistinct":
+            return (found is None or self.read(str(found)) != self.operand) != self.is_negated
+        if found is None:
+            return False
+        if question := self.question(record):
+            answer = answers.get(question)
+        elif self.operator == "in":
+            answer = self.read(str(found)) in self.operand
+        else:
+            answer = _COMPARISONS[self.operator](self.read(str(found)), self.operand)
+        return answer is not None and answer != self.is_negated
+
+
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """One entry: events, tables and a condition on the rows. Messages name it by its `id`."""
+    """One entry. Messages name it by its `id`."""
 
     id: int
     event: str
     tables: frozenset[str]
-    condition: Callable[[Record], bool]
-    # The only row that the filter lets through; None: any.
-    row_id: str | None
+    conditions: tuple[Condition, ...]
+    # The columns of its messages; None: all.
+    columns: frozenset[str] | None
+    # The only rows that the filter lets through; None: any.
+    row_ids: frozenset[str] | None
 
     def may_want(self, table: str, row_id: str) -> bool:
-        return table in self.tables and self.row_id in (None, row_id)
+        return table in self.tables and (self.row_ids is None or row_id in self.row_ids)
 
-    def wants(self, event: str, table: str, record: Record) -> bool:
-        return self.event in (event, "*") and table in self.tables and self.condition(record)
+    def questions(self, table: str, record: Record) -> Iterator[Question]:
+        if table in self.tables:
+            yield from filter(None, (condition.question(record) for condition in self.conditions))
+
+    def wants(self, event: str, table: str, record: Record, answers: Answers) -> bool:
+        return (
+            self.event in (event, "*") and table in self.tables and all(condition.holds(record, answers) for condition in self.conditions)
+        )
 
 
-def parse_subscription(entry: object, number: int, tables: Tables) -> Subscription:
-    """Reads an entry. Raises FilterError."""
-    if not isinstance(entry, Mapping):
-        raise FilterError("an entry of postgres_changes must be an object")
-    event, schema, table, filter_text = (entry.get(name) for name in ("event", "schema", "table", "filter"))
-    if event not in EVENTS:
-        raise FilterError(f"event must be one of {', '.join(EVENTS)}")
-    if schema not in (SCHEMA, "*"):
-        raise FilterError(f"schema must be {SCHEMA}")
-    if table in (None, "", "*"):
-        wanted = frozenset(tables)
-    elif table in tables:
-        wanted = frozenset([table])
-    else:
-        raise FilterError(f"table must be one of {', '.join(sorted(tables))}")
-    if not filter_text:
-        return Subscription(number, event, wanted, lambda record: True, None)
-    if not isinstance(filter_text, str) or len(filter_text) > MAX_FILTER_LENGTH or len(wanted) != 1:
-        raise FilterError("filter must be text such as id=eq.5, for one table")
-    condition, row_id = _parse_filter(filter_text, tables[next(iter(wanted))])
-    return Subscription(number, event, wanted, condition, row_id)
+def parse_subscription(entry: Mapping[str, Any], number: int, tables: Tables) -> Subscription:
+    """Reads an entry. Raises FilterError. Patterns are checked as far as that goes without PostgreSQL."""
+    event, schema, table, filter_text, select = (entry.get(name) for name in ("event", "schema", "table", "filter", "select"))
+    event = event.upper() if isinstance(event, str) and event.upper() in ("INSERT", "UPDATE", "DELETE") else "*"
+    if schema is None and table is None:
+        raise FilterError("a subscription needs a schema or a table")
+    schema, table = schema or SCHEMA, table or "*"
+    if schema not in (SCHEMA, "*") or table not in (*tables, "*"):
+        raise FilterError(f"there is no table to subscribe to here but {', '.join(f'{SCHEMA}.{name}' for name in sorted(tables))}")
+    wanted = frozenset(tables if table == "*" else [table])
+    if filter_text is not None and (not isinstance(filter_text, str) or len(filter_text) > MAX_FILTER_LENGTH):
+        raise FilterError(f"Error parsing `filter` params: it must be a text of up to {MAX_FILTER_LENGTH} characters")
+    conditions = [tuple(_parse_filter((filter_text or "").strip(), tables[name])) for name in wanted]
+    columns = _parse_select(select, schema, table, tables)
+    return Subscription(number, event, wanted, conditions[0], columns, _row_ids(conditions[0]))
+
+
+def _row_ids(conditions: Iterable[Condition]) -> frozenset[str] | None:
+    ids = [
+        frozenset(map(str, condition.operand if condition.operator == "in" else [condition.operand]))
+        for condition in conditions
+        if condition.column == "id" and condition.operator in ("eq", "in") and not condition.is_negated
+    ]
+    return frozenset.intersection(*ids) if ids else None
+
+
+def _parse_select(select: object, schema: str, table: str, tables: Tables) -> frozenset[str] | None:
+    if isinstance(select, str):
+        raise FilterError('Error parsing `select` params: it must be a list of columns, such as ["status"]')
+    chosen = [name for name in select if isinstance(name, str)] if isinstance(select, list) else []
+    if not chosen:
+        return None
+    if "*" in (schema, table):
+        raise FilterError("Columns can be selected only of one table in one schema, given by their names")
+    for name in chosen:
+        if name not in tables[table]:
+            raise FilterError(f"invalid column for select {name}")
+    return frozenset(chosen) | KEY
 
 
 _COMPARISONS: Mapping[str, Callable[[Any, Any], bool]] = {
@@ -73,41 +154,124 @@ _COMPARISONS: Mapping[str, Callable[[Any, Any], bool]] = {
     "gt": operator.gt,
     "gte": operator.ge,
 }
+_ORDERINGS = frozenset({"lt", "lte", "gt", "gte"})
+_PATTERNS = frozenset({"like", "ilike", "match", "imatch"})
+_OPERATORS = (*_COMPARISONS, "in", "like", "ilike", "is", "match", "imatch", "isdistinct")
+
+
+def _timestamp(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
 
 _READERS: Mapping[str, Callable[[str], Any]] = {
     "uuid": UUID,
     "int4": int,
     "int8": int,
     "numeric": Decimal,
-    "timestamptz": datetime.fromisoformat,
+    "timestamptz": _timestamp,
     "text": str,
 }
 
 
-def _parse_filter(text: str, columns: Mapping[str, str]) -> tuple[Callable[[Record], bool], str | None]:
-    """The condition of `column=op.value`, and the row's id where it fixes one."""
-    column, equals, rest = text.partition("=")
-    name, dot, value = rest.partition(".")
-    if not equals or not dot or (name != "in" and name not in _COMPARISONS):
-        raise FilterError(f"filter must be column=op.value, with op one of {', '.join([*_COMPARISONS, 'in'])}, such as id=eq.5")
-    if column not in columns or columns[column] not in _READERS:
-        raise FilterError(f"filter names no column that can be compared: {column}")
-    read = _READERS[columns[column]]
+def _parse_filter(text: str, columns: Mapping[str, str]) -> Iterator[Condition]:
+    for part in _split(text) if text else []:
+        column, equals, rest = part.strip().partition("=")
+        if not part.strip():
+            raise FilterError("Error parsing `filter` params: there is nothing between two commas")
+        is_negated = rest.startswith("not.")
+        name, dot, value = rest.removeprefix("not.").partition(".")
+        if not equals or not dot or name not in _OPERATORS:
+            raise FilterError(
+                f"Error parsing `filter` params: {part.strip()} is not column=operator.value; the operators are {', '.join(_OPERATORS)}"
+            )
+        if column not in columns or columns[column] not in _READERS:
+            raise FilterError(f"invalid column for filter {column}")
+        yield Condition(column, name, _operand(column, columns[column], name, value), is_negated, _READERS[columns[column]])
+
+
+def _split(text: str) -> Iterator[str]:
+    """The parts between commas, but for those in parentheses or in quotes, which begin after a dot, a parenthesis or a comma."""
+    start = depth = at = 0
+    is_quoted = False
+    while at < len(text):
+        character = text[at]
+        if is_quoted:
+            at += character == "\\"
+            is_quoted = character != '"'
+        elif character == '"' and at > start and text[at - 1] in ".(,":
+            is_quoted = True
+        elif character in "()":
+            depth = max(depth + (1 if character == "(" else -1), 0)
+        elif character == "," and depth == 0:
+            yield text[start:at]
+            start = at + 1
+        at += 1
+    yield text[start:]
+
+
+def _operand(column: str, type_name: str, name: str, value: str) -> Any:
+    read = _READERS[type_name]
     if name == "in":
-        if not (value.startswith("(") and value.endswith(")")) or value.count(",") >= MAX_IN_VALUES:
-            raise FilterError(f"in takes up to {MAX_IN_VALUES} values in parentheses, such as status=in.(completed,failed)")
-        choices = [_read(read, choice.strip().strip('"'), column) for choice in value[1:-1].split(",")]
-        return lambda record: (found := record.get(column)) is not None and read(str(found)) in choices, None
-    wanted, compare = _read(read, value, column), _COMPARISONS[name]
-    row_id = str(wanted) if column == "id" and name == "eq" else None
-    return lambda record: (found := record.get(column)) is not None and compare(read(str(found)), wanted), row_id
+        if not (value.startswith("(") and value.endswith(")") and len(value) > 1):
+            raise FilterError(
+                "Error parsing `filter` params: the values of in must be in parentheses, such as status=in.(completed,failed)"
+            )
+        elements = list(_elements(value[1:-1]))
+        if len(elements) > MAX_IN_VALUES:
+            raise FilterError(f"too many values for `in` filter. Maximum {MAX_IN_VALUES}")
+        return frozenset(_read(read, element, column) for element in elements)
+    value = _unquoted(value)
+    if name == "is":
+        if value not in ("null", "true", "false", "unknown"):
+            raise FilterError("invalid value for is filter: must be null, true, false, or unknown")
+        if value != "null":
+            raise FilterError(f"is.{value} needs a boolean column, and {column} is {type_name}")
+    elif name in _PATTERNS:
+        if type_name != "text":
+            raise FilterError(f"{name} needs a text column, and {column} is {type_name}")
+        if len(value) > MAX_PATTERN_LENGTH:
+            raise FilterError(f"a pattern may have {MAX_PATTERN_LENGTH} characters")
+        if name.endswith("like") and len(value) - len(value.rstrip("\\")) & 1:
+            raise FilterError(f"a pattern of {name} must not end with the escape character")
+        if name.endswith("match") and re.search(r"\\[1-9]", value):
+            # The one kind of pattern whose cost has no bound.
+            raise FilterError("a regular expression must be without back references")
+        return value
+    return None if name == "is" else _read(read, value, column)
+
+
+_ELEMENT = re.compile(r'\s*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"\s*|(?P<bare>[^",{}]+))(?:,|$)', re.DOTALL)
+
+
+def _elements(text: str) -> Iterator[str]:
+    """The elements of an array literal of PostgreSQL without its braces, nulls left out: nothing is equal to them."""
+    at = 0
+    while text.strip() and (at < len(text) or text.endswith(",")):
+        element = _ELEMENT.match(text, at)
+        if element is None or (element["quoted"] is None and not element["bare"].strip()):
+            raise FilterError(f"the values of in are not a list: {text}")
+        at = element.end()
+        if element["quoted"] is not None:
+            yield _unescaped(element["quoted"])
+        elif element["bare"].strip().lower() != "null":
+            yield _unescaped(element["bare"].strip())
+
+
+_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
+
+
+def _unquoted(text: str) -> str:
+    quoted = _QUOTED.fullmatch(text)
+    return _unescaped(quoted[1]) if quoted else text
+
+
+def _unescaped(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text, flags=re.DOTALL)
 
 
 def _read(read: Callable[[str], Any], text: str, column: str) -> Any:
     try:
-        value = read(text)
+        return read(text)
     except (ValueError, ArithmeticError) as error:
-        raise FilterError(f"filter has no proper value for {column}: {text}") from error
-    if isinstance(value, datetime) and value.tzinfo is None:
-        raise FilterError(f"filter must give a time zone for {column}: {text}")
-    return value
+        raise FilterError(f"invalid value for {column}: {text}") from error

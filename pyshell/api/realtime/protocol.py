@@ -56,6 +56,26 @@ def decode(text: str, version: Version) -> Frame:
     return Frame(_reference(join_ref), _reference(ref), topic, event, payload if isinstance(payload, dict) else {})
 
 
+# By the first byte, a push and a broadcast: how many lengths follow it, and that of the event, where there is one.
+_BINARY_KINDS = {0: (4, True), 3: (6, False)}
+
+
+def decode_binary(data: bytes) -> Frame | None:
+    """A binary frame of vsn 2.0.0 without its payload, such as the broadcasts of supabase-js; None when it is no such frame."""
+    if not data or data[0] not in _BINARY_KINDS:
+        return None
+    count, names_event = _BINARY_KINDS[data[0]]
+    lengths, at = data[1 : 1 + count], 1 + count
+    texts = []
+    for length in lengths[:4]:
+        texts.append(data[at : at + length].decode(errors="replace"))
+        at += length
+    if len(lengths) < count or at > len(data) or not texts[2]:
+        return None
+    join_ref, ref, topic, event = texts
+    return Frame(join_ref or None, ref or None, topic, event if names_event else "broadcast", {})
+
+
 def encode(version: Version, join_ref: str | None, ref: str | None, topic: str, event: str, payload: str) -> str:
     """A frame as text; `payload` is JSON."""
     if version == "2.0.0":
