@@ -36,30 +36,30 @@ select is(
 select is((select min(expires_at) from public.lookup_leases), app.clock() + interval '1 minute', 'for the time of a new one');
 select is_empty(
     format($$ select * from api.extend_leases(%L, %L, %L, array_fill(gen_random_uuid(), array[5])) $$, :'org', :'jobs', :'positions'),
-    'others cannot');
+    'a lease cannot be extended with another token');
 select is(api.release_lookups(:'org', (:'jobs'::uuid[])[:2], (:'positions'::integer[])[:2], (:'tokens'::uuid[])[:2]), 2, 'a claim can be given back');
 select is(
     array(select position from api.extend_leases(:'org', :'jobs', :'positions', :'tokens') order by 1), array[2, 3, 4],
-    'and is not held any more');
-select is(api.release_lookups(:'org', :'jobs', :'positions', array_fill(gen_random_uuid(), array[5])), 0, 'nobody else''s can');
+    'an item that was released is not held any more');
+select is(api.release_lookups(:'org', :'jobs', :'positions', array_fill(gen_random_uuid(), array[5])), 0, 'nobody can release the items of another''s lease');
 select is(
     (select array_agg(status || retry_count order by position) from public.lookup_queue_items where job_id = :'job' and position < 2),
-    array['pending0', 'pending0'], 'which counts no retry');
-select is((select array_agg(organization_id) from api.ready_organizations() organization_id), array[:'org'::uuid], 'and puts the organization on the ready list');
-select is(array(select request::jsonb ->> 'reference_id' from api.claim_lookups(:'org', 'third', 10)), array['site-1', 'site-2'], 'then they can be claimed again');
+    array['pending0', 'pending0'], 'a release returns items to the queue and counts no retry');
+select is((select array_agg(organization_id) from api.ready_organizations() organization_id), array[:'org'::uuid], 'a release puts the organization on the ready list');
+select is(array(select request::jsonb ->> 'reference_id' from api.claim_lookups(:'org', 'third', 10)), array['site-1', 'site-2'], 'released items can be claimed again');
 
 select pg_temp.turn_clock(clock_timestamp() + interval '61 seconds');
 select is(app.expire_leases(:'org', app.clock()), 5, 'a silent worker''s leases expire');
 select is(
     (select array_agg(distinct status || retry_count) from api.items where job_id = :'job'),
-    array['pending1'], 'its items return to the queue with the attempt counted');
-select is_empty('select from public.lookup_leases', 'and nothing of them is left');
+    array['pending1'], 'items of an expired lease return to the queue with the attempt counted');
+select is_empty('select from public.lookup_leases', 'an expired lease leaves no row behind');
 update public.lookup_queue_items set retry_count = 3 where job_id = :'job' and position = 0;
 select count(*) from api.claim_lookups(:'org', 'fourth', 10) \gset claimed_
 select pg_temp.turn_clock(app.clock() + interval '61 seconds');
-select is(app.expire_leases(:'org', app.clock()), 5, 'leases expire again');
+select is(app.expire_leases(:'org', app.clock()), 5, 'leases of the second attempt expire as well');
 select is((select status || error_code || retry_count from public.lookup_queue_items where job_id = :'job' and position = 0), 'failedlease_expired3', 'after the last retry the item fails');
-select is((select processed_items || '/' || failed_items from public.batch_lookup_jobs where id = :'job'), '1/1', 'and is counted');
+select is((select processed_items || '/' || failed_items from public.batch_lookup_jobs where id = :'job'), '1/1', 'an item whose last lease expired is counted as failed');
 select api.cancel_batch_lookup(:'org', :'job') as cancelled \gset
 
 -- The ready list
@@ -74,7 +74,7 @@ select pg_temp.submit(:'org', 2) as late_job \gset
 select is(
     array(select case job_id when :'job' then 'early' else 'late' end from api.claim_lookups(:'org', 'w', 4) order by 1),
     array['early', 'early', 'late', 'late'], 'open batches take turns');
-select is(array(select case job_id when :'job' then 'early' else 'late' end from api.claim_lookups(:'org', 'w', 4)), array['early', 'early'], 'until one has no more');
+select is(array(select case job_id when :'job' then 'early' else 'late' end from api.claim_lookups(:'org', 'w', 4)), array['early', 'early'], 'jobs take turns until one has no more items');
 
 -- How far claims have come
 select pg_temp.submit(:'org', 6) as job \gset
@@ -82,18 +82,18 @@ select job_id, position, lease_token as token from api.claim_lookups(:'org', 'w'
 select count(*) from api.claim_lookups(:'org', 'w', 2) \gset claimed_
 select is((select next_position || '/' || end_position from app.queued_jobs where job_id = :'job'), '3/6', 'the next claim passes over what was claimed');
 select api.release_lookups(:'org', array[:'job_id'::uuid], array[:position], array[:'token'::uuid]) as released \gset
-select is(array(select request::jsonb ->> 'reference_id' from api.claim_lookups(:'org', 'w', 2)), array['site-1', 'site-4'], 'but not over what came back');
+select is(array(select request::jsonb ->> 'reference_id' from api.claim_lookups(:'org', 'w', 2)), array['site-1', 'site-4'], 'a claim does not pass over an item that came back');
 select api.cancel_batch_lookup(:'org', :'job') as cancelled \gset
 select is((select count(*)::integer from api.items where job_id = :'job' and status = 'processing'), 4, 'a cancel leaves alone what is in flight');
-select is_empty(format('select from app.queued_jobs where organization_id = %L', :'org'), 'and nothing more is claimed of its job');
+select is_empty(format('select from app.queued_jobs where organization_id = %L', :'org'), 'nothing more is claimed of a cancelled job');
 
 select pg_temp.submit(:'org', 3) as job \gset
 select count(*) from api.claim_lookups(:'org', 'w', 2) \gset claimed_
 select pg_temp.submit(:'org', 3) as late_job \gset
 select is(array_agg(next_rank), array[2, 2]::bigint[], 'a new batch stands where the others have come to') from app.queued_jobs where organization_id = :'org';
 select is((select count(*)::integer from api.claim_lookups(:'org', 'w', 10)), 4, 'nothing is passed over');
-select is_empty(format('select from app.queued_jobs where organization_id = %L', :'org'), 'until there is no more');
-select is_empty('select * from api.check_invariants()', 'all adds up');
+select is_empty(format('select from app.queued_jobs where organization_id = %L', :'org'), 'a job stays queued until nothing more of it can be claimed');
+select is_empty('select * from api.check_invariants()', 'the invariants hold after claims, releases and expiries');
 select api.cancel_batch_lookup(:'org', :'job') as cancelled, api.cancel_batch_lookup(:'org', :'late_job') as cancelled_too \gset
 
 -- Pacing
@@ -102,8 +102,8 @@ select is(
     array(select round(start_in::numeric, 3) from api.claim_lookups(:'other_org', 'w', 3)), array[0.000, 0.102, 0.203],
     'a pace gives every lookup its slot');
 select is((select count(*)::integer from api.claim_lookups(:'other_org', 'w', 100)), 7, 'slots are given out a second ahead at most');
-select is((select count(*)::integer from api.claim_lookups(:'other_org', 'w', 100)), 0, 'then none');
-select is((select ready_at <= app.clock() from app.organization_queue_state where organization_id = :'other_org'), true, 'which does not take the organization off the list');
+select is((select count(*)::integer from api.claim_lookups(:'other_org', 'w', 100)), 0, 'nothing is claimed once the rate limit has no slot left');
+select is((select ready_at <= app.clock() from app.organization_queue_state where organization_id = :'other_org'), true, 'an organization without a slot stays on the ready list');
 select is((select round(paced.paused_for::numeric, 3) from api.heartbeat('w') paced), 0.015, 'a worker hears when the next slot can be had');
 select pg_temp.turn_clock(app.clock() + interval '0.5 second');
 select is((select count(*)::integer from api.claim_lookups(:'other_org', 'w', 100)), 5, 'half a second frees half of the slots');

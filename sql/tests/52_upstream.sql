@@ -15,8 +15,8 @@ select pg_temp.look_up(:'org', 9, 500);
 select is(pg_temp.unavailable(), false, 'an answer in between begins the count anew');
 select app.rfc3339(app.clock()) as began \gset
 select pg_temp.look_up(:'org', 2, 500);
-select is(app.rfc3339((api.get_queue_health() ->> 'upstream_unavailable_since')::timestamptz), :'began', 'ten are one');
-select is(api.get_batch_lookup(:'org', :'job') #>> '{upstream,unavailable_since}', :'began', 'which the job''s status shows');
+select is(app.rfc3339((api.get_queue_health() ->> 'upstream_unavailable_since')::timestamptz), :'began', 'ten signs of an outage in a row open the circuit breaker');
+select is(api.get_batch_lookup(:'org', :'job') #>> '{upstream,unavailable_since}', :'began', 'the status of a job says since when the upstream is unavailable');
 select is((select array_agg(distinct retry_count order by retry_count) from public.lookup_queue_items where job_id = :'job' and status = 'pending'), array[0, 1], 'the retry that revealed it was not counted');
 select is((select stopped from api.heartbeat('w')), true, 'workers hear that nothing may start');
 select is_empty(format($$ select * from api.claim_lookups(%L, 'w', 5) $$, :'org'), 'nothing can be claimed');
@@ -31,12 +31,12 @@ select is_empty(format($$ select * from api.claim_lookups(%L, 'w', 5) $$, :'org'
 select pg_temp.turn_clock(app.clock() + interval '58 minutes');
 select pg_temp.look_up(:'org', 5, null, null, 'unreachable');
 select pg_temp.turn_clock(app.clock() + interval '31 seconds');
-select is(pg_temp.look_up(:'org', 5, null, null, 'unreachable'), 1::bigint, 'it is tried every half minute at least');
+select is(pg_temp.look_up(:'org', 5, null, null, 'unreachable'), 1::bigint, 'a long outage is probed every half minute at least');
 select is((select count(*)::integer from public.lookup_queue_items where job_id = :'job' and (status = 'failed' or retry_count > 1)), 0, 'nothing fails, nothing is used up');
 select pg_temp.turn_clock(app.clock() + interval '31 seconds');
-select is(pg_temp.look_up(:'org', 5, 200, '{}'), 1::bigint, 'an answer');
-select is(pg_temp.unavailable(), false, 'ends it');
-select is((select count(*)::integer from api.claim_lookups(:'org', 'w', 30)), 28, 'and all go on at once');
+select is(pg_temp.look_up(:'org', 5, 200, '{}'), 1::bigint, 'a probe may be answered during an outage');
+select is(pg_temp.unavailable(), false, 'an answer to a probe closes the circuit breaker');
+select is((select count(*)::integer from api.claim_lookups(:'org', 'w', 30)), 28, 'all lookups go on at once after an outage');
 select api.cancel_batch_lookup(:'org', :'job') as cancelled \gset
 
 -- Nobody there
@@ -44,7 +44,7 @@ select pg_temp.submit(:'other_org', 1) as job \gset
 update public.lookup_queue_items set retry_count = 3 where job_id = :'job';
 select pg_temp.look_up(:'other_org', 1, null, null, 'unreachable');
 select is((select status from public.lookup_queue_items where job_id = :'job'), 'pending', 'no last attempt is lost to a service that is not there');
-select is(pg_temp.unavailable(), true, 'it is an outage, whatever the count');
+select is(pg_temp.unavailable(), true, 'an unreachable upstream is an outage, whatever the count');
 select pg_temp.turn_clock(app.clock() + interval '1 hour 1 second');
 select pg_temp.look_up(:'other_org', 1, null, null, 'unreachable');
 select is((select status || ': ' || error_code from public.lookup_queue_items where job_id = :'job'), 'failed: upstream_unreachable', 'one that outlasts the patience fails it');

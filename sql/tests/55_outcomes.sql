@@ -8,24 +8,24 @@ language sql as $$ select i from public.lookup_queue_items i where job_id = p_jo
 -- Success
 select pg_temp.submit(:'org', 2) as job \gset
 select is(pg_temp.look_up(:'org', 1, 200, :'answer'), 1::bigint, 'an answer is accepted');
-select is((pg_temp.item(:'job')).result::text, :'answer', 'and kept as it came');
+select is((pg_temp.item(:'job')).result::text, :'answer', 'the answer is kept as it came');
 select is((pg_temp.item(:'job')).status, 'completed', 'the item is completed');
 select is((select status || processed_items from public.batch_lookup_jobs where id = :'job'), 'processing1', 'the job goes on');
-select is(pg_temp.look_up(:'org', 5, 200, :'answer'), 1::bigint, 'the last one');
-select is((select status || processed_items || (completed_at is not null) from public.batch_lookup_jobs where id = :'job'), 'completed2true', 'ends the job');
-select is((select status || total_sites || '/' || eligible_sites || '/' || total_incentive_value from public.incentive_reports where job_id = :'job'), 'complete2/2/2401.00', 'and closes its report');
+select is(pg_temp.look_up(:'org', 5, 200, :'answer'), 1::bigint, 'the last item of the job is recorded');
+select is((select status || processed_items || (completed_at is not null) from public.batch_lookup_jobs where id = :'job'), 'completed2true', 'the flush with the last item ends the job');
+select is((select status || total_sites || '/' || eligible_sites || '/' || total_incentive_value from public.incentive_reports where job_id = :'job'), 'complete2/2/2401.00', 'the flush that ends a job closes its report');
 
 -- Retries
 select pg_temp.turn_clock(clock_timestamp());
 select pg_temp.submit(:'org', 1) as job \gset
 select is(pg_temp.look_up(:'org', 1, 500), 1::bigint, 'an error of the service is recorded');
-select is((pg_temp.item(:'job')).status || (pg_temp.item(:'job')).retry_count, 'pending1', 'and the item tried again');
+select is((pg_temp.item(:'job')).status || (pg_temp.item(:'job')).retry_count, 'pending1', 'an item is tried again after a failure that may pass');
 select ok((pg_temp.item(:'job')).retry_at - app.clock() between interval '1 second' and interval '2 seconds', 'after about two seconds');
-select is_empty(format($$ select * from api.claim_lookups(%L, 'w', 1) $$, :'org'), 'not before');
+select is_empty(format($$ select * from api.claim_lookups(%L, 'w', 1) $$, :'org'), 'no item is claimed before its backoff has passed');
 select is((select ready_at from app.organization_queue_state where organization_id = :'org'), (pg_temp.item(:'job')).retry_at, 'the ready list knows when');
 select pg_temp.turn_clock(app.clock() + interval '3 seconds');
-select is(pg_temp.look_up(:'org', 1, null, null, 'timeout'), 1::bigint, 'then it is');
-select ok((pg_temp.item(:'job')).retry_at - app.clock() between interval '2 seconds' and interval '4 seconds', 'the wait doubles');
+select is(pg_temp.look_up(:'org', 1, null, null, 'timeout'), 1::bigint, 'the item is claimed once its backoff has passed');
+select ok((pg_temp.item(:'job')).retry_at - app.clock() between interval '2 seconds' and interval '4 seconds', 'each retry doubles the backoff');
 select pg_temp.turn_clock(app.clock() + interval '5 seconds');
 select pg_temp.look_up(:'org', 1, 200, 'no json');
 select pg_temp.turn_clock(app.clock() + interval '9 seconds');
@@ -35,23 +35,23 @@ select is(
     (pg_temp.item(:'job')).status || ': ' || (pg_temp.item(:'job')).error_code || ': ' || (pg_temp.item(:'job')).error_message,
     'failed: upstream_timeout: The incentives service did not answer in time, after 4 attempt(s)', 'after three retries the item fails, in words');
 select is((select status from public.batch_lookup_jobs where id = :'job'), 'failed', 'a job of which every item failed has failed');
-select is((select status from public.incentive_reports where job_id = :'job'), 'error', 'and its report is in error');
+select is((select status from public.incentive_reports where job_id = :'job'), 'error', 'the report of a job whose items all failed is in error');
 
 -- What is not tried again
 select pg_temp.submit(:'org', 3) as job \gset
 select pg_temp.look_up(:'org', 1, 404, '{"error": "Program lookup failed - no utility found"}');
 select is((pg_temp.item(:'job')).error_message, 'Program lookup failed - no utility found', 'a 4xx fails at once with the service''s own words');
 select pg_temp.look_up(:'org', 1, 418, 'teapot');
-select is((pg_temp.item(:'job', 1)).error_message, 'The incentives service refused the request (HTTP 418)', 'or with ours');
+select is((pg_temp.item(:'job', 1)).error_message, 'The incentives service refused the request (HTTP 418)', 'a failure without a message of the upstream has a message of ours');
 
 -- Waiting
 select pg_temp.look_up(:'org', 1, 429, null, null, 30);
 select is((pg_temp.item(:'job', 2)).status || (pg_temp.item(:'job', 2)).retry_count, 'pending0', 'a 429 with Retry-After costs no retry');
 select pg_temp.submit(:'other_org', 1) as other_job \gset
-select is_empty(format($$ select * from api.claim_lookups(%L, 'w', 1) $$, :'other_org'), 'and holds everybody');
+select is_empty(format($$ select * from api.claim_lookups(%L, 'w', 1) $$, :'other_org'), 'a Retry-After holds the lookups of everybody');
 select is((select paused_for from api.heartbeat('w')), 30::double precision, 'for as long as it says');
 select pg_temp.turn_clock(app.clock() + interval '31 seconds');
-select is(pg_temp.look_up(:'other_org', 1, 503), 1::bigint, 'then the lookups go on');
+select is(pg_temp.look_up(:'other_org', 1, 503), 1::bigint, 'lookups go on once the pause has passed');
 select is((select status || retry_count from public.lookup_queue_items where job_id = :'other_job'), 'pending1', 'without Retry-After it is a retry like others');
 
 -- The fence
@@ -65,18 +65,18 @@ select is(pg_temp.record(:'org', :'jobs', :'positions', :'tokens', 500), 'stale,
 select is(
     pg_temp.record(:'org', :'jobs', :'positions', :'tokens', 200, '{}'), 'accepted,accepted,accepted',
     'a success is accepted, whether the item was claimed again or waits');
-select is_empty('select from public.lookup_leases', 'and leaves nothing in flight');
-select is(pg_temp.record(:'org', :'jobs', :'positions', :'tokens', 200, '{}'), 'stale,stale,stale', 'once');
+select is_empty('select from public.lookup_leases', 'recorded outcomes leave no lease behind');
+select is(pg_temp.record(:'org', :'jobs', :'positions', :'tokens', 200, '{}'), 'stale,stale,stale', 'an outcome that is recorded again is stale');
 select is(
     pg_temp.record(:'org', (:'jobs'::uuid[])[:2], (:'positions'::integer[])[:2], :'new_tokens', 200, '{}'), 'stale,stale',
     'the newer claim comes too late');
 select is((select status || processed_items || '/' || failed_items from public.batch_lookup_jobs where id = :'job'), 'completed3/0', 'nothing is counted twice') ;
-select is((select count(*)::integer from public.incentive_report_sites s join public.batch_lookup_jobs j on j.report_id = s.report_id where j.id = :'job'), 3, 'nor reported twice');
+select is((select count(*)::integer from public.incentive_report_sites s join public.batch_lookup_jobs j on j.report_id = s.report_id where j.id = :'job'), 3, 'no item is reported twice');
 select is(pg_temp.record(:'org', array[gen_random_uuid()], array[0], array[gen_random_uuid()], 200, '{}'), 'unknown', 'an item nobody knows is unknown');
-select is(pg_temp.record(:'other_org', array[:'job'::uuid], array[0], array[gen_random_uuid()], 200, '{}'), 'unknown', 'so is another organization''s');
+select is(pg_temp.record(:'other_org', array[:'job'::uuid], array[0], array[gen_random_uuid()], 200, '{}'), 'unknown', 'the job of another organization is unknown');
 select pg_temp.submit(:'org', 1) as job \gset
 select is(pg_temp.record(:'org', array[:'job'::uuid], array[0], array[gen_random_uuid()], 200, '{}'), 'stale', 'nobody answers for an item that nobody claimed');
-select is((select position from api.claim_lookups(:'org', 'w', 1)), 0, 'which is claimed in its turn');
+select is((select position from api.claim_lookups(:'org', 'w', 1)), 0, 'an item that nobody claimed is claimed in its turn');
 select api.cancel_batch_lookup(:'org', :'job') as cancelled \gset
 
 -- A retry of a cancelled job
@@ -85,7 +85,7 @@ select position, lease_token as token from api.claim_lookups(:'org', 'w', 1) \gs
 select api.cancel_batch_lookup(:'org', :'job') as cancelled \gset
 select pg_temp.record(:'org', array[:'job'::uuid], array[:position], array[:'token'::uuid], 500) as verdict \gset
 select is((pg_temp.item(:'job')).status || (pg_temp.item(:'job')).error_code, 'failedjob_cancelled', 'an item in flight of a cancelled job is not tried again');
-select is((select status || processed_items || failed_items from public.batch_lookup_jobs where id = :'job'), 'cancelled11', 'and the job is counted to its end');
+select is((select status || processed_items || failed_items from public.batch_lookup_jobs where id = :'job'), 'cancelled11', 'the late answers of a cancelled job are counted to its end');
 
 -- Going on before the time
 select api.create_organization('Patient') as patient_org \gset
@@ -93,9 +93,9 @@ select pg_temp.submit(:'patient_org', 1) as job \gset
 select pg_temp.look_up(:'patient_org', 1, 429, null, null, 86400);
 select is((select round(paused_for::numeric) from api.heartbeat('w')), 900::numeric, 'a pause lasts a quarter of an hour at most');
 select pg_temp.turn_clock(app.clock() + interval '2 seconds');
-select is_empty(format($$ select * from api.claim_lookups(%L, 'w', 1) $$, :'patient_org'), 'and the item that was refused waits with all others');
+select is_empty(format($$ select * from api.claim_lookups(%L, 'w', 1) $$, :'patient_org'), 'an item that was refused waits with all others');
 select api.resume_lookups();
-select is(pg_temp.look_up(:'patient_org', 1, 200, '{}'), 1::bigint, 'until somebody knows better');
+select is(pg_temp.look_up(:'patient_org', 1, 200, '{}'), 1::bigint, 'an operator can end a pause before its time');
 
 select * from finish();
 rollback;

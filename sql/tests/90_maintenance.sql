@@ -8,7 +8,7 @@ select pg_temp.submit(:'org', 2) as job \gset
 select count(*) from api.claim_lookups(:'org', 'w', 1) \gset claimed_
 select pg_temp.turn_clock(app.clock() + interval '61 seconds');
 select is((api.run_maintenance() ->> 'expired_leases')::integer, 1, 'expired leases return to the queue');
-select is((select maintenance_due from api.heartbeat('w')), false, 'then it is not due');
+select is((select maintenance_due from api.heartbeat('w')), false, 'maintenance that has just run is not due');
 select is((select count(*)::integer from api.items where job_id = :'job' and status = 'pending'), 2, 'all items are pending again');
 
 update app.organization_queue_state set ready_at = null;
@@ -19,13 +19,13 @@ update public.lookup_queue_items
    set status = 'failed', retry_at = null, error_code = 'x', error_message = 'x', processed_at = app.clock()
  where job_id = :'job';
 select is((api.run_maintenance() ->> 'closed_jobs')::integer, 1, 'a job without open items is ended');
-select is((select status || processed_items || failed_items from public.batch_lookup_jobs where id = :'job'), 'failed22', 'with the counts of its items');
-select is((select status from public.incentive_reports where job_id = :'job'), 'error', 'and its report is closed');
+select is((select status || processed_items || failed_items from public.batch_lookup_jobs where id = :'job'), 'failed22', 'a job whose items all ended is closed with their counts');
+select is((select status from public.incentive_reports where job_id = :'job'), 'error', 'the report of a job that maintenance closed is closed too');
 
 select pg_temp.turn_clock(app.clock() + interval '2 days');
 select api.run_maintenance() as ran \gset
 select is_empty($$ select * from app.workers $$, 'workers that are long gone are forgotten');
-select is((api.run_maintenance())::jsonb, '{"skipped": false, "closed_jobs": 0, "expired_leases": 0, "pruned": 0}', 'with nothing to do it does nothing');
+select is((api.run_maintenance())::jsonb, '{"skipped": false, "closed_jobs": 0, "expired_leases": 0, "pruned": 0}', 'maintenance changes nothing when there is nothing to do');
 select is(
     (select count(*)::integer from pg_catalog.pg_extension where extname = 'pg_cron'),
     (select (current_setting('cron.database_name', true) = current_database())::integer), 'pg_cron is there in the database it serves')

@@ -55,7 +55,7 @@ select is(pg_temp.violations_after($$ update app.organization_queue_state set re
 select is(pg_temp.violations_after($$ delete from app.queue_wakeups; update app.organization_queue_state set ready_at = null $$), array['an organization with work is on the ready list'], 'an organization that fell off the ready list');
 select is(pg_temp.violations_after($$ delete from app.queue_wakeups; update app.organization_queue_state set ready_at = now() + interval '1 day' $$), array['an organization with work is on the ready list'], 'one that is listed too late');
 select is_empty(format($$ select * from api.check_invariants() where organization_id <> %L $$, :'org'), 'others are not affected');
-select is_empty('select * from api.check_invariants(now() - interval ''1 minute'')', 'and all is well again');
+select is_empty('select * from api.check_invariants(now() - interval ''1 minute'')', 'the invariants hold again once the fault is mended');
 
 select * from finish();
 rollback;
