@@ -85,6 +85,33 @@ def test_nobody_hands_out_more_than_they_have(client: OrganizationClient) -> Non
     assert client.post(f"/api-keys/{stronger['id']}/rotate", headers=clerk).status_code == 403
 
 
+def test_a_key_makes_none_that_outlives_it_or_reaches_further(client: OrganizationClient) -> None:
+    maker = made(client, expires_at="2100-01-01T00:00:00.000Z", allowed_networks=["127.0.0.0/8"])
+    as_maker = {"x-api-key": maker["key"]}
+    forever = client.post("/api-keys", json={"name": "forever"}, headers=as_maker).json()
+    assert (forever["expires_at"], forever["allowed_networks"]) == ("2100-01-01T00:00:00.000Z", ["127.0.0.0/8"])
+    assert forever["created_by"] == maker["id"]
+    for options in ({"expires_at": "2100-01-01T00:00:01Z"}, {"allowed_networks": ["0.0.0.0/0"]}):
+        refused = client.post("/api-keys", json=options, headers=as_maker)
+        assert (refused.status_code, refused.json()["code"]) == (403, "key_limits_exceeded")
+    extended = client.post(f"/api-keys/{maker['id']}/rotate", json={"expires_at": "2101-01-01T00:00:00Z"}, headers=as_maker)
+    assert (extended.status_code, extended.json()["code"]) == (403, "key_limits_exceeded")
+    assert with_key(client, forever) == 200
+    assert client.delete(f"/api-keys/{maker['id']}?include_created=true").json()["revoked_at"] is not None
+    assert with_key(client, forever) == 401
+
+
+def test_a_key_manages_only_keys_that_may_do_no_more(client: OrganizationClient) -> None:
+    clerk = {"x-api-key": made(client, scopes=["keys:admin", "jobs:read"])["key"]}
+    stronger, weaker = made(client), made(client, scopes=["jobs:read"])
+    for key, status in ((stronger, 403), (weaker, 200)):
+        for method in ("GET", "DELETE"):
+            answer = client.request(method, f"/api-keys/{key['id']}", headers=clerk)
+            assert (answer.status_code, answer.json().get("code")) == (status, "insufficient_scope" if status == 403 else None)
+    assert with_key(client, stronger) == 200
+    assert {key["id"] for key in client.get("/api-keys", headers=clerk).json()["api_keys"]}.isdisjoint({stronger["id"]})
+
+
 def test_a_key_expires(client: OrganizationClient) -> None:
     expiry = datetime.now(UTC) + timedelta(seconds=1)
     key = made(client, expires_at=expiry.isoformat())

@@ -14,7 +14,8 @@ return json_build_object(
     'expires_at', app.rfc3339((p_key).expires_at),
     'last_used_at', app.rfc3339((p_key).last_used_at),
     'revoked_at', app.rfc3339((p_key).revoked_at),
-    'replaced_by', (p_key).replaced_by
+    'replaced_by', (p_key).replaced_by,
+    'created_by', (p_key).created_by
 );
 
 -- Nobody may grant scopes that they lack. p_granted null: the owner of the database, who may grant all.
@@ -31,8 +32,32 @@ begin
             constraint = 'unknown_scope';
     elsif not p_scopes <@ p_granted then
         raise sqlstate 'PT403' using
-            message    = format('You cannot grant scopes that you lack: %s', array_to_string(array(select unnest(p_scopes) except select unnest(p_granted)), ', ')),
+            message    = format('You cannot manage keys with scopes that you lack: %s', array_to_string(array(select unnest(p_scopes) except select unnest(p_granted)), ', ')),
             constraint = 'insufficient_scope';
+    end if;
+end;
+$$;
+
+-- A key that makes another hands on no more time and no more networks than it has itself; what is not asked for is as the maker's.
+create or replace function app.check_key_limits(p_organization_id uuid, p_created_by text, inout p_expires_at timestamptz, inout p_networks cidr[])
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_maker app.api_keys;
+begin
+    select * into v_maker
+      from app.api_keys
+     where organization_id = p_organization_id and id::text = p_created_by;
+    p_expires_at := coalesce(p_expires_at, v_maker.expires_at);
+    p_networks := coalesce(p_networks, v_maker.allowed_networks);
+    if p_expires_at > v_maker.expires_at
+       or v_maker.allowed_networks is not null
+          and exists (select from unnest(p_networks) n (network) where network <<= any (v_maker.allowed_networks) is not true) then
+        raise sqlstate 'PT403' using
+            message    = 'A key can make only keys that end no later and are used from no other networks than itself',
+            hint       = 'Leave out expires_at and allowed_networks to have those of the key that you use.',
+            constraint = 'key_limits_exceeded';
     end if;
 end;
 $$;
@@ -46,7 +71,8 @@ create or replace function api.create_api_key(
     p_scopes           text[]      default null,
     p_expires_at       timestamptz default null,
     p_allowed_networks cidr[]      default null,
-    p_granted_scopes   text[]      default null
+    p_granted_scopes   text[]      default null,
+    p_created_by       text        default null
 ) returns json
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -54,6 +80,7 @@ as $$
 declare
     v_now    timestamptz := app.clock();
     v_scopes text[]      := coalesce(p_scopes, p_granted_scopes, app.all_scopes());
+    v_limits record;
     v_key    app.api_keys;
 begin
     perform app.check_organization(p_organization_id);
@@ -62,17 +89,19 @@ begin
         raise sqlstate 'PT400' using message = 'expires_at must be in the future', constraint = 'invalid_expires_at';
     end if;
 
-    insert into app.api_keys (id, organization_id, key_hash, prefix, last_four, name, scopes, allowed_networks, expires_at, created_at)
+    v_limits := app.check_key_limits(p_organization_id, p_created_by, p_expires_at, p_allowed_networks);
+    insert into app.api_keys (id, organization_id, key_hash, prefix, last_four, name, scopes, allowed_networks, expires_at, created_at, created_by)
     values (app.uuid_v7(v_now), p_organization_id, p_key_hash, p_prefix, p_last_four, coalesce(p_name, 'API key'),
-            array(select s from unnest(app.all_scopes()) s where s = any (v_scopes)), p_allowed_networks, p_expires_at, v_now)
+            array(select s from unnest(app.all_scopes()) s where s = any (v_scopes)), v_limits.p_networks, v_limits.p_expires_at, v_now,
+            p_created_by)
     returning * into v_key;
     raise log 'API key % of organization % was created', v_key.id, p_organization_id;
     return app.api_key_json(v_key);
 end;
 $$;
 
-comment on function api.create_api_key(uuid, bytea, text, text, text, text[], timestamptz, cidr[], text[]) is
-'Stores a new API key by its hash (HMAC-SHA256) and answers it without any secret. Without scopes: all of them, or those of the creator. 400: an unknown scope, expires_at in the past. 403: scopes beyond p_granted_scopes, the scopes of the creator. 404: no such organization.';
+comment on function api.create_api_key(uuid, bytea, text, text, text, text[], timestamptz, cidr[], text[], text) is
+'Stores a new API key by its hash (HMAC-SHA256) and answers it without any secret. No scopes: all of them, or those granted. 400: an unknown scope, expires_at in the past. 403: scopes beyond p_granted_scopes, which the creator has; later end or other networks than those of the key whose id is p_created_by. 404: no such organization.';
 
 -- The options in a request for a key; each member may be absent or null.
 create or replace function app.api_key_options(p_request jsonb, out name text, out scopes text[], out expires_at timestamptz, out allowed_networks cidr[], out grace interval)
@@ -130,7 +159,8 @@ create or replace function api.request_api_key(
     p_prefix          text,
     p_last_four       text,
     p_request         jsonb,
-    p_granted_scopes  text[]
+    p_granted_scopes  text[],
+    p_created_by      text default null
 ) returns json
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -142,13 +172,13 @@ begin
     perform app.check_api_key_count(p_organization_id, 100, app.clock());
     v_options := app.api_key_options(p_request);
     return api.create_api_key(p_organization_id, p_key_hash, p_prefix, p_last_four, v_options.name, v_options.scopes,
-                              v_options.expires_at, v_options.allowed_networks, p_granted_scopes);
+                              v_options.expires_at, v_options.allowed_networks, p_granted_scopes, p_created_by);
 end;
 $$;
 
-comment on function api.request_api_key(uuid, bytea, text, text, jsonb, text[]) is 'api.create_api_key from a body {name, scopes, expires_at, allowed_networks}, all optional. 400: a member is wrong or unknown. 403: scopes beyond p_granted_scopes. 409 too_many_api_keys: 100 keys work.';
+comment on function api.request_api_key(uuid, bytea, text, text, jsonb, text[], text) is 'api.create_api_key from a body {name, scopes, expires_at, allowed_networks}, all optional. 400: a member is wrong or unknown. 403: scopes beyond p_granted_scopes, or limits beyond those of the key p_created_by. 409 too_many_api_keys: 100 keys work.';
 
-create or replace function app.find_api_key(p_organization_id uuid, p_api_key_id uuid) returns app.api_keys
+create or replace function app.find_api_key(p_organization_id uuid, p_api_key_id uuid, p_granted_scopes text[]) returns app.api_keys
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
@@ -161,34 +191,35 @@ begin
     if not found then
         raise sqlstate 'PT404' using message = 'API key not found', constraint = 'api_key_not_found';
     end if;
+    perform app.check_scopes(v_key.scopes, p_granted_scopes);
     return v_key;
 end;
 $$;
 
--- Locks the key before a change.
-create or replace function app.lock_api_key(p_organization_id uuid, p_api_key_id uuid) returns app.api_keys
+-- The key for a change of it, by somebody with those scopes; null: the owner of the database.
+create or replace function app.lock_api_key(p_organization_id uuid, p_api_key_id uuid, p_granted_scopes text[]) returns app.api_keys
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform from app.api_keys where organization_id = p_organization_id and id = p_api_key_id for update;
-    return app.find_api_key(p_organization_id, p_api_key_id);
+    return app.find_api_key(p_organization_id, p_api_key_id, p_granted_scopes);
 end;
 $$;
 
-create or replace function api.get_api_key(p_organization_id uuid, p_api_key_id uuid) returns json
+create or replace function api.get_api_key(p_organization_id uuid, p_api_key_id uuid, p_granted_scopes text[] default null) returns json
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    return app.api_key_json(app.find_api_key(p_organization_id, p_api_key_id));
+    return app.api_key_json(app.find_api_key(p_organization_id, p_api_key_id, p_granted_scopes));
 end;
 $$;
 
-comment on function api.get_api_key(uuid, uuid) is 'One API key, without the key. 404: no such key in this organization.';
+comment on function api.get_api_key(uuid, uuid, text[]) is 'One API key, without the key. 403: it has scopes beyond p_granted_scopes. 404: no such key in this organization.';
 
 create or replace function api.list_api_keys(
-    p_organization_id uuid, p_limit integer default 20, p_offset integer default 0, p_cursor text default null
+    p_organization_id uuid, p_limit integer default 20, p_offset integer default 0, p_cursor text default null, p_granted_scopes text[] default null
 ) returns json
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
@@ -200,12 +231,12 @@ begin
     v_keys := array(
         select k
           from app.api_keys k
-         where organization_id = p_organization_id and (p_cursor is null or (created_at, id) < (v_cursor.created_at, v_cursor.id))
+         where organization_id = p_organization_id and (p_granted_scopes is null or scopes <@ p_granted_scopes) and (p_cursor is null or (created_at, id) < (v_cursor.created_at, v_cursor.id))
          order by created_at desc, id desc
          limit p_limit + 1 offset p_offset);
     return json_build_object(
         'api_keys', (select coalesce(json_agg(app.api_key_json(k) order by k.created_at desc, k.id desc), '[]') from unnest(v_keys[:p_limit]) k),
-        'total', (select count(*) from app.api_keys where organization_id = p_organization_id),
+        'total', (select count(*) from app.api_keys where organization_id = p_organization_id and (p_granted_scopes is null or scopes <@ p_granted_scopes)),
         'limit', p_limit,
         'offset', p_offset,
         'next_cursor', case when cardinality(v_keys) > p_limit
@@ -213,7 +244,7 @@ begin
 end;
 $$;
 
-comment on function api.list_api_keys(uuid, integer, integer, text) is 'The API keys of an organization, newest first, revoked and expired ones included: {api_keys, total, limit, offset, next_cursor}; p_cursor is the next_cursor of the page before. 400: limit not in 1 to 200, invalid_cursor, cursor_with_offset.';
+comment on function api.list_api_keys(uuid, integer, integer, text, text[]) is 'The API keys of an organization, within p_granted_scopes, newest first, ended ones too: {api_keys, total, limit, offset, next_cursor}; p_cursor is the next_cursor of the page before. 400: limit not in 1 to 200, invalid_cursor, cursor_with_offset.';
 
 create or replace function api.rotate_api_key(
     p_organization_id uuid,
@@ -221,14 +252,15 @@ create or replace function api.rotate_api_key(
     p_key_hash        bytea,
     p_last_four       text,
     p_request         jsonb  default '{}',
-    p_granted_scopes  text[] default null
+    p_granted_scopes  text[] default null,
+    p_created_by      text   default null
 ) returns json
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_now     timestamptz  := app.clock();
-    v_old     app.api_keys := app.lock_api_key(p_organization_id, p_api_key_id);
+    v_old     app.api_keys := app.lock_api_key(p_organization_id, p_api_key_id, p_granted_scopes);
     v_options record;
     v_new     json;
 begin
@@ -246,7 +278,7 @@ begin
     end if;
 
     v_new := api.create_api_key(p_organization_id, p_key_hash, v_old.prefix, p_last_four, v_old.name, v_old.scopes,
-                                coalesce(v_options.expires_at, v_old.expires_at), v_old.allowed_networks, p_granted_scopes);
+                                coalesce(v_options.expires_at, v_old.expires_at), v_old.allowed_networks, p_granted_scopes, p_created_by);
     update app.api_keys
        set replaced_by = (v_new ->> 'id')::uuid,
            expires_at  = least(expires_at, v_now + v_options.grace)
@@ -255,24 +287,38 @@ begin
 end;
 $$;
 
-comment on function api.rotate_api_key(uuid, uuid, bytea, text, jsonb, text[]) is
-'Replaces a key by a new one with the same name, scopes and networks; the old one keeps working for grace_seconds (default: one day; at most 30 days). 400: a member is wrong. 403: its scopes are beyond p_granted_scopes. 404: no such key. 409: it has expired, was revoked or was already rotated, or 200 keys work.';
+comment on function api.rotate_api_key(uuid, uuid, bytea, text, jsonb, text[], text) is
+'Replaces a key by a new one with the same name, scopes and networks; the old one works on for grace_seconds (a day unless the request says otherwise, at most 30). 400: a member is wrong. 403: its scopes are beyond p_granted_scopes, or its end or networks beyond those of the key p_created_by. 404: no such key. 409: it has expired, was revoked or was already rotated, or 200 keys work.';
 
-create or replace function api.revoke_api_key(p_organization_id uuid, p_api_key_id uuid) returns json
+-- A key, and with p_include_created all that it made, and that those made.
+create or replace function api.revoke_api_key(
+    p_organization_id uuid, p_api_key_id uuid, p_granted_scopes text[] default null, p_include_created boolean default false
+) returns json
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_now timestamptz  := app.clock();
-    v_key app.api_keys := app.lock_api_key(p_organization_id, p_api_key_id);
+    v_key app.api_keys := app.lock_api_key(p_organization_id, p_api_key_id, p_granted_scopes);
+    v_ids uuid[]       := array[p_api_key_id];
 begin
+    if p_include_created then
+        v_ids := array(
+            with recursive made as (
+                select p_api_key_id as id
+                union
+                select k.id
+                  from made m
+                  join app.api_keys k on k.organization_id = p_organization_id and k.created_by = m.id::text
+            )
+            select id from made);
+    end if;
     update app.api_keys
-       set revoked_at = coalesce(revoked_at, v_now)
-     where organization_id = p_organization_id and id = p_api_key_id
-    returning * into v_key;
-    raise log 'API key % of organization % was revoked', p_api_key_id, p_organization_id;
-    return app.api_key_json(v_key);
+       set revoked_at = v_now
+     where organization_id = p_organization_id and id = any (v_ids) and revoked_at is null;
+    raise log 'API keys % of organization % were revoked', v_ids, p_organization_id;
+    return app.api_key_json(app.find_api_key(p_organization_id, v_key.id, p_granted_scopes));
 end;
 $$;
 
-comment on function api.revoke_api_key(uuid, uuid) is 'Revokes a key at once and for good, and answers it; a second call changes nothing. 404: no such key in this organization.';
+comment on function api.revoke_api_key(uuid, uuid, text[], boolean) is 'Ends a key now and for ever, with p_include_created also the keys that it made; a second time changes nothing. Answers it. 403: its scopes are beyond p_granted_scopes. 404: no such key in this organization.';

@@ -29,6 +29,7 @@ create table app.api_keys (
     replaced_by      uuid,
     last_used_at     timestamptz,
     created_at       timestamptz not null default now(),
+    created_by       text,
 
     constraint api_keys_pkey primary key (id),
     constraint api_keys_key_hash_key unique (key_hash),
@@ -47,3 +48,4 @@ comment on column app.api_keys.scopes is 'What the key may do, such as jobs:read
 comment on column app.api_keys.allowed_networks is 'Networks that the key may be used from; null: any.';
 comment on column app.api_keys.replaced_by is 'The key that this one was rotated into; it expires soon.';
 comment on column app.api_keys.last_used_at is 'Exact to a minute.';
+comment on column app.api_keys.created_by is 'The id of the API key, or the Clerk id of the user, that made it; null: an operator did.';

@@ -1,5 +1,5 @@
 begin;
-select plan(25);
+select plan(39);
 
 select api.create_organization('Acme') as org \gset
 select api.create_organization('Globex') as other_org \gset
@@ -26,7 +26,7 @@ select throws_ok($$ select api.authenticate_api_key(sha256('secret'), '192.0.2.1
 select is(api.authenticate_api_key(sha256('secret'), '10.1.2.3') ->> 'organization_id', :'org'::text, 'a key with networks is accepted from its own');
 select throws_ok(
     format($$ select api.create_api_key(%L, sha256('x'), 'leap_live_', 'xxxx', p_scopes => '{jobs:write}', p_granted_scopes => '{jobs:read}') $$, :'org'),
-    'PT403', 'You cannot grant scopes that you lack: jobs:write', 'nobody hands out a scope that they lack');
+    'PT403', 'You cannot manage keys with scopes that you lack: jobs:write', 'nobody hands out a scope that they lack');
 select throws_ok(
     format($$ select api.request_api_key(%L, sha256('x'), 'leap_live_', 'xxxx', '{"nome": "x"}', '{jobs:read}') $$, :'org'),
     'PT400', 'Unknown fields: nome', 'an unknown option is refused');
@@ -34,8 +34,30 @@ select is(
     (api.request_api_key(:'org', sha256('y'), 'leap_test_', 'yyyy', '{"name": "y", "allowed_networks": ["192.0.2.9/24"], "scopes": ["jobs:read"]}', '{jobs:read,jobs:write}')
         ::jsonb - array['id', 'organization_id', 'created_at']),
     '{"name": "y", "prefix": "leap_test_", "last_four": "yyyy", "scopes": ["jobs:read"], "allowed_networks": ["192.0.2.0/24"],
-      "expires_at": null, "last_used_at": null, "revoked_at": null, "replaced_by": null}',
+      "expires_at": null, "last_used_at": null, "revoked_at": null, "replaced_by": null, "created_by": null}',
     'a key is as it was asked for');
+
+-- What a key makes
+select api.create_api_key(:'org', sha256('maker'), 'leap_live_', 'aker', 'maker', p_expires_at => '2100-01-01Z', p_allowed_networks => '{203.0.113.0/24}') ->> 'id' as maker \gset
+select api.create_api_key(:'org', sha256('made'), 'leap_live_', 'made', 'made', p_created_by => :'maker') as made \gset
+select is(array[:'made'::json ->> 'expires_at', :'made'::json #>> '{allowed_networks,0}', :'made'::json ->> 'created_by'],
+    array['2100-01-01T00:00:00.000Z', '203.0.113.0/24', :'maker'], 'a key makes keys with its own limits, and they say which made them');
+select lives_ok(format($$ select api.create_api_key(%L, sha256('less'), 'leap_live_', 'less', 'less', p_expires_at => '2099-01-01Z', p_allowed_networks => '{203.0.113.7/32}', p_created_by => %L) $$,
+    :'org', :'made'::json ->> 'id'), 'a key makes keys with stricter limits');
+select throws_ok(format($$ select api.create_api_key(%L, sha256('x'), 'leap_live_', 'xxxx', %s, p_created_by => %L) $$, :'org', o, :'maker'), 'PT403',
+    'A key can make only keys that end no later and are used from no other networks than itself', 'a key makes none with ' || o)
+  from unnest(array['p_expires_at => ''2100-01-02Z''', 'p_allowed_networks => ''{203.0.113.0/24,203.0.114.0/24}''', 'p_allowed_networks => ''{203.0.0.0/16}''',
+                    'p_allowed_networks => ''{::/0}''']) o;
+select throws_ok(format($$ select api.rotate_api_key(%L, %L, sha256('x'), 'xxxx', '{"expires_at": "2101-01-01T00:00:00Z"}', p_created_by => %L) $$, :'org', :'maker', :'maker'), 'PT403',
+    'A key can make only keys that end no later and are used from no other networks than itself', 'a key does not extend itself');
+select is(api.create_api_key(:'other_org', sha256('other'), 'leap_live_', 'ther', p_created_by => :'maker') ->> 'expires_at', null, 'a key of another organization limits nothing');
+select throws_ok(format($$ select api.%s(%L, %L%s, p_granted_scopes => '{keys:admin}') $$, f, :'org', :'maker', case f when 'rotate_api_key' then ', sha256(''x''), ''xxxx''' else '' end), 'PT403', 'You cannot manage keys with scopes that you lack: ' || m,
+    'nobody calls ' || f || ' for a key that may do more than they')
+  from unnest(array['get_api_key', 'rotate_api_key', 'revoke_api_key']) f, array_to_string(array(select unnest(app.all_scopes()) except select 'keys:admin'), ', ') m;
+select is((api.list_api_keys(:'org', p_granted_scopes => '{jobs:read}') -> 'api_keys' -> 0 ->> 'name') || (api.list_api_keys(:'org', p_granted_scopes => '{jobs:read}') ->> 'total'), 'y1',
+    'nobody lists keys that may do more than they');
+select is(api.revoke_api_key(:'org', :'maker', p_include_created => true) ->> 'name', 'maker', 'a key can be revoked with what it made');
+select set_eq($$ select name from app.api_keys where revoked_at is not null $$, array['maker', 'made', 'less'], 'the keys that a key made, and those that they made, are revoked with it');
 
 -- Rotating and revoking
 select (select id from app.api_keys where name = 'first') as first \gset

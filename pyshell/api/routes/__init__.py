@@ -91,7 +91,7 @@ routes = [
     route("POST", "/api-keys", "keys:admin", create_api_key),
     route("GET", "/api-keys", "keys:admin", list_api_keys, *PAGE),
     route("GET", "/api-keys/{api_key_id}", "keys:admin", get_api_key),
-    route("DELETE", "/api-keys/{api_key_id}", "keys:admin", revoke_api_key),
+    route("DELETE", "/api-keys/{api_key_id}", "keys:admin", revoke_api_key, "include_created"),
     route("POST", "/api-keys/{api_key_id}/rotate", "keys:admin", rotate_api_key),
     route("GET", "/webhook-config", "webhooks:read", get_webhook_config),
     route("PUT", "/webhook-config", "webhooks:write", set_webhook_config),

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from pyshell.api import api_keys
 from pyshell.api.authentication import Authenticator
 from pyshell.api.errors import ApiError
-from pyshell.api.routes.parameters import json_body, json_response, page_params, page_response, uuid_param
+from pyshell.api.routes.parameters import boolean_param, json_body, json_response, page_params, page_response, uuid_param
 from pyshell.postgres.calls import call
 
 audit_log = logging.getLogger("pyshell.audit")
@@ -30,7 +30,7 @@ async def create_api_key(request: Request) -> Response:
 async def rotate_api_key(request: Request) -> Response:
     body = await json_body(request, MAX_REQUEST_BYTES) or "{}"
     arguments = {"organization_id": request.user.organization_id, "api_key_id": api_key_id(request)}
-    current = json.loads(await call(request.app.state.pool, "get_api_key", **arguments))
+    current = json.loads(await call(request.app.state.pool, "get_api_key", **arguments, granted_scopes=granted_scopes(request)))
     return await answer_with_key(
         request,
         api_keys.generate(current["prefix"]),
@@ -50,7 +50,8 @@ async def answer_with_key(request: Request, key: str, function: str, /, **argume
             organization_id=request.user.organization_id,
             key_hash=authenticator.hash_key(key),
             last_four=key[-4:],
-            granted_scopes=sorted(request.user.scopes),
+            granted_scopes=granted_scopes(request),
+            created_by=request.user.name,
             **arguments,
         )
     )
@@ -60,7 +61,13 @@ async def answer_with_key(request: Request, key: str, function: str, /, **argume
 
 
 async def list_api_keys(request: Request) -> Response:
-    body = await call(request.app.state.pool, "list_api_keys", organization_id=request.user.organization_id, **page_params(request))
+    body = await call(
+        request.app.state.pool,
+        "list_api_keys",
+        organization_id=request.user.organization_id,
+        granted_scopes=granted_scopes(request),
+        **page_params(request),
+    )
     return page_response(request, body)
 
 
@@ -71,6 +78,7 @@ async def get_api_key(request: Request) -> Response:
             "get_api_key",
             organization_id=request.user.organization_id,
             api_key_id=api_key_id(request),
+            granted_scopes=granted_scopes(request),
         )
     )
 
@@ -81,6 +89,8 @@ async def revoke_api_key(request: Request) -> Response:
         "revoke_api_key",
         organization_id=request.user.organization_id,
         api_key_id=api_key_id(request),
+        granted_scopes=granted_scopes(request),
+        include_created=boolean_param(request, "include_created"),
     )
     request.app.state.authenticator.forget()
     audit(request, "revoke_api_key", json.loads(revoked))
@@ -100,6 +110,11 @@ def audit(request: Request, what: str, key: dict[str, Any]) -> None:
             }
         )
     )
+
+
+def granted_scopes(request: Request) -> list[str]:
+    """Nobody sees, changes or makes keys that may do more than they may."""
+    return sorted(request.user.scopes)
 
 
 def api_key_id(request: Request) -> UUID:
