@@ -208,7 +208,7 @@ COMMANDS = [
             ("--organization", {"metavar": "NAME", "help": "its name here; organizations that users of Clerk made have none of these"}),
             ("--clerk-organization", {"metavar": "ID", "help": "the Clerk organization that the named one is for, such as org_2ab..."}),
             ("--organization-id", {"type": UUID, "metavar": "ID", "help": "the id of one that exists, instead of its name"}),
-            ("--name", {"help": "what the key is for"}),
+            ("--name", {"help": "name of the key, such as what it is for"}),
             ("--test", {"action": "store_true", "help": "a key that begins with leap_test_"}),
             ("--scope", {"action": "append", "help": "a permission, such as jobs:read; repeat it for several; default: all"}),
         ],

@@ -116,3 +116,30 @@ def test_any_password_opens_the_database(
         psycopg.connect(environment["DATABASE_URL"].replace("postgres@db:5432", f"container@127.0.0.1:{cluster.port}")).close()
     finally:
         administrator.execute("drop role container")
+
+
+def test_every_port_is_on_this_machine_alone(services: dict[str, Any]) -> None:
+    ports = [port for service in services.values() for port in service.get("ports", [])]
+    assert len(ports) == 3
+    assert [port for port in ports if not port.startswith("127.0.0.1:")] == []
+
+
+@pytest.mark.parametrize(
+    ("jwt_secret", "key_base", "status"), [("", "", 1), ("x" * 31, "x" * 64, 1), ("x" * 32, "x" * 63, 1), ("x" * 32, "x" * 64, 0)]
+)
+def test_realtime_starts_with_secrets_of_the_deployment_only(services: dict[str, Any], jwt_secret: str, key_base: str, status: int) -> None:
+    check = services["realtime-secrets"]
+    assert services["realtime"]["depends_on"]["realtime-secrets"] == {"condition": "service_completed_successfully"}
+    # No secret is in the file: compose takes them from its environment, or leaves them empty.
+    assert set(re.findall(r"\$\{(?:JWT_SECRET|SECRET_KEY_BASE)[^}]*\}", (ROOT / "docker-compose.yml").read_text())) == {
+        "${JWT_SECRET:-}",
+        "${SECRET_KEY_BASE:-}",
+    }
+    [script] = check["command"]
+    ended = subprocess.run(
+        [*check["entrypoint"], script.replace("$$", "$")],
+        env={"PATH": os.environ["PATH"], "JWT_SECRET": jwt_secret, "SECRET_KEY_BASE": key_base},
+        capture_output=True,
+        check=False,
+    )
+    assert ended.returncode == status

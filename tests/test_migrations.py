@@ -4,7 +4,8 @@ import gzip
 import math
 import subprocess
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +13,14 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pyshell.deploy import drift, files, migrations
 from pyshell.deploy.migrations import MigrationError, Sources, migrate
 from pyshell.local.private_postgres import PrivatePostgres, throw_away_postgres
 from pyshell.settings import ROOT
 from tests.conftest import Connection
+from tests.timed import timed
 
 
 @pytest.fixture
@@ -353,3 +356,111 @@ def test_organizations_that_users_of_clerk_named_give_up_names_that_operators_ma
     owner.execute((ROOT / "migrations" / "0013_clerk_names.sql").read_bytes())
     names = [name for (name,) in owner.execute("select name from app.organizations order by name").fetchall()]
     assert sorted(names) == ["clerk:initech", "clerk:org_2", "linked", "plain"]
+
+
+class TestWhoseObjects:
+    """A role that may create schemas and connect, and no more, gains nothing by being there first."""
+
+    @pytest.fixture
+    def stranger(self, empty_database_url: str, administrator: Connection) -> Iterator[Connection]:
+        name = conninfo_to_dict(empty_database_url)["dbname"]
+        administrator.execute("create role stranger login password 'stranger'")
+        administrator.execute(sql.SQL("grant create on database {} to stranger").format(sql.Identifier(str(name))))
+        with psycopg.connect(make_conninfo(empty_database_url, user="stranger", password="stranger"), autocommit=True) as connection:
+            yield connection
+        with psycopg.connect(empty_database_url, autocommit=True) as owner:
+            owner.execute("drop owned by stranger cascade")
+        administrator.execute("drop role stranger")
+
+    @pytest.mark.parametrize(
+        "statements",
+        [
+            "create schema app",
+            "create schema api",
+            "create schema app; create function app.clock() returns timestamptz language sql as 'select now()'",
+            "create schema app; create table app.schema_migrations (name text primary key, checksum text not null)",
+        ],
+    )
+    def test_a_schema_of_somebody_else_is_refused(self, stranger: Connection, empty_database_url: str, statements: str) -> None:
+        stranger.execute(statements.encode())
+        with pytest.raises(MigrationError, match=r"the schema ap[ip] of stranger.*Rename what is there"):
+            migrate(empty_database_url)
+
+    def test_objects_that_were_there_before_are_refused(self, empty_database_url: str) -> None:
+        with psycopg.connect(empty_database_url, autocommit=True) as owner:
+            owner.execute(
+                "create schema api; create function api.mine() returns integer language sql return 1;"
+                "create view api.seen as select 1 as one"
+            )
+            with pytest.raises(MigrationError, match=r"the relation api.seen, the function api.mine\(\)"):
+                migrate(empty_database_url)
+            owner.execute("drop view api.seen; drop function api.mine")
+        migrate(empty_database_url)
+
+    def test_an_object_that_a_stranger_put_there_later_is_refused(self, stranger: Connection, empty_database_url: str) -> None:
+        migrate(empty_database_url)
+        with psycopg.connect(empty_database_url, autocommit=True) as owner:
+            owner.execute("grant create on schema app to stranger")
+            stranger.execute("create function app.trap() returns integer language sql return 1")
+            with pytest.raises(MigrationError, match=r"the function app.trap\(\) of stranger"):
+                migrate(empty_database_url)
+            owner.execute("drop function app.trap")
+        migrate(empty_database_url)
+
+    def test_what_an_operator_added_keeps_its_grants(self, empty_database_url: str) -> None:
+        migrate(empty_database_url)
+        with psycopg.connect(empty_database_url, autocommit=True) as owner:
+            owner.execute(
+                "create function api.mine() returns integer language sql set search_path = '' return 1;"
+                "grant execute on function api.mine() to anon;"
+                "create view api.seen as select 1 as one; grant select on api.seen to authenticated;"
+                "create function api.private() returns integer language sql return 1; revoke all on function api.private() from public"
+            )
+            grants = (
+                "select (select array[proacl::text, proconfig::text] from pg_proc where oid = 'api.mine()'::regprocedure),"
+                " (select relacl::text from pg_class where oid = 'api.seen'::regclass),"
+                " (select proacl::text from pg_proc where oid = 'api.private()'::regprocedure)"
+            )
+            before = owner.execute(grants).fetchone()
+            migrate(empty_database_url)
+            assert owner.execute(grants).fetchone() == before
+
+    @timed
+    def test_a_stranger_holds_up_no_deploy(self, stranger: Connection, empty_database_url: str) -> None:
+        migrate(empty_database_url)
+        # The key by which earlier releases took turns.
+        stranger.execute("select pg_advisory_lock(x'6261746368'::bigint)")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            stranger.execute("begin; lock table app.schema_migrations in access share mode")
+        started_at = time.monotonic()
+        migrate(empty_database_url)
+        assert time.monotonic() - started_at < 60
+
+    def test_a_schema_with_the_name_of_an_extension_runs_nothing_as_owner(self, stranger: Connection, empty_database_url: str) -> None:
+        migrate(empty_database_url)
+        stranger.execute(
+            "create schema cron; create table cron.job (jobid bigint, jobname text);"
+            "create table cron.job_run_details (jobid bigint, end_time timestamptz);"
+            "insert into cron.job values (1, 'batch-lookups-worker'); insert into cron.job_run_details values (1, '2000-01-01');"
+            "grant usage on schema cron to public; grant all on all tables in schema cron to public;"
+            "create function cron.take() returns trigger language plpgsql as"
+            " $$ begin execute 'alter role stranger superuser'; return old; end $$;"
+            "create trigger take before delete on cron.job_run_details for each row execute function cron.take()"
+        )
+        with psycopg.connect(empty_database_url, autocommit=True) as owner:
+            owner.execute("select api.run_maintenance()")
+            assert owner.execute("select rolsuper from pg_roles where rolname = 'stranger'").fetchone() == (False,)
+
+
+def test_only_the_history_of_our_own_jobs_is_pruned(cron_database_url: str) -> None:
+    with psycopg.connect(cron_database_url, autocommit=True) as owner:
+        assert owner.execute("select app.has_extension('pg_cron', 'cron')").fetchone() == (True,)
+        owner.execute("select cron.schedule('nightly', '0 0 1 1 *', 'select 1')")
+        owner.execute(
+            "insert into cron.job_run_details (jobid, runid, command, start_time, end_time)"
+            " select jobid, 900000 + jobid, jobname, now() - interval '3 days', now() - interval '3 days' from cron.job"
+        )
+        owner.execute("select app.prune_cron_history()")
+        kept = owner.execute("select command from cron.job_run_details where runid > 900000").fetchall()
+        owner.execute("select cron.unschedule('nightly')")
+        assert kept == [("nightly",)]

@@ -106,7 +106,7 @@ def server_config(app: ASGIApp, settings: Settings, **others: Any) -> uvicorn.Co
 
 
 def serve(settings: Settings) -> None:
-    """Serves until SIGINT or SIGTERM, then ends the requests that are under way."""
+    """Serves until SIGINT or SIGTERM, then finishes the requests in progress."""
     logs.configure(settings)
     allow_open_files(2 * MAX_CONNECTIONS)
     config = server_config(create_app(settings, lambda: server.should_exit), settings, loop="uvloop")

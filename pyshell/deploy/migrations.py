@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -19,13 +20,13 @@ from pyshell.postgres.connections import OwnerConnection, connect_as_owner, is_i
 from pyshell.postgres.sqlstates import DatabaseError, Kind, kind_of
 from pyshell.settings import ROOT
 
-# An arbitrary number that no other program uses in this database.
-LOCK_ID = 0x6261746368
 WAIT_FOR_OTHERS = "10min"
 # While a statement waits for its lock, all later ones wait, too. So wait briefly and often; and less than deadlock_timeout, so that the
 # deploy gives way in a deadlock.
 LOCK_TIMEOUT = "500ms"
 MAX_ATTEMPTS = 60
+# What a first deploy meets where another one makes the same schema and tables at the same time.
+MADE_MEANWHILE = ("23505", "42P06", "42P07")
 
 BOOKKEEPING = """
 create schema if not exists app;
@@ -46,6 +47,40 @@ create table if not exists app.deployed_parts (
 );
 comment on table app.deployed_parts is 'What a deploy loads only when it has changed, with the SHA-256 of its files.';
 """
+
+
+# Whoever may create schemas in this database could have made these first, with functions that would run with the rights of the owner.
+CHECK_SCHEMAS = """
+do $whose$
+declare
+    v_trusted constant oid[]  := array(select oid from pg_roles where rolsuper or rolname = current_user
+                                       union
+                                       select datdba from pg_database where datname = current_database());
+    v_objects constant text[] := array(
+        select kind || ' ' || name || case when owner <> all (v_trusted) then ' of ' || owner::regrole else '' end
+          from (select 1 as number, 'the schema' as kind, nspname::text as name, nspowner as owner, oid as schema from pg_namespace
+                 union all
+                select 2, 'the relation', oid::regclass::text, relowner, relnamespace from pg_class
+                 union all
+                select 3, 'the function', oid::regprocedure::text, proowner, pronamespace from pg_proc
+                 union all
+                select 4, 'the type', oid::regtype::text, typowner, typnamespace from pg_type) o
+         where schema in (to_regnamespace('app'), to_regnamespace('api'))
+           and (owner <> all (v_trusted) or number > 1 and to_regclass('app.schema_migrations') is null)
+         order by number, name);
+begin
+    if v_objects <> '{}' then
+        raise 'This database has schemas app or api that are not those of Batch Lookups: %', array_to_string(v_objects[:5], ', ')
+            using hint = 'Rename what is there, or install into another database.';
+    end if;
+end;
+$whose$;
+"""
+
+# Deploys take turns by a lock that only the owner can hold. Of several that find no table, one makes it and the others try again.
+TAKE_TURN = "lock table app.schema_migrations in share row exclusive mode;\n"
+
+_CREATES = re.compile(r"^create (?:or replace )?(?:unlogged )?(?:table|view|function)(?: if not exists)? ((?:app|api)\.\w+)", re.MULTILINE)
 
 
 class MigrationError(RuntimeError):
@@ -77,8 +112,11 @@ def migrate(
         try:
             with connect_as_owner(database_url, "batch-lookups migrate") as connection:
                 _check_encoding(connection)
-                _take_turn(connection)
-                _deploy(connection, sources, lookups_per_second, report)
+                is_new = _take_turn(connection)
+                _deploy(connection, sources, report)
+                if is_new and lookups_per_second is not None:
+                    pace = None if math.isinf(lookups_per_second) else lookups_per_second
+                    connection.execute("select api.update_settings(%s::jsonb)", [json.dumps({"lookups_per_second": pace})])
             return
         except (MigrationError, DatabaseError) as error:
             if attempt == MAX_ATTEMPTS or not _will_pass(error):
@@ -92,6 +130,8 @@ def _will_pass(error: Exception) -> bool:
     # Roles belong to all databases of a server: concurrent deploys of two of them cause an internal error.
     if not isinstance(cause, DatabaseError):
         return False
+    if cause.sqlstate in MADE_MEANWHILE:
+        return True
     return kind_of(cause) in (Kind.BUSY, Kind.CONFLICT) or (cause.sqlstate == "XX000" and "concurrently" in str(cause))
 
 
@@ -122,22 +162,37 @@ def _check_encoding(connection: OwnerConnection) -> None:
         )
 
 
-def _take_turn(connection: OwnerConnection) -> None:
-    connection.execute(f"set local lock_timeout = '{WAIT_FOR_OTHERS}'; set local statement_timeout = 0")
-    connection.execute("select pg_advisory_xact_lock(%s)", [LOCK_ID])
-    connection.execute(f"set local lock_timeout = '{LOCK_TIMEOUT}'; set local client_min_messages = warning")
-
-
-def _deploy(connection: OwnerConnection, sources: Sources, lookups_per_second: float | None, report: Callable[[str], None]) -> None:
+def _take_turn(connection: OwnerConnection) -> bool:
+    """Waits for other deploys. Answers whether the database is new to us."""
+    connection.execute(
+        f"set local lock_timeout = '{WAIT_FOR_OTHERS}'; set local statement_timeout = 0; set local client_min_messages = warning"
+    )
+    try:
+        connection.execute(CHECK_SCHEMAS)
+    except DatabaseError as error:
+        if error.sqlstate != "P0001":
+            raise
+        raise MigrationError(f"{error.diag.message_primary}. {error.diag.message_hint}") from error
     is_new = connection.execute("select to_regclass('app.schema_migrations') is null").fetchone() == (True,)
     if is_new:
         connection.execute(BOOKKEEPING)
+    connection.execute(TAKE_TURN)
+    connection.execute(f"set local lock_timeout = '{LOCK_TIMEOUT}'")
+    return is_new
+
+
+def name_what_is_ours(sources: Sources) -> str:
+    """The statement that tells the chapters, for this transaction, which tables, views and functions in `app` and `api` are ours."""
+    files = sql_files(sources.migrations) + sql_files(sources.functions)
+    names = {name for text in [BOOKKEEPING, *(file.read_text(encoding="utf-8") for file in files)] for name in _CREATES.findall(text)}
+    return f"set local batch_lookups.own_names = '{','.join(sorted(names))}';\n"
+
+
+def _deploy(connection: OwnerConnection, sources: Sources, report: Callable[[str], None]) -> None:
+    connection.execute(name_what_is_ours(sources).encode())
     _apply_migrations(connection, sql_files(sources.migrations), report)
     _apply_functions(connection, sql_files(sources.functions), report)
     _load_catalogue(connection, sources.catalogue, report)
-    if is_new and lookups_per_second is not None:
-        pace = None if math.isinf(lookups_per_second) else lookups_per_second
-        connection.execute("select api.update_settings(%s::jsonb)", [json.dumps({"lookups_per_second": pace})])
 
 
 def _apply_migrations(connection: OwnerConnection, files: list[Path], report: Callable[[str], None]) -> None:

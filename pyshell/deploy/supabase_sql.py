@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pyshell.deploy.catalogue import catalogue_checksum, csv_files, read_rows
 from pyshell.deploy.files import checksum, sql_files
-from pyshell.deploy.migrations import BOOKKEEPING, FORGET_FUNCTIONS, LOCK_ID, Sources
+from pyshell.deploy.migrations import BOOKKEEPING, CHECK_SCHEMAS, FORGET_FUNCTIONS, TAKE_TURN, Sources, name_what_is_ours
 from pyshell.settings import ROOT
 
 FILE = ROOT / "dist" / "supabase.sql"
@@ -20,9 +20,7 @@ HEADER = """\
 -- Then docs/supabase.md. Made by `make supabase-sql`.
 begin;
 set local client_min_messages = warning;
--- Readers wait behind a deploy that waits: should it give up, run the file again.
-set local lock_timeout = '2s';
-select pg_advisory_xact_lock({lock_id});
+set local lock_timeout = '10s';
 """
 
 MIGRATION = """
@@ -52,7 +50,7 @@ insert into app.deployed_parts (name, checksum) values ('catalogue', '{checksum}
 def installation(sources: Sources | None = None) -> str:
     """The whole file."""
     sources = sources or Sources()
-    parts = [HEADER.format(lock_id=LOCK_ID), BOOKKEEPING]
+    parts = [HEADER, CHECK_SCHEMAS, BOOKKEEPING, TAKE_TURN, name_what_is_ours(sources)]
     parts += [
         MIGRATION.format(name=file.name, checksum=checksum([file]), text=_quoted(_read(file)), forget=_quoted(FORGET_FUNCTIONS))
         for file in sql_files(sources.migrations)

@@ -45,8 +45,26 @@ end;
 $$;
 
 revoke all on schema app, api from public;
-revoke all on all functions in schema app, api from public, anon, authenticated;
-revoke all on all tables in schema app, api from public, anon, authenticated;
+do $$
+declare
+    v_object text;
+begin
+    -- Ours alone, by the names that a deploy puts here: an operator may have put functions and views of their own into these schemas.
+    for v_object in
+        select 'function ' || oid::regprocedure
+          from pg_proc
+         where pronamespace in ('app'::regnamespace, 'api'::regnamespace)
+           and pronamespace::regnamespace || '.' || proname = any (string_to_array(current_setting('batch_lookups.own_names'), ','))
+         union all
+        select 'table ' || oid::regclass
+          from pg_class
+         where relnamespace in ('app'::regnamespace, 'api'::regnamespace) and relkind in ('r', 'p', 'v')
+           and relnamespace::regnamespace || '.' || relname = any (string_to_array(current_setting('batch_lookups.own_names'), ','))
+    loop
+        execute format('revoke all on %s from public, anon, authenticated', v_object);
+    end loop;
+end;
+$$;
 
 -- Undo default privileges by which a project grants every new object to these roles.
 alter default privileges in schema app, api revoke all on functions from anon, authenticated;

@@ -244,7 +244,7 @@ begin
 end;
 $$;
 
-comment on function api.list_api_keys(uuid, integer, integer, text, text[]) is 'The API keys of an organization, within p_granted_scopes, newest first, ended ones too: {api_keys, total, limit, offset, next_cursor}; p_cursor is the next_cursor of the page before. 400: limit not in 1 to 200, invalid_cursor, cursor_with_offset.';
+comment on function api.list_api_keys(uuid, integer, integer, text, text[]) is 'The API keys of an organization, within p_granted_scopes, newest first, revoked and expired ones included: {api_keys, total, limit, offset, next_cursor}; p_cursor is the next_cursor of the page before. 400: limit not in 1 to 200, invalid_cursor, cursor_with_offset.';
 
 create or replace function api.rotate_api_key(
     p_organization_id uuid,
@@ -288,7 +288,7 @@ end;
 $$;
 
 comment on function api.rotate_api_key(uuid, uuid, bytea, text, jsonb, text[], text) is
-'Replaces a key by a new one with the same name, scopes and networks; the old one works on for grace_seconds (a day unless the request says otherwise, at most 30). 400: a member is wrong. 403: its scopes are beyond p_granted_scopes, or its end or networks beyond those of the key p_created_by. 404: no such key. 409: it has expired, was revoked or was already rotated, or 200 keys work.';
+'Replaces a key by a new one with the same name, scopes and networks; the old one keeps working for grace_seconds (default: one day; at most 30 days). 400: a member is wrong. 403: its scopes are beyond p_granted_scopes, or its end or networks beyond those of the key p_created_by. 404: no such key. 409: it has expired, was revoked or was already rotated, or 200 keys work.';
 
 -- A key, and with p_include_created all that it made, and that those made.
 create or replace function api.revoke_api_key(
@@ -321,4 +321,4 @@ begin
 end;
 $$;
 
-comment on function api.revoke_api_key(uuid, uuid, text[], boolean) is 'Ends a key now and for ever, with p_include_created also the keys that it made; a second time changes nothing. Answers it. 403: its scopes are beyond p_granted_scopes. 404: no such key in this organization.';
+comment on function api.revoke_api_key(uuid, uuid, text[], boolean) is 'Revokes a key at once and for good, with p_include_created also the keys that it made, and answers it; a second call changes nothing. 403: its scopes are beyond p_granted_scopes. 404: no such key in this organization.';

@@ -106,14 +106,34 @@ begin
 end;
 $$;
 
--- pg_cron keeps a row of every run forever.
+-- An extension is what pg_extension lists, with its schema. A schema of that name alone may be anybody's, with functions and triggers of
+-- theirs that would run as our owner.
+create or replace function app.has_extension(p_extension text, p_schema text) returns boolean
+language sql stable
+return exists (
+    select
+      from pg_catalog.pg_extension e
+      join pg_catalog.pg_namespace n on n.nspname = p_schema
+     where e.extname = p_extension
+       and (n.oid = e.extnamespace
+            or exists (select
+                         from pg_catalog.pg_depend d
+                        where d.classid = 'pg_catalog.pg_namespace'::pg_catalog.regclass and d.objid = n.oid
+                          and d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass and d.refobjid = e.oid and d.deptype = 'e')));
+
+-- pg_cron keeps a row of every run for ever: of our own jobs we need those of a day.
 create or replace function app.prune_cron_history() returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if has_schema_privilege(to_regnamespace('cron')::oid, 'usage') and has_table_privilege(to_regclass('cron.job_run_details')::oid, 'select, delete') then
-        execute $sql$ delete from cron.job_run_details where end_time < now() - interval '1 day' $sql$;
+    if app.has_extension('pg_cron', 'cron') and has_schema_privilege('cron', 'usage')
+       and has_table_privilege(to_regclass('cron.job_run_details')::oid, 'select, delete')
+       and has_table_privilege(to_regclass('cron.job')::oid, 'select') then
+        execute $sql$
+            delete from cron.job_run_details
+             where end_time < now() - interval '1 day'
+               and jobid in (select jobid from cron.job where jobname in ('batch-lookups-maintenance', 'batch-lookups-worker')) $sql$;
     end if;
 end;
 $$;
@@ -128,7 +148,7 @@ begin
             create extension pg_cron;
         end if;
     end if;
-    if exists (select from pg_extension where extname = 'pg_cron') and has_schema_privilege('cron', 'usage') then
+    if app.has_extension('pg_cron', 'cron') and has_schema_privilege('cron', 'usage') then
         perform cron.schedule('batch-lookups-maintenance', '* * * * *', 'select app.run_maintenance()');
         -- Steps with a commit after each: however much has outlived its retention, no transaction is long.
         perform cron.schedule('batch-lookups-retention', '* * * * *', $retention$

@@ -7,7 +7,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_missing text[] := array(select e from unnest(array['pg_cron', 'pg_net', 'supabase_vault']) with ordinality x (e, n)
-                               where to_regnamespace((array['cron', 'net', 'vault'])[n]) is null);
+                               where not app.has_extension(e, (array['cron', 'net', 'vault'])[n]));
 begin
     if v_missing <> '{}' then
         raise sqlstate 'PT501' using

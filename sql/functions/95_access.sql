@@ -1,8 +1,23 @@
 -- Chapter 95, access: what operators and the shell may call, and who may read which rows.
 
--- PostgreSQL grants new functions to PUBLIC.
-revoke all on all functions in schema app, api from public;
-grant execute on all functions in schema api to batch_lookups_shell, service_role;
+-- Functions that are new are for everybody at first.
+do $$
+declare
+    v_function record;
+begin
+    for v_function in
+        select oid::regprocedure as signature, pronamespace = 'api'::regnamespace as is_api
+          from pg_proc
+         where pronamespace in ('app'::regnamespace, 'api'::regnamespace)
+           and pronamespace::regnamespace || '.' || proname = any (string_to_array(current_setting('batch_lookups.own_names'), ','))
+    loop
+        execute format('revoke all on function %s from public', v_function.signature);
+        if v_function.is_api then
+            execute format('grant execute on function %s to batch_lookups_shell, service_role', v_function.signature);
+        end if;
+    end loop;
+end;
+$$;
 
 -- Members read the rows of their organization, service_role and dashboards read all, and only functions write. A policy is total: it reads only the
 -- claims and cannot fail. Only policies that differ are replaced, because that locks the table exclusively.

@@ -1,21 +1,27 @@
 begin;
-select plan(9);
+select plan(10);
 \ir fixtures.psql
 
 select throws_ok($$ select api.schedule_worker_calls('https://api.example.com/functions/v1/batch-lookups-worker', 'key') $$, 'PT501', 'This database lacks pg_cron, pg_net, supabase_vault',
     'scheduling is refused where the extensions are missing');
 
--- Stand-ins for pg_cron, pg_net and Vault, which need a Supabase.
+-- Stand-ins for pg_cron, pg_net and Vault, which need a Supabase. Schemas of these names alone are not the extensions.
 create schema cron;
+create schema net;
+create schema vault;
+select throws_ok($$ select api.schedule_worker_calls('https://api.example.com/functions/v1/batch-lookups-worker', 'key') $$, 'PT501', 'This database lacks pg_cron, pg_net, supabase_vault',
+    'scheduling is refused where schemas have the names of the extensions');
+set local allow_system_table_mods = on;
+insert into pg_extension (oid, extname, extowner, extnamespace, extrelocatable, extversion)
+select (4000000000 + n)::oid, name, 10, schema::regnamespace, false, '1'
+  from (values (1, 'pg_cron', 'cron'), (2, 'pg_net', 'net'), (3, 'supabase_vault', 'vault')) e (n, name, schema);
 create table cron.job (jobid bigint generated always as identity, jobname text unique, schedule text, command text);
 create function cron.schedule(job_name text, schedule text, command text) returns bigint language sql as
     $$ insert into cron.job (jobname, schedule, command) values ($1, $2, $3) on conflict (jobname) do update set schedule = $2, command = $3 returning jobid $$;
 create function cron.unschedule(job_id bigint) returns boolean language sql as $$ delete from cron.job where jobid = $1 returning true $$;
-create schema net;
 create table net.sent (id bigint generated always as identity, url text, headers jsonb);
 create function net.http_post(url text, body jsonb default '{}', params jsonb default '{}', headers jsonb default '{}', timeout_milliseconds int default 2000)
 returns bigint language sql as $$ insert into net.sent (url, headers) values ($1, $4) returning id $$;
-create schema vault;
 create table vault.secrets (id uuid default gen_random_uuid(), name text unique, decrypted_secret text);
 create view vault.decrypted_secrets as select * from vault.secrets;
 create function vault.create_secret(new_secret text, new_name text default null, new_description text default '') returns uuid language sql as
