@@ -108,7 +108,7 @@ def test_any_password_opens_the_database(
     services: dict[str, Any], password: str, cluster: PrivatePostgres, administrator: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     environment = {
-        name: value.replace("${POSTGRES_PASSWORD:-postgres}", password) for name, value in services["api"]["environment"].items()
+        name: value.replace("${POSTGRES_PASSWORD:-postgres}", password) for name, value in services["migrate"]["environment"].items()
     }
     monkeypatch.setenv("PGPASSWORD", environment["PGPASSWORD"])
     administrator.execute(sql.SQL("create role container login password {}").format(sql.Literal(password)))
@@ -143,3 +143,9 @@ def test_realtime_starts_with_secrets_of_the_deployment_only(services: dict[str,
         check=False,
     )
     assert ended.returncode == status
+
+
+def test_only_the_deploy_is_given_the_owners_password(services: dict[str, Any]) -> None:
+    for name in ("api", "worker"):
+        assert "postgresql://batch_lookups_app@" in services[name]["environment"]["DATABASE_URL"]
+        assert not any("${POSTGRES_PASSWORD" in value for value in services[name]["environment"].values())

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import signal
 import socket
@@ -219,3 +220,64 @@ def test_pg_cron_runs_the_maintenance(own_postgres: PrivatePostgres) -> None:
                 from cron.job_run_details join cron.job using (jobid) where end_time is not null having count(*) = 2"""
     wait_until(lambda: ask(own_postgres, runs))
     assert ask(own_postgres, runs) == [["batch-lookups-maintenance", "succeeded"], ["batch-lookups-retention", "succeeded"]]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has anything to give away")
+class TestRootAmongOthers:
+    def test_only_the_data_are_the_servers(self, postgres: PrivatePostgres) -> None:
+        account = pwd.getpwnam("postgres")
+        owners = {path.name: path.lstat().st_uid for path in (postgres.folder, *postgres.folder.iterdir())}
+        assert {name for name, owner in owners.items() if owner == account.pw_uid} == {"data"}
+        readable = [path.name for path in postgres.folder.iterdir() if path.lstat().st_mode & 0o077]
+        assert readable == []
+        for command in ("rm postgres.log", "ln -s /etc/passwd links", "cat password", "cat postgres.log"):
+            ended = subprocess.run(["sh", "-c", command], cwd=postgres.folder, user=account.pw_uid, capture_output=True, check=False)
+            assert ended.returncode, command
+
+    def test_root_writes_through_no_link(self, own_postgres: PrivatePostgres, tmp_path: Path) -> None:
+        own_postgres.stop(immediately=True)
+        victim = tmp_path / "victim"
+        victim.write_text("root's own")
+        links = [own_postgres.folder / name for name in ("postgres.log", "data/project.conf", "data/project.conf.new")]
+        for link in links:
+            link.unlink(missing_ok=True)
+            link.symlink_to(victim)
+        for link in reversed(links):
+            with pytest.raises((OSError, PostgresError), match=r"symbolic links|cannot create|did not start"):
+                own_postgres.start(attempts=1)
+            link.unlink()
+        own_postgres.start()
+        assert victim.read_text() == "root's own"
+
+    def test_a_folder_of_an_earlier_release_is_taken_back(self, own_postgres: PrivatePostgres, tmp_path: Path) -> None:
+        own_postgres.stop(immediately=True)
+        account = pwd.getpwnam("postgres")
+        victim = tmp_path / "victim"
+        victim.write_text("root's own")
+        (own_postgres.folder / "postgres.log").unlink()
+        (own_postgres.folder / "postgres.log").symlink_to(victim)
+        for path in (own_postgres.folder, *own_postgres.folder.iterdir()):
+            os.chown(path, account.pw_uid, account.pw_gid, follow_symlinks=False)
+        own_postgres.start()
+        assert victim.read_text() == "root's own"
+        assert own_postgres.folder.stat().st_uid == (own_postgres.folder / "password").stat().st_uid == 0
+
+
+def test_the_api_and_the_worker_log_in_as_a_role_that_owns_nothing(own_postgres: PrivatePostgres) -> None:
+    url = own_postgres.app_url()
+    assert own_postgres.app_url() == url
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("set role batch_lookups_shell")
+        connection.execute("select api.get_settings()")
+        connection.execute("reset role")
+        refused = [
+            "select * from app.api_keys",
+            "create table public.mine ()",
+            "create role mine",
+            "set role postgres",
+            "set role service_role",
+        ]
+        for statement in refused:
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute(statement.encode())
+    assert (own_postgres.folder / "app_password").stat().st_mode & 0o077 == 0

@@ -20,7 +20,8 @@ HEADER = """\
 -- Then docs/supabase.md. Made by `make supabase-sql`.
 begin;
 set local client_min_messages = warning;
-set local lock_timeout = '10s';
+-- Readers wait behind a deploy that waits: should it give up, run the file again.
+set local lock_timeout = '2s';
 """
 
 MIGRATION = """

@@ -2,7 +2,7 @@
 
 Everything of a cluster lies in one folder: `data/`, `password`, `port`, `postgres.log`. The server listens on 127.0.0.1 alone and
 asks for the password, so that other users of the machine stay out. PostgreSQL refuses to run as root: for root it runs as the user
-`postgres`.
+`postgres`, who owns `data/` and nothing else there. What is written into `data/` that user writes, so that root follows no link of theirs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,8 @@ from pyshell.postgres.sqlstates import DatabaseError
 from pyshell.settings import ROOT
 
 DATABASE = "batch_lookups"
+# Made by chapter 05, without LOGIN.
+APP_ROLE = "batch_lookups_app"
 UNPRIVILEGED_USERS = ("postgres", "nobody")
 OLDEST_VERSION = 15
 START_SECONDS = 60.0
@@ -143,6 +145,16 @@ class PrivatePostgres:
         password = (self.folder / "password").read_text()
         return f"postgresql://postgres:{password}@127.0.0.1:{self.port}/{database}"
 
+    def app_url(self) -> str:
+        """The connection URL for the API and the worker, once the database is migrated: of a role that owns nothing."""
+        with self._lock():
+            if not (self.folder / "app_password").exists():
+                self._write("app_password", secrets.token_urlsafe(24))
+            password = (self.folder / "app_password").read_text()
+            with connect_as_owner(self.url()) as connection:
+                connection.execute(f"alter role {APP_ROLE} login password '{password}'".encode())
+        return f"postgresql://{APP_ROLE}:{password}@127.0.0.1:{self.port}/{DATABASE}"
+
     @property
     def pid(self) -> int | None:
         """The server's process id, None when it isn't running; `postmaster.pid` may be a leftover of a crash."""
@@ -208,11 +220,11 @@ class PrivatePostgres:
     def running(self) -> Iterator[None]:
         """Keeps the server running; the last of its users on the machine stops it, unless `start` had been called by hand."""
         self._prepare_folder()
-        with (self.folder / "users.lock").open("a") as users:
+        with open(self.folder / "users.lock", "a", opener=_open_no_link) as users:
             fcntl.flock(users, fcntl.LOCK_SH)
             started = self.folder / "started_on_demand"
             if self.pid is None:
-                started.touch()
+                started.touch(mode=0o600)
             try:
                 self.start()
                 yield
@@ -235,26 +247,28 @@ class PrivatePostgres:
 
     def _create(self) -> None:
         password = secrets.token_urlsafe(24)
-        self._owned_file("password", password)
+        self._write("password", password)
         shutil.rmtree(self.data, ignore_errors=True)
         # In a folder of its own name until it is whole: a killed initdb leaves nothing that looks like a cluster.
         unfinished = self.folder / "data.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(mode=0o700)
         self._give(unfinished)
+        for_initdb = self._write("password.initdb", password)
+        self._give(for_initdb)
         self._run(
             self.installation.bin / "initdb",
-            *("--pgdata", unfinished, "--username", "postgres", "--pwfile", self.folder / "password"),
+            *("--pgdata", unfinished, "--username", "postgres", "--pwfile", for_initdb),
             *("--auth", "scram-sha-256", "--encoding", "UTF8", "--locale", "C.UTF-8"),
             *(["--no-sync"] if self._throw_away else []),
         )
-        with (unfinished / "postgresql.conf").open("a") as file:
-            file.write("include 'project.conf'\n")
+        for_initdb.unlink()
+        self._run("sh", "-c", 'echo "include \'project.conf\'" >> "$0"', unfinished / "postgresql.conf")
         unfinished.rename(self.data)
 
     def _write_settings(self) -> None:
         settings = SETTINGS | (THROW_AWAY_SETTINGS if self._throw_away else {})
-        self._owned_file("data/project.conf", "# Written anew at every start.\n")
+        self._write_project_conf({})
         for name, value in OPTIONAL_SETTINGS.items():
             if self._knows(name, value):
                 settings[name] = f"'{value}'"
@@ -262,9 +276,13 @@ class PrivatePostgres:
         port = int(port_file.read_text()) if port_file.exists() else None
         if port is None or why_taken("127.0.0.1", port):
             port = free_port()
-            self._owned_file("port", str(port))
+            self._write("port", str(port))
         settings["port"] = str(port)
-        self._owned_file("data/project.conf", "# Written anew at every start.\n" + "".join(f"{k} = {v}\n" for k, v in settings.items()))
+        self._write_project_conf(settings)
+
+    def _write_project_conf(self, settings: Mapping[str, str]) -> None:
+        text = "# Written anew at every start.\n" + "".join(f"{name} = {value}\n" for name, value in settings.items())
+        self._run("sh", "-c", 'umask 077; printf %s "$1" > "$0.new" && mv -f "$0.new" "$0"', self.data / "project.conf", text)
 
     def _knows(self, name: str, value: str) -> bool:
         answer = self._popen(
@@ -278,7 +296,8 @@ class PrivatePostgres:
         log_file = self.folder / "postgres.log"
         if log_file.exists() and log_file.stat().st_size > 10_000_000:
             log_file.unlink()
-        with log_file.open("a") as log:
+        with open(log_file, "a", opener=_open_no_link) as log:
+            os.fchmod(log.fileno(), 0o600)
             process = self._popen(
                 [self.installation.bin / "postgres", "-D", self.data], stdout=log, stderr=log, with_parent=self._throw_away
             )
@@ -318,32 +337,45 @@ class PrivatePostgres:
     @contextmanager
     def _lock(self) -> Iterator[None]:
         self._prepare_folder()
-        with (self.folder / "lock").open("a") as lock:
+        with open(self.folder / "lock", "a", opener=_open_no_link) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
     def _prepare_folder(self) -> None:
         if self.folder.exists():
+            # Releases before this one gave all of it to the user who runs the server.
+            if self._account and self.folder.stat().st_uid == self._account.pw_uid:
+                self._take_back()
             return
         for folder in reversed([folder for folder in (self.folder, *self.folder.parents) if not folder.exists()]):
             folder.mkdir(exist_ok=True)
             folder.chmod(0o711)
-        self._give(self.folder)
-        if self._account and subprocess.run(["test", "-w", self.folder], **self._identity).returncode:
+        if self._account and subprocess.run(["test", "-x", self.folder], **self._identity).returncode:
             self.folder.rmdir()
             raise PostgresError(
                 f"PostgreSQL runs as the user {self._account.pw_name}, who cannot enter {self.folder}.\n"
                 "Choose a folder that everyone may enter with STATE_DIR, such as /var/lib/batch-lookups."
             )
 
-    def _owned_file(self, name: str, text: str) -> None:
+    def _take_back(self) -> None:
+        if self.folder.is_symlink():
+            raise PostgresError(f"{self.folder} is a link. Name the folder itself with STATE_DIR.")
+        os.chown(self.folder, 0, 0)
+        for path in self.folder.iterdir():
+            if path.is_symlink():
+                path.unlink()
+            elif path.name != self.data.name:
+                os.chown(path, 0, 0, follow_symlinks=False)
+
+    def _write(self, name: str, text: str) -> Path:
+        """A file in the folder that nobody else may read."""
         path = self.folder / name
         new = path.with_name(path.name + ".new")
         new.unlink(missing_ok=True)
-        new.touch(mode=0o600)
-        new.write_text(text)
-        self._give(new)
+        with open(new, "x", opener=_open_no_link) as file:
+            file.write(text)
         new.rename(path)
+        return path
 
     def _give(self, path: Path) -> None:
         if self._account:
@@ -373,6 +405,10 @@ class PrivatePostgres:
             preexec_fn=ends_with_parent(signal.SIGQUIT) if with_parent else None,
             **self._identity,
         )
+
+
+def _open_no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
 
 def default_state_dir() -> Path:

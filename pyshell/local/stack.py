@@ -133,7 +133,8 @@ def running(settings: Settings, stopping: Stopping, *, log: IO[Any] | None = Non
             asyncio.run(require_sessions(with_database.database_url))
         with stopping.interruptible():
             migrations.migrate(with_database.database_url, lookups_per_second=settings.lookups_per_second, report=report)
-        stack = Stack(with_database, postgres, log, report)
+        running_as = replace(with_database, database_url=postgres.app_url()) if postgres else with_database
+        stack = Stack(running_as, postgres, log, report)
         context.callback(stack.stop)
         stack.wait_until_ready(stopping)
         yield stack

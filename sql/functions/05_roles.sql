@@ -9,7 +9,7 @@ begin
     -- Supabase's roles, the role of the Python shell and the one for dashboards; each is created only if it is missing.
     for v_role, v_as in values ('anon', 'nologin noinherit'), ('authenticated', 'nologin noinherit'), ('service_role', 'nologin noinherit'),
                                ('authenticator', 'nologin noinherit'), ('batch_lookups_shell', 'nologin noinherit'),
-                               ('batch_lookups_readonly', 'nologin noinherit')
+                               ('batch_lookups_readonly', 'nologin noinherit'), ('batch_lookups_app', 'nologin noinherit')
     loop
         if exists (select from pg_roles where rolname = v_role) then
             continue;
@@ -31,6 +31,15 @@ begin
     end loop;
     if not pg_has_role(current_user, 'batch_lookups_shell', 'usage') then
         execute format('grant batch_lookups_shell to %I', current_user);
+    end if;
+    -- As whom the API and the worker may log in, once an operator gives it LOGIN and a password: it owns nothing, and only becomes the shell.
+    if not pg_has_role('batch_lookups_app', 'batch_lookups_shell', 'member') then
+        begin
+            grant batch_lookups_shell to batch_lookups_app;
+        exception
+            when insufficient_privilege then
+                raise warning 'batch_lookups_app is no member of batch_lookups_shell: nobody can serve the API as that role here';
+        end;
     end if;
     -- The shell reads rows as the subscribers whom it serves.
     if not pg_has_role('batch_lookups_shell', 'authenticated', 'member') then

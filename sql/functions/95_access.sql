@@ -53,8 +53,23 @@ end;
 $$;
 
 -- Dashboards select from the views alone. Those that run with the rights of the reader need the columns that they show, and no others.
-revoke all on all tables in schema app, api from batch_lookups_readonly;
-grant select on all tables in schema api to batch_lookups_readonly;
+do $$
+declare
+    v_table record;
+begin
+    for v_table in
+        select oid::regclass as name, relnamespace = 'api'::regnamespace as is_api
+          from pg_class
+         where relnamespace in ('app'::regnamespace, 'api'::regnamespace) and relkind in ('r', 'p', 'v')
+           and relnamespace::regnamespace || '.' || relname = any (string_to_array(current_setting('batch_lookups.own_names'), ','))
+    loop
+        execute format('revoke all on %s from batch_lookups_readonly', v_table.name);
+        if v_table.is_api then
+            execute format('grant select on %s to batch_lookups_readonly', v_table.name);
+        end if;
+    end loop;
+end;
+$$;
 do $$
 declare
     v_table   regclass;
