@@ -49,7 +49,9 @@ def configure(settings: Settings) -> None:
     logging.getLogger("uvicorn.error").addFilter(lambda record: "WebSocket %s" not in str(record.msg))
     hide(
         settings.service_role_key,
+        settings.service_role_key_previous,
         settings.api_key_pepper,
+        settings.api_key_pepper_previous,
         settings.incentives_api_key,
         *(unquote(urlsplit(url).password or "") for url in (settings.database_url, settings.http_proxy, settings.https_proxy) if url),
     )

@@ -8,7 +8,7 @@ import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
@@ -19,6 +19,7 @@ from dotenv import dotenv_values
 
 ROOT = Path(__file__).resolve().parent.parent
 MIN_KEY_BITS = 2048
+MIN_SECRET_LENGTH = 32
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
@@ -32,6 +33,7 @@ class Settings:
 
     `database_url` is empty if none is set: commands that can then start a private PostgreSQL.
     `lookups_per_second` is the rate limit of a new database: None leaves its default, infinity is no limit.
+    The `..._previous` of the two secrets are accepted beside them while they are rotated; a pepper `none` stands for keys made without any.
     Clerk tokens are accepted if `clerk_issuer` is set. Its keys are fetched from there, unless `clerk_jwt_key` holds the key (PEM);
     `clerk_authorized_parties` (separated by commas) are the origins that a token may have been issued for, empty: any.
     `cors_origins` (separated by commas) are the origins whose pages may call the API from a browser, `*`: all; default: those of Clerk.
@@ -56,7 +58,9 @@ class Settings:
     https_proxy: str | None = None
     no_proxy: str | None = None
     service_role_key: str | None = None
+    service_role_key_previous: str | None = None
     api_key_pepper: str | None = None
+    api_key_pepper_previous: str | None = None
     connect_url_base: str | None = None
     lookups_per_second: float | None = None
     clerk_issuer: str | None = None
@@ -92,17 +96,19 @@ class Settings:
             root_path=_root_path(given.get("ROOT_PATH", "")),
             forwarded_allow_ips=given.get("FORWARDED_ALLOW_IPS", ""),
             state_dir=Path(state_dir).expanduser().absolute() if state_dir else None,
-            incentives_api_url=_url(given, "INCENTIVES_API_URL", "http", "https"),
+            incentives_api_url=_encrypted_url(given, "INCENTIVES_API_URL", secret="INCENTIVES_API_KEY"),
             incentives_api_key=given.get("INCENTIVES_API_KEY"),
             incentives_api_ca_file=_ca_file(given, "INCENTIVES_API_CA_FILE"),
             http_proxy=_proxy(given, "HTTP_PROXY"),
             https_proxy=_proxy(given, "HTTPS_PROXY"),
             no_proxy=given.get("NO_PROXY", given.get("no_proxy")),
-            service_role_key=given.get("SERVICE_ROLE_KEY"),
-            api_key_pepper=given.get("API_KEY_PEPPER"),
+            service_role_key=_secret(given, "SERVICE_ROLE_KEY"),
+            service_role_key_previous=given.get("SERVICE_ROLE_KEY_PREVIOUS"),
+            api_key_pepper=_secret(given, "API_KEY_PEPPER"),
+            api_key_pepper_previous=given.get("API_KEY_PEPPER_PREVIOUS"),
             connect_url_base=_url(given, "CONNECT_URL_BASE", "https", "http"),
             lookups_per_second=_pace(given.get("LOOKUPS_PER_SECOND")),
-            clerk_issuer=(_url(given, "CLERK_ISSUER", "https", "http") or "").rstrip("/") or None,
+            clerk_issuer=(_encrypted_url(given, "CLERK_ISSUER") or "").rstrip("/") or None,
             clerk_jwt_key=_clerk_jwt_key(given),
             clerk_authorized_parties=_list(given.get("CLERK_AUTHORIZED_PARTIES", "")),
             cors_origins=_cors_origins(given),
@@ -128,6 +134,33 @@ def _url(given: Mapping[str, str], name: str, *schemes: str) -> str | None:
         valid = False
     if not valid:
         raise SettingsError(f"{name} must be a URL that begins with {schemes[0]}://")
+    return value
+
+
+def _encrypted_url(given: Mapping[str, str], name: str, *, secret: str | None = None) -> str | None:
+    """A URL by https; by http to this machine too, and anywhere where it is `secret` that matters and none is given."""
+    value = _url(given, name, "https", "http")
+    if (
+        value
+        and urlsplit(value).scheme == "http"
+        and (secret is None or secret in given)
+        and not _is_loopback(urlsplit(value).hostname or "")
+    ):
+        raise SettingsError(f"{name} must begin with https://{f' when {secret} is set' if secret else ''}, but to this machine itself")
+    return value
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _secret(given: Mapping[str, str], name: str) -> str | None:
+    value = given.get(name)
+    if value is not None and len(value) < MIN_SECRET_LENGTH:
+        raise SettingsError(f"{name} must have {MIN_SECRET_LENGTH} characters or more, such as: openssl rand -hex 32")
     return value
 
 

@@ -29,7 +29,7 @@ from tests.conftest import Connection
 from tests.timed import wait_until
 
 OPENAPI = json.loads((Path(__file__).parents[1] / "openapi.json").read_text())
-PEPPER = "pepper of the tests"
+PEPPER = "pepper of the tests, long enough to be one"
 # An id that nothing has. The names of tests must not differ between the processes of a run, as those with a random id would.
 UNKNOWN_ID = "5a8b54ab-0b0c-4d3e-9d8c-3f1f6e0f3c11"
 

@@ -9,6 +9,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -185,6 +186,28 @@ class TestTheInternalCredential:
             assert status("service role key of the tests") == 200
             assert status(str(key)) == 401
             assert status("service role key of the test") == 401
+
+
+def test_the_pepper_and_the_internal_key_can_be_rotated(http_settings: Settings, database: Connection) -> None:
+    def stored(key: str, pepper: str | None) -> bool:
+        return database.execute("select from app.api_keys where key_hash = %s", [api_keys.hash_key(key, pepper)]).fetchone() is not None
+
+    def statuses(settings: Settings, *keys: str) -> list[int]:
+        with running_server(settings) as url:
+            return [httpx.get(f"{url}/batch-lookups", headers={"x-api-key": key}).status_code for key in keys]
+
+    first, without = (api_keys.create(http_settings.database_url, "rotated", pepper=pepper) for pepper in ("first pepper", None))
+    second = Settings(database_url=http_settings.database_url, api_key_pepper="second pepper")
+    assert statuses(second, first, without) == [401, 401]
+    assert statuses(replace(second, api_key_pepper_previous="first pepper"), first, without) == [200, 401]
+    assert statuses(replace(second, api_key_pepper_previous="none"), without) == [200]
+    assert (stored(first, "first pepper"), stored(first, "second pepper"), stored(without, None)) == (False, True, False)
+    assert statuses(second, first, without) == [200, 200]
+
+    with running_server(replace(second, service_role_key="new key", service_role_key_previous="old key")) as url:
+        for token, status in (("new key", 200), ("old key", 200), ("other key", 401)):
+            headers = {"authorization": f"Bearer {token}", "x-supabase-internal": "true"}
+            assert httpx.post(f"{url}/batch-lookups-worker", headers=headers).status_code == status
 
 
 def test_keys_never_reach_the_log(client: OrganizationClient, server: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -31,8 +31,10 @@ VARIABLES: dict[str, tuple[str, object]] = {
     "HTTP_PROXY": ("http://proxy.example.com:3128", "http://proxy.example.com:3128"),
     "HTTPS_PROXY": ("proxy.example.com:3128", "http://proxy.example.com:3128"),
     "NO_PROXY": ("localhost, .example.com", "localhost, .example.com"),
-    "SERVICE_ROLE_KEY": ("secret", "secret"),
-    "API_KEY_PEPPER": ("pepper", "pepper"),
+    "SERVICE_ROLE_KEY": ("s" * 32, "s" * 32),
+    "SERVICE_ROLE_KEY_PREVIOUS": ("secret", "secret"),
+    "API_KEY_PEPPER": ("p" * 32, "p" * 32),
+    "API_KEY_PEPPER_PREVIOUS": ("none", "none"),
     "CONNECT_URL_BASE": ("https://connect.example.com", "https://connect.example.com"),
     "LOOKUPS_PER_SECOND": ("2.5", 2.5),
     "CLERK_ISSUER": ("https://clerk.example.com/", "https://clerk.example.com"),
@@ -97,6 +99,11 @@ def test_a_pace_of_none_is_no_limit() -> None:
         ("LOOKUPS_PER_SECOND", "inf"),
         ("LOOKUPS_PER_SECOND", "fast"),
         ("LOG_LEVEL", "loud"),
+        ("SERVICE_ROLE_KEY", "x"),
+        ("SERVICE_ROLE_KEY", "x" * 31),
+        ("API_KEY_PEPPER", "x" * 31),
+        ("CLERK_ISSUER", "http://clerk.example.com"),
+        ("CLERK_ISSUER", "http://127.example.com"),
         ("HTTPS_PROXY", "ftp://proxy.example.com"),
         ("WEBHOOKS_REFUSED_NETWORKS", "203.0.113.7/24"),
     ],
@@ -107,13 +114,23 @@ def test_a_bad_value_is_refused_by_name(name: str, value: str) -> None:
 
 
 def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / ".env").write_text("PORT=9001\nAPI_KEY_PEPPER='from the file'\n")
+    (tmp_path / ".env").write_text("PORT=9001\nAPI_KEY_PEPPER='from the file, and long enough to be one'\n")
     monkeypatch.setattr(settings, "ROOT", tmp_path)
     monkeypatch.setenv("PORT", "9002")
     read = Settings.from_environment()
-    assert (read.port, read.api_key_pepper) == (9002, "from the file")
+    assert (read.port, read.api_key_pepper) == (9002, "from the file, and long enough to be one")
 
 
 def test_the_example_names_every_variable() -> None:
     named = set(re.findall(r"^#?([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
     assert named == {name.upper() for name in Settings.__dataclass_fields__}
+
+
+def test_a_key_is_sent_encrypted_or_not_at_all() -> None:
+    url = "http://incentives.example.com/lookup"
+    assert Settings.from_environment({"INCENTIVES_API_URL": url}).incentives_api_url == url
+    with pytest.raises(SettingsError, match=r"INCENTIVES_API_URL must begin with https:// when INCENTIVES_API_KEY is set"):
+        Settings.from_environment({"INCENTIVES_API_URL": url, "INCENTIVES_API_KEY": "secret"})
+    for host in ("127.0.0.1:9000", "[::1]:9000", "localhost"):
+        environment = {"INCENTIVES_API_URL": f"http://{host}/", "INCENTIVES_API_KEY": "secret", "CLERK_ISSUER": f"http://{host}"}
+        assert Settings.from_environment(environment).clerk_issuer == f"http://{host}"

@@ -16,6 +16,8 @@ from uuid import UUID
 from pyshell.postgres.connections import SHELL, connect_as_owner
 
 LIVE, TEST = "leap_live_", "leap_test_"
+# As the previous pepper: keys were hashed without any.
+NO_PEPPER = "none"
 
 _ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _FORM = re.compile(r"(leap_(?:live|test)_[0-9A-Za-z]{43})([0-9A-Za-z]{6})")

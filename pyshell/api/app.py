@@ -55,12 +55,7 @@ def create_app(settings: Settings, is_stopping: Callable[[], bool] = lambda: Fal
             app.state.settings = settings
             app.state.pool = pool
             app.state.clerk = Clerk.from_settings(settings)
-            app.state.authenticator = Authenticator(
-                pool,
-                service_role_key=settings.service_role_key,
-                api_key_pepper=settings.api_key_pepper,
-                clerk=app.state.clerk,
-            )
+            app.state.authenticator = Authenticator(pool, settings, app.state.clerk)
             app.state.request_limiter = RequestLimiter()
             app.state.uploads = Shares(UPLOADS_PER_ORGANIZATION, UPLOAD_WAIT_SECONDS)
             app.state.job_watch = JobWatch(notifier, is_stopping)

@@ -22,6 +22,7 @@ from pyshell.api.limits import CREDENTIALS_PER_ORGANIZATION, UNKNOWN_KEYS_PER_MI
 from pyshell.postgres import calls as db
 from pyshell.postgres.pool import Pool
 from pyshell.postgres.sqlstates import DatabaseError
+from pyshell.settings import Settings
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -59,11 +60,13 @@ class Caller:
 class Authenticator:
     """Finds the caller of a request by its headers."""
 
-    def __init__(self, pool: Pool, *, service_role_key: str | None, api_key_pepper: str | None, clerk: clerk.Clerk | None = None) -> None:
+    def __init__(self, pool: Pool, settings: Settings, clerk: clerk.Clerk | None = None) -> None:
         self._pool = pool
         self._clerk = clerk
-        self._internal_key = service_role_key.encode() if service_role_key else None
-        self._pepper = api_key_pepper
+        self._internal_keys = [key.encode() for key in (settings.service_role_key, settings.service_role_key_previous) if key]
+        self._has_internal_key = settings.service_role_key is not None
+        self._pepper = settings.api_key_pepper
+        self._previous_pepper = "" if settings.api_key_pepper_previous == api_keys.NO_PEPPER else settings.api_key_pepper_previous
         self._cache: dict[object, tuple[float, Caller]] = {}
         # Keys that were good once go on being asked about, whoever else tries unknown ones from their address.
         self._good_keys: set[object] = set()
@@ -95,10 +98,13 @@ class Authenticator:
         if not api_keys.is_well_formed(key):
             raise unauthorized("invalid_api_key", "Invalid API key")
         key_hash = self.hash_key(key)
+        previous = None if self._previous_pepper is None else api_keys.hash_key(key, self._previous_pepper)
         if key_hash not in self._good_keys:
             self._unknown_keys.check(address, UNKNOWN_KEYS_PER_MINUTE)
         try:
-            caller = await self._identify((key_hash, address), "authenticate_api_key", key_hash=key_hash, client_address=address)
+            caller = await self._identify(
+                (key_hash, address), "authenticate_api_key", key_hash=key_hash, client_address=address, previous_key_hash=previous
+            )
         except DatabaseError as error:
             if error.sqlstate == "PT401":
                 self._good_keys.discard(key_hash)
@@ -173,10 +179,12 @@ class Authenticator:
         return replace(caller, name=str(claims["sub"]))
 
     async def _is_internal(self, token: str) -> bool:
-        if self._internal_key is None:
-            self._internal_key = await db.call(self._pool, "internal_key")
-            logs.hide(self._internal_key.decode())
-        return hmac.compare_digest(token.encode(), self._internal_key)
+        if not self._has_internal_key:
+            key = await db.call(self._pool, "internal_key")
+            logs.hide(key.decode())
+            self._internal_keys.append(key)
+            self._has_internal_key = True
+        return any(hmac.compare_digest(token.encode(), key) for key in self._internal_keys)
 
 
 def unauthorized(code: str, message: str, hint: str | None = None) -> ApiError:

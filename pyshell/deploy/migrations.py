@@ -80,7 +80,10 @@ $whose$;
 # Deploys take turns by a lock that only the owner can hold. Of several that find no table, one makes it and the others try again.
 TAKE_TURN = "lock table app.schema_migrations in share row exclusive mode;\n"
 
-_CREATES = re.compile(r"^create (?:or replace )?(?:unlogged )?(?:table|view|function)(?: if not exists)? ((?:app|api)\.\w+)", re.MULTILINE)
+# What is made by a statement in a string has a comment at least.
+_CREATES = re.compile(
+    r"^(?:create (?:or replace )?(?:unlogged )?|comment on )(?:table|view|function)(?: if not exists)? ((?:app|api)\.\w+)", re.MULTILINE
+)
 
 
 class MigrationError(RuntimeError):

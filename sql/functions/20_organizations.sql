@@ -143,7 +143,7 @@ begin
 end;
 $$;
 
-create or replace function api.authenticate_api_key(p_key_hash bytea, p_client_address inet default null) returns json
+create or replace function api.authenticate_api_key(p_key_hash bytea, p_client_address inet default null, p_previous_key_hash bytea default null) returns json
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -153,7 +153,7 @@ declare
 begin
     select * into v_key
       from app.api_keys
-     where key_hash = p_key_hash and revoked_at is null and (expires_at is null or expires_at > v_now);
+     where key_hash in (p_key_hash, p_previous_key_hash) and revoked_at is null and (expires_at is null or expires_at > v_now);
     if not found then
         raise sqlstate 'PT401' using message = 'Invalid API key', constraint = 'invalid_api_key';
     elsif v_key.allowed_networks is not null and p_client_address <<= any (v_key.allowed_networks) is not true then
@@ -161,9 +161,9 @@ begin
     end if;
 
     -- Once a minute is precise enough and saves a write per request. A read-only standby cannot record the use.
-    if (v_key.last_used_at is null or v_key.last_used_at < v_now - interval '1 minute') and not current_setting('transaction_read_only')::boolean then
+    if (v_key.key_hash <> p_key_hash or v_key.last_used_at is null or v_key.last_used_at < v_now - interval '1 minute') and not current_setting('transaction_read_only')::boolean then
         update app.api_keys
-           set last_used_at = v_now
+           set last_used_at = v_now, key_hash = p_key_hash
          where id = (select id from app.api_keys where id = v_key.id for update skip locked);
     end if;
     return json_build_object(
@@ -174,4 +174,4 @@ begin
 end;
 $$;
 
-comment on function api.authenticate_api_key(bytea, inet) is 'The organization and scopes of an API key, given by its hash: {organization_id, api_key_id, scopes, requests_per_minute (null: no limit)}. 401: unknown, revoked or expired. 403: not allowed from that address.';
+comment on function api.authenticate_api_key(bytea, inet, bytea) is 'The organization and scopes of an API key, given by its hash: {organization_id, api_key_id, scopes, requests_per_minute (null: no limit)}. p_previous_key_hash is the hash with the pepper before this one, which the hash of this one replaces. 401: unknown, revoked or expired. 403: not allowed from that address.';

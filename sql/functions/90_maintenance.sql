@@ -133,7 +133,7 @@ begin
         execute $sql$
             delete from cron.job_run_details
              where end_time < now() - interval '1 day'
-               and jobid in (select jobid from cron.job where jobname in ('batch-lookups-maintenance', 'batch-lookups-worker')) $sql$;
+               and jobid in (select jobid from cron.job where jobname like 'batch-lookups-%') $sql$;
     end if;
 end;
 $$;
