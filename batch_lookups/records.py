@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterator
 from typing import BinaryIO, Literal
 
 ResultsFormat = Literal["csv", "ndjson"]
+_STATUS = re.compile(r"status( \(lookup( \d+)?\))?")
 
 _PIECE = 1024 * 1024
 _OPEN = ("pending", "processing")
@@ -43,7 +45,9 @@ class Reader:
     """Reads what the columns of a results file say; of CSV, `header` is its first record."""
 
     def __init__(self, results_format: ResultsFormat, header: bytes = b"") -> None:
-        self._status_column = _cells(header).index("status") if results_format == "csv" else None
+        # The columns of the uploaded file stand before ours, and a name of ours that is taken has a suffix.
+        places = [place for place, name in enumerate(_cells(header)) if _STATUS.fullmatch(name)]
+        self._status_column = places[-1] if results_format == "csv" else None
 
     def is_final(self, record: bytes) -> bool:
         """Whether the item has ended, so that its record will not change any more."""

@@ -294,7 +294,7 @@ def test_organizations_may_use_the_same_reference_ids(client: OrganizationClient
         ("/batch-lookups/{job_id}/items", "status=cancelled", "invalid_status"),
         ("/batch-lookups/{job_id}/items", "offset=%00", "invalid_offset"),
         ("/batch-lookups/{job_id}/items", "error_code=%27", "invalid_error_code"),
-        ("/batch-lookups/{job_id}/results", "format=xlsx", "invalid_format"),
+        ("/batch-lookups/{job_id}/results", "format=pdf", "invalid_format"),
         ("/batch-lookups/{job_id}/results", "status=cancelled", "invalid_status"),
         ("/batch-lookups/{job_id}", "include_items=2", "invalid_include_items"),
         ("/incentive-reports", "status=completed", "invalid_status"),

@@ -13,6 +13,7 @@ end;
 
 create or replace function app.csv_line(variadic p_cells text[]) returns text
 language sql immutable
-begin atomic
-    select string_agg(app.csv_cell(c.cell), ',' order by c.n) || E'\r\n' from unnest(p_cells) with ordinality c (cell, n);
-end;
+return case
+    -- One look at the whole line: in most, no cell needs more than to be written down.
+    when array_to_string(p_cells, E'\x01', '') !~ '[",;\r\n]|(^|\x01)[-=+@＝＋－＠\s]|\s(\x01|$)' then array_to_string(p_cells, ',', '')
+    else (select string_agg(app.csv_cell(c.cell), ',' order by c.n) from unnest(p_cells) with ordinality c (cell, n)) end || E'\r\n';

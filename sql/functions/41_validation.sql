@@ -9,7 +9,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_devices        integer[] := array(select id from app.devices where retired_at is null);
-    v_item_fields    text[]    := array['reference_id', 'address', 'building_type', 'device_ids', 'create_application', 'webhook_custom_fields'];
+    v_item_fields    text[]    := array['reference_id', 'address', 'building_type', 'device_ids', 'create_application', 'webhook_custom_fields', 'metadata'];
     v_address_fields text[]    := array['street_1', 'street_2', 'city', 'state_or_province_code', 'postal_code', 'country_code'];
 begin
     return query
@@ -68,7 +68,11 @@ begin
                case when jsonb_typeof(f.webhook_custom_fields) not in ('object', 'null') or length(f.webhook_custom_fields::text) > 16384
                     then 'webhook_custom_fields must be an object of at most 16,384 characters' end,
                case when jsonb_path_exists(f.webhook_custom_fields, 'strict $.**{64 to last}')
-                    then 'webhook_custom_fields may have at most 64 levels' end), '')
+                    then 'webhook_custom_fields may have at most 64 levels' end,
+               case when jsonb_typeof(f.item -> 'metadata') not in ('object', 'null') or octet_length((f.item -> 'metadata')::text) > 4096
+                    then 'metadata must be an object of at most 4,096 bytes' end,
+               case when jsonb_path_exists(f.item -> 'metadata', 'strict $.**{64 to last}')
+                    then 'metadata may have at most 64 levels' end), '')
       from (select e.*, r.code is not null as region_is_known,
                    case e.country
                        when 'US' then e.postal_code ~ '^[0-9]{5}(-[0-9]{4})?$'

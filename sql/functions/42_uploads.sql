@@ -108,6 +108,7 @@ declare
     v_parsed     app.batch_item[];
     v_valid      app.batch_item[];
     v_duplicates text[];
+    v_created    json;
 begin
     v_file := app.read_file(p_request, p_file);
     v_options := app.upload_options(p_request, p_options);
@@ -142,8 +143,12 @@ begin
         end if;
     end if;
 
+    v_created := app.store_batch(p_organization_id, v_valid, p_name => v_options.name);
+    if v_file.sources is not null then
+        perform app.store_sources(p_organization_id, (v_created ->> 'job_id')::uuid, v_parsed, v_file.header, v_file.sources);
+    end if;
     return app.join_objects(
-        app.store_batch(p_organization_id, v_valid, p_name => v_options.name),
+        v_created,
         json_build_object(
             'total_invalid', cardinality(v_parsed) - cardinality(v_valid),
             'invalid_items', app.item_problems(v_parsed, v_file.lines),

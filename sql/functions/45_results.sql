@@ -52,6 +52,7 @@ $$;
 -- Items as JSON or lines of a file, until there are p_limit or 8 MB of them: a few hundred results can be as large as the memory of a server.
 create or replace function app.read_items(
     p_organization_id uuid, p_job_id uuid, p_format text, p_status text, p_error_code text, p_after integer, p_limit integer, p_offset integer,
+    p_columns public.lookup_job_columns default null,
     out items text[], out last_position integer, out has_more boolean
 )
 language plpgsql stable
@@ -60,7 +61,9 @@ as $$
 declare
     v_in_flight int4multirange := app.positions_in_flight(p_organization_id, p_job_id);
     v_bytes     bigint         := 0;
+    v_is_text   boolean[]      := case when p_format = 'xlsx' then app.text_columns(coalesce(p_columns.header, '{}')) end;
     v_item      public.lookup_queue_items;
+    v_cells     jsonb;
     v_text      text;
 begin
     items    := '{}';
@@ -70,7 +73,14 @@ begin
     loop
         has_more := cardinality(items) = p_limit or v_bytes >= 8 * 1024 * 1024;
         exit when has_more;
-        v_text := case p_format when 'csv' then app.result_csv_line(v_item, v_in_flight) else app.item_json(v_item, v_in_flight)::text end;
+        if p_columns.names is not null then
+            v_cells := (select cells from public.lookup_item_sources where organization_id = p_organization_id and job_id = p_job_id and position = v_item.position);
+        end if;
+        v_text := case
+            when p_format = 'csv' then app.csv_line(variadic app.source_cells(p_columns.names, v_cells) || app.result_cells(v_item, v_in_flight))
+            when p_format = 'xlsx' then app.workbook_row(app.source_cells(p_columns.names, v_cells) || app.result_cells(v_item, v_in_flight), v_is_text)
+            when p_columns.names is null then app.item_json(v_item, v_in_flight)::text
+            else app.join_objects(json_build_object('source', app.source_json(p_columns.names, v_cells)), app.item_json(v_item, v_in_flight))::text end;
         if p_format = 'ndjson' then
             v_text := translate(v_text, E'\r\n', '') || E'\n';
         end if;
@@ -122,12 +132,14 @@ $$;
 comment on function api.list_batch_lookup_items(uuid, uuid, text, integer, integer, text, text) is 'The items of a job in upload order: {items, total, limit, offset, next_cursor}; p_cursor is the next_cursor of the page before. A page of large results ends at 8 MB, with fewer items than p_limit and a next_cursor. 400: an unknown status, limit not in 1 to 500, invalid_cursor, cursor_with_offset. 404: no such job in this organization.';
 grant execute on function api.list_batch_lookup_items(uuid, uuid, text, integer, integer, text, text) to authenticated;
 
-create or replace function app.results_csv_header() returns text
+create or replace function app.result_columns() returns text[]
 language sql immutable
-return 'reference_id,status,street_1,street_2,city,state_or_province_code,postal_code,country_code,building_type,device_ids,'
-    || 'utility_eiaid,utility_name,eligible,total_incentive_amount,programs,error_code,error_message,warnings,retry_count,processed_at,item_id' || E'\r\n';
+return array['reference_id', 'status', 'street_1', 'street_2', 'city', 'state_or_province_code', 'postal_code', 'country_code', 'building_type', 'device_ids',
+             'utility_eiaid', 'utility_name', 'eligible', 'total_incentive_amount', 'programs', 'error_code', 'error_message', 'warnings', 'retry_count',
+             'processed_at', 'item_id'];
 
-create or replace function app.result_csv_line(p_item public.lookup_queue_items, p_in_flight int4multirange) returns text
+-- A text for each of app.result_columns, null or empty where there is nothing.
+create or replace function app.result_cells(p_item public.lookup_queue_items, p_in_flight int4multirange) returns text[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
@@ -138,30 +150,50 @@ declare
                            from jsonb_array_elements(app.elements(v_result #> '{incentives,by_program}')) p
                           where app.amount(p.value -> 'total_incentive') > 0);
 begin
-    return concat_ws(',',
-        app.csv_cell(p_item.reference_id),
+    return array[
+        p_item.reference_id,
         app.item_status(p_item, p_in_flight),
-        app.csv_cell(p_item.address ->> 'street_1'),
-        app.csv_cell(p_item.address ->> 'street_2'),
-        app.csv_cell(p_item.address ->> 'city'),
-        app.csv_cell(p_item.address ->> 'state_or_province_code'),
-        app.csv_cell(p_item.address ->> 'postal_code'),
-        app.csv_cell(p_item.address ->> 'country_code'),
+        p_item.address ->> 'street_1',
+        p_item.address ->> 'street_2',
+        p_item.address ->> 'city',
+        p_item.address ->> 'state_or_province_code',
+        p_item.address ->> 'postal_code',
+        p_item.address ->> 'country_code',
         p_item.building_type,
         array_to_string(p_item.device_ids, ';'),
-        app.csv_cell(v_result #>> '{utility,eiaid}'),
-        app.csv_cell(v_result #>> '{utility,name}'),
-        case when v_result is null then '' else app.result_is_eligible(v_result)::text end,
-        case when v_result is null then '' else app.result_amount(v_result)::text end,
-        app.csv_cell(v_programs),
-        coalesce(p_item.error_code, ''),
-        app.csv_cell(p_item.error_message),
-        app.csv_cell(array_to_string(p_item.warnings, '; ')),
-        p_item.retry_count,
-        coalesce(app.rfc3339(p_item.processed_at), ''),
-        p_item.id) || E'\r\n';
+        v_result #>> '{utility,eiaid}',
+        v_result #>> '{utility,name}',
+        case when v_result is not null then app.result_is_eligible(v_result)::text end,
+        case when v_result is not null then app.result_amount(v_result)::text end,
+        v_programs,
+        p_item.error_code,
+        p_item.error_message,
+        array_to_string(p_item.warnings, '; '),
+        p_item.retry_count::text,
+        app.rfc3339(p_item.processed_at),
+        p_item.id::text];
 end;
 $$;
+
+-- Columns that stay text in a workbook: ours but the numbers, and those of a file that hold what only looks like a number, such as ZIP codes.
+create or replace function app.text_columns(p_header text[]) returns boolean[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return array(select exists (select from app.column_names k where k.name = app.plain_name(h.name)) from unnest(p_header) with ordinality h (name, n) order by h.n)
+           || array(select c.name not in ('utility_eiaid', 'eligible', 'total_incentive_amount', 'retry_count')
+                      from unnest(app.result_columns()) with ordinality c (name, n) order by c.n);
+end;
+$$;
+
+-- A row of a workbook as a JSON array: numbers that lose nothing as numbers, the rest as text.
+create or replace function app.workbook_row(p_cells text[], p_is_text boolean[]) returns text
+language sql immutable
+return '[' || (select string_agg(case when c.cell is null then 'null'
+                                      when not c.is_text and ascii(c.cell) in (45, 48, 49, 50, 51, 52, 53, 54, 55, 56, 57, 102, 116) and length(c.cell) <= 15 and c.cell ~ '^(-?(0|[1-9]\d*)(\.\d+)?|true|false)$' then c.cell
+                                      else to_json(c.cell)::text end, ',' order by c.n)
+                 from unnest(p_cells, p_is_text) with ordinality c (cell, is_text, n)) || E']\n';
 
 create or replace function api.get_batch_lookup_results(
     p_organization_id uuid    default app.claimed_organization_id(),
@@ -171,6 +203,7 @@ create or replace function api.get_batch_lookup_results(
     p_error_code      text    default null,
     p_after           integer default -1,
     p_limit           integer default 500,
+    p_layout          text    default 'append',
     out lines         text,
     out last_position integer
 )
@@ -178,19 +211,29 @@ language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_piece record;
+    v_columns public.lookup_job_columns;
+    v_header  text[];
+    v_piece   record;
 begin
     perform app.authorize(p_organization_id, 'jobs:read');
     perform app.find_job(p_organization_id, p_job_id);
     perform app.check_page(p_limit, 0, 10000);
-    perform app.check_choice('format', p_format, array['csv', 'ndjson']);
+    perform app.check_choice('format', p_format, array['csv', 'ndjson', 'xlsx']);
+    perform app.check_choice('layout', p_layout, array['append', 'plain']);
     perform app.check_item_filter(p_status, p_error_code);
-    v_piece := app.read_items(p_organization_id, p_job_id, p_format, p_status, p_error_code, p_after, p_limit, 0);
-    lines := concat(case when p_format = 'csv' and p_after < 0 then app.results_csv_header() end, array_to_string(v_piece.items, ''));
+    if p_layout = 'append' then
+        select * into v_columns from public.lookup_job_columns where organization_id = p_organization_id and job_id = p_job_id;
+    end if;
+    v_piece := app.read_items(p_organization_id, p_job_id, p_format, p_status, p_error_code, p_after, p_limit, 0, v_columns);
+    if p_after < 0 then
+        v_header := v_columns.header || app.distinct_names(app.result_columns(), v_columns.header, 'lookup');
+    end if;
+    lines := concat(case p_format when 'csv' then app.csv_line(variadic v_header) when 'xlsx' then to_json(v_header)::text || E'\n' end,
+                    array_to_string(v_piece.items, ''));
     last_position := case when v_piece.has_more then v_piece.last_position end;
 end;
 $$;
 
-comment on function api.get_batch_lookup_results(uuid, uuid, text, text, text, integer, integer) is
-'A piece of a job''s results as lines of CSV (RFC 4180, with a header first; cells that a spreadsheet would take for a formula begin with an apostrophe) or NDJSON (one item a line), in upload order, as they are now. last_position is the p_after of the next piece; null: this is the last one. A piece ends at 8 MB, with fewer items than p_limit. 400: an unknown format or status. 404: no such job in this organization.';
-grant execute on function api.get_batch_lookup_results(uuid, uuid, text, text, text, integer, integer) to authenticated;
+comment on function api.get_batch_lookup_results(uuid, uuid, text, text, text, integer, integer, text) is
+'A piece of a job''s results as lines of CSV (RFC 4180, with a header first; cells that a spreadsheet would take for a formula begin with an apostrophe), NDJSON (one item a line) or xlsx (what a workbook is to hold: a header first, a JSON array a line, numbers as numbers), in upload order, as they are now. p_layout append: where an upload had columns or metadata of its own, these come first, in their order under their names, and our columns behind, with (lookup) after a name that is taken; in NDJSON as the member source; plain: without them. last_position is the p_after of the next piece; null: this is the last one. 400: an unknown format, layout or status. 404: no such job in this organization.';
+grant execute on function api.get_batch_lookup_results(uuid, uuid, text, text, text, integer, integer, text) to authenticated;

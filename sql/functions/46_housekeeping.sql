@@ -40,8 +40,10 @@ begin
 end;
 $$;
 
--- A new job of failed items of an ended one.
-create or replace function app.retry_items(p_organization_id uuid, p_job public.batch_lookup_jobs, p_items app.batch_item[]) returns json
+-- A new job of failed items of an ended one. p_positions: where in that one each of them was.
+create or replace function app.retry_items(
+    p_organization_id uuid, p_job public.batch_lookup_jobs, p_items app.batch_item[], p_positions integer[]
+) returns json
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
@@ -50,6 +52,7 @@ declare
                        from public.batch_lookup_jobs
                       where organization_id = p_organization_id and retry_of_job_id = p_job.id and status in ('pending', 'processing')
                       limit 1);
+    v_created json;
 begin
     if v_retry is not null then
         raise sqlstate 'PT409' using
@@ -57,7 +60,9 @@ begin
             detail     = json_build_object('job_id', v_retry),
             constraint = 'retry_in_progress';
     end if;
-    return app.join_objects(app.store_batch(p_organization_id, p_items, left(p_job.name, 192) || ' (retry)', p_job.id), json_build_object(
+    v_created := app.store_batch(p_organization_id, p_items, left(p_job.name, 192) || ' (retry)', p_job.id);
+    perform app.copy_sources(p_organization_id, (v_created ->> 'job_id')::uuid, p_job.id, p_positions);
+    return app.join_objects(v_created, json_build_object(
         'total_invalid', 0, 'invalid_items', '[]'::json, 'warnings', app.item_warnings(p_items, null, null), 'notes', '[]'::json,
         'retry_of_job_id', p_job.id));
 end;
@@ -70,19 +75,21 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_job   public.batch_lookup_jobs;
-    v_items app.batch_item[];
+    v_job    public.batch_lookup_jobs;
+    v_items  app.batch_item[];
+    v_places integer[];
 begin
     perform app.authorize(p_organization_id, 'jobs:write');
     perform app.check_item_filter(null, p_error_code);
     v_job := app.lock_ended_job(p_organization_id, p_job_id);
-    v_items := array(select app.uploaded_item(i, (row_number() over (order by i.position) - 1)::integer)
-                       from app.find_items(p_organization_id, p_job_id, '{}', 'failed', p_error_code, -1, null) i
-                      order by i.position);
-    if v_items = '{}' then
+    select array_agg(app.uploaded_item(i.item, (i.n - 1)::integer) order by i.n), array_agg((i.item).position order by i.n)
+      into v_items, v_places
+      from (select f as item, row_number() over (order by f.position) as n
+              from app.find_items(p_organization_id, p_job_id, '{}', 'failed', p_error_code, -1, null) f) i;
+    if v_items is null then
         raise sqlstate 'PT409' using message = 'No item of this job failed' || coalesce(' with error_code ' || p_error_code, ''), constraint = 'no_failed_items';
     end if;
-    return app.retry_items(p_organization_id, v_job, v_items);
+    return app.retry_items(p_organization_id, v_job, v_items, v_places);
 end;
 $$;
 
@@ -109,7 +116,7 @@ begin
     elsif v_item.status <> 'failed' then
         raise sqlstate 'PT409' using message = 'The item has not failed', constraint = 'item_not_failed';
     end if;
-    return app.retry_items(p_organization_id, v_job, array[app.uploaded_item(v_item, 0)]);
+    return app.retry_items(p_organization_id, v_job, array[app.uploaded_item(v_item, 0)], array[v_item.position]);
 end;
 $$;
 
@@ -123,6 +130,8 @@ as $$
 begin
     delete from app.webhook_deliveries where organization_id = p_organization_id and job_id = p_job_id and data is null;
     delete from app.queued_jobs where organization_id = p_organization_id and job_id = p_job_id;
+    delete from public.lookup_item_sources where organization_id = p_organization_id and job_id = p_job_id;
+    delete from public.lookup_job_columns where organization_id = p_organization_id and job_id = p_job_id;
     delete from public.lookup_queue_items where organization_id = p_organization_id and job_id = p_job_id;
     delete from public.batch_lookup_jobs where organization_id = p_organization_id and id = p_job_id;
     perform app.announce('DELETE', 'batch_lookup_jobs', p_organization_id, p_job_id);

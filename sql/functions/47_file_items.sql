@@ -93,14 +93,16 @@ begin
                     then app.mended('building_type', p_columns #>> '{building_type,header}', 'value_recognized', m.building_type, m.type_code) end,
                case when jsonb_typeof(m.devices) = 'array' and m.device_ids ~ '[A-Za-z]'
                     then app.mended('device_ids', p_columns #>> '{device_ids,header}', 'value_recognized', m.device_ids, m.devices::text) end], null)) end,
-           case when m.reference_id !~* '^[0-9]([.,][0-9]+)?E\+[0-9]+$' and jsonb_array_length(m.raw) <= v_width then '[]' else to_jsonb(array_remove(array[
+           case when m.reference_id !~* '^[0-9]([.,][0-9]+)?E\+[0-9]+$' and jsonb_array_length(m.raw) <= v_width and pg_column_size(m.raw) <= 32768 then '[]' else to_jsonb(array_remove(array[
                case when m.reference_id ~* '^[0-9]([.,][0-9]+)?E\+[0-9]+$'
                     then jsonb_build_object('field', 'reference_id', 'code', 'rounded_by_spreadsheet', 'value', m.reference_id, 'message',
                              format('%s %s was rounded by a spreadsheet: format the column as text, and fill it in again',
                                     p_columns #>> '{reference_id,header}', m.reference_id)) end,
                case when jsonb_array_length(m.raw) > v_width
                     then jsonb_build_object('field', null, 'code', 'too_many_cells', 'message',
-                             format('The row has %s cells, the header %s', jsonb_array_length(m.raw), v_width)) end], null)) end
+                             format('The row has %s cells, the header %s', jsonb_array_length(m.raw), v_width)) end,
+               case when pg_column_size(m.raw) > 32768
+                    then jsonb_build_object('field', null, 'code', 'row_too_large', 'message', 'The row has more than 32,768 bytes') end], null)) end
       from (select c.*,
                    c.spoilt_postal_code is not distinct from c.postal_code and c.is_clean and upper(c.region) = c.region_code
                        and upper(c.building_type) = c.type_code and c.device_ids !~ '[A-Za-z]' and c.reference_id !~ '\.0+$' as is_as_it_was
@@ -140,11 +142,11 @@ begin
 end;
 $$;
 
--- The items of a request. If they come from a file: also the line of each, warnings and problems by position, the recognized columns, and
--- notes about the whole file.
+-- The items of a request. If they come from a file: also the line of each, warnings and problems by position, the recognized columns,
+-- notes about the whole file, and, where there is something to give back, the header and what each item came from.
 create or replace function app.read_file(
     p_request jsonb, p_file jsonb,
-    out items jsonb, out lines integer[], out warnings jsonb, out problems jsonb, out columns jsonb, out notes jsonb
+    out items jsonb, out lines integer[], out warnings jsonb, out problems jsonb, out columns jsonb, out notes jsonb, out header text[], out sources jsonb[]
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -171,6 +173,9 @@ begin
     if v_rows is null then
         items := app.batch_request_items(p_request);
         lines := nullif(v_lines, '{}');
+        if jsonb_path_exists(items, '$[*].metadata') then
+            sources := array(select i -> 'metadata' from jsonb_array_elements(items) i);
+        end if;
         return;
     end if;
     if jsonb_array_length(v_rows) = 0 then
@@ -198,5 +203,12 @@ begin
       into items, lines, warnings, problems
       from app.file_items(v_rows, v_lines, v_header, v_last, v_places, v_defaults, coalesce(p_file -> 'value_maps', '{}')) i;  -- in the order of the rows
     items := app.batch_request_items(coalesce(items, '[]'));
+    if app.has_own_columns(columns) then
+        header := v_names;
+        sources := array(select r.cells
+                           from jsonb_array_elements(v_rows) with ordinality r (cells, n)
+                          where r.n between v_header + 1 and v_last and r.cells <> '[]'
+                          order by r.n);
+    end if;
 end;
 $$;

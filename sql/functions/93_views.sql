@@ -61,7 +61,12 @@ select i.organization_id, i.job_id, i.id, i.position,
        case when a.answer #>> '{utility,eiaid}' ~ '^[0-9]{1,15}$' then (a.answer #>> '{utility,eiaid}')::bigint end as utility_eiaid,
        case when i.status = 'completed' then coalesce(n.amount > 0 or n.combinations > 0, false) end as eligible,
        n.amount as total_incentive_amount,
-       a.answer as result, i.error_code, i.error_message, i.warnings, i.retry_count, i.retry_at, i.created_at, i.processed_at
+       a.answer as result, i.error_code, i.error_message, i.warnings, i.retry_count, i.retry_at, i.created_at, i.processed_at,
+       (select case jsonb_typeof(s.cells) when 'object' then s.cells::json
+                    else (select json_object_agg(m.name, s.cells -> (m.number - 1)::integer order by m.number) from unnest(c.names) with ordinality m (name, number)) end
+          from public.lookup_item_sources s
+          join public.lookup_job_columns c on c.organization_id = s.organization_id and c.job_id = s.job_id
+         where s.organization_id = i.organization_id and s.job_id = i.job_id and s.position = i.position) as source
   from public.lookup_queue_items i
  cross join lateral (select coalesce(i.result, i.parsed_result::json) as answer) a
  cross join lateral (
@@ -93,6 +98,7 @@ comment on column api.items.retry_count is 'Attempts beyond the first.';
 comment on column api.items.retry_at is 'When it is retried; null: it is not waiting.';
 comment on column api.items.created_at is 'When it was uploaded.';
 comment on column api.items.processed_at is 'When its lookup ended; null: not yet.';
+comment on column api.items.source is 'The columns of the file that it came from, or its metadata, as an object; null: neither.';
 grant select on api.items to authenticated, service_role;
 
 select app.replace_view('reports', $view$

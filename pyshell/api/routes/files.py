@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import ExitStack
+from tempfile import TemporaryDirectory, TemporaryFile
+from typing import BinaryIO
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+from pyshell.api.workbook_writer import WorkbookWriter
+
 # The first piece is small, so that it comes at once. A process holds one piece of a file at a time.
 FIRST_PIECE = 100
 PIECE = 500
+
+SENT_BYTES = 64 * 1024
 
 Piece = tuple[bytes | None, bytes | None]
 
@@ -21,6 +29,8 @@ async def stream_file(request: Request, read_piece: Callable[[int, int], Awaitab
     when there are no more. An error in the first piece can still be answered: nothing has been sent.
     """
     first = await read_piece(-1, FIRST_PIECE)
+    if request.method == "HEAD":
+        return Response(headers=headers)
 
     async def pieces() -> AsyncIterator[bytes]:
         lines, last_position = first
@@ -29,4 +39,31 @@ async def stream_file(request: Request, read_piece: Callable[[int, int], Awaitab
             lines, last_position = await read_piece(int(last_position), PIECE)
             yield lines or b""
 
-    return Response(headers=headers) if request.method == "HEAD" else StreamingResponse(pieces(), headers=headers)
+    return StreamingResponse(pieces(), headers=headers)
+
+
+async def stream_workbook(request: Request, read_piece: Callable[[int, int], Awaitable[Piece]], headers: Mapping[str, str]) -> Response:
+    """Like `stream_file`, as an Excel workbook, which is written to its end before it is sent. Lines are JSON arrays, header first."""
+    lines, last_position = await read_piece(-1, FIRST_PIECE)
+    if request.method == "HEAD":
+        return Response(headers=headers)
+    with ExitStack() as stack:
+        folder = stack.enter_context(TemporaryDirectory(prefix="results-"))
+        file = stack.enter_context(TemporaryFile(dir=folder))
+        workbook = WorkbookWriter(file, folder)
+        await asyncio.to_thread(workbook.add, lines or b"")
+        while last_position is not None:
+            lines, last_position = await read_piece(int(last_position), PIECE)
+            await asyncio.to_thread(workbook.add, lines or b"")
+        await asyncio.to_thread(workbook.close)
+        size = file.tell()
+        file.seek(0)
+        kept = stack.pop_all()
+    return StreamingResponse(sent(file, kept), headers={**headers, "Content-Length": str(size)})
+
+
+async def sent(file: BinaryIO, kept: ExitStack) -> AsyncIterator[bytes]:
+    """The bytes of the file, which is gone afterwards."""
+    with kept:
+        while piece := await asyncio.to_thread(file.read, SENT_BYTES):
+            yield piece

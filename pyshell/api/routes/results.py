@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from uuid import UUID
 
 from starlette.requests import Request
@@ -9,13 +10,19 @@ from starlette.responses import Response
 
 from pyshell.api.errors import ApiError
 from pyshell.api.routes.batch_lookups import job_id
-from pyshell.api.routes.files import Piece, stream_file
-from pyshell.api.routes.parameters import integer_param, page_params, page_response, status_param, text_param
+from pyshell.api.routes.files import Piece, stream_file, stream_workbook
+from pyshell.api.routes.parameters import boolean_param, integer_param, page_params, page_response, status_param, text_param, text_params
 from pyshell.postgres.calls import call, call_row
 from pyshell.postgres.compact import compact
 
-MEDIA_TYPES = {"csv": "text/csv; charset=utf-8; header=present", "ndjson": "application/x-ndjson"}
+MEDIA_TYPES = {
+    "csv": "text/csv; charset=utf-8; header=present",
+    "ndjson": "application/x-ndjson",
+    "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+}
 MAX_AFTER = 2**31 - 1
+# What the header Accept holds where one of them is wanted.
+ACCEPTED = {"ndjson": "ndjson", "spreadsheetml": "xlsx"}
 
 
 async def list_batch_lookup_items(request: Request) -> Response:
@@ -33,7 +40,9 @@ async def list_batch_lookup_items(request: Request) -> Response:
 async def stream_batch_lookup_results(request: Request) -> Response:
     file_format = wanted_format(request)
     job = job_id(request)
-    beginning = after_param(request)
+    beginning = after_param(request, file_format)
+    options = {**item_filter(request), **text_params(request, "layout")}
+    mark = codecs.BOM_UTF8 if boolean_param(request, "bom") and file_format == "csv" and beginning < 0 else b""
 
     async def read_piece(after: int, limit: int) -> Piece:
         lines, last_position = await call_row(
@@ -44,10 +53,12 @@ async def stream_batch_lookup_results(request: Request) -> Response:
             format=file_format,
             after=max(after, beginning),
             limit=limit,
-            **item_filter(request),
+            **options,
         )
         if file_format == "ndjson" and lines:
             lines = b"".join(compact(line) + b"\n" for line in lines.splitlines())
+        elif after < 0:
+            lines = mark + (lines or b"")
         return lines, last_position
 
     headers = {
@@ -55,17 +66,20 @@ async def stream_batch_lookup_results(request: Request) -> Response:
         "Content-Disposition": f'attachment; filename="{file_name(job, file_format)}"',
         "Vary": "Accept",
     }
-    return await stream_file(request, read_piece, headers)
+    stream = stream_workbook if file_format == "xlsx" else stream_file
+    return await stream(request, read_piece, headers)
 
 
 def item_filter(request: Request) -> dict[str, object]:
     return {"status": status_param(request), "error_code": text_param(request, "error_code")}
 
 
-def after_param(request: Request) -> int:
-    """The place of the last item that the client has, -1 for none."""
+def after_param(request: Request, file_format: str) -> int:
+    """The place of the last item that the client has, -1 for none. A workbook has no rest that could be appended."""
     if "after" not in request.query_params:
         return -1
+    if file_format == "xlsx":
+        raise ApiError(400, "invalid_after", "after is for CSV and NDJSON")
     after = integer_param(request, "after")
     if after is None or not 0 <= after <= MAX_AFTER:
         raise ApiError(400, "invalid_after", f"after must be a whole number from 0 to {MAX_AFTER}")
@@ -73,10 +87,11 @@ def after_param(request: Request) -> int:
 
 
 def wanted_format(request: Request) -> str:
-    """`csv` or `ndjson`, by the parameter `format`, else by the header Accept, else CSV."""
+    """One of MEDIA_TYPES, by the parameter `format`, else by the header Accept, else CSV."""
     file_format = text_param(request, "format")
     if file_format is None:
-        return "ndjson" if "ndjson" in request.headers.get("accept", "") else "csv"
+        accept = request.headers.get("accept", "")
+        return next((name for part, name in ACCEPTED.items() if part in accept), "csv")
     if file_format not in MEDIA_TYPES:
         raise ApiError(400, "invalid_format", f"format must be one of {', '.join(MEDIA_TYPES)}")
     return file_format

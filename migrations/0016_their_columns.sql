@@ -1,0 +1,39 @@
+-- squawk-ignore-file ban-drop-function, require-concurrent-index-creation, adding-foreign-key-constraint
+-- What an upload had of its own beside our fields is kept, and given back with the results.
+
+create table public.lookup_job_columns (
+    organization_id uuid   not null,
+    job_id          uuid   not null,
+    header          text[] not null,
+    names           text[] not null,
+
+    constraint lookup_job_columns_pkey primary key (organization_id, job_id),
+    constraint lookup_job_columns_job_fkey foreign key (organization_id, job_id) references public.batch_lookup_jobs (organization_id, id),
+    constraint lookup_job_columns_count_check check (cardinality(header) between 1 and 500 and cardinality(names) = cardinality(header))
+);
+
+comment on table public.lookup_job_columns is 'The columns of the file that a batch came from, or the members of the metadata of its items; only where there is something to give back.';
+comment on column public.lookup_job_columns.header is 'In the order and under the names of the file.';
+comment on column public.lookup_job_columns.names is 'The same, each one filled and unique, as members of a JSON object must be.';
+
+create table public.lookup_item_sources (
+    organization_id uuid    not null,
+    job_id          uuid    not null,
+    position        integer not null,
+    cells           jsonb   not null,
+
+    constraint lookup_item_sources_pkey primary key (organization_id, job_id, position),
+    constraint lookup_item_sources_job_fkey foreign key (organization_id, job_id) references public.lookup_job_columns (organization_id, job_id),
+    constraint lookup_item_sources_cells_check check (jsonb_typeof(cells) in ('array', 'object'))
+);
+
+comment on table public.lookup_item_sources is 'What an item came from, beside it: the queue never reads it. Written once at upload, deleted with the job.';
+comment on column public.lookup_item_sources.position is 'Place of the item in the job, from 0.';
+comment on column public.lookup_item_sources.cells is 'The cells of its row, one for each column of the header or fewer; or its metadata, an object.';
+
+drop function if exists api.get_batch_lookup_results(uuid, uuid, text, text, text, integer, integer);
+drop function if exists app.read_file(jsonb, jsonb);
+drop function if exists app.results_csv_header();
+drop function if exists app.result_csv_line(public.lookup_queue_items, int4multirange);
+drop function if exists app.read_items(uuid, uuid, text, text, text, integer, integer, integer);
+drop function if exists app.retry_items(uuid, public.batch_lookup_jobs, app.batch_item[]);

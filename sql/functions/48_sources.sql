@@ -1,0 +1,111 @@
+-- Chapter 48, sources: the columns that an upload had of its own come back with the results, in their order and under their names.
+
+-- The names, each one filled, and none equal to another or to one of `p_taken`, regardless of case: what clashes gets the label or a number.
+create or replace function app.distinct_names(p_names text[], p_taken text[] default '{}', p_label text default null) returns text[]
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_names text[] := '{}';
+    v_taken text[] := array(select lower(t) from unnest(p_taken) t);
+    v_given text[] := array(select lower(n) from unnest(p_names) n);
+    v_name  text;
+    v_next  text;
+    v_times integer;
+begin
+    for v_number in 1 .. cardinality(p_names) loop
+        v_name := coalesce(nullif(btrim(p_names[v_number]), ''), 'Column ' || v_number);
+        v_next := v_name;
+        v_times := 1;
+        while lower(v_next) = any (v_taken) or v_times > 1 and lower(v_next) = any (v_given) loop
+            v_times := v_times + 1;
+            v_next := format('%s (%s)', v_name, case when p_label is null then v_times::text
+                                                     else concat_ws(' ', p_label, nullif(v_times - 1, 1)) end);
+        end loop;
+        v_names := v_names || v_next;
+        v_taken := v_taken || lower(v_next);
+    end loop;
+    return v_names;
+end;
+$$;
+
+-- Whether a file has more than our fields under their own names: then there is nothing to give back that the results don't have.
+create or replace function app.has_own_columns(p_columns jsonb) returns boolean
+language sql immutable
+return jsonb_path_exists(p_columns, '$[*] ? (@.header != "" && (@.field == null || @.header != @.field))');
+
+-- The members of the metadata of all items, in the order in which they come.
+create or replace function app.metadata_names(p_sources jsonb[]) returns text[]
+language sql immutable
+return array(
+    select k.name
+      from unnest(p_sources) with ordinality s (metadata, n)
+     cross join jsonb_object_keys(case when jsonb_typeof(s.metadata) = 'object' then s.metadata else '{}' end) with ordinality k (name, place)
+     group by k.name
+     order by min(array[s.n, k.place]));
+
+-- Keeps what the items of a new job came from. p_items: all that were uploaded, those with errors not being stored; p_sources: one for each
+-- of them, null where there is none; p_header: the columns of the file, null: the sources are metadata.
+create or replace function app.store_sources(
+    p_organization_id uuid, p_job_id uuid, p_items app.batch_item[], p_header text[], p_sources jsonb[]
+) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_is_stored boolean[] := array(select i.errors is null from unnest(p_items) i order by i.position);
+    v_header    text[]    := coalesce(p_header, app.metadata_names(p_sources));
+begin
+    if v_header = '{}' then
+        return;
+    elsif cardinality(v_header) > 500 then
+        raise sqlstate 'PT400' using
+            message    = format('The metadata of all items has %s different members; a batch may have 500', cardinality(v_header)),
+            constraint = 'too_many_columns';
+    end if;
+    insert into public.lookup_job_columns (organization_id, job_id, header, names)
+    values (p_organization_id, p_job_id, v_header, case when p_header is null then v_header else app.distinct_names(v_header) end);
+    insert into public.lookup_item_sources (organization_id, job_id, position, cells)
+    select p_organization_id, p_job_id, s.position, s.cells
+      from (select u.cells, row_number() over (order by u.n) - 1 as position
+              from unnest(v_is_stored, p_sources) with ordinality u (is_stored, cells, n)
+             where u.is_stored) s
+     where s.cells <> 'null';
+end;
+$$;
+
+-- Keeps for the items of a new job what the items of another one, at these positions, came from.
+create or replace function app.copy_sources(p_organization_id uuid, p_job_id uuid, p_from_job_id uuid, p_positions integer[]) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    insert into public.lookup_job_columns (organization_id, job_id, header, names)
+    select p_organization_id, p_job_id, header, names
+      from public.lookup_job_columns
+     where organization_id = p_organization_id and job_id = p_from_job_id;
+    if not found then
+        return;
+    end if;
+    insert into public.lookup_item_sources (organization_id, job_id, position, cells)
+    select p_organization_id, p_job_id, p.n - 1, s.cells
+      from unnest(p_positions) with ordinality p (position, n)
+      join public.lookup_item_sources s on s.organization_id = p_organization_id and s.job_id = p_from_job_id and s.position = p.position;
+end;
+$$;
+
+-- A text for each column, null where the item has none.
+create or replace function app.source_cells(p_names text[], p_cells jsonb) returns text[]
+language sql immutable
+return array(
+    select case jsonb_typeof(p_cells) when 'array' then p_cells ->> (n.number - 1)::integer else p_cells ->> n.name end
+      from unnest(p_names) with ordinality n (name, number)
+     order by n.number);
+
+-- What an item came from as one object, in the order of the columns.
+create or replace function app.source_json(p_names text[], p_cells jsonb) returns json
+language sql immutable
+return case jsonb_typeof(p_cells)
+    when 'array' then (select json_object_agg(n.name, p_cells -> (n.number - 1)::integer order by n.number)
+                         from unnest(p_names) with ordinality n (name, number))
+    else p_cells::json end;
