@@ -353,7 +353,7 @@ def test_organizations_that_users_of_clerk_named_give_up_names_that_operators_ma
         " (app.uuid_v7(app.clock()), 'linked', 'org_3'), (app.uuid_v7(app.clock()), 'plain', null)",
         ["x" * 200],
     )
-    owner.execute((ROOT / "migrations" / "0013_clerk_names.sql").read_bytes())
+    owner.execute((ROOT / "migrations" / "0016_clerk_names.sql").read_bytes())
     names = [name for (name,) in owner.execute("select name from app.organizations order by name").fetchall()]
     assert sorted(names) == ["clerk:initech", "clerk:org_2", "linked", "plain"]
 
@@ -464,3 +464,9 @@ def test_only_the_history_of_our_own_jobs_is_pruned(cron_database_url: str) -> N
         kept = owner.execute("select command from cron.job_run_details where runid > 900000").fetchall()
         owner.execute("select cron.unschedule('nightly')")
         assert kept == [("nightly",)]
+
+
+def test_each_migration_has_a_number_of_its_own() -> None:
+    assert [file.name[:4] for file in files.sql_files(ROOT / "migrations")] == [
+        f"{number:04}" for number, _ in enumerate(files.sql_files(ROOT / "migrations"), 1)
+    ]
