@@ -362,7 +362,7 @@ class TestTheProtocol:
                 job = submit(client, 2)
                 database.execute(
                     "with named as (update public.batch_lookup_jobs set name = %s where id = %s returning organization_id, id)"
-                    " select app.announce('UPDATE', 'batch_lookup_jobs', organization_id, id) from named",
+                    " select app.notify_change('UPDATE', 'batch_lookup_jobs', organization_id, id) from named",
                     [name, job["job_id"]],
                 )
             # The other entry tells of all.

@@ -53,7 +53,7 @@ class Organization:
         self._database.execute(
             "with changed as (update public.batch_lookup_jobs set name = %s,"
             " updated_at = coalesce(now() + make_interval(hours => %s), updated_at) where organization_id = %s and id = %s returning id)"
-            " select app.announce('UPDATE', 'batch_lookup_jobs', %s, id) from changed where %s",
+            " select app.notify_change('UPDATE', 'batch_lookup_jobs', %s, id) from changed where %s",
             [name, hours, self._id, job_id, self._id, notified],
         )
 

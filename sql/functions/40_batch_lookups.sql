@@ -16,8 +16,8 @@ begin
     returning * into v_job;
     v_report := app.create_report(p_organization_id, v_job);
     perform app.enqueue_items(p_organization_id, v_job.id, p_items, v_now);
-    perform app.announce('INSERT', 'batch_lookup_jobs', p_organization_id, v_job.id);
-    perform app.announce('INSERT', 'incentive_reports', p_organization_id, v_report.id);
+    perform app.notify_change('INSERT', 'batch_lookup_jobs', p_organization_id, v_job.id);
+    perform app.notify_change('INSERT', 'incentive_reports', p_organization_id, v_report.id);
 
     return json_build_object(
         'job_id', v_job.id,
@@ -260,7 +260,7 @@ begin
            updated_at      = v_now
      where organization_id = p_organization_id and id = p_job_id;
     perform app.update_report(p_organization_id, p_job_id, v_now);
-    perform app.announce('UPDATE', 'batch_lookup_jobs', p_organization_id, p_job_id);
+    perform app.notify_change('UPDATE', 'batch_lookup_jobs', p_organization_id, p_job_id);
     perform app.enqueue_job_webhook(p_organization_id, p_job_id, v_now);
     return json_build_object('message', 'Job cancelled successfully', 'job_id', p_job_id);
 end;

@@ -134,7 +134,7 @@ begin
     delete from public.lookup_job_columns where organization_id = p_organization_id and job_id = p_job_id;
     delete from public.lookup_queue_items where organization_id = p_organization_id and job_id = p_job_id;
     delete from public.batch_lookup_jobs where organization_id = p_organization_id and id = p_job_id;
-    perform app.announce('DELETE', 'batch_lookup_jobs', p_organization_id, p_job_id);
+    perform app.notify_change('DELETE', 'batch_lookup_jobs', p_organization_id, p_job_id);
 end;
 $$;
 

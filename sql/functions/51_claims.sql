@@ -229,7 +229,7 @@ begin
         update public.batch_lookup_jobs
            set status = 'processing', started_at = p_now, updated_at = p_now
          where organization_id = p_organization_id and id = any (v_job_ids);
-        perform app.announce('UPDATE', 'batch_lookup_jobs', p_organization_id, id) from unnest(v_job_ids) id;
+        perform app.notify_change('UPDATE', 'batch_lookup_jobs', p_organization_id, id) from unnest(v_job_ids) id;
     end if;
 end;
 $$;

@@ -283,7 +283,7 @@ begin
                status       = case when status = 'failed' then 'completed' else status end,
                updated_at   = p_now
          where organization_id = p_organization_id and id = v_job.id;
-        perform app.announce('UPDATE', 'batch_lookup_jobs', p_organization_id, v_job.id);
+        perform app.notify_change('UPDATE', 'batch_lookup_jobs', p_organization_id, v_job.id);
         perform app.update_report(p_organization_id, v_job.id, p_now, v_job.processed, v_job.eligible, v_job.value);
     end loop;
     perform app.enqueue_item_webhooks(w, p_organization_id, v_mended, p_now)
@@ -401,6 +401,6 @@ begin
            completed_at    = case when processed_items + p_processed = total_items then coalesce(completed_at, p_now) else completed_at end,
            updated_at      = p_now
      where organization_id = p_organization_id and id = p_job_id;
-    perform app.announce('UPDATE', 'batch_lookup_jobs', p_organization_id, p_job_id);
+    perform app.notify_change('UPDATE', 'batch_lookup_jobs', p_organization_id, p_job_id);
 end;
 $$;

@@ -116,7 +116,7 @@ begin
            updated_at            = p_now
      where organization_id = p_organization_id and job_id = p_job_id
     returning id into v_id;
-    perform app.announce('UPDATE', 'incentive_reports', p_organization_id, v_id);
+    perform app.notify_change('UPDATE', 'incentive_reports', p_organization_id, v_id);
 end;
 $$;
 
@@ -235,7 +235,7 @@ begin
            updated_at  = v_now
      where organization_id = p_organization_id and id = p_report_id
     returning * into v_report;
-    perform app.announce('UPDATE', 'incentive_reports', p_organization_id, p_report_id);
+    perform app.notify_change('UPDATE', 'incentive_reports', p_organization_id, p_report_id);
     return app.report_json(v_report);
 end;
 $$;
@@ -251,7 +251,7 @@ begin
     delete from public.incentive_report_site_programs where organization_id = p_organization_id and report_id = p_report_id;
     delete from public.incentive_report_sites where organization_id = p_organization_id and report_id = p_report_id;
     delete from public.incentive_reports where organization_id = p_organization_id and id = p_report_id;
-    perform app.announce('DELETE', 'incentive_reports', p_organization_id, p_report_id);
+    perform app.notify_change('DELETE', 'incentive_reports', p_organization_id, p_report_id);
 end;
 $$;
 

@@ -1,7 +1,7 @@
 -- Chapter 65, Realtime: tells subscribers about changes of jobs and reports. The commit sends a notification, which is only a hint: the
 -- listener reads the row with the subscriber's claims, and polls for changes that it missed.
 
-create or replace function app.announce(p_change text, p_table text, p_organization_id uuid, p_id uuid) returns void
+create or replace function app.notify_change(p_change text, p_table text, p_organization_id uuid, p_id uuid) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
@@ -10,7 +10,7 @@ begin
 end;
 $$;
 
-comment on function app.announce(text, text, uuid, uuid) is 'Notifies listeners, at the commit, that a row of a published table was inserted, updated or deleted.';
+comment on function app.notify_change(text, text, uuid, uuid) is 'Notifies listeners, at the commit, that a row of a published table was inserted, updated or deleted.';
 
 create or replace function api.realtime_tables() returns json
 language plpgsql stable security definer
