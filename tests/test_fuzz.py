@@ -42,9 +42,14 @@ checks.negative_data_rejection.expected-statuses = [200, 400, 401, 403, 404, 405
 include-name = [
     "POST /incentives", "PATCH /organization", "POST /api-keys", "PUT /webhook-config", "GET /batch-lookups",
     "GET /batch-lookups/{{job_id}}/items", "GET /incentive-reports", "GET /incentive-reports/{{report_id}}",
-    "GET /api-keys", "GET /applications", "GET /webhook-deliveries",
+    "GET /api-keys", "GET /applications", "GET /webhook-deliveries", "GET /batch-lookups/{{job_id}}",
+    "GET /batch-lookups/{{job_id}}/results",
 ]
 checks.positive_data_acceptance.expected-statuses = ["2xx", 400, 401, 403, 404, 409, 429]
+
+[[operations]]
+include-name = "GET /realtime/v1/websocket"
+checks.positive_data_acceptance.expected-statuses = [101, 401, 426]
 """
 
 # What may end the key that all requests are made with stands alone: after it, nothing is answered but 401.

@@ -129,6 +129,8 @@ def test_every_route_refuses_parameters_that_its_description_lacks(http_settings
     ids = {"application_id": "1"}
     with running_server(replace(http_settings, service_role_key=SECRET)) as server:
         for method, path, known in operations():
+            if path == "/realtime/v1/websocket":
+                continue  # supabase-js decides what it asks with
             internal = {"Authorization": f"Bearer {SECRET}", "x-supabase-internal": "true"}
             headers = internal if "batch-lookups-worker" in path else {"x-api-key": client.api_key}
             url = server + re.sub(r"{(\w+)}", lambda found: ids.get(found[1], "00000000-0000-4000-8000-000000000000"), path)

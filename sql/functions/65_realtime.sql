@@ -96,8 +96,9 @@ declare
     -- Transaction numbers of rows have 32 bits: they count from here.
     v_age             bigint := age(pg_snapshot_xmin(pg_current_snapshot())::xid);
     v_organization_id uuid;
-    v_left            integer := p_limit;
+    v_left            integer := greatest(p_limit, 1);
     v_row             record;
+    v_last_id         uuid;
     v_changes         json[] := '{}';
 begin
     for v_organization_id in select o.id from unnest(p_organization_ids) o (id) where o.id >= p_after_organization_id order by o.id loop
@@ -119,6 +120,7 @@ begin
              order by c.id
         loop
             v_left := v_left - 1;
+            v_last_id := v_row.id;
             if v_row.revision >= v_since or v_row.updated_at >= p_updated_since then
                 v_changes := v_changes || json_build_object(
                     'organization_id', v_organization_id, 'id', v_row.id, 'version', v_row.version::text, 'revision', v_row.revision,
@@ -130,7 +132,7 @@ begin
     return json_build_object(
         'position', v_position,
         'changes', to_json(v_changes),
-        'next', case when v_left = 0 then json_build_object('after_organization_id', v_organization_id, 'after_id', v_row.id) end);
+        'next', case when v_left = 0 then json_build_object('after_organization_id', v_organization_id, 'after_id', v_last_id) end);
 end;
 $$;
 
