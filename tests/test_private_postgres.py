@@ -217,7 +217,8 @@ def test_pg_cron_runs_the_maintenance(own_postgres: PrivatePostgres) -> None:
     own_postgres.stop()
     own_postgres.start()
     runs = """select jsonb_agg(jsonb_build_array(jobname, status) order by jobname)
-                from cron.job_run_details join cron.job using (jobid) where end_time is not null having count(*) = 2"""
+                from cron.job_run_details join cron.job using (jobid)
+                where end_time is not null and start_time >= pg_postmaster_start_time() having count(*) = 2"""
     wait_until(lambda: ask(own_postgres, runs))
     assert ask(own_postgres, runs) == [["batch-lookups-maintenance", "succeeded"], ["batch-lookups-retention", "succeeded"]]
 
