@@ -7,9 +7,12 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
+import pytest
+
+from pyshell.worker import schedule as schedules
 from pyshell.worker.calls import Lease
 from pyshell.worker.claims import fair_shares
-from pyshell.worker.schedule import TURN, Schedule
+from pyshell.worker.schedule import TURN, TURN_SECONDS, Schedule
 
 
 def lease(name: str, slot: float | None = None, expires_in: float = 60.0, organization: bytes = b"organization") -> Lease:
@@ -78,11 +81,21 @@ async def take(schedule: Schedule, count: int) -> list[Lease]:
     return [each for each in taken if each]
 
 
-async def test_organizations_take_turns() -> None:
+async def test_organizations_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedules, "TURN_SECONDS", 60.0)
     schedule = make_schedule()
     schedule.add([of("a", TURN + 1), of("b"), of("c", TURN + 1)])
     taken = await take(schedule, 2 * TURN + 3)
     assert [each.job_id for each in taken] == [b"a"] * TURN + [b"b"] + [b"c"] * TURN + [b"a", b"c"]
+
+
+async def test_a_turn_ends_after_a_moment_however_few_lookups_have_started() -> None:
+    schedule = make_schedule(limit=1)
+    schedule.add([of("a", TURN), of("b")])
+    [first] = await take(schedule, 1)
+    await asyncio.sleep(TURN_SECONDS)
+    schedule.finish(first)
+    assert [each.organization_id for each in await take(schedule, 1)] == [b"b"]
 
 
 async def test_no_organization_has_more_than_its_share_in_flight_while_others_wait() -> None:

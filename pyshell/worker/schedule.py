@@ -13,8 +13,10 @@ from pyshell.worker.calls import Lease
 # delay never makes more lookups than the limit and one in any second.
 SLOT_TOLERANCE: Final = 0.01
 SLOTS_TOLERANCE: Final = 0.8
-# How many lookups of one organization follow each other: their outcomes are then recorded together, in one transaction.
+# How many lookups of one organization follow each other, and for how long: their outcomes are then recorded together, in one transaction.
+# Where few lookups start in a second, a turn that only counted them would keep the next organization waiting.
 TURN: Final = 20
+TURN_SECONDS: Final = 0.05
 # Where several organizations were served within the hour, none of them takes all of the concurrency: its lookups may hang until they
 # time out, and another one may come meanwhile.
 RESERVE: Final = 0.1
@@ -40,6 +42,7 @@ class Schedule:
         self._waiting: dict[bytes, deque[Lease]] = {}
         self._order: deque[bytes] = deque()
         self._turn = 0
+        self._turn_began_at = 0.0
         self._refill_thresholds: dict[bytes, int] = {}
         self._slots: deque[float] = deque()
         self._takers: deque[asyncio.Future[bool]] = deque()
@@ -178,10 +181,10 @@ class Schedule:
         return self._limit - ceil(self._limit * RESERVE)
 
     def _next_organization(self) -> bytes | None:
-        """Whose turn it is: the same one's for some lookups, then the next one's that may start one."""
+        """Whose turn it is: the same one's for some lookups or a moment, then the next one's that may start one."""
         if self.running >= self._limit or not self._order:
             return None
-        if self._turn >= TURN:
+        if self._turn >= TURN or (self._turn and self._loop.time() >= self._turn_began_at + TURN_SECONDS):
             self._rotate()
         share = self._share()
         for _ in range(len(self._order)):
@@ -204,8 +207,11 @@ class Schedule:
     def _start(self, organization_id: bytes) -> Lease:
         self.running += 1
         self.in_flight[organization_id] += 1
+        now = self._loop.time()
+        if not self._turn:
+            self._turn_began_at = now
         self._turn += 1
-        self._served_at[organization_id] = self._loop.time()
+        self._served_at[organization_id] = now
         return self._pop(organization_id)
 
     def _pop(self, organization_id: bytes) -> Lease:
