@@ -1,7 +1,7 @@
-"""HTTP to other servers, for lookups and webhooks: one POST, one answer of a bounded size, or the class of what went wrong.
+"""The HTTP client for lookups and webhooks: one POST, then an answer of a bounded size or the class of the error.
 
-pyreqwest (Rust's reqwest) speaks HTTP/1.1, bounds headers (100 of them, 400 KB) and closes a connection that says more than it was
-asked. No redirect is followed, no cookie kept, and nothing that may have reached the server is sent again: attempts are counted.
+pyreqwest (Rust's reqwest) speaks HTTP/1.1, accepts up to 100 headers of 400 KB in all, and closes a connection that sends more than it was
+asked for. It follows no redirect, keeps no cookie and never repeats a request that may have reached the server, because attempts count.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from pyreqwest.response import Response as StreamedResponse
 logger = logging.getLogger(__name__)
 
 CONNECT_SECONDS: Final = 5.0
-# Below the 5 s after which uvicorn closes an idle connection: a request must not meet the close halfway.
+# Less than the 5 s after which uvicorn closes an idle connection: a request must not cross with the close.
 IDLE_SECONDS: Final = 4.0
 
 
 class ExchangeError(Exception):
-    """No usable answer came.
+    """There is no usable answer.
 
-    `error_class` is timeout, unreachable, connection, tls, dns, response_too_large or invalid_response. With unreachable, tls and dns
-    no request was sent.
+    `error_class` is timeout, unreachable, connection, tls, dns, response_too_large or invalid_response. After unreachable, tls and dns no
+    request was sent.
     """
 
     def __init__(self, error_class: str) -> None:
@@ -39,7 +39,7 @@ class ExchangeError(Exception):
 
 
 class Response(NamedTuple):
-    """`retry_after` is in seconds."""
+    """The status, the body, and the seconds of `Retry-After` (None: it has none that can be read)."""
 
     status: int
     body: bytes
@@ -47,10 +47,10 @@ class Response(NamedTuple):
 
 
 def client_builder(*, tls: bool) -> ClientBuilder:
-    """A client that uses no proxy, whatever the environment says, unless it is given one.
+    """A builder of clients. They use no proxy, whatever the environment says, unless the caller adds one.
 
-    `build()` blocks: for `tls` it reads the machine's certificates, which takes 5 to 10 ms. Without TLS there is nothing to verify, and
-    a machine needs none.
+    `build()` blocks. With `tls` it reads the machine's certificates, which takes 5 to 10 ms; without, the machine needs none, because there
+    is nothing to verify.
     """
     return (
         ClientBuilder()
@@ -66,9 +66,10 @@ def client_builder(*, tls: bool) -> ClientBuilder:
 
 
 class Clients:
-    """Clients by key, with connections of their own: each built once, in a thread; of more than `limit` the longest unused is dropped.
+    """Clients by key, each with its own connections and built once, in a thread.
 
-    What is dropped closes its connections once no request is under way on them.
+    When there are more than `limit`, the least recently used is dropped. A dropped client closes its connections when no request is under
+    way on them.
     """
 
     def __init__(self, limit: int) -> None:
@@ -76,7 +77,7 @@ class Clients:
         self._built: OrderedDict[object, asyncio.Future[Client]] = OrderedDict()
 
     async def get(self, key: object, builder: Callable[[], ClientBuilder]) -> Client:
-        """Raises ExchangeError when it cannot be built."""
+        """The client of a key, made with `builder` when there is none yet. Raises ExchangeError when it cannot be made."""
         built = self._built.get(key)
         if built is None:
             built = self._built[key] = asyncio.ensure_future(asyncio.to_thread(builder().build))
@@ -85,7 +86,7 @@ class Clients:
         else:
             self._built.move_to_end(key)
         try:
-            # Whoever is cancelled meanwhile must not take it from the others.
+            # A caller that is cancelled must not cancel the client that others wait for.
             return built.result() if built.done() else await asyncio.shield(built)
         except BuilderError as error:
             logger.error("no HTTP client can be made: %s", error)
@@ -93,7 +94,7 @@ class Clients:
             raise ExchangeError("tls") from None
 
     def keep(self, keys: Collection[object]) -> None:
-        """Drop all but these."""
+        """Drops the clients of all other keys."""
         for key in self._built.keys() - set(keys):
             del self._built[key]
 
@@ -101,16 +102,17 @@ class Clients:
 async def post(
     client: Client, url: str, body: bytes, headers: dict[str, str] | None, seconds: float, max_bytes: int, *, cut: bool = False
 ) -> Response:
-    """POST `body`; raises ExchangeError. The whole exchange, connecting included, takes at most `seconds`.
+    """POSTs `body` and returns the answer; the whole exchange, including connecting, takes at most `seconds`.
 
-    Of a longer answer `max_bytes` are read: with `cut` these are the answer, else it is an error. Either way its connection is closed.
+    Reads at most `max_bytes` of the answer's body. If it is longer, the connection is closed, and the rest is cut off (with `cut`) or the
+    answer is an error. Raises ExchangeError.
     """
     request = client.post(url).body_bytes(body).timeout(timedelta(seconds=seconds))
     if headers:
         request = request.headers(headers)
     try:
         async with request.build_streamed() as response:
-            # What is compressed in a way that no request asked for comes as it is.
+            # A body in an encoding that was not asked for arrives as it is, and cannot be read.
             if response.status < 200 or (header(response, "content-encoding") not in (None, "identity") and not cut):
                 raise ExchangeError("invalid_response")
             content = await response.body_reader.read(max_bytes + 1)
@@ -127,7 +129,7 @@ async def post(
 
 
 def header(response: StreamedResponse, name: str) -> str | None:
-    """The first of a header's values; None: it has none, or none that is text."""
+    """The first value of a header; None when the answer lacks it or the value is not text."""
     try:
         return response.get_header(name)
     except ValueError:
@@ -135,7 +137,7 @@ def header(response: StreamedResponse, name: str) -> str | None:
 
 
 def error_class(causes: Sequence[str], error: RequestError) -> str:
-    """What an exception comes to; `causes` are its messages from the outermost to the innermost."""
+    """The `error_class` of an exception; `causes` are its messages, the outermost first. Raises an error that it does not know."""
     if "client error (Connect)" in causes:
         if "dns error" in causes:
             return "dns"
@@ -153,7 +155,10 @@ def error_class(causes: Sequence[str], error: RequestError) -> str:
 
 
 def retry_after(value: str, date: str | None = None) -> float | None:
-    """Seconds to wait (RFC 9110, 10.2.3): a number of seconds, or a date, which is counted from the server's own if it sent one."""
+    """The seconds to wait that a `Retry-After` asks for (RFC 9110, 10.2.3); None when it cannot be read.
+
+    `value` is a number of seconds or a date. A date is compared with `date`, the server's own clock, if it sent one, else with ours.
+    """
     text = value.strip()
     if text.isdecimal():
         return float(text[:9])
@@ -165,6 +170,7 @@ def retry_after(value: str, date: str | None = None) -> float | None:
 
 
 def http_date(text: str) -> float | None:
+    """Seconds since 1970 of a date as HTTP writes it; None when it is none."""
     try:
         return parsedate_to_datetime(text).timestamp()
     except (ValueError, OverflowError):

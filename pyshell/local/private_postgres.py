@@ -1,8 +1,8 @@
-"""A PostgreSQL server of the project's own, for `make up`, `make demo` and the tests. It touches no server that it didn't make.
+"""A PostgreSQL server of the project's own, for `make up`, `make demo` and the tests. No other server is touched.
 
-Everything of a cluster lies in one folder: `data/`, `password`, `port`, `postgres.log`. The server listens on 127.0.0.1 alone and
-asks for the password, so that other users of the machine stay out. PostgreSQL refuses to run as root: for root it runs as the user
-`postgres`, who owns `data/` and nothing else there. What is written into `data/` that user writes, so that root follows no link of theirs.
+A cluster is one folder with `data/`, `password`, `port` and `postgres.log`. The server listens on 127.0.0.1 only and asks for the
+password, which keeps other users of the machine out. PostgreSQL refuses to run as root, so root runs it as the user `postgres`, who owns
+`data/` and nothing else in the folder. Files in `data/` are written as that user, so that root never follows a link of theirs.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ OPTIONAL_SETTINGS = {
     "default_toast_compression": "lz4",
     "output_plugin_libraries": "pgoutput, test_decoding, wal2json",
 }
-# For databases that are thrown away: a crash of the machine may lose everything; a killed server loses nothing.
+# For databases that are thrown away: a crash of the machine may lose everything, but the kill of a server loses nothing.
 THROW_AWAY_SETTINGS = {
     "fsync": "off",
     "full_page_writes": "off",
@@ -74,26 +74,28 @@ MEMORY_NEEDED = 4_000_000_000
 
 
 class PostgresError(RuntimeError):
-    """An operation on the private PostgreSQL failed; the message says why and what helps."""
+    """An operation on the private PostgreSQL failed. The message says why, and what helps."""
 
 
 @dataclass(frozen=True)
 class Installation:
-    """The programs of one installed PostgreSQL version, as Debian installs them."""
+    """One installed version of PostgreSQL, in the folders where Debian puts it."""
 
     version: int
 
     @property
     def bin(self) -> Path:
+        """The folder with the programs."""
         return Path(f"/usr/lib/postgresql/{self.version}/bin")
 
     def has_extensions(self, names: Sequence[str]) -> bool:
+        """Whether the server and all these extensions are installed."""
         folder = Path(f"/usr/share/postgresql/{self.version}/extension")
         return (self.bin / "postgres").exists() and all((folder / f"{name}.control").exists() for name in names)
 
 
 def newest_installation(extensions: Sequence[str] = ("pg_cron",)) -> Installation:
-    """The newest installed version with the extensions. Raises PostgresError when there is none."""
+    """The newest installed version, OLDEST_VERSION or later, that has the extensions. Raises PostgresError when there is none."""
     versions = sorted((int(path.name) for path in Path("/usr/lib/postgresql").glob("*") if path.name.isdecimal()), reverse=True)
     for version in versions:
         if version >= OLDEST_VERSION and Installation(version).has_extensions(extensions):
@@ -105,7 +107,11 @@ def newest_installation(extensions: Sequence[str] = ("pg_cron",)) -> Installatio
 
 
 class PrivatePostgres:
-    """One cluster in one folder. `throw_away`: fast and unsafe, ends with the process that started it."""
+    """One cluster in one folder.
+
+    `throw_away` makes it fast and unsafe, and ends the server with the process that started it. A new cluster is made by the newest
+    installed version that has the `extensions`.
+    """
 
     def __init__(self, folder: Path, *, throw_away: bool = False, extensions: Sequence[str] = ("pg_cron",)) -> None:
         self.folder = folder
@@ -119,12 +125,12 @@ class PrivatePostgres:
 
     @classmethod
     def of_project(cls, state_dir: Path | None = None) -> PrivatePostgres:
-        """The cluster of this checkout, in `state_dir` or the default place."""
+        """The cluster of this checkout, in `state_dir` or in `default_state_dir()`."""
         return cls((state_dir or default_state_dir()) / "postgres")
 
     @property
     def installation(self) -> Installation:
-        """The version that made the data, or the newest one while there are none."""
+        """The version that made the data, or the newest one before there are any. Raises PostgresError when it is not installed."""
         version_file = self.data / "PG_VERSION"
         if not version_file.exists():
             return newest_installation(self._extensions)
@@ -138,15 +144,16 @@ class PrivatePostgres:
 
     @property
     def port(self) -> int:
+        """The TCP port of the last start. Raises FileNotFoundError before the first."""
         return int((self.folder / "port").read_text())
 
     def url(self, database: str = DATABASE) -> str:
-        """The connection URL, with the password, of one of its databases."""
+        """The superuser's connection URL, with the password, for a database of the cluster."""
         password = (self.folder / "password").read_text()
         return f"postgresql://postgres:{password}@127.0.0.1:{self.port}/{database}"
 
     def app_url(self) -> str:
-        """The connection URL for the API and the worker, once the database is migrated: of a role that owns nothing."""
+        """The connection URL for the API and the worker, whose role owns nothing. The database must have been migrated."""
         with self._lock():
             if not (self.folder / "app_password").exists():
                 self._write("app_password", secrets.token_urlsafe(24))
@@ -157,7 +164,7 @@ class PrivatePostgres:
 
     @property
     def pid(self) -> int | None:
-        """The server's process id, None when it isn't running; `postmaster.pid` may be a leftover of a crash."""
+        """The server's process id; None when it isn't running, even if a crash has left `postmaster.pid` behind."""
         try:
             pid = int((self.data / "postmaster.pid").read_text().split("\n", 1)[0])
         except (FileNotFoundError, ValueError):
@@ -166,13 +173,13 @@ class PrivatePostgres:
 
     @property
     def is_made(self) -> bool:
-        """Whether the cluster has data; the first `start` makes it."""
+        """Whether the cluster has data. The first `start` makes them."""
         return (self.data / "PG_VERSION").exists()
 
     def start(self, attempts: int = START_ATTEMPTS) -> None:
-        """Starts the server, made first when new; returns once it takes connections. Nothing happens when it runs already.
+        """Starts the server unless it is running, and returns when it takes connections. The first start makes the cluster.
 
-        Raises PostgresError when it does not start.
+        Raises PostgresError, with the end of the log, when it has not started after so many attempts.
         """
         with self._lock():
             pid = self.pid
@@ -202,7 +209,10 @@ class PrivatePostgres:
         raise PostgresError("PostgreSQL did not start. The end of its log:\n" + "\n".join(f"    {line}" for line in log[-10:]))
 
     def stop(self, *, immediately: bool = False) -> bool:
-        """Stops the server, closing open connections, and waits for its end. Answers whether it was running."""
+        """Stops the server, closing open connections, and waits for its end. Returns whether it was running.
+
+        `immediately`: without a checkpoint, as after a crash. Raises PostgresError when it does not end.
+        """
         if not self.folder.exists():
             return False
         with self._lock():
@@ -218,7 +228,10 @@ class PrivatePostgres:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Keeps the server running; the last of its users on the machine stops it, unless `start` had been called by hand."""
+        """Keeps the server running while the context lasts. The last of the processes that use it so stops it.
+
+        A server that was already running, such as after `keep_running`, is left running.
+        """
         self._prepare_folder()
         with open(self.folder / "users.lock", "a", opener=_open_no_link) as users:
             fcntl.flock(users, fcntl.LOCK_SH)
@@ -236,12 +249,12 @@ class PrivatePostgres:
                         started.unlink()
 
     def keep_running(self) -> None:
-        """Starts the server, to run until `stop`."""
+        """Starts the server, to run until `stop` is called, whatever the users of `running` do."""
         self.start()
         (self.folder / "started_on_demand").unlink(missing_ok=True)
 
     def delete(self) -> None:
-        """Stops the server and deletes all its data."""
+        """Stops the server and deletes the whole folder."""
         self.stop(immediately=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -249,7 +262,7 @@ class PrivatePostgres:
         password = secrets.token_urlsafe(24)
         self._write("password", password)
         shutil.rmtree(self.data, ignore_errors=True)
-        # In a folder of its own name until it is whole: a killed initdb leaves nothing that looks like a cluster.
+        # Under another name until it is complete, so that a killed initdb leaves nothing that looks like a cluster.
         unfinished = self.folder / "data.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(mode=0o700)
@@ -368,7 +381,7 @@ class PrivatePostgres:
                 os.chown(path, 0, 0, follow_symlinks=False)
 
     def _write(self, name: str, text: str) -> Path:
-        """A file in the folder that nobody else may read."""
+        """Writes a file in the folder that nobody else may read."""
         path = self.folder / name
         new = path.with_name(path.name + ".new")
         new.unlink(missing_ok=True)
@@ -412,11 +425,11 @@ def _open_no_link(path: str, flags: int) -> int:
 
 
 def default_state_dir() -> Path:
-    """Where this checkout keeps its private cluster: inside it, or for root in /var/lib, where the user postgres can go."""
+    """Where this checkout keeps its cluster: in `.state`, or for root in /var/lib, which the user postgres may enter."""
     inside = ROOT / ".state"
     if os.geteuid() != 0:
         return inside
-    # The folder is known by an id that moves along with the checkout; a copy of the checkout is another one.
+    # An id in the checkout names the folder. It moves with the checkout, and a copy of the checkout gets one of its own.
     inside.mkdir(exist_ok=True)
     id_file = inside / "id"
     own_id = str(ROOT.stat().st_ino)
@@ -429,12 +442,12 @@ def default_state_dir() -> Path:
 
 @contextmanager
 def throw_away_postgres(extensions: Sequence[str] = ("pg_cron",)) -> Iterator[PrivatePostgres]:
-    """A fresh, fast, unsafe server for as long as the context lasts; it ends with this process even if that is killed."""
+    """A new, fast and unsafe server while the context lasts. It ends with this process, even if this is killed."""
     folder = Path(tempfile.mkdtemp(prefix=".batch-lookups-", dir=_throw_away_place()))
     folder.chmod(0o711)
     with (folder / "in_use").open("w") as in_use:
         fcntl.flock(in_use, fcntl.LOCK_EX)
-        # Under this name others would take it for abandoned, had it no lock.
+        # Only now does it get the name by which others look for abandoned folders: it is locked.
         folder = folder.rename(folder.with_name(folder.name[1:]))
         _delete_abandoned(folder.parent)
         postgres = PrivatePostgres(folder / "postgres", throw_away=True, extensions=extensions)
@@ -447,7 +460,7 @@ def throw_away_postgres(extensions: Sequence[str] = ("pg_cron",)) -> Iterator[Pr
 
 
 def _throw_away_place() -> Path:
-    """Where to put data that are thrown away: in memory where there is enough of it, which makes a new database ten times faster."""
+    """Where to put data that are thrown away: in memory if there is enough, which makes new databases ten times faster."""
     with suppress(OSError):
         if os.access(MEMORY_FILES, os.W_OK) and shutil.disk_usage(MEMORY_FILES).free > MEMORY_NEEDED:
             return MEMORY_FILES
@@ -455,7 +468,7 @@ def _throw_away_place() -> Path:
 
 
 def _delete_abandoned(parent: Path) -> None:
-    """Folders of throw-away servers whose process was killed."""
+    """Deletes the folders of throw-away servers whose process was killed."""
     for marker in parent.glob("batch-lookups-*/in_use"):
         with suppress(OSError), marker.open("r+") as in_use:
             fcntl.flock(in_use, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -463,7 +476,7 @@ def _delete_abandoned(parent: Path) -> None:
 
 
 def _account() -> pwd.struct_passwd | None:
-    """The user to run PostgreSQL as; None: the current one."""
+    """The user to run PostgreSQL as; None means the current one. Raises PostgresError when root finds none."""
     if os.geteuid() != 0:
         return None
     for name in UNPRIVILEGED_USERS:
@@ -473,7 +486,7 @@ def _account() -> pwd.struct_passwd | None:
 
 
 def _ended(pid: int, timeout: float) -> bool:
-    """Whether a process ended, within `timeout` seconds; a child of ours is reaped."""
+    """Waits up to `timeout` seconds for a process to end, and returns whether it has. Reaps it if it is a child of this one."""
     deadline = time.monotonic() + timeout
     while True:
         with suppress(ChildProcessError):

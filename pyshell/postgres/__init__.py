@@ -1,1 +1,1 @@
-"""The only package that knows psycopg: connections, calls by name, notifications, arrays."""
+"""The only package that uses psycopg: connections, calls by name, notifications, binary arrays."""

@@ -1,4 +1,4 @@
-"""Calls functions of the database's schema `api`: all that the shell knows about the database."""
+"""Calls the functions of the schema `api`, which are all that the shell knows of the database."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ CLAIMED_SECONDS = 2.0
 
 
 async def call(pool: Pool, function: str, /, **arguments: object) -> bytes:
-    """The answer of `api.<function>(p_<name> => value, ...)`, as the text that PostgreSQL sent.
+    """Calls `api.<function>(p_<name> => value, ...)` and returns its result as the text that PostgreSQL sent; `null` for SQL's null.
 
-    Repeats what had no effect, such as after a deadlock, and what may be done twice. Raises `DatabaseError`.
+    Calls again after an error that left nothing behind, such as a deadlock, and calls a function again that may run twice when the
+    connection breaks. Raises `DatabaseError`.
     """
     [answer] = await call_row(pool, function, **arguments)
     return answer or b"null"
 
 
 async def call_row(pool: Pool, function: str, /, **arguments: object) -> list[bytes | None]:
-    """Like `call`, for a function with several results: all of them, None where one is null."""
+    """Like `call`, for a function with several OUT parameters: one text for each, None where it is null."""
 
     async def once(connection: PooledConnection) -> list[bytes | None]:
         cursor = await _execute(connection, _statement(function, tuple(arguments)), arguments)
@@ -34,16 +35,16 @@ async def call_row(pool: Pool, function: str, /, **arguments: object) -> list[by
         return [result.get_value(0, column) for column in range(result.nfields)]
 
     if "organization_id" not in arguments or arguments.get("for_item"):
-        # The lookups of a worker have their shares in the queue.
+        # The queue itself shares a worker's lookups out among the organizations.
         return await pool.run(function, once)
     return await pool.run_for(arguments["organization_id"], function, once)
 
 
 async def call_with_claims(pool: Pool, function: str, calls: Sequence[tuple[str, Sequence[object]]]) -> list[bytes | None]:
-    """The answers of `api.<function>(*arguments)` for pairs of claims (JSON) and arguments, in one transaction and one round trip.
+    """Calls `api.<function>(*arguments)` once for each pair of claims (JSON) and arguments, in one transaction and one round trip.
 
-    They run in the role `authenticated`, as they would through PostgREST, so that the policies decide by the claims. Raises `DatabaseError`
-    when one of them fails, and when all together take longer than CLAIMED_SECONDS.
+    Returns the results as texts, in the order of the calls. The calls run in the role `authenticated`, as they would through PostgREST, so
+    the policies judge the claims. Raises `DatabaseError` when one of them fails or all together take longer than CLAIMED_SECONDS.
     """
     statements = [sql.SQL("set local role authenticated; set local statement_timeout = {}").format(round(CLAIMED_SECONDS * 1000))]
     known = None
@@ -73,7 +74,7 @@ async def _execute(connection: PooledConnection, statement: bytes, arguments: di
     except DatabaseError as error:
         if kind_of(error) is not Kind.STALE_STATEMENT:
             raise
-    # A deploy has changed what the function answers. Other connections are as stale as this one, so it is mended and not replaced.
+    # A deploy has changed what the function returns. The other connections are just as stale, so this one is mended, not replaced.
     await connection.execute("deallocate all")
     return await connection.execute(statement, arguments)
 

@@ -1,4 +1,4 @@
-"""JSON in one style. PostgreSQL's functions write three kinds of white space, often in one answer."""
+"""JSON in one style: PostgreSQL's functions put white space in three different ways, often within one answer."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import msgspec
 
 
 def compact(text: bytes) -> bytes:
-    """The same JSON without white space between its tokens, which stay as they are, digit for digit."""
+    """The same JSON without white space between its tokens. The tokens themselves stay as they are, digit for digit."""
     try:
         return msgspec.json.format(text, indent=-1)
     except RecursionError:
-        # What a provider nested a thousand deep goes out as it is.
+        # JSON that a provider nested a thousand levels deep goes out as it came.
         return text

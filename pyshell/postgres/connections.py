@@ -1,4 +1,4 @@
-"""Connections to the database: one policy for all of them."""
+"""Connections to the database, all under one policy: time-outs, keepalives, role, encoding."""
 
 from __future__ import annotations
 
@@ -48,10 +48,11 @@ def connect_as_owner(
     role: str | None = None,
     connect_timeout: int = POLICY["connect_timeout"],
 ) -> OwnerConnection:
-    """A connection as whoever the URL names, or in a role, for deploys and tools: in a transaction unless `autocommit`, without time-outs.
+    """A connection for deploys and tools, as the user that the URL names, without a statement time-out.
 
-    A role is for the first transaction alone, and nothing is prepared: a connection pooler might leave either to somebody else. Raises
-    NotMigratedError where the role does not exist.
+    It begins a transaction unless `autocommit`, and gives up after `connect_timeout` seconds. `role` is taken on for the first transaction
+    only, and no statement is prepared: a connection pooler might hand either on to somebody else. Raises DatabaseError when it cannot
+    connect, NotMigratedError when the role does not exist.
     """
     connection = psycopg.connect(
         database_url,
@@ -72,7 +73,11 @@ def connect_as_owner(
 async def connect(
     database_url: str, application_name: str, *, role: str = SHELL, statement_timeout: float = STATEMENT_TIMEOUT
 ) -> Connection:
-    """A session in a role, in autocommit; `statement_timeout` in seconds. Raises DatabaseError and SessionNeededError."""
+    """A session in the given role, in autocommit; `statement_timeout` is in seconds.
+
+    Raises DatabaseError when it cannot connect, NotMigratedError when the role does not exist, SessionNeededError behind a connection
+    pooler in transaction mode.
+    """
     connection = await AsyncConnection.connect(database_url, autocommit=True, application_name=application_name, **POLICY)
     try:
         if await is_transaction_pooled(database_url, connection):
@@ -87,12 +92,14 @@ async def connect(
 async def set_up(
     connection: Connection, role: str = SHELL, statement_timeout: float = STATEMENT_TIMEOUT, *, for_transaction: bool = False
 ) -> None:
-    """What every connection of the running product begins with, or every transaction where a pooler lends the server to somebody else after
-    it. Raises NotMigratedError where the role does not exist.
+    """Sets the role, the statement time-out (in seconds) and what else every connection of the API and the worker starts with.
+
+    `for_transaction`: for the current transaction only, as behind a pooler that gives the server to somebody else after it. Raises
+    NotMigratedError when the role does not exist.
     """
     scope = sql.SQL("local" if for_transaction else "session")
     try:
-        # Compiling a query of seconds to machine code pays; none of ours takes that long.
+        # Compiling a query to machine code (JIT) pays when it runs for seconds; none of ours does.
         await connection.execute(
             sql.SQL("set {0} role {1}; set {0} statement_timeout = {2}; set {0} jit = off; set {0} timezone = 'UTC'").format(
                 scope, sql.Identifier(role), round(statement_timeout * 1000)
@@ -103,18 +110,22 @@ async def set_up(
 
 
 def is_in_transaction(connection: OwnerConnection) -> bool:
+    """Whether a transaction is open on the connection, and has not failed."""
     return connection.info.transaction_status is TransactionStatus.INTRANS
 
 
 def password_apart(database_url: str) -> tuple[str, str | None]:
-    """The connection string without its password, which the arguments of a process would show to everybody on the machine; and it."""
+    """The connection string without its password, and the password (None: it has none).
+
+    The arguments of a process can be read by everybody on the machine, so the password must not be among them.
+    """
     parts = conninfo_to_dict(database_url)
     password = parts.pop("password", None)
     return make_conninfo("", **parts), None if password is None else str(password)
 
 
 class SessionNeededError(RuntimeError):
-    """The URL leads to a connection pooler that lends a server to each transaction, where a connection has to be one session."""
+    """The URL leads to a connection pooler in transaction mode, but a connection has to be one session here."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -124,16 +135,16 @@ class SessionNeededError(RuntimeError):
 
 
 async def is_transaction_pooled(database_url: str, connection: Connection) -> bool:
-    """Whether a pooler lends this connection a server only for the length of a transaction. Raises DatabaseError.
+    """Whether a pooler gives this connection a server for one transaction at a time only. Raises DatabaseError.
 
-    Told apart from session pooling by what happens: of others that stay in a transaction, one gets the server that this connection had,
-    because it is idle, or this one gets another.
+    It tries: other connections each open a transaction and stay in it. With transaction pooling, either one of them gets the server that
+    this connection had, because it is idle, or this connection gets another one. With session pooling, neither happens.
     """
     own = await _backend_pid(connection)
-    # The server tells every connection its process id at the start; a pooler tells one of its own making.
+    # The server tells every new connection its process id; a pooler tells one that it made up.
     if own == connection.info.backend_pid:
         return False
-    # Where one gets no server at all, though this connection is idle, servers are lent for whole sessions.
+    # A probe that gets no server at all, although this connection is idle, means session pooling.
     with suppress(TimeoutError):
         async with asyncio.timeout(POOLER_SECONDS), AsyncExitStack() as others:
             for _ in range(POOLER_PROBES):
@@ -156,14 +167,14 @@ async def _backend_pid(connection: Connection) -> int:
 
 
 async def require_sessions(database_url: str) -> None:
-    """Raises SessionNeededError where a pooler in transaction mode is in between, DatabaseError where nothing answers."""
+    """Raises SessionNeededError when a pooler in transaction mode is in between, DatabaseError when nothing answers."""
     async with await _connect_plainly(database_url) as connection:
         if await is_transaction_pooled(database_url, connection):
             raise SessionNeededError
 
 
 class Session:
-    """One connection, used by one task at a time, and made again when it breaks. No call waits for a dead server for ever."""
+    """One connection that tasks use in turn, made again after it breaks. No call waits for a dead server longer than 35 seconds."""
 
     def __init__(self, database_url: str, application_name: str) -> None:
         self._database_url = database_url
@@ -172,7 +183,7 @@ class Session:
         self._lock = asyncio.Lock()
 
     async def run(self, call: Callable[Concatenate[Connection, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
-        """`call(connection, *args, **kwargs)`; raises DatabaseError, also when the server is silent."""
+        """Returns `await call(connection, *args, **kwargs)`. Raises DatabaseError, also when the server does not answer in time."""
         async with self._lock:
             try:
                 # The server cancels a statement that takes too long; if not even that is heard, the connection is dead.
@@ -189,7 +200,7 @@ class Session:
                 raise
 
     def another(self) -> Session:
-        """For what must not wait for this one, nor this one for it."""
+        """A second session to the same database, for calls that must not wait for those of this one."""
         return Session(self._database_url, self._application_name)
 
     async def close(self) -> None:
@@ -204,7 +215,10 @@ def _is_stale(error: BaseException) -> bool:
 
 
 class Backoff:
-    """How long to wait before the next try, in seconds: twice as long each time, with jitter, until `reset`."""
+    """How long to wait before the next attempt: `first` seconds, then twice as long each time up to `longest`.
+
+    A random part of up to a quarter is taken off, so that many who wait do not all come back at once.
+    """
 
     def __init__(self, first: float = 0.25, longest: float = 8.0) -> None:
         self._first = first
@@ -212,8 +226,10 @@ class Backoff:
         self._next = first
 
     def reset(self) -> None:
+        """Starts again from `first`."""
         self._next = self._first
 
     def delay(self) -> float:
+        """Seconds to wait now; the next answer is longer."""
         delay, self._next = self._next, min(self._next * 2, self._longest)
         return delay * random.uniform(0.75, 1.0)

@@ -1,4 +1,4 @@
-"""Hears the notifications of the database, for all who wait for some in this process, over one connection."""
+"""Receives the database's notifications (LISTEN) over one connection, for everything in this process that waits for them."""
 
 from __future__ import annotations
 
@@ -17,18 +17,20 @@ logger = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS: Final = 60.0
 ANSWER_SECONDS: Final = 10.0
-# A connection that stood for less is no sign that all is well again.
+# A connection that lasted less than this does not mean that the trouble is over.
 STEADY_SECONDS: Final = 10.0
 
 Handler = Callable[[str | None], None]
 
 
 class Notifier:
-    """Notifications are hints: some get lost with a connection or in a pooler, so whoever subscribes polls as well.
+    """One LISTEN connection with a list of handlers for each channel.
 
-    A handler is called with the payload of each notification on its channel, and with None whenever some may have been missed, which is
-    each time that listening begins. `is_ready` is set for as long as notifications arrive, and for good where a connection pooler in
-    transaction mode keeps them away: polling has to do then.
+    A handler is called with the payload of each notification on its channel, and with None each time that listening begins, because some
+    may have been missed before. Notifications are only hints: they get lost with a connection or in a pooler, so subscribers poll as well.
+
+    `is_ready` is set while notifications arrive. Behind a connection pooler in transaction mode none ever do: there it is set for good,
+    and subscribers have to live on polling.
     """
 
     def __init__(self, database_url: str, application_name: str) -> None:
@@ -39,12 +41,12 @@ class Notifier:
         self._backoff = Backoff()
 
     def subscribe(self, channel: str, handler: Handler) -> None:
-        """To be called before `running`."""
+        """Adds a handler for a channel. Must be called before `running`."""
         self._handlers.setdefault(channel, []).append(handler)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Listens for as long as the context lasts, and connects again whenever that is necessary."""
+        """Listens while the context lasts; connects again when the connection breaks. Raises nothing: logs why it cannot listen."""
         task = asyncio.create_task(self._run(), name="notifier")
         try:
             yield
@@ -64,7 +66,7 @@ class Notifier:
                 return
             except (DatabaseError, OSError, TimeoutError) as error:
                 reason = str(error) or "the connection fell silent"
-                # Once for each reason, not at every try.
+                # Once for each reason, not at every attempt.
                 if reason != told:
                     logger.warning("cannot listen for notifications, polling until that works again: %s", reason)
                     told = reason
@@ -85,7 +87,7 @@ class Notifier:
                 while True:
                     async for notification in connection.notifies(timeout=HEARTBEAT_SECONDS):
                         self._tell(notification.channel, notification.payload)
-                    # An empty query: is anybody still there?
+                    # An empty query shows whether the server is still there.
                     async with asyncio.timeout(ANSWER_SECONDS):
                         await connection.execute("")
             finally:

@@ -1,4 +1,4 @@
-"""The pool of connections that requests share."""
+"""The pool of connections that the requests of the API share."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ T = TypeVar("T")
 PooledConnection = AsyncConnection[TupleRow]
 
 MAX_ATTEMPTS = 3
-# Of the connections, so that no organization has all of them.
+# Statements of one organization at a time, so that none can take up all connections.
 STATEMENTS_PER_ORGANIZATION = 4
 NOT_MIGRATED_SECONDS = 1.0
-# These write, and may be done twice all the same: one notes when a key was used, the other makes an organization that is new.
+# These write, and may run twice all the same: one notes when a key was used, the other creates an organization that is new.
 REPEATABLE = frozenset({"authenticate_api_key", "authenticate_clerk_member"})
 READ_ONLY_FUNCTIONS = """
     select proname
@@ -48,15 +48,15 @@ READ_ONLY_FUNCTIONS = """
 
 
 class Pool(AsyncConnectionPool[PooledConnection]):
-    """Autocommit connections in the role of the shell; not yet open.
+    """`min_size` to `max_size` connections in autocommit and in the role of the shell. It must be opened before use.
 
-    `timeout` is how long, in seconds, a caller waits for a connection.
+    A caller waits for a connection for at most `timeout` seconds; then `PoolTimeout` is raised.
     """
 
     def __init__(self, database_url: str, *, min_size: int = 2, max_size: int = 10, timeout: float = 10) -> None:
         self._database_url = database_url
         self._not_migrated = False
-        # Whether a pooler lends a server to each transaction; None: not known yet.
+        # Whether a connection pooler in transaction mode is in between; None: not known yet.
         self._per_transaction: bool | None = None
         self._asking = asyncio.Lock()
         self._shares = Shares(STATEMENTS_PER_ORGANIZATION, timeout)
@@ -68,7 +68,7 @@ class Pool(AsyncConnectionPool[PooledConnection]):
             min_size=min_size,
             max_size=max_size,
             timeout=timeout,
-            # Give up early: the next caller tries again at once, while the pool's own attempts are ever further apart.
+            # Give up early: the next caller tries again at once, whereas the pool waits longer before each attempt of its own.
             reconnect_timeout=2,
             open=False,
         )
@@ -96,7 +96,10 @@ class Pool(AsyncConnectionPool[PooledConnection]):
 
     @asynccontextmanager
     async def connection(self, timeout: float | None = None) -> AsyncIterator[PooledConnection]:  # noqa: ASYNC109 (the base class has it)
-        """A connection in the role of the shell; one transaction where a pooler lends the server for no longer."""
+        """A connection in the role of the shell. Behind a pooler in transaction mode, the context is one transaction.
+
+        Raises PoolTimeout when none is free within `timeout` seconds, StaleConnectionError when the server had closed the one it got.
+        """
         async with super().connection(timeout) as connection:
             if connection.closed or _has_ended(connection):
                 await connection.close()
@@ -108,20 +111,20 @@ class Pool(AsyncConnectionPool[PooledConnection]):
                 await set_up(connection, for_transaction=True)
                 yield connection
                 if connection.info.transaction_status is TransactionStatus.INERROR:
-                    # Its commit would be a rollback that says nothing.
+                    # Committing it would roll back without an error.
                     raise OperationalError("a statement of the transaction failed")
 
     async def is_read_only(self) -> bool:
-        """Whether the database is a standby or read-only, as PostgreSQL tells unasked."""
+        """Whether the database is a standby or read-only. Takes no query: PostgreSQL reports both to every connection."""
         async with self.connection() as connection:
             return "on" in map(connection.info.parameter_status, ("in_hot_standby", "default_transaction_read_only"))
 
     def may_repeat(self, function: str) -> bool:
-        """Whether a function of `api` may run again although it may have run already: its volatility says that it changes nothing."""
+        """Whether a function of `api` may run twice: by its volatility it changes nothing, or it is one of REPEATABLE."""
         return function in self._read_only_functions or function in REPEATABLE
 
     async def run_for(self, organization: object, function: str, once: Callable[[PooledConnection], Awaitable[T]]) -> T:
-        """`run`, with at most STATEMENTS_PER_ORGANIZATION of an organization at once: the others wait their turn."""
+        """Like `run`, with at most STATEMENTS_PER_ORGANIZATION at once for an organization: more wait their turn, or raise PoolTimeout."""
         try:
             async with self._shares.one_of(organization):
                 return await self.run(function, once)
@@ -129,11 +132,16 @@ class Pool(AsyncConnectionPool[PooledConnection]):
             raise PoolTimeout(f"{STATEMENTS_PER_ORGANIZATION} statements of the organization took too long") from None
 
     async def run(self, function: str, once: Callable[[PooledConnection], Awaitable[T]]) -> T:
-        """`once(connection)`, which calls that function of `api`, and again after what had no effect or may be done twice."""
+        """Returns `await once(connection)`, which calls the function of that name in `api`.
+
+        It is called up to MAX_ATTEMPTS times: again after an error that left nothing behind, and after a lost connection if the function
+        may run twice. Raises DatabaseError: OutcomeUnknownError if the connection was lost during a function that may not, PoolTimeout
+        when no connection is free in time, NotMigratedError when the database lacks the shell's role.
+        """
         attempt = 1
         while True:
             try:
-                # A database that lacks the role gives no connection: there is nothing to wait for.
+                # While the database lacks the role, no connection can be had: a long wait would be for nothing.
                 async with self.connection(NOT_MIGRATED_SECONDS if self._not_migrated else None) as connection:
                     return await once(connection)
             except PoolTimeout:
@@ -154,7 +162,7 @@ class Pool(AsyncConnectionPool[PooledConnection]):
 
 
 def _has_ended(connection: PooledConnection) -> bool:
-    """Whether an idle connection has something to read, which is the server's farewell: seen without a round trip."""
+    """Whether the server has closed an idle connection: there is something to read, its last message. Takes no round trip."""
     poller = select.poll()
     poller.register(connection.fileno(), select.POLLIN)
     return bool(poller.poll(0))

@@ -1,4 +1,4 @@
-"""What many share, and nobody may have all of."""
+"""A limit for each holder on what all holders share."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from contextlib import asynccontextmanager
 
 
 class TakenError(Exception):
-    """All shares of a holder were taken for too long."""
+    """A holder's shares were all taken for too long."""
 
 
 class Shares:
-    """At most `size` at once of each holder; whoever finds them taken waits its turn, for at most `seconds`."""
+    """At most `size` shares at once for each holder. Who finds them all taken waits for one, in order, for at most `seconds`."""
 
     def __init__(self, size: int, seconds: float) -> None:
         self.size = size
         self.seconds = seconds
-        # With how many hold or wait for one: a holder that has none of either is forgotten.
+        # Each with the number of those who hold a share or wait for one; at 0 the holder is forgotten.
         self._of: dict[object, tuple[asyncio.Semaphore, int]] = {}
 
     @asynccontextmanager
     async def one_of(self, holder: object) -> AsyncIterator[None]:
-        """Holds one. Raises TakenError."""
+        """Holds one share while the context lasts. Raises TakenError when none becomes free in time."""
         semaphore, users = self._of.get(holder) or (asyncio.Semaphore(self.size), 0)
         self._of[holder] = semaphore, users + 1
         try:

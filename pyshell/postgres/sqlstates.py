@@ -1,7 +1,7 @@
-"""What an error of the database says about what to do next: the one table of SQLSTATEs.
+"""What to do after an error of the database: the one table of SQLSTATEs.
 
-The codes are those of https://www.postgresql.org/docs/current/errcodes-appendix.html; `PTnnn` are raised by our own functions, with the
-HTTP status in `nnn`.
+The codes are PostgreSQL's (https://www.postgresql.org/docs/current/errcodes-appendix.html), and `PTnnn`, which our own functions raise,
+with the HTTP status in `nnn`.
 """
 
 from __future__ import annotations
@@ -13,34 +13,34 @@ from typing import Final
 import psycopg
 
 DatabaseError = psycopg.Error
-"""Whatever a call of the database raises, the loss of the connection included."""
+"""Whatever a call of the database raises, including the loss of the connection."""
 
 
 class Kind(Enum):
-    """What happened. Only `REFUSED` and `DATA` are about what was asked: after all others, the same may succeed later."""
+    """What happened. After `REFUSED` and `DATA` the same call fails again; after any other it may succeed later."""
 
     REFUSED = auto()
-    """A rule of ours refused it (`PTnnn`)."""
+    """A rule of ours refused the call (`PTnnn`)."""
     DATA = auto()
-    """A value cannot be stored or worked with: the same fails again."""
+    """A value cannot be stored or computed with."""
     CONFLICT = auto()
-    """Rolled back to let others go on: a deadlock or a serialization failure. The same may be tried at once."""
+    """Rolled back to let others go on: a deadlock or a serialization failure. Trying again at once is fine."""
     STALE_STATEMENT = auto()
-    """What the connection has prepared no longer fits the database. Nothing ran; it works after `deallocate all`."""
+    """What the connection has prepared no longer fits the database. Nothing ran; after `deallocate all` it works."""
     LOST = auto()
-    """The connection ended, or was never made."""
+    """The connection ended, or could not be made."""
     OUTCOME_UNKNOWN = auto()
-    """The connection was lost while something ran that changes data: it may have been carried out, or not."""
+    """The connection was lost while a statement ran that changes data, so nobody knows whether it took effect."""
     BUSY = auto()
-    """A lock was not to be had in time."""
+    """A lock could not be had in time."""
     TIMEOUT = auto()
-    """The statement was cancelled, because it took too long or because somebody said so."""
+    """The statement took too long, or somebody cancelled it."""
     READ_ONLY = auto()
-    """The database is a standby or read-only, and this would have changed something."""
+    """The database is a standby or read-only, and the statement would have changed something."""
     UNAVAILABLE = auto()
     """The server lacks memory, disk or connections, cannot read its files, or is starting or stopping."""
     NOT_MIGRATED = auto()
-    """Something that this release calls is not in the database."""
+    """The database lacks something that this release calls."""
     INTERNAL = auto()
     """Anything else: a fault in our functions or in PostgreSQL."""
 
@@ -78,10 +78,10 @@ KINDS: Final = {
     "42883": Kind.NOT_MIGRATED,
     "42P01": Kind.NOT_MIGRATED,
 }
-"""By SQLSTATE, or by its class, the first two characters, for all others of that class. What is in neither way here is INTERNAL."""
+"""By SQLSTATE, or by class (its first two characters) for the rest of that class. What is not here either way is INTERNAL."""
 
 WITHOUT_EFFECT: Final = frozenset({"08001", "08003", "08004", "57P01", "57P03", "57P05"})
-"""The losses of a connection that certainly left nothing behind: it was never made, was idle, or the server rolled back before it left."""
+"""Losses of a connection that certainly changed nothing: it was never made, it was idle, or the server rolled back before it closed it."""
 
 
 class StaleConnectionError(psycopg.OperationalError):
@@ -91,13 +91,13 @@ class StaleConnectionError(psycopg.OperationalError):
 
 
 class OutcomeUnknownError(psycopg.OperationalError):
-    """The connection was lost while a function ran that changes something: it may have been carried out, or not."""
+    """The connection was lost while a function ran that changes data, so nobody knows whether it took effect."""
 
     sqlstate = "08007"
 
 
 class NotMigratedError(psycopg.ProgrammingError):
-    """The database lacks what the migrations of this release make."""
+    """The database lacks the migrations of this release."""
 
     sqlstate = "3F000"
 
@@ -106,36 +106,36 @@ class NotMigratedError(psycopg.ProgrammingError):
 
 
 def kind_of(error: DatabaseError) -> Kind:
-    """What happened. Errors that psycopg raises by itself have no SQLSTATE: they are lost connections, but for values it cannot send."""
+    """What happened. An error that psycopg itself raises has no SQLSTATE: it is a lost connection, or a value that cannot be sent."""
     state = error.sqlstate
     if state is None:
         if isinstance(error, psycopg.DataError):
             return Kind.DATA
         return Kind.LOST if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) else Kind.INTERNAL
     if error.diag.source_function == "RevalidateCachedQuery":
-        # "cached plan must not change result type". Its SQLSTATE has other uses, and its text is translated: where it comes from tells it.
+        # "cached plan must not change result type". Its SQLSTATE has other uses and its text is translated, so its origin identifies it.
         return Kind.STALE_STATEMENT
     kind = KINDS.get(state) or KINDS.get(state[:2], Kind.INTERNAL)
     return Kind.INTERNAL if kind is Kind.NOT_MIGRATED and is_inside_function(error) else kind
 
 
 def is_about_the_data(error: DatabaseError) -> bool:
-    """Whether the values are at fault, so that the same fails for ever. After any other error, the same may be tried again."""
+    """Whether the values are at fault, so that the same call fails every time. After any other error it may be tried again."""
     return kind_of(error) in (Kind.DATA, Kind.REFUSED)
 
 
 def had_no_effect(error: DatabaseError) -> bool:
-    """Whether it is certain that nothing was changed, though the same could be carried out by another try."""
+    """Whether the call certainly changed nothing and may succeed when it is tried again at once."""
     return kind_of(error) in (Kind.CONFLICT, Kind.STALE_STATEMENT) or error.sqlstate in WITHOUT_EFFECT
 
 
 def is_inside_function(error: DatabaseError) -> bool:
-    """Whether a function of the database was running, so that the call itself was well-formed."""
+    """Whether the error came from inside a function of the database, so that the call itself was well-formed."""
     return re.search(r"^(PL/pgSQL|SQL) function", error.diag.context or "", re.MULTILINE) is not None
 
 
 def explain(error: DatabaseError) -> str:
-    """The error for people: what happened and what helps, without where in the functions it happened."""
+    """The error as a person should read it: the message and the hint, without PostgreSQL's trace through the functions."""
     if kind_of(error) is Kind.NOT_MIGRATED:
         return str(NotMigratedError())
     diag = error.diag

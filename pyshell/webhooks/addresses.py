@@ -1,9 +1,8 @@
 """Which addresses a webhook may be sent to: those of the public internet.
 
-Whoever may set a webhook URL could otherwise make this server ask machines that only it can reach. A host's name is resolved anew for
-every attempt, every address it has is checked, and the connection goes to one of the checked addresses themselves: what the name
-resolves to a moment later doesn't matter. Whatever way a host is written in (decimal, hexadecimal, bracketed), it is the resulting
-address that is checked.
+Otherwise, who sets a webhook URL could make this server send requests to machines that only it can reach. A host's name is resolved anew
+for each attempt, each of its addresses is checked, and the connection goes to a checked address itself, so it does not matter what the
+name resolves to a moment later. However a host is written (decimal, hexadecimal, in brackets), the resulting address is what is checked.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ REFUSED_IPV4: Final = [
     ip_network("224.0.0.0/4"),  # multicast
     ip_network("240.0.0.0/4"),  # reserved; broadcast
 ]
-# All of IPv6 outside this is refused: loopback, v4-mapped, NAT64 (64:ff9b::/96), unique local, link-local, multicast, what is unassigned.
+# All of IPv6 outside this is refused: loopback, v4-mapped, NAT64 (64:ff9b::/96), unique local, link-local, multicast, unassigned.
 GLOBAL_IPV6: Final = ip_network("2000::/3")
 REFUSED_IPV6: Final = [
     ip_network("2001::/23"),  # IETF protocols: Teredo, benchmarks, ORCHID and others
@@ -50,15 +49,16 @@ REFUSED_IPV6: Final = [
     ip_network("3fff::/20"),  # documentation
 ]
 
-# Resolving blocks a thread: many, so that names whose servers are silent don't hold up the others.
+# Resolving a name blocks a thread. There are many, so that names whose servers do not answer don't hold up the others.
 _RESOLVERS: Final = ThreadPoolExecutor(max_workers=64, thread_name_prefix="resolver")
 
 
 class RefusedAddressError(Exception):
-    """The host has an address that webhooks may not be sent to."""
+    """The host has an address to which webhooks may not be sent. The message is the host."""
 
 
 def is_ip_address(host: str) -> bool:
+    """Whether a host is an IP address in its usual notation, without brackets, and not a name."""
     try:
         ip_address(host)
     except ValueError:
@@ -67,7 +67,7 @@ def is_ip_address(host: str) -> bool:
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is an ordinary one of the public internet."""
+    """Whether a text is an IP address of the public internet that is set aside for no special purpose."""
     try:
         parsed = ip_address(address)
     except ValueError:
@@ -79,13 +79,13 @@ def is_public(address: str) -> bool:
 
 
 async def resolve(host: str, port: int, *, allow_private: bool, refused_networks: Sequence[Network] = ()) -> list[str]:
-    """The addresses of a host, all of them checked.
+    """The IP addresses of a host, in the resolver's order, all of them checked.
 
-    Raises RefusedAddressError when any of them is in `refused_networks`, or not public (unless `allow_private`); OSError or UnicodeError
-    when there is none.
+    Raises RefusedAddressError if any of them is in `refused_networks`, or is not public (unless `allow_private`); OSError or UnicodeError
+    if the host cannot be resolved.
     """
     loop = asyncio.get_running_loop()
-    # The module's attribute, looked up at each call: tests put a resolver of theirs in its place.
+    # Looked up in its module at each call, so that tests can replace the resolver.
     found = await loop.run_in_executor(_RESOLVERS, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
     addresses = list(dict.fromkeys(str(address[0]) for _, _, _, _, address in found))
     if not allow_private and not all(map(is_public, addresses)):

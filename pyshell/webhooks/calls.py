@@ -1,4 +1,4 @@
-"""The `api` functions of the webhook outbox as the sender calls them."""
+"""The sender's calls of the `api` functions of the webhook outbox. Ids are 16 bytes; each call raises DatabaseError."""
 
 from __future__ import annotations
 
@@ -25,29 +25,32 @@ RECORD: Final = """
 
 
 class Ready(NamedTuple):
-    """The answer of `api.ready_webhooks`; in seconds."""
+    """Organizations with deliveries that are due, and in how many seconds the next delivery of any other is due (None: there is none)."""
 
     organization_ids: list[bytes]
     next_ready_in: float | None
 
 
 async def ready_webhooks(connection: Connection, limit: int, besides: Sequence[bytes]) -> Ready:
+    """Up to `limit` organizations with deliveries to send, not counting those in `besides`."""
     async with binary_cursor(connection) as cursor:
         await cursor.execute(READY, [limit, uuids(besides)])
         return Ready._make(await cursor.fetchone() or ())
 
 
 async def claim_webhooks(connection: Connection, sender: str, organization_id: bytes, limit: int) -> list[Delivery]:
+    """Leases up to `limit` deliveries of an organization to the sender of that name."""
     return await _deliveries(connection, organization_id, CLAIM, [Binary(organization_id), sender, limit])
 
 
 async def start_webhook_test(connection: Connection, sender: str, organization_id: bytes) -> Delivery:
+    """Makes a test delivery for an organization, and leases it to the sender of that name."""
     [delivery] = await _deliveries(connection, organization_id, START_TEST, [Binary(organization_id), sender])
     return delivery
 
 
 async def record_webhooks(connection: Connection, organization_id: bytes, attempts: Sequence[Attempt]) -> dict[str, int]:
-    """Record attempts of one organization; answers how many met which verdict. Doing it again changes nothing."""
+    """Records attempts of one organization and returns the number of attempts by verdict. Recording them again changes nothing."""
     async with binary_cursor(connection) as cursor:
         await cursor.execute(
             RECORD,

@@ -1,4 +1,4 @@
-"""One attempt at a webhook: a signed POST to a receiver (Standard Webhooks, https://www.standardwebhooks.com), and what came of it."""
+"""One attempt to deliver a webhook: a signed POST (Standard Webhooks, https://www.standardwebhooks.com) and its result."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from pyshell.webhooks.addresses import Network, RefusedAddressError, is_ip_addre
 logger = logging.getLogger(__name__)
 
 ATTEMPT_SECONDS: Final = 15.0
-# So much of an answer's body is read at most.
+# The most that is read of an answer's body.
 MAX_ANSWER_BYTES: Final = 64 * 1024
 MAX_ADDRESSES: Final = 8
 KEPT_CHARACTERS: Final = 1024
-# Attempts that start so close together share one resolution of the receiver's name.
+# Attempts that start within this time of each other resolve the receiver's name once.
 RESOLUTION_SECONDS: Final = 1.0
 USER_AGENT: Final = "Batch-Lookups-Webhooks/1.0"
 NOT_SENT: Final = {"unreachable": "connection", "tls": "tls"}
@@ -36,7 +36,7 @@ NOT_SENT: Final = {"unreachable": "connection", "tls": "tls"}
 
 @dataclass(slots=True, eq=False)
 class Delivery:
-    """A claimed delivery: what to POST and where, and the keys to sign it with."""
+    """A claimed delivery: the body to POST, the URL, and the secrets to sign it with. The ids and the token are 16 bytes each."""
 
     organization_id: bytes
     delivery_id: bytes
@@ -47,7 +47,11 @@ class Delivery:
 
 
 class Attempt(NamedTuple):
-    """What came of a delivery, as `api.record_webhooks` takes it; `latency` and `retry_after` in seconds."""
+    """The result of one attempt, as `api.record_webhooks` takes it.
+
+    Either `http_status` is set, with the first KEPT_CHARACTERS of the answer in `body`, or `error_class` says why no answer came. `latency`
+    and `retry_after` are in seconds.
+    """
 
     delivery: Delivery
     http_status: int | None
@@ -58,20 +62,24 @@ class Attempt(NamedTuple):
 
     @property
     def succeeded(self) -> bool:
+        """Whether the receiver answered with a 2xx status."""
         return self.http_status is not None and 200 <= self.http_status < 300
 
 
 def sign(secrets: Sequence[bytes], message_id: str, timestamp: int, body: bytes) -> str:
-    """The value of `webhook-signature`: one signature for each secret, so that receivers can change over from one to the next."""
+    """The value of `webhook-signature`: one signature for each secret, so that a receiver can change from one secret to the next.
+
+    `timestamp` is in seconds since 1970. Each signature is HMAC-SHA256 over `<message_id>.<timestamp>.<body>`, in base64 after `v1,`.
+    """
     signed = b"%b.%d.%b" % (message_id.encode(), timestamp, body)
     return " ".join("v1," + b64encode(hmac.digest(secret, signed, "sha256")).decode() for secret in secrets)
 
 
 class Receiver:
-    """A URL, and the connections to it. No redirect is followed and no proxy used.
+    """A webhook URL and the connections to it. Follows no redirect and uses no proxy.
 
-    `allow_private` is for development: any address may be connected to, at any port, and http spoken; but never one of the
-    `refused_networks`. Raises ValueError for a URL that is none, not HTTPS, or leads to the port of another service.
+    `allow_private` is for development: it allows http, and any address and port except in `refused_networks`. Without it, the URL must be
+    https, its addresses public, and its port 443 or above 1023. Raises ValueError for any other URL.
     """
 
     def __init__(self, url: str, *, allow_private: bool, refused_networks: Sequence[Network] = ()) -> None:
@@ -95,6 +103,7 @@ class Receiver:
 
     @classmethod
     def of(cls, delivery: Delivery, settings: Settings) -> Self:
+        """The receiver of a delivery, as strict as the settings say. Raises ValueError as the constructor does."""
         return cls(
             delivery.url,
             allow_private=settings.webhooks_allow_private_networks,
@@ -102,7 +111,7 @@ class Receiver:
         )
 
     async def attempt(self, delivery: Delivery) -> Attempt:
-        """POST a delivery; raises nothing but cancellation."""
+        """POSTs a delivery and returns the result after at most ATTEMPT_SECONDS. Raises nothing except when it is cancelled."""
         started = time.monotonic()
         try:
             async with asyncio.timeout(ATTEMPT_SECONDS):
@@ -124,11 +133,11 @@ class Receiver:
         )
 
     def close(self) -> None:
-        """Close the connections that are not in use."""
+        """Closes the connections: those in use as soon as their request ends."""
         self._clients.keep([])
 
     async def _post(self, delivery: Delivery, started: float) -> Response:
-        """POST to the first of the checked addresses that can be connected to."""
+        """POSTs to the first of the checked addresses that accepts a connection. Raises ExchangeError."""
         addresses = await self._resolve()
         self._clients.keep(addresses)
         problem = ExchangeError("dns")
@@ -139,19 +148,19 @@ class Receiver:
                 client = await self._clients.get(address, partial(self._builder, address))
                 return await post(client, self.url, delivery.body, headers, seconds, MAX_ANSWER_BYTES, cut=True)
             except ExchangeError as error:
-                # With these nothing was sent: another address may be tried.
+                # Nothing was sent after these errors, so another address may be tried.
                 if error.error_class not in NOT_SENT:
                     raise
                 problem = ExchangeError(NOT_SENT[error.error_class])
         raise problem
 
     def _builder(self, address: str) -> ClientBuilder:
-        """Of a client that connects to this address and no other, with the receiver's own name for TLS and `Host`."""
+        """A builder of clients that connect to this address only, with the receiver's own name for TLS and `Host`."""
         builder = client_builder(tls=self._is_https).gzip(False).user_agent(USER_AGENT)
         return builder if is_ip_address(self._host) else builder.resolve(self._host, address, self._port)
 
     async def _resolve(self) -> list[str]:
-        """The receiver's addresses, checked for this attempt or those beside it."""
+        """The receiver's checked addresses, resolved for this attempt or for one that has just started. Raises ExchangeError."""
         now = time.monotonic()
         if self._resolution is None or (self._resolution.done() and now - self._resolved_at > RESOLUTION_SECONDS):
             self._resolution = asyncio.create_task(self._look_up_host())
@@ -160,7 +169,7 @@ class Receiver:
         try:
             return await asyncio.shield(self._resolution)
         except (RefusedAddressError, OSError, UnicodeError) as error:
-            # Nobody is told which names of a private network there are.
+            # The answer must not reveal which names exist in a private network.
             is_told = self._allow_private and not isinstance(error, RefusedAddressError)
             raise ExchangeError("dns" if is_told else "refused_address") from None
 
@@ -169,10 +178,11 @@ class Receiver:
 
 
 def signed_headers(delivery: Delivery) -> dict[str, str]:
+    """The headers of an attempt that starts now."""
     message_id, timestamp = str(UUID(bytes=delivery.delivery_id)), int(time.time())
     return {
         "Content-Type": "application/json",
-        # What is compressed may be larger than it looks.
+        # A compressed answer may be larger than it looks.
         "Accept-Encoding": "identity",
         "webhook-id": message_id,
         "webhook-timestamp": str(timestamp),
