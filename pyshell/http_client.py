@@ -39,11 +39,12 @@ class ExchangeError(Exception):
 
 
 class Response(NamedTuple):
-    """The status, the body, and the seconds of `Retry-After` (None: it has none that can be read)."""
+    """The status, the body, the seconds of `Retry-After` (None: it has none that can be read), and the signature that was asked for."""
 
     status: int
     body: bytes
     retry_after: float | None
+    signature: str | None = None
 
 
 def client_builder(*, tls: bool) -> ClientBuilder:
@@ -100,12 +101,20 @@ class Clients:
 
 
 async def post(
-    client: Client, url: str, body: bytes, headers: dict[str, str] | None, seconds: float, max_bytes: int, *, cut: bool = False
+    client: Client,
+    url: str,
+    body: bytes,
+    headers: dict[str, str] | None,
+    seconds: float,
+    max_bytes: int,
+    *,
+    cut: bool = False,
+    signature_header: str | None = None,
 ) -> Response:
     """POSTs `body` and returns the answer; the whole exchange, including connecting, takes at most `seconds`.
 
     Reads at most `max_bytes` of the answer's body. If it is longer, the connection is closed, and the rest is cut off (with `cut`) or the
-    answer is an error. Raises ExchangeError.
+    answer is an error. `signature_header` names the header with the signature. Raises ExchangeError.
     """
     request = client.post(url).body_bytes(body).timeout(timedelta(seconds=seconds))
     if headers:
@@ -123,6 +132,7 @@ async def post(
                 response.status,
                 content.to_bytes()[:max_bytes] if content is not None else b"",
                 None if asked_for is None else retry_after(asked_for, header(response, "date")),
+                header(response, signature_header) if signature_header else None,
             )
     except RequestError as error:
         raise ExchangeError(error_class([cause["message"] for cause in error.details["causes"] or []], error)) from None

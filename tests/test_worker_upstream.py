@@ -40,8 +40,8 @@ async def look_up(
     return await client.look_up(organization_id, json.dumps({"reference_id": reference_id}).encode(), seconds, max_bytes)
 
 
-def client_of(url: str, *, is_ours: bool = False) -> Upstream:
-    return Upstream(url, {}, is_ours=is_ours)
+def client_of(url: str, *, internal_key: str | None = None) -> Upstream:
+    return Upstream(url, {}, internal_key=internal_key)
 
 
 async def test_connections_are_kept_and_used_again(upstream: FakeUpstream) -> None:
@@ -66,11 +66,12 @@ async def test_no_connection_to_a_provider_is_shared_by_two_organizations(upstre
 
 
 async def test_our_own_api_is_told_the_organization_and_reached_over_shared_connections(upstream: FakeUpstream) -> None:
-    client = client_of(upstream.url, is_ours=True)
+    upstream.internal_key = b"internal key"
+    client = client_of(upstream.url, internal_key="internal key")
     for organization_id in (ORGANIZATION, OTHER_ORGANIZATION):
         await look_up(client, organization_id=organization_id)
     assert upstream.connections == 1
-    assert [seen.headers["x-organization-id"][-1] for seen in upstream.requests] == ["0", "1"]
+    assert [seen.headers["x-organization-id"][-1:] for seen in upstream.requests] == ["", "0", "1"]
     client.close()
 
 
@@ -347,8 +348,9 @@ class TestProxy:
     ) -> None:
         for name in ("HTTP_PROXY", "ALL_PROXY", "http_proxy", "all_proxy"):
             monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
+        upstream.internal_key = b"internal key"
         assert (await self.look_up(PORT=str(upstream.port), HTTP_PROXY=f"http://127.0.0.1:{proxy.port}")).http_status == 200
-        assert (len(upstream.requests), len(proxy.requests)) == (1, 0)
+        assert (len(upstream.requests), len(proxy.requests)) == (2, 0)
 
     async def test_a_proxy_that_is_away_or_refuses_is_no_answer(self) -> None:
         answer = await self.look_up(INCENTIVES_API_URL="https://incentives.invalid/", HTTPS_PROXY="http://127.0.0.1:1")
@@ -558,7 +560,7 @@ def test_an_address_that_is_none_is_refused(url: str) -> None:
 
 def test_a_header_cannot_smuggle_another() -> None:
     with pytest.raises(ValueError, match="line break") as refused:
-        Upstream("http://127.0.0.1/", {"Authorization": "Bearer a\r\nX-Other: b"}, is_ours=False)
+        Upstream("http://127.0.0.1/", {"Authorization": "Bearer a\r\nX-Other: b"})
     assert "Bearer" not in str(refused.value)
 
 

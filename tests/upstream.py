@@ -13,8 +13,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+from pyshell.worker.signatures import ANSWER_HEADER, sign_answer
 
 FOREVER = 3600.0
 
@@ -49,12 +51,16 @@ class Seen:
 
 
 class FakeUpstream:
-    """Answers with `usual`, or what `improvise` says, unless `plan` says otherwise for a reference id."""
+    """Answers with `usual`, or what `improvise` says, unless `plan` says otherwise for a reference id.
+
+    With `internal_key` it signs usual answers, as our own API does.
+    """
 
     def __init__(self) -> None:
         self.usual = Reply()
         self.improvise: Callable[[], Reply] | None = None
         self.requests: list[Seen] = []
+        self.internal_key: bytes | None = None
         self.connections = 0
         self.in_flight = 0
         self.most_in_flight = 0
@@ -112,6 +118,9 @@ class FakeUpstream:
             writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()
             return False
+        if self.internal_key is not None:
+            signature = sign_answer(self.internal_key, headers["authorization"], 200, json.dumps(result(body)).encode())
+            reply = replace(reply, headers={**reply.headers, ANSWER_HEADER: signature})
         answer = reply.raw if reply.raw is not None else render(reply, body)
         writer.write(answer)
         if reply.again is not None:

@@ -1,4 +1,4 @@
-"""Authentication: an API key of an integration, a Clerk session token of a user, or the internal credential of the worker."""
+"""Authentication: an API key of an integration, a Clerk session token of a user, or what internal callers show or sign with."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from functools import wraps
 from ipaddress import ip_address
+from typing import NamedTuple
 from uuid import UUID
 
 from starlette.datastructures import Headers
@@ -17,12 +18,13 @@ from starlette.responses import Response
 
 from pyshell import logs
 from pyshell.api import api_keys, clerk
-from pyshell.api.errors import ApiError
+from pyshell.api.errors import ApiError, error_response, from_database
 from pyshell.api.limits import CREDENTIALS_PER_ORGANIZATION, UNKNOWN_KEYS_PER_MINUTE, RequestLimiter
 from pyshell.postgres import calls as db
 from pyshell.postgres.pool import Pool
 from pyshell.postgres.sqlstates import DatabaseError
 from pyshell.settings import Settings
+from pyshell.worker.signatures import ANSWER_HEADER, SCHEME, body_digest, sign_answer
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -31,24 +33,35 @@ CACHE_SECONDS = 2.0
 MAX_CACHED = 10_000
 
 INTERNAL_SCOPES = frozenset({"incentives:write", "worker:run"})
+SIGNED_SCOPES = frozenset({"incentives:write"})
+
+
+class Signature(NamedTuple):
+    """A valid signature: the key that it was made with, the whole header, and the SHA-256 (hex) that the body must have."""
+
+    key: bytes
+    authorization: str
+    body_digest: str
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
     """The authenticated caller and its scopes; `organization` is None for an internal call that names none.
 
-    `requests_per_minute` limits all callers with the same `name` together; None: no limit.
+    `requests_per_minute` limits all callers with the same `name` together; None: no limit. `signature` is there if the request is signed,
+    as the worker's are, instead of carrying a credential.
     """
 
     organization: UUID | None
     scopes: frozenset[str]
     name: str = ""
     requests_per_minute: int | None = None
+    signature: Signature | None = None
 
     @property
     def is_internal(self) -> bool:
         """Whether it is the worker, or an operator with its credential."""
-        return self.scopes is INTERNAL_SCOPES
+        return self.scopes is INTERNAL_SCOPES or self.signature is not None
 
     @property
     def organization_id(self) -> UUID:
@@ -142,6 +155,8 @@ class Authenticator:
     async def _bearer(self, authorization: str, headers: Headers) -> Caller:
         scheme, _, token = authorization.partition(" ")
         token = token.strip()
+        if scheme == SCHEME:
+            return await self._signed(authorization, token, headers)
         if scheme.lower() != "bearer" or not token:
             raise unauthorized("invalid_token", "Invalid token", hint="Send the header Authorization: Bearer <token>.")
         if await self._is_internal(token):
@@ -178,13 +193,24 @@ class Authenticator:
         )
         return replace(caller, name=str(claims["sub"]))
 
+    async def _signed(self, authorization: str, credentials: str, headers: Headers) -> Caller:
+        organization_id = headers.get("x-organization-id", "")
+        for key in await self._known_internal_keys():
+            if digest := body_digest(key, credentials, organization_id, time.time()):
+                return Caller(_organization(headers), SIGNED_SCOPES, signature=Signature(key, authorization, digest))
+        raise unauthorized("invalid_signature", "The signature is not ours, or not of this minute")
+
     async def _is_internal(self, token: str) -> bool:
+        keys = await self._known_internal_keys()
+        return any(hmac.compare_digest(token.encode(), key) for key in keys)
+
+    async def _known_internal_keys(self) -> list[bytes]:
         if not self._has_internal_key:
             key = await db.call(self._pool, "internal_key")
             logs.hide(key.decode())
             self._internal_keys.append(key)
             self._has_internal_key = True
-        return any(hmac.compare_digest(token.encode(), key) for key in self._internal_keys)
+        return self._internal_keys
 
 
 def unauthorized(code: str, message: str, hint: str | None = None) -> ApiError:
@@ -224,6 +250,18 @@ def secured(scope: str, endpoint: Endpoint) -> Endpoint:
         if scope not in caller.scopes:
             raise ApiError(403, "insufficient_scope", f"This credential lacks the scope {scope}")
         request.scope["user"] = caller
-        return await endpoint(request)
+        return await (endpoint(request) if caller.signature is None else signed(request, caller.signature, endpoint))
 
     return secured_endpoint
+
+
+async def signed(request: Request, signature: Signature, endpoint: Endpoint) -> Response:
+    """The answer to a signed request, errors included, with a signature of our own."""
+    try:
+        response = await endpoint(request)
+    except ApiError as error:
+        response = error_response(request, error)
+    except DatabaseError as error:
+        response = error_response(request, from_database(error))
+    response.headers[ANSWER_HEADER] = sign_answer(signature.key, signature.authorization, response.status_code, bytes(response.body))
+    return response

@@ -70,6 +70,7 @@ WHAT_TO_DO = {
     "invalid_report": "A member of the report is unknown or has a wrong form. Send `name`, `description` or both.",
     "invalid_request": "The lookup request has faults, all of which the message names. Mend them.",
     "invalid_settings": "A setting has a value that is not allowed; the message names its rule. Send another value.",
+    "invalid_signature": "An internal call is signed with another key, or not just now. Give worker and API one `SERVICE_ROLE_KEY`.",
     "invalid_token": "The bearer token is malformed, expired or signed by somebody else. Get a new one.",
     "invalid_transition": "The application cannot go from its status to this one. Send one of `next_statuses`.",
     "invalid_value": "A value breaks a rule of the database. Check the values that you sent.",

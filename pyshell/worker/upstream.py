@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import Final, NamedTuple, Self
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -14,9 +15,10 @@ from uuid import UUID
 from pyreqwest.client import ClientBuilder
 from pyreqwest.proxy import ProxyBuilder
 
-from pyshell.http_client import Clients, ExchangeError, client_builder, post
+from pyshell.http_client import Clients, ExchangeError, Response, client_builder, post
 from pyshell.settings import Settings
 from pyshell.worker.answers import foreign_reference_id, is_storable
+from pyshell.worker.signatures import ANSWER_HEADER, is_answer_signed, sign_request
 
 logger = logging.getLogger(__name__)
 
@@ -46,9 +48,11 @@ def failure(error_class: str) -> Answer:
 class Upstream:
     """POSTs lookups to one URL.
 
-    `is_ours`: the URL is our own API. It is told which organization asks, shares its connections between all, and is reached without a
-    proxy. Somebody else's server is told no organization, and each organization has its own connections to it: should an answer be
-    taken for another request's in spite of everything, it never is another organization's.
+    `internal_key`: the URL is our own API, which knows that key too. It is told which organization asks, shares its connections between
+    all, and is reached without a proxy. Each request and answer is signed, and no address is sent before the API has answered a signed
+    request without one, so that another process on the API's port learns nothing and is not believed.
+    Somebody else's server is told no organization, and each organization has its own connections to it: should an answer be taken for
+    another request's in spite of everything, it never is another organization's.
     """
 
     def __init__(
@@ -56,7 +60,7 @@ class Upstream:
         url: str,
         headers: dict[str, str],
         *,
-        is_ours: bool,
+        internal_key: str | None = None,
         proxy: str | None = None,
         no_proxy: str | None = None,
         ca_file: bytes | None = None,
@@ -69,7 +73,8 @@ class Upstream:
         self._url = url
         self._is_https = parts.scheme == "https"
         self._headers = {"Content-Type": "application/json", "Accept": "application/json", **headers}
-        self._is_ours = is_ours
+        self._internal_key = internal_key.encode() if internal_key is not None else None
+        self._recognition: asyncio.Task[Response] | None = None
         self._proxy = proxy
         self._no_proxy = no_proxy
         self._ca_file = ca_file
@@ -78,14 +83,12 @@ class Upstream:
 
     @classmethod
     def from_settings(cls, settings: Settings, internal_key: str) -> Self:
-        """The provider that the settings name, else our own `/incentives`, which trusts `internal_key`."""
+        """The provider that the settings name, else our own `/incentives`, which knows `internal_key`."""
         if not settings.incentives_api_url:
-            headers = {"Authorization": f"Bearer {internal_key}", "x-supabase-internal": "true"}
-            return cls(f"{settings.server_url}{settings.root_path}/incentives", headers, is_ours=True)
+            return cls(f"{settings.server_url}{settings.root_path}/incentives", {}, internal_key=internal_key)
         return cls(
             settings.incentives_api_url,
             {"Authorization": f"Bearer {settings.incentives_api_key}"} if settings.incentives_api_key else {},
-            is_ours=False,
             proxy=settings.proxy_for(settings.incentives_api_url),
             no_proxy=settings.no_proxy,
             ca_file=settings.incentives_api_ca_file.read_bytes() if settings.incentives_api_ca_file else None,
@@ -93,13 +96,15 @@ class Upstream:
 
     async def look_up(self, organization_id: bytes, request: bytes, seconds: float, max_bytes: int) -> Answer:
         """One lookup of an organization (the 16 bytes of its id); within `seconds`. Raises nothing but cancellation."""
-        headers = {"x-organization-id": str(UUID(bytes=organization_id))} if self._is_ours else None
         if self._distrusted_until is not None and asyncio.get_running_loop().time() >= self._distrusted_until:
             self._distrusted_until = None
             self._clients.keep([])
         try:
-            client = await self._clients.get(None if self._is_ours else organization_id, self._builder)
-            response = await post(client, self._url, request, headers, seconds, max_bytes)
+            if self._internal_key is None:
+                client = await self._clients.get(organization_id, self._builder)
+                response = await post(client, self._url, request, None, seconds, max_bytes)
+            else:
+                response = await self._ask_our_api(self._internal_key, organization_id, request, seconds, max_bytes)
         except ExchangeError as error:
             return failure(error.error_class)
         foreign = foreign_reference_id(response.body, request)
@@ -109,6 +114,38 @@ class Upstream:
         if is_storable(response.body):
             return Answer(response.status, None, response.body, response.retry_after)
         return failure("invalid_response") if response.status < 300 else Answer(response.status, None, None, response.retry_after)
+
+    async def _ask_our_api(self, key: bytes, organization_id: bytes, request: bytes, seconds: float, max_bytes: int) -> Response:
+        """Raises ExchangeError: unreachable where another process listens in its place."""
+        began = asyncio.get_running_loop().time()
+        try:
+            if self._recognition is None:
+                self._recognition = asyncio.create_task(self._post_signed(key, "", b"{}", seconds, max_bytes))
+            # All wait for the same answer, whoever is cancelled meanwhile.
+            await asyncio.shield(self._recognition)
+            left = max(began + seconds - asyncio.get_running_loop().time(), 0.0)
+            return await self._post_signed(key, str(UUID(bytes=organization_id)), request, left, max_bytes)
+        except ExchangeError:
+            # The next connection may be to another process.
+            self._recognition = None
+            raise
+
+    async def _post_signed(self, key: bytes, organization_id: str, body: bytes, seconds: float, max_bytes: int) -> Response:
+        authorization = sign_request(key, organization_id, body, time.time())
+        headers = {"Authorization": authorization, "x-organization-id": organization_id}
+        client = await self._clients.get(None, self._builder)
+        response = await post(client, self._url, body, headers, seconds, max_bytes, signature_header=ANSWER_HEADER)
+        if not is_answer_signed(key, authorization, response.status, response.body, response.signature):
+            # A process that listens in its place must not keep the connection.
+            self._clients.keep([])
+            logger.error(
+                "what answers at %s (status %d) does not know our internal key, so no lookup is sent there: another process listens on "
+                "the port, or the API has another SERVICE_ROLE_KEY, another clock or an older version",
+                self._url,
+                response.status,
+            )
+            raise ExchangeError("unreachable")
+        return response
 
     def close(self) -> None:
         """Close the connections that are not in use."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ from uuid import UUID
 from starlette.requests import Request
 from starlette.responses import Response
 
+from pyshell.api.authentication import unauthorized
 from pyshell.api.errors import ApiError
 from pyshell.api.json_bodies import check_json
 from pyshell.api.media_types import JSON, check_charset, recognize
@@ -100,6 +102,9 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
         body += chunk
         if len(body) > max_bytes:
             raise too_large
+    signature = request.user.signature
+    if signature is not None and hashlib.sha256(body).hexdigest() != signature.body_digest:
+        raise unauthorized("invalid_signature", "The body is not the one that was signed")
     return bytes(body)
 
 
