@@ -34,6 +34,8 @@ MAX_CACHED = 10_000
 
 INTERNAL_SCOPES = frozenset({"incentives:write", "worker:run"})
 SIGNED_SCOPES = frozenset({"incentives:write"})
+# What every caller has.
+ANY_SCOPE = "any"
 
 
 class Signature(NamedTuple):
@@ -247,7 +249,7 @@ def secured(scope: str, endpoint: Endpoint) -> Endpoint:
             _, too_many_of_all = limiter.count(caller.organization, quota * CREDENTIALS_PER_ORGANIZATION)
             if error := too_many or too_many_of_all:
                 raise error
-        if scope not in caller.scopes:
+        if scope not in (ANY_SCOPE, *caller.scopes):
             raise ApiError(403, "insufficient_scope", f"This credential lacks the scope {scope}")
         request.scope["user"] = caller
         return await (endpoint(request) if caller.signature is None else signed(request, caller.signature, endpoint))

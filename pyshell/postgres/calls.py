@@ -15,17 +15,18 @@ from pyshell.postgres.sqlstates import DatabaseError, Kind, kind_of
 CLAIMED_SECONDS = 2.0
 
 
-async def call(pool: Pool, function: str, /, **arguments: object) -> bytes:
+async def call(pool: Pool, function: str, sharer: object = None, /, **arguments: object) -> bytes:
     """Calls `api.<function>(p_<name> => value, ...)` and returns its result as the text that PostgreSQL sent; `null` for SQL's null.
 
-    Calls again after an error that left nothing behind, such as a deadlock, and calls a function again that may run twice when the
-    connection breaks. Raises `DatabaseError`.
+    Takes a connection out of the share of the argument `organization_id` or, where there is none, of the `sharer`. Calls again after an
+    error that left nothing behind, such as a deadlock, and calls a function again that may run twice when the connection breaks. Raises
+    `DatabaseError`.
     """
-    [answer] = await call_row(pool, function, **arguments)
+    [answer] = await call_row(pool, function, sharer, **arguments)
     return answer or b"null"
 
 
-async def call_row(pool: Pool, function: str, /, **arguments: object) -> list[bytes | None]:
+async def call_row(pool: Pool, function: str, sharer: object = None, /, **arguments: object) -> list[bytes | None]:
     """Like `call`, for a function with several OUT parameters: one text for each, None where it is null."""
 
     async def once(connection: PooledConnection) -> list[bytes | None]:
@@ -34,10 +35,11 @@ async def call_row(pool: Pool, function: str, /, **arguments: object) -> list[by
         assert result is not None
         return [result.get_value(0, column) for column in range(result.nfields)]
 
-    if "organization_id" not in arguments or arguments.get("for_item"):
+    sharer = arguments.get("organization_id", sharer)
+    if sharer is None or arguments.get("for_item"):
         # The queue itself shares a worker's lookups out among the organizations.
         return await pool.run(function, once)
-    return await pool.run_for(arguments["organization_id"], function, once)
+    return await pool.run_for(sharer, function, once)
 
 
 async def call_with_claims(pool: Pool, function: str, calls: Sequence[tuple[str, Sequence[object]]]) -> list[bytes | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.routing import Match, Route, WebSocketRoute
 from starlette.types import Scope
 
-from pyshell.api.authentication import secured
+from pyshell.api.authentication import ANY_SCOPE, secured
 from pyshell.api.realtime.endpoint import realtime
 from pyshell.api.routes.api_keys import create_api_key, get_api_key, list_api_keys, revoke_api_key, rotate_api_key
 from pyshell.api.routes.applications import get_application, list_applications, update_application
@@ -20,6 +20,7 @@ from pyshell.api.routes.docs import docs, docs_file
 from pyshell.api.routes.incentives import get_organization, lookup_incentives, update_organization
 from pyshell.api.routes.parameters import PAGE, Endpoint, with_parameters
 from pyshell.api.routes.progress import get_batch_lookup, stream_batch_lookup_events
+from pyshell.api.routes.reference import find_utilities, get_me, list_device_categories, list_devices, list_regions
 from pyshell.api.routes.reports import (
     CREATED,
     SITE_FILTERS,
@@ -56,7 +57,7 @@ class ExactRoute(Route):
 
 
 def route(method: str, path: str, scope: str | None, endpoint: Endpoint, *parameters: str) -> Route:
-    """A route for callers with the scope (None: for everybody), with its query parameters."""
+    """A route for callers with the scope (ANY_SCOPE: whatever theirs are; None: for everybody), with its query parameters."""
     checked = with_parameters(endpoint, *parameters)
     return Route(path, secured(scope, checked) if scope else checked, methods=[method])
 
@@ -87,6 +88,11 @@ routes = [
     route("POST", "/incentives", "incentives:write", lookup_incentives),
     route("GET", "/organization", "jobs:read", get_organization),
     route("PATCH", "/organization", "keys:admin", update_organization),
+    route("GET", "/me", ANY_SCOPE, get_me),
+    route("GET", "/devices", ANY_SCOPE, list_devices, "category"),
+    route("GET", "/device-categories", ANY_SCOPE, list_device_categories),
+    route("GET", "/regions", ANY_SCOPE, list_regions, "country_code"),
+    route("GET", "/utilities", ANY_SCOPE, find_utilities, "postal_code"),
     route("GET", "/applications", "applications:read", list_applications, "refId", "application_status", *PAGE),
     route("GET", "/applications/{application_id}", "applications:read", get_application),
     route("PATCH", "/applications/{application_id}", "applications:write", update_application, "dryRun"),

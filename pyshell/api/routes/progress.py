@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,7 +13,8 @@ from starlette.responses import Response, StreamingResponse
 from pyshell.api.errors import ApiError
 from pyshell.api.job_watch import JobWatch
 from pyshell.api.routes.batch_lookups import job_id
-from pyshell.api.routes.parameters import boolean_param, integer_param, json_response
+from pyshell.api.routes.etags import fingerprint, is_known, response_with_etag
+from pyshell.api.routes.parameters import boolean_param, integer_param
 from pyshell.postgres.calls import call
 from pyshell.postgres.compact import compact
 from pyshell.postgres.sqlstates import DatabaseError
@@ -39,12 +39,7 @@ async def get_batch_lookup(request: Request) -> Response:
             400, "wait_with_items", "Provide either wait or include_items, not both", hint="Read the items when the job has changed."
         )
     body = await read() if wait is None else await read_changed(request, read, wanted, wait)
-    headers = {"ETag": f'"{fingerprint(body)}"', "Cache-Control": "private, no-cache"}
-    if wanted is not None and is_known(body, wanted):
-        return Response(status_code=304, headers=headers)
-    response = json_response(body)
-    response.headers.update(headers)
-    return response
+    return response_with_etag(request, body, "private, no-cache")
 
 
 async def read_changed(request: Request, read: Callable[[], Awaitable[bytes]], wanted: str | None, seconds: int) -> bytes:
@@ -116,16 +111,6 @@ def wait_param(request: Request) -> int | None:
     if seconds is None or not 0 <= seconds <= MAX_WAIT_SECONDS:
         raise ApiError(400, "invalid_wait", f"wait must be a whole number from 0 to {MAX_WAIT_SECONDS}")
     return seconds
-
-
-def fingerprint(body: bytes) -> str:
-    return hashlib.blake2b(body, digest_size=12).hexdigest()
-
-
-def is_known(body: bytes, if_none_match: str) -> bool:
-    """Whether the header If-None-Match lists the ETag of this body (RFC 9110, section 13.1.2)."""
-    known = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
-    return "*" in known or f'"{fingerprint(body)}"' in known
 
 
 def has_ended(body: bytes) -> bool:

@@ -1,0 +1,31 @@
+"""Answers that a client need not get twice: each has an ETag, and 304 says that the client has it (RFC 9110, section 13.1.2)."""
+
+from __future__ import annotations
+
+import hashlib
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from pyshell.api.routes.parameters import json_response
+
+
+def response_with_etag(request: Request, body: bytes, cache_control: str) -> Response:
+    """JSON that PostgreSQL wrote with its ETag, or 304 if the header If-None-Match has that."""
+    headers = {"ETag": f'"{fingerprint(body)}"', "Cache-Control": cache_control}
+    known = request.headers.get("if-none-match")
+    if known is not None and is_known(body, known):
+        return Response(status_code=304, headers=headers)
+    response = json_response(body)
+    response.headers.update(headers)
+    return response
+
+
+def fingerprint(body: bytes) -> str:
+    return hashlib.blake2b(body, digest_size=12).hexdigest()
+
+
+def is_known(body: bytes, if_none_match: str) -> bool:
+    """Whether the header If-None-Match lists the ETag of this body."""
+    known = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
+    return "*" in known or f'"{fingerprint(body)}"' in known

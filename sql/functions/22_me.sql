@@ -1,0 +1,49 @@
+-- Chapter 22, me: what a caller may know about itself.
+
+-- The API key or the user that p_caller names: their id, as in app.api_keys.created_by; null: a service of the operator.
+create or replace function app.caller_json(p_organization_id uuid, p_caller text) returns json
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_key app.api_keys;
+begin
+    select * into v_key
+      from app.api_keys
+     where organization_id = p_organization_id and id::text = p_caller;
+    return json_build_object(
+        'type', case when v_key.id is not null then 'api_key' when p_caller <> '' then 'user' else 'service' end,
+        'id', nullif(p_caller, ''),
+        'name', v_key.name,
+        'expires_at', app.rfc3339(v_key.expires_at));
+end;
+$$;
+
+create or replace function api.get_me(
+    p_organization_id uuid default app.claimed_organization_id(), p_scopes text[] default null, p_caller text default null
+) returns json
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_claims jsonb;
+begin
+    -- Every role has it, and the shell has seen to the scopes of its callers.
+    perform app.authorize(p_organization_id, 'jobs:read');
+    perform app.check_organization(p_organization_id);
+    v_claims := nullif(current_setting('request.jwt.claims', true), '')::jsonb;
+    return json_build_object(
+        'organization', (select json_build_object('id', id, 'name', name) from app.organizations where id = p_organization_id),
+        'caller', app.caller_json(p_organization_id, coalesce(p_caller, v_claims ->> 'sub')),
+        'scopes', coalesce(p_scopes, app.scopes_of_claims(v_claims), '{}'),
+        'limits', (select json_build_object(
+                              'requests_per_minute', requests_per_minute,
+                              'items_per_batch', 10000,
+                              'open_items', max_open_items)
+                     from app.settings));
+end;
+$$;
+
+comment on function api.get_me(uuid, text[], text) is
+'Who calls: {organization {id, name}, caller {type (api_key, user or service), id, name, expires_at}, scopes, limits}. limits: requests_per_minute of one key or user (null: none), items_per_batch, and open_items that the organization may have in all its jobs. The shell gives p_scopes and p_caller, the id of the key or of the user; without them, the claims say both. 404: no such organization.';
+grant execute on function api.get_me(uuid, text[], text) to authenticated;
