@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import json
 import re
 
 from pyshell.api.errors import ApiError
@@ -56,7 +57,7 @@ def recognize(content_type: str | None, beginning: bytes) -> str:
 
     `beginning` is the body up to at least its first byte that is neither white space nor a byte order mark.
     """
-    declared = media_type(content_type)
+    declared = declared_type(content_type)
     if not declared or (declared in UNDECLARED and begins_as_json(beginning)):
         return JSON
     if declared.startswith("application/") and declared.endswith("+json"):
@@ -64,22 +65,52 @@ def recognize(content_type: str | None, beginning: bytes) -> str:
     return ALIASES.get(declared, declared)
 
 
-def media_type(content_type: str | None) -> str:
-    """The declared type in lower case without parameters; empty: none was declared."""
+def recognize_upload(content_type: str | None, data: bytes) -> str:
+    """JSON, NDJSON or FILE; without a specific Content-Type, as `data` begins. Raises ApiError 415 for any other type."""
+    if declared_type(content_type) in UNDECLARED:
+        if not begins_as_json(data[:1000]):
+            return FILE
+        return NDJSON if _is_ndjson(data) else JSON
+    kind = recognize(content_type, b"")
+    if kind not in (JSON, NDJSON, FILE):
+        raise ApiError(
+            415,
+            "unsupported_media_type",
+            f"A body of type {kind[:100]} cannot be read",
+            hint="Send JSON, NDJSON, CSV or an Excel workbook, such as with Content-Type: text/csv.",
+        )
+    return kind
+
+
+def declared_type(content_type: str | None) -> str:
+    """The declared media type in lower case without parameters; empty: none was declared."""
     return (content_type or "").partition(";")[0].strip().lower()
 
 
 def begins_as_json(beginning: bytes) -> bool:
     """Whether the body may be an object or an array. An empty body may be, too."""
-    return content_of(beginning)[:1] in (b"{", b"[", b"")
+    return _content_of(beginning)[:1] in (b"{", b"[", b"")
 
 
-def content_of(beginning: bytes) -> bytes:
+def _is_ndjson(data: bytes) -> bool:
+    """Whether the first line is a JSON object by itself, and more lines follow."""
+    first, _, rest = _content_of(data).partition(b"\n")
+    if not rest.strip() or not first.startswith(b"{"):
+        return False
+    try:
+        json.loads(first)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _content_of(beginning: bytes) -> bytes:
     """The body after a byte order mark and white space."""
     return beginning.removeprefix(codecs.BOM_UTF8).lstrip(_WHITE_SPACE)
 
 
 def charset_of(content_type: str | None) -> str | None:
+    """The declared charset in lower case."""
     declared = _CHARSET.search(content_type or "")
     return declared[1].lower() if declared else None
 

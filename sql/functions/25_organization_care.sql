@@ -93,8 +93,8 @@ begin
     delete from app.api_keys where organization_id = p_organization_id;
     perform api.cancel_batch_lookup(p_organization_id, id) from unnest(v_open) id;
 
-    v_left := v_rows - (select items from app.delete_ended_jobs(p_organization_id, 'infinity', v_rows));
-    v_left := v_left - (select sites from app.delete_ended_reports(p_organization_id, 'infinity', v_left));
+    v_left := v_rows - (select rows from app.delete_ended_jobs(p_organization_id, 'infinity', v_rows));
+    v_left := v_left - (select rows from app.delete_ended_reports(p_organization_id, 'infinity', v_left));
     if v_left > 0 and not exists (select from public.batch_lookup_jobs where organization_id = p_organization_id) then
         v_left := v_left - app.delete_rows_of_organization(p_organization_id, v_left);
         if v_left > 0 then

@@ -160,16 +160,16 @@ $$;
 comment on function api.delete_batch_lookup(uuid, uuid, boolean) is 'Deletes an ended job with its items. Its report, with addresses and amounts of its own, stays unless p_include_report. 404: no such job. 409 job_not_ended: not yet.';
 grant execute on function api.delete_batch_lookup(uuid, uuid, boolean) to authenticated;
 
--- Ended jobs of an organization, oldest first, whole: at least one, further ones up to p_items items.
-create or replace function app.delete_ended_jobs(p_organization_id uuid, p_before timestamptz, p_items integer, out jobs integer, out items integer)
+-- Deletes ended jobs of an organization, oldest first and whole: at least one, more of them up to p_rows items.
+create or replace function app.delete_ended_jobs(p_organization_id uuid, p_before timestamptz, p_rows integer, out deleted integer, out rows integer)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_job record;
 begin
-    jobs  := 0;
-    items := 0;
+    deleted := 0;
+    rows    := 0;
     for v_job in
         select id, total_items
           from public.batch_lookup_jobs
@@ -178,24 +178,24 @@ begin
          limit 1000
            for update skip locked
     loop
-        exit when items > 0 and items + v_job.total_items > p_items;
+        exit when rows > 0 and rows + v_job.total_items > p_rows;
         perform app.delete_job(p_organization_id, v_job.id);
-        jobs  := jobs + 1;
-        items := items + v_job.total_items;
+        deleted := deleted + 1;
+        rows    := rows + v_job.total_items;
     end loop;
 end;
 $$;
 
--- The same for its reports, whether their jobs still exist or not.
-create or replace function app.delete_ended_reports(p_organization_id uuid, p_before timestamptz, p_sites integer, out reports integer, out sites integer)
+-- Deletes reports of an organization in the same way, up to p_rows sites, whether their jobs still exist or not.
+create or replace function app.delete_ended_reports(p_organization_id uuid, p_before timestamptz, p_rows integer, out deleted integer, out rows integer)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_report record;
 begin
-    reports := 0;
-    sites   := 0;
+    deleted := 0;
+    rows    := 0;
     for v_report in
         select id, total_sites
           from public.incentive_reports
@@ -204,65 +204,50 @@ begin
          limit 1000
            for update skip locked
     loop
-        exit when sites > 0 and sites + v_report.total_sites > p_sites;
+        exit when rows > 0 and rows + v_report.total_sites > p_rows;
         perform app.delete_report(p_organization_id, v_report.id);
-        reports := reports + 1;
-        sites   := sites + v_report.total_sites;
+        deleted := deleted + 1;
+        rows    := rows + v_report.total_sites;
     end loop;
 end;
 $$;
 
-create or replace function app.prune_jobs(p_now timestamptz, p_items integer default 10000) returns integer
+-- Deletes what ended before a time ('jobs' or 'reports'; null: nothing) and returns how many, up to a thousand with about p_rows rows.
+create or replace function app.prune(p_what text, p_before timestamptz, p_rows integer default 10000) returns integer
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_before          constant timestamptz := p_now - make_interval(days => (select job_retention_days from app.settings));
     v_organization_id uuid;
-    v_deleted         record;
-    v_jobs            integer := 0;
-    v_items           integer := 0;
+    v_ended           record;
+    v_deleted         integer := 0;
+    v_rows            integer := 0;
 begin
-    for v_organization_id in select id from app.organizations where v_before is not null order by id loop
-        v_deleted := app.delete_ended_jobs(v_organization_id, v_before, p_items - v_items);
-        v_jobs  := v_jobs + v_deleted.jobs;
-        v_items := v_items + v_deleted.items;
-        exit when v_items >= p_items or v_jobs >= 1000;
+    for v_organization_id in select id from app.organizations where p_before is not null order by id loop
+        if p_what = 'jobs' then
+            v_ended := app.delete_ended_jobs(v_organization_id, p_before, p_rows - v_rows);
+        else
+            v_ended := app.delete_ended_reports(v_organization_id, p_before, p_rows - v_rows);
+        end if;
+        v_deleted := v_deleted + v_ended.deleted;
+        v_rows    := v_rows + v_ended.rows;
+        exit when v_rows >= p_rows or v_deleted >= 1000;
     end loop;
-    return v_jobs;
-end;
-$$;
-
-create or replace function app.prune_reports(p_now timestamptz, p_sites integer default 10000) returns integer
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-    v_before          constant timestamptz := p_now - make_interval(days => (select report_retention_days from app.settings));
-    v_organization_id uuid;
-    v_deleted         record;
-    v_reports         integer := 0;
-    v_sites           integer := 0;
-begin
-    for v_organization_id in select id from app.organizations where v_before is not null order by id loop
-        v_deleted := app.delete_ended_reports(v_organization_id, v_before, p_sites - v_sites);
-        v_reports := v_reports + v_deleted.reports;
-        v_sites   := v_sites + v_deleted.sites;
-        exit when v_sites >= p_sites or v_reports >= 1000;
-    end loop;
-    return v_reports;
+    return v_deleted;
 end;
 $$;
 
 -- A step that is short enough for one transaction. Whoever calls it goes on until nothing is left.
-create or replace function app.prune_expired() returns integer
+create or replace function app.prune_expired(p_now timestamptz default app.clock()) returns integer
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_now timestamptz := app.clock();
+    v_settings app.settings;
 begin
-    return app.prune_jobs(v_now) + app.prune_reports(v_now);
+    select * into strict v_settings from app.settings;
+    return app.prune('jobs', p_now - make_interval(days => v_settings.job_retention_days))
+         + app.prune('reports', p_now - make_interval(days => v_settings.report_retention_days));
 end;
 $$;
 

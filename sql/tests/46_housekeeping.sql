@@ -29,26 +29,25 @@ select throws_ok(format($$ select api.requeue_item(%L, (select id from public.ba
 select count(api.delete_batch_lookup(:'org', id)) from public.batch_lookup_jobs where id <> :'job' \gset others_
 
 -- Retention
-select is(app.prune_jobs('2200-01-01'), 0, 'jobs are kept for ever by default');
+select is(app.prune_expired('2200-01-01'), 0, 'jobs are kept for ever by default');
 select ok((api.update_settings('{"job_retention_days": 30}') ->> 'job_retention_days') = '30', 'a setting says how long jobs are kept');
-select is(app.prune_jobs(now() + interval '29 days'), 0, 'a job stays as long as it says');
-select is(app.prune_jobs(now() + interval '31 days'), 1, 'an ended job is deleted after the retention');
+select is(app.prune_expired(now() + interval '29 days'), 0, 'a job stays as long as it says');
+select is(app.prune_expired(now() + interval '31 days'), 1, 'an ended job is deleted after the retention');
 select is((select count(*) from public.lookup_queue_items where job_id = :'job')::integer, 0, 'a deleted job leaves no items');
 
 -- In small steps
 select count(pg_temp.look_up(:'org', 3, 404)) from generate_series(1, 1) \gset looked_up_
 select count(*) from (select pg_temp.submit(:'org', 3), pg_temp.look_up(:'org', 3) from generate_series(1, 4)) s \gset made_
-select is(array[app.prune_jobs('2200-01-01', 6), app.prune_jobs('2200-01-01', 6), app.prune_jobs('2200-01-01', 6)], array[2, 2, 0], 'a run deletes whole jobs, up to its limit of items');
-
+select is(array[app.prune('jobs', '2200-01-01', 6), app.prune('jobs', '2200-01-01', 6), app.prune('jobs', '2200-01-01', 6)], array[2, 2, 0], 'a run deletes whole jobs, up to its limit of items');
 
 -- Reports
-select is(app.prune_reports('2200-01-01'), 0, 'reports are kept for ever by default');
+select is(app.prune_expired('2200-01-01'), 0, 'reports are kept for ever by default');
 select ok((api.update_settings('{"report_retention_days": 90}') ->> 'report_retention_days') = '90', 'a setting says how long reports are kept');
-select is(app.prune_reports(now() + interval '89 days'), 0, 'a report stays as long as it says');
+select is(app.prune_expired(now() + interval '89 days'), 0, 'a report stays as long as it says');
 select pg_temp.submit(:'org', 1) as open_job \gset
 select count(*) from public.incentive_reports where completed_at is not null \gset ended_
 select ok(:ended_count > 3, 'there are ended reports');
-select is(app.prune_reports(now() + interval '91 days'), :ended_count, 'an ended report is deleted after the retention');
+select is(app.prune_expired(now() + interval '91 days'), :ended_count, 'an ended report is deleted after the retention');
 select is((select array_agg(job_id) from public.incentive_reports), array[:'open_job']::uuid[], 'the report of an open job stays');
 
 select is_empty('select * from api.check_invariants()', 'what remains is whole');

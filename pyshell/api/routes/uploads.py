@@ -15,19 +15,7 @@ from starlette.requests import Request
 
 from pyshell.api.errors import ApiError
 from pyshell.api.json_bodies import check_json
-from pyshell.api.media_types import (
-    FILE,
-    JSON,
-    MULTIPART,
-    NDJSON,
-    UNDECLARED,
-    begins_as_json,
-    charset_of,
-    check_charset,
-    content_of,
-    media_type,
-    recognize,
-)
+from pyshell.api.media_types import JSON, MULTIPART, NDJSON, charset_of, check_charset, recognize, recognize_upload
 from pyshell.api.routes.parameters import json_text, text_param
 from pyshell.api.uploads.bodies import gunzipped, limited, too_large
 from pyshell.api.uploads.files import read_file
@@ -67,7 +55,7 @@ async def read_upload(request: Request) -> Upload:
 
 def read(body: Body, options: dict[str, Any], sheet: str | None) -> Upload:
     """Reads a whole file, in a thread so that other requests continue meanwhile."""
-    kind = kind_of(body)
+    kind = recognize_upload(body.content_type, body.data)
     if kind == JSON:
         check_charset(body.content_type)
         return Upload(json_text(body.data), None)
@@ -79,36 +67,6 @@ def read(body: Body, options: dict[str, Any], sheet: str | None) -> Upload:
     table = read_file(body.data, charset_of(body.content_type), sheet)
     file = {"rows": table.rows, "lines": table.lines, "notes": [note._asdict() for note in table.notes], **options}
     return Upload(None, orjson.dumps(file).decode())
-
-
-def kind_of(body: Body) -> str:
-    """JSON, NDJSON or FILE. A body without a specific type is recognized by its beginning."""
-    declared = media_type(body.content_type)
-    if declared in UNDECLARED:
-        if not begins_as_json(body.data[:1000]):
-            return FILE
-        return NDJSON if is_ndjson(body.data) else JSON
-    kind = recognize(body.content_type, b"")
-    if kind not in (JSON, NDJSON, FILE):
-        raise ApiError(
-            415,
-            "unsupported_media_type",
-            f"A body of type {kind[:100]} cannot be read",
-            hint="Send JSON, NDJSON, CSV or an Excel workbook, such as with Content-Type: text/csv.",
-        )
-    return kind
-
-
-def is_ndjson(data: bytes) -> bool:
-    """Whether the first line is a JSON object by itself, and more lines follow."""
-    first, _, rest = content_of(data).partition(b"\n")
-    if not rest.strip() or not first.startswith(b"{"):
-        return False
-    try:
-        json.loads(first)
-    except (ValueError, RecursionError):
-        return False
-    return True
 
 
 async def read_body(request: Request) -> Body:
