@@ -49,6 +49,9 @@ begin
         perform app.refresh_ready_at(p_organization_id, v_now);
     end if;
 
+    -- The worker counts from when it hears of its slots. The time of the claim itself, a tenth of a second when it is a connection's first,
+    -- would push them among those of others.
+    v_now := app.clock();
     return query
     select i.job_id, i.position, l.lease_token,
            extract(epoch from v_slots.first_at + (i.n - 1) * v_slots.spacing - v_now)::double precision,
