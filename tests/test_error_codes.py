@@ -59,10 +59,10 @@ def test_a_raise_without_a_code_is_noticed(tmp_path: Path, monkeypatch: pytest.M
     chapter.parent.mkdir(parents=True)
     monkeypatch.setattr(error_reference, "ROOT", tmp_path)
     chapter.write_text("        raise sqlstate 'PT404' using message = 'Not found';\n")
-    with pytest.raises(ValueError, match=r"10_foundation\.sql: a raise without a code"):
+    with pytest.raises(ValueError, match=r"10_foundation\.sql: errors for callers are raised by app\.refuse"):
         error_reference.listed()
-    chapter.write_text("        raise sqlstate 'PT404';\n")
-    with pytest.raises(ValueError, match=r"10_foundation\.sql: a raise that cannot be read"):
+    chapter.write_text("        perform app.refuse(404, v_code, 'Not found');\n")
+    with pytest.raises(ValueError, match=r"10_foundation\.sql: an app\.refuse whose status and code cannot be read"):
         error_reference.listed()
 
 

@@ -149,6 +149,7 @@ def test_rpc_through_postgrest_works_for_ones_own_organization(postgrest: Callab
         with pytest.raises(psycopg.errors.DatabaseError) as refused:
             postgrest("authenticated", claims, create, theirs, items)
         assert refused.value.sqlstate == "PT403"
+        assert json.loads(refused.value.diag.message_detail or "")["code"] == "organization_not_allowed"
     assert postgrest("authenticated", session | {"org_id": clerk}, "select api.list_batch_lookups()")["total"] == 3
     assert postgrest("authenticated", session | {"org_id": other}, "select count(*) from public.batch_lookup_jobs") == 0
     assert postgrest("service_role", {}, "select count(*) from public.batch_lookup_jobs") == 3

@@ -111,6 +111,7 @@ def from_database(error: DatabaseError) -> ApiError:
 def _raised_by_us(error: DatabaseError, status: int) -> ApiError:
     diag = error.diag
     members = json.loads(diag.message_detail) if diag.message_detail else {}
+    members.pop("code", None)
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
     if "retry_after" in members:
         headers["Retry-After"] = str(members.pop("retry_after"))

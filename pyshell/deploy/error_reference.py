@@ -20,8 +20,9 @@ Written by `make docs` from the source. An error is `{"error": "...", "code": ".
 something to try and with further members that some codes have. `error` is for people and may be reworded; `code` is for programs and
 stays. New codes may come: treat one that you don't know by its HTTP status.
 
-SQL users get the same: the SQLSTATE is `PT` and the status, the message is `error`, the name of the constraint is the code, and the
-detail holds the further members as JSON.
+SQL users get the same: the SQLSTATE is `PT` and the status, the message is `error`, and the detail is a JSON object with `code` and the
+further members. Through PostgREST, `supabase-js` has them in `error.message` and `JSON.parse(error.details).code`; drivers that know the
+name of the constraint find the code there, too.
 
 """
 
@@ -147,8 +148,7 @@ WHAT_TO_DO = {
     "webhooks_disabled": "Webhooks are disabled. Enable them with `PUT /webhook-config`.",
 }  # fmt: skip
 
-_RAISE = re.compile(r"raise sqlstate 'PT(\d{3})' using\b(.*?);\n", re.DOTALL)
-_CONSTRAINT = re.compile(r"constraint\s*=\s*(?:'(\w+)'|'invalid_' \|\| p_name)\s*$")
+_REFUSAL = re.compile(r"\bapp\.refuse\(\s*(\d{3}), (?:'(\w+)'|'invalid_' \|\| p_name),")
 # What raises invalid_<its first argument>.
 _READERS = re.compile(r"\bapp\.(?:refuse_option|check_choice|check_strings|read_timestamp)\('(\w+)'")
 
@@ -161,15 +161,12 @@ def listed() -> set[tuple[str, int]]:
 def _raised_in_sql() -> Iterator[tuple[str, int]]:
     for file in sorted((ROOT / "sql" / "functions").glob("*.sql")):
         text = file.read_text()
-        raises = _RAISE.findall(text)
-        if len(raises) != text.count("raise sqlstate 'PT"):
-            raise ValueError(f"{file.name}: a raise that cannot be read")
-        for status, details in raises:
-            code = _CONSTRAINT.search(details)
-            if not code:
-                raise ValueError(f"{file.name}: a raise without a code: {details}")
-            if code[1]:
-                yield code[1], int(status)
+        if "raise sqlstate 'PT" in text:
+            raise ValueError(f"{file.name}: errors for callers are raised by app.refuse(status, code, message, hint, members)")
+        refusals = _REFUSAL.findall(text)
+        if len(refusals) != text.count("perform app.refuse("):
+            raise ValueError(f"{file.name}: an app.refuse whose status and code cannot be read")
+        yield from ((code, int(status)) for status, code in refusals if code)
         yield from ((f"invalid_{name}", 400) for name in _READERS.findall(text))
 
 

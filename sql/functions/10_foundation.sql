@@ -49,14 +49,14 @@ declare
     v_now     timestamptz := app.clock();
 begin
     if jsonb_typeof(p_changes) is distinct from 'object' then
-        raise sqlstate 'PT400' using message = 'The changes must be a JSON object of settings', constraint = 'invalid_settings';
+        perform app.refuse(400, 'invalid_settings', 'The changes must be a JSON object of settings');
     end if;
     v_unknown := array(select jsonb_object_keys(p_changes) except select json_object_keys(api.get_settings()));
     if v_unknown <> '{}' or p_changes ? 'updated_at' then
-        raise sqlstate 'PT400' using
-            message    = format('Unknown settings: %s', array_to_string(v_unknown || array(select 'updated_at' where p_changes ? 'updated_at'), ', ')),
-            hint       = 'api.get_settings() lists them all.',
-            constraint = 'unknown_setting';
+        perform app.refuse(
+            400, 'unknown_setting',
+            format('Unknown settings: %s', array_to_string(v_unknown || array(select 'updated_at' where p_changes ? 'updated_at'), ', ')),
+            'api.get_settings() lists them all.');
     end if;
 
     update app.settings s
@@ -73,9 +73,8 @@ begin
     return api.get_settings();
 exception
     when check_violation or not_null_violation or invalid_text_representation or numeric_value_out_of_range then
-        raise sqlstate 'PT400' using
-            message    = format('A setting has an invalid value: %s', sqlerrm),
-            constraint = 'invalid_settings';
+        perform app.refuse(400, 'invalid_settings', format('A setting has an invalid value: %s', sqlerrm));
+        return null;
 end;
 $$;
 

@@ -5,6 +5,27 @@ create or replace function app.join_objects(p_first json, p_second json) returns
 language sql immutable
 return (left(p_first::text, -1) || ', ' || substr(p_second::text, 2))::json;
 
+-- Every error that a caller is meant to see is raised here: the SQLSTATE is PT and the HTTP status, as PostgREST has it. The code stands in
+-- the constraint's name and, because PostgREST passes that one on to nobody, in DETAIL, before the further members of the body.
+create or replace function app.refuse(p_status integer, p_code text, p_message text, p_hint text default null, p_members json default null) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_detail text := concat_ws(', ', left(json_build_object('code', p_code)::text, -1), nullif(substr(p_members::text, 2), '}'))
+                     || case when coalesce(p_members::text, '{}') = '{}' then '}' else '' end;
+begin
+    if p_hint is null then
+        raise exception using errcode = 'PT' || p_status, message = p_message, detail = v_detail, constraint = p_code;
+    end if;
+    raise exception using errcode = 'PT' || p_status, message = p_message, detail = v_detail, constraint = p_code, hint = p_hint;
+end;
+$$;
+
+comment on function app.refuse(integer, text, text, text, json) is 'Raises an error for the caller: its HTTP status, its code, which names what happened, and what the body holds besides. It never returns.';
+-- Functions that run with the caller's rights refuse, too.
+grant execute on function app.refuse(integer, text, text, text, json) to batch_lookups_shell, authenticated, service_role;
+
 -- PostgreSQL writes 1e131071, which takes a few bytes as jsonb, with 131,072 digits: what a client sends must pass here before anything
 -- becomes text.
 create or replace function app.check_numbers(p_value jsonb) returns void
@@ -13,10 +34,9 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     if jsonb_path_exists(p_value, 'strict $.** ? (@.type() == "number" && (@ > 1e15 || @ < -1e15 || @ != 0 && @ > -1e-30 && @ < 1e-30))') then
-        raise sqlstate 'PT400' using
-            message    = 'The body contains a number that is out of range',
-            hint       = 'Numbers may have at most 15 digits before the point.',
-            constraint = 'number_out_of_range';
+        perform app.refuse(
+            400, 'number_out_of_range', 'The body contains a number that is out of range',
+            'Numbers may have at most 15 digits before the point.');
     end if;
 end;
 $$;
@@ -29,12 +49,12 @@ declare
     v_unknown text;
 begin
     if jsonb_typeof(p_request) is distinct from 'object' then
-        raise sqlstate 'PT400' using message = 'The body must be a JSON object', constraint = 'invalid_body';
+        perform app.refuse(400, 'invalid_body', 'The body must be a JSON object');
     end if;
     perform app.check_numbers(p_request);
     v_unknown := (select string_agg(left(k, 100), ', ') from (select jsonb_object_keys(p_request - p_known) limit 10) u (k));
     if v_unknown is not null then
-        raise sqlstate 'PT400' using message = format('Unknown fields: %s', v_unknown), constraint = 'unknown_fields';
+        perform app.refuse(400, 'unknown_fields', format('Unknown fields: %s', v_unknown));
     end if;
 end;
 $$;
@@ -45,7 +65,7 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    raise sqlstate 'PT400' using message = format('%s must be %s', p_name, p_form), constraint = 'invalid_' || p_name;
+    perform app.refuse(400, 'invalid_' || p_name, format('%s must be %s', p_name, p_form));
 end;
 $$;
 
@@ -55,9 +75,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     if p_value is not null and p_value <> all (p_choices) then
-        raise sqlstate 'PT400' using
-            message    = format('%s must be one of %s', p_name, array_to_string(p_choices, ', ')),
-            constraint = 'invalid_' || p_name;
+        perform app.refuse(400, 'invalid_' || p_name, format('%s must be one of %s', p_name, array_to_string(p_choices, ', ')));
     end if;
 end;
 $$;

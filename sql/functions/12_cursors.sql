@@ -6,11 +6,9 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     if p_limit is null or p_limit not between 1 and p_max_limit then
-        raise sqlstate 'PT400' using
-            message    = format('limit must be a whole number from 1 to %s', p_max_limit),
-            constraint = 'invalid_limit';
+        perform app.refuse(400, 'invalid_limit', format('limit must be a whole number from 1 to %s', p_max_limit));
     elsif p_offset is null or p_offset < 0 then
-        raise sqlstate 'PT400' using message = 'offset must be a whole number from 0 to 2147483647', constraint = 'invalid_offset';
+        perform app.refuse(400, 'invalid_offset', 'offset must be a whole number from 0 to 2147483647');
     end if;
 end;
 $$;
@@ -39,10 +37,10 @@ begin
     return v_cursor;
 exception
     when data_exception or statement_too_complex then
-        raise sqlstate 'PT400' using
-            message    = 'cursor does not belong to this list and sort order',
-            hint       = 'Pass the next_cursor of the page before, with the same sort.',
-            constraint = 'invalid_cursor';
+        perform app.refuse(
+            400, 'invalid_cursor', 'cursor does not belong to this list and sort order',
+            'Pass the next_cursor of the page before, with the same sort.');
+        return null;
 end;
 $$;
 
@@ -54,7 +52,7 @@ as $$
 begin
     perform app.check_page(p_limit, p_offset, p_max_limit);
     if p_cursor is not null and p_offset > 0 then
-        raise sqlstate 'PT400' using message = 'Provide either cursor or offset, not both', constraint = 'cursor_with_offset';
+        perform app.refuse(400, 'cursor_with_offset', 'Provide either cursor or offset, not both');
     end if;
     return app.read_cursor(p_cursor, p_sort);
 end;

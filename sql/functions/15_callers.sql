@@ -80,21 +80,18 @@ begin
     if v_role in ('batch_lookups_shell', 'service_role')
        or pg_has_role(v_role, 'batch_lookups_shell', 'usage') or pg_has_role(v_role, 'service_role', 'usage') then
         if p_organization_id is null then
-            raise sqlstate 'PT400' using
-                message    = 'No organization is given',
-                hint       = 'Pass p_organization_id, or a token with the claim organization_id.',
-                constraint = 'organization_missing';
+            perform app.refuse(
+                400, 'organization_missing', 'No organization is given',
+                'Pass p_organization_id, or a token with the claim organization_id.');
         end if;
     elsif p_organization_id is distinct from app.claimed_organization_id() or p_organization_id is null then
-        raise sqlstate 'PT403' using
-            message    = 'The token is not for this organization',
-            hint       = 'Its claims must name the organization, as organization_id or as Clerk''s o.id or org_id.',
-            constraint = 'organization_not_allowed';
+        perform app.refuse(
+            403, 'organization_not_allowed', 'The token is not for this organization',
+            'Its claims must name the organization, as organization_id or as Clerk''s o.id or org_id.');
     elsif p_scope <> all (app.scopes_of_claims(current_setting('request.jwt.claims')::jsonb)) then
-        raise sqlstate 'PT403' using
-            message    = format('This credential lacks the scope %s', p_scope),
-            hint       = 'What a member may do depends on the role in the Clerk organization.',
-            constraint = 'insufficient_scope';
+        perform app.refuse(
+            403, 'insufficient_scope', format('This credential lacks the scope %s', p_scope),
+            'What a member may do depends on the role in the Clerk organization.');
     end if;
 end;
 $$;

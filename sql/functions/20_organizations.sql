@@ -8,10 +8,9 @@ begin
     if coalesce(btrim(p_name), '') = '' or length(p_name) > 200 then
         perform app.refuse_option('name', 'a string of 1 to 200 characters');
     elsif p_name like 'clerk:%' then
-        raise sqlstate 'PT409' using
-            message    = 'Names that begin with clerk: belong to the organizations that users of Clerk made',
-            hint       = 'Choose another name. With the id of the Clerk organization, its organization here gets that name.',
-            constraint = 'organization_of_clerk';
+        perform app.refuse(
+            409, 'organization_of_clerk', 'Names that begin with clerk: belong to the organizations that users of Clerk made',
+            'Choose another name. With the id of the Clerk organization, its organization here gets that name.');
     end if;
 end;
 $$;
@@ -62,10 +61,9 @@ begin
     if (p_organization).id is null or (p_organization).clerk_organization_id is not null or (p_organization).id::text like '______________8%'
        or exists (select from app.organizations
                    where clerk_organization_id = p_clerk_organization_id or id = app.organization_id_of_clerk(p_clerk_organization_id)) then
-        raise sqlstate 'PT409' using
-            message    = 'The organization or the Clerk organization is linked to another one already',
-            hint       = 'A link cannot be replaced. Create an organization of another name for this Clerk organization.',
-            constraint = 'organization_linked';
+        perform app.refuse(
+            409, 'organization_linked', 'The organization or the Clerk organization is linked to another one already',
+            'A link cannot be replaced. Create an organization of another name for this Clerk organization.');
     end if;
     update app.organizations set clerk_organization_id = p_clerk_organization_id where id = (p_organization).id;
     raise log 'organization % was linked to Clerk''s %', (p_organization).id, p_clerk_organization_id;
@@ -95,10 +93,10 @@ begin
             end if;
         end loop;
     end if;
-    raise sqlstate 'PT403' using
-        message    = 'This organization is not registered here',
-        hint       = 'The operator of this service must create it first.',
-        constraint = 'unknown_organization';
+    perform app.refuse(
+        403, 'unknown_organization', 'This organization is not registered here',
+        'The operator of this service must create it first.');
+    return null;
 end;
 $$;
 
@@ -138,7 +136,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     if not exists (select from app.organizations where id = p_organization_id) then
-        raise sqlstate 'PT404' using message = 'Organization not found', constraint = 'organization_not_found';
+        perform app.refuse(404, 'organization_not_found', 'Organization not found');
     end if;
 end;
 $$;
@@ -155,9 +153,9 @@ begin
       from app.api_keys
      where key_hash in (p_key_hash, p_previous_key_hash) and revoked_at is null and (expires_at is null or expires_at > v_now);
     if not found then
-        raise sqlstate 'PT401' using message = 'Invalid API key', constraint = 'invalid_api_key';
+        perform app.refuse(401, 'invalid_api_key', 'Invalid API key');
     elsif v_key.allowed_networks is not null and p_client_address <<= any (v_key.allowed_networks) is not true then
-        raise sqlstate 'PT403' using message = 'This API key may not be used from this address', constraint = 'address_not_allowed';
+        perform app.refuse(403, 'address_not_allowed', 'This API key may not be used from this address');
     end if;
 
     -- Once a minute is precise enough and saves a write per request. A read-only standby cannot record the use.

@@ -25,15 +25,15 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     if p_scopes = '{}' or not p_scopes <@ app.all_scopes() then
-        raise sqlstate 'PT400' using
-            message    = case when p_scopes = '{}' then 'A key needs at least one scope'
-                              else format('Unknown scopes: %s', left(array_to_string(array(select unnest(p_scopes) except select unnest(app.all_scopes())), ', '), 500)) end,
-            hint       = format('The scopes are %s.', array_to_string(app.all_scopes(), ', ')),
-            constraint = 'unknown_scope';
+        perform app.refuse(
+            400, 'unknown_scope',
+            case when p_scopes = '{}' then 'A key needs at least one scope'
+                 else format('Unknown scopes: %s', left(array_to_string(array(select unnest(p_scopes) except select unnest(app.all_scopes())), ', '), 500)) end,
+            format('The scopes are %s.', array_to_string(app.all_scopes(), ', ')));
     elsif not p_scopes <@ p_granted then
-        raise sqlstate 'PT403' using
-            message    = format('You cannot manage keys with scopes that you lack: %s', array_to_string(array(select unnest(p_scopes) except select unnest(p_granted)), ', ')),
-            constraint = 'insufficient_scope';
+        perform app.refuse(
+            403, 'insufficient_scope',
+            format('You cannot manage keys with scopes that you lack: %s', array_to_string(array(select unnest(p_scopes) except select unnest(p_granted)), ', ')));
     end if;
 end;
 $$;
@@ -54,10 +54,9 @@ begin
     if p_expires_at > v_maker.expires_at
        or v_maker.allowed_networks is not null
           and exists (select from unnest(p_networks) n (network) where network <<= any (v_maker.allowed_networks) is not true) then
-        raise sqlstate 'PT403' using
-            message    = 'A key can make only keys that end no later and are used from no other networks than itself',
-            hint       = 'Leave out expires_at and allowed_networks to have those of the key that you use.',
-            constraint = 'key_limits_exceeded';
+        perform app.refuse(
+            403, 'key_limits_exceeded', 'A key can make only keys that end no later and are used from no other networks than itself',
+            'Leave out expires_at and allowed_networks to have those of the key that you use.');
     end if;
 end;
 $$;
@@ -86,7 +85,7 @@ begin
     perform app.check_organization(p_organization_id);
     perform app.check_scopes(v_scopes, p_granted_scopes);
     if p_expires_at <= v_now then
-        raise sqlstate 'PT400' using message = 'expires_at must be in the future', constraint = 'invalid_expires_at';
+        perform app.refuse(400, 'invalid_expires_at', 'expires_at must be in the future');
     end if;
 
     v_limits := app.check_key_limits(p_organization_id, p_created_by, p_expires_at, p_allowed_networks);
@@ -145,10 +144,9 @@ begin
     if (select count(*)
           from app.api_keys
          where organization_id = p_organization_id and revoked_at is null and (expires_at is null or expires_at > p_now)) >= p_limit then
-        raise sqlstate 'PT409' using
-            message    = format('The organization has %s API keys that work', p_limit),
-            hint       = 'Revoke those that are not needed.',
-            constraint = 'too_many_api_keys';
+        perform app.refuse(
+            409, 'too_many_api_keys', format('The organization has %s API keys that work', p_limit),
+            'Revoke those that are not needed.');
     end if;
 end;
 $$;
@@ -189,7 +187,7 @@ begin
       from app.api_keys
      where organization_id = p_organization_id and id = p_api_key_id;
     if not found then
-        raise sqlstate 'PT404' using message = 'API key not found', constraint = 'api_key_not_found';
+        perform app.refuse(404, 'api_key_not_found', 'API key not found');
     end if;
     perform app.check_scopes(v_key.scopes, p_granted_scopes);
     return v_key;
@@ -269,12 +267,12 @@ begin
     perform app.check_api_key_count(p_organization_id, 200, v_now);
     v_options := app.api_key_options(p_request);
     if v_old.revoked_at is not null or v_old.expires_at <= v_now or v_old.replaced_by is not null then
-        raise sqlstate 'PT409' using
-            message    = case when v_old.revoked_at is not null then 'The key has been revoked'
-                               when v_old.replaced_by is not null then 'The key has already been rotated'
-                               else format('The key expired at %s', app.rfc3339(v_old.expires_at)) end,
-            hint       = 'Create a new key instead.',
-            constraint = 'api_key_inactive';
+        perform app.refuse(
+            409, 'api_key_inactive',
+            case when v_old.revoked_at is not null then 'The key has been revoked'
+                  when v_old.replaced_by is not null then 'The key has already been rotated'
+                  else format('The key expired at %s', app.rfc3339(v_old.expires_at)) end,
+            'Create a new key instead.');
     end if;
 
     v_new := api.create_api_key(p_organization_id, p_key_hash, v_old.prefix, p_last_four, v_old.name, v_old.scopes,

@@ -34,10 +34,9 @@ begin
     update app.organizations set name = p_name where id = p_organization_id;
 exception
     when unique_violation then
-        raise sqlstate 'PT409' using
-            message    = 'Another organization has this name',
-            hint       = 'Choose another name; api.list_organizations() lists those that are taken.',
-            constraint = 'organization_name_taken';
+        perform app.refuse(
+            409, 'organization_name_taken', 'Another organization has this name',
+            'Choose another name; api.list_organizations() lists those that are taken.');
 end;
 $$;
 
@@ -85,10 +84,10 @@ begin
     perform from app.organizations where id = p_organization_id for update;
     v_open := array(select id from public.batch_lookup_jobs where organization_id = p_organization_id and status in ('pending', 'processing'));
     if v_open <> '{}' and p_force is not true then
-        raise sqlstate 'PT409' using
-            message    = format('The organization has open work: %s', case cardinality(v_open) when 1 then '1 batch' else cardinality(v_open) || ' batches' end),
-            hint       = 'Wait until it has finished, or pass p_force => true to cancel it.',
-            constraint = 'organization_busy';
+        perform app.refuse(
+            409, 'organization_busy',
+            format('The organization has open work: %s', case cardinality(v_open) when 1 then '1 batch' else cardinality(v_open) || ' batches' end),
+            'Wait until it has finished, or pass p_force => true to cancel it.');
     end if;
     delete from app.api_keys where organization_id = p_organization_id;
     perform api.cancel_batch_lookup(p_organization_id, id) from unnest(v_open) id;

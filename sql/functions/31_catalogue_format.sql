@@ -233,20 +233,19 @@ declare
     v_errors  jsonb;
 begin
     if jsonb_typeof(p_catalogue) is distinct from 'object' then
-        raise sqlstate 'PT400' using message = 'A catalogue must be an object of files', constraint = 'invalid_catalogue';
+        perform app.refuse(400, 'invalid_catalogue', 'A catalogue must be an object of files');
     end if;
     v_unknown := (select string_agg(left(f.file, 100), ', ') from jsonb_object_keys(p_catalogue - array['catalogue', 'source']) f (file) where f.file <> all (v_files));
     if v_unknown is not null then
-        raise sqlstate 'PT400' using
-            message    = format('Unknown files in the catalogue: %s', v_unknown),
-            hint       = format('The files are %s.', array_to_string(v_files, ', ')),
-            constraint = 'invalid_catalogue';
+        perform app.refuse(
+            400, 'invalid_catalogue', format('Unknown files in the catalogue: %s', v_unknown),
+            format('The files are %s.', array_to_string(v_files, ', ')));
     elsif exists (select
                     from jsonb_each(p_catalogue - array['catalogue', 'source']) f (file, lines)
                    where case jsonb_typeof(f.lines) when 'array'
                               then exists (select from jsonb_array_elements(f.lines) r (cells) where jsonb_typeof(r.cells) <> 'object')
                               else true end) then
-        raise sqlstate 'PT400' using message = 'Each file of a catalogue must be an array of objects', constraint = 'invalid_catalogue';
+        perform app.refuse(400, 'invalid_catalogue', 'Each file of a catalogue must be an array of objects');
     end if;
 
     select jsonb_agg(to_jsonb(e) order by e.file, e.line) into v_errors from app.catalogue_cell_errors(p_catalogue) e;
@@ -254,11 +253,11 @@ begin
         select jsonb_agg(to_jsonb(e) order by e.file, e.line) into v_errors from app.catalogue_row_errors(p_catalogue) e;
     end if;
     if v_errors is not null then
-        raise sqlstate 'PT400' using
-            message    = format('The catalogue has %s error(s), the first in %s.csv, line %s: %s', jsonb_array_length(v_errors),
-                                v_errors #>> '{0,file}', v_errors #>> '{0,line}', v_errors #>> '{0,error}'),
-            detail     = json_build_object('catalogue_errors', jsonb_path_query_array(v_errors, '$[0 to 99]'))::text,
-            constraint = 'invalid_catalogue';
+        perform app.refuse(
+            400, 'invalid_catalogue',
+            format('The catalogue has %s error(s), the first in %s.csv, line %s: %s', jsonb_array_length(v_errors),
+                   v_errors #>> '{0,file}', v_errors #>> '{0,line}', v_errors #>> '{0,error}'),
+            p_members => json_build_object('catalogue_errors', jsonb_path_query_array(v_errors, '$[0 to 99]')));
     end if;
 end;
 $$;

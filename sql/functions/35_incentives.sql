@@ -40,11 +40,10 @@ begin
      order by n
      limit 1;
     if not found then
-        raise sqlstate 'PT400' using
-            message    = 'The chosen utility does not serve this address',
-            detail     = json_build_object('possible_utilities', app.utilities_json(p_utilities))::text,
-            hint       = 'utility must be one of possible_utilities, such as {"eiaid": 16572} or {"name": "Eversource"}.',
-            constraint = 'unknown_utility';
+        perform app.refuse(
+            400, 'unknown_utility', 'The chosen utility does not serve this address',
+            'utility must be one of possible_utilities, such as {"eiaid": 16572} or {"name": "Eversource"}.',
+            json_build_object('possible_utilities', app.utilities_json(p_utilities)));
     end if;
     return v_utility;
 end;

@@ -73,10 +73,10 @@ begin
     if jsonb_typeof(p_changes) is distinct from 'object' or p_changes = '{}' or p_changes - array['company', 'device_names'] <> '{}'
        or jsonb_typeof(p_changes -> 'company') not in ('string', 'null') or p_changes ->> 'company' !~ '^[A-Za-z0-9._~-]{1,100}$'
        or p_changes ? 'device_names' and app.parse_device_names(p_changes -> 'device_names') is null then
-        raise sqlstate 'PT400' using
-            message    = 'The body must be an object with company (null, or 1 to 100 characters of A-Z, a-z, 0-9 and . _ ~ -), device_names (device ids by name) or both',
-            hint       = '{"company": "acme", "device_names": {"Split system": 1}}',
-            constraint = 'invalid_organization';
+        perform app.refuse(
+            400, 'invalid_organization',
+            'The body must be an object with company (null, or 1 to 100 characters of A-Z, a-z, 0-9 and . _ ~ -), device_names (device ids by name) or both',
+            '{"company": "acme", "device_names": {"Split system": 1}}');
     end if;
     insert into app.incentive_profiles as p (organization_id, company, device_names, updated_at)
     values (p_organization_id,
@@ -105,7 +105,7 @@ declare
 begin
     if jsonb_typeof(p_names) is distinct from 'array' or jsonb_array_length(p_names) not between 1 and 100
        or exists (select from jsonb_array_elements(p_names) n where jsonb_typeof(n) <> 'string') then
-        raise sqlstate 'PT400' using message = 'device_names must be an array of 1 to 100 names', constraint = 'invalid_request';
+        perform app.refuse(400, 'invalid_request', 'device_names must be an array of 1 to 100 names');
     end if;
     select jsonb_agg(f.id order by n.place), array_agg(distinct left(n.name, 100)) filter (where f.id is null) into v_ids, v_unknown
       from jsonb_array_elements_text(p_names) with ordinality n (name, place)
@@ -113,11 +113,10 @@ begin
            select coalesce(v_own -> lower(btrim(n.name)),
                            (select to_jsonb(min(id)) from app.devices where lower(name) = lower(btrim(n.name)) and retired_at is null)) as id) f;
     if v_unknown is not null then
-        raise sqlstate 'PT400' using
-            message    = format('Unknown device_names: %s', array_to_string(v_unknown, ', ')),
-            detail     = json_build_object('unknown_device_names', v_unknown)::text,
-            hint       = 'Use names of the organization''s device_names or of the catalogue''s devices.',
-            constraint = 'unknown_device';
+        perform app.refuse(
+            400, 'unknown_device', format('Unknown device_names: %s', array_to_string(v_unknown, ', ')),
+            'Use names of the organization''s device_names or of the catalogue''s devices.',
+            json_build_object('unknown_device_names', v_unknown));
     end if;
     return v_ids;
 end;
@@ -134,7 +133,7 @@ declare
     v_customer app.customers;
 begin
     if jsonb_typeof(p_request) is distinct from 'object' then
-        raise sqlstate 'PT400' using message = 'The body must be a JSON object', constraint = 'invalid_request';
+        perform app.refuse(400, 'invalid_request', 'The body must be a JSON object');
     end if;
     perform app.check_numbers(p_request);
     -- A null member counts as absent.
@@ -142,7 +141,7 @@ begin
     operation_type := coalesce(request ->> 'operation_type', 'lookup');
     perform app.check_choice('operation_type', operation_type, array['lookup', 'refresh', 'override']);
     if request ?& array['device_ids', 'device_names'] then
-        raise sqlstate 'PT400' using message = 'Provide either device_ids or device_names, not both', constraint = 'invalid_request';
+        perform app.refuse(400, 'invalid_request', 'Provide either device_ids or device_names, not both');
     elsif request ? 'device_names' and operation_type <> 'refresh' then
         request := request || jsonb_build_object('device_ids', app.resolve_device_names(p_organization_id, request -> 'device_names'));
     end if;
@@ -153,12 +152,11 @@ begin
           from app.customers
          where organization_id = p_organization_id and reference_id = request ->> 'reference_id';
         if v_customer.device_ids is null then
-            raise sqlstate 'PT404' using
-                message    = 'This reference_id has not been looked up yet',
-                hint       = 'Look it up first, with operation_type lookup.',
-                constraint = 'customer_not_found';
+            perform app.refuse(
+                404, 'customer_not_found', 'This reference_id has not been looked up yet',
+                'Look it up first, with operation_type lookup.');
         elsif operation_type = 'override' and not request ? 'device_ids' then
-            raise sqlstate 'PT400' using message = 'An override needs device_ids or device_names', constraint = 'invalid_request';
+            perform app.refuse(400, 'invalid_request', 'An override needs device_ids or device_names');
         end if;
         utility_keys := case when coalesce(request -> 'address', v_customer.address) = v_customer.address then v_customer.utility_keys end;
         request      := jsonb_build_object('address', v_customer.address, 'building_type', v_customer.building_type)
@@ -203,15 +201,14 @@ begin
       from app.parse_batch_items(jsonb_build_array(p_request - array['utility', 'lookup_date', 'device_facts']), false);
     v_errors := nullif(concat_ws('; ', case when p_request ? 'metadata' then 'Unknown fields: metadata' end, v_item.errors, app.lookup_request_errors(p_request)), '');
     if v_errors is not null then
-        raise sqlstate 'PT400' using message = v_errors, constraint = 'invalid_request';
+        perform app.refuse(400, 'invalid_request', v_errors);
     end if;
 
     v_unknown := array(select unnest(v_item.device_ids) except select id from app.devices order by 1);
     if v_unknown <> '{}' then
-        raise sqlstate 'PT400' using
-            message    = format('Unknown device_ids: %s', array_to_string(v_unknown, ', ')),
-            detail     = json_build_object('unknown_device_ids', v_unknown)::text,
-            constraint = 'unknown_device';
+        perform app.refuse(
+            400, 'unknown_device', format('Unknown device_ids: %s', array_to_string(v_unknown, ', ')),
+            p_members => json_build_object('unknown_device_ids', v_unknown));
     end if;
     return v_item;
 end;

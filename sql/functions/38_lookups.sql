@@ -12,10 +12,9 @@ begin
         v_utilities := app.find_utilities(p_address ->> 'country_code', p_address ->> 'state_or_province_code', p_address ->> 'postal_code');
     end if;
     if v_utilities = '{}' then
-        raise sqlstate 'PT404' using
-            message    = 'Program lookup failed - no utility found',
-            hint       = 'No utility of the catalogue serves this postal code in this state or province.',
-            constraint = 'no_utility';
+        perform app.refuse(
+            404, 'no_utility', 'Program lookup failed - no utility found',
+            'No utility of the catalogue serves this postal code in this state or province.');
     end if;
     return v_utilities;
 end;
@@ -29,10 +28,9 @@ declare
     v_company text := (app.profile(p_organization_id)).company;
 begin
     if v_company is null and not p_for_item then
-        raise sqlstate 'PT400' using
-            message    = 'Applications need the organization''s company, and it has none',
-            hint       = 'Set it once: PATCH /organization with {"company": "acme"}.',
-            constraint = 'company_missing';
+        perform app.refuse(
+            400, 'company_missing', 'Applications need the organization''s company, and it has none',
+            'Set it once: PATCH /organization with {"company": "acme"}.');
     end if;
     return rtrim(p_base, '/') || '/' || v_company || '/refId/' || p_reference_id;
 end;

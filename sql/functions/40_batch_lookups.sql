@@ -49,7 +49,7 @@ begin
       from public.batch_lookup_jobs
      where organization_id = p_organization_id and id = p_job_id;
     if not found then
-        raise sqlstate 'PT404' using message = 'Batch job not found', constraint = 'job_not_found';
+        perform app.refuse(404, 'job_not_found', 'Batch job not found');
     end if;
     return v_job;
 end;
@@ -245,10 +245,10 @@ begin
     perform app.authorize(p_organization_id, 'jobs:write');
     v_job := app.lock_job(p_organization_id, p_job_id);
     if v_job.status not in ('pending', 'processing') then
-        raise sqlstate 'PT409' using
-            message    = format('The job has already %s', case v_job.status when 'cancelled' then 'been cancelled' else v_job.status end),
-            hint       = 'Only a pending or processing job can be cancelled.',
-            constraint = 'job_ended';
+        perform app.refuse(
+            409, 'job_ended',
+            format('The job has already %s', case v_job.status when 'cancelled' then 'been cancelled' else v_job.status end),
+            'Only a pending or processing job can be cancelled.');
     end if;
 
     v_cancelled := app.cancel_pending_items(p_organization_id, p_job_id, v_now);

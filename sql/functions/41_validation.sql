@@ -123,16 +123,15 @@ begin
                         from (select jsonb_object_keys(p_request - array['items', 'name', 'dry_run', 'on_invalid']) limit 10) u (k));
     end if;
     if jsonb_typeof(v_items) is distinct from 'array' then
-        raise sqlstate 'PT400' using
-            message    = 'The body must be a JSON object with an array of items',
-            hint       = '{"items": [{"reference_id": ..., "address": {...}, "building_type": ..., "device_ids": [...]}]}',
-            constraint = 'items_missing';
+        perform app.refuse(
+            400, 'items_missing', 'The body must be a JSON object with an array of items',
+            '{"items": [{"reference_id": ..., "address": {...}, "building_type": ..., "device_ids": [...]}]}');
     elsif v_unknown is not null then
-        raise sqlstate 'PT400' using message = format('Unknown fields: %s', v_unknown), constraint = 'unknown_fields';
+        perform app.refuse(400, 'unknown_fields', format('Unknown fields: %s', v_unknown));
     elsif jsonb_array_length(v_items) not between 1 and 10000 then
-        raise sqlstate 'PT400' using
-            message    = format('A batch must have 1 to 10,000 items; this one has %s', to_char(jsonb_array_length(v_items), 'FM999,999,990')),
-            constraint = 'invalid_item_count';
+        perform app.refuse(
+            400, 'invalid_item_count',
+            format('A batch must have 1 to 10,000 items; this one has %s', to_char(jsonb_array_length(v_items), 'FM999,999,990')));
     end if;
     return v_items;
 end;
@@ -163,16 +162,14 @@ declare
     v_duplicates text[]  := app.duplicate_reference_ids(p_items);
 begin
     if v_invalid > 0 then
-        raise sqlstate 'PT400' using
-            message    = format('%s item(s) failed validation', v_invalid),
-            detail     = json_strip_nulls(json_build_object('invalid_items', app.item_problems(p_items, p_lines), 'total_invalid', v_invalid,
-                                                            'duplicates', nullif(v_duplicates, '{}')))::text,
-            constraint = 'invalid_items';
+        perform app.refuse(
+            400, 'invalid_items', format('%s item(s) failed validation', v_invalid),
+            p_members => json_strip_nulls(json_build_object('invalid_items', app.item_problems(p_items, p_lines), 'total_invalid', v_invalid,
+                                                            'duplicates', nullif(v_duplicates, '{}'))));
     elsif v_duplicates <> '{}' then
-        raise sqlstate 'PT400' using
-            message    = 'Duplicate reference_ids found in batch',
-            detail     = json_build_object('duplicates', v_duplicates)::text,
-            constraint = 'duplicate_reference_ids';
+        perform app.refuse(
+            400, 'duplicate_reference_ids', 'Duplicate reference_ids found in batch',
+            p_members => json_build_object('duplicates', v_duplicates));
     end if;
 end;
 $$;

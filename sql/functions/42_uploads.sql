@@ -14,10 +14,9 @@ begin
     end if;
     v_unknown := (select string_agg(left(k, 100), ', ') from (select jsonb_object_keys(p_options - array['name', 'dry_run', 'on_invalid']) limit 10) u (k));
     if v_unknown is not null then
-        raise sqlstate 'PT400' using
-            message    = format('Unknown options: %s', v_unknown),
-            hint       = 'The options are name, dry_run and on_invalid.',
-            constraint = 'unknown_option';
+        perform app.refuse(
+            400, 'unknown_option', format('Unknown options: %s', v_unknown),
+            'The options are name, dry_run and on_invalid.');
     end if;
     v_given := v_given || coalesce(p_options, '{}');
     if jsonb_typeof(v_given -> 'name') not in ('string', 'null') or btrim(v_given ->> 'name') = '' or length(v_given ->> 'name') > 200 then
@@ -191,8 +190,7 @@ declare
     v_request app.idempotency_keys;
 begin
     if p_key !~ '^[\x21-\x7e]{1,255}$' then
-        raise sqlstate 'PT400' using
-            message = 'Idempotency-Key must be 1 to 255 visible ASCII characters', constraint = 'invalid_idempotency_key';
+        perform app.refuse(400, 'invalid_idempotency_key', 'Idempotency-Key must be 1 to 255 visible ASCII characters');
     end if;
     begin
         -- The same request may be in progress: this waits briefly for its uncommitted row.
@@ -206,10 +204,9 @@ begin
         perform set_config('lock_timeout', v_timeout, true);
     exception
         when lock_not_available then
-            raise sqlstate 'PT409' using
-                message    = 'A request with this Idempotency-Key is in progress',
-                hint       = 'Repeat it in a moment to get its answer.',
-                constraint = 'request_in_progress';
+            perform app.refuse(
+                409, 'request_in_progress', 'A request with this Idempotency-Key is in progress',
+                'Repeat it in a moment to get its answer.');
     end;
 
     if v_new = 0 then
@@ -217,10 +214,9 @@ begin
           from app.idempotency_keys
          where organization_id = p_organization_id and route = p_route and key = p_key;
         if v_request.fingerprint <> p_fingerprint then
-            raise sqlstate 'PT422' using
-                message    = 'This Idempotency-Key was used for another request',
-                hint       = 'Use a new key for each new request, and an old one only to repeat its request unchanged.',
-                constraint = 'idempotency_key_reused';
+            perform app.refuse(
+                422, 'idempotency_key_reused', 'This Idempotency-Key was used for another request',
+                'Use a new key for each new request, and an old one only to repeat its request unchanged.');
         end if;
     end if;
     return v_request;

@@ -43,19 +43,18 @@ declare
 begin
     for v_field, v_wanted in select regexp_replace(key, '^address\.', ''), value from jsonb_each(p_columns) loop
         if v_field <> all (app.file_fields()) then
-            raise sqlstate 'PT400' using
-                message    = format('There is no field %s', left(v_field, 100)),
-                hint       = format('The fields are %s.', array_to_string(app.file_fields(), ', ')),
-                constraint = 'invalid_columns';
+            perform app.refuse(
+                400, 'invalid_columns', format('There is no field %s', left(v_field, 100)),
+                format('The fields are %s.', array_to_string(app.file_fields(), ', ')));
         end if;
         v_places := array(select n from unnest(p_headers) with ordinality h (name, n)
                            where case jsonb_typeof(v_wanted) when 'number' then n = (v_wanted #>> '{}')::numeric
                                       else app.plain_name(name) = app.plain_name(v_wanted #>> '{}') end);
         if cardinality(v_places) <> 1 then
-            raise sqlstate 'PT400' using
-                message    = format('%s column is called %s', case when v_places = '{}' then 'No' else 'More than one' end, left(v_wanted #>> '{}', 100)),
-                hint       = v_found,
-                constraint = 'invalid_columns';
+            perform app.refuse(
+                400, 'invalid_columns',
+                format('%s column is called %s', case when v_places = '{}' then 'No' else 'More than one' end, left(v_wanted #>> '{}', 100)),
+                v_found);
         end if;
         v_fields[v_places[1]] := v_field;
         v_how[v_places[1]] := 'given';
@@ -72,10 +71,9 @@ begin
          order by min(c.n)
     loop
         if cardinality(v_places) > 1 then
-            raise sqlstate 'PT400' using
-                message    = format('More than one column may be the %s: %s', v_field, array_to_string(v_names, ', ')),
-                hint       = format('Say which one is meant: ?columns={"%s": "%s"}', v_field, v_names[1]),
-                constraint = 'ambiguous_columns';
+            perform app.refuse(
+                400, 'ambiguous_columns', format('More than one column may be the %s: %s', v_field, array_to_string(v_names, ', ')),
+                format('Say which one is meant: ?columns={"%s": "%s"}', v_field, v_names[1]));
         end if;
         v_fields[v_places[1]] := v_field;
         v_how[v_places[1]] := 'name';
@@ -84,12 +82,11 @@ begin
     v_names := array(select f from unnest(app.file_fields()) f
                       where f not in ('street_2', 'country_code', 'create_application', 'webhook_custom_fields') and array_position(v_fields, f) is null and not p_defaults ? f);
     if v_names <> '{}' then
-        raise sqlstate 'PT400' using
-            message    = format('Columns are missing: %s', array_to_string(v_names, ', ')),
-            hint       = v_found || case when v_names && array['building_type', 'device_ids']
-                                         then ' For all rows alike: ?default_building_type=RESIDENTIAL&default_device_ids=1' else '' end
-                         || ' Name a column with ?columns={"field": "Column"}.',
-            constraint = 'missing_columns';
+        perform app.refuse(
+            400, 'missing_columns', format('Columns are missing: %s', array_to_string(v_names, ', ')),
+            v_found || case when v_names && array['building_type', 'device_ids']
+                            then ' For all rows alike: ?default_building_type=RESIDENTIAL&default_device_ids=1' else '' end
+            || ' Name a column with ?columns={"field": "Column"}.');
     end if;
     return query select * from unnest(p_headers, v_fields, v_how);
 end;

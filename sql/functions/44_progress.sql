@@ -66,10 +66,10 @@ begin
           from app.read_items(p_organization_id, p_job_id, 'json', null, null, -1, 500, 0) p;
     end if;
     if v_has_more then
-        raise sqlstate 'PT400' using
-            message    = 'The job has too many items for one answer, or too large ones: include_items answers up to 500 items and 8 MB',
-            hint       = 'GET /batch-lookups/{job_id}/items lists them page by page, GET /batch-lookups/{job_id}/results as one file.',
-            constraint = 'too_many_items';
+        perform app.refuse(
+            400, 'too_many_items',
+            'The job has too many items for one answer, or too large ones: include_items answers up to 500 items and 8 MB',
+            'GET /batch-lookups/{job_id}/items lists them page by page, GET /batch-lookups/{job_id}/results as one file.');
     end if;
     return app.join_objects(app.job_progress_json(v_job), json_build_object('items', format('[%s]', array_to_string(v_items, ','))::json));
 end;

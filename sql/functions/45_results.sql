@@ -7,9 +7,7 @@ as $$
 begin
     perform app.check_choice('status', p_status, array['pending', 'processing', 'completed', 'failed']);
     if p_error_code !~ '^[a-z0-9_]{1,100}$' then
-        raise sqlstate 'PT400' using
-            message    = 'error_code must consist of a-z, 0-9 and _, such as upstream_timeout',
-            constraint = 'invalid_error_code';
+        perform app.refuse(400, 'invalid_error_code', 'error_code must consist of a-z, 0-9 and _, such as upstream_timeout');
     end if;
 end;
 $$;

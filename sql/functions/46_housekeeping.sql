@@ -10,11 +10,11 @@ declare
     v_open integer                  := v_job.total_items - v_job.processed_items;
 begin
     if v_open > 0 then
-        raise sqlstate 'PT409' using
-            message    = format('The job %s; %s unfinished', case v_job.status when 'cancelled' then 'was cancelled' else 'is still ' || v_job.status end,
-                                case v_open when 1 then '1 item is' else v_open || ' items are' end),
-            hint       = 'Cancel it, or wait until it has finished.',
-            constraint = 'job_not_ended';
+        perform app.refuse(
+            409, 'job_not_ended',
+            format('The job %s; %s unfinished', case v_job.status when 'cancelled' then 'was cancelled' else 'is still ' || v_job.status end,
+                   case v_open when 1 then '1 item is' else v_open || ' items are' end),
+            'Cancel it, or wait until it has finished.');
     end if;
     return v_job;
 end;
@@ -55,10 +55,9 @@ declare
     v_created json;
 begin
     if v_retry is not null then
-        raise sqlstate 'PT409' using
-            message    = 'The failed items of this job are already being retried',
-            detail     = json_build_object('job_id', v_retry),
-            constraint = 'retry_in_progress';
+        perform app.refuse(
+            409, 'retry_in_progress', 'The failed items of this job are already being retried',
+            p_members => json_build_object('job_id', v_retry));
     end if;
     v_created := app.store_batch(p_organization_id, p_items, left(p_job.name, 192) || ' (retry)', p_job.id);
     perform app.copy_sources(p_organization_id, (v_created ->> 'job_id')::uuid, p_job.id, p_positions);
@@ -87,7 +86,7 @@ begin
       from (select f as item, row_number() over (order by f.position) as n
               from app.find_items(p_organization_id, p_job_id, '{}', 'failed', p_error_code, -1, null) f) i;
     if v_items is null then
-        raise sqlstate 'PT409' using message = 'No item of this job failed' || coalesce(' with error_code ' || p_error_code, ''), constraint = 'no_failed_items';
+        perform app.refuse(409, 'no_failed_items', 'No item of this job failed' || coalesce(' with error_code ' || p_error_code, ''));
     end if;
     return app.retry_items(p_organization_id, v_job, v_items, v_places);
 end;
@@ -112,9 +111,9 @@ begin
       from public.lookup_queue_items
      where organization_id = p_organization_id and job_id = p_job_id and position = p_position;
     if not found then
-        raise sqlstate 'PT404' using message = 'The job has no item at this position', hint = 'Positions count from 0.', constraint = 'item_not_found';
+        perform app.refuse(404, 'item_not_found', 'The job has no item at this position', 'Positions count from 0.');
     elsif v_item.status <> 'failed' then
-        raise sqlstate 'PT409' using message = 'The item has not failed', constraint = 'item_not_failed';
+        perform app.refuse(409, 'item_not_failed', 'The item has not failed');
     end if;
     return app.retry_items(p_organization_id, v_job, array[app.uploaded_item(v_item, 0)], array[v_item.position]);
 end;

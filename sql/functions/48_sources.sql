@@ -59,9 +59,9 @@ begin
     if v_header = '{}' then
         return;
     elsif cardinality(v_header) > 500 then
-        raise sqlstate 'PT400' using
-            message    = format('The metadata of all items has %s different members; a batch may have 500', cardinality(v_header)),
-            constraint = 'too_many_columns';
+        perform app.refuse(
+            400, 'too_many_columns',
+            format('The metadata of all items has %s different members; a batch may have 500', cardinality(v_header)));
     end if;
     insert into public.lookup_job_columns (organization_id, job_id, header, names)
     values (p_organization_id, p_job_id, v_header, case when p_header is null then v_header else app.distinct_names(v_header) end);

@@ -43,12 +43,12 @@ declare
                         where organization_id = p_organization_id and status in ('pending', 'processing'));
 begin
     if v_open > v_max then
-        raise sqlstate 'PT429' using
-            message    = format('With this batch, the organization would have %s unfinished items; the limit is %s',
-                                to_char(v_open, 'FM999,999,999,990'), to_char(v_max, 'FM999,999,999,990')),
-            hint       = 'Wait until earlier batches have ended, or cancel one.',
-            detail     = json_build_object('open_items', v_open, 'max_open_items', v_max, 'retry_after', 60),
-            constraint = 'too_many_open_items';
+        perform app.refuse(
+            429, 'too_many_open_items',
+            format('With this batch, the organization would have %s unfinished items; the limit is %s',
+                   to_char(v_open, 'FM999,999,999,990'), to_char(v_max, 'FM999,999,999,990')),
+            'Wait until earlier batches have ended, or cancel one.',
+            json_build_object('open_items', v_open, 'max_open_items', v_max, 'retry_after', 60));
     end if;
 end;
 $$;

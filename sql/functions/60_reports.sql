@@ -147,7 +147,7 @@ begin
       from public.incentive_reports
      where organization_id = p_organization_id and id = p_report_id;
     if not found then
-        raise sqlstate 'PT404' using message = 'Report not found', constraint = 'report_not_found';
+        perform app.refuse(404, 'report_not_found', 'Report not found');
     end if;
     return v_report;
 end;
@@ -224,9 +224,8 @@ begin
     if jsonb_typeof(p_changes) is distinct from 'object' or p_changes - array['name', 'description'] <> '{}' or p_changes = '{}'
        or jsonb_typeof(p_changes -> 'name') <> 'string' or jsonb_typeof(p_changes -> 'description') <> 'string'
        or btrim(p_changes ->> 'name') = '' or length(p_changes ->> 'name') > 200 or length(p_changes ->> 'description') > 2000 then
-        raise sqlstate 'PT400' using
-            message    = 'The body must be an object with name (1 to 200 characters), description (at most 2,000) or both',
-            constraint = 'invalid_report';
+        perform app.refuse(
+            400, 'invalid_report', 'The body must be an object with name (1 to 200 characters), description (at most 2,000) or both');
     end if;
     perform app.lock_report(p_organization_id, p_report_id);
     update public.incentive_reports
@@ -268,10 +267,9 @@ begin
     v_report := app.lock_report(p_organization_id, p_report_id);
     if v_report.status = 'processing'
        or exists (select from public.lookup_leases where organization_id = p_organization_id and job_id = v_report.job_id and not isempty(positions)) then
-        raise sqlstate 'PT409' using
-            message    = 'The report''s job is still running',
-            hint       = 'Cancel the job, or wait until its lookups have finished.',
-            constraint = 'job_not_ended';
+        perform app.refuse(
+            409, 'job_not_ended', 'The report''s job is still running',
+            'Cancel the job, or wait until its lookups have finished.');
     end if;
     perform app.delete_report(p_organization_id, p_report_id);
     return json_build_object('message', 'Report deleted', 'id', p_report_id);

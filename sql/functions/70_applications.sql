@@ -117,7 +117,7 @@ declare
 begin
     select * into v_application from public.applications where organization_id = p_organization_id and id = p_application_id;
     if not found then
-        raise sqlstate 'PT404' using message = 'Application not found', constraint = 'application_not_found';
+        perform app.refuse(404, 'application_not_found', 'Application not found');
     end if;
     return v_application;
 end;
@@ -154,10 +154,9 @@ begin
     perform app.check_numbers(p_changes);
     v_status := p_changes ->> 'application_status';
     if jsonb_typeof(p_changes) is distinct from 'object' or v_status is null or p_changes <> jsonb_build_object('application_status', v_status) then
-        raise sqlstate 'PT400' using
-            message    = 'The body must be an object with application_status',
-            hint       = '{"application_status": "in_progress"}',
-            constraint = 'invalid_application';
+        perform app.refuse(
+            400, 'invalid_application', 'The body must be an object with application_status',
+            '{"application_status": "in_progress"}');
     end if;
     perform app.check_choice('application_status', v_status, array['not_started', 'in_progress', 'awaiting_partner', 'completed', 'submitted',
                                                                    'approved', 'rejected']);
@@ -166,13 +165,12 @@ begin
     v_application := app.find_application(p_organization_id, p_application_id);
     if v_status <> v_application.application_status then
         if v_status <> all (app.next_application_statuses(v_application.application_status)) then
-            raise sqlstate 'PT409' using
-                message    = format('An application cannot go from %s to %s', v_application.application_status, v_status),
-                hint       = coalesce('From there it goes to '
-                                      || nullif(array_to_string(app.next_application_statuses(v_application.application_status), ' or '), '') || '.',
-                                      'It has been decided.'),
-                detail     = json_build_object('next_statuses', app.next_application_statuses(v_application.application_status))::text,
-                constraint = 'invalid_transition';
+            perform app.refuse(
+                409, 'invalid_transition', format('An application cannot go from %s to %s', v_application.application_status, v_status),
+                coalesce('From there it goes to '
+                         || nullif(array_to_string(app.next_application_statuses(v_application.application_status), ' or '), '') || '.',
+                         'It has been decided.'),
+                json_build_object('next_statuses', app.next_application_statuses(v_application.application_status)));
         end if;
         v_application.application_status := v_status;
         v_application.updated_at         := v_now;

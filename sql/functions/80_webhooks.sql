@@ -123,12 +123,12 @@ declare
     v_secret  text;
 begin
     if jsonb_typeof(p_changes) is distinct from 'object' then
-        raise sqlstate 'PT400' using message = 'The body must be a JSON object', constraint = 'invalid_webhook_config';
+        perform app.refuse(400, 'invalid_webhook_config', 'The body must be a JSON object');
     end if;
     perform app.check_numbers(p_changes);
     v_errors := app.webhook_config_errors(p_changes, p_allow_http);
     if v_errors is not null then
-        raise sqlstate 'PT400' using message = v_errors, constraint = 'invalid_webhook_config';
+        perform app.refuse(400, 'invalid_webhook_config', v_errors);
     end if;
     perform app.check_organization(p_organization_id);
 
@@ -191,10 +191,7 @@ begin
     perform app.lock_webhook_config(p_organization_id);
     delete from app.webhook_secrets where organization_id = p_organization_id and expires_at <= v_now;
     if (select count(*) from app.webhook_secrets where organization_id = p_organization_id) >= 5 then
-        raise sqlstate 'PT409' using
-            message    = 'Five secrets are already valid at once',
-            hint       = 'Wait until a rotated one expires.',
-            constraint = 'too_many_secrets';
+        perform app.refuse(409, 'too_many_secrets', 'Five secrets are already valid at once', 'Wait until a rotated one expires.');
     end if;
 
     update app.webhook_secrets
@@ -217,10 +214,7 @@ declare
 begin
     select * into v_config from app.webhook_configs where organization_id = p_organization_id for update;
     if not found then
-        raise sqlstate 'PT404' using
-            message    = 'Webhooks are not configured',
-            hint       = 'PUT /webhook-config with a url first.',
-            constraint = 'webhook_config_not_found';
+        perform app.refuse(404, 'webhook_config_not_found', 'Webhooks are not configured', 'PUT /webhook-config with a url first.');
     end if;
     return v_config;
 end;

@@ -72,7 +72,7 @@ begin
       from app.webhook_deliveries
      where organization_id = p_organization_id and id = p_delivery_id;
     if not found then
-        raise sqlstate 'PT404' using message = 'Webhook delivery not found', constraint = 'webhook_delivery_not_found';
+        perform app.refuse(404, 'webhook_delivery_not_found', 'Webhook delivery not found');
     end if;
     return v_delivery;
 end;
@@ -116,9 +116,7 @@ begin
     perform from app.webhook_deliveries where organization_id = p_organization_id and id = p_delivery_id for update;
     v_delivery := app.find_webhook_delivery(p_organization_id, p_delivery_id);
     if v_delivery.status = 'sending' then
-        raise sqlstate 'PT409' using
-            message    = 'The delivery is being sent at this moment',
-            constraint = 'webhook_delivery_in_progress';
+        perform app.refuse(409, 'webhook_delivery_in_progress', 'The delivery is being sent at this moment');
     end if;
 
     update app.webhook_deliveries
@@ -162,10 +160,9 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     if not exists (select from app.webhook_configs where organization_id = p_organization_id and enabled and url is not null) then
-        raise sqlstate 'PT409' using
-            message    = 'Webhooks are not enabled',
-            hint       = 'PUT /webhook-config with a url, or with {"enabled": true}.',
-            constraint = 'webhooks_disabled';
+        perform app.refuse(
+            409, 'webhooks_disabled', 'Webhooks are not enabled',
+            'PUT /webhook-config with a url, or with {"enabled": true}.');
     end if;
 end;
 $$;
@@ -184,19 +181,15 @@ begin
     -- Tests of an organization are serialized, so that concurrent ones cannot exceed the limit.
     select * into v_config from app.webhook_configs c where c.organization_id = p_organization_id and c.url is not null for update;
     if not found then
-        raise sqlstate 'PT409' using
-            message    = 'No webhook URL is set',
-            hint       = 'PUT /webhook-config with a url.',
-            constraint = 'webhook_url_missing';
+        perform app.refuse(409, 'webhook_url_missing', 'No webhook URL is set', 'PUT /webhook-config with a url.');
     end if;
     if (select count(*)
           from app.webhook_deliveries d
          where d.organization_id = p_organization_id and d.id >= app.uuid_v7_floor(v_now - interval '1 minute') and d.event = 'webhook.test') >= 10 then
-        raise sqlstate 'PT429' using
-            message    = 'Webhooks can be tested ten times a minute',
-            hint       = 'Try again in a minute.',
-            detail     = json_build_object('retry_after', 60),
-            constraint = 'too_many_webhook_tests';
+        perform app.refuse(
+            429, 'too_many_webhook_tests', 'Webhooks can be tested ten times a minute',
+            'Try again in a minute.',
+            json_build_object('retry_after', 60));
     end if;
     insert into app.webhook_deliveries as d
            (organization_id, id, event, status, data, lease_token, lease_expires_at, leased_by, created_at)

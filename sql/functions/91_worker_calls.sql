@@ -10,10 +10,9 @@ declare
                                where not app.has_extension(e, (array['cron', 'net', 'vault'])[n]));
 begin
     if v_missing <> '{}' then
-        raise sqlstate 'PT501' using
-            message    = format('This database lacks %s', array_to_string(v_missing, ', ')),
-            hint       = 'Supabase has these extensions; elsewhere run a worker: python -m pyshell worker.',
-            constraint = 'extensions_missing';
+        perform app.refuse(
+            501, 'extensions_missing', format('This database lacks %s', array_to_string(v_missing, ', ')),
+            'Supabase has these extensions; elsewhere run a worker: python -m pyshell worker.');
     end if;
 end;
 $$;
@@ -68,10 +67,9 @@ as $$
 begin
     perform app.check_worker_calls();
     if p_url is null or p_url !~ '^https?://[^/ ]+/' or p_service_role_key is null or p_service_role_key = '' then
-        raise sqlstate 'PT400' using
-            message    = 'The URL of the worker endpoint and the service role key are required',
-            hint       = 'The URL is such as https://api.example.com/functions/v1/batch-lookups-worker.',
-            constraint = 'invalid_worker_url';
+        perform app.refuse(
+            400, 'invalid_worker_url', 'The URL of the worker endpoint and the service role key are required',
+            'The URL is such as https://api.example.com/functions/v1/batch-lookups-worker.');
     end if;
     perform app.keep_secret('batch_lookups_worker_url', p_url);
     perform app.keep_secret('batch_lookups_service_role_key', p_service_role_key);

@@ -18,10 +18,9 @@ declare
     v_rows    jsonb;
 begin
     if not exists (select from pg_class where oid = p_table) then
-        raise sqlstate 'PT400' using
-            message    = 'p_table must be the name of a table or view',
-            hint       = 'Such as ''sites'', after create temp table sites (like api.sites).',
-            constraint = 'invalid_table';
+        perform app.refuse(
+            400, 'invalid_table', 'p_table must be the name of a table or view',
+            'Such as ''sites'', after create temp table sites (like api.sites).');
     end if;
     v_names := array(select attname from pg_attribute where attrelid = p_table and attnum > 0 and not attisdropped order by attnum);
     if 'address' = any (v_names) then
@@ -37,10 +36,9 @@ begin
       into v_rows
       from jsonb_array_elements(v_rows) with ordinality r (site, n);
     if jsonb_array_length(v_rows) > 10001 then
-        raise sqlstate 'PT400' using
-            message    = 'A batch must have 1 to 10,000 items; this table has more',
-            hint       = 'Make several batches, each of a view over a part of the table.',
-            constraint = 'invalid_item_count';
+        perform app.refuse(
+            400, 'invalid_item_count', 'A batch must have 1 to 10,000 items; this table has more',
+            'Make several batches, each of a view over a part of the table.');
     end if;
     return api.create_batch_lookup(
         p_organization_id, null, p_check_devices,
@@ -66,25 +64,24 @@ declare
     v_xact  bigint := pg_current_xact_id_if_assigned()::text::bigint;
 begin
     if current_setting('transaction_isolation') <> 'read committed' then
-        raise sqlstate 'PT400' using
-            message    = 'Waiting needs the isolation level read committed',
-            hint       = 'Call it outside a transaction, or in one that is read committed.',
-            constraint = 'unsupported_isolation_level';
+        perform app.refuse(
+            400, 'unsupported_isolation_level', 'Waiting needs the isolation level read committed',
+            'Call it outside a transaction, or in one that is read committed.');
     end if;
     loop
         select * into v_job from api.jobs where id = p_job_id and (p_organization_id is null or organization_id = p_organization_id);
         if not found then
-            raise sqlstate 'PT404' using message = 'Batch job not found', constraint = 'job_not_found';
+            perform app.refuse(404, 'job_not_found', 'Batch job not found');
         end if;
         -- A row that can be seen although its transaction is under way is our own.
         if v_job.completed_at is null and clock_timestamp() < v_until and v_xact is not null
            and pg_xact_status(((v_xact >> 32 << 32) + (select j.xmin::text::bigint from public.batch_lookup_jobs j
                                                         where j.organization_id = v_job.organization_id and j.id = p_job_id)
                                )::text::xid8) = 'in progress' then
-            raise sqlstate 'PT409' using
-                message    = 'The batch was created or changed in this transaction, and no worker sees that before the commit',
-                hint       = 'Commit, then wait.',
-                constraint = 'batch_not_committed';
+            perform app.refuse(
+                409, 'batch_not_committed',
+                'The batch was created or changed in this transaction, and no worker sees that before the commit',
+                'Commit, then wait.');
         end if;
         if v_seen is distinct from v_job.processed_items then
             raise notice '% of % sites', v_job.processed_items, v_job.total_items;

@@ -1,7 +1,21 @@
 begin;
-select plan(27);
+select plan(30);
 
 select is(app.join_objects('{"b": 1, "a": 2}', '{"d": 3, "c": {"e": 4}}')::text, '{"b": 1, "a": 2, "d": 3, "c": {"e": 4}}', 'joined objects keep the order of their members');
+
+-- Errors for callers
+create function pg_temp.refusal(p_hint text, p_members json, out state text, out code text, out detail text, out hint text)
+language plpgsql as $$
+begin
+    perform app.refuse(409, 'job_ended', 'The job has already failed', p_hint, p_members);
+exception
+    when others then
+        get stacked diagnostics state = returned_sqlstate, code = constraint_name, detail = pg_exception_detail, hint = pg_exception_hint;
+end;
+$$;
+select results_eq($$ select * from pg_temp.refusal('Wait.', null) $$, $$ values ('PT409', 'job_ended', '{"code" : "job_ended"}', 'Wait.') $$, 'a refusal tells its code in the detail, where PostgREST shows it');
+select results_eq($$ select * from pg_temp.refusal(null, '{"b": 1, "a": [2]}') $$, $$ values ('PT409', 'job_ended', '{"code" : "job_ended", "b": 1, "a": [2]}', '') $$, 'further members follow in their order');
+select results_eq($$ select * from pg_temp.refusal(null, '{}') $$, $$ values ('PT409', 'job_ended', '{"code" : "job_ended"}', '') $$, 'an object without members adds none');
 
 -- What clients send
 select lives_ok($$ select app.check_members('{"a": 1}', array['a', 'b']) $$, 'known members of a body pass');

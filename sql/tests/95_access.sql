@@ -160,7 +160,7 @@ select is_empty('select * from called where have is distinct from want', 'everyb
 select set_eq(
     $$ select distinct p.proname::text from pg_proc p, unnest(array['anon', 'authenticated', 'service_role', 'batch_lookups_shell']) r
         where p.pronamespace = 'app'::regnamespace and has_schema_privilege(r, 'app', 'usage') and has_function_privilege(r, p.oid, 'execute') $$,
-    array['claimed_organization_id', 'clerk_organization_id_of_claims', 'organization_id_of_claims', 'organization_id_of_clerk'], 'members may execute only the internal functions that policies call');
+    array['claimed_organization_id', 'clerk_organization_id_of_claims', 'organization_id_of_claims', 'organization_id_of_clerk', 'refuse'], 'members may execute only the internal functions that policies call and that refuse');
 
 -- What claims stand for: nothing raises.
 select results_eq(
