@@ -135,12 +135,12 @@ def owner(simulated: Connection) -> Iterator[Connection]:
 
 
 STARTS = {
-    "a new database": "in_flight_limit = null, base_latency = null",
-    "stuck at one": "in_flight_limit = 1, base_latency = 0.003",
-    "a base that is too low": "in_flight_limit = null, base_latency = 0.003",
-    "a base that is too high": "in_flight_limit = 3, base_latency = 10, base_overload = 1",
-    "an old trial": "in_flight_limit = 2, base_latency = 0.01, trial_limit = 4, trial_latency = 0.01, trial_cost = 0.01",
-    "far above max_in_flight": "in_flight_limit = 9000, base_latency = 0.2",
+    "a new database": "concurrency_limit = null, base_latency = null",
+    "stuck at one": "concurrency_limit = 1, base_latency = 0.003",
+    "a base that is too low": "concurrency_limit = null, base_latency = 0.003",
+    "a base that is too high": "concurrency_limit = 3, base_latency = 10, base_overload = 1",
+    "an old trial": "concurrency_limit = 2, base_latency = 0.01, trial_limit = 4, trial_latency = 0.01, trial_cost = 0.01",
+    "far above max_in_flight": "concurrency_limit = 9000, base_latency = 0.2",
 }
 
 
@@ -233,7 +233,7 @@ def test_what_befalls_one_organization_lowers_nothing_for_another(owner: Connect
 
 def test_the_measurements_of_another_limit_do_not_count(owner: Connection) -> None:
     owner.execute("select set_config('test.now', '1', false)")
-    owner.execute("update app.upstream_state set in_flight_limit = 10, base_latency = 0.1, limit_version = 7")
+    owner.execute("update app.upstream_state set concurrency_limit = 10, base_latency = 0.1, limit_version = 7")
     beat = "select max_in_flight from api.heartbeat('worker', 100, %s, 1, 50, 25, 25, 0.1, 5, 5, 1)"
     assert owner.execute(beat, [6]).fetchone() == (10,)
     assert owner.execute(beat, [7]).fetchone() == (5,)

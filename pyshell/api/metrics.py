@@ -26,8 +26,8 @@ QUEUE_GAUGES = {
     "expired_leases": "Items whose lease has expired and that are not yet back in the queue",
     "ready_organizations": "Organizations with items ready to be claimed",
     "workers": "Workers with a heartbeat in the last 15 seconds",
-    "in_flight_limit": "Current limit on concurrent lookups",
-    "upstream_failures_in_a_row": "Consecutive failures of the incentives API that suggest an outage",
+    "concurrency_limit": "Current limit on concurrent lookups",
+    "upstream_consecutive_failures": "Consecutive failures of the incentives API that suggest an outage",
 }
 
 

@@ -38,10 +38,10 @@ begin
 end;
 $$;
 
--- The circuit breaker is open: one lookup at a time probes. When the outage outlasts max_outage_wait, lookups go on and use up retries.
+-- The circuit breaker is open: one lookup at a time probes. When the outage outlasts max_outage_wait_seconds, lookups go on and use up retries.
 create or replace function app.is_outage(p_upstream app.upstream_state, p_settings app.settings, p_now timestamptz) returns boolean
 language sql stable
-return coalesce(p_now < (p_upstream).unavailable_since + app.seconds((p_settings).outage_patience_seconds), false);
+return coalesce(p_now < (p_upstream).unavailable_since + app.seconds((p_settings).max_outage_wait_seconds), false);
 
 -- How many lookups may be claimed now, at most p_limit, and the time of the first one. With a rate limit, and for a probe, it holds the row
 -- until the commit: take_slots follows. Slots come a little slower than the rate, so that even lookups that start late, which a worker
@@ -150,15 +150,15 @@ begin
         p_now + case when p_signs.pause > app.longest_pause() then app.longest_pause() else p_signs.pause end,
         '-infinity');
     if p_signs.answered then
-        p_upstream.failures_in_a_row := 0;
+        p_upstream.consecutive_failures := 0;
         p_upstream.unavailable_since := null;
         return p_upstream;
     end if;
     if p_signs.signs > 0 then
-        p_upstream.failing_organization_id := case when p_upstream.failures_in_a_row = 0
+        p_upstream.failing_organization_id := case when p_upstream.consecutive_failures = 0
                                                      or p_upstream.failing_organization_id = p_organization_id then p_organization_id end;
-        p_upstream.failures_in_a_row := least(p_upstream.failures_in_a_row + p_signs.signs, 1000000);
-        if p_upstream.failures_in_a_row >= p_settings.outage_failures and (p_upstream.failing_organization_id is null or p_is_alone or p_signs.certain) then
+        p_upstream.consecutive_failures := least(p_upstream.consecutive_failures + p_signs.signs, 1000000);
+        if p_upstream.consecutive_failures >= p_settings.outage_failures and (p_upstream.failing_organization_id is null or p_is_alone or p_signs.certain) then
             p_upstream.unavailable_since := coalesce(p_upstream.unavailable_since, p_now);
         end if;
     end if;
@@ -212,7 +212,7 @@ declare
     v_was_open boolean;
 begin
     select * into v_upstream from app.upstream_state;
-    if p_signs.failures = 0 and v_upstream.failures_in_a_row = 0 and v_upstream.unavailable_since is null then
+    if p_signs.failures = 0 and v_upstream.consecutive_failures = 0 and v_upstream.unavailable_since is null then
         return;
     end if;
     begin
@@ -226,7 +226,7 @@ begin
                                    p_signs.signs > 0 and app.is_served_alone(p_organization_id), p_now);
     update app.upstream_state
        set paused_until            = v_upstream.paused_until,
-           failures_in_a_row       = v_upstream.failures_in_a_row,
+           consecutive_failures    = v_upstream.consecutive_failures,
            failing_organization_id = v_upstream.failing_organization_id,
            unavailable_since       = v_upstream.unavailable_since,
            probe_at                = v_upstream.probe_at;
@@ -243,7 +243,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     update app.upstream_state
-       set paused_until = '-infinity', failures_in_a_row = 0, unavailable_since = null, probe_at = '-infinity';
+       set paused_until = '-infinity', consecutive_failures = 0, unavailable_since = null, probe_at = '-infinity';
     perform pg_notify('batch_lookups_ready', '');
 end;
 $$;

@@ -15,7 +15,7 @@ language plpgsql immutable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_limit    double precision := least(coalesce(p_upstream.in_flight_limit, p_max_in_flight), p_max_in_flight);
+    v_limit    double precision := least(coalesce(p_upstream.concurrency_limit, p_max_in_flight), p_max_in_flight);
     v_overload double precision := p_sample.overloads::double precision / p_sample.outcomes;
     v_cost     double precision := p_sample.busy_seconds / nullif(p_sample.answers, 0);
     v_wasted   double precision := p_sample.overload_seconds / nullif(p_sample.busy_seconds, 0);
@@ -42,7 +42,7 @@ begin
                     or coalesce(p_sample.latency < p_upstream.trial_latency * 0.75, false)
                     or coalesce(v_cost < p_upstream.trial_cost * 0.75, true);
         if not v_helped then
-            p_upstream.in_flight_limit := p_upstream.trial_limit;
+            p_upstream.concurrency_limit := p_upstream.trial_limit;
             p_upstream.limit_version := p_upstream.limit_version + 1;
             p_upstream.base_latency := coalesce(p_sample.latency, p_upstream.base_latency);
             p_upstream.base_overload := greatest(v_overload, p_upstream.base_overload);
@@ -64,11 +64,11 @@ begin
             p_upstream.trial_overload := v_overload;
             p_upstream.trial_cost := v_cost;
         end if;
-        p_upstream.in_flight_limit := greatest(v_limit * least(p_sample.usage, 1)
+        p_upstream.concurrency_limit := greatest(v_limit * least(p_sample.usage, 1)
                                                * case when v_is_slow then 0.5 else least(greatest(1 - least(v_excess, v_wasted), 0.5), 0.9) end, 1);
         p_upstream.limit_version := p_upstream.limit_version + 1;
     elsif p_sample.answers > 0 and p_sample.usage >= 0.5 and v_excess <= 0.1 and not v_is_slow then
-        p_upstream.in_flight_limit := nullif(least(v_limit + sqrt(v_limit), p_max_in_flight), p_max_in_flight);
+        p_upstream.concurrency_limit := nullif(least(v_limit + sqrt(v_limit), p_max_in_flight), p_max_in_flight);
     end if;
     return p_upstream;
 end;
@@ -97,7 +97,7 @@ begin
         end if;
     end if;
     v_adapted := app.adapt_limit(v_upstream, p_sample, v_max_in_flight, p_now);
-    if (v_adapted.in_flight_limit, v_adapted.trial_limit) is not distinct from (v_upstream.in_flight_limit, v_upstream.trial_limit)
+    if (v_adapted.concurrency_limit, v_adapted.trial_limit) is not distinct from (v_upstream.concurrency_limit, v_upstream.trial_limit)
        and abs(v_adapted.base_latency - v_upstream.base_latency) < 0.05 * v_upstream.base_latency
        and abs(v_adapted.base_overload - v_upstream.base_overload) < 0.001 then
         return;
@@ -105,7 +105,7 @@ begin
     perform from app.upstream_state where adapted_at = v_upstream.adapted_at for update skip locked;
     if found then
         update app.upstream_state
-           set in_flight_limit = v_adapted.in_flight_limit,
+           set concurrency_limit = v_adapted.concurrency_limit,
                limit_version   = v_adapted.limit_version,
                base_latency    = v_adapted.base_latency,
                base_overload   = v_adapted.base_overload,
@@ -184,7 +184,7 @@ begin
     select count(*), count(*) filter (where id < p_worker) into v_workers, v_place
       from app.workers
      where seen_at between v_now - interval '15 seconds' and v_now + interval '15 seconds';
-    v_share := floor(least(v_settings.max_in_flight, v_upstream.in_flight_limit));
+    v_share := floor(least(v_settings.max_in_flight, v_upstream.concurrency_limit));
 
     organization_ids   := array(select api.ready_organizations(p_limit));
     next_ready_in      := extract(epoch from least((select min(ready_at) from app.organization_queue_state where ready_at > v_now),

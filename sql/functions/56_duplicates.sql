@@ -27,13 +27,13 @@ begin
     v_until := p_now + 2 * app.seconds(v_settings.lease_seconds + v_settings.lookup_timeout_seconds);
     perform app.answer_duplicates(
         p_organization_id,
-        array(select i from public.lookup_queue_items i where i.organization_id = p_organization_id and i.job_id = p_job_id and i.work_key is not null),
+        array(select i from public.lookup_queue_items i where i.organization_id = p_organization_id and i.job_id = p_job_id and i.deduplication_key is not null),
         p_now);
     update public.lookup_queue_items i
        set retry_at = v_until
-     where i.organization_id = p_organization_id and i.job_id = p_job_id and i.status = 'pending' and i.work_key is not null
+     where i.organization_id = p_organization_id and i.job_id = p_job_id and i.status = 'pending' and i.deduplication_key is not null
        and exists (select from public.lookup_queue_items o
-                    where o.organization_id = p_organization_id and o.work_key = i.work_key and o.status = 'pending' and o.id < i.id);
+                    where o.organization_id = p_organization_id and o.deduplication_key = i.deduplication_key and o.status = 'pending' and o.id < i.id);
 end;
 $$;
 
@@ -68,7 +68,7 @@ begin
     if v_since is null then
         return;
     end if;
-    v_keys := array(select distinct i.work_key from unnest(p_items) i where i.work_key is not null);
+    v_keys := array(select distinct i.deduplication_key from unnest(p_items) i where i.deduplication_key is not null);
     if v_keys = '{}' then
         return;
     end if;
@@ -76,18 +76,18 @@ begin
                          from public.batch_lookup_jobs j
                         where j.organization_id = p_organization_id and j.status in ('pending', 'processing')
                           and j.id in (select i.job_id from public.lookup_queue_items i
-                                        where i.organization_id = p_organization_id and i.work_key = any (v_keys) and i.status = 'pending')
+                                        where i.organization_id = p_organization_id and i.deduplication_key = any (v_keys) and i.status = 'pending')
                           for update skip locked);
     v_queued := array(select q from app.queued_jobs q where q.organization_id = p_organization_id and q.job_id = any (v_job_ids) for update skip locked);
     with answer as materialized (
-        select distinct on (a.work_key) a.work_key, app.item_result(a) as result
+        select distinct on (a.deduplication_key) a.deduplication_key, app.item_result(a) as result
           from public.lookup_queue_items a
-         where a.organization_id = p_organization_id and a.work_key = any (v_keys) and a.status = 'completed' and a.processed_at >= v_since
-         order by a.work_key, a.processed_at desc
+         where a.organization_id = p_organization_id and a.deduplication_key = any (v_keys) and a.status = 'completed' and a.processed_at >= v_since
+         order by a.deduplication_key, a.processed_at desc
     ), waiting as materialized (
         select i.job_id, i.position, a.result
           from public.lookup_queue_items i
-          join answer a on a.work_key = i.work_key
+          join answer a on a.deduplication_key = i.deduplication_key
           left join unnest(v_queued) q on q.job_id = i.job_id
          where i.organization_id = p_organization_id and i.status = 'pending' and i.job_id = any (v_job_ids)
            and (i.retry_at is not null or i.position >= q.next_position)

@@ -257,9 +257,9 @@ select (select count(*) from public.batch_lookup_jobs where status in ('pending'
        (select count(*) from app.workers where seen_at > c.now - interval '15 seconds')                              as workers,
        s.lookups_per_second,
        s.max_in_flight,
-       floor(least(u.in_flight_limit, s.max_in_flight))                                                              as in_flight_limit,
+       floor(least(u.concurrency_limit, s.max_in_flight))                                                            as concurrency_limit,
        u.unavailable_since                                                                                           as upstream_unavailable_since,
-       u.failures_in_a_row                                                                                           as upstream_failures_in_a_row,
+       u.consecutive_failures                                                                                        as upstream_consecutive_failures,
        nullif(greatest(u.paused_until, case when u.unavailable_since is not null then u.probe_at end, c.now), c.now) as upstream_closed_until,
        u.base_latency                                                                                                as upstream_base_latency,
        nullif(m.ran_at, '-infinity')                                                                                 as maintenance_ran_at,
@@ -289,9 +289,9 @@ comment on column api.queue_health.ready_organizations is 'Organizations with so
 comment on column api.queue_health.workers is 'Workers seen in the last 15 seconds.';
 comment on column api.queue_health.lookups_per_second is 'The rate limit, in lookups a second; null: none.';
 comment on column api.queue_health.max_in_flight is 'The concurrency limit of all workers together.';
-comment on column api.queue_health.in_flight_limit is 'How many lookups at once the incentives API seems to bear; null: not known yet.';
+comment on column api.queue_health.concurrency_limit is 'How many lookups at once the incentives API seems to bear; null: not known yet.';
 comment on column api.queue_health.upstream_unavailable_since is 'When the circuit breaker opened; null: it is closed.';
-comment on column api.queue_health.upstream_failures_in_a_row is 'Failures since the last answer.';
+comment on column api.queue_health.upstream_consecutive_failures is 'Failures since the last answer.';
 comment on column api.queue_health.upstream_closed_until is 'No lookup starts before, because of an outage or a Retry-After; null: they may start.';
 comment on column api.queue_health.upstream_base_latency is 'Seconds that a lookup takes when the incentives API is at rest.';
 comment on column api.queue_health.maintenance_ran_at is 'When maintenance ran last; null: never.';

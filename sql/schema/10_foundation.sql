@@ -18,7 +18,7 @@ create table app.settings (
     max_response_bytes        integer     not null default 1048576,
     items_per_run             integer     not null default 10,
     outage_failures           integer     not null default 10,
-    outage_patience_seconds   numeric     not null default 3600,
+    max_outage_wait_seconds   numeric     not null default 3600,
     deduplicate_seconds       numeric,
     create_clerk_organizations boolean    not null default true,
     incentive_call_retention_days integer not null default 30,
@@ -43,7 +43,7 @@ create table app.settings (
     constraint settings_incentive_call_retention_days_check check (incentive_call_retention_days between 1 and 3650),
     constraint settings_outage_failures_check check (outage_failures between 1 and 10000),
     constraint settings_deduplicate_seconds_check check (deduplicate_seconds between 0 and 31536000),
-    constraint settings_outage_patience_seconds_check check (outage_patience_seconds between 0 and 604800),
+    constraint settings_max_outage_wait_seconds_check check (max_outage_wait_seconds between 0 and 604800),
     constraint settings_max_open_items_check check (max_open_items > 0),
     constraint settings_requests_per_minute_check check (requests_per_minute > 0),
     constraint settings_job_retention_days_check check (job_retention_days > 0),
@@ -62,7 +62,7 @@ comment on column app.settings.max_response_bytes is 'Largest response of the in
 comment on column app.settings.items_per_run is 'Largest number of items that one call of POST /batch-lookups-worker looks up.';
 comment on column app.settings.outage_failures is 'Failures in a row after which the circuit breaker opens: then single lookups probe the incentives API.';
 comment on column app.settings.deduplicate_seconds is 'An answer is shared for so many seconds with all items of its organization with the same address, building type and devices; null: every item is looked up.';
-comment on column app.settings.outage_patience_seconds is 'Seconds of an outage for which items wait at no cost; after that, they use up their retries and fail.';
+comment on column app.settings.max_outage_wait_seconds is 'Seconds of an outage for which items wait at no cost; after that, they use up their retries and fail.';
 comment on column app.settings.create_clerk_organizations is 'Whether a new organization is created when its first member signs in with a Clerk token; else the member is refused.';
 comment on column app.settings.incentive_call_retention_days is 'Days for which calls of POST /incentives are logged.';
 comment on column app.settings.max_open_items is 'Unfinished items that an organization may have, all its batches together.';

@@ -60,7 +60,7 @@ create table public.lookup_queue_items (
     error_message         text,
     created_at            timestamptz not null,
     processed_at          timestamptz,
-    work_key              uuid,
+    deduplication_key     uuid,
     result                json,
 
     constraint lookup_queue_items_pkey primary key (organization_id, job_id, position),
@@ -75,7 +75,7 @@ create index lookup_queue_items_waiting_idx on public.lookup_queue_items (organi
     where status = 'pending' and retry_at is not null;
 create index lookup_queue_items_failed_idx on public.lookup_queue_items (organization_id, job_id, error_code)
     where status = 'failed';
-create index lookup_queue_items_work_idx on public.lookup_queue_items (organization_id, work_key) where work_key is not null;
+create index lookup_queue_items_deduplication_idx on public.lookup_queue_items (organization_id, deduplication_key) where deduplication_key is not null;
 
 comment on table public.lookup_queue_items is 'One row per site of a batch: what to look up, and the result. Written once at the upload, once for each retry, once at the end.';
 comment on column public.lookup_queue_items.id is 'For users; the queue names an item by job and position, and there is no index on id.';
@@ -84,7 +84,7 @@ comment on column public.lookup_queue_items.status is 'pending until the item en
 comment on column public.lookup_queue_items.retry_at is 'The item waits until then to be looked up; null: it is not waiting.';
 comment on column public.lookup_queue_items.result is 'The answer of the incentives API, member for member as it came.';
 comment on column public.lookup_queue_items.parsed_result is 'The answer in an item on its way through the functions that record it, and in rows from before result was kept as it came; else null.';
-comment on column public.lookup_queue_items.work_key is 'Items with the same key are the same work; null: looked up whatever others are.';
+comment on column public.lookup_queue_items.deduplication_key is 'Items with the same key ask the same question; null: looked up in any case.';
 comment on column public.lookup_queue_items.warnings is 'What looks wrong with the input but did not stop it.';
 
 create type app.batch_item as (

@@ -14,36 +14,36 @@ comment on column app.rate_limit.next_slot_at is 'Next free time slot for a look
 insert into app.rate_limit default values;
 
 create table app.upstream_state (
-    singleton         boolean          not null default true,
-    paused_until      timestamptz      not null default '-infinity',
-    failures_in_a_row integer          not null default 0,
-    unavailable_since timestamptz,
-    probe_at          timestamptz      not null default '-infinity',
-    in_flight_limit   double precision,
-    base_latency      double precision,
-    adapted_at        timestamptz      not null default '-infinity',
-    base_overload     double precision not null default 0,
-    limit_version     integer          not null default 0,
-    trial_limit       double precision,
-    trial_latency     double precision,
-    trial_overload    double precision,
-    trial_cost        double precision,
-    base_at           timestamptz      not null default '-infinity',
+    singleton               boolean          not null default true,
+    paused_until            timestamptz      not null default '-infinity',
+    consecutive_failures    integer          not null default 0,
+    unavailable_since       timestamptz,
+    probe_at                timestamptz      not null default '-infinity',
+    concurrency_limit       double precision,
+    base_latency            double precision,
+    adapted_at              timestamptz      not null default '-infinity',
+    base_overload           double precision not null default 0,
+    limit_version           integer          not null default 0,
+    trial_limit             double precision,
+    trial_latency           double precision,
+    trial_overload          double precision,
+    trial_cost              double precision,
+    base_at                 timestamptz      not null default '-infinity',
     failing_organization_id uuid,
 
     constraint upstream_state_pkey primary key (singleton),
     constraint upstream_state_singleton_check check (singleton),
-    constraint upstream_state_failures_in_a_row_check check (failures_in_a_row >= 0),
-    constraint upstream_state_in_flight_limit_check check (in_flight_limit >= 1)
+    constraint upstream_state_consecutive_failures_check check (consecutive_failures >= 0),
+    constraint upstream_state_concurrency_limit_check check (concurrency_limit >= 1)
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_cost_delay = 0);
 
 comment on table app.upstream_state is 'The incentives API as all workers together see it: circuit breaker, pauses, concurrency limit.';
 comment on column app.upstream_state.paused_until is 'No lookup starts before: the incentives API asked for a pause with Retry-After.';
-comment on column app.upstream_state.failures_in_a_row is 'Signs of an outage since the last answer.';
+comment on column app.upstream_state.consecutive_failures is 'Signs of an outage since the last answer.';
 comment on column app.upstream_state.failing_organization_id is 'The only organization that these signs are of; null: several.';
 comment on column app.upstream_state.unavailable_since is 'The circuit breaker is open since then; null: closed.';
 comment on column app.upstream_state.probe_at is 'With the circuit breaker open: when the next lookup may probe.';
-comment on column app.upstream_state.in_flight_limit is 'The concurrency limit: lookups that it seems to bear at once; null: max_in_flight.';
+comment on column app.upstream_state.concurrency_limit is 'The concurrency limit: lookups that it seems to bear at once; null: max_in_flight.';
 comment on column app.upstream_state.base_latency is 'Seconds that a lookup usually takes, as far as that does not depend on how many run at once; null: not known yet.';
 comment on column app.upstream_state.adapted_at is 'When a worker''s measurements last changed the limit or what is usual: a few times a second at most.';
 comment on column app.upstream_state.base_overload is 'Share of 429, 503 and time-outs that does not depend on how many lookups run at once (0 to 1).';

@@ -30,9 +30,9 @@ select is(pg_temp.measure(0.2, 21), 41, 'the same share of failures is usual fro
 select is(pg_temp.measure(0.6), 20, 'latency of more than twice the usual begins a trial');
 select is(pg_temp.measure(0.6), 41, 'a service that became slower gets the limit back');
 select is(pg_temp.measure(null, 0, 50, 1, 2, 0), 41, 'without any answer, nothing is learnt');
-update app.upstream_state set in_flight_limit = 1, base_latency = 0.003;
+update app.upstream_state set concurrency_limit = 1, base_latency = 0.003;
 select is(pg_temp.measure(0.6), 2, 'one lookup at a time shows the usual latency, whatever it is');
-update app.upstream_state set in_flight_limit = 20, base_overload = 0, base_latency = 0.6;
+update app.upstream_state set concurrency_limit = 20, base_overload = 0, base_latency = 0.6;
 select pg_temp.submit(:'org', 1) as job, pg_temp.submit(:'other_org', 1) as other_job \gset
 select count(*) from api.claim_lookups(:'org', 'w', 1) \gset claimed_
 select count(*) from api.claim_lookups(:'other_org', 'w', 1) \gset claimed_
