@@ -8,6 +8,12 @@ RUN python -m pip wheel --quiet --no-deps --require-hashes --requirement require
  && python -m venv /opt/libraries \
  && /opt/libraries/bin/pip install --quiet --no-index --find-links wheels --requirement needed.txt
 
+FROM libraries AS portal
+RUN python -m pip install --quiet --no-index --find-links wheels deno
+COPY openapi.json ./
+COPY portal ./portal
+RUN cd portal && deno install --quiet --frozen && deno task --quiet build
+
 FROM python:3.12-slim-bookworm
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin batch-lookups
 COPY --from=libraries /opt/libraries /opt/libraries
@@ -16,6 +22,7 @@ COPY openapi.json ./
 COPY migrations ./migrations
 COPY sql ./sql
 COPY pyshell ./pyshell
+COPY --from=portal /build/portal/dist ./portal/dist
 ENV PATH=/opt/libraries/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOST=0.0.0.0
 USER 10001
 EXPOSE 8000

@@ -27,6 +27,15 @@ down: ## Stop what `make up` runs, wherever it was started
 	@scripts/setup
 	@$(python) -m pyshell down
 
+.PHONY: portal
+portal: ## Build the portal, which every command does when its sources have changed
+	@scripts/setup portal
+
+.PHONY: portal-dev
+portal-dev: ## Run everything, and show changes of the portal's sources in the browser at once
+	@scripts/setup
+	@cd portal && { ../.venv/bin/deno task dev & } && cd .. && trap "kill $$!" EXIT && $(python) -m pyshell up
+
 .PHONY: migrate
 migrate: ## Bring the database up to date
 	@scripts/setup
@@ -54,13 +63,15 @@ lint: ## Check format, style, types and migrations
 	@$(python) -m ruff check .
 	@$(python) -m mypy
 	@.venv/bin/squawk migrations/*.sql
+	@cd portal && ../.venv/bin/deno fmt --quiet --check && ../.venv/bin/deno lint --quiet
 	@$(python) -m pyshell drift
 
 .PHONY: fmt
-fmt: ## Format the Python files, and mend what can be mended
+fmt: ## Format the files in Python and TypeScript, and mend what can be mended
 	@scripts/setup test
 	@$(python) -m ruff check --fix --quiet --exit-zero .
 	@$(python) -m ruff format .
+	@cd portal && ../.venv/bin/deno fmt --quiet
 
 .PHONY: psql
 psql: ## Open psql on the database
@@ -86,5 +97,5 @@ fuzz: ## Send the API whatever schemathesis thinks of; EXAMPLES=200 for each rou
 lock: ## Choose the newest versions of the libraries anew
 	@scripts/setup
 	@$(python) -m pip install --quiet pip-tools
-	@$(python) -m piptools compile --quiet --upgrade --extra server --extra dev --strip-extras --generate-hashes --no-header --no-annotate \
+	@$(python) -m piptools compile --quiet --upgrade --extra server --extra portal --extra dev --strip-extras --generate-hashes --no-header --no-annotate \
 	    --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --output-file requirements.lock pyproject.toml

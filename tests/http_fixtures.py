@@ -19,6 +19,7 @@ import psycopg
 import pytest
 import uvicorn
 from jsonschema import Draft202012Validator, FormatChecker
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pyshell.api import api_keys
@@ -44,12 +45,19 @@ def with_listed_errors(app: ASGIApp, others: list[tuple[str, int]]) -> ASGIApp:
 
     async def watched(scope: Scope, receive: Receive, send: Send) -> None:
         status = 0
+        media_type = ""
 
         async def note_and_send(message: Message) -> None:
-            nonlocal status
+            nonlocal status, media_type
             if message["type"].endswith("http.response.start"):
                 status = message["status"]
-            elif message["type"].endswith("http.response.body") and status >= 400 and scope.get("method") not in ("HEAD", "OPTIONS"):
+                media_type = Headers(raw=message["headers"]).get("content-type", "")
+            elif (
+                message["type"].endswith("http.response.body")
+                and status >= 400
+                and not media_type.startswith("text/html")
+                and scope.get("method") not in ("HEAD", "OPTIONS")
+            ):
                 error = (json.loads(message["body"])["code"], status)
                 if error not in ERRORS:
                     others.append(error)

@@ -25,7 +25,19 @@ from tests.http_fixtures import OPENAPI, PEPPER, UNKNOWN_ID, NewClient, Organiza
 BOTH = "Provide either x-api-key OR Authorization, not both."
 NEITHER = "Missing authentication. Provide either x-api-key or Authorization: Bearer token."
 
-PUBLIC = {"/realtime/v1/websocket", "/", "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/docs/{file}"}
+PUBLIC = {
+    "/realtime/v1/websocket",
+    "/",
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    "/openapi.json",
+    "/portal",
+    "/portal/config.json",
+    "/portal/{file}",
+    "/docs",
+    "/docs/{file}",
+}
 SECURED = [
     (method, re.sub(r"{\w+}", "1" if "application_id" in route.path else UNKNOWN_ID, route.path))
     for route in routes

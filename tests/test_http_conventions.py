@@ -25,7 +25,7 @@ def operations() -> Iterator[tuple[str, str, list[str]]]:
     """Method, path and query parameters of what openapi.json describes, but for files that only get sent."""
     for path, described in OPENAPI["paths"].items():
         for method, operation in described.items():
-            if method != "parameters" and path not in ("/openapi.json", "/docs", "/docs/{file}"):
+            if method != "parameters" and not path.startswith(("/openapi.json", "/docs", "/portal")):
                 parameters = [resolved(parameter) for parameter in operation.get("parameters", [])]
                 yield method, path, [parameter["name"] for parameter in parameters if parameter["in"] == "query"]
 

@@ -63,14 +63,17 @@ def test_the_report_page_can_do_nothing_but_show_itself(client: OrganizationClie
 
 
 @pytest.mark.parametrize("root_path", ["", "/alpha"])
-def test_the_root_leads_to_the_documentation(http_settings: Settings, root_path: str) -> None:
+def test_the_root_leads_to_the_portal_and_the_documentation(http_settings: Settings, root_path: str) -> None:
     with running_server(Settings(database_url=http_settings.database_url, root_path=root_path)) as url:
         for path in {"/", root_path or "/", f"{root_path}/"}:
             program = httpx.get(url + path)
-            links = {"name": "Batch Lookups", "docs": f"{root_path}/docs", "openapi": f"{root_path}/openapi.json"}
+            links = {"name": "Batch Lookups"} | {
+                name: f"{root_path}/{place}" for name, place in (("portal", "portal"), ("docs", "docs"), ("openapi", "openapi.json"))
+            }
             assert (program.status_code, program.json()) == (200, links)
-            browser = httpx.get(url + path, headers={"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}, follow_redirects=True)
-            assert (browser.status_code, browser.url.path) == (200, f"{root_path}/docs")
+            browser = httpx.get(url + path, headers={"accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
+            assert (browser.status_code, browser.headers["location"]) == (307, f"{root_path}/portal")
+        assert httpx.get(f"{url}{root_path}/docs").status_code == 200
 
 
 def test_event_source_is_told_what_to_use_instead(server: str) -> None:

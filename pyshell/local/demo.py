@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import replace
 from typing import Any
@@ -39,6 +40,9 @@ def run(settings: Settings) -> None:
     ):
         key = api_keys.create(system.settings.database_url, ORGANIZATION, pepper=settings.api_key_pepper, name="make demo")
         address = system.url + settings.root_path
+        print(f"In the browser: {address}/portal", flush=True)
+        if sys.stdout.isatty():
+            print(f"where this API key signs in: {key}", flush=True)
         with httpx.Client(base_url=address, headers={"x-api-key": key}, timeout=30) as client:
             job = _watch(client, _submit(client))
             RESULTS.write_bytes(_ok(client.get(f"/batch-lookups/{job['id']}/results")).content)
@@ -46,7 +50,7 @@ def run(settings: Settings) -> None:
         print(report_text(job, summary))
         print(
             f"All results:  {RESULTS}\n"
-            f"More:         make up, and then\n"
+            f"More:         make up, and then {address}/portal in the browser, with the API key {key}\n"
             f"              curl -H 'x-api-key: {key}' '{address}/incentive-reports/{job['report_id']}?limit=5'"
         )
 

@@ -165,7 +165,10 @@ def up(settings: Settings) -> None:
         print(line, file=sys.stderr, flush=True)
 
     with until_stopped() as stopping, running(settings, stopping, report=report) as stack:
-        print(f"ready {stack.url}{settings.root_path}", flush=True)
+        address = stack.url + settings.root_path
+        print(f"ready {address}\nportal {address}/portal", flush=True)
+        if sys.stdout.isatty():
+            report("An API key to sign in with: .venv/bin/python -m pyshell keys create --organization Acme")
         stack.watch(stopping)
 
 

@@ -19,6 +19,7 @@ from pyshell.api.routes.batch_lookups import (
 from pyshell.api.routes.docs import docs, docs_file
 from pyshell.api.routes.incentives import get_organization, lookup_incentives, update_organization
 from pyshell.api.routes.parameters import PAGE, Endpoint, with_parameters
+from pyshell.api.routes.portal import portal_config, portal_file, portal_page
 from pyshell.api.routes.progress import get_batch_lookup, stream_batch_lookup_events
 from pyshell.api.routes.reference import find_utilities, get_me, list_device_categories, list_devices, list_regions
 from pyshell.api.routes.reports import (
@@ -59,7 +60,7 @@ class ExactRoute(Route):
 def route(method: str, path: str, scope: str | None, endpoint: Endpoint, *parameters: str) -> Route:
     """A route for callers with the scope (ANY_SCOPE: whatever theirs are; None: for everybody), with its query parameters."""
     checked = with_parameters(endpoint, *parameters)
-    return Route(path, secured(scope, checked) if scope else checked, methods=[method])
+    return Route(path, checked if scope is None else secured(scope, checked), methods=[method])
 
 
 routes = [
@@ -124,6 +125,9 @@ routes = [
     route("GET", "/readyz", None, readyz),
     route("GET", "/metrics", None, metrics),
     Route("/openapi.json", openapi),
+    Route("/portal", portal_page),
+    Route("/portal/config.json", portal_config),
+    Route("/portal/{file}", portal_file),
     Route("/docs", docs),
     Route("/docs/{file}", docs_file),
 ]

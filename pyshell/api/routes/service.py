@@ -40,12 +40,12 @@ async def upgrade_required(request: Request) -> Response:
 
 
 async def root(request: Request) -> Response:
-    """Redirects browsers to the documentation, and gives programs links."""
-    docs, openapi_json = (f"{request.scope['root_path']}/{name}" for name in ("docs", "openapi.json"))
+    """Redirects browsers to the portal, and gives programs links."""
+    portal, docs, openapi_json = (f"{request.scope['root_path']}/{name}" for name in ("portal", "docs", "openapi.json"))
     response = (
-        RedirectResponse(docs)
+        RedirectResponse(portal)
         if "text/html" in request.headers.get("accept", "")
-        else JSONResponse({"name": "Batch Lookups", "docs": docs, "openapi": openapi_json})
+        else JSONResponse({"name": "Batch Lookups", "portal": portal, "docs": docs, "openapi": openapi_json})
     )
     response.headers["Vary"] = "Accept"
     return response

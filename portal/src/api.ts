@@ -1,0 +1,145 @@
+// Calls of the public API, typed by openapi.json: a path, a parameter or a member that it lacks fails the build.
+import type { components, paths } from "./api.d.ts";
+import { signal } from "@preact/signals";
+
+export type Schemas = components["schemas"];
+export type Scope = Schemas["Scope"];
+
+export type Credential =
+  | { kind: "api_key"; key: string }
+  /** The operator's own credential. */
+  | { kind: "internal"; key: string }
+  | { kind: "session"; token: () => Promise<string | null> };
+
+export const credential = signal<Credential | null>(null);
+/** Called when the API no longer accepts the credential. */
+export const whenRefused = { run: (_message: string) => {} };
+
+/** The API's address: the page is `portal` in it, whatever the prefix. */
+export const API = new URL(".", document.baseURI);
+
+type Methods = "get" | "post" | "put" | "patch" | "delete";
+type Operation<P extends keyof paths, M extends Methods> = NonNullable<paths[P][M]>;
+export type PathsOf<M extends Methods> = { [P in keyof paths]: [Operation<P, M>] extends [never] ? never : P }[keyof paths];
+
+type Content<R> = R extends { content: { "application/json": infer Body } } ? Body : never;
+export type Answer<P extends keyof paths, M extends Methods> = Operation<P, M> extends { responses: infer R }
+  ? Content<R[keyof R & (200 | 201 | 202)]>
+  : never;
+type Parameters<P extends keyof paths, M extends Methods, Place extends string> = Operation<P, M> extends
+  { parameters: { [K in Place]?: infer V } } ? NonNullable<V> : never;
+type Body<P extends keyof paths, M extends Methods> = Operation<P, M> extends { requestBody?: { content: { "application/json": infer B } } }
+  ? B
+  : never;
+
+export interface Options<P extends keyof paths, M extends Methods> {
+  path?: Parameters<P, M, "path">;
+  query?: Parameters<P, M, "query">;
+  headers?: Record<string, string>;
+  body?: Body<P, M>;
+  /** A file, instead of `body`. */
+  file?: File | Blob;
+  signal?: AbortSignal;
+}
+
+/** An answer that is no success; `status` 0: there was none. */
+export class Failure extends Error {
+  constructor(
+    readonly status: number,
+    message: string,
+    readonly code = "",
+    readonly hint = "",
+    readonly body: Partial<Schemas["InvalidBatch"]> = {},
+  ) {
+    super(message);
+  }
+}
+
+const ATTEMPTS = 4;
+
+/** The body of the answer. Reads are repeated when the service is busy or away for a moment. Throws Failure. */
+export async function call<M extends Methods, P extends PathsOf<M>>(
+  method: M,
+  path: P,
+  options: Options<P, M> = {},
+): Promise<Answer<P, M>> {
+  const response = await send(method, path, options);
+  return await response.json();
+}
+
+/** As `call`, the whole answer: for files, and for the headers. 304 is an answer, too. */
+export async function send<M extends Methods, P extends PathsOf<M>>(method: M, path: P, options: Options<P, M> = {}): Promise<Response> {
+  const url = address(path, options.path, options.query);
+  const headers = new Headers(options.headers);
+  let body: BodyInit | undefined = options.file;
+  if (options.body !== undefined) {
+    body = JSON.stringify(options.body);
+    headers.set("content-type", "application/json");
+  }
+  const repeatable = method === "get" || headers.has("idempotency-key");
+  for (let attempt = 1;; attempt++) {
+    const failure = await once(url, method, headers, body, options.signal);
+    if (failure instanceof Response) return failure;
+    const passing = failure.status === 0 || failure.status === 429 || failure.status === 503;
+    if (!repeatable || !passing || attempt === ATTEMPTS) throw failure;
+    await pause(failure.retryAfter ?? 2 ** attempt / 4, options.signal);
+  }
+}
+
+async function once(
+  url: URL,
+  method: string,
+  headers: Headers,
+  body: BodyInit | undefined,
+  signal?: AbortSignal,
+): Promise<Response | Failure & { retryAfter?: number }> {
+  const used = credential.peek();
+  for (const [name, value] of Object.entries(await credentialHeaders(used))) headers.set(name, value);
+  let response;
+  try {
+    response = await fetch(url, { method: method.toUpperCase(), headers, body, signal });
+  } catch (error) {
+    if (signal?.aborted) throw error;
+    return new Failure(0, "The service cannot be reached.", "unreachable", "Check the connection; this page tries again by itself.");
+  }
+  if (response.ok || response.status === 304) return response;
+  const told = await response.json().catch(() => ({}));
+  const failure = new Failure(response.status, told.error ?? `The service answered ${response.status}.`, told.code, told.hint, told);
+  if (response.status === 401 && used === credential.peek()) whenRefused.run(failure.message);
+  const after = Number(response.headers.get("retry-after"));
+  return after > 0 ? Object.assign(failure, { retryAfter: Math.min(after, 30) }) : failure;
+}
+
+export function address(path: string, inPath: Record<string, unknown> = {}, query: Record<string, unknown> = {}): URL {
+  const filled = path.replace(/{(\w+)}/g, (_, name) => encodeURIComponent(String(inPath[name])));
+  const url = new URL(filled.slice(1), API);
+  for (const [name, value] of Object.entries(query)) {
+    if (value !== undefined && value !== null && value !== "") url.searchParams.set(name, String(value));
+  }
+  return url;
+}
+
+export async function credentialHeaders(used: Credential | null): Promise<Record<string, string>> {
+  if (used?.kind === "api_key") return { "x-api-key": used.key };
+  if (used?.kind === "internal") return { authorization: `Bearer ${used.key}`, "x-supabase-internal": "true" };
+  const token = await used?.token();
+  return token ? { authorization: `Bearer ${token}` } : {};
+}
+
+export function pause(seconds: number, signal?: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(resolve, seconds * 1000);
+    signal?.addEventListener("abort", () => {
+      clearTimeout(timer);
+      reject(signal.reason);
+    }, { once: true });
+  });
+}
+
+/** Gives the user a file that needs the credential, which a plain link cannot send. */
+export async function download<P extends PathsOf<"get">>(path: P, options: Options<P, "get">, name: string) {
+  const blob = await (await send("get", path, options)).blob();
+  const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(blob), download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}

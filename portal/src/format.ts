@@ -1,0 +1,43 @@
+// Numbers, amounts and times in the form of the browser's language; amounts are in US dollars everywhere.
+const languages = navigator.languages.length ? [...navigator.languages] : undefined;
+
+const whole = new Intl.NumberFormat(languages);
+const oneDecimal = new Intl.NumberFormat(languages, { minimumFractionDigits: 1, maximumFractionDigits: 1 });
+const amount = new Intl.NumberFormat(languages, { style: "currency", currency: "USD", maximumFractionDigits: 0 });
+const shortAmount = new Intl.NumberFormat(languages, { style: "currency", currency: "USD", notation: "compact", maximumFractionDigits: 1 });
+const share = new Intl.NumberFormat(languages, { style: "percent", maximumFractionDigits: 0 });
+const clock = new Intl.DateTimeFormat(languages, { hour: "numeric", minute: "2-digit" });
+const clockWithSeconds = new Intl.DateTimeFormat(languages, { hour: "numeric", minute: "2-digit", second: "2-digit" });
+const day = new Intl.DateTimeFormat(languages, { day: "numeric", month: "short" });
+const dayOfYear = new Intl.DateTimeFormat(languages, { day: "numeric", month: "short", year: "numeric" });
+const full = new Intl.DateTimeFormat(languages, { dateStyle: "medium", timeStyle: "medium" });
+
+export const number = (value: number) => whole.format(value);
+export const decimal = (value: number) => oneDecimal.format(value);
+export const dollars = (value: number) => amount.format(value);
+export const shortDollars = (value: number) => shortAmount.format(value);
+/** 0 to 1 as a percentage, never rounded up to 100. */
+export const percent = (value: number) => share.format(value < 1 ? Math.min(Math.floor(value * 100) / 100, 0.99) : value);
+export const exactTime = (time: string) => full.format(new Date(time));
+export const seconds = (time: string) => clockWithSeconds.format(new Date(time));
+
+/** Such as 14:32, yesterday's as 26 Nov 14:32, last year's as 26 Nov 2025. */
+export function shortTime(time: string, now = new Date()): string {
+  const then = new Date(time);
+  if (then.toDateString() === now.toDateString()) return clock.format(then);
+  if (then.getFullYear() === now.getFullYear()) return `${day.format(then)}, ${clock.format(then)}`;
+  return dayOfYear.format(then);
+}
+
+/** Such as 45 s, 8 min 20 s, 3 h 5 min. */
+export function duration(totalSeconds: number): string {
+  const rounded = Math.max(0, Math.round(totalSeconds));
+  const [hours, minutes, rest] = [Math.floor(rounded / 3600), Math.floor(rounded / 60) % 60, rounded % 60];
+  if (hours > 0) return `${number(hours)} h${minutes ? ` ${minutes} min` : ""}`;
+  if (minutes > 0) return `${minutes} min${rest && minutes < 10 ? ` ${rest} s` : ""}`;
+  return `${rest} s`;
+}
+
+export function counted(count: number, noun: string, plural = `${noun}s`): string {
+  return `${number(count)} ${count === 1 ? noun : plural}`;
+}

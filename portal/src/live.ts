@@ -1,0 +1,103 @@
+// Changes as they happen, through Supabase's own client against our endpoint; polls where no WebSocket gets through.
+import { effect, signal } from "@preact/signals";
+import { RealtimeClient } from "@supabase/realtime-js";
+import { API, credential } from "./api.ts";
+
+/** How changes come at the moment; `off`: nothing is watched. */
+export const connection = signal<"off" | "connecting" | "live" | "polling">("off");
+
+/** Columns of public.batch_lookup_jobs that the screens use. */
+export interface JobRow {
+  id: string;
+  status: "pending" | "processing" | "completed" | "failed" | "cancelled";
+  processed_items: number;
+  failed_items: number;
+  started_at: string | null;
+  completed_at: string | null;
+}
+/** Columns of public.incentive_reports that the screens use. */
+export interface ReportRow {
+  id: string;
+  status: "processing" | "complete" | "error";
+  total_sites: number;
+  eligible_sites: number;
+  total_incentive_value: number;
+}
+
+interface Watch {
+  table: "batch_lookup_jobs" | "incentive_reports";
+  /** Such as `id=eq.5a8b...`. Row-level security keeps to the organization anyway. */
+  filter?: string;
+  /** The new row; null: it was deleted, or changes may have been missed, so read again. */
+  onChange: (row: JobRow & ReportRow | null) => void;
+}
+
+let client: RealtimeClient | undefined;
+let channels = 0;
+
+// A client belongs to a credential.
+effect(() => {
+  const used = credential.value;
+  client?.disconnect();
+  client = undefined;
+  if (!used || used.kind === "internal") return;
+  const endpoint = new URL("realtime/v1", API);
+  endpoint.protocol = endpoint.protocol.replace("http", "ws");
+  client = new RealtimeClient(endpoint.href, {
+    params: { apikey: used.kind === "api_key" ? used.key : "session" },
+    accessToken: () => used.kind === "api_key" ? Promise.resolve(used.key) : used.token(),
+    timeout: 5000,
+    heartbeatIntervalMs: 15_000,
+  });
+});
+
+/**
+ * Watches rows until the function that it answers is called. While there is no connection, `poll` is called again and again: it
+ * waits for a change itself (a long poll), or answers how many seconds to wait for the next call.
+ */
+export function watch(watches: Watch[], poll: (abort: AbortSignal) => Promise<number | void>): () => void {
+  const ended = new AbortController();
+  let polling: AbortController | undefined;
+
+  async function startPolling() {
+    if (polling || ended.signal.aborted) return;
+    const mine = polling = new AbortController();
+    connection.value = "polling";
+    while (!mine.signal.aborted) {
+      let seconds: number | void = 5;
+      try {
+        seconds = await poll(mine.signal);
+      } catch { /* The screen shows the error that `poll` met; the next one may go well. */ }
+      await new Promise((resolve) => setTimeout(resolve, (seconds ?? 0.2) * 1000));
+    }
+  }
+  function stopPolling() {
+    polling?.abort();
+    polling = undefined;
+  }
+
+  connection.value = "connecting";
+  const channel = client?.channel(`portal-${++channels}`);
+  for (const { table, filter, onChange } of channel ? watches : []) {
+    channel!.on("postgres_changes", { event: "*", schema: "public", table, filter }, (change) => {
+      onChange(change.eventType === "DELETE" ? null : change.new as JobRow & ReportRow);
+    });
+  }
+  channel?.subscribe((status) => {
+    if (ended.signal.aborted) return;
+    if (status === "SUBSCRIBED") {
+      stopPolling();
+      connection.value = "live";
+      // Nothing is replayed: what changed since the screen was loaded, or while the connection was away, has to be read.
+      for (const { onChange } of watches) onChange(null);
+    } else startPolling();
+  });
+  if (!channel) startPolling();
+
+  return () => {
+    ended.abort();
+    stopPolling();
+    if (channel) client?.removeChannel(channel);
+    connection.value = "off";
+  };
+}

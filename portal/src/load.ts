@@ -1,0 +1,76 @@
+// What a screen shows, loaded and loaded again.
+import { type ReadonlySignal, signal, useSignal } from "@preact/signals";
+import { useEffect, useRef } from "preact/hooks";
+
+export interface Loaded<T> {
+  /** undefined: nothing has come yet. It stays while it is loaded again. */
+  data: ReadonlySignal<T | undefined>;
+  error: ReadonlySignal<Error | undefined>;
+  busy: ReadonlySignal<boolean>;
+  reload: () => void;
+  /** Shows something newer than what was loaded. */
+  set: (change: (data: T) => T) => void;
+}
+
+/** Loads with `load` at first, on `reload`, and when one of `inputs` changes; an answer that has been overtaken is dropped. */
+export function useLoad<T>(load: (abort: AbortSignal) => Promise<T>, inputs: unknown[]): Loaded<T> {
+  const data = useSignal<T | undefined>(undefined);
+  const error = useSignal<Error | undefined>(undefined);
+  const busy = useSignal(true);
+  const current = useRef<AbortController | null>(null);
+
+  function start() {
+    current.current?.abort();
+    const controller = current.current = new AbortController();
+    busy.value = true;
+    load(controller.signal).then((answer) => {
+      if (controller.signal.aborted) return;
+      data.value = answer;
+      error.value = undefined;
+      busy.value = false;
+    }, (failure) => {
+      if (controller.signal.aborted) return;
+      error.value = failure;
+      busy.value = false;
+    });
+  }
+  useEffect(() => {
+    start();
+    return () => current.current?.abort();
+  }, inputs);
+
+  return {
+    data,
+    error,
+    busy,
+    reload: start,
+    set: (change) => {
+      if (data.peek() !== undefined) data.value = change(data.peek()!);
+    },
+  };
+}
+
+/** The time, by the second: whoever reads it is rendered again when it changes. */
+export const now = signal(Date.now());
+setInterval(() => (now.value = Date.now()), 1000);
+
+/** Runs at most once in so many milliseconds; what is asked for meanwhile comes at their end. */
+export function throttled(run: () => void, milliseconds: number): { (): void; cancel(): void } {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  let wanted = false;
+  function ask() {
+    if (timer) {
+      wanted = true;
+      return;
+    }
+    run();
+    timer = setTimeout(() => {
+      timer = undefined;
+      if (wanted) {
+        wanted = false;
+        ask();
+      }
+    }, milliseconds);
+  }
+  return Object.assign(ask, { cancel: () => clearTimeout(timer) });
+}

@@ -1,0 +1,54 @@
+import { render } from "preact";
+import { effect, signal } from "@preact/signals";
+import { Frame, places, useKeys } from "./parts/frame.tsx";
+import { path } from "./router.ts";
+import { Batches } from "./screens/batches.tsx";
+import { SignIn } from "./screens/sign-in.tsx";
+import { Upload } from "./screens/upload.tsx";
+import { resume, session } from "./session.ts";
+
+/** Whether `make portal-dev` built this. */
+declare const DEVELOPMENT: boolean;
+
+const ready = signal(false);
+
+function Portal() {
+  useKeys();
+  if (!ready.value) return null;
+  if (!session.value) return <SignIn />;
+  return (
+    <Frame>
+      <Screen />
+    </Frame>
+  );
+}
+
+function Screen() {
+  const [place = places.value[0]?.name] = path.value;
+  if (place === "batches") return <Batches />;
+  if (place === "upload") return <Upload />;
+  return (
+    <section class="empty">
+      <h1>Nothing here</h1>
+      <p>
+        {places.value.length ? "The address leads nowhere. " : "This credential has no scope that the portal could show something of. "}
+        <a href="#/">Back to the start</a>
+      </p>
+    </section>
+  );
+}
+
+effect(() => {
+  const [first = ""] = path.value;
+  const place = places.value.find(({ name }) => name === first);
+  document.title = place ? `${place.title} · Batch Lookups` : "Batch Lookups";
+});
+
+resume().finally(() => (ready.value = true));
+render(<Portal />, document.body);
+
+if (DEVELOPMENT) {
+  // The page names its files by their hashes: another page is another build.
+  const page = () => fetch(location.pathname).then((response) => response.text());
+  page().then((first) => setInterval(async () => (await page()) !== first && location.reload(), 300));
+}

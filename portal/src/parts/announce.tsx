@@ -1,0 +1,38 @@
+// What a screen reader is told, and short notes that everybody sees.
+import { signal } from "@preact/signals";
+import { pause } from "../api.ts";
+
+const QUIET_SECONDS = 10;
+
+const spoken = signal("");
+const note = signal("");
+let next = "";
+let speaking = false;
+
+/** Says a sentence, at most one in ten seconds: of several, the last. */
+export async function announce(sentence: string) {
+  next = sentence;
+  if (speaking) return;
+  speaking = true;
+  while (next && next !== spoken.value) {
+    spoken.value = next;
+    await pause(QUIET_SECONDS);
+  }
+  speaking = false;
+}
+
+/** Shows and says at once that something has been done. */
+export async function notify(sentence: string) {
+  note.value = sentence;
+  await pause(4);
+  if (note.value === sentence) note.value = "";
+}
+
+export function Announcements() {
+  return (
+    <>
+      <p class="unseen" role="status" data-live>{spoken}</p>
+      <p class={note.value ? "note-toast shown" : "note-toast"} role="status">{note}</p>
+    </>
+  );
+}

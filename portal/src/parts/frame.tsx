@@ -1,0 +1,138 @@
+// What every screen has around it: navigation, who is signed in, how changes come.
+import type { ComponentChildren } from "preact";
+import { computed, signal, useSignal } from "@preact/signals";
+import { useEffect } from "preact/hooks";
+import type { Scope } from "../api.ts";
+import { connection } from "../live.ts";
+import { go, href, path } from "../router.ts";
+import { can, isOperator, session, signOut } from "../session.ts";
+import { Announcements } from "./announce.tsx";
+import { Dialog } from "./dialog.tsx";
+
+export interface Place {
+  name: string;
+  title: string;
+  /** null: of operators. */
+  scope: Scope | null;
+  /** Typed after `g`. */
+  key: string;
+}
+
+export const PLACES: Place[] = [
+  { name: "batches", title: "Batches", scope: "jobs:read", key: "b" },
+];
+
+export const places = computed(() => PLACES.filter(({ scope }) => (scope ? can(scope) : isOperator.value)));
+
+const CONNECTIONS = {
+  off: "",
+  connecting: "Connecting",
+  live: "Live",
+  polling: "Polling",
+};
+
+export function Frame({ children }: { children: ComponentChildren }) {
+  const here = path.value[0] ?? places.value[0]?.name;
+  return (
+    <>
+      <a class="skip" href="#main" onClick={focusMain}>Skip to the content</a>
+      <header class="frame">
+        <a class="brand" href={href([])}>Batch Lookups</a>
+        <nav aria-label="Main">
+          {places.value.map(({ name, title }) => (
+            <a key={name} href={href([name])} aria-current={name === here ? "page" : undefined}>{title}</a>
+          ))}
+        </nav>
+        <div class="who">
+          {CONNECTIONS[connection.value] && <span class={`connection ${connection.value}`}>{CONNECTIONS[connection.value]}</span>}
+          <span class="organization">{session.value?.organization?.name ?? "Operator"}</span>
+          <button type="button" class="quiet icon" aria-label="Keys" onClick={() => (helpShown.value = true)}>?</button>
+          <button type="button" class="quiet" onClick={() => signOut()}>Sign out</button>
+        </div>
+      </header>
+      <main id="main" tabIndex={-1}>{children}</main>
+      <Announcements />
+      {helpShown.value && <Help />}
+    </>
+  );
+}
+
+function focusMain(event: Event) {
+  event.preventDefault();
+  document.getElementById("main")?.focus();
+}
+
+const helpShown = signal(false);
+const OFF = "keys off";
+
+function Help() {
+  const on = useSignal(!localStorage.getItem(OFF));
+  return (
+    <Dialog title="Keys" onClose={() => (helpShown.value = false)}>
+      <dl class="keys">
+        <dt>
+          <kbd>?</kbd>
+        </dt>
+        <dd>This list</dd>
+        <dt>
+          <kbd>/</kbd>
+        </dt>
+        <dd>Search</dd>
+        {can("jobs:write") && (
+          <>
+            <dt>
+              <kbd>n</kbd>
+            </dt>
+            <dd>New upload</dd>
+          </>
+        )}
+        {places.value.map(({ key, title }) => (
+          <>
+            <dt>
+              <kbd>g</kbd> <kbd>{key}</kbd>
+            </dt>
+            <dd>{title}</dd>
+          </>
+        ))}
+        <dt>
+          <kbd>Esc</kbd>
+        </dt>
+        <dd>Close a dialog</dd>
+      </dl>
+      <label class="check">
+        <input
+          type="checkbox"
+          checked={on.value}
+          onChange={(event) => {
+            on.value = event.currentTarget.checked;
+            if (on.value) localStorage.removeItem(OFF);
+            else localStorage.setItem(OFF, "1");
+          }}
+        />
+        Single keys do something
+      </label>
+    </Dialog>
+  );
+}
+
+/** The keys that work everywhere but in fields. */
+export function useKeys() {
+  useEffect(() => {
+    let afterG = false;
+    function onKey(event: KeyboardEvent) {
+      const target = event.target as HTMLElement;
+      if (event.ctrlKey || event.metaKey || event.altKey || target.closest("input, textarea, select, dialog, [role=grid]")) return;
+      if (localStorage.getItem(OFF)) return;
+      const place = afterG && places.value.find(({ key }) => key === event.key);
+      afterG = event.key === "g";
+      if (place) go([place.name]);
+      else if (event.key === "?") helpShown.value = true;
+      else if (event.key === "n" && can("jobs:write")) go(["upload"]);
+      else if (event.key === "/") document.querySelector<HTMLElement>("input[type=search]")?.focus();
+      else return;
+      event.preventDefault();
+    }
+    document.addEventListener("keydown", onKey);
+    return () => document.removeEventListener("keydown", onKey);
+  }, []);
+}

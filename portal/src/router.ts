@@ -1,0 +1,35 @@
+// The state of the screen is in the URL: `#/batches/ID?status=failed` is a path and the filters of the screen there.
+import { computed, signal } from "@preact/signals";
+
+const hash = signal(location.hash);
+addEventListener("hashchange", () => (hash.value = location.hash));
+
+/** Segments of the path, such as ["batches", "ID"]. */
+export const path = computed(() => split(hash.value)[0].split("/").filter(Boolean).map(decodeURIComponent), { name: "path" });
+/** Parameters of the screen. */
+export const query = computed(() => new URLSearchParams(split(hash.value)[1]), { name: "query" });
+
+function split(text: string): [string, string] {
+  const [before = "", after = ""] = text.replace(/^#/, "").split("?", 2);
+  return [before, after];
+}
+
+type Parameters = Record<string, string | null | undefined>;
+
+/** The address of a screen; parameters without a value are left out. */
+export function href(segments: string[], parameters: Parameters = {}): string {
+  const kept = Object.entries(parameters).filter((entry): entry is [string, string] => Boolean(entry[1]));
+  const search = new URLSearchParams(kept).toString();
+  return `#/${segments.map(encodeURIComponent).join("/")}${search && `?${search}`}`;
+}
+
+export function go(segments: string[], parameters: Parameters = {}) {
+  location.hash = href(segments, parameters);
+}
+
+/** Changes parameters of the screen in place: "back" leads to the screen before, not to every letter that was typed. */
+export function setQuery(changes: Parameters) {
+  const address = href(path.peek(), { ...Object.fromEntries(query.peek()), ...changes });
+  history.replaceState(null, "", address);
+  hash.value = address;
+}

@@ -1,0 +1,211 @@
+import { useComputed } from "@preact/signals";
+import { useEffect } from "preact/hooks";
+import { call, type Schemas } from "../api.ts";
+import { counted, dollars, number, percent, shortDollars } from "../format.ts";
+import { watch } from "../live.ts";
+import { throttled, useLoad } from "../load.ts";
+import { announce } from "../parts/announce.tsx";
+import { Bar, doneShare, isOpen } from "../parts/bar.tsx";
+import { CopyAs } from "../parts/copy.tsx";
+import { Loading, Problem, Time } from "../parts/misc.tsx";
+import { href, query, setQuery } from "../router.ts";
+import { can, session } from "../session.ts";
+
+type Job = Schemas["Job"];
+type Status = Schemas["JobStatus"];
+
+const FILTERS: [Status | "", string][] = [
+  ["", "All"],
+  ["processing", "Running"],
+  ["pending", "Waiting"],
+  ["completed", "Completed"],
+  ["failed", "Failed"],
+  ["cancelled", "Cancelled"],
+];
+const PAGE = 50;
+const POLL_SECONDS = 5;
+
+interface Listed {
+  jobs: Job[];
+  next: string | null;
+  counts: Record<string, number>;
+  reports: Map<string, Schemas["Report"]>;
+}
+
+export function Batches() {
+  const status = (query.value.get("status") ?? "") as Status | "";
+  const search = query.value.get("search") ?? "";
+  const list = useLoad((signal) => load(status, signal), [status]);
+
+  useEffect(() => {
+    const reload = throttled(list.reload, 2000);
+    const stop = watch([
+      {
+        table: "batch_lookup_jobs",
+        filter: `organization_id=eq.${session.peek()!.organization!.id}`,
+        onChange: (row) => row && known(row) ? patch(row) : reload(),
+      },
+      { table: "incentive_reports", onChange: (row) => row && patchReport(row) },
+    ], (signal) => load(status, signal).then((fresh) => (list.set(() => fresh), POLL_SECONDS)));
+    const known = (row: { id: string; status: Status }) =>
+      list.data.peek()?.jobs.some((job) => job.id === row.id && job.status === row.status);
+    const patch = (row: Partial<Job> & { id: string }) =>
+      list.set((data) => ({ ...data, jobs: data.jobs.map((job) => job.id === row.id ? { ...job, ...changed(row) } : job) }));
+    const patchReport = (row: { id: string; total_incentive_value: number; eligible_sites: number; total_sites: number }) =>
+      list.set((data) => {
+        const report = data.reports.get(row.id);
+        return report ? { ...data, reports: new Map(data.reports).set(row.id, { ...report, ...sums(row) }) } : data;
+      });
+    return () => {
+      stop();
+      reload.cancel();
+    };
+  }, [status]);
+
+  const shown = useComputed(() => list.data.value?.jobs.filter((job) => matches(job, query.value.get("search") ?? "")) ?? []);
+  const running = shown.value.filter(isOpen).length;
+  useEffect(() => {
+    if (list.data.value) announce(running ? `${counted(running, "batch is", "batches are")} running` : "No batch is running");
+  }, [running, Boolean(list.data.value)]);
+
+  async function more() {
+    const page = await call("get", "/batch-lookups", {
+      query: { cursor: list.data.peek()!.next!, limit: PAGE, ...(status && { status }) },
+    });
+    list.set((data) => ({ ...data, jobs: [...data.jobs, ...page.jobs], next: page.next_cursor }));
+  }
+
+  const data = list.data.value;
+  return (
+    <>
+      <div class="heading">
+        <h1>Batches</h1>
+        <CopyAs
+          path={`batch-lookups?limit=${PAGE}${status && `&status=${status}`}`}
+          sql={`select * from api.jobs${status && ` where status = '${status}'`} order by created_at desc limit ${PAGE};`}
+        />
+        {can("jobs:write") && <a class="button primary" href={href(["upload"])}>New upload</a>}
+      </div>
+      <div class="toolbar">
+        <div class="tabs" role="group" aria-label="Status">
+          {FILTERS.map(([name, title]) => (
+            <a key={name} href={href(["batches"], { status: name, search })} aria-current={name === status ? "true" : undefined}>
+              {title} {data && <span class="count">{number(data.counts[name] ?? 0)}</span>}
+            </a>
+          ))}
+        </div>
+        <input
+          type="search"
+          placeholder="Search names"
+          aria-label="Search names"
+          value={search}
+          onInput={(event) => setQuery({ search: event.currentTarget.value })}
+        />
+      </div>
+      <Problem error={list.error.value} onRetry={list.reload} />
+      {!data && !list.error.value && <Loading />}
+      {data && shown.value.length === 0 && <Empty filtered={Boolean(status || search)} />}
+      {shown.value.length > 0 && (
+        <table class="rows batches">
+          <thead>
+            <tr>
+              <th>Batch</th>
+              <th>Progress</th>
+              <th class="number">Failed</th>
+              <th class="number">Incentives</th>
+              <th>Uploaded</th>
+            </tr>
+          </thead>
+          <tbody>{shown.value.map((job) => <Row key={job.id} job={job} report={data!.reports.get(job.report_id)} />)}</tbody>
+        </table>
+      )}
+      {data?.next && <button type="button" class="more" onClick={more}>Show more</button>}
+    </>
+  );
+}
+
+function Row({ job, report }: { job: Job; report: Schemas["Report"] | undefined }) {
+  return (
+    <tr>
+      <td>
+        <a class="main-link" href={href(["batches", job.id])}>{nameOf(job, report)}</a>
+        <small>{counted(job.total_items, "site")}</small>
+      </td>
+      <td>
+        <span class="progress">
+          <Bar job={job} inFlight={isOpen(job) ? job.item_counts.processing : 0} />
+          <span class={`status ${job.status}`}>{isOpen(job) ? percent(doneShare(job)) : TITLES[job.status]}</span>
+        </span>
+        {job.upstream.unavailable_since && <small class="warn">The incentives API does not answer; items wait.</small>}
+      </td>
+      <td class="number" data-label="Failed">{job.failed_items > 0 ? <span class="alert">{number(job.failed_items)}</span> : "0"}</td>
+      <td class="number" data-label="Incentives" title={report && dollars(report.total_incentive_value)}>
+        {report ? shortDollars(report.total_incentive_value) : ""}
+      </td>
+      <td data-label="Uploaded">
+        <Time at={job.created_at} />
+      </td>
+    </tr>
+  );
+}
+
+const TITLES: Record<Status, string> = {
+  pending: "Waiting",
+  processing: "Running",
+  completed: "Completed",
+  failed: "Failed",
+  cancelled: "Cancelled",
+};
+
+function Empty({ filtered }: { filtered: boolean }) {
+  if (filtered) {
+    return (
+      <p class="empty">
+        No batch is like that. <a href={href(["batches"])}>Show all</a>
+      </p>
+    );
+  }
+  return (
+    <section class="empty">
+      <h2>No batches yet</h2>
+      <p>Upload a file with addresses, and see what incentives each site can get.</p>
+      {can("jobs:write") && <a class="button primary" href={href(["upload"])}>New upload</a>}
+    </section>
+  );
+}
+
+export function nameOf(job: { name: string | null; id: string }, report?: { name: string }): string {
+  return job.name ?? report?.name ?? `Batch ${job.id.slice(-6)}`;
+}
+
+function matches(job: Job, search: string): boolean {
+  return nameOf(job).toLowerCase().includes(search.toLowerCase());
+}
+
+async function load(status: Status | "", signal: AbortSignal): Promise<Listed> {
+  const [page, reports, ...counts] = await Promise.all([
+    call("get", "/batch-lookups", { query: { limit: PAGE, ...(status && { status }) }, signal }),
+    can("reports:read") ? call("get", "/incentive-reports", { query: { limit: 200 }, signal }) : undefined,
+    ...FILTERS.map(async ([name]) => {
+      const { total } = await call("get", "/batch-lookups", { query: { limit: 1, ...(name && { status: name }) }, signal });
+      return [name, total] as const;
+    }),
+  ]);
+  return {
+    jobs: page.jobs,
+    next: page.next_cursor,
+    counts: Object.fromEntries(counts),
+    reports: new Map(reports?.reports.map((report) => [report.id, report])),
+  };
+}
+
+/** The columns of a row that a job of the list has, too. */
+function changed({ status, processed_items, failed_items, started_at, completed_at }: Partial<Job>): Partial<Job> {
+  return { status, processed_items, failed_items, started_at, completed_at } as Partial<Job>;
+}
+
+function sums(
+  { total_incentive_value, eligible_sites, total_sites }: { total_incentive_value: number; eligible_sites: number; total_sites: number },
+) {
+  return { total_incentive_value: Number(total_incentive_value), eligible_sites, total_sites };
+}

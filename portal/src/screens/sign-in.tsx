@@ -1,0 +1,63 @@
+import { useSignal } from "@preact/signals";
+import { API } from "../api.ts";
+import { Problem } from "../parts/misc.tsx";
+import { credentialOf, refusal, signIn } from "../session.ts";
+
+export function SignIn() {
+  const key = useSignal("");
+  const keep = useSignal(true);
+  const error = useSignal<Error | undefined>(undefined);
+  const busy = useSignal(false);
+
+  async function submit(event: Event) {
+    event.preventDefault();
+    busy.value = true;
+    error.value = undefined;
+    try {
+      await signIn(credentialOf(key.value.trim()), keep.value);
+    } catch (failure) {
+      error.value = failure as Error;
+    }
+    busy.value = false;
+  }
+
+  return (
+    <main class="sign-in">
+      <h1>Batch Lookups</h1>
+      <p class="soft">Energy incentives of up to 10,000 sites, from one file.</p>
+      <form class="card" onSubmit={submit}>
+        {refusal.value && !error.value && <p class="banner" role="status">{refusal}</p>}
+        <label>
+          API key
+          <input
+            type="password"
+            name="key"
+            autocomplete="off"
+            spellcheck={false}
+            required
+            autofocus
+            placeholder="leap_live_…"
+            value={key}
+            onInput={(event) => (key.value = event.currentTarget.value)}
+          />
+        </label>
+        <label class="check">
+          <input type="checkbox" checked={keep} onChange={(event) => (keep.value = event.currentTarget.checked)} />
+          Keep it in this tab, until the tab is closed
+        </label>
+        <Problem error={error.value} />
+        <button type="submit" class="primary" disabled={busy}>Continue</button>
+      </form>
+      <details>
+        <summary>Where do I get a key?</summary>
+        <p>
+          From whoever runs the service: <code>python -m pyshell keys create --organization NAME</code>{" "}
+          prints one. Who has a key with the scope <code>keys:admin</code> makes more of them here.
+        </p>
+      </details>
+      <p class="soft">
+        <a href={new URL("docs", API).href}>Documentation of the API</a>
+      </p>
+    </main>
+  );
+}

@@ -1,0 +1,68 @@
+// Who is signed in, and what they may do.
+import { computed, signal } from "@preact/signals";
+import { call, type Credential, credential, Failure, type Scope, whenRefused } from "./api.ts";
+
+export interface Session {
+  /** null: of an operator, who belongs to none. */
+  organization: { id: string; name: string } | null;
+  scopes: ReadonlySet<string>;
+}
+
+export const session = signal<Session | null>(null);
+/** Why the last session ended; empty: the user wanted it so. */
+export const refusal = signal("");
+export const isOperator = computed(() => session.value?.organization === null);
+
+// Of this tab alone, and gone with it. localStorage would give the key to every tab, for ever.
+const STORED = "credential";
+
+export function can(scope: Scope): boolean {
+  return session.value?.scopes.has(scope) ?? false;
+}
+
+/** Signs in with a credential, which is kept for the tab if `keep`. Throws Failure, and is then not signed in. */
+export async function signIn(used: Credential, keep: boolean) {
+  credential.value = used;
+  try {
+    const { organization, scopes } = await call("get", "/me");
+    session.value = { organization, scopes: new Set(scopes) };
+  } catch (error) {
+    // The answer to an operator, whose credential is good but of no organization.
+    if (!(error instanceof Failure) || error.code !== "organization_missing") {
+      credential.value = null;
+      throw error;
+    }
+    session.value = { organization: null, scopes: new Set() };
+  }
+  refusal.value = "";
+  if (keep && used.kind !== "session") sessionStorage.setItem(STORED, JSON.stringify(used));
+}
+
+/** Takes up the session of the tab, after a reload. */
+export async function resume() {
+  const stored = sessionStorage.getItem(STORED);
+  if (!stored) return;
+  try {
+    await signIn(JSON.parse(stored), true);
+  } catch (error) {
+    // A service that is away for a moment is no reason to forget the key.
+    if (error instanceof Failure && error.status !== 401) refusal.value = error.message;
+    else signOut(error instanceof Error ? error.message : "");
+  }
+}
+
+export function signOut(why = "") {
+  sessionStorage.removeItem(STORED);
+  credential.value = null;
+  session.value = null;
+  refusal.value = why;
+}
+
+whenRefused.run = (message) => {
+  if (session.peek()) signOut(`${message}. Please sign in again.`);
+};
+
+/** A key of ours, or else the operator's credential. */
+export function credentialOf(text: string): Credential {
+  return text.startsWith("leap_") ? { kind: "api_key", key: text } : { kind: "internal", key: text };
+}

@@ -1,0 +1,96 @@
+"""The portal: a page in the browser that is a client of the public API. `make portal` builds its files."""
+
+from __future__ import annotations
+
+import base64
+import re
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
+
+from pyshell.settings import ROOT, Settings
+
+DIST = ROOT / "portal" / "dist"
+MEDIA_TYPES = {".js": "text/javascript", ".css": "text/css"}
+CLERK_SCRIPT = "clerk.browser.js"
+
+NOT_BUILT = """<!DOCTYPE html>
+<html lang="en">
+<meta charset="utf-8">
+<title>Batch Lookups</title>
+<h1>The portal has not been built here</h1>
+<p>The API runs without it. In the folder of the project, <code>make portal</code> builds it, and says what is missing if it cannot;
+then reload this page.</p>
+<p><a href="docs">Documentation of the API</a></p>
+</html>
+"""
+
+_FILE_NAME = re.compile(r"[\w-][\w.-]*")
+
+
+async def portal_page(request: Request) -> Response:
+    if request.scope.get("raw_path", b"").endswith(b"/"):
+        # Links in the page are relative to the path without the slash.
+        return RedirectResponse("../portal")
+    headers = {"Content-Security-Policy": content_security_policy(request.app.state.settings)}
+    if not (DIST / "index.html").is_file():
+        return HTMLResponse(NOT_BUILT, 503, headers)
+    return _file(request, DIST / "index.html", "text/html", headers)
+
+
+async def portal_file(request: Request) -> Response:
+    """A file of the build; its name has the hash of its content, so that it can be kept for ever."""
+    path = DIST / request.path_params["file"]
+    if not _FILE_NAME.fullmatch(path.name) or path.suffix not in MEDIA_TYPES or not path.is_file():
+        raise HTTPException(404)
+    return _file(request, path, MEDIA_TYPES[path.suffix], {"Cache-Control": "public, max-age=31536000, immutable"})
+
+
+async def portal_config(request: Request) -> Response:
+    """What the page has to know of this deployment."""
+    settings: Settings = request.app.state.settings
+    clerk = settings.clerk_issuer and {"publishable_key": publishable_key(settings.clerk_issuer), "script": CLERK_SCRIPT}
+    return JSONResponse({"clerk": clerk or None})
+
+
+def content_security_policy(settings: Settings) -> str:
+    """Nothing from anybody else at run time; only where Clerk is configured, what its client needs.
+
+    https://clerk.com/docs/guides/secure/best-practices/csp-headers
+    """
+    policy: dict[str, Any] = {
+        "default-src": "'none'",
+        "script-src": "'self'",
+        "style-src": "'self'",
+        "img-src": "'self' data:",
+        "connect-src": "'self'",
+        "form-action": "'none'",
+        "base-uri": "'none'",
+        "frame-ancestors": "'none'",
+        "require-trusted-types-for": "'script'",
+    }
+    if settings.clerk_issuer:
+        policy["connect-src"] += f" {settings.clerk_issuer} https://*.protect.clerk.com:*"
+        policy["img-src"] += " https://img.clerk.com"
+        policy["worker-src"] = "blob:"
+        # Clerk's client loads its parts as scripts by their addresses.
+        del policy["require-trusted-types-for"]
+    return "; ".join(f"{name} {value}" for name, value in policy.items())
+
+
+def publishable_key(issuer: str) -> str:
+    """Clerk's publishable key, which is the host of its API for browsers in Base64; development instances are on accounts.dev."""
+    host = urlsplit(issuer).netloc
+    kind = "test" if host.endswith(".accounts.dev") else "live"
+    return f"pk_{kind}_{base64.b64encode(f'{host}$'.encode()).decode()}"
+
+
+def _file(request: Request, path: Path, media_type: str, headers: dict[str, str]) -> Response:
+    compressed = path.with_name(f"{path.name}.gz")
+    if "gzip" in request.headers.get("accept-encoding", "") and compressed.is_file():
+        path, headers = compressed, headers | {"Content-Encoding": "gzip"}
+    return FileResponse(path, media_type=media_type, headers=headers | {"Vary": "Accept-Encoding"})

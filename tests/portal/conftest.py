@@ -1,0 +1,77 @@
+"""A person at the portal: signed in, looking at a screen, with everything that is wrong there noticed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
+from playwright.sync_api import Page, ViewportSize, expect
+
+from pyshell.api.routes.portal import DIST
+from pyshell.settings import ROOT
+from tests.http_fixtures import OrganizationClient
+
+SCREENSHOTS = ROOT / ".state" / "screenshots"
+PHONE: ViewportSize = {"width": 375, "height": 740}
+DESKTOP: ViewportSize = {"width": 1280, "height": 800}
+RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
+
+
+@dataclass
+class Person:
+    """Somebody with a browser and an API key."""
+
+    page: Page
+    server: str
+
+    def open(self, address: str = "") -> None:
+        self.page.goto(f"{self.server}/portal{address and f'#/{address}'}")
+
+    def sign_in(self, key: str, address: str = "") -> None:
+        self.open(address)
+        self.page.get_by_label("API key").fill(key)
+        self.page.get_by_role("button", name="Continue").click()
+        expect(self.page.get_by_role("navigation", name="Main")).to_be_visible()
+
+    def look(self, name: str) -> None:
+        """Keeps pictures of the screen, and checks it with axe in the light and in the dark, and on a phone for its width."""
+        page = self.page
+        page.evaluate("document.fonts.ready")
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+            page.screenshot(path=SCREENSHOTS / f"{name}-{scheme}.png", full_page=True)
+            self.check(f"{name} in the {scheme}")
+        page.emulate_media(color_scheme="light")
+        page.set_viewport_size(PHONE)
+        page.screenshot(path=SCREENSHOTS / f"{name}-phone.png", full_page=True)
+        assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], f"{name} is wider than a phone"
+        page.set_viewport_size(DESKTOP)
+
+    def check(self, where: str) -> None:
+        found = Axe().run(self.page, options=RULES)
+        assert found.violations_count == 0, f"{where}: {found.generate_report()}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def build() -> None:
+    assert (DIST / "index.html").is_file(), "the portal is not built: make portal"
+
+
+@pytest.fixture
+def person(page: Page, server: str) -> Person:
+    page.set_viewport_size(DESKTOP)
+    page.set_default_timeout(10_000)
+    return Person(page, server)
+
+
+@pytest.fixture
+def signed_in(person: Person, client: OrganizationClient) -> Callable[[str], Person]:
+    """Signs in with the key of `client`, at a screen."""
+
+    def at(address: str) -> Person:
+        person.sign_in(client.api_key, address)
+        return person
+
+    return at

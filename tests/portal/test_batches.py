@@ -1,0 +1,107 @@
+"""Signing in, and the list of batches."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from playwright.sync_api import expect
+
+from tests.conftest import Connection
+from tests.http_fixtures import NewClient, OrganizationClient, look_up, site
+from tests.portal.conftest import Person
+
+ANSWER = {"incentives": {"total_incentive_amount": 3750}}
+SignedIn = Callable[[str], Person]
+
+
+def test_a_key_signs_in_for_the_tab_and_no_longer(person: Person, client: OrganizationClient) -> None:
+    page = person.page
+    person.open("batches?status=failed")
+    person.look("sign-in")
+    page.get_by_label("API key").fill("leap_live_mistyped")
+    page.get_by_role("button", name="Continue").click()
+    expect(page.get_by_role("alert")).to_contain_text("Invalid API key")
+    person.sign_in(client.api_key, "batches?status=failed")
+    expect(page.get_by_text(client.organization)).to_be_visible()
+    expect(page.get_by_role("group", name="Status").get_by_role("link", name="Failed")).to_have_attribute("aria-current", "true")
+
+    page.reload()
+    expect(page.get_by_text(client.organization)).to_be_visible()
+    other_tab = page.context.new_page()
+    other_tab.goto(page.url)
+    expect(other_tab.get_by_label("API key")).to_be_visible()
+    page.get_by_role("button", name="Sign out").click()
+    page.reload()
+    expect(page.get_by_label("API key")).to_be_visible()
+    assert page.evaluate("[localStorage.length, sessionStorage.length, document.cookie]") == [0, 0, ""]
+
+
+def test_the_list_moves_by_itself(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
+    first = client.post("/batch-lookups", params={"name": "March portfolio"}, json=[site(f"deal-{n}") for n in range(10)]).json()
+    person = signed_in("")
+    page = person.page
+    expect(page.get_by_text("Live", exact=True)).to_be_visible()
+    row = page.get_by_role("row", name=re.compile("March portfolio"))
+    expect(row.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "0")
+
+    look_up(database, first, 9, ANSWER)
+    expect(row.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "9")
+    expect(row).to_contain_text("90%")
+    person.look("batches-running")
+    look_up(database, first, 1, {"error": "no"}, status=400)
+    expect(row).to_contain_text("Completed")
+    client.post("/batch-lookups", params={"name": "April portfolio"}, json=[site()])
+    expect(page.get_by_role("row", name=re.compile("April portfolio"))).to_be_visible()
+    expect(page.get_by_role("link", name="Completed 1")).to_be_visible()
+
+    page.get_by_role("searchbox").fill("april")
+    expect(row).to_have_count(0)
+    assert "search=april" in page.url
+    page.get_by_role("link", name="Cancelled 0").click()
+    expect(page.get_by_text("No batch is like that.")).to_be_visible()
+    page.go_back()
+    page.keyboard.press("Escape")
+
+
+def test_what_a_key_may_not_do_is_not_offered(person: Person, client: OrganizationClient) -> None:
+    key = client.post("/api-keys", json={"scopes": ["jobs:read"]}).json()["key"]
+    person.sign_in(key)
+    expect(person.page.get_by_text("No batches yet")).to_be_visible()
+    expect(person.page.get_by_role("link", name="New upload")).to_have_count(0)
+    person.look("batches-empty")
+
+
+def test_the_keyboard_is_enough(signed_in: SignedIn) -> None:
+    page = signed_in("").page
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    page.keyboard.press("n")
+    expect(page.get_by_role("heading", name="New upload")).to_be_visible()
+    page.keyboard.press("g")
+    page.keyboard.press("b")
+    page.keyboard.press("/")
+    expect(page.get_by_role("searchbox")).to_be_focused()
+
+
+def test_a_file_goes_up_as_it_is(signed_in: SignedIn, client: OrganizationClient) -> None:
+    person = signed_in("upload")
+    person.look("upload")
+    choose = person.page.locator("input[type=file]")
+    choose.set_input_files({"name": "bad.csv", "mimeType": "text/csv", "buffer": b"Deal ID,Street\n1,Main St\n"})
+    expect(person.page.get_by_role("alert")).to_be_visible()
+    sites = (
+        b"reference_id,street_1,city,state,postal_code,building_type,device_ids\nd-1,200 N Spring St,Los Angeles,CA,90012,RESIDENTIAL,1\n"
+    )
+    choose.set_input_files({"name": "good.csv", "mimeType": "text/csv", "buffer": sites})
+    expect(person.page).to_have_url(re.compile(r"#/batches/[0-9a-f-]{36}$"))
+    assert client.get("/batch-lookups").json()["jobs"][0]["name"] == "good.csv"
+
+
+def test_another_organizations_batches_stay_its_own(signed_in: SignedIn, new_client: NewClient) -> None:
+    new_client().post("/batch-lookups", params={"name": "Secret"}, json=[site()])
+    page = signed_in("").page
+    expect(page.get_by_text("No batches yet")).to_be_visible()
+    expect(page.get_by_text("Secret")).to_have_count(0)
