@@ -147,7 +147,7 @@ def test_members_may_read_and_nothing_else(shared_owner: Connection) -> None:
         select oid::regclass::text from pg_class
          where relnamespace::regnamespace::text = any (%(schemas)s) and relkind in ('r', 'p', 'v', 'm', 'f')
            and (has_table_privilege('authenticated', oid, 'insert, update, delete, truncate, references, trigger')
-                or relnamespace = 'app'::regnamespace and has_table_privilege('authenticated', oid, 'select'))
+                or relnamespace = 'app'::regnamespace and has_table_privilege('authenticated', oid, 'select') and not relrowsecurity)
         """,
     )
 

@@ -25,7 +25,7 @@ CLAIM: Final = (
 RECORD: Final = """
     select verdict, count(*)
       from api.record_lookups(p_organization_id => %s, p_job_ids => %s, p_positions => %s, p_lease_tokens => %s,
-                              p_http_statuses => %s, p_error_classes => %s, p_responses => %s, p_retry_afters => %s)
+                              p_http_statuses => %s, p_error_classes => %s, p_responses => %s, p_retry_afters => %s, p_latencies => %s)
      group by verdict"""
 EXTEND: Final = """
     select job_id, position
@@ -53,8 +53,11 @@ class Lease:
 
 
 class Outcome(NamedTuple):
+    """What came of a lookup that took so many seconds."""
+
     lease: Lease
     answer: Answer
+    seconds: float
 
 
 class WorkerState(NamedTuple):
@@ -112,7 +115,7 @@ async def record_lookups(connection: Connection, organization_id: bytes, outcome
     """Record outcomes of one organization; answers the number of each verdict. Repeating it changes nothing."""
     async with binary_cursor(connection) as cursor:
         leases = [outcome.lease for outcome in outcomes]
-        await cursor.execute(RECORD, identify(organization_id, leases) + describe([outcome.answer for outcome in outcomes]))
+        await cursor.execute(RECORD, identify(organization_id, leases) + describe(outcomes))
         return {verdict.decode(): count for verdict, count in await cursor.fetchall()}
 
 
@@ -138,12 +141,14 @@ def identify(organization_id: bytes, leases: Sequence[Lease]) -> list[Binary | s
     ]
 
 
-def describe(answers: Sequence[Answer]) -> list[Binary | str]:
+def describe(outcomes: Sequence[Outcome]) -> list[Binary | str]:
+    answers = [outcome.answer for outcome in outcomes]
     return [
         integers(answer.http_status for answer in answers),
         texts(answer.error_class.encode() if answer.error_class else None for answer in answers),
         texts(answer.text for answer in answers),
         floats(answer.retry_after for answer in answers),
+        floats(outcome.seconds for outcome in outcomes),
     ]
 
 

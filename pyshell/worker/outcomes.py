@@ -70,11 +70,11 @@ class Outcomes:
         self._lacks_room = True
         return False
 
-    def add(self, lease: Lease, answer: Answer) -> None:
+    def add(self, lease: Lease, answer: Answer, seconds: float) -> None:
         self._running -= 1
         size = len(answer.text or b"")
         self._expected_size = max(size, self._expected_size * 0.95)
-        self._waiting.setdefault(lease.organization_id, []).append(Outcome(lease, answer))
+        self._waiting.setdefault(lease.organization_id, []).append(Outcome(lease, answer, seconds))
         self._waiting_count += 1
         self._waiting_bytes += size
         self._bytes[lease.organization_id] += size
@@ -161,7 +161,7 @@ class Outcomes:
             if outcome.answer.error_class is not None:
                 raise
             logger.warning("the database cannot store the answer for %s: %s", outcome.lease, error)
-            verdicts = await session.run(record_lookups, organization_id, [Outcome(outcome.lease, failure("invalid_response"))])
+            verdicts = await session.run(record_lookups, organization_id, [outcome._replace(answer=failure("invalid_response"))])
         for outcome in outcomes:
             self._keeper.discard(outcome.lease)
         if verdicts.keys() - {"accepted"}:
@@ -212,7 +212,7 @@ class Outcomes:
         self._waiting_count -= 1
         self._waiting_bytes -= len(outcome.answer.text or b"")
         self._running += 1
-        self.add(outcome.lease, answer)
+        self.add(outcome.lease, answer, outcome.seconds)
 
     def _take(self, organization_id: bytes) -> list[Outcome]:
         """As many outcomes as go into one flush, at least one."""

@@ -81,10 +81,10 @@ class WorkerPool:
             self._outcomes.expect(-1)
             self._schedule.finish(lease)
             raise
-        self._outcomes.add(lease, answer)
+        now = self._loop.time()
+        self._outcomes.add(lease, answer, now - started)
         self._schedule.finish(lease)
         self.finished += 1
-        now = self._loop.time()
         self._failures.note(lease, answer, now)
         if self._meter.finish(lease.organization_id, started, now, answer):
             self._wakeup.set()

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 
 from pyshell import logs
 from pyshell.postgres.calls import call
@@ -57,5 +58,6 @@ async def claim(pool: Pool, limits: dict[str, int]) -> list[Lease]:
 async def look_up(upstream: Upstream, lease: Lease, limits: dict[str, int]) -> Outcome:
     if lease.slot is not None:
         await asyncio.sleep(lease.slot - asyncio.get_running_loop().time())
+    started = time.monotonic()
     answer = await upstream.look_up(lease.organization_id, lease.request, limits["lookup_timeout_seconds"], limits["max_response_bytes"])
-    return Outcome(lease, answer)
+    return Outcome(lease, answer, time.monotonic() - started)

@@ -47,7 +47,7 @@ create or replace function app.tables_of_organizations() returns text[]
 language sql immutable
 return array['public.applications', 'public.lookup_leases', 'app.customers', 'app.incentive_calls', 'app.incentive_profiles', 'app.idempotency_keys',
              'app.webhook_attempts', 'app.webhook_deliveries', 'app.webhook_secrets', 'app.webhook_configs', 'app.webhook_queue_state',
-             'app.queued_jobs', 'app.queue_wakeups', 'app.organization_queue_state', 'app.api_keys'];
+             'app.queued_jobs', 'app.queue_wakeups', 'app.organization_queue_state', 'app.work_minutes', 'app.api_keys'];
 
 -- Rows of an organization in the tables above, p_limit at most. Answers how many it deleted.
 create or replace function app.delete_rows_of_organization(p_organization_id uuid, p_limit integer) returns integer
@@ -95,6 +95,8 @@ begin
     v_left := v_rows - (select rows from app.delete_ended_jobs(p_organization_id, 'infinity', v_rows));
     v_left := v_left - (select rows from app.delete_ended_reports(p_organization_id, 'infinity', v_left));
     if v_left > 0 and not exists (select from public.batch_lookup_jobs where organization_id = p_organization_id) then
+        -- What it did still counts in the totals.
+        perform app.complete_work_minutes('infinity', p_organization_id);
         v_left := v_left - app.delete_rows_of_organization(p_organization_id, v_left);
         if v_left > 0 then
             delete from app.organizations where id = p_organization_id;

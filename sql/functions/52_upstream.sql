@@ -109,7 +109,8 @@ declare
     v_settings app.settings;
     v_signs    app.outage_signs;
 begin
-    select count(*) filter (where o.action in ('retry', 'wait')), coalesce(bool_or(o.action in ('complete', 'fail')), false), 0, max(o.pause), false
+    select count(*) filter (where o.action in ('retry', 'wait')), coalesce(bool_or(o.action in ('complete', 'fail')), false), 0, max(o.pause), false,
+           count(*) filter (where o.action = 'complete')
       into v_signs
       from unnest(p_outcomes) o;
     if v_signs.failures = 0 or v_signs.answered then
@@ -200,6 +201,23 @@ begin
 end;
 $$;
 
+-- Counts the pauses that began with this flush. It waits for nothing: every backend counts in rows of its own.
+create or replace function app.count_pauses(
+    p_organization_id uuid, p_before app.upstream_state, p_after app.upstream_state, p_now timestamptz
+) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if p_before.unavailable_since is null and p_after.unavailable_since is not null then
+        perform app.count_work(p_organization_id, 'pause', array['outage'], null, null, null, p_now);
+    end if;
+    if p_before.paused_until <= p_now and p_after.paused_until > p_now then
+        perform app.count_work(p_organization_id, 'pause', array['retry_after'], null, null, null, p_now);
+    end if;
+end;
+$$;
+
 -- Records the signs of a flush at the end of its transaction. A flush without failures usually writes nothing. If an open transaction holds
 -- the row, the signs of this flush are lost, but not its outcomes.
 create or replace function app.record_result(p_organization_id uuid, p_signs app.outage_signs, p_now timestamptz) returns void
@@ -209,6 +227,7 @@ as $$
 declare
     v_settings app.settings;
     v_upstream app.upstream_state;
+    v_before   app.upstream_state;
     v_was_open boolean;
 begin
     select * into v_upstream from app.upstream_state;
@@ -221,6 +240,7 @@ begin
         when lock_not_available then return;
     end;
     select * into v_settings from app.settings;
+    v_before := v_upstream;
     v_was_open := app.closed_until(v_upstream, p_now) <= p_now;
     v_upstream := app.next_breaker(v_upstream, v_settings, p_organization_id, p_signs,
                                    p_signs.signs > 0 and app.is_served_alone(p_organization_id), p_now);
@@ -230,6 +250,7 @@ begin
            failing_organization_id = v_upstream.failing_organization_id,
            unavailable_since       = v_upstream.unavailable_since,
            probe_at                = v_upstream.probe_at;
+    perform app.count_pauses(p_organization_id, v_before, v_upstream, p_now);
     -- Wakes all workers when it opens or closes.
     if v_was_open <> (app.closed_until(v_upstream, p_now) <= p_now) then
         perform pg_notify('batch_lookups_ready', '');

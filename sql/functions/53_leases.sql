@@ -227,6 +227,7 @@ begin
      using unnest(v_leases) h
      where l.organization_id = p_organization_id and l.job_id = h.job_id and l.lease_token = h.lease_token;
     perform app.publish_item_changes(p_organization_id, v_expired, p_now);
+    perform app.count_unanswered(p_organization_id, v_expired, 'failed', 'lease_expired', p_now);
     return cardinality(v_expired);
 end;
 $$;

@@ -50,7 +50,7 @@ $$;
 
 create or replace function app.classify_outcomes(
     p_job_ids uuid[], p_positions integer[], p_lease_tokens uuid[], p_http_statuses integer[], p_error_classes text[], p_responses text[],
-    p_retry_afters double precision[]
+    p_retry_afters double precision[], p_latencies double precision[]
 ) returns setof app.lookup_outcome
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -60,10 +60,10 @@ begin
     with answer as materialized (
         select o.*, o.http_status between 200 and 299 and o.error_class is null and jsonb_typeof(o.body) = 'object' as is_complete
           from unnest(p_job_ids, p_positions, p_lease_tokens, p_http_statuses, p_error_classes, app.parse_responses(p_responses), p_responses,
-                      p_retry_afters)
-            as o (job_id, position, lease_token, http_status, error_class, body, response, retry_after)
+                      p_retry_afters, p_latencies)
+            as o (job_id, position, lease_token, http_status, error_class, body, response, retry_after, latency)
     )
-    select a.job_id, a.position, a.lease_token, 'complete', a.body, null, null, null::interval, false, a.response
+    select a.job_id, a.position, a.lease_token, 'complete', a.body, null, null, null::interval, false, a.response, a.latency
       from answer a
      where a.is_complete
      union all
@@ -75,7 +75,7 @@ begin
                 else p.error_message || coalesce(' (HTTP ' || a.http_status || ')', '') end,
            case when p.action = 'wait' and a.retry_after is not null
                 then make_interval(secs => least(greatest(a.retry_after, 0), 86400)) end,
-           p.outage, null
+           p.outage, null, a.latency
       from answer a
       cross join lateral app.find_retry_policy(a.http_status, a.error_class) p
      where a.is_complete is not true;
@@ -90,7 +90,8 @@ create or replace function api.record_lookups(
     p_http_statuses   integer[],
     p_error_classes   text[],
     p_responses       text[],
-    p_retry_afters    double precision[]
+    p_retry_afters    double precision[],
+    p_latencies       double precision[] default null
 ) returns table (job_id uuid, "position" integer, verdict text)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp set lock_timeout = '200ms' set jit = off set plan_cache_mode = force_generic_plan
@@ -106,7 +107,7 @@ declare
     v_mended    public.lookup_queue_items[];
 begin
     v_outcomes := array(select o from app.classify_outcomes(p_job_ids, p_positions, p_lease_tokens, p_http_statuses, p_error_classes,
-                                                         p_responses, p_retry_afters) o);
+                                                         p_responses, p_retry_afters, p_latencies) o);
     v_signs := app.find_outage_signs(p_organization_id, v_outcomes);
     v_leases := app.hold_outcome_leases(p_organization_id, v_outcomes);
     v_items := app.apply_outcomes(p_organization_id, v_outcomes, v_leases, app.would_be_outage(p_organization_id, v_signs, v_now), v_now);
@@ -116,6 +117,11 @@ begin
     perform app.end_leases(p_organization_id, v_leases, v_items);
     perform app.publish_item_changes(p_organization_id, v_items, v_now);
     perform app.answer_duplicates(p_organization_id, v_items, v_now);
+    if v_signs.completions > 0 and v_signs.completions = cardinality(v_outcomes) and v_signs.completions = cardinality(v_items) then
+        perform app.count_completed_lookups(p_organization_id, p_job_ids, p_latencies, v_now);
+    else
+        perform app.count_lookups(p_organization_id, v_outcomes, v_items, v_now);
+    end if;
     perform app.record_result(p_organization_id, v_signs, v_now);
 
     return query
@@ -128,8 +134,8 @@ begin
 end;
 $$;
 
-comment on function api.record_lookups(uuid, uuid[], integer[], uuid[], integer[], text[], text[], double precision[]) is
-'Records what came of claimed items, as parallel arrays: job and position, lease token, HTTP status, error class (timeout, unreachable, connection, dns, tls, invalid_response, response_too_large, other; null when an answer came), the answer as text, Retry-After in seconds. app.retry_policy decides. Answers a verdict per item: accepted; stale, when the lease was lost or the item has ended; unknown. A success is accepted all the same for an item that has not ended, or that failed only because its lease expired. Calling it again with the same outcomes changes nothing. 55P03 (lock_not_available): another transaction holds a row of these items, jobs or reports; try again later.';
+comment on function api.record_lookups(uuid, uuid[], integer[], uuid[], integer[], text[], text[], double precision[], double precision[]) is
+'Records what came of claimed items, as parallel arrays: job and position, lease token, HTTP status, error class (timeout, unreachable, connection, dns, tls, invalid_response, response_too_large, other; null when an answer came), the answer as text, Retry-After in seconds, how long the lookup took in seconds (for api.work_history). app.retry_policy decides. Answers a verdict per item: accepted; stale, when the lease was lost or the item has ended; unknown. A success is accepted all the same for an item that has not ended, or that failed only because its lease expired. Calling it again with the same outcomes changes nothing. 55P03 (lock_not_available): another transaction holds a row of these items, jobs or reports; try again later.';
 
 -- Locks the leases of the outcomes, and those under which the items of late successes are in flight now.
 create or replace function app.hold_outcome_leases(p_organization_id uuid, p_outcomes app.lookup_outcome[]) returns public.lookup_leases[]
@@ -289,6 +295,7 @@ begin
     perform app.enqueue_item_webhooks(w, p_organization_id, v_mended, p_now)
        from app.webhook_config_for(p_organization_id, app.webhook_events()) w
       where w.organization_id is not null;
+    perform app.count_lookups(p_organization_id, v_late, v_mended, p_now);
     return v_mended;
 end;
 $$;
@@ -389,6 +396,8 @@ create or replace function app.advance_job(p_organization_id uuid, p_job_id uuid
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    v_status text;
 begin
     update public.batch_lookup_jobs
        set processed_items = processed_items + p_processed,
@@ -400,7 +409,11 @@ begin
            started_at      = coalesce(started_at, p_now),
            completed_at    = case when processed_items + p_processed = total_items then coalesce(completed_at, p_now) else completed_at end,
            updated_at      = p_now
-     where organization_id = p_organization_id and id = p_job_id;
+     where organization_id = p_organization_id and id = p_job_id
+ returning status into v_status;
+    if v_status in ('completed', 'failed') then
+        perform app.count_work(p_organization_id, 'job', array[v_status], null, null, null, p_now);
+    end if;
     perform app.notify_change('UPDATE', 'batch_lookup_jobs', p_organization_id, p_job_id);
 end;
 $$;

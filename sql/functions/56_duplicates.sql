@@ -105,5 +105,6 @@ begin
     select coalesce(array_agg(item), '{}') into v_items from answered;
     perform app.add_report_sites(p_organization_id, v_items, p_now);
     perform app.publish_item_changes(p_organization_id, v_items, p_now);
+    perform app.count_unanswered(p_organization_id, v_items, 'deduplicated', null, p_now);
 end;
 $$;

@@ -32,6 +32,7 @@ begin
     -- A sender that lost a lease and got it again may report both attempts at once; one of them counts.
     on conflict (organization_id, delivery_id, attempt) do nothing;
 
+    perform app.count_webhook_attempts(p_organization_id, v_deliveries, v_outcomes, v_now);
     perform app.update_receiver_health(p_organization_id, v_deliveries, v_now);
     perform app.pause_webhooks(p_organization_id, v_deliveries, v_outcomes, v_now);
 
@@ -86,6 +87,30 @@ begin
     )
     select coalesce(array_agg(delivery), '{}') into v_deliveries from applied;
     return v_deliveries;
+end;
+$$;
+
+-- Counts attempts for the history of work.
+create or replace function app.count_webhook_attempts(
+    p_organization_id uuid, p_deliveries app.webhook_deliveries[], p_outcomes app.webhook_outcome[], p_now timestamptz
+) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_outcomes      text[];
+    v_error_classes text[];
+    v_latencies     double precision[];
+begin
+    select array_agg(case d.status when 'pending' then 'retried' else d.status end),
+           array_agg(case when d.status <> 'delivered' then coalesce(o.error_class, 'http_' || o.http_status / 100 || 'xx') end),
+           array_agg(greatest(o.latency, 0))
+      into v_outcomes, v_error_classes, v_latencies
+      from unnest(p_deliveries) d
+      join unnest(p_outcomes) o on o.delivery_id = d.id;
+    if v_outcomes is not null then
+        perform app.count_work(p_organization_id, 'webhook', v_outcomes, v_error_classes, v_latencies, null, p_now);
+    end if;
 end;
 $$;
 

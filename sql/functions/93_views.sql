@@ -241,6 +241,25 @@ grant execute on function api.jobs(api.reports), api.reports(api.jobs), api.repo
                           api.report_sites(api.reports), api.report_sites(api.report_programs),
                           api.report_programs(api.reports), api.report_programs(api.report_sites) to authenticated;
 
+select app.replace_view('work_history', $view$
+select w.organization_id, w.minute, w.kind, w.outcome, nullif(w.error_class, '') as error_class, w.items,
+       w.latency_seconds, w.latency_buckets, w.wait_seconds, w.wait_buckets
+  from app.work_minutes w
+$view$);
+
+comment on view api.work_history is 'What came of the work of each minute of the last 30 days: lookups, batches that ended, attempts at webhooks, pauses. Sum it: the last minutes may have several rows for the same outcome.';
+comment on column api.work_history.organization_id is 'Whose work it was; of a pause, the organization whose lookup met with it.';
+comment on column api.work_history.minute is 'The beginning of the minute.';
+comment on column api.work_history.kind is 'lookup, job, webhook or pause.';
+comment on column api.work_history.outcome is 'lookup: completed, failed, retried (it will be tried again) or deduplicated; job: completed, failed or cancelled; webhook: delivered, failed or retried; pause: outage or retry_after.';
+comment on column api.work_history.error_class is 'The error code of a lookup, such as upstream_timeout; http_4xx, http_5xx or the class of the error of a webhook; null: none.';
+comment on column api.work_history.items is 'How many.';
+comment on column api.work_history.latency_seconds is 'How long the answers took, in seconds, all together: sum(latency_seconds) / sum(items) is the mean.';
+comment on column api.work_history.latency_buckets is 'How many answers took up to 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30 and 60 seconds, and longer.';
+comment on column api.work_history.wait_seconds is 'Of items that ended: the seconds from the upload until the lookup that ended them began, all together.';
+comment on column api.work_history.wait_buckets is 'How many items waited up to 1, 5, 15, 60, 300, 900, 3600, 14400 and 86400 seconds, and longer.';
+grant select on api.work_history to authenticated, service_role;
+
 -- Uses none of our functions: those would need the caller's privileges, tables don't.
 select app.replace_view('queue_health', $view$
 select (select count(*) from public.batch_lookup_jobs where status in ('pending', 'processing'))                     as open_jobs,

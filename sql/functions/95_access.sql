@@ -30,6 +30,8 @@ begin
         select format('public.%I', t)::regclass
           from unnest(array['batch_lookup_jobs', 'lookup_queue_items', 'lookup_leases', 'lookup_job_columns', 'lookup_item_sources', 'incentive_reports',
                             'incentive_report_sites', 'incentive_report_site_programs', 'applications']) t
+         union all
+        select 'app.work_minutes'
     loop
         execute format('revoke all on %s from public, anon, authenticated, service_role, batch_lookups_readonly', v_table);
         execute format('grant select on %s to authenticated, service_role', v_table);

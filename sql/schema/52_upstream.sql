@@ -88,7 +88,8 @@ create type app.outage_signs as (
     answered boolean,
     signs    integer,
     pause    interval,
-    certain  boolean
+    certain  boolean,
+    completions integer
 );
 
-comment on type app.outage_signs is 'What a flush says about the upstream: failures that are tried again, whether anything was answered for good, failures that hint at an outage, the longest pause that a Retry-After asked for, and whether that or an unreachable service is nobody''s own affair.';
+comment on type app.outage_signs is 'What a flush says about the upstream: failures that are tried again, whether anything was answered for good, failures that hint at an outage, the longest pause that a Retry-After asked for, whether that or an unreachable service is nobody''s own affair, and how many lookups succeeded.';

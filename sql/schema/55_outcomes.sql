@@ -52,7 +52,8 @@ create type app.lookup_outcome as (
     error_message text,
     pause         interval,
     outage        boolean,
-    response      text
+    response      text,
+    latency       double precision
 );
 
-comment on type app.lookup_outcome is 'What came of one lookup, judged by app.retry_policy: complete, retry, wait (with the pause asked for) or fail.';
+comment on type app.lookup_outcome is 'What came of one lookup, judged by app.retry_policy: complete, retry, wait (with the pause asked for) or fail; latency is in seconds.';

@@ -55,6 +55,8 @@ insert into tables values
     ('api.reports',                           'rows that a view shows'),
     ('api.report_sites',                      'rows that a view shows'),
     ('api.report_programs',                   'rows that a view shows'),
+    ('app.work_minutes',                      'rows of an organization'),
+    ('api.work_history',                      'rows that a view shows'),
     ('api.sites',                             'no rows, but columns'),
     ('api.queue_health',                      'operators'' rows');
 insert into tables

@@ -1,0 +1,236 @@
+-- Chapter 57, work history: a flush adds its outcomes to rows that no other backend writes, so counting waits for nobody. When the minute is
+-- over, maintenance makes one row of them, and adds them to the totals of all organizations.
+
+-- Upper bounds of the buckets, in seconds. Changing them takes a migration of what was counted.
+create or replace function app.latency_bounds() returns double precision[]
+language sql immutable
+return '{0.05,0.1,0.25,0.5,1,2.5,5,10,30,60}'::double precision[];
+
+create or replace function app.wait_bounds() returns double precision[]
+language sql immutable
+return '{1,5,15,60,300,900,3600,14400,86400}'::double precision[];
+
+-- The bucket of a value, from 1; a bound belongs to the bucket below it. null: of no value.
+create or replace function app.bucket_of(p_value double precision, p_bounds double precision[]) returns integer
+language sql immutable
+return width_bucket(p_value - 1e-9, p_bounds) + 1;
+
+create or replace function app.add_buckets(p_buckets bigint[], p_more bigint[]) returns bigint[]
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return array(select coalesce(a.n, 0) + coalesce(a.more, 0) from unnest(p_buckets, p_more) with ordinality a (n, more, place) order by a.place);
+end;
+$$;
+
+-- All buckets up to those bounds, of amounts that belong to the buckets given with them; those of no bucket are left out.
+create or replace function app.fill_buckets(p_buckets integer[], p_amounts bigint[], p_bounds double precision[]) returns bigint[]
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_filled bigint[] := array_fill(0::bigint, array[cardinality(p_bounds) + 1]);
+begin
+    for n in 1 .. coalesce(cardinality(p_buckets), 0) loop
+        if p_buckets[n] is not null then
+            v_filled[p_buckets[n]] := v_filled[p_buckets[n]] + p_amounts[n];
+        end if;
+    end loop;
+    return v_filled;
+end;
+$$;
+
+-- Sums several rows of buckets, given as an array of them.
+create or replace function app.sum_buckets(p_rows bigint[]) returns bigint[]
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return array(select sum(u.n)::bigint
+                   from unnest(p_rows) with ordinality u (n, place)
+                  group by (u.place - 1) % array_length(p_rows, 2)
+                  order by (u.place - 1) % array_length(p_rows, 2));
+end;
+$$;
+
+-- Counts items of one outcome. They are given in groups, as parallel arrays: the bucket of their latency and of their wait, how many there
+-- are, and the sums of both in seconds; null: not counted.
+create or replace function app.add_work(
+    p_organization_id uuid, p_kind text, p_outcome text, p_error_class text, p_latency_buckets integer[], p_wait_buckets integer[],
+    p_items bigint[], p_latencies double precision[], p_waits double precision[], p_now timestamptz
+) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    insert into app.work_minutes as w (organization_id, minute, kind, outcome, error_class, recorder, items, latency_seconds, latency_buckets,
+                                       wait_seconds, wait_buckets)
+    values (p_organization_id, date_trunc('minute', p_now, 'UTC'), p_kind, p_outcome, coalesce(p_error_class, ''), pg_backend_pid(),
+            (select sum(i) from unnest(p_items) i),
+            (select coalesce(sum(l), 0) from unnest(p_latencies) l), app.fill_buckets(p_latency_buckets, p_items, app.latency_bounds()),
+            (select coalesce(sum(s), 0) from unnest(p_waits) s), app.fill_buckets(p_wait_buckets, p_items, app.wait_bounds()))
+        on conflict (organization_id, minute, kind, outcome, error_class, recorder) do update
+       set items           = w.items + excluded.items,
+           latency_seconds = w.latency_seconds + excluded.latency_seconds,
+           latency_buckets = app.add_buckets(w.latency_buckets, excluded.latency_buckets),
+           wait_seconds    = w.wait_seconds + excluded.wait_seconds,
+           wait_buckets    = app.add_buckets(w.wait_buckets, excluded.wait_buckets);
+end;
+$$;
+
+-- Counts outcomes, given as parallel arrays: error classes (null: none), seconds until the answer, seconds of waiting before (null: not
+-- counted).
+create or replace function app.count_work(
+    p_organization_id uuid, p_kind text, p_outcomes text[], p_error_classes text[], p_latencies double precision[], p_waits double precision[],
+    p_now timestamptz
+) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform app.add_work(p_organization_id, p_kind, g.outcome, g.error_class, array_agg(g.l), array_agg(g.w), array_agg(g.items),
+                         array_agg(g.latency), array_agg(g.wait), p_now)
+       from (select u.outcome, u.error_class, app.bucket_of(u.latency, app.latency_bounds()) as l, app.bucket_of(u.wait, app.wait_bounds()) as w,
+                    count(*) as items, sum(u.latency) as latency, sum(u.wait) as wait
+               from unnest(p_outcomes, p_error_classes, p_latencies, p_waits) u (outcome, error_class, latency, wait)
+              group by 1, 2, 3, 4) g
+      group by g.outcome, g.error_class;
+end;
+$$;
+
+-- Counts a flush of lookups that all completed their items, without reading the items, which are large. Of a job's lookups in the same
+-- bucket of latency, the bucket of the wait is that of their mean.
+create or replace function app.count_completed_lookups(
+    p_organization_id uuid, p_job_ids uuid[], p_latencies double precision[], p_now timestamptz
+) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform app.add_work(p_organization_id, 'lookup', 'completed', null, array_agg(g.l), array_agg(app.bucket_of(g.wait / g.items, app.wait_bounds())),
+                         array_agg(g.items), array_agg(g.latency), array_agg(g.wait), p_now)
+       from (select o.l, o.items, o.latency,
+                    greatest(date_part('epoch', p_now - j.created_at) * o.items - coalesce(o.latency, 0), 0) as wait
+               from (select u.job_id, app.bucket_of(u.latency, app.latency_bounds()) as l, count(*) as items, sum(u.latency) as latency
+                       from unnest(p_job_ids, p_latencies) u (job_id, latency)
+                      group by 1, 2) o
+              cross join lateral (select b.created_at
+                                    from public.batch_lookup_jobs b
+                                   where b.organization_id = p_organization_id and b.id = o.job_id
+                                  offset 0) j) g;
+end;
+$$;
+
+-- Counts any other flush: the items that it changed, and the outcomes that changed them.
+create or replace function app.count_lookups(
+    p_organization_id uuid, p_outcomes app.lookup_outcome[], p_items public.lookup_queue_items[], p_now timestamptz
+) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
+set enable_hashjoin = on set enable_nestloop = off set enable_mergejoin = off
+as $$
+declare
+    v_outcomes      text[];
+    v_error_classes text[];
+    v_latencies     double precision[];
+    v_waits         double precision[];
+begin
+    select array_agg(case i.status when 'pending' then 'retried' else i.status end),
+           array_agg(case when i.status <> 'completed' then o.error_code end),
+           array_agg(o.latency),
+           array_agg(case when i.status <> 'pending' then greatest(date_part('epoch', p_now - i.created_at) - coalesce(o.latency, 0), 0) end)
+      into v_outcomes, v_error_classes, v_latencies, v_waits
+      from unnest(p_items) i
+      join unnest(p_outcomes) o on o.job_id = i.job_id and o.position = i.position;
+    if v_outcomes is not null then
+        perform app.count_work(p_organization_id, 'lookup', v_outcomes, v_error_classes, v_latencies, v_waits, p_now);
+    end if;
+end;
+$$;
+
+-- Counts items that ended, or will be tried again, without an answer of the incentives API.
+create or replace function app.count_unanswered(
+    p_organization_id uuid, p_items public.lookup_queue_items[], p_outcome text, p_error_class text, p_now timestamptz
+) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if cardinality(p_items) > 0 then
+        perform app.count_work(
+            p_organization_id, 'lookup',
+            array(select case when i.status = 'pending' then 'retried' else p_outcome end from unnest(p_items) i),
+            array_fill(p_error_class, array[cardinality(p_items)]), null,
+            array(select case when i.status <> 'pending' then greatest(date_part('epoch', p_now - i.created_at), 0) end from unnest(p_items) i),
+            p_now);
+    end if;
+end;
+$$;
+
+-- Completes the minutes before p_before: makes one row of those of several backends, and adds them to the totals. Rows that a transaction
+-- still holds wait for the next time.
+create or replace function app.complete_work_minutes(p_before timestamptz, p_organization_id uuid default null) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off
+as $$
+declare
+    v_rows app.work_minutes[];
+begin
+    with over as (
+        delete from app.work_minutes
+         where (organization_id, minute, kind, outcome, error_class, recorder) in
+               (select organization_id, minute, kind, outcome, error_class, recorder
+                  from app.work_minutes
+                 where recorder <> 0 and minute < p_before and (p_organization_id is null or organization_id = p_organization_id)
+                   for update skip locked)
+     returning work_minutes as row
+    )
+    select coalesce(array_agg(row), '{}') into v_rows from over;
+
+    insert into app.work_minutes as w (organization_id, minute, kind, outcome, error_class, items, latency_seconds, latency_buckets, wait_seconds,
+                                       wait_buckets)
+    select r.organization_id, r.minute, r.kind, r.outcome, r.error_class, sum(r.items), sum(r.latency_seconds),
+           app.sum_buckets(array_agg(r.latency_buckets)), sum(r.wait_seconds), app.sum_buckets(array_agg(r.wait_buckets))
+      from unnest(v_rows) r
+     group by r.organization_id, r.minute, r.kind, r.outcome, r.error_class
+        on conflict (organization_id, minute, kind, outcome, error_class, recorder) do update
+       set items           = w.items + excluded.items,
+           latency_seconds = w.latency_seconds + excluded.latency_seconds,
+           latency_buckets = app.add_buckets(w.latency_buckets, excluded.latency_buckets),
+           wait_seconds    = w.wait_seconds + excluded.wait_seconds,
+           wait_buckets    = app.add_buckets(w.wait_buckets, excluded.wait_buckets);
+
+    insert into app.work_totals as t (kind, outcome, error_class, items, latency_seconds, latency_buckets, wait_seconds, wait_buckets)
+    select r.kind, r.outcome, r.error_class, sum(r.items), sum(r.latency_seconds), app.sum_buckets(array_agg(r.latency_buckets)),
+           sum(r.wait_seconds), app.sum_buckets(array_agg(r.wait_buckets))
+      from unnest(v_rows) r
+     group by r.kind, r.outcome, r.error_class
+        on conflict (kind, outcome, error_class) do update
+       set items           = t.items + excluded.items,
+           latency_seconds = t.latency_seconds + excluded.latency_seconds,
+           latency_buckets = app.add_buckets(t.latency_buckets, excluded.latency_buckets),
+           wait_seconds    = t.wait_seconds + excluded.wait_seconds,
+           wait_buckets    = app.add_buckets(t.wait_buckets, excluded.wait_buckets);
+end;
+$$;
+
+-- Deletes the minutes of an organization that are older than 30 days, up to p_limit.
+create or replace function app.prune_work_minutes(p_organization_id uuid, p_now timestamptz, p_limit integer default 5000) returns integer
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_count integer;
+begin
+    delete from app.work_minutes
+     where ctid = any (array(select ctid
+                               from app.work_minutes
+                              where organization_id = p_organization_id and minute < p_now - interval '30 days' and recorder = 0
+                              order by minute
+                              limit p_limit
+                                for update skip locked));
+    get diagnostics v_count = row_count;
+    return v_count;
+end;
+$$;

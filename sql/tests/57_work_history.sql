@@ -1,0 +1,75 @@
+begin;
+select plan(17);
+\ir fixtures.psql
+select pg_temp.turn_clock('2026-11-24 12:00:30+00');
+
+-- What is counted, without how long it took.
+create function pg_temp.counted(p_kind text) returns table (outcome text, error_class text, items bigint)
+language sql as $$
+    select outcome, error_class, sum(items)::bigint from api.work_history where kind = p_kind group by outcome, error_class order by 1, 2
+$$;
+
+select pg_temp.submit(:'org', 5) as job \gset
+select pg_temp.turn_clock('2026-11-24 12:00:40+00');
+select array_agg(job_id) as jobs, array_agg(position) as positions, array_agg(lease_token) as tokens from api.claim_lookups(:'org', 'w', 4) \gset
+select count(*) from api.record_lookups(:'org', :'jobs', :'positions', :'tokens', '{200,200,500,404}', '{null,null,null,null}',
+                                        array[:'answer', :'answer', null, '{}'], '{null,null,null,null}', '{0.02,0.25,0.3,99}') \gset recorded_
+select results_eq($$ select * from pg_temp.counted('lookup') $$,
+    $$ values ('completed', null, 2::bigint), ('failed', 'not_found', 1), ('retried', 'upstream_error', 1) $$, 'a flush is counted by outcome and error class');
+select results_eq($$ select minute, latency_seconds, latency_buckets, wait_seconds, wait_buckets from api.work_history where outcome = 'completed' $$,
+    $$ values ('2026-11-24 12:00+00'::timestamptz, 0.27::double precision, '{1,0,1,0,0,0,0,0,0,0,0}'::bigint[], 19.73::double precision, '{0,0,2,0,0,0,0,0,0,0}'::bigint[]) $$,
+    'in the buckets of how long the answers took, and how long the items had waited');
+select results_eq($$ select latency_buckets[11], wait_buckets[1] from api.work_history where outcome = 'failed' $$, $$ values (1::bigint, 1::bigint) $$,
+    'what takes longer than all bounds is in the last bucket, and no wait is less than none');
+select results_eq($$ select wait_seconds from api.work_history where outcome = 'retried' $$, $$ values (0::double precision) $$, 'what is tried again still waits');
+select count(*) from api.record_lookups(:'org', :'jobs', :'positions', :'tokens', '{200,200,500,404}', '{null,null,null,null}',
+                                        array[:'answer', :'answer', null, '{}'], '{null,null,null,null}', '{0.02,0.25,0.3,99}') \gset again_
+select is((select sum(items) from pg_temp.counted('lookup')), 4::numeric, 'outcomes that change nothing are not counted again');
+select pg_temp.look_up(:'org', 1, 200, :'answer');
+select is((select items from pg_temp.counted('lookup') where outcome = 'completed'), 3::bigint, 'the next flush of a minute adds to it');
+select is((select count(*) from app.work_minutes where outcome = 'completed'), 1::bigint, 'in the same row');
+select is((select sum(n) from api.work_history, unnest(latency_buckets) n where outcome = 'completed'), 2::numeric, 'a lookup whose duration nobody told is in no bucket');
+
+-- Batches, pauses, leases that expired, duplicates, webhooks.
+select pg_temp.turn_clock('2026-11-24 12:05:00+00');
+select pg_temp.look_up(:'org', 5, 200, :'answer');
+select api.cancel_batch_lookup(:'org', pg_temp.submit(:'org', 2)) as cancelled \gset
+select results_eq($$ select * from pg_temp.counted('job') $$, $$ values ('cancelled', null, 1::bigint), ('completed', null, 1) $$, 'batches are counted when they end');
+select pg_temp.submit(:'other_org', 2) as other_job \gset
+select pg_temp.look_up(:'other_org', 1, 429, null, null, 30);
+select pg_temp.turn_clock('2026-11-24 12:06:00+00');
+select pg_temp.look_up(:'other_org', 10, null, null, 'dns') from generate_series(1, 5);
+select results_eq($$ select * from pg_temp.counted('pause') $$, $$ values ('retry_after', null, 1::bigint) $$, 'a pause is counted when it begins');
+select api.resume_lookups();
+update app.settings set outage_failures = 1;
+select pg_temp.turn_clock('2026-11-24 12:10:00+00');
+select pg_temp.look_up(:'other_org', 10, null, null, 'dns') from generate_series(1, 2);
+select results_eq($$ select * from pg_temp.counted('pause') $$, $$ values ('outage', null, 1::bigint), ('retry_after', null, 1) $$, 'an outage is counted once, when the circuit breaker opens');
+select api.cancel_batch_lookup(:'other_org', :'other_job'), api.resume_lookups();
+
+select api.update_settings('{"deduplicate_seconds": 3600}') as settings \gset
+select pg_temp.submit(:'org', 1) as job \gset
+select pg_temp.submit(:'org', 1) as duplicate \gset
+select pg_temp.look_up(:'org', 1, 200, :'answer');
+select is((select items from pg_temp.counted('lookup') where outcome = 'deduplicated'), 1::bigint, 'an item that is answered from a duplicate is counted as that');
+select api.update_settings('{"deduplicate_seconds": null}') as settings \gset
+
+-- The minute is over.
+create temp table before on commit drop as select kind, outcome, error_class, sum(items) as items, sum(latency_seconds) as latency_seconds from app.work_minutes group by 1, 2, 3;
+insert into app.work_minutes select organization_id, minute, kind, outcome, error_class, recorder + 1, items, 1, latency_buckets, 0, wait_buckets
+  from app.work_minutes where outcome = 'completed' and kind = 'lookup' and minute = '2026-11-24 12:00+00';
+select app.complete_work_minutes('2026-11-24 12:05+00');
+select results_eq($$ select items, latency_seconds, latency_buckets from app.work_minutes where outcome = 'completed' and kind = 'lookup' and minute = '2026-11-24 12:00+00' $$,
+    $$ values (6::bigint, 1.27::double precision, '{2,0,2,0,0,0,0,0,0,0,0}'::bigint[]) $$, 'the rows that backends made in a minute become one');
+select app.complete_work_minutes('infinity'), app.complete_work_minutes('infinity');
+select results_eq($$ select t.items - b.items from app.work_totals t join before b using (kind, outcome, error_class) where t.items <> b.items $$,
+    $$ values (3::numeric) $$, 'every minute is added to the totals once');
+select is_empty($$ select * from app.work_minutes where recorder <> 0 $$, 'no backend counts in a minute that is over');
+
+select pg_temp.turn_clock('2026-12-24 12:01:00+00');
+select api.run_maintenance() as ran \gset
+select is((select min(minute) from app.work_minutes), '2026-11-24 12:05+00'::timestamptz, 'minutes are kept for 30 days');
+select ok((select sum(items) from app.work_totals where kind = 'lookup' and outcome = 'completed') >= 6, 'totals are kept for ever');
+
+select * from finish();
+rollback;
