@@ -13,11 +13,14 @@ import os
 import sys
 import time
 from base64 import b64decode, b64encode
+from collections import OrderedDict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 SECRET = b64decode(os.environ["WEBHOOK_SECRET"].removeprefix("whsec_"))
 SECONDS_OFF = 300
-seen = set()  # a table in production: a message may come more than once, always with the same webhook-id
+MAX_BYTES = 8 * 1024 * 1024
+seen = OrderedDict()  # a table in production: a message may come more than once, always with the same webhook-id
+MAX_SEEN = 100_000
 
 
 def is_genuine(headers, body: bytes) -> bool:
@@ -26,22 +29,33 @@ def is_genuine(headers, body: bytes) -> bool:
         return False
     signature = hmac.digest(SECRET, f"{message_id}.{timestamp}.".encode() + body, "sha256")
     expected = "v1," + b64encode(signature).decode()
-    return any(hmac.compare_digest(expected, given) for given in (headers["webhook-signature"] or "").split(" "))
+    signatures = (headers["webhook-signature"] or "").split(" ")
+    return any(hmac.compare_digest(expected.encode(), given.encode()) for given in signatures)
 
 
 class Receiver(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_POST(self):
-        body = self.rfile.read(int(self.headers["content-length"]))
+        length = self.headers["content-length"] or ""
+        if not length.isdecimal() or int(length) > MAX_BYTES:
+            self.answer(413)
+            self.close_connection = True
+            return
+        body = self.rfile.read(int(length))
         genuine = is_genuine(self.headers, body)
         # Respond first, within 15 seconds; work afterwards.
-        self.send_response(204 if genuine else 401)
+        self.answer(204 if genuine else 401)
+        if genuine and self.headers["webhook-id"] not in seen:
+            seen[self.headers["webhook-id"]] = True
+            if len(seen) > MAX_SEEN:
+                seen.popitem(last=False)
+            tell(json.loads(body))
+
+    def answer(self, status):
+        self.send_response(status)
         self.send_header("content-length", "0")
         self.end_headers()
-        if genuine and self.headers["webhook-id"] not in seen:
-            seen.add(self.headers["webhook-id"])
-            tell(json.loads(body))
 
     def log_message(self, *_):
         pass

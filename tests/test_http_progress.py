@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import time
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import httpx
@@ -13,6 +15,7 @@ import psycopg
 import pytest
 
 from pyshell.settings import Settings
+from tests.clerk_fixtures import clerk_instance
 from tests.conftest import Connection
 from tests.http_fixtures import Json, OrganizationClient, look_up, running_server, site
 from tests.timed import timed
@@ -197,3 +200,30 @@ def test_waiting_works_without_hints(http_settings: Settings, client: Organizati
         owner.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and query like 'listen%'")
         owner.execute("update public.batch_lookup_jobs set status = 'processing', started_at = now() where id = %s", [job["job_id"]])
         assert answer.result().json()["status"] == "processing"
+
+
+REVOKE = """select api.revoke_api_key(k.organization_id, k.id) from app.api_keys k join app.organizations o on o.id = k.organization_id
+             where o.name = %s"""
+
+
+def test_events_and_patience_end_when_the_key_is_revoked(client: OrganizationClient, database: Connection, job: Json) -> None:
+    """By whoever it is: not at the process that serves them."""
+    with client.stream("GET", f"{path(job)}/events") as response, ThreadPoolExecutor(1) as executor:
+        events = events_of(response)
+        assert next(events)["event"] == "progress"
+        patient = executor.submit(client.get, f"{path(job)}?wait=60", timeout=70)
+        time.sleep(0.5)
+        database.execute(REVOKE, [client.organization])
+        assert list(events) == []
+        refused = patient.result()
+    assert (refused.status_code, refused.json()["code"]) == (401, "invalid_api_key")
+
+
+def test_events_end_when_the_session_does(http_settings: Settings, client: OrganizationClient, database: Connection, job: Json) -> None:
+    with clerk_instance() as clerk, running_server(replace(http_settings, clerk_issuer=clerk.issuer)) as url:
+        organization = f"org_{uuid.uuid4().hex}"
+        database.execute("update app.organizations set clerk_organization_id = %s where name = %s", [organization, client.organization])
+        headers = {"authorization": f"Bearer {clerk.token(org_id=organization, exp=int(time.time()) + 2)}"}
+        with httpx.stream("GET", f"{url}{path(job)}/events", headers=headers, timeout=60) as response:
+            assert [event["event"] for event in events_of(response)] == ["progress"]
+        assert httpx.get(f"{url}{path(job)}", headers=headers).status_code == 401

@@ -521,6 +521,37 @@ class TestTheProtocol:
             assert bare.receive(10)[4]["message"].startswith("Unauthorized: ")
             assert bare.receive()[3] == "phx_close"
 
+    def test_hears_at_once_of_a_key_that_is_revoked_elsewhere(self, server: str, client: OrganizationClient, database: Connection) -> None:
+        with bare_socket(server, client.api_key) as bare:
+            assert bare.join({})["status"] == "ok"
+            assert bare.receive()[3] == "system"
+            database.execute(
+                "select api.revoke_api_key(k.organization_id, k.id) from app.api_keys k"
+                " join app.organizations o on o.id = k.organization_id where o.name = %s",
+                [client.organization],
+            )
+            assert bare.receive(credentials.RECHECK_SECONDS / 2)[4]["message"].startswith("Unauthorized: ")
+            assert bare.receive()[3] == "phx_close"
+
+    @pytest.mark.parametrize("event", ["DELETE", 'E"VIL', "TRUNCATE"])
+    def test_forged_notifications_tell_nothing_that_is_not_so(
+        self, server: str, client: OrganizationClient, database: Connection, event: str
+    ) -> None:
+        """Whoever can connect to the database can send them."""
+        job = submit(client, 1)
+        [organization_id] = database.execute(
+            "select organization_id from public.batch_lookup_jobs where id = %s", [job["job_id"]]
+        ).fetchone() or [None]
+        with bare_socket(server, client.api_key) as bare:
+            assert bare.join({"event": "*"} | of_job(job))["status"] == "ok"
+            assert bare.receive()[3] == "system"
+            for table in ("batch_lookup_jobs", "app.api_keys"):
+                payload = f"{event} {table} {organization_id} {job['job_id']}"
+                database.execute("select pg_notify('batch_lookups_changes', %s)", [payload])
+            look_up(database, job, 1)
+            heard = bare.receive()
+            assert (heard[3], heard[4]["data"]["type"]) == ("postgres_changes", "UPDATE")
+
     def test_a_subscriber_whose_read_fails_hurts_nobody_else(
         self, server: str, client: OrganizationClient, database: Connection, http_settings: Settings
     ) -> None:

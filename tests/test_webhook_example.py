@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from http.client import HTTPConnection
 from urllib.parse import urlsplit
 
 import httpx
@@ -30,12 +32,26 @@ def test_a_receiver_hears_what_a_worker_looked_up(new_database: Callable[..., st
             address = next(heard).split()[-1]
             client.put("/webhook-config", json={"url": address})
             assert httpx.post(address, content=b"{}").status_code == 401, "nobody else is believed"
+            odd = {"webhook-id": "1", "webhook-timestamp": str(int(time.time())), "webhook-signature": "v1,\xe9\xff"}
+            assert answer_to(address, {"content-length": "2"} | odd, b"{}") == 401, "whatever the signature holds"
+            assert answer_to(address, {"content-length": "99999999999"}, b"") == 413, "too much is not even read"
             job = client.submit(site("deal-001", webhook_custom_fields={"deal": 7}))
             lines = sorted([next(heard), next(heard)])
             wait_until(lambda: client.get("/webhook-deliveries", params={"status": "delivered"}).json()["total"] == 2)
         assert lines[0] == f"batch.completed {job['job_id']}\n"
         assert lines[1].startswith("lookup.completed deal-001 $")
         assert lines[1].endswith(" {'deal': 7}\n")
+
+
+def answer_to(address: str, headers: dict[str, str], body: bytes) -> int:
+    """The status of the answer to a POST, with whatever headers."""
+    with closing(HTTPConnection(urlsplit(address).netloc, timeout=20)) as connection:
+        connection.putrequest("POST", "/")
+        for name, value in headers.items():
+            connection.putheader(name, value.encode("latin-1"))
+        connection.endheaders(body)
+        with connection.getresponse() as response:
+            return response.status
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp
 
 from pyshell import logs
-from pyshell.api.authentication import Authenticator
+from pyshell.api.authentication import CREDENTIALS_CHANNEL, Authenticator
 from pyshell.api.clerk import Clerk
 from pyshell.api.cors import cors_middleware
 from pyshell.api.errors import exception_handlers
@@ -61,6 +61,7 @@ def create_app(settings: Settings, is_stopping: Callable[[], bool] = lambda: Fal
             app.state.job_watch = JobWatch(notifier, is_stopping)
             app.state.realtime = Realtime(Feed(pool, notifier), app.state.authenticator)
             app.state.worker_run = None
+            notifier.subscribe(CREDENTIALS_CHANNEL, app.state.realtime.on_credentials_changed)
             async with notifier.running():
                 yield
             if app.state.worker_run:

@@ -28,8 +28,10 @@ from pyshell.worker.signatures import ANSWER_HEADER, SCHEME, body_digest, sign_a
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
-# A revoked key keeps working for as long as its caller is cached.
+# Where the database's notifications of it do not arrive, a revoked key keeps working for as long as its caller is cached.
 CACHE_SECONDS = 2.0
+# Its payload is the id of the organization whose API keys have changed.
+CREDENTIALS_CHANNEL = "batch_lookups_credentials"
 MAX_CACHED = 10_000
 
 INTERNAL_SCOPES = frozenset({"incentives:write", "worker:run"})
@@ -133,9 +135,11 @@ class Authenticator:
     def hash_key(self, key: str) -> bytes:
         return api_keys.hash_key(key, self._pepper)
 
-    def forget(self) -> None:
-        """Empties the cache, because a credential has changed in the database."""
-        self._cache.clear()
+    def forget(self, organization_id: UUID | None = None) -> None:
+        """Forgets the callers of an organization (None: all), because one of its credentials has changed in the database."""
+        for credential, (_, caller) in tuple(self._cache.items()):
+            if organization_id in (None, caller.organization):
+                del self._cache[credential]
 
     async def _identify(self, credential: object, function: str, **arguments: object) -> Caller:
         """The caller that a credential belongs to, by a function of the database; cached for a while."""
@@ -235,13 +239,18 @@ def _organization(headers: Headers) -> UUID | None:
         return None
 
 
+async def authenticate(request: Request) -> Caller:
+    """The caller of a request, also again while it lasts. Raises ApiError and DatabaseError, as `Authenticator.authenticate` does."""
+    authenticator: Authenticator = request.app.state.authenticator
+    return await authenticator.authenticate(request.headers, client_address(request))
+
+
 def secured(scope: str, endpoint: Endpoint) -> Endpoint:
     """The endpoint, for callers with the scope; `request.user` is the caller. 401: not authenticated; 403: not allowed; 429: too many."""
 
     @wraps(endpoint)
     async def secured_endpoint(request: Request) -> Response:
-        authenticator: Authenticator = request.app.state.authenticator
-        caller = await authenticator.authenticate(request.headers, client_address(request))
+        caller = await authenticate(request)
         if caller.requests_per_minute is not None:
             limiter: RequestLimiter = request.app.state.request_limiter
             quota = caller.requests_per_minute

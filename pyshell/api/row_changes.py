@@ -6,6 +6,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 CHANNEL = "batch_lookups_changes"
+EVENTS = ("INSERT", "UPDATE", "DELETE")
 
 
 class Row(NamedTuple):
@@ -22,11 +23,16 @@ class RowChange(NamedTuple):
 
 
 def parse(payload: str) -> RowChange | None:
-    """Parses a payload such as `UPDATE batch_lookup_jobs <organization id> <row id>`; None if it is something else."""
+    """Parses a payload such as `UPDATE batch_lookup_jobs <organization id> <row id>`; None if it is something else.
+
+    Whoever can connect to the database can send one, so it is a hint to look at the row and nothing more.
+    """
     words = payload.split(" ")
     if len(words) != 4:
         return None
     event, table, organization_id, row_id = words
+    if event not in EVENTS:
+        return None
     try:
         return RowChange(event, Row(table, UUID(organization_id), str(UUID(row_id))))
     except ValueError:

@@ -45,7 +45,8 @@ PostgREST embeds related rows, such as `/reports?select=name,jobs(status),report
 `listen batch_lookups_changes;` notifies a session, at the commit, of each batch and report that was inserted, updated or deleted. The
 payload is text, with spaces between its parts: `INSERT`, `UPDATE` or `DELETE`; the table (`batch_lookup_jobs` or `incentive_reports`);
 the id of the organization; the id of the row. Parts may be added at the end. Read the row for its new values: notifications that come
-while nobody listens are lost. Whoever can connect to the database can listen.
+while nobody listens are lost. Whoever can connect to the database can listen, and can send notifications: the API takes them as hints to
+look, never as facts. Where others share the server: `revoke connect on database ... from public`.
 """
 
 VIEWS = """

@@ -194,6 +194,18 @@ begin
 end;
 $$;
 
+-- Every API process forgets what it knew of the organization's credentials, and ends what was begun with one that has ended.
+create or replace function app.notify_credentials(p_organization_id uuid) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform pg_notify('batch_lookups_credentials', p_organization_id::text);
+end;
+$$;
+
+comment on function app.notify_credentials(uuid) is 'Notifies the API, at the commit, that API keys of an organization have ended or changed.';
+
 -- The key for a change of it, by somebody with those scopes; null: the owner of the database.
 create or replace function app.lock_api_key(p_organization_id uuid, p_api_key_id uuid, p_granted_scopes text[]) returns app.api_keys
 language plpgsql volatile
@@ -281,6 +293,7 @@ begin
        set replaced_by = (v_new ->> 'id')::uuid,
            expires_at  = least(expires_at, v_now + v_options.grace)
      where organization_id = p_organization_id and id = p_api_key_id;
+    perform app.notify_credentials(p_organization_id);
     return v_new;
 end;
 $$;
@@ -314,6 +327,7 @@ begin
     update app.api_keys
        set revoked_at = v_now
      where organization_id = p_organization_id and id = any (v_ids) and revoked_at is null;
+    perform app.notify_credentials(p_organization_id);
     raise log 'API keys % of organization % were revoked', v_ids, p_organization_id;
     return app.api_key_json(app.find_api_key(p_organization_id, v_key.id, p_granted_scopes));
 end;

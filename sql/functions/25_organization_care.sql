@@ -90,6 +90,7 @@ begin
             'Wait until it has finished, or pass p_force => true to cancel it.');
     end if;
     delete from app.api_keys where organization_id = p_organization_id;
+    perform app.notify_credentials(p_organization_id);
     perform api.cancel_batch_lookup(p_organization_id, id) from unnest(v_open) id;
 
     v_left := v_rows - (select rows from app.delete_ended_jobs(p_organization_id, 'infinity', v_rows));

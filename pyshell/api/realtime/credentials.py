@@ -14,7 +14,7 @@ from starlette.datastructures import Headers
 from pyshell.api import api_keys
 from pyshell.api.authentication import Authenticator, Caller, unauthorized
 
-# A revoked API key is noticed after so many seconds.
+# A revoked API key of which no notification came is noticed after so many seconds.
 RECHECK_SECONDS = 30.0
 
 

@@ -7,7 +7,7 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import chain
@@ -76,6 +76,17 @@ class Realtime:
         self._anonymous: Counter[str | None] = Counter()
         self.channels: Counter[UUID] = Counter()
         self._sweeper: asyncio.Task[None] | None = None
+        # Organizations whose credentials have changed since the last sweep; None: any may have.
+        self._changed: set[UUID | None] = set()
+
+    def on_credentials_changed(self, payload: str | None) -> None:
+        """Lets the next sweep check the channels of the organization again; None: of all organizations."""
+        try:
+            organization_id = None if payload is None else UUID(payload)
+        except ValueError:
+            return
+        self.authenticator.forget(organization_id)
+        self._changed.add(organization_id)
 
     async def stop(self) -> None:
         if self._sweeper:
@@ -143,9 +154,10 @@ class Realtime:
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
+            changed, self._changed = self._changed, set()
             for connection in tuple(self.connections):
                 try:
-                    await connection.sweep()
+                    await connection.sweep(changed)
                 except Exception:
                     logger.exception("realtime: sweeping a connection failed")
 
@@ -292,8 +304,11 @@ class Connection:
             self._system(channel, "system", "error", reason)
             self._reply(channel.join_ref, channel.join_ref, channel.topic, "phx_close", {})
 
-    async def sweep(self) -> None:
-        """Closes channels whose credential has expired, and connections whose client is silent or takes nothing."""
+    async def sweep(self, changed: Set[UUID | None] = frozenset()) -> None:
+        """Closes channels whose credential has ended, and connections whose client is silent or takes nothing.
+
+        Credentials are checked every RECHECK_SECONDS, and those of organizations in `changed` (None: all) at once.
+        """
         now = time.monotonic()
         if now - self._heard_at > SILENT_SECONDS:
             self.close(GOING_AWAY, "no heartbeat")
@@ -307,7 +322,7 @@ class Connection:
         for channel in tuple(self._channels.values()):
             if channel.subscriber.expires_at <= time.time():
                 self.close_channel(channel, "Token has expired")
-            elif channel.subscriber.recheck_at <= time.time():
+            elif channel.subscriber.recheck_at <= time.time() or changed & {None, channel.organization_id}:
                 await self._identify_again(channel, channel.subscriber.token)
 
     async def _write(self) -> None:

@@ -305,12 +305,6 @@ class Feed:
             for listener in self._listeners.get(row.organization_id, ()):
                 if listener.may_want(row.table, row.id) and any(_is_for(listener, audience) for audience in events.values()):
                     wanted.setdefault((listener.claims, row), []).append(listener)
-            if "DELETE" in events:
-                key = {"organization_id": str(row.organization_id), "id": row.id}
-                gone = Change("DELETE", row, key, self.tables[row.table].items())
-                for (_, other), listeners in wanted.items():
-                    if other == row:
-                        _hand(gone, listeners)
         try:
             answers, failed = await read_all(self._pool, "realtime_record", wanted)
             records = {read: json.loads(text, parse_float=Number) for read, text in answers.items()}
@@ -331,6 +325,11 @@ class Feed:
         for _, question in unanswered:
             for listener in asked[question]:
                 listener.fail(f"The filter {question.operator}.{question.operand} could not be evaluated")
+        for (claims, row), listeners in wanted.items():
+            # Gone, and not only said to be.
+            if "DELETE" in due[row] and (claims, row) not in records and (claims, row) not in failed:
+                key = {"organization_id": str(row.organization_id), "id": row.id}
+                _hand(Change("DELETE", row, key, self.tables[row.table].items()), listeners)
         known = {question: match == b"t" for (_, question), match in matches.items()}
         for (claims, row), answer in records.items():
             self._versions[row] = answer["version"]

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+from pyshell.api.authentication import authenticate
 from pyshell.api.errors import ApiError
 from pyshell.api.job_watch import JobWatch
 from pyshell.api.routes.batch_lookups import job_id
@@ -54,6 +55,7 @@ async def read_changed(request: Request, read: Callable[[], Awaitable[bytes]], w
             if remaining <= 0:
                 break
             await watched.wait(remaining)
+            await authenticate(request)
             body = await read()
     return body
 
@@ -62,7 +64,7 @@ async def stream_batch_lookup_events(request: Request) -> Response:
     """Server-sent events: `progress` with the job at every change, then `end`.
 
     An event's id is the job's fingerprint: who comes back with `Last-Event-ID` gets what is new, or 204 after the end, which means
-    come no more (https://html.spec.whatwg.org/multipage/server-sent-events.html).
+    come no more (https://html.spec.whatwg.org/multipage/server-sent-events.html). It also ends when the credential does.
     """
     job_watch: JobWatch = request.app.state.job_watch
     organization_id, job = request.user.organization_id, job_id(request)
@@ -91,9 +93,10 @@ async def stream_batch_lookup_events(request: Request) -> Response:
                 await asyncio.sleep(EVENT_SECONDS)
                 await watched.wait(KEEP_ALIVE_SECONDS)
                 try:
+                    await authenticate(request)
                     body = await read()
                 except (ApiError, DatabaseError):
-                    # Deleted, or the database is away: the client learns that when it reconnects.
+                    # Deleted, the credential has ended, or the database is away: the client learns that when it reconnects.
                     return
 
     return StreamingResponse(events(), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
