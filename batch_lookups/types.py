@@ -82,11 +82,23 @@ class ItemList(TypedDict):
     next_cursor: str | None
 
 
+class CellProblem(TypedDict):
+    """What is wrong with one field; of a file `column` is the number of its column, from 1."""
+
+    field: str | None
+    column: int | None
+    code: str
+    message: str
+    value: str | None
+    suggestion: str | None
+
+
 class ItemProblem(TypedDict):
     """An item that was refused: `index` from 0; of a file the `record` from 1 and the `line` where it begins."""
 
     index: int
     error: str
+    problems: list[CellProblem]
     record: NotRequired[int]
     line: NotRequired[int]
 
@@ -108,6 +120,7 @@ class CreatedBatch(TypedDict):
     total_invalid: int
     invalid_items: list[ItemProblem]
     warnings: list[dict[str, Any]]
+    total_warnings: int
     notes: list[Note]
     retry_of_job_id: NotRequired[str]
     replayed: bool
@@ -124,6 +137,9 @@ class Checked(TypedDict):
     invalid_items: list[ItemProblem]
     duplicates: list[str]
     warnings: list[dict[str, Any]]
+    total_warnings: int
+    problem_groups: list[dict[str, Any]]
+    warning_groups: list[dict[str, Any]]
     estimated_duration_seconds: float | None
     columns: list[dict[str, Any]]
     notes: list[Note]

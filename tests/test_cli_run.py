@@ -101,8 +101,8 @@ def test_invalid_rows_are_told_by_line_those_with_the_same_fault_together(cli: C
     refused = cli.run("run", name, "-o", "results.csv")
     assert (refused.returncode, refused.stdout) == (1, "")
     assert "25 of 30 rows are invalid:" in refused.stderr
-    assert "  lines 4, 6, 8, 10, 12, 14, 16, 18, 20, 22: Missing required fields: address.city" in refused.stderr
-    assert "  lines 3, 5, 7, 9, 11, 13, 15, 17, 19, 21: " in refused.stderr
+    assert "  lines 4, 6, 8, 10, 12, 14, 16, 18, 20, 22: column city: the cell is empty" in refused.stderr
+    assert "  lines 3, 5, 7, 9, 11, 13, 15, 17, 19, 21: column postal_code: x is not a ZIP code" in refused.stderr
     assert "  and 5 more" in refused.stderr
     assert "--skip-invalid" in refused.stderr
     assert service.count_jobs(name) == 0
@@ -119,7 +119,7 @@ def test_invalid_rows_are_told_by_line_those_with_the_same_fault_together(cli: C
 def test_nothing_valid(cli: Cli, verb: str) -> None:
     done = cli.run(verb, cli.sites("sites.csv", 3, city=""))
     assert done.returncode == 5
-    assert "lines 2, 3, 4: Missing required fields: address.city" in done.stderr
+    assert "lines 2, 3, 4: column city: the cell is empty" in done.stderr
 
 
 def test_a_file_that_is_no_table_is_refused_in_the_words_of_the_service(cli: Cli) -> None:

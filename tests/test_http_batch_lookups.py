@@ -20,7 +20,7 @@ def test_a_new_batch_is_answered_with_its_job_and_report(client: OrganizationCli
     created = response.json()
     assert list(created) == [
         *("job_id", "status", "total_items", "created_at", "report", "message"),
-        *("total_invalid", "invalid_items", "warnings", "notes"),
+        *("total_invalid", "invalid_items", "warnings", "total_warnings", "notes"),
     ]
     assert created["status"] == "pending"
     assert created["total_items"] == 2

@@ -14,6 +14,21 @@ from tests.conftest import Connection
 from tests.http_fixtures import Json, NewClient, OrganizationClient, address, site
 
 INVALID = [site("deal-002", device_ids=[]), site("deal-001"), site("deal-003", address=address(postal_code="10001"))]
+NO_DEVICES = "device_ids must be an array of 1 to 100 positive integers"
+REPEATED = "Duplicate reference_id deal-001, as at index 1"
+ELSEWHERE = "address.postal_code 10001 does not lie in CA"
+WARNING = {
+    "field": "address.postal_code",
+    "column": None,
+    "code": "postal_code_not_in_state",
+    "message": ELSEWHERE,
+    "was": "10001",
+    "now": "10001",
+}
+
+
+def problem(field: str, code: str, message: str, value: str) -> Json:
+    return {"field": field, "column": None, "code": code, "message": message, "value": value, "suggestion": None}
 
 
 def total(client: OrganizationClient) -> int:
@@ -39,9 +54,28 @@ class TestADryRun:
             "total_items": 4,
             "valid_items": 3,
             "total_invalid": 1,
-            "invalid_items": [{"index": 1, "error": "device_ids must be an array of 1 to 100 positive integers"}],
+            "invalid_items": [
+                {"index": 1, "error": NO_DEVICES, "problems": [problem("device_ids", "invalid_device_ids", NO_DEVICES, "[]")]}
+            ],
             "duplicates": ["deal-001"],
-            "warnings": [{"index": 3, "reference_id": "deal-003", "warnings": ["address.postal_code 10001 does not lie in CA"]}],
+            "warnings": [{"index": 3, "reference_id": "deal-003", "warnings": [ELSEWHERE], "details": [WARNING]}],
+            "total_warnings": 1,
+            "problem_groups": [
+                {
+                    "field": "device_ids",
+                    "code": "invalid_device_ids",
+                    "count": 1,
+                    "examples": [{"position": 1, "line": None, "value": "[]", "message": NO_DEVICES}],
+                }
+            ],
+            "warning_groups": [
+                {
+                    "field": "address.postal_code",
+                    "code": "postal_code_not_in_state",
+                    "count": 1,
+                    "examples": [{"position": 3, "line": None, "value": "10001", "message": ELSEWHERE}],
+                }
+            ],
             "estimated_duration_seconds": report["estimated_duration_seconds"],
             "columns": [],
             "notes": [],
@@ -65,8 +99,8 @@ class TestSkipping:
         assert list(created)[:6] == ["job_id", "status", "total_items", "created_at", "report", "message"]
         assert (created["total_items"], created["total_invalid"]) == (2, 2)
         assert created["invalid_items"] == [
-            {"index": 0, "error": "device_ids must be an array of 1 to 100 positive integers"},
-            {"index": 3, "error": "Duplicate reference_id deal-001, as at index 1"},
+            {"index": 0, "error": NO_DEVICES, "problems": [problem("device_ids", "invalid_device_ids", NO_DEVICES, "[]")]},
+            {"index": 3, "error": REPEATED, "problems": [problem("reference_id", "duplicate_reference_id", REPEATED, "deal-001")]},
         ]
         items = client.get(f"/batch-lookups/{created['job_id']}/items").json()
         assert [item["reference_id"] for item in items["items"]] == ["deal-001", "deal-003"]

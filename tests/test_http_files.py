@@ -56,11 +56,20 @@ def test_a_csv_file_is_a_batch(client: OrganizationClient) -> None:
             "details": [
                 {
                     "field": "address.postal_code",
+                    "column": 5,
                     "code": "postal_code_mended",
                     "message": "ZIP: 2134 was read as 02134",
                     "was": "2134",
                     "now": "02134",
-                }
+                },
+                {
+                    "field": "address.postal_code",
+                    "column": 5,
+                    "code": "postal_code_not_in_state",
+                    "message": "ZIP: 02134 does not lie in CA",
+                    "was": "02134",
+                    "now": "02134",
+                },
             ],
         }
     ]
@@ -95,7 +104,22 @@ def test_errors_name_record_and_line(client: OrganizationClient) -> None:
     text = HEADER + broken + ROW.replace("CA", "XX")
     body = refused(upload(client, text))
     assert body["invalid_items"] == [
-        {"index": 1, "record": 2, "line": 4, "error": "address.state_or_province_code XX is not a state or province of US"}
+        {
+            "index": 1,
+            "record": 2,
+            "line": 4,
+            "error": "address.state_or_province_code XX is not a state or province of US",
+            "problems": [
+                {
+                    "field": "address.state_or_province_code",
+                    "column": 4,
+                    "code": "unknown_state",
+                    "message": "column State, row 4: XX is not a state or province of US",
+                    "value": "XX",
+                    "suggestion": None,
+                }
+            ],
+        }
     ]
     assert refused(upload(client, HEADER + ROW * 2))["duplicates"] == ["deal-001"]
     assert refused(upload(client, HEADER))["code"] == "invalid_item_count"

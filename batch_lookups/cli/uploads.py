@@ -134,13 +134,15 @@ def say_problems(checked: Checked) -> None:
 
 
 def say_invalid(problems: Sequence[ItemProblem], total: int) -> None:
-    """The first invalid rows, those with the same fault together."""
+    """What is wrong with the first invalid rows, the same faults together."""
     kind = "line" if "line" in problems[0] else "item"
     groups: dict[str, list[str]] = {}
     for problem in problems[:SHOWN]:
-        groups.setdefault(problem["error"], []).append(str(problem.get("line", problem["index"] + 1)))
-    for error, places in groups.items():
-        say(f"  {kind}{'s' if len(places) > 1 else ''} {', '.join(places)}: {error}")
+        place = str(problem.get("line", problem["index"] + 1))
+        for message in [cell["message"].replace(f", row {place}:", ":", 1) for cell in problem["problems"]] or [problem["error"]]:
+            groups.setdefault(message, []).append(place)
+    for message, places in groups.items():
+        say(f"  {kind}{'s' if len(places) > 1 else ''} {', '.join(places)}: {message}")
     if total > SHOWN:
         say(f"  and {total - SHOWN:,} more")
 
@@ -153,7 +155,7 @@ def say_notes(checked: Checked) -> None:
     if unused:
         say(f"note: columns that are not used: {', '.join(unused[:SHOWN])}{', ...' if len(unused) > SHOWN else ''}")
     if checked["warnings"]:
-        say(f"note: {len(checked['warnings']):,} rows have warnings, such as: {checked['warnings'][0]['warnings'][0]}")
+        say(f"note: {checked['total_warnings']:,} rows have warnings, such as: {checked['warnings'][0]['warnings'][0]}")
 
 
 def hint_of(error: ApiError) -> str:

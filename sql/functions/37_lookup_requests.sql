@@ -199,7 +199,7 @@ declare
 begin
     select * into v_item
       from app.parse_batch_items(jsonb_build_array(p_request - array['utility', 'lookup_date', 'device_facts']), false);
-    v_errors := nullif(concat_ws('; ', case when p_request ? 'metadata' then 'Unknown fields: metadata' end, v_item.errors, app.lookup_request_errors(p_request)), '');
+    v_errors := nullif(concat_ws('; ', case when p_request ? 'metadata' then 'Unknown fields: metadata' end, app.problems_text(v_item.problems), app.lookup_request_errors(p_request)), '');
     if v_errors is not null then
         perform app.refuse(400, 'invalid_request', v_errors);
     end if;

@@ -112,3 +112,29 @@ select n.name, t.building_type
  cross join unnest(t.names) n (name);
 
 comment on view app.building_type_names is 'Names of building types, as app.plain_name leaves them.';
+
+create or replace function app.postal_code_form(p_country_code text) returns text
+language sql immutable
+return case p_country_code when 'US' then 'a ZIP code (12345 or 12345-6789)' else 'a Canadian postal code (A1A 1A1)' end;
+
+-- Repairs a ZIP or postal code that lost zeros or hyphens, or got a decimal point.
+create or replace function app.mended_postal_code(p_country_code text, p_text text) returns text
+language sql immutable
+return case
+    when p_country_code = 'US' and p_text !~ '^[0-9]{5}(-[0-9]{4})?$' then (
+        select case
+            when z ~ '^[0-9]{3,5}(-[0-9]{4})?-?$' then lpad(split_part(z, '-', 1), 5, '0') || coalesce(substring(z, '-[0-9]{4}'), '')
+            when z ~ '^[0-9]{5} [0-9]{4}$' then replace(z, ' ', '-')
+            when z ~ '^[0-9]{7,9}$' then overlay(lpad(z, 9, '0') placing '-' from 6 for 0)
+            else p_text end
+          from (select regexp_replace(regexp_replace(p_text, '[.,]0+$', ''), '\s*[-+\u2010-\u2015\u2212]\s*', '-')) m (z))
+    when p_country_code = 'CA' and p_text !~ '^[A-Z][0-9][A-Z] ?[0-9][A-Z][0-9]$'
+         and p_text ~* '^[A-Z][0-9O][A-Z][-. \u2010-\u2015]*[0-9O][A-Z][0-9O]$' then (
+        -- The letter O where a digit belongs.
+        select left(z, 1) || translate(substr(z, 2, 1), 'O', '0') || substr(z, 3, 1) || ' ' || translate(substr(z, 4, 1), 'O', '0') || substr(z, 5, 1)
+               || translate(substr(z, 6, 1), 'O', '0')
+          from (select upper(regexp_replace(p_text, '[^A-Za-z0-9]', '', 'g'))) m (z))
+    else p_text
+end;
+
+comment on function app.mended_postal_code(text, text) is 'The correct code if it is clear which one was meant, else the text as it is.';

@@ -1,8 +1,18 @@
 -- Chapter 41, validation of uploads. Set-based: 10,000 items take one statement, not 10,000 calls.
 
--- Every item of an upload with its errors and its warnings, in one pass. Nothing here may raise, whatever the items contain. A rule is one
--- `case` that is null if the rule is met; messages come in the order of the rules. `offset 0` makes the planner read each member once, not
--- wherever it is named.
+-- What is wrong with a field of an item: {field, code, value?, of?}. The words for it come last, because they depend on who reads them: see
+-- app.problem_message. p_of: what the value belongs to, where the rule depends on it, such as the country of a postal code.
+create or replace function app.problem(p_field text, p_code text, p_value jsonb default null, p_of text default null) returns jsonb
+language sql immutable
+return jsonb_strip_nulls(jsonb_build_object(
+    'field', p_field,
+    'code', p_code,
+    'value', left(case when jsonb_typeof(p_value) = 'string' then p_value #>> '{}' else left(p_value::text, 100) end, 100),
+    'of', left(p_of, 100)));
+
+-- Every item of an upload with its problems and its warnings, in one pass. Nothing here may raise, whatever the items contain. A rule is one
+-- `case` that is null if the rule is met; problems come in the order of the rules. `offset 0` makes the planner read each member once, not
+-- wherever it is named. These are the rules for every item, whether it comes as JSON, from a file, from a draft or from a table.
 create or replace function app.parse_batch_items(p_items jsonb, p_check_devices boolean) returns setof app.batch_item
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -18,61 +28,62 @@ begin
            nullif(f.webhook_custom_fields, 'null'),
            case when f.postal_code_is_valid and not f.postal_code_is_near
                 then array[format('address.postal_code %s does not lie in %s', f.postal_code, f.region)] end,
-           nullif(concat_ws('; ',
-               case when not f.is_object then 'An item must be an object' end,
-               case when f.is_object then 'Missing required fields: ' || nullif(concat_ws(', ',
-                   case when coalesce(btrim(f.reference_id), '') = '' then 'reference_id' end,
-                   case when coalesce(f.item -> 'address', 'null') = 'null' then 'address' end,
-                   case when f.has_address and coalesce(btrim(f.street_1), '') = '' then 'address.street_1' end,
-                   case when f.has_address and coalesce(btrim(f.city), '') = '' then 'address.city' end,
-                   case when f.has_address and coalesce(btrim(f.region), '') = '' then 'address.state_or_province_code' end,
-                   case when f.has_address and coalesce(btrim(f.postal_code), '') = '' then 'address.postal_code' end,
-                   case when f.has_address and coalesce(btrim(f.country), '') = '' then 'address.country_code' end,
-                   case when coalesce(btrim(f.building_type), '') = '' then 'building_type' end,
-                   case when coalesce(f.item -> 'device_ids', 'null') = 'null' then 'device_ids' end), '') end,
-               case when f.item - v_item_fields <> '{}' or f.address - v_address_fields <> '{}'
-                    then 'Unknown fields: ' || (
-                        select string_agg(left(u.name, 100), ', ' order by u.name)
-                          from (select jsonb_object_keys(f.item - v_item_fields)
-                                 union all
-                                select 'address.' || jsonb_object_keys(f.address - v_address_fields)
-                                 order by 1
-                                 limit 10) u (name)) end,
-               case when jsonb_typeof(f.item -> 'address') not in ('object', 'null') then 'address must be an object' end,
+           nullif(array_remove(array[
+               case when not f.is_object then app.problem(null, 'not_an_object', null) end,
+               case when f.is_object and coalesce(btrim(f.reference_id), '') = '' then app.problem('reference_id', 'missing', null) end,
+               case when f.is_object and coalesce(f.item -> 'address', 'null') = 'null' then app.problem('address', 'missing', null) end,
+               case when f.has_address and coalesce(btrim(f.street_1), '') = '' then app.problem('address.street_1', 'missing', null) end,
+               case when f.has_address and coalesce(btrim(f.city), '') = '' then app.problem('address.city', 'missing', null) end,
+               case when f.has_address and coalesce(btrim(f.region), '') = '' then app.problem('address.state_or_province_code', 'missing', null) end,
+               case when f.has_address and coalesce(btrim(f.postal_code), '') = '' then app.problem('address.postal_code', 'missing', null) end,
+               case when f.has_address and coalesce(btrim(f.country), '') = '' then app.problem('address.country_code', 'missing', null) end,
+               case when f.is_object and coalesce(btrim(f.building_type), '') = '' then app.problem('building_type', 'missing', null) end,
+               case when f.is_object and coalesce(f.item -> 'device_ids', 'null') = 'null' then app.problem('device_ids', 'missing', null) end]
+            || case when f.item - v_item_fields <> '{}' or f.address - v_address_fields <> '{}'
+                    then array(select app.problem(left(u.name, 100), 'unknown_field', u.value)
+                                 from (select * from jsonb_each(f.item - v_item_fields)
+                                        union all
+                                       select 'address.' || key, value from jsonb_each(f.address - v_address_fields)
+                                        order by 1
+                                        limit 10) u (name, value)) end
+            || case when jsonb_typeof(f.item -> 'address') not in ('object', 'null') then app.problem('address', 'not_an_object', f.item -> 'address') end
                -- A quick check that most items pass.
-               case when pg_column_size(f.item) > 500
+            || case when pg_column_size(f.item) > 500
                          or jsonb_path_exists(f.address, '$.* ? (@.type() != "string")')
-                    then (select string_agg(v.name || ' must be a string of at most 500 characters', '; ' order by v.number)
-                            from (values (1, 'address.street_1', f.address -> 'street_1'),
-                                         (2, 'address.street_2', f.address -> 'street_2'),
-                                         (3, 'address.city', f.address -> 'city'),
-                                         (4, 'address.postal_code', f.address -> 'postal_code')) v (number, name, value)
-                           where jsonb_typeof(v.value) not in ('string', 'null') or length(v.value #>> '{}') > 500) end,
+                    then array(select app.problem('address.' || m.name, 'invalid_text', f.address -> m.name)
+                                 from unnest(array['street_1', 'street_2', 'city', 'postal_code']) with ordinality m (name, number)
+                                where jsonb_typeof(f.address -> m.name) not in ('string', 'null') or length(f.address ->> m.name) > 500
+                                order by m.number) end
+            || array[
                case when (jsonb_typeof(f.item -> 'reference_id') <> 'string' or f.reference_id !~ '^[A-Za-z0-9._~-]+$'
                           or length(f.reference_id) not between 3 and 256) and btrim(f.reference_id) <> ''
-                    then 'reference_id must be a string of 3 to 256 characters and use only A-Z, a-z, 0-9 and . _ ~ -' end,
+                    then app.problem('reference_id', 'invalid_reference_id', f.item -> 'reference_id') end,
                case when f.building_type not in ('RESIDENTIAL', 'MULTIFAMILY', 'MANUFACTURED_HOME', 'COMMERCIAL') and btrim(f.building_type) <> ''
-                    then 'building_type must be one of RESIDENTIAL, MULTIFAMILY, MANUFACTURED_HOME, COMMERCIAL' end,
-               case when f.country not in ('US', 'CA') and btrim(f.country) <> '' then 'address.country_code must be US or CA' end,
+                    then app.problem('building_type', 'unknown_building_type', f.item -> 'building_type') end,
+               case when f.country not in ('US', 'CA') and btrim(f.country) <> ''
+                    then app.problem('address.country_code', 'unknown_country', f.address -> 'country_code') end,
                case when f.country in ('US', 'CA') and not f.region_is_known and btrim(f.region) <> ''
-                    then format('address.state_or_province_code %s is not a state or province of %s', left(f.region, 20), f.country) end,
+                    then app.problem('address.state_or_province_code', 'unknown_state', f.address -> 'state_or_province_code', f.country) end,
                case when not f.postal_code_is_valid and btrim(f.postal_code) <> ''
-                    then format('address.postal_code %s is not %s', left(f.postal_code, 20),
-                                case f.country when 'US' then 'a ZIP code (12345 or 12345-6789)' else 'a Canadian postal code (A1A 1A1)' end) end,
+                    then app.problem('address.postal_code', 'invalid_postal_code', f.address -> 'postal_code', f.country) end,
                case when f.device_ids is null and f.item -> 'device_ids' <> 'null'
-                    then 'device_ids must be an array of 1 to 100 positive integers' end,
+                    then app.problem('device_ids', 'invalid_device_ids', f.item -> 'device_ids') end,
                case when p_check_devices and not f.device_ids <@ v_devices
-                    then 'Unknown device_ids: ' || array_to_string(array(
-                             select distinct d from unnest(f.device_ids) d where d <> all (v_devices) order by d limit 10), ', ') end,
-               case when jsonb_typeof(f.create_application) not in ('boolean', 'null') then 'create_application must be true or false' end,
+                    then app.problem('device_ids', 'unknown_device', to_jsonb(array_to_string(array(
+                             select distinct d from unnest(f.device_ids) d where d <> all (v_devices) order by d limit 10), ', '))) end,
+               case when jsonb_typeof(f.create_application) not in ('boolean', 'null')
+                    then app.problem('create_application', 'not_a_boolean', f.create_application) end,
                case when jsonb_typeof(f.webhook_custom_fields) not in ('object', 'null') or length(f.webhook_custom_fields::text) > 16384
-                    then 'webhook_custom_fields must be an object of at most 16,384 characters' end,
+                    then app.problem('webhook_custom_fields', 'invalid_webhook_custom_fields', f.webhook_custom_fields) end,
                case when jsonb_path_exists(f.webhook_custom_fields, 'strict $.**{64 to last}')
-                    then 'webhook_custom_fields may have at most 64 levels' end,
+                    then app.problem('webhook_custom_fields', 'too_deep', null) end,
                case when jsonb_typeof(f.item -> 'metadata') not in ('object', 'null') or octet_length((f.item -> 'metadata')::text) > 4096
-                    then 'metadata must be an object of at most 4,096 bytes' end,
+                    then app.problem('metadata', 'invalid_metadata', f.item -> 'metadata') end,
                case when jsonb_path_exists(f.item -> 'metadata', 'strict $.**{64 to last}')
-                    then 'metadata may have at most 64 levels' end), '')
+                    then app.problem('metadata', 'too_deep', null) end], null), '{}'),
+           case when f.postal_code_is_valid and not f.postal_code_is_near
+                then array[jsonb_build_object('field', 'address.postal_code', 'code', 'postal_code_not_in_state', 'was', f.postal_code, 'now', f.postal_code,
+                                              'of', f.region)] end
       from (select e.*, r.code is not null as region_is_known,
                    case e.country
                        when 'US' then e.postal_code ~ '^[0-9]{5}(-[0-9]{4})?$'
@@ -137,35 +148,200 @@ begin
 end;
 $$;
 
--- The problems of the first hundred invalid items: the index of each and, for a file, the record (from 1) and the line on which it begins.
--- The answer stays small whatever the request holds, and so does what is logged and stored of it.
-create or replace function app.item_problems(p_items app.batch_item[], p_lines integer[]) returns json
+-- A problem in the words of JSON.
+create or replace function app.problem_message(p_problem jsonb) returns text
 language sql immutable
-return (select coalesce(json_agg(json_strip_nulls(json_build_object(
-                           'index', i.position,
-                           'record', case when p_lines is not null then i.position + 1 end,
-                           'line', p_lines[i.position + 1],
-                           'error', i.errors)) order by i.position), '[]')
-          from (select * from unnest(p_items) where errors is not null order by position limit 100) i);
+return case p_problem ->> 'code'
+    when 'missing' then p_problem ->> 'field' || ' is missing'
+    when 'unknown_field' then p_problem ->> 'field' || ' is not a known field'
+    when 'not_an_object' then coalesce(p_problem ->> 'field', 'An item') || ' must be an object'
+    when 'invalid_text' then p_problem ->> 'field' || ' must be a string of at most 500 characters'
+    when 'invalid_reference_id' then 'reference_id must be a string of 3 to 256 characters and use only A-Z, a-z, 0-9 and . _ ~ -'
+    when 'duplicate_reference_id' then format('Duplicate reference_id %s, as at index %s', p_problem ->> 'value', p_problem ->> 'of')
+    when 'unknown_building_type' then 'building_type must be one of RESIDENTIAL, MULTIFAMILY, MANUFACTURED_HOME, COMMERCIAL'
+    when 'unknown_country' then 'address.country_code must be US or CA'
+    when 'unknown_state' then format('address.state_or_province_code %s is not a state or province of %s', left(p_problem ->> 'value', 20), p_problem ->> 'of')
+    when 'invalid_postal_code' then format('address.postal_code %s is not %s', left(p_problem ->> 'value', 20), app.postal_code_form(p_problem ->> 'of'))
+    when 'invalid_device_ids' then 'device_ids must be an array of 1 to 100 positive integers'
+    when 'unknown_device' then 'Unknown device_ids: ' || (p_problem ->> 'value')
+    when 'not_a_boolean' then p_problem ->> 'field' || ' must be true or false'
+    when 'invalid_webhook_custom_fields' then 'webhook_custom_fields must be an object of at most 16,384 characters'
+    when 'invalid_metadata' then 'metadata must be an object of at most 4,096 bytes'
+    when 'too_deep' then p_problem ->> 'field' || ' may have at most 64 levels'
+    when 'rounded_by_spreadsheet' then format('%s %s was rounded by a spreadsheet: format the column as text, and fill it in again', p_problem ->> 'of', p_problem ->> 'value')
+    when 'too_many_cells' then format('The row has %s cells, the header %s', p_problem ->> 'value', p_problem ->> 'of')
+    when 'row_too_large' then 'The row has more than 32,768 bytes'
+end;
+
+comment on function app.problem_message(jsonb) is 'What is wrong, in words, for senders of JSON; null: an unknown code. For files: app.cell_message.';
+
+-- A problem in the words of a spreadsheet. p_place: its column; null: no column has the field. p_lines: the row of each item; null: they are
+-- numbered from 1.
+create or replace function app.cell_message(p_problem jsonb, p_place text, p_position integer, p_lines integer[]) returns text
+language sql immutable
+return concat_ws(', ', p_place, 'row ' || coalesce(p_lines[p_position + 1], p_position + 1)) || ': ' || case p_problem ->> 'code'
+    when 'missing' then case when p_place is null then 'no column has the ' || (p_problem ->> 'field') else 'the cell is empty' end
+    when 'invalid_text' then 'the cell has more than 500 characters'
+    when 'invalid_reference_id' then format('%s must have 3 to 256 characters and use only A-Z, a-z, 0-9 and . _ ~ -', p_problem ->> 'value')
+    when 'duplicate_reference_id' then format('%s is also in row %s', p_problem ->> 'value',
+                                              coalesce(p_lines[(p_problem ->> 'of')::integer + 1], (p_problem ->> 'of')::integer + 1))
+    when 'unknown_building_type' then format('%s is not a building type (RESIDENTIAL, MULTIFAMILY, MANUFACTURED_HOME, COMMERCIAL)', p_problem ->> 'value')
+    when 'unknown_country' then format('%s is not a country that has lookups (US, CA)', p_problem ->> 'value')
+    when 'unknown_state' then format('%s is not a state or province of %s', p_problem ->> 'value', p_problem ->> 'of')
+    when 'invalid_postal_code' then format('%s is not %s', p_problem ->> 'value', app.postal_code_form(p_problem ->> 'of'))
+    when 'invalid_device_ids' then format('%s is not a list of devices: write their ids or their names, such as 1;4', p_problem ->> 'value')
+    when 'unknown_device' then format('there is no device %s', p_problem ->> 'value')
+    when 'not_a_boolean' then format('%s is neither yes nor no', p_problem ->> 'value')
+    when 'invalid_webhook_custom_fields' then 'the cell must hold a JSON object of at most 16,384 characters'
+    when 'rounded_by_spreadsheet' then format('%s was rounded by a spreadsheet: format the column as text, and fill it in again', p_problem ->> 'value')
+    when 'too_many_cells' then format('the row has %s cells, the header %s', p_problem ->> 'value', p_problem ->> 'of')
+    when 'row_too_large' then 'the row has more than 32,768 bytes'
+    else app.problem_message(p_problem)
+end;
+
+-- What was probably meant, as far as it is one thing. In PL/pgSQL like the next ones, which keeps the plans.
+create or replace function app.suggestion(p_problem jsonb) returns text
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_value constant text := p_problem ->> 'value';
+    v_name  constant text := app.plain_name(v_value);
+    v_text  text;
+begin
+    case p_problem ->> 'code'
+        when 'invalid_reference_id' then
+            v_text := btrim(regexp_replace(v_value, '[^A-Za-z0-9._~-]+', '-', 'g'), '-');
+            return case when length(v_value) < 100 and length(v_text) >= 3 then nullif(v_text, v_value) end;
+        when 'unknown_building_type' then
+            return (select building_type from app.building_type_names where name = v_name);
+        when 'unknown_country' then
+            return (select country_code from app.country_names where name = v_name and region_code is null);
+        when 'unknown_state' then
+            return (select code from app.region_names where name = v_name and country_code = p_problem ->> 'of');
+        when 'invalid_postal_code' then
+            return nullif(app.mended_postal_code(p_problem ->> 'of', v_value), v_value);
+        else
+            return null;
+    end case;
+end;
+$$;
+
+-- A problem as the sender sees it: {field, column, code, message, value, suggestion}. p_columns: {field: {place, header}} for a file.
+create or replace function app.told_problem(p_problem jsonb, p_position integer, p_lines integer[], p_columns jsonb) returns json
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_column constant jsonb := p_columns -> regexp_replace(p_problem ->> 'field', '^address\.', '');
+    v_place  constant text  := case when v_column ? 'place' then 'column ' else '' end || (v_column ->> 'header');
+begin
+    return json_build_object(
+        'field', p_problem -> 'field',
+        'column', (v_column ->> 'place')::integer + 1,
+        'code', p_problem -> 'code',
+        'message', case when p_columns is null then app.problem_message(p_problem) else app.cell_message(p_problem, v_place, p_position, p_lines) end,
+        'value', p_problem -> 'value',
+        'suggestion', app.suggestion(p_problem));
+end;
+$$;
+
+-- A warning likewise: {field, column, code, message, was, now}.
+create or replace function app.told_warning(p_warning jsonb, p_columns jsonb) returns json
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_column constant jsonb := p_columns -> regexp_replace(p_warning ->> 'field', '^address\.', '');
+begin
+    return json_build_object(
+        'field', p_warning -> 'field',
+        'column', (v_column ->> 'place')::integer + 1,
+        'code', p_warning -> 'code',
+        'message', coalesce(p_warning ->> 'message', format('%s %s does not lie in %s', coalesce((v_column ->> 'header') || ':', 'address.postal_code'),
+                                                            p_warning ->> 'was', p_warning ->> 'of')),
+        'was', p_warning -> 'was',
+        'now', p_warning -> 'now');
+end;
+$$;
+
+-- All problems of an item in one text; null: it is valid.
+create or replace function app.problems_text(p_problems jsonb[]) returns text
+language sql immutable
+return (select nullif(concat_ws('; ',
+                   'Missing required fields: ' || string_agg(p ->> 'field', ', ' order by n) filter (where p ->> 'code' = 'missing'),
+                   'Unknown fields: ' || string_agg(p ->> 'field', ', ' order by n) filter (where p ->> 'code' = 'unknown_field'),
+                   string_agg(app.problem_message(p), '; ' order by n) filter (where p ->> 'code' not in ('missing', 'unknown_field'))), '')
+          from unnest(p_problems) with ordinality u (p, n));
+
+-- The first hundred invalid items: the index of each, for a file also the record (from 1) and the line on which it begins, and the first
+-- hundred of their problems. The answer stays small whatever the request holds, and so does what is logged and stored of it.
+create or replace function app.invalid_items(p_items app.batch_item[], p_lines integer[], p_columns jsonb) returns json
+language sql stable
+return (select coalesce(json_agg(app.join_objects(
+                   json_strip_nulls(json_build_object(
+                       'index', i.position,
+                       'record', case when p_lines is not null then i.position + 1 end,
+                       'line', p_lines[i.position + 1],
+                       'error', app.problems_text(i.problems))),
+                   json_build_object(
+                       'problems', (select coalesce(json_agg(app.told_problem(p, i.position, p_lines, p_columns) order by n), '[]')
+                                      from unnest(i.problems) with ordinality u (p, n)
+                                     where i.told + n <= 100))) order by i.position), '[]')
+          from (select u.position, u.problems,
+                       sum(cardinality(u.problems)) over (order by u.position) - cardinality(u.problems) as told
+                  from unnest(p_items) u
+                 where u.problems is not null
+                 order by u.position
+                 limit 100) i);
+
+-- What is wrong with all items, or what was mended in them, by field and code: the most frequent first, at most a hundred groups of
+-- {field, code, count, examples}, with three examples each, of different values if there are.
+create or replace function app.problem_groups(p_items app.batch_item[], p_of_warnings boolean, p_lines integer[], p_columns jsonb) returns json
+language sql stable
+return (select coalesce(json_agg(json_build_object(
+                           'field', g.field,
+                           'code', g.code,
+                           'count', g.count,
+                           'examples', (select json_agg(json_build_object(
+                                                   'position', e -> 'position',
+                                                   'line', p_lines[(e ->> 'position')::integer + 1],
+                                                   'value', coalesce(e -> 'value', e -> 'was'),
+                                                   'message', case when p_of_warnings then app.told_warning(e, p_columns)
+                                                                   else app.told_problem(e, (e ->> 'position')::integer, p_lines, p_columns) end -> 'message')
+                                                   order by n)
+                                          from unnest(g.examples) with ordinality x (e, n))) order by g.count desc, g.field, g.code), '[]')
+          from (select p.field, p.code, count(*) as count,
+                       (array_agg(p.it || jsonb_build_object('position', p.position) order by p.nth, p.position) filter (where p.nth <= 3))[:3] as examples
+                  from (select i.position, u.it, u.it ->> 'field' as field, u.it ->> 'code' as code,
+                               row_number() over (partition by u.it ->> 'field', u.it ->> 'code', coalesce(u.it ->> 'value', u.it ->> 'was')
+                                                  order by i.position) as nth
+                          from unnest(p_items) i
+                         cross join unnest(case when p_of_warnings then i.details else i.problems end) u (it)) p
+                 group by p.field, p.code
+                 order by count(*) desc, p.field, p.code
+                 limit 100) g);
 
 -- The first hundred of them.
 create or replace function app.duplicate_reference_ids(p_items app.batch_item[]) returns text[]
 language sql immutable
 return array(select i.reference_id from unnest(p_items) i where i.reference_id is not null group by i.reference_id having count(*) > 1 order by min(i.position) limit 100);
 
-create or replace function app.check_batch_items(p_items app.batch_item[], p_lines integer[] default null) returns void
+create or replace function app.check_batch_items(p_items app.batch_item[], p_lines integer[] default null, p_columns jsonb default null) returns void
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_invalid    integer := (select count(*) from unnest(p_items) i where i.errors is not null);
+    v_invalid    integer := (select count(*) from unnest(p_items) i where i.problems is not null);
     v_duplicates text[]  := app.duplicate_reference_ids(p_items);
+    v_members    json;
 begin
     if v_invalid > 0 then
-        perform app.refuse(
-            400, 'invalid_items', format('%s item(s) failed validation', v_invalid),
-            p_members => json_strip_nulls(json_build_object('invalid_items', app.item_problems(p_items, p_lines), 'total_invalid', v_invalid,
-                                                            'duplicates', nullif(v_duplicates, '{}'))));
+        v_members := json_build_object('invalid_items', app.invalid_items(p_items, p_lines, p_columns), 'total_invalid', v_invalid);
+        if v_duplicates <> '{}' then
+            v_members := app.join_objects(v_members, json_build_object('duplicates', v_duplicates));
+        end if;
+        perform app.refuse(400, 'invalid_items', format('%s item(s) failed validation', v_invalid), p_members => v_members);
     elsif v_duplicates <> '{}' then
         perform app.refuse(
             400, 'duplicate_reference_ids', 'Duplicate reference_ids found in batch',

@@ -32,56 +32,74 @@ begin
 end;
 $$;
 
--- The item with another position, other warnings and other errors.
-create or replace function app.changed_item(p_item app.batch_item, p_position integer, p_warnings text[], p_errors text) returns app.batch_item
+-- The item with another position, other warnings and other problems.
+create or replace function app.changed_item(p_item app.batch_item, p_position integer, p_warnings text[], p_details jsonb[], p_problems jsonb[])
+returns app.batch_item
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
     p_item.position := p_position;
     p_item.warnings := p_warnings;
-    p_item.errors   := p_errors;
+    p_item.details  := p_details;
+    p_item.problems := p_problems;
     return p_item;
 end;
 $$;
 
--- The items with the corrections and errors from reading their file. Where invalid items are skipped, repeated reference_ids are errors of
--- all but the first item.
+-- The items with the corrections and problems from reading their file. Where invalid items are skipped, a repeated reference_id is a problem
+-- of all but the first item.
 create or replace function app.marked_items(p_items app.batch_item[], p_warnings jsonb, p_problems jsonb, p_mark_duplicates boolean)
 returns app.batch_item[]
 language sql immutable
 return array(
-    select app.changed_item(i.item, i.position,
-               nullif(array(select w ->> 'message' from jsonb_array_elements(p_warnings -> i.position::text) w) || i.warnings, '{}'),
-               nullif(concat_ws('; ', (select string_agg(f ->> 'message', '; ') from jsonb_array_elements(p_problems -> i.position::text) f), i.errors,
-                      case when p_mark_duplicates and i.errors is null and i.nth > 1
-                           then format('Duplicate reference_id %s, as at index %s', i.reference_id, i.first_position) end), ''))
-      from (select u.*, u as item,
-                   row_number() over (partition by u.reference_id, u.errors is null order by u.position) as nth,
-                   min(u.position) over (partition by u.reference_id, u.errors is null) as first_position
-              from unnest(p_items) u) i
+    select case when i.is_repeated or p_warnings ? i.key or p_problems ? i.key then app.changed_item(
+               i.item, i.position,
+               nullif(array(select w ->> 'message' from jsonb_array_elements(p_warnings -> i.key) w) || i.warnings, '{}'),
+               nullif(array(select w from jsonb_array_elements(p_warnings -> i.key) w) || i.details, '{}'),
+               nullif(array(select f from jsonb_array_elements(p_problems -> i.key) f) || i.problems
+                      || case when i.is_repeated
+                              then array[app.problem('reference_id', 'duplicate_reference_id', to_jsonb(i.reference_id), i.first_position::text)] end, '{}'))
+           else i.item end
+      from (select u.*, u as item, u.position::text as key,
+                   p_mark_duplicates and u.problems is null and row_number() over same_id > 1 as is_repeated,
+                   first_value(u.position) over same_id as first_position
+              from unnest(p_items) u
+            window same_id as (partition by u.reference_id, u.problems is null order by u.position)) i
      order by i.position);
+
+-- The items that have a problem or a warning: most have neither, and a list of all takes its time to pass.
+create or replace function app.noted_items(p_items app.batch_item[]) returns app.batch_item[]
+language sql immutable
+return array(select i from unnest(p_items) i where i.problems is not null or i.warnings is not null order by i.position);
 
 -- The items to store. Their positions have no gaps, because a position is also an offset in the list of items.
 create or replace function app.valid_items(p_items app.batch_item[]) returns app.batch_item[]
 language sql immutable
 return array(
-    select app.changed_item(i, (row_number() over (order by i.position) - 1)::integer, nullif(i.warnings, '{}'), null)
+    select app.changed_item(i, (row_number() over (order by i.position) - 1)::integer, i.warnings, i.details, null)
       from unnest(p_items) i
-     where i.errors is null
+     where i.problems is null
      order by i.position);
 
-create or replace function app.item_warnings(p_items app.batch_item[], p_lines integer[], p_details jsonb) returns json
+-- The warnings of the first hundred valid items that have any; what was mended in a file is told in detail too.
+create or replace function app.item_warnings(p_items app.batch_item[], p_lines integer[] default null, p_columns jsonb default null) returns json
 language sql immutable
-return (select coalesce(json_agg(json_strip_nulls(json_build_object(
-                           'index', i.position,
-                           'record', case when p_lines is not null then i.position + 1 end,
-                           'line', p_lines[i.position + 1],
-                           'reference_id', i.reference_id,
-                           'warnings', i.warnings,
-                           'details', p_details -> i.position::text)) order by i.position), '[]')
-          from unnest(p_items) i
-         where i.errors is null and i.warnings <> '{}');
+return (select coalesce(json_agg(app.join_objects(
+                   json_strip_nulls(json_build_object(
+                       'index', i.position,
+                       'record', case when p_lines is not null then i.position + 1 end,
+                       'line', p_lines[i.position + 1],
+                       'reference_id', i.reference_id,
+                       'warnings', i.warnings)),
+                   json_build_object('details', (select coalesce(json_agg(app.told_warning(w, p_columns) order by n), '[]')
+                                                   from unnest(i.details) with ordinality d (w, n)))) order by i.position), '[]')
+          from (select * from unnest(p_items) where problems is null and warnings <> '{}' order by position limit 100) i);
+
+-- How many valid items have warnings.
+create or replace function app.count_warned(p_items app.batch_item[]) returns bigint
+language sql immutable
+return (select count(*) from unnest(p_items) where problems is null and warnings <> '{}');
 
 -- The time for all open items of all organizations and these ones under the rate limit; null: there is no limit to estimate by.
 create or replace function app.estimated_seconds(p_count bigint) returns numeric
@@ -106,6 +124,7 @@ declare
     v_options    record;
     v_parsed     app.batch_item[];
     v_valid      app.batch_item[];
+    v_noted      app.batch_item[];
     v_duplicates text[];
     v_created    json;
 begin
@@ -116,6 +135,7 @@ begin
         v_parsed := app.marked_items(v_parsed, v_file.warnings, v_file.problems, v_options.on_invalid = 'skip');
     end if;
 
+    v_noted := app.noted_items(v_parsed);
     if v_options.dry_run then
         v_valid := app.valid_items(v_parsed);
         v_duplicates := app.duplicate_reference_ids(v_parsed);
@@ -126,19 +146,22 @@ begin
             'total_items', cardinality(v_parsed),
             'valid_items', cardinality(v_valid),
             'total_invalid', cardinality(v_parsed) - cardinality(v_valid),
-            'invalid_items', app.item_problems(v_parsed, v_file.lines),
+            'invalid_items', app.invalid_items(v_noted, v_file.lines, v_file.places),
             'duplicates', v_duplicates,
-            'warnings', app.item_warnings(v_parsed, v_file.lines, v_file.warnings),
+            'warnings', app.item_warnings(v_noted, v_file.lines, v_file.places),
+            'total_warnings', app.count_warned(v_noted),
+            'problem_groups', app.problem_groups(v_noted, false, v_file.lines, v_file.places),
+            'warning_groups', app.problem_groups(v_noted, true, v_file.lines, v_file.places),
             'estimated_duration_seconds', app.estimated_seconds(cardinality(v_valid)),
             'columns', v_file.columns,
             'notes', v_file.notes);
     elsif v_options.on_invalid = 'reject' then
-        perform app.check_batch_items(v_parsed, v_file.lines);
+        perform app.check_batch_items(v_parsed, v_file.lines, v_file.places);
         v_valid := v_parsed;
     else
         v_valid := app.valid_items(v_parsed);
         if v_valid = '{}' then
-            perform app.check_batch_items(v_parsed, v_file.lines);
+            perform app.check_batch_items(v_parsed, v_file.lines, v_file.places);
         end if;
     end if;
 
@@ -150,8 +173,9 @@ begin
         v_created,
         json_build_object(
             'total_invalid', cardinality(v_parsed) - cardinality(v_valid),
-            'invalid_items', app.item_problems(v_parsed, v_file.lines),
-            'warnings', app.item_warnings(v_parsed, v_file.lines, v_file.warnings),
+            'invalid_items', app.invalid_items(v_noted, v_file.lines, v_file.places),
+            'warnings', app.item_warnings(v_noted, v_file.lines, v_file.places),
+            'total_warnings', app.count_warned(v_noted),
             'notes', v_file.notes));
 end;
 $$;

@@ -138,28 +138,6 @@ create or replace function app.may_be_placeholder(p_cell text) returns boolean
 language sql immutable
 return p_cell ~* '^(null|none|nil|n/a|n\.a\.|na|nan|-+|\?+|tbd)$';
 
--- Repairs a ZIP or postal code that lost zeros or hyphens, or got a decimal point.
-create or replace function app.mended_postal_code(p_country_code text, p_text text) returns text
-language sql immutable
-return case
-    when p_country_code = 'US' and p_text !~ '^[0-9]{5}(-[0-9]{4})?$' then (
-        select case
-            when z ~ '^[0-9]{3,5}(-[0-9]{4})?-?$' then lpad(split_part(z, '-', 1), 5, '0') || coalesce(substring(z, '-[0-9]{4}'), '')
-            when z ~ '^[0-9]{5} [0-9]{4}$' then replace(z, ' ', '-')
-            when z ~ '^[0-9]{7,9}$' then overlay(lpad(z, 9, '0') placing '-' from 6 for 0)
-            else p_text end
-          from (select regexp_replace(regexp_replace(p_text, '[.,]0+$', ''), '\s*[-+\u2010-\u2015\u2212]\s*', '-')) m (z))
-    when p_country_code = 'CA' and p_text !~ '^[A-Z][0-9][A-Z] ?[0-9][A-Z][0-9]$'
-         and p_text ~* '^[A-Z][0-9O][A-Z][-. \u2010-\u2015]*[0-9O][A-Z][0-9O]$' then (
-        -- The letter O where a digit belongs.
-        select left(z, 1) || translate(substr(z, 2, 1), 'O', '0') || substr(z, 3, 1) || ' ' || translate(substr(z, 4, 1), 'O', '0') || substr(z, 5, 1)
-               || translate(substr(z, 6, 1), 'O', '0')
-          from (select upper(regexp_replace(p_text, '[^A-Za-z0-9]', '', 'g'))) m (z))
-    else p_text
-end;
-
-comment on function app.mended_postal_code(text, text) is 'The correct code if it is clear which one was meant, else the text as it is.';
-
 -- The device ids in a cell: numbers such as 1;4 or [1, 4], or names from the catalogue; the text itself if any part is neither.
 create or replace function app.read_device_ids(p_text text) returns jsonb
 language plpgsql stable

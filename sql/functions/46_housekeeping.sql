@@ -62,7 +62,8 @@ begin
     v_created := app.store_batch(p_organization_id, p_items, left(p_job.name, 192) || ' (retry)', p_job.id);
     perform app.copy_sources(p_organization_id, (v_created ->> 'job_id')::uuid, p_job.id, p_positions);
     return app.join_objects(v_created, json_build_object(
-        'total_invalid', 0, 'invalid_items', '[]'::json, 'warnings', app.item_warnings(p_items, null, null), 'notes', '[]'::json,
+        'total_invalid', 0, 'invalid_items', '[]'::json, 'warnings', app.item_warnings(p_items),
+        'total_warnings', app.count_warned(p_items), 'notes', '[]'::json,
         'retry_of_job_id', p_job.id));
 end;
 $$;

@@ -95,14 +95,11 @@ begin
                     then app.mended('device_ids', p_columns #>> '{device_ids,header}', 'value_recognized', m.device_ids, m.devices::text) end], null)) end,
            case when m.reference_id !~* '^[0-9]([.,][0-9]+)?E\+[0-9]+$' and jsonb_array_length(m.raw) <= v_width and pg_column_size(m.raw) <= 32768 then '[]' else to_jsonb(array_remove(array[
                case when m.reference_id ~* '^[0-9]([.,][0-9]+)?E\+[0-9]+$'
-                    then jsonb_build_object('field', 'reference_id', 'code', 'rounded_by_spreadsheet', 'value', m.reference_id, 'message',
-                             format('%s %s was rounded by a spreadsheet: format the column as text, and fill it in again',
-                                    p_columns #>> '{reference_id,header}', m.reference_id)) end,
+                    then app.problem('reference_id', 'rounded_by_spreadsheet', to_jsonb(m.reference_id), p_columns #>> '{reference_id,header}') end,
                case when jsonb_array_length(m.raw) > v_width
-                    then jsonb_build_object('field', null, 'code', 'too_many_cells', 'message',
-                             format('The row has %s cells, the header %s', jsonb_array_length(m.raw), v_width)) end,
+                    then app.problem(null, 'too_many_cells', to_jsonb(jsonb_array_length(m.raw)), v_width::text) end,
                case when pg_column_size(m.raw) > 32768
-                    then jsonb_build_object('field', null, 'code', 'row_too_large', 'message', 'The row has more than 32,768 bytes') end], null)) end
+                    then app.problem(null, 'row_too_large') end], null)) end
       from (select c.*,
                    c.spoilt_postal_code is not distinct from c.postal_code and c.is_clean and upper(c.region) = c.region_code
                        and upper(c.building_type) = c.type_code and c.device_ids !~ '[A-Za-z]' and c.reference_id !~ '\.0+$' as is_as_it_was
@@ -143,10 +140,12 @@ end;
 $$;
 
 -- The items of a request. If they come from a file: also the line of each, warnings and problems by position, the recognized columns,
--- notes about the whole file, and, where there is something to give back, the header and what each item came from.
+-- notes about the whole file, where there is something to give back, the header and what each item came from, and the place (from 0) and
+-- header of each field.
 create or replace function app.read_file(
     p_request jsonb, p_file jsonb,
-    out items jsonb, out lines integer[], out warnings jsonb, out problems jsonb, out columns jsonb, out notes jsonb, out header text[], out sources jsonb[]
+    out items jsonb, out lines integer[], out warnings jsonb, out problems jsonb, out columns jsonb, out notes jsonb, out header text[], out sources jsonb[],
+    out places jsonb
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -157,7 +156,6 @@ declare
     v_header   integer;
     v_last     integer;
     v_names    text[];
-    v_places   jsonb;
     v_lines    integer[];
 begin
     warnings := '{}';
@@ -189,10 +187,10 @@ begin
                                                                jsonb_build_object('from', v_header, 'to', v_header + 4))) r (cells)
                                                      where r.cells ->> (c.n - 1)::integer <> '')) order by c.n),
            jsonb_object_agg(c.field, jsonb_build_object('place', c.n - 1, 'header', c.header)) filter (where c.field is not null)
-      into columns, v_places
+      into columns, places
       from app.file_columns(v_names, coalesce(p_file -> 'columns', '{}'), v_defaults) with ordinality c (header, field, how, n);
-    v_places := coalesce((select jsonb_object_agg(key, jsonb_build_object('header', 'default_' || key)) from jsonb_each(v_defaults)), '{}')
-                || coalesce(v_places, '{}');
+    places := coalesce((select jsonb_object_agg(key, jsonb_build_object('header', 'default_' || key)) from jsonb_each(v_defaults)), '{}')
+                || coalesce(places, '{}');
     v_last := app.last_row(v_rows, v_header);
     if exists (select from generate_series(v_last, jsonb_array_length(v_rows) - 1) r (n) where v_rows -> r.n <> '[]') then
         notes := notes || jsonb_build_array(jsonb_build_object('code', 'footer_skipped', 'message', 'The last rows look like a footer, and were left out'));
@@ -201,7 +199,7 @@ begin
            coalesce(jsonb_object_agg(i.position, i.warnings) filter (where i.warnings <> '[]'), '{}'),
            coalesce(jsonb_object_agg(i.position, i.problems) filter (where i.problems <> '[]'), '{}')
       into items, lines, warnings, problems
-      from app.file_items(v_rows, v_lines, v_header, v_last, v_places, v_defaults, coalesce(p_file -> 'value_maps', '{}')) i;  -- in the order of the rows
+      from app.file_items(v_rows, v_lines, v_header, v_last, places, v_defaults, coalesce(p_file -> 'value_maps', '{}')) i;  -- in the order of the rows
     items := app.batch_request_items(coalesce(items, '[]'));
     if app.has_own_columns(columns) then
         header := v_names;

@@ -44,7 +44,7 @@ return array(
      group by k.name
      order by min(array[s.n, k.place]));
 
--- Keeps what the items of a new job came from. p_items: all that were uploaded, those with errors not being stored; p_sources: one for each
+-- Keeps what the items of a new job came from. p_items: all that were uploaded, those with problems not being stored; p_sources: one for each
 -- of them, null where there is none; p_header: the columns of the file, null: the sources are metadata.
 create or replace function app.store_sources(
     p_organization_id uuid, p_job_id uuid, p_items app.batch_item[], p_header text[], p_sources jsonb[]
@@ -53,7 +53,7 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_is_stored boolean[] := array(select i.errors is null from unnest(p_items) i order by i.position);
+    v_is_stored boolean[] := array(select i.problems is null from unnest(p_items) i order by i.position);
     v_header    text[]    := coalesce(p_header, app.metadata_names(p_sources));
 begin
     if v_header = '{}' then

@@ -96,7 +96,8 @@ create type app.batch_item as (
     create_application    boolean,
     webhook_custom_fields jsonb,
     warnings              text[],
-    errors                text
+    problems              jsonb[],
+    details               jsonb[]
 );
 
-comment on type app.batch_item is 'An item of an upload as the validator reads it; errors null: it is valid.';
+comment on type app.batch_item is 'An item of an upload as the validator reads it. problems: {field, code, value, ...}, null: it is valid; details: its warnings, {field, code, was, now, ...}.';

@@ -1,10 +1,10 @@
 begin;
-select plan(52);
+select plan(58);
 \ir fixtures.psql
 
 -- The errors of one item: the valid one changed by p_change.
 create function pg_temp.errors(p_change jsonb) returns text
-language sql as $$ select errors from app.parse_batch_items(pg_temp.items(1, p_change) -> 'items', true) $$;
+language sql as $$ select app.problems_text(problems) from app.parse_batch_items(pg_temp.items(1, p_change) -> 'items', true) $$;
 
 -- The errors of one item with its address changed by p_change.
 create function pg_temp.address_errors(p_change jsonb) returns text
@@ -57,12 +57,12 @@ select is(pg_temp.errors(jsonb_build_object('device_ids', array_fill((select min
 select is(pg_temp.errors(jsonb_build_object('device_ids', array_fill((select min(id) from app.devices), array[101]))),
     'device_ids must be an array of 1 to 100 positive integers', 'device_ids has at most 100 ids');
 select is(pg_temp.errors('{"device_ids": [999999999]}'), 'Unknown device_ids: 999999999', 'devices are in the catalogue');
-select is((select errors from app.parse_batch_items(pg_temp.items(1, '{"device_ids": [999999999]}') -> 'items', false)), null, 'unknown devices pass when another provider knows them');
+select is((select app.problems_text(problems) from app.parse_batch_items(pg_temp.items(1, '{"device_ids": [999999999]}') -> 'items', false)), null, 'unknown devices pass when another provider knows them');
 select is(pg_temp.errors('{"create_application": "yes", "webhook_custom_fields": []}'),
     'create_application must be true or false; webhook_custom_fields must be an object of at most 16,384 characters', 'the optional fields have types');
 select is(pg_temp.errors('{"colour": "red"}'), 'Unknown fields: colour', 'a field nobody knows is a mistake');
 select is(
-    array(select errors from app.parse_batch_items('[null, 1, "x", [], {}]', true) order by position),
+    array(select app.problems_text(problems) from app.parse_batch_items('[null, 1, "x", [], {}]', true) order by position),
     array['An item must be an object', 'An item must be an object', 'An item must be an object', 'An item must be an object',
           'Missing required fields: reference_id, address, building_type, device_ids'], 'every item is checked, whatever it is');
 select is(pg_temp.warnings('TX', '78701', 'US'), null, 'a ZIP code in its state is fine');
@@ -79,7 +79,7 @@ select is(pg_temp.errors((select jsonb_object_agg('field' || lpad(n::text, 3, '0
           'ten unknown fields are named, by a hundred characters');
 select is(pg_temp.errors(jsonb_build_object('device_ids', (select jsonb_agg(n) from generate_series(900001, 900050) n))),
           (select 'Unknown device_ids: ' || string_agg(n::text, ', ' order by n) from generate_series(900001, 900010) n), 'ten unknown devices are named');
-select is(json_array_length(app.item_problems(array(select i from app.parse_batch_items((select jsonb_agg('{}'::jsonb) from generate_series(1, 250)), true) i), null)),
+select is(json_array_length(app.invalid_items(array(select i from app.parse_batch_items((select jsonb_agg('{}'::jsonb) from generate_series(1, 250)), true) i), null, null)),
           100, 'the first hundred invalid items are told');
 select is(cardinality(app.duplicate_reference_ids(array(select i from app.parse_batch_items(
               (select jsonb_agg(pg_temp.items(1, jsonb_build_object('reference_id', 'deal-' || n % 200)) #> '{items,0}') from generate_series(1, 400) n), true) i))),
@@ -95,6 +95,50 @@ select throws_ok(
     format($$ select api.create_batch_lookup(%L, pg_temp.items(1, %L)) $$, :'org', jsonb_build_object(field, (select jsonb_agg(1e131071::numeric) from generate_series(1, 3)))),
     'PT400', 'The body contains a number that is out of range', 'a number out of range is refused before it becomes text: ' || field)
   from unnest(array['device_ids', 'reference_id']) field;
+
+-- Problems by cell
+create function pg_temp.parsed(p_items jsonb) returns app.batch_item[]
+language sql as $$ select array(select i from app.parse_batch_items(p_items, true) i) $$;
+
+select is((app.invalid_items(pg_temp.parsed(pg_temp.items(1, '{"reference_id": "a b c", "building_type": "Single Family"}') -> 'items'), null, null) #> '{0,problems}')::jsonb,
+          '[{"field": "reference_id", "column": null, "code": "invalid_reference_id", "value": "a b c", "suggestion": "a-b-c",
+             "message": "reference_id must be a string of 3 to 256 characters and use only A-Z, a-z, 0-9 and . _ ~ -"},
+            {"field": "building_type", "column": null, "code": "unknown_building_type", "value": "Single Family", "suggestion": "RESIDENTIAL",
+             "message": "building_type must be one of RESIDENTIAL, MULTIFAMILY, MANUFACTURED_HOME, COMMERCIAL"}]',
+          'each problem of an item is named by its field, with what was probably meant');
+select results_eq(
+    $$ select p ->> 'column', p ->> 'message'
+         from json_array_elements(app.invalid_items(pg_temp.parsed(jsonb_build_array(pg_temp.items(1) #> '{items,0}',
+                  pg_temp.items(1, '{"reference_id": "a b", "building_type": "Castle", "device_ids": null}') #> '{items,0}'
+                  || '{"address": {"street_1": "1 Elm St", "state_or_province_code": "TX", "postal_code": "1", "country_code": "US"}}')),
+              array[2, 17], '{"city": {"place": 2, "header": "Town"}, "postal_code": {"place": 4, "header": "ZIP"}, "reference_id": {"place": 0, "header": "Deal"},
+                              "building_type": {"header": "default_building_type"}}') #> '{0,problems}') p $$,
+    $$ values ('3', 'column Town, row 17: the cell is empty'), (null, 'row 17: no column has the device_ids'),
+              ('1', 'column Deal, row 17: a b must have 3 to 256 characters and use only A-Z, a-z, 0-9 and . _ ~ -'),
+              (null, 'default_building_type, row 17: Castle is not a building type (RESIDENTIAL, MULTIFAMILY, MANUFACTURED_HOME, COMMERCIAL)'),
+              ('5', 'column ZIP, row 17: 1 is not a ZIP code (12345 or 12345-6789)') $$,
+    'the problems of a file are told by column and row');
+select results_eq(
+    $$ select count(*), sum(json_array_length(i -> 'problems'))
+         from json_array_elements(app.invalid_items(pg_temp.parsed((select jsonb_agg('{}'::jsonb) from generate_series(1, 250))), null, null)) i $$,
+    $$ values (100::bigint, 100::bigint) $$, 'the first hundred problems are told');
+select is(app.problem_groups(pg_temp.parsed((select jsonb_agg(pg_temp.items(1, jsonb_build_object('reference_id', 'site-' || n, 'building_type', 'Hut ' || n % 2)) #> '{items,0}')
+                                               from generate_series(1, 12) n) || '[{"reference_id": "x"}]'), false, null, null)::jsonb #> '{0}',
+          jsonb_build_object('field', 'building_type', 'code', 'unknown_building_type', 'count', 12, 'examples', (
+              select jsonb_agg(jsonb_build_object('position', n, 'line', null, 'value', 'Hut ' || (n + 1) % 2,
+                                                  'message', 'building_type must be one of RESIDENTIAL, MULTIFAMILY, MANUFACTURED_HOME, COMMERCIAL') order by o)
+                from (values (0, 1), (1, 2), (2, 3)) v (n, o))),
+          'problems are counted by field and code, with examples of different values first');
+select is(app.problem_groups(pg_temp.parsed(pg_temp.items(2, '{"address": {"street_1": "1 Elm St", "city": "Austin", "state_or_province_code": "TX", "postal_code": "10001", "country_code": "US"}}')
+                                            -> 'items'), true, array[2, 3], '{"postal_code": {"place": 4, "header": "ZIP"}}')::jsonb,
+          '[{"field": "address.postal_code", "code": "postal_code_not_in_state", "count": 2, "examples": [
+              {"position": 0, "line": 2, "value": "10001", "message": "ZIP: 10001 does not lie in TX"}, {"position": 1, "line": 3, "value": "10001", "message": "ZIP: 10001 does not lie in TX"}]}]',
+          'warnings are counted likewise');
+select is(array(select c from unnest(array['missing', 'unknown_field', 'not_an_object', 'invalid_text', 'invalid_reference_id', 'duplicate_reference_id', 'unknown_building_type',
+                                           'unknown_country', 'unknown_state', 'invalid_postal_code', 'invalid_device_ids', 'unknown_device', 'not_a_boolean',
+                                           'invalid_webhook_custom_fields', 'invalid_metadata', 'too_deep', 'rounded_by_spreadsheet', 'too_many_cells', 'row_too_large']) c
+                 where app.problem_message(app.problem('x', c, '"7"', '7')) is null or app.cell_message(app.problem('x', c, '"7"', '7'), 'X', 0, null) is null),
+          '{}', 'every code has words for JSON and for files');
 
 select * from finish();
 rollback;

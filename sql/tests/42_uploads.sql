@@ -5,7 +5,8 @@ select plan(35);
 -- A dry run
 select api.create_batch_lookup(:'org', pg_temp.items(100) || '{"dry_run": true}')::jsonb as report \gset
 select is(:'report'::jsonb - 'estimated_duration_seconds',
-          '{"dry_run": true, "valid": true, "total_items": 100, "valid_items": 100, "total_invalid": 0, "invalid_items": [], "duplicates": [], "warnings": [], "columns": [], "notes": []}',
+          '{"dry_run": true, "valid": true, "total_items": 100, "valid_items": 100, "total_invalid": 0, "invalid_items": [], "duplicates": [], "warnings": [], "total_warnings": 0,
+            "problem_groups": [], "warning_groups": [], "columns": [], "notes": []}',
           'a dry run of a good batch finds nothing');
 select is(:'report'::jsonb ->> 'estimated_duration_seconds', null, 'a dry run has no estimate without a rate limit');
 select is((select count(*) from public.batch_lookup_jobs where organization_id = :'org'), 0::bigint, 'a dry run stores nothing');
@@ -18,8 +19,12 @@ select is(api.create_batch_lookup(:'org', pg_temp.items(100), p_options => '{"dr
 select body as created from api.submit_batch_lookup(:'org', jsonb_set(jsonb_set(pg_temp.items(4), '{items,1,device_ids}', '[]'), '{items,2,reference_id}', '"site-1"'),
     p_options => '{"on_invalid": "skip", "name": "Spring"}', p_file => '{"lines": [2, 3, 5, 6]}') \gset
 select is((:'created'::json -> 'invalid_items')::jsonb,
-          '[{"index": 1, "record": 2, "line": 3, "error": "device_ids must be an array of 1 to 100 positive integers"},
-            {"index": 2, "record": 3, "line": 5, "error": "Duplicate reference_id site-1, as at index 0"}]', 'skipped items are named by record and line');
+          '[{"index": 1, "record": 2, "line": 3, "error": "device_ids must be an array of 1 to 100 positive integers",
+             "problems": [{"field": "device_ids", "column": null, "code": "invalid_device_ids", "message": "device_ids must be an array of 1 to 100 positive integers",
+                           "value": "[]", "suggestion": null}]},
+            {"index": 2, "record": 3, "line": 5, "error": "Duplicate reference_id site-1, as at index 0",
+             "problems": [{"field": "reference_id", "column": null, "code": "duplicate_reference_id", "message": "Duplicate reference_id site-1, as at index 0",
+                           "value": "site-1", "suggestion": null}]}]', 'skipped items are named by record and line');
 select results_eq(
     format($$ select position, reference_id from public.lookup_queue_items where job_id = %L order by position $$, :'created'::json ->> 'job_id'),
     $$ values (0, 'site-1'), (1, 'site-4') $$, 'the valid items are stored, close together');
@@ -45,7 +50,7 @@ select body as filed from api.submit_batch_lookup(:'org', null, p_file => '{"lin
     ["d-1", "1 Congress Ave", "Austin", "TX", "78701", "RESIDENTIAL", "1"], ["d-2", "2 Congress Ave", "Austin", "Texas", "78701", "RESIDENTIAL", "1"]]}') \gset
 select is((:'filed'::json -> 'warnings')::jsonb,
           '[{"index": 1, "record": 2, "line": 4, "reference_id": "d-2", "warnings": ["State: Texas was read as TX"],
-             "details": [{"field": "address.state_or_province_code", "code": "value_recognized", "message": "State: Texas was read as TX", "was": "Texas", "now": "TX"}]}]',
+             "details": [{"field": "address.state_or_province_code", "column": 4, "code": "value_recognized", "message": "State: Texas was read as TX", "was": "Texas", "now": "TX"}]}]',
           'what was mended in a file is named by record and line, in words and in members');
 select is((:'filed'::json -> 'notes')::jsonb, '[{"code": "encoding_assumed", "message": "So"}]', 'what its reader noted is in the answer');
 select results_eq(

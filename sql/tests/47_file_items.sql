@@ -5,7 +5,7 @@ select plan(9);
 create function pg_temp.items(p_rows jsonb, p_defaults jsonb default '{}', p_value_maps jsonb default '{}')
 returns table (item jsonb, messages text[], problems text[])
 language sql as $$
-    select i.item::jsonb, array(select w ->> 'message' from jsonb_array_elements(i.warnings) w), array(select p ->> 'message' from jsonb_array_elements(i.problems) p)
+    select i.item::jsonb, array(select w ->> 'message' from jsonb_array_elements(i.warnings) w), array(select app.problem_message(p) from jsonb_array_elements(i.problems) p)
       from (select app.find_header(p_rows, '{}') as header) h
      cross join lateral (select jsonb_object_agg(c.field, jsonb_build_object('place', c.n - 1, 'header', c.header)) filter (where c.field is not null) as columns
                            from app.file_columns(array(select jsonb_array_elements_text(p_rows -> (h.header - 1))), '{}', p_defaults)
