@@ -123,6 +123,10 @@ def references(page: Json) -> list[str]:
         ({"utility": "1"}, [0, 1, 2, 3, 4, 5]),
         ({"program": "p1"}, [1, 5]),
         ({"program": "p1", "state": "CA"}, [1]),
+        ({"q": "AUSTIN"}, [4, 5]),
+        ({"q": "deal-3"}, [3]),
+        ({"q": "n spring st", "state": "CA", "eligible": "true"}, [0, 1, 2]),
+        ({"q": "deal%"}, []),
         ({"sort": "amount"}, [3, 1, 5, 2, 0, 4]),
         ({"sort": "-amount"}, [4, 0, 2, 1, 5, 3]),
         ({"sort": "-position"}, [5, 4, 3, 2, 1, 0]),
@@ -156,6 +160,7 @@ def test_sites_are_filtered_and_sorted_and_paged(client: OrganizationClient, rep
         ({"eligible": "x"}, 400),
         ({"limit": 501}, 400),
         ({"state": "\0"}, 400),
+        ({"q": "x" * 201}, 400),
     ],
 )
 def test_a_wrong_page_of_sites_is_refused(client: OrganizationClient, report: str, query: Any, status: int) -> None:
@@ -227,6 +232,7 @@ def test_a_report_comes_as_csv(client: OrganizationClient, report: str) -> None:
     assert sum(Decimal(row["total_incentive_amount"]) for row in rows) == Decimal("1201.00")
     assert rows[1]["programs"] == "Program: 100.50"
     assert len(client.get(report + "/csv", params={"state": "TX"}).text.splitlines()) == 3
+    assert len(client.get(report + "/csv", params={"q": "austin"}).text.splitlines()) == 3
 
 
 def test_the_file_of_a_large_report_comes_in_pieces_that_fit_together(client: OrganizationClient, database: Connection) -> None:

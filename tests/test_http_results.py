@@ -57,6 +57,28 @@ def test_large_results_come_in_pages_and_pieces_of_a_bounded_size(client: Organi
     assert [json.loads(line)["reference_id"] for line in lines] == references
 
 
+def test_items_are_found_by_a_text_page_by_page(client: OrganizationClient, database: Connection) -> None:
+    sites = [site(f"deal-{n}", address=address(city="Austin" if n % 2 else "Los Angeles", street_1=f"{n} Oak_Ave")) for n in range(6)]
+    created = client.submit(*sites)
+    look_up(database, created, 2, {})
+    path = f"/batch-lookups/{created['job_id']}/items"
+
+    def found(**query: object) -> list[str]:
+        page = client.get(path, params=query).json()
+        assert page["total"] == len(page["items"])
+        return [item["reference_id"] for item in page["items"]]
+
+    assert found(q="austin") == ["deal-1", "deal-3", "deal-5"]
+    assert found(q="4 oak_") == found(q="DEAL-4") == ["deal-4"]
+    assert found(q="oak%") == []
+    assert found(q="austin", status="completed") == ["deal-1"]
+    response = client.get(path, params={"q": "austin", "limit": 2})
+    assert response.json()["total"] == 3
+    assert [item["reference_id"] for item in client.get(response.links["next"]["url"]).json()["items"]] == ["deal-5"]
+    refused = client.get(path, params={"q": "x" * 201})
+    assert (refused.status_code, refused.json()["code"]) == (400, "invalid_q")
+
+
 @pytest.mark.parametrize("cursor", ["", "YWZ0ZXIgLTE", "%F0%9F%98%80"])
 def test_a_cursor_that_is_none_is_refused(client: OrganizationClient, cursor: str) -> None:
     response = client.get(f"/batch-lookups/{client.submit()['job_id']}/items?cursor={cursor}")

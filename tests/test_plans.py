@@ -292,7 +292,7 @@ def test_how_a_job_stands_is_told_without_reading_the_leases_of_others(large_que
     job = {"organization": large_queue, "job": created[0]["job_id"]}
     [(answer,)], seen = plans.run("select api.get_batch_lookup(%(organization)s, %(job)s)", job)
     assert answer["item_counts"] == {"pending": 1, "processing": 0, "completed": 0, "failed": 0}
-    assert rows_scanned(seen, "lookup_queue_items") <= 1
+    assert rows_scanned(seen, "lookup_queue_items") <= 2, "one item, for the page and for the total"
 
 
 @pytest.mark.parametrize("offset", [0, 50_000, TOTAL - 50])
@@ -305,3 +305,15 @@ def test_a_page_of_items_reads_the_page_wherever_it_is(large_queue: str, owner: 
         {"organization": large_queue, "job": job[0], "offset": offset},
     )
     assert rows_scanned(seen, "lookup_queue_items") <= 51
+
+
+def test_a_text_is_looked_for_in_the_job_alone(large_queue: str, owner: Connection) -> None:
+    plans = Plans(owner)
+    job = owner.execute(
+        "select id from public.batch_lookup_jobs where organization_id = %s and total_items = 1 limit 1", (large_queue,)
+    ).fetchone()
+    assert job is not None
+    find = "select api.list_batch_lookup_items(%(organization)s, %(job)s, p_q => 'no such street')"
+    [(page,)], seen = plans.run(find, {"organization": large_queue, "job": job[0]})
+    assert page["total"] == 0
+    assert rows_scanned(seen, "lookup_queue_items") <= 2, "one item, for the page and for the total"

@@ -44,6 +44,22 @@ exception
 end;
 $$;
 
+-- Whether a site has the text in its reference_id, street or city: as it is written, whatever the case; null: no text is looked for.
+create or replace function app.site_contains(p_text text, p_reference_id text, p_street_1 text, p_city text) returns boolean
+language sql immutable
+return p_text is null or strpos(lower(coalesce(p_reference_id, '') || E'\n' || coalesce(p_street_1, '') || E'\n' || coalesce(p_city, '')), lower(p_text)) > 0;
+
+create or replace function app.check_search(p_name text, p_text text) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if length(p_text) > 200 then
+        perform app.refuse_option(p_name, 'a text of at most 200 characters');
+    end if;
+end;
+$$;
+
 -- Where the previous page ended; null: the page is chosen by its offset.
 create or replace function app.read_page(p_cursor text, p_sort text, p_limit integer, p_offset integer, p_max_limit integer) returns app.page_cursor
 language plpgsql stable

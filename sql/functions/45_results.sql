@@ -12,13 +12,17 @@ begin
 end;
 $$;
 
--- The number of items that match a filter, from the job's counters and indexes; it never reads the whole job.
-create or replace function app.count_items(p_job public.batch_lookup_jobs, p_status text, p_error_code text) returns integer
+-- The number of items that match a filter, from the job's counters and indexes; only a text has to be looked for in the whole job.
+create or replace function app.count_items(p_job public.batch_lookup_jobs, p_status text, p_error_code text, p_q text default null) returns integer
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if p_error_code is null then
+    if p_q is not null then
+        return (select count(*)
+                  from app.find_items(p_job.organization_id, p_job.id, app.positions_in_flight(p_job.organization_id, p_job.id), p_status,
+                                      p_error_code, -1, null, 0, p_q));
+    elsif p_error_code is null then
         return case when p_status is null then p_job.total_items else (app.job_json(p_job) #>> array['item_counts', p_status])::integer end;
     end if;
     return (select count(*)
@@ -30,7 +34,7 @@ $$;
 
 create or replace function app.find_items(
     p_organization_id uuid, p_job_id uuid, p_in_flight int4multirange, p_status text, p_error_code text, p_after integer, p_limit integer,
-    p_offset integer default 0
+    p_offset integer default 0, p_q text default null
 ) returns setof public.lookup_queue_items
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -42,6 +46,7 @@ begin
      where i.organization_id = p_organization_id and i.job_id = p_job_id and i.position > p_after
        and (p_status is null or app.item_status(i, p_in_flight) = p_status)
        and (p_error_code is null or i.status = 'failed' and i.error_code = p_error_code)
+       and app.site_contains(p_q, i.reference_id, i.address ->> 'street_1', i.address ->> 'city')
      order by i.position
      limit p_limit offset p_offset;
 end;
@@ -50,7 +55,7 @@ $$;
 -- Items as JSON or lines of a file, until there are p_limit or 8 MB of them: a few hundred results can be as large as the memory of a server.
 create or replace function app.read_items(
     p_organization_id uuid, p_job_id uuid, p_format text, p_status text, p_error_code text, p_after integer, p_limit integer, p_offset integer,
-    p_columns public.lookup_job_columns default null,
+    p_columns public.lookup_job_columns default null, p_q text default null,
     out items text[], out last_position integer, out has_more boolean
 )
 language plpgsql stable
@@ -67,7 +72,7 @@ begin
     items    := '{}';
     has_more := false;
     for v_item in
-        select * from app.find_items(p_organization_id, p_job_id, v_in_flight, p_status, p_error_code, p_after, p_limit + 1, p_offset)
+        select * from app.find_items(p_organization_id, p_job_id, v_in_flight, p_status, p_error_code, p_after, p_limit + 1, p_offset, p_q)
     loop
         has_more := cardinality(items) = p_limit or v_bytes >= 8 * 1024 * 1024;
         exit when has_more;
@@ -96,7 +101,8 @@ create or replace function api.list_batch_lookup_items(
     p_limit           integer default 50,
     p_offset          integer default 0,
     p_error_code      text    default null,
-    p_cursor          text    default null
+    p_cursor          text    default null,
+    p_q               text    default null
 ) returns json
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
@@ -112,23 +118,24 @@ begin
     v_job   := app.find_job(p_organization_id, p_job_id);
     v_after := coalesce((app.read_page(p_cursor, 'items', p_limit, p_offset, 500)).position, -1);
     perform app.check_item_filter(p_status, p_error_code);
-    if coalesce(p_cursor, p_status, p_error_code) is null then
+    perform app.check_search('q', p_q);
+    if coalesce(p_cursor, p_status, p_error_code, p_q) is null then
         -- Without a filter, the place in the upload is the offset: the last page costs what the first does.
         select * into v_items, v_last, v_more from app.read_items(p_organization_id, p_job_id, 'json', null, null, p_offset - 1, p_limit, 0);
     else
-        select * into v_items, v_last, v_more from app.read_items(p_organization_id, p_job_id, 'json', p_status, p_error_code, v_after, p_limit, p_offset);
+        select * into v_items, v_last, v_more from app.read_items(p_organization_id, p_job_id, 'json', p_status, p_error_code, v_after, p_limit, p_offset, null, p_q);
     end if;
     return json_build_object(
         'items', format('[%s]', array_to_string(v_items, ','))::json,
-        'total', app.count_items(v_job, p_status, p_error_code),
+        'total', app.count_items(v_job, p_status, p_error_code, p_q),
         'limit', p_limit,
         'offset', p_offset,
         'next_cursor', case when v_more then app.cursor(row('items', v_last, null, null, null, null, null)) end);
 end;
 $$;
 
-comment on function api.list_batch_lookup_items(uuid, uuid, text, integer, integer, text, text) is 'The items of a job in upload order: {items, total, limit, offset, next_cursor}; p_cursor is the next_cursor of the page before. A page of large results ends at 8 MB, with fewer items than p_limit and a next_cursor. 400: an unknown status, limit not in 1 to 500, invalid_cursor, cursor_with_offset. 404: no such job in this organization.';
-grant execute on function api.list_batch_lookup_items(uuid, uuid, text, integer, integer, text, text) to authenticated;
+comment on function api.list_batch_lookup_items(uuid, uuid, text, integer, integer, text, text, text) is 'The items of a job in upload order: {items, total, limit, offset, next_cursor}; p_cursor is the next_cursor of the page before; p_q is looked for in reference_id, street_1 and city, as it is written, whatever the case. A page of large results ends at 8 MB, with fewer items than p_limit and a next_cursor. 400: an unknown status, limit not in 1 to 500, invalid_cursor, cursor_with_offset. 404: no such job in this organization.';
+grant execute on function api.list_batch_lookup_items(uuid, uuid, text, integer, integer, text, text, text) to authenticated;
 
 create or replace function app.result_columns() returns text[]
 language sql immutable

@@ -26,12 +26,13 @@ $$;
 
 -- Whether a site passes the filters of a report; null: no filter. A utility is given by its number or its name.
 create or replace function app.site_matches(
-    p_site public.incentive_report_sites, p_eligible boolean, p_state text, p_utility text
+    p_site public.incentive_report_sites, p_eligible boolean, p_state text, p_utility text, p_q text
 ) returns boolean
 language sql immutable
 return (p_eligible is null or (p_site).eligible = p_eligible)
    and (p_state is null or (p_site).state_or_province_code = upper(p_state))
-   and (p_utility is null or (p_site).utility_eiaid = p_utility or lower((p_site).utility_name) = lower(p_utility));
+   and (p_utility is null or (p_site).utility_eiaid = p_utility or lower((p_site).utility_name) = lower(p_utility))
+   and app.site_contains(p_q, (p_site).reference_id, (p_site).street_1, (p_site).city);
 
 create or replace function app.site_has_program(p_site public.incentive_report_sites, p_program text) returns boolean
 language sql stable
@@ -45,7 +46,7 @@ return p_program is null or exists (
 create or replace function api.get_incentive_report(
     p_organization_id uuid default app.claimed_organization_id(), p_report_id uuid default null, p_limit integer default 100,
     p_offset integer default 0, p_cursor text default null, p_sort text default 'position', p_eligible boolean default null, p_state text default null, p_utility text default null,
-    p_program text default null
+    p_program text default null, p_q text default null
 ) returns json
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan set jit = off
@@ -58,13 +59,14 @@ declare
 begin
     perform app.authorize(p_organization_id, 'reports:read');
     v_report := app.find_report(p_organization_id, p_report_id);
+    perform app.check_search('q', p_q);
     perform app.check_choice('sort', p_sort, array['position', '-position', 'amount', '-amount', 'reference_id', '-reference_id']);
     v_cursor := app.read_page(p_cursor, p_sort, p_limit, p_offset, 500);
     v_sites  := array(
         select s
           from public.incentive_report_sites s
          where s.organization_id = p_organization_id and s.report_id = p_report_id
-           and app.site_matches(s, p_eligible, p_state, p_utility) and app.site_has_program(s, p_program)
+           and app.site_matches(s, p_eligible, p_state, p_utility, p_q) and app.site_has_program(s, p_program)
            and (p_cursor is null or case p_sort
                    when 'position'      then s.position > v_cursor.position
                    when '-position'     then s.position < v_cursor.position
@@ -84,11 +86,11 @@ begin
     return app.join_objects(app.report_json(v_report), json_build_object(
         'sites', (select coalesce(json_agg(app.site_json(v_sites[n]) order by n), '[]')
                     from generate_subscripts(v_sites[:p_limit], 1) n),
-        'total', case when p_eligible is null and p_state is null and p_utility is null and p_program is null then v_report.total_sites
+        'total', case when p_eligible is null and p_state is null and p_utility is null and p_program is null and p_q is null then v_report.total_sites
                       else (select count(*)
                               from public.incentive_report_sites s
                              where s.organization_id = p_organization_id and s.report_id = p_report_id
-                               and app.site_matches(s, p_eligible, p_state, p_utility) and app.site_has_program(s, p_program)) end,
+                               and app.site_matches(s, p_eligible, p_state, p_utility, p_q) and app.site_has_program(s, p_program)) end,
         'limit', p_limit,
         'offset', p_offset,
         'next_cursor', case when cardinality(v_sites) > p_limit
@@ -96,9 +98,9 @@ begin
 end;
 $$;
 
-comment on function api.get_incentive_report(uuid, uuid, integer, integer, text, text, boolean, text, text, text) is
-'One report with a page of its sites and the programs of each. p_sort: position (upload order), amount or reference_id, with a minus in front for descending. Filters: eligible; state or province code; utility, by number or name; id of a program that the site is eligible for; total counts the sites that pass them. p_cursor is the next_cursor of the page before. Amounts in US dollars. 400: limit not in 1 to 500, invalid_sort, invalid_cursor, cursor_with_offset. 404: no such report in this organization.';
-grant execute on function api.get_incentive_report(uuid, uuid, integer, integer, text, text, boolean, text, text, text) to authenticated;
+comment on function api.get_incentive_report(uuid, uuid, integer, integer, text, text, boolean, text, text, text, text) is
+'One report with a page of its sites and the programs of each. p_sort: position (upload order), amount or reference_id, with a minus in front for descending. Filters: eligible; state or province code; utility, by number or name; id of a program that the site is eligible for; p_q, a text in reference_id, street_1 or city, whatever its case; total counts the sites that pass them. p_cursor is the next_cursor of the page before. Amounts in US dollars. 400: limit not in 1 to 500, invalid_sort, invalid_cursor, cursor_with_offset. 404: no such report in this organization.';
+grant execute on function api.get_incentive_report(uuid, uuid, integer, integer, text, text, boolean, text, text, text, text) to authenticated;
 
 -- The programs of a piece are read once and joined by hash or merge. For a report that was never analyzed, the planner would read them
 -- again for every site.
@@ -111,6 +113,7 @@ create or replace function api.get_incentive_report_csv(
     p_program         text    default null,
     p_after           integer default -1,
     p_limit           integer default 10000,
+    p_q               text    default null,
     out lines         text,
     out last_position integer
 )
@@ -123,11 +126,12 @@ begin
     perform app.authorize(p_organization_id, 'reports:read');
     perform app.find_report(p_organization_id, p_report_id);
     perform app.check_page(p_limit, 0, 10000);
+    perform app.check_search('q', p_q);
     v_sites := array(
         select s
           from public.incentive_report_sites s
          where s.organization_id = p_organization_id and s.report_id = p_report_id and s.position > p_after
-           and app.site_matches(s, p_eligible, p_state, p_utility) and app.site_has_program(s, p_program)
+           and app.site_matches(s, p_eligible, p_state, p_utility, p_q) and app.site_has_program(s, p_program)
          order by s.position
          limit p_limit + 1);
     if cardinality(v_sites) > p_limit then
@@ -153,6 +157,6 @@ begin
 end;
 $$;
 
-comment on function api.get_incentive_report_csv(uuid, uuid, boolean, text, text, text, integer, integer) is
+comment on function api.get_incentive_report_csv(uuid, uuid, boolean, text, text, text, integer, integer, text) is
 'A piece of the sites of a report as lines of CSV (RFC 4180, CRLF, with a header first), in upload order, with the filters of api.get_incentive_report; a batch''s report is one piece unless p_limit says otherwise. A cell that a spreadsheet would take for a formula begins with an apostrophe. Amounts in US dollars. last_position is the p_after of the next piece; null: this is the last one. 404: no such report in this organization.';
-grant execute on function api.get_incentive_report_csv(uuid, uuid, boolean, text, text, text, integer, integer) to authenticated;
+grant execute on function api.get_incentive_report_csv(uuid, uuid, boolean, text, text, text, integer, integer, text) to authenticated;

@@ -1,5 +1,5 @@
 begin;
-select plan(19);
+select plan(24);
 \ir fixtures.psql
 select pg_temp.submit(:'org', 7) as job \gset
 
@@ -14,6 +14,12 @@ select is(api.list_batch_lookup_items(:'org', :'job', p_limit => 7) ->> 'next_cu
 select is(pg_temp.look_up(:'org', 2, 404), 2::bigint, 'two items are recorded as failed');
 select is((api.list_batch_lookup_items(:'org', :'job', p_error_code => 'not_found') ->> 'total')::integer, 2, 'items are found by their error');
 select is((api.list_batch_lookup_items(:'org', :'job', 'failed') ->> 'total')::integer, 2, 'the total counts the items of a status');
+
+select is((api.list_batch_lookup_items(:'org', :'job', p_q => '3 CONGRESS') #>> '{items,0,reference_id}'), 'site-3', 'items are found by a part of their street, whatever its case');
+select is((api.list_batch_lookup_items(:'org', :'job', p_q => 'site-', p_limit => 2) ->> 'total')::integer, 7, 'the total counts the items that have the text');
+select is((api.list_batch_lookup_items(:'org', :'job', 'failed', p_q => 'austin') ->> 'total')::integer, 2, 'a text narrows the filter by status');
+select is((api.list_batch_lookup_items(:'org', :'job', p_q => 'site\_') ->> 'total')::integer, 0, 'a text means what it says');
+select throws_ok(format($$ select api.list_batch_lookup_items(%L, %L, p_q => repeat('x', 201)) $$, :'org', :'job'), 'PT400', 'q must be a text of at most 200 characters', 'a text to look for has an end');
 
 -- Files
 select is((api.get_batch_lookup_results(:'org', :'job', p_limit => 6)).last_position, 5, 'a full piece says where the next one begins');

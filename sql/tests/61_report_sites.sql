@@ -1,5 +1,5 @@
 begin;
-select plan(20);
+select plan(24);
 \ir fixtures.psql
 select pg_temp.submit(:'org', 4) as job \gset
 select id as report from public.incentive_reports where job_id = :'job' \gset
@@ -13,13 +13,13 @@ update public.incentive_report_sites set state_or_province_code = 'CA' where rep
 -- The reference ids of a page.
 create function pg_temp.sites(
     p_sort text default 'position', p_limit integer default 10, p_offset integer default 0, p_eligible boolean default null, p_state text default null,
-    p_utility text default null, p_program text default null
+    p_utility text default null, p_program text default null, p_q text default null
 ) returns text
 language sql as $$
     select string_agg(s ->> 'reference_id', ' ' order by n)
       from public.incentive_reports r
      cross join lateral json_array_elements(api.get_incentive_report(r.organization_id, r.id, p_limit, p_offset, null, p_sort, p_eligible, p_state,
-                                                                     p_utility, p_program) -> 'sites') with ordinality e (s, n)
+                                                                     p_utility, p_program, p_q) -> 'sites') with ordinality e (s, n)
 $$;
 
 select is(pg_temp.sites(), 'site-1 site-2 site-3 site-4', 'sites come in the order of the upload');
@@ -49,6 +49,11 @@ select is(pg_temp.sites(p_utility => 'austin energy'), 'site-1 site-4', 'sites a
 select is(pg_temp.sites(p_program => 'solar'), 'site-3', 'sites are found by a program');
 select is(pg_temp.sites(p_program => '7', p_state => 'TX'), 'site-1', 'filters narrow each other');
 select is(api.get_incentive_report(:'org', :'report', p_eligible => true) ->> 'total', '3', 'the total counts what passes the filters');
+
+select is(pg_temp.sites(p_q => 'SITE-3'), 'site-3', 'sites are found by a part of their reference_id, whatever its case');
+select is(pg_temp.sites(p_q => '2 congress'), 'site-2', 'sites are found by a part of their street');
+select is(pg_temp.sites(p_q => '_ite%'), null, 'what is looked for has no wildcards');
+select is(api.get_incentive_report(:'org', :'report', p_q => 'austin', p_state => 'CA') ->> 'total', '1', 'a text narrows other filters, and the total counts what it leaves');
 
 -- Files
 select is(split_part((api.get_incentive_report_csv(:'org', :'report')).lines, E'\r\n', 4),

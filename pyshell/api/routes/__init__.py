@@ -69,7 +69,7 @@ routes = [
     route("GET", "/batch-lookups/{job_id}", "jobs:read", get_batch_lookup, "include_items", "wait"),
     route("DELETE", "/batch-lookups/{job_id}", "jobs:write", delete_batch_lookup, "include_report"),
     route("GET", "/batch-lookups/{job_id}/events", "jobs:read", stream_batch_lookup_events),
-    route("GET", "/batch-lookups/{job_id}/items", "jobs:read", list_batch_lookup_items, "status", "error_code", *PAGE),
+    route("GET", "/batch-lookups/{job_id}/items", "jobs:read", list_batch_lookup_items, "status", "error_code", "q", *PAGE),
     route(
         "GET",
         "/batch-lookups/{job_id}/results",

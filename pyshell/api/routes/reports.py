@@ -31,7 +31,7 @@ MAX_CHANGES_BYTES = 64 * 1024
 SITES_ON_PAGE = 200
 FAILED_ITEMS_ON_PAGE = 50
 CREATED = ("created_from", "created_before")
-SITE_FILTERS = ("eligible", "state", "utility", "program")
+SITE_FILTERS = ("eligible", "state", "utility", "program", "q")
 # The page loads nothing, and no script that a provider may have put into a name can run.
 PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

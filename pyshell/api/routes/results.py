@@ -32,6 +32,7 @@ async def list_batch_lookup_items(request: Request) -> Response:
         organization_id=request.user.organization_id,
         job_id=job_id(request),
         **item_filter(request),
+        **text_params(request, "q"),
         **page_params(request),
     )
     return page_response(request, body)
