@@ -63,7 +63,7 @@ def test_items_are_found_by_a_text_page_by_page(client: OrganizationClient, data
     look_up(database, created, 2, {})
     path = f"/batch-lookups/{created['job_id']}/items"
 
-    def found(**query: object) -> list[str]:
+    def found(**query: str) -> list[str]:
         page = client.get(path, params=query).json()
         assert page["total"] == len(page["items"])
         return [item["reference_id"] for item in page["items"]]

@@ -317,3 +317,18 @@ def test_a_text_is_looked_for_in_the_job_alone(large_queue: str, owner: Connecti
     [(page,)], seen = plans.run(find, {"organization": large_queue, "job": job[0]})
     assert page["total"] == 0
     assert rows_scanned(seen, "lookup_queue_items") <= 2, "one item, for the page and for the total"
+
+
+def test_jobs_are_found_by_their_labels_without_reading_the_others(large_queue: str, owner: Connection) -> None:
+    label = """insert into public.batch_lookup_job_labels
+               select organization_id, id, 'team', case when n <= 3 then 'north' else 'south' end
+                 from (select *, row_number() over (order by id) as n from public.batch_lookup_jobs where total_items = 1) j
+                   on conflict do nothing"""
+    owner.execute(label)
+    plans = Plans(owner)
+    find = """select api.list_batch_lookups(%(organization)s, p_labels => '{"team": "north"}')"""
+    for _ in range(6):
+        [(page,)], seen = plans.run(find, {"organization": large_queue})
+        assert page["total"] == len(page["jobs"]) == 3
+        assert rows_scanned(seen, "batch_lookup_job_labels") <= 3 + 3
+        assert rows_scanned(seen, "batch_lookup_jobs") <= 2 * 3

@@ -97,7 +97,8 @@ begin
         'upstream', json_build_object(
             'unavailable_since', case when p_job.completed_at is null then (select app.rfc3339(unavailable_since) from app.upstream_state) end,
             'paused_until', case when p_job.completed_at is null
-                                 then (select app.rfc3339(paused_until) from app.upstream_state where paused_until > app.clock()) end));
+                                 then (select app.rfc3339(paused_until) from app.upstream_state where paused_until > app.clock()) end),
+        'labels', app.labels_json(p_job.organization_id, p_job.id));
 end;
 $$;
 
@@ -146,35 +147,53 @@ begin
 end;
 $$;
 
+-- p_ids: the jobs that are looked for; null: all.
+create or replace function app.job_matches(
+    p_job public.batch_lookup_jobs, p_status text, p_name text, p_created_from timestamptz, p_created_before timestamptz, p_ids uuid[]
+) returns boolean
+language sql immutable
+return (p_status is null or (p_job).status = p_status)
+   and (p_name is null or strpos(lower((p_job).name), lower(p_name)) > 0)
+   and (p_created_from is null or (p_job).created_at >= p_created_from)
+   and (p_created_before is null or (p_job).created_at < p_created_before)
+   and (p_ids is null or (p_job).id = any (p_ids));
+
 create or replace function api.list_batch_lookups(
-    p_organization_id uuid    default app.claimed_organization_id(),
-    p_status          text    default null,
-    p_limit           integer default 20,
-    p_offset          integer default 0,
-    p_cursor          text    default null
+    p_organization_id uuid        default app.claimed_organization_id(),
+    p_status          text        default null,
+    p_limit           integer     default 20,
+    p_offset          integer     default 0,
+    p_cursor          text        default null,
+    p_name            text        default null,
+    p_created_from    timestamptz default null,
+    p_created_before  timestamptz default null,
+    p_labels          jsonb       default null
 ) returns json
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan set jit = off
 as $$
 declare
     v_cursor app.page_cursor;
-    v_jobs public.batch_lookup_jobs[];
+    v_ids    uuid[];
+    v_jobs   public.batch_lookup_jobs[];
 begin
     perform app.authorize(p_organization_id, 'jobs:read');
+    perform app.check_search('name', p_name);
     perform app.check_choice('status', p_status, array['pending', 'processing', 'completed', 'failed', 'cancelled']);
     v_cursor := app.read_page(p_cursor, 'jobs', p_limit, p_offset, 200);
+    v_ids := app.jobs_with_labels(p_organization_id, p_labels);
     v_jobs := array(
         select j
           from public.batch_lookup_jobs j
-         where organization_id = p_organization_id and (p_status is null or status = p_status)
+         where organization_id = p_organization_id and app.job_matches(j, p_status, p_name, p_created_from, p_created_before, v_ids)
            and (p_cursor is null or (created_at, id) < (v_cursor.created_at, v_cursor.id))
          order by created_at desc, id desc
          limit p_limit + 1 offset p_offset);
     return json_build_object(
         'jobs', (select coalesce(json_agg(app.job_json(j) order by j.created_at desc, j.id desc), '[]') from unnest(v_jobs[:p_limit]) j),
         'total', (select count(*)
-                    from public.batch_lookup_jobs
-                   where organization_id = p_organization_id and (p_status is null or status = p_status)),
+                    from public.batch_lookup_jobs j
+                   where organization_id = p_organization_id and app.job_matches(j, p_status, p_name, p_created_from, p_created_before, v_ids)),
         'limit', p_limit,
         'offset', p_offset,
         'next_cursor', case when cardinality(v_jobs) > p_limit
@@ -182,8 +201,8 @@ begin
 end;
 $$;
 
-comment on function api.list_batch_lookups(uuid, text, integer, integer, text) is 'The jobs of an organization, newest first: {jobs, total, limit, offset, next_cursor}; p_cursor is the next_cursor of the page before. 400: an unknown status, limit not in 1 to 200, invalid_cursor, cursor_with_offset.';
-grant execute on function api.list_batch_lookups(uuid, text, integer, integer, text) to authenticated;
+comment on function api.list_batch_lookups(uuid, text, integer, integer, text, text, timestamptz, timestamptz, jsonb) is 'The jobs of an organization, newest first: {jobs, total, limit, offset, next_cursor}; p_cursor is the next_cursor of the page before. Optional: status; a part of the name, as it is written, whatever the case; created from and before; labels that a job must have, all of them, such as {"team": "north"}. 400: an unknown status, limit not in 1 to 200, invalid_cursor, cursor_with_offset, invalid_name, invalid_labels.';
+grant execute on function api.list_batch_lookups(uuid, text, integer, integer, text, text, timestamptz, timestamptz, jsonb) to authenticated;
 
 -- What is still pending in a job that is being cancelled and not in flight ends as failed: what waits, and what was never claimed. The
 -- caller holds the job, so no item is waited for: one that others hold is being recorded, and who records it sees that the job was

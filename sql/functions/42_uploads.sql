@@ -1,7 +1,9 @@
 -- Chapter 42, uploads: the options of a new batch, the dry run, and idempotent requests.
 
 -- Options beside the body (query parameters) take precedence over those in it.
-create or replace function app.upload_options(p_request jsonb, p_options jsonb, out name text, out dry_run boolean, out on_invalid text)
+create or replace function app.upload_options(
+    p_request jsonb, p_options jsonb, out name text, out dry_run boolean, out on_invalid text, out labels jsonb
+)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
@@ -12,11 +14,11 @@ begin
     if jsonb_typeof(p_options) <> 'object' then
         perform app.refuse_option('options', 'a JSON object');
     end if;
-    v_unknown := (select string_agg(left(k, 100), ', ') from (select jsonb_object_keys(p_options - array['name', 'dry_run', 'on_invalid']) limit 10) u (k));
+    v_unknown := (select string_agg(left(k, 100), ', ') from (select jsonb_object_keys(p_options - array['name', 'dry_run', 'on_invalid', 'labels']) limit 10) u (k));
     if v_unknown is not null then
         perform app.refuse(
             400, 'unknown_option', format('Unknown options: %s', v_unknown),
-            'The options are name, dry_run and on_invalid.');
+            'The options are name, dry_run, on_invalid and labels.');
     end if;
     v_given := v_given || coalesce(p_options, '{}');
     if jsonb_typeof(v_given -> 'name') not in ('string', 'null') or btrim(v_given ->> 'name') = '' or length(v_given ->> 'name') > 200 then
@@ -26,7 +28,9 @@ begin
     elsif coalesce(v_given -> 'on_invalid', 'null') not in ('"reject"', '"skip"', 'null') then
         perform app.refuse_option('on_invalid', 'one of reject, skip');
     end if;
+    perform app.check_labels(v_given -> 'labels');
     name := v_given ->> 'name';
+    labels := coalesce(nullif(v_given -> 'labels', 'null'), '{}');
     dry_run := coalesce((v_given ->> 'dry_run')::boolean, false);
     on_invalid := coalesce(v_given ->> 'on_invalid', 'reject');
 end;
@@ -166,6 +170,7 @@ begin
     end if;
 
     v_created := app.store_batch(p_organization_id, v_valid, p_name => v_options.name);
+    perform app.store_labels(p_organization_id, (v_created ->> 'job_id')::uuid, v_options.labels);
     if v_file.sources is not null then
         perform app.store_sources(p_organization_id, (v_created ->> 'job_id')::uuid, v_parsed, v_file.header, v_file.sources);
     end if;
@@ -199,7 +204,7 @@ end;
 $$;
 
 comment on function api.create_batch_lookup(uuid, jsonb, boolean, jsonb, jsonb) is
-'Creates a batch: 1 to 10,000 items with their report, and wakes a worker. p_request is {"items": [...]} or the array itself; p_check_devices false leaves device ids to an external provider. Options, in p_request or in p_options: name; dry_run (the whole report of the validation, nothing stored); on_invalid reject (default: all or nothing) or skip (stores the valid items, answers the others). p_file is for what a file brings: {lines: [the line of each item]} beside items, or in their place {rows: [[cell, ...], ...], lines?, columns?: {field: name or number of its column}, defaults?: {field: value}, value_maps?: {field: {text: value}}, notes?: [{code, message}]}: the header is found, values are mended where it is plain what was meant, and warnings say so. The answer ends with total_invalid, invalid_items, warnings and notes. 400: invalid_items (with index and error of the first hundred; total_invalid counts all), duplicate_reference_ids, invalid_item_count, items_missing, unknown_fields, unknown_option, number_out_of_range, invalid_p_file, invalid_columns, ambiguous_columns, missing_columns. 429: too_many_open_items.';
+'Creates a batch: 1 to 10,000 items with their report, and wakes a worker. p_request is {"items": [...]} or the array itself; p_check_devices false leaves device ids to an external provider. Options, in p_request or in p_options: name; dry_run (the whole report of the validation, nothing stored); on_invalid reject (default: all or nothing) or skip (stores the valid items, answers the others); labels, an object of at most 16 texts by which the job is found again (keys of 1 to 64 characters of A-Z, a-z, 0-9 and . _ ~ / -, values of 1 to 256). p_file is for what a file brings: {lines: [the line of each item]} beside items, or in their place {rows: [[cell, ...], ...], lines?, columns?: {field: name or number of its column}, defaults?: {field: value}, value_maps?: {field: {text: value}}, notes?: [{code, message}]}: the header is found, values are mended where it is plain what was meant, and warnings say so. The answer ends with total_invalid, invalid_items, warnings and notes. 400: invalid_items (with index and error of the first hundred; total_invalid counts all), duplicate_reference_ids, invalid_item_count, items_missing, unknown_fields, unknown_option, number_out_of_range, invalid_p_file, invalid_columns, ambiguous_columns, missing_columns. 429: too_many_open_items.';
 grant execute on function api.create_batch_lookup(uuid, jsonb, boolean, jsonb, jsonb) to authenticated;
 
 -- Registers a request under its idempotency key, or answers with the stored response.

@@ -60,6 +60,7 @@ begin
             p_members => json_build_object('job_id', v_retry));
     end if;
     v_created := app.store_batch(p_organization_id, p_items, left(p_job.name, 192) || ' (retry)', p_job.id);
+    perform app.store_labels(p_organization_id, (v_created ->> 'job_id')::uuid, app.labels_json(p_organization_id, p_job.id)::jsonb);
     perform app.copy_sources(p_organization_id, (v_created ->> 'job_id')::uuid, p_job.id, p_positions);
     return app.join_objects(v_created, json_build_object(
         'total_invalid', 0, 'invalid_items', '[]'::json, 'warnings', app.item_warnings(p_items),
@@ -93,7 +94,7 @@ begin
 end;
 $$;
 
-comment on function api.retry_batch_lookup(uuid, uuid, text) is 'Makes a new job of the items of an ended one that failed, all or those with p_error_code, and answers it like create_batch_lookup, with retry_of_job_id. 404: no such job. 409: job_not_ended, retry_in_progress, no_failed_items. 429: too_many_open_items.';
+comment on function api.retry_batch_lookup(uuid, uuid, text) is 'Makes a new job of the items of an ended one that failed, all or those with p_error_code, and answers it like create_batch_lookup, with retry_of_job_id. It has the labels of that one. 404: no such job. 409: job_not_ended, retry_in_progress, no_failed_items. 429: too_many_open_items.';
 grant execute on function api.retry_batch_lookup(uuid, uuid, text) to authenticated;
 
 create or replace function api.requeue_item(
@@ -130,6 +131,7 @@ as $$
 begin
     delete from app.webhook_deliveries where organization_id = p_organization_id and job_id = p_job_id and data is null;
     delete from app.queued_jobs where organization_id = p_organization_id and job_id = p_job_id;
+    delete from public.batch_lookup_job_labels where organization_id = p_organization_id and job_id = p_job_id;
     delete from public.lookup_item_sources where organization_id = p_organization_id and job_id = p_job_id;
     delete from public.lookup_job_columns where organization_id = p_organization_id and job_id = p_job_id;
     delete from public.lookup_queue_items where organization_id = p_organization_id and job_id = p_job_id;

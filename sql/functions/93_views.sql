@@ -25,7 +25,10 @@ $$;
 select app.replace_view('jobs', $view$
 select j.organization_id, j.id, j.name, j.status, j.total_items, j.processed_items, j.failed_items,
        round(100.0 * j.processed_items / j.total_items, 1) as percent, j.report_id, j.created_at, j.started_at, j.completed_at,
-       coalesce(j.completed_at, j.updated_at) - j.started_at as took
+       coalesce(j.completed_at, j.updated_at) - j.started_at as took,
+       (select coalesce(jsonb_object_agg(l.key, l.value), '{}')
+          from public.batch_lookup_job_labels l
+         where l.organization_id = j.organization_id and l.job_id = j.id) as labels
   from public.batch_lookup_jobs j
 $view$);
 
@@ -43,6 +46,7 @@ comment on column api.jobs.created_at is 'When it was uploaded.';
 comment on column api.jobs.started_at is 'When the first lookup was claimed; null: none yet.';
 comment on column api.jobs.completed_at is 'When it ended, whether completed, failed or cancelled; null: it is open.';
 comment on column api.jobs.took is 'From the first claim to the end, or to the latest change so far.';
+comment on column api.jobs.labels is 'The labels that the upload gave it, as an object; {}: none.';
 grant select on api.jobs to authenticated, service_role;
 
 select app.replace_view('items', $view$

@@ -25,7 +25,7 @@ select is(
                        'report_id', :'report', 'started_at', null, 'completed_at', null,
                        'item_counts', '{"pending": 3, "processing": 0, "completed": 0, "failed": 0}'::jsonb,
                        'rate', null, 'estimated_completion_at', null, 'errors_by_code', '{}'::jsonb, 'poll_after_ms', 1000, 'retry_of_job_id', null,
-                       'upstream', '{"unavailable_since": null, "paused_until": null}'::jsonb),
+                       'upstream', '{"unavailable_since": null, "paused_until": null}'::jsonb, 'labels', '{}'::jsonb),
     'a job shows its counters and times');
 select is(json_array_length(api.get_batch_lookup(:'org', :'job', true) -> 'items'), 3, 'a job shows its items when asked');
 select throws_ok(

@@ -4,7 +4,7 @@ begin;
 select plan(5);
 \ir fixtures.psql
 select pg_temp.submit(:'org', 2) as job, pg_temp.submit(:'other_org', 2) as other_job \gset
-select api.create_batch_lookup(o.id, pg_temp.items(1, '{"metadata": {"owner": "Kim"}}')) from (values (:'org'::uuid), (:'other_org')) o (id);
+select api.create_batch_lookup(o.id, pg_temp.items(1, '{"metadata": {"owner": "Kim"}}') || '{"labels": {"team": "north"}}') from (values (:'org'::uuid), (:'other_org')) o (id);
 select pg_temp.look_up(:'org', 1, 200, :'answer'), pg_temp.look_up(:'other_org', 1, 200, :'answer');
 select count(*) from api.claim_lookups(:'org', 'w', 1) union all select count(*) from api.claim_lookups(:'other_org', 'w', 1);
 select app.file_applications(o.id, app.customer_id(o.id, 'site-1', now()), 'site-1', :'answer', now())
@@ -44,6 +44,7 @@ insert into tables values
     ('public.batch_lookup_jobs',              'rows of an organization'),
     ('public.lookup_queue_items',             'rows of an organization'),
     ('public.lookup_job_columns',             'rows of an organization'),
+    ('public.batch_lookup_job_labels',        'rows that a view shows'),
     ('public.lookup_item_sources',            'rows that a view shows'),
     ('public.lookup_leases',                  'rows of an organization'),
     ('public.incentive_reports',              'rows of an organization'),

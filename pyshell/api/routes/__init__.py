@@ -18,12 +18,11 @@ from pyshell.api.routes.batch_lookups import (
 )
 from pyshell.api.routes.docs import docs, docs_file
 from pyshell.api.routes.incentives import get_organization, lookup_incentives, update_organization
-from pyshell.api.routes.parameters import PAGE, Endpoint, with_parameters
+from pyshell.api.routes.parameters import CREATED, PAGE, Endpoint, with_parameters
 from pyshell.api.routes.portal import portal_config, portal_file, portal_page
 from pyshell.api.routes.progress import get_batch_lookup, stream_batch_lookup_events
 from pyshell.api.routes.reference import find_utilities, get_me, list_device_categories, list_devices, list_regions
 from pyshell.api.routes.reports import (
-    CREATED,
     SITE_FILTERS,
     delete_incentive_report,
     get_incentive_report,
@@ -64,8 +63,10 @@ def route(method: str, path: str, scope: str | None, endpoint: Endpoint, *parame
 
 
 routes = [
-    route("POST", "/batch-lookups", "jobs:write", create_batch_lookup, "name", "on_invalid", "dry_run", "columns", "sheet", *DEFAULTS),
-    route("GET", "/batch-lookups", "jobs:read", list_batch_lookups, "status", *PAGE),
+    route(
+        "POST", "/batch-lookups", "jobs:write", create_batch_lookup, "name", "label", "on_invalid", "dry_run", "columns", "sheet", *DEFAULTS
+    ),
+    route("GET", "/batch-lookups", "jobs:read", list_batch_lookups, "status", "name", "label", *CREATED, *PAGE),
     route("GET", "/batch-lookups/{job_id}", "jobs:read", get_batch_lookup, "include_items", "wait"),
     route("DELETE", "/batch-lookups/{job_id}", "jobs:write", delete_batch_lookup, "include_report"),
     route("GET", "/batch-lookups/{job_id}/events", "jobs:read", stream_batch_lookup_events),

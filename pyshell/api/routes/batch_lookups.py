@@ -12,10 +12,11 @@ from starlette.responses import Response
 from pyshell.api.errors import ApiError
 from pyshell.api.routes.parameters import (
     boolean_param,
+    created_params,
     json_response,
+    label_params,
     page_params,
     page_response,
-    status_param,
     text_param,
     text_params,
     uuid_param,
@@ -68,6 +69,8 @@ def option_params(request: Request) -> dict[str, object]:
     options: dict[str, object] = dict(text_params(request, "name", "on_invalid"))
     if "dry_run" in request.query_params:
         options["dry_run"] = boolean_param(request, "dry_run")
+    if labels := label_params(request):
+        options["labels"] = labels
     return options
 
 
@@ -76,7 +79,9 @@ async def list_batch_lookups(request: Request) -> Response:
         request.app.state.pool,
         "list_batch_lookups",
         organization_id=request.user.organization_id,
-        status=status_param(request),
+        labels=json.dumps(label_params(request)),
+        **text_params(request, "status", "name"),
+        **created_params(request),
         **page_params(request),
     )
     return page_response(request, body)

@@ -21,6 +21,9 @@ from pyshell.postgres.compact import compact
 
 MAX_INTEGER = 2**31 - 1
 PAGE = ("limit", "offset", "cursor")
+CREATED = ("created_from", "created_before")
+# Those that may be given more than once.
+REPEATABLE = frozenset({"label"})
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
@@ -54,7 +57,7 @@ def check_parameters(request: Request, known: tuple[str, ...]) -> None:
             f"Unknown query parameters: {', '.join(name[:100] for name in unknown[:10])}",
             hint=f"This route knows {', '.join(known)}." if known else "This route knows none.",
         )
-    if repeated := sorted({name for name in given if given.count(name) > 1}):
+    if repeated := sorted({name for name in given if given.count(name) > 1} - REPEATABLE):
         raise ApiError(400, "repeated_parameter", f"Query parameters given more than once: {', '.join(repeated)}")
 
 
@@ -129,8 +132,8 @@ def page_response(request: Request, body: bytes) -> Response:
     """A page of a list, with the address of the next one as `Link` (RFC 8288)."""
     response = json_response(body)
     if next_cursor := _NEXT_CURSOR.search(body[-_LONGEST_CURSOR:]):
-        query = {name: value for name, value in request.query_params.items() if name != "offset"}
-        address = f"{_mounted_path(request)}?{urlencode(query | {'cursor': next_cursor[1].decode()})}"
+        query = [(name, value) for name, value in request.query_params.multi_items() if name not in ("offset", "cursor")]
+        address = f"{_mounted_path(request)}?{urlencode([*query, ('cursor', next_cursor[1].decode())])}"
         response.headers["Link"] = f'<{address}>; rel="next"'
     return response
 
@@ -169,6 +172,27 @@ def time_param(request: Request, name: str) -> datetime:
     except ValueError as error:
         raise wrong from error
     return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def label_params(request: Request) -> dict[str, str]:
+    """The labels of `?label=key:value`, which may be given several times; the database knows what keys and values may be."""
+    labels: dict[str, str] = {}
+    for text in request.query_params.getlist("label"):
+        key, colon, value = text.partition(":")
+        if not colon or key in labels or "\0" in text:
+            raise ApiError(
+                400,
+                "invalid_label",
+                "label must be a key, a colon and a value, and each key be given once",
+                hint="Such as label=team:north.",
+            )
+        labels[key] = value
+    return labels
+
+
+def created_params(request: Request) -> dict[str, datetime]:
+    """Those of CREATED that were given."""
+    return {name: time_param(request, name) for name in CREATED if name in request.query_params}
 
 
 def integer_param(request: Request, name: str) -> int | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -16,12 +15,12 @@ from pyshell.api.reports.page import report_page
 from pyshell.api.routes.files import Piece, stream_file
 from pyshell.api.routes.parameters import (
     boolean_param,
+    created_params,
     json_body,
     json_response,
     page_params,
     page_response,
     text_params,
-    time_param,
     uuid_param,
 )
 from pyshell.postgres.calls import call, call_row
@@ -30,7 +29,6 @@ from pyshell.postgres.sqlstates import DatabaseError
 MAX_CHANGES_BYTES = 64 * 1024
 SITES_ON_PAGE = 200
 FAILED_ITEMS_ON_PAGE = 50
-CREATED = ("created_from", "created_before")
 SITE_FILTERS = ("eligible", "state", "utility", "program", "q")
 # The page loads nothing, and no script that a provider may have put into a name can run.
 PAGE_HEADERS = {
@@ -44,7 +42,7 @@ async def list_incentive_reports(request: Request) -> Response:
         "list_incentive_reports",
         organization_id=request.user.organization_id,
         **text_params(request, "status", "report_type"),
-        **_created_params(request),
+        **created_params(request),
         **page_params(request),
     )
     return page_response(request, body)
@@ -132,7 +130,3 @@ def _site_filters(request: Request) -> dict[str, object]:
     if "eligible" in request.query_params:
         filters["eligible"] = boolean_param(request, "eligible")
     return filters
-
-
-def _created_params(request: Request) -> dict[str, datetime]:
-    return {name: time_param(request, name) for name in CREATED if name in request.query_params}
