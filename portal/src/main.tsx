@@ -3,6 +3,7 @@ import { effect, signal } from "@preact/signals";
 import { Frame, places, useKeys } from "./parts/frame.tsx";
 import { path } from "./router.ts";
 import { Batches } from "./screens/batches.tsx";
+import { JobScreen } from "./screens/job.tsx";
 import { SignIn } from "./screens/sign-in.tsx";
 import { Upload } from "./screens/upload.tsx";
 import { resume, session } from "./session.ts";
@@ -24,8 +25,8 @@ function Portal() {
 }
 
 function Screen() {
-  const [place = places.value[0]?.name] = path.value;
-  if (place === "batches") return <Batches />;
+  const [place = places.value[0]?.name, id] = path.value;
+  if (place === "batches") return id ? <JobScreen key={id} id={id} /> : <Batches />;
   if (place === "upload") return <Upload />;
   return (
     <section class="empty">

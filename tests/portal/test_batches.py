@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
 from playwright.sync_api import expect
 
 from tests.conftest import Connection
 from tests.http_fixtures import NewClient, OrganizationClient, look_up, site
-from tests.portal.conftest import Person
+from tests.portal.conftest import Person, SignedIn
 
 ANSWER = {"incentives": {"total_incentive_amount": 3750}}
-SignedIn = Callable[[str], Person]
 
 
 def test_a_key_signs_in_for_the_tab_and_no_longer(person: Person, client: OrganizationClient) -> None:

@@ -1,7 +1,7 @@
 // The screen as a command: what is clicked here can be scripted.
-import { useId } from "preact/hooks";
 import { API } from "../api.ts";
 import { notify } from "./announce.tsx";
+import { Menu } from "./menu.tsx";
 
 export async function copy(text: string, what: string) {
   await navigator.clipboard.writeText(text);
@@ -23,18 +23,7 @@ function quoted(text: string): string {
 
 /** Offers what the screen shows as a curl command, and as SQL where there is some. */
 export function CopyAs({ path, sql }: { path: string; sql?: string }) {
-  const id = useId();
-  return (
-    <>
-      <button type="button" class="quiet" popovertarget={id} style={{ anchorName: `--${cssName(id)}` }}>Copy as…</button>
-      <div id={id} popover="auto" class="menu" style={{ positionAnchor: `--${cssName(id)}` }}>
-        <button type="button" popovertarget={id} popovertargetaction="hide" onClick={() => copy(curl(path), "curl command")}>curl</button>
-        {sql && <button type="button" popovertarget={id} popovertargetaction="hide" onClick={() => copy(sql, "SQL")}>SQL</button>}
-      </div>
-    </>
-  );
-}
-
-function cssName(id: string): string {
-  return id.replace(/\W/g, "");
+  const choices = [{ title: "curl", run: () => copy(curl(path), "curl command") }];
+  if (sql) choices.push({ title: "SQL", run: () => copy(sql, "SQL") });
+  return <Menu title="Copy as…" choices={choices} quiet />;
 }

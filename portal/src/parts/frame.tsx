@@ -121,7 +121,7 @@ export function useKeys() {
     let afterG = false;
     function onKey(event: KeyboardEvent) {
       const target = event.target as HTMLElement;
-      if (event.ctrlKey || event.metaKey || event.altKey || target.closest("input, textarea, select, dialog, [role=grid]")) return;
+      if (event.ctrlKey || event.metaKey || event.altKey || target.closest("input, textarea, select, dialog[open], [role=grid]")) return;
       if (localStorage.getItem(OFF)) return;
       const place = afterG && places.value.find(({ key }) => key === event.key);
       afterG = event.key === "g";

@@ -134,7 +134,7 @@ function Row({ job, report }: { job: Job; report: Schemas["Report"] | undefined 
       <td>
         <span class="progress">
           <Bar job={job} inFlight={isOpen(job) ? job.item_counts.processing : 0} />
-          <span class={`status ${job.status}`}>{isOpen(job) ? percent(doneShare(job)) : TITLES[job.status]}</span>
+          <span class={`status ${job.status}`}>{isOpen(job) ? percent(doneShare(job)) : STATUS_TITLES[job.status]}</span>
         </span>
         {job.upstream.unavailable_since && <small class="warn">The incentives API does not answer; items wait.</small>}
       </td>
@@ -149,7 +149,7 @@ function Row({ job, report }: { job: Job; report: Schemas["Report"] | undefined 
   );
 }
 
-const TITLES: Record<Status, string> = {
+export const STATUS_TITLES: Record<Status, string> = {
   pending: "Waiting",
   processing: "Running",
   completed: "Completed",

@@ -1,0 +1,305 @@
+import { useSignal } from "@preact/signals";
+import { useEffect } from "preact/hooks";
+import { call, download, type Schemas, send } from "../api.ts";
+import { counted, decimal, duration, number, percent, shortTime } from "../format.ts";
+import { watch } from "../live.ts";
+import { type Loaded, now, throttled, useLoad } from "../load.ts";
+import { announce, notify } from "../parts/announce.tsx";
+import { Bar, doneShare, isOpen } from "../parts/bar.tsx";
+import { CopyAs } from "../parts/copy.tsx";
+import { Dialog } from "../parts/dialog.tsx";
+import { Menu } from "../parts/menu.tsx";
+import { Loading, Problem, Time } from "../parts/misc.tsx";
+import { go, href, setQuery } from "../router.ts";
+import { can } from "../session.ts";
+import { nameOf, STATUS_TITLES } from "./batches.tsx";
+import { Items } from "./items.tsx";
+
+type Job = Schemas["JobDetails"];
+
+export function JobScreen({ id }: { id: string }) {
+  const job = useLoad((signal) => call("get", "/batch-lookups/{job_id}", { path: { job_id: id }, signal }), [id]);
+  // Changes with the counts of the job, for the items to follow.
+  const version = useSignal(0);
+
+  useEffect(() => {
+    const reload = throttled(() => {
+      job.reload();
+      version.value++;
+    }, 1000);
+    let etag = "";
+    const stop = watch([{ table: "batch_lookup_jobs", filter: `id=eq.${id}`, onChange: reload }], async (signal) => {
+      const response = await send("get", "/batch-lookups/{job_id}", {
+        path: { job_id: id },
+        query: { wait: etag ? 30 : 0 },
+        headers: etag ? { "if-none-match": etag } : {},
+        signal,
+      });
+      etag = response.headers.get("etag") ?? "";
+      if (response.status === 304) return;
+      const fresh: Job = await response.json();
+      job.set(() => fresh);
+      version.value++;
+      if (!isOpen(fresh)) return 30;
+    });
+    return () => {
+      stop();
+      reload.cancel();
+    };
+  }, [id]);
+
+  const data = job.data.value;
+  useEffect(() => {
+    if (data) announce(sentence(data));
+  }, [data?.processed_items, data?.status]);
+  if (!data) return job.error.value ? <Problem error={job.error.value} onRetry={job.reload} /> : <Loading />;
+  return (
+    <>
+      <Heading job={data} reload={job.reload} />
+      <Problem error={job.error.value} onRetry={job.reload} />
+      <Banner job={data} />
+      <ProgressCard job={data} />
+      <Errors job={data} />
+      <Items job={data} version={version.value} />
+    </>
+  );
+}
+
+function Heading({ job, reload }: { job: Job; reload: Loaded<Job>["reload"] }) {
+  const asking = useSignal<"cancel" | "delete" | null>(null);
+  const failure = useSignal<Error | undefined>(undefined);
+  const open = isOpen(job);
+  const path = { job_id: job.id };
+  const results = (format: Schemas["ResultsFormat"], query: { status?: Schemas["ItemStatus"] } = {}) => () =>
+    download("/batch-lookups/{job_id}/results", { path, query: { format, ...query } }, `${nameOf(job)}.${format}`);
+
+  async function cancel() {
+    try {
+      await call("post", "/batch-lookups/{job_id}/cancel", { path });
+      notify("The batch is cancelled");
+    } catch (error) {
+      failure.value = error as Error;
+    }
+    asking.value = null;
+    reload();
+  }
+  async function remove() {
+    try {
+      await call("delete", "/batch-lookups/{job_id}", { path });
+      go(["batches"]);
+    } catch (error) {
+      failure.value = error as Error;
+    }
+    asking.value = null;
+  }
+
+  return (
+    <>
+      <div class="heading">
+        <div>
+          <h1>{nameOf(job)}</h1>
+          <p class="soft">
+            {counted(job.total_items, "site")}, uploaded <Time at={job.created_at} />
+            {job.retry_of_job_id && (
+              <>
+                , retries failed sites of <a href={href(["batches", job.retry_of_job_id])}>another batch</a>
+              </>
+            )}
+          </p>
+        </div>
+        <CopyAs
+          path={`batch-lookups/${job.id}`}
+          sql={`select * from api.items where job_id = '${job.id}' order by position;`}
+        />
+        <Menu
+          title="Results…"
+          choices={[
+            { title: "Excel", run: results("xlsx") },
+            { title: "CSV", run: results("csv") },
+            { title: "NDJSON", run: results("ndjson") },
+            ...(job.failed_items ? [{ title: "Failed sites as CSV", run: results("csv", { status: "failed" }) }] : []),
+          ]}
+        />
+        {open && can("jobs:write") && <button type="button" class="danger" onClick={() => (asking.value = "cancel")}>Cancel…</button>}
+        {!open && can("jobs:write") && <button type="button" class="quiet" onClick={() => (asking.value = "delete")}>Delete…</button>}
+        {can("reports:read") && <a class="button primary" href={href(["reports", job.report_id])}>Report</a>}
+      </div>
+      <Problem error={failure.value} />
+      {asking.value === "cancel" && (
+        <Dialog
+          title={`Cancel ${nameOf(job)}?`}
+          onClose={() => (asking.value = null)}
+          actions={
+            <>
+              <button type="button" onClick={() => (asking.value = null)}>Keep it running</button>
+              <button type="button" class="danger" onClick={cancel}>Cancel the batch</button>
+            </>
+          }
+        >
+          <p>
+            {counted(job.item_counts.pending, "site")} will not be looked up. {job.item_counts.processing > 0 &&
+              `${counted(job.item_counts.processing, "lookup")} in flight will still finish. `}
+            What has been looked up stays in the results and in the report.
+          </p>
+        </Dialog>
+      )}
+      {asking.value === "delete" && (
+        <Dialog
+          title={`Delete ${nameOf(job)}?`}
+          onClose={() => (asking.value = null)}
+          actions={
+            <>
+              <button type="button" onClick={() => (asking.value = null)}>Keep it</button>
+              <button type="button" class="danger" onClick={remove}>Delete the batch</button>
+            </>
+          }
+        >
+          <p>Its sites and their results will be gone for good. The report stays.</p>
+        </Dialog>
+      )}
+    </>
+  );
+}
+
+/** What holds everything up, in the words of somebody who waits. */
+function Banner({ job }: { job: Job }) {
+  const { unavailable_since, paused_until } = job.upstream;
+  if (unavailable_since) {
+    return (
+      <p class="banner" role="status">
+        <strong>The incentives API has not answered since {shortTime(unavailable_since)}.</strong> Nothing is lost; items wait.
+      </p>
+    );
+  }
+  if (paused_until && Date.parse(paused_until) > now.value) {
+    return (
+      <p class="banner" role="status">
+        The incentives API asked for a pause until {shortTime(paused_until)}. Nothing is lost; items wait.
+      </p>
+    );
+  }
+  return null;
+}
+
+function ProgressCard({ job }: { job: Job }) {
+  const { pending, processing, completed, failed } = job.item_counts;
+  const open = isOpen(job);
+  return (
+    <section class="card progress-card" aria-label="Progress">
+      <div class="progress-line">
+        <strong class="big">{open ? percent(doneShare(job)) : STATUS_TITLES[job.status]}</strong>
+        <span class="soft">{timing(job)}</span>
+      </div>
+      <Bar job={job} inFlight={open ? processing : 0} />
+      <ul class="legend">
+        <li>
+          <i class="completed" />completed <b>{number(completed)}</b>
+        </li>
+        <li>
+          <i class="failed" />failed <b>{number(failed)}</b>
+        </li>
+        {open && (
+          <li>
+            <i class="flight" />in flight <b>{number(processing)}</b>
+          </li>
+        )}
+        {(open || pending > 0) && (
+          <li>
+            <i />
+            {open ? "waiting" : "not looked up"} <b>{number(pending)}</b>
+          </li>
+        )}
+      </ul>
+    </section>
+  );
+}
+
+function timing(job: Job): string {
+  if (!isOpen(job)) {
+    const took = job.started_at ? (Date.parse(job.completed_at!) - Date.parse(job.started_at)) / 1000 : 0;
+    return job.started_at ? `took ${duration(took)}` : "";
+  }
+  if (job.processed_items === job.total_items) return "closing the report";
+  const parts = job.rate ? [`${decimal(job.rate)} a second`] : [];
+  if (job.estimated_completion_at) {
+    const left = (Date.parse(job.estimated_completion_at) - now.value) / 1000;
+    parts.push(`${duration(left)} left, done at ${shortTime(job.estimated_completion_at)}`);
+  }
+  return parts.join(" · ") || "not started yet";
+}
+
+function Errors({ job }: { job: Job }) {
+  const failure = useSignal<Error | undefined>(undefined);
+  const codes = Object.entries(job.errors_by_code).sort(([, one], [, other]) => other - one);
+  if (codes.length === 0) return null;
+
+  async function retry(code?: string) {
+    failure.value = undefined;
+    try {
+      const created = await call("post", "/batch-lookups/{job_id}/retry", {
+        path: { job_id: job.id },
+        query: code ? { error_code: code } : {},
+      });
+      notify(`${counted(created.total_items, "site")} will be looked up again`);
+      go(["batches", created.job_id]);
+    } catch (error) {
+      failure.value = error as Error;
+    }
+  }
+
+  const mayRetry = can("jobs:write") && !isOpen(job);
+  return (
+    <section class="card">
+      <div class="heading">
+        <h2>{counted(job.failed_items, "site")} failed</h2>
+        {mayRetry && codes.length > 1 && <button type="button" onClick={() => retry()}>Retry all</button>}
+      </div>
+      <Problem error={failure.value} />
+      <table class="rows errors">
+        <thead class="unseen">
+          <tr>
+            <th>Reason</th>
+            <th>Sites</th>
+            <th>Actions</th>
+          </tr>
+        </thead>
+        <tbody>
+          {codes.map(([code, count]) => (
+            <tr key={code}>
+              <td>
+                <code>{code}</code>
+              </td>
+              <td class="number">{number(count)}</td>
+              <td class="row-actions">
+                <button
+                  type="button"
+                  class="quiet"
+                  aria-label={`Show sites that failed with ${code}`}
+                  onClick={() => setQuery({ status: "failed", error: code })}
+                >
+                  Show
+                </button>
+                {mayRetry && (
+                  <button
+                    type="button"
+                    class="quiet"
+                    aria-label={`Retry sites that failed with ${code}`}
+                    onClick={() => retry(code)}
+                  >
+                    Retry these
+                  </button>
+                )}
+              </td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </section>
+  );
+}
+
+function sentence(job: Job): string {
+  const failed = job.failed_items ? `, ${number(job.failed_items)} failed` : "";
+  if (isOpen(job)) return `${percent(doneShare(job))} done${failed}`;
+  return `${STATUS_TITLES[job.status]}: ${number(job.processed_items)} of ${counted(job.total_items, "site")} looked up${failed}`;
+}

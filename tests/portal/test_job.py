@@ -1,0 +1,136 @@
+"""A batch: live, cancelled, retried, and each of its sites."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import WebSocketRoute, expect
+
+from tests.conftest import Connection
+from tests.http_fixtures import Json, NewClient, OrganizationClient, look_up, site
+from tests.portal.conftest import Person, SignedIn
+
+ANSWER = {
+    "utility": {"eiaid": 1, "name": "City Power"},
+    "incentives": {
+        "total_incentive_amount": 3750,
+        "by_program": [{"program_id": "p", "program_name": "Heat pump rebate", "total_incentive": 3750, "eligible_combinations": 1}],
+    },
+}
+
+
+def upload(client: OrganizationClient, count: int, name: str = "March portfolio") -> Json:
+    response = client.post("/batch-lookups", params={"name": name}, json=[site(f"deal-{number}") for number in range(count)])
+    created: Json = response.json()
+    return created
+
+
+def test_progress_comes_by_itself_with_the_socket_cut_in_the_middle(
+    person: Person, client: OrganizationClient, database: Connection
+) -> None:
+    page, sockets, cut = person.page, list[WebSocketRoute](), False
+
+    def connect(socket: WebSocketRoute) -> None:
+        if cut:
+            socket.close()
+        else:
+            socket.connect_to_server()
+            sockets.append(socket)
+
+    page.route_web_socket(re.compile("/realtime/"), connect)
+    job = upload(client, 20)
+    person.sign_in(client.api_key, f"batches/{job['job_id']}")
+    progress = page.get_by_role("region", name="Progress")
+    expect(page.get_by_text("Live", exact=True)).to_be_visible()
+    look_up(database, job, 5, ANSWER)
+    expect(progress).to_contain_text("25%")
+    expect(page.locator("[data-live]")).to_have_text(re.compile(r"\d+% done"))
+
+    cut = True
+    for socket in sockets:
+        socket.close()
+    expect(page.get_by_text("Polling", exact=True)).to_be_visible()
+    look_up(database, job, 5, {"error": "no"}, status=400)
+    expect(progress).to_contain_text("50%")
+    cut = False
+    expect(page.get_by_text("Live", exact=True)).to_be_visible(timeout=30_000)
+    look_up(database, job, 9, ANSWER)
+    expect(progress).to_contain_text("95%")
+    person.look("job-running")
+    look_up(database, job, 1, ANSWER)
+    expect(progress).to_contain_text("Completed")
+    expect(page.get_by_role("button", name="Cancel…")).to_have_count(0)
+
+
+def test_a_batch_is_cancelled_and_says_what_stays(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
+    job = upload(client, 4)
+    look_up(database, job, 1, ANSWER)
+    person = signed_in(f"batches/{job['job_id']}")
+    person.page.get_by_role("button", name="Cancel…").click()
+    dialog = person.page.get_by_role("dialog")
+    expect(dialog).to_contain_text("3 sites will not be looked up.")
+    person.look("job-cancel")
+    dialog.get_by_role("button", name="Cancel the batch").click()
+    expect(person.page.get_by_role("region", name="Progress")).to_contain_text("Cancelled")
+    assert client.get(f"/batch-lookups/{job['job_id']}").json()["status"] == "cancelled"
+
+
+def test_failures_are_shown_and_retried_by_reason(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
+    job = upload(client, 6)
+    for count, status in ((2, 400), (1, 404), (3, 200)):
+        look_up(database, job, count, ANSWER if status == 200 else {"error": "not there"}, status=status)
+    codes = client.get(f"/batch-lookups/{job['job_id']}").json()["errors_by_code"]
+    code = max(codes, key=codes.__getitem__)
+    person = signed_in(f"batches/{job['job_id']}")
+    page = person.page
+    page.get_by_role("button", name=f"Show sites that failed with {code}").click()
+    sites = page.get_by_role("region", name="Sites").locator("tbody tr")
+    expect(sites).to_have_count(2)
+    assert f"status=failed&error={code}" in page.url
+    person.look("job-failed-sites")
+    sites.first.get_by_role("link").click()
+    dialog = page.get_by_role("dialog", name="deal-0")
+    expect(dialog).to_contain_text(code)
+    page.keyboard.press("Escape")
+    expect(dialog).to_have_count(0)
+    page.get_by_role("group", name="Status of sites").get_by_role("link", name="Completed").click()
+    sites.first.get_by_role("link").click()
+    expect(page.get_by_role("dialog")).to_contain_text("Heat pump rebate")
+    person.look("job-site")
+    page.keyboard.press("Escape")
+
+    page.get_by_role("button", name=f"Retry sites that failed with {code}").click()
+    expect(page.get_by_text("retries failed sites of another batch")).to_be_visible()
+    expect(page.get_by_role("region", name="Progress")).to_contain_text("waiting 2")
+
+
+@pytest.fixture
+def outage(database: Connection) -> Iterator[None]:
+    database.execute("update app.upstream_state set unavailable_since = now() - interval '5 minutes'")
+    yield
+    database.execute("update app.upstream_state set unavailable_since = null")
+
+
+def test_an_outage_is_said_to_lose_nothing(outage: None, signed_in: SignedIn, client: OrganizationClient) -> None:
+    person = signed_in(f"batches/{upload(client, 3)['job_id']}")
+    expect(person.page.get_by_text("Nothing is lost; items wait.")).to_be_visible()
+    person.look("job-outage")
+
+
+def test_another_organizations_batch_is_not_there(signed_in: SignedIn, new_client: NewClient) -> None:
+    job = upload(new_client(), 1)
+    person = signed_in(f"batches/{job['job_id']}")
+    expect(person.page.get_by_role("alert")).to_contain_text("not found")
+
+
+def test_results_are_downloaded(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
+    job = upload(client, 2)
+    look_up(database, job, 2, ANSWER)
+    page = signed_in(f"batches/{job['job_id']}").page
+    page.get_by_role("button", name="Results…").click()
+    with page.expect_download() as downloads:
+        page.get_by_role("button", name="CSV", exact=True).click()
+    assert downloads.value.suggested_filename == "March portfolio.csv"
+    assert downloads.value.path().read_text().count("\n") == 3
