@@ -42,9 +42,7 @@ def test_a_job_says_how_fast_it_goes_and_when_to_ask_again(client: OrganizationC
 
     look_up(database, job, 2, status=404)
     look_up(database, job, 1, status=400)
-    database.execute(
-        "update public.batch_lookup_jobs set started_at = now() - interval '30 seconds', updated_at = now() where id = %s", [job["job_id"]]
-    )
+    database.execute("update public.batch_lookup_jobs set rate = 0.1, updated_at = now() where id = %s", [job["job_id"]])
     running = client.get(path(job)).json()
     assert running["rate"] == pytest.approx(0.1)
     ends_in = datetime.fromisoformat(running["estimated_completion_at"]) - datetime.now(UTC)

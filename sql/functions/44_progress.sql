@@ -1,9 +1,23 @@
 -- Chapter 44, progress: one job with its rate and estimated end.
 
--- Items that were looked up per second since the job started.
+-- Items that were looked up per second, from the job's start to its end.
 create or replace function app.job_rate(p_job public.batch_lookup_jobs) returns double precision
 language sql stable
-return p_job.processed_items / nullif(greatest(extract(epoch from coalesce(p_job.completed_at, p_job.updated_at) - p_job.started_at), 0), 0)::double precision;
+return p_job.processed_items / nullif(greatest(extract(epoch from p_job.completed_at - p_job.started_at), 0), 0)::double precision;
+
+-- What a moving average keeps of its value after a time: it has a time constant of half a minute.
+create or replace function app.rate_decay(p_time interval) returns double precision
+language sql immutable
+return exp(-least(greatest(extract(epoch from p_time)::double precision, 0) / 30, 50));
+
+-- The rate of a job once p_processed more items have ended: an exponentially weighted moving average, in which a rest is soon forgotten.
+-- While the job is younger than half a minute, it is the mean since the start.
+create or replace function app.next_rate(p_job public.batch_lookup_jobs, p_processed integer, p_now timestamptz) returns double precision
+language sql immutable
+return (coalesce(p_job.rate, 0) * (1 - app.rate_decay(greatest(p_job.updated_at - p_job.started_at, interval '50 milliseconds')))
+                                * app.rate_decay(p_now - p_job.updated_at)
+        + p_processed / 30.0::double precision)
+       / (1 - app.rate_decay(greatest(p_now - p_job.started_at, interval '50 milliseconds')));
 
 -- Reads only the job's row, the state of the upstream, the clock and, for errors_by_code, the index of failed items. So the answer stays the same until the job
 -- changes.
@@ -28,7 +42,7 @@ begin
     end if;
     -- Items that a cancel ended were not looked up.
     v_looked_up.processed_items := p_job.processed_items - coalesce((v_errors ->> 'job_cancelled')::integer, 0);
-    v_rate := app.job_rate(v_looked_up);
+    v_rate := case when v_remaining > 0 then p_job.rate else app.job_rate(v_looked_up) end;
     v_seconds := case when v_remaining > 0 and v_rate > 0 then least(v_remaining / v_rate, 1e9) end;
     -- Nothing ends while the incentives API wants a pause.
     v_ends_at := greatest(p_job.updated_at, (select paused_until from app.upstream_state)) + app.seconds(v_seconds);
@@ -75,5 +89,5 @@ begin
 end;
 $$;
 
-comment on function api.get_batch_lookup(uuid, uuid, boolean) is 'One job with its counts, and its items when asked; rate (items a second), estimated_completion_at, errors_by_code and poll_after_ms (when to ask again; null: it has ended). 400 too_many_items: p_include_items answers up to 500 items and 8 MB. 404: no such job in this organization.';
+comment on function api.get_batch_lookup(uuid, uuid, boolean) is 'One job with its counts, and its items when asked; rate (items a second: a moving average over half a minute, of the whole job once it has ended), estimated_completion_at, errors_by_code and poll_after_ms (when to ask again; null: it has ended). 400 too_many_items: p_include_items answers up to 500 items and 8 MB. 404: no such job in this organization.';
 grant execute on function api.get_batch_lookup(uuid, uuid, boolean) to authenticated;

@@ -399,9 +399,10 @@ as $$
 declare
     v_status text;
 begin
-    update public.batch_lookup_jobs
+    update public.batch_lookup_jobs j
        set processed_items = processed_items + p_processed,
            failed_items    = failed_items + p_failed,
+           rate            = app.next_rate(j, p_processed, p_now),
            status          = case when status = 'cancelled' then status
                                   when processed_items + p_processed < total_items then 'processing'
                                   when failed_items + p_failed = total_items then 'failed'

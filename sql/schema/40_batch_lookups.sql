@@ -14,6 +14,7 @@ create table public.batch_lookup_jobs (
     completed_at    timestamptz,
     updated_at      timestamptz not null,
     retry_of_job_id uuid,
+    rate            double precision,
 
     constraint batch_lookup_jobs_pkey primary key (organization_id, id),
     constraint batch_lookup_jobs_organization_id_fkey foreign key (organization_id) references app.organizations (id),
@@ -38,6 +39,7 @@ create index batch_lookup_jobs_ended_idx on public.batch_lookup_jobs (organizati
 comment on table public.batch_lookup_jobs is 'One row per uploaded batch, watched live by its owners: no array, json or point column, default replica identity.';
 comment on column public.batch_lookup_jobs.processed_items is 'Items that ended: completed and failed together.';
 comment on column public.batch_lookup_jobs.completed_at is 'When the job ended, whether completed, failed or cancelled.';
+comment on column public.batch_lookup_jobs.rate is 'Items that ended per second, as of updated_at: a moving average over half a minute; null: none has ended.';
 comment on column public.batch_lookup_jobs.retry_of_job_id is 'The job whose failed items this one tries again; it may have been deleted since.';
 
 create table public.lookup_queue_items (

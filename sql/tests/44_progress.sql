@@ -1,5 +1,5 @@
 begin;
-select plan(19);
+select plan(22);
 \ir fixtures.psql
 select pg_temp.turn_clock('2026-11-24 12:00:00+00');
 select pg_temp.submit(:'org', 10) as job \gset
@@ -13,15 +13,15 @@ select is(pg_temp.progress('poll_after_ms'), '1000', 'a job that has not begun i
 select pg_temp.look_up(:'org', 1, 200, :'answer') as recorded \gset
 select pg_temp.turn_clock('2026-11-24 12:00:10+00');
 select pg_temp.look_up(:'org', 3, 200, :'answer') as recorded \gset
-select is(pg_temp.progress('rate'), '0.40', 'the rate is of the items that ended since the job began, in items a second');
-select is(pg_temp.progress('estimated_completion_at'), '2026-11-24T12:00:25.000Z', 'the estimate is what remains at that rate');
+select is(pg_temp.progress('rate'), '0.44', 'the rate is in items a second, and the latest items count most');
+select is(pg_temp.progress('estimated_completion_at'), '2026-11-24T12:00:23.729Z', 'the estimate is what remains at that rate');
 select is(pg_temp.progress('poll_after_ms'), '750', 'the next look is worth it after a twentieth of what remains');
 select is(pg_temp.progress('errors_by_code'), '{}', 'a job without failed items has no errors');
 select pg_temp.turn_clock('2026-11-24 12:00:25+00');
 select is(pg_temp.progress('estimated_completion_at'), null, 'an estimate that has passed is none');
 update app.upstream_state set paused_until = '2026-11-24 12:00:40+00';
 select is(pg_temp.progress('upstream')::jsonb ->> 'paused_until', '2026-11-24T12:00:40.000Z', 'a job says until when the incentives API wants a pause');
-select is(pg_temp.progress('estimated_completion_at'), '2026-11-24T12:00:55.000Z', 'the estimate counts from the end of the pause');
+select is(pg_temp.progress('estimated_completion_at'), '2026-11-24T12:00:53.729Z', 'the estimate counts from the end of the pause');
 update app.upstream_state set paused_until = '2026-11-24 12:00:25+00';
 select is(pg_temp.progress('upstream')::jsonb ->> 'paused_until', null, 'a pause that is over is none');
 update app.upstream_state set paused_until = '-infinity';
@@ -44,6 +44,25 @@ select pg_temp.turn_clock('2026-11-25 12:00:10+00');
 select pg_temp.look_up(:'org', 1, 404) as recorded \gset
 select api.cancel_batch_lookup(:'org', :'job') as cancelled \gset
 select is(api.get_batch_lookup(:'org', :'job') ->> 'rate', '0.20', 'items that a cancel ended do not count as looked up');
+
+-- Two items a second, with a rest of an hour
+select pg_temp.submit(:'org', 400) as job \gset
+create function pg_temp.work(p_organization_id uuid, p_seconds integer) returns void
+language plpgsql as $$
+begin
+    for n in 1..p_seconds / 5 loop
+        perform pg_temp.turn_clock(app.clock() + interval '5 seconds'), pg_temp.look_up(p_organization_id, 10);
+    end loop;
+end;
+$$;
+select pg_temp.turn_clock('2026-11-26 12:00:00+00');
+select count(*) from api.claim_lookups(:'org', 'w', 1) \gset claimed_
+select pg_temp.work(:'org', 20);
+select is(api.get_batch_lookup(:'org', :'job') ->> 'rate', '2.17', 'the rate of a young job is about the mean since its start');
+select pg_temp.turn_clock(app.clock() + interval '1 hour'), pg_temp.work(:'org', 60);
+select cmp_ok((api.get_batch_lookup(:'org', :'job') ->> 'rate')::numeric, '>', 1.7, 'a rest is forgotten within a minute');
+select pg_temp.work(:'org', 60);
+select cmp_ok((api.get_batch_lookup(:'org', :'job') ->> 'rate')::numeric, '>', 1.9, 'after two minutes of work, the rate is the present one');
 
 select * from finish();
 rollback;
