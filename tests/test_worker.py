@@ -64,14 +64,16 @@ def test_a_providers_key_goes_to_the_provider_and_the_organization_does_not(
 def test_without_a_provider_our_own_api_is_asked_in_the_name_of_the_organization(
     batches: Batches, worker_settings: Settings, upstream: FakeUpstream
 ) -> None:
+    upstream.internal_key = b"internal key"
     own = Settings(database_url=worker_settings.database_url, port=upstream.port, root_path="/alpha")
     with running_worker(own):
         batches.wait(batches.create(1))
-    [seen] = upstream.requests
-    assert seen.target == "/alpha/incentives"
-    assert seen.headers["authorization"] == "Bearer internal key"
-    assert seen.headers["x-supabase-internal"] == "true"
+    recognition, seen = upstream.requests
+    assert (recognition.body, recognition.headers["x-organization-id"]) == ({}, "")
+    assert recognition.target == seen.target == "/alpha/incentives"
+    assert seen.headers["authorization"].startswith("HMAC-SHA256 ")
     assert seen.headers["x-organization-id"] == str(batches.organization_id)
+    assert seen.body["reference_id"] == "site-0"
 
 
 def test_a_lookup_that_fails_in_passing_is_tried_again(batches: Batches, worker_settings: Settings, upstream: FakeUpstream) -> None:
