@@ -55,6 +55,23 @@ begin
 end;
 $$;
 
+create or replace function app.find_item(p_organization_id uuid, p_job_id uuid, p_position integer) returns public.lookup_queue_items
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_item public.lookup_queue_items;
+begin
+    select * into v_item
+      from public.lookup_queue_items
+     where organization_id = p_organization_id and job_id = p_job_id and position = p_position;
+    if not found then
+        perform app.refuse(404, 'item_not_found', 'The job has no item at this position', 'Positions count from 0.');
+    end if;
+    return v_item;
+end;
+$$;
+
 -- Locks the job before a change.
 create or replace function app.lock_job(p_organization_id uuid, p_job_id uuid) returns public.batch_lookup_jobs
 language plpgsql volatile

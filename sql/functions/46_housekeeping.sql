@@ -109,12 +109,8 @@ declare
 begin
     perform app.authorize(p_organization_id, 'jobs:write');
     v_job := app.lock_ended_job(p_organization_id, p_job_id);
-    select * into v_item
-      from public.lookup_queue_items
-     where organization_id = p_organization_id and job_id = p_job_id and position = p_position;
-    if not found then
-        perform app.refuse(404, 'item_not_found', 'The job has no item at this position', 'Positions count from 0.');
-    elsif v_item.status <> 'failed' then
+    v_item := app.find_item(p_organization_id, p_job_id, p_position);
+    if v_item.status <> 'failed' then
         perform app.refuse(409, 'item_not_failed', 'The item has not failed');
     end if;
     return app.retry_items(p_organization_id, v_job, array[app.uploaded_item(v_item, 0)], array[v_item.position]);
@@ -132,6 +128,7 @@ begin
     delete from app.webhook_deliveries where organization_id = p_organization_id and job_id = p_job_id and data is null;
     delete from app.queued_jobs where organization_id = p_organization_id and job_id = p_job_id;
     delete from public.batch_lookup_job_labels where organization_id = p_organization_id and job_id = p_job_id;
+    delete from public.lookup_attempts where organization_id = p_organization_id and job_id = p_job_id;
     delete from public.lookup_item_sources where organization_id = p_organization_id and job_id = p_job_id;
     delete from public.lookup_job_columns where organization_id = p_organization_id and job_id = p_job_id;
     delete from public.lookup_queue_items where organization_id = p_organization_id and job_id = p_job_id;
@@ -249,7 +246,8 @@ declare
 begin
     select * into strict v_settings from app.settings;
     return app.prune('jobs', p_now - make_interval(days => v_settings.job_retention_days))
-         + app.prune('reports', p_now - make_interval(days => v_settings.report_retention_days));
+         + app.prune('reports', p_now - make_interval(days => v_settings.report_retention_days))
+         + app.prune_attempts(p_now - make_interval(days => v_settings.attempt_retention_days));
 end;
 $$;
 
@@ -262,4 +260,4 @@ begin
 end;
 $$;
 
-comment on function api.prune_expired() is 'Deletes jobs and reports whose retention (job_retention_days, report_retention_days) is over, at most a thousand jobs with about ten thousand items, and as many reports, and returns how many. pg_cron or a worker repeats it every minute, each time in a transaction of its own, until it returns 0.';
+comment on function api.prune_expired() is 'Deletes jobs, reports and recorded attempts whose retention (job_retention_days, report_retention_days, attempt_retention_days) is over, at most a thousand jobs with about ten thousand items, as many reports, and ten thousand attempts, and returns how many. pg_cron or a worker repeats it every minute, each time in a transaction of its own, until it returns 0.';

@@ -223,6 +223,7 @@ begin
         select coalesce(array_agg(item), '{}') into v_more from expired;
         v_expired := v_expired || v_more;
     end loop;
+    perform app.record_expired_attempts(p_organization_id, v_leases, v_expired, p_now);
     delete from public.lookup_leases l
      using unnest(v_leases) h
      where l.organization_id = p_organization_id and l.job_id = h.job_id and l.lease_token = h.lease_token;

@@ -63,7 +63,7 @@ begin
                       p_retry_afters, p_latencies)
             as o (job_id, position, lease_token, http_status, error_class, body, response, retry_after, latency)
     )
-    select a.job_id, a.position, a.lease_token, 'complete', a.body, null, null, null::interval, false, a.response, a.latency
+    select a.job_id, a.position, a.lease_token, 'complete', a.body, null, null, null::interval, false, a.response, a.latency, a.http_status
       from answer a
      where a.is_complete
      union all
@@ -75,7 +75,7 @@ begin
                 else p.error_message || coalesce(' (HTTP ' || a.http_status || ')', '') end,
            case when p.action = 'wait' and a.retry_after is not null
                 then make_interval(secs => least(greatest(a.retry_after, 0), 86400)) end,
-           p.outage, null, a.latency
+           p.outage, null, a.latency, a.http_status
       from answer a
       cross join lateral app.find_retry_policy(a.http_status, a.error_class) p
      where a.is_complete is not true;
@@ -102,6 +102,7 @@ declare
     v_now       timestamptz := app.clock();
     v_outcomes  app.lookup_outcome[];
     v_signs     app.outage_signs;
+    v_is_outage boolean;
     v_leases    public.lookup_leases[];
     v_items     public.lookup_queue_items[];
     v_mended    public.lookup_queue_items[];
@@ -109,9 +110,13 @@ begin
     v_outcomes := array(select o from app.classify_outcomes(p_job_ids, p_positions, p_lease_tokens, p_http_statuses, p_error_classes,
                                                          p_responses, p_retry_afters, p_latencies) o);
     v_signs := app.find_outage_signs(p_organization_id, v_outcomes);
+    v_is_outage := app.would_be_outage(p_organization_id, v_signs, v_now);
     v_leases := app.hold_outcome_leases(p_organization_id, v_outcomes);
-    v_items := app.apply_outcomes(p_organization_id, v_outcomes, v_leases, app.would_be_outage(p_organization_id, v_signs, v_now), v_now);
+    v_items := app.apply_outcomes(p_organization_id, v_outcomes, v_leases, v_is_outage, v_now);
     v_mended := app.mend_expired_items(p_organization_id, v_outcomes, v_items, v_now);
+    if app.has_attempts(p_organization_id, p_job_ids, v_signs) then
+        perform app.record_attempts(p_organization_id, v_outcomes, v_is_outage, v_leases, v_items || v_mended, v_now);
+    end if;
     perform app.add_report_sites(p_organization_id, v_items, v_now);
     perform app.file_item_applications(p_organization_id, v_items, v_now);
     perform app.end_leases(p_organization_id, v_leases, v_items);
@@ -135,7 +140,7 @@ end;
 $$;
 
 comment on function api.record_lookups(uuid, uuid[], integer[], uuid[], integer[], text[], text[], double precision[], double precision[]) is
-'Records what came of claimed items, as parallel arrays: job and position, lease token, HTTP status, error class (timeout, unreachable, connection, dns, tls, invalid_response, response_too_large, other; null when an answer came), the answer as text, Retry-After in seconds, how long the lookup took in seconds (for api.work_history). app.retry_policy decides. Answers a verdict per item: accepted; stale, when the lease was lost or the item has ended; unknown. A success is accepted all the same for an item that has not ended, or that failed only because its lease expired. Calling it again with the same outcomes changes nothing. 55P03 (lock_not_available): another transaction holds a row of these items, jobs or reports; try again later.';
+'Records what came of claimed items, as parallel arrays: job and position, lease token, HTTP status, error class (timeout, unreachable, connection, dns, tls, invalid_response, response_too_large, other; null when an answer came), the answer as text, Retry-After in seconds, how long the lookup took in seconds (for api.work_history and api.explain_item). app.retry_policy decides. Answers a verdict per item: accepted; stale, when the lease was lost or the item has ended; unknown. A success is accepted all the same for an item that has not ended, or that failed only because its lease expired. Calling it again with the same outcomes changes nothing. 55P03 (lock_not_available): another transaction holds a row of these items, jobs or reports; try again later.';
 
 -- Locks the leases of the outcomes, and those under which the items of late successes are in flight now.
 create or replace function app.hold_outcome_leases(p_organization_id uuid, p_outcomes app.lookup_outcome[]) returns public.lookup_leases[]

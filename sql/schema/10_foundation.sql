@@ -28,6 +28,8 @@ create table app.settings (
     requests_per_minute       integer     default 120000,
     job_retention_days        integer,
     report_retention_days     integer,
+    record_all_attempts       boolean     not null default false,
+    attempt_retention_days    integer     not null default 30,
 
     constraint settings_pkey primary key (singleton),
     constraint settings_singleton_check check (singleton),
@@ -47,7 +49,8 @@ create table app.settings (
     constraint settings_max_open_items_check check (max_open_items > 0),
     constraint settings_requests_per_minute_check check (requests_per_minute > 0),
     constraint settings_job_retention_days_check check (job_retention_days > 0),
-    constraint settings_report_retention_days_check check (report_retention_days > 0)
+    constraint settings_report_retention_days_check check (report_retention_days > 0),
+    constraint settings_attempt_retention_days_check check (attempt_retention_days between 1 and 3650)
 );
 
 comment on table app.settings is 'The one row of settings, changed with api.update_settings and effective without a restart.';
@@ -69,6 +72,8 @@ comment on column app.settings.max_open_items is 'Unfinished items that an organ
 comment on column app.settings.requests_per_minute is 'Requests per minute of one API key or one signed-in user, at each API process; null: no limit.';
 comment on column app.settings.job_retention_days is 'Days after which an ended job is deleted with its items; its report stays. null: never.';
 comment on column app.settings.report_retention_days is 'Days after which an ended report is deleted with its sites, whether its job still exists or not. null: never.';
+comment on column app.settings.record_all_attempts is 'Whether attempts of items that succeed at once are recorded as well, a row each; else only those of items that fail at first.';
+comment on column app.settings.attempt_retention_days is 'Days after which the attempts of an item are deleted, if it still exists.';
 comment on column app.settings.internal_key is 'Random secret of internal callers (worker, pg_cron), used if SERVICE_ROLE_KEY is not set.';
 
 insert into app.settings default values;

@@ -53,7 +53,8 @@ create type app.lookup_outcome as (
     pause         interval,
     outage        boolean,
     response      text,
-    latency       double precision
+    latency       double precision,
+    http_status   integer
 );
 
 comment on type app.lookup_outcome is 'What came of one lookup, judged by app.retry_policy: complete, retry, wait (with the pause asked for) or fail; latency is in seconds.';

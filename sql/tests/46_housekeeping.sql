@@ -28,7 +28,8 @@ select is(pg_temp.look_up(:'org', 1), 1::bigint, 'the retry is looked up');
 select throws_ok(format($$ select api.requeue_item(%L, (select id from public.batch_lookup_jobs where total_items = 1), 0) $$, :'org'), 'PT409', 'The item has not failed', 'an item that has not failed is not tried again');
 select count(api.delete_batch_lookup(:'org', id)) from public.batch_lookup_jobs where id <> :'job' \gset others_
 
--- Retention
+-- Retention, that of attempts aside (chapter 58)
+delete from public.lookup_attempts;
 select is(app.prune_expired('2200-01-01'), 0, 'jobs are kept for ever by default');
 select ok((api.update_settings('{"job_retention_days": 30}') ->> 'job_retention_days') = '30', 'a setting says how long jobs are kept');
 select is(app.prune_expired(now() + interval '29 days'), 0, 'a job stays as long as it says');

@@ -6,6 +6,7 @@ select plan(5);
 select pg_temp.submit(:'org', 2) as job, pg_temp.submit(:'other_org', 2) as other_job \gset
 select api.create_batch_lookup(o.id, pg_temp.items(1, '{"metadata": {"owner": "Kim"}}') || '{"labels": {"team": "north"}}') from (values (:'org'::uuid), (:'other_org')) o (id);
 select pg_temp.look_up(:'org', 1, 200, :'answer'), pg_temp.look_up(:'other_org', 1, 200, :'answer');
+select pg_temp.look_up(:'org', 1, 500), pg_temp.look_up(:'other_org', 1, 500);
 select count(*) from api.claim_lookups(:'org', 'w', 1) union all select count(*) from api.claim_lookups(:'other_org', 'w', 1);
 select app.file_applications(o.id, app.customer_id(o.id, 'site-1', now()), 'site-1', :'answer', now())
   from (values (:'org'::uuid), (:'other_org')) o (id);
@@ -47,6 +48,7 @@ insert into tables values
     ('public.batch_lookup_job_labels',        'rows that a view shows'),
     ('public.lookup_item_sources',            'rows that a view shows'),
     ('public.lookup_leases',                  'rows of an organization'),
+    ('public.lookup_attempts',                'rows of an organization'),
     ('public.incentive_reports',              'rows of an organization'),
     ('public.incentive_report_sites',         'rows of an organization'),
     ('public.incentive_report_site_programs', 'rows that a view shows'),
@@ -76,6 +78,7 @@ insert into functions values
     ('api.retry_batch_lookup',      'call for organization A'),
     ('api.delete_batch_lookup',     'call for organization A'),
     ('api.requeue_item',            'call for organization A'),
+    ('api.explain_item',            'call for organization A'),
     ('api.cancel_batch_lookup',     'call for organization A'),
     ('api.list_incentive_reports',  'call for organization A'),
     ('api.get_incentive_report',    'call for organization A'),

@@ -13,6 +13,7 @@ from pyshell.api.routes.batch_lookups import (
     cancel_batch_lookup,
     create_batch_lookup,
     delete_batch_lookup,
+    get_batch_lookup_item,
     list_batch_lookups,
     retry_batch_lookup,
 )
@@ -71,6 +72,7 @@ routes = [
     route("DELETE", "/batch-lookups/{job_id}", "jobs:write", delete_batch_lookup, "include_report"),
     route("GET", "/batch-lookups/{job_id}/events", "jobs:read", stream_batch_lookup_events),
     route("GET", "/batch-lookups/{job_id}/items", "jobs:read", list_batch_lookup_items, "status", "error_code", "q", *PAGE),
+    route("GET", "/batch-lookups/{job_id}/items/{position}", "jobs:read", get_batch_lookup_item),
     route(
         "GET",
         "/batch-lookups/{job_id}/results",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from uuid import UUID
 
 from starlette.requests import Request
@@ -108,6 +109,20 @@ async def retry_batch_lookup(request: Request) -> Response:
         error_code=text_param(request, "error_code"),
     )
     return json_response(body, 201)
+
+
+async def get_batch_lookup_item(request: Request) -> Response:
+    """One item with its attempts, and what it waits for."""
+    position = request.path_params["position"]
+    return json_response(
+        await call(
+            request.app.state.pool,
+            "explain_item",
+            organization_id=request.user.organization_id,
+            job_id=job_id(request),
+            position=int(position) if re.fullmatch("[0-9]{1,9}", position, re.ASCII) else None,
+        )
+    )
 
 
 async def delete_batch_lookup(request: Request) -> Response:

@@ -1,0 +1,106 @@
+begin;
+select plan(24);
+\ir fixtures.psql
+select pg_temp.turn_clock(clock_timestamp());
+
+create function pg_temp.attempts(p_job_id uuid, p_position integer) returns text
+language sql as $$
+    select string_agg(concat_ws(' ', attempt, outcome, http_status, error_code, worker), ', ' order by attempt)
+      from public.lookup_attempts where job_id = p_job_id and position = p_position
+$$;
+create function pg_temp.waiting_for(p_job_id uuid, p_position integer) returns text
+language sql as $$
+    select api.explain_item(organization_id, id, p_position) #>> '{waiting_for,reason}' from public.batch_lookup_jobs where id = p_job_id
+$$;
+-- Claims one item and records what came of it after a quarter of a second.
+create function pg_temp.look_up_slowly(p_organization_id uuid, p_http_status integer) returns bigint
+language sql as $$
+    select count(*) from api.claim_lookups(p_organization_id, 'slow', 1) c
+     cross join lateral api.record_lookups(p_organization_id, array[c.job_id], array[c.position], array[c.lease_token], array[p_http_status],
+           array[null::text], array['{}'], array[null::double precision], array[0.25]) r
+     where r.verdict = 'accepted'
+$$;
+
+-- What is recorded
+select pg_temp.submit(:'org', 3) as job \gset
+select pg_temp.look_up(:'org', 1, 200, :'answer');
+select is_empty('select from public.lookup_attempts', 'an item that succeeds at once leaves no attempt behind');
+select pg_temp.look_up_slowly(:'org', 500);
+select is(
+    (select row(attempt, outcome, worker, app.clock() - recorded_at, latency_ms, http_status, error_code, error_message)::text from public.lookup_attempts),
+    '(1,retry,slow,00:00:00,250,500,upstream_error,"The incentives service reported an error of its own (HTTP 500)")',
+    'an attempt that fails says when, by which worker, how long it took and what came of it');
+select pg_temp.turn_clock(app.clock() + interval '3 seconds');
+select pg_temp.look_up(:'org', 1, 429, null, null, 5);
+select pg_temp.turn_clock(app.clock() + interval '6 seconds');
+select pg_temp.look_up(:'org', 1, 200, :'answer');
+select is(
+    pg_temp.attempts(:'job', 1), '1 retry 500 upstream_error slow, 2 wait 429 upstream_rate_limited tester, 3 complete 200 tester',
+    'the success of an item that failed at first is recorded, too, and so is an attempt that cost no retry');
+select pg_temp.look_up(:'org', 1, 404);
+select is(pg_temp.attempts(:'job', 2), '1 fail 404 not_found tester', 'an attempt that fails for good is recorded');
+select is(
+    (select string_agg(a ->> 'outcome', ', ') from json_array_elements(api.explain_item(:'org', :'job', 1) -> 'attempts') a), 'retry, wait, complete',
+    'the story of an item has its attempts in their order');
+select is(api.explain_item(:'org', :'job', 0) ->> 'attempts', '[]', 'the story of an item that succeeded at once has none');
+
+-- A worker that falls silent
+select pg_temp.submit(:'org', 1) as job \gset
+select job_id, position, lease_token from api.claim_lookups(:'org', 'silent', 1) \gset
+update public.lookup_leases set expires_at = app.clock() - interval '1 second';
+update app.workers set returned_at = '-infinity';
+select is(app.expire_leases(:'org', app.clock() + interval '1 year'), 1, 'the lease of a silent worker expires');
+select is(pg_temp.attempts(:'job', 0), '1 retry lease_expired silent', 'an expired lease is an attempt of its worker');
+select is(pg_temp.record(:'org', array[:'job_id'::uuid], array[:position], array[:'lease_token'::uuid], 200, '{}'), 'accepted', 'a late success counts');
+select is(pg_temp.attempts(:'job', 0), '1 retry lease_expired silent, 2 complete 200', 'the late success is recorded behind it');
+
+-- All attempts
+select api.update_settings('{"record_all_attempts": true}') as settings \gset
+select pg_temp.submit(:'org', 1) as job \gset
+select pg_temp.look_up(:'org', 1, 200, :'answer');
+select is(pg_temp.attempts(:'job', 0), '1 complete 200 tester', 'the setting record_all_attempts has every attempt recorded');
+select api.update_settings('{"record_all_attempts": false}') as settings \gset
+
+-- Until when
+select is(app.prune_expired(app.clock() + interval '29 days'), 0, 'attempts are kept for attempt_retention_days');
+select is(app.prune_attempts(app.clock() + interval '1 day', 4), 4, 'the retention deletes a limited number at once');
+select api.delete_batch_lookup(:'org', :'job') as deleted \gset
+select is(pg_temp.attempts(:'job', 0), null, 'attempts are deleted with their job');
+
+-- What an item waits for
+select api.resume_lookups();
+select pg_temp.turn_clock(clock_timestamp());
+select pg_temp.submit(:'org', 3) as job \gset
+select is(pg_temp.waiting_for(:'job', 0), 'no_worker', 'without a worker an item waits for one');
+select from api.heartbeat('w') \gset
+select is(pg_temp.waiting_for(:'job', 0), 'next_claim', 'the first item waits for the next claim');
+select is(
+    api.explain_item(:'org', :'job', 2) #>> '{waiting_for,message}',
+    'Items are looked up in the order of the upload; items in front of it: 2 of its batch, 0 of other batches', 'later items wait for earlier ones');
+select pg_temp.turn_clock(app.clock() + interval '1 second');
+select pg_temp.submit(:'org', 3) as second_job \gset
+select is(
+    api.explain_item(:'org', :'second_job', 1) -> 'waiting_for' ->> 'message',
+    'Batches of an organization take turns; items in front of it: 1 of its batch, 2 of other batches', 'batches of an organization take turns');
+select api.update_settings('{"max_in_flight": 1}') as settings \gset
+select count(*) as claimed from api.claim_lookups(:'org', 'w', 1) \gset
+select is(
+    array[pg_temp.waiting_for(:'job', 0), pg_temp.waiting_for(:'job', 1)], array['in_flight', 'concurrency_limit'],
+    'an item in flight waits for its answer, others for the concurrency limit');
+select api.update_settings('{"lookups_per_second": 1, "max_in_flight": 50}') as settings \gset
+select count(*) as claimed from api.claim_lookups(:'org', 'w', 3) \gset
+select is(
+    (select (w ->> 'reason') || ' ' || round(extract(epoch from (w ->> 'until')::timestamptz - app.clock()))
+       from (select api.explain_item(:'org', :'second_job', 2) -> 'waiting_for') e (w)), 'rate_limit 4', 'an item that waits for the rate limit is told when it may start');
+update app.upstream_state set paused_until = app.clock() + interval '20 seconds';
+select is(pg_temp.waiting_for(:'job', 2), 'retry_after', 'a pause that the provider asked for holds up everybody');
+update app.upstream_state set unavailable_since = app.clock(), consecutive_failures = 10;
+select is(pg_temp.waiting_for(:'job', 2), 'circuit_breaker', 'an open circuit breaker holds up everybody');
+
+select throws_ok(
+    format('select api.explain_item(%L, %L, 3)', :'org', :'job'), 'PT404', 'The job has no item at this position', 'an item that is not there is not found');
+select throws_ok(
+    format('select api.explain_item(%L, %L, 0)', :'other_org', :'job'), 'PT404', 'Batch job not found', 'nobody is told of the items of others');
+
+select * from finish();
+rollback;

@@ -1,0 +1,85 @@
+"""One item with its story: its attempts, and what it waits for."""
+
+from __future__ import annotations
+
+import pytest
+
+from pyshell.settings import Settings
+from tests.conftest import Connection
+from tests.http_fixtures import UNKNOWN_ID, Json, NewClient, OrganizationClient, look_up, site
+from tests.timed import wait_until
+from tests.upstream import FakeUpstream, Reply
+from tests.worker_fixtures import Batches, check_invariants, fetch_value, running_worker
+
+
+def path(job: Json, position: object = 0) -> str:
+    return f"/batch-lookups/{job['job_id']}/items/{position}"
+
+
+def test_an_item_tells_its_story(client: OrganizationClient, database: Connection) -> None:
+    job = client.submit(site("deal-0"), site("deal-1"))
+    look_up(database, job, 1, status=500)
+    [listed, _] = client.get(f"/batch-lookups/{job['job_id']}/items").json()["items"]
+
+    item = client.get(path(job)).json()
+
+    assert list(item) == [*listed, "position", "attempts", "waiting_for"]
+    assert {name: item[name] for name in listed} == listed
+    assert item["position"] == 0
+    [attempt] = item["attempts"]
+    assert attempt == {
+        "attempt": 1,
+        "outcome": "retry",
+        "worker": "test",
+        "latency_ms": None,
+        "http_status": 500,
+        "error_code": "upstream_error",
+        "error_message": "The incentives service reported an error of its own (HTTP 500)",
+        "recorded_at": attempt["recorded_at"],
+    }
+    waiting_for = item["waiting_for"]
+    assert list(waiting_for) == ["reason", "until", "message"]
+    assert waiting_for["reason"] == "retry_backoff"
+    assert waiting_for["until"] > attempt["recorded_at"]
+
+    look_up(database, job, 1)
+    ended = client.get(path(job, 1)).json()
+    assert (ended["status"], ended["attempts"], ended["waiting_for"]) == ("completed", [], None)
+
+
+@pytest.mark.parametrize("position", ["1", "-1", "1e0", "9" * 20, "first", "%00"])
+def test_an_item_that_is_not_there_is_not_found(client: OrganizationClient, position: str) -> None:
+    response = client.get(path(client.submit(), position))
+    assert (response.status_code, response.json()["code"]) == (404, "item_not_found")
+
+
+def test_items_of_others_are_not_found(client: OrganizationClient, new_client: NewClient) -> None:
+    job = client.submit()
+    for response in (new_client().get(path(job)), client.get(path({"job_id": UNKNOWN_ID})), client.get(path({"job_id": "first"}))):
+        assert (response.status_code, response.json()["code"]) == (404, "job_not_found")
+    assert client.get(path(job), headers={"x-api-key": "leap_live_" + "0" * 40}).status_code == 401
+
+
+def test_a_worker_tells_how_long_an_attempt_took(
+    worker_settings: Settings, upstream: FakeUpstream, batches: Batches, owner: Connection
+) -> None:
+    upstream.plan("site-1", Reply(500, delay=0.2), Reply())
+    job = batches.create(3)
+    with running_worker(worker_settings):
+        assert batches.wait(job) == "completed"
+    rows = owner.execute("select position, outcome, http_status, worker, latency_ms from public.lookup_attempts")
+    first, second = sorted(rows.fetchall(), key=lambda row: row[1], reverse=True)
+    worker = fetch_value(owner, "select id from app.workers")
+    assert (first[:4], second[:4]) == ((1, "retry", 500, worker), (1, "complete", 200, worker))
+    assert first[4] >= 200
+
+
+def test_items_that_succeed_at_once_write_no_attempts(worker_settings: Settings, batches: Batches, owner: Connection) -> None:
+    batches.create(200)
+    with running_worker(worker_settings):
+        wait_until(lambda: batches.counts() == {"completed": 200}, batches.counts)
+    check_invariants(owner)
+    owner.execute("select pg_stat_force_next_flush()")
+    written = "select n_tup_ins + n_tup_upd + n_tup_del from pg_stat_all_tables where relid = %s::regclass"
+    wait_until(lambda: fetch_value(owner, written, "public.lookup_queue_items") == 400)
+    assert fetch_value(owner, written, "public.lookup_attempts") == 0
