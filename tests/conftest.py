@@ -11,15 +11,18 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psycopg
 import pytest
 from psycopg import sql
@@ -38,6 +41,19 @@ pytest_plugins = ["tests.browser_fixtures", "tests.http_fixtures", "tests.realti
 def pytest_make_parametrize_id(val: object) -> str | None:
     """The processes of a run have to find tests of the same names: an id that is drawn at random gives way in them."""
     return UUID_PATTERN.sub("uuid", val) if isinstance(val, str) and UUID_PATTERN.search(val) else None
+
+
+@pytest.fixture(scope="session", autouse=True)
+def certificates_are_read_once() -> Iterator[None]:
+    """Each client of httpx reads the machine's certificates, which takes ten times as long as a request to a server of ours."""
+    create = cache(lambda verify, cert, trust_env, *environment: httpx.create_ssl_context(verify, cert, trust_env))
+
+    def create_once(verify: Any = True, cert: Any = None, trust_env: bool = True) -> Any:
+        return create(verify, cert, trust_env, os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr("httpx._transports.default.create_ssl_context", create_once)
+        yield
 
 
 @pytest.fixture(scope="session")

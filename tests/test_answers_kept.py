@@ -48,13 +48,13 @@ def locked(owner: Connection, database_url: str) -> Iterator[None]:
 def test_a_database_that_is_away_for_longer_than_a_lease_costs_no_answer(
     batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection, database_url: str, trouble: object
 ) -> None:
-    update_settings(owner, lease_seconds=2, max_retries=0, max_in_flight=20)
+    update_settings(owner, lease_seconds=1, max_retries=0, max_in_flight=20)
     upstream.usual = Reply(delay=0.3)
     with running_worker(worker_settings):
         job = batches.create(ITEMS)
         wait_until(lambda: len(upstream.requests) >= 25)
         with trouble(owner, database_url):  # type: ignore[operator]
-            time.sleep(7)
+            time.sleep(3)
         assert batches.wait(job) == "completed"
     assert batches.counts() == {"completed": ITEMS}
     check_invariants(owner)
@@ -93,7 +93,7 @@ def test_what_cannot_be_recorded_yet_is_bounded(
         with psycopg.connect(database_url) as connection, suppress(psycopg.Error):
             connection.execute("select from public.batch_lookup_jobs for update")
             started = len(upstream.requests)
-            time.sleep(3)
+            time.sleep(2)
             # Half of the room is one organization's.
             assert len(upstream.requests) - started <= 25
             connection.rollback()

@@ -26,7 +26,7 @@ from pyshell.api.clerk import Clerk, InvalidTokenError, KeysUnavailableError, Me
 from pyshell.api.clerk_keys import ConfiguredKey, FetchedKeys
 from pyshell.settings import Settings, SettingsError
 from tests.clerk_fixtures import ClerkInstance, clerk_instance, public_jwk, public_pem, signing_key
-from tests.timed import timed
+from tests.timed import PATIENCE
 
 PARTY = "https://portal.example"
 
@@ -191,16 +191,14 @@ class TestFetchedKeys:
         await verifier.verify(token)
         assert instance.requests == 1
 
-    @timed
     async def test_do_not_block_the_event_loop(self, instance: ClerkInstance, verifier: Clerk) -> None:
         instance.delay = 0.3
         waiting = asyncio.create_task(verifier.verify(instance.token()))
-        longest = 0.0
+        turns = 0
         while not waiting.done():
-            before = time.monotonic()
             await asyncio.sleep(0.005)
-            longest = max(longest, time.monotonic() - before)
-        assert longest < 0.15
+            turns += 1
+        assert turns > 3, "the loop runs while the keys are on their way"
 
     async def test_survive_a_caller_that_goes_away(self, instance: ClerkInstance, verifier: Clerk) -> None:
         instance.delay = 0.2
@@ -243,13 +241,12 @@ class TestFetchedKeys:
         with pytest.raises(KeysUnavailableError):
             await verifier.verify(instance.token())
 
-    @timed
     async def test_are_given_up_after_a_short_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(clerk_keys, "FETCH_TIMEOUT_SECONDS", 0.2)
-        before = time.monotonic()
-        with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(KeysUnavailableError):
-            await FetchedKeys(f"http://127.0.0.1:{silent.getsockname()[1]}/").find("ins_first")
-        assert time.monotonic() - before < 1
+        # The server answers never: without the limit, this waits until the test is given up.
+        async with asyncio.timeout(PATIENCE):
+            with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(KeysUnavailableError):
+                await FetchedKeys(f"http://127.0.0.1:{silent.getsockname()[1]}/").find("ins_first")
 
     def test_are_of_rsa_and_for_signing_only(self) -> None:
         usable = public_jwk("ins_first")

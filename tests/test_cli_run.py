@@ -61,10 +61,11 @@ def test_all_failed(cli: Cli, service: Service) -> None:
 
 
 def test_cancelled(cli: Cli, service: Service) -> None:
-    service.upstream.usual = Reply(delay=5.0)
+    service.upstream.usual = Reply(delay=60)
     job = cli.run("submit", cli.sites("sites.csv", 40)).stdout.strip()
     watching = cli.start("watch", job)
     assert cli.run("cancel", job).returncode == 0
+    service.release()
     _, stderr = watching.communicate(timeout=30)
     assert watching.returncode == 6, stderr
     assert cli.run("run", "sites.csv", "-o", "results.csv").returncode == 6

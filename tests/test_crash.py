@@ -15,7 +15,7 @@ import pytest
 
 from pyshell.local.private_postgres import PrivatePostgres
 from tests.conftest import Connection
-from tests.timed import wait_until
+from tests.timed import PATIENCE, wait_until
 from tests.upstream import FakeUpstream, Reply
 from tests.worker_fixtures import Batches, check_invariants, fetch_value, leases, start_worker_process, update_settings
 
@@ -86,7 +86,7 @@ def test_killed_workers_and_a_crashed_postgresql_lose_no_item(
         attempts: dict[str, int] = dict(rows)
         assert {name: (seen, attempts[name]) for name, seen in upstream.times_seen().items() if seen > attempts[name]} == {}
         worker.send_signal(signal.SIGTERM)
-        assert worker.wait(20) == 0
+        assert worker.wait(PATIENCE) == 0
         assert leases(owner) == 0
         check_invariants(owner)
 
@@ -120,7 +120,7 @@ def test_a_second_signal_ends_a_worker_at_once(own_postgres: PrivatePostgres, up
     time.sleep(0.3)
     assert worker.poll() is None
     worker.send_signal(signal.SIGINT)
-    assert worker.wait(5) != 0
+    assert worker.wait(PATIENCE) != 0
 
 
 def test_a_worker_waits_for_a_database_that_is_not_there_yet(

@@ -12,13 +12,13 @@ import httpx
 import psycopg
 import pytest
 
-from pyshell.api import api_keys, authentication
+from pyshell.api import api_keys, authentication, limits
 from pyshell.api.limits import CREDENTIALS_PER_ORGANIZATION, MAX_WINDOWS, RequestLimiter
 from pyshell.postgres.pool import STATEMENTS_PER_ORGANIZATION
 from pyshell.settings import Settings
 from tests.conftest import Connection
 from tests.http_fixtures import PEPPER, NewClient, OrganizationClient, running_server, site
-from tests.timed import wait_until
+from tests.timed import set_monotonic, wait_until
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def test_a_minute_later_all_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> Non
     limiter = RequestLimiter()
     limiter.count("a", 1)
     now = time.monotonic()
-    monkeypatch.setattr(time, "monotonic", lambda: now + 61)
+    set_monotonic(monkeypatch, limits, lambda: now + 61)
     assert limiter.count("a", 1)[1] is None
 
 

@@ -12,10 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from pyshell.api import http_protocol, limits
+from pyshell.api import app, http_protocol, limits
 from pyshell.api.http_protocol import MAX_HEAD_BYTES
-from tests.http_fixtures import NewClient, OrganizationClient, site
-from tests.timed import wait_until
+from pyshell.settings import Settings
+from tests.http_fixtures import OrganizationClient, running_server, site
 
 HEAD = b"GET /healthz HTTP/1.1\r\nHost: x\r\n"
 
@@ -179,20 +179,23 @@ def test_connections_have_a_limit(address: tuple[str, int], server: str, monkeyp
     assert httpx.get(f"{server}/healthz").status_code == 200
 
 
-def refusal_of_upload(client: OrganizationClient) -> httpx.Response | None:
-    response = client.post("/batch-lookups", json=[site()])
-    return None if response.status_code == 201 else response
+def test_an_organization_has_its_share_of_uploads(http_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "UPLOAD_WAIT_SECONDS", 2.0)
+    with (
+        running_server(http_settings) as url,
+        OrganizationClient(url, http_settings.database_url) as one,
+        OrganizationClient(url, http_settings.database_url) as other,
+    ):
+        hold_the_share(one, other, httpx.URL(url).port or 80)
 
 
-def test_an_organization_has_its_share_of_uploads(address: tuple[str, int], new_client: NewClient) -> None:
-    one, other = new_client(), new_client()
-    unfinished = [socket.create_connection(address, timeout=20) for _ in range(limits.UPLOADS_PER_ORGANIZATION)]
+def hold_the_share(one: OrganizationClient, other: OrganizationClient, port: int) -> None:
+    unfinished = [socket.create_connection(("127.0.0.1", port), timeout=20) for _ in range(limits.UPLOADS_PER_ORGANIZATION)]
     for connection in unfinished:
         connection.sendall(upload_head(one, 10_000))
     # Until all of them have begun, there is a place for this one.
-    wait_until(lambda: refusal_of_upload(one))
-    refusal = refusal_of_upload(one)
-    assert refusal
+    while (refusal := one.post("/batch-lookups", json=[site()])).status_code == 201:
+        pass
     assert (refusal.json()["code"], refusal.headers["retry-after"]) == ("too_many_uploads", "5")
     assert other.post("/batch-lookups", json=[site()]).status_code == 201
     # Who waits takes the place of one that ends.

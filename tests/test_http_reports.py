@@ -6,7 +6,6 @@ import csv
 import html
 import io
 import re
-import time
 from collections import defaultdict
 from decimal import Decimal
 from typing import Any
@@ -18,7 +17,7 @@ from pyshell.api.reports.charts import NO_INCENTIVES, NO_SITES, state_tiles
 from pyshell.api.reports.page import report_page
 from tests.conftest import Connection
 from tests.http_fixtures import UNKNOWN_ID, Json, NewClient, OrganizationClient, address, look_up, site
-from tests.timed import timed
+from tests.timed import cpu_seconds
 
 PROGRAM = {"program_id": "p1", "program_name": "Program", "total_incentive": 1500, "eligible_combinations": 2, "device_tier_results": []}
 ANSWER: Json = {
@@ -393,19 +392,19 @@ def test_another_organizations_report_cannot_be_reached(
     assert (response.status_code, response.json()["error"]) == (404, "Report not found")
 
 
-@timed
 def test_a_report_of_10_000_sites_is_read_within_a_second_and_fits_a_megabyte(owner: Connection) -> None:
     row = owner.execute("select api.create_organization('Large')").fetchone()
     assert row is not None
     owner.execute(LARGE_REPORT, {"organization": row[0]})
-    started_at = time.perf_counter()
+    backend = owner.info.backend_pid
+    before = cpu_seconds(backend)
     read = owner.execute(
         """select api.get_incentive_report_summary(organization_id, id),
                   api.get_incentive_report(organization_id, id, 200, p_sort => '-amount')
              from public.incentive_reports"""
     ).fetchone()
     assert read is not None
-    assert time.perf_counter() - started_at < 1
+    assert cpu_seconds(backend) - before < 1
     summary, page = read
     assert summary["by_program"][0]["eligible_sites"] == 102
     assert len(report_page(summary, page["sites"]).encode()) < 300_000

@@ -57,7 +57,7 @@ def seconds_of_a_batch(batches: Batches, name: str) -> float:
 def test_an_open_transaction_holds_up_nobody_else(
     worker_settings: Settings, upstream: FakeUpstream, owner: Connection, database_url: str, what: str, paced: bool
 ) -> None:
-    update_settings(owner, lookups_per_second=100 if paced else None, lease_seconds=2)
+    update_settings(owner, lookups_per_second=200 if paced else None, lease_seconds=2)
     upstream.usual = Reply(delay=0.02)
     neighbour, other = Batches(owner), Batches(owner)
     with running_worker(worker_settings):

@@ -14,6 +14,7 @@ from pyshell.postgres.connections import Backoff
 from pyshell.postgres.notifications import Notifier
 from tests.conftest import Connection
 from tests.tcp_proxy import running_proxy
+from tests.timed import PATIENCE
 
 NAME = "test listener"
 LISTENERS = "select pid from pg_stat_activity where datname = current_database() and application_name = %s"
@@ -26,7 +27,7 @@ class Heard(list[str | None]):
         self.append(payload)
 
 
-async def until(condition: Callable[[], bool], seconds: float = 15) -> None:
+async def until(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 (what is heard sets no event)
             await asyncio.sleep(0.01)
@@ -98,19 +99,17 @@ async def test_one_handler_that_fails_keeps_nothing_from_others(
 
 async def test_a_database_that_is_away_is_asked_ever_more_rarely(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     delays: list[float] = []
-    sleep = asyncio.sleep
 
-    async def note(seconds: float) -> None:
-        delays.append(seconds)
-        await sleep(0)
+    class NotedBackoff(Backoff):
+        def delay(self) -> float:
+            delays.append(super().delay())
+            return 0
 
-    monkeypatch.setattr(asyncio, "sleep", note)
+    monkeypatch.setattr(notifications, "Backoff", NotedBackoff)
     notifier = Notifier("postgresql://127.0.0.1:1/none", NAME)
     with caplog.at_level(logging.WARNING):
         async with notifier.running():
-            async with asyncio.timeout(10):
-                while len(delays) < 8:
-                    await sleep(0.01)
+            await until(lambda: len(delays) >= 8)
     for number, delay in enumerate(delays):
         longest = min(0.25 * 2**number, 8.0)
         assert longest * 0.75 <= delay <= longest

@@ -18,6 +18,7 @@ from pyshell.deploy.catalogue import CatalogueError, find_warnings, load_rewirin
 from pyshell.deploy.rewiring_america import SkippedError, amount, devices_of, read_equipment
 from pyshell.settings import ROOT
 from tests.conftest import Clock, Connection
+from tests.timed import cpu_seconds
 
 Json = dict[str, Any]
 STARTER = ROOT / "sql" / "catalogue"
@@ -296,7 +297,7 @@ def test_the_whole_repository_is_imported_within_a_minute_and_lookups_stay_fast(
 
     with (ROOT / "examples" / "sites.csv").open(encoding="utf-8", newline="") as file:
         sites = [row for row in csv.DictReader(file) if row["country_code"] == "US"]
-    durations, failures = [], set()
+    found, failures, before = 0, set(), cpu_seconds(owner.info.backend_pid)
     for site in sites:
         request = {
             "reference_id": site["reference_id"],
@@ -305,16 +306,11 @@ def test_the_whole_repository_is_imported_within_a_minute_and_lookups_stay_fast(
             "device_ids": [1, 2, 9, 14, 28],
         }
         try:
-            plan = owner.execute(
-                "explain (analyze, timing off, format json) select api.lookup_incentives(%s, %s::jsonb)",
-                (lookups.organization, json.dumps(request)),
-            ).fetchone()
+            owner.execute("select api.lookup_incentives(%s, %s::jsonb)", (lookups.organization, json.dumps(request)))
         except psycopg.Error as error:
             failures.add(error.diag.constraint_name)
         else:
-            assert plan is not None
-            durations.append(plan[0][0]["Execution Time"])
-    durations.sort()
+            found += 1
     assert failures <= {"no_utility"}
-    assert len(durations) > 200
-    assert durations[len(durations) // 2] < 5
+    assert found > 200
+    assert (cpu_seconds(owner.info.backend_pid) - before) / len(sites) < 0.005

@@ -247,7 +247,7 @@ def test_an_answer_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> No
     with raw_receiver(drip) as url:
         [given_up] = attempt(url, allow_private=True)
     assert given_up.error_class == "timeout"
-    assert given_up.latency < 2
+    assert given_up.latency < 15, "the usual limit"
 
 
 class TestTls:

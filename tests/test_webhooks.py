@@ -18,13 +18,14 @@ import pytest
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from pyshell.settings import Settings
+from pyshell.webhooks import receiver_limits
 from pyshell.webhooks.receiver_limits import FIRST_WINDOW, LARGEST_WINDOW, LoadShedding, ReceiverLimit
 from pyshell.webhooks.requests import Attempt, Delivery, Receiver
 from pyshell.webhooks.sender import APPLICATION_NAME
 from tests.certificates import authority
 from tests.conftest import Clock, Connection
 from tests.http_fixtures import look_up, site
-from tests.timed import wait_until
+from tests.timed import set_monotonic, wait_until
 from tests.webhook_receiver import FakeReceiver, Names, Received, fake_receiver, running_sender
 
 
@@ -358,7 +359,7 @@ def test_a_broken_connection_to_the_database_loses_nothing(owner: Connection, re
 
 def test_webhooks_wait_while_lookups_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
     now, lookups = 0.0, 0
-    monkeypatch.setattr(time, "monotonic", lambda: now)
+    set_monotonic(monkeypatch, receiver_limits, lambda: now)
     load_shedding = LoadShedding(lambda: lookups)
     seen = []
     for finished in (0, 100, 10, 1000, 0):

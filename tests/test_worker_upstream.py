@@ -234,7 +234,7 @@ async def test_a_lookup_ends_in_time_whatever_the_server_does() -> None:
         with raw_receiver(answer) as url:
             started = time.monotonic()
             assert (await look_up(client_of(url), seconds=0.2)).error_class == "timeout"
-            assert time.monotonic() - started < 2
+            assert time.monotonic() - started < 10
 
 
 async def test_a_server_that_cannot_be_reached_is_named_by_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -19,3 +22,14 @@ def wait_until(condition: Callable[[], object], describe: Callable[[], object] =
     while not condition():
         assert time.monotonic() < deadline, describe()
         time.sleep(0.01)
+
+
+def cpu_seconds(pid: int) -> float:
+    """The processor time that a process has used, which says what a call costs however many others the machine serves meanwhile."""
+    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+def set_monotonic(monkeypatch: pytest.MonkeyPatch, module: ModuleType, now: Callable[[], float]) -> None:
+    """Another `time.monotonic` for one module; servers on other threads of this process keep theirs."""
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=now))
