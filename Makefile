@@ -15,7 +15,7 @@ demo: ## Run a batch of real sites from upload to report
 .PHONY: test
 test: ## Run all tests; ARGS="-k name" picks some
 	@scripts/setup test
-	@$(python) -m pytest $(or $(ARGS),-n 2 --dist worksteal)
+	@$(python) -m pytest $(or $(ARGS),-n 4 --dist worksteal)
 
 .PHONY: up
 up: ## Run PostgreSQL, the API and a worker until Ctrl-C; PORT=8000 STATE_DIR=... DATABASE_URL=...

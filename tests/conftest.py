@@ -1,4 +1,4 @@
-"""Databases for the tests, on a PostgreSQL server that is made for each run (by `-n 2`: for each of its processes) and thrown away after.
+"""Databases for the tests, on a PostgreSQL server that is made for each run (by `-n 4`: for each of its processes) and thrown away after.
 
 - `database_url`, `owner`: a fresh, migrated database for one test, and the owner's autocommit connection to it.
 - `shared_database_url`, `shared_owner`: the same, for all tests of a module together.
@@ -41,6 +41,23 @@ pytest_plugins = ["tests.browser_fixtures", "tests.http_fixtures", "tests.realti
 def pytest_make_parametrize_id(val: object) -> str | None:
     """The processes of a run have to find tests of the same names: an id that is drawn at random gives way in them."""
     return UUID_PATTERN.sub("uuid", val) if isinstance(val, str) and UUID_PATTERN.search(val) else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Each process begins with its part of the tests marked `long`, so that none of them is left to be waited for in the end.
+
+    Of the tests that were collected, the first process gets the first part, and so on; who has done its own takes over from others.
+    """
+    processes = getattr(config, "workerinput", {}).get("workercount", 1)
+    long = [item for item in items if item.get_closest_marker("long")]
+    others = [item for item in items if not item.get_closest_marker("long")]
+    ordered: list[pytest.Item] = []
+    for process in range(processes):
+        first = long[process::processes]
+        share = max((len(items) - len(ordered)) // (processes - process) - len(first), 0)
+        ordered += first + others[:share]
+        others = others[share:]
+    items[:] = ordered
 
 
 @pytest.fixture(scope="session", autouse=True)

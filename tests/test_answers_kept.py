@@ -45,6 +45,7 @@ def locked(owner: Connection, database_url: str) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("trouble", [read_only, locked], ids=["read-only", "leases locked"])
+@pytest.mark.long
 def test_a_database_that_is_away_for_longer_than_a_lease_costs_no_answer(
     batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection, database_url: str, trouble: object
 ) -> None:

@@ -222,6 +222,7 @@ def chaos(postgres: PrivatePostgres, folder: Path, upstream: FakeUpstream, chanc
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.long
 def test_whatever_happens_every_item_ends_exactly_once(own_postgres: PrivatePostgres, tmp_path: Path, upstream: FakeUpstream) -> None:
     print(f"CHAOS_SEED={SEED}")
     chance = random.Random(SEED)

@@ -52,6 +52,7 @@ def count_ended(postgres: PrivatePostgres) -> int:
     return -1
 
 
+@pytest.mark.long
 def test_killed_workers_and_a_crashed_postgresql_lose_no_item(
     own_postgres: PrivatePostgres, upstream: FakeUpstream, start_worker: StartWorker
 ) -> None:

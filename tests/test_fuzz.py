@@ -58,6 +58,7 @@ PARTS = [f"--exclude-operation-id-regex={ENDS_KEYS}", f"--include-operation-id-r
 
 
 @pytest.mark.parametrize("part", PARTS, ids=["all but the end of keys", "the end of keys"])
+@pytest.mark.long
 def test_whatever_is_sent_is_answered_as_described(
     new_database: Callable[..., str], tmp_path: Path, capfd: pytest.CaptureFixture[str], part: str
 ) -> None:

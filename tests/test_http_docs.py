@@ -66,6 +66,7 @@ def test_only_a_users_credentials_are_asked_for_and_none_is_kept(server: str, cl
     assert page.evaluate("[localStorage.length, sessionStorage.length, document.cookie]") == [0, 0, ""]
 
 
+@pytest.mark.long
 def test_every_upload_with_an_example_can_be_tried_as_it_is_prefilled(server: str, client: OrganizationClient, page: Page) -> None:
     open_docs(page, server)
     page.locator("button.authorize").first.click()

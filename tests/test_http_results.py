@@ -231,6 +231,7 @@ def resident_megabytes(process: subprocess.Popen[bytes]) -> float:
 
 
 @pytest.mark.parametrize("file_format", ["csv", "ndjson"])
+@pytest.mark.long
 def test_a_large_file_begins_at_once_and_takes_no_memory(
     large_job: tuple[subprocess.Popen[bytes], OrganizationClient, str], file_format: str
 ) -> None:

@@ -210,6 +210,7 @@ def test_deploys_into_several_databases_of_a_server_end_well(new_database: Calla
             deploy.result()
 
 
+@pytest.mark.long
 def test_deploys_end_well_while_others_use_the_tables(database_url: str) -> None:
     ended = threading.Event()
     served = []

@@ -95,6 +95,7 @@ def test_whoever_holds_rows_of_the_queue_is_named(batches: Batches, owner: Conne
 
 @pytest.mark.parametrize("reply", [Reply(delay=FOREVER), Reply(500), Reply(429)], ids=["hangs", "fails", "refuses"])
 @timed
+@pytest.mark.long
 def test_an_organization_whose_lookups_go_wrong_leaves_the_others_theirs(
     worker_settings: Settings, upstream: FakeUpstream, owner: Connection, reply: Reply
 ) -> None:

@@ -62,6 +62,7 @@ async def test_everybody_is_told_that_some_may_have_been_missed(shared_database_
         await until(lambda: second == [None, None, "heard"])
 
 
+@pytest.mark.long
 async def test_a_connection_that_fell_silent_is_replaced(
     shared_database_url: str, shared_owner: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -131,6 +131,7 @@ def subscribe(server: str, organization: Organization) -> Iterator[Callable[...,
         subscriber.end()
 
 
+@pytest.mark.long
 def test_every_subscriber_hears_the_last_state_of_every_job(
     organization: Organization, subscribe: Callable[..., Subscriber], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 
 import psycopg
+import pytest
 
 from pyshell.local.private_postgres import PrivatePostgres
 from pyshell.postgres.connections import connect
@@ -39,6 +40,7 @@ def left(owner: Connection) -> tuple[int, ...]:
     return row
 
 
+@pytest.mark.long
 def test_whatever_has_outlived_its_retention_is_gone_within_a_minute(database_url: str, owner: Connection, clock: Clock) -> None:
     make_ended_jobs(owner)
     assert left(owner) == (2 * JOBS, 2 * JOBS * ITEMS, 2 * JOBS)
@@ -57,6 +59,7 @@ def test_whatever_has_outlived_its_retention_is_gone_within_a_minute(database_ur
     assert left(owner) == (0, 0, 0)
 
 
+@pytest.mark.long
 def test_a_step_of_the_retention_is_bounded(owner: Connection, clock: Clock) -> None:
     make_ended_jobs(owner)
     owner.execute("""select api.update_settings('{"job_retention_days": 30}')""")
@@ -79,6 +82,7 @@ def test_a_job_that_somebody_holds_does_not_keep_the_others(database_url: str, o
         assert left(owner)[0] == 1
 
 
+@pytest.mark.long
 def test_pg_cron_deletes_in_steps(own_postgres: PrivatePostgres) -> None:
     """With a commit after each, as a schedule may."""
     with psycopg.connect(own_postgres.url(), autocommit=True) as owner:

@@ -136,6 +136,7 @@ def test_a_killed_worker_and_a_killed_postgres_come_back(environment: Environmen
         assert process.wait(30) == 0
 
 
+@pytest.mark.long
 def test_a_postgres_that_cannot_start_at_once_is_tried_until_it_can(environment: Environment) -> None:
     with up(environment) as process:
         postgres = PrivatePostgres.of_project(Path(environment["STATE_DIR"]))
