@@ -266,7 +266,8 @@ def test_settling_and_enqueuing_read_a_handful_of_items(large_queue: str, owner:
         """select app.enqueue_items(
                   %(organization)s,
                   (select id from public.batch_lookup_jobs where organization_id = %(organization)s and total_items = 1 limit 1),
-                  array[row(0, 'one-more', '{}', 'RESIDENTIAL', '{1}', false, null, null, null)::app.batch_item], now())""",
+                  array[jsonb_populate_record(null::app.batch_item, '{"position": 0, "reference_id": "one-more", "address": {},
+                        "building_type": "RESIDENTIAL", "device_ids": [1], "create_application": false}')], now())""",
         {"organization": large_queue},
     )
     assert rows_scanned(seen, "lookup_queue_items") == 0
