@@ -35,7 +35,14 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 TEMPLATE = "migrated"
 UUID_PATTERN = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
-pytest_plugins = ["tests.browser_fixtures", "tests.http_fixtures", "tests.realtime_fixtures", "tests.worker_fixtures", "tests.cli_fixtures"]
+pytest_plugins = [
+    "tests.browser_fixtures",
+    "tests.http_fixtures",
+    "tests.realtime_fixtures",
+    "tests.worker_fixtures",
+    "tests.webhook_receiver",
+    "tests.cli_fixtures",
+]
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:

@@ -3,34 +3,18 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
 
 import httpx
 import pytest
 from standardwebhooks.webhooks import Webhook
 
-from pyshell.settings import Settings
 from tests.conftest import Connection
-from tests.http_fixtures import NewClient, OrganizationClient, look_up, running_server, site
+from tests.http_fixtures import NewClient, OrganizationClient, look_up, site
 from tests.timed import wait_until
-from tests.webhook_receiver import FakeReceiver, Names, fake_receiver
+from tests.webhook_receiver import FakeReceiver, Names
 
 URL = "https://crm.example.com/hooks"
-
-
-@pytest.fixture
-def receiver() -> Iterator[FakeReceiver]:
-    with fake_receiver() as receiver:
-        yield receiver
-
-
-@pytest.fixture
-def developer(http_settings: Settings) -> Iterator[OrganizationClient]:
-    """A client of a server whose webhooks may go to this machine."""
-    settings = replace(http_settings, webhooks_allow_private_networks=True)
-    with running_server(settings) as url, OrganizationClient(url, settings.database_url) as client:
-        yield client
 
 
 def test_without_a_config_there_is_no_url(client: OrganizationClient) -> None:

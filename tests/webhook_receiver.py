@@ -10,6 +10,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ import pytest
 from pyshell.postgres.notifications import Notifier
 from pyshell.settings import Settings
 from pyshell.webhooks.sender import Sender
+from tests.http_fixtures import OrganizationClient, running_server
 from tests.worker_fixtures import running_until_stopped
 
 
@@ -155,3 +157,17 @@ def running_sender(settings: Settings) -> AbstractContextManager[None]:
             await sender.run(stop)
 
     return running_until_stopped(run)
+
+
+@pytest.fixture
+def receiver() -> Iterator[FakeReceiver]:
+    with fake_receiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture
+def developer(http_settings: Settings) -> Iterator[OrganizationClient]:
+    """A client of a server whose webhooks may go to this machine."""
+    settings = replace(http_settings, webhooks_allow_private_networks=True)
+    with running_server(settings) as url, OrganizationClient(url, settings.database_url) as client:
+        yield client

@@ -74,3 +74,12 @@ export function throttled(run: () => void, milliseconds: number): { (): void; ca
   }
   return Object.assign(ask, { cancel: () => clearTimeout(timer) });
 }
+
+/** Runs when there has been no other call for a moment, such as when somebody has stopped to type. */
+export function debounced<T>(run: (value: T) => void, milliseconds = 250): (value: T) => void {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  return (value) => {
+    clearTimeout(timer);
+    timer = setTimeout(() => run(value), milliseconds);
+  };
+}

@@ -2,10 +2,15 @@ import { render } from "preact";
 import { effect, signal } from "@preact/signals";
 import { Frame, places, useKeys } from "./parts/frame.tsx";
 import { path } from "./router.ts";
+import { Applications } from "./screens/applications.tsx";
 import { Batches } from "./screens/batches.tsx";
 import { JobScreen } from "./screens/job.tsx";
+import { Keys } from "./screens/keys.tsx";
+import { ReportScreen } from "./screens/report.tsx";
+import { Reports } from "./screens/reports.tsx";
 import { SignIn } from "./screens/sign-in.tsx";
 import { Upload } from "./screens/upload.tsx";
+import { Webhooks } from "./screens/webhooks.tsx";
 import { resume, session } from "./session.ts";
 
 /** Whether `make portal-dev` built this. */
@@ -28,6 +33,10 @@ function Screen() {
   const [place = places.value[0]?.name, id] = path.value;
   if (place === "batches") return id ? <JobScreen key={id} id={id} /> : <Batches />;
   if (place === "upload") return <Upload />;
+  if (place === "reports") return id ? <ReportScreen key={id} id={id} /> : <Reports />;
+  if (place === "applications") return <Applications />;
+  if (place === "webhooks") return <Webhooks />;
+  if (place === "keys") return <Keys />;
   return (
     <section class="empty">
       <h1>Nothing here</h1>

@@ -1,5 +1,5 @@
 import type { ComponentChildren } from "preact";
-import { useEffect, useId, useRef } from "preact/hooks";
+import { useId, useLayoutEffect, useRef } from "preact/hooks";
 
 interface Properties {
   title: string;
@@ -14,7 +14,7 @@ interface Properties {
 export function Dialog({ title, onClose, children, actions, wide }: Properties) {
   const element = useRef<HTMLDialogElement>(null);
   const heading = useId();
-  useEffect(() => {
+  useLayoutEffect(() => {
     const before = document.activeElement;
     element.current!.showModal();
     return () => before instanceof HTMLElement && before.focus();

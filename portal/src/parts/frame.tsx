@@ -20,6 +20,10 @@ export interface Place {
 
 export const PLACES: Place[] = [
   { name: "batches", title: "Batches", scope: "jobs:read", key: "b" },
+  { name: "reports", title: "Reports", scope: "reports:read", key: "r" },
+  { name: "applications", title: "Applications", scope: "applications:read", key: "a" },
+  { name: "webhooks", title: "Webhooks", scope: "webhooks:read", key: "w" },
+  { name: "keys", title: "API keys", scope: "keys:admin", key: "k" },
 ];
 
 export const places = computed(() => PLACES.filter(({ scope }) => (scope ? can(scope) : isOperator.value)));

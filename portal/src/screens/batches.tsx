@@ -1,9 +1,8 @@
-import { useComputed } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { call, type Schemas } from "../api.ts";
 import { counted, dollars, number, percent, shortDollars } from "../format.ts";
 import { watch } from "../live.ts";
-import { throttled, useLoad } from "../load.ts";
+import { debounced, throttled, useLoad } from "../load.ts";
 import { announce } from "../parts/announce.tsx";
 import { Bar, doneShare, isOpen } from "../parts/bar.tsx";
 import { CopyAs } from "../parts/copy.tsx";
@@ -35,7 +34,7 @@ interface Listed {
 export function Batches() {
   const status = (query.value.get("status") ?? "") as Status | "";
   const search = query.value.get("search") ?? "";
-  const list = useLoad((signal) => load(status, signal), [status]);
+  const list = useLoad((signal) => load(status, search, signal), [status, search]);
 
   useEffect(() => {
     const reload = throttled(list.reload, 2000);
@@ -46,7 +45,7 @@ export function Batches() {
         onChange: (row) => row && known(row) ? patch(row) : reload(),
       },
       { table: "incentive_reports", onChange: (row) => row && patchReport(row) },
-    ], (signal) => load(status, signal).then((fresh) => (list.set(() => fresh), POLL_SECONDS)));
+    ], (signal) => load(status, search, signal).then((fresh) => (list.set(() => fresh), POLL_SECONDS)));
     const known = (row: { id: string; status: Status }) =>
       list.data.peek()?.jobs.some((job) => job.id === row.id && job.status === row.status);
     const patch = (row: Partial<Job> & { id: string }) =>
@@ -60,17 +59,17 @@ export function Batches() {
       stop();
       reload.cancel();
     };
-  }, [status]);
+  }, [status, search]);
 
-  const shown = useComputed(() => list.data.value?.jobs.filter((job) => matches(job, query.value.get("search") ?? "")) ?? []);
-  const running = shown.value.filter(isOpen).length;
+  const shown = list.data.value?.jobs ?? [];
+  const running = shown.filter(isOpen).length;
   useEffect(() => {
     if (list.data.value) announce(running ? `${counted(running, "batch is", "batches are")} running` : "No batch is running");
   }, [running, Boolean(list.data.value)]);
 
   async function more() {
     const page = await call("get", "/batch-lookups", {
-      query: { cursor: list.data.peek()!.next!, limit: PAGE, ...(status && { status }) },
+      query: { cursor: list.data.peek()!.next!, limit: PAGE, ...filters(status, search) },
     });
     list.set((data) => ({ ...data, jobs: [...data.jobs, ...page.jobs], next: page.next_cursor }));
   }
@@ -98,14 +97,14 @@ export function Batches() {
           type="search"
           placeholder="Search names"
           aria-label="Search names"
-          value={search}
-          onInput={(event) => setQuery({ search: event.currentTarget.value })}
+          defaultValue={search}
+          onInput={debounced((event) => setQuery({ search: (event.target as HTMLInputElement).value }))}
         />
       </div>
       <Problem error={list.error.value} onRetry={list.reload} />
       {!data && !list.error.value && <Loading />}
-      {data && shown.value.length === 0 && <Empty filtered={Boolean(status || search)} />}
-      {shown.value.length > 0 && (
+      {data && shown.length === 0 && <Empty filtered={Boolean(status || search)} />}
+      {shown.length > 0 && (
         <table class="rows batches">
           <thead>
             <tr>
@@ -116,7 +115,7 @@ export function Batches() {
               <th>Uploaded</th>
             </tr>
           </thead>
-          <tbody>{shown.value.map((job) => <Row key={job.id} job={job} report={data!.reports.get(job.report_id)} />)}</tbody>
+          <tbody>{shown.map((job) => <Row key={job.id} job={job} report={data!.reports.get(job.report_id)} />)}</tbody>
         </table>
       )}
       {data?.next && <button type="button" class="more" onClick={more}>Show more</button>}
@@ -178,16 +177,16 @@ export function nameOf(job: { name: string | null; id: string }, report?: { name
   return job.name ?? report?.name ?? `Batch ${job.id.slice(-6)}`;
 }
 
-function matches(job: Job, search: string): boolean {
-  return nameOf(job).toLowerCase().includes(search.toLowerCase());
+function filters(status: Status | "", name: string) {
+  return { ...(status && { status }), ...(name && { name }) };
 }
 
-async function load(status: Status | "", signal: AbortSignal): Promise<Listed> {
+async function load(status: Status | "", search: string, signal: AbortSignal): Promise<Listed> {
   const [page, reports, ...counts] = await Promise.all([
-    call("get", "/batch-lookups", { query: { limit: PAGE, ...(status && { status }) }, signal }),
+    call("get", "/batch-lookups", { query: { limit: PAGE, ...filters(status, search) }, signal }),
     can("reports:read") ? call("get", "/incentive-reports", { query: { limit: 200 }, signal }) : undefined,
     ...FILTERS.map(async ([name]) => {
-      const { total } = await call("get", "/batch-lookups", { query: { limit: 1, ...(name && { status: name }) }, signal });
+      const { total } = await call("get", "/batch-lookups", { query: { limit: 1, ...filters(name, search) }, signal });
       return [name, total] as const;
     }),
   ]);

@@ -3,15 +3,15 @@ import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { call, type Schemas } from "../api.ts";
 import { counted, dollars, number } from "../format.ts";
-import { useLoad } from "../load.ts";
+import { debounced } from "../load.ts";
 import { Dialog } from "../parts/dialog.tsx";
-import { Loading, Problem, Time } from "../parts/misc.tsx";
+import { List, usePages } from "../parts/list.tsx";
+import { Time } from "../parts/misc.tsx";
 import { href, path, query, setQuery } from "../router.ts";
 
 type Item = Schemas["Item"];
 type Status = Schemas["ItemStatus"];
 
-const PAGE = 50;
 const FILTERS: [Status | "", string][] = [["", "All"], ["completed", "Completed"], ["failed", "Failed"], ["processing", "In flight"], [
   "pending",
   "Waiting",
@@ -28,78 +28,67 @@ export function Items({ job, version }: { job: Schemas["JobDetails"]; version: n
   const status = (query.value.get("status") ?? "") as Status | "";
   const error = query.value.get("error") ?? "";
   const shown = query.value.get("item");
-  const page = useLoad(
-    (signal) =>
-      call("get", "/batch-lookups/{job_id}/items", {
-        path: { job_id: job.id },
-        query: { limit: PAGE, ...(status && { status }), ...(error && { error_code: error }) },
-        signal,
-      }),
-    [job.id, status, error],
-  );
-  // Pages that "show more" brought stay as they are; the first one follows the job.
+  const search = query.value.get("q") ?? "";
+  const filters = { ...(status && { status }), ...(error && { error_code: error }), ...(search && { q: search }) };
+  const pages = usePages(async (page, signal) => {
+    const path = { job_id: job.id };
+    const { items: rows, total, next_cursor } = await call("get", "/batch-lookups/{job_id}/items", {
+      path,
+      query: { ...page, ...filters },
+      signal,
+    });
+    return { rows, total, next_cursor };
+  }, [job.id, status, error, search]);
   useEffect(() => {
-    if (version > 0 && (page.data.peek()?.items.length ?? 0) <= PAGE) page.reload();
+    if (version > 0) pages.refresh();
   }, [version]);
 
-  async function more() {
-    const next = await call("get", "/batch-lookups/{job_id}/items", {
-      path: { job_id: job.id },
-      query: { limit: PAGE, cursor: page.data.peek()!.next_cursor!, ...(status && { status }), ...(error && { error_code: error }) },
-    });
-    page.set((data) => ({ ...next, items: [...data.items, ...next.items] }));
-  }
-
-  const data = page.data.value;
   const counts: Record<string, number> = { "": job.total_items, ...job.item_counts };
   return (
     <section aria-label="Sites">
       <div class="toolbar">
         <div class="tabs" role="group" aria-label="Status of sites">
           {FILTERS.map(([name, title]) => (
-            <a key={name} href={href(path.value, { status: name })} aria-current={name === status ? "true" : undefined}>
+            <a key={name} href={href(path.value, { status: name, q: search })} aria-current={name === status ? "true" : undefined}>
               {title} <span class="count">{number(counts[name] ?? 0)}</span>
             </a>
           ))}
         </div>
-        {error && (
-          <button type="button" onClick={() => setQuery({ error: null })}>
-            <code>{error}</code> ×<span class="unseen">Show all failed sites</span>
-          </button>
-        )}
+        <div class="filters">
+          {error && (
+            <button type="button" onClick={() => setQuery({ error: null })}>
+              <code>{error}</code> ×<span class="unseen">Show all failed sites</span>
+            </button>
+          )}
+          <input
+            type="search"
+            aria-label="Search sites"
+            placeholder="Reference, street or city"
+            defaultValue={search}
+            onInput={debounced((event) => setQuery({ q: (event.target as HTMLInputElement).value }))}
+          />
+        </div>
       </div>
-      <Problem error={page.error.value} onRetry={page.reload} />
-      {!data && !page.error.value && <Loading />}
-      {data?.items.length === 0 && <p class="empty">No site is like that.</p>}
-      {data && data.items.length > 0 && (
-        <table class="rows items">
-          <thead>
-            <tr>
-              <th>Site</th>
-              <th>Address</th>
-              <th>Status</th>
-              <th class="number">Incentives</th>
-            </tr>
-          </thead>
-          <tbody>
-            {data.items.map((item) => (
-              <tr key={item.id}>
-                <td>
-                  <a class="main-link" href={href(path.value, { status, error, item: item.id })}>{item.reference_id}</a>
-                </td>
-                <td>{oneLine(item.address)}</td>
-                <td>
-                  <span class={`status ${item.status}`}>{ITEM_TITLES[item.status]}</span>
-                  {item.error_message && <small>{item.error_message}</small>}
-                </td>
-                <td class="number">{amount(item)}</td>
-              </tr>
-            ))}
-          </tbody>
-        </table>
-      )}
-      {data?.next_cursor && <button type="button" class="more" onClick={more}>Show more</button>}
-      {shown && data && <ItemDialog item={data.items.find((item) => item.id === shown)} />}
+      <List
+        pages={pages}
+        columns={["Site", "Address", "Status", "#Incentives"]}
+        empty="No site is like that."
+        class="items"
+        row={(item) => (
+          <tr key={item.id}>
+            <td>
+              <a class="main-link" href={href(path.value, { status, error, q: search, item: item.id })}>{item.reference_id}</a>
+            </td>
+            <td>{oneLine(item.address)}</td>
+            <td>
+              <span class={`status ${item.status}`}>{ITEM_TITLES[item.status]}</span>
+              {item.error_message && <small>{item.error_message}</small>}
+            </td>
+            <td class="number">{amount(item)}</td>
+          </tr>
+        )}
+      />
+      {shown && <ItemDialog item={pages.data.value?.rows.find((item) => item.id === shown)} />}
     </section>
   );
 }

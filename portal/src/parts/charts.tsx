@@ -1,0 +1,162 @@
+// Charts as SVG, each with the table that it is drawn from: for screen readers, and for whoever wants the figures.
+import type { ComponentChildren } from "preact";
+import { counted, dollars, number, percent } from "../format.ts";
+
+export interface Total {
+  /** What the sites are filtered by when it is chosen; null: they cannot be. */
+  key: string | null;
+  name: string;
+  sites?: number;
+  eligible_sites: number;
+  total_incentive_value: number;
+}
+
+interface ChartProperties {
+  title: string;
+  totals: Total[];
+  children: ComponentChildren;
+}
+
+function Chart({ title, totals, children }: ChartProperties) {
+  return (
+    <section class="card chart" aria-label={title}>
+      <h2>{title}</h2>
+      {children}
+      {totals.length > 0 && (
+        <details>
+          <summary>As a table</summary>
+          <table>
+            <thead>
+              <tr>
+                <th>{title}</th>
+                {totals[0]!.sites !== undefined && <th class="number">Sites</th>}
+                <th class="number">Eligible</th>
+                <th class="number">Incentives</th>
+              </tr>
+            </thead>
+            <tbody>
+              {totals.map((total) => (
+                <tr key={total.name}>
+                  <td>{total.name}</td>
+                  {total.sites !== undefined && <td class="number">{number(total.sites)}</td>}
+                  <td class="number">{number(total.eligible_sites)}</td>
+                  <td class="number">{dollars(total.total_incentive_value)}</td>
+                </tr>
+              ))}
+            </tbody>
+          </table>
+        </details>
+      )}
+    </section>
+  );
+}
+
+export function Donut({ eligible, total }: { eligible: number; total: number }) {
+  const share = total > 0 ? eligible / total : 0;
+  return (
+    <Chart title="Eligibility" totals={[]}>
+      <svg class="donut" viewBox="0 0 200 200" role="img" aria-label={`${counted(eligible, "eligible site")} of ${number(total)}`}>
+        <circle cx="100" cy="100" r="78" class="ring" />
+        <circle cx="100" cy="100" r="78" class="share" pathLength="1" stroke-dasharray={`${share} 1`} transform="rotate(-90 100 100)" />
+        <text x="100" y="112" text-anchor="middle">{percent(share)}</text>
+      </svg>
+      <ul class="legend">
+        <li>
+          <i class="completed" />eligible <b>{number(eligible)}</b>
+        </li>
+        <li>
+          <i />not eligible <b>{number(total - eligible)}</b>
+        </li>
+      </ul>
+    </Chart>
+  );
+}
+
+const MOST_BARS = 8;
+
+/** Bars by value, the largest first; one that is chosen filters the sites. */
+export function Bars({ title, totals, chosen, onChoose }: {
+  title: string;
+  totals: Total[];
+  chosen: string | null;
+  onChoose: (key: string | null) => void;
+}) {
+  const paying = totals.filter(({ total_incentive_value }) => total_incentive_value > 0);
+  const largest = paying[0]?.total_incentive_value ?? 1;
+  const rest = paying.slice(MOST_BARS);
+  return (
+    <Chart title={title} totals={totals}>
+      {paying.length === 0 && <p class="soft">No incentives yet.</p>}
+      <ol class="bars">
+        {paying.slice(0, MOST_BARS).map(({ key, name, eligible_sites, total_incentive_value }) => (
+          <li key={name}>
+            {key === null
+              ? <span>{name}</span>
+              : (
+                <button type="button" class="link" aria-pressed={key === chosen} onClick={() => onChoose(key === chosen ? null : key)}>
+                  {name}
+                </button>
+              )}
+            <span class="number">
+              <b>{dollars(total_incentive_value)}</b> · {counted(eligible_sites, "site")}
+            </span>
+            <span class="bar">
+              <i class="completed" style={{ width: `${(total_incentive_value / largest) * 100}%` }} />
+            </span>
+          </li>
+        ))}
+      </ol>
+      {rest.length > 0 && (
+        <p class="soft">{number(rest.length)} more: {dollars(rest.reduce((sum, { total_incentive_value: value }) => sum + value, 0))}</p>
+      )}
+    </Chart>
+  );
+}
+
+const TILES = `
+AK .. .. .. .. .. .. .. .. .. .. ME
+.. .. .. .. .. .. .. .. .. .. VT NH
+.. WA ID MT ND MN WI .. MI NY MA RI
+.. OR NV WY SD IA IL IN OH PA NJ CT
+.. CA UT CO NE MO KY WV VA MD DE ..
+.. .. AZ NM KS AR TN NC SC DC .. ..
+.. .. .. .. OK LA MS AL GA .. .. ..
+HI .. .. .. TX .. .. .. .. FL .. PR`.trim().split("\n").flatMap((line, row) =>
+  line.split(" ").map((code, column) => ({ code, row, column })).filter(({ code }) => code !== "..")
+);
+
+/** Each state as a tile near its place on the map: the more incentives, the darker; the square root of the value shows small ones, too. */
+export function StateTiles({ totals }: { totals: Total[] }) {
+  const byCode = new Map(totals.map((total) => [total.key, total.total_incentive_value]));
+  const largest = Math.max(...byCode.values(), 1);
+  return (
+    <Chart title="Incentives by state" totals={totals}>
+      <svg
+        class="tiles"
+        viewBox="0 0 478 318"
+        role="img"
+        aria-label="Map of the states, the darker the more incentives; the table has the figures"
+      >
+        {TILES.map(({ code, row, column }) => {
+          const value = byCode.get(code);
+          const strength = value ? Math.sqrt(value / largest) : 0;
+          return (
+            <g
+              key={code}
+              transform={`translate(${column * 40 + 0.5} ${row * 40 + 0.5})`}
+              class={value === undefined ? "none" : strength > 0.6 ? "strong" : ""}
+            >
+              <rect
+                width="37"
+                height="37"
+                rx="5"
+                style={value ? { fill: `color-mix(in srgb, var(--accent) ${15 + 85 * strength}%, var(--card))` } : undefined}
+              />
+              <text x="18.5" y="23.5" text-anchor="middle">{code}</text>
+            </g>
+          );
+        })}
+      </svg>
+    </Chart>
+  );
+}

@@ -1,0 +1,56 @@
+import type { ComponentChildren } from "preact";
+import { useSignal } from "@preact/signals";
+import { copy } from "./copy.tsx";
+import { Problem } from "./misc.tsx";
+
+interface Properties {
+  /** Title of the button that sends the form. */
+  submit: string;
+  onSubmit: (data: FormData) => Promise<unknown>;
+  onCancel?: () => void;
+  danger?: boolean;
+  /** Buttons of other commands. */
+  others?: ComponentChildren;
+  children: ComponentChildren;
+}
+
+/** A form whose failure is shown above its buttons, and which cannot be sent twice. */
+export function Form({ submit, onSubmit, onCancel, danger, others, children }: Properties) {
+  const error = useSignal<Error | undefined>(undefined);
+  const busy = useSignal(false);
+  async function send(event: SubmitEvent) {
+    event.preventDefault();
+    busy.value = true;
+    error.value = undefined;
+    try {
+      await onSubmit(new FormData(event.currentTarget as HTMLFormElement));
+    } catch (failure) {
+      error.value = failure as Error;
+    }
+    busy.value = false;
+  }
+  return (
+    <form onSubmit={send}>
+      {children}
+      <Problem error={error.value} />
+      <div class="actions">
+        {others}
+        {onCancel && <button type="button" onClick={onCancel}>Never mind</button>}
+        <button type="submit" class={danger ? "danger" : "primary"} disabled={busy.value}>{submit}</button>
+      </div>
+    </form>
+  );
+}
+
+/** A secret that the API shows this one time. */
+export function Secret({ value, children }: { value: string; children: ComponentChildren }) {
+  return (
+    <div class="secret">
+      <p>{children}</p>
+      <div>
+        <code>{value}</code>
+        <button type="button" class="primary" onClick={() => copy(value, "Secret")}>Copy</button>
+      </div>
+    </div>
+  );
+}

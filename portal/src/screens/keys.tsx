@@ -1,0 +1,196 @@
+import { useSignal } from "@preact/signals";
+import { call, type Schemas, type Scope } from "../api.ts";
+import { shortTime } from "../format.ts";
+import { CopyAs } from "../parts/copy.tsx";
+import { Dialog } from "../parts/dialog.tsx";
+import { Form, Secret } from "../parts/form.tsx";
+import { List, usePages } from "../parts/list.tsx";
+import { Time } from "../parts/misc.tsx";
+import { can } from "../session.ts";
+
+type Key = Schemas["ApiKey"];
+
+/** What a scope allows, in words. */
+const SCOPES: Record<Scope, string> = {
+  "jobs:read": "See batches and their sites",
+  "jobs:write": "Upload, cancel and retry batches",
+  "reports:read": "See reports",
+  "reports:write": "Rename and delete reports",
+  "incentives:write": "Look up single sites",
+  "applications:read": "See applications",
+  "applications:write": "Move applications on",
+  "webhooks:read": "See webhooks and their deliveries",
+  "webhooks:write": "Change webhooks",
+  "keys:admin": "Make and revoke API keys",
+};
+const GRACES: [number, string][] = [[0, "at once"], [3600, "after an hour"], [86400, "after a day"], [604800, "after a week"]];
+
+export function Keys() {
+  const pages = usePages(async (query, signal) => {
+    const { api_keys: rows, total, next_cursor } = await call("get", "/api-keys", { query, signal });
+    return { rows, total, next_cursor };
+  }, []);
+  const asking = useSignal<{ what: "create" } | { what: "rotate" | "revoke"; key: Key } | null>(null);
+  const made = useSignal<Schemas["NewApiKey"] | null>(null);
+  const close = () => (asking.value = null);
+  function show(key: Schemas["NewApiKey"]) {
+    made.value = key;
+    close();
+    pages.reload();
+  }
+
+  async function create(data: FormData) {
+    const networks = String(data.get("networks")).split(/[\s,]+/).filter(Boolean);
+    const expires = String(data.get("expires"));
+    show(
+      await call("post", "/api-keys", {
+        body: {
+          name: String(data.get("name")) || null,
+          mode: data.get("mode") as Schemas["ApiKeyMode"],
+          scopes: data.getAll("scope") as Scope[],
+          expires_at: expires ? new Date(expires).toISOString() : null,
+          allowed_networks: networks.length ? networks : null,
+        },
+      }),
+    );
+  }
+  const rotate = (key: Key) => async (data: FormData) =>
+    show(
+      await call("post", "/api-keys/{api_key_id}/rotate", {
+        path: { api_key_id: key.id },
+        body: { grace_seconds: Number(data.get("grace")) },
+      }),
+    );
+  const revoke = (key: Key) => async () => {
+    await call("delete", "/api-keys/{api_key_id}", { path: { api_key_id: key.id } });
+    close();
+    pages.reload();
+  };
+
+  const question = asking.value;
+  return (
+    <>
+      <div class="heading">
+        <h1>API keys</h1>
+        <CopyAs path="api-keys" />
+        <button type="button" class="primary" onClick={() => (asking.value = { what: "create" })}>New key</button>
+      </div>
+      <List
+        pages={pages}
+        columns={["Key", "May", "From", "Last used", "Expires", "Actions"]}
+        empty="No keys."
+        class="keys-list"
+        row={(key) => {
+          const over = ended(key);
+          return (
+            <tr key={key.id} class={over ? "over" : undefined}>
+              <td>
+                <b>{key.name}</b>
+                <small>
+                  <code>{key.prefix}…{key.last_four}</code>
+                </small>
+              </td>
+              <td>
+                <Scopes scopes={key.scopes} />
+              </td>
+              <td data-label="From">{key.allowed_networks?.join(", ") ?? "anywhere"}</td>
+              <td data-label="Last used">{key.last_used_at ? <Time at={key.last_used_at} /> : "never"}</td>
+              <td data-label="Expires">{over ?? (key.expires_at ? <Time at={key.expires_at} /> : "never")}</td>
+              <td class="row-actions">
+                {!over && (
+                  <>
+                    <button
+                      type="button"
+                      class="quiet"
+                      aria-label={`Rotate ${key.name}`}
+                      onClick={() => (asking.value = { what: "rotate", key })}
+                    >
+                      Rotate…
+                    </button>
+                    <button
+                      type="button"
+                      class="quiet"
+                      aria-label={`Revoke ${key.name}`}
+                      onClick={() => (asking.value = { what: "revoke", key })}
+                    >
+                      Revoke…
+                    </button>
+                  </>
+                )}
+              </td>
+            </tr>
+          );
+        }}
+      />
+      {question?.what === "create" && (
+        <Dialog title="New API key" onClose={close} wide>
+          <Form submit="Create the key" onSubmit={create} onCancel={close}>
+            <div class="fields">
+              <label>
+                Name<input name="name" maxLength={200} placeholder="What it is for" />
+              </label>
+              <label>
+                Kind<select name="mode">
+                  <option value="live">live</option>
+                  <option value="test">test</option>
+                </select>
+              </label>
+              <label>
+                Expires<input name="expires" type="datetime-local" />
+              </label>
+              <label>
+                Networks<input name="networks" placeholder="anywhere, or 203.0.113.0/24" />
+              </label>
+            </div>
+            <fieldset>
+              <legend>What it may do</legend>
+              {(Object.keys(SCOPES) as Scope[]).filter(can).map((scope) => (
+                <label key={scope} class="check">
+                  <input type="checkbox" name="scope" value={scope} defaultChecked={scope !== "keys:admin"} />
+                  {SCOPES[scope]} <code class="soft">{scope}</code>
+                </label>
+              ))}
+            </fieldset>
+          </Form>
+        </Dialog>
+      )}
+      {question?.what === "rotate" && (
+        <Dialog title={`Rotate ${question.key.name}?`} onClose={close}>
+          <Form submit="Make the new key" onSubmit={rotate(question.key)} onCancel={close}>
+            <p>A new key may do the same. The old one stops working:</p>
+            <label>
+              When
+              <select name="grace">
+                {GRACES.map(([seconds, title]) => <option key={seconds} value={seconds} selected={seconds === 86400}>{title}</option>)}
+              </select>
+            </label>
+          </Form>
+        </Dialog>
+      )}
+      {question?.what === "revoke" && (
+        <Dialog title={`Revoke ${question.key.name}?`} onClose={close}>
+          <Form submit="Revoke the key" onSubmit={revoke(question.key)} onCancel={close} danger>
+            <p>Within seconds, whoever uses it gets 401. This cannot be undone.</p>
+          </Form>
+        </Dialog>
+      )}
+      {made.value && (
+        <Dialog title="Your new key" onClose={() => (made.value = null)} wide>
+          <Secret value={made.value.key}>This is the only time that it is shown. Keep it where secrets are kept.</Secret>
+        </Dialog>
+      )}
+    </>
+  );
+}
+
+function Scopes({ scopes }: { scopes: Scope[] }) {
+  if (scopes.length === Object.keys(SCOPES).length) return <>everything</>;
+  return <small>{scopes.join(", ")}</small>;
+}
+
+/** Why the key no longer works; null: it does. */
+function ended(key: Key): string | null {
+  if (key.revoked_at) return `revoked, ${shortTime(key.revoked_at)}`;
+  if (key.expires_at && Date.parse(key.expires_at) <= Date.now()) return `expired, ${shortTime(key.expires_at)}`;
+  return null;
+}

@@ -1,0 +1,231 @@
+import { useSignal } from "@preact/signals";
+import { useEffect } from "preact/hooks";
+import { call, download, type Schemas } from "../api.ts";
+import { counted, dollars, number, percent } from "../format.ts";
+import { watch } from "../live.ts";
+import { debounced, throttled, useLoad } from "../load.ts";
+import { announce } from "../parts/announce.tsx";
+import { Bars, Donut, StateTiles, type Total } from "../parts/charts.tsx";
+import { CopyAs } from "../parts/copy.tsx";
+import { List, usePages } from "../parts/list.tsx";
+import { Menu } from "../parts/menu.tsx";
+import { Loading, Problem, Time } from "../parts/misc.tsx";
+import { href, query, setQuery } from "../router.ts";
+import { can } from "../session.ts";
+import { oneLine } from "./items.tsx";
+
+type Report = Schemas["Report"];
+
+const POLL_SECONDS = 5;
+const SORTS: [Schemas["ReportSort"], string][] = [
+  ["position", "In upload order"],
+  ["-amount", "Most incentives first"],
+  ["amount", "Least incentives first"],
+  ["reference_id", "By reference"],
+];
+
+export function ReportScreen({ id }: { id: string }) {
+  const summary = useLoad((signal) => call("get", "/incentive-reports/{report_id}/summary", { path: { report_id: id }, signal }), [id]);
+  const version = useSignal(0);
+  useEffect(() => {
+    const reload = throttled(() => {
+      summary.reload();
+      version.value++;
+    }, 2000);
+    const stop = watch([{ table: "incentive_reports", filter: `id=eq.${id}`, onChange: reload }], () => {
+      reload();
+      return Promise.resolve(POLL_SECONDS);
+    });
+    return () => {
+      stop();
+      reload.cancel();
+    };
+  }, [id]);
+
+  const data = summary.data.value;
+  useEffect(() => {
+    if (data) announce(`${dollars(data.report.total_incentive_value)} for ${counted(data.report.eligible_sites, "eligible site")}`);
+  }, [data?.report.total_incentive_value, data?.report.eligible_sites]);
+  if (!data) return summary.error.value ? <Problem error={summary.error.value} onRetry={summary.reload} /> : <Loading />;
+
+  const { report } = data;
+  const choose = (name: "program" | "utility") => (key: string | null) => setQuery({ [name]: key });
+  return (
+    <>
+      <Heading report={report} />
+      <Problem error={summary.error.value} onRetry={summary.reload} />
+      <Figures report={report} />
+      {report.total_sites > 0 && (
+        <>
+          <p class="soft caveat">
+            Estimates from published program rules, in US dollars. Programs change: confirm with the program before relying on an amount.
+          </p>
+          <div class="pair">
+            <Donut eligible={report.eligible_sites} total={report.total_sites} />
+            <StateTiles
+              totals={data.by_state.map((row) => ({
+                ...row,
+                key: row.state_or_province_code,
+                name: row.name ?? row.state_or_province_code ?? "Unknown",
+              }))}
+            />
+          </div>
+          <Bars title="Programs" totals={programs(data)} chosen={query.value.get("program")} onChoose={choose("program")} />
+          <div class="halves">
+            <Bars title="Utilities" totals={utilities(data)} chosen={query.value.get("utility")} onChoose={choose("utility")} />
+            <Bars
+              title="Devices"
+              totals={data.by_device_category.map((row) => ({ ...row, key: null, name: row.name ?? row.key }))}
+              chosen={null}
+              onChoose={() => {}}
+            />
+          </div>
+          <Sites report={report} states={data.by_state} version={version.value} />
+        </>
+      )}
+    </>
+  );
+}
+
+function Heading({ report }: { report: Report }) {
+  const path = { report_id: report.id };
+  const files = [
+    { title: "Sites as CSV", run: () => download("/incentive-reports/{report_id}/csv", { path }, `${report.name}.csv`) },
+    { title: "A page to forward", run: () => download("/incentive-reports/{report_id}/html", { path }, `${report.name}.html`) },
+  ];
+  if (report.job_id && can("jobs:read")) {
+    const job = { job_id: report.job_id };
+    files.unshift({
+      title: "Your columns and ours, as Excel",
+      run: () => download("/batch-lookups/{job_id}/results", { path: job, query: { format: "xlsx" } }, `${report.name}.xlsx`),
+    });
+  }
+  return (
+    <div class="heading">
+      <div>
+        <h1>{report.name}</h1>
+        <p class="soft">
+          {report.status === "processing"
+            ? (
+              <>
+                In progress since <Time at={report.created_at} />; the figures grow.
+              </>
+            )
+            : (
+              <>
+                {report.status === "complete" ? "Complete" : "No site could be looked up"},{" "}
+                <Time at={report.completed_at ?? report.created_at} />
+              </>
+            )} {report.job_id && can("jobs:read") && <a href={href(["batches", report.job_id])}>The batch</a>}
+        </p>
+      </div>
+      <CopyAs
+        path={`incentive-reports/${report.id}/summary`}
+        sql={`select * from api.report_sites where report_id = '${report.id}' order by position;`}
+      />
+      <Menu title="Download…" choices={files} />
+      <button type="button" onClick={() => print()}>Print</button>
+    </div>
+  );
+}
+
+function Figures({ report }: { report: Report }) {
+  const { total_sites, eligible_sites, total_incentive_value } = report;
+  const figures = [
+    [dollars(total_incentive_value), "total incentives", ""],
+    [
+      number(eligible_sites),
+      eligible_sites === 1 ? "eligible site" : "eligible sites",
+      total_sites ? `${percent(eligible_sites / total_sites)} of the sites looked up` : "",
+    ],
+    [dollars(eligible_sites ? total_incentive_value / eligible_sites : 0), "average per eligible site", ""],
+    [number(total_sites), total_sites === 1 ? "site looked up" : "sites looked up", ""],
+  ] as const;
+  return (
+    <div class="figures">
+      {figures.map(([value, caption, detail]) => (
+        <div key={caption} class="card figure">
+          <strong>{value}</strong>
+          <span>{caption}</span>
+          {detail && <small>{detail}</small>}
+        </div>
+      ))}
+    </div>
+  );
+}
+
+function Sites({ report, states, version }: { report: Report; states: Schemas["StateTotals"][]; version: number }) {
+  const [state, program, utility, eligible] = ["state", "program", "utility", "eligible"].map((name) => query.value.get(name) ?? undefined);
+  const sort = (query.value.get("sort") ?? "-amount") as Schemas["ReportSort"];
+  const search = query.value.get("q") ?? "";
+  const filters = { ...(search && { q: search }), sort, state, program, utility, ...(eligible && { eligible: eligible === "true" }) };
+  const pages = usePages(async (query, signal) => {
+    const path = { report_id: report.id };
+    const { sites: rows, ...page } = await call("get", "/incentive-reports/{report_id}", { path, query: { ...filters, ...query }, signal });
+    return { rows, total: page.total, next_cursor: page.next_cursor };
+  }, [report.id, sort, state, program, utility, eligible, search]);
+  useEffect(() => {
+    if (version > 0) pages.refresh();
+  }, [version]);
+
+  const total = pages.data.value?.total;
+  return (
+    <section aria-label="Sites">
+      <div class="toolbar">
+        <h2>{total ? counted(total, "site") : "Sites"}</h2>
+        <div class="filters">
+          {(program || utility) && (
+            <button type="button" onClick={() => setQuery({ program: null, utility: null })}>
+              {[program, utility].filter(Boolean).join(", ")} ×<span class="unseen">Show all programs and utilities</span>
+            </button>
+          )}
+          <input
+            type="search"
+            aria-label="Search sites"
+            placeholder="Reference, street or city"
+            defaultValue={search}
+            onInput={debounced((event) => setQuery({ q: (event.target as HTMLInputElement).value }))}
+          />
+          <select aria-label="Eligibility" value={eligible ?? ""} onChange={(event) => setQuery({ eligible: event.currentTarget.value })}>
+            <option value="">Eligible or not</option>
+            <option value="true">Eligible</option>
+            <option value="false">Not eligible</option>
+          </select>
+          <select aria-label="State" value={state ?? ""} onChange={(event) => setQuery({ state: event.currentTarget.value })}>
+            <option value="">All states</option>
+            {states.filter(({ state_or_province_code: code }) => code).map(({ state_or_province_code: code, name }) => (
+              <option key={code} value={code!}>{name ?? code}</option>
+            ))}
+          </select>
+          <select aria-label="Order" value={sort} onChange={(event) => setQuery({ sort: event.currentTarget.value })}>
+            {SORTS.map(([value, title]) => <option key={value} value={value}>{title}</option>)}
+          </select>
+        </div>
+      </div>
+      <List
+        pages={pages}
+        columns={["Site", "Utility", "Programs", "#Incentives"]}
+        empty="No site is like that."
+        row={(site) => (
+          <tr key={site.item_id}>
+            <td>
+              <b>{site.reference_id}</b>
+              <small>{oneLine(site.address)}</small>
+            </td>
+            <td>{site.utility.name}</td>
+            <td>{site.programs.map(({ program_name }) => program_name).join(", ")}</td>
+            <td class="number">{dollars(site.total_incentive_amount)}</td>
+          </tr>
+        )}
+      />
+    </section>
+  );
+}
+
+function programs(data: Schemas["ReportSummary"]): Total[] {
+  return data.by_program.map((row) => ({ ...row, key: row.program_id, name: row.program_name }));
+}
+
+function utilities(data: Schemas["ReportSummary"]): Total[] {
+  return data.by_utility.map((row) => ({ ...row, key: row.eiaid === null ? row.name : String(row.eiaid), name: row.name ?? "Unknown" }));
+}

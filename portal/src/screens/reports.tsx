@@ -1,0 +1,44 @@
+import { call, type Schemas } from "../api.ts";
+import { dollars, number, percent } from "../format.ts";
+import { CopyAs } from "../parts/copy.tsx";
+import { List, PAGE, usePages } from "../parts/list.tsx";
+import { Time } from "../parts/misc.tsx";
+import { href } from "../router.ts";
+
+const TITLES: Record<Schemas["ReportStatus"], string> = { processing: "In progress", complete: "Complete", error: "Failed" };
+
+export function Reports() {
+  const pages = usePages(async (query, signal) => {
+    const { reports: rows, ...page } = await call("get", "/incentive-reports", { query, signal });
+    return { rows, ...page };
+  }, []);
+  return (
+    <>
+      <div class="heading">
+        <h1>Reports</h1>
+        <CopyAs path={`incentive-reports?limit=${PAGE}`} sql={`select * from api.reports order by created_at desc limit ${PAGE};`} />
+      </div>
+      <List
+        pages={pages}
+        columns={["Report", "Status", "#Eligible", "#Incentives", "Created"]}
+        empty="No reports yet. Each batch makes one."
+        row={(report) => (
+          <tr key={report.id}>
+            <td>
+              <a class="main-link" href={href(["reports", report.id])}>{report.name}</a>
+            </td>
+            <td>{TITLES[report.status]}</td>
+            <td class="number" data-label="Eligible">
+              {number(report.eligible_sites)} of {number(report.total_sites)}
+              {report.total_sites > 0 && ` · ${percent(report.eligible_sites / report.total_sites)}`}
+            </td>
+            <td class="number">{dollars(report.total_incentive_value)}</td>
+            <td>
+              <Time at={report.created_at} />
+            </td>
+          </tr>
+        )}
+      />
+    </>
+  );
+}

@@ -1,0 +1,327 @@
+import { useSignal } from "@preact/signals";
+import { call, Failure, type Schemas } from "../api.ts";
+import { counted, exactTime, number } from "../format.ts";
+import { type Loaded, useLoad } from "../load.ts";
+import { notify } from "../parts/announce.tsx";
+import { copy, CopyAs } from "../parts/copy.tsx";
+import { Dialog } from "../parts/dialog.tsx";
+import { Form, Secret } from "../parts/form.tsx";
+import { List, usePages } from "../parts/list.tsx";
+import { Loading, Problem, Time } from "../parts/misc.tsx";
+import { href, query, setQuery } from "../router.ts";
+import { can } from "../session.ts";
+
+type Config = Schemas["WebhookConfig"];
+type Status = Schemas["WebhookDeliveryStatus"];
+
+const EVENTS: Record<Schemas["WebhookEvent"], string> = {
+  "lookup.completed": "A site has been looked up",
+  "lookup.failed": "The lookup of a site failed for good",
+  "batch.completed": "A batch has ended",
+  "batch.failed": "All sites of a batch failed",
+  "batch.cancelled": "A batch has been cancelled",
+};
+const DISABLED: Record<Schemas["WebhookDisabledReason"], string> = {
+  gone: "the endpoint answered 410 Gone",
+  failing: "no delivery succeeded for five days",
+} as Record<Schemas["WebhookDisabledReason"], string>;
+
+export function Webhooks() {
+  const config = useLoad((signal) => call("get", "/webhook-config", { signal }), []);
+  const data = config.data.value;
+  return (
+    <>
+      <div class="heading">
+        <h1>Webhooks</h1>
+        <CopyAs path="webhook-config" />
+      </div>
+      <Problem error={config.error.value} onRetry={config.reload} />
+      {!data && !config.error.value && <Loading />}
+      {data && <Settings key={data.updated_at} config={data} reload={config.reload} />}
+      {data && <Deliveries />}
+    </>
+  );
+}
+
+function Settings({ config, reload }: { config: Config; reload: Loaded<Config>["reload"] }) {
+  const secret = useSignal("");
+  const test = useSignal<Schemas["WebhookTest"] | null>(null);
+  const failure = useSignal<Error | undefined>(undefined);
+  const mayWrite = can("webhooks:write");
+
+  async function save(data: FormData) {
+    const fields = String(data.get("fields")).split(/[\s,]+/).filter(Boolean);
+    const answer = await call("put", "/webhook-config", {
+      body: {
+        url: String(data.get("url")) || null,
+        events: data.getAll("event") as Schemas["WebhookEvent"][],
+        field_names: fields.length ? fields : null,
+        bundle_items: data.has("bundle"),
+        enabled: data.has("enabled"),
+      },
+    });
+    if ("signing_secret" in answer && answer.signing_secret) secret.value = answer.signing_secret;
+    else reload();
+    notify("Saved");
+  }
+  const attempt = (run: () => Promise<void>) => async () => {
+    failure.value = undefined;
+    await run().catch((error) => (failure.value = error));
+  };
+  const send = attempt(async () => {
+    test.value = await call("post", "/webhook-config/test");
+  });
+  const rotate = attempt(async () => {
+    secret.value = (await call("post", "/webhook-config/rotate-secret", { body: {} })).signing_secret ?? "";
+  });
+
+  return (
+    <section class="card" aria-label="Endpoint">
+      {config.disabled_at && (
+        <p class="banner">
+          Webhooks have been disabled since {exactTime(config.disabled_at)}
+          {config.disabled_reason && DISABLED[config.disabled_reason] && `, because ${DISABLED[config.disabled_reason]}`}. Events are kept
+          meanwhile.
+        </p>
+      )}
+      <Form
+        submit="Save"
+        onSubmit={save}
+        others={mayWrite && config.url && (
+          <>
+            <button type="button" onClick={send}>Send a test</button>
+            <button type="button" onClick={rotate}>New signing secret</button>
+          </>
+        )}
+      >
+        <fieldset class="plain" disabled={!mayWrite}>
+          <label>
+            Endpoint<input
+              name="url"
+              type="url"
+              defaultValue={config.url ?? ""}
+              placeholder="https://crm.example.com/hooks"
+              pattern="https?://.*"
+            />
+          </label>
+          <fieldset>
+            <legend>Notify it when</legend>
+            {Object.entries(EVENTS).map(([event, title]) => (
+              <label key={event} class="check">
+                <input
+                  type="checkbox"
+                  name="event"
+                  value={event}
+                  defaultChecked={config.events.includes(event as Schemas["WebhookEvent"])}
+                />
+                {title} <code class="soft">{event}</code>
+              </label>
+            ))}
+          </fieldset>
+          <label>
+            Fields of yours to send<input
+              name="fields"
+              defaultValue={config.field_names?.join(", ") ?? ""}
+              placeholder="all of webhook_custom_fields"
+            />
+          </label>
+          <label class="check">
+            <input type="checkbox" name="bundle" defaultChecked={config.bundle_items} />Up to a hundred sites in one delivery
+          </label>
+          <label class="check">
+            <input type="checkbox" name="enabled" defaultChecked={config.enabled || config.url === null} />Enabled
+          </label>
+        </fieldset>
+      </Form>
+      <Problem error={failure.value} />
+      {test.value && (
+        <p class={test.value.delivered ? "outcome" : "outcome alert"} role="status">
+          {test.value.delivered ? "The endpoint took the test" : "The endpoint did not take the test"}:{" "}
+          {test.value.http_status ? `HTTP ${test.value.http_status}` : test.value.error_class} after {number(test.value.latency_ms)} ms.
+        </p>
+      )}
+      {secret.value && (
+        <Dialog
+          title="The signing secret"
+          onClose={() => {
+            secret.value = "";
+            reload();
+          }}
+          wide
+        >
+          <Secret value={secret.value}>
+            This is the only time that it is shown. Your endpoint verifies with it that a delivery is ours.
+          </Secret>
+          <Receiver secret={secret.value} />
+        </Dialog>
+      )}
+    </section>
+  );
+}
+
+/** What verifies a delivery, to be copied. */
+function Receiver({ secret }: { secret: string }) {
+  const code = `# pip install standardwebhooks
+from standardwebhooks import Webhook
+
+def receive(headers: dict[str, str], body: bytes) -> dict:
+    return Webhook("${secret}").verify(body, headers)   # raises if it is not ours
+`;
+  return (
+    <details>
+      <summary>A receiver in Python</summary>
+      <pre tabIndex={0}>{code}</pre>
+      <button type="button" onClick={() => copy(code, "Code")}>Copy</button>
+    </details>
+  );
+}
+
+const FILTERS: [Status | "", string][] = [["", "All"], ["pending", "Due"], ["sending", "Sending"], ["delivered", "Delivered"], [
+  "failed",
+  "Failed",
+]];
+const TITLES: Record<Status, string> = { pending: "Due", sending: "Sending", delivered: "Delivered", failed: "Failed" };
+
+function Deliveries() {
+  const status = (query.value.get("status") ?? "") as Status | "";
+  const shown = query.value.get("delivery");
+  const recovering = useSignal(false);
+  const pages = usePages(async (page, signal) => {
+    const { deliveries: rows, total, next_cursor } = await call("get", "/webhook-deliveries", {
+      query: { ...page, ...(status && { status }) },
+      signal,
+    });
+    return { rows, total, next_cursor };
+  }, [status]);
+
+  async function recover(data: FormData) {
+    const since = new Date(String(data.get("since"))).toISOString();
+    const { recovered } = await call("post", "/webhook-deliveries/recover", { body: { since } });
+    recovering.value = false;
+    notify(`${counted(recovered, "delivery", "deliveries")} will be sent again`);
+    pages.reload();
+  }
+
+  return (
+    <section aria-label="Deliveries">
+      <div class="heading">
+        <h2>Deliveries</h2>
+        <button type="button" class="quiet" onClick={pages.reload}>Reload</button>
+        {can("webhooks:write") && <button type="button" onClick={() => (recovering.value = true)}>Recover…</button>}
+      </div>
+      <div class="toolbar">
+        <div class="tabs" role="group" aria-label="Status">
+          {FILTERS.map(([name, title]) => (
+            <a key={name} href={href(["webhooks"], { status: name })} aria-current={name === status ? "true" : undefined}>{title}</a>
+          ))}
+        </div>
+      </div>
+      <List
+        pages={pages}
+        columns={["Event", "Status", "#Attempts", "Last answer", "Created"]}
+        empty="Nothing has been sent."
+        row={(delivery) => (
+          <tr key={delivery.id}>
+            <td>
+              <a class="main-link" href={href(["webhooks"], { status, delivery: delivery.id })}>{delivery.event}</a>
+            </td>
+            <td>
+              <span class={`status ${delivery.status}`}>{TITLES[delivery.status]}</span>
+            </td>
+            <td class="number" data-label="Attempts">{number(delivery.attempts)}</td>
+            <td>{delivery.last_error ?? (delivery.last_http_status ? `HTTP ${delivery.last_http_status}` : "")}</td>
+            <td>
+              <Time at={delivery.created_at} />
+            </td>
+          </tr>
+        )}
+      />
+      {shown && <Delivery id={shown} reload={pages.reload} />}
+      {recovering.value && (
+        <Dialog title="Recover failed deliveries" onClose={() => (recovering.value = false)}>
+          <Form submit="Send them again" onSubmit={recover} onCancel={() => (recovering.value = false)}>
+            <p>All deliveries that failed since then are sent again.</p>
+            <label>
+              Since<input type="datetime-local" name="since" required />
+            </label>
+          </Form>
+        </Dialog>
+      )}
+    </section>
+  );
+}
+
+function Delivery({ id, reload }: { id: string; reload: () => void }) {
+  const delivery = useLoad((signal) => call("get", "/webhook-deliveries/{delivery_id}", { path: { delivery_id: id }, signal }), [id]);
+  const failure = useSignal<Error | undefined>(undefined);
+  async function resend() {
+    try {
+      await call("post", "/webhook-deliveries/{delivery_id}/resend", { path: { delivery_id: id } });
+      notify("It will be sent again");
+      delivery.reload();
+      reload();
+    } catch (error) {
+      failure.value = error as Failure;
+    }
+  }
+  const data = delivery.data.value;
+  return (
+    <Dialog
+      title={data?.event ?? "Delivery"}
+      onClose={() => setQuery({ delivery: null })}
+      wide
+      actions={data && can("webhooks:write") && <button type="button" onClick={resend}>Send it again</button>}
+    >
+      <Problem error={failure.value ?? delivery.error.value} />
+      {!data && <Loading />}
+      {data && (
+        <>
+          <dl class="facts">
+            <dt>Status</dt>
+            <dd>
+              <span class={`status ${data.status}`}>{TITLES[data.status]}</span>
+              {data.next_attempt_at && (
+                <>
+                  , next attempt <Time at={data.next_attempt_at} />
+                </>
+              )}
+            </dd>
+            <dt>
+              <code>webhook-id</code>
+            </dt>
+            <dd>
+              <code>{data.id}</code>
+            </dd>
+            {data.job_id && can("jobs:read") && (
+              <>
+                <dt>Batch</dt>
+                <dd>
+                  <a href={href(["batches", data.job_id])}>{data.job_id}</a>
+                </dd>
+              </>
+            )}
+          </dl>
+          {data.attempt_log.length > 0 && (
+            <ol class="timeline">
+              {data.attempt_log.map((attempt) => (
+                <li key={attempt.attempt} class={attempt.http_status && attempt.http_status < 300 ? "good" : "bad"}>
+                  <Time at={attempt.attempted_at} /> {attempt.http_status ? `HTTP ${attempt.http_status}` : attempt.error_class} after{" "}
+                  {number(attempt.latency_ms)} ms
+                  {attempt.response_body && (
+                    <small>
+                      <code>{attempt.response_body}</code>
+                    </small>
+                  )}
+                </li>
+              ))}
+            </ol>
+          )}
+          <details>
+            <summary>The body</summary>
+            <pre tabIndex={0}>{JSON.stringify(data.body, null, 2)}</pre>
+          </details>
+        </>
+      )}
+    </Dialog>
+  );
+}

@@ -1,0 +1,83 @@
+"""API keys, webhooks and applications."""
+
+from __future__ import annotations
+
+import re
+
+from playwright.sync_api import Page, expect
+
+from tests.conftest import Connection
+from tests.http_fixtures import OrganizationClient, look_up, site
+from tests.portal.conftest import Person, SignedIn
+from tests.webhook_receiver import FakeReceiver
+
+
+def test_keys_are_made_shown_once_rotated_and_revoked(signed_in: SignedIn, client: OrganizationClient) -> None:
+    person = signed_in("keys")
+    page = person.page
+    page.get_by_role("button", name="New key").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("textbox", name="Name").fill("CRM")
+    dialog.get_by_role("textbox", name="Networks").fill("203.0.113.0/24")
+    dialog.get_by_role("checkbox", name="See reports").uncheck()
+    person.look("keys-new")
+    dialog.get_by_role("button", name="Create the key").click()
+    key = page.locator(".secret code")
+    expect(key).to_have_text(re.compile(r"leap_live_\w{49}"))
+    page.keyboard.press("Escape")
+    expect(key).to_have_count(0)
+    [made] = [key for key in client.get("/api-keys").json()["api_keys"] if key["name"] == "CRM"]
+    assert made["allowed_networks"] == ["203.0.113.0/24"]
+    assert "reports:read" not in made["scopes"]
+    assert "jobs:read" in made["scopes"]
+
+    page.get_by_role("button", name="Rotate CRM").click()
+    page.get_by_role("button", name="Make the new key").click()
+    expect(key).to_have_text(re.compile(r"leap_live_\w{49}"))
+    page.keyboard.press("Escape")
+    person.look("keys")
+    for _ in range(2):
+        page.get_by_role("button", name="Revoke CRM").first.click()
+        page.get_by_role("button", name="Revoke the key").click()
+        expect(page.get_by_role("dialog")).to_have_count(0)
+    expect(page.get_by_role("button", name="Revoke CRM")).to_have_count(0)
+    expect(page.get_by_text("revoked, ")).to_have_count(2)
+
+
+def test_applications_move_on(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
+    client.patch("/organization", json={"company": "acme"})
+    program = {"program_id": "p", "program_name": "Heat pump rebate", "total_incentive": 900, "eligible_combinations": 1}
+    job = client.submit(site("deal-7", create_application=True))
+    look_up(database, job, 1, {"incentives": {"total_incentive_amount": 900, "by_program": [program]}})
+    [application] = client.get("/applications").json()["applications"]
+    person = signed_in("applications")
+    status = person.page.get_by_label(f"Status of application {application['id']}")
+    person.look("applications")
+    status.select_option(application["next_statuses"][0])
+    expect(person.page.get_by_role("status").last).to_contain_text("deal-7")
+    moved = client.get(f"/applications/{application['id']}").json()
+    assert moved["application_status"] == application["next_statuses"][0]
+
+
+def test_an_endpoint_is_set_tested_and_sent_to_again(page: Page, developer: OrganizationClient, receiver: FakeReceiver) -> None:
+    receiver.status = 500
+    person = Person(page, str(developer.base_url))
+    person.sign_in(developer.api_key, "webhooks")
+    page.get_by_role("textbox", name="Endpoint").fill(receiver.url)
+    page.get_by_role("checkbox", name="A batch has ended").check()
+    page.get_by_role("button", name="Save").click()
+    secret = page.get_by_role("dialog", name="The signing secret")
+    expect(secret.locator(".secret code")).to_have_text(re.compile("whsec_.+"))
+    page.keyboard.press("Escape")
+    assert set(developer.get("/webhook-config").json()["events"]) == {"lookup.completed", "batch.completed"}
+
+    page.get_by_role("button", name="Send a test").click()
+    expect(page.get_by_text("The endpoint did not take the test: HTTP 500")).to_be_visible()
+    page.get_by_role("button", name="Reload").click()
+    delivery = page.get_by_role("region", name="Deliveries").get_by_role("link", name="test")
+    person.look("webhooks")
+    delivery.click()
+    expect(page.get_by_role("dialog").get_by_text("HTTP 500 after")).to_be_visible()
+    person.look("webhooks-delivery")
+    page.get_by_role("button", name="Send it again").click()
+    expect(page.get_by_role("dialog")).to_contain_text("Due")

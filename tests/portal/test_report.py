@@ -1,0 +1,61 @@
+"""A report: live, filtered, as a file and on paper."""
+
+from __future__ import annotations
+
+import re
+
+from playwright.sync_api import expect
+
+from tests.conftest import Connection
+from tests.http_fixtures import OrganizationClient, address, look_up, site
+from tests.portal.conftest import SignedIn
+
+AUSTIN = address(city="Austin", state_or_province_code="TX", postal_code="78701")
+
+
+def pays(amount: int, utility: str) -> dict[str, object]:
+    program = {"program_id": utility.lower(), "program_name": f"{utility} rebate", "total_incentive": amount, "eligible_combinations": 1}
+    return {
+        "utility": {"eiaid": None, "name": utility},
+        "incentives": {"total_incentive_amount": amount, "by_program": [program] if amount else []},
+    }
+
+
+def test_a_report_grows_is_filtered_and_taken_along(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
+    sites = [site("la-1"), site("la-2"), site("austin-1", address=AUSTIN), site("austin-2", address=AUSTIN)]
+    job = client.post("/batch-lookups", params={"name": "Two cities"}, json=sites).json()
+    look_up(database, job, 2, pays(3750, "Water & Power"))
+    person = signed_in("reports")
+    page = person.page
+    person.look("reports")
+    page.get_by_role("link", name="Two cities").click()
+    expect(page.get_by_text("the figures grow")).to_be_visible()
+    expect(page.get_by_text("$7,500").first).to_be_visible()
+
+    look_up(database, job, 1, pays(1200, "Austin Energy"))
+    look_up(database, job, 1, pays(0, "Austin Energy"))
+    expect(page.get_by_text("$8,700").first).to_be_visible()
+    expect(page.get_by_role("img", name="3 eligible sites of 4")).to_be_visible()
+    person.look("report")
+    states = page.get_by_role("region", name="Incentives by state")
+    states.get_by_text("As a table").click()
+    expect(states.get_by_role("row", name="Texas 2 1 $1,200")).to_be_visible()
+
+    rows = page.get_by_role("region", name="Sites").locator("tbody tr")
+    expect(rows).to_have_count(4)
+    expect(rows.first).to_contain_text("$3,750")
+    page.get_by_role("button", name="Austin Energy rebate").click()
+    expect(rows).to_have_count(1)
+    assert "program=austin" in page.url
+    page.reload()
+    expect(rows).to_have_count(1)
+    page.get_by_role("button", name="Show all programs").click()
+    page.get_by_role("combobox", name="Eligibility").select_option("Not eligible")
+    expect(rows).to_have_text([re.compile("austin-2")])
+
+    page.get_by_role("button", name="Download…").click()
+    with page.expect_download() as downloads:
+        page.get_by_role("button", name="A page to forward").click()
+    assert "Two cities" in downloads.value.path().read_text()
+    page.emulate_media(media="print")
+    expect(page.get_by_role("navigation")).to_be_hidden()
