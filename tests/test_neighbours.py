@@ -12,8 +12,10 @@ import pytest
 
 from pyshell.settings import Settings
 from tests.conftest import Connection
+from tests.test_webhooks import Organization
 from tests.timed import timed, wait_until
 from tests.upstream import FOREVER, FakeUpstream, Reply
+from tests.webhook_receiver import fake_receiver, running_sender
 from tests.worker_fixtures import Batches, check_invariants, fetch_value, running_worker, site, update_settings
 
 ITEMS = 40
@@ -80,6 +82,44 @@ def test_uploads_and_lookups_go_on_beside_an_open_batch_of_the_same_organization
         job = batches.create(5)
         assert time.monotonic() - started < 3
         assert batches.wait(job) == "completed"
+
+
+HELD_OF_WEBHOOKS = {
+    "an open change of the config": """select api.set_webhook_config(%(organization)s, '{"enabled": true}', true)""",
+    "an open resend": 'select api.recover_webhook_deliveries(%(organization)s, \'{"since": "2020-01-01"}\')',
+    "its ready list": "select from app.webhook_queue_state where organization_id = %(organization)s for update",
+    "its config": "select from app.webhook_configs where organization_id = %(organization)s for update",
+}
+
+
+@pytest.mark.parametrize("what", HELD_OF_WEBHOOKS)
+def test_lookups_go_on_beside_an_open_change_of_the_organizations_webhooks(
+    worker_settings: Settings, owner: Connection, database_url: str, what: str
+) -> None:
+    organization = Organization(owner, "https://example.com/", events=["lookup.completed", "batch.completed"])
+    organization.complete(1)
+    owner.execute("select count(*) from api.claim_webhooks(%s, 'sender', 10)", [organization.id])
+    batches = Batches(owner, organization_id=organization.id)
+    with running_worker(worker_settings), held(database_url, HELD_OF_WEBHOOKS[what], organization.id):
+        assert batches.wait(batches.create(5)) == "completed"
+    assert organization.statuses() == {"sending": 2, "pending": 6}
+    assert fetch_value(owner, "select organization_ids from api.ready_webhooks()") == [organization.id], "nobody has forgotten them"
+
+
+@pytest.mark.parametrize("what", HELD_OF_WEBHOOKS)
+def test_an_open_transaction_holds_up_nobody_elses_webhooks(owner: Connection, database_url: str, what: str) -> None:
+    settings = Settings(database_url=database_url, webhooks_allow_private_networks=True)
+    with fake_receiver() as receiver, running_sender(settings):
+        neighbour, other = (Organization(owner, receiver.url, name, events=["lookup.completed"]) for name in ("neighbour", "other"))
+        for organization in (neighbour, other):
+            organization.complete(1)
+            organization.wait(delivered=1)
+        with held(database_url, HELD_OF_WEBHOOKS[what], neighbour.id):
+            neighbour.complete(20)
+            for n in range(3):
+                other.complete(5)
+                other.wait(delivered=6 + 5 * n)
+        neighbour.wait(delivered=21)
 
 
 def test_whoever_holds_rows_of_the_queue_is_named(batches: Batches, owner: Connection, database_url: str) -> None:

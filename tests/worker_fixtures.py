@@ -102,9 +102,9 @@ def running_until_stopped(run: Callable[[asyncio.Event], Awaitable[None]]) -> It
 class Batches:
     """Creates batches of one organization and tells what became of them."""
 
-    def __init__(self, owner: Connection, name: str = "organization") -> None:
+    def __init__(self, owner: Connection, name: str = "organization", organization_id: UUID | None = None) -> None:
         self.owner = owner
-        self.organization_id: UUID = fetch_value(owner, "select api.create_organization(%s)", f"{name} {uuid.uuid4()}")
+        self.organization_id: UUID = organization_id or fetch_value(owner, "select api.create_organization(%s)", f"{name} {uuid.uuid4()}")
 
     def create(self, items: int | Sequence[str]) -> UUID:
         """A batch of that many items, or of items with these reference ids; answers the job's id."""

@@ -15,10 +15,12 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from secrets import token_hex
 from typing import Final
+from uuid import UUID
 
 from pyshell.postgres.connections import Session
 from pyshell.postgres.notifications import Notifier
-from pyshell.postgres.sqlstates import DatabaseError, is_about_the_data
+from pyshell.postgres.retries import Retries
+from pyshell.postgres.sqlstates import DatabaseError, Kind, is_about_the_data, kind_of
 from pyshell.settings import Settings
 from pyshell.webhooks.calls import claim_webhooks, ready_webhooks, record_webhooks
 from pyshell.webhooks.receiver_limits import FIRST_WINDOW, PAUSING_STATUSES, LoadShedding, ReceiverLimit
@@ -43,7 +45,10 @@ LAST_CALLS_SECONDS: Final = 5.0
 
 
 class Sender:
-    """Sends until `run`'s event is set, with database connections of its own. `count_lookups`: how many this process has done so far."""
+    """Sends until `run`'s event is set, with database connections of its own. `count_lookups`: how many this process has done so far.
+
+    An organization whose rows somebody holds is passed over for a while, and its attempts are kept.
+    """
 
     def __init__(self, settings: Settings, notifier: Notifier, count_lookups: Callable[[], int] = lambda: 0) -> None:
         self.name = f"{socket.gethostname()}-{os.getpid()}-{token_hex(4)}"
@@ -58,6 +63,8 @@ class Sender:
         self._wakeup = asyncio.Event()
         self._stopping = False
         self._asked_at = 0.0
+        self._blocked_claims = Retries()
+        self._blocked_records = Retries()
         notifier.subscribe("webhooks_ready", lambda _: self._wakeup.set())
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -104,12 +111,14 @@ class Sender:
             return ASK_SECONDS
         self._asked_at = time.monotonic()
         full = [organization_id for organization_id, limit in self._limits.items() if not limit.room]
-        ready = await self._claiming.run(ready_webhooks, ORGANIZATIONS_PER_ROUND, full)
+        passed_over = [*full, *self._blocked_claims.waiting(self._asked_at)]
+        ready = await self._claiming.run(ready_webhooks, ORGANIZATIONS_PER_ROUND, passed_over)
         if not await self._claim_for(ready.organization_ids):
             return FLUSH_SECONDS
         if len(ready.organization_ids) == ORGANIZATIONS_PER_ROUND:
             return 0.0
-        return LONGEST_SLEEP if ready.next_ready_in is None else min(ready.next_ready_in, LONGEST_SLEEP)
+        longest = min(LONGEST_SLEEP, self._blocked_claims.next_due_in(self._asked_at))
+        return longest if ready.next_ready_in is None else min(ready.next_ready_in, longest)
 
     async def _claim_for(self, organization_ids: Sequence[bytes]) -> bool:
         """Fill the windows of these organizations; False: there was no room for all of them."""
@@ -118,7 +127,14 @@ class Sender:
                 return False
             limit = self._limits.get(organization_id)
             room = limit.room if limit else FIRST_WINDOW
-            deliveries = await self._claiming.run(claim_webhooks, self.name, organization_id, room)
+            try:
+                deliveries = await self._claiming.run(claim_webhooks, self.name, organization_id, room)
+            except DatabaseError as error:
+                if kind_of(error) is not Kind.BUSY:
+                    raise
+                note_blocked(self._blocked_claims, organization_id, error)
+                continue
+            self._blocked_claims.note_success(organization_id)
             for delivery in deliveries:
                 self._start(delivery)
             limit = self._limits.get(organization_id)
@@ -191,8 +207,17 @@ class Sender:
             groups[attempt.delivery.organization_id].append(attempt)
         try:
             for organization_id in list(groups):
-                await self._record_group(organization_id, groups[organization_id])
-                del groups[organization_id]
+                if not self._blocked_records.is_due(organization_id, time.monotonic()):
+                    continue
+                try:
+                    await self._record_group(organization_id, groups[organization_id])
+                except DatabaseError as error:
+                    if kind_of(error) is not Kind.BUSY:
+                        raise
+                    note_blocked(self._blocked_records, organization_id, error)
+                else:
+                    self._blocked_records.note_success(organization_id)
+                    del groups[organization_id]
         finally:
             for group in groups.values():
                 self._unrecorded += group
@@ -227,3 +252,12 @@ class Sender:
             limit.receiver.close()
         for session in (self._claiming, self._recording):
             await session.close()
+
+
+def note_blocked(blocked: Retries, organization_id: bytes, error: DatabaseError) -> None:
+    if blocked.note_failure(organization_id, time.monotonic()) == 1:
+        logger.warning(
+            "webhooks of organization %s are passed over: %s (api.queue_health names blocking transactions)",
+            UUID(bytes=organization_id),
+            error,
+        )

@@ -9,11 +9,11 @@ from typing import Final
 from uuid import UUID
 
 from pyshell.postgres.connections import Connection, Session
+from pyshell.postgres.retries import Retries
 from pyshell.postgres.sqlstates import DatabaseError, Kind, kind_of
 from pyshell.worker.calls import Lease, WorkerState, claim_lookups, heartbeat
 from pyshell.worker.leases import LeaseKeeper
 from pyshell.worker.pool import WorkerPool
-from pyshell.worker.retries import Retries
 from pyshell.worker.schedule import Schedule
 
 logger = logging.getLogger(__name__)

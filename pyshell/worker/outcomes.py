@@ -10,10 +10,10 @@ from typing import Final
 from uuid import UUID
 
 from pyshell.postgres.connections import Session
+from pyshell.postgres.retries import Retries
 from pyshell.postgres.sqlstates import DatabaseError, Kind, is_about_the_data, kind_of
 from pyshell.worker.calls import Lease, Outcome, record_lookups
 from pyshell.worker.leases import LeaseKeeper
-from pyshell.worker.retries import Retries
 from pyshell.worker.upstream import Answer, failure
 
 logger = logging.getLogger(__name__)

@@ -187,25 +187,44 @@ begin
 end;
 $$;
 
--- Marks the organization as having deliveries from p_at on. Locks the organization's row until the commit, as wake_queue does with its
--- own; whoever needs both calls this first.
+-- Marks the organization as having deliveries from p_at on. It waits for no row: whoever holds the organization's row of the ready list,
+-- or where there is none yet, leaves a wake-up, as uploads do in the lookups' queue.
 create or replace function app.wake_webhooks(p_organization_id uuid, p_at timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    insert into app.webhook_queue_state as q (organization_id, ready_at)
-    values (p_organization_id, p_at)
-    on conflict (organization_id) do update
-       set ready_at = excluded.ready_at
-     where q.ready_at is null or q.ready_at > excluded.ready_at;
+    perform from app.webhook_queue_state where organization_id = p_organization_id for update skip locked;
     if found then
-        perform pg_notify('webhooks_ready', p_organization_id::text);
+        update app.webhook_queue_state
+           set ready_at = p_at
+         where organization_id = p_organization_id and (ready_at is null or ready_at > p_at);
+        if not found then
+            return;
+        end if;
+    else
+        insert into app.webhook_wakeups (organization_id, id, ready_at) values (p_organization_id, gen_random_uuid(), p_at);
     end if;
+    perform pg_notify('webhooks_ready', p_organization_id::text);
 end;
 $$;
 
--- A claim found nothing (more): compute when the next delivery is due. Lock the row first, then compute, as the lookups' queue does.
+-- Locks the organization's row of the ready list, if nobody else holds it.
+create or replace function app.hold_webhook_queue(p_organization_id uuid) returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if not exists (select from app.webhook_queue_state where organization_id = p_organization_id) then
+        insert into app.webhook_queue_state (organization_id) values (p_organization_id) on conflict do nothing;
+    end if;
+    perform from app.webhook_queue_state where organization_id = p_organization_id for update skip locked;
+    return found;
+end;
+$$;
+
+-- A claim found nothing (more): takes in the wake-ups and computes when the next delivery is due. The row is locked first and the items are
+-- read last, in a statement of their own, as in the lookups' queue. If somebody holds the row, the organization stays on the list as it is.
 create or replace function app.settle_webhooks(p_organization_id uuid) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -214,7 +233,11 @@ declare
     v_state    app.webhook_queue_state;
     v_ready_at timestamptz;
 begin
-    select * into v_state from app.webhook_queue_state where organization_id = p_organization_id for update;
+    if not app.hold_webhook_queue(p_organization_id) then
+        return;
+    end if;
+    select * into v_state from app.webhook_queue_state where organization_id = p_organization_id;
+    delete from app.webhook_wakeups where organization_id = p_organization_id;
     if exists (select from app.webhook_configs where organization_id = p_organization_id and enabled and url is not null) then
         v_ready_at := greatest(
             least((select min(next_attempt_at) from app.webhook_deliveries where organization_id = p_organization_id and status = 'pending'),

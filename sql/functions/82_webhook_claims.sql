@@ -12,12 +12,18 @@ as $$
 declare
     v_now timestamptz := app.clock();
 begin
-    organization_ids := array(select organization_id
-                                from app.webhook_queue_state
-                               where ready_at <= v_now and organization_id <> all (p_except)
-                               order by served_at, organization_id
+    organization_ids := array(select r.organization_id
+                                from (select q.organization_id, q.served_at from app.webhook_queue_state q where q.ready_at <= v_now
+                                       union
+                                      select w.organization_id, coalesce(q.served_at, '-infinity')
+                                        from app.webhook_wakeups w
+                                        left join app.webhook_queue_state q on q.organization_id = w.organization_id
+                                       where w.ready_at <= v_now) r
+                               where r.organization_id <> all (p_except)
+                               order by r.served_at, r.organization_id
                                limit p_limit);
-    next_ready_in := (select extract(epoch from min(ready_at) - v_now) from app.webhook_queue_state where ready_at > v_now);
+    next_ready_in := extract(epoch from least((select min(ready_at) from app.webhook_queue_state where ready_at > v_now),
+                                              (select min(ready_at) from app.webhook_wakeups where ready_at > v_now)) - v_now);
 end;
 $$;
 
@@ -26,7 +32,7 @@ comment on function api.ready_webhooks(integer, uuid[]) is 'Organizations with d
 create or replace function api.claim_webhooks(p_organization_id uuid, p_sender text, p_limit integer)
 returns table (delivery_id uuid, lease_token uuid, body text, url text, secrets bytea[])
 language plpgsql volatile security definer
-set search_path = pg_catalog, pg_temp
+set search_path = pg_catalog, pg_temp set lock_timeout = '50ms'
 as $$
 #variable_conflict use_column
 declare
@@ -47,7 +53,7 @@ begin
             return query select * from app.buildable_requests(p_organization_id, v_config, v_deliveries, v_now);
     end;
 
-    -- Last, because flushes of lookups wait for the organization's row.
+    -- Last, so that flushes of lookups find the organization's row free.
     if cardinality(v_deliveries) < p_limit then
         if app.expire_webhook_leases(p_organization_id, v_now) > 0 then
             -- They are due at once, and this claim has missed them.
@@ -55,14 +61,14 @@ begin
         end if;
         perform app.settle_webhooks(p_organization_id);
     end if;
-    if v_deliveries <> '{}' then
+    if v_deliveries <> '{}' and app.hold_webhook_queue(p_organization_id) then
         update app.webhook_queue_state set served_at = v_now where organization_id = p_organization_id;
     end if;
 end;
 $$;
 
 comment on function api.claim_webhooks(uuid, text, integer) is
-'Claims up to p_limit deliveries of an organization for a sender, for 60 seconds: the body to POST to url, signed with every one of secrets. Fewer if no more are due, none while the receiver has asked for a pause or the config is disabled.';
+'Claims up to p_limit deliveries of an organization for a sender, for 60 seconds: the body to POST to url, signed with every one of secrets. Fewer if no more are due, none while the receiver has asked for a pause or the config is disabled. 55P03 (lock_not_available): another transaction holds rows of the organization; try again later.';
 
 -- Two statements with an array of ids between them: in a join, a planner without statistics of this organization would compare every id
 -- with all of its rows.
@@ -187,7 +193,10 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_organization_ids uuid[] := array(select organization_id from app.webhook_queue_state order by organization_id);
+    v_organization_ids uuid[] := array(select organization_id from app.webhook_queue_state
+                                        union
+                                       select organization_id from app.webhook_wakeups
+                                        order by organization_id);
     v_organization_id  uuid;
 begin
     foreach v_organization_id in array v_organization_ids loop
@@ -200,10 +209,7 @@ begin
                                   for update skip locked));
     end loop;
     foreach v_organization_id in array v_organization_ids loop
-        perform from app.webhook_queue_state where organization_id = v_organization_id for update skip locked;
-        if found then
-            perform app.settle_webhooks(v_organization_id);
-        end if;
+        perform app.settle_webhooks(v_organization_id);
     end loop;
     perform pg_notify('webhooks_ready', '');
 end;

@@ -11,7 +11,7 @@ create or replace function api.record_webhooks(
     p_retry_afters    double precision[]
 ) returns table (delivery_id uuid, verdict text)
 language plpgsql volatile security definer
-set search_path = pg_catalog, pg_temp
+set search_path = pg_catalog, pg_temp set lock_timeout = '200ms'
 as $$
 #variable_conflict use_column
 declare
@@ -46,7 +46,7 @@ end;
 $$;
 
 comment on function api.record_webhooks(uuid, uuid[], uuid[], integer[], text[], double precision[], text[], double precision[]) is
-'Records attempts as parallel arrays: delivery, lease token, HTTP status, error class (null when an answer came), latency in seconds, the start of the answer, Retry-After in seconds. Any 2xx is success; 410 or five days of failures disable the config; other failures are retried as app.webhook_retry_schedule says. Answers a verdict per delivery, as api.record_lookups does.';
+'Records attempts as parallel arrays: delivery, lease token, HTTP status, error class (null when an answer came), latency in seconds, the start of the answer, Retry-After in seconds. Any 2xx is success; 410 or five days of failures disable the config; other failures are retried as app.webhook_retry_schedule says. Answers a verdict per delivery, as api.record_lookups does. 55P03 (lock_not_available): another transaction holds rows of the organization; try again later.';
 
 -- One statement for all attempts. The lease token is the fencing token: an attempt under a lost lease matches no row, unless it succeeded
 -- and the delivery has not ended.
@@ -165,9 +165,10 @@ begin
                   from unnest(p_outcomes) o
                  where o.http_status in (429, 503));
     if v_pause is not null then
-        update app.webhook_queue_state
-           set paused_until = greatest(paused_until, v_pause)
-         where organization_id = p_organization_id;
+        insert into app.webhook_queue_state as q (organization_id, paused_until)
+        values (p_organization_id, v_pause)
+        on conflict (organization_id) do update
+           set paused_until = greatest(q.paused_until, excluded.paused_until);
     end if;
 end;
 $$;

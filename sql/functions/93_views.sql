@@ -296,7 +296,8 @@ select (select count(*) from public.batch_lookup_jobs where status in ('pending'
                             and l.relation in ('app.organization_queue_state'::regclass, 'app.queued_jobs'::regclass, 'app.rate_limit'::regclass,
                                                'app.upstream_state'::regclass, 'public.batch_lookup_jobs'::regclass,
                                                'public.incentive_reports'::regclass, 'public.lookup_leases'::regclass,
-                                               'public.lookup_queue_items'::regclass)))                              as blocking_transactions
+                                               'public.lookup_queue_items'::regclass, 'app.webhook_configs'::regclass,
+                                               'app.webhook_queue_state'::regclass)))                                as blocking_transactions
   from app.settings s, app.upstream_state u, app.maintenance_state m, clock_timestamp() c (now)
 $view$, 'security_invoker = false');
 

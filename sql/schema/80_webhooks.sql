@@ -134,9 +134,22 @@ create table app.webhook_queue_state (
 
 create index webhook_queue_state_ready_idx on app.webhook_queue_state (ready_at) where ready_at is not null;
 
-comment on table app.webhook_queue_state is 'The ready list of webhooks: one row per organization that ever had a delivery.';
+comment on table app.webhook_queue_state is 'The ready list of webhooks, together with app.webhook_wakeups: one row per organization whose deliveries were ever claimed.';
 comment on column app.webhook_queue_state.ready_at is 'From when on there is, or may be, a delivery to claim; null: none is waiting, or the config is disabled.';
 comment on column app.webhook_queue_state.paused_until is 'The receiver asked for a pause with Retry-After.';
+
+create table app.webhook_wakeups (
+    organization_id uuid        not null,
+    id              uuid        not null,
+    ready_at        timestamptz not null,
+
+    constraint webhook_wakeups_pkey primary key (organization_id, id),
+    constraint webhook_wakeups_organization_id_fkey foreign key (organization_id) references app.organizations (id) on delete cascade
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_cost_delay = 0);
+
+create index webhook_wakeups_ready_idx on app.webhook_wakeups (ready_at);
+
+comment on table app.webhook_wakeups is 'Additions to the ready list of webhooks by those who found its row held, or none; a claim takes them in.';
 
 create table app.webhook_retry_schedule (
     failures integer  not null,

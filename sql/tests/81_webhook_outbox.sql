@@ -19,7 +19,7 @@ select api.set_webhook_config(:'org', '{"url": "https://example.com/", "enabled"
 select pg_temp.submit(:'org', 1) as job, pg_temp.look_up(:'org', 1) as recorded \gset
 select results_eq(format('select event, status, last_error, attempts, ended_at is not null from app.webhook_deliveries where organization_id = %L', :'org'),
     $$ values ('lookup.completed', 'failed', 'disabled', 0, true) $$, 'an event of disabled webhooks is kept as a failed delivery');
-select is_empty('select * from app.webhook_queue_state where ready_at is not null and ready_at <= app.clock() and exists (select from api.claim_webhooks(organization_id, ''s'', 1))', 'no sender sends the event of disabled webhooks');
+select is_empty(format($$ select * from api.claim_webhooks(%L, 's', 1) $$, :'org'), 'no sender sends the event of disabled webhooks');
 select throws_like(format($$ select api.recover_webhook_deliveries(%L, '{"since": "2020-01-01"}') $$, :'org'), 'Webhooks are not enabled', 'a delivery cannot be recovered while webhooks are disabled');
 select api.set_webhook_config(:'org', '{"enabled": true, "bundle_items": true, "events": ["lookup.completed", "batch.completed"]}') as config \gset
 select is((api.recover_webhook_deliveries(:'org', '{"since": "2020-01-01"}') ->> 'recovered')::integer, 1, 'a failed delivery can be recovered once webhooks are enabled');
@@ -43,7 +43,7 @@ select results_eq(
 select is((select data ->> 'webhook_custom_fields' from pg_temp.outbox(:'org')), '{"deal": 7}', 'a webhook has the custom fields that are allowed');
 select api.set_webhook_config(:'org', '{"field_names": null}') as config \gset
 select is((select (data ->> 'webhook_custom_fields')::jsonb from pg_temp.outbox(:'org')), '{"deal": 7, "secret": 8}', 'a webhook has all custom fields by default');
-select is((select ready_at <= app.clock() from app.webhook_queue_state where organization_id = :'org'), true, 'the organization is on the ready list');
+select is((select organization_ids from api.ready_webhooks()), array[:'org']::uuid[], 'the organization is on the ready list');
 select is(pg_temp.look_up(:'org', 1, 404, '{"error": "no"}'), 1::bigint, 'a failed lookup is recorded');
 select is((select count(*)::integer from pg_temp.outbox(:'org')), 1, 'failures are told on request only');
 

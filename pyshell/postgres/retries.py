@@ -34,6 +34,10 @@ class Retries:
     def is_due(self, organization_id: bytes, now: float) -> bool:
         return self._due_at.get(organization_id, now) <= now
 
+    def waiting(self, now: float) -> list[bytes]:
+        """The organizations that have to wait for their next try."""
+        return [organization_id for organization_id, due_at in self._due_at.items() if due_at > now]
+
     def next_due_in(self, now: float) -> float:
         """Seconds until the next try that has to wait; infinite when none does."""
         return min((due_at - now for due_at in self._due_at.values() if due_at > now), default=float("inf"))
