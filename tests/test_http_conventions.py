@@ -58,6 +58,7 @@ def test_all_lists_have_cursors() -> None:
     assert sorted(LISTS) == [
         "/api-keys",
         "/applications",
+        "/audit-events",
         "/batch-lookups",
         "/batch-lookups/{job_id}/items",
         "/incentive-reports",

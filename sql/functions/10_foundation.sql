@@ -47,6 +47,7 @@ as $$
 declare
     v_unknown text[];
     v_now     timestamptz := app.clock();
+    v_before  jsonb       := api.get_settings();
 begin
     if jsonb_typeof(p_changes) is distinct from 'object' then
         perform app.refuse(400, 'invalid_settings', 'The changes must be a JSON object of settings');
@@ -63,12 +64,15 @@ begin
        set (lookups_per_second, max_in_flight, max_retries, retry_backoff_seconds, retry_backoff_max_seconds,
             lookup_timeout_seconds, lease_seconds, max_response_bytes, items_per_run, create_clerk_organizations,
             incentive_call_retention_days, outage_failures, max_outage_wait_seconds, deduplicate_seconds, max_open_items, requests_per_minute,
-            job_retention_days, report_retention_days, record_all_attempts, attempt_retention_days, updated_at)
+            job_retention_days, report_retention_days, record_all_attempts, attempt_retention_days, audit_retention_days,
+            updated_at)
          = (select n.lookups_per_second, n.max_in_flight, n.max_retries, n.retry_backoff_seconds, n.retry_backoff_max_seconds,
                    n.lookup_timeout_seconds, n.lease_seconds, n.max_response_bytes, n.items_per_run, n.create_clerk_organizations,
                    n.incentive_call_retention_days, n.outage_failures, n.max_outage_wait_seconds, n.deduplicate_seconds, n.max_open_items,
-                   n.requests_per_minute, n.job_retention_days, n.report_retention_days, n.record_all_attempts, n.attempt_retention_days, v_now
+                   n.requests_per_minute, n.job_retention_days, n.report_retention_days, n.record_all_attempts, n.attempt_retention_days,
+                   n.audit_retention_days, v_now
               from jsonb_populate_record(s, p_changes) n);
+    perform app.audit(app.installation_id(), 'settings.changed', p_details => app.differences(v_before, api.get_settings()::jsonb - 'updated_at'));
     perform pg_notify('batch_lookups_ready', '');
     return api.get_settings();
 exception

@@ -49,9 +49,32 @@ $$;
 
 comment on function app.claimed_organization_id() is 'The organization of the caller''s token, whose claims PostgREST and Realtime put into request.jwt.claims; null where they name none.';
 
+-- For the policy of what admins alone may read. It never raises, either.
+create or replace function app.claimed_admin_organization_id() returns uuid
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_claims jsonb;
+begin
+    v_claims := nullif(current_setting('request.jwt.claims', true), '');
+    return case when 'keys:admin' = any (app.scopes_of_claims(v_claims)) then app.organization_id_of_claims(v_claims) end;
+exception
+    when data_exception or statement_too_complex or program_limit_exceeded then
+        return null;
+end;
+$$;
+
+comment on function app.claimed_admin_organization_id() is 'The organization of the caller''s token if the caller is an admin of it; null otherwise.';
+
+-- Only called where the claims have been read before.
+create or replace function app.claimed_subject() returns text
+language sql stable
+return nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub';
+
 -- Policies and defaults call them, with the rights of whoever reads or calls.
 grant execute on function app.organization_id_of_clerk(text), app.clerk_organization_id_of_claims(jsonb), app.organization_id_of_claims(jsonb),
-                          app.claimed_organization_id()
+                          app.claimed_organization_id(), app.claimed_admin_organization_id()
    to batch_lookups_shell, authenticated, service_role;
 
 -- By the role in Clerk's organization, where the claims name one or the other; a token of our own making may do everything.
@@ -70,12 +93,16 @@ $$;
 comment on function app.scopes_of_claims(jsonb) is 'What the bearer of the claims may do, such as jobs:read.';
 
 -- Inside a function that runs as its owner, current_user says nothing; the role that SET ROLE chose, else the one that logged in, does.
+create or replace function app.calling_role() returns text
+language sql stable
+return coalesce(nullif(current_setting('role'), 'none'), session_user);
+
 create or replace function app.authorize(p_organization_id uuid, p_scope text) returns void
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_role text := coalesce(nullif(current_setting('role'), 'none'), session_user);
+    v_role text := app.calling_role();
 begin
     if v_role in ('batch_lookups_shell', 'service_role')
        or pg_has_role(v_role, 'batch_lookups_shell', 'usage') or pg_has_role(v_role, 'service_role', 'usage') then

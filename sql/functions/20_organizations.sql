@@ -33,10 +33,20 @@ begin
     update app.organizations
        set name = p_name
      where clerk_organization_id = p_clerk_organization_id and name like 'clerk:%'
-       and not exists (select from app.organizations where name = p_name);
+       and not exists (select from app.organizations where name = p_name)
+    returning * into v_organization;
+    if found then
+        perform app.audit(v_organization.id, 'organization.renamed', p_details => jsonb_build_object('name', jsonb_build_object('to', p_name)));
+    end if;
     insert into app.organizations (id, name, clerk_organization_id, created_at)
     values (coalesce(app.organization_id_of_clerk(p_clerk_organization_id), app.uuid_v7(v_now)), p_name, p_clerk_organization_id, v_now)
-    on conflict do nothing;
+    on conflict do nothing
+    returning * into v_organization;
+    if found then
+        perform app.audit(v_organization.id, 'organization.created',
+                          p_details => jsonb_strip_nulls(jsonb_build_object('name', p_name, 'clerk_organization_id', p_clerk_organization_id)));
+        return v_organization.id;
+    end if;
     select * into v_organization
       from app.organizations
      where name = p_name
@@ -66,6 +76,7 @@ begin
             'A link cannot be replaced. Create an organization of another name for this Clerk organization.');
     end if;
     update app.organizations set clerk_organization_id = p_clerk_organization_id where id = (p_organization).id;
+    perform app.audit((p_organization).id, 'organization.linked', p_details => jsonb_build_object('clerk_organization_id', p_clerk_organization_id));
     raise log 'organization % was linked to Clerk''s %', (p_organization).id, p_clerk_organization_id;
 end;
 $$;
@@ -88,6 +99,9 @@ begin
             insert into app.organizations (id, name, clerk_organization_id, created_at)
             values (v_id, left('clerk:' || v_name, 200), p_clerk_organization_id, v_now)
             on conflict do nothing;
+            if found then
+                perform app.audit(v_id, 'organization.created', 'system', p_details => jsonb_build_object('name', left('clerk:' || v_name, 200), 'clerk_organization_id', p_clerk_organization_id));
+            end if;
             if exists (select from app.organizations where id = v_id and clerk_organization_id = p_clerk_organization_id) then
                 return v_id;
             end if;

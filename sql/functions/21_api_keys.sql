@@ -94,6 +94,9 @@ begin
             array(select s from unnest(app.all_scopes()) s where s = any (v_scopes)), v_limits.p_networks, v_limits.p_expires_at, v_now,
             p_created_by)
     returning * into v_key;
+    perform app.audit(p_organization_id, 'api_key.created', p_created_by, v_key.id::text,
+                      jsonb_build_object('name', v_key.name, 'prefix', v_key.prefix, 'last_four', v_key.last_four, 'scopes', v_key.scopes,
+                                         'allowed_networks', v_key.allowed_networks, 'expires_at', app.rfc3339(v_key.expires_at)));
     raise log 'API key % of organization % was created', v_key.id, p_organization_id;
     return app.api_key_json(v_key);
 end;
@@ -293,6 +296,7 @@ begin
        set replaced_by = (v_new ->> 'id')::uuid,
            expires_at  = least(expires_at, v_now + v_options.grace)
      where organization_id = p_organization_id and id = p_api_key_id;
+    perform app.audit(p_organization_id, 'api_key.rotated', p_created_by, p_api_key_id::text, jsonb_build_object('replaced_by', v_new -> 'id'));
     perform app.notify_credentials(p_organization_id);
     return v_new;
 end;
@@ -303,7 +307,11 @@ comment on function api.rotate_api_key(uuid, uuid, bytea, text, jsonb, text[], t
 
 -- A key, and with p_include_created all that it made, and that those made.
 create or replace function api.revoke_api_key(
-    p_organization_id uuid, p_api_key_id uuid, p_granted_scopes text[] default null, p_include_created boolean default false
+    p_organization_id uuid,
+    p_api_key_id      uuid,
+    p_granted_scopes  text[]  default null,
+    p_include_created boolean default false,
+    p_actor           text    default null
 ) returns json
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -324,13 +332,15 @@ begin
             )
             select id from made);
     end if;
+    v_ids := array(select id from app.api_keys where organization_id = p_organization_id and id = any (v_ids) and revoked_at is null order by id for update);
     update app.api_keys
        set revoked_at = v_now
-     where organization_id = p_organization_id and id = any (v_ids) and revoked_at is null;
+     where organization_id = p_organization_id and id = any (v_ids);
+    perform app.audit(p_organization_id, 'api_key.revoked', p_actor, id::text) from unnest(v_ids) id;
     perform app.notify_credentials(p_organization_id);
     raise log 'API keys % of organization % were revoked', v_ids, p_organization_id;
     return app.api_key_json(app.find_api_key(p_organization_id, v_key.id, p_granted_scopes));
 end;
 $$;
 
-comment on function api.revoke_api_key(uuid, uuid, text[], boolean) is 'Revokes a key at once and for good, with p_include_created also the keys that it made, and answers it; a second call changes nothing. 403: its scopes are beyond p_granted_scopes. 404: no such key in this organization.';
+comment on function api.revoke_api_key(uuid, uuid, text[], boolean, text) is 'Revokes a key at once and for good, with p_include_created also the keys that it made, and answers it; a second call changes nothing. 403: its scopes are beyond p_granted_scopes. 404: no such key in this organization.';

@@ -28,10 +28,14 @@ create or replace function api.rename_organization(p_organization_id uuid, p_nam
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    v_name text;
 begin
     perform app.check_organization_name(p_name);
     perform app.check_organization(p_organization_id);
+    select name into v_name from app.organizations where id = p_organization_id for update;
     update app.organizations set name = p_name where id = p_organization_id;
+    perform app.audit(p_organization_id, 'organization.renamed', p_details => jsonb_build_object('name', jsonb_build_object('from', v_name, 'to', p_name)));
 exception
     when unique_violation then
         perform app.refuse(
@@ -78,6 +82,7 @@ declare
     v_rows constant integer := 10000;
     v_open uuid[];
     v_left integer;
+    v_name text;
 begin
     perform app.check_organization(p_organization_id);
     -- From here on nothing new begins for it: an upload waits, and then finds no organization or goes first.
@@ -100,7 +105,8 @@ begin
         perform app.complete_work_minutes('infinity', p_organization_id);
         v_left := v_left - app.delete_rows_of_organization(p_organization_id, v_left);
         if v_left > 0 then
-            delete from app.organizations where id = p_organization_id;
+            delete from app.organizations where id = p_organization_id returning name into v_name;
+            perform app.audit(p_organization_id, 'organization.deleted', p_details => jsonb_build_object('name', v_name));
         end if;
     end if;
     return json_build_object(

@@ -58,7 +58,7 @@ end;
 $$;
 
 create or replace function api.update_organization(
-    p_organization_id uuid default app.claimed_organization_id(), p_changes jsonb default null
+    p_organization_id uuid default app.claimed_organization_id(), p_changes jsonb default null, p_actor text default null
 ) returns json
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -85,13 +85,14 @@ begin
             v_now)
         on conflict (organization_id) do update
        set (company, device_names, updated_at) = (excluded.company, excluded.device_names, excluded.updated_at);
+    perform app.audit(p_organization_id, 'organization.changed', p_actor, p_details => jsonb_build_object('changed', app.member_names(p_changes)));
     return app.profile_json(p_organization_id);
 end;
 $$;
 
-comment on function api.update_organization(uuid, jsonb) is
+comment on function api.update_organization(uuid, jsonb, text) is
 'Changes company, device_names or both, and answers the organization as api.get_organization does. device_names replaces the whole map. 400 invalid_organization: such as an id that no device has. 404: no such organization.';
-grant execute on function api.update_organization(uuid, jsonb) to authenticated;
+grant execute on function api.update_organization(uuid, jsonb, text) to authenticated;
 
 -- Ids of device names: the organization's own names come first, then the catalogue's. A repeated name is a quantity, as a repeated id is.
 create or replace function app.resolve_device_names(p_organization_id uuid, p_names jsonb) returns jsonb

@@ -265,6 +265,7 @@ as $$
 begin
     update app.upstream_state
        set paused_until = '-infinity', consecutive_failures = 0, unavailable_since = null, probe_at = '-infinity';
+    perform app.audit(app.installation_id(), 'lookups.resumed');
     perform pg_notify('batch_lookups_ready', '');
 end;
 $$;

@@ -112,7 +112,9 @@ create or replace function app.web_port(p_url text) returns integer
 language sql immutable
 return substring(p_url from '^https?://(?:[^/?\[]+|\[[^\]]*\]):([0-9]{1,5})(?:[/?]|$)')::integer;
 
-create or replace function api.set_webhook_config(p_organization_id uuid, p_changes jsonb, p_allow_http boolean default false) returns json
+create or replace function api.set_webhook_config(
+    p_organization_id uuid, p_changes jsonb, p_allow_http boolean default false, p_actor text default null
+) returns json
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -154,11 +156,12 @@ begin
     if v_enabled or p_changes ? 'url' then
         update app.webhook_queue_state set paused_until = '-infinity' where organization_id = p_organization_id;
     end if;
+    perform app.audit(p_organization_id, 'webhooks.changed', p_actor, p_details => jsonb_build_object('changed', app.member_names(p_changes)));
     return app.webhook_config_with_secret(p_organization_id, v_secret, v_now);
 end;
 $$;
 
-comment on function api.set_webhook_config(uuid, jsonb, boolean) is
+comment on function api.set_webhook_config(uuid, jsonb, boolean, text) is
 'Changes the members of the webhook config that the object names: url (HTTPS, or null for none), events, field_names (members of webhook_custom_fields to send, null: all), bundle_items, enabled. Answers the config, with signing_secret if that was created just now; it is never shown again. enabled true resumes deliveries, pending ones included. p_allow_http is for development. 400: invalid_webhook_config. 404: organization_not_found.';
 
 -- Stores a new current secret and returns it.
@@ -175,7 +178,7 @@ begin
 end;
 $$;
 
-create or replace function api.rotate_webhook_secret(p_organization_id uuid, p_request jsonb default '{}') returns json
+create or replace function api.rotate_webhook_secret(p_organization_id uuid, p_request jsonb default '{}', p_actor text default null) returns json
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -198,11 +201,12 @@ begin
        set expires_at = v_now + app.seconds(v_overlap::double precision)
      where organization_id = p_organization_id and expires_at is null;
     v_secret := app.add_webhook_secret(p_organization_id, v_now);
+    perform app.audit(p_organization_id, 'webhooks.secret_rotated', p_actor);
     return app.webhook_config_with_secret(p_organization_id, v_secret, v_now);
 end;
 $$;
 
-comment on function api.rotate_webhook_secret(uuid, jsonb) is
+comment on function api.rotate_webhook_secret(uuid, jsonb, text) is
 'Creates a new signing secret and answers the config with it as signing_secret, shown only now. Deliveries are also signed with the previous secret for {"overlap_seconds": ...} (0 to 604800, default: one day), so that receivers can switch. 400: invalid_overlap_seconds. 404: webhook_config_not_found. 409: too_many_secrets.';
 
 create or replace function app.lock_webhook_config(p_organization_id uuid) returns app.webhook_configs
@@ -220,7 +224,7 @@ begin
 end;
 $$;
 
-create or replace function api.delete_webhook_config(p_organization_id uuid) returns json
+create or replace function api.delete_webhook_config(p_organization_id uuid, p_actor text default null) returns json
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -236,11 +240,12 @@ begin
            ended_at        = v_now
      where organization_id = p_organization_id and status = 'pending';
     perform app.settle_webhooks(p_organization_id);
+    perform app.audit(p_organization_id, 'webhooks.deleted', p_actor);
     return json_build_object('message', 'Webhook config deleted');
 end;
 $$;
 
-comment on function api.delete_webhook_config(uuid) is 'Deletes the webhook config with its secrets; pending deliveries fail. 404: webhook_config_not_found.';
+comment on function api.delete_webhook_config(uuid, text) is 'Deletes the webhook config with its secrets; pending deliveries fail. 404: webhook_config_not_found.';
 
 -- Stops deliveries until the organization enables them again; pending ones stay pending.
 create or replace function app.disable_webhooks(p_organization_id uuid, p_reason text, p_now timestamptz) returns void
@@ -254,5 +259,8 @@ begin
            disabled_reason = p_reason,
            updated_at      = p_now
      where organization_id = p_organization_id and enabled;
+    if found then
+        perform app.audit(p_organization_id, 'webhooks.disabled', 'system', p_details => jsonb_build_object('reason', p_reason));
+    end if;
 end;
 $$;

@@ -264,6 +264,23 @@ comment on column api.work_history.wait_seconds is 'Of items that ended: the sec
 comment on column api.work_history.wait_buckets is 'How many items waited up to 1, 5, 15, 60, 300, 900, 3600, 14400 and 86400 seconds, and longer.';
 grant select on api.work_history to authenticated, service_role;
 
+select app.replace_view('audit_events', $view$
+select nullif(e.organization_id, '00000000-0000-0000-0000-000000000000'::uuid) as organization_id, e.id, e.action, e.actor_type, e.actor_id, e.target_id,
+       e.details, e.created_at
+  from app.audit_events e
+$view$);
+
+comment on view api.audit_events is 'Who made, changed, revoked or linked what: API keys, webhooks, organizations, settings, pauses. Members see it as admins of their organization.';
+comment on column api.audit_events.organization_id is 'Whose it is; null: the installation''s own, such as its settings.';
+comment on column api.audit_events.id is 'A UUID of version 7: later events have greater ids.';
+comment on column api.audit_events.action is 'What happened, such as api_key.created.';
+comment on column api.audit_events.actor_type is 'api_key; user: of Clerk; operator: somebody with SQL access or the command line; system: the product itself.';
+comment on column api.audit_events.actor_id is 'The id of the API key, the id of the user, or the role of the operator in the database; null: not known.';
+comment on column api.audit_events.target_id is 'The id of what it was done to; null: the action names it.';
+comment on column api.audit_events.details is 'What is worth knowing besides, never a secret.';
+comment on column api.audit_events.created_at is 'When it happened.';
+grant select on api.audit_events to authenticated, service_role;
+
 -- Uses none of our functions: those would need the caller's privileges, tables don't.
 select app.replace_view('queue_health', $view$
 select (select count(*) from public.batch_lookup_jobs where status in ('pending', 'processing'))                     as open_jobs,

@@ -31,7 +31,7 @@ begin
           from unnest(array['batch_lookup_jobs', 'lookup_queue_items', 'lookup_leases', 'lookup_attempts', 'lookup_job_columns', 'lookup_item_sources', 'batch_lookup_job_labels', 'incentive_reports',
                             'incentive_report_sites', 'incentive_report_site_programs', 'applications']) t
          union all
-        select 'app.work_minutes'
+        select unnest(array['app.work_minutes', 'app.audit_events']::regclass[])
     loop
         execute format('revoke all on %s from public, anon, authenticated, service_role, batch_lookups_readonly', v_table);
         execute format('grant select on %s to authenticated, service_role', v_table);
@@ -40,7 +40,10 @@ begin
         end if;
         for v_policy in
             select *
-              from (values ('members read the rows of their organization', 'authenticated', '(organization_id = app.claimed_organization_id())'),
+              from (values (case v_table when 'app.audit_events'::regclass then 'admins' else 'members' end || ' read the rows of their organization',
+                            'authenticated',
+                            case v_table when 'app.audit_events'::regclass then '(organization_id = app.claimed_admin_organization_id())'
+                                         else '(organization_id = app.claimed_organization_id())' end),
                            ('service_role reads all', 'service_role', 'true'),
                            ('dashboards read all', 'batch_lookups_readonly', 'true')) p (name, role, condition)
              where not exists (select from pg_policy

@@ -30,6 +30,7 @@ create table app.settings (
     report_retention_days     integer,
     record_all_attempts       boolean     not null default false,
     attempt_retention_days    integer     not null default 30,
+    audit_retention_days      integer     default 730,
 
     constraint settings_pkey primary key (singleton),
     constraint settings_singleton_check check (singleton),
@@ -50,7 +51,8 @@ create table app.settings (
     constraint settings_requests_per_minute_check check (requests_per_minute > 0),
     constraint settings_job_retention_days_check check (job_retention_days > 0),
     constraint settings_report_retention_days_check check (report_retention_days > 0),
-    constraint settings_attempt_retention_days_check check (attempt_retention_days between 1 and 3650)
+    constraint settings_attempt_retention_days_check check (attempt_retention_days between 1 and 3650),
+    constraint settings_audit_retention_days_check check (audit_retention_days > 0)
 );
 
 comment on table app.settings is 'The one row of settings, changed with api.update_settings and effective without a restart.';
@@ -74,6 +76,7 @@ comment on column app.settings.job_retention_days is 'Days after which an ended 
 comment on column app.settings.report_retention_days is 'Days after which an ended report is deleted with its sites, whether its job still exists or not. null: never.';
 comment on column app.settings.record_all_attempts is 'Whether attempts of items that succeed at once are recorded as well, a row each; else only those of items that fail at first.';
 comment on column app.settings.attempt_retention_days is 'Days after which the attempts of an item are deleted, if it still exists.';
+comment on column app.settings.audit_retention_days is 'Days for which it is known who changed what; null: for ever.';
 comment on column app.settings.internal_key is 'Random secret of internal callers (worker, pg_cron), used if SERVICE_ROLE_KEY is not set.';
 
 insert into app.settings default values;

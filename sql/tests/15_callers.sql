@@ -36,7 +36,7 @@ begin
     return 'may';
 end;
 $$;
-grant execute on function app.authorize(uuid, text), app.scopes_of_claims(jsonb), app.role_scopes(text), app.all_scopes() to authenticated, service_role, batch_lookups_shell;
+grant execute on function app.authorize(uuid, text), app.calling_role(), app.scopes_of_claims(jsonb), app.role_scopes(text), app.all_scopes() to authenticated, service_role, batch_lookups_shell;
 select is(pg_temp.authorizes('batch_lookups_shell', :'other_org'), 'may', 'the shell works for any organization');
 select is(pg_temp.authorizes('service_role', :'other_org'), 'may', 'service_role works for any organization');
 select is(pg_temp.authorizes('authenticated', :'org'), 'may', 'a member works for the organization of the claims');

@@ -20,7 +20,7 @@ select set_eq(
     $$ select relnamespace::regnamespace || '.' || relname
          from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attname = 'organization_id'
         where c.relkind in ('r', 'p') and c.relnamespace::regnamespace::text in ('public', 'app')
-          and relname not in ('batch_lookup_jobs', 'lookup_queue_items', 'lookup_job_columns', 'lookup_item_sources', 'batch_lookup_job_labels', 'incentive_reports', 'incentive_report_sites',
+          and relname not in ('audit_events', 'batch_lookup_jobs', 'lookup_queue_items', 'lookup_job_columns', 'lookup_item_sources', 'batch_lookup_job_labels', 'incentive_reports', 'incentive_report_sites',
                               'incentive_report_site_programs') $$,
     'every table with rows of an organization is known to its deletion');
 

@@ -29,6 +29,8 @@ select k.kind, c.caller, c.outcome
         --  kind of table or function   anon      A         B          no claims  malformed  service_role  shell      dashboard
         ('rows of an organization',     'denied', 'of A',   'of B',    'none',    'none',    'of A, of B', 'denied', 'denied'),
         ('rows that a view shows',      'denied', 'of A',   'of B',    'none',    'none',    'of A, of B', 'denied', 'of A, of B'),
+        ('rows that admins see',        'denied', 'of A',   'of B',    'none',    'none',    'of A, of B, some', 'denied', 'denied'),
+        ('a view of those',             'denied', 'of A',   'of B',    'none',    'none',    'of A, of B, some', 'denied', 'of A, of B, some'),
         ('operators'' rows',            'denied', 'denied', 'denied',  'denied',  'denied',  'some',       'denied', 'some'),
         ('no rows, but columns',        'denied', 'none',   'none',    'none',    'none',    'none',       'denied', 'none'),
         ('internal rows',               'denied', 'denied', 'denied',  'denied',  'denied',  'denied',     'denied', 'denied'),
@@ -60,6 +62,8 @@ insert into tables values
     ('api.report_programs',                   'rows that a view shows'),
     ('app.work_minutes',                      'rows of an organization'),
     ('api.work_history',                      'rows that a view shows'),
+    ('app.audit_events',                      'rows that admins see'),
+    ('api.audit_events',                      'a view of those'),
     ('api.sites',                             'no rows, but columns'),
     ('api.queue_health',                      'operators'' rows');
 insert into tables
@@ -88,6 +92,7 @@ insert into functions values
     ('api.delete_incentive_report', 'call for organization A'),
     ('api.get_organization',        'call for organization A'),
     ('api.update_organization',     'call for organization A'),
+    ('api.list_audit_events',       'call for organization A'),
     ('api.get_me',                  'call for organization A'),
     ('api.list_devices',            'call with one''s own rights'),
     ('api.list_device_categories',  'call with one''s own rights'),
@@ -166,7 +171,7 @@ select is_empty('select * from called where have is distinct from want', 'everyb
 select set_eq(
     $$ select distinct p.proname::text from pg_proc p, unnest(array['anon', 'authenticated', 'service_role', 'batch_lookups_shell']) r
         where p.pronamespace = 'app'::regnamespace and has_schema_privilege(r, 'app', 'usage') and has_function_privilege(r, p.oid, 'execute') $$,
-    array['claimed_organization_id', 'clerk_organization_id_of_claims', 'organization_id_of_claims', 'organization_id_of_clerk', 'refuse'], 'members may execute only the internal functions that policies call and that refuse');
+    array['claimed_admin_organization_id', 'claimed_organization_id', 'clerk_organization_id_of_claims', 'organization_id_of_claims', 'organization_id_of_clerk', 'refuse'], 'members may execute only the internal functions that policies call and that refuse');
 
 -- What claims stand for: nothing raises.
 select results_eq(

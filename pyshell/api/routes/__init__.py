@@ -9,6 +9,7 @@ from pyshell.api.authentication import ANY_SCOPE, secured
 from pyshell.api.realtime.endpoint import realtime
 from pyshell.api.routes.api_keys import create_api_key, get_api_key, list_api_keys, revoke_api_key, rotate_api_key
 from pyshell.api.routes.applications import get_application, list_applications, update_application
+from pyshell.api.routes.audit import list_audit_events
 from pyshell.api.routes.batch_lookups import (
     cancel_batch_lookup,
     create_batch_lookup,
@@ -114,6 +115,7 @@ routes = [
     route("GET", "/api-keys/{api_key_id}", "keys:admin", get_api_key),
     route("DELETE", "/api-keys/{api_key_id}", "keys:admin", revoke_api_key, "include_created"),
     route("POST", "/api-keys/{api_key_id}/rotate", "keys:admin", rotate_api_key),
+    route("GET", "/audit-events", "keys:admin", list_audit_events, "action", *PAGE),
     route("GET", "/webhook-config", "webhooks:read", get_webhook_config),
     route("PUT", "/webhook-config", "webhooks:write", set_webhook_config),
     route("DELETE", "/webhook-config", "webhooks:write", delete_webhook_config),

@@ -91,6 +91,7 @@ async def revoke_api_key(request: Request) -> Response:
         api_key_id=api_key_id(request),
         granted_scopes=granted_scopes(request),
         include_created=boolean_param(request, "include_created"),
+        actor=request.user.name,
     )
     request.app.state.authenticator.forget()
     audit(request, "revoke_api_key", json.loads(revoked))

@@ -47,5 +47,11 @@ async def get_organization(request: Request) -> Response:
 async def update_organization(request: Request) -> Response:
     changes = await json_body(request, MAX_ORGANIZATION_BYTES)
     return json_response(
-        await call(request.app.state.pool, "update_organization", organization_id=request.user.organization_id, changes=changes)
+        await call(
+            request.app.state.pool,
+            "update_organization",
+            organization_id=request.user.organization_id,
+            changes=changes,
+            actor=request.user.name,
+        )
     )

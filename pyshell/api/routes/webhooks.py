@@ -34,12 +34,15 @@ async def set_webhook_config(request: Request) -> Response:
             organization_id=request.user.organization_id,
             changes=changes,
             allow_http=allow_private,
+            actor=request.user.name,
         )
     )
 
 
 async def delete_webhook_config(request: Request) -> Response:
-    return json_response(await call(request.app.state.pool, "delete_webhook_config", organization_id=request.user.organization_id))
+    return json_response(
+        await call(request.app.state.pool, "delete_webhook_config", organization_id=request.user.organization_id, actor=request.user.name)
+    )
 
 
 async def rotate_webhook_secret(request: Request) -> Response:
@@ -49,6 +52,7 @@ async def rotate_webhook_secret(request: Request) -> Response:
             "rotate_webhook_secret",
             organization_id=request.user.organization_id,
             request=await json_body(request, MAX_BYTES) or "{}",
+            actor=request.user.name,
         )
     )
 
