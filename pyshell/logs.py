@@ -12,9 +12,11 @@ from pyshell.settings import Settings
 # Of the request that is under way, empty otherwise.
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 
-# What looks like a credential: API keys, webhook secrets, JSON Web Tokens; and what stands where one does, in a URL or a header.
+# What looks like a credential: API keys, tokens of links, webhook secrets, JSON Web Tokens; and what stands where one does, in a URL
+# or a header.
 _CREDENTIALS = re.compile(
-    r"\b(leap_(?:live|test)_|whsec_)[0-9A-Za-z+/=]+"
+    r"\b(leap_(?:live|test|share)_)[0-9A-Za-z]+"
+    r"|\b(whsec_)[0-9A-Za-z+/=]+"
     r"|\b(eyJ)[\w-]{8,}(?:\.[\w-]*){1,4}"
     r"|((?:[?&;]|\b)(?:apikey|api_key|access_token|token|password|secret)=)[^\s&;\"'<>]+"
     r"|(\bbearer\s+)[^\s\"',<>]+"

@@ -26,6 +26,9 @@ BOTH = "Provide either x-api-key OR Authorization, not both."
 NEITHER = "Missing authentication. Provide either x-api-key or Authorization: Bearer token."
 
 PUBLIC = {
+    "/shared-reports/{token}",
+    "/shared-reports/{token}/csv",
+    "/shared-reports/{token}/xlsx",
     "/realtime/v1/websocket",
     "/",
     "/healthz",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -23,7 +24,7 @@ from pyshell.local.private_postgres import PrivatePostgres
 from pyshell.settings import ROOT, Settings
 from tests.clerk_fixtures import clerk_instance
 from tests.conftest import MakeCluster, folder_for_postgres
-from tests.http_fixtures import OrganizationClient, is_ready
+from tests.http_fixtures import OrganizationClient, is_ready, site
 from tests.realtime_fixtures import bare_socket
 from tests.timed import wait_until
 
@@ -35,6 +36,7 @@ TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ1c2VyXzEifQ.c2lnbmF0dXJl"
     ("line", "expected"),
     [
         (f"GET /api-keys/{KEY} 404", "GET /api-keys/leap_live_*** 404"),
+        (f"/shared-reports/{api_keys.generate(api_keys.SHARE)}/csv", "/shared-reports/leap_share_***/csv"),
         (f"{KEY[:10]}{KEY[10:40]} is cut short", "leap_live_*** is cut short"),
         (f"/realtime/v1/websocket?apikey={TOKEN}&vsn=2.0.0", "/realtime/v1/websocket?apikey=***&vsn=2.0.0"),
         ("/x?vsn=1&access_token=abc HTTP/1.1", "/x?vsn=1&access_token=*** HTTP/1.1"),
@@ -48,7 +50,7 @@ TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ1c2VyXzEifQ.c2lnbmF0dXJl"
         ("http://127.0.0.1:8000/batch-lookups?cursor=eyJh took 3 ms", None),
     ],
     # Without the key, which is another one in every process.
-    ids=range(12),
+    ids=range(13),
 )
 def test_secrets_are_cut_out_and_nothing_else(line: str, expected: str | None) -> None:
     assert logs.without_secrets(line) == (line.replace("bearer tokens", "bearer ***") if expected is None else expected)
@@ -108,6 +110,9 @@ def test_a_running_stack_logs_no_secret_that_it_made(cluster: PrivatePostgres, m
                 rotated = client.post(f"/api-keys/{made['id']}/rotate").json()["key"]
                 webhook = client.put("/webhook-config", json={"url": "https://8.8.8.8/"}).json()["signing_secret"]
                 client.get(f"/api-keys/{rotated}?token={rotated}")
+                report = client.post("/batch-lookups", json={"items": [site()]}).json()["report"]["id"]
+                share = client.post(f"/incentive-reports/{report}/share").json()["token"]
+                assert client.get(f"/shared-reports/{share}").status_code == 200
                 client.get("/batch-lookups", headers={"x-api-key": rotated[:-1]})
             httpx.get(f"{url}/batch-lookups", headers={"authorization": f"Bearer {token}"})
             httpx.get(f"{url}/batch-lookups", headers={"authorization": f"Bearer {internal_key}"})
@@ -125,11 +130,11 @@ def test_a_running_stack_logs_no_secret_that_it_made(cluster: PrivatePostgres, m
         assert '"path": "/realtime/v1/websocket"' in lines
         everything = lines + (postgres.folder / "postgres.log").read_text()
         password = (postgres.folder / "password").read_text()
-        secrets = [key, made["key"], rotated, token, internal_key, webhook, password, settings["API_KEY_PEPPER"]]
+        secrets = [key, made["key"], rotated, token, internal_key, webhook, share, password, settings["API_KEY_PEPPER"]]
         for secret in secrets:
             assert len(secret) >= 16
             assert secret not in everything
-            assert secret.removeprefix("leap_live_")[:30] not in everything
+            assert re.sub("^leap_[a-z]+_", "", secret)[:30] not in everything
 
 
 UPGRADE = {"connection": "Upgrade", "upgrade": "websocket", "sec-websocket-version": "13", "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ=="}

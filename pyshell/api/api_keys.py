@@ -16,11 +16,13 @@ from uuid import UUID
 from pyshell.postgres.connections import SHELL, connect_as_owner
 
 LIVE, TEST = "leap_live_", "leap_test_"
+# Tokens of links to reports are made alike.
+SHARE = "leap_share_"
 # As the previous pepper: keys were hashed without any.
 NO_PEPPER = "none"
 
 _ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
-_FORM = re.compile(r"(leap_(?:live|test)_[0-9A-Za-z]{43})([0-9A-Za-z]{6})")
+_FORM = re.compile(r"((leap_(?:live|test|share)_)[0-9A-Za-z]{43})([0-9A-Za-z]{6})")
 
 
 def generate(prefix: str = LIVE) -> str:
@@ -29,10 +31,10 @@ def generate(prefix: str = LIVE) -> str:
     return body + _checksum(body)
 
 
-def is_well_formed(key: str) -> bool:
+def is_well_formed(key: str, prefixes: Sequence[str] = (LIVE, TEST)) -> bool:
     """Whether form and checksum are right, so that mistyped or invented keys cost no query."""
     match = _FORM.fullmatch(key)
-    return match is not None and _checksum(match[1]) == match[2]
+    return match is not None and match[2] in prefixes and _checksum(match[1]) == match[3]
 
 
 def hash_key(key: str, pepper: str | None) -> bytes:

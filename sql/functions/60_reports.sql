@@ -247,6 +247,7 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+    delete from app.report_shares where organization_id = p_organization_id and report_id = p_report_id;
     delete from public.incentive_report_site_programs where organization_id = p_organization_id and report_id = p_report_id;
     delete from public.incentive_report_sites where organization_id = p_organization_id and report_id = p_report_id;
     delete from public.incentive_reports where organization_id = p_organization_id and id = p_report_id;

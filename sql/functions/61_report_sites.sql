@@ -102,6 +102,11 @@ comment on function api.get_incentive_report(uuid, uuid, integer, integer, text,
 'One report with a page of its sites and the programs of each. p_sort: position (upload order), amount or reference_id, with a minus in front for descending. Filters: eligible; state or province code; utility, by number or name; id of a program that the site is eligible for; p_q, a text in reference_id, street_1 or city, whatever its case; total counts the sites that pass them. p_cursor is the next_cursor of the page before. Amounts in US dollars. 400: limit not in 1 to 500, invalid_sort, invalid_cursor, cursor_with_offset. 404: no such report in this organization.';
 grant execute on function api.get_incentive_report(uuid, uuid, integer, integer, text, text, boolean, text, text, text, text) to authenticated;
 
+-- A line of a file: of CSV, or the JSON array that a row of a workbook is made of.
+create or replace function app.file_line(p_format text, p_cells text[], p_is_text boolean[]) returns text
+language sql immutable
+return case p_format when 'xlsx' then app.workbook_row(p_cells, p_is_text) else app.csv_line(variadic p_cells) end;
+
 -- The programs of a piece are read once and joined by hash or merge. For a report that was never analyzed, the planner would read them
 -- again for every site.
 create or replace function api.get_incentive_report_csv(
@@ -114,6 +119,7 @@ create or replace function api.get_incentive_report_csv(
     p_after           integer default -1,
     p_limit           integer default 10000,
     p_q               text    default null,
+    p_format          text    default 'csv',
     out lines         text,
     out last_position integer
 )
@@ -121,9 +127,15 @@ language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan set enable_nestloop = off set jit = off
 as $$
 declare
-    v_sites public.incentive_report_sites[];
+    v_names   constant text[]    := array['reference_id', 'street_1', 'street_2', 'city', 'state_or_province_code', 'postal_code', 'country_code',
+                                          'building_type', 'device_categories', 'utility_eiaid', 'utility_name', 'eligible',
+                                          'total_incentive_amount', 'programs'];
+    v_is_text constant boolean[] := array(select n.name not in ('utility_eiaid', 'eligible', 'total_incentive_amount')
+                                            from unnest(v_names) with ordinality n (name, place) order by n.place);
+    v_sites   public.incentive_report_sites[];
 begin
     perform app.authorize(p_organization_id, 'reports:read');
+    perform app.check_choice('format', p_format, array['csv', 'xlsx']);
     perform app.find_report(p_organization_id, p_report_id);
     perform app.check_page(p_limit, 0, 10000);
     perform app.check_search('q', p_q);
@@ -139,9 +151,10 @@ begin
         v_sites       := v_sites[:p_limit];
     end if;
 
-    select string_agg(app.csv_line(s.reference_id, s.street_1, s.street_2, s.city, s.state_or_province_code, s.postal_code, s.country_code,
-                                   s.building_type, array_to_string(s.device_categories, ' '), s.utility_eiaid, s.utility_name,
-                                   s.eligible::text, round(s.total_incentive_amount, 2)::text, p.programs), '' order by s.position)
+    select string_agg(app.file_line(p_format, array[
+                          s.reference_id, s.street_1, s.street_2, s.city, s.state_or_province_code, s.postal_code, s.country_code,
+                          s.building_type, array_to_string(s.device_categories, ' '), s.utility_eiaid, s.utility_name,
+                          s.eligible::text, round(s.total_incentive_amount, 2)::text, p.programs], v_is_text), '' order by s.position)
       into lines
       from unnest(v_sites) s
       left join (select position, string_agg(format('%s: %s', program_name, total_incentive), '; ' order by total_incentive desc, program_id) as programs
@@ -150,13 +163,11 @@ begin
                     and position between v_sites[1].position and v_sites[cardinality(v_sites)].position
                   group by position) p on p.position = s.position;
     if p_after < 0 then
-        lines := concat(app.csv_line('reference_id', 'street_1', 'street_2', 'city', 'state_or_province_code', 'postal_code', 'country_code',
-                                     'building_type', 'device_categories', 'utility_eiaid', 'utility_name', 'eligible',
-                                     'total_incentive_amount', 'programs'), lines);
+        lines := concat(app.file_line(p_format, v_names, array_fill(true, array[cardinality(v_names)])), lines);
     end if;
 end;
 $$;
 
-comment on function api.get_incentive_report_csv(uuid, uuid, boolean, text, text, text, integer, integer, text) is
-'A piece of the sites of a report as lines of CSV (RFC 4180, CRLF, with a header first), in upload order, with the filters of api.get_incentive_report; a batch''s report is one piece unless p_limit says otherwise. A cell that a spreadsheet would take for a formula begins with an apostrophe. Amounts in US dollars. last_position is the p_after of the next piece; null: this is the last one. 404: no such report in this organization.';
-grant execute on function api.get_incentive_report_csv(uuid, uuid, boolean, text, text, text, integer, integer, text) to authenticated;
+comment on function api.get_incentive_report_csv(uuid, uuid, boolean, text, text, text, integer, integer, text, text) is
+'A piece of the sites of a report as lines of CSV (RFC 4180, CRLF, with a header first), or with p_format xlsx as the rows of a workbook (a JSON array a line, numbers as numbers), in upload order, with the filters of api.get_incentive_report; a batch''s report is one piece unless p_limit says otherwise. A cell that a spreadsheet would take for a formula begins with an apostrophe. Amounts in US dollars. last_position is the p_after of the next piece; null: this is the last one. 404: no such report in this organization.';
+grant execute on function api.get_incentive_report_csv(uuid, uuid, boolean, text, text, text, integer, integer, text, text) to authenticated;

@@ -31,11 +31,20 @@ from pyshell.api.routes.reports import (
     get_incentive_report_csv,
     get_incentive_report_page,
     get_incentive_report_summary,
+    get_incentive_report_xlsx,
     list_incentive_reports,
     update_incentive_report,
 )
 from pyshell.api.routes.results import list_batch_lookup_items, stream_batch_lookup_results
 from pyshell.api.routes.service import healthz, metrics, openapi, readyz, root, run_worker, upgrade_required
+from pyshell.api.routes.shares import (
+    get_shared_report_csv,
+    get_shared_report_page,
+    get_shared_report_xlsx,
+    list_incentive_report_shares,
+    revoke_incentive_report_share,
+    share_incentive_report,
+)
 from pyshell.api.routes.uploads import DEFAULTS
 from pyshell.api.routes.webhooks import (
     delete_webhook_config,
@@ -109,7 +118,14 @@ routes = [
     route("DELETE", "/incentive-reports/{report_id}", "reports:write", delete_incentive_report),
     route("GET", "/incentive-reports/{report_id}/summary", "reports:read", get_incentive_report_summary),
     route("GET", "/incentive-reports/{report_id}/csv", "reports:read", get_incentive_report_csv, *SITE_FILTERS),
+    route("GET", "/incentive-reports/{report_id}/xlsx", "reports:read", get_incentive_report_xlsx, *SITE_FILTERS),
     route("GET", "/incentive-reports/{report_id}/html", "reports:read", get_incentive_report_page),
+    route("POST", "/incentive-reports/{report_id}/share", "reports:write", share_incentive_report),
+    route("GET", "/incentive-reports/{report_id}/share", "reports:read", list_incentive_report_shares),
+    route("DELETE", "/incentive-reports/{report_id}/share/{share_id}", "reports:write", revoke_incentive_report_share),
+    route("GET", "/shared-reports/{token}", None, get_shared_report_page),
+    route("GET", "/shared-reports/{token}/csv", None, get_shared_report_csv),
+    route("GET", "/shared-reports/{token}/xlsx", None, get_shared_report_xlsx),
     route("POST", "/api-keys", "keys:admin", create_api_key),
     route("GET", "/api-keys", "keys:admin", list_api_keys, *PAGE),
     route("GET", "/api-keys/{api_key_id}", "keys:admin", get_api_key),

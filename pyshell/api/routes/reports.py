@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -12,7 +13,7 @@ from starlette.responses import HTMLResponse, Response
 
 from pyshell.api.errors import ApiError
 from pyshell.api.reports.page import report_page
-from pyshell.api.routes.files import Piece, stream_file
+from pyshell.api.routes.files import Piece, stream_file, stream_workbook
 from pyshell.api.routes.parameters import (
     boolean_param,
     created_params,
@@ -30,10 +31,23 @@ MAX_CHANGES_BYTES = 64 * 1024
 SITES_ON_PAGE = 200
 FAILED_ITEMS_ON_PAGE = 50
 SITE_FILTERS = ("eligible", "state", "utility", "program", "q")
+MEDIA_TYPES = {"csv": "text/csv; charset=utf-8", "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"}
 # The page loads nothing, and no script that a provider may have put into a name can run.
 PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Which report a request is about."""
+
+    organization_id: UUID
+    report_id: UUID
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return {"organization_id": self.organization_id, "report_id": self.report_id}
 
 
 async def list_incentive_reports(request: Request) -> Response:
@@ -52,7 +66,7 @@ async def get_incentive_report(request: Request) -> Response:
     body = await call(
         request.app.state.pool,
         "get_incentive_report",
-        **_report(request),
+        **report_of(request).arguments,
         **text_params(request, "sort"),
         **_site_filters(request),
         **page_params(request),
@@ -61,44 +75,65 @@ async def get_incentive_report(request: Request) -> Response:
 
 
 async def get_incentive_report_summary(request: Request) -> Response:
-    return json_response(await call(request.app.state.pool, "get_incentive_report_summary", **_report(request)))
+    return json_response(await call(request.app.state.pool, "get_incentive_report_summary", **report_of(request).arguments))
 
 
 async def get_incentive_report_csv(request: Request) -> Response:
-    report = _report(request)
+    return await report_file(request, report_of(request), "csv")
+
+
+async def get_incentive_report_xlsx(request: Request) -> Response:
+    return await report_file(request, report_of(request), "xlsx")
+
+
+async def get_incentive_report_page(request: Request) -> Response:
+    return await report_html(request, report_of(request))
+
+
+async def report_file(request: Request, report: Report, file_format: str) -> Response:
+    """The sites of the report that pass the filters of the request, as CSV or as a workbook."""
     filters = _site_filters(request)
 
     async def read_piece(after: int, limit: int) -> Piece:
         lines, last_position = await call_row(
-            request.app.state.pool, "get_incentive_report_csv", **report, **filters, after=after, limit=limit
+            request.app.state.pool,
+            "get_incentive_report_csv",
+            **report.arguments,
+            **filters,
+            format=file_format,
+            after=after,
+            limit=limit,
         )
         return lines, last_position
 
     headers = {
-        "Content-Type": "text/csv; charset=utf-8",
-        "Content-Disposition": f'attachment; filename="incentive-report-{report["report_id"]}.csv"',
+        "Content-Type": MEDIA_TYPES[file_format],
+        "Content-Disposition": f'attachment; filename="incentive-report-{report.report_id}.{file_format}"',
     }
-    return await stream_file(request, read_piece, headers)
+    stream = stream_workbook if file_format == "xlsx" else stream_file
+    return await stream(request, read_piece, headers)
 
 
-async def get_incentive_report_page(request: Request) -> Response:
-    pool, report = request.app.state.pool, _report(request)
+async def report_html(request: Request, report: Report) -> Response:
+    pool = request.app.state.pool
     summary, sites = map(
         json.loads,
         await asyncio.gather(
-            call(pool, "get_incentive_report_summary", **report),
-            call(pool, "get_incentive_report", **report, sort="-amount", limit=SITES_ON_PAGE),
+            call(pool, "get_incentive_report_summary", **report.arguments),
+            call(pool, "get_incentive_report", **report.arguments, sort="-amount", limit=SITES_ON_PAGE),
         ),
     )
-    job, failed_items = await _job_and_failed_items(request, summary["report"]["job_id"])
+    job, failed_items = await _job_and_failed_items(request, report.organization_id, summary["report"]["job_id"])
     return HTMLResponse(report_page(summary, sites["sites"], job, failed_items), headers=PAGE_HEADERS)
 
 
-async def _job_and_failed_items(request: Request, job_id: str | None) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
+async def _job_and_failed_items(
+    request: Request, organization_id: UUID, job_id: str | None
+) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
     """The job of a report and the first of its failed items; None if the job has been deleted."""
     if job_id is None:
         return None, []
-    job = {"organization_id": request.user.organization_id, "job_id": UUID(job_id)}
+    job = {"organization_id": organization_id, "job_id": UUID(job_id)}
     try:
         progress, items = await asyncio.gather(
             call(request.app.state.pool, "get_batch_lookup", **job),
@@ -113,16 +148,17 @@ async def _job_and_failed_items(request: Request, job_id: str | None) -> tuple[d
 
 async def update_incentive_report(request: Request) -> Response:
     changes = await json_body(request, MAX_CHANGES_BYTES)
-    return json_response(await call(request.app.state.pool, "update_incentive_report", **_report(request), changes=changes))
+    return json_response(await call(request.app.state.pool, "update_incentive_report", **report_of(request).arguments, changes=changes))
 
 
 async def delete_incentive_report(request: Request) -> Response:
-    return json_response(await call(request.app.state.pool, "delete_incentive_report", **_report(request)))
+    return json_response(await call(request.app.state.pool, "delete_incentive_report", **report_of(request).arguments))
 
 
-def _report(request: Request) -> dict[str, object]:
-    otherwise = ApiError(404, "report_not_found", "Report not found")
-    return {"organization_id": request.user.organization_id, "report_id": uuid_param(request, "report_id", otherwise)}
+def report_of(request: Request) -> Report:
+    """The report in the path, of the organization that calls."""
+    report_id = uuid_param(request, "report_id", ApiError(404, "report_not_found", "Report not found"))
+    return Report(request.user.organization_id, report_id)
 
 
 def _site_filters(request: Request) -> dict[str, object]:

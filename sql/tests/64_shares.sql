@@ -1,0 +1,53 @@
+begin;
+select plan(23);
+\ir fixtures.psql
+select pg_temp.turn_clock('2026-11-24 12:00:00+00');
+select pg_temp.submit(:'org', 1) as job \gset
+select id as report from public.incentive_reports where job_id = :'job' \gset
+select pg_temp.look_up(:'org', 1, 200, :'answer');
+
+select api.share_incentive_report(:'org', :'report', sha256('one'), p_created_by => 'user_1') as share \gset
+select is(
+    :'share'::jsonb - 'id',
+    jsonb_build_object('report_id', :'report', 'created_by', 'user_1', 'created_at', '2026-11-24T12:00:00.000Z', 'expires_at', '2026-12-24T12:00:00.000Z'),
+    'a link works for 30 days unless told');
+select pg_temp.turn_clock('2026-11-24 12:00:01+00');
+select is(
+    api.share_incentive_report(:'org', :'report', sha256('two'), '{"expires_in_days": 1}') ->> 'expires_at', '2026-11-25T12:00:01.000Z', 'a link may end sooner');
+select is(api.open_shared_report(sha256('one'))::jsonb, jsonb_build_object('organization_id', :'org', 'report_id', :'report'), 'the hash of its token leads to the report');
+select is(api.open_shared_report(sha256('three'))::text, null, 'an unknown token leads nowhere');
+select is(api.open_shared_report(null)::text, null, 'no token leads nowhere');
+select is(
+    array(select s ->> 'created_by' from json_array_elements(api.list_incentive_report_shares(:'org', :'report') -> 'shares') s), array[null, 'user_1'],
+    'links are listed, the newest first');
+select ok(not api.list_incentive_report_shares(:'org', :'report')::text ~ 'token|hash', 'a list of links has no secret');
+
+select throws_ok(format($$ select api.share_incentive_report(%L, %L, sha256('x'), %L) $$, :'org', :'report', r), 'PT400', m, 'a wrong body is refused: ' || r)
+  from (values ('{"expires_in_days": 0}', 'expires_in_days must be a whole number from 1 to 365'),
+               ('{"expires_in_days": 366}', 'expires_in_days must be a whole number from 1 to 365'),
+               ('{"expires_in_days": 1.5}', 'expires_in_days must be a whole number from 1 to 365'),
+               ('{"expires_in_days": "7"}', 'expires_in_days must be a whole number from 1 to 365'),
+               ('{"days": 7}', 'Unknown fields: days'),
+               ('[]', 'The body must be a JSON object')) v (r, m);
+select throws_ok(format($$ select api.share_incentive_report(%L, %L, '\x00') $$, :'org', :'report'), 'PT400',
+    'p_token_hash must be the SHA-256 of a token of your own, such as sha256(''...'')', 'a hash that is none is refused');
+select throws_ok(format($$ select api.share_incentive_report(%L, %L, sha256('x')) $$, :'other_org', :'report'), 'PT404', 'Report not found', 'nobody else can share a report');
+select throws_ok(format($$ select api.list_incentive_report_shares(%L, %L) $$, :'other_org', :'report'), 'PT404', 'Report not found', 'nobody else can list its links');
+select throws_ok(format($$ select api.revoke_incentive_report_share(%L, %L, %L) $$, :'other_org', :'report', :'share'::json ->> 'id'), 'PT404', 'Report not found',
+    'nobody else can revoke them');
+
+-- The end of a link
+select pg_temp.turn_clock('2026-11-25 12:00:01+00');
+select is(api.open_shared_report(sha256('two'))::text, null, 'an expired link leads nowhere');
+select is(json_array_length(api.list_incentive_report_shares(:'org', :'report') -> 'shares'), 1, 'an expired link is not listed');
+select api.revoke_incentive_report_share(:'org', :'report', (:'share'::json ->> 'id')::uuid);
+select is(api.open_shared_report(sha256('one'))::text, null, 'a revoked link leads nowhere');
+select throws_ok(format($$ select api.revoke_incentive_report_share(%L, %L, %L) $$, :'org', :'report', :'share'::json ->> 'id'), 'PT404', 'Link not found', 'a link is revoked once');
+
+select api.share_incentive_report(:'org', :'report', sha256(n::text::bytea)) from generate_series(1, 100) n;
+select throws_ok(format($$ select api.share_incentive_report(%L, %L, sha256('x')) $$, :'org', :'report'), 'PT409', 'The report has 100 links that work', 'links have a number, in which expired ones do not count');
+select api.delete_incentive_report(:'org', :'report');
+select is_empty('select from app.report_shares', 'the links of a report are deleted with it');
+
+select * from finish();
+rollback;
