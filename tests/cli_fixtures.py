@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,11 +83,59 @@ def begin_child() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+# A process that has imported the command, and forks for each call: words, folder, environment and the files to be its standard streams
+# come in, the exit code goes out.
+FORKS = """
+import json, os, signal, sys
+import httpx
+from batch_lookups.cli.main import main
+calls, ended = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
+for call in map(json.loads, calls):
+    if not (child := os.fork()):
+        signal.alarm(60)
+        calls.close()
+        ended.close()
+        for descriptor, name in enumerate(call["streams"]):
+            os.dup2(os.open(name, os.O_RDWR), descriptor)
+        os.chdir(call["folder"])
+        os.environ.clear()
+        os.environ.update(call["environment"])
+        main(call["words"])
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), file=ended, flush=True)
+calls.close()
+ended.close()
+"""
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def run_in_fork(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """Runs the command as a process of its own that costs no start of Python."""
+    streams = [tmp_path_factory.mktemp("streams") / name for name in ("stdin", "stdout", "stderr")]
+    command = [sys.executable, "-W", "error", "-c", FORKS]
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as forks:
+        exit_codes = iter(forks.stdout or [])
+
+        def run(words: Sequence[str], folder: Path, environment: dict[str, str], stdin: bytes) -> subprocess.CompletedProcess[str]:
+            for stream, content in zip(streams, (stdin, b"", b""), strict=True):
+                stream.write_bytes(content)
+            call = {"words": words, "folder": str(folder), "environment": environment, "streams": [str(stream) for stream in streams]}
+            print(json.dumps(call), file=forks.stdin, flush=True)
+            exit_code = int(next(exit_codes))
+            return subprocess.CompletedProcess(words, exit_code, *(stream.read_bytes().decode() for stream in streams[1:]))
+
+        yield run
+        assert forks.stdin is not None
+        forks.stdin.close()
+
+
 class Cli:
     """Runs the command in a folder of its own, with nothing of the caller's settings."""
 
-    def __init__(self, folder: Path, url: str, api_key: str) -> None:
+    def __init__(self, folder: Path, url: str, api_key: str, run_in_fork: Run) -> None:
         self.folder = folder
+        self._run_in_fork = run_in_fork
         self.command = [sys.executable, "-W", "error", "-m", "batch_lookups"]
         self.environment = {
             "PATH": os.environ["PATH"],
@@ -99,16 +148,7 @@ class Cli:
 
     def run(self, *words: str | Path, stdin: bytes = b"", **environment: str) -> subprocess.CompletedProcess[str]:
         """The finished command, whose output is text; with these variables of the environment."""
-        done = subprocess.run(
-            [*self.command, *words],
-            cwd=self.folder,
-            env=self.environment | environment,
-            input=stdin,
-            capture_output=True,
-            timeout=60,
-            check=False,
-        )
-        return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+        return self._run_in_fork([str(word) for word in words], self.folder, self.environment | environment, stdin)
 
     def start(self, *words: str | Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
@@ -136,6 +176,6 @@ class Cli:
 
 
 @pytest.fixture
-def cli(service: Service, tmp_path: Path) -> Cli:
+def cli(service: Service, tmp_path: Path, run_in_fork: Run) -> Cli:
     """The command with the key of a new organization."""
-    return Cli(tmp_path, service.url, service.new_key())
+    return Cli(tmp_path, service.url, service.new_key(), run_in_fork)

@@ -65,6 +65,7 @@ def test_cancelled(cli: Cli, service: Service) -> None:
     job = cli.run("submit", cli.sites("sites.csv", 40)).stdout.strip()
     watching = cli.start("watch", job)
     assert cli.run("cancel", job).returncode == 0
+    service.upstream.usual = Reply()
     service.release()
     _, stderr = watching.communicate(timeout=30)
     assert watching.returncode == 6, stderr

@@ -43,7 +43,7 @@ include-name = [
     "POST /incentives", "PATCH /organization", "POST /api-keys", "PUT /webhook-config", "GET /batch-lookups",
     "GET /batch-lookups/{{job_id}}/items", "GET /incentive-reports", "GET /incentive-reports/{{report_id}}",
     "GET /api-keys", "GET /applications", "GET /webhook-deliveries", "GET /batch-lookups/{{job_id}}",
-    "GET /batch-lookups/{{job_id}}/results",
+    "GET /batch-lookups/{{job_id}}/results", "GET /utilities",
 ]
 checks.positive_data_acceptance.expected-statuses = ["2xx", 400, 401, 403, 404, 409, 429]
 

@@ -26,7 +26,7 @@ from tests.clerk_fixtures import clerk_instance
 from tests.conftest import Connection
 from tests.http_fixtures import Json, NewClient, OrganizationClient, look_up, running_server, site
 from tests.realtime_fixtures import BareSocket, Watch, bare_socket
-from tests.timed import PATIENCE, wait_until
+from tests.timed import PATIENCE, timed, wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -193,6 +193,7 @@ def test_a_clerk_session_watches_until_its_token_expires(
         assert short.changes() == []
 
 
+@timed
 def test_two_hundred_subscribers_see_the_job_end_and_none_is_flooded(
     server: str, client: OrganizationClient, database: Connection, watch: Watch
 ) -> None:

@@ -285,9 +285,10 @@ def test_warnings_name_what_has_ended_or_looks_wrong(owner: Connection, clone: P
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="no clone of rewiringamerica/api.rewiringamerica.org lies beside the project")
 def test_the_whole_repository_is_imported_within_a_minute_and_lookups_stay_fast(owner: Connection, lookups: Lookups) -> None:
-    started_at = time.perf_counter()
+    backend = owner.info.backend_pid
+    before = time.process_time() + cpu_seconds(backend)
     summary, skipped = load_rewiring_america(owner, REAL)
-    assert time.perf_counter() - started_at < 60
+    assert time.process_time() + cpu_seconds(backend) - before < 60
     assert summary["programs"]["rows"] > 800
     assert summary["program_tiers"]["rows"] > 3000
     assert summary["program_tiers"]["rows"] + sum(skipped.values()) > 4500
@@ -297,7 +298,7 @@ def test_the_whole_repository_is_imported_within_a_minute_and_lookups_stay_fast(
 
     with (ROOT / "examples" / "sites.csv").open(encoding="utf-8", newline="") as file:
         sites = [row for row in csv.DictReader(file) if row["country_code"] == "US"]
-    found, failures, before = 0, set(), cpu_seconds(owner.info.backend_pid)
+    found, failures, before = 0, set(), cpu_seconds(backend)
     for site in sites:
         request = {
             "reference_id": site["reference_id"],
@@ -313,4 +314,4 @@ def test_the_whole_repository_is_imported_within_a_minute_and_lookups_stay_fast(
             found += 1
     assert failures <= {"no_utility"}
     assert found > 200
-    assert (cpu_seconds(owner.info.backend_pid) - before) / len(sites) < 0.005
+    assert (cpu_seconds(backend) - before) / len(sites) < 0.005

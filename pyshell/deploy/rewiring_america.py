@@ -132,9 +132,12 @@ def read_areas(path: Path) -> dict[str, Area]:
 
 
 def read_csv(path: Path) -> Iterator[Row]:
-    csv.field_size_limit(sys.maxsize)  # a cell may be the outline of a city
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        yield from csv.DictReader(file)
+    usual_limit = csv.field_size_limit(sys.maxsize)  # a cell may be the outline of a city
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            yield from csv.DictReader(file)
+    finally:
+        csv.field_size_limit(usual_limit)
 
 
 def add_utilities(source: Source, areas: Mapping[str, Area], zips: Path, equipment: Equipment) -> None:
