@@ -72,6 +72,7 @@ class Item(TypedDict):
     retry_count: int
     created_at: str
     processed_at: str | None
+    reused_from: dict[str, Any] | None
 
 
 class ItemList(TypedDict):
@@ -117,6 +118,7 @@ class CreatedBatch(TypedDict):
     created_at: str
     report: dict[str, Any]
     message: str
+    reused_items: NotRequired[int]
     total_invalid: int
     invalid_items: list[ItemProblem]
     warnings: list[dict[str, Any]]
@@ -140,6 +142,8 @@ class Checked(TypedDict):
     total_warnings: int
     problem_groups: list[dict[str, Any]]
     warning_groups: list[dict[str, Any]]
+    lookups: int
+    known_already: int
     estimated_duration_seconds: float | None
     columns: list[dict[str, Any]]
     notes: list[Note]

@@ -76,6 +76,8 @@ class TestADryRun:
                     "examples": [{"position": 3, "line": None, "value": "10001", "message": ELSEWHERE}],
                 }
             ],
+            "lookups": 3,
+            "known_already": 0,
             "estimated_duration_seconds": report["estimated_duration_seconds"],
             "columns": [],
             "notes": [],

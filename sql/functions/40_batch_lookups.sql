@@ -1,7 +1,8 @@
 -- Chapter 40, batch lookups: stores a batch as a job with its items and its report; lists and cancels jobs.
 
 create or replace function app.store_batch(
-    p_organization_id uuid, p_items app.batch_item[], p_name text default null, p_retry_of_job_id uuid default null
+    p_organization_id uuid, p_items app.batch_item[], p_name text default null, p_retry_of_job_id uuid default null,
+    p_spending jsonb default '{}'
 ) returns json
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -10,6 +11,8 @@ declare
     v_now    timestamptz := app.clock();
     v_job    public.batch_lookup_jobs;
     v_report public.incentive_reports;
+    v_reused integer;
+    v_answer json;
 begin
     insert into public.batch_lookup_jobs (organization_id, id, name, total_items, report_id, retry_of_job_id, created_at, updated_at)
     values (p_organization_id, app.uuid_v7(v_now), p_name, cardinality(p_items), app.uuid_v7(v_now), p_retry_of_job_id, v_now, v_now)
@@ -18,8 +21,13 @@ begin
     perform app.enqueue_items(p_organization_id, v_job.id, p_items, v_now);
     perform app.notify_change('INSERT', 'batch_lookup_jobs', p_organization_id, v_job.id);
     perform app.notify_change('INSERT', 'incentive_reports', p_organization_id, v_report.id);
+    if p_spending ? 'reuse_days' then
+        v_reused := app.reuse_results(p_organization_id, v_job.id, p_items, (p_spending ->> 'reuse_days')::integer, v_now);
+        v_job    := app.find_job(p_organization_id, v_job.id);
+        v_report := app.find_report(p_organization_id, v_report.id);
+    end if;
 
-    return json_build_object(
+    v_answer := json_build_object(
         'job_id', v_job.id,
         'status', v_job.status,
         'total_items', v_job.total_items,
@@ -35,6 +43,7 @@ begin
         -- Clients compare this text: {job_id} stands in it as it is written here.
         'message', format('Batch job created with %s items. Report is available immediately and sites will be added as processing completes. '
                           'Poll GET /batch-lookups/{job_id} for job status.', v_job.total_items));
+    return case when v_reused is null then v_answer else app.join_objects(v_answer, json_build_object('reused_items', v_reused)) end;
 end;
 $$;
 
@@ -160,7 +169,9 @@ begin
         'warnings', coalesce(p_item.warnings, '{}'),
         'retry_count', p_item.retry_count,
         'created_at', app.rfc3339(p_item.created_at),
-        'processed_at', app.rfc3339(p_item.processed_at));
+        'processed_at', app.rfc3339(p_item.processed_at),
+        'reused_from', case when p_item.reused_from_job_id is not null
+                            then json_build_object('job_id', p_item.reused_from_job_id, 'position', p_item.reused_from_position) end);
 end;
 $$;
 

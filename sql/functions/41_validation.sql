@@ -131,7 +131,7 @@ declare
 begin
     if jsonb_typeof(p_request) = 'object' then
         v_unknown := (select string_agg(left(k, 100), ', ')
-                        from (select jsonb_object_keys(p_request - array['items', 'name', 'dry_run', 'on_invalid', 'labels']) limit 10) u (k));
+                        from (select jsonb_object_keys(p_request - 'items' - app.upload_option_names()) limit 10) u (k));
     end if;
     if jsonb_typeof(v_items) is distinct from 'array' then
         perform app.refuse(

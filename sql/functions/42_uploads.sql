@@ -1,8 +1,13 @@
 -- Chapter 42, uploads: the options of a new batch, the dry run, and idempotent requests.
 
+create or replace function app.upload_option_names() returns text[]
+language sql immutable
+return array['name', 'dry_run', 'on_invalid', 'labels', 'reuse_results'];
+
 -- Options beside the body (query parameters) take precedence over those in it.
 create or replace function app.upload_options(
-    p_request jsonb, p_options jsonb, out name text, out dry_run boolean, out on_invalid text, out labels jsonb
+    p_request jsonb, p_options jsonb, out name text, out dry_run boolean, out on_invalid text, out labels jsonb,
+    out spending jsonb
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -14,11 +19,11 @@ begin
     if jsonb_typeof(p_options) <> 'object' then
         perform app.refuse_option('options', 'a JSON object');
     end if;
-    v_unknown := (select string_agg(left(k, 100), ', ') from (select jsonb_object_keys(p_options - array['name', 'dry_run', 'on_invalid', 'labels']) limit 10) u (k));
+    v_unknown := (select string_agg(left(k, 100), ', ') from (select jsonb_object_keys(p_options - app.upload_option_names()) limit 10) u (k));
     if v_unknown is not null then
         perform app.refuse(
             400, 'unknown_option', format('Unknown options: %s', v_unknown),
-            'The options are name, dry_run, on_invalid and labels.');
+            format('The options are %s.', array_to_string(app.upload_option_names(), ', ')));
     end if;
     v_given := v_given || coalesce(p_options, '{}');
     if jsonb_typeof(v_given -> 'name') not in ('string', 'null') or btrim(v_given ->> 'name') = '' or length(v_given ->> 'name') > 200 then
@@ -29,12 +34,34 @@ begin
         perform app.refuse_option('on_invalid', 'one of reject, skip');
     end if;
     perform app.check_labels(v_given -> 'labels');
+    spending := app.spending_options(v_given);
     name := v_given ->> 'name';
     labels := coalesce(nullif(v_given -> 'labels', 'null'), '{}');
     dry_run := coalesce((v_given ->> 'dry_run')::boolean, false);
     on_invalid := coalesce(v_given ->> 'on_invalid', 'reject');
 end;
 $$;
+
+-- What an upload says about lookups to spend: {reuse_days}, those that are given.
+create or replace function app.spending_options(p_options jsonb) returns jsonb
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_days jsonb := p_options #> '{reuse_results,max_age_days}';
+begin
+    if coalesce(p_options -> 'reuse_results', 'null') <> 'null'
+       and (jsonb_typeof(p_options -> 'reuse_results') <> 'object' or (p_options -> 'reuse_results') - 'max_age_days' <> '{}'
+            or app.is_whole_number(v_days, 1, 3650) is not true) then
+        perform app.refuse_option('reuse_results', 'an object {"max_age_days": a whole number from 1 to 3650}');
+    end if;
+    return jsonb_strip_nulls(jsonb_build_object('reuse_days', v_days));
+end;
+$$;
+
+create or replace function app.is_whole_number(p_value jsonb, p_least integer, p_greatest integer) returns boolean
+language sql immutable
+return case when jsonb_typeof(p_value) = 'number' then p_value::numeric between p_least and p_greatest and p_value::numeric = trunc(p_value::numeric) end;
 
 -- The item with another position, other warnings and other problems.
 create or replace function app.changed_item(p_item app.batch_item, p_position integer, p_warnings text[], p_details jsonb[], p_problems jsonb[])
@@ -130,6 +157,7 @@ declare
     v_valid      app.batch_item[];
     v_noted      app.batch_item[];
     v_duplicates text[];
+    v_known      integer;
     v_created    json;
 begin
     v_file := app.read_file(p_request, p_file);
@@ -143,6 +171,7 @@ begin
     if v_options.dry_run then
         v_valid := app.valid_items(v_parsed);
         v_duplicates := app.duplicate_reference_ids(v_parsed);
+        v_known := app.count_known(p_organization_id, v_valid, (v_options.spending ->> 'reuse_days')::integer);
         return json_build_object(
             'dry_run', true,
             'valid', cardinality(v_valid) > 0
@@ -156,7 +185,9 @@ begin
             'total_warnings', app.count_warned(v_noted),
             'problem_groups', app.problem_groups(v_noted, false, v_file.lines, v_file.places),
             'warning_groups', app.problem_groups(v_noted, true, v_file.lines, v_file.places),
-            'estimated_duration_seconds', app.estimated_seconds(cardinality(v_valid)),
+            'lookups', cardinality(v_valid) - v_known,
+            'known_already', v_known,
+            'estimated_duration_seconds', app.estimated_seconds(cardinality(v_valid) - v_known),
             'columns', v_file.columns,
             'notes', v_file.notes);
     elsif v_options.on_invalid = 'reject' then
@@ -169,7 +200,7 @@ begin
         end if;
     end if;
 
-    v_created := app.store_batch(p_organization_id, v_valid, p_name => v_options.name);
+    v_created := app.store_batch(p_organization_id, v_valid, p_name => v_options.name, p_spending => v_options.spending);
     perform app.store_labels(p_organization_id, (v_created ->> 'job_id')::uuid, v_options.labels);
     if v_file.sources is not null then
         perform app.store_sources(p_organization_id, (v_created ->> 'job_id')::uuid, v_parsed, v_file.header, v_file.sources);
@@ -204,7 +235,7 @@ end;
 $$;
 
 comment on function api.create_batch_lookup(uuid, jsonb, boolean, jsonb, jsonb) is
-'Creates a batch: 1 to 10,000 items with their report, and wakes a worker. p_request is {"items": [...]} or the array itself; p_check_devices false leaves device ids to an external provider. Options, in p_request or in p_options: name; dry_run (the whole report of the validation, nothing stored); on_invalid reject (default: all or nothing) or skip (stores the valid items, answers the others); labels, an object of at most 16 texts by which the job is found again (keys of 1 to 64 characters of A-Z, a-z, 0-9 and . _ ~ / -, values of 1 to 256). p_file is for what a file brings: {lines: [the line of each item]} beside items, or in their place {rows: [[cell, ...], ...], lines?, columns?: {field: name or number of its column}, defaults?: {field: value}, value_maps?: {field: {text: value}}, notes?: [{code, message}]}: the header is found, values are mended where it is plain what was meant, and warnings say so. The answer ends with total_invalid, invalid_items, warnings and notes. 400: invalid_items (with index and error of the first hundred; total_invalid counts all), duplicate_reference_ids, invalid_item_count, items_missing, unknown_fields, unknown_option, number_out_of_range, invalid_p_file, invalid_columns, ambiguous_columns, missing_columns. 429: too_many_open_items.';
+'Creates a batch: 1 to 10,000 items with their report, and wakes a worker. p_request is {"items": [...]} or the array itself; p_check_devices false leaves device ids to an external provider. Options, in p_request or in p_options: name; reuse_results {max_age_days: 1 to 3650} (items that equal one that was looked up for the organization within that time are given its answer and completed at once; in a dry run known_already says how many); dry_run (the whole report of the validation, nothing stored); on_invalid reject (default: all or nothing) or skip (stores the valid items, answers the others); labels, an object of at most 16 texts by which the job is found again (keys of 1 to 64 characters of A-Z, a-z, 0-9 and . _ ~ / -, values of 1 to 256). p_file is for what a file brings: {lines: [the line of each item]} beside items, or in their place {rows: [[cell, ...], ...], lines?, columns?: {field: name or number of its column}, defaults?: {field: value}, value_maps?: {field: {text: value}}, notes?: [{code, message}]}: the header is found, values are mended where it is plain what was meant, and warnings say so. The answer ends with total_invalid, invalid_items, warnings and notes. 400: invalid_items (with index and error of the first hundred; total_invalid counts all), duplicate_reference_ids, invalid_item_count, items_missing, unknown_fields, unknown_option, number_out_of_range, invalid_p_file, invalid_columns, ambiguous_columns, missing_columns. 429: too_many_open_items.';
 grant execute on function api.create_batch_lookup(uuid, jsonb, boolean, jsonb, jsonb) to authenticated;
 
 -- Registers a request under its idempotency key, or answers with the stored response.

@@ -108,3 +108,124 @@ begin
     perform app.count_unanswered(p_organization_id, v_items, 'deduplicated', null, p_now);
 end;
 $$;
+
+-- Brings app.known_results up to date with the jobs of an organization that changed since p_since; the first time reads all of their items.
+-- Answers that were copied from another item don't count, as they are older than they look. It waits at most a second for another upload of
+-- the organization, and then makes do with what is known.
+create or replace function app.learn_results(p_organization_id uuid, p_since timestamptz) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp set lock_timeout = '1s'
+as $$
+declare
+    v_job record;
+begin
+    perform from app.organizations where id = p_organization_id for no key update;
+    for v_job in
+        select j.id, j.processed_items - j.failed_items as completed_items
+          from public.batch_lookup_jobs j
+          left join app.known_jobs k on k.organization_id = j.organization_id and k.job_id = j.id
+         where j.organization_id = p_organization_id and j.updated_at >= p_since and j.processed_items > j.failed_items
+           and k.completed_items is distinct from j.processed_items - j.failed_items
+         order by j.id
+    loop
+        insert into app.known_results (organization_id, deduplication_key, job_id, position, looked_up_at)
+        select p_organization_id, k.deduplication_key, v_job.id, i.position, i.processed_at
+          from public.lookup_queue_items i
+         cross join lateral (select coalesce(i.deduplication_key, app.dedup_key(app.uploaded_item(i, 0))) as deduplication_key) k
+         where i.organization_id = p_organization_id and i.job_id = v_job.id and i.status = 'completed' and i.reused_from_job_id is null
+           and k.deduplication_key is not null
+           and (i.deduplication_key is null or app.item_result(i) -> 'deduplicated' is null)
+            on conflict do nothing;
+        insert into app.known_jobs as k (organization_id, job_id, completed_items)
+        values (p_organization_id, v_job.id, v_job.completed_items)
+        on conflict (organization_id, job_id) do update
+           set completed_items = excluded.completed_items;
+    end loop;
+exception
+    when lock_not_available then null;
+end;
+$$;
+
+create or replace function app.known_results_of(p_organization_id uuid, p_items app.batch_item[], p_since timestamptz)
+returns table ("position" integer, from_job_id uuid, from_position integer)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan
+as $$
+begin
+    return query
+    with wanted as materialized (
+        select u.position, app.dedup_key(u) as deduplication_key from unnest(p_items) u
+    )
+    select w.position, k.job_id, k.position
+      from wanted w
+     cross join lateral (select r.job_id, r.position
+                           from app.known_results r
+                          where r.organization_id = p_organization_id and r.deduplication_key = w.deduplication_key and r.looked_up_at >= p_since
+                          order by r.looked_up_at desc
+                          limit 1) k;
+end;
+$$;
+
+-- How many of the items of an upload would be answered from results that are at most so many days old.
+create or replace function app.count_known(p_organization_id uuid, p_items app.batch_item[], p_max_age_days integer) returns integer
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_since timestamptz := app.clock() - make_interval(days => p_max_age_days);
+begin
+    if v_since is null then
+        return 0;
+    end if;
+    perform app.learn_results(p_organization_id, v_since);
+    return (select count(*) from app.known_results_of(p_organization_id, p_items, v_since));
+end;
+$$;
+
+-- Completes those items of a new job that are known, and returns how many. The rest is claimed in its turn; where little is left of many, it
+-- is scheduled at once, because a claim would walk past all the others.
+create or replace function app.reuse_results(
+    p_organization_id uuid, p_job_id uuid, p_items app.batch_item[], p_max_age_days integer, p_now timestamptz
+) returns integer
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan
+as $$
+declare
+    v_since  timestamptz := p_now - make_interval(days => p_max_age_days);
+    v_items  public.lookup_queue_items[];
+    v_reused integer;
+begin
+    perform app.learn_results(p_organization_id, v_since);
+    with known as materialized (
+        select k.position, k.from_job_id, k.from_position, app.item_result(s) as result
+          from app.known_results_of(p_organization_id, p_items, v_since) k
+          join public.lookup_queue_items s on s.organization_id = p_organization_id and s.job_id = k.from_job_id and s.position = k.from_position
+    ), reused as (
+        update public.lookup_queue_items i
+           set status               = 'completed',
+               retry_at             = null,
+               result               = app.duplicate_result(k.result, i.reference_id),
+               processed_at         = p_now,
+               reused_from_job_id   = k.from_job_id,
+               reused_from_position = k.from_position
+          from known k
+         where i.organization_id = p_organization_id and i.job_id = p_job_id and i.position = k.position and i.status = 'pending'
+     returning app.with_parsed_result(i, i.result::jsonb) as item
+    )
+    select coalesce(array_agg(item), '{}') into v_items from reused;
+    v_reused := cardinality(v_items);
+    if v_reused = 0 then
+        return 0;
+    end if;
+    perform app.add_report_sites(p_organization_id, v_items, p_now);
+    perform app.publish_item_changes(p_organization_id, v_items, p_now);
+    perform app.count_unanswered(p_organization_id, v_items, 'deduplicated', null, p_now);
+    if v_reused > 0.9 * cardinality(p_items) then
+        delete from app.queued_jobs where organization_id = p_organization_id and job_id = p_job_id;
+        update public.lookup_queue_items
+           set retry_at = p_now
+         where organization_id = p_organization_id and job_id = p_job_id and status = 'pending' and retry_at is null;
+    end if;
+    return v_reused;
+end;
+$$;

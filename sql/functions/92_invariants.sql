@@ -62,6 +62,12 @@ begin
            (v_has_report and v_seen.misplaced is not null, v_seen.misplaced, 'a completed item has its site, and no other item has one',
             format('%s sites, %s completed items', v_seen.sites, v_seen.ended - v_seen.failures)),
            (v_seen.mistaken is not null, v_seen.mistaken, 'an item has its own answer', 'the reference_id of its result is another''s'),
+           (exists (select from app.known_results k
+                     where k.organization_id = p_organization_id and k.job_id = p_job.id
+                       and not exists (select from public.lookup_queue_items i
+                                        where i.organization_id = k.organization_id and i.job_id = k.job_id and i.position = k.position
+                                          and i.status = 'completed' and i.processed_at = k.looked_up_at and i.reused_from_job_id is null)),
+            null, 'a known result is a completed item''s own', 'app.known_results names an item without one'),
            (v_has_report and (v_report.total_sites, v_report.eligible_sites, v_report.total_incentive_value) is distinct from (v_seen.sites, v_seen.eligible, v_seen.value),
             null, 'a report adds up its sites',
             format('(%s, %s, %s), but (%s, %s, %s) by its sites', v_report.total_sites, v_report.eligible_sites, v_report.total_incentive_value,

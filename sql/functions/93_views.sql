@@ -70,7 +70,8 @@ select i.organization_id, i.job_id, i.id, i.position,
                     else (select json_object_agg(m.name, s.cells -> (m.number - 1)::integer order by m.number) from unnest(c.names) with ordinality m (name, number)) end
           from public.lookup_item_sources s
           join public.lookup_job_columns c on c.organization_id = s.organization_id and c.job_id = s.job_id
-         where s.organization_id = i.organization_id and s.job_id = i.job_id and s.position = i.position) as source
+         where s.organization_id = i.organization_id and s.job_id = i.job_id and s.position = i.position) as source,
+       i.reused_from_job_id, i.reused_from_position
   from public.lookup_queue_items i
  cross join lateral (select coalesce(i.result, i.parsed_result::json) as answer) a
  cross join lateral (
@@ -103,6 +104,8 @@ comment on column api.items.retry_at is 'When it is retried; null: it is not wai
 comment on column api.items.created_at is 'When it was uploaded.';
 comment on column api.items.processed_at is 'When its lookup ended; null: not yet.';
 comment on column api.items.source is 'The columns of the file that it came from, or its metadata, as an object; null: neither.';
+comment on column api.items.reused_from_job_id is 'With reuse_results: the batch of the site whose result this one was given; null: it has its own.';
+comment on column api.items.reused_from_position is 'Place of that site in its batch, from 0.';
 grant select on api.items to authenticated, service_role;
 
 select app.replace_view('reports', $view$

@@ -64,13 +64,16 @@ create table public.lookup_queue_items (
     processed_at          timestamptz,
     deduplication_key     uuid,
     result                json,
+    reused_from_job_id    uuid,
+    reused_from_position  integer,
 
     constraint lookup_queue_items_pkey primary key (organization_id, job_id, position),
     constraint lookup_queue_items_job_fkey foreign key (organization_id, job_id) references public.batch_lookup_jobs (organization_id, id),
     constraint lookup_queue_items_status_check check (status in ('pending', 'completed', 'failed')),
     constraint lookup_queue_items_retry_check check (retry_at is null or status = 'pending'),
     constraint lookup_queue_items_ended_check check ((status in ('completed', 'failed')) = (processed_at is not null)),
-    constraint lookup_queue_items_outcome_check check ((status = 'completed') = (result is not null or parsed_result is not null) and (status = 'failed') = (error_code is not null and error_message is not null and processed_at is not null))
+    constraint lookup_queue_items_outcome_check check ((status = 'completed') = (result is not null or parsed_result is not null) and (status = 'failed') = (error_code is not null and error_message is not null and processed_at is not null)),
+    constraint lookup_queue_items_reused_check check ((reused_from_job_id is null) = (reused_from_position is null) and (reused_from_job_id is null or status = 'completed'))
 ) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 
 create index lookup_queue_items_waiting_idx on public.lookup_queue_items (organization_id, retry_at)
@@ -87,6 +90,8 @@ comment on column public.lookup_queue_items.retry_at is 'The item waits until th
 comment on column public.lookup_queue_items.result is 'The answer of the incentives API, member for member as it came.';
 comment on column public.lookup_queue_items.parsed_result is 'The answer in an item on its way through the functions that record it, and in rows from before result was kept as it came; else null.';
 comment on column public.lookup_queue_items.deduplication_key is 'Items with the same key ask the same question; null: looked up in any case.';
+comment on column public.lookup_queue_items.reused_from_job_id is 'With reuse_results: the job of the item whose answer this one was given, which may have been deleted since; null: it has its own.';
+comment on column public.lookup_queue_items.reused_from_position is 'Place of that item in its job.';
 comment on column public.lookup_queue_items.warnings is 'What looks wrong with the input but did not stop it.';
 
 create type app.batch_item as (

@@ -6,7 +6,7 @@ select plan(35);
 select api.create_batch_lookup(:'org', pg_temp.items(100) || '{"dry_run": true}')::jsonb as report \gset
 select is(:'report'::jsonb - 'estimated_duration_seconds',
           '{"dry_run": true, "valid": true, "total_items": 100, "valid_items": 100, "total_invalid": 0, "invalid_items": [], "duplicates": [], "warnings": [], "total_warnings": 0,
-            "problem_groups": [], "warning_groups": [], "columns": [], "notes": []}',
+            "problem_groups": [], "warning_groups": [], "lookups": 100, "known_already": 0, "columns": [], "notes": []}',
           'a dry run of a good batch finds nothing');
 select is(:'report'::jsonb ->> 'estimated_duration_seconds', null, 'a dry run has no estimate without a rate limit');
 select is((select count(*) from public.batch_lookup_jobs where organization_id = :'org'), 0::bigint, 'a dry run stores nothing');

@@ -1,5 +1,5 @@
 begin;
-select plan(18);
+select plan(32);
 \ir fixtures.psql
 select pg_temp.turn_clock(clock_timestamp());
 
@@ -59,6 +59,51 @@ select api.run_maintenance() as ran \gset
 select pg_temp.submit_streets(:'org', '1 Main St') as job \gset
 select is(pg_temp.look_up(:'org', 10, 200, '{}'), 1::bigint, 'an old answer is not used any more');
 select is_empty('select * from api.check_invariants()', 'the invariants hold after duplicates were answered');
+
+-- Results of earlier jobs
+select api.update_settings('{"deduplicate_seconds": null}') as settings \gset
+create function pg_temp.submit_reusing(p_organization_id uuid, p_request jsonb, p_days integer) returns json
+language sql as $$
+    select api.create_batch_lookup(p_organization_id, p_request, p_options => jsonb_build_object('reuse_results', jsonb_build_object('max_age_days', p_days)))
+$$;
+create function pg_temp.changed(p_request jsonb, p_positions integer[]) returns jsonb
+language sql as $$
+    select jsonb_build_object('items', jsonb_agg(case when n - 1 = any (p_positions) then jsonb_set(item, '{address,city}', '"Round Rock"') else item end order by n))
+      from jsonb_array_elements(p_request -> 'items') with ordinality i (item, n)
+$$;
+select api.create_organization('Initech') as org \gset
+select pg_temp.submit(:'org', 20) as job \gset
+select is(pg_temp.look_up(:'org', 19, 200, :'answer'), 19::bigint, 'nineteen items have answers of their own');
+select is(pg_temp.look_up(:'org', 1, 404), 1::bigint, 'an item without an answer fails');
+select is_empty('select from app.known_results', 'a flush writes nothing for those who may reuse results');
+select is(
+    (select row(d -> 'lookups', d -> 'known_already')::text
+       from api.create_batch_lookup(:'org', pg_temp.items(20), p_options => '{"dry_run": true, "reuse_results": {"max_age_days": 30}}') d),
+    '(1,19)', 'a dry run says how many lookups there would be, and how many results are known');
+select pg_temp.submit_reusing(:'org', pg_temp.changed(pg_temp.items(20), '{3}'), 30) as created \gset
+select is(
+    (select row(c -> 'status', c -> 'reused_items', c #> '{report,total_sites}')::text from json(:'created') c), '("""processing""",18,18)',
+    'the answer to an upload says how many results it was given');
+select is(
+    (select array_agg(position order by position) from api.claim_lookups(:'org', 'w', 100)), array[3, 19], 'only what is new or failed is looked up');
+select is(
+    (select row(reused_from_job_id, reused_from_position, result ->> 'reference_id', result ->> 'deduplicated')::text
+       from public.lookup_queue_items where job_id = (:'created'::json ->> 'job_id')::uuid and position = 7), format('(%s,7,site-8,true)', :'job'),
+    'a reused result says from where it comes, and has the reference of its item');
+select is_empty('select * from api.check_invariants()', 'counters and reports include results that were reused');
+select is((pg_temp.submit_reusing(:'other_org', pg_temp.items(1), 30)) ->> 'reused_items', '0', 'results of another organization are its own');
+select pg_temp.turn_clock(app.clock() + interval '29 days');
+select is((pg_temp.submit_reusing(:'org', pg_temp.items(1), 30)) ->> 'status', 'completed', 'a job whose results are all known ends at once');
+select pg_temp.turn_clock(app.clock() + interval '2 days');
+select is((pg_temp.submit_reusing(:'org', pg_temp.items(1), 30)) ->> 'reused_items', '0', 'a result is never older than asked, although it was reused since');
+select is(
+    (pg_temp.submit_reusing(:'org', pg_temp.items(1, '{"create_application": true}'), 300)) ->> 'reused_items', '0',
+    'an item that creates an application is always looked up');
+select api.delete_batch_lookup(:'org', :'job') as deleted \gset
+select is((pg_temp.submit_reusing(:'org', pg_temp.items(1), 300)) ->> 'reused_items', '0', 'results are deleted with their job');
+select throws_ok(
+    format($$ select pg_temp.submit_reusing(%L, pg_temp.items(1), 0) $$, :'org'), 'PT400',
+    'reuse_results must be an object {"max_age_days": a whole number from 1 to 3650}', 'the age of results has its bounds');
 
 select * from finish();
 rollback;

@@ -75,7 +75,18 @@ def route(method: str, path: str, scope: str | None, endpoint: Endpoint, *parame
 
 routes = [
     route(
-        "POST", "/batch-lookups", "jobs:write", create_batch_lookup, "name", "label", "on_invalid", "dry_run", "columns", "sheet", *DEFAULTS
+        "POST",
+        "/batch-lookups",
+        "jobs:write",
+        create_batch_lookup,
+        "name",
+        "label",
+        "on_invalid",
+        "dry_run",
+        "reuse_max_age_days",
+        "columns",
+        "sheet",
+        *DEFAULTS,
     ),
     route("GET", "/batch-lookups", "jobs:read", list_batch_lookups, "status", "name", "label", *CREATED, *PAGE),
     route("GET", "/batch-lookups/{job_id}", "jobs:read", get_batch_lookup, "include_items", "wait"),

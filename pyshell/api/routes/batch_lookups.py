@@ -14,6 +14,7 @@ from pyshell.api.errors import ApiError
 from pyshell.api.routes.parameters import (
     boolean_param,
     created_params,
+    integer_param,
     json_response,
     label_params,
     page_params,
@@ -70,6 +71,8 @@ def option_params(request: Request) -> dict[str, object]:
     options: dict[str, object] = dict(text_params(request, "name", "on_invalid"))
     if "dry_run" in request.query_params:
         options["dry_run"] = boolean_param(request, "dry_run")
+    if "reuse_max_age_days" in request.query_params:
+        options["reuse_results"] = {"max_age_days": integer_param(request, "reuse_max_age_days")}
     if labels := label_params(request):
         options["labels"] = labels
     return options
