@@ -55,6 +55,7 @@ def configure(settings: Settings) -> None:
         settings.api_key_pepper,
         settings.api_key_pepper_previous,
         settings.incentives_api_key,
+        settings.metrics_token,
         *(unquote(urlsplit(url).password or "") for url in (settings.database_url, settings.http_proxy, settings.https_proxy) if url),
     )
 

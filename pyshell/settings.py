@@ -41,6 +41,7 @@ class Settings:
     commas) has its host; `incentives_api_ca_file` (PEM) is trusted there besides the system's certificates. Nothing else uses them.
     `forwarded_allow_ips` (addresses or networks, separated by commas, `*`: all) are the proxies whose X-Forwarded-For and
     X-Forwarded-Proto are trusted; empty: none.
+    `metrics_token` is the bearer token that a scrape of /metrics needs. A worker serves its own metrics at `metrics_port`, if set.
     `webhooks_allow_private_networks` is for development: webhooks may go anywhere, also over http, except to
     `webhooks_refused_networks` (separated by commas).
     """
@@ -69,6 +70,8 @@ class Settings:
     cors_origins: tuple[str, ...] = ()
     webhooks_allow_private_networks: bool = False
     webhooks_refused_networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    metrics_token: str | None = None
+    metrics_port: int | None = None
     log_level: str = "info"
 
     @property
@@ -92,7 +95,7 @@ class Settings:
         return cls(
             database_url=_url(given, "DATABASE_URL", "postgresql", "postgres") or "",
             host=given.get("HOST", "127.0.0.1"),
-            port=_port(given.get("PORT", "8000")),
+            port=_port(given, "PORT") or 8000,
             root_path=_root_path(given.get("ROOT_PATH", "")),
             forwarded_allow_ips=given.get("FORWARDED_ALLOW_IPS", ""),
             state_dir=Path(state_dir).expanduser().absolute() if state_dir else None,
@@ -114,6 +117,8 @@ class Settings:
             cors_origins=_cors_origins(given),
             webhooks_allow_private_networks=_flag(given, "WEBHOOKS_ALLOW_PRIVATE_NETWORKS"),
             webhooks_refused_networks=_networks(given, "WEBHOOKS_REFUSED_NETWORKS"),
+            metrics_token=given.get("METRICS_TOKEN"),
+            metrics_port=_port(given, "METRICS_PORT"),
             log_level=_log_level(given.get("LOG_LEVEL", "info")),
         )
 
@@ -197,9 +202,12 @@ def _flag(given: Mapping[str, str], name: str) -> bool:
     return value in ("true", "1")
 
 
-def _port(value: str) -> int:
+def _port(given: Mapping[str, str], name: str) -> int | None:
+    value = given.get(name)
+    if value is None:
+        return None
     if not value.isdecimal() or not 1 <= int(value) <= 65535:
-        raise SettingsError(f"PORT must be a number from 1 to 65535, not {value!r}")
+        raise SettingsError(f"{name} must be a number from 1 to 65535, not {value!r}")
     return int(value)
 
 

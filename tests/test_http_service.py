@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
-import re
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,7 +11,6 @@ import httpx
 import pytest
 from starlette.routing import Route
 
-from pyshell.api.metrics import QUEUE_GAUGES, RENDERED_FOR_SECONDS, Metrics
 from pyshell.api.routes import routes
 from pyshell.settings import Settings
 from tests.conftest import Connection
@@ -148,54 +144,3 @@ def test_a_function_that_the_database_lacks_is_a_migration_that_is_pending(
     finally:
         database.execute("alter function api.list_incentive_reports_away rename to list_incentive_reports")
     assert (response.status_code, response.json()["code"]) == (503, "migrations_pending")
-
-
-REQUESTS = "batch_lookups_http_request_duration_seconds_count"
-
-
-def scrape(server: str) -> dict[str, float]:
-    """The samples of /metrics, once what was rendered before this call has gone stale."""
-    time.sleep(RENDERED_FOR_SECONDS + 0.1)
-    response = httpx.get(f"{server}/metrics")
-    assert response.headers["content-type"].startswith("text/plain")
-    samples = [line.rsplit(" ", 1) for line in response.text.splitlines() if not line.startswith("#")]
-    return {name: float(value) for name, value in samples}
-
-
-def test_metrics_count_requests_by_route_and_show_the_queue(server: str, client: OrganizationClient) -> None:
-    client.get("/batch-lookups/01890000-0000-7000-8000-000000000000")
-    client.get("/no-such-address")
-    samples = scrape(server)
-    assert samples[f'{REQUESTS}{{method="GET",route="/batch-lookups/{{job_id}}",status="404"}}'] >= 1
-    assert samples[f'{REQUESTS}{{method="GET",route="none",status="404"}}'] >= 1
-    assert samples["batch_lookups_upstream_unavailable_since_timestamp_seconds"] == 0
-    assert {"batch_lookups_open_jobs", "batch_lookups_ready_items", "batch_lookups_items_in_flight"} <= samples.keys()
-    assert not [name for name in samples if "01890000" in name]
-
-
-def test_no_path_makes_a_series_of_its_own(http_settings: Settings) -> None:
-    templates = [route.path for route in routes if isinstance(route, Route)]
-    parts = {part for template in templates for part in re.split(r"[/{}]", template)} - {""}
-    values = [*sorted(parts)[::3], *"aeo-", "%7B", "%2F", "%2e%2e", "{job_id}", "%00", "é"]
-    with running_server(http_settings) as url, httpx.Client(base_url=url) as anyone:
-        for template in templates:
-            for value in values if "{" in template else ("",):
-                anyone.request("PROPFIND" if value == "o" else "GET", re.sub(r"\{\w+\}", value, template) + value)
-                anyone.get(f"/{value}{template}")
-        seen = set(re.findall(r'route="([^"]*)"', " ".join(scrape(url))))
-    assert seen <= {*templates, "none"}
-
-
-async def test_scrapes_at_the_same_time_share_one_rendering() -> None:
-    asked = 0
-
-    async def queue_health() -> bytes:
-        nonlocal asked
-        asked += 1
-        await asyncio.sleep(0)
-        return json.dumps(dict.fromkeys([*QUEUE_GAUGES, "upstream_unavailable_since"])).encode()
-
-    metrics = Metrics()
-    texts = await asyncio.gather(*(metrics.exposition(queue_health) for _ in range(50)))
-    assert await metrics.exposition(queue_health) == texts[0]
-    assert (asked, len(set(texts))) == (1, 1)

@@ -15,12 +15,13 @@ MAY_IMPORT = {
     "settings": set[str](),
     "logs": {"settings"},
     "http_client": {"settings"},
-    "postgres": set[str](),
-    "webhooks": {"settings", "postgres", "http_client"},
+    "metrics": {"settings"},
+    "postgres": {"metrics"},
+    "webhooks": {"settings", "metrics", "postgres", "http_client"},
     # The process that looks sites up sends the webhooks too.
-    "worker": {"settings", "logs", "postgres", "http_client", "webhooks"},
+    "worker": {"settings", "logs", "metrics", "postgres", "http_client", "webhooks"},
     "deploy": {"settings", "postgres"},
-    "api": {"settings", "logs", "postgres", "worker", "webhooks", "deploy"},
+    "api": {"settings", "logs", "metrics", "postgres", "worker", "webhooks", "deploy"},
     "local": {"settings", "postgres", "deploy", "api"},
     "__main__": {"settings", "postgres", "worker", "deploy", "api", "local"},
 }

@@ -43,6 +43,8 @@ VARIABLES: dict[str, tuple[str, object]] = {
     "CORS_ORIGINS": ("https://a.example.com, http://localhost:5173", ("https://a.example.com", "http://localhost:5173")),
     "WEBHOOKS_ALLOW_PRIVATE_NETWORKS": ("true", True),
     "WEBHOOKS_REFUSED_NETWORKS": ("203.0.113.0/24, 2001:db8::/32", (ip_network("203.0.113.0/24"), ip_network("2001:db8::/32"))),
+    "METRICS_TOKEN": ("m" * 32, "m" * 32),
+    "METRICS_PORT": ("9464", 9464),
     "LOG_LEVEL": ("DEBUG", "debug"),
 }
 
@@ -99,6 +101,7 @@ def test_a_pace_of_none_is_no_limit() -> None:
         ("LOOKUPS_PER_SECOND", "inf"),
         ("LOOKUPS_PER_SECOND", "fast"),
         ("LOG_LEVEL", "loud"),
+        ("METRICS_PORT", "0"),
         ("SERVICE_ROLE_KEY", "x"),
         ("SERVICE_ROLE_KEY", "x" * 31),
         ("API_KEY_PEPPER", "x" * 31),

@@ -76,7 +76,7 @@ def create_app(settings: Settings, is_stopping: Callable[[], bool] = lambda: Fal
         exception_handlers=exception_handlers,
     )
     app.router.redirect_slashes = False
-    app.state.metrics = Metrics()
+    app.state.metrics = Metrics(lambda: [*app.state.pool.metrics(), *app.state.realtime.metrics()])
     return app
 
 

@@ -60,6 +60,7 @@ WHAT_TO_DO = {
     "invalid_body": "The body must be a JSON object. Send one.",
     "invalid_catalogue": "`catalogue_errors` lists the first hundred faults by file and line. Mend them and import it again.",
     "invalid_columns": "`columns` must be a JSON object of fields and columns that the file has. Mend it as the hint says.",
+    "invalid_metrics_token": "`/metrics` is for those who have the token of the server's `METRICS_TOKEN`. Send it as a bearer.",
     "invalid_csv": "The CSV file cannot be read at the line that the message names. Mend that line.",
     "invalid_cursor": "The cursor belongs to another list or sort order. Pass `next_cursor` as it came, or start without one.",
     "invalid_encoding": "The file is not valid in its encoding at the byte that is named. Save it as UTF-8, or declare its `charset`.",

@@ -14,7 +14,7 @@ from psycopg import AsyncConnection, errors, sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import TransactionStatus
 
-from pyshell.postgres.sqlstates import DatabaseError, Kind, NotMigratedError, kind_of
+from pyshell.postgres.sqlstates import DatabaseError, Kind, NotMigratedError, kind_of, note_error
 
 logger = logging.getLogger(__name__)
 
@@ -193,8 +193,12 @@ class Session:
                     return await call(self._connection, *args, **kwargs)
             except TimeoutError:
                 await self.close()
-                raise psycopg.OperationalError("the database did not answer in time") from None
+                silence = psycopg.OperationalError("the database did not answer in time")
+                note_error(silence)
+                raise silence from None
             except BaseException as error:
+                if isinstance(error, DatabaseError):
+                    note_error(error)
                 if self._connection is not None and (self._connection.closed or self._connection.broken or _is_stale(error)):
                     await self.close()
                 raise

@@ -6,15 +6,17 @@ import asyncio
 import logging
 import random
 import select
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
+from prometheus_client.core import Metric
 from psycopg import AsyncConnection, OperationalError
 from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
+from pyshell.metrics import gauge, gauges
 from pyshell.postgres.connections import POLICY, is_transaction_pooled, set_up
 from pyshell.postgres.shares import Shares, TakenError
 from pyshell.postgres.sqlstates import (
@@ -25,6 +27,7 @@ from pyshell.postgres.sqlstates import (
     StaleConnectionError,
     had_no_effect,
     kind_of,
+    note_error,
 )
 
 logger = logging.getLogger(__name__)
@@ -119,6 +122,19 @@ class Pool(AsyncConnectionPool[PooledConnection]):
         async with self.connection() as connection:
             return "on" in map(connection.info.parameter_status, ("in_hot_standby", "default_transaction_read_only"))
 
+    def metrics(self) -> Iterable[Metric]:
+        """How much of the pool is in use."""
+        stats = self.get_stats()
+        available = stats.get("pool_available", 0)
+        yield gauges(
+            "db_pool_connections",
+            "Connections of the pool of this process",
+            {("used",): stats.get("pool_size", 0) - available, ("idle",): available},
+            "state",
+        )
+        yield gauge("db_pool_max", "Connections that the pool may have", stats.get("pool_max", 0))
+        yield gauge("db_pool_waiting", "Requests that wait for a connection", stats.get("requests_waiting", 0))
+
     def may_repeat(self, function: str) -> bool:
         """Whether a function of `api` may run twice: by its volatility it changes nothing, or it is one of REPEATABLE."""
         return function in self._read_only_functions or function in REPEATABLE
@@ -144,11 +160,13 @@ class Pool(AsyncConnectionPool[PooledConnection]):
                 # While the database lacks the role, no connection can be had: a long wait would be for nothing.
                 async with self.connection(NOT_MIGRATED_SECONDS if self._not_migrated else None) as connection:
                     return await once(connection)
-            except PoolTimeout:
+            except PoolTimeout as error:
+                note_error(error)
                 if self._not_migrated:
                     raise NotMigratedError from None
                 raise
             except DatabaseError as error:
+                note_error(error)
                 lost = kind_of(error) is Kind.LOST
                 if lost and not had_no_effect(error) and not self.may_repeat(function):
                     raise OutcomeUnknownError(f"connection lost in api.{function}: {error}") from error

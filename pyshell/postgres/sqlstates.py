@@ -12,6 +12,8 @@ from typing import Final
 
 import psycopg
 
+from pyshell.metrics import database_errors
+
 DatabaseError = psycopg.Error
 """Whatever a call of the database raises, including the loss of the connection."""
 
@@ -117,6 +119,12 @@ def kind_of(error: DatabaseError) -> Kind:
         return Kind.STALE_STATEMENT
     kind = KINDS.get(state) or KINDS.get(state[:2], Kind.INTERNAL)
     return Kind.INTERNAL if kind is Kind.NOT_MIGRATED and is_inside_function(error) else kind
+
+
+def note_error(error: DatabaseError) -> None:
+    """Counts it for /metrics. What a rule of ours refuses is no error of the database's."""
+    if kind_of(error) is not Kind.REFUSED:
+        database_errors.labels(kind_of(error).name.lower()).inc()
 
 
 def is_about_the_data(error: DatabaseError) -> bool:

@@ -12,11 +12,14 @@ import os
 import socket
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from secrets import token_hex
 from typing import Final
 from uuid import UUID
 
+from prometheus_client.core import Metric
+
+from pyshell.metrics import gauge
 from pyshell.postgres.connections import Session
 from pyshell.postgres.notifications import Notifier
 from pyshell.postgres.retries import Retries
@@ -66,6 +69,10 @@ class Sender:
         self._blocked_claims = Retries()
         self._blocked_records = Retries()
         notifier.subscribe("webhooks_ready", lambda _: self._wakeup.set())
+
+    def metrics(self) -> Iterable[Metric]:
+        yield gauge("worker_webhooks_in_flight", "Webhooks that this worker is sending", len(self._in_flight))
+        yield gauge("worker_unrecorded_attempts", "Attempts at webhooks that are not in the database yet", len(self._unrecorded))
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set; then let deliveries in flight finish."""

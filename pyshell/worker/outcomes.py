@@ -57,6 +57,14 @@ class Outcomes:
         self._database_is_away = False
         self.on_room: Callable[[], None] = lambda: None
 
+    @property
+    def waiting(self) -> int:
+        return self._waiting_count
+
+    @property
+    def waiting_bytes(self) -> int:
+        return self._total_bytes
+
     def expect(self, lookups: int = 1) -> None:
         """Reserve room for the answers of lookups that start."""
         self._running += lookups

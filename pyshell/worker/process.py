@@ -8,13 +8,16 @@ import logging
 import os
 import signal
 import socket
+from collections.abc import Iterable
 from contextlib import suppress
 from secrets import token_hex
 from typing import Final
 
 import uvloop
+from prometheus_client.core import Metric
 
 from pyshell import logs
+from pyshell.metrics import counters, gauge, version
 from pyshell.postgres.connections import Backoff, Connection, Session
 from pyshell.postgres.notifications import Notifier
 from pyshell.postgres.sqlstates import DatabaseError, explain
@@ -22,6 +25,7 @@ from pyshell.settings import Settings
 from pyshell.webhooks.sender import Sender
 from pyshell.worker.claims import Claims
 from pyshell.worker.leases import LeaseKeeper
+from pyshell.worker.metrics import served
 from pyshell.worker.outcomes import Outcomes
 from pyshell.worker.pool import WorkerPool
 from pyshell.worker.schedule import Schedule
@@ -58,9 +62,10 @@ async def _run_until_signal(settings: Settings) -> None:
         notifier = Notifier(settings.database_url, f"{APPLICATION_NAME} listener")
         worker = Worker(settings, internal_key, notifier)
         sender = Sender(settings, notifier, worker.count_finished)
-        async with notifier.running(), asyncio.TaskGroup() as group:
-            for part in (worker, sender):
-                group.create_task(_run_part(part, stop))
+        with served(settings, lambda: [*worker.metrics(), *sender.metrics()]):
+            async with notifier.running(), asyncio.TaskGroup() as group:
+                for part in (worker, sender):
+                    group.create_task(_run_part(part, stop))
 
 
 async def _run_part(part: "Worker | Sender", stop: asyncio.Event) -> None:
@@ -106,6 +111,14 @@ class Worker:
         for part in done - {stopping}:
             logger.error("%s of worker %s ended unexpectedly", part.get_name(), self.name)
             part.result()
+
+    def metrics(self) -> Iterable[Metric]:
+        yield gauge("build_info", "1, labelled with the release", 1, version=version(), migration="")
+        yield counters("worker_lookups", "Lookups of this worker that came to an end", {(): self._pool.finished})
+        yield gauge("worker_lookups_in_flight", "Lookups that it has under way", self._schedule.in_flight.total())
+        yield gauge("worker_leases", "Items that it holds", len(self._keeper))
+        yield gauge("worker_unrecorded_outcomes", "Outcomes that are not in the database yet", self._outcomes.waiting)
+        yield gauge("worker_unrecorded_bytes", "Their size; lookups stop at 64 MB", self._outcomes.waiting_bytes)
 
     def count_finished(self) -> int:
         """The lookups so far."""

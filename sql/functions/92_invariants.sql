@@ -115,9 +115,10 @@ begin
 end;
 $$;
 
-create or replace function api.check_invariants(p_updated_since timestamptz default '-infinity')
+-- Of the jobs that were updated since then; it looks at no further job after p_until.
+create or replace function app.find_violations(p_updated_since timestamptz, p_until timestamptz)
 returns table (organization_id uuid, job_id uuid, item_id uuid, rule text, details text)
-language plpgsql stable security definer
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -131,6 +132,7 @@ begin
               from public.batch_lookup_jobs j
              where j.organization_id = v_organization_id and j.updated_at >= p_updated_since
         loop
+            exit when clock_timestamp() > p_until;
             return query
             select v_organization_id, v.* from app.job_violations(v_organization_id, v_job) v;
         end loop;
@@ -140,5 +142,38 @@ begin
 end;
 $$;
 
+create or replace function api.check_invariants(p_updated_since timestamptz default '-infinity')
+returns table (organization_id uuid, job_id uuid, item_id uuid, rule text, details text)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return query
+    select * from app.find_violations(p_updated_since, 'infinity');
+end;
+$$;
+
 comment on function api.check_invariants(timestamptz) is
 'Violated invariants: no rows when the database is consistent, also while workers run. Counts every item and site of the jobs updated since p_updated_since (default: of all jobs). For a schedule: select * from api.check_invariants(now() - interval ''10 minutes'').';
+
+-- Of run_maintenance, every ten minutes: checks the jobs that were updated since, for five seconds at most. What is violated is counted until
+-- it is mended.
+create or replace function app.count_violations(p_now timestamptz) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_state app.maintenance_state;
+    v_since timestamptz;
+begin
+    select * into v_state from app.maintenance_state;
+    if v_state.checked_at between p_now - interval '10 minutes' and p_now then
+        return;
+    end if;
+    v_since := case when v_state.violations > 0 then v_state.checked_since else v_state.checked_at - interval '10 minutes' end;
+    update app.maintenance_state
+       set checked_at    = p_now,
+           checked_since = v_since,
+           violations    = (select count(*) from app.find_violations(v_since, clock_timestamp() + interval '5 seconds'));
+end;
+$$;

@@ -3,11 +3,17 @@
 create table app.maintenance_state (
     singleton boolean     not null default true,
     ran_at    timestamptz not null default '-infinity',
+    checked_at    timestamptz not null default '-infinity',
+    checked_since timestamptz not null default '-infinity',
+    violations    integer     not null default 0,
 
     constraint maintenance_state_pkey primary key (singleton),
     constraint maintenance_state_singleton_check check (singleton)
 );
 
 comment on table app.maintenance_state is 'When app.run_maintenance last ran: a worker runs it where pg_cron does not.';
+comment on column app.maintenance_state.checked_at is 'When maintenance last looked for violated invariants, which it does every ten minutes.';
+comment on column app.maintenance_state.checked_since is 'It checked the jobs that were updated since then; it stays while there are violations.';
+comment on column app.maintenance_state.violations is 'How many violations it found: api.check_invariants() lists them.';
 
 insert into app.maintenance_state default values;

@@ -14,6 +14,7 @@ from itertools import chain
 from typing import Any
 from uuid import UUID
 
+from prometheus_client.core import Metric
 from starlette.responses import JSONResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
@@ -24,6 +25,7 @@ from pyshell.api.realtime.credentials import Subscriber, identify
 from pyshell.api.realtime.feed import Change, Feed
 from pyshell.api.realtime.filters import FilterError, Question, Subscription, parse_subscription
 from pyshell.api.realtime.protocol import Frame, ProtocolError, Version, decode, decode_binary, encode, version_of
+from pyshell.metrics import counters, gauge
 from pyshell.postgres.sqlstates import DatabaseError
 
 logger = logging.getLogger("pyshell.api.realtime")
@@ -78,6 +80,20 @@ class Realtime:
         self._sweeper: asyncio.Task[None] | None = None
         # Organizations whose credentials have changed since the last sweep; None: any may have.
         self._changed: set[UUID | None] = set()
+        self.sent = 0
+        self.dropped: Counter[str] = Counter({"superseded": 0, "too_slow": 0, "silent": 0, "stuck": 0})
+
+    def metrics(self) -> Iterable[Metric]:
+        yield gauge("realtime_connections", "Open WebSockets", len(self.connections))
+        yield gauge("realtime_channels", "Joined channels", self.channels.total())
+        yield counters("realtime_messages", "Messages that clients have taken", {(): self.sent})
+        yield counters(
+            "realtime_dropped",
+            "superseded: messages that a newer state of the row replaced before the client took them; connections that were closed because "
+            "the client took its messages too slowly (too_slow), was silent, or took nothing (stuck)",
+            {(reason,): count for reason, count in self.dropped.items()},
+            "reason",
+        )
 
     def on_credentials_changed(self, payload: str | None) -> None:
         """Lets the next sweep check the channels of the organization again; None: of all organizations."""
@@ -288,10 +304,12 @@ class Connection:
         """Sends a frame when the client takes it; one that waits under the same key is superseded."""
         if self._closing:
             return
-        self._waiting.pop(key, None)
+        if self._waiting.pop(key, None) is not None:
+            self._realtime.dropped["superseded"] += 1
         self._waiting[key] = frame
         self._something_waits.set()
         if len(self._waiting) > MAX_WAITING:
+            self._realtime.dropped["too_slow"] += 1
             self.close(TRY_AGAIN_LATER, "the client reads too slowly")
 
     def close(self, code: int, reason: str) -> None:
@@ -310,13 +328,15 @@ class Connection:
         Credentials are checked every RECHECK_SECONDS, and those of organizations in `changed` (None: all) at once.
         """
         now = time.monotonic()
-        if now - self._heard_at > SILENT_SECONDS:
+        if now - self._heard_at > SILENT_SECONDS and not self._closing:
+            self._realtime.dropped["silent"] += 1
             self.close(GOING_AWAY, "no heartbeat")
         if self._channels:
             self._in_use_at = now
         elif now - self._in_use_at > CHANNELLESS_SECONDS:
             self.close(GOING_AWAY, "no channel")
         if (self._waiting or self._closing) and now - self._sent_at > STUCK_SECONDS:
+            self._realtime.dropped["stuck"] += 1
             for task in self._tasks:
                 task.cancel()
         for channel in tuple(self._channels.values()):
@@ -343,6 +363,7 @@ class Connection:
             except (OSError, RuntimeError, WebSocketDisconnect):
                 return
             self._sent_at = time.monotonic()
+            self._realtime.sent += 1
 
     async def _handle(self, frame: Frame) -> None:
         channel = self._channels.get(frame.topic)

@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from pyshell.api.errors import ApiError
 from pyshell.api.routes.parameters import json_response
 from pyshell.deploy import migrations
+from pyshell.metrics import is_allowed
 from pyshell.postgres.calls import call
 from pyshell.postgres.pool import Pool
 from pyshell.postgres.sqlstates import DatabaseError, Kind, kind_of
@@ -76,9 +77,11 @@ async def readyz(request: Request) -> Response:
 
 
 async def metrics(request: Request) -> Response:
-    """Prometheus metrics: counts and durations, no data of callers."""
+    """Prometheus metrics: counts and durations, no data of callers. `METRICS_TOKEN` is asked for where it is set."""
     state = request.app.state
-    text = await state.metrics.exposition(partial(call, state.pool, "get_queue_health"))
+    if not is_allowed(state.settings.metrics_token, request.headers.get("authorization", "")):
+        raise ApiError(401, "invalid_metrics_token", "Metrics are for those who have their token", headers={"WWW-Authenticate": "Bearer"})
+    text = await state.metrics.exposition(partial(call, state.pool, "get_metrics"))
     return Response(text, media_type=CONTENT_TYPE_LATEST)
 
 

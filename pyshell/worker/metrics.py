@@ -1,0 +1,60 @@
+"""A worker's own metrics at METRICS_PORT, for Prometheus: what this process does. What all workers do together is at the API's /metrics."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import Metric
+
+from pyshell import metrics
+from pyshell.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def served(settings: Settings, collect: Callable[[], Iterable[Metric]]) -> Iterator[None]:
+    """Serves the metrics while the context lasts, in a thread of their own, if there is a port. Raises OSError when it is taken."""
+    if settings.metrics_port is None:
+        yield
+        return
+    registry = CollectorRegistry()
+    registry.register(metrics.Collected(collect))
+
+    def respond(environment: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        if environment["PATH_INFO"] != "/metrics":
+            start_response("404 Not Found", [("Content-Type", "text/plain")])
+            return [b"the metrics are at /metrics\n"]
+        if not metrics.is_allowed(settings.metrics_token, environment.get("HTTP_AUTHORIZATION", "")):
+            start_response("401 Unauthorized", [("Content-Type", "text/plain"), ("WWW-Authenticate", "Bearer")])
+            return [b"metrics are for those who have their token\n"]
+        start_response("200 OK", [("Content-Type", CONTENT_TYPE_LATEST)])
+        return [generate_latest(metrics.PROCESS), generate_latest(registry)]
+
+    server = make_server(settings.host, settings.metrics_port, respond, Server, Handler)
+    thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
+    thread.start()
+    logger.info("metrics of this worker are at http://%s:%s/metrics", settings.host, settings.metrics_port)
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+class Server(WSGIServer):
+    allow_reuse_address = True
+
+
+class Handler(WSGIRequestHandler):
+    # Whoever connects and says nothing keeps the next scrape waiting for no longer.
+    timeout = 5
+
+    def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002 (the base class calls it so)
+        """Scrapes are not logged."""

@@ -1,0 +1,140 @@
+-- Chapter 88, metrics: what Prometheus is told of all organizations together. It locks nothing, and reads what is open and what was counted
+-- in the last minutes, however much the tables hold.
+
+-- What was counted since the installation, by kind, outcome and error class. The sums of buckets are written out: thousands of rows are
+-- added up for each scrape.
+create or replace function app.sum_work() returns setof app.work_totals
+language plpgsql stable
+set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
+as $$
+begin
+    return query
+    select w.kind, w.outcome, w.error_class, sum(w.items)::bigint, sum(w.latency_seconds),
+           array[sum(w.latency_buckets[1]), sum(w.latency_buckets[2]), sum(w.latency_buckets[3]), sum(w.latency_buckets[4]),
+                 sum(w.latency_buckets[5]), sum(w.latency_buckets[6]), sum(w.latency_buckets[7]), sum(w.latency_buckets[8]),
+                 sum(w.latency_buckets[9]), sum(w.latency_buckets[10]), sum(w.latency_buckets[11])]::bigint[],
+           sum(w.wait_seconds),
+           array[sum(w.wait_buckets[1]), sum(w.wait_buckets[2]), sum(w.wait_buckets[3]), sum(w.wait_buckets[4]), sum(w.wait_buckets[5]),
+                 sum(w.wait_buckets[6]), sum(w.wait_buckets[7]), sum(w.wait_buckets[8]), sum(w.wait_buckets[9]), sum(w.wait_buckets[10])]::bigint[]
+      from (select t.* from app.work_totals t
+             union all
+            select m.kind, m.outcome, m.error_class, m.items, m.latency_seconds, m.latency_buckets, m.wait_seconds, m.wait_buckets
+              from app.work_minutes m
+             where m.recorder <> 0) w
+     group by w.kind, w.outcome, w.error_class
+     order by w.kind, w.outcome, w.error_class;
+end;
+$$;
+
+-- Seconds for which the oldest item that nobody has claimed yet has been ready, and for which an organization with such items has not been
+-- served.
+create or replace function app.measure_waits(p_now timestamptz, out oldest_ready_age double precision, out longest_unserved double precision)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    oldest_ready_age := (select date_part('epoch', p_now - least(
+                                    (select min(j.created_at)
+                                       from app.queued_jobs q
+                                       join public.batch_lookup_jobs j on j.organization_id = q.organization_id and j.id = q.job_id),
+                                    (select min(i.retry_at)
+                                       from public.lookup_queue_items i
+                                      where i.status = 'pending' and i.retry_at is not null and i.retry_at <= p_now))));
+    longest_unserved := (select max(date_part('epoch', p_now - greatest(r.ready_at, q.served_at)))
+                           from (select s.organization_id, s.ready_at from app.organization_queue_state s where s.ready_at <= p_now
+                                  union all
+                                 select w.organization_id, w.ready_at from app.queue_wakeups w where w.ready_at <= p_now) r
+                           left join app.organization_queue_state q on q.organization_id = r.organization_id);
+end;
+$$;
+
+-- Deliveries that are due, of receivers that are enabled and have not asked for a pause.
+create or replace function app.measure_webhooks(
+    p_now timestamptz, out due bigint, out oldest_due_age double precision, out enabled bigint, out failing bigint, out disabled bigint
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    select count(*), max(date_part('epoch', p_now - d.next_attempt_at)) into due, oldest_due_age
+      from (select q.organization_id from app.webhook_queue_state q where q.ready_at <= p_now
+             union
+            select k.organization_id from app.webhook_wakeups k where k.ready_at <= p_now) r
+      join app.webhook_configs c on c.organization_id = r.organization_id and c.enabled
+      left join app.webhook_queue_state s on s.organization_id = r.organization_id
+     cross join lateral (select w.next_attempt_at
+                           from app.webhook_deliveries w
+                          where w.organization_id = r.organization_id and w.status = 'pending' and w.next_attempt_at <= p_now
+                          order by w.next_attempt_at
+                          limit 1000) d
+     where not coalesce(s.paused_until > p_now, false);
+    select count(*) filter (where c.enabled and c.failing_since is null), count(*) filter (where c.enabled and c.failing_since is not null),
+           count(*) filter (where not c.enabled)
+      into enabled, failing, disabled
+      from app.webhook_configs c
+     where c.url is not null;
+end;
+$$;
+
+-- PostgreSQL itself. Of sessions of other roles, only a superuser or a member of pg_read_all_stats sees since when they run.
+create or replace function app.measure_database() returns json
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return json_build_object(
+        'read_only', pg_is_in_recovery() or current_setting('default_transaction_read_only') = 'on',
+        'now', date_part('epoch', clock_timestamp()),
+        'oldest_xmin_age', greatest((select coalesce(max(date_part('epoch', clock_timestamp() - a.xact_start)), 0)
+                                       from pg_stat_activity a
+                                      where a.datname = current_database() and a.pid <> pg_backend_pid() and a.backend_type = 'client backend'
+                                        and coalesce(a.backend_xmin, a.backend_xid) is not null),
+                                    (select coalesce(max(date_part('epoch', clock_timestamp() - p.prepared)), 0) from pg_prepared_xacts p
+                                      where p.database = current_database())),
+        'notify_queue_ratio', pg_notification_queue_usage(),
+        'dead_rows', (select json_object_agg(c.relname, pg_stat_get_dead_tuples(c.oid) order by c.relname)
+                        from pg_class c
+                       where c.relnamespace in ('app'::regnamespace, 'public'::regnamespace) and c.relkind = 'r'
+                         and c.relname in ('batch_lookup_jobs', 'lookup_queue_items', 'lookup_leases', 'incentive_reports', 'organization_queue_state',
+                                           'queue_wakeups', 'queued_jobs', 'rate_limit', 'upstream_state', 'webhook_deliveries', 'work_minutes')));
+end;
+$$;
+
+create or replace function api.get_metrics() returns json
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
+as $$
+declare
+    v_now      timestamptz := app.clock();
+    v_health   record;
+    v_waits    record;
+    v_webhooks record;
+begin
+    select * into v_health from api.queue_health;
+    v_waits := app.measure_waits(v_now);
+    v_webhooks := app.measure_webhooks(v_now);
+    return json_build_object(
+        'migration', (select max(name) from app.schema_migrations),
+        'latency_bounds', app.latency_bounds(),
+        'wait_bounds', app.wait_bounds(),
+        'work', (select coalesce(json_agg(w), '[]') from app.sum_work() w),
+        'pace_used', (select sum(w.items) / 60 / v_health.lookups_per_second
+                        from app.work_minutes w
+                       where w.recorder <> 0 and w.minute = date_trunc('minute', v_now - interval '1 minute', 'UTC') and w.kind = 'lookup'
+                         and w.outcome <> 'deduplicated'),
+        'queue', row_to_json(v_health),
+        'open_jobs', (select json_build_object('pending', count(*) filter (where j.status = 'pending'),
+                                               'processing', count(*) filter (where j.status = 'processing'))
+                        from public.batch_lookup_jobs j
+                       where j.status in ('pending', 'processing')),
+        'oldest_ready_age', v_waits.oldest_ready_age,
+        'longest_unserved', v_waits.longest_unserved,
+        'webhooks', to_json(v_webhooks),
+        'maintenance', (select json_build_object('age', date_part('epoch', v_now - nullif(m.ran_at, '-infinity')), 'violations', m.violations,
+                                                 'checked_age', date_part('epoch', v_now - nullif(m.checked_at, '-infinity')))
+                          from app.maintenance_state m),
+        'database', app.measure_database());
+end;
+$$;
+
+comment on function api.get_metrics() is 'What /metrics shows of all organizations, as one object: counters since the installation (work), the queue''s health, ages in seconds, and the state of PostgreSQL. Read-only and without a lock.';

@@ -1,0 +1,36 @@
+begin;
+select plan(10);
+\ir fixtures.psql
+create function pg_temp.metric(p_path text) returns text
+language sql as $$ select api.get_metrics()::jsonb #>> p_path::text[] $$;
+
+select pg_temp.turn_clock('2026-11-24 12:00:00+00');
+select is(pg_temp.metric('{oldest_ready_age}'), null, 'nothing waits in an empty queue');
+select pg_temp.submit(:'org', 3) as job \gset
+select pg_temp.turn_clock('2026-11-24 12:01:00+00');
+select is(pg_temp.metric('{oldest_ready_age}'), '60', 'an item that nobody has claimed is as old as its upload');
+select is(pg_temp.metric('{longest_unserved}'), '60', 'the organization of an unclaimed item has not been served since the upload');
+select pg_temp.look_up(:'org', 2, 200, :'answer');
+select pg_temp.turn_clock('2026-11-24 12:01:30+00');
+select is(pg_temp.metric('{longest_unserved}'), '30', 'an organization was served when items of it were claimed');
+select is(pg_temp.metric('{open_jobs}'), '{"pending": 0, "processing": 1}', 'open jobs are counted by status');
+select pg_temp.look_up(:'org', 1, 429, null, null, 30);
+select pg_temp.turn_clock('2026-11-24 12:03:00+00');
+select is(pg_temp.metric('{oldest_ready_age}'), '89', 'a retry that is due is as old as its time');
+
+-- Webhooks
+select api.set_webhook_config(:'org', '{"url": "https://hooks.example.com/x", "events": ["batch.completed"]}') as config \gset
+select pg_temp.look_up(:'org', 1, 200, :'answer');
+select pg_temp.turn_clock('2026-11-24 12:04:00+00');
+select is(pg_temp.metric('{webhooks}'), '{"due": 1, "enabled": 1, "failing": 0, "disabled": 0, "oldest_due_age": 60}', 'a delivery is due from its event on');
+insert into app.webhook_queue_state (organization_id, paused_until) values (:'org', '2026-11-24 13:00+00');
+select is(pg_temp.metric('{webhooks,due}'), '0', 'a receiver that asked for a pause has nothing due');
+
+-- The rate limit, and maintenance.
+select api.update_settings('{"lookups_per_second": 0.1}') as settings \gset
+select is(round(pg_temp.metric('{pace_used}')::numeric, 3), 0.167, 'one lookup in the minute before is a sixth of what a rate limit of a tenth a second allows');
+select api.run_maintenance() as ran \gset
+select pg_temp.turn_clock('2026-11-24 12:06:00+00');
+select is(pg_temp.metric('{maintenance,age}'), '120', 'the time since the last maintenance is told');
+select * from finish();
+rollback;
