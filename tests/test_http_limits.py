@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from pyshell.api import api_keys, authentication, limits
-from pyshell.api.limits import CREDENTIALS_PER_ORGANIZATION, MAX_WINDOWS, RequestLimiter
+from pyshell.api.limits import MAX_WINDOWS, RequestLimiter
 from pyshell.postgres.pool import STATEMENTS_PER_ORGANIZATION
 from pyshell.settings import Settings
 from tests.conftest import Connection
@@ -27,7 +27,7 @@ def change_settings(database: Connection) -> Iterator[Callable[..., None]]:
         database.execute("select api.update_settings(%s)", [json.dumps(changes)])
 
     yield change
-    change(requests_per_minute=120_000, max_open_items=200_000)
+    change(requests_per_minute=120_000, organization_requests_per_minute=None, max_open_items=200_000)
 
 
 def test_an_answer_says_how_many_requests_are_left(client: OrganizationClient) -> None:
@@ -66,18 +66,33 @@ def test_a_limit_concerns_one_credential() -> None:
     assert limiter.count("b", 1)[1] is None
 
 
+@pytest.mark.parametrize(("settings", "allowed"), [({}, 12), ({"organization_requests_per_minute": 4}, 4)])
 def test_a_limit_concerns_an_organization_too(
-    change_settings: Callable[..., None], client: OrganizationClient, new_client: NewClient, http_settings: Settings
+    change_settings: Callable[..., None],
+    client: OrganizationClient,
+    new_client: NewClient,
+    http_settings: Settings,
+    settings: dict[str, int],
+    allowed: int,
 ) -> None:
-    keys = [client.post("/api-keys", json={"name": str(number)}).json()["key"] for number in range(CREDENTIALS_PER_ORGANIZATION + 2)]
+    keys = [client.post("/api-keys", json={"name": str(number)}).json()["key"] for number in range(6)]
     # Another process, which has counted nothing yet.
     with running_server(http_settings) as url:
-        change_settings(requests_per_minute=3)
+        change_settings(requests_per_minute=3, **settings)
         statuses = [httpx.get(f"{url}/batch-lookups", headers={"x-api-key": key}).status_code for key in keys for _ in range(3)]
         other = httpx.get(f"{url}/batch-lookups", headers={"x-api-key": new_client().api_key})
-    allowed = 3 * CREDENTIALS_PER_ORGANIZATION
-    assert statuses == [200] * allowed + [429] * (len(statuses) - allowed)
+    assert sorted(statuses) == [200] * allowed + [429] * (len(statuses) - allowed)
     assert other.status_code == 200
+
+
+def test_an_organization_can_have_a_limit_where_its_keys_have_none(
+    change_settings: Callable[..., None], client: OrganizationClient, http_settings: Settings
+) -> None:
+    with running_server(http_settings) as url:
+        change_settings(requests_per_minute=None, organization_requests_per_minute=2)
+        answers = [httpx.get(f"{url}/batch-lookups", headers={"x-api-key": client.api_key}) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert answers[0].headers["ratelimit-policy"] == '"requests";q=2;w=60'
 
 
 def test_unknown_keys_of_an_address_have_a_limit(http_settings: Settings, new_client: NewClient, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from starlette.responses import Response
 from pyshell import logs
 from pyshell.api import api_keys, clerk
 from pyshell.api.errors import ApiError, error_response, from_database
-from pyshell.api.limits import CREDENTIALS_PER_ORGANIZATION, UNKNOWN_KEYS_PER_MINUTE, RequestLimiter
+from pyshell.api.limits import UNKNOWN_KEYS_PER_MINUTE, RequestLimiter
 from pyshell.postgres import calls as db
 from pyshell.postgres.pool import Pool
 from pyshell.postgres.sqlstates import DatabaseError
@@ -52,7 +52,8 @@ class Signature(NamedTuple):
 class Caller:
     """The authenticated caller and its scopes; `organization` is None for an internal call that names none.
 
-    `requests_per_minute` limits all callers with the same `name` together; None: no limit. `signature` is there if the request is signed,
+    `requests_per_minute` limits all callers with the same `name` together, `organization_requests_per_minute` all of the organization;
+    None: no limit. `signature` is there if the request is signed,
     as the worker's are, instead of carrying a credential.
     """
 
@@ -60,6 +61,7 @@ class Caller:
     scopes: frozenset[str]
     name: str = ""
     requests_per_minute: int | None = None
+    organization_requests_per_minute: int | None = None
     signature: Signature | None = None
 
     @property
@@ -152,6 +154,7 @@ class Authenticator:
                 frozenset(identity["scopes"]),
                 identity.get("api_key_id", ""),
                 identity["requests_per_minute"],
+                identity["organization_requests_per_minute"],
             )
             if len(self._cache) >= MAX_CACHED:
                 self._cache.clear()
@@ -245,19 +248,29 @@ async def authenticate(request: Request) -> Caller:
     return await authenticator.authenticate(request.headers, client_address(request))
 
 
+def count_request(request: Request, caller: Caller) -> None:
+    """Counts a request for the caller and for all callers of its organization. Raises ApiError 429. The answer tells the caller's limit."""
+    limiter: RequestLimiter = request.app.state.request_limiter
+    limits = (
+        (caller.organization, caller.organization_requests_per_minute),
+        ((caller.organization, caller.name), caller.requests_per_minute),
+    )
+    exceeded = []
+    for who, quota in limits:
+        if quota is not None:
+            request.state.headers, error = limiter.count(who, quota)
+            exceeded += [error] if error else []
+    if exceeded:
+        raise exceeded[0]
+
+
 def secured(scope: str, endpoint: Endpoint) -> Endpoint:
     """The endpoint, for callers with the scope; `request.user` is the caller. 401: not authenticated; 403: not allowed; 429: too many."""
 
     @wraps(endpoint)
     async def secured_endpoint(request: Request) -> Response:
         caller = await authenticate(request)
-        if caller.requests_per_minute is not None:
-            limiter: RequestLimiter = request.app.state.request_limiter
-            quota = caller.requests_per_minute
-            request.state.headers, too_many = limiter.count((caller.organization, caller.name), quota)
-            _, too_many_of_all = limiter.count(caller.organization, quota * CREDENTIALS_PER_ORGANIZATION)
-            if error := too_many or too_many_of_all:
-                raise error
+        count_request(request, caller)
         if scope not in (ANY_SCOPE, *caller.scopes):
             raise ApiError(403, "insufficient_scope", f"This credential lacks the scope {scope}")
         request.scope["user"] = caller

@@ -24,8 +24,6 @@ BODY_SECONDS = 30.0
 MIN_BODY_BYTES_PER_SECOND = 1024
 WINDOW_SECONDS = 60
 MAX_WINDOWS = 10_000
-# An organization may make as many requests as so many of its credentials.
-CREDENTIALS_PER_ORGANIZATION = 4
 # API keys from one address that the database does not know: each costs it a query.
 UNKNOWN_KEYS_PER_MINUTE = 300
 

@@ -120,7 +120,7 @@ WHAT_TO_DO = {
     "timeout": "The request took too long. Repeat it after `Retry-After` seconds.",
     "token_keys_unavailable": "The issuer's keys cannot be fetched to check the token. Repeat the request after `Retry-After` seconds.",
     "too_many_columns": "A row, or the `metadata` of all items, has more than 500 columns. Remove those that are not needed.",
-    "too_many_api_keys": "The organization has 100 keys that are in use. Revoke those that are not needed.",
+    "too_many_api_keys": "The organization has as many keys in use as it may. Revoke those that are not needed.",
     "too_many_connections": "The organization has 1,000 Realtime connections. Close some.",
     "too_many_items": "`include_items` answers up to 500 items and 8 MB. Read `GET /batch-lookups/{job_id}/items` page by page.",
     "too_many_open_items": "The organization has too many unfinished items. Wait until earlier batches have ended, or cancel one.",

@@ -26,9 +26,9 @@ comment on function app.refuse(integer, text, text, text, json) is 'Raises an er
 -- Functions that run with the caller's rights refuse, too.
 grant execute on function app.refuse(integer, text, text, text, json) to batch_lookups_shell, authenticated, service_role;
 
--- PostgreSQL writes 1e131071, which takes a few bytes as jsonb, with 131,072 digits: what a client sends must pass here before anything
--- becomes text.
-create or replace function app.check_numbers(p_value jsonb) returns void
+-- PostgreSQL writes 1e131071, which takes a few bytes as jsonb, with 131,072 digits, and most parsers fail on what is nested deeply: what a
+-- client sends must pass here before anything becomes text. pyshell/api/json_bodies.py refuses the same before it comes here.
+create or replace function app.check_json(p_value jsonb, p_max_bytes integer default null) returns void
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
 as $$
@@ -37,6 +37,10 @@ begin
         perform app.refuse(
             400, 'number_out_of_range', 'The body contains a number that is out of range',
             'Numbers may have at most 15 digits before the point.');
+    elsif jsonb_path_exists(p_value, 'strict $.**{65}') then
+        perform app.refuse(400, 'body_too_complex', 'The body is nested more than 64 levels deep');
+    elsif pg_column_size(p_value) > p_max_bytes then
+        perform app.refuse(413, 'body_too_large', format('The body may have at most %s bytes', to_char(p_max_bytes, 'FM999,999,990')));
     end if;
 end;
 $$;
@@ -51,7 +55,7 @@ begin
     if jsonb_typeof(p_request) is distinct from 'object' then
         perform app.refuse(400, 'invalid_body', 'The body must be a JSON object');
     end if;
-    perform app.check_numbers(p_request);
+    perform app.check_json(p_request);
     v_unknown := (select string_agg(left(k, 100), ', ') from (select jsonb_object_keys(p_request - p_known) limit 10) u (k));
     if v_unknown is not null then
         perform app.refuse(400, 'unknown_fields', format('Unknown fields: %s', v_unknown));

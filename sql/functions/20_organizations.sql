@@ -138,11 +138,12 @@ begin
     return json_build_object(
         'organization_id', coalesce(v_organization_id, app.create_clerk_organization(p_clerk_organization_id, p_slug)),
         'scopes', app.role_scopes(p_role),
-        'requests_per_minute', (select requests_per_minute from app.settings));
+        'requests_per_minute', (select requests_per_minute from app.settings),
+        'organization_requests_per_minute', (select coalesce(organization_requests_per_minute, 4 * requests_per_minute) from app.settings));
 end;
 $$;
 
-comment on function api.authenticate_clerk_member(text, text, text) is 'The organization and scopes of a Clerk member: {organization_id, scopes, requests_per_minute (null: no limit)}. A new organization is created, or refused (403) if the setting create_clerk_organizations is false.';
+comment on function api.authenticate_clerk_member(text, text, text) is 'The organization and scopes of a Clerk member: {organization_id, scopes, requests_per_minute, organization_requests_per_minute (null: no limit)}. A new organization is created, or refused (403) if the setting create_clerk_organizations is false.';
 
 create or replace function app.check_organization(p_organization_id uuid) returns void
 language plpgsql stable
@@ -182,8 +183,9 @@ begin
         'organization_id', v_key.organization_id,
         'api_key_id', v_key.id,
         'scopes', v_key.scopes,
-        'requests_per_minute', (select requests_per_minute from app.settings));
+        'requests_per_minute', (select requests_per_minute from app.settings),
+        'organization_requests_per_minute', (select coalesce(organization_requests_per_minute, 4 * requests_per_minute) from app.settings));
 end;
 $$;
 
-comment on function api.authenticate_api_key(bytea, inet, bytea) is 'The organization and scopes of an API key, given by its hash: {organization_id, api_key_id, scopes, requests_per_minute (null: no limit)}. p_previous_key_hash is the hash with the pepper before this one, which the hash of this one replaces. 401: unknown, revoked or expired. 403: not allowed from that address.';
+comment on function api.authenticate_api_key(bytea, inet, bytea) is 'The organization and scopes of an API key, given by its hash: {organization_id, api_key_id, scopes, requests_per_minute, organization_requests_per_minute (null: no limit)}. p_previous_key_hash is the hash with the pepper before this one, which the hash of this one replaces. 401: unknown, revoked or expired. 403: not allowed from that address.';

@@ -170,14 +170,14 @@ declare
     v_options record;
 begin
     perform app.check_members(p_request, array['name', 'mode', 'scopes', 'expires_at', 'allowed_networks']);
-    perform app.check_api_key_count(p_organization_id, 100, app.clock());
+    perform app.check_api_key_count(p_organization_id, (select max_api_keys from app.settings), app.clock());
     v_options := app.api_key_options(p_request);
     return api.create_api_key(p_organization_id, p_key_hash, p_prefix, p_last_four, v_options.name, v_options.scopes,
                               v_options.expires_at, v_options.allowed_networks, p_granted_scopes, p_created_by);
 end;
 $$;
 
-comment on function api.request_api_key(uuid, bytea, text, text, jsonb, text[], text) is 'api.create_api_key from a body {name, scopes, expires_at, allowed_networks}, all optional. 400: a member is wrong or unknown. 403: scopes beyond p_granted_scopes, or limits beyond those of the key p_created_by. 409 too_many_api_keys: 100 keys work.';
+comment on function api.request_api_key(uuid, bytea, text, text, jsonb, text[], text) is 'api.create_api_key from a body {name, scopes, expires_at, allowed_networks}, all optional. 400: a member is wrong or unknown. 403: scopes beyond p_granted_scopes, or limits beyond those of the key p_created_by. 409 too_many_api_keys: max_api_keys (a setting) work.';
 
 create or replace function app.find_api_key(p_organization_id uuid, p_api_key_id uuid, p_granted_scopes text[]) returns app.api_keys
 language plpgsql stable
@@ -278,8 +278,8 @@ declare
     v_new     json;
 begin
     perform app.check_members(p_request, array['grace_seconds', 'expires_at']);
-    -- For a while, each of a hundred keys may have its successor beside it.
-    perform app.check_api_key_count(p_organization_id, 200, v_now);
+    -- For a while, each key may have its successor beside it.
+    perform app.check_api_key_count(p_organization_id, (select 2 * max_api_keys from app.settings), v_now);
     v_options := app.api_key_options(p_request);
     if v_old.revoked_at is not null or v_old.expires_at <= v_now or v_old.replaced_by is not null then
         perform app.refuse(
@@ -303,7 +303,7 @@ end;
 $$;
 
 comment on function api.rotate_api_key(uuid, uuid, bytea, text, jsonb, text[], text) is
-'Replaces a key by a new one with the same name, scopes and networks; the old one keeps working for grace_seconds (default: one day; at most 30 days). 400: a member is wrong. 403: its scopes are beyond p_granted_scopes, or its end or networks beyond those of the key p_created_by. 404: no such key. 409: it has expired, was revoked or was already rotated, or 200 keys work.';
+'Replaces a key by a new one with the same name, scopes and networks; the old one keeps working for grace_seconds (default: one day; at most 30 days). 400: a member is wrong. 403: its scopes are beyond p_granted_scopes, or its end or networks beyond those of the key p_created_by. 404: no such key. 409: it has expired, was revoked or was already rotated, or twice max_api_keys work.';
 
 -- A key, and with p_include_created all that it made, and that those made.
 create or replace function api.revoke_api_key(

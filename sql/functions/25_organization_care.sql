@@ -24,6 +24,22 @@ $$;
 
 comment on function api.list_organizations() is 'All organizations by name: {id, name, clerk_organization_id, created_at, api_keys (usable ones), open_jobs, open_items, last_upload_at (null: none)}.';
 
+-- The id of an organization that Clerk's users made stands for its Clerk organization, and policies go by it whatever the link says.
+create or replace function api.list_relinked_organizations() returns table (id uuid, name text, clerk_organization_id text)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return query
+    select o.id, o.name, o.clerk_organization_id
+      from app.organizations o
+     where o.id::text like '______________8%' and o.id is distinct from app.organization_id_of_clerk(o.clerk_organization_id)
+     order by o.name;
+end;
+$$;
+
+comment on function api.list_relinked_organizations() is 'Organizations that were linked to another Clerk organization than their id stands for, as was possible once: members of the former one still see them by SQL and PostgREST. Make a new organization for the present one, and delete these when their data is no longer needed.';
+
 create or replace function api.rename_organization(p_organization_id uuid, p_name text) returns void
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp

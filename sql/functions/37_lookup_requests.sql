@@ -69,7 +69,7 @@ declare
 begin
     perform app.authorize(p_organization_id, 'keys:admin');
     perform app.check_organization(p_organization_id);
-    perform app.check_numbers(p_changes);
+    perform app.check_json(p_changes, 128 * 1024);
     if jsonb_typeof(p_changes) is distinct from 'object' or p_changes = '{}' or p_changes - array['company', 'device_names'] <> '{}'
        or jsonb_typeof(p_changes -> 'company') not in ('string', 'null') or p_changes ->> 'company' !~ '^[A-Za-z0-9._~-]{1,100}$'
        or p_changes ? 'device_names' and app.parse_device_names(p_changes -> 'device_names') is null then
@@ -136,7 +136,7 @@ begin
     if jsonb_typeof(p_request) is distinct from 'object' then
         perform app.refuse(400, 'invalid_request', 'The body must be a JSON object');
     end if;
-    perform app.check_numbers(p_request);
+    perform app.check_json(p_request);
     -- A null member counts as absent.
     request        := (select coalesce(jsonb_object_agg(m.key, m.value), '{}') from jsonb_each(p_request) m where m.value <> 'null');
     operation_type := coalesce(request ->> 'operation_type', 'lookup');

@@ -229,7 +229,7 @@ as $$
 begin
     perform app.authorize(p_organization_id, 'jobs:write');
     perform app.check_organization(p_organization_id);
-    perform app.check_numbers(v) from unnest(array[p_request, p_options, p_file]) v;
+    perform app.check_json(v) from unnest(array[p_request, p_options, p_file]) v;
     return app.create_batch(p_organization_id, p_request, p_check_devices, p_options, p_file);
 end;
 $$;
@@ -304,7 +304,7 @@ declare
 begin
     perform app.authorize(p_organization_id, 'jobs:write');
     perform app.check_organization(p_organization_id);
-    perform app.check_numbers(v) from unnest(array[p_request, p_options, p_file]) v;
+    perform app.check_json(v) from unnest(array[p_request, p_options, p_file]) v;
     if p_idempotency_key is not null then
         v_earlier := app.begin_request(p_organization_id, v_route, p_idempotency_key,
                                        coalesce(p_fingerprint, sha256(convert_to(concat_ws(' ', p_request, p_options, p_file), 'UTF8'))));

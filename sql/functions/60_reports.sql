@@ -220,7 +220,7 @@ declare
     v_report public.incentive_reports;
 begin
     perform app.authorize(p_organization_id, 'reports:write');
-    perform app.check_numbers(p_changes);
+    perform app.check_json(p_changes);
     if jsonb_typeof(p_changes) is distinct from 'object' or p_changes - array['name', 'description'] <> '{}' or p_changes = '{}'
        or jsonb_typeof(p_changes -> 'name') <> 'string' or jsonb_typeof(p_changes -> 'description') <> 'string'
        or btrim(p_changes ->> 'name') = '' or length(p_changes ->> 'name') > 200 or length(p_changes ->> 'description') > 2000 then

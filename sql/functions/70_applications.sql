@@ -151,7 +151,7 @@ declare
     v_application public.applications;
 begin
     perform app.authorize(p_organization_id, 'applications:write');
-    perform app.check_numbers(p_changes);
+    perform app.check_json(p_changes);
     v_status := p_changes ->> 'application_status';
     if jsonb_typeof(p_changes) is distinct from 'object' or v_status is null or p_changes <> jsonb_build_object('application_status', v_status) then
         perform app.refuse(

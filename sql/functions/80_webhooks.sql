@@ -127,7 +127,7 @@ begin
     if jsonb_typeof(p_changes) is distinct from 'object' then
         perform app.refuse(400, 'invalid_webhook_config', 'The body must be a JSON object');
     end if;
-    perform app.check_numbers(p_changes);
+    perform app.check_json(p_changes, 64 * 1024);
     v_errors := app.webhook_config_errors(p_changes, p_allow_http);
     if v_errors is not null then
         perform app.refuse(400, 'invalid_webhook_config', v_errors);

@@ -31,6 +31,8 @@ create table app.settings (
     record_all_attempts       boolean     not null default false,
     attempt_retention_days    integer     not null default 30,
     audit_retention_days      integer     default 730,
+    organization_requests_per_minute integer,
+    max_api_keys              integer     not null default 100,
 
     constraint settings_pkey primary key (singleton),
     constraint settings_singleton_check check (singleton),
@@ -52,7 +54,9 @@ create table app.settings (
     constraint settings_job_retention_days_check check (job_retention_days > 0),
     constraint settings_report_retention_days_check check (report_retention_days > 0),
     constraint settings_attempt_retention_days_check check (attempt_retention_days between 1 and 3650),
-    constraint settings_audit_retention_days_check check (audit_retention_days > 0)
+    constraint settings_audit_retention_days_check check (audit_retention_days > 0),
+    constraint settings_organization_requests_per_minute_check check (organization_requests_per_minute > 0),
+    constraint settings_max_api_keys_check check (max_api_keys between 1 and 10000)
 );
 
 comment on table app.settings is 'The one row of settings, changed with api.update_settings and effective without a restart.';
@@ -77,6 +81,8 @@ comment on column app.settings.report_retention_days is 'Days after which an end
 comment on column app.settings.record_all_attempts is 'Whether attempts of items that succeed at once are recorded as well, a row each; else only those of items that fail at first.';
 comment on column app.settings.attempt_retention_days is 'Days after which the attempts of an item are deleted, if it still exists.';
 comment on column app.settings.audit_retention_days is 'Days for which it is known who changed what; null: for ever.';
+comment on column app.settings.organization_requests_per_minute is 'Requests per minute of all API keys and users of an organization together, at each API process; null: four times requests_per_minute.';
+comment on column app.settings.max_api_keys is 'API keys that work which an organization may have; while they are rotated, twice as many.';
 comment on column app.settings.internal_key is 'Random secret of internal callers (worker, pg_cron), used if SERVICE_ROLE_KEY is not set.';
 
 insert into app.settings default values;

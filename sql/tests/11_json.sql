@@ -1,5 +1,5 @@
 begin;
-select plan(30);
+select plan(34);
 
 select is(app.join_objects('{"b": 1, "a": 2}', '{"d": 3, "c": {"e": 4}}')::text, '{"b": 1, "a": 2, "d": 3, "c": {"e": 4}}', 'joined objects keep the order of their members');
 
@@ -20,11 +20,15 @@ select results_eq($$ select * from pg_temp.refusal(null, '{}') $$, $$ values ('P
 -- What clients send
 select lives_ok($$ select app.check_members('{"a": 1}', array['a', 'b']) $$, 'known members of a body pass');
 select throws_ok($$ select app.check_members('{"a": 1, "c": 2}', array['a', 'b']) $$, 'PT400', 'Unknown fields: c', 'unknown members of a body are named');
-select throws_ok(format($$ select app.check_numbers(%L) $$, v), 'PT400', 'The body contains a number that is out of range', 'a number is refused wherever it is: ' || v)
+select throws_ok(format($$ select app.check_json(%L) $$, v), 'PT400', 'The body contains a number that is out of range', 'a number is refused wherever it is: ' || v)
   from unnest(array['1e131071', '-1e16', '{"a": [{"b": 1e99}]}', '[1e-40]', '[-1e-16383]']) v;
-select lives_ok(format($$ select app.check_numbers(%L) $$, v), 'a usual number passes: ' || v)
+select lives_ok(format($$ select app.check_json(%L) $$, v), 'a usual number passes: ' || v)
   from unnest(array['{"a": [0, -0.5, 1e15, 1e-15]}', '"1e131071"', '{"1e131071": null}']) v;
-select lives_ok($$ select app.check_numbers(null) $$, 'no value has no number out of range');
+select throws_ok(format($$ select app.check_json(%L) $$, repeat('[', d) || '1' || repeat(']', d)), 'PT400', 'The body is nested more than 64 levels deep', d || ' levels are too deep')
+  from unnest(array[65, 3000]) d;
+select throws_ok(format($$ select app.check_json(%L, 1024) $$, json_build_array(repeat('x', 1024))), 'PT413', 'The body may have at most 1,024 bytes', 'a body has a size');
+select lives_ok(format($$ select app.check_json(%L, 1024) $$, repeat('[', 64) || '"1e131071"' || repeat(']', 64)), 'a body with 64 levels passes');
+select lives_ok($$ select app.check_json(null) $$, 'no value has no number out of range');
 select throws_ok($$ select app.check_members('{"a": 1e99}', array['a']) $$, 'PT400', 'The body contains a number that is out of range', 'the members of a body are checked for it');
 select throws_ok($$ select app.check_members('[]', array['a']) $$, 'PT400', 'The body must be a JSON object', 'a body that is no object is refused');
 select throws_ok($$ select app.refuse_option('grace_seconds', 'a number') $$, 'PT400', 'grace_seconds must be a number', 'a refused option names its form');

@@ -1,5 +1,5 @@
 begin;
-select plan(39);
+select plan(40);
 
 select api.create_organization('Acme') as org \gset
 select api.create_organization('Globex') as other_org \gset
@@ -82,6 +82,11 @@ select throws_ok(
 select lives_ok(
     format($$ select api.rotate_api_key(%L, %L, sha256('successor'), 'last', '{}', app.all_scopes()) $$, :'many', (select min(id::text) from app.api_keys where organization_id = :'many')),
     'each of them can be rotated');
+select api.update_settings('{"max_api_keys": 102}') as settings \gset
+select lives_ok(
+    format($$ select api.request_api_key(%L, sha256('one more'), 'leap_live_', 'more', '{}', app.all_scopes()) $$, :'many'),
+    'an organization may have as many keys as the setting says');
+select api.update_settings('{"max_api_keys": 100}') as settings \gset
 update app.api_keys set revoked_at = app.clock() where organization_id = :'many';
 select lives_ok(
     format($$ select api.request_api_key(%L, sha256('another'), 'leap_live_', 'last', '{}', app.all_scopes()) $$, :'many'),

@@ -1,5 +1,5 @@
 begin;
-select plan(16);
+select plan(18);
 \ir fixtures.psql
 
 select results_eq('select name, api_keys, open_jobs, open_items, last_upload_at from api.list_organizations()',
@@ -23,6 +23,12 @@ select set_eq(
           and relname not in ('audit_events', 'batch_lookup_jobs', 'lookup_queue_items', 'lookup_job_columns', 'lookup_item_sources', 'batch_lookup_job_labels', 'incentive_reports', 'incentive_report_sites',
                               'incentive_report_site_programs') $$,
     'every table with rows of an organization is known to its deletion');
+
+select app.create_clerk_organization('org_former', 'former') as clerk \gset
+select is_empty('select * from api.list_relinked_organizations()', 'an organization keeps the link that its id stands for');
+update app.organizations set clerk_organization_id = 'org_later' where id = :'clerk';
+select results_eq('select name, clerk_organization_id from api.list_relinked_organizations()', $$ values ('clerk:former', 'org_later') $$, 'an organization that was linked anew before this was refused is listed');
+delete from app.organizations where id = :'clerk';
 
 -- Rows everywhere.
 select pg_temp.submit(:'other_org', 2) as other_job \gset

@@ -1,5 +1,5 @@
 begin;
-select plan(41);
+select plan(42);
 \ir fixtures.psql
 
 -- The config
@@ -43,6 +43,7 @@ select throws_like(format($$ select api.rotate_webhook_secret(%L, '{"overlap_sec
 
 -- Deleting it
 select pg_temp.submit(:'org', 1) as job, pg_temp.look_up(:'org', 1) as recorded \gset
+select throws_ok(format($$ select api.set_webhook_config(%L, %L) $$, :'org', json_build_object('field_names', json_build_array(repeat('x', 70000)))), 'PT413', 'The body may have at most 65,536 bytes', 'a config has the size that HTTP allows');
 select is(api.delete_webhook_config(:'org') ->> 'message', 'Webhook config deleted', 'a config can be deleted');
 select is((select status || last_error from app.webhook_deliveries where organization_id = :'org'), 'failedThe webhook config was deleted', 'what was pending fails');
 select is(api.get_webhook_config(:'org') ->> 'url', null, 'a deleted config has no URL');
