@@ -6,9 +6,12 @@ import csv
 import html
 import io
 import re
+import shutil
+import subprocess
 from collections import defaultdict
 from decimal import Decimal
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 from playwright.sync_api import Page
@@ -302,6 +305,19 @@ def test_a_batch_that_failed_is_not_called_completed(client: OrganizationClient,
     assert "Top programs" not in page
 
 
+def test_a_batch_that_failed_for_the_most_part_is_not_called_completed_either(client: OrganizationClient, database: Connection) -> None:
+    created = client.submit(*(site(f"deal-{n}") for n in range(7)))
+    look_up(database, created, 1, answer(5))
+    look_up(database, created, 4, {"error": "No program covers this address"}, status=404)
+    look_up(database, created, 2, status=400)
+    page = page_text(client, created)
+    assert "Ended on" in page
+    assert "Completed" not in page
+    assert "6 of 7 sites were not looked up" in page
+    reasons = page.partition("Why 6 sites were not looked up")[2].partition("6 sites not looked up")[0]
+    assert re.search(r"No program covers this address not_found 4 sites · 67% .+ 2 sites · 33%", reasons), reasons
+
+
 def test_a_cancelled_batch_is_called_cancelled(client: OrganizationClient, database: Connection) -> None:
     created = client.submit(site("deal-001"), site("deal-002"))
     look_up(database, created, 1, answer(5))
@@ -340,6 +356,31 @@ def test_a_page_reads_well_on_a_phone_and_on_paper(client: OrganizationClient, r
     assert columns == 4
     assert page.locator(".sites thead").is_visible()
     assert page.pdf(format="Letter")[:5] == b"%PDF-"
+
+
+@pytest.mark.skipif(shutil.which("pdftotext") is None, reason="pdftotext, of poppler-utils, is not here")
+@pytest.mark.parametrize("paper", ["Letter", "A4"])
+def test_no_heading_stands_alone_at_the_end_of_a_sheet(
+    client: OrganizationClient, database: Connection, page: Page, tmp_path: Path, paper: Literal["Letter", "A4"]
+) -> None:
+    created = client.submit(*(site(f"deal-{n}") for n in range(80)))
+    look_up(database, created, 30, answer(5))
+    look_up(database, created, 50, status=404)
+    path = f"/incentive-reports/{created['report']['id']}"
+    summary, sites = client.get(f"{path}/summary").json(), client.get(path).json()["sites"]
+    items = client.get(f"/batch-lookups/{created['job_id']}/items?status=failed").json()["items"]
+    job = client.get(f"/batch-lookups/{created['job_id']}").json()
+    for length in range(1, 50, 6):
+        # The table of states moves what is behind it down the sheet.
+        page.set_content(report_page(summary | {"by_state": summary["by_state"] * length}, sites, job, items))
+        headings = set(page.locator("h2").all_inner_texts())
+        assert len(headings) >= 5
+        page.pdf(path=tmp_path / "report.pdf", format=paper)
+        text = subprocess.run(["pdftotext", "-layout", tmp_path / "report.pdf", "-"], capture_output=True, text=True, check=True).stdout
+        sheets = [[line.strip() for line in sheet.splitlines() if line.strip()] for sheet in text.split("\f")[:-1]]
+        for number, sheet in enumerate(sheets, 1):
+            assert f"Page {number} of {len(sheets)}" in sheet[-1]
+            assert sheet[-2] not in headings
 
 
 def page_text(client: OrganizationClient, job: Json) -> str:

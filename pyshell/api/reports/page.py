@@ -33,6 +33,7 @@ def report_page(summary: Row, sites: Sequence[Row], job: Row | None = None, fail
         status=_status(report, job),
         total_items=job["total_items"] if job else report["total_sites"],
         failed_count=job["failed_items"] if job else 0,
+        reasons=_reasons(job["errors_by_code"], failed_items) if job else [],
         failed_items=failed_items,
         states=summary["by_state"],
         tiles=list(state_tiles(_american(summary["by_state"]))),
@@ -46,9 +47,20 @@ def report_page(summary: Row, sites: Sequence[Row], job: Row | None = None, fail
 
 
 def _status(report: Row, job: Row | None) -> str:
+    """What became of the batch; it is only completed if most of its sites were looked up."""
     if job and job["status"] == "cancelled":
         return "cancelled"
-    return {"complete": "completed", "error": "failed"}.get(report["status"], "processing")
+    status = {"complete": "completed", "error": "failed"}.get(report["status"], "processing")
+    return "incomplete" if status == "completed" and job and job["failed_items"] * 2 > job["total_items"] else status
+
+
+def _reasons(errors_by_code: dict[str, int], failed_items: Sequence[Row]) -> list[Row]:
+    """Why items failed, the most frequent reason first, in the words of the first item that failed so."""
+    messages = {item["error_code"]: item["error_message"] for item in reversed(failed_items)}
+    return [
+        {"code": code, "count": count, "message": messages.get(code) or code.replace("_", " ").capitalize()}
+        for code, count in sorted(errors_by_code.items(), key=lambda entry: (-entry[1], entry[0]))
+    ]
 
 
 def _american(states: Sequence[Row]) -> dict[str, float]:
