@@ -6,6 +6,7 @@ import { Applications } from "./screens/applications.tsx";
 import { Batches } from "./screens/batches.tsx";
 import { JobScreen } from "./screens/job.tsx";
 import { Keys } from "./screens/keys.tsx";
+import { OperationsScreen } from "./screens/operations.tsx";
 import { ReportScreen } from "./screens/report.tsx";
 import { Reports } from "./screens/reports.tsx";
 import { SignIn } from "./screens/sign-in.tsx";
@@ -37,6 +38,7 @@ function Screen() {
   if (place === "applications") return <Applications />;
   if (place === "webhooks") return <Webhooks />;
   if (place === "keys") return <Keys />;
+  if (place === "operations") return <OperationsScreen />;
   return (
     <section class="empty">
       <h1>Nothing here</h1>

@@ -34,7 +34,7 @@ CACHE_SECONDS = 2.0
 CREDENTIALS_CHANNEL = "batch_lookups_credentials"
 MAX_CACHED = 10_000
 
-INTERNAL_SCOPES = frozenset({"incentives:write", "worker:run"})
+INTERNAL_SCOPES = frozenset({"incentives:write", "operations:write", "worker:run"})
 SIGNED_SCOPES = frozenset({"incentives:write"})
 # What every caller has.
 ANY_SCOPE = "any"

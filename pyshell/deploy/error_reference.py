@@ -74,6 +74,7 @@ WHAT_TO_DO = {
     "invalid_p_file": "`p_file` must have the form that the message shows. Mend it.",
     "invalid_report": "A member of the report is unknown or has a wrong form. Send `name`, `description` or both.",
     "invalid_request": "The lookup request has faults, all of which the message names. Mend them.",
+    "invalid_seconds": "A pause lasts from 1 to 900 seconds. Ask for another one when it ends.",
     "invalid_settings": "A setting has a value that is not allowed; the message names its rule. Send another value.",
     "invalid_signature": "An internal call is signed with another key, or not just now. Give worker and API one `SERVICE_ROLE_KEY`.",
     "invalid_token": "The bearer token is malformed, expired or signed by somebody else. Get a new one.",

@@ -258,6 +258,19 @@ begin
 end;
 $$;
 
+create or replace function api.pause_lookups(p_seconds integer default 900) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if p_seconds is null or p_seconds not between 1 and extract(epoch from app.longest_pause()) then
+        perform app.refuse(400, 'invalid_seconds', format('seconds must be a whole number from 1 to %s', extract(epoch from app.longest_pause())::integer));
+    end if;
+    update app.upstream_state set paused_until = app.clock() + make_interval(secs => p_seconds);
+end;
+$$;
+comment on function api.pause_lookups(integer) is 'For operators: starts no lookup for so many seconds, 900 at most, as a Retry-After does; lookups in flight finish. api.resume_lookups() ends it earlier. 400: seconds out of range.';
+
 create or replace function api.resume_lookups() returns void
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp

@@ -352,6 +352,22 @@ $$;
 
 comment on function api.get_queue_health() is 'The row of api.queue_health as an object, for callers who may only call functions.';
 
+create or replace function api.get_operations() returns json
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return json_build_object(
+        'queue', api.get_queue_health(),
+        'settings', (select json_agg(json_build_object('name', a.attname, 'value', s.value, 'description', col_description(a.attrelid, a.attnum)) order by a.attnum)
+                       from pg_attribute a
+                       join json_each(api.get_settings()) s on s.key = a.attname
+                      where a.attrelid = 'app.settings'::regclass and a.attname <> 'updated_at'));
+end;
+$$;
+
+comment on function api.get_operations() is 'For operators: {queue: as api.get_queue_health, settings: [{name, value, description}]}. api.update_settings changes the settings.';
+
 select app.replace_view('sites', $view$
 select null::text    as reference_id,
        null::text    as street_1,

@@ -1,5 +1,5 @@
 begin;
-select plan(19);
+select plan(22);
 \ir fixtures.psql
 select pg_temp.turn_clock(clock_timestamp());
 
@@ -50,6 +50,12 @@ select pg_temp.look_up(:'other_org', 1, null, null, 'unreachable');
 select is((select status || ': ' || error_code from public.lookup_queue_items where job_id = :'job'), 'failed: upstream_unreachable', 'one that outlasts the patience fails it');
 select pg_temp.submit(:'other_org', 1) as job \gset
 select pg_temp.look_up(:'other_org', 1, 200, '{}');
+
+-- An operator's pause
+select api.pause_lookups(60);
+select is_empty(format($$ select * from api.claim_lookups(%L, 'w', 5) $$, :'org'), 'nothing can be claimed while an operator pauses the lookups');
+select is((api.get_queue_health() ->> 'upstream_closed_until')::timestamptz > app.clock(), true, 'the queue says until when');
+select throws_ok('select api.pause_lookups(901)', 'PT400', 'seconds must be a whole number from 1 to 900', 'no pause is longer than the longest');
 
 select * from finish();
 rollback;

@@ -1,5 +1,5 @@
 begin;
-select plan(9);
+select plan(10);
 \ir fixtures.psql
 select pg_temp.submit(:'org', 3) as job \gset
 
@@ -50,5 +50,9 @@ select results_eq(
     $$ values (true, true) $$, 'a batch, a site and a program lead to their report');
 
 select is((select to_jsonb(count(*)) from pg_class where oid = 'api.jobs'::regclass and xmin = pg_current_xact_id()::xid), '0', 'the view is as it was');
+select is((select count(*)::integer from json_to_recordset(api.get_operations() -> 'settings') s (name text, value json, description text)
+            where description is not null and (name <> 'max_retries' or value::text = '3')),
+    (select count(*)::integer - 1 from json_object_keys(api.get_settings())), 'operators read every setting with what it means');
+
 select * from finish();
 rollback;

@@ -24,6 +24,7 @@ export const PLACES: Place[] = [
   { name: "applications", title: "Applications", scope: "applications:read", key: "a" },
   { name: "webhooks", title: "Webhooks", scope: "webhooks:read", key: "w" },
   { name: "keys", title: "API keys", scope: "keys:admin", key: "k" },
+  { name: "operations", title: "Operations", scope: null, key: "o" },
 ];
 
 export const places = computed(() => PLACES.filter(({ scope }) => (scope ? can(scope) : isOperator.value)));

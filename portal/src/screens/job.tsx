@@ -174,7 +174,7 @@ function Banner({ job }: { job: Job }) {
   if (paused_until && Date.parse(paused_until) > now.value) {
     return (
       <p class="banner" role="status">
-        The incentives API asked for a pause until {shortTime(paused_until)}. Nothing is lost; items wait.
+        Lookups pause until {shortTime(paused_until)}. Nothing is lost; items wait.
       </p>
     );
   }

@@ -20,6 +20,7 @@ from pyshell.api.routes.batch_lookups import (
 )
 from pyshell.api.routes.docs import docs, docs_file
 from pyshell.api.routes.incentives import get_organization, lookup_incentives, update_organization
+from pyshell.api.routes.operations import get_operations, pause_lookups, resume_lookups, update_settings
 from pyshell.api.routes.parameters import CREATED, PAGE, Endpoint, with_parameters
 from pyshell.api.routes.portal import portal_config, portal_file, portal_page
 from pyshell.api.routes.progress import get_batch_lookup, stream_batch_lookup_events
@@ -152,6 +153,10 @@ routes = [
     ExactRoute("/webhook-deliveries/recover", secured("webhooks:write", with_parameters(recover_webhook_deliveries)), methods=["POST"]),
     route("GET", "/webhook-deliveries/{delivery_id}", "webhooks:read", get_webhook_delivery),
     route("POST", "/webhook-deliveries/{delivery_id}/resend", "webhooks:write", resend_webhook_delivery),
+    route("GET", "/operations", "operations:write", get_operations),
+    route("PATCH", "/operations/settings", "operations:write", update_settings),
+    route("POST", "/operations/pause", "operations:write", pause_lookups, "seconds"),
+    route("POST", "/operations/resume", "operations:write", resume_lookups),
     route("GET", "/", None, root),
     route("GET", "/healthz", None, healthz),
     route("GET", "/readyz", None, readyz),

@@ -1,0 +1,213 @@
+// For operators, who sign in with the service role key.
+import { useSignal } from "@preact/signals";
+import { useEffect } from "preact/hooks";
+import { call, type Schemas } from "../api.ts";
+import { counted, decimal, number, seconds, shortTime } from "../format.ts";
+import { useLoad } from "../load.ts";
+import { notify } from "../parts/announce.tsx";
+import { CopyAs } from "../parts/copy.tsx";
+import { Menu } from "../parts/menu.tsx";
+import { Loading, Problem, Time } from "../parts/misc.tsx";
+
+type Operations = Schemas["Operations"];
+type Queue = Schemas["QueueHealth"];
+
+const POLL_SECONDS = 5;
+
+export function OperationsScreen() {
+  const operations = useLoad((signal) => call("get", "/operations", { signal }), []);
+  const failure = useSignal<Error | undefined>(undefined);
+  useEffect(() => {
+    const timer = setInterval(operations.reload, POLL_SECONDS * 1000);
+    return () => clearInterval(timer);
+  }, []);
+
+  async function change(run: () => Promise<Operations>, done: string) {
+    failure.value = undefined;
+    try {
+      const answer = await run();
+      operations.set(() => answer);
+      notify(done);
+    } catch (error) {
+      failure.value = error as Error;
+    }
+  }
+  const pause = (minutes: number) => ({
+    title: `for ${counted(minutes, "minute")}`,
+    run: () => change(() => call("post", "/operations/pause", { query: { seconds: minutes * 60 } }), "Lookups are paused"),
+  });
+
+  const data = operations.data.value;
+  return (
+    <>
+      <div class="heading">
+        <h1>Operations</h1>
+        <CopyAs path="operations" sql="select * from api.queue_health;" />
+        <Menu title="Pause lookups…" choices={[pause(1), pause(5), pause(15)]} />
+        <button type="button" onClick={() => change(() => call("post", "/operations/resume"), "Lookups may start")}>Resume</button>
+      </div>
+      <Problem error={failure.value ?? operations.error.value} onRetry={operations.reload} />
+      {!data && !operations.error.value && <Loading />}
+      {data && (
+        <>
+          <Banner queue={data.queue} />
+          <Figures queue={data.queue} />
+          <Blocking queue={data.queue} />
+          <Settings
+            settings={data.settings}
+            onChange={(name, value) =>
+              change(() => call("patch", "/operations/settings", { body: { [name]: value } }), `${name} is changed`)}
+          />
+        </>
+      )}
+    </>
+  );
+}
+
+function Banner({ queue }: { queue: Queue }) {
+  const until = queue.upstream_closed_until && `, until ${seconds(queue.upstream_closed_until)} at least`;
+  if (queue.upstream_unavailable_since) {
+    return (
+      <p class="banner">
+        The circuit breaker has been open since {shortTime(queue.upstream_unavailable_since)}, after{" "}
+        {counted(queue.upstream_consecutive_failures, "failure")} in a row{until}.
+      </p>
+    );
+  }
+  if (until) return <p class="banner">No lookup starts{until}.</p>;
+  if (queue.workers === 0 && queue.ready_items > 0) return <p class="banner">Items are ready, and no worker runs.</p>;
+  return null;
+}
+
+function Figures({ queue }: { queue: Queue }) {
+  const figures: [string, string, string][] = [
+    [
+      number(queue.ready_items),
+      "ready",
+      `of ${counted(queue.open_jobs, "open batch", "open batches")}, ${counted(queue.ready_organizations, "organization")} to serve`,
+    ],
+    [number(queue.items_waiting_for_retry), "waiting for a retry", ""],
+    [
+      number(queue.items_in_flight),
+      "in flight",
+      `of ${number(queue.max_in_flight)} at most${queue.concurrency_limit === null ? "" : `, ${number(queue.concurrency_limit)} for now`}`,
+    ],
+    [queue.lookups_per_second === null ? "no limit" : decimal(queue.lookups_per_second), "lookups a second at most", ""],
+    [
+      number(queue.workers),
+      queue.workers === 1 ? "worker" : "workers",
+      queue.expired_leases ? `${number(queue.expired_leases)} items of silent ones` : "",
+    ],
+    [queue.oldest_open_job?.replace(/\.\d+$/, "") ?? "none", "age of the oldest open batch", ""],
+    [
+      queue.upstream_base_latency === null ? "unknown" : `${number(Math.round(queue.upstream_base_latency * 1000))} ms`,
+      "a lookup takes, at rest",
+      "",
+    ],
+  ];
+  return (
+    <div class="figures">
+      {figures.map(([value, caption, detail]) => (
+        <div key={caption} class="card figure">
+          <strong>{value}</strong>
+          <span>{caption}</span>
+          {detail && <small>{detail}</small>}
+        </div>
+      ))}
+      <div class="card figure">
+        <strong>{queue.maintenance_ran_at ? <Time at={queue.maintenance_ran_at} /> : "never"}</strong>
+        <span>maintenance ran</span>
+      </div>
+    </div>
+  );
+}
+
+function Blocking({ queue }: { queue: Queue }) {
+  if (queue.blocking_transactions.length === 0) return null;
+  return (
+    <section class="card">
+      <h2>Transactions that hold the queue</h2>
+      <table class="rows">
+        <thead>
+          <tr>
+            <th>Process</th>
+            <th>Since</th>
+            <th>Who</th>
+            <th>Query</th>
+          </tr>
+        </thead>
+        <tbody>
+          {queue.blocking_transactions.map((transaction) => (
+            <tr key={String(transaction.pid)}>
+              <td>{String(transaction.pid)}</td>
+              <td>{transaction.since ? <Time at={String(transaction.since)} /> : ""}</td>
+              <td>
+                {String(transaction.user)}
+                <small>{String(transaction.application)}</small>
+              </td>
+              <td>
+                <code>{String(transaction.query)}</code>
+              </td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </section>
+  );
+}
+
+type Value = Schemas["Setting"]["value"];
+
+function Settings({ settings, onChange }: { settings: Schemas["Setting"][]; onChange: (name: string, value: Value) => void }) {
+  return (
+    <section aria-label="Settings">
+      <h2>Settings</h2>
+      <table class="rows settings">
+        <thead>
+          <tr>
+            <th>Setting</th>
+            <th>Value</th>
+          </tr>
+        </thead>
+        <tbody>
+          {settings.map(({ name, value, description }) => (
+            <tr key={name}>
+              <td>
+                <code>{name}</code>
+                <small>{description}</small>
+              </td>
+              <td>
+                {typeof value === "boolean"
+                  ? (
+                    <input
+                      type="checkbox"
+                      aria-label={name}
+                      checked={value}
+                      onChange={(event) => onChange(name, event.currentTarget.checked)}
+                    />
+                  )
+                  : (
+                    <input
+                      aria-label={name}
+                      inputMode="decimal"
+                      defaultValue={value === null ? "" : String(value)}
+                      placeholder="none"
+                      onChange={(event) => onChange(name, read(event.currentTarget.value))}
+                    />
+                  )}
+              </td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </section>
+  );
+}
+
+/** What somebody typed as the value of a setting. */
+function read(text: string): Value {
+  const trimmed = text.trim();
+  if (trimmed === "" || trimmed === "none") return null;
+  const value = Number(trimmed);
+  return Number.isNaN(value) ? trimmed : value;
+}

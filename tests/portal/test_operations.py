@@ -1,0 +1,42 @@
+"""What operators see and do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.conftest import Connection
+from tests.portal.conftest import Person
+
+
+@pytest.fixture
+def service_role_key(database: Connection) -> Iterator[str]:
+    [key] = database.execute("select api.internal_key()").fetchone() or [None]
+    yield str(key)
+    database.execute("select api.resume_lookups(), api.update_settings('{\"max_retries\": 3}')")
+
+
+def test_operators_see_the_queue_change_settings_and_pause(person: Person, service_role_key: str, database: Connection) -> None:
+    page = person.page
+    person.sign_in(service_role_key)
+    expect(page.get_by_role("heading", name="Operations")).to_be_visible()
+    expect(page.get_by_role("link", name="Batches")).to_have_count(0)
+    expect(page.get_by_text("no limit", exact=True)).to_be_visible()
+    retries = page.get_by_role("textbox", name="max_retries", exact=True)
+    retries.fill("-1")
+    retries.press("Enter")
+    expect(page.get_by_role("alert")).to_contain_text("invalid value")
+    retries.fill("5")
+    retries.press("Enter")
+    expect(page.get_by_role("alert")).to_have_count(0)
+    [stored] = database.execute("select max_retries from app.settings").fetchone() or [None]
+    assert stored == 5
+
+    page.get_by_role("button", name="Pause lookups…").click()
+    page.get_by_role("button", name="for 5 minutes").click()
+    expect(page.get_by_text("No lookup starts, until")).to_be_visible()
+    person.look("operations")
+    page.get_by_role("button", name="Resume").click()
+    expect(page.get_by_text("No lookup starts")).to_have_count(0)
