@@ -87,8 +87,9 @@ def begin_child() -> None:
 # come in, the exit code goes out.
 FORKS = """
 import json, os, signal, sys
-import httpx
+import encodings.idna, httpx, batch_lookups.client
 from batch_lookups.cli.main import main
+httpx.Client().close()
 calls, ended = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
 for call in map(json.loads, calls):
     if not (child := os.fork()):
