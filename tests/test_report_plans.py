@@ -52,6 +52,14 @@ def test_a_text_is_looked_for_in_the_report_alone(large_report: tuple[UUID, UUID
     assert rows_scanned(seen, "incentive_report_site_programs") == 0
 
 
+def test_a_difference_reads_each_site_of_the_two_reports_twice(large_report: tuple[UUID, UUID], shared_owner: Connection) -> None:
+    organization, report = large_report
+    compare = "select api.diff_incentive_reports(%(organization)s, %(report)s, %(report)s)"
+    [(diff,)], seen = Plans(shared_owner).run(compare, {"organization": organization, "report": report})
+    assert diff["totals"]["unchanged"]["sites"] == 10_000
+    assert rows_of_scans(seen, "incentive_report_sites") == [10_000] * 4
+
+
 def test_a_sum_reads_each_site_of_the_report_and_no_other(large_report: tuple[UUID, UUID], shared_owner: Connection) -> None:
     organization, report = large_report
     _, seen = Plans(shared_owner).run(

@@ -1,5 +1,15 @@
 -- Chapter 61, the sites of a report: filtered, sorted and paged, and as CSV.
 
+create or replace function app.site_address_json(p_site public.incentive_report_sites) returns json
+language sql immutable
+return json_strip_nulls(json_build_object(
+    'street_1', (p_site).street_1,
+    'street_2', (p_site).street_2,
+    'city', (p_site).city,
+    'state_or_province_code', (p_site).state_or_province_code,
+    'postal_code', (p_site).postal_code,
+    'country_code', (p_site).country_code));
+
 create or replace function app.site_json(p_site public.incentive_report_sites) returns json
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -8,9 +18,7 @@ begin
     return json_build_object(
         'item_id', p_site.item_id,
         'reference_id', p_site.reference_id,
-        'address', json_strip_nulls(json_build_object(
-            'street_1', p_site.street_1, 'street_2', p_site.street_2, 'city', p_site.city,
-            'state_or_province_code', p_site.state_or_province_code, 'postal_code', p_site.postal_code, 'country_code', p_site.country_code)),
+        'address', app.site_address_json(p_site),
         'building_type', p_site.building_type,
         'device_categories', p_site.device_categories,
         'utility', json_build_object('eiaid', app.eiaid(p_site.utility_eiaid), 'name', p_site.utility_name),

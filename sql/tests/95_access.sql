@@ -91,6 +91,7 @@ insert into functions values
     ('api.share_incentive_report',  'call for organization A'),
     ('api.list_incentive_report_shares', 'call for organization A'),
     ('api.revoke_incentive_report_share', 'call for organization A'),
+    ('api.diff_incentive_reports',  'call for organization A'),
     ('api.update_incentive_report', 'call for organization A'),
     ('api.delete_incentive_report', 'call for organization A'),
     ('api.get_organization',        'call for organization A'),

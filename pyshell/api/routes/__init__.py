@@ -28,6 +28,7 @@ from pyshell.api.routes.reference import find_utilities, get_me, list_device_cat
 from pyshell.api.routes.reports import (
     SITE_FILTERS,
     delete_incentive_report,
+    diff_incentive_reports,
     get_incentive_report,
     get_incentive_report_csv,
     get_incentive_report_page,
@@ -123,6 +124,11 @@ routes = [
     route("GET", "/applications/{application_id}", "applications:read", get_application),
     route("PATCH", "/applications/{application_id}", "applications:write", update_application, "dryRun"),
     route("GET", "/incentive-reports", "reports:read", list_incentive_reports, "status", "report_type", *CREATED, *PAGE),
+    ExactRoute(
+        "/incentive-reports/diff",
+        secured("reports:read", with_parameters(diff_incentive_reports, "from", "to", "change", *PAGE)),
+        methods=["GET"],
+    ),
     route("GET", "/incentive-reports/{report_id}", "reports:read", get_incentive_report, "sort", *SITE_FILTERS, *PAGE),
     WebSocketRoute("/realtime/v1/websocket", realtime),
     Route("/realtime/v1/websocket", upgrade_required),

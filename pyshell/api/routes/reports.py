@@ -21,6 +21,7 @@ from pyshell.api.routes.parameters import (
     json_response,
     page_params,
     page_response,
+    read_uuid,
     text_params,
     uuid_param,
 )
@@ -146,6 +147,19 @@ async def _job_and_failed_items(
     return json.loads(progress), json.loads(items)["items"]
 
 
+async def diff_incentive_reports(request: Request) -> Response:
+    body = await call(
+        request.app.state.pool,
+        "diff_incentive_reports",
+        organization_id=request.user.organization_id,
+        from_report_id=_report_param(request, "from"),
+        to_report_id=_report_param(request, "to"),
+        **text_params(request, "change"),
+        **page_params(request),
+    )
+    return page_response(request, body)
+
+
 async def update_incentive_report(request: Request) -> Response:
     changes = await json_body(request, MAX_CHANGES_BYTES)
     return json_response(await call(request.app.state.pool, "update_incentive_report", **report_of(request).arguments, changes=changes))
@@ -159,6 +173,12 @@ def report_of(request: Request) -> Report:
     """The report in the path, of the organization that calls."""
     report_id = uuid_param(request, "report_id", ApiError(404, "report_not_found", "Report not found"))
     return Report(request.user.organization_id, report_id)
+
+
+def _report_param(request: Request, name: str) -> UUID:
+    if name not in request.query_params:
+        raise ApiError(400, f"invalid_{name}", f"{name} must be the id of a report")
+    return read_uuid(request.query_params[name], ApiError(404, "report_not_found", "Report not found"))
 
 
 def _site_filters(request: Request) -> dict[str, object]:

@@ -1,0 +1,37 @@
+begin;
+select plan(9);
+\ir fixtures.psql
+select pg_temp.submit(:'org', 3) as job \gset
+select id as before from public.incentive_reports where job_id = :'job' \gset
+select pg_temp.look_up(:'org', 3, 200, :'answer');
+select pg_temp.submit(:'org', 4) as job \gset
+select id as after from public.incentive_reports where job_id = :'job' \gset
+select pg_temp.look_up(:'org', 1, 200, :'answer');
+select pg_temp.look_up(:'org', 1, 200, '{"incentives": {"total_incentive_amount": 10}}');
+select pg_temp.look_up(:'org', 1, 404);
+select pg_temp.look_up(:'org', 1, 200, '{}');
+
+select api.diff_incentive_reports(:'org', :'before', :'after') as diff \gset
+select is(
+    :'diff'::jsonb -> 'totals',
+    '{"added": {"sites": 1, "difference": 0}, "removed": {"sites": 1, "difference": -1200.50}, "changed": {"sites": 1, "difference": -1190.50},
+      "unchanged": {"sites": 1, "difference": 0}, "difference": -2391}', 'the kinds of differences sum to the difference of the reports');
+select is(
+    array(select concat_ws(' ', d ->> 'reference_id', d ->> 'change') from json_array_elements(:'diff'::json -> 'differences') d),
+    array['site-2 changed', 'site-3 removed', 'site-4 added'], 'sites are compared by their reference_id, and come in its order');
+select is(
+    :'diff'::jsonb #> '{differences,0}',
+    '{"reference_id": "site-2", "change": "changed", "from": {"eligible": true, "total_incentive_amount": 1200.50}, "to": {"eligible": true, "total_incentive_amount": 10},
+      "difference": -1190.50,
+      "address": {"street_1": "2 Congress Ave", "city": "Austin", "state_or_province_code": "TX", "postal_code": "78701", "country_code": "US"}}',
+    'a difference has the amounts of both reports');
+select is(:'diff'::jsonb #> '{differences,1,to}', 'null', 'a site that was removed has nothing in the second report');
+select is(api.diff_incentive_reports(:'org', :'before', :'after', 'added') ->> 'total', '1', 'differences filter by their kind');
+select api.diff_incentive_reports(:'org', :'before', :'after', p_limit => 2) ->> 'next_cursor' as cursor \gset
+select is(api.diff_incentive_reports(:'org', :'before', :'after', p_cursor => :'cursor') #>> '{differences,0,reference_id}', 'site-4', 'the cursor of a page leads to the next one');
+select is(api.diff_incentive_reports(:'org', :'before', :'after', p_limit => 3) ->> 'next_cursor', null, 'the last page has no cursor');
+select throws_ok(format($$ select api.diff_incentive_reports(%L, %L, %L) $$, :'other_org', :'before', :'after'), 'PT404', 'Report not found', 'nobody else can compare reports');
+select throws_ok(format($$ select api.diff_incentive_reports(%L, %L, null) $$, :'org', :'before'), 'PT404', 'Report not found', 'there must be two reports');
+
+select * from finish();
+rollback;
