@@ -1,34 +1,50 @@
-"""Everything goes wrong, again and again for CHAOS_SECONDS (`make chaos`: ten minutes); then every item has ended, exactly once.
+"""Everything goes wrong, again and again for CHAOS_SECONDS (`make chaos`: ten minutes); then every item has ended, exactly once, with an
+answer of its own.
 
-Workers are killed, and frozen past their leases; PostgreSQL crashes, its backends are terminated, it says that the disk is full, its
-clock is another one than the workers'; connections go silent; a transaction holds back vacuum; batches come and are cancelled; and the
-upstream misbehaves. A trigger keeps the history of every lease.
+Workers are killed, and frozen past their leases. PostgreSQL crashes, its backends are terminated, it says that the disk is full, its clock
+is another one than the workers'; a standby takes its place, and so does what a dump of it restores; one worker is behind PgBouncer, and
+one behind a network that goes silent. Transactions hold rows of the queue, and hold back vacuum. Batches come and are cancelled. An
+organization uploads only what goes wrong, and tries to get at others' jobs. And the upstream misbehaves. A trigger keeps the history of
+every lease, and the upstream remembers which request each of its answers was for.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
 import subprocess
 import time
+import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from email.utils import formatdate
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import psycopg
 import pytest
 
-from pyshell.local.private_postgres import PrivatePostgres
+from pyshell.local.private_postgres import DATABASE, PrivatePostgres
 from tests.conftest import Connection
-from tests.tcp_proxy import Proxy, running_proxy
+from tests.standby import promote, running_standby, wait_for_replay
+from tests.tcp_proxy import running_proxy
+from tests.test_neighbours import HELD_BY_A_NEIGHBOUR, HELD_BY_AN_OPERATOR
+from tests.test_pgbouncer import PROGRAM, pgbouncer, url_of
 from tests.timed import wait_until
-from tests.upstream import FakeUpstream, Reply
+from tests.upstream import FakeUpstream, Reply, result
 from tests.worker_fixtures import Batches, check_invariants, fetch_value, leases, start_worker_process, update_settings
 
 SECONDS = float(os.environ.get("CHAOS_SECONDS", "10"))
+# The first organization's reference ids.
+HOSTILE = "hostile-"
+IS_LONG = SECONDS >= 60
+BATCH_SIZES = [1, 10, 200, 2000] if IS_LONG else [1, 10, 50, 200]
+# Nobody listens there.
+NOWHERE = 1
 SEED = int(os.environ.get("CHAOS_SEED", str(random.randrange(1_000_000))))
 
 HISTORY = """
@@ -59,6 +75,7 @@ HISTORY = """
     create trigger remember after update on public.lookup_queue_items for each row execute function public.remember();
     create or replace function app.clock() returns timestamptz language sql volatile return clock_timestamp() + interval '37 minutes';
 """
+TERMINATE = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'batch-lookups worker' and random() < %s"
 DISK_FULL = """
     create function public.disk_full() returns trigger language plpgsql as $$
     begin raise sqlstate '53100' using message = 'could not extend file: No space left on device'; end $$;
@@ -70,62 +87,115 @@ RULES = {
 }
 
 
-def misbehave(chance: random.Random) -> Reply:
-    """Half of the answers are good."""
-    if chance.random() < 0.5:
-        return Reply(delay=chance.choice([0, 0, 0.01, 0.2]))
-    return chance.choice(
-        [
-            Reply(500),
-            Reply(503, "<html>Service Unavailable</html>"),
-            Reply(429, headers={"Retry-After": "1"}),
-            Reply(429, headers={"Retry-After": formatdate(time.time() + 1, usegmt=True)}),
-            Reply(404, '{"error": "Program lookup failed - no utility found"}'),
-            Reply(reset=True),
-            Reply(raw=b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{", close=True),
-            Reply(body='{"incentives": '),
-            Reply(body="[1, 2]"),
-            Reply(body='{"incentives": {"total_incentive_amount": "lots", "by_program": 7}, "utility": []}'),
-            Reply(body='{"nul": "\\u0000"}'),
-            Reply(body=b"\xff\xfe"),
-            Reply(again=chance.random() * 0.02),
-            Reply(delay=30),
-            Reply(body=b'{"x": "' + b"x" * 10_000_000 + b'"}'),
-        ]
-    )
+class Provider:
+    """The upstream. `good` is the share of its answers that are; the hostile organization gets none of those until it `is_well`.
+
+    `given` has the reference id that each answer was for, by the number that stands in it as `customer_id`; `seen` counts the requests.
+    """
+
+    def __init__(self, chance: random.Random) -> None:
+        self.is_well = False
+        self.good = 0.5
+        self.given: dict[int, str] = {}
+        self.seen: Counter[str] = Counter()
+        self._chance = chance
+
+    def answer(self, request: dict[str, Any]) -> Reply:
+        reference_id = request["reference_id"]
+        self.seen[reference_id] += 1
+        if self.is_well:
+            return Reply(body=self._body(request))
+        if self._chance.random() < self.good and not reference_id.startswith(HOSTILE):
+            return Reply(body=self._body(request), delay=self._chance.choice([0, 0, 0.01, 0.2]))
+        if self._chance.random() < 0.05:
+            return self._chance.choice(
+                [
+                    Reply(429, headers={"Retry-After": "1"}),
+                    Reply(429, headers={"Retry-After": formatdate(time.time() + 1, usegmt=True)}),
+                    Reply(delay=30),
+                    Reply(body=b'{"x": "' + b"x" * 10_000_000 + b'"}'),
+                ]
+            )
+        return self._chance.choice(
+            [
+                Reply(500),
+                Reply(503, "<html>Service Unavailable</html>"),
+                Reply(404, '{"error": "Program lookup failed - no utility found"}'),
+                Reply(reset=True),
+                Reply(raw=b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{", close=True),
+                Reply(raw=b"\x16\x03\x01 this is not HTTP\r\n\r\n", close=True),
+                Reply(body='{"incentives": '),
+                Reply(body="[1, 2]"),
+                Reply(body='{"nul": "\\u0000"}'),
+                Reply(body=b"\xff\xfe"),
+                Reply(body=self._body(request, incentives={"total_incentive_amount": "lots", "by_program": 7}, utility=[])),
+                Reply(body=self._body(request), again=self._chance.random() * 0.02),
+                Reply(body=self._body({"reference_id": "of-somebody-else"})),
+                Reply(body=self._body(request, without="reference_id")),
+            ]
+        )
+
+    def _body(self, request: dict[str, Any], without: str | None = None, **odd: Any) -> str:
+        number = len(self.given)
+        self.given[number] = request["reference_id"]
+        return json.dumps({name: value for name, value in (result(request) | {"customer_id": number} | odd).items() if name != without})
 
 
 class Chaos:
-    """The world of the workers, and everything that happens to it."""
+    """The world of the workers, and everything that happens to it. `postgres`: the cluster that they work on now."""
 
-    def __init__(self, postgres: PrivatePostgres, proxy: Proxy, folder: Path, upstream: FakeUpstream, chance: random.Random) -> None:
+    def __init__(
+        self,
+        postgres: PrivatePostgres,
+        folder: Path,
+        upstream: FakeUpstream,
+        provider: Provider,
+        chance: random.Random,
+        resources: ExitStack,
+    ) -> None:
         self.postgres = postgres
-        self.proxy = proxy
         self.chance = chance
-        self.workers: list[subprocess.Popen[bytes]] = []
+        self.workers: dict[str, subprocess.Popen[bytes]] = {}
         self.batches: list[Batches] = []
         self.jobs: list[tuple[Batches, UUID]] = []
         self._folder = folder
         self._upstream = upstream
+        self._provider = provider
+        self._resources = resources
+        self._standbys = 0
+        # Whatever cluster is in its place, workers find it at the same port.
+        self._front, self._network = (resources.enter_context(running_proxy(postgres.port)) for _ in range(2))
+        self._ways = {"directly": self._url(self._front.port), "by the network": self._url(self._network.port)}
+        if PROGRAM is not None:
+            pooler = resources.enter_context(pgbouncer(postgres, self._ways["directly"], "session"))
+            self._ways["through a pooler"] = url_of(pooler)
+
+    def _url(self, port: int) -> str:
+        return self.postgres.url().replace(f":{self.postgres.port}/", f":{port}/")
 
     def connect(self) -> Connection:
         return psycopg.connect(self.postgres.url(), autocommit=True, options="-c lock_timeout=2s")
 
-    def start_worker(self) -> None:
-        """The first one talks to PostgreSQL through the proxy."""
-        url = self.postgres.url()
-        if not self.workers:
-            url = url.replace(f":{self.postgres.port}/", f":{self.proxy.port}/")
-        self.workers.append(start_worker_process(url, self._upstream, self._folder / "worker.log"))
+    def start_workers(self) -> None:
+        for way in self._ways:
+            self._start_worker(way)
+
+    def stop_workers(self) -> None:
+        for worker in self.workers.values():
+            worker.kill()
+            worker.wait()
+
+    def _start_worker(self, way: str) -> None:
+        self.workers[way] = start_worker_process(self._ways[way], self._upstream, self._folder / "worker.log")
 
     def kill_a_worker(self) -> None:
-        worker = self.workers.pop(self.chance.randrange(1, len(self.workers)))
-        worker.kill()
-        worker.wait()
-        self.start_worker()
+        way = self.chance.choice(list(self.workers))
+        self.workers[way].kill()
+        self.workers[way].wait()
+        self._start_worker(way)
 
     def freeze_a_worker(self) -> None:
-        worker = self.chance.choice(self.workers)
+        worker = self.chance.choice(list(self.workers.values()))
         worker.send_signal(signal.SIGSTOP)
         time.sleep(self.chance.uniform(1.2, 2.5))
         worker.send_signal(signal.SIGCONT)
@@ -135,17 +205,48 @@ class Chaos:
         time.sleep(self.chance.uniform(0, 0.5))
         self.postgres.start()
 
+    def promote_a_standby(self) -> None:
+        """PostgreSQL crashes for good, and a synchronous standby takes its place."""
+        self._standbys += 1
+        folder = self.postgres.folder.with_name(f"standby {self._standbys}")
+        standby = self._resources.enter_context(running_standby(self.postgres, folder))
+        with self.connect() as connection:
+            connection.execute("alter system set synchronous_standby_names = '*'")
+            connection.execute("select pg_reload_conf()")
+        self.create_a_batch()
+        wait_for_replay(self.postgres, standby)
+        self.postgres.stop(immediately=True)
+        promote(standby)
+        self.postgres = standby
+        self._turn_to(standby.port)
+
+    def restore_a_dump(self) -> None:
+        """The database goes away, and what a dump of it restores takes its place."""
+        self._turn_to(NOWHERE)
+        dump = self._folder / "dump"
+        programs = self.postgres.installation.bin
+        subprocess.run([programs / "pg_dump", "--format=custom", "--file", dump, self.postgres.url()], check=True)
+        with psycopg.connect(self.postgres.url("postgres"), autocommit=True) as connection:
+            connection.execute(f"drop database {DATABASE} with (force)")
+            connection.execute(f"create database {DATABASE} template template0")
+        subprocess.run([programs / "pg_restore", "--dbname", self.postgres.url(), dump], check=True)
+        self._turn_to(self.postgres.port)
+
+    def _turn_to(self, port: int) -> None:
+        for proxy in (self._front, self._network):
+            proxy.target = port
+            proxy.cut()
+        with self.connect() as connection:
+            connection.execute(TERMINATE, [1])
+
     def terminate_backends(self) -> None:
         with self.connect() as connection:
-            connection.execute(
-                """select pg_terminate_backend(pid) from pg_stat_activity
-                    where application_name = 'batch-lookups worker' and random() < 0.7"""
-            )
+            connection.execute(TERMINATE, [0.7])
 
     def silence_connections(self) -> None:
-        self.proxy.fall_silent()
+        self._network.fall_silent()
         time.sleep(self.chance.uniform(0.5, 2.5))
-        self.proxy.recover()
+        self._network.recover()
 
     def fill_the_disk(self) -> None:
         with self.connect() as connection:
@@ -162,11 +263,30 @@ class Chaos:
             connection.execute("select count(*) from public.lookup_queue_items")
             time.sleep(self.chance.uniform(0.5, 2))
 
+    def hold_rows(self) -> None:
+        """As a transaction does that somebody left open."""
+        query = self.chance.choice([*HELD_BY_A_NEIGHBOUR.values(), *HELD_BY_AN_OPERATOR.values()])
+        with psycopg.connect(self.postgres.url(), options="-c lock_timeout=2s") as connection:
+            with suppress(psycopg.ProgrammingError):
+                connection.execute(query.encode(), {"organization": self.chance.choice(self.batches).organization_id})
+            time.sleep(self.chance.uniform(0.5, 2))
+            connection.rollback()
+
     def create_a_batch(self) -> None:
         batches = self.chance.choice(self.batches)
         with self.connect() as batches.owner:
-            count = self.chance.choice([1, 10, 50, 200])
-            self.jobs.append((batches, batches.create([f"batch-{len(self.jobs)}-{n}" for n in range(count)])))
+            count = self.chance.choice(BATCH_SIZES)
+            prefix = HOSTILE if batches is self.batches[0] else "site-"
+            self.jobs.append((batches, batches.create([f"{prefix}{uuid.uuid4().hex[:12]}-{n}" for n in range(count)])))
+
+    def get_at_anothers_job(self) -> None:
+        hostile = self.batches[0].organization_id
+        others = [job for batches, job in self.jobs if batches.organization_id != hostile]
+        with self.connect() as connection:
+            for job in self.chance.sample(others, min(len(others), 5)):
+                for function in ("cancel_batch_lookup", "get_batch_lookup", "retry_batch_lookup"):
+                    with pytest.raises(psycopg.DatabaseError, match="Batch job not found"):
+                        connection.execute(f"select api.{function}(%s, %s)".encode(), [hostile, job])
 
     def cancel_a_batch(self) -> None:
         batches, job = self.chance.choice(self.jobs)
@@ -182,10 +302,16 @@ class Chaos:
             self.silence_connections,
             self.fill_the_disk,
             self.hold_back_vacuum,
+            self.hold_rows,
+            self.get_at_anothers_job,
             self.crash_postgresql,
         ]
+        replacements = [self.promote_a_standby, self.restore_a_dump]
+        # Each takes some seconds.
+        events += replacements if IS_LONG else [self.chance.choice(replacements)]
         self.chance.shuffle(events)
         for event in events:
+            self._provider.good = self.chance.choice([0.5, 0.9, 0.99])
             with suppress(psycopg.OperationalError):
                 event()
             with suppress(psycopg.OperationalError):
@@ -195,9 +321,9 @@ class Chaos:
 
 
 @contextmanager
-def chaos(postgres: PrivatePostgres, folder: Path, upstream: FakeUpstream, chance: random.Random) -> Iterator[Chaos]:
-    with running_proxy(postgres.port) as proxy:
-        world = Chaos(postgres, proxy, folder, upstream, chance)
+def chaos(postgres: PrivatePostgres, folder: Path, upstream: FakeUpstream, provider: Provider, chance: random.Random) -> Iterator[Chaos]:
+    with ExitStack() as resources:
+        world = Chaos(postgres, folder, upstream, provider, chance, resources)
         with world.connect() as owner:
             update_settings(
                 owner,
@@ -210,15 +336,10 @@ def chaos(postgres: PrivatePostgres, folder: Path, upstream: FakeUpstream, chanc
                 max_response_bytes=65536,
             )
             owner.execute(HISTORY.encode())
-            world.batches = [Batches(owner, f"organization {n}") for n in range(3)]
-        for _ in range(3):
-            world.start_worker()
-        try:
-            yield world
-        finally:
-            for worker in world.workers:
-                worker.kill()
-                worker.wait()
+            world.batches = [Batches(owner, f"organization {n}") for n in range(4)]
+        world.start_workers()
+        resources.callback(world.stop_workers)
+        yield world
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -226,33 +347,38 @@ def chaos(postgres: PrivatePostgres, folder: Path, upstream: FakeUpstream, chanc
 def test_whatever_happens_every_item_ends_exactly_once(own_postgres: PrivatePostgres, tmp_path: Path, upstream: FakeUpstream) -> None:
     print(f"CHAOS_SEED={SEED}")
     chance = random.Random(SEED)
-    upstream.improvise = lambda: misbehave(chance)
-    with chaos(own_postgres, tmp_path, upstream, chance) as world:
+    provider = Provider(random.Random(SEED))
+    upstream.improvise = provider.answer
+    with chaos(own_postgres, tmp_path, upstream, provider, chance) as world:
         deadline = time.monotonic() + SECONDS
         while time.monotonic() < deadline:
             world.go_wrong()
-        upstream.improvise = None
+            # They are counted; an hour of them would fill the memory.
+            upstream.requests.clear()
+        provider.is_well = True
 
         with world.connect() as owner:
             open_jobs = "select count(*) from public.batch_lookup_jobs where completed_at is null"
             wait_until(
                 lambda: fetch_value(owner, open_jobs) == 0 and leases(owner) == 0,
                 lambda: owner.execute("select status, count(*) from api.items group by 1").fetchall(),
-                patience=60,
+                patience=300 if IS_LONG else 60,
             )
             # One that was started a moment ago does not listen to signals yet.
             names = "select id from app.workers"
-            pids = {str(worker.pid) for worker in world.workers}
+            workers = list(world.workers.values())
+            pids = {str(worker.pid) for worker in workers}
             wait_until(lambda: pids <= {name.split("-")[-2] for (name,) in owner.execute(names)})
-            for worker in world.workers:
+            for worker in workers:
                 worker.send_signal(signal.SIGTERM)
-            assert [worker.wait(30) for worker in world.workers] == [0] * len(world.workers)
+            assert [worker.wait(30) for worker in workers] == [0] * len(workers)
             check_invariants(owner)
             assert leases(owner) == 0
-            check_history(owner, upstream)
+            check_history(owner, provider)
+            print(f"{provider.seen.total()} lookups of {len(provider.seen)} items in {len(world.jobs)} batches")
 
 
-def check_history(owner: Connection, upstream: FakeUpstream) -> None:
+def check_history(owner: Connection, provider: Provider) -> None:
     assert owner.execute("select * from public.claims where overlapping").fetchall() == [], "a lease began while another one was there"
     for rule, query in RULES.items():
         assert owner.execute(f"select * from public.history where {query}".encode()).fetchall() == [], rule
@@ -267,4 +393,7 @@ def check_history(owner: Connection, upstream: FakeUpstream) -> None:
                 group by 1"""
         ).fetchall()
     )
-    assert {name: seen for name, seen in upstream.times_seen().items() if seen > claims[name]} == {}, "looked up without a claim"
+    assert {name: seen for name, seen in provider.seen.items() if seen > claims[name]} == {}, "looked up without a claim"
+    numbers = "select i.reference_id, (app.item_result(i) ->> 'customer_id')::integer from public.lookup_queue_items i"
+    answers = owner.execute(f"{numbers} where i.status = 'completed'".encode()).fetchall()
+    assert [name for name, number in answers if provider.given[number] != name] == [], "an item has another's answer"

@@ -138,7 +138,7 @@ async def test_an_answer_that_was_changed_on_the_way_is_refused(api: str, organi
     assert (await look_up(url, organization_id, "deal-001"))[0].http_status == 200
     ours = Upstream(f"{url}/incentives", {}, internal_key=KEY)
     await look_up(url, organization_id, "deal-001", upstream=ours)
-    squatter.improvise = lambda: replace(squatter.usual, body=b'{"incentives": {"total_incentive_amount": 1000000}}')
+    squatter.improvise = lambda _: replace(squatter.usual, body=b'{"incentives": {"total_incentive_amount": 1000000}}')
     [answer] = await look_up(url, organization_id, "deal-002", upstream=ours)
     assert (answer.error_class, answer.text) == ("unreachable", None)
     ours.close()

@@ -44,7 +44,7 @@ def pgbouncer(cluster: PrivatePostgres, database_url: str, mode: str) -> Iterato
         file = folder / "pgbouncer.ini"
         file.write_text(
             f"[databases]\n{parts['dbname']} = host=127.0.0.1 port={parts['port']} user=postgres password={parts['password']}\n"
-            f"[pgbouncer]\nlisten_addr=127.0.0.1\nlisten_port={port}\nauth_type=any\npool_mode={mode}\ndefault_pool_size=20\nunix_socket_dir=\n"
+            f"[pgbouncer]\nlisten_addr=127.0.0.1\nlisten_port={port}\nauth_type=any\npool_mode={mode}\ndefault_pool_size=20\nserver_login_retry=1\nunix_socket_dir=\n"
         )
         # It refuses to run as root.
         identity = {} if os.geteuid() else {"user": pwd.getpwnam("postgres").pw_uid}

@@ -476,7 +476,7 @@ async def test_a_reference_id_of_digits_may_come_back_as_a_number(upstream: Fake
 async def test_doubled_answers_never_reach_another_item(upstream: FakeUpstream, rate: float, caplog: pytest.LogCaptureFixture) -> None:
     """Two organizations, ten lookups each at once, while the server repeats answers up to 20 ms later."""
     chance = random.Random(rate)
-    upstream.improvise = lambda: Reply(delay=chance.choice([0, 0.002]), again=chance.random() * 0.02 if chance.random() < rate else None)
+    upstream.improvise = lambda _: Reply(delay=chance.choice([0, 0.002]), again=chance.random() * 0.02 if chance.random() < rate else None)
     client = client_of(upstream.url)
     results: dict[str, Answer] = {}
 
@@ -500,7 +500,7 @@ def test_two_organizations_complete_with_their_own_answers_whatever_is_doubled(
     batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection
 ) -> None:
     chance = random.Random(1)
-    upstream.improvise = lambda: Reply(delay=chance.choice([0, 0.002]), again=chance.random() * 0.02 if chance.random() < 0.05 else None)
+    upstream.improvise = lambda _: Reply(delay=chance.choice([0, 0.002]), again=chance.random() * 0.02 if chance.random() < 0.05 else None)
     others = Batches(owner)
     with running_worker(worker_settings):
         jobs = [(of, of.create([f"{name}-{n}" for n in range(300)])) for of, name in ((batches, "ours"), (others, "theirs"))]

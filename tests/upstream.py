@@ -51,14 +51,14 @@ class Seen:
 
 
 class FakeUpstream:
-    """Answers with `usual`, or what `improvise` says, unless `plan` says otherwise for a reference id.
+    """Answers with `usual`, or what `improvise` says of the request's body, unless `plan` says otherwise for a reference id.
 
     With `internal_key` it signs usual answers, as our own API does.
     """
 
     def __init__(self) -> None:
         self.usual = Reply()
-        self.improvise: Callable[[], Reply] | None = None
+        self.improvise: Callable[[dict[str, Any]], Reply] | None = None
         self.requests: list[Seen] = []
         self.internal_key: bytes | None = None
         self.connections = 0
@@ -102,7 +102,7 @@ class FakeUpstream:
         body = json.loads(await reader.readexactly(int(headers["content-length"])))
         reference_id = body.get("reference_id", "")
         self.requests.append(Seen(reference_id, time.monotonic(), head.split(" ")[1], headers, body))
-        plan = self._plans.get(reference_id, [self.improvise() if self.improvise else self.usual])
+        plan = self._plans.get(reference_id, [self.improvise(body) if self.improvise else self.usual])
         reply = plan.pop(0) if len(plan) > 1 else plan[0]
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
