@@ -81,6 +81,12 @@ def docs(settings: Settings, arguments: argparse.Namespace) -> None:
     print(f"wrote {sql_reference.FILE}, {error_reference.FILE} and the codes in {error_reference.OPENAPI_FILE}")
 
 
+def diagnose(settings: Settings, arguments: argparse.Namespace) -> None:
+    from pyshell.deploy import doctor
+
+    raise SystemExit(doctor.run(_with_database_url(settings), as_json=arguments.json))
+
+
 def supabase_sql(settings: Settings, arguments: argparse.Namespace) -> None:
     from pyshell.deploy import supabase_sql
 
@@ -197,6 +203,12 @@ COMMANDS = [
     Command("serve", serve, "run the API on DATABASE_URL"),
     Command("worker", worker, "run a worker on DATABASE_URL"),
     Command("migrate", migrate, "bring the database up to date"),
+    Command(
+        "doctor",
+        diagnose,
+        "say what is wrong with the deployment, and what to do; ends with 1 if there is a problem",
+        [("--json", {"action": "store_true", "help": "write the findings as JSON"})],
+    ),
     Command("drift", drift, "check that sql/schema and the migrations make the same database"),
     Command("supabase-sql", supabase_sql, "write dist/supabase.sql, which installs everything into a Supabase project"),
     Command("docs", docs, "generate docs/sql.md, docs/errors.md and the error codes in openapi.json"),

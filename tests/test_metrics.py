@@ -32,6 +32,10 @@ ORGANIZATIONS = 1_000
 def scrape(url: str, **headers: str) -> dict[str, float]:
     """The samples of /metrics, once what was rendered before this call has gone stale."""
     time.sleep(RENDERED_FOR_SECONDS + 0.1)
+    return samples_of(url, **headers)
+
+
+def samples_of(url: str, **headers: str) -> dict[str, float]:
     response = httpx.get(f"{url}/metrics", headers=headers, timeout=20)
     assert response.status_code == 200
     assert response.headers["content-type"].startswith("text/plain")

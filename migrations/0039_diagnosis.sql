@@ -1,0 +1,10 @@
+-- The database says what is wrong with it, and what to do.
+
+create type app.finding as (
+    "check" text,
+    state   text,
+    finding text,
+    advice  text
+);
+
+comment on type app.finding is 'What a check of api.diagnose found: its state is ok, warning or problem; advice says what to do, and is null where all is well.';

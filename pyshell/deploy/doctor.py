@@ -1,0 +1,208 @@
+"""What is wrong with a deployment, in sentences, and what to do: `python -m pyshell doctor`.
+
+The database diagnoses itself (api.diagnose); here is what only a process can see: whether it is reached, and how, its migrations, clocks,
+the disk where that is on this machine, whether the incentives API is reached, and the settings.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from shutil import disk_usage
+from urllib.parse import urlsplit
+
+from pyshell.deploy import migrations
+from pyshell.postgres.connections import SHELL, OwnerConnection, SessionNeededError, connect_as_owner, require_sessions
+from pyshell.postgres.sqlstates import DatabaseError, Kind, explain, kind_of
+from pyshell.settings import Settings
+
+OK, WARNING, PROBLEM = "ok", "warning", "problem"
+CLOCK_SECONDS = 5.0
+REACH_SECONDS = 5.0
+# Of a disk that has so much left, less and less is said.
+WARNING_FREE, PROBLEM_FREE = 0.15, 0.05
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A check, its state, what was found, and what to do."""
+
+    check: str
+    state: str
+    finding: str
+    advice: str | None = None
+
+
+def diagnose(settings: Settings) -> Iterator[Finding]:
+    """All findings. Raises nothing: what cannot be checked is a finding, too."""
+    yield from check_secrets(settings)
+    yield from check_upstream(settings)
+    try:
+        with connect_as_owner(settings.database_url, "batch-lookups doctor") as connection:
+            yield Finding("database", OK, "the database answers")
+            yield from check_clock(connection)
+            yield from check_disk(connection)
+        yield from check_pooler(settings)
+        yield from check_migrations(settings)
+        with connect_as_owner(settings.database_url, "batch-lookups doctor", role=SHELL) as connection:
+            for row in connection.execute('select "check", state, finding, advice from api.diagnose()').fetchall():
+                yield Finding(*row)
+    except DatabaseError as error:
+        # That the database lacks migrations is a finding already.
+        if kind_of(error) is not Kind.NOT_MIGRATED:
+            yield Finding(
+                "database", PROBLEM, explain(error), "Check DATABASE_URL, and that PostgreSQL runs and takes connections from here."
+            )
+
+
+def check_secrets(settings: Settings) -> Iterator[Finding]:
+    """The settings refuse short secrets; those that repeat a few characters are no better."""
+    named = {name: getattr(settings, name.lower()) for name in ("SERVICE_ROLE_KEY", "API_KEY_PEPPER", "METRICS_TOKEN")}
+    weak = [name for name, secret in named.items() if secret is not None and (len(secret) < 16 or len(set(secret)) < 10)]
+    if weak:
+        yield Finding(
+            "secrets",
+            PROBLEM,
+            f"easy to guess: {', '.join(weak)}",
+            "Make another: openssl rand -hex 32. Rotate the first two with ..._PREVIOUS.",
+        )
+    elif settings.api_key_pepper is None:
+        yield Finding(
+            "secrets",
+            WARNING,
+            "API_KEY_PEPPER is not set: who can read the database can try out API keys against their hashes",
+            "Set API_KEY_PEPPER to the output of openssl rand -hex 32, and API_KEY_PEPPER_PREVIOUS to none.",
+        )
+    else:
+        yield Finding("secrets", OK, "the secrets are long and varied")
+
+
+def check_upstream(settings: Settings) -> Iterator[Finding]:
+    """Whether a connection to the incentives API, or to the proxy on the way, can be made."""
+    url = settings.incentives_api_url or settings.server_url
+    proxy = settings.proxy_for(url) if settings.incentives_api_url else None
+    parts = urlsplit(proxy or url)
+    address = (parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
+    where = f"{address[0]}:{address[1]}"
+    what = (
+        "the proxy of the incentives API"
+        if proxy
+        else "the incentives API"
+        if settings.incentives_api_url
+        else "our own API, which answers lookups,"
+    )
+    try:
+        with socket.create_connection(address, REACH_SECONDS) as plain:
+            if parts.scheme == "https":
+                context = ssl.create_default_context()
+                if settings.incentives_api_ca_file:
+                    context.load_verify_locations(settings.incentives_api_ca_file)
+                with context.wrap_socket(plain, server_hostname=address[0]):
+                    pass
+    except ssl.SSLError as error:
+        yield Finding(
+            "reach",
+            PROBLEM,
+            f"{what} at {where} shows a certificate that is not trusted: {error.reason}",
+            "INCENTIVES_API_CA_FILE names further certificates to trust.",
+        )
+    except OSError as error:
+        advice = (
+            "Check INCENTIVES_API_URL, the proxy, the firewall and the name service."
+            if settings.incentives_api_url
+            else "Start it: python -m pyshell serve."
+        )
+        yield Finding("reach", PROBLEM, f"{what} cannot be reached at {where}: {error.strerror or error}", advice)
+    else:
+        yield Finding("reach", OK, f"{what} is reached at {where}")
+
+
+def check_pooler(settings: Settings) -> Iterator[Finding]:
+    try:
+        asyncio.run(require_sessions(settings.database_url))
+    except SessionNeededError:
+        yield Finding(
+            "pooler",
+            PROBLEM,
+            "DATABASE_URL leads to a connection pooler in transaction mode: a worker does not start there, and Realtime polls",
+            "Give workers the address of the database itself, or of a pooler in session mode.",
+        )
+    else:
+        yield Finding("pooler", OK, "connections are sessions")
+
+
+def check_clock(connection: OwnerConnection) -> Iterator[Finding]:
+    asked = time.time()
+    [[there]] = connection.execute("select extract(epoch from clock_timestamp())::float8").fetchall()
+    offset = there - (asked + time.time()) / 2
+    if abs(offset) > CLOCK_SECONDS:
+        yield Finding(
+            "clocks",
+            PROBLEM,
+            f"the clock of the database is {offset:+.0f} s off this machine's",
+            "Let both follow the same time servers (chrony, systemd-timesyncd).",
+        )
+    else:
+        yield Finding("clocks", OK, f"the clocks of the database and of this machine agree ({offset:+.1f} s)")
+
+
+def check_disk(connection: OwnerConnection) -> Iterator[Finding]:
+    """Where the database is on this machine, and may be asked where it keeps its data."""
+    try:
+        [[directory]] = connection.execute("select setting from pg_catalog.pg_settings where name = 'data_directory'").fetchall()
+    except ValueError:
+        return
+    if connection.info.host not in ("", "localhost", "127.0.0.1", "::1") and not connection.info.host.startswith("/"):
+        return
+    try:
+        total, _, free = disk_usage(directory if Path(directory).exists() else str(Path(directory).parent))
+    except OSError:
+        return
+    state = PROBLEM if free < PROBLEM_FREE * total else WARNING if free < WARNING_FREE * total else OK
+    left = f"{free / 2**30:,.1f} of {total / 2**30:,.1f} GB are free where the database keeps its data"
+    yield Finding(
+        "disk",
+        state,
+        left,
+        None if state == OK else "Make room: without any, PostgreSQL refuses all writes. job_retention_days deletes old batches.",
+    )
+
+
+def check_migrations(settings: Settings) -> Iterator[Finding]:
+    try:
+        with connect_as_owner(settings.database_url, "batch-lookups doctor", role=SHELL) as connection:
+            [[applied]] = connection.execute("select api.applied_migrations()").fetchall()
+    except DatabaseError as error:
+        if kind_of(error) is not Kind.NOT_MIGRATED:
+            raise
+        applied = []
+    pending = migrations.pending(applied)
+    if pending:
+        yield Finding(
+            "migrations",
+            PROBLEM,
+            f"the database lacks {', '.join(pending)}",
+            "Run python -m pyshell migrate, before the API and the workers of a release.",
+        )
+    else:
+        yield Finding("migrations", OK, f"all {len(applied)} migrations are applied")
+
+
+def run(settings: Settings, *, as_json: bool, write: Callable[[str], None] = print) -> int:
+    """Writes the findings, problems first; answers the exit code: 1 when there is a problem."""
+    order = {PROBLEM: 0, WARNING: 1, OK: 2}
+    findings = sorted(diagnose(settings), key=lambda finding: order[finding.state])
+    if as_json:
+        write(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        for finding in findings:
+            write(f"{finding.state:<8} {finding.check}: {finding.finding}")
+            if finding.advice:
+                write(f"{'':<8} -> {finding.advice}")
+    return 1 if any(finding.state == PROBLEM for finding in findings) else 0

@@ -1,0 +1,281 @@
+-- Chapter 89, diagnosis: what is wrong, in sentences, and what to do. Each check is a function that answers a row for each thing it found, and
+-- one that says so where all is well. `python -m pyshell doctor` adds what only a process can see.
+
+create or replace function app.found(p_check text, p_state text, p_finding text, p_advice text default null) returns app.finding
+language sql immutable
+return row(p_check, p_state, p_finding, p_advice)::app.finding;
+
+create or replace function app.diagnose_server() returns setof app.finding
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_encoding text   := (select pg_encoding_to_char(encoding) from pg_database where datname = current_database());
+    v_age      bigint := (select age(datfrozenxid) from pg_database where datname = current_database());
+begin
+    return next (case when current_setting('server_version_num')::integer >= 150000
+                 then app.found('version', 'ok', format('PostgreSQL %s', current_setting('server_version')))
+                 else app.found('version', 'problem', format('PostgreSQL %s is too old', current_setting('server_version')), 'Upgrade to PostgreSQL 15 or later.') end);
+    return next (case when v_encoding = 'UTF8'
+                 then app.found('encoding', 'ok', 'the database stores UTF-8')
+                 else app.found('encoding', 'problem', format('the database stores %s, which lacks characters of names and addresses', v_encoding),
+                          'Create a database with encoding UTF8, and restore a dump into it.') end);
+    return next (case when pg_is_in_recovery() or current_setting('default_transaction_read_only') = 'on'
+                 then app.found('read_only', 'problem', case when pg_is_in_recovery() then 'the database is a standby' else 'the database is read-only' end,
+                          'Point DATABASE_URL to the primary, or end default_transaction_read_only.')
+                 else app.found('read_only', 'ok', 'the database takes writes') end);
+    return next (case when v_age > 1500000000
+                 then app.found('transaction_ids', 'problem', format('the oldest transaction id is %s old; at 2.1 billion PostgreSQL stops', v_age),
+                          'End what holds VACUUM back, then run VACUUM (FREEZE).')
+                 else app.found('transaction_ids', 'ok', format('the oldest transaction id is %s old', v_age)) end);
+    return next (case when pg_notification_queue_usage() > 0.1
+                 then app.found('notify_queue', 'problem', format('%s%% of the queue of notifications is used', round(pg_notification_queue_usage()::numeric * 100)),
+                          'A session that listens has been in a transaction for long: find it in pg_stat_activity and end it.')
+                 else app.found('notify_queue', 'ok', 'notifications are delivered') end);
+end;
+$$;
+
+-- Maintenance, and pg_cron where it is.
+create or replace function app.diagnose_maintenance() returns setof app.finding
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_now      timestamptz := app.clock();
+    v_state    app.maintenance_state;
+    v_has_cron boolean     := app.has_extension('pg_cron', 'cron') and has_schema_privilege('cron', 'usage')
+                              and has_table_privilege(to_regclass('cron.job')::oid, 'select');
+    v_inactive text;
+    v_failure  text;
+begin
+    select * into v_state from app.maintenance_state;
+    if v_state.ran_at > v_now + interval '1 minute' then
+        return next app.found('clock', 'problem', format('maintenance ran at %s, which is still to come: the clock was set back', app.rfc3339(v_state.ran_at)),
+                        'Correct the clock of the database server. Everything goes on once that time has come.');
+    end if;
+    if v_state.ran_at < v_now - interval '2 minutes' then
+        return next app.found('maintenance', 'problem',
+                        case when v_state.ran_at = '-infinity' then 'maintenance has never run' else format('maintenance last ran at %s', app.rfc3339(v_state.ran_at)) end,
+                        'Start a worker, which runs it where pg_cron does not; look at what the checks pg_cron and transactions say.');
+    else
+        return next app.found('maintenance', 'ok', format('maintenance ran at %s', app.rfc3339(v_state.ran_at)));
+    end if;
+    if v_state.violations > 0 then
+        return next app.found('invariants', 'problem', format('%s invariants are violated', v_state.violations),
+                        'select * from api.check_invariants() lists them. Report them; restore what was changed by hand.');
+    else
+        return next app.found('invariants', 'ok', case when v_state.checked_at = '-infinity' then 'not checked yet'
+                                                 else format('none was violated at %s', app.rfc3339(v_state.checked_at)) end);
+    end if;
+    if not v_has_cron then
+        return next app.found('pg_cron', 'ok', 'pg_cron is not here: workers run the maintenance');
+        return;
+    end if;
+    execute $cron$
+        select string_agg(jobname, ', ') from cron.job where jobname like 'batch-lookups-%' and database = current_database() and not active $cron$
+       into v_inactive;
+    if to_regclass('cron.job_run_details') is not null and has_table_privilege(to_regclass('cron.job_run_details')::oid, 'select') then
+        execute $cron$
+            select format('%s: %s', j.jobname, coalesce(d.return_message, d.status))
+              from cron.job j
+             cross join lateral (select r.* from cron.job_run_details r where r.jobid = j.jobid order by r.runid desc limit 1) d
+             where j.jobname like 'batch-lookups-%' and j.database = current_database()
+               and (d.status = 'failed' or d.end_time is null and d.start_time < now() - interval '2 minutes')
+             limit 1 $cron$
+           into v_failure;
+    end if;
+    if v_inactive is not null then
+        return next app.found('pg_cron', 'problem', format('switched off in pg_cron: %s', v_inactive), 'update cron.job set active = true where jobname like ''batch-lookups-%''.');
+    elsif v_failure is not null then
+        return next app.found('pg_cron', 'problem', format('the last run failed or hangs: %s', v_failure), 'Look at cron.job_run_details, and restart PostgreSQL if pg_cron hangs.');
+    else
+        return next app.found('pg_cron', 'ok', 'pg_cron runs the maintenance');
+    end if;
+end;
+$$;
+
+-- Workers, leases, and organizations that nobody serves.
+create or replace function app.diagnose_queue() returns setof app.finding
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_health record;
+    v_waits  record;
+begin
+    select * into v_health from api.queue_health;
+    v_waits := app.measure_waits(app.clock());
+    return next (case when v_health.workers = 0 and v_health.ready_organizations > 0
+                 then app.found('workers', 'problem', case v_health.ready_organizations when 1 then '1 organization has work' else v_health.ready_organizations || ' organizations have work' end || ', and no worker runs',
+                          'Start a worker: python -m pyshell worker. If one runs, read its log; a connection pooler in transaction mode is no place for it.')
+                 when v_health.workers = 0
+                 then app.found('workers', 'warning', 'no worker runs', 'Start a worker: python -m pyshell worker.')
+                 else app.found('workers', 'ok', format('%s workers have been heard of in the last 15 seconds', v_health.workers)) end);
+    if v_health.expired_leases > 0 then
+        return next app.found('leases', 'warning', format('%s items belong to workers that have fallen silent', v_health.expired_leases),
+                        'They return to the queue with the next maintenance. If they do not, look at the checks maintenance and transactions.');
+    end if;
+    if v_waits.longest_unserved > 300 and v_health.workers > 0 and v_health.upstream_closed_until is null then
+        return next app.found('unserved', 'problem', format('an organization with ready items has not been served for %s seconds', round(v_waits.longest_unserved)),
+                        'A transaction may hold its rows: look at the check transactions, and at the log of the workers.');
+    end if;
+    if v_health.upstream_unavailable_since is not null then
+        return next app.found('upstream', 'problem', format('the incentives API has not answered since %s (%s failures in a row)', app.rfc3339(v_health.upstream_unavailable_since), v_health.upstream_consecutive_failures),
+                        'Find out with its operator. Lookups go on by themselves when it answers; select api.resume_lookups() makes them at once.');
+    elsif v_health.upstream_closed_until is not null then
+        return next app.found('upstream', 'warning', format('the incentives API asked for a pause until %s', app.rfc3339(v_health.upstream_closed_until)),
+                        'Lower the rate limit, lookups_per_second, if it keeps asking. select api.resume_lookups() ends a pause.');
+    else
+        return next app.found('upstream', 'ok', 'the incentives API may be called');
+    end if;
+end;
+$$;
+
+-- What lookups of the last quarter of an hour came to.
+create or replace function app.diagnose_lookups() returns setof app.finding
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_recent record;
+begin
+    select coalesce(sum(w.items) filter (where w.error_class = 'upstream_unauthorized'), 0) as unauthorized,
+           coalesce(sum(w.items) filter (where w.outcome = 'failed'), 0) as failed,
+           coalesce(sum(w.items), 0) as ended,
+           (select m.error_class from app.work_minutes m
+             where m.kind = 'lookup' and m.outcome = 'failed' and m.minute > app.clock() - interval '15 minutes'
+             group by m.error_class order by sum(m.items) desc limit 1) as commonest
+      into v_recent
+      from app.work_minutes w
+     where w.kind = 'lookup' and w.outcome in ('completed', 'failed') and w.minute > app.clock() - interval '15 minutes';
+    return next (case when v_recent.unauthorized > 0
+                 then app.found('lookups', 'problem', format('the incentives API refused our credentials for %s items in the last quarter of an hour', v_recent.unauthorized),
+                          'Correct INCENTIVES_API_KEY, restart the workers, then retry the failed items: api.retry_batch_lookup.')
+                 when v_recent.failed > 0.2 * v_recent.ended
+                 then app.found('lookups', 'warning', format('%s of %s items failed in the last quarter of an hour, most with %s', v_recent.failed, v_recent.ended, v_recent.commonest),
+                          'docs/errors.md explains the code; api.work_history shows since when.')
+                 else app.found('lookups', 'ok', format('%s of %s items failed in the last quarter of an hour', v_recent.failed, v_recent.ended)) end);
+end;
+$$;
+
+-- Transactions that hold rows of the queue, and whatever keeps VACUUM from removing dead rows.
+create or replace function app.diagnose_transactions() returns setof app.finding
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_found boolean := false;
+    v_one   record;
+begin
+    for v_one in
+        select t ->> 'pid' as pid, t ->> 'since' as since, t ->> 'user' as usename, t ->> 'application' as application, t ->> 'state' as state, t ->> 'query' as query
+          from api.queue_health h
+         cross join lateral json_array_elements(h.blocking_transactions) t
+    loop
+        v_found := true;
+        return next app.found('transactions', 'problem',
+                        format('process %s (%s, %s, %s) holds rows of the queue since %s: %s', v_one.pid, v_one.usename, coalesce(nullif(v_one.application, ''), 'no name'), v_one.state, v_one.since, v_one.query),
+                        format('Let it commit, or: select pg_terminate_backend(%s).', v_one.pid));
+    end loop;
+    if not v_found then
+        return next app.found('transactions', 'ok', 'no open transaction holds rows of the queue');
+    end if;
+
+    v_found := false;
+    for v_one in
+        select format('process %s (%s, %s) is in a transaction since %s', a.pid, a.usename, a.state, app.rfc3339(a.xact_start)) as holder,
+               format('End it if it is forgotten: select pg_terminate_backend(%s).', a.pid) as advice
+          from pg_stat_activity a
+         where a.datname = current_database() and a.pid <> pg_backend_pid() and a.backend_type = 'client backend'
+           and coalesce(a.backend_xmin, a.backend_xid) is not null and a.xact_start < clock_timestamp() - interval '10 minutes'
+         union all
+        select format('the prepared transaction %s is open since %s', p.gid, app.rfc3339(p.prepared)), format('commit prepared %L, or rollback prepared.', p.gid)
+          from pg_prepared_xacts p
+         where p.database = current_database() and p.prepared < clock_timestamp() - interval '10 minutes'
+         union all
+        select format('the replication slot %s has kept %s transactions', s.slot_name, greatest(age(s.xmin), age(s.catalog_xmin))),
+               format('If its subscriber is gone: select pg_drop_replication_slot(%L).', s.slot_name)
+          from pg_replication_slots s
+         where not s.active and greatest(age(s.xmin), age(s.catalog_xmin)) > 1000000
+    loop
+        v_found := true;
+        return next app.found('vacuum_horizon', 'problem', v_one.holder || ', and keeps VACUUM from removing dead rows', v_one.advice);
+    end loop;
+    if not v_found then
+        return next app.found('vacuum_horizon', 'ok', 'nothing keeps VACUUM from removing dead rows');
+    end if;
+    return next (case when current_setting('autovacuum') <> 'on' or current_setting('track_counts') <> 'on'
+                 then app.found('autovacuum', 'problem', 'autovacuum is off, so tables grow and claims become slow', 'alter system set autovacuum = on, and track_counts = on; then select pg_reload_conf().')
+                 else app.found('autovacuum', 'ok', 'autovacuum is on') end);
+end;
+$$;
+
+create or replace function app.diagnose_webhooks() returns setof app.finding
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_webhooks record := app.measure_webhooks(app.clock());
+    v_one      record;
+begin
+    return next (case when v_webhooks.oldest_due_age > 900
+                 then app.found('webhooks', 'problem', format('%s deliveries are due, the oldest for %s seconds', v_webhooks.due, round(v_webhooks.oldest_due_age)),
+                          'Start a worker, which sends them; a receiver that is slow gets few at once, and delays its own.')
+                 else app.found('webhooks', 'ok', format('%s deliveries are due', v_webhooks.due)) end);
+    for v_one in
+        select o.id, o.name, c.failing_since, c.enabled, c.disabled_reason
+          from app.webhook_configs c
+          join app.organizations o on o.id = c.organization_id
+         where c.enabled and c.failing_since is not null or c.disabled_reason in ('gone', 'failing')
+         order by c.failing_since
+         limit 20
+    loop
+        return next app.found('receivers', 'warning',
+                        case when v_one.enabled then format('the receiver of organization %s has taken no webhook since %s', v_one.id, app.rfc3339(v_one.failing_since))
+                             else format('the receiver of organization %s was disabled: %s', v_one.id, v_one.disabled_reason) end,
+                        'Tell the organization. Its webhook config shows the attempts; missed events can be recovered.');
+    end loop;
+end;
+$$;
+
+-- Organizations whose link was replaced by releases that did not refuse it: the members of the former Clerk organization still reach them.
+create or replace function app.diagnose_organizations() returns setof app.finding
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_ids text := (select string_agg(o.id::text, ', ' order by o.id)
+                     from app.organizations o
+                    where substr(o.id::text, 15, 1) = '8'
+                      and o.id is distinct from app.organization_id_of_clerk(o.clerk_organization_id));
+begin
+    return next (case when v_ids is not null
+                 then app.found('clerk_links', 'problem', format('these organizations belong to another Clerk organization than the one they are linked to: %s', v_ids),
+                          'The members of both reach them. Create an organization for the new one, and link this one to its own.')
+                 else app.found('clerk_links', 'ok', 'every organization is linked to its own Clerk organization, or to none') end);
+end;
+$$;
+
+create or replace function api.diagnose() returns setof app.finding
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return query
+    select * from app.diagnose_server()
+     union all
+    select * from app.diagnose_maintenance()
+     union all
+    select * from app.diagnose_queue()
+     union all
+    select * from app.diagnose_lookups()
+     union all
+    select * from app.diagnose_transactions()
+     union all
+    select * from app.diagnose_webhooks()
+     union all
+    select * from app.diagnose_organizations();
+end;
+$$;
+
+comment on function api.diagnose() is 'For operators: what is wrong with the database, the queue, the incentives API and the webhooks. Each row is a check, its state (ok, warning or problem), what was found, and what to do. `python -m pyshell doctor` shows these and what only a process can see.';

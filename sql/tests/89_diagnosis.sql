@@ -1,0 +1,26 @@
+begin;
+select plan(7);
+\ir fixtures.psql
+-- What a check found.
+create function pg_temp.found(p_check text) returns text
+language sql as $$ select string_agg(state || ': ' || finding, '; ') from api.diagnose() where "check" = p_check $$;
+
+select pg_temp.turn_clock('2026-11-24 12:00:00+00');
+select count(*) from api.heartbeat('w') \gset heard_
+select api.run_maintenance() as ran \gset
+select is_empty($$ select * from api.diagnose() where state <> 'ok' and "check" not in ('pg_cron', 'workers') $$, 'all is well with a new deployment');
+select pg_temp.submit(:'org', 4) as job \gset
+select pg_temp.look_up(:'org', 1, 200, :'answer'), pg_temp.look_up(:'org', 1, 404), pg_temp.look_up(:'org', 1, 403);
+select is(pg_temp.found('lookups'), 'problem: the incentives API refused our credentials for 1 items in the last quarter of an hour', 'refused credentials go before other failures');
+select pg_temp.turn_clock('2026-11-24 12:14:00+00');
+select is(pg_temp.found('maintenance'), 'problem: maintenance last ran at 2026-11-24T12:00:00.000Z', 'maintenance that stopped is told with its last run');
+delete from app.workers;
+select is(pg_temp.found('workers'), 'problem: 1 organization has work, and no worker runs', 'work without a worker is a problem');
+select pg_temp.turn_clock('2026-11-24 12:16:00+00');
+select is(pg_temp.found('lookups'), 'ok: 0 of 0 items failed in the last quarter of an hour', 'what is long past is no finding');
+update app.upstream_state set unavailable_since = '2026-11-24 12:15+00', consecutive_failures = 12, probe_at = '-infinity';
+select is(pg_temp.found('upstream'), 'problem: the incentives API has not answered since 2026-11-24T12:15:00.000Z (12 failures in a row)', 'an outage is told with its beginning');
+select is_empty($$ select * from api.diagnose() where (state = 'ok') <> (advice is null) or state not in ('ok', 'warning', 'problem') $$,
+    'whatever is not well comes with advice');
+select * from finish();
+rollback;

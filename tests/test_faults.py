@@ -1,0 +1,284 @@
+"""Faults, staged: the alert that belongs to each fires on what /metrics shows, and `doctor` names it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import httpx
+import psycopg
+import pytest
+
+from pyshell.api import api_keys
+from pyshell.api import metrics as api_metrics
+from pyshell.deploy import doctor
+from pyshell.local.machine import free_port
+from pyshell.local.private_postgres import PrivatePostgres
+from pyshell.settings import Settings
+from tests.conftest import Clock, Connection
+from tests.http_fixtures import running_server, site
+from tests.operations_fixtures import fires, needs_promtool
+from tests.test_metrics import samples_of
+from tests.test_pgbouncer import PROGRAM, pgbouncer, url_of
+
+pytestmark = needs_promtool
+
+SECRET = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+class Deployment:
+    """An organization, a database and an API process, to break."""
+
+    def __init__(self, settings: Settings, url: str, owner: Connection, clock: Clock) -> None:
+        self.settings, self.url, self.owner, self.clock = settings, url, owner, clock
+        self.api_key = api_keys.create(settings.database_url, "Acme", pepper=settings.api_key_pepper)
+        [self.organization_id] = owner.execute("select id from app.organizations").fetchone() or ()
+        owner.execute("select api.update_settings('{\"lookups_per_second\": null}')")
+
+    def upload(self, count: int = 20) -> httpx.Response:
+        body = {"items": [site(f"site-{n}") for n in range(count)]}
+        return httpx.post(f"{self.url}/batch-lookups", json=body, headers={"x-api-key": self.api_key})
+
+    def look_up(self, count: int, status: int | None, error_class: str | None = None) -> None:
+        self.owner.execute(
+            """
+            with c as (select array_agg(job_id) as jobs, array_agg(position) as positions, array_agg(lease_token) as tokens,
+                              count(*)::integer as n
+                         from api.claim_lookups(%(organization)s, 'w', %(count)s))
+            select api.record_lookups(%(organization)s, jobs, positions, tokens, array_fill(%(status)s::integer, array[n]),
+                                      array_fill(%(error_class)s::text, array[n]), array_fill('{}'::text, array[n]),
+                                      array_fill(null::double precision, array[n])) from c
+            """,
+            {"organization": self.organization_id, "count": count, "status": status, "error_class": error_class},
+        )
+
+    def scrape(self) -> dict[str, float]:
+        return samples_of(self.url)
+
+    def doctor(self, **changes: object) -> dict[str, doctor.Finding]:
+        """What is not well, by check."""
+        return {finding.check: finding for finding in doctor.diagnose(self.settings) if finding.state != doctor.OK}
+
+
+@pytest.fixture
+def deployment(database_url: str, owner: Connection, clock: Clock) -> Iterator[Deployment]:
+    settings = Settings(database_url=database_url, api_key_pepper=SECRET, incentives_api_url="http://127.0.0.1:1/incentives")
+    with running_server(settings) as url:
+        yield Deployment(settings, url, owner, clock)
+
+
+@pytest.fixture(autouse=True)
+def fresh_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every scrape asks anew."""
+    monkeypatch.setattr(api_metrics, "RENDERED_FOR_SECONDS", -1)
+
+
+def beat(deployment: Deployment) -> None:
+    deployment.owner.execute("select api.heartbeat('w')")
+
+
+def test_nothing_is_wrong_with_a_deployment_that_is_well(deployment: Deployment) -> None:
+    beat(deployment)
+    deployment.owner.execute("select api.run_maintenance()")
+    before = deployment.scrape()
+    deployment.upload()
+    deployment.look_up(20, 200)
+    after = deployment.scrape()
+    assert [
+        alert for alert in ("NoWorker", "LookupsFail", "MaintenanceStopped", "DatabaseUnreachable") if fires(alert, before, after)
+    ] == []
+    # Nobody listens where the lookups would go.
+    assert deployment.doctor().keys() == {"reach"}
+
+
+def outage(deployment: Deployment) -> None:
+    deployment.upload()
+    deployment.look_up(20, None, "unreachable")
+
+
+def bad_credentials(deployment: Deployment) -> None:
+    deployment.upload()
+    deployment.look_up(20, 401)
+
+
+def no_worker(deployment: Deployment) -> None:
+    deployment.upload()
+
+
+def maintenance_that_stopped(deployment: Deployment) -> None:
+    deployment.owner.execute("update app.maintenance_state set ran_at = now() - interval '10 minutes'")
+
+
+def violated_invariant(deployment: Deployment) -> None:
+    deployment.upload()
+    deployment.owner.execute("delete from app.queued_jobs")
+    deployment.owner.execute("select api.run_maintenance()")
+
+
+def late_webhooks(deployment: Deployment) -> None:
+    configured = httpx.put(
+        f"{deployment.url}/webhook-config",
+        json={"url": "https://8.8.8.8/", "events": ["batch.completed"]},
+        headers={"x-api-key": deployment.api_key},
+    )
+    assert configured.status_code == 200
+    deployment.upload(1)
+    deployment.look_up(1, 200)
+    deployment.owner.execute("update app.webhook_deliveries set next_attempt_at = now() - interval '1 hour'")
+
+
+def failing_receiver(deployment: Deployment) -> None:
+    late_webhooks(deployment)
+    deployment.owner.execute(
+        """
+        with c as (select array_agg(delivery_id) as ids, array_agg(lease_token) as tokens from api.claim_webhooks(%(id)s, 's', 10))
+        select api.record_webhooks(%(id)s, ids, tokens, array[null::integer], '{timeout}', '{15}', array[null], array[null::float8]) from c
+        """,
+        {"id": deployment.organization_id},
+    )
+
+
+def full_disk(deployment: Deployment) -> None:
+    deployment.owner.execute(
+        """create or replace function app.enqueue_items(p_organization_id uuid, p_job_id uuid, p_items app.batch_item[], p_now timestamptz)
+           returns void language plpgsql as $$ begin raise disk_full; end $$"""
+    )
+    assert deployment.upload().status_code == 503
+
+
+def missing_migration(deployment: Deployment) -> None:
+    deployment.owner.execute("alter function api.list_batch_lookups rename to list_batch_lookups_away")
+    deployment.owner.execute("delete from app.schema_migrations where name = (select max(name) from app.schema_migrations)")
+    answer = httpx.get(f"{deployment.url}/batch-lookups", headers={"x-api-key": deployment.api_key})
+    assert answer.json()["code"] == "migrations_pending"
+
+
+@pytest.mark.parametrize(
+    ("stage", "alert", "check", "named"),
+    [
+        (outage, "UpstreamUnavailable", "upstream", "has not answered since"),
+        (outage, "UpstreamUnavailable", "reach", "cannot be reached at 127.0.0.1:1"),
+        (bad_credentials, "UpstreamRefusesCredentials", "lookups", "refused our credentials for 20 items"),
+        (no_worker, "NoWorker", "workers", "1 organization has work, and no worker runs"),
+        (maintenance_that_stopped, "MaintenanceStopped", "maintenance", "maintenance last ran at"),
+        (violated_invariant, "InvariantsViolated", "invariants", "invariants are violated"),
+        (late_webhooks, "WebhooksLate", "webhooks", "1 deliveries are due"),
+        (failing_receiver, "ReceiversFail", "receivers", "has taken no webhook since"),
+        (full_disk, "DatabaseOutOfResources", "disk", "0.1 of 10.0 GB are free"),
+        (missing_migration, "MigrationsMissing", "migrations", "the database lacks"),
+    ],
+)
+def test_a_fault_raises_its_alert_and_doctor_names_it(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch, stage: Callable[[Deployment], None], alert: str, check: str, named: str
+) -> None:
+    before = deployment.scrape()
+    stage(deployment)
+    after = deployment.scrape()
+    assert fires(alert, before, after)
+    assert not fires(alert, before, before)
+    if check == "disk":
+        monkeypatch.setattr("pyshell.deploy.doctor.disk_usage", lambda path: (10 * 2**30, 0, 2**30 // 10))
+    finding = deployment.doctor()[check]
+    assert named in finding.finding
+    assert finding.advice
+
+
+def test_a_held_transaction_is_named_with_its_process(deployment: Deployment) -> None:
+    deployment.upload()
+    beat(deployment)
+    with psycopg.connect(deployment.settings.database_url, application_name="a report of hours") as holder:
+        holder.execute("update public.batch_lookup_jobs set name = 'held'")
+        time.sleep(1.1)
+        after = deployment.scrape()
+        assert fires("TransactionHoldsQueue", {}, after)
+        finding = deployment.doctor()["transactions"]
+        assert f"process {holder.info.backend_pid} (" in finding.finding
+        assert "a report of hours" in finding.finding
+        assert f"pg_terminate_backend({holder.info.backend_pid})" in (finding.advice or "")
+
+
+def test_a_read_only_database_is_named(deployment: Deployment, database_url: str) -> None:
+    name = psycopg.conninfo.conninfo_to_dict(database_url)["dbname"]
+    deployment.owner.execute(f"alter database {name} set default_transaction_read_only = on".encode())
+    with running_server(deployment.settings) as url:
+        assert fires("DatabaseReadOnly", {}, samples_of(url))
+    assert "read-only" in deployment.doctor()["read_only"].finding
+
+
+def test_a_database_that_is_gone_is_named() -> None:
+    settings = Settings(database_url="postgresql://nobody@127.0.0.1:1/nothing", api_key_pepper=SECRET)
+    with running_server(settings) as url:
+        assert fires("DatabaseUnreachable", {}, samples_of(url))
+    findings = {finding.check: finding for finding in doctor.diagnose(settings)}
+    assert findings["database"].state == doctor.PROBLEM
+
+
+def test_a_wrong_clock_is_named(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    late = SimpleNamespace(time=lambda: time.time() + 60, monotonic=time.monotonic)
+    monkeypatch.setattr(api_metrics, "time", late)
+    monkeypatch.setattr(doctor, "time", late)
+    assert fires("ClockWrong", {}, deployment.scrape())
+    assert "the clock of the database is -60 s off" in deployment.doctor()["clocks"].finding
+
+
+def test_a_clock_that_was_set_back_is_named(deployment: Deployment) -> None:
+    deployment.owner.execute("update app.maintenance_state set ran_at = now() + interval '1 hour'")
+    assert "the clock was set back" in deployment.doctor()["clock"].finding
+
+
+@pytest.mark.skipif(PROGRAM is None, reason="pgbouncer is not installed")
+def test_a_pooler_in_transaction_mode_is_named(cluster: PrivatePostgres, database_url: str) -> None:
+    with pgbouncer(cluster, database_url, "transaction") as pooled:
+        findings = {finding.check: finding for finding in doctor.diagnose(Settings(database_url=url_of(pooled)))}
+    assert findings["pooler"].state == doctor.PROBLEM
+
+
+@contextmanager
+def switched_off(connection: Connection) -> Iterator[None]:
+    update = "update cron.job set active = %s where jobname = 'batch-lookups-maintenance'"
+    connection.execute(update, [False])
+    try:
+        yield
+    finally:
+        connection.execute(update, [True])
+
+
+def test_a_schedule_that_was_switched_off_is_named(cron_database_url: str) -> None:
+    with psycopg.connect(cron_database_url, autocommit=True) as connection, switched_off(connection):
+        findings = {finding.check: finding for finding in doctor.diagnose(Settings(database_url=cron_database_url))}
+    assert findings["pg_cron"].state == doctor.PROBLEM
+    assert "batch-lookups-maintenance" in findings["pg_cron"].finding
+
+
+def test_weak_secrets_are_named() -> None:
+    settings = Settings(database_url="postgresql://nobody@127.0.0.1:1/nothing", service_role_key="a" * 40, metrics_token="short")
+    findings = {finding.check: finding for finding in doctor.diagnose(settings)}
+    assert findings["secrets"].finding == "easy to guess: SERVICE_ROLE_KEY, METRICS_TOKEN"
+
+
+def test_an_organization_that_was_linked_anew_is_named(deployment: Deployment) -> None:
+    deployment.owner.execute("select api.create_organization('Globex', 'org_former')")
+    deployment.owner.execute("update app.organizations set clerk_organization_id = 'org_latter' where clerk_organization_id = 'org_former'")
+    assert "belong to another Clerk organization" in deployment.doctor()["clerk_links"].finding
+
+
+def test_the_exit_code_and_json_are_for_programs(deployment: Deployment) -> None:
+    lines: list[str] = []
+    assert doctor.run(deployment.settings, as_json=True, write=lines.append) == 1
+    findings = json.loads(lines[0])
+    assert {finding["state"] for finding in findings} >= {"ok", "problem"}
+    assert findings[0] == {
+        "check": "reach",
+        "state": "problem",
+        "finding": "the incentives API cannot be reached at 127.0.0.1:1: Connection refused",
+        "advice": "Check INCENTIVES_API_URL, the proxy, the firewall and the name service.",
+    }
+
+
+def test_an_own_api_that_is_down_is_named() -> None:
+    settings = Settings(database_url="postgresql://nobody@127.0.0.1:1/nothing", port=free_port())
+    [finding] = doctor.check_upstream(settings)
+    assert finding.advice == "Start it: python -m pyshell serve."
