@@ -16,16 +16,21 @@ from batch_lookups.types import (
     ApiKeyList,
     Checked,
     CreatedBatch,
+    DeviceList,
     ItemList,
     Job,
     JobList,
+    NewReportShare,
     Organization,
+    ReportDifferences,
+    ReportShareList,
     WebhookConfig,
     WebhookDelivery,
     WebhookDeliveryList,
 )
 
 T = TypeVar("T")
+Param = str | int | bool | Sequence[str] | None
 
 # The service recognizes files by what is in them; lines of JSON may be a single one, which looks like JSON.
 ANY_FILE, NDJSON = "application/octet-stream", "application/x-ndjson"
@@ -42,7 +47,7 @@ class Call(Generic[T]):
     method: str
     path: str
     read: Callable[[httpx.Response], T] = field(default=_json)
-    params: Mapping[str, str | int | bool | None] = field(default_factory=dict)
+    params: Mapping[str, Param] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     json: Any = None
     content: bytes | None = None
@@ -78,7 +83,8 @@ def _path(*parts: str) -> str:
 @dataclass(frozen=True)
 class FileOptions:
     """How a batch is called and how its file is read: `columns` gives fields the names or numbers of their columns, the others are for what
-    rows do not say. `skip_invalid`: invalid items are left out, where otherwise nothing would be stored."""
+    rows do not say. By its `labels` the job is found again. `skip_invalid`: invalid items are left out, where otherwise nothing would be
+    stored."""
 
     name: str | None = None
     skip_invalid: bool = False
@@ -87,8 +93,9 @@ class FileOptions:
     building_type: str | None = None
     device_ids: Sequence[int] = ()
     country_code: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
 
-    def params(self) -> dict[str, str | int | bool | None]:
+    def params(self) -> dict[str, Param]:
         return {
             "name": self.name,
             "on_invalid": "skip" if self.skip_invalid else None,
@@ -97,7 +104,11 @@ class FileOptions:
             "default_building_type": self.building_type,
             "default_device_ids": ",".join(map(str, self.device_ids)) or None,
             "default_country_code": self.country_code,
-        }
+        } | _labels(self.labels)
+
+
+def _labels(labels: Mapping[str, str] | None) -> dict[str, Param]:
+    return {"label": [f"{key}:{value}" for key, value in labels.items()]} if labels else {}
 
 
 def check_batch(file: bytes, options: FileOptions | None = None, *, media_type: str = ANY_FILE) -> Call[Checked]:
@@ -122,9 +133,20 @@ def _created(response: httpx.Response) -> CreatedBatch:
     return cast(CreatedBatch, response.json() | {"replayed": response.headers.get("idempotency-replayed") == "true"})
 
 
-def list_jobs(*, status: str | None = None, limit: int | None = None, cursor: str | None = None) -> Call[JobList]:
-    """A page of jobs, newest first."""
-    return Call("GET", "/batch-lookups", params={"status": status, "limit": limit, "cursor": cursor})
+def list_jobs(
+    *,
+    status: str | None = None,
+    name: str | None = None,
+    labels: Mapping[str, str] | None = None,
+    created_from: str | None = None,
+    created_before: str | None = None,
+    limit: int | None = None,
+    cursor: str | None = None,
+) -> Call[JobList]:
+    """A page of jobs, newest first: those with a text in their name, with all of the labels, created in a time (days, or RFC 3339)."""
+    created = {"created_from": created_from, "created_before": created_before}
+    params = {"status": status, "name": name, **created, "limit": limit, "cursor": cursor}
+    return Call("GET", "/batch-lookups", params=params | _labels(labels))
 
 
 def get_job(job_id: str) -> Call[Job]:
@@ -178,6 +200,45 @@ def get_report_page(report_id: str) -> Call[str]:
 def get_report_csv(report_id: str) -> Call[bytes]:
     """The sites of a report as CSV."""
     return Call("GET", _path("incentive-reports", report_id, "csv"), _bytes)
+
+
+def get_report_xlsx(report_id: str) -> Call[bytes]:
+    """The sites of a report as an Excel workbook."""
+    return Call("GET", _path("incentive-reports", report_id, "xlsx"), _bytes)
+
+
+def diff_reports(
+    from_report_id: str, to_report_id: str, *, change: str | None = None, limit: int | None = None, cursor: str | None = None
+) -> Call[ReportDifferences]:
+    """A page of the sites that were added, removed or changed between two reports, with the sums."""
+    params = {"from": from_report_id, "to": to_report_id, "change": change, "limit": limit, "cursor": cursor}
+    return Call("GET", "/incentive-reports/diff", params=params)
+
+
+def share_report(report_id: str, *, expires_in_days: int | None = None) -> Call[NewReportShare]:
+    """Makes a link to a report for people without a key; the answer is the only one that ever shows it."""
+    body = {} if expires_in_days is None else {"expires_in_days": expires_in_days}
+    return Call("POST", _path("incentive-reports", report_id, "share"), json=body)
+
+
+def list_report_shares(report_id: str) -> Call[ReportShareList]:
+    """The links to a report that work, without their tokens."""
+    return Call("GET", _path("incentive-reports", report_id, "share"))
+
+
+def revoke_report_share(report_id: str, share_id: str) -> Call[dict[str, Any]]:
+    """Ends a link to a report, at once."""
+    return Call("DELETE", _path("incentive-reports", report_id, "share", share_id))
+
+
+def list_devices(*, category: str | None = None) -> Call[DeviceList]:
+    """What sites may ask about, by id."""
+    return Call("GET", "/devices", params={"category": category})
+
+
+def get_me() -> Call[dict[str, Any]]:
+    """Whose the API key is, with its scopes and limits."""
+    return Call("GET", "/me")
 
 
 def get_organization() -> Call[Organization]:

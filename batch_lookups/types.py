@@ -37,6 +37,7 @@ class JobSummary(TypedDict):
     started_at: str | None
     completed_at: str | None
     upstream: Upstream
+    labels: dict[str, str]
 
 
 class Job(JobSummary):
@@ -92,6 +93,68 @@ class CellProblem(TypedDict):
     message: str
     value: str | None
     suggestion: str | None
+
+
+class ComparedSite(TypedDict):
+    eligible: bool
+    total_incentive_amount: float
+
+
+# `from` is a word of Python.
+ReportDifference = TypedDict(
+    "ReportDifference",
+    {
+        "reference_id": str,
+        "change": Literal["added", "removed", "changed"],
+        "address": dict[str, str],
+        "from": ComparedSite | None,
+        "to": ComparedSite | None,
+        "difference": float,
+    },
+)
+ReportDifferences = TypedDict(
+    "ReportDifferences",
+    {
+        "from": dict[str, Any],
+        "to": dict[str, Any],
+        "totals": dict[str, Any],
+        "differences": list[ReportDifference],
+        "total": int,
+        "limit": int,
+        "offset": int,
+        "next_cursor": str | None,
+    },
+)
+
+
+class ReportShare(TypedDict):
+    """A link to a report. `created_by`: the API key or the user that made it."""
+
+    id: str
+    report_id: str
+    created_by: str | None
+    created_at: str
+    expires_at: str
+
+
+class NewReportShare(ReportShare):
+    token: str
+    url: str
+
+
+class ReportShareList(TypedDict):
+    shares: list[ReportShare]
+
+
+class Device(TypedDict):
+    id: int
+    name: str
+    category_key: str
+    category_name: str
+
+
+class DeviceList(TypedDict):
+    devices: list[Device]
 
 
 class ItemProblem(TypedDict):

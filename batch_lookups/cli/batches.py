@@ -13,7 +13,7 @@ import click
 from batch_lookups.cli import exits, progress, saving, uploads
 from batch_lookups.cli.exits import Ended
 from batch_lookups.cli.session import Session, pass_session, say, with_output
-from batch_lookups.cli.uploads import Upload, with_again, with_file_options
+from batch_lookups.cli.uploads import Label, Upload, with_again, with_file_options
 from batch_lookups.errors import ApiError
 
 if TYPE_CHECKING:
@@ -208,22 +208,25 @@ def summary_of(job: Job) -> str:
 
 @click.command("list")
 @click.option("--status", type=click.Choice(["pending", "processing", "completed", "failed", "cancelled"]), help="Only such jobs.")
+@click.option("--name", metavar="TEXT", help="Only jobs with this text in their name.")
+@click.option("--label", "labels", type=Label(), multiple=True, help="Only jobs with this label. Repeatable: with all of them.")
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many.")
 @with_output
 @pass_session
-def list_jobs(session: Session, status: str | None, limit: int) -> None:
+def list_jobs(session: Session, status: str | None, name: str | None, labels: tuple[tuple[str, str], ...], limit: int) -> None:
     """List jobs, newest first.
 
     \b
     Examples:
       batch-lookups list --status processing
+      batch-lookups list --label team=north --name march
       batch-lookups list --json | jq -r '.[].id'
     """
 
     def jobs() -> Iterator[JobSummary]:
         cursor: str | None = None
         while True:
-            page = session.client.list_jobs(status=status, limit=min(limit, 200), cursor=cursor)
+            page = session.client.list_jobs(status=status, name=name, labels=dict(labels), limit=min(limit, 200), cursor=cursor)
             yield from page["jobs"]
             cursor = page["next_cursor"]
             if cursor is None:
@@ -260,6 +263,7 @@ def status(session: Session, job: str) -> None:
     lines = [
         ("job", found["id"]),
         ("name", found["name"] or "-"),
+        ("labels", ", ".join(f"{key}={value}" for key, value in found["labels"].items()) or "-"),
         ("status", found["status"]),
         ("progress", progress.told(found)),
         ("failed", ", ".join(f"{count:,} {code}" for code, count in found["errors_by_code"].items()) or "-"),
@@ -396,75 +400,6 @@ def results(session: Session, job: str, output: Path | None, follow: bool, statu
     return exits.ALL
 
 
-@click.command()
-@click.argument("job_or_report", metavar="JOB|REPORT")
-@click.option("-o", "--output", type=OUTPUT, help="Save it: x.html is a page, x.csv the sites, x.json the sums.")
-@click.option("--open", "opens", is_flag=True, help="Show the page in a browser.")
-@with_output
-@pass_session
-def report(session: Session, job_or_report: str, output: Path | None, opens: bool) -> None:
-    """Show what a batch found, or save its report.
-
-    \b
-    Examples:
-      batch-lookups report 0193a5b2-...
-      batch-lookups report 0193a5b2-... -o report.html --open
-      batch-lookups report 0193a5b2-... -o sites.csv
-    """
-    import json
-
-    client = session.client
-    report_id = report_of(session, job_or_report)
-    output = none_if_dash(output)
-    suffix = output.suffix.lower() if output else ""
-    if output is None and not opens:
-        summary = client.get_report_summary(report_id)
-        session.show(summary, told_report(summary))
-        return
-    if suffix not in ("", ".html", ".htm", ".csv", ".json") or (opens and suffix in (".csv", ".json")):
-        raise click.UsageError("A report is saved as x.html, x.csv or x.json; --open shows the page.")
-    if output is None:
-        import tempfile
-
-        output = Path(tempfile.mkdtemp(prefix="batch-lookups-")) / f"report-{report_id}.html"
-    if suffix == ".csv":
-        saving.save(output, [client.get_report_csv(report_id)])
-    elif suffix == ".json":
-        saving.save(output, [json.dumps(client.get_report_summary(report_id), ensure_ascii=False, indent=2).encode() + b"\n"])
-    else:
-        saving.save(output, [client.get_report_page(report_id).encode()])
-    say(f"Saved {output}")
-    if opens:
-        click.launch(output.resolve().as_uri())
-
-
-def report_of(session: Session, job_or_report: str) -> str:
-    """The report's id, from its own or from that of its job."""
-    try:
-        return session.client.get_job(job_or_report)["report_id"]
-    except ApiError as error:
-        if error.code != "job_not_found":
-            raise
-        return job_or_report
-
-
-def told_report(summary: Any) -> str:
-    report = summary["report"]
-    lines = [
-        f"{report['name']}: {report['status']}",
-        f"  sites looked up {report['total_sites']:>12,}",
-        f"  eligible sites  {report['eligible_sites']:>12,}",
-        f"  incentives      {report['total_incentive_value']:>12,.2f} $",
-    ]
-    if summary["by_program"]:
-        lines.append("The largest programs:")
-        lines += [
-            f"  {program['total_incentive_value']:>14,.2f} $  {program['eligible_sites']:>6,} sites  {program['program_name']}"
-            for program in summary["by_program"][:10]
-        ]
-    return "\n".join(lines)
-
-
 def quoted(path: Path) -> str:
     """A path as a word for the shell."""
     import shlex
@@ -483,4 +418,4 @@ def none_if_dash(path: Path | None) -> Path | None:
     return None if path is None or str(path) == "-" else path
 
 
-COMMANDS = [run, check, submit, list_jobs, status, watch, cancel, retry, delete, items, results, report]
+COMMANDS = [run, check, submit, list_jobs, status, watch, cancel, retry, delete, items, results]

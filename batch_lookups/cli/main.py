@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from batch_lookups import __version__
-from batch_lookups.cli import account, batches, exits, keys, uploads, webhooks
+from batch_lookups.cli import account, batches, exits, keys, reports, uploads, webhooks
 from batch_lookups.cli.session import Session, say
 from batch_lookups.errors import ApiError, BatchLookupsError, UnavailableError
 
@@ -55,7 +55,7 @@ def batch_lookups(context: click.Context) -> None:
     context.call_on_close(context.ensure_object(Session).close)
 
 
-for command in (account.login, *batches.COMMANDS, webhooks.webhooks, keys.keys, *account.COMMANDS):
+for command in (account.login, *batches.COMMANDS, *reports.COMMANDS, webhooks.webhooks, keys.keys, *account.COMMANDS):
     batch_lookups.add_command(command)
 
 

@@ -37,6 +37,18 @@ class ColumnMap(click.ParamType[tuple[str, str | int]]):
         return field, int(column) if column.isdecimal() else column
 
 
+class Label(click.ParamType[tuple[str, str]]):
+    name = "key=value"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> tuple[str, str]:
+        if isinstance(value, tuple):
+            return value
+        key, equals, text = str(value).partition("=")
+        if not (key and equals and text):
+            self.fail(f"{value!r} is not KEY=VALUE, such as team=north", parameter, context)
+        return key, text
+
+
 class DeviceIds(click.ParamType[tuple[int, ...]]):
     name = "ids"
 
@@ -60,6 +72,7 @@ def with_file_options(command: F) -> F:
         click.option("--sheet", metavar="NAME", help="The sheet of a workbook, by its name or number."),
         click.option("--skip-invalid", is_flag=True, help="Leave invalid rows out instead of refusing the file."),
         click.option("--name", help="What the job and its report are called; the file's name unless given."),
+        click.option("--label", "labels", type=Label(), multiple=True, help="By which the job is found again. Repeatable, up to 16 times."),
     ]
     for option in reversed(options):
         command = option(command)
@@ -72,7 +85,9 @@ with_again = click.option("--again", metavar="WORD", help="A new job, although t
 class Upload:
     """The bytes of a file and how to read them."""
 
-    def __init__(self, file: str, *, columns: Sequence[tuple[str, str | int]], name: str | None, **options: Any) -> None:
+    def __init__(
+        self, file: str, *, columns: Sequence[tuple[str, str | int]], labels: Sequence[tuple[str, str]], name: str | None, **options: Any
+    ) -> None:
         from batch_lookups.calls import ANY_FILE, NDJSON, FileOptions
 
         path = None if file == "-" else Path(file)
@@ -81,7 +96,9 @@ class Upload:
         self.data = sys.stdin.buffer.read() if path is None else path.read_bytes()
         suffix = "" if path is None else Path(path.name.removesuffix(".gz")).suffix.lower()
         self.media_type = NDJSON if suffix in LINES_OF_JSON else ANY_FILE
-        self.options: FileOptions = FileOptions(name=name or (path.name[:200] if path else None), columns=dict(columns), **options)
+        self.options: FileOptions = FileOptions(
+            name=name or (path.name[:200] if path else None), columns=dict(columns), labels=dict(labels), **options
+        )
 
     def idempotency_key(self, again: str | None) -> str:
         """The same for the same file and options, so that a repeated command finds its job."""

@@ -1,0 +1,211 @@
+"""Reports: shown, saved, compared and shared; and the devices that they are about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from batch_lookups.cli import saving
+from batch_lookups.cli.batches import OUTPUT, none_if_dash
+from batch_lookups.cli.session import Session, pass_session, say, with_output
+from batch_lookups.errors import ApiError
+
+if TYPE_CHECKING:
+    from batch_lookups.types import ComparedSite, ReportDifference
+
+
+class ReportGroup(click.Group):
+    """What is no word of the group is a job or a report, which is shown."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in (*self.commands, *ctx.help_option_names):
+            args = ["show", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=ReportGroup)
+def report() -> None:
+    """Show what a batch found, save its report, compare it with another one, or share it by a link.
+
+    \b
+    Examples:
+      batch-lookups report 0193a5b2-...
+      batch-lookups report 0193a5b2-... -o report.html --open
+      batch-lookups report diff 0193a5b2-... 0193b7c4-...
+      batch-lookups report share 0193a5b2-...
+    """
+
+
+@report.command()
+@click.argument("job_or_report", metavar="JOB|REPORT")
+@click.option("-o", "--output", type=OUTPUT, help="Save it: x.html is a page, x.csv and x.xlsx the sites, x.json the sums.")
+@click.option("--open", "opens", is_flag=True, help="Show the page in a browser.")
+@with_output
+@pass_session
+def show(session: Session, job_or_report: str, output: Path | None, opens: bool) -> None:
+    """Show what a batch found, or save its report.
+
+    \b
+    Examples:
+      batch-lookups report 0193a5b2-...
+      batch-lookups report 0193a5b2-... -o report.html --open
+      batch-lookups report 0193a5b2-... -o sites.csv
+    """
+    import json
+
+    client = session.client
+    report_id = report_of(session, job_or_report)
+    output = none_if_dash(output)
+    suffix = output.suffix.lower() if output else ""
+    if output is None and not opens:
+        summary = client.get_report_summary(report_id)
+        session.show(summary, told_report(summary))
+        return
+    if suffix not in ("", ".html", ".htm", ".csv", ".xlsx", ".json") or (opens and suffix in (".csv", ".xlsx", ".json")):
+        raise click.UsageError("A report is saved as x.html, x.csv, x.xlsx or x.json; --open shows the page.")
+    if output is None:
+        import tempfile
+
+        output = Path(tempfile.mkdtemp(prefix="batch-lookups-")) / f"report-{report_id}.html"
+    if suffix == ".csv":
+        saving.save(output, [client.get_report_csv(report_id)])
+    elif suffix == ".xlsx":
+        saving.save(output, [client.get_report_xlsx(report_id)])
+    elif suffix == ".json":
+        saving.save(output, [json.dumps(client.get_report_summary(report_id), ensure_ascii=False, indent=2).encode() + b"\n"])
+    else:
+        saving.save(output, [client.get_report_page(report_id).encode()])
+    say(f"Saved {output}")
+    if opens:
+        click.launch(output.resolve().as_uri())
+
+
+@report.command()
+@click.argument("first", metavar="JOB|REPORT")
+@click.argument("second", metavar="JOB|REPORT")
+@click.option("--change", type=click.Choice(["added", "removed", "changed"]), help="Only such differences.")
+@with_output
+@pass_session
+def diff(session: Session, first: str, second: str, change: str | None) -> None:
+    """Say which sites came, went or get another amount, from the first to the second.
+
+    \b
+    Examples:
+      batch-lookups report diff 0193a5b2-... 0193b7c4-...
+      batch-lookups report diff 0193a5b2-... 0193b7c4-... --change removed --ndjson
+    """
+    ids = report_of(session, first), report_of(session, second)
+
+    def differences() -> Iterator[ReportDifference]:
+        cursor: str | None = None
+        while True:
+            page = session.client.diff_reports(*ids, change=change, limit=500, cursor=cursor)
+            if cursor is None:
+                totals = page["totals"]
+                counts = ", ".join(f"{totals[kind]['sites']:,} {kind}" for kind in ("added", "removed", "changed", "unchanged"))
+                say(f"{counts}; {totals['difference']:+,.2f} $")
+            yield from page["differences"]
+            cursor = page["next_cursor"]
+            if cursor is None:
+                return
+
+    session.show_all(
+        differences(),
+        ["change", "reference_id", "from", "to", "difference"],
+        lambda entry: (entry["change"], entry["reference_id"], amount_of(entry["from"]), amount_of(entry["to"]), entry["difference"]),
+        "There are no such differences.",
+    )
+
+
+def amount_of(site: ComparedSite | None) -> float | None:
+    return None if site is None else site["total_incentive_amount"]
+
+
+@report.command()
+@click.argument("job_or_report", metavar="JOB|REPORT")
+@click.option("--days", type=click.IntRange(1, 365), help="How long the link works; 30 days unless given.")
+@click.option("--list", "lists", is_flag=True, help="List the links that work instead.")
+@click.option("--revoke", metavar="ID", help="End the link with this id instead.")
+@with_output
+@pass_session
+def share(session: Session, job_or_report: str, days: int | None, lists: bool, revoke: str | None) -> None:
+    """Make a link to a report for people without a key, and print it. Nothing shows it again.
+
+    \b
+    Examples:
+      batch-lookups report share 0193a5b2-... --days 7
+      batch-lookups report share 0193a5b2-... --list
+      batch-lookups report share 0193a5b2-... --revoke 0193a5b2-...
+
+    With /csv or /xlsx behind it, the link leads to the sites as a file.
+    """
+    if (days is not None) + lists + (revoke is not None) > 1:
+        raise click.UsageError("Use one of --days, --list and --revoke.")
+    report_id = report_of(session, job_or_report)
+    if revoke is not None:
+        answer = session.client.revoke_report_share(report_id, revoke)
+        session.show(answer, answer["message"])
+    elif lists:
+        session.show_all(
+            session.client.list_report_shares(report_id)["shares"],
+            ["id", "created", "expires", "by"],
+            lambda link: (link["id"], *(link[name][:16].replace("T", " ") for name in ("created_at", "expires_at")), link["created_by"]),
+            "There are no links to this report.",
+        )
+    else:
+        made = session.client.share_report(report_id, expires_in_days=days)
+        say(f"Works until {made['expires_at'][:16].replace('T', ' ')} UTC; end it with --revoke {made['id']}")
+        session.show(made, made["url"])
+
+
+@click.command()
+@click.option("--category", metavar="KEY", help="Only devices of this category, such as heat_pump.")
+@with_output
+@pass_session
+def devices(session: Session, category: str | None) -> None:
+    """List the devices that sites may ask about, with their ids.
+
+    \b
+    Examples:
+      batch-lookups devices --category heat_pump
+      batch-lookups devices --json | jq -r '.[] | select(.name | test("ductless")) | .id'
+    """
+    session.show_all(
+        session.client.list_devices(category=category)["devices"],
+        ["id", "device", "category"],
+        lambda device: (device["id"], device["name"], f"{device['category_name']} ({device['category_key']})"),
+        "There are no such devices.",
+    )
+
+
+def report_of(session: Session, job_or_report: str) -> str:
+    """The report's id, from its own or from that of its job."""
+    try:
+        return session.client.get_job(job_or_report)["report_id"]
+    except ApiError as error:
+        if error.code != "job_not_found":
+            raise
+        return job_or_report
+
+
+def told_report(summary: Any) -> str:
+    report = summary["report"]
+    lines = [
+        f"{report['name']}: {report['status']}",
+        f"  sites looked up {report['total_sites']:>12,}",
+        f"  eligible sites  {report['eligible_sites']:>12,}",
+        f"  incentives      {report['total_incentive_value']:>12,.2f} $",
+    ]
+    if summary["by_program"]:
+        lines.append("The largest programs:")
+        lines += [
+            f"  {program['total_incentive_value']:>14,.2f} $  {program['eligible_sites']:>6,} sites  {program['program_name']}"
+            for program in summary["by_program"][:10]
+        ]
+    return "\n".join(lines)
+
+
+COMMANDS = [report, devices]
