@@ -189,7 +189,8 @@ def test_two_hundred_exports_are_understood_and_none_is_read_as_something_else(s
         file = orjson.dumps({"rows": table.rows, "lines": table.lines}).decode()
         row = shared_owner.execute(
             """
-            select f.items, f.problems, array(select i.errors from app.parse_batch_items(f.items, true) i where i.errors is not null)
+            select f.items, f.problems, array(select app.problems_text(i.problems)
+                                              from app.parse_batch_items(f.items, true) i where i.problems is not null)
               from app.read_file(null, %s::jsonb) f
             """,
             [file],

@@ -50,10 +50,12 @@ def filled(client: OrganizationClient, database: Connection) -> dict[str, str]:
     for _ in range(4):
         client.post("/api-keys", json={})
         client.submit()
+    for _ in range(5):
+        upload = client.post("/uploads", json=[site(f"deal-{number}") for number in range(5)]).json()
     created = client.submit(*(site(f"deal-{number}", create_application=True) for number in range(5)))
     look_up(database, created, 100, ANSWER)
     database.execute("update public.batch_lookup_jobs set created_at = now()")
-    ids = {"{job_id}": created["job_id"], "{report_id}": created["report"]["id"]}
+    ids = {"{job_id}": created["job_id"], "{report_id}": created["report"]["id"], "{upload_id}": upload["id"]}
     return {path: re.sub(r"{\w+}", lambda found: ids[found[0]], path) for path in LISTS}
 
 
@@ -66,6 +68,8 @@ def test_all_lists_have_cursors() -> None:
         "/batch-lookups/{job_id}/items",
         "/incentive-reports",
         "/incentive-reports/{report_id}",
+        "/uploads",
+        "/uploads/{upload_id}/rows",
         "/webhook-deliveries",
     ]
 

@@ -236,7 +236,13 @@ def test_an_excel_workbook_is_a_batch(client: OrganizationClient) -> None:
     )
     report = upload(client, book, "application/octet-stream", dry_run=True).json()
     assert [note["code"] for note in report["notes"]] == ["sheet_chosen"]
-    assert report["columns"][3] == {"header": "State", "field": "state_or_province_code", "how": "name", "samples": ["Massachusetts"]}
+    assert report["columns"][3] == {
+        "number": 4,
+        "header": "State",
+        "field": "state_or_province_code",
+        "how": "name",
+        "samples": ["Massachusetts"],
+    }
     batch = created(upload(client, book, "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"))
     [item] = client.get(f"/batch-lookups/{batch['job_id']}/items").json()["items"]
     assert (item["address"]["state_or_province_code"], item["address"]["postal_code"], item["building_type"]) == (

@@ -65,12 +65,14 @@ begin
             lookup_timeout_seconds, lease_seconds, max_response_bytes, items_per_run, create_clerk_organizations,
             incentive_call_retention_days, outage_failures, max_outage_wait_seconds, deduplicate_seconds, max_open_items, requests_per_minute,
             job_retention_days, report_retention_days, record_all_attempts, attempt_retention_days, audit_retention_days,
-            organization_requests_per_minute, max_api_keys, updated_at)
+            organization_requests_per_minute, max_api_keys, upload_retention_days,
+            max_open_uploads, updated_at)
          = (select n.lookups_per_second, n.max_in_flight, n.max_retries, n.retry_backoff_seconds, n.retry_backoff_max_seconds,
                    n.lookup_timeout_seconds, n.lease_seconds, n.max_response_bytes, n.items_per_run, n.create_clerk_organizations,
                    n.incentive_call_retention_days, n.outage_failures, n.max_outage_wait_seconds, n.deduplicate_seconds, n.max_open_items,
                    n.requests_per_minute, n.job_retention_days, n.report_retention_days, n.record_all_attempts, n.attempt_retention_days,
-                   n.audit_retention_days, n.organization_requests_per_minute, n.max_api_keys, v_now
+                   n.audit_retention_days, n.organization_requests_per_minute, n.max_api_keys,
+                   n.upload_retention_days, n.max_open_uploads, v_now
               from jsonb_populate_record(s, p_changes) n);
     perform app.audit(app.installation_id(), 'settings.changed', p_details => app.differences(v_before, api.get_settings()::jsonb - 'updated_at'));
     perform pg_notify('batch_lookups_ready', '');

@@ -65,7 +65,8 @@ comment on function api.rename_organization(uuid, text) is 'Gives an organizatio
 -- The tables with rows of an organization, apart from jobs and reports, which go first and whole: whatever refers to others comes before them.
 create or replace function app.tables_of_organizations() returns text[]
 language sql immutable
-return array['public.applications', 'public.lookup_leases', 'public.lookup_attempts', 'app.known_results', 'app.known_jobs', 'app.customers', 'app.incentive_calls', 'app.incentive_profiles', 'app.idempotency_keys',
+return array['public.lookup_upload_rows', 'public.lookup_uploads', 'app.column_memory', 'public.applications', 'public.lookup_leases',
+             'public.lookup_attempts', 'app.known_results', 'app.known_jobs', 'app.customers', 'app.incentive_calls', 'app.incentive_profiles', 'app.idempotency_keys',
              'app.webhook_attempts', 'app.webhook_deliveries', 'app.webhook_secrets', 'app.webhook_configs', 'app.webhook_queue_state',
              'app.webhook_wakeups', 'app.queued_jobs', 'app.queue_wakeups', 'app.organization_queue_state', 'app.work_minutes',
              'app.report_shares', 'app.api_keys'];

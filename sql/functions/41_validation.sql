@@ -296,31 +296,35 @@ return (select coalesce(json_agg(app.join_objects(
                  limit 100) i);
 
 -- What is wrong with all items, or what was mended in them, by field and code: the most frequent first, at most a hundred groups of
--- {field, code, count, examples}, with three examples each, of different values if there are.
+-- {field, code, count, examples}, with up to three examples of different values each.
 create or replace function app.problem_groups(p_items app.batch_item[], p_of_warnings boolean, p_lines integer[], p_columns jsonb) returns json
 language sql stable
-return (select coalesce(json_agg(json_build_object(
-                           'field', g.field,
-                           'code', g.code,
-                           'count', g.count,
-                           'examples', (select json_agg(json_build_object(
-                                                   'position', e -> 'position',
-                                                   'line', p_lines[(e ->> 'position')::integer + 1],
-                                                   'value', coalesce(e -> 'value', e -> 'was'),
-                                                   'message', case when p_of_warnings then app.told_warning(e, p_columns)
-                                                                   else app.told_problem(e, (e ->> 'position')::integer, p_lines, p_columns) end -> 'message')
-                                                   order by n)
-                                          from unnest(g.examples) with ordinality x (e, n))) order by g.count desc, g.field, g.code), '[]')
-          from (select p.field, p.code, count(*) as count,
-                       (array_agg(p.it || jsonb_build_object('position', p.position) order by p.nth, p.position) filter (where p.nth <= 3))[:3] as examples
-                  from (select i.position, u.it, u.it ->> 'field' as field, u.it ->> 'code' as code,
-                               row_number() over (partition by u.it ->> 'field', u.it ->> 'code', coalesce(u.it ->> 'value', u.it ->> 'was')
-                                                  order by i.position) as nth
-                          from unnest(p_items) i
-                         cross join unnest(case when p_of_warnings then i.details else i.problems end) u (it)) p
-                 group by p.field, p.code
-                 order by count(*) desc, p.field, p.code
-                 limit 100) g);
+begin atomic
+    with problems as materialized (
+        select i.position, u.it, u.it ->> 'field' as field, u.it ->> 'code' as code, coalesce(u.it ->> 'value', u.it ->> 'was') as value
+          from unnest(p_items) i
+         cross join unnest(case when p_of_warnings then i.details else i.problems end) u (it)),
+    groups as (
+        select field, code, sum(count) as count, (array_agg(first order by first))[:3] as firsts
+          from (select field, code, value, count(*) as count, min(position) as first from problems group by field, code, value) v
+         group by field, code
+         order by sum(count) desc, field, code
+         limit 100)
+    select coalesce(json_agg(json_build_object(
+               'field', g.field,
+               'code', g.code,
+               'count', g.count,
+               'examples', (select json_agg(json_build_object(
+                                       'position', p.position,
+                                       'line', p_lines[p.position + 1],
+                                       'value', p.value,
+                                       'message', case when p_of_warnings then app.told_warning(p.it, p_columns)
+                                                       else app.told_problem(p.it, p.position, p_lines, p_columns) end -> 'message') order by p.position)
+                              from problems p
+                             where p.position = any (g.firsts) and p.code = g.code and p.field is not distinct from g.field))
+               order by g.count desc, g.field, g.code), '[]')
+      from groups g;
+end;
 
 -- The first hundred of them.
 create or replace function app.duplicate_reference_ids(p_items app.batch_item[]) returns text[]

@@ -202,7 +202,7 @@ begin
 
     v_created := app.store_batch(p_organization_id, v_valid, p_name => v_options.name, p_spending => v_options.spending);
     perform app.store_labels(p_organization_id, (v_created ->> 'job_id')::uuid, v_options.labels);
-    if v_file.sources is not null then
+    if v_file.header is not null or v_file.sources is not null then
         perform app.store_sources(p_organization_id, (v_created ->> 'job_id')::uuid, v_parsed, v_file.header, v_file.sources);
     end if;
     return app.join_objects(
@@ -235,7 +235,7 @@ end;
 $$;
 
 comment on function api.create_batch_lookup(uuid, jsonb, boolean, jsonb, jsonb) is
-'Creates a batch: 1 to 10,000 items with their report, and wakes a worker. p_request is {"items": [...]} or the array itself; p_check_devices false leaves device ids to an external provider. Options, in p_request or in p_options: name; reuse_results {max_age_days: 1 to 3650} (items that equal one that was looked up for the organization within that time are given its answer and completed at once; in a dry run known_already says how many); dry_run (the whole report of the validation, nothing stored); on_invalid reject (default: all or nothing) or skip (stores the valid items, answers the others); labels, an object of at most 16 texts by which the job is found again (keys of 1 to 64 characters of A-Z, a-z, 0-9 and . _ ~ / -, values of 1 to 256). p_file is for what a file brings: {lines: [the line of each item]} beside items, or in their place {rows: [[cell, ...], ...], lines?, columns?: {field: name or number of its column}, defaults?: {field: value}, value_maps?: {field: {text: value}}, notes?: [{code, message}]}: the header is found, values are mended where it is plain what was meant, and warnings say so. The answer ends with total_invalid, invalid_items, warnings and notes. 400: invalid_items (with index and error of the first hundred; total_invalid counts all), duplicate_reference_ids, invalid_item_count, items_missing, unknown_fields, unknown_option, number_out_of_range, invalid_p_file, invalid_columns, ambiguous_columns, missing_columns. 429: too_many_open_items.';
+'Creates a batch: 1 to 10,000 items with their report, and wakes a worker. p_request is {"items": [...]} or the array itself; p_check_devices false leaves device ids to an external provider. Options, in p_request or in p_options: name; reuse_results {max_age_days: 1 to 3650} (items that equal one that was looked up for the organization within that time are given its answer and completed at once; in a dry run known_already says how many); dry_run (the whole report of the validation, nothing stored); on_invalid reject (default: all or nothing) or skip (stores the valid items, answers the others); labels, an object of at most 16 texts by which the job is found again (keys of 1 to 64 characters of A-Z, a-z, 0-9 and . _ ~ / -, values of 1 to 256). p_file is for what a file brings: {lines: [the line of each item]} beside items, or in their place {rows: [[cell, ...], ...], lines?, header_row?: its number from 1, with nothing but sites below, columns?: {field: name or number of its column, or null: it has none}, defaults?: {field: value}, value_maps?: {field: {text: value}}, notes?: [{code, message}]}: the header is found unless given, values are mended where it is plain what was meant, and warnings say so. The answer ends with total_invalid, invalid_items, warnings, total_warnings and notes; a dry run has problem_groups and warning_groups, too: [{field, code, count, examples}]. 400: invalid_items (with index, error and problems [{field, column, code, message, value, suggestion}] of the first hundred; total_invalid counts all), duplicate_reference_ids, invalid_item_count, items_missing, unknown_fields, unknown_option, number_out_of_range, invalid_p_file, invalid_columns, ambiguous_columns, missing_columns. 429: too_many_open_items.';
 grant execute on function api.create_batch_lookup(uuid, jsonb, boolean, jsonb, jsonb) to authenticated;
 
 -- Registers a request under its idempotency key, or answers with the stored response.
@@ -283,6 +283,23 @@ begin
 end;
 $$;
 
+-- Stores the response under the request's key, if it has one. A dry run may be done again: it changes nothing, and its answer may be long.
+create or replace function app.end_request(p_organization_id uuid, p_route text, p_key text, p_status integer, p_response json) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if p_status = 200 then
+        delete from app.idempotency_keys where organization_id = p_organization_id and route = p_route and key = p_key;
+        return;
+    end if;
+    update app.idempotency_keys
+       set status   = p_status,
+           response = p_response
+     where organization_id = p_organization_id and route = p_route and key = p_key;
+end;
+$$;
+
 create or replace function api.submit_batch_lookup(
     p_organization_id uuid      default app.claimed_organization_id(),
     p_request         jsonb     default null,
@@ -318,15 +335,7 @@ begin
 
     body := app.create_batch(p_organization_id, p_request, p_check_devices, p_options, p_file);
     status := case when body ->> 'dry_run' is null then 201 else 200 end;
-    if status = 200 then
-        -- A dry run may be done again: it changes nothing, and its answer may be long.
-        delete from app.idempotency_keys k where k.organization_id = p_organization_id and k.route = v_route and k.key = p_idempotency_key;
-        return;
-    end if;
-    update app.idempotency_keys k
-       set status   = submit_batch_lookup.status,
-           response = body
-     where k.organization_id = p_organization_id and k.route = v_route and k.key = p_idempotency_key;
+    perform app.end_request(p_organization_id, v_route, p_idempotency_key, status, body);
 end;
 $$;
 

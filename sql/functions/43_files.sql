@@ -27,37 +27,84 @@ $$;
 
 comment on function app.find_header(jsonb, jsonb) is 'Number of the header row, from 1; if no row looks like a header, the first non-empty one. null: all rows are empty.';
 
--- The field of each column: as the request says, else by its name. `how` is given or name; null: the column is not used.
-create or replace function app.file_columns(p_headers text[], p_columns jsonb, p_defaults jsonb) returns table (header text, field text, how text)
+-- The fields without which there is no item; the country is told by the rest of the address.
+create or replace function app.required_fields() returns text[]
+language sql immutable
+return array['reference_id', 'street_1', 'city', 'state_or_province_code', 'postal_code', 'building_type', 'device_ids'];
+
+create or replace function app.check_field(p_field text) returns void
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if p_field <> all (app.file_fields()) then
+        perform app.refuse(
+            400, 'invalid_columns', format('There is no field %s', left(p_field, 100)),
+            format('The fields are %s.', array_to_string(app.file_fields(), ', ')));
+    end if;
+end;
+$$;
+
+create or replace function app.headers_hint(p_headers text[]) returns text
+language sql immutable
+return format('The header has %s.', array_to_string(array(select left(h, 50) from unnest(p_headers[1:50]) h where h <> ''), ', '));
+
+-- The number of the column that is meant by a name or a number.
+create or replace function app.column_number(p_headers text[], p_wanted jsonb) returns integer
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_found  constant text := format('The header has %s.', array_to_string(array(select left(h, 50) from unnest(p_headers[1:50]) h where h <> ''), ', '));
+    v_places constant integer[] := array(
+        select n from unnest(p_headers) with ordinality h (name, n)
+         where case jsonb_typeof(p_wanted) when 'number' then n = (p_wanted #>> '{}')::numeric
+                    else app.plain_name(name) = app.plain_name(p_wanted #>> '{}') end);
+begin
+    if cardinality(v_places) <> 1 then
+        perform app.refuse(
+            400, 'invalid_columns', format('%s column is called %s', case when v_places = '{}' then 'No' else 'More than one' end, left(p_wanted #>> '{}', 100)),
+            app.headers_hint(p_headers));
+    end if;
+    return v_places[1];
+end;
+$$;
+
+-- The field of each column: as the request says, else as the organization said before, else by its name. `how` is given, remembered or name;
+-- null: the column is not used. p_lenient: columns that fit the same field equally well are only marked as ambiguous, and none is missing.
+create or replace function app.file_columns(
+    p_headers text[], p_columns jsonb, p_defaults jsonb, p_remembered jsonb default '{}', p_lenient boolean default false
+) returns table (header text, field text, how text)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
     v_fields text[] := array_fill(null::text, array[cardinality(p_headers)]);
     v_how    text[] := v_fields;
+    v_known  text[] := '{}';
     v_field  text;
     v_wanted jsonb;
+    v_number integer;
     v_places integer[];
     v_names  text[];
 begin
     for v_field, v_wanted in select regexp_replace(key, '^address\.', ''), value from jsonb_each(p_columns) loop
-        if v_field <> all (app.file_fields()) then
-            perform app.refuse(
-                400, 'invalid_columns', format('There is no field %s', left(v_field, 100)),
-                format('The fields are %s.', array_to_string(app.file_fields(), ', ')));
-        end if;
-        v_places := array(select n from unnest(p_headers) with ordinality h (name, n)
-                           where case jsonb_typeof(v_wanted) when 'number' then n = (v_wanted #>> '{}')::numeric
-                                      else app.plain_name(name) = app.plain_name(v_wanted #>> '{}') end);
-        if cardinality(v_places) <> 1 then
-            perform app.refuse(
-                400, 'invalid_columns',
-                format('%s column is called %s', case when v_places = '{}' then 'No' else 'More than one' end, left(v_wanted #>> '{}', 100)),
-                v_found);
-        end if;
-        v_fields[v_places[1]] := v_field;
-        v_how[v_places[1]] := 'given';
+        perform app.check_field(v_field);
+        v_known := v_known || v_field;
+        continue when v_wanted = 'null';
+        v_number := app.column_number(p_headers, v_wanted);
+        v_fields[v_number] := v_field;
+        v_how[v_number] := 'given';
+    end loop;
+
+    for v_number, v_field in
+        select h.n, p_remembered ->> app.plain_name(h.name)
+          from unnest(p_headers) with ordinality h (name, n)
+         where p_remembered ? app.plain_name(h.name)
+    loop
+        continue when v_how[v_number] is not null or v_field = any (v_known);
+        v_known := v_known || v_field;
+        v_fields[v_number] := v_field;
+        v_how[v_number] := 'remembered';
     end loop;
 
     for v_field, v_places, v_names in
@@ -65,34 +112,36 @@ begin
           from (select h.n, h.name, k.field, rank() over (partition by k.field order by k.rank) as rank
                   from unnest(p_headers) with ordinality h (name, n)
                   join app.column_names k on k.name = app.plain_name(h.name)
-                 where v_fields[h.n] is null and array_position(v_fields, k.field) is null) c
+                 where v_how[h.n] is null and k.field <> all (v_known)) c
          where c.rank = 1
          group by c.field
          order by min(c.n)
     loop
-        if cardinality(v_places) > 1 then
+        if cardinality(v_places) = 1 then
+            v_fields[v_places[1]] := v_field;
+            v_how[v_places[1]] := 'name';
+        elsif p_lenient then
+            foreach v_number in array v_places loop
+                v_how[v_number] := 'ambiguous';
+            end loop;
+        else
             perform app.refuse(
                 400, 'ambiguous_columns', format('More than one column may be the %s: %s', v_field, array_to_string(v_names, ', ')),
                 format('Say which one is meant: ?columns={"%s": "%s"}', v_field, v_names[1]));
         end if;
-        v_fields[v_places[1]] := v_field;
-        v_how[v_places[1]] := 'name';
     end loop;
 
-    v_names := array(select f from unnest(app.file_fields()) f
-                      where f not in ('street_2', 'country_code', 'create_application', 'webhook_custom_fields') and array_position(v_fields, f) is null and not p_defaults ? f);
-    if v_names <> '{}' then
+    v_names := array(select f from unnest(app.required_fields()) f where array_position(v_fields, f) is null and not p_defaults ? f);
+    if v_names <> '{}' and not p_lenient then
         perform app.refuse(
             400, 'missing_columns', format('Columns are missing: %s', array_to_string(v_names, ', ')),
-            v_found || case when v_names && array['building_type', 'device_ids']
-                            then ' For all rows alike: ?default_building_type=RESIDENTIAL&default_device_ids=1' else '' end
-            || ' Name a column with ?columns={"field": "Column"}.');
+            app.headers_hint(p_headers) || case when v_names && array['building_type', 'device_ids'] then ' For all rows alike: ?default_building_type=RESIDENTIAL&default_device_ids=1' else '' end || ' Name a column with ?columns={"field": "Column"}.');
     end if;
     return query select * from unnest(p_headers, v_fields, v_how);
 end;
 $$;
 
-comment on function app.file_columns(text[], jsonb, jsonb) is 'One row a column of a file. p_columns: {field: name or number of its column, from 1}; p_defaults: {field: value}. 400: invalid_columns, ambiguous_columns, missing_columns.';
+comment on function app.file_columns(text[], jsonb, jsonb, jsonb, boolean) is 'One row a column of a file. p_columns: {field: name or number of its column, from 1, or null: no column has it}; p_defaults: {field: value}; p_remembered: {plain name: field or null}. 400: invalid_columns, ambiguous_columns, missing_columns.';
 
 -- The last row that may be an item. Rows at the end with nothing beyond their first cell are a footer, from the first one that is empty or
 -- reads like a footer.

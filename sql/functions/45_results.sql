@@ -64,7 +64,8 @@ as $$
 declare
     v_in_flight int4multirange := app.positions_in_flight(p_organization_id, p_job_id);
     v_bytes     bigint         := 0;
-    v_is_text   boolean[]      := case when p_format = 'xlsx' then app.text_columns(coalesce(p_columns.header, '{}')) end;
+    v_is_text   boolean[]      := case when p_format = 'xlsx' then app.text_columns(p_columns) end;
+    v_order     integer[]      := app.result_order(p_columns);
     v_item      public.lookup_queue_items;
     v_cells     jsonb;
     v_text      text;
@@ -76,13 +77,13 @@ begin
     loop
         has_more := cardinality(items) = p_limit or v_bytes >= 8 * 1024 * 1024;
         exit when has_more;
-        if p_columns.names is not null then
+        if p_columns.has_cells then
             v_cells := (select cells from public.lookup_item_sources where organization_id = p_organization_id and job_id = p_job_id and position = v_item.position);
         end if;
         v_text := case
-            when p_format = 'csv' then app.csv_line(variadic app.source_cells(p_columns.names, v_cells) || app.result_cells(v_item, v_in_flight))
-            when p_format = 'xlsx' then app.workbook_row(app.source_cells(p_columns.names, v_cells) || app.result_cells(v_item, v_in_flight), v_is_text)
-            when p_columns.names is null then app.item_json(v_item, v_in_flight)::text
+            when p_format = 'csv' then app.csv_line(variadic app.file_cells(p_columns, v_order, v_cells, v_item, v_in_flight))
+            when p_format = 'xlsx' then app.workbook_row(app.file_cells(p_columns, v_order, v_cells, v_item, v_in_flight), v_is_text)
+            when p_columns.has_cells is not true then app.item_json(v_item, v_in_flight)::text
             else app.join_objects(json_build_object('source', app.source_json(p_columns.names, v_cells)), app.item_json(v_item, v_in_flight))::text end;
         if p_format = 'ndjson' then
             v_text := translate(v_text, E'\r\n', '') || E'\n';
@@ -180,15 +181,18 @@ begin
 end;
 $$;
 
--- Columns that stay text in a workbook: ours but the numbers, and those of a file that hold what only looks like a number, such as ZIP codes.
-create or replace function app.text_columns(p_header text[]) returns boolean[]
+-- A row of the results, below that header.
+create or replace function app.file_cells(
+    p_columns public.lookup_job_columns, p_order integer[], p_cells jsonb, p_item public.lookup_queue_items, p_in_flight int4multirange
+) returns text[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    v_cells constant text[] := app.result_cells(p_item, p_in_flight);
 begin
-    return array(select exists (select from app.column_names k where k.name = app.plain_name(h.name)) from unnest(p_header) with ordinality h (name, n) order by h.n)
-           || array(select c.name not in ('utility_eiaid', 'eligible', 'total_incentive_amount', 'retry_count')
-                      from unnest(app.result_columns()) with ordinality c (name, n) order by c.n);
+    return case when p_order is null then app.source_cells(p_columns.names, p_cells) || v_cells
+                else array(select v_cells[o.place] from unnest(p_order) with ordinality o (place, n) order by o.n) end;
 end;
 $$;
 
@@ -231,7 +235,7 @@ begin
     end if;
     v_piece := app.read_items(p_organization_id, p_job_id, p_format, p_status, p_error_code, p_after, p_limit, 0, v_columns);
     if p_after < 0 then
-        v_header := v_columns.header || app.distinct_names(app.result_columns(), v_columns.header, 'lookup');
+        v_header := app.result_header(v_columns);
     end if;
     lines := concat(case p_format when 'csv' then app.csv_line(variadic v_header) when 'xlsx' then to_json(v_header)::text || E'\n' end,
                     array_to_string(v_piece.items, ''));

@@ -249,7 +249,8 @@ begin
     select * into strict v_settings from app.settings;
     return app.prune('jobs', p_now - make_interval(days => v_settings.job_retention_days))
          + app.prune('reports', p_now - make_interval(days => v_settings.report_retention_days))
-         + app.prune_attempts(p_now - make_interval(days => v_settings.attempt_retention_days));
+         + app.prune_attempts(p_now - make_interval(days => v_settings.attempt_retention_days))
+         + app.prune_uploads(p_now);
 end;
 $$;
 
@@ -262,4 +263,4 @@ begin
 end;
 $$;
 
-comment on function api.prune_expired() is 'Deletes jobs, reports and recorded attempts whose retention (job_retention_days, report_retention_days, attempt_retention_days) is over, at most a thousand jobs with about ten thousand items, as many reports, and ten thousand attempts, and returns how many. pg_cron or a worker repeats it every minute, each time in a transaction of its own, until it returns 0.';
+comment on function api.prune_expired() is 'Deletes uploads that have expired, and jobs, reports and recorded attempts whose retention (job_retention_days, report_retention_days, attempt_retention_days) is over, at most a thousand jobs with about ten thousand items, as many reports, and ten thousand attempts, and returns how many. pg_cron or a worker repeats it every minute, each time in a transaction of its own, until it returns 0.';

@@ -83,7 +83,7 @@ begin
                     then app.mended('address.street_2', p_columns #>> '{street_2,header}', 'cleaned', m.raw ->> v_street_2, m.street_2) end,
                case when nullif(btrim(m.raw ->> v_city), '') <> coalesce(m.city, '') or not m.is_clean and app.may_be_placeholder(m.city)
                     then app.mended('address.city', p_columns #>> '{city,header}', 'cleaned', m.raw ->> v_city, m.city) end,
-               case when upper(coalesce(m.region, m.country)) <> m.region_code
+               case when upper(coalesce(m.region, m.country)) <> upper(m.region_code)
                     then app.mended('address.state_or_province_code',
                                     case when m.region is null then p_columns #>> '{country_code,header}' else p_columns #>> '{state_or_province_code,header}' end,
                                     'value_recognized', coalesce(m.region, m.country), m.region_code) end,
@@ -139,11 +139,68 @@ begin
 end;
 $$;
 
+create or replace function app.check_file(p_file jsonb) returns void
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if jsonb_typeof(p_file -> 'rows') <> 'array' or jsonb_path_exists(p_file -> 'rows', 'strict $[*] ? (@.type() != "array")')
+       or jsonb_path_exists(coalesce(p_file -> 'lines', '[]'), '$[*] ? (@.type() != "number" || @ % 1 != 0 || @ > 1000000000)')
+       or coalesce((p_file -> 'header_row') @? '$ ? (@.type() != "number" || @ % 1 != 0 || @ < 1 || @ > 1000000000)', false)
+       or exists (select from unnest(array['columns', 'defaults', 'value_maps']) m where jsonb_typeof(p_file -> m) <> 'object') then
+        perform app.refuse_option('p_file', '{rows: [[cell, ...], ...], lines?: [number, ...], columns?, defaults?, value_maps?: {...}}');
+    end if;
+end;
+$$;
+
+-- Where the fields are: {field: {place, header}}, with the place from 0; a default has no place.
+create or replace function app.column_places(p_columns jsonb, p_defaults jsonb) returns jsonb
+language sql immutable
+return coalesce((select jsonb_object_agg(d, jsonb_build_object('header', 'default_' || d)) from jsonb_object_keys(p_defaults) d), '{}')
+    || coalesce((select jsonb_object_agg(c ->> 'field', jsonb_build_object('place', (c ->> 'number')::integer - 1, 'header', c -> 'header'))
+                   from jsonb_array_elements(p_columns) c
+                  where c ->> 'field' is not null), '{}');
+
+-- The first values of a column, each once, from the five rows from p_first on; null: they are empty.
+create or replace function app.column_samples(p_rows jsonb, p_first integer, p_number integer) returns jsonb
+language sql immutable
+return (select jsonb_agg(distinct left(r.cells ->> (p_number - 1), 200))
+          from jsonb_array_elements(jsonb_path_query_array(p_rows, '$[$from to $to]', jsonb_build_object('from', p_first - 1, 'to', p_first + 3))) r (cells)
+         where r.cells ->> (p_number - 1) <> '');
+
+-- How the rows of a file are laid out: the numbers of the header row and of the last row that may be an item, the names in the header, and
+-- the columns as [{number, header, field, how, samples}]. A given header_row is the header, and all rows below it may be items.
+create or replace function app.file_layout(
+    p_file jsonb, p_lenient boolean, p_remembered jsonb,
+    out header_row integer, out last_row integer, out names text[], out columns jsonb, out notes jsonb
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_rows jsonb := p_file -> 'rows';
+begin
+    header_row := coalesce((p_file ->> 'header_row')::integer, app.find_header(v_rows, p_file -> 'columns'), 1);
+    last_row := case when p_file ? 'header_row' then jsonb_array_length(v_rows) else app.last_row(v_rows, header_row) end;
+    names := array(select jsonb_array_elements_text(v_rows -> (header_row - 1)));
+    columns := (
+        select jsonb_agg(jsonb_build_object(
+                   'number', c.n, 'header', c.header, 'field', c.field, 'how', c.how,
+                   'samples', app.column_samples(v_rows, header_row + 1, c.n::integer)) order by c.n)
+          from app.file_columns(names, coalesce(p_file -> 'columns', '{}'), coalesce(p_file -> 'defaults', '{}'), p_remembered, p_lenient)
+               with ordinality c (header, field, how, n));
+    notes := coalesce(p_file -> 'notes', '[]');
+    if exists (select from generate_series(last_row, jsonb_array_length(v_rows) - 1) r (n) where v_rows -> r.n <> '[]') then
+        notes := notes || jsonb_build_array(jsonb_build_object('code', 'footer_skipped', 'message', 'The last rows look like a footer, and were left out'));
+    end if;
+end;
+$$;
+
 -- The items of a request. If they come from a file: also the line of each, warnings and problems by position, the recognized columns,
--- notes about the whole file, where there is something to give back, the header and what each item came from, and the place (from 0) and
--- header of each field.
+-- notes about the whole file, its header, where there is something to give back what each item came from, and the place (from 0) and header
+-- of each field. p_lenient: a field without a column is a problem of every row.
 create or replace function app.read_file(
-    p_request jsonb, p_file jsonb,
+    p_request jsonb, p_file jsonb, p_lenient boolean default false,
     out items jsonb, out lines integer[], out warnings jsonb, out problems jsonb, out columns jsonb, out notes jsonb, out header text[], out sources jsonb[],
     out places jsonb
 )
@@ -153,20 +210,14 @@ as $$
 declare
     v_rows     jsonb     := p_file -> 'rows';
     v_defaults jsonb     := coalesce(p_file -> 'defaults', '{}');
-    v_header   integer;
-    v_last     integer;
-    v_names    text[];
+    v_layout   record;
     v_lines    integer[];
 begin
+    perform app.check_file(p_file);
     warnings := '{}';
     problems := '{}';
     columns := '[]';
     notes := coalesce(p_file -> 'notes', '[]');
-    if jsonb_typeof(v_rows) <> 'array' or jsonb_path_exists(v_rows, 'strict $[*] ? (@.type() != "array")')
-       or jsonb_path_exists(coalesce(p_file -> 'lines', '[]'), '$[*] ? (@.type() != "number" || @ % 1 != 0 || @ > 1000000000)')
-       or exists (select from unnest(array['columns', 'defaults', 'value_maps']) m where jsonb_typeof(p_file -> m) <> 'object') then
-        perform app.refuse_option('p_file', '{rows: [[cell, ...], ...], lines?: [number, ...], columns?, defaults?, value_maps?: {...}}');
-    end if;
     v_lines := translate(p_file ->> 'lines', '[]', '{}')::integer[];
     if v_rows is null then
         items := app.batch_request_items(p_request);
@@ -179,33 +230,23 @@ begin
     if jsonb_array_length(v_rows) = 0 then
         v_rows := '[[]]';
     end if;
-    v_header := coalesce(app.find_header(v_rows, p_file -> 'columns'), 1);
-    v_names := array(select jsonb_array_elements_text(v_rows -> (v_header - 1)));
-    select jsonb_agg(jsonb_build_object('header', c.header, 'field', c.field, 'how', c.how,
-                                        'samples', (select jsonb_agg(distinct r.cells -> (c.n - 1)::integer)
-                                                      from jsonb_array_elements(jsonb_path_query_array(v_rows, '$[$from to $to]',
-                                                               jsonb_build_object('from', v_header, 'to', v_header + 4))) r (cells)
-                                                     where r.cells ->> (c.n - 1)::integer <> '')) order by c.n),
-           jsonb_object_agg(c.field, jsonb_build_object('place', c.n - 1, 'header', c.header)) filter (where c.field is not null)
-      into columns, places
-      from app.file_columns(v_names, coalesce(p_file -> 'columns', '{}'), v_defaults) with ordinality c (header, field, how, n);
-    places := coalesce((select jsonb_object_agg(key, jsonb_build_object('header', 'default_' || key)) from jsonb_each(v_defaults)), '{}')
-                || coalesce(places, '{}');
-    v_last := app.last_row(v_rows, v_header);
-    if exists (select from generate_series(v_last, jsonb_array_length(v_rows) - 1) r (n) where v_rows -> r.n <> '[]') then
-        notes := notes || jsonb_build_array(jsonb_build_object('code', 'footer_skipped', 'message', 'The last rows look like a footer, and were left out'));
-    end if;
+    v_layout := app.file_layout(p_file || jsonb_build_object('rows', v_rows), p_lenient, '{}');
+    columns := coalesce(v_layout.columns, '[]');
+    notes := v_layout.notes;
+    places := app.column_places(columns, v_defaults);
     select ('[' || string_agg(i.item, ',') || ']')::jsonb, array_agg(i.line),
            coalesce(jsonb_object_agg(i.position, i.warnings) filter (where i.warnings <> '[]'), '{}'),
            coalesce(jsonb_object_agg(i.position, i.problems) filter (where i.problems <> '[]'), '{}')
       into items, lines, warnings, problems
-      from app.file_items(v_rows, v_lines, v_header, v_last, places, v_defaults, coalesce(p_file -> 'value_maps', '{}')) i;  -- in the order of the rows
+      from app.file_items(v_rows, v_lines, v_layout.header_row, v_layout.last_row, places, v_defaults,
+                          coalesce(p_file -> 'value_maps', '{}')) i;  -- in the order of the rows
     items := app.batch_request_items(coalesce(items, '[]'));
+    header := array(select n from unnest(v_layout.names) with ordinality u (n, number) where n <> '' order by number);
     if app.has_own_columns(columns) then
-        header := v_names;
+        header := v_layout.names;
         sources := array(select r.cells
                            from jsonb_array_elements(v_rows) with ordinality r (cells, n)
-                          where r.n between v_header + 1 and v_last and r.cells <> '[]'
+                          where r.n between v_layout.header_row + 1 and v_layout.last_row and r.cells <> '[]'
                           order by r.n);
     end if;
 end;

@@ -29,10 +29,11 @@ begin
 end;
 $$;
 
--- Whether a file has more than our fields under their own names: then there is nothing to give back that the results don't have.
+-- Whether a file has more than fields that the results have, under our names: if not, only the order of its columns is to be given back.
 create or replace function app.has_own_columns(p_columns jsonb) returns boolean
 language sql immutable
-return jsonb_path_exists(p_columns, '$[*] ? (@.header != "" && (@.field == null || @.header != @.field))');
+return jsonb_path_exists(p_columns, '$[*] ? (@.header != "" && (@.field == null || @.header != @.field
+                                                                   || @.field == "create_application" || @.field == "webhook_custom_fields"))');
 
 -- The members of the metadata of all items, in the order in which they come.
 create or replace function app.metadata_names(p_sources jsonb[]) returns text[]
@@ -45,7 +46,7 @@ return array(
      order by min(array[s.n, k.place]));
 
 -- Keeps what the items of a new job came from. p_items: all that were uploaded, those with problems not being stored; p_sources: one for each
--- of them, null where there is none; p_header: the columns of the file, null: the sources are metadata.
+-- of them, null where there is none, or null: only the order of the columns is kept; p_header: the columns of the file, null: the sources are metadata.
 create or replace function app.store_sources(
     p_organization_id uuid, p_job_id uuid, p_items app.batch_item[], p_header text[], p_sources jsonb[]
 ) returns void
@@ -63,8 +64,8 @@ begin
             400, 'too_many_columns',
             format('The metadata of all items has %s different members; a batch may have 500', cardinality(v_header)));
     end if;
-    insert into public.lookup_job_columns (organization_id, job_id, header, names)
-    values (p_organization_id, p_job_id, v_header, case when p_header is null then v_header else app.distinct_names(v_header) end);
+    insert into public.lookup_job_columns (organization_id, job_id, header, names, has_cells)
+    values (p_organization_id, p_job_id, v_header, case when p_header is null then v_header else app.distinct_names(v_header) end, p_sources is not null);
     insert into public.lookup_item_sources (organization_id, job_id, position, cells)
     select p_organization_id, p_job_id, s.position, s.cells
       from (select u.cells, row_number() over (order by u.n) - 1 as position
@@ -80,8 +81,8 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    insert into public.lookup_job_columns (organization_id, job_id, header, names)
-    select p_organization_id, p_job_id, header, names
+    insert into public.lookup_job_columns (organization_id, job_id, header, names, has_cells)
+    select p_organization_id, p_job_id, header, names, has_cells
       from public.lookup_job_columns
      where organization_id = p_organization_id and job_id = p_from_job_id;
     if not found then
@@ -109,3 +110,30 @@ return case jsonb_typeof(p_cells)
     when 'array' then (select json_object_agg(n.name, p_cells -> (n.number - 1)::integer order by n.number)
                          from unnest(p_names) with ordinality n (name, number))
     else p_cells::json end;
+
+-- The header of the results: the columns of the file as they were, and ours behind. Where the file had fields of ours alone, these come first,
+-- in its order.
+create or replace function app.result_header(p_columns public.lookup_job_columns) returns text[]
+language sql stable
+return case
+    when p_columns.has_cells then p_columns.header || app.distinct_names(app.result_columns(), p_columns.header, 'lookup')
+    when p_columns.header is null then app.result_columns()
+    else p_columns.header || array(select c.name from unnest(app.result_columns()) with ordinality c (name, n) where c.name <> all (p_columns.header) order by c.n) end;
+
+-- Where our columns stand in that header, as places in app.result_columns; null: in their own order.
+create or replace function app.result_order(p_columns public.lookup_job_columns) returns integer[]
+language sql stable
+return case when not p_columns.has_cells then array(
+    select array_position(app.result_columns(), h.name) from unnest(app.result_header(p_columns)) with ordinality h (name, n) order by h.n) end;
+
+-- Columns that stay text in a workbook: ours but the numbers, and those of a file that hold what only looks like a number, such as ZIP codes,
+-- ids and telephone numbers.
+create or replace function app.text_columns(p_columns public.lookup_job_columns) returns boolean[]
+language sql stable
+return array(
+    select case when p_columns.has_cells and h.n <= cardinality(p_columns.header)
+                then h.name ~* '(^|[^a-z])(ids?|no|nr|num|number|nummer|numero|code|phone|tel|fax|mobile|key|sku|ref|reference|account|parcel|apn|meter)[^a-z]*$'
+                     or exists (select from app.column_names k where k.name = app.plain_name(h.name))
+                else h.name not like all (array['utility_eiaid%', 'eligible%', 'total_incentive_amount%', 'retry_count%']) end
+      from unnest(app.result_header(p_columns)) with ordinality h (name, n)
+     order by h.n);

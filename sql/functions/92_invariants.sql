@@ -115,6 +115,28 @@ begin
 end;
 $$;
 
+create or replace function app.upload_violations(p_organization_id uuid, p_updated_since timestamptz)
+returns table (job_id uuid, item_id uuid, rule text, details text)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return query
+    select u.job_id, null::uuid, 'an upload counts its rows',
+           format('upload %s: %s valid, %s invalid, %s skipped, but %s, %s, %s by count',
+                  u.id, u.valid_rows, u.invalid_rows, u.skipped_rows, r.valid, r.invalid, r.skipped)
+      from public.lookup_uploads u
+     cross join lateral (select count(*) filter (where not w.is_skipped and w.problems is null) as valid,
+                                count(*) filter (where not w.is_skipped and w.problems is not null) as invalid,
+                                count(*) filter (where w.is_skipped) as skipped
+                           from public.lookup_upload_rows w
+                          where w.organization_id = u.organization_id and w.upload_id = u.id) r
+     where u.organization_id = p_organization_id and u.updated_at >= p_updated_since
+       and ((u.valid_rows, u.invalid_rows, u.skipped_rows) is distinct from (r.valid, r.invalid, r.skipped)
+            or u.total_rows <> r.valid + r.invalid + r.skipped);
+end;
+$$;
+
 -- Of the jobs that were updated since then; it looks at no further job after p_until.
 create or replace function app.find_violations(p_updated_since timestamptz, p_until timestamptz)
 returns table (organization_id uuid, job_id uuid, item_id uuid, rule text, details text)
@@ -138,6 +160,8 @@ begin
         end loop;
         return query
         select v_organization_id, v.* from app.queue_violations(v_organization_id, v_now) v;
+        return query
+        select v_organization_id, v.* from app.upload_violations(v_organization_id, p_updated_since) v;
     end loop;
 end;
 $$;

@@ -108,6 +108,46 @@ comment on column api.items.reused_from_job_id is 'With reuse_results: the batch
 comment on column api.items.reused_from_position is 'Place of that site in its batch, from 0.';
 grant select on api.items to authenticated, service_role;
 
+select app.replace_view('uploads', $view$
+select u.organization_id, u.id, u.name, u.status, u.job_id, u.total_rows, u.valid_rows, u.invalid_rows, u.skipped_rows, u.warning_rows,
+       u.created_at, u.updated_at, u.expires_at
+  from public.lookup_uploads u
+$view$);
+
+comment on view api.uploads is 'Drafts, and what became of those that were started. Expired ones are there until they are deleted, a minute later.';
+comment on column api.uploads.organization_id is 'The organization that uploaded it.';
+comment on column api.uploads.id is 'Its id, which the HTTP API calls upload_id.';
+comment on column api.uploads.name is 'Its name, such as that of the file; null: none.';
+comment on column api.uploads.status is 'draft or started.';
+comment on column api.uploads.job_id is 'The batch that it became, which may have been deleted; null: it is a draft.';
+comment on column api.uploads.total_rows is 'Rows of the file: valid, invalid and skipped ones.';
+comment on column api.uploads.valid_rows is 'Rows that would be looked up.';
+comment on column api.uploads.invalid_rows is 'Rows with problems, which api.upload_rows names.';
+comment on column api.uploads.skipped_rows is 'Rows that are left out.';
+comment on column api.uploads.warning_rows is 'Valid rows with warnings.';
+comment on column api.uploads.created_at is 'When it was uploaded.';
+comment on column api.uploads.updated_at is 'When it was changed last.';
+comment on column api.uploads.expires_at is 'When it is deleted.';
+grant select on api.uploads to authenticated, service_role;
+
+select app.replace_view('upload_rows', $view$
+select r.organization_id, r.upload_id, r.position, r.line, r.cells, r.edits, r.is_skipped as skipped,
+       to_jsonb(r.problems) as problems, to_jsonb(r.warnings) as warnings
+  from public.lookup_upload_rows r
+$view$);
+
+comment on view api.upload_rows is 'Rows of uploads with what is wrong with each: select * from api.upload_rows where problems is not null.';
+comment on column api.upload_rows.organization_id is 'The organization that uploaded it.';
+comment on column api.upload_rows.upload_id is 'Its upload in api.uploads.';
+comment on column api.upload_rows.position is 'Place among the rows, from 0.';
+comment on column api.upload_rows.line is 'Line of the file, or row of the sheet, on which it begins.';
+comment on column api.upload_rows.cells is 'Its cells as they were sent.';
+comment on column api.upload_rows.edits is '{number of the column, from 1: text} in place of cells; null: nothing was edited.';
+comment on column api.upload_rows.skipped is 'Whether it is left out.';
+comment on column api.upload_rows.problems is '[{field, code, value}]; null: it is valid, or skipped. api.get_upload_rows has words for them.';
+comment on column api.upload_rows.warnings is '[{field, code, was, now}]; null: none.';
+grant select on api.upload_rows to authenticated, service_role;
+
 select app.replace_view('reports', $view$
 select r.organization_id, r.id, r.job_id, r.name, r.description, r.status, r.report_type, r.total_sites, r.eligible_sites,
        r.total_incentive_value, r.created_at, r.completed_at

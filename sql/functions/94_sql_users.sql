@@ -1,15 +1,8 @@
 -- Chapter 94, SQL users: creates a batch from any table and waits for it, for users of psql, BI tools and rpc().
 
--- Runs with the caller's rights: it can only read and create what the caller can.
-create or replace function api.create_batch_lookup_from(
-    p_table           regclass,
-    p_organization_id uuid    default app.claimed_organization_id(),
-    p_check_devices   boolean default true,
-    p_name            text    default null,
-    p_on_invalid      text    default 'reject',
-    p_dry_run         boolean default false
-) returns json
-language plpgsql volatile
+-- Runs with the caller's rights: it can only read what the caller can.
+create or replace function api.file_of_table(p_table regclass) returns jsonb
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -40,15 +33,53 @@ begin
             400, 'invalid_item_count', 'A batch must have 1 to 10,000 items; this table has more',
             'Make several batches, each of a view over a part of the table.');
     end if;
+    return jsonb_build_object('header_row', 1, 'rows', v_rows);
+end;
+$$;
+
+comment on function api.file_of_table(regclass) is 'The rows of a table or view that the caller may read, at most 10,000, as p_file of api.create_batch_lookup and api.create_upload: {header_row, rows}. 400: invalid_table, invalid_item_count.';
+grant execute on function api.file_of_table(regclass) to authenticated;
+
+-- Runs with the caller's rights: it can only read and create what the caller can.
+create or replace function api.create_batch_lookup_from(
+    p_table           regclass,
+    p_organization_id uuid    default app.claimed_organization_id(),
+    p_check_devices   boolean default true,
+    p_name            text    default null,
+    p_on_invalid      text    default 'reject',
+    p_dry_run         boolean default false
+) returns json
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
     return api.create_batch_lookup(
         p_organization_id, null, p_check_devices,
-        jsonb_build_object('name', p_name, 'on_invalid', p_on_invalid, 'dry_run', p_dry_run), jsonb_build_object('rows', v_rows));
+        jsonb_build_object('name', p_name, 'on_invalid', p_on_invalid, 'dry_run', p_dry_run), api.file_of_table(p_table));
 end;
 $$;
 
 comment on function api.create_batch_lookup_from(regclass, uuid, boolean, text, text, boolean) is
-'Creates a batch of the rows of a table or view that the caller may read; a query becomes one as a temporary view. Columns are recognized by name as in a file (api.sites has the plainest names); instead of the parts of the address there may be a column address (jsonb), device_ids may be an array or text such as 1;4, and other columns are ignored. Values are corrected as in a file. p_name, p_on_invalid (reject or skip) and p_dry_run are the options of api.create_batch_lookup. Answers and errors are those of api.create_batch_lookup.';
+'Creates a batch of the rows of a table or view that the caller may read; a query becomes one as a temporary view. Columns are recognized by name as in a file (api.sites has the plainest names); instead of the parts of the address there may be a column address (jsonb), device_ids may be an array or text such as 1;4, and other columns come back with the results. Values are corrected as in a file. p_name, p_on_invalid (reject or skip) and p_dry_run are the options of api.create_batch_lookup. Answers and errors are those of api.create_batch_lookup.';
 grant execute on function api.create_batch_lookup_from(regclass, uuid, boolean, text, text, boolean) to authenticated;
+
+create or replace function api.create_upload_from(
+    p_table           regclass,
+    p_organization_id uuid    default app.claimed_organization_id(),
+    p_check_devices   boolean default true,
+    p_name            text    default null
+) returns json
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return api.create_upload(p_organization_id, null, p_check_devices, p_name, api.file_of_table(p_table));
+end;
+$$;
+
+comment on function api.create_upload_from(regclass, uuid, boolean, text) is
+'Keeps the rows of a table or view that the caller may read as a draft; a query becomes one as a temporary view. Answers and errors are those of api.create_upload and api.file_of_table. Then: api.upload_rows shows what is wrong, api.update_upload mends it, api.start_upload makes the batch.';
+grant execute on function api.create_upload_from(regclass, uuid, boolean, text) to authenticated;
 
 -- Runs with the caller's rights. Volatile, so that each statement sees what was committed meanwhile.
 create or replace function api.wait_for_batch(p_job_id uuid, p_timeout interval default '5 minutes', p_organization_id uuid default app.claimed_organization_id())

@@ -33,6 +33,8 @@ create table app.settings (
     audit_retention_days      integer     default 730,
     organization_requests_per_minute integer,
     max_api_keys              integer     not null default 100,
+    upload_retention_days     integer     not null default 14,
+    max_open_uploads          integer     not null default 20,
 
     constraint settings_pkey primary key (singleton),
     constraint settings_singleton_check check (singleton),
@@ -56,7 +58,9 @@ create table app.settings (
     constraint settings_attempt_retention_days_check check (attempt_retention_days between 1 and 3650),
     constraint settings_audit_retention_days_check check (audit_retention_days > 0),
     constraint settings_organization_requests_per_minute_check check (organization_requests_per_minute > 0),
-    constraint settings_max_api_keys_check check (max_api_keys between 1 and 10000)
+    constraint settings_max_api_keys_check check (max_api_keys between 1 and 10000),
+    constraint settings_upload_retention_days_check check (upload_retention_days between 1 and 3650),
+    constraint settings_max_open_uploads_check check (max_open_uploads > 0)
 );
 
 comment on table app.settings is 'The one row of settings, changed with api.update_settings and effective without a restart.';
@@ -83,6 +87,8 @@ comment on column app.settings.attempt_retention_days is 'Days after which the a
 comment on column app.settings.audit_retention_days is 'Days for which it is known who changed what; null: for ever.';
 comment on column app.settings.organization_requests_per_minute is 'Requests per minute of all API keys and users of an organization together, at each API process; null: four times requests_per_minute.';
 comment on column app.settings.max_api_keys is 'API keys that work which an organization may have; while they are rotated, twice as many.';
+comment on column app.settings.upload_retention_days is 'Days after which an upload is deleted with its rows, whether it was started or not; its batch stays.';
+comment on column app.settings.max_open_uploads is 'Uploads that an organization may have as drafts.';
 comment on column app.settings.internal_key is 'Random secret of internal callers (worker, pg_cron), used if SERVICE_ROLE_KEY is not set.';
 
 insert into app.settings default values;

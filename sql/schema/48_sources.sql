@@ -5,6 +5,7 @@ create table public.lookup_job_columns (
     job_id          uuid   not null,
     header          text[] not null,
     names           text[] not null,
+    has_cells       boolean not null default true,
 
     constraint lookup_job_columns_pkey primary key (organization_id, job_id),
     constraint lookup_job_columns_job_fkey foreign key (organization_id, job_id) references public.batch_lookup_jobs (organization_id, id),
@@ -14,6 +15,7 @@ create table public.lookup_job_columns (
 comment on table public.lookup_job_columns is 'The columns of the file that a batch came from, or the members of the metadata of its items; only where there is something to give back.';
 comment on column public.lookup_job_columns.header is 'In the order and under the names of the file.';
 comment on column public.lookup_job_columns.names is 'The same, each one filled and unique, as members of a JSON object must be.';
+comment on column public.lookup_job_columns.has_cells is 'false: the file had our fields alone under our names, so only their order is kept.';
 
 create table public.lookup_item_sources (
     organization_id uuid    not null,

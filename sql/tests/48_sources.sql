@@ -1,5 +1,5 @@
 begin;
-select plan(24);
+select plan(28);
 \ir fixtures.psql
 
 -- Names
@@ -34,14 +34,23 @@ select is((split_part((api.get_batch_lookup_results(:'org', :'job', 'ndjson')).l
 select is((split_part((api.get_batch_lookup_results(:'org', :'job', 'ndjson', p_layout => 'plain')).lines, E'\n', 1)::json ->> 'source'), null, 'in plain NDJSON it has none');
 select is((split_part((api.get_batch_lookup_results(:'org', :'job', 'xlsx')).lines, E'\n', 2)::jsonb) #>> '{}' like '["Kim", "d-1", "1 Congress Ave", "Austin", "Texas", "78701", "", "1", "Lee", 12.5, "=1+1", "d-1",%', true,
           'for a workbook numbers are numbers, and ZIP codes and ids text');
+select is((app.text_columns(row(:'org', :'job', h.header, h.header, true)::public.lookup_job_columns))[:6], array[true, true, true, false, false, false],
+          'numbers of telephones and accounts stay text in a workbook')
+  from (values (array['Owner phone', 'Account No.', 'meter_number', 'Amount paid', 'Siding', 'Units'])) h (header);
 select is((split_part((api.get_batch_lookup_results(:'org', :'job', 'xlsx', p_after => 0)).lines, E'\n', 1)::jsonb) -> 9, '"007"', 'a number that would lose its zeros stays text');
 select throws_ok(format($$ select api.get_batch_lookup_results(%L, %L, p_layout => 'wide') $$, :'org', :'job'), 'PT400', 'layout must be one of append, plain', 'other layouts are refused');
 
 -- What has nothing of its own keeps nothing
-select api.create_batch_lookup(:'org', null, p_file => '{"rows": [["reference_id", "street_1", "city", "state_or_province_code", "postal_code", "building_type", "device_ids"],
-    ["d-1", "1 Congress Ave", "Austin", "TX", "78701", "RESIDENTIAL", "1"]]}') ->> 'job_id' as plain_job \gset
+select api.create_batch_lookup(:'org', null, p_file => '{"rows": [["street_1", "reference_id", "city", "state_or_province_code", "postal_code", "building_type", "device_ids"],
+    ["1 Congress Ave", "d-1", "Austin", "TX", "78701", "RESIDENTIAL", "1"]]}') ->> 'job_id' as plain_job \gset
 select pg_temp.submit(:'org', 1) as json_job \gset
-select is_empty(format($$ select from public.lookup_job_columns where job_id in (%L, %L) $$, :'plain_job', :'json_job'), 'our own columns and plain items leave nothing to keep');
+select is_empty(format($$ select from public.lookup_item_sources where job_id in (%L, %L) $$, :'plain_job', :'json_job'), 'our own columns and plain items leave nothing to keep');
+select is(split_part((api.get_batch_lookup_results(:'org', :'plain_job')).lines, E'\r\n', 1),
+          'street_1,reference_id,city,state_or_province_code,postal_code,building_type,device_ids,status,street_2,country_code,'
+          'utility_eiaid,utility_name,eligible,total_incentive_amount,programs,error_code,error_message,warnings,retry_count,processed_at,item_id',
+          'a file with our columns alone gets them back in its order');
+select alike(split_part((api.get_batch_lookup_results(:'org', :'plain_job')).lines, E'\r\n', 2), '1 Congress Ave,d-1,Austin,TX,78701,RESIDENTIAL,1,pending,,US,%', 'the cells follow the order of the header');
+select is((split_part((api.get_batch_lookup_results(:'org', :'plain_job', 'ndjson')).lines, E'\n', 1)::json ->> 'source'), null, 'in NDJSON such an item has no source');
 
 -- Metadata
 select api.create_batch_lookup(:'org', jsonb_set(pg_temp.items(3, '{"metadata": {"id": 7, "tags": ["a"]}}'), '{items,1,metadata}', '{"zone": "north", "id": null}') #- '{items,2,metadata}')

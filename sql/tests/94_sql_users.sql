@@ -1,5 +1,5 @@
 begin;
-select plan(14);
+select plan(16);
 \ir fixtures.psql
 
 -- As from \copy: all text, an empty column is null.
@@ -19,6 +19,14 @@ select alike(api.create_batch_lookup_from('chosen', :'org') ->> 'message', 'Batc
 select is(api.create_batch_lookup_from('chosen', :'org', p_name => 'Chosen', p_dry_run => true) ->> 'dry_run', 'true', 'a table can be tried without storing it');
 select api.create_batch_lookup_from('chosen', :'org', p_name => 'Chosen') ->> 'job_id' as named \gset
 select is((select name from api.jobs where id = :'named'), 'Chosen', 'a batch of a table has a name');
+create temp view with_owner as select s.*, 'Kim'::text as owner, null::text as notes from sites s;
+select api.create_batch_lookup_from('with_owner', :'org') ->> 'job_id' as owned \gset
+select is((select source::jsonb - array(select column_name::text from information_schema.columns where table_name = 'sites' and table_schema = 'api') from api.items where job_id = :'owned' and position = 0),
+          '{"owner": "Kim", "notes": ""}', 'further columns of a table come back with the results');
+select api.cancel_batch_lookup(:'org', :'owned');
+delete from public.lookup_item_sources where job_id = :'owned';
+select is((select (d ->> 'total_rows', d ->> 'valid_rows', d #>> '{columns,9,header}', d #>> '{columns,9,field}')::text from api.create_upload_from('with_owner', :'org') c, to_jsonb(c) d),
+          '(2,2,owner,)', 'the rows of a table become a draft');
 update sites set device_ids = 'x' where reference_id = 'site-1';
 select throws_ok(format($$ select api.create_batch_lookup_from('sites', %L) $$, :'org'), 'PT400', '1 item(s) failed validation', 'a bad row is refused as invalid');
 select is(api.create_batch_lookup_from('sites', :'org', p_on_invalid => 'skip') ->> 'total_invalid', '1', 'bad rows of a table can be left out');
@@ -44,7 +52,7 @@ grant select on sites to authenticated;
 select is(pg_temp.as_member(:'org', $$ select api.create_batch_lookup_from('sites') ->> 'status' $$), 'pending', 'a member uploads a table, and leaves the organization out');
 select is(pg_temp.as_member(:'org', format($$ select api.create_batch_lookup_from('sites', %L) $$, :'other_org')), 'PT403', 'a member uploads for no other organization');
 select is(pg_temp.as_member(:'org', $$ select api.create_batch_lookup_from('app.api_keys') $$), '42501', 'a member uploads no table that they may not read');
-select is(pg_temp.as_member(:'org', 'select count(*) from api.jobs'), '5', 'a member sees the batches of the organization');
+select is(pg_temp.as_member(:'org', 'select count(*) from api.jobs'), '6', 'a member sees the batches of the organization');
 select is(pg_temp.as_member(:'org', format($$ select api.wait_for_batch(%L, '0 seconds') ->> 'status' $$, :'job')), 'pending', 'waiting ends with the time');
 select is(pg_temp.as_member(:'other_org', format('select api.wait_for_batch(%L)', :'job')), 'PT404', 'other organizations find no such batch');
 

@@ -5,6 +5,7 @@ select plan(5);
 \ir fixtures.psql
 select pg_temp.submit(:'org', 2) as job, pg_temp.submit(:'other_org', 2) as other_job \gset
 select api.create_batch_lookup(o.id, pg_temp.items(1, '{"metadata": {"owner": "Kim"}}') || '{"labels": {"team": "north"}}') from (values (:'org'::uuid), (:'other_org')) o (id);
+select api.create_upload(o.id, pg_temp.items(1)) from (values (:'org'::uuid), (:'other_org')) o (id);
 select pg_temp.look_up(:'org', 1, 200, :'answer'), pg_temp.look_up(:'other_org', 1, 200, :'answer');
 select pg_temp.look_up(:'org', 1, 500), pg_temp.look_up(:'other_org', 1, 500);
 select count(*) from api.claim_lookups(:'org', 'w', 1) union all select count(*) from api.claim_lookups(:'other_org', 'w', 1);
@@ -51,6 +52,10 @@ insert into tables values
     ('public.lookup_item_sources',            'rows that a view shows'),
     ('public.lookup_leases',                  'rows of an organization'),
     ('public.lookup_attempts',                'rows of an organization'),
+    ('public.lookup_uploads',                 'rows of an organization'),
+    ('public.lookup_upload_rows',             'rows that a view shows'),
+    ('api.uploads',                           'rows that a view shows'),
+    ('api.upload_rows',                       'rows that a view shows'),
     ('public.incentive_reports',              'rows of an organization'),
     ('public.incentive_report_sites',         'rows of an organization'),
     ('public.incentive_report_site_programs', 'rows that a view shows'),
@@ -84,6 +89,13 @@ insert into functions values
     ('api.requeue_item',            'call for organization A'),
     ('api.explain_item',            'call for organization A'),
     ('api.cancel_batch_lookup',     'call for organization A'),
+    ('api.create_upload',           'call for organization A'),
+    ('api.list_uploads',            'call for organization A'),
+    ('api.get_upload',              'call for organization A'),
+    ('api.get_upload_rows',         'call for organization A'),
+    ('api.update_upload',           'call for organization A'),
+    ('api.start_upload',            'call for organization A'),
+    ('api.delete_upload',           'call for organization A'),
     ('api.list_incentive_reports',  'call for organization A'),
     ('api.get_incentive_report',    'call for organization A'),
     ('api.get_incentive_report_summary', 'call for organization A'),
@@ -112,6 +124,8 @@ insert into functions values
     ('api.realtime_record',         'call with one''s own rights'),
     ('api.realtime_match',          'call with one''s own rights'),
     ('api.create_batch_lookup_from', 'call with one''s own rights'),
+    ('api.create_upload_from',      'call with one''s own rights'),
+    ('api.file_of_table',           'call with one''s own rights'),
     ('api.jobs',                    'select with those rights'),
     ('api.reports',                 'select with those rights'),
     ('api.report_sites',            'select with those rights'),

@@ -19,6 +19,15 @@ from pyshell.api.routes.batch_lookups import (
     retry_batch_lookup,
 )
 from pyshell.api.routes.docs import docs, docs_file
+from pyshell.api.routes.drafts import (
+    create_upload,
+    delete_upload,
+    get_upload,
+    get_upload_rows,
+    list_uploads,
+    start_upload,
+    update_upload,
+)
 from pyshell.api.routes.incentives import get_organization, lookup_incentives, update_organization
 from pyshell.api.routes.operations import get_operations, pause_lookups, resume_lookups, update_settings
 from pyshell.api.routes.parameters import CREATED, PAGE, Endpoint, with_parameters
@@ -110,6 +119,13 @@ routes = [
     ),
     route("POST", "/batch-lookups/{job_id}/cancel", "jobs:write", cancel_batch_lookup),
     route("POST", "/batch-lookups/{job_id}/retry", "jobs:write", retry_batch_lookup, "error_code"),
+    route("POST", "/uploads", "jobs:write", create_upload, "name", "columns", "sheet", *DEFAULTS),
+    route("GET", "/uploads", "jobs:read", list_uploads, "status", *PAGE),
+    route("GET", "/uploads/{upload_id}", "jobs:read", get_upload),
+    route("PATCH", "/uploads/{upload_id}", "jobs:write", update_upload),
+    route("DELETE", "/uploads/{upload_id}", "jobs:write", delete_upload),
+    route("GET", "/uploads/{upload_id}/rows", "jobs:read", get_upload_rows, "problem", "warning", "field", "q", "skipped", *PAGE),
+    route("POST", "/uploads/{upload_id}/start", "jobs:write", start_upload),
     route("POST", "/batch-lookups-worker", "worker:run", run_worker),
     route("POST", "/functions/v1/batch-lookups-worker", "worker:run", run_worker),
     route("POST", "/incentives", "incentives:write", lookup_incentives),

@@ -23,38 +23,35 @@ from pyshell.api.routes.parameters import (
     text_params,
     uuid_param,
 )
-from pyshell.api.routes.uploads import Upload, read_upload
+from pyshell.api.routes.uploads import Upload, one_upload
 from pyshell.postgres.calls import call, call_row
-from pyshell.postgres.shares import Shares, TakenError
 
 
 async def create_batch_lookup(request: Request) -> Response:
-    uploads: Shares = request.app.state.uploads
-    try:
-        async with uploads.one_of(request.user.organization_id):
-            return await create_from_upload(request)
-    except TakenError:
-        raise ApiError(
-            429, "too_many_uploads", f"{uploads.size} uploads of the organization are under way", headers={"Retry-After": "5"}
-        ) from None
-
-
-async def create_from_upload(request: Request) -> Response:
     options = option_params(request)
-    upload = await read_upload(request)
-    key = request.headers.get("idempotency-key")
-    status, replayed, answer = await call_row(
-        request.app.state.pool,
-        "submit_batch_lookup",
-        organization_id=request.user.organization_id,
-        request=upload.request,
-        # Only the embedded provider is known to use our catalogue of devices.
-        check_devices=request.app.state.settings.incentives_api_url is None,
-        options=json.dumps(options),
-        idempotency_key=key,
-        fingerprint=fingerprint(options, upload) if key is not None else None,
-        file=upload.file,
-    )
+    async with one_upload(request) as upload:
+        key = request.headers.get("idempotency-key")
+        status, replayed, answer = await call_row(
+            request.app.state.pool,
+            "submit_batch_lookup",
+            organization_id=request.user.organization_id,
+            request=upload.request,
+            check_devices=checks_devices(request),
+            options=json.dumps(options),
+            idempotency_key=key,
+            fingerprint=fingerprint(options, upload) if key is not None else None,
+            file=upload.file,
+        )
+    return created_response(status, replayed, answer)
+
+
+def checks_devices(request: Request) -> bool:
+    """Only the embedded provider is known to use our catalogue of devices."""
+    return request.app.state.settings.incentives_api_url is None
+
+
+def created_response(status: bytes | None, replayed: bytes | None, answer: bytes | None) -> Response:
+    """The answer of a function that may be repeated with an idempotency key."""
     response = json_response(answer or b"null", int(status or 201))
     if replayed == b"t":
         response.headers["Idempotency-Replayed"] = "true"

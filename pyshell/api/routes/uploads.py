@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +22,7 @@ from pyshell.api.uploads.bodies import gunzipped, limited, too_large
 from pyshell.api.uploads.files import read_file
 from pyshell.api.uploads.ndjson import read_ndjson
 from pyshell.api.uploads.texts import decode
+from pyshell.postgres.shares import Shares, TakenError
 
 # 10,000 usual items take 3 MB; webhook_custom_fields may add to that.
 MAX_BATCH_BYTES = 16 * 1024 * 1024
@@ -31,18 +33,34 @@ MULTIPART_HINT = "Send one file: curl -F file=@sites.csv. Options go into the qu
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """Arguments of api.submit_batch_lookup: the items as JSON, or the file to read them from."""
+    """Arguments of api.submit_batch_lookup and api.create_upload: the items as JSON, or the file to read them from, and its name."""
 
     request: str | None
     file: str | None
+    name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """The bytes of an upload, and their Content-Type."""
+    """The bytes of an upload, their Content-Type, and the name of the file, which only a form tells."""
 
     data: bytes
     content_type: str | None
+    name: str | None = None
+
+
+@asynccontextmanager
+async def one_upload(request: Request) -> AsyncIterator[Upload]:
+    """The upload in a request, one of a few that its organization may have under way. Raises ApiError 429 further, when it has as many."""
+    uploads: Shares = request.app.state.uploads
+    async with AsyncExitStack() as stack:
+        try:
+            await stack.enter_async_context(uploads.one_of(request.user.organization_id))
+        except TakenError:
+            raise ApiError(
+                429, "too_many_uploads", f"{uploads.size} uploads of the organization are under way", headers={"Retry-After": "5"}
+            ) from None
+        yield await read_upload(request)
 
 
 async def read_upload(request: Request) -> Upload:
@@ -50,7 +68,8 @@ async def read_upload(request: Request) -> Upload:
     # Options are checked even if they have no effect.
     options = file_options(request)
     body = await read_body(request)
-    return await asyncio.to_thread(read, body, options, text_param(request, "sheet"))
+    upload = await asyncio.to_thread(read, body, options, text_param(request, "sheet"))
+    return replace(upload, name=body.name)
 
 
 def read(body: Body, options: dict[str, Any], sheet: str | None) -> Upload:
@@ -99,7 +118,8 @@ async def file_of_form(request: Request, pieces: AsyncGenerator[bytes, None]) ->
         raise wrong from error
     try:
         [file] = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
-        return Body(await file.read(), file.content_type)
+        name = (file.filename or "").replace("\0", "").strip()[:200]
+        return Body(await file.read(), file.content_type, name or None)
     except ValueError as error:
         raise wrong from error
     finally:

@@ -1,0 +1,98 @@
+"""Drafts: files that are kept, looked through and repaired before they become a batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from pyshell.api.errors import ApiError
+from pyshell.api.routes.batch_lookups import checks_devices, created_response
+from pyshell.api.routes.parameters import (
+    boolean_param,
+    json_body,
+    json_response,
+    page_params,
+    page_response,
+    status_param,
+    text_param,
+    text_params,
+    uuid_param,
+)
+from pyshell.api.routes.uploads import one_upload
+from pyshell.postgres.calls import call, call_row
+
+# 10,000 edits of usual length take 1 MB.
+MAX_CHANGES_BYTES = 4 * 1024 * 1024
+MAX_OPTIONS_BYTES = 64 * 1024
+
+
+async def create_upload(request: Request) -> Response:
+    name = text_param(request, "name")
+    async with one_upload(request) as upload:
+        body = await call(
+            request.app.state.pool,
+            "create_upload",
+            organization_id=request.user.organization_id,
+            request=upload.request,
+            check_devices=checks_devices(request),
+            name=upload.name if name is None else name,
+            file=upload.file,
+        )
+    return json_response(body, 201)
+
+
+async def list_uploads(request: Request) -> Response:
+    body = await call(
+        request.app.state.pool,
+        "list_uploads",
+        organization_id=request.user.organization_id,
+        status=status_param(request),
+        **page_params(request),
+    )
+    return page_response(request, body)
+
+
+async def get_upload(request: Request) -> Response:
+    return json_response(await call(request.app.state.pool, "get_upload", **_upload(request)))
+
+
+async def get_upload_rows(request: Request) -> Response:
+    skipped = boolean_param(request, "skipped") if "skipped" in request.query_params else None
+    body = await call(
+        request.app.state.pool,
+        "get_upload_rows",
+        **_upload(request),
+        skipped=skipped,
+        **text_params(request, "problem", "warning", "field", "q"),
+        **page_params(request),
+    )
+    return page_response(request, body)
+
+
+async def update_upload(request: Request) -> Response:
+    changes = await json_body(request, MAX_CHANGES_BYTES)
+    return json_response(await call(request.app.state.pool, "update_upload", **_upload(request), changes=changes))
+
+
+async def start_upload(request: Request) -> Response:
+    """Makes a batch of the draft; without a body, with no options."""
+    has_body = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
+    status, replayed, answer = await call_row(
+        request.app.state.pool,
+        "start_upload",
+        **_upload(request),
+        options=await json_body(request, MAX_OPTIONS_BYTES) if has_body else "{}",
+        idempotency_key=request.headers.get("idempotency-key"),
+    )
+    return created_response(status, replayed, answer)
+
+
+async def delete_upload(request: Request) -> Response:
+    return json_response(await call(request.app.state.pool, "delete_upload", **_upload(request)))
+
+
+def _upload(request: Request) -> dict[str, Any]:
+    otherwise = ApiError(404, "upload_not_found", "Upload not found")
+    return {"organization_id": request.user.organization_id, "upload_id": uuid_param(request, "upload_id", otherwise=otherwise)}

@@ -1,0 +1,89 @@
+-- Chapter 49, drafts: files that wait to be repaired and started. The rows stay as they were sent; what is edited lies beside them.
+
+create table public.lookup_uploads (
+    organization_id uuid        not null,
+    id              uuid        not null,
+    name            text,
+    status          text        not null default 'draft',
+    job_id          uuid,
+    columns         jsonb       not null,
+    defaults        jsonb       not null default '{}',
+    value_maps      jsonb       not null default '{}',
+    notes           jsonb       not null default '[]',
+    check_devices   boolean     not null default true,
+    total_rows      integer     not null,
+    valid_rows      integer     not null default 0,
+    invalid_rows    integer     not null default 0,
+    skipped_rows    integer     not null default 0,
+    warning_rows    integer     not null default 0,
+    problem_groups  json        not null default '[]',
+    warning_groups  json        not null default '[]',
+    created_at      timestamptz not null,
+    updated_at      timestamptz not null,
+    expires_at      timestamptz not null,
+
+    constraint lookup_uploads_pkey primary key (organization_id, id),
+    constraint lookup_uploads_organization_id_fkey foreign key (organization_id) references app.organizations (id),
+    constraint lookup_uploads_status_check check (status in ('draft', 'started')),
+    constraint lookup_uploads_job_check check ((status = 'started') = (job_id is not null)),
+    constraint lookup_uploads_columns_check check (jsonb_typeof(columns) = 'array'),
+    constraint lookup_uploads_counts_check check (valid_rows + invalid_rows + skipped_rows <= total_rows and total_rows between 1 and 10000)
+);
+
+create index lookup_uploads_newest_idx on public.lookup_uploads (organization_id, created_at desc, id desc);
+create index lookup_uploads_expiry_idx on public.lookup_uploads (expires_at);
+
+comment on table public.lookup_uploads is 'Drafts: uploads that are looked through and repaired before they become a batch. They expire, started or not.';
+comment on column public.lookup_uploads.status is 'draft, or started: it has become a batch.';
+comment on column public.lookup_uploads.job_id is 'The batch that it became; null: it is still a draft. The batch may have been deleted since.';
+comment on column public.lookup_uploads.columns is 'One object a column: {number, header, field, how, samples}, as the API answers them.';
+comment on column public.lookup_uploads.defaults is '{field: value} for cells that are empty or for which no column has the field.';
+comment on column public.lookup_uploads.value_maps is '{field: {text in the file: value}}, for the organization''s own words.';
+comment on column public.lookup_uploads.notes is 'What was assumed about the whole file: [{code, message}].';
+comment on column public.lookup_uploads.check_devices is 'Whether device ids must be in the catalogue.';
+comment on column public.lookup_uploads.valid_rows is 'Rows that would be looked up; with the invalid and the skipped ones they are all rows.';
+comment on column public.lookup_uploads.warning_rows is 'Valid rows with warnings.';
+comment on column public.lookup_uploads.problem_groups is 'Problems of all rows by field and code: [{field, code, count, examples}].';
+comment on column public.lookup_uploads.expires_at is 'When it is deleted, with its rows.';
+
+create table public.lookup_upload_rows (
+    organization_id uuid    not null,
+    upload_id       uuid    not null,
+    position        integer not null,
+    line            integer not null,
+    cells           jsonb   not null,
+    edits           jsonb,
+    is_skipped      boolean not null default false,
+    problems        jsonb[],
+    warnings        jsonb[],
+
+    constraint lookup_upload_rows_pkey primary key (organization_id, upload_id, position),
+    constraint lookup_upload_rows_upload_fkey foreign key (organization_id, upload_id) references public.lookup_uploads (organization_id, id),
+    constraint lookup_upload_rows_cells_check check (jsonb_typeof(cells) = 'array'),
+    constraint lookup_upload_rows_edits_check check (jsonb_typeof(edits) = 'object')
+) with (fillfactor = 70);
+
+comment on table public.lookup_upload_rows is 'The rows of drafts, without the header and what stood above it, empty rows and footers.';
+comment on column public.lookup_upload_rows.position is 'Place among the rows, from 0.';
+comment on column public.lookup_upload_rows.line is 'Line of the file, or row of the sheet, on which it begins.';
+comment on column public.lookup_upload_rows.cells is 'As they were sent: one for each column or fewer.';
+comment on column public.lookup_upload_rows.edits is '{number of the column, from 1: text}, which replaces the cell; null: nothing was edited.';
+comment on column public.lookup_upload_rows.problems is 'What is wrong: {field, code, value, of}; null: the row is valid, or skipped.';
+comment on column public.lookup_upload_rows.warnings is 'What was mended or looks wrong: {field, code, was, now, ...}; null: nothing.';
+
+create table app.column_memory (
+    organization_id uuid        not null,
+    name            text        not null,
+    field           text,
+    values          jsonb       not null default '{}',
+    used_at         timestamptz not null,
+
+    constraint column_memory_pkey primary key (organization_id, name),
+    constraint column_memory_organization_id_fkey foreign key (organization_id) references app.organizations (id) on delete cascade,
+    constraint column_memory_values_check check (jsonb_typeof(values) = 'object' and octet_length(values::text) <= 65536)
+);
+
+comment on table app.column_memory is 'What an organization said of the columns of its drafts when it started them, to be offered for the next file with such a header.';
+comment on column app.column_memory.name is 'The header as app.plain_name leaves it.';
+comment on column app.column_memory.field is 'The field that the column is for; null: it is for none.';
+comment on column app.column_memory.values is 'The values that the organization''s own words in the column stand for: {text: value}.';
