@@ -12,7 +12,7 @@ FROM libraries AS portal
 RUN python -m pip install --quiet --no-index --find-links wheels deno
 COPY openapi.json ./
 COPY portal ./portal
-RUN cd portal && deno install --quiet --frozen && deno task --quiet build
+RUN cd portal && deno install --quiet --frozen && deno task --quiet build && deno task --quiet clerk
 
 FROM python:3.12-slim-bookworm
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin batch-lookups

@@ -59,7 +59,7 @@ async function finish(result: esbuild.BuildResult) {
     await compress(file);
   }
   for await (const entry of Deno.readDir(dist)) {
-    if (!current.has(entry.name) && !entry.name.startsWith(".")) await Deno.remove(new URL(entry.name, dist));
+    if (!current.has(entry.name) && !/^\.|clerk/.test(entry.name)) await Deno.remove(new URL(entry.name, dist));
   }
   if (watch) console.log(`built ${files.join(", ")}`);
 }

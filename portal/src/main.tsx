@@ -25,7 +25,7 @@ function Portal() {
   if (!session.value) return <SignIn />;
   return (
     <Frame>
-      <Screen />
+      <Screen key={session.value.organization?.id} />
     </Frame>
   );
 }

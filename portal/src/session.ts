@@ -1,6 +1,7 @@
 // Who is signed in, and what they may do.
 import { computed, signal } from "@preact/signals";
 import { call, type Credential, credential, Failure, type Scope, whenRefused } from "./api.ts";
+import { clerk, organizations } from "./clerk.ts";
 
 export interface Session {
   /** null: of an operator, who belongs to none. */
@@ -41,7 +42,7 @@ export async function signIn(used: Credential, keep: boolean) {
 /** Takes up the session of the tab, after a reload. */
 export async function resume() {
   const stored = sessionStorage.getItem(STORED);
-  if (!stored) return;
+  if (!stored) return resumeClerk().catch((error) => (refusal.value = error.message));
   try {
     await signIn(JSON.parse(stored), true);
   } catch (error) {
@@ -51,7 +52,23 @@ export async function resume() {
   }
 }
 
+/** Takes up the session that the browser has with Clerk, if there is one; an organization is chosen if none is. */
+export async function resumeClerk() {
+  const client = await clerk();
+  if (!client?.session) return;
+  const [first] = organizations(client);
+  if (!client.organization && first) await client.setActive({ organization: first.id });
+  await signIn({ kind: "session", token: () => client.session?.getToken() ?? Promise.resolve(null) }, false);
+}
+
+/** Acts for another organization of the user. */
+export async function switchOrganization(id: string) {
+  await (await clerk())?.setActive({ organization: id });
+  await resumeClerk();
+}
+
 export function signOut(why = "") {
+  if (credential.peek()?.kind === "session" && !why) clerk().then((client) => client?.signOut());
   sessionStorage.removeItem(STORED);
   credential.value = null;
   session.value = null;

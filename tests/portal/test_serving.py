@@ -10,8 +10,6 @@ import httpx
 import pytest
 
 from pyshell.api.routes import portal
-from pyshell.settings import Settings
-from tests.http_fixtures import running_server
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; form-action 'none'; "
@@ -49,15 +47,6 @@ def test_where_it_is_not_built_it_says_why(server: str, tmp_path: Path, monkeypa
     assert response.status_code == 503
     assert "<code>make portal</code>" in response.text
     assert httpx.get(f"{server}/healthz").status_code == 200
-
-
-@pytest.mark.parametrize(("issuer", "key"), [("https://clerk.example.com", "pk_live_Y2xlcmsuZXhhbXBsZS5jb20k"), (None, None)])
-def test_clerk_is_let_in_only_where_it_is_configured(http_settings: Settings, issuer: str | None, key: str | None) -> None:
-    with running_server(Settings(database_url=http_settings.database_url, clerk_issuer=issuer)) as url:
-        config = httpx.get(f"{url}/portal/config.json").json()
-        policy = httpx.get(f"{url}/portal").headers["content-security-policy"]
-    assert (config["clerk"] or {}).get("publishable_key") == key
-    assert ("clerk" in policy) == (issuer is not None)
 
 
 def test_a_slash_at_the_end_leads_to_the_page(server: str) -> None:

@@ -2,10 +2,11 @@
 import type { ComponentChildren } from "preact";
 import { computed, signal, useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
-import type { Scope } from "../api.ts";
+import { credential, type Scope } from "../api.ts";
+import { clerk, organizations } from "../clerk.ts";
 import { connection } from "../live.ts";
 import { go, href, path } from "../router.ts";
-import { can, isOperator, session, signOut } from "../session.ts";
+import { can, isOperator, session, signOut, switchOrganization } from "../session.ts";
 import { Announcements } from "./announce.tsx";
 import { Dialog } from "./dialog.tsx";
 
@@ -50,7 +51,7 @@ export function Frame({ children }: { children: ComponentChildren }) {
         </nav>
         <div class="who">
           {CONNECTIONS[connection.value] && <span class={`connection ${connection.value}`}>{CONNECTIONS[connection.value]}</span>}
-          <span class="organization">{session.value?.organization?.name ?? "Operator"}</span>
+          <Organization />
           <button type="button" class="quiet icon" aria-label="Keys" onClick={() => (helpShown.value = true)}>?</button>
           <button type="button" class="quiet" onClick={() => signOut()}>Sign out</button>
         </div>
@@ -59,6 +60,30 @@ export function Frame({ children }: { children: ComponentChildren }) {
       <Announcements />
       {helpShown.value && <Help />}
     </>
+  );
+}
+
+/** The organization of the session; users of Clerk who belong to several switch here. */
+function Organization() {
+  const others = useSignal<{ id: string; name: string }[]>([]);
+  const current = useSignal("");
+  useEffect(() => {
+    if (credential.peek()?.kind !== "session") return;
+    clerk().then((client) => {
+      others.value = organizations(client!);
+      current.value = client!.organization?.id ?? "";
+    });
+  }, [session.value]);
+  if (others.value.length < 2) return <span class="organization">{session.value?.organization?.name ?? "Operator"}</span>;
+  return (
+    <select
+      aria-label="Organization"
+      class="organization"
+      value={current}
+      onChange={(event) => switchOrganization(event.currentTarget.value)}
+    >
+      {others.value.map(({ id, name }) => <option key={id} value={id}>{name}</option>)}
+    </select>
   );
 }
 

@@ -1,9 +1,15 @@
 import { useSignal } from "@preact/signals";
+import { useEffect } from "preact/hooks";
 import { API } from "../api.ts";
+import { clerk } from "../clerk.ts";
 import { Problem } from "../parts/misc.tsx";
 import { credentialOf, refusal, signIn } from "../session.ts";
 
 export function SignIn() {
+  const client = useSignal<Awaited<ReturnType<typeof clerk>>>(null);
+  useEffect(() => {
+    clerk().then((loaded) => (client.value = loaded), () => {});
+  }, []);
   const key = useSignal("");
   const keep = useSignal(true);
   const error = useSignal<Error | undefined>(undefined);
@@ -48,6 +54,15 @@ export function SignIn() {
         <Problem error={error.value} />
         <button type="submit" class="primary" disabled={busy}>Continue</button>
       </form>
+      {client.value && (
+        <button
+          type="button"
+          class="card with-clerk"
+          onClick={() => client.value!.redirectToSignIn({ signInForceRedirectUrl: location.href })}
+        >
+          Sign in with Clerk
+        </button>
+      )}
       <details>
         <summary>Where do I get a key?</summary>
         <p>

@@ -16,7 +16,6 @@ from pyshell.settings import ROOT, Settings
 
 DIST = ROOT / "portal" / "dist"
 MEDIA_TYPES = {".js": "text/javascript", ".css": "text/css"}
-CLERK_SCRIPT = "clerk.browser.js"
 
 NOT_BUILT = """<!DOCTYPE html>
 <html lang="en">
@@ -52,9 +51,10 @@ async def portal_file(request: Request) -> Response:
 
 async def portal_config(request: Request) -> Response:
     """What the page has to know of this deployment."""
-    settings: Settings = request.app.state.settings
-    clerk = settings.clerk_issuer and {"publishable_key": publishable_key(settings.clerk_issuer), "script": CLERK_SCRIPT}
-    return JSONResponse({"clerk": clerk or None})
+    issuer = request.app.state.settings.clerk_issuer
+    scripts = sorted(DIST.glob("clerk-*.js"))
+    clerk = {"publishable_key": publishable_key(issuer), "script": scripts[-1].name} if issuer and scripts else None
+    return JSONResponse({"clerk": clerk})
 
 
 def content_security_policy(settings: Settings) -> str:

@@ -1,0 +1,43 @@
+// Sign-in with Clerk, where it is configured: its client is loaded only then, and its hosted page asks for the password.
+import { call } from "./api.ts";
+
+interface Organization {
+  id: string;
+  name: string;
+}
+
+/** The part of Clerk's client that is used here. */
+interface Client {
+  load(): Promise<void>;
+  session: { getToken(): Promise<string | null> } | null | undefined;
+  user: { organizationMemberships: { organization: Organization }[] } | null | undefined;
+  organization: Organization | null | undefined;
+  setActive(active: { organization: string }): Promise<void>;
+  redirectToSignIn(options: { signInForceRedirectUrl: string }): Promise<unknown>;
+  signOut(): Promise<void>;
+}
+
+let loading: Promise<Client | null> | undefined;
+
+/** Clerk's client; null where Clerk is not configured, or its client has not been built. */
+export function clerk(): Promise<Client | null> {
+  return loading ??= load();
+}
+
+async function load(): Promise<Client | null> {
+  const { clerk: config } = await call("get", "/portal/config.json");
+  if (!config) return null;
+  await new Promise((resolve, reject) => {
+    const script = Object.assign(document.createElement("script"), { src: `portal/${config.script}`, onload: resolve, onerror: reject });
+    script.dataset.clerkPublishableKey = config.publishable_key;
+    document.head.append(script);
+  });
+  const client = (globalThis as unknown as { Clerk: Client }).Clerk;
+  await client.load();
+  return client;
+}
+
+/** Organizations that the user may act for. */
+export function organizations(client: Client): Organization[] {
+  return client.user?.organizationMemberships.map(({ organization }) => organization) ?? [];
+}

@@ -1,0 +1,108 @@
+"""Signing in with Clerk, against a stand-in for Clerk's API that speaks to its own client."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from playwright.sync_api import Page, Route, expect
+
+from pyshell.api.routes import portal
+from pyshell.settings import Settings
+from tests.clerk_fixtures import ClerkInstance, public_pem
+from tests.http_fixtures import running_server
+from tests.portal.conftest import Person
+
+ISSUER = "https://clerk.example.com"
+# A client as small as can be that does what ours asks of Clerk's.
+STAND_IN = """
+window.Clerk = (() => {
+  const api = (path, method) => fetch("https://clerk.example.com/v1/" + path, {method, credentials: "include"}).then((r) => r.json());
+  const clerk = {
+    async load() {
+      const {user, session, organization} = await api("client", "GET");
+      const getToken = async () => (await api("tokens/" + clerk.organization.id, "POST")).jwt;
+      Object.assign(clerk, {user, organization, session: session && {getToken}});
+    },
+    async setActive({organization}) {
+      clerk.organization = clerk.user.organizationMemberships.map((m) => m.organization).find(({id}) => id === organization);
+    },
+    async redirectToSignIn({signInForceRedirectUrl}) {
+      location.href = "https://accounts.example.com/?redirect_url=" + encodeURIComponent(signInForceRedirectUrl);
+    },
+    signOut: () => api("sign-out", "POST"),
+  };
+  return clerk;
+})();
+"""
+
+
+@pytest.fixture
+def clerk_server(http_settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A server where Clerk is configured, and a stand-in for its client."""
+    for file in portal.DIST.iterdir():
+        if not re.search("clerk|^[.]", file.name):
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "clerk-1.0.0.js").write_text(STAND_IN)
+    monkeypatch.setattr(portal, "DIST", tmp_path)
+    with running_server(replace(http_settings, clerk_issuer=ISSUER, clerk_jwt_key=public_pem("ins_first"))) as url:
+        yield url
+
+
+def test_a_user_signs_in_switches_the_organization_and_signs_out(page: Page, clerk_server: str) -> None:
+    instance = ClerkInstance()
+    instance.issuer = ISSUER
+    organizations = [{"id": f"org_{name}", "name": name} for name in ("north", "south")]
+    state: dict[str, Any] = {"signed_in": False}
+
+    def answer(route: Route) -> None:
+        place = urlsplit(route.request.url).path
+        headers = {"access-control-allow-origin": clerk_server, "access-control-allow-credentials": "true"}
+        body: dict[str, Any] = {}
+        if place == "/v1/client":
+            user = {"organizationMemberships": [{"organization": organization} for organization in organizations]}
+            body = {"user": user, "session": {}, "organization": None} if state["signed_in"] else {}
+        elif place == "/v1/sign-out":
+            state["signed_in"] = False
+        elif place.startswith("/v1/tokens/"):
+            name = place.rpartition("_")[2]
+            body = {"jwt": instance.token(o={"id": f"org_portal{name}", "slg": name, "rol": "member"}, v=2, sts="active", azp=clerk_server)}
+        route.fulfill(status=200, headers=headers, content_type="application/json", body=json.dumps(body))
+
+    page.route(f"{ISSUER}/**", answer)
+    page.route("https://accounts.example.com/**", lambda route: route.fulfill(status=200, content_type="text/html", body="<h1>Hosted</h1>"))
+    person = Person(page, clerk_server)
+    person.open("batches")
+    button = page.get_by_role("button", name="Sign in with Clerk")
+    expect(button).to_be_visible()
+    person.look("sign-in-clerk")
+    button.click()
+    expect(page.get_by_role("heading", name="Hosted")).to_be_visible()
+
+    state["signed_in"] = True
+    person.open("batches")
+    choice = page.get_by_role("combobox", name="Organization")
+    expect(choice).to_have_value("org_north")
+    expect(page.get_by_text("Live", exact=True)).to_be_visible()
+    expect(page.get_by_role("link", name="API keys")).to_have_count(0)
+    person.look("batches-clerk")
+    choice.select_option("south")
+    expect(choice).to_have_value("org_south")
+    page.get_by_role("button", name="Sign out").click()
+    expect(button).to_be_visible()
+    assert not state["signed_in"]
+
+
+def test_clerk_is_let_in_only_where_it_is_configured(server: str, clerk_server: str) -> None:
+    config = httpx.get(f"{clerk_server}/portal/config.json").json()
+    assert config == {"clerk": {"publishable_key": "pk_live_Y2xlcmsuZXhhbXBsZS5jb20k", "script": "clerk-1.0.0.js"}}
+    assert ISSUER in httpx.get(f"{clerk_server}/portal").headers["content-security-policy"]
+    assert httpx.get(f"{server}/portal/config.json").json() == {"clerk": None}
+    assert "clerk" not in httpx.get(f"{server}/portal").headers["content-security-policy"]
