@@ -23,7 +23,7 @@ def test_an_item_tells_its_story(client: OrganizationClient, database: Connectio
 
     item = client.get(path(job)).json()
 
-    assert list(item) == [*listed, "position", "attempts", "waiting_for"]
+    assert list(item) == [*listed, "attempts", "waiting_for"]
     assert {name: item[name] for name in listed} == listed
     assert item["position"] == 0
     [attempt] = item["attempts"]

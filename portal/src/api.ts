@@ -114,7 +114,9 @@ export function address(path: string, inPath: Record<string, unknown> = {}, quer
   const filled = path.replace(/{(\w+)}/g, (_, name) => encodeURIComponent(String(inPath[name])));
   const url = new URL(filled.slice(1), API);
   for (const [name, value] of Object.entries(query)) {
-    if (value !== undefined && value !== null && value !== "") url.searchParams.set(name, String(value));
+    for (const each of Array.isArray(value) ? value : [value]) {
+      if (each !== undefined && each !== null && each !== "") url.searchParams.append(name, String(each));
+    }
   }
   return url;
 }

@@ -216,7 +216,6 @@ begin
     perform app.find_job(p_organization_id, p_job_id);
     v_item := app.find_item(p_organization_id, p_job_id, p_position);
     return app.join_objects(app.item_json(v_item, app.positions_in_flight(p_organization_id, p_job_id)), json_build_object(
-        'position', v_item.position,
         'attempts', (select coalesce(json_agg(json_build_object(
                                 'attempt', a.attempt, 'outcome', a.outcome, 'worker', a.worker, 'latency_ms', a.latency_ms, 'http_status', a.http_status, 'error_code', a.error_code,
                                 'error_message', a.error_message, 'recorded_at', app.rfc3339(a.recorded_at)) order by a.attempt), '[]')

@@ -49,13 +49,17 @@ def test_the_list_moves_by_itself(signed_in: SignedIn, client: OrganizationClien
     person.look("batches-running")
     look_up(database, first, 1, {"error": "no"}, status=400)
     expect(row).to_contain_text("Completed")
-    client.post("/batch-lookups", params={"name": "April portfolio"}, json=[site()])
+    client.post("/batch-lookups", params={"name": "April portfolio", "label": "team:north"}, json=[site()])
     expect(page.get_by_role("row", name=re.compile("April portfolio"))).to_be_visible()
     expect(page.get_by_role("link", name="Completed 1")).to_be_visible()
 
     page.get_by_role("searchbox").fill("april")
     expect(row).to_have_count(0)
     assert "search=april" in page.url
+    page.get_by_role("searchbox").fill("")
+    page.get_by_role("link", name="team: north").click()
+    expect(row).to_have_count(0)
+    assert "label=team" in page.url
     page.get_by_role("link", name="Cancelled 0").click()
     expect(page.get_by_text("No batch is like that.")).to_be_visible()
     page.go_back()

@@ -125,6 +125,19 @@ def test_another_organizations_batch_is_not_there(signed_in: SignedIn, new_clien
     expect(person.page.get_by_role("alert")).to_contain_text("not found")
 
 
+def test_a_site_tells_its_story(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
+    job = upload(client, 3)
+    look_up(database, job, 1, {"error": "overloaded"}, status=500)
+    person = signed_in(f"batches/{job['job_id']}?item=0")
+    story = person.page.get_by_role("dialog", name="deal-0").get_by_role("list")
+    expect(story.get_by_role("listitem")).to_have_count(3)
+    expect(story).to_contain_text("HTTP 500")
+    person.look("job-story")
+    person.page.keyboard.press("Escape")
+    person.page.get_by_role("searchbox", name="Search sites").fill("deal-2")
+    expect(person.page.get_by_role("region", name="Sites").locator("tbody tr")).to_have_count(1)
+
+
 def test_results_are_downloaded(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
     job = upload(client, 2)
     look_up(database, job, 2, ANSWER)

@@ -57,5 +57,20 @@ def test_a_report_grows_is_filtered_and_taken_along(signed_in: SignedIn, client:
     with page.expect_download() as downloads:
         page.get_by_role("button", name="A page to forward").click()
     assert "Two cities" in downloads.value.path().read_text()
+    page.get_by_role("button", name="Share…").click()
+    page.get_by_role("button", name="Make a link").click()
+    link = page.locator(".secret code")
+    expect(link).to_have_text(re.compile("/shared-reports/"))
+    person.look("report-share")
+    assert page.context.browser is not None
+    with page.context.browser.new_context() as clean_profile:
+        visitor = clean_profile.new_page()
+        visitor.goto(link.inner_text())
+        expect(visitor.get_by_role("heading", name="Two cities")).to_be_visible()
+        page.get_by_role("button", name="Revoke").click()
+        expect(page.get_by_role("button", name="Revoke")).to_have_count(0)
+        visitor.reload()
+        expect(visitor.get_by_role("heading", name="Two cities")).to_have_count(0)
+    page.keyboard.press("Escape")
     page.emulate_media(media="print")
     expect(page.get_by_role("navigation")).to_be_hidden()

@@ -34,7 +34,8 @@ interface Listed {
 export function Batches() {
   const status = (query.value.get("status") ?? "") as Status | "";
   const search = query.value.get("search") ?? "";
-  const list = useLoad((signal) => load(status, search, signal), [status, search]);
+  const label = query.value.get("label") ?? "";
+  const list = useLoad((signal) => load(status, search, signal), [status, search, label]);
 
   useEffect(() => {
     const reload = throttled(list.reload, 2000);
@@ -59,7 +60,7 @@ export function Batches() {
       stop();
       reload.cancel();
     };
-  }, [status, search]);
+  }, [status, search, label]);
 
   const shown = list.data.value?.jobs ?? [];
   const running = shown.filter(isOpen).length;
@@ -88,11 +89,16 @@ export function Batches() {
       <div class="toolbar">
         <div class="tabs" role="group" aria-label="Status">
           {FILTERS.map(([name, title]) => (
-            <a key={name} href={href(["batches"], { status: name, search })} aria-current={name === status ? "true" : undefined}>
+            <a key={name} href={href(["batches"], { status: name, search, label })} aria-current={name === status ? "true" : undefined}>
               {title} {data && <span class="count">{number(data.counts[name] ?? 0)}</span>}
             </a>
           ))}
         </div>
+        {label && (
+          <button type="button" onClick={() => setQuery({ label: null })}>
+            {label} ×<span class="unseen">Show all labels</span>
+          </button>
+        )}
         <input
           type="search"
           placeholder="Search names"
@@ -103,7 +109,7 @@ export function Batches() {
       </div>
       <Problem error={list.error.value} onRetry={list.reload} />
       {!data && !list.error.value && <Loading />}
-      {data && shown.length === 0 && <Empty filtered={Boolean(status || search)} />}
+      {data && shown.length === 0 && <Empty filtered={Boolean(status || search || label)} />}
       {shown.length > 0 && (
         <table class="rows batches">
           <thead>
@@ -128,7 +134,12 @@ function Row({ job, report }: { job: Job; report: Schemas["Report"] | undefined 
     <tr>
       <td>
         <a class="main-link" href={href(["batches", job.id])}>{nameOf(job, report)}</a>
-        <small>{counted(job.total_items, "site")}</small>
+        <small>
+          {counted(job.total_items, "site")}
+          {Object.entries(job.labels).map(([key, value]) => (
+            <a key={key} class="label" href={href(["batches"], { label: `${key}:${value}` })}>{key}: {value}</a>
+          ))}
+        </small>
       </td>
       <td>
         <span class="progress">
@@ -178,7 +189,8 @@ export function nameOf(job: { name: string | null; id: string }, report?: { name
 }
 
 function filters(status: Status | "", name: string) {
-  return { ...(status && { status }), ...(name && { name }) };
+  const label = query.peek().get("label");
+  return { ...(status && { status }), ...(name && { name }), ...(label && { label: [label] }) };
 }
 
 async function load(status: Status | "", search: string, signal: AbortSignal): Promise<Listed> {

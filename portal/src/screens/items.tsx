@@ -2,14 +2,14 @@
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { call, type Schemas } from "../api.ts";
-import { counted, dollars, number } from "../format.ts";
-import { debounced } from "../load.ts";
+import { counted, dollars, number, seconds } from "../format.ts";
+import { debounced, useLoad } from "../load.ts";
 import { Dialog } from "../parts/dialog.tsx";
 import { List, usePages } from "../parts/list.tsx";
-import { Time } from "../parts/misc.tsx";
+import { Loading, Problem, Time } from "../parts/misc.tsx";
 import { href, path, query, setQuery } from "../router.ts";
 
-type Item = Schemas["Item"];
+type Item = Schemas["ItemWithStory"];
 type Status = Schemas["ItemStatus"];
 
 const FILTERS: [Status | "", string][] = [["", "All"], ["completed", "Completed"], ["failed", "Failed"], ["processing", "In flight"], [
@@ -77,7 +77,9 @@ export function Items({ job, version }: { job: Schemas["JobDetails"]; version: n
         row={(item) => (
           <tr key={item.id}>
             <td>
-              <a class="main-link" href={href(path.value, { status, error, q: search, item: item.id })}>{item.reference_id}</a>
+              <a class="main-link" href={href(path.value, { status, error, q: search, item: String(item.position) })}>
+                {item.reference_id}
+              </a>
             </td>
             <td>{oneLine(item.address)}</td>
             <td>
@@ -88,29 +90,40 @@ export function Items({ job, version }: { job: Schemas["JobDetails"]; version: n
           </tr>
         )}
       />
-      {shown && <ItemDialog item={pages.data.value?.rows.find((item) => item.id === shown)} />}
+      {shown && <ItemDialog jobId={job.id} position={Number(shown)} version={version} />}
     </section>
   );
 }
 
-function ItemDialog({ item }: { item: Item | undefined }) {
-  const close = () => setQuery({ item: null });
+function ItemDialog({ jobId, position, version }: { jobId: string; position: number; version: number }) {
+  const path = { job_id: jobId, position };
+  const loaded = useLoad((signal) => call("get", "/batch-lookups/{job_id}/items/{position}", { path, signal }), [jobId, position, version]);
   const names = useSignal(new Map<number, string>());
   useEffect(() => {
     call("get", "/devices").then(({ devices }) => (names.value = new Map(devices.map(({ id, name }) => [id, name]))), () => {});
   }, []);
-  if (!item) return null;
+  const item = loaded.data.value;
+  return (
+    <Dialog title={item?.reference_id ?? "Site"} onClose={() => setQuery({ item: null })} wide>
+      <Problem error={loaded.error.value} />
+      {!item && !loaded.error.value && <Loading />}
+      {item && <Details item={item} device={(id) => names.value.get(id) ?? `device ${id}`} />}
+    </Dialog>
+  );
+}
+
+function Details({ item, device }: { item: Item; device: (id: number) => string }) {
   const result = item.result as Partial<Schemas["LookupResult"]> | null;
   const programs = result?.incentives?.by_program ?? [];
   return (
-    <Dialog title={item.reference_id} onClose={close} wide>
+    <>
       <dl class="facts">
         <dt>Address</dt>
         <dd>{oneLine(item.address)}</dd>
         <dt>Building</dt>
         <dd>{words(item.building_type)}</dd>
         <dt>Devices</dt>
-        <dd>{item.device_ids.map((id) => names.value.get(id) ?? `device ${id}`).join(", ")}</dd>
+        <dd>{item.device_ids.map(device).join(", ")}</dd>
         <dt>Status</dt>
         <dd>
           <span class={`status ${item.status}`}>{ITEM_TITLES[item.status]}</span>
@@ -142,6 +155,7 @@ function ItemDialog({ item }: { item: Item | undefined }) {
           </>
         )}
       </dl>
+      <Story item={item} />
       {programs.length > 0 && (
         <table>
           <thead>
@@ -171,11 +185,53 @@ function ItemDialog({ item }: { item: Item | undefined }) {
           <pre tabIndex={0}>{JSON.stringify(result, null, 2)}</pre>
         </details>
       )}
-    </Dialog>
+    </>
   );
 }
 
-function amount(item: Item): string {
+const OUTCOMES: Record<Schemas["AttemptOutcome"], string> = {
+  complete: "looked up",
+  retry: "tried again later",
+  wait: "tried again later, at no cost",
+  fail: "given up",
+};
+
+/** What happened to the site, from the upload on, and what it waits for. */
+function Story({ item }: { item: Item }) {
+  const { attempts, waiting_for } = item;
+  if (attempts.length === 0 && !waiting_for) return null;
+  return (
+    <>
+      <h3>Story</h3>
+      <ol class="timeline">
+        <li>
+          <time dateTime={item.created_at}>{seconds(item.created_at)}</time> uploaded, as number {number(item.position + 1)}
+        </li>
+        {attempts.map((attempt) => (
+          <li key={attempt.attempt} class={attempt.outcome === "complete" ? "good" : "bad"}>
+            <time dateTime={attempt.recorded_at}>{seconds(attempt.recorded_at)}</time>{" "}
+            {attempt.http_status ? `HTTP ${attempt.http_status}` : attempt.error_code ?? "no answer"}
+            {attempt.latency_ms !== null && ` after ${number(attempt.latency_ms)} ms`}, {OUTCOMES[attempt.outcome]}
+            <small>{[attempt.error_message, attempt.worker && `worker ${attempt.worker}`].filter(Boolean).join(" · ")}</small>
+          </li>
+        ))}
+        {waiting_for && (
+          <li class="now">
+            {waiting_for.message}
+            {waiting_for.until && `, until ${seconds(waiting_for.until)}`}
+          </li>
+        )}
+        {!waiting_for && item.processed_at && attempts.at(-1)?.outcome !== "fail" && (
+          <li class={item.status === "completed" ? "good" : "bad"}>
+            <time dateTime={item.processed_at}>{seconds(item.processed_at)}</time> {ITEM_TITLES[item.status].toLowerCase()}
+          </li>
+        )}
+      </ol>
+    </>
+  );
+}
+
+function amount(item: Schemas["Item"]): string {
   const total = (item.result as Partial<Schemas["LookupResult"]> | null)?.incentives?.total_incentive_amount;
   return typeof total === "number" ? dollars(total) : "";
 }

@@ -8,6 +8,8 @@ import { announce } from "../parts/announce.tsx";
 import { Bars, Donut, StateTiles, type Total } from "../parts/charts.tsx";
 import { CopyAs } from "../parts/copy.tsx";
 import { List, usePages } from "../parts/list.tsx";
+import { Dialog } from "../parts/dialog.tsx";
+import { Form, Secret } from "../parts/form.tsx";
 import { Menu } from "../parts/menu.tsx";
 import { Loading, Problem, Time } from "../parts/misc.tsx";
 import { href, query, setQuery } from "../router.ts";
@@ -88,18 +90,13 @@ export function ReportScreen({ id }: { id: string }) {
 }
 
 function Heading({ report }: { report: Report }) {
+  const sharing = useSignal(false);
   const path = { report_id: report.id };
   const files = [
+    { title: "Sites as Excel", run: () => download("/incentive-reports/{report_id}/xlsx", { path }, `${report.name}.xlsx`) },
     { title: "Sites as CSV", run: () => download("/incentive-reports/{report_id}/csv", { path }, `${report.name}.csv`) },
     { title: "A page to forward", run: () => download("/incentive-reports/{report_id}/html", { path }, `${report.name}.html`) },
   ];
-  if (report.job_id && can("jobs:read")) {
-    const job = { job_id: report.job_id };
-    files.unshift({
-      title: "Your columns and ours, as Excel",
-      run: () => download("/batch-lookups/{job_id}/results", { path: job, query: { format: "xlsx" } }, `${report.name}.xlsx`),
-    });
-  }
   return (
     <div class="heading">
       <div>
@@ -124,8 +121,75 @@ function Heading({ report }: { report: Report }) {
         sql={`select * from api.report_sites where report_id = '${report.id}' order by position;`}
       />
       <Menu title="Download…" choices={files} />
+      {can("reports:write") && <button type="button" onClick={() => (sharing.value = true)}>Share…</button>}
       <button type="button" onClick={() => print()}>Print</button>
+      {sharing.value && <Sharing report={report} onClose={() => (sharing.value = false)} />}
     </div>
+  );
+}
+
+const DAYS = [7, 30, 90, 365];
+
+/** Links by which anybody reads the report, without a key, for a while. */
+function Sharing({ report, onClose }: { report: Report; onClose: () => void }) {
+  const path = { report_id: report.id };
+  const links = useLoad((signal) => call("get", "/incentive-reports/{report_id}/share", { path, signal }), [report.id]);
+  const made = useSignal("");
+  async function share(data: FormData) {
+    const body = { expires_in_days: Number(data.get("days")) };
+    made.value = (await call("post", "/incentive-reports/{report_id}/share", { path, body })).url;
+    links.reload();
+  }
+  async function revoke(id: string) {
+    await call("delete", "/incentive-reports/{report_id}/share/{share_id}", { path: { ...path, share_id: id } });
+    links.reload();
+  }
+  const shares = links.data.value?.shares ?? [];
+  return (
+    <Dialog title="Share the report" onClose={onClose} wide>
+      {made.value
+        ? <Secret value={made.value}>Whoever has this link reads the report, its files too. It is shown this one time.</Secret>
+        : (
+          <Form submit="Make a link" onSubmit={share} onCancel={onClose}>
+            <p>A link shows this report, and nothing else, to whoever has it. No key is needed.</p>
+            <label>
+              It ends after
+              <select name="days">
+                {DAYS.map((days) => <option key={days} value={days} selected={days === 30}>{counted(days, "day")}</option>)}
+              </select>
+            </label>
+          </Form>
+        )}
+      <Problem error={links.error.value} />
+      {shares.length > 0 && (
+        <table>
+          <thead>
+            <tr>
+              <th>Links so far</th>
+              <th>Ends</th>
+              <th>
+                <span class="unseen">Actions</span>
+              </th>
+            </tr>
+          </thead>
+          <tbody>
+            {shares.map((share) => (
+              <tr key={share.id}>
+                <td>
+                  made <Time at={share.created_at} />
+                </td>
+                <td>
+                  <Time at={share.expires_at} />
+                </td>
+                <td class="row-actions">
+                  <button type="button" class="quiet" onClick={() => revoke(share.id)}>Revoke</button>
+                </td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      )}
+    </Dialog>
   );
 }
 
