@@ -74,3 +74,18 @@ def test_a_report_grows_is_filtered_and_taken_along(signed_in: SignedIn, client:
     page.keyboard.press("Escape")
     page.emulate_media(media="print")
     expect(page.get_by_role("navigation")).to_be_hidden()
+
+
+def test_two_reports_are_compared(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
+    for name, amounts in (("Last month", {"deal-1": 100, "deal-2": 200}), ("This month", {"deal-2": 350, "deal-3": 400})):
+        job = client.post("/batch-lookups", params={"name": name}, json=[site(reference_id) for reference_id in amounts]).json()
+        for amount in amounts.values():
+            look_up(database, job, 1, pays(amount, "City Power"))
+    person = signed_in(f"reports/{job['report']['id']}")
+    person.page.get_by_role("combobox", name="Compare with").select_option(index=1)
+    expect(person.page.get_by_role("heading", name="+$450")).to_be_visible()
+    rows = person.page.locator("tbody tr")
+    expect(rows).to_have_count(3)
+    person.look("report-difference")
+    person.page.get_by_role("link", name="Changed 1").click()
+    expect(rows).to_have_text([re.compile("deal-2.*Changed.*200.*350.*150")])

@@ -14,6 +14,7 @@ import { Menu } from "../parts/menu.tsx";
 import { Loading, Problem, Time } from "../parts/misc.tsx";
 import { href, query, setQuery } from "../router.ts";
 import { can } from "../session.ts";
+import { CompareWith } from "./difference.tsx";
 import { oneLine } from "./items.tsx";
 
 type Report = Schemas["Report"];
@@ -121,6 +122,7 @@ function Heading({ report }: { report: Report }) {
         sql={`select * from api.report_sites where report_id = '${report.id}' order by position;`}
       />
       <Menu title="Download…" choices={files} />
+      <CompareWith report={report} />
       {can("reports:write") && <button type="button" onClick={() => (sharing.value = true)}>Share…</button>}
       <button type="button" onClick={() => print()}>Print</button>
       {sharing.value && <Sharing report={report} onClose={() => (sharing.value = false)} />}

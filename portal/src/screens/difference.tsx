@@ -1,0 +1,116 @@
+import { call, type Schemas } from "../api.ts";
+import { dollars, number, shortTime } from "../format.ts";
+import { useLoad } from "../load.ts";
+import { CopyAs } from "../parts/copy.tsx";
+import { List, usePages } from "../parts/list.tsx";
+import { go, href, query } from "../router.ts";
+import { oneLine } from "./items.tsx";
+
+type Change = Schemas["ReportChange"];
+
+const TITLES: Record<Change, string> = { added: "Added", removed: "Removed", changed: "Changed" };
+
+/** Leads to the comparison of the report with another one. */
+export function CompareWith({ report }: { report: Schemas["Report"] }) {
+  const reports = useLoad((signal) => call("get", "/incentive-reports", { query: { limit: 100 }, signal }), [report.id]);
+  const others = reports.data.value?.reports.filter(({ id }) => id !== report.id) ?? [];
+  if (others.length === 0) return null;
+  return (
+    <select
+      class="compact"
+      aria-label="Compare with"
+      value=""
+      onChange={(event) => go(["reports", "difference"], { from: event.currentTarget.value, to: report.id })}
+    >
+      <option value="">Compare with…</option>
+      {others.map(({ id, name, created_at }) => <option key={id} value={id}>{name}, {shortTime(created_at)}</option>)}
+    </select>
+  );
+}
+
+export function Difference() {
+  const [from = "", to = ""] = ["from", "to"].map((name) => query.value.get(name) ?? "");
+  const change = (query.value.get("change") ?? "") as Change | "";
+  // The sums come with every page.
+  const sums = useLoad((signal) => call("get", "/incentive-reports/diff", { query: { from, to, limit: 1 }, signal }), [from, to]);
+  const pages = usePages(async (page, signal) => {
+    const { differences: rows, total, next_cursor } = await call("get", "/incentive-reports/diff", {
+      query: { from, to, ...page, ...(change && { change }) },
+      signal,
+    });
+    return { rows, total, next_cursor };
+  }, [from, to, change]);
+
+  const data = sums.data.value;
+  const filters: [Change | "", string, number | undefined][] = [
+    ["", "All", data && data.totals.added.sites + data.totals.removed.sites + data.totals.changed.sites],
+    ...Object.entries(TITLES).map((
+      [name, title],
+    ): [Change, string, number | undefined] => [name as Change, title, data?.totals[name as Change].sites]),
+  ];
+  return (
+    <>
+      <div class="heading">
+        <div>
+          <h1>{data ? signed(data.totals.difference) : "Difference"}</h1>
+          {data && (
+            <p class="soft">
+              from <a href={href(["reports", from])}>{data.from.name}</a> ({dollars(data.from.total_incentive_value)}) to{" "}
+              <a href={href(["reports", to])}>{data.to.name}</a> ({dollars(data.to.total_incentive_value)})
+            </p>
+          )}
+        </div>
+        <CopyAs path={`incentive-reports/diff?from=${from}&to=${to}`} />
+        <a class="button" href={href(["reports", "difference"], { from: to, to: from })}>Swap</a>
+      </div>
+      {data && (
+        <div class="figures">
+          {(["added", "removed", "changed", "unchanged"] as const).map((name) => (
+            <div key={name} class="card figure">
+              <strong>{number(data.totals[name].sites)}</strong>
+              <span>sites {name}</span>
+              <small>{signed(data.totals[name].difference)}</small>
+            </div>
+          ))}
+        </div>
+      )}
+      <div class="toolbar">
+        <div class="tabs" role="group" aria-label="Change">
+          {filters.map(([name, title, count]) => (
+            <a
+              key={name}
+              href={href(["reports", "difference"], { from, to, change: name })}
+              aria-current={name === change ? "true" : undefined}
+            >
+              {title} {count !== undefined && <span class="count">{number(count)}</span>}
+            </a>
+          ))}
+        </div>
+      </div>
+      <List
+        pages={pages}
+        columns={["Site", "Change", "#Before", "#After", "#Difference"]}
+        empty="No site differs."
+        row={(row) => (
+          <tr key={row.reference_id}>
+            <td>
+              <b>{row.reference_id}</b>
+              <small>{oneLine(row.address)}</small>
+            </td>
+            <td>{TITLES[row.change]}</td>
+            <td class="number">{row.from && dollars(row.from.total_incentive_amount)}</td>
+            <td class="number">{row.to && dollars(row.to.total_incentive_amount)}</td>
+            <td class="number">
+              <b>{signed(row.difference)}</b>
+            </td>
+          </tr>
+        )}
+      />
+    </>
+  );
+}
+
+/** With its sign, as a difference is. */
+function signed(amount: number): string {
+  return amount > 0 ? `+${dollars(amount)}` : dollars(amount);
+}
