@@ -48,6 +48,8 @@ class Job(JobSummary):
     errors_by_code: dict[str, int]
     poll_after_ms: int | None
     retry_of_job_id: str | None
+    lookups: int
+    waiting_for: Literal["continue", "lookup_limit"] | None
 
 
 class JobList(TypedDict):
@@ -210,6 +212,35 @@ class Checked(TypedDict):
     estimated_duration_seconds: float | None
     columns: list[dict[str, Any]]
     notes: list[Note]
+
+
+class Usage(TypedDict):
+    """The lookups of a job on a day, in UTC; `name` is None where the job has none or was deleted."""
+
+    day: str
+    job_id: str
+    name: str | None
+    lookups: int
+
+
+class MonthOfUsage(TypedDict):
+    """The current month, such as 2026-11. `limit`: what its lookups may come to; None: anything."""
+
+    month: str
+    lookups: int
+    limit: int | None
+
+
+class UsageList(TypedDict):
+    """`lookups`: those of all days in the range."""
+
+    usage: list[Usage]
+    lookups: int
+    month: MonthOfUsage
+    total: int
+    limit: int
+    offset: int
+    next_cursor: str | None
 
 
 class Organization(TypedDict):

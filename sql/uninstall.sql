@@ -10,7 +10,7 @@ declare
     v_tables  constant regclass[] := array[
         to_regclass('public.lookup_leases'), to_regclass('public.lookup_queue_items'), to_regclass('public.batch_lookup_jobs'),
         to_regclass('public.incentive_report_site_programs'), to_regclass('public.incentive_report_sites'), to_regclass('public.incentive_reports'),
-        to_regclass('public.applications'), to_regclass('public.lookup_attempts'), to_regclass('public.lookup_item_sources'), to_regclass('public.lookup_job_columns'),
+        to_regclass('public.applications'), to_regclass('public.lookup_attempts'), to_regclass('public.lookup_usage'), to_regclass('public.lookup_item_sources'), to_regclass('public.lookup_job_columns'),
         to_regclass('public.batch_lookup_job_labels'), to_regclass('public.lookup_upload_rows'), to_regclass('public.lookup_uploads')];
     v_schemas constant oid[]      := array[to_regnamespace('app')::oid, to_regnamespace('api')::oid];
     v_foreign text;
@@ -54,7 +54,7 @@ begin
     end if;
 
     drop schema api, app cascade;
-    drop table if exists public.lookup_upload_rows, public.lookup_uploads, public.lookup_attempts, public.batch_lookup_job_labels, public.lookup_item_sources, public.lookup_job_columns, public.lookup_leases, public.lookup_queue_items, public.batch_lookup_jobs, public.incentive_report_site_programs,
+    drop table if exists public.lookup_upload_rows, public.lookup_uploads, public.lookup_attempts, public.lookup_usage, public.batch_lookup_job_labels, public.lookup_item_sources, public.lookup_job_columns, public.lookup_leases, public.lookup_queue_items, public.batch_lookup_jobs, public.incentive_report_site_programs,
                          public.incentive_report_sites, public.incentive_reports, public.applications cascade;
 
     -- Roles belong to all databases of the server: another one may use them still.

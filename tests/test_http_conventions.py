@@ -70,6 +70,7 @@ def test_all_lists_have_cursors() -> None:
         "/incentive-reports/{report_id}",
         "/uploads",
         "/uploads/{upload_id}/rows",
+        "/usage",
         "/webhook-deliveries",
     ]
 

@@ -26,6 +26,9 @@ begin
         v_job    := app.find_job(p_organization_id, v_job.id);
         v_report := app.find_report(p_organization_id, v_report.id);
     end if;
+    if p_spending ?| array['sample', 'max_lookups', 'when_limit_reached'] then
+        perform app.set_budget(p_organization_id, v_job.id, p_spending, v_now);
+    end if;
 
     v_answer := json_build_object(
         'job_id', v_job.id,
@@ -245,12 +248,16 @@ declare
 begin
     -- From here on, claims skip the job.
     delete from app.queued_jobs where organization_id = p_organization_id and job_id = p_job_id returning next_position into v_next_position;
+    v_next_position := coalesce(
+        v_next_position, (select held_position from app.job_budgets where organization_id = p_organization_id and job_id = p_job_id));
+    update app.job_budgets set held_position = null where organization_id = p_organization_id and job_id = p_job_id and held_position is not null;
     return app.cancel_items(
         p_organization_id, p_job_id,
         array(select position
                 from public.lookup_queue_items
                where organization_id = p_organization_id and job_id = p_job_id and status = 'pending'
                  and (retry_at is not null or position >= v_next_position)
+                 and not position <@ (select app.positions_in_flight(p_organization_id, p_job_id))
                  for update skip locked),
         p_now);
 end;
@@ -291,6 +298,10 @@ declare
     v_cancelled integer;
 begin
     perform app.authorize(p_organization_id, 'jobs:write');
+    -- Items of a sample may be claimed from anywhere in the job: nothing is, meanwhile.
+    if exists (select from app.job_budgets where organization_id = p_organization_id and job_id = p_job_id) then
+        perform app.hold_queue(p_organization_id);
+    end if;
     v_job := app.lock_job(p_organization_id, p_job_id);
     if v_job.status not in ('pending', 'processing') then
         perform app.refuse(

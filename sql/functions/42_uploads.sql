@@ -2,7 +2,7 @@
 
 create or replace function app.upload_option_names() returns text[]
 language sql immutable
-return array['name', 'dry_run', 'on_invalid', 'labels', 'reuse_results'];
+return array['name', 'dry_run', 'on_invalid', 'labels', 'reuse_results', 'sample', 'max_lookups', 'when_limit_reached'];
 
 -- Options beside the body (query parameters) take precedence over those in it.
 create or replace function app.upload_options(
@@ -42,7 +42,7 @@ begin
 end;
 $$;
 
--- What an upload says about lookups to spend: {reuse_days}, those that are given.
+-- What an upload says about lookups to spend: {reuse_days, sample, max_lookups, when_limit_reached}, those that are given.
 create or replace function app.spending_options(p_options jsonb) returns jsonb
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -55,13 +55,23 @@ begin
             or app.is_whole_number(v_days, 1, 3650) is not true) then
         perform app.refuse_option('reuse_results', 'an object {"max_age_days": a whole number from 1 to 3650}');
     end if;
-    return jsonb_strip_nulls(jsonb_build_object('reuse_days', v_days));
+    if app.is_whole_number(nullif(p_options -> 'sample', 'null'), 1, 10000) is false then
+        perform app.refuse_option('sample', 'a whole number from 1 to 10000');
+    elsif app.is_whole_number(nullif(p_options -> 'max_lookups', 'null'), 1, 1000000) is false then
+        perform app.refuse_option('max_lookups', 'a whole number from 1 to 1000000');
+    elsif coalesce(p_options -> 'when_limit_reached', 'null') not in ('"fail"', '"wait"', 'null') then
+        perform app.refuse_option('when_limit_reached', 'one of fail, wait');
+    end if;
+    return jsonb_strip_nulls(jsonb_build_object(
+        'reuse_days', v_days, 'sample', p_options -> 'sample', 'max_lookups', p_options -> 'max_lookups',
+        'when_limit_reached', p_options -> 'when_limit_reached'));
 end;
 $$;
 
 create or replace function app.is_whole_number(p_value jsonb, p_least integer, p_greatest integer) returns boolean
 language sql immutable
-return case when jsonb_typeof(p_value) = 'number' then p_value::numeric between p_least and p_greatest and p_value::numeric = trunc(p_value::numeric) end;
+return case jsonb_typeof(p_value) when 'number' then p_value::numeric between p_least and p_greatest and p_value::numeric = trunc(p_value::numeric)
+                                  else case when p_value is not null then false end end;
 
 -- The item with another position, other warnings and other problems.
 create or replace function app.changed_item(p_item app.batch_item, p_position integer, p_warnings text[], p_details jsonb[], p_problems jsonb[])
@@ -235,7 +245,7 @@ end;
 $$;
 
 comment on function api.create_batch_lookup(uuid, jsonb, boolean, jsonb, jsonb) is
-'Creates a batch: 1 to 10,000 items with their report, and wakes a worker. p_request is {"items": [...]} or the array itself; p_check_devices false leaves device ids to an external provider. Options, in p_request or in p_options: name; reuse_results {max_age_days: 1 to 3650} (items that equal one that was looked up for the organization within that time are given its answer and completed at once; in a dry run known_already says how many); dry_run (the whole report of the validation, nothing stored); on_invalid reject (default: all or nothing) or skip (stores the valid items, answers the others); labels, an object of at most 16 texts by which the job is found again (keys of 1 to 64 characters of A-Z, a-z, 0-9 and . _ ~ / -, values of 1 to 256). p_file is for what a file brings: {lines: [the line of each item]} beside items, or in their place {rows: [[cell, ...], ...], lines?, header_row?: its number from 1, with nothing but sites below, columns?: {field: name or number of its column, or null: it has none}, defaults?: {field: value}, value_maps?: {field: {text: value}}, notes?: [{code, message}]}: the header is found unless given, values are mended where it is plain what was meant, and warnings say so. The answer ends with total_invalid, invalid_items, warnings, total_warnings and notes; a dry run has problem_groups and warning_groups, too: [{field, code, count, examples}]. 400: invalid_items (with index, error and problems [{field, column, code, message, value, suggestion}] of the first hundred; total_invalid counts all), duplicate_reference_ids, invalid_item_count, items_missing, unknown_fields, unknown_option, number_out_of_range, invalid_p_file, invalid_columns, ambiguous_columns, missing_columns. 429: too_many_open_items.';
+'Creates a batch: 1 to 10,000 items with their report, and wakes a worker. p_request is {"items": [...]} or the array itself; p_check_devices false leaves device ids to an external provider. Options, in p_request or in p_options: name; reuse_results {max_age_days: 1 to 3650} (items that equal one that was looked up for the organization within that time are given its answer and completed at once; in a dry run known_already says how many); sample (look up so many items first, chosen at random but the same for the same file, then wait for api.continue_batch_lookup); max_lookups (of this job, retries included); when_limit_reached, here or at the monthly_lookups of the organization: fail (default: the other items fail with lookup_limit_reached) or wait; dry_run (the whole report of the validation, nothing stored); on_invalid reject (default: all or nothing) or skip (stores the valid items, answers the others); labels, an object of at most 16 texts by which the job is found again (keys of 1 to 64 characters of A-Z, a-z, 0-9 and . _ ~ / -, values of 1 to 256). p_file is for what a file brings: {lines: [the line of each item]} beside items, or in their place {rows: [[cell, ...], ...], lines?, header_row?: its number from 1, with nothing but sites below, columns?: {field: name or number of its column, or null: it has none}, defaults?: {field: value}, value_maps?: {field: {text: value}}, notes?: [{code, message}]}: the header is found unless given, values are mended where it is plain what was meant, and warnings say so. The answer ends with total_invalid, invalid_items, warnings, total_warnings and notes; a dry run has problem_groups and warning_groups, too: [{field, code, count, examples}]. 400: invalid_items (with index, error and problems [{field, column, code, message, value, suggestion}] of the first hundred; total_invalid counts all), duplicate_reference_ids, invalid_item_count, items_missing, unknown_fields, unknown_option, number_out_of_range, invalid_p_file, invalid_columns, ambiguous_columns, missing_columns. 429: too_many_open_items.';
 grant execute on function api.create_batch_lookup(uuid, jsonb, boolean, jsonb, jsonb) to authenticated;
 
 -- Registers a request under its idempotency key, or answers with the stored response.

@@ -54,7 +54,9 @@ begin
         'poll_after_ms', case when v_remaining = 0 then null
                               when v_seconds is null then 1000
                               else least(greatest(round(v_seconds * 50 / 250) * 250, 250), 5000) end,
-        'retry_of_job_id', p_job.retry_of_job_id));
+        'retry_of_job_id', p_job.retry_of_job_id,
+        'lookups', app.lookups_of_job(p_job),
+        'waiting_for', app.job_waits_for(p_job)));
 end;
 $$;
 

@@ -18,16 +18,25 @@ begin
            i.building_type, i.device_ids, i.create_application, i.webhook_custom_fields, i.warnings, p_now,
            case when v_deduplicates then app.dedup_key(i) end
       from unnest(p_items) i;
-    -- A new job starts at the lowest current rank, so that jobs are served round-robin.
-    insert into app.queued_jobs (organization_id, job_id, next_position, end_position, next_rank)
-    values (p_organization_id, p_job_id, 0, cardinality(p_items),
-            coalesce((select next_rank from app.queued_jobs where organization_id = p_organization_id order by next_rank limit 1), 0));
+    perform app.queue_job(p_organization_id, p_job_id, 0, cardinality(p_items));
     if v_deduplicates then
         perform app.defer_duplicates(p_organization_id, p_job_id, p_now);
     end if;
     perform app.mark_ready(p_organization_id, p_now);
     perform app.serialize_uploads(p_organization_id);
     perform app.check_open_items(p_organization_id);
+end;
+$$;
+
+-- A job that is queued starts at the lowest current rank, so that jobs are served round-robin.
+create or replace function app.queue_job(p_organization_id uuid, p_job_id uuid, p_next_position integer, p_end_position integer) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    insert into app.queued_jobs (organization_id, job_id, next_position, end_position, next_rank)
+    values (p_organization_id, p_job_id, p_next_position, p_end_position,
+            coalesce((select next_rank from app.queued_jobs where organization_id = p_organization_id order by next_rank limit 1), 0));
 end;
 $$;
 
@@ -89,7 +98,7 @@ begin
     end if;
     return least(
         (select min(retry_at) from public.lookup_queue_items
-          where organization_id = p_organization_id and status = 'pending' and retry_at is not null),
+          where organization_id = p_organization_id and status = 'pending' and retry_at < 'infinity'),
         (select min(expires_at) from public.lookup_leases where organization_id = p_organization_id));
 end;
 $$;
@@ -130,7 +139,7 @@ begin
        set retry_at = p_now
       from (select job_id, position
               from public.lookup_queue_items
-             where organization_id = p_organization_id and status = 'pending' and retry_at > p_now + v_longest_wait
+             where organization_id = p_organization_id and status = 'pending' and retry_at > p_now + v_longest_wait and retry_at < 'infinity'
                for update skip locked) late
      where i.organization_id = p_organization_id and i.job_id = late.job_id and i.position = late.position;
     update public.lookup_leases l

@@ -11,6 +11,7 @@ as $$
 declare
     v_now         timestamptz;
     v_slots       record;
+    v_has_limits  boolean;
     v_has_expired boolean;
     v_items       public.lookup_queue_items[];
     v_leases      public.lookup_leases[];
@@ -20,6 +21,13 @@ begin
         return;
     end if;
     v_has_expired := app.hold_queue(p_organization_id) < app.clock();
+    v_has_limits := app.has_limits(p_organization_id);
+    if v_has_limits then
+        p_limit := app.keep_limits(p_organization_id, p_limit, app.clock());
+    end if;
+    if p_limit = 0 then
+        return;
+    end if;
     select * into v_slots from app.hold_slots(p_limit);
     if v_slots.slots = 0 then
         return;
@@ -30,11 +38,15 @@ begin
     end if;
     v_items := app.take_due_items(p_organization_id, v_slots.slots, v_now);
     v_items := v_items || app.take_new_items(p_organization_id, v_slots.slots - cardinality(v_items));
+    if v_has_limits then
+        v_items := app.within_budgets(p_organization_id, v_items, v_now);
+    end if;
     v_count := cardinality(v_items);
     if v_count > 0 then
         v_leases := app.lease_items(p_organization_id, p_worker, v_items, v_slots.first_at + v_slots.slots * v_slots.spacing, v_now);
         perform app.start_jobs(p_organization_id, v_items, v_now);
         perform app.take_slots(v_slots.first_at + v_count * v_slots.spacing, v_slots.is_probe, v_now);
+        perform app.count_lookups(p_organization_id, v_leases, v_now);
     end if;
     if v_count > 0 or v_has_expired then
         update app.organization_queue_state q

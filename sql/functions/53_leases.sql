@@ -130,6 +130,7 @@ begin
         v_released := v_released || v_more;
     end loop;
     perform app.end_leases(p_organization_id, v_leases, v_released);
+    perform app.uncount_lookups(p_organization_id, v_released);
     perform app.publish_item_changes(p_organization_id, v_released, v_now);
     return cardinality(v_released);
 end;

@@ -175,8 +175,9 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_lease public.lookup_leases;
-    v_other public.lookup_queue_items;
+    v_lease  public.lookup_leases;
+    v_reason text;
+    v_other  public.lookup_queue_items;
 begin
     if p_item.status <> 'pending' then
         return null;
@@ -187,6 +188,14 @@ begin
     if found then
         return app.waits_for('in_flight', v_lease.expires_at, format(
             'The worker %s looks it up; if it falls silent, the item returns to the queue', v_lease.worker));
+    end if;
+    v_reason := app.item_is_held(p_item, p_now);
+    if v_reason = 'continue' then
+        return app.waits_for('continue', null, 'The sample of its job comes first; then the job waits to be continued');
+    elsif v_reason = 'lookup_limit' then
+        return app.waits_for(
+            'lookup_limit', case when app.lookups_left(p_item.organization_id, p_now) = 0 then app.next_month(p_now) end,
+            'The lookups that were allowed are used up');
     elsif p_item.retry_at <= p_now or p_item.retry_at is null then
         return app.waits_for_claim(p_item, p_now);
     end if;
@@ -226,5 +235,5 @@ end;
 $$;
 
 comment on function api.explain_item(uuid, uuid, integer) is
-'One item, given by its position in the upload (from 0), with its story: attempts, the lookups that did not succeed at once (outcome complete, retry, wait or fail; latency_ms, HTTP status, error, worker), or all with the setting record_all_attempts; and waiting_for {reason, until, message}, what it waits for now (null: it has ended): in_flight, retry_backoff, duplicate, no_worker, circuit_breaker, retry_after, rate_limit, concurrency_limit, other_batches, earlier_items, other_organizations or next_claim. until is the earliest or, for a lease and a duplicate, the latest time; null: not known. 404: job_not_found, item_not_found.';
+'One item, given by its position in the upload (from 0), with its story: attempts, the lookups that did not succeed at once (outcome complete, retry, wait or fail; latency_ms, HTTP status, error, worker), or all with the setting record_all_attempts; and waiting_for {reason, until, message}, what it waits for now (null: it has ended): in_flight, continue (a sample), lookup_limit, retry_backoff, duplicate, no_worker, circuit_breaker, retry_after, rate_limit, concurrency_limit, other_batches, earlier_items, other_organizations or next_claim. until is the earliest or, for a lease and a duplicate, the latest time; null: not known. 404: job_not_found, item_not_found.';
 grant execute on function api.explain_item(uuid, uuid, integer) to authenticated;

@@ -13,6 +13,8 @@ declare
     v_in_flight     int4multirange := app.positions_in_flight(p_organization_id, p_job.id);
     v_leased        bigint;
     v_next_position integer;
+    v_budget        app.job_budgets;
+    v_used          bigint         := app.lookups_of_job(p_job);
     v_seen          record;
 begin
     -- The report of a job that has ended may have been deleted.
@@ -23,13 +25,16 @@ begin
     v_leased := (select sum(app.count_positions(l.positions))
                    from public.lookup_leases l
                   where l.organization_id = p_organization_id and l.job_id = p_job.id);
+    select * into v_budget from app.job_budgets b where b.organization_id = p_organization_id and b.job_id = p_job.id;
     v_next_position := coalesce(
-        (select q.next_position from app.queued_jobs q where q.organization_id = p_organization_id and q.job_id = p_job.id), p_job.total_items);
+        (select q.next_position from app.queued_jobs q where q.organization_id = p_organization_id and q.job_id = p_job.id),
+        v_budget.held_position, p_job.total_items);
     select count(i.id) as items,
            count(*) filter (where i.status in ('completed', 'failed')) as ended,
            count(*) filter (where i.status = 'failed') as failures,
            count(*) filter (where i.status = 'pending') as pending,
-           count(*) filter (where i.status = 'pending' and i.retry_at is null and i.position < v_next_position and i.position <@ v_in_flight) as in_flight,
+           count(*) filter (where i.status = 'pending' and i.retry_at is null and i.position <@ v_in_flight
+                                  and (i.position < v_next_position or v_budget.held_position is not null)) as in_flight,
            (array_agg(i.id) filter (where i.status = 'pending' and i.retry_at is null and i.position < v_next_position
                                           and not i.position <@ v_in_flight))[1] as lost,
            count(s.item_id) as sites,
@@ -62,6 +67,9 @@ begin
            (v_has_report and v_seen.misplaced is not null, v_seen.misplaced, 'a completed item has its site, and no other item has one',
             format('%s sites, %s completed items', v_seen.sites, v_seen.ended - v_seen.failures)),
            (v_seen.mistaken is not null, v_seen.mistaken, 'an item has its own answer', 'the reference_id of its result is another''s'),
+           (v_budget.lookups <> v_used, null, 'a budget counts the lookups of its job',
+            format('%s, but %s by lookup_usage', v_budget.lookups, v_used)),
+           (v_budget.lookups > v_budget.max_lookups, null, 'a job keeps to its max_lookups', format('%s of %s', v_budget.lookups, v_budget.max_lookups)),
            (exists (select from app.known_results k
                      where k.organization_id = p_organization_id and k.job_id = p_job.id
                        and not exists (select from public.lookup_queue_items i
@@ -101,7 +109,7 @@ begin
              union all
             select * from (select w.job_id, w.id, w.retry_at
                              from public.lookup_queue_items w
-                            where w.organization_id = p_organization_id and w.status = 'pending' and w.retry_at is not null
+                            where w.organization_id = p_organization_id and w.status = 'pending' and w.retry_at < 'infinity'
                             order by w.retry_at
                             limit 1) waiting
              union all
@@ -111,7 +119,7 @@ begin
                             order by l.expires_at
                             limit 1) leased) i
      cross join (select app.listed_ready_at(p_organization_id) as ready_at) q
-     where q.ready_at is null or q.ready_at > i.ready_at and q.ready_at > p_now;
+     where q.ready_at is null or q.ready_at > i.ready_at and q.ready_at > p_now and app.lookups_left(p_organization_id, p_now) is distinct from 0;
 end;
 $$;
 

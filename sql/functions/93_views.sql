@@ -148,6 +148,20 @@ comment on column api.upload_rows.problems is '[{field, code, value}]; null: it 
 comment on column api.upload_rows.warnings is '[{field, code, was, now}]; null: none.';
 grant select on api.upload_rows to authenticated, service_role;
 
+select app.replace_view('usage', $view$
+select u.organization_id, u.day, u.job_id, j.name, u.lookups
+  from public.lookup_usage u
+  left join public.batch_lookup_jobs j on j.organization_id = u.organization_id and j.id = u.job_id
+$view$);
+
+comment on view api.usage is 'Lookups by day and batch: each attempt counts, retries too.';
+comment on column api.usage.organization_id is 'The organization that the lookups were made for.';
+comment on column api.usage.day is 'The day in UTC.';
+comment on column api.usage.job_id is 'The batch in api.jobs, which may have been deleted.';
+comment on column api.usage.name is 'The name of the batch; null: none, or it was deleted.';
+comment on column api.usage.lookups is 'Lookups that were claimed on that day and not given back unsent.';
+grant select on api.usage to authenticated, service_role;
+
 select app.replace_view('reports', $view$
 select r.organization_id, r.id, r.job_id, r.name, r.description, r.status, r.report_type, r.total_sites, r.eligible_sites,
        r.total_incentive_value, r.created_at, r.completed_at

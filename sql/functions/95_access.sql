@@ -28,7 +28,7 @@ declare
 begin
     for v_table in
         select format('public.%I', t)::regclass
-          from unnest(array['batch_lookup_jobs', 'lookup_queue_items', 'lookup_leases', 'lookup_attempts', 'lookup_job_columns', 'lookup_item_sources', 'batch_lookup_job_labels',
+          from unnest(array['batch_lookup_jobs', 'lookup_queue_items', 'lookup_leases', 'lookup_attempts', 'lookup_usage', 'lookup_job_columns', 'lookup_item_sources', 'batch_lookup_job_labels',
                             'lookup_uploads', 'lookup_upload_rows', 'incentive_reports',
                             'incentive_report_sites', 'incentive_report_site_programs', 'applications']) t
          union all

@@ -5,14 +5,17 @@ create table app.organizations (
     name                  text        not null,
     clerk_organization_id text,
     created_at            timestamptz not null default now(),
+    monthly_lookups       integer,
 
     constraint organizations_pkey primary key (id),
     constraint organizations_name_key unique (name),
     constraint organizations_clerk_organization_id_key unique (clerk_organization_id),
-    constraint organizations_name_check check (btrim(name) <> '' and length(name) <= 200)
+    constraint organizations_name_check check (btrim(name) <> '' and length(name) <= 200),
+    constraint organizations_monthly_lookups_check check (monthly_lookups >= 0)
 );
 
 comment on table app.organizations is 'The tenants. A small shared table.';
+comment on column app.organizations.monthly_lookups is 'Lookups that it may make in a calendar month (UTC), set with api.set_monthly_lookups; null: any number.';
 comment on column app.organizations.clerk_organization_id is 'The id by which Clerk knows the organization, such as org_2ab...';
 
 create table app.api_keys (

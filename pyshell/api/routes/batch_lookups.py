@@ -70,6 +70,11 @@ def option_params(request: Request) -> dict[str, object]:
         options["dry_run"] = boolean_param(request, "dry_run")
     if "reuse_max_age_days" in request.query_params:
         options["reuse_results"] = {"max_age_days": integer_param(request, "reuse_max_age_days")}
+    for name in ("sample", "max_lookups"):
+        if name in request.query_params:
+            # What is no number is left to be refused.
+            options[name] = integer_param(request, name) or text_param(request, name)
+    options |= text_params(request, "when_limit_reached")
     if labels := label_params(request):
         options["labels"] = labels
     return options
@@ -97,6 +102,36 @@ async def cancel_batch_lookup(request: Request) -> Response:
             job_id=job_id(request),
         )
     )
+
+
+async def continue_batch_lookup(request: Request) -> Response:
+    """Goes on after a sample, or with a greater limit of lookups."""
+    limits = {}
+    if "max_lookups" in request.query_params:
+        limits["max_lookups"] = integer_param(request, "max_lookups")
+        if limits["max_lookups"] is None:
+            raise ApiError(400, "invalid_max_lookups", "max_lookups must be a whole number from 1 to 2147483647")
+    return json_response(
+        await call(
+            request.app.state.pool,
+            "continue_batch_lookup",
+            organization_id=request.user.organization_id,
+            job_id=job_id(request),
+            **limits,
+        )
+    )
+
+
+async def get_usage(request: Request) -> Response:
+    """Lookups by day and batch, and how many of this month's are used."""
+    body = await call(
+        request.app.state.pool,
+        "get_usage",
+        organization_id=request.user.organization_id,
+        **created_params(request),
+        **page_params(request),
+    )
+    return page_response(request, body)
 
 
 async def retry_batch_lookup(request: Request) -> Response:

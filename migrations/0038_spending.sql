@@ -1,0 +1,45 @@
+-- squawk-ignore-file constraint-missing-not-valid, adding-foreign-key-constraint
+-- Lookups are counted by day and job, and limited for a job and for an organization; a job may begin with a sample.
+
+create table public.lookup_usage (
+    organization_id uuid    not null,
+    day             date    not null,
+    job_id          uuid    not null,
+    lookups         integer not null,
+
+    constraint lookup_usage_pkey primary key (organization_id, day, job_id),
+    constraint lookup_usage_lookups_check check (lookups >= 0)
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+
+comment on table public.lookup_usage is 'Lookups by day and job. A lookup counts as soon as a worker claims it, so that no limit can be exceeded, and no more once the worker has given it back unsent; each retry counts. Kept when the job is deleted.';
+comment on column public.lookup_usage.day is 'The day in UTC.';
+
+create table app.job_budgets (
+    organization_id    uuid    not null,
+    job_id             uuid    not null,
+    sample             integer,
+    max_lookups        integer,
+    when_limit_reached text    not null default 'fail',
+    lookups            integer not null default 0,
+    held_position      integer,
+
+    constraint job_budgets_pkey primary key (organization_id, job_id),
+    constraint job_budgets_job_fkey foreign key (organization_id, job_id) references public.batch_lookup_jobs (organization_id, id),
+    constraint job_budgets_sample_check check (sample > 0),
+    constraint job_budgets_max_lookups_check check (max_lookups > 0),
+    constraint job_budgets_when_limit_reached_check check (when_limit_reached in ('fail', 'wait')),
+    constraint job_budgets_lookups_check check (lookups >= 0)
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_cost_delay = 0);
+
+comment on table app.job_budgets is 'What the upload of a job said about lookups: sample, max_lookups or when_limit_reached. Other jobs have no row.';
+comment on column app.job_budgets.sample is 'So many items are looked up first; then the job is held until it is continued.';
+comment on column app.job_budgets.max_lookups is 'Lookups that the job may make, retries included; null: no limit of its own.';
+comment on column app.job_budgets.when_limit_reached is 'What becomes of the other items at max_lookups, or at the monthly_lookups of the organization: they fail, or wait.';
+comment on column app.job_budgets.lookups is 'Lookups that count so far, as in public.lookup_usage.';
+comment on column app.job_budgets.held_position is 'The job is held, and has no row in app.queued_jobs: where claims go on when it is continued. Null: it is not held.';
+
+alter table app.organizations
+    add column monthly_lookups integer,
+    add constraint organizations_monthly_lookups_check check (monthly_lookups >= 0);
+
+comment on column app.organizations.monthly_lookups is 'Lookups that it may make in a calendar month (UTC), set with api.set_monthly_lookups; null: any number.';

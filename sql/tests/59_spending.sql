@@ -1,0 +1,123 @@
+begin;
+select plan(43);
+\ir fixtures.psql
+select pg_temp.turn_clock('2026-11-20 12:00:00+00');
+
+create function pg_temp.submit_with(p_organization_id uuid, p_count integer, p_options jsonb) returns uuid
+language sql as $$ select (api.create_batch_lookup(p_organization_id, pg_temp.items(p_count), p_options => p_options) ->> 'job_id')::uuid $$;
+create function pg_temp.job(p_job_id uuid, variadic p_members text[]) returns text
+language sql as $$
+    select string_agg(coalesce(app.job_progress_json(j) ->> m.name, 'null'), ' ' order by m.n)
+      from public.batch_lookup_jobs j cross join unnest(p_members) with ordinality m (name, n) where j.id = p_job_id
+$$;
+create function pg_temp.used(p_job_id uuid) returns bigint
+language sql as $$ select sum(lookups) from public.lookup_usage where job_id = p_job_id $$;
+-- Claims all there is until nothing comes any more, and records the same for each item; answers how many there were.
+create function pg_temp.drain(p_organization_id uuid, p_http_status integer default 200) returns bigint
+language plpgsql as $$
+declare
+    v_count bigint := 0;
+    v_more  bigint;
+begin
+    for n in 1 .. 20 loop
+        v_more := pg_temp.look_up(p_organization_id, 7, p_http_status, '{}');
+        v_count := v_count + v_more;
+        exit when v_more = 0 and n > 2;
+    end loop;
+    return v_count;
+end;
+$$;
+
+-- What counts
+select pg_temp.submit(:'org', 4) as job \gset
+select pg_temp.look_up(:'org', 1, 200);
+select is(pg_temp.look_up(:'org', 1, 500), 1::bigint, 'a lookup that fails and will be repeated');
+select is(pg_temp.used(:'job'), 2::bigint, 'a lookup counts, whatever comes of it');
+select job_id, position, lease_token from api.claim_lookups(:'org', 'w', 1) \gset
+select is(pg_temp.used(:'job'), 3::bigint, 'a claimed item counts, as its lookup may be under way');
+select api.release_lookups(:'org', array[:'job_id'::uuid], array[:position], array[:'lease_token'::uuid]) as released \gset
+select is(pg_temp.used(:'job'), 2::bigint, 'an item that was given back unsent does not count');
+select pg_temp.turn_clock('2026-11-21 12:00:00+00');
+select is(pg_temp.drain(:'org'), 3::bigint, 'the other items are looked up');
+select results_eq(
+    format('select day, lookups from api.usage where job_id = %L order by day', :'job'), $$ values ('2026-11-20'::date, 2), ('2026-11-21', 3) $$,
+    'lookups are counted by day, retries included');
+select is(pg_temp.job(:'job', 'lookups', 'waiting_for'), '5 null', 'a job says how many lookups it took');
+
+-- A sample
+select pg_temp.submit_with(:'org', 20, '{"sample": 5}') as job \gset
+select is(pg_temp.job(:'job', 'status', 'waiting_for'), 'pending null', 'a job with a sample begins like others');
+select array_agg(position order by position) as sample, array_agg(lease_token) as tokens, array_agg(job_id) as jobs from api.claim_lookups(:'org', 'w', 100) \gset
+select is(cardinality(:'sample'::integer[]), 5, 'only the sample is claimed');
+select isnt(:'sample'::integer[], array[0, 1, 2, 3, 4], 'the sample is not the beginning of the file');
+select is_empty('select * from api.check_invariants()', 'the invariants hold while a sample is looked up');
+select throws_ok(format('select api.continue_batch_lookup(%L, %L)', :'org', :'job'), 'PT409', 'The job does not wait to be continued', 'a job is not continued before its sample has ended');
+select pg_temp.record(:'org', :'jobs', :'sample', :'tokens', 200, '{}') as recorded \gset
+select is(pg_temp.job(:'job', 'status', 'processed_items', 'waiting_for'), 'processing 5 continue', 'after its sample a job waits to be continued');
+select pg_temp.submit_with(:'other_org', 20, '{"sample": 5}') as other_job \gset
+select is(
+    (select array_agg(position order by position) from public.lookup_queue_items where job_id = :'other_job' and retry_at is not null), :'sample'::integer[],
+    'the sample of the same file is the same');
+select is(api.explain_item(:'org', :'job', (select min(p) from generate_series(0, 19) p where p <> all (:'sample'::integer[]))) #>> '{waiting_for,reason}', 'continue', 'the other items wait with it');
+select is(pg_temp.drain(:'org'), 0::bigint, 'nothing else is looked up meanwhile');
+select is_empty('select * from api.check_invariants()', 'the invariants hold while a job is held');
+select api.run_maintenance() as ran \gset
+select is(api.continue_batch_lookup(:'org', :'job') ->> 'status', 'processing', 'a job that is continued goes on');
+select is(pg_temp.drain(:'org'), 15::bigint, 'the rest is looked up once');
+select is(pg_temp.job(:'job', 'status', 'lookups', 'waiting_for'), 'completed 20 null', 'a job that was continued ends like others');
+select pg_temp.submit_with(:'org', 20, '{"sample": 5}') as job \gset
+select pg_temp.drain(:'org') as sampled, api.cancel_batch_lookup(:'org', :'job') as cancelled \gset
+select is(pg_temp.job(:'job', 'status', 'processed_items', 'failed_items'), 'cancelled 20 15', 'a job that was only sampled can be cancelled');
+select pg_temp.submit_with(:'org', 5, '{"sample": 5}') as job \gset
+select is(pg_temp.drain(:'org'), 5::bigint, 'a sample of all is no sample');
+
+-- A limit, and the rest fails
+select pg_temp.submit_with(:'org', 20, '{"max_lookups": 8}') as job \gset
+select pg_temp.look_up(:'org', 3, 500);
+select pg_temp.turn_clock(app.clock() + interval '3 seconds');
+select is(pg_temp.drain(:'org'), 5::bigint, 'retries count against max_lookups');
+select is(pg_temp.job(:'job', 'status', 'lookups', 'failed_items', 'errors_by_code'), 'completed 8 15 { "lookup_limit_reached" : 15 }', 'at max_lookups the rest of the job fails');
+select pg_temp.submit_with(:'org', 6, '{"max_lookups": 4}') as job \gset
+select array_agg(position order by position) as positions, array_agg(lease_token) as tokens, array_agg(job_id) as jobs from api.claim_lookups(:'org', 'w', 100) \gset
+select is(cardinality(:'positions'::integer[]), 4, 'one claim takes no more than the limit');
+select pg_temp.drain(:'org') as drained \gset
+select is(pg_temp.job(:'job', 'status', 'failed_items'), 'processing 2', 'items in flight go on while the others fail');
+select pg_temp.record(:'org', :'jobs', :'positions', :'tokens', 500) as recorded \gset
+select pg_temp.turn_clock(app.clock() + interval '3 seconds');
+select pg_temp.drain(:'org') as drained \gset
+select is(pg_temp.job(:'job', 'status', 'lookups', 'failed_items'), 'failed 4 6', 'retries that would exceed the limit fail');
+
+-- A limit, and the rest waits
+select pg_temp.submit_with(:'org', 10, '{"max_lookups": 4, "when_limit_reached": "wait"}') as job \gset
+select pg_temp.look_up(:'org', 2, 500);
+select is(pg_temp.drain(:'org'), 2::bigint, 'two failures and two successes reach a limit of four');
+select pg_temp.turn_clock(app.clock() + interval '3 seconds');
+select is(pg_temp.drain(:'org'), 0::bigint, 'retries wait with the others');
+select is(pg_temp.job(:'job', 'status', 'processed_items', 'lookups', 'waiting_for'), 'processing 2 4 lookup_limit', 'a job at its limit says so');
+select is(api.explain_item(:'org', :'job', 9) #>> '{waiting_for,reason}', 'lookup_limit', 'an item at the limit says what it waits for');
+select is((select next_ready_in from api.heartbeat('w')), null, 'a held job keeps no worker busy');
+select api.run_maintenance() as ran \gset
+select is(pg_temp.drain(:'org'), 0::bigint, 'maintenance leaves a held job alone');
+select is_empty('select * from api.check_invariants()', 'the invariants hold at a limit');
+select throws_ok(format('select api.continue_batch_lookup(%L, %L)', :'org', :'job'), 'PT409', 'The job has made 4 of the lookups that it may make', 'a job at its limit goes on with a greater one only');
+select is(api.continue_batch_lookup(:'org', :'job', 12) ->> 'waiting_for', null, 'a greater limit lets a job go on');
+select is(pg_temp.drain(:'org'), 8::bigint, 'the items that waited are looked up');
+select is(pg_temp.job(:'job', 'status', 'lookups', 'failed_items'), 'completed 12 0', 'a job that got a greater limit ends like others');
+
+-- The month
+select api.set_monthly_lookups(:'org', (api.get_usage(:'org') #>> '{month,lookups}')::integer + 3);
+select pg_temp.submit(:'org', 5) as job \gset
+select pg_temp.turn_clock(app.clock() + interval '1 second');
+select pg_temp.submit_with(:'org', 5, '{"when_limit_reached": "wait"}') as waiting_job \gset
+select is(pg_temp.drain(:'org'), 3::bigint, 'all batches together make no more lookups than monthly_lookups');
+select is(
+    (select count(*) filter (where error_code = 'lookup_limit_reached') || ' ' || count(*) filter (where status = 'pending')
+       from public.lookup_queue_items where job_id in (:'job', :'waiting_job') and status <> 'completed'), '3 4',
+    'at monthly_lookups the rest of each batch fails or waits, as its upload said');
+select is((select next_ready_in from api.heartbeat('w')) > 86400, true, 'what waits is ready next month');
+select is_empty('select * from api.check_invariants()', 'the invariants hold when the month is spent');
+select pg_temp.turn_clock('2026-12-01 00:00:01+00');
+select is(pg_temp.drain(:'org'), 4::bigint, 'a new month has lookups of its own');
+
+select * from finish();
+rollback;
