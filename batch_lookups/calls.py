@@ -24,6 +24,7 @@ from batch_lookups.types import (
     Organization,
     ReportDifferences,
     ReportShareList,
+    UsageList,
     WebhookConfig,
     WebhookDelivery,
     WebhookDeliveryList,
@@ -84,7 +85,8 @@ def _path(*parts: str) -> str:
 class FileOptions:
     """How a batch is called and how its file is read: `columns` gives fields the names or numbers of their columns, the others are for what
     rows do not say. By its `labels` the job is found again. `skip_invalid`: invalid items are left out, where otherwise nothing would be
-    stored."""
+    stored. `reuse_max_age_days`: sites with a result that is not older are given it. `sample`: so many sites first. `max_lookups`: no more
+    lookups than these; what remains fails, or waits, as `when_limit_reached` says."""
 
     name: str | None = None
     skip_invalid: bool = False
@@ -94,6 +96,10 @@ class FileOptions:
     device_ids: Sequence[int] = ()
     country_code: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    reuse_max_age_days: int | None = None
+    sample: int | None = None
+    max_lookups: int | None = None
+    when_limit_reached: Literal["fail", "wait"] | None = None
 
     def params(self) -> dict[str, Param]:
         return {
@@ -104,6 +110,10 @@ class FileOptions:
             "default_building_type": self.building_type,
             "default_device_ids": ",".join(map(str, self.device_ids)) or None,
             "default_country_code": self.country_code,
+            "reuse_max_age_days": self.reuse_max_age_days,
+            "sample": self.sample,
+            "max_lookups": self.max_lookups,
+            "when_limit_reached": self.when_limit_reached,
         } | _labels(self.labels)
 
 
@@ -167,6 +177,18 @@ def _changed(response: httpx.Response) -> tuple[Job | None, str]:
 def cancel_job(job_id: str) -> Call[dict[str, Any]]:
     """Cancels a job; what is in flight finishes and counts."""
     return Call("POST", _path("batch-lookups", job_id, "cancel"))
+
+
+def continue_job(job_id: str, *, max_lookups: int | None = None) -> Call[Job]:
+    """Goes on with a job after its sample, or with a greater limit of lookups."""
+    return Call("POST", _path("batch-lookups", job_id, "continue"), params={"max_lookups": max_lookups})
+
+
+def get_usage(
+    *, created_from: str | None = None, created_before: str | None = None, limit: int | None = None, cursor: str | None = None
+) -> Call[UsageList]:
+    """A page of lookups by day and job, newest first, and this month's use. `created_from`, `created_before`: days or times (RFC 3339)."""
+    return Call("GET", "/usage", params={"created_from": created_from, "created_before": created_before, "limit": limit, "cursor": cursor})
 
 
 def delete_job(job_id: str, *, include_report: bool = False) -> Call[dict[str, Any]]:

@@ -17,7 +17,7 @@ from batch_lookups.cli.uploads import Label, Upload, with_again, with_file_optio
 from batch_lookups.errors import ApiError
 
 if TYPE_CHECKING:
-    from batch_lookups.types import Item, Job, JobSummary
+    from batch_lookups.types import Item, Job, JobSummary, Usage
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -63,7 +63,8 @@ def check(session: Session, /, file: str, **options: Any) -> int:
 def summary_of_check(checked: Any) -> str:
     seconds = checked["estimated_duration_seconds"]
     takes = f", about {progress.duration(seconds)}" if seconds is not None else ""
-    return f"{checked['valid_items']:,} of {checked['total_items']:,} rows are valid{takes}"
+    known = f", {checked['known_already']:,} of them known already" if checked["known_already"] else ""
+    return f"{checked['valid_items']:,} of {checked['total_items']:,} rows are valid{known}{takes}"
 
 
 @click.command()
@@ -145,7 +146,8 @@ def watch(session: Session, job: str, output: Path | None, report: Path | None) 
       batch-lookups watch 0193a5b2-... -o results.csv --report report.html
       batch-lookups watch 0193a5b2-... --ndjson | jq .processed_items
 
-    Ends with what came of the job: 0 all, 3 some failed, 5 all failed, 6 cancelled. --ndjson prints the job at every change.
+    Ends with what came of the job: 0 all, 3 some failed, 5 all failed, 6 cancelled or stopped by a limit, also where it waits after its
+    sample or at a limit. --ndjson prints the job at every change.
     """
     if output is None and report is None:
         ended = follow_job(session, job, f"batch-lookups watch {job}")
@@ -177,12 +179,14 @@ def finish(session: Session, job_id: str, output: Path | None, report: Path | No
 
 
 def follow_job(session: Session, job_id: str, command: str) -> Job:
-    """The job once it has ended; `command` is what goes on after Ctrl-C."""
+    """The job once it has ended, or waits to be continued; `command` is what goes on after Ctrl-C."""
     with detaching(command), progress.shown() as show:
         for job in session.client.watch(job_id):
             show(job)
             if session.output == "ndjson":
                 session.show(job, "")
+            if job["waiting_for"]:
+                break
     return job
 
 
@@ -201,8 +205,14 @@ def summary_of(job: Job) -> str:
     if job["failed_items"]:
         codes = ", ".join(f"{count:,} {code}" for code, count in sorted(job["errors_by_code"].items(), key=lambda entry: -entry[1]))
         text += f", {job['failed_items']:,} failed ({codes})"
-        if job["status"] != "cancelled":
+        if job["status"] not in ("cancelled", "processing"):
             text += f"\nTry the failed ones again: batch-lookups retry {job['id']}"
+    if job["waiting_for"] == "continue":
+        text += f"\nThe sample is done. Go on, or cancel: batch-lookups continue {job['id']}"
+    elif job["waiting_for"] == "lookup_limit":
+        text += (
+            f"\nThe limit of lookups is reached. Go on with a greater one, or cancel: batch-lookups continue {job['id']} --max-lookups N"
+        )
     return f"Cancelled: {text}" if job["status"] == "cancelled" else text
 
 
@@ -271,6 +281,8 @@ def status(session: Session, job: str) -> None:
         ("created", found["created_at"]),
         ("ended", found["completed_at"] or "-"),
         ("retry of", found["retry_of_job_id"] or "-"),
+        ("lookups", f"{found['lookups']:,}"),
+        ("waits for", found["waiting_for"] or "-"),
     ]
     session.show(found, "\n".join(f"{name:9} {value}" for name, value in lines))
 
@@ -288,6 +300,63 @@ def cancel(session: Session, job: str) -> None:
     """
     answer = session.client.cancel_job(job)
     session.show(answer, answer["message"])
+
+
+@click.command("continue")
+@with_job
+@click.option("--max-lookups", type=click.IntRange(min=1), metavar="N", help="A new limit; what the job has used before counts.")
+@with_output
+@pass_session
+def continue_job(session: Session, job: str, max_lookups: int | None) -> None:
+    """Go on with a job that waits after its sample, or at its limit of lookups.
+
+    \b
+    Examples:
+      batch-lookups run sites.csv --sample 20 -o sample.csv; batch-lookups continue 0193a5b2-...
+      batch-lookups continue 0193a5b2-... --max-lookups 5000
+    """
+    continued = session.client.continue_job(job, max_lookups=max_lookups)
+    say(f"It goes on; batch-lookups watch {job}")
+    session.show(continued, continued["id"])
+
+
+@click.command()
+@click.option("--from", "created_from", metavar="DAY", help="From this day on, such as 2026-11-01.")
+@click.option("--before", "created_before", metavar="DAY", help="Only days before this one.")
+@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="How many rows.")
+@with_output
+@pass_session
+def usage(session: Session, created_from: str | None, created_before: str | None, limit: int) -> int:
+    """Count the lookups by day and job, newest first, and those of this month.
+
+    \b
+    Examples:
+      batch-lookups usage --from 2026-11-01
+      batch-lookups usage --json | jq '[.[].lookups] | add'
+
+    Ends with 6 where the month's limit is reached.
+    """
+    page = session.client.get_usage(created_from=created_from, created_before=created_before, limit=min(limit, 500))
+    month = page["month"]
+    of_limit = "" if month["limit"] is None else f" of {month['limit']:,}"
+    say(f"{month['lookups']:,}{of_limit} lookups in {month['month']}")
+
+    def rows() -> Iterator[Usage]:
+        shown = page
+        yield from shown["usage"]
+        while shown["next_cursor"] is not None:
+            shown = session.client.get_usage(
+                created_from=created_from, created_before=created_before, limit=min(limit, 500), cursor=shown["next_cursor"]
+            )
+            yield from shown["usage"]
+
+    session.show_all(
+        islice(rows(), limit),
+        ["day", "lookups", "job", "name"],
+        lambda row: (row["day"], row["lookups"], row["job_id"], row["name"]),
+        "There are no lookups.",
+    )
+    return exits.STOPPED if month["limit"] is not None and month["lookups"] >= month["limit"] else exits.ALL
 
 
 @click.command()
@@ -418,4 +487,4 @@ def none_if_dash(path: Path | None) -> Path | None:
     return None if path is None or str(path) == "-" else path
 
 
-COMMANDS = [run, check, submit, list_jobs, status, watch, cancel, retry, delete, items, results]
+COMMANDS = [run, check, submit, list_jobs, status, watch, continue_job, cancel, retry, delete, items, results, usage]

@@ -33,8 +33,8 @@ class Ended(Exception):  # noqa: N818 - not always an error
 
 
 def of_job(job: Job) -> int:
-    """What came of a job that has ended."""
-    if job["status"] == "cancelled":
+    """What came of a job that has ended, or that waits to be continued."""
+    if job["status"] == "cancelled" or job["waiting_for"] or "lookup_limit_reached" in job["errors_by_code"]:
         return STOPPED
     if job["failed_items"] == job["total_items"]:
         return NOTHING
@@ -43,7 +43,7 @@ def of_job(job: Job) -> int:
 
 def of_error(error: BatchLookupsError) -> int:
     if isinstance(error, ApiError):
-        if error.code == "too_many_open_items":
+        if error.code in ("too_many_open_items", "lookup_limit_reached"):
             return STOPPED
         if error.status in (401, 403):
             return AUTHENTICATION

@@ -71,6 +71,11 @@ def with_file_options(command: F) -> F:
         click.option("--country", "country_code", metavar="CODE", help="Country where a row names none: US or CA."),
         click.option("--sheet", metavar="NAME", help="The sheet of a workbook, by its name or number."),
         click.option("--skip-invalid", is_flag=True, help="Leave invalid rows out instead of refusing the file."),
+        click.option(
+            "--reuse", "reuse_max_age_days", type=click.IntRange(1, 3650), metavar="DAYS", help="Use results again that are at most so old."
+        ),
+        click.option("--sample", type=click.IntRange(1, 10_000), metavar="N", help="Look up N rows first, chosen at random, then wait."),
+        click.option("--max-lookups", type=click.IntRange(1, 1_000_000), metavar="N", help="Make no more lookups; the other rows fail."),
         click.option("--name", help="What the job and its report are called; the file's name unless given."),
         click.option("--label", "labels", type=Label(), multiple=True, help="By which the job is found again. Repeatable, up to 16 times."),
     ]
@@ -187,6 +192,7 @@ def hint_of(error: ApiError) -> str:
         "missing_columns": "Here: --map FIELD=COLUMN, or for all rows --devices, --building-type, --country.",
         "ambiguous_columns": "Here: --map FIELD=COLUMN.",
         "sheet_not_found": "Here: --sheet NAME.",
+        "lookup_limit_reached": "Here: --max-lookups N, with a greater N.",
         "too_many_open_items": "Wait until earlier jobs have ended, or cancel one; batch-lookups list shows them.",
         "idempotency_key_reused": "The service reads this file otherwise than it did before. To submit it anew: --again WORD",
     }.get(error.code, "")

@@ -1,0 +1,50 @@
+"""Samples, limits and usage on the command line."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+from tests.cli_fixtures import Cli, Service
+
+
+def test_a_sample_is_saved_and_continued(cli: Cli) -> None:
+    sites = cli.sites("sites.csv", 30)
+    sampled = cli.run("run", sites, "--sample", "4", "-o", "results.csv")
+    assert sampled.returncode == 6, sampled.stderr
+    assert "4 of 30 looked up" in sampled.stderr
+    job = sampled.stderr.split("batch-lookups continue ")[1].split()[0]
+    with (cli.folder / "results.csv").open(newline="") as file:
+        statuses = [row["status"] for row in csv.DictReader(file)]
+    assert (statuses.count("completed"), statuses.count("pending")) == (4, 26)
+    assert "waits for continue" in cli.run("status", job).stdout
+
+    assert cli.run("continue", job).stdout.strip() == job
+    watched = cli.run("watch", job)
+    assert watched.returncode == 0, watched.stderr
+    again = cli.run("continue", job)
+    assert (again.returncode, "(job_not_waiting)" in again.stderr) == (1, True)
+
+
+def test_a_limit_stops_the_command(cli: Cli, service: Service) -> None:
+    stopped = cli.run("run", cli.sites("sites.csv", 10), "--max-lookups", "3", "-o", "results.csv")
+    assert stopped.returncode == 6, stopped.stderr
+    assert "7 failed (7 lookup_limit_reached)" in stopped.stderr
+
+    listed = cli.run("usage", "--json")
+    assert listed.returncode == 0, listed.stderr
+    assert [(row["lookups"], row["name"]) for row in json.loads(listed.stdout)] == [(3, "sites.csv")]
+    assert "3 lookups in " in listed.stderr
+    service.owner.execute("select api.set_monthly_lookups(organization_id, 3) from public.lookup_usage where lookups = 3")
+    spent = cli.run("usage")
+    assert spent.returncode == 6
+    assert "3 of 3 lookups in " in spent.stderr
+
+
+def test_what_is_known_is_not_looked_up(cli: Cli) -> None:
+    assert cli.run("run", cli.sites("first.csv", ["first-1"]), "-o", "results.csv").returncode == 0
+    second = cli.sites("second.csv", ["second-1"])
+    checked = cli.run("check", second, "--reuse", "7")
+    assert "1 of them known already" in checked.stdout + checked.stderr
+    assert cli.run("run", second, "--reuse", "7", "-o", "results.csv").returncode == 0
+    assert sum(row["lookups"] for row in json.loads(cli.run("usage", "--json").stdout)) == 1
