@@ -138,6 +138,7 @@ def test_any_file_that_makes_a_batch_makes_a_draft(client: OrganizationClient) -
 
 def test_rows_are_found_by_what_is_wrong_and_by_what_they_say(client: OrganizationClient) -> None:
     upload = draft(client)
+    change(client, upload, name="Looked through")
     assert rows(client, upload, problem="unknown_building_type") == [
         {
             "position": 1,

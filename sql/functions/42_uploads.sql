@@ -112,7 +112,7 @@ return array(
 -- The items that have a problem or a warning: most have neither, and a list of all takes its time to pass.
 create or replace function app.noted_items(p_items app.batch_item[]) returns app.batch_item[]
 language sql immutable
-return array(select i from unnest(p_items) i where i.problems is not null or i.warnings is not null order by i.position);
+return array(select i from unnest(p_items) i where i.problems is not null or i.warnings is not null);  -- in their order
 
 -- The items to store. Their positions have no gaps, because a position is also an offset in the list of items.
 create or replace function app.valid_items(p_items app.batch_item[]) returns app.batch_item[]

@@ -198,7 +198,7 @@ $$;
 
 -- The items of a request. If they come from a file: also the line of each, warnings and problems by position, the recognized columns,
 -- notes about the whole file, its header, where there is something to give back what each item came from, and the place (from 0) and header
--- of each field. p_lenient: a field without a column is a problem of every row.
+-- of each field. p_lenient, for drafts: a field without a column is a problem of every row, and what the rows were is known already.
 create or replace function app.read_file(
     p_request jsonb, p_file jsonb, p_lenient boolean default false,
     out items jsonb, out lines integer[], out warnings jsonb, out problems jsonb, out columns jsonb, out notes jsonb, out header text[], out sources jsonb[],
@@ -242,7 +242,7 @@ begin
                           coalesce(p_file -> 'value_maps', '{}')) i;  -- in the order of the rows
     items := app.batch_request_items(coalesce(items, '[]'));
     header := array(select n from unnest(v_layout.names) with ordinality u (n, number) where n <> '' order by number);
-    if app.has_own_columns(columns) then
+    if not p_lenient and app.has_own_columns(columns) then
         header := v_layout.names;
         sources := array(select r.cells
                            from jsonb_array_elements(v_rows) with ordinality r (cells, n)

@@ -632,6 +632,10 @@ begin
     if p_changes ? 'unskip' then
         perform app.skip_upload_rows(v_upload, p_changes -> 'unskip', false);
     end if;
+    if p_changes - 'name' = '{}' then
+        update public.lookup_uploads set updated_at = app.clock() where organization_id = p_organization_id and id = p_upload_id returning * into v_upload;
+        return app.upload_json(v_upload);
+    end if;
     return app.upload_json(app.judge_upload(p_organization_id, p_upload_id, app.clock()));
 end;
 $$;
