@@ -1,16 +1,25 @@
-"""Log lines: one form for all, the id of the request that they belong to, and no secret in any of them, whoever wrote it."""
+"""Log lines: as text or as JSON, with what they are about in fields, and no secret in any of them, whoever wrote it.
+
+Whoever logs passes fields as `extra={"fields": {"job_id": ...}}`; those of the request that is under way are added. Times are in UTC,
+durations in seconds.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
 import re
+import time
+from collections.abc import Mapping
 from contextvars import ContextVar
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from pyshell.settings import Settings
 
-# Of the request that is under way, empty otherwise.
+# Of the request that is under way, empty otherwise: its id, and by whom it is.
 request_id: ContextVar[str] = ContextVar("request_id", default="")
+caller: ContextVar[Mapping[str, str]] = ContextVar("caller", default={})  # noqa: B039 (nobody changes it)
 
 # What looks like a credential: API keys, tokens of links, webhook secrets, JSON Web Tokens; and what stands where one does, in a URL
 # or a header.
@@ -30,22 +39,46 @@ _known: set[str] = set()
 
 
 class Formatter(logging.Formatter):
-    """Formats a line, its traceback included, and takes the secrets out of it."""
-
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s")
+    """A line of text: time, level, logger, message, `name=value` for each field; then the traceback. Takes the secrets out."""
 
     def format(self, record: logging.LogRecord) -> str:
-        line = super().format(record)
-        if request_id.get() and request_id.get() not in line:
-            line += f" (request {request_id.get()})"
-        return without_secrets(line)
+        fields = "".join(f" {name}={value}" for name, value in fields_of(record).items() if name not in ("method", "path", "status"))
+        text = f"{time_of(record)} {record.levelname} {record.name} {record.getMessage()}{fields}"
+        return without_secrets("\n".join([text, *trace_of(self, record)]))
+
+
+class JsonFormatter(logging.Formatter):
+    """An object of JSON: time, level, logger, message, the fields, and `traceback` if there is one. Takes the secrets out."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {"time": time_of(record), "level": record.levelname.lower(), "logger": record.name, "message": record.getMessage()}
+        line |= fields_of(record)
+        if trace := trace_of(self, record):
+            line["traceback"] = "\n".join(trace)
+        # Before they are encoded: what is cut out afterwards could take a quote with it.
+        return json.dumps({name: without_secrets(value) if isinstance(value, str) else value for name, value in line.items()})
+
+
+def time_of(record: logging.LogRecord) -> str:
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(record.created))}.{record.msecs:03.0f}Z"
+
+
+def fields_of(record: logging.LogRecord) -> dict[str, Any]:
+    """What the line is about; nothing that is not known."""
+    fields = {"request_id": request_id.get() or None, **caller.get(), **getattr(record, "fields", {})}
+    return {name: value if isinstance(value, int | float) else str(value) for name, value in fields.items() if value is not None}
+
+
+def trace_of(formatter: logging.Formatter, record: logging.LogRecord) -> list[str]:
+    if not record.exc_info or not record.exc_info[0]:
+        return []
+    return [formatter.formatException(record.exc_info)]
 
 
 def configure(settings: Settings) -> None:
     """Sends the lines of the process to its standard error, from the level of the settings on."""
     handler = logging.StreamHandler()
-    handler.setFormatter(Formatter())
+    handler.setFormatter(JsonFormatter() if settings.log_format == "json" else Formatter())
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
     # It logs each WebSocket with its query, where subscribers' keys are: ours is in pyshell.access.
     logging.getLogger("uvicorn.error").addFilter(lambda record: "WebSocket %s" not in str(record.msg))

@@ -42,6 +42,7 @@ class Settings:
     `forwarded_allow_ips` (addresses or networks, separated by commas, `*`: all) are the proxies whose X-Forwarded-For and
     X-Forwarded-Proto are trusted; empty: none.
     `metrics_token` is the bearer token that a scrape of /metrics needs. A worker serves its own metrics at `metrics_port`, if set.
+    `log_format` is text or json; calls of the database that take longer than `log_slow_seconds` are logged.
     `webhooks_allow_private_networks` is for development: webhooks may go anywhere, also over http, except to
     `webhooks_refused_networks` (separated by commas).
     """
@@ -73,6 +74,8 @@ class Settings:
     metrics_token: str | None = None
     metrics_port: int | None = None
     log_level: str = "info"
+    log_format: str = "text"
+    log_slow_seconds: float = 1.0
 
     @property
     def server_url(self) -> str:
@@ -119,7 +122,9 @@ class Settings:
             webhooks_refused_networks=_networks(given, "WEBHOOKS_REFUSED_NETWORKS"),
             metrics_token=given.get("METRICS_TOKEN"),
             metrics_port=_port(given, "METRICS_PORT"),
-            log_level=_log_level(given.get("LOG_LEVEL", "info")),
+            log_level=_choice(given, "LOG_LEVEL", *LOG_LEVELS) or "info",
+            log_format=_choice(given, "LOG_FORMAT", "text", "json") or "text",
+            log_slow_seconds=_seconds(given, "LOG_SLOW_SECONDS", 1.0),
         )
 
 
@@ -266,7 +271,21 @@ def read_pem(pem: str) -> RSAPublicKey:
     return key
 
 
-def _log_level(value: str) -> str:
-    if value.lower() not in LOG_LEVELS:
-        raise SettingsError(f"LOG_LEVEL must be one of {', '.join(LOG_LEVELS)}, not {value!r}")
-    return value.lower()
+def _choice(given: Mapping[str, str], name: str, *choices: str) -> str | None:
+    value = given.get(name)
+    if value is not None and value.lower() not in choices:
+        raise SettingsError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
+    return value.lower() if value else None
+
+
+def _seconds(given: Mapping[str, str], name: str, default: float) -> float:
+    value = given.get(name)
+    if value is None:
+        return default
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise SettingsError(f"{name} must be a number of seconds, not {value!r}")
+    return seconds

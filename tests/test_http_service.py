@@ -11,6 +11,7 @@ import httpx
 import pytest
 from starlette.routing import Route
 
+from pyshell import logs
 from pyshell.api.routes import routes
 from pyshell.settings import Settings
 from tests.conftest import Connection
@@ -105,7 +106,7 @@ def test_an_invalid_request_id_is_replaced(server: str, request_id: str) -> None
 def test_a_request_is_one_line_in_the_log(client: OrganizationClient, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     client.get("/batch-lookups", headers={"x-request-id": "logged-once"})
-    lines = [json.loads(record.getMessage()) for record in caplog.records if record.name == "pyshell.access"]
+    lines = [json.loads(logs.JsonFormatter().format(record)) for record in caplog.records if record.name == "pyshell.access"]
     [line] = [line for line in lines if line["request_id"] == "logged-once"]
     assert (line["method"], line["path"], line["status"]) == ("GET", "/batch-lookups", 200)
 

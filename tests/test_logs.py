@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from urllib.parse import quote
 
@@ -70,7 +69,7 @@ def test_a_line_names_its_request() -> None:
     record = logging.LogRecord("name", logging.ERROR, "", 0, "failed", (), None)
     request = logs.request_id.set("client-7")
     try:
-        assert logs.Formatter().format(record).endswith("failed (request client-7)")
+        assert logs.Formatter().format(record).endswith("failed request_id=client-7")
     finally:
         logs.request_id.reset(request)
     assert logs.Formatter().format(record).endswith("failed")
@@ -81,10 +80,13 @@ def test_the_access_log_says_who_and_from_where(client: OrganizationClient, capl
     mine = client.get("/api-keys", headers={"x-request-id": "who"}).json()["api_keys"][0]
     made = client.post("/api-keys", headers={"x-request-id": "makes"}).json()
     client.delete(f"/api-keys/{made['id']}")
-    lines = {name: [json.loads(r.getMessage()) for r in caplog.records if r.name == name] for name in ("pyshell.access", "pyshell.audit")}
+    formatter = logs.JsonFormatter()
+    lines = {
+        name: [json.loads(formatter.format(r)) for r in caplog.records if r.name == name] for name in ("pyshell.access", "pyshell.audit")
+    }
     [line] = [line for line in lines["pyshell.access"] if line["request_id"] == "who"]
-    assert (line["address"], line["organization_id"], line["caller"]) == ("127.0.0.1", mine["organization_id"], mine["id"])
-    assert [(line["what"], line["organization_id"], line["caller"], line["api_key_id"]) for line in lines["pyshell.audit"]] == [
+    assert (line["client"], line["organization_id"], line["key_id"]) == ("127.0.0.1", mine["organization_id"], mine["id"])
+    assert [(line["what"], line["organization_id"], line["key_id"], line["api_key_id"]) for line in lines["pyshell.audit"]] == [
         (what, mine["organization_id"], mine["id"], made["id"]) for what in ("request_api_key", "revoke_api_key")
     ]
 
@@ -95,7 +97,14 @@ def test_a_running_stack_logs_no_secret_that_it_made(cluster: PrivatePostgres, m
         make_cluster(postgres.folder)
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
-        settings = {"API_KEY_PEPPER": "the pepper of this deployment, long enough", "CLERK_ISSUER": clerk.issuer, "LOG_LEVEL": "debug"}
+        settings = {
+            "API_KEY_PEPPER": "the pepper of this deployment, long enough",
+            "CLERK_ISSUER": clerk.issuer,
+            "METRICS_TOKEN": "the token of this deployment's scrapes",
+            "LOG_LEVEL": "debug",
+            "LOG_FORMAT": "json",
+            "LOG_SLOW_SECONDS": "0",
+        }
         environment = os.environ | {"PORT": str(port), "STATE_DIR": str(folder), "DATABASE_URL": "", "ROOT_PATH": ""} | settings
         url = f"http://127.0.0.1:{port}"
         stack = subprocess.Popen([sys.executable, "-m", "pyshell", "up"], cwd=ROOT, env=environment, stdout=log, stderr=log)
@@ -110,7 +119,8 @@ def test_a_running_stack_logs_no_secret_that_it_made(cluster: PrivatePostgres, m
                 rotated = client.post(f"/api-keys/{made['id']}/rotate").json()["key"]
                 webhook = client.put("/webhook-config", json={"url": "https://8.8.8.8/"}).json()["signing_secret"]
                 client.get(f"/api-keys/{rotated}?token={rotated}")
-                report = client.post("/batch-lookups", json={"items": [site()]}).json()["report"]["id"]
+                items = [site(address=site()["address"] | {"street_1": STREET})]
+                report = client.post("/batch-lookups", json={"items": items}).json()["report"]["id"]
                 share = client.post(f"/incentive-reports/{report}/share").json()["token"]
                 assert client.get(f"/shared-reports/{share}").status_code == 200
                 client.get("/batch-lookups", headers={"x-api-key": rotated[:-1]})
@@ -121,21 +131,33 @@ def test_a_running_stack_logs_no_secret_that_it_made(cluster: PrivatePostgres, m
                     bare.join({})
             refused = httpx.get(f"{url}/realtime/v1/websocket", params={"apikey": key, "vsn": "9"}, headers=UPGRADE)
             assert refused.status_code == 400
-            time.sleep(0.2)
+            for query in ("", f"?token={key}"):
+                httpx.get(f"{url}/metrics{query}", headers={"authorization": f"Bearer {settings['METRICS_TOKEN']}"})
+            wait_until(lambda: "a job has ended" in (tmp_path / "log").read_text())
         finally:
             stack.send_signal(signal.SIGTERM)
             stack.wait(60)
         log.seek(0)
         lines = log.read()
-        assert '"path": "/realtime/v1/websocket"' in lines
-        everything = lines + (postgres.folder / "postgres.log").read_text()
+        told = [json.loads(line) for line in lines.splitlines() if line.startswith("{")]
+        assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["time"]) for line in told)
+        assert "/realtime/v1/websocket" in [line.get("path") for line in told]
+        [started] = [line for line in told if line["message"] == "a job has started"]
+        [ended] = [line for line in told if line["message"].startswith("a job has ended: ")]
+        assert (ended["job_id"], ended["organization_id"], ended["total_items"]) == (started["job_id"], started["organization_id"], 1)
+        assert any(line["message"].startswith("slow call of the database: api.") and line["duration"] >= 0 for line in told)
+        everything = lines + postgres.log()
         password = (postgres.folder / "password").read_text()
         secrets = [key, made["key"], rotated, token, internal_key, webhook, share, password, settings["API_KEY_PEPPER"]]
+        secrets += [settings["METRICS_TOKEN"], STREET]
         for secret in secrets:
             assert len(secret) >= 16
             assert secret not in everything
             assert re.sub("^leap_[a-z]+_", "", secret)[:30] not in everything
 
+
+# Where the site of the batch is: no line may tell.
+STREET = "1500 Unmistakable Street"
 
 UPGRADE = {"connection": "Upgrade", "upgrade": "websocket", "sec-websocket-version": "13", "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ=="}
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import calendar
 import os
 import pwd
 import shutil
@@ -47,6 +48,16 @@ def ask(postgres: PrivatePostgres, query: str) -> object:
         row = connection.execute(query.encode()).fetchone()
     assert row is not None
     return row[0]
+
+
+def test_its_log_is_a_file_for_each_day_of_the_week(new_postgres: PrivatePostgres, make_cluster: MakeCluster) -> None:
+    make_cluster(new_postgres.folder)
+    postgres = PrivatePostgres(new_postgres.folder)
+    with postgres.running():
+        ask(postgres, "select 1")
+        assert [file.stem for file in (postgres.data / "log").iterdir()] in [[f"postgresql-{day}"] for day in calendar.day_abbr]
+        assert (ask(postgres, "show log_truncate_on_rotation"), ask(postgres, "show log_rotation_age")) == ("on", "1d")
+    assert "database system is shut down" in postgres.log()
 
 
 def test_it_starts_and_leaves_nothing_running(new_postgres: PrivatePostgres) -> None:

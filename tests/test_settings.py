@@ -46,6 +46,8 @@ VARIABLES: dict[str, tuple[str, object]] = {
     "METRICS_TOKEN": ("m" * 32, "m" * 32),
     "METRICS_PORT": ("9464", 9464),
     "LOG_LEVEL": ("DEBUG", "debug"),
+    "LOG_FORMAT": ("JSON", "json"),
+    "LOG_SLOW_SECONDS": ("0.5", 0.5),
 }
 
 
@@ -101,6 +103,9 @@ def test_a_pace_of_none_is_no_limit() -> None:
         ("LOOKUPS_PER_SECOND", "inf"),
         ("LOOKUPS_PER_SECOND", "fast"),
         ("LOG_LEVEL", "loud"),
+        ("LOG_FORMAT", "xml"),
+        ("LOG_SLOW_SECONDS", "-1"),
+        ("LOG_SLOW_SECONDS", "nan"),
         ("METRICS_PORT", "0"),
         ("SERVICE_ROLE_KEY", "x"),
         ("SERVICE_ROLE_KEY", "x" * 31),

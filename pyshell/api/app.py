@@ -31,6 +31,7 @@ from pyshell.api.routes import routes
 from pyshell.postgres.notifications import Notifier
 from pyshell.postgres.pool import Pool
 from pyshell.postgres.shares import Shares
+from pyshell.postgres.slow import Threshold
 from pyshell.settings import Settings
 
 GRACEFUL_SHUTDOWN_SECONDS = 20
@@ -104,6 +105,7 @@ def server_config(app: ASGIApp, settings: Settings, **others: Any) -> uvicorn.Co
 def serve(settings: Settings) -> None:
     """Serves until SIGINT or SIGTERM, then finishes the requests in progress."""
     logs.configure(settings)
+    Threshold.seconds = settings.log_slow_seconds
     allow_open_files(2 * MAX_CONNECTIONS)
     config = server_config(create_app(settings, lambda: server.should_exit), settings, loop="uvloop")
     server = uvicorn.Server(config)

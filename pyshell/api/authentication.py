@@ -64,6 +64,14 @@ class Caller:
     organization_requests_per_minute: int | None = None
     signature: Signature | None = None
 
+    def log_fields(self) -> dict[str, str]:
+        """Who it is, for the lines of the log: `key_id` of an API key, `user` of somebody who has signed in."""
+        try:
+            who = {"key_id": str(UUID(self.name))}
+        except ValueError:
+            who = {"user": self.name or "internal"}
+        return who | ({"organization_id": str(self.organization)} if self.organization else {})
+
     @property
     def is_internal(self) -> bool:
         """Whether it is the worker, or an operator with its credential."""
@@ -274,6 +282,7 @@ def secured(scope: str, endpoint: Endpoint) -> Endpoint:
         if scope not in (ANY_SCOPE, *caller.scopes):
             raise ApiError(403, "insufficient_scope", f"This credential lacks the scope {scope}")
         request.scope["user"] = caller
+        logs.caller.set(caller.log_fields())
         return await (endpoint(request) if caller.signature is None else signed(request, caller.signature, endpoint))
 
     return secured_endpoint

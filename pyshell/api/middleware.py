@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import time
@@ -46,6 +45,7 @@ class RequestMiddleware:
         request_id = request_id_of(scope)
         scope.setdefault("state", {})["request_id"] = request_id
         logs.request_id.set(request_id)
+        logs.caller.set({})
         if scope["type"] == "websocket":
             await self._connect(scope, receive, send)
             return
@@ -78,7 +78,7 @@ class RequestMiddleware:
         finally:
             seconds = time.perf_counter() - started_at
             scope["app"].state.metrics.observe(scope, status, seconds)
-            log_access(scope, method=scope["method"], status=status, bytes=size, milliseconds=round(seconds * 1000, 1))
+            log_access(scope, method=scope["method"], status=status, bytes=size, duration=round(seconds, 4))
 
     async def _connect(self, scope: Scope, receive: Receive, send: Send) -> None:
         """A WebSocket: a line when it opens, or is refused, and one when it ends."""
@@ -92,24 +92,22 @@ class RequestMiddleware:
         try:
             await self.app(scope, receive, send_and_log)
         finally:
-            log_access(scope, method="WEBSOCKET", event="closed", milliseconds=round((time.perf_counter() - started_at) * 1000, 1))
+            log_access(scope, method="WEBSOCKET", event="closed", duration=round(time.perf_counter() - started_at, 4))
 
 
-def log_access(scope: Scope, **what: object) -> None:
-    """One line of JSON: what was asked, by whom, from where. Never the query, which may hold a credential."""
-    caller = scope.get("user")
-    access_log.info(
-        json.dumps(
-            {
-                "request_id": scope["state"]["request_id"],
-                "path": scope["path"],
-                **what,
-                "address": client_address(HTTPConnection(scope)),
-                "organization_id": str(caller.organization) if caller and caller.organization else None,
-                "caller": caller.name or "internal" if caller else None,
-            }
-        )
-    )
+def log_access(scope: Scope, *, method: str, **what: object) -> None:
+    """One line: what was asked, by whom, from where. Never the query, which may hold a credential."""
+    user = scope.get("user")
+    by = logs.caller.get() or (user.log_fields() if user else {})
+    fields = {
+        "request_id": scope["state"]["request_id"],
+        "method": method,
+        "path": scope["path"],
+        **what,
+        "client": client_address(HTTPConnection(scope)),
+        **by,
+    }
+    access_log.info("%s %s %s", method, scope["path"], what.get("status", what.get("event")), extra={"fields": fields})
 
 
 def keep_private(headers: MutableHeaders) -> None:

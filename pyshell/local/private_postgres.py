@@ -1,8 +1,9 @@
 """A PostgreSQL server of the project's own, for `make up`, `make demo` and the tests. No other server is touched.
 
-A cluster is one folder with `data/`, `password`, `port` and `postgres.log`. The server listens on 127.0.0.1 only and asks for the
-password, which keeps other users of the machine out. PostgreSQL refuses to run as root, so root runs it as the user `postgres`, who owns
-`data/` and nothing else in the folder. Files in `data/` are written as that user, so that root never follows a link of theirs.
+A cluster is one folder with `data/`, `password`, `port` and `postgres.log`, and a log for each day of the week in `data/log`. The server
+listens on 127.0.0.1 only and asks for the password, which keeps other users of the machine out. PostgreSQL refuses to run as root, so root
+runs it as the user `postgres`, who owns `data/` and nothing else in the folder. Files in `data/` are written as that user, so that root
+never follows a link of theirs.
 """
 
 from __future__ import annotations
@@ -62,6 +63,14 @@ SETTINGS = {
 OPTIONAL_SETTINGS = {
     "default_toast_compression": "lz4",
     "output_plugin_libraries": "pgoutput, test_decoding, wal2json",
+}
+# A file for each day of the week, emptied when its day comes again. What happens before the logging collector runs is in postgres.log.
+ROTATED_LOG_SETTINGS = {
+    "logging_collector": "on",
+    "log_filename": "'postgresql-%a.log'",
+    "log_rotation_age": "1d",
+    "log_rotation_size": "0",
+    "log_truncate_on_rotation": "on",
 }
 # For databases that are thrown away: a crash of the machine may lose everything, but the kill of a server loses nothing.
 THROW_AWAY_SETTINGS = {
@@ -205,8 +214,16 @@ class PrivatePostgres:
                     raise
                 if attempt < attempts:
                     time.sleep(backoff.delay())
-        log = (self.folder / "postgres.log").read_text(errors="replace").splitlines()
+        log = self.log().splitlines()
         raise PostgresError("PostgreSQL did not start. The end of its log:\n" + "\n".join(f"    {line}" for line in log[-10:]))
+
+    def log(self) -> str:
+        """What the server has logged in the last week, by file, the newest last."""
+        texts = []
+        for file in sorted([self.folder / "postgres.log", *(self.data / "log").glob("*.log")], key=lambda file: file.lstat().st_mtime):
+            with open(file, errors="replace", opener=_open_no_link) as log:
+                texts.append(log.read())
+        return "".join(texts)
 
     def stop(self, *, immediately: bool = False) -> bool:
         """Stops the server, closing open connections, and waits for its end. Returns whether it was running.
@@ -224,7 +241,7 @@ class PrivatePostgres:
                     os.kill(pid, sent)
                 if _ended(pid, STOP_SECONDS):
                     return True
-            raise PostgresError(f"PostgreSQL (process {pid}) does not stop; see {self.folder / 'postgres.log'}")
+            raise PostgresError(f"PostgreSQL (process {pid}) does not stop; see {self.data / 'log'}")
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -280,7 +297,7 @@ class PrivatePostgres:
         unfinished.rename(self.data)
 
     def _write_settings(self) -> None:
-        settings = SETTINGS | (THROW_AWAY_SETTINGS if self._throw_away else {})
+        settings = SETTINGS | (THROW_AWAY_SETTINGS if self._throw_away else ROTATED_LOG_SETTINGS)
         self._write_project_conf({})
         for name, value in OPTIONAL_SETTINGS.items():
             if self._knows(name, value):
@@ -325,9 +342,7 @@ class PrivatePostgres:
                 connect_as_owner(self.url("postgres"), connect_timeout=2).close()
             except (DatabaseError, FileNotFoundError):
                 if time.monotonic() > deadline:
-                    raise PostgresError(
-                        f"PostgreSQL was not ready within {START_SECONDS:.0f} s; see {self.folder / 'postgres.log'}"
-                    ) from None
+                    raise PostgresError(f"PostgreSQL was not ready within {START_SECONDS:.0f} s; see {self.data / 'log'}") from None
                 time.sleep(0.03)
             else:
                 return True

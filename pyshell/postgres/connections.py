@@ -14,6 +14,7 @@ from psycopg import AsyncConnection, errors, sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import TransactionStatus
 
+from pyshell.postgres.slow import noted
 from pyshell.postgres.sqlstates import DatabaseError, Kind, NotMigratedError, kind_of, note_error
 
 logger = logging.getLogger(__name__)
@@ -190,7 +191,8 @@ class Session:
                 async with asyncio.timeout(STATEMENT_TIMEOUT + 5):
                     if self._connection is None:
                         self._connection = await connect(self._database_url, self._application_name)
-                    return await call(self._connection, *args, **kwargs)
+                    with noted(getattr(call, "__name__", "a call")):
+                        return await call(self._connection, *args, **kwargs)
             except TimeoutError:
                 await self.close()
                 silence = psycopg.OperationalError("the database did not answer in time")

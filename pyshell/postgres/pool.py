@@ -19,6 +19,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from pyshell.metrics import gauge, gauges
 from pyshell.postgres.connections import POLICY, is_transaction_pooled, set_up
 from pyshell.postgres.shares import Shares, TakenError
+from pyshell.postgres.slow import noted
 from pyshell.postgres.sqlstates import (
     DatabaseError,
     Kind,
@@ -159,7 +160,8 @@ class Pool(AsyncConnectionPool[PooledConnection]):
             try:
                 # While the database lacks the role, no connection can be had: a long wait would be for nothing.
                 async with self.connection(NOT_MIGRATED_SECONDS if self._not_migrated else None) as connection:
-                    return await once(connection)
+                    with noted(f"api.{function}"):
+                        return await once(connection)
             except PoolTimeout as error:
                 note_error(error)
                 if self._not_migrated:

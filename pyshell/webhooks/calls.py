@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Final, NamedTuple
+from uuid import UUID
 
 from pyshell.postgres.arrays import Binary, binary_cursor, floats, integers, texts, uuids
 from pyshell.postgres.compact import compact
@@ -66,6 +67,15 @@ async def record_webhooks(connection: Connection, organization_id: bytes, attemp
             ],
         )
         return {verdict.decode(): count for verdict, count in await cursor.fetchall()}
+
+
+async def disabled_reason(connection: Connection, organization_id: bytes) -> str | None:
+    """Why the webhooks of an organization are disabled; None: they are enabled."""
+    rows = await connection.execute(
+        "select api.get_webhook_config(p_organization_id => %s) ->> 'disabled_reason'", [UUID(bytes=organization_id)]
+    )
+    [reason] = await rows.fetchone() or (None,)
+    return str(reason) if reason else None
 
 
 async def _deliveries(connection: Connection, organization_id: bytes, query: str, parameters: Sequence[object]) -> list[Delivery]:

@@ -25,7 +25,7 @@ from pyshell.postgres.notifications import Notifier
 from pyshell.postgres.retries import Retries
 from pyshell.postgres.sqlstates import DatabaseError, Kind, is_about_the_data, kind_of
 from pyshell.settings import Settings
-from pyshell.webhooks.calls import claim_webhooks, ready_webhooks, record_webhooks
+from pyshell.webhooks.calls import claim_webhooks, disabled_reason, ready_webhooks, record_webhooks
 from pyshell.webhooks.receiver_limits import FIRST_WINDOW, PAUSING_STATUSES, LoadShedding, ReceiverLimit
 from pyshell.webhooks.requests import Attempt, Delivery, Receiver
 
@@ -40,6 +40,7 @@ FLUSH_SECONDS: Final = 0.05
 LONGEST_SLEEP: Final = 5.0
 # For so long, receivers with more deliveries than room are filled again without asking who else is ready.
 ASK_SECONDS: Final = 0.1
+ASK_AGAIN_SECONDS: Final = 60.0
 PAUSE_AFTER_ERROR: Final = 1.0
 SHEDDING_PAUSE: Final = 0.2
 LIMIT_KEPT_SECONDS: Final = 60.0
@@ -66,6 +67,7 @@ class Sender:
         self._wakeup = asyncio.Event()
         self._stopping = False
         self._asked_at = 0.0
+        self._asked_after: dict[bytes, float] = {}
         self._blocked_claims = Retries()
         self._blocked_records = Retries()
         notifier.subscribe("webhooks_ready", lambda _: self._wakeup.set())
@@ -233,10 +235,22 @@ class Sender:
 
     async def _record_group(self, organization_id: bytes, attempts: list[Attempt]) -> None:
         await self._try_to_record(organization_id, attempts)
+        await self._tell_of_disabled(organization_id, attempts)
         limit = self._limits.get(organization_id)
         if limit is not None and limit.unrecorded_pauses:
             limit.unrecorded_pauses -= sum(attempt.http_status in PAUSING_STATUSES for attempt in attempts)
             self._wakeup.set()
+
+    async def _tell_of_disabled(self, organization_id: bytes, attempts: list[Attempt]) -> None:
+        """Logs it when failures have disabled a receiver. Asks once a minute and receiver at most, and only after failures."""
+        now = time.monotonic()
+        self._asked_after = {other: at for other, at in self._asked_after.items() if now < at + ASK_AGAIN_SECONDS}
+        if organization_id in self._asked_after or all(attempt.http_status in range(200, 300) for attempt in attempts):
+            return
+        self._asked_after[organization_id] = now
+        reason = await self._recording.run(disabled_reason, organization_id)
+        if reason in ("gone", "failing"):
+            logger.warning("the receiver was disabled: %s", reason, extra={"fields": {"organization_id": UUID(bytes=organization_id)}})
 
     async def _try_to_record(self, organization_id: bytes, attempts: list[Attempt]) -> None:
         try:

@@ -12,6 +12,7 @@ from pyshell.postgres.connections import Connection, Session
 from pyshell.postgres.retries import Retries
 from pyshell.postgres.sqlstates import DatabaseError, Kind, kind_of
 from pyshell.worker.calls import Lease, WorkerState, claim_lookups, heartbeat
+from pyshell.worker.job_log import JobLog
 from pyshell.worker.leases import LeaseKeeper
 from pyshell.worker.pool import WorkerPool
 from pyshell.worker.schedule import Schedule
@@ -55,7 +56,9 @@ class Claims:
         self._measured_finished = 0
         self._blocked = Retries()
         self._last_state: WorkerState | None = None
-        self._jobs: set[bytes] = set()
+        self._jobs = JobLog(session, worker, keeper.jobs)
+        self._away_since: float | None = None
+        self._stopped_at = 0.0
 
     async def run(self) -> None:
         while not self._stopping:
@@ -65,6 +68,7 @@ class Claims:
             except DatabaseError as error:
                 sleep = self._back_off(longest=2.0)
                 # Once when it begins, then about once a minute.
+                self._away_since = self._away_since or asyncio.get_running_loop().time()
                 if self._fruitless_rounds == 1 or self._fruitless_rounds % 30 == 0:
                     logger.warning("worker %s cannot claim lookups, will try again: %s", self._worker, error)
             with suppress(TimeoutError):
@@ -79,7 +83,9 @@ class Claims:
     async def _round(self) -> float:
         """Send a heartbeat, then claim what there is room for; answers how long to sleep."""
         state = await self._session.run(heartbeat, self._worker, self._pool.take_sample())
-        self._log_changes(state)
+        self._note_database()
+        await self._log_changes(state)
+        await self._jobs.tell_ended(asyncio.get_running_loop().time())
         self._pool.configure(state)
         self._keeper.configure(state)
         self._schedule.configure(state.max_in_flight, state.lookups_per_second)
@@ -126,7 +132,7 @@ class Claims:
             return []
         if self._blocked.note_success(organization_id):
             logger.info("organization %s is served again", UUID(bytes=organization_id))
-        self._log_jobs(leases)
+        self._jobs.note(leases)
         self._keeper.add(leases)
         self._schedule.add([leases])
         return leases
@@ -184,26 +190,34 @@ class Claims:
             self._measured_at, self._measured_finished = now, self._pool.finished
         return self._rate
 
-    def _log_changes(self, state: WorkerState) -> None:
+    def _note_database(self) -> None:
+        if self._away_since is not None:
+            seconds = asyncio.get_running_loop().time() - self._away_since
+            self._away_since = None
+            fields = {"worker": self._worker, "duration": round(seconds, 3)}
+            logger.info("the database is back after %.0f s", seconds, extra={"fields": fields})
+
+    async def _log_changes(self, state: WorkerState) -> None:
         last, self._last_state = self._last_state, state
         if last is None:
             return
+        now = asyncio.get_running_loop().time()
         if state.stopped and not last.stopped:
-            logger.warning("lookups are paused for %.0f s: the incentives API is unavailable or asked for a pause", state.paused_for)
+            self._stopped_at = now
+            since, failures = await self._session.run(find_outage)
+            if since is None:
+                logger.warning("the incentives API asked for a pause: no lookup starts for %.0f s", state.paused_for)
+            else:
+                logger.warning(
+                    "outage of the incentives API since %s, after %s failures in a row: single lookups probe it", since, failures
+                )
         elif last.stopped and not state.stopped:
-            logger.info("lookups continue")
+            seconds = now - self._stopped_at
+            logger.info("lookups continue after %.0f s", seconds, extra={"fields": {"duration": round(seconds, 3)}})
         if state.max_in_flight != last.max_in_flight:
             logger.info("worker %s: concurrency limit %s, was %s", self._worker, state.max_in_flight, last.max_in_flight)
         if state.lookups_per_second != last.lookups_per_second:
             logger.info("rate limit %s lookups per second, was %s", state.lookups_per_second, last.lookups_per_second)
-
-    def _log_jobs(self, leases: Sequence[Lease]) -> None:
-        for lease in leases:
-            if lease.job_id not in self._jobs:
-                if len(self._jobs) > 10_000:
-                    self._jobs.clear()
-                self._jobs.add(lease.job_id)
-                logger.info("job %s of organization %s has started", UUID(bytes=lease.job_id), UUID(bytes=lease.organization_id))
 
     async def _maintain(self) -> None:
         session = self._session.another()
@@ -213,6 +227,17 @@ class Claims:
             logger.warning("maintenance failed: %s", error)
         finally:
             await session.close()
+
+
+async def find_outage(connection: Connection) -> tuple[str | None, int]:
+    """Since when the incentives API is unavailable (None: it is not), and its failures since the last answer."""
+    row = await (
+        await connection.execute(
+            "select h ->> 'upstream_unavailable_since', (h ->> 'upstream_consecutive_failures')::integer from api.get_queue_health() h"
+        )
+    ).fetchone()
+    assert row
+    return row[0], row[1]
 
 
 async def run_maintenance(connection: Connection) -> None:

@@ -3,6 +3,7 @@
 import logging
 from collections import Counter
 from typing import Final
+from uuid import UUID
 
 from pyshell.worker.calls import Lease
 from pyshell.worker.upstream import Answer
@@ -28,5 +29,7 @@ class FailureLog:
             self._since = now
         reason = answer.error_class or f"HTTP {answer.http_status}"
         if not self._counts[reason]:
-            logger.warning("a lookup failed: %s, %s; more of these are counted once a minute", reason, lease)
+            fields = {"job_id": UUID(bytes=lease.job_id), "organization_id": UUID(bytes=lease.organization_id), "reason": reason}
+            message = "a lookup failed: %s, item %s; more of these are counted once a minute"
+            logger.warning(message, reason, lease.position, extra={"fields": fields})
         self._counts[reason] += 1

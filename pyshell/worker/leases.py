@@ -31,6 +31,10 @@ class LeaseKeeper:
     def __len__(self) -> int:
         return len(self._held)
 
+    def jobs(self) -> set[bytes]:
+        """The jobs whose items are held."""
+        return {lease.job_id for lease in self._held}
+
     def configure(self, state: WorkerState) -> None:
         if state.lease_seconds != self._lease_seconds:
             self._lease_seconds = state.lease_seconds

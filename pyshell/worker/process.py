@@ -20,6 +20,7 @@ from pyshell import logs
 from pyshell.metrics import counters, gauge, version
 from pyshell.postgres.connections import Backoff, Connection, Session
 from pyshell.postgres.notifications import Notifier
+from pyshell.postgres.slow import Threshold
 from pyshell.postgres.sqlstates import DatabaseError, explain
 from pyshell.settings import Settings
 from pyshell.webhooks.sender import Sender
@@ -42,6 +43,7 @@ LAST_CALLS_SECONDS: Final = 5.0
 def run_worker(settings: Settings) -> None:
     """Work until SIGTERM or SIGINT; then finish lookups in flight, release the others, and return. A second signal ends it at once."""
     logs.configure(settings)
+    Threshold.seconds = settings.log_slow_seconds
     uvloop.run(_run_until_signal(settings))
 
 

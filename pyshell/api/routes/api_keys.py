@@ -100,17 +100,9 @@ async def revoke_api_key(request: Request) -> Response:
 
 def audit(request: Request, what: str, key: dict[str, Any]) -> None:
     """A line of who changed which key, by ids; the access log has more of the request."""
-    audit_log.info(
-        json.dumps(
-            {
-                "request_id": request.state.request_id,
-                "what": what,
-                "organization_id": key["organization_id"],
-                "caller": request.user.name,
-                "api_key_id": key["id"],
-            }
-        )
-    )
+    fields = {"request_id": request.state.request_id, **request.user.log_fields()}
+    fields |= {"what": what, "api_key_id": key["id"], "organization_id": key["organization_id"]}
+    audit_log.info("%s %s", what, key["id"], extra={"fields": fields})
 
 
 def granted_scopes(request: Request) -> list[str]:
