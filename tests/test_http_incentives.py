@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,8 @@ import psycopg
 import pytest
 
 from pyshell.settings import Settings
-from tests.http_fixtures import PEPPER, NewClient, OrganizationClient, address, check_against_openapi, running_server, site
+from tests.conftest import Connection
+from tests.http_fixtures import PEPPER, NewClient, OrganizationClient, address, check_against_openapi, running_server, site, validator
 from tests.timed import wait_until
 
 
@@ -152,3 +154,37 @@ def test_an_application_is_filed_and_connected(new_database: Callable[..., str])
         with psycopg.connect(settings.database_url) as connection:
             logged = connection.execute("select status, count(*) from app.incentive_calls group by 1 order by 1").fetchall()
         assert logged == [(200, 2), (400, 1)]
+
+
+def test_what_is_known_of_a_household_has_a_form(client: OrganizationClient) -> None:
+    household = {"income": 60_000, "size": 2, "owner_status": "homeowner", "tax_filing": "joint"}
+    usual = client.post("/incentives", json=site()).json()
+    response = client.post("/incentives", json=site(household=household))
+    assert response.status_code == 200
+    assert list(response.json()) == list(usual)
+    for wrong in ({"size": 0}, {"income": "60,000"}, {"pets": 2}, "rich"):
+        refused = client.post("/incentives", json=site(household=wrong))
+        assert (refused.status_code, refused.json()["code"]) == (400, "invalid_request")
+        assert refused.json()["error"].startswith("household")
+
+
+def test_an_offer_that_depends_on_income_is_conditional(client: OrganizationClient, database: Connection) -> None:
+    with database.transaction(force_rollback=True):
+        changed = database.execute(
+            """update app.program_tiers set income_requirement = '80% of the median income', income_limits = '{"1": [50000, 50000]}'
+                where amount > 0 returning 1"""
+        ).fetchall()
+        assert changed
+        [(organization,)] = database.execute("select id from app.organizations where name = %s", [client.organization]).fetchall()
+
+        def incentives(**household: object) -> Any:
+            asked = json.dumps(site(household=household))
+            [(answer,)] = database.execute("select api.lookup_incentives(%s, %s::jsonb)", [organization, asked]).fetchall()
+            validator(json.dumps({"$ref": "#/components/schemas/LookupResult"})).validate(answer)
+            return answer["incentives"]
+
+        unknown, poor, rich = incentives(), incentives(income=50_000, size=1), incentives(income=50_001, size=1)
+        assert unknown["total_incentive_amount"] == 0 < unknown["conditional_incentive_amount"]
+        assert poor["total_incentive_amount"] == unknown["conditional_incentive_amount"]
+        assert rich["total_incentive_amount"] == 0
+        assert "conditional_incentive_amount" not in poor | rich

@@ -15,7 +15,7 @@ import pytest
 
 from pyshell.deploy import migrations
 from pyshell.deploy.catalogue import CatalogueError, find_warnings, load_rewiring_america
-from pyshell.deploy.rewiring_america import SkippedError, amount, devices_of, read_equipment
+from pyshell.deploy.rewiring_america import Incomes, SkippedError, amount, devices_of, read_equipment
 from pyshell.settings import ROOT
 from tests.conftest import Clock, Connection
 from tests.timed import cpu_seconds
@@ -118,6 +118,14 @@ class Lookups:
 
     def amounts(self, postal_code: str = "82001", **changes: Any) -> dict[str, float]:
         """What each program gives a home in Wyoming with a ducted heat pump."""
+        return {program["program_id"]: program["total_incentive"] for program in self.programs(postal_code, **changes)}
+
+    def conditional(self, **changes: Any) -> dict[str, float]:
+        """What each program would give if the household were eligible."""
+        name = "conditional_incentive_amount"
+        return {program["program_id"]: program[name] for program in self.programs("82001", **changes) if name in program}
+
+    def programs(self, postal_code: str, **changes: Any) -> list[Json]:
         home = {
             "street_1": "1 Main St",
             "city": "Cheyenne",
@@ -128,7 +136,8 @@ class Lookups:
         request = {"reference_id": "home", "address": home, "building_type": "RESIDENTIAL", "device_ids": [1]} | changes
         answer = self.connection.execute("select api.lookup_incentives(%s, %s::jsonb)", (self.organization, json.dumps(request))).fetchone()
         assert answer is not None
-        return {program["program_id"]: program["total_incentive"] for program in answer[0]["incentives"]["by_program"]}
+        programs: list[Json] = answer[0]["incentives"]["by_program"]
+        return programs
 
 
 @pytest.fixture
@@ -161,7 +170,7 @@ def test_what_could_not_be_mapped_is_counted_by_reason(owner: Connection, clone:
         "for customers of a gas utility, which a lookup doesn't know": 1,
         "for a city, a county or a part of one, which a lookup doesn't know": 1,
         "paused": 1,
-        "depends on the household's income, which a lookup doesn't know": 1,
+        "refers to 'wy-poor', which is not there": 1,
         "for a part of the authority's area that the source doesn't tell": 1,
         "no device of ours: cool_roof": 1,
         "unknown unit: cfm50": 1,
@@ -207,6 +216,49 @@ def test_programs_of_the_same_source_count_once(database_url: str, owner: Connec
     assert sorted(programs()) == [(False, others), (True, 4)]
     migrations.migrate(database_url)
     assert sorted(programs()) == [(False, others), (True, 4)], "a deploy brings no starter program back that was taken over"
+
+
+THRESHOLDS: Json = {
+    "by-size": {"type": "hhsize", "description": "80% AMI", "thresholds": {"1": 62600, "2": 71550}},
+    "by-county": {"type": "county-hhsize", "thresholds": {"56021": {"1": 50000}, "56023": {"1": 60000}}},
+    "by-filing": {"type": "filing-status", "description": "Tax", "thresholds": {"joint": [0, 150000], "hoh": [0, 112500]}},
+    "poverty": {"type": "fpl-percentage", "description": "Poor", "thresholds": {"percentage": 200}},
+    "median": {"type": "ami-percentage", "thresholds": {"percentage": 150}},
+    "a proof": {"type": "hhsize", "description": "SNAP", "thresholds": {"1": 0, "2": 0}},
+    "by-month": {"type": "hhsize", "thresholds": {"1": 5938}},
+}
+POVERTY_LEVELS = {"HI": {"levels_by_hhsize": [0, 17990]}, "other": {"levels_by_hhsize": [0, 15650, 21150]}}
+
+
+@pytest.mark.parametrize(
+    ("name", "requirement", "limits"),
+    [
+        ("by-size", "80% AMI", "1:62600 2:71550"),
+        ("by-county", "by-county", "1:50000-60000"),
+        ("by-filing", "Tax", "joint:150000 head_of_household:112500"),
+        ("poverty", "Poor", "1:31300 2:42300"),
+        ("median", "150% of the area's median income", None),
+        ("a proof", "SNAP", None),
+        ("by-month", "by-month", None),
+    ],
+)
+def test_limits_of_income_are_read_as_far_as_they_are_told(name: str, requirement: str, limits: str | None) -> None:
+    cells = Incomes(THRESHOLDS, POVERTY_LEVELS).requirement(name, "WY")
+    assert cells == {"income_requirement": requirement} | ({"income_limits": limits} if limits else {})
+
+
+def test_an_offer_that_depends_on_income_is_conditional_until_the_income_is_told(owner: Connection, clone: Path, lookups: Lookups) -> None:
+    (clone / "data" / "low_income_thresholds.json").write_text(json.dumps(THRESHOLDS))
+    (clone / "data" / "federal_poverty_levels.json").write_text(json.dumps(POVERTY_LEVELS))
+    change_incentives(
+        clone, incentive(1, "state"), incentive(8, "state", low_income="by-size"), incentive(9, "plains", low_income="median")
+    )
+    load_rewiring_america(owner, clone)
+    assert lookups.amounts() == {"wy_state": 100, "wy_plains": 0}
+    assert lookups.amounts(household={"income": 62600, "size": 1}) == {"wy_state": 900, "wy_plains": 0}
+    assert lookups.amounts(household={"income": 62601, "size": 1}) == {"wy_state": 100, "wy_plains": 0}
+    assert lookups.conditional() == {"wy_state": 800, "wy_plains": 900}
+    assert lookups.conditional(household={"income": 62600, "size": 1}) == {"wy_plains": 900}
 
 
 @pytest.mark.parametrize(
@@ -291,6 +343,9 @@ def test_the_whole_repository_is_imported_within_a_minute_and_lookups_stay_fast(
     assert time.process_time() + cpu_seconds(backend) - before < 60
     assert summary["programs"]["rows"] > 800
     assert summary["program_tiers"]["rows"] > 3000
+    [(by_income, by_table)] = owner.execute("select count(income_requirement), count(income_limits) from app.program_tiers").fetchall()
+    assert by_income > 400
+    assert by_table > 150
     assert summary["program_tiers"]["rows"] + sum(skipped.values()) > 4500
     row = owner.execute("select count(distinct prefix) from app.utility_service_areas where length(prefix) = 5").fetchone()
     assert row is not None

@@ -73,6 +73,16 @@ UNITS: Mapping[str, tuple[str, float]] = {
 }
 AUTHORITY_TYPES = ("utility", "state", "city", "county")
 MAX_NAME = 300
+# US dollars a year.
+MIN_LIMIT = 10_000
+# The source's words for how a household files its taxes, and ours.
+FILINGS: Mapping[str, str] = {
+    "single": "single",
+    "joint": "joint",
+    "married_filing_separately": "separate",
+    "hoh": "head_of_household",
+    "qualifying_widower_with_dependent_child": "surviving_spouse",
+}
 
 
 class SkippedError(Exception):
@@ -96,6 +106,47 @@ class Equipment(NamedTuple):
     eia_numbers: Mapping[str, str]
 
 
+class Incomes(NamedTuple):
+    """Limits of income by the names that incentives refer to, and the federal poverty levels of AK, HI and all others."""
+
+    thresholds: Mapping[str, Json]
+    poverty_levels: Mapping[str, Json]
+
+    def requirement(self, name: str | None, state: str) -> Row:
+        """The cells of an offer that depends on the household's income; none if it doesn't.
+
+        A limit that goes by the area's median income stays without a table: the source has none of these incomes.
+        """
+        if name is None:
+            return {}
+        threshold = self.thresholds[name]
+        kind, values = threshold["type"], threshold["thresholds"]
+        words = " ".join(str(threshold.get("description") or name).split())
+        limits: dict[str, tuple[float, float]] = {}
+        match kind:
+            case "hhsize":
+                limits = {size: (limit, limit) for size, limit in values.items()}
+            case "county-hhsize":
+                for by_size in values.values():
+                    for size, limit in by_size.items():
+                        least, most = limits.get(size, (limit, limit))
+                        limits[size] = min(least, limit), max(most, limit)
+            case "filing-status":
+                limits = {FILINGS[filing]: (most, most) for filing, (least, most) in values.items() if filing in FILINGS and least == 0}
+            case "fpl-percentage":
+                levels = self.poverty_levels.get(state, self.poverty_levels["other"])["levels_by_hhsize"]
+                for size, level in enumerate(levels[1:], 1):
+                    limit = level * values["percentage"] / 100
+                    limits[str(size)] = limit, limit
+            case "ami-percentage":
+                words = f"{values['percentage']:g}% of the area's median income" + (f" ({words})" if words != name else "")
+        row = {"income_requirement": words[:2000]}
+        # Less is no income of a year: 0 where a program asks for a proof instead, or the income of a month.
+        if limits and min(least for least, _ in limits.values()) >= MIN_LIMIT:
+            row["income_limits"] = " ".join(f"{key}:{between(*limit)}" for key, limit in limits.items())
+        return row
+
+
 @dataclass
 class Source:
     """The catalogue being built: rows by file, and the number of skipped incentives by reason."""
@@ -110,11 +161,12 @@ def read(directory: Path, starter: Path) -> Source:
     equipment = read_equipment(starter)
     source = Source()
     add_utilities(source, areas, directory / "scripts" / "data" / "zip-to-geography-approx.csv", equipment)
+    incomes = read_incomes(directory / "data")
     states = sorted(path for path in (directory / "data").iterdir() if (path / "incentives.json").exists())
     if not states:
         raise ValueError(f"{directory} has no data/STATE/incentives.json")
     for state in states:
-        add_state(source, state, areas, equipment)
+        add_state(source, state, areas, equipment, incomes)
     return source
 
 
@@ -125,6 +177,15 @@ def read_equipment(starter: Path) -> Equipment:
     for row in read_csv(starter / "device_category_sizes.csv"):
         units[row["category_key"]].add(row["unit"])
     return Equipment(devices, units, {row["key"]: row["eiaid"] for row in read_csv(starter / "utilities.csv") if row["eiaid"]})
+
+
+def read_incomes(data: Path) -> Incomes:
+    names = ("low_income_thresholds.json", "federal_poverty_levels.json")
+    return Incomes(*(read_json(data / name) if (data / name).exists() else {} for name in names))
+
+
+def between(least: float, most: float) -> str:
+    return f"{least:.0f}" if least == most else f"{least:.0f}-{most:.0f}"
 
 
 def read_areas(path: Path) -> dict[str, Area]:
@@ -154,7 +215,7 @@ def add_utilities(source: Source, areas: Mapping[str, Area], zips: Path, equipme
             source.rows["utility_service_areas"].append({"prefix": zip_code, "utility_key": key, "rank": str(rank)})
 
 
-def add_state(source: Source, directory: Path, areas: Mapping[str, Area], equipment: Equipment) -> None:
+def add_state(source: Source, directory: Path, areas: Mapping[str, Area], equipment: Equipment, incomes: Incomes) -> None:
     programs = read_json(directory / "programs.json")
     authorities = {key: authority for group in read_json(directory / "authorities.json").values() for key, authority in group.items()}
     offers: dict[str, list[Row]] = defaultdict(list)
@@ -162,7 +223,7 @@ def add_state(source: Source, directory: Path, areas: Mapping[str, Area], equipm
         try:
             program = programs[incentive["program"]]
             utilities_of(authorities[program["authority"]], areas, directory.name)
-            offer = tier(incentive, equipment)
+            offer = tier(incentive, equipment) | incomes.requirement(incentive.get("low_income"), directory.name)
             offers[incentive["program"]].append(offer)
         except SkippedError as reason:
             source.skipped[str(reason)] += 1
@@ -214,8 +275,6 @@ def tier(incentive: Json, equipment: Equipment) -> Row:
     """Raises SkippedError."""
     if incentive.get("paused"):
         raise SkippedError("paused")
-    if incentive.get("low_income"):
-        raise SkippedError("depends on the household's income, which a lookup doesn't know")
     if incentive.get("eligible_geo_group"):
         raise SkippedError("for a part of the authority's area that the source doesn't tell")
     start, end = incentive.get("start_date") or "", incentive.get("end_date") or ""

@@ -212,6 +212,7 @@ begin
                     'device_ids', app.catalogue_list(r.cells ->> 'device_ids'),
                     'building_types', app.catalogue_list(r.cells ->> 'building_types'),
                     'owner_statuses', app.catalogue_list(r.cells ->> 'owner_statuses'),
+                    'income_limits', app.income_limits(r.cells ->> 'income_limits'),
                     'start_date', app.catalogue_date(r.cells ->> 'start_date'),
                     'end_date', app.catalogue_date(r.cells ->> 'end_date', true))) n
       join app.programs p on p.id = n.program_id and p.catalogue = p_name
@@ -219,9 +220,10 @@ begin
      order by n.program_id, n.id
         on conflict (program_id, id) do update
        set (name, category_keys, device_ids, amount_type, amount, unit, cap, cap_percent, building_types, owner_statuses, start_date,
-            end_date, note)
+            end_date, note, income_requirement, income_limits)
          = (excluded.name, excluded.category_keys, excluded.device_ids, excluded.amount_type, excluded.amount, excluded.unit, excluded.cap,
-            excluded.cap_percent, excluded.building_types, excluded.owner_statuses, excluded.start_date, excluded.end_date, excluded.note)
+            excluded.cap_percent, excluded.building_types, excluded.owner_statuses, excluded.start_date, excluded.end_date, excluded.note,
+            excluded.income_requirement, excluded.income_limits)
      where (t.*) is distinct from (excluded.*);
     get diagnostics v_changed = row_count;
 

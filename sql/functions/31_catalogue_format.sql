@@ -30,6 +30,13 @@ create or replace function app.catalogue_list(p_text text) returns text[]
 language sql immutable
 return regexp_split_to_array(p_text, '[ |]+');
 
+-- The limits of a cell, such as 1:62600 2:71550-80000 joint:150000, by household size or tax filing, least and most; null: they are none.
+create or replace function app.income_limits(p_text text) returns jsonb
+language sql immutable
+return case when p_text ~ '^(([1-9]|1[0-9]|20|single|joint|separate|head_of_household|surviving_spouse):[0-9]{1,9}(-[0-9]{1,9})?( |$))+$'
+            then (select jsonb_object_agg(l[1], jsonb_build_array(l[2]::numeric, coalesce(l[4], l[2])::numeric))
+                    from regexp_matches(p_text, '([a-z_0-9]+):([0-9]+)(-([0-9]+))?', 'g') l) end;
+
 create or replace function app.catalogue_rows(p_catalogue jsonb, p_file text) returns table (line integer, cells jsonb)
 language sql immutable
 begin atomic
@@ -92,7 +99,9 @@ begin atomic
         ('program_tiers',         'owner_statuses', 'list',   false, array['homeowner', 'renter'], null),
         ('program_tiers',         'start_date',     'date',   false, null, null),
         ('program_tiers',         'end_date',       'date',   false, null, null),
-        ('program_tiers',         'note',           'text',   false, null, null);
+        ('program_tiers',         'note',           'text',   false, null, null),
+        ('program_tiers',         'income_requirement', 'text', false, null, null),
+        ('program_tiers',         'income_limits',  'limits', false, null, null);
 end;
 
 -- Why the text of a cell is not of its kind; null: it is.
@@ -103,6 +112,8 @@ return case p_kind
     when 'number' then case when p_text !~ '^[0-9]{1,9}([.][0-9]{1,6})?$' then 'is not a number' end
     when 'date'   then case when app.catalogue_date(p_text) is null then 'is not a date (2023-05-31, 2023-05 or 2023)' end
     when 'prefix' then case when p_text !~ '^([0-9]{1,5}|[A-Z]([0-9]([A-Z]([0-9]([A-Z][0-9]?)?)?)?)?)$' then 'is not the beginning of a postal code' end
+    when 'limits' then case when app.income_limits(p_text) is null
+                            then 'is not a list of limits by household size or tax filing (1:62600 2:71550-80000 joint:150000)' end
     when 'key'    then case when p_text !~ '^[^ |]{1,200}$' then 'must have no space or bar, and at most 200 characters' end
     else               case when length(p_text) > 2000 then 'has more than 2,000 characters' end
 end;
@@ -167,7 +178,8 @@ begin
     return query
     with tier as materialized (
         select r.line, r.cells ->> 'program_id' as program_id, r.cells ->> 'amount_type' as amount_type, (r.cells ->> 'amount')::numeric as amount,
-               r.cells ->> 'unit' as unit, (r.cells ->> 'cap')::numeric as cap, (r.cells ->> 'cap_percent')::numeric as cap_percent,
+               r.cells ->> 'unit' as unit, r.cells ->> 'income_limits' is not null and r.cells ->> 'income_requirement' is null as has_only_limits,
+               (r.cells ->> 'cap')::numeric as cap, (r.cells ->> 'cap_percent')::numeric as cap_percent,
                app.catalogue_list(r.cells ->> 'category_keys') as category_keys,
                app.catalogue_date(r.cells ->> 'start_date') as start_date, app.catalogue_date(r.cells ->> 'end_date', true) as end_date
           from app.catalogue_rows(p_catalogue, 'program_tiers') r
@@ -206,6 +218,7 @@ begin
          (case when t.amount_type = 'percent' and t.amount > 100 then 'a percent amount must be at most 100' end),
          (case when t.cap_percent > 100 then 'cap_percent must be at most 100' end),
          (case when (t.amount_type = 'per_unit') <> (t.unit is not null) then 'unit goes with amount_type per_unit, and only with it' end),
+         (case when t.has_only_limits then 'income_limits go with an income_requirement' end),
          (case when t.start_date > t.end_date then 'end_date is before start_date' end)) e (error)
      where e.error is not null
      union all

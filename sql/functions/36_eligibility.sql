@@ -33,17 +33,39 @@ begin
 end;
 $$;
 
--- The requirements of a tier, as far as a lookup knows whether they are met.
+-- Whether the household's income is within the limits; null: nobody knows. The limit of a larger household is never lower, and where it
+-- depends on the county, an income below the least or above the most of all is judged.
+create or replace function app.income_is_within(p_limits jsonb, p_household jsonb) returns boolean
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_income  numeric := (p_household ->> 'income')::numeric;
+    v_size    integer := (p_household ->> 'size')::integer;
+    v_largest integer := (select max(k::integer) from jsonb_object_keys(p_limits) k where k ~ '^[0-9]+$');
+    v_limits  jsonb   := coalesce(p_limits -> case when v_size is not null then least(v_size, v_largest)::text end,
+                                  p_limits -> (p_household ->> 'tax_filing'));
+begin
+    return case when v_income <= (v_limits ->> 0)::numeric then true
+                when v_income > (v_limits ->> 1)::numeric and (v_size <= v_largest or v_largest is null) then false end;
+end;
+$$;
+
+-- The requirements of a tier: those that are not met, those that are, and those that the lookup does not say enough about. Of the owner
+-- status of a household that is not told, nothing depends.
 create or replace function app.check_requirements(
-    p_tier app.program_tiers, p_device app.devices, p_category text, p_building_type text, p_date date,
-    out failed text[], out completed text[]
+    p_tier app.program_tiers, p_device app.devices, p_category text, p_building_type text, p_date date, p_household jsonb,
+    out failed text[], out completed text[], out conditions text[]
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    v_is_within boolean;
 begin
-    failed    := '{}';
-    completed := '{}';
+    failed     := '{}';
+    completed  := '{}';
+    conditions := '{}';
     if p_device.category_key <> all (p_tier.category_keys) then
         failed := failed || format('Device category: for %s, not for %s',
                                    (select string_agg(c.name, ' or ' order by c.name)
@@ -66,6 +88,21 @@ begin
     else
         completed := completed || concat_ws(' ', 'Date: open', 'from ' || p_tier.start_date, 'to ' || p_tier.end_date);
     end if;
+    if p_household ->> 'owner_status' <> all (p_tier.owner_statuses) then
+        failed := failed || format('Owner status: for a %s, not for a %s', array_to_string(p_tier.owner_statuses, ' or a '), p_household ->> 'owner_status');
+    elsif p_tier.owner_statuses is not null and p_household ->> 'owner_status' is not null then
+        completed := completed || format('Owner status: %s', p_household ->> 'owner_status');
+    end if;
+    if p_tier.income_requirement is not null then
+        v_is_within := app.income_is_within(p_tier.income_limits, p_household);
+        if v_is_within then
+            completed := completed || format('Income: %s', p_tier.income_requirement);
+        elsif not v_is_within then
+            failed := failed || format('Income: %s', p_tier.income_requirement);
+        else
+            conditions := conditions || format('Income: %s', p_tier.income_requirement);
+        end if;
+    end if;
 end;
 $$;
 
@@ -73,7 +110,7 @@ $$;
 -- by the nearest tier of every program, so that the answer can say why. Sizes and costs that the request lacks are typical ones. A cap
 -- limits all devices of a tier together, in the order of the request.
 create or replace function app.judge_tiers(
-    p_utility app.utilities, p_building_type text, p_device_ids integer[], p_device_facts jsonb, p_date date
+    p_utility app.utilities, p_building_type text, p_device_ids integer[], p_device_facts jsonb, p_date date, p_household jsonb default null
 ) returns setof app.judged_tier
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -98,9 +135,9 @@ begin
              select (r.device).category_key = any (t.category_keys) and coalesce((r.device).id = any (t.device_ids), true) as fits) f
     ), judged as (
         select c.*, coalesce(k.size, s.typical_size) as size, k.size is not null as size_known,
-               coalesce(k.cost, c.typical_cost) as cost, k.cost is not null as cost_known, q.failed, q.completed
+               coalesce(k.cost, c.typical_cost) as cost, k.cost is not null as cost_known, q.failed, q.completed, q.conditions
           from candidate c
-         cross join lateral app.check_requirements(c.tier, c.device, c.category, p_building_type, p_date) q
+         cross join lateral app.check_requirements(c.tier, c.device, c.category, p_building_type, p_date, p_household) q
           left join app.device_category_sizes s on s.category_key = (c.device).category_key and s.unit = (c.tier).unit
          cross join lateral (
              select (c.facts ->> (c.tier).unit)::numeric as size, (c.facts ->> 'cost')::numeric as cost) k
@@ -116,12 +153,14 @@ begin
                          else 0 end as limited_amount
           from valued v
     )
-    select l.program_id, l.program_name, l.location, l.tier, l.device, l.category, l.quantity, l.place, l.size, l.size_known, l.cost,
-           l.cost_known, l.failed, l.completed, l.full_amount, l.limited_amount,
-           case when (l.tier).cap is null then l.limited_amount
-                else least(l.limited_amount, greatest((l.tier).cap - coalesce(sum(l.limited_amount) over earlier, 0), 0)) end
-      from limited l
-    window earlier as (partition by l.program_id, (l.tier).id order by l.place rows between unbounded preceding and 1 preceding);
+    select c.program_id, c.program_name, c.location, c.tier, c.device, c.category, c.quantity, c.place, c.size, c.size_known, c.cost,
+           c.cost_known, c.failed, c.completed, c.full_amount, c.limited_amount,
+           case when c.conditions = '{}' then c.capped_amount else 0 end, c.conditions,
+           case when c.conditions = '{}' then 0 else c.capped_amount end
+      from (select l.*, case when (l.tier).cap is null then l.limited_amount
+                             else least(l.limited_amount, greatest((l.tier).cap - coalesce(sum(l.limited_amount) over earlier, 0), 0)) end as capped_amount
+              from limited l
+            window earlier as (partition by l.program_id, (l.tier).id order by l.place rows between unbounded preceding and 1 preceding)) c;
 end;
 $$;
 
@@ -134,6 +173,7 @@ declare
     v_tier  app.program_tiers := p_judged.tier;
     v_times text              := case when p_judged.quantity > 1 then p_judged.quantity || ' × ' else '' end;
     v_cost  text              := format('the %scost of %s', case when p_judged.cost_known then '' else 'typical ' end, app.dollars(p_judged.cost));
+    v_amount numeric          := p_judged.amount + p_judged.conditional_amount;
     v_full  text;
 begin
     v_full := v_times || case v_tier.amount_type
@@ -150,9 +190,10 @@ begin
                 else concat(v_full,
                     case when p_judged.limited_amount < p_judged.full_amount
                          then format(', at most %s%% of %s%s', trim_scale(v_tier.cap_percent), v_times, v_cost) end,
-                    case when p_judged.amount < p_judged.limited_amount
+                    case when v_amount < p_judged.limited_amount
                          then format(', capped at %s for all devices together', app.dollars(v_tier.cap)) end,
-                    case when p_judged.amount < p_judged.full_amount then ': ' || app.dollars(p_judged.amount) end) end;
+                    case when v_amount < p_judged.full_amount then ': ' || app.dollars(v_amount) end,
+                    case when p_judged.conditions <> '{}' then ', if the household is eligible' end) end;
 end;
 $$;
 
@@ -163,13 +204,14 @@ as $$
 declare
     v_tier app.program_tiers := p_judged.tier;
     v_fits boolean           := (p_judged.device).category_key = any (v_tier.category_keys);
+    v_json json;
 begin
-    return json_build_object(
+    v_json := json_build_object(
         'device_id', (p_judged.device).id,
         'device_name', (p_judged.device).name,
         'tier_id', v_tier.id,
         'tier_name', v_tier.name,
-        'eligible', p_judged.failed = '{}',
+        'eligible', p_judged.failed = '{}' and p_judged.conditions = '{}',
         'incentive_amount', round(p_judged.amount, 2),
         'calculation_details', case when v_fits then app.calculation_details(p_judged) else 'Not eligible' end,
         'failed_requirements', p_judged.failed,
@@ -178,10 +220,24 @@ begin
                  then format('Size: taken as %s', app.quantity(p_judged.size, v_tier.unit)) end,
             case when (v_tier.amount_type = 'percent' or v_tier.cap_percent is not null) and not p_judged.cost_known
                  then format('Cost: taken as %s', app.dollars(p_judged.cost)) end,
-            'Owner status: for a ' || array_to_string(v_tier.owner_statuses, ' or a ')], null) else '{}' end,
+            case when not array_to_string(p_judged.failed || p_judged.completed, ' ') ~ '\mOwner status: '
+                 then 'Owner status: for a ' || array_to_string(v_tier.owner_statuses, ' or a ') end], null) else '{}' end,
         'completed_requirements', p_judged.location || p_judged.completed);
+    if p_judged.failed = '{}' and p_judged.conditions <> '{}' then
+        v_json := app.join_objects(v_json, json_build_object(
+            'conditional', true,
+            'conditional_requirements', p_judged.conditions,
+            'conditional_incentive_amount', round(p_judged.conditional_amount, 2)));
+    end if;
+    return v_json;
 end;
 $$;
+
+-- What depends on something that the lookup does not say is summed apart, where there is any.
+create or replace function app.with_conditional_amount(p_json json, p_amount numeric) returns json
+language sql immutable
+return case when p_amount is null then p_json
+            else app.join_objects(p_json, json_build_object('conditional_incentive_amount', round(p_amount, 2))) end;
 
 create or replace function app.incentives_json(p_judged app.judged_tier[]) returns json
 language plpgsql immutable
@@ -190,20 +246,26 @@ as $$
 begin
     return (
         with program as (
-            select j.program_id, j.program_name, round(sum(j.amount), 2) as amount, count(*) filter (where j.failed = '{}') as eligible,
+            select j.program_id, j.program_name, round(sum(j.amount), 2) as amount,
+                   count(*) filter (where j.failed = '{}' and j.conditions = '{}') as eligible,
+                   sum(j.conditional_amount) filter (where j.failed = '{}' and j.conditions <> '{}') as conditional_amount,
                    json_agg(app.judged_tier_json(j) order by j.place, (j.tier).id) as results
               from unnest(p_judged) j
              group by j.program_id, j.program_name
         )
-        select json_build_object(
-                   'total_incentive_amount', coalesce(sum(p.amount), 0.00),
-                   'total_eligible_combinations', coalesce(sum(p.eligible), 0),
-                   'by_program', coalesce(json_agg(json_build_object(
-                       'program_id', p.program_id,
-                       'program_name', p.program_name,
-                       'total_incentive', p.amount,
-                       'eligible_combinations', p.eligible,
-                       'device_tier_results', p.results) order by p.amount desc, p.program_name, p.program_id), '[]'))
+        select app.with_conditional_amount(
+                   json_build_object(
+                       'total_incentive_amount', coalesce(sum(p.amount), 0.00),
+                       'total_eligible_combinations', coalesce(sum(p.eligible), 0),
+                       'by_program', coalesce(json_agg(app.with_conditional_amount(
+                           json_build_object(
+                               'program_id', p.program_id,
+                               'program_name', p.program_name,
+                               'total_incentive', p.amount,
+                               'eligible_combinations', p.eligible,
+                               'device_tier_results', p.results),
+                           p.conditional_amount) order by p.amount desc, p.program_name, p.program_id), '[]')),
+                   sum(p.conditional_amount))
           from program p);
 end;
 $$;

@@ -167,6 +167,22 @@ begin
 end;
 $$;
 
+-- What is wrong with the facts about a household, each of which may be absent or null; null: nothing.
+create or replace function app.household_error(p_household jsonb) returns text
+language sql immutable
+return case when p_household is null or p_household = 'null' then null
+            when jsonb_typeof(p_household) <> 'object' or p_household - array['income', 'size', 'owner_status', 'tax_filing'] <> '{}'
+            then 'household must be an object with income, size, owner_status and tax_filing, each of which may be left out'
+            when coalesce(p_household -> 'income', 'null') <> 'null'
+                 and not (jsonb_typeof(p_household -> 'income') = 'number' and p_household -> 'income' >= '0' and p_household -> 'income' <= '1e9')
+            then 'household.income must be a number of US dollars a year from 0 to 1,000,000,000'
+            when coalesce(p_household -> 'size', 'null') <> 'null' and p_household ->> 'size' !~ '^([1-9]|1[0-9]|20)$'
+            then 'household.size must be a whole number from 1 to 20'
+            when p_household ->> 'owner_status' not in ('homeowner', 'renter')
+            then 'household.owner_status must be one of homeowner, renter'
+            when p_household ->> 'tax_filing' not in ('single', 'joint', 'separate', 'head_of_household', 'surviving_spouse')
+            then 'household.tax_filing must be one of single, joint, separate, head_of_household, surviving_spouse' end;
+
 -- Errors in the members that only a single lookup has; null: none. Chapter 41 checks the others.
 create or replace function app.lookup_request_errors(p_request jsonb) returns text
 language plpgsql immutable
@@ -184,7 +200,8 @@ begin
                             from jsonb_each(v_facts) d (id, facts)
                            cross join lateral jsonb_each(case jsonb_typeof(d.facts) when 'object' then d.facts else '{"": null}' end) f (name, value)
                            where case jsonb_typeof(f.value) when 'number' then f.value <= '0' or f.value > '1e9' else true end)
-             then 'device_facts must map each device id to numbers above 0 and up to 1,000,000,000, such as {"1": {"cost": 12000, "ton": 2.5}}' end), '');
+             then 'device_facts must map each device id to numbers above 0 and up to 1,000,000,000, such as {"1": {"cost": 12000, "ton": 2.5}}' end,
+        app.household_error(p_request -> 'household')), '');
 end;
 $$;
 
@@ -199,7 +216,7 @@ declare
     v_unknown integer[];
 begin
     select * into v_item
-      from app.parse_batch_items(jsonb_build_array(p_request - array['utility', 'lookup_date', 'device_facts']), false);
+      from app.parse_batch_items(jsonb_build_array(p_request - array['utility', 'lookup_date', 'device_facts', 'household']), false);
     v_errors := nullif(concat_ws('; ', case when p_request ? 'metadata' then 'Unknown fields: metadata' end, app.problems_text(v_item.problems), app.lookup_request_errors(p_request)), '');
     if v_errors is not null then
         perform app.refuse(400, 'invalid_request', v_errors);

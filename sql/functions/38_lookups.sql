@@ -79,7 +79,8 @@ begin
     end if;
     v_customer_id := app.customer_id(p_organization_id, v_item.reference_id, v_now);
     perform app.remember_lookup(p_organization_id, v_customer_id, v_item, v_utilities, v_utility);
-    v_judged      := array(select j from app.judge_tiers(v_utility, v_item.building_type, v_item.device_ids, v_asked.request -> 'device_facts', v_date) j);
+    v_judged      := array(select j from app.judge_tiers(v_utility, v_item.building_type, v_item.device_ids, v_asked.request -> 'device_facts', v_date,
+                                                                  v_asked.request -> 'household') j);
 
     v_result := json_build_object(
         'customer_id', v_customer_id,
@@ -105,7 +106,7 @@ end;
 $$;
 
 comment on function api.lookup_incentives(uuid, jsonb, text, boolean) is
-'The incentives of one site: {reference_id, address, building_type, device_ids or device_names}, as in a batch; a device that repeats is a quantity. operation_type: lookup (default); refresh, the customer''s last lookup anew, with its utility and devices; override, the same with other devices. Optional: utility, one of possible_utilities; lookup_date, a day (default: today in UTC); device_facts, what is known of devices, such as {"1": {"cost": 12000, "ton": 2.5}} (US dollars for one, size in a unit); create_application, which files an application for each eligible program and answers connect_url under p_connect_url_base; p_for_item is the lookup of a batch item, which needs no company for its applications and tells no webhook by itself. Amounts in US dollars. The customer of that reference_id is made when new. 400: invalid_request, invalid_operation_type, unknown_device, unknown_utility, company_missing. 404: no_utility, customer_not_found, organization_not_found.';
+'The incentives of one site: {reference_id, address, building_type, device_ids or device_names}, as in a batch; a device that repeats is a quantity. operation_type: lookup (default); refresh, the customer''s last lookup anew, with its utility and devices; override, the same with other devices. Optional: utility, one of possible_utilities; lookup_date, a day (default: today in UTC); device_facts, what is known of devices, such as {"1": {"cost": 12000, "ton": 2.5}} (US dollars for one, size in a unit); household, what is known of the people there, {income (US dollars a year), size, owner_status (homeowner or renter), tax_filing (single, joint, separate, head_of_household, surviving_spouse)}, each of which may be left out: an offer that depends on an income that is not told is conditional, and summed apart as conditional_incentive_amount; create_application, which files an application for each eligible program and answers connect_url under p_connect_url_base; p_for_item is the lookup of a batch item, which needs no company for its applications and tells no webhook by itself. Amounts in US dollars. The customer of that reference_id is made when new. 400: invalid_request, invalid_operation_type, unknown_device, unknown_utility, company_missing. 404: no_utility, customer_not_found, organization_not_found.';
 grant execute on function api.lookup_incentives(uuid, jsonb, text, boolean) to authenticated;
 
 create or replace function api.log_refused_lookup(p_organization_id uuid, p_request jsonb, p_status integer, p_response json) returns json

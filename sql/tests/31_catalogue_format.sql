@@ -1,5 +1,5 @@
 begin;
-select plan(27);
+select plan(30);
 \ir catalogue.psql
 select pg_temp.import();
 
@@ -27,6 +27,10 @@ select pg_temp.refuses('programs', 1, '{"scope": "state"}', 'a program of scope 
 select pg_temp.refuses('programs', 2, '{"scope": "utility"}', 'a program of scope utility needs a row in program_utilities', 'a program of a utility names its utilities');
 select pg_temp.refuses('program_tiers', 1, '{"amount_type": "per_unit", "unit": null}', 'unit goes with amount_type per_unit, and only with it', 'an amount per unit needs the unit');
 select pg_temp.refuses('program_tiers', 1, '{"unit": "kilowatt"}', 'device_category_sizes has no kilowatt for test_pump', 'a unit needs a typical size');
+select pg_temp.refuses('program_tiers', 1, '{"income_requirement": "x", "income_limits": "1:62600, 2:71550"}',
+    'income_limits "1:62600, 2:71550" is not a list of limits by household size or tax filing (1:62600 2:71550-80000 joint:150000)', 'limits of income have a form');
+select pg_temp.refuses('program_tiers', 1, '{"income_limits": "1:62600"}', 'income_limits go with an income_requirement', 'limits of income need words');
+select is(app.income_limits('1:62600 2:71550-80000 joint:150000'), '{"1": [62600, 62600], "2": [71550, 80000], "joint": [150000, 150000]}', 'a limit may have a least and a most');
 select pg_temp.refuses('program_tiers', 3, '{"amount": "101"}', 'a percent amount must be at most 100', 'a share is at most the whole');
 select pg_temp.refuses('program_tiers', 3, '{"cap_percent": "150"}', 'cap_percent must be at most 100', 'a cap in percent is at most 100');
 select pg_temp.refuses('program_tiers', 1, '{"end_date": "2025"}', 'end_date is before start_date', 'a program ends after it begins');

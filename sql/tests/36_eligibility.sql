@@ -1,5 +1,5 @@
 begin;
-select plan(38);
+select plan(58);
 \ir lookups.psql
 
 -- Amounts
@@ -32,6 +32,53 @@ select results_eq($$ select device, amount, details from pg_temp.results('[9001,
     'a cap in dollars leaves the later devices what the earlier ones did not use');
 select pg_temp.import('program_tiers', 3, '{"amount": "0.3333"}');
 select is((select amount from pg_temp.results('[9004]')), 30.00::numeric, 'an amount is rounded to cents');
+select pg_temp.import();
+
+-- Households
+create function pg_temp.household(p_household jsonb, p_devices jsonb default '[9001]') returns jsonb
+language sql as $$ select pg_temp.lookup(p_devices, jsonb_build_object('household', p_household)) -> 'incentives' $$;
+create function pg_temp.verdict(p_household jsonb) returns text
+language sql as $$
+    select case when i ->> 'total_incentive_amount' <> '0.00' then 'eligible' when i ? 'conditional_incentive_amount' then 'conditional' else 'not eligible' end
+      from pg_temp.household(p_household) i $$;
+
+select pg_temp.import('program_tiers', 1, '{"income_requirement": "80% of the median", "income_limits": "1:50000 2:60000-70000 joint:90000", "owner_statuses": "homeowner"}');
+select is(
+    pg_temp.lookup('[9001]') -> 'incentives',
+    '{"total_incentive_amount": 0, "total_eligible_combinations": 0, "by_program": [
+        {"program_id": "wy-rebates", "program_name": "Plains Rebates", "total_incentive": 0, "eligible_combinations": 0, "device_tier_results": [
+            {"device_id": 9001, "device_name": "Small pump", "tier_id": "pump", "tier_name": "Pumps", "eligible": false, "incentive_amount": 0,
+             "calculation_details": "2.5 tons (typical) × $100.00 per ton = $250.00, if the household is eligible", "failed_requirements": [],
+             "ignored_requirements": ["Size: taken as 2.5 tons", "Owner status: for a homeowner"],
+             "completed_requirements": ["Location: customer of Plains Electric", "Device category: Pump", "Building type: RESIDENTIAL",
+                                        "Date: open from 2026-01-01 to 2027-06-30"],
+             "conditional": true, "conditional_requirements": ["Income: 80% of the median"], "conditional_incentive_amount": 250}],
+         "conditional_incentive_amount": 250}],
+      "conditional_incentive_amount": 250}',
+    'an offer that depends on an income that is not told is conditional, and no part of the total');
+select is(pg_temp.household('{"income": 50000, "size": 1, "owner_status": "homeowner"}') -> 'conditional_incentive_amount', null, 'nothing is conditional once all is told');
+select results_eq(
+    $$ select eligible, amount, failed, ignored, completed -> 3, completed -> 4
+         from pg_temp.results('[9001]', '{"household": {"income": 50000, "size": 1, "owner_status": "homeowner"}}') $$,
+    $$ values (true, 250.00, '[]'::jsonb, '["Size: taken as 2.5 tons"]'::jsonb, '"Date: open from 2026-01-01 to 2027-06-30"'::jsonb, '"Owner status: homeowner"'::jsonb) $$,
+    'what is told is judged, and no longer ignored');
+select results_eq(
+    $$ select eligible, failed from pg_temp.results('[9001]', '{"household": {"income": 50001, "size": 1, "owner_status": "renter"}}') $$,
+    $$ values (false, '["Owner status: for a homeowner, not for a renter", "Income: 80% of the median"]'::jsonb) $$, 'requirements that are not met are named');
+select is(pg_temp.verdict(h::jsonb), v, format('an offer by size is %s for a household of %s', v, h))
+  from (values ('{"income": 60000, "size": 2}', 'eligible'), ('{"income": 65000, "size": 2}', 'conditional'), ('{"income": 70001, "size": 2}', 'not eligible'),
+               ('{"income": 60000, "size": 5}', 'eligible'), ('{"income": 90000, "size": 5}', 'conditional'), ('{"income": 60000}', 'conditional'),
+               ('{"size": 2}', 'conditional'), ('{"income": 90000, "tax_filing": "single"}', 'conditional'), ('{"owner_status": "renter"}', 'not eligible')) t (h, v);
+select pg_temp.import('program_tiers', 1, '{"income_requirement": "A used car", "income_limits": "single:75000 joint:150000"}');
+select is(pg_temp.verdict(h::jsonb), v, format('an offer by tax filing is %s for a household of %s', v, h))
+  from (values ('{"income": 75000, "tax_filing": "single"}', 'eligible'), ('{"income": 75001, "tax_filing": "single"}', 'not eligible'),
+               ('{"income": 75001, "tax_filing": "joint"}', 'eligible'), ('{"income": 1, "tax_filing": "separate"}', 'conditional')) t (h, v);
+select pg_temp.import('program_tiers', 1, '{"income_requirement": "Enrolled in an aid program"}');
+select is(pg_temp.verdict('{"income": 1, "size": 1}'), 'conditional', 'an offer without a table stays conditional');
+select pg_temp.import('program_tiers', 2, '{"income_requirement": "Poor", "cap": "50"}');
+select is((pg_temp.household(null, '[9003, 9003, 9003]') ->> 'conditional_incentive_amount')::numeric, 50.00, 'a cap holds for what is conditional, too');
+select is(pg_temp.household('{}', '[9001, 9003]') - 'by_program', '{"total_incentive_amount": 250, "total_eligible_combinations": 1, "conditional_incentive_amount": 20}',
+    'what is conditional stands beside what is not');
 select pg_temp.import();
 
 -- Requirements

@@ -1,5 +1,5 @@
 begin;
-select plan(26);
+select plan(35);
 \ir lookups.psql
 
 create function pg_temp.ask(p_request jsonb) returns jsonb
@@ -44,6 +44,19 @@ select is(pg_temp.devices(pg_temp.ask('{"operation_type": "refresh", "reference_
 select is(pg_temp.ask('{"operation_type": "override", "reference_id": "home-7", "device_ids": [9002]}') -> 'utility', :'first'::jsonb -> 'utility', 'an override keeps the utility');
 select is((select device_ids from app.customers where reference_id = 'home-7'), '{9002}', 'an override replaces the devices of the customer');
 select throws_ok($$ select pg_temp.ask('{"operation_type": "override", "reference_id": "home-7"}') $$, 'PT400', 'An override needs device_ids or device_names', 'an override must name devices');
+
+-- Households
+select throws_ok(format('select pg_temp.ask(pg_temp.request(''[9001]'') || jsonb_build_object(''household'', %L::jsonb))', h), 'PT400', m, 'a household has its form: ' || h)
+  from (values ('[]', 'household must be an object with income, size, owner_status and tax_filing, each of which may be left out'),
+               ('{"pets": 2}', 'household must be an object with income, size, owner_status and tax_filing, each of which may be left out'),
+               ('{"income": "much"}', 'household.income must be a number of US dollars a year from 0 to 1,000,000,000'),
+               ('{"income": -1}', 'household.income must be a number of US dollars a year from 0 to 1,000,000,000'),
+               ('{"size": 0}', 'household.size must be a whole number from 1 to 20'),
+               ('{"size": 2.5}', 'household.size must be a whole number from 1 to 20'),
+               ('{"owner_status": "guest"}', 'household.owner_status must be one of homeowner, renter'),
+               ('{"tax_filing": "late"}', 'household.tax_filing must be one of single, joint, separate, head_of_household, surviving_spouse')) v (h, m);
+select lives_ok($$ select pg_temp.ask(pg_temp.request('[9001]', '{"household": {"income": null, "size": null, "owner_status": null, "tax_filing": null}}')) $$,
+    'each fact about a household may be null');
 
 select * from finish();
 rollback;
