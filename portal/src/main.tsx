@@ -12,6 +12,7 @@ import { ReportScreen } from "./screens/report.tsx";
 import { Reports } from "./screens/reports.tsx";
 import { SignIn } from "./screens/sign-in.tsx";
 import { Upload } from "./screens/upload.tsx";
+import { Usage } from "./screens/usage.tsx";
 import { Webhooks } from "./screens/webhooks.tsx";
 import { resume, session } from "./session.ts";
 
@@ -40,6 +41,7 @@ function Screen() {
   if (place === "applications") return <Applications />;
   if (place === "webhooks") return <Webhooks />;
   if (place === "keys") return <Keys />;
+  if (place === "usage") return <Usage />;
   if (place === "operations") return <OperationsScreen />;
   return (
     <section class="empty">

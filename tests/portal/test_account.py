@@ -81,3 +81,14 @@ def test_an_endpoint_is_set_tested_and_sent_to_again(page: Page, developer: Orga
     person.look("webhooks-delivery")
     page.get_by_role("button", name="Send it again").click()
     expect(page.get_by_role("dialog")).to_contain_text("Due")
+
+
+def test_the_lookups_are_counted_by_day_and_batch(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
+    job = client.post("/batch-lookups", params={"name": "March portfolio"}, json=[site(f"deal-{number}") for number in range(3)]).json()
+    look_up(database, job, 3, {"incentives": {"total_incentive_amount": 900}})
+    person = signed_in("usage")
+    rows = person.page.locator("tbody tr")
+    expect(rows).to_have_text([re.compile("March portfolio.*3")])
+    person.look("usage")
+    person.page.get_by_label("before").fill("2020-01-01")
+    expect(rows).to_have_count(0)

@@ -25,6 +25,7 @@ export const PLACES: Place[] = [
   { name: "applications", title: "Applications", scope: "applications:read", key: "a" },
   { name: "webhooks", title: "Webhooks", scope: "webhooks:read", key: "w" },
   { name: "keys", title: "API keys", scope: "keys:admin", key: "k" },
+  { name: "usage", title: "Usage", scope: "jobs:read", key: "u" },
   { name: "operations", title: "Operations", scope: null, key: "o" },
 ];
 

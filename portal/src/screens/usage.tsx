@@ -1,0 +1,65 @@
+import { call } from "../api.ts";
+import { number, percent } from "../format.ts";
+import { useLoad } from "../load.ts";
+import { CopyAs } from "../parts/copy.tsx";
+import { List, usePages } from "../parts/list.tsx";
+import { href, query, setQuery } from "../router.ts";
+
+export function Usage() {
+  const [from = "", before = ""] = ["from", "before"].map((name) => query.value.get(name) ?? "");
+  const range = { ...(from && { created_from: from }), ...(before && { created_before: before }) };
+  const sums = useLoad((signal) => call("get", "/usage", { query: { ...range, limit: 1 }, signal }), [from, before]);
+  const pages = usePages(async (page, signal) => {
+    const { usage: rows, total, next_cursor } = await call("get", "/usage", { query: { ...range, ...page }, signal });
+    return { rows, total, next_cursor };
+  }, [from, before]);
+  const data = sums.data.value;
+  return (
+    <>
+      <div class="heading">
+        <h1>Usage</h1>
+        <CopyAs path={`usage?${new URLSearchParams(range)}`} />
+      </div>
+      {data && (
+        <div class="figures">
+          <div class="card figure">
+            <strong>{number(data.month.lookups)}</strong>
+            <span>lookups in {data.month.month}</span>
+            {data.month.limit !== null && (
+              <small>{percent(data.month.lookups / data.month.limit)} of the limit of {number(data.month.limit)}</small>
+            )}
+          </div>
+          <div class="card figure">
+            <strong>{number(data.lookups)}</strong>
+            <span>lookups in the days below</span>
+          </div>
+        </div>
+      )}
+      <div class="toolbar">
+        <p class="soft">Each attempt counts, retries too. Days are in UTC.</p>
+        <div class="filters">
+          <label class="inline">
+            From <input type="date" value={from} onChange={(event) => setQuery({ from: event.currentTarget.value })} />
+          </label>
+          <label class="inline">
+            before <input type="date" value={before} onChange={(event) => setQuery({ before: event.currentTarget.value })} />
+          </label>
+        </div>
+      </div>
+      <List
+        pages={pages}
+        columns={["Day", "Batch", "#Lookups"]}
+        empty="No lookups."
+        row={(row) => (
+          <tr key={`${row.day} ${row.job_id}`}>
+            <td>{row.day}</td>
+            <td>
+              <a class="main-link" href={href(["batches", row.job_id])}>{row.name ?? `Batch ${row.job_id.slice(-6)}`}</a>
+            </td>
+            <td class="number">{number(row.lookups)}</td>
+          </tr>
+        )}
+      />
+    </>
+  );
+}
