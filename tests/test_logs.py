@@ -19,6 +19,7 @@ import pytest
 
 from pyshell import logs
 from pyshell.api import api_keys
+from pyshell.local.machine import free_port
 from pyshell.local.private_postgres import PrivatePostgres
 from pyshell.settings import ROOT, Settings
 from tests.clerk_fixtures import clerk_instance
@@ -101,6 +102,7 @@ def test_a_running_stack_logs_no_secret_that_it_made(cluster: PrivatePostgres, m
             "API_KEY_PEPPER": "the pepper of this deployment, long enough",
             "CLERK_ISSUER": clerk.issuer,
             "METRICS_TOKEN": "the token of this deployment's scrapes",
+            "METRICS_PORT": str(free_port()),
             "LOG_LEVEL": "debug",
             "LOG_FORMAT": "json",
             "LOG_SLOW_SECONDS": "0",
@@ -134,6 +136,10 @@ def test_a_running_stack_logs_no_secret_that_it_made(cluster: PrivatePostgres, m
             for query in ("", f"?token={key}"):
                 httpx.get(f"{url}/metrics{query}", headers={"authorization": f"Bearer {settings['METRICS_TOKEN']}"})
             wait_until(lambda: "a job has ended" in (tmp_path / "log").read_text())
+            scraped = httpx.get(
+                f"http://127.0.0.1:{settings['METRICS_PORT']}/metrics", headers={"authorization": f"Bearer {settings['METRICS_TOKEN']}"}
+            )
+            assert "batch_lookups_worker_lookups_total 1.0" in scraped.text
         finally:
             stack.send_signal(signal.SIGTERM)
             stack.wait(60)

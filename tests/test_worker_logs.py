@@ -1,0 +1,91 @@
+"""What a worker says: how jobs end, pauses and outages apart, receivers that were disabled, slow calls."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from pyshell.postgres import slow
+from pyshell.postgres.notifications import Notifier
+from pyshell.settings import Settings
+from pyshell.webhooks.requests import Attempt
+from pyshell.webhooks.sender import Sender
+from pyshell.worker import job_log
+from tests.conftest import Connection
+from tests.timed import wait_until
+from tests.upstream import FakeUpstream, Reply
+from tests.worker_fixtures import Batches, running_worker, update_settings
+
+ORGANIZATION = UUID("5a8b54ab-0b0c-4d3e-9d8c-3f1f6e0f3c11")
+
+
+@pytest.fixture(autouse=True)
+def prompt_job_log(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(job_log, "ASK_SECONDS", 0.0)
+    caplog.set_level(logging.INFO)
+
+
+def test_a_pause_and_the_end_of_a_job_are_told(
+    batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    upstream.plan("site-0", Reply(429, headers={"Retry-After": "600"}), Reply(404))
+    with running_worker(worker_settings):
+        job_id = batches.create(2)
+        wait_until(lambda: "the incentives API asked for a pause: no lookup starts for" in caplog.text)
+        owner.execute("select api.resume_lookups()")
+        wait_until(lambda: "lookups continue after" in caplog.text)
+        wait_until(lambda: "a job has ended: completed, 1 of 2 items failed (not_found 1)" in caplog.text)
+    [ended] = [record for record in caplog.records if record.getMessage().startswith("a job has ended")]
+    fields: dict[str, Any] = vars(ended)["fields"]
+    assert (fields["job_id"], fields["total_items"], fields["failed_items"]) == (job_id, 2, 1)
+    assert "outage" not in caplog.text
+
+
+def test_an_outage_is_told_as_one(
+    batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    update_settings(owner, outage_failures=1)
+    upstream.plan("site-0", Reply(500), Reply(500), Reply())
+    with running_worker(worker_settings):
+        batches.create(1)
+        wait_until(lambda: "outage of the incentives API since" in caplog.text)
+        wait_until(lambda: "lookups continue after" in caplog.text)
+    assert "asked for a pause" not in caplog.text
+
+
+class DisabledReceiver:
+    """Stands in for the sender's session: the organization's webhooks were disabled."""
+
+    asked = 0
+
+    async def run(self, *_: object) -> str:
+        self.asked += 1
+        return "gone"
+
+
+async def test_a_receiver_that_was_disabled_is_told_once_a_minute(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(database_url="postgresql://nobody@127.0.0.1:1/nothing")
+    sender = Sender(settings, Notifier(settings.database_url, "test"))
+    session = DisabledReceiver()
+    monkeypatch.setattr(sender, "_recording", session)
+    for status, asked in ((200, 0), (410, 1), (410, 1)):
+        await sender._tell_of_disabled(ORGANIZATION.bytes, [Attempt(None, status, None, 0.1, None, None)])  # type: ignore[arg-type]
+        assert session.asked == asked
+    [record] = caplog.records
+    assert record.getMessage() == "the receiver was disabled: gone"
+    assert vars(record)["fields"] == {"organization_id": ORGANIZATION}
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(0.0, True), (60.0, False)])
+def test_a_call_of_the_database_that_takes_long_is_told(
+    seconds: float, told: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slow.Threshold, "seconds", seconds)
+    with slow.noted("api.list_reports"):
+        pass
+    assert ("slow call of the database: api.list_reports took" in caplog.text) is told
