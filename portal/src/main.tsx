@@ -14,7 +14,7 @@ import { SignIn } from "./screens/sign-in.tsx";
 import { Upload } from "./screens/upload.tsx";
 import { Usage } from "./screens/usage.tsx";
 import { Webhooks } from "./screens/webhooks.tsx";
-import { resume, session } from "./session.ts";
+import { isStored, resume, session } from "./session.ts";
 
 /** Whether `make portal-dev` built this. */
 declare const DEVELOPMENT: boolean;
@@ -60,6 +60,8 @@ effect(() => {
   document.title = place ? `${place.title} · Batch Lookups` : "Batch Lookups";
 });
 
+// Without a key in the tab, the form is there at once; a session with Clerk takes its place.
+ready.value = !isStored();
 resume().finally(() => (ready.value = true));
 render(<Portal />, document.body);
 

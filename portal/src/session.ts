@@ -39,6 +39,9 @@ export async function signIn(used: Credential, keep: boolean) {
   if (keep && used.kind !== "session") sessionStorage.setItem(STORED, JSON.stringify(used));
 }
 
+/** Whether the tab keeps a key. */
+export const isStored = () => sessionStorage.getItem(STORED) !== null;
+
 /** Takes up the session of the tab, after a reload. */
 export async function resume() {
   const stored = sessionStorage.getItem(STORED);

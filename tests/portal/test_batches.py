@@ -71,6 +71,7 @@ def test_what_a_key_may_not_do_is_not_offered(person: Person, client: Organizati
     person.sign_in(key)
     expect(person.page.get_by_text("No batches yet")).to_be_visible()
     expect(person.page.get_by_role("link", name="New upload")).to_have_count(0)
+    expect(person.page.get_by_text("Live", exact=True)).to_be_visible()
     person.look("batches-empty")
 
 

@@ -1,7 +1,7 @@
 import { useEffect } from "preact/hooks";
 import { call, type Schemas } from "../api.ts";
 import { counted, dollars, number, percent, shortDollars } from "../format.ts";
-import { watch } from "../live.ts";
+import { type ReportRow, watch } from "../live.ts";
 import { debounced, throttled, useLoad } from "../load.ts";
 import { announce } from "../parts/announce.tsx";
 import { Bar, doneShare, isOpen } from "../parts/bar.tsx";
@@ -45,13 +45,15 @@ export function Batches() {
         filter: `organization_id=eq.${session.peek()!.organization!.id}`,
         onChange: (row) => row && known(row) ? patch(row) : reload(),
       },
-      { table: "incentive_reports", onChange: (row) => row && patchReport(row) },
+      ...(can("reports:read")
+        ? [{ table: "incentive_reports" as const, onChange: (row: ReportRow | null) => row && patchReport(row) }]
+        : []),
     ], (signal) => load(status, search, signal).then((fresh) => (list.set(() => fresh), POLL_SECONDS)));
     const known = (row: { id: string; status: Status }) =>
       list.data.peek()?.jobs.some((job) => job.id === row.id && job.status === row.status);
     const patch = (row: Partial<Job> & { id: string }) =>
       list.set((data) => ({ ...data, jobs: data.jobs.map((job) => job.id === row.id ? { ...job, ...changed(row) } : job) }));
-    const patchReport = (row: { id: string; total_incentive_value: number; eligible_sites: number; total_sites: number }) =>
+    const patchReport = (row: ReportRow) =>
       list.set((data) => {
         const report = data.reports.get(row.id);
         return report ? { ...data, reports: new Map(data.reports).set(row.id, { ...report, ...sums(row) }) } : data;

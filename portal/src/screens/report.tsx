@@ -272,6 +272,7 @@ function Sites({ report, states, version }: { report: Report; states: Schemas["S
         pages={pages}
         columns={["Site", "Utility", "Programs", "#Incentives"]}
         empty="No site is like that."
+        class="report-sites"
         row={(site) => (
           <tr key={site.item_id}>
             <td>
