@@ -60,6 +60,16 @@ effect(() => {
   document.title = place ? `${place.title} · Batch Lookups` : "Batch Lookups";
 });
 
+// Another screen begins at its top, for the eye and for the keyboard; filters and dialogs are of the same screen.
+let shown = path.peek().join("/");
+effect(() => {
+  const next = path.value.join("/");
+  if (next === shown) return;
+  shown = next;
+  scrollTo(0, 0);
+  document.getElementById("main")?.focus();
+});
+
 // Without a key in the tab, the form is there at once; a session with Clerk takes its place.
 ready.value = !isStored();
 resume().finally(() => (ready.value = true));

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -98,6 +99,66 @@ def test_a_user_signs_in_switches_the_organization_and_signs_out(page: Page, cle
     page.get_by_role("button", name="Sign out").click()
     expect(button).to_be_visible()
     assert not state["signed_in"]
+
+
+def test_clerks_own_client_takes_up_a_session(page: Page, http_settings: Settings) -> None:
+    if not list(portal.DIST.glob("clerk-*.js")):
+        pytest.skip("Clerk's client is not built: scripts/setup test")
+    instance = ClerkInstance()
+    instance.issuer = ISSUER
+    now = int(time.time() * 1000)
+    organization = {
+        "object": "organization",
+        "id": "org_portalnorth",
+        "name": "North",
+        "slug": "north",
+        "created_at": now,
+        "updated_at": now,
+    }
+    membership = {
+        "object": "organization_membership",
+        "id": "orgmem_1",
+        "organization": organization,
+        "role": "org:member",
+        "permissions": [],
+    }
+    session = {
+        "object": "session",
+        "id": "sess_1",
+        "status": "active",
+        "expire_at": now + 10**8,
+        "abandon_at": now + 10**9,
+        "last_active_at": now,
+        "last_active_organization_id": organization["id"],
+        "user": {"object": "user", "id": "user_1", "organization_memberships": [membership], "created_at": now, "updated_at": now},
+        "last_active_token": {
+            "object": "token",
+            "jwt": instance.token(o={"id": organization["id"], "slg": "north", "rol": "member"}, v=2, sts="active"),
+        },
+        "created_at": now,
+        "updated_at": now,
+    }
+    client = {"object": "client", "id": "client_1", "sessions": [session], "last_active_session_id": "sess_1"}
+    environment = {
+        "auth_config": {"object": "auth_config", "single_session_mode": True},
+        "display_config": {"object": "display_config", "instance_environment_type": "production"},
+        "user_settings": {},
+        "organization_settings": {"enabled": True},
+    }
+    bodies = {"/v1/environment": environment, "/v1/client": {"response": client, "client": None}}
+    bodies["/v1/client/sessions/sess_1/tokens"] = session["last_active_token"]
+    with running_server(replace(http_settings, clerk_issuer=ISSUER, clerk_jwt_key=public_pem("ins_first"))) as url:
+
+        def answer(route: Route) -> None:
+            headers = {"access-control-allow-origin": url, "access-control-allow-credentials": "true"}
+            body = bodies.get(urlsplit(route.request.url).path, {"response": session, "client": client})
+            route.fulfill(status=200, headers=headers, content_type="application/json", body=json.dumps(body))
+
+        page.route(f"{ISSUER}/**", answer)
+        page.context.add_cookies([{"name": "__client_uat", "value": str(now // 1000), "url": url}])
+        page.goto(f"{url}/portal")
+        expect(page.get_by_role("heading", name="Batches")).to_be_visible(timeout=20_000)
+        expect(page.get_by_text("Live", exact=True)).to_be_visible()
 
 
 def test_clerk_is_let_in_only_where_it_is_configured(server: str, clerk_server: str) -> None:
