@@ -57,6 +57,10 @@ class Organization:
             [name, hours, self._id, job_id, self._id, notified],
         )
 
+    def delete(self, job_id: str) -> None:
+        self._database.execute("select api.cancel_batch_lookup(%s, %s)", [self._id, job_id])
+        self._database.execute("select api.delete_batch_lookup(%s, %s)", [self._id, job_id])
+
     def names(self) -> dict[str, str | None]:
         rows = self._database.execute("select id, name from public.batch_lookup_jobs where organization_id = %s", [self._id])
         return {str(job_id): name for job_id, name in rows}
@@ -196,6 +200,21 @@ def test_what_commits_late_is_told_of_though_it_was_stamped_early(organization: 
         time.sleep(2)
         connection.commit()
     wait_until(lambda: subscriber.names.get(late) == "late")
+
+
+def test_a_deletion_is_told_of_without_a_notification(server: str, organization: Organization, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "parse", lambda payload: None)
+    since, gone = organization.now(), organization.job_ids[3]
+    with bare_socket(server, organization.api_key) as present:
+        assert present.join({"event": "DELETE"})["status"] == "ok"
+        assert present.receive()[3] == "system"
+        organization.delete(gone)
+        told = present.receive(PATIENCE)
+        assert (told[3], told[4]["data"]["type"], told[4]["data"]["old_record"]["id"]) == ("postgres_changes", "DELETE", gone)
+        with bare_socket(server, organization.api_key) as late:
+            assert late.join({"event": "DELETE", "since": since})["status"] == "ok"
+            assert late.receive()[3] == "system"
+            assert late.receive(PATIENCE)[4]["data"]["old_record"]["id"] == gone
 
 
 def test_supabase_js_hears_what_it_missed_since_a_time(

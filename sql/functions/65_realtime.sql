@@ -6,11 +6,16 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+    if p_change = 'DELETE' then
+        insert into app.deleted_rows (organization_id, table_name, id, deleted_at)
+        values (p_organization_id, p_table, p_id, app.clock())
+        on conflict do nothing;
+    end if;
     perform pg_notify('batch_lookups_changes', concat_ws(' ', p_change, p_table, p_organization_id, p_id));
 end;
 $$;
 
-comment on function app.notify_change(text, text, uuid, uuid) is 'Notifies listeners, at the commit, that a row of a published table was inserted, updated or deleted.';
+comment on function app.notify_change(text, text, uuid, uuid) is 'Notifies listeners, at the commit, that a row of a published table was inserted, updated or deleted. A deletion is remembered for a day.';
 
 create or replace function api.realtime_tables() returns json
 language plpgsql stable security definer
@@ -76,6 +81,15 @@ return pg_snapshot_xmin(pg_current_snapshot())::text::bigint;
 
 comment on function api.realtime_position() is 'The present position among the changes of the database: realtime_changes with it as p_since answers all that is not visible yet.';
 
+create or replace function app.prune_deleted_rows(p_now timestamptz) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    delete from app.deleted_rows where deleted_at < p_now - interval '1 day';
+end;
+$$;
+
 create or replace function api.realtime_changes(
     p_organization_ids      uuid[],
     p_table                 text,
@@ -103,28 +117,36 @@ declare
 begin
     for v_organization_id in select o.id from unnest(p_organization_ids) o (id) where o.id >= p_after_organization_id order by o.id loop
         for v_row in
-            select c.id, c.created_at, c.updated_at, c.version, v_position + v_age - age(c.version) as revision
-              from ((select j.id, j.created_at, j.updated_at, j.xmin as version
+            select c.id, c.created_at, c.updated_at, c.version, v_position + v_age - age(c.version) as revision, c.is_deleted
+              from ((select j.id, j.created_at, j.updated_at, j.xmin as version, false as is_deleted
                        from public.batch_lookup_jobs j
                       where p_table = 'batch_lookup_jobs' and j.organization_id = v_organization_id
                         and j.id > case when v_organization_id = p_after_organization_id then p_after_id else '00000000-0000-0000-0000-000000000000' end
                       order by j.id
                       limit v_left)
                     union all
-                    (select r.id, r.created_at, r.updated_at, r.xmin
+                    (select r.id, r.created_at, r.updated_at, r.xmin, false
                        from public.incentive_reports r
                       where p_table = 'incentive_reports' and r.organization_id = v_organization_id
                         and r.id > case when v_organization_id = p_after_organization_id then p_after_id else '00000000-0000-0000-0000-000000000000' end
                       order by r.id
+                      limit v_left)
+                    union all
+                    (select d.id, d.deleted_at, d.deleted_at, d.xmin, true
+                       from app.deleted_rows d
+                      where d.table_name = p_table and d.organization_id = v_organization_id
+                        and d.id > case when v_organization_id = p_after_organization_id then p_after_id else '00000000-0000-0000-0000-000000000000' end
+                      order by d.id
                       limit v_left)) c
              order by c.id
+             limit v_left
         loop
             v_left := v_left - 1;
             v_last_id := v_row.id;
             if v_row.revision >= v_since or v_row.updated_at >= p_updated_since then
                 v_changes := v_changes || json_build_object(
                     'organization_id', v_organization_id, 'id', v_row.id, 'version', v_row.version::text, 'revision', v_row.revision,
-                    'is_new', v_row.created_at = v_row.updated_at);
+                    'is_new', v_row.created_at = v_row.updated_at, 'is_deleted', v_row.is_deleted);
             end if;
         end loop;
         exit when v_left = 0;
@@ -136,4 +158,4 @@ begin
 end;
 $$;
 
-comment on function api.realtime_changes(uuid[], text, bigint, timestamptz, uuid, uuid, integer) is 'A step through all rows of batch_lookup_jobs or incentive_reports of some organizations, p_limit rows long: {position, changes: [{organization_id, id, version, revision, is_new}], next}. The changes are the rows that were written at the position p_since or later, or updated at p_updated_since or later; is_new: not updated since they were inserted. next is the p_after_... of the following step; null: that was all. The position of the first step is the p_since for the next time.';
+comment on function api.realtime_changes(uuid[], text, bigint, timestamptz, uuid, uuid, integer) is 'A step through all rows of batch_lookup_jobs or incentive_reports of some organizations, p_limit rows long: {position, changes: [{organization_id, id, version, revision, is_new, is_deleted}], next}. The changes are the rows that were written at the position p_since or later, or updated at p_updated_since or later, and those deleted then, for a day; is_new: not updated since they were inserted. next is the p_after_... of the following step; null: that was all. The position of the first step is the p_since for the next time.';

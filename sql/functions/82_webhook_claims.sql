@@ -159,28 +159,36 @@ end;
 $$;
 
 -- Deliveries of a silent sender are due again at once. Whether they were sent is unknown, and the receiver has not failed, so this counts
--- as no attempt, however often senders die. Somebody waits for a test, so it is not sent again.
+-- as no attempt, however often senders die. One of them may be what they die of: from the second time on they wait, twice as long each time
+-- up to a quarter of an hour, and at random, so that they part and the others get through. Somebody waits for a test, so it is not sent
+-- again.
 create or replace function app.expire_webhook_leases(p_organization_id uuid, p_now timestamptz) returns integer
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+    v_ids   uuid[];
+    v_waits double precision[];
     v_count integer;
 begin
+    select array_agg(e.id), array_agg(case when e.lost_leases > 0 then least(900, 10 * 2 ^ least(e.lost_leases - 1, 10)) * (0.5 + random()) else 0 end)
+      into v_ids, v_waits
+      from (select id, lost_leases
+              from app.webhook_deliveries
+             where organization_id = p_organization_id and status = 'sending' and lease_expires_at < p_now
+               for update skip locked) e;
     update app.webhook_deliveries d
        set status           = case when d.event = 'webhook.test' then 'failed' else 'pending' end,
-           next_attempt_at  = case when d.event <> 'webhook.test' then p_now end,
+           next_attempt_at  = case when d.event <> 'webhook.test' then p_now + app.seconds(w.seconds) end,
+           lost_leases      = d.lost_leases + 1,
            lease_token      = null,
            lease_expires_at = null,
            leased_by        = null,
            last_http_status = null,
            last_error       = 'The sender ended before it could tell the outcome',
            ended_at         = case when d.event = 'webhook.test' then p_now end
-     where d.organization_id = p_organization_id
-       and d.id = any (array(select id
-                               from app.webhook_deliveries
-                              where organization_id = p_organization_id and status = 'sending' and lease_expires_at < p_now
-                                for update skip locked));
+      from unnest(v_ids, v_waits) w (id, seconds)
+     where d.organization_id = p_organization_id and d.id = any (v_ids) and d.id = w.id;
     get diagnostics v_count = row_count;
     return v_count;
 end;

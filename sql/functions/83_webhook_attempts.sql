@@ -70,6 +70,7 @@ begin
                                        when app.webhook_is_final(d, a.http_status, v_waits) then 'failed'
                                        else 'pending' end,
                attempts         = d.attempts + 1,
+               lost_leases      = 0,
                retry_count      = case when a.succeeded or app.webhook_is_final(d, a.http_status, v_waits) then d.retry_count else d.retry_count + 1 end,
                next_attempt_at  = case when not a.succeeded and not app.webhook_is_final(d, a.http_status, v_waits)
                                        then p_now + greatest(a.jitter * v_waits[d.retry_count + 1], a.pause) end,

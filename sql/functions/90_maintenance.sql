@@ -31,6 +31,7 @@ begin
     delete from app.workers where seen_at < v_now - interval '1 day';
     perform app.prune_cron_history();
     perform app.prune_audit_events(v_now);
+    perform app.prune_deleted_rows(v_now);
     perform app.count_violations(v_now);
 
     for v_organization_id in

@@ -64,6 +64,7 @@ create table app.webhook_deliveries (
     created_at       timestamptz not null,
     ended_at         timestamptz,
     positions        integer[],
+    lost_leases      integer     not null default 0,
 
     constraint webhook_deliveries_pkey primary key (organization_id, id),
     constraint webhook_deliveries_event_check check (event in (
@@ -73,7 +74,8 @@ create table app.webhook_deliveries (
     constraint webhook_deliveries_attempts_check check (attempts >= 0 and retry_count >= 0),
     constraint webhook_deliveries_next_attempt_check check ((status = 'pending') = (next_attempt_at is not null)),
     constraint webhook_deliveries_lease_check check ((status = 'sending') = (lease_token is not null and lease_expires_at is not null)),
-    constraint webhook_deliveries_ended_check check ((status in ('delivered', 'failed')) = (ended_at is not null))
+    constraint webhook_deliveries_ended_check check ((status in ('delivered', 'failed')) = (ended_at is not null)),
+    constraint webhook_deliveries_lost_leases_check check (lost_leases >= 0)
 );
 
 create index webhook_deliveries_ready_idx on app.webhook_deliveries (organization_id, next_attempt_at) where status = 'pending';
@@ -86,6 +88,7 @@ comment on column app.webhook_deliveries.item_ids is 'Ended items, read when the
 comment on column app.webhook_deliveries.positions is 'Positions of these items in job_id.';
 comment on column app.webhook_deliveries.data is 'The data to send, as of the event. For a single lookup an array of one, before field_names is applied; null: see item_ids.';
 comment on column app.webhook_deliveries.attempts is 'Attempts whose outcome is known.';
+comment on column app.webhook_deliveries.lost_leases is 'Senders in a row that ended with it in hand, before they could tell the outcome.';
 comment on column app.webhook_deliveries.retry_count is 'Row of app.webhook_retry_schedule that was reached; 0 again after a resend on request.';
 
 create table app.webhook_attempts (

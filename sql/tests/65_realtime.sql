@@ -1,5 +1,5 @@
 begin;
-select plan(14);
+select plan(17);
 \ir fixtures.psql
 select pg_temp.turn_clock('2026-11-24 12:00:00+00');
 select pg_temp.submit(:'org', 2) as job, pg_temp.submit(:'other_org', 1) as other_job \gset
@@ -51,6 +51,18 @@ select is(array(select api.realtime_match(o, 'Acme, spring', p)
                                ('lte', 'A'), ('eq', 'A')) m (o, p)),
     '{f,t,f,t,t,f,t,f,null}'::boolean[], 'texts are compared as PostgreSQL compares them');
 select throws_ok($$ select api.realtime_match('match', '', '([') $$, '2201B', null, 'a pattern that is none fails');
+
+-- Deletions
+select api.cancel_batch_lookup(:'org', :'job') as cancelled, api.realtime_position() as position \gset
+select api.delete_batch_lookup(:'org', :'job') as deleted \gset
+select results_eq(
+    format($$ select c ->> 'id', c ->> 'is_deleted' from json_array_elements(api.realtime_changes(array[%L]::uuid[], 'batch_lookup_jobs', %s) -> 'changes') c $$, :'org', :position),
+    format($$ values (%L, 'true') $$, :'job'), 'a deleted job is among the changes');
+select is(pg_temp.changed(array[:'org']::uuid[], null, '2026-11-24 12:00:00+00', 1), 'batch_lookup_jobs ' || :'job', 'a deleted job is among what was updated since a time')
+ limit 1;
+select pg_temp.turn_clock('2026-11-25 12:00:01+00');
+select app.prune_deleted_rows(app.clock()) \gset
+select is_empty('select from app.deleted_rows', 'a deletion is remembered for a day');
 
 select * from finish();
 rollback;

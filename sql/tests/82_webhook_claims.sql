@@ -1,5 +1,5 @@
 begin;
-select plan(50);
+select plan(52);
 \ir fixtures.psql
 select api.set_webhook_config(:'org', '{"url": "https://example.com/"}') as config \gset
 
@@ -56,7 +56,13 @@ begin
     end loop;
 end;
 $$;
-select is((select count(*)::integer from app.webhook_deliveries where status = 'sending' and retry_count = 0), 2, 'a sender that dies every minute ends nothing');
+select is((select count(*)::integer from app.webhook_deliveries where status in ('pending', 'sending') and retry_count = 0), 2, 'a sender that dies every minute ends nothing');
+select is((select bool_and(lost_leases between 4 and 15) from app.webhook_deliveries where ended_at is null), true, 'a delivery that may be what senders die of waits longer each time');
+select pg_temp.turn_clock(app.clock() + interval '61 seconds');
+select app.expire_webhook_leases(:'org', app.clock()) as expired \gset
+select pg_temp.turn_clock(app.clock() + interval '23 minutes');
+select count(*) as claimed from api.claim_webhooks(:'org', 'c', 10) \gset
+select is((select count(*)::integer from app.webhook_deliveries where status = 'sending'), 2, 'after 22 minutes at most it is sent again');
 
 select id as twice, lease_token as token from app.webhook_deliveries where leased_by = 'c' limit 1 \gset
 select lives_ok(format($$ select api.record_webhooks(%L, array[%L, %2$L]::uuid[], array[gen_random_uuid(), %L], array[200, 500], array[null, null]::text[],

@@ -35,6 +35,8 @@ POLL_SECONDS = 5.0
 READY_SECONDS = 5.0
 READS_AT_ONCE = 200
 MAX_CACHED_VERSIONS = 20_000
+# In place of the version of a row of whose end the listeners have been told.
+DELETED = "deleted"
 # A poll of many rows comes less often: it takes up to a twentieth of one connection.
 POLL_SHARE = 20
 # What was updated so much earlier may not have been told: rows are stamped before they are locked and committed, and polls take their time.
@@ -231,8 +233,11 @@ class Feed:
             positions = []
             async for step in self._steps(list(self._listeners), since=self._position):
                 positions.append(step.position)
-                for row, version, revision, is_new in step.changes:
-                    if row not in self._pending and self._versions.get(row) != version:
+                for row, version, revision, is_new, is_deleted in step.changes:
+                    if is_deleted:
+                        if self._versions.get(row) != DELETED:
+                            self._note("DELETE", row, revision)
+                    elif row not in self._pending and self._versions.get(row) != version:
                         if is_new and row not in self._versions:
                             self._note("INSERT", row, revision)
                         self._note("UPDATE", row, revision)
@@ -248,8 +253,8 @@ class Feed:
         while True:
             try:
                 async for step in self._steps([listener.organization_id], updated_since=updated_since, limit=READS_AT_ONCE):
-                    for row, *_ in step.changes:
-                        self._note("UPDATE", row, audience={listener})
+                    for row, *_, is_deleted in step.changes:
+                        self._note("DELETE" if is_deleted else "UPDATE", row, audience={listener})
                     while listener.is_behind:  # noqa: ASYNC110 - as fast as the client reads, which sets no event
                         await asyncio.sleep(COALESCE_SECONDS)
                 return
@@ -274,7 +279,13 @@ class Feed:
                 yield Step(
                     answer["position"],
                     [
-                        (Row(table, UUID(change["organization_id"]), change["id"]), change["version"], change["revision"], change["is_new"])
+                        Written(
+                            Row(table, UUID(change["organization_id"]), change["id"]),
+                            change["version"],
+                            change["revision"],
+                            change["is_new"],
+                            change["is_deleted"],
+                        )
                         for change in answer["changes"]
                     ],
                 )
@@ -329,21 +340,36 @@ class Feed:
             # Gone, and not only said to be.
             if "DELETE" in due[row] and (claims, row) not in records and (claims, row) not in failed:
                 key = {"organization_id": str(row.organization_id), "id": row.id}
-                _hand(Change("DELETE", row, key, self.tables[row.table].items()), listeners)
+                audience = due[row]["DELETE"]
+                _hand(Change("DELETE", row, key, self.tables[row.table].items()), [who for who in listeners if _is_for(who, audience)])
+                if audience is None:
+                    self._versions[row] = DELETED
         known = {question: match == b"t" for (_, question), match in matches.items()}
         for (claims, row), answer in records.items():
-            self._versions[row] = answer["version"]
+            # What was told to one alone is news to the others.
+            if None in due[row].values():
+                self._versions[row] = answer["version"]
             for event, audience in due[row].items():
                 if event != "DELETE":
                     change = Change(event, row, answer["record"], self.tables[row.table].items(), known)
                     _hand(change, [listener for listener in wanted[claims, row] if _is_for(listener, audience)])
 
 
+class Written(NamedTuple):
+    """A row that changed. `is_new`: it was never updated; `is_deleted`: it was there until then."""
+
+    row: Row
+    version: str
+    revision: int
+    is_new: bool
+    is_deleted: bool
+
+
 class Step(NamedTuple):
-    """Some of the rows that changed, as (row, version, revision, whether it was never updated), and the position of the step."""
+    """Some of the rows that changed, and the position of the step."""
 
     position: int
-    changes: list[tuple[Row, str, int, bool]]
+    changes: list[Written]
 
 
 def _is_for(listener: Listener, audience: Audience) -> bool:

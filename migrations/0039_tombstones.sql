@@ -1,0 +1,21 @@
+-- Subscribers learn of rows that were deleted while no notification came, and a delivery whose senders end waits.
+
+create table app.deleted_rows (
+    organization_id uuid        not null,
+    table_name      text        not null,
+    id              uuid        not null,
+    deleted_at      timestamptz not null,
+
+    constraint deleted_rows_pkey primary key (organization_id, table_name, id)
+);
+
+create index deleted_rows_deleted_at_idx on app.deleted_rows (deleted_at);
+
+comment on table app.deleted_rows is 'Deleted jobs and reports, for a day: subscribers that heard no notification of it find them among the changes.';
+comment on column app.deleted_rows.table_name is 'batch_lookup_jobs or incentive_reports.';
+
+alter table app.webhook_deliveries
+    add column lost_leases integer not null default 0,
+    add constraint webhook_deliveries_lost_leases_check check (lost_leases >= 0);
+
+comment on column app.webhook_deliveries.lost_leases is 'Senders in a row that ended with it in hand, before they could tell the outcome.';
