@@ -64,6 +64,8 @@ declare
     v_cursor app.page_cursor;
     v_sites  public.incentive_report_sites[];
     v_last   public.incentive_report_sites;
+    v_shown  json[]  := '{}';
+    v_bytes  bigint  := 0;
 begin
     perform app.authorize(p_organization_id, 'reports:read');
     v_report := app.find_report(p_organization_id, p_report_id);
@@ -89,11 +91,15 @@ begin
                   case p_sort when '-reference_id' then s.reference_id end desc,
                   s.position
          limit p_limit + 1 offset p_offset);
-    v_last := v_sites[p_limit];
+    -- A site with the programs of a large answer can be as large as the answer.
+    while cardinality(v_shown) < least(p_limit, cardinality(v_sites)) and v_bytes < 8 * 1024 * 1024 loop
+        v_last  := v_sites[cardinality(v_shown) + 1];
+        v_shown := v_shown || app.site_json(v_last);
+        v_bytes := v_bytes + octet_length(v_shown[cardinality(v_shown)]::text);
+    end loop;
 
     return app.join_objects(app.report_json(v_report), json_build_object(
-        'sites', (select coalesce(json_agg(app.site_json(v_sites[n]) order by n), '[]')
-                    from generate_subscripts(v_sites[:p_limit], 1) n),
+        'sites', array_to_json(v_shown),
         'total', case when p_eligible is null and p_state is null and p_utility is null and p_program is null and p_q is null then v_report.total_sites
                       else (select count(*)
                               from public.incentive_report_sites s
@@ -101,19 +107,36 @@ begin
                                and app.site_matches(s, p_eligible, p_state, p_utility, p_q) and app.site_has_program(s, p_program)) end,
         'limit', p_limit,
         'offset', p_offset,
-        'next_cursor', case when cardinality(v_sites) > p_limit
+        'next_cursor', case when cardinality(v_sites) > cardinality(v_shown)
                             then app.cursor(row(p_sort, v_last.position, v_last.total_incentive_amount, v_last.reference_id, null, null, null)) end));
 end;
 $$;
 
 comment on function api.get_incentive_report(uuid, uuid, integer, integer, text, text, boolean, text, text, text, text) is
-'One report with a page of its sites and the programs of each. p_sort: position (upload order), amount or reference_id, with a minus in front for descending. Filters: eligible; state or province code; utility, by number or name; id of a program that the site is eligible for; p_q, a text in reference_id, street_1 or city, whatever its case; total counts the sites that pass them. p_cursor is the next_cursor of the page before. Amounts in US dollars. 400: limit not in 1 to 500, invalid_sort, invalid_cursor, cursor_with_offset. 404: no such report in this organization.';
+'One report with a page of its sites and the programs of each. p_sort: position (upload order), amount or reference_id, with a minus in front for descending. Filters: eligible; state or province code; utility, by number or name; id of a program that the site is eligible for; p_q, a text in reference_id, street_1 or city, whatever its case; total counts the sites that pass them. p_cursor is the next_cursor of the page before; a page of large sites ends at 8 MB, with fewer than p_limit and a next_cursor. Amounts in US dollars. 400: limit not in 1 to 500, invalid_sort, invalid_cursor, cursor_with_offset. 404: no such report in this organization.';
 grant execute on function api.get_incentive_report(uuid, uuid, integer, integer, text, text, boolean, text, text, text, text) to authenticated;
 
 -- A line of a file: of CSV, or the JSON array that a row of a workbook is made of.
 create or replace function app.file_line(p_format text, p_cells text[], p_is_text boolean[]) returns text
 language sql immutable
 return case p_format when 'xlsx' then app.workbook_row(p_cells, p_is_text) else app.csv_line(variadic p_cells) end;
+
+-- How many of the sites, in the order of their positions, have programs whose names take p_bytes together; at least one.
+create or replace function app.sites_within(p_organization_id uuid, p_report_id uuid, p_sites public.incentive_report_sites[], p_bytes bigint) returns integer
+language plpgsql stable
+set search_path = pg_catalog, pg_temp set enable_nestloop = off set jit = off
+as $$
+begin
+    return (select greatest(count(*) filter (where w.bytes <= p_bytes), 1)
+              from (select sum(coalesce(p.bytes, 0)) over (order by s.position) as bytes
+                      from unnest(p_sites) s
+                      left join (select position, sum(octet_length(program_name)) as bytes
+                                   from public.incentive_report_site_programs
+                                  where organization_id = p_organization_id and report_id = p_report_id
+                                    and position between p_sites[1].position and p_sites[cardinality(p_sites)].position
+                                  group by position) p on p.position = s.position) w);
+end;
+$$;
 
 -- The programs of a piece are read once and joined by hash or merge. For a report that was never analyzed, the planner would read them
 -- again for every site.
@@ -141,6 +164,7 @@ declare
     v_is_text constant boolean[] := array(select n.name not in ('utility_eiaid', 'eligible', 'total_incentive_amount')
                                             from unnest(v_names) with ordinality n (name, place) order by n.place);
     v_sites   public.incentive_report_sites[];
+    v_count   integer;
 begin
     perform app.authorize(p_organization_id, 'reports:read');
     perform app.check_choice('format', p_format, array['csv', 'xlsx']);
@@ -154,9 +178,10 @@ begin
            and app.site_matches(s, p_eligible, p_state, p_utility, p_q) and app.site_has_program(s, p_program)
          order by s.position
          limit p_limit + 1);
-    if cardinality(v_sites) > p_limit then
-        last_position := v_sites[p_limit].position;
-        v_sites       := v_sites[:p_limit];
+    v_count := least(cardinality(v_sites), p_limit, app.sites_within(p_organization_id, p_report_id, v_sites, 8 * 1024 * 1024));
+    if cardinality(v_sites) > v_count then
+        last_position := v_sites[v_count].position;
+        v_sites       := v_sites[:v_count];
     end if;
 
     select string_agg(app.file_line(p_format, array[
@@ -177,5 +202,5 @@ end;
 $$;
 
 comment on function api.get_incentive_report_csv(uuid, uuid, boolean, text, text, text, integer, integer, text, text) is
-'A piece of the sites of a report as lines of CSV (RFC 4180, CRLF, with a header first), or with p_format xlsx as the rows of a workbook (a JSON array a line, numbers as numbers), in upload order, with the filters of api.get_incentive_report; a batch''s report is one piece unless p_limit says otherwise. A cell that a spreadsheet would take for a formula begins with an apostrophe. Amounts in US dollars. last_position is the p_after of the next piece; null: this is the last one. 404: no such report in this organization.';
+'A piece of the sites of a report as lines of CSV (RFC 4180, CRLF, with a header first), or with p_format xlsx as the rows of a workbook (a JSON array a line, numbers as numbers), in upload order, with the filters of api.get_incentive_report; a batch''s report is one piece unless p_limit says otherwise, or the names of its programs take more than 8 MB. A cell that a spreadsheet would take for a formula begins with an apostrophe. Amounts in US dollars. last_position is the p_after of the next piece; null: this is the last one. 404: no such report in this organization.';
 grant execute on function api.get_incentive_report_csv(uuid, uuid, boolean, text, text, text, integer, integer, text, text) to authenticated;

@@ -1,5 +1,5 @@
 begin;
-select plan(24);
+select plan(26);
 \ir fixtures.psql
 select pg_temp.submit(:'org', 4) as job \gset
 select id as report from public.incentive_reports where job_id = :'job' \gset
@@ -64,6 +64,20 @@ select results_eq(format($$ select regexp_count(lines, E'\r\n'), last_position f
     'values (2, 2)', 'a piece has its limit of lines without a header, and says where the next one begins');
 select is((select regexp_count(lines, E'\r\n') from api.get_incentive_report_csv(:'org', :'report', p_state => 'ON')), 1, 'a file without sites has its header');
 select throws_ok(format('select api.get_incentive_report_csv(%L, %L)', :'other_org', :'report'), 'PT404', 'Report not found', 'another organization gets no file');
+
+-- Large sites
+update public.incentive_report_site_programs set program_name = repeat('x', 9000000) where report_id = :'report' and position in (0, 2);
+select results_eq(
+    format($$ select json_array_length(r -> 'sites'), json_array_length(n -> 'sites'), n -> 'sites' -> 0 ->> 'reference_id', n ->> 'next_cursor' is null
+                from api.get_incentive_report(%1$L, %2$L, p_sort => '-position') r, api.get_incentive_report(%1$L, %2$L, p_sort => '-position', p_cursor => r ->> 'next_cursor') n $$, :'org', :'report'),
+    $$ values (2, 2, 'site-2', true) $$, 'a page of large sites ends at 8 MB, and the next one goes on after it');
+select results_eq(
+    format($$ with recursive pieces (lines, last_position) as (
+                 select c.lines, c.last_position from api.get_incentive_report_csv(%1$L, %2$L) c
+                  union all
+                 select c.lines, c.last_position from pieces p cross join lateral api.get_incentive_report_csv(%1$L, %2$L, p_after => p.last_position) c where p.last_position is not null)
+              select array_agg(regexp_count(lines, E'\r\n')::integer order by last_position nulls last) from pieces $$, :'org', :'report'),
+    $$ values ('{2,1,1,1}'::integer[]) $$, 'the pieces of a file with large programs end at 8 MB, and hold each site once');
 
 select * from finish();
 rollback;
