@@ -83,6 +83,16 @@ bench: ## Measure the throughput, and the database's own floor
 	@scripts/setup bench
 	@$(python) -m bench
 
+.PHONY: attacks
+attacks: ## Measure what a hostile tenant costs the others: waits and memory
+	@scripts/setup bench
+	@$(python) -m bench.attacks
+
+.PHONY: disconnects
+disconnects: ## Break the connections of Realtime's subscribers 10,000 times, and see that they miss nothing
+	@scripts/setup test
+	@REALTIME_DISCONNECTS=$(or $(REALTIME_DISCONNECTS),10000) $(python) -m pytest -q tests/test_realtime_gaps.py -k last_state
+
 .PHONY: chaos
 chaos: ## Let everything go wrong for ten minutes; CHAOS_SECONDS=600 CHAOS_SEED=...
 	@scripts/setup test

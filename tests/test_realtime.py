@@ -508,6 +508,11 @@ class TestTheProtocol:
                 pass
             assert refused.value.response.status_code == 503
 
+    def test_a_refused_connection_is_no_error_of_ours(self, server: str, caplog: pytest.LogCaptureFixture) -> None:
+        with pytest.raises(InvalidStatus), bare_socket(server, api_keys.generate()):
+            pass
+        assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+
     def test_notices_a_revoked_key(
         self, server: str, client: OrganizationClient, database: Connection, monkeypatch: pytest.MonkeyPatch
     ) -> None:
