@@ -142,15 +142,22 @@ create or replace function app.count_warned(p_items app.batch_item[]) returns bi
 language sql immutable
 return (select count(*) from unnest(p_items) where problems is null and warnings <> '{}');
 
--- The time for all open items of all organizations and these ones under the rate limit; null: there is no limit to estimate by.
-create or replace function app.estimated_seconds(p_count bigint) returns numeric
+-- The seconds for the open items of the organization and these ones, at its share of the rate limit; null: there is no limit to estimate by.
+create or replace function app.estimated_seconds(p_organization_id uuid, p_count bigint) returns numeric
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_open bigint := (select coalesce(sum(total_items - processed_items), 0) from public.batch_lookup_jobs where status in ('pending', 'processing'));
+    v_open   bigint;
+    v_others integer;
 begin
-    return (select round((v_open + p_count) / lookups_per_second, 1) from app.settings);
+    select coalesce(sum(total_items - processed_items) filter (where organization_id = p_organization_id), 0),
+           count(distinct organization_id) filter (where organization_id <> p_organization_id)
+      into v_open, v_others
+      from public.batch_lookup_jobs
+     where status in ('pending', 'processing');
+    -- Its own items at its share of the rate, which says nothing of how much the others have open.
+    return (select round((v_open + p_count) * (1 + v_others) / lookups_per_second, 1) from app.settings);
 end;
 $$;
 
@@ -197,7 +204,7 @@ begin
             'warning_groups', app.problem_groups(v_noted, true, v_file.lines, v_file.places),
             'lookups', cardinality(v_valid) - v_known,
             'known_already', v_known,
-            'estimated_duration_seconds', app.estimated_seconds(cardinality(v_valid) - v_known),
+            'estimated_duration_seconds', app.estimated_seconds(p_organization_id, cardinality(v_valid) - v_known),
             'columns', v_file.columns,
             'notes', v_file.notes);
     elsif v_options.on_invalid = 'reject' then

@@ -75,7 +75,7 @@ return app.join_objects(app.upload_summary_json(p_upload), json_build_object(
     'warning_groups', p_upload.warning_groups,
     'notes', (select coalesce(json_agg(json_build_object('code', u -> 'code', 'message', u -> 'message') order by n), '[]')
                 from jsonb_array_elements(p_upload.notes) with ordinality x (u, n)),
-    'estimate', json_build_object('lookups', p_upload.valid_rows, 'seconds', app.estimated_seconds(p_upload.valid_rows))));
+    'estimate', json_build_object('lookups', p_upload.valid_rows, 'seconds', app.estimated_seconds(p_upload.organization_id, p_upload.valid_rows))));
 
 -- The cells with what was edited in them.
 create or replace function app.edited_cells(p_cells jsonb, p_edits jsonb) returns jsonb

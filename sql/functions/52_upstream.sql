@@ -267,6 +267,7 @@ begin
         perform app.refuse(400, 'invalid_seconds', format('seconds must be a whole number from 1 to %s', extract(epoch from app.longest_pause())::integer));
     end if;
     update app.upstream_state set paused_until = app.clock() + make_interval(secs => p_seconds);
+    perform app.audit(app.installation_id(), 'lookups.paused', p_details => jsonb_build_object('seconds', p_seconds));
 end;
 $$;
 comment on function api.pause_lookups(integer) is 'For operators: starts no lookup for so many seconds, 900 at most, as a Retry-After does; lookups in flight finish. api.resume_lookups() ends it earlier. 400: seconds out of range.';

@@ -51,6 +51,8 @@ begin
     values (app.uuid_v7(v_now), p_organization_id, p_report_id, p_token_hash, nullif(p_created_by, ''), v_now,
             v_now + make_interval(days => app.share_days(p_request)))
     returning * into v_share;
+    perform app.audit(p_organization_id, 'report.shared', p_created_by, v_share.id::text,
+                      jsonb_build_object('report_id', p_report_id, 'expires_at', app.rfc3339(v_share.expires_at)));
     raise log 'report % of organization % was shared until % by the link %', p_report_id, p_organization_id, v_share.expires_at, v_share.id;
     return app.share_json(v_share);
 end;
@@ -82,7 +84,8 @@ comment on function api.list_incentive_report_shares(uuid, uuid) is '{shares: [{
 grant execute on function api.list_incentive_report_shares(uuid, uuid) to authenticated;
 
 create or replace function api.revoke_incentive_report_share(
-    p_organization_id uuid default app.claimed_organization_id(), p_report_id uuid default null, p_share_id uuid default null
+    p_organization_id uuid default app.claimed_organization_id(), p_report_id uuid default null, p_share_id uuid default null,
+    p_actor text default null
 ) returns json
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -94,13 +97,14 @@ begin
     if not found then
         perform app.refuse(404, 'share_not_found', 'Link not found');
     end if;
+    perform app.audit(p_organization_id, 'report.share_revoked', p_actor, p_share_id::text, jsonb_build_object('report_id', p_report_id));
     raise log 'the link % to report % of organization % was revoked', p_share_id, p_report_id, p_organization_id;
     return json_build_object('message', 'Link revoked successfully', 'id', p_share_id);
 end;
 $$;
 
-comment on function api.revoke_incentive_report_share(uuid, uuid, uuid) is 'Ends a link to a report, at once. 404: report_not_found, share_not_found (also where it has expired and is gone).';
-grant execute on function api.revoke_incentive_report_share(uuid, uuid, uuid) to authenticated;
+comment on function api.revoke_incentive_report_share(uuid, uuid, uuid, text) is 'Ends a link to a report, at once. 404: report_not_found, share_not_found (also where it has expired and is gone).';
+grant execute on function api.revoke_incentive_report_share(uuid, uuid, uuid, text) to authenticated;
 
 create or replace function api.open_shared_report(p_token_hash bytea) returns json
 language plpgsql stable security definer

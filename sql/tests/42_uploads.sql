@@ -1,5 +1,5 @@
 begin;
-select plan(35);
+select plan(37);
 \ir fixtures.psql
 
 -- A dry run
@@ -13,7 +13,12 @@ select is((select count(*) from public.batch_lookup_jobs where organization_id =
 select api.update_settings('{"lookups_per_second": 20}') as settings \gset
 select is(api.create_batch_lookup(:'org', pg_temp.items(100), p_options => '{"dry_run": true}') ->> 'estimated_duration_seconds', '5.0', 'a dry run estimates the seconds at the rate limit');
 select pg_temp.submit(:'other_org', 40) as ahead \gset
-select is(api.create_batch_lookup(:'org', pg_temp.items(100), p_options => '{"dry_run": true}') ->> 'estimated_duration_seconds', '7.0', 'the estimate counts what waits already');
+select is(api.create_batch_lookup(:'org', pg_temp.items(100), p_options => '{"dry_run": true}') ->> 'estimated_duration_seconds', '10.0', 'the estimate is for the share of an organization while another has work');
+select pg_temp.submit(:'other_org', 400) as more \gset
+select is(api.create_batch_lookup(:'org', pg_temp.items(100), p_options => '{"dry_run": true}') ->> 'estimated_duration_seconds', '10.0', 'the estimate does not tell how much others have open');
+select pg_temp.submit(:'org', 40) as own \gset
+select is(api.create_batch_lookup(:'org', pg_temp.items(100), p_options => '{"dry_run": true}') ->> 'estimated_duration_seconds', '14.0', 'the estimate counts what the organization has open');
+select api.delete_batch_lookup(:'org', j.id) from (select j.id, api.cancel_batch_lookup(:'org', j.id) from public.batch_lookup_jobs j where j.organization_id = :'org') j \gset ignored_
 
 -- Leaving out
 select body as created from api.submit_batch_lookup(:'org', jsonb_set(jsonb_set(pg_temp.items(4), '{items,1,device_ids}', '[]'), '{items,2,reference_id}', '"site-1"'),

@@ -1,5 +1,5 @@
 begin;
-select plan(23);
+select plan(24);
 \ir fixtures.psql
 select pg_temp.turn_clock('2026-11-24 12:00:00+00');
 select pg_temp.submit(:'org', 1) as job \gset
@@ -40,7 +40,9 @@ select throws_ok(format($$ select api.revoke_incentive_report_share(%L, %L, %L) 
 select pg_temp.turn_clock('2026-11-25 12:00:01+00');
 select is(api.open_shared_report(sha256('two'))::text, null, 'an expired link leads nowhere');
 select is(json_array_length(api.list_incentive_report_shares(:'org', :'report') -> 'shares'), 1, 'an expired link is not listed');
-select api.revoke_incentive_report_share(:'org', :'report', (:'share'::json ->> 'id')::uuid);
+select api.revoke_incentive_report_share(:'org', :'report', (:'share'::json ->> 'id')::uuid, 'user_1');
+select is((select string_agg(action || ' ' || target_id, ', ' order by id) from app.audit_events where target_id = :'share'::json ->> 'id'),
+    format('report.shared %1$s, report.share_revoked %1$s', :'share'::json ->> 'id'), 'the trail has when a report was shared and when that ended');
 select is(api.open_shared_report(sha256('one'))::text, null, 'a revoked link leads nowhere');
 select throws_ok(format($$ select api.revoke_incentive_report_share(%L, %L, %L) $$, :'org', :'report', :'share'::json ->> 'id'), 'PT404', 'Link not found', 'a link is revoked once');
 

@@ -48,7 +48,13 @@ async def list_incentive_report_shares(request: Request) -> Response:
 async def revoke_incentive_report_share(request: Request) -> Response:
     share_id = uuid_param(request, "share_id", ApiError(404, "share_not_found", "Link not found"))
     return json_response(
-        await call(request.app.state.pool, "revoke_incentive_report_share", **report_of(request).arguments, share_id=share_id)
+        await call(
+            request.app.state.pool,
+            "revoke_incentive_report_share",
+            **report_of(request).arguments,
+            share_id=share_id,
+            actor=request.user.name,
+        )
     )
 
 
