@@ -227,6 +227,13 @@ def test_rows_are_left_out_by_position_or_by_problem(client: OrganizationClient)
     assert (job["total_items"], job["total_invalid"], job["invalid_items"][0]["line"]) == (1, 1, 3)
 
 
+def test_a_start_takes_the_options_of_a_new_batch(client: OrganizationClient) -> None:
+    upload = draft(client, name="March")
+    job = answer(start(client, upload, on_invalid="skip", name="April", labels={"team": "north"}, max_lookups=5), 201)
+    created = client.get(f"/batch-lookups/{job['job_id']}").json()
+    assert (created["name"], created["labels"], created["total_items"]) == ("April", {"team": "north"}, 1)
+
+
 def test_a_draft_with_problems_is_not_started_unasked(client: OrganizationClient) -> None:
     upload = draft(client)
     refused = answer(start(client, upload), 400)

@@ -281,7 +281,7 @@ begin
     perform app.check_open_uploads(p_organization_id, v_now);
     v_upload.organization_id := p_organization_id;
     v_upload.name            := p_name;
-    v_upload.check_devices   := p_check_devices;
+    v_upload.check_devices   := coalesce(p_check_devices, true);
     v_upload.created_at      := v_now;
     v_upload.defaults        := coalesce(p_file -> 'defaults', '{}');
     if p_file -> 'rows' is null then

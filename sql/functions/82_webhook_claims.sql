@@ -54,7 +54,7 @@ begin
     end;
 
     -- Last, so that flushes of lookups find the organization's row free.
-    if cardinality(v_deliveries) < p_limit then
+    if p_organization_id is not null and cardinality(v_deliveries) < p_limit then
         if app.expire_webhook_leases(p_organization_id, v_now) > 0 then
             -- They are due at once, and this claim has missed them.
             perform pg_notify('webhooks_ready', p_organization_id::text);
