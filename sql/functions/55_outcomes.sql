@@ -125,7 +125,7 @@ begin
     if v_signs.completions > 0 and v_signs.completions = cardinality(v_outcomes) and v_signs.completions = cardinality(v_items) then
         perform app.count_completed_lookups(p_organization_id, p_job_ids, p_latencies, v_now);
     else
-        perform app.count_lookups(p_organization_id, v_outcomes, v_items, v_now);
+        perform app.count_outcomes(p_organization_id, v_outcomes, v_items, v_now);
     end if;
     perform app.record_result(p_organization_id, v_signs, v_now);
 
@@ -300,7 +300,7 @@ begin
     perform app.enqueue_item_webhooks(w, p_organization_id, v_mended, p_now)
        from app.webhook_config_for(p_organization_id, app.webhook_events()) w
       where w.organization_id is not null;
-    perform app.count_lookups(p_organization_id, v_late, v_mended, p_now);
+    perform app.count_outcomes(p_organization_id, v_late, v_mended, p_now);
     return v_mended;
 end;
 $$;

@@ -123,7 +123,7 @@ end;
 $$;
 
 -- Counts any other flush: the items that it changed, and the outcomes that changed them.
-create or replace function app.count_lookups(
+create or replace function app.count_outcomes(
     p_organization_id uuid, p_outcomes app.lookup_outcome[], p_items public.lookup_queue_items[], p_now timestamptz
 ) returns void
 language plpgsql volatile
