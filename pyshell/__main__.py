@@ -83,8 +83,11 @@ def docs(settings: Settings, arguments: argparse.Namespace) -> None:
 
 def diagnose(settings: Settings, arguments: argparse.Namespace) -> None:
     from pyshell.deploy import doctor
+    from pyshell.local import stack
 
-    raise SystemExit(doctor.run(_with_database_url(settings), as_json=arguments.json))
+    with stack.database(settings) as (with_database, _):
+        status = doctor.run(with_database, as_json=arguments.json)
+    raise SystemExit(status)
 
 
 def supabase_sql(settings: Settings, arguments: argparse.Namespace) -> None:

@@ -12,6 +12,7 @@ import httpx
 import psycopg
 import pytest
 
+from pyshell.__main__ import main
 from pyshell.api import api_keys
 from pyshell.api import metrics as api_metrics
 from pyshell.deploy import doctor
@@ -276,6 +277,20 @@ def test_the_exit_code_and_json_are_for_programs(deployment: Deployment) -> None
         "finding": "the incentives API cannot be reached at 127.0.0.1:1: Connection refused",
         "advice": "Check INCENTIVES_API_URL, the proxy, the firewall and the name service.",
     }
+
+
+def test_the_command_writes_the_findings_and_ends_with_the_exit_code(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", deployment.settings.database_url)
+    monkeypatch.setenv("INCENTIVES_API_URL", "http://127.0.0.1:1/incentives")
+    with pytest.raises(SystemExit) as ended:
+        main(["doctor"])
+    assert ended.value.code == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "problem  reach: the incentives API cannot be reached at 127.0.0.1:1: Connection refused"
+    assert lines[1].startswith("         -> ")
+    assert "ok       database: the database answers" in lines
 
 
 def test_an_own_api_that_is_down_is_named() -> None:
