@@ -26,6 +26,7 @@ HELD_BY_A_NEIGHBOUR = {
     "its reports": "select from public.incentive_reports where organization_id = %(organization)s for update",
     "its leases": "select from public.lookup_leases where organization_id = %(organization)s for update",
     "its items": "select from public.lookup_queue_items where organization_id = %(organization)s for update",
+    "its usage": "select from public.lookup_usage where organization_id = %(organization)s for update",
     "an open batch": f"select api.create_batch_lookup(%(organization)s, '{OPEN_BATCH}', false)",
     "an open cancel": "select api.cancel_batch_lookup(organization_id, id) from api.jobs where organization_id = %(organization)s",
     "an open rename": "update public.batch_lookup_jobs set name = 'renamed' where organization_id = %(organization)s",

@@ -188,18 +188,56 @@ create or replace function app.reuse_results(
     p_organization_id uuid, p_job_id uuid, p_items app.batch_item[], p_max_age_days integer, p_now timestamptz
 ) returns integer
 language plpgsql volatile
-set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan
+set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_since  timestamptz := p_now - make_interval(days => p_max_age_days);
-    v_items  public.lookup_queue_items[];
-    v_reused integer;
+    v_since          timestamptz := p_now - make_interval(days => p_max_age_days);
+    v_positions      integer[];
+    v_job_ids        uuid[];
+    v_from_positions integer[];
+    v_reused         integer     := 0;
 begin
     perform app.learn_results(p_organization_id, v_since);
+    select array_agg(k.position order by k.position), array_agg(k.from_job_id order by k.position), array_agg(k.from_position order by k.position)
+      into v_positions, v_job_ids, v_from_positions
+      from app.known_results_of(p_organization_id, p_items, v_since) k;
+    -- As many at once as a flush has at most.
+    for v_first in 1 .. coalesce(cardinality(v_positions), 0) by 1000 loop
+        v_reused := v_reused + app.copy_results(
+            p_organization_id, p_job_id, v_positions[v_first : v_first + 999], v_job_ids[v_first : v_first + 999],
+            v_from_positions[v_first : v_first + 999], p_now);
+    end loop;
+    if v_reused > 0.9 * cardinality(p_items) then
+        delete from app.queued_jobs where organization_id = p_organization_id and job_id = p_job_id;
+        update public.lookup_queue_items
+           set retry_at = p_now
+         where organization_id = p_organization_id and job_id = p_job_id and status = 'pending' and retry_at is null;
+    end if;
+    return v_reused;
+end;
+$$;
+
+-- Completes items of a job with the results of others, given as parallel arrays in the order of positions, and returns how many.
+create or replace function app.copy_results(
+    p_organization_id uuid, p_job_id uuid, p_positions integer[], p_from_job_ids uuid[], p_from_positions integer[], p_now timestamptz
+) returns integer
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_bitmapscan = off set enable_mergejoin = off set enable_sort = off
+as $$
+declare
+    v_first integer := p_positions[1];
+    v_last  integer := p_positions[cardinality(p_positions)];
+    v_items public.lookup_queue_items[];
+begin
     with known as materialized (
-        select k.position, k.from_job_id, k.from_position, app.item_result(s) as result
-          from app.known_results_of(p_organization_id, p_items, v_since) k
-          join public.lookup_queue_items s on s.organization_id = p_organization_id and s.job_id = k.from_job_id and s.position = k.from_position
+        select k.position, k.from_job_id, k.from_position, s.result
+          from unnest(p_positions, p_from_job_ids, p_from_positions) k (position, from_job_id, from_position)
+         cross join lateral (select app.item_result(i) as result
+                               from public.lookup_queue_items i
+                              where i.organization_id = p_organization_id and i.job_id = k.from_job_id and i.position = k.from_position
+                                and i.status = 'completed'
+                             offset 0) s
     ), reused as (
         update public.lookup_queue_items i
            set status               = 'completed',
@@ -209,23 +247,16 @@ begin
                reused_from_job_id   = k.from_job_id,
                reused_from_position = k.from_position
           from known k
-         where i.organization_id = p_organization_id and i.job_id = p_job_id and i.position = k.position and i.status = 'pending'
+         where i.organization_id = p_organization_id and i.job_id = p_job_id and i.position between v_first and v_last
+           and i.position = k.position and i.status = 'pending'
      returning app.with_parsed_result(i, i.result::jsonb) as item
     )
     select coalesce(array_agg(item), '{}') into v_items from reused;
-    v_reused := cardinality(v_items);
-    if v_reused = 0 then
-        return 0;
+    if cardinality(v_items) > 0 then
+        perform app.add_report_sites(p_organization_id, v_items, p_now);
+        perform app.publish_item_changes(p_organization_id, v_items, p_now);
+        perform app.count_unanswered(p_organization_id, v_items, 'deduplicated', null, p_now);
     end if;
-    perform app.add_report_sites(p_organization_id, v_items, p_now);
-    perform app.publish_item_changes(p_organization_id, v_items, p_now);
-    perform app.count_unanswered(p_organization_id, v_items, 'deduplicated', null, p_now);
-    if v_reused > 0.9 * cardinality(p_items) then
-        delete from app.queued_jobs where organization_id = p_organization_id and job_id = p_job_id;
-        update public.lookup_queue_items
-           set retry_at = p_now
-         where organization_id = p_organization_id and job_id = p_job_id and status = 'pending' and retry_at is null;
-    end if;
-    return v_reused;
+    return cardinality(v_items);
 end;
 $$;
