@@ -172,7 +172,7 @@ create or replace function app.household_error(p_household jsonb) returns text
 language sql immutable
 return case when p_household is null or p_household = 'null' then null
             when jsonb_typeof(p_household) <> 'object' or p_household - array['income', 'size', 'owner_status', 'tax_filing'] <> '{}'
-            then 'household must be an object with income, size, owner_status and tax_filing, each of which may be left out'
+            then 'household must be an object with income, size, owner_status or tax_filing'
             when coalesce(p_household -> 'income', 'null') <> 'null'
                  and not (jsonb_typeof(p_household -> 'income') = 'number' and p_household -> 'income' >= '0' and p_household -> 'income' <= '1e9')
             then 'household.income must be a number of US dollars a year from 0 to 1,000,000,000'
@@ -182,6 +182,11 @@ return case when p_household is null or p_household = 'null' then null
             then 'household.owner_status must be one of homeowner, renter'
             when p_household ->> 'tax_filing' not in ('single', 'joint', 'separate', 'head_of_household', 'surviving_spouse')
             then 'household.tax_filing must be one of single, joint, separate, head_of_household, surviving_spouse' end;
+
+-- The facts that are told; null: none.
+create or replace function app.household(p_household jsonb) returns jsonb
+language sql immutable
+return nullif(case jsonb_typeof(p_household) when 'object' then jsonb_strip_nulls(p_household) end, '{}');
 
 -- Errors in the members that only a single lookup has; null: none. Chapter 41 checks the others.
 create or replace function app.lookup_request_errors(p_request jsonb) returns text

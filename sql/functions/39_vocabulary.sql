@@ -33,7 +33,12 @@ select n.name, f.field, n.rank::integer
                                 'bldgtype', 'bldg', 'typedebatiment', 'typebatiment', 'gebaudetyp', 'gebaudeart']),
         ('device_ids', array['deviceids', 'deviceid', 'devices', 'device', 'equipment', 'measures', 'appareils', 'equipements', 'gerate', 'gerateids']),
         ('create_application', array['createapplication']),
-        ('webhook_custom_fields', array['webhookcustomfields'])) f (field, names)
+        ('webhook_custom_fields', array['webhookcustomfields']),
+        -- Only these: what CRMs call ownership or income is something else.
+        ('household_income', array['householdincome', 'annualhouseholdincome']),
+        ('household_size', array['householdsize']),
+        ('owner_status', array['ownerstatus', 'homeownerorrenter', 'ownerorrenter']),
+        ('tax_filing', array['taxfiling', 'taxfilingstatus'])) f (field, names)
  cross join unnest(f.names) with ordinality n (name, rank)
 union all
 select p.prefix || n.name, n.field, 100

@@ -19,7 +19,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_devices        integer[] := array(select id from app.devices where retired_at is null);
-    v_item_fields    text[]    := array['reference_id', 'address', 'building_type', 'device_ids', 'create_application', 'webhook_custom_fields', 'metadata'];
+    v_item_fields    text[]    := array['reference_id', 'address', 'building_type', 'device_ids', 'create_application', 'webhook_custom_fields', 'metadata', 'household'];
     v_address_fields text[]    := array['street_1', 'street_2', 'city', 'state_or_province_code', 'postal_code', 'country_code'];
 begin
     return query
@@ -80,10 +80,14 @@ begin
                case when jsonb_typeof(f.item -> 'metadata') not in ('object', 'null') or octet_length((f.item -> 'metadata')::text) > 4096
                     then app.problem('metadata', 'invalid_metadata', f.item -> 'metadata') end,
                case when jsonb_path_exists(f.item -> 'metadata', 'strict $.**{64 to last}')
-                    then app.problem('metadata', 'too_deep', null) end], null), '{}'),
+                    then app.problem('metadata', 'too_deep', null) end,
+               case when f.item ? 'household' and app.household_error(f.item -> 'household') is not null
+                    then app.problem(split_part(app.household_error(f.item -> 'household'), ' ', 1), 'invalid_household', f.item -> 'household',
+                                     app.household_error(f.item -> 'household')) end], null), '{}'),
            case when f.postal_code_is_valid and not f.postal_code_is_near
                 then array[jsonb_build_object('field', 'address.postal_code', 'code', 'postal_code_not_in_state', 'was', f.postal_code, 'now', f.postal_code,
-                                              'of', f.region)] end
+                                              'of', f.region)] end,
+           app.household(f.item -> 'household')
       from (select e.*, r.code is not null as region_is_known,
                    case e.country
                        when 'US' then e.postal_code ~ '^[0-9]{5}(-[0-9]{4})?$'
@@ -166,6 +170,7 @@ return case p_problem ->> 'code'
     when 'unknown_device' then 'Unknown device_ids: ' || (p_problem ->> 'value')
     when 'not_a_boolean' then p_problem ->> 'field' || ' must be true or false'
     when 'invalid_webhook_custom_fields' then 'webhook_custom_fields must be an object of at most 16,384 characters'
+    when 'invalid_household' then p_problem ->> 'of'
     when 'invalid_metadata' then 'metadata must be an object of at most 4,096 bytes'
     when 'too_deep' then p_problem ->> 'field' || ' may have at most 64 levels'
     when 'rounded_by_spreadsheet' then format('%s %s was rounded by a spreadsheet: format the column as text, and fill it in again', p_problem ->> 'of', p_problem ->> 'value')
@@ -227,13 +232,18 @@ begin
 end;
 $$;
 
+-- What a file calls a field of an item.
+create or replace function app.file_field(p_field text) returns text
+language sql immutable
+return regexp_replace(regexp_replace(p_field, '^address\.|^household\.(?!income|size)', ''), '^household\.', 'household_');
+
 -- A problem as the sender sees it: {field, column, code, message, value, suggestion}. p_columns: {field: {place, header}} for a file.
 create or replace function app.told_problem(p_problem jsonb, p_position integer, p_lines integer[], p_columns jsonb) returns json
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_column constant jsonb := p_columns -> regexp_replace(p_problem ->> 'field', '^address\.', '');
+    v_column constant jsonb := p_columns -> app.file_field(p_problem ->> 'field');
     v_place  constant text  := case when v_column ? 'place' then 'column ' else '' end || (v_column ->> 'header');
 begin
     return json_build_object(
@@ -252,7 +262,7 @@ language plpgsql immutable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_column constant jsonb := p_columns -> regexp_replace(p_warning ->> 'field', '^address\.', '');
+    v_column constant jsonb := p_columns -> app.file_field(p_warning ->> 'field');
 begin
     return json_build_object(
         'field', p_warning -> 'field',

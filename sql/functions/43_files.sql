@@ -3,7 +3,7 @@
 create or replace function app.file_fields() returns text[]
 language sql immutable
 return array['reference_id', 'street_1', 'street_2', 'city', 'state_or_province_code', 'postal_code', 'country_code', 'building_type', 'device_ids',
-             'create_application', 'webhook_custom_fields'];
+             'create_application', 'webhook_custom_fields', 'household_income', 'household_size', 'owner_status', 'tax_filing'];
 
 -- The header is the row, of the first 25, with the most columns that we recognize or the request names.
 create or replace function app.find_header(p_rows jsonb, p_columns jsonb) returns integer

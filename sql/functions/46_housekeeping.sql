@@ -36,6 +36,7 @@ begin
     v_item.create_application    := p_item.create_application;
     v_item.webhook_custom_fields := p_item.webhook_custom_fields;
     v_item.warnings              := p_item.warnings;
+    v_item.household             := p_item.household;
     return v_item;
 end;
 $$;

@@ -8,6 +8,26 @@ return coalesce(nullif(case
     when app.is_placeholder(app.clean_cell(p_cell)) or not p_is_name and app.may_be_placeholder(app.clean_cell(p_cell)) then ''
     else app.clean_cell(p_cell) end, ''), p_default);
 
+create or replace function app.number_of_cell(p_text text) returns jsonb
+language sql immutable
+return case when p_text ~ '^[0-9]{1,15}(\.[0-9]{1,6})?$' then to_jsonb(trim_scale(p_text::numeric)) else to_jsonb(nullif(p_text, '')) end;
+
+-- What cells tell of a household: $60,000 is 60000, an owner a homeowner. What is not understood stays as it is, to be refused.
+create or replace function app.household_of_cells(p_income text, p_size text, p_owner_status text, p_tax_filing text) returns jsonb
+language sql immutable
+return jsonb_strip_nulls(jsonb_build_object(
+    'income', app.number_of_cell(translate(app.clean_cell(p_income), '$ ,', '')),
+    'size', app.number_of_cell(app.clean_cell(p_size)),
+    'owner_status', case app.plain_name(p_owner_status) when 'owner' then 'homeowner' when 'homeowner' then 'homeowner' when 'tenant' then 'renter'
+                                                        when 'renter' then 'renter' else nullif(app.clean_cell(p_owner_status), '') end,
+    'tax_filing', case app.plain_name(p_tax_filing)
+                      when 'single' then 'single'
+                      when 'joint' then 'joint' when 'marriedfilingjointly' then 'joint'
+                      when 'separate' then 'separate' when 'marriedfilingseparately' then 'separate'
+                      when 'headofhousehold' then 'head_of_household'
+                      when 'survivingspouse' then 'surviving_spouse' when 'qualifyingsurvivingspouse' then 'surviving_spouse'
+                      else nullif(app.clean_cell(p_tax_filing), '') end));
+
 -- An item for each non-empty row: its position, the line on which it begins, the item as JSON, the corrections, and errors that
 -- app.parse_batch_items cannot see. Most files need no cleaning, which one check of the whole file tells.
 create or replace function app.file_items(
@@ -30,6 +50,11 @@ declare
     v_device_ids         integer := p_columns #>> '{device_ids,place}';
     v_create_application integer := p_columns #>> '{create_application,place}';
     v_custom_fields      integer := p_columns #>> '{webhook_custom_fields,place}';
+    v_income             integer := p_columns #>> '{household_income,place}';
+    v_size               integer := p_columns #>> '{household_size,place}';
+    v_owner_status       integer := p_columns #>> '{owner_status,place}';
+    v_tax_filing         integer := p_columns #>> '{tax_filing,place}';
+    v_has_household constant boolean := coalesce(v_income, v_size, v_owner_status, v_tax_filing) is not null;
     v_width     constant integer := jsonb_array_length(p_rows -> (p_header - 1));
     v_countries jsonb;
     v_regions   jsonb;
@@ -73,7 +98,9 @@ begin
                '"building_type":' || to_json(m.type_code)::text,
                '"device_ids":' || m.devices::text,
                '"create_application":' || m.application::text,
-               '"webhook_custom_fields":' || nullif(m.raw -> v_custom_fields, '""')::text) || '}',
+               '"webhook_custom_fields":' || nullif(m.raw -> v_custom_fields, '""')::text,
+               case when v_has_household then '"household":' || app.household_of_cells(
+                   m.raw ->> v_income, m.raw ->> v_size, m.raw ->> v_owner_status, m.raw ->> v_tax_filing)::text end) || '}',
            case when m.is_as_it_was then '[]' else to_jsonb(array_remove(array[
                case when nullif(btrim(m.raw ->> v_reference_id), '') <> coalesce(m.reference_id, '')
                     then app.mended('reference_id', p_columns #>> '{reference_id,header}', 'cleaned', m.raw ->> v_reference_id, m.reference_id) end,

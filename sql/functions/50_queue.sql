@@ -13,10 +13,10 @@ begin
     perform app.check_open_items(p_organization_id);
     insert into public.lookup_queue_items
            (organization_id, id, job_id, position, reference_id, address, building_type, device_ids,
-            create_application, webhook_custom_fields, warnings, created_at, deduplication_key)
+            create_application, webhook_custom_fields, warnings, created_at, deduplication_key, household)
     select p_organization_id, app.numbered_uuid_v7(v_first_id, i.position), p_job_id, i.position, i.reference_id, i.address,
            i.building_type, i.device_ids, i.create_application, i.webhook_custom_fields, i.warnings, p_now,
-           case when v_deduplicates then app.dedup_key(i) end
+           case when v_deduplicates then app.dedup_key(i) end, i.household
       from unnest(p_items) i;
     perform app.queue_job(p_organization_id, p_job_id, 0, cardinality(p_items));
     if v_deduplicates then

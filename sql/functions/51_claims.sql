@@ -67,7 +67,7 @@ begin
     return query
     select i.job_id, i.position, l.lease_token,
            extract(epoch from v_slots.first_at + (i.n - 1) * v_slots.spacing - v_now)::double precision,
-           i.retry_count, app.lookup_request(i.reference_id, i.address, i.building_type, i.device_ids, i.create_application)
+           i.retry_count, app.lookup_request(i.reference_id, i.address, i.building_type, i.device_ids, i.create_application, i.household)
       from (select u.*, row_number() over () as n from unnest(v_items) u) i
       join unnest(v_leases) l on l.job_id = i.job_id
      order by i.n;
@@ -216,16 +216,16 @@ end;
 $$;
 
 create or replace function app.lookup_request(
-    p_reference_id text, p_address jsonb, p_building_type text, p_device_ids integer[], p_create_application boolean
+    p_reference_id text, p_address jsonb, p_building_type text, p_device_ids integer[], p_create_application boolean, p_household jsonb
 ) returns text
 language sql stable
-return json_build_object(
+return left(json_build_object(
     'operation_type', 'lookup',
     'reference_id', p_reference_id,
     'address', p_address,
     'building_type', p_building_type,
     'device_ids', p_device_ids,
-    'create_application', p_create_application)::text;
+    'create_application', p_create_application)::text, -1) || coalesce(', "household" : ' || p_household::text, '') || '}';
 
 -- The first claim starts a job. It never waits for a job's row: a cancel or another claim that holds it sets the status.
 create or replace function app.start_jobs(p_organization_id uuid, p_items public.lookup_queue_items[], p_now timestamptz) returns void

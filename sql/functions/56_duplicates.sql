@@ -11,7 +11,8 @@ return case when not coalesce((p_item).create_application, false) then md5(
     || upper(((p_item).address ->> 'country_code') || ((p_item).address ->> 'state_or_province_code')) || '|'
     || left(regexp_replace(upper((p_item).address ->> 'postal_code'), '[^A-Z0-9]', '', 'g'), case (p_item).address ->> 'country_code' when 'US' then 5 else 6 end) || '|'
     || (p_item).building_type || '|'
-    || (select string_agg(d::text, ',' order by d) from unnest((p_item).device_ids) d))::uuid end;
+    || (select string_agg(d::text, ',' order by d) from unnest((p_item).device_ids) d)
+    || coalesce('|' || (p_item).household::text, ''))::uuid end;
 
 -- For the items of a new job: recent answers are used at once; duplicates of pending items are deferred for at most twice a lease and a
 -- time-out, then looked up.

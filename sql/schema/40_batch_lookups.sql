@@ -66,6 +66,7 @@ create table public.lookup_queue_items (
     result                json,
     reused_from_job_id    uuid,
     reused_from_position  integer,
+    household             jsonb,
 
     constraint lookup_queue_items_pkey primary key (organization_id, job_id, position),
     constraint lookup_queue_items_job_fkey foreign key (organization_id, job_id) references public.batch_lookup_jobs (organization_id, id),
@@ -92,6 +93,7 @@ comment on column public.lookup_queue_items.parsed_result is 'The answer in an i
 comment on column public.lookup_queue_items.deduplication_key is 'Items with the same key ask the same question; null: looked up in any case.';
 comment on column public.lookup_queue_items.reused_from_job_id is 'With reuse_results: the job of the item whose answer this one was given, which may have been deleted since; null: it has its own.';
 comment on column public.lookup_queue_items.reused_from_position is 'Place of that item in its job.';
+comment on column public.lookup_queue_items.household is 'What is known of the people there: {income, size, owner_status, tax_filing}, as in POST /incentives; null: nothing.';
 comment on column public.lookup_queue_items.warnings is 'What looks wrong with the input but did not stop it.';
 
 create type app.batch_item as (
@@ -104,7 +106,8 @@ create type app.batch_item as (
     webhook_custom_fields jsonb,
     warnings              text[],
     problems              jsonb[],
-    details               jsonb[]
+    details               jsonb[],
+    household             jsonb
 );
 
 comment on type app.batch_item is 'An item of an upload as the validator reads it. problems: {field, code, value, ...}, null: it is valid; details: its warnings, {field, code, was, now, ...}.';

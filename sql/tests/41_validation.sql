@@ -1,5 +1,5 @@
 begin;
-select plan(58);
+select plan(60);
 \ir fixtures.psql
 
 -- The errors of one item: the valid one changed by p_change.
@@ -136,9 +136,19 @@ select is(app.problem_groups(pg_temp.parsed(pg_temp.items(2, '{"address": {"stre
           'warnings are counted likewise');
 select is(array(select c from unnest(array['missing', 'unknown_field', 'not_an_object', 'invalid_text', 'invalid_reference_id', 'duplicate_reference_id', 'unknown_building_type',
                                            'unknown_country', 'unknown_state', 'invalid_postal_code', 'invalid_device_ids', 'unknown_device', 'not_a_boolean',
-                                           'invalid_webhook_custom_fields', 'invalid_metadata', 'too_deep', 'rounded_by_spreadsheet', 'too_many_cells', 'row_too_large']) c
+                                           'invalid_webhook_custom_fields', 'invalid_metadata', 'invalid_household', 'too_deep', 'rounded_by_spreadsheet', 'too_many_cells', 'row_too_large']) c
                  where app.problem_message(app.problem('x', c, '"7"', '7')) is null or app.cell_message(app.problem('x', c, '"7"', '7'), 'X', 0, null) is null),
           '{}', 'every code has words for JSON and for files');
+
+-- Households
+select is(
+    (select array_agg(app.problem_message(p) order by i.position) from app.parse_batch_items(pg_temp.items(1, '{"household": {"size": 0}}') -> 'items'
+                                           || (pg_temp.items(1, '{"household": "x", "reference_id": "other"}') -> 'items'), true) i, unnest(i.problems) p),
+    array['household.size must be a whole number from 1 to 20', 'household must be an object with income, size, owner_status or tax_filing'],
+    'a household has its form');
+select is(
+    array(select i.household from app.parse_batch_items(pg_temp.items(1, '{"household": {"income": 60000, "size": null}}') -> 'items' || (pg_temp.items(1, '{"household": {"size": null}}') -> 'items'), true) i),
+    array['{"income": 60000}'::jsonb, null], 'the facts about a household that are told are kept');
 
 select * from finish();
 rollback;

@@ -16,7 +16,7 @@ select is(array(select request::jsonb ->> 'reference_id' from api.claim_lookups(
 select is_empty(format($$ select * from api.claim_lookups(%L, 'third', 10) $$, :'org'), 'an empty queue gives nothing');
 select is((select array_agg(positions order by positions) from public.lookup_leases where job_id = :'job'), array['{[0,2)}', '{[2,5)}']::int4multirange[], 'every claim has a lease of its own');
 select is(
-    (select request::jsonb from (select app.lookup_request(reference_id, address, building_type, device_ids, create_application) as request
+    (select request::jsonb from (select app.lookup_request(reference_id, address, building_type, device_ids, create_application, household) as request
                                    from public.lookup_queue_items where job_id = :'job' and position = 0) r) - array['device_ids'],
     '{"operation_type": "lookup", "reference_id": "site-1", "building_type": "RESIDENTIAL", "create_application": false,
       "address": {"street_1": "1 Congress Ave", "city": "Austin", "state_or_province_code": "TX", "postal_code": "78701", "country_code": "US"}}',

@@ -1,5 +1,5 @@
 begin;
-select plan(32);
+select plan(33);
 \ir fixtures.psql
 select pg_temp.turn_clock(clock_timestamp());
 
@@ -104,6 +104,10 @@ select is((pg_temp.submit_reusing(:'org', pg_temp.items(1), 300)) ->> 'reused_it
 select throws_ok(
     format($$ select pg_temp.submit_reusing(%L, pg_temp.items(1), 0) $$, :'org'), 'PT400',
     'reuse_results must be an object {"max_age_days": a whole number from 1 to 3650}', 'the age of results has its bounds');
+
+select isnt(
+    app.dedup_key((select i from app.parse_batch_items(pg_temp.items(1, '{"household": {"size": 2}}') -> 'items', true) i)),
+    app.dedup_key((select i from app.parse_batch_items(pg_temp.items(1) -> 'items', true) i)), 'the same site with another household asks another question');
 
 select * from finish();
 rollback;
