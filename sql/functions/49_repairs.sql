@@ -1,0 +1,166 @@
+-- Chapter 49, repairs of drafts: columns are mapped, words explained, cells edited and rows left out; then all rows are judged again.
+
+-- Locks a draft before a change.
+create or replace function app.lock_draft(p_organization_id uuid, p_upload_id uuid) returns public.lookup_uploads
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_upload public.lookup_uploads;
+begin
+    perform from public.lookup_uploads where organization_id = p_organization_id and id = p_upload_id for update;
+    v_upload := app.find_upload(p_organization_id, p_upload_id);
+    if v_upload.status <> 'draft' then
+        perform app.refuse(
+            409, 'upload_started', 'The upload has already been started',
+            format('It became the job %s.', v_upload.job_id),
+            p_members => json_build_object('job_id', v_upload.job_id));
+    end if;
+    return v_upload;
+end;
+$$;
+
+-- The columns with the changed fields: {field: name or number of its column, or null: no column has it}.
+create or replace function app.mapped_columns(p_columns jsonb, p_changes jsonb) returns jsonb
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_headers constant text[] := array(select c ->> 'header' from jsonb_array_elements(p_columns) with ordinality u (c, n) order by n);
+    v_field   text;
+    v_wanted  jsonb;
+    v_number  integer;
+begin
+    for v_field, v_wanted in select regexp_replace(key, '^address\.', ''), value from jsonb_each(p_changes) loop
+        perform app.check_field(v_field);
+        v_number := case when v_wanted <> 'null' then app.column_number(v_headers, v_wanted) end;
+        p_columns := (
+            select jsonb_agg(case when n = v_number then c || jsonb_build_object('field', v_field, 'how', 'given')
+                                  when c ->> 'field' = v_field then c || '{"field": null, "how": "given"}' else c end order by n)
+              from jsonb_array_elements(p_columns) with ordinality u (c, n));
+    end loop;
+    return p_columns;
+end;
+$$;
+
+-- Replaces cells; a value of null takes the edit back.
+create or replace function app.edit_upload_rows(p_upload public.lookup_uploads, p_edits jsonb) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if jsonb_typeof(p_edits) <> 'array' or jsonb_array_length(p_edits) > 10000
+       or jsonb_path_exists(p_edits, 'strict $[*] ? (@.type() != "object")')
+       or exists (select
+                    from jsonb_array_elements(p_edits) e
+                   where coalesce(e ->> 'position', '') !~ '^[0-9]{1,5}$' or coalesce(e ->> 'column', '') !~ '^[0-9]{1,3}$'
+                      or coalesce(jsonb_typeof(e -> 'value'), '') not in ('string', 'null') or length(e ->> 'value') > 32768
+                      or e - array['position', 'column', 'value'] <> '{}'
+                      or (e ->> 'position')::integer >= p_upload.total_rows
+                      or (e ->> 'column')::integer not between 1 and jsonb_array_length(p_upload.columns)) then
+        perform app.refuse_option('edits', 'an array of {"position": of the row, "column": its number, "value": a string, or null to take the edit back}');
+    end if;
+    update public.lookup_upload_rows r
+       set edits = nullif(jsonb_strip_nulls(coalesce(r.edits, '{}') || e.edits), '{}')
+      from (select (e ->> 'position')::integer as position, jsonb_object_agg((e ->> 'column')::integer, e -> 'value' order by n) as edits
+              from jsonb_array_elements(p_edits) with ordinality u (e, n)
+             group by 1) e
+     where r.organization_id = p_upload.organization_id and r.upload_id = p_upload.id and r.position = e.position;
+end;
+$$;
+
+-- Whether it names rows: an array of positions, or {problem: code, field?}.
+create or replace function app.names_rows(p_rows jsonb) returns boolean
+language sql immutable
+return case jsonb_typeof(p_rows)
+    when 'array' then not jsonb_path_exists(p_rows, 'strict $[*] ? (@.type() != "number" || @ < 0 || @ > 10000 || @ % 1 != 0)')
+    when 'object' then p_rows - array['problem', 'field'] = '{}' and p_rows <> '{}' and not jsonb_path_exists(p_rows, 'strict $.* ? (@.type() != "string")')
+    else p_rows is null end;
+
+create or replace function app.skip_upload_rows(p_upload public.lookup_uploads, p_rows jsonb, p_skip boolean) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_positions constant integer[] := case when jsonb_typeof(p_rows) = 'array' then translate(p_rows::text, '[]', '{}')::integer[] end;
+begin
+    update public.lookup_upload_rows
+       set is_skipped = p_skip
+     where organization_id = p_upload.organization_id and upload_id = p_upload.id and is_skipped <> p_skip
+       and case when v_positions is null then app.has_problem(problems, p_rows ->> 'problem', p_rows ->> 'field') else position = any (v_positions) end;
+end;
+$$;
+
+-- The value maps with those of p_changes: {field: {text: value, or null to forget it}, or null to forget all}.
+create or replace function app.merged_value_maps(p_value_maps jsonb, p_changes jsonb) returns jsonb
+language sql immutable
+return (select coalesce(jsonb_object_agg(f.field, f.map) filter (where f.map <> '{}'), '{}')
+          from (select field, jsonb_strip_nulls(case when p_changes -> field = 'null' then '{}'
+                                                     else coalesce(p_value_maps -> field, '{}') || coalesce(p_changes -> field, '{}') end) as map
+                  from (select jsonb_object_keys(p_value_maps || p_changes)) k (field)) f);
+
+create or replace function api.update_upload(
+    p_organization_id uuid  default app.claimed_organization_id(),
+    p_upload_id       uuid  default null,
+    p_changes         jsonb default null
+) returns json
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_upload     public.lookup_uploads;
+    v_columns    constant jsonb := coalesce(nullif(p_changes -> 'columns', 'null'), '{}');
+    v_defaults   constant jsonb := coalesce(nullif(p_changes -> 'defaults', 'null'), '{}');
+    v_value_maps constant jsonb := coalesce(nullif(p_changes -> 'value_maps', 'null'), '{}');
+begin
+    perform app.authorize(p_organization_id, 'jobs:write');
+    perform app.check_members(p_changes, array['name', 'columns', 'defaults', 'value_maps', 'edits', 'skip', 'unskip']);
+    v_upload := app.lock_draft(p_organization_id, p_upload_id);
+    if jsonb_typeof(p_changes -> 'name') not in ('string', 'null') or btrim(p_changes ->> 'name') = '' or length(p_changes ->> 'name') > 200 then
+        perform app.refuse_option('name', 'a string of 1 to 200 characters');
+    elsif jsonb_typeof(v_columns) <> 'object'
+          or jsonb_path_exists(v_columns, 'strict $.* ? (@.type() != "string" && @.type() != "number" && @.type() != "null")') then
+        perform app.refuse_option('columns', 'an object of fields and their columns, by name or by number, or null');
+    elsif jsonb_typeof(v_defaults) <> 'object' or jsonb_path_exists(v_defaults, 'strict $.* ? (@.type() == "object")')
+          or v_defaults - app.file_fields() <> '{}' or octet_length(v_defaults::text) > 16384 then
+        perform app.refuse_option('defaults', 'an object of fields and their values');
+    elsif jsonb_typeof(v_value_maps) <> 'object' or jsonb_path_exists(v_value_maps, 'strict $.* ? (@.type() != "object" && @.type() != "null")')
+          or jsonb_path_exists(v_value_maps, '$.* ? (@.type() == "object").* ? (@.type() == "object")')
+          or v_value_maps - array['country_code', 'state_or_province_code', 'building_type', 'device_ids'] <> '{}' then
+        perform app.refuse_option('value_maps', '{field: {text: value}} for country_code, state_or_province_code, building_type or device_ids');
+    elsif not app.names_rows(p_changes -> 'skip') then
+        perform app.refuse_option('skip', 'an array of positions of rows, or {"problem": a code, "field": ...}');
+    elsif not app.names_rows(p_changes -> 'unskip') then
+        perform app.refuse_option('unskip', 'an array of positions of rows, or {"problem": a code, "field": ...}');
+    end if;
+
+    update public.lookup_uploads
+       set name       = case when p_changes ? 'name' then p_changes ->> 'name' else name end,
+           columns    = app.mapped_columns(columns, v_columns),
+           defaults   = jsonb_strip_nulls(defaults || v_defaults),
+           value_maps = app.merged_value_maps(value_maps, v_value_maps)
+     where organization_id = p_organization_id and id = p_upload_id
+    returning * into v_upload;
+    if octet_length(v_upload.value_maps::text) > 65536 then
+        perform app.refuse_option('value_maps', 'at most 64 KB altogether');
+    end if;
+    if p_changes ? 'edits' then
+        perform app.edit_upload_rows(v_upload, p_changes -> 'edits');
+    end if;
+    if p_changes ? 'skip' then
+        perform app.skip_upload_rows(v_upload, p_changes -> 'skip', true);
+    end if;
+    if p_changes ? 'unskip' then
+        perform app.skip_upload_rows(v_upload, p_changes -> 'unskip', false);
+    end if;
+    if p_changes - 'name' = '{}' then
+        update public.lookup_uploads set updated_at = app.clock() where organization_id = p_organization_id and id = p_upload_id returning * into v_upload;
+        return app.upload_json(v_upload);
+    end if;
+    return app.upload_json(app.judge_upload(p_organization_id, p_upload_id, app.clock()));
+end;
+$$;
+
+comment on function api.update_upload(uuid, uuid, jsonb) is
+'Changes a draft, judges all its rows again, and returns it as api.create_upload does. p_changes may have: name; columns {field: name or number of its column, or null: no column has it}; defaults {field: value or null}; value_maps {field: {text in the file: value or null}} for country_code, state_or_province_code, building_type and device_ids, such as {"building_type": {"Single family": "RESIDENTIAL"}}; edits [{position, column, value}], with null to take an edit back; skip and unskip, each an array of positions or {problem: code, field?}. What is not named stays. 404 upload_not_found. 409 upload_started. 400: unknown_fields, invalid_columns, invalid_defaults, invalid_value_maps, invalid_edits, invalid_skip, invalid_unskip, invalid_name.';
+grant execute on function api.update_upload(uuid, uuid, jsonb) to authenticated;

@@ -1,0 +1,95 @@
+-- Chapter 49, starts of drafts: a draft becomes one batch, and what was said of its columns is remembered.
+
+-- Remembers what was said of the columns of a draft, of the 1,000 columns that were used last.
+create or replace function app.remember_columns(p_upload public.lookup_uploads, p_now timestamptz) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    insert into app.column_memory as m (organization_id, name, field, values, used_at)
+    select distinct on (name) p_upload.organization_id, name, field, values, p_now
+      from (select app.plain_name(c ->> 'header') as name, c ->> 'field' as field, c ->> 'how' as how,
+                   coalesce(p_upload.value_maps -> (c ->> 'field'), '{}') as values
+              from jsonb_array_elements(p_upload.columns) c) u
+     where name <> '' and (how in ('given', 'remembered') or values <> '{}')
+     order by name, field
+    on conflict (organization_id, name) do update
+       set field = excluded.field, values = excluded.values, used_at = excluded.used_at;
+    delete from app.column_memory
+     where organization_id = p_upload.organization_id
+       and name in (select name from app.column_memory where organization_id = p_upload.organization_id
+                     order by used_at desc, name offset 1000);
+end;
+$$;
+
+-- The answer of a new batch. A draft becomes one batch: who comes second finds it started.
+create or replace function app.start_upload(p_organization_id uuid, p_upload_id uuid, p_options jsonb) returns json
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_upload  public.lookup_uploads := app.lock_draft(p_organization_id, p_upload_id);
+    v_options jsonb;
+    v_created json;
+begin
+    if jsonb_typeof(p_options) is distinct from 'object' then
+        perform app.refuse_option('options', 'a JSON object');
+    elsif jsonb_typeof(p_options -> 'skip_invalid') not in ('boolean', 'null') then
+        perform app.refuse_option('skip_invalid', 'true or false');
+    end if;
+    v_options := jsonb_strip_nulls(jsonb_build_object('name', v_upload.name)) || (p_options - 'skip_invalid')
+                 || case when (p_options ->> 'skip_invalid')::boolean then '{"on_invalid": "skip"}' else '{}' end::jsonb;
+    if v_upload.skipped_rows = v_upload.total_rows then
+        perform app.refuse(
+            400, 'invalid_item_count', 'All rows of the upload are skipped',
+            'Take at least one of them back: PATCH the upload with {"unskip": [...]}.');
+    end if;
+    v_created := app.create_batch(p_organization_id, null, v_upload.check_devices, v_options, app.upload_file(v_upload, false));
+    if v_created ->> 'job_id' is not null then
+        update public.lookup_uploads
+           set status = 'started', job_id = (v_created ->> 'job_id')::uuid, updated_at = app.clock()
+         where organization_id = p_organization_id and id = p_upload_id;
+        perform app.remember_columns(v_upload, app.clock());
+    end if;
+    return v_created;
+end;
+$$;
+
+create or replace function api.start_upload(
+    p_organization_id uuid  default app.claimed_organization_id(),
+    p_upload_id       uuid  default null,
+    p_options         jsonb default '{}',
+    p_idempotency_key text  default null,
+    p_fingerprint     bytea default null,
+    out status        integer,
+    out replayed      boolean,
+    out body          json
+)
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_route   constant text := 'POST /uploads/{upload_id}/start';
+    v_earlier app.idempotency_keys;
+begin
+    perform app.authorize(p_organization_id, 'jobs:write');
+    perform app.check_json(p_options);
+    if p_idempotency_key is not null then
+        v_earlier := app.begin_request(p_organization_id, v_route, p_idempotency_key,
+                                       coalesce(p_fingerprint, sha256(convert_to(concat_ws(' ', p_upload_id, p_options), 'UTF8'))));
+    end if;
+    replayed := v_earlier.status is not null;
+    if replayed then
+        status := v_earlier.status;
+        body := v_earlier.response;
+        return;
+    end if;
+    body := app.start_upload(p_organization_id, p_upload_id, coalesce(p_options, '{}'));
+    status := case when body ->> 'dry_run' is null then 201 else 200 end;
+    perform app.end_request(p_organization_id, v_route, p_idempotency_key, status, body);
+end;
+$$;
+
+comment on function api.start_upload(uuid, uuid, jsonb, text, bytea) is
+'Makes a batch of a draft, without the rows that are skipped, and answers as api.submit_batch_lookup. p_options are those of api.create_batch_lookup, and skip_invalid (true: on_invalid skip); the name is the upload''s unless given. The columns and values that were given are remembered for the next file. The draft stays until it expires. Further: 404 upload_not_found; 409 upload_started, with its job_id.';
+grant execute on function api.start_upload(uuid, uuid, jsonb, text, bytea) to authenticated;

@@ -1,0 +1,37 @@
+begin;
+select plan(20);
+\ir fixtures.psql
+\ir drafts.psql
+
+-- Changes
+select api.update_upload(:'org', :'id', '{"value_maps": {"building_type": {"Hut": "COMMERCIAL"}}, "edits": [{"position": 3, "column": 3, "value": "Austin"}, {"position": 4, "column": 4, "value": "TX"}],
+                                          "skip": [5], "name": "March, repaired"}') as repaired \gset
+select is((select jsonb_object_agg(k, :'repaired'::jsonb -> k) from unnest(array['name', 'valid_rows', 'invalid_rows', 'skipped_rows', 'value_maps']) k),
+          '{"name": "March, repaired", "valid_rows": 5, "invalid_rows": 1, "skipped_rows": 1, "value_maps": {"building_type": {"Hut": "COMMERCIAL"}}}',
+          'a value map, edits and skipped rows are judged at once');
+select is((api.get_upload_rows(:'org', :'id') #> '{rows,3}')::jsonb - array['warnings', 'line', 'position'], jsonb_build_object(
+              'cells', jsonb_build_array('d-4', '4 Congress Ave', '', 'TX', '78701', 'Hut', :'device', ''), 'edits', '{"3": "Austin"}'::jsonb, 'skipped', false, 'problems', '[]'::jsonb),
+          'an edited row keeps the cells that were sent');
+select is(pg_temp.rows(:'id', p_q => 'atlantis'), null, 'an edit replaces the text that is searched');
+select is(pg_temp.rows(:'id', p_skipped => true), array[5], 'skipped rows can be asked for');
+select is(api.update_upload(:'org', :'id', '{"unskip": [5], "edits": [{"position": 4, "column": 4, "value": null}]}') ->> 'invalid_rows', '3', 'a skipped row and an edit can be taken back');
+select is(api.update_upload(:'org', :'id', '{"skip": {"problem": "unknown_device", "field": "device_ids"}}') ->> 'skipped_rows', '1', 'all rows with a problem can be skipped at once');
+select is(api.update_upload(:'org', :'id', '{"columns": {"building_type": null}}')::jsonb #> '{columns,5}',
+          '{"number": 6, "header": "Bldg", "field": null, "how": "given", "samples": ["Hut", "RESIDENTIAL", "Single Family"]}', 'a column can be taken from its field');
+select is(api.get_upload(:'org', :'id') ->> 'missing_fields', '["building_type"]', 'a field that no column has is missing');
+select is(api.get_upload(:'org', :'id')::jsonb #>> '{problem_groups,0,examples,0,message}', 'row 2: no column has the building_type', 'a missing field is a problem of every row');
+select is(api.update_upload(:'org', :'id', '{"defaults": {"building_type": "RESIDENTIAL"}}') ->> 'missing_fields', '[]', 'a default stands in for a column');
+select is(api.update_upload(:'org', :'id', '{"columns": {"building_type": "bldg"}, "defaults": {"building_type": null}}')::jsonb #>> '{columns,5,field}', 'building_type', 'a column is named by its header');
+select throws_ok(format($$ select api.update_upload(%L, %L, %L) $$, :'org', :'id', c), 'PT400', message, what)
+  from (values ('{"colour": 1}', 'Unknown fields: colour', 'a change that nobody knows is refused'),
+               ('{"columns": {"colour": 1}}', 'There is no field colour', 'a field that is none is refused'),
+               ('{"columns": {"city": 9}}', 'No column is called 9', 'a column that is none is refused'),
+               ('{"columns": {"city": []}}', 'columns must be an object of fields and their columns, by name or by number, or null', 'a column is a name or a number'),
+               ('{"defaults": {"city": {}}}', 'defaults must be an object of fields and their values', 'a default is a value'),
+               ('{"value_maps": {"city": {"a": "b"}}}', 'value_maps must be {field: {text: value}} for country_code, state_or_province_code, building_type or device_ids', 'only words of a vocabulary are mapped'),
+               ('{"edits": [{"position": 7, "column": 1, "value": "x"}]}', 'edits must be an array of {"position": of the row, "column": its number, "value": a string, or null to take the edit back}', 'an edit is of a row that exists'),
+               ('{"skip": ["x"]}', 'skip must be an array of positions of rows, or {"problem": a code, "field": ...}', 'rows are skipped by their positions'),
+               ('{"name": " "}', 'name must be a string of 1 to 200 characters', 'the name of a draft is not empty')) v (c, message, what);
+
+select * from finish();
+rollback;

@@ -1,0 +1,32 @@
+begin;
+select plan(10);
+\ir fixtures.psql
+\ir drafts.psql
+
+select api.update_upload(:'org', :'id', '{"columns": {"building_type": "Bldg"}, "value_maps": {"building_type": {"Hut": "COMMERCIAL"}},
+    "edits": [{"position": 3, "column": 3, "value": "Austin"}, {"position": 4, "column": 4, "value": "TX"}]}') is not null as repaired \gset
+select throws_ok(format($$ select api.start_upload(%L, %L) $$, :'org', :'id'), 'PT400', '1 item(s) failed validation', 'a draft with problems is not started unasked');
+select body as started, status as http from api.start_upload(:'org', :'id', '{"skip_invalid": true}', 'key-1') \gset
+select results_eq(
+    format($$ select i.reference_id, i.building_type, i.address ->> 'city', s.cells ->> 7
+                from public.lookup_queue_items i left join public.lookup_item_sources s using (organization_id, job_id, position) where i.job_id = %L order by i.position $$, :'started'::json ->> 'job_id'),
+    $$ values ('d-1', 'RESIDENTIAL', 'Austin', 'Kim'), ('d-2', 'RESIDENTIAL', 'Austin', 'Lee'), ('d-3', 'RESIDENTIAL', 'Austin', 'Kim'), ('d-4', 'COMMERCIAL', 'Austin', ''),
+              ('d-5', 'COMMERCIAL', 'Austin', 'Ada') $$,
+    'the batch has the valid rows as they were repaired, and their own columns');
+select is((select (:'http', s.replayed, s.body ->> 'job_id')::text from api.start_upload(:'org', :'id', '{"skip_invalid": true}', 'key-1') s),
+          format('(201,t,%s)', :'started'::json ->> 'job_id'), 'a start that is repeated with its key answers the same');
+select throws_ok(format($$ select api.start_upload(%L, %L) $$, :'org', :'id'), 'PT409', 'The upload has already been started', 'a draft becomes one batch');
+select throws_ok(format($$ select api.update_upload(%L, %L, '{"name": "x"}') $$, :'org', :'id'), 'PT409', 'The upload has already been started', 'what was started does not change');
+select is((select (u ->> 'status', u ->> 'job_id')::text from json_array_elements(api.list_uploads(:'org', 'started') -> 'uploads') u),
+          format('(started,%s)', :'started'::json ->> 'job_id'), 'the list shows what became of a draft');
+
+-- Memory
+select is((api.create_upload(:'org', null, true, null, :'file')::jsonb #> '{value_maps}'), '{"building_type": {"Hut": "COMMERCIAL"}}', 'the next file of the organization finds its own words known');
+select is((api.create_upload(:'org', null, true, null, :'file')::jsonb #>> '{columns,5,how}'), 'remembered', 'a column that was named is remembered by its header');
+select is((api.create_upload(:'other_org', null, true, null, :'file')::jsonb #> '{value_maps}'), '{}', 'another organization has a memory of its own');
+
+select api.delete_upload(:'org', :'id') is not null as deleted \gset
+select is((select count(*) from public.lookup_queue_items where job_id = (:'started'::json ->> 'job_id')::uuid), 5::bigint, 'the batch outlives its draft');
+
+select * from finish();
+rollback;
