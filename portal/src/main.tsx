@@ -5,6 +5,7 @@ import { path } from "./router.ts";
 import { Applications } from "./screens/applications.tsx";
 import { Batches } from "./screens/batches.tsx";
 import { Difference } from "./screens/difference.tsx";
+import { DraftScreen } from "./screens/draft.tsx";
 import { JobScreen } from "./screens/job.tsx";
 import { Keys } from "./screens/keys.tsx";
 import { OperationsScreen } from "./screens/operations.tsx";
@@ -35,8 +36,9 @@ function Portal() {
 function Screen() {
   const [place = places.value[0]?.name, id] = path.value;
   if (place === "batches") return id ? <JobScreen key={id} id={id} /> : <Batches />;
-  if (place === "upload") return <Upload />;
   if (place === "reports" && id === "difference") return <Difference />;
+  if (place === "upload" || (place === "uploads" && !id)) return <Upload />;
+  if (place === "uploads") return <DraftScreen key={id} id={id!} />;
   if (place === "reports") return id ? <ReportScreen key={id} id={id} /> : <Reports />;
   if (place === "applications") return <Applications />;
   if (place === "webhooks") return <Webhooks />;

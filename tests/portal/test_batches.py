@@ -89,20 +89,6 @@ def test_the_keyboard_is_enough(signed_in: SignedIn) -> None:
     expect(page.get_by_role("searchbox")).to_be_focused()
 
 
-def test_a_file_goes_up_as_it_is(signed_in: SignedIn, client: OrganizationClient) -> None:
-    person = signed_in("upload")
-    person.look("upload")
-    choose = person.page.locator("input[type=file]")
-    choose.set_input_files({"name": "bad.csv", "mimeType": "text/csv", "buffer": b"Deal ID,Street\n1,Main St\n"})
-    expect(person.page.get_by_role("alert")).to_be_visible()
-    sites = (
-        b"reference_id,street_1,city,state,postal_code,building_type,device_ids\nd-1,200 N Spring St,Los Angeles,CA,90012,RESIDENTIAL,1\n"
-    )
-    choose.set_input_files({"name": "good.csv", "mimeType": "text/csv", "buffer": sites})
-    expect(person.page).to_have_url(re.compile(r"#/batches/[0-9a-f-]{36}$"))
-    assert client.get("/batch-lookups").json()["jobs"][0]["name"] == "good.csv"
-
-
 def test_another_organizations_batches_stay_its_own(signed_in: SignedIn, new_client: NewClient) -> None:
     new_client().post("/batch-lookups", params={"name": "Secret"}, json=[site()])
     page = signed_in("").page

@@ -9,13 +9,14 @@ interface Properties {
   onSubmit: (data: FormData) => Promise<unknown>;
   onCancel?: () => void;
   danger?: boolean;
+  disabled?: boolean;
   /** Buttons of other commands. */
   others?: ComponentChildren;
   children: ComponentChildren;
 }
 
 /** A form whose failure is shown above its buttons, and which cannot be sent twice. */
-export function Form({ submit, onSubmit, onCancel, danger, others, children }: Properties) {
+export function Form({ submit, onSubmit, onCancel, danger, disabled, others, children }: Properties) {
   const error = useSignal<Error | undefined>(undefined);
   const busy = useSignal(false);
   async function send(event: SubmitEvent) {
@@ -23,7 +24,7 @@ export function Form({ submit, onSubmit, onCancel, danger, others, children }: P
     busy.value = true;
     error.value = undefined;
     try {
-      await onSubmit(new FormData(event.currentTarget as HTMLFormElement));
+      await onSubmit(new FormData(event.currentTarget as HTMLFormElement, event.submitter));
     } catch (failure) {
       error.value = failure as Error;
     }
@@ -36,7 +37,7 @@ export function Form({ submit, onSubmit, onCancel, danger, others, children }: P
       <div class="actions">
         {others}
         {onCancel && <button type="button" onClick={onCancel}>Never mind</button>}
-        <button type="submit" class={danger ? "danger" : "primary"} disabled={busy.value}>{submit}</button>
+        <button type="submit" class={danger ? "danger" : "primary"} disabled={busy.value || disabled}>{submit}</button>
       </div>
     </form>
   );

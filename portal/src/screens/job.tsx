@@ -13,6 +13,7 @@ import { Loading, Problem, Time } from "../parts/misc.tsx";
 import { go, href, setQuery } from "../router.ts";
 import { can } from "../session.ts";
 import { nameOf, STATUS_TITLES } from "./batches.tsx";
+import { Waiting } from "./waiting.tsx";
 import { Items } from "./items.tsx";
 
 type Job = Schemas["JobDetails"];
@@ -58,6 +59,7 @@ export function JobScreen({ id }: { id: string }) {
       <Heading job={data} reload={job.reload} />
       <Problem error={job.error.value} onRetry={job.reload} />
       <Banner job={data} />
+      <Waiting job={data} reload={job.reload} />
       <ProgressCard job={data} />
       <Errors job={data} />
       <Items job={data} version={version.value} />

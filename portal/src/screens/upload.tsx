@@ -1,44 +1,72 @@
+// Where a file comes in. It goes up as it is and becomes a draft: the browser reads none of it.
 import { useSignal } from "@preact/signals";
-import { type Failure, send } from "../api.ts";
-import { counted } from "../format.ts";
+import { useEffect } from "preact/hooks";
+import { send } from "../api.ts";
 import { Problem } from "../parts/misc.tsx";
 import { go } from "../router.ts";
+import { Drafts } from "./drafts.tsx";
 
+// Browsers know the type of some files only, and disagree about others.
 const TYPES: Record<string, string> = {
   csv: "text/csv",
+  tsv: "text/tab-separated-values",
+  txt: "text/csv",
   json: "application/json",
   ndjson: "application/x-ndjson",
   xlsx: "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+  xlsm: "application/vnd.ms-excel.sheet.macroEnabled.12",
+  xlsb: "application/vnd.ms-excel.sheet.binary.macroEnabled.12",
+  xls: "application/vnd.ms-excel",
+  ods: "application/vnd.oasis.opendocument.spreadsheet",
 };
+const TEMPLATE = "reference_id,street_1,street_2,city,state_or_province_code,postal_code,country_code,building_type,device_ids\n" +
+  "deal-001,123 Main St,,San Francisco,CA,94102,US,RESIDENTIAL,1\n";
 
-/** A file that is right goes up as it is. */
 export function Upload() {
-  const error = useSignal<Failure | undefined>(undefined);
-  const busy = useSignal(false);
+  const error = useSignal<Error | undefined>(undefined);
+  const busy = useSignal("");
   const over = useSignal(false);
 
-  async function upload(file: File) {
-    busy.value = true;
+  async function upload(content: Blob, name: string, type: string) {
+    if (busy.peek()) return;
+    busy.value = name;
     error.value = undefined;
     try {
-      const type = TYPES[file.name.split(".").pop()!.toLowerCase()] ?? file.type;
-      const response = await send("post", "/batch-lookups", {
-        query: { name: file.name },
-        headers: { "content-type": type, "idempotency-key": crypto.randomUUID() },
-        file,
+      const response = await send("post", "/uploads", {
+        query: { name: name.slice(0, 200) },
+        headers: { "content-type": type },
+        file: content,
       });
-      go(["batches", (await response.json()).job_id]);
+      go(["uploads", (await response.json()).id]);
     } catch (failure) {
-      error.value = failure as Failure;
+      error.value = failure as Error;
     }
-    busy.value = false;
+    busy.value = "";
   }
+  function take(files: FileList | null | undefined) {
+    const [file] = files ?? [];
+    if (!file) return;
+    const parts = file.name.toLowerCase().split(".");
+    // The API tells by its content what a file is that has another name.
+    upload(file, file.name, TYPES[parts.at(-1)!] ?? TYPES[parts.at(-2)!] ?? "text/csv");
+  }
+  useEffect(() => {
+    function paste(event: ClipboardEvent) {
+      if ((event.target as HTMLElement).closest("input, textarea")) return;
+      const { files } = event.clipboardData!;
+      const text = event.clipboardData!.getData("text/plain").trim();
+      if (files.length) take(files);
+      else if (text) upload(new Blob([text]), "Pasted rows", /^[[{]/.test(text) ? "application/json" : "text/csv");
+    }
+    document.addEventListener("paste", paste);
+    return () => document.removeEventListener("paste", paste);
+  }, []);
 
-  const problems = error.value?.body.invalid_items ?? [];
   return (
     <>
       <div class="heading">
         <h1>New upload</h1>
+        <a class="button quiet" href={URL.createObjectURL(new Blob([TEMPLATE]))} download="sites.csv">Template</a>
       </div>
       <label
         class={over.value ? "drop over" : "drop"}
@@ -50,45 +78,23 @@ export function Upload() {
         onDrop={(event) => {
           event.preventDefault();
           over.value = false;
-          const [file] = event.dataTransfer?.files ?? [];
-          if (file) upload(file);
+          take(event.dataTransfer?.files);
         }}
       >
-        <strong>{busy.value ? "Uploading…" : "Drop a file here, or choose one"}</strong>
-        <span class="soft">CSV, Excel, NDJSON or JSON, with up to 10,000 sites</span>
+        <strong>{busy.value ? `Uploading ${busy.value}…` : "Drop a file here, choose one, or paste rows"}</strong>
+        <span class="soft">CSV, Excel, NDJSON or JSON, with up to 10,000 sites. Nothing is looked up yet.</span>
         <input
           type="file"
-          accept=".csv,.tsv,.txt,.xlsx,.xls,.ods,.json,.ndjson,.gz"
-          disabled={busy}
+          accept=".csv,.tsv,.txt,.xlsx,.xlsm,.xlsb,.xls,.ods,.json,.ndjson,.gz"
+          disabled={Boolean(busy.value)}
           onChange={(event) => {
-            const [file] = event.currentTarget.files ?? [];
+            take(event.currentTarget.files);
             event.currentTarget.value = "";
-            if (file) upload(file);
           }}
         />
       </label>
       <Problem error={error.value} />
-      {problems.length > 0 && (
-        <section class="card">
-          <h2>{counted(error.value!.body.total_invalid!, "site")} with problems</h2>
-          <table class="rows">
-            <thead>
-              <tr>
-                <th class="number">Line</th>
-                <th>Problem</th>
-              </tr>
-            </thead>
-            <tbody>
-              {problems.map((problem) => (
-                <tr key={problem.index}>
-                  <td class="number">{problem.line ?? problem.index + 1}</td>
-                  <td>{problem.error}</td>
-                </tr>
-              ))}
-            </tbody>
-          </table>
-        </section>
-      )}
+      <Drafts />
     </>
   );
 }

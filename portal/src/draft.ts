@@ -1,0 +1,142 @@
+// A draft as the screens work on it: its rows, its repairs one after the other, and the way back.
+import { type Signal, signal } from "@preact/signals";
+import { call, type Schemas } from "./api.ts";
+
+export type Upload = Schemas["Upload"];
+export type Row = Schemas["UploadRow"];
+export type Changes = Schemas["UploadChanges"];
+export type Group = Schemas["ProblemGroup"];
+
+/** What rows to show: with a problem or a warning of a code, of a field, with a text. */
+export interface Filter {
+  problem?: string;
+  warning?: string;
+  field?: string;
+  q?: string;
+  skipped?: boolean;
+}
+
+/** The fields that a column can have. */
+export const TITLES = {
+  reference_id: "Reference",
+  street_1: "Street",
+  street_2: "Unit, second line",
+  city: "City",
+  state_or_province_code: "State or province",
+  postal_code: "Postal code",
+  country_code: "Country",
+  building_type: "Building type",
+  device_ids: "Devices",
+} as const;
+
+/** The title of a field as the API names it, such as address.city. */
+export function titleOf(field: string | null): string {
+  if (!field) return "Whole row";
+  const name = field.replace(/^address\./, "");
+  return TITLES[name as keyof typeof TITLES] ?? name;
+}
+
+const MOST_ROWS = 500;
+
+export class Draft {
+  readonly upload: Signal<Upload>;
+  /** Changes whenever the rows have been judged again. */
+  readonly version = signal(0);
+  readonly error = signal<Error | undefined>(undefined);
+  readonly saving = signal(0);
+  readonly undoable = signal<{ title: string; changes: Changes }[]>([]);
+  private last: Promise<unknown> = Promise.resolve();
+
+  constructor(upload: Upload) {
+    this.upload = signal(upload);
+  }
+
+  get path() {
+    return { upload_id: this.upload.peek().id };
+  }
+
+  /** Sends changes after those before them; `back` takes them back. Answers whether they were taken. */
+  change(changes: Changes, back?: { title: string; changes: Changes }): Promise<boolean> {
+    this.saving.value++;
+    const sent = this.last.then(() => call("patch", "/uploads/{upload_id}", { path: this.path, body: changes }));
+    this.last = sent.catch(() => {});
+    return sent.then((upload) => {
+      this.upload.value = upload;
+      this.error.value = undefined;
+      if (back) this.undoable.value = [...this.undoable.peek(), back];
+      this.version.value++;
+      return true;
+    }, (failure) => {
+      this.error.value = failure;
+      this.version.value++;
+      return false;
+    }).finally(() => this.saving.value--);
+  }
+
+  undo(): Promise<boolean> {
+    const before = this.undoable.peek();
+    const step = before.at(-1);
+    if (!step) return Promise.resolve(false);
+    this.undoable.value = before.slice(0, -1);
+    return this.change(step.changes);
+  }
+
+  edit(cells: { row: Row; column: number; value: string }[], title = "the edit"): Promise<boolean> {
+    const changed = cells.filter(({ row, column, value }) => textOf(row, column) !== value);
+    if (changed.length === 0) return Promise.resolve(true);
+    return this.change(
+      { edits: changed.map(({ row, column, value }) => ({ position: row.position, column, value })) },
+      {
+        title,
+        changes: { edits: changed.map(({ row, column }) => ({ position: row.position, column, value: row.edits[column] ?? null })) },
+      },
+    );
+  }
+
+  skip(rows: Row[], skip: boolean): Promise<boolean> {
+    const positions = rows.filter((row) => row.skipped !== skip).map((row) => row.position);
+    if (positions.length === 0) return Promise.resolve(true);
+    const [leave, take] = [{ skip: positions }, { unskip: positions }];
+    return this.change(skip ? leave : take, { title: skip ? "leaving rows out" : "taking rows back", changes: skip ? take : leave });
+  }
+
+  map(field: string, number: number | null): Promise<boolean> {
+    const before = this.upload.peek().columns.find((column) => column.field === field)?.number ?? null;
+    return this.change({ columns: { [field]: number } }, { title: "the column", changes: { columns: { [field]: before } } });
+  }
+
+  setDefault(field: string, value: unknown): Promise<boolean> {
+    const before = this.upload.peek().defaults[field] ?? null;
+    return this.change({ defaults: { [field]: value } }, { title: "the default", changes: { defaults: { [field]: before } } });
+  }
+
+  mapValue(field: string, text: string, value: unknown): Promise<boolean> {
+    const before = (this.upload.peek().value_maps[field] as Record<string, unknown> | undefined)?.[text] ?? null;
+    return this.change({ value_maps: { [field]: { [text]: value } } }, {
+      title: `what ${text} stands for`,
+      changes: { value_maps: { [field]: { [text]: before } } },
+    });
+  }
+
+  rows(filter: Filter, offset: number, limit: number, signal?: AbortSignal) {
+    return call("get", "/uploads/{upload_id}/rows", { path: this.path, query: { ...filter, offset, limit }, signal });
+  }
+
+  /** All rows of a filter, page by page. */
+  async *all(filter: Filter): AsyncGenerator<Row> {
+    let cursor: string | undefined;
+    while (true) {
+      const page = await call("get", "/uploads/{upload_id}/rows", { path: this.path, query: { ...filter, limit: MOST_ROWS, cursor } });
+      yield* page.rows;
+      if (!page.next_cursor) return;
+      cursor = page.next_cursor;
+    }
+  }
+}
+
+/** What a cell says now, with its edit. */
+export function textOf(row: Row, column: number): string {
+  const value = row.edits[column] ?? row.cells[column - 1];
+  if (value === null || value === undefined) return "";
+  return typeof value === "string" ? value : JSON.stringify(value);
+}

@@ -1,0 +1,67 @@
+// The rows of a draft where there is no room for a grid: a card each, with the cells that have problems.
+import { useSignal } from "@preact/signals";
+import { useEffect } from "preact/hooks";
+import { type Draft, type Filter, type Row, textOf } from "../draft.ts";
+import { counted } from "../format.ts";
+import { useLoad } from "../load.ts";
+import { Loading, Problem } from "../parts/misc.tsx";
+
+const PAGE = 25;
+
+export function Cards({ draft, filter }: { draft: Draft; filter: Filter }) {
+  const most = useSignal(PAGE);
+  const version = draft.version.value;
+  const page = useLoad((signal) => draft.rows(filter, 0, most.peek(), signal), [JSON.stringify(filter), version, most.value]);
+  useEffect(() => {
+    most.value = PAGE;
+  }, [JSON.stringify(filter)]);
+  const data = page.data.value;
+  if (!data) return page.error.value ? <Problem error={page.error.value} onRetry={page.reload} /> : <Loading />;
+  return (
+    <>
+      <p class="soft">{counted(data.total, "row")}</p>
+      {data.rows.map((row) => <Card key={row.position} draft={draft} row={row} />)}
+      {data.rows.length < data.total && most.value < 500 && (
+        <button type="button" class="more" onClick={() => (most.value = Math.min(500, most.value + PAGE))}>Show more</button>
+      )}
+    </>
+  );
+}
+
+function Card({ draft, row }: { draft: Draft; row: Row }) {
+  const columns = draft.upload.value.columns;
+  const title = columns.slice(0, 3).map((column) => textOf(row, column.number)).filter(Boolean).join(", ");
+  return (
+    <section class="card" aria-label={`Row ${row.line}`}>
+      <h2>
+        Row {row.line} <small>{title}</small>
+      </h2>
+      {row.problems.map((problem) => (
+        <div key={`${problem.field} ${problem.code}`}>
+          {problem.column
+            ? (
+              <label>
+                {columns.find(({ number }) => number === problem.column)?.header ?? `Column ${problem.column}`}
+                <input
+                  defaultValue={textOf(row, problem.column)}
+                  onChange={(event) => draft.edit([{ row, column: problem.column!, value: event.currentTarget.value }])}
+                />
+              </label>
+            )
+            : null}
+          <p class="alert">{problem.message}</p>
+          {problem.suggestion && problem.column && (
+            <button
+              type="button"
+              onClick={() => draft.edit([{ row, column: problem.column!, value: problem.suggestion! }])}
+            >
+              Use {problem.suggestion}
+            </button>
+          )}
+        </div>
+      ))}
+      {row.warnings.map((warning) => <p key={`${warning.field} ${warning.code}`} class="warn">{warning.message}</p>)}
+      <button type="button" onClick={() => draft.skip([row], !row.skipped)}>{row.skipped ? "Take it back" : "Leave it out"}</button>
+    </section>
+  );
+}

@@ -1,0 +1,224 @@
+// What is wrong with the rows: by kind, and cell by cell.
+import { useComputed, useSignal } from "@preact/signals";
+import { useEffect } from "preact/hooks";
+import { type Draft, type Filter, type Group, type Row, textOf, titleOf } from "../draft.ts";
+import { counted, number } from "../format.ts";
+import { debounced } from "../load.ts";
+import { notify } from "../parts/announce.tsx";
+import { Dialog } from "../parts/dialog.tsx";
+import { Form } from "../parts/form.tsx";
+import { href, path, query, setQuery } from "../router.ts";
+import { Cards } from "./draft-cards.tsx";
+import { Grid } from "./draft-grid.tsx";
+
+const narrow = matchMedia("(max-width: 760px)");
+const MOST_EDITS = 10_000;
+
+const CODES: Record<string, string> = {
+  missing: "empty",
+  duplicate_reference_id: "repeated",
+  unknown_building_type: "not a building type",
+  unknown_device: "unknown device",
+  invalid_device_ids: "not a list of devices",
+  unknown_state: "not a state or province",
+  unknown_country: "not a country we know",
+  invalid_postal_code: "not a postal code",
+  invalid_reference_id: "cannot be a reference",
+  postal_code_not_in_state: "not in the state",
+  postal_code_mended: "completed",
+  value_recognized: "read as another form",
+  cleaned: "cleaned",
+  placeholder_removed: "placeholder removed",
+  looks_like_placeholder: "looks like a placeholder",
+  rounded_by_spreadsheet: "rounded by the spreadsheet",
+};
+
+export function groupTitle(group: { field: string | null; code: string }): string {
+  return `${titleOf(group.field)}: ${CODES[group.code] ?? group.code.replaceAll("_", " ")}`;
+}
+
+export function Check({ draft }: { draft: Draft }) {
+  const upload = draft.upload.value;
+  const filter = useComputed(() => filterOf(query.value, draft.upload.value.invalid_rows > 0));
+  const onPhone = useSignal(narrow.matches);
+  const { problem, warning, field, q = "" } = filter.value;
+  const group = upload.problem_groups.find((each) => each.code === problem && each.field === (field ?? null));
+  const shown = query.value.get("rows") ?? (upload.invalid_rows > 0 ? "problems" : "all");
+  useEffect(() => {
+    const change = () => (onPhone.value = narrow.matches);
+    narrow.addEventListener("change", change);
+    return () => narrow.removeEventListener("change", change);
+  }, []);
+  const View = onPhone.value ? Cards : Grid;
+  return (
+    <div class="check-screen">
+      <nav class="groups" aria-label="Problems">
+        <a href={href(path.value, { step: "check", rows: "problems" })} aria-current={problem === "any" ? "true" : undefined}>
+          <span>Rows with problems</span> <span class="count">{number(upload.invalid_rows)}</span>
+        </a>
+        {upload.problem_groups.map((each) => (
+          <GroupLink key={`${each.field} ${each.code}`} group={each} kind="problem" filter={filter.value} />
+        ))}
+        {upload.warning_groups.length > 0 && <h2>Worth a look</h2>}
+        {upload.warning_groups.map((each) => (
+          <GroupLink key={`${each.field} ${each.code}`} group={each} kind="warning" filter={filter.value} />
+        ))}
+        <h2>Rows</h2>
+        <a
+          href={href(path.value, { step: "check", rows: "all" })}
+          aria-current={shown === "all" && !problem && !warning ? "true" : undefined}
+        >
+          <span>All rows</span> <span class="count">{number(upload.total_rows)}</span>
+        </a>
+        {upload.skipped_rows > 0 && (
+          <a href={href(path.value, { step: "check", rows: "skipped" })} aria-current={shown === "skipped" ? "true" : undefined}>
+            <span>Left out</span> <span class="count">{number(upload.skipped_rows)}</span>
+          </a>
+        )}
+      </nav>
+      <section aria-label="Rows" class="rows-of-draft">
+        <div class="toolbar">
+          {group ? <FixGroup draft={draft} group={group} filter={filter.value} /> : (
+            <span class="soft">
+              {upload.invalid_rows === 0 && shown === "problems" ? "Nothing is left to repair." : !onPhone.value && <Hint />}
+            </span>
+          )}
+          <div class="filters">
+            {upload.invalid_rows > 0 && (
+              <button type="button" class="quiet" onClick={() => downloadProblems(draft)}>
+                Download {counted(upload.invalid_rows, "row")}
+              </button>
+            )}
+            <input
+              type="search"
+              placeholder="Search cells"
+              aria-label="Search cells"
+              defaultValue={q}
+              onInput={(event) => search(event.currentTarget.value)}
+            />
+          </div>
+        </div>
+        <View draft={draft} filter={filter.value} />
+      </section>
+    </div>
+  );
+}
+
+const search = debounced((q: string) => setQuery({ q, step: "check" }));
+
+function Hint() {
+  return (
+    <>
+      <kbd>↑</kbd> <kbd>↓</kbd> <kbd>←</kbd> <kbd>→</kbd> move, <kbd>Enter</kbd> edit, <kbd>Ctrl D</kbd> fill down, <kbd>Space</kbd>{" "}
+      leave out
+    </>
+  );
+}
+
+function filterOf(parameters: URLSearchParams, problems: boolean): Filter {
+  const given = (name: string) => parameters.get(name) ?? undefined;
+  const filter: Filter = { problem: given("problem"), warning: given("warning"), field: given("field"), q: given("q") };
+  const rows = given("rows") ?? (problems ? "problems" : "all");
+  if (rows === "problems" && !filter.problem && !filter.warning) filter.problem = "any";
+  if (rows === "skipped") filter.skipped = true;
+  else if (filter.problem) filter.skipped = false;
+  return filter;
+}
+
+function GroupLink({ group, kind, filter }: { group: Group; kind: "problem" | "warning"; filter: Filter }) {
+  const current = filter[kind] === group.code && (filter.field ?? null) === group.field;
+  return (
+    <a
+      href={href(path.value, { step: "check", [kind]: group.code, field: group.field })}
+      title={group.examples[0]?.message}
+      class={kind}
+      aria-current={current ? "true" : undefined}
+    >
+      <span>{groupTitle(group)}</span> <span class="count">{number(group.count)}</span>
+    </a>
+  );
+}
+
+/** Repairs of all rows with one kind of problem at once. */
+function FixGroup({ draft, group, filter }: { draft: Draft; group: Group; filter: Filter }) {
+  const asking = useSignal(false);
+  const busy = useSignal(false);
+  const suggested = useSignal(0);
+  const version = draft.version.value;
+  useEffect(() => {
+    suggested.value = 0;
+    draft.rows(filter, 0, 100).then(
+      ({ rows }) => (suggested.value = rows.filter((row) => problemOf(row, group)?.suggestion).length),
+      () => {},
+    );
+  }, [group.field, group.code, version]);
+
+  async function fix(valueOf: (row: Row) => string | null | undefined) {
+    busy.value = true;
+    const cells = [];
+    for await (const row of draft.all(filter)) {
+      const column = problemOf(row, group)?.column;
+      const value = valueOf(row);
+      if (column && value !== null && value !== undefined && cells.length < MOST_EDITS) cells.push({ row, column, value });
+    }
+    if (await draft.edit(cells, `the repair of ${counted(cells.length, "row")}`)) notify(`${counted(cells.length, "row")} changed`);
+    busy.value = false;
+    asking.value = false;
+  }
+  async function leaveOut() {
+    busy.value = true;
+    const rows = [];
+    for await (const row of draft.all(filter)) rows.push(row);
+    await draft.skip(rows, true);
+    busy.value = false;
+  }
+
+  const hasColumn = draft.upload.value.columns.some(({ field }) => field === group.field?.replace(/^address\./, ""));
+  const repeated = group.code === "duplicate_reference_id";
+  return (
+    <div class="fix">
+      <strong>{groupTitle(group)}</strong>
+      {suggested.value > 0 && (
+        <button
+          type="button"
+          class="primary"
+          disabled={busy.value}
+          onClick={() => fix((row) => problemOf(row, group)?.suggestion)}
+        >
+          Take the suggestions
+        </button>
+      )}
+      {hasColumn && !repeated && (
+        <button type="button" disabled={busy.value} onClick={() => (asking.value = true)}>One value for all…</button>
+      )}
+      <button type="button" disabled={busy.value} onClick={leaveOut}>{repeated ? "Keep the first of each" : "Leave them out"}</button>
+      {asking.value && (
+        <Dialog title={groupTitle(group)} onClose={() => (asking.value = false)}>
+          <Form submit={`Change ${counted(group.count, "row")}`} onSubmit={(form) => fix(() => String(form.get("value")))}>
+            <label>
+              {titleOf(group.field)}
+              <input name="value" required autofocus />
+            </label>
+          </Form>
+        </Dialog>
+      )}
+    </div>
+  );
+}
+
+function problemOf(row: Row, group: Group) {
+  return row.problems.find(({ code, field }) => code === group.code && field === group.field);
+}
+
+/** The rows with problems as CSV: their cells as they are now, and what is wrong. */
+async function downloadProblems(draft: Draft) {
+  const { columns, name } = draft.upload.peek();
+  const lines = [[...columns.map(({ header }) => header), "Problems"]];
+  for await (const row of draft.all({ problem: "any", skipped: false })) {
+    lines.push([...columns.map((column) => textOf(row, column.number)), row.problems.map(({ message }) => message).join("; ")]);
+  }
+  const text = lines.map((cells) => cells.map((cell) => `"${cell.replaceAll('"', '""')}"`).join(",")).join("\r\n");
+  const file = URL.createObjectURL(new Blob(["\ufeff", text, "\r\n"], { type: "text/csv" }));
+  Object.assign(document.createElement("a"), { href: file, download: `${name ?? "draft"} - to repair.csv` }).click();
+  setTimeout(() => URL.revokeObjectURL(file), 60_000);
+}

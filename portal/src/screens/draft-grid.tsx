@@ -1,0 +1,379 @@
+// The rows of a draft as a grid (https://www.w3.org/WAI/ARIA/apg/patterns/grid/): only the rows in sight are in the page, and loaded.
+import { useComputed, useSignal } from "@preact/signals";
+import { useEffect, useLayoutEffect, useMemo, useRef } from "preact/hooks";
+import { type Draft, type Filter, type Row, textOf } from "../draft.ts";
+import { number } from "../format.ts";
+import { Problem } from "../parts/misc.tsx";
+
+const ROW = 34;
+const SPARE = 6;
+const PAGE = 100;
+const LINE_WIDTH = 64;
+const CELL_WIDTH = 168;
+
+/** Rows by their place in the filter, as far as they have been loaded. */
+class Rows {
+  readonly changed;
+  readonly total;
+  readonly error;
+  private rows = new Map<number, Row>();
+  /** From before the rows were judged again: shown until the new ones have come. */
+  private old = new Map<number, Row>();
+  private asked = new Set<number>();
+  private abort = new AbortController();
+
+  constructor(readonly draft: Draft, private filter: Filter, signals: {
+    changed: { value: number };
+    total: { value: number | null };
+    error: { value: Error | undefined };
+  }) {
+    this.changed = signals.changed;
+    this.total = signals.total;
+    this.error = signals.error;
+  }
+
+  at(index: number): Row | undefined {
+    return this.rows.get(index) ?? this.old.get(index);
+  }
+
+  /** Loads again, with another filter perhaps. */
+  restart(filter: Filter, keep: boolean) {
+    this.abort.abort();
+    this.abort = new AbortController();
+    this.old = keep ? new Map([...this.old, ...this.rows]) : new Map();
+    this.filter = filter;
+    this.rows = new Map();
+    this.asked.clear();
+  }
+
+  stop() {
+    this.abort.abort();
+  }
+
+  async need(from: number, to: number) {
+    let first = from;
+    while (first < to && this.rows.has(first)) first++;
+    const start = Math.max(0, first - first % PAGE);
+    const offset = this.rows.has(start) ? first : start;
+    if (first >= to || this.asked.has(offset)) return;
+    this.asked.add(offset);
+    const { signal } = this.abort;
+    try {
+      const page = await this.draft.rows(this.filter, offset, PAGE, signal);
+      if (signal.aborted) return;
+      page.rows.forEach((row, index) => this.rows.set(offset + index, row));
+      for (const index of this.old.keys()) if (index >= page.total || this.rows.has(index)) this.old.delete(index);
+      this.total.value = page.total;
+      this.error.value = undefined;
+      this.changed.value++;
+      if (page.rows.length) this.need(from, Math.min(to, page.total));
+    } catch (failure) {
+      if (signal.aborted) return;
+      this.asked.delete(offset);
+      this.error.value = failure as Error;
+    }
+  }
+}
+
+export function Grid({ draft, filter }: { draft: Draft; filter: Filter }) {
+  const changed = useSignal(0);
+  const total = useSignal<number | null>(null);
+  const error = useSignal<Error | undefined>(undefined);
+  const top = useSignal(0);
+  const height = useSignal(400);
+  const focus = useSignal({ row: 0, column: 1 });
+  /** Where a range of one column began; the focus is its other end. */
+  const anchor = useSignal<number | null>(null);
+  const editing = useSignal<string | null>(null);
+  const scroller = useRef<HTMLDivElement>(null);
+  const wantsFocus = useRef(false);
+  const rows = useMemo(() => new Rows(draft, filter, { changed, total, error }), [draft]);
+  const key = JSON.stringify(filter);
+  const version = draft.version.value;
+  const columns = draft.upload.value.columns;
+
+  const first = Math.max(0, Math.floor(top.value / ROW) - SPARE);
+  const last = Math.min(total.value ?? PAGE, Math.ceil((top.value + height.value) / ROW) + SPARE);
+
+  useEffect(() => {
+    rows.restart(filter, false);
+    total.value = null;
+    focus.value = { row: 0, column: 1 };
+    anchor.value = null;
+    editing.value = null;
+    scroller.current!.scrollTop = 0;
+    rows.need(0, PAGE).then(() => {
+      // What is wrong is in sight, however many columns the file has.
+      const wrong = rows.at(0)?.problems.find(({ code, field, column }) => column && fits(filter, code, field))?.column;
+      if (wrong && scroller.current && focus.peek().row === 0) {
+        focus.value = { row: 0, column: wrong };
+        show(0, wrong);
+      }
+    });
+  }, [key]);
+  useEffect(() => {
+    if (version === 0) return;
+    rows.restart(filter, true);
+    rows.need(first, last);
+  }, [version]);
+  useEffect(() => {
+    rows.need(first, last);
+  }, [first, last]);
+  useEffect(() => () => rows.stop(), [rows]);
+  useEffect(() => {
+    const count = total.value;
+    if (count !== null && focus.value.row >= count) focus.value = { ...focus.value, row: Math.max(0, count - 1) };
+  }, [total.value]);
+  useLayoutEffect(() => {
+    const observer = new ResizeObserver(([entry]) => (height.value = entry!.contentRect.height));
+    observer.observe(scroller.current!);
+    return () => observer.disconnect();
+  }, []);
+  useLayoutEffect(() => {
+    if (!wantsFocus.current || editing.value !== null) return;
+    const cell = scroller.current!.querySelector<HTMLElement>("[data-focused]");
+    if (cell) {
+      cell.focus({ preventScroll: true });
+      wantsFocus.current = false;
+    }
+  });
+
+  function move(row: number, column: number, extend = false) {
+    const at = { row: clamp(row, 0, (total.peek() ?? 1) - 1), column: clamp(column, 1, columns.length) };
+    anchor.value = extend ? anchor.peek() ?? focus.peek().row : null;
+    focus.value = at;
+    wantsFocus.current = true;
+    show(at.row, at.column);
+  }
+
+  function show(row: number, column: number) {
+    const box = scroller.current!;
+    const y = row * ROW;
+    // The header row sticks to the top.
+    if (y < box.scrollTop) box.scrollTop = y;
+    else if (y + 2 * ROW > box.scrollTop + box.clientHeight) box.scrollTop = y + 2 * ROW - box.clientHeight;
+    const x = (column - 1) * CELL_WIDTH;
+    if (x < box.scrollLeft) box.scrollLeft = x;
+    else if (x + CELL_WIDTH + LINE_WIDTH > box.scrollLeft + box.clientWidth) box.scrollLeft = x + CELL_WIDTH + LINE_WIDTH - box.clientWidth;
+  }
+
+  function chosen(): Row[] {
+    const [from, to] = range.peek();
+    const found: Row[] = [];
+    for (let index = from; index <= to; index++) {
+      const row = rows.at(index);
+      if (row) found.push(row);
+    }
+    return found;
+  }
+  const range = useComputed((): [number, number] => {
+    const other = anchor.value ?? focus.value.row;
+    return [Math.min(other, focus.value.row), Math.max(other, focus.value.row)];
+  });
+
+  function finish(value: string | null, down: number, right: number) {
+    const { row: index, column } = focus.peek();
+    const row = rows.at(index);
+    editing.value = null;
+    if (value !== null && row) draft.edit([{ row, column, value }]);
+    move(index + down, column + right);
+  }
+
+  /** Gives the cells of the range the first one's text; one cell that of the cell above. */
+  function fillDown() {
+    const { column } = focus.peek();
+    const [from, to] = range.peek();
+    const source = rows.at(from === to ? from - 1 : from);
+    if (!source) return;
+    const value = textOf(source, column);
+    draft.edit(chosen().filter((row) => row !== source).map((row) => ({ row, column, value })), "filling down");
+  }
+
+  function onKey(event: KeyboardEvent) {
+    if (editing.peek() !== null || event.target instanceof HTMLButtonElement) return;
+    const { row, column } = focus.peek();
+    const control = event.ctrlKey || event.metaKey;
+    const page = Math.max(1, Math.floor(height.peek() / ROW) - 2);
+    const moves: Record<string, () => void> = {
+      ArrowUp: () => move(row - 1, column, event.shiftKey),
+      ArrowDown: () => move(row + 1, column, event.shiftKey),
+      ArrowLeft: () => move(row, column - 1),
+      ArrowRight: () => move(row, column + 1),
+      PageUp: () => move(row - page, column, event.shiftKey),
+      PageDown: () => move(row + page, column, event.shiftKey),
+      Home: () => move(control ? 0 : row, 1),
+      End: () => move(control ? (total.peek() ?? 1) - 1 : row, columns.length),
+      Enter: () => edit(),
+      F2: () => edit(),
+      Delete: () => draft.edit(chosen().map((each) => ({ row: each, column, value: "" })), "clearing cells"),
+      " ": () => {
+        const several = chosen();
+        if (several.length) draft.skip(several, !several[0]!.skipped);
+      },
+    };
+    if (control && event.key.toLowerCase() === "d") fillDown();
+    else if (moves[event.key] && (!control || event.key === "Home" || event.key === "End")) moves[event.key]!();
+    else if (event.key.length === 1 && !control && !event.altKey) edit(event.key);
+    else return;
+    event.preventDefault();
+    event.stopPropagation();
+  }
+
+  function edit(typed?: string) {
+    const { row, column } = focus.peek();
+    const current = rows.at(row);
+    if (current) editing.value = typed ?? textOf(current, column);
+  }
+
+  changed.value;
+  const focused = rows.at(focus.value.row);
+  const inSight = focus.value.row >= first && focus.value.row < last;
+  const shown = [];
+  for (let index = first; index < last; index++) shown.push(index);
+  return (
+    <>
+      <Problem error={error.value} onRetry={() => rows.need(first, last)} />
+      <div
+        ref={scroller}
+        class="grid"
+        role="grid"
+        aria-label="Rows of the draft"
+        aria-rowcount={(total.value ?? 0) + 1}
+        aria-colcount={columns.length + 1}
+        aria-multiselectable="true"
+        style={{ maxHeight: `${((total.value ?? PAGE) + 1) * ROW + 20}px` }}
+        tabIndex={inSight && total.value ? -1 : 0}
+        onScroll={(event) => (top.value = event.currentTarget.scrollTop)}
+        onKeyDown={onKey}
+        onFocus={(event) => {
+          if (event.target === event.currentTarget && total.peek()) move(focus.peek().row, focus.peek().column);
+        }}
+      >
+        <div class="grid-row grid-head" role="row" aria-rowindex={1}>
+          <span role="columnheader" aria-colindex={1}>Row</span>
+          {columns.map((column, index) => (
+            <span key={column.number} role="columnheader" aria-colindex={index + 2} title={column.header}>
+              {column.header || `Column ${column.number}`}
+            </span>
+          ))}
+        </div>
+        <div
+          class="grid-body"
+          role="rowgroup"
+          style={{ height: `${(total.value ?? 0) * ROW}px`, width: `${LINE_WIDTH + columns.length * CELL_WIDTH}px` }}
+        >
+          {shown.map((index) => {
+            const row = rows.at(index);
+            return (
+              <div
+                key={index}
+                class={row?.skipped ? "grid-row skipped" : "grid-row"}
+                role="row"
+                aria-rowindex={index + 2}
+                style={{ top: `${index * ROW}px` }}
+              >
+                <span role="rowheader" aria-colindex={1}>{row ? number(row.line) : "…"}</span>
+                {columns.map((column, place) => {
+                  const at = focus.value.row === index && focus.value.column === place + 1;
+                  const wrong = row?.problems.find((problem) => problem.column === column.number);
+                  const warned = row?.warnings.find((warning) => warning.column === column.number);
+                  const picked = focus.value.column === place + 1 && anchor.value !== null && index >= range.value[0] &&
+                    index <= range.value[1];
+                  const text = row ? textOf(row, column.number) : "";
+                  return (
+                    <span
+                      key={column.number}
+                      role="gridcell"
+                      aria-colindex={place + 2}
+                      aria-invalid={wrong ? "true" : undefined}
+                      aria-selected={picked || at}
+                      tabIndex={at ? 0 : -1}
+                      data-focused={at ? "" : undefined}
+                      class={wrong ? "wrong" : row?.edits[column.number] !== undefined ? "edited" : warned ? "warned" : undefined}
+                      title={wrong?.message ?? warned?.message ?? text}
+                      onMouseDown={(event) => {
+                        if (editing.peek() !== null && at) return;
+                        move(index, place + 1, event.shiftKey);
+                      }}
+                      onDblClick={() => edit()}
+                    >
+                      {at && editing.value !== null
+                        ? <Editor text={editing.value} label={column.header} onDone={finish} />
+                        : text || (wrong && <span class="nothing">empty</span>)}
+                    </span>
+                  );
+                })}
+              </div>
+            );
+          })}
+        </div>
+      </div>
+      {total.value === 0 && <p class="empty">No row is like that.</p>}
+      {focused && total.value !== 0 && <Detail draft={draft} row={focused} column={columns[focus.value.column - 1]!.number} />}
+    </>
+  );
+}
+
+/** What is wrong with the row in focus, and what would mend it. */
+function Detail({ draft, row, column }: { draft: Draft; row: Row; column: number }) {
+  const problems = [...row.problems].sort((one, other) => Number(other.column === column) - Number(one.column === column));
+  return (
+    <div class="detail" aria-live="polite">
+      {problems.map((problem) => (
+        <p key={`${problem.field} ${problem.code}`}>
+          <span class="alert">{problem.message}</span> {problem.suggestion && problem.column && (
+            <button
+              type="button"
+              onClick={() => draft.edit([{ row, column: problem.column!, value: problem.suggestion! }])}
+            >
+              Use {problem.suggestion}
+            </button>
+          )}
+        </p>
+      ))}
+      {row.warnings.map((warning) => <p key={`${warning.field} ${warning.code}`} class="warn">{warning.message}</p>)}
+      {row.skipped && <p class="soft">This row is left out.</p>}
+      <button type="button" class="quiet" onClick={() => draft.skip([row], !row.skipped)}>
+        {row.skipped ? `Take row ${number(row.line)} back` : `Leave row ${number(row.line)} out`}
+      </button>
+    </div>
+  );
+}
+
+function Editor(
+  { text, label, onDone }: { text: string; label: string; onDone: (value: string | null, down: number, right: number) => void },
+) {
+  const input = useRef<HTMLInputElement>(null);
+  const done = useRef(false);
+  useLayoutEffect(() => input.current!.focus(), []);
+  function finish(value: string | null, down = 0, right = 0) {
+    if (done.current) return;
+    done.current = true;
+    onDone(value, down, right);
+  }
+  return (
+    <input
+      ref={input}
+      aria-label={label}
+      defaultValue={text}
+      onKeyDown={(event) => {
+        const value = event.currentTarget.value;
+        if (event.key === "Enter") finish(value, event.shiftKey ? -1 : 1);
+        else if (event.key === "Tab") finish(value, 0, event.shiftKey ? -1 : 1);
+        else if (event.key === "Escape") finish(null);
+        else return;
+        event.preventDefault();
+        event.stopPropagation();
+      }}
+      onBlur={(event) => finish(event.currentTarget.value)}
+    />
+  );
+}
+
+function fits(filter: Filter, code: string, field: string | null): boolean {
+  return (!filter.problem || filter.problem === "any" || filter.problem === code) && (!filter.field || filter.field === field);
+}
+
+function clamp(value: number, least: number, most: number): number {
+  return Math.max(least, Math.min(most, value));
+}

@@ -1,0 +1,203 @@
+// A draft between its upload and its start: what its columns are, what is wrong with its rows, what a start would take.
+import type { ComponentChildren } from "preact";
+import { useSignal } from "@preact/signals";
+import { useEffect, useMemo } from "preact/hooks";
+import { call } from "../api.ts";
+import { Draft } from "../draft.ts";
+import { counted, duration, number } from "../format.ts";
+import { useLoad } from "../load.ts";
+import { announce, notify } from "../parts/announce.tsx";
+import { CopyAs } from "../parts/copy.tsx";
+import { Dialog } from "../parts/dialog.tsx";
+import { Form } from "../parts/form.tsx";
+import { Loading, Problem, Time } from "../parts/misc.tsx";
+import { go, href, path, query } from "../router.ts";
+import { can } from "../session.ts";
+import { Check } from "./draft-check.tsx";
+import { Columns } from "./draft-columns.tsx";
+
+export function DraftScreen({ id }: { id: string }) {
+  const upload = useLoad((signal) => call("get", "/uploads/{upload_id}", { path: { upload_id: id }, signal }), [id]);
+  const draft = useMemo(() => upload.data.value && new Draft(upload.data.value), [upload.data.value]);
+  if (!draft) return upload.error.value ? <Problem error={upload.error.value} onRetry={upload.reload} /> : <Loading />;
+  return <Shown draft={draft} />;
+}
+
+function Shown({ draft }: { draft: Draft }) {
+  const upload = draft.upload.value;
+  const deleting = useSignal(false);
+  const unclear = upload.missing_fields.length > 0 || upload.columns.some(({ how }) => how === "ambiguous");
+  const step = query.value.get("step") ?? (unclear ? "columns" : "check");
+  useEffect(() => {
+    announce(`${counted(upload.valid_rows, "row is", "rows are")} ready, ${number(upload.invalid_rows)} to repair`);
+  }, [upload.valid_rows, upload.invalid_rows]);
+  useEffect(() => {
+    function onKey(event: KeyboardEvent) {
+      const typing = (event.target as HTMLElement).closest("input, textarea, select");
+      if ((event.ctrlKey || event.metaKey) && !event.shiftKey && event.key === "z" && !typing) {
+        event.preventDefault();
+        undo();
+      }
+    }
+    document.addEventListener("keydown", onKey);
+    return () => document.removeEventListener("keydown", onKey);
+  }, [draft]);
+
+  const undoable = draft.undoable.value.at(-1);
+  async function undo() {
+    const title = draft.undoable.peek().at(-1)?.title;
+    if (await draft.undo()) notify(`Undone: ${title}`);
+  }
+  if (upload.job_id) {
+    return (
+      <section class="empty">
+        <h1>{upload.name ?? "This draft"} was started</h1>
+        <p>It changes no more.</p>
+        <a class="button primary" href={href(["batches", upload.job_id])}>See the batch</a>
+      </section>
+    );
+  }
+  return (
+    <>
+      <div class="heading">
+        <div>
+          <h1>{upload.name ?? "Draft"}</h1>
+          <p class="soft">
+            {counted(upload.total_rows, "row")}, uploaded <Time at={upload.created_at} />, kept until <Time at={upload.expires_at} />
+          </p>
+        </div>
+        <span class="soft" role="status">{draft.saving.value > 0 ? "Saving…" : "Saved"}</span>
+        <button
+          type="button"
+          disabled={!undoable}
+          aria-keyshortcuts="Control+Z"
+          title={undoable && `Takes back ${undoable.title}`}
+          onClick={undo}
+        >
+          Undo
+        </button>
+        <CopyAs path={`uploads/${upload.id}`} sql={`select * from api.upload_rows where upload_id = '${upload.id}' order by position;`} />
+        <button type="button" class="quiet" onClick={() => (deleting.value = true)}>Delete…</button>
+      </div>
+      <nav class="tabs steps" aria-label="Steps">
+        <Step name="columns" current={step}>
+          1. Columns {unclear && <span class="count alert">{upload.missing_fields.length || "unclear"}</span>}
+        </Step>
+        <Step name="check" current={step}>
+          2. Check {upload.invalid_rows > 0 && <span class="count alert">{number(upload.invalid_rows)}</span>}
+        </Step>
+      </nav>
+      <Problem error={draft.error.value} />
+      {upload.notes.map((note) => <p key={note.code} class="banner">{note.message}</p>)}
+      {step === "columns" ? <Columns draft={draft} /> : <Check draft={draft} />}
+      <Start draft={draft} />
+      {deleting.value && (
+        <Dialog
+          title={`Delete ${upload.name ?? "the draft"}?`}
+          onClose={() => (deleting.value = false)}
+          actions={
+            <>
+              <button type="button" onClick={() => (deleting.value = false)}>Keep it</button>
+              <button
+                type="button"
+                class="danger"
+                onClick={async () => {
+                  await call("delete", "/uploads/{upload_id}", { path: draft.path });
+                  go(["upload"]);
+                }}
+              >
+                Delete the draft
+              </button>
+            </>
+          }
+        >
+          <p>Its rows and repairs are deleted with it. Your file stays where it is.</p>
+        </Dialog>
+      )}
+    </>
+  );
+}
+
+function Step({ name, current, children }: { name: string; current: string; children: ComponentChildren }) {
+  return (
+    <a href={href(path.value, { step: name })} aria-current={name === current ? "step" : undefined}>
+      {children}
+    </a>
+  );
+}
+
+/** What a start takes, and the start. */
+function Start({ draft }: { draft: Draft }) {
+  const upload = draft.upload.value;
+  const ready = upload.valid_rows;
+  const reuse = useSignal(true);
+  const estimate = useSignal<{ lookups: number; known: number; seconds: number | null } | null>(null);
+  const version = draft.version.value;
+  useEffect(() => {
+    const controller = new AbortController();
+    estimate.value = null;
+    if (ready > 0 && reuse.value && can("jobs:write")) {
+      const body = { dry_run: true, skip_invalid: true, reuse_results: { max_age_days: REUSE_DAYS } };
+      call("post", "/uploads/{upload_id}/start", { path: draft.path, body, signal: controller.signal })
+        .then((answer) => {
+          if (!("dry_run" in answer)) return;
+          estimate.value = { lookups: answer.lookups, known: answer.known_already, seconds: answer.estimated_duration_seconds };
+        }, () => {});
+    }
+    return () => controller.abort();
+  }, [version, reuse.value]);
+  if (!can("jobs:write")) return null;
+
+  async function start(form: FormData) {
+    const days = reuse.value ? { reuse_results: { max_age_days: REUSE_DAYS } } : {};
+    const name = String(form.get("name") ?? "").trim();
+    const most = Number(form.get("max_lookups"));
+    const sample = Number(form.get("sample"));
+    const created = await call("post", "/uploads/{upload_id}/start", {
+      path: draft.path,
+      headers: { "idempotency-key": crypto.randomUUID() },
+      body: { skip_invalid: true, ...(name && { name }), ...(most && { max_lookups: most }), ...(sample && { sample }), ...days },
+    });
+    if ("job_id" in created) go(["batches", created.job_id]);
+  }
+  const { lookups, known, seconds } = estimate.value ?? { ...upload.estimate, known: 0 };
+  return (
+    <section class="card start" aria-label="Start">
+      <p>
+        <strong>{counted(ready, "site")} ready</strong>
+        {upload.invalid_rows > 0 && <>, {counted(upload.invalid_rows, "row")} with problems will be left out</>}
+        {upload.skipped_rows > 0 && <>, {number(upload.skipped_rows)} left out by you</>}. {ready > 0 && (
+          <span class="soft">
+            {counted(lookups, "lookup")}
+            {known > 0 && `, ${number(known)} known already`}
+            {seconds !== null && `, about ${duration(seconds)}`}
+          </span>
+        )}
+      </p>
+      <Form
+        submit={`Start ${counted(ready, "site")}`}
+        disabled={ready === 0}
+        onSubmit={start}
+        others={ready > SAMPLE && <button type="submit" name="sample" value={SAMPLE}>Try {SAMPLE} first</button>}
+      >
+        <div class="fields">
+          <label>
+            Name of the batch
+            <input name="name" maxLength={200} defaultValue={upload.name ?? ""} />
+          </label>
+          <label>
+            Stop after so many lookups
+            <input name="max_lookups" type="number" min={1} max={1_000_000} placeholder="no limit" />
+          </label>
+          <label class="check">
+            <input type="checkbox" checked={reuse.value} onChange={(event) => (reuse.value = event.currentTarget.checked)} />
+            Use results that are at most {REUSE_DAYS} days old, without another lookup
+          </label>
+        </div>
+      </Form>
+    </section>
+  );
+}
+
+const REUSE_DAYS = 30;
+const SAMPLE = 20;

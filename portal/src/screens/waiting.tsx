@@ -1,0 +1,63 @@
+// A batch that waits for its user: after its sample, or at its limit of lookups.
+import { useSignal } from "@preact/signals";
+import { call, type Schemas } from "../api.ts";
+import { counted, number } from "../format.ts";
+import { notify } from "../parts/announce.tsx";
+import { Form } from "../parts/form.tsx";
+import { Problem } from "../parts/misc.tsx";
+import { can } from "../session.ts";
+
+export function Waiting({ job, reload }: { job: Schemas["JobDetails"]; reload: () => void }) {
+  const failure = useSignal<Error | undefined>(undefined);
+  if (!job.waiting_for) return null;
+  const rest = job.item_counts.pending;
+
+  async function go(most?: number) {
+    await call("post", "/batch-lookups/{job_id}/continue", { path: { job_id: job.id }, body: most ? { max_lookups: most } : {} });
+    notify("The batch goes on");
+    reload();
+  }
+  return (
+    <section class="banner" aria-label="Waiting for you">
+      <Problem error={failure.value} />
+      {job.waiting_for === "continue"
+        ? (
+          <p>
+            <strong>The sample is done.</strong> Look at its sites below; {counted(rest, "other site waits", "other sites wait")} for you.
+          </p>
+        )
+        : (
+          <p>
+            <strong>The limit of lookups is reached</strong> after {number(job.lookups)}; {counted(rest, "site waits", "sites wait")}.
+          </p>
+        )}
+      {can("jobs:write") && job.waiting_for === "continue" && (
+        <button
+          type="button"
+          class="primary"
+          onClick={() => go().catch((error) => (failure.value = error))}
+        >
+          Look up the other {number(rest)}
+        </button>
+      )}
+      {can("jobs:write") && job.waiting_for === "lookup_limit" && (
+        <Form
+          submit="Continue"
+          onSubmit={(form) => go(Number(form.get("max_lookups")))}
+        >
+          <label>
+            New limit of the batch
+            <input
+              name="max_lookups"
+              type="number"
+              required
+              min={job.lookups + 1}
+              max={1_000_000}
+              defaultValue={String(job.lookups + rest)}
+            />
+          </label>
+        </Form>
+      )}
+    </section>
+  );
+}

@@ -1,0 +1,170 @@
+"""From a dirty file to a batch: columns, words, cells, and a start."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import Any
+
+import openpyxl
+from playwright.sync_api import Page, expect
+
+from tests.conftest import Connection
+from tests.http_fixtures import NewClient, OrganizationClient, look_up
+from tests.portal.conftest import PHONE, SignedIn
+
+HEADER = ["Deal ID", "Street Address", "City", "State", "ZIP", "Bldg", "Devices", "Owner"]
+
+
+def workbook(rows: list[list[Any]]) -> bytes:
+    book = openpyxl.Workbook()
+    sheet = book.active
+    assert sheet is not None
+    above: list[list[Any]] = [["Sites of March"], [], HEADER]
+    for row in above + rows:
+        sheet.append(row)
+    content = io.BytesIO()
+    book.save(content)
+    return content.getvalue()
+
+
+def dirty() -> list[list[Any]]:
+    rows: list[list[Any]] = [
+        [f"deal-{n:03}", f"{n} N Spring St", "Los Angeles", "California", 90012, "Hut" if n in (3, 4) else "Residential", "1", "Kim"]
+        for n in range(1, 41)
+    ]
+    rows[6][2] = None
+    rows[7][4] = "9A012"
+    rows[8][0] = "deal-001"
+    return rows
+
+
+def upload(page: Page, content: bytes, name: str = "March.xlsx") -> None:
+    page.get_by_label(re.compile("Drop a file here")).set_input_files({"name": name, "mimeType": "", "buffer": content})
+    expect(page.get_by_role("heading", name=name)).to_be_visible()
+
+
+def test_a_dirty_workbook_becomes_a_batch(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
+    person = signed_in("upload")
+    page = person.page
+    page.locator("input[type=file]").set_input_files({"name": "sites.pdf", "mimeType": "application/pdf", "buffer": b"%PDF-1.7"})
+    expect(page.get_by_role("alert")).to_contain_text("PDF")
+    person.look("upload")
+    upload(page, workbook(dirty()))
+    start = page.get_by_role("region", name="Start")
+    expect(start).to_contain_text("35 sites ready, 5 rows with problems will be left out")
+    grid = page.get_by_role("grid")
+    expect(grid.get_by_role("row")).to_have_count(6)
+    person.look("draft-check")
+
+    page.get_by_role("link", name="1. Columns").click()
+    expect(page.get_by_label("Bldg")).to_have_value("building_type")
+    page.get_by_label(re.compile("^Hut")).select_option("RESIDENTIAL")
+    expect(start).to_contain_text("37 sites ready")
+    person.look("draft-columns")
+
+    page.get_by_role("link", name="2. Check").click()
+    page.get_by_role("link", name="Reference: repeated 1").click()
+    page.get_by_role("button", name="Keep the first of each").click()
+    expect(start).to_contain_text("2 rows with problems will be left out, 1 left out by you")
+    page.get_by_role("link", name=re.compile("City: empty")).click()
+    page.get_by_role("button", name="One value for all…").click()
+    page.get_by_role("dialog").get_by_label("City").fill("Los Angeles")
+    page.get_by_role("button", name="Change 1 row").click()
+    expect(start).to_contain_text("38 sites ready, 1 row with problems")
+
+    page.get_by_role("link", name=re.compile("Rows with problems")).click()
+    expect(grid.get_by_role("row")).to_have_count(2)
+    page.reload()
+    expect(grid.get_by_role("gridcell", name="9A012")).to_be_visible()
+    grid.get_by_role("gridcell", name="9A012").dblclick()
+    page.get_by_role("textbox", name="ZIP").fill("90012")
+    page.keyboard.press("Enter")
+    expect(start).to_contain_text("39 sites ready, 1 left out by you")
+    page.get_by_role("button", name="Undo").click()
+    expect(start).to_contain_text("38 sites ready")
+    page.get_by_label("Name of the batch").fill("March portfolio")
+    page.get_by_role("button", name="Try 20 first").click()
+    expect(page.get_by_role("heading", name="March portfolio")).to_be_visible()
+    [job] = client.get("/batch-lookups").json()["jobs"]
+    assert (job["name"], job["total_items"]) == ("March portfolio", 38)
+    look_up(database, {"job_id": job["id"]}, 20, {"incentives": {"total_incentive_amount": 100}})
+    page.get_by_role("button", name="Look up the other 18").click()
+    expect(page.get_by_role("region", name="Waiting for you")).to_have_count(0)
+    look_up(database, {"job_id": job["id"]}, 18, {"incentives": {"total_incentive_amount": 100}})
+    assert client.get(f"/batch-lookups/{job['id']}").json()["status"] == "completed"
+
+    page.go_back()
+    expect(page.get_by_text("It changes no more.")).to_be_visible()
+
+
+def test_the_keyboard_repairs_cells(signed_in: SignedIn, client: OrganizationClient) -> None:
+    person = signed_in("upload")
+    page = person.page
+    upload(page, workbook(dirty()))
+    page.get_by_role("link", name=re.compile("All rows")).click()
+    grid = page.get_by_role("grid")
+    expect(grid.get_by_role("gridcell", name="deal-001").first).to_be_visible()
+    grid.focus()
+    keyboard = page.keyboard
+    for key in ["ArrowDown"] * 2 + ["ArrowRight"] * 5:
+        keyboard.press(key)
+    expect(page.locator(":focus")).to_have_text("Hut")
+    keyboard.type("Condo")
+    keyboard.press("Escape")
+    expect(page.locator(":focus")).to_have_text("Hut")
+    keyboard.press("Control+d")
+    expect(page.locator(":focus")).to_have_text("Residential")
+    keyboard.press("Shift+ArrowDown")
+    keyboard.press("Control+d")
+    start = page.get_by_role("region", name="Start")
+    expect(start).to_contain_text("37 sites ready")
+    keyboard.press("Control+z")
+    expect(start).to_contain_text("36 sites ready")
+    keyboard.press("Space")
+    expect(start).to_contain_text("left out by you")
+    keyboard.press("Control+End")
+    expect(page.locator(":focus")).to_have_text("Kim")
+    assert page.locator(":focus").get_attribute("aria-colindex") == "9"
+
+
+def test_ten_thousand_rows_scroll_without_long_tasks(signed_in: SignedIn, client: OrganizationClient) -> None:
+    lines = "".join(f"deal-{n:05},{n} N Spring St,Los Angeles,CA,90012,Hut,1,Kim\n" for n in range(10_000))
+    draft = client.post("/uploads", content=",".join(HEADER) + "\n" + lines, headers={"content-type": "text/csv"}).json()
+    page = signed_in(f"uploads/{draft['id']}?rows=all").page
+    grid = page.get_by_role("grid")
+    expect(grid.get_by_role("gridcell", name="deal-00000")).to_be_visible()
+    grid.focus()
+    page.keyboard.press("Control+End")
+    expect(grid.get_by_role("gridcell", name="deal-09999")).to_be_visible()
+    assert grid.get_by_role("row").count() < 60
+    assert grid.get_attribute("aria-rowcount") == "10001"
+
+
+def test_a_draft_is_left_and_taken_up_elsewhere_and_on_a_phone(
+    signed_in: SignedIn, client: OrganizationClient, new_client: NewClient
+) -> None:
+    person = signed_in("upload")
+    page = person.page
+    page.evaluate(
+        """text => {
+        const data = new DataTransfer()
+        data.setData('text/plain', text)
+        document.body.dispatchEvent(new ClipboardEvent('paste', {clipboardData: data, bubbles: true}))
+    }""",
+        "\t".join(HEADER) + "\ndeal-001\t1 Main St\t\tCA\t94102\tResidential\t1\tKim\n",
+    )
+    expect(page.get_by_role("heading", name="Pasted rows")).to_be_visible()
+    address = page.url
+    page.goto(f"{person.server}/portal#/upload")
+    page.get_by_role("link", name="Pasted rows").click()
+    page.set_viewport_size(PHONE)
+    page.get_by_role("region", name="Row 2").get_by_label("City").fill("San Francisco")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("region", name="Start")).to_contain_text("1 site ready")
+    person.look("draft-repaired")
+
+    page.get_by_role("button", name="Sign out").click()
+    page.goto("about:blank")
+    person.sign_in(new_client().api_key, address.split("#/")[1])
+    expect(page.get_by_role("alert")).to_contain_text("Upload not found")
