@@ -35,7 +35,10 @@ begin
         select unnest(array['app.work_minutes', 'app.audit_events']::regclass[])
     loop
         execute format('revoke all on %s from public, anon, authenticated, service_role, batch_lookups_readonly', v_table);
-        execute format('grant select on %s to authenticated, service_role', v_table);
+        execute format('grant select on %s to service_role', v_table);
+        -- The name of a worker has its host's and its process's: members see of leases what api.items shows.
+        execute format('grant select%s on %s to authenticated',
+                       case v_table when 'public.lookup_leases'::regclass then ' (organization_id, job_id, positions, expires_at)' end, v_table);
         if not (select relrowsecurity from pg_class where oid = v_table) then
             execute format('alter table %s enable row level security', v_table);
         end if;

@@ -1,7 +1,7 @@
 -- Who sees and may do what: every table and every function, as every role, with claims of organization A (Acme), of B (Globex), with
 -- none and with malformed ones. What is not entered here is closed to all but operators.
 begin;
-select plan(5);
+select plan(6);
 \ir fixtures.psql
 select pg_temp.submit(:'org', 2) as job, pg_temp.submit(:'other_org', 2) as other_job \gset
 select api.create_batch_lookup(o.id, pg_temp.items(1, '{"metadata": {"owner": "Kim"}}') || '{"labels": {"team": "north"}}') from (values (:'org'::uuid), (:'other_org')) o (id);
@@ -30,6 +30,7 @@ select k.kind, c.caller, c.outcome
         --  kind of table or function   anon      A         B          no claims  malformed  service_role  shell      dashboard
         ('rows of an organization',     'denied', 'of A',   'of B',    'none',    'none',    'of A, of B', 'denied', 'denied'),
         ('rows that a view shows',      'denied', 'of A',   'of B',    'none',    'none',    'of A, of B', 'denied', 'of A, of B'),
+        ('rows with some columns',      'denied', 'denied', 'denied',  'denied',  'denied',  'of A, of B', 'denied', 'denied'),
         ('rows that admins see',        'denied', 'of A',   'of B',    'none',    'none',    'of A, of B, some', 'denied', 'denied'),
         ('a view of those',             'denied', 'of A',   'of B',    'none',    'none',    'of A, of B, some', 'denied', 'of A, of B, some'),
         ('operators'' rows',            'denied', 'denied', 'denied',  'denied',  'denied',  'some',       'denied', 'some'),
@@ -50,7 +51,7 @@ insert into tables values
     ('public.lookup_job_columns',             'rows of an organization'),
     ('public.batch_lookup_job_labels',        'rows that a view shows'),
     ('public.lookup_item_sources',            'rows that a view shows'),
-    ('public.lookup_leases',                  'rows of an organization'),
+    ('public.lookup_leases',                  'rows with some columns'),
     ('public.lookup_attempts',                'rows of an organization'),
     ('public.lookup_uploads',                 'rows of an organization'),
     ('public.lookup_upload_rows',             'rows that a view shows'),
@@ -190,6 +191,7 @@ select f.name, f.kind, c.caller, k.outcome as want, pg_temp.calls(c.role, c.clai
   join pg_proc p on p.pronamespace = 'api'::regnamespace and 'api.' || p.proname = f.name;
 select is_empty('select * from called where have is distinct from want', 'everybody calls the functions that are theirs, and no others');
 
+select is(has_column_privilege('authenticated', 'public.lookup_leases', 'worker', 'select'), false, 'members do not see on which hosts workers run');
 select set_eq(
     $$ select distinct p.proname::text from pg_proc p, unnest(array['anon', 'authenticated', 'service_role', 'batch_lookups_shell']) r
         where p.pronamespace = 'app'::regnamespace and has_schema_privilege(r, 'app', 'usage') and has_function_privilege(r, p.oid, 'execute') $$,
