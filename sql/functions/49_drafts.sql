@@ -155,7 +155,9 @@ begin
     v_items := array(
         select coalesce((select jsonb_object_agg(case when m.key = any (v_fields) then 'metadata.' || m.key else m.key end, m.value)
                            from jsonb_each(case jsonb_typeof(i.item -> 'metadata') when 'object' then i.item -> 'metadata' else '{}' end) m), '{}')
-               || case jsonb_typeof(i.item) when 'object' then i.item - array['address', 'metadata'] else '{}' end
+               || case jsonb_typeof(i.item) when 'object' then i.item - array['address', 'metadata', 'household'] else '{}' end
+               || coalesce((select jsonb_object_agg(case when h.key in ('income', 'size') then 'household_' || h.key else h.key end, h.value)
+                              from jsonb_each(case jsonb_typeof(i.item -> 'household') when 'object' then i.item -> 'household' else '{}' end) h), '{}')
                || case jsonb_typeof(i.item -> 'address') when 'object' then i.item -> 'address' else '{}' end
           from jsonb_array_elements(p_items) with ordinality i (item, n)
          order by i.n);

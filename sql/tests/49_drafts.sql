@@ -1,5 +1,5 @@
 begin;
-select plan(15);
+select plan(16);
 \ir fixtures.psql
 \ir drafts.psql
 
@@ -31,6 +31,10 @@ select is((select (d ->> 'total_rows', d ->> 'valid_rows', jsonb_path_query_arra
              from api.create_upload(:'org', pg_temp.items(2, '{"metadata": {"city": "x", "owner": "Kim"}, "building_type": "Castle"}')) c, to_jsonb(c) d),
           '(2,0,"[""reference_id"", ""street_1"", ""city"", ""state_or_province_code"", ""postal_code"", ""country_code"", ""building_type"", ""device_ids"", ""owner"", ""metadata.city""]")',
           'items in JSON are rows with a column for each field and each member of their metadata');
+select results_eq(
+    format($$ select c ->> 'header', c ->> 'field' from json_array_elements(api.create_upload(%L, pg_temp.items(1, '{"household": {"income": 60000, "owner_status": "homeowner"}}')) -> 'columns') c
+               where c ->> 'number' > '7' order by c ->> 'number' $$, :'other_org'),
+    $$ values ('device_ids', 'device_ids'), ('household_income', 'household_income') $$, 'the household of an item in JSON is in columns, too');
 select is(api.create_upload(:'org', null, true, null, '{"rows": [["Key", "Billing City", "Shipping City"], ["d-1", "Austin", "Boston"]]}')::jsonb #> '{columns,1}',
           '{"number": 2, "header": "Billing City", "field": null, "how": "ambiguous", "samples": ["Austin"]}', 'columns that fit equally well wait to be named');
 select throws_ok(format($$ select api.create_upload(%L, null, true, null, '{"rows": [["Key"]]}') $$, :'org'), 'PT400', 'A batch must have 1 to 10,000 items; this one has 0', 'a file without rows is no draft');
@@ -42,7 +46,7 @@ select throws_ok(format($$ select api.create_upload(%L, pg_temp.items(1)) $$, :'
 select is(api.delete_upload(:'org', :'id') ->> 'message', 'Upload deleted successfully', 'an upload can be deleted');
 select pg_temp.turn_clock(now() + interval '15 days');
 select is(api.list_uploads(:'org') ->> 'total', '0', 'a draft is gone after two weeks');
-select is(app.prune_expired(), 2, 'retention deletes what has expired');
+select is(app.prune_expired(), 3, 'retention deletes what has expired');
 select is_empty('select from public.lookup_uploads union all select from public.lookup_upload_rows', 'an expired draft takes its rows along');
 
 select * from finish();
