@@ -27,6 +27,7 @@ if not EXAMPLES:
 
 # What no schema can say: that a key must not come twice with another body (422), which columns the file has, which devices, networks and
 # addresses there are (400), which cursors the answers held (400). And 200 to a wrong upload is its dry run; a real one answers 201.
+# A draft takes rows whatever is wrong with them (201); its repairs name its columns and rows, its start needs them to be right (400).
 CONFIG = """
 hooks = "{hooks}"
 
@@ -43,9 +44,15 @@ include-name = [
     "POST /incentives", "PATCH /organization", "POST /api-keys", "PUT /webhook-config", "GET /batch-lookups",
     "GET /batch-lookups/{{job_id}}/items", "GET /incentive-reports", "GET /incentive-reports/{{report_id}}",
     "GET /api-keys", "GET /applications", "GET /webhook-deliveries", "GET /batch-lookups/{{job_id}}",
-    "GET /batch-lookups/{{job_id}}/results", "GET /utilities",
+    "GET /batch-lookups/{{job_id}}/results", "GET /utilities", "GET /audit-events", "GET /usage", "GET /uploads",
+    "GET /uploads/{{upload_id}}/rows", "GET /incentive-reports/diff",
 ]
 checks.positive_data_acceptance.expected-statuses = ["2xx", 400, 401, 403, 404, 409, 429]
+
+[[operations]]
+include-name = ["POST /uploads", "PATCH /uploads/{{upload_id}}", "POST /uploads/{{upload_id}}/start"]
+checks.positive_data_acceptance.expected-statuses = ["2xx", 400, 401, 403, 404, 409, 422, 429]
+checks.negative_data_rejection.expected-statuses = [200, 201, 400, 401, 403, 404, 405, 406, 409, 413, 415, 422, 428, 429]
 
 [[operations]]
 include-name = "GET /realtime/v1/websocket"

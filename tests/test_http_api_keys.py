@@ -268,7 +268,7 @@ def test_new_keys_never_reach_the_log(client: OrganizationClient, caplog: pytest
     client.get(f"/api-keys/{key['key']}", headers={"x-api-key": rotated["key"]})
     ours = "\n".join(record.getMessage() for record in caplog.records if record.name.startswith(("pyshell", "uvicorn.error", "psycopg")))
     assert rotated["key"] not in ours
-    assert '"path": "/api-keys"' in ours
+    assert "POST /api-keys 201" in ours
 
 
 def test_the_use_of_a_key_is_noted_once_a_minute(client: OrganizationClient, database: Connection) -> None:

@@ -151,5 +151,5 @@ def test_a_stopped_server_ends_its_requests_first(new_database: Callable[..., st
             time.sleep(0.3)
         assert answer.result()["status"] == "pending"
         _, log = server.communicate(timeout=30)
-        assert '"path": "/batch-lookups", "method": "POST", "status": 201' in log
+        assert "POST /batch-lookups 201" in log
         assert client.api_key not in log

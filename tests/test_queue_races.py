@@ -44,6 +44,16 @@ def locked(database_url: str, query: str, *parameters: object) -> Iterator[None]
         yield
 
 
+def let_everything_wait(owner: Connection) -> None:
+    """For a lock, as long as it takes here: to give up after a moment, as the queue's functions do, is tested in test_neighbours."""
+    owner.execute(
+        """do $$ declare v_function regprocedure; begin
+               for v_function in select oid from pg_proc where array_to_string(proconfig, ' ') like '%lock_timeout=%' loop
+                   execute format('alter function %s set lock_timeout = %L', v_function, '30s');
+               end loop; end $$"""
+    )
+
+
 def claim(batches: Batches, limit: int) -> list[tuple[object, int, object]]:
     return batches.owner.execute(
         "select job_id, position, lease_token from api.claim_lookups(%s, 'worker', %s)", [batches.organization_id, limit]
@@ -116,6 +126,7 @@ def test_maintenance_and_a_request_repeated_after_a_week_do_not_wait_for_each_ot
 
 
 def test_what_is_given_back_during_a_claim_comes_next(database_url: str, owner: Connection, batches: Batches, start: Start) -> None:
+    let_everything_wait(owner)
     update_settings(owner, lookups_per_second=None)
     batches.create(6)
     [(job_id, first, token), (_, second, _)] = claim(batches, 2)
@@ -146,6 +157,7 @@ def test_a_failure_that_is_recorded_twice_at_the_same_time_counts_once(
     database_url: str, owner: Connection, batches: Batches, start: Start
 ) -> None:
     """A worker that lost its connection records again what may be recorded already, or just now."""
+    let_everything_wait(owner)
     update_settings(owner, lookups_per_second=None)
     batches.create(2)
     [(job_id, position, token), _] = claim(batches, 2)
@@ -162,6 +174,7 @@ def test_a_late_answer_and_the_answer_it_was_replaced_by_do_not_wait_in_a_circle
     database_url: str, owner: Connection, batches: Batches, clock: Clock, start: Start
 ) -> None:
     """Both workers have outcomes for the same two items, in another order."""
+    let_everything_wait(owner)
     update_settings(owner, lookups_per_second=None)
     job_id = batches.create(2)
     early = claim(batches, 2)

@@ -100,7 +100,10 @@ class Subscriber:
             with suppress(OSError, TimeoutError, WebSocketException), bare_socket(self._url, self._key) as bare:
                 self._drop = partial(bare.connection.socket.shutdown, socket.SHUT_RDWR)
                 since = {"since": self._since} if self.joins else {}
-                assert bare.join({"event": "*", **since, **self._entry})["status"] == "ok"
+                answer = bare.join({"event": "*", **since, **self._entry})
+                if answer["status"] == "error":
+                    assert answer["response"] == {"reason": endpoint.DATABASE_UNAVAILABLE}, answer
+                    continue
                 while not self._is_over:
                     self._hear(bare.receive(PATIENCE))
 

@@ -131,6 +131,7 @@ def postgrest(database_url: str, owner: Connection) -> Iterator[Callable[..., An
                 return (connection.execute(query, arguments).fetchone() or [None])[0]
 
         yield call
+    owner.execute("alter role authenticator nologin password null")
 
 
 def test_rpc_through_postgrest_works_for_ones_own_organization(postgrest: Callable[..., Any], owner: Connection) -> None:
