@@ -114,6 +114,13 @@ def owner(request: pytest.FixtureRequest, new_database: Callable[..., str]) -> I
         yield connection
 
 
+@pytest.fixture(autouse=True)
+def as_it_was(owner: Connection) -> Iterator[None]:
+    """Every test finds the queue full, whatever ran before it."""
+    with owner.transaction(force_rollback=True):
+        yield
+
+
 @pytest.fixture(scope="module")
 def large_queue(owner: Connection) -> str:
     """An organization with many items in every state; answers its id."""
@@ -252,6 +259,7 @@ def test_leases_are_renewed_given_back_and_expired_by_index(large_queue: str, ow
     assert rows_scanned(seen, "lookup_queue_items") == 0
     _, seen = plans.run("select api.release_lookups(%(organization)s, %(jobs)s, %(positions)s::integer[], %(tokens)s)", held)
     assert rows_scanned(seen, "lookup_queue_items") <= 300
+    owner.execute("select from api.claim_lookups(%s, 'plans', 300)", (large_queue,))
     leased = owner.execute("select count(*) from api.items where status = 'processing'").fetchone()
     _, seen = plans.run("select app.expire_leases(%(organization)s, now() + interval '1 hour')", held)
     assert leased is not None
