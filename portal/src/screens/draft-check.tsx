@@ -46,6 +46,7 @@ export function Check({ draft }: { draft: Draft }) {
   const shown = query.value.get("rows") ?? (upload.invalid_rows > 0 ? "problems" : "all");
   useEffect(() => {
     const change = () => (onPhone.value = narrow.matches);
+    change();
     narrow.addEventListener("change", change);
     return () => narrow.removeEventListener("change", change);
   }, []);
