@@ -14,6 +14,8 @@ from pyshell.api.routes.portal import DIST
 from pyshell.settings import ROOT
 from tests.http_fixtures import OrganizationClient
 
+# Longer than anybody waits: the machine may be busy.
+expect.set_options(timeout=20_000)
 SCREENSHOTS = ROOT / ".state" / "screenshots"
 PHONE: ViewportSize = {"width": 375, "height": 740}
 DESKTOP: ViewportSize = {"width": 1280, "height": 800}
@@ -66,7 +68,7 @@ def build() -> None:
 @pytest.fixture
 def person(page: Page, server: str) -> Person:
     page.set_viewport_size(DESKTOP)
-    page.set_default_timeout(10_000)
+    page.set_default_timeout(20_000)
     return Person(page, server)
 
 

@@ -96,6 +96,7 @@ def test_failures_are_shown_and_retried_by_reason(signed_in: SignedIn, client: O
     page.keyboard.press("Escape")
     expect(dialog).to_have_count(0)
     page.get_by_role("group", name="Status of sites").get_by_role("link", name="Completed").click()
+    expect(sites).to_have_count(3)
     sites.first.get_by_role("link").click()
     expect(page.get_by_role("dialog")).to_contain_text("Heat pump rebate")
     person.look("job-site")
