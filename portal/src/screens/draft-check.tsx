@@ -1,6 +1,7 @@
 // What is wrong with the rows: by kind, and cell by cell.
 import { useComputed, useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
+import { save } from "../api.ts";
 import { type Draft, type Filter, type Group, type Row, textOf, titleOf } from "../draft.ts";
 import { counted, number } from "../format.ts";
 import { debounced } from "../load.ts";
@@ -33,7 +34,7 @@ const CODES: Record<string, string> = {
   rounded_by_spreadsheet: "rounded by the spreadsheet",
 };
 
-export function groupTitle(group: { field: string | null; code: string }): string {
+function groupTitle(group: { field: string | null; code: string }): string {
   return `${titleOf(group.field)}: ${CODES[group.code] ?? group.code.replaceAll("_", " ")}`;
 }
 
@@ -219,7 +220,5 @@ async function downloadProblems(draft: Draft) {
     lines.push([...columns.map((column) => textOf(row, column.number)), row.problems.map(({ message }) => message).join("; ")]);
   }
   const text = lines.map((cells) => cells.map((cell) => `"${cell.replaceAll('"', '""')}"`).join(",")).join("\r\n");
-  const file = URL.createObjectURL(new Blob(["\ufeff", text, "\r\n"], { type: "text/csv" }));
-  Object.assign(document.createElement("a"), { href: file, download: `${name ?? "draft"} - to repair.csv` }).click();
-  setTimeout(() => URL.revokeObjectURL(file), 60_000);
+  save(new Blob(["\ufeff", text, "\r\n"], { type: "text/csv" }), `${name ?? "draft"} - to repair.csv`);
 }

@@ -29,6 +29,7 @@ const MOST_WORDS = 50;
 
 export function Columns({ draft }: { draft: Draft }) {
   const upload = draft.upload.value;
+  const devices = useDevices();
   const used = new Set(upload.columns.map(({ field }) => field));
   return (
     <>
@@ -81,16 +82,21 @@ export function Columns({ draft }: { draft: Draft }) {
         </tbody>
       </table>
       <div class="two">
-        <Defaults draft={draft} />
-        <Words draft={draft} />
+        <Defaults draft={draft} devices={devices} />
+        <Words draft={draft} devices={devices} />
       </div>
     </>
   );
 }
 
-function Defaults({ draft }: { draft: Draft }) {
+interface PartProperties {
+  draft: Draft;
+  /** Their names by id. */
+  devices: Map<number, string>;
+}
+
+function Defaults({ draft, devices }: PartProperties) {
   const { defaults } = draft.upload.value;
-  const devices = useDevices();
   const chosen = asIds(defaults.device_ids);
   return (
     <section class="card" aria-labelledby="defaults">
@@ -151,10 +157,9 @@ function asIds(value: unknown): number[] {
 }
 
 /** What the organization's words stand for, such as Single family for Residential. */
-function Words({ draft }: { draft: Draft }) {
+function Words({ draft, devices }: PartProperties) {
   const upload = draft.upload.value;
   const unknown = useSignal<[field: string, texts: string[]][]>([]);
-  const devices = useDevices();
   const regions = useLoad((signal) => call("get", "/regions", { signal }), []);
   const version = draft.version.value;
   useEffect(() => {

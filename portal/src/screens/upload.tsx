@@ -19,8 +19,12 @@ const TYPES: Record<string, string> = {
   xls: "application/vnd.ms-excel",
   ods: "application/vnd.oasis.opendocument.spreadsheet",
 };
-const TEMPLATE = "reference_id,street_1,street_2,city,state_or_province_code,postal_code,country_code,building_type,device_ids\n" +
-  "deal-001,123 Main St,,San Francisco,CA,94102,US,RESIDENTIAL,1\n";
+const TEMPLATE = URL.createObjectURL(
+  new Blob([
+    "reference_id,street_1,street_2,city,state_or_province_code,postal_code,country_code,building_type,device_ids\n" +
+    "deal-001,123 Main St,,San Francisco,CA,94102,US,RESIDENTIAL,1\n",
+  ]),
+);
 
 export function Upload() {
   const error = useSignal<Error | undefined>(undefined);
@@ -66,7 +70,7 @@ export function Upload() {
     <>
       <div class="heading">
         <h1>New upload</h1>
-        <a class="button quiet" href={URL.createObjectURL(new Blob([TEMPLATE]))} download="sites.csv">Template</a>
+        <a class="button quiet" href={TEMPLATE} download="sites.csv">Template</a>
       </div>
       <label
         class={over.value ? "drop over" : "drop"}
