@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -10,6 +11,7 @@ from contextlib import contextmanager, suppress
 import psycopg
 import pytest
 
+from pyshell.postgres.retries import Retries
 from pyshell.settings import Settings
 from tests.conftest import Connection
 from tests.test_webhooks import Organization
@@ -73,6 +75,38 @@ def test_an_open_transaction_holds_up_nobody_else(
             assert slowest <= usual * (2 if paced else 1) + 0.7
         assert neighbour.wait(neighbours_job) == "completed"
     check_invariants(owner)
+
+
+def test_the_log_names_an_organization_that_is_held_once_and_says_when_that_is_over(
+    worker_settings: Settings, upstream: FakeUpstream, owner: Connection, database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "pyshell.worker")
+    update_settings(owner, lookups_per_second=50)
+    neighbour = Batches(owner)
+    with running_worker(worker_settings):
+        job = neighbour.create(200)
+        wait_until(lambda: len(upstream.requests) > 0)
+        with held(database_url, HELD_BY_A_NEIGHBOUR["its queue state"], neighbour.organization_id):
+            wait_until(lambda: f"cannot claim for organization {neighbour.organization_id}" in caplog.text, patience=15)
+            time.sleep(1)
+        assert neighbour.wait(job) == "completed"
+        wait_until(lambda: f"organization {neighbour.organization_id} is served again" in caplog.text)
+    assert caplog.text.count("cannot claim for organization") == 1
+
+
+def test_workers_that_wait_for_one_another_for_a_moment_are_not_worth_a_warning() -> None:
+    busy = Retries()
+    warnings = []
+    for _ in range(60):
+        busy.note_failure(b"one", now=0.0)
+        warnings.append(busy.is_worth_a_warning(b"one"))
+    assert [n for n, warned in enumerate(warnings, 1) if warned] == [3, 30, 60]
+    assert busy.note_success(b"one"), "the log has named it"
+    busy.note_failure(b"one", now=0.0)
+    assert not busy.is_worth_a_warning(b"one")
+    assert not busy.note_success(b"one"), "the log has not named it"
+    assert busy.note_failure(b"two", now=0.0) == 1
+    assert busy.is_worth_a_warning(b"two", first=1)
 
 
 def test_uploads_and_lookups_go_on_beside_an_open_batch_of_the_same_organization(

@@ -4,6 +4,9 @@ from typing import Final
 
 FIRST_PAUSE: Final = 0.05
 LONGEST_PAUSE: Final = 2.0
+# Workers that are merely busy wait for one another's rows, too: the log names an organization that could not be served this often in a row.
+BUSY_BEFORE_A_WARNING: Final = 3
+FAILURES_A_MINUTE: Final = 30
 
 
 class Retries:
@@ -12,6 +15,7 @@ class Retries:
     def __init__(self) -> None:
         self._failures: dict[bytes, int] = {}
         self._due_at: dict[bytes, float] = {}
+        self._named: set[bytes] = set()
 
     def note_failure(self, organization_id: bytes, now: float) -> int:
         """Answers how many failures in a row it is."""
@@ -19,10 +23,21 @@ class Retries:
         self._due_at[organization_id] = now + min(FIRST_PAUSE * 2.0 ** min(failures, 20), LONGEST_PAUSE)
         return failures
 
+    def is_worth_a_warning(self, organization_id: bytes, first: int = BUSY_BEFORE_A_WARNING) -> bool:
+        """Whether the log should name the last failure: when it is the `first` in a row, counted from 1, then about once a minute."""
+        failures = self._failures.get(organization_id, 0)
+        is_worth_it = failures == first or (failures > 0 and failures % FAILURES_A_MINUTE == 0)
+        if is_worth_it:
+            self._named.add(organization_id)
+        return is_worth_it
+
     def note_success(self, organization_id: bytes) -> bool:
-        """Answers whether it failed before."""
+        """Answers whether the log has named a failure before."""
         self._due_at.pop(organization_id, None)
-        return self._failures.pop(organization_id, 0) > 0
+        self._failures.pop(organization_id, None)
+        was_named = organization_id in self._named
+        self._named.discard(organization_id)
+        return was_named
 
     def has_failed(self, organization_id: bytes) -> bool:
         return organization_id in self._failures

@@ -276,7 +276,8 @@ class Sender:
 
 
 def note_blocked(blocked: Retries, organization_id: bytes, error: DatabaseError) -> None:
-    if blocked.note_failure(organization_id, time.monotonic()) == 1:
+    blocked.note_failure(organization_id, time.monotonic())
+    if blocked.is_worth_a_warning(organization_id):
         logger.warning(
             "webhooks of organization %s are passed over: %s (api.queue_health names blocking transactions)",
             UUID(bytes=organization_id),

@@ -122,8 +122,8 @@ class Claims:
         except DatabaseError as error:
             if kind_of(error) in (Kind.LOST, Kind.READ_ONLY):
                 raise
-            now = asyncio.get_running_loop().time()
-            if self._blocked.note_failure(organization_id, now) == 1:
+            self._blocked.note_failure(organization_id, asyncio.get_running_loop().time())
+            if self._blocked.is_worth_a_warning(organization_id):
                 logger.warning(
                     "cannot claim for organization %s, which is passed over: %s (api.queue_health names blocking transactions)",
                     UUID(bytes=organization_id),

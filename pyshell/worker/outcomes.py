@@ -10,7 +10,7 @@ from typing import Final
 from uuid import UUID
 
 from pyshell.postgres.connections import Session
-from pyshell.postgres.retries import Retries
+from pyshell.postgres.retries import BUSY_BEFORE_A_WARNING, Retries
 from pyshell.postgres.sqlstates import DatabaseError, Kind, is_about_the_data, kind_of
 from pyshell.worker.calls import Lease, Outcome, record_lookups
 from pyshell.worker.leases import LeaseKeeper
@@ -195,8 +195,9 @@ class Outcomes:
         self._loop.call_later(self._retries.due_in(organization_id, now), self._has_some.set)
         kind = kind_of(error)
         is_away = kind in (Kind.LOST, Kind.READ_ONLY)
-        # Once when it begins, then about once a minute.
-        if failures % 30 == 0 or (not self._database_is_away if is_away else failures == 1):
+        # A database that is away concerns all organizations: one warning when that begins, then one a minute for each.
+        first = 0 if is_away else BUSY_BEFORE_A_WARNING if kind is Kind.BUSY else 1
+        if self._retries.is_worth_a_warning(organization_id, first) or (is_away and not self._database_is_away):
             logger.warning(
                 "cannot record %s outcomes of organization %s, %s bytes are kept, will try again: %s%s",
                 len(outcomes),
