@@ -100,7 +100,7 @@ def test_workers_that_wait_for_one_another_for_a_moment_are_not_worth_a_warning(
     for _ in range(60):
         busy.note_failure(b"one", now=0.0)
         warnings.append(busy.is_worth_a_warning(b"one"))
-    assert [n for n, warned in enumerate(warnings, 1) if warned] == [3, 30, 60]
+    assert [n for n, warned in enumerate(warnings, 1) if warned] == [5, 30, 60]
     assert busy.note_success(b"one"), "the log has named it"
     busy.note_failure(b"one", now=0.0)
     assert not busy.is_worth_a_warning(b"one")

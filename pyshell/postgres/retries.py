@@ -2,10 +2,10 @@
 
 from typing import Final
 
-FIRST_PAUSE: Final = 0.05
+FIRST_PAUSE: Final = 0.01
 LONGEST_PAUSE: Final = 2.0
 # Workers that are merely busy wait for one another's rows, too: the log names an organization that could not be served this often in a row.
-BUSY_BEFORE_A_WARNING: Final = 3
+BUSY_BEFORE_A_WARNING: Final = 5
 FAILURES_A_MINUTE: Final = 30
 
 
