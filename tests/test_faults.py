@@ -66,7 +66,9 @@ class Deployment:
 
 @pytest.fixture
 def deployment(database_url: str, owner: Connection, clock: Clock) -> Iterator[Deployment]:
-    settings = Settings(database_url=database_url, api_key_pepper=SECRET, incentives_api_url="http://127.0.0.1:1/incentives")
+    settings = Settings(
+        database_url=database_url, api_key_pepper=SECRET, service_role_key=SECRET, incentives_api_url="http://127.0.0.1:1/incentives"
+    )
     with running_server(settings) as url:
         yield Deployment(settings, url, owner, clock)
 
@@ -259,6 +261,16 @@ def test_weak_secrets_are_named() -> None:
     settings = Settings(database_url="postgresql://nobody@127.0.0.1:1/nothing", service_role_key="a" * 40, metrics_token="short")
     findings = {finding.check: finding for finding in doctor.diagnose(settings)}
     assert findings["secrets"].finding == "easy to guess: SERVICE_ROLE_KEY, METRICS_TOKEN"
+
+
+def test_a_missing_service_role_key_is_named() -> None:
+    settings = Settings(database_url="postgresql://nobody@127.0.0.1:1/nothing")
+    findings = {finding.check: finding for finding in doctor.check_secrets(settings)}
+    assert findings["service_role_key"].state == doctor.WARNING
+    assert findings["service_role_key"].finding.startswith("SERVICE_ROLE_KEY is not set")
+    settings = Settings(database_url="postgresql://nobody@127.0.0.1:1/nothing", service_role_key="0123456789abcdef" * 4)
+    findings = {finding.check: finding for finding in doctor.check_secrets(settings)}
+    assert findings["service_role_key"].state == doctor.OK
 
 
 def test_an_organization_that_was_linked_anew_is_named(deployment: Deployment) -> None:

@@ -81,6 +81,15 @@ def check_secrets(settings: Settings) -> Iterator[Finding]:
         )
     else:
         yield Finding("secrets", OK, "the secrets are long and varied")
+    if settings.service_role_key is None:
+        yield Finding(
+            "service_role_key",
+            WARNING,
+            "SERVICE_ROLE_KEY is not set: a secret in the database stands in for it, so who can read that can make internal calls",
+            "Set SERVICE_ROLE_KEY to the output of openssl rand -hex 32, the same for the API and the workers.",
+        )
+    else:
+        yield Finding("service_role_key", OK, "the service role key is set")
 
 
 def check_upstream(settings: Settings) -> Iterator[Finding]:
