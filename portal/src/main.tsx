@@ -1,5 +1,6 @@
 import { render } from "preact";
 import { effect, signal } from "@preact/signals";
+import { keepFocus } from "./parts/focus.ts";
 import { Frame, places, useKeys } from "./parts/frame.tsx";
 import { path } from "./router.ts";
 import { Applications } from "./screens/applications.tsx";
@@ -76,6 +77,7 @@ effect(() => {
 ready.value = !isStored();
 resume().finally(() => (ready.value = true));
 render(<Portal />, document.body);
+keepFocus();
 
 if (DEVELOPMENT) {
   // The page names its files by their hashes: another page is another build.

@@ -25,6 +25,7 @@ export function href(segments: string[], parameters: Parameters = {}): string {
 
 export function go(segments: string[], parameters: Parameters = {}) {
   location.hash = href(segments, parameters);
+  hash.value = location.hash;
 }
 
 /** Changes parameters of the screen in place: "back" leads to the screen before, not to every letter that was typed. */

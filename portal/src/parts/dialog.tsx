@@ -1,5 +1,6 @@
 import type { ComponentChildren } from "preact";
 import { useId, useLayoutEffect, useRef } from "preact/hooks";
+import { focusAt, wayTo } from "./focus.ts";
 
 interface Properties {
   title: string;
@@ -15,9 +16,9 @@ export function Dialog({ title, onClose, children, actions, wide }: Properties) 
   const element = useRef<HTMLDialogElement>(null);
   const heading = useId();
   useLayoutEffect(() => {
-    const before = document.activeElement;
+    const before = wayTo(document.activeElement);
     element.current!.showModal();
-    return () => before instanceof HTMLElement && before.focus();
+    return () => focusAt(before);
   }, []);
   return (
     <dialog

@@ -21,6 +21,7 @@ export function Form({ submit, onSubmit, onCancel, danger, disabled, others, chi
   const busy = useSignal(false);
   async function send(event: SubmitEvent) {
     event.preventDefault();
+    if (busy.peek()) return;
     busy.value = true;
     error.value = undefined;
     try {
@@ -37,7 +38,7 @@ export function Form({ submit, onSubmit, onCancel, danger, disabled, others, chi
       <div class="actions">
         {others}
         {onCancel && <button type="button" onClick={onCancel}>Never mind</button>}
-        <button type="submit" class={danger ? "danger" : "primary"} disabled={busy.value || disabled}>{submit}</button>
+        <button type="submit" class={danger ? "danger" : "primary"} disabled={disabled} aria-disabled={busy.value}>{submit}</button>
       </div>
     </form>
   );

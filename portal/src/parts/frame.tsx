@@ -97,41 +97,52 @@ function focusMain(event: Event) {
 
 const helpShown = signal(false);
 const OFF = "keys off";
+const GRID_KEYS: Key[] = [
+  ["↑ ↓ ← →", "Move; with Shift, choose several rows"],
+  ["Home End", "First and last column; with Ctrl, first and last row"],
+  ["Enter", "Edit the cell, and again: go to the next row"],
+  ["Delete", "Clear the cells"],
+  ["Ctrl D", "Fill down"],
+  ["Space", "Leave the rows out, or take them back"],
+  ["Ctrl Z", "Undo"],
+];
+
+/** Keys with spaces between them, and what they do. */
+type Key = [keys: string, title: string];
+
+function KeyList({ keys }: { keys: Key[] }) {
+  return (
+    <dl class="keys">
+      {keys.map(([keys, title]) => (
+        <>
+          <dt>{keys.split(" ").map((key) => <kbd key={key}>{key}</kbd>)}</dt>
+          <dd>{title}</dd>
+        </>
+      ))}
+    </dl>
+  );
+}
 
 function Help() {
   const on = useSignal(!localStorage.getItem(OFF));
+  const uploads = can("jobs:write");
   return (
     <Dialog title="Keys" onClose={() => (helpShown.value = false)}>
-      <dl class="keys">
-        <dt>
-          <kbd>?</kbd>
-        </dt>
-        <dd>This list</dd>
-        <dt>
-          <kbd>/</kbd>
-        </dt>
-        <dd>Search</dd>
-        {can("jobs:write") && (
-          <>
-            <dt>
-              <kbd>n</kbd>
-            </dt>
-            <dd>New upload</dd>
-          </>
-        )}
-        {places.value.map(({ key, title }) => (
-          <>
-            <dt>
-              <kbd>g</kbd> <kbd>{key}</kbd>
-            </dt>
-            <dd>{title}</dd>
-          </>
-        ))}
-        <dt>
-          <kbd>Esc</kbd>
-        </dt>
-        <dd>Close a dialog</dd>
-      </dl>
+      <KeyList
+        keys={[
+          ["?", "This list"],
+          ["/", "Search"],
+          ...(uploads ? [["n", "New upload"] as Key] : []),
+          ...places.value.map(({ key, title }): Key => [`g ${key}`, title]),
+          ["Esc", "Close a dialog"],
+        ]}
+      />
+      {uploads && (
+        <>
+          <h3>In the rows of a draft</h3>
+          <KeyList keys={GRID_KEYS} />
+        </>
+      )}
       <label class="check">
         <input
           type="checkbox"

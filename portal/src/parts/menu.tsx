@@ -1,19 +1,31 @@
 import type { ComponentChildren } from "preact";
-import { useId } from "preact/hooks";
+import { useId, useRef } from "preact/hooks";
 
 export interface Choice {
   title: string;
   run: () => void;
 }
 
-/** A button that opens a list of commands. */
+/** A button that opens a list of commands; the arrows walk along it. */
 export function Menu({ title, choices, quiet }: { title: ComponentChildren; choices: Choice[]; quiet?: boolean }) {
   const id = useId();
   const anchor = `--${id.replace(/\W/g, "")}`;
+  const list = useRef<HTMLDivElement>(null);
+  function onKey(event: KeyboardEvent) {
+    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    list.current!.showPopover();
+    const buttons = [...list.current!.children] as HTMLElement[];
+    const at = buttons.indexOf(document.activeElement as HTMLElement);
+    buttons.at(at < 0 && step < 0 ? -1 : (at + step) % buttons.length)!.focus();
+  }
   return (
     <>
-      <button type="button" class={quiet ? "quiet" : undefined} popovertarget={id} style={{ anchorName: anchor }}>{title}</button>
-      <div id={id} popover="auto" class="menu" style={{ positionAnchor: anchor }}>
+      <button type="button" class={quiet ? "quiet" : undefined} popovertarget={id} style={{ anchorName: anchor }} onKeyDown={onKey}>
+        {title}
+      </button>
+      <div ref={list} id={id} popover="auto" class="menu" style={{ positionAnchor: anchor }} onKeyDown={onKey}>
         {choices.map(({ title, run }) => (
           <button key={title} type="button" popovertarget={id} popovertargetaction="hide" onClick={run}>{title}</button>
         ))}

@@ -156,6 +156,7 @@ function FixGroup({ draft, group, filter }: { draft: Draft; group: Group; filter
   }, [group.field, group.code, version]);
 
   async function fix(valueOf: (row: Row) => string | null | undefined) {
+    if (busy.peek()) return;
     busy.value = true;
     const cells = [];
     for await (const row of draft.all(filter)) {
@@ -168,6 +169,7 @@ function FixGroup({ draft, group, filter }: { draft: Draft; group: Group; filter
     asking.value = false;
   }
   async function leaveOut() {
+    if (busy.peek()) return;
     busy.value = true;
     const rows = [];
     for await (const row of draft.all(filter)) rows.push(row);
@@ -184,16 +186,16 @@ function FixGroup({ draft, group, filter }: { draft: Draft; group: Group; filter
         <button
           type="button"
           class="primary"
-          disabled={busy.value}
+          aria-disabled={busy.value}
           onClick={() => fix((row) => problemOf(row, group)?.suggestion)}
         >
           Take the suggestions
         </button>
       )}
       {hasColumn && !repeated && (
-        <button type="button" disabled={busy.value} onClick={() => (asking.value = true)}>One value for all…</button>
+        <button type="button" aria-disabled={busy.value} onClick={() => (asking.value = true)}>One value for all…</button>
       )}
-      <button type="button" disabled={busy.value} onClick={leaveOut}>{repeated ? "Keep the first of each" : "Leave them out"}</button>
+      <button type="button" aria-disabled={busy.value} onClick={leaveOut}>{repeated ? "Keep the first of each" : "Leave them out"}</button>
       {asking.value && (
         <Dialog title={groupTitle(group)} onClose={() => (asking.value = false)}>
           <Form submit={`Change ${counted(group.count, "row")}`} onSubmit={(form) => fix(() => String(form.get("value")))}>

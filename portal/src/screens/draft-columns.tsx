@@ -178,30 +178,26 @@ function Words({ draft, devices }: PartProperties) {
     ),
   };
   const mapped = Object.entries(upload.value_maps).flatMap(([field, map]) =>
-    Object.entries(map).map(([text, value]) => [field, text, value] as const)
+    Object.entries(map).map(([text, value]) => ({ field, text, value: String(value) }))
   );
+  const isMapped = (field: string, text: string) => mapped.some((word) => word.field === field && word.text === text);
+  const words = [
+    ...unknown.value.flatMap(([field, texts]) =>
+      texts.filter((text) => !isMapped(field, text)).map((text) => ({ field, text, value: "" }))
+    ),
+    ...mapped,
+  ];
   return (
     <section class="card" aria-labelledby="words">
       <h2 id="words">What your words stand for</h2>
-      {mapped.length === 0 && unknown.value.length === 0 && <p class="soft">Every value was understood.</p>}
+      {words.length === 0 && <p class="soft">Every value was understood.</p>}
       <div class="words">
-        {unknown.value.flatMap(([field, texts]) =>
-          texts.map((text) => (
-            <Word
-              key={`${field} ${text}`}
-              field={field}
-              text={text}
-              options={options[field]!}
-              onChoose={(value) => draft.mapValue(field, text, value)}
-            />
-          ))
-        )}
-        {mapped.map(([field, text, value]) => (
+        {words.map(({ field, text, value }) => (
           <Word
             key={`${field} ${text}`}
             field={field}
             text={text}
-            value={String(value)}
+            value={value}
             options={options[field] ?? {}}
             onChoose={(value) => draft.mapValue(field, text, value)}
           />
@@ -214,12 +210,13 @@ function Words({ draft, devices }: PartProperties) {
 interface WordProperties {
   field: string;
   text: string;
-  value?: string;
+  /** Empty: none yet. */
+  value: string;
   options: Record<string, string>;
   onChoose: (value: unknown) => void;
 }
 
-function Word({ field, text, value = "", options, onChoose }: WordProperties) {
+function Word({ field, text, value, options, onChoose }: WordProperties) {
   const shown = value in options || !value ? options : { ...options, [value]: value };
   return (
     <label>

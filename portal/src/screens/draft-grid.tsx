@@ -81,7 +81,9 @@ export function Grid({ draft, filter }: { draft: Draft; filter: Filter }) {
   const error = useSignal<Error | undefined>(undefined);
   const top = useSignal(0);
   const height = useSignal(400);
-  const focus = useSignal({ row: 0, column: 1 });
+  const wanted = useSignal({ row: 0, column: 1 });
+  /** The cell in focus: the one that was chosen, or the last row where there are fewer now. */
+  const focus = useComputed(() => ({ ...wanted.value, row: clamp(wanted.value.row, 0, Math.max(1, total.value ?? Infinity) - 1) }));
   /** Where a range of one column began; the focus is its other end. */
   const anchor = useSignal<number | null>(null);
   const editing = useSignal<string | null>(null);
@@ -98,7 +100,7 @@ export function Grid({ draft, filter }: { draft: Draft; filter: Filter }) {
   useEffect(() => {
     rows.restart(filter, false);
     total.value = null;
-    focus.value = { row: 0, column: 1 };
+    wanted.value = { row: 0, column: 1 };
     anchor.value = null;
     editing.value = null;
     scroller.current!.scrollTop = 0;
@@ -106,7 +108,7 @@ export function Grid({ draft, filter }: { draft: Draft; filter: Filter }) {
       // What is wrong is in sight, however many columns the file has.
       const wrong = rows.at(0)?.problems.find(({ code, field, column }) => column && fits(filter, code, field))?.column;
       if (wrong && scroller.current && focus.peek().row === 0) {
-        focus.value = { row: 0, column: wrong };
+        wanted.value = { row: 0, column: wrong };
         show(0, wrong);
       }
     });
@@ -120,10 +122,6 @@ export function Grid({ draft, filter }: { draft: Draft; filter: Filter }) {
     rows.need(first, last);
   }, [first, last]);
   useEffect(() => () => rows.stop(), [rows]);
-  useEffect(() => {
-    const count = total.value;
-    if (count !== null && focus.value.row >= count) focus.value = { ...focus.value, row: Math.max(0, count - 1) };
-  }, [total.value]);
   useLayoutEffect(() => {
     const observer = new ResizeObserver(([entry]) => (height.value = entry!.contentRect.height));
     observer.observe(scroller.current!);
@@ -141,7 +139,7 @@ export function Grid({ draft, filter }: { draft: Draft; filter: Filter }) {
   function move(row: number, column: number, extend = false) {
     const at = { row: clamp(row, 0, (total.peek() ?? 1) - 1), column: clamp(column, 1, columns.length) };
     anchor.value = extend ? anchor.peek() ?? focus.peek().row : null;
-    focus.value = at;
+    wanted.value = at;
     wantsFocus.current = true;
     show(at.row, at.column);
   }
@@ -230,6 +228,8 @@ export function Grid({ draft, filter }: { draft: Draft; filter: Filter }) {
   const inSight = focus.value.row >= first && focus.value.row < last;
   const shown = [];
   for (let index = first; index < last; index++) shown.push(index);
+  // What has the focus stays in the page when it is scrolled out of sight.
+  if (!inSight && focus.value.row < (total.value ?? 0)) shown.push(focus.value.row);
   return (
     <>
       <Problem error={error.value} onRetry={() => rows.need(first, last)} />
@@ -242,7 +242,7 @@ export function Grid({ draft, filter }: { draft: Draft; filter: Filter }) {
         aria-colcount={columns.length + 1}
         aria-multiselectable="true"
         style={{ maxHeight: `${((total.value ?? PAGE) + 1) * ROW + 20}px` }}
-        tabIndex={inSight && total.value ? -1 : 0}
+        tabIndex={total.value ? -1 : 0}
         onScroll={(event) => (top.value = event.currentTarget.scrollTop)}
         onKeyDown={onKey}
         onFocus={(event) => {
@@ -289,6 +289,7 @@ export function Grid({ draft, filter }: { draft: Draft; filter: Filter }) {
                       aria-selected={picked || at}
                       tabIndex={at ? 0 : -1}
                       data-focused={at ? "" : undefined}
+                      aria-describedby={at ? "row-in-focus" : undefined}
                       class={wrong ? "wrong" : row?.edits[column.number] !== undefined ? "edited" : warned ? "warned" : undefined}
                       title={wrong?.message ?? warned?.message ?? text}
                       onMouseDown={(event) => {
@@ -318,21 +319,23 @@ export function Grid({ draft, filter }: { draft: Draft; filter: Filter }) {
 function Detail({ draft, row, column }: { draft: Draft; row: Row; column: number }) {
   const problems = [...row.problems].sort((one, other) => Number(other.column === column) - Number(one.column === column));
   return (
-    <div class="detail" aria-live="polite">
-      {problems.map((problem) => (
-        <p key={`${problem.field} ${problem.code}`}>
-          <span class="alert">{problem.message}</span> {problem.suggestion && problem.column && (
-            <button
-              type="button"
-              onClick={() => draft.edit([{ row, column: problem.column!, value: problem.suggestion! }])}
-            >
-              Use {problem.suggestion}
-            </button>
-          )}
-        </p>
-      ))}
-      {row.warnings.map((warning) => <p key={`${warning.field} ${warning.code}`} class="warn">{warning.message}</p>)}
-      {row.skipped && <p class="soft">This row is left out.</p>}
+    <div class="detail">
+      <div id="row-in-focus">
+        {problems.map((problem) => (
+          <p key={`${problem.field} ${problem.code}`}>
+            <span class="alert">{problem.message}</span> {problem.suggestion && problem.column && (
+              <button
+                type="button"
+                onClick={() => draft.edit([{ row, column: problem.column!, value: problem.suggestion! }])}
+              >
+                Use {problem.suggestion}
+              </button>
+            )}
+          </p>
+        ))}
+        {row.warnings.map((warning) => <p key={`${warning.field} ${warning.code}`} class="warn">{warning.message}</p>)}
+        {row.skipped && <p class="soft">This row is left out.</p>}
+      </div>
       <button type="button" class="quiet" onClick={() => draft.skip([row], !row.skipped)}>
         {row.skipped ? `Take row ${number(row.line)} back` : `Leave row ${number(row.line)} out`}
       </button>

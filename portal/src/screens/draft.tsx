@@ -66,7 +66,7 @@ function Shown({ draft }: { draft: Draft }) {
             {counted(upload.total_rows, "row")}, uploaded <Time at={upload.created_at} />, kept until <Time at={upload.expires_at} />
           </p>
         </div>
-        <span class="soft" role="status">{draft.saving.value > 0 ? "Saving…" : "Saved"}</span>
+        <span class="soft">{draft.saving.value > 0 ? "Saving…" : "Saved"}</span>
         <button
           type="button"
           disabled={!undoable}

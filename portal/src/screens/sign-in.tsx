@@ -17,6 +17,7 @@ export function SignIn() {
 
   async function submit(event: Event) {
     event.preventDefault();
+    if (busy.peek()) return;
     busy.value = true;
     error.value = undefined;
     try {
@@ -52,7 +53,7 @@ export function SignIn() {
           Keep it in this tab, until the tab is closed
         </label>
         <Problem error={error.value} />
-        <button type="submit" class="primary" disabled={busy}>Continue</button>
+        <button type="submit" class="primary" aria-disabled={busy}>Continue</button>
       </form>
       {client.value && (
         <button

@@ -90,7 +90,7 @@ export function Upload() {
         <input
           type="file"
           accept=".csv,.tsv,.txt,.xlsx,.xlsm,.xlsb,.xls,.ods,.json,.ndjson,.gz"
-          disabled={Boolean(busy.value)}
+          aria-disabled={Boolean(busy.value)}
           onChange={(event) => {
             take(event.currentTarget.files);
             event.currentTarget.value = "";
