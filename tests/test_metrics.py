@@ -197,3 +197,32 @@ def test_a_thousand_organizations_cost_a_scrape_little(owner: Connection) -> Non
     assert rows_scanned(read, "work_minutes") <= 6 * ORGANIZATIONS + 1
     assert sum(rows_scanned(read, table) for table in ("webhook_deliveries", "lookup_queue_items", "batch_lookup_jobs")) <= ORGANIZATIONS
     assert seconds < 5
+
+
+def test_organizations_whose_month_is_spent_cost_a_scrape_little(owner: Connection) -> None:
+    """Each waits for the next month with a job, and has a month of usage behind it, which need not be read to know that nothing is ready."""
+    owner.execute(
+        """
+        insert into app.organizations (id, name, monthly_lookups) select gen_random_uuid(), 'organization ' || n, 0 from generate_series(1, 1000) n;
+        insert into app.organization_queue_state (organization_id, ready_at) select id, now() + interval '1 day' from app.organizations;
+        insert into public.batch_lookup_jobs (organization_id, id, total_items, report_id, created_at, updated_at)
+        select id, gen_random_uuid(), 1, gen_random_uuid(), now() - interval '1 day', now() from app.organizations;
+        insert into app.queued_jobs (organization_id, job_id, next_position, end_position, next_rank)
+        select organization_id, id, 0, 1, 0 from public.batch_lookup_jobs;
+        insert into public.lookup_usage (organization_id, day, job_id, lookups)
+        select o.id, app.month_of(now()), gen_random_uuid(), 1 from app.organizations o cross join generate_series(1, 30) n;
+        """
+    )
+    plans = Plans(owner)
+    rows, read = plans.run("select api.get_metrics()", {})
+    assert rows[0][0]["oldest_ready_age"] is None
+    assert rows_scanned(read, "lookup_usage") == 0
+    assert rows_scanned(read, "organizations") <= 2 * ORGANIZATIONS
+    # One of them may look up more: its item is the oldest that is ready, and only its month is read.
+    [served] = (
+        owner.execute("update app.organizations set monthly_lookups = 31 where name = 'organization 7' returning id").fetchone() or ()
+    )
+    owner.execute("select app.mark_ready(%s, now())", [served])
+    rows, read = plans.run("select api.get_metrics()", {})
+    assert rows[0][0]["oldest_ready_age"] == pytest.approx(86400, abs=60)
+    assert rows_scanned(read, "lookup_usage") == 30

@@ -150,7 +150,11 @@ def of_queue(answer: Mapping[str, Any]) -> Iterable[Metric]:
         "state",
     )
     yield gauge("expired_leases", "Items whose worker has been silent for longer than its lease", queue["expired_leases"])
-    yield gauge("oldest_ready_age_seconds", "Age of the oldest item that could be looked up now", answer["oldest_ready_age"] or 0)
+    yield gauge(
+        "oldest_ready_age_seconds",
+        "Age of the oldest item that could be looked up now; 0 in an outage or a pause",
+        answer["oldest_ready_age"] or 0,
+    )
     yield gauge(
         "longest_unserved_seconds",
         "For how long an organization with ready items has not been served, the longest of all",

@@ -26,20 +26,47 @@ begin
 end;
 $$;
 
--- Seconds for which the oldest item that nobody has claimed yet has been ready, and for which an organization with such items has not been
--- served.
+-- Since when the oldest item has been ready that a claim could take now; null: there is none. Nothing is ready in an outage or a pause, nor of
+-- an organization whose month is spent: that is not on the ready list before the next month. Of those on it, the months are looked at from
+-- the oldest item on, and usually that of one organization only.
+create or replace function app.oldest_ready_since(p_now timestamptz) returns timestamptz
+language plpgsql stable
+set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
+as $$
+begin
+    if exists (select from app.upstream_state u, app.settings s where app.closed_until(u, p_now) > p_now or app.is_outage(u, s, p_now)) then
+        return null;
+    end if;
+    return (select w.since
+              from (select i.organization_id, min(i.since) as since
+                      from (select q.organization_id, j.created_at as since
+                              from app.queued_jobs q
+                              join public.batch_lookup_jobs j on j.organization_id = q.organization_id and j.id = q.job_id
+                             union all
+                            select r.organization_id, r.retry_at
+                              from public.lookup_queue_items r
+                             where r.status = 'pending' and r.retry_at is not null and r.retry_at <= p_now) i
+                      join app.organizations o on o.id = i.organization_id
+                     where o.monthly_lookups is null
+                        or o.id in (select s.organization_id from app.organization_queue_state s where s.ready_at <= p_now
+                                     union all
+                                    select k.organization_id from app.queue_wakeups k where k.ready_at <= p_now)
+                     group by i.organization_id
+                     order by since
+                    offset 0) w
+             where app.lookups_left(w.organization_id, p_now) is distinct from 0
+             limit 1);
+end;
+$$;
+
+-- Seconds for which the oldest item that could be looked up now has been ready, and for which an organization with something to claim has
+-- not been served.
 create or replace function app.measure_waits(p_now timestamptz, out oldest_ready_age double precision, out longest_unserved double precision)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    oldest_ready_age := (select date_part('epoch', p_now - least(
-                                    (select min(j.created_at)
-                                       from app.queued_jobs q
-                                       join public.batch_lookup_jobs j on j.organization_id = q.organization_id and j.id = q.job_id),
-                                    (select min(i.retry_at)
-                                       from public.lookup_queue_items i
-                                      where i.status = 'pending' and i.retry_at is not null and i.retry_at <= p_now))));
+    oldest_ready_age := date_part('epoch', p_now - app.oldest_ready_since(p_now));
     longest_unserved := (select max(date_part('epoch', p_now - greatest(r.ready_at, q.served_at)))
                            from (select s.organization_id, s.ready_at from app.organization_queue_state s where s.ready_at <= p_now
                                   union all

@@ -1,5 +1,5 @@
 begin;
-select plan(10);
+select plan(18);
 \ir fixtures.psql
 create function pg_temp.metric(p_path text) returns text
 language sql as $$ select api.get_metrics()::jsonb #>> p_path::text[] $$;
@@ -32,5 +32,32 @@ select is(round(pg_temp.metric('{pace_used}')::numeric, 3), 0.167, 'one lookup i
 select api.run_maintenance() as ran \gset
 select pg_temp.turn_clock('2026-11-24 12:06:00+00');
 select is(pg_temp.metric('{maintenance,age}'), '120', 'the time since the last maintenance is told');
+
+-- What may not be looked up is not ready.
+select api.update_settings('{"lookups_per_second": null}') as settings \gset
+select pg_temp.submit(:'org', 1) as job \gset
+select pg_temp.turn_clock('2026-11-24 12:07:00+00');
+select api.pause_lookups(900);
+select is(pg_temp.metric('{oldest_ready_age}'), null, 'nothing is ready in a pause');
+select api.resume_lookups();
+select is(pg_temp.metric('{oldest_ready_age}'), '60', 'what waited for the end of a pause is as old as its upload');
+select pg_temp.look_up(:'org', 1, 200, :'answer');
+select api.create_batch_lookup(:'org', pg_temp.items(3) || '{"sample": 1}') ->> 'job_id' as job \gset
+select pg_temp.look_up(:'org', 1, 200, :'answer');
+select pg_temp.turn_clock('2026-11-24 12:17:00+00');
+select is(pg_temp.metric('{oldest_ready_age}'), null, 'what waits behind a sample is not ready');
+
+select api.set_monthly_lookups(:'org', (api.get_usage(:'org') #>> '{month,lookups}')::integer);
+select api.create_batch_lookup(:'org', pg_temp.items(2) || '{"when_limit_reached": "wait"}') ->> 'job_id' as job \gset
+select pg_temp.turn_clock('2026-11-24 12:18:00+00');
+select is(pg_temp.metric('{oldest_ready_age}'), null, 'nothing of an organization is ready whose month is spent, before a worker has seen that');
+select pg_temp.submit(:'other_org', 1) as other_job \gset
+select pg_temp.turn_clock('2026-11-24 12:18:20+00');
+select is(pg_temp.metric('{oldest_ready_age}'), '20', 'another organization''s items are ready all the same');
+select pg_temp.look_up(:'other_org', 1, 200, :'answer');
+select is(pg_temp.look_up(:'org', 1), 0::bigint, 'a worker finds the month spent');
+select is(pg_temp.metric('{oldest_ready_age}'), null, 'nothing is ready that waits for the next month');
+select api.set_monthly_lookups(:'org', null);
+select is(pg_temp.metric('{oldest_ready_age}'), '80', 'without a limit it is ready, and as old as its upload');
 select * from finish();
 rollback;
