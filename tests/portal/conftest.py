@@ -19,6 +19,36 @@ expect.set_options(timeout=20_000)
 SCREENSHOTS = ROOT / ".state" / "screenshots"
 PHONE: ViewportSize = {"width": 375, "height": 740}
 DESKTOP: ViewportSize = {"width": 1280, "height": 800}
+# A phone, and a window of 1280 pixels at 200 % and at 400 % (WCAG 1.4.4 and 1.4.10).
+NARROW: dict[str, ViewportSize] = {"phone": PHONE, "200%": {"width": 640, "height": 400}, "400%": {"width": 320, "height": 256}}
+# What a narrow window cuts, or makes scroll sideways, other than the grid of a draft.
+CUT = """() => {
+    const found = []
+    const root = document.querySelector('dialog[open]') ?? document.body
+    if (document.documentElement.scrollWidth > innerWidth) found.push(`the page is ${document.documentElement.scrollWidth} wide`)
+    for (const element of root.querySelectorAll('*')) {
+        if (element.closest('.grid, .unseen, .skip, .note-toast, option') || !element.checkVisibility()) continue
+        const style = getComputedStyle(element)
+        if (/auto|scroll/.test(style.overflowX) && element.scrollWidth > element.clientWidth + 1) {
+            found.push(`scrolls sideways: ${element.outerHTML.slice(0, 100)}`)
+        }
+        for (const text of element.childNodes) {
+            if (text.nodeType !== Node.TEXT_NODE || !text.data.trim()) continue
+            const range = document.createRange()
+            range.selectNodeContents(text)
+            const {left, right} = range.getBoundingClientRect()
+            let [least, most] = [0, innerWidth]
+            for (let around = element; around && !(around instanceof SVGElement); around = around.parentElement) {
+                if (getComputedStyle(around).overflowX === 'visible') continue
+                const box = around.getBoundingClientRect()
+                least = Math.max(least, box.left)
+                most = Math.min(most, box.right)
+            }
+            if (left < least - 1 || right > most + 1) found.push(`cut: ${text.data}`)
+        }
+    }
+    return found
+}"""
 RULES: dict[Literal["light", "dark"], Any] = {
     "light": {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]},
     "dark": {"runOnly": {"type": "rule", "values": ["color-contrast"]}},
@@ -42,7 +72,7 @@ class Person:
         expect(self.page.get_by_role("navigation", name="Main")).to_be_visible()
 
     def look(self, name: str) -> None:
-        """Keeps pictures of the screen, and checks it with axe in the light and in the dark, and on a phone for its width."""
+        """Keeps pictures of the screen, and checks it with axe in the light and in the dark; on a phone and enlarged, for what is cut."""
         page = self.page
         page.evaluate("document.fonts.ready")
         for scheme, options in RULES.items():
@@ -51,9 +81,11 @@ class Person:
             found = Axe().run(page, options=options)
             assert found.violations_count == 0, f"{name} in the {scheme}: {found.generate_report()}"
         page.emulate_media(color_scheme="light")
-        page.set_viewport_size(PHONE)
-        page.screenshot(path=SCREENSHOTS / f"{name}-phone.png", full_page=True)
-        assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], f"{name} is wider than a phone"
+        for window, viewport in NARROW.items():
+            page.set_viewport_size(viewport)
+            page.screenshot(path=SCREENSHOTS / f"{name}-{window}.png", full_page=True)
+            cut = page.evaluate(CUT)
+            assert not cut, f"{name} at a width of {viewport['width']}: {cut}"
         page.set_viewport_size(DESKTOP)
 
 

@@ -40,8 +40,6 @@ const CONNECTIONS = {
 
 export function Frame({ children }: { children: ComponentChildren }) {
   const here = path.value[0] ?? places.value[0]?.name;
-  // On a phone the navigation is wider than the screen.
-  useEffect(() => document.querySelector("nav [aria-current]")?.scrollIntoView({ inline: "center", block: "nearest" }), [here]);
   return (
     <>
       <a class="skip" href="#main" onClick={focusMain}>Skip to the content</a>

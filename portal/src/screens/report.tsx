@@ -164,7 +164,7 @@ function Sharing({ report, onClose }: { report: Report; onClose: () => void }) {
         )}
       <Problem error={links.error.value} />
       {shares.length > 0 && (
-        <table>
+        <table class="rows">
           <thead>
             <tr>
               <th>Links so far</th>
@@ -180,7 +180,7 @@ function Sharing({ report, onClose }: { report: Report; onClose: () => void }) {
                 <td>
                   made <Time at={share.created_at} />
                 </td>
-                <td>
+                <td data-label="ends">
                   <Time at={share.expires_at} />
                 </td>
                 <td class="row-actions">
