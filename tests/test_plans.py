@@ -242,6 +242,7 @@ def test_recording_reads_the_items_recorded(large_queue: str, owner: Connection,
     assert rows_scanned(seen, "batch_lookup_jobs") <= 10
     assert rows_scanned(seen, "incentive_reports") <= 10
     assert rows_scanned(seen, "lookup_leases") <= 10
+    assert rows_scanned(seen, "devices") <= 1, "all items are about the same device"
     assert most_rows_compared(seen) <= count * count / 4, "no outcome is compared with every item"
 
 

@@ -30,18 +30,21 @@ create or replace function app.eiaid(p_eiaid text) returns bigint
 language sql immutable
 return case when p_eiaid ~ '^[0-9]{1,15}$' then p_eiaid::bigint end;
 
--- The requested device categories, and the amount that the answer has for the devices of each.
-create or replace function app.result_categories(p_device_ids integer[], p_result jsonb) returns table (keys text[], amounts numeric[])
-language sql stable
+-- The requested device categories, and the amount that the answer has for the devices of each. The caller looks devices up once for all
+-- items, in the order of their categories.
+create or replace function app.result_categories(p_device_ids integer[], p_result jsonb, p_devices integer[], p_categories text[])
+returns table (keys text[], amounts numeric[])
+language sql immutable
 begin atomic
-    select coalesce(array_agg(c.category_key order by c.category_key), '{}'), coalesce(array_agg(c.amount order by c.category_key), '{}')
+    select coalesce(array_agg(c.category_key), '{}'), coalesce(array_agg(c.amount), '{}')
       from (select d.category_key, coalesce(sum(g.amount), 0.00) as amount
-              from app.devices d
+              from unnest(p_devices, p_categories) d (id, category_key)
               left join (select t.value ->> 'device_id' as device_id, app.amount(t.value -> 'incentive_amount') as amount
                            from jsonb_path_query(p_result, '$.incentives.by_program[*].device_tier_results[*] ? (@.incentive_amount > 0)') t (value)
                         ) g on g.device_id = d.id::text
              where d.id = any (p_device_ids)
-             group by d.category_key) c;
+             group by d.category_key
+             order by d.category_key) c;
 end;
 
 -- Completed items become sites with their programs, in the transaction that completes them. The report of a cancelled job may have been
@@ -55,10 +58,15 @@ as $$
 declare
     v_job_ids    uuid[];
     v_report_ids uuid[];
+    v_devices    integer[];
+    v_categories text[];
 begin
     select array_agg(j.id), array_agg(r.id) into v_job_ids, v_report_ids
       from (select distinct i.job_id as id from unnest(p_items) i where i.status = 'completed') j
      cross join lateral (select n.id from public.incentive_reports n where n.organization_id = p_organization_id and n.job_id = j.id offset 0) r;
+    select array_agg(d.id order by d.category_key), array_agg(d.category_key order by d.category_key) into v_devices, v_categories
+      from (select distinct unnest(i.device_ids) as id from unnest(p_items) i where i.status = 'completed') a
+     cross join lateral (select d.id, d.category_key from app.devices d where d.id = a.id offset 0) d;
 
     insert into public.incentive_report_sites
            (organization_id, report_id, position, item_id, reference_id, street_1, street_2, city, state_or_province_code, postal_code,
@@ -69,11 +77,10 @@ begin
            a.eligible_combinations > 0 or a.total_incentive > 0, a.total_incentive, p_now
       from unnest(p_items) i
       join unnest(v_job_ids, v_report_ids) r (job_id, id) on r.job_id = i.job_id
-     cross join app.result_categories(i.device_ids, i.parsed_result) c
-     cross join lateral (
-           select app.result_amount(i.parsed_result) as total_incentive,
-                  app.amount(i.parsed_result #> '{incentives,total_eligible_combinations}') as eligible_combinations
-           offset 0) a
+     cross join app.result_categories(i.device_ids, i.parsed_result, v_devices, v_categories) c
+     cross join lateral (select i.parsed_result #> '{incentives,total_incentive_amount}' as total_incentive,
+                                i.parsed_result #> '{incentives,total_eligible_combinations}' as eligible_combinations offset 0) v
+     cross join lateral (select app.amount(v.total_incentive) as total_incentive, app.amount(v.eligible_combinations) as eligible_combinations offset 0) a
      where i.status = 'completed';
 
     insert into public.incentive_report_site_programs
@@ -83,11 +90,11 @@ begin
       from unnest(p_items) i
       join unnest(v_job_ids, v_report_ids) r (job_id, id) on r.job_id = i.job_id
      cross join lateral (
-           select e.value ->> 'program_id' as program_id,
-                  e.value ->> 'program_name' as program_name,
-                  app.amount(e.value -> 'total_incentive') as total_incentive,
-                  app.amount(e.value -> 'eligible_combinations') as eligible_combinations
-             from jsonb_array_elements(app.elements(i.parsed_result #> '{incentives,by_program}')) e
+           select v.program_id, v.program_name, app.amount(v.total_incentive) as total_incentive, app.amount(v.eligible_combinations) as eligible_combinations
+             from (select e.value ->> 'program_id' as program_id, e.value ->> 'program_name' as program_name,
+                          e.value -> 'total_incentive' as total_incentive, e.value -> 'eligible_combinations' as eligible_combinations
+                     from jsonb_array_elements(app.elements(i.parsed_result #> '{incentives,by_program}')) e
+                   offset 0) v
            offset 0) p
      where i.status = 'completed' and p.program_id is not null and (p.total_incentive > 0 or p.eligible_combinations > 0)
      group by r.id, i.position, p.program_id;
