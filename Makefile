@@ -1,6 +1,8 @@
 # Every command does its own set-up: scripts/setup installs what is missing, once.
 python := .venv/bin/python
 MAKEFLAGS += --no-print-directory
+# What is compiled once need not be compiled by each process of the tests again, though a container may ask for it.
+unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 
 .PHONY: help

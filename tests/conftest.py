@@ -53,14 +53,16 @@ def pytest_make_parametrize_id(val: object) -> str | None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Each process begins with its part of the tests marked `long`, so that none of them is left to be waited for in the end.
 
-    Of the tests that were collected, the first process gets the first part, and so on; who has done its own takes over from others.
+    Those of one module stay together, because they may share what took long to make. Of the tests that were collected, the first process
+    gets the first part, and so on; who has done its own takes over from others.
     """
     processes = getattr(config, "workerinput", {}).get("workercount", 1)
     long = [item for item in items if item.get_closest_marker("long")]
+    modules = list(dict.fromkeys(item.path for item in long))
     others = [item for item in items if not item.get_closest_marker("long")]
     ordered: list[pytest.Item] = []
     for process in range(processes):
-        first = long[process::processes]
+        first = [item for item in long if item.path in modules[process::processes]]
         share = max((len(items) - len(ordered)) // (processes - process) - len(first), 0)
         ordered += first + others[:share]
         others = others[share:]

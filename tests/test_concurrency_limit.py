@@ -6,6 +6,7 @@ import heapq
 import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import pytest
 
@@ -77,6 +78,7 @@ class Simulation:
         self._organizations = organizations
         self._in_flight: list[int] = [0] * organizations
         self._running: list[tuple[float, int, float, int, Answer]] = []
+        self._serving = 0
         self._started = 0
         self.answered: list[float] = []
         self.limits: list[tuple[float, int]] = []
@@ -90,6 +92,7 @@ class Simulation:
             now, _, started_at, organization, answer = heapq.heappop(self._running)
             self._in_flight[organization] -= 1
             if answer is SUCCESS:
+                self._serving -= 1
                 self.answered.append(now)
             if self._meter.finish(bytes([organization]), started_at, now, answer) or now > beat_at + 5:
                 limit, beat_at = self._heartbeat(now), now
@@ -102,8 +105,8 @@ class Simulation:
         organization = self._in_flight.index(min(self._in_flight))
         self._in_flight[organization] += 1
         self._started += 1
-        serving = sum(answer is SUCCESS for *_, answer in self._running)
-        seconds, answer = self._weather(Load(now, len(self._running) + 1, serving + 1, organization, self._chance))
+        seconds, answer = self._weather(Load(now, len(self._running) + 1, self._serving + 1, organization, self._chance))
+        self._serving += answer is SUCCESS
         heapq.heappush(self._running, (now + seconds, self._started, now, organization, answer))
         self._meter.start(len(self._running))
 
@@ -177,6 +180,7 @@ def test_a_limit_that_is_not_needed_is_gone_within_a_minute(owner: Connection, w
     assert simulation.per_second(60, 90) >= 0.8 * unlimited(BEARS_ANYTHING[weather][0]), simulation.limits[-20:]
 
 
+@cache
 def unlimited(weather: Weather) -> float:
     """Successes a second after the first minute, without any limit but max_in_flight."""
     chance, running, successes, now = random.Random(2), list[tuple[float, Answer]](), 0, 0.0
