@@ -200,10 +200,11 @@ def test_a_thousand_organizations_cost_a_scrape_little(owner: Connection) -> Non
 
 
 def test_organizations_whose_month_is_spent_cost_a_scrape_little(owner: Connection) -> None:
-    """Each waits for the next month with a job, and has a month of usage behind it, which need not be read to know that nothing is ready."""
+    """Each waits for the next month with a job, and has a month of usage behind it, which need not be read."""
     owner.execute(
         """
-        insert into app.organizations (id, name, monthly_lookups) select gen_random_uuid(), 'organization ' || n, 0 from generate_series(1, 1000) n;
+        insert into app.organizations (id, name, monthly_lookups)
+        select gen_random_uuid(), 'organization ' || n, 0 from generate_series(1, 1000) n;
         insert into app.organization_queue_state (organization_id, ready_at) select id, now() + interval '1 day' from app.organizations;
         insert into public.batch_lookup_jobs (organization_id, id, total_items, report_id, created_at, updated_at)
         select id, gen_random_uuid(), 1, gen_random_uuid(), now() - interval '1 day', now() from app.organizations;
