@@ -176,12 +176,16 @@ def test_more_jobs_than_anybody_lists_are_told_of_without_notifications(
     wait_until(lambda: one.names == {organization.job_ids[0]: "changed in silence"})
 
 
+def is_named(subscriber: Subscriber, job_id: str, name: str) -> bool:
+    return subscriber.names.get(job_id) == name
+
+
 def test_a_plain_update_is_told_of_though_it_stamps_nothing(organization: Organization, subscribe: Callable[..., Subscriber]) -> None:
     subscriber = subscribe()
     # On a busy machine, the notifications of the new jobs come late. They are told before these, which the feed reads apart.
     for name in ("first", "second"):
         organization.rename(organization.job_ids[0], name, notified=True)
-        wait_until(lambda name=name: subscriber.names.get(organization.job_ids[0]) == name)
+        wait_until(partial(is_named, subscriber, organization.job_ids[0], name))
     subscriber.names.clear()
     organization.rename(organization.job_ids[5], "by hand", hours=None)
     wait_until(lambda: subscriber.names.get(organization.job_ids[5]) == "by hand")
