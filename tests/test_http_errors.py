@@ -5,7 +5,8 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from pyshell.api.errors import ApiError, from_database
+from pyshell.api.error_responses import from_database
+from pyshell.api.errors import ApiError
 from tests.conftest import Connection
 
 

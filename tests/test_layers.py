@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
 from graphlib import TopologicalSorter
@@ -78,3 +80,11 @@ def test_psycopg_is_known_in_one_package() -> None:
         package(module) for module, tree in modules().items() if any(name.split(".")[0].startswith("psycopg") for name in imported(tree))
     }
     assert knowing == {KNOWS_PSYCOPG}
+
+
+def test_a_workbook_is_read_without_the_servers_libraries() -> None:
+    """Its process would take five times as long to start."""
+    listed = "import sys, pyshell.api.uploads.workbooks; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", listed], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    assert "pyshell.api.errors" in loaded
+    assert {"psycopg", "starlette", "pyshell.settings"}.isdisjoint(loaded)

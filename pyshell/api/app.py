@@ -19,7 +19,7 @@ from pyshell import logs
 from pyshell.api.authentication import CREDENTIALS_CHANNEL, Authenticator
 from pyshell.api.clerk import Clerk
 from pyshell.api.cors import cors_middleware
-from pyshell.api.errors import exception_handlers
+from pyshell.api.error_responses import exception_handlers
 from pyshell.api.http_protocol import MAX_CONNECTIONS, BoundedProtocol
 from pyshell.api.job_watch import JobWatch
 from pyshell.api.limits import UPLOAD_WAIT_SECONDS, UPLOADS_PER_ORGANIZATION, RequestLimiter

@@ -18,7 +18,8 @@ from starlette.responses import Response
 
 from pyshell import logs
 from pyshell.api import api_keys, clerk
-from pyshell.api.errors import ApiError, error_response, from_database
+from pyshell.api.error_responses import error_response, from_database
+from pyshell.api.errors import ApiError
 from pyshell.api.limits import UNKNOWN_KEYS_PER_MINUTE, RequestLimiter
 from pyshell.postgres import calls as db
 from pyshell.postgres.pool import Pool

@@ -13,7 +13,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pyshell import logs
 from pyshell.api.authentication import client_address
-from pyshell.api.errors import INTERNAL, ApiError, error_response
+from pyshell.api.error_responses import INTERNAL, error_response
+from pyshell.api.errors import ApiError
 from pyshell.api.limits import patient
 
 access_log = logging.getLogger("pyshell.access")

@@ -20,7 +20,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from pyshell.api import api_keys
 from pyshell.api.authentication import Authenticator, client_address
-from pyshell.api.errors import ApiError, from_database
+from pyshell.api.error_responses import from_database
+from pyshell.api.errors import ApiError
 from pyshell.api.realtime.credentials import Subscriber, identify
 from pyshell.api.realtime.feed import Change, Feed
 from pyshell.api.realtime.filters import FilterError, Question, Subscription, parse_subscription

@@ -7,7 +7,7 @@ import json
 from starlette.requests import Request
 from starlette.responses import Response
 
-from pyshell.api.errors import from_database
+from pyshell.api.error_responses import from_database
 from pyshell.api.routes.parameters import json_body, json_response
 from pyshell.postgres.calls import call
 from pyshell.postgres.sqlstates import DatabaseError, Kind, kind_of

@@ -13,13 +13,15 @@ import sys
 import zipfile
 import zlib
 from datetime import date, datetime, time, timedelta
+from pathlib import Path
 
 import orjson
 from python_calamine import CalamineError, CalamineSheet, CalamineWorkbook, PasswordError, SheetVisibleEnum
 
 from pyshell.api.errors import ApiError
 from pyshell.api.uploads.tables import Note, Table, empty_file
-from pyshell.settings import ROOT
+
+ROOT = Path(__file__).parents[3]
 
 Cell = str | int | float | bool | date | datetime | time | timedelta
 
