@@ -21,10 +21,13 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    """An empty page of a profile of its own. A script that fails, or that a policy refuses, fails the test."""
+def page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """An empty page of a profile of its own. A script that fails, or that a policy refuses, fails the test.
+
+    An indirect parameter of the test has options of the profile, such as its locale.
+    """
     faults: list[str] = []
-    with browser.new_context() as context:
+    with browser.new_context(**getattr(request, "param", {})) as context:
         page = context.new_page()
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.on("console", lambda message: faults.append(message.text) if "Content Security Policy" in message.text else None)

@@ -2,6 +2,7 @@
 const languages = navigator.languages.length ? [...navigator.languages] : undefined;
 
 const whole = new Intl.NumberFormat(languages);
+const exact = new Intl.NumberFormat(languages, { maximumFractionDigits: 20 });
 const oneDecimal = new Intl.NumberFormat(languages, { minimumFractionDigits: 1, maximumFractionDigits: 1 });
 const amount = new Intl.NumberFormat(languages, { style: "currency", currency: "USD", maximumFractionDigits: 0 });
 const shortAmount = new Intl.NumberFormat(languages, { style: "currency", currency: "USD", notation: "compact", maximumFractionDigits: 1 });
@@ -10,15 +11,22 @@ const clock = new Intl.DateTimeFormat(languages, { hour: "numeric", minute: "2-d
 const clockWithSeconds = new Intl.DateTimeFormat(languages, { hour: "numeric", minute: "2-digit", second: "2-digit" });
 const day = new Intl.DateTimeFormat(languages, { day: "numeric", month: "short" });
 const dayOfYear = new Intl.DateTimeFormat(languages, { day: "numeric", month: "short", year: "numeric" });
+const dayAlone = new Intl.DateTimeFormat(languages, { day: "numeric", month: "short", year: "numeric", timeZone: "UTC" });
+const monthAlone = new Intl.DateTimeFormat(languages, { month: "long", year: "numeric", timeZone: "UTC" });
 const full = new Intl.DateTimeFormat(languages, { dateStyle: "medium", timeStyle: "medium" });
 
 export const number = (value: number) => whole.format(value);
+/** All its digits. */
+export const exactNumber = (value: number) => exact.format(value);
 export const decimal = (value: number) => oneDecimal.format(value);
 export const dollars = (value: number) => amount.format(value);
 export const shortDollars = (value: number) => shortAmount.format(value);
 /** 0 to 1 as a percentage, never rounded up to 100. */
 export const percent = (value: number) => share.format(value < 1 ? Math.min(Math.floor(value * 100) / 100, 0.99) : value);
 export const exactTime = (time: string) => full.format(new Date(time));
+/** A day such as 2026-11-27, a month such as 2026-11. */
+export const dayOf = (date: string) => dayAlone.format(new Date(date));
+export const monthOf = (date: string) => monthAlone.format(new Date(date));
 export const seconds = (time: string) => clockWithSeconds.format(new Date(time));
 
 /** Such as 14:32, yesterday's as 26 Nov 14:32, last year's as 26 Nov 2025. */
@@ -40,4 +48,17 @@ export function duration(totalSeconds: number): string {
 
 export function counted(count: number, noun: string, plural = `${noun}s`): string {
   return `${number(count)} ${count === 1 ? noun : plural}`;
+}
+
+const parts = exact.formatToParts(12345.5);
+const [group, point] = ["group", "decimal"].map((type) => parts.find((part) => part.type === type)?.value ?? "");
+
+/** The number that a text in the form of the browser's language is, such as 1.000,5 in German; null: it is none. */
+export function readNumber(text: string): number | null {
+  const trimmed = text.trim().replace("\u2212", "-");
+  // Any space or apostrophe is as good as the one that the language has.
+  const [digits, separator] = [trimmed.replace(/[\s\u00a0\u202f'\u2019]/g, "_"), group!.replace(/[\s\u00a0\u202f'\u2019]/, "_")];
+  const form = new RegExp(`^-?\\d{1,3}([${separator}]\\d{2,3})*[${separator}]\\d{3}([${point}]\\d+)?$|^-?\\d+([${point}]\\d+)?$`);
+  if (form.test(digits)) return Number(digits.replaceAll(separator, "").replace(point!, "."));
+  return /^-?\d+\.\d+$/.test(trimmed) ? Number(trimmed) : null;
 }

@@ -30,6 +30,7 @@ def test_operators_see_the_queue_change_settings_and_pause(person: Person, servi
     expect(page.get_by_role("alert")).to_contain_text("invalid value")
     retries.fill("5")
     retries.press("Enter")
+    expect(page.get_by_text("max_retries is changed")).to_be_visible()
     expect(page.get_by_role("alert")).to_have_count(0)
     [stored] = database.execute("select max_retries from app.settings").fetchone() or [None]
     assert stored == 5

@@ -13,34 +13,29 @@ export interface Total {
 
 interface ChartProperties {
   title: string;
-  totals: Total[];
+  /** Titles of the table's columns: words in the first, numbers in the others. */
+  columns: string[];
+  rows: string[][];
   children: ComponentChildren;
 }
 
-function Chart({ title, totals, children }: ChartProperties) {
+function Chart({ title, columns, rows, children }: ChartProperties) {
   return (
     <section class="card chart" aria-label={title}>
       <h2>{title}</h2>
       {children}
-      {totals.length > 0 && (
+      {rows.length > 0 && (
         <details>
           <summary>As a table</summary>
           <table>
             <thead>
-              <tr>
-                <th>{title}</th>
-                {totals[0]!.sites !== undefined && <th class="number">Sites</th>}
-                <th class="number">Eligible</th>
-                <th class="number">Incentives</th>
-              </tr>
+              <tr>{columns.map((name, index) => <th key={name} class={index ? "number" : undefined}>{name}</th>)}</tr>
             </thead>
             <tbody>
-              {totals.map((total) => (
-                <tr key={total.name}>
-                  <td>{total.name}</td>
-                  {total.sites !== undefined && <td class="number">{number(total.sites)}</td>}
-                  <td class="number">{number(total.eligible_sites)}</td>
-                  <td class="number">{dollars(total.total_incentive_value)}</td>
+              {rows.map(([name, ...figures]) => (
+                <tr key={name}>
+                  <td>{name}</td>
+                  {figures.map((figure, index) => <td key={index} class="number">{figure}</td>)}
                 </tr>
               ))}
             </tbody>
@@ -51,10 +46,27 @@ function Chart({ title, totals, children }: ChartProperties) {
   );
 }
 
+function tableOf(title: string, totals: Total[]): { columns: string[]; rows: string[][] } {
+  const withSites = totals[0]?.sites !== undefined;
+  return {
+    columns: [title, ...(withSites ? ["Sites"] : []), "Eligible", "Incentives"],
+    rows: totals.map(({ name, sites = 0, eligible_sites, total_incentive_value }) => [
+      name,
+      ...(withSites ? [number(sites)] : []),
+      number(eligible_sites),
+      dollars(total_incentive_value),
+    ]),
+  };
+}
+
 export function Donut({ eligible, total }: { eligible: number; total: number }) {
   const share = total > 0 ? eligible / total : 0;
   return (
-    <Chart title="Eligibility" totals={[]}>
+    <Chart
+      title="Eligibility"
+      columns={["Eligibility", "Sites"]}
+      rows={[["Eligible", number(eligible)], ["Not eligible", number(total - eligible)]]}
+    >
       <svg class="donut" viewBox="0 0 200 200" role="img" aria-label={`${counted(eligible, "eligible site")} of ${number(total)}`}>
         <circle cx="100" cy="100" r="78" class="ring" />
         <circle cx="100" cy="100" r="78" class="share" pathLength="1" stroke-dasharray={`${share} 1`} transform="rotate(-90 100 100)" />
@@ -85,7 +97,7 @@ export function Bars({ title, totals, chosen, onChoose }: {
   const largest = paying[0]?.total_incentive_value ?? 1;
   const rest = paying.slice(MOST_BARS);
   return (
-    <Chart title={title} totals={totals}>
+    <Chart title={title} {...tableOf(title, totals)}>
       {paying.length === 0 && <p class="soft">No incentives yet.</p>}
       <ol class="bars">
         {paying.slice(0, MOST_BARS).map(({ key, name, eligible_sites, total_incentive_value }) => (
@@ -130,7 +142,7 @@ export function StateTiles({ totals }: { totals: Total[] }) {
   const byCode = new Map(totals.map((total) => [total.key, total.total_incentive_value]));
   const largest = Math.max(...byCode.values(), 1);
   return (
-    <Chart title="Incentives by state" totals={totals}>
+    <Chart title="Incentives by state" {...tableOf("State", totals)}>
       <svg
         class="tiles"
         viewBox="0 0 478 318"

@@ -1,5 +1,6 @@
 import type { ComponentChildren } from "preact";
 import { useSignal } from "@preact/signals";
+import { number, readNumber } from "../format.ts";
 import { copy } from "./copy.tsx";
 import { Problem } from "./misc.tsx";
 
@@ -41,6 +42,34 @@ export function Form({ submit, onSubmit, onCancel, danger, disabled, others, chi
         <button type="submit" class={danger ? "danger" : "primary"} disabled={disabled} aria-disabled={busy.value}>{submit}</button>
       </div>
     </form>
+  );
+}
+
+interface NumberProperties {
+  name: string;
+  min: number;
+  max: number;
+  value?: number;
+  required?: boolean;
+  placeholder?: string;
+}
+
+/** A field for a whole number in the form of the browser's language, which `readNumber` reads. */
+export function NumberField({ min, max, value, ...rest }: NumberProperties) {
+  function complaint(text: string): string {
+    const given = readNumber(text);
+    if (!text.trim()) return "";
+    if (given === null || !Number.isInteger(given)) return "This is not a whole number.";
+    return given < min || given > max ? `From ${number(min)} to ${number(max)}.` : "";
+  }
+  return (
+    <input
+      {...rest}
+      inputMode="numeric"
+      autocomplete="off"
+      defaultValue={value === undefined ? "" : number(value)}
+      onInput={(event) => event.currentTarget.setCustomValidity(complaint(event.currentTarget.value))}
+    />
   );
 }
 

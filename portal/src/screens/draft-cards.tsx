@@ -2,7 +2,7 @@
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { type Draft, type Filter, type Row, textOf } from "../draft.ts";
-import { counted } from "../format.ts";
+import { counted, number } from "../format.ts";
 import { useLoad } from "../load.ts";
 import { Loading, Problem } from "../parts/misc.tsx";
 
@@ -32,9 +32,9 @@ function Card({ draft, row }: { draft: Draft; row: Row }) {
   const columns = draft.upload.value.columns;
   const title = columns.slice(0, 3).map((column) => textOf(row, column.number)).filter(Boolean).join(", ");
   return (
-    <section class="card" aria-label={`Row ${row.line}`}>
+    <section class="card" aria-label={`Row ${number(row.line)}`}>
       <h2>
-        Row {row.line} <small>{title}</small>
+        Row {number(row.line)} <small>{title}</small>
       </h2>
       {row.problems.map((problem) => (
         <div key={`${problem.field} ${problem.code}`}>

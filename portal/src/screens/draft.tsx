@@ -4,12 +4,12 @@ import { useSignal } from "@preact/signals";
 import { useEffect, useMemo } from "preact/hooks";
 import { call } from "../api.ts";
 import { Draft } from "../draft.ts";
-import { counted, duration, number } from "../format.ts";
+import { counted, duration, number, readNumber } from "../format.ts";
 import { useLoad } from "../load.ts";
 import { announce, notify } from "../parts/announce.tsx";
 import { CopyAs } from "../parts/copy.tsx";
 import { Dialog } from "../parts/dialog.tsx";
-import { Form } from "../parts/form.tsx";
+import { Form, NumberField } from "../parts/form.tsx";
 import { Loading, Problem, Time } from "../parts/misc.tsx";
 import { go, href, path, query } from "../router.ts";
 import { can } from "../session.ts";
@@ -151,7 +151,7 @@ function Start({ draft }: { draft: Draft }) {
   async function start(form: FormData) {
     const days = reuse.value ? { reuse_results: { max_age_days: REUSE_DAYS } } : {};
     const name = String(form.get("name") ?? "").trim();
-    const most = Number(form.get("max_lookups"));
+    const most = readNumber(String(form.get("max_lookups")));
     const sample = Number(form.get("sample"));
     const created = await call("post", "/uploads/{upload_id}/start", {
       path: draft.path,
@@ -187,7 +187,7 @@ function Start({ draft }: { draft: Draft }) {
           </label>
           <label>
             Stop after so many lookups
-            <input name="max_lookups" type="number" min={1} max={1_000_000} placeholder="no limit" />
+            <NumberField name="max_lookups" min={1} max={1_000_000} placeholder="no limit" />
           </label>
           <label class="check">
             <input type="checkbox" checked={reuse.value} onChange={(event) => (reuse.value = event.currentTarget.checked)} />

@@ -2,7 +2,7 @@
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { call, type Schemas } from "../api.ts";
-import { counted, decimal, number, seconds, shortTime } from "../format.ts";
+import { counted, decimal, exactNumber, number, readNumber, seconds, shortTime } from "../format.ts";
 import { useLoad } from "../load.ts";
 import { notify } from "../parts/announce.tsx";
 import { CopyAs } from "../parts/copy.tsx";
@@ -190,7 +190,7 @@ function Settings({ settings, onChange }: { settings: Schemas["Setting"][]; onCh
                     <input
                       aria-label={name}
                       inputMode="decimal"
-                      defaultValue={value === null ? "" : String(value)}
+                      defaultValue={typeof value === "number" ? exactNumber(value) : value ?? ""}
                       placeholder="none"
                       onChange={(event) => onChange(name, read(event.currentTarget.value))}
                     />
@@ -208,6 +208,5 @@ function Settings({ settings, onChange }: { settings: Schemas["Setting"][]; onCh
 function read(text: string): Value {
   const trimmed = text.trim();
   if (trimmed === "" || trimmed === "none") return null;
-  const value = Number(trimmed);
-  return Number.isNaN(value) ? trimmed : value;
+  return readNumber(trimmed) ?? trimmed;
 }

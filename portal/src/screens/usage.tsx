@@ -1,5 +1,5 @@
 import { call } from "../api.ts";
-import { number, percent } from "../format.ts";
+import { dayOf, monthOf, number, percent } from "../format.ts";
 import { useLoad } from "../load.ts";
 import { CopyAs } from "../parts/copy.tsx";
 import { List, usePages } from "../parts/list.tsx";
@@ -24,7 +24,7 @@ export function Usage() {
         <div class="figures">
           <div class="card figure">
             <strong>{number(data.month.lookups)}</strong>
-            <span>lookups in {data.month.month}</span>
+            <span>lookups in {monthOf(data.month.month)}</span>
             {data.month.limit !== null && (
               <small>{percent(data.month.lookups / data.month.limit)} of the limit of {number(data.month.limit)}</small>
             )}
@@ -52,7 +52,7 @@ export function Usage() {
         empty="No lookups."
         row={(row) => (
           <tr key={`${row.day} ${row.job_id}`}>
-            <td>{row.day}</td>
+            <td>{dayOf(row.day)}</td>
             <td>
               <a class="main-link" href={href(["batches", row.job_id])}>{row.name ?? `Batch ${row.job_id.slice(-6)}`}</a>
             </td>

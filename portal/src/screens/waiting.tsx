@@ -1,9 +1,9 @@
 // A batch that waits for its user: after its sample, or at its limit of lookups.
 import { useSignal } from "@preact/signals";
 import { call, type Schemas } from "../api.ts";
-import { counted, number } from "../format.ts";
+import { counted, number, readNumber } from "../format.ts";
 import { notify } from "../parts/announce.tsx";
-import { Form } from "../parts/form.tsx";
+import { Form, NumberField } from "../parts/form.tsx";
 import { Problem } from "../parts/misc.tsx";
 import { can } from "../session.ts";
 
@@ -43,18 +43,11 @@ export function Waiting({ job, reload }: { job: Schemas["JobDetails"]; reload: (
       {can("jobs:write") && job.waiting_for === "lookup_limit" && (
         <Form
           submit="Continue"
-          onSubmit={(form) => go(Number(form.get("max_lookups")))}
+          onSubmit={(form) => go(readNumber(String(form.get("max_lookups")))!)}
         >
           <label>
             New limit of the batch
-            <input
-              name="max_lookups"
-              type="number"
-              required
-              min={job.lookups + 1}
-              max={1_000_000}
-              defaultValue={String(job.lookups + rest)}
-            />
+            <NumberField name="max_lookups" required min={job.lookups + 1} max={1_000_000} value={job.lookups + rest} />
           </label>
         </Form>
       )}

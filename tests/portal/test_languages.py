@@ -1,0 +1,98 @@
+"""Numbers, amounts, days and times as people of the browser's language read and write them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.conftest import Connection
+from tests.http_fixtures import OrganizationClient, look_up, site
+from tests.portal.conftest import Person, SignedIn
+
+ANSWER = {"incentives": {"total_incentive_amount": 3750}}
+GERMAN = {"locale": "de-DE", "timezone_id": "Europe/Berlin"}
+FRENCH = {"locale": "fr-FR", "timezone_id": "Europe/Paris"}
+AMERICAN = {"locale": "en-US", "timezone_id": "America/New_York"}
+
+
+def forms(**values: Any) -> Any:
+    """The texts of each language, where `~` is the narrow space that French has in numbers, `_` the space before a unit."""
+    cases = [(GERMAN, values["german"]), (FRENCH, values["french"]), (AMERICAN, values["american"])]
+    return pytest.mark.parametrize(
+        ("page", "shown"),
+        [(language, [text.replace("~", "\u202f").replace("_", "\u00a0") for text in texts]) for language, texts in cases],
+        indirect=["page"],
+        ids=values,
+    )
+
+
+@forms(
+    german=["1.000", "83_%", "3.750.000_$", "3,8_Mio._$", "5. Nov. 2025", "15:07:00"],
+    french=["1~000", "83~%", "3~750~000_$US", "3,8_M_$US", "5 nov. 2025", "15:07:00"],
+    american=["1,000", "83%", "$3,750,000", "$3.8M", "Nov 5, 2025", "9:07:00 AM"],
+)
+def test_figures_have_the_form_of_the_language(
+    signed_in: SignedIn, client: OrganizationClient, database: Connection, shown: list[str]
+) -> None:
+    count, share, amount, short_amount, day, time = shown
+    job = client.post("/batch-lookups", params={"name": "Large"}, json=[site(f"deal-{n}") for n in range(1200)]).json()
+    look_up(database, job, 1000, ANSWER)
+    database.execute("update public.batch_lookup_jobs set created_at = '2025-11-05 14:07+00' where id = %s", [job["job_id"]])
+    page = signed_in("batches").page
+    row = page.get_by_role("row", name=re.compile("Large"))
+    expect(row).to_contain_text(share)
+    expect(row).to_contain_text(short_amount)
+    expect(row).to_contain_text(day)
+    expect(row.locator("time")).to_have_attribute("title", re.compile(re.escape(time)))
+    page.goto(f"{page.url.split('#')[0]}#/batches/{job['job_id']}")
+    expect(page.get_by_role("region", name="Progress")).to_contain_text(f"completed {count}")
+    page.get_by_role("link", name="Report", exact=True).click()
+    expect(page.locator(".figure strong").first).to_have_text(amount)
+
+
+@forms(german=["1.000", "1,5"], french=["1 000", "1,5"], american=["1,000", "1.5"])
+def test_a_limit_is_typed_in_the_form_of_the_language(
+    signed_in: SignedIn, client: OrganizationClient, database: Connection, shown: list[str]
+) -> None:
+    thousand, broken = shown
+    rows = "".join(f"deal-{n},{n} N Spring St,Los Angeles,CA,90012,RESIDENTIAL,1\n" for n in range(3))
+    header = "reference_id,street_1,city,state_or_province_code,postal_code,building_type,device_ids\n"
+    draft = client.post("/uploads", content=header + rows, headers={"content-type": "text/csv"}).json()
+    page = signed_in(f"uploads/{draft['id']}").page
+    limit = page.get_by_label("Stop after so many lookups")
+    start = page.get_by_role("button", name="Start 3 sites")
+    for text in (broken, "0", "many"):
+        limit.fill(text)
+        start.click()
+        assert limit.evaluate("input => input.matches(':invalid')"), text
+    limit.fill(thousand)
+    start.click()
+    expect(page.get_by_role("region", name="Progress")).to_be_visible()
+    [job] = client.get("/batch-lookups").json()["jobs"]
+    assert database.execute("select max_lookups from app.job_budgets where job_id = %s", [job["id"]]).fetchone() == (1000,)
+
+
+@pytest.fixture
+def service_role_key(database: Connection) -> Iterator[str]:
+    [key] = database.execute("select api.internal_key()").fetchone() or [None]
+    yield str(key)
+    database.execute("""select api.update_settings('{"retry_backoff_seconds": 2, "max_in_flight": 50}')""")
+
+
+@pytest.mark.parametrize("page", [GERMAN], indirect=True)
+def test_settings_are_shown_and_typed_in_german(person: Person, service_role_key: str, database: Connection) -> None:
+    page = person.page
+    person.sign_in(service_role_key)
+    for name, typed, stored in (("retry_backoff_seconds", "0,25", 0.25), ("max_in_flight", "1.500", 1500)):
+        setting = page.get_by_role("textbox", name=name, exact=True)
+        setting.fill(typed)
+        setting.press("Enter")
+        expect(page.get_by_text(f"{name} is changed")).to_be_visible()
+        assert database.execute(f"select {name}::float from app.settings").fetchone() == (stored,)
+    page.reload()
+    expect(page.get_by_role("textbox", name="retry_backoff_seconds", exact=True)).to_have_value("0,25")
+    expect(page.get_by_role("textbox", name="max_in_flight", exact=True)).to_have_value("1.500")

@@ -1,0 +1,102 @@
+"""What a screen reader says, and what does not move for people who want it so."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.conftest import Connection
+from tests.http_fixtures import OrganizationClient, look_up, site
+from tests.portal.conftest import Person, SignedIn
+
+ANSWER = {
+    "utility": {"eiaid": 1, "name": "City Power"},
+    "incentives": {
+        "total_incentive_amount": 3750,
+        "by_program": [{"program_id": "p", "program_name": "Heat pump rebate", "total_incentive": 3750, "eligible_combinations": 1}],
+    },
+}
+# Every sentence that a screen reader would say by itself, and when.
+LISTEN = """() => {
+    window.said = []
+    const note = () => {
+        for (const region of document.querySelectorAll('[role=status], [role=alert], [aria-live]')) {
+            const text = region.innerText.trim()
+            if (text && region.said !== text) window.said.push([Date.now() / 1000, text])
+            region.said = text
+        }
+    }
+    note()
+    window.said = []
+    new MutationObserver(note).observe(document.body, {subtree: true, childList: true, characterData: true})
+}"""
+QUIET_SECONDS = 10
+
+
+def said(page: Page) -> list[tuple[float, str]]:
+    return [(at, text) for at, text in page.evaluate("window.said")]
+
+
+@pytest.mark.parametrize("screen", ["batch", "report"])
+def test_a_sentence_at_most_every_ten_seconds(person: Person, client: OrganizationClient, database: Connection, screen: str) -> None:
+    job = client.submit(*(site(f"deal-{number}") for number in range(10)))
+    look_up(database, job, 1, ANSWER)
+    page = person.page
+    page.clock.install()
+    person.sign_in(client.api_key, f"batches/{job['job_id']}" if screen == "batch" else f"reports/{job['report']['id']}")
+    place = page.get_by_role("region", name="Progress") if screen == "batch" else page.locator(".figure strong").first
+
+    def text(count: int) -> str:
+        return f"{count}0%" if screen == "batch" else f"${count * 3750:,}"
+
+    expect(page.get_by_text("Live", exact=True)).to_be_visible()
+    expect(place).to_contain_text(text(1))
+    page.evaluate(LISTEN)
+    for count in range(2, 10):
+        look_up(database, job, 1, ANSWER)
+        page.clock.run_for(2000)
+        expect(place).to_contain_text(text(count))
+    page.clock.run_for(11_000)
+    expect(page.locator("[data-live]")).to_contain_text(text(9))
+    sentences = said(page)
+    assert len(sentences) >= 2
+    for (before, _), (after, _) in itertools.pairwise(sentences):
+        assert after - before >= QUIET_SECONDS - 0.01, sentences
+
+
+def test_every_chart_has_its_figures_as_a_table(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
+    job = client.submit(site("deal-1"), site("deal-2"))
+    look_up(database, job, 1, ANSWER)
+    look_up(database, job, 1, {"incentives": {"total_incentive_amount": 0}})
+    page = signed_in(f"reports/{job['report']['id']}").page
+    expect(page.get_by_role("img", name="1 eligible site of 2")).to_be_visible()
+    tables: dict[str, Any] = {
+        "Eligibility": [re.compile("^Eligible 1"), "Not eligible 1"],
+        "Incentives by state": [re.compile("^California 2 1 \\$3,750$")],
+        "Programs": ["Heat pump rebate 1 $3,750"],
+        "Utilities": [re.compile("^City Power .*1 \\$3,750$")],
+    }
+    for name, rows in tables.items():
+        chart = page.get_by_role("region", name=name)
+        chart.get_by_text("As a table").click()
+        for row in rows:
+            expect(chart.get_by_role("row", name=row)).to_be_visible()
+    for chart in page.locator(".chart:has(svg), .chart:has(.bars li)").all():
+        expect(chart.locator("table")).to_have_count(1)
+
+
+def test_nothing_moves_for_people_who_want_it_so(signed_in: SignedIn, client: OrganizationClient) -> None:
+    job = client.submit(site())
+    page = signed_in(f"batches/{job['job_id']}").page
+    expect(page.get_by_role("progressbar")).to_be_visible()
+    moving = """() => [...document.querySelectorAll('*')]
+        .flatMap(element => [undefined, '::before', '::after', '::backdrop'].map(part => getComputedStyle(element, part)))
+        .filter(style => /[1-9]/.test(style.transitionDuration) || style.animationName !== 'none' || style.scrollBehavior !== 'auto')
+        .length"""
+    assert page.evaluate(moving) > 0
+    page.emulate_media(reduced_motion="reduce")
+    assert page.evaluate(moving) == 0
