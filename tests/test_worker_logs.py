@@ -14,6 +14,7 @@ from pyshell.settings import Settings
 from pyshell.webhooks.requests import Attempt
 from pyshell.webhooks.sender import Sender
 from pyshell.worker import job_log
+from pyshell.worker.failures import FirstOfEach
 from tests.conftest import Connection
 from tests.timed import wait_until
 from tests.upstream import FakeUpstream, Reply
@@ -42,6 +43,38 @@ def test_a_pause_and_the_end_of_a_job_are_told(
     fields: dict[str, Any] = vars(ended)["fields"]
     assert (fields["job_id"], fields["total_items"], fields["failed_items"]) == (job_id, 2, 1)
     assert "outage" not in caplog.text
+
+
+def test_items_that_have_used_up_their_retries_are_told_once_for_each_reason(
+    batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    update_settings(owner, max_retries=2, outage_failures=1000)
+    for n in range(30):
+        upstream.plan(f"site-{n}", Reply(500))
+    upstream.plan("site-30", Reply(500), Reply(408))
+    upstream.plan("site-31", Reply(500), Reply(404))
+    upstream.plan("site-32", Reply(500), Reply())
+    with running_worker(worker_settings):
+        job_id = batches.create(33)
+        batches.wait(job_id)
+        wait_until(lambda: "the retries of an item are used up: upstream_timeout" in caplog.text)
+        wait_until(lambda: "the retries of an item are used up: upstream_error" in caplog.text)
+    lines = {vars(line)["fields"]["reason"]: line for line in caplog.records if "used up" in line.getMessage()}
+    assert len(lines) == len([line for line in caplog.records if "used up" in line.getMessage()]) == 2
+    fields: dict[str, Any] = vars(lines["upstream_timeout"])["fields"]
+    assert fields == {"job_id": job_id, "organization_id": batches.organization_id, "position": 30, "reason": "upstream_timeout"}
+    assert "item 30, 3 attempts" in lines["upstream_timeout"].getMessage()
+    assert "Main" not in caplog.text
+
+
+def test_an_event_is_told_again_after_a_minute_with_the_number_of_the_last_one(caplog: pytest.LogCaptureFixture) -> None:
+    events = FirstOfEach("things happened")
+    assert [events.is_first(reason, 100.0 + n) for n, reason in enumerate(["a", "b", "a", "a"])] == [True, True, False, False]
+    assert "things happened" not in caplog.text
+    assert events.is_first("a", 161.0)
+    assert "things happened in the last minute: a 3 times, b 1 times" in caplog.text
+    assert events.is_first("c", 250.0)
+    assert caplog.text.count("things happened") == 1
 
 
 def test_an_outage_is_told_as_one(

@@ -20,7 +20,8 @@ HEARTBEAT: Final = """
       from api.heartbeat(p_worker => %s, p_limit_version => %s, p_organizations => %s, p_outcomes => %s, p_answers => %s, p_overloads => %s,
                          p_latency => %s, p_busy_seconds => %s, p_overload_seconds => %s, p_usage => %s)"""
 CLAIM: Final = (
-    "select job_id, position, lease_token, request, start_in from api.claim_lookups(p_organization_id => %s, p_worker => %s, p_limit => %s)"
+    "select job_id, position, lease_token, request, start_in, retry_count"
+    " from api.claim_lookups(p_organization_id => %s, p_worker => %s, p_limit => %s)"
 )
 RECORD: Final = """
     select verdict, count(*)
@@ -30,6 +31,9 @@ RECORD: Final = """
 EXTEND: Final = """
     select job_id, position
       from api.extend_leases(p_organization_id => %s, p_job_ids => %s, p_positions => %s, p_lease_tokens => %s)"""
+EXHAUSTED: Final = """
+    select job_id, position, attempts, error_code
+      from api.exhausted_lookups(p_organization_id => %s, p_job_ids => %s, p_positions => %s)"""
 RELEASE: Final = "select api.release_lookups(p_organization_id => %s, p_job_ids => %s, p_positions => %s, p_lease_tokens => %s)"
 
 
@@ -47,6 +51,7 @@ class Lease:
     request: bytes
     slot: float | None
     expires_at: float
+    retry_count: int = 0
 
     def __str__(self) -> str:
         return f"item {self.position} of job {UUID(bytes=self.job_id)}, organization {UUID(bytes=self.organization_id)}"
@@ -106,8 +111,9 @@ async def claim_lookups(
             request,
             received_at + start_in if paced else None,
             asked_at + start_in + lease_seconds,
+            retry_count,
         )
-        for job_id, position, token, request, start_in in rows
+        for job_id, position, token, request, start_in, retry_count in rows
     ]
 
 
@@ -124,6 +130,14 @@ async def extend_leases(connection: Connection, organization_id: bytes, leases: 
     async with binary_cursor(connection) as cursor:
         await cursor.execute(EXTEND, identify(organization_id, leases))
         return {(job_id, position) for job_id, position in await cursor.fetchall()}
+
+
+async def exhausted_lookups(connection: Connection, organization_id: bytes, leases: Sequence[Lease]) -> list[tuple[bytes, int, int, str]]:
+    """Of items of one organization, those that failed with their last retry: job, position, attempts, error code."""
+    async with binary_cursor(connection) as cursor:
+        jobs, positions = uuids(lease.job_id for lease in leases), integers(lease.position for lease in leases)
+        await cursor.execute(EXHAUSTED, [Binary(organization_id), jobs, positions])
+        return [(job_id, position, attempts, reason.decode()) for job_id, position, attempts, reason in await cursor.fetchall()]
 
 
 async def release_lookups(connection: Connection, organization_id: bytes, leases: Sequence[Lease]) -> None:

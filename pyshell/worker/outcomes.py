@@ -13,6 +13,7 @@ from pyshell.postgres.connections import Session
 from pyshell.postgres.retries import BUSY_BEFORE_A_WARNING, Retries
 from pyshell.postgres.sqlstates import DatabaseError, Kind, is_about_the_data, kind_of
 from pyshell.worker.calls import Lease, Outcome, record_lookups
+from pyshell.worker.failures import ExhaustedLog
 from pyshell.worker.leases import LeaseKeeper
 from pyshell.worker.upstream import Answer, failure
 
@@ -51,6 +52,7 @@ class Outcomes:
         self._has_some = asyncio.Event()
         self._is_due = asyncio.Event()
         self._retries = Retries()
+        self._exhausted = ExhaustedLog()
         self._largest: dict[bytes, int] = {}
         self._tries_one_in_trouble = False
         self._lacks_room = False
@@ -151,6 +153,7 @@ class Outcomes:
             raise
         self._forget(organization_id, outcomes)
         self._note_success(organization_id)
+        await self._exhausted.note(session, organization_id, outcomes, self._loop.time())
         return True
 
     async def _record(self, session: Session, organization_id: bytes, outcomes: Sequence[Outcome]) -> None:

@@ -40,6 +40,10 @@ class Answer(NamedTuple):
     text: bytes | None
     retry_after: float | None
 
+    @property
+    def succeeded(self) -> bool:
+        return self.http_status is not None and 200 <= self.http_status < 300
+
 
 def failure(error_class: str) -> Answer:
     return Answer(None, error_class, None, None)

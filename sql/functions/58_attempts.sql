@@ -67,6 +67,32 @@ begin
 end;
 $$;
 
+create or replace function api.exhausted_lookups(p_organization_id uuid, p_job_ids uuid[], p_positions integer[])
+returns table (job_id uuid, "position" integer, attempts integer, error_code text)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+as $$
+#variable_conflict use_column
+declare
+    v_max_retries integer := (select max_retries from app.settings);
+    v_reasons     text[]  := array(select error_code from app.retry_policy where action <> 'fail');
+begin
+    return query
+    select i.job_id, i.position, i.retry_count + 1, i.error_code
+      from unnest(p_job_ids, p_positions) o (job_id, position)
+     cross join lateral (
+           select q.job_id, q.position, q.status, q.retry_count, q.error_code
+             from public.lookup_queue_items q
+            where q.organization_id = p_organization_id and q.job_id = o.job_id and q.position = o.position
+           offset 0) i
+     where i.status = 'failed' and i.retry_count >= v_max_retries and i.error_code = any (v_reasons);
+end;
+$$;
+
+comment on function api.exhausted_lookups(uuid, uuid[], integer[]) is
+'For workers: those of the given items (job and position, as parallel arrays) that failed because their last retry failed, with the number of their attempts and the reason. Ask right after api.record_lookups; items that fail at once are not among them.';
+
 -- Deletes attempts that were recorded before a time, p_limit at most, and returns how many.
 create or replace function app.prune_attempts(p_before timestamptz, p_limit integer default 10000) returns integer
 language plpgsql volatile

@@ -1,5 +1,5 @@
 begin;
-select plan(24);
+select plan(26);
 \ir fixtures.psql
 select pg_temp.turn_clock(clock_timestamp());
 
@@ -66,6 +66,24 @@ select is(app.prune_expired(app.clock() + interval '29 days'), 0, 'attempts are 
 select is(app.prune_attempts(app.clock() + interval '1 day', 4), 4, 'the retention deletes a limited number at once');
 select api.delete_batch_lookup(:'org', :'job') as deleted \gset
 select is(pg_temp.attempts(:'job', 0), null, 'attempts are deleted with their job');
+
+-- Retries that are used up
+select api.resume_lookups();
+select api.update_settings('{"max_retries": 1, "outage_failures": 100}') as settings \gset
+select pg_temp.submit(:'org', 3) as job \gset
+select pg_temp.look_up(:'org', 3, 500);
+create function pg_temp.exhausted(p_organization_id uuid, p_job_id uuid) returns text
+language sql as $$
+    select string_agg(concat_ws(' ', position, attempts, error_code), ', ')
+      from api.exhausted_lookups(p_organization_id, array_fill(p_job_id, array[3]), '{0,1,2}') where job_id = p_job_id
+$$;
+select is(pg_temp.exhausted(:'org', :'job'), null, 'an item that will be tried again has retries left');
+select pg_temp.turn_clock(app.clock() + interval '3 seconds');
+select array_agg(job_id) as jobs, array_agg(position) as positions, array_agg(lease_token) as tokens
+  from (select * from api.claim_lookups(:'org', 'tester', 3) order by position) c \gset
+select api.record_lookups(:'org', :'jobs', :'positions', :'tokens', '{500,404,200}', '{null,null,null}', '{null,null,"{}"}', '{null,null,null}') \g /dev/null
+select is(pg_temp.exhausted(:'org', :'job'), '0 2 upstream_error', 'an item that failed as often as it may has used up its retries; one that fails at once has not');
+select api.update_settings('{"max_retries": 3, "outage_failures": 10}') as settings \gset
 
 -- What an item waits for
 select api.resume_lookups();
