@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from pyshell.local.machine import free_port
+
 CONFIGURATION = """
 daemon off;
 master_process off;
@@ -115,12 +117,6 @@ def running_nginx(folder: Path, *, logs_arrivals: bool = False) -> Iterator[Ngin
     finally:
         process.terminate()
         process.communicate()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:

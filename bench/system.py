@@ -18,9 +18,9 @@ from typing import Any
 
 import psycopg
 
-from bench.nginx import free_port
 from pyshell.api import api_keys
 from pyshell.deploy import migrations
+from pyshell.local.machine import free_port
 from pyshell.local.private_postgres import PrivatePostgres
 from pyshell.settings import ROOT
 

@@ -7,7 +7,6 @@ import gzip
 import json
 import shlex
 import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import openpyxl
 import pytest
 
+from pyshell.local.machine import free_port
 from tests.cli_fixtures import COLUMNS, Cli, Service
 from tests.timed import wait_until
 from tests.upstream import Reply
@@ -276,9 +276,7 @@ def test_ctrl_c_detaches_and_says_how_to_go_on(cli: Cli, service: Service) -> No
 
 
 def test_a_service_that_cannot_be_reached(cli: Cli) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    done = cli.run("run", cli.sites("sites.csv", 1), BATCH_LOOKUPS_URL=f"http://127.0.0.1:{port}", BATCH_LOOKUPS_RETRY_SECONDS="1.5")
+    done = cli.run("run", cli.sites("sites.csv", 1), BATCH_LOOKUPS_URL=f"http://127.0.0.1:{free_port()}", BATCH_LOOKUPS_RETRY_SECONDS="1.5")
     assert done.returncode == 7
     assert "The service cannot be reached" in done.stderr
     assert "trying again" in done.stderr

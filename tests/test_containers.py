@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,6 +16,7 @@ import pytest
 import yaml
 from psycopg import sql
 
+from pyshell.local.machine import free_port
 from pyshell.local.private_postgres import PrivatePostgres
 from pyshell.settings import ROOT, Settings
 from tests.conftest import Connection
@@ -45,8 +45,7 @@ def image(tmp_path: Path) -> Path:
 
 
 def test_the_image_has_all_that_it_takes_to_migrate_and_to_serve(image: Path, new_database: Callable[..., str]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = str(taken.getsockname()[1])
+    port = str(free_port())
     environment = {"PATH": os.environ["PATH"], "DATABASE_URL": new_database(empty=True), "PORT": port, "PYTHONDONTWRITEBYTECODE": "1"}
     before = sorted(image.rglob("*"))
     command = [sys.executable, "-m", "pyshell"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from pyshell.local.machine import free_port
 from pyshell.settings import ROOT, Settings
 from tests.conftest import Connection
 from tests.http_fixtures import PEPPER, OrganizationClient, is_ready, running_server, site
@@ -128,8 +128,7 @@ def test_a_write_is_not_repeated_when_the_network_fails(new_database: Callable[.
 
 def test_a_stopped_server_ends_its_requests_first(new_database: Callable[..., str]) -> None:
     database_url = new_database()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     server = subprocess.Popen(
         [sys.executable, "-m", "pyshell", "serve"],
         cwd=ROOT,

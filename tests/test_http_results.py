@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ import httpx
 import psycopg
 import pytest
 
+from pyshell.local.machine import free_port
 from pyshell.settings import ROOT
 from tests.conftest import Connection
 from tests.http_fixtures import PEPPER, Json, OrganizationClient, address, is_ready, look_up, site
@@ -194,8 +194,7 @@ def test_the_head_of_the_file_is_without_the_file(server: str, client: Organizat
 @pytest.fixture(scope="module")
 def large_job(shared_database_url: str) -> Iterator[tuple[subprocess.Popen[bytes], OrganizationClient, str]]:
     """A server process of its own and a job with far more items than an upload may have, all completed."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     server = subprocess.Popen(
         [sys.executable, "-m", "pyshell", "serve"],
         cwd=ROOT,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,6 +12,7 @@ from uuid import UUID
 import httpx
 import pytest
 
+from pyshell.local.machine import free_port
 from pyshell.settings import Settings
 from pyshell.worker import signatures
 from pyshell.worker.upstream import Answer, Upstream
@@ -109,8 +109,7 @@ async def test_a_lookup_that_it_did_collect_is_good_for_nothing_else(api: str, o
 async def test_a_process_that_takes_the_port_later_is_not_believed(
     settings: Settings, organization_id: UUID, squatter: FakeUpstream
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     ours = Upstream(f"http://127.0.0.1:{port}/incentives", {}, internal_key=KEY)
     with running_server(settings, port):
         [answer] = await look_up("", organization_id, "deal-001", upstream=ours)

@@ -7,7 +7,6 @@ import logging
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -96,8 +95,7 @@ def test_a_running_stack_logs_no_secret_that_it_made(cluster: PrivatePostgres, m
     with folder_for_postgres(cluster) as folder, clerk_instance() as clerk, (tmp_path / "log").open("w+") as log:
         postgres = PrivatePostgres.of_project(folder)
         make_cluster(postgres.folder)
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            port = server.getsockname()[1]
+        port = free_port()
         settings = {
             "API_KEY_PEPPER": "the pepper of this deployment, long enough",
             "CLERK_ISSUER": clerk.issuer,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import socket
 import time
 from collections.abc import Iterator
 from uuid import uuid4
@@ -18,6 +17,7 @@ from starlette.routing import Route
 from pyshell import metrics as process_metrics
 from pyshell.api.metrics import RENDERED_FOR_SECONDS, Metrics
 from pyshell.api.routes import routes
+from pyshell.local.machine import free_port
 from pyshell.settings import Settings
 from pyshell.worker.metrics import served
 from tests.conftest import Connection
@@ -145,12 +145,6 @@ async def test_scrapes_at_the_same_time_share_one_rendering() -> None:
     texts = await asyncio.gather(*(metrics.exposition(ask) for _ in range(50)))
     assert await metrics.exposition(ask) == texts[0]
     assert (asked, len(set(texts))) == (1, 1)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-    return port
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from pyshell.local import private_postgres
+from pyshell.local import machine, private_postgres
+from pyshell.local.machine import LENT_PORTS, free_port
 from pyshell.local.private_postgres import PostgresError, PrivatePostgres
 from pyshell.settings import ROOT
 from tests.conftest import MakeCluster, folder_for_postgres
@@ -293,3 +294,17 @@ def test_the_api_and_the_worker_log_in_as_a_role_that_owns_nothing(own_postgres:
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 connection.execute(statement.encode())
     assert (own_postgres.folder / "app_password").stat().st_mode & 0o077 == 0
+
+
+def test_a_free_port_is_none_that_an_outgoing_connection_may_get() -> None:
+    first_lent = int(LENT_PORTS.read_text().split()[0])
+    ports = {free_port() for _ in range(20)}
+    assert max(ports) < first_lent
+    for port in ports:
+        socket.create_server(("127.0.0.1", port)).close()
+
+
+def test_where_all_ports_are_lent_one_of_them_is_free(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "range").write_text("1024\t65535\n")
+    monkeypatch.setattr(machine, "LENT_PORTS", tmp_path / "range")
+    socket.create_server(("127.0.0.1", free_port())).close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import threading
 import time
 import uuid
@@ -21,6 +20,7 @@ from pyshell.api.authentication import Authenticator
 from pyshell.api.realtime import credentials, endpoint
 from pyshell.api.realtime import websocket as realtime_websocket
 from pyshell.api.realtime.credentials import Subscriber
+from pyshell.local.machine import free_port
 from pyshell.settings import Settings
 from tests.clerk_fixtures import clerk_instance
 from tests.conftest import Connection
@@ -109,8 +109,7 @@ def test_a_client_comes_back_after_a_restart(
     http_settings: Settings, client: OrganizationClient, database: Connection, watch: Watch
 ) -> None:
     job = submit(client, 2)
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    port = free_port()
     with running_server(http_settings, port) as url:
         watcher = watch(url, client.api_key, of_job(job)).subscribed()
         look_up(database, job, 1)

@@ -16,6 +16,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from pyshell.local.machine import free_port
 from pyshell.local.private_postgres import PrivatePostgres
 from pyshell.settings import ROOT
 from tests.conftest import MakeCluster, folder_for_postgres
@@ -29,8 +30,7 @@ Environment = dict[str, str]
 def new_environment(cluster: PrivatePostgres) -> Iterator[Environment]:
     """A free port, a folder for a private cluster to be made in, and nothing of the caller's settings."""
     with folder_for_postgres(cluster) as folder:
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            port = server.getsockname()[1]
+        port = free_port()
         yield os.environ | {"PORT": str(port), "STATE_DIR": str(folder), "DATABASE_URL": "", "ROOT_PATH": "", "LOG_LEVEL": "warning"}
         PrivatePostgres.of_project(folder).stop(immediately=True)
 
