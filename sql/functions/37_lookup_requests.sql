@@ -221,7 +221,7 @@ declare
     v_unknown integer[];
 begin
     select * into v_item
-      from app.parse_batch_items(jsonb_build_array(p_request - array['utility', 'lookup_date', 'device_facts', 'household']), false);
+      from app.parse_batch_items(array[p_request - array['utility', 'lookup_date', 'device_facts', 'household']], false);
     v_errors := nullif(concat_ws('; ', case when p_request ? 'metadata' then 'Unknown fields: metadata' end, app.problems_text(v_item.problems), app.lookup_request_errors(p_request)), '');
     if v_errors is not null then
         perform app.refuse(400, 'invalid_request', v_errors);

@@ -4,16 +4,14 @@
 -- app.problem_message. p_of: what the value belongs to, where the rule depends on it, such as the country of a postal code.
 create or replace function app.problem(p_field text, p_code text, p_value jsonb default null, p_of text default null) returns jsonb
 language sql immutable
-return jsonb_strip_nulls(jsonb_build_object(
-    'field', p_field,
-    'code', p_code,
-    'value', left(case when jsonb_typeof(p_value) = 'string' then p_value #>> '{}' else left(p_value::text, 100) end, 100),
-    'of', left(p_of, 100)));
+return jsonb_strip_nulls(jsonb_object(
+    array['field', 'code', 'value', 'of'],
+    array[p_field, p_code, left(case when jsonb_typeof(p_value) = 'string' then p_value #>> '{}' else left(p_value::text, 100) end, 100), left(p_of, 100)]));
 
--- Every item of an upload with its problems and its warnings, in one pass. Nothing here may raise, whatever the items contain. A rule is one
+-- Every item of an upload with its problems and its warnings, in one pass. p_notes: what reading a file found out about each. Nothing here may raise, whatever the items contain. A rule is one
 -- `case` that is null if the rule is met; problems come in the order of the rules. `offset 0` makes the planner read each member once, not
 -- wherever it is named. These are the rules for every item, whether it comes as JSON, from a file, from a draft or from a table.
-create or replace function app.parse_batch_items(p_items jsonb, p_check_devices boolean) returns setof app.batch_item
+create or replace function app.parse_batch_items(p_items jsonb[], p_check_devices boolean, p_notes app.cell_notes[] default null) returns setof app.batch_item
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
@@ -26,9 +24,10 @@ begin
     select f.position, f.reference_id, jsonb_strip_nulls(f.address), f.building_type, f.device_ids,
            coalesce(f.create_application = 'true', false),
            nullif(f.webhook_custom_fields, 'null'),
-           case when f.postal_code_is_valid and not f.postal_code_is_near
-                then array[format('address.postal_code %s does not lie in %s', f.postal_code, f.region)] end,
-           nullif(array_remove(array[
+           case when f.warnings is not null then array(select w ->> 'message' from unnest(f.warnings) w) end
+           || case when f.postal_code_is_valid and not f.postal_code_is_near
+                   then array[format('address.postal_code %s does not lie in %s', f.postal_code, f.region)] end,
+           nullif(array_remove(f.problems || array[
                case when not f.is_object then app.problem(null, 'not_an_object', null) end,
                case when f.is_object and coalesce(btrim(f.reference_id), '') = '' then app.problem('reference_id', 'missing', null) end,
                case when f.is_object and coalesce(f.item -> 'address', 'null') = 'null' then app.problem('address', 'missing', null) end,
@@ -84,9 +83,10 @@ begin
                case when f.item ? 'household' and app.household_error(f.item -> 'household') is not null
                     then app.problem(split_part(app.household_error(f.item -> 'household'), ' ', 1), 'invalid_household', f.item -> 'household',
                                      app.household_error(f.item -> 'household')) end], null), '{}'),
-           case when f.postal_code_is_valid and not f.postal_code_is_near
-                then array[jsonb_build_object('field', 'address.postal_code', 'code', 'postal_code_not_in_state', 'was', f.postal_code, 'now', f.postal_code,
-                                              'of', f.region)] end,
+           f.warnings
+           || case when f.postal_code_is_valid and not f.postal_code_is_near
+                   then array[jsonb_build_object('field', 'address.postal_code', 'code', 'postal_code_not_in_state', 'was', f.postal_code,
+                                                 'now', f.postal_code, 'of', f.region)] end,
            app.household(f.item -> 'household')
       from (select e.*, r.code is not null as region_is_known,
                    case e.country
@@ -97,7 +97,7 @@ begin
                        when 'US' then e.postal_code !~ '^[0-9]{5}' or r.zip3 @> left(e.postal_code, 3)::integer
                        when 'CA' then strpos(r.postal_letters, upper(left(e.postal_code, 1))) > 0
                    end as postal_code_is_near
-              from (select i.position, i.is_object, i.item, i.address,
+              from (select i.position, i.is_object, i.item, i.address, i.warnings, i.problems,
                            coalesce(jsonb_typeof(i.item -> 'address') = 'object', false) as has_address,
                            i.item -> 'create_application'         as create_application,
                            i.item -> 'webhook_custom_fields'      as webhook_custom_fields,
@@ -110,12 +110,12 @@ begin
                            i.item ->> 'building_type'             as building_type,
                            case when i.device_ids ~ '^\[[1-9][0-9]{0,8}(, [1-9][0-9]{0,8})*\]$'
                                 then translate(i.device_ids, '[]', '{}')::integer[] end as device_ids
-                      from (select (e.n - 1)::integer as position, jsonb_typeof(e.item) = 'object' as is_object,
+                      from (select (e.n - 1)::integer as position, e.warnings, e.problems, jsonb_typeof(e.item) = 'object' as is_object,
                                    case when jsonb_typeof(e.item) = 'object' then e.item else '{}' end as item,
                                    case when jsonb_typeof(e.item -> 'address') = 'object' then e.item -> 'address' else '{}' end as address,
                                    case when jsonb_typeof(e.item -> 'device_ids') = 'array'
                                         then case when jsonb_array_length(e.item -> 'device_ids') <= 100 then e.item ->> 'device_ids' end end as device_ids
-                              from jsonb_array_elements(p_items) with ordinality as e (item, n)
+                              from unnest(p_items, p_notes) with ordinality as e (item, warnings, problems, n)
                             offset 0) i
                     offset 0) e
               left join app.regions r on r.country_code = e.country and r.code = e.region
@@ -124,8 +124,20 @@ begin
 end;
 $$;
 
+create or replace function app.check_item_count(p_count integer) returns void
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if p_count not between 1 and 10000 then
+        perform app.refuse(
+            400, 'invalid_item_count', format('A batch must have 1 to 10,000 items; this one has %s', to_char(p_count, 'FM999,999,990')));
+    end if;
+end;
+$$;
+
 -- The items of a request body, {"items": [...]} or the bare array.
-create or replace function app.batch_request_items(p_request jsonb) returns jsonb
+create or replace function app.batch_request_items(p_request jsonb) returns jsonb[]
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
 as $$
@@ -143,12 +155,9 @@ begin
             '{"items": [{"reference_id": ..., "address": {...}, "building_type": ..., "device_ids": [...]}]}');
     elsif v_unknown is not null then
         perform app.refuse(400, 'unknown_fields', format('Unknown fields: %s', v_unknown));
-    elsif jsonb_array_length(v_items) not between 1 and 10000 then
-        perform app.refuse(
-            400, 'invalid_item_count',
-            format('A batch must have 1 to 10,000 items; this one has %s', to_char(jsonb_array_length(v_items), 'FM999,999,990')));
     end if;
-    return v_items;
+    perform app.check_item_count(jsonb_array_length(v_items));
+    return array(select jsonb_array_elements(v_items));
 end;
 $$;
 

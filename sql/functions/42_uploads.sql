@@ -73,41 +73,43 @@ language sql immutable
 return case jsonb_typeof(p_value) when 'number' then p_value::numeric between p_least and p_greatest and p_value::numeric = trunc(p_value::numeric)
                                   else case when p_value is not null then false end end;
 
--- The item with another position, other warnings and other problems.
-create or replace function app.changed_item(p_item app.batch_item, p_position integer, p_warnings text[], p_details jsonb[], p_problems jsonb[])
-returns app.batch_item
+-- The item with another position and other problems.
+create or replace function app.changed_item(p_item app.batch_item, p_position integer, p_problems jsonb[]) returns app.batch_item
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
     p_item.position := p_position;
-    p_item.warnings := p_warnings;
-    p_item.details  := p_details;
     p_item.problems := p_problems;
     return p_item;
 end;
 $$;
 
--- The items with the corrections and problems from reading their file. Where invalid items are skipped, a repeated reference_id is a problem
--- of all but the first item.
-create or replace function app.marked_items(p_items app.batch_item[], p_warnings jsonb, p_problems jsonb, p_mark_duplicates boolean)
-returns app.batch_item[]
-language sql immutable
-return array(
-    select case when i.is_repeated or p_warnings ? i.key or p_problems ? i.key then app.changed_item(
-               i.item, i.position,
-               nullif(array(select w ->> 'message' from jsonb_array_elements(p_warnings -> i.key) w) || i.warnings, '{}'),
-               nullif(array(select w from jsonb_array_elements(p_warnings -> i.key) w) || i.details, '{}'),
-               nullif(array(select f from jsonb_array_elements(p_problems -> i.key) f) || i.problems
-                      || case when i.is_repeated
-                              then array[app.problem('reference_id', 'duplicate_reference_id', to_jsonb(i.reference_id), i.first_position::text)] end, '{}'))
-           else i.item end
-      from (select u.*, u as item, u.position::text as key,
-                   p_mark_duplicates and u.problems is null and row_number() over same_id > 1 as is_repeated,
-                   first_value(u.position) over same_id as first_position
-              from unnest(p_items) u
-            window same_id as (partition by u.reference_id, u.problems is null order by u.position)) i
-     order by i.position);
+-- The items with a problem for each valid one whose reference_id an earlier valid one has, too.
+create or replace function app.marked_duplicates(p_items app.batch_item[]) returns app.batch_item[]
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_repeated jsonb := (select jsonb_object_agg(reference_id, first)
+                           from (select i.reference_id, min(i.position) as first
+                                   from unnest(p_items) i
+                                  where i.problems is null
+                                  group by i.reference_id
+                                 having count(*) > 1) r);
+begin
+    if v_repeated is null then
+        return p_items;
+    end if;
+    return array(
+        select case when i.problems is null and i.position > (v_repeated ->> i.reference_id)::integer
+                    then app.changed_item(i, i.position, array[app.problem('reference_id', 'duplicate_reference_id', to_jsonb(i.reference_id),
+                                                                           v_repeated ->> i.reference_id)])
+                    else i end
+          from unnest(p_items) i
+         order by i.position);
+end;
+$$;
 
 -- The items that have a problem or a warning: most have neither, and a list of all takes its time to pass.
 create or replace function app.noted_items(p_items app.batch_item[]) returns app.batch_item[]
@@ -118,7 +120,7 @@ return array(select i from unnest(p_items) i where i.problems is not null or i.w
 create or replace function app.valid_items(p_items app.batch_item[]) returns app.batch_item[]
 language sql immutable
 return array(
-    select app.changed_item(i, (row_number() over (order by i.position) - 1)::integer, i.warnings, i.details, null)
+    select app.changed_item(i, (row_number() over (order by i.position) - 1)::integer, null)
       from unnest(p_items) i
      where i.problems is null
      order by i.position);
@@ -165,7 +167,7 @@ create or replace function app.create_batch(
     p_organization_id uuid, p_request jsonb, p_check_devices boolean, p_options jsonb, p_file jsonb default null
 ) returns json
 language plpgsql volatile
-set search_path = pg_catalog, pg_temp
+set search_path = pg_catalog, pg_temp set work_mem = '16MB'
 as $$
 declare
     v_file       record;
@@ -179,9 +181,9 @@ declare
 begin
     v_file := app.read_file(p_request, p_file);
     v_options := app.upload_options(p_request, p_options);
-    v_parsed := array(select i from app.parse_batch_items(v_file.items, p_check_devices) i);
-    if v_options.on_invalid = 'skip' or v_options.dry_run or v_file.warnings <> '{}' or v_file.problems <> '{}' then
-        v_parsed := app.marked_items(v_parsed, v_file.warnings, v_file.problems, v_options.on_invalid = 'skip');
+    v_parsed := array(select i from app.parse_batch_items(v_file.items, p_check_devices, v_file.item_notes) i);
+    if v_options.on_invalid = 'skip' then
+        v_parsed := app.marked_duplicates(v_parsed);
     end if;
 
     v_noted := app.noted_items(v_parsed);

@@ -216,13 +216,14 @@ return p_cells ~ '[\u00A0\u00AD\u2000-\u200F\u2028-\u202F\u205F-\u206F\u3000\uFE
 
 create or replace function app.mended(p_field text, p_label text, p_code text, p_was text, p_now text) returns jsonb
 language sql immutable
-return jsonb_build_object(
-    'field', p_field,
-    'code', case when p_now is null then 'placeholder_removed' when p_code = 'cleaned' and p_was = p_now then 'looks_like_placeholder' else p_code end,
-    'message', case when p_now is null then format('%s: %s was left out, because it is a placeholder', p_label, left(p_was, 100))
-                    when p_code = 'cleaned' and p_was = p_now then format('%s: %s looks like a placeholder', p_label, left(p_was, 100))
-                    else format('%s: %s was read as %s', p_label, left(p_was, 100), left(p_now, 100)) end,
-    'was', left(p_was, 500),
-    'now', left(p_now, 500));
+return jsonb_object(
+    array['field', 'code', 'message', 'was', 'now'],
+    array[p_field,
+          case when p_now is null then 'placeholder_removed' when p_code = 'cleaned' and p_was = p_now then 'looks_like_placeholder' else p_code end,
+          case when p_now is null then format('%s: %s was left out, because it is a placeholder', p_label, left(p_was, 100))
+               when p_code = 'cleaned' and p_was = p_now then format('%s: %s looks like a placeholder', p_label, left(p_was, 100))
+               else format('%s: %s was read as %s', p_label, left(p_was, 100), left(p_now, 100)) end,
+          left(p_was, 500),
+          left(p_now, 500)]);
 
 comment on function app.mended(text, text, text, text, text) is 'A warning {field, code, message, was, now} about a cell that was corrected.';

@@ -28,17 +28,16 @@ return jsonb_strip_nulls(jsonb_build_object(
                       when 'survivingspouse' then 'surviving_spouse' when 'qualifyingsurvivingspouse' then 'surviving_spouse'
                       else nullif(app.clean_cell(p_tax_filing), '') end));
 
--- An item for each non-empty row: its position, the line on which it begins, the item as JSON, the corrections, and errors that
--- app.parse_batch_items cannot see. Most files need no cleaning, which one check of the whole file tells.
-create or replace function app.file_items(
-    p_rows jsonb, p_lines integer[], p_header integer, p_last integer, p_columns jsonb, p_defaults jsonb, p_value_maps jsonb
-) returns table ("position" integer, line integer, item text, warnings jsonb, problems jsonb)
+-- An item for each row, and what was mended in it or is wrong with the row itself, if anything. Whatever depends on one word alone, such as
+-- what stands for a state, is found out once for each word. Most files need no cleaning, which one check of the whole file tells.
+-- p_width: how many cells the header has.
+create or replace function app.file_items(p_rows jsonb[], p_width integer, p_columns jsonb, p_defaults jsonb, p_value_maps jsonb)
+returns table (item jsonb, notes app.cell_notes)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp set jit = off
 as $$
 declare
-    v_first     constant integer := p_header + 1;
-    v_is_clean  constant boolean := not app.may_need_cleaning(p_rows::text);
+    v_is_clean  constant boolean := not app.may_need_cleaning((select string_agg(r::text, '') from unnest(p_rows) r));
     v_reference_id       integer := p_columns #>> '{reference_id,place}';
     v_street_1           integer := p_columns #>> '{street_1,place}';
     v_street_2           integer := p_columns #>> '{street_2,place}';
@@ -55,7 +54,6 @@ declare
     v_owner_status       integer := p_columns #>> '{owner_status,place}';
     v_tax_filing         integer := p_columns #>> '{tax_filing,place}';
     v_has_household constant boolean := coalesce(v_income, v_size, v_owner_status, v_tax_filing) is not null;
-    v_width     constant integer := jsonb_array_length(p_rows -> (p_header - 1));
     v_countries jsonb;
     v_regions   jsonb;
     v_buildings jsonb;
@@ -64,105 +62,115 @@ begin
     with used as materialized (
         select distinct btrim(r.cells ->> v_country) as country, btrim(r.cells ->> v_region) as region,
                btrim(r.cells ->> v_building_type) as building_type, btrim(r.cells ->> v_device_ids) as devices
-          from jsonb_array_elements(p_rows) with ordinality r (cells, n)
-         where r.n between v_first and p_last
+          from unnest(p_rows) r (cells)
          union all
         select p_defaults ->> 'country_code', p_defaults ->> 'state_or_province_code', p_defaults ->> 'building_type', p_defaults ->> 'device_ids')
-    select (select coalesce(jsonb_object_agg(t.text, jsonb_build_object('country', c.country_code, 'region', c.region_code)), '{}')
+    select (select coalesce(jsonb_object_agg(t.text, jsonb_build_object(
+                       'country', c.country_code,
+                       'region', c.region_code,
+                       'warning', case when upper(t.text) <> upper(c.region_code)
+                                       then app.mended('address.state_or_province_code', p_columns #>> '{country_code,header}', 'value_recognized',
+                                                       t.text, c.region_code) end)), '{}')
               from (select distinct country from used) t (text)
               join app.country_names c on c.name = app.plain_name(coalesce(p_value_maps -> 'country_code' ->> t.text, app.clean_cell(t.text)))),
-           (select coalesce(jsonb_object_agg(r.country_code || t.text, r.code), '{}')
+           (select coalesce(jsonb_object_agg(r.country_code || t.text, jsonb_build_object(
+                       'is', r.code,
+                       'warning', case when upper(t.text) <> upper(r.code)
+                                       then app.mended('address.state_or_province_code', p_columns #>> '{state_or_province_code,header}', 'value_recognized',
+                                                       t.text, r.code) end)), '{}')
               from (select distinct region from used) t (text)
               join app.region_names r on r.name = app.plain_name(coalesce(p_value_maps -> 'state_or_province_code' ->> t.text, app.clean_cell(t.text)))),
-           (select coalesce(jsonb_object_agg(t.text, b.building_type), '{}')
+           (select coalesce(jsonb_object_agg(t.text, jsonb_build_object(
+                       'is', b.building_type,
+                       'warning', case when app.plain_name(t.text) <> app.plain_name(b.building_type)
+                                       then app.mended('building_type', p_columns #>> '{building_type,header}', 'value_recognized',
+                                                       t.text, b.building_type) end)), '{}')
               from (select distinct building_type from used) t (text)
               join app.building_type_names b
                 on b.name = app.plain_name(coalesce(p_value_maps -> 'building_type' ->> t.text, app.clean_cell(t.text)))),
-           (select coalesce(jsonb_object_agg(t.text, app.read_device_ids(coalesce(p_value_maps -> 'device_ids' ->> t.text, app.clean_cell(t.text)))), '{}')
+           (select coalesce(jsonb_object_agg(t.text, jsonb_build_object(
+                       'is', d.ids,
+                       'warning', case when jsonb_typeof(d.ids) = 'array' and t.text ~ '[A-Za-z]'
+                                       then app.mended('device_ids', p_columns #>> '{device_ids,header}', 'value_recognized', t.text, d.ids::text) end)), '{}')
               from (select distinct devices from used) t (text)
+             cross join lateral app.read_device_ids(coalesce(p_value_maps -> 'device_ids' ->> t.text, app.clean_cell(t.text))) d (ids)
              where t.text <> '')
       into v_countries, v_regions, v_buildings, v_devices;
 
     return query
-    select (row_number() over (order by m.n) - 1)::integer, p_lines[m.n],
-           -- Built as text, because json_build_object would take as long as everything else.
-           '{' || concat_ws(',',
-               '"reference_id":' || to_json(m.reference_id)::text,
-               '"address":{' || concat_ws(',',
-                   '"street_1":' || to_json(m.street_1)::text,
-                   '"street_2":' || to_json(m.street_2)::text,
-                   '"city":' || to_json(m.city)::text,
-                   '"state_or_province_code":' || to_json(m.region_code)::text,
-                   '"postal_code":' || to_json(m.postal_code)::text,
-                   '"country_code":' || to_json(m.country_code)::text) || '}',
-               '"building_type":' || to_json(m.type_code)::text,
-               '"device_ids":' || m.devices::text,
-               '"create_application":' || m.application::text,
-               '"webhook_custom_fields":' || nullif(m.raw -> v_custom_fields, '""')::text,
-               case when v_has_household then '"household":' || app.household_of_cells(
-                   m.raw ->> v_income, m.raw ->> v_size, m.raw ->> v_owner_status, m.raw ->> v_tax_filing)::text end) || '}',
-           case when m.is_as_it_was then '[]' else to_jsonb(array_remove(array[
-               case when nullif(btrim(m.raw ->> v_reference_id), '') <> coalesce(m.reference_id, '')
-                    then app.mended('reference_id', p_columns #>> '{reference_id,header}', 'cleaned', m.raw ->> v_reference_id, m.reference_id) end,
-               case when nullif(btrim(m.raw ->> v_street_1), '') <> coalesce(m.street_1, '') or not m.is_clean and app.may_be_placeholder(m.street_1)
-                    then app.mended('address.street_1', p_columns #>> '{street_1,header}', 'cleaned', m.raw ->> v_street_1, m.street_1) end,
-               case when nullif(btrim(m.raw ->> v_street_2), '') <> coalesce(m.street_2, '')
-                    then app.mended('address.street_2', p_columns #>> '{street_2,header}', 'cleaned', m.raw ->> v_street_2, m.street_2) end,
-               case when nullif(btrim(m.raw ->> v_city), '') <> coalesce(m.city, '') or not m.is_clean and app.may_be_placeholder(m.city)
-                    then app.mended('address.city', p_columns #>> '{city,header}', 'cleaned', m.raw ->> v_city, m.city) end,
-               case when upper(coalesce(m.region, m.country)) <> upper(m.region_code)
-                    then app.mended('address.state_or_province_code',
-                                    case when m.region is null then p_columns #>> '{country_code,header}' else p_columns #>> '{state_or_province_code,header}' end,
-                                    'value_recognized', coalesce(m.region, m.country), m.region_code) end,
-               case when m.spoilt_postal_code <> m.postal_code and upper(m.spoilt_postal_code) <> m.postal_code
-                    then app.mended('address.postal_code', p_columns #>> '{postal_code,header}', 'postal_code_mended', m.spoilt_postal_code, m.postal_code) end,
-               case when app.plain_name(m.building_type) <> app.plain_name(m.type_code)
-                    then app.mended('building_type', p_columns #>> '{building_type,header}', 'value_recognized', m.building_type, m.type_code) end,
-               case when jsonb_typeof(m.devices) = 'array' and m.device_ids ~ '[A-Za-z]'
-                    then app.mended('device_ids', p_columns #>> '{device_ids,header}', 'value_recognized', m.device_ids, m.devices::text) end], null)) end,
-           case when m.reference_id !~* '^[0-9]([.,][0-9]+)?E\+[0-9]+$' and jsonb_array_length(m.raw) <= v_width and pg_column_size(m.raw) <= 32768 then '[]' else to_jsonb(array_remove(array[
-               case when m.reference_id ~* '^[0-9]([.,][0-9]+)?E\+[0-9]+$'
-                    then app.problem('reference_id', 'rounded_by_spreadsheet', to_jsonb(m.reference_id), p_columns #>> '{reference_id,header}') end,
-               case when jsonb_array_length(m.raw) > v_width
-                    then app.problem(null, 'too_many_cells', to_jsonb(jsonb_array_length(m.raw)), v_width::text) end,
-               case when pg_column_size(m.raw) > 32768
-                    then app.problem(null, 'row_too_large') end], null)) end
+    select jsonb_strip_nulls(jsonb_build_object(
+               'reference_id', m.reference_id,
+               'address', jsonb_object(array['street_1', 'street_2', 'city', 'state_or_province_code', 'postal_code', 'country_code'],
+                                       array[m.street_1, m.street_2, m.city, m.region_code, m.postal_code, m.country_code]),
+               'building_type', m.type_code,
+               'device_ids', m.devices,
+               'create_application', m.application,
+               'household', case when v_has_household then app.household_of_cells(
+                   m.raw ->> v_income, m.raw ->> v_size, m.raw ->> v_owner_status, m.raw ->> v_tax_filing) end))
+           || case when m.raw -> v_custom_fields <> '""' then jsonb_build_object('webhook_custom_fields', m.raw -> v_custom_fields) else '{}' end,
+           case when m.warnings <> '{}' or m.problems is not null then row(nullif(m.warnings, '{}'), m.problems)::app.cell_notes end
       from (select c.*,
-                   c.spoilt_postal_code is not distinct from c.postal_code and c.is_clean and upper(c.region) = c.region_code
-                       and upper(c.building_type) = c.type_code and c.device_ids !~ '[A-Za-z]' and c.reference_id !~ '\.0+$' as is_as_it_was
-              from (select b.n, b.is_clean, b.raw, b.street_1, b.street_2, b.city, b.region, b.country, b.spoilt_postal_code, b.building_type, b.device_ids,
+                   array_remove(case when not c.is_clean or c.was_decimal then array[
+                       case when nullif(btrim(c.raw ->> v_reference_id), '') <> coalesce(c.reference_id, '')
+                            then app.mended('reference_id', p_columns #>> '{reference_id,header}', 'cleaned', c.raw ->> v_reference_id, c.reference_id) end,
+                       case when nullif(btrim(c.raw ->> v_street_1), '') <> coalesce(c.street_1, '') or not c.is_clean and app.may_be_placeholder(c.street_1)
+                            then app.mended('address.street_1', p_columns #>> '{street_1,header}', 'cleaned', c.raw ->> v_street_1, c.street_1) end,
+                       case when nullif(btrim(c.raw ->> v_street_2), '') <> coalesce(c.street_2, '')
+                            then app.mended('address.street_2', p_columns #>> '{street_2,header}', 'cleaned', c.raw ->> v_street_2, c.street_2) end,
+                       case when nullif(btrim(c.raw ->> v_city), '') <> coalesce(c.city, '') or not c.is_clean and app.may_be_placeholder(c.city)
+                            then app.mended('address.city', p_columns #>> '{city,header}', 'cleaned', c.raw ->> v_city, c.city) end] end
+                   || array[
+                       case when c.region is null then nullif(v_countries -> c.country -> 'warning', 'null')
+                            else nullif(c.known_region -> 'warning', 'null') end,
+                       case when c.spoilt_postal_code <> c.postal_code and upper(c.spoilt_postal_code) <> c.postal_code
+                            then app.mended('address.postal_code', p_columns #>> '{postal_code,header}', 'postal_code_mended', c.spoilt_postal_code, c.postal_code) end,
+                       nullif(c.known_building -> 'warning', 'null'),
+                       nullif(c.known_devices -> 'warning', 'null')], null) as warnings,
+                   case when c.reference_id ~* '^[0-9]([.,][0-9]+)?E\+[0-9]+$' or jsonb_array_length(c.raw) > p_width or pg_column_size(c.raw) > 32768
+                        then array_remove(array[
+                       case when c.reference_id ~* '^[0-9]([.,][0-9]+)?E\+[0-9]+$'
+                            then app.problem('reference_id', 'rounded_by_spreadsheet', to_jsonb(c.reference_id), p_columns #>> '{reference_id,header}') end,
+                       case when jsonb_array_length(c.raw) > p_width
+                            then app.problem(null, 'too_many_cells', to_jsonb(jsonb_array_length(c.raw)), p_width::text) end,
+                       case when pg_column_size(c.raw) > 32768
+                            then app.problem(null, 'row_too_large') end], null) end as problems
+              from (select b.n, b.is_clean, b.raw, b.street_1, b.street_2, b.city, b.region, b.country, b.spoilt_postal_code, b.country_code,
+                           b.known_region, b.known_building, b.known_devices,
+                           b.reference_id ~ '^[0-9]+\.0+$' as was_decimal,
                            case when b.reference_id ~ '^[0-9]+\.0+$' then split_part(b.reference_id, '.', 1) else b.reference_id end as reference_id,
-                           b.country_code,
-                           coalesce(v_regions ->> (b.country_code || b.region), b.region, v_countries -> b.country ->> 'region') as region_code,
+                           coalesce(b.known_region ->> 'is', b.region, v_countries -> b.country ->> 'region') as region_code,
                            case when b.spoilt_postal_code ~ '^[0-9]{5}(-[0-9]{4})?$' then b.spoilt_postal_code
                                 else app.mended_postal_code(b.country_code, b.spoilt_postal_code) end as postal_code,
-                           coalesce(v_buildings ->> b.building_type, b.building_type) as type_code,
-                           v_devices -> b.device_ids as devices,
+                           coalesce(b.known_building ->> 'is', b.building_type) as type_code,
+                           b.known_devices -> 'is' as devices,
                            case when b.application ~* '^(true|yes|y|1|oui|ja|x)$' then 'true'::jsonb
                                 when b.application ~* '^(false|no|n|0|non|nein)$' then 'false' else to_jsonb(b.application) end as application
-                      from (select a.*,
-                                   coalesce(v_countries -> a.country ->> 'country', a.country,
-                                            case when a.spoilt_postal_code ~* '^[A-Z][0-9O][A-Z]'
-                                                      or not v_regions ? ('US' || a.region) and v_regions ? ('CA' || a.region) then 'CA' else 'US' end) as country_code
-                              from (select r.n, r.is_clean, r.cells as raw,
-                                           app.cell(r.cells ->> v_reference_id, r.is_clean, false, null)                                 as reference_id,
-                                           app.cell(r.cells ->> v_street_1, r.is_clean, true, p_defaults ->> 'street_1')                 as street_1,
-                                           app.cell(r.cells ->> v_street_2, r.is_clean, false, p_defaults ->> 'street_2')                as street_2,
-                                           app.cell(r.cells ->> v_city, r.is_clean, true, p_defaults ->> 'city')                         as city,
-                                           app.cell(r.cells ->> v_region, true, false, p_defaults ->> 'state_or_province_code')          as region,
-                                           app.cell(r.cells ->> v_postal_code, r.is_clean, false, p_defaults ->> 'postal_code')          as spoilt_postal_code,
-                                           app.cell(r.cells ->> v_country, true, false, p_defaults ->> 'country_code')                   as country,
-                                           app.cell(r.cells ->> v_building_type, true, false, p_defaults ->> 'building_type')            as building_type,
-                                           app.cell(r.cells ->> v_device_ids, true, false, p_defaults ->> 'device_ids')                  as device_ids,
-                                           app.cell(r.cells ->> v_create_application, r.is_clean, false, p_defaults ->> 'create_application') as application
-                                      from (select e.n, e.cells, v_is_clean or not app.may_need_cleaning(e.cells::text) as is_clean
-                                              from jsonb_array_elements(p_rows) with ordinality e (cells, n)
-                                             where e.n between v_first and p_last and e.cells <> '[]'
-                                            offset 0) r
+                      from (select a.*, v_regions -> (a.country_code || a.region) as known_region, v_buildings -> a.building_type as known_building,
+                                   v_devices -> a.device_ids as known_devices
+                              from (select t.*,
+                                           coalesce(v_countries -> t.country ->> 'country', t.country,
+                                                    case when t.spoilt_postal_code ~* '^[A-Z][0-9O][A-Z]'
+                                                              or not v_regions ? ('US' || t.region) and v_regions ? ('CA' || t.region) then 'CA' else 'US' end) as country_code
+                                      from (select r.n, r.is_clean, r.cells as raw,
+                                                   app.cell(r.cells ->> v_reference_id, r.is_clean, false, null)                                 as reference_id,
+                                                   app.cell(r.cells ->> v_street_1, r.is_clean, true, p_defaults ->> 'street_1')                 as street_1,
+                                                   app.cell(r.cells ->> v_street_2, r.is_clean, false, p_defaults ->> 'street_2')                as street_2,
+                                                   app.cell(r.cells ->> v_city, r.is_clean, true, p_defaults ->> 'city')                         as city,
+                                                   app.cell(r.cells ->> v_region, true, false, p_defaults ->> 'state_or_province_code')          as region,
+                                                   app.cell(r.cells ->> v_postal_code, r.is_clean, false, p_defaults ->> 'postal_code')          as spoilt_postal_code,
+                                                   app.cell(r.cells ->> v_country, true, false, p_defaults ->> 'country_code')                   as country,
+                                                   app.cell(r.cells ->> v_building_type, true, false, p_defaults ->> 'building_type')            as building_type,
+                                                   app.cell(r.cells ->> v_device_ids, true, false, p_defaults ->> 'device_ids')                  as device_ids,
+                                                   app.cell(r.cells ->> v_create_application, r.is_clean, false, p_defaults ->> 'create_application') as application
+                                              from (select u.n, u.cells, v_is_clean or not app.may_need_cleaning(u.cells::text) as is_clean
+                                                      from unnest(p_rows) with ordinality u (cells, n)
+                                                    offset 0) r
+                                            offset 0) t
                                     offset 0) a
                             offset 0) b
                     offset 0) c
-            offset 0) m;
+            offset 0) m
+     order by m.n;
 end;
 $$;
 
@@ -223,12 +231,12 @@ begin
 end;
 $$;
 
--- The items of a request. If they come from a file: also the line of each, warnings and problems by position, the recognized columns,
--- notes about the whole file, its header, where there is something to give back what each item came from, and the place (from 0) and header
--- of each field. p_lenient, for drafts: a field without a column is a problem of every row, and what the rows were is known already.
+-- The items of a request. If they come from a file: also the line of each, what reading found out about each, the recognized columns, notes
+-- about the whole file, its header, where there is something to give back what each item came from, and the place (from 0) and header of each
+-- field.
 create or replace function app.read_file(
-    p_request jsonb, p_file jsonb, p_lenient boolean default false,
-    out items jsonb, out lines integer[], out warnings jsonb, out problems jsonb, out columns jsonb, out notes jsonb, out header text[], out sources jsonb[],
+    p_request jsonb, p_file jsonb,
+    out items jsonb[], out lines integer[], out item_notes app.cell_notes[], out columns jsonb, out notes jsonb, out header text[], out sources jsonb[],
     out places jsonb
 )
 language plpgsql stable
@@ -239,42 +247,39 @@ declare
     v_defaults jsonb     := coalesce(p_file -> 'defaults', '{}');
     v_layout   record;
     v_lines    integer[];
+    v_cells    jsonb[];
 begin
     perform app.check_file(p_file);
-    warnings := '{}';
-    problems := '{}';
     columns := '[]';
     notes := coalesce(p_file -> 'notes', '[]');
     v_lines := translate(p_file ->> 'lines', '[]', '{}')::integer[];
     if v_rows is null then
         items := app.batch_request_items(p_request);
         lines := nullif(v_lines, '{}');
-        if jsonb_path_exists(items, '$[*].metadata') then
-            sources := array(select i -> 'metadata' from jsonb_array_elements(items) i);
+        if exists (select from unnest(items) i where i -> 'metadata' is not null) then
+            sources := array(select i -> 'metadata' from unnest(items) i);
         end if;
         return;
     end if;
     if jsonb_array_length(v_rows) = 0 then
         v_rows := '[[]]';
     end if;
-    v_layout := app.file_layout(p_file || jsonb_build_object('rows', v_rows), p_lenient, '{}');
+    v_layout := app.file_layout(p_file || jsonb_build_object('rows', v_rows), false, '{}');
     columns := coalesce(v_layout.columns, '[]');
     notes := v_layout.notes;
     places := app.column_places(columns, v_defaults);
-    select ('[' || string_agg(i.item, ',') || ']')::jsonb, array_agg(i.line),
-           coalesce(jsonb_object_agg(i.position, i.warnings) filter (where i.warnings <> '[]'), '{}'),
-           coalesce(jsonb_object_agg(i.position, i.problems) filter (where i.problems <> '[]'), '{}')
-      into items, lines, warnings, problems
-      from app.file_items(v_rows, v_lines, v_layout.header_row, v_layout.last_row, places, v_defaults,
-                          coalesce(p_file -> 'value_maps', '{}')) i;  -- in the order of the rows
-    items := app.batch_request_items(coalesce(items, '[]'));
+    select array_agg(r.cells order by r.n), array_agg(v_lines[r.n] order by r.n)
+      into v_cells, lines
+      from jsonb_array_elements(v_rows) with ordinality r (cells, n)
+     where r.n between v_layout.header_row + 1 and v_layout.last_row and r.cells <> '[]';
+    perform app.check_item_count(coalesce(cardinality(v_cells), 0));
+    select array_agg(i.item), array_agg(i.notes)
+      into items, item_notes
+      from app.file_items(v_cells, cardinality(v_layout.names), places, v_defaults, coalesce(p_file -> 'value_maps', '{}')) i;  -- in the order of the rows
     header := array(select n from unnest(v_layout.names) with ordinality u (n, number) where n <> '' order by number);
-    if not p_lenient and app.has_own_columns(columns) then
+    if app.has_own_columns(columns) then
         header := v_layout.names;
-        sources := array(select r.cells
-                           from jsonb_array_elements(v_rows) with ordinality r (cells, n)
-                          where r.n between v_layout.header_row + 1 and v_layout.last_row and r.cells <> '[]'
-                          order by r.n);
+        sources := v_cells;
     end if;
 end;
 $$;

@@ -65,8 +65,8 @@ return case when p_edits is null then p_cells else (
     select jsonb_agg(coalesce(p_edits -> n::text, p_cells -> (n - 1), '""') order by n)
       from generate_series(1, greatest(jsonb_array_length(p_cells), (select max(k::integer) from jsonb_object_keys(p_edits) k))) n) end;
 
--- The draft as p_file of api.create_batch_lookup: all of it, or the rows that are not skipped.
-create or replace function app.upload_file(p_upload public.lookup_uploads, p_with_skipped boolean) returns jsonb
+-- The draft as p_file of api.create_batch_lookup, without the rows that are skipped.
+create or replace function app.upload_file(p_upload public.lookup_uploads) returns jsonb
 language sql stable
 return (
     select jsonb_build_object(
@@ -81,58 +81,89 @@ return (
                'notes', p_upload.notes)
       from (select jsonb_agg(app.edited_cells(cells, edits) order by position) as rows, jsonb_agg(line order by position) as lines
               from public.lookup_upload_rows
-             where organization_id = p_upload.organization_id and upload_id = p_upload.id and (p_with_skipped or not is_skipped)) r);
+             where organization_id = p_upload.organization_id and upload_id = p_upload.id and not is_skipped) r);
 
--- Writes what was found out about the rows, where it differs. Whatever the statistics of a table say that is filled in one transaction and
--- read in the same, ten thousand rows are not compared with as many items one by one.
-create or replace function app.note_rows(p_organization_id uuid, p_upload_id uuid, p_noted app.batch_item[]) returns void
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp set jit = off set enable_nestloop = off
+-- The rows of a draft by the rules for every upload: an item for each that is not skipped, with its problems and warnings.
+create or replace function app.judged_rows(p_upload public.lookup_uploads, p_rows jsonb[], p_skipped integer[] default '{}') returns app.batch_item[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
 as $$
+declare
+    v_read  jsonb[];
+    v_notes app.cell_notes[];
+    v_items app.batch_item[];
 begin
+    select array_agg(f.item), array_agg(f.notes)
+      into v_read, v_notes
+      from app.file_items(p_rows, jsonb_array_length(p_upload.columns), app.column_places(p_upload.columns, p_upload.defaults), p_upload.defaults,
+                          p_upload.value_maps) f;  -- in the order of the rows
+    v_items := array(select i from app.parse_batch_items(v_read, p_upload.check_devices, v_notes) i);
+    if p_skipped <> '{}' then
+        v_items := array(select i from unnest(v_items) i where i.position <> all (p_skipped));
+    end if;
+    return app.marked_duplicates(v_items);
+end;
+$$;
+
+-- The draft with what was found out about its rows, of which so many are not skipped. p_noted: those with a problem or a warning.
+create or replace function app.counted_upload(p_upload public.lookup_uploads, p_count integer, p_noted app.batch_item[], p_lines integer[])
+returns public.lookup_uploads
+language plpgsql stable
+set search_path = pg_catalog, pg_temp set jit = off
+as $$
+declare
+    v_places constant jsonb := app.column_places(p_upload.columns, p_upload.defaults);
+begin
+    select count(problems), count(*) filter (where problems is null)
+      into p_upload.invalid_rows, p_upload.warning_rows
+      from unnest(p_noted);
+    p_upload.valid_rows     := p_count - p_upload.invalid_rows;
+    p_upload.skipped_rows   := p_upload.total_rows - p_count;
+    p_upload.problem_groups := app.problem_groups(p_noted, false, p_lines, v_places);
+    p_upload.warning_groups := app.problem_groups(p_noted, true, p_lines, v_places);
+    return p_upload;
+end;
+$$;
+
+-- Judges all rows again, and writes what differs. Whatever the statistics of a table say that is filled in one transaction and read in the
+-- same, ten thousand rows are not compared with as many items one by one; and they fit into memory.
+create or replace function app.judge_upload(p_organization_id uuid, p_upload_id uuid, p_now timestamptz) returns public.lookup_uploads
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp set jit = off set enable_nestloop = off set work_mem = '16MB'
+as $$
+declare
+    v_upload  public.lookup_uploads := app.find_upload(p_organization_id, p_upload_id);
+    v_rows    jsonb[];
+    v_lines   integer[];
+    v_skipped integer[];
+    v_items   app.batch_item[];
+    v_noted   app.batch_item[];
+begin
+    select array_agg(r.cells), array_agg(r.line), coalesce(array_agg(r.position) filter (where r.is_skipped), '{}')
+      into v_rows, v_lines, v_skipped
+      from (select position, line, is_skipped, app.edited_cells(cells, edits) as cells
+              from public.lookup_upload_rows
+             where organization_id = p_organization_id and upload_id = p_upload_id
+             order by position) r;
+    v_items  := app.judged_rows(v_upload, v_rows, v_skipped);
+    v_noted  := app.noted_items(v_items);
+    v_upload := app.counted_upload(v_upload, cardinality(v_items), v_noted, v_lines);
     update public.lookup_upload_rows r
        set problems = j.problems,
            warnings = j.warnings
       from (select w.position, i.problems, i.details as warnings
               from public.lookup_upload_rows w
-              left join unnest(p_noted) i on i.position = w.position
+              left join unnest(v_noted) i on i.position = w.position
              where w.organization_id = p_organization_id and w.upload_id = p_upload_id
                and (w.problems is distinct from i.problems or w.warnings is distinct from i.details)) j
      where r.organization_id = p_organization_id and r.upload_id = p_upload_id and r.position = j.position;
-end;
-$$;
-
--- Judges all rows again, by the rules for every upload, and writes what differs.
-create or replace function app.judge_upload(p_organization_id uuid, p_upload_id uuid, p_now timestamptz) returns public.lookup_uploads
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp set jit = off
-as $$
-declare
-    v_upload  public.lookup_uploads := app.find_upload(p_organization_id, p_upload_id);
-    v_file    record;
-    v_items   app.batch_item[];
-    v_noted   app.batch_item[];
-    v_skipped integer[] := array(select position from public.lookup_upload_rows
-                                  where organization_id = p_organization_id and upload_id = p_upload_id and is_skipped);
-    v_invalid integer;
-begin
-    v_file := app.read_file(null, app.upload_file(v_upload, true), true);
-    v_items := array(select i from app.parse_batch_items(v_file.items, v_upload.check_devices) i);
-    if v_skipped <> '{}' then
-        v_items := array(select i from unnest(v_items) i where i.position <> all (v_skipped));
-    end if;
-    v_items := app.marked_items(v_items, v_file.warnings, v_file.problems, true);
-    v_noted := app.noted_items(v_items);
-    v_invalid := (select count(*) from unnest(v_noted) where problems is not null);
-
-    perform app.note_rows(p_organization_id, p_upload_id, v_noted);
     update public.lookup_uploads
-       set valid_rows     = cardinality(v_items) - v_invalid,
-           invalid_rows   = v_invalid,
-           skipped_rows   = cardinality(v_skipped),
-           warning_rows   = app.count_warned(v_noted),
-           problem_groups = app.problem_groups(v_noted, false, v_file.lines, v_file.places),
-           warning_groups = app.problem_groups(v_noted, true, v_file.lines, v_file.places),
+       set valid_rows     = v_upload.valid_rows,
+           invalid_rows   = v_upload.invalid_rows,
+           skipped_rows   = v_upload.skipped_rows,
+           warning_rows   = v_upload.warning_rows,
+           problem_groups = v_upload.problem_groups,
+           warning_groups = v_upload.warning_groups,
            updated_at     = p_now
      where organization_id = p_organization_id and id = p_upload_id
     returning * into v_upload;
@@ -142,7 +173,7 @@ $$;
 
 -- Items in JSON as a table, {rows, columns}: a column for each field that is required or that any item has, and one for each further member,
 -- such as those of metadata. The columns are as app.file_layout has them.
-create or replace function app.items_as_file(p_items jsonb) returns jsonb
+create or replace function app.items_as_file(p_items jsonb[]) returns jsonb
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
 as $$
@@ -159,7 +190,7 @@ begin
                || coalesce((select jsonb_object_agg(case when h.key in ('income', 'size') then 'household_' || h.key else h.key end, h.value)
                               from jsonb_each(case jsonb_typeof(i.item -> 'household') when 'object' then i.item -> 'household' else '{}' end) h), '{}')
                || case jsonb_typeof(i.item -> 'address') when 'object' then i.item -> 'address' else '{}' end
-          from jsonb_array_elements(p_items) with ordinality i (item, n)
+          from unnest(p_items) with ordinality i (item, n)
          order by i.n);
     v_names := array(
         select k.name
@@ -219,30 +250,35 @@ create or replace function app.store_upload(
     p_upload public.lookup_uploads, p_rows jsonb, p_first integer, p_last integer, p_lines integer[]
 ) returns json
 language plpgsql volatile
-set search_path = pg_catalog, pg_temp
+set search_path = pg_catalog, pg_temp set jit = off set enable_nestloop = off set work_mem = '16MB'
 as $$
 declare
-    v_count constant integer := (select count(*) from jsonb_array_elements(p_rows) with ordinality r (cells, n)
-                                  where r.n between p_first and p_last and r.cells <> '[]');
+    v_rows  jsonb[];
+    v_lines integer[];
+    v_items app.batch_item[];
+    v_noted app.batch_item[];
 begin
-    if v_count not between 1 and 10000 then
-        perform app.refuse(
-            400, 'invalid_item_count', format('A batch must have 1 to 10,000 items; this one has %s', to_char(v_count, 'FM999,999,990')));
-    end if;
+    select array_agg(r.cells order by r.n), array_agg(coalesce(p_lines[r.n], r.place) order by r.n)
+      into v_rows, v_lines
+      from (select n, cells, row_number() over (order by n) as place
+              from jsonb_array_elements(p_rows) with ordinality u (cells, n)
+             where n between p_first and p_last and cells <> '[]') r;
+    perform app.check_item_count(coalesce(cardinality(v_rows), 0));
     p_upload.id         := app.uuid_v7(p_upload.created_at);
-    p_upload.total_rows := v_count;
+    p_upload.status     := 'draft';
+    p_upload.total_rows := cardinality(v_rows);
+    p_upload.updated_at := p_upload.created_at;
     p_upload.expires_at := p_upload.created_at + make_interval(days => (select upload_retention_days from app.settings));
-    insert into public.lookup_uploads
-           (organization_id, id, name, columns, defaults, value_maps, notes, check_devices, total_rows, created_at, updated_at, expires_at)
-    values (p_upload.organization_id, p_upload.id, p_upload.name, p_upload.columns, p_upload.defaults, p_upload.value_maps, p_upload.notes,
-            p_upload.check_devices, p_upload.total_rows, p_upload.created_at, p_upload.created_at, p_upload.expires_at);
-    insert into public.lookup_upload_rows (organization_id, upload_id, position, line, cells)
-    select p_upload.organization_id, p_upload.id, (row_number() over (order by r.n) - 1)::integer,
-           coalesce(p_lines[r.n], row_number() over (order by r.n))::integer, r.cells
-      from jsonb_array_elements(p_rows) with ordinality r (cells, n)
-     where r.n between p_first and p_last and r.cells <> '[]'
+    v_items  := app.judged_rows(p_upload, v_rows);
+    v_noted  := app.noted_items(v_items);
+    p_upload := app.counted_upload(p_upload, cardinality(v_items), v_noted, v_lines);
+    insert into public.lookup_uploads values (p_upload.*);
+    insert into public.lookup_upload_rows (organization_id, upload_id, position, line, cells, problems, warnings)
+    select p_upload.organization_id, p_upload.id, r.n - 1, r.line, r.cells, i.problems, i.details
+      from unnest(v_rows, v_lines) with ordinality r (cells, line, n)
+      left join unnest(v_noted) i on i.position = r.n - 1
      order by r.n;
-    return app.upload_json(app.judge_upload(p_upload.organization_id, p_upload.id, p_upload.created_at));
+    return app.upload_json(p_upload);
 end;
 $$;
 

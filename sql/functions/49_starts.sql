@@ -44,7 +44,7 @@ begin
             400, 'invalid_item_count', 'All rows of the upload are skipped',
             'Take at least one of them back: PATCH the upload with {"unskip": [...]}.');
     end if;
-    v_created := app.create_batch(p_organization_id, null, v_upload.check_devices, v_options, app.upload_file(v_upload, false));
+    v_created := app.create_batch(p_organization_id, null, v_upload.check_devices, v_options, app.upload_file(v_upload));
     if v_created ->> 'job_id' is not null then
         update public.lookup_uploads
            set status = 'started', job_id = (v_created ->> 'job_id')::uuid, updated_at = app.clock()

@@ -96,6 +96,13 @@ comment on column public.lookup_queue_items.reused_from_position is 'Place of th
 comment on column public.lookup_queue_items.household is 'What is known of the people there: {income, size, owner_status, tax_filing}, as in POST /incentives; null: nothing.';
 comment on column public.lookup_queue_items.warnings is 'What looks wrong with the input but did not stop it.';
 
+create type app.cell_notes as (
+    warnings jsonb[],
+    problems jsonb[]
+);
+
+comment on type app.cell_notes is 'What reading a row of a file found out: {field, code, message, was, now} of what was mended in it; {field, code, value, of} of what is wrong with it. null: nothing.';
+
 create type app.batch_item as (
     position              integer,
     reference_id          text,

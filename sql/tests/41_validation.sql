@@ -4,7 +4,7 @@ select plan(60);
 
 -- The errors of one item: the valid one changed by p_change.
 create function pg_temp.errors(p_change jsonb) returns text
-language sql as $$ select app.problems_text(problems) from app.parse_batch_items(pg_temp.items(1, p_change) -> 'items', true) $$;
+language sql as $$ select app.problems_text(problems) from app.parse_batch_items(app.batch_request_items(pg_temp.items(1, p_change) -> 'items'), true) $$;
 
 -- The errors of one item with its address changed by p_change.
 create function pg_temp.address_errors(p_change jsonb) returns text
@@ -13,8 +13,8 @@ language sql as $$ select pg_temp.errors(jsonb_build_object('address', pg_temp.i
 create function pg_temp.warnings(p_state text, p_postal_code text, p_country text) returns text
 language sql as $$
     select array_to_string(warnings, ';')
-      from app.parse_batch_items(pg_temp.items(1, jsonb_build_object('address', pg_temp.items(1) #> '{items,0,address}'
-           || jsonb_build_object('state_or_province_code', p_state, 'postal_code', p_postal_code, 'country_code', p_country))) -> 'items', true)
+      from app.parse_batch_items(app.batch_request_items(pg_temp.items(1, jsonb_build_object('address', pg_temp.items(1) #> '{items,0,address}'
+           || jsonb_build_object('state_or_province_code', p_state, 'postal_code', p_postal_code, 'country_code', p_country))) -> 'items'), true)
 $$;
 
 select is(pg_temp.errors('{}'), null, 'a valid item has no errors');
@@ -57,12 +57,12 @@ select is(pg_temp.errors(jsonb_build_object('device_ids', array_fill((select min
 select is(pg_temp.errors(jsonb_build_object('device_ids', array_fill((select min(id) from app.devices), array[101]))),
     'device_ids must be an array of 1 to 100 positive integers', 'device_ids has at most 100 ids');
 select is(pg_temp.errors('{"device_ids": [999999999]}'), 'Unknown device_ids: 999999999', 'devices are in the catalogue');
-select is((select app.problems_text(problems) from app.parse_batch_items(pg_temp.items(1, '{"device_ids": [999999999]}') -> 'items', false)), null, 'unknown devices pass when another provider knows them');
+select is((select app.problems_text(problems) from app.parse_batch_items(app.batch_request_items(pg_temp.items(1, '{"device_ids": [999999999]}') -> 'items'), false)), null, 'unknown devices pass when another provider knows them');
 select is(pg_temp.errors('{"create_application": "yes", "webhook_custom_fields": []}'),
     'create_application must be true or false; webhook_custom_fields must be an object of at most 16,384 characters', 'the optional fields have types');
 select is(pg_temp.errors('{"colour": "red"}'), 'Unknown fields: colour', 'a field nobody knows is a mistake');
 select is(
-    array(select app.problems_text(problems) from app.parse_batch_items('[null, 1, "x", [], {}]', true) order by position),
+    array(select app.problems_text(problems) from app.parse_batch_items(app.batch_request_items('[null, 1, "x", [], {}]'), true) order by position),
     array['An item must be an object', 'An item must be an object', 'An item must be an object', 'An item must be an object',
           'Missing required fields: reference_id, address, building_type, device_ids'], 'every item is checked, whatever it is');
 select is(pg_temp.warnings('TX', '78701', 'US'), null, 'a ZIP code in its state is fine');
@@ -79,10 +79,10 @@ select is(pg_temp.errors((select jsonb_object_agg('field' || lpad(n::text, 3, '0
           'ten unknown fields are named, by a hundred characters');
 select is(pg_temp.errors(jsonb_build_object('device_ids', (select jsonb_agg(n) from generate_series(900001, 900050) n))),
           (select 'Unknown device_ids: ' || string_agg(n::text, ', ' order by n) from generate_series(900001, 900010) n), 'ten unknown devices are named');
-select is(json_array_length(app.invalid_items(array(select i from app.parse_batch_items((select jsonb_agg('{}'::jsonb) from generate_series(1, 250)), true) i), null, null)),
+select is(json_array_length(app.invalid_items(array(select i from app.parse_batch_items(app.batch_request_items((select jsonb_agg('{}'::jsonb) from generate_series(1, 250))), true) i), null, null)),
           100, 'the first hundred invalid items are told');
-select is(cardinality(app.duplicate_reference_ids(array(select i from app.parse_batch_items(
-              (select jsonb_agg(pg_temp.items(1, jsonb_build_object('reference_id', 'deal-' || n % 200)) #> '{items,0}') from generate_series(1, 400) n), true) i))),
+select is(cardinality(app.duplicate_reference_ids(array(select i from app.parse_batch_items(app.batch_request_items(
+              (select jsonb_agg(pg_temp.items(1, jsonb_build_object('reference_id', 'deal-' || n % 200)) #> '{items,0}') from generate_series(1, 400) n)), true) i))),
           100, 'the first hundred repeated ids are told');
 select is(pg_temp.errors(jsonb_build_object('device_ids', (select jsonb_agg(1) from generate_series(1, 101)))),
           'device_ids must be an array of 1 to 100 positive integers', 'an item has at most a hundred devices');
@@ -98,7 +98,7 @@ select throws_ok(
 
 -- Problems by cell
 create function pg_temp.parsed(p_items jsonb) returns app.batch_item[]
-language sql as $$ select array(select i from app.parse_batch_items(p_items, true) i) $$;
+language sql as $$ select array(select i from app.parse_batch_items(app.batch_request_items(p_items), true) i) $$;
 
 select is((app.invalid_items(pg_temp.parsed(pg_temp.items(1, '{"reference_id": "a b c", "building_type": "Single Family"}') -> 'items'), null, null) #> '{0,problems}')::jsonb,
           '[{"field": "reference_id", "column": null, "code": "invalid_reference_id", "value": "a b c", "suggestion": "a-b-c",
@@ -142,12 +142,12 @@ select is(array(select c from unnest(array['missing', 'unknown_field', 'not_an_o
 
 -- Households
 select is(
-    (select array_agg(app.problem_message(p) order by i.position) from app.parse_batch_items(pg_temp.items(1, '{"household": {"size": 0}}') -> 'items'
-                                           || (pg_temp.items(1, '{"household": "x", "reference_id": "other"}') -> 'items'), true) i, unnest(i.problems) p),
+    (select array_agg(app.problem_message(p) order by i.position) from app.parse_batch_items(app.batch_request_items(pg_temp.items(1, '{"household": {"size": 0}}') -> 'items'
+                                           || (pg_temp.items(1, '{"household": "x", "reference_id": "other"}') -> 'items')), true) i, unnest(i.problems) p),
     array['household.size must be a whole number from 1 to 20', 'household must be an object with income, size, owner_status or tax_filing'],
     'a household has its form');
 select is(
-    array(select i.household from app.parse_batch_items(pg_temp.items(1, '{"household": {"income": 60000, "size": null}}') -> 'items' || (pg_temp.items(1, '{"household": {"size": null}}') -> 'items'), true) i),
+    array(select i.household from app.parse_batch_items(app.batch_request_items(pg_temp.items(1, '{"household": {"income": 60000, "size": null}}') -> 'items' || (pg_temp.items(1, '{"household": {"size": null}}') -> 'items')), true) i),
     array['{"income": 60000}'::jsonb, null], 'the facts about a household that are told are kept');
 
 select * from finish();

@@ -5,12 +5,14 @@ select plan(9);
 create function pg_temp.items(p_rows jsonb, p_defaults jsonb default '{}', p_value_maps jsonb default '{}')
 returns table (item jsonb, messages text[], problems text[])
 language sql as $$
-    select i.item::jsonb, array(select w ->> 'message' from jsonb_array_elements(i.warnings) w), array(select app.problem_message(p) from jsonb_array_elements(i.problems) p)
+    select i.item, array(select w ->> 'message' from unnest((i.notes).warnings) w), array(select app.problem_message(p) from unnest((i.notes).problems) p)
       from (select app.find_header(p_rows, '{}') as header) h
+     cross join lateral (select array(select jsonb_array_elements_text(p_rows -> (h.header - 1))) as names) n
      cross join lateral (select jsonb_object_agg(c.field, jsonb_build_object('place', c.n - 1, 'header', c.header)) filter (where c.field is not null) as columns
-                           from app.file_columns(array(select jsonb_array_elements_text(p_rows -> (h.header - 1))), '{}', p_defaults)
-                                with ordinality c (header, field, how, n)) c
-     cross join lateral app.file_items(p_rows, null, h.header, app.last_row(p_rows, h.header), c.columns, p_defaults, p_value_maps) i;
+                           from app.file_columns(n.names, '{}', p_defaults) with ordinality c (header, field, how, n)) c
+     cross join lateral app.file_items(array(select r.cells from jsonb_array_elements(p_rows) with ordinality r (cells, n)
+                                              where r.n between h.header + 1 and app.last_row(p_rows, h.header) and r.cells <> '[]' order by r.n),
+                                       cardinality(n.names), c.columns, p_defaults, p_value_maps) i;
 $$;
 \set header '["Deal ID", "Street", "Unit", "City", "State", "ZIP", "Country", "Building Type", "Devices"]'
 

@@ -106,8 +106,8 @@ select throws_ok(
     'reuse_results must be an object {"max_age_days": a whole number from 1 to 3650}', 'the age of results has its bounds');
 
 select isnt(
-    app.dedup_key((select i from app.parse_batch_items(pg_temp.items(1, '{"household": {"size": 2}}') -> 'items', true) i)),
-    app.dedup_key((select i from app.parse_batch_items(pg_temp.items(1) -> 'items', true) i)), 'the same site with another household asks another question');
+    app.dedup_key((select i from app.parse_batch_items(app.batch_request_items(pg_temp.items(1, '{"household": {"size": 2}}') -> 'items'), true) i)),
+    app.dedup_key((select i from app.parse_batch_items(app.batch_request_items(pg_temp.items(1) -> 'items'), true) i)), 'the same site with another household asks another question');
 
 select * from finish();
 rollback;
