@@ -61,7 +61,10 @@ def test_not_public(kind: str, address: str) -> None:
 def attempt(url: str, *, allow_private: bool = False, refused: str | None = None, times: int = 1) -> list[Attempt]:
     async def run() -> list[Attempt]:
         receiver = Receiver(url, allow_private=allow_private, refused_networks=[ip_network(refused)] if refused else [])
-        attempts = [await receiver.attempt(Delivery(b"o" * 16, b"d" * 16, b"t" * 16, b"{}", url, [b"s" * 24])) for _ in range(times)]
+        attempts = [
+            await receiver.attempt(Delivery(b"o" * 16, b"d" * 16, b"t" * 16, b"{}", url, [b"s" * 24], "lookup.completed"))
+            for _ in range(times)
+        ]
         receiver.close()
         return attempts
 

@@ -369,7 +369,7 @@ def test_webhooks_wait_while_lookups_are_many(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_window_is_as_large_as_its_receiver_is_quick() -> None:
-    delivery = Delivery(b"o", b"d", b"t", b"{}", "https://a.example/", [])
+    delivery = Delivery(b"o", b"d", b"t", b"{}", "https://a.example/", [], "lookup.completed")
     limit = ReceiverLimit(Receiver(delivery.url, allow_private=False))
     for latency, window in ((0.01, LARGEST_WINDOW), (1.0, LARGEST_WINDOW // 2)):
         for _ in range(200):

@@ -19,6 +19,7 @@ ALLOWED_HEADERS = (
     "idempotency-key",
     "if-none-match",
     "last-event-id",
+    "traceparent",
     "x-request-id",
 )
 EXPOSED_HEADERS = (

@@ -13,10 +13,10 @@ from pyshell.webhooks.requests import Attempt, Delivery
 
 READY: Final = "select organization_ids, next_ready_in from api.ready_webhooks(p_limit => %s, p_except => %s)"
 CLAIM: Final = """
-    select delivery_id, lease_token, body, url, secrets
+    select delivery_id, lease_token, body, url, secrets, event, traceparent
       from api.claim_webhooks(p_organization_id => %s, p_sender => %s, p_limit => %s)"""
 START_TEST: Final = """
-    select delivery_id, lease_token, body, url, secrets
+    select delivery_id, lease_token, body, url, secrets, event, traceparent
       from api.start_webhook_test(p_organization_id => %s, p_sender => %s)"""
 RECORD: Final = """
     select verdict, count(*)
@@ -82,6 +82,15 @@ async def _deliveries(connection: Connection, organization_id: bytes, query: str
     async with binary_cursor(connection) as cursor:
         await cursor.execute(query.encode(), parameters)
         return [
-            Delivery(organization_id, delivery_id, token, compact(body), url.decode(), secrets)
-            for delivery_id, token, body, url, secrets in await cursor.fetchall()
+            Delivery(
+                organization_id,
+                delivery_id,
+                token,
+                compact(body),
+                url.decode(),
+                secrets,
+                event.decode(),
+                traceparent and traceparent.decode(),
+            )
+            for delivery_id, token, body, url, secrets, event, traceparent in await cursor.fetchall()
         ]

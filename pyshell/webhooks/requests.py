@@ -36,7 +36,10 @@ NOT_SENT: Final = {"unreachable": "connection", "tls": "tls"}
 
 @dataclass(slots=True, eq=False)
 class Delivery:
-    """A claimed delivery: the body to POST, the URL, and the secrets to sign it with. The ids and the token are 16 bytes each."""
+    """A claimed delivery: the body to POST, the URL, and the secrets to sign it with. The ids and the token are 16 bytes each.
+
+    `traceparent` is the trace context of the job, if it has one.
+    """
 
     organization_id: bytes
     delivery_id: bytes
@@ -44,6 +47,8 @@ class Delivery:
     body: bytes
     url: str
     secrets: Sequence[bytes]
+    event: str
+    traceparent: str | None = None
 
 
 class Attempt(NamedTuple):
@@ -187,4 +192,5 @@ def signed_headers(delivery: Delivery) -> dict[str, str]:
         "webhook-id": message_id,
         "webhook-timestamp": str(timestamp),
         "webhook-signature": sign(delivery.secrets, message_id, timestamp, delivery.body),
+        **({"traceparent": delivery.traceparent} if delivery.traceparent else {}),
     }

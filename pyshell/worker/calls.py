@@ -20,7 +20,7 @@ HEARTBEAT: Final = """
       from api.heartbeat(p_worker => %s, p_limit_version => %s, p_organizations => %s, p_outcomes => %s, p_answers => %s, p_overloads => %s,
                          p_latency => %s, p_busy_seconds => %s, p_overload_seconds => %s, p_usage => %s)"""
 CLAIM: Final = (
-    "select job_id, position, lease_token, request, start_in, retry_count"
+    "select job_id, position, lease_token, request, start_in, retry_count, traceparent"
     " from api.claim_lookups(p_organization_id => %s, p_worker => %s, p_limit => %s)"
 )
 RECORD: Final = """
@@ -42,7 +42,10 @@ NO_SAMPLE: Final = [None] * len(Sample._fields)
 
 @dataclass(slots=True, eq=False, repr=False)
 class Lease:
-    """A claimed item. `slot` and `expires_at` are times of the event loop's clock; without a slot it may start at any time."""
+    """A claimed item. `slot` and `expires_at` are times of the event loop's clock; without a slot it may start at any time.
+
+    `traceparent` is the trace context that its lookup goes on with, as W3C Trace Context has it.
+    """
 
     organization_id: bytes
     job_id: bytes
@@ -52,6 +55,7 @@ class Lease:
     slot: float | None
     expires_at: float
     retry_count: int = 0
+    traceparent: str | None = None
 
     def __str__(self) -> str:
         return f"item {self.position} of job {UUID(bytes=self.job_id)}, organization {UUID(bytes=self.organization_id)}"
@@ -112,8 +116,9 @@ async def claim_lookups(
             received_at + start_in if paced else None,
             asked_at + start_in + lease_seconds,
             retry_count,
+            traceparent and traceparent.decode(),
         )
-        for job_id, position, token, request, start_in, retry_count in rows
+        for job_id, position, token, request, start_in, retry_count, traceparent in rows
     ]
 
 

@@ -73,7 +73,9 @@ class WorkerPool:
         self._meter.start(self._schedule.running)
         self._outcomes.expect()
         try:
-            answer = await self._upstream.look_up(lease.organization_id, lease.request, self._timeout, self._max_response_bytes)
+            answer = await self._upstream.look_up(
+                lease.organization_id, lease.request, self._timeout, self._max_response_bytes, lease.traceparent
+            )
         except Exception:
             logger.exception("a lookup failed in an unexpected way: %s", lease)
             answer = failure("other")

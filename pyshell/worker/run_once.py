@@ -59,5 +59,7 @@ async def look_up(upstream: Upstream, lease: Lease, limits: dict[str, int]) -> O
     if lease.slot is not None:
         await asyncio.sleep(lease.slot - asyncio.get_running_loop().time())
     started = time.monotonic()
-    answer = await upstream.look_up(lease.organization_id, lease.request, limits["lookup_timeout_seconds"], limits["max_response_bytes"])
+    answer = await upstream.look_up(
+        lease.organization_id, lease.request, limits["lookup_timeout_seconds"], limits["max_response_bytes"], lease.traceparent
+    )
     return Outcome(lease, answer, time.monotonic() - started)

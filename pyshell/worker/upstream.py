@@ -98,17 +98,20 @@ class Upstream:
             ca_file=settings.incentives_api_ca_file.read_bytes() if settings.incentives_api_ca_file else None,
         )
 
-    async def look_up(self, organization_id: bytes, request: bytes, seconds: float, max_bytes: int) -> Answer:
+    async def look_up(
+        self, organization_id: bytes, request: bytes, seconds: float, max_bytes: int, traceparent: str | None = None
+    ) -> Answer:
         """One lookup of an organization (the 16 bytes of its id); within `seconds`. Raises nothing but cancellation."""
+        trace = {"traceparent": traceparent} if traceparent else {}
         if self._distrusted_until is not None and asyncio.get_running_loop().time() >= self._distrusted_until:
             self._distrusted_until = None
             self._clients.keep([])
         try:
             if self._internal_key is None:
                 client = await self._clients.get(organization_id, self._builder)
-                response = await post(client, self._url, request, None, seconds, max_bytes)
+                response = await post(client, self._url, request, trace, seconds, max_bytes)
             else:
-                response = await self._ask_our_api(self._internal_key, organization_id, request, seconds, max_bytes)
+                response = await self._ask_our_api(self._internal_key, organization_id, request, seconds, max_bytes, trace)
         except ExchangeError as error:
             return failure(error.error_class)
         foreign = foreign_reference_id(response.body, request)
@@ -119,24 +122,28 @@ class Upstream:
             return Answer(response.status, None, response.body, response.retry_after)
         return failure("invalid_response") if response.status < 300 else Answer(response.status, None, None, response.retry_after)
 
-    async def _ask_our_api(self, key: bytes, organization_id: bytes, request: bytes, seconds: float, max_bytes: int) -> Response:
+    async def _ask_our_api(
+        self, key: bytes, organization_id: bytes, request: bytes, seconds: float, max_bytes: int, trace: dict[str, str]
+    ) -> Response:
         """Raises ExchangeError: unreachable where another process listens in its place."""
         began = asyncio.get_running_loop().time()
         try:
             if self._recognition is None:
-                self._recognition = asyncio.create_task(self._post_signed(key, "", b"{}", seconds, max_bytes))
+                self._recognition = asyncio.create_task(self._post_signed(key, "", b"{}", seconds, max_bytes, {}))
             # All wait for the same answer, whoever is cancelled meanwhile.
             await asyncio.shield(self._recognition)
             left = max(began + seconds - asyncio.get_running_loop().time(), 0.0)
-            return await self._post_signed(key, str(UUID(bytes=organization_id)), request, left, max_bytes)
+            return await self._post_signed(key, str(UUID(bytes=organization_id)), request, left, max_bytes, trace)
         except ExchangeError:
             # The next connection may be to another process.
             self._recognition = None
             raise
 
-    async def _post_signed(self, key: bytes, organization_id: str, body: bytes, seconds: float, max_bytes: int) -> Response:
+    async def _post_signed(
+        self, key: bytes, organization_id: str, body: bytes, seconds: float, max_bytes: int, trace: dict[str, str]
+    ) -> Response:
         authorization = sign_request(key, organization_id, body, time.time())
-        headers = {"Authorization": authorization, "x-organization-id": organization_id}
+        headers = {"Authorization": authorization, "x-organization-id": organization_id, **trace}
         client = await self._clients.get(None, self._builder)
         response = await post(client, self._url, body, headers, seconds, max_bytes, signature_header=ANSWER_HEADER)
         if not is_answer_signed(key, authorization, response.status, response.body, response.signature):

@@ -327,6 +327,7 @@ create or replace function api.submit_batch_lookup(
     p_idempotency_key text      default null,
     p_fingerprint     bytea     default null,
     p_file            jsonb     default null,
+    p_traceparent     text      default null,
     out status        integer,
     out replayed      boolean,
     out body          json
@@ -353,11 +354,12 @@ begin
     end if;
 
     body := app.create_batch(p_organization_id, p_request, p_check_devices, p_options, p_file);
+    perform app.keep_traceparent(p_organization_id, body, p_traceparent);
     status := case when body ->> 'dry_run' is null then 201 else 200 end;
     perform app.end_request(p_organization_id, v_route, p_idempotency_key, status, body);
 end;
 $$;
 
-comment on function api.submit_batch_lookup(uuid, jsonb, boolean, jsonb, text, bytea, jsonb) is
-'api.create_batch_lookup for HTTP: its answer with the status (201, 200 for a dry run). A request repeated with the same key within 7 days is answered as before (replayed) and does nothing; a refused one and a dry run leave no trace. Further: 400 invalid_idempotency_key; 409 request_in_progress; 422 idempotency_key_reused: p_fingerprint, a hash of the request that is made of it when left out, differs.';
-grant execute on function api.submit_batch_lookup(uuid, jsonb, boolean, jsonb, text, bytea, jsonb) to authenticated;
+comment on function api.submit_batch_lookup(uuid, jsonb, boolean, jsonb, text, bytea, jsonb, text) is
+'api.create_batch_lookup for HTTP: its answer with the status (201, 200 for a dry run). A request repeated with the same key within 7 days is answered as before (replayed) and does nothing; a refused one and a dry run leave no trace. Further: 400 invalid_idempotency_key; 409 request_in_progress; 422 idempotency_key_reused: p_fingerprint, a hash of the request that is made of it when left out, differs. p_traceparent is the trace context that its lookups and webhooks go on with; one that is not valid counts as none.';
+grant execute on function api.submit_batch_lookup(uuid, jsonb, boolean, jsonb, text, bytea, jsonb, text) to authenticated;

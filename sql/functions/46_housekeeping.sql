@@ -71,15 +71,17 @@ end;
 $$;
 
 create or replace function api.retry_batch_lookup(
-    p_organization_id uuid default app.claimed_organization_id(), p_job_id uuid default null, p_error_code text default null
+    p_organization_id uuid default app.claimed_organization_id(), p_job_id uuid default null, p_error_code text default null,
+    p_traceparent text default null
 ) returns json
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_job    public.batch_lookup_jobs;
-    v_items  app.batch_item[];
-    v_places integer[];
+    v_job     public.batch_lookup_jobs;
+    v_items   app.batch_item[];
+    v_places  integer[];
+    v_created json;
 begin
     perform app.authorize(p_organization_id, 'jobs:write');
     perform app.check_item_filter(null, p_error_code);
@@ -91,12 +93,14 @@ begin
     if v_items is null then
         perform app.refuse(409, 'no_failed_items', 'No item of this job failed' || coalesce(' with error_code ' || p_error_code, ''));
     end if;
-    return app.retry_items(p_organization_id, v_job, v_items, v_places);
+    v_created := app.retry_items(p_organization_id, v_job, v_items, v_places);
+    perform app.keep_traceparent(p_organization_id, v_created, p_traceparent);
+    return v_created;
 end;
 $$;
 
-comment on function api.retry_batch_lookup(uuid, uuid, text) is 'Makes a new job of the items of an ended one that failed, all or those with p_error_code, and answers it like create_batch_lookup, with retry_of_job_id. It has the labels of that one. 404: no such job. 409: job_not_ended, retry_in_progress, no_failed_items. 429: too_many_open_items.';
-grant execute on function api.retry_batch_lookup(uuid, uuid, text) to authenticated;
+comment on function api.retry_batch_lookup(uuid, uuid, text, text) is 'Makes a new job of the items of an ended one that failed, all or those with p_error_code, and answers it like create_batch_lookup, with retry_of_job_id. It has the labels of that one. 404: no such job. 409: job_not_ended, retry_in_progress, no_failed_items. 429: too_many_open_items.';
+grant execute on function api.retry_batch_lookup(uuid, uuid, text, text) to authenticated;
 
 create or replace function api.requeue_item(
     p_organization_id uuid default app.claimed_organization_id(), p_job_id uuid default null, p_position integer default null
@@ -130,6 +134,7 @@ begin
     delete from app.queued_jobs where organization_id = p_organization_id and job_id = p_job_id;
     delete from public.batch_lookup_job_labels where organization_id = p_organization_id and job_id = p_job_id;
     delete from app.job_budgets where organization_id = p_organization_id and job_id = p_job_id;
+    delete from app.job_traces where organization_id = p_organization_id and job_id = p_job_id;
     delete from app.known_results where organization_id = p_organization_id and job_id = p_job_id;
     delete from app.known_jobs where organization_id = p_organization_id and job_id = p_job_id;
     delete from public.lookup_attempts where organization_id = p_organization_id and job_id = p_job_id;

@@ -61,6 +61,7 @@ create or replace function api.start_upload(
     p_options         jsonb default '{}',
     p_idempotency_key text  default null,
     p_fingerprint     bytea default null,
+    p_traceparent     text  default null,
     out status        integer,
     out replayed      boolean,
     out body          json
@@ -85,11 +86,12 @@ begin
         return;
     end if;
     body := app.start_upload(p_organization_id, p_upload_id, coalesce(p_options, '{}'));
+    perform app.keep_traceparent(p_organization_id, body, p_traceparent);
     status := case when body ->> 'dry_run' is null then 201 else 200 end;
     perform app.end_request(p_organization_id, v_route, p_idempotency_key, status, body);
 end;
 $$;
 
-comment on function api.start_upload(uuid, uuid, jsonb, text, bytea) is
+comment on function api.start_upload(uuid, uuid, jsonb, text, bytea, text) is
 'Makes a batch of a draft, without the rows that are skipped, and answers as api.submit_batch_lookup. p_options are those of api.create_batch_lookup, and skip_invalid (true: on_invalid skip); the name is the upload''s unless given. The columns and values that were given are remembered for the next file. The draft stays until it expires. Further: 404 upload_not_found; 409 upload_started, with its job_id.';
-grant execute on function api.start_upload(uuid, uuid, jsonb, text, bytea) to authenticated;
+grant execute on function api.start_upload(uuid, uuid, jsonb, text, bytea, text) to authenticated;

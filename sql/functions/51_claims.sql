@@ -3,7 +3,9 @@
 -- high-water mark, and only the lease tells that they are in flight: it writes one row for each job, whatever the number of items.
 
 create or replace function api.claim_lookups(p_organization_id uuid, p_worker text, p_limit integer)
-returns table (job_id uuid, "position" integer, lease_token uuid, start_in double precision, retry_count integer, request text)
+returns table (
+    job_id uuid, "position" integer, lease_token uuid, start_in double precision, retry_count integer, request text, traceparent text
+)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp set lock_timeout = '50ms'
 as $$
@@ -15,6 +17,7 @@ declare
     v_has_expired boolean;
     v_items       public.lookup_queue_items[];
     v_leases      public.lookup_leases[];
+    v_traces      app.job_traces[];
     v_count       integer;
 begin
     if p_organization_id is null or p_limit is null or p_limit < 1 then
@@ -47,6 +50,7 @@ begin
         perform app.start_jobs(p_organization_id, v_items, v_now);
         perform app.take_slots(v_slots.first_at + v_count * v_slots.spacing, v_slots.is_probe, v_now);
         perform app.count_lookups(p_organization_id, v_leases, v_now);
+        v_traces := app.traces_of(p_organization_id, array(select l.job_id from unnest(v_leases) l));
     end if;
     if v_count > 0 or v_has_expired then
         update app.organization_queue_state q
@@ -67,15 +71,17 @@ begin
     return query
     select i.job_id, i.position, l.lease_token,
            extract(epoch from v_slots.first_at + (i.n - 1) * v_slots.spacing - v_now)::double precision,
-           i.retry_count, app.lookup_request(i.reference_id, i.address, i.building_type, i.device_ids, i.create_application, i.household)
+           i.retry_count, app.lookup_request(i.reference_id, i.address, i.building_type, i.device_ids, i.create_application, i.household),
+           t.traceparent
       from (select u.*, row_number() over () as n from unnest(v_items) u) i
       join unnest(v_leases) l on l.job_id = i.job_id
+      left join unnest(v_traces) t on t.job_id = i.job_id
      order by i.n;
 end;
 $$;
 
 comment on function api.claim_lookups(uuid, text, integer) is
-'Claims up to p_limit items of an organization for a worker, each named by its job and its position in the upload, under a lease for each job, and with a time slot within the rate limit (start_in, seconds from now); request is the JSON body to POST. Fewer come when the rate limit allows no more within the next second, or when no more are ready. 55P03 (lock_not_available): another transaction holds the organization''s row; try again later.';
+'Claims up to p_limit items of an organization for a worker, each named by its job and its position in the upload, under a lease for each job, and with a time slot within the rate limit (start_in, seconds from now); request is the JSON body to POST, traceparent the trace context to send with it (null: none). Fewer come when the rate limit allows no more within the next second, or when no more are ready. 55P03 (lock_not_available): another transaction holds the organization''s row; try again later.';
 
 -- Locks the organization's row of the ready list; returns the time before which none of its leases expires.
 create or replace function app.hold_queue(p_organization_id uuid) returns timestamptz

@@ -30,7 +30,7 @@ $$;
 comment on function api.ready_webhooks(integer, uuid[]) is 'Organizations with deliveries to claim, least recently served first, except those given; and the seconds until there are more (null: none known).';
 
 create or replace function api.claim_webhooks(p_organization_id uuid, p_sender text, p_limit integer)
-returns table (delivery_id uuid, lease_token uuid, body text, url text, secrets bytea[])
+returns table (delivery_id uuid, lease_token uuid, body text, url text, secrets bytea[], event text, traceparent text)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp set lock_timeout = '50ms'
 as $$
@@ -68,7 +68,7 @@ end;
 $$;
 
 comment on function api.claim_webhooks(uuid, text, integer) is
-'Claims up to p_limit deliveries of an organization for a sender, for 60 seconds: the body to POST to url, signed with every one of secrets. Fewer if no more are due, none while the receiver has asked for a pause or the config is disabled. 55P03 (lock_not_available): another transaction holds rows of the organization; try again later.';
+'Claims up to p_limit deliveries of an organization for a sender, for 60 seconds: the body to POST to url, signed with every one of secrets, with the trace context of the job, if it has one. Fewer if no more are due, none while the receiver has asked for a pause or the config is disabled. 55P03 (lock_not_available): another transaction holds rows of the organization; try again later.';
 
 -- Two statements with an array of ids between them: in a join, a planner without statistics of this organization would compare every id
 -- with all of its rows.
@@ -105,7 +105,7 @@ end;
 $$;
 
 create or replace function app.webhook_requests(p_config app.webhook_configs, p_deliveries app.webhook_deliveries[], p_now timestamptz)
-returns table (delivery_id uuid, lease_token uuid, body text, url text, secrets bytea[])
+returns table (delivery_id uuid, lease_token uuid, body text, url text, secrets bytea[], event text, traceparent text)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
@@ -119,9 +119,10 @@ begin
                         where s.organization_id = p_config.organization_id and (s.expires_at is null or s.expires_at > p_now)
                         order by s.expires_at desc nulls first);
     return query
-    select d.id, d.lease_token, b.body::text, p_config.url, v_secrets
+    select d.id, d.lease_token, b.body::text, p_config.url, v_secrets, d.event, t.traceparent
       from unnest(p_deliveries) d
       join app.webhook_bodies(p_deliveries, p_config.field_names) b on b.delivery_id = d.id
+      left join unnest(app.traces_of(p_config.organization_id, array(select u.job_id from unnest(p_deliveries) u))) t on t.job_id = d.job_id
      order by d.id;
 end;
 $$;
@@ -129,7 +130,7 @@ $$;
 -- One by one, so that a delivery whose body cannot be built fails alone.
 create or replace function app.buildable_requests(
     p_organization_id uuid, p_config app.webhook_configs, p_deliveries app.webhook_deliveries[], p_now timestamptz
-) returns table (delivery_id uuid, lease_token uuid, body text, url text, secrets bytea[])
+) returns table (delivery_id uuid, lease_token uuid, body text, url text, secrets bytea[], event text, traceparent text)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$

@@ -168,7 +168,7 @@ end;
 $$;
 
 create or replace function api.start_webhook_test(p_organization_id uuid, p_sender text)
-returns table (delivery_id uuid, lease_token uuid, body text, url text, secrets bytea[])
+returns table (delivery_id uuid, lease_token uuid, body text, url text, secrets bytea[], event text, traceparent text)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$

@@ -21,6 +21,7 @@ from pyshell.api.routes.parameters import (
     page_response,
     text_param,
     text_params,
+    traceparent_of,
     uuid_param,
 )
 from pyshell.api.routes.uploads import Upload, one_upload
@@ -41,6 +42,7 @@ async def create_batch_lookup(request: Request) -> Response:
             idempotency_key=key,
             fingerprint=fingerprint(options, upload) if key is not None else None,
             file=upload.file,
+            traceparent=traceparent_of(request),
         )
     return created_response(status, replayed, answer)
 
@@ -142,6 +144,7 @@ async def retry_batch_lookup(request: Request) -> Response:
         organization_id=request.user.organization_id,
         job_id=job_id(request),
         error_code=text_param(request, "error_code"),
+        traceparent=traceparent_of(request),
     )
     return json_response(body, 201)
 

@@ -18,6 +18,7 @@ from pyshell.api.routes.parameters import (
     status_param,
     text_param,
     text_params,
+    traceparent_of,
     uuid_param,
 )
 from pyshell.api.routes.uploads import one_upload
@@ -85,6 +86,7 @@ async def start_upload(request: Request) -> Response:
         **_upload(request),
         options=await json_body(request, MAX_OPTIONS_BYTES) if has_body else "{}",
         idempotency_key=request.headers.get("idempotency-key"),
+        traceparent=traceparent_of(request),
     )
     return created_response(status, replayed, answer)
 

@@ -207,3 +207,9 @@ def boolean_param(request: Request, name: str) -> bool:
     if text.lower() not in _BOOLEANS:
         raise ApiError(400, f"invalid_{name}", f"{name} must be true or false")
     return _BOOLEANS[text.lower()]
+
+
+def traceparent_of(request: Request) -> str | None:
+    """The trace context that a new job goes on with; the database tells whether it is valid. Several are as good as none."""
+    given = request.headers.getlist("traceparent")
+    return given[0] if len(given) == 1 else None
