@@ -49,36 +49,30 @@ end;
 $$;
 
 create or replace function app.classify_outcomes(
-    p_job_ids uuid[], p_positions integer[], p_lease_tokens uuid[], p_http_statuses integer[], p_error_classes text[], p_responses text[],
+    p_job_ids uuid[], p_positions integer[], p_lease_tokens uuid[], p_http_statuses integer[], p_error_classes text[], p_results jsonb[],
     p_retry_afters double precision[], p_latencies double precision[]
-) returns setof app.lookup_outcome
+) returns app.lookup_outcome[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    return query
-    with answer as materialized (
-        select o.*, o.http_status between 200 and 299 and o.error_class is null and jsonb_typeof(o.body) = 'object' as is_complete
-          from unnest(p_job_ids, p_positions, p_lease_tokens, p_http_statuses, p_error_classes, app.parse_responses(p_responses), p_responses,
-                      p_retry_afters, p_latencies)
-            as o (job_id, position, lease_token, http_status, error_class, body, response, retry_after, latency)
-    )
-    select a.job_id, a.position, a.lease_token, 'complete', a.body, null, null, null::interval, false, a.response, a.latency, a.http_status
-      from answer a
-     where a.is_complete
-     union all
-    select a.job_id, a.position, a.lease_token,
-           case when p.action = 'wait' and a.retry_after is null then 'retry' else p.action end,
-           null, p.error_code,
-           case when a.http_status between 400 and 499 and jsonb_typeof(a.body -> 'error') = 'string' and a.body ->> 'error' <> ''
-                then left(a.body ->> 'error', 1000)
-                else p.error_message || coalesce(' (HTTP ' || a.http_status || ')', '') end,
-           case when p.action = 'wait' and a.retry_after is not null
-                then make_interval(secs => least(greatest(a.retry_after, 0), 86400)) end,
-           p.outage, null, a.latency, a.http_status
-      from answer a
-      cross join lateral app.find_retry_policy(a.http_status, a.error_class) p
-     where a.is_complete is not true;
+    return array(
+        select row(
+                   a.job_id, a.position, a.lease_token,
+                   case when a.is_complete then 'complete' when p.action = 'wait' and a.retry_after is null then 'retry' else p.action end,
+                   p.error_code,
+                   case when a.is_complete then null
+                        when a.http_status between 400 and 499 and jsonb_typeof(a.result -> 'error') = 'string' and a.result ->> 'error' <> ''
+                        then left(a.result ->> 'error', 1000)
+                        else p.error_message || coalesce(' (HTTP ' || a.http_status || ')', '') end,
+                   case when p.action = 'wait' and a.retry_after is not null
+                        then make_interval(secs => least(greatest(a.retry_after, 0), 86400)) end,
+                   coalesce(p.outage, false), a.latency, a.http_status, a.number)::app.lookup_outcome
+          from (select o.*, coalesce(o.http_status between 200 and 299 and o.error_class is null and jsonb_typeof(o.result) = 'object', false) as is_complete
+                  from unnest(p_job_ids, p_positions, p_lease_tokens, p_http_statuses, p_error_classes, p_results, p_retry_afters, p_latencies)
+                       with ordinality o (job_id, position, lease_token, http_status, error_class, result, retry_after, latency, number)
+                offset 0) a
+          left join lateral (select r.* from app.find_retry_policy(a.http_status, a.error_class) r where not a.is_complete offset 0) p on true);
 end;
 $$;
 
@@ -100,6 +94,7 @@ as $$
 #variable_conflict use_column
 declare
     v_now       timestamptz := app.clock();
+    v_results   jsonb[]     := app.parse_responses(p_responses);
     v_outcomes  app.lookup_outcome[];
     v_signs     app.outage_signs;
     v_is_outage boolean;
@@ -107,13 +102,12 @@ declare
     v_items     public.lookup_queue_items[];
     v_mended    public.lookup_queue_items[];
 begin
-    v_outcomes := array(select o from app.classify_outcomes(p_job_ids, p_positions, p_lease_tokens, p_http_statuses, p_error_classes,
-                                                         p_responses, p_retry_afters, p_latencies) o);
+    v_outcomes := app.classify_outcomes(p_job_ids, p_positions, p_lease_tokens, p_http_statuses, p_error_classes, v_results, p_retry_afters, p_latencies);
     v_signs := app.find_outage_signs(p_organization_id, v_outcomes);
     v_is_outage := app.would_be_outage(p_organization_id, v_signs, v_now);
     v_leases := app.hold_outcome_leases(p_organization_id, v_outcomes);
-    v_items := app.apply_outcomes(p_organization_id, v_outcomes, v_leases, v_is_outage, v_now);
-    v_mended := app.mend_expired_items(p_organization_id, v_outcomes, v_items, v_now);
+    v_items := app.apply_outcomes(p_organization_id, v_outcomes, p_responses, v_results, v_leases, v_is_outage, v_now);
+    v_mended := app.mend_expired_items(p_organization_id, v_outcomes, p_responses, v_results, v_items, v_now);
     if app.has_attempts(p_organization_id, p_job_ids, v_signs) then
         perform app.record_attempts(p_organization_id, v_outcomes, v_is_outage, v_leases, v_items || v_mended, v_now);
     end if;
@@ -183,7 +177,8 @@ return app.seconds(least((p_settings).retry_backoff_seconds * 2 ^ p_retry_count,
 -- that an answer asked for is kept by the circuit breaker, for everybody, and not by the item. Items that used up their retries stay as
 -- failed: they are the dead letters, and api.retry_batch_lookup makes a new batch of them.
 create or replace function app.apply_outcomes(
-    p_organization_id uuid, p_outcomes app.lookup_outcome[], p_leases public.lookup_leases[], p_is_outage boolean, p_now timestamptz
+    p_organization_id uuid, p_outcomes app.lookup_outcome[], p_responses text[], p_results jsonb[], p_leases public.lookup_leases[],
+    p_is_outage boolean, p_now timestamptz
 ) returns public.lookup_queue_items[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
@@ -208,7 +203,7 @@ begin
                                   where n.organization_id = p_organization_id and n.job_id = h.job_id and n.lease_token = h.lease_token
                                  offset 0) l
         ), outcome as materialized (
-            select o.job_id, o.position, o.result, o.response, o.error_code, o.error_message,
+            select o.job_id, o.position, o.number, o.error_code, o.error_message,
                    case when p_is_outage and o.action = 'retry' then 'wait' else o.action end as action,
                    0.5 + random() / 2 as jitter,
                    l.lease_token is not null as is_in_flight,
@@ -228,7 +223,7 @@ begin
                    retry_at         = case when o.action = 'wait' then p_now + interval '1 second'
                                            when not app.is_final(o.action, i.retry_count, v_settings)
                                            then p_now + o.jitter * app.retry_backoff(i.retry_count, v_settings) end,
-                   result           = o.response::json,
+                   result           = case when o.action = 'complete' then p_responses[o.number]::json end,
                    error_code       = case when app.is_final(o.action, i.retry_count, v_settings) then o.error_code end,
                    error_message    = case when app.is_final(o.action, i.retry_count, v_settings)
                                            then o.error_message || case when o.action = 'retry' then format(', after %s attempt(s)', i.retry_count + 1) else '' end end,
@@ -237,7 +232,7 @@ begin
              where i.organization_id = p_organization_id and i.job_id = v_job.job_id
                and i.position between v_job.first_position and v_job.last_position and i.position = o.position and i.status = 'pending'
                and (i.xmin = o.version or o.action = 'complete' and (o.is_in_flight or i.retry_at is not null))
-         returning app.with_parsed_result(i, o.result) as item
+         returning app.with_parsed_result(i, case when o.action = 'complete' then p_results[o.number] end) as item
         )
         select coalesce(array_agg(item), '{}') into v_more from applied;
         v_items := v_items || v_more;
@@ -248,7 +243,8 @@ $$;
 
 -- A success of an item that failed only because its lease expired replaces that failure, even in a job that has ended.
 create or replace function app.mend_expired_items(
-    p_organization_id uuid, p_outcomes app.lookup_outcome[], p_accepted public.lookup_queue_items[], p_now timestamptz
+    p_organization_id uuid, p_outcomes app.lookup_outcome[], p_responses text[], p_results jsonb[], p_accepted public.lookup_queue_items[],
+    p_now timestamptz
 ) returns public.lookup_queue_items[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan
@@ -279,11 +275,11 @@ begin
     perform app.lock_jobs(p_organization_id, array(select o.job_id from unnest(v_late) o union select a.job_id from unnest(p_accepted) a));
     with mended as (
         update public.lookup_queue_items i
-           set status = 'completed', result = o.response::json, error_code = null, error_message = null, processed_at = p_now
+           set status = 'completed', result = p_responses[o.number]::json, error_code = null, error_message = null, processed_at = p_now
           from unnest(v_late) o
          where i.organization_id = p_organization_id and i.job_id = o.job_id and i.position = o.position
            and i.status = 'failed' and i.error_code = 'lease_expired'
-     returning app.with_parsed_result(i, o.result) as item
+     returning app.with_parsed_result(i, p_results[o.number]) as item
     )
     select coalesce(array_agg(item), '{}') into v_mended from mended;
     perform app.add_report_sites(p_organization_id, v_mended, p_now);

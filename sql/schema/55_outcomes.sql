@@ -47,14 +47,13 @@ create type app.lookup_outcome as (
     "position"    integer,
     lease_token   uuid,
     action        text,
-    result        jsonb,
     error_code    text,
     error_message text,
     pause         interval,
     outage        boolean,
-    response      text,
     latency       double precision,
-    http_status   integer
+    http_status   integer,
+    number        integer
 );
 
-comment on type app.lookup_outcome is 'What came of one lookup, judged by app.retry_policy: complete, retry, wait (with the pause asked for) or fail; latency is in seconds.';
+comment on type app.lookup_outcome is 'What came of one lookup, judged by app.retry_policy: complete, retry, wait (with the pause asked for) or fail; latency is in seconds. Its answer is in the arrays of the flush, at its number.';
