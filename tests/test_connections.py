@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -113,3 +114,25 @@ async def test_a_session_gives_up_what_it_had_prepared_for_another_row(shared_da
         await session.run(read, prepare=True)
     assert await session.run(read, prepare=True) == 2
     await session.close()
+
+
+@pytest.mark.parametrize("keeps_memory", [True, False])
+async def test_a_session_can_keep_the_memory_of_its_server_process(shared_database_url: str, keeps_memory: bool) -> None:
+    session = Session(shared_database_url, "test", keeps_memory=keeps_memory)
+
+    async def take_memory(connection: AsyncConnection) -> int:
+        """Takes 1.5 MB in small pieces; returns how many pages the system has given to the process so far."""
+        await connection.execute("select cardinality(array_agg(repeat('x', 1000))) from generate_series(1, 1500)")
+        return page_faults(connection.info.backend_pid)
+
+    for _ in range(5):
+        before = await session.run(take_memory)
+    for _ in range(10):
+        after = await session.run(take_memory)
+    assert (after - before < 10 * 50) == keeps_memory
+    await session.close()
+
+
+def page_faults(process_id: int) -> int:
+    """How many pages the system has given to a process."""
+    return int(Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[7])

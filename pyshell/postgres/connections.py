@@ -29,6 +29,8 @@ SHELL: Final = "batch_lookups_shell"
 STATEMENT_TIMEOUT: Final = 30
 POOLER_PROBES: Final = 5
 POOLER_SECONDS: Final = 5.0
+# glibc returns freed memory beyond twice the largest block that was ever freed (mallopt(3), M_TRIM_THRESHOLD).
+KEEP_MEMORY: Final = b"select pg_catalog.length(pg_catalog.repeat(' ', 4194304))"
 POLICY: Final[dict[str, Any]] = {
     "connect_timeout": 5,
     # A server that is gone without a farewell is noticed within half a minute.
@@ -175,11 +177,16 @@ async def require_sessions(database_url: str) -> None:
 
 
 class Session:
-    """One connection that tasks use in turn, made again after it breaks. No call waits for a dead server longer than 35 seconds."""
+    """One connection that tasks use in turn, made again after it breaks. No call waits for a dead server longer than 35 seconds.
 
-    def __init__(self, database_url: str, application_name: str) -> None:
+    `keeps_memory`: its server process keeps up to 8 MB that it has freed. Otherwise, a statement that takes megabytes gets them from the
+    system page by page, each time, which can take a quarter of its CPU time.
+    """
+
+    def __init__(self, database_url: str, application_name: str, *, keeps_memory: bool = False) -> None:
         self._database_url = database_url
         self._application_name = application_name
+        self._keeps_memory = keeps_memory
         self._connection: Connection | None = None
         self._lock = asyncio.Lock()
 
@@ -191,6 +198,8 @@ class Session:
                 async with asyncio.timeout(STATEMENT_TIMEOUT + 5):
                     if self._connection is None:
                         self._connection = await connect(self._database_url, self._application_name)
+                        if self._keeps_memory:
+                            await self._connection.execute(KEEP_MEMORY)
                     with noted(getattr(call, "__name__", "a call")):
                         return await call(self._connection, *args, **kwargs)
             except TimeoutError:

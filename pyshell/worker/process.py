@@ -83,8 +83,9 @@ class Worker:
 
     def __init__(self, settings: Settings, internal_key: str, notifier: Notifier) -> None:
         self.name = f"{socket.gethostname()}-{os.getpid()}-{token_hex(4)}"
-        self._sessions = [Session(settings.database_url, APPLICATION_NAME) for _ in range(2 + RECORDERS)]
-        claiming, keeping, *recording = self._sessions
+        claiming, *recording = [Session(settings.database_url, APPLICATION_NAME, keeps_memory=True) for _ in range(1 + RECORDERS)]
+        keeping = Session(settings.database_url, APPLICATION_NAME)
+        self._sessions = [claiming, keeping, *recording]
         wakeup = asyncio.Event()
         self._upstream = Upstream.from_settings(settings, internal_key)
         self._keeper = LeaseKeeper(keeping)
