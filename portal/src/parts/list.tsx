@@ -1,9 +1,14 @@
-// Lists of the API, page by page.
-import type { ComponentChild, ComponentChildren } from "preact";
+// Lists of the API: page by page as they are scrolled, with only the pages near the window in the document.
+import { cloneElement, type ComponentChildren, type VNode } from "preact";
+import { useSignal } from "@preact/signals";
+import { useEffect, useRef } from "preact/hooks";
 import { type Loaded, useLoad } from "../load.ts";
+import { notify } from "./announce.tsx";
 import { Loading, Problem } from "./misc.tsx";
 
 export const PAGE = 50;
+/** How far from the window rows are in the document already. */
+const NEAR = "600px";
 
 interface Page<T> {
   rows: T[];
@@ -12,10 +17,16 @@ interface Page<T> {
   next_cursor: string | null;
 }
 
-export interface Pages<T> extends Loaded<Page<T>> {
+export interface Pages<T> extends Loaded<Page<T>[]> {
   more: () => Promise<void>;
-  /** Loads the first page again, unless more than that is shown. */
+  /** The rows may have changed: loads the pages in sight again, the others once they are. */
   refresh: () => void;
+  /** Loads the pages in sight that are out of date. */
+  renew: () => void;
+  /** Shows a row otherwise. */
+  replace: (change: (row: T) => T) => void;
+  /** The pages near the window, by their place. */
+  inSight: Set<number>;
 }
 
 /** A list as `load` brings it: the first page at first and when `inputs` change, the others on demand. */
@@ -23,16 +34,64 @@ export function usePages<T>(
   load: (query: { limit: number; cursor?: string }, signal?: AbortSignal) => Promise<Page<T>>,
   inputs: unknown[],
 ): Pages<T> {
-  const first = useLoad((signal) => load({ limit: PAGE }, signal), inputs);
+  const state = useRef({ list: 0, age: 0, loading: false, renewing: false, again: false, ages: new WeakMap<Page<T>, number>() }).current;
+  const inSight = useRef(new Set<number>()).current;
+  async function bring(cursor?: string, signal?: AbortSignal) {
+    const { age } = state;
+    const page = await load({ limit: PAGE, cursor }, signal);
+    state.ages.set(page, age);
+    return page;
+  }
+  const loaded = useLoad(async (signal) => [await bring(undefined, signal)], inputs);
+  useEffect(() => {
+    state.list++;
+  }, inputs);
+
+  async function more() {
+    const cursor = loaded.data.peek()?.at(-1)?.next_cursor;
+    if (state.loading || !cursor) return;
+    state.loading = true;
+    const { list } = state;
+    try {
+      const page = await bring(cursor);
+      // Another list may have taken the place of this one meanwhile.
+      if (list === state.list && loaded.data.peek()?.at(-1)?.next_cursor === cursor) loaded.set((pages) => [...pages, page]);
+    } catch (failure) {
+      notify((failure as Error).message);
+    }
+    state.loading = false;
+  }
+  async function renewPage(place: number) {
+    const { list } = state;
+    const [before, page] = [place - 1, place].map((at) => loaded.data.peek()?.[at]);
+    if (!page || state.ages.get(page) === state.age) return;
+    if (before && !before.next_cursor) return loaded.set((pages) => pages.slice(0, place));
+    // The next change or the next look at the page tries again.
+    const fresh = await bring(before?.next_cursor ?? undefined).catch(() => null);
+    if (fresh && list === state.list) loaded.set((pages) => pages.map((old, at) => at === place ? fresh : old));
+  }
+  async function renew() {
+    state.again = true;
+    if (state.renewing) return;
+    state.renewing = true;
+    while (state.again) {
+      state.again = false;
+      const places = inSight.size > 0 ? [...inSight].sort((one, other) => one - other) : [0];
+      for (const place of places) await renewPage(place);
+    }
+    state.renewing = false;
+  }
   return {
-    ...first,
-    async more() {
-      const next = await load({ limit: PAGE, cursor: first.data.peek()!.next_cursor! });
-      first.set((shown) => ({ ...next, rows: [...shown.rows, ...next.rows] }));
-    },
+    ...loaded,
+    more,
     refresh() {
-      if ((first.data.peek()?.rows.length ?? 0) <= PAGE) first.reload();
+      state.age++;
+      if (loaded.data.peek()) renew();
+      else loaded.reload();
     },
+    renew,
+    inSight,
+    replace: (change) => loaded.set((pages) => pages.map((page) => ({ ...page, rows: page.rows.map(change) }))),
   };
 }
 
@@ -40,7 +99,7 @@ interface ListProperties<T> {
   pages: Pages<T>;
   /** Titles; one that begins with `#` is of numbers. */
   columns: string[];
-  row: (row: T) => ComponentChild;
+  row: (row: T) => VNode;
   empty: ComponentChildren;
   class?: string;
 }
@@ -48,22 +107,83 @@ interface ListProperties<T> {
 /** The table of a list: every row is a `<tr>`. On a phone a row becomes a card. */
 export function List<T>({ pages, columns, row, empty, class: more = "" }: ListProperties<T>) {
   const data = pages.data.value;
+  const shown = data?.reduce((sum, { rows }) => sum + rows.length, 0);
+  const last = data?.at(-1);
   return (
     <>
       <Problem error={pages.error.value} onRetry={pages.reload} />
       {!data && !pages.error.value && <Loading />}
-      {data?.rows.length === 0 && <div class="empty">{empty}</div>}
-      {data && data.rows.length > 0 && (
-        <table class={`rows ${more}`}>
+      {shown === 0 && <div class="empty">{empty}</div>}
+      {data && last && shown !== 0 && (
+        <table class={`rows ${more}`} aria-rowcount={last.next_cursor ? (last.total ?? -2) + 1 : shown! + 1}>
           <thead>
-            <tr>
+            <tr aria-rowindex={1}>
               {columns.map((title) => <th key={title} class={title.startsWith("#") ? "number" : undefined}>{title.replace("#", "")}</th>)}
             </tr>
           </thead>
-          <tbody>{data.rows.map(row)}</tbody>
+          {data.map((page, place) => <Part key={place} pages={pages} page={page} place={place} columns={columns.length} row={row} />)}
         </table>
       )}
-      {data?.next_cursor && <button type="button" class="more" onClick={pages.more}>Show more</button>}
+      {last?.next_cursor && <More key={last.next_cursor} more={pages.more} />}
     </>
   );
+}
+
+interface PartProperties<T> {
+  pages: Pages<T>;
+  page: Page<T>;
+  place: number;
+  columns: number;
+  row: (row: T) => VNode;
+}
+
+/** A page of a list; away from the window, an empty row of the same height. */
+function Part<T>({ pages: { inSight, renew }, page, place, columns, row }: PartProperties<T>) {
+  const body = useRef<HTMLTableSectionElement>(null);
+  /** null: it is in sight. */
+  const height = useSignal<number | null>(null);
+  useEffect(() => {
+    const show = () => (height.value = null);
+    inSight.add(place);
+    const observer = new IntersectionObserver((entries) => {
+      const { isIntersecting, boundingClientRect } = entries.at(-1)!;
+      if (!isIntersecting) inSight.delete(place);
+      else if (!inSight.has(place)) {
+        inSight.add(place);
+        renew();
+      }
+      // What has the focus stays.
+      const away = !isIntersecting && !body.current!.contains(document.activeElement);
+      height.value = away ? boundingClientRect.height : null;
+    }, { rootMargin: NEAR });
+    observer.observe(body.current!);
+    addEventListener("beforeprint", show);
+    return () => {
+      observer.disconnect();
+      removeEventListener("beforeprint", show);
+      inSight.delete(place);
+    };
+  }, []);
+  return (
+    <tbody ref={body}>
+      {height.value === null
+        ? page.rows.map((each, index) => cloneElement(row(each), { "aria-rowindex": place * PAGE + index + 2 }))
+        : (
+          <tr class="away" style={{ height: `${height.value}px` }}>
+            <td colSpan={columns} />
+          </tr>
+        )}
+    </tbody>
+  );
+}
+
+/** Loads more when it comes near the window. */
+function More({ more }: { more: () => Promise<void> }) {
+  const button = useRef<HTMLButtonElement>(null);
+  useEffect(() => {
+    const observer = new IntersectionObserver(([entry]) => entry!.isIntersecting && more(), { rootMargin: NEAR });
+    observer.observe(button.current!);
+    return () => observer.disconnect();
+  }, []);
+  return <button ref={button} type="button" class="more" onClick={more}>Show more</button>;
 }

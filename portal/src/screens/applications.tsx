@@ -38,7 +38,7 @@ export function Applications() {
         path: { application_id: application.id },
         body: { application_status: to },
       });
-      pages.set((page) => ({ ...page, rows: page.rows.map((row) => row.id === moved.id ? moved : row) }));
+      pages.replace((row) => row.id === moved.id ? moved : row);
       notify(`${application.reference_id}: ${TITLES[to].toLowerCase()}`);
     } catch (error) {
       failure.value = error as Error;

@@ -1,6 +1,8 @@
 // The rows of a draft as a grid (https://www.w3.org/WAI/ARIA/apg/patterns/grid/): only the rows in sight are in the page, and loaded.
+import { Component } from "preact";
 import { useComputed, useSignal } from "@preact/signals";
 import { useEffect, useLayoutEffect, useMemo, useRef } from "preact/hooks";
+import type { Schemas } from "../api.ts";
 import { type Draft, type Filter, type Row, textOf } from "../draft.ts";
 import { number } from "../format.ts";
 import { Problem } from "../parts/misc.tsx";
@@ -217,6 +219,12 @@ export function Grid({ draft, filter }: { draft: Draft; filter: Filter }) {
     event.stopPropagation();
   }
 
+  function onMouseDown(event: MouseEvent) {
+    const at = cellOf(event);
+    if (!at || (editing.peek() !== null && at.row === focus.peek().row && at.column === focus.peek().column)) return;
+    move(at.row, at.column, event.shiftKey);
+  }
+
   function edit(typed?: string) {
     const { row, column } = focus.peek();
     const current = rows.at(row);
@@ -261,50 +269,23 @@ export function Grid({ draft, filter }: { draft: Draft; filter: Filter }) {
           class="grid-body"
           role="rowgroup"
           style={{ height: `${(total.value ?? 0) * ROW}px`, width: `${LINE_WIDTH + columns.length * CELL_WIDTH}px` }}
+          onMouseDown={onMouseDown}
+          onDblClick={(event) => cellOf(event) && edit()}
         >
           {shown.map((index) => {
-            const row = rows.at(index);
+            const inFocus = index === focus.value.row;
+            const picked = anchor.value !== null && index >= range.value[0] && index <= range.value[1];
             return (
-              <div
+              <GridRow
                 key={index}
-                class={row?.skipped ? "grid-row skipped" : "grid-row"}
-                role="row"
-                aria-rowindex={index + 2}
-                style={{ top: `${index * ROW}px` }}
-              >
-                <span role="rowheader" aria-colindex={1}>{row ? number(row.line) : "…"}</span>
-                {columns.map((column, place) => {
-                  const at = focus.value.row === index && focus.value.column === place + 1;
-                  const wrong = row?.problems.find((problem) => problem.column === column.number);
-                  const warned = row?.warnings.find((warning) => warning.column === column.number);
-                  const picked = focus.value.column === place + 1 && anchor.value !== null && index >= range.value[0] &&
-                    index <= range.value[1];
-                  const text = row ? textOf(row, column.number) : "";
-                  return (
-                    <span
-                      key={column.number}
-                      role="gridcell"
-                      aria-colindex={place + 2}
-                      aria-invalid={wrong ? "true" : undefined}
-                      aria-selected={picked || at}
-                      tabIndex={at ? 0 : -1}
-                      data-focused={at ? "" : undefined}
-                      aria-describedby={at ? "row-in-focus" : undefined}
-                      class={wrong ? "wrong" : row?.edits[column.number] !== undefined ? "edited" : warned ? "warned" : undefined}
-                      title={wrong?.message ?? warned?.message ?? text}
-                      onMouseDown={(event) => {
-                        if (editing.peek() !== null && at) return;
-                        move(index, place + 1, event.shiftKey);
-                      }}
-                      onDblClick={() => edit()}
-                    >
-                      {at && editing.value !== null
-                        ? <Editor text={editing.value} label={column.header} onDone={finish} />
-                        : text || (wrong && <span class="nothing">empty</span>)}
-                    </span>
-                  );
-                })}
-              </div>
+                index={index}
+                row={rows.at(index)}
+                columns={columns}
+                focus={inFocus ? focus.value.column : 0}
+                picked={picked ? focus.value.column : 0}
+                text={inFocus ? editing.value : null}
+                onDone={inFocus ? finish : null}
+              />
             );
           })}
         </div>
@@ -313,6 +294,71 @@ export function Grid({ draft, filter }: { draft: Draft; filter: Filter }) {
       {focused && total.value !== 0 && <Detail draft={draft} row={focused} column={columns[focus.value.column - 1]!.number} />}
     </>
   );
+}
+
+interface RowProperties {
+  index: number;
+  row: Row | undefined;
+  columns: Schemas["FileColumn"][];
+  /** The column of the cell in focus; 0: it is in another row. */
+  focus: number;
+  /** The column of the cell that is chosen with others. */
+  picked: number;
+  /** What is edited in the cell in focus. */
+  text: string | null;
+  onDone: EditorProperties["onDone"] | null;
+}
+
+/** Most rows stay as they are when the others are scrolled. */
+class GridRow extends Component<RowProperties> {
+  override shouldComponentUpdate(next: RowProperties) {
+    return (Object.keys(next) as (keyof RowProperties)[]).some((name) => next[name] !== this.props[name]);
+  }
+
+  render({ index, row, columns, focus, picked, text: edited, onDone }: RowProperties) {
+    return (
+      <div
+        class={row?.skipped ? "grid-row skipped" : "grid-row"}
+        role="row"
+        aria-rowindex={index + 2}
+        style={{ top: `${index * ROW}px` }}
+      >
+        <span role="rowheader" aria-colindex={1}>{row ? number(row.line) : "…"}</span>
+        {columns.map((column, place) => {
+          const at = focus === place + 1;
+          const wrong = row?.problems.find((problem) => problem.column === column.number);
+          const warned = row?.warnings.find((warning) => warning.column === column.number);
+          const text = row ? textOf(row, column.number) : "";
+          return (
+            <span
+              key={column.number}
+              role="gridcell"
+              aria-colindex={place + 2}
+              aria-invalid={wrong ? "true" : undefined}
+              aria-selected={picked === place + 1 || at}
+              tabIndex={at ? 0 : -1}
+              data-focused={at ? "" : undefined}
+              aria-describedby={at ? "row-in-focus" : undefined}
+              class={wrong ? "wrong" : row?.edits[column.number] !== undefined ? "edited" : warned ? "warned" : undefined}
+              title={wrong?.message ?? warned?.message ?? text}
+            >
+              {at && edited !== null && onDone
+                ? <Editor text={edited} label={column.header} onDone={onDone} />
+                : text || (wrong && <span class="nothing">empty</span>)}
+            </span>
+          );
+        })}
+      </div>
+    );
+  }
+}
+
+/** The cell of an event, by its place in the grid. */
+function cellOf(event: Event): { row: number; column: number } | null {
+  const cell = (event.target as Element).closest("[role=gridcell]");
+  if (!cell) return null;
+  const place = (element: Element, name: string) => Number(element.getAttribute(name));
+  return { row: place(cell.parentElement!, "aria-rowindex") - 2, column: place(cell, "aria-colindex") - 1 };
 }
 
 /** What is wrong with the row in focus, and what would mend it. */
@@ -343,9 +389,13 @@ function Detail({ draft, row, column }: { draft: Draft; row: Row; column: number
   );
 }
 
-function Editor(
-  { text, label, onDone }: { text: string; label: string; onDone: (value: string | null, down: number, right: number) => void },
-) {
+interface EditorProperties {
+  text: string;
+  label: string;
+  onDone: (value: string | null, down: number, right: number) => void;
+}
+
+function Editor({ text, label, onDone }: EditorProperties) {
   const input = useRef<HTMLInputElement>(null);
   const done = useRef(false);
   useLayoutEffect(() => input.current!.focus(), []);

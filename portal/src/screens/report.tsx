@@ -234,7 +234,7 @@ function Sites({ report, states, version }: { report: Report; states: Schemas["S
     if (version > 0) pages.refresh();
   }, [version]);
 
-  const total = pages.data.value?.total;
+  const total = pages.data.value?.at(-1)?.total;
   return (
     <section aria-label="Sites">
       <div class="toolbar">

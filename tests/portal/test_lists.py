@@ -1,0 +1,54 @@
+"""Lists that are longer than the window."""
+
+from __future__ import annotations
+
+from playwright.sync_api import expect
+
+from tests.conftest import Connection
+from tests.http_fixtures import OrganizationClient, look_up, site
+from tests.portal.conftest import SignedIn
+
+SITES = 1000
+# Scrolls down as fast as more rows come, and answers how many were in the document at most.
+TO_THE_END = """async last => {
+    let most = 0
+    for (let frame = 0; frame < 6000 && !document.querySelector(`.items [aria-rowindex='${last}']`); frame++) {
+        scrollTo(0, document.documentElement.scrollHeight)
+        await new Promise(requestAnimationFrame)
+        most = Math.max(most, document.querySelectorAll('.items tr').length)
+    }
+    return most
+}"""
+
+
+def test_of_many_sites_only_those_near_the_window_are_in_the_page_and_are_up_to_date(
+    signed_in: SignedIn, client: OrganizationClient, database: Connection
+) -> None:
+    job = client.submit(*(site(f"deal-{number}") for number in range(SITES)))
+    page = signed_in(f"batches/{job['job_id']}").page
+    sites = page.get_by_role("region", name="Sites")
+    first, last = (sites.get_by_role("row", name=f"deal-{number} ") for number in (0, SITES - 1))
+    expect(first).to_contain_text("Waiting")
+    assert page.evaluate(TO_THE_END, SITES + 1) < 300
+    expect(sites.get_by_role("table")).to_have_attribute("aria-rowcount", str(SITES + 1))
+    expect(page.get_by_role("button", name="Show more")).to_have_count(0)
+    last.scroll_into_view_if_needed()
+    expect(first).to_have_count(0)
+
+    look_up(database, job, SITES, {"incentives": {"total_incentive_amount": 100}})
+    expect(last).to_contain_text("Completed")
+    page.evaluate("scrollTo(0, 0)")
+    expect(first).to_contain_text("Completed")
+    expect(last).to_have_count(0)
+    middle = sites.get_by_role("row", name="deal-120 ")
+    page.evaluate("scrollTo(0, 120 * 38)")
+    expect(middle).to_contain_text("Completed")
+
+
+def test_the_row_in_focus_stays_in_the_page(signed_in: SignedIn, client: OrganizationClient) -> None:
+    job = client.submit(*(site(f"deal-{number}") for number in range(SITES)))
+    page = signed_in(f"batches/{job['job_id']}").page
+    link = page.get_by_role("link", name="deal-3", exact=True)
+    link.focus()
+    page.evaluate(TO_THE_END, SITES + 1)
+    expect(link).to_be_focused()
