@@ -2,9 +2,11 @@
 FROM python:3.12-slim-bookworm AS libraries
 WORKDIR /build
 COPY requirements.lock pyproject.toml ./
+# "server otel": with what sends traces.
+ARG EXTRAS=server
 # All wheels by their hashes; of them, only what running needs.
 RUN python -m pip wheel --quiet --no-deps --require-hashes --requirement requirements.lock --wheel-dir wheels \
- && python -c "import tomllib; print('\n'.join(tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['server']))" > needed.txt \
+ && python -c "import sys, tomllib; extras = tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']; print('\n'.join(sum(map(extras.get, sys.argv[1:]), [])))" $EXTRAS > needed.txt \
  && python -m venv /opt/libraries \
  && /opt/libraries/bin/pip install --quiet --no-index --find-links wheels --requirement needed.txt
 

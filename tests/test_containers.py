@@ -94,11 +94,11 @@ def test_images_are_pinned_and_mounted_files_exist(services: dict[str, Any]) -> 
 
 
 def test_our_containers_get_every_setting(services: dict[str, Any]) -> None:
-    """But those that the image and its ports decide, and one that a library reads."""
+    """But those that the image and its ports decide; and those that libraries read."""
     settings = {name.upper() for name in Settings.__dataclass_fields__} - {"HOST", "PORT", "STATE_DIR"}
     for name in OURS:
         environment = services[name]["environment"]
-        assert environment.keys() == settings | {"PGPASSWORD"}
+        assert environment.keys() == settings | {"PGPASSWORD", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_HEADERS"}
         assert [variable for variable in settings - {"DATABASE_URL"} if f"${{{variable}:-" not in environment[variable]] == []
 
 

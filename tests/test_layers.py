@@ -18,12 +18,13 @@ MAY_IMPORT = {
     "logs": {"settings"},
     "http_client": {"settings"},
     "metrics": {"settings"},
-    "postgres": {"metrics"},
-    "webhooks": {"settings", "metrics", "postgres", "http_client"},
+    "traces": {"settings", "logs", "metrics"},
+    "postgres": {"metrics", "traces"},
+    "webhooks": {"settings", "metrics", "traces", "postgres", "http_client"},
     # The process that looks sites up sends the webhooks too.
-    "worker": {"settings", "logs", "metrics", "postgres", "http_client", "webhooks"},
+    "worker": {"settings", "logs", "metrics", "traces", "postgres", "http_client", "webhooks"},
     "deploy": {"settings", "postgres"},
-    "api": {"settings", "logs", "metrics", "postgres", "worker", "webhooks", "deploy"},
+    "api": {"settings", "logs", "metrics", "traces", "postgres", "worker", "webhooks", "deploy"},
     "local": {"settings", "postgres", "deploy", "api"},
     "__main__": {"settings", "postgres", "worker", "deploy", "api", "local"},
 }

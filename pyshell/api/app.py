@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp
 
-from pyshell import logs
+from pyshell import logs, traces
 from pyshell.api.authentication import CREDENTIALS_CHANNEL, Authenticator
 from pyshell.api.clerk import Clerk
 from pyshell.api.cors import cors_middleware
@@ -56,23 +56,24 @@ def create_app(settings: Settings, is_stopping: Callable[[], bool] = lambda: Fal
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         notifier = Notifier(settings.database_url, "batch-lookups listener")
-        async with Pool(settings.database_url) as pool:
-            app.state.settings = settings
-            app.state.pool = pool
-            app.state.clerk = Clerk.from_settings(settings)
-            app.state.authenticator = Authenticator(pool, settings, app.state.clerk)
-            app.state.request_limiter = RequestLimiter()
-            app.state.uploads = Shares(UPLOADS_PER_ORGANIZATION, UPLOAD_WAIT_SECONDS)
-            app.state.job_watch = JobWatch(notifier, is_stopping)
-            app.state.realtime = Realtime(Feed(pool, notifier), app.state.authenticator)
-            app.state.worker_run = None
-            notifier.subscribe(CREDENTIALS_CHANNEL, app.state.realtime.on_credentials_changed)
-            async with notifier.running():
-                yield
-            if app.state.worker_run:
-                await asyncio.wait([app.state.worker_run], timeout=WORKER_RUN_SECONDS)
-                app.state.worker_run.cancel()
-            await app.state.realtime.stop()
+        with traces.sent_by("batch-lookups-api"):
+            async with Pool(settings.database_url) as pool:
+                app.state.settings = settings
+                app.state.pool = pool
+                app.state.clerk = Clerk.from_settings(settings)
+                app.state.authenticator = Authenticator(pool, settings, app.state.clerk)
+                app.state.request_limiter = RequestLimiter()
+                app.state.uploads = Shares(UPLOADS_PER_ORGANIZATION, UPLOAD_WAIT_SECONDS)
+                app.state.job_watch = JobWatch(notifier, is_stopping)
+                app.state.realtime = Realtime(Feed(pool, notifier), app.state.authenticator)
+                app.state.worker_run = None
+                notifier.subscribe(CREDENTIALS_CHANNEL, app.state.realtime.on_credentials_changed)
+                async with notifier.running():
+                    yield
+                if app.state.worker_run:
+                    await asyncio.wait([app.state.worker_run], timeout=WORKER_RUN_SECONDS)
+                    app.state.worker_run.cancel()
+                await app.state.realtime.stop()
 
     app = Starlette(
         routes=routes,

@@ -42,9 +42,7 @@ class Metrics:
         self._process.register(Collected(process))
 
     def observe(self, scope: Scope, status: int, seconds: float) -> None:
-        # Unknown methods are invented by clients: they share one label.
-        method = scope["method"] if scope["method"] in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS") else "other"
-        self._requests.labels(method, route_of(scope), str(status)).observe(seconds)
+        self._requests.labels(method_of(scope), matched_route(scope) or "none", str(status)).observe(seconds)
 
     async def exposition(self, ask_database: Callable[[], Awaitable[bytes]]) -> bytes:
         """The text format of Prometheus; `ask_database` calls api.get_metrics.
@@ -213,10 +211,15 @@ def of_postgres(answer: Mapping[str, Any], now: float) -> Iterable[Metric]:
     yield gauges("db_dead_tuples", "Dead rows", {(table,): rows for table, rows in database["dead_rows"].items()}, "table")
 
 
-def route_of(scope: Scope) -> str:
-    """The template of the route that matched, such as /batch-lookups/{job_id}; "none" for all other paths.
+def method_of(scope: Scope) -> str:
+    """Unknown methods are invented by clients: they share one name."""
+    return scope["method"] if scope["method"] in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS") else "other"
+
+
+def matched_route(scope: Scope) -> str | None:
+    """The template of the route that matched, such as /batch-lookups/{job_id}; None for all other paths.
 
     Never made from the path itself: a client could make up as many of those as it likes, each a series for ever.
     """
     route = scope.get("route")
-    return route.path if isinstance(route, Route) else "none"
+    return route.path if isinstance(route, Route) else None

@@ -6,22 +6,31 @@ import logging
 import re
 import time
 import uuid
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import HTTPConnection, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pyshell import logs
+from pyshell import logs, traces
 from pyshell.api.authentication import client_address
 from pyshell.api.error_responses import INTERNAL, error_response
 from pyshell.api.errors import ApiError
 from pyshell.api.limits import patient
+from pyshell.api.metrics import matched_route, method_of
+
+if TYPE_CHECKING:
+    from pyshell.traces.spans import Recorded
 
 access_log = logging.getLogger("pyshell.access")
 logger = logging.getLogger("pyshell.api.errors")
 
 # Browsers must not guess content types, nor tell other sites our URLs, which may contain ids.
 SECURITY_HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+
+# Asked every few seconds, by machines: not worth recording.
+PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 
 _VALID_REQUEST_ID = re.compile(r"[A-Za-z0-9._~-]{1,128}")
 
@@ -68,18 +77,21 @@ class RequestMiddleware:
                 size += len(message.get("body", b""))
             await send(message)
 
-        try:
-            await self.app(scope, patient(receive, lambda: status > 0), send_with_id)
-        except Exception:
-            logger.exception("request %s failed", request_id)
-            if status:
-                raise
-            response = error_response(Request(scope), ApiError(*INTERNAL))
-            await response(scope, receive, send_with_id)
-        finally:
-            seconds = time.perf_counter() - started_at
-            scope["app"].state.metrics.observe(scope, status, seconds)
-            log_access(scope, method=scope["method"], status=status, bytes=size, duration=round(seconds, 4))
+        with recorded_request(scope) as recorded:
+            try:
+                await self.app(scope, patient(receive, lambda: status > 0), send_with_id)
+            except Exception:
+                logger.exception("request %s failed", request_id)
+                if status:
+                    raise
+                response = error_response(Request(scope), ApiError(*INTERNAL))
+                await response(scope, receive, send_with_id)
+            finally:
+                seconds = time.perf_counter() - started_at
+                scope["app"].state.metrics.observe(scope, status, seconds)
+                if recorded is not None:
+                    recorded.end_request(method_of(scope), matched_route(scope), status)
+                log_access(scope, method=scope["method"], status=status, bytes=size, duration=round(seconds, 4))
 
     async def _connect(self, scope: Scope, receive: Receive, send: Send) -> None:
         """A WebSocket: a line when it opens, or is refused, and one when it ends."""
@@ -94,6 +106,13 @@ class RequestMiddleware:
             await self.app(scope, receive, send_and_log)
         finally:
             log_access(scope, method="WEBSOCKET", event="closed", duration=round(time.perf_counter() - started_at, 4))
+
+
+def recorded_request(scope: Scope) -> AbstractContextManager[Recorded | None]:
+    """The request in its trace; None: nothing is recorded."""
+    if traces.recorder is None or scope["path"].removeprefix(scope["root_path"]) in PROBES:
+        return nullcontext()
+    return traces.recorder.request(method_of(scope), Headers(scope=scope).getlist("traceparent"))
 
 
 def log_access(scope: Scope, *, method: str, **what: object) -> None:

@@ -1,4 +1,4 @@
-"""Logs calls of the database that take long."""
+"""Logs calls of the database that take long, and records them in traces."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from pyshell import traces
 
 logger = logging.getLogger(__name__)
 
@@ -18,10 +20,14 @@ class Threshold:
 
 @contextmanager
 def noted(name: str) -> Iterator[None]:
-    """Logs what is done within, if it takes too long. The name tells which call it is."""
+    """Logs what is done within, if it takes too long, and records it. The name tells which call it is."""
     started = time.monotonic()
     try:
-        yield
+        if traces.recorder is None:
+            yield
+        else:
+            with traces.recorder.database_call(name):
+                yield
     finally:
         seconds = time.monotonic() - started
         if seconds > Threshold.seconds:

@@ -10,16 +10,20 @@ from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
 from urllib.parse import urlsplit
 from uuid import UUID
 
 from pyreqwest.client import ClientBuilder
 from pyreqwest.http import Url
 
+from pyshell import traces
 from pyshell.http_client import Clients, ExchangeError, Response, client_builder, post
 from pyshell.settings import Settings
 from pyshell.webhooks.addresses import Network, RefusedAddressError, is_ip_address, resolve
+
+if TYPE_CHECKING:
+    from pyshell.traces.spans import Recorder
 
 logger = logging.getLogger(__name__)
 
@@ -117,6 +121,24 @@ class Receiver:
 
     async def attempt(self, delivery: Delivery) -> Attempt:
         """POSTs a delivery and returns the result after at most ATTEMPT_SECONDS. Raises nothing except when it is cancelled."""
+        return await (self._attempt(delivery) if traces.recorder is None else self._attempt_and_record(delivery, traces.recorder))
+
+    async def _attempt_and_record(self, delivery: Delivery, recorder: Recorder) -> Attempt:
+        """Records the events of batches; of those of items, of which there may be thousands a second, one in a hundred."""
+        if delivery.event.startswith("lookup.") and int.from_bytes(delivery.delivery_id[-4:]) % traces.ONE_IN:
+            delivery.traceparent = traces.not_recorded(delivery.traceparent)
+            return await self._attempt(delivery)
+        attributes = {
+            "batch_lookups.organization_id": str(UUID(bytes=delivery.organization_id)),
+            "batch_lookups.delivery_id": str(UUID(bytes=delivery.delivery_id)),
+        }
+        with recorder.call_out(f"webhook {delivery.event}", delivery.traceparent, attributes) as recorded:
+            delivery.traceparent = recorded.traceparent
+            attempt = await self._attempt(delivery)
+            recorded.end_call(attempt.http_status, attempt.error_class)
+        return attempt
+
+    async def _attempt(self, delivery: Delivery) -> Attempt:
         started = time.monotonic()
         try:
             async with asyncio.timeout(ATTEMPT_SECONDS):

@@ -4,11 +4,12 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from itertools import accumulate, takewhile
 from typing import Final
 from uuid import UUID
 
+from pyshell import traces
 from pyshell.postgres.connections import Session
 from pyshell.postgres.retries import BUSY_BEFORE_A_WARNING, Retries
 from pyshell.postgres.sqlstates import DatabaseError, Kind, is_about_the_data, kind_of
@@ -143,7 +144,8 @@ class Outcomes:
         if not outcomes:
             return True
         try:
-            await self._record(session, organization_id, outcomes)
+            with flush_of(organization_id, outcomes):
+                await self._record(session, organization_id, outcomes)
         except DatabaseError as error:
             self._put_back(organization_id, outcomes)
             self._note_failure(organization_id, outcomes, error)
@@ -254,6 +256,18 @@ class Outcomes:
         if not self._bytes[organization_id]:
             del self._bytes[organization_id]
         self._total_bytes -= size
+
+
+def flush_of(organization_id: bytes, outcomes: Sequence[Outcome]) -> AbstractContextManager[None]:
+    """Records the flush in the traces of its lookups, if any was recorded."""
+    if traces.recorder is None:
+        return nullcontext()
+    contexts = (outcome.lease.traceparent for outcome in outcomes)
+    recorded = [context for context in contexts if context is not None and traces.is_recorded(context)]
+    if not recorded:
+        return nullcontext()
+    attributes = {"batch_lookups.organization_id": str(UUID(bytes=organization_id)), "batch_lookups.outcomes": len(outcomes)}
+    return traces.recorder.work("flush", recorded, attributes)
 
 
 def size_of(outcomes: Sequence[Outcome]) -> int:

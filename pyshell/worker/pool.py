@@ -5,6 +5,7 @@ import logging
 
 from pyshell.worker.calls import Lease, WorkerState
 from pyshell.worker.failures import FailureLog
+from pyshell.worker.lookups import look_up
 from pyshell.worker.meter import Meter, Sample
 from pyshell.worker.outcomes import Outcomes
 from pyshell.worker.schedule import Schedule
@@ -73,9 +74,7 @@ class WorkerPool:
         self._meter.start(self._schedule.running)
         self._outcomes.expect()
         try:
-            answer = await self._upstream.look_up(
-                lease.organization_id, lease.request, self._timeout, self._max_response_bytes, lease.traceparent
-            )
+            answer = await look_up(self._upstream, lease, self._timeout, self._max_response_bytes)
         except Exception:
             logger.exception("a lookup failed in an unexpected way: %s", lease)
             answer = failure("other")

@@ -16,7 +16,7 @@ from typing import Final
 import uvloop
 from prometheus_client.core import Metric
 
-from pyshell import logs
+from pyshell import logs, traces
 from pyshell.metrics import counters, gauge, version
 from pyshell.postgres.connections import Backoff, Connection, Session
 from pyshell.postgres.notifications import Notifier
@@ -44,7 +44,8 @@ def run_worker(settings: Settings) -> None:
     """Work until SIGTERM or SIGINT; then finish lookups in flight, release the others, and return. A second signal ends it at once."""
     logs.configure(settings)
     Threshold.seconds = settings.log_slow_seconds
-    uvloop.run(_run_until_signal(settings))
+    with traces.sent_by("batch-lookups-worker"):
+        uvloop.run(_run_until_signal(settings))
 
 
 async def _run_until_signal(settings: Settings) -> None:

@@ -9,6 +9,7 @@ from pyshell.postgres.calls import call
 from pyshell.postgres.pool import Pool
 from pyshell.postgres.sqlstates import DatabaseError, Kind, kind_of
 from pyshell.settings import Settings
+from pyshell.worker import lookups
 from pyshell.worker.calls import Lease, Outcome, by_organization, claim_lookups, ready_organizations, record_lookups
 from pyshell.worker.claims import fair_shares
 from pyshell.worker.upstream import Upstream
@@ -59,7 +60,5 @@ async def look_up(upstream: Upstream, lease: Lease, limits: dict[str, int]) -> O
     if lease.slot is not None:
         await asyncio.sleep(lease.slot - asyncio.get_running_loop().time())
     started = time.monotonic()
-    answer = await upstream.look_up(
-        lease.organization_id, lease.request, limits["lookup_timeout_seconds"], limits["max_response_bytes"], lease.traceparent
-    )
+    answer = await lookups.look_up(upstream, lease, limits["lookup_timeout_seconds"], limits["max_response_bytes"])
     return Outcome(lease, answer, time.monotonic() - started)

@@ -13,6 +13,7 @@ from uuid import UUID
 from starlette.requests import Request
 from starlette.responses import Response
 
+from pyshell import traces
 from pyshell.api.authentication import unauthorized
 from pyshell.api.errors import ApiError
 from pyshell.api.json_bodies import check_json
@@ -211,5 +212,7 @@ def boolean_param(request: Request, name: str) -> bool:
 
 def traceparent_of(request: Request) -> str | None:
     """The trace context that a new job goes on with; the database tells whether it is valid. Several are as good as none."""
+    if traces.recorder is not None:
+        return traces.recorder.current_traceparent()
     given = request.headers.getlist("traceparent")
     return given[0] if len(given) == 1 else None
