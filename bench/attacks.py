@@ -1,7 +1,13 @@
-"""`python -m bench.attacks`: what another tenant waits, and what memory it takes, while a hostile one does its worst; then all at once."""
+"""`python -m bench.attacks`: what another tenant waits, and what memory it takes, while a hostile one does its worst; then all at once.
+
+`python -m bench.attacks --seconds 20 "dry runs" all` runs only those. Another API process beside the attacked one, on the same database,
+tells how much of the wait is the machine's: its tenants share the processors and PostgreSQL with the attack, and nothing else.
+"""
 
 from __future__ import annotations
 
+import argparse
+import asyncio
 import gzip
 import http.client
 import json
@@ -9,7 +15,6 @@ import multiprocessing
 import os
 import socket
 import statistics
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -216,6 +221,12 @@ ATTACKS = {
     )
 }
 
+RUNS: dict[str, dict[str, int]] = {
+    "at rest": {},
+    **{name: {name: one.at_once} for name, one in ATTACKS.items()},
+    "all": {name: -(-one.at_once // 4) for name, one in ATTACKS.items()},
+}
+
 
 class Figures(NamedTuple):
     """The waits are in milliseconds, the peaks of private memory in bytes: of the API's process, and of the largest backend."""
@@ -223,6 +234,7 @@ class Figures(NamedTuple):
     p50: float
     p99: float
     longest: float
+    p99_elsewhere: float
     api_bytes: int
     backend_bytes: int
 
@@ -290,15 +302,25 @@ def private_bytes(pid: int) -> int:
     return sum(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("RssAnon"))
 
 
-def measure(system: System, api: int, attacks: Mapping[str, int], target: Target, seconds: float) -> Figures:
-    """The innocent tenant is the one of `system`."""
-    request = system.raw_request("GET", "/batch-lookups?limit=1")
+def measure(
+    system: System, api: int, attacks: Mapping[str, int], target: Target, seconds: float, elsewhere: System | None = None
+) -> Figures:
+    """The innocent tenant is the one of `system`; `elsewhere` is another process, which nobody attacks."""
+
+    async def ask() -> list[list[float]]:
+        return await asyncio.gather(
+            *(
+                open_loop(asked.port, asked.raw_request("GET", "/batch-lookups?limit=1"), REQUESTS_PER_SECOND, seconds)
+                for asked in (system, elsewhere or system)
+            )
+        )
+
     with Memory(api, system.connection) as memory, under(attacks, target):
         # The attack is under way before anything is measured.
         time.sleep(2)
-        waits = uvloop.run(open_loop(system.port, request, REQUESTS_PER_SECOND, seconds))
-    percentiles = statistics.quantiles(waits, n=100, method="inclusive")
-    return Figures(percentiles[49], percentiles[98], max(waits), memory.api_bytes, memory.backend_bytes)
+        waits, waits_elsewhere = uvloop.run(ask())
+    percentiles, others = (statistics.quantiles(times, n=100, method="inclusive") for times in (waits, waits_elsewhere))
+    return Figures(percentiles[49], percentiles[98], max(waits), others[98], memory.api_bytes, memory.backend_bytes)
 
 
 def prepare(system: System, database_url: str, items: int = 2000, result_bytes: int = 100_000) -> Target:
@@ -319,19 +341,20 @@ def prepare(system: System, database_url: str, items: int = 2000, result_bytes: 
 
 
 def main() -> None:
-    seconds = float(sys.argv[1]) if sys.argv[1:] else 10.0
+    parser = argparse.ArgumentParser(prog="python -m bench.attacks")
+    parser.add_argument("--seconds", type=float, default=10.0, help="how long each lasts")
+    parser.add_argument("attacks", nargs="*", choices=[*RUNS, []], metavar="attack", help=", ".join(RUNS))
+    arguments = parser.parse_args()
     with folder_for_everyone() as folder, migrated_database(folder) as database_url:
-        system = System(database_url, "http://127.0.0.1:9/")
-        with system.api() as process:
+        system, elsewhere = (System(database_url, "http://127.0.0.1:9/") for _ in range(2))
+        with system.api() as process, elsewhere.api():
             target = prepare(system, database_url)
-            print(f"{'':<26}{'p50 ms':>9}{'p99 ms':>9}{'max ms':>9}{'API MB':>9}{'backend MB':>12}")
-            runs = [("at rest", {}), *((name, {name: one.at_once}) for name, one in ATTACKS.items())]
-            runs.append(("all, a quarter of each", {name: -(-one.at_once // 4) for name, one in ATTACKS.items()}))
-            for name, attacks in runs:
-                told = measure(system, process.pid, attacks, target, seconds)
+            print(f"{'':<26}{'p50 ms':>9}{'p99 ms':>9}{'max ms':>9}{'elsewhere p99':>15}{'API MB':>9}{'backend MB':>12}{'load':>7}")
+            for name in arguments.attacks or RUNS:
+                told = measure(system, process.pid, RUNS[name], target, arguments.seconds, elsewhere)
                 print(
-                    f"{name:<26}{told.p50:>9.1f}{told.p99:>9.1f}{told.longest:>9.1f}"
-                    f"{told.api_bytes / MEGABYTE:>9.0f}{told.backend_bytes / MEGABYTE:>12.0f}",
+                    f"{name:<26}{told.p50:>9.1f}{told.p99:>9.1f}{told.longest:>9.1f}{told.p99_elsewhere:>15.1f}"
+                    f"{told.api_bytes / MEGABYTE:>9.0f}{told.backend_bytes / MEGABYTE:>12.0f}{os.getloadavg()[0]:>7.1f}",
                     flush=True,
                 )
 

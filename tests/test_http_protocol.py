@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from pyshell.api import app, http_protocol, limits
-from pyshell.api.http_protocol import MAX_HEAD_BYTES
+from pyshell.api.http_protocol import MAX_HEAD_BYTES, MAX_HEADERS
 from pyshell.settings import Settings
 from tests.http_fixtures import OrganizationClient, running_server, site
 
@@ -72,6 +72,14 @@ def test_a_head_has_a_limit(beginning: bytes, piece: bytes, address: tuple[str, 
         assert answer(connection) == (431, "headers_too_large")
 
 
+def test_headers_have_a_number(connection: socket.socket, server: str) -> None:
+    lines = HEAD.count(b"\r\n") - 1
+    connection.sendall(HEAD + b"a:b\r\n" * (MAX_HEADERS - lines) + b"\r\n")
+    assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+    connection.sendall(HEAD + b"a:b\r\n" * (MAX_HEADERS - lines + 1) + b"\r\n")
+    assert answer(connection) == (431, "headers_too_large")
+
+
 @pytest.mark.parametrize("piece", [b"a:b\r\n" * 1000, b"b" * 5000])
 def test_trailers_have_a_limit(piece: bytes, connection: socket.socket) -> None:
     connection.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\n")
@@ -85,6 +93,15 @@ def test_what_a_refused_client_sends_further_is_dropped_and_then_the_connection(
     connection.sendall(HEAD)
     sent = send_until_refused(connection, (b"a:b\r\n" * 13_000 for _ in range(100_000)))
     assert MAX_HEAD_BYTES < sent < 100_000 * 65_000
+
+
+def test_a_refused_client_cannot_make_the_server_read(connection: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_protocol, "DROP_SECONDS", 60)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+    connection.sendall(HEAD)
+    sent = send_until_refused(connection, (b"a:b\r\n" * 13_000 for _ in range(100_000)))
+    # What the two sockets hold, and one reading or two.
+    assert sent < 16 * 1024 * 1024
 
 
 def test_a_head_within_the_limit_is_read(server: str) -> None:

@@ -7,6 +7,7 @@ import threading
 import time
 import uuid
 from collections import defaultdict, deque
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 
@@ -20,6 +21,7 @@ from pyshell.api.authentication import Authenticator
 from pyshell.api.realtime import credentials, endpoint
 from pyshell.api.realtime import websocket as realtime_websocket
 from pyshell.api.realtime.credentials import Subscriber
+from pyshell.api.realtime.endpoint import refusal_seconds
 from pyshell.local.machine import free_port
 from pyshell.settings import Settings
 from tests.clerk_fixtures import clerk_instance
@@ -252,6 +254,7 @@ class TestTheProtocol:
     ) -> None:
         for limit in ("MAX_ANONYMOUS", "MAX_ANONYMOUS_PER_ADDRESS"):
             monkeypatch.setattr(endpoint, limit, 2)
+            monkeypatch.setattr(endpoint, "REFUSAL_SECONDS", 0)
             with bare_socket(server, "anon") as first, bare_socket(server, "anon"):
                 assert refusal(server, "anon") == 503
                 # Those that are known have their own places, and who joins has one of them.
@@ -262,6 +265,19 @@ class TestTheProtocol:
                     assert refusal(server, "anon") == 503
             wait_until(lambda: refusal(server, "anon") is None)
             monkeypatch.undo()
+
+    def test_lets_those_wait_that_it_refuses_and_only_so_many(self, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(endpoint, "REFUSAL_SECONDS", 10)
+        monkeypatch.setattr(endpoint, "MAX_REFUSALS", 1)
+        with ThreadPoolExecutor() as executor:
+            both = [executor.submit(refusal, server, api_keys.generate()) for _ in range(2)]
+            [told], [waiting] = wait(both, return_when=FIRST_COMPLETED)
+            assert (told.result(), refusal(server, api_keys.generate())) == (401, 401)
+            assert not waiting.done()
+            assert waiting.result() == 401
+
+    def test_lets_the_refused_of_one_address_wait_the_longer_the_more_they_are(self) -> None:
+        assert [refusal_seconds(waiting) for waiting in (1, 20, 50, 1000)] == [0.1, 2.0, 5.0, 5.0]
 
     def test_bounds_the_channels_of_an_organization(self, server: str, client: OrganizationClient, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(endpoint, "MAX_CHANNELS_PER_ORGANIZATION", 2)

@@ -6,6 +6,7 @@ import asyncio
 import ctypes
 import gc
 import resource
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -36,6 +37,8 @@ from pyshell.postgres.slow import Threshold
 from pyshell.settings import Settings
 
 GRACEFUL_SHUTDOWN_SECONDS = 20
+# A thread that reads an upload lets the event loop go on after so long. With Python's own 5 ms, every step of every request would wait.
+SWITCH_SECONDS = 0.0005
 # Longer than clients and proxies keep an idle connection, so that we never close one just as they send a request.
 KEEP_ALIVE_SECONDS = 75
 # How long a scheduled run of the worker may continue while the server shuts down.
@@ -112,6 +115,7 @@ def serve(settings: Settings) -> None:
     logs.configure(settings)
     Threshold.seconds = settings.log_slow_seconds
     share_memory_between_threads()
+    sys.setswitchinterval(SWITCH_SECONDS)
     allow_open_files(2 * MAX_CONNECTIONS)
     config = server_config(create_app(settings, lambda: server.should_exit), settings, loop="uvloop")
     server = uvicorn.Server(config)

@@ -15,12 +15,19 @@ from pyshell.api.errors import ApiError
 
 # Request line and header fields together; trailers count the same.
 MAX_HEAD_BYTES: Final = 64 * 1024
+MAX_HEADERS: Final = 256
 HEAD_SECONDS = 10.0
 # What a refused client still sends is dropped for so long. A connection that is closed under it is reset, and the answer lost with it.
 LINGER_SECONDS = 2.0
+# It is read this rarely, so that the client has to wait instead of us.
+DROP_SECONDS = 0.05
 MAX_CONNECTIONS = 10_000
 
-HEAD_TOO_LARGE = ApiError(431, "headers_too_large", f"The address and the headers may have at most {MAX_HEAD_BYTES:,} bytes together")
+HEAD_TOO_LARGE = ApiError(
+    431,
+    "headers_too_large",
+    f"The address and the headers may have at most {MAX_HEAD_BYTES:,} bytes together, and the headers be {MAX_HEADERS} at most",
+)
 HEAD_INCOMPLETE = ApiError(408, "incomplete_headers", f"The headers of the request did not arrive within {HEAD_SECONDS:.0f} seconds")
 TOO_MANY_CONNECTIONS = ApiError(503, "busy", "There are too many connections; please try again", headers={"Retry-After": "5"})
 
@@ -30,11 +37,12 @@ class HeadTooLargeError(Exception):
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """Answers 431 to heads beyond MAX_HEAD_BYTES and 408 to those that are not complete after HEAD_SECONDS, and closes the connection."""
+    """Answers 431 to heads beyond MAX_HEAD_BYTES or MAX_HEADERS, 408 to those incomplete after HEAD_SECONDS, and closes the connection."""
 
     _phase: Literal["idle", "head", "body"] = "head"
     # Of the head, as parsed; and received since the parser last made something of them: a field that never ends is not seen by it.
     _head_bytes = 0
+    _headers = 0
     _pending_bytes = 0
     _is_refused = False
     _timer: asyncio.TimerHandle | None = None
@@ -52,6 +60,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         if self._is_refused:
+            self._drop()
             return
         if self._phase == "idle":
             self._phase = "head"
@@ -65,14 +74,14 @@ class BoundedProtocol(HttpToolsProtocol):
             self._after(HEAD_SECONDS, self._head_is_late)
 
     def send_400_response(self, msg: str) -> None:
-        if self._head_bytes > MAX_HEAD_BYTES:
+        if self._is_head_too_large():
             self._refuse(HEAD_TOO_LARGE)
         else:
             super().send_400_response(msg)
 
     def on_message_begin(self) -> None:
         self._phase = "head"
-        self._head_bytes = self._pending_bytes = 0
+        self._head_bytes = self._headers = self._pending_bytes = 0
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -80,6 +89,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers += 1
         self._count(len(name) + len(value))
         super().on_header(name, value)
 
@@ -107,8 +117,11 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _count(self, size: int) -> None:
         self._head_bytes += size
-        if self._head_bytes > MAX_HEAD_BYTES:
+        if self._is_head_too_large():
             raise HeadTooLargeError
+
+    def _is_head_too_large(self) -> bool:
+        return self._head_bytes > MAX_HEAD_BYTES or self._headers > MAX_HEADERS
 
     def _head_is_late(self) -> None:
         if self._is_answering():
@@ -130,6 +143,16 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.write(rendered(error))
         self.transport.write_eof()
         self._after(LINGER_SECONDS, self.transport.close)
+
+    def _drop(self) -> None:
+        """Takes nothing more for a moment."""
+        if not self.transport.is_closing():
+            self.transport.pause_reading()
+            self.loop.call_later(DROP_SECONDS, self._drop_more)
+
+    def _drop_more(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
 
     def _after(self, seconds: float, action: Callable[[], None]) -> None:
         self._stop_timer()

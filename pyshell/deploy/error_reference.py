@@ -48,7 +48,7 @@ WHAT_TO_DO = {
     "duplicate_reference_ids": "`duplicates` lists each `reference_id` that the batch holds more than once. Make them unique.",
     "empty_file": "The file has no rows. One row must name the columns; the rows below it are the sites.",
     "extensions_missing": "This database lacks the extensions that the message names. Install them, or run a worker instead.",
-    "headers_too_large": "The address and the headers have more than 64 KB together. Send less in them.",
+    "headers_too_large": "The address and the headers have more than 64 KB together, or the headers are more than 256. Send less in them.",
     "idempotency_key_reused": "This `Idempotency-Key` was used for another request. Use a new key for every new request.",
     "in_use": "Something else refers to this, or this refers to something that does not exist. Mend the reference first.",
     "incomplete_body": "The body stopped coming for 30 seconds, or came at less than 1 KB a second. Send the request again.",
@@ -196,8 +196,6 @@ def _raised_in_python() -> Iterator[tuple[str, int]]:
                     yield code, 401
                 case ast.Call(func=ast.Name(id="unreadable"), args=[_, _, ast.Constant(value=str(code)), _]):
                     yield code, 400
-                case ast.Call(func=ast.Name(id="denial"), args=[ast.Constant(value=int(status)), ast.Constant(value=str(code)), *_]):
-                    yield code, status
 
 
 def query_parameters() -> set[str]:

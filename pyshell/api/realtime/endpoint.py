@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import random
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from prometheus_client.core import Metric
@@ -31,6 +32,8 @@ from pyshell.postgres.sqlstates import DatabaseError
 
 logger = logging.getLogger("pyshell.api.realtime")
 
+T = TypeVar("T")
+
 MAX_CHANNELS = 100
 MAX_SUBSCRIPTIONS = 20
 MAX_CONNECTIONS_PER_ORGANIZATION = 1_000
@@ -47,6 +50,10 @@ SILENT_SECONDS = 75.0
 # A connection without a channel is closed.
 CHANNELLESS_SECONDS = 60.0
 SWEEP_SECONDS = 1.0
+# A refused client that comes back at once costs more than one that is served: it waits for its refusal, the longer the more wait with it.
+REFUSAL_SECONDS = 0.1
+MAX_REFUSAL_SECONDS = 5.0
+MAX_REFUSALS = 1_000
 
 SCOPES = {"batch_lookup_jobs": "jobs:read", "incentive_reports": "reports:read"}
 
@@ -63,11 +70,6 @@ class JoinError(Exception):
         self.transient = transient
 
 
-def denial(status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """The answer to a refused connection."""
-    return JSONResponse({"error": message, "code": code}, status, headers)
-
-
 class Realtime:
     """All connections of this process."""
 
@@ -78,6 +80,8 @@ class Realtime:
         self._of_organization: Counter[UUID] = Counter()
         self._anonymous: Counter[str | None] = Counter()
         self.channels: Counter[UUID] = Counter()
+        # That wait to be told, by address.
+        self._refusals: Counter[str | None] = Counter()
         self._sweeper: asyncio.Task[None] | None = None
         # Organizations whose credentials have changed since the last sweep; None: any may have.
         self._changed: set[UUID | None] = set()
@@ -112,41 +116,52 @@ class Realtime:
 
     async def serve(self, websocket: WebSocket) -> None:
         """One connection, from its opening to its end."""
-        key = websocket.query_params.get("apikey")
-        if not key:
-            await websocket.send_denial_response(denial(401, "missing_credentials", "apikey is missing"))
-            return
         try:
-            version = version_of(websocket.query_params.get("vsn"))
-        except ProtocolError as error:
-            await websocket.send_denial_response(denial(400, "invalid_vsn", str(error)))
-            return
-        if len(self.connections) >= MAX_CONNECTIONS:
-            await websocket.send_denial_response(denial(503, "busy", "Too many connections", {"Retry-After": "5"}))
-            return
-        address = client_address(websocket)
-        organization_id = None
-        if api_keys.is_well_formed(key):
-            try:
-                organization_id = (await identify(self.authenticator, key, address)).organization_id
-            except (ApiError, DatabaseError) as error:
-                reason = from_database(error) if isinstance(error, DatabaseError) else error
-                await websocket.send_denial_response(denial(reason.status, reason.code, reason.message, reason.headers))
-                return
-            if self._of_organization[organization_id] >= MAX_CONNECTIONS_PER_ORGANIZATION:
-                await websocket.send_denial_response(denial(429, "too_many_connections", "The organization has too many connections"))
-                return
-        elif self._anonymous[address] >= MAX_ANONYMOUS_PER_ADDRESS or self._anonymous.total() >= MAX_ANONYMOUS:
-            await websocket.send_denial_response(denial(503, "busy", "Too many connections", {"Retry-After": "5"}))
+            connection = await self._admit(websocket)
+        except (ApiError, DatabaseError) as error:
+            await self._refuse(websocket, from_database(error) if isinstance(error, DatabaseError) else error)
             return
         if self._sweeper is None:
             self._sweeper = asyncio.create_task(self._sweep())
-        connection = Connection(self, websocket, version, key, organization_id)
         self.connections.add(connection)
         try:
             await connection.run()
         finally:
             self.connections.discard(connection)
+
+    async def _admit(self, websocket: WebSocket) -> Connection:
+        """Raises ApiError and DatabaseError, before anything runs for the client."""
+        key = websocket.query_params.get("apikey")
+        if not key:
+            raise ApiError(401, "missing_credentials", "apikey is missing")
+        try:
+            version = version_of(websocket.query_params.get("vsn"))
+        except ProtocolError as error:
+            raise ApiError(400, "invalid_vsn", str(error)) from error
+        too_many = ApiError(503, "busy", "Too many connections", headers={"Retry-After": "5"})
+        if len(self.connections) >= MAX_CONNECTIONS:
+            raise too_many
+        address = client_address(websocket)
+        organization_id = None
+        if api_keys.is_well_formed(key):
+            organization_id = (await identify(self.authenticator, key, address)).organization_id
+            if self._of_organization[organization_id] >= MAX_CONNECTIONS_PER_ORGANIZATION:
+                raise ApiError(429, "too_many_connections", "The organization has too many connections")
+        elif self._anonymous[address] >= MAX_ANONYMOUS_PER_ADDRESS or self._anonymous.total() >= MAX_ANONYMOUS:
+            raise too_many
+        return Connection(self, websocket, version, key, organization_id)
+
+    async def _refuse(self, websocket: WebSocket, error: ApiError) -> None:
+        address = client_address(websocket)
+        if self._refusals.total() < MAX_REFUSALS:
+            _add(self._refusals, address, 1)
+            try:
+                # Not all at once.
+                await asyncio.sleep(refusal_seconds(self._refusals[address]) * random.uniform(0.5, 1.0))
+            finally:
+                _add(self._refusals, address, -1)
+        body = {"error": error.message, "code": error.code}
+        await websocket.send_denial_response(JSONResponse(body, error.status, error.headers))
 
     def count(self, organization_id: UUID) -> None:
         """One more connection of an organization. Raises JoinError when there are too many."""
@@ -159,14 +174,10 @@ class Realtime:
         self._of_organization = +self._of_organization
 
     def count_anonymous(self, address: str | None, difference: int) -> None:
-        self._anonymous[address] += difference
-        if not self._anonymous[address]:
-            del self._anonymous[address]
+        _add(self._anonymous, address, difference)
 
     def count_channel(self, organization_id: UUID, difference: int) -> None:
-        self.channels[organization_id] += difference
-        if not self.channels[organization_id]:
-            del self.channels[organization_id]
+        _add(self.channels, organization_id, difference)
 
     async def _sweep(self) -> None:
         while True:
@@ -177,6 +188,18 @@ class Realtime:
                     await connection.sweep(changed)
                 except Exception:
                     logger.exception("realtime: sweeping a connection failed")
+
+
+def refusal_seconds(waiting: int) -> float:
+    """How long a client is kept waiting to be refused, as one of so many from its address."""
+    return min(waiting * REFUSAL_SECONDS, MAX_REFUSAL_SECONDS)
+
+
+def _add(counter: Counter[T], key: T, difference: int) -> None:
+    """A key that counts nothing is not kept."""
+    counter[key] += difference
+    if not counter[key]:
+        del counter[key]
 
 
 class Channel:
