@@ -113,7 +113,8 @@ def test_a_file_is_kept_as_a_draft(client: OrganizationClient) -> None:
             }
         ],
         "notes": [],
-        "estimate": {"lookups": 1, "seconds": None},
+        "reuse_results": None,
+        "estimate": {"lookups": 1, "known_already": 0, "seconds": None},
     }
     assert answer(client.get(f"/uploads/{upload['id']}")) == upload
     assert client.get("/batch-lookups").json()["total"] == 0

@@ -96,6 +96,32 @@ def test_a_file_is_told_what_is_known(client: OrganizationClient, database: Conn
     check_invariants(database)
 
 
+def test_a_draft_says_what_is_known_and_its_start_pays_for_the_rest(client: OrganizationClient, database: Connection) -> None:
+    def change(**changes: Any) -> dict[str, Any]:
+        response = client.patch(f"/uploads/{draft['id']}", json=changes)
+        assert response.status_code == 200, response.text
+        changed: dict[str, Any] = response.json()
+        return changed
+
+    look_up(database, client.submit(site("deal-0")), 1)
+    rows = [row("other-0", "200 N. Spring St."), row("other-1", "201 N Spring St"), row("other-2", "")]
+    headers = {"content-type": "text/csv"}
+    draft = client.post("/uploads", content=csv_of(*rows), headers=headers, params={"reuse_max_age_days": "7"}).json()
+    assert (draft["reuse_results"], draft["estimate"]) == ({"max_age_days": 7}, {"lookups": 1, "known_already": 1, "seconds": None})
+    assert client.get(f"/uploads/{draft['id']}").json() == draft
+
+    assert change(skip=[0])["estimate"]["known_already"] == 0
+    assert change(unskip=[0], reuse_results=None)["estimate"] == {"lookups": 2, "known_already": 0, "seconds": None}
+    assert change(reuse_results={"max_age_days": 30})["estimate"] == {"lookups": 1, "known_already": 1, "seconds": None}
+    refused = client.patch(f"/uploads/{draft['id']}", json={"reuse_results": {"max_age_days": 0}})
+    assert (refused.status_code, refused.json()["code"]) == (400, "invalid_reuse_results")
+
+    start = f"/uploads/{draft['id']}/start"
+    unasked = client.post(start, json={"skip_invalid": True, "dry_run": True, "reuse_results": None}).json()
+    assert (unasked["lookups"], unasked["known_already"]) == (2, 0)
+    assert client.post(start, json={"skip_invalid": True}).json()["reused_items"] == 1
+
+
 @pytest.mark.parametrize("days", ["0", "3651", "-1", "1.5", "week", ""])
 def test_the_age_of_results_has_its_bounds(client: OrganizationClient, days: str) -> None:
     response = client.post("/batch-lookups", json=[site()], params={"reuse_max_age_days": days})

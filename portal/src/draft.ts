@@ -29,6 +29,9 @@ export const TITLES = {
   device_ids: "Devices",
 } as const;
 
+/** Results that are not older are used again, unless it is unchecked. */
+export const REUSE_DAYS = 30;
+
 /** The title of a field as the API names it, such as address.city. */
 export function titleOf(field: string | null): string {
   if (!field) return "Whole row";

@@ -208,7 +208,7 @@ begin
             'known_already', v_known,
             'estimated_duration_seconds', app.estimated_seconds(p_organization_id, cardinality(v_valid) - v_known),
             'columns', v_file.columns,
-            'notes', v_file.notes);
+            'notes', v_file.notes || app.unread_notes(p_organization_id, (v_options.spending ->> 'reuse_days')::integer));
     elsif v_options.on_invalid = 'reject' then
         perform app.check_batch_items(v_parsed, v_file.lines, v_file.places);
         v_valid := v_parsed;
@@ -231,7 +231,8 @@ begin
             'invalid_items', app.invalid_items(v_noted, v_file.lines, v_file.places),
             'warnings', app.item_warnings(v_noted, v_file.lines, v_file.places),
             'total_warnings', app.count_warned(v_noted),
-            'notes', v_file.notes));
+            'notes', v_file.notes || app.unread_notes(p_organization_id, (v_options.spending ->> 'reuse_days')::integer,
+                                                      (v_created ->> 'job_id')::uuid)));
 end;
 $$;
 

@@ -56,7 +56,11 @@ return app.join_objects(app.upload_summary_json(p_upload), json_build_object(
     'warning_groups', p_upload.warning_groups,
     'notes', (select coalesce(json_agg(json_build_object('code', u -> 'code', 'message', u -> 'message') order by n), '[]')
                 from jsonb_array_elements(p_upload.notes) with ordinality x (u, n)),
-    'estimate', json_build_object('lookups', p_upload.valid_rows, 'seconds', app.estimated_seconds(p_upload.organization_id, p_upload.valid_rows))));
+    'reuse_results', case when p_upload.reuse_days is not null then json_build_object('max_age_days', p_upload.reuse_days) end,
+    'estimate', json_build_object(
+        'lookups', p_upload.valid_rows - p_upload.known_rows,
+        'known_already', p_upload.known_rows,
+        'seconds', app.estimated_seconds(p_upload.organization_id, p_upload.valid_rows - p_upload.known_rows))));
 
 -- The cells with what was edited in them.
 create or replace function app.edited_cells(p_cells jsonb, p_edits jsonb) returns jsonb
@@ -105,10 +109,11 @@ begin
 end;
 $$;
 
--- The draft with what was found out about its rows, of which so many are not skipped. p_noted: those with a problem or a warning.
-create or replace function app.counted_upload(p_upload public.lookup_uploads, p_count integer, p_noted app.batch_item[], p_lines integer[])
-returns public.lookup_uploads
-language plpgsql stable
+-- The draft with what was found out about its rows that are not skipped. p_noted: those with a problem or a warning.
+create or replace function app.counted_upload(
+    p_upload public.lookup_uploads, p_items app.batch_item[], p_noted app.batch_item[], p_lines integer[]
+) returns public.lookup_uploads
+language plpgsql volatile
 set search_path = pg_catalog, pg_temp set jit = off
 as $$
 declare
@@ -117,8 +122,9 @@ begin
     select count(problems), count(*) filter (where problems is null)
       into p_upload.invalid_rows, p_upload.warning_rows
       from unnest(p_noted);
-    p_upload.valid_rows     := p_count - p_upload.invalid_rows;
-    p_upload.skipped_rows   := p_upload.total_rows - p_count;
+    p_upload.valid_rows     := cardinality(p_items) - p_upload.invalid_rows;
+    p_upload.skipped_rows   := p_upload.total_rows - cardinality(p_items);
+    p_upload.known_rows     := app.count_known(p_upload.organization_id, p_items, p_upload.reuse_days);
     p_upload.problem_groups := app.problem_groups(p_noted, false, p_lines, v_places);
     p_upload.warning_groups := app.problem_groups(p_noted, true, p_lines, v_places);
     return p_upload;
@@ -147,7 +153,7 @@ begin
              order by position) r;
     v_items  := app.judged_rows(v_upload, v_rows, v_skipped);
     v_noted  := app.noted_items(v_items);
-    v_upload := app.counted_upload(v_upload, cardinality(v_items), v_noted, v_lines);
+    v_upload := app.counted_upload(v_upload, v_items, v_noted, v_lines);
     update public.lookup_upload_rows r
        set problems = j.problems,
            warnings = j.warnings
@@ -162,6 +168,7 @@ begin
            invalid_rows   = v_upload.invalid_rows,
            skipped_rows   = v_upload.skipped_rows,
            warning_rows   = v_upload.warning_rows,
+           known_rows     = v_upload.known_rows,
            problem_groups = v_upload.problem_groups,
            warning_groups = v_upload.warning_groups,
            updated_at     = p_now
@@ -271,7 +278,7 @@ begin
     p_upload.expires_at := p_upload.created_at + make_interval(days => (select upload_retention_days from app.settings));
     v_items  := app.judged_rows(p_upload, v_rows);
     v_noted  := app.noted_items(v_items);
-    p_upload := app.counted_upload(p_upload, cardinality(v_items), v_noted, v_lines);
+    p_upload := app.counted_upload(p_upload, v_items, v_noted, v_lines);
     insert into public.lookup_uploads values (p_upload.*);
     insert into public.lookup_upload_rows (organization_id, upload_id, position, line, cells, problems, warnings)
     select p_upload.organization_id, p_upload.id, r.n - 1, r.line, r.cells, i.problems, i.details
@@ -283,7 +290,7 @@ end;
 $$;
 
 create or replace function app.create_upload(
-    p_organization_id uuid, p_request jsonb, p_check_devices boolean, p_name text, p_file jsonb
+    p_organization_id uuid, p_request jsonb, p_check_devices boolean, p_name text, p_file jsonb, p_reuse_results jsonb
 ) returns json
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -303,6 +310,7 @@ begin
     v_upload.check_devices   := coalesce(p_check_devices, true);
     v_upload.created_at      := v_now;
     v_upload.defaults        := coalesce(p_file -> 'defaults', '{}');
+    v_upload.reuse_days      := app.spending_options(jsonb_build_object('reuse_results', coalesce(p_reuse_results, p_request -> 'reuse_results'))) -> 'reuse_days';
     if p_file -> 'rows' is null then
         v_file := app.items_as_file(app.batch_request_items(p_request));
         v_upload.columns    := v_file -> 'columns';
@@ -335,7 +343,8 @@ create or replace function api.create_upload(
     p_request         jsonb   default null,
     p_check_devices   boolean default true,
     p_name            text    default null,
-    p_file            jsonb   default null
+    p_file            jsonb   default null,
+    p_reuse_results   jsonb   default null
 ) returns json
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -343,14 +352,14 @@ as $$
 begin
     perform app.authorize(p_organization_id, 'jobs:write');
     perform app.check_organization(p_organization_id);
-    perform app.check_json(v) from unnest(array[p_request, p_file]) v;
-    return app.create_upload(p_organization_id, p_request, p_check_devices, p_name, p_file);
+    perform app.check_json(v) from unnest(array[p_request, p_file, p_reuse_results]) v;
+    return app.create_upload(p_organization_id, p_request, p_check_devices, p_name, p_file, p_reuse_results);
 end;
 $$;
 
-comment on function api.create_upload(uuid, jsonb, boolean, text, jsonb) is
-'Keeps a file as a draft, to be looked through, repaired and started. p_request or p_file as for api.create_batch_lookup, but nothing in the rows is refused: what is wrong is listed, and columns that are missing or ambiguous wait to be named. Columns and values that the organization named when it started an earlier draft are taken over (how: remembered). Returns {id, name, status, job_id, created_at, updated_at, expires_at, total_rows, valid_rows, invalid_rows, skipped_rows, warning_rows, columns: [{number, header, field, how, samples}], missing_fields, defaults, value_maps, problem_groups, warning_groups: [{field, code, count, examples}], notes, estimate: {lookups, seconds}}. 400: invalid_item_count, items_missing, invalid_p_file, invalid_columns, invalid_name. 409 too_many_open_uploads: see the setting max_open_uploads.';
-grant execute on function api.create_upload(uuid, jsonb, boolean, text, jsonb) to authenticated;
+comment on function api.create_upload(uuid, jsonb, boolean, text, jsonb, jsonb) is
+'Keeps a file as a draft, to be looked through, repaired and started. p_request or p_file as for api.create_batch_lookup, but nothing in the rows is refused: what is wrong is listed, and columns that are missing or ambiguous wait to be named. Columns and values that the organization named when it started an earlier draft are taken over (how: remembered). p_reuse_results {max_age_days: 1 to 3650}: rows that equal an item that was looked up for the organization within that time are given its answer at the start, and estimate.known_already says how many they are. Returns {id, name, status, job_id, created_at, updated_at, expires_at, total_rows, valid_rows, invalid_rows, skipped_rows, warning_rows, columns: [{number, header, field, how, samples}], missing_fields, defaults, value_maps, problem_groups, warning_groups: [{field, code, count, examples}], notes, reuse_results, estimate: {lookups, known_already, seconds}}. 400: invalid_item_count, items_missing, invalid_p_file, invalid_columns, invalid_name, invalid_reuse_results. 409 too_many_open_uploads: see the setting max_open_uploads.';
+grant execute on function api.create_upload(uuid, jsonb, boolean, text, jsonb, jsonb) to authenticated;
 
 create or replace function app.delete_upload(p_organization_id uuid, p_upload_id uuid) returns void
 language plpgsql volatile

@@ -112,10 +112,12 @@ declare
     v_columns    constant jsonb := coalesce(nullif(p_changes -> 'columns', 'null'), '{}');
     v_defaults   constant jsonb := coalesce(nullif(p_changes -> 'defaults', 'null'), '{}');
     v_value_maps constant jsonb := coalesce(nullif(p_changes -> 'value_maps', 'null'), '{}');
+    v_reuse      jsonb;
 begin
     perform app.authorize(p_organization_id, 'jobs:write');
-    perform app.check_members(p_changes, array['name', 'columns', 'defaults', 'value_maps', 'edits', 'skip', 'unskip']);
+    perform app.check_members(p_changes, array['name', 'columns', 'defaults', 'value_maps', 'edits', 'skip', 'unskip', 'reuse_results']);
     v_upload := app.lock_draft(p_organization_id, p_upload_id);
+    v_reuse := app.spending_options(p_changes);
     if jsonb_typeof(p_changes -> 'name') not in ('string', 'null') or btrim(p_changes ->> 'name') = '' or length(p_changes ->> 'name') > 200 then
         perform app.refuse_option('name', 'a string of 1 to 200 characters');
     elsif jsonb_typeof(v_columns) <> 'object'
@@ -138,7 +140,8 @@ begin
        set name       = case when p_changes ? 'name' then p_changes ->> 'name' else name end,
            columns    = app.mapped_columns(columns, v_columns),
            defaults   = jsonb_strip_nulls(defaults || v_defaults),
-           value_maps = app.merged_value_maps(value_maps, v_value_maps)
+           value_maps = app.merged_value_maps(value_maps, v_value_maps),
+           reuse_days = case when p_changes ? 'reuse_results' then (v_reuse ->> 'reuse_days')::integer else reuse_days end
      where organization_id = p_organization_id and id = p_upload_id
     returning * into v_upload;
     if octet_length(v_upload.value_maps::text) > 65536 then
@@ -162,5 +165,5 @@ end;
 $$;
 
 comment on function api.update_upload(uuid, uuid, jsonb) is
-'Changes a draft, judges all its rows again, and returns it as api.create_upload does. p_changes may have: name; columns {field: name or number of its column, or null: no column has it}; defaults {field: value or null}; value_maps {field: {text in the file: value or null}} for country_code, state_or_province_code, building_type and device_ids, such as {"building_type": {"Single family": "RESIDENTIAL"}}; edits [{position, column, value}], with null to take an edit back; skip and unskip, each an array of positions or {problem: code, field?}. What is not named stays. 404 upload_not_found. 409 upload_started. 400: unknown_fields, invalid_columns, invalid_defaults, invalid_value_maps, invalid_edits, invalid_skip, invalid_unskip, invalid_name.';
+'Changes a draft, judges all its rows again, and returns it as api.create_upload does. p_changes may have: name; columns {field: name or number of its column, or null: no column has it}; defaults {field: value or null}; value_maps {field: {text in the file: value or null}} for country_code, state_or_province_code, building_type and device_ids, such as {"building_type": {"Single family": "RESIDENTIAL"}}; edits [{position, column, value}], with null to take an edit back; skip and unskip, each an array of positions or {problem: code, field?}; reuse_results {max_age_days}, or null for none. What is not named stays. 404 upload_not_found. 409 upload_started. 400: unknown_fields, invalid_columns, invalid_defaults, invalid_value_maps, invalid_edits, invalid_skip, invalid_unskip, invalid_name, invalid_reuse_results.';
 grant execute on function api.update_upload(uuid, uuid, jsonb) to authenticated;

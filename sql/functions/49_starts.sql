@@ -37,7 +37,10 @@ begin
     elsif jsonb_typeof(p_options -> 'skip_invalid') not in ('boolean', 'null') then
         perform app.refuse_option('skip_invalid', 'true or false');
     end if;
-    v_options := jsonb_strip_nulls(jsonb_build_object('name', v_upload.name)) || (p_options - 'skip_invalid')
+    v_options := jsonb_strip_nulls(jsonb_build_object('name', v_upload.name))
+                 || case when v_upload.reuse_days is not null
+                         then jsonb_build_object('reuse_results', jsonb_build_object('max_age_days', v_upload.reuse_days)) else '{}' end
+                 || (p_options - 'skip_invalid')
                  || case when (p_options ->> 'skip_invalid')::boolean then '{"on_invalid": "skip"}' else '{}' end::jsonb;
     if v_upload.skipped_rows = v_upload.total_rows then
         perform app.refuse(
@@ -93,5 +96,5 @@ end;
 $$;
 
 comment on function api.start_upload(uuid, uuid, jsonb, text, bytea, text) is
-'Makes a batch of a draft, without the rows that are skipped, and answers as api.submit_batch_lookup. p_options are those of api.create_batch_lookup, and skip_invalid (true: on_invalid skip); the name is the upload''s unless given. The columns and values that were given are remembered for the next file. The draft stays until it expires. Further: 404 upload_not_found; 409 upload_started, with its job_id.';
+'Makes a batch of a draft, without the rows that are skipped, and answers as api.submit_batch_lookup. p_options are those of api.create_batch_lookup, and skip_invalid (true: on_invalid skip); the name and reuse_results are the upload''s unless given. The columns and values that were given are remembered for the next file. The draft stays until it expires. Further: 404 upload_not_found; 409 upload_started, with its job_id.';
 grant execute on function api.start_upload(uuid, uuid, jsonb, text, bytea, text) to authenticated;

@@ -1,6 +1,10 @@
 -- Chapter 56, duplicates: with deduplicate_seconds set, the same question is looked up once, and all items that ask it get the answer.
 -- Planned for each call, because the number of duplicates varies.
 
+create or replace function app.sorted_ids(p_ids integer[]) returns text
+language sql immutable
+return case cardinality(p_ids) when 1 then p_ids[1]::text else (select string_agg(d::text, ',' order by d) from unnest(p_ids) d) end;
+
 -- The deduplication key: items with the same key ask the same question. It ignores case and punctuation of the address. An item that
 -- creates an application has none.
 create or replace function app.dedup_key(p_item app.batch_item) returns uuid
@@ -11,7 +15,7 @@ return case when not coalesce((p_item).create_application, false) then md5(
     || upper(((p_item).address ->> 'country_code') || ((p_item).address ->> 'state_or_province_code')) || '|'
     || left(regexp_replace(upper((p_item).address ->> 'postal_code'), '[^A-Z0-9]', '', 'g'), case (p_item).address ->> 'country_code' when 'US' then 5 else 6 end) || '|'
     || (p_item).building_type || '|'
-    || (select string_agg(d::text, ',' order by d) from unnest((p_item).device_ids) d)
+    || app.sorted_ids((p_item).device_ids)
     || coalesce('|' || (p_item).household::text, ''))::uuid end;
 
 -- For the items of a new job: recent answers are used at once; duplicates of pending items are deferred for at most twice a lease and a
@@ -110,40 +114,88 @@ begin
 end;
 $$;
 
--- Brings app.known_results up to date with the jobs of an organization that changed since p_since; the first time reads all of their items.
--- Answers that were copied from another item don't count, as they are older than they look. It waits at most a second for another upload of
--- the organization, and then makes do with what is known.
-create or replace function app.learn_results(p_organization_id uuid, p_since timestamptz) returns void
+-- Adds the completed items of a job to app.known_results. Answers that were copied from another item don't count, as they are older than they
+-- look.
+create or replace function app.learn_job(p_organization_id uuid, p_job_id uuid, p_completed_items integer) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    insert into app.known_results (organization_id, deduplication_key, job_id, position, looked_up_at)
+    select p_organization_id, k.deduplication_key, p_job_id, i.position, i.processed_at
+      from public.lookup_queue_items i
+     cross join lateral (select coalesce(i.deduplication_key, app.dedup_key(app.uploaded_item(i, 0))) as deduplication_key) k
+     where i.organization_id = p_organization_id and i.job_id = p_job_id and i.status = 'completed' and i.reused_from_job_id is null
+       and k.deduplication_key is not null
+       and (i.deduplication_key is null or app.item_result(i) -> 'deduplicated' is null)
+        on conflict do nothing;
+    insert into app.known_jobs as k (organization_id, job_id, completed_items)
+    values (p_organization_id, p_job_id, p_completed_items)
+    on conflict (organization_id, job_id) do update
+       set completed_items = excluded.completed_items;
+end;
+$$;
+
+-- The jobs of an organization that changed since p_since and have completed items that app.known_results lacks, the newest first.
+create or replace function app.unread_jobs(p_organization_id uuid, p_since timestamptz) returns table (job_id uuid, completed_items integer)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return query
+    select j.id, j.processed_items - j.failed_items
+      from public.batch_lookup_jobs j
+      left join app.known_jobs k on k.organization_id = j.organization_id and k.job_id = j.id
+     where j.organization_id = p_organization_id and j.updated_at >= p_since and j.processed_items > j.failed_items
+       and k.completed_items is distinct from j.processed_items - j.failed_items
+     order by j.id desc;
+end;
+$$;
+
+-- Brings app.known_results up to date, and answers how many jobs are left to read: one call reads 20,000 items or one job, so that the first
+-- upload that reuses results doesn't read all that an organization ever had. The maintenance reads on. It waits at most a second for another
+-- upload of the organization, and then makes do with what is known.
+create or replace function app.learn_results(p_organization_id uuid, p_since timestamptz) returns integer
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set lock_timeout = '1s'
 as $$
 declare
-    v_job record;
+    v_read integer := 0;
+    v_left integer := 0;
+    v_job  record;
 begin
     perform from app.organizations where id = p_organization_id for no key update;
-    for v_job in
-        select j.id, j.processed_items - j.failed_items as completed_items
-          from public.batch_lookup_jobs j
-          left join app.known_jobs k on k.organization_id = j.organization_id and k.job_id = j.id
-         where j.organization_id = p_organization_id and j.updated_at >= p_since and j.processed_items > j.failed_items
-           and k.completed_items is distinct from j.processed_items - j.failed_items
-         order by j.id
-    loop
-        insert into app.known_results (organization_id, deduplication_key, job_id, position, looked_up_at)
-        select p_organization_id, k.deduplication_key, v_job.id, i.position, i.processed_at
-          from public.lookup_queue_items i
-         cross join lateral (select coalesce(i.deduplication_key, app.dedup_key(app.uploaded_item(i, 0))) as deduplication_key) k
-         where i.organization_id = p_organization_id and i.job_id = v_job.id and i.status = 'completed' and i.reused_from_job_id is null
-           and k.deduplication_key is not null
-           and (i.deduplication_key is null or app.item_result(i) -> 'deduplicated' is null)
-            on conflict do nothing;
-        insert into app.known_jobs as k (organization_id, job_id, completed_items)
-        values (p_organization_id, v_job.id, v_job.completed_items)
-        on conflict (organization_id, job_id) do update
-           set completed_items = excluded.completed_items;
+    for v_job in select * from app.unread_jobs(p_organization_id, p_since) loop
+        if v_read > 0 and v_read + v_job.completed_items > 20000 then
+            v_left := v_left + 1;
+        else
+            perform app.learn_job(p_organization_id, v_job.job_id, v_job.completed_items);
+            v_read := v_read + v_job.completed_items;
+        end if;
     end loop;
+    return v_left;
 exception
-    when lock_not_available then null;
+    when lock_not_available then
+        return (select count(*) from app.unread_jobs(p_organization_id, p_since));
+end;
+$$;
+
+-- Reads on for those who reuse results, one organization a run, while nobody else does.
+create or replace function app.learn_results_in_turn() returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_organization_id uuid;
+begin
+    for v_organization_id in
+        select id from app.organizations o where exists (select from app.known_jobs k where k.organization_id = o.id) order by random()
+    loop
+        perform from app.organizations where id = v_organization_id for no key update skip locked;
+        continue when not found or not exists (select from app.unread_jobs(v_organization_id, '-infinity'));
+        perform app.learn_results(v_organization_id, '-infinity');
+        exit;
+    end loop;
 end;
 $$;
 
@@ -167,7 +219,28 @@ begin
 end;
 $$;
 
--- How many of the items of an upload would be answered from results that are at most so many days old.
+-- What to say to an upload that reuses results before all of them have been read: [{code, message}]. p_job_id: the job that it became.
+create or replace function app.unread_notes(p_organization_id uuid, p_max_age_days integer, p_job_id uuid default null) returns jsonb
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_unread integer;
+begin
+    if p_max_age_days is null then
+        return '[]';
+    end if;
+    v_unread := (select count(*)
+                   from app.unread_jobs(p_organization_id, app.clock() - make_interval(days => p_max_age_days)) u
+                  where u.job_id is distinct from p_job_id);
+    return case when v_unread = 0 then '[]' else jsonb_build_array(jsonb_build_object(
+        'code', 'results_unread',
+        'message', format('%s earlier batch(es) have not been read yet: what is known from them alone is looked up again. Repeat a dry run in a minute, '
+                          'until this note is gone', v_unread))) end;
+end;
+$$;
+
+-- How many of the valid items of an upload would be answered from results that are at most so many days old.
 create or replace function app.count_known(p_organization_id uuid, p_items app.batch_item[], p_max_age_days integer) returns integer
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -179,7 +252,7 @@ begin
         return 0;
     end if;
     perform app.learn_results(p_organization_id, v_since);
-    return (select count(*) from app.known_results_of(p_organization_id, p_items, v_since));
+    return (select count(*) from app.known_results_of(p_organization_id, array(select i from unnest(p_items) i where i.problems is null), v_since));
 end;
 $$;
 

@@ -33,6 +33,7 @@ begin
     perform app.prune_audit_events(v_now);
     perform app.prune_deleted_rows(v_now);
     perform app.count_violations(v_now);
+    perform app.learn_results_in_turn();
 
     for v_organization_id in
         select distinct organization_id from public.batch_lookup_jobs where status in ('pending', 'processing')

@@ -46,8 +46,9 @@ create or replace function api.create_batch_lookup_from(
     p_organization_id uuid    default app.claimed_organization_id(),
     p_check_devices   boolean default true,
     p_name            text    default null,
-    p_on_invalid      text    default 'reject',
-    p_dry_run         boolean default false
+    p_on_invalid      text    default null,
+    p_dry_run         boolean default null,
+    p_options         jsonb   default '{}'
 ) returns json
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -55,31 +56,32 @@ as $$
 begin
     return api.create_batch_lookup(
         p_organization_id, null, p_check_devices,
-        jsonb_build_object('name', p_name, 'on_invalid', p_on_invalid, 'dry_run', p_dry_run), api.file_of_table(p_table));
+        p_options || jsonb_strip_nulls(jsonb_build_object('name', p_name, 'on_invalid', p_on_invalid, 'dry_run', p_dry_run)), api.file_of_table(p_table));
 end;
 $$;
 
-comment on function api.create_batch_lookup_from(regclass, uuid, boolean, text, text, boolean) is
-'Creates a batch of the rows of a table or view that the caller may read; a query becomes one as a temporary view. Columns are recognized by name as in a file (api.sites has the plainest names); instead of the parts of the address there may be a column address (jsonb), device_ids may be an array or text such as 1;4, and other columns come back with the results. Values are corrected as in a file. p_name, p_on_invalid (reject or skip) and p_dry_run are the options of api.create_batch_lookup. Answers and errors are those of api.create_batch_lookup.';
-grant execute on function api.create_batch_lookup_from(regclass, uuid, boolean, text, text, boolean) to authenticated;
+comment on function api.create_batch_lookup_from(regclass, uuid, boolean, text, text, boolean, jsonb) is
+'Creates a batch of the rows of a table or view that the caller may read; a query becomes one as a temporary view. Columns are recognized by name as in a file (api.sites has the plainest names); instead of the parts of the address there may be a column address (jsonb), device_ids may be an array or text such as 1;4, and other columns come back with the results. Values are corrected as in a file. p_options are those of api.create_batch_lookup, such as {"reuse_results": {"max_age_days": 30}, "sample": 50}; p_name, p_on_invalid (reject or skip) and p_dry_run go before those in it. Answers and errors are those of api.create_batch_lookup.';
+grant execute on function api.create_batch_lookup_from(regclass, uuid, boolean, text, text, boolean, jsonb) to authenticated;
 
 create or replace function api.create_upload_from(
     p_table           regclass,
     p_organization_id uuid    default app.claimed_organization_id(),
     p_check_devices   boolean default true,
-    p_name            text    default null
+    p_name            text    default null,
+    p_reuse_results   jsonb   default null
 ) returns json
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    return api.create_upload(p_organization_id, null, p_check_devices, p_name, api.file_of_table(p_table));
+    return api.create_upload(p_organization_id, null, p_check_devices, p_name, api.file_of_table(p_table), p_reuse_results);
 end;
 $$;
 
-comment on function api.create_upload_from(regclass, uuid, boolean, text) is
+comment on function api.create_upload_from(regclass, uuid, boolean, text, jsonb) is
 'Keeps the rows of a table or view that the caller may read as a draft; a query becomes one as a temporary view. Answers and errors are those of api.create_upload and api.file_of_table. Then: api.upload_rows shows what is wrong, api.update_upload mends it, api.start_upload makes the batch.';
-grant execute on function api.create_upload_from(regclass, uuid, boolean, text) to authenticated;
+grant execute on function api.create_upload_from(regclass, uuid, boolean, text, jsonb) to authenticated;
 
 -- Runs with the caller's rights. Volatile, so that each statement sees what was committed meanwhile.
 create or replace function api.wait_for_batch(p_job_id uuid, p_timeout interval default '5 minutes', p_organization_id uuid default app.claimed_organization_id())

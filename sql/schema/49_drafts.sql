@@ -21,6 +21,8 @@ create table public.lookup_uploads (
     created_at      timestamptz not null,
     updated_at      timestamptz not null,
     expires_at      timestamptz not null,
+    reuse_days      integer,
+    known_rows      integer     not null default 0,
 
     constraint lookup_uploads_pkey primary key (organization_id, id),
     constraint lookup_uploads_organization_id_fkey foreign key (organization_id) references app.organizations (id),
@@ -45,6 +47,8 @@ comment on column public.lookup_uploads.valid_rows is 'Rows that would be looked
 comment on column public.lookup_uploads.warning_rows is 'Valid rows with warnings.';
 comment on column public.lookup_uploads.problem_groups is 'Problems of all rows by field and code: [{field, code, count, examples}].';
 comment on column public.lookup_uploads.expires_at is 'When it is deleted, with its rows.';
+comment on column public.lookup_uploads.reuse_days is 'Rows are given results that are at most so many days old; null: all are looked up.';
+comment on column public.lookup_uploads.known_rows is 'Valid rows that had such a result at updated_at.';
 
 create table public.lookup_upload_rows (
     organization_id uuid    not null,

@@ -7,7 +7,7 @@ select plan(16);
 select is((select jsonb_object_agg(k, :'draft'::jsonb -> k)
              from unnest(array['name', 'status', 'job_id', 'total_rows', 'valid_rows', 'invalid_rows', 'skipped_rows', 'warning_rows', 'missing_fields', 'notes', 'estimate']) k),
           '{"name": "March", "status": "draft", "job_id": null, "total_rows": 7, "valid_rows": 3, "invalid_rows": 4, "skipped_rows": 0, "warning_rows": 2,
-            "missing_fields": [], "notes": [{"code": "encoding_assumed", "message": "So"}], "estimate": {"lookups": 3, "seconds": null}}',
+            "missing_fields": [], "notes": [{"code": "encoding_assumed", "message": "So"}], "estimate": {"lookups": 3, "seconds": null, "known_already": 0}}',
           'a draft counts its rows');
 select is(:'draft'::jsonb #> '{columns,5}', '{"number": 6, "header": "Bldg", "field": "building_type", "how": "name", "samples": ["Hut", "RESIDENTIAL", "Single Family"]}',
           'a column is told with the field that it was taken for, and with its first values');

@@ -1,5 +1,5 @@
 begin;
-select plan(16);
+select plan(18);
 \ir fixtures.psql
 
 -- As from \copy: all text, an empty column is null.
@@ -19,6 +19,16 @@ select alike(api.create_batch_lookup_from('chosen', :'org') ->> 'message', 'Batc
 select is(api.create_batch_lookup_from('chosen', :'org', p_name => 'Chosen', p_dry_run => true) ->> 'dry_run', 'true', 'a table can be tried without storing it');
 select api.create_batch_lookup_from('chosen', :'org', p_name => 'Chosen') ->> 'job_id' as named \gset
 select is((select name from api.jobs where id = :'named'), 'Chosen', 'a batch of a table has a name');
+select api.create_batch_lookup_from('chosen', :'org', p_name => 'Sampled', p_options => '{"name": "x", "sample": 1, "max_lookups": 5, "labels": {"team": "north"}}')
+       ->> 'job_id' as sampled \gset
+select is(
+    (select row(j.name, m.sample, m.max_lookups, l.value)::text
+       from public.batch_lookup_jobs j
+       join app.job_budgets m on m.job_id = j.id
+       join public.batch_lookup_job_labels l on l.job_id = j.id
+      where j.id = :'sampled'),
+    '(Sampled,1,5,north)', 'a batch of a table has all options of an upload');
+select is((api.create_upload_from('chosen', :'org', p_reuse_results => '{"max_age_days": 7}')::jsonb -> 'reuse_results'), '{"max_age_days": 7}', 'a draft of a table reuses results');
 create temp view with_owner as select s.*, 'Kim'::text as owner, null::text as notes from sites s;
 select api.create_batch_lookup_from('with_owner', :'org') ->> 'job_id' as owned \gset
 select is((select source::jsonb - array(select column_name::text from information_schema.columns where table_name = 'sites' and table_schema = 'api') from api.items where job_id = :'owned' and position = 0),
@@ -52,7 +62,7 @@ grant select on sites to authenticated;
 select is(pg_temp.as_member(:'org', $$ select api.create_batch_lookup_from('sites') ->> 'status' $$), 'pending', 'a member uploads a table, and leaves the organization out');
 select is(pg_temp.as_member(:'org', format($$ select api.create_batch_lookup_from('sites', %L) $$, :'other_org')), 'PT403', 'a member uploads for no other organization');
 select is(pg_temp.as_member(:'org', $$ select api.create_batch_lookup_from('app.api_keys') $$), '42501', 'a member uploads no table that they may not read');
-select is(pg_temp.as_member(:'org', 'select count(*) from api.jobs'), '6', 'a member sees the batches of the organization');
+select is(pg_temp.as_member(:'org', 'select count(*) from api.jobs'), '7', 'a member sees the batches of the organization');
 select is(pg_temp.as_member(:'org', format($$ select api.wait_for_batch(%L, '0 seconds') ->> 'status' $$, :'job')), 'pending', 'waiting ends with the time');
 select is(pg_temp.as_member(:'other_org', format('select api.wait_for_batch(%L)', :'job')), 'PT404', 'other organizations find no such batch');
 

@@ -3,7 +3,7 @@ import type { ComponentChildren } from "preact";
 import { useSignal } from "@preact/signals";
 import { useEffect, useMemo } from "preact/hooks";
 import { call } from "../api.ts";
-import { Draft } from "../draft.ts";
+import { Draft, REUSE_DAYS } from "../draft.ts";
 import { counted, duration, number, readNumber } from "../format.ts";
 import { useLoad } from "../load.ts";
 import { announce, notify } from "../parts/announce.tsx";
@@ -130,37 +130,23 @@ function Step({ name, current, children }: { name: string; current: string; chil
 function Start({ draft }: { draft: Draft }) {
   const upload = draft.upload.value;
   const ready = upload.valid_rows;
-  const reuse = useSignal(true);
-  const estimate = useSignal<{ lookups: number; known: number; seconds: number | null } | null>(null);
-  const version = draft.version.value;
-  useEffect(() => {
-    const controller = new AbortController();
-    estimate.value = null;
-    if (ready > 0 && reuse.value && can("jobs:write")) {
-      const body = { dry_run: true, skip_invalid: true, reuse_results: { max_age_days: REUSE_DAYS } };
-      call("post", "/uploads/{upload_id}/start", { path: draft.path, body, signal: controller.signal })
-        .then((answer) => {
-          if (!("dry_run" in answer)) return;
-          estimate.value = { lookups: answer.lookups, known: answer.known_already, seconds: answer.estimated_duration_seconds };
-        }, () => {});
-    }
-    return () => controller.abort();
-  }, [version, reuse.value]);
+  const reuse = useSignal(upload.reuse_results !== null);
   if (!can("jobs:write")) return null;
 
+  const days = upload.reuse_results?.max_age_days ?? REUSE_DAYS;
+  const reused = () => ({ reuse_results: reuse.value ? { max_age_days: days } : null });
   async function start(form: FormData) {
-    const days = reuse.value ? { reuse_results: { max_age_days: REUSE_DAYS } } : {};
     const name = String(form.get("name") ?? "").trim();
     const most = readNumber(String(form.get("max_lookups")));
     const sample = Number(form.get("sample"));
     const created = await call("post", "/uploads/{upload_id}/start", {
       path: draft.path,
       headers: { "idempotency-key": crypto.randomUUID() },
-      body: { skip_invalid: true, ...(name && { name }), ...(most && { max_lookups: most }), ...(sample && { sample }), ...days },
+      body: { skip_invalid: true, ...(name && { name }), ...(most && { max_lookups: most }), ...(sample && { sample }), ...reused() },
     });
     if ("job_id" in created) go(["batches", created.job_id]);
   }
-  const { lookups, known, seconds } = estimate.value ?? { ...upload.estimate, known: 0 };
+  const { lookups, known_already, seconds } = upload.estimate;
   return (
     <section class="card start" aria-label="Start">
       <p>
@@ -169,7 +155,7 @@ function Start({ draft }: { draft: Draft }) {
         {upload.skipped_rows > 0 && <>, {number(upload.skipped_rows)} left out by you</>}. {ready > 0 && (
           <span class="soft">
             {counted(lookups, "lookup")}
-            {known > 0 && `, ${number(known)} known already`}
+            {known_already > 0 && `, ${number(known_already)} known already`}
             {seconds !== null && `, about ${duration(seconds)}`}
           </span>
         )}
@@ -190,8 +176,15 @@ function Start({ draft }: { draft: Draft }) {
             <NumberField name="max_lookups" min={1} max={1_000_000} placeholder="no limit" />
           </label>
           <label class="check">
-            <input type="checkbox" checked={reuse.value} onChange={(event) => (reuse.value = event.currentTarget.checked)} />
-            Use results that are at most {REUSE_DAYS} days old, without another lookup
+            <input
+              type="checkbox"
+              checked={reuse.value}
+              onChange={(event) => {
+                reuse.value = event.currentTarget.checked;
+                draft.change(reused());
+              }}
+            />
+            Use results that are at most {days} days old, without another lookup
           </label>
         </div>
       </Form>
@@ -199,5 +192,4 @@ function Start({ draft }: { draft: Draft }) {
   );
 }
 
-const REUSE_DAYS = 30;
 const SAMPLE = 20;

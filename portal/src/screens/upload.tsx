@@ -2,6 +2,7 @@
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { send } from "../api.ts";
+import { REUSE_DAYS } from "../draft.ts";
 import { Problem } from "../parts/misc.tsx";
 import { go } from "../router.ts";
 import { Drafts } from "./drafts.tsx";
@@ -37,7 +38,7 @@ export function Upload() {
     error.value = undefined;
     try {
       const response = await send("post", "/uploads", {
-        query: { name: name.slice(0, 200) },
+        query: { name: name.slice(0, 200), reuse_max_age_days: REUSE_DAYS },
         headers: { "content-type": type },
         file: content,
       });

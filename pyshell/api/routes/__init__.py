@@ -125,7 +125,7 @@ routes = [
     route("POST", "/batch-lookups/{job_id}/cancel", "jobs:write", cancel_batch_lookup),
     route("POST", "/batch-lookups/{job_id}/continue", "jobs:write", continue_batch_lookup, "max_lookups"),
     route("POST", "/batch-lookups/{job_id}/retry", "jobs:write", retry_batch_lookup, "error_code"),
-    route("POST", "/uploads", "jobs:write", create_upload, "name", "columns", "sheet", *DEFAULTS),
+    route("POST", "/uploads", "jobs:write", create_upload, "name", "reuse_max_age_days", "columns", "sheet", *DEFAULTS),
     route("GET", "/uploads", "jobs:read", list_uploads, "status", *PAGE),
     route("GET", "/uploads/{upload_id}", "jobs:read", get_upload),
     route("PATCH", "/uploads/{upload_id}", "jobs:write", update_upload),

@@ -65,13 +65,19 @@ def fingerprint(options: dict[str, object], upload: Upload) -> bytes:
     return hashlib.sha256("\0".join([json.dumps(options), upload.request or "", upload.file or ""]).encode()).digest()
 
 
+def reuse_param(request: Request) -> dict[str, object] | None:
+    if "reuse_max_age_days" not in request.query_params:
+        return None
+    return {"max_age_days": integer_param(request, "reuse_max_age_days")}
+
+
 def option_params(request: Request) -> dict[str, object]:
     """The options in the query, which take precedence over those in the body; the database checks them."""
     options: dict[str, object] = dict(text_params(request, "name", "on_invalid"))
     if "dry_run" in request.query_params:
         options["dry_run"] = boolean_param(request, "dry_run")
-    if "reuse_max_age_days" in request.query_params:
-        options["reuse_results"] = {"max_age_days": integer_param(request, "reuse_max_age_days")}
+    if reuse := reuse_param(request):
+        options["reuse_results"] = reuse
     for name in ("sample", "max_lookups"):
         if name in request.query_params:
             # What is no number is left to be refused.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from pyshell.api.errors import ApiError
-from pyshell.api.routes.batch_lookups import checks_devices, created_response
+from pyshell.api.routes.batch_lookups import checks_devices, created_response, reuse_param
 from pyshell.api.routes.parameters import (
     boolean_param,
     json_body,
@@ -30,7 +31,7 @@ MAX_OPTIONS_BYTES = 64 * 1024
 
 
 async def create_upload(request: Request) -> Response:
-    name = text_param(request, "name")
+    name, reuse = text_param(request, "name"), reuse_param(request)
     async with one_upload(request) as upload:
         body = await call(
             request.app.state.pool,
@@ -40,6 +41,7 @@ async def create_upload(request: Request) -> Response:
             check_devices=checks_devices(request),
             name=upload.name if name is None else name,
             file=upload.file,
+            reuse_results=json.dumps(reuse) if reuse else None,
         )
     return json_response(body, 201)
 

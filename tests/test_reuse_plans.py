@@ -1,0 +1,80 @@
+"""The first upload that reuses results reads some of those of an organization, and the maintenance the rest: counted, not timed."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.conftest import Connection
+from tests.test_plans import Plans, rows_scanned
+
+JOBS, ITEMS = 5, 8_000
+HISTORY = """
+    with job as (
+        insert into public.batch_lookup_jobs
+               (organization_id, id, status, total_items, processed_items, report_id, created_at, started_at, completed_at, updated_at)
+        select %(organization)s, app.uuid_v7(app.clock() - make_interval(hours => n)), 'completed', %(items)s, %(items)s, app.uuid_v7(),
+               now(), now(), now(), now()
+          from generate_series(1, %(jobs)s) n
+        returning *
+    )
+    insert into public.lookup_queue_items
+           (organization_id, id, job_id, position, reference_id, address, building_type, device_ids, created_at,
+            status, result, processed_at)
+    select j.organization_id, app.uuid_v7(), j.id, n - 1, 'site-' || n, jsonb_build_object(
+               'street_1', format('%%s %%s St', n, row_number() over (partition by n order by j.id)), 'city', 'Boston',
+               'state_or_province_code', 'MA', 'postal_code', '02134', 'country_code', 'US'),
+           'RESIDENTIAL', '{1}', now(), 'completed', '{"total_incentive_amount": 1}', now()
+      from job j, generate_series(1, %(items)s) n
+"""
+
+
+@pytest.fixture
+def organization(owner: Connection) -> str:
+    """An organization with five ended jobs of 8,000 items; those of the oldest are in `1 St`, and so on."""
+    row = owner.execute("select api.create_organization('Large')").fetchone()
+    assert row is not None
+    owner.execute(HISTORY, {"organization": row[0], "items": ITEMS, "jobs": JOBS})
+    owner.execute("analyze public.lookup_queue_items, public.batch_lookup_jobs")
+    return str(row[0])
+
+
+def checked(plans: Plans, organization: str) -> tuple[dict[str, Any], float]:
+    """The dry run of a site of each job, and how many items it read."""
+    address: dict[str, Any] = {"city": "Boston", "state_or_province_code": "MA", "postal_code": "02134", "country_code": "US"}
+    items = [
+        {
+            "reference_id": f"new-{job}",
+            "address": address | {"street_1": f"7 {job} st."},
+            "building_type": "RESIDENTIAL",
+            "device_ids": [1],
+        }
+        for job in range(1, JOBS + 1)
+    ]
+    request = json.dumps({"items": items, "dry_run": True, "reuse_results": {"max_age_days": 30}})
+    [(answer,)], seen = plans.run(
+        "select api.create_batch_lookup(%(organization)s, %(request)s, false)", {"organization": organization, "request": request}
+    )
+    return answer, rows_scanned(seen, "lookup_queue_items")
+
+
+def test_the_first_upload_reads_the_newest_results_and_the_maintenance_the_others(owner: Connection, organization: str) -> None:
+    plans = Plans(owner)
+    first, read = checked(plans, organization)
+    assert read == 2 * ITEMS
+    assert first["known_already"] == 2
+    assert [note["code"] for note in first["notes"]] == ["results_unread"]
+
+    for known in (4, 5):
+        owner.execute("select api.run_maintenance()")
+        assert owner.execute("select count(*) from app.known_jobs").fetchone() == (known,)
+    second, read = checked(plans, organization)
+    assert (second["known_already"], second["notes"], read) == (JOBS, [], 0)
+    assert owner.execute("select count(*) from app.known_results").fetchone() == (JOBS * ITEMS,)
+
+
+def test_the_maintenance_reads_nothing_for_those_who_never_reused_a_result(owner: Connection, organization: str) -> None:
+    owner.execute("select api.run_maintenance()")
+    assert owner.execute("select count(*) from app.known_jobs").fetchone() == (0,)
