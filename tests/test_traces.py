@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -167,7 +168,10 @@ def as_traceparent(span: ReadableSpan) -> str:
     return f"00-{context(span).trace_id:032x}-{context(span).span_id:016x}-01"
 
 
-def test_one_trace_has_the_upload_its_lookups_and_its_webhooks(spans: InMemorySpanExporter, service: Service) -> None:
+def test_one_trace_has_the_upload_its_lookups_and_its_webhooks(
+    spans: InMemorySpanExporter, service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     sent = dict(service.sent(service.upload("traced", traceparent(7)), "traced"))
     wait_until(lambda: {"flush", "webhook batch.completed"} <= trace_of(spans, 7).keys())
     found = {name: some[0] for name, some in trace_of(spans, 7).items()}
@@ -183,6 +187,8 @@ def test_one_trace_has_the_upload_its_lookups_and_its_webhooks(spans: InMemorySp
         "http.route": "/batch-lookups",
         "http.response.status_code": 201,
     }
+    [line] = [line for line in caplog.records if line.getMessage() == "POST /batch-lookups 201"]
+    assert vars(line)["fields"]["trace_id"] == f"{7:032x}"
     assert dict(flush.attributes or {}).keys() == {"batch_lookups.organization_id", "batch_lookups.outcomes"}
     assert (lookup.attributes or {})["http.response.status_code"] == 200
 

@@ -89,9 +89,11 @@ class RequestMiddleware:
             finally:
                 seconds = time.perf_counter() - started_at
                 scope["app"].state.metrics.observe(scope, status, seconds)
+                what: dict[str, object] = {"status": status, "bytes": size, "duration": round(seconds, 4)}
                 if recorded is not None:
                     recorded.end_request(method_of(scope), matched_route(scope), status)
-                log_access(scope, method=scope["method"], status=status, bytes=size, duration=round(seconds, 4))
+                    what["trace_id"] = recorded.trace_id
+                log_access(scope, method=scope["method"], **what)
 
     async def _connect(self, scope: Scope, receive: Receive, send: Send) -> None:
         """A WebSocket: a line when it opens, or is refused, and one when it ends."""

@@ -59,9 +59,13 @@ class Recorded:
         self._span = span
 
     @property
+    def trace_id(self) -> str:
+        return f"{self._span.get_span_context().trace_id:032x}"
+
+    @property
     def traceparent(self) -> str:
         context = self._span.get_span_context()
-        return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+        return f"00-{self.trace_id}-{context.span_id:016x}-{context.trace_flags:02x}"
 
     def end_request(self, method: str, route: str | None, status: int) -> None:
         """`route` is the template that matched, never the path, which may hold an id or a token; `status` 0: there was no answer."""
