@@ -341,7 +341,7 @@ grant select on api.audit_events to authenticated, service_role;
 -- Uses none of our functions: those would need the caller's privileges, tables don't.
 select app.replace_view('queue_health', $view$
 select (select count(*) from public.batch_lookup_jobs where status in ('pending', 'processing'))                     as open_jobs,
-       (select coalesce(sum(end_position - next_position), 0) from app.queued_jobs)                                  as ready_items,
+       q.ready                                                                                                       as ready_items,
        (select count(*) from public.lookup_queue_items where status = 'pending' and retry_at is not null)            as items_waiting_for_retry,
        (select coalesce(sum(upper(r) - lower(r)), 0) from public.lookup_leases l, unnest(l.positions) r)             as items_in_flight,
        (select coalesce(sum(upper(r) - lower(r)), 0) from public.lookup_leases l, unnest(l.positions) r
@@ -371,14 +371,34 @@ select (select count(*) from public.batch_lookup_jobs where status in ('pending'
                                                'app.upstream_state'::regclass, 'public.batch_lookup_jobs'::regclass,
                                                'public.incentive_reports'::regclass, 'public.lookup_leases'::regclass,
                                                'public.lookup_queue_items'::regclass, 'app.webhook_configs'::regclass,
-                                               'app.webhook_queue_state'::regclass)))                                as blocking_transactions
+                                               'app.webhook_queue_state'::regclass)))                                as blocking_transactions,
+       q.held
+       + (select coalesce(sum(j.total_items - j.processed_items - coalesce(h.others, 0)), 0)::bigint
+            from app.job_budgets b
+            join public.batch_lookup_jobs j on j.organization_id = b.organization_id and j.id = b.job_id
+            left join (select organization_id, job_id, sum(items) as others
+                         from (select l.organization_id, l.job_id, upper(r) - lower(r) as items from public.lookup_leases l, unnest(l.positions) r
+                                union all
+                               select i.organization_id, i.job_id, 1 from public.lookup_queue_items i where i.status = 'pending' and i.retry_at is not null) o
+                        group by organization_id, job_id) h on h.organization_id = b.organization_id and h.job_id = b.job_id
+           where b.held_position is not null)                                                                        as held_items
   from app.settings s, app.upstream_state u, app.maintenance_state m, clock_timestamp() c (now)
+ -- An organization whose month is spent is not on the ready list before the next one.
+ cross join lateral (
+       select coalesce(sum(n.items) filter (where n.may_be_claimed), 0) as ready, coalesce(sum(n.items) filter (where not n.may_be_claimed), 0) as held
+         from (select j.end_position - j.next_position as items,
+                      o.monthly_lookups is null or o.id in (select organization_id from app.organization_queue_state where ready_at <= c.now
+                                                             union all
+                                                            select organization_id from app.queue_wakeups where ready_at <= c.now) as may_be_claimed
+                 from app.queued_jobs j
+                 join app.organizations o on o.id = j.organization_id) n) q
 $view$, 'security_invoker = false');
 
 comment on view api.queue_health is 'One row, for operators: what is open, ready, waiting, in flight and overdue in all organizations, the workers of the last 15 seconds, the pace, how many lookups the incentives API bears at once, since when it is unavailable, until when nothing starts (an outage, or a Retry-After), and its latency at rest in seconds.';
 comment on column api.queue_health.blocking_transactions is 'Transactions open for over a second that hold rows or tables of the queue, and so may hold up an organization: [{pid, since, user, application, state, query}]. pg_terminate_backend(pid) ends one.';
 comment on column api.queue_health.open_jobs is 'Jobs that are pending or processing.';
-comment on column api.queue_health.ready_items is 'Items that were never claimed.';
+comment on column api.queue_health.ready_items is 'Items that were never claimed, and may be.';
+comment on column api.queue_health.held_items is 'Items that may not be claimed: their job waits to be continued, or their organization for the next month.';
 comment on column api.queue_health.items_waiting_for_retry is 'Items that wait for a retry, or for the answer of a duplicate.';
 comment on column api.queue_health.items_in_flight is 'Items that workers are looking up.';
 comment on column api.queue_health.expired_leases is 'Items whose worker has been silent for longer than its lease.';

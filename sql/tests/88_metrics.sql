@@ -1,5 +1,5 @@
 begin;
-select plan(18);
+select plan(21);
 \ir fixtures.psql
 create function pg_temp.metric(p_path text) returns text
 language sql as $$ select api.get_metrics()::jsonb #>> p_path::text[] $$;
@@ -46,6 +46,9 @@ select api.create_batch_lookup(:'org', pg_temp.items(3) || '{"sample": 1}') ->> 
 select pg_temp.look_up(:'org', 1, 200, :'answer');
 select pg_temp.turn_clock('2026-11-24 12:17:00+00');
 select is(pg_temp.metric('{oldest_ready_age}'), null, 'what waits behind a sample is not ready');
+create function pg_temp.items_by_state() returns text
+language sql as $$ select row(ready_items, items_waiting_for_retry, items_in_flight, held_items)::text from api.queue_health $$;
+select is(pg_temp.items_by_state(), '(0,0,0,2)', 'what waits behind a sample is held');
 
 select api.set_monthly_lookups(:'org', (api.get_usage(:'org') #>> '{month,lookups}')::integer);
 select api.create_batch_lookup(:'org', pg_temp.items(2) || '{"when_limit_reached": "wait"}') ->> 'job_id' as job \gset
@@ -57,7 +60,9 @@ select is(pg_temp.metric('{oldest_ready_age}'), '20', 'another organization''s i
 select pg_temp.look_up(:'other_org', 1, 200, :'answer');
 select is(pg_temp.look_up(:'org', 1), 0::bigint, 'a worker finds the month spent');
 select is(pg_temp.metric('{oldest_ready_age}'), null, 'nothing is ready that waits for the next month');
+select is(pg_temp.items_by_state(), '(0,0,0,2)', 'what waits for the next month is held, too; the other job failed at the limit');
 select api.set_monthly_lookups(:'org', null);
 select is(pg_temp.metric('{oldest_ready_age}'), '80', 'without a limit it is ready, and as old as its upload');
+select is(pg_temp.items_by_state(), '(2,0,0,0)', 'without a limit nothing is held');
 select * from finish();
 rollback;

@@ -86,7 +86,11 @@ function Figures({ queue }: { queue: Queue }) {
       "ready",
       `of ${counted(queue.open_jobs, "open batch", "open batches")}, ${counted(queue.ready_organizations, "organization")} to serve`,
     ],
-    [number(queue.items_waiting_for_retry), "waiting for a retry", ""],
+    [
+      number(queue.items_waiting_for_retry),
+      "waiting for a retry",
+      queue.held_items ? `${number(queue.held_items)} more wait for a limit, or to be continued` : "",
+    ],
     [
       number(queue.items_in_flight),
       "in flight",
