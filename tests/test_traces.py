@@ -193,6 +193,21 @@ def test_one_trace_has_the_upload_its_lookups_and_its_webhooks(
     assert (lookup.attributes or {})["http.response.status_code"] == 200
 
 
+def test_lookups_of_our_own_api_are_in_the_trace(spans: InMemorySpanExporter, worker_settings: Settings, owner: Connection) -> None:
+    settings = replace(worker_settings, incentives_api_url=None, service_role_key="internal key", api_key_pepper=PEPPER, port=free_port())
+    with running_server(settings, settings.port) as url, OrganizationClient(url, settings.database_url) as client, running_worker(settings):
+        job = client.post("/batch-lookups", json=[site("ours"), site("ours-too")], headers={"traceparent": traceparent(11)}).json()
+        query = "select status from public.batch_lookup_jobs where id = %s"
+        wait_until(lambda: owner.execute(query, [job["job_id"]]).fetchone() == ("completed",))
+        wait_until(lambda: {"POST /incentives", "flush"} <= trace_of(spans, 11).keys())
+    [lookup] = trace_of(spans, 11)["lookup"]
+    # The other lookup was not chosen, so our API records nothing of it either.
+    [answered] = trace_of(spans, 11)["POST /incentives"]
+    assert parent_of(answered) == context(lookup).span_id
+    [asked] = trace_of(spans, 11)["api.lookup_incentives"]
+    assert parent_of(asked) == context(answered).span_id
+
+
 def test_an_upload_without_a_trace_begins_one(spans: InMemorySpanExporter, service: Service) -> None:
     sent = dict(service.sent(service.upload("new"), "new"))
     [upload] = [span for span in spans.get_finished_spans() if span.name == "POST /batch-lookups"]
