@@ -10,6 +10,7 @@ import json
 import random
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 import zlib
 from collections.abc import AsyncGenerator, Callable, Iterator
@@ -23,6 +24,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pyshell.api.errors import ApiError
+from pyshell.api.routes.uploads import Body, read
 from pyshell.api.uploads import workbooks
 from pyshell.api.uploads.bodies import gunzipped, limited
 from pyshell.api.uploads.csv_files import detect_delimiter, read_csv
@@ -249,13 +251,13 @@ BOOK = workbook([["Deal ID", "ZIP"], ["d-1", 2134]])
 
 class TestNdjson:
     def test_a_line_is_an_item(self) -> None:
-        items, lines = read_ndjson('{"a": 1}\n\n {"b": "\u2028"} \r\n{"c": 3}')
+        items, lines = read_ndjson('{"a": 1}\n\n {"b": "\u2028"} \r\n{"c": 3}'.encode())
         assert (json.loads(items), lines) == ([{"a": 1}, {"b": "\u2028"}, {"c": 3}], [1, 3, 4])
 
     @pytest.mark.parametrize("line", ["{", '{"a": 1} {"b": 2}', '{"a": 1}, {"b": 2}', "[1", "NaN", "x", "[" * 5000])
     def test_a_line_that_is_not_json_is_named(self, line: str) -> None:
         with pytest.raises(ApiError) as raised:
-            read_ndjson(f'{{"a": 1}}\n\n{line}\n')
+            read_ndjson(f'{{"a": 1}}\n\n{line}\n'.encode())
         assert raised.value.code == "invalid_json"
         assert raised.value.message.startswith("Record 2 (line 3) is not valid JSON")
 
@@ -263,7 +265,7 @@ class TestNdjson:
     @given(st.lists(st.recursive(st.none() | st.text() | st.integers(), st.lists, max_leaves=5), max_size=8), st.booleans())
     def test_every_value_comes_through(self, values: list[Any], escaped: bool) -> None:
         text = "\n".join(json.dumps(value, ensure_ascii=escaped) for value in values)
-        assert json.loads(read_ndjson(text)[0]) == values
+        assert json.loads(read_ndjson(text.encode())[0]) == values
 
 
 class TestEncodings:
@@ -381,3 +383,15 @@ def test_a_record_has_a_limit_before_its_cells_exist(record: str, monkeypatch: p
 def test_the_length_of_records_does_not_add_up() -> None:
     table = read_csv("reference_id,city\n" + ("x" * 100_000 + ",b\n") * 15)
     assert len(table.rows) == 16
+
+
+@pytest.mark.parametrize("media_type", ["text/csv", "application/x-ndjson"])
+def test_a_large_file_takes_less_than_five_times_its_size_to_read(media_type: str) -> None:
+    text = "x" * 1000
+    line = f'{{"reference_id": "deal", "metadata": {{"note": "{text}"}}}}\n' if media_type == "application/x-ndjson" else f"deal,{text}\n"
+    body = Body(line.encode() * 10_000, media_type)
+    tracemalloc.start()
+    read(body, {"columns": {}, "defaults": {}}, None)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 5 * len(body.data)

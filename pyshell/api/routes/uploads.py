@@ -25,7 +25,7 @@ from pyshell.api.uploads.texts import decode
 from pyshell.postgres.shares import Shares, TakenError
 
 # 10,000 usual items take 3 MB; webhook_custom_fields may add to that.
-MAX_BATCH_BYTES = 16 * 1024 * 1024
+MAX_BATCH_BYTES = 20 * 1024 * 1024
 GZIP = b"\x1f\x8b"
 DEFAULTS = ("default_building_type", "default_country_code", "default_device_ids")
 MULTIPART_HINT = "Send one file: curl -F file=@sites.csv. Options go into the query string."
@@ -79,9 +79,9 @@ def read(body: Body, options: dict[str, Any], sheet: str | None) -> Upload:
         check_charset(body.content_type)
         return Upload(json_text(body.data), None)
     if kind == NDJSON:
-        text, _ = decode(body.data, charset_of(body.content_type) or "utf-8")
-        check_json(text.encode())
-        items, lines = read_ndjson(text)
+        data = decode(body.data, charset_of(body.content_type) or "utf-8")[0].encode()
+        check_json(data)
+        items, lines = read_ndjson(data)
         return Upload(items, json.dumps({"lines": lines}))
     table = read_file(body.data, charset_of(body.content_type), sheet)
     file = {"rows": table.rows, "lines": table.lines, "notes": [note._asdict() for note in table.notes], **options}

@@ -22,7 +22,8 @@ class RecordLines:
     """The lines of a text. Those of one record may have MAX_RECORD_LENGTH characters: its cells exist before anything can count them."""
 
     def __init__(self, text: str, number: int) -> None:
-        self._lines = io.StringIO(text, newline="")
+        # A StringIO takes four bytes a character.
+        self._lines = io.TextIOWrapper(io.BytesIO(text.encode()), "utf-8", newline="")
         self._length = 0
         self.number = number
 
