@@ -121,9 +121,9 @@ class Outcomes:
             self._rest()
 
     def _rest(self) -> None:
-        """Sleep, when nothing waits, or all that does must wait for another try."""
+        """Sleep, when nothing waits, or all that does must wait for another try, or for the other connection to try one in trouble."""
         now = self._loop.time()
-        if not any(self._retries.is_due(organization_id, now) for organization_id in self._waiting):
+        if not any(self._may_try(organization_id, now) for organization_id in self._waiting):
             self._has_some.clear()
         elif self._waiting_count >= FLUSH_OUTCOMES or self._waiting_bytes >= FLUSH_BYTES:
             self._is_due.set()
@@ -131,12 +131,18 @@ class Outcomes:
     async def _flush_in_turn(self, session: Session, organization_id: bytes) -> None:
         if not self._retries.has_failed(organization_id):
             await self._flush(session, organization_id)
-        elif self._retries.is_due(organization_id, self._loop.time()) and not self._tries_one_in_trouble:
+        elif self._may_try(organization_id, self._loop.time()):
             self._tries_one_in_trouble = True
             try:
                 await self._flush(session, organization_id)
             finally:
                 self._tries_one_in_trouble = False
+                self._has_some.set()
+
+    def _may_try(self, organization_id: bytes, now: float) -> bool:
+        if not self._retries.has_failed(organization_id):
+            return True
+        return self._retries.is_due(organization_id, now) and not self._tries_one_in_trouble
 
     async def _flush(self, session: Session, organization_id: bytes) -> bool:
         """Record what waits of one organization, or much of it. What fails waits again; false: it did."""
