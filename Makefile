@@ -19,6 +19,11 @@ test: ## Run all tests; ARGS="-k name" picks some
 	@scripts/setup test
 	@$(python) -m pytest $(or $(ARGS),-n 4 --dist worksteal)
 
+.PHONY: test-majors
+test-majors: ## Run the tests of the database and the queue on PostgreSQL 16 to 18; MAJORS="17 18"
+	@scripts/setup test
+	@$(python) -m tests.majors $(MAJORS)
+
 .PHONY: up
 up: ## Run PostgreSQL, the API and a worker until Ctrl-C; PORT=8000 STATE_DIR=... DATABASE_URL=...
 	@scripts/setup

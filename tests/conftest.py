@@ -88,6 +88,12 @@ def cluster() -> Iterator[PrivatePostgres]:
         yield postgres
 
 
+def needs_extension(cluster: PrivatePostgres, name: str) -> None:
+    """Skips the test on a build of PostgreSQL that POSTGRES_HOME names and that lacks the extension. Debian's always has it."""
+    if not cluster.installation.has_extensions([name]):
+        pytest.skip(f"this PostgreSQL {cluster.installation.version} has no {name}")
+
+
 @contextmanager
 def folder_for_postgres(cluster: PrivatePostgres) -> Iterator[Path]:
     """A folder that PostgreSQL's user may enter, unlike pytest's. After a kill it is deleted with the cluster's."""
@@ -149,6 +155,7 @@ def new_database(cluster: PrivatePostgres, administrator: Connection) -> Callabl
 
 @pytest.fixture(scope="session")
 def cron_database_url(cluster: PrivatePostgres) -> str:
+    needs_extension(cluster, "pg_cron")
     migrations.migrate(cluster.url())
     return cluster.url()
 

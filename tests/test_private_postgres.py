@@ -17,9 +17,9 @@ import pytest
 
 from pyshell.local import machine, private_postgres
 from pyshell.local.machine import LENT_PORTS, free_port
-from pyshell.local.private_postgres import PostgresError, PrivatePostgres
+from pyshell.local.private_postgres import Installation, PostgresError, PrivatePostgres
 from pyshell.settings import ROOT
-from tests.conftest import MakeCluster, folder_for_postgres
+from tests.conftest import MakeCluster, folder_for_postgres, needs_extension
 from tests.timed import wait_until
 
 
@@ -220,8 +220,29 @@ def test_a_missing_version_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         private_postgres.newest_installation(["no_such_extension"])
 
 
+def test_another_build_can_be_named(cluster: PrivatePostgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is taken with whatever extensions it has, and also for data of its version."""
+    there = cluster.installation
+    (tmp_path / "bin").symlink_to(there.bin)
+    (tmp_path / "share").mkdir()
+    (tmp_path / "share/extension").symlink_to(there.extensions)
+    named = Installation(there.version, tmp_path)
+    monkeypatch.setenv("POSTGRES_HOME", str(tmp_path))
+    assert private_postgres.newest_installation(["no_such_extension"]) == named
+    assert cluster.installation == named
+    assert named.has_extensions(["plpgsql"])
+    assert not named.has_extensions(["no_such_extension"])
+
+
+def test_a_name_without_a_postgresql_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POSTGRES_HOME", str(tmp_path))
+    with pytest.raises(PostgresError, match="where no PostgreSQL is"):
+        private_postgres.newest_installation()
+
+
 def test_pg_cron_runs_the_maintenance(own_postgres: PrivatePostgres) -> None:
     """Every minute; and so that nobody waits for a full one, when the server starts again."""
+    needs_extension(own_postgres, "pg_cron")
     jobs = "select jsonb_agg(jsonb_build_array(jobname, schedule) order by jobname) from cron.job"
     assert ask(own_postgres, jobs) == [["batch-lookups-maintenance", "* * * * *"], ["batch-lookups-retention", "* * * * *"]]
     with psycopg.connect(own_postgres.url()) as connection:

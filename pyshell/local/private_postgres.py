@@ -52,12 +52,14 @@ SETTINGS = {
     "wal_level": "logical",
     "max_wal_senders": "10",
     "max_replication_slots": "10",
-    # pg_cron runs its jobs in background workers, which need no way past the password.
+    "max_worker_processes": "20",
+    "log_line_prefix": "'%m [%p] %q%d '",
+}
+# pg_cron runs its jobs in background workers, which need no way past the password.
+CRON_SETTINGS = {
     "shared_preload_libraries": "'pg_cron'",
     "cron.database_name": f"'{DATABASE}'",
     "cron.use_background_workers": "on",
-    "max_worker_processes": "20",
-    "log_line_prefix": "'%m [%p] %q%d '",
 }
 # Settings that only some builds have.
 OPTIONAL_SETTINGS = {
@@ -88,23 +90,47 @@ class PostgresError(RuntimeError):
 
 @dataclass(frozen=True)
 class Installation:
-    """One installed version of PostgreSQL, in the folders where Debian puts it."""
+    """One installed version of PostgreSQL, in the folders where Debian puts it or, of a relocatable build, in `home`."""
 
     version: int
+    home: Path | None = None
 
     @property
     def bin(self) -> Path:
         """The folder with the programs."""
-        return Path(f"/usr/lib/postgresql/{self.version}/bin")
+        return (self.home or Path(f"/usr/lib/postgresql/{self.version}")) / "bin"
+
+    @property
+    def extensions(self) -> Path:
+        """The folder with the control files of the extensions."""
+        if self.home is None:
+            return Path(f"/usr/share/postgresql/{self.version}/extension")
+        return next(folder for folder in (self.home / "share/extension", self.home / "share/postgresql/extension") if folder.exists())
 
     def has_extensions(self, names: Sequence[str]) -> bool:
         """Whether the server and all these extensions are installed."""
-        folder = Path(f"/usr/share/postgresql/{self.version}/extension")
-        return (self.bin / "postgres").exists() and all((folder / f"{name}.control").exists() for name in names)
+        return (self.bin / "postgres").exists() and all((self.extensions / f"{name}.control").exists() for name in names)
+
+
+def chosen_installation() -> Installation | None:
+    """The relocatable build whose folder POSTGRES_HOME names, with whatever extensions it has. Raises PostgresError when it has none."""
+    if not os.environ.get("POSTGRES_HOME"):
+        return None
+    home = Path(os.environ["POSTGRES_HOME"])
+    try:
+        version = subprocess.run([home / "bin/postgres", "--version"], check=True, capture_output=True, text=True).stdout
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise PostgresError(f"POSTGRES_HOME names {home}, where no PostgreSQL is: {error}") from None
+    return Installation(int(version.split()[2].split(".")[0]), home)
 
 
 def newest_installation(extensions: Sequence[str] = ("pg_cron",)) -> Installation:
-    """The newest installed version, OLDEST_VERSION or later, that has the extensions. Raises PostgresError when there is none."""
+    """The newest installed version, OLDEST_VERSION or later, that has the extensions. Raises PostgresError when there is none.
+
+    POSTGRES_HOME names another, which is taken without them: workers run the maintenance where pg_cron is not.
+    """
+    if chosen := chosen_installation():
+        return chosen
     versions = sorted((int(path.name) for path in Path("/usr/lib/postgresql").glob("*") if path.name.isdecimal()), reverse=True)
     for version in versions:
         if version >= OLDEST_VERSION and Installation(version).has_extensions(extensions):
@@ -144,6 +170,8 @@ class PrivatePostgres:
         if not version_file.exists():
             return newest_installation(self._extensions)
         installation = Installation(int(version_file.read_text()))
+        if (chosen := chosen_installation()) and chosen.version == installation.version:
+            return chosen
         if not installation.has_extensions(["pg_cron"]):
             raise PostgresError(
                 f"The data in {self.data} need PostgreSQL {installation.version} with pg_cron, which is no longer installed.\n"
@@ -298,6 +326,8 @@ class PrivatePostgres:
 
     def _write_settings(self) -> None:
         settings = SETTINGS | (THROW_AWAY_SETTINGS if self._throw_away else ROTATED_LOG_SETTINGS)
+        if self.installation.has_extensions(["pg_cron"]):
+            settings |= CRON_SETTINGS
         self._write_project_conf({})
         for name, value in OPTIONAL_SETTINGS.items():
             if self._knows(name, value):
