@@ -29,8 +29,18 @@ const options: esbuild.BuildOptions = {
   ...(watch ? { sourcemap: "inline" } : { minify: true }),
   plugins: [{ name: "finish", setup: (build) => build.onEnd(finish) }],
 };
-if (watch) await (await esbuild.context(options)).watch();
-else {
+if (watch) {
+  // esbuild's own watching looks at some files at a time, and may take seconds to come to the one that was changed.
+  const context = await esbuild.context(options);
+  const build = () => context.rebuild().catch(() => {});
+  await build();
+  let timer = 0;
+  for await (const { kind } of Deno.watchFs(["src", "style.css", "index.html"])) {
+    if (kind === "access") continue;
+    clearTimeout(timer);
+    timer = setTimeout(build, 10);
+  }
+} else {
   await esbuild.build(options);
   await esbuild.stop();
 }
@@ -55,7 +65,9 @@ async function finish(result: esbuild.BuildResult) {
   );
   const current = new Set<string>();
   for (const file of [...files, "index.html"]) {
-    current.add(file).add(`${file}.gz`);
+    current.add(file);
+    if (watch) continue;
+    current.add(`${file}.gz`);
     await compress(file);
   }
   for await (const entry of Deno.readDir(dist)) {

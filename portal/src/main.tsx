@@ -1,7 +1,7 @@
 import { render } from "preact";
 import { effect, signal } from "@preact/signals";
 import { keepFocus } from "./parts/focus.ts";
-import { Frame, places, useKeys } from "./parts/frame.tsx";
+import { Brand, Frame, places, useKeys } from "./parts/frame.tsx";
 import { path } from "./router.ts";
 import { Applications } from "./screens/applications.tsx";
 import { Batches } from "./screens/batches.tsx";
@@ -25,7 +25,8 @@ const ready = signal(false);
 
 function Portal() {
   useKeys();
-  if (!ready.value) return null;
+  // What index.html shows until the script has come.
+  if (!ready.value) return <Brand />;
   if (!session.value) return <SignIn />;
   return (
     <Frame>
@@ -82,5 +83,5 @@ keepFocus();
 if (DEVELOPMENT) {
   // The page names its files by their hashes: another page is another build.
   const page = () => fetch(location.pathname).then((response) => response.text());
-  page().then((first) => setInterval(async () => (await page()) !== first && location.reload(), 300));
+  page().then((first) => setInterval(async () => (await page()) !== first && location.reload(), 150));
 }

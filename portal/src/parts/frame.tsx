@@ -38,6 +38,15 @@ const CONNECTIONS = {
   polling: "Polling",
 };
 
+/** The head of a page without navigation. */
+export function Brand() {
+  return (
+    <header class="frame">
+      <span class="brand">Batch Lookups</span>
+    </header>
+  );
+}
+
 export function Frame({ children }: { children: ComponentChildren }) {
   const here = path.value[0] ?? places.value[0]?.name;
   return (

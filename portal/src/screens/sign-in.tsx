@@ -2,6 +2,7 @@ import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { API } from "../api.ts";
 import { clerk } from "../clerk.ts";
+import { Brand } from "../parts/frame.tsx";
 import { Problem } from "../parts/misc.tsx";
 import { credentialOf, refusal, signIn } from "../session.ts";
 
@@ -29,52 +30,55 @@ export function SignIn() {
   }
 
   return (
-    <main class="sign-in">
-      <h1>Batch Lookups</h1>
-      <p class="soft">Energy incentives of up to 10,000 sites, from one file.</p>
-      <form class="card" onSubmit={submit}>
-        {refusal.value && !error.value && <p class="banner" role="status">{refusal}</p>}
-        <label>
-          API key
-          <input
-            type="password"
-            name="key"
-            autocomplete="off"
-            spellcheck={false}
-            required
-            autofocus
-            placeholder="leap_live_…"
-            value={key}
-            onInput={(event) => (key.value = event.currentTarget.value)}
-          />
-        </label>
-        <label class="check">
-          <input type="checkbox" checked={keep} onChange={(event) => (keep.value = event.currentTarget.checked)} />
-          Keep it in this tab, until the tab is closed
-        </label>
-        <Problem error={error.value} />
-        <button type="submit" class="primary" aria-disabled={busy}>Continue</button>
-      </form>
-      {client.value && (
-        <button
-          type="button"
-          class="card with-clerk"
-          onClick={() => client.value!.redirectToSignIn({ signInForceRedirectUrl: location.href })}
-        >
-          Sign in with Clerk
-        </button>
-      )}
-      <details>
-        <summary>Where do I get a key?</summary>
-        <p>
-          From whoever runs the service: <code>python -m pyshell keys create --organization NAME</code>{" "}
-          prints one. Who has a key with the scope <code>keys:admin</code>{" "}
-          makes more of them here. Operators sign in with the service role key.
+    <>
+      <Brand />
+      <main class="sign-in">
+        <h1>Sign in</h1>
+        <p class="soft">Energy incentives of up to 10,000 sites, from one file.</p>
+        <form class="card" onSubmit={submit}>
+          {refusal.value && !error.value && <p class="banner" role="status">{refusal}</p>}
+          <label>
+            API key
+            <input
+              type="password"
+              name="key"
+              autocomplete="off"
+              spellcheck={false}
+              required
+              autofocus
+              placeholder="leap_live_…"
+              value={key}
+              onInput={(event) => (key.value = event.currentTarget.value)}
+            />
+          </label>
+          <label class="check">
+            <input type="checkbox" checked={keep} onChange={(event) => (keep.value = event.currentTarget.checked)} />
+            Keep it in this tab, until the tab is closed
+          </label>
+          <Problem error={error.value} />
+          <button type="submit" class="primary" aria-disabled={busy}>Continue</button>
+        </form>
+        {client.value && (
+          <button
+            type="button"
+            class="card with-clerk"
+            onClick={() => client.value!.redirectToSignIn({ signInForceRedirectUrl: location.href })}
+          >
+            Sign in with Clerk
+          </button>
+        )}
+        <details>
+          <summary>Where do I get a key?</summary>
+          <p>
+            From whoever runs the service: <code>python -m pyshell keys create --organization NAME</code>{" "}
+            prints one. Who has a key with the scope <code>keys:admin</code>{" "}
+            makes more of them here. Operators sign in with the service role key.
+          </p>
+        </details>
+        <p class="soft">
+          <a href={new URL("docs", API).href}>Documentation of the API</a>
         </p>
-      </details>
-      <p class="soft">
-        <a href={new URL("docs", API).href}>Documentation of the API</a>
-      </p>
-    </main>
+      </main>
+    </>
   );
 }
