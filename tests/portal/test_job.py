@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
-from playwright.sync_api import WebSocketRoute, expect
+from playwright.sync_api import Route, WebSocketRoute, expect
 
 from tests.conftest import Connection
 from tests.http_fixtures import Json, NewClient, OrganizationClient, look_up, site
@@ -64,17 +66,71 @@ def test_progress_comes_by_itself_with_the_socket_cut_in_the_middle(
     expect(page.get_by_role("button", name="Cancel…")).to_have_count(0)
 
 
-def test_a_batch_is_cancelled_and_says_what_stays(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
-    job = upload(client, 4)
-    look_up(database, job, 1, ANSWER)
+def test_progress_comes_without_web_sockets(person: Person, client: OrganizationClient, database: Connection) -> None:
+    page, waits = person.page, list[str]()
+    page.route_web_socket(re.compile("/realtime/"), lambda socket: socket.close())
+    page.on("request", lambda request: waits.append(request.url) if "wait=30" in request.url else None)
+    job = upload(client, 10)
+    person.sign_in(client.api_key, f"batches/{job['job_id']}")
+    expect(page.get_by_text("Polling", exact=True)).to_be_visible()
+    progress = page.get_by_role("region", name="Progress")
+    for share in ("20%", "40%"):
+        look_up(database, job, 2, ANSWER)
+        expect(progress).to_contain_text(share)
+    look_up(database, job, 6, ANSWER)
+    expect(progress).to_contain_text("Completed")
+    # Each answer takes one request, which waits for the change, and not one every second.
+    assert 0 < len(waits) < 12
+
+
+def test_the_rate_and_the_time_left_are_told(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
+    job = upload(client, 100)
+    look_up(database, job, 40, ANSWER)
+    database.execute("update public.batch_lookup_jobs set rate = 0.5, updated_at = now() where id = %s", [job["job_id"]])
     person = signed_in(f"batches/{job['job_id']}")
-    person.page.get_by_role("button", name="Cancel…").click()
-    dialog = person.page.get_by_role("dialog")
-    expect(dialog).to_contain_text("3 sites will not be looked up.")
-    person.look("job-cancel")
-    dialog.get_by_role("button", name="Cancel the batch").click()
-    expect(person.page.get_by_role("region", name="Progress")).to_contain_text("Cancelled")
-    assert client.get(f"/batch-lookups/{job['job_id']}").json()["status"] == "cancelled"
+    progress = person.page.get_by_role("region", name="Progress")
+    expect(progress).to_contain_text("0.5 a second")
+    expect(progress).to_contain_text(re.compile(r"(2 min|1 min \d+ s) left, done at \d+:\d\d [AP]M"))
+    person.look("job-time-left")
+
+
+def test_it_is_never_all_done_before_the_report_is_closed(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
+    job = upload(client, 3)
+    look_up(database, job, 2, ANSWER)
+
+    def all_looked_up(route: Route) -> None:
+        response = route.fetch()
+        if response.status == 200:
+            counts = {"pending": 0, "processing": 0, "completed": 3, "failed": 0}
+            route.fulfill(response=response, json=response.json() | {"processed_items": 3, "item_counts": counts})
+        else:
+            route.fulfill(response=response)
+
+    page = signed_in("batches").page
+    page.route(re.compile(f"/batch-lookups/{job['job_id']}(\\?|$)"), all_looked_up)
+    page.get_by_role("link", name="March portfolio").click()
+    progress = page.get_by_role("region", name="Progress")
+    expect(progress).to_contain_text("closing the report")
+    expect(progress).to_contain_text("99%")
+    expect(progress.get_by_role("progressbar")).to_have_attribute("aria-valuetext", re.compile("^99%"))
+    expect(progress).not_to_contain_text("100%")
+
+
+def test_a_batch_is_cancelled_and_says_what_still_finishes(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
+    job = upload(client, 6)
+    look_up(database, job, 1, ANSWER)
+    with claimed(database, job, 2) as finish:
+        person = signed_in(f"batches/{job['job_id']}")
+        person.page.get_by_role("button", name="Cancel…").click()
+        dialog = person.page.get_by_role("dialog")
+        expect(dialog).to_contain_text("3 sites will not be looked up. 2 lookups in flight will still finish.")
+        person.look("job-cancel")
+        dialog.get_by_role("button", name="Cancel the batch").click()
+        progress = person.page.get_by_role("region", name="Progress")
+        expect(progress).to_contain_text("Cancelled")
+        assert client.get(f"/batch-lookups/{job['job_id']}").json()["status"] == "cancelled"
+        finish()
+        expect(progress).to_contain_text("completed 3")
 
 
 def test_failures_are_shown_and_retried_by_reason(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
@@ -105,6 +161,33 @@ def test_failures_are_shown_and_retried_by_reason(signed_in: SignedIn, client: O
     page.get_by_role("button", name=f"Retry sites that failed with {code}").click()
     expect(page.get_by_text("retries failed sites of another batch")).to_be_visible()
     expect(page.get_by_role("region", name="Progress")).to_contain_text("waiting 2")
+    look_up(database, job, 2, {"error": "not there"}, status=400)
+    expect(page.get_by_role("region", name="Progress")).to_contain_text("failed 2")
+    page.get_by_role("link", name="another batch").click()
+    page.get_by_role("button", name="Retry all").click()
+    expect(page.get_by_role("region", name="Progress")).to_contain_text("waiting 3")
+
+
+@contextmanager
+def claimed(database: Connection, job: Json, count: int) -> Iterator[Callable[[], None]]:
+    """Items of the job in flight at a worker; what it yields records their answers."""
+    [organization_id] = database.execute(
+        "select organization_id from public.batch_lookup_jobs where id = %s", [job["job_id"]]
+    ).fetchone() or [None]
+    items = database.execute(
+        "select job_id, position, lease_token from api.claim_lookups(%s, 'test', %s)", [organization_id, count]
+    ).fetchall()
+    assert len(items) == count
+
+    def finish() -> None:
+        for item in items:
+            database.execute(
+                "select api.record_lookups(%s, array[%s]::uuid[], array[%s]::integer[], array[%s]::uuid[], array[200], array[null::text],"
+                " array[%s], array[null::double precision])",
+                [organization_id, *item, json.dumps(ANSWER)],
+            )
+
+    yield finish
 
 
 @pytest.fixture
@@ -120,10 +203,17 @@ def test_an_outage_is_said_to_lose_nothing(outage: None, signed_in: SignedIn, cl
     person.look("job-outage")
 
 
-def test_another_organizations_batch_is_not_there(signed_in: SignedIn, new_client: NewClient) -> None:
+def test_what_another_organization_has_is_not_there(signed_in: SignedIn, new_client: NewClient) -> None:
     job = upload(new_client(), 1)
     person = signed_in(f"batches/{job['job_id']}")
-    expect(person.page.get_by_role("alert")).to_contain_text("not found")
+    alert = person.page.get_by_role("alert")
+    expect(alert).to_contain_text("Batch job not found")
+    person.look("not-found")
+    for address in (f"batches/{job['job_id']}?item=0", f"reports/{job['report']['id']}"):
+        person.page.goto("about:blank")
+        person.page.goto(f"{person.server}/portal#/{address}")
+        expect(alert.first).to_contain_text("not found")
+        expect(person.page.get_by_text("deal-0")).to_have_count(0)
 
 
 def test_a_site_tells_its_story(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:

@@ -10,7 +10,7 @@ import { announce, notify } from "../parts/announce.tsx";
 import { CopyAs } from "../parts/copy.tsx";
 import { Dialog } from "../parts/dialog.tsx";
 import { Form, NumberField } from "../parts/form.tsx";
-import { Loading, Problem, Time } from "../parts/misc.tsx";
+import { NotYet, Problem, Time } from "../parts/misc.tsx";
 import { go, href, path, query } from "../router.ts";
 import { can } from "../session.ts";
 import { Check } from "./draft-check.tsx";
@@ -19,7 +19,7 @@ import { Columns } from "./draft-columns.tsx";
 export function DraftScreen({ id }: { id: string }) {
   const upload = useLoad((signal) => call("get", "/uploads/{upload_id}", { path: { upload_id: id }, signal }), [id]);
   const draft = useMemo(() => upload.data.value && new Draft(upload.data.value), [upload.data.value]);
-  if (!draft) return upload.error.value ? <Problem error={upload.error.value} onRetry={upload.reload} /> : <Loading />;
+  if (!draft) return <NotYet title="Draft" loaded={upload} />;
   return <Shown draft={draft} />;
 }
 

@@ -9,7 +9,7 @@ import { Bar, doneShare, isOpen } from "../parts/bar.tsx";
 import { CopyAs } from "../parts/copy.tsx";
 import { Dialog } from "../parts/dialog.tsx";
 import { Menu } from "../parts/menu.tsx";
-import { Loading, Problem, Time } from "../parts/misc.tsx";
+import { NotYet, Problem, Time } from "../parts/misc.tsx";
 import { go, href, setQuery } from "../router.ts";
 import { can } from "../session.ts";
 import { nameOf, STATUS_TITLES } from "./batches.tsx";
@@ -53,7 +53,7 @@ export function JobScreen({ id }: { id: string }) {
   useEffect(() => {
     if (data) announce(sentence(data));
   }, [data?.processed_items, data?.status]);
-  if (!data) return job.error.value ? <Problem error={job.error.value} onRetry={job.reload} /> : <Loading />;
+  if (!data) return <NotYet title="Batch" loaded={job} />;
   return (
     <>
       <Heading job={data} reload={job.reload} />

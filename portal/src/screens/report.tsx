@@ -11,7 +11,7 @@ import { List, usePages } from "../parts/list.tsx";
 import { Dialog } from "../parts/dialog.tsx";
 import { Form, Secret } from "../parts/form.tsx";
 import { Menu } from "../parts/menu.tsx";
-import { Loading, Problem, Time } from "../parts/misc.tsx";
+import { NotYet, Problem, Time } from "../parts/misc.tsx";
 import { href, query, setQuery } from "../router.ts";
 import { can } from "../session.ts";
 import { CompareWith } from "./difference.tsx";
@@ -49,7 +49,7 @@ export function ReportScreen({ id }: { id: string }) {
   useEffect(() => {
     if (data) announce(`${dollars(data.report.total_incentive_value)} for ${counted(data.report.eligible_sites, "eligible site")}`);
   }, [data?.report.total_incentive_value, data?.report.eligible_sites]);
-  if (!data) return summary.error.value ? <Problem error={summary.error.value} onRetry={summary.reload} /> : <Loading />;
+  if (!data) return <NotYet title="Report" loaded={summary} />;
 
   const { report } = data;
   const choose = (name: "program" | "utility") => (key: string | null) => setQuery({ [name]: key });
