@@ -4,6 +4,7 @@ import { keepFocus } from "./parts/focus.ts";
 import { Brand, Frame, places, useKeys } from "./parts/frame.tsx";
 import { path } from "./router.ts";
 import { Applications } from "./screens/applications.tsx";
+import { Audit } from "./screens/audit.tsx";
 import { Batches } from "./screens/batches.tsx";
 import { Difference } from "./screens/difference.tsx";
 import { DraftScreen } from "./screens/draft.tsx";
@@ -46,6 +47,7 @@ function Screen() {
   if (place === "webhooks") return <Webhooks />;
   if (place === "keys") return <Keys />;
   if (place === "usage") return <Usage />;
+  if (place === "audit") return <Audit />;
   if (place === "operations") return <OperationsScreen />;
   return (
     <section class="empty">

@@ -164,7 +164,7 @@ grant select on api.usage to authenticated, service_role;
 
 select app.replace_view('reports', $view$
 select r.organization_id, r.id, r.job_id, r.name, r.description, r.status, r.report_type, r.total_sites, r.eligible_sites,
-       r.total_incentive_value, r.created_at, r.completed_at, r.conditional_incentive_amount
+       r.total_incentive_value, r.created_at, r.completed_at
   from public.incentive_reports r
 $view$);
 
@@ -181,14 +181,13 @@ comment on column api.reports.eligible_sites is 'Sites that are eligible for at 
 comment on column api.reports.total_incentive_value is 'US dollars, all sites together.';
 comment on column api.reports.created_at is 'When its batch was uploaded.';
 comment on column api.reports.completed_at is 'When its batch ended; null: it is open.';
-comment on column api.reports.conditional_incentive_amount is 'US dollars that depend on facts about the households which nobody told; in no total.';
 grant select on api.reports to authenticated, service_role;
 
 select app.replace_view('report_sites', $view$
 select s.organization_id, s.report_id, s.position, s.item_id, s.reference_id, s.street_1, s.street_2, s.city, s.state_or_province_code,
        s.postal_code, s.country_code, s.building_type, s.device_categories,
        case when s.utility_eiaid ~ '^[0-9]{1,15}$' then s.utility_eiaid::bigint end as utility_eiaid, s.utility_name, s.eligible,
-       s.total_incentive_amount, s.created_at, s.conditional_incentive_amount
+       s.total_incentive_amount, s.created_at
   from public.incentive_report_sites s
 $view$);
 
@@ -211,7 +210,6 @@ comment on column api.report_sites.utility_name is 'Name of the utility.';
 comment on column api.report_sites.eligible is 'Whether any program pays for the site.';
 comment on column api.report_sites.total_incentive_amount is 'US dollars, all programs together.';
 comment on column api.report_sites.created_at is 'When its lookup was completed.';
-comment on column api.report_sites.conditional_incentive_amount is 'US dollars that depend on facts about the household which nobody told; in no total.';
 grant select on api.report_sites to authenticated, service_role;
 
 select app.replace_view('report_programs', $view$
@@ -435,6 +433,9 @@ as $$
 begin
     return json_build_object(
         'queue', api.get_queue_health(),
+        'checks', (select json_agg(json_build_object('name', d."check", 'state', d.state, 'finding', d.finding, 'advice', d.advice)
+                                   order by array_position(array['problem', 'warning', 'ok'], d.state), d.n)
+                     from rows from (api.diagnose()) with ordinality d ("check", state, finding, advice, n)),
         'settings', (select json_agg(json_build_object('name', a.attname, 'value', s.value, 'description', col_description(a.attrelid, a.attnum)) order by a.attnum)
                        from pg_attribute a
                        join json_each(api.get_settings()) s on s.key = a.attname
@@ -442,7 +443,7 @@ begin
 end;
 $$;
 
-comment on function api.get_operations() is 'For operators: {queue: as api.get_queue_health, settings: [{name, value, description}]}. api.update_settings changes the settings.';
+comment on function api.get_operations() is 'For operators: {queue: as api.get_queue_health, checks: [{name, state, finding, advice}] as api.diagnose has them, problems first, settings: [{name, value, description}]}. api.update_settings changes the settings.';
 
 select app.replace_view('sites', $view$
 select null::text    as reference_id,

@@ -1,5 +1,5 @@
 begin;
-select plan(10);
+select plan(12);
 \ir fixtures.psql
 select pg_temp.submit(:'org', 3) as job \gset
 
@@ -53,6 +53,16 @@ select is((select to_jsonb(count(*)) from pg_class where oid = 'api.jobs'::regcl
 select is((select count(*)::integer from json_to_recordset(api.get_operations() -> 'settings') s (name text, value json, description text)
             where description is not null and (name <> 'max_retries' or value::text = '3')),
     (select count(*)::integer - 1 from json_object_keys(api.get_settings())), 'operators read every setting with what it means');
+
+select is((select array_agg(concat_ws('|', c.name, c.state, c.finding, c.advice) order by c.name, c.finding)
+             from json_to_recordset(api.get_operations() -> 'checks') c (name text, state text, finding text, advice text)),
+    (select array_agg(concat_ws('|', d."check", d.state, d.finding, d.advice) order by d."check", d.finding) from api.diagnose() d),
+    'operators read what every check found');
+select is((select array_agg(c.state order by c.n)
+             from json_array_elements(api.get_operations() -> 'checks') with ordinality e (value, n)
+            cross join lateral (select e.value ->> 'state', e.n) c (state, n)),
+    (select array_agg(d.state order by array_position(array['problem', 'warning', 'ok'], d.state)) from api.diagnose() d),
+    'problems come before warnings, and what is well comes last');
 
 select * from finish();
 rollback;

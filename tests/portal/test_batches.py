@@ -94,3 +94,32 @@ def test_another_organizations_batches_stay_its_own(signed_in: SignedIn, new_cli
     page = signed_in("").page
     expect(page.get_by_text("No batches yet")).to_be_visible()
     expect(page.get_by_text("Secret")).to_have_count(0)
+
+
+def test_drafts_are_in_the_list(signed_in: SignedIn, client: OrganizationClient) -> None:
+    rows = "reference_id,street_1,city\ndeal-1,200 N Spring St,Los Angeles\n"
+    client.post("/uploads", params={"name": "Half a list"}, content=rows, headers={"content-type": "text/csv"})
+    client.submit(site())
+    person = signed_in("")
+    page = person.page
+    page.get_by_role("link", name="Drafts 1").click()
+    row = page.get_by_role("row", name=re.compile("Half a list"))
+    expect(row).to_contain_text("1 row")
+    expect(page.get_by_role("row")).to_have_count(2)
+    person.look("batches-drafts")
+    row.get_by_role("link").click()
+    expect(page.get_by_role("heading", name="Half a list")).to_be_visible()
+    client.delete(page.url.partition("#")[2].partition("?")[0])
+    page.goto(f"{person.server}/portal#/batches?status=drafts")
+    expect(page.get_by_text("No drafts.")).to_be_visible()
+
+
+def test_a_search_waits_until_somebody_has_stopped_to_type(signed_in: SignedIn, client: OrganizationClient) -> None:
+    client.submit(site())
+    page = signed_in("").page
+    expect(page.get_by_role("row")).to_have_count(2)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if "name=" in request.url else None)
+    page.get_by_role("searchbox").press_sequentially("nothing", delay=20)
+    expect(page.get_by_text("No batch is like that.")).to_be_visible()
+    assert {re.findall(r"name=(\w*)", url)[0] for url in asked} == {"nothing"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -24,6 +25,12 @@ def test_operators_see_the_queue_change_settings_and_pause(person: Person, servi
     expect(page.get_by_role("heading", name="Operations")).to_be_visible()
     expect(page.get_by_role("link", name="Batches")).to_have_count(0)
     expect(page.get_by_text("no limit", exact=True)).to_be_visible()
+    checks = page.get_by_role("region", name="Checks")
+    expect(checks.get_by_role("row", name=re.compile("workers.*(Problem|Warning).*Start a worker"))).to_be_visible()
+    checks.get_by_text("found all well").click()
+    for name in ("webhooks", "invariants", "vacuum_horizon", "transactions"):
+        expect(checks.get_by_role("cell", name=name, exact=True)).to_be_visible()
+
     retries = page.get_by_role("textbox", name="max_retries", exact=True)
     retries.fill("-1")
     retries.press("Enter")

@@ -1,6 +1,8 @@
 import type { ComponentChildren } from "preact";
 import { useSignal } from "@preact/signals";
+import { useRef, useState } from "preact/hooks";
 import { number, readNumber } from "../format.ts";
+import { debounced } from "../load.ts";
 import { copy } from "./copy.tsx";
 import { Problem } from "./misc.tsx";
 
@@ -71,6 +73,31 @@ export function NumberField({ min, max, value, ...rest }: NumberProperties) {
       onInput={(event) => event.currentTarget.setCustomValidity(complaint(event.currentTarget.value))}
     />
   );
+}
+
+/** A field whose text is looked for once somebody has stopped to type. */
+export function Search({ label, hint = label, value, onSearch }: SearchProperties) {
+  const latest = useRef(onSearch);
+  latest.current = onSearch;
+  // One for all renderings, or a letter would not put off the search for the letter before.
+  const [ask] = useState(() => debounced((text: string) => latest.current(text)));
+  return (
+    <input
+      type="search"
+      aria-label={label}
+      placeholder={hint}
+      defaultValue={value}
+      onInput={(event) => ask(event.currentTarget.value)}
+    />
+  );
+}
+
+interface SearchProperties {
+  label: string;
+  /** Stands in the empty field; the label where none is given. */
+  hint?: string;
+  value: string;
+  onSearch: (text: string) => void;
 }
 
 /** A secret that the API shows this one time. */

@@ -26,6 +26,7 @@ export const PLACES: Place[] = [
   { name: "webhooks", title: "Webhooks", scope: "webhooks:read", key: "w" },
   { name: "keys", title: "API keys", scope: "keys:admin", key: "k" },
   { name: "usage", title: "Usage", scope: "jobs:read", key: "u" },
+  { name: "audit", title: "Audit", scope: "keys:admin", key: "t" },
   { name: "operations", title: "Operations", scope: null, key: "o" },
 ];
 

@@ -50,7 +50,10 @@ export function Applications() {
     <>
       <div class="heading">
         <h1>Applications</h1>
-        <CopyAs path={`applications${status && `?application_status=${status}`}`} />
+        <CopyAs
+          path={`applications${status && `?application_status=${status}`}`}
+          sql={`select api.list_applications(${status && `p_status => '${status}'`});`}
+        />
       </div>
       <div class="toolbar">
         <select aria-label="Status" value={status} onChange={(event) => setQuery({ status: event.currentTarget.value })}>

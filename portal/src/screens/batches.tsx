@@ -2,13 +2,15 @@ import { useEffect } from "preact/hooks";
 import { call, type Schemas } from "../api.ts";
 import { counted, dollars, number, percent, shortDollars } from "../format.ts";
 import { type ReportRow, watch } from "../live.ts";
-import { debounced, throttled, useLoad } from "../load.ts";
+import { throttled, useLoad } from "../load.ts";
 import { announce } from "../parts/announce.tsx";
 import { Bar, doneShare, isOpen } from "../parts/bar.tsx";
 import { CopyAs } from "../parts/copy.tsx";
+import { Search } from "../parts/form.tsx";
 import { Loading, Problem, Time } from "../parts/misc.tsx";
 import { href, query, setQuery } from "../router.ts";
 import { can, session } from "../session.ts";
+import { Drafts } from "./drafts.tsx";
 
 type Job = Schemas["Job"];
 type Status = Schemas["JobStatus"];
@@ -28,11 +30,14 @@ interface Listed {
   jobs: Job[];
   next: string | null;
   counts: Record<string, number>;
+  drafts: number;
   reports: Map<string, Schemas["Report"]>;
 }
 
 export function Batches() {
-  const status = (query.value.get("status") ?? "") as Status | "";
+  const given = query.value.get("status") ?? "";
+  const showsDrafts = given === "drafts";
+  const status = showsDrafts ? "" : given as Status | "";
   const search = query.value.get("search") ?? "";
   const label = query.value.get("label") ?? "";
   const list = useLoad((signal) => load(status, search, signal), [status, search, label]);
@@ -83,36 +88,35 @@ export function Batches() {
       <div class="heading">
         <h1>Batches</h1>
         <CopyAs
-          path={`batch-lookups?limit=${PAGE}${status && `&status=${status}`}`}
-          sql={`select * from api.jobs${status && ` where status = '${status}'`} order by created_at desc limit ${PAGE};`}
+          path={showsDrafts ? "uploads?status=draft" : `batch-lookups?limit=${PAGE}${status && `&status=${status}`}`}
+          sql={`select * from api.${showsDrafts ? "uploads where status = 'draft'" : `jobs${status && ` where status = '${status}'`}`}
+ order by created_at desc limit ${PAGE};`}
         />
         {can("jobs:write") && <a class="button primary" href={href(["upload"])}>New upload</a>}
       </div>
       <div class="toolbar">
         <div class="tabs" role="group" aria-label="Status">
           {FILTERS.map(([name, title]) => (
-            <a key={name} href={href(["batches"], { status: name, search, label })} aria-current={name === status ? "true" : undefined}>
+            <a key={name} href={href(["batches"], { status: name, search, label })} aria-current={name === given ? "true" : undefined}>
               {title} {data && <span class="count">{number(data.counts[name] ?? 0)}</span>}
             </a>
           ))}
+          <a href={href(["batches"], { status: "drafts" })} aria-current={showsDrafts ? "true" : undefined}>
+            Drafts {data && <span class="count">{number(data.drafts)}</span>}
+          </a>
         </div>
         {label && (
           <button type="button" onClick={() => setQuery({ label: null })}>
             {label} ×<span class="unseen">Show all labels</span>
           </button>
         )}
-        <input
-          type="search"
-          placeholder="Search names"
-          aria-label="Search names"
-          defaultValue={search}
-          onInput={debounced((event) => setQuery({ search: (event.target as HTMLInputElement).value }))}
-        />
+        {!showsDrafts && <Search label="Search names" value={search} onSearch={(text) => setQuery({ search: text })} />}
       </div>
       <Problem error={list.error.value} onRetry={list.reload} />
       {!data && !list.error.value && <Loading />}
-      {data && shown.length === 0 && <Empty filtered={Boolean(status || search || label)} />}
-      {shown.length > 0 && (
+      {showsDrafts && <Drafts empty="No drafts. A file that is uploaded is one until it is started." />}
+      {!showsDrafts && data && shown.length === 0 && <Empty filtered={Boolean(status || search || label)} />}
+      {!showsDrafts && shown.length > 0 && (
         <table class="rows batches">
           <thead>
             <tr>
@@ -126,7 +130,7 @@ export function Batches() {
           <tbody>{shown.map((job) => <Row key={job.id} job={job} report={data!.reports.get(job.report_id)} />)}</tbody>
         </table>
       )}
-      {data?.next && <button type="button" class="more" onClick={more}>Show more</button>}
+      {!showsDrafts && data?.next && <button type="button" class="more" onClick={more}>Show more</button>}
     </>
   );
 }
@@ -196,9 +200,10 @@ function filters(status: Status | "", name: string) {
 }
 
 async function load(status: Status | "", search: string, signal: AbortSignal): Promise<Listed> {
-  const [page, reports, ...counts] = await Promise.all([
+  const [page, reports, drafts, ...counts] = await Promise.all([
     call("get", "/batch-lookups", { query: { limit: PAGE, ...filters(status, search) }, signal }),
     can("reports:read") ? call("get", "/incentive-reports", { query: { limit: 200 }, signal }) : undefined,
+    call("get", "/uploads", { query: { status: "draft", limit: 1 }, signal }),
     ...FILTERS.map(async ([name]) => {
       const { total } = await call("get", "/batch-lookups", { query: { limit: 1, ...filters(name, search) }, signal });
       return [name, total] as const;
@@ -208,6 +213,7 @@ async function load(status: Status | "", search: string, signal: AbortSignal): P
     jobs: page.jobs,
     next: page.next_cursor,
     counts: Object.fromEntries(counts),
+    drafts: drafts.total,
     reports: new Map(reports?.reports.map((report) => [report.id, report])),
   };
 }

@@ -60,7 +60,10 @@ export function Difference() {
             </p>
           )}
         </div>
-        <CopyAs path={`incentive-reports/diff?from=${from}&to=${to}`} />
+        <CopyAs
+          path={`incentive-reports/diff?from=${from}&to=${to}`}
+          sql={`select api.diff_incentive_reports(p_from_report_id => '${from}', p_to_report_id => '${to}');`}
+        />
         <a class="button" href={href(["reports", "difference"], { from: to, to: from })}>Swap</a>
       </div>
       {data && (

@@ -4,10 +4,9 @@ import { useEffect } from "preact/hooks";
 import { save } from "../api.ts";
 import { type Draft, type Filter, type Group, type Row, textOf, titleOf } from "../draft.ts";
 import { counted, number } from "../format.ts";
-import { debounced } from "../load.ts";
 import { notify } from "../parts/announce.tsx";
 import { Dialog } from "../parts/dialog.tsx";
-import { Form } from "../parts/form.tsx";
+import { Form, Search } from "../parts/form.tsx";
 import { href, path, query, setQuery } from "../router.ts";
 import { Cards } from "./draft-cards.tsx";
 import { Grid } from "./draft-grid.tsx";
@@ -91,13 +90,7 @@ export function Check({ draft }: { draft: Draft }) {
                 Download {counted(upload.invalid_rows, "row")}
               </button>
             )}
-            <input
-              type="search"
-              placeholder="Search cells"
-              aria-label="Search cells"
-              defaultValue={q}
-              onInput={(event) => search(event.currentTarget.value)}
-            />
+            <Search label="Search cells" value={q} onSearch={(text) => setQuery({ q: text, step: "check" })} />
           </div>
         </div>
         <View draft={draft} filter={filter.value} />
@@ -105,8 +98,6 @@ export function Check({ draft }: { draft: Draft }) {
     </div>
   );
 }
-
-const search = debounced((q: string) => setQuery({ q, step: "check" }));
 
 function Hint() {
   return (

@@ -5,11 +5,11 @@ import { useLoad } from "../load.ts";
 import { Time } from "../parts/misc.tsx";
 import { href } from "../router.ts";
 
-/** The drafts of the organization, newest first; nothing where there is none. */
-export function Drafts() {
+/** The drafts of the organization, newest first; `empty` where there is none. */
+export function Drafts({ empty }: { empty?: string }) {
   const drafts = useLoad((signal) => call("get", "/uploads", { query: { status: "draft", limit: 50 }, signal }), []);
   const uploads = drafts.data.value?.uploads ?? [];
-  if (uploads.length === 0) return null;
+  if (uploads.length === 0) return drafts.data.value && empty ? <p class="empty">{empty}</p> : null;
   return (
     <section aria-labelledby="drafts">
       <h2 id="drafts">Drafts</h2>

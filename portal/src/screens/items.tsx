@@ -3,8 +3,9 @@ import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { call, type Schemas } from "../api.ts";
 import { counted, dollars, number, seconds } from "../format.ts";
-import { debounced, useLoad } from "../load.ts";
+import { useLoad } from "../load.ts";
 import { Dialog } from "../parts/dialog.tsx";
+import { Search } from "../parts/form.tsx";
 import { List, usePages } from "../parts/list.tsx";
 import { Loading, Problem, Time } from "../parts/misc.tsx";
 import { href, path, query, setQuery } from "../router.ts";
@@ -60,13 +61,7 @@ export function Items({ job, version }: { job: Schemas["JobDetails"]; version: n
               <code>{error}</code> ×<span class="unseen">Show all failed sites</span>
             </button>
           )}
-          <input
-            type="search"
-            aria-label="Search sites"
-            placeholder="Reference, street or city"
-            defaultValue={search}
-            onInput={debounced((event) => setQuery({ q: (event.target as HTMLInputElement).value }))}
-          />
+          <Search label="Search sites" hint="Reference, street or city" value={search} onSearch={(q) => setQuery({ q })} />
         </div>
       </div>
       <List

@@ -6,7 +6,7 @@ import { Dialog } from "../parts/dialog.tsx";
 import { Form, Secret } from "../parts/form.tsx";
 import { List, usePages } from "../parts/list.tsx";
 import { Time } from "../parts/misc.tsx";
-import { can } from "../session.ts";
+import { can, session } from "../session.ts";
 
 type Key = Schemas["ApiKey"];
 
@@ -72,7 +72,7 @@ export function Keys() {
     <>
       <div class="heading">
         <h1>API keys</h1>
-        <CopyAs path="api-keys" />
+        <CopyAs path="api-keys" sql={`select api.list_api_keys('${session.value!.organization!.id}');`} />
         <button type="button" class="primary" onClick={() => (asking.value = { what: "create" })}>New key</button>
       </div>
       <List

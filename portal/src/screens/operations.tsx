@@ -42,7 +42,7 @@ export function OperationsScreen() {
     <>
       <div class="heading">
         <h1>Operations</h1>
-        <CopyAs path="operations" sql="select * from api.queue_health;" />
+        <CopyAs path="operations" sql="select * from api.queue_health; select * from api.diagnose();" />
         <Menu title="Pause lookups…" choices={[pause(1), pause(5), pause(15)]} />
         <button type="button" onClick={() => change(() => call("post", "/operations/resume"), "Lookups may start")}>Resume</button>
       </div>
@@ -52,6 +52,7 @@ export function OperationsScreen() {
         <>
           <Banner queue={data.queue} />
           <Figures queue={data.queue} />
+          <Checks checks={data.checks} />
           <Blocking queue={data.queue} />
           <Settings
             settings={data.settings}
@@ -123,6 +124,51 @@ function Figures({ queue }: { queue: Queue }) {
         <span>maintenance ran</span>
       </div>
     </div>
+  );
+}
+
+const STATES = { problem: "Problem", warning: "Warning", ok: "Well" };
+
+/** What is wrong and what to do about it; what is well is a click away. */
+function Checks({ checks }: { checks: Schemas["Check"][] }) {
+  const wrong = checks.filter(({ state }) => state !== "ok");
+  const well = checks.filter(({ state }) => state === "ok");
+  const table = (rows: typeof checks) => (
+    <table class="rows checks">
+      <thead>
+        <tr>
+          <th>Check</th>
+          <th>State</th>
+          <th>Finding</th>
+        </tr>
+      </thead>
+      <tbody>
+        {rows.map(({ name, state, finding, advice }) => (
+          <tr key={name + finding}>
+            <td>
+              <code>{name}</code>
+            </td>
+            <td data-label="State">
+              <span class={state === "ok" ? undefined : "alert"}>{STATES[state]}</span>
+            </td>
+            <td>
+              {finding}
+              {advice && <small>{advice}</small>}
+            </td>
+          </tr>
+        ))}
+      </tbody>
+    </table>
+  );
+  return (
+    <section aria-label="Checks">
+      <h2>{wrong.length === 0 ? "Nothing is wrong" : counted(wrong.length, "finding")}</h2>
+      {wrong.length > 0 && table(wrong)}
+      <details>
+        <summary>{counted(well.length, "check")} found all well: webhooks, invariants, vacuum…</summary>
+        {table(well)}
+      </details>
+    </section>
   );
 }
 

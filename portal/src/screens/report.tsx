@@ -3,13 +3,13 @@ import { useEffect } from "preact/hooks";
 import { call, download, type Schemas } from "../api.ts";
 import { counted, dollars, number, percent } from "../format.ts";
 import { watch } from "../live.ts";
-import { debounced, throttled, useLoad } from "../load.ts";
+import { throttled, useLoad } from "../load.ts";
 import { announce } from "../parts/announce.tsx";
 import { Bars, Donut, StateTiles, type Total } from "../parts/charts.tsx";
 import { CopyAs } from "../parts/copy.tsx";
 import { List, usePages } from "../parts/list.tsx";
 import { Dialog } from "../parts/dialog.tsx";
-import { Form, Secret } from "../parts/form.tsx";
+import { Form, Search, Secret } from "../parts/form.tsx";
 import { Menu } from "../parts/menu.tsx";
 import { NotYet, Problem, Time } from "../parts/misc.tsx";
 import { href, query, setQuery } from "../router.ts";
@@ -245,13 +245,7 @@ function Sites({ report, states, version }: { report: Report; states: Schemas["S
               {[program, utility].filter(Boolean).join(", ")} ×<span class="unseen">Show all programs and utilities</span>
             </button>
           )}
-          <input
-            type="search"
-            aria-label="Search sites"
-            placeholder="Reference, street or city"
-            defaultValue={search}
-            onInput={debounced((event) => setQuery({ q: (event.target as HTMLInputElement).value }))}
-          />
+          <Search label="Search sites" hint="Reference, street or city" value={search} onSearch={(q) => setQuery({ q })} />
           <select aria-label="Eligibility" value={eligible ?? ""} onChange={(event) => setQuery({ eligible: event.currentTarget.value })}>
             <option value="">Eligible or not</option>
             <option value="true">Eligible</option>

@@ -18,7 +18,12 @@ export function Usage() {
     <>
       <div class="heading">
         <h1>Usage</h1>
-        <CopyAs path={`usage?${new URLSearchParams(range)}`} />
+        <CopyAs
+          path={`usage?${new URLSearchParams(range)}`}
+          sql={`select * from api.usage where ${from ? `day >= '${from}'` : "true"}${
+            before && ` and day < '${before}'`
+          } order by day desc;`}
+        />
       </div>
       {data && (
         <div class="figures">

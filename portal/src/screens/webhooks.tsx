@@ -33,7 +33,7 @@ export function Webhooks() {
     <>
       <div class="heading">
         <h1>Webhooks</h1>
-        <CopyAs path="webhook-config" />
+        <CopyAs path="webhook-config" sql="select api.get_webhook_config();" />
       </div>
       <Problem error={config.error.value} onRetry={config.reload} />
       {!data && !config.error.value && <Loading />}
