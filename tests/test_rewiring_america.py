@@ -157,6 +157,35 @@ def test_lookups_agree_with_the_data(owner: Connection, clone: Path, lookups: Lo
     assert lookups.amounts("82002", device_ids=[2]) == {"wy_state": 0, "wy_plains": 0, "wy_coop": 0}
 
 
+def test_the_offers_of_a_city_are_for_addresses_in_it(owner: Connection, clone: Path, lookups: Lookups) -> None:
+    state = clone / "data" / "WY"
+    cities = {
+        "town": ({"name": "Town of Fox Park", "geography_ids": [6]}, 20),
+        "valley": ({"name": "Valley", "geography_ids": [5, 6, 7]}, 21),
+        "capital": ({"name": "City and County of Cheyenne", "geography_ids": [5]}, 22),
+    }
+    authorities = AUTHORITIES | {"city": {f"wy-{name}": authority for name, (authority, _) in cities.items()}}
+    programs = PROGRAMS | {f"wy_{name}": {"name": {"en": name}, "authority": f"wy-{name}", "authority_type": "city"} for name in cities}
+    for name, content in (("authorities", authorities), ("programs", programs)):
+        (state / f"{name}.json").write_text(json.dumps(content))
+    change_incentives(clone, *(incentive(number, name) for name, (_, number) in cities.items()))
+    with (clone / "scripts" / "data" / "geographies.csv").open("a", newline="") as file:
+        csv.writer(file).writerows(
+            [("6", "", "custom", "town of Fox Park ", "WY", "", ""), ("7", "", "custom", "CIty of St. Olaf", "WY", "", "")]
+        )
+    _, skipped = load_rewiring_america(owner, clone)
+    assert skipped == {}
+
+    def amounts(city: str) -> dict[str, float]:
+        address = {"street_1": "1 Main St", "city": city, "state_or_province_code": "WY", "postal_code": "82001", "country_code": "US"}
+        return lookups.amounts(address=address)
+
+    assert amounts("FOX PARK") == {"wy_town": 2000, "wy_valley": 2100}
+    assert amounts("St Olaf") == {"wy_valley": 2100}
+    assert amounts("Cheyenne") == {"wy_capital": 2200}
+    assert amounts("Laramie") == {}
+
+
 def test_what_could_not_be_mapped_is_counted_by_reason(owner: Connection, clone: Path) -> None:
     summary, skipped = load_rewiring_america(owner, clone)
     assert {file: counts["rows"] for file, counts in summary.items()} == {
@@ -168,7 +197,7 @@ def test_what_could_not_be_mapped_is_counted_by_reason(owner: Connection, clone:
     }
     assert skipped == {
         "for customers of a gas utility, which a lookup doesn't know": 1,
-        "for a city, a county or a part of one, which a lookup doesn't know": 1,
+        "for a county or a part of an area, which a lookup doesn't know": 1,
         "paused": 1,
         "refers to 'wy-poor', which is not there": 1,
         "for a part of the authority's area that the source doesn't tell": 1,

@@ -71,6 +71,9 @@ UNITS: Mapping[str, tuple[str, float]] = {
     "watt": ("watt", 1),
     "kilowatt_hour": ("kilowatt_hour", 1),
 }
+CITY = re.compile(r"(?:City|Town|Village) of ([^()]+)", re.IGNORECASE)
+CITY_AND_COUNTY = re.compile(r"City and County of ([^()]+)")
+INDEPENDENT_CITY = re.compile(r"([^()]+) city")
 AUTHORITY_TYPES = ("utility", "state", "city", "county")
 MAX_NAME = 300
 # US dollars a year.
@@ -96,6 +99,13 @@ class Area(NamedTuple):
     type: str
     name: str
     state: str
+
+
+class Reach(NamedTuple):
+    """The utilities whose customers, and the cities whose inhabitants, programs are for; neither: everybody in the state."""
+
+    utilities: list[str]
+    cities: list[str]
 
 
 class Equipment(NamedTuple):
@@ -222,7 +232,7 @@ def add_state(source: Source, directory: Path, areas: Mapping[str, Area], equipm
     for incentive in read_json(directory / "incentives.json"):
         try:
             program = programs[incentive["program"]]
-            utilities_of(authorities[program["authority"]], areas, directory.name)
+            reach_of(authorities[program["authority"]], areas, directory.name)
             offer = tier(incentive, equipment) | incomes.requirement(incentive.get("low_income"), directory.name)
             offers[incentive["program"]].append(offer)
         except SkippedError as reason:
@@ -239,7 +249,7 @@ def add_program(
 ) -> None:
     program, key = programs[program_id], key_of(program_id, programs)
     authority = authorities[program["authority"]]
-    utilities = utilities_of(authority, areas, state)
+    reach = reach_of(authority, areas, state)
     kind = program["authority_type"]
     source.rows["programs"].append(
         {
@@ -249,26 +259,38 @@ def add_program(
             "authority_type": kind if kind in AUTHORITY_TYPES else "other",
             "country_code": "US",
             "region_code": state,
-            "scope": "utility" if utilities else "state",
+            "scope": "utility" if reach.utilities else "state",
+            "cities": " ".join(city.replace(" ", "_") for city in reach.cities),
             "url": english(program.get("url"), 2000),
             "source": SOURCE,
             "source_id": program_id,
         }
     )
-    source.rows["program_utilities"] += [{"program_id": key, "utility_key": utility} for utility in utilities]
+    source.rows["program_utilities"] += [{"program_id": key, "utility_key": utility} for utility in reach.utilities]
 
 
-def utilities_of(authority: Json, areas: Mapping[str, Area], state: str) -> list[str]:
-    """The utilities whose customers an authority's programs are for; none: everybody in the state."""
+def reach_of(authority: Json, areas: Mapping[str, Area], state: str) -> Reach:
+    """Whom an authority's programs are for. Raises SkippedError."""
     served = [areas[str(number)] for number in authority["geography_ids"] if str(number) in areas]
     if any(area.type == "state" and area.state == state for area in served):
-        return []
-    utilities = sorted({area.key for area in served if area.type == "electric_territory"})
-    if utilities:
-        return utilities
+        return Reach([], [])
+    if utilities := sorted({area.key for area in served if area.type == "electric_territory"}):
+        return Reach(utilities, [])
     if any(area.type == "gas_territory" for area in served):
         raise SkippedError("for customers of a gas utility, which a lookup doesn't know")
-    raise SkippedError("for a city, a county or a part of one, which a lookup doesn't know")
+    # What is beyond a city, a lookup can't tell: it knows no counties, and no outlines.
+    if cities := sorted({city for area in served if (city := city_of(area, authority["name"]))}):
+        return Reach([], cities)
+    raise SkippedError("for a county or a part of an area, which a lookup doesn't know")
+
+
+def city_of(area: Area, authority: str) -> str | None:
+    """The city that an area is, by its name; a city may be a county of its own, as Denver and those of Virginia are."""
+    if area.type == "custom":
+        found = CITY.fullmatch(area.name.strip())
+    else:
+        found = INDEPENDENT_CITY.fullmatch(area.name.strip()) or CITY_AND_COUNTY.fullmatch(authority.strip())
+    return found[1] if found else None
 
 
 def tier(incentive: Json, equipment: Equipment) -> Row:

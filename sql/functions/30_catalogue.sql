@@ -153,11 +153,12 @@ begin
     select n.*
       from app.catalogue_rows(p_catalogue, 'programs') r
      cross join jsonb_populate_record(null::app.programs, r.cells || jsonb_build_object(
-                    'source_date', app.catalogue_date(r.cells ->> 'source_date'), 'catalogue', p_name)) n
+                    'source_date', app.catalogue_date(r.cells ->> 'source_date'), 'catalogue', p_name,
+                    'cities', (select array_agg(app.plain_name(c)) from unnest(app.catalogue_list(r.cells ->> 'cities')) c))) n
         on conflict (id) do update
-       set (name, authority, authority_type, country_code, region_code, scope, url, source, source_id, source_date, catalogue, retired_at)
+       set (name, authority, authority_type, country_code, region_code, scope, url, source, source_id, source_date, catalogue, retired_at, cities)
          = (excluded.name, excluded.authority, excluded.authority_type, excluded.country_code, excluded.region_code, excluded.scope,
-            excluded.url, excluded.source, excluded.source_id, excluded.source_date, excluded.catalogue, null)
+            excluded.url, excluded.source, excluded.source_id, excluded.source_date, excluded.catalogue, null, excluded.cities)
      where (t.*) is distinct from (excluded.*) and (t.catalogue = p_name or p_name <> 'starter');
     get diagnostics v_changed = row_count;
 

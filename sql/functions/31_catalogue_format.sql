@@ -83,6 +83,7 @@ begin atomic
         ('programs',              'source',         'text',   true,  null, null),
         ('programs',              'source_id',      'text',   false, null, null),
         ('programs',              'source_date',    'date',   false, null, null),
+        ('programs',              'cities',         'list',   false, null, null),
         ('program_utilities',     'program_id',     'key',    true,  null, 'programs'),
         ('program_utilities',     'utility_key',    'key',    true,  null, 'utilities'),
         ('program_tiers',         'program_id',     'key',    true,  null, 'programs'),

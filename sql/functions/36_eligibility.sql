@@ -13,23 +13,25 @@ return trim(trailing '.' from to_char(p_number, 'FM999,999,999,990.999999')) || 
     else replace(p_unit, '_', ' ') || 's'
 end;
 
--- The programs that a customer of the utility may apply to, and why.
-create or replace function app.find_programs(p_utility app.utilities) returns table (id text, name text, location text)
+-- The programs that a customer of the utility in that city may apply to, and why.
+create or replace function app.find_programs(p_utility app.utilities, p_city text) returns table (id text, name text, location text)
 language plpgsql stable rows 10
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    v_city constant text := app.plain_name(p_city);
 begin
     return query
-    select p.id, p.name, 'Location: ' || r.name
+    select p.id, p.name, 'Location: ' || case when p.cities is not null then btrim(p_city) || ', ' else '' end || r.name
       from app.programs p
       join app.regions r on r.country_code = p.country_code and r.code = p.region_code
      where p.country_code = p_utility.country_code and p.region_code = p_utility.region_code
-       and p.scope = 'state' and p.retired_at is null
+       and p.scope = 'state' and p.retired_at is null and (p.cities is null or v_city = any (p.cities))
      union all
     select p.id, p.name, 'Location: customer of ' || p_utility.name
       from app.program_utilities u
       join app.programs p on p.id = u.program_id
-     where u.utility_key = p_utility.key and p.scope = 'utility' and p.retired_at is null;
+     where u.utility_key = p_utility.key and p.scope = 'utility' and p.retired_at is null and (p.cities is null or v_city = any (p.cities));
 end;
 $$;
 
@@ -110,7 +112,8 @@ $$;
 -- by the nearest tier of every program, so that the answer can say why. Sizes and costs that the request lacks are typical ones. A cap
 -- limits all devices of a tier together, in the order of the request.
 create or replace function app.judge_tiers(
-    p_utility app.utilities, p_building_type text, p_device_ids integer[], p_device_facts jsonb, p_date date, p_household jsonb default null
+    p_utility app.utilities, p_building_type text, p_device_ids integer[], p_device_facts jsonb, p_date date, p_household jsonb default null,
+    p_city text default null
 ) returns setof app.judged_tier
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -128,7 +131,7 @@ begin
         select p.id as program_id, p.name as program_name, p.location, t as tier, r.*,
                row_number() over (partition by p.id, (r.device).id order by (r.device).category_key = any (t.category_keys) desc, t.id) as distance,
                f.fits, bool_or(f.fits) over (partition by (r.device).id) as covered
-          from app.find_programs(p_utility) p
+          from app.find_programs(p_utility, p_city) p
           join app.program_tiers t on t.program_id = p.id
          cross join request r
          cross join lateral (

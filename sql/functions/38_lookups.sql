@@ -80,7 +80,7 @@ begin
     v_customer_id := app.customer_id(p_organization_id, v_item.reference_id, v_now);
     perform app.remember_lookup(p_organization_id, v_customer_id, v_item, v_utilities, v_utility);
     v_judged      := array(select j from app.judge_tiers(v_utility, v_item.building_type, v_item.device_ids, v_asked.request -> 'device_facts', v_date,
-                                                                  v_asked.request -> 'household') j);
+                                                                  v_asked.request -> 'household', v_item.address ->> 'city') j);
 
     v_result := json_build_object(
         'customer_id', v_customer_id,
@@ -89,7 +89,7 @@ begin
         'building_type', v_item.building_type,
         'utility', app.utility_json(v_utility),
         'possible_utilities', app.utilities_json(v_utilities),
-        'programs_evaluated', (select count(*) from app.find_programs(v_utility)),
+        'programs_evaluated', (select count(*) from app.find_programs(v_utility, v_item.address ->> 'city')),
         'incentives', app.incentives_json(v_judged));
     if v_item.create_application then
         perform app.file_applications(p_organization_id, v_customer_id, v_item.reference_id, v_result::jsonb, v_now);

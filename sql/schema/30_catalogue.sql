@@ -107,6 +107,7 @@ create table app.programs (
     source_date    date,
     catalogue      text        not null,
     retired_at     timestamptz,
+    cities         text[],
 
     constraint programs_pkey primary key (id),
     constraint programs_region_fkey foreign key (country_code, region_code) references app.regions (country_code, code),
@@ -120,6 +121,7 @@ comment on table app.programs is 'Incentive programs. What they pay, for what an
 comment on column app.programs.id is 'The program_id of a lookup: given by the catalogue, the same in every database and import.';
 comment on column app.programs.authority is 'Who runs the program.';
 comment on column app.programs.scope is 'state: open to the customers of all utilities of the state or province; utility: to those of app.program_utilities.';
+comment on column app.programs.cities is 'The cities that it is for, as app.plain_name leaves their names; null: all places of its scope. The city of an address is that of its mail, whose area may be larger than the city.';
 comment on column app.programs.source is 'Where the facts come from.';
 comment on column app.programs.source_id is 'What the source calls the program.';
 comment on column app.programs.source_date is 'Day of the source''s facts; null: the source has no date.';
