@@ -89,7 +89,11 @@ def configure(settings: Settings) -> None:
         settings.api_key_pepper_previous,
         settings.incentives_api_key,
         settings.metrics_token,
-        *(unquote(urlsplit(url).password or "") for url in (settings.database_url, settings.http_proxy, settings.https_proxy) if url),
+        *(
+            unquote(urlsplit(url).password or "")
+            for url in (settings.database_url, settings.database_replica_url, settings.http_proxy, settings.https_proxy)
+            if url
+        ),
     )
 
 

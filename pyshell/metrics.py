@@ -28,6 +28,13 @@ database_errors = Counter(
     ["kind"],
     registry=PROCESS,
 )
+eventual_reads = Counter(
+    f"{PREFIX}_db_eventual_reads",
+    "Reads that a replica was allowed to answer: by the replica, or by the primary because the caller had just written (after_write), "
+    "of the replica's lag, because it was unavailable, or had refused the read and might not have what it is about (refused)",
+    ["outcome"],
+    registry=PROCESS,
+)
 
 
 class Collected(Collector):

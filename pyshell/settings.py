@@ -31,7 +31,8 @@ class SettingsError(ValueError):
 class Settings:
     """Each field is the environment variable of the same name in capitals.
 
-    `database_url` is empty if none is set: commands that can then start a private PostgreSQL.
+    `database_url` is empty if none is set: commands that can then start a private PostgreSQL. `database_replica_url` leads to standbys of
+    it, which answer reads that allow for their lag, as long as that is at most `database_replica_max_lag_seconds`.
     `lookups_per_second` is the rate limit of a new database: None leaves its default, infinity is no limit.
     The `..._previous` of the two secrets are accepted beside them while they are rotated; a pepper `none` stands for keys made without any.
     Clerk tokens are accepted if `clerk_issuer` is set. Its keys are fetched from there, unless `clerk_jwt_key` holds the key (PEM);
@@ -48,6 +49,8 @@ class Settings:
     """
 
     database_url: str = ""
+    database_replica_url: str | None = None
+    database_replica_max_lag_seconds: float = 30.0
     host: str = "127.0.0.1"
     port: int = 8000
     root_path: str = ""
@@ -97,6 +100,8 @@ class Settings:
         state_dir = given.get("STATE_DIR")
         return cls(
             database_url=_url(given, "DATABASE_URL", "postgresql", "postgres") or "",
+            database_replica_url=_url(given, "DATABASE_REPLICA_URL", "postgresql", "postgres"),
+            database_replica_max_lag_seconds=_seconds(given, "DATABASE_REPLICA_MAX_LAG_SECONDS", 30.0),
             host=given.get("HOST", "127.0.0.1"),
             port=_port(given, "PORT") or 8000,
             root_path=_root_path(given.get("ROOT_PATH", "")),

@@ -20,6 +20,8 @@ def test_an_empty_environment_will_do() -> None:
 # Of every variable a value and what is read from it, which is not what is there without.
 VARIABLES: dict[str, tuple[str, object]] = {
     "DATABASE_URL": ("postgresql://localhost/lookups", "postgresql://localhost/lookups"),
+    "DATABASE_REPLICA_URL": ("postgresql://standby/lookups", "postgresql://standby/lookups"),
+    "DATABASE_REPLICA_MAX_LAG_SECONDS": ("2.5", 2.5),
     "HOST": ("0.0.0.0", "0.0.0.0"),
     "PORT": ("9000", 9000),
     "ROOT_PATH": ("/alpha/", "/alpha"),
@@ -89,6 +91,8 @@ def test_a_pace_of_none_is_no_limit() -> None:
     ("name", "value"),
     [
         ("DATABASE_URL", "mysql://localhost/lookups"),
+        ("DATABASE_REPLICA_URL", "standby.example.com"),
+        ("DATABASE_REPLICA_MAX_LAG_SECONDS", "-1"),
         ("CORS_ORIGINS", "https://portal.example.com/"),
         ("CORS_ORIGINS", "portal.example.com"),
         ("DATABASE_URL", "postgresql://[::1/lookups"),

@@ -8,7 +8,7 @@ import gc
 import resource
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 import uvicorn
@@ -32,6 +32,7 @@ from pyshell.api.realtime.websocket import WebSocketProtocol
 from pyshell.api.routes import routes
 from pyshell.postgres.notifications import Notifier
 from pyshell.postgres.pool import Pool
+from pyshell.postgres.replica import NotingPool, Replica
 from pyshell.postgres.shares import Shares
 from pyshell.postgres.slow import Threshold
 from pyshell.settings import Settings
@@ -59,24 +60,29 @@ def create_app(settings: Settings, is_stopping: Callable[[], bool] = lambda: Fal
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         notifier = Notifier(settings.database_url, "batch-lookups listener")
-        with traces.sent_by("batch-lookups-api"):
-            async with Pool(settings.database_url) as pool:
-                app.state.settings = settings
-                app.state.pool = pool
-                app.state.clerk = Clerk.from_settings(settings)
-                app.state.authenticator = Authenticator(pool, settings, app.state.clerk)
-                app.state.request_limiter = RequestLimiter()
-                app.state.uploads = Shares(UPLOADS_PER_ORGANIZATION, UPLOAD_WAIT_SECONDS)
-                app.state.job_watch = JobWatch(notifier, is_stopping)
-                app.state.realtime = Realtime(Feed(pool, notifier), app.state.authenticator)
-                app.state.worker_run = None
-                notifier.subscribe(CREDENTIALS_CHANNEL, app.state.realtime.on_credentials_changed)
-                async with notifier.running():
-                    yield
-                if app.state.worker_run:
-                    await asyncio.wait([app.state.worker_run], timeout=WORKER_RUN_SECONDS)
-                    app.state.worker_run.cancel()
-                await app.state.realtime.stop()
+        async with AsyncExitStack() as stack:
+            stack.enter_context(traces.sent_by("batch-lookups-api"))
+            pool = await stack.enter_async_context((NotingPool if settings.database_replica_url else Pool)(settings.database_url))
+            app.state.settings = settings
+            app.state.pool = pool
+            app.state.replica = None
+            if settings.database_replica_url:
+                app.state.replica = Replica(pool, settings.database_replica_url, settings.database_replica_max_lag_seconds)
+                await stack.enter_async_context(app.state.replica.pool)
+            app.state.clerk = Clerk.from_settings(settings)
+            app.state.authenticator = Authenticator(pool, settings, app.state.clerk)
+            app.state.request_limiter = RequestLimiter()
+            app.state.uploads = Shares(UPLOADS_PER_ORGANIZATION, UPLOAD_WAIT_SECONDS)
+            app.state.job_watch = JobWatch(notifier, is_stopping)
+            app.state.realtime = Realtime(Feed(pool, notifier), app.state.authenticator)
+            app.state.worker_run = None
+            notifier.subscribe(CREDENTIALS_CHANNEL, app.state.realtime.on_credentials_changed)
+            async with notifier.running():
+                yield
+            if app.state.worker_run:
+                await asyncio.wait([app.state.worker_run], timeout=WORKER_RUN_SECONDS)
+                app.state.worker_run.cancel()
+            await app.state.realtime.stop()
 
     app = Starlette(
         routes=routes,
@@ -85,7 +91,13 @@ def create_app(settings: Settings, is_stopping: Callable[[], bool] = lambda: Fal
         exception_handlers=exception_handlers,
     )
     app.router.redirect_slashes = False
-    app.state.metrics = Metrics(lambda: [*app.state.pool.metrics(), *app.state.realtime.metrics()])
+    app.state.metrics = Metrics(
+        lambda: [
+            *app.state.pool.metrics(),
+            *app.state.realtime.metrics(),
+            *(app.state.replica.metrics() if app.state.replica else ()),
+        ]
+    )
     return app
 
 

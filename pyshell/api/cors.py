@@ -28,6 +28,7 @@ EXPOSED_HEADERS = (
     "Retry-After",
     "RateLimit",
     "RateLimit-Policy",
+    "Replica-Lag",
     "X-Request-Id",
     "Idempotency-Replayed",
     "Content-Disposition",

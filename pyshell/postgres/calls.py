@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from functools import lru_cache
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from functools import lru_cache, partial
+from typing import Protocol, TypeVar
 
 from psycopg import AsyncCursor, sql
 from psycopg.pq.abc import PGresult
@@ -12,10 +13,20 @@ from psycopg.rows import TupleRow
 from pyshell.postgres.pool import Pool, PooledConnection
 from pyshell.postgres.sqlstates import DatabaseError, Kind, kind_of
 
+T = TypeVar("T")
+
 CLAIMED_SECONDS = 2.0
 
 
-async def call(pool: Pool, function: str, sharer: object = None, /, **arguments: object) -> bytes:
+class Runner(Protocol):
+    """Where functions are called: a `Pool`, or what chooses between several for each call."""
+
+    async def run(self, function: str, once: Callable[[PooledConnection], Awaitable[T]], /) -> T: ...
+
+    async def run_for(self, organization: object, function: str, once: Callable[[PooledConnection], Awaitable[T]], /) -> T: ...
+
+
+async def call(pool: Runner, function: str, sharer: object = None, /, **arguments: object) -> bytes:
     """Calls `api.<function>(p_<name> => value, ...)` and returns its result as the text that PostgreSQL sent; `null` for SQL's null.
 
     Takes a connection out of the share of the argument `organization_id` or, where there is none, of the `sharer`. Calls again after an
@@ -26,20 +37,22 @@ async def call(pool: Pool, function: str, sharer: object = None, /, **arguments:
     return answer or b"null"
 
 
-async def call_row(pool: Pool, function: str, sharer: object = None, /, **arguments: object) -> list[bytes | None]:
+async def call_row(pool: Runner, function: str, sharer: object = None, /, **arguments: object) -> list[bytes | None]:
     """Like `call`, for a function with several OUT parameters: one text for each, None where it is null."""
-
-    async def once(connection: PooledConnection) -> list[bytes | None]:
-        cursor = await _execute(connection, _statement(function, tuple(arguments)), arguments)
-        result = cursor.pgresult
-        assert result is not None
-        return [result.get_value(0, column) for column in range(result.nfields)]
-
+    once = partial(fetch_row, function=function, arguments=arguments)
     sharer = arguments.get("organization_id", sharer)
     if sharer is None or arguments.get("for_item"):
         # The queue itself shares a worker's lookups out among the organizations.
         return await pool.run(function, once)
     return await pool.run_for(sharer, function, once)
+
+
+async def fetch_row(connection: PooledConnection, function: str, arguments: Mapping[str, object]) -> list[bytes | None]:
+    """The result of `api.<function>`, called once on this connection, as `call_row` has it. Raises `DatabaseError`."""
+    cursor = await _execute(connection, _statement(function, tuple(arguments)), arguments)
+    result = cursor.pgresult
+    assert result is not None
+    return [result.get_value(0, column) for column in range(result.nfields)]
 
 
 async def call_with_claims(pool: Pool, function: str, calls: Sequence[tuple[str, Sequence[object]]]) -> list[bytes | None]:
@@ -70,7 +83,7 @@ async def _results(cursor: AsyncCursor[TupleRow]) -> AsyncIterator[PGresult]:
         more = cursor.nextset()
 
 
-async def _execute(connection: PooledConnection, statement: bytes, arguments: dict[str, object]) -> AsyncCursor[TupleRow]:
+async def _execute(connection: PooledConnection, statement: bytes, arguments: Mapping[str, object]) -> AsyncCursor[TupleRow]:
     try:
         return await connection.execute(statement, arguments)
     except DatabaseError as error:

@@ -93,7 +93,12 @@ async def connect(
 
 
 async def set_up(
-    connection: Connection, role: str = SHELL, statement_timeout: float = STATEMENT_TIMEOUT, *, for_transaction: bool = False
+    connection: Connection,
+    role: str = SHELL,
+    statement_timeout: float = STATEMENT_TIMEOUT,
+    *,
+    for_transaction: bool = False,
+    read_only: bool = False,
 ) -> None:
     """Sets the role, the statement time-out (in seconds) and what else every connection of the API and the worker starts with.
 
@@ -101,12 +106,14 @@ async def set_up(
     NotMigratedError when the role does not exist.
     """
     scope = sql.SQL("local" if for_transaction else "session")
+    writes = sql.SQL("transaction_read_only" if for_transaction else "default_transaction_read_only")
     try:
         # Compiling a query to machine code (JIT) pays when it runs for seconds; none of ours does.
         await connection.execute(
             sql.SQL("set {0} role {1}; set {0} statement_timeout = {2}; set {0} jit = off; set {0} timezone = 'UTC'").format(
                 scope, sql.Identifier(role), round(statement_timeout * 1000)
             )
+            + (sql.SQL("; set {0} {1} = on").format(scope, writes) if read_only else sql.SQL(""))
         )
     except errors.InvalidParameterValue as error:
         raise NotMigratedError from error

@@ -41,8 +41,8 @@ MAX_ATTEMPTS = 3
 # Statements of one organization at a time, so that none can take up all connections.
 STATEMENTS_PER_ORGANIZATION = 4
 NOT_MIGRATED_SECONDS = 1.0
-# These write, and may run twice all the same: one notes when a key was used, the other creates an organization that is new.
-REPEATABLE = frozenset({"authenticate_api_key", "authenticate_clerk_member"})
+# These write, and may run twice all the same: they note when a key was used and what replicas need, or create an organization that is new.
+REPEATABLE = frozenset({"authenticate_api_key", "authenticate_clerk_member", "note_write", "read_position"})
 READ_ONLY_FUNCTIONS = """
     select proname
       from pg_catalog.pg_proc
@@ -54,11 +54,22 @@ READ_ONLY_FUNCTIONS = """
 class Pool(AsyncConnectionPool[PooledConnection]):
     """`min_size` to `max_size` connections in autocommit and in the role of the shell. It must be opened before use.
 
-    A caller waits for a connection for at most `timeout` seconds; then `PoolTimeout` is raised.
+    A caller waits for a connection for at most `timeout` seconds; then `PoolTimeout` is raised. `read_only`: transactions are.
+    `on_unreachable` is called when no connection could be made for two seconds.
     """
 
-    def __init__(self, database_url: str, *, min_size: int = 2, max_size: int = 10, timeout: float = 10) -> None:
+    def __init__(
+        self,
+        database_url: str,
+        *,
+        min_size: int = 2,
+        max_size: int = 10,
+        timeout: float = 10,
+        read_only: bool = False,
+        on_unreachable: Callable[[], None] = lambda: None,
+    ) -> None:
         self._database_url = database_url
+        self._read_only = read_only
         self._not_migrated = False
         # Whether a connection pooler in transaction mode is in between; None: not known yet.
         self._per_transaction: bool | None = None
@@ -74,6 +85,7 @@ class Pool(AsyncConnectionPool[PooledConnection]):
             timeout=timeout,
             # Give up early: the next caller tries again at once, whereas the pool waits longer before each attempt of its own.
             reconnect_timeout=2,
+            reconnect_failed=lambda _: on_unreachable(),
             open=False,
         )
 
@@ -82,7 +94,7 @@ class Pool(AsyncConnectionPool[PooledConnection]):
             if await self._is_per_transaction(connection):
                 connection.prepare_threshold = None
             else:
-                await set_up(connection)
+                await set_up(connection, read_only=self._read_only)
             rows = await (await connection.execute(READ_ONLY_FUNCTIONS)).fetchall()
         except DatabaseError as error:
             self._not_migrated = kind_of(error) is Kind.NOT_MIGRATED
@@ -95,7 +107,9 @@ class Pool(AsyncConnectionPool[PooledConnection]):
             if self._per_transaction is None:
                 self._per_transaction = await is_transaction_pooled(self._database_url, connection)
                 if self._per_transaction:
-                    logger.warning("DATABASE_URL leads to a connection pooler in transaction mode: nothing is prepared, and Realtime polls")
+                    logger.warning(
+                        "the database's URL leads to a connection pooler in transaction mode: nothing is prepared, and Realtime polls"
+                    )
         return self._per_transaction
 
     @asynccontextmanager
@@ -112,7 +126,7 @@ class Pool(AsyncConnectionPool[PooledConnection]):
                 yield connection
                 return
             async with connection.transaction():
-                await set_up(connection, for_transaction=True)
+                await set_up(connection, for_transaction=True, read_only=self._read_only)
                 yield connection
                 if connection.info.transaction_status is TransactionStatus.INERROR:
                     # Committing it would roll back without an error.

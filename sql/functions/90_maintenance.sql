@@ -51,6 +51,8 @@ begin
     end loop;
 
     perform app.maintain_webhooks(v_now);
+    -- Last, because it locks rows for which the answers to writes wait.
+    perform app.prune_recent_writes(v_now);
     perform pg_notify('batch_lookups_ready', '');
     return json_build_object('skipped', false, 'expired_leases', v_expired, 'closed_jobs', v_closed, 'pruned', v_pruned);
 end;

@@ -6,6 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from pyshell.api.errors import ApiError
+from pyshell.api.routes.consistency import reader
 from pyshell.api.routes.parameters import boolean_param, json_body, json_response, page_params, page_response, text_param
 from pyshell.postgres.calls import call
 
@@ -15,7 +16,7 @@ MAX_DIGITS = 18
 
 async def list_applications(request: Request) -> Response:
     body = await call(
-        request.app.state.pool,
+        reader(request),
         "list_applications",
         organization_id=request.user.organization_id,
         reference_id=text_param(request, "refId"),
@@ -26,7 +27,7 @@ async def list_applications(request: Request) -> Response:
 
 
 async def get_application(request: Request) -> Response:
-    return json_response(await call(request.app.state.pool, "get_application", **_application(request)))
+    return json_response(await call(reader(request), "get_application", **_application(request)))
 
 
 async def update_application(request: Request) -> Response:

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from pyshell.api.errors import ApiError
+from pyshell.api.routes.consistency import reader
 from pyshell.api.routes.parameters import (
     boolean_param,
     created_params,
@@ -90,7 +91,7 @@ def option_params(request: Request) -> dict[str, object]:
 
 async def list_batch_lookups(request: Request) -> Response:
     body = await call(
-        request.app.state.pool,
+        reader(request),
         "list_batch_lookups",
         organization_id=request.user.organization_id,
         labels=json.dumps(label_params(request)),
@@ -133,7 +134,7 @@ async def continue_batch_lookup(request: Request) -> Response:
 async def get_usage(request: Request) -> Response:
     """Lookups by day and batch, and how many of this month's are used."""
     body = await call(
-        request.app.state.pool,
+        reader(request),
         "get_usage",
         organization_id=request.user.organization_id,
         **created_params(request),
@@ -160,7 +161,7 @@ async def get_batch_lookup_item(request: Request) -> Response:
     position = request.path_params["position"]
     return json_response(
         await call(
-            request.app.state.pool,
+            reader(request),
             "explain_item",
             organization_id=request.user.organization_id,
             job_id=job_id(request),

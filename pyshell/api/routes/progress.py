@@ -14,9 +14,10 @@ from pyshell.api.authentication import authenticate
 from pyshell.api.errors import ApiError
 from pyshell.api.job_watch import JobWatch
 from pyshell.api.routes.batch_lookups import job_id
+from pyshell.api.routes.consistency import reader
 from pyshell.api.routes.etags import fingerprint, is_known, response_with_etag
 from pyshell.api.routes.parameters import boolean_param, integer_param
-from pyshell.postgres.calls import call
+from pyshell.postgres.calls import Runner, call
 from pyshell.postgres.compact import compact
 from pyshell.postgres.sqlstates import DatabaseError
 
@@ -31,9 +32,13 @@ EVENT_SECONDS = 0.2
 async def get_batch_lookup(request: Request) -> Response:
     """The job; 304 if the client has this state of it. With `?wait=SECONDS`, waits for a change."""
     include_items = boolean_param(request, "include_items")
-    read = job_reader(request, include_items=include_items)
     wanted = request.headers.get("if-none-match")
     wait = wait_param(request)
+    source = reader(request)
+    if wait is not None:
+        # What is followed live is read where it changes.
+        source = request.app.state.pool
+    read = job_reader(request, source, include_items=include_items)
     if include_items and wait is not None:
         # All items would be read anew at every change.
         raise ApiError(
@@ -68,7 +73,7 @@ async def stream_batch_lookup_events(request: Request) -> Response:
     """
     job_watch: JobWatch = request.app.state.job_watch
     organization_id, job = request.user.organization_id, job_id(request)
-    read = job_reader(request)
+    read = job_reader(request, request.app.state.pool)
     last_id = request.headers.get("last-event-id")
     first = await read()
     if has_ended(first) and last_id == fingerprint(first):
@@ -102,9 +107,9 @@ async def stream_batch_lookup_events(request: Request) -> Response:
     return StreamingResponse(events(), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
 
-def job_reader(request: Request, *, include_items: bool = False) -> Callable[[], Awaitable[bytes]]:
-    pool, organization_id, job = request.app.state.pool, request.user.organization_id, job_id(request)
-    return lambda: call(pool, "get_batch_lookup", organization_id=organization_id, job_id=job, include_items=include_items)
+def job_reader(request: Request, source: Runner, *, include_items: bool = False) -> Callable[[], Awaitable[bytes]]:
+    organization_id, job = request.user.organization_id, job_id(request)
+    return lambda: call(source, "get_batch_lookup", organization_id=organization_id, job_id=job, include_items=include_items)
 
 
 def wait_param(request: Request) -> int | None:

@@ -13,6 +13,7 @@ from starlette.responses import HTMLResponse, Response
 
 from pyshell.api.errors import ApiError
 from pyshell.api.reports.page import report_page
+from pyshell.api.routes.consistency import reader
 from pyshell.api.routes.files import Piece, stream_file, stream_workbook
 from pyshell.api.routes.parameters import (
     boolean_param,
@@ -25,7 +26,7 @@ from pyshell.api.routes.parameters import (
     text_params,
     uuid_param,
 )
-from pyshell.postgres.calls import call, call_row
+from pyshell.postgres.calls import Runner, call, call_row
 from pyshell.postgres.sqlstates import DatabaseError
 
 MAX_CHANGES_BYTES = 64 * 1024
@@ -53,7 +54,7 @@ class Report:
 
 async def list_incentive_reports(request: Request) -> Response:
     body = await call(
-        request.app.state.pool,
+        reader(request),
         "list_incentive_reports",
         organization_id=request.user.organization_id,
         **text_params(request, "status", "report_type"),
@@ -65,7 +66,7 @@ async def list_incentive_reports(request: Request) -> Response:
 
 async def get_incentive_report(request: Request) -> Response:
     body = await call(
-        request.app.state.pool,
+        reader(request),
         "get_incentive_report",
         **report_of(request).arguments,
         **text_params(request, "sort"),
@@ -76,7 +77,7 @@ async def get_incentive_report(request: Request) -> Response:
 
 
 async def get_incentive_report_summary(request: Request) -> Response:
-    return json_response(await call(request.app.state.pool, "get_incentive_report_summary", **report_of(request).arguments))
+    return json_response(await call(reader(request), "get_incentive_report_summary", **report_of(request).arguments))
 
 
 async def get_incentive_report_csv(request: Request) -> Response:
@@ -94,10 +95,11 @@ async def get_incentive_report_page(request: Request) -> Response:
 async def report_file(request: Request, report: Report, file_format: str) -> Response:
     """The sites of the report that pass the filters of the request, as CSV or as a workbook."""
     filters = _site_filters(request)
+    source = reader(request)
 
     async def read_piece(after: int, limit: int) -> Piece:
         lines, last_position = await call_row(
-            request.app.state.pool,
+            source,
             "get_incentive_report_csv",
             **report.arguments,
             **filters,
@@ -116,20 +118,20 @@ async def report_file(request: Request, report: Report, file_format: str) -> Res
 
 
 async def report_html(request: Request, report: Report) -> Response:
-    pool = request.app.state.pool
+    source = reader(request)
     summary, sites = map(
         json.loads,
         await asyncio.gather(
-            call(pool, "get_incentive_report_summary", **report.arguments),
-            call(pool, "get_incentive_report", **report.arguments, sort="-amount", limit=SITES_ON_PAGE),
+            call(source, "get_incentive_report_summary", **report.arguments),
+            call(source, "get_incentive_report", **report.arguments, sort="-amount", limit=SITES_ON_PAGE),
         ),
     )
-    job, failed_items = await _job_and_failed_items(request, report.organization_id, summary["report"]["job_id"])
+    job, failed_items = await _job_and_failed_items(source, report.organization_id, summary["report"]["job_id"])
     return HTMLResponse(report_page(summary, sites["sites"], job, failed_items), headers=PAGE_HEADERS)
 
 
 async def _job_and_failed_items(
-    request: Request, organization_id: UUID, job_id: str | None
+    source: Runner, organization_id: UUID, job_id: str | None
 ) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
     """The job of a report and the first of its failed items; None if the job has been deleted."""
     if job_id is None:
@@ -137,8 +139,8 @@ async def _job_and_failed_items(
     job = {"organization_id": organization_id, "job_id": UUID(job_id)}
     try:
         progress, items = await asyncio.gather(
-            call(request.app.state.pool, "get_batch_lookup", **job),
-            call(request.app.state.pool, "list_batch_lookup_items", **job, status="failed", limit=FAILED_ITEMS_ON_PAGE),
+            call(source, "get_batch_lookup", **job),
+            call(source, "list_batch_lookup_items", **job, status="failed", limit=FAILED_ITEMS_ON_PAGE),
         )
     except DatabaseError as error:
         if error.sqlstate != "PT404":
@@ -149,7 +151,7 @@ async def _job_and_failed_items(
 
 async def diff_incentive_reports(request: Request) -> Response:
     body = await call(
-        request.app.state.pool,
+        reader(request),
         "diff_incentive_reports",
         organization_id=request.user.organization_id,
         from_report_id=_report_param(request, "from"),

@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from pyshell.api.errors import ApiError
 from pyshell.api.routes.batch_lookups import job_id
+from pyshell.api.routes.consistency import reader
 from pyshell.api.routes.files import Piece, stream_file, stream_workbook
 from pyshell.api.routes.parameters import boolean_param, integer_param, page_params, page_response, status_param, text_param, text_params
 from pyshell.postgres.calls import call, call_row
@@ -27,7 +28,7 @@ ACCEPTED = {"ndjson": "ndjson", "spreadsheetml": "xlsx"}
 
 async def list_batch_lookup_items(request: Request) -> Response:
     body = await call(
-        request.app.state.pool,
+        reader(request),
         "list_batch_lookup_items",
         organization_id=request.user.organization_id,
         job_id=job_id(request),
@@ -42,12 +43,13 @@ async def stream_batch_lookup_results(request: Request) -> Response:
     file_format = wanted_format(request)
     job = job_id(request)
     beginning = after_param(request, file_format)
+    source = reader(request)
     options = {**item_filter(request), **text_params(request, "layout")}
     mark = codecs.BOM_UTF8 if boolean_param(request, "bom") and file_format == "csv" and beginning < 0 else b""
 
     async def read_piece(after: int, limit: int) -> Piece:
         lines, last_position = await call_row(
-            request.app.state.pool,
+            source,
             "get_batch_lookup_results",
             organization_id=request.user.organization_id,
             job_id=job,
