@@ -23,6 +23,7 @@ from pyshell.api.cors import cors_middleware
 from pyshell.api.error_responses import exception_handlers
 from pyshell.api.http_protocol import MAX_CONNECTIONS, BoundedProtocol
 from pyshell.api.job_watch import JobWatch
+from pyshell.api.large_answers import LargeAnswers
 from pyshell.api.limits import UPLOAD_WAIT_SECONDS, UPLOADS_PER_ORGANIZATION, RequestLimiter
 from pyshell.api.metrics import Metrics
 from pyshell.api.middleware import RequestMiddleware
@@ -45,8 +46,10 @@ KEEP_ALIVE_SECONDS = 75
 # How long a scheduled run of the worker may continue while the server shuts down.
 WORKER_RUN_SECONDS = 5
 # https://www.gnu.org/software/libc/manual/html_node/Malloc-Tunable-Parameters.html
-M_ARENA_MAX = -8
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 ARENAS = 2
+# Large blocks take memory that was used before: to get 8 MB from the system costs more time of the processor than to fill them.
+KEPT_BYTES = 32 * 1024 * 1024
 # The largest message that a subscriber may send, in bytes.
 MAX_WEBSOCKET_MESSAGE_BYTES = 128 * 1024
 
@@ -72,6 +75,7 @@ def create_app(settings: Settings, is_stopping: Callable[[], bool] = lambda: Fal
             app.state.clerk = Clerk.from_settings(settings)
             app.state.authenticator = Authenticator(pool, settings, app.state.clerk)
             app.state.request_limiter = RequestLimiter()
+            app.state.large_answers = LargeAnswers()
             app.state.uploads = Shares(UPLOADS_PER_ORGANIZATION, UPLOAD_WAIT_SECONDS)
             app.state.job_watch = JobWatch(notifier, is_stopping)
             app.state.realtime = Realtime(Feed(pool, notifier), app.state.authenticator)
@@ -146,6 +150,8 @@ def share_memory_between_threads() -> None:
     # musl has no arenas, and no mallopt.
     if hasattr(libc, "mallopt"):
         libc.mallopt(M_ARENA_MAX, ARENAS)
+        libc.mallopt(M_MMAP_THRESHOLD, KEPT_BYTES)
+        libc.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
 
 
 def allow_open_files(count: int) -> None:

@@ -21,6 +21,9 @@ HEAD_SECONDS = 10.0
 LINGER_SECONDS = 2.0
 # It is read this rarely, so that the client has to wait instead of us.
 DROP_SECONDS = 0.05
+# A client that has not taken so much of what waits for it in so long is gone, or wants to keep memory in use.
+TAKE_SECONDS = 30.0
+MIN_TAKEN_BYTES = 32 * 1024
 MAX_CONNECTIONS = 10_000
 
 HEAD_TOO_LARGE = ApiError(
@@ -46,6 +49,8 @@ class BoundedProtocol(HttpToolsProtocol):
     _pending_bytes = 0
     _is_refused = False
     _timer: asyncio.TimerHandle | None = None
+    # While more waits for the client than the transport's limit.
+    _taking: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -56,7 +61,31 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        self._stop_watching()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_client()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop_watching()
+
+    def _watch_client(self) -> None:
+        waiting = self.transport.get_write_buffer_size()
+        self._taking = self.loop.call_later(TAKE_SECONDS, self._check_client, waiting)
+
+    def _check_client(self, waited: int) -> None:
+        if waited - self.transport.get_write_buffer_size() < MIN_TAKEN_BYTES:
+            self.transport.abort()
+        else:
+            self._watch_client()
+
+    def _stop_watching(self) -> None:
+        if self._taking is not None:
+            self._taking.cancel()
+            self._taking = None
 
     def data_received(self, data: bytes) -> None:
         if self._is_refused:

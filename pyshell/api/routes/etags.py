@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from pyshell.api.large_answers import PIECE_BYTES
 from pyshell.api.routes.parameters import json_response
 
 
-def response_with_etag(request: Request, body: bytes, cache_control: str) -> Response:
+async def response_with_etag(request: Request, body: bytes, cache_control: str) -> Response:
     """JSON that PostgreSQL wrote with its ETag, or 304 if the header If-None-Match has that."""
-    headers = {"ETag": f'"{fingerprint(body)}"', "Cache-Control": cache_control}
+    # Of a large body, a thread computes it without holding up anybody.
+    etag = fingerprint(body) if len(body) <= PIECE_BYTES else await asyncio.to_thread(fingerprint, body)
+    headers = {"ETag": f'"{etag}"', "Cache-Control": cache_control}
     known = request.headers.get("if-none-match")
-    if known is not None and is_known(body, known):
+    if known is not None and lists(known, etag):
         return Response(status_code=304, headers=headers)
     response = json_response(body)
     response.headers.update(headers)
@@ -27,5 +31,9 @@ def fingerprint(body: bytes) -> str:
 
 def is_known(body: bytes, if_none_match: str) -> bool:
     """Whether the header If-None-Match lists the ETag of this body."""
+    return lists(if_none_match, fingerprint(body))
+
+
+def lists(if_none_match: str, etag: str) -> bool:
     known = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
-    return "*" in known or f'"{fingerprint(body)}"' in known
+    return "*" in known or f'"{etag}"' in known

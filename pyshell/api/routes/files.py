@@ -11,6 +11,7 @@ from typing import BinaryIO
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+from pyshell.api.large_answers import in_pieces
 from pyshell.api.workbook_writer import WorkbookWriter
 
 # The first piece is small, so that it comes at once. A process holds one piece of a file at a time.
@@ -34,10 +35,12 @@ async def stream_file(request: Request, read_piece: Callable[[int, int], Awaitab
 
     async def pieces() -> AsyncIterator[bytes]:
         lines, last_position = first
-        yield lines or b""
-        while last_position is not None:
+        while True:
+            async for piece in in_pieces(lines or b""):
+                yield piece
+            if last_position is None:
+                return
             lines, last_position = await read_piece(int(last_position), PIECE)
-            yield lines or b""
 
     return StreamingResponse(pieces(), headers=headers)
 

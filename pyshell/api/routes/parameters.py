@@ -17,6 +17,7 @@ from pyshell import traces
 from pyshell.api.authentication import unauthorized
 from pyshell.api.errors import ApiError
 from pyshell.api.json_bodies import check_json
+from pyshell.api.large_answers import PIECE_BYTES, PiecewiseResponse
 from pyshell.api.media_types import JSON, check_charset, recognize
 from pyshell.postgres.compact import compact
 
@@ -64,7 +65,9 @@ def check_parameters(request: Request, known: tuple[str, ...]) -> None:
 
 def json_response(text: bytes, status: int = 200) -> Response:
     """JSON that PostgreSQL wrote."""
-    return Response(compact(text), status, media_type="application/json")
+    body = compact(text)
+    kind = PiecewiseResponse if len(body) > PIECE_BYTES else Response
+    return kind(body, status, media_type="application/json")
 
 
 async def json_body(request: Request, max_bytes: int) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -13,6 +14,7 @@ from starlette.responses import Response, StreamingResponse
 from pyshell.api.authentication import authenticate
 from pyshell.api.errors import ApiError
 from pyshell.api.job_watch import JobWatch
+from pyshell.api.large_answers import LargeAnswers
 from pyshell.api.routes.batch_lookups import job_id
 from pyshell.api.routes.consistency import reader
 from pyshell.api.routes.etags import fingerprint, is_known, response_with_etag
@@ -44,8 +46,14 @@ async def get_batch_lookup(request: Request) -> Response:
         raise ApiError(
             400, "wait_with_items", "Provide either wait or include_items, not both", hint="Read the items when the job has changed."
         )
-    body = await read() if wait is None else await read_changed(request, read, wanted, wait)
-    return response_with_etag(request, body, "private, no-cache")
+    if include_items:
+        large_answers: LargeAnswers = request.app.state.large_answers
+        return await large_answers.one_of(request.user.organization_id, partial(answer_with_job, request, read))
+    return await answer_with_job(request, read if wait is None else partial(read_changed, request, read, wanted, wait))
+
+
+async def answer_with_job(request: Request, read: Callable[[], Awaitable[bytes]]) -> Response:
+    return await response_with_etag(request, await read(), "private, no-cache")
 
 
 async def read_changed(request: Request, read: Callable[[], Awaitable[bytes]], wanted: str | None, seconds: int) -> bytes:

@@ -25,19 +25,19 @@ async def get_me(request: Request) -> Response:
 
 async def list_devices(request: Request) -> Response:
     body = await call(request.app.state.pool, "list_devices", request.user.organization, **text_params(request, "category"))
-    return response_with_etag(request, body, CATALOGUE_MAY_BE_KEPT)
+    return await response_with_etag(request, body, CATALOGUE_MAY_BE_KEPT)
 
 
 async def list_device_categories(request: Request) -> Response:
     body = await call(request.app.state.pool, "list_device_categories", request.user.organization)
-    return response_with_etag(request, body, CATALOGUE_MAY_BE_KEPT)
+    return await response_with_etag(request, body, CATALOGUE_MAY_BE_KEPT)
 
 
 async def list_regions(request: Request) -> Response:
     body = await call(request.app.state.pool, "list_regions", request.user.organization, **text_params(request, "country_code"))
-    return response_with_etag(request, body, REGIONS_MAY_BE_KEPT)
+    return await response_with_etag(request, body, REGIONS_MAY_BE_KEPT)
 
 
 async def find_utilities(request: Request) -> Response:
     body = await call(request.app.state.pool, "find_utilities", request.user.organization, **text_params(request, "postal_code"))
-    return response_with_etag(request, body, CATALOGUE_MAY_BE_KEPT)
+    return await response_with_etag(request, body, CATALOGUE_MAY_BE_KEPT)

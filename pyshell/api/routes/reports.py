@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -12,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from pyshell.api.errors import ApiError
+from pyshell.api.large_answers import LargeAnswers
 from pyshell.api.reports.page import report_page
 from pyshell.api.routes.consistency import reader
 from pyshell.api.routes.files import Piece, stream_file, stream_workbook
@@ -65,10 +67,16 @@ async def list_incentive_reports(request: Request) -> Response:
 
 
 async def get_incentive_report(request: Request) -> Response:
+    report = report_of(request)
+    large_answers: LargeAnswers = request.app.state.large_answers
+    return await large_answers.one_of(report.organization_id, partial(page_of_sites, request, report))
+
+
+async def page_of_sites(request: Request, report: Report) -> Response:
     body = await call(
         reader(request),
         "get_incentive_report",
-        **report_of(request).arguments,
+        **report.arguments,
         **text_params(request, "sort"),
         **_site_filters(request),
         **page_params(request),
@@ -114,7 +122,8 @@ async def report_file(request: Request, report: Report, file_format: str) -> Res
         "Content-Disposition": f'attachment; filename="incentive-report-{report.report_id}.{file_format}"',
     }
     stream = stream_workbook if file_format == "xlsx" else stream_file
-    return await stream(request, read_piece, headers)
+    large_answers: LargeAnswers = request.app.state.large_answers
+    return await large_answers.one_of(report.organization_id, partial(stream, request, read_piece, headers))
 
 
 async def report_html(request: Request, report: Report) -> Response:

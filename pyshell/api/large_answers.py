@@ -1,0 +1,81 @@
+"""Answers of megabytes: sent as their clients take them, and bounded in number."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from typing import Final
+from uuid import UUID
+
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from pyshell.api.errors import ApiError
+from pyshell.postgres.shares import Shares, TakenError
+
+# Sent at once. So little more than this waits in the connection of a client that does not read, and no other client waits for long.
+PIECE_BYTES: Final = 64 * 1024
+# A larger answer keeps its share until the client has taken it.
+LARGE_BYTES: Final = 1024 * 1024
+# Of 8 MB each at most, as the functions of the database cut them.
+LARGE_ANSWERS_PER_ORGANIZATION = 4
+MAX_LARGE_ANSWERS = 16
+SHARE_SECONDS = 5.0
+
+
+class LargeAnswers:
+    """The large answers under way in this process."""
+
+    def __init__(self) -> None:
+        self._of_organization = Shares(LARGE_ANSWERS_PER_ORGANIZATION, SHARE_SECONDS)
+        self._of_all = Shares(MAX_LARGE_ANSWERS, SHARE_SECONDS)
+
+    async def one_of(self, organization_id: UUID, answer: Callable[[], Awaitable[Response]]) -> Response:
+        """What `answer` returns. Raises ApiError 503 when the organization, or all together, have too many large ones under way."""
+        async with AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(self._of_organization.one_of(organization_id))
+                await stack.enter_async_context(self._of_all.one_of(None))
+            except TakenError:
+                raise ApiError(
+                    503, "busy", "Too many large answers are under way; please read those first", headers={"Retry-After": "5"}
+                ) from None
+            response = await answer()
+            if isinstance(response, StreamingResponse) or len(response.body) > LARGE_BYTES:
+                return Kept(response, stack.pop_all())
+            return response
+
+
+class Kept(Response):
+    """A response that keeps something until it is sent, or its client has gone."""
+
+    def __init__(self, response: Response, kept: AsyncExitStack) -> None:
+        self.status_code = response.status_code
+        self.raw_headers = response.raw_headers
+        self._response = response
+        self._kept = kept
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._kept:
+            await self._response(scope, receive, send)
+
+
+class PiecewiseResponse(Response):
+    """A body that is sent in pieces, each when the client has taken most of those before it."""
+
+    def __init__(self, body: bytes, status: int = 200, headers: Mapping[str, str] | None = None, media_type: str | None = None) -> None:
+        super().__init__(body, status, headers, media_type)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        async for piece in in_pieces(bytes(self.body)):
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def in_pieces(text: bytes) -> AsyncIterator[bytes]:
+    """The text, with turns for others between its pieces."""
+    for start in range(0, len(text), PIECE_BYTES):
+        yield text[start : start + PIECE_BYTES]
+        await asyncio.sleep(0)
