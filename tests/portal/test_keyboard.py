@@ -80,7 +80,7 @@ def test_a_dirty_file_becomes_a_shared_report_by_keys_alone(person: Person, clie
     keys.type(client.api_key)
     page.keyboard.press("Enter")
     expect(page.get_by_text("No batches yet")).to_be_visible()
-    keys.check("signing in")
+    expect(page.get_by_role("main")).to_be_focused()
 
     keys.press("n")
     keys.tab_to(page.locator("input[type=file]"))

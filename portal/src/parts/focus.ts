@@ -1,13 +1,13 @@
 // The focus is never lost: where what had it goes away, its neighbour takes it.
 
-/** An element and those around it, each with its place among its neighbours. */
+/** An element and those around it in its part of the page, each with its place among its neighbours. */
 type Way = { element: Element; around: Element; place: number }[];
 
 const FOCUSABLE = "a[href], button:enabled, input:enabled, select:enabled, textarea:enabled, summary, [tabindex='0']";
 
 export function wayTo(element: Element | null): Way {
   const way: Way = [];
-  while (element?.parentElement && element !== document.body) {
+  while (element?.parentElement && element.parentElement !== document.body) {
     way.push({ element, around: element.parentElement, place: [...element.parentElement.children].indexOf(element) });
     element = element.parentElement;
   }
@@ -31,11 +31,11 @@ export function focusAt(way: Way) {
 
 /** Looks after the focus, for as long as the page is open. */
 export function keepFocus() {
-  let way: Way = [];
+  let way: Way | undefined;
   document.addEventListener("focusin", (event) => (way = wayTo(event.target as Element)));
   // Somebody with a mouse takes it away on purpose.
-  document.addEventListener("pointerdown", () => (way = []));
+  document.addEventListener("pointerdown", () => (way = undefined));
   new MutationObserver(() => {
-    if (way.length > 0 && document.activeElement === document.body) focusAt(way);
+    if (way && document.activeElement === document.body) focusAt(way);
   }).observe(document.body, { childList: true, subtree: true, attributeFilter: ["disabled"] });
 }
