@@ -12,7 +12,8 @@ MAX_DEPTH: Final = 64
 # 1e131071 is eight bytes here and 131,072 digits as jsonb. No amount of money has an exponent of three digits.
 HUGE_EXPONENT: Final = re.compile(rb"[0-9][eE][-+]?0*[1-9][0-9]{2}")
 ESCAPED_NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
-AS_ZEROS: Final = bytes.maketrans(b"123456789E+", b"000000000e-")
+AS_ZEROS: Final = bytes.maketrans(b"123456789E", b"000000000e")
+SIGNS: Final = b"+-"
 # Braces nest as brackets do.
 AS_BRACKETS: Final = bytes.maketrans(b"{}", b"[]")
 NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
@@ -30,10 +31,9 @@ def is_storable(body: bytes) -> bool:
             body.decode()
         except UnicodeDecodeError:
             return False
-    if b"\0" in body or (b"\\u0000" in body and ESCAPED_NUL.search(body)):
+    if b"\0" in body or (b"\\" in body and b"\\u0000" in body and ESCAPED_NUL.search(body)):
         return False
-    digits = body.translate(AS_ZEROS)
-    if b"0e000" in digits or b"0e-000" in digits or body.count(b"[") + body.count(b"{") > MAX_DEPTH:
+    if b"0e000" in body.translate(AS_ZEROS, SIGNS) or body.count(b"[") + body.count(b"{") > MAX_DEPTH:
         outside = outside_strings(body)
         return not HUGE_EXPONENT.search(outside) and not is_nested_deeper(outside, MAX_DEPTH)
     return True
@@ -75,7 +75,7 @@ def is_nested_deeper(outside: bytes, depth: int) -> bool:
 
 def foreign_reference_id(body: bytes, request: bytes) -> str | None:
     """The `reference_id` of an answer that is not the one of the request. None: it is the same, or there is none. Both are JSON."""
-    if b"reference_id" not in body and b"\\u" not in body:
+    if b"reference_id" not in body and (b"\\" not in body or b"\\u" not in body):
         return None
     answered = read_reference_id(body)
     return answered if answered is not None and answered != read_reference_id(request) else None
