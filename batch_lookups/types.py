@@ -76,6 +76,8 @@ class Item(TypedDict):
     created_at: str
     processed_at: str | None
     reused_from: dict[str, Any] | None
+    position: int
+    household: dict[str, Any] | None
 
 
 class ItemList(TypedDict):

@@ -66,3 +66,28 @@ def test_a_wrong_fact_is_refused_by_its_field(client: OrganizationClient) -> Non
     [problem] = checked["invalid_items"][0]["problems"]
     assert (problem["field"], problem["column"], problem["code"]) == ("household.size", 8, "invalid_household")
     assert problem["message"] == "column Household Size, row 2: household.size must be a whole number from 1 to 20"
+
+
+def test_a_report_sums_apart_what_depends_on_the_households(client: OrganizationClient, database: Connection) -> None:
+    created = client.submit(site("deal-0"), site("deal-1", household=HOUSEHOLD))
+    look_up(database, created, 1, {"incentives": {"total_incentive_amount": 0, "conditional_incentive_amount": 801}})
+    look_up(database, created, 1, {"incentives": {"total_incentive_amount": 1000, "total_eligible_combinations": 1}})
+
+    path = f"/incentive-reports/{created['report']['id']}"
+    report = client.get(path).json()
+    assert (report["eligible_sites"], report["total_incentive_value"], report["conditional_incentive_amount"]) == (1, 1000, 801)
+    assert [site["conditional_incentive_amount"] for site in report["sites"]] == [801, 0]
+    assert client.get(f"{path}/summary").json()["report"]["conditional_incentive_amount"] == 801
+    assert client.get("/incentive-reports").json()["reports"][0]["conditional_incentive_amount"] == 801
+    page = client.get(f"{path}/html").text
+    assert "Up to <b>$801</b> more, in no figure here" in page
+    assert "$801 conditional" in page
+    header, *lines = client.get(f"{path}/csv").text.splitlines()
+    assert header.endswith(",programs,conditional_incentive_amount")
+    assert [line.rpartition(",")[2] for line in lines] == ["801.00", "0.00"]
+
+
+def test_an_item_says_what_was_told_of_its_household(client: OrganizationClient) -> None:
+    items = f"/batch-lookups/{client.submit(site('deal-0', household=HOUSEHOLD), site('deal-1'))['job_id']}/items"
+    assert [client.get(f"{items}/{n}").json()["household"] for n in (0, 1)] == [HOUSEHOLD, None]
+    assert [item["household"] for item in client.get(items).json()["items"]] == [HOUSEHOLD, None]

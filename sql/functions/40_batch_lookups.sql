@@ -173,7 +173,8 @@ begin
         'processed_at', app.rfc3339(p_item.processed_at),
         'reused_from', case when p_item.reused_from_job_id is not null
                             then json_build_object('job_id', p_item.reused_from_job_id, 'position', p_item.reused_from_position) end,
-        'position', p_item.position);
+        'position', p_item.position,
+        'household', p_item.household);
 end;
 $$;
 

@@ -291,7 +291,7 @@ begin
                updated_at   = p_now
          where organization_id = p_organization_id and id = v_job.id;
         perform app.notify_change('UPDATE', 'batch_lookup_jobs', p_organization_id, v_job.id);
-        perform app.update_report(p_organization_id, v_job.id, p_now, v_job.processed, v_job.eligible, v_job.value);
+        perform app.update_report(p_organization_id, v_job.id, p_now, v_job.processed, v_job.eligible, v_job.value, v_job.conditional);
     end loop;
     perform app.enqueue_item_webhooks(w, p_organization_id, v_mended, p_now)
        from app.webhook_config_for(p_organization_id, app.webhook_events()) w
@@ -318,7 +318,7 @@ $$;
 
 -- Counts the outcomes of items by job.
 create or replace function app.count_items(p_items public.lookup_queue_items[])
-returns table (id uuid, processed integer, failed integer, pending integer, eligible integer, value numeric)
+returns table (id uuid, processed integer, failed integer, pending integer, eligible integer, value numeric, conditional numeric)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
@@ -329,7 +329,8 @@ begin
            count(*) filter (where i.status = 'failed')::integer,
            count(*) filter (where i.status = 'pending')::integer,
            count(*) filter (where i.status = 'completed' and app.result_is_eligible(i.parsed_result))::integer,
-           coalesce(sum(app.result_amount(i.parsed_result)) filter (where i.status = 'completed'), 0)
+           coalesce(sum(app.result_amount(i.parsed_result)) filter (where i.status = 'completed'), 0),
+           coalesce(sum(app.result_conditional_amount(i.parsed_result)) filter (where i.status = 'completed'), 0)
       from unnest(p_items) i
      group by i.job_id;
 end;
@@ -373,7 +374,8 @@ begin
         v_cancelled := case when v_job.pending > 0 then app.cancel_retries(p_organization_id, v_job.id, p_items, p_now) else 0 end;
         if v_job.processed + v_cancelled > 0 then
             perform app.advance_job(p_organization_id, v_job.id, v_job.processed + v_cancelled, v_job.failed + v_cancelled, p_now);
-            perform app.update_report(p_organization_id, v_job.id, p_now, v_job.processed - v_job.failed, v_job.eligible, v_job.value);
+            perform app.update_report(
+                p_organization_id, v_job.id, p_now, v_job.processed - v_job.failed, v_job.eligible, v_job.value, v_job.conditional);
         end if;
     end loop;
 end;

@@ -21,6 +21,11 @@ create or replace function app.result_amount(p_result jsonb) returns numeric
 language sql immutable
 return app.amount(p_result #> '{incentives,total_incentive_amount}');
 
+-- What depends on facts about the household that the lookup did not tell.
+create or replace function app.result_conditional_amount(p_result jsonb) returns numeric
+language sql immutable
+return app.amount(p_result #> '{incentives,conditional_incentive_amount}');
+
 create or replace function app.result_is_eligible(p_result jsonb) returns boolean
 language sql immutable
 return app.amount(p_result #> '{incentives,total_eligible_combinations}') > 0 or app.amount(p_result #> '{incentives,total_incentive_amount}') > 0;
@@ -70,11 +75,12 @@ begin
 
     insert into public.incentive_report_sites
            (organization_id, report_id, position, item_id, reference_id, street_1, street_2, city, state_or_province_code, postal_code,
-            country_code, building_type, device_categories, category_amounts, utility_eiaid, utility_name, eligible, total_incentive_amount, created_at)
+            country_code, building_type, device_categories, category_amounts, utility_eiaid, utility_name, eligible, total_incentive_amount, created_at,
+            conditional_incentive_amount)
     select p_organization_id, r.id, i.position, i.id, i.reference_id, i.address ->> 'street_1', i.address ->> 'street_2',
            i.address ->> 'city', i.address ->> 'state_or_province_code', i.address ->> 'postal_code', i.address ->> 'country_code',
            i.building_type, c.keys, c.amounts, i.parsed_result #>> '{utility,eiaid}', i.parsed_result #>> '{utility,name}',
-           a.eligible_combinations > 0 or a.total_incentive > 0, a.total_incentive, p_now
+           a.eligible_combinations > 0 or a.total_incentive > 0, a.total_incentive, p_now, app.result_conditional_amount(i.parsed_result)
       from unnest(p_items) i
       join unnest(v_job_ids, v_report_ids) r (job_id, id) on r.job_id = i.job_id
      cross join app.result_categories(i.device_ids, i.parsed_result, v_devices, v_categories) c
@@ -103,7 +109,8 @@ $$;
 
 -- Adds the counts of a flush, and closes the report of a job that has ended: complete if it has sites, else error.
 create or replace function app.update_report(
-    p_organization_id uuid, p_job_id uuid, p_now timestamptz, p_sites integer default 0, p_eligible_sites integer default 0, p_value numeric default 0
+    p_organization_id uuid, p_job_id uuid, p_now timestamptz, p_sites integer default 0, p_eligible_sites integer default 0,
+    p_value numeric default 0, p_conditional numeric default 0
 ) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -116,6 +123,7 @@ begin
        set total_sites           = total_sites + p_sites,
            eligible_sites        = eligible_sites + p_eligible_sites,
            total_incentive_value = total_incentive_value + p_value,
+           conditional_incentive_amount = conditional_incentive_amount + p_conditional,
            status                = case when v_ended_at is null then 'processing'
                                         when total_sites + p_sites > 0 then 'complete'
                                         else 'error' end,
@@ -140,7 +148,8 @@ return json_build_object(
     'eligible_sites', (p_report).eligible_sites,
     'total_incentive_value', round((p_report).total_incentive_value, 2),
     'created_at', app.rfc3339((p_report).created_at),
-    'completed_at', app.rfc3339((p_report).completed_at)
+    'completed_at', app.rfc3339((p_report).completed_at),
+    'conditional_incentive_amount', round((p_report).conditional_incentive_amount, 2)
 );
 
 create or replace function app.find_report(p_organization_id uuid, p_report_id uuid) returns public.incentive_reports

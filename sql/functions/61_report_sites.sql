@@ -28,7 +28,8 @@ begin
                                 'program_id', p.program_id, 'program_name', p.program_name, 'total_incentive', round(p.total_incentive, 2),
                                 'eligible_combinations', p.eligible_combinations) order by p.total_incentive desc, p.program_id), '[]')
                        from public.incentive_report_site_programs p
-                      where p.organization_id = p_site.organization_id and p.report_id = p_site.report_id and p.position = p_site.position));
+                      where p.organization_id = p_site.organization_id and p.report_id = p_site.report_id and p.position = p_site.position),
+        'conditional_incentive_amount', round(p_site.conditional_incentive_amount, 2));
 end;
 $$;
 
@@ -160,8 +161,8 @@ as $$
 declare
     v_names   constant text[]    := array['reference_id', 'street_1', 'street_2', 'city', 'state_or_province_code', 'postal_code', 'country_code',
                                           'building_type', 'device_categories', 'utility_eiaid', 'utility_name', 'eligible',
-                                          'total_incentive_amount', 'programs'];
-    v_is_text constant boolean[] := array(select n.name not in ('utility_eiaid', 'eligible', 'total_incentive_amount')
+                                          'total_incentive_amount', 'programs', 'conditional_incentive_amount'];
+    v_is_text constant boolean[] := array(select n.name not in ('utility_eiaid', 'eligible', 'total_incentive_amount', 'conditional_incentive_amount')
                                             from unnest(v_names) with ordinality n (name, place) order by n.place);
     v_sites   public.incentive_report_sites[];
     v_count   integer;
@@ -187,7 +188,8 @@ begin
     select string_agg(app.file_line(p_format, array[
                           s.reference_id, s.street_1, s.street_2, s.city, s.state_or_province_code, s.postal_code, s.country_code,
                           s.building_type, array_to_string(s.device_categories, ' '), s.utility_eiaid, s.utility_name,
-                          s.eligible::text, round(s.total_incentive_amount, 2)::text, p.programs], v_is_text), '' order by s.position)
+                          s.eligible::text, round(s.total_incentive_amount, 2)::text, p.programs,
+                          round(s.conditional_incentive_amount, 2)::text], v_is_text), '' order by s.position)
       into lines
       from unnest(v_sites) s
       left join (select position, string_agg(format('%s: %s', program_name, total_incentive), '; ' order by total_incentive desc, program_id) as programs

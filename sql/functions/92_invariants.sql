@@ -40,6 +40,7 @@ begin
            count(s.item_id) as sites,
            count(*) filter (where s.eligible) as eligible,
            coalesce(sum(s.total_incentive_amount), 0) as value,
+           coalesce(sum(s.conditional_incentive_amount), 0) as conditional,
            (array_agg(coalesce(i.id, s.item_id)) filter (where (i.status is not distinct from 'completed') <> (s.item_id is not null) or i.id <> s.item_id))[1] as misplaced,
            (array_agg(i.id) filter (where i.answer_to <> i.reference_id))[1] as mistaken
       into v_seen
@@ -76,10 +77,11 @@ begin
                                         where i.organization_id = k.organization_id and i.job_id = k.job_id and i.position = k.position
                                           and i.status = 'completed' and i.processed_at = k.looked_up_at and i.reused_from_job_id is null)),
             null, 'a known result is a completed item''s own', 'app.known_results names an item without one'),
-           (v_has_report and (v_report.total_sites, v_report.eligible_sites, v_report.total_incentive_value) is distinct from (v_seen.sites, v_seen.eligible, v_seen.value),
+           (v_has_report and (v_report.total_sites, v_report.eligible_sites, v_report.total_incentive_value, v_report.conditional_incentive_amount)
+                             is distinct from (v_seen.sites, v_seen.eligible, v_seen.value, v_seen.conditional),
             null, 'a report adds up its sites',
-            format('(%s, %s, %s), but (%s, %s, %s) by its sites', v_report.total_sites, v_report.eligible_sites, v_report.total_incentive_value,
-                   v_seen.sites, v_seen.eligible, v_seen.value)),
+            format('(%s, %s, %s, %s), but (%s, %s, %s, %s) by its sites', v_report.total_sites, v_report.eligible_sites,
+                   v_report.total_incentive_value, v_report.conditional_incentive_amount, v_seen.sites, v_seen.eligible, v_seen.value, v_seen.conditional)),
            ((v_has_report or p_job.completed_at is null) and v_report.status is distinct from case when p_job.completed_at is null then 'processing' when v_seen.sites > 0 then 'complete' else 'error' end,
             null, 'a report closes with its job', format('%s while the job is %s', coalesce(v_report.status, 'no report'), p_job.status))
            ) v (violated, item_id, rule, details)

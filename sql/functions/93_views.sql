@@ -164,7 +164,7 @@ grant select on api.usage to authenticated, service_role;
 
 select app.replace_view('reports', $view$
 select r.organization_id, r.id, r.job_id, r.name, r.description, r.status, r.report_type, r.total_sites, r.eligible_sites,
-       r.total_incentive_value, r.created_at, r.completed_at
+       r.total_incentive_value, r.created_at, r.completed_at, r.conditional_incentive_amount
   from public.incentive_reports r
 $view$);
 
@@ -181,13 +181,14 @@ comment on column api.reports.eligible_sites is 'Sites that are eligible for at 
 comment on column api.reports.total_incentive_value is 'US dollars, all sites together.';
 comment on column api.reports.created_at is 'When its batch was uploaded.';
 comment on column api.reports.completed_at is 'When its batch ended; null: it is open.';
+comment on column api.reports.conditional_incentive_amount is 'US dollars that depend on facts about the households which nobody told; in no total.';
 grant select on api.reports to authenticated, service_role;
 
 select app.replace_view('report_sites', $view$
 select s.organization_id, s.report_id, s.position, s.item_id, s.reference_id, s.street_1, s.street_2, s.city, s.state_or_province_code,
        s.postal_code, s.country_code, s.building_type, s.device_categories,
        case when s.utility_eiaid ~ '^[0-9]{1,15}$' then s.utility_eiaid::bigint end as utility_eiaid, s.utility_name, s.eligible,
-       s.total_incentive_amount, s.created_at
+       s.total_incentive_amount, s.created_at, s.conditional_incentive_amount
   from public.incentive_report_sites s
 $view$);
 
@@ -210,6 +211,7 @@ comment on column api.report_sites.utility_name is 'Name of the utility.';
 comment on column api.report_sites.eligible is 'Whether any program pays for the site.';
 comment on column api.report_sites.total_incentive_amount is 'US dollars, all programs together.';
 comment on column api.report_sites.created_at is 'When its lookup was completed.';
+comment on column api.report_sites.conditional_incentive_amount is 'US dollars that depend on facts about the household which nobody told; in no total.';
 grant select on api.report_sites to authenticated, service_role;
 
 select app.replace_view('report_programs', $view$

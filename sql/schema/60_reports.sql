@@ -14,6 +14,7 @@ create table public.incentive_reports (
     created_at            timestamptz not null,
     completed_at          timestamptz,
     updated_at            timestamptz not null,
+    conditional_incentive_amount numeric not null default 0,
 
     constraint incentive_reports_pkey primary key (organization_id, id),
     constraint incentive_reports_job_key unique (organization_id, job_id),
@@ -22,6 +23,7 @@ create table public.incentive_reports (
     constraint incentive_reports_report_type_check check (report_type in ('bulk_lookup')),
     constraint incentive_reports_sites_check check (eligible_sites >= 0 and eligible_sites <= total_sites),
     constraint incentive_reports_value_check check (total_incentive_value >= 0),
+    constraint incentive_reports_conditional_check check (conditional_incentive_amount >= 0),
     constraint incentive_reports_completed_at_check check ((status = 'processing') = (completed_at is null))
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_cost_delay = 0);
 
@@ -29,6 +31,7 @@ create index incentive_reports_newest_idx on public.incentive_reports (organizat
 
 comment on table public.incentive_reports is 'One row per report; its totals always equal its sites.';
 comment on column public.incentive_reports.total_incentive_value is 'US dollars.';
+comment on column public.incentive_reports.conditional_incentive_amount is 'US dollars of offers that depend on facts about the households which nobody told; in no total.';
 
 create table public.incentive_report_sites (
     organization_id        uuid        not null,
@@ -50,15 +53,18 @@ create table public.incentive_report_sites (
     eligible               boolean     not null,
     total_incentive_amount numeric     not null,
     created_at             timestamptz not null,
+    conditional_incentive_amount numeric not null default 0,
 
     constraint incentive_report_sites_pkey primary key (organization_id, report_id, position),
     constraint incentive_report_sites_amount_check check (total_incentive_amount >= 0),
+    constraint incentive_report_sites_conditional_check check (conditional_incentive_amount >= 0),
     constraint incentive_report_sites_categories_check check (cardinality(category_amounts) = cardinality(device_categories))
 );
 
 comment on table public.incentive_report_sites is 'One row per completed item: a site of the report, in upload order.';
 comment on column public.incentive_report_sites.category_amounts is 'US dollars for the devices of each of device_categories, in the same order, as far as the answer has them apart.';
 comment on column public.incentive_report_sites.total_incentive_amount is 'US dollars.';
+comment on column public.incentive_report_sites.conditional_incentive_amount is 'US dollars of offers that depend on facts about the household which nobody told; in no total.';
 comment on column public.incentive_report_sites.utility_eiaid is 'Number of the utility at the US Energy Information Administration, as the provider gave it.';
 
 create table public.incentive_report_site_programs (

@@ -1,5 +1,5 @@
 begin;
-select plan(12);
+select plan(14);
 \ir fixtures.psql
 
 select pg_temp.submit(:'org', 3) as job \gset
@@ -20,6 +20,19 @@ select is(
     (select status || ' ' || total_sites || ' ' || eligible_sites || ' ' || total_incentive_value from public.incentive_reports where id = :'report'),
     'complete 2 1 1200.50', 'failed items are no sites, ineligible ones are');
 
+-- What depends on the household
+select pg_temp.submit(:'org', 2) as conditional_job \gset
+select pg_temp.look_up(:'org', 1, 200, '{"incentives": {"total_incentive_amount": 100, "conditional_incentive_amount": 800.25}}');
+select pg_temp.look_up(:'org', 1, 200, '{"incentives": {"total_incentive_amount": 0, "conditional_incentive_amount": 50}}');
+select is(
+    (select (r.eligible_sites, r.total_incentive_value, r.conditional_incentive_amount, array_agg(s.conditional_incentive_amount order by s.position))::text
+       from public.incentive_reports r
+       join public.incentive_report_sites s on s.report_id = r.id
+      where r.job_id = :'conditional_job'
+      group by r.organization_id, r.id),
+    '(1,100.00,850.25,"{800.25,50.00}")', 'what depends on the household is summed apart');
+select is_empty('select * from api.check_invariants()', 'a report adds up what depends on the household');
+
 -- Answers of any kind
 select pg_temp.submit(:'org', 5) as odd_job \gset
 select pg_temp.look_up(:'org', 1, 200, r)
@@ -32,7 +45,7 @@ select is(
     5.00, 'a program that is named twice is one');
 
 -- Reading
-select is((api.list_incentive_reports(:'org') ->> 'total')::integer, 2, 'the list counts the organization''s reports');
+select is((api.list_incentive_reports(:'org') ->> 'total')::integer, 3, 'the list counts the organization''s reports');
 select is((api.list_incentive_reports(:'org', 'processing') ->> 'total')::integer, 0, 'the list of reports filters by status');
 select is(api.list_incentive_reports(:'other_org')::jsonb, '{"reports": [], "total": 0, "limit": 20, "offset": 0, "next_cursor": null}', 'another organization has none');
 select is(

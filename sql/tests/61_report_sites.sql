@@ -58,7 +58,7 @@ select is(api.get_incentive_report(:'org', :'report', p_q => 'austin', p_state =
 -- Files
 select is(split_part((api.get_incentive_report_csv(:'org', :'report')).lines, E'\r\n', 4),
     'site-3,3 Congress Ave,,Austin,TX,78701,US,RESIDENTIAL,' || (select device_categories[1] from public.incentive_report_sites where report_id = :'report' and position = 2)
-    || ',5,"City, ""Light""",true,2000.00,Solar: 2000.00', 'a line of the file has all of a site');
+    || ',5,"City, ""Light""",true,2000.00,Solar: 2000.00,0.00', 'a line of the file has all of a site');
 select is((api.get_incentive_report_csv(:'org', :'report')).last_position, null, 'the file of a small report is one piece');
 select results_eq(format($$ select regexp_count(lines, E'\r\n'), last_position from api.get_incentive_report_csv(%L, %L, p_after => 0, p_limit => 2) $$, :'org', :'report'),
     'values (2, 2)', 'a piece has its limit of lines without a header, and says where the next one begins');

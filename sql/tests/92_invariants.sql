@@ -1,5 +1,5 @@
 begin;
-select plan(23);
+select plan(24);
 \ir fixtures.psql
 
 -- What is wrong, once the change is made; then the change is undone.
@@ -49,6 +49,7 @@ select is(pg_temp.violations_after($$ update public.lookup_queue_items set resul
 select is(pg_temp.violations_after($$ update public.lookup_queue_items set result = result::jsonb || jsonb_build_object('reference_id', reference_id) where status = 'completed' $$),
     array[]::text[], 'an answer that names its own item breaks none');
 select is(pg_temp.violations_after($$ update public.incentive_reports set total_incentive_value = total_incentive_value + 0.01 $$), array['a report adds up its sites'], 'a cent too much');
+select is(pg_temp.violations_after($$ update public.incentive_reports set conditional_incentive_amount = conditional_incentive_amount + 0.01 $$), array['a report adds up its sites'], 'a conditional cent too much');
 select is(pg_temp.violations_after($$ update public.incentive_reports set status = 'complete', completed_at = now() where total_sites = 0 $$), array['a report closes with its job'], 'a report that closed too early');
 select is(pg_temp.violations_after($$ delete from public.incentive_report_site_programs; delete from public.incentive_report_sites; delete from public.incentive_reports where total_sites = 2 $$), array['a report closes with its job'], 'an open job without a report');
 select is(pg_temp.violations_after($$ update app.organization_queue_state set ready_at = now() $$, '5 minutes 61 seconds'), array['an expired lease returns to the queue'], 'a lease that nobody ended');
