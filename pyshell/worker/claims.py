@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from math import ceil
 from typing import Final
@@ -23,6 +23,9 @@ LONGEST_SLEEP: Final = 5.0
 CLAIM_AHEAD_SECONDS: Final = 0.15
 LARGEST_CLAIM: Final = 2000
 RATE_WINDOW_SECONDS: Final = 0.05
+# A claim takes at least what is looked up in this time. Where there are too many organizations for that, they take turns, and one of them
+# is claimed for after this time even if there is enough to do.
+TURN_SECONDS: Final = 0.05
 # The database gives out slots a second ahead. Claimed items cannot make way for a new batch, so claim less, and more when half is left.
 SLOTS_AHEAD_SECONDS: Final = 0.6
 SHORTEST_PACED_SLEEP: Final = 0.1
@@ -34,8 +37,8 @@ class Claims:
     """Sends heartbeats, claims, and sleeps until `wakeup` is set or more may be ready (at most 5 s).
 
     Each round asks the database how things stand, configures the pool, the keeper and the schedule by that, and claims for each
-    organization what its share of the leases ahead lacks, a transaction each. An organization whose rows somebody holds is passed over
-    for a while.
+    organization what its share of the leases ahead lacks, a transaction each. Where the shares would be small, the organizations that
+    have waited longest get more, and the others come next. An organization whose rows somebody holds is passed over for a while.
     """
 
     def __init__(
@@ -51,6 +54,8 @@ class Claims:
         self._stopping = False
         self._fruitless_rounds = 0
         self._claim_seconds = 0.0
+        self._left_out = False
+        self._claimed_at = 0.0
         self._rate = 0.0
         self._measured_at = 0.0
         self._measured_finished = 0
@@ -106,7 +111,7 @@ class Claims:
             claimed += len(leases)
             has_more = has_more and len(leases) == share
         if state.lookups_per_second is None:
-            for organization_id in state.organization_ids:
+            for organization_id in {*state.organization_ids, *shares}:
                 self._schedule.refill(organization_id)
         if shares:
             self._claim_seconds = asyncio.get_running_loop().time() - started
@@ -143,6 +148,7 @@ class Claims:
         """
         rate = self._measure_rate()
         paced = state.lookups_per_second is not None
+        self._left_out = False
         if state.lookups_per_second is None:
             ahead = self._pool.idle + max(state.max_in_flight, rate * (CLAIM_AHEAD_SECONDS + 4 * self._claim_seconds))
         else:
@@ -157,6 +163,14 @@ class Claims:
         ]
         if not organizations:
             return {}
+        turn = ceil(rate * TURN_SECONDS)
+        if not paced and ahead < turn * len(organizations):
+            ahead = self._pool.idle + max(state.max_in_flight, rate * (TURN_SECONDS + 4 * self._claim_seconds))
+            room = min(ceil(ahead), LARGEST_CLAIM) - self._schedule.waiting_for_turns(turn)
+            shares, self._left_out = take_turns(organizations, self._schedule.waiting, turn, room, now - self._claimed_at >= TURN_SECONDS)
+            if shares:
+                self._claimed_at = now
+            return shares
         wanted = min(ceil(ahead), LARGEST_CLAIM) - (self._schedule.startable() if paced else 0)
         shares = fair_shares(organizations, max(wanted, 0))
         if not paced:
@@ -167,13 +181,13 @@ class Claims:
         if not state.organization_ids:
             return min(LONGEST_SLEEP if state.next_ready_in is None else state.next_ready_in, LONGEST_SLEEP)
         now = asyncio.get_running_loop().time()
-        longest = min(LONGEST_SLEEP, self._blocked.next_due_in(now))
+        longest = min(TURN_SECONDS if self._left_out else LONGEST_SLEEP, self._blocked.next_due_in(now))
         if state.lookups_per_second is not None:
             slots_left = self._schedule.last_slot - now
             return min(max(state.paused_for, slots_left - SLOTS_AHEAD_SECONDS / 2, SHORTEST_PACED_SLEEP), longest)
         if state.paused_for > 0:
             return min(state.paused_for, LONGEST_SLEEP)
-        if has_more:
+        if has_more or self._left_out:
             return longest
         return 0.0 if claimed else min(self._back_off(longest=0.5), longest)
 
@@ -255,3 +269,21 @@ def fair_shares(organization_ids: Sequence[bytes], wanted: int) -> dict[bytes, i
     share, rest = divmod(wanted, len(organization_ids))
     shares = {organization_id: share + (place < rest) for place, organization_id in enumerate(organization_ids)}
     return {organization_id: share for organization_id, share in shares.items() if share}
+
+
+def take_turns(
+    organization_ids: Sequence[bytes], waiting: Callable[[bytes], int], turn: int, room: int, at_least_one: bool
+) -> tuple[dict[bytes, int], bool]:
+    """How many items to claim for the first organizations that have less than half a turn left, until there is no room; and whether any
+    are left out. `at_least_one`: even without room, because the first one may be new here, and those that fill the room may hang.
+    """
+    shares: dict[bytes, int] = {}
+    for organization_id in organization_ids:
+        share = turn - waiting(organization_id)
+        if share * 2 <= turn:
+            continue
+        if room <= 0 and (shares or not at_least_one):
+            return shares, True
+        shares[organization_id] = share
+        room -= share
+    return shares, False

@@ -67,6 +67,10 @@ class Schedule:
         """How many leases of an organization wait."""
         return len(self._waiting.get(organization_id, ()))
 
+    def waiting_for_turns(self, turn: int) -> int:
+        """How many leases wait, at most so many of each organization."""
+        return sum(min(len(leases), turn) for leases in self._waiting.values())
+
     def startable(self) -> int:
         """How many leases wait for nothing but their time."""
         return sum(len(leases) for organization_id, leases in self._waiting.items() if not self.is_full(organization_id))
