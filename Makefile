@@ -24,6 +24,11 @@ test-majors: ## Run the tests of the database and the queue on PostgreSQL 16 to 
 	@scripts/setup test
 	@$(python) -m tests.majors $(MAJORS)
 
+.PHONY: tour
+tour: ## Take the tour of docs/tour.md and its pictures anew
+	@scripts/setup test
+	@TOUR_PICTURES=docs/tour $(python) -m pytest -q tests/portal/test_tour.py
+
 .PHONY: up
 up: ## Run PostgreSQL, the API and a worker until Ctrl-C; PORT=8000 STATE_DIR=... DATABASE_URL=...
 	@scripts/setup
