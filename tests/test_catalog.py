@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import psycopg
 import pytest
 
@@ -288,3 +290,79 @@ def test_plpgsql_check_finds_nothing(cron_database_url: str) -> None:
              where p.pronamespace::regnamespace::text in ('app', 'api') and f.message <> 'unused parameter "p_worker"'
             """,
         )
+
+
+TENANT_TABLES = """
+    select c.oid
+      from pg_class c
+      join pg_attribute a on a.attrelid = c.oid and a.attname = 'organization_id'
+     where c.relkind in ('r', 'p') and c.relnamespace::regnamespace::text = any (%(schemas)s)"""
+
+
+def test_foreign_keys_between_tables_of_organizations_begin_with_the_organization(shared_owner: Connection) -> None:
+    """Distributed by organization, rows that refer to one another are on the same node."""
+    expect_none(
+        shared_owner,
+        f"""
+        select c.conname::text
+          from pg_constraint c
+         where c.contype = 'f' and c.conrelid in ({TENANT_TABLES}) and c.confrelid in ({TENANT_TABLES})
+           and (c.conrelid, c.confrelid, 'organization_id', 'organization_id')
+               <> (select f.attrelid, t.attrelid, f.attname, t.attname
+                     from pg_attribute f, pg_attribute t
+                    where f.attrelid = c.conrelid and f.attnum = c.conkey[1] and t.attrelid = c.confrelid and t.attnum = c.confkey[1])
+        """,
+    )
+
+
+def test_nothing_happens_to_rows_of_organizations_by_itself(shared_owner: Connection) -> None:
+    """Distributed tables have no triggers, and no foreign key that would change a part of it."""
+    expect_none(
+        shared_owner,
+        f"""
+        select t.tgname::text from pg_trigger t where not t.tgisinternal and t.tgrelid in ({TENANT_TABLES})
+         union all
+        select c.conname::text
+          from pg_constraint c
+         where c.contype = 'f' and c.confdeltype in ('n', 'd') and c.conrelid in ({TENANT_TABLES})
+        """,
+    )
+
+
+def test_set_calls_immutable_functions_only(shared_owner: Connection) -> None:
+    """Distributed tables take no others there. A variable that is computed before is the same for all rows, too."""
+    sources = shared_owner.execute(
+        "select oid::regprocedure::text, prosrc from pg_proc where pronamespace in ('app'::regnamespace, 'api'::regnamespace)"
+    )
+    changing = shared_owner.execute(
+        """
+        select proname
+          from pg_proc
+         where pronamespace in ('pg_catalog'::regnamespace, 'app'::regnamespace, 'api'::regnamespace)
+         group by proname
+        having bool_and(provolatile <> 'i')
+        """
+    )
+    names = {name for (name,) in changing}
+    found = [
+        f"{function}: {name}"
+        for function, source in sources
+        for assignments in assignments_of(source)
+        for name in sorted(names.intersection(re.findall(r"\w+(?=\()", assignments)))
+    ]
+    assert not found, "\n" + "\n".join(found)
+
+
+def assignments_of(source: str) -> list[str]:
+    """What follows SET in the UPDATEs and the ON CONFLICT DO UPDATEs of a function, without strings and comments."""
+    text = re.sub(r"--[^\n]*|'(?:[^']|'')*'", " ", source).lower()
+    found = []
+    for update in re.finditer(r"\bupdate\s+(?:(?!set\b)[\w.%]+\s+){0,3}set\b", text):
+        depth, end = 0, len(text)
+        for token in re.finditer(r"[();]|\b(?:where|from|returning)\b", text[update.end() :]):
+            depth += {"(": 1, ")": -1}.get(token[0], 0)
+            if depth < 0 or (depth == 0 and token[0] not in "()"):
+                end = update.end() + token.start()
+                break
+        found.append(text[update.end() : end])
+    return found

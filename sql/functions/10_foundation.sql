@@ -48,6 +48,7 @@ declare
     v_unknown text[];
     v_now     timestamptz := app.clock();
     v_before  jsonb       := api.get_settings();
+    v_new     app.settings;
 begin
     if jsonb_typeof(p_changes) is distinct from 'object' then
         perform app.refuse(400, 'invalid_settings', 'The changes must be a JSON object of settings');
@@ -60,20 +61,23 @@ begin
             'api.get_settings() lists them all.');
     end if;
 
-    update app.settings s
+    select n.* into v_new
+      from app.settings s
+     cross join lateral jsonb_populate_record(s, p_changes) n
+       for update of s;
+    update app.settings
        set (lookups_per_second, max_in_flight, max_retries, retry_backoff_seconds, retry_backoff_max_seconds,
             lookup_timeout_seconds, lease_seconds, max_response_bytes, items_per_run, create_clerk_organizations,
             incentive_call_retention_days, outage_failures, max_outage_wait_seconds, deduplicate_seconds, max_open_items, requests_per_minute,
             job_retention_days, report_retention_days, record_all_attempts, attempt_retention_days, audit_retention_days,
             organization_requests_per_minute, max_api_keys, upload_retention_days,
             max_open_uploads, updated_at)
-         = (select n.lookups_per_second, n.max_in_flight, n.max_retries, n.retry_backoff_seconds, n.retry_backoff_max_seconds,
-                   n.lookup_timeout_seconds, n.lease_seconds, n.max_response_bytes, n.items_per_run, n.create_clerk_organizations,
-                   n.incentive_call_retention_days, n.outage_failures, n.max_outage_wait_seconds, n.deduplicate_seconds, n.max_open_items,
-                   n.requests_per_minute, n.job_retention_days, n.report_retention_days, n.record_all_attempts, n.attempt_retention_days,
-                   n.audit_retention_days, n.organization_requests_per_minute, n.max_api_keys,
-                   n.upload_retention_days, n.max_open_uploads, v_now
-              from jsonb_populate_record(s, p_changes) n);
+         = (v_new.lookups_per_second, v_new.max_in_flight, v_new.max_retries, v_new.retry_backoff_seconds, v_new.retry_backoff_max_seconds,
+            v_new.lookup_timeout_seconds, v_new.lease_seconds, v_new.max_response_bytes, v_new.items_per_run, v_new.create_clerk_organizations,
+            v_new.incentive_call_retention_days, v_new.outage_failures, v_new.max_outage_wait_seconds, v_new.deduplicate_seconds,
+            v_new.max_open_items, v_new.requests_per_minute, v_new.job_retention_days, v_new.report_retention_days, v_new.record_all_attempts,
+            v_new.attempt_retention_days, v_new.audit_retention_days, v_new.organization_requests_per_minute, v_new.max_api_keys,
+            v_new.upload_retention_days, v_new.max_open_uploads, v_now);
     perform app.audit(app.installation_id(), 'settings.changed', p_details => app.differences(v_before, api.get_settings()::jsonb - 'updated_at'));
     perform pg_notify('batch_lookups_ready', '');
     return api.get_settings();

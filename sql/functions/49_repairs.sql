@@ -113,6 +113,7 @@ declare
     v_defaults   constant jsonb := coalesce(nullif(p_changes -> 'defaults', 'null'), '{}');
     v_value_maps constant jsonb := coalesce(nullif(p_changes -> 'value_maps', 'null'), '{}');
     v_reuse      jsonb;
+    v_now        timestamptz;
 begin
     perform app.authorize(p_organization_id, 'jobs:write');
     perform app.check_members(p_changes, array['name', 'columns', 'defaults', 'value_maps', 'edits', 'skip', 'unskip', 'reuse_results']);
@@ -136,9 +137,10 @@ begin
         perform app.refuse_option('unskip', 'an array of positions of rows, or {"problem": a code, "field": ...}');
     end if;
 
+    v_upload.columns := app.mapped_columns(v_upload.columns, v_columns);
     update public.lookup_uploads
        set name       = case when p_changes ? 'name' then p_changes ->> 'name' else name end,
-           columns    = app.mapped_columns(columns, v_columns),
+           columns    = v_upload.columns,
            defaults   = jsonb_strip_nulls(defaults || v_defaults),
            value_maps = app.merged_value_maps(value_maps, v_value_maps),
            reuse_days = case when p_changes ? 'reuse_results' then (v_reuse ->> 'reuse_days')::integer else reuse_days end
@@ -156,11 +158,12 @@ begin
     if p_changes ? 'unskip' then
         perform app.skip_upload_rows(v_upload, p_changes -> 'unskip', false);
     end if;
+    v_now := app.clock();
     if p_changes - 'name' = '{}' then
-        update public.lookup_uploads set updated_at = app.clock() where organization_id = p_organization_id and id = p_upload_id returning * into v_upload;
+        update public.lookup_uploads set updated_at = v_now where organization_id = p_organization_id and id = p_upload_id returning * into v_upload;
         return app.upload_json(v_upload);
     end if;
-    return app.upload_json(app.judge_upload(p_organization_id, p_upload_id, app.clock()));
+    return app.upload_json(app.judge_upload(p_organization_id, p_upload_id, v_now));
 end;
 $$;
 

@@ -29,6 +29,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_upload  public.lookup_uploads := app.lock_draft(p_organization_id, p_upload_id);
+    v_now     timestamptz;
     v_options jsonb;
     v_created json;
 begin
@@ -49,10 +50,11 @@ begin
     end if;
     v_created := app.create_batch(p_organization_id, null, v_upload.check_devices, v_options, app.upload_file(v_upload));
     if v_created ->> 'job_id' is not null then
+        v_now := app.clock();
         update public.lookup_uploads
-           set status = 'started', job_id = (v_created ->> 'job_id')::uuid, updated_at = app.clock()
+           set status = 'started', job_id = (v_created ->> 'job_id')::uuid, updated_at = v_now
          where organization_id = p_organization_id and id = p_upload_id;
-        perform app.remember_columns(v_upload, app.clock());
+        perform app.remember_columns(v_upload, v_now);
     end if;
     return v_created;
 end;

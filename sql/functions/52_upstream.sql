@@ -262,11 +262,13 @@ create or replace function api.pause_lookups(p_seconds integer default 900) retu
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    v_paused_until timestamptz := app.clock() + make_interval(secs => p_seconds);
 begin
     if p_seconds is null or p_seconds not between 1 and extract(epoch from app.longest_pause()) then
         perform app.refuse(400, 'invalid_seconds', format('seconds must be a whole number from 1 to %s', extract(epoch from app.longest_pause())::integer));
     end if;
-    update app.upstream_state set paused_until = app.clock() + make_interval(secs => p_seconds);
+    update app.upstream_state set paused_until = v_paused_until;
     perform app.audit(app.installation_id(), 'lookups.paused', p_details => jsonb_build_object('seconds', p_seconds));
 end;
 $$;

@@ -226,7 +226,7 @@ begin
                    result           = case when o.action = 'complete' then p_responses[o.number]::json end,
                    error_code       = case when app.is_final(o.action, i.retry_count, v_settings) then o.error_code end,
                    error_message    = case when app.is_final(o.action, i.retry_count, v_settings)
-                                           then o.error_message || case when o.action = 'retry' then format(', after %s attempt(s)', i.retry_count + 1) else '' end end,
+                                           then o.error_message || case when o.action = 'retry' then ', after ' || (i.retry_count + 1)::text || ' attempt(s)' else '' end end,
                    processed_at     = case when app.is_final(o.action, i.retry_count, v_settings) then p_now end
               from outcome o
              where i.organization_id = p_organization_id and i.job_id = v_job.job_id

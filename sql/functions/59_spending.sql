@@ -238,13 +238,15 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_left bigint := app.lookups_left(p_organization_id, p_now);
+    v_left     bigint := app.lookups_left(p_organization_id, p_now);
+    v_ready_at timestamptz;
 begin
     perform app.stop_at_limits(p_organization_id, coalesce(v_left = 0, false), p_now);
     if v_left = 0 then
         delete from app.queue_wakeups where organization_id = p_organization_id;
+        v_ready_at := case when app.next_ready_at(p_organization_id, p_now) is not null then app.next_month(p_now) end;
         update app.organization_queue_state
-           set ready_at = case when app.next_ready_at(p_organization_id, p_now) is not null then app.next_month(p_now) end
+           set ready_at = v_ready_at
          where organization_id = p_organization_id;
     end if;
     return least(p_limit, v_left);

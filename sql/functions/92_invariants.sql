@@ -199,15 +199,17 @@ as $$
 declare
     v_state app.maintenance_state;
     v_since timestamptz;
+    v_count integer;
 begin
     select * into v_state from app.maintenance_state;
     if v_state.checked_at between p_now - interval '10 minutes' and p_now then
         return;
     end if;
     v_since := case when v_state.violations > 0 then v_state.checked_since else v_state.checked_at - interval '10 minutes' end;
+    v_count := (select count(*) from app.find_violations(v_since, clock_timestamp() + interval '5 seconds'));
     update app.maintenance_state
        set checked_at    = p_now,
            checked_since = v_since,
-           violations    = (select count(*) from app.find_violations(v_since, clock_timestamp() + interval '5 seconds'));
+           violations    = v_count;
 end;
 $$;
