@@ -276,6 +276,17 @@ class TestTheProtocol:
             assert not waiting.done()
             assert waiting.result() == 401
 
+    def test_lets_those_wait_that_have_not_said_who_they_are(
+        self, server: str, client: OrganizationClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(endpoint, "ANONYMOUS_SECONDS", 4)
+        with ThreadPoolExecutor() as executor:
+            anonymous = executor.submit(refusal, server, "anon")
+            with bare_socket(server, client.api_key) as known:
+                assert known.join({})["status"] == "ok"
+            assert not anonymous.done()
+            assert anonymous.result() is None
+
     def test_lets_the_refused_of_one_address_wait_the_longer_the_more_they_are(self) -> None:
         assert [refusal_seconds(waiting) for waiting in (1, 20, 50, 1000)] == [0.1, 2.0, 5.0, 5.0]
 

@@ -42,6 +42,8 @@ MAX_CONNECTIONS = 5_000
 # Connections whose apikey says nothing, and that have not joined with a token yet; the others are kept for those that we know.
 MAX_ANONYMOUS = 1_000
 MAX_ANONYMOUS_PER_ADDRESS = 50
+# Each waits so long for every one that its address has, so that an address that opens and leaves them has few turns, and not all at once.
+ANONYMOUS_SECONDS = 0.02
 # Messages that wait for a slow client; a newer state of a row replaces the one that waits.
 MAX_WAITING = 1_000
 STUCK_SECONDS = 30.0
@@ -176,6 +178,10 @@ class Realtime:
     def count_anonymous(self, address: str | None, difference: int) -> None:
         _add(self._anonymous, address, difference)
 
+    def anonymous_seconds(self, address: str | None) -> float:
+        """How long an anonymous connection from there waits until it is accepted."""
+        return self._anonymous[address] * ANONYMOUS_SECONDS
+
     def count_channel(self, organization_id: UUID, difference: int) -> None:
         _add(self.channels, organization_id, difference)
 
@@ -284,6 +290,8 @@ class Connection:
     async def run(self) -> None:
         tasks: list[asyncio.Task[None]] = []
         try:
+            if not self._counted:
+                await asyncio.sleep(self._realtime.anonymous_seconds(self._address) * random.uniform(0.5, 1.0))
             await self._websocket.accept()
             tasks = self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._write())]
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
