@@ -17,6 +17,8 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_devices        integer[] := array(select id from app.devices where retired_at is null);
+    -- As an array, for no planner knows how many items there are: it would look each of them up.
+    v_regions        app.regions[] := array(select r from app.regions r);
     v_item_fields    text[]    := array['reference_id', 'address', 'building_type', 'device_ids', 'create_application', 'webhook_custom_fields', 'metadata', 'household'];
     v_address_fields text[]    := array['street_1', 'street_2', 'city', 'state_or_province_code', 'postal_code', 'country_code'];
 begin
@@ -118,7 +120,7 @@ begin
                               from unnest(p_items, p_notes) with ordinality as e (item, warnings, problems, n)
                             offset 0) i
                     offset 0) e
-              left join app.regions r on r.country_code = e.country and r.code = e.region
+              left join unnest(v_regions) r on r.country_code = e.country and r.code = e.region
             offset 0) f
      order by f.position;
 end;
