@@ -137,7 +137,7 @@ interface PartProperties<T> {
   row: (row: T) => VNode;
 }
 
-/** A page of a list; away from the window, an empty row of the same height. */
+/** A page of a list; away from the window, an empty row of the same height, but for the first page. */
 function Part<T>({ pages: { inSight, renew }, page, place, columns, row }: PartProperties<T>) {
   const body = useRef<HTMLTableSectionElement>(null);
   /** null: it is in sight. */
@@ -152,8 +152,8 @@ function Part<T>({ pages: { inSight, renew }, page, place, columns, row }: PartP
         inSight.add(place);
         renew();
       }
-      // What has the focus stays.
-      const away = !isIntersecting && !body.current!.contains(document.activeElement);
+      // What has the focus stays, and the first rows do, for pictures of the whole page.
+      const away = place > 0 && !isIntersecting && !body.current!.contains(document.activeElement);
       height.value = away ? boundingClientRect.height : null;
     }, { rootMargin: NEAR });
     observer.observe(body.current!);
