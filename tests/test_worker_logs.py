@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Any
 from uuid import UUID
@@ -43,6 +44,18 @@ def test_a_pause_and_the_end_of_a_job_are_told(
     fields: dict[str, Any] = vars(ended)["fields"]
     assert (fields["job_id"], fields["total_items"], fields["failed_items"]) == (job_id, 2, 1)
     assert "outage" not in caplog.text
+
+
+def test_claims_do_not_wait_for_what_is_told_of_jobs(
+    batches: Batches, worker_settings: Settings, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never_ends(self: job_log.JobLog, now: float) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(job_log.JobLog, "tell_ended", never_ends)
+    with running_worker(worker_settings):
+        for _ in range(2):
+            assert batches.wait(batches.create(2)) == "completed"
 
 
 def test_items_that_have_used_up_their_retries_are_told_once_for_each_reason(

@@ -51,6 +51,7 @@ class Claims:
         self._keeper = keeper
         self._wakeup = wakeup
         self._maintenance: asyncio.Task[None] | None = None
+        self._job_log: asyncio.Task[None] | None = None
         self._stopping = False
         self._fruitless_rounds = 0
         self._claim_seconds = 0.0
@@ -90,7 +91,8 @@ class Claims:
         state = await self._session.run(heartbeat, self._worker, self._pool.take_sample())
         self._note_database()
         await self._log_changes(state)
-        await self._jobs.tell_ended(asyncio.get_running_loop().time())
+        if self._job_log is None or self._job_log.done():
+            self._job_log = asyncio.create_task(self._log_jobs(), name="job log")
         self._pool.configure(state)
         self._keeper.configure(state)
         self._schedule.configure(state.max_in_flight, state.lookups_per_second)
@@ -232,6 +234,12 @@ class Claims:
             logger.info("worker %s: concurrency limit %s, was %s", self._worker, state.max_in_flight, last.max_in_flight)
         if state.lookups_per_second != last.lookups_per_second:
             logger.info("rate limit %s lookups per second, was %s", state.lookups_per_second, last.lookups_per_second)
+
+    async def _log_jobs(self) -> None:
+        """Beside the claims, which wait for one question at most, not for twenty."""
+        # The next round notices a database that is away, and logs it.
+        with suppress(DatabaseError):
+            await self._jobs.tell_ended(asyncio.get_running_loop().time())
 
     async def _maintain(self) -> None:
         session = self._session.another()

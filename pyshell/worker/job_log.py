@@ -36,7 +36,7 @@ class JobLog:
                 while len(self._jobs) >= MAX_JOBS:
                     del self._jobs[next(iter(self._jobs))]
                 self._jobs[lease.job_id] = lease.organization_id
-                logger.info("a job has started", extra={"fields": self._fields(lease.job_id)})
+                logger.info("a job has started", extra={"fields": self._fields(lease.organization_id, lease.job_id)})
 
     async def tell_ended(self, now: float) -> None:
         """Logs those that have ended. Raises DatabaseError."""
@@ -45,20 +45,24 @@ class JobLog:
         self._asked_at = now
         held = self._held()
         for job_id in [job_id for job_id in self._jobs if job_id not in held][:ASK_JOBS]:
+            # Claims go on meanwhile, and may have made room for other jobs.
+            organization_id = self._jobs.get(job_id)
+            if organization_id is None:
+                continue
             try:
-                job = await self._session.run(get_job, self._jobs[job_id], job_id)
+                job = await self._session.run(get_job, organization_id, job_id)
             except DatabaseError as error:
                 if kind_of(error) is not Kind.REFUSED:
                     raise
                 # Its owner has deleted it.
-                del self._jobs[job_id]
+                self._jobs.pop(job_id, None)
                 continue
-            fields = self._fields(job_id)
             # To the end of the row, behind those that were not asked after.
-            organization_id = self._jobs.pop(job_id)
+            self._jobs.pop(job_id, None)
             if job["completed_at"] is None:
                 self._jobs[job_id] = organization_id
                 continue
+            fields = self._fields(organization_id, job_id)
             counts = {"total_items": job["total_items"], "failed_items": job["failed_items"]}
             errors = ", ".join(f"{code} {count}" for code, count in job["errors_by_code"].items())
             logger.info(
@@ -70,8 +74,8 @@ class JobLog:
                 extra={"fields": fields | {"status": job["status"]} | counts},
             )
 
-    def _fields(self, job_id: bytes) -> dict[str, object]:
-        return {"job_id": UUID(bytes=job_id), "organization_id": UUID(bytes=self._jobs[job_id]), "worker": self._worker}
+    def _fields(self, organization_id: bytes, job_id: bytes) -> dict[str, object]:
+        return {"job_id": UUID(bytes=job_id), "organization_id": UUID(bytes=organization_id), "worker": self._worker}
 
 
 async def get_job(connection: Connection, organization_id: bytes, job_id: bytes) -> dict[str, Any]:
