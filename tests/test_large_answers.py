@@ -16,6 +16,7 @@ from starlette.types import Message
 from pyshell.api import http_protocol, large_answers
 from pyshell.api.http_protocol import MIN_TAKEN_BYTES, BoundedProtocol
 from pyshell.api.large_answers import LARGE_BYTES, PIECE_BYTES, PiecewiseResponse, in_pieces
+from pyshell.postgres.compact import compact_lines
 from pyshell.settings import Settings
 from tests.http_fixtures import OrganizationClient, running_server, site
 from tests.timed import wait_until
@@ -131,6 +132,24 @@ async def test_a_client_that_reads_slowly_is_kept() -> None:
         protocol._check_client(before)
         assert transport.is_aborted == is_aborted
     protocol._stop_watching()
+
+
+async def test_lines_of_results_are_compacted_with_turns_for_others_in_between() -> None:
+    turns = 0
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    other = asyncio.create_task(take_turns())
+    text = "x" * (PIECE_BYTES // 4)
+    compacted = await compact_lines(f'{{"text" : "{text}", "n": [1, 2]}}\n'.encode() * 400)
+    other.cancel()
+    assert turns >= 99
+    assert compacted == f'{{"text":"{text}","n":[1,2]}}\n'.encode() * 400
+    assert await compact_lines(b"") == b""
 
 
 @pytest.mark.parametrize("size", [0, 1, PIECE_BYTES, PIECE_BYTES + 1, LARGE_BYTES])

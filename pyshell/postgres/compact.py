@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
+
+# Handled at once, so that others get a turn in between.
+PIECE_BYTES = 64 * 1024
 
 
 def compact(text: bytes) -> bytes:
@@ -12,3 +17,16 @@ def compact(text: bytes) -> bytes:
     except RecursionError:
         # JSON that a provider nested a thousand levels deep goes out as it came.
         return text
+
+
+async def compact_lines(lines: bytes) -> bytes:
+    """Lines of JSON, each as `compact` makes it."""
+    compacted = []
+    size = 0
+    for line in lines.splitlines():
+        compacted.append(compact(line))
+        size += len(line)
+        if size >= PIECE_BYTES:
+            size = 0
+            await asyncio.sleep(0)
+    return b"\n".join([*compacted, b""])

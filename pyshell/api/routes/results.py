@@ -16,7 +16,7 @@ from pyshell.api.routes.consistency import reader
 from pyshell.api.routes.files import Piece, stream_file, stream_workbook
 from pyshell.api.routes.parameters import boolean_param, integer_param, page_params, page_response, status_param, text_param, text_params
 from pyshell.postgres.calls import call, call_row
-from pyshell.postgres.compact import compact
+from pyshell.postgres.compact import compact_lines
 
 MEDIA_TYPES = {
     "csv": "text/csv; charset=utf-8; header=present",
@@ -66,7 +66,7 @@ async def stream_batch_lookup_results(request: Request) -> Response:
             **options,
         )
         if file_format == "ndjson" and lines:
-            lines = b"".join(compact(line) + b"\n" for line in lines.splitlines())
+            lines = await compact_lines(lines)
         elif after < 0:
             lines = mark + (lines or b"")
         return lines, last_position
