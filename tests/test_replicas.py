@@ -231,6 +231,21 @@ def test_the_primary_answers_while_the_replica_is_away(pair: Pair, caplog: pytes
     ]
 
 
+def test_the_primary_answers_while_the_replica_is_silent(pair: Pair) -> None:
+    client = pair.client()
+    client.submit()
+    with running_proxy(int(str(conninfo_to_dict(pair.standby.url())["port"]))) as proxy:
+        client.base_url = pair.another_server(
+            replace(pair.settings, database_replica_url=make_conninfo(pair.standby.url(), host="127.0.0.1", port=proxy.port))
+        )
+        wait_until(lambda: lag_of(client) is not None)
+        proxy.fall_silent()
+        for _ in range(3):
+            assert lag_of(client) is None
+        proxy.recover()
+        wait_until(lambda: lag_of(client) is not None)
+
+
 def test_the_api_starts_without_its_replica(own_postgres: PrivatePostgres) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]

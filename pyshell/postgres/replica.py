@@ -157,12 +157,15 @@ class Reader:
 
     async def _read(self, once: Callable[[PooledConnection], Awaitable[T]], connection: PooledConnection) -> T:
         arguments = self._position | ({"written": self._replayed} if self._replayed else {})
-        try:
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                has_written, lag, replayed = await fetch_row(connection, "replica_lag", arguments)
-        except TimeoutError:
+        asking = asyncio.create_task(fetch_row(connection, "replica_lag", arguments))
+        answered, _ = await asyncio.wait({asking}, timeout=PATIENCE_SECONDS)
+        if not answered:
+            # While it is open, a cancelled call waits for the server to confirm that.
+            await connection.close()
+            asking.cancel()
             self._replica.note_away("it takes too long")
-            raise NotAtReplicaError("unavailable") from None
+            raise NotAtReplicaError("unavailable")
+        has_written, lag, replayed = await asking
         if has_written is None:
             self._replica.note_away("it is no standby of the primary")
             raise NotAtReplicaError("unavailable")
