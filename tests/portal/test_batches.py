@@ -75,6 +75,13 @@ def test_what_a_key_may_not_do_is_not_offered(person: Person, client: Organizati
     person.look("batches-empty")
 
 
+def test_an_address_that_leads_nowhere_says_so(signed_in: SignedIn) -> None:
+    person = signed_in("nowhere")
+    person.look("nothing-here")
+    person.page.get_by_role("link", name="Back to the start").click()
+    expect(person.page.get_by_role("heading", name="Batches")).to_be_visible()
+
+
 def test_the_keyboard_is_enough(signed_in: SignedIn) -> None:
     page = signed_in("").page
     page.keyboard.press("?")

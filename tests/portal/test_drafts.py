@@ -89,6 +89,8 @@ def test_a_dirty_workbook_becomes_a_batch(signed_in: SignedIn, client: Organizat
     [job] = client.get("/batch-lookups").json()["jobs"]
     assert (job["name"], job["total_items"]) == ("March portfolio", 38)
     look_up(database, {"job_id": job["id"]}, 20, {"incentives": {"total_incentive_amount": 100}})
+    expect(page.get_by_role("button", name="Look up the other 18")).to_be_visible()
+    person.look("job-sample-done")
     page.get_by_role("button", name="Look up the other 18").click()
     expect(page.get_by_role("region", name="Waiting for you")).to_have_count(0)
     look_up(database, {"job_id": job["id"]}, 18, {"incentives": {"total_incentive_amount": 100}})
@@ -96,6 +98,26 @@ def test_a_dirty_workbook_becomes_a_batch(signed_in: SignedIn, client: Organizat
 
     page.go_back()
     expect(page.get_by_text("It changes no more.")).to_be_visible()
+    person.look("draft-started")
+
+
+def test_suggestions_are_taken_one_at_a_time_and_all_at_once(signed_in: SignedIn, client: OrganizationClient) -> None:
+    rows = "".join(f"deal #{n},{n} N Spring St,Los Angeles,CA,90012,Residential,1,Kim\n" for n in range(1, 4))
+    draft = client.post("/uploads", content=",".join(HEADER) + "\n" + rows, headers={"content-type": "text/csv"}).json()
+    person = signed_in(f"uploads/{draft['id']}")
+    page = person.page
+    start = page.get_by_role("region", name="Start")
+    expect(start).to_contain_text("0 sites ready")
+    page.get_by_role("link", name="Reference: cannot be a reference 3").click()
+    page.get_by_role("button", name="Use deal-1").click()
+    expect(start).to_contain_text("1 site ready")
+    person.look("draft-suggestions")
+    page.get_by_role("button", name="Take the suggestions").click()
+    expect(start).to_contain_text("3 sites ready")
+    edits = [row["edits"] for row in client.get(f"/uploads/{draft['id']}/rows").json()["rows"]]
+    assert edits == [{"1": "deal-1"}, {"1": "deal-2"}, {"1": "deal-3"}]
+    page.get_by_role("button", name="Undo").click()
+    expect(start).to_contain_text("1 site ready, 2 rows with problems")
 
 
 def test_the_keyboard_repairs_cells(signed_in: SignedIn, client: OrganizationClient) -> None:
