@@ -53,6 +53,25 @@ def test_a_report_grows_is_filtered_and_taken_along(signed_in: SignedIn, client:
     page.get_by_role("combobox", name="Eligibility").select_option("Not eligible")
     expect(rows).to_have_text([re.compile("austin-2")])
 
+    page.get_by_role("combobox", name="Eligibility").select_option("Eligible or not")
+
+    texas = states.get_by_role("button", name="Texas, $1,200")
+    texas.click()
+    expect(rows).to_have_text([re.compile("austin-1"), re.compile("austin-2")])
+    expect(texas).to_have_attribute("aria-pressed", "true")
+    expect(page.get_by_role("combobox", name="State")).to_have_value("TX")
+    person.look("report-state")
+    page.get_by_role("button", name="Download…").click()
+    with page.expect_download() as downloads:
+        page.get_by_role("button", name="Filtered sites as CSV").click()
+    filtered = downloads.value.path().read_text()
+    assert "austin-1" in filtered
+    assert "la-1" not in filtered
+    texas.focus()
+    expect(texas).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(rows).to_have_count(4)
+
     page.get_by_role("button", name="Download…").click()
     with page.expect_download() as downloads:
         page.get_by_role("button", name="A page to forward").click()
@@ -89,3 +108,38 @@ def test_two_reports_are_compared(signed_in: SignedIn, client: OrganizationClien
     person.look("report-difference")
     person.page.get_by_role("link", name="Changed 1").click()
     expect(rows).to_have_text([re.compile("deal-2.*Changed.*200.*350.*150")])
+
+
+def test_the_report_to_compare_with_is_chosen_from_the_list(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
+    for name, amount in (("Last month", 100), ("This month", 350)):
+        job = client.post("/batch-lookups", params={"name": name}, json=[site()]).json()
+        look_up(database, job, 1, pays(amount, "City Power"))
+    person = signed_in("reports")
+    page = person.page
+    page.get_by_role("button", name="Compare This month").click()
+    expect(page.get_by_text("Choose what to compare This month with.")).to_be_visible()
+    person.look("reports-compare")
+    page.get_by_role("button", name="Compare with Last month").click()
+    expect(page.get_by_role("heading", name="+$250")).to_be_visible()
+
+
+def test_a_report_is_renamed_and_deleted(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
+    job = client.submit(site())
+    person = signed_in(f"reports/{job['report']['id']}")
+    page = person.page
+    page.get_by_role("button", name="More…").click()
+    expect(page.get_by_role("button", name="Delete…")).to_have_count(0)
+    page.get_by_role("button", name="Rename…").click()
+    person.look("report-rename")
+    page.get_by_role("textbox", name="Name").fill("Northside homes")
+    page.get_by_role("button", name="Rename", exact=True).click()
+    expect(page.get_by_role("heading", name="Northside homes")).to_be_visible()
+    assert client.get(f"/incentive-reports/{job['report']['id']}").json()["name"] == "Northside homes"
+
+    look_up(database, job, 1, pays(100, "City Power"))
+    expect(page.get_by_text("Complete,")).to_be_visible()
+    page.get_by_role("button", name="More…").click()
+    page.get_by_role("button", name="Delete…").click()
+    page.get_by_role("button", name="Delete the report").click()
+    expect(page.get_by_role("heading", name="Reports")).to_be_visible()
+    assert client.get(f"/incentive-reports/{job['report']['id']}").status_code == 404

@@ -11,6 +11,12 @@ export interface Total {
   total_incentive_value: number;
 }
 
+interface Choosable {
+  totals: Total[];
+  chosen: string | null;
+  onChoose: (key: string | null) => void;
+}
+
 interface ChartProperties {
   title: string;
   /** Titles of the table's columns: words in the first, numbers in the others. */
@@ -87,12 +93,7 @@ export function Donut({ eligible, total }: { eligible: number; total: number }) 
 const MOST_BARS = 8;
 
 /** Bars by value, the largest first; one that is chosen filters the sites. */
-export function Bars({ title, totals, chosen, onChoose }: {
-  title: string;
-  totals: Total[];
-  chosen: string | null;
-  onChoose: (key: string | null) => void;
-}) {
+export function Bars({ title, totals, chosen, onChoose }: Choosable & { title: string }) {
   const paying = totals.filter(({ total_incentive_value }) => total_incentive_value > 0);
   const largest = paying[0]?.total_incentive_value ?? 1;
   const rest = paying.slice(MOST_BARS);
@@ -137,27 +138,48 @@ HI .. .. .. TX .. .. .. .. FL .. PR`.trim().split("\n").flatMap((line, row) =>
   line.split(" ").map((code, column) => ({ code, row, column })).filter(({ code }) => code !== "..")
 );
 
-/** Each state as a tile near its place on the map: the more incentives, the darker; the square root of the value shows small ones, too. */
-export function StateTiles({ totals }: { totals: Total[] }) {
-  const byCode = new Map(totals.map((total) => [total.key, total.total_incentive_value]));
-  const largest = Math.max(...byCode.values(), 1);
+/**
+ * Each state as a tile near its place on the map: the more incentives, the darker; the square root of the value shows small ones, too.
+ * A tile with sites that is chosen filters them.
+ */
+export function StateTiles({ totals, chosen, onChoose }: Choosable) {
+  const byCode = new Map(totals.map((total) => [total.key, total]));
+  const largest = Math.max(...totals.map(({ total_incentive_value }) => total_incentive_value), 1);
   return (
     <Chart title="Incentives by state" {...tableOf("State", totals)}>
       <svg
         class="tiles"
         viewBox="0 0 478 318"
-        role="img"
+        role="group"
         aria-label="Map of the states, the darker the more incentives; the table has the figures"
       >
         {TILES.map(({ code, row, column }) => {
-          const value = byCode.get(code);
-          const strength = value ? Math.sqrt(value / largest) : 0;
+          const total = byCode.get(code);
+          const value = total?.total_incentive_value ?? 0;
+          const strength = Math.sqrt(value / largest);
+          const choose = () => onChoose(code === chosen ? null : code);
           return (
             <g
               key={code}
               transform={`translate(${column * 40 + 0.5} ${row * 40 + 0.5})`}
-              class={value === undefined ? "none" : strength > 0.6 ? "strong" : ""}
+              class={!total ? "none" : strength > 0.6 ? "strong" : ""}
+              {...(total
+                ? {
+                  role: "button",
+                  // SVG knows it in this form only.
+                  tabindex: 0,
+                  "aria-pressed": code === chosen,
+                  "aria-label": `${total.name}, ${dollars(value)}`,
+                  onClick: choose,
+                  onKeyDown: (event: KeyboardEvent) => {
+                    if (event.key !== "Enter" && event.key !== " ") return;
+                    event.preventDefault();
+                    choose();
+                  },
+                }
+                : { "aria-hidden": true })}
             >
+              {total && <title>{`${total.name}: ${dollars(value)}, ${counted(total.sites ?? total.eligible_sites, "site")}`}</title>}
               <rect
                 width="37"
                 height="37"

@@ -4,7 +4,7 @@ import { call, download, type Schemas } from "../api.ts";
 import { counted, dollars, number, percent } from "../format.ts";
 import { watch } from "../live.ts";
 import { throttled, useLoad } from "../load.ts";
-import { announce } from "../parts/announce.tsx";
+import { announce, notify } from "../parts/announce.tsx";
 import { Bars, Donut, StateTiles, type Total } from "../parts/charts.tsx";
 import { CopyAs } from "../parts/copy.tsx";
 import { List, usePages } from "../parts/list.tsx";
@@ -12,7 +12,7 @@ import { Dialog } from "../parts/dialog.tsx";
 import { Form, Search, Secret } from "../parts/form.tsx";
 import { Menu } from "../parts/menu.tsx";
 import { NotYet, Problem, Time } from "../parts/misc.tsx";
-import { href, query, setQuery } from "../router.ts";
+import { go, href, query, setQuery } from "../router.ts";
 import { can } from "../session.ts";
 import { CompareWith } from "./difference.tsx";
 import { oneLine } from "./items.tsx";
@@ -52,10 +52,10 @@ export function ReportScreen({ id }: { id: string }) {
   if (!data) return <NotYet title="Report" loaded={summary} />;
 
   const { report } = data;
-  const choose = (name: "program" | "utility") => (key: string | null) => setQuery({ [name]: key });
+  const choose = (name: "state" | "program" | "utility") => (key: string | null) => setQuery({ [name]: key });
   return (
     <>
-      <Heading report={report} />
+      <Heading report={report} reload={summary.reload} />
       <Problem error={summary.error.value} onRetry={summary.reload} />
       <Figures report={report} />
       {report.total_sites > 0 && (
@@ -71,6 +71,8 @@ export function ReportScreen({ id }: { id: string }) {
                 key: row.state_or_province_code,
                 name: row.name ?? row.state_or_province_code ?? "Unknown",
               }))}
+              chosen={query.value.get("state")}
+              onChoose={choose("state")}
             />
           </div>
           <Bars title="Programs" totals={programs(data)} chosen={query.value.get("program")} onChoose={choose("program")} />
@@ -90,14 +92,41 @@ export function ReportScreen({ id }: { id: string }) {
   );
 }
 
-function Heading({ report }: { report: Report }) {
-  const sharing = useSignal(false);
+function Heading({ report, reload }: { report: Report; reload: () => void }) {
+  const asking = useSignal<"share" | "rename" | "delete" | null>(null);
+  const ask = (what: typeof asking.value) => () => (asking.value = what);
+  const close = ask(null);
   const path = { report_id: report.id };
+  const filters = siteFilters();
+  const some = { path, query: filters };
   const files = [
+    ...(Object.keys(filters).length > 0
+      ? [
+        { title: "Filtered sites as Excel", run: () => download("/incentive-reports/{report_id}/xlsx", some, `${report.name}.xlsx`) },
+        { title: "Filtered sites as CSV", run: () => download("/incentive-reports/{report_id}/csv", some, `${report.name}.csv`) },
+      ]
+      : []),
     { title: "Sites as Excel", run: () => download("/incentive-reports/{report_id}/xlsx", { path }, `${report.name}.xlsx`) },
     { title: "Sites as CSV", run: () => download("/incentive-reports/{report_id}/csv", { path }, `${report.name}.csv`) },
     { title: "A page to forward", run: () => download("/incentive-reports/{report_id}/html", { path }, `${report.name}.html`) },
   ];
+  // The report of a batch that runs is the batch's.
+  const changes = [
+    { title: "Rename…", run: ask("rename") },
+    ...(report.status === "processing" ? [] : [{ title: "Delete…", run: ask("delete") }]),
+  ];
+
+  async function rename(data: FormData) {
+    const body = { name: String(data.get("name")).trim() };
+    await call("patch", "/incentive-reports/{report_id}", { path, body });
+    close();
+    notify("The report is renamed");
+    reload();
+  }
+  async function remove() {
+    await call("delete", "/incentive-reports/{report_id}", { path });
+    go(["reports"]);
+  }
   return (
     <div class="heading">
       <div>
@@ -123,11 +152,40 @@ function Heading({ report }: { report: Report }) {
       />
       <Menu title="Download…" choices={files} />
       <CompareWith report={report} />
-      {can("reports:write") && <button type="button" onClick={() => (sharing.value = true)}>Share…</button>}
+      {can("reports:write") && <button type="button" onClick={ask("share")}>Share…</button>}
       <button type="button" onClick={() => print()}>Print</button>
-      {sharing.value && <Sharing report={report} onClose={() => (sharing.value = false)} />}
+      {can("reports:write") && <Menu title="More…" choices={changes} quiet />}
+      {asking.value === "share" && <Sharing report={report} onClose={close} />}
+      {asking.value === "rename" && (
+        <Dialog title="Rename the report" onClose={close}>
+          <Form submit="Rename" onSubmit={rename} onCancel={close}>
+            <label>
+              Name<input name="name" defaultValue={report.name} maxLength={200} pattern=".*\S.*" required />
+            </label>
+          </Form>
+        </Dialog>
+      )}
+      {asking.value === "delete" && (
+        <Dialog title={`Delete ${report.name}?`} onClose={close}>
+          <Form submit="Delete the report" onSubmit={remove} onCancel={close} danger>
+            <p>Its sites and its links will be gone for good. The batch and its results stay.</p>
+          </Form>
+        </Dialog>
+      )}
     </div>
   );
+}
+
+/** What the sites of the report are filtered by, as the API takes it. */
+function siteFilters() {
+  const [state, program, utility, eligible, q] = ["state", "program", "utility", "eligible", "q"].map((name) => query.value.get(name));
+  return {
+    ...(state && { state }),
+    ...(program && { program }),
+    ...(utility && { utility }),
+    ...(eligible && { eligible: eligible === "true" }),
+    ...(q && { q }),
+  };
 }
 
 const DAYS = [7, 30, 90, 365];
@@ -221,15 +279,18 @@ function Figures({ report }: { report: Report }) {
 }
 
 function Sites({ report, states, version }: { report: Report; states: Schemas["StateTotals"][]; version: number }) {
-  const [state, program, utility, eligible] = ["state", "program", "utility", "eligible"].map((name) => query.value.get(name) ?? undefined);
+  const filters = siteFilters();
+  const { state, program, utility, eligible, q = "" } = filters;
   const sort = (query.value.get("sort") ?? "-amount") as Schemas["ReportSort"];
-  const search = query.value.get("q") ?? "";
-  const filters = { ...(search && { q: search }), sort, state, program, utility, ...(eligible && { eligible: eligible === "true" }) };
   const pages = usePages(async (query, signal) => {
     const path = { report_id: report.id };
-    const { sites: rows, ...page } = await call("get", "/incentive-reports/{report_id}", { path, query: { ...filters, ...query }, signal });
+    const { sites: rows, ...page } = await call("get", "/incentive-reports/{report_id}", {
+      path,
+      query: { ...filters, sort, ...query },
+      signal,
+    });
     return { rows, total: page.total, next_cursor: page.next_cursor };
-  }, [report.id, sort, state, program, utility, eligible, search]);
+  }, [report.id, sort, state, program, utility, eligible, q]);
   useEffect(() => {
     if (version > 0) pages.refresh();
   }, [version]);
@@ -245,8 +306,12 @@ function Sites({ report, states, version }: { report: Report; states: Schemas["S
               {[program, utility].filter(Boolean).join(", ")} ×<span class="unseen">Show all programs and utilities</span>
             </button>
           )}
-          <Search label="Search sites" hint="Reference, street or city" value={search} onSearch={(q) => setQuery({ q })} />
-          <select aria-label="Eligibility" value={eligible ?? ""} onChange={(event) => setQuery({ eligible: event.currentTarget.value })}>
+          <Search label="Search sites" hint="Reference, street or city" value={q} onSearch={(q) => setQuery({ q })} />
+          <select
+            aria-label="Eligibility"
+            value={String(eligible ?? "")}
+            onChange={(event) => setQuery({ eligible: event.currentTarget.value })}
+          >
             <option value="">Eligible or not</option>
             <option value="true">Eligible</option>
             <option value="false">Not eligible</option>

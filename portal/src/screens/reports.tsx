@@ -3,24 +3,32 @@ import { dollars, number, percent } from "../format.ts";
 import { CopyAs } from "../parts/copy.tsx";
 import { List, PAGE, usePages } from "../parts/list.tsx";
 import { Time } from "../parts/misc.tsx";
-import { href } from "../router.ts";
+import { go, href, query, setQuery } from "../router.ts";
 
 const TITLES: Record<Schemas["ReportStatus"], string> = { processing: "In progress", complete: "Complete", error: "Failed" };
 
 export function Reports() {
+  const compared = query.value.get("compare");
   const pages = usePages(async (query, signal) => {
     const { reports: rows, ...page } = await call("get", "/incentive-reports", { query, signal });
     return { rows, ...page };
   }, []);
+  const name = pages.data.value?.flatMap(({ rows }) => rows).find(({ id }) => id === compared)?.name;
   return (
     <>
       <div class="heading">
         <h1>Reports</h1>
         <CopyAs path={`incentive-reports?limit=${PAGE}`} sql={`select * from api.reports order by created_at desc limit ${PAGE};`} />
       </div>
+      {compared && (
+        <p class="banner">
+          Choose what to compare {name ? <b>{name}</b> : "the report"} with. <a href={href(["reports"])}>Never mind</a>
+        </p>
+      )}
       <List
         pages={pages}
-        columns={["Report", "Status", "#Eligible", "#Incentives", "Created"]}
+        columns={["Report", "Status", "#Eligible", "#Incentives", "Created", "Compare"]}
+        class="reports"
         empty="No reports yet. Each batch makes one."
         row={(report) => (
           <tr key={report.id}>
@@ -35,6 +43,19 @@ export function Reports() {
             <td class="number">{dollars(report.total_incentive_value)}</td>
             <td>
               <Time at={report.created_at} />
+            </td>
+            <td class="row-actions">
+              {compared !== report.id && (
+                <button
+                  type="button"
+                  class="quiet"
+                  aria-label={compared ? `Compare with ${report.name}` : `Compare ${report.name}`}
+                  onClick={() =>
+                    compared ? go(["reports", "difference"], { from: report.id, to: compared }) : setQuery({ compare: report.id })}
+                >
+                  {compared ? "With this" : "Compare…"}
+                </button>
+              )}
             </td>
           </tr>
         )}
