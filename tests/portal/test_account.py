@@ -57,6 +57,18 @@ def test_applications_move_on(signed_in: SignedIn, client: OrganizationClient, d
     moved = client.get(f"/applications/{application['id']}").json()
     assert moved["application_status"] == application["next_statuses"][0]
 
+    person.page.get_by_role("link", name="deal-7").click()
+    details = person.page.get_by_role("dialog", name=f"Application {application['id']}")
+    expect(details).to_contain_text("Heat pump rebate")
+    person.look("application")
+    [*_, last] = details.locator("footer button").all_inner_texts()
+    details.get_by_role("button", name=last).click()
+    expect(details.locator("dd").first).to_have_text(last)
+    again = client.get(f"/applications/{application['id']}").json()
+    assert again["application_status"] == moved["next_statuses"][-1]
+    person.page.reload()
+    expect(details.locator("dd").first).to_have_text(last)
+
 
 def test_an_endpoint_is_set_tested_and_sent_to_again(page: Page, developer: OrganizationClient, receiver: FakeReceiver) -> None:
     receiver.status = 500

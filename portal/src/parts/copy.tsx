@@ -21,6 +21,17 @@ function quoted(text: string): string {
   return `'${text.replaceAll("'", "'\\''")}'`;
 }
 
+/** A text as SQL writes it. */
+export function literal(text: string): string {
+  return `'${text.replaceAll("'", "''")}'`;
+}
+
+/** Conditions of a query, joined; nothing where there is none. */
+export function where(...conditions: (string | false | null | undefined)[]): string {
+  const given = conditions.filter(Boolean);
+  return given.length ? ` where ${given.join(" and ")}` : "";
+}
+
 /** Offers what the screen shows as a curl command, and as SQL where there is some. */
 export function CopyAs({ path, sql }: { path: string; sql?: string }) {
   const choices = [{ title: "curl", run: () => copy(curl(path), "curl command") }];

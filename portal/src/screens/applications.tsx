@@ -1,11 +1,13 @@
 import { useSignal } from "@preact/signals";
 import { call, type Schemas } from "../api.ts";
 import { dollars } from "../format.ts";
+import { useLoad } from "../load.ts";
 import { notify } from "../parts/announce.tsx";
-import { CopyAs } from "../parts/copy.tsx";
+import { CopyAs, literal } from "../parts/copy.tsx";
+import { Dialog } from "../parts/dialog.tsx";
 import { List, usePages } from "../parts/list.tsx";
-import { Problem, Time } from "../parts/misc.tsx";
-import { query, setQuery } from "../router.ts";
+import { Loading, Problem, Time } from "../parts/misc.tsx";
+import { href, query, setQuery } from "../router.ts";
 import { can } from "../session.ts";
 
 type Application = Schemas["Application"];
@@ -24,6 +26,7 @@ const TITLES: Record<Status, string> = {
 export function Applications() {
   const status = (query.value.get("status") ?? "") as Status | "";
   const reference = query.value.get("reference") ?? "";
+  const shown = query.value.get("application");
   const failure = useSignal<Error | undefined>(undefined);
   const filter = { ...(status && { application_status: status }), ...(reference && { refId: reference }) };
   const pages = usePages(async (page, signal) => {
@@ -51,8 +54,11 @@ export function Applications() {
       <div class="heading">
         <h1>Applications</h1>
         <CopyAs
-          path={`applications${status && `?application_status=${status}`}`}
-          sql={`select api.list_applications(${status && `p_status => '${status}'`});`}
+          path={`applications?${new URLSearchParams(filter)}`}
+          sql={`select api.list_applications(${
+            [status && `p_application_status => '${status}'`, reference && `p_reference_id => ${literal(reference)}`].filter(Boolean)
+              .join(", ")
+          });`}
         />
       </div>
       <div class="toolbar">
@@ -76,7 +82,9 @@ export function Applications() {
         row={(application) => (
           <tr key={application.id}>
             <td>
-              <b>{application.reference_id}</b>
+              <a class="main-link" href={href(["applications"], { status, reference, application: String(application.id) })}>
+                {application.reference_id}
+              </a>
               <small>application {application.id}</small>
             </td>
             <td>{application.program_name}</td>
@@ -102,6 +110,73 @@ export function Applications() {
           </tr>
         )}
       />
+      {shown && <Details key={shown} id={Number(shown)} onChange={(moved) => pages.replace((row) => row.id === moved.id ? moved : row)} />}
     </>
+  );
+}
+
+/** One application, and where it can go from here. */
+function Details({ id, onChange }: { id: number; onChange: (moved: Application) => void }) {
+  const path = { application_id: id };
+  const loaded = useLoad((signal) => call("get", "/applications/{application_id}", { path, signal }), [id]);
+  const failure = useSignal<Error | undefined>(undefined);
+  const application = loaded.data.value;
+  async function move(to: Status) {
+    failure.value = undefined;
+    try {
+      const moved = await call("patch", "/applications/{application_id}", { path, body: { application_status: to } });
+      loaded.set(() => moved);
+      onChange(moved);
+    } catch (error) {
+      failure.value = error as Error;
+    }
+  }
+  const times: [string, string | null | undefined][] = [
+    ["Made", application?.created_at],
+    ["Changed", application?.updated_at],
+    ["Submitted", application?.submitted_at],
+    ["Decided", application?.decided_at],
+  ];
+  return (
+    <Dialog
+      title={`Application ${id}`}
+      onClose={() => setQuery({ application: null })}
+      wide
+      actions={application && can("applications:write") &&
+        application.next_statuses.map((status) => <button key={status} type="button" onClick={() => move(status)}>{TITLES[status]}
+        </button>)}
+    >
+      <Problem error={failure.value ?? loaded.error.value} />
+      {!application && !loaded.error.value && <Loading />}
+      {application && (
+        <>
+          <dl class="facts">
+            <dt>Status</dt>
+            <dd>{TITLES[application.application_status]}</dd>
+            <dt>Reference</dt>
+            <dd>{application.reference_id}</dd>
+            <dt>Customer</dt>
+            <dd>{application.customer_id}</dd>
+            <dt>Program</dt>
+            <dd>
+              {application.program_name} <code>{application.program_id}</code>
+            </dd>
+            <dt>Incentive</dt>
+            <dd>{dollars(application.total_incentive)}</dd>
+            {times.map(([title, at]) =>
+              at && (
+                <>
+                  <dt>{title}</dt>
+                  <dd>
+                    <Time at={at} />
+                  </dd>
+                </>
+              )
+            )}
+          </dl>
+          <CopyAs path={`applications/${id}`} sql={`select api.get_application(p_application_id => ${id});`} />
+        </>
+      )}
+    </Dialog>
   );
 }

@@ -5,7 +5,7 @@ import { type ReportRow, watch } from "../live.ts";
 import { throttled, useLoad } from "../load.ts";
 import { announce } from "../parts/announce.tsx";
 import { Bar, doneShare, isOpen } from "../parts/bar.tsx";
-import { CopyAs } from "../parts/copy.tsx";
+import { CopyAs, literal, where } from "../parts/copy.tsx";
 import { Search } from "../parts/form.tsx";
 import { Loading, Problem, Time } from "../parts/misc.tsx";
 import { href, query, setQuery } from "../router.ts";
@@ -83,14 +83,26 @@ export function Batches() {
   }
 
   const data = list.data.value;
+  const [key = "", value = ""] = label.split(/:(.*)/s);
   return (
     <>
       <div class="heading">
         <h1>Batches</h1>
         <CopyAs
-          path={showsDrafts ? "uploads?status=draft" : `batch-lookups?limit=${PAGE}${status && `&status=${status}`}`}
-          sql={`select * from api.${showsDrafts ? "uploads where status = 'draft'" : `jobs${status && ` where status = '${status}'`}`}
- order by created_at desc limit ${PAGE};`}
+          path={showsDrafts ? "uploads?status=draft" : `batch-lookups?limit=${PAGE}&${new URLSearchParams({
+            ...(status && { status }),
+            ...(search && { name: search }),
+            ...(label && { label }),
+          })}`}
+          sql={`select * from api.${
+            showsDrafts ? "uploads where status = 'draft'" : `jobs${
+              where(
+                status && `status = '${status}'`,
+                search && `strpos(lower(name), lower(${literal(search)})) > 0`,
+                label && `labels ->> ${literal(key)} = ${literal(value)}`,
+              )
+            }`
+          } order by created_at desc limit ${PAGE};`}
         />
         {can("jobs:write") && <a class="button primary" href={href(["upload"])}>New upload</a>}
       </div>

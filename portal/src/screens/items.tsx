@@ -4,6 +4,7 @@ import { useEffect } from "preact/hooks";
 import { call, type Schemas } from "../api.ts";
 import { counted, dollars, number, seconds } from "../format.ts";
 import { useLoad } from "../load.ts";
+import { CopyAs, literal, where } from "../parts/copy.tsx";
 import { Dialog } from "../parts/dialog.tsx";
 import { Search } from "../parts/form.tsx";
 import { List, usePages } from "../parts/list.tsx";
@@ -61,6 +62,18 @@ export function Items({ job, version }: { job: Schemas["JobDetails"]; version: n
               <code>{error}</code> ×<span class="unseen">Show all failed sites</span>
             </button>
           )}
+          <CopyAs
+            path={`batch-lookups/${job.id}/items?${new URLSearchParams(filters)}`}
+            sql={`select * from api.items${
+              where(
+                `job_id = '${job.id}'`,
+                status && `status = '${status}'`,
+                error && `error_code = ${literal(error)}`,
+                search &&
+                  `strpos(lower(concat_ws(' ', reference_id, address ->> 'street_1', address ->> 'city')), lower(${literal(search)})) > 0`,
+              )
+            } order by position;`}
+          />
           <Search label="Search sites" hint="Reference, street or city" value={search} onSearch={(q) => setQuery({ q })} />
         </div>
       </div>
@@ -103,6 +116,10 @@ function ItemDialog({ jobId, position, version }: { jobId: string; position: num
       <Problem error={loaded.error.value} />
       {!item && !loaded.error.value && <Loading />}
       {item && <Details item={item} device={(id) => names.value.get(id) ?? `device ${id}`} />}
+      <CopyAs
+        path={`batch-lookups/${jobId}/items/${position}`}
+        sql={`select * from api.items where job_id = '${jobId}' and position = ${position};`}
+      />
     </Dialog>
   );
 }

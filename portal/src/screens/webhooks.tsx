@@ -6,7 +6,7 @@ import { notify } from "../parts/announce.tsx";
 import { copy, CopyAs } from "../parts/copy.tsx";
 import { Dialog } from "../parts/dialog.tsx";
 import { Form, Secret } from "../parts/form.tsx";
-import { List, usePages } from "../parts/list.tsx";
+import { List, PAGE, usePages } from "../parts/list.tsx";
 import { Loading, Problem, Time } from "../parts/misc.tsx";
 import { href, query, setQuery } from "../router.ts";
 import { can } from "../session.ts";
@@ -206,6 +206,10 @@ function Deliveries() {
     <section aria-label="Deliveries">
       <div class="heading">
         <h2>Deliveries</h2>
+        <CopyAs
+          path={`webhook-deliveries?${new URLSearchParams({ limit: String(PAGE), ...(status && { status }) })}`}
+          sql={`select api.list_webhook_deliveries(p_limit => ${PAGE}${status && `, p_status => '${status}'`});`}
+        />
         <button type="button" class="quiet" onClick={pages.reload}>Reload</button>
         {can("webhooks:write") && <button type="button" onClick={() => (recovering.value = true)}>Recover…</button>}
       </div>
@@ -320,6 +324,7 @@ function Delivery({ id, reload }: { id: string; reload: () => void }) {
             <summary>The body</summary>
             <pre tabIndex={0}>{JSON.stringify(data.body, null, 2)}</pre>
           </details>
+          <CopyAs path={`webhook-deliveries/${id}`} sql={`select api.get_webhook_delivery(p_delivery_id => '${id}');`} />
         </>
       )}
     </Dialog>

@@ -1,0 +1,72 @@
+"""What a screen shows, as a command for a shell and for psql."""
+
+from __future__ import annotations
+
+import json
+import shlex
+
+import httpx
+import pytest
+from playwright.sync_api import expect
+
+from tests.conftest import Connection
+from tests.http_fixtures import OrganizationClient, site
+from tests.portal.conftest import Person, SignedIn
+
+ADDRESSES = [
+    "batches?status=pending&search=O'Hare&label=team:east:2",
+    "batches?status=drafts",
+    "batches/JOB?status=pending&q=O'Hare",
+    "batches/JOB?item=0",
+    "reports",
+    "reports/REPORT",
+    "reports/difference?from=REPORT&to=REPORT",
+    "applications?status=in_progress&reference=deal-1",
+    "webhooks?status=failed",
+    "keys",
+    "usage?from=2026-01-01&before=2099-01-01",
+    "audit?action=api_key.created",
+]
+
+
+def copies(person: Person, kind: str) -> list[str]:
+    """All that can be copied as `kind` where the person is."""
+    page = person.page
+    expect(page.locator("[aria-busy=true]")).to_have_count(0)
+    around = page.get_by_role("dialog") if "item=" in page.url else page.locator("main")
+    expect(around.get_by_role("button", name="Copy as…")).not_to_have_count(0)
+    found = []
+    for button in around.get_by_role("button", name="Copy as…").all():
+        button.click()
+        page.locator(".menu:popover-open").get_by_role("button", name=kind).click()
+        found.append(page.evaluate("navigator.clipboard.readText()"))
+    return found
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_what_is_copied_runs(address: str, signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
+    job = client.post("/batch-lookups", params={"name": "O'Hare", "label": "team:east:2"}, json=[site("deal-1")]).json()
+    person = signed_in(address.replace("JOB", job["job_id"]).replace("REPORT", job["report"]["id"]))
+    person.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    database.execute(
+        "select set_config('request.jwt.claims', %s, false)",
+        [json.dumps({"organization_id": client.get("/me").json()["organization"]["id"]})],
+    )
+    for sql in copies(person, "SQL"):
+        rows = database.execute(sql.encode()).fetchall()
+        assert rows or "where" in sql, sql
+    for command in copies(person, "curl"):
+        program, url, option, header = shlex.split(command)
+        assert (program, option, header) == ("curl", "-H", "x-api-key: $key")
+        assert httpx.get(url, headers={"x-api-key": client.api_key}).status_code == 200
+    if "search" in address:
+        [sql] = copies(person, "SQL")
+        assert len(database.execute(sql.encode()).fetchall()) == 1
+
+
+def test_a_draft_is_copied_with_its_rows(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
+    draft = client.post("/uploads", json=[site("deal-1"), site("deal-2")]).json()
+    person = signed_in(f"uploads/{draft['id']}")
+    person.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    [sql] = copies(person, "SQL")
+    assert len(database.execute(sql.encode()).fetchall()) == 2
