@@ -16,6 +16,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from pyshell.deploy import doctor
 from pyshell.local.private_postgres import PrivatePostgres
 from pyshell.metrics import PROCESS
 from pyshell.settings import Settings
@@ -265,6 +266,26 @@ def test_a_promoted_standby_is_no_replica(pair: Pair) -> None:
     before = reads()
     assert lag_of(client) is None
     assert outcomes_since(before) == {"unavailable"}
+
+
+def test_doctor_tells_whether_the_replica_is_read(pair: Pair) -> None:
+    def found(**changes: object) -> tuple[str, str]:
+        [finding] = [finding for finding in doctor.diagnose(replace(pair.settings, **changes)) if finding.check == "replica"]  # type: ignore[arg-type]
+        return finding.state, finding.finding
+
+    client = pair.client()
+    pair.pause(client)
+    client.submit()
+    assert re.fullmatch(r"the replica is \d+\.\d s behind at most", found()[1])
+    assert re.fullmatch(r"the replica is behind \(\d+ s\), so the primary is read", found(database_replica_max_lag_seconds=0)[1])
+    assert found(database_replica_url=pair.primary.url()) == (
+        "warning",
+        "DATABASE_REPLICA_URL leads to no standby of the database, so the primary is read",
+    )
+    pair.standby.stop(immediately=True)
+    state, text = found()
+    assert (state, text.partition(":")[0]) == ("warning", "whether the replica is behind cannot be told")
+    assert "replica" not in {finding.check for finding in doctor.diagnose(replace(pair.settings, database_replica_url=None))}
 
 
 @pytest.mark.parametrize("sqlstate", ["40001", "57P01", "53200"])

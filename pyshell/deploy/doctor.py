@@ -50,6 +50,7 @@ def diagnose(settings: Settings) -> Iterator[Finding]:
             yield from check_disk(connection)
         yield from check_pooler(settings)
         yield from check_migrations(settings)
+        yield from check_replica(settings)
         with connect_as_owner(settings.database_url, "batch-lookups doctor", role=SHELL) as connection:
             for row in connection.execute('select "check", state, finding, advice from api.diagnose()').fetchall():
                 yield Finding(*row)
@@ -59,6 +60,39 @@ def diagnose(settings: Settings) -> Iterator[Finding]:
             yield Finding(
                 "database", PROBLEM, explain(error), "Check DATABASE_URL, and that PostgreSQL runs and takes connections from here."
             )
+
+
+def check_replica(settings: Settings) -> Iterator[Finding]:
+    """Whether DATABASE_REPLICA_URL, if it is set, leads to a standby that is near enough to be read."""
+    if settings.database_replica_url is None:
+        return
+    try:
+        with connect_as_owner(settings.database_url, "batch-lookups doctor", role=SHELL) as primary:
+            position = primary.execute("select * from api.read_position(null)").fetchone()
+        with connect_as_owner(settings.database_replica_url, "batch-lookups doctor", role=SHELL) as replica:
+            has_written, lag, _ = replica.execute("select * from api.replica_lag(%s, %s, %s, %s)", position).fetchone() or (None,) * 3
+    except DatabaseError as error:
+        yield Finding(
+            "replica",
+            WARNING,
+            f"whether the replica is behind cannot be told: {explain(error)}",
+            "Check DATABASE_REPLICA_URL. The primary is read.",
+        )
+        return
+    if has_written is None:
+        yield Finding(
+            "replica",
+            WARNING,
+            "DATABASE_REPLICA_URL leads to no standby of the database, so the primary is read",
+            "Name a streaming standby of it. After a failover, one counts again once it has written out pages of the new timeline.",
+        )
+    elif lag is None or lag > settings.database_replica_max_lag_seconds:
+        behind = "nobody knows how far" if lag is None else f"{lag:.0f} s"
+        yield Finding(
+            "replica", WARNING, f"the replica is behind ({behind}), so the primary is read", "Look at pg_stat_replication at the primary."
+        )
+    else:
+        yield Finding("replica", OK, f"the replica is {lag:.1f} s behind at most")
 
 
 def check_secrets(settings: Settings) -> Iterator[Finding]:
