@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import SimpleNamespace
 
 import httpx
@@ -19,11 +22,14 @@ from pyshell.deploy import doctor
 from pyshell.local.machine import free_port
 from pyshell.local.private_postgres import PrivatePostgres
 from pyshell.settings import Settings
-from tests.conftest import Clock, Connection
+from tests.conftest import Clock, Connection, MakeCluster
 from tests.http_fixtures import running_server, site
 from tests.operations_fixtures import fires, needs_promtool
 from tests.test_metrics import samples_of
 from tests.test_pgbouncer import PROGRAM, pgbouncer, url_of
+from tests.timed import wait_until
+from tests.upstream import FakeUpstream
+from tests.worker_fixtures import running_worker
 
 pytestmark = needs_promtool
 
@@ -188,6 +194,76 @@ def test_a_fault_raises_its_alert_and_doctor_names_it(
     finding = deployment.doctor()[check]
     assert named in finding.finding
     assert finding.advice
+
+
+@contextmanager
+def small_disk(megabytes: int) -> Iterator[Path]:
+    """A folder on a file system of its own, which only root may make, and not everywhere."""
+    with tempfile.TemporaryDirectory(prefix="small disk ") as name:
+        Path(name).chmod(0o711)
+        mounted = subprocess.run(
+            ["mount", "--types", "tmpfs", "--options", f"size={megabytes}m,mode=0711", "tmpfs", name], capture_output=True, text=True
+        )
+        if mounted.returncode:
+            pytest.skip(f"a small file system cannot be made here: {mounted.stderr.strip()}")
+        try:
+            yield Path(name)
+        finally:
+            subprocess.run(["umount", name], check=True)
+
+
+def test_a_disk_that_is_full_is_named_and_loses_nothing(
+    make_cluster: MakeCluster, upstream: FakeUpstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The last block is taken under a running PostgreSQL, while a worker records outcomes; then there is room again."""
+    with small_disk(400) as disk:
+        make_cluster(disk / "postgres")
+        postgres = PrivatePostgres(disk / "postgres", throw_away=True)
+        postgres.start()
+        settings = Settings(
+            database_url=postgres.url(),
+            api_key_pepper=SECRET,
+            service_role_key=SECRET,
+            incentives_api_url=upstream.url,
+            log_level="critical",
+        )
+        try:
+            with psycopg.connect(postgres.url(), autocommit=True) as owner, running_server(settings) as url:
+                deployment = Deployment(settings, url, owner, Clock(owner))
+                owner.execute("select api.update_settings('{\"lookups_per_second\": 200}')")
+                job_id = deployment.upload(1000).json()["job_id"]
+                before = deployment.scrape()
+                with running_worker(settings):
+                    wait_until(lambda: completed(owner, job_id) > 100)
+                    # What follows finds room in a new segment of the log: one that is full as well would stop the server.
+                    owner.execute("select pg_switch_wal()")
+                    owner.execute("checkpoint")
+                    fill(disk / "filler")
+                    assert deployment.upload(3000).status_code == 503
+                    wait_until(lambda: [log for log in caplog.records if "worker" in log.name and "No space left" in log.getMessage()])
+                    assert fires("DatabaseOutOfResources", before, deployment.scrape())
+                    assert "0.0 of 0.4 GB are free" in deployment.doctor()["disk"].finding
+                    assert completed(owner, job_id) < 1000
+                    (disk / "filler").unlink()
+                    wait_until(lambda: completed(owner, job_id) == 1000, lambda: completed(owner, job_id))
+                assert len(upstream.requests) == 1000
+                assert deployment.upload(3000).status_code == 201
+                assert "disk" not in deployment.doctor()
+        finally:
+            postgres.stop(immediately=True)
+
+
+def fill(file: Path) -> None:
+    """Takes all that is left of a disk."""
+    with file.open("wb", buffering=0) as filler, suppress(OSError):
+        while filler.write(bytes(4096)):
+            pass
+
+
+def completed(owner: Connection, job_id: str) -> int:
+    [[processed, failed]] = owner.execute("select processed_items, failed_items from api.jobs where id = %s", [job_id]).fetchall()
+    assert failed == 0
+    return int(processed)
 
 
 def test_a_held_transaction_is_named_with_its_process(deployment: Deployment) -> None:
