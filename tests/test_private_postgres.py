@@ -160,9 +160,14 @@ def test_nobody_comes_in_without_the_password(postgres: PrivatePostgres) -> None
     assert postgres.data.stat().st_mode & 0o077 == 0
 
 
-def test_realtime_and_cron_find_what_they_need(postgres: PrivatePostgres) -> None:
+def test_realtime_finds_what_it_needs(postgres: PrivatePostgres) -> None:
     postgres.start()
     assert ask(postgres, "select current_setting('wal_level')") == "logical"
+
+
+def test_pg_cron_finds_what_it_needs(postgres: PrivatePostgres) -> None:
+    needs_extension(postgres, "pg_cron")
+    postgres.start()
     assert ask(postgres, "select current_setting('cron.use_background_workers')") == "on"
     assert ask(postgres, "select current_setting('cron.database_name') = current_database()") is True
 
@@ -216,6 +221,7 @@ def test_a_checkout_keeps_its_cluster_when_it_moves_and_shares_it_with_no_copy(t
 
 
 def test_a_missing_version_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("POSTGRES_HOME", raising=False)
     with pytest.raises(PostgresError, match="No PostgreSQL 15 or later with no_such_extension is installed"):
         private_postgres.newest_installation(["no_such_extension"])
 
