@@ -94,6 +94,26 @@ def test_an_endpoint_is_set_tested_and_sent_to_again(page: Page, developer: Orga
     expect(page.get_by_role("dialog")).to_contain_text("Due")
 
 
+def test_what_was_missed_is_recovered(page: Page, developer: OrganizationClient, receiver: FakeReceiver, database: Connection) -> None:
+    developer.put("/webhook-config", json={"url": receiver.url, "events": ["batch.completed"], "enabled": False})
+    job = developer.submit(site())
+    look_up(database, job, 1, {"incentives": {"total_incentive_amount": 900}})
+    person = Person(page, str(developer.base_url))
+    person.sign_in(developer.api_key, "webhooks?status=failed")
+    missed = page.get_by_role("region", name="Deliveries").get_by_role("link", name="batch.completed")
+    expect(missed).to_have_count(1)
+    page.get_by_role("checkbox", name="Enabled").check()
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("status").last).to_contain_text("Saved")
+    page.get_by_role("button", name="Recover…").click()
+    page.get_by_label("Since").fill("2020-01-01T00:00")
+    person.look("webhooks-recover")
+    page.get_by_role("button", name="Send them again").click()
+    expect(missed).to_have_count(0)
+    [delivery] = developer.get("/webhook-deliveries").json()["deliveries"]
+    assert delivery["status"] == "pending"
+
+
 def test_the_lookups_are_counted_by_day_and_batch(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
     job = client.post("/batch-lookups", params={"name": "March portfolio"}, json=[site(f"deal-{number}") for number in range(3)]).json()
     look_up(database, job, 3, {"incentives": {"total_incentive_amount": 900}})

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
+from pathlib import Path
 
 import httpx
 import pytest
@@ -70,3 +72,18 @@ def test_a_draft_is_copied_with_its_rows(signed_in: SignedIn, client: Organizati
     person.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     [sql] = copies(person, "SQL")
     assert len(database.execute(sql.encode()).fetchall()) == 2
+
+
+def test_a_copied_upload_runs_in_a_shell(signed_in: SignedIn, client: OrganizationClient, tmp_path: Path) -> None:
+    person = signed_in("upload")
+    person.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    with person.page.expect_download() as downloads:
+        person.page.get_by_role("link", name="Template").click()
+    downloads.value.save_as(tmp_path / "sites.csv")
+    [command] = copies(person, "curl")
+    answer = subprocess.run(
+        ["bash", "-c", command], cwd=tmp_path, env={"key": client.api_key, "PATH": "/usr/bin:/bin"}, capture_output=True, check=True
+    )
+    assert json.loads(answer.stdout)["valid_rows"] == 1
+    [draft] = client.get("/uploads").json()["uploads"]
+    assert draft["name"] == "sites.csv"

@@ -8,13 +8,10 @@ export async function copy(text: string, what: string) {
   notify(`${what} copied`);
 }
 
-/** A curl command for a path of the API; the key is left to the shell's variable `key`. */
-export function curl(path: string, method = "GET", body?: unknown): string {
-  const parts = ["curl"];
-  if (method !== "GET") parts.push(`-X ${method}`);
-  parts.push(quoted(new URL(path.replace(/^\//, ""), API).href), `-H "x-api-key: $key"`);
-  if (body !== undefined) parts.push(`--json ${quoted(JSON.stringify(body))}`);
-  return parts.join(" ");
+/** A curl command for a path of the API, which a CSV file may be sent to; the key is left to the shell's variable `key`. */
+function curl(path: string, file?: string): string {
+  const command = `curl ${quoted(new URL(path, API).href)} -H "x-api-key: $key"`;
+  return file ? `${command} -H "content-type: text/csv" --data-binary ${quoted(`@${file}`)}` : command;
 }
 
 function quoted(text: string): string {
@@ -33,8 +30,8 @@ export function where(...conditions: (string | false | null | undefined)[]): str
 }
 
 /** Offers what the screen shows as a curl command, and as SQL where there is some. */
-export function CopyAs({ path, sql }: { path: string; sql?: string }) {
-  const choices = [{ title: "curl", run: () => copy(curl(path), "curl command") }];
+export function CopyAs({ path, sql, file }: { path: string; sql?: string; file?: string }) {
+  const choices = [{ title: "curl", run: () => copy(curl(path, file), "curl command") }];
   if (sql) choices.push({ title: "SQL", run: () => copy(sql, "SQL") });
   return <Menu title="Copy as…" choices={choices} quiet />;
 }

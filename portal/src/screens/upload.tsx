@@ -3,6 +3,7 @@ import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { send } from "../api.ts";
 import { REUSE_DAYS } from "../draft.ts";
+import { CopyAs } from "../parts/copy.tsx";
 import { Problem } from "../parts/misc.tsx";
 import { go } from "../router.ts";
 import { Drafts } from "./drafts.tsx";
@@ -71,6 +72,7 @@ export function Upload() {
     <>
       <div class="heading">
         <h1>New upload</h1>
+        <CopyAs path="uploads?name=sites.csv" file="sites.csv" />
         <a class="button quiet" href={TEMPLATE} download="sites.csv">Template</a>
       </div>
       <label
