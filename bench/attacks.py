@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
+from math import nan
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import NamedTuple
@@ -311,16 +312,19 @@ def measure(
         return await asyncio.gather(
             *(
                 open_loop(asked.port, asked.raw_request("GET", "/batch-lookups?limit=1"), REQUESTS_PER_SECOND, seconds)
-                for asked in (system, elsewhere or system)
+                for asked in (system, elsewhere)
+                if asked
             )
         )
 
     with Memory(api, system.connection) as memory, under(attacks, target):
         # The attack is under way before anything is measured.
         time.sleep(2)
-        waits, waits_elsewhere = uvloop.run(ask())
-    percentiles, others = (statistics.quantiles(times, n=100, method="inclusive") for times in (waits, waits_elsewhere))
-    return Figures(percentiles[49], percentiles[98], max(waits), others[98], memory.api_bytes, memory.backend_bytes)
+        waits, *others = uvloop.run(ask())
+    percentiles, *at_others = (statistics.quantiles(times, n=100, method="inclusive") for times in (waits, *others))
+    return Figures(
+        percentiles[49], percentiles[98], max(waits), at_others[0][98] if at_others else nan, memory.api_bytes, memory.backend_bytes
+    )
 
 
 def prepare(system: System, database_url: str, items: int = 2000, result_bytes: int = 100_000) -> Target:
