@@ -110,6 +110,19 @@ def test_two_reports_are_compared(signed_in: SignedIn, client: OrganizationClien
     expect(rows).to_have_text([re.compile("deal-2.*Changed.*200.*350.*150")])
 
 
+def test_what_depends_on_the_households_is_shown_apart(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
+    job = client.submit(site("sure"), site("depends"))
+    look_up(database, job, 1, pays(1000, "City Power"))
+    look_up(database, job, 1, {"incentives": {"total_incentive_amount": 0, "conditional_incentive_amount": 801}})
+    person = signed_in(f"reports/{job['report']['id']}")
+    total = person.page.locator(".figure", has_text="total incentives")
+    expect(total).to_contain_text("$1,000")
+    expect(total).to_contain_text("and up to $801 that depends on facts about the households")
+    expect(person.page.get_by_role("row", name=re.compile("depends"))).to_contain_text("$801 conditional")
+    expect(person.page.get_by_text("conditional")).to_have_count(1)
+    person.look("report-conditional")
+
+
 def test_the_report_to_compare_with_is_chosen_from_the_list(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
     for name, amount in (("Last month", 100), ("This month", 350)):
         job = client.post("/batch-lookups", params={"name": name}, json=[site()]).json()

@@ -254,9 +254,13 @@ function Sharing({ report, onClose }: { report: Report; onClose: () => void }) {
 }
 
 function Figures({ report }: { report: Report }) {
-  const { total_sites, eligible_sites, total_incentive_value } = report;
+  const { total_sites, eligible_sites, total_incentive_value, conditional_incentive_amount: conditional } = report;
   const figures = [
-    [dollars(total_incentive_value), "total incentives", ""],
+    [
+      dollars(total_incentive_value),
+      "total incentives",
+      conditional ? `and up to ${dollars(conditional)} that depends on facts about the households` : "",
+    ],
     [
       number(eligible_sites),
       eligible_sites === 1 ? "eligible site" : "eligible sites",
@@ -340,7 +344,10 @@ function Sites({ report, states, version }: { report: Report; states: Schemas["S
             </td>
             <td>{site.utility.name}</td>
             <td>{site.programs.map(({ program_name }) => program_name).join(", ")}</td>
-            <td class="number">{dollars(site.total_incentive_amount)}</td>
+            <td class="number">
+              {dollars(site.total_incentive_amount)}
+              {site.conditional_incentive_amount > 0 && <small>{dollars(site.conditional_incentive_amount)} conditional</small>}
+            </td>
           </tr>
         )}
       />
