@@ -26,7 +26,8 @@ if not EXAMPLES:
 
 
 # What no schema can say: that a key must not come twice with another body (422), which columns the file has, which devices, networks and
-# addresses there are (400), which cursors the answers held (400). And 200 to a wrong upload is its dry run; a real one answers 201.
+# addresses there are (400), which cursors the answers held (400), and that what has not changed is not sent again (304). And 200 to a wrong
+# upload is its dry run; a real one answers 201.
 # A draft takes rows whatever is wrong with them (201); its repairs name its columns and rows, its start needs them to be right (400).
 CONFIG = """
 hooks = "{hooks}"
@@ -47,7 +48,7 @@ include-name = [
     "GET /batch-lookups/{{job_id}}/results", "GET /utilities", "GET /audit-events", "GET /usage", "GET /uploads",
     "GET /uploads/{{upload_id}}/rows", "GET /incentive-reports/diff",
 ]
-checks.positive_data_acceptance.expected-statuses = ["2xx", 400, 401, 403, 404, 409, 429]
+checks.positive_data_acceptance.expected-statuses = ["2xx", 304, 400, 401, 403, 404, 409, 429]
 
 [[operations]]
 include-name = ["POST /uploads", "PATCH /uploads/{{upload_id}}", "POST /uploads/{{upload_id}}/start"]

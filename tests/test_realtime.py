@@ -582,6 +582,9 @@ class TestTheProtocol:
                 database.execute("select pg_notify('batch_lookups_changes', %s)", [payload])
             look_up(database, job, 1)
             heard = bare.receive()
+            # That the job is new may be told after the join, on a busy machine.
+            if heard[4]["data"]["type"] == "INSERT":
+                heard = bare.receive()
             assert (heard[3], heard[4]["data"]["type"]) == ("postgres_changes", "UPDATE")
 
     def test_a_subscriber_whose_read_fails_hurts_nobody_else(

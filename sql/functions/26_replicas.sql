@@ -18,6 +18,9 @@ declare
     v_history text        := app.wal_history();
     v_lsn     pg_lsn      := case when p_has_ended then pg_current_wal_insert_lsn() else 'FFFFFFFF/FFFFFFFF' end;
 begin
+    if p_organization_id is null then
+        perform app.refuse(404, 'organization_not_found', 'Organization not found');
+    end if;
     insert into app.recent_writes as w (organization_id, wal_history, lsn, written_at)
     values (p_organization_id, v_history, v_lsn, v_now)
     on conflict (organization_id) do update
