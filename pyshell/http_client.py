@@ -38,13 +38,17 @@ class ExchangeError(Exception):
         self.error_class = error_class
 
 
+REDIRECTS = (301, 302, 303, 307, 308)
+
+
 class Response(NamedTuple):
-    """The status, the body, the seconds of `Retry-After` (None: it has none that can be read), and the signature that was asked for."""
+    """An answer: `retry_after` in seconds (None: it has none that can be read), the signature that was asked for, where a redirect to."""
 
     status: int
     body: bytes
     retry_after: float | None
     signature: str | None = None
+    location: str | None = None
 
 
 def client_builder(*, tls: bool) -> ClientBuilder:
@@ -133,6 +137,7 @@ async def post(
                 content.to_bytes()[:max_bytes] if content is not None else b"",
                 None if asked_for is None else retry_after(asked_for, header(response, "date")),
                 header(response, signature_header) if signature_header else None,
+                header(response, "location") if response.status in REDIRECTS else None,
             )
     except RequestError as error:
         raise ExchangeError(error_class([cause["message"] for cause in error.details["causes"] or []], error)) from None

@@ -90,6 +90,21 @@ def test_a_test_says_at_once_what_came_of_it(developer: OrganizationClient, rece
     assert (delivery["status"], delivery["attempt_log"][0]["http_status"]) == ("failed", 500)
 
 
+def test_a_redirect_is_told_with_where_it_leads(developer: OrganizationClient, receiver: FakeReceiver) -> None:
+    developer.put("/webhook-config", json={"url": receiver.url, "enabled": False})
+    receiver.status, receiver.headers = 301, {"Location": f"{receiver.url}/in/"}
+    tested = developer.post("/webhook-config/test").json()
+    assert (tested["delivered"], tested["http_status"]) == (False, 301)
+    assert tested["response_body"] == f"the receiver points to {receiver.url}/in/"
+    delivery = developer.get(f"/webhook-deliveries/{tested['delivery_id']}").json()
+    assert delivery["last_error"] == f"HTTP 301: redirects are not followed; the receiver points to {receiver.url}/in/"
+
+
+@pytest.mark.parametrize("url", ["https://crm.example.com/in\n", "  https://crm.example.com/in ", "\ufeffHTTPS://crm.example.com/in\r\n"])
+def test_a_url_is_taken_as_it_was_pasted(client: OrganizationClient, url: str) -> None:
+    assert client.put("/webhook-config", json={"url": url}).json()["url"] == "https://crm.example.com/in"
+
+
 def test_there_must_be_something_to_test(client: OrganizationClient) -> None:
     assert client.post("/webhook-config/test").json()["code"] == "webhook_url_missing"
 

@@ -18,7 +18,7 @@ from pyreqwest.client import ClientBuilder
 from pyreqwest.http import Url
 
 from pyshell import traces
-from pyshell.http_client import Clients, ExchangeError, Response, client_builder, post
+from pyshell.http_client import REDIRECTS, Clients, ExchangeError, Response, client_builder, post
 from pyshell.settings import Settings
 from pyshell.webhooks.addresses import Network, RefusedAddressError, is_ip_address, resolve
 
@@ -150,14 +150,7 @@ class Receiver:
         except Exception:
             logger.exception("a webhook failed in an unexpected way")
             return Attempt(delivery, None, "other", time.monotonic() - started, None, None)
-        return Attempt(
-            delivery,
-            response.status,
-            None,
-            time.monotonic() - started,
-            response.body[: 4 * KEPT_CHARACTERS].decode("utf-8", "replace").replace("\0", "")[:KEPT_CHARACTERS],
-            response.retry_after,
-        )
+        return Attempt(delivery, response.status, None, time.monotonic() - started, said(response), response.retry_after)
 
     def close(self) -> None:
         """Closes the connections: those in use as soon as their request ends."""
@@ -202,6 +195,15 @@ class Receiver:
 
     async def _look_up_host(self) -> list[str]:
         return await resolve(self._host, self._port, allow_private=self._allow_private, refused_networks=self._refused_networks)
+
+
+def said(response: Response) -> str:
+    """What is kept of an answer: the start of its body or, of a redirect, where it leads, which is what its owner has to know."""
+    if response.status in REDIRECTS:
+        text = f"the receiver points to {response.location}" if response.location else "the receiver does not say where it points to"
+    else:
+        text = response.body[: 4 * KEPT_CHARACTERS].decode("utf-8", "replace")
+    return text.replace("\0", "")[:KEPT_CHARACTERS]
 
 
 def signed_headers(delivery: Delivery) -> dict[str, str]:

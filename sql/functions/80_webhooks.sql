@@ -60,6 +60,12 @@ begin
 end;
 $$;
 
+-- A URL as it was meant: what is pasted often has white space around it, and its scheme may be in capitals.
+create or replace function app.pasted_url(p_url text) returns text
+language sql immutable
+return (select coalesce(lower(substring(u.url from '^[A-Za-z]+:')), '') || regexp_replace(u.url, '^[A-Za-z]+:', '')
+          from (select btrim(p_url, E' \t\r\n\u00A0\u200B\uFEFF') as url) u);
+
 -- Errors in the changes of a config; null: none.
 create or replace function app.webhook_config_errors(p_changes jsonb, p_allow_http boolean) returns text
 language plpgsql immutable
@@ -128,6 +134,9 @@ begin
         perform app.refuse(400, 'invalid_webhook_config', 'The body must be a JSON object');
     end if;
     perform app.check_json(p_changes, 64 * 1024);
+    if jsonb_typeof(p_changes -> 'url') = 'string' then
+        p_changes := p_changes || jsonb_build_object('url', app.pasted_url(p_changes ->> 'url'));
+    end if;
     v_errors := app.webhook_config_errors(p_changes, p_allow_http);
     if v_errors is not null then
         perform app.refuse(400, 'invalid_webhook_config', v_errors);

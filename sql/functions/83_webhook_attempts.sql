@@ -61,7 +61,10 @@ declare
     v_deliveries app.webhook_deliveries[];
 begin
     with attempt as materialized (
-        select o.delivery_id, o.lease_token, o.http_status, o.error_class, app.webhook_pause(o.retry_after) as pause,
+        select o.delivery_id, o.lease_token, o.http_status, o.error_class,
+               'HTTP ' || o.http_status || case when o.http_status in (301, 302, 303, 307, 308)
+                                                then concat(': redirects are not followed', '; ' || nullif(left(o.body, 500), '')) else '' end as answer,
+               app.webhook_pause(o.retry_after) as pause,
                coalesce(o.http_status between 200 and 299, false) as succeeded, 0.8 + random() * 0.4 as jitter
           from unnest(p_outcomes) o
     ), applied as (
@@ -78,7 +81,7 @@ begin
                lease_expires_at = null,
                leased_by        = null,
                last_http_status = a.http_status,
-               last_error       = case when not a.succeeded then coalesce(a.error_class, 'HTTP ' || a.http_status) end,
+               last_error       = case when not a.succeeded then coalesce(a.error_class, a.answer) end,
                ended_at         = case when a.succeeded or app.webhook_is_final(d, a.http_status, v_waits) then p_now end
           from attempt a
          where d.organization_id = p_organization_id and d.id = any (v_ids) and d.id = a.delivery_id

@@ -24,7 +24,7 @@ $$;
 
 select is((pg_temp.attempt(299)).status, 'delivered', 'any 2xx is a success');
 select id as second from app.webhook_deliveries where status = 'pending' \gset
-select is((select d.status || ' ' || d.last_error from pg_temp.attempt(301) d), 'pending HTTP 301', 'a redirect is a failure');
+select is((select d.status || ' ' || d.last_error from pg_temp.attempt(301) d), 'pending HTTP 301: redirects are not followed', 'a redirect is a failure');
 select ok((select next_attempt_at - app.clock() between interval '4 seconds' and interval '6 seconds' from app.webhook_deliveries where id = :'second'),
     'the first wait is five seconds, give or take a fifth');
 select is((select failing_since from app.webhook_configs), app.clock(), 'a failure is the beginning of failing');
