@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 CONNECT_SECONDS: Final = 5.0
 # Less than the 5 s after which uvicorn closes an idle connection: a request must not cross with the close.
 IDLE_SECONDS: Final = 4.0
+REDIRECTS: Final = (301, 302, 303, 307, 308)
 
 
 class ExchangeError(Exception):
@@ -38,11 +39,10 @@ class ExchangeError(Exception):
         self.error_class = error_class
 
 
-REDIRECTS = (301, 302, 303, 307, 308)
-
-
 class Response(NamedTuple):
-    """An answer: `retry_after` in seconds (None: it has none that can be read), the signature that was asked for, where a redirect to."""
+    """An answer. `retry_after` is in seconds (None: it has none that can be read), `signature` is of the header that was asked for, and
+    `location` is where a redirect leads.
+    """
 
     status: int
     body: bytes
