@@ -27,6 +27,11 @@ IDLE_SECONDS: Final = 4.0
 REDIRECTS: Final = (301, 302, 303, 307, 308)
 
 
+def is_success(status: int | None) -> bool:
+    """Whether an answer came, and its status is one of 2xx."""
+    return status is not None and 200 <= status < 300
+
+
 class ExchangeError(Exception):
     """There is no usable answer.
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from pyshell.api.errors import ApiError
 from pyshell.api.json_bodies import check_json
+from pyshell.postgres.compact import PIECE_BYTES
 from pyshell.worker import answers
 from pyshell.worker.answers import pieces_outside_strings
 
@@ -60,7 +61,7 @@ def test_levels_are_counted_across_pieces(piece_bytes: int) -> None:
 @pytest.mark.parametrize("value", ["a" * 1_000_000, "\\" * 300_000, '"' * 300_000, list(range(200_000))])
 def test_no_call_is_given_more_than_a_piece(value: Any) -> None:
     pieces = list(pieces_outside_strings(json.dumps([value, 1]).encode()))
-    assert max(map(len, pieces)) <= answers.PIECE_BYTES
+    assert max(map(len, pieces)) <= PIECE_BYTES
     assert len(pieces) > 9
     assert json.loads(b"".join(pieces) if isinstance(value, list) else b"".join(pieces).replace(b"[,", b"[")) == (
         [value, 1] if isinstance(value, list) else [1]

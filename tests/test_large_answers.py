@@ -15,8 +15,8 @@ from starlette.types import Message
 
 from pyshell.api import http_protocol, large_answers
 from pyshell.api.http_protocol import MIN_TAKEN_BYTES, BoundedProtocol
-from pyshell.api.large_answers import LARGE_BYTES, PIECE_BYTES, PiecewiseResponse, in_pieces
-from pyshell.postgres.compact import compact_lines
+from pyshell.api.large_answers import LARGE_BYTES, PiecewiseResponse, in_pieces
+from pyshell.postgres.compact import PIECE_BYTES, compact_lines
 from pyshell.settings import Settings
 from tests.http_fixtures import OrganizationClient, running_server, site
 from tests.timed import wait_until

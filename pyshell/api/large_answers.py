@@ -8,14 +8,14 @@ from contextlib import AsyncExitStack
 from typing import Final
 from uuid import UUID
 
+from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from pyshell.api.errors import ApiError
+from pyshell.postgres.compact import PIECE_BYTES
 from pyshell.postgres.shares import Shares, TakenError
 
-# Sent at once. So little more than this waits in the connection of a client that does not read, and no other client waits for long.
-PIECE_BYTES: Final = 64 * 1024
 # A larger answer keeps its share until the client has taken it.
 LARGE_BYTES: Final = 1024 * 1024
 # Of 8 MB each at most, as the functions of the database cut them.
@@ -47,6 +47,12 @@ class LargeAnswers:
             return response
 
 
+async def bounded(request: Request, organization_id: UUID, answer: Callable[[], Awaitable[Response]]) -> Response:
+    """What `answer` returns, as one of the large answers of the organization. Raises ApiError 503 as `LargeAnswers.one_of` does."""
+    large_answers: LargeAnswers = request.app.state.large_answers
+    return await large_answers.one_of(organization_id, answer)
+
+
 class Kept(Response):
     """A response that keeps something until it is sent, or its client has gone."""
 
@@ -62,7 +68,10 @@ class Kept(Response):
 
 
 class PiecewiseResponse(Response):
-    """A body that is sent in pieces, each when the client has taken most of those before it."""
+    """A body that is sent in pieces, each when the client has taken most of those before it.
+
+    So little more than a piece waits in the connection of a client that does not read.
+    """
 
     def __init__(self, body: bytes, status: int = 200, headers: Mapping[str, str] | None = None, media_type: str | None = None) -> None:
         super().__init__(body, status, headers, media_type)

@@ -6,7 +6,7 @@ import asyncio
 
 import msgspec
 
-# Handled at once, so that others get a turn in between.
+# Of a long text, so much is checked, compacted or sent at once, so that neither other tasks nor other threads wait for long.
 PIECE_BYTES = 64 * 1024
 
 

@@ -18,7 +18,7 @@ from pyreqwest.client import ClientBuilder
 from pyreqwest.http import Url
 
 from pyshell import traces
-from pyshell.http_client import REDIRECTS, Clients, ExchangeError, Response, client_builder, post
+from pyshell.http_client import REDIRECTS, Clients, ExchangeError, Response, client_builder, is_success, post
 from pyshell.settings import Settings
 from pyshell.webhooks.addresses import Network, RefusedAddressError, is_ip_address, resolve
 
@@ -72,7 +72,7 @@ class Attempt(NamedTuple):
     @property
     def succeeded(self) -> bool:
         """Whether the receiver answered with a 2xx status."""
-        return self.http_status is not None and 200 <= self.http_status < 300
+        return is_success(self.http_status)
 
 
 def sign(secrets: Sequence[bytes], message_id: str, timestamp: int, body: bytes) -> str:

@@ -8,6 +8,8 @@ from typing import Final
 
 import orjson
 
+from pyshell.postgres.compact import PIECE_BYTES
+
 MAX_DEPTH: Final = 64
 # 1e131071 is eight bytes here and 131,072 digits as jsonb. No amount of money has an exponent of three digits.
 HUGE_EXPONENT: Final = re.compile(rb"[0-9][eE][-+]?0*[1-9][0-9]{2}")
@@ -17,8 +19,6 @@ SIGNS: Final = b"+-"
 # Braces nest as brackets do.
 AS_BRACKETS: Final = bytes.maketrans(b"{}", b"[]")
 NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
-# No call on more bytes than these holds up the other threads.
-PIECE_BYTES: Final = 64 * 1024
 
 
 def is_storable(body: bytes) -> bool:

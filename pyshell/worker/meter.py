@@ -81,7 +81,7 @@ class Meter:
         status = answer.http_status
         tally.outcomes += 1
         tally.busy_seconds += seconds
-        if status is not None and 200 <= status < 300:
+        if answer.succeeded:
             tally.answers += 1
             tally.successes += 1
             tally.success_seconds += seconds

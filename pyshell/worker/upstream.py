@@ -15,7 +15,7 @@ from uuid import UUID
 from pyreqwest.client import ClientBuilder
 from pyreqwest.proxy import ProxyBuilder
 
-from pyshell.http_client import Clients, ExchangeError, Response, client_builder, post
+from pyshell.http_client import Clients, ExchangeError, Response, client_builder, is_success, post
 from pyshell.settings import Settings
 from pyshell.worker.answers import foreign_reference_id, is_storable
 from pyshell.worker.signatures import ANSWER_HEADER, is_answer_signed, sign_request
@@ -42,7 +42,7 @@ class Answer(NamedTuple):
 
     @property
     def succeeded(self) -> bool:
-        return self.http_status is not None and 200 <= self.http_status < 300
+        return is_success(self.http_status)
 
 
 def failure(error_class: str) -> Answer:

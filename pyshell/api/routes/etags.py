@@ -8,8 +8,8 @@ import hashlib
 from starlette.requests import Request
 from starlette.responses import Response
 
-from pyshell.api.large_answers import PIECE_BYTES
 from pyshell.api.routes.parameters import json_response
+from pyshell.postgres.compact import PIECE_BYTES
 
 
 async def response_with_etag(request: Request, body: bytes, cache_control: str) -> Response:

@@ -17,9 +17,9 @@ from pyshell import traces
 from pyshell.api.authentication import unauthorized
 from pyshell.api.errors import ApiError
 from pyshell.api.json_bodies import check_json
-from pyshell.api.large_answers import PIECE_BYTES, PiecewiseResponse
+from pyshell.api.large_answers import PiecewiseResponse
 from pyshell.api.media_types import JSON, check_charset, recognize
-from pyshell.postgres.compact import compact
+from pyshell.postgres.compact import PIECE_BYTES, compact
 
 MAX_INTEGER = 2**31 - 1
 PAGE = ("limit", "offset", "cursor")

@@ -14,7 +14,7 @@ from starlette.responses import Response, StreamingResponse
 from pyshell.api.authentication import authenticate
 from pyshell.api.errors import ApiError
 from pyshell.api.job_watch import JobWatch
-from pyshell.api.large_answers import LargeAnswers
+from pyshell.api.large_answers import bounded
 from pyshell.api.routes.batch_lookups import job_id
 from pyshell.api.routes.consistency import reader
 from pyshell.api.routes.etags import fingerprint, is_known, response_with_etag
@@ -47,8 +47,7 @@ async def get_batch_lookup(request: Request) -> Response:
             400, "wait_with_items", "Provide either wait or include_items, not both", hint="Read the items when the job has changed."
         )
     if include_items:
-        large_answers: LargeAnswers = request.app.state.large_answers
-        return await large_answers.one_of(request.user.organization_id, partial(answer_with_job, request, read))
+        return await bounded(request, request.user.organization_id, partial(answer_with_job, request, read))
     return await answer_with_job(request, read if wait is None else partial(read_changed, request, read, wanted, wait))
 
 

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from pyshell.api.errors import ApiError
-from pyshell.api.large_answers import LargeAnswers
+from pyshell.api.large_answers import bounded
 from pyshell.api.reports.page import report_page
 from pyshell.api.routes.consistency import reader
 from pyshell.api.routes.files import Piece, stream_file, stream_workbook
@@ -68,8 +68,7 @@ async def list_incentive_reports(request: Request) -> Response:
 
 async def get_incentive_report(request: Request) -> Response:
     report = report_of(request)
-    large_answers: LargeAnswers = request.app.state.large_answers
-    return await large_answers.one_of(report.organization_id, partial(page_of_sites, request, report))
+    return await bounded(request, report.organization_id, partial(page_of_sites, request, report))
 
 
 async def page_of_sites(request: Request, report: Report) -> Response:
@@ -122,8 +121,7 @@ async def report_file(request: Request, report: Report, file_format: str) -> Res
         "Content-Disposition": f'attachment; filename="incentive-report-{report.report_id}.{file_format}"',
     }
     stream = stream_workbook if file_format == "xlsx" else stream_file
-    large_answers: LargeAnswers = request.app.state.large_answers
-    return await large_answers.one_of(report.organization_id, partial(stream, request, read_piece, headers))
+    return await bounded(request, report.organization_id, partial(stream, request, read_piece, headers))
 
 
 async def report_html(request: Request, report: Report) -> Response:

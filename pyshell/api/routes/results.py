@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from pyshell.api.errors import ApiError
-from pyshell.api.large_answers import LargeAnswers
+from pyshell.api.large_answers import bounded
 from pyshell.api.routes.batch_lookups import job_id
 from pyshell.api.routes.consistency import reader
 from pyshell.api.routes.files import Piece, stream_file, stream_workbook
@@ -29,8 +29,7 @@ ACCEPTED = {"ndjson": "ndjson", "spreadsheetml": "xlsx"}
 
 
 async def list_batch_lookup_items(request: Request) -> Response:
-    large_answers: LargeAnswers = request.app.state.large_answers
-    return await large_answers.one_of(request.user.organization_id, partial(page_of_items, request))
+    return await bounded(request, request.user.organization_id, partial(page_of_items, request))
 
 
 async def page_of_items(request: Request) -> Response:
@@ -77,8 +76,7 @@ async def stream_batch_lookup_results(request: Request) -> Response:
         "Vary": "Accept",
     }
     stream = stream_workbook if file_format == "xlsx" else stream_file
-    large_answers: LargeAnswers = request.app.state.large_answers
-    return await large_answers.one_of(request.user.organization_id, partial(stream, request, read_piece, headers))
+    return await bounded(request, request.user.organization_id, partial(stream, request, read_piece, headers))
 
 
 def item_filter(request: Request) -> dict[str, object]:
