@@ -3,6 +3,7 @@ from __future__ import annotations
 import calendar
 import os
 import pwd
+import re
 import shutil
 import signal
 import socket
@@ -244,6 +245,21 @@ def test_a_name_without_a_postgresql_is_refused(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("POSTGRES_HOME", str(tmp_path))
     with pytest.raises(PostgresError, match="where no PostgreSQL is"):
         private_postgres.newest_installation()
+
+
+@pytest.mark.parametrize(("version", "is_taken"), [("14.19 (Debian 14.19-1)", False), ("9.6.24", False), ("15.0", True), ("18beta1", True)])
+def test_a_version_that_is_too_old_is_refused(version: str, is_taken: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "bin/postgres"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\necho 'postgres (PostgreSQL) {version}'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("POSTGRES_HOME", str(tmp_path))
+    major = int(re.findall(r"\d+", version)[0])
+    if is_taken:
+        assert private_postgres.newest_installation() == Installation(major, tmp_path)
+    else:
+        with pytest.raises(PostgresError, match=f"which has PostgreSQL {major}. This needs 15 or later."):
+            private_postgres.newest_installation()
 
 
 def test_pg_cron_runs_the_maintenance(own_postgres: PrivatePostgres) -> None:

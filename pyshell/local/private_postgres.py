@@ -121,7 +121,11 @@ def chosen_installation() -> Installation | None:
         version = subprocess.run([home / "bin/postgres", "--version"], check=True, capture_output=True, text=True).stdout
     except (OSError, subprocess.CalledProcessError) as error:
         raise PostgresError(f"POSTGRES_HOME names {home}, where no PostgreSQL is: {error}") from None
-    return Installation(int(version.split()[2].split(".")[0]), home)
+    # As in "postgres (PostgreSQL) 18beta1".
+    major = int(re.findall(r" (\d+)", version)[0])
+    if major < OLDEST_VERSION:
+        raise PostgresError(f"POSTGRES_HOME names {home}, which has PostgreSQL {major}. This needs {OLDEST_VERSION} or later.")
+    return Installation(major, home)
 
 
 def newest_installation(extensions: Sequence[str] = ("pg_cron",)) -> Installation:
