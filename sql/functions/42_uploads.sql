@@ -1,4 +1,4 @@
--- Chapter 42, uploads: the options of a new batch, the dry run, and idempotent requests.
+-- Chapter 42, uploads: the options of a new batch, and the dry run.
 
 create or replace function app.upload_option_names() returns text[]
 language sql immutable
@@ -257,68 +257,6 @@ $$;
 comment on function api.create_batch_lookup(uuid, jsonb, boolean, jsonb, jsonb) is
 'Creates a batch: 1 to 10,000 items with their report, and wakes a worker. p_request is {"items": [...]} or the array itself; p_check_devices false leaves device ids to an external provider. Options, in p_request or in p_options: name; reuse_results {max_age_days: 1 to 3650} (items that equal one that was looked up for the organization within that time are given its answer and completed at once; in a dry run known_already says how many); sample (look up so many items first, chosen at random but the same for the same file, then wait for api.continue_batch_lookup); max_lookups (of this job, retries included); when_limit_reached, here or at the monthly_lookups of the organization: fail (default: the other items fail with lookup_limit_reached) or wait; dry_run (the whole report of the validation, nothing stored); on_invalid reject (default: all or nothing) or skip (stores the valid items, answers the others); labels, an object of at most 16 texts by which the job is found again (keys of 1 to 64 characters of A-Z, a-z, 0-9 and . _ ~ / -, values of 1 to 256). p_file is for what a file brings: {lines: [the line of each item]} beside items, or in their place {rows: [[cell, ...], ...], lines?, header_row?: its number from 1, with nothing but sites below, columns?: {field: name or number of its column, or null: it has none}, defaults?: {field: value}, value_maps?: {field: {text: value}}, notes?: [{code, message}]}: the header is found unless given, values are mended where it is plain what was meant, and warnings say so. The answer ends with total_invalid, invalid_items, warnings, total_warnings and notes; a dry run has problem_groups and warning_groups, too: [{field, code, count, examples}]. 400: invalid_items (with index, error and problems [{field, column, code, message, value, suggestion}] of the first hundred; total_invalid counts all), duplicate_reference_ids, invalid_item_count, items_missing, unknown_fields, unknown_option, number_out_of_range, invalid_p_file, invalid_columns, ambiguous_columns, missing_columns. 429: too_many_open_items.';
 grant execute on function api.create_batch_lookup(uuid, jsonb, boolean, jsonb, jsonb) to authenticated;
-
--- Registers a request under its idempotency key, or answers with the stored response.
-create or replace function app.begin_request(p_organization_id uuid, p_route text, p_key text, p_fingerprint bytea) returns app.idempotency_keys
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-    v_now     timestamptz := app.clock();
-    v_timeout text        := current_setting('lock_timeout');
-    v_new     integer;
-    v_request app.idempotency_keys;
-begin
-    if p_key !~ '^[\x21-\x7e]{1,255}$' then
-        perform app.refuse(400, 'invalid_idempotency_key', 'Idempotency-Key must be 1 to 255 visible ASCII characters');
-    end if;
-    begin
-        -- The same request may be in progress: this waits briefly for its uncommitted row.
-        perform set_config('lock_timeout', '200ms', true);
-        insert into app.idempotency_keys as k (organization_id, route, key, fingerprint, created_at)
-        values (p_organization_id, p_route, p_key, p_fingerprint, v_now)
-        on conflict (organization_id, route, key) do update
-           set fingerprint = excluded.fingerprint, status = null, response = null, created_at = excluded.created_at
-         where k.created_at < excluded.created_at - interval '7 days';
-        get diagnostics v_new = row_count;
-        perform set_config('lock_timeout', v_timeout, true);
-    exception
-        when lock_not_available then
-            perform app.refuse(
-                409, 'request_in_progress', 'A request with this Idempotency-Key is in progress',
-                'Repeat it in a moment to get its answer.');
-    end;
-
-    if v_new = 0 then
-        select * into v_request
-          from app.idempotency_keys
-         where organization_id = p_organization_id and route = p_route and key = p_key;
-        if v_request.fingerprint <> p_fingerprint then
-            perform app.refuse(
-                422, 'idempotency_key_reused', 'This Idempotency-Key was used for another request',
-                'Use a new key for each new request, and an old one only to repeat its request unchanged.');
-        end if;
-    end if;
-    return v_request;
-end;
-$$;
-
--- Stores the response under the request's key, if it has one. A dry run may be done again: it changes nothing, and its answer may be long.
-create or replace function app.end_request(p_organization_id uuid, p_route text, p_key text, p_status integer, p_response json) returns void
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-    if p_status = 200 then
-        delete from app.idempotency_keys where organization_id = p_organization_id and route = p_route and key = p_key;
-        return;
-    end if;
-    update app.idempotency_keys
-       set status   = p_status,
-           response = p_response
-     where organization_id = p_organization_id and route = p_route and key = p_key;
-end;
-$$;
 
 create or replace function api.submit_batch_lookup(
     p_organization_id uuid      default app.claimed_organization_id(),

@@ -1,5 +1,5 @@
 begin;
-select plan(37);
+select plan(27);
 \ir fixtures.psql
 
 -- A dry run
@@ -67,27 +67,6 @@ select throws_ok(format($$ select api.create_batch_lookup(%L, null, p_file => %L
                ('{"rows": [], "lines": ["x"]}', 'p_file must be {rows: [[cell, ...], ...], lines?: [number, ...], columns?, defaults?, value_maps?: {...}}', 'lines are numbers'),
                ('{"rows": [], "columns": []}', 'p_file must be {rows: [[cell, ...], ...], lines?: [number, ...], columns?, defaults?, value_maps?: {...}}', 'columns are an object'),
                ('{"rows": []}', 'Columns are missing: reference_id, street_1, city, state_or_province_code, postal_code, building_type, device_ids', 'there is a header')) v (f, message, what);
-
--- Requests that are repeated
-select status as status1, replayed as replayed1, body as body1 from api.submit_batch_lookup(:'org', pg_temp.items(1), true, '{}', 'key', 'a') \gset
-select status as status2, replayed as replayed2, body as body2 from api.submit_batch_lookup(:'org', pg_temp.items(1), true, '{}', 'key', 'a') \gset
-select is(array[:'status1', :'replayed1', :'status2', :'replayed2'], array['201', 'f', '201', 't'], 'a request is done once');
-select is(:'body2'::text, :'body1'::text, 'a repeated request is answered as before');
-select throws_ok(
-    format($$ select api.submit_batch_lookup(%L, pg_temp.items(2), true, '{}', 'key', 'b') $$, :'org'),
-    'PT422', 'This Idempotency-Key was used for another request', 'a key is refused for another request');
-select isnt((select body ->> 'job_id' from api.submit_batch_lookup(:'other_org', pg_temp.items(1), true, '{}', 'key', 'a')), :'body1'::json ->> 'job_id', 'another organization may use the same key');
-select is(array_agg(distinct body ->> 'job_id'), array[min(body ->> 'job_id')], 'without a fingerprint, one is made of the request')
-  from generate_series(1, 2), api.submit_batch_lookup(:'org', pg_temp.items(1), true, '{}', 'second-key');
-select throws_ok(
-    format($$ select api.submit_batch_lookup(%L, pg_temp.items(2), true, '{}', 'second-key') $$, :'org'),
-    'PT422', 'This Idempotency-Key was used for another request', 'another request with the same key is noticed');
-select is((select status from api.submit_batch_lookup(:'org', pg_temp.items(1), true, '{"dry_run": true}')), 200, 'a dry run is a status of its own');
-select is((select array_agg(replayed) from generate_series(1, 2), api.submit_batch_lookup(:'org', pg_temp.items(1), true, '{"dry_run": true}', 'dry', 'c')),
-          '{f,f}', 'a dry run is done again');
-select is((select count(*) from app.idempotency_keys where key = 'dry'), 0::bigint, 'no answer of a dry run is kept');
-select throws_ok(
-    format($$ select api.submit_batch_lookup(%L, pg_temp.items(1), true, '{}', 'a b', 'b') $$, :'org'), 'PT400', 'Idempotency-Key must be 1 to 255 visible ASCII characters', 'a key with a space is refused');
 
 select * from finish();
 rollback;

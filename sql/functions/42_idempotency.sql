@@ -1,0 +1,63 @@
+-- Chapter 42, idempotency: requests that may be repeated without doing anything twice.
+
+-- Registers a request under its idempotency key, or answers with the stored response.
+create or replace function app.begin_request(p_organization_id uuid, p_route text, p_key text, p_fingerprint bytea) returns app.idempotency_keys
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_now     timestamptz := app.clock();
+    v_timeout text        := current_setting('lock_timeout');
+    v_new     integer;
+    v_request app.idempotency_keys;
+begin
+    if p_key !~ '^[\x21-\x7e]{1,255}$' then
+        perform app.refuse(400, 'invalid_idempotency_key', 'Idempotency-Key must be 1 to 255 visible ASCII characters');
+    end if;
+    begin
+        -- The same request may be in progress: this waits briefly for its uncommitted row.
+        perform set_config('lock_timeout', '200ms', true);
+        insert into app.idempotency_keys as k (organization_id, route, key, fingerprint, created_at)
+        values (p_organization_id, p_route, p_key, p_fingerprint, v_now)
+        on conflict (organization_id, route, key) do update
+           set fingerprint = excluded.fingerprint, status = null, response = null, created_at = excluded.created_at
+         where k.created_at < excluded.created_at - interval '7 days';
+        get diagnostics v_new = row_count;
+        perform set_config('lock_timeout', v_timeout, true);
+    exception
+        when lock_not_available then
+            perform app.refuse(
+                409, 'request_in_progress', 'A request with this Idempotency-Key is in progress',
+                'Repeat it in a moment to get its answer.');
+    end;
+
+    if v_new = 0 then
+        select * into v_request
+          from app.idempotency_keys
+         where organization_id = p_organization_id and route = p_route and key = p_key;
+        if v_request.fingerprint <> p_fingerprint then
+            perform app.refuse(
+                422, 'idempotency_key_reused', 'This Idempotency-Key was used for another request',
+                'Use a new key for each new request, and an old one only to repeat its request unchanged.');
+        end if;
+    end if;
+    return v_request;
+end;
+$$;
+
+-- Stores the response under the request's key, if it has one. A dry run may be done again: it changes nothing, and its answer may be long.
+create or replace function app.end_request(p_organization_id uuid, p_route text, p_key text, p_status integer, p_response json) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if p_status = 200 then
+        delete from app.idempotency_keys where organization_id = p_organization_id and route = p_route and key = p_key;
+        return;
+    end if;
+    update app.idempotency_keys
+       set status   = p_status,
+           response = p_response
+     where organization_id = p_organization_id and route = p_route and key = p_key;
+end;
+$$;
