@@ -292,11 +292,7 @@ def test_plpgsql_check_finds_nothing(cron_database_url: str) -> None:
         )
 
 
-TENANT_TABLES = """
-    select c.oid
-      from pg_class c
-      join pg_attribute a on a.attrelid = c.oid and a.attname = 'organization_id'
-     where c.relkind in ('r', 'p') and c.relnamespace::regnamespace::text = any (%(schemas)s)"""
+TENANT_TABLES = "select name::regclass from app.distribution() where kind = 'distributed'"
 
 
 def test_foreign_keys_between_tables_of_organizations_begin_with_the_organization(shared_owner: Connection) -> None:
