@@ -19,17 +19,6 @@ def expect_none(connection: Connection, query: str) -> None:
     assert not found, "\n" + "\n".join(found)
 
 
-def test_every_api_function_pins_its_search_path(shared_owner: Connection) -> None:
-    expect_none(
-        shared_owner,
-        """
-        select oid::regprocedure::text from pg_proc
-         where pronamespace = 'api'::regnamespace and prosqlbody is null
-           and not coalesce(proconfig, '{}') @> array['search_path=pg_catalog, pg_temp']
-        """,
-    )
-
-
 def test_every_security_definer_function_pins_its_search_path(shared_owner: Connection) -> None:
     expect_none(
         shared_owner,
@@ -41,14 +30,21 @@ def test_every_security_definer_function_pins_its_search_path(shared_owner: Conn
     )
 
 
-def test_every_function_pins_its_search_path_unless_its_body_is_bound(shared_owner: Connection) -> None:
-    """A body in standard SQL is bound when it is made; a search path would only keep it from being inlined."""
+# A search path keeps the planner from taking a function into a statement. A body in standard SQL was bound when it was made and needs none;
+# the others that take a row have only qualified names.
+NEEDS_NO_SEARCH_PATH = """
+    (p.prosqlbody is not null
+     or p.prolang = (select oid from pg_language where lanname = 'sql') and not p.prosecdef
+        and exists (select from unnest(p.proargtypes) a (type) join pg_type t on t.oid = a.type where t.typtype = 'c'))"""
+
+
+def test_every_function_pins_its_search_path_unless_it_needs_none(shared_owner: Connection) -> None:
     expect_none(
         shared_owner,
-        """
-        select oid::regprocedure::text from pg_proc
-         where pronamespace::regnamespace::text = any (%(schemas)s) and prosqlbody is null
-           and not coalesce(proconfig, '{}') @> array['search_path=pg_catalog, pg_temp']
+        f"""
+        select p.oid::regprocedure::text from pg_proc p
+         where p.pronamespace::regnamespace::text = any (%(schemas)s) and not {NEEDS_NO_SEARCH_PATH}
+           and not coalesce(p.proconfig, '{{}}') @> array['search_path=pg_catalog, pg_temp']
         """,
     )
 
@@ -265,7 +261,8 @@ def test_every_parameter_is_used(shared_owner: Connection) -> None:
           from pg_proc p
           join pg_language l on l.oid = p.prolang and l.lanname = 'sql'
          cross join unnest(p.proargnames[:p.pronargs]) a (name)
-         where p.pronamespace::regnamespace::text in ('app', 'api') and pg_get_function_sqlbody(p.oid) !~ format('\m%%s\M', a.name)
+         where p.pronamespace::regnamespace::text in ('app', 'api')
+           and coalesce(pg_get_function_sqlbody(p.oid), p.prosrc) !~ format('\m%%s\M', a.name)
         """,
     )
 

@@ -2,21 +2,23 @@
 
 create or replace function app.api_key_json(p_key app.api_keys) returns json
 language sql stable
-return json_build_object(
-    'id', (p_key).id,
-    'organization_id', (p_key).organization_id,
-    'name', (p_key).name,
-    'prefix', (p_key).prefix,
-    'last_four', (p_key).last_four,
-    'scopes', (p_key).scopes,
-    'allowed_networks', (p_key).allowed_networks,
-    'created_at', app.rfc3339((p_key).created_at),
-    'expires_at', app.rfc3339((p_key).expires_at),
-    'last_used_at', app.rfc3339((p_key).last_used_at),
-    'revoked_at', app.rfc3339((p_key).revoked_at),
-    'replaced_by', (p_key).replaced_by,
-    'created_by', (p_key).created_by
-);
+as $$
+    select json_build_object(
+        'id', (p_key).id,
+        'organization_id', (p_key).organization_id,
+        'name', (p_key).name,
+        'prefix', (p_key).prefix,
+        'last_four', (p_key).last_four,
+        'scopes', (p_key).scopes,
+        'allowed_networks', (p_key).allowed_networks,
+        'created_at', app.rfc3339((p_key).created_at),
+        'expires_at', app.rfc3339((p_key).expires_at),
+        'last_used_at', app.rfc3339((p_key).last_used_at),
+        'revoked_at', app.rfc3339((p_key).revoked_at),
+        'replaced_by', (p_key).replaced_by,
+        'created_by', (p_key).created_by
+    )
+$$;
 
 -- Nobody may grant scopes that they lack. p_granted null: the owner of the database, who may grant all.
 create or replace function app.check_scopes(p_scopes text[], p_granted text[]) returns void

@@ -45,15 +45,17 @@ return array(select jsonb_object_keys(p_object) order by 1);
 
 create or replace function app.audit_event_json(p_event app.audit_events) returns json
 language sql stable
-return json_build_object(
-    'id', (p_event).id,
-    'organization_id', (p_event).organization_id,
-    'action', (p_event).action,
-    'actor', json_build_object('type', (p_event).actor_type, 'id', (p_event).actor_id),
-    'target_id', (p_event).target_id,
-    'details', (p_event).details,
-    'created_at', app.rfc3339((p_event).created_at)
-);
+as $$
+    select json_build_object(
+        'id', (p_event).id,
+        'organization_id', (p_event).organization_id,
+        'action', (p_event).action,
+        'actor', json_build_object('type', (p_event).actor_type, 'id', (p_event).actor_id),
+        'target_id', (p_event).target_id,
+        'details', (p_event).details,
+        'created_at', app.rfc3339((p_event).created_at)
+    )
+$$;
 
 create or replace function api.list_audit_events(
     p_organization_id uuid    default app.claimed_organization_id(),

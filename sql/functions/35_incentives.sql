@@ -51,7 +51,9 @@ $$;
 
 create or replace function app.utility_json(p_utility app.utilities) returns json
 language sql immutable
-return json_build_object('eiaid', (p_utility).eiaid, 'name', (p_utility).name);
+as $$
+    select json_build_object('eiaid', (p_utility).eiaid, 'name', (p_utility).name)
+$$;
 
 create or replace function app.utilities_json(p_utilities app.utilities[]) returns json
 language plpgsql immutable

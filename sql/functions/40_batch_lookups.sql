@@ -133,12 +133,16 @@ $$;
 
 create or replace function app.item_status(p_item public.lookup_queue_items, p_in_flight int4multirange) returns text
 language sql immutable
-return case when (p_item).position <@ p_in_flight then 'processing' else (p_item).status end;
+as $$
+    select case when (p_item).position <@ p_in_flight then 'processing' else (p_item).status end
+$$;
 
 -- The answer with its members in their original order, unless it was recorded before that order was kept.
 create or replace function app.item_result(p_item public.lookup_queue_items) returns json
 language sql immutable
-return coalesce((p_item).result, (p_item).parsed_result::json);
+as $$
+    select coalesce((p_item).result, (p_item).parsed_result::json)
+$$;
 
 -- The item without the text of its answer, but with what was parsed of it: what comes after recording reads figures out of that. One row
 -- constructor, which the planner takes into the statement, costs a third of a call.
@@ -183,11 +187,13 @@ create or replace function app.job_matches(
     p_job public.batch_lookup_jobs, p_status text, p_name text, p_created_from timestamptz, p_created_before timestamptz, p_ids uuid[]
 ) returns boolean
 language sql immutable
-return (p_status is null or (p_job).status = p_status)
-   and (p_name is null or strpos(lower((p_job).name), lower(p_name)) > 0)
-   and (p_created_from is null or (p_job).created_at >= p_created_from)
-   and (p_created_before is null or (p_job).created_at < p_created_before)
-   and (p_ids is null or (p_job).id = any (p_ids));
+as $$
+    select (p_status is null or (p_job).status = p_status)
+       and (p_name is null or strpos(lower((p_job).name), lower(p_name)) > 0)
+       and (p_created_from is null or (p_job).created_at >= p_created_from)
+       and (p_created_before is null or (p_job).created_at < p_created_before)
+       and (p_ids is null or (p_job).id = any (p_ids))
+$$;
 
 create or replace function api.list_batch_lookups(
     p_organization_id uuid        default app.claimed_organization_id(),

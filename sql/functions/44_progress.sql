@@ -3,7 +3,9 @@
 -- Items that were looked up per second, from the job's start to its end.
 create or replace function app.job_rate(p_job public.batch_lookup_jobs) returns double precision
 language sql stable
-return p_job.processed_items / nullif(greatest(extract(epoch from p_job.completed_at - p_job.started_at), 0), 0)::double precision;
+as $$
+    select p_job.processed_items / nullif(greatest(extract(epoch from p_job.completed_at - p_job.started_at), 0), 0)::double precision
+$$;
 
 -- What a moving average keeps of its value after a time: it has a time constant of half a minute.
 create or replace function app.rate_decay(p_time interval) returns double precision
@@ -14,10 +16,12 @@ return exp(-least(greatest(extract(epoch from p_time)::double precision, 0) / 30
 -- While the job is younger than half a minute, it is the mean since the start.
 create or replace function app.next_rate(p_job public.batch_lookup_jobs, p_processed integer, p_now timestamptz) returns double precision
 language sql immutable
-return (coalesce(p_job.rate, 0) * (1 - app.rate_decay(greatest(p_job.updated_at - p_job.started_at, interval '50 milliseconds')))
-                                * app.rate_decay(p_now - p_job.updated_at)
-        + p_processed / 30.0::double precision)
-       / (1 - app.rate_decay(greatest(p_now - p_job.started_at, interval '50 milliseconds')));
+as $$
+    select (coalesce(p_job.rate, 0) * (1 - app.rate_decay(greatest(p_job.updated_at - p_job.started_at, interval '50 milliseconds')))
+                                    * app.rate_decay(p_now - p_job.updated_at)
+            + p_processed / 30.0::double precision)
+           / (1 - app.rate_decay(greatest(p_now - p_job.started_at, interval '50 milliseconds')))
+$$;
 
 -- Reads only the job's row, the state of the upstream, the clock and, for errors_by_code, the index of failed items. So the answer stays the same until the job
 -- changes.

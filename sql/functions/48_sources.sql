@@ -116,25 +116,31 @@ return case jsonb_typeof(p_cells)
 -- in its order.
 create or replace function app.result_header(p_columns public.lookup_job_columns) returns text[]
 language sql stable
-return case
-    when p_columns.has_cells then p_columns.header || app.distinct_names(app.result_columns(), p_columns.header, 'lookup')
-    when p_columns.header is null then app.result_columns()
-    else p_columns.header || array(select c.name from unnest(app.result_columns()) with ordinality c (name, n) where c.name <> all (p_columns.header) order by c.n) end;
+as $$
+    select case
+        when p_columns.has_cells then p_columns.header || app.distinct_names(app.result_columns(), p_columns.header, 'lookup')
+        when p_columns.header is null then app.result_columns()
+        else p_columns.header || array(select c.name from unnest(app.result_columns()) with ordinality c (name, n) where c.name <> all (p_columns.header) order by c.n) end
+$$;
 
 -- Where our columns stand in that header, as places in app.result_columns; null: in their own order.
 create or replace function app.result_order(p_columns public.lookup_job_columns) returns integer[]
 language sql stable
-return case when not p_columns.has_cells then array(
-    select array_position(app.result_columns(), h.name) from unnest(app.result_header(p_columns)) with ordinality h (name, n) order by h.n) end;
+as $$
+    select case when not p_columns.has_cells then array(
+        select array_position(app.result_columns(), h.name) from unnest(app.result_header(p_columns)) with ordinality h (name, n) order by h.n) end
+$$;
 
 -- Columns that stay text in a workbook: ours but the numbers, and those of a file that hold what only looks like a number, such as ZIP codes,
 -- ids and telephone numbers.
 create or replace function app.text_columns(p_columns public.lookup_job_columns) returns boolean[]
 language sql stable
-return array(
-    select case when p_columns.has_cells and h.n <= cardinality(p_columns.header)
-                then h.name ~* '(^|[^a-z])(ids?|no|nr|num|number|nummer|numero|code|phone|tel|fax|mobile|key|sku|ref|reference|account|parcel|apn|meter)[^a-z]*$'
-                     or exists (select from app.column_names k where k.name = app.plain_name(h.name))
-                else h.name not like all (array['utility_eiaid%', 'eligible%', 'total_incentive_amount%', 'retry_count%']) end
-      from unnest(app.result_header(p_columns)) with ordinality h (name, n)
-     order by h.n);
+as $$
+    select array(
+        select case when p_columns.has_cells and h.n <= cardinality(p_columns.header)
+                    then h.name ~* '(^|[^a-z])(ids?|no|nr|num|number|nummer|numero|code|phone|tel|fax|mobile|key|sku|ref|reference|account|parcel|apn|meter)[^a-z]*$'
+                         or exists (select from app.column_names k where k.name = app.plain_name(h.name))
+                    else h.name not like all (array['utility_eiaid%', 'eligible%', 'total_incentive_amount%', 'retry_count%']) end
+          from unnest(app.result_header(p_columns)) with ordinality h (name, n)
+         order by h.n)
+$$;

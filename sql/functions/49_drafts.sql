@@ -20,19 +20,21 @@ $$;
 
 create or replace function app.upload_summary_json(p_upload public.lookup_uploads) returns json
 language sql stable
-return json_build_object(
-    'id', p_upload.id,
-    'name', p_upload.name,
-    'status', p_upload.status,
-    'job_id', p_upload.job_id,
-    'created_at', app.rfc3339(p_upload.created_at),
-    'updated_at', app.rfc3339(p_upload.updated_at),
-    'expires_at', app.rfc3339(p_upload.expires_at),
-    'total_rows', p_upload.total_rows,
-    'valid_rows', p_upload.valid_rows,
-    'invalid_rows', p_upload.invalid_rows,
-    'skipped_rows', p_upload.skipped_rows,
-    'warning_rows', p_upload.warning_rows);
+as $$
+    select json_build_object(
+        'id', p_upload.id,
+        'name', p_upload.name,
+        'status', p_upload.status,
+        'job_id', p_upload.job_id,
+        'created_at', app.rfc3339(p_upload.created_at),
+        'updated_at', app.rfc3339(p_upload.updated_at),
+        'expires_at', app.rfc3339(p_upload.expires_at),
+        'total_rows', p_upload.total_rows,
+        'valid_rows', p_upload.valid_rows,
+        'invalid_rows', p_upload.invalid_rows,
+        'skipped_rows', p_upload.skipped_rows,
+        'warning_rows', p_upload.warning_rows)
+$$;
 
 -- The fields that every item needs and that neither a column nor a default gives.
 create or replace function app.missing_fields(p_columns jsonb, p_defaults jsonb) returns text[]
@@ -45,22 +47,24 @@ return array(
 
 create or replace function app.upload_json(p_upload public.lookup_uploads) returns json
 language sql stable
-return app.join_objects(app.upload_summary_json(p_upload), json_build_object(
-    'columns', (select json_agg(json_build_object('number', c -> 'number', 'header', c -> 'header', 'field', c -> 'field', 'how', c -> 'how',
-                                                  'samples', c -> 'samples') order by n)
-                  from jsonb_array_elements(p_upload.columns) with ordinality u (c, n)),
-    'missing_fields', app.missing_fields(p_upload.columns, p_upload.defaults),
-    'defaults', p_upload.defaults,
-    'value_maps', p_upload.value_maps,
-    'problem_groups', p_upload.problem_groups,
-    'warning_groups', p_upload.warning_groups,
-    'notes', (select coalesce(json_agg(json_build_object('code', u -> 'code', 'message', u -> 'message') order by n), '[]')
-                from jsonb_array_elements(p_upload.notes) with ordinality x (u, n)),
-    'reuse_results', case when p_upload.reuse_days is not null then json_build_object('max_age_days', p_upload.reuse_days) end,
-    'estimate', json_build_object(
-        'lookups', p_upload.valid_rows - p_upload.known_rows,
-        'known_already', p_upload.known_rows,
-        'seconds', app.estimated_seconds(p_upload.organization_id, p_upload.valid_rows - p_upload.known_rows))));
+as $$
+    select app.join_objects(app.upload_summary_json(p_upload), json_build_object(
+        'columns', (select json_agg(json_build_object('number', c -> 'number', 'header', c -> 'header', 'field', c -> 'field', 'how', c -> 'how',
+                                                      'samples', c -> 'samples') order by n)
+                      from jsonb_array_elements(p_upload.columns) with ordinality u (c, n)),
+        'missing_fields', app.missing_fields(p_upload.columns, p_upload.defaults),
+        'defaults', p_upload.defaults,
+        'value_maps', p_upload.value_maps,
+        'problem_groups', p_upload.problem_groups,
+        'warning_groups', p_upload.warning_groups,
+        'notes', (select coalesce(json_agg(json_build_object('code', u -> 'code', 'message', u -> 'message') order by n), '[]')
+                    from jsonb_array_elements(p_upload.notes) with ordinality x (u, n)),
+        'reuse_results', case when p_upload.reuse_days is not null then json_build_object('max_age_days', p_upload.reuse_days) end,
+        'estimate', json_build_object(
+            'lookups', p_upload.valid_rows - p_upload.known_rows,
+            'known_already', p_upload.known_rows,
+            'seconds', app.estimated_seconds(p_upload.organization_id, p_upload.valid_rows - p_upload.known_rows))))
+$$;
 
 -- The cells with what was edited in them.
 create or replace function app.edited_cells(p_cells jsonb, p_edits jsonb) returns jsonb
@@ -71,21 +75,25 @@ return case when p_edits is null then p_cells else (
 
 -- The draft as p_file of api.create_batch_lookup, without the rows that are skipped.
 create or replace function app.upload_file(p_upload public.lookup_uploads) returns jsonb
-language sql stable
-return (
-    select jsonb_build_object(
-               'header_row', 1,
-               'rows', jsonb_build_array(jsonb_path_query_array(p_upload.columns, '$[*].header')) || coalesce(r.rows, '[]'),
-               'lines', '[0]' || coalesce(r.lines, '[]'),
-               'columns', (select jsonb_object_agg(f.field, c.it -> 'number')
-                             from unnest(app.file_fields()) f (field)
-                             left join jsonb_array_elements(p_upload.columns) c (it) on c.it ->> 'field' = f.field),
-               'defaults', p_upload.defaults,
-               'value_maps', p_upload.value_maps,
-               'notes', p_upload.notes)
-      from (select jsonb_agg(app.edited_cells(cells, edits) order by position) as rows, jsonb_agg(line order by position) as lines
-              from public.lookup_upload_rows
-             where organization_id = p_upload.organization_id and upload_id = p_upload.id and not is_skipped) r);
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return (     select jsonb_build_object(
+                   'header_row', 1,
+                   'rows', jsonb_build_array(jsonb_path_query_array(p_upload.columns, '$[*].header')) || coalesce(r.rows, '[]'),
+                   'lines', '[0]' || coalesce(r.lines, '[]'),
+                   'columns', (select jsonb_object_agg(f.field, c.it -> 'number')
+                                 from unnest(app.file_fields()) f (field)
+                                 left join jsonb_array_elements(p_upload.columns) c (it) on c.it ->> 'field' = f.field),
+                   'defaults', p_upload.defaults,
+                   'value_maps', p_upload.value_maps,
+                   'notes', p_upload.notes)
+          from (select jsonb_agg(app.edited_cells(cells, edits) order by position) as rows, jsonb_agg(line order by position) as lines
+                  from public.lookup_upload_rows
+                 where organization_id = p_upload.organization_id and upload_id = p_upload.id and not is_skipped) r);
+end;
+$$;
 
 -- The rows of a draft by the rules for every upload: an item for each that is not skipped, with its problems and warnings.
 create or replace function app.judged_rows(p_upload public.lookup_uploads, p_rows jsonb[], p_skipped integer[] default '{}') returns app.batch_item[]
@@ -327,16 +335,26 @@ end;
 $$;
 
 create or replace function app.remembered_fields(p_organization_id uuid) returns jsonb
-language sql stable
-return (select coalesce(jsonb_object_agg(name, field), '{}') from app.column_memory where organization_id = p_organization_id);
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return (select coalesce(jsonb_object_agg(name, field), '{}') from app.column_memory where organization_id = p_organization_id);
+end;
+$$;
 
 -- What the organization said of the words in these columns: {field: {text: value}}.
 create or replace function app.remembered_values(p_organization_id uuid, p_columns jsonb) returns jsonb
-language sql stable
-return (select coalesce(jsonb_object_agg(c ->> 'field', m.values), '{}')
-          from jsonb_array_elements(p_columns) c
-          join app.column_memory m on m.organization_id = p_organization_id and m.name = app.plain_name(c ->> 'header')
-         where c ->> 'field' is not null and m.values <> '{}');
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return (select coalesce(jsonb_object_agg(c ->> 'field', m.values), '{}')
+              from jsonb_array_elements(p_columns) c
+              join app.column_memory m on m.organization_id = p_organization_id and m.name = app.plain_name(c ->> 'header')
+             where c ->> 'field' is not null and m.values <> '{}');
+end;
+$$;
 
 create or replace function api.create_upload(
     p_organization_id uuid    default app.claimed_organization_id(),

@@ -137,20 +137,22 @@ $$;
 
 create or replace function app.report_json(p_report public.incentive_reports) returns json
 language sql stable
-return json_build_object(
-    'id', (p_report).id,
-    'job_id', (p_report).job_id,
-    'name', (p_report).name,
-    'description', (p_report).description,
-    'status', (p_report).status,
-    'report_type', (p_report).report_type,
-    'total_sites', (p_report).total_sites,
-    'eligible_sites', (p_report).eligible_sites,
-    'total_incentive_value', round((p_report).total_incentive_value, 2),
-    'created_at', app.rfc3339((p_report).created_at),
-    'completed_at', app.rfc3339((p_report).completed_at),
-    'conditional_incentive_amount', round((p_report).conditional_incentive_amount, 2)
-);
+as $$
+    select json_build_object(
+        'id', (p_report).id,
+        'job_id', (p_report).job_id,
+        'name', (p_report).name,
+        'description', (p_report).description,
+        'status', (p_report).status,
+        'report_type', (p_report).report_type,
+        'total_sites', (p_report).total_sites,
+        'eligible_sites', (p_report).eligible_sites,
+        'total_incentive_value', round((p_report).total_incentive_value, 2),
+        'created_at', app.rfc3339((p_report).created_at),
+        'completed_at', app.rfc3339((p_report).completed_at),
+        'conditional_incentive_amount', round((p_report).conditional_incentive_amount, 2)
+    )
+$$;
 
 create or replace function app.find_report(p_organization_id uuid, p_report_id uuid) returns public.incentive_reports
 language plpgsql stable

@@ -2,13 +2,15 @@
 
 create or replace function app.site_address_json(p_site public.incentive_report_sites) returns json
 language sql immutable
-return json_strip_nulls(json_build_object(
-    'street_1', (p_site).street_1,
-    'street_2', (p_site).street_2,
-    'city', (p_site).city,
-    'state_or_province_code', (p_site).state_or_province_code,
-    'postal_code', (p_site).postal_code,
-    'country_code', (p_site).country_code));
+as $$
+    select json_strip_nulls(json_build_object(
+        'street_1', (p_site).street_1,
+        'street_2', (p_site).street_2,
+        'city', (p_site).city,
+        'state_or_province_code', (p_site).state_or_province_code,
+        'postal_code', (p_site).postal_code,
+        'country_code', (p_site).country_code))
+$$;
 
 create or replace function app.site_json(p_site public.incentive_report_sites) returns json
 language plpgsql stable
@@ -33,23 +35,33 @@ begin
 end;
 $$;
 
+-- The positions of a report's sites that are eligible for a program; null: no program was asked for.
+create or replace function app.positions_with_program(p_organization_id uuid, p_report_id uuid, p_program text) returns integer[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if p_program is null then
+        return null;
+    end if;
+    return array(select position
+                   from public.incentive_report_site_programs
+                  where organization_id = p_organization_id and report_id = p_report_id and program_id = p_program);
+end;
+$$;
+
 -- Whether a site passes the filters of a report; null: no filter. A utility is given by its number or its name.
 create or replace function app.site_matches(
-    p_site public.incentive_report_sites, p_eligible boolean, p_state text, p_utility text, p_q text
+    p_site public.incentive_report_sites, p_eligible boolean, p_state text, p_utility text, p_positions integer[], p_q text
 ) returns boolean
 language sql immutable
-return (p_eligible is null or (p_site).eligible = p_eligible)
-   and (p_state is null or (p_site).state_or_province_code = upper(p_state))
-   and (p_utility is null or (p_site).utility_eiaid = p_utility or lower((p_site).utility_name) = lower(p_utility))
-   and app.site_contains(p_q, (p_site).reference_id, (p_site).street_1, (p_site).city);
-
-create or replace function app.site_has_program(p_site public.incentive_report_sites, p_program text) returns boolean
-language sql stable
-return p_program is null or exists (
-    select
-      from public.incentive_report_site_programs p
-     where p.organization_id = (p_site).organization_id and p.report_id = (p_site).report_id and p.position = (p_site).position
-       and p.program_id = p_program);
+as $$
+    select (p_eligible is null or (p_site).eligible = p_eligible)
+       and (p_state is null or (p_site).state_or_province_code = upper(p_state))
+       and (p_utility is null or (p_site).utility_eiaid = p_utility or lower((p_site).utility_name) = lower(p_utility))
+       and (p_positions is null or (p_site).position = any (p_positions))
+       and app.site_contains(p_q, (p_site).reference_id, (p_site).street_1, (p_site).city)
+$$;
 
 -- Planned for each call, so that unused sort orders and filters vanish from the plan.
 create or replace function api.get_incentive_report(
@@ -61,37 +73,46 @@ language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan set jit = off
 as $$
 declare
-    v_report public.incentive_reports;
-    v_cursor app.page_cursor;
-    v_sites  public.incentive_report_sites[];
-    v_last   public.incentive_report_sites;
-    v_shown  json[]  := '{}';
-    v_bytes  bigint  := 0;
+    v_report    public.incentive_reports;
+    v_cursor    app.page_cursor;
+    v_positions integer[];
+    v_sites     public.incentive_report_sites[];
+    v_last      public.incentive_report_sites;
+    v_total     bigint;
+    v_shown     json[] := '{}';
+    v_bytes     bigint := 0;
 begin
     perform app.authorize(p_organization_id, 'reports:read');
     v_report := app.find_report(p_organization_id, p_report_id);
     perform app.check_search('q', p_q);
     perform app.check_choice('sort', p_sort, array['position', '-position', 'amount', '-amount', 'reference_id', '-reference_id']);
-    v_cursor := app.read_page(p_cursor, p_sort, p_limit, p_offset, 500);
-    v_sites  := array(
-        select s
+    v_cursor    := app.read_page(p_cursor, p_sort, p_limit, p_offset, 500);
+    v_positions := app.positions_with_program(p_organization_id, p_report_id, p_program);
+    select coalesce(array_agg(row(p.*)::public.incentive_report_sites), '{}') into v_sites
+      from (select s.*
+              from public.incentive_report_sites s
+             where s.organization_id = p_organization_id and s.report_id = p_report_id
+               and app.site_matches(row(s.*)::public.incentive_report_sites, p_eligible, p_state, p_utility, v_positions, p_q)
+               and (p_cursor is null or case p_sort
+                       when 'position'      then s.position > v_cursor.position
+                       when '-position'     then s.position < v_cursor.position
+                       when 'amount'        then (s.total_incentive_amount, s.position) > (v_cursor.amount, v_cursor.position)
+                       when '-amount'       then (-s.total_incentive_amount, s.position) > (-v_cursor.amount, v_cursor.position)
+                       when 'reference_id'  then (s.reference_id, s.position) > (v_cursor.reference_id, v_cursor.position)
+                       when '-reference_id' then (s.reference_id, -s.position) < (v_cursor.reference_id, -v_cursor.position) end)
+             order by case p_sort when '-position' then s.position end desc,
+                      case p_sort when 'amount' then s.total_incentive_amount end,
+                      case p_sort when '-amount' then s.total_incentive_amount end desc,
+                      case p_sort when 'reference_id' then s.reference_id end,
+                      case p_sort when '-reference_id' then s.reference_id end desc,
+                      s.position
+             limit p_limit + 1 offset p_offset) p;
+    if num_nonnulls(p_eligible, p_state, p_utility, p_program, p_q) > 0 then
+        select count(*) into v_total
           from public.incentive_report_sites s
          where s.organization_id = p_organization_id and s.report_id = p_report_id
-           and app.site_matches(s, p_eligible, p_state, p_utility, p_q) and app.site_has_program(s, p_program)
-           and (p_cursor is null or case p_sort
-                   when 'position'      then s.position > v_cursor.position
-                   when '-position'     then s.position < v_cursor.position
-                   when 'amount'        then (s.total_incentive_amount, s.position) > (v_cursor.amount, v_cursor.position)
-                   when '-amount'       then (-s.total_incentive_amount, s.position) > (-v_cursor.amount, v_cursor.position)
-                   when 'reference_id'  then (s.reference_id, s.position) > (v_cursor.reference_id, v_cursor.position)
-                   when '-reference_id' then (s.reference_id, -s.position) < (v_cursor.reference_id, -v_cursor.position) end)
-         order by case p_sort when '-position' then s.position end desc,
-                  case p_sort when 'amount' then s.total_incentive_amount end,
-                  case p_sort when '-amount' then s.total_incentive_amount end desc,
-                  case p_sort when 'reference_id' then s.reference_id end,
-                  case p_sort when '-reference_id' then s.reference_id end desc,
-                  s.position
-         limit p_limit + 1 offset p_offset);
+           and app.site_matches(row(s.*)::public.incentive_report_sites, p_eligible, p_state, p_utility, v_positions, p_q);
+    end if;
     -- A site with the programs of a large answer can be as large as the answer.
     while cardinality(v_shown) < least(p_limit, cardinality(v_sites)) and v_bytes < 8 * 1024 * 1024 loop
         v_last  := v_sites[cardinality(v_shown) + 1];
@@ -101,11 +122,7 @@ begin
 
     return app.join_objects(app.report_json(v_report), json_build_object(
         'sites', array_to_json(v_shown),
-        'total', case when p_eligible is null and p_state is null and p_utility is null and p_program is null and p_q is null then v_report.total_sites
-                      else (select count(*)
-                              from public.incentive_report_sites s
-                             where s.organization_id = p_organization_id and s.report_id = p_report_id
-                               and app.site_matches(s, p_eligible, p_state, p_utility, p_q) and app.site_has_program(s, p_program)) end,
+        'total', coalesce(v_total, v_report.total_sites),
         'limit', p_limit,
         'offset', p_offset,
         'next_cursor', case when cardinality(v_sites) > cardinality(v_shown)
@@ -159,26 +176,28 @@ language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan set enable_nestloop = off set jit = off
 as $$
 declare
-    v_names   constant text[]    := array['reference_id', 'street_1', 'street_2', 'city', 'state_or_province_code', 'postal_code', 'country_code',
-                                          'building_type', 'device_categories', 'utility_eiaid', 'utility_name', 'eligible',
-                                          'total_incentive_amount', 'programs', 'conditional_incentive_amount'];
-    v_is_text constant boolean[] := array(select n.name not in ('utility_eiaid', 'eligible', 'total_incentive_amount', 'conditional_incentive_amount')
-                                            from unnest(v_names) with ordinality n (name, place) order by n.place);
-    v_sites   public.incentive_report_sites[];
-    v_count   integer;
+    v_names     constant text[]    := array['reference_id', 'street_1', 'street_2', 'city', 'state_or_province_code', 'postal_code', 'country_code',
+                                            'building_type', 'device_categories', 'utility_eiaid', 'utility_name', 'eligible',
+                                            'total_incentive_amount', 'programs', 'conditional_incentive_amount'];
+    v_is_text   constant boolean[] := array(select n.name not in ('utility_eiaid', 'eligible', 'total_incentive_amount', 'conditional_incentive_amount')
+                                              from unnest(v_names) with ordinality n (name, place) order by n.place);
+    v_positions integer[];
+    v_sites     public.incentive_report_sites[];
+    v_count     integer;
 begin
     perform app.authorize(p_organization_id, 'reports:read');
     perform app.check_choice('format', p_format, array['csv', 'xlsx']);
     perform app.find_report(p_organization_id, p_report_id);
     perform app.check_page(p_limit, 0, 10000);
     perform app.check_search('q', p_q);
-    v_sites := array(
-        select s
-          from public.incentive_report_sites s
-         where s.organization_id = p_organization_id and s.report_id = p_report_id and s.position > p_after
-           and app.site_matches(s, p_eligible, p_state, p_utility, p_q) and app.site_has_program(s, p_program)
-         order by s.position
-         limit p_limit + 1);
+    v_positions := app.positions_with_program(p_organization_id, p_report_id, p_program);
+    select coalesce(array_agg(row(p.*)::public.incentive_report_sites), '{}') into v_sites
+      from (select s.*
+              from public.incentive_report_sites s
+             where s.organization_id = p_organization_id and s.report_id = p_report_id and s.position > p_after
+               and app.site_matches(row(s.*)::public.incentive_report_sites, p_eligible, p_state, p_utility, v_positions, p_q)
+             order by s.position
+             limit p_limit + 1) p;
     v_count := least(cardinality(v_sites), p_limit, app.sites_within(p_organization_id, p_report_id, v_sites, 8 * 1024 * 1024));
     if cardinality(v_sites) > v_count then
         last_position := v_sites[v_count].position;

@@ -2,13 +2,15 @@
 
 create or replace function app.share_json(p_share app.report_shares) returns json
 language sql stable
-return json_build_object(
-    'id', (p_share).id,
-    'report_id', (p_share).report_id,
-    'created_by', (p_share).created_by,
-    'created_at', app.rfc3339((p_share).created_at),
-    'expires_at', app.rfc3339((p_share).expires_at)
-);
+as $$
+    select json_build_object(
+        'id', (p_share).id,
+        'report_id', (p_share).report_id,
+        'created_by', (p_share).created_by,
+        'created_at', app.rfc3339((p_share).created_at),
+        'expires_at', app.rfc3339((p_share).expires_at)
+    )
+$$;
 
 -- How long a link is to work, from the body {"expires_in_days": ...}.
 create or replace function app.share_days(p_request jsonb) returns integer

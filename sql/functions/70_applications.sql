@@ -51,20 +51,22 @@ return case p_status
 
 create or replace function app.application_json(p_application public.applications) returns json
 language sql stable
-return json_build_object(
-    'id', (p_application).id,
-    'customer_id', (p_application).customer_id,
-    'reference_id', (p_application).reference_id,
-    'program_id', (p_application).program_id,
-    'program_name', (p_application).program_name,
-    'application_status', (p_application).application_status,
-    'next_statuses', app.next_application_statuses((p_application).application_status),
-    'total_incentive', round((p_application).total_incentive, 2),
-    'created_at', app.rfc3339((p_application).created_at),
-    'updated_at', app.rfc3339((p_application).updated_at),
-    'submitted_at', app.rfc3339((p_application).submitted_at),
-    'decided_at', app.rfc3339((p_application).decided_at)
-);
+as $$
+    select json_build_object(
+        'id', (p_application).id,
+        'customer_id', (p_application).customer_id,
+        'reference_id', (p_application).reference_id,
+        'program_id', (p_application).program_id,
+        'program_name', (p_application).program_name,
+        'application_status', (p_application).application_status,
+        'next_statuses', app.next_application_statuses((p_application).application_status),
+        'total_incentive', round((p_application).total_incentive, 2),
+        'created_at', app.rfc3339((p_application).created_at),
+        'updated_at', app.rfc3339((p_application).updated_at),
+        'submitted_at', app.rfc3339((p_application).submitted_at),
+        'decided_at', app.rfc3339((p_application).decided_at)
+    )
+$$;
 
 create or replace function api.list_applications(
     p_organization_id uuid default app.claimed_organization_id(), p_reference_id text default null, p_application_status text default null,

@@ -140,20 +140,22 @@ return case when jsonb_typeof(p_fields) is distinct from 'object' then '{}'
 -- An item of a batch in the body of its webhook.
 create or replace function app.webhook_item(p_item public.lookup_queue_items, p_field_names text[]) returns json
 language sql stable
-return json_build_object(
-    'job_id', (p_item).job_id,
-    'item_id', (p_item).id,
-    'status', (p_item).status,
-    'reference_id', (p_item).reference_id,
-    'address', app.address_json((p_item).address),
-    'building_type', (p_item).building_type,
-    'device_ids', (p_item).device_ids,
-    'result', app.item_result(p_item),
-    'error_code', (p_item).error_code,
-    'error_message', (p_item).error_message,
-    'processed_at', app.rfc3339((p_item).processed_at),
-    'webhook_custom_fields', case when (p_item).webhook_custom_fields is null then '{}'
-                                  else app.allowed_fields((p_item).webhook_custom_fields, p_field_names) end);
+as $$
+    select json_build_object(
+        'job_id', (p_item).job_id,
+        'item_id', (p_item).id,
+        'status', (p_item).status,
+        'reference_id', (p_item).reference_id,
+        'address', app.address_json((p_item).address),
+        'building_type', (p_item).building_type,
+        'device_ids', (p_item).device_ids,
+        'result', app.item_result(p_item),
+        'error_code', (p_item).error_code,
+        'error_message', (p_item).error_message,
+        'processed_at', app.rfc3339((p_item).processed_at),
+        'webhook_custom_fields', case when (p_item).webhook_custom_fields is null then '{}'
+                                      else app.allowed_fields((p_item).webhook_custom_fields, p_field_names) end)
+$$;
 
 create or replace function app.webhook_message(p_event text, p_at timestamptz, p_data json) returns json
 language sql stable

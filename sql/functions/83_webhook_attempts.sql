@@ -126,7 +126,9 @@ return case when p_retry_after > 0 then app.seconds(least(p_retry_after, 86400))
 -- Whether another failure ends the delivery.
 create or replace function app.webhook_is_final(p_delivery app.webhook_deliveries, p_http_status integer, p_waits interval[]) returns boolean
 language sql immutable
-return coalesce(p_http_status = 410, false) or (p_delivery).event = 'webhook.test' or (p_delivery).retry_count >= cardinality(p_waits);
+as $$
+    select coalesce(p_http_status = 410, false) or (p_delivery).event = 'webhook.test' or (p_delivery).retry_count >= cardinality(p_waits)
+$$;
 
 -- Updates the health of the receiver: one success clears it, only failures for five days disable it. Tests don't count.
 create or replace function app.update_receiver_health(p_organization_id uuid, p_deliveries app.webhook_deliveries[], p_now timestamptz) returns void

@@ -2,19 +2,21 @@
 
 create or replace function app.webhook_delivery_json(p_delivery app.webhook_deliveries) returns json
 language sql stable
-return json_build_object(
-    'id', (p_delivery).id,
-    'event', (p_delivery).event,
-    'status', (p_delivery).status,
-    'job_id', (p_delivery).job_id,
-    'item_ids', (p_delivery).item_ids,
-    'attempts', (p_delivery).attempts,
-    'last_http_status', (p_delivery).last_http_status,
-    'last_error', (p_delivery).last_error,
-    'next_attempt_at', app.rfc3339((p_delivery).next_attempt_at),
-    'created_at', app.rfc3339((p_delivery).created_at),
-    'ended_at', app.rfc3339((p_delivery).ended_at)
-);
+as $$
+    select json_build_object(
+        'id', (p_delivery).id,
+        'event', (p_delivery).event,
+        'status', (p_delivery).status,
+        'job_id', (p_delivery).job_id,
+        'item_ids', (p_delivery).item_ids,
+        'attempts', (p_delivery).attempts,
+        'last_http_status', (p_delivery).last_http_status,
+        'last_error', (p_delivery).last_error,
+        'next_attempt_at', app.rfc3339((p_delivery).next_attempt_at),
+        'created_at', app.rfc3339((p_delivery).created_at),
+        'ended_at', app.rfc3339((p_delivery).ended_at)
+    )
+$$;
 
 create or replace function api.list_webhook_deliveries(
     p_organization_id uuid    default app.claimed_organization_id(),

@@ -242,55 +242,55 @@ grant select on api.report_programs to authenticated, service_role;
 -- every site and program that is recorded checked.
 create or replace function api.jobs(p_report api.reports) returns setof api.jobs
 language sql stable rows 1
-begin atomic
+as $$
     select j.* from api.jobs j where j.organization_id = (p_report).organization_id and j.id = (p_report).job_id;
-end;
+$$;
 
 create or replace function api.reports(p_job api.jobs) returns setof api.reports
 language sql stable rows 1
-begin atomic
+as $$
     select r.* from api.reports r where r.organization_id = (p_job).organization_id and r.id = (p_job).report_id;
-end;
+$$;
 
 create or replace function api.reports(p_site api.report_sites) returns setof api.reports
 language sql stable rows 1
-begin atomic
+as $$
     select r.* from api.reports r where r.organization_id = (p_site).organization_id and r.id = (p_site).report_id;
-end;
+$$;
 
 create or replace function api.reports(p_program api.report_programs) returns setof api.reports
 language sql stable rows 1
-begin atomic
+as $$
     select r.* from api.reports r where r.organization_id = (p_program).organization_id and r.id = (p_program).report_id;
-end;
+$$;
 
 create or replace function api.report_sites(p_report api.reports) returns setof api.report_sites
 language sql stable
-begin atomic
+as $$
     select s.* from api.report_sites s where s.organization_id = (p_report).organization_id and s.report_id = (p_report).id;
-end;
+$$;
 
 create or replace function api.report_sites(p_program api.report_programs) returns setof api.report_sites
 language sql stable rows 1
-begin atomic
+as $$
     select s.*
       from api.report_sites s
      where s.organization_id = (p_program).organization_id and s.report_id = (p_program).report_id and s.position = (p_program).position;
-end;
+$$;
 
 create or replace function api.report_programs(p_report api.reports) returns setof api.report_programs
 language sql stable
-begin atomic
+as $$
     select p.* from api.report_programs p where p.organization_id = (p_report).organization_id and p.report_id = (p_report).id;
-end;
+$$;
 
 create or replace function api.report_programs(p_site api.report_sites) returns setof api.report_programs
 language sql stable rows 10
-begin atomic
+as $$
     select p.*
       from api.report_programs p
      where p.organization_id = (p_site).organization_id and p.report_id = (p_site).report_id and p.position = (p_site).position;
-end;
+$$;
 
 comment on function api.jobs(api.reports) is 'The batch of a report.';
 comment on function api.reports(api.jobs) is 'The report of a batch.';

@@ -1,0 +1,173 @@
+"""What SQL must and must not say so that it runs on one PostgreSQL and distributed by organization on Citus, read from the catalog.
+
+Citus plans a statement for the node that holds the organization, or for all nodes, and writes it anew for the shards there. Each rule below
+is a shape that it refuses, or answers differently. A function that a rule has to let pass is listed beside it with the reason.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import psycopg
+import pytest
+
+from tests.conftest import Connection
+from tests.sql_statements import Statement, closure, statements
+
+
+@dataclass(frozen=True)
+class Function:
+    signature: str
+    name: str
+    language: str
+    statements: list[Statement]
+    has_row_type: bool
+    has_bound_body: bool
+    settings: list[str]
+    source: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """All functions, the kind of each table (a view has that of its tables), and the types that are made of columns."""
+
+    functions: list[Function]
+    kinds: dict[str, str]
+    row_types: set[str]
+
+    @property
+    def names(self) -> set[str]:
+        return {function.name for function in self.functions}
+
+    def tables(self, statement: Statement, *kinds: str) -> set[str]:
+        return {reference.table for reference in statement.references(self.kinds) if self.kinds[reference.table] in kinds}
+
+    def that_touch(self, *kinds: str) -> set[str]:
+        """Names of the functions that read or write a table of these kinds, or call one that does."""
+        touching = {f.name for f in self.functions if any(self.tables(statement, *kinds) for statement in f.statements)}
+        return closure(self.calls(), touching)
+
+    def calls(self) -> dict[str, set[str]]:
+        names = self.names
+        calls: dict[str, set[str]] = {name: set() for name in names}
+        for function in self.functions:
+            for statement in function.statements:
+                calls[function.name] |= statement.calls(names)
+        return calls
+
+    def each(self) -> Iterator[tuple[Function, Statement]]:
+        for function in self.functions:
+            for statement in function.statements:
+                yield function, statement
+
+
+@pytest.fixture(scope="module")
+def source(shared_database_url: str) -> Source:
+    with psycopg.connect(shared_database_url, autocommit=True) as connection:
+        # So that a body in standard SQL is shown with qualified names.
+        connection.execute("set search_path = pg_catalog")
+        functions = [
+            Function(signature, name, language, statements(body), has_row_type, has_bound_body, settings, body)
+            for signature, name, language, body, has_row_type, has_bound_body, settings in connection.execute(FUNCTIONS)
+        ]
+        kinds: dict[str, str] = dict(
+            connection.execute("select name, kind from app.distribution() union all select * from (" + KINDS_OF_VIEWS + ") v")
+        )
+        row_types = {name for (name,) in connection.execute(ROW_TYPES)}
+    return Source(functions, kinds, row_types)
+
+
+FUNCTIONS = """
+    select p.oid::regprocedure::text, p.pronamespace::regnamespace || '.' || p.proname, l.lanname,
+           coalesce(pg_get_function_sqlbody(p.oid), p.prosrc),
+           exists (select
+                     from unnest(coalesce(p.proallargtypes, p.proargtypes::oid[]) || p.prorettype) a (type)
+                     join pg_type t on t.oid = a.type
+                     left join pg_type e on e.oid = t.typelem
+                     join pg_class c on c.oid in (t.typrelid, e.typrelid) and c.relkind in ('r', 'p', 'v')),
+           p.prosqlbody is not null, coalesce(p.proconfig, '{}')
+      from pg_proc p
+      join pg_language l on l.oid = p.prolang
+     where p.pronamespace in ('app'::regnamespace, 'api'::regnamespace) and l.lanname in ('sql', 'plpgsql')
+     order by 1"""
+KINDS_OF_VIEWS = """
+    select c.relnamespace::regnamespace || '.' || c.relname, min(d.kind)
+      from pg_class c
+      join pg_rewrite r on r.ev_class = c.oid
+      join pg_depend p on p.classid = 'pg_rewrite'::regclass and p.objid = r.oid
+      join app.distribution() d on d.name::regclass = p.refobjid
+     where c.relkind = 'v'
+     group by c.oid"""
+ROW_TYPES = """
+    select relnamespace::regnamespace || '.' || relname
+      from pg_class
+     where relnamespace in ('app'::regnamespace, 'api'::regnamespace, 'public'::regnamespace) and relkind in ('r', 'p', 'v', 'c')"""
+
+
+def expect(found: Iterable[tuple[Function, str]], but_for: Mapping[str, str]) -> None:
+    """Nothing was found, but in the functions named, and something in each of those."""
+    seen: dict[str, list[str]] = {}
+    for function, what in found:
+        seen.setdefault(function.name, []).append(f"{function.name}: {what}")
+    wrong = [line for name, lines in seen.items() if name not in but_for for line in lines]
+    assert not wrong, "\n" + "\n".join(wrong)
+    assert set(but_for) <= set(seen), f"these need no exception any more: {set(but_for) - set(seen)}"
+
+
+NOT_YET = "to be mended"
+
+
+def test_what_takes_or_returns_a_row_has_a_body_in_quotes(source: Source) -> None:
+    """Refused: "Citus can not handle circular dependencies between distributed objects". A bound body depends on the table of the type."""
+    expect(
+        ((f, "has a bound body") for f in source.functions if f.has_row_type and f.has_bound_body),
+        but_for=dict.fromkeys(
+            [
+                "app.closed_until",
+                "app.is_final",
+                "app.is_outage",
+                "app.next_free_slot",
+                "app.retry_backoff",
+                "app.slot_spacing",
+                "app.with_parsed_result",
+            ],
+            NOT_YET,
+        ),
+    )
+
+
+def test_what_needs_no_search_path_has_qualified_names(source: Source, shared_owner: Connection) -> None:
+    """Of functions in SQL that take a row: a caller's search path must not matter to them."""
+    known = {
+        name
+        for (name,) in shared_owner.execute(
+            "select proname from pg_proc where pronamespace = 'pg_catalog'::regnamespace union select word from pg_get_keywords()"
+        )
+    }
+    expect(
+        (
+            (f, "".join(name))
+            for f in source.functions
+            if f.language == "sql" and not f.has_bound_body and not f.settings
+            for statement in f.statements
+            # Not the columns of an alias, and not extract(epoch from p_time).
+            for name in re.findall(r"(?<!\) )(?<!ordinality )(?<![\w.])(\w+) \(|(?:from|join) (?!p_)(\w+) ", statement.text)
+            if not known.issuperset(filter(None, name))
+        ),
+        but_for={},
+    )
+
+
+def test_functions_in_sql_read_no_table_that_is_distributed(source: Source) -> None:
+    """Refused: "parameterized queries for SQL functions referencing distributed tables are not supported"."""
+    embedded = "PostgREST embeds by it; roles that could are refused on a cluster"
+    expect(
+        (
+            (f, f"reads {', '.join(tables)}")
+            for f, statement in source.each()
+            if f.language == "sql" and (tables := source.tables(statement, "distributed", "reference"))
+        ),
+        but_for=dict.fromkeys(["api.jobs", "api.reports", "api.report_sites", "api.report_programs"], embedded),
+    )
