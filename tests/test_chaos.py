@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -217,6 +218,8 @@ class Chaos:
         wait_for_replay(self.postgres, standby)
         self.postgres.stop(immediately=True)
         promote(standby)
+        # Its files are in memory, and an hour has hundreds of them.
+        shutil.rmtree(self.postgres.data)
         self.postgres = standby
         with self.connect() as connection:
             # It has none to wait for itself, and may have the setting from its primary.
