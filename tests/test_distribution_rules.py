@@ -160,6 +160,41 @@ def test_what_needs_no_search_path_has_qualified_names(source: Source, shared_ow
     )
 
 
+def test_requests_write_nothing_that_every_node_has(source: Source) -> None:
+    """A table that is the same at every node cannot be written while any node is down."""
+    seldom = dict.fromkeys(["app.adopt_source", *(f.name for f in source.functions if f.name.startswith("app.import_"))], "a new catalogue")
+    seldom |= dict.fromkeys(["api.update_settings", "api.set_monthly_lookups", "api.delete_organization"], "an operator does it")
+    seldom |= dict.fromkeys(["api.create_organization", "app.link_organization", "api.rename_organization"], "an operator does it")
+    seldom |= dict.fromkeys(["app.create_clerk_organization"], "the first request of an organization")
+    seldom |= dict.fromkeys(["api.create_api_key", "api.rotate_api_key", "api.revoke_api_key"], "its subject is a key")
+    seldom |= dict.fromkeys(["api.authenticate_api_key"], "once for each key after a change of the pepper")
+    seldom |= dict.fromkeys(
+        ["api.share_incentive_report", "api.revoke_incentive_report_share", "app.delete_report"], "its subject is a link"
+    )
+    expect(
+        (
+            (f, f"{reference.verb} {reference.table}")
+            for f, statement in source.each()
+            for reference in statement.references(source.kinds)
+            if source.kinds[reference.table] == "reference" and reference.verb in ("into", "update", "delete")
+        ),
+        but_for=seldom,
+    )
+
+
+def test_values_hold_no_query(source: Source) -> None:
+    """Refused: "subqueries are not supported within INSERT queries"."""
+    expect(
+        (
+            (f, statement.text)
+            for f, statement in source.each()
+            if source.tables(statement, "distributed", "reference")
+            and re.search(r"insert into \S+ (?:as \w+ )?(?:\([^()]*\) )?values .*\( select ", statement.text)
+        ),
+        but_for=dict.fromkeys(["app.add_work", "app.queue_job"], NOT_YET),
+    )
+
+
 def test_functions_in_sql_read_no_table_that_is_distributed(source: Source) -> None:
     """Refused: "parameterized queries for SQL functions referencing distributed tables are not supported"."""
     embedded = "PostgREST embeds by it; roles that could are refused on a cluster"

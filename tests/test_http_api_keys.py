@@ -274,7 +274,7 @@ def test_new_keys_never_reach_the_log(client: OrganizationClient, caplog: pytest
 def test_the_use_of_a_key_is_noted_once_a_minute(client: OrganizationClient, database: Connection) -> None:
     key = made(client)
     assert key["last_used_at"] is None
-    version = "select xmin::text, last_used_at from app.api_keys where id = %s"
+    version = "select xmin::text, used_at from app.api_key_uses where api_key_id = %s"
     with_key(client, key)
     noted = database.execute(version, [key["id"]]).fetchone()
     assert noted is not None

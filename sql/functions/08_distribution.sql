@@ -12,7 +12,7 @@ as $$
                'app.work_minutes', 'app.job_traces', 'public.batch_lookup_job_labels', 'public.lookup_job_columns', 'public.lookup_item_sources',
                'public.lookup_uploads', 'public.lookup_upload_rows', 'app.column_memory', 'app.idempotency_keys',
                'public.incentive_reports', 'public.incentive_report_sites', 'public.incentive_report_site_programs', 'app.deleted_rows',
-               'app.customers', 'public.applications', 'app.incentive_profiles', 'app.incentive_calls', 'app.audit_events',
+               'app.customers', 'public.applications', 'app.incentive_profiles', 'app.incentive_calls', 'app.audit_events', 'app.api_key_uses',
                'app.webhook_configs', 'app.webhook_secrets', 'app.webhook_deliveries', 'app.webhook_attempts', 'app.webhook_queue_state',
                'app.webhook_wakeups']), 'distributed'
      union all

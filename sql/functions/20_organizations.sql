@@ -156,6 +156,32 @@ begin
 end;
 $$;
 
+-- Once a minute is precise enough and saves a write per request. Nobody waits for another request of the same key.
+create or replace function app.note_use_of_key(p_organization_id uuid, p_api_key_id uuid, p_now timestamptz) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_used_at timestamptz;
+begin
+    select used_at into v_used_at
+      from app.api_key_uses
+     where organization_id = p_organization_id and api_key_id = p_api_key_id;
+    if not found then
+        insert into app.api_key_uses (organization_id, api_key_id, used_at)
+        values (p_organization_id, p_api_key_id, p_now)
+        on conflict do nothing;
+    elsif v_used_at < p_now - interval '1 minute' then
+        perform from app.api_key_uses where organization_id = p_organization_id and api_key_id = p_api_key_id for update skip locked;
+        if found then
+            update app.api_key_uses
+               set used_at = p_now
+             where organization_id = p_organization_id and api_key_id = p_api_key_id;
+        end if;
+    end if;
+end;
+$$;
+
 create or replace function api.authenticate_api_key(p_key_hash bytea, p_client_address inet default null, p_previous_key_hash bytea default null) returns json
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -173,11 +199,12 @@ begin
         perform app.refuse(403, 'address_not_allowed', 'This API key may not be used from this address');
     end if;
 
-    -- Once a minute is precise enough and saves a write per request. A read-only standby cannot record the use.
-    if (v_key.key_hash <> p_key_hash or v_key.last_used_at is null or v_key.last_used_at < v_now - interval '1 minute') and not current_setting('transaction_read_only')::boolean then
-        update app.api_keys
-           set last_used_at = v_now, key_hash = p_key_hash
-         where id = (select id from app.api_keys where id = v_key.id for update skip locked);
+    -- A read-only standby cannot record the use.
+    if not current_setting('transaction_read_only')::boolean then
+        perform app.note_use_of_key(v_key.organization_id, v_key.id, v_now);
+        if v_key.key_hash <> p_key_hash then
+            update app.api_keys set key_hash = p_key_hash where id = v_key.id;
+        end if;
     end if;
     return json_build_object(
         'organization_id', v_key.organization_id,

@@ -1,6 +1,7 @@
 -- Chapter 21, API keys: create, list, rotate, revoke. The database never sees a key, only its hash.
 
-create or replace function app.api_key_json(p_key app.api_keys) returns json
+-- p_uses: when each of the keys was used last, {id: time}.
+create or replace function app.api_key_json(p_key app.api_keys, p_uses jsonb) returns json
 language sql stable
 as $$
     select json_build_object(
@@ -13,11 +14,22 @@ as $$
         'allowed_networks', (p_key).allowed_networks,
         'created_at', app.rfc3339((p_key).created_at),
         'expires_at', app.rfc3339((p_key).expires_at),
-        'last_used_at', app.rfc3339((p_key).last_used_at),
+        'last_used_at', p_uses -> (p_key).id::text,
         'revoked_at', app.rfc3339((p_key).revoked_at),
         'replaced_by', (p_key).replaced_by,
         'created_by', (p_key).created_by
     )
+$$;
+
+create or replace function app.uses_of_keys(p_organization_id uuid, p_api_key_ids uuid[]) returns jsonb
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return (select coalesce(jsonb_object_agg(api_key_id, app.rfc3339(used_at)), '{}')
+              from app.api_key_uses
+             where organization_id = p_organization_id and api_key_id = any (p_api_key_ids));
+end;
 $$;
 
 -- Nobody may grant scopes that they lack. p_granted null: the owner of the database, who may grant all.
@@ -80,6 +92,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_now    timestamptz := app.clock();
+    v_id     uuid        := app.uuid_v7(v_now);
     v_scopes text[]      := coalesce(p_scopes, p_granted_scopes, app.all_scopes());
     v_limits record;
     v_key    app.api_keys;
@@ -91,16 +104,16 @@ begin
     end if;
 
     v_limits := app.check_key_limits(p_organization_id, p_created_by, p_expires_at, p_allowed_networks);
+    v_scopes := array(select s from unnest(app.all_scopes()) s where s = any (v_scopes));
     insert into app.api_keys (id, organization_id, key_hash, prefix, last_four, name, scopes, allowed_networks, expires_at, created_at, created_by)
-    values (app.uuid_v7(v_now), p_organization_id, p_key_hash, p_prefix, p_last_four, coalesce(p_name, 'API key'),
-            array(select s from unnest(app.all_scopes()) s where s = any (v_scopes)), v_limits.p_networks, v_limits.p_expires_at, v_now,
-            p_created_by)
+    values (v_id, p_organization_id, p_key_hash, p_prefix, p_last_four, coalesce(p_name, 'API key'), v_scopes, v_limits.p_networks,
+            v_limits.p_expires_at, v_now, p_created_by)
     returning * into v_key;
     perform app.audit(p_organization_id, 'api_key.created', p_created_by, v_key.id::text,
                       jsonb_build_object('name', v_key.name, 'prefix', v_key.prefix, 'last_four', v_key.last_four, 'scopes', v_key.scopes,
                                          'allowed_networks', v_key.allowed_networks, 'expires_at', app.rfc3339(v_key.expires_at)));
     raise log 'API key % of organization % was created', v_key.id, p_organization_id;
-    return app.api_key_json(v_key);
+    return app.api_key_json(v_key, '{}');
 end;
 $$;
 
@@ -170,9 +183,11 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_options record;
+    v_max     integer;
 begin
     perform app.check_members(p_request, array['name', 'mode', 'scopes', 'expires_at', 'allowed_networks']);
-    perform app.check_api_key_count(p_organization_id, (select max_api_keys from app.settings), app.clock());
+    select max_api_keys into v_max from app.settings;
+    perform app.check_api_key_count(p_organization_id, v_max, app.clock());
     v_options := app.api_key_options(p_request);
     return api.create_api_key(p_organization_id, p_key_hash, p_prefix, p_last_four, v_options.name, v_options.scopes,
                               v_options.expires_at, v_options.allowed_networks, p_granted_scopes, p_created_by);
@@ -227,7 +242,7 @@ language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    return app.api_key_json(app.find_api_key(p_organization_id, p_api_key_id, p_granted_scopes));
+    return app.api_key_json(app.find_api_key(p_organization_id, p_api_key_id, p_granted_scopes), app.uses_of_keys(p_organization_id, array[p_api_key_id]));
 end;
 $$;
 
@@ -241,17 +256,24 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_cursor app.page_cursor := app.read_page(p_cursor, 'api_keys', p_limit, p_offset, 200);
-    v_keys app.api_keys[];
+    v_keys   app.api_keys[];
+    v_total  bigint;
+    v_uses   jsonb;
 begin
-    v_keys := array(
-        select k
-          from app.api_keys k
-         where organization_id = p_organization_id and (p_granted_scopes is null or scopes <@ p_granted_scopes) and (p_cursor is null or (created_at, id) < (v_cursor.created_at, v_cursor.id))
-         order by created_at desc, id desc
-         limit p_limit + 1 offset p_offset);
+    select coalesce(array_agg(row(k.*)::app.api_keys), '{}') into v_keys
+      from (select *
+              from app.api_keys
+             where organization_id = p_organization_id and (p_granted_scopes is null or scopes <@ p_granted_scopes)
+               and (p_cursor is null or (created_at, id) < (v_cursor.created_at, v_cursor.id))
+             order by created_at desc, id desc
+             limit p_limit + 1 offset p_offset) k;
+    select count(*) into v_total
+      from app.api_keys
+     where organization_id = p_organization_id and (p_granted_scopes is null or scopes <@ p_granted_scopes);
+    v_uses := app.uses_of_keys(p_organization_id, array(select id from unnest(v_keys)));
     return json_build_object(
-        'api_keys', (select coalesce(json_agg(app.api_key_json(k) order by k.created_at desc, k.id desc), '[]') from unnest(v_keys[:p_limit]) k),
-        'total', (select count(*) from app.api_keys where organization_id = p_organization_id and (p_granted_scopes is null or scopes <@ p_granted_scopes)),
+        'api_keys', (select coalesce(json_agg(app.api_key_json(k, v_uses) order by k.created_at desc, k.id desc), '[]') from unnest(v_keys[:p_limit]) k),
+        'total', v_total,
         'limit', p_limit,
         'offset', p_offset,
         'next_cursor', case when cardinality(v_keys) > p_limit
@@ -277,11 +299,13 @@ declare
     v_now     timestamptz  := app.clock();
     v_old     app.api_keys := app.lock_api_key(p_organization_id, p_api_key_id, p_granted_scopes);
     v_options record;
+    v_max     integer;
     v_new     json;
 begin
     perform app.check_members(p_request, array['grace_seconds', 'expires_at']);
     -- For a while, each key may have its successor beside it.
-    perform app.check_api_key_count(p_organization_id, (select 2 * max_api_keys from app.settings), v_now);
+    select 2 * max_api_keys into v_max from app.settings;
+    perform app.check_api_key_count(p_organization_id, v_max, v_now);
     v_options := app.api_key_options(p_request);
     if v_old.revoked_at is not null or v_old.expires_at <= v_now or v_old.replaced_by is not null then
         perform app.refuse(
@@ -341,7 +365,7 @@ begin
     perform app.audit(p_organization_id, 'api_key.revoked', p_actor, id::text) from unnest(v_ids) id;
     perform app.notify_credentials(p_organization_id);
     raise log 'API keys % of organization % were revoked', v_ids, p_organization_id;
-    return app.api_key_json(app.find_api_key(p_organization_id, v_key.id, p_granted_scopes));
+    return app.api_key_json(app.find_api_key(p_organization_id, v_key.id, p_granted_scopes), app.uses_of_keys(p_organization_id, array[v_key.id]));
 end;
 $$;
 

@@ -30,7 +30,6 @@ create table app.api_keys (
     expires_at       timestamptz,
     revoked_at       timestamptz,
     replaced_by      uuid,
-    last_used_at     timestamptz,
     created_at       timestamptz not null default now(),
     created_by       text,
 
@@ -50,5 +49,16 @@ comment on column app.api_keys.prefix is 'leap_live_ or leap_test_.';
 comment on column app.api_keys.scopes is 'What the key may do, such as jobs:read.';
 comment on column app.api_keys.allowed_networks is 'Networks that the key may be used from; null: any.';
 comment on column app.api_keys.replaced_by is 'The key that this one was rotated into; it expires soon.';
-comment on column app.api_keys.last_used_at is 'Exact to a minute.';
 comment on column app.api_keys.created_by is 'The id of the API key, or the Clerk id of the user, that made it; null: an operator did.';
+
+create table app.api_key_uses (
+    organization_id uuid        not null,
+    api_key_id      uuid        not null,
+    used_at         timestamptz not null,
+
+    constraint api_key_uses_pkey primary key (organization_id, api_key_id),
+    constraint api_key_uses_organization_id_fkey foreign key (organization_id) references app.organizations (id) on delete cascade
+) with (fillfactor = 50);
+
+comment on table app.api_key_uses is 'When each API key was used last. Apart from the keys, so that a request writes only what is its organization''s.';
+comment on column app.api_key_uses.used_at is 'Exact to a minute.';

@@ -1,5 +1,5 @@
 begin;
-select plan(40);
+select plan(42);
 
 select api.create_organization('Acme') as org \gset
 select api.create_organization('Globex') as other_org \gset
@@ -7,7 +7,10 @@ select api.create_api_key(:'org', sha256('secret'), 'leap_live_', 'cret', 'first
 select is(:'key'::json ->> 'organization_id', :'org'::text, 'a key belongs to its organization');
 select unalike(:'key'::text, '%hash%', 'the hash is not answered');
 select is(api.authenticate_api_key(sha256('secret')) ->> 'organization_id', :'org'::text, 'a key is known by its hash');
-select isnt((select last_used_at from app.api_keys where name = 'first'), null, 'the use of a key is noted');
+select is((select count(*)::integer from app.api_key_uses where organization_id = :'org'), 1, 'the use of a key is noted');
+update app.api_key_uses set used_at = '2020-01-01Z';
+select isnt(api.authenticate_api_key(sha256('secret')) ->> 'api_key_id', null, 'a key can be used again');
+select isnt((select used_at from app.api_key_uses), '2020-01-01Z', 'the latest use of a key is noted');
 select throws_ok($$ select api.authenticate_api_key(sha256('other')) $$, 'PT401', 'Invalid API key', 'another key is unknown');
 
 update app.api_keys set expires_at = app.clock() - interval '1 second';
