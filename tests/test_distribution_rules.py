@@ -191,7 +191,145 @@ def test_values_hold_no_query(source: Source) -> None:
             if source.tables(statement, "distributed", "reference")
             and re.search(r"insert into \S+ (?:as \w+ )?(?:\([^()]*\) )?values .*\( select ", statement.text)
         ),
-        but_for=dict.fromkeys(["app.add_work", "app.queue_job"], NOT_YET),
+        but_for=dict.fromkeys(["app.queue_job"], NOT_YET),
+    )
+
+
+def test_rows_of_tables_are_taken_column_by_column(source: Source) -> None:
+    """`select t from t` has the type of the shard there; `row(t.*)::app.t` has ours everywhere, and the planner takes both alike."""
+
+    def whole_rows(statement: Statement) -> Iterator[str]:
+        tokens = statement.tokens
+        aliases = {r.alias for r in statement.references(source.kinds) if source.kinds[r.table] != "local"}
+        for place, token in enumerate(tokens):
+            is_argument_of = tokens[place - 2] if tokens[place - 1] == "(" else ""
+            if (
+                token in aliases
+                and tokens[place - 1] in ("(", ",", "select", "returning", "distinct", "then", "else", "=")
+                and tokens[place + 1 : place + 2] != ("(",)
+                and is_argument_of not in ("to_json", "to_jsonb", "row_to_json")
+            ):
+                yield " ".join(tokens[max(place - 6, 0) : place + 4])
+
+    expect(
+        ((f, found) for f, statement in source.each() for found in whole_rows(statement)),
+        but_for=dict.fromkeys(
+            [
+                "api.release_lookups",
+                "app.advance_job",
+                "app.answer_duplicates",
+                "app.apply_outcomes",
+                "app.copy_results",
+                "app.defer_duplicates",
+                "app.expire_leases",
+                "app.hold_leases",
+                "app.learn_job",
+                "app.lease_items",
+                "app.mend_expired_items",
+                "app.take_due_items",
+                "app.take_new_items",
+            ],
+            NOT_YET,
+        ),
+    )
+
+
+def test_arrays_of_rows_are_aggregated(source: Source) -> None:
+    """Refused: "could not determine data type of parameter", where a variable of such a type is given `array(select ..)`."""
+    expect(
+        (
+            (f, statement.text)
+            for f, statement in source.each()
+            for variable in re.findall(r"(\w+)(?: \S+ \[ \])? :?= array \( select", statement.text)
+            if source.tables(statement, "distributed", "reference")
+            and re.search(rf"\b{variable} +(?:constant +)?({'|'.join(map(re.escape, source.row_types))})\[\]", f.source)
+        ),
+        but_for=dict.fromkeys(
+            ["app.answer_duplicates", "app.expire_leases", "app.mend_expired_items", "app.take_new_items"],
+            NOT_YET,
+        ),
+    )
+
+
+def test_nothing_is_changed_within_with(source: Source) -> None:
+    """It costs eight times as much there. `for .. in update .. returning` and a variable do the same."""
+    expect(
+        (
+            (f, found)
+            for f, statement in source.each()
+            for found in re.findall(r"as (?:materialized )?\( (?:insert|update|delete) .*", statement.text)
+        ),
+        but_for=dict.fromkeys(
+            [
+                "api.release_lookups",
+                "app.answer_duplicates",
+                "app.apply_outcomes",
+                "app.copy_results",
+                "app.expire_leases",
+                "app.lease_items",
+                "app.mend_expired_items",
+                "app.take_due_items",
+            ],
+            NOT_YET,
+        ),
+    )
+
+
+def test_what_reads_a_table_of_organizations_calls_nothing_that_does(source: Source) -> None:
+    """Refused: "cannot execute a distributed query from a query on a shard". What a function answers goes into a variable first."""
+    any_table, distributed = source.that_touch("distributed", "reference"), source.that_touch("distributed")
+    expect(
+        (
+            (f, f"{', '.join(called)}: {statement.text[:120]}")
+            for f, statement in source.each()
+            if (called := statement.calls(any_table) if source.tables(statement, "distributed") else set())
+            or (called := statement.calls(distributed) if source.tables(statement, "reference") else set())
+        ),
+        but_for=dict.fromkeys(["app.defer_duplicates", "app.run_maintenance"], NOT_YET),
+    )
+
+
+def test_conditions_of_a_conflict_compare_columns(source: Source) -> None:
+    """Refused in `insert .. select .. on conflict`: "could not determine data type of parameter"."""
+    expect(
+        (
+            (f, condition)
+            for f, statement in source.each()
+            if " values " not in statement.text
+            for condition in re.findall(r"do update .* where (.*)", statement.text)
+            if source.tables(statement, "distributed", "reference") and re.search(r"\b[pv]_\w+", condition)
+        ),
+        but_for={},
+    )
+
+
+def test_what_catches_errors_is_not_called_within_an_insert(source: Source) -> None:
+    """Refused in `insert .. select`: "another command is already in progress", because of the savepoint."""
+    catching = closure(source.calls(), {f.name for f in source.functions if re.search(r"\bexception\s+when\b", f.source)})
+    expect(
+        (
+            (f, ", ".join(called))
+            for f, statement in source.each()
+            if re.search(r"insert into (?!.* values )", statement.text)
+            and source.tables(statement, "distributed", "reference")
+            and (called := statement.calls(catching))
+        ),
+        but_for={},
+    )
+
+
+def test_rows_of_an_upsert_are_not_counted_by_the_statement(source: Source) -> None:
+    """`insert .. select .. on conflict` counts there what was selected, whether or not it changed anything."""
+    expect(
+        (
+            (f, before.text[:120])
+            for f in source.functions
+            for before, statement in zip(f.statements, f.statements[1:], strict=False)
+            if "row_count" in statement.tokens
+            and source.tables(before, "distributed", "reference")
+            and re.search(r"insert into (?!.* values ).* on conflict", before.text)
+        ),
+        but_for={},
     )
 
 

@@ -61,10 +61,8 @@ begin
             'api.get_settings() lists them all.');
     end if;
 
-    select n.* into v_new
-      from app.settings s
-     cross join lateral jsonb_populate_record(s, p_changes) n
-       for update of s;
+    select * into v_new from app.settings for update;
+    v_new := jsonb_populate_record(v_new, p_changes);
     update app.settings
        set (lookups_per_second, max_in_flight, max_retries, retry_backoff_seconds, retry_backoff_max_seconds,
             lookup_timeout_seconds, lease_seconds, max_response_bytes, items_per_run, create_clerk_organizations,

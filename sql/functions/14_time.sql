@@ -10,6 +10,11 @@ create or replace function app.seconds(p_seconds double precision) returns inter
 language sql immutable
 return make_interval(secs => p_seconds);
 
+-- A time and an interval without days and months, whose sum no time zone changes. Their operator is not immutable, because of the others.
+create or replace function app.time_after(p_at timestamptz, p_wait interval) returns timestamptz
+language sql immutable
+return to_timestamp((extract(epoch from p_at) + extract(epoch from p_wait))::double precision);
+
 -- A date (midnight UTC) or an RFC 3339 timestamp; null: it is neither. pyshell/api/routes/parameters.py has the same grammar.
 create or replace function app.parse_timestamp(p_text text) returns timestamptz
 language plpgsql immutable

@@ -134,12 +134,17 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_organization_id uuid := (select id from app.organizations where clerk_organization_id = p_clerk_organization_id);
+    v_settings        app.settings;
 begin
+    if v_organization_id is null then
+        v_organization_id := app.create_clerk_organization(p_clerk_organization_id, p_slug);
+    end if;
+    select * into v_settings from app.settings;
     return json_build_object(
-        'organization_id', coalesce(v_organization_id, app.create_clerk_organization(p_clerk_organization_id, p_slug)),
+        'organization_id', v_organization_id,
         'scopes', app.role_scopes(p_role),
-        'requests_per_minute', (select requests_per_minute from app.settings),
-        'organization_requests_per_minute', (select coalesce(organization_requests_per_minute, 4 * requests_per_minute) from app.settings));
+        'requests_per_minute', v_settings.requests_per_minute,
+        'organization_requests_per_minute', coalesce(v_settings.organization_requests_per_minute, 4 * v_settings.requests_per_minute));
 end;
 $$;
 

@@ -76,12 +76,12 @@ begin
     if p_action !~ '^[a-z_]+\.[a-z_]+$' then
         perform app.refuse_option('action', 'the name of an action, such as api_key.created');
     end if;
-    v_events := array(
-        select e
-          from app.audit_events e
-         where organization_id = p_organization_id and (p_action is null or action = p_action) and (p_cursor is null or id < v_cursor.id)
-         order by id desc
-         limit p_limit + 1 offset p_offset);
+    select coalesce(array_agg(row(e.*)::app.audit_events), '{}') into v_events
+      from (select *
+              from app.audit_events
+             where organization_id = p_organization_id and (p_action is null or action = p_action) and (p_cursor is null or id < v_cursor.id)
+             order by id desc
+             limit p_limit + 1 offset p_offset) e;
     return json_build_object(
         'audit_events', (select coalesce(json_agg(app.audit_event_json(e) order by e.id desc), '[]') from unnest(v_events[:p_limit]) e),
         'total', (select count(*) from app.audit_events where organization_id = p_organization_id and (p_action is null or action = p_action)),

@@ -26,21 +26,24 @@ language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_claims jsonb;
+    v_claims       jsonb;
+    v_organization app.organizations;
+    v_settings     app.settings;
 begin
     -- Every role has it, and the shell has seen to the scopes of its callers.
     perform app.authorize(p_organization_id, 'jobs:read');
     perform app.check_organization(p_organization_id);
     v_claims := nullif(current_setting('request.jwt.claims', true), '')::jsonb;
+    select * into v_organization from app.organizations where id = p_organization_id;
+    select * into v_settings from app.settings;
     return json_build_object(
-        'organization', (select json_build_object('id', id, 'name', name) from app.organizations where id = p_organization_id),
+        'organization', json_build_object('id', v_organization.id, 'name', v_organization.name),
         'caller', app.caller_json(p_organization_id, coalesce(p_caller, v_claims ->> 'sub')),
         'scopes', coalesce(p_scopes, app.scopes_of_claims(v_claims), '{}'),
-        'limits', (select json_build_object(
-                              'requests_per_minute', requests_per_minute,
-                              'items_per_batch', 10000,
-                              'open_items', max_open_items)
-                     from app.settings));
+        'limits', json_build_object(
+            'requests_per_minute', v_settings.requests_per_minute,
+            'items_per_batch', 10000,
+            'open_items', v_settings.max_open_items));
 end;
 $$;
 

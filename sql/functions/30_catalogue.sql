@@ -8,25 +8,26 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_changed integer;
+    v_rows    app.device_categories[];
     v_retired integer;
 begin
-    insert into app.device_categories as t
-    select n.*
+    select coalesce(array_agg(n), '{}') into v_rows
       from app.catalogue_rows(p_catalogue, 'device_categories') r
      cross join jsonb_populate_record(null::app.device_categories, r.cells || jsonb_build_object('catalogue', p_name)) n
+      left join app.device_categories t on t.key = n.key
+     where t.key is null or (t.*) is distinct from (n.*) and (t.catalogue = p_name or p_name <> 'starter');
+    insert into app.device_categories
+    select * from unnest(v_rows)
         on conflict (key) do update
        set (name, typical_cost, basis, catalogue, retired_at)
-         = (excluded.name, excluded.typical_cost, excluded.basis, excluded.catalogue, null)
-     where (t.*) is distinct from (excluded.*) and (t.catalogue = p_name or p_name <> 'starter');
-    get diagnostics v_changed = row_count;
+         = (excluded.name, excluded.typical_cost, excluded.basis, excluded.catalogue, null);
 
     update app.device_categories
        set retired_at = p_now
      where catalogue = p_name and retired_at is null
        and key not in (select r.cells ->> 'key' from app.catalogue_rows(p_catalogue, 'device_categories') r);
     get diagnostics v_retired = row_count;
-    return json_build_object('changed', v_changed, 'retired', v_retired);
+    return json_build_object('changed', cardinality(v_rows), 'retired', v_retired);
 end;
 $$;
 
@@ -35,18 +36,19 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_changed integer;
+    v_rows    app.device_category_sizes[];
     v_retired integer;
 begin
-    insert into app.device_category_sizes as t
-    select n.*
+    select coalesce(array_agg(n), '{}') into v_rows
       from app.catalogue_rows(p_catalogue, 'device_category_sizes') r
      cross join jsonb_populate_record(null::app.device_category_sizes, r.cells) n
       join app.device_categories c on c.key = n.category_key and c.catalogue = p_name
+      left join app.device_category_sizes t on t.category_key = n.category_key and t.unit = n.unit
+     where t.category_key is null or (t.*) is distinct from (n.*);
+    insert into app.device_category_sizes
+    select * from unnest(v_rows)
         on conflict (category_key, unit) do update
-       set (typical_size, basis) = (excluded.typical_size, excluded.basis)
-     where (t.*) is distinct from (excluded.*);
-    get diagnostics v_changed = row_count;
+       set (typical_size, basis) = (excluded.typical_size, excluded.basis);
 
     delete from app.device_category_sizes s
      using app.device_categories c
@@ -54,7 +56,7 @@ begin
        and (s.category_key, s.unit) not in (select r.cells ->> 'category_key', r.cells ->> 'unit'
                                               from app.catalogue_rows(p_catalogue, 'device_category_sizes') r);
     get diagnostics v_retired = row_count;
-    return json_build_object('changed', v_changed, 'retired', v_retired);
+    return json_build_object('changed', cardinality(v_rows), 'retired', v_retired);
 end;
 $$;
 
@@ -63,24 +65,25 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_changed integer;
+    v_rows    app.devices[];
     v_retired integer;
 begin
-    insert into app.devices as t
-    select n.*
+    select coalesce(array_agg(n), '{}') into v_rows
       from app.catalogue_rows(p_catalogue, 'devices') r
      cross join jsonb_populate_record(null::app.devices, r.cells || jsonb_build_object('catalogue', p_name)) n
+      left join app.devices t on t.id = n.id
+     where t.id is null or (t.*) is distinct from (n.*) and (t.catalogue = p_name or p_name <> 'starter');
+    insert into app.devices
+    select * from unnest(v_rows)
         on conflict (id) do update
-       set (category_key, name, catalogue, retired_at) = (excluded.category_key, excluded.name, excluded.catalogue, null)
-     where (t.*) is distinct from (excluded.*) and (t.catalogue = p_name or p_name <> 'starter');
-    get diagnostics v_changed = row_count;
+       set (category_key, name, catalogue, retired_at) = (excluded.category_key, excluded.name, excluded.catalogue, null);
 
     update app.devices
        set retired_at = p_now
      where catalogue = p_name and retired_at is null
        and id not in (select (r.cells ->> 'id')::integer from app.catalogue_rows(p_catalogue, 'devices') r);
     get diagnostics v_retired = row_count;
-    return json_build_object('changed', v_changed, 'retired', v_retired);
+    return json_build_object('changed', cardinality(v_rows), 'retired', v_retired);
 end;
 $$;
 
@@ -89,27 +92,28 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_changed integer;
+    v_rows    app.utilities[];
     v_retired integer;
 begin
-    insert into app.utilities as t
-    select n.*
+    select coalesce(array_agg(n), '{}') into v_rows
       from app.catalogue_rows(p_catalogue, 'utilities') r
      cross join jsonb_populate_record(null::app.utilities, r.cells || jsonb_build_object(
                     'source_date', app.catalogue_date(r.cells ->> 'source_date'), 'catalogue', p_name)) n
+      left join app.utilities t on t.key = n.key
+     where t.key is null or (t.*) is distinct from (n.*) and (t.catalogue = p_name or p_name <> 'starter');
+    insert into app.utilities
+    select * from unnest(v_rows)
         on conflict (key) do update
        set (eiaid, name, country_code, region_code, source, source_date, catalogue, retired_at)
          = (excluded.eiaid, excluded.name, excluded.country_code, excluded.region_code, excluded.source, excluded.source_date,
-            excluded.catalogue, null)
-     where (t.*) is distinct from (excluded.*) and (t.catalogue = p_name or p_name <> 'starter');
-    get diagnostics v_changed = row_count;
+            excluded.catalogue, null);
 
     update app.utilities
        set retired_at = p_now
      where catalogue = p_name and retired_at is null
        and key not in (select r.cells ->> 'key' from app.catalogue_rows(p_catalogue, 'utilities') r);
     get diagnostics v_retired = row_count;
-    return json_build_object('changed', v_changed, 'retired', v_retired);
+    return json_build_object('changed', cardinality(v_rows), 'retired', v_retired);
 end;
 $$;
 
@@ -118,18 +122,19 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_changed integer;
+    v_rows    app.utility_service_areas[];
     v_retired integer;
 begin
-    insert into app.utility_service_areas as t
-    select n.*
+    select coalesce(array_agg(n), '{}') into v_rows
       from app.catalogue_rows(p_catalogue, 'utility_service_areas') r
      cross join jsonb_populate_record(null::app.utility_service_areas, r.cells) n
       join app.utilities u on u.key = n.utility_key and u.catalogue = p_name
+      left join app.utility_service_areas t on t.prefix = n.prefix and t.utility_key = n.utility_key
+     where t.prefix is null or t.rank <> n.rank;
+    insert into app.utility_service_areas
+    select * from unnest(v_rows)
         on conflict (prefix, utility_key) do update
-       set rank = excluded.rank
-     where t.rank <> excluded.rank;
-    get diagnostics v_changed = row_count;
+       set rank = excluded.rank;
 
     delete from app.utility_service_areas a
      using app.utilities u
@@ -137,7 +142,7 @@ begin
        and (a.prefix, a.utility_key) not in (select r.cells ->> 'prefix', r.cells ->> 'utility_key'
                                                from app.catalogue_rows(p_catalogue, 'utility_service_areas') r);
     get diagnostics v_retired = row_count;
-    return json_build_object('changed', v_changed, 'retired', v_retired);
+    return json_build_object('changed', cardinality(v_rows), 'retired', v_retired);
 end;
 $$;
 
@@ -146,28 +151,29 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_changed integer;
+    v_rows    app.programs[];
     v_retired integer;
 begin
-    insert into app.programs as t
-    select n.*
+    select coalesce(array_agg(n), '{}') into v_rows
       from app.catalogue_rows(p_catalogue, 'programs') r
      cross join jsonb_populate_record(null::app.programs, r.cells || jsonb_build_object(
                     'source_date', app.catalogue_date(r.cells ->> 'source_date'), 'catalogue', p_name,
                     'cities', (select array_agg(app.plain_name(c)) from unnest(app.catalogue_list(r.cells ->> 'cities')) c))) n
+      left join app.programs t on t.id = n.id
+     where t.id is null or (t.*) is distinct from (n.*) and (t.catalogue = p_name or p_name <> 'starter');
+    insert into app.programs
+    select * from unnest(v_rows)
         on conflict (id) do update
        set (name, authority, authority_type, country_code, region_code, scope, url, source, source_id, source_date, catalogue, retired_at, cities)
          = (excluded.name, excluded.authority, excluded.authority_type, excluded.country_code, excluded.region_code, excluded.scope,
-            excluded.url, excluded.source, excluded.source_id, excluded.source_date, excluded.catalogue, null, excluded.cities)
-     where (t.*) is distinct from (excluded.*) and (t.catalogue = p_name or p_name <> 'starter');
-    get diagnostics v_changed = row_count;
+            excluded.url, excluded.source, excluded.source_id, excluded.source_date, excluded.catalogue, null, excluded.cities);
 
     update app.programs
        set retired_at = p_now
      where catalogue = p_name and retired_at is null
        and id not in (select r.cells ->> 'id' from app.catalogue_rows(p_catalogue, 'programs') r);
     get diagnostics v_retired = row_count;
-    return json_build_object('changed', v_changed, 'retired', v_retired);
+    return json_build_object('changed', cardinality(v_rows), 'retired', v_retired);
 end;
 $$;
 
@@ -176,16 +182,18 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_changed integer;
+    v_rows    app.program_utilities[];
     v_retired integer;
 begin
-    insert into app.program_utilities
-    select n.*
+    select coalesce(array_agg(n), '{}') into v_rows
       from app.catalogue_rows(p_catalogue, 'program_utilities') r
      cross join jsonb_populate_record(null::app.program_utilities, r.cells) n
       join app.programs p on p.id = n.program_id and p.catalogue = p_name
+      left join app.program_utilities t on t.utility_key = n.utility_key and t.program_id = n.program_id
+     where t.utility_key is null;
+    insert into app.program_utilities
+    select * from unnest(v_rows)
         on conflict (utility_key, program_id) do nothing;
-    get diagnostics v_changed = row_count;
 
     delete from app.program_utilities u
      using app.programs p
@@ -193,7 +201,7 @@ begin
        and (u.utility_key, u.program_id) not in (select r.cells ->> 'utility_key', r.cells ->> 'program_id'
                                                    from app.catalogue_rows(p_catalogue, 'program_utilities') r);
     get diagnostics v_retired = row_count;
-    return json_build_object('changed', v_changed, 'retired', v_retired);
+    return json_build_object('changed', cardinality(v_rows), 'retired', v_retired);
 end;
 $$;
 
@@ -202,11 +210,11 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_changed integer;
+    v_rows    app.program_tiers[];
     v_retired integer;
 begin
-    insert into app.program_tiers as t
-    select n.*
+    -- The tiers of a program next to each other, so that a lookup reads few pages.
+    select coalesce(array_agg(n order by n.program_id, n.id), '{}') into v_rows
       from app.catalogue_rows(p_catalogue, 'program_tiers') r
      cross join jsonb_populate_record(null::app.program_tiers, r.cells || jsonb_build_object(
                     'category_keys', app.catalogue_list(r.cells ->> 'category_keys'),
@@ -217,23 +225,23 @@ begin
                     'start_date', app.catalogue_date(r.cells ->> 'start_date'),
                     'end_date', app.catalogue_date(r.cells ->> 'end_date', true))) n
       join app.programs p on p.id = n.program_id and p.catalogue = p_name
-     -- The tiers of a program next to each other, so that a lookup reads few pages.
-     order by n.program_id, n.id
+      left join app.program_tiers t on t.program_id = n.program_id and t.id = n.id
+     where t.program_id is null or (t.*) is distinct from (n.*);
+    insert into app.program_tiers
+    select * from unnest(v_rows)
         on conflict (program_id, id) do update
        set (name, category_keys, device_ids, amount_type, amount, unit, cap, cap_percent, building_types, owner_statuses, start_date,
             end_date, note, income_requirement, income_limits)
          = (excluded.name, excluded.category_keys, excluded.device_ids, excluded.amount_type, excluded.amount, excluded.unit, excluded.cap,
             excluded.cap_percent, excluded.building_types, excluded.owner_statuses, excluded.start_date, excluded.end_date, excluded.note,
-            excluded.income_requirement, excluded.income_limits)
-     where (t.*) is distinct from (excluded.*);
-    get diagnostics v_changed = row_count;
+            excluded.income_requirement, excluded.income_limits);
 
     delete from app.program_tiers t
      using app.programs p
      where p.id = t.program_id and p.catalogue = p_name
        and (t.program_id, t.id) not in (select r.cells ->> 'program_id', r.cells ->> 'id' from app.catalogue_rows(p_catalogue, 'program_tiers') r);
     get diagnostics v_retired = row_count;
-    return json_build_object('changed', v_changed, 'retired', v_retired);
+    return json_build_object('changed', cardinality(v_rows), 'retired', v_retired);
 end;
 $$;
 

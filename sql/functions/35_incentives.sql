@@ -11,7 +11,7 @@ declare
     v_prefixes    text[] := array(select left(v_postal_code, n) from generate_series(1, length(v_postal_code)) n);
 begin
     return array(
-        select u
+        select row(u.*)::app.utilities
           from (select a.utility_key, a.rank
                   from app.utility_service_areas a
                   join app.utilities s on s.key = a.utility_key
@@ -87,7 +87,7 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    return array(select u
+    return array(select row(u.*)::app.utilities
                    from unnest(p_keys) with ordinality k (key, place)
                    join app.utilities u on u.key = k.key and u.retired_at is null
                   order by k.place);

@@ -121,14 +121,14 @@ as $$
 begin
     return query
     with request as (
-        select d as device, c.name as category, c.typical_cost, count(*) as quantity, min(r.place) as place,
+        select row(d.*)::app.devices as device, c.name as category, c.typical_cost, count(*) as quantity, min(r.place) as place,
                coalesce(p_device_facts -> d.id::text, '{}') as facts
           from unnest(p_device_ids) with ordinality r (id, place)
           join app.devices d on d.id = r.id
           join app.device_categories c on c.key = d.category_key
          group by d.id, c.key
     ), candidate as (
-        select p.id as program_id, p.name as program_name, p.location, t as tier, r.*,
+        select p.id as program_id, p.name as program_name, p.location, row(t.*)::app.program_tiers as tier, r.*,
                row_number() over (partition by p.id, (r.device).id order by (r.device).category_key = any (t.category_keys) desc, t.id) as distance,
                f.fits, bool_or(f.fits) over (partition by (r.device).id) as covered
           from app.find_programs(p_utility, p_city) p

@@ -66,13 +66,14 @@ as $$
 declare
     v_now     timestamptz            := app.clock();
     v_profile app.incentive_profiles := app.profile(p_organization_id);
+    v_names   jsonb                  := app.parse_device_names(p_changes -> 'device_names');
 begin
     perform app.authorize(p_organization_id, 'keys:admin');
     perform app.check_organization(p_organization_id);
     perform app.check_json(p_changes, 128 * 1024);
     if jsonb_typeof(p_changes) is distinct from 'object' or p_changes = '{}' or p_changes - array['company', 'device_names'] <> '{}'
        or jsonb_typeof(p_changes -> 'company') not in ('string', 'null') or p_changes ->> 'company' !~ '^[A-Za-z0-9._~-]{1,100}$'
-       or p_changes ? 'device_names' and app.parse_device_names(p_changes -> 'device_names') is null then
+       or p_changes ? 'device_names' and v_names is null then
         perform app.refuse(
             400, 'invalid_organization',
             'The body must be an object with company (null, or 1 to 100 characters of A-Z, a-z, 0-9 and . _ ~ -), device_names (device ids by name) or both',
@@ -81,7 +82,7 @@ begin
     insert into app.incentive_profiles as p (organization_id, company, device_names, updated_at)
     values (p_organization_id,
             case when p_changes ? 'company' then p_changes ->> 'company' else v_profile.company end,
-            case when p_changes ? 'device_names' then app.parse_device_names(p_changes -> 'device_names') else coalesce(v_profile.device_names, '{}') end,
+            case when p_changes ? 'device_names' then v_names else coalesce(v_profile.device_names, '{}') end,
             v_now)
         on conflict (organization_id) do update
        set (company, device_names, updated_at) = (excluded.company, excluded.device_names, excluded.updated_at);

@@ -213,24 +213,28 @@ declare
     v_cursor app.page_cursor;
     v_ids    uuid[];
     v_jobs   public.batch_lookup_jobs[];
+    v_total  bigint;
 begin
     perform app.authorize(p_organization_id, 'jobs:read');
     perform app.check_search('name', p_name);
     perform app.check_choice('status', p_status, array['pending', 'processing', 'completed', 'failed', 'cancelled']);
     v_cursor := app.read_page(p_cursor, 'jobs', p_limit, p_offset, 200);
     v_ids := app.jobs_with_labels(p_organization_id, p_labels);
-    v_jobs := array(
-        select j
-          from public.batch_lookup_jobs j
-         where organization_id = p_organization_id and app.job_matches(j, p_status, p_name, p_created_from, p_created_before, v_ids)
-           and (p_cursor is null or (created_at, id) < (v_cursor.created_at, v_cursor.id))
-         order by created_at desc, id desc
-         limit p_limit + 1 offset p_offset);
+    select coalesce(array_agg(row(j.*)::public.batch_lookup_jobs), '{}') into v_jobs
+      from (select j.*
+              from public.batch_lookup_jobs j
+             where organization_id = p_organization_id
+               and app.job_matches(row(j.*)::public.batch_lookup_jobs, p_status, p_name, p_created_from, p_created_before, v_ids)
+               and (p_cursor is null or (created_at, id) < (v_cursor.created_at, v_cursor.id))
+             order by created_at desc, id desc
+             limit p_limit + 1 offset p_offset) j;
+    select count(*) into v_total
+      from public.batch_lookup_jobs j
+     where organization_id = p_organization_id
+       and app.job_matches(row(j.*)::public.batch_lookup_jobs, p_status, p_name, p_created_from, p_created_before, v_ids);
     return json_build_object(
         'jobs', (select coalesce(json_agg(app.job_json(j) order by j.created_at desc, j.id desc), '[]') from unnest(v_jobs[:p_limit]) j),
-        'total', (select count(*)
-                    from public.batch_lookup_jobs j
-                   where organization_id = p_organization_id and app.job_matches(j, p_status, p_name, p_created_from, p_created_before, v_ids)),
+        'total', v_total,
         'limit', p_limit,
         'offset', p_offset,
         'next_cursor', case when cardinality(v_jobs) > p_limit
@@ -250,21 +254,25 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_next_position integer;
+    v_positions     integer[];
 begin
     -- From here on, claims skip the job.
     delete from app.queued_jobs where organization_id = p_organization_id and job_id = p_job_id returning next_position into v_next_position;
     v_next_position := coalesce(
         v_next_position, (select held_position from app.job_budgets where organization_id = p_organization_id and job_id = p_job_id));
     update app.job_budgets set held_position = null where organization_id = p_organization_id and job_id = p_job_id and held_position is not null;
-    return app.cancel_items(
-        p_organization_id, p_job_id,
-        array(select position
-                from public.lookup_queue_items
-               where organization_id = p_organization_id and job_id = p_job_id and status = 'pending'
-                 and (retry_at is not null or position >= v_next_position)
-                 and not position <@ (select app.positions_in_flight(p_organization_id, p_job_id))
-                 for update skip locked),
-        p_now);
+    -- The leases as the statement sees the items: what a recorder gives back meanwhile is in one of them.
+    v_positions := array(
+        select i.position
+          from public.lookup_queue_items i
+         where i.organization_id = p_organization_id and i.job_id = p_job_id and i.status = 'pending'
+           and (i.retry_at is not null or i.position >= v_next_position)
+           and not i.position <@ (select coalesce(range_agg(r), '{}')
+                                    from public.lookup_leases l
+                                   cross join unnest(l.positions) r
+                                   where l.organization_id = p_organization_id and l.job_id = p_job_id)
+           for update of i skip locked);
+    return app.cancel_items(p_organization_id, p_job_id, v_positions, p_now);
 end;
 $$;
 

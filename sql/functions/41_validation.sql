@@ -17,11 +17,12 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_devices        integer[] := array(select id from app.devices where retired_at is null);
-    -- As an array, for no planner knows how many items there are: it would look each of them up.
-    v_regions        app.regions[] := array(select r from app.regions r);
+    v_regions        app.regions[];
     v_item_fields    text[]    := array['reference_id', 'address', 'building_type', 'device_ids', 'create_application', 'webhook_custom_fields', 'metadata', 'household'];
     v_address_fields text[]    := array['street_1', 'street_2', 'city', 'state_or_province_code', 'postal_code', 'country_code'];
 begin
+    -- As an array, for no planner knows how many items there are: it would look each of them up.
+    select array_agg(row(r.*)::app.regions) into v_regions from app.regions r;
     return query
     select f.position, f.reference_id, jsonb_strip_nulls(f.address), f.building_type, f.device_ids,
            coalesce(f.create_application = 'true', false),

@@ -44,7 +44,7 @@ begin
     select *
       from public.lookup_queue_items i
      where i.organization_id = p_organization_id and i.job_id = p_job_id and i.position > p_after
-       and (p_status is null or app.item_status(i, p_in_flight) = p_status)
+       and (p_status is null or app.item_status(row(i.*)::public.lookup_queue_items, p_in_flight) = p_status)
        and (p_error_code is null or i.status = 'failed' and i.error_code = p_error_code)
        and app.site_contains(p_q, i.reference_id, i.address ->> 'street_1', i.address ->> 'city')
      order by i.position

@@ -18,13 +18,13 @@ begin
     perform app.authorize(p_organization_id, 'jobs:read');
     perform app.check_choice('status', p_status, array['draft', 'started']);
     v_cursor := app.read_page(p_cursor, 'uploads', p_limit, p_offset, 200);
-    v_uploads := array(
-        select u
-          from public.lookup_uploads u
-         where organization_id = p_organization_id and expires_at > v_now and (p_status is null or status = p_status)
-           and (p_cursor is null or (created_at, id) < (v_cursor.created_at, v_cursor.id))
-         order by created_at desc, id desc
-         limit p_limit + 1 offset p_offset);
+    select coalesce(array_agg(row(u.*)::public.lookup_uploads), '{}') into v_uploads
+      from (select *
+              from public.lookup_uploads
+             where organization_id = p_organization_id and expires_at > v_now and (p_status is null or status = p_status)
+               and (p_cursor is null or (created_at, id) < (v_cursor.created_at, v_cursor.id))
+             order by created_at desc, id desc
+             limit p_limit + 1 offset p_offset) u;
     return json_build_object(
         'uploads', (select coalesce(json_agg(app.upload_summary_json(u) order by u.created_at desc, u.id desc), '[]') from unnest(v_uploads[:p_limit]) u),
         'total', (select count(*)
@@ -102,6 +102,7 @@ declare
     v_from    integer;
     v_page    integer[];
     v_last    integer;
+    v_rows    public.lookup_upload_rows[];
 begin
     perform app.authorize(p_organization_id, 'jobs:read');
     v_upload := app.find_upload(p_organization_id, p_upload_id);
@@ -128,10 +129,11 @@ begin
          where w.n = 1 or w.bytes <= 2 * 1024 * 1024
          order by w.position);
     v_last := v_page[cardinality(v_page)];
+    select array_agg(row(r.*)::public.lookup_upload_rows) into v_rows
+      from public.lookup_upload_rows r
+     where organization_id = p_organization_id and upload_id = p_upload_id and position = any (v_page);
     return json_build_object(
-        'rows', (select coalesce(json_agg(app.upload_row_json(r, v_columns) order by r.position), '[]')
-                   from public.lookup_upload_rows r
-                  where organization_id = p_organization_id and upload_id = p_upload_id and position = any (v_page)),
+        'rows', (select coalesce(json_agg(app.upload_row_json(r, v_columns) order by r.position), '[]') from unnest(v_rows) r),
         'total', cardinality(v_found),
         'limit', p_limit,
         'offset', p_offset,

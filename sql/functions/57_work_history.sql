@@ -63,13 +63,18 @@ create or replace function app.add_work(
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    v_minute    timestamptz      := date_trunc('minute', p_now, 'UTC');
+    v_items     bigint           := (select sum(i) from unnest(p_items) i);
+    v_latency   double precision := (select coalesce(sum(l), 0) from unnest(p_latencies) l);
+    v_latencies bigint[]         := app.fill_buckets(p_latency_buckets, p_items, app.latency_bounds());
+    v_wait      double precision := (select coalesce(sum(s), 0) from unnest(p_waits) s);
+    v_waits     bigint[]         := app.fill_buckets(p_wait_buckets, p_items, app.wait_bounds());
 begin
     insert into app.work_minutes as w (organization_id, minute, kind, outcome, error_class, recorder, items, latency_seconds, latency_buckets,
                                        wait_seconds, wait_buckets)
-    values (p_organization_id, date_trunc('minute', p_now, 'UTC'), p_kind, p_outcome, coalesce(p_error_class, ''), pg_backend_pid(),
-            (select sum(i) from unnest(p_items) i),
-            (select coalesce(sum(l), 0) from unnest(p_latencies) l), app.fill_buckets(p_latency_buckets, p_items, app.latency_bounds()),
-            (select coalesce(sum(s), 0) from unnest(p_waits) s), app.fill_buckets(p_wait_buckets, p_items, app.wait_bounds()))
+    values (p_organization_id, v_minute, p_kind, p_outcome, coalesce(p_error_class, ''), pg_backend_pid(), v_items, v_latency, v_latencies,
+            v_wait, v_waits)
         on conflict (organization_id, minute, kind, outcome, error_class, recorder) do update
        set items           = w.items + excluded.items,
            latency_seconds = w.latency_seconds + excluded.latency_seconds,
@@ -107,10 +112,16 @@ create or replace function app.count_completed_lookups(
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    v_buckets   integer[];
+    v_waits_in  integer[];
+    v_items     bigint[];
+    v_latencies double precision[];
+    v_waits     double precision[];
 begin
-    perform app.add_work(p_organization_id, 'lookup', 'completed', null, array_agg(g.l), array_agg(app.bucket_of(g.wait / g.items, app.wait_bounds())),
-                         array_agg(g.items), array_agg(g.latency), array_agg(g.wait), p_now)
-       from (select o.l, o.items, o.latency,
+    select array_agg(g.l), array_agg(app.bucket_of(g.wait / g.items, app.wait_bounds())), array_agg(g.items), array_agg(g.latency), array_agg(g.wait)
+      into v_buckets, v_waits_in, v_items, v_latencies, v_waits
+      from (select o.l, o.items, o.latency,
                     greatest(date_part('epoch', p_now - j.created_at) * o.items - coalesce(o.latency, 0), 0) as wait
                from (select u.job_id, app.bucket_of(u.latency, app.latency_bounds()) as l, count(*) as items, sum(u.latency) as latency
                        from unnest(p_job_ids, p_latencies) u (job_id, latency)
@@ -119,6 +130,7 @@ begin
                                     from public.batch_lookup_jobs b
                                    where b.organization_id = p_organization_id and b.id = o.job_id
                                   offset 0) j) g;
+    perform app.add_work(p_organization_id, 'lookup', 'completed', null, v_buckets, v_waits_in, v_items, v_latencies, v_waits, p_now);
 end;
 $$;
 
@@ -175,18 +187,20 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off
 as $$
 declare
-    v_rows app.work_minutes[];
+    v_row  app.work_minutes;
+    v_rows app.work_minutes[] := '{}';
 begin
-    with over as (
+    for v_row in
         delete from app.work_minutes
          where (organization_id, minute, kind, outcome, error_class, recorder) in
                (select organization_id, minute, kind, outcome, error_class, recorder
                   from app.work_minutes
                  where recorder <> 0 and minute < p_before and (p_organization_id is null or organization_id = p_organization_id)
                    for update skip locked)
-     returning work_minutes as row
-    )
-    select coalesce(array_agg(row), '{}') into v_rows from over;
+     returning *
+    loop
+        v_rows := v_rows || v_row;
+    end loop;
 
     insert into app.work_minutes as w (organization_id, minute, kind, outcome, error_class, items, latency_seconds, latency_buckets, wait_seconds,
                                        wait_buckets)

@@ -245,17 +245,20 @@ language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_item public.lookup_queue_items;
+    v_item     public.lookup_queue_items;
+    v_attempts json;
 begin
     perform app.authorize(p_organization_id, 'jobs:read');
     perform app.find_job(p_organization_id, p_job_id);
     v_item := app.find_item(p_organization_id, p_job_id, p_position);
+    v_attempts := (
+        select coalesce(json_agg(json_build_object(
+                   'attempt', a.attempt, 'outcome', a.outcome, 'worker', a.worker, 'latency_ms', a.latency_ms, 'http_status', a.http_status,
+                   'error_code', a.error_code, 'error_message', a.error_message, 'recorded_at', app.rfc3339(a.recorded_at)) order by a.attempt), '[]')
+          from public.lookup_attempts a
+         where a.organization_id = p_organization_id and a.job_id = p_job_id and a.position = p_position);
     return app.join_objects(app.item_json(v_item, app.positions_in_flight(p_organization_id, p_job_id)), json_build_object(
-        'attempts', (select coalesce(json_agg(json_build_object(
-                                'attempt', a.attempt, 'outcome', a.outcome, 'worker', a.worker, 'latency_ms', a.latency_ms, 'http_status', a.http_status, 'error_code', a.error_code,
-                                'error_message', a.error_message, 'recorded_at', app.rfc3339(a.recorded_at)) order by a.attempt), '[]')
-                       from public.lookup_attempts a
-                      where a.organization_id = p_organization_id and a.job_id = p_job_id and a.position = p_position),
+        'attempts', v_attempts,
         'waiting_for', app.item_waits_for(v_item, app.clock())));
 end;
 $$;

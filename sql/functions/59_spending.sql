@@ -185,13 +185,15 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_next_position integer;
-    v_items         public.lookup_queue_items[];
+    v_item          public.lookup_queue_items;
+    v_items         public.lookup_queue_items[] := '{}';
 begin
     delete from app.queued_jobs where organization_id = p_organization_id and job_id = p_job_id returning next_position into v_next_position;
     v_next_position := coalesce(
         v_next_position, (select held_position from app.job_budgets where organization_id = p_organization_id and job_id = p_job_id));
     update app.job_budgets set held_position = null where organization_id = p_organization_id and job_id = p_job_id and held_position is not null;
-    with stopped as (
+    -- The leases as the statement sees the items: what a recorder gives back meanwhile is in one of them.
+    for v_item in
         update public.lookup_queue_items i
            set status        = 'failed',
                retry_at      = null,
@@ -200,10 +202,14 @@ begin
                processed_at  = p_now
          where i.organization_id = p_organization_id and i.job_id = p_job_id and i.status = 'pending'
            and (i.retry_at is not null or i.position >= v_next_position)
-           and not i.position <@ (select app.positions_in_flight(p_organization_id, p_job_id))
-     returning i as item
-    )
-    select coalesce(array_agg(item), '{}') into v_items from stopped;
+           and not i.position <@ (select coalesce(range_agg(r), '{}')
+                                    from public.lookup_leases l
+                                   cross join unnest(l.positions) r
+                                   where l.organization_id = p_organization_id and l.job_id = p_job_id)
+     returning i.*
+    loop
+        v_items := v_items || v_item;
+    end loop;
     if cardinality(v_items) > 0 then
         perform app.publish_item_changes(p_organization_id, v_items, p_now);
     end if;
@@ -386,29 +392,34 @@ declare
     v_cursor app.page_cursor;
     v_rows   public.lookup_usage[];
     v_total  record;
+    v_usage  json;
+    v_limit  integer;
 begin
     perform app.authorize(p_organization_id, 'jobs:read');
     v_cursor := app.read_page(p_cursor, 'usage', p_limit, p_offset, 500);
-    v_rows := array(
-        select u
-          from public.lookup_usage u
-         where u.organization_id = p_organization_id and u.day >= v_from and u.day < v_before
-           and (p_cursor is null or (u.day, u.job_id) < ((v_cursor.created_at at time zone 'UTC')::date, v_cursor.id))
-         order by u.day desc, u.job_id desc
-         limit p_limit + 1 offset p_offset);
+    select coalesce(array_agg(row(u.*)::public.lookup_usage), '{}') into v_rows
+      from (select u.*
+              from public.lookup_usage u
+             where u.organization_id = p_organization_id and u.day >= v_from and u.day < v_before
+               and (p_cursor is null or (u.day, u.job_id) < ((v_cursor.created_at at time zone 'UTC')::date, v_cursor.id))
+             order by u.day desc, u.job_id desc
+             limit p_limit + 1 offset p_offset) u;
     select count(*) as rows, coalesce(sum(lookups), 0) as lookups into v_total
       from public.lookup_usage
      where organization_id = p_organization_id and day >= v_from and day < v_before;
+    select coalesce(json_agg(json_build_object('day', u.day, 'job_id', u.job_id, 'name', j.name, 'lookups', u.lookups)
+                             order by u.day desc, u.job_id desc), '[]')
+      into v_usage
+      from unnest(v_rows[:p_limit]) u
+      left join public.batch_lookup_jobs j on j.organization_id = p_organization_id and j.id = u.job_id;
+    select monthly_lookups into v_limit from app.organizations where id = p_organization_id;
     return json_build_object(
-        'usage', (select coalesce(json_agg(json_build_object('day', u.day, 'job_id', u.job_id, 'name', j.name, 'lookups', u.lookups)
-                                           order by u.day desc, u.job_id desc), '[]')
-                    from unnest(v_rows[:p_limit]) u
-                    left join public.batch_lookup_jobs j on j.organization_id = u.organization_id and j.id = u.job_id),
+        'usage', v_usage,
         'lookups', v_total.lookups,
         'month', json_build_object(
             'month', to_char(app.month_of(v_now), 'YYYY-MM'),
             'lookups', app.lookups_of_month(p_organization_id, v_now),
-            'limit', (select monthly_lookups from app.organizations where id = p_organization_id)),
+            'limit', v_limit),
         'total', v_total.rows,
         'limit', p_limit,
         'offset', p_offset,

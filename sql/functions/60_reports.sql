@@ -198,15 +198,15 @@ begin
     perform app.check_choice('status', p_status, array['processing', 'complete', 'error']);
     perform app.check_choice('report_type', p_report_type, array['bulk_lookup']);
     v_cursor := app.read_page(p_cursor, 'reports', p_limit, p_offset, 200);
-    v_reports := array(
-        select r
-          from public.incentive_reports r
-         where organization_id = p_organization_id and (p_status is null or status = p_status)
-           and (p_report_type is null or report_type = p_report_type)
-           and (p_created_from is null or created_at >= p_created_from) and (p_created_before is null or created_at < p_created_before)
-           and (p_cursor is null or (created_at, id) < (v_cursor.created_at, v_cursor.id))
-         order by created_at desc, id desc
-         limit p_limit + 1 offset p_offset);
+    select coalesce(array_agg(row(r.*)::public.incentive_reports), '{}') into v_reports
+      from (select *
+              from public.incentive_reports
+             where organization_id = p_organization_id and (p_status is null or status = p_status)
+               and (p_report_type is null or report_type = p_report_type)
+               and (p_created_from is null or created_at >= p_created_from) and (p_created_before is null or created_at < p_created_before)
+               and (p_cursor is null or (created_at, id) < (v_cursor.created_at, v_cursor.id))
+             order by created_at desc, id desc
+             limit p_limit + 1 offset p_offset) r;
     return json_build_object(
         'reports', (select coalesce(json_agg(app.report_json(r) order by r.created_at desc, r.id desc), '[]')
                       from unnest(v_reports[:p_limit]) r),

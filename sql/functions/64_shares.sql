@@ -76,7 +76,7 @@ begin
     perform app.authorize(p_organization_id, 'reports:read');
     perform app.find_report(p_organization_id, p_report_id);
     return json_build_object('shares', (
-        select coalesce(json_agg(app.share_json(s) order by s.created_at desc, s.id desc), '[]')
+        select coalesce(json_agg(app.share_json(row(s.*)::app.report_shares) order by s.created_at desc, s.id desc), '[]')
           from app.report_shares s
          where s.organization_id = p_organization_id and s.report_id = p_report_id and s.expires_at > v_now));
 end;

@@ -32,7 +32,7 @@ begin
     return json_build_object(
         'reference_id', p_reference_id,
         'change', p_change,
-        'address', (select app.site_address_json(s)
+        'address', (select app.site_address_json(row(s.*)::public.incentive_report_sites)
                       from public.incentive_report_sites s
                      where s.organization_id = p_organization_id
                        and s.report_id = case when p_to_position is null then p_from_report_id else p_to_report_id end

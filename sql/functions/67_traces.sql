@@ -28,6 +28,6 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off
 as $$
 begin
-    return array(select t from app.job_traces t where t.organization_id = p_organization_id and t.job_id = any (p_job_ids));
+    return array(select row(t.*)::app.job_traces from app.job_traces t where t.organization_id = p_organization_id and t.job_id = any (p_job_ids));
 end;
 $$;

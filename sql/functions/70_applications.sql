@@ -83,15 +83,15 @@ begin
     perform app.check_choice('application_status', p_application_status, array['not_started', 'in_progress', 'awaiting_partner', 'completed',
                                                                                'submitted', 'approved', 'rejected']);
     v_cursor := app.read_page(p_cursor, 'applications', p_limit, p_offset, 200);
-    v_applications := array(
-        select a
-          from public.applications a
-         where organization_id = p_organization_id
-           and (p_reference_id is null or reference_id = p_reference_id)
-           and (p_application_status is null or application_status = p_application_status)
-           and (p_cursor is null or id < v_cursor.number)
-         order by id desc
-         limit p_limit + 1 offset p_offset);
+    select coalesce(array_agg(row(a.*)::public.applications), '{}') into v_applications
+      from (select *
+              from public.applications
+             where organization_id = p_organization_id
+               and (p_reference_id is null or reference_id = p_reference_id)
+               and (p_application_status is null or application_status = p_application_status)
+               and (p_cursor is null or id < v_cursor.number)
+             order by id desc
+             limit p_limit + 1 offset p_offset) a;
     return json_build_object(
         'applications', (select coalesce(json_agg(app.application_json(a) order by a.id desc), '[]') from unnest(v_applications[:p_limit]) a),
         'total', (select count(*)

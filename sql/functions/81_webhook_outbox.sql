@@ -66,15 +66,22 @@ create or replace function app.enqueue_job_webhooks(
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    v_job_ids uuid[] := array(select distinct i.job_id from unnest(p_items) i where i.status in ('completed', 'failed'));
+    v_job     public.batch_lookup_jobs;
+    v_woken   boolean := false;
 begin
-    insert into app.webhook_deliveries (organization_id, id, event, job_id, data, status, next_attempt_at, last_error, created_at, ended_at)
-    select p_organization_id, app.uuid_v7(p_now), 'batch.' || j.status, j.id, app.job_json(j)::jsonb,
-           o.status, o.next_attempt_at, o.last_error, p_now, o.ended_at
-      from app.delivery_start(p_config.enabled, p_now) o
-     cross join (select distinct i.job_id as id from unnest(p_items) i where i.status in ('completed', 'failed')) e
-     cross join lateral (select b.* from public.batch_lookup_jobs b where b.organization_id = p_organization_id and b.id = e.id offset 0) j
-     where j.status in ('completed', 'failed') and 'batch.' || j.status = any (p_config.events);
-    if p_config.enabled and (found or exists (select from unnest(p_items) i where 'lookup.' || i.status = any (p_config.events))) then
+    for v_job in
+        select *
+          from public.batch_lookup_jobs
+         where organization_id = p_organization_id and id = any (v_job_ids) and status in ('completed', 'failed')
+    loop
+        if 'batch.' || v_job.status = any (p_config.events) then
+            perform app.add_webhook(p_organization_id, 'batch.' || v_job.status, v_job.id, app.job_json(v_job)::jsonb, p_now);
+            v_woken := p_config.enabled;
+        end if;
+    end loop;
+    if p_config.enabled and not v_woken and exists (select from unnest(p_items) i where 'lookup.' || i.status = any (p_config.events)) then
         perform app.wake_webhooks(p_organization_id, p_now);
     end if;
 end;
@@ -162,7 +169,8 @@ language sql stable
 return json_build_object('type', p_event, 'timestamp', app.rfc3339(p_at), 'data', p_data);
 
 -- The bodies to POST. A delivery has the same body in every attempt, unless field_names changes.
-create or replace function app.webhook_bodies(p_deliveries app.webhook_deliveries[], p_field_names text[]) returns table (delivery_id uuid, body json)
+create or replace function app.webhook_bodies(p_organization_id uuid, p_deliveries app.webhook_deliveries[], p_field_names text[])
+returns table (delivery_id uuid, body json)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
@@ -177,9 +185,9 @@ begin
              from (select p.n, i.item
                      from unnest(d.positions) with ordinality p (position, n)
                     cross join lateral (
-                          select app.webhook_item(q, p_field_names) as item
+                          select app.webhook_item(row(q.*)::public.lookup_queue_items, p_field_names) as item
                             from public.lookup_queue_items q
-                           where q.organization_id = d.organization_id and q.job_id = d.job_id and q.position = p.position
+                           where q.organization_id = p_organization_id and q.job_id = d.job_id and q.position = p.position
                           offset 0) i
                     where d.data is null
                     union all

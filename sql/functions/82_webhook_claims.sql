@@ -81,7 +81,8 @@ declare
     v_token      uuid        := gen_random_uuid();
     v_expires_at timestamptz := p_now + interval '60 seconds';
     v_due        uuid[];
-    v_deliveries app.webhook_deliveries[];
+    v_delivery   app.webhook_deliveries;
+    v_deliveries app.webhook_deliveries[] := '{}';
 begin
     v_due := array(select id
                      from app.webhook_deliveries
@@ -89,17 +90,18 @@ begin
                     order by next_attempt_at
                     limit p_limit
                       for update skip locked);
-    with leased as (
-        update app.webhook_deliveries d
+    for v_delivery in
+        update app.webhook_deliveries
            set status           = 'sending',
                next_attempt_at  = null,
                lease_token      = v_token,
                lease_expires_at = v_expires_at,
                leased_by        = p_sender
-         where d.organization_id = p_organization_id and d.id = any (v_due)
-     returning d as delivery
-    )
-    select coalesce(array_agg(delivery), '{}') into v_deliveries from leased;
+         where organization_id = p_organization_id and id = any (v_due)
+     returning *
+    loop
+        v_deliveries := v_deliveries || v_delivery;
+    end loop;
     return v_deliveries;
 end;
 $$;
@@ -121,7 +123,7 @@ begin
     return query
     select d.id, d.lease_token, b.body::text, p_config.url, v_secrets, d.event, t.traceparent
       from unnest(p_deliveries) d
-      join app.webhook_bodies(p_deliveries, p_config.field_names) b on b.delivery_id = d.id
+      join app.webhook_bodies(p_config.organization_id, p_deliveries, p_config.field_names) b on b.delivery_id = d.id
       left join unnest(app.traces_of(p_config.organization_id, array(select u.job_id from unnest(p_deliveries) u))) t on t.job_id = d.job_id
      order by d.id;
 end;

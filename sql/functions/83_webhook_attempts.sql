@@ -56,40 +56,45 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_waits      interval[] := array(select wait from app.webhook_retry_schedule order by failures);
-    v_ids        uuid[]     := array(select o.delivery_id from unnest(p_outcomes) o);
-    v_deliveries app.webhook_deliveries[];
+    v_waits      interval[]         := array(select wait from app.webhook_retry_schedule order by failures);
+    v_ids        uuid[]             := array(select o.delivery_id from unnest(p_outcomes) o);
+    v_jitters    double precision[] := array(select 0.8 + random() * 0.4 from unnest(p_outcomes));
+    v_delivery   app.webhook_deliveries;
+    v_deliveries app.webhook_deliveries[] := '{}';
 begin
-    with attempt as materialized (
-        select o.delivery_id, o.lease_token, o.http_status, o.error_class,
-               'HTTP ' || o.http_status || case when o.http_status in (301, 302, 303, 307, 308)
-                                                then concat(': redirects are not followed', '; ' || nullif(left(o.body, 500), '')) else '' end as answer,
-               app.webhook_pause(o.retry_after) as pause,
-               coalesce(o.http_status between 200 and 299, false) as succeeded, 0.8 + random() * 0.4 as jitter
-          from unnest(p_outcomes) o
-    ), applied as (
+    for v_delivery in
+        with attempt as materialized (
+            select o.delivery_id, o.lease_token, o.http_status, o.error_class,
+                   'HTTP ' || o.http_status || case when o.http_status in (301, 302, 303, 307, 308)
+                                                    then concat(': redirects are not followed', '; ' || nullif(left(o.body, 500), '')) else '' end as answer,
+                   app.webhook_pause(o.retry_after) as pause,
+                   coalesce(o.http_status between 200 and 299, false) as succeeded, v_jitters[o.n] as jitter
+              from unnest(p_outcomes) with ordinality o (delivery_id, lease_token, http_status, error_class, latency, body, retry_after, n)
+        )
         update app.webhook_deliveries d
            set status           = case when a.succeeded then 'delivered'
-                                       when app.webhook_is_final(d, a.http_status, v_waits) then 'failed'
+                                       when app.webhook_is_final(d.event, d.retry_count, a.http_status, v_waits) then 'failed'
                                        else 'pending' end,
                attempts         = d.attempts + 1,
                lost_leases      = 0,
-               retry_count      = case when a.succeeded or app.webhook_is_final(d, a.http_status, v_waits) then d.retry_count else d.retry_count + 1 end,
-               next_attempt_at  = case when not a.succeeded and not app.webhook_is_final(d, a.http_status, v_waits)
-                                       then p_now + greatest(a.jitter * v_waits[d.retry_count + 1], a.pause) end,
+               retry_count      = d.retry_count
+                                  + case when a.succeeded or app.webhook_is_final(d.event, d.retry_count, a.http_status, v_waits) then 0 else 1 end,
+               next_attempt_at  = case when not a.succeeded and not app.webhook_is_final(d.event, d.retry_count, a.http_status, v_waits)
+                                       then app.time_after(p_now, greatest(a.jitter * v_waits[d.retry_count + 1], a.pause)) end,
                lease_token      = null,
                lease_expires_at = null,
                leased_by        = null,
                last_http_status = a.http_status,
                last_error       = case when not a.succeeded then coalesce(a.error_class, a.answer) end,
-               ended_at         = case when a.succeeded or app.webhook_is_final(d, a.http_status, v_waits) then p_now end
+               ended_at         = case when a.succeeded or app.webhook_is_final(d.event, d.retry_count, a.http_status, v_waits) then p_now end
           from attempt a
          where d.organization_id = p_organization_id and d.id = any (v_ids) and d.id = a.delivery_id
            and (d.status = 'sending' and d.lease_token = a.lease_token
                 or d.status in ('pending', 'sending') and a.succeeded)
-     returning d as delivery
-    )
-    select coalesce(array_agg(delivery), '{}') into v_deliveries from applied;
+     returning d.*
+    loop
+        v_deliveries := v_deliveries || v_delivery;
+    end loop;
     return v_deliveries;
 end;
 $$;
@@ -124,11 +129,9 @@ language sql immutable
 return case when p_retry_after > 0 then app.seconds(least(p_retry_after, 86400)) end;
 
 -- Whether another failure ends the delivery.
-create or replace function app.webhook_is_final(p_delivery app.webhook_deliveries, p_http_status integer, p_waits interval[]) returns boolean
+create or replace function app.webhook_is_final(p_event text, p_retry_count integer, p_http_status integer, p_waits interval[]) returns boolean
 language sql immutable
-as $$
-    select coalesce(p_http_status = 410, false) or (p_delivery).event = 'webhook.test' or (p_delivery).retry_count >= cardinality(p_waits)
-$$;
+return coalesce(p_http_status = 410, false) or p_event = 'webhook.test' or p_retry_count >= cardinality(p_waits);
 
 -- Updates the health of the receiver: one success clears it, only failures for five days disable it. Tests don't count.
 create or replace function app.update_receiver_health(p_organization_id uuid, p_deliveries app.webhook_deliveries[], p_now timestamptz) returns void

@@ -40,13 +40,14 @@ begin
     v_cursor := app.read_page(p_cursor, 'deliveries', p_limit, p_offset, 200);
 
     -- One more than asked for, to know whether there is a next page.
-    v_deliveries := array(select d
-                            from app.webhook_deliveries d
-                           where organization_id = p_organization_id and (p_status is null or status = p_status)
-                             and (p_event is null or event = p_event) and (p_job_id is null or job_id = p_job_id)
-                             and (p_cursor is null or id < v_cursor.id)
-                           order by id desc
-                           limit p_limit + 1 offset p_offset);
+    select coalesce(array_agg(row(d.*)::app.webhook_deliveries), '{}') into v_deliveries
+      from (select *
+              from app.webhook_deliveries
+             where organization_id = p_organization_id and (p_status is null or status = p_status)
+               and (p_event is null or event = p_event) and (p_job_id is null or job_id = p_job_id)
+               and (p_cursor is null or id < v_cursor.id)
+             order by id desc
+             limit p_limit + 1 offset p_offset) d;
     return json_build_object(
         'deliveries', (select coalesce(json_agg(app.webhook_delivery_json(d) order by d.id desc), '[]') from unnest(v_deliveries[:p_limit]) d),
         'total', (select count(*)
@@ -89,11 +90,13 @@ as $$
 declare
     v_delivery    app.webhook_deliveries;
     v_field_names text[] := (select field_names from app.webhook_configs where organization_id = p_organization_id);
+    v_body        json;
 begin
     perform app.authorize(p_organization_id, 'webhooks:read');
     v_delivery := app.find_webhook_delivery(p_organization_id, p_delivery_id);
+    v_body := (select b.body from app.webhook_bodies(p_organization_id, array[v_delivery], v_field_names) b);
     return app.join_objects(app.webhook_delivery_json(v_delivery), json_build_object(
-        'body', (select b.body from app.webhook_bodies(array[v_delivery], v_field_names) b),
+        'body', v_body,
         'attempt_log', (select coalesce(json_agg(json_build_object(
                                    'attempt', a.attempt, 'attempted_at', app.rfc3339(a.attempted_at), 'latency_ms', a.latency_ms,
                                    'http_status', a.http_status, 'error_class', a.error_class, 'response_body', a.response_body)

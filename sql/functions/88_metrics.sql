@@ -33,29 +33,38 @@ create or replace function app.oldest_ready_since(p_now timestamptz) returns tim
 language plpgsql stable
 set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
 as $$
+declare
+    v_upstream app.upstream_state;
+    v_settings app.settings;
+    v_waiting  record;
 begin
-    if exists (select from app.upstream_state u, app.settings s where app.closed_until(u, p_now) > p_now or app.is_outage(u, s, p_now)) then
+    select * into v_upstream from app.upstream_state;
+    select * into v_settings from app.settings;
+    if app.closed_until(v_upstream, p_now) > p_now or app.is_outage(v_upstream, v_settings, p_now) then
         return null;
     end if;
-    return (select w.since
-              from (select i.organization_id, min(i.since) as since
-                      from (select q.organization_id, j.created_at as since
-                              from app.queued_jobs q
-                              join public.batch_lookup_jobs j on j.organization_id = q.organization_id and j.id = q.job_id
-                             union all
-                            select r.organization_id, r.retry_at
-                              from public.lookup_queue_items r
-                             where r.status = 'pending' and r.retry_at is not null and r.retry_at <= p_now) i
-                      join app.organizations o on o.id = i.organization_id
-                     where o.monthly_lookups is null
-                        or o.id in (select s.organization_id from app.organization_queue_state s where s.ready_at <= p_now
-                                     union all
-                                    select k.organization_id from app.queue_wakeups k where k.ready_at <= p_now)
-                     group by i.organization_id
-                     order by since
-                    offset 0) w
-             where app.lookups_left(w.organization_id, p_now) is distinct from 0
-             limit 1);
+    for v_waiting in
+        select i.organization_id, min(i.since) as since
+          from (select q.organization_id, j.created_at as since
+                  from app.queued_jobs q
+                  join public.batch_lookup_jobs j on j.organization_id = q.organization_id and j.id = q.job_id
+                 union all
+                select r.organization_id, r.retry_at
+                  from public.lookup_queue_items r
+                 where r.status = 'pending' and r.retry_at is not null and r.retry_at <= p_now) i
+          join app.organizations o on o.id = i.organization_id
+         where o.monthly_lookups is null
+            or o.id in (select s.organization_id from app.organization_queue_state s where s.ready_at <= p_now
+                         union all
+                        select k.organization_id from app.queue_wakeups k where k.ready_at <= p_now)
+         group by i.organization_id
+         order by since
+    loop
+        if app.lookups_left(v_waiting.organization_id, p_now) is distinct from 0 then
+            return v_waiting.since;
+        end if;
+    end loop;
+    return null;
 end;
 $$;
 
@@ -136,24 +145,30 @@ declare
     v_health   record;
     v_waits    record;
     v_webhooks record;
+    v_work     json;
+    v_used     numeric;
+    v_jobs     json;
 begin
     select * into v_health from api.queue_health;
     v_waits := app.measure_waits(v_now);
     v_webhooks := app.measure_webhooks(v_now);
+    v_work := (select json_agg(w) from app.sum_work() w);
+    v_used := (select sum(w.items) / 60 / v_health.lookups_per_second
+                 from app.work_minutes w
+                where w.recorder <> 0 and w.minute = date_trunc('minute', v_now - interval '1 minute', 'UTC') and w.kind = 'lookup'
+                  and w.outcome <> 'deduplicated');
+    v_jobs := (select json_build_object('pending', count(*) filter (where j.status = 'pending'),
+                                        'processing', count(*) filter (where j.status = 'processing'))
+                 from public.batch_lookup_jobs j
+                where j.status in ('pending', 'processing'));
     return json_build_object(
         'migration', (select max(name) from app.schema_migrations),
         'latency_bounds', app.latency_bounds(),
         'wait_bounds', app.wait_bounds(),
-        'work', (select coalesce(json_agg(w), '[]') from app.sum_work() w),
-        'pace_used', (select sum(w.items) / 60 / v_health.lookups_per_second
-                        from app.work_minutes w
-                       where w.recorder <> 0 and w.minute = date_trunc('minute', v_now - interval '1 minute', 'UTC') and w.kind = 'lookup'
-                         and w.outcome <> 'deduplicated'),
+        'work', coalesce(v_work, '[]'),
+        'pace_used', v_used,
         'queue', row_to_json(v_health),
-        'open_jobs', (select json_build_object('pending', count(*) filter (where j.status = 'pending'),
-                                               'processing', count(*) filter (where j.status = 'processing'))
-                        from public.batch_lookup_jobs j
-                       where j.status in ('pending', 'processing')),
+        'open_jobs', v_jobs,
         'oldest_ready_age', v_waits.oldest_ready_age,
         'longest_unserved', v_waits.longest_unserved,
         'webhooks', to_json(v_webhooks),

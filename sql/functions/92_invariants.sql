@@ -95,14 +95,19 @@ returns table (job_id uuid, item_id uuid, rule text, details text)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    v_listed_at timestamptz := app.listed_ready_at(p_organization_id);
 begin
     return query
     select l.job_id, null::uuid, 'an expired lease returns to the queue', format('expired at %s, held by %s', app.rfc3339(l.expires_at), l.worker)
       from public.lookup_leases l
      where l.organization_id = p_organization_id and l.expires_at < p_now - interval '5 minutes';
 
+    if v_listed_at <= p_now or v_listed_at > p_now and app.lookups_left(p_organization_id, p_now) = 0 then
+        return;
+    end if;
     return query
-    select i.job_id, i.id, 'an organization with work is on the ready list', format('ready since %s, listed from %s', app.rfc3339(i.ready_at), coalesce(app.rfc3339(q.ready_at), 'never'))
+    select i.job_id, i.id, 'an organization with work is on the ready list', format('ready since %s, listed from %s', app.rfc3339(i.ready_at), coalesce(app.rfc3339(v_listed_at), 'never'))
       from (select * from (select j.id as job_id, null::uuid as id, j.created_at as ready_at
                              from app.queued_jobs r
                              join public.batch_lookup_jobs j on j.organization_id = r.organization_id and j.id = r.job_id
@@ -120,8 +125,7 @@ begin
                             where l.organization_id = p_organization_id
                             order by l.expires_at
                             limit 1) leased) i
-     cross join (select app.listed_ready_at(p_organization_id) as ready_at) q
-     where q.ready_at is null or q.ready_at > i.ready_at and q.ready_at > p_now and app.lookups_left(p_organization_id, p_now) is distinct from 0;
+     where v_listed_at is null or v_listed_at > i.ready_at;
 end;
 $$;
 

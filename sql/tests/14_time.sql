@@ -1,5 +1,5 @@
 begin;
-select plan(12);
+select plan(13);
 
 select is(app.rfc3339('2026-11-24 10:00:00.1234+02'), '2026-11-24T08:00:00.123Z', 'timestamps are RFC 3339 in UTC with milliseconds');
 select is(app.rfc3339(null), null, 'no timestamp stays none');
@@ -16,6 +16,7 @@ select throws_ok($$ select app.read_timestamp('since', '5') $$, 'PT400', 'since 
 select ok(app.uuid_v7_floor('2026-05-31T08:00:00.123Z') <= app.uuid_v7('2026-05-31T08:00:00.123Z'), 'the lowest id of a millisecond is not above others of it');
 select ok(app.uuid_v7_floor('2026-05-31T08:00:00.123Z') > app.uuid_v7('2026-05-31T08:00:00.122Z'), 'the lowest id of a millisecond is above those of the one before');
 select is(app.uuid_v7_floor('-infinity'), app.uuid_v7_floor('1970-01-01T00:00:00Z'), 'no id is older than 1970');
+select is(app.time_after('2026-05-31T08:00:00.123456Z', '90.5 seconds'), '2026-05-31T08:01:30.623456Z', 'a wait is added to a time, to the microsecond');
 
 select * from finish();
 rollback;
