@@ -7,12 +7,12 @@ import os
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from pyshell.settings import Settings, SettingsError
+from pyshell.settings import MAX_PROCESSES, Settings, SettingsError
 
 # Each command imports its libraries when it runs, so that others start fast.
 
@@ -38,7 +38,7 @@ def demo(settings: Settings, arguments: argparse.Namespace) -> None:
 def serve(settings: Settings, arguments: argparse.Namespace) -> None:
     from pyshell.api import app
 
-    app.serve(_with_database_url(settings))
+    app.serve(_with_database_url(replace(settings, api_processes=arguments.processes or settings.api_processes)))
 
 
 def worker(settings: Settings, arguments: argparse.Namespace) -> None:
@@ -203,7 +203,22 @@ COMMANDS = [
     Command("up", up, "run everything in the foreground: PostgreSQL, migrations, the API, a worker"),
     Command("down", down, "stop what `up` runs"),
     Command("demo", demo, "run a batch of real sites from upload to report"),
-    Command("serve", serve, "run the API on DATABASE_URL"),
+    Command(
+        "serve",
+        serve,
+        "run the API on DATABASE_URL",
+        [
+            (
+                "--processes",
+                {
+                    "type": int,
+                    "choices": range(1, MAX_PROCESSES + 1),
+                    "metavar": "N",
+                    "help": "so many processes behind one port, whose limits count together; default: API_PROCESSES, or 1",
+                },
+            )
+        ],
+    ),
     Command("worker", worker, "run a worker on DATABASE_URL"),
     Command("migrate", migrate, "bring the database up to date"),
     Command(

@@ -21,6 +21,9 @@ from pyshell.settings import Settings
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 caller: ContextVar[Mapping[str, str]] = ContextVar("caller", default={})  # noqa: B039 (nobody changes it)
 
+# Of the process, where several write to the same log.
+of_process: dict[str, int] = {}
+
 # What looks like a credential: API keys, tokens of links, webhook secrets, JSON Web Tokens; and what stands where one does, in a URL
 # or a header.
 _CREDENTIALS = re.compile(
@@ -65,7 +68,7 @@ def time_of(record: logging.LogRecord) -> str:
 
 def fields_of(record: logging.LogRecord) -> dict[str, Any]:
     """What the line is about; nothing that is not known."""
-    fields = {"request_id": request_id.get() or None, **caller.get(), **getattr(record, "fields", {})}
+    fields = {"request_id": request_id.get() or None, **caller.get(), **getattr(record, "fields", {}), **of_process}
     return {name: value if isinstance(value, int | float) else str(value) for name, value in fields.items() if value is not None}
 
 

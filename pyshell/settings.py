@@ -20,6 +20,7 @@ from dotenv import dotenv_values
 ROOT = Path(__file__).resolve().parent.parent
 MIN_KEY_BITS = 2048
 MIN_SECRET_LENGTH = 32
+MAX_PROCESSES = 32
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
@@ -33,6 +34,7 @@ class Settings:
 
     `database_url` is empty if none is set: commands that can then start a private PostgreSQL. `database_replica_url` leads to standbys of
     it, which answer reads that allow for their lag, as long as that is at most `database_replica_max_lag_seconds`.
+    `api_processes` serve the API together, behind its one port.
     `lookups_per_second` is the rate limit of a new database: None leaves its default, infinity is no limit.
     The `..._previous` of the two secrets are accepted beside them while they are rotated; a pepper `none` stands for keys made without any.
     Clerk tokens are accepted if `clerk_issuer` is set. Its keys are fetched from there, unless `clerk_jwt_key` holds the key (PEM);
@@ -53,6 +55,7 @@ class Settings:
     database_replica_max_lag_seconds: float = 30.0
     host: str = "127.0.0.1"
     port: int = 8000
+    api_processes: int = 1
     root_path: str = ""
     forwarded_allow_ips: str = ""
     state_dir: Path | None = None
@@ -104,6 +107,7 @@ class Settings:
             database_replica_max_lag_seconds=_seconds(given, "DATABASE_REPLICA_MAX_LAG_SECONDS", 30.0),
             host=given.get("HOST", "127.0.0.1"),
             port=_port(given, "PORT") or 8000,
+            api_processes=_processes(given, "API_PROCESSES"),
             root_path=_root_path(given.get("ROOT_PATH", "")),
             forwarded_allow_ips=given.get("FORWARDED_ALLOW_IPS", ""),
             state_dir=Path(state_dir).expanduser().absolute() if state_dir else None,
@@ -218,6 +222,13 @@ def _port(given: Mapping[str, str], name: str) -> int | None:
         return None
     if not value.isdecimal() or not 1 <= int(value) <= 65535:
         raise SettingsError(f"{name} must be a number from 1 to 65535, not {value!r}")
+    return int(value)
+
+
+def _processes(given: Mapping[str, str], name: str) -> int:
+    value = given.get(name, "1")
+    if not value.isdecimal() or not 1 <= int(value) <= MAX_PROCESSES:
+        raise SettingsError(f"{name} must be a number from 1 to {MAX_PROCESSES}, not {value!r}")
     return int(value)
 
 

@@ -13,8 +13,9 @@ import psycopg
 import pytest
 
 from pyshell.api import api_keys, authentication, limits
-from pyshell.api.limits import MAX_WINDOWS, RequestLimiter
-from pyshell.postgres.pool import STATEMENTS_PER_ORGANIZATION
+from pyshell.api.counts import MAX_WINDOWS, OwnWindows
+from pyshell.api.limits import RequestLimiter
+from pyshell.postgres.pool import MAX_CONNECTIONS, statements_per_organization
 from pyshell.settings import Settings
 from tests.conftest import Connection
 from tests.http_fixtures import PEPPER, NewClient, OrganizationClient, running_server, site
@@ -115,7 +116,7 @@ def test_an_organization_has_a_share_of_the_connections(
 ) -> None:
     one, other = new_client(), new_client()
     job = one.submit()
-    calls = 2 * STATEMENTS_PER_ORGANIZATION
+    calls = 2 * statements_per_organization(MAX_CONNECTIONS)
     with database.transaction(), ThreadPoolExecutor(calls) as executor:
         database.execute("select from public.batch_lookup_jobs where id = %s for update", [job["job_id"]])
         waiting = [executor.submit(one.post, f"/batch-lookups/{job['job_id']}/cancel") for _ in range(calls)]
@@ -126,9 +127,9 @@ def test_an_organization_has_a_share_of_the_connections(
                 [(count,)] = observer.execute(in_calls).fetchall()
                 return int(count)
 
-        wait_until(lambda: blocked() == STATEMENTS_PER_ORGANIZATION)
+        wait_until(lambda: blocked() == statements_per_organization(MAX_CONNECTIONS))
         assert other.get("/batch-lookups").status_code == 200
-        assert blocked() == STATEMENTS_PER_ORGANIZATION
+        assert blocked() == statements_per_organization(MAX_CONNECTIONS)
         database.execute("rollback")
     assert sorted(future.result().status_code for future in waiting)[0] == 200
 
@@ -142,10 +143,11 @@ def test_a_minute_later_all_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_the_limiter_remembers_a_bounded_number() -> None:
-    limiter = RequestLimiter()
+    windows = OwnWindows()
+    limiter = RequestLimiter(windows)
     for who in range(MAX_WINDOWS + 100):
         limiter.count(who, 1)
-    assert len(limiter._windows) == MAX_WINDOWS
+    assert len(windows) == MAX_WINDOWS
     assert limiter.count(MAX_WINDOWS, 1)[1] is not None
 
 

@@ -24,6 +24,7 @@ VARIABLES: dict[str, tuple[str, object]] = {
     "DATABASE_REPLICA_MAX_LAG_SECONDS": ("2.5", 2.5),
     "HOST": ("0.0.0.0", "0.0.0.0"),
     "PORT": ("9000", 9000),
+    "API_PROCESSES": ("4", 4),
     "ROOT_PATH": ("/alpha/", "/alpha"),
     "FORWARDED_ALLOW_IPS": ("10.0.0.0/8, 203.0.113.7", "10.0.0.0/8, 203.0.113.7"),
     "STATE_DIR": ("/var/lib/lookups", Path("/var/lib/lookups")),

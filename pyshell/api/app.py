@@ -5,10 +5,16 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
+import logging
+import math
+import os
 import resource
+import socket
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -20,6 +26,7 @@ from pyshell import logs, traces
 from pyshell.api.authentication import CREDENTIALS_CHANNEL, Authenticator
 from pyshell.api.clerk import Clerk
 from pyshell.api.cors import cors_middleware
+from pyshell.api.counts import Serving
 from pyshell.api.error_responses import exception_handlers
 from pyshell.api.http_protocol import MAX_CONNECTIONS, BoundedProtocol
 from pyshell.api.job_watch import JobWatch
@@ -27,18 +34,24 @@ from pyshell.api.large_answers import LargeAnswers
 from pyshell.api.limits import UPLOAD_WAIT_SECONDS, UPLOADS_PER_ORGANIZATION, RequestLimiter
 from pyshell.api.metrics import Metrics
 from pyshell.api.middleware import RequestMiddleware
+from pyshell.api.processes.parent import STARTUP_FAILURE, Parent, listening
+from pyshell.api.processes.serving import ServingTogether
 from pyshell.api.realtime.endpoint import Realtime
 from pyshell.api.realtime.feed import Feed
 from pyshell.api.realtime.websocket import WebSocketProtocol
 from pyshell.api.routes import routes
 from pyshell.postgres.notifications import Notifier
+from pyshell.postgres.pool import MAX_CONNECTIONS as MAX_DATABASE_CONNECTIONS
 from pyshell.postgres.pool import Pool
 from pyshell.postgres.replica import NotingPool, Replica
-from pyshell.postgres.shares import Shares
 from pyshell.postgres.slow import Threshold
 from pyshell.settings import Settings
 
+logger = logging.getLogger(__name__)
+
 GRACEFUL_SHUTDOWN_SECONDS = 20
+# Of each process: two statements of one organization at once, and room for others.
+MIN_DATABASE_CONNECTIONS = 5
 # A thread that reads an upload lets the event loop go on after so long. With Python's own 5 ms, every step of every request would wait.
 SWITCH_SECONDS = 0.0005
 # Longer than clients and proxies keep an idle connection, so that we never close one just as they send a request.
@@ -54,34 +67,39 @@ KEPT_BYTES = 32 * 1024 * 1024
 MAX_WEBSOCKET_MESSAGE_BYTES = 128 * 1024
 
 
-def create_app(settings: Settings, is_stopping: Callable[[], bool] = lambda: False) -> Starlette:
+def create_app(settings: Settings, is_stopping: Callable[[], bool] = lambda: False, serving: Serving | None = None) -> Starlette:
     """The application; while it runs, `app.state` holds what the routes use (`clerk` is None where not configured).
 
-    `is_stopping` tells it that the server wants to end, so that requests that wait for something end first.
+    `is_stopping` tells it that the server wants to end, so that requests that wait for something end first. `serving` counts what limits
+    hold for; default: in this process alone.
     """
+    serving = serving or Serving()
+    pool_size = connections_of_each(serving.processes)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         notifier = Notifier(settings.database_url, "batch-lookups listener")
         async with AsyncExitStack() as stack:
             stack.enter_context(traces.sent_by("batch-lookups-api"))
-            pool = await stack.enter_async_context((NotingPool if settings.database_replica_url else Pool)(settings.database_url))
+            pool = (NotingPool if settings.database_replica_url else Pool)(settings.database_url, max_size=pool_size)
+            await stack.enter_async_context(pool)
             app.state.settings = settings
             app.state.pool = pool
+            app.state.serving = serving
             app.state.replica = None
             if settings.database_replica_url:
-                app.state.replica = Replica(pool, settings.database_replica_url, settings.database_replica_max_lag_seconds)
+                app.state.replica = Replica(pool, settings.database_replica_url, settings.database_replica_max_lag_seconds, pool_size)
                 await stack.enter_async_context(app.state.replica.pool)
             app.state.clerk = Clerk.from_settings(settings)
-            app.state.authenticator = Authenticator(pool, settings, app.state.clerk)
-            app.state.request_limiter = RequestLimiter()
-            app.state.large_answers = LargeAnswers()
-            app.state.uploads = Shares(UPLOADS_PER_ORGANIZATION, UPLOAD_WAIT_SECONDS)
+            app.state.authenticator = Authenticator(pool, settings, app.state.clerk, RequestLimiter(serving.unknown_keys))
+            app.state.request_limiter = RequestLimiter(serving.windows)
+            app.state.large_answers = LargeAnswers(serving)
+            app.state.uploads = serving.shares("uploads of", UPLOADS_PER_ORGANIZATION, UPLOAD_WAIT_SECONDS)
             app.state.job_watch = JobWatch(notifier, is_stopping)
-            app.state.realtime = Realtime(Feed(pool, notifier), app.state.authenticator)
+            app.state.realtime = Realtime(Feed(pool, notifier), app.state.authenticator, serving.holdings)
             app.state.worker_run = None
             notifier.subscribe(CREDENTIALS_CHANNEL, app.state.realtime.on_credentials_changed)
-            async with notifier.running():
+            async with notifier.running(), serving.told(app.state.metrics.own):
                 yield
             if app.state.worker_run:
                 await asyncio.wait([app.state.worker_run], timeout=WORKER_RUN_SECONDS)
@@ -100,19 +118,19 @@ def create_app(settings: Settings, is_stopping: Callable[[], bool] = lambda: Fal
             *app.state.pool.metrics(),
             *app.state.realtime.metrics(),
             *(app.state.replica.metrics() if app.state.replica else ()),
-        ]
+        ],
+        serving,
     )
     return app
 
 
 def server_config(app: ASGIApp, settings: Settings, **others: Any) -> uvicorn.Config:
     """How the application is served, with its limits."""
+    protocols: dict[str, Any] = {"http": BoundedProtocol, "ws": WebSocketProtocol}
     return uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
-        http=BoundedProtocol,
-        ws=WebSocketProtocol,
         ws_max_size=MAX_WEBSOCKET_MESSAGE_BYTES,
         ws_per_message_deflate=False,
         log_config=None,
@@ -122,26 +140,65 @@ def server_config(app: ASGIApp, settings: Settings, **others: Any) -> uvicorn.Co
         forwarded_allow_ips=settings.forwarded_allow_ips,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_SECONDS,
-        **others,
+        **protocols | others,
     )
 
 
 def serve(settings: Settings) -> None:
-    """Serves until SIGINT or SIGTERM, then finishes the requests in progress."""
+    """Serves until SIGINT or SIGTERM, then finishes the requests in progress; with as many processes as the settings say."""
     logs.configure(settings)
     Threshold.seconds = settings.log_slow_seconds
     share_memory_between_threads()
     sys.setswitchinterval(SWITCH_SECONDS)
     allow_open_files(2 * MAX_CONNECTIONS)
-    config = server_config(create_app(settings, lambda: server.should_exit), settings, loop="uvloop")
-    server = uvicorn.Server(config)
+    if settings.api_processes > 1:
+        serve_together(settings)
+    else:
+        config = server_config(create_app(settings, lambda: server.should_exit), settings, loop="uvloop")
+        server = uvicorn.Server(config)
+        run(server)
+
+
+def serve_together(settings: Settings) -> None:
+    """Serves with several processes, which accept from the same sockets and count what limits hold for together."""
+    with tempfile.TemporaryDirectory(prefix="batch-lookups-") as folder:
+        serving = ServingTogether(settings.api_processes, Path(folder))
+        sockets = listening(settings.host, settings.port)
+
+        def serve_as(number: int) -> None:
+            logs.of_process["pid"] = os.getpid()
+            serving.become(number)
+            config = server_config(
+                create_app(settings, lambda: server.should_exit, serving),
+                settings,
+                loop="uvloop",
+                **serving.protocols(),
+            )
+            server = uvicorn.Server(config)
+            run(server, sockets)
+
+        # The processes share what is loaded by now, as long as none of them writes to it.
+        gc.collect()
+        gc.freeze()
+        logger.info("%d processes serve http://%s:%d", settings.api_processes, settings.host, settings.port)
+        status = Parent(settings.api_processes, serve_as, serving.forget, sockets).run()
+    raise SystemExit(status)
+
+
+def run(server: uvicorn.Server, sockets: list[socket.socket] | None = None) -> None:
+    """Serves in this process. Raises SystemExit when it could not begin to."""
     # All of this stays: the garbage collector need not scan it for each large upload.
     gc.collect()
     gc.freeze()
     with suppress(KeyboardInterrupt):
-        server.run()
+        server.run(sockets)
     if not server.started:
-        raise SystemExit(3)
+        raise SystemExit(STARTUP_FAILURE)
+
+
+def connections_of_each(processes: int) -> int:
+    """How many connections to the database each process may have: all together as many as one alone, as long as that is enough."""
+    return max(math.ceil(MAX_DATABASE_CONNECTIONS / processes), MIN_DATABASE_CONNECTIONS)
 
 
 def share_memory_between_threads() -> None:

@@ -88,7 +88,7 @@ class Caller:
 class Authenticator:
     """Finds the caller of a request by its headers."""
 
-    def __init__(self, pool: Pool, settings: Settings, clerk: clerk.Clerk | None = None) -> None:
+    def __init__(self, pool: Pool, settings: Settings, clerk: clerk.Clerk | None, unknown_keys: RequestLimiter) -> None:
         self._pool = pool
         self._clerk = clerk
         self._internal_keys = [key.encode() for key in (settings.service_role_key, settings.service_role_key_previous) if key]
@@ -98,7 +98,7 @@ class Authenticator:
         self._cache: dict[object, tuple[float, Caller]] = {}
         # Keys that were good once go on being asked about, whoever else tries unknown ones from their address.
         self._good_keys: set[object] = set()
-        self._unknown_keys = RequestLimiter()
+        self._unknown_keys = unknown_keys
 
     async def authenticate(self, headers: Headers, address: str | None = None) -> Caller:
         """The caller. Raises ApiError: 400 two credentials, 401 none or a bad one, 403 not from this address."""

@@ -54,10 +54,14 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if len(self.connections) > MAX_CONNECTIONS:
+        if self.connections_of_all() > MAX_CONNECTIONS:
             self._refuse(TOO_MANY_CONNECTIONS)
         else:
             self._after(HEAD_SECONDS, self._head_is_late)
+
+    def connections_of_all(self) -> int:
+        """The connections of all processes that serve together: here of this one."""
+        return len(self.connections)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()

@@ -12,9 +12,10 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from pyshell.api.counts import Serving
 from pyshell.api.errors import ApiError
 from pyshell.postgres.compact import PIECE_BYTES
-from pyshell.postgres.shares import Shares, TakenError
+from pyshell.postgres.shares import TakenError
 
 # A larger answer keeps its share until the client has taken it.
 LARGE_BYTES: Final = 1024 * 1024
@@ -25,11 +26,11 @@ SHARE_SECONDS = 5.0
 
 
 class LargeAnswers:
-    """The large answers under way in this process."""
+    """The large answers under way."""
 
-    def __init__(self) -> None:
-        self._of_organization = Shares(LARGE_ANSWERS_PER_ORGANIZATION, SHARE_SECONDS)
-        self._of_all = Shares(MAX_LARGE_ANSWERS, SHARE_SECONDS)
+    def __init__(self, serving: Serving) -> None:
+        self._of_organization = serving.shares("large answers of", LARGE_ANSWERS_PER_ORGANIZATION, SHARE_SECONDS)
+        self._of_all = serving.shares("large answers", MAX_LARGE_ANSWERS, SHARE_SECONDS)
 
     async def one_of(self, organization_id: UUID, answer: Callable[[], Awaitable[Response]]) -> Response:
         """What `answer` returns. Raises ApiError 503 when the organization, or all together, have too many large ones under way."""

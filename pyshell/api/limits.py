@@ -1,6 +1,6 @@
 """Limits of what requests may take: the rate of a credential, concurrent uploads of an organization, the time that a body may take.
 
-All are counted in this process, so that no request costs the database a write. The headers are those of
+All are counted in memory, so that no request costs the database a write. The headers are those of
 https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/ (draft 10): RateLimit-Policy has the quota (q) and the window in
 seconds (w), RateLimit the requests that remain (r) for how many seconds (t).
 """
@@ -11,10 +11,10 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from starlette.types import Message, Receive
 
+from pyshell.api.counts import OwnWindows, Windows
 from pyshell.api.errors import ApiError
 
 # An upload holds its body in memory, and reads it in a thread.
@@ -23,30 +23,20 @@ UPLOAD_WAIT_SECONDS = 5.0
 BODY_SECONDS = 30.0
 MIN_BODY_BYTES_PER_SECOND = 1024
 WINDOW_SECONDS = 60
-MAX_WINDOWS = 10_000
 # API keys from one address that the database does not know: each costs it a query.
 UNKNOWN_KEYS_PER_MINUTE = 300
-
-
-@dataclass(slots=True)
-class Window:
-    ends_at: float
-    requests: int
 
 
 class RequestLimiter:
     """Counts requests in windows of a minute, which begin with the first request of each."""
 
-    def __init__(self) -> None:
-        self._windows: dict[object, Window] = {}
+    def __init__(self, windows: Windows | None = None) -> None:
+        self._windows: Windows = OwnWindows() if windows is None else windows
 
     def count(self, who: object, quota: int) -> tuple[dict[str, str], ApiError | None]:
         """The headers for the answer to a request of `who`, and the error to answer with if it exceeds the quota."""
         now = time.monotonic()
-        window = self._windows.get(who)
-        if window is None or window.ends_at <= now:
-            window = self._begin(who, now)
-        window.requests += 1
+        window = self._windows.count(who, now, WINDOW_SECONDS)
         seconds = math.ceil(window.ends_at - now)
         headers = {
             "RateLimit-Policy": f'"requests";q={quota};w={WINDOW_SECONDS}',
@@ -57,19 +47,9 @@ class RequestLimiter:
     def check(self, who: object, quota: int) -> None:
         """Raises ApiError when the quota is used up; counts nothing."""
         now = time.monotonic()
-        window = self._windows.get(who)
-        if window is not None and window.ends_at > now and window.requests >= quota:
+        window = self._windows.window(who, now)
+        if window is not None and window.requests >= quota:
             raise too_many_requests(quota, math.ceil(window.ends_at - now))
-
-    def _begin(self, who: object, now: float) -> Window:
-        if len(self._windows) >= MAX_WINDOWS:
-            self._windows = {other: window for other, window in self._windows.items() if window.ends_at > now}
-        if len(self._windows) >= MAX_WINDOWS:
-            # Windows begin in order, so the first ones are the oldest.
-            del self._windows[next(iter(self._windows))]
-        self._windows.pop(who, None)
-        window = self._windows[who] = Window(now + WINDOW_SECONDS, 0)
-        return window
 
 
 def too_many_requests(quota: int, seconds: int) -> ApiError:

@@ -1,4 +1,4 @@
-"""Prometheus metrics at /metrics: of this process, and of what all processes share, which the database has counted."""
+"""Prometheus metrics at /metrics: of the processes that serve here, and of what all share, which the database has counted."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from starlette.routing import Route
 from starlette.types import Scope
 
 from pyshell import metrics
+from pyshell.api.counts import Serving
 from pyshell.metrics import Collected, counters, gauge, gauges, histograms
 from pyshell.postgres.sqlstates import DatabaseError
 
@@ -26,9 +27,10 @@ DATABASE_SECONDS = 3
 
 
 class Metrics:
-    """The metrics of one application. `process` are collected whenever they are asked for."""
+    """The metrics of one application, and of those that serve with it. `process` are collected whenever they are asked for."""
 
-    def __init__(self, process: Callable[[], Iterable[Metric]] = lambda: ()) -> None:
+    def __init__(self, process: Callable[[], Iterable[Metric]] = lambda: (), serving: Serving | None = None) -> None:
+        self._serving = serving or Serving()
         self._rendering: asyncio.Task[bytes] | None = None
         self._rendered_at = 0.0
         self._requests = Histogram(
@@ -43,6 +45,10 @@ class Metrics:
 
     def observe(self, scope: Scope, status: int, seconds: float) -> None:
         self._requests.labels(method_of(scope), matched_route(scope) or "none", str(status)).observe(seconds)
+
+    def own(self) -> list[Metric]:
+        """The metrics of this process."""
+        return [*metrics.PROCESS.collect(), *self._process.collect()]
 
     async def exposition(self, ask_database: Callable[[], Awaitable[bytes]]) -> bytes:
         """The text format of Prometheus; `ask_database` calls api.get_metrics.
@@ -64,9 +70,10 @@ class Metrics:
         except (DatabaseError, TimeoutError) as error:
             logger.warning("metrics of the database are missing: %s", str(error) or "it did not answer in time")
         up = gauge("db_up", "1: the database has answered this scrape", 1 if shared else 0)
+        of_processes = await self._serving.of_all(self.own())
         everything = CollectorRegistry()
-        everything.register(Collected(lambda: [up, *shared]))
-        return generate_latest(metrics.PROCESS) + generate_latest(self._process) + generate_latest(everything)
+        everything.register(Collected(lambda: [*of_processes, up, *shared]))
+        return generate_latest(everything)
 
 
 def of_database(answer: Mapping[str, Any], now: float) -> Iterable[Metric]:

@@ -38,8 +38,7 @@ T = TypeVar("T")
 PooledConnection = AsyncConnection[TupleRow]
 
 MAX_ATTEMPTS = 3
-# Statements of one organization at a time, so that none can take up all connections.
-STATEMENTS_PER_ORGANIZATION = 4
+MAX_CONNECTIONS = 10
 NOT_MIGRATED_SECONDS = 1.0
 # These write, and may run twice all the same: they note when a key was used and what replicas need, or create an organization that is new.
 REPEATABLE = frozenset({"authenticate_api_key", "authenticate_clerk_member", "note_write", "read_position"})
@@ -63,7 +62,7 @@ class Pool(AsyncConnectionPool[PooledConnection]):
         database_url: str,
         *,
         min_size: int = 2,
-        max_size: int = 10,
+        max_size: int = MAX_CONNECTIONS,
         timeout: float = 10,
         read_only: bool = False,
         on_unreachable: Callable[[], None] = lambda: None,
@@ -74,7 +73,7 @@ class Pool(AsyncConnectionPool[PooledConnection]):
         # Whether a connection pooler in transaction mode is in between; None: not known yet.
         self._per_transaction: bool | None = None
         self._asking = asyncio.Lock()
-        self._shares = Shares(STATEMENTS_PER_ORGANIZATION, timeout)
+        self._shares = Shares(statements_per_organization(max_size), timeout)
         self._read_only_functions: frozenset[str] = frozenset()
         super().__init__(
             database_url,
@@ -143,7 +142,7 @@ class Pool(AsyncConnectionPool[PooledConnection]):
         available = stats.get("pool_available", 0)
         yield gauges(
             "db_pool_connections",
-            "Connections of the pool of this process",
+            "Connections to the database that requests share",
             {("used",): stats.get("pool_size", 0) - available, ("idle",): available},
             "state",
         )
@@ -155,12 +154,12 @@ class Pool(AsyncConnectionPool[PooledConnection]):
         return function in self._read_only_functions or function in REPEATABLE
 
     async def run_for(self, organization: object, function: str, once: Callable[[PooledConnection], Awaitable[T]]) -> T:
-        """Like `run`, with at most STATEMENTS_PER_ORGANIZATION at once for an organization: more wait their turn, or raise PoolTimeout."""
+        """Like `run`, for an organization, which has only so many statements at once: more wait their turn, or raise PoolTimeout."""
         try:
             async with self._shares.one_of(organization):
                 return await self.run(function, once)
         except TakenError:
-            raise PoolTimeout(f"{STATEMENTS_PER_ORGANIZATION} statements of the organization took too long") from None
+            raise PoolTimeout(f"{self._shares.size} statements of the organization took too long") from None
 
     async def run(self, function: str, once: Callable[[PooledConnection], Awaitable[T]]) -> T:
         """Returns `await once(connection)`, which calls the function of that name in `api`.
@@ -193,6 +192,11 @@ class Pool(AsyncConnectionPool[PooledConnection]):
             else:
                 await asyncio.sleep(attempt * random.uniform(0.01, 0.05))
             attempt += 1
+
+
+def statements_per_organization(connections: int) -> int:
+    """How many statements one organization may have at once, so that it never takes up all connections."""
+    return max(connections * 2 // 5, 1)
 
 
 def _has_ended(connection: PooledConnection) -> bool:

@@ -55,13 +55,14 @@ class NotingPool(Pool):
 class Replica:
     """The standbys of a primary, behind one URL. While they are away, the primary answers."""
 
-    def __init__(self, primary: Pool, database_url: str, max_lag: float) -> None:
+    def __init__(self, primary: Pool, database_url: str, max_lag: float, max_size: int) -> None:
         self.primary = primary
         self.max_lag = max_lag
         self.lag: float | None = None
         self.pool = Pool(
             database_url,
             min_size=0,
+            max_size=max_size,
             timeout=PATIENCE_SECONDS,
             read_only=True,
             on_unreachable=lambda: self.note_away("it cannot be reached"),

@@ -79,13 +79,13 @@ comment on column app.settings.max_outage_wait_seconds is 'Seconds of an outage 
 comment on column app.settings.create_clerk_organizations is 'Whether a new organization is created when its first member signs in with a Clerk token; else the member is refused.';
 comment on column app.settings.incentive_call_retention_days is 'Days for which calls of POST /incentives are logged.';
 comment on column app.settings.max_open_items is 'Unfinished items that an organization may have, all its batches together.';
-comment on column app.settings.requests_per_minute is 'Requests per minute of one API key or one signed-in user, at each API process; null: no limit.';
+comment on column app.settings.requests_per_minute is 'Requests per minute of one API key or one signed-in user, at each API server; null: no limit.';
 comment on column app.settings.job_retention_days is 'Days after which an ended job is deleted with its items; its report stays. null: never.';
 comment on column app.settings.report_retention_days is 'Days after which an ended report is deleted with its sites, whether its job still exists or not. null: never.';
 comment on column app.settings.record_all_attempts is 'Whether attempts of items that succeed at once are recorded as well, a row each; else only those of items that fail at first.';
 comment on column app.settings.attempt_retention_days is 'Days after which the attempts of an item are deleted, if it still exists.';
 comment on column app.settings.audit_retention_days is 'Days for which it is known who changed what; null: for ever.';
-comment on column app.settings.organization_requests_per_minute is 'Requests per minute of all API keys and users of an organization together, at each API process; null: four times requests_per_minute.';
+comment on column app.settings.organization_requests_per_minute is 'Requests per minute of all API keys and users of an organization together, at each API server; null: four times requests_per_minute.';
 comment on column app.settings.max_api_keys is 'API keys that work which an organization may have; while they are rotated, twice as many.';
 comment on column app.settings.upload_retention_days is 'Days after which an upload is deleted with its rows, whether it was started or not; its batch stays.';
 comment on column app.settings.max_open_uploads is 'Uploads that an organization may have as drafts.';

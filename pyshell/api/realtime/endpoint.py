@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import random
 import time
 from collections import Counter
@@ -12,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import chain
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 from prometheus_client.core import Metric
@@ -21,6 +22,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from pyshell.api import api_keys
 from pyshell.api.authentication import Authenticator, client_address
+from pyshell.api.counts import Holdings
 from pyshell.api.error_responses import from_database
 from pyshell.api.errors import ApiError
 from pyshell.api.realtime.credentials import Subscriber, identify
@@ -31,8 +33,6 @@ from pyshell.metrics import counters, gauge
 from pyshell.postgres.sqlstates import DatabaseError
 
 logger = logging.getLogger("pyshell.api.realtime")
-
-T = TypeVar("T")
 
 MAX_CHANNELS = 100
 MAX_SUBSCRIPTIONS = 20
@@ -57,6 +57,9 @@ REFUSAL_SECONDS = 0.1
 MAX_REFUSAL_SECONDS = 5.0
 MAX_REFUSALS = 1_000
 
+# Of all together, in the holdings; who else has some of them is named below.
+CONNECTIONS, ANONYMOUS, REFUSALS = "connections", "anonymous connections", "refusals"
+
 SCOPES = {"batch_lookup_jobs": "jobs:read", "incentive_reports": "reports:read"}
 
 DATABASE_UNAVAILABLE = "DatabaseLackOfConnections: The database cannot be reached at the moment. Try again in a few seconds."
@@ -73,17 +76,13 @@ class JoinError(Exception):
 
 
 class Realtime:
-    """All connections of this process."""
+    """All connections of this process; `holdings` has those of every process that serves with it."""
 
-    def __init__(self, feed: Feed, authenticator: Authenticator) -> None:
+    def __init__(self, feed: Feed, authenticator: Authenticator, holdings: Holdings) -> None:
         self.feed = feed
         self.authenticator = authenticator
         self.connections: set[Connection] = set()
-        self._of_organization: Counter[UUID] = Counter()
-        self._anonymous: Counter[str | None] = Counter()
-        self.channels: Counter[UUID] = Counter()
-        # That wait to be told, by address.
-        self._refusals: Counter[str | None] = Counter()
+        self.holdings = holdings
         self._sweeper: asyncio.Task[None] | None = None
         # Organizations whose credentials have changed since the last sweep; None: any may have.
         self._changed: set[UUID | None] = set()
@@ -92,7 +91,8 @@ class Realtime:
 
     def metrics(self) -> Iterable[Metric]:
         yield gauge("realtime_connections", "Open WebSockets", len(self.connections))
-        yield gauge("realtime_channels", "Joined channels", self.channels.total())
+        channels = sum(connection.channel_count for connection in self.connections)
+        yield gauge("realtime_channels", "Joined channels", channels)
         yield counters("realtime_messages", "Messages that clients have taken", {(): self.sent})
         yield counters(
             "realtime_dropped",
@@ -130,6 +130,7 @@ class Realtime:
             await connection.run()
         finally:
             self.connections.discard(connection)
+            self.holdings.give_back(CONNECTIONS)
 
     async def _admit(self, websocket: WebSocket) -> Connection:
         """Raises ApiError and DatabaseError, before anything runs for the client."""
@@ -141,49 +142,48 @@ class Realtime:
         except ProtocolError as error:
             raise ApiError(400, "invalid_vsn", str(error)) from error
         too_many = ApiError(503, "busy", "Too many connections", headers={"Retry-After": "5"})
-        if len(self.connections) >= MAX_CONNECTIONS:
+        if self.holdings.of(CONNECTIONS) >= MAX_CONNECTIONS:
             raise too_many
         address = client_address(websocket)
         organization_id = None
         if api_keys.is_well_formed(key):
             organization_id = (await identify(self.authenticator, key, address)).organization_id
-            if self._of_organization[organization_id] >= MAX_CONNECTIONS_PER_ORGANIZATION:
+            if not self.holdings.take(connections_of(organization_id), MAX_CONNECTIONS_PER_ORGANIZATION):
                 raise ApiError(429, "too_many_connections", "The organization has too many connections")
-        elif self._anonymous[address] >= MAX_ANONYMOUS_PER_ADDRESS or self._anonymous.total() >= MAX_ANONYMOUS:
+        elif not self.take_anonymous(address):
             raise too_many
+        self.holdings.take(CONNECTIONS, math.inf)
         return Connection(self, websocket, version, key, organization_id)
 
     async def _refuse(self, websocket: WebSocket, error: ApiError) -> None:
         address = client_address(websocket)
-        if self._refusals.total() < MAX_REFUSALS:
-            _add(self._refusals, address, 1)
+        if self.holdings.take(REFUSALS, MAX_REFUSALS):
+            self.holdings.take(refusals_of(address), math.inf)
             try:
                 # Not all at once.
-                await asyncio.sleep(refusal_seconds(self._refusals[address]) * random.uniform(0.5, 1.0))
+                await asyncio.sleep(refusal_seconds(self.holdings.of(refusals_of(address))) * random.uniform(0.5, 1.0))
             finally:
-                _add(self._refusals, address, -1)
+                self.holdings.give_back(refusals_of(address))
+                self.holdings.give_back(REFUSALS)
         body = {"error": error.message, "code": error.code}
         await websocket.send_denial_response(JSONResponse(body, error.status, error.headers))
 
-    def count(self, organization_id: UUID) -> None:
-        """One more connection of an organization. Raises JoinError when there are too many."""
-        if self._of_organization[organization_id] >= MAX_CONNECTIONS_PER_ORGANIZATION:
-            raise JoinError(f"ConnectionRateLimitReached: An organization can have {MAX_CONNECTIONS_PER_ORGANIZATION} connections")
-        self._of_organization[organization_id] += 1
+    def take_anonymous(self, address: str | None) -> bool:
+        """One more anonymous connection from there, unless there are too many."""
+        if not self.holdings.take(anonymous_at(address), MAX_ANONYMOUS_PER_ADDRESS):
+            return False
+        if not self.holdings.take(ANONYMOUS, MAX_ANONYMOUS):
+            self.holdings.give_back(anonymous_at(address))
+            return False
+        return True
 
-    def uncount(self, organization_ids: Iterable[UUID]) -> None:
-        self._of_organization.subtract(organization_ids)
-        self._of_organization = +self._of_organization
-
-    def count_anonymous(self, address: str | None, difference: int) -> None:
-        _add(self._anonymous, address, difference)
+    def give_back_anonymous(self, address: str | None) -> None:
+        self.holdings.give_back(anonymous_at(address))
+        self.holdings.give_back(ANONYMOUS)
 
     def anonymous_seconds(self, address: str | None) -> float:
         """How long an anonymous connection from there waits until it is accepted."""
-        return self._anonymous[address] * ANONYMOUS_SECONDS
-
-    def count_channel(self, organization_id: UUID, difference: int) -> None:
-        _add(self.channels, organization_id, difference)
+        return self.holdings.of(anonymous_at(address)) * ANONYMOUS_SECONDS
 
     async def _sweep(self) -> None:
         while True:
@@ -201,11 +201,20 @@ def refusal_seconds(waiting: int) -> float:
     return min(waiting * REFUSAL_SECONDS, MAX_REFUSAL_SECONDS)
 
 
-def _add(counter: Counter[T], key: T, difference: int) -> None:
-    """A key that counts nothing is not kept."""
-    counter[key] += difference
-    if not counter[key]:
-        del counter[key]
+def connections_of(organization_id: UUID) -> object:
+    return "connections of", organization_id
+
+
+def channels_of(organization_id: UUID) -> object:
+    return "channels of", organization_id
+
+
+def anonymous_at(address: str | None) -> object:
+    return "anonymous at", address
+
+
+def refusals_of(address: str | None) -> object:
+    return "refusals of", address
 
 
 class Channel:
@@ -275,17 +284,13 @@ class Connection:
         self._address = client_address(websocket)
         self._key = key
         self._channels: dict[str, Channel] = {}
-        # The organizations that it counts for; none: it is anonymous.
-        self._counted: set[UUID] = set()
+        # The organizations that it has been counted for; none: it is anonymous.
+        self._counted: set[UUID] = set() if organization_id is None else {organization_id}
         self._waiting: dict[object, str] = {}
         self._something_waits = asyncio.Event()
         self._heard_at = self._sent_at = self._in_use_at = time.monotonic()
         self._closing: tuple[int, str] | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        if organization_id is None:
-            realtime.count_anonymous(self._address, 1)
-        else:
-            self._count(organization_id)
 
     async def run(self) -> None:
         tasks: list[asyncio.Task[None]] = []
@@ -298,10 +303,10 @@ class Connection:
         finally:
             for channel in tuple(self._channels.values()):
                 self._forget(channel)
-            if self._counted:
-                self._realtime.uncount(self._counted)
-            else:
-                self._realtime.count_anonymous(self._address, -1)
+            for organization_id in self._counted:
+                self._realtime.holdings.give_back(connections_of(organization_id))
+            if not self._counted:
+                self._realtime.give_back_anonymous(self._address)
             for task in tasks:
                 task.cancel()
             for outcome in await asyncio.gather(*tasks, return_exceptions=True):
@@ -324,6 +329,10 @@ class Connection:
                     await self._handle(frame)
             except ProtocolError as error:
                 self.close(UNSUPPORTED_DATA, str(error))
+
+    @property
+    def channel_count(self) -> int:
+        return len(self._channels)
 
     @property
     def is_behind(self) -> bool:
@@ -432,7 +441,7 @@ class Connection:
                 subscriptions, since, fault = [], None, str(error)
             self._check_scopes(subscriber, subscriptions)
             self._count(subscriber.organization_id)
-            if self._realtime.channels[subscriber.organization_id] >= MAX_CHANNELS_PER_ORGANIZATION:
+            if not self._realtime.holdings.take(channels_of(subscriber.organization_id), MAX_CHANNELS_PER_ORGANIZATION):
                 raise JoinError(f"ChannelRateLimitReached: An organization can have {MAX_CHANNELS_PER_ORGANIZATION} channels")
         except (JoinError, ApiError, DatabaseError) as error:
             reason = str(error) if isinstance(error, JoinError) else DATABASE_UNAVAILABLE
@@ -442,7 +451,6 @@ class Connection:
         answer = {"status": "ok", "response": {"postgres_changes": [entry | {"id": number} for number, entry in enumerate(entries, 1)]}}
         self._reply(frame.join_ref, frame.ref, frame.topic, "phx_reply", answer)
         channel = self._channels[frame.topic] = Channel(self, frame.topic, frame.join_ref, subscriber, subscriptions, position)
-        self._realtime.count_channel(channel.organization_id, 1)
         if subscriptions:
             self._realtime.feed.add(channel, since)
         if fault:
@@ -488,18 +496,21 @@ class Connection:
                 raise JoinError(f"Unauthorized: This credential lacks the scope {SCOPES[table]}")
 
     def _count(self, organization_id: UUID) -> None:
+        """Raises JoinError when the organization has too many connections."""
         if organization_id not in self._counted:
-            self._realtime.count(organization_id)
-            if not self._counted and self in self._realtime.connections:
+            if not self._realtime.holdings.take(connections_of(organization_id), MAX_CONNECTIONS_PER_ORGANIZATION):
+                raise JoinError(f"ConnectionRateLimitReached: An organization can have {MAX_CONNECTIONS_PER_ORGANIZATION} connections")
+            if not self._counted:
                 # Not anonymous any more.
-                self._realtime.count_anonymous(self._address, -1)
+                self._realtime.give_back_anonymous(self._address)
             self._counted.add(organization_id)
 
     async def _identify_again(self, channel: Channel, token: str) -> None:
         try:
             subscriber = await self._subscriber(token)
             self._check_scopes(subscriber, channel.subscriptions)
-            self._count(subscriber.organization_id)
+            if self.has(channel):
+                self._count(subscriber.organization_id)
         except JoinError as error:
             if not error.transient:
                 self.close_channel(channel, str(error))
@@ -509,8 +520,8 @@ class Connection:
             is_same = subscriber.organization_id == channel.organization_id
             if not is_same:
                 self._realtime.feed.remove(channel)
-                self._realtime.count_channel(channel.organization_id, -1)
-                self._realtime.count_channel(subscriber.organization_id, 1)
+                self._realtime.holdings.give_back(channels_of(channel.organization_id))
+                self._realtime.holdings.take(channels_of(subscriber.organization_id), math.inf)
             channel.subscriber = subscriber
             if not is_same:
                 self._realtime.feed.add(channel)
@@ -519,7 +530,7 @@ class Connection:
         if not self.has(channel):
             return False
         del self._channels[channel.topic]
-        self._realtime.count_channel(channel.organization_id, -1)
+        self._realtime.holdings.give_back(channels_of(channel.organization_id))
         self._realtime.feed.remove(channel)
         for key in [key for key in self._waiting if isinstance(key, tuple) and key[0] == channel.topic]:
             del self._waiting[key]

@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 OPENAPI_FILE = ROOT / "openapi.json"
 READY_WITHIN_SECONDS = 3
+# Who holds it runs the worker.
+WORKER_RUN = "worker run"
 
 
 async def upgrade_required(request: Request) -> Response:
@@ -94,9 +96,10 @@ async def run_worker(request: Request) -> Response:
     if "respond-async" not in request.headers.get("prefer", ""):
         done = await run_once(state.pool, state.settings)
         return JSONResponse(done, background=BackgroundTask(_send_webhooks, state.pool, state.settings))
-    begun = state.worker_run is None or state.worker_run.done()
+    begun = state.serving.holdings.take(WORKER_RUN, 1)
     if begun:
         state.worker_run = asyncio.create_task(_run_in_background(state.pool, state.settings))
+        state.worker_run.add_done_callback(lambda _: state.serving.holdings.give_back(WORKER_RUN))
     return JSONResponse({"status": "started" if begun else "running"}, 202, {"Preference-Applied": "respond-async"})
 
 

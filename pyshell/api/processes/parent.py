@@ -1,0 +1,156 @@
+"""The parent of the processes that serve: it starts them, starts again those that end, and ends with them.
+
+uvicorn has one of its own, which waits without end for those that do not stop, kills one whose event loop is busy for five seconds, starts
+an interpreter for each instead of sharing memory with it, and has no place to learn that one has died.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+logger = logging.getLogger(__name__)
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+SIGNALS = (*STOP_SIGNALS, signal.SIGCHLD)
+# What uvicorn takes to finish requests, and the application after it; containers are given 30.
+STOP_SECONDS = 28.0
+# A process that did not last so long is started again only after as long, so that none starts and fails all the time.
+STEADY_SECONDS = 1.0
+# The status of a process that could not begin to serve. Another would fare no better.
+STARTUP_FAILURE = 3
+PR_SET_PDEATHSIG = 1
+
+
+class Parent:
+    """`serve(number)` is what each process does; `on_end(number)` is called when one has ended, before another takes its place.
+
+    The `sockets` that they accept from stay open while any of them is started again: who connects meanwhile waits, and is not refused.
+    """
+
+    def __init__(
+        self, processes: int, serve: Callable[[int], None], on_end: Callable[[int], None], sockets: Sequence[socket.socket]
+    ) -> None:
+        self._numbers = range(processes)
+        self._serve = serve
+        self._on_end = on_end
+        self._sockets = sockets
+        # By process id: its number, and when it was started.
+        self._running: dict[int, tuple[int, float]] = {}
+        # By number: when it is to be started.
+        self._due = dict.fromkeys(self._numbers, 0.0)
+        self._status = 0
+        self._stops_at: float | None = None
+
+    def run(self) -> int:
+        """Returns when all have ended after a signal, with the status to exit with."""
+        # Signals wait until they are asked for: none comes between two lines.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        try:
+            while self._running or self._stops_at is None:
+                self._start_due()
+                received = signal.sigtimedwait(SIGNALS, self._patience())
+                if received is not None and received.si_signo in STOP_SIGNALS:
+                    self._stop(received.si_signo)
+                self._reap()
+                if self._stops_at is not None and time.monotonic() > self._stops_at:
+                    self._tell_all(signal.SIGKILL)
+        finally:
+            self._tell_all(signal.SIGKILL)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return self._status
+
+    def _patience(self) -> float:
+        due = [*self._due.values()] if self._stops_at is None else [self._stops_at]
+        return min([5.0, *(max(at - time.monotonic(), 0.0) for at in due)])
+
+    def _start_due(self) -> None:
+        for number, at in tuple(self._due.items()):
+            if self._stops_at is None and time.monotonic() >= at:
+                del self._due[number]
+                self._running[self._fork(number)] = number, time.monotonic()
+
+    def _fork(self, number: int) -> int:
+        """The process id of a new process of that number."""
+        parent = os.getpid()
+        pid = os.fork()
+        if not pid:
+            self._be_child(number, parent)
+        return pid
+
+    def _be_child(self, number: int, parent: int) -> NoReturn:
+        status = 1
+        try:
+            # The signals of a terminal go to the parent alone, which passes them on in order.
+            os.setsid()
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            if os.getppid() == parent:
+                self._serve(number)
+            status = 0
+        except SystemExit as end:
+            status = end.code if isinstance(end.code, int) else 1
+        except BaseException:
+            logger.exception("a process could not serve")
+        finally:
+            # Nothing of what its parent has to clean up.
+            logging.shutdown()
+            os._exit(status)
+
+    def _reap(self) -> None:
+        """Takes note of those that have ended."""
+        for pid in tuple(self._running):
+            ended, wait_status = os.waitpid(pid, os.WNOHANG)
+            if not ended:
+                continue
+            number, started_at = self._running.pop(pid)
+            self._on_end(number)
+            status = os.waitstatus_to_exitcode(wait_status)
+            if self._stops_at is not None:
+                continue
+            if status == STARTUP_FAILURE:
+                logger.error("process %d could not begin to serve; all end", pid)
+                self._status = status
+                self._stop(signal.SIGTERM)
+                continue
+            cause = signal.Signals(-status).name if status < 0 else f"status {status}"
+            logger.error("process %d has ended with %s; another takes its place", pid, cause)
+            now = time.monotonic()
+            self._due[number] = now if now - started_at > STEADY_SECONDS else now + STEADY_SECONDS
+
+    def _stop(self, number: int) -> None:
+        """Lets all finish their requests. Nobody connects any more. A second SIGINT lets them end at once, as it does for one alone."""
+        if self._stops_at is None:
+            self._stops_at = time.monotonic() + STOP_SECONDS
+            self._due.clear()
+            for listening in self._sockets:
+                listening.close()
+            self._tell_all(signal.SIGTERM)
+        elif number == signal.SIGINT:
+            self._tell_all(signal.SIGINT)
+
+    def _tell_all(self, number: int) -> None:
+        for pid in self._running:
+            os.kill(pid, number)
+
+
+def listening(host: str, port: int) -> list[socket.socket]:
+    """Sockets of all addresses of the host. Nobody can connect until a process listens. Raises OSError."""
+    addresses = dict.fromkeys(
+        (family, address) for family, _, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    )
+    sockets = []
+    for family, address in addresses:
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind(address)
+        sockets.append(listener)
+    return sockets

@@ -1,0 +1,170 @@
+"""Counts in memory that processes share: none is lost, none is held up for long, and what a dead process held comes back."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import mmap
+import os
+import time
+from functools import lru_cache
+from types import TracebackType
+
+from pyshell.api.counts import Window
+
+# Of each table; there are as many windows as a process of its own keeps, at most.
+ROWS = 2**14
+# A name is kept in one of so many rows from its own on.
+NEAR = 32
+NAME_BYTES = 16
+NUMBER_BYTES = 8
+LOCK_SECONDS = 0.02
+LOOK_SECONDS = 0.0001
+
+
+class Lock:
+    """A byte of a file, locked by one process at a time. The kernel unlocks that of a process that ends.
+
+    It is held for microseconds. Only a process that is stopped in them would keep others waiting: they go on without it after
+    LOCK_SECONDS, when a count may be off by one.
+    """
+
+    def __init__(self, file: int, byte: int) -> None:
+        self._file = file
+        self._byte = byte
+
+    def __enter__(self) -> None:
+        deadline = 0.0
+        while True:
+            try:
+                fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, self._byte)
+            except BlockingIOError:
+                deadline = deadline or time.monotonic() + LOCK_SECONDS
+                if time.monotonic() > deadline:
+                    return
+                time.sleep(LOOK_SECONDS)
+            else:
+                return
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        fcntl.lockf(self._file, fcntl.LOCK_UN, 1, self._byte)
+
+
+class Table:
+    """Rows of numbers (64 bits, floating) by name. A row whose name is gone is taken over by another; nothing else is ever moved."""
+
+    def __init__(self, name: str, columns: int) -> None:
+        self.columns = columns
+        rows = ROWS + NEAR
+        file = os.memfd_create(name)
+        os.ftruncate(file, rows * (NAME_BYTES + columns * NUMBER_BYTES))
+        self._memory = mmap.mmap(file, 0)
+        self.numbers = memoryview(self._memory)[rows * NAME_BYTES :].cast("d")
+        self.lock = Lock(file, 0)
+
+    def find(self, name: object) -> int | None:
+        """Where the numbers of that name begin."""
+        digest, row = place(name)
+        at = self._memory.find(digest, row * NAME_BYTES, (row + NEAR) * NAME_BYTES)
+        return None if at < 0 else at // NAME_BYTES * self.columns
+
+    def near(self, name: object) -> range:
+        """Where the numbers of the rows begin that the name may be given."""
+        row = place(name)[1]
+        return range(row * self.columns, (row + NEAR) * self.columns, self.columns)
+
+    def give(self, at: int, name: object) -> None:
+        row = at // self.columns
+        self._memory[row * NAME_BYTES : (row + 1) * NAME_BYTES] = place(name)[0]
+
+    def rows(self) -> range:
+        return range(0, len(self.numbers), self.columns)
+
+
+@lru_cache(4096)
+def place(name: object) -> tuple[bytes, int]:
+    """What stands for a name, and the first row that it may have."""
+    digest = hashlib.blake2b(repr(name).encode(), digest_size=NAME_BYTES).digest()
+    return digest, int.from_bytes(digest[:4]) % ROWS
+
+
+class SharedWindows:
+    """Windows of all processes together."""
+
+    def __init__(self) -> None:
+        # When it ends, and its requests.
+        self._table = Table("request windows", 2)
+
+    def count(self, who: object, now: float, seconds: float) -> Window:
+        numbers = self._table.numbers
+        with self._table.lock:
+            at = self._table.find(who)
+            if at is None:
+                # The one that has ended, or will be the first to.
+                at = min(self._table.near(who), key=numbers.__getitem__)
+                self._table.give(at, who)
+                numbers[at] = 0
+            if numbers[at] <= now:
+                numbers[at] = now + seconds
+                numbers[at + 1] = 0
+            numbers[at + 1] += 1
+            return Window(numbers[at], int(numbers[at + 1]))
+
+    def window(self, who: object, now: float) -> Window | None:
+        at = self._table.find(who)
+        if at is None or self._table.numbers[at] <= now:
+            return None
+        return Window(self._table.numbers[at], int(self._table.numbers[at + 1]))
+
+
+class SharedHoldings:
+    """Holdings of all processes together: a column for each, which it alone writes, so that `forget` returns what a dead one had."""
+
+    def __init__(self, processes: int) -> None:
+        self._table = Table("holdings", processes)
+        # The column of this process.
+        self.process = 0
+
+    def take(self, holder: object, limit: float) -> bool:
+        with self._table.lock:
+            at = self._row(holder)
+            if at is None or self._sum(at) >= limit:
+                return False
+            self._table.numbers[at + self.process] += 1
+            return True
+
+    def give_back(self, holder: object) -> None:
+        # Nobody gives the row to another name while this process has something there.
+        at = self._table.find(holder)
+        assert at is not None
+        self._table.numbers[at + self.process] -= 1
+
+    def of(self, holder: object) -> int:
+        at = self._table.find(holder)
+        return 0 if at is None else int(self._sum(at))
+
+    def note(self, holder: object, count: int) -> int:
+        """Notes how many this process has, whatever it had, and answers how many all have."""
+        with self._table.lock:
+            at = self._row(holder)
+            if at is None:
+                return count
+            self._table.numbers[at + self.process] = count
+            return int(self._sum(at))
+
+    def forget(self, process: int) -> None:
+        """All that a process had, which has ended."""
+        for row in self._table.rows():
+            self._table.numbers[row + process] = 0
+
+    def _row(self, holder: object) -> int | None:
+        """The row of the holder, a free one if it has none; None: its neighbourhood is full, with far more holders than limits allow."""
+        at = self._table.find(holder)
+        if at is None:
+            at = next((row for row in self._table.near(holder) if not self._sum(row)), None)
+            if at is not None:
+                self._table.give(at, holder)
+        return at
+
+    def _sum(self, at: int) -> float:
+        return sum(self._table.numbers[at : at + self._table.columns])
