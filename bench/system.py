@@ -77,8 +77,8 @@ class System:
         self.headers = {"x-api-key": api_keys.create(database_url, "Benchmark")}
 
     @contextmanager
-    def api(self) -> Iterator[subprocess.Popen[bytes]]:
-        with self._process("serve") as process:
+    def api(self, processes: int = 1) -> Iterator[subprocess.Popen[bytes]]:
+        with self._process("serve", f"--processes={processes}") as process:
             while True:
                 try:
                     self.request("GET", "/readyz")
@@ -100,8 +100,8 @@ class System:
             yield started
 
     @contextmanager
-    def _process(self, command: str) -> Iterator[subprocess.Popen[bytes]]:
-        process = subprocess.Popen([sys.executable, "-m", "pyshell", command], cwd=ROOT, env=self._environment)
+    def _process(self, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+        process = subprocess.Popen([sys.executable, "-m", "pyshell", *words], cwd=ROOT, env=self._environment)
         try:
             yield process
         finally:
