@@ -86,7 +86,7 @@ FUNCTIONS = """
                      from unnest(coalesce(p.proallargtypes, p.proargtypes::oid[]) || p.prorettype) a (type)
                      join pg_type t on t.oid = a.type
                      left join pg_type e on e.oid = t.typelem
-                     join pg_class c on c.oid in (t.typrelid, e.typrelid) and c.relkind in ('r', 'p', 'v')),
+                     join pg_class c on c.oid in (t.typrelid, e.typrelid)),
            p.prosqlbody is not null, coalesce(p.proconfig, '{}')
       from pg_proc p
       join pg_language l on l.oid = p.prolang
@@ -123,18 +123,7 @@ def test_what_takes_or_returns_a_row_has_a_body_in_quotes(source: Source) -> Non
     """Refused: "Citus can not handle circular dependencies between distributed objects". A bound body depends on the table of the type."""
     expect(
         ((f, "has a bound body") for f in source.functions if f.has_row_type and f.has_bound_body),
-        but_for=dict.fromkeys(
-            [
-                "app.closed_until",
-                "app.is_final",
-                "app.is_outage",
-                "app.next_free_slot",
-                "app.retry_backoff",
-                "app.slot_spacing",
-                "app.with_parsed_result",
-            ],
-            NOT_YET,
-        ),
+        but_for={},
     )
 
 

@@ -16,7 +16,9 @@ $$;
 -- A cursor is opaque to clients; its content may change.
 create or replace function app.cursor(p_page app.page_cursor) returns text
 language sql stable
-return translate(encode(convert_to(json_strip_nulls(to_json(p_page))::text, 'UTF8'), 'base64'), E'+/=\n', '-_');
+as $$
+    select translate(encode(convert_to(json_strip_nulls(to_json(p_page))::text, 'UTF8'), 'base64'), E'+/=\n', '-_')
+$$;
 
 -- The content of a cursor, which must belong to the same sort order as the list; null: no cursor was given.
 create or replace function app.read_cursor(p_cursor text, p_sort text) returns app.page_cursor

@@ -148,12 +148,14 @@ $$;
 -- constructor, which the planner takes into the statement, costs a third of a call.
 create or replace function app.with_parsed_result(p_item public.lookup_queue_items, p_parsed_result jsonb) returns public.lookup_queue_items
 language sql immutable
-return row(
-    (p_item).organization_id, (p_item).id, (p_item).job_id, (p_item).position, (p_item).status, (p_item).reference_id, (p_item).address,
-    (p_item).building_type, (p_item).device_ids, (p_item).create_application, (p_item).webhook_custom_fields, (p_item).warnings,
-    (p_item).retry_count, (p_item).retry_at, p_parsed_result, (p_item).error_code, (p_item).error_message, (p_item).created_at,
-    (p_item).processed_at, (p_item).deduplication_key, null, (p_item).reused_from_job_id, (p_item).reused_from_position,
-    (p_item).household)::public.lookup_queue_items;
+as $$
+    select row(
+        (p_item).organization_id, (p_item).id, (p_item).job_id, (p_item).position, (p_item).status, (p_item).reference_id, (p_item).address,
+        (p_item).building_type, (p_item).device_ids, (p_item).create_application, (p_item).webhook_custom_fields, (p_item).warnings,
+        (p_item).retry_count, (p_item).retry_at, p_parsed_result, (p_item).error_code, (p_item).error_message, (p_item).created_at,
+        (p_item).processed_at, (p_item).deduplication_key, null, (p_item).reused_from_job_id, (p_item).reused_from_position,
+        (p_item).household)::public.lookup_queue_items
+$$;
 
 create or replace function app.item_json(p_item public.lookup_queue_items, p_in_flight int4multirange) returns json
 language plpgsql stable

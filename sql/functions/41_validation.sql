@@ -300,28 +300,32 @@ return (select nullif(concat_ws('; ',
 -- hundred of their problems. The answer stays small whatever the request holds, and so does what is logged and stored of it.
 create or replace function app.invalid_items(p_items app.batch_item[], p_lines integer[], p_columns jsonb) returns json
 language sql stable
-return (select coalesce(json_agg(app.join_objects(
-                   json_strip_nulls(json_build_object(
-                       'index', i.position,
-                       'record', case when p_lines is not null then i.position + 1 end,
-                       'line', p_lines[i.position + 1],
-                       'error', app.problems_text(i.problems))),
-                   json_build_object(
-                       'problems', (select coalesce(json_agg(app.told_problem(p, i.position, p_lines, p_columns) order by n), '[]')
-                                      from unnest(i.problems) with ordinality u (p, n)
-                                     where i.told + n <= 100))) order by i.position), '[]')
-          from (select u.position, u.problems,
-                       sum(cardinality(u.problems)) over (order by u.position) - cardinality(u.problems) as told
-                  from unnest(p_items) u
-                 where u.problems is not null
-                 order by u.position
-                 limit 100) i);
+set search_path = pg_catalog, pg_temp
+as $$
+    select (select coalesce(json_agg(app.join_objects(
+                       json_strip_nulls(json_build_object(
+                           'index', i.position,
+                           'record', case when p_lines is not null then i.position + 1 end,
+                           'line', p_lines[i.position + 1],
+                           'error', app.problems_text(i.problems))),
+                       json_build_object(
+                           'problems', (select coalesce(json_agg(app.told_problem(p, i.position, p_lines, p_columns) order by n), '[]')
+                                          from unnest(i.problems) with ordinality u (p, n)
+                                         where i.told + n <= 100))) order by i.position), '[]')
+              from (select u.position, u.problems,
+                           sum(cardinality(u.problems)) over (order by u.position) - cardinality(u.problems) as told
+                      from unnest(p_items) u
+                     where u.problems is not null
+                     order by u.position
+                     limit 100) i)
+$$;
 
 -- What is wrong with all items, or what was mended in them, by field and code: the most frequent first, at most a hundred groups of
 -- {field, code, count, examples}, with up to three examples of different values each.
 create or replace function app.problem_groups(p_items app.batch_item[], p_of_warnings boolean, p_lines integer[], p_columns jsonb) returns json
 language sql stable
-begin atomic
+set search_path = pg_catalog, pg_temp
+as $$
     with problems as materialized (
         select i.position, u.it, u.it ->> 'field' as field, u.it ->> 'code' as code, coalesce(u.it ->> 'value', u.it ->> 'was') as value
           from unnest(p_items) i
@@ -346,12 +350,15 @@ begin atomic
                              where p.position = any (g.firsts) and p.code = g.code and p.field is not distinct from g.field))
                order by g.count desc, g.field, g.code), '[]')
       from groups g;
-end;
+$$;
 
 -- The first hundred of them.
 create or replace function app.duplicate_reference_ids(p_items app.batch_item[]) returns text[]
 language sql immutable
-return array(select i.reference_id from unnest(p_items) i where i.reference_id is not null group by i.reference_id having count(*) > 1 order by min(i.position) limit 100);
+set search_path = pg_catalog, pg_temp
+as $$
+    select array(select i.reference_id from unnest(p_items) i where i.reference_id is not null group by i.reference_id having count(*) > 1 order by min(i.position) limit 100)
+$$;
 
 create or replace function app.check_batch_items(p_items app.batch_item[], p_lines integer[] default null, p_columns jsonb default null) returns void
 language plpgsql stable

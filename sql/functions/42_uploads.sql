@@ -114,35 +114,48 @@ $$;
 -- The items that have a problem or a warning: most have neither, and a list of all takes its time to pass.
 create or replace function app.noted_items(p_items app.batch_item[]) returns app.batch_item[]
 language sql immutable
-return array(select i from unnest(p_items) i where i.problems is not null or i.warnings is not null);  -- in their order
+set search_path = pg_catalog, pg_temp
+as $$
+    -- In their order.
+    select array(select i from unnest(p_items) i where i.problems is not null or i.warnings is not null)
+$$;
 
 -- The items to store. Their positions have no gaps, because a position is also an offset in the list of items.
 create or replace function app.valid_items(p_items app.batch_item[]) returns app.batch_item[]
 language sql immutable
-return array(
-    select app.changed_item(i, (row_number() over (order by i.position) - 1)::integer, null)
-      from unnest(p_items) i
-     where i.problems is null
-     order by i.position);
+set search_path = pg_catalog, pg_temp
+as $$
+    select array(
+        select app.changed_item(i, (row_number() over (order by i.position) - 1)::integer, null)
+          from unnest(p_items) i
+         where i.problems is null
+         order by i.position)
+$$;
 
 -- The warnings of the first hundred valid items that have any; what was mended in a file is told in detail too.
 create or replace function app.item_warnings(p_items app.batch_item[], p_lines integer[] default null, p_columns jsonb default null) returns json
 language sql immutable
-return (select coalesce(json_agg(app.join_objects(
-                   json_strip_nulls(json_build_object(
-                       'index', i.position,
-                       'record', case when p_lines is not null then i.position + 1 end,
-                       'line', p_lines[i.position + 1],
-                       'reference_id', i.reference_id,
-                       'warnings', i.warnings)),
-                   json_build_object('details', (select coalesce(json_agg(app.told_warning(w, p_columns) order by n), '[]')
-                                                   from unnest(i.details) with ordinality d (w, n)))) order by i.position), '[]')
-          from (select * from unnest(p_items) where problems is null and warnings <> '{}' order by position limit 100) i);
+set search_path = pg_catalog, pg_temp
+as $$
+    select (select coalesce(json_agg(app.join_objects(
+                       json_strip_nulls(json_build_object(
+                           'index', i.position,
+                           'record', case when p_lines is not null then i.position + 1 end,
+                           'line', p_lines[i.position + 1],
+                           'reference_id', i.reference_id,
+                           'warnings', i.warnings)),
+                       json_build_object('details', (select coalesce(json_agg(app.told_warning(w, p_columns) order by n), '[]')
+                                                       from unnest(i.details) with ordinality d (w, n)))) order by i.position), '[]')
+              from (select * from unnest(p_items) where problems is null and warnings <> '{}' order by position limit 100) i)
+$$;
 
 -- How many valid items have warnings.
 create or replace function app.count_warned(p_items app.batch_item[]) returns bigint
 language sql immutable
-return (select count(*) from unnest(p_items) where problems is null and warnings <> '{}');
+set search_path = pg_catalog, pg_temp
+as $$
+    select (select count(*) from unnest(p_items) where problems is null and warnings <> '{}')
+$$;
 
 -- The seconds for the open items of the organization and these ones, at its share of the rate limit; null: there is no limit to estimate by.
 create or replace function app.estimated_seconds(p_organization_id uuid, p_count bigint) returns numeric

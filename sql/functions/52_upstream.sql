@@ -7,26 +7,32 @@ language sql immutable
 return interval '15 minutes';
 
 -- Ignores times that are further ahead than any that is ever written: they date from before the clock was set back.
-create or replace function app.closed_until(p_upstream app.upstream_state, p_now timestamptz) returns timestamptz
+create or replace function app.closed_until(p_upstream app.upstream, p_now timestamptz) returns timestamptz
 language sql immutable
-return greatest(
-    case when (p_upstream).paused_until <= p_now + app.longest_pause() then (p_upstream).paused_until end,
-    case when (p_upstream).unavailable_since is not null and (p_upstream).probe_at <= p_now + app.longest_pause() then (p_upstream).probe_at end,
-    '-infinity');
+as $$
+    select greatest(
+        case when (p_upstream).paused_until <= p_now + app.longest_pause() then (p_upstream).paused_until end,
+        case when (p_upstream).unavailable_since is not null and (p_upstream).probe_at <= p_now + app.longest_pause() then (p_upstream).probe_at end,
+        '-infinity')
+$$;
 
 create or replace function app.slot_spacing(p_settings app.settings) returns interval
 language sql immutable
-return case when (p_settings).lookups_per_second is null then interval '0'
-            else interval '1 second' / ((p_settings).lookups_per_second::double precision * 0.985) end;
+as $$
+    select case when (p_settings).lookups_per_second is null then interval '0'
+                else interval '1 second' / ((p_settings).lookups_per_second::double precision * 0.985) end
+$$;
 
 -- The generic cell rate algorithm, with one row that holds the next free slot. Slots are given out a second ahead at most. A next slot that
 -- is further ahead is one of a slower rate, or of a clock that was set back, and does not count.
 create or replace function app.next_free_slot(p_settings app.settings, p_next_slot_at timestamptz, p_now timestamptz) returns timestamptz
 language sql immutable
-return case when p_next_slot_at between p_now and p_now + interval '2 seconds' + app.slot_spacing(p_settings) then p_next_slot_at else p_now end;
+as $$
+    select case when p_next_slot_at between p_now and p_now + interval '2 seconds' + app.slot_spacing(p_settings) then p_next_slot_at else p_now end
+$$;
 
 -- When the next claim may get a slot.
-create or replace function app.next_claim_at(p_settings app.settings, p_upstream app.upstream_state, p_now timestamptz) returns timestamptz
+create or replace function app.next_claim_at(p_settings app.settings, p_upstream app.upstream, p_now timestamptz) returns timestamptz
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
@@ -39,9 +45,11 @@ end;
 $$;
 
 -- The circuit breaker is open: one lookup at a time probes. When the outage outlasts max_outage_wait_seconds, lookups go on and use up retries.
-create or replace function app.is_outage(p_upstream app.upstream_state, p_settings app.settings, p_now timestamptz) returns boolean
+create or replace function app.is_outage(p_upstream app.upstream, p_settings app.settings, p_now timestamptz) returns boolean
 language sql stable
-return coalesce(p_now < (p_upstream).unavailable_since + app.seconds((p_settings).max_outage_wait_seconds), false);
+as $$
+    select coalesce(p_now < (p_upstream).unavailable_since + app.seconds((p_settings).max_outage_wait_seconds), false)
+$$;
 
 -- How many lookups may be claimed now, at most p_limit, and the time of the first one. With a rate limit, and for a probe, it holds the row
 -- until the commit: take_slots follows. Slots come a little slower than the rate, so that even lookups that start late, which a worker
@@ -55,7 +63,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_settings     app.settings;
-    v_upstream     app.upstream_state;
+    v_upstream     app.upstream;
     v_next_slot_at timestamptz;
 begin
     select * into v_settings from app.settings;
@@ -140,8 +148,8 @@ $$;
 -- after outage_failures signs without an answer in between, if they are of several organizations, or nobody else is being served, or nobody
 -- was there to answer.
 create or replace function app.next_breaker(
-    p_upstream app.upstream_state, p_settings app.settings, p_organization_id uuid, p_signs app.outage_signs, p_is_alone boolean, p_now timestamptz
-) returns app.upstream_state
+    p_upstream app.upstream, p_settings app.settings, p_organization_id uuid, p_signs app.outage_signs, p_is_alone boolean, p_now timestamptz
+) returns app.upstream
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
@@ -188,7 +196,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_settings app.settings;
-    v_upstream app.upstream_state;
+    v_upstream app.upstream;
 begin
     select * into v_settings from app.settings;
     select * into v_upstream from app.upstream_state;
@@ -203,7 +211,7 @@ $$;
 
 -- Counts the pauses that began with this flush. It waits for nothing: every backend counts in rows of its own.
 create or replace function app.count_pauses(
-    p_organization_id uuid, p_before app.upstream_state, p_after app.upstream_state, p_now timestamptz
+    p_organization_id uuid, p_before app.upstream, p_after app.upstream, p_now timestamptz
 ) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -226,8 +234,8 @@ set search_path = pg_catalog, pg_temp set lock_timeout = '100ms'
 as $$
 declare
     v_settings app.settings;
-    v_upstream app.upstream_state;
-    v_before   app.upstream_state;
+    v_upstream app.upstream;
+    v_before   app.upstream;
     v_was_open boolean;
 begin
     select * into v_upstream from app.upstream_state;

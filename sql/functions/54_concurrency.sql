@@ -9,8 +9,8 @@
 
 -- The state after a sample: a pure function, so that it can be computed before the row is locked, and again after.
 create or replace function app.adapt_limit(
-    p_upstream app.upstream_state, p_sample app.lookup_sample, p_max_in_flight integer, p_now timestamptz
-) returns app.upstream_state
+    p_upstream app.upstream, p_sample app.lookup_sample, p_max_in_flight integer, p_now timestamptz
+) returns app.upstream
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
 as $$
@@ -82,8 +82,8 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_max_in_flight integer := (select max_in_flight from app.settings);
-    v_upstream      app.upstream_state;
-    v_adapted       app.upstream_state;
+    v_upstream      app.upstream;
+    v_adapted       app.upstream;
 begin
     select * into v_upstream from app.upstream_state;
     if p_sample.limit_version is distinct from v_upstream.limit_version or v_upstream.unavailable_since is not null
@@ -167,7 +167,7 @@ as $$
 declare
     v_now      timestamptz := app.clock();
     v_settings app.settings;
-    v_upstream app.upstream_state;
+    v_upstream app.upstream;
     v_workers  integer;
     v_place    integer;
     v_share    integer;

@@ -166,11 +166,15 @@ $$;
 
 create or replace function app.is_final(p_action text, p_retry_count integer, p_settings app.settings) returns boolean
 language sql immutable
-return p_action in ('complete', 'fail') or p_action = 'retry' and p_retry_count >= (p_settings).max_retries;
+as $$
+    select p_action in ('complete', 'fail') or p_action = 'retry' and p_retry_count >= (p_settings).max_retries
+$$;
 
 create or replace function app.retry_backoff(p_retry_count integer, p_settings app.settings) returns interval
 language sql immutable
-return app.seconds(least((p_settings).retry_backoff_seconds * 2 ^ p_retry_count, (p_settings).retry_backoff_max_seconds));
+as $$
+    select app.seconds(least((p_settings).retry_backoff_seconds * 2 ^ p_retry_count, (p_settings).retry_backoff_max_seconds))
+$$;
 
 -- One statement for each job. The lease token is the fencing token: an outcome of a lost lease finds no row, unless it is a success and the
 -- item waits or is in flight again. In an outage a retry is a short wait that costs nothing: the upstream is probed, not the item. A pause

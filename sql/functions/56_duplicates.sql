@@ -9,14 +9,16 @@ return case cardinality(p_ids) when 1 then p_ids[1]::text else (select string_ag
 -- creates an application has none.
 create or replace function app.dedup_key(p_item app.batch_item) returns uuid
 language sql immutable
-return case when not coalesce((p_item).create_application, false) then md5(
-    btrim(regexp_replace(lower(((p_item).address ->> 'street_1') || ' ' || coalesce((p_item).address ->> 'street_2', '')), '[^[:alnum:]]+', ' ', 'g')) || '|'
-    || btrim(regexp_replace(lower((p_item).address ->> 'city'), '[^[:alnum:]]+', ' ', 'g')) || '|'
-    || upper(((p_item).address ->> 'country_code') || ((p_item).address ->> 'state_or_province_code')) || '|'
-    || left(regexp_replace(upper((p_item).address ->> 'postal_code'), '[^A-Z0-9]', '', 'g'), case (p_item).address ->> 'country_code' when 'US' then 5 else 6 end) || '|'
-    || (p_item).building_type || '|'
-    || app.sorted_ids((p_item).device_ids)
-    || coalesce('|' || (p_item).household::text, ''))::uuid end;
+as $$
+    select case when not coalesce((p_item).create_application, false) then md5(
+        btrim(regexp_replace(lower(((p_item).address ->> 'street_1') || ' ' || coalesce((p_item).address ->> 'street_2', '')), '[^[:alnum:]]+', ' ', 'g')) || '|'
+        || btrim(regexp_replace(lower((p_item).address ->> 'city'), '[^[:alnum:]]+', ' ', 'g')) || '|'
+        || upper(((p_item).address ->> 'country_code') || ((p_item).address ->> 'state_or_province_code')) || '|'
+        || left(regexp_replace(upper((p_item).address ->> 'postal_code'), '[^A-Z0-9]', '', 'g'), case (p_item).address ->> 'country_code' when 'US' then 5 else 6 end) || '|'
+        || (p_item).building_type || '|'
+        || app.sorted_ids((p_item).device_ids)
+        || coalesce('|' || (p_item).household::text, ''))::uuid end
+$$;
 
 -- For the items of a new job: recent answers are used at once; duplicates of pending items are deferred for at most twice a lease and a
 -- time-out, then looked up.

@@ -157,7 +157,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_settings app.settings;
-    v_upstream app.upstream_state;
+    v_upstream app.upstream;
     v_ahead    record;
     v_in_front text;
     v_limit    integer;

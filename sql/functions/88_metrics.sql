@@ -3,7 +3,10 @@
 
 -- What was counted since the installation, by kind, outcome and error class. The sums of buckets are written out: thousands of rows are
 -- added up for each scrape.
-create or replace function app.sum_work() returns setof app.work_totals
+create or replace function app.sum_work() returns table (
+    kind text, outcome text, error_class text, items bigint, latency_seconds double precision, latency_buckets bigint[], wait_seconds double precision,
+    wait_buckets bigint[]
+)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
 as $$
@@ -34,7 +37,7 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
 as $$
 declare
-    v_upstream app.upstream_state;
+    v_upstream app.upstream;
     v_settings app.settings;
     v_waiting  record;
 begin

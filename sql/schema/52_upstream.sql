@@ -56,6 +56,27 @@ comment on column app.upstream_state.trial_cost is 'Seconds of lookups that one 
 
 insert into app.upstream_state default values;
 
+create type app.upstream as (
+    singleton               boolean,
+    paused_until            timestamptz,
+    consecutive_failures    integer,
+    unavailable_since       timestamptz,
+    probe_at                timestamptz,
+    concurrency_limit       double precision,
+    base_latency            double precision,
+    adapted_at              timestamptz,
+    base_overload           double precision,
+    limit_version           integer,
+    trial_limit             double precision,
+    trial_latency           double precision,
+    trial_overload          double precision,
+    trial_cost              double precision,
+    base_at                 timestamptz,
+    failing_organization_id uuid
+);
+
+comment on type app.upstream is 'A row of app.upstream_state, for the functions that reckon with it: they are the same at all nodes of a cluster, where each has a table of its own.';
+
 create type app.lookup_sample as (
     limit_version    integer,
     organizations    integer,
