@@ -55,6 +55,14 @@ def migrate(settings: Settings, arguments: argparse.Namespace) -> None:
         migrations.migrate(with_database.database_url, lookups_per_second=settings.lookups_per_second, report=print)
 
 
+def distribute(settings: Settings, arguments: argparse.Namespace) -> None:
+    from pyshell.deploy import migrations
+
+    migrations.migrate(
+        _with_database_url(settings).database_url, lookups_per_second=settings.lookups_per_second, distribute=True, report=print
+    )
+
+
 def drift(settings: Settings, arguments: argparse.Namespace) -> None:
     from pyshell.deploy import drift
     from pyshell.local.private_postgres import throw_away_postgres
@@ -221,6 +229,7 @@ COMMANDS = [
     ),
     Command("worker", worker, "run a worker on DATABASE_URL"),
     Command("migrate", migrate, "bring the database up to date"),
+    Command("distribute", distribute, "bring the database up to date and spread it over the nodes of a cluster of Citus"),
     Command(
         "doctor",
         diagnose,

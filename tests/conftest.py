@@ -42,6 +42,7 @@ pytest_plugins = [
     "tests.worker_fixtures",
     "tests.webhook_receiver",
     "tests.cli_fixtures",
+    "tests.citus_fixtures",
 ]
 
 

@@ -275,6 +275,7 @@ def test_every_function_chapter_has_its_tests_and_every_schema_chapter_its_funct
 
 
 def test_plpgsql_check_finds_nothing(cron_database_url: str) -> None:
+    # It looks into strings too, and what Citus has is not here.
     with psycopg.connect(cron_database_url, autocommit=True) as connection:
         connection.execute("create extension if not exists plpgsql_check")
         expect_none(
@@ -285,6 +286,8 @@ def test_plpgsql_check_finds_nothing(cron_database_url: str) -> None:
               join pg_language l on l.oid = p.prolang and l.lanname = 'plpgsql',
                    plpgsql_check_function_tb(p.oid, other_warnings => false, performance_warnings => false, security_warnings => true) f
              where p.pronamespace::regnamespace::text in ('app', 'api') and f.message <> 'unused parameter "p_worker"'
+               and f.message !~ '"pg_catalog.pg_dist_'
+               and f.message !~ 'function (run_command_on_workers|create_distributed_function|master_get_table_ddl_events)'
             """,
         )
 

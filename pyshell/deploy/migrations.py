@@ -77,6 +77,23 @@ end;
 $whose$;
 """
 
+# The chapter that says where the rows of each table are.
+DISTRIBUTION = "08_distribution.sql"
+PREPARE_NODES = """
+do $nodes$
+declare
+    v_error text;
+begin
+    select string_agg(format('%s:%s: %s', nodename, nodeport, result), '; ') into v_error
+      from run_command_on_workers('set citus.enable_ddl_propagation = off; create schema if not exists app')
+     where not success;
+    if v_error is not null then
+        raise exception 'A node of the cluster could not be prepared: %', v_error;
+    end if;
+end;
+$nodes$;
+"""
+
 # Deploys take turns by a lock that only the owner can hold. Of several that find no table, one makes it and the others try again.
 TAKE_TURN = "lock table app.schema_migrations in share row exclusive mode;\n"
 
@@ -104,19 +121,23 @@ def migrate(
     sources: Sources | None = None,
     *,
     lookups_per_second: float | None = None,
+    distribute: bool = False,
     report: Callable[[str], None] = lambda line: None,
 ) -> None:
     """Brings the database up to date, or changes nothing and raises MigrationError.
 
-    `lookups_per_second` is the pace that a new database gets (infinity: no limit; None: its default). `report` gets a line per step.
+    `lookups_per_second` is the pace that a new database gets (infinity: no limit; None: its default). `distribute` spreads its tables over
+    the nodes of a cluster of Citus, whose coordinator it is; one that is distributed stays so without. `report` gets a line per step.
     """
     sources = sources or Sources()
     for attempt in range(1, MAX_ATTEMPTS + 1):
         try:
             with connect_as_owner(database_url, "batch-lookups migrate") as connection:
                 _check_encoding(connection)
+                if distribute:
+                    _prepare_nodes(connection)
                 is_new = _take_turn(connection)
-                _deploy(connection, sources, report)
+                _deploy(connection, sources, distribute, report)
                 if is_new and lookups_per_second is not None:
                     pace = None if math.isinf(lookups_per_second) else lookups_per_second
                     connection.execute("select api.update_settings(%s::jsonb)", [json.dumps({"lookups_per_second": pace})])
@@ -191,10 +212,49 @@ def name_what_is_ours(sources: Sources) -> str:
     return f"set local batch_lookups.own_names = '{','.join(sorted(names))}';\n"
 
 
-def _deploy(connection: OwnerConnection, sources: Sources, report: Callable[[str], None]) -> None:
+def _prepare_nodes(connection: OwnerConnection) -> None:
+    """Makes the schema at every node, outside of this transaction: what the nodes make for themselves does not see what it makes."""
+    if connection.execute("select to_regproc('citus_is_coordinator') is null").fetchone() == (True,):
+        raise MigrationError(
+            "This database has no Citus, so there are no nodes to distribute it to: DATABASE_URL must name the coordinator of a cluster,"
+            " in whose database `create extension citus` was run."
+        )
+    if connection.execute("select citus_is_coordinator()").fetchone() != (True,):
+        raise MigrationError(
+            "This is not the coordinator of a cluster. `select citus_set_coordinator_host('ADDRESS', PORT)` makes it one;"
+            " `select * from pg_dist_node where groupid = 0` names the one that there is."
+        )
+    connection.execute(PREPARE_NODES)
+
+
+def _distribute(connection: OwnerConnection, sources: Sources, report: Callable[[str], None]) -> None:
+    # This chapter alone, because tables are distributed before functions and views tie them together.
+    run_file(connection, sources.functions / DISTRIBUTION)
+    connection.execute("select app.untie_tables() where not app.is_distributed()")
+    try:
+        row = connection.execute("select app.distribute_tables()").fetchone()
+        connection.execute("select app.make_local_tables()")
+    except DatabaseError as error:
+        raise MigrationError(_explain(error, sources.functions / DISTRIBUTION, "")) from error
+    if row and row[0]:
+        report(f"distributed {row[0]} tables")
+
+
+def _is_distributed(connection: OwnerConnection) -> bool:
+    if connection.execute("select to_regprocedure('app.is_distributed()') is null").fetchone() == (True,):
+        return False
+    return connection.execute("select app.is_distributed()").fetchone() == (True,)
+
+
+def _deploy(connection: OwnerConnection, sources: Sources, distribute: bool, report: Callable[[str], None]) -> None:
     connection.execute(name_what_is_ours(sources).encode())
+    distribute = distribute or _is_distributed(connection)
     _apply_migrations(connection, sql_files(sources.migrations), report)
+    if distribute:
+        _distribute(connection, sources, report)
     _apply_functions(connection, sql_files(sources.functions), report)
+    if distribute:
+        connection.execute("select app.delegate_functions()")
     _load_catalogue(connection, sources.catalogue, report)
 
 

@@ -1,4 +1,6 @@
--- Chapter 08, distribution: where the rows of each table are when several nodes share the work. It needs no other chapter.
+-- Chapter 08, distribution: where the rows of each table are when several nodes share the work. It needs no other chapter: a deploy to a
+-- cluster of Citus runs it before the others, because tables are distributed while no function or view ties them together. Statements that
+-- name what Citus has are strings: plain PostgreSQL has none of it. Chapter 94 delegates the functions.
 
 -- distributed: by organization_id, the rows of one organization together at one node; reference: the same rows at every node, seldom written;
 -- local: every node has rows of its own.
@@ -26,3 +28,164 @@ as $$
 $$;
 
 comment on function app.distribution() is 'Every table with its kind: distributed (by organization_id), reference (the same at every node) or local (each node has its own).';
+
+-- Whether the tables of this database are distributed, seen from any node.
+create or replace function app.is_distributed() returns boolean
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_answer boolean := false;
+begin
+    if to_regclass('pg_catalog.pg_dist_partition') is not null then
+        execute 'select exists (select from pg_catalog.pg_dist_partition where logicalrelid = to_regclass($1))'
+           into v_answer using 'public.batch_lookup_jobs';
+    end if;
+    return v_answer;
+end;
+$$;
+
+-- Drops views, and functions whose bodies are bound to tables: Citus distributes no table together with the local ones that they tie it to.
+create or replace function app.untie_tables() returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_object text;
+    -- All names before the first drop, which may take others along.
+    v_objects constant text[] := array(
+        select format('view if exists %s', oid::regclass)
+          from pg_class
+         where relnamespace in ('app'::regnamespace, 'api'::regnamespace) and relkind = 'v'
+         union all
+        select format('function if exists %s', p.oid::regprocedure)
+          from pg_proc p
+         where p.pronamespace in ('app'::regnamespace, 'api'::regnamespace) and p.prosqlbody is not null
+           and exists (select from pg_depend d
+                        where d.classid = 'pg_proc'::regclass and d.objid = p.oid
+                          and (d.refclassid = 'pg_class'::regclass
+                               or d.refclassid = 'pg_type'::regclass
+                                  and exists (select from pg_type t left join pg_type e on e.oid = t.typelem
+                                               where t.oid = d.refobjid and 'c' in (t.typtype, e.typtype)))));
+begin
+    foreach v_object in array v_objects loop
+        execute format('drop %s cascade', v_object);
+    end loop;
+end;
+$$;
+
+-- Makes the distributed and the reference tables what app.distribution() says. What is so already is passed over. Foreign keys are set aside
+-- meanwhile, because no order of the tables is allowed with them. Answers how many tables were distributed.
+create or replace function app.distribute_tables() returns integer
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_first     constant text := 'public.batch_lookup_jobs';
+    v_table     text;
+    v_kind      text;
+    v_new       text[];
+    v_drops     text[];
+    v_adds      text[];
+    v_statement text;
+begin
+    execute $sql$ select array_agg(name) from app.distribution()
+                   where kind <> 'local' and to_regclass(name) is not null
+                     and not exists (select from pg_catalog.pg_dist_partition where logicalrelid = name::regclass) $sql$
+       into v_new;
+    if v_new is null then
+        return 0;
+    end if;
+    perform set_config('citus.multi_shard_modify_mode', 'sequential', true);
+    select array_agg(format('alter table %s drop constraint %I', conrelid::regclass, conname) order by oid),
+           array_agg(format('alter table %s add constraint %I %s', conrelid::regclass, conname, pg_get_constraintdef(oid)) order by oid)
+      into v_drops, v_adds
+      from pg_constraint
+     where contype = 'f' and (conrelid = any (v_new::regclass[]) or confrelid = any (v_new::regclass[]));
+    foreach v_statement in array coalesce(v_drops, '{}') loop
+        execute v_statement;
+    end loop;
+    for v_table, v_kind in select name, kind from app.distribution() where name = any (v_new) order by name <> v_first loop
+        if v_kind = 'reference' then
+            execute format('select create_reference_table(%L)', v_table);
+        else
+            execute format('select create_distributed_table(%L, ''organization_id'', colocate_with => %L)',
+                           v_table, case v_table when v_first then 'none' else v_first end);
+        end if;
+        execute format('select truncate_local_data_after_distributing_table(%L)', v_table);
+    end loop;
+    foreach v_statement in array coalesce(v_adds, '{}') loop
+        execute v_statement;
+    end loop;
+    return cardinality(v_new);
+end;
+$$;
+
+-- The statements that make a local table. It is its owner's alone at every node.
+create or replace function app.table_definition(p_table text) returns text[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_statements text[];
+begin
+    execute $sql$ select array_agg(s.statement order by s.n) from master_get_table_ddl_events($1) with ordinality s (statement, n)
+                   where s.statement !~ '^(GRANT|REVOKE|ALTER TABLE \S+ OWNER) ' $sql$
+       into v_statements using p_table;
+    return v_statements;
+end;
+$$;
+
+-- Makes the local tables at every other node, under the same names and outside of what Citus knows, and gives them the columns that they have
+-- here. The other nodes commit this by themselves: before a deploy does, and whatever becomes of it.
+create or replace function app.make_local_tables() returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_table   text;
+    v_columns jsonb;
+    v_command text;
+    v_error   text;
+begin
+    for v_table in select name from app.distribution() where kind = 'local' and to_regclass(name) is not null loop
+        select jsonb_object_agg(a.attname, concat_ws(' ', format_type(a.atttypid, a.atttypmod), case when a.attnotnull then 'not null' end,
+                                                     'default ' || pg_get_expr(d.adbin, d.adrelid)))
+          into v_columns
+          from pg_attribute a
+          left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
+         where a.attrelid = v_table::regclass and a.attnum > 0 and not a.attisdropped;
+        v_command := format($node$
+            do $do$
+            declare
+                v_statement text;
+            begin
+                set local citus.enable_ddl_propagation = off;
+                set local client_min_messages = warning;
+                set local lock_timeout = '5s';
+                for v_statement in
+                    select unnest(%2$L::text[]) where to_regclass(%1$L) is null
+                     union all
+                    select 'alter table %1$s add column if not exists ' || quote_ident(key) || ' ' || value from jsonb_each_text(%3$L)
+                     union all
+                    select 'insert into %1$s default values on conflict do nothing' where %3$L::jsonb ? 'singleton'
+                loop
+                    execute v_statement;
+                end loop;
+                for v_statement in
+                    select format('alter table %1$s drop column %%I', attname)
+                      from pg_catalog.pg_attribute
+                     where attrelid = %1$L::regclass and attnum > 0 and not attisdropped and not %3$L::jsonb ? attname
+                loop
+                    execute v_statement;
+                end loop;
+            end;
+            $do$ $node$, v_table, app.table_definition(v_table), v_columns);
+        execute 'select string_agg(format(''%s:%s: %s'', nodename, nodeport, result), ''; '') from run_command_on_workers($1) where not success'
+           into v_error using v_command;
+        if v_error is not null then
+            raise exception 'A node could not make its own table %: %', v_table, v_error;
+        end if;
+    end loop;
+end;
+$$;

@@ -287,9 +287,11 @@ begin
             when 'program_tiers'         then app.import_program_tiers(p_catalogue, v_name)
         end::jsonb);
     end loop;
-    -- The plans of the very first lookup need statistics of these tables.
-    analyze app.device_categories, app.device_category_sizes, app.devices, app.utilities, app.utility_service_areas, app.programs,
-            app.program_utilities, app.program_tiers;
+    -- The plans of the very first lookup need statistics of these tables. Citus analyzes nothing that this transaction has written here.
+    if not app.is_distributed() then
+        analyze app.device_categories, app.device_category_sizes, app.devices, app.utilities, app.utility_service_areas, app.programs,
+                app.program_utilities, app.program_tiers;
+    end if;
     return v_summary::json;
 end;
 $$;

@@ -3,7 +3,10 @@
 
 create or replace function app.found(p_check text, p_state text, p_finding text, p_advice text default null) returns app.finding
 language sql immutable
-return row(p_check, p_state, p_finding, p_advice)::app.finding;
+set search_path = pg_catalog, pg_temp
+as $$
+    select row(p_check, p_state, p_finding, p_advice)::app.finding
+$$;
 
 create or replace function app.diagnose_server() returns setof app.finding
 language plpgsql stable

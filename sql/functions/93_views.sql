@@ -14,7 +14,7 @@ begin
     select count(*) <> 2 or count(distinct row(c.reloptions, pg_get_viewdef(c.oid))) > 1 into v_differs
       from unnest(v_names) v (name)
       join pg_class c on c.oid = to_regclass(v.name);
-    drop view pg_temp.batch_lookups_view;
+    drop view batch_lookups_view;
     if v_differs then
         execute format('create or replace view api.%I with (%s) as %s', p_view, p_options, p_query);
     end if;

@@ -1,0 +1,18 @@
+begin;
+select plan(4);
+\ir fixtures.psql
+
+select is(app.is_distributed(), false, 'one PostgreSQL is not distributed');
+select is((select problem from api.check_distribution()), 'is not distributed: one PostgreSQL has all of its rows', 'the check says that nothing is distributed');
+select set_eq(
+    $$ select proname::text from pg_proc
+        where pronamespace = 'api'::regnamespace and 'p_organization_id' = any (proargnames) and proargnames[1] <> 'p_organization_id' $$,
+    array['create_batch_lookup_from', 'create_upload_from', 'realtime_record', 'wait_for_batch'],
+    'all functions for one organization take it first, so that they run at its node, but for those that only call others');
+select app.untie_tables();
+select is_empty(
+    $$ select oid::regclass::text from pg_class where relnamespace in ('app'::regnamespace, 'api'::regnamespace) and relkind = 'v' $$,
+    'no view ties tables together while they are distributed');
+
+select * from finish();
+rollback;
