@@ -30,6 +30,10 @@ from tests.conftest import Connection
         ("select 'a' collate \"no_such\"", Kind.NOT_MIGRATED),
         ("set role no_such_role", Kind.DATA),
         ("select from", Kind.INTERNAL),
+        # What Citus says in a plan that was made before a shard moved to another node.
+        ("do $$ begin raise sqlstate 'XX000' using message = 'could not find valid entry for shard 102060'; end $$", Kind.CONFLICT),
+        ("do $$ begin perform from public.lookup_queue_items_102060; end $$", Kind.CONFLICT),
+        ("do $$ begin raise sqlstate 'XX000' using message = 'could not find what it wanted'; end $$", Kind.INTERNAL),
     ],
 )
 def test_an_error_has_a_kind(shared_database_url: str, statement: str, kind: Kind) -> None:

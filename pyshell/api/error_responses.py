@@ -89,13 +89,15 @@ def from_database(error: DatabaseError) -> ApiError:
 def _raised_by_us(error: DatabaseError, status: int) -> ApiError:
     diag = error.diag
     members = json.loads(diag.message_detail) if diag.message_detail else {}
+    # A node of a cluster that passes on what another one raised leaves the name of the constraint out.
+    code = diag.constraint_name or members.get("code") or INTERNAL.code
     members.pop("code", None)
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
     if "retry_after" in members:
         headers["Retry-After"] = str(members.pop("retry_after"))
     return ApiError(
         status,
-        diag.constraint_name or INTERNAL.code,
+        code,
         diag.message_primary or "",
         hint=diag.message_hint,
         members=members,

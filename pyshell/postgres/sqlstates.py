@@ -82,6 +82,10 @@ KINDS: Final = {
 }
 """By SQLSTATE, or by class (its first two characters) for the rest of that class. What is not here either way is INTERNAL."""
 
+MOVED_SHARD: Final = re.compile(r"could not find valid entry for shard \d+|relation \"[\w.]+_\d{6,}\" does not exist")
+"""What Citus says where a plan names a shard that has just moved to another node. Such an error has the SQLSTATE of other things, no origin
+when a node passes it on, and no translation. The next plan names the new place."""
+
 WITHOUT_EFFECT: Final = frozenset({"08001", "08003", "08004", "57P01", "57P03", "57P05"})
 """Losses of a connection that certainly changed nothing: it was never made, it was idle, or the server rolled back before it closed it."""
 
@@ -117,6 +121,8 @@ def kind_of(error: DatabaseError) -> Kind:
     if error.diag.source_function == "RevalidateCachedQuery":
         # "cached plan must not change result type". Its SQLSTATE has other uses and its text is translated, so its origin identifies it.
         return Kind.STALE_STATEMENT
+    if state in ("XX000", "42P01") and MOVED_SHARD.fullmatch(error.diag.message_primary or ""):
+        return Kind.CONFLICT
     kind = KINDS.get(state) or KINDS.get(state[:2], Kind.INTERNAL)
     return Kind.INTERNAL if kind is Kind.NOT_MIGRATED and is_inside_function(error) else kind
 
