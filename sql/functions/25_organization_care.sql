@@ -6,19 +6,23 @@ returns table (id uuid, name text, clerk_organization_id text, created_at timest
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    v_now timestamptz := app.clock();
 begin
-    return query
-    select o.id, o.name, o.clerk_organization_id, o.created_at,
-           (select count(*)::integer
-              from app.api_keys k
-             where k.organization_id = o.id and k.revoked_at is null and (k.expires_at is null or k.expires_at > c.now)),
-           j.jobs, j.items,
-           (select max(b.created_at) from public.batch_lookup_jobs b where b.organization_id = o.id)
-      from app.clock() c (now), app.organizations o
-     cross join lateral (select count(*)::integer as jobs, coalesce(sum(b.total_items - b.processed_items), 0)::integer as items
-                           from public.batch_lookup_jobs b
-                          where b.organization_id = o.id and b.status in ('pending', 'processing')) j
-     order by o.name;
+    for id, name, clerk_organization_id, created_at, api_keys in
+        select o.id, o.name, o.clerk_organization_id, o.created_at,
+               (select count(*)::integer
+                  from app.api_keys k
+                 where k.organization_id = o.id and k.revoked_at is null and (k.expires_at is null or k.expires_at > v_now))
+          from app.organizations o
+         order by o.name
+    loop
+        select count(*), coalesce(sum(b.total_items - b.processed_items), 0) into open_jobs, open_items
+          from public.batch_lookup_jobs b
+         where b.organization_id = list_organizations.id and b.status in ('pending', 'processing');
+        select max(b.created_at) into last_upload_at from public.batch_lookup_jobs b where b.organization_id = list_organizations.id;
+        return next;
+    end loop;
 end;
 $$;
 
@@ -82,7 +86,8 @@ declare
     v_deleted integer := 0;
 begin
     foreach v_table in array app.tables_of_organizations() loop
-        execute format('delete from %s where ctid = any (array(select ctid from %1$s where organization_id = $1 limit $2))', v_table::regclass)
+        execute format('delete from %s where organization_id = $1 and ctid = any (array(select ctid from %1$s where organization_id = $1 limit $2))',
+                       v_table::regclass)
           using p_organization_id, p_limit - v_deleted;
         get diagnostics v_count = row_count;
         v_deleted := v_deleted + v_count;

@@ -7,6 +7,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_now     timestamptz := app.clock();
+    v_expired timestamptz := v_now - interval '7 days';
     v_timeout text        := current_setting('lock_timeout');
     v_new     integer;
     v_request app.idempotency_keys;
@@ -21,7 +22,7 @@ begin
         values (p_organization_id, p_route, p_key, p_fingerprint, v_now)
         on conflict (organization_id, route, key) do update
            set fingerprint = excluded.fingerprint, status = null, response = null, created_at = excluded.created_at
-         where k.created_at < excluded.created_at - interval '7 days';
+         where k.created_at < v_expired;
         get diagnostics v_new = row_count;
         perform set_config('lock_timeout', v_timeout, true);
     exception

@@ -238,7 +238,8 @@ declare
     v_count integer;
 begin
     delete from app.work_minutes
-     where ctid = any (array(select ctid
+     where organization_id = p_organization_id
+       and ctid = any (array(select ctid
                                from app.work_minutes
                               where organization_id = p_organization_id and minute < p_now - interval '30 days' and recorder = 0
                               order by minute

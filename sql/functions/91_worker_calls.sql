@@ -44,10 +44,10 @@ declare
     v_key        text;
     v_request_id bigint;
 begin
-    if not exists (select from app.organization_queue_state where ready_at <= app.clock())
-       and not exists (select from app.queue_wakeups where ready_at <= app.clock())
-       and not exists (select from app.webhook_queue_state where ready_at <= app.clock())
-       and not exists (select from app.webhook_wakeups where ready_at <= app.clock()) then
+    if not exists (select 1 from app.organization_queue_state where ready_at <= app.clock())
+       and not exists (select 1 from app.queue_wakeups where ready_at <= app.clock())
+       and not exists (select 1 from app.webhook_queue_state where ready_at <= app.clock())
+       and not exists (select 1 from app.webhook_wakeups where ready_at <= app.clock()) then
         return null;
     end if;
     execute format('select decrypted_secret from %I.decrypted_secrets where name = $1', 'vault') into v_url using 'batch_lookups_worker_url';
