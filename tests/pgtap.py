@@ -42,11 +42,12 @@ class Outcome:
         return problems
 
 
-def run_file(psql: Path, database_url: str, file: Path) -> list[str]:
-    """The problems of one file, run in `database_url` with pgTAP in schema `tap`."""
+def run_file(psql: Path, database_url: str, file: Path, *options: str) -> list[str]:
+    """The problems of one file, run in `database_url` with pgTAP in schema `tap`. `options` are settings, such as `jit=off`."""
+    settings = ["search_path=public,tap", "client_min_messages=warning", *options]
     process = subprocess.run(
         [psql, database_url, "--no-psqlrc", "--quiet", "--no-align", "--tuples-only", "--set=ON_ERROR_STOP=1", f"--file={file}"],
-        env=os.environ | {"PGOPTIONS": "-c search_path=public,tap -c client_min_messages=warning"},
+        env=os.environ | {"PGOPTIONS": " ".join(f"-c {setting}" for setting in settings)},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

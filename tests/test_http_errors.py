@@ -76,5 +76,7 @@ def test_a_value_that_a_function_stumbles_over_is_our_fault(shared_owner: Connec
 def test_a_refusal_that_a_node_passed_on_keeps_its_code(shared_owner: Connection) -> None:
     """Citus hands on the detail of another node's error, and not the name of the constraint."""
     detail = '{"code": "job_not_found", "job": 1}'
-    error = answer_to(shared_owner, f"do $$ begin raise sqlstate 'PT404' using message = 'Batch job not found', detail = '{detail}'; end $$")
+    error = answer_to(
+        shared_owner, f"do $$ begin raise sqlstate 'PT404' using message = 'Batch job not found', detail = '{detail}'; end $$"
+    )
     assert (error.status, error.code, error.message, error.members) == (404, "job_not_found", "Batch job not found", {"job": 1})
