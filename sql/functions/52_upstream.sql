@@ -185,7 +185,7 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    return not exists (select from public.lookup_leases where organization_id <> p_organization_id);
+    return not exists (select 1 from public.lookup_leases where organization_id <> p_organization_id);
 end;
 $$;
 

@@ -187,19 +187,27 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off
 as $$
 declare
-    v_row  app.work_minutes;
-    v_rows app.work_minutes[] := '{}';
+    v_organization_id uuid;
+    v_row             app.work_minutes;
+    v_rows            app.work_minutes[] := '{}';
 begin
-    for v_row in
-        delete from app.work_minutes
-         where (organization_id, minute, kind, outcome, error_class, recorder) in
-               (select organization_id, minute, kind, outcome, error_class, recorder
-                  from app.work_minutes
-                 where recorder <> 0 and minute < p_before and (p_organization_id is null or organization_id = p_organization_id)
-                   for update skip locked)
-     returning *
+    for v_organization_id in
+        select distinct m.organization_id
+          from app.work_minutes m
+         where m.recorder <> 0 and m.minute < p_before and (p_organization_id is null or m.organization_id = p_organization_id)
     loop
-        v_rows := v_rows || v_row;
+        for v_row in
+            delete from app.work_minutes
+             where organization_id = v_organization_id
+               and (minute, kind, outcome, error_class, recorder) in
+                   (select minute, kind, outcome, error_class, recorder
+                      from app.work_minutes
+                     where organization_id = v_organization_id and recorder <> 0 and minute < p_before
+                       for update skip locked)
+         returning *
+        loop
+            v_rows := v_rows || v_row;
+        end loop;
     end loop;
 
     insert into app.work_minutes as w (organization_id, minute, kind, outcome, error_class, items, latency_seconds, latency_buckets, wait_seconds,

@@ -125,14 +125,14 @@ begin
                       order by j.id
                       limit v_left)
                     union all
-                    (select r.id, r.created_at, r.updated_at, r.xmin, false
+                    (select r.id, r.created_at, r.updated_at, r.xmin as version, false
                        from public.incentive_reports r
                       where p_table = 'incentive_reports' and r.organization_id = v_organization_id
                         and r.id > case when v_organization_id = p_after_organization_id then p_after_id else '00000000-0000-0000-0000-000000000000' end
                       order by r.id
                       limit v_left)
                     union all
-                    (select d.id, d.deleted_at, d.deleted_at, d.xmin, true
+                    (select d.id, d.deleted_at, d.deleted_at, d.xmin as version, true
                        from app.deleted_rows d
                       where d.table_name = p_table and d.organization_id = v_organization_id
                         and d.id > case when v_organization_id = p_after_organization_id then p_after_id else '00000000-0000-0000-0000-000000000000' end

@@ -171,18 +171,18 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_ids   uuid[];
-    v_waits double precision[];
+    v_times timestamptz[];
     v_count integer;
 begin
-    select array_agg(e.id), array_agg(case when e.lost_leases > 0 then least(900, 10 * 2 ^ least(e.lost_leases - 1, 10)) * (0.5 + random()) else 0 end)
-      into v_ids, v_waits
+    select array_agg(e.id), array_agg(p_now + app.seconds(case when e.lost_leases > 0 then least(900, 10 * 2 ^ least(e.lost_leases - 1, 10)) * (0.5 + random()) else 0 end))
+      into v_ids, v_times
       from (select id, lost_leases
               from app.webhook_deliveries
              where organization_id = p_organization_id and status = 'sending' and lease_expires_at < p_now
                for update skip locked) e;
     update app.webhook_deliveries d
        set status           = case when d.event = 'webhook.test' then 'failed' else 'pending' end,
-           next_attempt_at  = case when d.event <> 'webhook.test' then p_now + app.seconds(w.seconds) end,
+           next_attempt_at  = case when d.event <> 'webhook.test' then w.due_at end,
            lost_leases      = d.lost_leases + 1,
            lease_token      = null,
            lease_expires_at = null,
@@ -190,7 +190,7 @@ begin
            last_http_status = null,
            last_error       = 'The sender ended before it could tell the outcome',
            ended_at         = case when d.event = 'webhook.test' then p_now end
-      from unnest(v_ids, v_waits) w (id, seconds)
+      from unnest(v_ids, v_times) w (id, due_at)
      where d.organization_id = p_organization_id and d.id = any (v_ids) and d.id = w.id;
     get diagnostics v_count = row_count;
     return v_count;
