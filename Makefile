@@ -95,6 +95,16 @@ bench: ## Measure the throughput, and the database's own floor
 	@scripts/setup bench
 	@$(python) -m bench
 
+.PHONY: scale
+scale: ## Measure what everything costs beside five million finished items, and beside none
+	@scripts/setup bench
+	@$(python) -m bench.scale
+
+.PHONY: retention
+retention: ## Measure how fast finished work is deleted, and whether its space comes back
+	@scripts/setup bench
+	@$(python) -m bench.retention
+
 .PHONY: attacks
 attacks: ## Measure what a hostile tenant costs the others: waits and memory
 	@scripts/setup bench

@@ -19,8 +19,8 @@ from bench.chart import bars
 from bench.floor import measure_floor
 from bench.nginx import NginxError, running_nginx
 from bench.peers import measure_peers
-from bench.scale import measure_scale, measure_traces
 from bench.system import System, empty_databases, folder_for_everyone, migrated_database
+from bench.workers import measure_traces, measure_workers
 
 Figures = dict[str, Any]
 
@@ -34,7 +34,7 @@ def measure(runs: int, items: int, pickups: int, with_peers: bool, say: Callable
                 cpu = cpu_seconds(worker)
                 traces = measure_traces(system, items)
                 last_job = system.value("select id::text from public.batch_lookup_jobs order by created_at desc limit 1")
-            scale = measure_scale(system, items, runs, say)
+            scale = measure_workers(system, items, runs, say)
             peers = measure_peers(empty_databases(database_url), nginx.url, items, say) if with_peers else {}
         say("the floor: the same rows in bare SQL")
         floors = [measure_floor(database_url, last_job) for _ in range(runs)]

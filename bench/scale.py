@@ -1,70 +1,231 @@
-"""More workers, more organizations, and what an item leaves behind: WAL, dead rows, a worker's memory."""
+"""`python -m bench.scale`: what everything costs beside five million finished items, and beside none."""
 
 from __future__ import annotations
 
+import argparse
+import json
 import statistics
-import subprocess
+import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from bench.system import System, batch
+import psycopg
 
-WORKERS = (1, 2, 4)
-ORGANIZATIONS = 100
-WARM_UPS = 2
+from bench.history import RECORD, add_history, add_open, claim, look_up, make_pattern, outcomes
+from bench.system import Connection, batch, empty_databases
+from pyshell.deploy import migrations
+from pyshell.local.private_postgres import PrivatePostgres
 
-
-def measure_scale(system: System, items: int, runs: int, say: Callable[[str], None]) -> dict[str, float]:
-    """Medians, of as many rounds as there are runs: all cases take turns, because what else the machine does comes and goes."""
-    rates: dict[str, list[float]] = defaultdict(list)
-    memory = 0.0
-    for number in range(1, runs + 1):
-        for count in WORKERS:
-            with system.workers(count) as workers:
-                say(f"{count} worker(s), {items:,} items, run {number} of {runs}")
-                # Each of a worker's connections plans what it calls when it first does.
-                for _ in range(WARM_UPS):
-                    drain(system, items, 1)
-                rates[f"workers_{count}_items_per_second"] += [drain(system, items, 1) for _ in range(2)]
-                if count == 1:
-                    rates[f"organizations_{ORGANIZATIONS}_items_per_second"].append(drain(system, items, ORGANIZATIONS))
-                    memory = max(memory, peak_memory(workers[0]))
-    return {name: round(statistics.median(values)) for name, values in rates.items()} | {"worker_memory_megabytes": round(memory, 1)}
-
-
-def measure_traces(system: System, items: int) -> dict[str, float]:
-    """Bytes of WAL and dead rows of one batch, upload included, by item."""
-    before = traces(system)
-    drain(system, items, 1)
-    time.sleep(1)
-    wal, dead = (after - start for after, start in zip(traces(system), before, strict=True))
-    return {"wal_bytes_per_item": round(wal / items), "dead_rows_per_item": round(dead / items, 2)}
-
-
-def traces(system: System) -> tuple[int, int]:
-    query = """select array[(pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint,
-                            (select sum(n_tup_upd + n_tup_del - n_tup_hot_upd) from pg_stat_user_tables)::bigint]"""
-    wal, dead = system.value(query)
-    return wal, dead
+Cost = tuple[float, int]
+Costs = dict[str, Cost]
+READS = {
+    "status of a new batch": "select api.get_batch_lookup(%(organization)s, %(open_job)s)",
+    "status of an old batch": "select api.get_batch_lookup(%(organization)s, %(job)s)",
+    "list": "select api.list_batch_lookups(%(organization)s)",
+    "list, next page": "select api.list_batch_lookups(%(organization)s, p_cursor => %(jobs_cursor)s)",
+    "list by status": "select api.list_batch_lookups(%(organization)s, 'processing')",
+    "list by label": """select api.list_batch_lookups(%(organization)s, p_labels => '{"team": "pattern"}')""",
+    "items, first page": "select api.list_batch_lookup_items(%(organization)s, %(job)s)",
+    "items, last page": "select api.list_batch_lookup_items(%(organization)s, %(job)s, p_offset => 9950)",
+    "reports": "select api.list_incentive_reports(%(organization)s)",
+    "report, first page": "select api.get_incentive_report(%(organization)s, %(report)s)",
+    "report, last page": "select api.get_incentive_report(%(organization)s, %(report)s, p_offset => 9900)",
+    "summary of a report": "select api.get_incentive_report_summary(%(organization)s, %(report)s)",
+    "CSV of a report": "select api.get_incentive_report_csv(%(organization)s, %(report)s)",
+    "usage": "select api.get_usage(%(organization)s)",
+    "audit": "select api.list_audit_events(%(organization)s)",
+    "ready list": "select api.ready_organizations(100)",
+    "/metrics": "select api.get_metrics()",
+    "/operations": "select api.get_operations()",
+    "maintenance": "select api.run_maintenance()",
+    "check of what changed lately": "select app.count_violations(checked_at + interval '11 minutes') from app.maintenance_state",
+    "retention, nothing to delete": "select api.prune_expired()",
+}
+REPEATS = 5
+STATES = ("never analyzed", "vacuumed and analyzed")
 
 
-def drain(system: System, items: int, organizations: int) -> float:
-    """Items a second, from the first claim to the end of the last job. They are all there before any can be claimed."""
-    body = batch(items // organizations, system.device_id()).decode()
-    with system.connection.transaction():
-        for number in range(organizations):
-            system.connection.execute(
-                "select api.create_batch_lookup(api.create_organization(%s), %s, false)", (f"Organization {number}", body)
-            )
-    started = time.perf_counter()
-    while system.value("select exists (select from public.batch_lookup_jobs where completed_at is null)"):
-        time.sleep(0.005)
-    return items / (time.perf_counter() - started)
+class Meter:
+    """Costs of statements of one connection: milliseconds of its backend's CPU time, and pages that it read or found in memory."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._seen: dict[str, tuple[list[float], list[int]]] = defaultdict(lambda: ([], []))
+
+    def time(self, name: str, query: str, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
+        before = self._cpu()
+        rows = self._connection.execute(query.encode(), parameters).fetchall()
+        self._seen[name][0].append(self._cpu() - before)
+        return rows
+
+    def count(self, name: str, query: str, parameters: dict[str, Any]) -> None:
+        row = self._connection.execute(f"explain (analyze, buffers, timing off, format json) {query}".encode(), parameters).fetchone()
+        assert row is not None
+        plan = row[0][0]["Plan"]
+        self._seen[name][1].append(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
+
+    def total(self, name: str) -> float:
+        return sum(self._seen[name][0])
+
+    def costs(self) -> Costs:
+        return {name: (statistics.median(times), round(statistics.median(pages))) for name, (times, pages) in self._seen.items()}
+
+    def _cpu(self) -> float:
+        return int(Path(f"/proc/{self._connection.info.backend_pid}/schedstat").read_text().split()[0]) / 1e6
 
 
-def peak_memory(process: subprocess.Popen[bytes]) -> float:
-    """Resident memory of a process at its peak, in megabytes."""
-    status = Path(f"/proc/{process.pid}/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+def measure(url: str, organization: object, job: object) -> Costs:
+    """The cost of everything for an organization with a finished batch of 10,000."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        meter = Meter(connection)
+        create_query = "select api.create_batch_lookup(%(organization)s, %(body)s, false)"
+        upload = {"organization": organization, "body": batch(10_000, 1).decode()}
+        created = [meter.time("create 10,000", create_query, upload)[0][0] for _ in range(3)]
+        meter.count("create 10,000", create_query, upload)
+        claim_query = "select job_id, position, lease_token from api.claim_lookups(%(organization)s, 'bench', 500)"
+        for _ in range(8):
+            claimed = meter.time("claim 500", claim_query, upload)
+            meter.time("record 500", RECORD, outcomes(organization, claimed))
+            meter.count("record 500", RECORD, outcomes(organization, claim(connection, organization, 500)))
+            meter.count("claim 500", claim_query, upload)
+        [(report, jobs)] = connection.execute(
+            """select report_id, api.list_batch_lookups(organization_id, p_limit => 1)
+                 from public.batch_lookup_jobs where organization_id = %s and id = %s""",
+            [organization, job],
+        ).fetchall()
+        parameters = {
+            "organization": organization, "job": job, "report": report,
+            "open_job": created[0]["job_id"], "jobs_cursor": jobs["next_cursor"],
+        }  # fmt: skip
+        for name, query in READS.items():
+            for _ in range(REPEATS):
+                meter.time(name, query, parameters)
+                meter.count(name, query, parameters)
+        while look_up(connection, organization, 500):
+            pass
+        connection.execute("select app.expire_leases(%s, now() + interval '1 hour')", [organization])
+        while look_up(connection, organization, 500):
+            pass
+        return meter.costs()
+
+
+def bytes_of_an_item(connection: Connection) -> dict[str, float]:
+    """Bytes with indexes and all, for each of the items."""
+    rows = connection.execute(
+        """select format('%I.%I', n.nspname, c.relname),
+                  pg_total_relation_size(c.oid)::float8 / (select count(*) from public.lookup_queue_items)
+             from pg_class c join pg_namespace n on n.oid = c.relnamespace
+            where n.nspname in ('app', 'public') and c.relkind = 'r'"""
+    ).fetchall()
+    return {name: round(size, 1) for name, size in rows if size >= 1}
+
+
+@contextmanager
+def server(folder: Path, keep: bool = False) -> Iterator[PrivatePostgres]:
+    """A PostgreSQL where nothing is vacuumed, analyzed or deleted behind our back."""
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o711)
+    postgres = PrivatePostgres(folder / "postgres", extensions=())
+    postgres.start()
+    try:
+        with psycopg.connect(postgres.url(), autocommit=True) as connection:
+            connection.execute("alter system set autovacuum = off")
+            connection.execute("alter system set max_wal_size = '8GB'")
+            connection.execute("select pg_reload_conf()")
+        yield postgres
+    finally:
+        if keep:
+            postgres.stop()
+        else:
+            postgres.delete()
+
+
+def fill(url: str, items: int, open_items: int, jobs: int, organizations: int, say: Callable[[str], None]) -> tuple[str, str, str]:
+    """Without waiting for the disk at each commit. Answers the database, its largest organization, and the batch of 10,000 of that."""
+    migrations.migrate(url, lookups_per_second=float("inf"))
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("set synchronous_commit = off")
+        organization, job = make_pattern(connection)
+        if items:
+            add_history(connection, organization, job, items, jobs, organizations, say)
+            add_open(connection, open_items)
+        connection.execute("checkpoint")
+        return url, str(organization), str(job)
+
+
+def violations(url: str) -> int:
+    with psycopg.connect(url, autocommit=True) as connection:
+        row = connection.execute("select count(*) from api.check_invariants()").fetchone()
+        assert row is not None
+        return int(row[0])
+
+
+def table(full: Costs, empty: Costs) -> str:
+    lines = [
+        f"{'':<34}{'CPU time [ms]':>24}{'ratio':>8}{'pages':>22}{'ratio':>8}",
+        f"{'':<34}{'full':>12}{'empty':>12}{'':>8}{'full':>11}{'empty':>11}",
+    ]
+    for name, (milliseconds, pages) in full.items():
+        alone, few = empty[name]
+        lines.append(
+            f"{name:<34}{milliseconds:>12.2f}{alone:>12.2f}{milliseconds / alone:>8.2f}{pages:>11,}{few:>11,}{pages / max(few, 1):>8.2f}"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.scale", description=__doc__)
+    parser.add_argument("--items", type=int, default=5_000_000, help="finished items; a million takes 2.6 GB")
+    parser.add_argument("--open-items", type=int, default=200_000, help="open items, in batches of 1,000")
+    parser.add_argument("--jobs", type=int, default=20_000, help="finished jobs of the largest organization")
+    parser.add_argument("--organizations", type=int, default=1000)
+    parser.add_argument(
+        "--folder", type=Path, default=Path(tempfile.gettempdir()) / "batch-lookups-scale", help="of the server's data, deleted in the end"
+    )
+    parser.add_argument("--json", type=Path, help="where the figures are written")
+    parser.add_argument("--keep", action="store_true", help="leave the data in the folder, to be measured again")
+    parser.add_argument("--states", nargs="*", default=STATES, choices=STATES)
+    parser.add_argument("--no-invariants", action="store_true", help="leave out the check of every item")
+    arguments = parser.parse_args()
+    figures: dict[str, Any] = {}
+    with server(arguments.folder, arguments.keep) as postgres:
+        filled = arguments.folder / "filled.json"
+        if not filled.exists():
+            alone = empty_databases(postgres.url())()
+            started = time.monotonic()
+            targets = {
+                "full": fill(postgres.url(), arguments.items, arguments.open_items, arguments.jobs, arguments.organizations, say),
+                "empty": fill(alone, 0, 0, 0, 1, say),
+            }
+            say(f"filled in {time.monotonic() - started:,.0f} s")
+            filled.write_text(json.dumps(targets))
+        targets = json.loads(filled.read_text())
+        for url, *_ in targets.values():
+            migrations.migrate(url)
+        for state in arguments.states:
+            if state != STATES[0]:
+                for url, *_ in targets.values():
+                    with psycopg.connect(url, autocommit=True) as connection:
+                        connection.execute("vacuum analyze")
+            figures[state] = {name: measure(*target) for name, target in targets.items()}
+            say(f"\n{state}\n{table(figures[state]['full'], figures[state]['empty'])}")
+        with psycopg.connect(postgres.url(), autocommit=True) as connection:
+            figures["bytes of an item"] = bytes_of_an_item(connection)
+        say("\nbytes of an item\n" + "\n".join(f"{name:<50}{size:>10,.1f}" for name, size in figures["bytes of an item"].items()))
+        if not arguments.no_invariants:
+            figures["violations"] = violations(postgres.url())
+            say(f"\nviolated invariants: {figures['violations']}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()

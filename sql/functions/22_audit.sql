@@ -96,7 +96,7 @@ comment on function api.list_audit_events(uuid, text, integer, integer, text) is
 'Who made, changed, revoked or linked what in an organization, newest first: {audit_events: [{id, organization_id, action, actor {type, id}, target_id, details, created_at}], total, limit, offset, next_cursor}. p_action lists one action only, such as api_key.created; p_cursor is the next_cursor of the page before. For admins. 400: limit not in 1 to 500, invalid_action, invalid_cursor, cursor_with_offset.';
 grant execute on function api.list_audit_events(uuid, text, integer, integer, text) to authenticated;
 
-create or replace function app.prune_audit_events(p_now timestamptz) returns integer
+create or replace function app.prune_audit_events(p_now timestamptz, p_limit integer default 10000) returns integer
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
@@ -104,7 +104,13 @@ declare
     v_before timestamptz := (select p_now - make_interval(days => audit_retention_days) from app.settings);
     v_count  integer;
 begin
-    delete from app.audit_events where created_at < v_before;
+    delete from app.audit_events
+     where ctid = any (array(select ctid
+                               from app.audit_events
+                              where created_at < v_before
+                              order by created_at
+                              limit p_limit
+                                for update skip locked));
     get diagnostics v_count = row_count;
     return v_count;
 end;

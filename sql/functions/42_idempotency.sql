@@ -62,3 +62,22 @@ begin
      where organization_id = p_organization_id and route = p_route and key = p_key;
 end;
 $$;
+
+create or replace function app.prune_idempotency_keys(p_now timestamptz, p_limit integer default 10000) returns integer
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_count integer;
+begin
+    delete from app.idempotency_keys
+     where ctid = any (array(select ctid
+                               from app.idempotency_keys
+                              where created_at < p_now - interval '7 days'
+                              order by created_at
+                              limit p_limit
+                                for update skip locked));
+    get diagnostics v_count = row_count;
+    return v_count;
+end;
+$$;

@@ -232,9 +232,12 @@ declare
     v_rows            integer := 0;
 begin
     for v_organization_id in select id from app.organizations where p_before is not null order by id loop
+        -- Most organizations have nothing that has expired, and there may be thousands of them.
         if p_what = 'jobs' then
+            continue when not exists (select from public.batch_lookup_jobs where organization_id = v_organization_id and completed_at < p_before);
             v_ended := app.delete_ended_jobs(v_organization_id, p_before, p_rows - v_rows);
         else
+            continue when not exists (select from public.incentive_reports where organization_id = v_organization_id and created_at < p_before);
             v_ended := app.delete_ended_reports(v_organization_id, p_before, p_rows - v_rows);
         end if;
         v_deleted := v_deleted + v_ended.deleted;
@@ -254,6 +257,7 @@ declare
     v_settings app.settings;
 begin
     select * into strict v_settings from app.settings;
+    perform app.prune_idempotency_keys(p_now), app.prune_audit_events(p_now), app.prune_deleted_rows(p_now);
     return app.prune('jobs', p_now - make_interval(days => v_settings.job_retention_days))
          + app.prune('reports', p_now - make_interval(days => v_settings.report_retention_days))
          + app.prune_attempts(p_now - make_interval(days => v_settings.attempt_retention_days))
@@ -270,4 +274,4 @@ begin
 end;
 $$;
 
-comment on function api.prune_expired() is 'Deletes uploads that have expired, and jobs, reports and recorded attempts whose retention (job_retention_days, report_retention_days, attempt_retention_days) is over, at most a thousand jobs with about ten thousand items, as many reports, and ten thousand attempts, and returns how many. pg_cron or a worker repeats it every minute, each time in a transaction of its own, until it returns 0.';
+comment on function api.prune_expired() is 'Deletes uploads that have expired, and jobs, reports and recorded attempts whose retention (job_retention_days, report_retention_days, attempt_retention_days) is over, at most a thousand jobs with about ten thousand items, as many reports, and ten thousand attempts, and returns how many; then audit events, idempotency keys after a week and tombstones after a day, ten thousand of each at most. pg_cron or a worker repeats it every minute, each time in a transaction of its own, until it returns 0.';

@@ -43,15 +43,21 @@ begin
 end;
 $$;
 
--- The lookups of a job.
+-- The lookups of a job, day by day until it ended: an organization may have thousands of other jobs a day.
 create or replace function app.lookups_of_job(p_job public.batch_lookup_jobs) returns bigint
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    v_first date := (p_job.created_at at time zone 'UTC')::date;
+    v_last  date := (coalesce(p_job.completed_at, app.clock()) at time zone 'UTC')::date;
 begin
-    return (select coalesce(sum(lookups), 0)
-              from public.lookup_usage
-             where organization_id = p_job.organization_id and day >= (p_job.created_at at time zone 'UTC')::date and job_id = p_job.id);
+    return (select coalesce(sum(u.lookups), 0)
+              from generate_series(0, v_last - v_first) n
+             cross join lateral (select l.lookups
+                                   from public.lookup_usage l
+                                  where l.organization_id = p_job.organization_id and l.day = v_first + n and l.job_id = p_job.id
+                                 offset 0) u);
 end;
 $$;
 
@@ -105,24 +111,26 @@ begin
 end;
 $$;
 
--- Takes back the count of items that a worker has released unsent.
+-- Takes back the count of items that a worker has released unsent: it claimed them today or yesterday.
 create or replace function app.uncount_lookups(p_organization_id uuid, p_items public.lookup_queue_items[]) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
 set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 declare
-    v_job record;
+    v_days date[] := array[(app.clock() at time zone 'UTC')::date, (app.clock() at time zone 'UTC')::date - 1];
+    v_job  record;
 begin
     for v_job in select i.job_id, count(*) as items from unnest(p_items) i group by i.job_id order by i.job_id loop
         update public.lookup_usage
            set lookups = greatest(lookups - v_job.items, 0)
          where organization_id = p_organization_id and job_id = v_job.job_id
-           and day = (select u.day
-                        from public.lookup_usage u
-                       where u.organization_id = p_organization_id and u.job_id = v_job.job_id
-                       order by u.day desc
-                       limit 1);
+           and day = (select max(u.day)
+                        from unnest(v_days) d (day)
+                       cross join lateral (select l.day
+                                             from public.lookup_usage l
+                                            where l.organization_id = p_organization_id and l.day = d.day and l.job_id = v_job.job_id
+                                           offset 0) u);
         update app.job_budgets
            set lookups = greatest(lookups - v_job.items, 0)
          where organization_id = p_organization_id and job_id = v_job.job_id;

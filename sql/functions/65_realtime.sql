@@ -81,12 +81,22 @@ return pg_snapshot_xmin(pg_current_snapshot())::text::bigint;
 
 comment on function api.realtime_position() is 'The present position among the changes of the database: realtime_changes with it as p_since answers all that is not visible yet.';
 
-create or replace function app.prune_deleted_rows(p_now timestamptz) returns void
+create or replace function app.prune_deleted_rows(p_now timestamptz, p_limit integer default 10000) returns integer
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    v_count integer;
 begin
-    delete from app.deleted_rows where deleted_at < p_now - interval '1 day';
+    delete from app.deleted_rows
+     where ctid = any (array(select ctid
+                               from app.deleted_rows
+                              where deleted_at < p_now - interval '1 day'
+                              order by deleted_at
+                              limit p_limit
+                                for update skip locked));
+    get diagnostics v_count = row_count;
+    return v_count;
 end;
 $$;
 

@@ -97,17 +97,18 @@ begin
 end;
 $$;
 
--- Workers, leases, and organizations that nobody serves.
-create or replace function app.diagnose_queue() returns setof app.finding
+-- Workers, leases, and organizations that nobody serves. p_queue: the row of api.queue_health, which costs more than all the checks.
+create or replace function app.diagnose_queue(p_queue json) returns setof app.finding
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_health record;
-    v_waits  record;
+    v_waits  record := app.measure_waits(app.clock());
 begin
-    select * into v_health from api.queue_health;
-    v_waits := app.measure_waits(app.clock());
+    select * into v_health
+      from json_to_record(p_queue) q (workers bigint, ready_organizations bigint, expired_leases bigint, upstream_closed_until timestamptz,
+                                      upstream_unavailable_since timestamptz, upstream_consecutive_failures integer);
     return next (case when v_health.workers = 0 and v_health.ready_organizations > 0
                  then app.found('workers', 'problem', case v_health.ready_organizations when 1 then '1 organization has work' else v_health.ready_organizations || ' organizations have work' end || ', and no worker runs',
                           'Start a worker: python -m pyshell worker. If one runs, read its log; a connection pooler in transaction mode is no place for it.')
@@ -137,20 +138,21 @@ $$;
 -- What lookups of the last quarter of an hour came to.
 create or replace function app.diagnose_lookups() returns setof app.finding
 language plpgsql stable
-set search_path = pg_catalog, pg_temp
+set search_path = pg_catalog, pg_temp set enable_seqscan = off
 as $$
 declare
+    v_since  timestamptz := app.clock() - interval '15 minutes';
     v_recent record;
 begin
     select coalesce(sum(w.items) filter (where w.error_class = 'upstream_unauthorized'), 0) as unauthorized,
            coalesce(sum(w.items) filter (where w.outcome = 'failed'), 0) as failed,
            coalesce(sum(w.items), 0) as ended,
            (select m.error_class from app.work_minutes m
-             where m.kind = 'lookup' and m.outcome = 'failed' and m.minute > app.clock() - interval '15 minutes'
+             where m.kind = 'lookup' and m.outcome = 'failed' and m.minute > v_since
              group by m.error_class order by sum(m.items) desc limit 1) as commonest
       into v_recent
       from app.work_minutes w
-     where w.kind = 'lookup' and w.outcome in ('completed', 'failed') and w.minute > app.clock() - interval '15 minutes';
+     where w.kind = 'lookup' and w.outcome in ('completed', 'failed') and w.minute > v_since;
     return next (case when v_recent.unauthorized > 0
                  then app.found('lookups', 'problem', format('the incentives API refused our credentials for %s items in the last quarter of an hour', v_recent.unauthorized),
                           'Correct INCENTIVES_API_KEY, restart the workers, then retry the failed items: api.retry_batch_lookup.')
@@ -162,7 +164,7 @@ end;
 $$;
 
 -- Transactions that hold rows of the queue, and whatever keeps VACUUM from removing dead rows.
-create or replace function app.diagnose_transactions() returns setof app.finding
+create or replace function app.diagnose_transactions(p_queue json) returns setof app.finding
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
@@ -172,8 +174,7 @@ declare
 begin
     for v_one in
         select t ->> 'pid' as pid, t ->> 'since' as since, t ->> 'user' as usename, t ->> 'application' as application, t ->> 'state' as state, t ->> 'query' as query
-          from api.queue_health h
-         cross join lateral json_array_elements(h.blocking_transactions) t
+          from json_array_elements(p_queue -> 'blocking_transactions') t
     loop
         v_found := true;
         return next app.found('transactions', 'problem',
@@ -259,8 +260,8 @@ begin
 end;
 $$;
 
-create or replace function api.diagnose() returns setof app.finding
-language plpgsql stable security definer
+create or replace function app.diagnose(p_queue json) returns setof app.finding
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -269,15 +270,25 @@ begin
      union all
     select * from app.diagnose_maintenance()
      union all
-    select * from app.diagnose_queue()
+    select * from app.diagnose_queue(p_queue)
      union all
     select * from app.diagnose_lookups()
      union all
-    select * from app.diagnose_transactions()
+    select * from app.diagnose_transactions(p_queue)
      union all
     select * from app.diagnose_webhooks()
      union all
     select * from app.diagnose_organizations();
+end;
+$$;
+
+create or replace function api.diagnose() returns setof app.finding
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return query
+    select * from app.diagnose(api.get_queue_health());
 end;
 $$;
 

@@ -19,19 +19,12 @@ begin
     update app.maintenance_state set ran_at = v_now;
 
     -- Before the queue's rows are locked, for which uploads wait.
-    delete from app.idempotency_keys
-     where (organization_id, route, key) in (select organization_id, route, key
-                                               from app.idempotency_keys
-                                              where created_at < v_now - interval '7 days'
-                                                for update skip locked);
     perform app.prune_incentive_calls(id, v_now), app.prune_work_minutes(id, v_now) from app.organizations order by id;
     -- A minute later, nobody counts in it any more: a flush takes 30 seconds at most.
     perform app.complete_work_minutes(date_trunc('minute', v_now - interval '1 minute', 'UTC'));
     v_pruned := app.prune_expired();
     delete from app.workers where seen_at < v_now - interval '1 day';
     perform app.prune_cron_history();
-    perform app.prune_audit_events(v_now);
-    perform app.prune_deleted_rows(v_now);
     perform app.count_violations(v_now);
     perform app.learn_results_in_turn();
 

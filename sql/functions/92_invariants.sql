@@ -151,7 +151,8 @@ begin
 end;
 $$;
 
--- Of the jobs that were updated since then; it looks at no further job after p_until.
+-- Of the jobs that were updated since then, which are open, or ended since, or were cancelled shortly before with lookups in flight; it looks at
+-- no further job after p_until.
 create or replace function app.find_violations(p_updated_since timestamptz, p_until timestamptz)
 returns table (organization_id uuid, job_id uuid, item_id uuid, rule text, details text)
 language plpgsql stable
@@ -166,7 +167,11 @@ begin
         for v_job in
             select *
               from public.batch_lookup_jobs j
-             where j.organization_id = v_organization_id and j.updated_at >= p_updated_since
+             where j.organization_id = v_organization_id and j.status in ('pending', 'processing') and j.updated_at >= p_updated_since
+             union all
+            select *
+              from public.batch_lookup_jobs j
+             where j.organization_id = v_organization_id and j.completed_at >= p_updated_since - interval '1 hour' and j.updated_at >= p_updated_since
         loop
             exit when clock_timestamp() > p_until;
             return query

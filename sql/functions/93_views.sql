@@ -419,7 +419,7 @@ grant select on api.queue_health to service_role;
 
 create or replace function api.get_queue_health() returns json
 language plpgsql stable security definer
-set search_path = pg_catalog, pg_temp
+set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
 as $$
 begin
     return (select row_to_json(h) from api.queue_health h);
@@ -432,12 +432,14 @@ create or replace function api.get_operations() returns json
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    v_queue json := api.get_queue_health();
 begin
     return json_build_object(
-        'queue', api.get_queue_health(),
+        'queue', v_queue,
         'checks', (select json_agg(json_build_object('name', d."check", 'state', d.state, 'finding', d.finding, 'advice', d.advice)
                                    order by array_position(array['problem', 'warning', 'ok'], d.state), d.n)
-                     from rows from (api.diagnose()) with ordinality d ("check", state, finding, advice, n)),
+                     from rows from (app.diagnose(v_queue)) with ordinality d ("check", state, finding, advice, n)),
         'settings', (select json_agg(json_build_object('name', a.attname, 'value', s.value, 'description', col_description(a.attrelid, a.attnum)) order by a.attnum)
                        from pg_attribute a
                        join json_each(api.get_settings()) s on s.key = a.attname

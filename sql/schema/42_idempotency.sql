@@ -15,6 +15,8 @@ create table app.idempotency_keys (
     constraint idempotency_keys_response_check check ((status is null) = (response is null))
 );
 
+create index idempotency_keys_created_at_idx on app.idempotency_keys (created_at);
+
 comment on table app.idempotency_keys is 'Responses for repeated requests, stored in the transaction of the first request; kept for 7 days.';
 comment on column app.idempotency_keys.fingerprint is 'SHA-256 of the request: another one under the same key is refused.';
 comment on column app.idempotency_keys.response is 'Null only inside the transaction that works on the request.';

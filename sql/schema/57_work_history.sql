@@ -19,6 +19,7 @@ create table app.work_minutes (
 ) with (fillfactor = 70);
 
 create index work_minutes_recent_idx on app.work_minutes (minute) where recorder <> 0;
+create index work_minutes_minute_idx on app.work_minutes (minute);
 
 comment on table app.work_minutes is 'What came of the work of each minute, kept for 30 days. One row for each flush''s outcomes to count in, never one for each item. No foreign key: its check would wait for whoever holds the organization.';
 comment on column app.work_minutes.minute is 'The beginning of the minute in which it was recorded.';

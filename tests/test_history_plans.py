@@ -1,0 +1,129 @@
+"""Dashboards, the maintenance and what is done for one batch read what is open or recent, however much has been finished."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.conftest import Connection
+from tests.test_plans import Plans, rows_scanned
+
+JOBS = 3_000
+HISTORY = """
+    with organization as (
+        select api.create_organization('Large') as id
+    ), job as (
+        insert into public.batch_lookup_jobs
+               (organization_id, id, status, total_items, processed_items, report_id, created_at, started_at, completed_at, updated_at)
+        select o.id, app.uuid_v7(at), 'completed', 1, 1, app.uuid_v7(at), at, at, at, at
+          from organization o, generate_series(1, %(jobs)s) n, lateral (select now() - interval '1 day' - n * interval '12 minutes' as at) t
+        returning *
+    ), usage as (
+        insert into public.lookup_usage (organization_id, day, job_id, lookups)
+        select organization_id, (created_at at time zone 'UTC')::date, id, 1 from job
+    ), minutes as (
+        insert into app.work_minutes
+               (organization_id, minute, kind, outcome, items, latency_seconds, latency_buckets, wait_seconds, wait_buckets)
+        select organization_id, date_trunc('minute', completed_at), 'lookup', 'completed', 1, 1, array_fill(0, '{11}'), 1,
+               array_fill(0, '{10}')
+          from job
+    ), keys as (
+        insert into app.idempotency_keys (organization_id, route, key, fingerprint, created_at)
+        select organization_id, 'POST /batch-lookups', id::text, '', now() - interval '6 days' from job
+    ), deleted as (
+        insert into app.deleted_rows (organization_id, table_name, id, deleted_at)
+        select organization_id, 'batch_lookup_jobs', id, now() from job
+    )
+    insert into app.audit_events (organization_id, id, action, actor_type, created_at)
+    select organization_id, id, 'job.deleted', 'system', created_at from job
+"""
+TABLES = ("batch_lookup_jobs", "lookup_queue_items", "lookup_usage", "work_minutes", "idempotency_keys", "deleted_rows", "audit_events")
+
+
+@pytest.fixture(scope="module", params=["fresh statistics", "no statistics"])
+def history(request: pytest.FixtureRequest, new_database: Callable[..., str]) -> Iterator[Connection]:
+    """A database with an organization of many finished jobs."""
+    with psycopg.connect(new_database(), autocommit=True) as connection:
+        for [table] in connection.execute(
+            "select oid::regclass::text from pg_class where relkind = 'r' and relnamespace in ('app'::regnamespace, 'public'::regnamespace)"
+        ).fetchall():
+            connection.execute(f"alter table {table} set (autovacuum_enabled = off)".encode())
+        connection.execute(HISTORY, {"jobs": JOBS})
+        if request.param == "fresh statistics":
+            connection.execute("vacuum analyze")
+        yield connection
+
+
+@pytest.fixture(autouse=True)
+def as_it_was(history: Connection) -> Iterator[None]:
+    with history.transaction(force_rollback=True):
+        yield
+
+
+def value(connection: Connection, query: str) -> Any:
+    row = connection.execute(query.encode()).fetchone()
+    assert row is not None
+    return row[0]
+
+
+def test_operations_find_out_once_how_the_queue_stands(history: Connection) -> None:
+    history.execute("insert into app.workers (id, started_at, seen_at) values ('one', now(), now())")
+    _, seen = Plans(history).run("select api.get_operations()", {})
+    assert rows_scanned(seen, "workers") == 1
+
+
+@pytest.mark.parametrize("query", ["select api.get_operations()", "select api.get_metrics()"])
+def test_dashboards_read_nothing_finished(history: Connection, query: str) -> None:
+    _, seen = Plans(history).run(query, {})
+    assert {table: rows_scanned(seen, table) for table in TABLES} == dict.fromkeys(TABLES, 0)
+
+
+def test_maintenance_reads_nothing_finished(history: Connection) -> None:
+    history.execute("update app.maintenance_state set checked_at = now() - interval '11 minutes'")
+    plans = Plans(history)
+    for _ in range(2):
+        _, seen = plans.run("select app.run_maintenance(), app.prune_expired()", {})
+        assert {table: rows_scanned(seen, table) for table in TABLES} == dict.fromkeys(TABLES, 0)
+    assert value(history, "select checked_at > now() - interval '1 minute' from app.maintenance_state")
+
+
+def pages(connection: Connection, query: str) -> int:
+    """How many pages a query reads or finds in memory when its statements are planned: rows that an index skips count in no other way."""
+    for _ in range(2):
+        plan = value(connection, f"explain (analyze, buffers, timing off, format json) {query}")[0]["Plan"]
+    return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
+
+
+def oldest_job(connection: Connection) -> str:
+    """The statement that finds it, by its key."""
+    key = value(
+        connection,
+        "select format('organization_id = %L and id = %L', organization_id, id) from public.batch_lookup_jobs order by id limit 1",
+    )
+    return f"select * from public.batch_lookup_jobs where {key}"
+
+
+def test_what_a_job_cost_is_counted_without_reading_the_usage_of_others(history: Connection) -> None:
+    job = oldest_job(history)
+    assert value(history, f"select app.lookups_of_job(j) from ({job}) j") == 1
+    assert pages(history, f"select app.lookups_of_job(j) from ({job}) j") <= pages(history, job) + 6
+
+
+def test_a_released_item_is_no_lookup_without_reading_the_usage_of_other_jobs(history: Connection) -> None:
+    job = oldest_job(history)
+    history.execute("delete from public.lookup_usage")
+    history.execute(
+        """insert into public.lookup_usage (organization_id, day, job_id, lookups)
+           select organization_id, (now() at time zone 'UTC')::date, id, 1 from public.batch_lookup_jobs"""
+    )
+    # From its last row on, a day's oldest job comes after all others.
+    release = f"""
+        select app.uncount_lookups(j.organization_id, array[row(
+                   j.organization_id, null, j.id, 0, 'pending', '', '{{}}', '', '{{}}', false, null, null, 0, null, null, null, null,
+                   null, null, null, null, null, null, null)::public.lookup_queue_items])
+          from ({job}) j"""
+    assert pages(history, release) <= pages(history, job) + 15
+    assert value(history, "select count(*) from public.lookup_usage where lookups = 0") == 1
