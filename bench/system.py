@@ -29,7 +29,8 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 
 @contextmanager
 def folder_for_everyone() -> Iterator[Path]:
-    """A temporary folder that the user postgres may enter too."""
+    """A temporary folder that the user postgres may enter too. It and what runs in it end also with a SIGTERM, as `timeout` sends it."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with tempfile.TemporaryDirectory(prefix="batch-lookups-bench-") as name:
         folder = Path(name)
         folder.chmod(0o711)
