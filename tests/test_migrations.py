@@ -195,9 +195,9 @@ def test_a_queue_in_use_goes_on_after_the_migration_to_leases_by_job(empty_datab
         assert verdict == [("accepted",)]
 
 
-def test_twenty_deploys_at_once_into_a_new_database_all_end_well(empty_database_url: str) -> None:
-    with ThreadPoolExecutor(20) as pool:
-        for deploy in [pool.submit(migrate, empty_database_url) for _ in range(20)]:
+def test_deploys_at_once_into_a_new_database_all_end_well(empty_database_url: str) -> None:
+    with ThreadPoolExecutor(6) as pool:
+        for deploy in [pool.submit(migrate, empty_database_url) for _ in range(6)]:
             deploy.result()
     assert value(empty_database_url, "select count(*) from app.schema_migrations") == len(files.sql_files(Sources().migrations))
 
@@ -226,10 +226,10 @@ def test_deploys_end_well_while_others_use_the_tables(database_url: str) -> None
                     connection.execute("select count(*) from public.batch_lookup_jobs")
                 served.append(1)
 
-    with ThreadPoolExecutor(24) as pool:
+    with ThreadPoolExecutor(10) as pool:
         users = [pool.submit(use) for _ in range(4)]
         try:
-            for deploy in [pool.submit(migrate, database_url) for _ in range(20)]:
+            for deploy in [pool.submit(migrate, database_url) for _ in range(6)]:
                 deploy.result()
         finally:
             ended.set()
