@@ -405,8 +405,12 @@ def check_history(owner: Connection, provider: Provider) -> None:
     assert owner.execute(ends.encode()).fetchall() == [], "an item ended twice"
     claims: dict[str, int] = dict(
         owner.execute(
-            """select i.reference_id, count(c.job_id)
-                 from public.lookup_queue_items i left join public.claims c on c.job_id = i.job_id and i.position <@ c.positions
+            """with claimed as (
+                   select c.job_id, n.position, count(*) as times
+                     from public.claims c, unnest(c.positions) r, generate_series(lower(r), upper(r) - 1) n (position)
+                    group by 1, 2)
+               select i.reference_id, coalesce(sum(c.times), 0)
+                 from public.lookup_queue_items i left join claimed c on c.job_id = i.job_id and c.position = i.position
                 group by 1"""
         ).fetchall()
     )
