@@ -28,6 +28,7 @@ from pyshell.api.clerk import Clerk
 from pyshell.api.cors import cors_middleware
 from pyshell.api.counts import Serving
 from pyshell.api.error_responses import exception_handlers
+from pyshell.api.heavy_work import HeavyWork, spare_processors
 from pyshell.api.http_protocol import MAX_CONNECTIONS, BoundedProtocol
 from pyshell.api.job_watch import JobWatch
 from pyshell.api.large_answers import LargeAnswers
@@ -94,6 +95,7 @@ def create_app(settings: Settings, is_stopping: Callable[[], bool] = lambda: Fal
             app.state.authenticator = Authenticator(pool, settings, app.state.clerk, RequestLimiter(serving.unknown_keys))
             app.state.request_limiter = RequestLimiter(serving.windows)
             app.state.large_answers = LargeAnswers(serving)
+            app.state.heavy_work = HeavyWork(spare_processors(serving.processes))
             app.state.uploads = serving.shares("uploads of", UPLOADS_PER_ORGANIZATION, UPLOAD_WAIT_SECONDS)
             app.state.job_watch = JobWatch(notifier, is_stopping)
             app.state.realtime = Realtime(Feed(pool, notifier), app.state.authenticator, serving.holdings)

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from pyshell.api.errors import ApiError
+from pyshell.api.heavy_work import heavy_turn
 from pyshell.api.routes.consistency import reader
 from pyshell.api.routes.parameters import (
     boolean_param,
@@ -145,14 +146,15 @@ async def get_usage(request: Request) -> Response:
 
 async def retry_batch_lookup(request: Request) -> Response:
     """Creates a new job from the failed items of an ended one."""
-    body = await call(
-        request.app.state.pool,
-        "retry_batch_lookup",
-        organization_id=request.user.organization_id,
-        job_id=job_id(request),
-        error_code=text_param(request, "error_code"),
-        traceparent=traceparent_of(request),
-    )
+    async with heavy_turn(request):
+        body = await call(
+            request.app.state.pool,
+            "retry_batch_lookup",
+            organization_id=request.user.organization_id,
+            job_id=job_id(request),
+            error_code=text_param(request, "error_code"),
+            traceparent=traceparent_of(request),
+        )
     return json_response(body, 201)
 
 

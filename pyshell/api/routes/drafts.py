@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from pyshell.api.errors import ApiError
+from pyshell.api.heavy_work import heavy_turn
 from pyshell.api.routes.batch_lookups import checks_devices, created_response, reuse_param
 from pyshell.api.routes.parameters import (
     boolean_param,
@@ -76,20 +77,23 @@ async def get_upload_rows(request: Request) -> Response:
 
 async def update_upload(request: Request) -> Response:
     changes = await json_body(request, MAX_CHANGES_BYTES)
-    return json_response(await call(request.app.state.pool, "update_upload", **_upload(request), changes=changes))
+    async with heavy_turn(request):
+        return json_response(await call(request.app.state.pool, "update_upload", **_upload(request), changes=changes))
 
 
 async def start_upload(request: Request) -> Response:
     """Makes a batch of the draft; without a body, with no options."""
     has_body = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
-    status, replayed, answer = await call_row(
-        request.app.state.pool,
-        "start_upload",
-        **_upload(request),
-        options=await json_body(request, MAX_OPTIONS_BYTES) if has_body else "{}",
-        idempotency_key=request.headers.get("idempotency-key"),
-        traceparent=traceparent_of(request),
-    )
+    options = await json_body(request, MAX_OPTIONS_BYTES) if has_body else "{}"
+    async with heavy_turn(request):
+        status, replayed, answer = await call_row(
+            request.app.state.pool,
+            "start_upload",
+            **_upload(request),
+            options=options,
+            idempotency_key=request.headers.get("idempotency-key"),
+            traceparent=traceparent_of(request),
+        )
     return created_response(status, replayed, answer)
 
 

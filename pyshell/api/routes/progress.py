@@ -13,6 +13,7 @@ from starlette.responses import Response, StreamingResponse
 
 from pyshell.api.authentication import authenticate
 from pyshell.api.errors import ApiError
+from pyshell.api.heavy_work import heavy_turn
 from pyshell.api.job_watch import JobWatch
 from pyshell.api.large_answers import bounded
 from pyshell.api.routes.batch_lookups import job_id
@@ -47,8 +48,13 @@ async def get_batch_lookup(request: Request) -> Response:
             400, "wait_with_items", "Provide either wait or include_items, not both", hint="Read the items when the job has changed."
         )
     if include_items:
-        return await bounded(request, request.user.organization_id, partial(answer_with_job, request, read))
+        return await bounded(request, request.user.organization_id, partial(answer_with_items, request, read))
     return await answer_with_job(request, read if wait is None else partial(read_changed, request, read, wanted, wait))
+
+
+async def answer_with_items(request: Request, read: Callable[[], Awaitable[bytes]]) -> Response:
+    async with heavy_turn(request):
+        return await answer_with_job(request, read)
 
 
 async def answer_with_job(request: Request, read: Callable[[], Awaitable[bytes]]) -> Response:

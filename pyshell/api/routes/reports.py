@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from pyshell.api.errors import ApiError
+from pyshell.api.heavy_work import heavy_turn
 from pyshell.api.large_answers import bounded
 from pyshell.api.reports.page import report_page
 from pyshell.api.routes.consistency import reader
@@ -72,15 +73,16 @@ async def get_incentive_report(request: Request) -> Response:
 
 
 async def page_of_sites(request: Request, report: Report) -> Response:
-    body = await call(
-        reader(request),
-        "get_incentive_report",
-        **report.arguments,
-        **text_params(request, "sort"),
-        **_site_filters(request),
-        **page_params(request),
-    )
-    return page_response(request, body)
+    async with heavy_turn(request):
+        body = await call(
+            reader(request),
+            "get_incentive_report",
+            **report.arguments,
+            **text_params(request, "sort"),
+            **_site_filters(request),
+            **page_params(request),
+        )
+        return page_response(request, body)
 
 
 async def get_incentive_report_summary(request: Request) -> Response:
@@ -105,15 +107,16 @@ async def report_file(request: Request, report: Report, file_format: str) -> Res
     source = reader(request)
 
     async def read_piece(after: int, limit: int) -> Piece:
-        lines, last_position = await call_row(
-            source,
-            "get_incentive_report_csv",
-            **report.arguments,
-            **filters,
-            format=file_format,
-            after=after,
-            limit=limit,
-        )
+        async with heavy_turn(request, report.organization_id):
+            lines, last_position = await call_row(
+                source,
+                "get_incentive_report_csv",
+                **report.arguments,
+                **filters,
+                format=file_format,
+                after=after,
+                limit=limit,
+            )
         return lines, last_position
 
     headers = {
@@ -126,14 +129,10 @@ async def report_file(request: Request, report: Report, file_format: str) -> Res
 
 async def report_html(request: Request, report: Report) -> Response:
     source = reader(request)
-    summary, sites = map(
-        json.loads,
-        await asyncio.gather(
-            call(source, "get_incentive_report_summary", **report.arguments),
-            call(source, "get_incentive_report", **report.arguments, sort="-amount", limit=SITES_ON_PAGE),
-        ),
-    )
-    job, failed_items = await _job_and_failed_items(source, report.organization_id, summary["report"]["job_id"])
+    async with heavy_turn(request, report.organization_id):
+        summary = json.loads(await call(source, "get_incentive_report_summary", **report.arguments))
+        sites = json.loads(await call(source, "get_incentive_report", **report.arguments, sort="-amount", limit=SITES_ON_PAGE))
+        job, failed_items = await _job_and_failed_items(source, report.organization_id, summary["report"]["job_id"])
     return HTMLResponse(report_page(summary, sites["sites"], job, failed_items), headers=PAGE_HEADERS)
 
 
@@ -157,16 +156,17 @@ async def _job_and_failed_items(
 
 
 async def diff_incentive_reports(request: Request) -> Response:
-    body = await call(
-        reader(request),
-        "diff_incentive_reports",
-        organization_id=request.user.organization_id,
-        from_report_id=_report_param(request, "from"),
-        to_report_id=_report_param(request, "to"),
-        **text_params(request, "change"),
-        **page_params(request),
-    )
-    return page_response(request, body)
+    async with heavy_turn(request):
+        body = await call(
+            reader(request),
+            "diff_incentive_reports",
+            organization_id=request.user.organization_id,
+            from_report_id=_report_param(request, "from"),
+            to_report_id=_report_param(request, "to"),
+            **text_params(request, "change"),
+            **page_params(request),
+        )
+        return page_response(request, body)
 
 
 async def update_incentive_report(request: Request) -> Response:

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from pyshell.api.errors import ApiError
+from pyshell.api.heavy_work import heavy_turn
 from pyshell.api.large_answers import bounded
 from pyshell.api.routes.batch_lookups import job_id
 from pyshell.api.routes.consistency import reader
@@ -33,16 +34,17 @@ async def list_batch_lookup_items(request: Request) -> Response:
 
 
 async def page_of_items(request: Request) -> Response:
-    body = await call(
-        reader(request),
-        "list_batch_lookup_items",
-        organization_id=request.user.organization_id,
-        job_id=job_id(request),
-        **item_filter(request),
-        **text_params(request, "q"),
-        **page_params(request),
-    )
-    return page_response(request, body)
+    async with heavy_turn(request):
+        body = await call(
+            reader(request),
+            "list_batch_lookup_items",
+            organization_id=request.user.organization_id,
+            job_id=job_id(request),
+            **item_filter(request),
+            **text_params(request, "q"),
+            **page_params(request),
+        )
+        return page_response(request, body)
 
 
 async def stream_batch_lookup_results(request: Request) -> Response:
@@ -54,19 +56,20 @@ async def stream_batch_lookup_results(request: Request) -> Response:
     mark = codecs.BOM_UTF8 if boolean_param(request, "bom") and file_format == "csv" and beginning < 0 else b""
 
     async def read_piece(after: int, limit: int) -> Piece:
-        lines, last_position = await call_row(
-            source,
-            "get_batch_lookup_results",
-            organization_id=request.user.organization_id,
-            job_id=job,
-            format=file_format,
-            after=max(after, beginning),
-            limit=limit,
-            **options,
-        )
-        if file_format == "ndjson" and lines:
-            lines = await compact_lines(lines)
-        elif after < 0:
+        async with heavy_turn(request):
+            lines, last_position = await call_row(
+                source,
+                "get_batch_lookup_results",
+                organization_id=request.user.organization_id,
+                job_id=job,
+                format=file_format,
+                after=max(after, beginning),
+                limit=limit,
+                **options,
+            )
+            if file_format == "ndjson" and lines:
+                lines = await compact_lines(lines)
+        if after < 0:
             lines = mark + (lines or b"")
         return lines, last_position
 

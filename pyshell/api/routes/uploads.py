@@ -15,10 +15,11 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from pyshell.api.errors import ApiError
+from pyshell.api.heavy_work import heavy_turn
 from pyshell.api.json_bodies import check_json
 from pyshell.api.media_types import JSON, MULTIPART, NDJSON, charset_of, check_charset, recognize, recognize_upload
 from pyshell.api.routes.parameters import json_text, text_param
-from pyshell.api.uploads.bodies import gunzipped, limited, too_large
+from pyshell.api.uploads.bodies import PIECE_BYTES, gunzipped, limited, too_large
 from pyshell.api.uploads.files import read_file
 from pyshell.api.uploads.ndjson import read_ndjson
 from pyshell.api.uploads.texts import decode
@@ -51,7 +52,10 @@ class Body:
 
 @asynccontextmanager
 async def one_upload(request: Request) -> AsyncIterator[Upload]:
-    """The upload in a request, one of a few that its organization may have under way. Raises ApiError 429 further, when it has as many."""
+    """The upload in a request, one of a few that its organization may have under way; while the context lasts, a large one has its turn.
+
+    Raises ApiError further: 429 when the organization has as many, 503 when the turn does not come.
+    """
     uploads: Shares = request.app.state.uploads
     async with AsyncExitStack() as stack:
         try:
@@ -60,20 +64,20 @@ async def one_upload(request: Request) -> AsyncIterator[Upload]:
             raise ApiError(
                 429, "too_many_uploads", f"{uploads.size} uploads of the organization are under way", headers={"Retry-After": "5"}
             ) from None
-        yield await read_upload(request)
-
-
-async def read_upload(request: Request) -> Upload:
-    """The upload in a request. Raises ApiError: 400 unreadable; 413 too large; 415 unsupported format."""
-    # Options are checked even if they have no effect.
-    options = file_options(request)
-    body = await read_body(request)
-    upload = await asyncio.to_thread(read, body, options, text_param(request, "sheet"))
-    return replace(upload, name=body.name)
+        # Options are checked even if they have no effect.
+        options, sheet = file_options(request), text_param(request, "sheet")
+        body = await read_body(request)
+        if len(body.data) > PIECE_BYTES:
+            await stack.enter_async_context(heavy_turn(request))
+        upload = await asyncio.to_thread(read, body, options, sheet)
+        yield replace(upload, name=body.name)
 
 
 def read(body: Body, options: dict[str, Any], sheet: str | None) -> Upload:
-    """Reads a whole file, in a thread so that other requests continue meanwhile."""
+    """Reads a whole file, in a thread so that other requests continue meanwhile.
+
+    Raises ApiError: 400 unreadable; 415 unsupported format.
+    """
     kind = recognize_upload(body.content_type, body.data)
     if kind == JSON:
         check_charset(body.content_type)
