@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import math
@@ -25,10 +26,13 @@ import psycopg
 import pytest
 from websockets.exceptions import InvalidStatus
 
+from pyshell.api import api_keys
 from pyshell.api.counts import OwnHoldings, OwnWindows
 from pyshell.api.limits import UPLOADS_PER_ORGANIZATION
+from pyshell.api.processes.serving import SharesOfAll
 from pyshell.api.processes.shared_memory import LOCK_SECONDS, NEAR, SharedHoldings, SharedWindows, Table
 from pyshell.local.machine import free_port
+from pyshell.postgres.shares import TakenError
 from pyshell.settings import ROOT
 from tests.conftest import Connection
 from tests.http_fixtures import PEPPER, OrganizationClient, is_ready, look_up, site
@@ -39,11 +43,16 @@ from tests.timed import wait_until
 
 PROCESSES = 3
 LIMIT = 6
+MAX_CONNECTIONS = 60
+ESTABLISHED = "01"
+SERVICE_ROLE_KEY = "service role key of many processes"
 REQUESTS = "http_server_request_duration_seconds_count"
 # With limits that are soon reached. What is forked has them too.
 SERVE = f"""
-from pyshell.api import limits
+from pyshell.api import authentication, http_protocol, limits
 from pyshell.api.realtime import endpoint
+authentication.UNKNOWN_KEYS_PER_MINUTE = {LIMIT}
+http_protocol.MAX_CONNECTIONS = {MAX_CONNECTIONS}
 limits.UPLOAD_WAIT_SECONDS = 0.5
 endpoint.MAX_CONNECTIONS_PER_ORGANIZATION = {LIMIT}
 from pyshell.__main__ import main
@@ -58,7 +67,14 @@ class Server:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = log
-        settings = {"DATABASE_URL": database_url, "API_KEY_PEPPER": PEPPER, "PORT": str(self.port), "LOG_FORMAT": "json"}
+        settings = {
+            "DATABASE_URL": database_url,
+            "API_KEY_PEPPER": PEPPER,
+            "SERVICE_ROLE_KEY": SERVICE_ROLE_KEY,
+            "FORWARDED_ALLOW_IPS": "127.0.0.1",
+            "PORT": str(self.port),
+            "LOG_FORMAT": "json",
+        }
         with log.open("w") as file:
             self.parent = subprocess.Popen([sys.executable, "-c", SERVE], cwd=ROOT, env=os.environ | settings, stderr=file)
         wait_until(lambda: is_ready(self.url) and len(self.processes()) == PROCESSES, log.read_text)
@@ -145,10 +161,11 @@ def test_the_websockets_of_an_organization_are_counted_together_and_those_of_a_k
 def process_of(server: Server, bare: BareSocket) -> int:
     """The process that has the other end of the connection."""
     local = bare.connection.socket.getsockname()[1]
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     [remote] = [
-        line.split()[9]
-        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]
-        if line.split()[1].endswith(f":{server.port:04X}") and line.split()[2].endswith(f":{local:04X}")
+        line[9]
+        for line in lines
+        if line[1].endswith(f":{server.port:04X}") and line[2].endswith(f":{local:04X}") and line[3] == ESTABLISHED
     ]
     [process] = [
         pid
@@ -178,6 +195,37 @@ def test_the_uploads_of_an_organization_are_counted_together(server: Server, cli
             os.kill(pid, signal.SIGKILL)
         wait_until(lambda: is_ready(server.url))
         client.submit()
+
+
+def test_unknown_keys_of_an_address_are_counted_together(server: Server, client: OrganizationClient) -> None:
+    def status(key: str, address: str = "198.51.100.1") -> int:
+        return httpx.get(f"{server.url}/batch-lookups", headers={"x-api-key": key, "x-forwarded-for": address}).status_code
+
+    assert [status(api_keys.generate()) for _ in range(LIMIT + 4)] == [401] * LIMIT + [429] * 4
+    assert status(client.api_key, "198.51.100.2") == 200
+
+
+def test_connections_are_counted_together(server: Server) -> None:
+    with ExitStack() as stack:
+        idle = [stack.enter_context(socket.create_connection(("127.0.0.1", server.port))) for _ in range(MAX_CONNECTIONS + 5)]
+        # Nothing was asked on any: only who is refused is told something.
+        wait_until(lambda: len(select.select(idle, [], [], 0)[0]) >= 5)
+        refused = select.select(idle, [], [], 0)[0]
+        assert all(connection.recv(20).startswith(b"HTTP/1.1 503") for connection in refused)
+        assert MAX_CONNECTIONS - PROCESSES <= len(idle) - len(refused) <= MAX_CONNECTIONS
+    wait_until(lambda: is_ready(server.url))
+
+
+def test_one_run_of_the_worker_is_under_way_in_all_processes(server: Server, shared_database_url: str) -> None:
+    headers = {"authorization": f"Bearer {SERVICE_ROLE_KEY}", "x-supabase-internal": "true", "prefer": "respond-async"}
+
+    def start() -> str:
+        return str(httpx.post(f"{server.url}/batch-lookups-worker", headers=headers, json={}, timeout=40).json()["status"])
+
+    with psycopg.connect(shared_database_url) as held:
+        held.execute("lock table app.rate_limit, app.organization_queue_state in access exclusive mode")
+        assert Counter(start() for _ in range(12)) == {"started": 1, "running": 11}
+    wait_until(lambda: start() == "started")
 
 
 def test_metrics_are_those_of_all_processes_and_never_fall(server: Server) -> None:
@@ -282,6 +330,33 @@ def in_processes(count: int, do: Callable[[int], None]) -> list[int]:
                 os._exit(1)
         pids.append(pid)
     return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+
+
+async def test_who_finds_all_shares_taken_waits_for_one_of_any_process() -> None:
+    holdings = SharedHoldings(2)
+    shares = SharesOfAll("uploads of", 1, 0.3, holdings)
+
+    async def hold(seconds: float) -> float:
+        began = time.monotonic()
+        async with shares.one_of("organization"):
+            waited = time.monotonic() - began
+            await asyncio.sleep(seconds)
+        return waited
+
+    # The other process has the only one, and gives it back.
+    holdings.process = 1
+    assert holdings.take(("uploads of", "organization"), 1)
+    holdings.process = 0
+    waiting = asyncio.create_task(hold(0))
+    await asyncio.sleep(0.1)
+    assert not waiting.done()
+    holdings.forget(1)
+    assert await waiting >= 0.1
+    assert holdings.of(("uploads of", "organization")) == 0
+    # In this process, one after the other; nobody longer than a while.
+    waits = await asyncio.gather(hold(0.1), hold(0.5), hold(0), return_exceptions=True)
+    assert [type(wait) for wait in waits] == [float, float, TakenError]
+    assert holdings.of(("uploads of", "organization")) == 0
 
 
 def test_no_count_of_a_window_is_lost() -> None:
