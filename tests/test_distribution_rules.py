@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from tests.conftest import Connection
-from tests.sql_statements import Statement, closure, statements
+from tests.sql_statements import Reference, Statement, closure, statements
 
 
 @dataclass(frozen=True)
@@ -274,7 +274,7 @@ def test_what_reads_a_table_of_organizations_calls_nothing_that_does(source: Sou
             if (called := statement.calls(any_table) if source.tables(statement, "distributed") else set())
             or (called := statement.calls(distributed) if source.tables(statement, "reference") else set())
         ),
-        but_for=dict.fromkeys(["app.defer_duplicates", "app.run_maintenance"], NOT_YET),
+        but_for=dict.fromkeys(["app.defer_duplicates"], NOT_YET),
     )
 
 
@@ -320,6 +320,76 @@ def test_rows_of_an_upsert_are_not_counted_by_the_statement(source: Source) -> N
         ),
         but_for={},
     )
+
+
+def test_rows_are_locked_within_an_organization(source: Source) -> None:
+    """Refused: "could not run distributed query with FOR UPDATE/SHARE commands", and one organization would wait for another."""
+    expect(
+        (
+            (f, statement.level(reference.place))
+            for f, statement in source.each()
+            for reference in statement.references(source.kinds)
+            if source.kinds[reference.table] == "distributed"
+            and re.search(r"\bfor (?:no key )?(?:update|share)\b", statement.level(reference.place))
+            and not names_its_organization(statement, reference)
+        ),
+        but_for={},
+    )
+
+
+ALL_ORGANIZATIONS = {
+    "the ready list, which a node has for its organizations": [
+        "api.heartbeat",
+        "api.ready_webhooks",
+        "app.call_worker",
+        "app.is_served_alone",
+        "app.record_sample",
+        "app.waits_for_claim",
+    ],
+    "figures of the installation": [
+        "api.get_metrics",
+        "api.get_queue_health",
+        "app.diagnose_lookups",
+        "app.diagnose_queue",
+        "app.diagnose_transactions",
+        "app.measure_waits",
+        "app.measure_webhooks",
+        "app.oldest_ready_since",
+        "app.sum_work",
+    ],
+    "maintenance": [
+        "app.maintain_webhooks",
+        "app.prune_audit_events",
+        "app.prune_deleted_rows",
+        "app.prune_idempotency_keys",
+        "app.prune_uploads",
+        "app.run_maintenance",
+    ],
+    "its row has it": ["app.store_upload"],
+}
+
+
+def test_statements_name_their_organization(source: Source) -> None:
+    """Such a statement runs at the node of the organization alone, and reads nothing of another."""
+    expect(
+        (
+            (f, f"{reference.table}: {statement.level(reference.place)[:160]}")
+            for f, statement in source.each()
+            for reference in statement.references(source.kinds)
+            if source.kinds[reference.table] == "distributed" and not names_its_organization(statement, reference)
+        ),
+        but_for={name: reason for reason, names in ALL_ORGANIZATIONS.items() for name in names},
+    )
+
+
+def names_its_organization(statement: Statement, reference: Reference) -> bool:
+    """Compares the organization of a table with something, or inserts it."""
+    column = rf"(?<![\w.])(?:{reference.alias}\.)?organization_id"
+    level = statement.level(reference.place)
+    if reference.verb == "into":
+        return re.search(r"\( (?:\w+ , )*organization_id\b", level) is not None
+    compared = rf"{column} =|= {column}\b|\( {column} (?:, \S+ )+\) (?:=|in|<|>)"
+    return re.search(compared, level) is not None
 
 
 def test_functions_in_sql_read_no_table_that_is_distributed(source: Source) -> None:

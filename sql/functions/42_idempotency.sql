@@ -63,21 +63,32 @@ begin
 end;
 $$;
 
+-- The oldest first. A key that a request holds stays until the next run.
 create or replace function app.prune_idempotency_keys(p_now timestamptz, p_limit integer default 10000) returns integer
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_count integer;
+    v_before  timestamptz := p_now - interval '7 days';
+    v_some    record;
+    v_count   integer;
+    v_deleted integer := 0;
 begin
-    delete from app.idempotency_keys
-     where ctid = any (array(select ctid
-                               from app.idempotency_keys
-                              where created_at < p_now - interval '7 days'
-                              order by created_at
-                              limit p_limit
-                                for update skip locked));
-    get diagnostics v_count = row_count;
-    return v_count;
+    for v_some in
+        select organization_id, array_agg(route) as routes, array_agg(key) as keys
+          from (select organization_id, route, key from app.idempotency_keys where created_at < v_before order by created_at limit p_limit) k
+         group by organization_id
+    loop
+        delete from app.idempotency_keys
+         where organization_id = v_some.organization_id
+           and (route, key) in (select k.route, k.key
+                                  from app.idempotency_keys k
+                                  join unnest(v_some.routes, v_some.keys) s (route, key) on s.route = k.route and s.key = k.key
+                                 where k.organization_id = v_some.organization_id and k.created_at < v_before
+                                   for update of k skip locked);
+        get diagnostics v_count = row_count;
+        v_deleted := v_deleted + v_count;
+    end loop;
+    return v_deleted;
 end;
 $$;

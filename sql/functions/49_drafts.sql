@@ -421,9 +421,13 @@ begin
          where expires_at <= p_now
          order by expires_at
          limit 1000
-           for update skip locked
     loop
         exit when v_rows > 0 and v_rows + v_upload.total_rows > p_rows;
+        perform
+           from public.lookup_uploads
+          where organization_id = v_upload.organization_id and id = v_upload.id
+            for update skip locked;
+        continue when not found;
         perform app.delete_upload(v_upload.organization_id, v_upload.id);
         v_count := v_count + 1;
         v_rows  := v_rows + v_upload.total_rows;

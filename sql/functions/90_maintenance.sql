@@ -19,7 +19,10 @@ begin
     update app.maintenance_state set ran_at = v_now;
 
     -- Before the queue's rows are locked, for which uploads wait.
-    perform app.prune_incentive_calls(id, v_now), app.prune_work_minutes(id, v_now) from app.organizations order by id;
+    for v_organization_id in select id from app.organizations order by id loop
+        perform app.prune_incentive_calls(v_organization_id, v_now);
+        perform app.prune_work_minutes(v_organization_id, v_now);
+    end loop;
     -- A minute later, nobody counts in it any more: a flush takes 30 seconds at most.
     perform app.complete_work_minutes(date_trunc('minute', v_now - interval '1 minute', 'UTC'));
     v_pruned := app.prune_expired();

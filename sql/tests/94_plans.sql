@@ -1,0 +1,17 @@
+begin;
+select plan(3);
+
+create temporary view forced as
+select oid, proconfig from pg_proc
+ where pronamespace in ('app'::regnamespace, 'api'::regnamespace) and 'plan_cache_mode=force_generic_plan' = any (proconfig);
+
+select isnt_empty('select from forced', 'on one PostgreSQL the functions of the queue have one plan for all');
+create temporary table settings as select oid, array_remove(proconfig, 'plan_cache_mode=force_generic_plan') as others from forced;
+select app.free_plans();
+select is_empty('select from forced', 'where a cluster plans, no function forces a generic plan');
+select bag_eq(
+    'select oid, proconfig from pg_proc where oid in (select oid from settings)', 'select oid, others from settings',
+    'the other settings of functions stay');
+
+select * from finish();
+rollback;
