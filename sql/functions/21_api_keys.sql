@@ -300,6 +300,7 @@ declare
     v_old     app.api_keys := app.lock_api_key(p_organization_id, p_api_key_id, p_granted_scopes);
     v_options record;
     v_max     integer;
+    v_ends_at timestamptz;
     v_new     json;
 begin
     perform app.check_members(p_request, array['grace_seconds', 'expires_at']);
@@ -318,9 +319,10 @@ begin
 
     v_new := api.create_api_key(p_organization_id, p_key_hash, v_old.prefix, p_last_four, v_old.name, v_old.scopes,
                                 coalesce(v_options.expires_at, v_old.expires_at), v_old.allowed_networks, p_granted_scopes, p_created_by);
+    v_ends_at := v_now + v_options.grace;
     update app.api_keys
        set replaced_by = (v_new ->> 'id')::uuid,
-           expires_at  = least(expires_at, v_now + v_options.grace)
+           expires_at  = least(expires_at, v_ends_at)
      where organization_id = p_organization_id and id = p_api_key_id;
     perform app.audit(p_organization_id, 'api_key.rotated', p_created_by, p_api_key_id::text, jsonb_build_object('replaced_by', v_new -> 'id'));
     perform app.notify_credentials(p_organization_id);

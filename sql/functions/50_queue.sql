@@ -33,10 +33,11 @@ create or replace function app.queue_job(p_organization_id uuid, p_job_id uuid, 
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    v_rank bigint := (select next_rank from app.queued_jobs where organization_id = p_organization_id order by next_rank limit 1);
 begin
     insert into app.queued_jobs (organization_id, job_id, next_position, end_position, next_rank)
-    values (p_organization_id, p_job_id, p_next_position, p_end_position,
-            coalesce((select next_rank from app.queued_jobs where organization_id = p_organization_id order by next_rank limit 1), 0));
+    values (p_organization_id, p_job_id, p_next_position, p_end_position, coalesce(v_rank, 0));
 end;
 $$;
 
@@ -130,9 +131,11 @@ declare
     v_settings     app.settings;
     v_longest_wait interval;
     v_lease        interval;
+    v_expires_at   timestamptz;
 begin
     select * into v_settings from app.settings;
     v_lease := app.seconds(v_settings.lease_seconds);
+    v_expires_at := p_now + v_lease;
     v_longest_wait := interval '1 minute'
                       + greatest(app.seconds(v_settings.retry_backoff_max_seconds), 2 * (v_lease + app.seconds(v_settings.lookup_timeout_seconds)));
     update public.lookup_queue_items i
@@ -143,10 +146,10 @@ begin
                for update skip locked) late
      where i.organization_id = p_organization_id and i.job_id = late.job_id and i.position = late.position;
     update public.lookup_leases l
-       set expires_at = p_now + v_lease
+       set expires_at = v_expires_at
       from (select job_id, lease_token
               from public.lookup_leases
-             where organization_id = p_organization_id and expires_at > p_now + v_lease + interval '1 minute'
+             where organization_id = p_organization_id and expires_at > v_expires_at + interval '1 minute'
                for update skip locked) late
      where l.organization_id = p_organization_id and l.job_id = late.job_id and l.lease_token = late.lease_token;
     if not coalesce(app.next_ready_at(p_organization_id, p_now) < coalesce(app.listed_ready_at(p_organization_id), 'infinity'), false) then

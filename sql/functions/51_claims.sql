@@ -110,13 +110,13 @@ set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_
 set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_sort = off
 as $$
 declare
-    v_items public.lookup_queue_items[] := '{}';
-    v_more  public.lookup_queue_items[];
-    v_job   record;
+    v_items         public.lookup_queue_items[] := '{}';
+    v_item          public.lookup_queue_items;
+    v_job           record;
+    v_next_position integer;
 begin
     for v_job in
-        select d.job_id, min(d.position) as first_position, max(d.position) as last_position, array_agg(d.position) as positions,
-               (select q.next_position from app.queued_jobs q where q.organization_id = p_organization_id and q.job_id = d.job_id) as next_position
+        select d.job_id, min(d.position) as first_position, max(d.position) as last_position, array_agg(d.position) as positions
           from (select job_id, position
                   from public.lookup_queue_items
                  where organization_id = p_organization_id and status = 'pending' and retry_at <= p_now
@@ -125,15 +125,18 @@ begin
                    for update skip locked) d
          group by d.job_id
     loop
-        with taken as (
+        select next_position into v_next_position from app.queued_jobs where organization_id = p_organization_id and job_id = v_job.job_id;
+        for v_item in
             update public.lookup_queue_items i
                set retry_at = null
              where i.organization_id = p_organization_id and i.job_id = v_job.job_id
                and i.position between v_job.first_position and v_job.last_position and i.position = any (v_job.positions)
-         returning i as item, i.position
-        )
-        select coalesce(array_agg(item order by position), '{}') into v_more from taken where v_job.next_position is null or position < v_job.next_position;
-        v_items := v_items || v_more;
+         returning i.*
+        loop
+            if v_next_position is null or v_item.position < v_next_position then
+                v_items := v_items || v_item;
+            end if;
+        end loop;
     end loop;
     return v_items;
 end;
@@ -148,6 +151,7 @@ set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off s
 as $$
 declare
     v_items   public.lookup_queue_items[] := '{}';
+    v_more    public.lookup_queue_items[];
     v_missing integer                     := p_limit;
     v_jobs    app.queued_jobs[];
     v_job_ids uuid[];
@@ -156,13 +160,14 @@ declare
     v_ranks   bigint[];
 begin
     while v_missing > 0 loop
-        v_jobs := array(select j
-                          from app.queued_jobs j
-                         where j.organization_id = p_organization_id
-                         order by j.next_rank, j.job_id
-                         limit v_missing
-                           for update skip locked);
-        exit when v_jobs = '{}';
+        select array_agg(row(j.*)::app.queued_jobs) into v_jobs
+          from (select *
+                  from app.queued_jobs
+                 where organization_id = p_organization_id
+                 order by next_rank, job_id
+                 limit v_missing
+                   for update skip locked) j;
+        exit when v_jobs is null;
         select array_agg(s.job_id), array_agg(s.start_position), array_agg(s.end_position), array_agg(s.start_rank)
           into v_job_ids, v_starts, v_ends, v_ranks
           from (select t.job_id, min(t.position) as start_position, max(t.position) + 1 as end_position, min(t.rank) as start_rank
@@ -173,17 +178,16 @@ begin
                          limit v_missing) t
                  group by t.job_id) s;
 
-        v_items := v_items || array(
-            select t.item
-              from unnest(v_job_ids, v_starts, v_ends, v_ranks) s (job_id, start_position, end_position, start_rank)
-             cross join lateral (
-                   select i as item, i.position
-                     from public.lookup_queue_items i
-                    where i.organization_id = p_organization_id and i.job_id = s.job_id
-                      and i.position >= s.start_position and i.position < s.end_position
-                      and i.status = 'pending' and i.retry_at is null
-                   offset 0) t
-             order by s.start_rank - s.start_position + t.position, s.job_id);
+        select array_agg(t.item order by s.start_rank - s.start_position + t.position, s.job_id) into v_more
+          from unnest(v_job_ids, v_starts, v_ends, v_ranks) s (job_id, start_position, end_position, start_rank)
+         cross join lateral (
+               select row(i.*)::public.lookup_queue_items as item, i.position
+                 from public.lookup_queue_items i
+                where i.organization_id = p_organization_id and i.job_id = s.job_id
+                  and i.position >= s.start_position and i.position < s.end_position
+                  and i.status = 'pending' and i.retry_at is null
+               offset 0) t;
+        v_items := v_items || v_more;
 
         delete from app.queued_jobs j
          using unnest(v_job_ids, v_ends) s (job_id, end_position)
@@ -207,16 +211,18 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_expires_at timestamptz := greatest(p_last_start_at, p_now) + (select app.seconds(lease_seconds) from app.settings);
-    v_leases     public.lookup_leases[];
+    v_lease      public.lookup_leases;
+    v_leases     public.lookup_leases[] := '{}';
 begin
-    with leased as (
-        insert into public.lookup_leases as l (organization_id, job_id, lease_token, worker, expires_at, positions)
+    for v_lease in
+        insert into public.lookup_leases (organization_id, job_id, lease_token, worker, expires_at, positions)
         select p_organization_id, i.job_id, gen_random_uuid(), p_worker, v_expires_at, range_agg(int4range(i.position, i.position + 1))
           from unnest(p_items) i
          group by i.job_id
-     returning l as lease
-    )
-    select array_agg(lease) into v_leases from leased;
+     returning *
+    loop
+        v_leases := v_leases || v_lease;
+    end loop;
     return v_leases;
 end;
 $$;

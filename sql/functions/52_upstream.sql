@@ -96,13 +96,15 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_settings app.settings;
+    v_probe_at timestamptz;
 begin
     select * into v_settings from app.settings;
     if v_settings.lookups_per_second is not null then
         update app.rate_limit set next_slot_at = p_next_slot_at;
     end if;
     if p_is_probe then
-        update app.upstream_state set probe_at = p_now + app.seconds(v_settings.lookup_timeout_seconds + 1);
+        v_probe_at := p_now + app.seconds(v_settings.lookup_timeout_seconds + 1);
+        update app.upstream_state set probe_at = v_probe_at;
     end if;
 end;
 $$;

@@ -24,13 +24,16 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
 set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_sort = off
 as $$
+declare
+    v_leases public.lookup_leases[];
 begin
-    return array(select held.lease
-                   from (select distinct * from unnest(p_job_ids, p_lease_tokens) n (job_id, lease_token)) n
-                  cross join lateral (select l as lease
-                                        from public.lookup_leases l
-                                       where l.organization_id = p_organization_id and l.job_id = n.job_id and l.lease_token = n.lease_token
-                                         for key share) held);
+    select array_agg(held.lease) into v_leases
+      from (select distinct * from unnest(p_job_ids, p_lease_tokens) n (job_id, lease_token)) n
+     cross join lateral (select row(l.*)::public.lookup_leases as lease
+                           from public.lookup_leases l
+                          where l.organization_id = p_organization_id and l.job_id = n.job_id and l.lease_token = n.lease_token
+                            for key share) held;
+    return coalesce(v_leases, '{}');
 end;
 $$;
 
@@ -111,23 +114,23 @@ declare
     v_leases    public.lookup_leases[]      := app.hold_leases(p_organization_id, p_job_ids, p_lease_tokens);
     v_lease     public.lookup_leases;
     v_positions integer[];
+    v_item      public.lookup_queue_items;
     v_released  public.lookup_queue_items[] := '{}';
-    v_more      public.lookup_queue_items[];
 begin
     foreach v_lease in array v_leases loop
         v_positions := array(select c.position
                                from unnest(p_job_ids, p_positions, p_lease_tokens) c (job_id, position, lease_token)
                               where c.job_id = v_lease.job_id and c.lease_token = v_lease.lease_token and c.position <@ v_lease.positions);
-        with released as (
+        for v_item in
             update public.lookup_queue_items i
                set retry_at = v_now
              where i.organization_id = p_organization_id and i.job_id = v_lease.job_id
                and i.position >= lower(v_lease.positions) and i.position < upper(v_lease.positions) and i.position = any (v_positions)
                and i.status = 'pending'
-         returning i as item
-        )
-        select coalesce(array_agg(item), '{}') into v_more from released;
-        v_released := v_released || v_more;
+         returning i.*
+        loop
+            v_released := v_released || v_item;
+        end loop;
     end loop;
     perform app.end_leases(p_organization_id, v_leases, v_released);
     perform app.uncount_lookups(p_organization_id, v_released);
@@ -189,8 +192,8 @@ declare
     v_job_ids     uuid[];
     v_leases      public.lookup_leases[];
     v_held        record;
+    v_item        public.lookup_queue_items;
     v_expired     public.lookup_queue_items[] := '{}';
-    v_more        public.lookup_queue_items[];
 begin
     select * into v_settings from app.settings;
     v_max_retries := v_settings.max_retries;
@@ -202,13 +205,14 @@ begin
                          from public.batch_lookup_jobs j
                         where j.organization_id = p_organization_id and j.id = any (v_job_ids)
                           for update skip locked);
-    v_leases := array(select l
-                        from public.lookup_leases l
-                       where l.organization_id = p_organization_id and l.job_id = any (v_job_ids) and l.expires_at < p_now
-                         for update skip locked);
+    select coalesce(array_agg(row(l.*)::public.lookup_leases), '{}') into v_leases
+      from (select *
+              from public.lookup_leases
+             where organization_id = p_organization_id and job_id = any (v_job_ids) and expires_at < p_now
+               for update skip locked) l;
     v_leases := app.spare_living_workers(p_organization_id, v_leases, p_now + app.seconds(v_settings.lease_seconds / 3));
     for v_held in select l.job_id, r as positions from unnest(v_leases) l cross join unnest(l.positions) r loop
-        with expired as (
+        for v_item in
             update public.lookup_queue_items i
                set status        = case when retry_count < v_max_retries then 'pending' else 'failed' end,
                    retry_count   = least(retry_count + 1, v_max_retries),
@@ -219,10 +223,10 @@ begin
                    processed_at  = case when retry_count >= v_max_retries then p_now end
              where i.organization_id = p_organization_id and i.job_id = v_held.job_id
                and i.position >= lower(v_held.positions) and i.position < upper(v_held.positions) and i.status = 'pending'
-         returning i as item
-        )
-        select coalesce(array_agg(item), '{}') into v_more from expired;
-        v_expired := v_expired || v_more;
+         returning i.*
+        loop
+            v_expired := v_expired || v_item;
+        end loop;
     end loop;
     perform app.record_expired_attempts(p_organization_id, v_leases, v_expired, p_now);
     delete from public.lookup_leases l

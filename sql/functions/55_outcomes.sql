@@ -164,16 +164,16 @@ begin
 end;
 $$;
 
-create or replace function app.is_final(p_action text, p_retry_count integer, p_settings app.settings) returns boolean
+create or replace function app.is_final(p_action text, p_retry_count integer, p_max_retries integer) returns boolean
 language sql immutable
-as $$
-    select p_action in ('complete', 'fail') or p_action = 'retry' and p_retry_count >= (p_settings).max_retries
-$$;
+return p_action in ('complete', 'fail') or p_action = 'retry' and p_retry_count >= p_max_retries;
 
-create or replace function app.retry_backoff(p_retry_count integer, p_settings app.settings) returns interval
-language sql immutable
+-- The wait after each failure, from the first to the last that is followed by a retry, before jitter.
+create or replace function app.retry_backoffs(p_settings app.settings) returns interval[]
+language sql stable
 as $$
-    select app.seconds(least((p_settings).retry_backoff_seconds * 2 ^ p_retry_count, (p_settings).retry_backoff_max_seconds))
+    select array(select app.seconds(least((p_settings).retry_backoff_seconds * 2 ^ n, (p_settings).retry_backoff_max_seconds))
+                   from generate_series(0, (p_settings).max_retries - 1) n)
 $$;
 
 -- One statement for each job. The lease token is the fencing token: an outcome of a lost lease finds no row, unless it is a success and the
@@ -190,56 +190,62 @@ set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = on se
 set enable_sort = off
 as $$
 declare
-    v_settings app.settings;
-    v_items    public.lookup_queue_items[] := '{}';
-    v_more     public.lookup_queue_items[];
-    v_job      record;
+    v_settings    app.settings;
+    v_max_retries integer;
+    v_backoffs    interval[];
+    v_jitters     double precision[]            := array(select 0.5 + random() / 2 from unnest(p_outcomes));
+    v_soon        timestamptz                   := p_now + interval '1 second';
+    v_items       public.lookup_queue_items[] := '{}';
+    v_job         record;
+    v_row         record;
 begin
     select * into v_settings from app.settings;
+    v_max_retries := v_settings.max_retries;
+    v_backoffs := app.retry_backoffs(v_settings);
     for v_job in
         select o.job_id, min(o.position) as first_position, max(o.position) as last_position from unnest(p_outcomes) o group by o.job_id order by o.job_id
     loop
-        with lease as materialized (
-            select l.*
-              from unnest(p_leases) h
-             cross join lateral (select n.job_id, n.lease_token, n.positions
-                                   from public.lookup_leases n
-                                  where n.organization_id = p_organization_id and n.job_id = h.job_id and n.lease_token = h.lease_token
-                                 offset 0) l
-        ), outcome as materialized (
-            select o.job_id, o.position, o.number, o.error_code, o.error_message,
-                   case when p_is_outage and o.action = 'retry' then 'wait' else o.action end as action,
-                   0.5 + random() / 2 as jitter,
-                   l.lease_token is not null as is_in_flight,
-                   -- If another flush of this lease is changing the item, there is a newer version.
-                   case when o.action <> 'complete' and l.lease_token = o.lease_token
-                        then (select v.xmin from public.lookup_queue_items v
-                               where v.organization_id = p_organization_id and v.job_id = o.job_id and v.position = o.position) end as version
-              from unnest(p_outcomes) o
-              left join lease l on l.job_id = o.job_id and o.position <@ l.positions
-             where o.job_id = v_job.job_id
-        ), applied as (
+        for v_row in
+            with lease as materialized (
+                select l.*
+                  from unnest(p_leases) h
+                 cross join lateral (select n.job_id, n.lease_token, n.positions
+                                       from public.lookup_leases n
+                                      where n.organization_id = p_organization_id and n.job_id = h.job_id and n.lease_token = h.lease_token
+                                     offset 0) l
+            ), outcome as materialized (
+                select o.job_id, o.position, o.number, o.error_code, o.error_message,
+                       case when p_is_outage and o.action = 'retry' then 'wait' else o.action end as action,
+                       l.lease_token is not null as is_in_flight,
+                       -- If another flush of this lease is changing the item, there is a newer version.
+                       case when o.action <> 'complete' and l.lease_token = o.lease_token
+                            then (select v.xmin from public.lookup_queue_items v
+                                   where v.organization_id = p_organization_id and v.job_id = o.job_id and v.position = o.position) end as version
+                  from unnest(p_outcomes) o
+                  left join lease l on l.job_id = o.job_id and o.position <@ l.positions
+                 where o.job_id = v_job.job_id
+            )
             update public.lookup_queue_items i
                set status           = case when o.action = 'complete' then 'completed'
-                                           when app.is_final(o.action, i.retry_count, v_settings) then 'failed'
+                                           when app.is_final(o.action, i.retry_count, v_max_retries) then 'failed'
                                            else 'pending' end,
-                   retry_count      = i.retry_count + case when o.action = 'retry' and not app.is_final(o.action, i.retry_count, v_settings) then 1 else 0 end,
-                   retry_at         = case when o.action = 'wait' then p_now + interval '1 second'
-                                           when not app.is_final(o.action, i.retry_count, v_settings)
-                                           then p_now + o.jitter * app.retry_backoff(i.retry_count, v_settings) end,
+                   retry_count      = i.retry_count + case when o.action = 'retry' and not app.is_final(o.action, i.retry_count, v_max_retries) then 1 else 0 end,
+                   retry_at         = case when o.action = 'wait' then v_soon
+                                           when not app.is_final(o.action, i.retry_count, v_max_retries)
+                                           then app.time_after(p_now, v_jitters[o.number] * v_backoffs[i.retry_count + 1]) end,
                    result           = case when o.action = 'complete' then p_responses[o.number]::json end,
-                   error_code       = case when app.is_final(o.action, i.retry_count, v_settings) then o.error_code end,
-                   error_message    = case when app.is_final(o.action, i.retry_count, v_settings)
+                   error_code       = case when app.is_final(o.action, i.retry_count, v_max_retries) then o.error_code end,
+                   error_message    = case when app.is_final(o.action, i.retry_count, v_max_retries)
                                            then o.error_message || case when o.action = 'retry' then ', after ' || (i.retry_count + 1)::text || ' attempt(s)' else '' end end,
-                   processed_at     = case when app.is_final(o.action, i.retry_count, v_settings) then p_now end
+                   processed_at     = case when app.is_final(o.action, i.retry_count, v_max_retries) then p_now end
               from outcome o
              where i.organization_id = p_organization_id and i.job_id = v_job.job_id
                and i.position between v_job.first_position and v_job.last_position and i.position = o.position and i.status = 'pending'
                and (i.xmin = o.version or o.action = 'complete' and (o.is_in_flight or i.retry_at is not null))
-         returning app.with_parsed_result(i, case when o.action = 'complete' then p_results[o.number] end) as item
-        )
-        select coalesce(array_agg(item), '{}') into v_more from applied;
-        v_items := v_items || v_more;
+         returning i.position, app.with_parsed_result(row(i.*)::public.lookup_queue_items, case when o.action = 'complete' then p_results[o.number] end) as item
+        loop
+            v_items := v_items || v_row.item;
+        end loop;
     end loop;
     return v_items;
 end;
@@ -255,7 +261,8 @@ set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan
 as $$
 declare
     v_late   app.lookup_outcome[];
-    v_mended public.lookup_queue_items[];
+    v_mended public.lookup_queue_items[] := '{}';
+    v_row    record;
     v_job    record;
 begin
     if cardinality(p_accepted) = cardinality(p_outcomes) then
@@ -268,24 +275,25 @@ begin
     if v_late = '{}' then
         return '{}';
     end if;
-    v_late := array(select o
-                      from unnest(v_late) o
-                      join public.lookup_queue_items i
-                        on i.organization_id = p_organization_id and i.job_id = o.job_id and i.position = o.position
-                     where i.status = 'failed' and i.error_code = 'lease_expired');
-    if v_late = '{}' then
+    select array_agg(o) into v_late
+      from unnest(v_late) o
+      join public.lookup_queue_items i
+        on i.organization_id = p_organization_id and i.job_id = o.job_id and i.position = o.position
+     where i.status = 'failed' and i.error_code = 'lease_expired';
+    if v_late is null then
         return '{}';
     end if;
     perform app.lock_jobs(p_organization_id, array(select o.job_id from unnest(v_late) o union select a.job_id from unnest(p_accepted) a));
-    with mended as (
+    for v_row in
         update public.lookup_queue_items i
            set status = 'completed', result = p_responses[o.number]::json, error_code = null, error_message = null, processed_at = p_now
           from unnest(v_late) o
          where i.organization_id = p_organization_id and i.job_id = o.job_id and i.position = o.position
            and i.status = 'failed' and i.error_code = 'lease_expired'
-     returning app.with_parsed_result(i, p_results[o.number]) as item
-    )
-    select coalesce(array_agg(item), '{}') into v_mended from mended;
+     returning i.position, app.with_parsed_result(row(i.*)::public.lookup_queue_items, p_results[o.number]) as item
+    loop
+        v_mended := v_mended || v_row.item;
+    end loop;
     perform app.add_report_sites(p_organization_id, v_mended, p_now);
     perform app.file_item_applications(p_organization_id, v_mended, p_now);
     for v_job in select * from app.count_items(v_mended) loop
@@ -409,7 +417,7 @@ begin
     update public.batch_lookup_jobs j
        set processed_items = processed_items + p_processed,
            failed_items    = failed_items + p_failed,
-           rate            = app.next_rate(j, p_processed, p_now),
+           rate            = app.next_rate(row(j.*)::public.batch_lookup_jobs, p_processed, p_now),
            status          = case when status = 'cancelled' then status
                                   when processed_items + p_processed < total_items then 'processing'
                                   when failed_items + p_failed = total_items then 'failed'

@@ -29,13 +29,14 @@ as $$
 declare
     v_settings app.settings;
     v_until    timestamptz;
+    v_items    public.lookup_queue_items[];
 begin
     select * into v_settings from app.settings;
     v_until := p_now + 2 * app.seconds(v_settings.lease_seconds + v_settings.lookup_timeout_seconds);
-    perform app.answer_duplicates(
-        p_organization_id,
-        array(select i from public.lookup_queue_items i where i.organization_id = p_organization_id and i.job_id = p_job_id and i.deduplication_key is not null),
-        p_now);
+    select array_agg(row(i.*)::public.lookup_queue_items) into v_items
+      from public.lookup_queue_items i
+     where i.organization_id = p_organization_id and i.job_id = p_job_id and i.deduplication_key is not null;
+    perform app.answer_duplicates(p_organization_id, v_items, p_now);
     update public.lookup_queue_items i
        set retry_at = v_until
      where i.organization_id = p_organization_id and i.job_id = p_job_id and i.status = 'pending' and i.deduplication_key is not null
@@ -70,7 +71,8 @@ declare
     v_keys    uuid[];
     v_job_ids uuid[];
     v_queued  app.queued_jobs[];
-    v_items   public.lookup_queue_items[];
+    v_row     record;
+    v_items   public.lookup_queue_items[] := '{}';
 begin
     if v_since is null then
         return;
@@ -85,21 +87,23 @@ begin
                           and j.id in (select i.job_id from public.lookup_queue_items i
                                         where i.organization_id = p_organization_id and i.deduplication_key = any (v_keys) and i.status = 'pending')
                           for update skip locked);
-    v_queued := array(select q from app.queued_jobs q where q.organization_id = p_organization_id and q.job_id = any (v_job_ids) for update skip locked);
-    with answer as materialized (
-        select distinct on (a.deduplication_key) a.deduplication_key, app.item_result(a) as result
-          from public.lookup_queue_items a
-         where a.organization_id = p_organization_id and a.deduplication_key = any (v_keys) and a.status = 'completed' and a.processed_at >= v_since
-         order by a.deduplication_key, a.processed_at desc
-    ), waiting as materialized (
-        select i.job_id, i.position, a.result
-          from public.lookup_queue_items i
-          join answer a on a.deduplication_key = i.deduplication_key
-          left join unnest(v_queued) q on q.job_id = i.job_id
-         where i.organization_id = p_organization_id and i.status = 'pending' and i.job_id = any (v_job_ids)
-           and (i.retry_at is not null or i.position >= q.next_position)
-           for update of i skip locked
-    ), answered as (
+    select array_agg(row(q.*)::app.queued_jobs) into v_queued
+      from (select * from app.queued_jobs where organization_id = p_organization_id and job_id = any (v_job_ids) for update skip locked) q;
+    for v_row in
+        with answer as materialized (
+            select distinct on (a.deduplication_key) a.deduplication_key, app.item_result(row(a.*)::public.lookup_queue_items) as result
+              from public.lookup_queue_items a
+             where a.organization_id = p_organization_id and a.deduplication_key = any (v_keys) and a.status = 'completed' and a.processed_at >= v_since
+             order by a.deduplication_key, a.processed_at desc
+        ), waiting as materialized (
+            select i.job_id, i.position, a.result
+              from public.lookup_queue_items i
+              join answer a on a.deduplication_key = i.deduplication_key
+              left join unnest(v_queued) q on q.job_id = i.job_id
+             where i.organization_id = p_organization_id and i.status = 'pending' and i.job_id = any (v_job_ids)
+               and (i.retry_at is not null or i.position >= q.next_position)
+               for update of i skip locked
+        )
         update public.lookup_queue_items i
            set status       = 'completed',
                retry_at     = null,
@@ -107,9 +111,10 @@ begin
                processed_at = p_now
           from waiting w
          where i.organization_id = p_organization_id and i.job_id = w.job_id and i.position = w.position
-     returning app.with_parsed_result(i, i.result::jsonb) as item
-    )
-    select coalesce(array_agg(item), '{}') into v_items from answered;
+     returning i.position, app.with_parsed_result(row(i.*)::public.lookup_queue_items, i.result::jsonb) as item
+    loop
+        v_items := v_items || v_row.item;
+    end loop;
     perform app.add_report_sites(p_organization_id, v_items, p_now);
     perform app.publish_item_changes(p_organization_id, v_items, p_now);
     perform app.count_unanswered(p_organization_id, v_items, 'deduplicated', null, p_now);
@@ -126,10 +131,10 @@ begin
     insert into app.known_results (organization_id, deduplication_key, job_id, position, looked_up_at)
     select p_organization_id, k.deduplication_key, p_job_id, i.position, i.processed_at
       from public.lookup_queue_items i
-     cross join lateral (select coalesce(i.deduplication_key, app.dedup_key(app.uploaded_item(i, 0))) as deduplication_key) k
+     cross join lateral (select coalesce(i.deduplication_key, app.dedup_key(app.uploaded_item(row(i.*)::public.lookup_queue_items, 0))) as deduplication_key) k
      where i.organization_id = p_organization_id and i.job_id = p_job_id and i.status = 'completed' and i.reused_from_job_id is null
        and k.deduplication_key is not null
-       and (i.deduplication_key is null or app.item_result(i) -> 'deduplicated' is null)
+       and (i.deduplication_key is null or app.item_result(row(i.*)::public.lookup_queue_items) -> 'deduplicated' is null)
         on conflict do nothing;
     insert into app.known_jobs as k (organization_id, job_id, completed_items)
     values (p_organization_id, p_job_id, p_completed_items)
@@ -304,17 +309,19 @@ as $$
 declare
     v_first integer := p_positions[1];
     v_last  integer := p_positions[cardinality(p_positions)];
-    v_items public.lookup_queue_items[];
+    v_row   record;
+    v_items public.lookup_queue_items[] := '{}';
 begin
-    with known as materialized (
-        select k.position, k.from_job_id, k.from_position, s.result
-          from unnest(p_positions, p_from_job_ids, p_from_positions) k (position, from_job_id, from_position)
-         cross join lateral (select app.item_result(i) as result
-                               from public.lookup_queue_items i
-                              where i.organization_id = p_organization_id and i.job_id = k.from_job_id and i.position = k.from_position
-                                and i.status = 'completed'
-                             offset 0) s
-    ), reused as (
+    for v_row in
+        with known as materialized (
+            select k.position, k.from_job_id, k.from_position, s.result
+              from unnest(p_positions, p_from_job_ids, p_from_positions) k (position, from_job_id, from_position)
+             cross join lateral (select app.item_result(row(i.*)::public.lookup_queue_items) as result
+                                   from public.lookup_queue_items i
+                                  where i.organization_id = p_organization_id and i.job_id = k.from_job_id and i.position = k.from_position
+                                    and i.status = 'completed'
+                                 offset 0) s
+        )
         update public.lookup_queue_items i
            set status               = 'completed',
                retry_at             = null,
@@ -325,9 +332,10 @@ begin
           from known k
          where i.organization_id = p_organization_id and i.job_id = p_job_id and i.position between v_first and v_last
            and i.position = k.position and i.status = 'pending'
-     returning app.with_parsed_result(i, i.result::jsonb) as item
-    )
-    select coalesce(array_agg(item), '{}') into v_items from reused;
+     returning i.position, app.with_parsed_result(row(i.*)::public.lookup_queue_items, i.result::jsonb) as item
+    loop
+        v_items := v_items || v_row.item;
+    end loop;
     if cardinality(v_items) > 0 then
         perform app.add_report_sites(p_organization_id, v_items, p_now);
         perform app.publish_item_changes(p_organization_id, v_items, p_now);

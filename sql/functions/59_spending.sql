@@ -80,7 +80,7 @@ begin
     delete from app.queued_jobs where organization_id = p_organization_id and job_id = p_job_id;
     update app.job_budgets set held_position = 0 where organization_id = p_organization_id and job_id = p_job_id;
     update public.lookup_queue_items i
-       set retry_at = case when s.place <= v_sample then p_now - (v_sample - s.place) * interval '1 microsecond' end
+       set retry_at = case when s.place <= v_sample then app.time_after(p_now, (s.place - v_sample) * interval '1 microsecond') end
       from (select position, row_number() over (order by md5(reference_id), position) as place
               from public.lookup_queue_items
              where organization_id = p_organization_id and job_id = p_job_id and status = 'pending') s

@@ -194,6 +194,7 @@ as $$
 declare
     v_now     timestamptz := app.clock();
     v_overlap jsonb       := coalesce(nullif(p_request -> 'overlap_seconds', 'null'), '86400');
+    v_ends_at timestamptz;
     v_secret  text;
 begin
     perform app.check_members(p_request, array['overlap_seconds']);
@@ -206,8 +207,9 @@ begin
         perform app.refuse(409, 'too_many_secrets', 'Five secrets are already valid at once', 'Wait until a rotated one expires.');
     end if;
 
+    v_ends_at := v_now + app.seconds(v_overlap::double precision);
     update app.webhook_secrets
-       set expires_at = v_now + app.seconds(v_overlap::double precision)
+       set expires_at = v_ends_at
      where organization_id = p_organization_id and expires_at is null;
     v_secret := app.add_webhook_secret(p_organization_id, v_now);
     perform app.audit(p_organization_id, 'webhooks.secret_rotated', p_actor);
