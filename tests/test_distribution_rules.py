@@ -7,8 +7,8 @@ is a shape that it refuses, or answers differently. A function that a rule has t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import psycopg
 import pytest
@@ -31,11 +31,12 @@ class Function:
 
 @dataclass(frozen=True)
 class Source:
-    """All functions, the kind of each table (a view has that of its tables), and the types that are made of columns."""
+    """All functions, the kind of each table (a view has that of its tables), types that are made of columns, and what is not immutable."""
 
     functions: list[Function]
     kinds: dict[str, str]
     row_types: set[str]
+    varying: set[str]
 
     @property
     def names(self) -> set[str]:
@@ -76,7 +77,8 @@ def source(shared_database_url: str) -> Source:
             connection.execute("select name, kind from app.distribution() union all select * from (" + KINDS_OF_VIEWS + ") v")
         )
         row_types = {name for (name,) in connection.execute(ROW_TYPES)}
-    return Source(functions, kinds, row_types)
+        varying = {name for (name,) in connection.execute(VARYING)}
+    return Source(functions, kinds, row_types, varying)
 
 
 FUNCTIONS = """
@@ -104,6 +106,13 @@ ROW_TYPES = """
     select relnamespace::regnamespace || '.' || relname
       from pg_class
      where relnamespace in ('app'::regnamespace, 'api'::regnamespace, 'public'::regnamespace) and relkind in ('r', 'p', 'v', 'c')"""
+
+VARYING = """
+    select case when pronamespace = 'pg_catalog'::regnamespace then '' else pronamespace::regnamespace || '.' end || proname
+      from pg_proc
+     where pronamespace in ('pg_catalog'::regnamespace, 'app'::regnamespace, 'api'::regnamespace)
+     group by 1
+    having bool_and(provolatile <> 'i')"""
 
 
 def expect(found: Iterable[tuple[Function, str]], but_for: Mapping[str, str]) -> None:
@@ -224,6 +233,19 @@ def test_nothing_is_changed_within_with(source: Source) -> None:
             (f, found)
             for f, statement in source.each()
             for found in re.findall(r"as (?:materialized )?\( (?:insert|update|delete) .*", statement.text)
+        ),
+        but_for={},
+    )
+
+
+def test_changes_call_immutable_functions_only(source: Source) -> None:
+    """Refused: "non-IMMUTABLE functions are not allowed in CASE", "STABLE functions .. cannot be called with column references"."""
+    expect(
+        (
+            (f, ", ".join(called))
+            for f, statement in source.each()
+            if any(r.verb in ("update", "delete") and source.kinds[r.table] != "local" for r in statement.references(source.kinds))
+            and (called := statement.calls(source.varying))
         ),
         but_for={},
     )
@@ -368,3 +390,48 @@ def test_functions_in_sql_read_no_table_that_is_distributed(source: Source) -> N
         ),
         but_for=dict.fromkeys(["api.jobs", "api.reports", "api.report_sites", "api.report_programs"], embedded),
     )
+
+
+@pytest.mark.parametrize(
+    ("rule", "body"),
+    [
+        (test_requests_write_nothing_that_every_node_has, "update app.api_keys set name = p_name where organization_id = p_id;"),
+        (test_values_hold_no_query, "insert into app.queued_jobs (organization_id, next_rank) values (p_id, (select max(n) from x));"),
+        (test_rows_of_tables_are_taken_column_by_column, "select app.job_json(j) into v from public.batch_lookup_jobs j;"),
+        (
+            test_rows_of_tables_are_taken_column_by_column,
+            "for v in update app.job_budgets b set sample = 1 returning b as row loop end loop;",
+        ),
+        (
+            test_arrays_of_rows_are_aggregated,
+            "declare v_jobs app.queued_jobs[] := array(select row(j.*)::app.queued_jobs from app.queued_jobs j);",
+        ),
+        (test_changes_call_immutable_functions_only, "update app.job_budgets set sample = 1 where lookups > random();"),
+        (test_nothing_is_changed_within_with, "with gone as (delete from app.queued_jobs returning job_id) select * from gone;"),
+        (
+            test_what_reads_a_table_of_organizations_calls_nothing_that_does,
+            "perform app.next_ready_at(q.organization_id, now()) from app.queue_wakeups q;",
+        ),
+        (
+            test_conditions_of_a_conflict_compare_columns,
+            "insert into app.devices as d select * from unnest(v) on conflict (id) do update set name = 'x' where d.name <> p_name;",
+        ),
+        (test_what_catches_errors_is_not_called_within_an_insert, "insert into app.programs select app.catalogue_date(d) from x;"),
+        (
+            test_rows_of_an_upsert_are_not_counted_by_the_statement,
+            "insert into app.devices select * from unnest(v) on conflict do nothing; get diagnostics v_n = row_count;",
+        ),
+        (test_rows_are_locked_within_an_organization, "perform from app.queued_jobs j where j.job_id = p_job_id for update;"),
+        (
+            test_statements_name_their_organization,
+            "select 1 from app.queued_jobs q join app.job_budgets b on b.job_id = q.job_id where q.organization_id = p_id;",
+        ),
+        (test_statements_name_their_organization, "execute format('delete from app.queued_jobs where job_id = $1') using v_id;"),
+        (test_functions_in_sql_read_no_table_that_is_distributed, "select count(*) from app.devices"),
+    ],
+)
+def test_each_rule_finds_what_breaks_it(rule: Callable[[Source], None], body: str, source: Source) -> None:
+    language = "sql" if rule is test_functions_in_sql_read_no_table_that_is_distributed else "plpgsql"
+    broken = Function("app.broken()", "app.broken", language, statements(body), False, False, [], body)
+    with pytest.raises(AssertionError, match=r"app\.broken"):
+        rule(replace(source, functions=[*source.functions, broken]))

@@ -65,8 +65,9 @@ begin
     for v_delivery in
         with attempt as materialized (
             select o.delivery_id, o.lease_token, o.http_status, o.error_class,
-                   'HTTP ' || o.http_status || case when o.http_status in (301, 302, 303, 307, 308)
-                                                    then concat(': redirects are not followed', '; ' || nullif(left(o.body, 500), '')) else '' end as answer,
+                   'HTTP ' || o.http_status::text
+                   || case when o.http_status in (301, 302, 303, 307, 308)
+                           then ': redirects are not followed' || coalesce('; ' || nullif(left(o.body, 500), ''), '') else '' end as answer,
                    app.webhook_pause(o.retry_after) as pause,
                    coalesce(o.http_status between 200 and 299, false) as succeeded, v_jitters[o.n] as jitter
               from unnest(p_outcomes) with ordinality o (delivery_id, lease_token, http_status, error_class, latency, body, retry_after, n)
