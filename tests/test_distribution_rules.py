@@ -309,15 +309,15 @@ def test_rows_of_an_upsert_are_not_counted_by_the_statement(source: Source) -> N
     )
 
 
-def test_rows_are_locked_within_an_organization(source: Source) -> None:
-    """Refused: "could not run distributed query with FOR UPDATE/SHARE commands", and one organization would wait for another."""
+def test_rows_are_locked_and_named_by_place_within_an_organization(source: Source) -> None:
+    """Refused: "could not run distributed query with FOR UPDATE/SHARE commands"; and a ctid is another row's in another shard."""
     expect(
         (
             (f, statement.level(reference.place))
             for f, statement in source.each()
             for reference in statement.references(source.kinds)
             if source.kinds[reference.table] == "distributed"
-            and re.search(r"\bfor (?:no key )?(?:update|share)\b", statement.level(reference.place))
+            and re.search(r"\bfor (?:no key )?(?:update|share)\b|\bctid\b", statement.level(reference.place))
             and not names_its_organization(statement, reference)
         ),
         but_for={},
@@ -337,8 +337,6 @@ ALL_ORGANIZATIONS = {
         "api.get_metrics",
         "api.get_queue_health",
         "app.diagnose_lookups",
-        "app.diagnose_queue",
-        "app.diagnose_transactions",
         "app.measure_waits",
         "app.measure_webhooks",
         "app.oldest_ready_since",
@@ -421,7 +419,10 @@ def test_functions_in_sql_read_no_table_that_is_distributed(source: Source) -> N
             test_rows_of_an_upsert_are_not_counted_by_the_statement,
             "insert into app.devices select * from unnest(v) on conflict do nothing; get diagnostics v_n = row_count;",
         ),
-        (test_rows_are_locked_within_an_organization, "perform from app.queued_jobs j where j.job_id = p_job_id for update;"),
+        (
+            test_rows_are_locked_and_named_by_place_within_an_organization,
+            "perform from app.queued_jobs j where j.job_id = p_job_id for update;",
+        ),
         (
             test_statements_name_their_organization,
             "select 1 from app.queued_jobs q join app.job_budgets b on b.job_id = q.job_id where q.organization_id = p_id;",

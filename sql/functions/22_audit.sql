@@ -102,16 +102,17 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_before timestamptz := (select p_now - make_interval(days => audit_retention_days) from app.settings);
-    v_count  integer;
+    v_some   record;
+    v_count  integer := 0;
 begin
-    delete from app.audit_events
-     where ctid = any (array(select ctid
-                               from app.audit_events
-                              where created_at < v_before
-                              order by created_at
-                              limit p_limit
-                                for update skip locked));
-    get diagnostics v_count = row_count;
+    for v_some in
+        select organization_id, array_agg(id) as ids
+          from (select organization_id, id from app.audit_events where created_at < v_before order by created_at limit p_limit) e
+         group by organization_id
+    loop
+        delete from app.audit_events where organization_id = v_some.organization_id and id = any (v_some.ids);
+        v_count := v_count + cardinality(v_some.ids);
+    end loop;
     return v_count;
 end;
 $$;

@@ -106,7 +106,8 @@ begin
     v_signs := app.find_outage_signs(p_organization_id, v_outcomes);
     v_is_outage := app.would_be_outage(p_organization_id, v_signs, v_now);
     v_leases := app.hold_outcome_leases(p_organization_id, v_outcomes);
-    v_items := app.apply_outcomes(p_organization_id, v_outcomes, p_responses, v_results, v_leases, v_is_outage, v_now);
+    select coalesce(array_agg(a.item), '{}') into v_items
+      from app.apply_outcomes(p_organization_id, v_outcomes, p_responses, v_results, v_leases, v_is_outage, v_now) a;
     v_mended := app.mend_expired_items(p_organization_id, v_outcomes, p_responses, v_results, v_items, v_now);
     if app.has_attempts(p_organization_id, p_job_ids, v_signs) then
         perform app.record_attempts(p_organization_id, v_outcomes, v_is_outage, v_leases, v_items || v_mended, v_now);
@@ -183,7 +184,7 @@ $$;
 create or replace function app.apply_outcomes(
     p_organization_id uuid, p_outcomes app.lookup_outcome[], p_responses text[], p_results jsonb[], p_leases public.lookup_leases[],
     p_is_outage boolean, p_now timestamptz
-) returns public.lookup_queue_items[]
+) returns table ("position" integer, item public.lookup_queue_items)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
 set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = on set enable_nestloop = off set enable_mergejoin = off
@@ -193,11 +194,9 @@ declare
     v_settings    app.settings;
     v_max_retries integer;
     v_backoffs    interval[];
-    v_jitters     double precision[]            := array(select 0.5 + random() / 2 from unnest(p_outcomes));
-    v_soon        timestamptz                   := p_now + interval '1 second';
-    v_items       public.lookup_queue_items[] := '{}';
+    v_jitters     double precision[] := array(select 0.5 + random() / 2 from unnest(p_outcomes));
+    v_soon        timestamptz        := p_now + interval '1 second';
     v_job         record;
-    v_row         record;
 begin
     select * into v_settings from app.settings;
     v_max_retries := v_settings.max_retries;
@@ -205,49 +204,45 @@ begin
     for v_job in
         select o.job_id, min(o.position) as first_position, max(o.position) as last_position from unnest(p_outcomes) o group by o.job_id order by o.job_id
     loop
-        for v_row in
-            with lease as materialized (
-                select l.*
-                  from unnest(p_leases) h
-                 cross join lateral (select n.job_id, n.lease_token, n.positions
-                                       from public.lookup_leases n
-                                      where n.organization_id = p_organization_id and n.job_id = h.job_id and n.lease_token = h.lease_token
-                                     offset 0) l
-            ), outcome as materialized (
-                select o.job_id, o.position, o.number, o.error_code, o.error_message,
-                       case when p_is_outage and o.action = 'retry' then 'wait' else o.action end as action,
-                       l.lease_token is not null as is_in_flight,
-                       -- If another flush of this lease is changing the item, there is a newer version.
-                       case when o.action <> 'complete' and l.lease_token = o.lease_token
-                            then (select v.xmin from public.lookup_queue_items v
-                                   where v.organization_id = p_organization_id and v.job_id = o.job_id and v.position = o.position) end as version
-                  from unnest(p_outcomes) o
-                  left join lease l on l.job_id = o.job_id and o.position <@ l.positions
-                 where o.job_id = v_job.job_id
-            )
-            update public.lookup_queue_items i
-               set status           = case when o.action = 'complete' then 'completed'
-                                           when app.is_final(o.action, i.retry_count, v_max_retries) then 'failed'
-                                           else 'pending' end,
-                   retry_count      = i.retry_count + case when o.action = 'retry' and not app.is_final(o.action, i.retry_count, v_max_retries) then 1 else 0 end,
-                   retry_at         = case when o.action = 'wait' then v_soon
-                                           when not app.is_final(o.action, i.retry_count, v_max_retries)
-                                           then app.time_after(p_now, v_jitters[o.number] * v_backoffs[i.retry_count + 1]) end,
-                   result           = case when o.action = 'complete' then p_responses[o.number]::json end,
-                   error_code       = case when app.is_final(o.action, i.retry_count, v_max_retries) then o.error_code end,
-                   error_message    = case when app.is_final(o.action, i.retry_count, v_max_retries)
-                                           then o.error_message || case when o.action = 'retry' then ', after ' || (i.retry_count + 1)::text || ' attempt(s)' else '' end end,
-                   processed_at     = case when app.is_final(o.action, i.retry_count, v_max_retries) then p_now end
-              from outcome o
-             where i.organization_id = p_organization_id and i.job_id = v_job.job_id
-               and i.position between v_job.first_position and v_job.last_position and i.position = o.position and i.status = 'pending'
-               and (i.xmin = o.version or o.action = 'complete' and (o.is_in_flight or i.retry_at is not null))
-         returning i.position, app.with_parsed_result(row(i.*)::public.lookup_queue_items, case when o.action = 'complete' then p_results[o.number] end) as item
-        loop
-            v_items := v_items || v_row.item;
-        end loop;
+        return query
+        with lease as materialized (
+            select l.*
+              from unnest(p_leases) h
+             cross join lateral (select n.job_id, n.lease_token, n.positions
+                                   from public.lookup_leases n
+                                  where n.organization_id = p_organization_id and n.job_id = h.job_id and n.lease_token = h.lease_token
+                                 offset 0) l
+        ), outcome as materialized (
+            select o.job_id, o.position, o.number, o.error_code, o.error_message,
+                   case when p_is_outage and o.action = 'retry' then 'wait' else o.action end as action,
+                   l.lease_token is not null as is_in_flight,
+                   -- If another flush of this lease is changing the item, there is a newer version.
+                   case when o.action <> 'complete' and l.lease_token = o.lease_token
+                        then (select v.xmin from public.lookup_queue_items v
+                               where v.organization_id = p_organization_id and v.job_id = o.job_id and v.position = o.position) end as version
+              from unnest(p_outcomes) o
+              left join lease l on l.job_id = o.job_id and o.position <@ l.positions
+             where o.job_id = v_job.job_id
+        )
+        update public.lookup_queue_items i
+           set status           = case when o.action = 'complete' then 'completed'
+                                       when app.is_final(o.action, i.retry_count, v_max_retries) then 'failed'
+                                       else 'pending' end,
+               retry_count      = i.retry_count + case when o.action = 'retry' and not app.is_final(o.action, i.retry_count, v_max_retries) then 1 else 0 end,
+               retry_at         = case when o.action = 'wait' then v_soon
+                                       when not app.is_final(o.action, i.retry_count, v_max_retries)
+                                       then app.time_after(p_now, v_jitters[o.number] * v_backoffs[i.retry_count + 1]) end,
+               result           = case when o.action = 'complete' then p_responses[o.number]::json end,
+               error_code       = case when app.is_final(o.action, i.retry_count, v_max_retries) then o.error_code end,
+               error_message    = case when app.is_final(o.action, i.retry_count, v_max_retries)
+                                       then o.error_message || case when o.action = 'retry' then ', after ' || (i.retry_count + 1)::text || ' attempt(s)' else '' end end,
+               processed_at     = case when app.is_final(o.action, i.retry_count, v_max_retries) then p_now end
+          from outcome o
+         where i.organization_id = p_organization_id and i.job_id = v_job.job_id
+           and i.position between v_job.first_position and v_job.last_position and i.position = o.position and i.status = 'pending'
+           and (i.xmin = o.version or o.action = 'complete' and (o.is_in_flight or i.retry_at is not null))
+     returning i.position, app.with_parsed_result(row(i.*)::public.lookup_queue_items, case when o.action = 'complete' then p_results[o.number] end) as item;
     end loop;
-    return v_items;
 end;
 $$;
 

@@ -86,16 +86,19 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_count integer;
+    v_before timestamptz := p_now - interval '1 day';
+    v_some   record;
+    v_count  integer := 0;
 begin
-    delete from app.deleted_rows
-     where ctid = any (array(select ctid
-                               from app.deleted_rows
-                              where deleted_at < p_now - interval '1 day'
-                              order by deleted_at
-                              limit p_limit
-                                for update skip locked));
-    get diagnostics v_count = row_count;
+    for v_some in
+        select organization_id, table_name, array_agg(id) as ids
+          from (select organization_id, table_name, id from app.deleted_rows where deleted_at < v_before order by deleted_at limit p_limit) r
+         group by organization_id, table_name
+    loop
+        delete from app.deleted_rows
+         where organization_id = v_some.organization_id and table_name = v_some.table_name and id = any (v_some.ids);
+        v_count := v_count + cardinality(v_some.ids);
+    end loop;
     return v_count;
 end;
 $$;
