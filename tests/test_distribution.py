@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import psycopg
 import pytest
@@ -70,3 +71,45 @@ def test_the_check_names_what_is_not_as_it_must_be(citus: Cluster) -> None:
     migrate(url)
     with psycopg.connect(url, autocommit=True) as connection:
         assert problems(connection) == []
+
+
+def test_a_call_for_one_organization_is_one_command_to_its_node(citus: Cluster) -> None:
+    if not citus.has_other_nodes:
+        pytest.skip("a cluster of one node sends no commands")
+    url = citus.new_database()
+    migrate(url, distribute=True)
+    commands: list[str] = []
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.add_notice_handler(lambda notice: commands.append(notice.message_primary or ""))
+        organization = connection.execute("select api.create_organization('Acme')").fetchone()
+        functions = connection.execute(
+            """
+            select proname, array(select format_type(type, null)
+                                    from unnest(proargtypes::oid[]) with ordinality a (type, n)
+                                   where n > 1 and n <= pronargs - pronargdefaults order by n)
+              from pg_proc where pronamespace = 'api'::regnamespace and proargnames[1] = 'p_organization_id'
+            """
+        ).fetchall()
+        assert organization is not None
+        assert len(functions) > 60
+        connection.execute("set client_min_messages = notice; set citus.log_remote_commands = on")
+        for name, types in functions:
+            commands.clear()
+            arguments = ", ".join(["%s", *(f"null::{type_name}" for type_name in types)])
+            # Refused or not, the command has been sent.
+            with suppress(psycopg.Error):
+                connection.execute(f"select * from api.{name}({arguments})", organization)
+            assert len([command for command in commands if command.startswith("issuing")]) == 1, name
+
+
+def test_members_are_refused_where_policies_do_not_see_their_claims(citus: Cluster) -> None:
+    if not citus.has_other_nodes:
+        pytest.skip("on one node, policies see the claims")
+    url = citus.new_database()
+    migrate(url, distribute=True)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("select set_config('request.jwt.claims', '{}', false); set role authenticated")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("select from api.jobs")
+        with pytest.raises(psycopg.Error, match="On a cluster of several nodes, members have no access by SQL"):
+            connection.execute("begin; select api.list_batch_lookups(gen_random_uuid())")

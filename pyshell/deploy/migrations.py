@@ -233,7 +233,7 @@ def _distribute(connection: OwnerConnection, sources: Sources, report: Callable[
     connection.execute("select app.untie_tables() where not app.is_distributed()")
     try:
         row = connection.execute("select app.distribute_tables()").fetchone()
-        connection.execute("select app.make_local_tables()")
+        connection.execute("select app.make_roles(), app.make_local_tables()")
     except DatabaseError as error:
         raise MigrationError(_explain(error, sources.functions / DISTRIBUTION, "")) from error
     if row and row[0]:
@@ -254,7 +254,7 @@ def _deploy(connection: OwnerConnection, sources: Sources, distribute: bool, rep
         _distribute(connection, sources, report)
     _apply_functions(connection, sql_files(sources.functions), report)
     if distribute:
-        connection.execute("select app.delegate_functions()")
+        connection.execute("select app.delegate_functions(), app.close_tables_to_members()")
     _load_catalogue(connection, sources.catalogue, report)
 
 

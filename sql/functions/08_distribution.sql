@@ -45,6 +45,21 @@ begin
 end;
 $$;
 
+-- Whether they are distributed over several nodes.
+create or replace function app.spans_nodes() returns boolean
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_answer boolean := app.is_distributed();
+begin
+    if v_answer then
+        execute 'select count(*) > 1 from pg_catalog.pg_dist_node where noderole = ''primary''' into v_answer;
+    end if;
+    return v_answer;
+end;
+$$;
+
 -- Drops views, and functions whose bodies are bound to tables: Citus distributes no table together with the local ones that they tie it to.
 create or replace function app.untie_tables() returns void
 language plpgsql volatile
@@ -136,8 +151,48 @@ begin
 end;
 $$;
 
+-- Runs a command at every other node, or raises what one of them says. They commit it by themselves, whatever becomes of this transaction.
+create or replace function app.run_on_nodes(p_command text) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_error text;
+begin
+    execute 'select string_agg(format(''%s:%s: %s'', nodename, nodeport, result), ''; '') from run_command_on_workers($1) where not success'
+       into v_error using p_command;
+    if v_error is not null then
+        raise exception 'A node of the cluster failed: %', v_error;
+    end if;
+end;
+$$;
+
+-- Makes our roles at every other node. A node that is added later gets those alone that own or may do something.
+create or replace function app.make_roles() returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_names      constant text[] := array['anon', 'authenticated', 'service_role', 'authenticator', 'batch_lookups_shell', 'batch_lookups_readonly',
+                                          'batch_lookups_app'];
+    v_statements text;
+begin
+    select string_agg(format('if not exists (select from pg_catalog.pg_roles where rolname = %1$L) then create role %1$I nologin noinherit%2$s; end if;',
+                             rolname, case when rolbypassrls then ' bypassrls' else '' end), ' ')
+      into v_statements
+      from pg_roles
+     where rolname = any (v_names);
+    v_statements := concat_ws(' ', v_statements, (
+        select string_agg(format('grant %I to %I;', roleid::regrole::text, member::regrole::text), ' ')
+          from pg_auth_members
+         where roleid::regrole::text = any (v_names) and member::regrole::text = any (v_names)));
+    perform app.run_on_nodes(format('do $do$ begin set local citus.enable_ddl_propagation = off; set local client_min_messages = error; %s end; $do$',
+                                    v_statements));
+end;
+$$;
+
 -- Makes the local tables at every other node, under the same names and outside of what Citus knows, and gives them the columns that they have
--- here. The other nodes commit this by themselves: before a deploy does, and whatever becomes of it.
+-- here.
 create or replace function app.make_local_tables() returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -145,8 +200,6 @@ as $$
 declare
     v_table   text;
     v_columns jsonb;
-    v_command text;
-    v_error   text;
 begin
     for v_table in select name from app.distribution() where kind = 'local' and to_regclass(name) is not null loop
         select jsonb_object_agg(a.attname, concat_ws(' ', format_type(a.atttypid, a.atttypmod), case when a.attnotnull then 'not null' end,
@@ -155,7 +208,7 @@ begin
           from pg_attribute a
           left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
          where a.attrelid = v_table::regclass and a.attnum > 0 and not a.attisdropped;
-        v_command := format($node$
+        perform app.run_on_nodes(format($node$
             do $do$
             declare
                 v_statement text;
@@ -180,12 +233,7 @@ begin
                     execute v_statement;
                 end loop;
             end;
-            $do$ $node$, v_table, app.table_definition(v_table), v_columns);
-        execute 'select string_agg(format(''%s:%s: %s'', nodename, nodeport, result), ''; '') from run_command_on_workers($1) where not success'
-           into v_error using v_command;
-        if v_error is not null then
-            raise exception 'A node could not make its own table %: %', v_table, v_error;
-        end if;
+            $do$ $node$, v_table, app.table_definition(v_table), v_columns));
     end loop;
 end;
 $$;

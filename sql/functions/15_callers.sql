@@ -112,6 +112,13 @@ begin
                 'Pass p_organization_id, or a token with the claim organization_id.');
         end if;
     elsif p_organization_id is distinct from app.claimed_organization_id() or p_organization_id is null then
+        if to_regclass('pg_catalog.pg_dist_node') is not null then
+            if app.spans_nodes() then
+                perform app.refuse(
+                    403, 'members_not_on_cluster', 'On a cluster of several nodes, members have no access by SQL',
+                    'The claims of a token stay at the node that takes the connection, and policies at the others see none. Use the HTTP API.');
+            end if;
+        end if;
         perform app.refuse(
             403, 'organization_not_allowed', 'The token is not for this organization',
             'Its claims must name the organization, as organization_id or as Clerk''s o.id or org_id.');

@@ -196,7 +196,7 @@ declare
     v_organization_id uuid;
 begin
     for v_organization_id in
-        select id from app.organizations o where exists (select from app.known_jobs k where k.organization_id = o.id) order by random()
+        select k.organization_id from (select distinct organization_id from app.known_jobs) k order by random()
     loop
         perform from app.organizations where id = v_organization_id for no key update skip locked;
         continue when not found or not exists (select from app.unread_jobs(v_organization_id, '-infinity'));

@@ -342,30 +342,66 @@ grant select on api.audit_events to authenticated, service_role;
 
 -- Uses none of our functions: those would need the caller's privileges, tables don't.
 select app.replace_view('queue_health', $view$
-select (select count(*) from public.batch_lookup_jobs where status in ('pending', 'processing'))                     as open_jobs,
+with here as materialized (
+       select s.lookups_per_second, s.max_in_flight, u.concurrency_limit, u.unavailable_since, u.consecutive_failures, u.paused_until, u.probe_at,
+              u.base_latency, m.ran_at,
+              (select count(*) from app.workers where seen_at > statement_timestamp() - interval '15 seconds') as workers
+         from app.settings s, app.upstream_state u, app.maintenance_state m
+), jobs as materialized (
+       select count(*) as open_jobs, min(created_at) as oldest from public.batch_lookup_jobs where status in ('pending', 'processing')
+), retries as materialized (
+       select count(*) as items from public.lookup_queue_items where status = 'pending' and retry_at is not null
+), leases as materialized (
+       select coalesce(sum(upper(r) - lower(r)), 0) as items,
+              coalesce(sum(upper(r) - lower(r)) filter (where l.expires_at < statement_timestamp()), 0) as expired
+         from public.lookup_leases l, unnest(l.positions) r
+), organizations as materialized (
+       select organization_id from app.organization_queue_state where ready_at <= statement_timestamp()
+        union
+       select organization_id from app.queue_wakeups where ready_at <= statement_timestamp()
+), queued as materialized (
+       select j.organization_id, sum(j.end_position - j.next_position) as items, bool_and(o.monthly_lookups is null) as has_no_limit
+         from app.queued_jobs j
+         join app.organizations o on o.id = j.organization_id
+        group by j.organization_id
+), q as materialized (
+       -- An organization whose month is spent is not on the ready list before the next one.
+       select coalesce(sum(n.items) filter (where n.has_no_limit or r.organization_id is not null), 0)::bigint as ready,
+              coalesce(sum(n.items) filter (where not n.has_no_limit and r.organization_id is null), 0)::bigint  as held
+         from queued n
+         left join organizations r on r.organization_id = n.organization_id
+), budgets as materialized (
+       select coalesce(sum(j.total_items - j.processed_items - coalesce(h.others, 0)), 0)::bigint as items
+         from app.job_budgets b
+         join public.batch_lookup_jobs j on j.organization_id = b.organization_id and j.id = b.job_id
+         left join (select organization_id, job_id, sum(items) as others
+                      from (select l.organization_id, l.job_id, upper(r) - lower(r) as items from public.lookup_leases l, unnest(l.positions) r
+                             union all
+                            select i.organization_id, i.job_id, 1 from public.lookup_queue_items i where i.status = 'pending' and i.retry_at is not null) o
+                     group by organization_id, job_id) h on h.organization_id = b.organization_id and h.job_id = b.job_id
+        where b.held_position is not null
+)
+select j.open_jobs                                                                                                   as open_jobs,
        q.ready                                                                                                       as ready_items,
-       (select count(*) from public.lookup_queue_items where status = 'pending' and retry_at is not null)            as items_waiting_for_retry,
-       (select coalesce(sum(upper(r) - lower(r)), 0) from public.lookup_leases l, unnest(l.positions) r)             as items_in_flight,
-       (select coalesce(sum(upper(r) - lower(r)), 0) from public.lookup_leases l, unnest(l.positions) r
-         where l.expires_at < c.now)                                                                                 as expired_leases,
-       c.now - (select min(created_at) from public.batch_lookup_jobs where status in ('pending', 'processing'))      as oldest_open_job,
-       (select count(*)
-          from (select organization_id from app.organization_queue_state where ready_at <= c.now
-                 union
-                select organization_id from app.queue_wakeups where ready_at <= c.now) r)                            as ready_organizations,
-       (select count(*) from app.workers where seen_at > c.now - interval '15 seconds')                              as workers,
-       s.lookups_per_second,
-       s.max_in_flight,
-       floor(least(u.concurrency_limit, s.max_in_flight))                                                            as concurrency_limit,
+       r.items                                                                                                       as items_waiting_for_retry,
+       l.items                                                                                                       as items_in_flight,
+       l.expired                                                                                                     as expired_leases,
+       statement_timestamp() - j.oldest                                                                              as oldest_open_job,
+       (select count(*) from organizations)                                                                          as ready_organizations,
+       u.workers                                                                                                     as workers,
+       u.lookups_per_second,
+       u.max_in_flight,
+       floor(least(u.concurrency_limit, u.max_in_flight))                                                            as concurrency_limit,
        u.unavailable_since                                                                                           as upstream_unavailable_since,
        u.consecutive_failures                                                                                        as upstream_consecutive_failures,
-       nullif(greatest(u.paused_until, case when u.unavailable_since is not null then u.probe_at end, c.now), c.now) as upstream_closed_until,
+       nullif(greatest(u.paused_until, case when u.unavailable_since is not null then u.probe_at end, statement_timestamp()), statement_timestamp())
+                                                                                                                     as upstream_closed_until,
        u.base_latency                                                                                                as upstream_base_latency,
-       nullif(m.ran_at, '-infinity')                                                                                 as maintenance_ran_at,
+       nullif(u.ran_at, '-infinity')                                                                                 as maintenance_ran_at,
        (select coalesce(json_agg(json_build_object('pid', a.pid, 'since', a.xact_start, 'user', a.usename, 'application', a.application_name,
                                                    'state', a.state, 'query', left(a.query, 200)) order by a.xact_start), '[]')
           from pg_stat_activity a
-         where a.datname = current_database() and a.pid <> pg_backend_pid() and (a.xact_start is null or a.xact_start < c.now - interval '1 second')
+         where a.datname = current_database() and a.pid <> pg_backend_pid() and (a.xact_start is null or a.xact_start < statement_timestamp() - interval '1 second')
            and a.pid in (select l.pid
                            from pg_locks l
                           where l.locktype = 'relation' and l.mode not in ('AccessShareLock') and l.granted
@@ -373,27 +409,10 @@ select (select count(*) from public.batch_lookup_jobs where status in ('pending'
                                                'app.upstream_state'::regclass, 'public.batch_lookup_jobs'::regclass,
                                                'public.incentive_reports'::regclass, 'public.lookup_leases'::regclass,
                                                'public.lookup_queue_items'::regclass, 'app.webhook_configs'::regclass,
-                                               'app.webhook_queue_state'::regclass)))                                as blocking_transactions,
-       q.held
-       + (select coalesce(sum(j.total_items - j.processed_items - coalesce(h.others, 0)), 0)::bigint
-            from app.job_budgets b
-            join public.batch_lookup_jobs j on j.organization_id = b.organization_id and j.id = b.job_id
-            left join (select organization_id, job_id, sum(items) as others
-                         from (select l.organization_id, l.job_id, upper(r) - lower(r) as items from public.lookup_leases l, unnest(l.positions) r
-                                union all
-                               select i.organization_id, i.job_id, 1 from public.lookup_queue_items i where i.status = 'pending' and i.retry_at is not null) o
-                        group by organization_id, job_id) h on h.organization_id = b.organization_id and h.job_id = b.job_id
-           where b.held_position is not null)                                                                        as held_items
-  from app.settings s, app.upstream_state u, app.maintenance_state m, clock_timestamp() c (now)
- -- An organization whose month is spent is not on the ready list before the next one.
- cross join lateral (
-       select coalesce(sum(n.items) filter (where n.may_be_claimed), 0) as ready, coalesce(sum(n.items) filter (where not n.may_be_claimed), 0) as held
-         from (select j.end_position - j.next_position as items,
-                      o.monthly_lookups is null or o.id in (select organization_id from app.organization_queue_state where ready_at <= c.now
-                                                             union all
-                                                            select organization_id from app.queue_wakeups where ready_at <= c.now) as may_be_claimed
-                 from app.queued_jobs j
-                 join app.organizations o on o.id = j.organization_id) n) q
+                                               'app.webhook_queue_state'::regclass)))
+                                                                                                                     as blocking_transactions,
+       q.held + b.items                                                                                              as held_items
+  from here u, jobs j, retries r, leases l, q, budgets b
 $view$, 'security_invoker = false');
 
 comment on view api.queue_health is 'One row, for operators: what is open, ready, waiting, in flight and overdue in all organizations, the workers of the last 15 seconds, the pace, how many lookups the incentives API bears at once, since when it is unavailable, until when nothing starts (an outage, or a Retry-After), and its latency at rest in seconds.';

@@ -15,6 +15,27 @@ begin
 end;
 $$;
 
+-- Policies at other nodes do not see the claims that a session has at this one, and would show no rows. An error is better.
+create or replace function app.close_tables_to_members() returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_table regclass;
+begin
+    -- For app.authorize, which gives the reason.
+    grant execute on function app.is_distributed(), app.spans_nodes() to authenticated;
+    for v_table in
+        select oid
+          from pg_class
+         where relnamespace in ('public'::regnamespace, 'app'::regnamespace, 'api'::regnamespace) and relkind in ('r', 'p', 'v')
+           and app.spans_nodes() and has_any_column_privilege('authenticated', oid, 'select')
+    loop
+        execute format('revoke select on %s from authenticated', v_table);
+    end loop;
+end;
+$$;
+
 -- Tables that are not what app.distribution() says, and functions that run elsewhere than at the node of their organization.
 create or replace function app.misplaced_objects() returns table (object text, problem text)
 language plpgsql stable
@@ -44,6 +65,10 @@ begin
          where f.pronamespace = 'api'::regnamespace
            and (f.proargnames[1] is not distinct from 'p_organization_id') <> (o.distribution_argument_index is not distinct from 0)
          union all
+        select name, 'is open to members, whose claims the other nodes do not see'
+          from app.distribution()
+         where kind = 'distributed' and app.spans_nodes() and has_any_column_privilege('authenticated', name, 'select')
+         union all
         select format('%s:%s', nodename, nodeport), 'is a node that takes no part' from pg_catalog.pg_dist_node where not isactive or not hasmetadata $sql$;
 end;
 $$;
@@ -60,7 +85,7 @@ begin
                       from app.distribution() where kind = 'local' and to_regclass(name) is not null
                      union all
                     select p.oid::regprocedure::text,
-                           row(p.prosrc, p.prosqlbody is null, p.provolatile, p.prosecdef, p.proconfig,
+                           row(p.prosrc, pg_get_function_sqlbody(p.oid), p.provolatile, p.prosecdef, p.proconfig,
                                array(select a::text from unnest(p.proacl) a order by 1))::text
                       from pg_proc p
                      where p.pronamespace in ('app'::regnamespace, 'api'::regnamespace)
