@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,18 +13,32 @@ from tests.conftest import Connection
 from tests.test_plans import Plans, rows_scanned
 
 JOBS = 3_000
+# The mean of all organizations, by which a plan for any of them goes, is far from what the large one has.
+SMALL_ORGANIZATIONS = 300
 HISTORY = """
     with organization as (
         select api.create_organization('Large') as id
+    ), small_job as (
+        insert into public.batch_lookup_jobs
+               (organization_id, id, status, total_items, processed_items, report_id, created_at, started_at, completed_at, updated_at)
+        select api.create_organization('Small ' || n), app.uuid_v7(), 'completed', 1, 1, app.uuid_v7(), at, at, at, at
+          from generate_series(1, %(small)s) n, lateral (select now() - interval '1 day' - n * interval '1 minute' as at) t
+        returning *
     ), job as (
         insert into public.batch_lookup_jobs
                (organization_id, id, status, total_items, processed_items, report_id, created_at, started_at, completed_at, updated_at)
         select o.id, app.uuid_v7(at), 'completed', 1, 1, app.uuid_v7(at), at, at, at, at
           from organization o, generate_series(1, %(jobs)s) n, lateral (select now() - interval '1 day' - n * interval '12 minutes' as at) t
         returning *
+    ), labels as (
+        insert into public.batch_lookup_job_labels (organization_id, job_id, key, value)
+        select organization_id, id, 'team', id::text from (select * from job union all select * from small_job) j
     ), usage as (
         insert into public.lookup_usage (organization_id, day, job_id, lookups)
         select organization_id, (created_at at time zone 'UTC')::date, id, 1 from job
+    ), attempts as (
+        insert into public.lookup_attempts (organization_id, job_id, position, attempt, outcome, recorded_at)
+        select organization_id, id, 0, n, 'complete', now() from job, generate_series(1, 10) n
     ), minutes as (
         insert into app.work_minutes
                (organization_id, minute, kind, outcome, items, latency_seconds, latency_buckets, wait_seconds, wait_buckets)
@@ -45,13 +60,13 @@ TABLES = ("batch_lookup_jobs", "lookup_queue_items", "lookup_usage", "work_minut
 
 @pytest.fixture(scope="module", params=["fresh statistics", "no statistics"])
 def history(request: pytest.FixtureRequest, new_database: Callable[..., str]) -> Iterator[Connection]:
-    """A database with an organization of many finished jobs."""
+    """A database with an organization of many finished jobs, and many of one."""
     with psycopg.connect(new_database(), autocommit=True) as connection:
         for [table] in connection.execute(
             "select oid::regclass::text from pg_class where relkind = 'r' and relnamespace in ('app'::regnamespace, 'public'::regnamespace)"
         ).fetchall():
             connection.execute(f"alter table {table} set (autovacuum_enabled = off)".encode())
-        connection.execute(HISTORY, {"jobs": JOBS})
+        connection.execute(HISTORY, {"jobs": JOBS, "small": SMALL_ORGANIZATIONS})
         if request.param == "fresh statistics":
             connection.execute("vacuum analyze")
         yield connection
@@ -86,15 +101,27 @@ def test_maintenance_reads_nothing_finished(history: Connection) -> None:
     plans = Plans(history)
     for _ in range(2):
         _, seen = plans.run("select app.run_maintenance(), app.prune_expired()", {})
-        assert {table: rows_scanned(seen, table) for table in TABLES} == dict.fromkeys(TABLES, 0)
+        # A plan for an organization of one job may read that; there are some such plans, until there is one for all.
+        assert rows_scanned(seen, "batch_lookup_jobs") <= 10
+        assert {table: rows_scanned(seen, table) for table in TABLES[1:]} == dict.fromkeys(TABLES[1:], 0)
     assert value(history, "select checked_at > now() - interval '1 minute' from app.maintenance_state")
 
 
+def test_a_step_of_the_retention_reads_little_of_an_organization_without_anything_expired(history: Connection) -> None:
+    """Also where a plan that stops at the first row it finds would rather begin with a table than with an index."""
+    history.execute("""select api.update_settings('{"job_retention_days": 300, "report_retention_days": 300}')""")
+    assert pages(history, "select api.prune_expired()") <= 12 * SMALL_ORGANIZATIONS
+
+
 def pages(connection: Connection, query: str) -> int:
-    """How many pages a query reads or finds in memory when its statements are planned: rows that an index skips count in no other way."""
-    for _ in range(2):
+    """How many pages a query reads or finds in memory: rows that an index skips count in no other way. The least of three, because a call
+    that plans reads the catalog as well."""
+
+    def once() -> int:
         plan = value(connection, f"explain (analyze, buffers, timing off, format json) {query}")[0]["Plan"]
-    return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
+        return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
+
+    return min(once() for _ in range(3))
 
 
 def oldest_job(connection: Connection) -> str:
@@ -127,3 +154,34 @@ def test_a_released_item_is_no_lookup_without_reading_the_usage_of_other_jobs(hi
           from ({job}) j"""
     assert pages(history, release) <= pages(history, job) + 15
     assert value(history, "select count(*) from public.lookup_usage where lookups = 0") == 1
+
+
+def test_the_status_of_a_job_reads_no_labels_of_others(history: Connection) -> None:
+    poll = value(
+        history,
+        "select format('select api.get_batch_lookup(%L, %L)', organization_id, id) from public.batch_lookup_jobs order by id limit 1",
+    )
+    for _ in range(4):  # beyond the fifth call PL/pgSQL may change to a generic plan
+        assert pages(history, poll) <= 30
+    _, seen = Plans(history).run(poll, {})
+    assert rows_scanned(seen, "batch_lookup_job_labels") == 1
+
+
+def test_the_oldest_ready_item_is_found_without_reading_other_jobs(history: Connection) -> None:
+    site = {
+        "reference_id": "site-1",
+        "address": {
+            "street_1": "1 Main St",
+            "city": "Austin",
+            "state_or_province_code": "TX",
+            "postal_code": "78701",
+            "country_code": "US",
+        },
+        "building_type": "RESIDENTIAL",
+        "device_ids": [1],
+    }
+    history.execute(
+        "select api.create_batch_lookup(id, %s, false) from app.organizations where name = 'Large'", [json.dumps({"items": [site]})]
+    )
+    assert pages(history, "select app.oldest_ready_since(now())") <= 30
+    assert value(history, "select app.oldest_ready_since(now()) is not null")

@@ -96,7 +96,7 @@ comment on function api.exhausted_lookups(uuid, uuid[], integer[]) is
 -- Deletes attempts that were recorded before a time, p_limit at most, and returns how many.
 create or replace function app.prune_attempts(p_before timestamptz, p_limit integer default 10000) returns integer
 language plpgsql volatile
-set search_path = pg_catalog, pg_temp
+set search_path = pg_catalog, pg_temp set enable_seqscan = off
 as $$
 declare
     v_organization_id uuid;
@@ -104,6 +104,7 @@ declare
     v_pruned          integer := 0;
 begin
     for v_organization_id in select id from app.organizations order by id loop
+        continue when not exists (select from public.lookup_attempts where organization_id = v_organization_id and recorded_at < p_before);
         delete from public.lookup_attempts
          where organization_id = v_organization_id
            and (job_id, position, attempt) in (select job_id, position, attempt

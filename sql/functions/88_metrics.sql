@@ -48,9 +48,13 @@ begin
     end if;
     for v_waiting in
         select i.organization_id, min(i.since) as since
-          from (select q.organization_id, j.created_at as since
+          -- No join, because that may read all jobs. The last condition is always true, and no index has it: that of times, alone, would be
+          -- read past all jobs of the organization.
+          from (select q.organization_id,
+                       (select j.created_at
+                          from public.batch_lookup_jobs j
+                         where j.organization_id = q.organization_id and j.id = q.job_id and j.processed_items < j.total_items) as since
                   from app.queued_jobs q
-                  join public.batch_lookup_jobs j on j.organization_id = q.organization_id and j.id = q.job_id
                  union all
                 select r.organization_id, r.retry_at
                   from public.lookup_queue_items r
