@@ -74,7 +74,7 @@ end;
 $$;
 
 -- What every node has for itself, with a fingerprint: its local tables, and the functions and views of app and api. A view of local tables is
--- where it was made, which is the coordinator.
+-- where it was made, which is the coordinator. A body in standard SQL is not compared: a node may write the same one otherwise.
 create or replace function app.node_objects() returns text
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -85,7 +85,7 @@ begin
                       from app.distribution() where kind = 'local' and to_regclass(name) is not null
                      union all
                     select p.oid::regprocedure::text,
-                           row(p.prosrc, pg_get_function_sqlbody(p.oid), p.provolatile, p.prosecdef, p.proconfig,
+                           row(p.prosrc, p.prosqlbody is null, p.provolatile, p.prosecdef, p.proconfig,
                                array(select a::text from unnest(p.proacl) a order by 1))::text
                       from pg_proc p
                      where p.pronamespace in ('app'::regnamespace, 'api'::regnamespace)
