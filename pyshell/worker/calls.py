@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -23,11 +24,19 @@ CLAIM: Final = (
     "select job_id, position, lease_token, request, start_in, retry_count, traceparent"
     " from api.claim_lookups(p_organization_id => %s, p_worker => %s, p_limit => %s)"
 )
+CLAIM_TOGETHER: Final = """
+    select organization_id, job_id, position, lease_token, request, start_in, retry_count, traceparent
+      from api.claim_for_organizations(p_organization_ids => %s, p_worker => %s, p_limits => %s, p_total => %s)"""
 RECORD: Final = """
     select verdict, count(*)
       from api.record_lookups(p_organization_id => %s, p_job_ids => %s, p_positions => %s, p_lease_tokens => %s,
                               p_http_statuses => %s, p_error_classes => %s, p_responses => %s, p_retry_afters => %s, p_latencies => %s)
      group by verdict"""
+RECORD_TOGETHER: Final = """
+    select organization_id, verdict, items
+      from api.record_for_organizations(p_organization_ids => %s, p_counts => %s, p_job_ids => %s, p_positions => %s, p_lease_tokens => %s,
+                                        p_http_statuses => %s, p_error_classes => %s, p_responses => %s, p_retry_afters => %s,
+                                        p_latencies => %s)"""
 EXTEND: Final = """
     select job_id, position
       from api.extend_leases(p_organization_id => %s, p_job_ids => %s, p_positions => %s, p_lease_tokens => %s)"""
@@ -122,12 +131,58 @@ async def claim_lookups(
     ]
 
 
+async def claim_for_organizations(
+    connection: Connection, worker: str, limits: Mapping[bytes, int], total: int, lease_seconds: float
+) -> tuple[list[list[Lease]], list[bytes]]:
+    """Claim for several organizations in one transaction, without a rate limit, until there are `total`.
+
+    Answers what was claimed, by organization, and the organizations that were passed over because another transaction holds their rows.
+    """
+    asked_at = asyncio.get_running_loop().time()
+    async with binary_cursor(connection) as cursor:
+        await cursor.execute(CLAIM_TOGETHER, [uuids(limits), worker, integers(limits.values()), total])
+        rows = await cursor.fetchall()
+    passed_over = [row[0] for row in rows if row[1] is None]
+    leases = [
+        Lease(
+            organization_id,
+            job_id,
+            position,
+            token,
+            request,
+            None,
+            asked_at + start_in + lease_seconds,
+            retry_count,
+            traceparent and traceparent.decode(),
+        )
+        for organization_id, job_id, position, token, request, start_in, retry_count, traceparent in rows
+        if job_id is not None
+    ]
+    return list(by_organization(leases).values()), passed_over
+
+
 async def record_lookups(connection: Connection, organization_id: bytes, outcomes: Sequence[Outcome]) -> dict[str, int]:
     """Record outcomes of one organization; answers the number of each verdict. Repeating it changes nothing."""
     async with binary_cursor(connection) as cursor:
         leases = [outcome.lease for outcome in outcomes]
         await cursor.execute(RECORD, identify(organization_id, leases) + describe(outcomes))
         return {verdict.decode(): count for verdict, count in await cursor.fetchall()}
+
+
+async def record_for_organizations(connection: Connection, outcomes: Mapping[bytes, Sequence[Outcome]]) -> dict[bytes, dict[str, int]]:
+    """Record outcomes of several organizations in one transaction; answers the number of each verdict for each of them.
+
+    The verdict `busy`: none of an organization's are recorded, because another transaction holds a row of it.
+    """
+    everything = list(chain.from_iterable(outcomes.values()))
+    _, *identity = identify(b"", [outcome.lease for outcome in everything])
+    counts = integers(map(len, outcomes.values()))
+    verdicts: dict[bytes, dict[str, int]] = {}
+    async with binary_cursor(connection) as cursor:
+        await cursor.execute(RECORD_TOGETHER, [uuids(outcomes), counts, *identity, *describe(everything)])
+        for organization_id, verdict, count in await cursor.fetchall():
+            verdicts.setdefault(organization_id, {})[verdict.decode()] = count
+    return verdicts
 
 
 async def extend_leases(connection: Connection, organization_id: bytes, leases: Sequence[Lease]) -> set[tuple[bytes, int]]:

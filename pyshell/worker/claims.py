@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import islice, takewhile
 from math import ceil
 from typing import Final
 from uuid import UUID
@@ -11,7 +12,7 @@ from uuid import UUID
 from pyshell.postgres.connections import Connection, Session
 from pyshell.postgres.retries import Retries
 from pyshell.postgres.sqlstates import DatabaseError, Kind, kind_of
-from pyshell.worker.calls import Lease, WorkerState, claim_lookups, heartbeat
+from pyshell.worker.calls import Lease, WorkerState, claim_for_organizations, claim_lookups, heartbeat
 from pyshell.worker.job_log import JobLog
 from pyshell.worker.leases import LeaseKeeper
 from pyshell.worker.pool import WorkerPool
@@ -26,6 +27,8 @@ RATE_WINDOW_SECONDS: Final = 0.05
 # A claim takes at least what is looked up in this time. Where there are too many organizations for that, they take turns, and one of them
 # is claimed for after this time even if there is enough to do.
 TURN_SECONDS: Final = 0.05
+# So many organizations are claimed for in one transaction. Their lookups start when it has ended.
+CLAIMED_TOGETHER: Final = 16
 # The database gives out slots a second ahead. Claimed items cannot make way for a new batch, so claim less, and more when half is left.
 SLOTS_AHEAD_SECONDS: Final = 0.6
 SHORTEST_PACED_SLEEP: Final = 0.1
@@ -37,8 +40,9 @@ class Claims:
     """Sends heartbeats, claims, and sleeps until `wakeup` is set or more may be ready (at most 5 s).
 
     Each round asks the database how things stand, configures the pool, the keeper and the schedule by that, and claims for each
-    organization what its share of the leases ahead lacks, a transaction each. Where the shares would be small, the organizations that
-    have waited longest get more, and the others come next. An organization whose rows somebody holds is passed over for a while.
+    organization what its share of the leases ahead lacks, several in one transaction unless there is a rate limit, whose row that would
+    hold. Where the shares would be small, the organizations that have waited longest get more, and the others come next. An organization
+    whose rows somebody holds is passed over for a while, and then claimed for by itself.
     """
 
     def __init__(
@@ -55,7 +59,7 @@ class Claims:
         self._stopping = False
         self._fruitless_rounds = 0
         self._claim_seconds = 0.0
-        self._left_out = False
+        self._takes_turns = False
         self._claimed_at = 0.0
         self._rate = 0.0
         self._measured_at = 0.0
@@ -102,17 +106,14 @@ class Claims:
             self._maintenance = asyncio.create_task(self._maintain(), name="maintenance")
 
         shares: dict[bytes, int] = {}
+        room = 0
         if state.paused_for < SHORTEST_PACED_SLEEP and state.max_in_flight > 0:
-            shares = self._count_wanted(state)
-        claimed, has_more = 0, True
+            shares, room = self._count_wanted(state)
         started = asyncio.get_running_loop().time()
-        for organization_id, share in shares.items():
-            if self._stopping:
-                break
-            leases = await self._claim(organization_id, share, state)
-            claimed += len(leases)
-            has_more = has_more and len(leases) == share
-        if state.lookups_per_second is None:
+        claimed, has_more = await self._claim_all(shares, room, state)
+        if self._takes_turns:
+            self._schedule.refill_all()
+        elif state.lookups_per_second is None:
             for organization_id in {*state.organization_ids, *shares}:
                 self._schedule.refill(organization_id)
         if shares:
@@ -120,6 +121,49 @@ class Claims:
         if claimed:
             self._fruitless_rounds = 0
         return self._count_sleep(state, has_more, claimed)
+
+    async def _claim_all(self, shares: dict[bytes, int], room: int, state: WorkerState) -> tuple[int, bool]:
+        """Claim until the room is used up; answers how many were claimed, and whether there were as many as asked for."""
+        left = dict(shares)
+        claimed, has_more = 0, True
+        while left and claimed < room and not self._stopping:
+            group = self._next_group(left, state)
+            for organization_id in group:
+                del left[organization_id]
+            if len(group) == 1:
+                [(organization_id, share)] = group.items()
+                total = share
+                count = len(await self._claim(organization_id, share, state))
+            else:
+                total = min(max(room - claimed, *group.values()), sum(group.values()))
+                count = await self._claim_together(group, total, state)
+            claimed += count
+            has_more = has_more and count >= total
+        return claimed, has_more
+
+    def _next_group(self, shares: dict[bytes, int], state: WorkerState) -> dict[bytes, int]:
+        """The first organizations of `shares` that may be claimed for in one transaction, or the first one."""
+        group: dict[bytes, int] = {}
+        if state.lookups_per_second is None:
+            first = islice(shares.items(), CLAIMED_TOGETHER)
+            group = dict(takewhile(lambda share: not self._blocked.has_failed(share[0]), first))
+        return group or dict(islice(shares.items(), 1))
+
+    async def _claim_together(self, shares: dict[bytes, int], total: int, state: WorkerState) -> int:
+        """Claim for several organizations in one transaction; answers how many items."""
+        try:
+            claims, passed_over = await self._session.run(claim_for_organizations, self._worker, shares, total, state.lease_seconds)
+        except DatabaseError as error:
+            if kind_of(error) in (Kind.LOST, Kind.READ_ONLY):
+                raise
+            return sum([len(await self._claim(organization_id, share, state)) for organization_id, share in shares.items()])
+        for organization_id in passed_over:
+            self._blocked.note_failure(organization_id, asyncio.get_running_loop().time())
+        for leases in claims:
+            self._jobs.note(leases)
+            self._keeper.add(leases)
+        self._schedule.add(claims)
+        return sum(map(len, claims))
 
     async def _claim(self, organization_id: bytes, limit: int, state: WorkerState) -> list[Lease]:
         """Claim for one organization; its lookups start while others are claimed for."""
@@ -144,13 +188,13 @@ class Claims:
         self._schedule.add([leases])
         return leases
 
-    def _count_wanted(self, state: WorkerState) -> dict[bytes, int]:
-        """How many leases to claim for each organization: enough for the next claims to come in time, which take long when they are for
-        many organizations, a commit each; with a rate limit, no more than will start within its second.
+    def _count_wanted(self, state: WorkerState) -> tuple[dict[bytes, int], int]:
+        """How many leases to claim for each organization, and for how many in all there is room: enough for the next claims to come in
+        time, which take long when they are for many organizations; with a rate limit, no more than will start within its second.
         """
         rate = self._measure_rate()
         paced = state.lookups_per_second is not None
-        self._left_out = False
+        self._takes_turns = False
         if state.lookups_per_second is None:
             ahead = self._pool.idle + max(state.max_in_flight, rate * (CLAIM_AHEAD_SECONDS + 4 * self._claim_seconds))
         else:
@@ -164,32 +208,37 @@ class Claims:
             and not (paced and self._schedule.waiting(organization_id) and self._schedule.is_full(organization_id))
         ]
         if not organizations:
-            return {}
+            return {}, 0
         turn = ceil(rate * TURN_SECONDS)
         if not paced and ahead < turn * len(organizations):
+            self._takes_turns = True
+            shares = take_turns(organizations, self._schedule.waiting, turn)
             ahead = self._pool.idle + max(state.max_in_flight, rate * (TURN_SECONDS + 4 * self._claim_seconds))
             room = min(ceil(ahead), LARGEST_CLAIM) - self._schedule.waiting_for_turns(turn)
-            shares, self._left_out = take_turns(organizations, self._schedule.waiting, turn, room, now - self._claimed_at >= TURN_SECONDS)
-            if shares:
+            if room <= 0 and now - self._claimed_at >= TURN_SECONDS:
+                # The first one may be new here, and those that fill the room may hang.
+                shares, room = dict(islice(shares.items(), 1)), 1
+            if room > 0 and shares:
                 self._claimed_at = now
-            return shares
+            return shares, room
         wanted = min(ceil(ahead), LARGEST_CLAIM) - (self._schedule.startable() if paced else 0)
         shares = fair_shares(organizations, max(wanted, 0))
         if not paced:
             shares = {organization_id: share - self._schedule.waiting(organization_id) for organization_id, share in shares.items()}
-        return {organization_id: share for organization_id, share in shares.items() if share > 0}
+        shares = {organization_id: share for organization_id, share in shares.items() if share > 0}
+        return shares, sum(shares.values())
 
     def _count_sleep(self, state: WorkerState, has_more: bool, claimed: int) -> float:
         if not state.organization_ids:
             return min(LONGEST_SLEEP if state.next_ready_in is None else state.next_ready_in, LONGEST_SLEEP)
         now = asyncio.get_running_loop().time()
-        longest = min(TURN_SECONDS if self._left_out else LONGEST_SLEEP, self._blocked.next_due_in(now))
+        longest = min(TURN_SECONDS if self._takes_turns else LONGEST_SLEEP, self._blocked.next_due_in(now))
         if state.lookups_per_second is not None:
             slots_left = self._schedule.last_slot - now
             return min(max(state.paused_for, slots_left - SLOTS_AHEAD_SECONDS / 2, SHORTEST_PACED_SLEEP), longest)
         if state.paused_for > 0:
             return min(state.paused_for, LONGEST_SLEEP)
-        if has_more or self._left_out:
+        if has_more:
             return longest
         return 0.0 if claimed else min(self._back_off(longest=0.5), longest)
 
@@ -279,19 +328,7 @@ def fair_shares(organization_ids: Sequence[bytes], wanted: int) -> dict[bytes, i
     return {organization_id: share for organization_id, share in shares.items() if share}
 
 
-def take_turns(
-    organization_ids: Sequence[bytes], waiting: Callable[[bytes], int], turn: int, room: int, at_least_one: bool
-) -> tuple[dict[bytes, int], bool]:
-    """How many items to claim for the first organizations that have less than half a turn left, until there is no room; and whether any
-    are left out. `at_least_one`: even without room, because the first one may be new here, and those that fill the room may hang.
-    """
-    shares: dict[bytes, int] = {}
-    for organization_id in organization_ids:
-        share = turn - waiting(organization_id)
-        if share * 2 <= turn:
-            continue
-        if room <= 0 and (shares or not at_least_one):
-            return shares, True
-        shares[organization_id] = share
-        room -= share
-    return shares, False
+def take_turns(organization_ids: Sequence[bytes], waiting: Callable[[bytes], int], turn: int) -> dict[bytes, int]:
+    """How many items to claim for the organizations that have less than half a turn left."""
+    shares = {organization_id: turn - waiting(organization_id) for organization_id in organization_ids}
+    return {organization_id: share for organization_id, share in shares.items() if share * 2 > turn}

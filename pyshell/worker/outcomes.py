@@ -2,9 +2,9 @@
 
 import asyncio
 import logging
-from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from itertools import accumulate, takewhile
 from typing import Final
 from uuid import UUID
@@ -13,7 +13,7 @@ from pyshell import traces
 from pyshell.postgres.connections import Session
 from pyshell.postgres.retries import BUSY_BEFORE_A_WARNING, Retries
 from pyshell.postgres.sqlstates import DatabaseError, Kind, is_about_the_data, kind_of
-from pyshell.worker.calls import Lease, Outcome, record_lookups
+from pyshell.worker.calls import Lease, Outcome, record_for_organizations, record_lookups
 from pyshell.worker.failures import ExhaustedLog
 from pyshell.worker.leases import LeaseKeeper
 from pyshell.worker.upstream import Answer, failure
@@ -25,6 +25,9 @@ FLUSH_OUTCOMES: Final = 500
 FLUSH_BYTES: Final = 8 << 20
 LARGEST_FLUSH: Final = 1000
 LARGEST_FLUSH_BYTES: Final = 16 << 20
+# So many organizations, each with at most so many successes, are recorded in one transaction. The others are recorded by themselves.
+FLUSHED_TOGETHER: Final = 50
+FEW_OUTCOMES: Final = 200
 # With this much unrecorded, or on its way, no lookup starts; nor one of an organization that has half of it.
 MAX_BYTES: Final = 64 << 20
 # An answer of this size that times out or exhausts memory by itself, so many times, is too large for the database.
@@ -35,8 +38,9 @@ ATTEMPTS_ALONE: Final = 5
 class Outcomes:
     """Records outcomes every 50 ms, every 500 outcomes or every 8 MB, whichever comes first; over several connections if need be.
 
-    Each organization's are recorded by themselves. Where that fails, they are kept and tried again, less often and fewer at once, while
-    the others go on; of organizations in trouble, one at a time is tried. `on_room` is called when there is room again.
+    Organizations with few outcomes share a transaction; whose rows somebody holds is left out, and tried by itself. Where that fails,
+    outcomes are kept and tried again, less often and fewer at once, while the others go on; of organizations in trouble, one at a time is
+    tried. `on_room` is called when there is room again.
     """
 
     def __init__(self, sessions: Sequence[Session], keeper: LeaseKeeper) -> None:
@@ -116,9 +120,71 @@ class Outcomes:
                 async with asyncio.timeout(FLUSH_SECONDS):
                     await self._is_due.wait()
             self._is_due.clear()
-            for organization_id in list(self._waiting):
-                await self._flush_in_turn(session, organization_id)
+            await self._flush_all(session)
             self._rest()
+
+    async def _flush_all(self, session: Session) -> None:
+        """Try once to record what waits of each organization."""
+        left = deque(self._waiting)
+        while left:
+            group = self._take_group(left)
+            if group:
+                await self._flush_together(session, group)
+            elif left:
+                await self._flush_in_turn(session, left.popleft())
+
+    def _take_group(self, left: deque[bytes]) -> dict[bytes, list[Outcome]]:
+        """Take the outcomes of the next organizations that may share a transaction, and these off `left`; nothing if there are not two."""
+        together: list[bytes] = []
+        count = size = 0
+        for organization_id in left:
+            waiting = self._waiting.get(organization_id, [])
+            count += len(waiting)
+            size += size_of(waiting)
+            is_easy = (
+                len(waiting) <= FEW_OUTCOMES and not self._retries.has_failed(organization_id) and organization_id not in self._largest
+            )
+            if not is_easy or count > LARGEST_FLUSH or size > LARGEST_FLUSH_BYTES or len(together) == FLUSHED_TOGETHER:
+                break
+            if not all(outcome.answer.succeeded for outcome in waiting):
+                break
+            together.append(organization_id)
+        if len(together) < 2:
+            return {}
+        for _ in together:
+            left.popleft()
+        return {organization_id: outcomes for organization_id in together if (outcomes := self._take(organization_id))}
+
+    async def _flush_together(self, session: Session, group: dict[bytes, list[Outcome]]) -> None:
+        """Record outcomes of several organizations in one transaction, and of those by themselves for which that does not work."""
+        try:
+            with ExitStack() as flushes:
+                for organization_id, outcomes in group.items():
+                    flushes.enter_context(flush_of(organization_id, outcomes))
+                verdicts = await session.run(record_for_organizations, group)
+        except DatabaseError as error:
+            for organization_id, outcomes in group.items():
+                self._put_back(organization_id, outcomes)
+            for organization_id, outcomes in group.items():
+                if kind_of(error) in (Kind.LOST, Kind.READ_ONLY):
+                    self._note_failure(organization_id, outcomes, error)
+                else:
+                    await self._flush(session, organization_id)
+            return
+        except BaseException:
+            for organization_id, outcomes in group.items():
+                self._put_back(organization_id, outcomes)
+            raise
+        busy = [organization_id for organization_id in group if "busy" in verdicts[organization_id]]
+        for organization_id, outcomes in group.items():
+            if organization_id in busy:
+                self._put_back(organization_id, outcomes)
+            else:
+                self._let_go(organization_id, outcomes, verdicts[organization_id])
+                self._forget(organization_id, outcomes)
+                self._note_success(organization_id)
+        for organization_id in busy:
+            await self._flush(session, organization_id)
 
     def _rest(self) -> None:
         """Sleep, when nothing waits, or all that does must wait for another try, or for the other connection to try one in trouble."""
@@ -181,6 +247,9 @@ class Outcomes:
                 raise
             logger.warning("the database cannot store the answer for %s: %s", outcome.lease, error)
             verdicts = await session.run(record_lookups, organization_id, [outcome._replace(answer=failure("invalid_response"))])
+        self._let_go(organization_id, outcomes, verdicts)
+
+    def _let_go(self, organization_id: bytes, outcomes: Sequence[Outcome], verdicts: Mapping[str, int]) -> None:
         for outcome in outcomes:
             self._keeper.discard(outcome.lease)
         if verdicts.keys() - {"accepted"}:

@@ -30,8 +30,8 @@ class Schedule:
     A lease waits (`add`), runs (`take`) and ends (`finish`), or is released: when it expired or lost its slot before it started, and
     when everything is (`release_all`). Organizations take turns; one that has its share of the concurrency in flight is passed over,
     and so is one for whose outcomes there is no room. With a rate limit, leases come with slots. A missed slot is dropped, and its lease
-    takes the next one; leases that are left without a slot are released. `wakeup` is set when an organization has half as many leases
-    left as it had after its last claim.
+    takes the next one; leases that are left without a slot are released. `wakeup` is set when an organization, or all of
+    them, has half as many leases left as after the last claim.
     """
 
     def __init__(self, release: Callable[[Lease], None], has_room: Callable[[bytes], bool], wakeup: asyncio.Event) -> None:
@@ -43,6 +43,8 @@ class Schedule:
         self._order: deque[bytes] = deque()
         self._turn = 0
         self._turn_began_at = 0.0
+        self._count = 0
+        self._refill_threshold = -1
         self._refill_thresholds: dict[bytes, int] = {}
         self._slots: deque[float] = deque()
         self._takers: deque[asyncio.Future[bool]] = deque()
@@ -56,7 +58,7 @@ class Schedule:
         self.running = 0
 
     def __len__(self) -> int:
-        return sum(map(len, self._waiting.values()))
+        return self._count
 
     @property
     def last_slot(self) -> float:
@@ -97,6 +99,11 @@ class Schedule:
         if waiting:
             self._refill_thresholds[organization_id] = waiting // 2
 
+    def refill_all(self) -> None:
+        """Set `wakeup` when half of what all organizations have now is left."""
+        self._refill_thresholds.clear()
+        self._refill_threshold = self._count // 2
+
     def add(self, claims: Sequence[Sequence[Lease]]) -> None:
         """Add what was claimed, a list for each organization."""
         if self._closed.done():
@@ -113,6 +120,7 @@ class Schedule:
                 self._order.append(organization_id)
             self._waiting[organization_id].extend(leases)
             added += len(leases)
+        self._count += added
         self._slots.extend(sorted(lease.slot for lease in chain.from_iterable(claims) if lease.slot is not None))
         for _ in range(min(added, len(self._takers))):
             self._wake_taker()
@@ -169,6 +177,8 @@ class Schedule:
                 self._release(lease)
         self._waiting.clear()
         self._order.clear()
+        self._count = 0
+        self._refill_threshold = -1
         self._refill_thresholds.clear()
         self._slots.clear()
 
@@ -221,8 +231,12 @@ class Schedule:
     def _pop(self, organization_id: bytes) -> Lease:
         leases = self._waiting[organization_id]
         lease = leases.popleft()
+        self._count -= 1
         if len(leases) <= self._refill_thresholds.get(organization_id, -1):
             del self._refill_thresholds[organization_id]
+            self._wakeup.set()
+        if self._count <= self._refill_threshold:
+            self._refill_threshold = -1
             self._wakeup.set()
         if not leases:
             del self._waiting[organization_id]

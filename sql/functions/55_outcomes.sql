@@ -76,7 +76,8 @@ begin
 end;
 $$;
 
-create or replace function api.record_lookups(
+-- What came of a flush: a verdict for each outcome, in their order, and what they say of the upstream.
+create or replace function app.record_outcomes(
     p_organization_id uuid,
     p_job_ids         uuid[],
     p_positions       integer[],
@@ -85,13 +86,12 @@ create or replace function api.record_lookups(
     p_error_classes   text[],
     p_responses       text[],
     p_retry_afters    double precision[],
-    p_latencies       double precision[] default null
-) returns table (job_id uuid, "position" integer, verdict text)
-language plpgsql volatile security definer
-set search_path = pg_catalog, pg_temp set lock_timeout = '200ms' set jit = off set plan_cache_mode = force_generic_plan
+    p_latencies       double precision[]
+) returns app.recorded_lookups
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
 set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_sort = off
 as $$
-#variable_conflict use_column
 declare
     v_now       timestamptz := app.clock();
     v_results   jsonb[]     := app.parse_responses(p_responses);
@@ -101,6 +101,7 @@ declare
     v_leases    public.lookup_leases[];
     v_items     public.lookup_queue_items[];
     v_mended    public.lookup_queue_items[];
+    v_verdicts  text[];
 begin
     v_outcomes := app.classify_outcomes(p_job_ids, p_positions, p_lease_tokens, p_http_statuses, p_error_classes, v_results, p_retry_afters, p_latencies);
     v_signs := app.find_outage_signs(p_organization_id, v_outcomes);
@@ -116,21 +117,46 @@ begin
     perform app.file_item_applications(p_organization_id, v_items, v_now);
     perform app.end_leases(p_organization_id, v_leases, v_items);
     perform app.publish_item_changes(p_organization_id, v_items, v_now);
-    perform app.answer_duplicates(p_organization_id, v_items, v_now);
+    -- Asked here, because that function plans its statements for each call.
+    if (select deduplicate_seconds is not null from app.settings) then
+        perform app.answer_duplicates(p_organization_id, v_items, v_now);
+    end if;
     if v_signs.completions > 0 and v_signs.completions = cardinality(v_outcomes) and v_signs.completions = cardinality(v_items) then
         perform app.count_completed_lookups(p_organization_id, p_job_ids, p_latencies, v_now);
     else
         perform app.count_outcomes(p_organization_id, v_outcomes, v_items, v_now);
     end if;
-    perform app.record_result(p_organization_id, v_signs, v_now);
+    v_verdicts := array(
+        select case when (o.job_id, o.position) in (select a.job_id, a.position from unnest(v_items || v_mended) a) then 'accepted'
+                    when exists (select from public.lookup_queue_items i
+                                  where i.organization_id = p_organization_id and i.job_id = o.job_id and i.position = o.position) then 'stale'
+                    else 'unknown' end
+          from unnest(p_job_ids, p_positions) o (job_id, position));
+    return row(v_verdicts, v_signs)::app.recorded_lookups;
+end;
+$$;
 
-    return query
-    select o.job_id, o.position,
-           case when (o.job_id, o.position) in (select a.job_id, a.position from unnest(v_items || v_mended) a) then 'accepted'
-                when exists (select from public.lookup_queue_items i
-                              where i.organization_id = p_organization_id and i.job_id = o.job_id and i.position = o.position) then 'stale'
-                else 'unknown' end
-      from unnest(p_job_ids, p_positions) o (job_id, position);
+create or replace function api.record_lookups(
+    p_organization_id uuid,
+    p_job_ids         uuid[],
+    p_positions       integer[],
+    p_lease_tokens    uuid[],
+    p_http_statuses   integer[],
+    p_error_classes   text[],
+    p_responses       text[],
+    p_retry_afters    double precision[],
+    p_latencies       double precision[] default null
+) returns table (job_id uuid, "position" integer, verdict text)
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp set lock_timeout = '200ms'
+as $$
+declare
+    v_recorded app.recorded_lookups;
+begin
+    v_recorded := app.record_outcomes(
+        p_organization_id, p_job_ids, p_positions, p_lease_tokens, p_http_statuses, p_error_classes, p_responses, p_retry_afters, p_latencies);
+    perform app.record_result(p_organization_id, v_recorded.signs, app.clock());
+    return query select * from unnest(p_job_ids, p_positions, v_recorded.verdicts);
 end;
 $$;
 

@@ -57,3 +57,10 @@ create type app.lookup_outcome as (
 );
 
 comment on type app.lookup_outcome is 'What came of one lookup, judged by app.retry_policy: complete, retry, wait (with the pause asked for) or fail; latency is in seconds. Its answer is in the arrays of the flush, at its number.';
+
+create type app.recorded_lookups as (
+    verdicts text[],
+    signs    app.outage_signs
+);
+
+comment on type app.recorded_lookups is 'What came of a flush: a verdict for each outcome, in their order, and what they say about the upstream.';
