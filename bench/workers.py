@@ -12,7 +12,7 @@ from pathlib import Path
 from bench.system import System, batch
 
 WORKERS = (1, 2, 4)
-ORGANIZATIONS = 100
+ORGANIZATIONS = (100, 1000)
 WARM_UPS = 2
 
 
@@ -29,7 +29,9 @@ def measure_workers(system: System, items: int, runs: int, say: Callable[[str], 
                     drain(system, items, 1)
                 rates[f"workers_{count}_items_per_second"] += [drain(system, items, 1) for _ in range(2)]
                 if count == 1:
-                    rates[f"organizations_{ORGANIZATIONS}_items_per_second"].append(drain(system, items, ORGANIZATIONS))
+                    for organizations in ORGANIZATIONS:
+                        if organizations <= items:
+                            rates[f"organizations_{organizations}_items_per_second"].append(drain(system, items, organizations))
                     memory = max(memory, peak_memory(workers[0]))
     return {name: round(statistics.median(values)) for name, values in rates.items()} | {"worker_memory_megabytes": round(memory, 1)}
 
