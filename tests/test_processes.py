@@ -40,6 +40,7 @@ from tests.realtime_fixtures import BareSocket, bare_socket
 from tests.test_http_database import WAITING, nobody_gets_at_jobs
 from tests.test_metrics import scrape
 from tests.timed import wait_until
+from tests.worker_fixtures import end_with_parent
 
 PROCESSES = 3
 LIMIT = 6
@@ -76,7 +77,9 @@ class Server:
             "LOG_FORMAT": "json",
         }
         with log.open("w") as file:
-            self.parent = subprocess.Popen([sys.executable, "-c", SERVE], cwd=ROOT, env=os.environ | settings, stderr=file)
+            self.parent = subprocess.Popen(
+                [sys.executable, "-c", SERVE], cwd=ROOT, env=os.environ | settings, stderr=file, preexec_fn=end_with_parent
+            )
         wait_until(lambda: is_ready(self.url) and len(self.processes()) == PROCESSES, log.read_text)
 
     def processes(self) -> list[int]:
