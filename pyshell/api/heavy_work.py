@@ -2,13 +2,16 @@
 
 PostgreSQL and this process share the processors with whoever asks for little. So only so much of it is done at a time that one of them is
 left, and organizations take turns: who waits, waits for one call of each other organization, not for all that one of them has sent.
+
+A turn is a courtesy, not a lock: a call that waits for a row, which a transaction of its organization may hold for long, has a turn all the
+while. So others wait for theirs only briefly, and then go on without one; and those who only read never wait for those who write.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Final
 from uuid import UUID
 
@@ -19,27 +22,35 @@ from pyshell.postgres.shares import Shares, TakenError
 
 # So an organization's heavy calls never take all of its STATEMENTS_PER_ORGANIZATION.
 MAX_AT_ONCE: Final = 4
+# For the organization's own calls.
 TURN_SECONDS = 30.0
+# For the calls of others.
+PATIENCE_SECONDS = 2.0
 
 
 class HeavyWork:
-    """The heavy work of this process: `at_once` calls together, of which one is for another organization, if there is more than one."""
+    """Heavy calls of one kind in this process: `at_once` together, of which one is for another organization, if there is more than one."""
 
-    def __init__(self, at_once: int, seconds: float = TURN_SECONDS) -> None:
+    def __init__(self, at_once: int, seconds: float = TURN_SECONDS, patience: float = PATIENCE_SECONDS) -> None:
         self._of_organization = Shares(max(at_once - 1, 1), seconds)
-        self._of_all = Shares(at_once, seconds)
+        self._of_all = Shares(at_once, patience)
 
     @asynccontextmanager
     async def turn(self, organization_id: UUID) -> AsyncIterator[None]:
-        """Waits until it is the organization's turn, which lasts as long as the context. Raises ApiError 503 when it does not come."""
+        """Waits until it is the organization's turn, which lasts as long as the context.
+
+        For its own calls it waits `seconds` at most, and raises ApiError 503 then; for those of others only `patience` seconds, after
+        which it goes on all the same.
+        """
         async with AsyncExitStack() as stack:
             try:
                 await stack.enter_async_context(self._of_organization.one_of(organization_id))
-                await stack.enter_async_context(self._of_all.one_of(None))
             except TakenError:
                 raise ApiError(
                     503, "busy", "Too many large requests are under way; please try again", headers={"Retry-After": "5"}
                 ) from None
+            with suppress(TakenError):
+                await stack.enter_async_context(self._of_all.one_of(None))
             yield
 
 
@@ -54,6 +65,6 @@ def spare_processors(processes: int) -> int:
 @asynccontextmanager
 async def heavy_turn(request: Request, organization_id: UUID | None = None) -> AsyncIterator[None]:
     """A turn of the organization that calls, or of another one. Raises ApiError 503 as `HeavyWork.turn` does."""
-    heavy_work: HeavyWork = request.app.state.heavy_work
+    heavy_work: HeavyWork = request.app.state.heavy_reads if request.method in ("GET", "HEAD") else request.app.state.heavy_writes
     async with heavy_work.turn(organization_id or request.user.organization_id):
         yield
