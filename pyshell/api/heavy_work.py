@@ -20,7 +20,7 @@ from starlette.requests import Request
 from pyshell.api.errors import ApiError
 from pyshell.postgres.shares import Shares, TakenError
 
-# So an organization's heavy calls never take all of its STATEMENTS_PER_ORGANIZATION.
+# Of each kind. An organization has one fewer: in a process that serves alone, what it reads, or what it writes, leaves it a statement.
 MAX_AT_ONCE: Final = 4
 # For the organization's own calls.
 TURN_SECONDS = 30.0
