@@ -5,7 +5,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from pyshell.postgres.arrays import Binary, binary_cursor, floats, integers, texts, uuids
@@ -115,20 +115,7 @@ async def claim_lookups(
         await cursor.execute(CLAIM, [Binary(organization_id), worker, limit])
         rows = await cursor.fetchall()
     received_at = asyncio.get_running_loop().time()
-    return [
-        Lease(
-            organization_id,
-            job_id,
-            position,
-            token,
-            request,
-            received_at + start_in if paced else None,
-            asked_at + start_in + lease_seconds,
-            retry_count,
-            traceparent and traceparent.decode(),
-        )
-        for job_id, position, token, request, start_in, retry_count, traceparent in rows
-    ]
+    return leases_of([(organization_id, *row) for row in rows], asked_at + lease_seconds, received_at if paced else None)
 
 
 async def claim_for_organizations(
@@ -143,22 +130,26 @@ async def claim_for_organizations(
         await cursor.execute(CLAIM_TOGETHER, [uuids(limits), worker, integers(limits.values()), total])
         rows = await cursor.fetchall()
     passed_over = [row[0] for row in rows if row[1] is None]
-    leases = [
+    leases = leases_of([row for row in rows if row[1] is not None], asked_at + lease_seconds, None)
+    return list(by_organization(leases).values()), passed_over
+
+
+def leases_of(rows: Iterable[tuple[Any, ...]], expires_at: float, slots_from: float | None) -> list[Lease]:
+    """The leases of claimed rows, whose `start_in` is added to the times of the event loop that are given; None: they have no slots."""
+    return [
         Lease(
             organization_id,
             job_id,
             position,
             token,
             request,
-            None,
-            asked_at + start_in + lease_seconds,
+            None if slots_from is None else slots_from + start_in,
+            expires_at + start_in,
             retry_count,
             traceparent and traceparent.decode(),
         )
         for organization_id, job_id, position, token, request, start_in, retry_count, traceparent in rows
-        if job_id is not None
     ]
-    return list(by_organization(leases).values()), passed_over
 
 
 async def record_lookups(connection: Connection, organization_id: bytes, outcomes: Sequence[Outcome]) -> dict[str, int]:
