@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from dotenv import dotenv_values
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 ROOT = Path(__file__).resolve().parent.parent
 MIN_KEY_BITS = 2048
@@ -281,6 +282,10 @@ def _clerk_jwt_key(given: Mapping[str, str]) -> str | None:
 
 def read_pem(pem: str) -> RSAPublicKey:
     """A public key in PEM form; line ends may be written as \\n. Raises ValueError."""
+    # Only those who configure a key wait for the library.
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
     key = load_pem_public_key(pem.replace("\\n", "\n").encode())
     if not isinstance(key, RSAPublicKey) or key.key_size < MIN_KEY_BITS:
         raise ValueError(f"the key must be an RSA key of {MIN_KEY_BITS} bits or more")

@@ -24,7 +24,6 @@ from starlette.types import ASGIApp
 
 from pyshell import logs, traces
 from pyshell.api.authentication import CREDENTIALS_CHANNEL, Authenticator
-from pyshell.api.clerk import Clerk
 from pyshell.api.cors import cors_middleware
 from pyshell.api.counts import Serving
 from pyshell.api.error_responses import exception_handlers
@@ -91,7 +90,12 @@ def create_app(settings: Settings, is_stopping: Callable[[], bool] = lambda: Fal
             if settings.database_replica_url:
                 app.state.replica = Replica(pool, settings.database_replica_url, settings.database_replica_max_lag_seconds, pool_size)
                 await stack.enter_async_context(app.state.replica.pool)
-            app.state.clerk = Clerk.from_settings(settings)
+            app.state.clerk = None
+            # Its libraries are a fifth of what a process loads.
+            if settings.clerk_issuer:
+                from pyshell.api.clerk import Clerk
+
+                app.state.clerk = Clerk.from_settings(settings)
             app.state.authenticator = Authenticator(pool, settings, app.state.clerk, RequestLimiter(serving.unknown_keys))
             app.state.request_limiter = RequestLimiter(serving.windows)
             app.state.large_answers = LargeAnswers(serving)

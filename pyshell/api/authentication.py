@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from functools import wraps
 from ipaddress import ip_address
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
 from starlette.datastructures import Headers
@@ -17,7 +17,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
 from pyshell import logs
-from pyshell.api import api_keys, clerk
+from pyshell.api import api_keys
 from pyshell.api.error_responses import error_response, from_database
 from pyshell.api.errors import ApiError
 from pyshell.api.limits import UNKNOWN_KEYS_PER_MINUTE, RequestLimiter
@@ -26,6 +26,9 @@ from pyshell.postgres.pool import Pool
 from pyshell.postgres.sqlstates import DatabaseError
 from pyshell.settings import Settings
 from pyshell.worker.signatures import ANSWER_HEADER, SCHEME, body_digest, sign_answer
+
+if TYPE_CHECKING:
+    from pyshell.api import clerk
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -186,6 +189,8 @@ class Authenticator:
         return await self._session(self._clerk, token)
 
     async def _session(self, clerk_instance: clerk.Clerk, token: str) -> Caller:
+        from pyshell.api import clerk
+
         try:
             claims = await clerk_instance.verify(token)
         except clerk.InvalidTokenError as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import BinaryIO
 
 import orjson
-import xlsxwriter
 
 # What a cell of Excel holds at most; xlsxwriter leaves longer texts out.
 MAX_CELL = 32_767
@@ -15,6 +14,8 @@ class WorkbookWriter:
     """One sheet with a frozen header. Holds one row in memory, the others in `folder`; all methods are for a thread."""
 
     def __init__(self, file: BinaryIO, folder: str) -> None:
+        import xlsxwriter
+
         self._workbook = xlsxwriter.Workbook(file, {"constant_memory": True, "tmpdir": folder})
         self._sheet = self._workbook.add_worksheet("Results")
         self._sheet.freeze_panes(1, 0)

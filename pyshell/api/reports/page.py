@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
-from typing import Any
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from typing import TYPE_CHECKING, Any
 
 from pyshell.api.reports.charts import shade, state_tiles
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 Row = dict[str, Any]
 MAX_BARS = 12
@@ -26,7 +28,7 @@ def report_page(summary: Row, sites: Sequence[Row], job: Row | None = None, fail
     it has been deleted; `failed_items` are the first of its items that failed.
     """
     report = summary["report"]
-    return _environment.get_template("page.html").render(
+    return _template().render(
         report=report,
         description="" if USUAL_DESCRIPTION.fullmatch(report["description"]) else report["description"],
         job=job,
@@ -110,17 +112,23 @@ def program_names(programs: Sequence[Row]) -> str:
     return "; ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-_environment = Environment(
-    loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-)
-_environment.filters.update(
-    dollars=dollars,
-    number=number,
-    percent=percent,
-    day=day,
-    counted=counted,
-    plural=plural,
-    one_line=one_line,
-    program_names=program_names,
-)
-_environment.globals.update(max_bars=MAX_BARS, shade=shade)
+@cache
+def _template() -> Template:
+    # Processes that show no report never load the library.
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(
+        dollars=dollars,
+        number=number,
+        percent=percent,
+        day=day,
+        counted=counted,
+        plural=plural,
+        one_line=one_line,
+        program_names=program_names,
+    )
+    environment.globals.update(max_bars=MAX_BARS, shade=shade)
+    return environment.get_template("page.html")
