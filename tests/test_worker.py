@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import socket
 import time
 from email.utils import formatdate
 from itertools import pairwise
@@ -45,6 +46,45 @@ def test_two_workers_share_a_batch_and_look_up_no_item_twice(
         assert batches.wait(batches.create(400)) == "completed"
     assert set(upstream.times_seen().values()) == {1}
     assert fetch_value(owner, "select count(*) from app.workers") == 2
+
+
+def count_held(owner: Connection, worker: str) -> int:
+    """How many items a worker holds."""
+    answer: int = fetch_value(
+        owner, "select coalesce(sum(app.count_positions(positions)), 0) from public.lookup_leases where worker like %s", f"{worker}%"
+    )
+    return answer
+
+
+def test_a_worker_without_a_share_of_the_concurrency_leaves_its_items_to_the_others(
+    batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The first share goes to the first by name.
+    names = iter(["zzzz", "aaaa"])
+    monkeypatch.setattr(socket, "gethostname", lambda: next(names, "other"))
+    upstream.usual = Reply(delay=0.5)
+    with running_worker(worker_settings):
+        job = batches.create(30)
+        wait_until(lambda: count_held(owner, "zzzz") == 30)
+        update_settings(owner, max_in_flight=1)
+        with running_worker(worker_settings):
+            wait_until(lambda: count_held(owner, "aaaa") > 0)
+            upstream.usual = Reply()
+            assert batches.wait(job) == "completed"
+    assert set(upstream.times_seen().values()) == {1}
+
+
+def test_a_worker_that_became_slow_leaves_to_the_others_what_it_would_not_start_for_long(
+    batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "LONGEST_SLEEP", 0.5)
+    update_settings(owner, max_in_flight=2)
+    with running_worker(worker_settings):
+        batches.create(1000)
+        wait_until(lambda: len(upstream.requests) > 200)
+        upstream.usual = Reply(delay=1)
+        assert count_held(owner, "") > 30
+        wait_until(lambda: count_held(owner, "") < 15)
 
 
 def test_a_providers_key_goes_to_the_provider_and_the_organization_does_not(

@@ -187,6 +187,17 @@ async def test_a_lease_that_expired_while_it_waited_goes_back() -> None:
     assert [each.job_id for each in released] == [b"expired"]
 
 
+async def test_what_is_too_much_goes_back_and_the_first_stay() -> None:
+    released: list[Lease] = []
+    schedule = make_schedule(released.append)
+    large, small = of("large", 30), of("small", 3)
+    schedule.add([large, small])
+    schedule.release_beyond(20)
+    assert sorted(map(id, released)) == sorted(map(id, large[10:]))
+    assert len(schedule) == 13
+    assert await take(schedule, 13) == large[:10] + small
+
+
 async def test_a_low_schedule_asks_for_more() -> None:
     wakeup = asyncio.Event()
     schedule = make_schedule(wakeup=wakeup)

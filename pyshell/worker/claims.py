@@ -43,6 +43,9 @@ class Claims:
     organization what its share of the leases ahead lacks, several in one transaction unless there is a rate limit, whose row that would
     hold. Where the shares would be small, the organizations that have waited longest get more, and the others come next. An organization
     whose rows somebody holds is passed over for a while, and then claimed for by itself.
+
+    Nothing waits here for long while another worker could look it up: without a share of the concurrency, everything that has not
+    started is released, and what is more than this worker does in a while is, too.
     """
 
     def __init__(
@@ -64,6 +67,8 @@ class Claims:
         self._rate = 0.0
         self._measured_at = 0.0
         self._measured_finished = 0
+        self._looked_at = 0.0
+        self._looked_finished = 0
         self._blocked = Retries()
         self._last_state: WorkerState | None = None
         self._jobs = JobLog(session, worker, keeper.jobs)
@@ -100,8 +105,10 @@ class Claims:
         self._pool.configure(state)
         self._keeper.configure(state)
         self._schedule.configure(state.max_in_flight, state.lookups_per_second)
-        if state.stopped:
+        if state.stopped or state.max_in_flight == 0:
             self._schedule.release_all()
+        elif state.lookups_per_second is None:
+            self._release_surplus(state.max_in_flight)
         if state.maintenance_due and (self._maintenance is None or self._maintenance.done()):
             self._maintenance = asyncio.create_task(self._maintain(), name="maintenance")
 
@@ -254,6 +261,17 @@ class Claims:
             self._rate = (self._rate + rate) / 2
             self._measured_at, self._measured_finished = now, self._pool.finished
         return self._rate
+
+    def _release_surplus(self, max_in_flight: int) -> None:
+        """Once in a while: release what this worker would not start for a long time, as others may be free to. It was claimed when
+        lookups were faster, or when there were fewer workers.
+        """
+        now = asyncio.get_running_loop().time()
+        if now - self._looked_at >= LONGEST_SLEEP:
+            keep = max_in_flight + self._pool.finished - self._looked_finished
+            self._looked_at, self._looked_finished = now, self._pool.finished
+            if len(self._schedule) > 2 * keep:
+                self._schedule.release_beyond(keep)
 
     def _note_database(self) -> None:
         if self._away_since is not None:

@@ -182,6 +182,14 @@ class Schedule:
         self._refill_thresholds.clear()
         self._slots.clear()
 
+    def release_beyond(self, count: int) -> None:
+        """Release the last leases of those organizations that have more than their even part of `count`; at least one of each stays."""
+        part = ceil(count / max(len(self._waiting), 1))
+        for leases in self._waiting.values():
+            while len(leases) > part:
+                self._release(leases.pop())
+                self._count -= 1
+
     def _share(self) -> int:
         """How many lookups of one organization may run while others wait or run, or may come."""
         organizations = len(self._waiting.keys() | self.in_flight.keys())
