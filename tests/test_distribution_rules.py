@@ -343,6 +343,7 @@ ALL_ORGANIZATIONS = {
         "app.sum_work",
     ],
     "maintenance": [
+        "app.add_up_counts",
         "app.learn_results_in_turn",
         "app.maintain_webhooks",
         "app.prune_audit_events",

@@ -230,10 +230,14 @@ begin
                and (p_cursor is null or (created_at, id) < (v_cursor.created_at, v_cursor.id))
              order by created_at desc, id desc
              limit p_limit + 1 offset p_offset) j;
-    select count(*) into v_total
-      from public.batch_lookup_jobs j
-     where organization_id = p_organization_id
-       and app.job_matches(row(j.*)::public.batch_lookup_jobs, p_status, p_name, p_created_from, p_created_before, v_ids);
+    if p_name is null and p_created_from is null and p_created_before is null and v_ids is null then
+        v_total := app.count_jobs(p_organization_id, p_status);
+    else
+        select count(*) into v_total
+          from public.batch_lookup_jobs j
+         where organization_id = p_organization_id
+           and app.job_matches(row(j.*)::public.batch_lookup_jobs, p_status, p_name, p_created_from, p_created_before, v_ids);
+    end if;
     return json_build_object(
         'jobs', (select coalesce(json_agg(app.job_json(j) order by j.created_at desc, j.id desc), '[]') from unnest(v_jobs[:p_limit]) j),
         'total', v_total,
@@ -334,6 +338,7 @@ begin
            updated_at      = v_now
      where organization_id = p_organization_id and id = p_job_id;
     perform app.count_work(p_organization_id, 'job', array['cancelled'], null, null, null, v_now);
+    perform app.count_ended(p_organization_id, 'jobs', 'cancelled', 1);
     perform app.update_report(p_organization_id, p_job_id, v_now);
     perform app.notify_change('UPDATE', 'batch_lookup_jobs', p_organization_id, p_job_id);
     perform app.enqueue_job_webhook(p_organization_id, p_job_id, v_now);

@@ -125,10 +125,13 @@ $$;
 comment on function api.requeue_item(uuid, uuid, integer) is 'Makes a new job of one failed item of an ended job, given by its position, and returns it like api.retry_batch_lookup. 404: job_not_found, item_not_found. 409: job_not_ended, item_not_failed, retry_in_progress. 429: too_many_open_items.';
 grant execute on function api.requeue_item(uuid, uuid, integer) to authenticated;
 
-create or replace function app.delete_job(p_organization_id uuid, p_job_id uuid) returns void
+-- Answers the status it had; whoever calls counts it.
+create or replace function app.delete_job(p_organization_id uuid, p_job_id uuid) returns text
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    v_status text;
 begin
     delete from app.webhook_deliveries where organization_id = p_organization_id and job_id = p_job_id and data is null;
     delete from app.queued_jobs where organization_id = p_organization_id and job_id = p_job_id;
@@ -141,8 +144,9 @@ begin
     delete from public.lookup_item_sources where organization_id = p_organization_id and job_id = p_job_id;
     delete from public.lookup_job_columns where organization_id = p_organization_id and job_id = p_job_id;
     delete from public.lookup_queue_items where organization_id = p_organization_id and job_id = p_job_id;
-    delete from public.batch_lookup_jobs where organization_id = p_organization_id and id = p_job_id;
+    delete from public.batch_lookup_jobs where organization_id = p_organization_id and id = p_job_id returning status into v_status;
     perform app.notify_change('DELETE', 'batch_lookup_jobs', p_organization_id, p_job_id);
+    return v_status;
 end;
 $$;
 
@@ -157,9 +161,9 @@ declare
 begin
     perform app.authorize(p_organization_id, 'jobs:write');
     v_job := app.lock_ended_job(p_organization_id, p_job_id);
-    perform app.delete_job(p_organization_id, p_job_id);
+    perform app.count_ended(p_organization_id, 'jobs', app.delete_job(p_organization_id, p_job_id), -1);
     if p_include_report then
-        perform app.delete_report(p_organization_id, v_job.report_id);
+        perform app.count_ended(p_organization_id, 'reports', app.delete_report(p_organization_id, v_job.report_id), -1);
     end if;
     return json_build_object('message', 'Job deleted successfully', 'job_id', p_job_id);
 end;
@@ -174,7 +178,8 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_job record;
+    v_job      record;
+    v_statuses text[] := '{}';
 begin
     deleted := 0;
     rows    := 0;
@@ -187,10 +192,11 @@ begin
            for update skip locked
     loop
         exit when rows > 0 and rows + v_job.total_items > p_rows;
-        perform app.delete_job(p_organization_id, v_job.id);
+        v_statuses := v_statuses || app.delete_job(p_organization_id, v_job.id);
         deleted := deleted + 1;
         rows    := rows + v_job.total_items;
     end loop;
+    perform app.count_ended(p_organization_id, 'jobs', u.status, -count(*)::integer) from unnest(v_statuses) u (status) group by u.status;
 end;
 $$;
 
@@ -200,7 +206,8 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_report record;
+    v_report   record;
+    v_statuses text[] := '{}';
 begin
     deleted := 0;
     rows    := 0;
@@ -213,10 +220,11 @@ begin
            for update skip locked
     loop
         exit when rows > 0 and rows + v_report.total_sites > p_rows;
-        perform app.delete_report(p_organization_id, v_report.id);
+        v_statuses := v_statuses || app.delete_report(p_organization_id, v_report.id);
         deleted := deleted + 1;
         rows    := rows + v_report.total_sites;
     end loop;
+    perform app.count_ended(p_organization_id, 'reports', u.status, -count(*)::integer) from unnest(v_statuses) u (status) group by u.status;
 end;
 $$;
 

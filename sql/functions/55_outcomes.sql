@@ -285,6 +285,7 @@ declare
     v_mended public.lookup_queue_items[] := '{}';
     v_row    record;
     v_job    record;
+    v_status text;
 begin
     if cardinality(p_accepted) = cardinality(p_outcomes) then
         return '{}';
@@ -318,6 +319,11 @@ begin
     perform app.add_report_sites(p_organization_id, v_mended, p_now);
     perform app.file_item_applications(p_organization_id, v_mended, p_now);
     for v_job in select * from app.count_items(v_mended) loop
+        select status into v_status from public.batch_lookup_jobs where organization_id = p_organization_id and id = v_job.id;
+        if v_status = 'failed' then
+            perform app.count_ended(p_organization_id, 'jobs', 'failed', -1);
+            perform app.count_ended(p_organization_id, 'jobs', 'completed', 1);
+        end if;
         update public.batch_lookup_jobs
            set failed_items = failed_items - v_job.processed,
                status       = case when status = 'failed' then 'completed' else status end,
@@ -450,6 +456,7 @@ begin
  returning status into v_status;
     if v_status in ('completed', 'failed') then
         perform app.count_work(p_organization_id, 'job', array[v_status], null, null, null, p_now);
+        perform app.count_ended(p_organization_id, 'jobs', v_status, 1);
     end if;
     perform app.notify_change('UPDATE', 'batch_lookup_jobs', p_organization_id, p_job_id);
 end;

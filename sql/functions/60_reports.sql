@@ -118,7 +118,12 @@ as $$
 declare
     v_ended_at timestamptz := (select completed_at from public.batch_lookup_jobs where organization_id = p_organization_id and id = p_job_id);
     v_id       uuid;
+    v_before   text;
+    v_status   text;
 begin
+    if v_ended_at is not null then
+        select status into v_before from public.incentive_reports where organization_id = p_organization_id and job_id = p_job_id for update;
+    end if;
     update public.incentive_reports
        set total_sites           = total_sites + p_sites,
            eligible_sites        = eligible_sites + p_eligible_sites,
@@ -130,7 +135,11 @@ begin
            completed_at          = v_ended_at,
            updated_at            = p_now
      where organization_id = p_organization_id and job_id = p_job_id
-    returning id into v_id;
+    returning id, status into v_id, v_status;
+    if v_before <> v_status then
+        perform app.count_ended(p_organization_id, 'reports', nullif(v_before, 'processing'), -1);
+        perform app.count_ended(p_organization_id, 'reports', v_status, 1);
+    end if;
     perform app.notify_change('UPDATE', 'incentive_reports', p_organization_id, v_id);
 end;
 $$;
@@ -193,6 +202,7 @@ as $$
 declare
     v_cursor  app.page_cursor;
     v_reports public.incentive_reports[];
+    v_total   bigint;
 begin
     perform app.authorize(p_organization_id, 'reports:read');
     perform app.check_choice('status', p_status, array['processing', 'complete', 'error']);
@@ -207,15 +217,19 @@ begin
                and (p_cursor is null or (created_at, id) < (v_cursor.created_at, v_cursor.id))
              order by created_at desc, id desc
              limit p_limit + 1 offset p_offset) r;
+    if p_report_type is null and p_created_from is null and p_created_before is null then
+        v_total := app.count_reports(p_organization_id, p_status);
+    else
+        select count(*) into v_total
+          from public.incentive_reports
+         where organization_id = p_organization_id and (p_status is null or status = p_status)
+           and (p_report_type is null or report_type = p_report_type)
+           and (p_created_from is null or created_at >= p_created_from) and (p_created_before is null or created_at < p_created_before);
+    end if;
     return json_build_object(
         'reports', (select coalesce(json_agg(app.report_json(r) order by r.created_at desc, r.id desc), '[]')
                       from unnest(v_reports[:p_limit]) r),
-        'total', (select count(*)
-                    from public.incentive_reports
-                   where organization_id = p_organization_id and (p_status is null or status = p_status)
-                     and (p_report_type is null or report_type = p_report_type)
-                     and (p_created_from is null or created_at >= p_created_from)
-                     and (p_created_before is null or created_at < p_created_before)),
+        'total', v_total,
         'limit', p_limit,
         'offset', p_offset,
         'next_cursor', case when cardinality(v_reports) > p_limit
@@ -260,16 +274,20 @@ $$;
 comment on function api.update_incentive_report(uuid, uuid, jsonb) is 'Changes the name or description of a report, {"name": ..., "description": ...}, and answers it. 400: invalid_report. 404: no such report in this organization.';
 grant execute on function api.update_incentive_report(uuid, uuid, jsonb) to authenticated;
 
-create or replace function app.delete_report(p_organization_id uuid, p_report_id uuid) returns void
+-- Answers the status it had; whoever calls counts it.
+create or replace function app.delete_report(p_organization_id uuid, p_report_id uuid) returns text
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    v_status text;
 begin
     delete from app.report_shares where organization_id = p_organization_id and report_id = p_report_id;
     delete from public.incentive_report_site_programs where organization_id = p_organization_id and report_id = p_report_id;
     delete from public.incentive_report_sites where organization_id = p_organization_id and report_id = p_report_id;
-    delete from public.incentive_reports where organization_id = p_organization_id and id = p_report_id;
+    delete from public.incentive_reports where organization_id = p_organization_id and id = p_report_id returning status into v_status;
     perform app.notify_change('DELETE', 'incentive_reports', p_organization_id, p_report_id);
+    return v_status;
 end;
 $$;
 
@@ -290,7 +308,7 @@ begin
             409, 'job_not_ended', 'The report''s job is still running',
             'Cancel the job, or wait until its lookups have finished.');
     end if;
-    perform app.delete_report(p_organization_id, p_report_id);
+    perform app.count_ended(p_organization_id, 'reports', app.delete_report(p_organization_id, p_report_id), -1);
     return json_build_object('message', 'Report deleted', 'id', p_report_id);
 end;
 $$;

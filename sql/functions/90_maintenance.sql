@@ -26,6 +26,7 @@ begin
     -- A minute later, nobody counts in it any more: a flush takes 30 seconds at most.
     perform app.complete_work_minutes(date_trunc('minute', v_now - interval '1 minute', 'UTC'));
     v_pruned := app.prune_expired();
+    perform app.add_up_counts();
     delete from app.workers where seen_at < v_now - interval '1 day';
     perform app.prune_cron_history();
     perform app.count_violations(v_now);

@@ -181,6 +181,10 @@ begin
         select v_organization_id, v.* from app.queue_violations(v_organization_id, v_now) v;
         return query
         select v_organization_id, v.* from app.upload_violations(v_organization_id, p_updated_since) v;
+        if p_updated_since = '-infinity' then
+            return query
+            select v_organization_id, v.* from app.counter_violations(v_organization_id) v;
+        end if;
     end loop;
 end;
 $$;

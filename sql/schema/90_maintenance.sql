@@ -6,6 +6,7 @@ create table app.maintenance_state (
     checked_at    timestamptz not null default '-infinity',
     checked_since timestamptz not null default '-infinity',
     violations    integer     not null default 0,
+    counts_from   timestamptz not null default '-infinity',
 
     constraint maintenance_state_pkey primary key (singleton),
     constraint maintenance_state_singleton_check check (singleton)
@@ -15,5 +16,6 @@ comment on table app.maintenance_state is 'When app.run_maintenance last ran: a 
 comment on column app.maintenance_state.checked_at is 'When maintenance last looked for violated invariants, which it does every ten minutes.';
 comment on column app.maintenance_state.checked_since is 'It checked the jobs that were updated since then; it stays while there are violations.';
 comment on column app.maintenance_state.violations is 'How many violations it found: api.check_invariants() lists them.';
+comment on column app.maintenance_state.counts_from is 'Organizations that have no totals yet are counted from then on.';
 
 insert into app.maintenance_state default values;

@@ -1,0 +1,27 @@
+-- Chapter 68, counts: how many ended jobs and reports an organization has, and how many lookups it made on each day.
+
+create table app.ended_totals (
+    organization_id uuid   not null,
+    kind            text   not null,
+    status          text   not null,
+    total           bigint not null,
+
+    constraint ended_totals_pkey primary key (organization_id, kind, status),
+    constraint ended_totals_kind_check check (kind in ('jobs', 'reports'))
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_cost_delay = 0);
+
+comment on table app.ended_totals is 'How many ended jobs and reports an organization has, by status, together with app.ended_changes. An organization without a row has not been counted yet. No foreign key: maintenance, which writes it, would wait for whoever holds the organization.';
+
+create table app.ended_changes (
+    organization_id uuid    not null,
+    id              uuid    not null,
+    kind            text    not null,
+    status          text    not null,
+    change          integer not null,
+
+    constraint ended_changes_pkey primary key (organization_id, id),
+    constraint ended_changes_kind_check check (kind in ('jobs', 'reports'))
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_cost_delay = 0);
+
+comment on table app.ended_changes is 'Additions to app.ended_totals, one row each, so that whoever ends or deletes a job waits for nobody; maintenance takes them in.';
+comment on column app.ended_changes.change is 'How many more there are of this status; less than nothing: how many fewer.';

@@ -1,0 +1,165 @@
+"""Counters say what counting would say, also while everything changes, and nobody waits for them."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import psycopg
+import pytest
+
+from tests.conftest import Connection
+from tests.test_plans import Plans, rows_scanned
+from tests.worker_fixtures import Batches, check_invariants, fetch_value, site, update_settings
+
+ENDED = 3_000
+ENDED_BATCHES = """
+    with organization as (
+        select api.create_organization('Large') as id
+    ), job as (
+        insert into public.batch_lookup_jobs
+               (organization_id, id, status, total_items, processed_items, report_id, created_at, started_at, completed_at, updated_at)
+        select o.id, app.uuid_v7(at), 'completed', 1, 1, app.uuid_v7(at), at, at, at, at
+          from organization o, generate_series(1, %(jobs)s) n, lateral (select now() - n * interval '12 minutes' as at) t
+        returning *
+    ), report as (
+        insert into public.incentive_reports
+               (organization_id, id, job_id, name, description, status, total_sites, created_at, completed_at, updated_at)
+        select organization_id, report_id, id, '', '', 'complete', 1, created_at, created_at, created_at from job
+    )
+    insert into app.ended_changes (organization_id, id, kind, status, change)
+    select id, gen_random_uuid(), 'jobs', 'completed', 0 from organization
+"""
+
+
+@pytest.fixture(scope="module")
+def grown(new_database: Callable[..., str]) -> Iterator[Connection]:
+    """A database with an organization of many ended batches, which maintenance has counted."""
+    with psycopg.connect(new_database(), autocommit=True) as connection:
+        connection.execute(ENDED_BATCHES, {"jobs": ENDED})
+        connection.execute("select app.add_up_counts()")
+        connection.execute("vacuum analyze public.batch_lookup_jobs, public.incentive_reports")
+        yield connection
+
+
+@pytest.mark.parametrize("status", [None, "completed"])
+def test_a_list_of_batches_reads_the_page_whatever_its_total_is(grown: Connection, status: str | None) -> None:
+    organization = fetch_value(grown, "select id from app.organizations")
+    [(page,)], seen = Plans(grown).run(
+        "select api.list_batch_lookups(%(organization)s, %(status)s)", {"organization": organization, "status": status}
+    )
+    assert (page["total"], len(page["jobs"])) == (ENDED, 20)
+    assert rows_scanned(seen, "batch_lookup_jobs") <= 21
+    assert rows_scanned(seen, "ended_totals") <= 4
+
+
+@pytest.mark.parametrize("status", [None, "complete"])
+def test_a_list_of_reports_reads_the_page_whatever_its_total_is(grown: Connection, status: str | None) -> None:
+    organization = fetch_value(grown, "select id from app.organizations")
+    [(page,)], seen = Plans(grown).run(
+        "select api.list_incentive_reports(%(organization)s, %(status)s)", {"organization": organization, "status": status}
+    )
+    assert (page["total"], len(page["reports"])) == (ENDED, 20)
+    assert rows_scanned(seen, "incentive_reports") <= 21
+
+
+def test_totals_are_exact_at_every_moment(database_url: str, owner: Connection) -> None:
+    """Five connections upload, look up, cancel and delete, while maintenance adds up: what one statement sees is the same both ways."""
+    update_settings(owner, lookups_per_second=None)
+    many = [Batches(owner) for _ in range(2)]
+    stop = threading.Event()
+
+    def change(seed: int) -> int:
+        choose = random.Random(seed)
+        done = 0
+        with psycopg.connect(database_url, autocommit=True) as connection:
+            while not stop.is_set():
+                organization = choose.choice(many).organization_id
+                try:
+                    done += step(connection, organization, choose)
+                except psycopg.DatabaseError as error:
+                    if error.sqlstate not in ("55P03", "PT404", "PT409"):
+                        raise
+        return done
+
+    def step(connection: Connection, organization: object, choose: random.Random) -> int:
+        jobs = connection.execute(
+            "select id, report_id from public.batch_lookup_jobs where organization_id = %s", [organization]
+        ).fetchall()
+        what = choose.choice(["upload", "look up", "look up", "cancel", "delete", "delete report"])
+        if what == "upload" or not jobs:
+            request = json.dumps({"items": [site(f"site-{n}") for n in range(choose.choice([1, 3]))]})
+            connection.execute("select api.create_batch_lookup(%s, %s, false)", [organization, request])
+        elif what == "look up":
+            status, answer = choose.choice([(200, "{}"), (404, None)])
+            connection.execute(LOOK_UP, {"organization": organization, "limit": choose.randint(1, 5), "status": status, "answer": answer})
+        elif what == "cancel":
+            connection.execute("select api.cancel_batch_lookup(%s, %s)", [organization, choose.choice(jobs)[0]])
+        elif what == "delete":
+            connection.execute(
+                "select api.delete_batch_lookup(%s, %s, %s)", [organization, choose.choice(jobs)[0], choose.choice([True, False])]
+            )
+        else:
+            connection.execute("select api.delete_incentive_report(%s, %s)", [organization, choose.choice(jobs)[1]])
+        return 1
+
+    with ThreadPoolExecutor() as threads:
+        changing = [threads.submit(change, seed) for seed in range(5)]
+        try:
+            for round_ in range(40):
+                if round_ % 3 == 2:
+                    owner.execute("select app.add_up_counts()")
+                for batches in many:
+                    for status in (None, "completed", "failed", "cancelled"):
+                        told, there = fetch_row(owner, JOBS, batches.organization_id, status)
+                        assert told == there, status
+                    for status in (None, "complete", "error", "processing"):
+                        told, there = fetch_row(owner, REPORTS, batches.organization_id, status)
+                        assert told == there, status
+        finally:
+            stop.set()
+        assert sum(changed.result() for changed in changing) > 0
+    assert fetch_value(owner, "select count(distinct organization_id) from app.ended_totals") == len(many)
+    check_invariants(owner)
+    owner.execute("select app.add_up_counts()")
+    check_invariants(owner)
+
+
+LOOK_UP = """
+    select r.verdict
+      from (select array_agg(job_id) as jobs, array_agg(position) as positions, array_agg(lease_token) as tokens, count(*)::integer as n
+              from api.claim_lookups(%(organization)s, 'tester', %(limit)s)) c
+     cross join lateral api.record_lookups(%(organization)s, c.jobs, c.positions, c.tokens, array_fill(%(status)s::integer, array[n]),
+           array_fill(null::text, array[n]), array_fill(%(answer)s::text, array[n]), array_fill(null::double precision, array[n])) r
+     where c.n > 0"""
+JOBS = """
+    select (api.list_batch_lookups(o, s) ->> 'total')::integer,
+           (select count(*) from public.batch_lookup_jobs where organization_id = o and (s is null or status = s))
+      from (select %s::uuid as o, %s::text as s) a"""
+REPORTS = """
+    select (api.list_incentive_reports(o, s) ->> 'total')::integer,
+           (select count(*) from public.incentive_reports where organization_id = o and (s is null or status = s))
+      from (select %s::uuid as o, %s::text as s) a"""
+
+
+def fetch_row(connection: Connection, query: str, *parameters: object) -> tuple[object, ...]:
+    row = connection.execute(query.encode(), parameters).fetchone()
+    assert row is not None
+    return row
+
+
+def test_a_batch_ends_while_maintenance_adds_up(database_url: str, owner: Connection) -> None:
+    update_settings(owner, lookups_per_second=None)
+    batches = Batches(owner)
+    for _ in range(3):
+        batches.create(1)
+        owner.execute(LOOK_UP, {"organization": batches.organization_id, "limit": 1, "status": 200, "answer": "{}"})
+        with psycopg.connect(database_url) as adding:
+            adding.execute("select app.add_up_counts()")
+            batches.create(1)
+            owner.execute(LOOK_UP, {"organization": batches.organization_id, "limit": 1, "status": 200, "answer": "{}"})
+    check_invariants(owner)
+    assert fetch_value(owner, "select api.list_batch_lookups(%s) ->> 'total'", batches.organization_id) == "6"
