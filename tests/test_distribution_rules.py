@@ -326,9 +326,9 @@ def test_rows_are_locked_and_named_by_place_within_an_organization(source: Sourc
 
 ALL_ORGANIZATIONS = {
     "the ready list, which a node has for its organizations": [
-        "api.heartbeat",
         "api.ready_webhooks",
         "app.call_worker",
+        "app.find_ready",
         "app.is_served_alone",
         "app.record_sample",
         "app.waits_for_claim",

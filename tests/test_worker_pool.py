@@ -33,7 +33,7 @@ class SlowUpstream:
 
 
 def state(max_in_flight: int) -> WorkerState:
-    return WorkerState([], None, max_in_flight, None, 30.0, 60.0, 1 << 20, 0.0, False, False, 0)
+    return WorkerState([], None, max_in_flight, None, 30.0, 60.0, 1 << 20, 0.0, False, False, 0, None, 0, True)
 
 
 def configure(pool: WorkerPool, schedule: Schedule, state: WorkerState) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import chain
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -17,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 HEARTBEAT: Final = """
     select organization_ids, next_ready_in, max_in_flight, lookups_per_second, lookup_timeout, lease_seconds, max_response_bytes,
-           paused_for, maintenance_due, stopped, limit_version
+           paused_for, maintenance_due, stopped, limit_version, unavailable_since, failures, together
       from api.heartbeat(p_worker => %s, p_limit_version => %s, p_organizations => %s, p_outcomes => %s, p_answers => %s, p_overloads => %s,
                          p_latency => %s, p_busy_seconds => %s, p_overload_seconds => %s, p_usage => %s)"""
 CLAIM: Final = (
@@ -92,6 +93,9 @@ class WorkerState(NamedTuple):
     maintenance_due: bool
     stopped: bool
     limit_version: int
+    unavailable_since: datetime | None
+    failures: int
+    together: bool
 
 
 async def heartbeat(connection: Connection, worker: str, sample: Sample | None) -> WorkerState:

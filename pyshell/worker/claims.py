@@ -41,8 +41,8 @@ class Claims:
 
     Each round asks the database how things stand, configures the pool, the keeper and the schedule by that, and claims for each
     organization what its share of the leases ahead lacks, several in one transaction unless there is a rate limit, whose row that would
-    hold. Where the shares would be small, the organizations that have waited longest get more, and the others come next. An organization
-    whose rows somebody holds is passed over for a while, and then claimed for by itself.
+    hold, or they are distributed over several nodes. Where the shares would be small, the organizations that have waited longest get more,
+    and the others come next. An organization whose rows somebody holds is passed over for a while, and then claimed for by itself.
 
     Nothing waits here for long while another worker could look it up: without a share of the concurrency, everything that has not
     started is released, and what is more than this worker does in a while is, too.
@@ -99,7 +99,7 @@ class Claims:
         """Send a heartbeat, then claim what there is room for; answers how long to sleep."""
         state = await self._session.run(heartbeat, self._worker, self._pool.take_sample())
         self._note_database()
-        await self._log_changes(state)
+        self._log_changes(state)
         if self._job_log is None or self._job_log.done():
             self._job_log = asyncio.create_task(self._log_jobs(), name="job log")
         self._pool.configure(state)
@@ -151,7 +151,7 @@ class Claims:
     def _next_group(self, shares: dict[bytes, int], state: WorkerState) -> dict[bytes, int]:
         """The first organizations of `shares` that may be claimed for in one transaction, or the first one."""
         group: dict[bytes, int] = {}
-        if state.lookups_per_second is None:
+        if state.together and state.lookups_per_second is None:
             first = islice(shares.items(), CLAIMED_TOGETHER)
             group = dict(takewhile(lambda share: not self._blocked.has_failed(share[0]), first))
         return group or dict(islice(shares.items(), 1))
@@ -280,19 +280,20 @@ class Claims:
             fields = {"worker": self._worker, "duration": round(seconds, 3)}
             logger.info("the database is back after %.0f s", seconds, extra={"fields": fields})
 
-    async def _log_changes(self, state: WorkerState) -> None:
+    def _log_changes(self, state: WorkerState) -> None:
         last, self._last_state = self._last_state, state
         if last is None:
             return
         now = asyncio.get_running_loop().time()
         if state.stopped and not last.stopped:
             self._stopped_at = now
-            since, failures = await self._session.run(find_outage)
-            if since is None:
+            if state.unavailable_since is None:
                 logger.warning("the incentives API asked for a pause: no lookup starts for %.0f s", state.paused_for)
             else:
                 logger.warning(
-                    "outage of the incentives API since %s, after %s failures in a row: single lookups probe it", since, failures
+                    "outage of the incentives API since %s, after %s failures in a row: single lookups probe it",
+                    state.unavailable_since.isoformat(timespec="seconds"),
+                    state.failures,
                 )
         elif last.stopped and not state.stopped:
             seconds = now - self._stopped_at
@@ -316,17 +317,6 @@ class Claims:
             logger.warning("maintenance failed: %s", error)
         finally:
             await session.close()
-
-
-async def find_outage(connection: Connection) -> tuple[str | None, int]:
-    """Since when the incentives API is unavailable (None: it is not), and its failures since the last answer."""
-    row = await (
-        await connection.execute(
-            "select h ->> 'upstream_unavailable_since', (h ->> 'upstream_consecutive_failures')::integer from api.get_queue_health() h"
-        )
-    ).fetchone()
-    assert row
-    return row[0], row[1]
 
 
 async def run_maintenance(connection: Connection) -> None:

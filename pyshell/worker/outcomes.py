@@ -40,7 +40,7 @@ class Outcomes:
 
     Organizations with few outcomes share a transaction; whose rows somebody holds is left out, and tried by itself. Where that fails,
     outcomes are kept and tried again, less often and fewer at once, while the others go on; of organizations in trouble, one at a time is
-    tried. `on_room` is called when there is room again.
+    tried. `together`: whether organizations may share a transaction. `on_room` is called when there is room again.
     """
 
     def __init__(self, sessions: Sequence[Session], keeper: LeaseKeeper) -> None:
@@ -62,6 +62,7 @@ class Outcomes:
         self._tries_one_in_trouble = False
         self._lacks_room = False
         self._database_is_away = False
+        self.together = False
         self.on_room: Callable[[], None] = lambda: None
 
     @property
@@ -137,7 +138,7 @@ class Outcomes:
         """Take the outcomes of the next organizations that may share a transaction, and these off `left`; nothing if there are not two."""
         together: list[bytes] = []
         count = size = 0
-        for organization_id in left:
+        for organization_id in left if self.together else ():
             waiting = self._waiting.get(organization_id, [])
             count += len(waiting)
             size += size_of(waiting)

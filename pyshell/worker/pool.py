@@ -36,6 +36,7 @@ class WorkerPool:
         self._max_response_bytes = state.max_response_bytes
         self._limit = state.max_in_flight
         self._meter.configure(max(state.max_in_flight, 1), state.limit_version, self._loop.time())
+        self._outcomes.together = state.together
         self._schedule.dismiss(len(self._tasks) - self._limit)
         while len(self._tasks) < self._limit:
             self._tasks.add(asyncio.create_task(self._work(), name=f"lookups {len(self._tasks)}"))

@@ -60,6 +60,21 @@ begin
 end;
 $$;
 
+-- Whether this is a node of a cluster, not its coordinator. The ready lists of a node are those of the organizations whose rows it has.
+create or replace function app.is_node() returns boolean
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_answer boolean := app.is_distributed();
+begin
+    if v_answer then
+        execute 'select groupid <> 0 from pg_catalog.pg_dist_local_group' into v_answer;
+    end if;
+    return v_answer;
+end;
+$$;
+
 -- Drops views, and functions whose bodies are bound to tables: Citus distributes no table together with the local ones that they tie it to.
 create or replace function app.untie_tables() returns void
 language plpgsql volatile

@@ -175,24 +175,39 @@ begin
 end;
 $$;
 
-create or replace function api.ready_organizations(p_limit integer default 100) returns setof uuid
-language plpgsql volatile security definer
+-- Organizations with something to claim, least recently served first, and when there are more; null: none known.
+create or replace function app.find_ready(p_limit integer, p_now timestamptz, out organization_ids uuid[], out next_ready_at timestamptz)
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-    v_now timestamptz := app.clock();
 begin
-    return query
-    select r.organization_id
-      from (select q.organization_id, q.served_at from app.organization_queue_state q where q.ready_at <= v_now
-             union
-            select w.organization_id, coalesce(q.served_at, '-infinity')
-              from app.queue_wakeups w
-              left join app.organization_queue_state q on q.organization_id = w.organization_id
-             where w.ready_at <= v_now) r
-     order by r.served_at, r.organization_id
-     limit p_limit;
+    if app.is_node() then
+        select * into organization_ids, next_ready_at
+          from app.find_ready_here('app.organization_queue_state', 'app.queue_wakeups', p_limit, '{}', p_now);
+        return;
+    end if;
+    organization_ids := array(
+        select r.organization_id
+          from (select q.organization_id, q.served_at from app.organization_queue_state q where q.ready_at <= p_now
+                 union
+                select w.organization_id, coalesce(q.served_at, '-infinity')
+                  from app.queue_wakeups w
+                  left join app.organization_queue_state q on q.organization_id = w.organization_id
+                 where w.ready_at <= p_now) r
+         order by r.served_at, r.organization_id
+         limit p_limit);
+    next_ready_at := least((select min(ready_at) from app.organization_queue_state where ready_at > p_now),
+                           (select min(ready_at) from app.queue_wakeups where ready_at > p_now));
 end;
 $$;
 
-comment on function api.ready_organizations(integer) is 'Organizations with something to claim, least recently served first.';
+create or replace function api.ready_organizations(p_limit integer default 100) returns setof uuid
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return query select unnest(r.organization_ids) from app.find_ready(p_limit, app.clock()) r;
+end;
+$$;
+
+comment on function api.ready_organizations(integer) is 'Organizations with something to claim, least recently served first. At a node of a cluster: of those whose rows it has.';

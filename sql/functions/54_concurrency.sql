@@ -159,7 +159,10 @@ create or replace function api.heartbeat(
     out paused_for         double precision,
     out maintenance_due    boolean,
     out stopped            boolean,
-    out limit_version      integer
+    out limit_version      integer,
+    out unavailable_since  timestamptz,
+    out failures           integer,
+    out together           boolean
 )
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -186,9 +189,8 @@ begin
      where seen_at between v_now - interval '15 seconds' and v_now + interval '15 seconds';
     v_share := floor(least(v_settings.max_in_flight, v_upstream.concurrency_limit));
 
-    organization_ids   := array(select api.ready_organizations(p_limit));
-    next_ready_in      := extract(epoch from least((select min(ready_at) from app.organization_queue_state where ready_at > v_now),
-                                                   (select min(ready_at) from app.queue_wakeups where ready_at > v_now)) - v_now);
+    select r.organization_ids, extract(epoch from r.next_ready_at - v_now) into organization_ids, next_ready_in
+      from app.find_ready(p_limit, v_now) r;
     max_in_flight      := v_share / v_workers + case when v_place < v_share % v_workers then 1 else 0 end;
     lookups_per_second := v_settings.lookups_per_second;
     lookup_timeout     := v_settings.lookup_timeout_seconds;
@@ -198,8 +200,11 @@ begin
     stopped            := app.closed_until(v_upstream, v_now) > v_now;
     maintenance_due    := (select ran_at not between v_now - interval '2 minutes' and v_now + interval '1 minute' from app.maintenance_state);
     limit_version      := v_upstream.limit_version;
+    unavailable_since  := v_upstream.unavailable_since;
+    failures           := v_upstream.consecutive_failures;
+    together           := not app.is_distributed();
 end;
 $$;
 
 comment on function api.heartbeat(text, integer, integer, integer, integer, integer, integer, double precision, double precision, double precision, double precision) is
-'Says that a worker is alive, and answers what it needs to know before a round of claims: the organizations with work (least recently served first), seconds until more is ready (null: none known), its share of the lookups that may run at once, the settings that concern it (seconds, bytes), seconds until a slot can be had (0: now), whether it should call api.run_maintenance, whether nothing may start now, not even what was claimed before, and the version of the concurrency limit. With p_outcomes, it also reports what the worker measured since it last did, under that version of the limit: how many organizations were served; outcomes, answers (2xx, and 4xx that end an item) and signs of overload (429, 503, time-outs) among them, without the organization that had most of these when there were several; the mean latency of the successes, the time that all these lookups took and that the overloaded ones took, in seconds; and which part of its share it used (0 to 1).';
+'Says that a worker is alive, and answers what it needs to know before a round of claims: the organizations with work (as api.ready_organizations), seconds until more is ready (null: none known), its share of the lookups that may run at once, the settings that concern it (seconds, bytes), seconds until a slot can be had (0: now), whether it should call api.run_maintenance, whether nothing may start now, not even what was claimed before, the version of the concurrency limit, since when the incentives API is unavailable (null: it is not) and its failures since the last answer, and whether one claim may be for several organizations, because one PostgreSQL holds them all. With p_outcomes, it also reports what the worker measured since it last did, under that version of the limit: how many organizations were served; outcomes, answers (2xx, and 4xx that end an item) and signs of overload (429, 503, time-outs) among them, without the organization that had most of these when there were several; the mean latency of the successes, the time that all these lookups took and that the overloaded ones took, in seconds; and which part of its share it used (0 to 1).';

@@ -12,6 +12,11 @@ as $$
 declare
     v_now timestamptz := app.clock();
 begin
+    if app.is_node() then
+        select r.organization_ids, extract(epoch from r.next_ready_at - v_now) into organization_ids, next_ready_in
+          from app.find_ready_here('app.webhook_queue_state', 'app.webhook_wakeups', p_limit, p_except, v_now) r;
+        return;
+    end if;
     organization_ids := array(select r.organization_id
                                 from (select q.organization_id, q.served_at from app.webhook_queue_state q where q.ready_at <= v_now
                                        union
@@ -27,7 +32,7 @@ begin
 end;
 $$;
 
-comment on function api.ready_webhooks(integer, uuid[]) is 'Organizations with deliveries to claim, least recently served first, except those given; and the seconds until there are more (null: none known).';
+comment on function api.ready_webhooks(integer, uuid[]) is 'Organizations with deliveries to claim, least recently served first, except those given; and the seconds until there are more (null: none known). At a node of a cluster: of the organizations whose rows it has.';
 
 create or replace function api.claim_webhooks(p_organization_id uuid, p_sender text, p_limit integer)
 returns table (delivery_id uuid, lease_token uuid, body text, url text, secrets bytea[], event text, traceparent text)

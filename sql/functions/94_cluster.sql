@@ -15,6 +15,50 @@ begin
 end;
 $$;
 
+-- The rows of a distributed table that this node has, as what can stand after FROM. It names the shards, so that nobody else is asked.
+create or replace function app.rows_here(p_table regclass) returns text
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_rows text;
+begin
+    execute $sql$
+        select '(' || string_agg(format('select * from %s', shard_name(s.logicalrelid, s.shardid)), ' union all ') || ')'
+          from pg_catalog.pg_dist_shard s
+          join pg_catalog.pg_dist_placement p on p.shardid = s.shardid
+         where s.logicalrelid = $1 and p.groupid = (select groupid from pg_catalog.pg_dist_local_group) $sql$
+       into v_rows using p_table;
+    return coalesce(v_rows, format('(select * from %s where false)', p_table));
+end;
+$$;
+
+-- A ready list of the organizations whose rows this node has: that of lookups or that of webhooks, which are made alike.
+create or replace function app.find_ready_here(
+    p_queue regclass, p_wakeups regclass, p_limit integer, p_except uuid[], p_now timestamptz, out organization_ids uuid[], out next_ready_at timestamptz
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    execute format($sql$
+        with q as materialized (select organization_id, ready_at, served_at from %s r),
+             w as materialized (select organization_id, ready_at from %s r)
+        select array(select r.organization_id
+                       from (select organization_id, served_at from q where ready_at <= $3
+                              union
+                             select w.organization_id, coalesce(q.served_at, '-infinity')
+                               from w left join q on q.organization_id = w.organization_id
+                              where w.ready_at <= $3) r
+                      where r.organization_id <> all ($2)
+                      order by r.served_at, r.organization_id
+                      limit $1),
+               least((select min(ready_at) from q where ready_at > $3), (select min(ready_at) from w where ready_at > $3)) $sql$,
+        app.rows_here(p_queue), app.rows_here(p_wakeups))
+       into organization_ids, next_ready_at using p_limit, p_except, p_now;
+end;
+$$;
+
 -- Policies at other nodes do not see the claims that a session has at this one, and would show no rows. An error is better.
 create or replace function app.close_tables_to_members() returns void
 language plpgsql volatile

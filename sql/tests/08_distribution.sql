@@ -1,5 +1,5 @@
 begin;
-select plan(6);
+select plan(7);
 \ir fixtures.psql
 
 create temporary view keys as
@@ -39,6 +39,8 @@ select set_eq(
         and exists (select from pg_attribute a where a.attrelid = name::regclass and a.attname = 'organization_id') $$,
     array['app.api_keys', 'app.report_shares', 'app.recent_writes'],
     'credentials, looked up before their organization is known, and positions of a node are not distributed');
+
+select is(app.is_node(), false, 'a database that is not distributed serves all of its organizations');
 
 select * from finish();
 rollback;

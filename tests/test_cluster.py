@@ -1,0 +1,116 @@
+"""A worker on a cluster of Citus, where organizations are at several nodes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+import psycopg
+import pytest
+from psycopg.errors import Diagnostic
+
+from pyshell.deploy.migrations import migrate
+from pyshell.settings import Settings
+from pyshell.worker import claims, outcomes
+from tests.citus_fixtures import Cluster
+from tests.conftest import Connection
+from tests.upstream import FakeUpstream
+from tests.worker_fixtures import Batches, fetch_value, running_worker, update_settings
+
+
+@dataclass
+class Installation:
+    """A database of the cluster, as its owner at the coordinator, the settings of a worker there, and the URLs of nodes with shards."""
+
+    owner: Connection
+    settings: Settings
+    nodes: dict[tuple[str, int], str]
+
+    def organizations(self, at_each: int) -> dict[str, list[Batches]]:
+        """So many organizations at each node that has shards, by the URL of the node."""
+        organizations: dict[str, list[Batches]] = {url: [] for url in self.nodes.values()}
+        while any(len(some) < at_each for some in organizations.values()):
+            batches = Batches(self.owner)
+            some = organizations[self.nodes[self._node_of(batches)]]
+            if len(some) < at_each:
+                some.append(batches)
+        return organizations
+
+    def at(self, url: str) -> Settings:
+        return replace(self.settings, database_url=url)
+
+    def _node_of(self, batches: Batches) -> tuple[str, int]:
+        row = self.owner.execute(
+            "select n.nodename, n.nodeport from pg_dist_placement p join pg_dist_node n on n.groupid = p.groupid"
+            " where p.shardid = get_shard_id_for_distribution_column('public.batch_lookup_jobs', %s)",
+            [batches.organization_id],
+        ).fetchone()
+        assert row
+        return row[0], row[1]
+
+
+@pytest.fixture(scope="module")
+def cluster_url(citus: Cluster) -> str:
+    url = citus.new_database()
+    migrate(url, distribute=True)
+    with psycopg.connect(url, autocommit=True) as owner:
+        # Nodes connect to each other as the role that calls.
+        owner.execute("alter role batch_lookups_shell login")
+    return url
+
+
+@pytest.fixture
+def installation(citus: Cluster, cluster_url: str, upstream: FakeUpstream) -> Iterator[Installation]:
+    with psycopg.connect(cluster_url, autocommit=True) as owner:
+        update_settings(owner, lookups_per_second=None, max_in_flight=20, retry_backoff_seconds=0.01)
+        settings = Settings(database_url=cluster_url, incentives_api_url=upstream.url, incentives_api_key="key of the provider")
+        nodes = {(node.host, node.port): citus.url_at(node, owner.info.dbname) for node in citus.nodes if node.has_shards}
+        yield Installation(owner, settings, nodes)
+
+
+@pytest.mark.parametrize("kind", ["at the coordinator", "at every node"])
+def test_workers_serve_all_organizations(
+    installation: Installation, upstream: FakeUpstream, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    # A call for several organizations would send commands for each statement, and commit at several nodes.
+    monkeypatch.delattr(claims, "claim_for_organizations")
+    monkeypatch.delattr(outcomes, "record_for_organizations")
+    organizations = installation.organizations(at_each=4)
+    caplog.set_level(logging.WARNING)
+    everybody = [batches for some in organizations.values() for batches in some]
+    jobs = [(batches, batches.create([f"{batches.organization_id}-{n}" for n in range(30)])) for batches in everybody]
+    at_nodes = map(installation.at, organizations)
+    with ExitStack() as workers:
+        for settings in [installation.settings] if kind == "at the coordinator" else at_nodes:
+            workers.enter_context(running_worker(settings))
+        assert {batches.wait(job) for batches, job in jobs} == {"completed"}
+    assert set(upstream.times_seen().values()) == {1}
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("pyshell.worker")] == []
+
+
+def noting(commands: list[str]) -> Callable[[Diagnostic], None]:
+    return lambda notice: commands.append(notice.message_primary or "")
+
+
+def test_a_node_claims_and_records_without_asking_another(installation: Installation) -> None:
+    for url, [mine] in installation.organizations(at_each=1).items():
+        mine.create(3)
+        commands: list[str] = []
+        with psycopg.connect(url, autocommit=True) as node:
+            node.add_notice_handler(noting(commands))
+            node.execute("set client_min_messages = notice; set citus.log_remote_commands = on")
+            ready = fetch_value(node, "select organization_ids from api.heartbeat('worker')")
+            assert set(ready) == {mine.organization_id}
+            claimed = node.execute("select * from api.claim_lookups(%s, 'worker', 10)", [mine.organization_id]).fetchall()
+            assert len(claimed) == 3
+            node.execute(
+                """
+                select from api.record_lookups(
+                    %s, %s, %s, %s, array[200, 200, 200], array_fill(null::text, array[3]), array['{}', '{}', '{}'],
+                    array_fill(null::float8, array[3]), array[0.1, 0.1, 0.1])""",
+                [mine.organization_id, *([row[column] for row in claimed] for column in range(3))],
+            )
+        assert mine.counts() == {"completed": 3}
+        assert [command for command in commands if command.startswith("issuing")] == []
