@@ -149,9 +149,11 @@ def _url(given: Mapping[str, str], name: str, *schemes: str) -> str | None:
     if value is None:
         return None
     try:
-        valid = urlsplit(value).scheme in schemes
+        scheme = urlsplit(value).scheme
     except ValueError:
-        valid = False
+        scheme = ""
+    # Without the slashes, libraries take it for something else, and name it in their errors with the password in it.
+    valid = scheme in schemes and value[len(scheme) :].startswith("://")
     if not valid:
         raise SettingsError(f"{name} must be a URL that begins with {schemes[0]}://")
     return value
