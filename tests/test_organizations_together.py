@@ -17,10 +17,13 @@ from pyshell.worker.calls import Lease, Outcome, claim_for_organizations, claim_
 from pyshell.worker.upstream import Answer
 from tests.conftest import Connection
 from tests.test_neighbours import HELD_BY_A_NEIGHBOUR, held
+from tests.test_plans import Plans
 from tests.timed import wait_until
 from tests.upstream import FakeUpstream, Reply
 from tests.worker_fixtures import Batches, check_invariants, fetch_value, running_worker, update_settings
 
+# Of one organization, with a batch of its own that ends with the flush.
+CLAIM_STATEMENTS, FLUSH_STATEMENTS = 39, 63
 ANSWER = Answer(200, None, b"{}", None)
 
 
@@ -100,6 +103,49 @@ async def test_claims_end_with_the_total_and_those_left_out_come_first(worker_se
     ready = [each for (each,) in owner.execute("select api.ready_organizations()").fetchall()]
     assert set(ready) == {batches.organization_id for batches in organizations} - served
     await session.close()
+
+
+def test_an_organization_costs_few_statements_and_row_versions(owner: Connection) -> None:
+    """With ten items each, an organization's statements cost more than its items: those of a body that is parsed anew at each call, too."""
+    update_settings(owner, lookups_per_second=None)
+    organizations = several(owner, 4)
+    for batches in organizations:
+        batches.create(10)
+    ids = [batches.organization_id for batches in organizations]
+    plans = Plans(owner)
+    with owner.transaction():
+        claimed, claims_run = plans.run(
+            """select organization_id, job_id, position, lease_token
+                 from api.claim_for_organizations(%(ids)s::uuid[], 'worker', array_fill(20, array[4]), 100)""",
+            {"ids": ids},
+        )
+        claimed.sort()
+        outcomes = {"ids": sorted(ids), "jobs": [row[1] for row in claimed], "positions": [row[2] for row in claimed]}
+        outcomes["tokens"] = [row[3] for row in claimed]
+        verdicts, flushes_run = plans.run(
+            """select verdict, items
+                 from api.record_for_organizations(
+                          %(ids)s::uuid[], array_fill(10, array[4]), %(jobs)s::uuid[], %(positions)s::integer[], %(tokens)s::uuid[],
+                          array_fill(200, array[40]), array_fill(null::text, array[40]), array_fill('{}'::text, array[40]),
+                          array_fill(null::double precision, array[40]), array_fill(0.1::double precision, array[40]))""",
+            outcomes,
+        )
+        replaced = owner.execute(
+            "select relname, (n_tup_upd + n_tup_del) / 4 from pg_stat_xact_user_tables where n_tup_upd + n_tup_del >= 4"
+        ).fetchall()
+    assert verdicts == [("accepted", 10)] * 4
+    assert dict(replaced) == {
+        "batch_lookup_jobs": 2,
+        "incentive_reports": 1,
+        "lookup_leases": 1,
+        "lookup_queue_items": 10,
+        "organization_queue_state": 1,
+        "queue_wakeups": 1,
+        "queued_jobs": 1,
+    }
+    texts = Counter(plan["Query Text"].strip()[:60] for plan in claims_run + flushes_run)
+    assert len(claims_run) // 4 <= CLAIM_STATEMENTS, texts
+    assert len(flushes_run) // 4 <= FLUSH_STATEMENTS, texts
 
 
 def test_organizations_share_their_commits(

@@ -104,17 +104,25 @@ begin
 end;
 $$;
 
--- Consumes the visible wake-ups and computes ready_at from the items. The caller holds the organization's row. The wake-ups come first and
+-- Consumes the visible wake-ups, and computes ready_at from the items. The caller holds the organization's row. The wake-ups come first and
 -- the items in a later statement, so that a batch committed in between keeps its wake-up.
+create or replace function app.take_wakeups(p_organization_id uuid, p_now timestamptz) returns timestamptz
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    delete from app.queue_wakeups where organization_id = p_organization_id;
+    return app.next_ready_at(p_organization_id, p_now);
+end;
+$$;
+
 create or replace function app.refresh_ready_at(p_organization_id uuid, p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_ready_at timestamptz;
+    v_ready_at timestamptz := app.take_wakeups(p_organization_id, p_now);
 begin
-    delete from app.queue_wakeups where organization_id = p_organization_id;
-    v_ready_at := app.next_ready_at(p_organization_id, p_now);
     update app.organization_queue_state
        set ready_at = v_ready_at
      where organization_id = p_organization_id and ready_at is distinct from v_ready_at;

@@ -19,6 +19,8 @@ declare
     v_leases      public.lookup_leases[];
     v_traces      app.job_traces[];
     v_count       integer;
+    v_has_more    boolean;
+    v_ready_at    timestamptz;
 begin
     if p_organization_id is null or p_limit is null or p_limit < 1 then
         return;
@@ -48,22 +50,23 @@ begin
     if v_count > 0 then
         v_leases := app.lease_items(p_organization_id, p_worker, v_items, v_slots.first_at + v_slots.slots * v_slots.spacing, v_now);
         perform app.start_jobs(p_organization_id, v_items, v_now);
-        perform app.take_slots(v_slots.first_at + v_count * v_slots.spacing, v_slots.is_probe, v_now);
+        if v_slots.spacing > interval '0' or v_slots.is_probe then
+            perform app.take_slots(v_slots.first_at + v_count * v_slots.spacing, v_slots.is_probe, v_now);
+        end if;
         perform app.count_lookups(p_organization_id, v_leases, v_now);
         v_traces := app.traces_of(p_organization_id, array(select l.job_id from unnest(v_leases) l));
     end if;
-    if v_count > 0 or v_has_expired then
-        update app.organization_queue_state q
-           set ready_at     = least(q.ready_at, v_now),
-               served_at    = case when v_count > 0 then v_now else q.served_at end,
-               leases_until = case when v_has_expired
-                                   then coalesce((select min(l.expires_at) from public.lookup_leases l where l.organization_id = p_organization_id), 'infinity')
-                                   else least(q.leases_until, v_leases[1].expires_at) end
-         where q.organization_id = p_organization_id;
+    v_has_more := v_count = v_slots.slots;
+    if not v_has_more then
+        v_ready_at := app.take_wakeups(p_organization_id, v_now);
     end if;
-    if v_count < v_slots.slots then
-        perform app.refresh_ready_at(p_organization_id, v_now);
-    end if;
+    update app.organization_queue_state q
+       set ready_at     = case when v_has_more then least(q.ready_at, v_now) else v_ready_at end,
+           served_at    = case when v_count > 0 then v_now else q.served_at end,
+           leases_until = case when v_has_expired
+                               then coalesce((select min(l.expires_at) from public.lookup_leases l where l.organization_id = p_organization_id), 'infinity')
+                               else least(q.leases_until, v_leases[1].expires_at) end
+     where q.organization_id = p_organization_id and (v_count > 0 or v_has_expired or q.ready_at is distinct from v_ready_at);
 
     -- The worker counts from when it hears of its slots. The time of the claim itself, a tenth of a second when it is a connection's first,
     -- would push them among those of others.
@@ -245,18 +248,20 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_job_ids uuid[];
+    v_job_ids uuid[] := array(select distinct i.job_id from unnest(p_items) i);
+    v_job_id  uuid;
 begin
-    v_job_ids := array(select id
-                         from public.batch_lookup_jobs
-                        where organization_id = p_organization_id and status = 'pending'
-                          and id = any (array(select distinct i.job_id from unnest(p_items) i))
-                          for update skip locked);
-    if v_job_ids <> '{}' then
+    for v_job_id in
         update public.batch_lookup_jobs
            set status = 'processing', started_at = p_now, updated_at = p_now
-         where organization_id = p_organization_id and id = any (v_job_ids);
-        perform app.notify_change('UPDATE', 'batch_lookup_jobs', p_organization_id, id) from unnest(v_job_ids) id;
-    end if;
+         where organization_id = p_organization_id
+           and id = any (array(select id
+                                 from public.batch_lookup_jobs
+                                where organization_id = p_organization_id and status = 'pending' and id = any (v_job_ids)
+                                  for update skip locked))
+     returning id
+    loop
+        perform app.notify_change('UPDATE', 'batch_lookup_jobs', p_organization_id, v_job_id);
+    end loop;
 end;
 $$;

@@ -8,7 +8,7 @@ return interval '15 minutes';
 
 -- Ignores times that are further ahead than any that is ever written: they date from before the clock was set back.
 create or replace function app.closed_until(p_upstream app.upstream, p_now timestamptz) returns timestamptz
-language sql immutable
+language sql stable
 as $$
     select greatest(
         case when (p_upstream).paused_until <= p_now + app.longest_pause() then (p_upstream).paused_until end,

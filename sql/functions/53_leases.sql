@@ -15,8 +15,13 @@ end;
 $$;
 
 create or replace function app.count_positions(p_positions int4multirange) returns integer
-language sql immutable
-return (select coalesce(sum(upper(r) - lower(r)), 0)::integer from unnest(p_positions) r);
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return (select coalesce(sum(upper(r) - lower(r)), 0) from unnest(p_positions) r);
+end;
+$$;
 
 -- Locks the leases that still exist. FOR KEY SHARE blocks expiry (a DELETE), but not concurrent recorders (an UPDATE of positions).
 create or replace function app.hold_leases(p_organization_id uuid, p_job_ids uuid[], p_lease_tokens uuid[]) returns public.lookup_leases[]
@@ -37,8 +42,8 @@ begin
 end;
 $$;
 
--- Removes items from their leases, which the caller holds. Leases are locked in one order, by job and token. An empty lease that others
--- hold is deleted when it expires.
+-- Removes items from their leases, which the caller holds. Leases are locked in one order, by job and token. A lease that would be empty is
+-- deleted; one that others hold stays, empty, until it expires.
 create or replace function app.end_leases(p_organization_id uuid, p_leases public.lookup_leases[], p_items public.lookup_queue_items[]) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
@@ -49,12 +54,22 @@ declare
     v_is_empty boolean;
 begin
     for v_lease in
-        select l.job_id, l.lease_token, range_agg(int4range(i.position, i.position + 1)) as ended
+        select l.job_id, l.lease_token, range_agg(int4range(i.position, i.position + 1)) as ended, l.positions as held
           from unnest(p_leases) l
           join unnest(p_items) i on i.job_id = l.job_id and i.position <@ l.positions
-         group by l.job_id, l.lease_token
+         group by l.job_id, l.lease_token, l.positions
          order by l.job_id, l.lease_token
     loop
+        if v_lease.held <@ v_lease.ended then
+            delete from public.lookup_leases
+             where organization_id = p_organization_id and job_id = v_lease.job_id
+               and lease_token = any (array(select lease_token
+                                              from public.lookup_leases
+                                             where organization_id = p_organization_id and job_id = v_lease.job_id
+                                               and lease_token = v_lease.lease_token and positions <@ v_lease.ended
+                                               for update skip locked));
+            continue when found;
+        end if;
         update public.lookup_leases
            set positions = positions - v_lease.ended
          where organization_id = p_organization_id and job_id = v_lease.job_id and lease_token = v_lease.lease_token

@@ -126,6 +126,9 @@ begin
     else
         perform app.count_outcomes(p_organization_id, v_outcomes, v_items, v_now);
     end if;
+    if cardinality(v_items) = cardinality(p_job_ids) then
+        return row(array_fill('accepted'::text, array[cardinality(p_job_ids)]), v_signs)::app.recorded_lookups;
+    end if;
     v_verdicts := array(
         select case when (o.job_id, o.position) in (select a.job_id, a.position from unnest(v_items || v_mended) a) then 'accepted'
                     when exists (select from public.lookup_queue_items i
@@ -197,10 +200,13 @@ return p_action in ('complete', 'fail') or p_action = 'retry' and p_retry_count 
 
 -- The wait after each failure, from the first to the last that is followed by a retry, before jitter.
 create or replace function app.retry_backoffs(p_settings app.settings) returns interval[]
-language sql stable
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
 as $$
-    select array(select app.seconds(least((p_settings).retry_backoff_seconds * 2 ^ n, (p_settings).retry_backoff_max_seconds))
-                   from generate_series(0, (p_settings).max_retries - 1) n)
+begin
+    return array(select app.seconds(least(p_settings.retry_backoff_seconds * 2 ^ n, p_settings.retry_backoff_max_seconds))
+                   from generate_series(0, p_settings.max_retries - 1) n);
+end;
 $$;
 
 -- One statement for each job. The lease token is the fencing token: an outcome of a lost lease finds no row, unless it is a success and the
@@ -455,7 +461,7 @@ begin
      where organization_id = p_organization_id and id = p_job_id
  returning status into v_status;
     if v_status in ('completed', 'failed') then
-        perform app.count_work(p_organization_id, 'job', array[v_status], null, null, null, p_now);
+        perform app.add_work(p_organization_id, 'job', v_status, null, null, null, array[1], null, null, p_now);
         perform app.count_ended(p_organization_id, 'jobs', v_status, 1);
     end if;
     perform app.notify_change('UPDATE', 'batch_lookup_jobs', p_organization_id, p_job_id);

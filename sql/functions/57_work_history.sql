@@ -64,13 +64,15 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_minute    timestamptz      := date_trunc('minute', p_now, 'UTC');
-    v_items     bigint           := (select sum(i) from unnest(p_items) i);
-    v_latency   double precision := (select coalesce(sum(l), 0) from unnest(p_latencies) l);
-    v_latencies bigint[]         := app.fill_buckets(p_latency_buckets, p_items, app.latency_bounds());
-    v_wait      double precision := (select coalesce(sum(s), 0) from unnest(p_waits) s);
-    v_waits     bigint[]         := app.fill_buckets(p_wait_buckets, p_items, app.wait_bounds());
+    v_minute    timestamptz := date_trunc('minute', p_now, 'UTC');
+    v_latencies bigint[]    := app.fill_buckets(p_latency_buckets, p_items, app.latency_bounds());
+    v_waits     bigint[]    := app.fill_buckets(p_wait_buckets, p_items, app.wait_bounds());
+    v_items     bigint;
+    v_latency   double precision;
+    v_wait      double precision;
 begin
+    select sum(u.items), coalesce(sum(u.latency), 0), coalesce(sum(u.wait), 0) into v_items, v_latency, v_wait
+      from unnest(p_items, p_latencies, p_waits) u (items, latency, wait);
     insert into app.work_minutes as w (organization_id, minute, kind, outcome, error_class, recorder, items, latency_seconds, latency_buckets,
                                        wait_seconds, wait_buckets)
     values (p_organization_id, v_minute, p_kind, p_outcome, coalesce(p_error_class, ''), pg_backend_pid(), v_items, v_latency, v_latencies,
