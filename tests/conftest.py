@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import re
@@ -44,6 +45,15 @@ pytest_plugins = [
     "tests.cli_fixtures",
     "tests.citus_fixtures",
 ]
+
+
+# Nothing of what is imported and collected is ever garbage: it is looked for among what comes after.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:
