@@ -11,7 +11,8 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    executable = shutil.which("chromium") or shutil.which("google-chrome")
+    names = ("chromium-headless-shell", "chromium", "google-chrome")
+    executable = next(filter(None, map(shutil.which, names)), None)
     if executable is None:
         pytest.skip("there is no Chromium here")
     with sync_playwright() as playwright:

@@ -18,12 +18,12 @@ from pyshell.local.machine import free_port
 from pyshell.local.private_postgres import PrivatePostgres
 from pyshell.settings import ROOT
 from tests.conftest import MakeCluster, folder_for_postgres
-from tests.portal.conftest import SCREENSHOTS, Person
+from tests.portal.conftest import Person
 from tests.test_stack import Environment, run, up, url_of
 
 PAGE = ROOT / "docs" / "tour.md"
 FILE = ROOT / "docs" / "tour" / "march.csv"
-PICTURES = ROOT / os.environ.get("TOUR_PICTURES", SCREENSHOTS / "tour")
+PICTURES = ROOT / os.environ.get("TOUR_PICTURES", ".state/tour")
 MOST_BYTES = 600_000
 WINDOW: ViewportSize = {"width": 1120, "height": 860}
 EXTENT = "main => main.getBoundingClientRect().bottom + 16"
