@@ -185,3 +185,16 @@ def test_the_oldest_ready_item_is_found_without_reading_other_jobs(history: Conn
     )
     assert pages(history, "select app.oldest_ready_since(now())") <= 30
     assert value(history, "select app.oldest_ready_since(now()) is not null")
+
+
+def test_the_oldest_ready_item_is_found_without_reading_all_that_wait_for_a_retry(history: Connection) -> None:
+    history.execute(
+        """insert into public.lookup_queue_items
+                   (organization_id, id, job_id, position, reference_id, address, building_type, device_ids, retry_at, created_at)
+           select j.organization_id, gen_random_uuid(), j.id, n, 'site-' || n, '{}', '', '{}', now() - n * interval '1 second', now()
+             from (select * from public.batch_lookup_jobs order by id limit 1) j, generate_series(1, 2000) n"""
+    )
+    history.execute("insert into app.organization_queue_state (organization_id, ready_at) select id, now() from app.organizations")
+    [(since,)], seen = Plans(history).run("select now() - app.oldest_ready_since(now())", {})
+    assert since.total_seconds() == 2000
+    assert rows_scanned(seen, "lookup_queue_items") <= 1

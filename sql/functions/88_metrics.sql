@@ -31,7 +31,8 @@ $$;
 
 -- Since when the oldest item has been ready that a claim could take now; null: there is none. Nothing is ready in an outage or a pause, nor of
 -- an organization whose month is spent: that is not on the ready list before the next month. Of those on it, the months are looked at from
--- the oldest item on, and usually that of one organization only.
+-- the oldest item on, and usually that of one organization only. The ids of jobs are in the order of their uploads, so usually one job is
+-- looked at; and of the items that wait for a retry, the first of each organization on the ready list.
 create or replace function app.oldest_ready_since(p_now timestamptz) returns timestamptz
 language plpgsql stable
 set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
@@ -40,6 +41,8 @@ declare
     v_upstream app.upstream;
     v_settings app.settings;
     v_waiting  record;
+    v_new      timestamptz;
+    v_retry    timestamptz;
 begin
     select * into v_upstream from app.upstream_state;
     select * into v_settings from app.settings;
@@ -47,31 +50,40 @@ begin
         return null;
     end if;
     for v_waiting in
-        select i.organization_id, min(i.since) as since
-          -- No join, because that may read all jobs. The last condition is always true, and no index has it: that of times, alone, would be
-          -- read past all jobs of the organization.
-          from (select q.organization_id,
-                       (select j.created_at
-                          from public.batch_lookup_jobs j
-                         where j.organization_id = q.organization_id and j.id = q.job_id and j.processed_items < j.total_items) as since
-                  from app.queued_jobs q
-                 union all
-                select r.organization_id, r.retry_at
-                  from public.lookup_queue_items r
-                 where r.status = 'pending' and r.retry_at is not null and r.retry_at <= p_now) i
-          join app.organizations o on o.id = i.organization_id
+        select q.organization_id, q.job_id
+          from app.queued_jobs q
+          join app.organizations o on o.id = q.organization_id
          where o.monthly_lookups is null
             or o.id in (select s.organization_id from app.organization_queue_state s where s.ready_at <= p_now
                          union all
                         select k.organization_id from app.queue_wakeups k where k.ready_at <= p_now)
-         group by i.organization_id
-         order by since
+         order by q.job_id
     loop
         if app.lookups_left(v_waiting.organization_id, p_now) is distinct from 0 then
-            return v_waiting.since;
+            select created_at into v_new
+              from public.batch_lookup_jobs
+             where organization_id = v_waiting.organization_id and id = v_waiting.job_id and processed_items < total_items;
+            exit when found;
         end if;
     end loop;
-    return null;
+    for v_waiting in
+        select l.organization_id, r.retry_at
+          from (select s.organization_id from app.organization_queue_state s where s.ready_at <= p_now
+                 union
+                select k.organization_id from app.queue_wakeups k where k.ready_at <= p_now) l
+         cross join lateral (select i.retry_at
+                               from public.lookup_queue_items i
+                              where i.organization_id = l.organization_id and i.status = 'pending' and i.retry_at is not null and i.retry_at <= p_now
+                              order by i.retry_at
+                              limit 1) r
+         order by r.retry_at
+    loop
+        if app.lookups_left(v_waiting.organization_id, p_now) is distinct from 0 then
+            v_retry := v_waiting.retry_at;
+            exit;
+        end if;
+    end loop;
+    return least(v_new, v_retry);
 end;
 $$;
 
