@@ -29,6 +29,11 @@ ENDED_BATCHES = """
         insert into public.incentive_reports
                (organization_id, id, job_id, name, description, status, total_sites, created_at, completed_at, updated_at)
         select organization_id, report_id, id, '', '', 'complete', 1, created_at, created_at, created_at from job
+    ), queue as (
+        insert into app.organization_queue_state (organization_id) select id from organization
+    ), usage as (
+        insert into public.lookup_usage (organization_id, day, job_id, lookups)
+        select organization_id, (created_at at time zone 'UTC')::date, id, 2 from job
     )
     insert into app.ended_changes (organization_id, id, kind, status, change)
     select id, gen_random_uuid(), 'jobs', 'completed', 0 from organization
@@ -40,7 +45,7 @@ def grown(new_database: Callable[..., str]) -> Iterator[Connection]:
     """A database with an organization of many ended batches, which maintenance has counted."""
     with psycopg.connect(new_database(), autocommit=True) as connection:
         connection.execute(ENDED_BATCHES, {"jobs": ENDED})
-        connection.execute("select app.add_up_counts()")
+        connection.execute("select app.add_up_counts(app.clock())")
         connection.execute("vacuum analyze public.batch_lookup_jobs, public.incentive_reports")
         yield connection
 
@@ -54,6 +59,14 @@ def test_a_list_of_batches_reads_the_page_whatever_its_total_is(grown: Connectio
     assert (page["total"], len(page["jobs"])) == (ENDED, 20)
     assert rows_scanned(seen, "batch_lookup_jobs") <= 21
     assert rows_scanned(seen, "ended_totals") <= 4
+
+
+def test_usage_reads_the_page_and_a_row_for_each_day(grown: Connection) -> None:
+    organization = fetch_value(grown, "select id from app.organizations")
+    [(usage,)], seen = Plans(grown).run("select api.get_usage(%(organization)s)", {"organization": organization})
+    assert (usage["total"], usage["lookups"], len(usage["usage"])) == (ENDED, 2 * ENDED, 100)
+    assert rows_scanned(seen, "lookup_usage") <= 101
+    assert rows_scanned(seen, "usage_days") <= 2 * 27 + 1
 
 
 @pytest.mark.parametrize("status", [None, "complete"])
@@ -89,13 +102,15 @@ def test_totals_are_exact_at_every_moment(database_url: str, owner: Connection) 
         jobs = connection.execute(
             "select id, report_id from public.batch_lookup_jobs where organization_id = %s", [organization]
         ).fetchall()
-        what = choose.choice(["upload", "look up", "look up", "cancel", "delete", "delete report"])
+        what = choose.choice(["upload", "look up", "look up", "give back", "cancel", "delete", "delete report"])
         if what == "upload" or not jobs:
             request = json.dumps({"items": [site(f"site-{n}") for n in range(choose.choice([1, 3]))]})
             connection.execute("select api.create_batch_lookup(%s, %s, false)", [organization, request])
         elif what == "look up":
             status, answer = choose.choice([(200, "{}"), (404, None)])
             connection.execute(LOOK_UP, {"organization": organization, "limit": choose.randint(1, 5), "status": status, "answer": answer})
+        elif what == "give back":
+            connection.execute(GIVE_BACK, {"organization": organization, "limit": choose.randint(1, 5)})
         elif what == "cancel":
             connection.execute("select api.cancel_batch_lookup(%s, %s)", [organization, choose.choice(jobs)[0]])
         elif what == "delete":
@@ -111,7 +126,7 @@ def test_totals_are_exact_at_every_moment(database_url: str, owner: Connection) 
         try:
             for round_ in range(40):
                 if round_ % 3 == 2:
-                    owner.execute("select app.add_up_counts()")
+                    owner.execute("select app.add_up_counts(app.clock())")
                 for batches in many:
                     for status in (None, "completed", "failed", "cancelled"):
                         told, there = fetch_row(owner, JOBS, batches.organization_id, status)
@@ -119,13 +134,16 @@ def test_totals_are_exact_at_every_moment(database_url: str, owner: Connection) 
                     for status in (None, "complete", "error", "processing"):
                         told, there = fetch_row(owner, REPORTS, batches.organization_id, status)
                         assert told == there, status
+                    told, there = fetch_row(owner, USAGE, batches.organization_id)
+                    assert told == there
         finally:
             stop.set()
         assert sum(changed.result() for changed in changing) > 0
     assert fetch_value(owner, "select count(distinct organization_id) from app.ended_totals") == len(many)
     check_invariants(owner)
-    owner.execute("select app.add_up_counts()")
+    owner.execute("select app.add_up_counts(app.clock())")
     check_invariants(owner)
+    assert fetch_value(owner, "select count(*) from app.usage_days where day = '-infinity'") == len(many)
 
 
 LOOK_UP = """
@@ -135,6 +153,11 @@ LOOK_UP = """
      cross join lateral api.record_lookups(%(organization)s, c.jobs, c.positions, c.tokens, array_fill(%(status)s::integer, array[n]),
            array_fill(null::text, array[n]), array_fill(%(answer)s::text, array[n]), array_fill(null::double precision, array[n])) r
      where c.n > 0"""
+GIVE_BACK = """
+    select api.release_lookups(%(organization)s, c.jobs, c.positions, c.tokens)
+      from (select array_agg(job_id) as jobs, array_agg(position) as positions, array_agg(lease_token) as tokens, count(*) as n
+              from api.claim_lookups(%(organization)s, 'tester', %(limit)s)) c
+     where c.n > 0"""
 JOBS = """
     select (api.list_batch_lookups(o, s) ->> 'total')::integer,
            (select count(*) from public.batch_lookup_jobs where organization_id = o and (s is null or status = s))
@@ -143,6 +166,12 @@ REPORTS = """
     select (api.list_incentive_reports(o, s) ->> 'total')::integer,
            (select count(*) from public.incentive_reports where organization_id = o and (s is null or status = s))
       from (select %s::uuid as o, %s::text as s) a"""
+
+USAGE = """
+    select array[(u ->> 'lookups')::bigint, (u ->> 'total')::bigint, (u #>> '{month,lookups}')::bigint],
+           (select array[coalesce(sum(lookups), 0), count(*) filter (where lookups > 0), coalesce(sum(lookups), 0)]
+              from public.lookup_usage where organization_id = o)
+      from (select o, api.get_usage(o) as u from (select %s::uuid as o) o) a"""
 
 
 def fetch_row(connection: Connection, query: str, *parameters: object) -> tuple[object, ...]:
@@ -157,8 +186,10 @@ def test_a_batch_ends_while_maintenance_adds_up(database_url: str, owner: Connec
     for _ in range(3):
         batches.create(1)
         owner.execute(LOOK_UP, {"organization": batches.organization_id, "limit": 1, "status": 200, "answer": "{}"})
+        if fetch_value(owner, "select count(*) from app.usage_days") == 1:
+            owner.execute("select app.add_up_counts(app.clock())")  # the first time, it holds up claims
         with psycopg.connect(database_url) as adding:
-            adding.execute("select app.add_up_counts()")
+            adding.execute("select app.add_up_counts(app.clock())")
             batches.create(1)
             owner.execute(LOOK_UP, {"organization": batches.organization_id, "limit": 1, "status": 200, "answer": "{}"})
     check_invariants(owner)

@@ -16,7 +16,8 @@ as $$
                'public.incentive_reports', 'public.incentive_report_sites', 'public.incentive_report_site_programs', 'app.deleted_rows',
                'app.customers', 'public.applications', 'app.incentive_profiles', 'app.incentive_calls', 'app.audit_events', 'app.api_key_uses',
                'app.webhook_configs', 'app.webhook_secrets', 'app.webhook_deliveries', 'app.webhook_attempts', 'app.webhook_queue_state',
-               'app.webhook_wakeups', 'app.ended_totals', 'app.ended_changes']), 'distributed'
+               'app.webhook_wakeups', 'app.ended_totals', 'app.ended_changes',
+               'app.usage_days']), 'distributed'
      union all
     select unnest(array[
                'app.settings', 'app.regions', 'app.organizations', 'app.api_keys', 'app.report_shares', 'app.device_categories',

@@ -13,10 +13,10 @@ create or replace function app.lookups_of_month(p_organization_id uuid, p_now ti
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    v_first date := app.month_of(p_now);
 begin
-    return (select coalesce(sum(lookups), 0)
-              from public.lookup_usage
-             where organization_id = p_organization_id and day >= app.month_of(p_now));
+    return (app.sum_usage(p_organization_id, v_first, 'infinity')).lookups;
 end;
 $$;
 
@@ -96,14 +96,27 @@ set search_path = pg_catalog, pg_temp set lock_timeout = '1ms' set jit = off set
 set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 declare
-    v_day date := (p_now at time zone 'UTC')::date;
+    v_day     date := (p_now at time zone 'UTC')::date;
+    v_lookups bigint;
+    v_jobs    integer;
 begin
+    select sum(app.count_positions(l.positions)), count(*) filter (where u.lookups is null)
+      into v_lookups, v_jobs
+      from unnest(p_leases) l
+      left join lateral (select x.lookups
+                           from public.lookup_usage x
+                          where x.organization_id = p_organization_id and x.day = v_day and x.job_id = l.job_id and x.lookups > 0
+                         offset 0) u on true;
     insert into public.lookup_usage as u (organization_id, day, job_id, lookups)
     select p_organization_id, v_day, l.job_id, app.count_positions(l.positions)
       from unnest(p_leases) l
      order by l.job_id
     on conflict (organization_id, day, job_id) do update
        set lookups = u.lookups + excluded.lookups;
+    insert into app.usage_days as d (organization_id, day, lookups, jobs)
+    values (p_organization_id, v_day, v_lookups, v_jobs)
+        on conflict (organization_id, day) do update
+       set lookups = d.lookups + excluded.lookups, jobs = d.jobs + excluded.jobs;
     update app.job_budgets b
        set lookups = b.lookups + app.count_positions(l.positions)
       from unnest(p_leases) l
@@ -118,23 +131,42 @@ set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_
 set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 declare
-    v_days date[] := array[(app.clock() at time zone 'UTC')::date, (app.clock() at time zone 'UTC')::date - 1];
-    v_job  record;
+    v_days    date[]    := array[(app.clock() at time zone 'UTC')::date, (app.clock() at time zone 'UTC')::date - 1];
+    v_job     record;
+    v_day     date;
+    v_lookups integer;
+    v_fewer   integer[] := '{0,0}';
+    v_ended   integer[] := '{0,0}';
+    v_place   integer;
 begin
-    for v_job in select i.job_id, count(*) as items from unnest(p_items) i group by i.job_id order by i.job_id loop
-        update public.lookup_usage
-           set lookups = greatest(lookups - v_job.items, 0)
-         where organization_id = p_organization_id and job_id = v_job.job_id
-           and day = (select max(u.day)
-                        from unnest(v_days) d (day)
-                       cross join lateral (select l.day
-                                             from public.lookup_usage l
-                                            where l.organization_id = p_organization_id and l.day = d.day and l.job_id = v_job.job_id
-                                           offset 0) u);
+    for v_job in select i.job_id, count(*)::integer as items from unnest(p_items) i group by i.job_id order by i.job_id loop
+        v_day := (select max(u.day)
+                    from unnest(v_days) d (day)
+                   cross join lateral (select l.day
+                                         from public.lookup_usage l
+                                        where l.organization_id = p_organization_id and l.day = d.day and l.job_id = v_job.job_id
+                                       offset 0) u);
+        select lookups into v_lookups
+          from public.lookup_usage
+         where organization_id = p_organization_id and day = v_day and job_id = v_job.job_id
+           for update;
+        if v_lookups > 0 then
+            update public.lookup_usage
+               set lookups = greatest(lookups - v_job.items, 0)
+             where organization_id = p_organization_id and day = v_day and job_id = v_job.job_id;
+            v_place := array_position(v_days, v_day);
+            v_fewer[v_place] := v_fewer[v_place] + least(v_lookups, v_job.items);
+            v_ended[v_place] := v_ended[v_place] + (v_lookups <= v_job.items)::integer;
+        end if;
         update app.job_budgets
            set lookups = greatest(lookups - v_job.items, 0)
          where organization_id = p_organization_id and job_id = v_job.job_id;
     end loop;
+    -- The row of a day last, because claims of any job count there.
+    update app.usage_days d
+       set lookups = d.lookups - u.fewer, jobs = d.jobs - u.ended
+      from unnest(v_days, v_fewer, v_ended) u (day, fewer, ended)
+     where d.organization_id = p_organization_id and d.day = u.day and u.fewer > 0;
 end;
 $$;
 
@@ -408,13 +440,11 @@ begin
     select coalesce(array_agg(row(u.*)::public.lookup_usage), '{}') into v_rows
       from (select u.*
               from public.lookup_usage u
-             where u.organization_id = p_organization_id and u.day >= v_from and u.day < v_before
+             where u.organization_id = p_organization_id and u.day >= v_from and u.day < v_before and u.lookups > 0
                and (p_cursor is null or (u.day, u.job_id) < ((v_cursor.created_at at time zone 'UTC')::date, v_cursor.id))
              order by u.day desc, u.job_id desc
              limit p_limit + 1 offset p_offset) u;
-    select count(*) as rows, coalesce(sum(lookups), 0) as lookups into v_total
-      from public.lookup_usage
-     where organization_id = p_organization_id and day >= v_from and day < v_before;
+    v_total := app.sum_usage(p_organization_id, v_from, v_before);
     select coalesce(json_agg(json_build_object('day', u.day, 'job_id', u.job_id, 'name', j.name, 'lookups', u.lookups)
                              order by u.day desc, u.job_id desc), '[]')
       into v_usage
@@ -428,7 +458,7 @@ begin
             'month', to_char(app.month_of(v_now), 'YYYY-MM'),
             'lookups', app.lookups_of_month(p_organization_id, v_now),
             'limit', v_limit),
-        'total', v_total.rows,
+        'total', v_total.jobs,
         'limit', p_limit,
         'offset', p_offset,
         'next_cursor', case when cardinality(v_rows) > p_limit

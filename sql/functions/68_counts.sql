@@ -131,9 +131,94 @@ begin
 end;
 $$;
 
+-- The lookups from a day on and before another one, and how many rows of public.lookup_usage they are.
+create or replace function app.sum_usage(p_organization_id uuid, p_from date, p_before date, out lookups bigint, out jobs bigint)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp set enable_seqscan = off
+as $$
+begin
+    if exists (select from app.usage_days d where d.organization_id = p_organization_id and d.day = '-infinity') then
+        select coalesce(sum(d.lookups), 0), coalesce(sum(d.jobs), 0) into lookups, jobs
+          from app.usage_days d
+         where d.organization_id = p_organization_id and d.day >= p_from and d.day < p_before;
+    else
+        select coalesce(sum(u.lookups), 0), count(*) into lookups, jobs
+          from public.lookup_usage u
+         where u.organization_id = p_organization_id and u.day >= p_from and u.day < p_before and u.lookups > 0;
+    end if;
+end;
+$$;
+
+-- Adds the days of an organization up, once. No lookup is counted meanwhile, and none is taken back: those may be of the last days.
+create or replace function app.add_up_usage(p_organization_id uuid, p_now timestamptz) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp set lock_timeout = '20ms' set jit = off
+as $$
+declare
+    v_days    date[];
+    v_lookups bigint[];
+    v_jobs    integer[];
+begin
+    perform from app.organization_queue_state where organization_id = p_organization_id for update;
+    if not found then
+        return;
+    end if;
+    perform from public.lookup_usage where organization_id = p_organization_id and day > (p_now at time zone 'UTC')::date - 3 for update;
+    select array_agg(n.day), array_agg(n.lookups), array_agg(n.jobs)
+      into v_days, v_lookups, v_jobs
+      from (select u.day, sum(u.lookups) as lookups, count(*) filter (where u.lookups > 0) as jobs
+              from public.lookup_usage u
+             where u.organization_id = p_organization_id
+             group by u.day) n;
+    insert into app.usage_days as d (organization_id, day, lookups, jobs)
+    select p_organization_id, u.day, u.lookups, u.jobs
+      from unnest(v_days || date '-infinity', v_lookups || 0::bigint, v_jobs || 0) u (day, lookups, jobs)
+        on conflict (organization_id, day) do update
+       set lookups = excluded.lookups, jobs = excluded.jobs;
+end;
+$$;
+
+-- Deletes rows of public.lookup_usage whose jobs were deleted, up to p_limit, once they are older than any job is kept, and than 400 days; their
+-- sums stay. Where jobs are kept for ever, so are these. Answers how many.
+create or replace function app.prune_usage(p_organization_id uuid, p_now timestamptz, p_limit integer default 1000) returns integer
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp set enable_seqscan = off
+as $$
+declare
+    v_retention integer := (select job_retention_days from app.settings);
+    v_before    date    := (p_now at time zone 'UTC')::date - greatest(v_retention, 400);
+    v_day       date;
+    v_days      date[]  := '{}';
+begin
+    if v_retention is null or not exists (select from app.usage_days where organization_id = p_organization_id and day = '-infinity') then
+        return 0;
+    end if;
+    for v_day in
+        delete from public.lookup_usage
+         where organization_id = p_organization_id
+           and ctid = any (array(select u.ctid
+                                   from public.lookup_usage u
+                                  where u.organization_id = p_organization_id and u.day < v_before
+                                    and not exists (select from public.batch_lookup_jobs j
+                                                     where j.organization_id = p_organization_id and j.id = u.job_id)
+                                  order by u.day
+                                  limit p_limit
+                                    for update skip locked))
+     returning day
+    loop
+        v_days := v_days || v_day;
+    end loop;
+    update app.usage_days d
+       set jobs = d.jobs - u.jobs
+      from (select n.day, count(*)::integer as jobs from unnest(v_days) n (day) group by n.day) u
+     where d.organization_id = p_organization_id and d.day = u.day;
+    return cardinality(v_days);
+end;
+$$;
+
 -- Of run_maintenance, for a second at most. Nothing is counted for the first time in the minutes after a migration: calls that began before it
 -- change jobs without a word.
-create or replace function app.add_up_counts() returns void
+create or replace function app.add_up_counts(p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set enable_seqscan = off
 as $$
@@ -142,16 +227,25 @@ declare
     v_may_begin       boolean     := (select counts_from <= clock_timestamp() from app.maintenance_state);
     v_organization_id uuid;
 begin
+    -- Organizations where nothing has ended since have nothing new to delete either.
     for v_organization_id in select distinct organization_id from app.ended_changes loop
         if v_may_begin or app.sum_ended(v_organization_id, 'jobs', null) is not null then
             perform app.add_up_ended(v_organization_id);
         end if;
+        if v_may_begin and not exists (select from app.usage_days where organization_id = v_organization_id and day = '-infinity') then
+            begin
+                perform app.add_up_usage(v_organization_id, p_now);
+            exception
+                when lock_not_available then null;
+            end;
+        end if;
+        perform app.prune_usage(v_organization_id, p_now);
         exit when clock_timestamp() > v_until;
     end loop;
 end;
 $$;
 
--- Counters that differ from what there is. It counts, so it is no check for every ten minutes.
+-- Counters that differ from what there is. Sums of days are those of rows that may have been deleted, too. It counts, so it is no check for every ten minutes.
 create or replace function app.counter_violations(p_organization_id uuid)
 returns table (job_id uuid, item_id uuid, rule text, details text)
 language plpgsql stable
@@ -170,5 +264,15 @@ begin
      where exists (select from app.ended_totals t where t.organization_id = p_organization_id)
      group by n.kind, n.status
     having sum(n.told) <> sum(n.there);
+    return query
+    select null::uuid, null::uuid, 'days add up the lookups of their jobs',
+           format('%s: %s lookups of %s jobs, but %s of %s by lookup_usage', coalesce(d.day, u.day), d.lookups, d.jobs, u.lookups, u.jobs)
+      from (select * from app.usage_days where organization_id = p_organization_id) d
+      full join (select l.day, sum(l.lookups) as lookups, count(*) as jobs
+                   from public.lookup_usage l
+                  where l.organization_id = p_organization_id and l.lookups > 0
+                  group by l.day) u on u.day = d.day
+     where exists (select from app.usage_days m where m.organization_id = p_organization_id and m.day = '-infinity')
+       and (d.jobs is distinct from coalesce(u.jobs, 0) or d.lookups < u.lookups);
 end;
 $$;

@@ -26,11 +26,11 @@ begin
     -- A minute later, nobody counts in it any more: a flush takes 30 seconds at most.
     perform app.complete_work_minutes(date_trunc('minute', v_now - interval '1 minute', 'UTC'));
     v_pruned := app.prune_expired();
-    perform app.add_up_counts();
     delete from app.workers where seen_at < v_now - interval '1 day';
     perform app.prune_cron_history();
     perform app.count_violations(v_now);
     perform app.learn_results_in_turn();
+    perform app.add_up_counts(v_now);
 
     for v_organization_id in
         select distinct organization_id from public.batch_lookup_jobs where status in ('pending', 'processing')

@@ -10,7 +10,7 @@ create table public.lookup_usage (
     constraint lookup_usage_lookups_check check (lookups >= 0)
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 
-comment on table public.lookup_usage is 'Lookups by day and job. A lookup counts as soon as a worker claims it, so that no limit can be exceeded, and no more once the worker has given it back unsent; each retry counts. Kept when the job is deleted.';
+comment on table public.lookup_usage is 'Lookups by day and job. A lookup counts as soon as a worker claims it, so that no limit can be exceeded, and no more once the worker has given it back unsent; each retry counts. Kept when the job is deleted; where job_retention_days is set, for as many days, and 400 at least.';
 comment on column public.lookup_usage.day is 'The day in UTC.';
 
 create table app.job_budgets (

@@ -25,3 +25,15 @@ create table app.ended_changes (
 
 comment on table app.ended_changes is 'Additions to app.ended_totals, one row each, so that whoever ends or deletes a job waits for nobody; maintenance takes them in.';
 comment on column app.ended_changes.change is 'How many more there are of this status; less than nothing: how many fewer.';
+
+create table app.usage_days (
+    organization_id uuid    not null,
+    day             date    not null,
+    lookups         bigint  not null,
+    jobs            integer not null,
+
+    constraint usage_days_pkey primary key (organization_id, day)
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_cost_delay = 0);
+
+comment on table app.usage_days is 'Lookups by day: the sums of public.lookup_usage, also of rows that were deleted. A row of the day -infinity says that the days of the organization have been added up. No foreign key: claims write it, and its check would wait for whoever holds the organization.';
+comment on column app.usage_days.jobs is 'How many rows of the day public.lookup_usage has whose lookups are not 0.';

@@ -1,5 +1,5 @@
 begin;
-select plan(22);
+select plan(38);
 \ir fixtures.psql
 
 -- What the counters say, and that it is what there is.
@@ -26,15 +26,15 @@ select is(pg_temp.totals(:'org'), '1 jobs, 1 reports', 'the lists of an organiza
 select is(pg_temp.look_up(:'org', 2, 200, :'answer'), 2::bigint, 'both items of a batch are looked up');
 select is(pg_temp.counters(:'org'), 'jobs completed 1, reports complete 1', 'a batch that ends is counted with its report');
 update app.maintenance_state set counts_from = 'infinity';
-select app.add_up_counts() \gset early_
+select app.add_up_counts(app.clock()) \gset early_
 select is(app.sum_ended(:'org', 'jobs', null), null, 'calls of before the deploy may still end jobs, so nothing is counted yet');
 update app.maintenance_state set counts_from = '-infinity';
 -- As if this job had ended before anything was counted.
 delete from app.ended_changes where kind = 'jobs';
 insert into app.ended_changes (organization_id, id, kind, status, change) values (:'org', gen_random_uuid(), 'jobs', 'completed', 0);
-select app.add_up_counts() \gset first_
+select app.add_up_counts(app.clock()) \gset first_
 select is(pg_temp.counters(:'org'), 'jobs completed 1, reports complete 1', 'what ended earlier is counted once, and what was counted already is not counted twice');
-select app.add_up_counts() \gset second_
+select app.add_up_counts(app.clock()) \gset second_
 select is_empty('select * from app.ended_changes', 'maintenance takes the changes in');
 select is(pg_temp.counters(:'org'), 'jobs completed 1, reports complete 1', 'the sums are the same afterwards');
 
@@ -82,6 +82,51 @@ select is(pg_temp.counters(:'org') || '; ' || pg_temp.totals(:'org'), 'nothing; 
 
 update app.ended_totals set total = total + 1 where kind = 'jobs' and status = 'completed';
 select results_eq('select rule from api.check_invariants()', $$ values ('ended batches and reports are counted') $$, 'a counter that is wrong breaks a rule');
+
+update app.ended_totals set total = total - 1 where kind = 'jobs' and status = 'completed';
+
+-- Days of lookups
+create function pg_temp.days(p_organization_id uuid) returns text
+language sql as $$
+    select coalesce(string_agg(day || ' ' || lookups || ' of ' || jobs, ', ' order by day), 'nothing')
+      from app.usage_days where organization_id = p_organization_id and day > '-infinity'
+$$;
+create function pg_temp.usage(p_organization_id uuid, p_from timestamptz default null, p_before timestamptz default null) returns text
+language sql as $$
+    select concat_ws(' ', u ->> 'lookups', 'lookups,', u ->> 'total', 'rows,', json_array_length(u -> 'usage'), 'shown,', u #>> '{month,lookups}', 'in', u #>> '{month,month}')
+      from api.get_usage(p_organization_id, p_from, p_before) u
+$$;
+select pg_temp.turn_clock('2026-03-31T12:00Z');
+select pg_temp.submit(:'other_org', 4) as usage_job \gset
+select is(pg_temp.look_up(:'other_org', 3, 200, :'answer'), 3::bigint, 'three of four items are looked up in March');
+select is(pg_temp.days(:'other_org'), '2026-03-31 3 of 1', 'a claim counts the lookups of its day, and of how many batches they are');
+select is(pg_temp.usage(:'other_org'), '3 lookups, 1 rows, 1 shown, 3 in 2026-03', 'an organization whose days were not added up has its usage all the same');
+select pg_temp.turn_clock('2026-04-01T00:00Z');
+select job_id, position, lease_token from api.claim_lookups(:'other_org', 'tester', 1) \gset given_
+select is(pg_temp.days(:'other_org'), '2026-03-31 3 of 1, 2026-04-01 1 of 1', 'the next day has a row of its own');
+select is(pg_temp.usage(:'other_org'), '4 lookups, 2 rows, 2 shown, 1 in 2026-04', 'the next month begins with its first lookup');
+select api.release_lookups(:'other_org', array[:'given_job_id'::uuid], array[:'given_position'::integer], array[:'given_lease_token'::uuid]) as released \gset
+select is(pg_temp.days(:'other_org'), '2026-03-31 3 of 1, 2026-04-01 0 of 0', 'what is given back unsent is counted no more');
+select is(pg_temp.usage(:'other_org'), '3 lookups, 1 rows, 1 shown, 0 in 2026-04', 'a batch without a lookup on a day is not in its usage');
+
+-- Added up by maintenance
+delete from app.usage_days;
+select app.add_up_usage(:'other_org', app.clock()) \gset days_
+select is(pg_temp.days(:'other_org'), '2026-03-31 3 of 1, 2026-04-01 0 of 0', 'maintenance adds up the days of before');
+select is(pg_temp.usage(:'other_org'), '3 lookups, 1 rows, 1 shown, 0 in 2026-04', 'the usage is the same afterwards');
+select is(pg_temp.look_up(:'other_org', 1, 200, :'answer'), 1::bigint, 'the last item is looked up in April');
+select is(pg_temp.usage(:'other_org'), '4 lookups, 2 rows, 2 shown, 1 in 2026-04', 'what is looked up afterwards is added');
+select is(pg_temp.usage(:'other_org', '2026-04-01Z'), '1 lookups, 1 rows, 1 shown, 1 in 2026-04', 'the usage of some days has the sums of those');
+select is_empty('select * from api.check_invariants()', 'the days add up what there is');
+
+-- Old rows
+select api.delete_batch_lookup(:'other_org', :'usage_job') as deleted \gset
+select app.prune_usage(:'other_org', '2028-01-01Z') as kept \gset
+select api.update_settings('{"job_retention_days": 30}') as settings \gset
+select is(array[:'kept'::integer, app.prune_usage(:'other_org', '2027-05-05Z'), app.prune_usage(:'other_org', '2027-05-06Z')], '{0,0,1}', 'rows of deleted batches are kept for 400 days, and for ever where batches are');
+select is(pg_temp.usage(:'other_org'), '4 lookups, 1 rows, 1 shown, 1 in 2026-04', 'the lookups of deleted rows remain in the sums');
+update app.usage_days set jobs = jobs + 1 where day = '2026-04-01';
+select results_eq('select rule from api.check_invariants()', $$ values ('days add up the lookups of their jobs') $$, 'a day that is wrong breaks a rule');
 
 select * from finish();
 rollback;
