@@ -197,3 +197,10 @@ def test_wait_for_batch_says_at_once_that_its_batch_is_not_committed(batches: Ba
         with pytest.raises(psycopg.Error) as refused:
             connection.execute("select api.wait_for_batch(%s)", [row[0]])
     assert (refused.value.sqlstate, refused.value.diag.constraint_name) == ("PT409", "batch_not_committed")
+
+
+def test_wait_for_batch_answers_before_the_time_limit_of_a_statement(batches: Batches, database_url: str) -> None:
+    job = batches.create(1)
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("set statement_timeout = '1s'")
+        assert connection.execute("select api.wait_for_batch(%s) ->> 'status'", [job]).fetchone() == ("pending",)
