@@ -8,6 +8,7 @@ import subprocess
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -122,6 +123,7 @@ def create_key(settings: Settings, arguments: argparse.Namespace) -> None:
                 name=arguments.name,
                 prefix=api_keys.TEST if arguments.test else api_keys.LIVE,
                 scopes=arguments.scope,
+                expires_at=arguments.expires,
             )
         )
 
@@ -197,6 +199,11 @@ def delete_postgres(settings: Settings, arguments: argparse.Namespace) -> None:
     print(f"deleted {postgres.folder}")
 
 
+def time(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
 @dataclass(frozen=True)
 class Command:
     """A command: its name (one or two words), the function that it runs, and its options for argparse."""
@@ -250,6 +257,7 @@ COMMANDS = [
             ("--name", {"help": "name of the key, such as what it is for"}),
             ("--test", {"action": "store_true", "help": "a key that begins with leap_test_"}),
             ("--scope", {"action": "append", "help": "a permission, such as jobs:read; repeat it for several; default: all"}),
+            ("--expires", {"type": time, "metavar": "TIME", "help": "until when it works, such as 2027-01-31 (in UTC); default: for ever"}),
         ],
     ),
     Command(
@@ -268,6 +276,14 @@ COMMANDS = [
     Command("postgres stop", stop_postgres, "stop the private PostgreSQL"),
     Command("postgres delete", delete_postgres, "delete the private PostgreSQL with all its data", [("--yes", {"action": "store_true"})]),
 ]
+
+
+# What the first words of two are about, and an example of each.
+GROUPS = {
+    "keys": ("make an API key, also the first one of an organization", "keys create --organization Acme --scope jobs:read"),
+    "catalogue": ("import the programs that lookups find, and check them", "catalogue import sql/catalogue"),
+    "postgres": ("start, stop or delete the private PostgreSQL", "postgres start"),
+}
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -294,8 +310,9 @@ def _parser() -> argparse.ArgumentParser:
     for command in COMMANDS:
         group, _, word = command.name.rpartition(" ")
         if group not in groups:
-            members = ", ".join(other.name for other in COMMANDS if other.name.startswith(f"{group} "))
-            groups[group] = groups[""].add_parser(group, help=members).add_subparsers(required=True, metavar="COMMAND")
+            about, example = GROUPS[group]
+            group_parser = groups[""].add_parser(group, help=about, description=about, epilog=f"such as: python -m pyshell {example}")
+            groups[group] = group_parser.add_subparsers(required=True, metavar="COMMAND")
         command_parser = groups[group].add_parser(word, help=command.help, description=command.help)
         command_parser.set_defaults(run=command.run)
         for name, options in command.options:

@@ -284,7 +284,7 @@ def test_the_use_of_a_key_is_noted_once_a_minute(client: OrganizationClient, dat
     assert database.execute(version, [key["id"]]).fetchone() == noted
 
 
-def test_the_command_line_limits_a_key(server: str, http_settings: Settings) -> None:
+def test_the_command_line_limits_a_key(server: str, http_settings: Settings, database: Connection) -> None:
     key = subprocess.run(
         [
             sys.executable,
@@ -299,6 +299,8 @@ def test_the_command_line_limits_a_key(server: str, http_settings: Settings) -> 
             "jobs:read",
             "--scope",
             "reports:read",
+            "--expires",
+            "2099-01-31",
         ],
         env={"DATABASE_URL": http_settings.database_url, "API_KEY_PEPPER": PEPPER},
         check=True,
@@ -309,3 +311,5 @@ def test_the_command_line_limits_a_key(server: str, http_settings: Settings) -> 
     assert api_keys.is_well_formed(key)
     assert httpx.get(f"{server}/incentive-reports", headers={"x-api-key": key}).status_code == 200
     assert httpx.post(f"{server}/batch-lookups", json=[site()], headers={"x-api-key": key}).status_code == 403
+    [[expires_at]] = database.execute("select expires_at from app.api_keys where last_four = %s", [key[-4:]]).fetchall()
+    assert expires_at == datetime(2099, 1, 31, tzinfo=UTC)

@@ -193,6 +193,8 @@ def test_failed_deliveries_are_sent_again_on_request(client: OrganizationClient,
     assert (resent.status_code, resent.json()["status"]) == (202, "pending")
     assert client.post("/webhook-deliveries/recover", json={"since": delivery["created_at"]}).json()["recovered"] == 0
     assert client.post("/webhook-deliveries/recover", json={"since": "yesterday"}).status_code == 400
+    refused = client.post("/webhook-deliveries/recover")
+    assert (refused.status_code, refused.json()["code"]) == (400, "invalid_since")
     client.put("/webhook-config", json={"enabled": False})
     assert client.post(f"/webhook-deliveries/{delivery['id']}/resend").json()["code"] == "webhooks_disabled"
     client.put("/webhook-config", json={"enabled": True})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -146,3 +147,16 @@ async def test_a_worker_with_another_key_says_so(api: str, organization_id: UUID
     [answer] = await look_up(api, organization_id, "deal-001", key="another key")
     assert answer.error_class == "unreachable"
     assert "does not know our internal key" in caplog.text
+
+
+async def test_lookups_and_probes_that_go_well_are_no_lines_of_the_log(
+    api: str, organization_id: UUID, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    await look_up(api, organization_id, "deal-001")
+    for path in ("/healthz", "/readyz", "/metrics", "/openapi.json"):
+        assert (await asyncio.to_thread(httpx.get, f"{api}{path}")).status_code == 200
+    await look_up(api, UUID(UNKNOWN_ID), "deal-001")
+    lines = [record.getMessage() for record in caplog.records if record.name == "pyshell.access"]
+    # A worker's connection begins with a question that gives nothing away.
+    assert [line for line in lines if line != "POST /incentives 400"] == ["GET /openapi.json 200", "POST /incentives 404"]

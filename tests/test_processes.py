@@ -75,6 +75,8 @@ class Server:
             "FORWARDED_ALLOW_IPS": "127.0.0.1",
             "PORT": str(self.port),
             "LOG_FORMAT": "json",
+            # With the probes, too.
+            "LOG_LEVEL": "debug",
         }
         with log.open("w") as file:
             self.parent = subprocess.Popen(

@@ -16,6 +16,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from pyshell.__main__ import COMMANDS, main
 from pyshell.local.machine import free_port
 from pyshell.local.private_postgres import PrivatePostgres
 from pyshell.settings import ROOT
@@ -229,6 +230,18 @@ def test_a_single_process_wants_a_database(command: str, new_environment: Enviro
 def test_a_bad_setting_is_named(new_environment: Environment) -> None:
     ended = run(new_environment | {"PORT": "http"}, "serve")
     assert (ended.returncode, ended.stderr) == (1, "error: PORT must be a number from 1 to 65535, not 'http'\n")
+
+
+@pytest.mark.parametrize("group", sorted({command.name.partition(" ")[0] for command in COMMANDS if " " in command.name}))
+def test_help_says_what_commands_of_two_words_are_for(group: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([group, "--help"])
+    said = capsys.readouterr().out
+    assert f"such as: python -m pyshell {group} " in said
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    [about] = re.findall(rf"^    {group} +(.+)$", capsys.readouterr().out, re.MULTILINE)
+    assert about in said
 
 
 def test_make_help_lists_every_command() -> None:

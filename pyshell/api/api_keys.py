@@ -11,6 +11,7 @@ import secrets
 import string
 import zlib
 from collections.abc import Sequence
+from datetime import datetime
 from uuid import UUID
 
 from pyshell.postgres.connections import SHELL, connect_as_owner
@@ -51,6 +52,7 @@ def create(
     name: str | None = None,
     prefix: str = LIVE,
     scopes: Sequence[str] | None = None,
+    expires_at: datetime | None = None,
 ) -> str:
     """Stores a new key for an organization, and returns the key. No scopes: all of them.
 
@@ -62,7 +64,7 @@ def create(
             "select api.create_api_key(p_organization_id => coalesce(%(organization_id)s,"
             " api.create_organization(p_name => %(name_of_organization)s, p_clerk_organization_id => %(clerk_organization_id)s)),"
             " p_key_hash => %(hash)s, p_prefix => %(prefix)s, p_last_four => %(last_four)s, p_name => %(name)s,"
-            " p_scopes => %(scopes)s::text[])",
+            " p_scopes => %(scopes)s::text[], p_expires_at => %(expires_at)s)",
             {
                 "organization_id": organization if isinstance(organization, UUID) else None,
                 "name_of_organization": organization if isinstance(organization, str) else None,
@@ -72,6 +74,7 @@ def create(
                 "last_four": key[-4:],
                 "name": name,
                 "scopes": None if scopes is None else list(scopes),
+                "expires_at": expires_at,
             },
         )
     return key

@@ -29,7 +29,7 @@ logger = logging.getLogger("pyshell.api.errors")
 # Browsers must not guess content types, nor tell other sites our URLs, which may contain ids.
 SECURITY_HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 
-# Asked every few seconds, by machines: not worth recording.
+# Asked every few seconds, by machines: not worth recording, nor a line in the log where all is well.
 PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 
 _VALID_REQUEST_ID = re.compile(r"[A-Za-z0-9._~-]{1,128}")
@@ -129,7 +129,17 @@ def log_access(scope: Scope, *, method: str, **what: object) -> None:
         "client": client_address(HTTPConnection(scope)),
         **by,
     }
-    access_log.info("%s %s %s", method, scope["path"], what.get("status", what.get("event")), extra={"fields": fields})
+    status = what.get("status", what.get("event"))
+    access_log.log(
+        logging.DEBUG if is_routine(scope, status) else logging.INFO, "%s %s %s", method, scope["path"], status, extra={"fields": fields}
+    )
+
+
+def is_routine(scope: Scope, status: object) -> bool:
+    """A probe, or one of the worker's thousands of lookups, that went well."""
+    user = scope.get("user")
+    is_signed = user is not None and user.signature is not None
+    return status == 200 and (is_signed or scope["path"].removeprefix(scope["root_path"]) in PROBES)
 
 
 def keep_private(headers: MutableHeaders) -> None:

@@ -100,7 +100,7 @@ async def recover_webhook_deliveries(request: Request) -> Response:
         request.app.state.pool,
         "recover_webhook_deliveries",
         organization_id=request.user.organization_id,
-        request=await json_body(request, MAX_BYTES),
+        request=await json_body(request, MAX_BYTES) or "{}",
     )
     return json_response(body, 202)
 
@@ -121,4 +121,9 @@ def check_host(changes: str) -> None:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return  # the database refuses it, or there is no url
     if host and ((is_ip_address(host) and not is_public(host)) or host.lower().rstrip(".") == "localhost"):
-        raise ApiError(400, "refused_address", "url must not point to a private network", hint="It must be reachable over the internet.")
+        raise ApiError(
+            400,
+            "refused_address",
+            "url must not point to a private network",
+            hint="It must be reachable over the internet. WEBHOOKS_ALLOW_PRIVATE_NETWORKS=true allows others, for development.",
+        )
