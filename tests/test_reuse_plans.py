@@ -10,12 +10,13 @@ import pytest
 from tests.conftest import Connection
 from tests.test_plans import Plans, rows_scanned
 
-JOBS, ITEMS = 5, 8_000
+# Of the items that a job counts, only some are there: what bounds the reading is the count.
+JOBS, COUNTED, ITEMS = 5, 8_000, 200
 HISTORY = """
     with job as (
         insert into public.batch_lookup_jobs
                (organization_id, id, status, total_items, processed_items, report_id, created_at, started_at, completed_at, updated_at)
-        select %(organization)s, app.uuid_v7(app.clock() - make_interval(hours => n)), 'completed', %(items)s, %(items)s, app.uuid_v7(),
+        select %(organization)s, app.uuid_v7(app.clock() - make_interval(hours => n)), 'completed', %(counted)s, %(counted)s, app.uuid_v7(),
                now(), now(), now(), now()
           from generate_series(1, %(jobs)s) n
         returning *
@@ -33,10 +34,10 @@ HISTORY = """
 
 @pytest.fixture
 def organization(owner: Connection) -> str:
-    """An organization with five ended jobs of 8,000 items; those of the oldest are in `1 St`, and so on."""
+    """An organization with five ended jobs that count 8,000 items; those of the oldest are in `1 St`, and so on."""
     row = owner.execute("select api.create_organization('Large')").fetchone()
     assert row is not None
-    owner.execute(HISTORY, {"organization": row[0], "items": ITEMS, "jobs": JOBS})
+    owner.execute(HISTORY, {"organization": row[0], "counted": COUNTED, "items": ITEMS, "jobs": JOBS})
     owner.execute("analyze public.lookup_queue_items, public.batch_lookup_jobs")
     return str(row[0])
 
