@@ -131,14 +131,22 @@ def make_cluster(cluster: PrivatePostgres) -> Iterator[MakeCluster]:
         yield make
 
 
-@pytest.fixture
-def own_postgres(cluster: PrivatePostgres, make_cluster: MakeCluster) -> Iterator[PrivatePostgres]:
+@contextmanager
+def running_copy(cluster: PrivatePostgres, make_cluster: MakeCluster) -> Iterator[PrivatePostgres]:
     with folder_for_postgres(cluster) as folder:
         make_cluster(folder / "postgres")
         postgres = PrivatePostgres(folder / "postgres", throw_away=True)
         postgres.start()
+        try:
+            yield postgres
+        finally:
+            postgres.stop(immediately=True)
+
+
+@pytest.fixture
+def own_postgres(cluster: PrivatePostgres, make_cluster: MakeCluster) -> Iterator[PrivatePostgres]:
+    with running_copy(cluster, make_cluster) as postgres:
         yield postgres
-        postgres.stop(immediately=True)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import re
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 import httpx
@@ -20,7 +20,7 @@ from pyshell.deploy import doctor
 from pyshell.local.private_postgres import PrivatePostgres
 from pyshell.metrics import PROCESS
 from pyshell.settings import Settings
-from tests.conftest import Connection
+from tests.conftest import Connection, MakeCluster, running_copy
 from tests.http_fixtures import OPENAPI, PEPPER, UNKNOWN_ID, OrganizationClient, look_up, running_server, site
 from tests.standby import promote, running_standby
 from tests.tcp_proxy import running_proxy
@@ -63,19 +63,40 @@ class Pair:
         self.on_standby("select pg_wal_replay_resume()")
 
 
-@pytest.fixture
-def pair(own_postgres: PrivatePostgres) -> Iterator[Pair]:
+@contextmanager
+def running_pair(primary: PrivatePostgres) -> Iterator[Pair]:
     with ExitStack() as stack:
-        standby = stack.enter_context(running_standby(own_postgres, own_postgres.folder.parent / "standby"))
+        standby = stack.enter_context(running_standby(primary, primary.folder.parent / "standby"))
         settings = Settings(
-            database_url=own_postgres.url(),
+            database_url=primary.url(),
             database_replica_url=standby.url(),
             database_replica_max_lag_seconds=3600,
             api_key_pepper=PEPPER,
         )
-        database = stack.enter_context(psycopg.connect(own_postgres.url(), autocommit=True))
+        database = stack.enter_context(psycopg.connect(primary.url(), autocommit=True))
         database.execute("select api.update_settings('{\"lookups_per_second\": null}')")
-        yield Pair(own_postgres, standby, database, settings, stack.enter_context(running_server(settings)), stack)
+        yield Pair(primary, standby, database, settings, stack.enter_context(running_server(settings)), stack)
+
+
+@pytest.fixture(scope="module")
+def module_pair(cluster: PrivatePostgres, make_cluster: MakeCluster) -> Iterator[Pair]:
+    with running_copy(cluster, make_cluster) as primary, running_pair(primary) as pair:
+        yield pair
+
+
+@pytest.fixture
+def pair(module_pair: Pair) -> Iterator[Pair]:
+    """The pair of the module, whose standby follows again in the end."""
+    with ExitStack() as stack:
+        yield replace(module_pair, stack=stack)
+    module_pair.resume()
+
+
+@pytest.fixture
+def own_pair(own_postgres: PrivatePostgres) -> Iterator[Pair]:
+    """For a test after which they are no pair any more."""
+    with running_pair(own_postgres) as pair:
+        yield pair
 
 
 def eventual(client: OrganizationClient, path: str = "/batch-lookups", **parameters: str) -> httpx.Response:
@@ -163,18 +184,18 @@ def test_a_refused_write_changes_nothing_for_the_caller(pair: Pair) -> None:
     assert lag_of(client) is not None
 
 
-def test_what_is_known_of_writes_is_begun_anew_after_a_crash(pair: Pair) -> None:
-    client = pair.client()
+def test_what_is_known_of_writes_is_begun_anew_after_a_crash(own_pair: Pair) -> None:
+    client = own_pair.client()
     client.submit()
-    pair.pause(client)
+    own_pair.pause(client)
     client.submit()
-    pair.database.close()
-    pair.primary.stop(immediately=True)
-    pair.primary.start()
+    own_pair.database.close()
+    own_pair.primary.stop(immediately=True)
+    own_pair.primary.start()
     wait_until(lambda: client.get("/batch-lookups").status_code == 200)
     response = eventual(client)
     assert (response.json()["total"], "replica-lag" in response.headers) == (2, False)
-    pair.resume()
+    own_pair.resume()
     wait_until(lambda: lag_of(client) is not None)
     assert eventual(client).json()["total"] == 2
 
@@ -258,60 +279,61 @@ def test_the_api_starts_without_its_replica(own_postgres: PrivatePostgres) -> No
         assert client.get("/readyz").status_code == 200
 
 
-def test_a_promoted_standby_is_no_replica(pair: Pair) -> None:
-    client = pair.client()
+def test_a_promoted_standby_is_no_replica(own_pair: Pair) -> None:
+    client = own_pair.client()
     client.submit()
     wait_until(lambda: lag_of(client) is not None)
-    promote(pair.standby)
+    promote(own_pair.standby)
     before = reads()
     assert lag_of(client) is None
     assert outcomes_since(before) == {"unavailable"}
 
 
-def test_doctor_tells_whether_the_replica_is_read(pair: Pair) -> None:
+def test_doctor_tells_whether_the_replica_is_read(own_pair: Pair) -> None:
     def found(**changes: object) -> tuple[str, str]:
-        [finding] = [finding for finding in doctor.diagnose(replace(pair.settings, **changes)) if finding.check == "replica"]  # type: ignore[arg-type]
+        [finding] = [finding for finding in doctor.diagnose(replace(own_pair.settings, **changes)) if finding.check == "replica"]  # type: ignore[arg-type]
         return finding.state, finding.finding
 
-    client = pair.client()
-    pair.pause(client)
+    client = own_pair.client()
+    own_pair.pause(client)
     client.submit()
     assert re.fullmatch(r"the replica is \d+\.\d s behind at most", found()[1])
     assert re.fullmatch(r"the replica is behind \(\d+ s\), so the primary is read", found(database_replica_max_lag_seconds=0)[1])
-    assert found(database_replica_url=pair.primary.url()) == (
+    assert found(database_replica_url=own_pair.primary.url()) == (
         "warning",
         "DATABASE_REPLICA_URL leads to no standby of the database, so the primary is read",
     )
-    pair.standby.stop(immediately=True)
+    own_pair.standby.stop(immediately=True)
     state, text = found()
     assert (state, text.partition(":")[0]) == ("warning", "whether the replica is behind cannot be told")
-    assert "replica" not in {finding.check for finding in doctor.diagnose(replace(pair.settings, database_replica_url=None))}
+    assert "replica" not in {finding.check for finding in doctor.diagnose(replace(own_pair.settings, database_replica_url=None))}
 
 
 @pytest.mark.parametrize("sqlstate", ["40001", "57P01", "53200"])
 def test_a_read_that_the_replica_cancels_is_answered_by_the_primary(pair: Pair, sqlstate: str) -> None:
     client = pair.client()
     client.submit()
-    interrupt_at_standby(pair.database, "list_batch_lookups", sqlstate, "true")
-    wait_until(lambda: "replica-lag" in eventual(client, "/incentive-reports").headers)
-    response = eventual(client)
-    assert (response.json()["total"], "replica-lag" in response.headers) == (1, False)
+    with interrupted_at_standby(pair.database, "list_batch_lookups", sqlstate, "true"):
+        wait_until(lambda: "replica-lag" in eventual(client, "/incentive-reports").headers)
+        response = eventual(client)
+        assert (response.json()["total"], "replica-lag" in response.headers) == (1, False)
 
 
 def test_a_file_that_the_replica_breaks_off_goes_on_at_the_primary(pair: Pair) -> None:
     client = pair.client()
     job = client.submit(*(site(f"site-{number:03}") for number in range(150)))
-    interrupt_at_standby(pair.database, "get_batch_lookup_results", "57P01", "p_after >= 0")
     path = f"/batch-lookups/{job['job_id']}/results"
-    wait_until(lambda: "replica-lag" in eventual(client, path, format="ndjson").headers)
-    before = reads()
-    response = eventual(client, path, format="ndjson")
-    references = [json.loads(line)["reference_id"] for line in response.text.splitlines()]
-    assert references == [f"site-{number:03}" for number in range(150)]
-    assert outcomes_since(before) == {"replica", "unavailable"}
+    with interrupted_at_standby(pair.database, "get_batch_lookup_results", "57P01", "p_after >= 0"):
+        wait_until(lambda: "replica-lag" in eventual(client, path, format="ndjson").headers)
+        before = reads()
+        response = eventual(client, path, format="ndjson")
+        references = [json.loads(line)["reference_id"] for line in response.text.splitlines()]
+        assert references == [f"site-{number:03}" for number in range(150)]
+        assert outcomes_since(before) == {"replica", "unavailable"}
 
 
-def interrupt_at_standby(database: Connection, function: str, sqlstate: str, condition: str) -> None:
+@contextmanager
+def interrupted_at_standby(database: Connection, function: str, sqlstate: str, condition: str) -> Iterator[None]:
     """Lets a function fail as recovery makes it fail, at a standby and where the condition holds."""
     [definition] = database.execute(
         "select pg_get_functiondef(oid) from pg_proc where pronamespace = 'api'::regnamespace and proname = %s", [function]
@@ -319,6 +341,10 @@ def interrupt_at_standby(database: Connection, function: str, sqlstate: str, con
     interruption = f"begin\n    if pg_is_in_recovery() and {condition} then raise sqlstate '{sqlstate}'; end if;\n"
     assert "\nbegin\n" in definition
     database.execute(definition.replace("begin\n", interruption, 1).encode())
+    try:
+        yield
+    finally:
+        database.execute(definition.encode())
 
 
 def test_an_etag_of_the_replica_is_one_of_what_it_showed(pair: Pair) -> None:
