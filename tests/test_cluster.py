@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -16,6 +17,8 @@ from pyshell.settings import Settings
 from pyshell.worker import claims, outcomes
 from tests.citus_fixtures import Cluster
 from tests.conftest import Connection
+from tests.test_pacing import most_in_a_second
+from tests.timed import timed, wait_until
 from tests.upstream import FakeUpstream
 from tests.worker_fixtures import Batches, fetch_value, running_worker, update_settings
 
@@ -64,7 +67,7 @@ def cluster_url(citus: Cluster) -> str:
 @pytest.fixture
 def installation(citus: Cluster, cluster_url: str, upstream: FakeUpstream) -> Iterator[Installation]:
     with psycopg.connect(cluster_url, autocommit=True) as owner:
-        update_settings(owner, lookups_per_second=None, max_in_flight=20, retry_backoff_seconds=0.01)
+        update_settings(owner, lookups_per_second=None, max_in_flight=20, retry_backoff_seconds=0.01, outage_failures=10)
         settings = Settings(database_url=cluster_url, incentives_api_url=upstream.url, incentives_api_key="key of the provider")
         nodes = {(node.host, node.port): citus.url_at(node, owner.info.dbname) for node in citus.nodes if node.has_shards}
         yield Installation(owner, settings, nodes)
@@ -114,3 +117,61 @@ def test_a_node_claims_and_records_without_asking_another(installation: Installa
             )
         assert mine.counts() == {"completed": 3}
         assert [command for command in commands if command.startswith("issuing")] == []
+
+
+@pytest.mark.parametrize("busy", ["all nodes", "one node"])
+@timed
+def test_workers_at_nodes_keep_to_one_pace_and_use_it(installation: Installation, upstream: FakeUpstream, busy: str) -> None:
+    rate = 40
+    organizations = installation.organizations(at_each=2)
+    update_settings(installation.owner, lookups_per_second=rate)
+    for some in list(organizations.values())[: 1 if busy == "one node" else None]:
+        for batches in some:
+            batches.create([f"{batches.organization_id}-{n}" for n in range(rate * 4)])
+    with ExitStack() as workers:
+        for url in organizations:
+            workers.enter_context(running_worker(installation.at(url)))
+        wait_until(lambda: upstream.requests)
+        time.sleep(3.6)
+    arrivals = sorted(seen.at for seen in upstream.requests)
+    assert most_in_a_second(arrivals) <= rate * 1.1 + len(organizations)
+    assert sum(arrivals[0] + 0.5 <= at < arrivals[0] + 3.5 for at in arrivals) >= 0.8 * rate * 3
+
+
+def test_nodes_hear_of_a_pause_and_of_an_outage(installation: Installation) -> None:
+    organizations = installation.organizations(at_each=1)
+    (url, [mine]), *_ = organizations.items()
+    urls = {installation.settings.database_url, *organizations}
+
+    def stopped() -> set[bool]:
+        answers = set()
+        for each in urls:
+            with psycopg.connect(each, autocommit=True) as node:
+                answers.add(fetch_value(node, "select stopped from api.heartbeat('test')"))
+        return answers
+
+    def record(status: int | None, error: str | None, retry_after: float | None) -> None:
+        with psycopg.connect(url, autocommit=True) as node:
+            ((job, position, token),) = node.execute(
+                "select job_id, position, lease_token from api.claim_lookups(%s, 'w', 1)", [mine.organization_id]
+            ).fetchall()
+            node.execute(
+                """
+                select from api.record_lookups(
+                    %s, array[%s], array[%s], array[%s], array[%s::integer], array[%s], array['{}'], array[%s::float8])""",
+                [mine.organization_id, job, position, token, status, error, retry_after],
+            )
+
+    mine.create(3)
+    assert stopped() == {False}
+    record(429, None, 60.0)
+    assert stopped() == {True}
+    installation.owner.execute("select api.resume_lookups()")
+    assert stopped() == {False}
+    installation.owner.execute("select api.pause_lookups(60)")
+    assert stopped() == {True}
+    installation.owner.execute("select api.resume_lookups()")
+    update_settings(installation.owner, outage_failures=1)
+    record(None, "unreachable", None)
+    assert stopped() == {True}
+    installation.owner.execute("select api.resume_lookups()")

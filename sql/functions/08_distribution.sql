@@ -25,7 +25,7 @@ as $$
                'app.program_tiers', 'app.retry_policy', 'app.webhook_retry_schedule', 'app.schema_migrations', 'app.deployed_parts']), 'reference'
      union all
     select unnest(array[
-               'app.rate_limit', 'app.upstream_state', 'app.workers', 'app.recent_writes', 'app.work_totals', 'app.maintenance_state']), 'local'
+               'app.rate_limit', 'app.slot_blocks', 'app.upstream_state', 'app.workers', 'app.recent_writes', 'app.work_totals', 'app.maintenance_state']), 'local'
 $$;
 
 comment on function app.distribution() is 'Every table with its kind: distributed (by organization_id), reference (the same at every node) or local (each node has its own).';

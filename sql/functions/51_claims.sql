@@ -33,7 +33,7 @@ begin
     if p_limit = 0 then
         return;
     end if;
-    select * into v_slots from app.hold_slots(p_limit);
+    select * into v_slots from app.hold_slots(p_organization_id, p_limit);
     if v_slots.slots = 0 then
         return;
     end if;

@@ -40,7 +40,7 @@ begin
     return greatest(
         app.closed_until(p_upstream, p_now),
         case when p_settings.lookups_per_second is not null
-             then app.next_free_slot(p_settings, (select next_slot_at from app.rate_limit), p_now) - interval '1 second' end);
+             then app.next_free_slot(p_settings, (select greatest(r.next_slot_at, b.next_slot_at) from app.rate_limit r, app.slot_blocks b), p_now) - interval '1 second' end);
 end;
 $$;
 
@@ -56,7 +56,7 @@ $$;
 -- lets them by a hundredth of a second, are never more than the rate and one in any second. claimed_at is the time once nothing more is
 -- waited for: a worker counts from when it hears of its slots, and a wait in between would push them among those of others.
 create or replace function app.hold_slots(
-    p_limit integer, out slots integer, out claimed_at timestamptz, out first_at timestamptz, out spacing interval, out is_probe boolean
+    p_organization_id uuid, p_limit integer, out slots integer, out claimed_at timestamptz, out first_at timestamptz, out spacing interval, out is_probe boolean
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -83,8 +83,12 @@ begin
     if slots > 0 and v_settings.lookups_per_second is not null then
         select next_slot_at into v_next_slot_at from app.rate_limit for update;
         claimed_at := app.clock();
-        first_at := app.next_free_slot(v_settings, v_next_slot_at, claimed_at);
-        slots := greatest(least(floor(extract(epoch from claimed_at + interval '1 second' - first_at) / extract(epoch from spacing)) + 1, slots), 0);
+        if app.is_distributed() then
+            select n.slots, n.first_at into slots, first_at from app.slots_of_node(p_organization_id, slots, spacing) n;
+            claimed_at := app.clock();
+        else
+            select n.slots, n.first_at into slots, first_at from app.next_slots(v_settings, v_next_slot_at, slots, claimed_at) n;
+        end if;
     end if;
 end;
 $$;
@@ -261,6 +265,9 @@ begin
            unavailable_since       = v_upstream.unavailable_since,
            probe_at                = v_upstream.probe_at;
     perform app.count_pauses(p_organization_id, v_before, v_upstream, p_now);
+    if app.is_news(v_before, v_upstream) then
+        perform app.tell_nodes(nullif(v_upstream.paused_until, '-infinity'), v_upstream.unavailable_since, v_upstream.probe_at);
+    end if;
     -- Wakes all workers when it opens or closes.
     if v_was_open <> (app.closed_until(v_upstream, p_now) <= p_now) then
         perform pg_notify('batch_lookups_ready', '');
@@ -279,6 +286,7 @@ begin
         perform app.refuse(400, 'invalid_seconds', format('seconds must be a whole number from 1 to %s', extract(epoch from app.longest_pause())::integer));
     end if;
     update app.upstream_state set paused_until = v_paused_until;
+    perform app.tell_nodes(paused_until, unavailable_since, probe_at) from app.upstream_state;
     perform app.audit(app.installation_id(), 'lookups.paused', p_details => jsonb_build_object('seconds', p_seconds));
 end;
 $$;
@@ -291,6 +299,7 @@ as $$
 begin
     update app.upstream_state
        set paused_until = '-infinity', consecutive_failures = 0, unavailable_since = null, probe_at = '-infinity';
+    perform app.tell_nodes('-infinity', null, null);
     perform app.audit(app.installation_id(), 'lookups.resumed');
     perform pg_notify('batch_lookups_ready', '');
 end;

@@ -17,6 +17,12 @@ begin
         return json_build_object('skipped', true);
     end if;
     update app.maintenance_state set ran_at = v_now;
+    delete from app.workers where seen_at < v_now - interval '1 day';
+    if app.is_node() then
+        -- The coordinator does the rest for all nodes.
+        perform app.prune_recent_writes(v_now);
+        return json_build_object('skipped', false);
+    end if;
 
     -- Before the queue's rows are locked, for which uploads wait.
     for v_organization_id in select id from app.organizations order by id loop
@@ -26,7 +32,6 @@ begin
     -- A minute later, nobody counts in it any more: a flush takes 30 seconds at most.
     perform app.complete_work_minutes(date_trunc('minute', v_now - interval '1 minute', 'UTC'));
     v_pruned := app.prune_expired();
-    delete from app.workers where seen_at < v_now - interval '1 day';
     perform app.prune_cron_history();
     perform app.count_violations(v_now);
     perform app.learn_results_in_turn();
@@ -55,7 +60,7 @@ begin
 end;
 $$;
 
-comment on function app.run_maintenance() is 'Returns expired leases to the queue, ends jobs without open items, prunes, wakes workers; one run at a time. Answers what was done.';
+comment on function app.run_maintenance() is 'Returns expired leases to the queue, ends jobs without open items, prunes, wakes workers; one run at a time. Answers what was done. At a node of a cluster, it prunes the rows that every node has for itself.';
 
 create or replace function api.run_maintenance() returns json
 language plpgsql volatile security definer

@@ -3,6 +3,8 @@
 create table app.rate_limit (
     singleton    boolean     not null default true,
     next_slot_at timestamptz not null default '-infinity',
+    ends_at      timestamptz not null default '-infinity',
+    block_slots  integer     not null default 0,
 
     constraint rate_limit_pkey primary key (singleton),
     constraint rate_limit_singleton_check check (singleton)
@@ -10,8 +12,23 @@ create table app.rate_limit (
 
 comment on table app.rate_limit is 'The rate limit that all workers share: claims take time slots from its one row, and nothing else locks it.';
 comment on column app.rate_limit.next_slot_at is 'Next free time slot for a lookup (generic cell rate algorithm).';
+comment on column app.rate_limit.ends_at is 'On a cluster: the end of the block of slots that this node may give out.';
+comment on column app.rate_limit.block_slots is 'How many slots the node asked for with this block.';
 
 insert into app.rate_limit default values;
+
+create table app.slot_blocks (
+    singleton    boolean     not null default true,
+    next_slot_at timestamptz not null default '-infinity',
+
+    constraint slot_blocks_pkey primary key (singleton),
+    constraint slot_blocks_singleton_check check (singleton)
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_cost_delay = 0);
+
+comment on table app.slot_blocks is 'At the coordinator of a cluster, the rate limit that all nodes share: they take blocks of time slots from its one row.';
+comment on column app.slot_blocks.next_slot_at is 'Next time slot that is in no block.';
+
+insert into app.slot_blocks default values;
 
 create table app.upstream_state (
     singleton               boolean          not null default true,

@@ -1,0 +1,188 @@
+-- Chapter 52, nodes: one rate limit and one circuit breaker for all nodes of a cluster. Each node gives out its slots, and judges the incentives
+-- API, by local rows. Slots come to it in blocks, from one row at the coordinator; and it tells the other nodes when a pause or an outage
+-- begins or ends. Both are transactions of their own, so that no row of all nodes is held for longer than they take.
+
+-- Blocks begin so much later than the coordinator gives them out, at least: claims have taken them by then, and told workers of their slots.
+create or replace function app.block_lead() returns interval
+language sql immutable
+return interval '100 milliseconds';
+
+-- Slots from the next free one on, up to p_slots and to a second ahead.
+create or replace function app.next_slots(
+    p_settings app.settings, p_next_slot_at timestamptz, p_slots integer, p_now timestamptz, out slots integer, out first_at timestamptz
+)
+language sql immutable
+as $$
+    select greatest(least(pg_catalog.floor(extract(epoch from p_now + interval '1 second' - f.at) / extract(epoch from app.slot_spacing(p_settings))) + 1,
+                          p_slots), 0)::integer, f.at
+      from (select app.next_free_slot(p_settings, p_next_slot_at, p_now) as at) f
+$$;
+
+-- The slots of a block that are not past: a block is the time from p_next_slot_at to p_ends_at. One that is further ahead than any that is ever
+-- given dates from before the clock was set back.
+create or replace function app.slots_of_block(
+    p_spacing interval, p_next_slot_at timestamptz, p_ends_at timestamptz, p_slots integer, p_now timestamptz, out slots integer, out first_at timestamptz
+)
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_spacing double precision := extract(epoch from p_spacing);
+begin
+    if p_ends_at <= p_now or p_ends_at > p_now + interval '2 seconds' + p_spacing then
+        slots := 0;
+        first_at := p_now;
+        return;
+    end if;
+    first_at := p_next_slot_at + ceil(extract(epoch from greatest(p_now - p_next_slot_at, interval '0'))::double precision / v_spacing) * p_spacing;
+    slots := greatest(least(round(extract(epoch from p_ends_at - first_at)::double precision / v_spacing), p_slots), 0);
+end;
+$$;
+
+-- How far the clock of this node is ahead of that of the coordinator, for all that is known of a question and its answer: nothing, if the
+-- coordinator's time lies between them.
+create or replace function app.clock_difference(p_asked_at timestamptz, p_told_at timestamptz, p_heard_at timestamptz) returns interval
+language sql immutable
+return greatest(p_asked_at - p_told_at, least(p_heard_at - p_told_at, interval '0'));
+
+-- At the coordinator: gives out a block of up to p_slots slots, or none where the second is full.
+create or replace function app.give_block(p_slots integer) returns json
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_settings     app.settings;
+    v_next_slot_at timestamptz;
+    v_now          timestamptz;
+    v_slots        record;
+begin
+    select * into v_settings from app.settings;
+    select next_slot_at into v_next_slot_at from app.slot_blocks for update;
+    v_now := app.clock();
+    select * into v_slots from app.next_slots(v_settings, greatest(v_next_slot_at, v_now + app.block_lead()), p_slots, v_now);
+    v_next_slot_at := v_slots.first_at + v_slots.slots * app.slot_spacing(v_settings);
+    update app.slot_blocks set next_slot_at = v_next_slot_at;
+    return json_build_object('first_at', v_slots.first_at, 'ends_at', v_next_slot_at, 'told_at', v_now);
+end;
+$$;
+
+-- A block of slots from the coordinator, by the clock of this node. One that comes late begins when it is there.
+create or replace function app.take_block(p_slots integer, out first_at timestamptz, out ends_at timestamptz)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_asked_at   timestamptz := app.clock();
+    v_heard_at   timestamptz;
+    v_answer     record;
+    v_block      json;
+    v_difference interval;
+begin
+    execute 'select success, result from run_command_on_coordinator($1)' into v_answer using format('select app.give_block(%s)', p_slots);
+    v_heard_at := app.clock();
+    if not v_answer.success then
+        raise exception 'The coordinator gives out no slots: %', v_answer.result;
+    end if;
+    v_block := v_answer.result;
+    first_at := (v_block ->> 'first_at')::timestamptz;
+    ends_at := (v_block ->> 'ends_at')::timestamptz;
+    v_difference := app.clock_difference(v_asked_at, (v_block ->> 'told_at')::timestamptz, v_heard_at);
+    v_difference := greatest(v_difference, v_heard_at - first_at);
+    first_at := first_at + v_difference;
+    ends_at := ends_at + v_difference;
+end;
+$$;
+
+-- How many slots to ask for: what the organization has use for, or twice the last block, a quarter of a second at most, if that was used up.
+-- What is left of a block is lost to the other nodes, too.
+create or replace function app.next_block_size(
+    p_useful bigint, p_last_slots integer, p_next_slot_at timestamptz, p_ends_at timestamptz, p_spacing interval
+) returns integer
+language sql immutable
+return greatest(p_useful, 1,
+                case when p_next_slot_at >= p_ends_at then least(2 * p_last_slots, ceil(0.25 / extract(epoch from p_spacing))) end)::integer;
+
+-- In place of the next free slots of one PostgreSQL: those of this node's block, whose row the caller holds, or of a new one.
+create or replace function app.slots_of_node(
+    p_organization_id uuid, p_slots integer, p_spacing interval, out slots integer, out first_at timestamptz
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_now        timestamptz := app.clock();
+    v_block      record;
+    v_useful     bigint;
+    v_size       integer;
+begin
+    select r.next_slot_at, r.ends_at, r.block_slots into v_block from app.rate_limit r;
+    select * into slots, first_at from app.slots_of_block(p_spacing, v_block.next_slot_at, v_block.ends_at, p_slots, v_now + app.block_lead() / 4);
+    if slots > 0 then
+        return;
+    end if;
+    select coalesce(sum(end_position - next_position), 0) into v_useful from app.queued_jobs where organization_id = p_organization_id;
+    if v_useful < p_slots then
+        v_useful := v_useful + (select count(*)
+                                  from (select 1
+                                          from public.lookup_queue_items
+                                         where organization_id = p_organization_id and status = 'pending' and retry_at <= v_now
+                                         limit p_slots) i);
+    end if;
+    v_size := app.next_block_size(least(v_useful, p_slots), v_block.block_slots, v_block.next_slot_at, v_block.ends_at, p_spacing);
+    select b.first_at, b.ends_at into v_block from app.take_block(v_size) b;
+    update app.rate_limit set next_slot_at = v_block.first_at, ends_at = v_block.ends_at, block_slots = v_size;
+    select * into slots, first_at from app.slots_of_block(p_spacing, v_block.first_at, v_block.ends_at, p_slots, least(app.clock(), v_block.first_at));
+end;
+$$;
+
+-- What another node tells: a pause until p_paused_until (null: none; -infinity: there is none any more), and an outage since
+-- p_unavailable_since (null: it is over).
+create or replace function app.hear_of_upstream(p_paused_until timestamptz, p_unavailable_since timestamptz, p_probe_at timestamptz) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp set lock_timeout = '100ms'
+as $$
+declare
+    v_now    timestamptz := app.clock();
+    v_before app.upstream;
+    v_after  app.upstream;
+begin
+    begin
+        select * into v_before from app.upstream_state for update;
+    exception
+        -- A flush holds the row, and finds out by itself.
+        when lock_not_available then return;
+    end;
+    update app.upstream_state
+       set paused_until         = case when p_paused_until = '-infinity' then p_paused_until else greatest(paused_until, p_paused_until) end,
+           unavailable_since    = case when p_unavailable_since is not null then coalesce(unavailable_since, p_unavailable_since) end,
+           probe_at             = case when p_unavailable_since is not null then greatest(probe_at, p_probe_at) else '-infinity' end,
+           consecutive_failures = case when p_unavailable_since is not null then consecutive_failures else 0 end;
+    select * into v_after from app.upstream_state;
+    if (app.closed_until(v_before, v_now) > v_now) <> (app.closed_until(v_after, v_now) > v_now) then
+        perform pg_notify('batch_lookups_ready', '');
+    end if;
+end;
+$$;
+
+-- Whether the other nodes need to know what a flush has changed. Pauses that become longer bit by bit are told twice a second at most.
+create or replace function app.is_news(p_before app.upstream, p_after app.upstream) returns boolean
+language sql immutable
+as $$
+    select ((p_before).unavailable_since is null) <> ((p_after).unavailable_since is null)
+           or date_bin('500 milliseconds', (p_after).paused_until, 'epoch') > date_bin('500 milliseconds', (p_before).paused_until, 'epoch')
+$$;
+
+create or replace function app.tell_nodes(p_paused_until timestamptz, p_unavailable_since timestamptz, p_probe_at timestamptz) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if app.spans_nodes() then
+        -- Not for half a minute, for a node that is not there.
+        perform set_config('citus.node_connection_timeout', '1000', true);
+        execute 'select from run_command_on_all_nodes(format($1, (select groupid from pg_catalog.pg_dist_local_group)))'
+          using format('select app.hear_of_upstream(%L, %L, %L) from pg_catalog.pg_dist_local_group where groupid <> %%s', p_paused_until,
+                       p_unavailable_since, p_probe_at);
+    end if;
+end;
+$$;
