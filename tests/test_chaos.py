@@ -318,7 +318,7 @@ class Chaos:
         events += replacements if IS_LONG else [self.chance.choice(replacements)]
         self.chance.shuffle(events)
         for event in events:
-            self._provider.good = self.chance.choice([0.5, 0.9, 0.99])
+            self._provider.good = self.chance.choice([0.5, 0.9, 0.99, 1])
             with suppress(psycopg.OperationalError):
                 event()
             with suppress(psycopg.OperationalError):
