@@ -128,6 +128,6 @@ fuzz: ## Send the API whatever schemathesis thinks of; EXAMPLES=200 for each rou
 .PHONY: lock
 lock: ## Choose the newest versions of the libraries anew
 	@scripts/setup
-	@$(python) -m pip install --quiet pip-tools
+	@$(python) -m pip install --quiet pip-tools==7.6.2
 	@$(python) -m piptools compile --quiet --upgrade --extra server --extra otel --extra portal --extra dev --strip-extras --generate-hashes --no-header --no-annotate \
 	    --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --output-file requirements.lock pyproject.toml

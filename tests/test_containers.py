@@ -25,6 +25,7 @@ from tests.timed import wait_until
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 OURS = ("migrate", "api", "worker")
+UNPRIVILEGED = (*OURS, "network")
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def test_the_build_gets_every_file_that_it_copies() -> None:
 
 def test_our_containers_run_with_little_power(services: dict[str, Any]) -> None:
     assert re.search(r"^USER \d{4,}$", DOCKERFILE, re.MULTILINE)
-    for name in OURS:
+    for name in UNPRIVILEGED:
         assert services[name]["read_only"]
         assert services[name]["cap_drop"] == ["ALL"]
         assert "no-new-privileges:true" in services[name]["security_opt"]
@@ -78,11 +79,20 @@ def test_our_containers_run_with_little_power(services: dict[str, Any]) -> None:
 def test_the_services_start_in_order(services: dict[str, Any]) -> None:
     waits = {name: {other: how["condition"] for other, how in service.get("depends_on", {}).items()} for name, service in services.items()}
     assert waits["migrate"] == {"db": "service_healthy"}
-    assert waits["api"] == {"migrate": "service_completed_successfully"}
-    assert waits["worker"] == {"api": "service_healthy"}
+    assert waits["api"] == {"network": "service_started", "migrate": "service_completed_successfully"}
+    assert waits["worker"] == {"network": "service_started", "api": "service_healthy"}
     for name, others in waits.items():
         for other, condition in others.items():
             assert condition != "service_healthy" or services[other]["healthcheck"]["test"], f"{name} waits for the health of {other}"
+
+
+def test_no_container_loses_its_network_when_another_starts_again(services: dict[str, Any]) -> None:
+    for name in ("api", "worker"):
+        assert services[name]["network_mode"] == "service:network"
+        assert "ports" not in services[name]
+    holder = services["network"]
+    assert (holder["entrypoint"], holder["ports"]) == (["sleep", "infinity"], ["127.0.0.1:${PORT:-8000}:8000"])
+    assert not holder["environment"]
 
 
 def test_images_are_pinned_and_mounted_files_exist(services: dict[str, Any]) -> None:
@@ -91,6 +101,14 @@ def test_images_are_pinned_and_mounted_files_exist(services: dict[str, Any]) -> 
         for volume in service.get("volumes", []):
             source = volume.split(":")[0]
             assert not source.startswith(".") or (ROOT / source).is_file()
+
+
+def test_what_builds_is_pinned() -> None:
+    actions = [line for file in (ROOT / ".github" / "workflows").iterdir() for line in file.read_text().splitlines() if "uses:" in line]
+    assert [line for line in actions if not re.search(r"@[0-9a-f]{40} # v\d", line)] == []
+    # What `make lock` chooses libraries with; the libraries themselves have hashes.
+    installed = re.findall(r"pip install --quiet (\S+)", (ROOT / "Makefile").read_text())
+    assert [name for name in installed if "==" not in name] == []
 
 
 def test_our_containers_get_every_setting(services: dict[str, Any]) -> None:
