@@ -73,6 +73,18 @@ def test_a_wrong_lookup_is_refused(client: OrganizationClient, body: Any) -> Non
     assert client.post("/incentives", json=body).status_code == 400
 
 
+def test_a_wrong_lookup_has_no_large_answer_and_leaves_none_in_the_log(client: OrganizationClient, database: Connection) -> None:
+    body = site(device_ids=["y" * 100_000]) | {f"{number}{'x' * 400}": 1 for number in range(2_000)}
+    response = client.post("/incentives", json=body)
+    assert (response.status_code, len(response.content) < 4_000) == (400, True)
+    [[kept]] = database.execute(
+        "select sum(octet_length(response)) from app.incentive_calls"
+        " where organization_id = (select id from app.organizations where name = %s)",
+        [client.organization],
+    ).fetchall()
+    assert 0 < kept < 4_000
+
+
 def test_a_lookup_over_the_limit_is_refused(client: OrganizationClient) -> None:
     assert client.post("/incentives", json=site(note="x" * 1024 * 1024)).status_code == 413
 
