@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -13,12 +14,13 @@ import pytest
 from psycopg.errors import Diagnostic
 
 from pyshell.deploy.migrations import migrate
+from pyshell.postgres.notifications import Notifier
 from pyshell.settings import Settings
 from pyshell.worker import claims, outcomes
 from tests.citus_fixtures import Cluster
 from tests.conftest import Connection
 from tests.test_pacing import most_in_a_second
-from tests.timed import timed, wait_until
+from tests.timed import PATIENCE, timed, wait_until
 from tests.upstream import FakeUpstream
 from tests.worker_fixtures import Batches, fetch_value, running_worker, update_settings
 
@@ -175,3 +177,37 @@ def test_nodes_hear_of_a_pause_and_of_an_outage(installation: Installation) -> N
     record(None, "unreachable", None)
     assert stopped() == {True}
     installation.owner.execute("select api.resume_lookups()")
+
+
+async def test_the_api_hears_what_happens_at_any_node(installation: Installation) -> None:
+    heard: list[str | None] = []
+    notifier = Notifier(installation.settings.database_url, "test")
+    notifier.subscribe("batch_lookups_changes", heard.append)
+    organizations = installation.organizations(at_each=1)
+    servers = {installation.settings.database_url, *organizations}
+    async with notifier.running():
+        async with asyncio.timeout(PATIENCE):
+            while len(heard) < len(servers):  # noqa: ASYNC110 (what is heard sets no event)
+                await asyncio.sleep(0.01)
+            jobs = [mine.create(1) for [mine] in organizations.values()]
+            while not all(any(str(job) in str(payload) for payload in heard) for job in jobs):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+
+def test_operators_see_all_organizations(installation: Installation) -> None:
+    for [mine] in installation.organizations(at_each=1).values():
+        mine.create(2)
+        installation.owner.execute("select api.set_monthly_lookups(%s, 10)", [mine.organization_id])
+    metrics = fetch_value(installation.owner, "select api.get_metrics()")
+    assert metrics["oldest_ready_age"] > 0
+    assert metrics["webhooks"]["due"] == 0
+    checks = {check["name"]: check["finding"] for check in fetch_value(installation.owner, "select api.get_operations()")["checks"]}
+    assert checks["lookups"]
+
+
+def test_changes_are_refused_where_each_node_numbers_its_own(citus: Cluster, installation: Installation) -> None:
+    if citus.has_other_nodes:
+        with pytest.raises(psycopg.Error, match="On a cluster of several nodes, changes are not sent"):
+            installation.owner.execute("select api.realtime_position()")
+    else:
+        assert fetch_value(installation.owner, "select api.realtime_position()") > 0

@@ -62,6 +62,25 @@ async def test_everybody_is_told_that_some_may_have_been_missed(shared_database_
         await until(lambda: second == [None, None, "heard"])
 
 
+async def test_a_cluster_is_heard_at_each_of_its_nodes(database_url: str, owner: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notifications, "HEARTBEAT_SECONDS", 0.1)
+    heard = Heard()
+    nodes = (
+        "create or replace function api.other_nodes() returns table (host text, port integer) language sql as $$ select '127.0.0.1', {} $$"
+    )
+    with running_proxy(owner.info.port) as proxy:
+        owner.execute(nodes.format(proxy.port).encode())
+        notifier = Notifier(database_url, NAME)
+        notifier.subscribe("a", heard)
+        async with notifier.running():
+            await until(lambda: heard == [None, None])
+            owner.execute("notify a, 'one'")
+            await until(lambda: heard == [None, None, "one", "one"])
+            owner.execute(nodes.format("1 where false").encode())
+            await until(lambda: len(owner.execute(LISTENERS, [NAME]).fetchall()) == 1)
+        await until(lambda: owner.execute(LISTENERS, [NAME]).fetchall() == [])
+
+
 @pytest.mark.long
 async def test_a_connection_that_fell_silent_is_replaced(
     shared_database_url: str, shared_owner: Connection, monkeypatch: pytest.MonkeyPatch

@@ -1,4 +1,4 @@
-"""Receives the database's notifications (LISTEN) over one connection, for everything in this process that waits for them."""
+"""Receives the database's notifications (LISTEN) over one connection to each server, for everything in this process that waits for them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
-from pyshell.postgres.connections import Backoff, SessionNeededError, connect
+from pyshell.postgres.connections import Backoff, Connection, SessionNeededError, connect
 from pyshell.postgres.sqlstates import DatabaseError
 
 logger = logging.getLogger(__name__)
@@ -24,7 +25,7 @@ Handler = Callable[[str | None], None]
 
 
 class Notifier:
-    """One LISTEN connection with a list of handlers for each channel.
+    """One LISTEN connection, at the coordinator of a cluster one to each node, with a list of handlers for each channel.
 
     A handler is called with the payload of each notification on its channel, and with None each time that listening begins, because some
     may have been missed before. Notifications are only hints: they get lost with a connection or in a pooler, so subscribers poll as well.
@@ -38,7 +39,7 @@ class Notifier:
         self._database_url = database_url
         self._application_name = application_name
         self._handlers: dict[str, list[Handler]] = {}
-        self._backoff = Backoff()
+        self._nodes: dict[str, asyncio.Task[None]] = {}
 
     def subscribe(self, channel: str, handler: Handler) -> None:
         """Adds a handler for a channel. Must be called before `running`."""
@@ -47,19 +48,22 @@ class Notifier:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Listens while the context lasts; connects again when the connection breaks. Raises nothing: logs why it cannot listen."""
-        task = asyncio.create_task(self._run(), name="notifier")
+        task = asyncio.create_task(self._keep_listening(self._database_url), name="notifier")
         try:
             yield
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            tasks = [task, *self._nodes.values()]
+            for each in tasks:
+                each.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _run(self) -> None:
+    async def _keep_listening(self, url: str) -> None:
         told = ""
+        backoff = Backoff()
         while True:
             started = asyncio.get_running_loop().time()
             try:
-                await self._listen()
+                await self._listen(url)
             except SessionNeededError:
                 logger.warning("a connection pooler in transaction mode keeps notifications away: whoever waits for some polls")
                 self.is_ready.set()
@@ -73,25 +77,41 @@ class Notifier:
             except Exception:
                 logger.exception("listening for notifications failed")
             if asyncio.get_running_loop().time() - started > STEADY_SECONDS:
-                self._backoff.reset()
+                backoff.reset()
                 told = ""
-            await asyncio.sleep(self._backoff.delay())
+            await asyncio.sleep(backoff.delay())
 
-    async def _listen(self) -> None:
-        async with await connect(self._database_url, self._application_name) as connection:
+    async def _listen(self, url: str) -> None:
+        is_first = url == self._database_url
+        async with await connect(url, self._application_name) as connection:
             await connection.execute(sql.SQL("; ").join(sql.SQL("listen {}").format(sql.Identifier(channel)) for channel in self._handlers))
-            self.is_ready.set()
+            if is_first:
+                self.is_ready.set()
             try:
                 for channel in self._handlers:
                     self._tell(channel, None)
                 while True:
+                    # The answer also shows that the server is still there.
+                    async with asyncio.timeout(ANSWER_SECONDS):
+                        urls = await self._other_nodes(connection)
+                    if is_first:
+                        self._listen_at(urls)
                     async for notification in connection.notifies(timeout=HEARTBEAT_SECONDS):
                         self._tell(notification.channel, notification.payload)
-                    # An empty query shows whether the server is still there.
-                    async with asyncio.timeout(ANSWER_SECONDS):
-                        await connection.execute("")
             finally:
-                self.is_ready.clear()
+                if is_first:
+                    self.is_ready.clear()
+
+    async def _other_nodes(self, connection: Connection) -> set[str]:
+        """Where notifications of this cluster are sent that the connection does not hear; nowhere on one PostgreSQL."""
+        rows = await (await connection.execute("select host, port from api.other_nodes()")).fetchall()
+        return {make_conninfo(self._database_url, host=host, port=port) for host, port in rows}
+
+    def _listen_at(self, urls: set[str]) -> None:
+        for url in self._nodes.keys() - urls:
+            self._nodes.pop(url).cancel()
+        for url in urls - self._nodes.keys():
+            self._nodes[url] = asyncio.create_task(self._keep_listening(url), name="notifier of a node")
 
     def _tell(self, channel: str, payload: str | None) -> None:
         for handler in self._handlers[channel]:

@@ -76,10 +76,20 @@ grant execute on function api.realtime_match(text, text, text) to authenticated;
 -- A position is the oldest transaction that was running: whatever was not visible then has been written by that one or a later one. No
 -- clock and no order of commits comes into it, and a row that somebody changes with a plain UPDATE is found as well.
 create or replace function api.realtime_position() returns bigint
-language sql stable
-return pg_snapshot_xmin(pg_current_snapshot())::text::bigint;
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if app.spans_nodes() then
+        perform app.refuse(
+            403, 'members_not_on_cluster', 'On a cluster of several nodes, changes are not sent',
+            'Each node numbers its transactions by itself. Ask for the batches, or follow one at /batch-lookups/{job_id}/events.');
+    end if;
+    return pg_snapshot_xmin(pg_current_snapshot())::text::bigint;
+end;
+$$;
 
-comment on function api.realtime_position() is 'The present position among the changes of the database: realtime_changes with it as p_since answers all that is not visible yet.';
+comment on function api.realtime_position() is 'The present position among the changes of the database: realtime_changes with it as p_since answers all that is not visible yet. 403 members_not_on_cluster: each node of a cluster has positions of its own.';
 
 create or replace function app.prune_deleted_rows(p_now timestamptz, p_limit integer default 10000) returns integer
 language plpgsql volatile

@@ -110,19 +110,29 @@ create or replace function app.measure_webhooks(
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    v_ready           uuid[] := array(select q.organization_id from app.webhook_queue_state q where q.ready_at <= p_now
+                                       union
+                                      select k.organization_id from app.webhook_wakeups k where k.ready_at <= p_now);
+    v_organization_id uuid;
+    v_due             record;
 begin
-    select count(*), max(date_part('epoch', p_now - d.next_attempt_at)) into due, oldest_due_age
-      from (select q.organization_id from app.webhook_queue_state q where q.ready_at <= p_now
-             union
-            select k.organization_id from app.webhook_wakeups k where k.ready_at <= p_now) r
-      join app.webhook_configs c on c.organization_id = r.organization_id and c.enabled
-      left join app.webhook_queue_state s on s.organization_id = r.organization_id
-     cross join lateral (select w.next_attempt_at
-                           from app.webhook_deliveries w
-                          where w.organization_id = r.organization_id and w.status = 'pending' and w.next_attempt_at <= p_now
-                          order by w.next_attempt_at
-                          limit 1000) d
-     where not coalesce(s.paused_until > p_now, false);
+    due := 0;
+    for v_organization_id in
+        select c.organization_id
+          from app.webhook_configs c
+          left join app.webhook_queue_state s on s.organization_id = c.organization_id
+         where c.organization_id = any (v_ready) and c.enabled and not coalesce(s.paused_until > p_now, false)
+    loop
+        select count(*) as deliveries, max(date_part('epoch', p_now - d.next_attempt_at)) as age into v_due
+          from (select w.next_attempt_at
+                  from app.webhook_deliveries w
+                 where w.organization_id = v_organization_id and w.status = 'pending' and w.next_attempt_at <= p_now
+                 order by w.next_attempt_at
+                 limit 1000) d;
+        due := due + v_due.deliveries;
+        oldest_due_age := greatest(oldest_due_age, v_due.age);
+    end loop;
     select count(*) filter (where c.enabled and c.failing_since is null), count(*) filter (where c.enabled and c.failing_since is not null),
            count(*) filter (where not c.enabled)
       into enabled, failing, disabled

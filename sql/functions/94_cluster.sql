@@ -171,3 +171,16 @@ end;
 $$;
 
 comment on function api.check_distribution() is 'For operators of a cluster of Citus: tables and functions that are not where they belong, and nodes that lack something; no rows when all is well. One row on a database that is not distributed.';
+
+create or replace function api.other_nodes() returns table (host text, port integer)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if app.is_distributed() and not app.is_node() then
+        return query execute 'select nodename, nodeport from pg_catalog.pg_dist_node where groupid <> 0 and noderole = ''primary'' and isactive';
+    end if;
+end;
+$$;
+
+comment on function api.other_nodes() is 'At the coordinator of a cluster, the other nodes: notifications are heard at the node that sends them alone. No rows anywhere else.';

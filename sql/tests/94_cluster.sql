@@ -1,5 +1,5 @@
 begin;
-select plan(4);
+select plan(5);
 \ir fixtures.psql
 
 select is(app.is_distributed(), false, 'one PostgreSQL is not distributed');
@@ -9,6 +9,7 @@ select set_eq(
         where pronamespace = 'api'::regnamespace and 'p_organization_id' = any (proargnames) and proargnames[1] <> 'p_organization_id' $$,
     array['create_batch_lookup_from', 'create_upload_from', 'realtime_record', 'wait_for_batch'],
     'all functions for one organization take it first, so that they run at its node, but for those that only call others');
+select is_empty('select * from api.other_nodes()', 'one PostgreSQL has no other nodes to listen at');
 select app.untie_tables();
 select is_empty(
     $$ select oid::regclass::text from pg_class where relnamespace in ('app'::regnamespace, 'api'::regnamespace) and relkind = 'v' $$,

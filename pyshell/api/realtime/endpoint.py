@@ -30,7 +30,7 @@ from pyshell.api.realtime.feed import Change, Feed
 from pyshell.api.realtime.filters import FilterError, Question, Subscription, parse_subscription
 from pyshell.api.realtime.protocol import Frame, ProtocolError, Version, decode, decode_binary, encode, version_of
 from pyshell.metrics import counters, gauge
-from pyshell.postgres.sqlstates import DatabaseError
+from pyshell.postgres.sqlstates import DatabaseError, Kind, kind_of
 
 logger = logging.getLogger("pyshell.api.realtime")
 
@@ -445,6 +445,8 @@ class Connection:
                 raise JoinError(f"ChannelRateLimitReached: An organization can have {MAX_CHANNELS_PER_ORGANIZATION} channels")
         except (JoinError, ApiError, DatabaseError) as error:
             reason = str(error) if isinstance(error, JoinError) else DATABASE_UNAVAILABLE
+            if isinstance(error, DatabaseError) and kind_of(error) is Kind.REFUSED:
+                reason = error.diag.message_primary or reason
             self._reply(frame.join_ref, frame.ref, frame.topic, "phx_reply", {"status": "error", "response": {"reason": reason}})
             return
         # Changes reach the channel from here on; the answer goes out before them.
