@@ -350,6 +350,7 @@ ALL_ORGANIZATIONS = {
         "app.prune_deleted_rows",
         "app.prune_idempotency_keys",
         "app.prune_uploads",
+        "app.count_violations",
         "app.run_maintenance",
     ],
     "its row has it": ["app.store_upload"],

@@ -110,7 +110,7 @@ def test_maintenance_reads_nothing_finished(history: Connection) -> None:
 def test_a_step_of_the_retention_reads_little_of_an_organization_without_anything_expired(history: Connection) -> None:
     """Also where a plan that stops at the first row it finds would rather begin with a table than with an index."""
     history.execute("""select api.update_settings('{"job_retention_days": 300, "report_retention_days": 300}')""")
-    assert pages(history, "select api.prune_expired()") <= 12 * SMALL_ORGANIZATIONS
+    assert pages(history, "select api.prune_expired()") <= 600
 
 
 def pages(connection: Connection, query: str) -> int:
@@ -183,7 +183,7 @@ def test_the_oldest_ready_item_is_found_without_reading_other_jobs(history: Conn
     history.execute(
         "select api.create_batch_lookup(id, %s, false) from app.organizations where name = 'Large'", [json.dumps({"items": [site]})]
     )
-    assert pages(history, "select app.oldest_ready_since(now())") <= 30
+    assert pages(history, "select app.oldest_ready_since(now())") <= 40
     assert value(history, "select app.oldest_ready_since(now()) is not null")
 
 
@@ -198,3 +198,61 @@ def test_the_oldest_ready_item_is_found_without_reading_all_that_wait_for_a_retr
     [(since,)], seen = Plans(history).run("select now() - app.oldest_ready_since(now())", {})
     assert since.total_seconds() == 2000
     assert rows_scanned(seen, "lookup_queue_items") <= 1
+
+
+def test_maintenance_sees_to_some_organizations_in_each_run_and_to_all_in_turn(history: Connection) -> None:
+    plans = Plans(history)
+    _, seen = plans.run("select app.run_maintenance()", {})
+    assert len([plan for plan in seen if "delete from app.incentive_calls" in plan["Query Text"]]) == 25
+    history.execute(
+        """insert into public.lookup_attempts (organization_id, job_id, position, attempt, outcome, recorded_at)
+           select organization_id, id, 0, 100, 'complete', now() - interval '2 years' from public.batch_lookup_jobs j
+            where exists (select from app.organizations where id = j.organization_id and name like 'Small %')"""
+    )
+    for left in range(SMALL_ORGANIZATIONS, 0, -25):
+        assert value(history, "select count(*) from public.lookup_attempts where attempt = 100") in (left, left + 1)
+        history.execute("select app.prune_attempts(now() - interval '1 year')")
+    history.execute("select app.prune_attempts(now() - interval '1 year')")
+    assert value(history, "select count(*) from public.lookup_attempts where attempt = 100") == 0
+
+
+def test_a_check_looks_at_organizations_where_something_was_counted_and_some_others(history: Connection) -> None:
+    history.execute(
+        """update app.maintenance_state set checked_at = now() - interval '11 minutes';
+           insert into app.work_minutes
+                  (organization_id, minute, kind, outcome, items, latency_seconds, latency_buckets, wait_seconds, wait_buckets)
+           select id, date_trunc('minute', now()), 'job', 'completed', 1, 0, '{}', 0, '{}'
+             from app.organizations where name like 'Small 1__'"""
+    )
+    _, seen = Plans(history).run("select app.count_violations(now())", {})
+    assert 100 <= len([plan for plan in seen if "an expired lease returns" in plan["Query Text"]]) <= 110
+
+
+def test_an_organization_off_the_ready_list_comes_back_in_the_next_run(history: Connection) -> None:
+    """All others that have open batches are seen to in turn."""
+    history.execute(
+        """insert into app.organization_queue_state (organization_id, ready_at) select id, now() from app.organizations;
+           insert into public.batch_lookup_jobs (organization_id, id, total_items, report_id, created_at, updated_at)
+           select id, app.uuid_v7(now()), 1, gen_random_uuid(), now(), now() from app.organizations;
+           insert into app.queued_jobs (organization_id, job_id, next_position, end_position, next_rank)
+           select organization_id, id, 0, 1, 0 from public.batch_lookup_jobs where status = 'pending';
+           insert into public.lookup_queue_items
+                  (organization_id, id, job_id, position, reference_id, address, building_type, device_ids, created_at)
+           select organization_id, gen_random_uuid(), job_id, 0, 'site', '{}', '', '{}', now() from app.queued_jobs;
+           update app.organization_queue_state set ready_at = null
+            where organization_id = (select max(id::text)::uuid from app.organizations)"""
+    )
+    _, seen = Plans(history).run("select app.run_maintenance()", {})
+    assert len([plan for plan in seen if "isempty" in plan["Query Text"]]) in (15, 16)
+    assert value(history, "select count(*) from app.organization_queue_state where ready_at is null") == 0
+
+
+def test_batches_that_were_read_for_their_results_are_not_looked_at_again(history: Connection) -> None:
+    large = value(history, "select id from app.organizations where name = 'Large'")
+    history.execute("insert into app.known_jobs select organization_id, id, 1 from public.batch_lookup_jobs")
+    history.execute("select app.learn_results(%s, '-infinity')", [large])
+    plans = Plans(history)
+    for _ in range(2):
+        plans.run("select app.learn_results_in_turn()", {})
+    _, seen = plans.run("select app.learn_results_in_turn()", {})
+    assert rows_scanned(seen, "batch_lookup_jobs") == 0

@@ -10,7 +10,7 @@ set search_path = pg_catalog, pg_temp
 as $$
     select unnest(array[
                'public.batch_lookup_jobs', 'public.lookup_queue_items', 'app.queued_jobs', 'public.lookup_leases', 'app.organization_queue_state',
-               'app.queue_wakeups', 'public.lookup_attempts', 'public.lookup_usage', 'app.job_budgets', 'app.known_jobs', 'app.known_results',
+               'app.queue_wakeups', 'public.lookup_attempts', 'public.lookup_usage', 'app.job_budgets', 'app.known_jobs', 'app.known_results', 'app.known_organizations',
                'app.work_minutes', 'app.job_traces', 'public.batch_lookup_job_labels', 'public.lookup_job_columns', 'public.lookup_item_sources',
                'public.lookup_uploads', 'public.lookup_upload_rows', 'app.column_memory', 'app.idempotency_keys',
                'public.incentive_reports', 'public.incentive_report_sites', 'public.incentive_report_site_programs', 'app.deleted_rows',
@@ -25,7 +25,8 @@ as $$
                'app.program_tiers', 'app.retry_policy', 'app.webhook_retry_schedule', 'app.schema_migrations', 'app.deployed_parts']), 'reference'
      union all
     select unnest(array[
-               'app.rate_limit', 'app.slot_blocks', 'app.upstream_state', 'app.workers', 'app.recent_writes', 'app.work_totals', 'app.maintenance_state']), 'local'
+               'app.rate_limit', 'app.slot_blocks', 'app.upstream_state', 'app.workers', 'app.recent_writes', 'app.work_totals', 'app.maintenance_state',
+               'app.maintenance_rounds']), 'local'
 $$;
 
 comment on function app.distribution() is 'Every table with its kind: distributed (by organization_id), reference (the same at every node) or local (each node has its own).';

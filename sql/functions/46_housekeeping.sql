@@ -228,30 +228,36 @@ begin
 end;
 $$;
 
--- Deletes what ended before a time ('jobs' or 'reports'; null: nothing) and returns how many, up to a thousand with about p_rows rows.
+-- Deletes what ended before a time ('jobs' or 'reports'; null: nothing) and returns how many, up to a thousand with about p_rows rows. It goes
+-- round the organizations, and stays where there is more.
 create or replace function app.prune(p_what text, p_before timestamptz, p_rows integer default 10000) returns integer
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set enable_seqscan = off
 as $$
 declare
     v_organization_id uuid;
-    v_ended           record;
     v_deleted         integer := 0;
     v_rows            integer := 0;
+    v_after           uuid;
 begin
-    for v_organization_id in select id from app.organizations where p_before is not null order by id loop
+    if p_before is null then
+        return 0;
+    end if;
+    foreach v_organization_id in array app.organizations_in_turn(p_what) loop
         -- Most organizations have nothing that has expired, and there may be thousands of them.
         if p_what = 'jobs' then
-            continue when not exists (select from public.batch_lookup_jobs where organization_id = v_organization_id and completed_at < p_before);
-            v_ended := app.delete_ended_jobs(v_organization_id, p_before, p_rows - v_rows);
-        else
-            continue when not exists (select from public.incentive_reports where organization_id = v_organization_id and created_at < p_before);
-            v_ended := app.delete_ended_reports(v_organization_id, p_before, p_rows - v_rows);
+            if exists (select from public.batch_lookup_jobs where organization_id = v_organization_id and completed_at < p_before) then
+                select v_deleted + e.deleted, v_rows + e.rows into v_deleted, v_rows
+                  from app.delete_ended_jobs(v_organization_id, p_before, p_rows - v_rows) e;
+            end if;
+        elsif exists (select from public.incentive_reports where organization_id = v_organization_id and created_at < p_before) then
+            select v_deleted + e.deleted, v_rows + e.rows into v_deleted, v_rows
+              from app.delete_ended_reports(v_organization_id, p_before, p_rows - v_rows) e;
         end if;
-        v_deleted := v_deleted + v_ended.deleted;
-        v_rows    := v_rows + v_ended.rows;
         exit when v_rows >= p_rows or v_deleted >= 1000;
+        v_after := v_organization_id;
     end loop;
+    perform app.end_turn(p_what, v_after);
     return v_deleted;
 end;
 $$;

@@ -143,19 +143,31 @@ begin
 end;
 $$;
 
--- The jobs of an organization that changed since p_since and have completed items that app.known_results lacks, the newest first.
+-- The jobs of an organization that changed since p_since and have completed items that app.known_results lacks, the newest first. Those that
+-- ended more than an hour before everything was read need not be looked at again.
 create or replace function app.unread_jobs(p_organization_id uuid, p_since timestamptz) returns table (job_id uuid, completed_items integer)
 language plpgsql stable
-set search_path = pg_catalog, pg_temp
+set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan set jit = off
 as $$
+declare
+    v_ended_since timestamptz := coalesce((select k.read_until - interval '1 hour' from app.known_organizations k where k.organization_id = p_organization_id),
+                                          '-infinity');
 begin
     return query
-    select j.id, j.processed_items - j.failed_items
-      from public.batch_lookup_jobs j
-      left join app.known_jobs k on k.organization_id = j.organization_id and k.job_id = j.id
-     where j.organization_id = p_organization_id and j.updated_at >= p_since and j.processed_items > j.failed_items
-       and k.completed_items is distinct from j.processed_items - j.failed_items
-     order by j.id desc;
+    select c.id, c.completed
+      from (select j.id, j.processed_items - j.failed_items as completed
+              from public.batch_lookup_jobs j
+             where j.organization_id = p_organization_id and j.status in ('pending', 'processing') and j.updated_at >= p_since
+             union all
+            select j.id, j.processed_items - j.failed_items
+              from public.batch_lookup_jobs j
+             where j.organization_id = p_organization_id and j.completed_at >= v_ended_since and j.updated_at >= p_since) c
+      left join lateral (select k.completed_items
+                           from app.known_jobs k
+                          where k.organization_id = p_organization_id and k.job_id = c.id
+                         offset 0) k on true
+     where c.completed > 0 and k.completed_items is distinct from c.completed
+     order by c.id desc;
 end;
 $$;
 
@@ -167,11 +179,13 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp set lock_timeout = '1s'
 as $$
 declare
-    v_read integer := 0;
-    v_left integer := 0;
+    v_now  timestamptz := app.clock();
+    v_read integer     := 0;
+    v_left integer     := 0;
     v_job  record;
 begin
     perform from app.organizations where id = p_organization_id for no key update;
+    insert into app.known_organizations (organization_id) values (p_organization_id) on conflict do nothing;
     for v_job in select * from app.unread_jobs(p_organization_id, p_since) loop
         if v_read > 0 and v_read + v_job.completed_items > 20000 then
             v_left := v_left + 1;
@@ -180,6 +194,11 @@ begin
             v_read := v_read + v_job.completed_items;
         end if;
     end loop;
+    if v_left = 0 then
+        update app.known_organizations k
+           set read_until = v_now
+         where k.organization_id = p_organization_id and k.read_until < v_now - interval '1 minute' and k.read_until >= p_since;
+    end if;
     return v_left;
 exception
     when lock_not_available then
@@ -193,16 +212,20 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_organization_id uuid;
+    v_organization_ids uuid[] := array(select organization_id from app.known_organizations order by organization_id);
+    v_organization_id  uuid;
+    v_is_unread        boolean;
+    v_after            uuid;
 begin
-    for v_organization_id in
-        select k.organization_id from (select distinct organization_id from app.known_jobs) k order by random()
-    loop
+    foreach v_organization_id in array app.in_turn('results', v_organization_ids, 20) loop
+        v_after := v_organization_id;
         perform from app.organizations where id = v_organization_id for no key update skip locked;
-        continue when not found or not exists (select from app.unread_jobs(v_organization_id, '-infinity'));
+        continue when not found;
+        v_is_unread := exists (select from app.unread_jobs(v_organization_id, '-infinity'));
         perform app.learn_results(v_organization_id, '-infinity');
-        exit;
+        exit when v_is_unread;
     end loop;
+    perform app.end_turn('results', v_after);
 end;
 $$;
 

@@ -102,21 +102,25 @@ declare
     v_organization_id uuid;
     v_count           integer;
     v_pruned          integer := 0;
+    v_after           uuid;
 begin
-    for v_organization_id in select id from app.organizations order by id loop
-        continue when not exists (select from public.lookup_attempts where organization_id = v_organization_id and recorded_at < p_before);
-        delete from public.lookup_attempts
-         where organization_id = v_organization_id
-           and (job_id, position, attempt) in (select job_id, position, attempt
-                                                 from public.lookup_attempts
-                                                where organization_id = v_organization_id and recorded_at < p_before
-                                                order by recorded_at
-                                                limit p_limit - v_pruned
-                                                  for update skip locked);
-        get diagnostics v_count = row_count;
-        v_pruned := v_pruned + v_count;
-        exit when v_pruned >= p_limit;
+    foreach v_organization_id in array app.organizations_in_turn('attempts') loop
+        if exists (select from public.lookup_attempts where organization_id = v_organization_id and recorded_at < p_before) then
+            delete from public.lookup_attempts
+             where organization_id = v_organization_id
+               and (job_id, position, attempt) in (select job_id, position, attempt
+                                                     from public.lookup_attempts
+                                                    where organization_id = v_organization_id and recorded_at < p_before
+                                                    order by recorded_at
+                                                    limit p_limit - v_pruned
+                                                      for update skip locked);
+            get diagnostics v_count = row_count;
+            v_pruned := v_pruned + v_count;
+            exit when v_pruned >= p_limit;
+        end if;
+        v_after := v_organization_id;
     end loop;
+    perform app.end_turn('attempts', v_after);
     return v_pruned;
 end;
 $$;

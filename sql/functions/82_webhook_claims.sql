@@ -202,27 +202,46 @@ begin
 end;
 $$;
 
--- Of run_maintenance: leases, the ready list, and what is older than 30 days. It waits for no row, because by then it holds rows of the
+-- Of run_maintenance: leases, the ready list, and what is older than 30 days, up to p_limit deliveries. It goes round the organizations with
+-- webhooks, and stays where there is more to delete; leases that have expired are seen to in every run. It waits for no row, because by then it holds rows of the
 -- lookups' queue, for which others may wait with a row of this one in hand.
-create or replace function app.maintain_webhooks(p_now timestamptz) returns void
+create or replace function app.maintain_webhooks(p_now timestamptz, p_limit integer default 10000) returns void
 language plpgsql volatile
-set search_path = pg_catalog, pg_temp
+set search_path = pg_catalog, pg_temp set enable_seqscan = off
 as $$
 declare
-    v_organization_ids uuid[] := array(select organization_id from app.webhook_queue_state
-                                        union
-                                       select organization_id from app.webhook_wakeups
-                                        order by organization_id);
+    v_organization_ids uuid[]  := array(select organization_id from app.webhook_queue_state
+                                         union
+                                        select organization_id from app.webhook_wakeups
+                                         order by organization_id);
+    v_first            uuid    := app.uuid_v7_floor(p_now - interval '30 days');
+    v_left             integer := p_limit;
     v_organization_id  uuid;
+    v_count            integer;
+    v_after            uuid;
 begin
+    v_organization_ids := app.in_turn('webhooks', v_organization_ids, greatest(20, cardinality(v_organization_ids) / 10));
     foreach v_organization_id in array v_organization_ids loop
-        perform app.expire_webhook_leases(v_organization_id, p_now);
         delete from app.webhook_deliveries
          where organization_id = v_organization_id
            and id = any (array(select id
                                  from app.webhook_deliveries
-                                where organization_id = v_organization_id and id < app.uuid_v7_floor(p_now - interval '30 days')
+                                where organization_id = v_organization_id and id < v_first
+                                order by id
+                                limit v_left
                                   for update skip locked));
+        get diagnostics v_count = row_count;
+        v_left := v_left - v_count;
+        exit when v_left = 0;
+        v_after := v_organization_id;
+    end loop;
+    perform app.end_turn('webhooks', v_after);
+    v_organization_ids := array(select unnest(v_organization_ids)
+                                 union
+                                select organization_id from app.webhook_deliveries where status = 'sending' and lease_expires_at < p_now
+                                 order by 1);
+    foreach v_organization_id in array v_organization_ids loop
+        perform app.expire_webhook_leases(v_organization_id, p_now);
     end loop;
     foreach v_organization_id in array v_organization_ids loop
         perform app.settle_webhooks(v_organization_id);

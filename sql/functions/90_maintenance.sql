@@ -1,5 +1,54 @@
 -- Chapter 90, maintenance: runs every minute, by pg_cron or by a worker. It repairs and prunes; normal operation does not depend on it.
 
+-- So many of some organizations that each has its turn: those after the last one of the round. While another transaction goes round, it begins
+-- anywhere.
+create or replace function app.in_turn(p_round text, p_organization_ids uuid[], p_count integer) returns uuid[]
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_after uuid;
+begin
+    if cardinality(p_organization_ids) <= p_count then
+        return p_organization_ids;
+    end if;
+    select last_id into v_after from app.maintenance_rounds where round = p_round for update skip locked;
+    v_after := coalesce(v_after, gen_random_uuid());
+    return array(select u.id from unnest(p_organization_ids) u (id) order by u.id <= v_after, u.id limit p_count);
+end;
+$$;
+
+-- Of all organizations: twenty-five, or more if a round of a run each minute would take longer than an hour.
+create or replace function app.organizations_in_turn(p_round text) returns uuid[]
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp set enable_seqscan = off
+as $$
+declare
+    v_count            integer := greatest(25, (select reltuples / 60 from pg_class where oid = 'app.organizations'::regclass));
+    v_after            uuid;
+    v_organization_ids uuid[];
+begin
+    select last_id into v_after from app.maintenance_rounds where round = p_round for update skip locked;
+    v_after := coalesce(v_after, gen_random_uuid());
+    v_organization_ids := array(select id from app.organizations where id > v_after order by id limit v_count);
+    return v_organization_ids
+           || array(select id from app.organizations where id <= v_after order by id limit v_count - cardinality(v_organization_ids));
+end;
+$$;
+
+-- The round goes on after this organization; null: where it was.
+create or replace function app.end_turn(p_round text, p_after uuid) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform from app.maintenance_rounds where round = p_round and last_id <> p_after for update skip locked;
+    if found then
+        update app.maintenance_rounds set last_id = p_after where round = p_round;
+    end if;
+end;
+$$;
+
 create or replace function app.run_maintenance() returns json
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -10,6 +59,9 @@ declare
     v_expired         integer := 0;
     v_closed          integer := 0;
     v_pruned          integer;
+    v_after           uuid;
+    v_open            uuid[];
+    v_urgent          uuid[];
 begin
     -- One run at a time; a second one would find nothing to do.
     perform from app.maintenance_state for update skip locked;
@@ -25,8 +77,15 @@ begin
     end if;
 
     -- Before the queue's rows are locked, for which uploads wait.
-    for v_organization_id in select id from app.organizations order by id loop
-        perform app.prune_incentive_calls(v_organization_id, v_now);
+    foreach v_organization_id in array app.organizations_in_turn('calls') loop
+        exit when app.prune_incentive_calls(v_organization_id, v_now, 5000) = 5000;
+        v_after := v_organization_id;
+    end loop;
+    perform app.end_turn('calls', v_after);
+    for v_organization_id in
+        select distinct m.organization_id
+          from (select w.organization_id from app.work_minutes w where w.minute < v_now - interval '30 days' order by w.minute limit 5000) m
+    loop
         perform app.prune_work_minutes(v_organization_id, v_now);
     end loop;
     -- A minute later, nobody counts in it any more: a flush takes 30 seconds at most.
@@ -37,12 +96,26 @@ begin
     perform app.learn_results_in_turn();
     perform app.add_up_counts(v_now);
 
+    -- Those that something is wrong with are seen to in every run, the others within twenty.
+    v_open := array(select organization_id from public.batch_lookup_jobs where status in ('pending', 'processing')
+                     union
+                    select organization_id from app.organization_queue_state where ready_at is not null
+                     union
+                    select organization_id from app.queue_wakeups
+                     order by organization_id);
+    v_urgent := array(select organization_id from public.lookup_leases where expires_at < v_now
+                       union
+                      select q.organization_id
+                        from app.queued_jobs q
+                        join app.organizations o on o.id = q.organization_id and o.monthly_lookups is null
+                       where not exists (select from app.organization_queue_state s where s.organization_id = q.organization_id and s.ready_at <= v_now)
+                         and not exists (select from app.queue_wakeups w where w.organization_id = q.organization_id and w.ready_at <= v_now));
+    v_open := app.in_turn('queues', v_open, greatest(10, cardinality(v_open) / 20));
+    perform app.end_turn('queues', v_open[cardinality(v_open)]);
     for v_organization_id in
-        select distinct organization_id from public.batch_lookup_jobs where status in ('pending', 'processing')
+        select unnest(v_open)
          union
-        select organization_id from app.organization_queue_state where ready_at is not null
-         union
-        select organization_id from app.queue_wakeups
+        select unnest(v_urgent)
     loop
         begin
             select v_expired + m.expired, v_closed + m.closed into v_expired, v_closed
@@ -86,8 +159,9 @@ begin
 end;
 $$;
 
--- Closes open jobs without an open item: sets their counters to what the items say.
-create or replace function app.close_orphaned_jobs(p_organization_id uuid, p_now timestamptz) returns integer
+-- Closes open jobs without an open item: sets their counters to what the items say. It looks at up to p_limit jobs, any of them, that neither
+-- have an item to claim nor one in flight, and counts the items of ten at most.
+create or replace function app.close_orphaned_jobs(p_organization_id uuid, p_now timestamptz, p_limit integer default 100) returns integer
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
@@ -95,13 +169,26 @@ declare
     v_job    record;
     v_count  integer := 0;
     v_counts record;
+    v_idle   uuid[]  := array(
+        select o.id
+          from public.batch_lookup_jobs o
+         where o.organization_id = p_organization_id and o.status in ('pending', 'processing')
+           and not exists (select
+                             from app.queued_jobs q
+                             join public.lookup_queue_items i on i.organization_id = q.organization_id and i.job_id = q.job_id and i.position = q.next_position
+                            where q.organization_id = p_organization_id and q.job_id = o.id and i.organization_id = p_organization_id and i.status = 'pending')
+           and not exists (select from public.lookup_leases l
+                            where l.organization_id = p_organization_id and l.job_id = o.id and not isempty(l.positions))
+         order by random()
+         limit p_limit);
 begin
     for v_job in
         select j.id, j.total_items, j.processed_items, j.failed_items
           from public.batch_lookup_jobs j
-         where j.organization_id = p_organization_id and j.status in ('pending', 'processing')
+         where j.organization_id = p_organization_id and j.id = any (v_idle) and j.status in ('pending', 'processing')
            and not exists (select from public.lookup_queue_items i
                             where i.organization_id = p_organization_id and i.job_id = j.id and i.status = 'pending')
+         limit 10
            for update of j skip locked
     loop
         select count(*)::integer as processed, count(*) filter (where status = 'failed')::integer as failed into v_counts

@@ -153,7 +153,7 @@ $$;
 
 -- Of the jobs that were updated since then, which are open, or ended since, or were cancelled shortly before with lookups in flight; it looks at
 -- no further job after p_until.
-create or replace function app.find_violations(p_updated_since timestamptz, p_until timestamptz)
+create or replace function app.find_violations(p_organization_ids uuid[], p_updated_since timestamptz, p_until timestamptz)
 returns table (organization_id uuid, job_id uuid, item_id uuid, rule text, details text)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -163,7 +163,7 @@ declare
     v_organization_id uuid;
     v_job             public.batch_lookup_jobs;
 begin
-    for v_organization_id in select id from app.organizations order by id loop
+    foreach v_organization_id in array p_organization_ids loop
         for v_job in
             select *
               from public.batch_lookup_jobs j
@@ -194,17 +194,19 @@ returns table (organization_id uuid, job_id uuid, item_id uuid, rule text, detai
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    v_organization_ids uuid[] := array(select id from app.organizations order by id);
 begin
     return query
-    select * from app.find_violations(p_updated_since, 'infinity');
+    select * from app.find_violations(v_organization_ids, p_updated_since, 'infinity');
 end;
 $$;
 
 comment on function api.check_invariants(timestamptz) is
 'Violated invariants: no rows when the database is consistent, also while workers run. Counts every item and site of the jobs updated since p_updated_since (default: of all jobs). For a schedule: select * from api.check_invariants(now() - interval ''10 minutes'').';
 
--- Of run_maintenance, every ten minutes: checks the jobs that were updated since, for five seconds at most. What is violated is counted until
--- it is mended.
+-- Of run_maintenance, every ten minutes: checks the jobs that were updated since, for five seconds at most, of the organizations where anything
+-- was counted since and of some others in turn. What is violated is counted until it is mended, and all are checked meanwhile.
 create or replace function app.count_violations(p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -213,13 +215,23 @@ declare
     v_state app.maintenance_state;
     v_since timestamptz;
     v_count integer;
+    v_ids   uuid[]  := array(select id from app.organizations order by id);
+    v_turn  uuid[];
 begin
     select * into v_state from app.maintenance_state;
     if v_state.checked_at between p_now - interval '10 minutes' and p_now then
         return;
     end if;
     v_since := case when v_state.violations > 0 then v_state.checked_since else v_state.checked_at - interval '10 minutes' end;
-    v_count := (select count(*) from app.find_violations(v_since, clock_timestamp() + interval '5 seconds'));
+    if v_state.violations = 0 and v_since > '-infinity' then
+        v_turn := app.in_turn('checks', v_ids, greatest(10, cardinality(v_ids) / 144));
+        perform app.end_turn('checks', v_turn[cardinality(v_turn)]);
+        v_ids := array(select distinct organization_id from app.work_minutes where minute >= v_since - interval '1 minute'
+                        union
+                       select unnest(v_turn)
+                        order by 1);
+    end if;
+    v_count := (select count(*) from app.find_violations(v_ids, v_since, clock_timestamp() + interval '5 seconds'));
     update app.maintenance_state
        set checked_at    = p_now,
            checked_since = v_since,

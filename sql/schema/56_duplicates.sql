@@ -25,3 +25,13 @@ create index known_results_job_idx on app.known_results (organization_id, job_id
 
 comment on table app.known_results is 'Completed items by their deduplication key, each with an answer of its own: a later item that asks the same question can be given it. Deleted with the job.';
 comment on column app.known_results.looked_up_at is 'When the incentives API gave the answer.';
+
+create table app.known_organizations (
+    organization_id uuid        not null,
+    read_until      timestamptz not null default '-infinity',
+
+    constraint known_organizations_pkey primary key (organization_id)
+);
+
+comment on table app.known_organizations is 'Organizations that have asked for reuse_results, for which maintenance reads on.';
+comment on column app.known_organizations.read_until is 'app.known_results has all jobs that ended more than an hour before.';

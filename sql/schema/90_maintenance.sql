@@ -19,3 +19,15 @@ comment on column app.maintenance_state.violations is 'How many violations it fo
 comment on column app.maintenance_state.counts_from is 'Organizations that have no totals yet are counted from then on.';
 
 insert into app.maintenance_state default values;
+
+create table app.maintenance_rounds (
+    round   text not null,
+    last_id uuid not null default '00000000-0000-0000-0000-000000000000',
+
+    constraint maintenance_rounds_pkey primary key (round)
+);
+
+comment on table app.maintenance_rounds is 'How far maintenance has come in its rounds of all organizations: a run sees to some of them, and the next one to those that follow.';
+comment on column app.maintenance_rounds.last_id is 'The last organization that was seen to.';
+
+insert into app.maintenance_rounds (round) select unnest(array['attempts', 'calls', 'checks', 'jobs', 'queues', 'reports', 'results', 'webhooks']);

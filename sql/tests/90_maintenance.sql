@@ -1,5 +1,5 @@
 begin;
-select plan(11);
+select plan(17);
 \ir fixtures.psql
 
 select pg_temp.turn_clock(clock_timestamp() + interval '1 hour');
@@ -21,6 +21,37 @@ update public.lookup_queue_items
 select is((api.run_maintenance() ->> 'closed_jobs')::integer, 1, 'a job without open items is ended');
 select is((select status || processed_items || failed_items from public.batch_lookup_jobs where id = :'job'), 'failed22', 'a job whose items all ended is closed with their counts');
 select is((select status from public.incentive_reports where job_id = :'job'), 'error', 'the report of a job that maintenance closed is closed too');
+
+-- Many at once
+select count(pg_temp.submit(:'org', 1)) from generate_series(1, 12) \gset submitted_
+update public.lookup_queue_items
+   set status = 'failed', retry_at = null, error_code = 'x', error_message = 'x', processed_at = app.clock()
+ where organization_id = :'org' and status = 'pending';
+select is(array[(api.run_maintenance() ->> 'closed_jobs')::integer, (api.run_maintenance() ->> 'closed_jobs')::integer], '{10,2}', 'a run ends ten jobs of an organization, and the next one the others');
+
+-- In turn
+select is(app.in_turn('checks', array[:'org', :'other_org']::uuid[], 2), array[:'org', :'other_org']::uuid[], 'all of a few organizations have their turn');
+create function pg_temp.turn(p_count integer) returns text
+language plpgsql as $$
+declare
+    v_ids uuid[] := app.in_turn('checks', array(select lpad(n::text, 32, '0')::uuid from generate_series(1, 5) n), p_count);
+begin
+    perform app.end_turn('checks', v_ids[cardinality(v_ids)]);
+    return array(select right(id::text, 1)::integer from unnest(v_ids) id)::text;
+end;
+$$;
+select is(array[pg_temp.turn(2), pg_temp.turn(2), pg_temp.turn(2)], array['{1,2}', '{3,4}', '{5,1}'], 'many organizations have their turns one after the other, and then the first has one again');
+select app.end_turn('checks', null) \gset
+select is(pg_temp.turn(2), '{2,3}', 'a turn that saw to nobody changes nothing');
+
+-- Old deliveries
+insert into app.webhook_queue_state (organization_id) values (:'org') on conflict do nothing;
+insert into app.webhook_deliveries (organization_id, id, event, status, data, created_at, ended_at)
+select :'org', app.numbered_uuid_v7(app.uuid_v7(app.clock() - interval '31 days'), n), 'batch.completed', 'delivered', '{}', app.clock(), app.clock() from generate_series(1, 5) n;
+select app.maintain_webhooks(app.clock(), 3) \gset
+select is((select count(*)::integer from app.webhook_deliveries), 2, 'a run deletes so many old deliveries');
+select app.maintain_webhooks(app.clock(), 3) \gset
+select is((select count(*)::integer from app.webhook_deliveries), 0, 'the next run deletes the others');
 
 select pg_temp.turn_clock(app.clock() + interval '2 days');
 select api.run_maintenance() as ran \gset
