@@ -67,6 +67,11 @@ def test_the_python_client_says_what_is_wrong(environment: dict[str, str], tmp_p
     assert "Missing required fields: address.city" in run.stderr
 
 
+def test_the_python_client_says_how_it_is_used() -> None:
+    run = subprocess.run([sys.executable, ROOT / "examples" / "upload.py"], env={}, capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (1, "usage: API_KEY=leap_live_... python upload.py SITES.csv RESULTS.csv\n")
+
+
 def test_the_javascript_client_uploads_a_file_as_it_is(environment: dict[str, str], tmp_path: Path) -> None:
     node = shutil.which("node")
     if node is None:

@@ -124,6 +124,8 @@ def test_errors_name_record_and_line(client: OrganizationClient) -> None:
     assert refused(upload(client, HEADER + ROW * 2))["duplicates"] == ["deal-001"]
     assert refused(upload(client, HEADER))["code"] == "invalid_item_count"
     assert refused(upload(client, "a,b\n1,2\n"))["code"] == "missing_columns"
+    crm = "Deal ID,Street,City,State,Zip\nd-001,12 Elm St,Boston,MA,02134\n"
+    assert "?default_building_type=RESIDENTIAL&default_device_ids=1" in refused(upload(client, crm))["hint"]
     body = refused(upload(client, HEADER + ROW + ROW.replace("200 N", '"200" N')))
     assert (body["code"], body["line"]) == ("invalid_csv", 3)
     assert client.get("/batch-lookups").json()["total"] == 0

@@ -49,6 +49,8 @@ def test_a_url_that_is_not_for_the_internet_is_refused(client: OrganizationClien
     refused = client.put("/webhook-config", json={"url": url})
     assert refused.status_code == 400
     assert client.get("/webhook-config").json()["url"] is None
+    if refused.json()["code"] == "refused_address":
+        assert "WEBHOOKS_ALLOW_PRIVATE_NETWORKS" in refused.json()["hint"]
 
 
 @pytest.mark.parametrize("body", ['{"url": ', "[]", "null", '{"url": "https://a.example", "secret": "x"}', '{"events": ["x"]}'])

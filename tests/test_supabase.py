@@ -32,7 +32,10 @@ def project_url(cluster: PrivatePostgres, new_database: Databases) -> str:
             administrator.execute("grant anon, authenticated, service_role, batch_lookups_shell to project_owner with admin option")
         administrator.execute(sql.SQL("alter database {} owner to project_owner").format(sql.Identifier(str(parts["dbname"]))))
         administrator.execute("grant all on schema public to project_owner")
-        administrator.execute("alter default privileges for role project_owner in schema public grant all on tables to anon, authenticated")
+        for kind in ("tables", "sequences"):
+            administrator.execute(
+                f"alter default privileges for role project_owner in schema public grant all on {kind} to anon, authenticated".encode()
+            )
     return psycopg.conninfo.make_conninfo(url, user="project_owner", password="secret")
 
 
@@ -51,6 +54,12 @@ def test_one_file_installs_everything_without_a_superuser(cluster: PrivatePostgr
         [organization_id] = owner.execute("select api.create_organization('Acme')").fetchone() or [None]
         request = json.dumps([site()])
         owner.execute("select api.create_batch_lookup(%s, %s)", [organization_id, request])
+        assert owner.execute(
+            """select array_agg(distinct c.oid::regclass::text)
+                 from pg_class c, unnest(array['anon', 'authenticated']) role
+                where c.relkind = 'S' and c.relnamespace in ('public'::regnamespace, 'app'::regnamespace)
+                  and has_sequence_privilege(role, c.oid, 'usage, select, update')"""
+        ).fetchone() == (None,)
         owner.execute("set role authenticated")
         owner.execute("select set_config('request.jwt.claims', %s, false)", [json.dumps({"organization_id": str(organization_id)})])
         assert owner.execute("select count(*) from public.batch_lookup_jobs").fetchone() == (1,)
