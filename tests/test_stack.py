@@ -156,6 +156,12 @@ def test_a_postgres_that_cannot_start_at_once_is_tried_until_it_can(environment:
     assert "trying again in" in log
 
 
+def test_a_postgres_that_is_already_running_is_used_with_a_word(environment: Environment) -> None:
+    with PrivatePostgres.of_project(Path(environment["STATE_DIR"])).running(), up(environment) as process:
+        process.terminate()
+        assert "using the PostgreSQL that is already running" in process.communicate(timeout=30)[1]
+
+
 def test_up_ends_with_a_word_when_the_api_dies(environment: Environment) -> None:
     with up(environment) as process:
         os.kill(processes_of(environment)["serve"], signal.SIGKILL)

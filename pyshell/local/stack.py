@@ -128,6 +128,8 @@ def running(settings: Settings, stopping: Stopping, *, log: IO[Any] | None = Non
     _check_port(settings)
     with ExitStack() as context:
         context.enter_context(_registered(settings))
+        if not settings.database_url and PrivatePostgres.of_project(settings.state_dir).pid is not None:
+            report("using the PostgreSQL that is already running")
         with_database, postgres = context.enter_context(database(settings, create=True))
         if not postgres:
             asyncio.run(require_sessions(with_database.database_url))
