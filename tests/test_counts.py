@@ -61,6 +61,37 @@ def test_a_list_of_batches_reads_the_page_whatever_its_total_is(grown: Connectio
     assert rows_scanned(seen, "ended_totals") <= 4
 
 
+@pytest.mark.parametrize("status", ["failed", "cancelled", "processing"])
+def test_lists_of_a_rare_status_do_not_read_past_all_others(grown: Connection, status: str) -> None:
+    """Three of these batches are older than all that completed."""
+    organization = fetch_value(grown, "select id from app.organizations")
+    with grown.transaction(force_rollback=True):
+        grown.execute(
+            """insert into public.batch_lookup_jobs
+                      (organization_id, id, status, total_items, processed_items, failed_items, report_id, created_at, completed_at,
+                       updated_at)
+               select %(o)s, gen_random_uuid(), %(status)s, 1, f, f, gen_random_uuid(), at,
+                      case when %(status)s <> 'processing' then at end, at
+                 from generate_series(1, 3) n,
+                      lateral (select '2020-01-01Z'::timestamptz + n * interval '1 day' as at, (%(status)s = 'failed')::integer as f) t;
+            """,
+            {"o": organization, "status": status},
+        )
+        grown.execute(
+            """insert into public.incentive_reports (organization_id, id, job_id, name, description, status, created_at, updated_at)
+               select organization_id, report_id, id, '', '', 'processing', created_at, created_at
+                 from public.batch_lookup_jobs where status = 'processing'"""
+        )
+        parameters = {"organization": organization, "status": status}
+        [(page,)], seen = Plans(grown).run("select api.list_batch_lookups(%(organization)s, %(status)s)", parameters)
+        assert len(page["jobs"]) == 3
+        assert rows_scanned(seen, "batch_lookup_jobs") <= 6
+        if status == "processing":
+            [(page,)], seen = Plans(grown).run("select api.list_incentive_reports(%(organization)s, %(status)s)", parameters)
+            assert (page["total"], len(page["reports"])) == (3, 3)
+            assert rows_scanned(seen, "incentive_reports") <= 3
+
+
 def test_usage_reads_the_page_and_a_row_for_each_day(grown: Connection) -> None:
     organization = fetch_value(grown, "select id from app.organizations")
     [(usage,)], seen = Plans(grown).run("select api.get_usage(%(organization)s)", {"organization": organization})

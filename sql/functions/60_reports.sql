@@ -203,11 +203,16 @@ declare
     v_cursor  app.page_cursor;
     v_reports public.incentive_reports[];
     v_total   bigint;
+    v_ids     uuid[];
 begin
     perform app.authorize(p_organization_id, 'reports:read');
     perform app.check_choice('status', p_status, array['processing', 'complete', 'error']);
     perform app.check_choice('report_type', p_report_type, array['bulk_lookup']);
     v_cursor := app.read_page(p_cursor, 'reports', p_limit, p_offset, 200);
+    -- Those that grow are the reports of open jobs, and few.
+    if p_status = 'processing' then
+        v_ids := array(select report_id from public.batch_lookup_jobs where organization_id = p_organization_id and status in ('pending', 'processing'));
+    end if;
     select coalesce(array_agg(row(r.*)::public.incentive_reports), '{}') into v_reports
       from (select *
               from public.incentive_reports
@@ -215,6 +220,7 @@ begin
                and (p_report_type is null or report_type = p_report_type)
                and (p_created_from is null or created_at >= p_created_from) and (p_created_before is null or created_at < p_created_before)
                and (p_cursor is null or (created_at, id) < (v_cursor.created_at, v_cursor.id))
+               and (v_ids is null or id = any (v_ids))
              order by created_at desc, id desc
              limit p_limit + 1 offset p_offset) r;
     if p_report_type is null and p_created_from is null and p_created_before is null then

@@ -35,6 +35,8 @@ create table public.batch_lookup_jobs (
 create index batch_lookup_jobs_newest_idx on public.batch_lookup_jobs (organization_id, created_at desc, id desc);
 create index batch_lookup_jobs_open_idx on public.batch_lookup_jobs (organization_id, id) where status in ('pending', 'processing');
 create index batch_lookup_jobs_ended_idx on public.batch_lookup_jobs (organization_id, completed_at) where completed_at is not null;
+create index batch_lookup_jobs_unusual_idx on public.batch_lookup_jobs (organization_id, status, created_at desc, id desc)
+    where status in ('failed', 'cancelled');
 
 comment on table public.batch_lookup_jobs is 'One row per uploaded batch, watched live by its owners: no array, json or point column, default replica identity.';
 comment on column public.batch_lookup_jobs.processed_items is 'Items that ended: completed and failed together.';
