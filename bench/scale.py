@@ -161,7 +161,9 @@ def count(url: str) -> None:
     """As maintenance does, which has counted every organization after some minutes."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("update app.maintenance_state set counts_from = '-infinity'")
-        connection.execute("insert into app.ended_changes select id, gen_random_uuid(), 'jobs', 'completed', 0 from app.organizations")
+        connection.execute(
+            "insert into app.ended_changes (organization_id, id, change) select id, gen_random_uuid(), 0 from app.organizations"
+        )
         while connection.execute("select 1 from app.ended_changes limit 1").fetchone():
             connection.execute("select app.add_up_counts(app.clock())")
 

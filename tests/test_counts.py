@@ -35,8 +35,7 @@ ENDED_BATCHES = """
         insert into public.lookup_usage (organization_id, day, job_id, lookups)
         select organization_id, (created_at at time zone 'UTC')::date, id, 2 from job
     )
-    insert into app.ended_changes (organization_id, id, kind, status, change)
-    select id, gen_random_uuid(), 'jobs', 'completed', 0 from organization
+    insert into app.ended_changes (organization_id, id, change) select id, gen_random_uuid(), 0 from organization
 """
 
 

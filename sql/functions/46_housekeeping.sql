@@ -161,9 +161,9 @@ declare
 begin
     perform app.authorize(p_organization_id, 'jobs:write');
     v_job := app.lock_ended_job(p_organization_id, p_job_id);
-    perform app.count_ended(p_organization_id, 'jobs', app.delete_job(p_organization_id, p_job_id), -1);
+    perform app.count_ended(p_organization_id, -1, app.delete_job(p_organization_id, p_job_id));
     if p_include_report then
-        perform app.count_ended(p_organization_id, 'reports', app.delete_report(p_organization_id, v_job.report_id), -1);
+        perform app.count_ended(p_organization_id, -1, null, app.delete_report(p_organization_id, v_job.report_id));
     end if;
     return json_build_object('message', 'Job deleted successfully', 'job_id', p_job_id);
 end;
@@ -196,7 +196,7 @@ begin
         deleted := deleted + 1;
         rows    := rows + v_job.total_items;
     end loop;
-    perform app.count_ended(p_organization_id, 'jobs', u.status, -count(*)::integer) from unnest(v_statuses) u (status) group by u.status;
+    perform app.count_ended(p_organization_id, -count(*)::integer, u.status) from unnest(v_statuses) u (status) group by u.status;
 end;
 $$;
 
@@ -224,7 +224,7 @@ begin
         deleted := deleted + 1;
         rows    := rows + v_report.total_sites;
     end loop;
-    perform app.count_ended(p_organization_id, 'reports', u.status, -count(*)::integer) from unnest(v_statuses) u (status) group by u.status;
+    perform app.count_ended(p_organization_id, -count(*)::integer, null, u.status) from unnest(v_statuses) u (status) group by u.status;
 end;
 $$;
 

@@ -327,8 +327,8 @@ begin
     for v_job in select * from app.count_items(v_mended) loop
         select status into v_status from public.batch_lookup_jobs where organization_id = p_organization_id and id = v_job.id;
         if v_status = 'failed' then
-            perform app.count_ended(p_organization_id, 'jobs', 'failed', -1);
-            perform app.count_ended(p_organization_id, 'jobs', 'completed', 1);
+            perform app.count_ended(p_organization_id, -1, 'failed');
+            perform app.count_ended(p_organization_id, 1, 'completed');
         end if;
         update public.batch_lookup_jobs
            set failed_items = failed_items - v_job.processed,
@@ -414,13 +414,14 @@ as $$
 declare
     v_job       record;
     v_cancelled integer;
+    v_ended     text;
 begin
     for v_job in select * from app.count_items(p_items) loop
         v_cancelled := case when v_job.pending > 0 then app.cancel_retries(p_organization_id, v_job.id, p_items, p_now) else 0 end;
         if v_job.processed + v_cancelled > 0 then
-            perform app.advance_job(p_organization_id, v_job.id, v_job.processed + v_cancelled, v_job.failed + v_cancelled, p_now);
+            v_ended := app.advance_job(p_organization_id, v_job.id, v_job.processed + v_cancelled, v_job.failed + v_cancelled, p_now);
             perform app.update_report(
-                p_organization_id, v_job.id, p_now, v_job.processed - v_job.failed, v_job.eligible, v_job.value, v_job.conditional);
+                p_organization_id, v_job.id, p_now, v_job.processed - v_job.failed, v_job.eligible, v_job.value, v_job.conditional, v_ended);
         end if;
     end loop;
 end;
@@ -440,7 +441,8 @@ begin
 end;
 $$;
 
-create or replace function app.advance_job(p_organization_id uuid, p_job_id uuid, p_processed integer, p_failed integer, p_now timestamptz) returns void
+-- Answers the status of a job that has just ended, for app.update_report, which counts it; else null.
+create or replace function app.advance_job(p_organization_id uuid, p_job_id uuid, p_processed integer, p_failed integer, p_now timestamptz) returns text
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
@@ -462,8 +464,8 @@ begin
  returning status into v_status;
     if v_status in ('completed', 'failed') then
         perform app.add_work(p_organization_id, 'job', v_status, null, null, null, array[1], null, null, p_now);
-        perform app.count_ended(p_organization_id, 'jobs', v_status, 1);
     end if;
     perform app.notify_change('UPDATE', 'batch_lookup_jobs', p_organization_id, p_job_id);
+    return case when v_status in ('completed', 'failed') then v_status end;
 end;
 $$;

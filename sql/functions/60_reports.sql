@@ -107,10 +107,11 @@ begin
 end;
 $$;
 
--- Adds the counts of a flush, and closes the report of a job that has ended: complete if it has sites, else error.
+-- Adds the counts of a flush, and closes the report of a job that has ended: complete if it has sites, else error. p_job_status: the job has
+-- just ended so, and is counted.
 create or replace function app.update_report(
     p_organization_id uuid, p_job_id uuid, p_now timestamptz, p_sites integer default 0, p_eligible_sites integer default 0,
-    p_value numeric default 0, p_conditional numeric default 0
+    p_value numeric default 0, p_conditional numeric default 0, p_job_status text default null
 ) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -137,8 +138,10 @@ begin
      where organization_id = p_organization_id and job_id = p_job_id
     returning id, status into v_id, v_status;
     if v_before <> v_status then
-        perform app.count_ended(p_organization_id, 'reports', nullif(v_before, 'processing'), -1);
-        perform app.count_ended(p_organization_id, 'reports', v_status, 1);
+        perform app.count_ended(p_organization_id, -1, null, nullif(v_before, 'processing'));
+        perform app.count_ended(p_organization_id, 1, p_job_status, v_status);
+    elsif p_job_status is not null then
+        perform app.count_ended(p_organization_id, 1, p_job_status);
     end if;
     perform app.notify_change('UPDATE', 'incentive_reports', p_organization_id, v_id);
 end;
@@ -314,7 +317,7 @@ begin
             409, 'job_not_ended', 'The report''s job is still running',
             'Cancel the job, or wait until its lookups have finished.');
     end if;
-    perform app.count_ended(p_organization_id, 'reports', app.delete_report(p_organization_id, p_report_id), -1);
+    perform app.count_ended(p_organization_id, -1, null, app.delete_report(p_organization_id, p_report_id));
     return json_build_object('message', 'Report deleted', 'id', p_report_id);
 end;
 $$;

@@ -1,15 +1,15 @@
 -- Chapter 68, counts: what lists tell of all their rows without counting them. A transaction that ends or deletes jobs or reports adds a row
 -- that says so, and maintenance adds these rows up.
 
--- Counts a change of how many jobs or reports (p_kind) have ended with a status.
-create or replace function app.count_ended(p_organization_id uuid, p_kind text, p_status text, p_change integer) returns void
+-- Counts a change of how many jobs and reports have ended with a status; null: none has.
+create or replace function app.count_ended(p_organization_id uuid, p_change integer, p_job_status text, p_report_status text default null) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if p_status is not null and p_change <> 0 then
-        insert into app.ended_changes (organization_id, id, kind, status, change)
-        values (p_organization_id, gen_random_uuid(), p_kind, p_status, p_change);
+    if p_job_status is not null or p_report_status is not null then
+        insert into app.ended_changes (organization_id, id, change, job_status, report_status)
+        values (p_organization_id, gen_random_uuid(), p_change, p_job_status, p_report_status);
     end if;
 end;
 $$;
@@ -28,10 +28,10 @@ begin
                       from app.ended_totals t
                      where t.organization_id = p_organization_id and t.kind = p_kind
                      union all
-                    select c.status, c.change
+                    select case p_kind when 'jobs' then c.job_status else c.report_status end, c.change
                       from app.ended_changes c
-                     where c.organization_id = p_organization_id and c.kind = p_kind) n
-             where p_status is null or n.status = p_status);
+                     where c.organization_id = p_organization_id) n
+             where n.status is not null and (p_status is null or n.status = p_status));
 end;
 $$;
 
@@ -110,21 +110,23 @@ begin
                   from public.incentive_reports r
                  where r.organization_id = p_organization_id and r.completed_at is not null
                  union all
-                select c.kind, c.status, -c.change
+                select u.kind, u.status, -c.change
                   from app.ended_changes c
-                 where c.organization_id = p_organization_id
+                 cross join unnest('{jobs,reports}'::text[], array[c.job_status, c.report_status]) u (kind, status)
+                 where c.organization_id = p_organization_id and u.status is not null
                  union all
                 select u.kind, u.status, 0 from unnest('{jobs,reports}'::text[], '{completed,complete}'::text[]) u (kind, status)) n;
     else
         for v_change in delete from app.ended_changes where organization_id = p_organization_id returning * loop
-            v_kinds := v_kinds || v_change.kind;
-            v_statuses := v_statuses || v_change.status;
-            v_numbers := v_numbers || v_change.change;
+            v_kinds := v_kinds || '{jobs,reports}'::text[];
+            v_statuses := v_statuses || array[v_change.job_status, v_change.report_status];
+            v_numbers := v_numbers || array[v_change.change, v_change.change];
         end loop;
     end if;
     insert into app.ended_totals as t (organization_id, kind, status, total)
     select p_organization_id, u.kind, u.status, sum(u.number)
       from unnest(v_kinds, v_statuses, v_numbers) u (kind, status, number)
+     where u.status is not null
      group by u.kind, u.status
         on conflict (organization_id, kind, status) do update
        set total = t.total + excluded.total;
@@ -256,7 +258,9 @@ begin
     select null::uuid, null::uuid, 'ended batches and reports are counted', format('%s %s: %s, but %s by count', n.kind, n.status, sum(n.told), sum(n.there))
       from (select t.kind, t.status, t.total as told, 0 as there from app.ended_totals t where t.organization_id = p_organization_id
              union all
-            select c.kind, c.status, c.change, 0 from app.ended_changes c where c.organization_id = p_organization_id
+            select 'jobs', c.job_status, c.change, 0 from app.ended_changes c where c.organization_id = p_organization_id and c.job_status is not null
+             union all
+            select 'reports', c.report_status, c.change, 0 from app.ended_changes c where c.organization_id = p_organization_id and c.report_status is not null
              union all
             select 'jobs', j.status, 0, 1 from public.batch_lookup_jobs j where j.organization_id = p_organization_id and j.completed_at is not null
              union all

@@ -18,13 +18,13 @@ begin
 end;
 $$;
 
--- Of all organizations: twenty-five, or more if a round of a run each minute would take longer than an hour.
-create or replace function app.organizations_in_turn(p_round text) returns uuid[]
+-- Of all organizations: so many, or more if a round would take more than p_runs.
+create or replace function app.organizations_in_turn(p_round text, p_least integer default 25, p_runs integer default 60) returns uuid[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set enable_seqscan = off
 as $$
 declare
-    v_count            integer := greatest(25, (select reltuples / 60 from pg_class where oid = 'app.organizations'::regclass));
+    v_count            integer := greatest(p_least, (select reltuples / p_runs from pg_class where oid = 'app.organizations'::regclass));
     v_after            uuid;
     v_organization_ids uuid[];
 begin
@@ -169,6 +169,7 @@ declare
     v_job    record;
     v_count  integer := 0;
     v_counts record;
+    v_ended  text;
     v_idle   uuid[]  := array(
         select o.id
           from public.batch_lookup_jobs o
@@ -194,8 +195,8 @@ begin
         select count(*)::integer as processed, count(*) filter (where status = 'failed')::integer as failed into v_counts
           from public.lookup_queue_items
          where organization_id = p_organization_id and job_id = v_job.id and status in ('completed', 'failed');
-        perform app.advance_job(p_organization_id, v_job.id, v_counts.processed - v_job.processed_items, v_counts.failed - v_job.failed_items, p_now);
-        perform app.update_report(p_organization_id, v_job.id, p_now);
+        v_ended := app.advance_job(p_organization_id, v_job.id, v_counts.processed - v_job.processed_items, v_counts.failed - v_job.failed_items, p_now);
+        perform app.update_report(p_organization_id, v_job.id, p_now, p_job_status => v_ended);
         perform app.enqueue_job_webhook(p_organization_id, v_job.id, p_now);
         v_count := v_count + 1;
     end loop;

@@ -215,8 +215,7 @@ declare
     v_state app.maintenance_state;
     v_since timestamptz;
     v_count integer;
-    v_ids   uuid[]  := array(select id from app.organizations order by id);
-    v_turn  uuid[];
+    v_ids   uuid[];
 begin
     select * into v_state from app.maintenance_state;
     if v_state.checked_at between p_now - interval '10 minutes' and p_now then
@@ -224,12 +223,14 @@ begin
     end if;
     v_since := case when v_state.violations > 0 then v_state.checked_since else v_state.checked_at - interval '10 minutes' end;
     if v_state.violations = 0 and v_since > '-infinity' then
-        v_turn := app.in_turn('checks', v_ids, greatest(10, cardinality(v_ids) / 144));
-        perform app.end_turn('checks', v_turn[cardinality(v_turn)]);
+        v_ids := app.organizations_in_turn('checks', 10, 144);
+        perform app.end_turn('checks', v_ids[cardinality(v_ids)]);
         v_ids := array(select distinct organization_id from app.work_minutes where minute >= v_since - interval '1 minute'
                         union
-                       select unnest(v_turn)
+                       select unnest(v_ids)
                         order by 1);
+    else
+        v_ids := array(select id from app.organizations order by id);
     end if;
     v_count := (select count(*) from app.find_violations(v_ids, v_since, clock_timestamp() + interval '5 seconds'));
     update app.maintenance_state

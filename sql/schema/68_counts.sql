@@ -15,16 +15,15 @@ comment on table app.ended_totals is 'How many ended jobs and reports an organiz
 create table app.ended_changes (
     organization_id uuid    not null,
     id              uuid    not null,
-    kind            text    not null,
-    status          text    not null,
     change          integer not null,
+    job_status      text,
+    report_status   text,
 
-    constraint ended_changes_pkey primary key (organization_id, id),
-    constraint ended_changes_kind_check check (kind in ('jobs', 'reports'))
+    constraint ended_changes_pkey primary key (organization_id, id)
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_cost_delay = 0);
 
 comment on table app.ended_changes is 'Additions to app.ended_totals, one row each, so that whoever ends or deletes a job waits for nobody; maintenance takes them in.';
-comment on column app.ended_changes.change is 'How many more there are of this status; less than nothing: how many fewer.';
+comment on column app.ended_changes.change is 'How many more there are, of jobs with job_status and of reports with report_status; less than nothing: how many fewer.';
 
 create table app.usage_days (
     organization_id uuid    not null,
