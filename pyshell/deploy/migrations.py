@@ -79,19 +79,11 @@ $whose$;
 
 # The chapter that says where the rows of each table are.
 DISTRIBUTION = "08_distribution.sql"
+# By itself at each node: what the nodes make for themselves later does not see what the deploy makes.
 PREPARE_NODES = """
-do $nodes$
-declare
-    v_error text;
-begin
-    select string_agg(format('%s:%s: %s', nodename, nodeport, result), '; ') into v_error
-      from run_command_on_workers('set citus.enable_ddl_propagation = off; create schema if not exists app')
-     where not success;
-    if v_error is not null then
-        raise exception 'A node of the cluster could not be prepared: %', v_error;
-    end if;
-end;
-$nodes$;
+select format('%s:%s: %s', nodename, nodeport, result)
+  from run_command_on_workers('set citus.enable_ddl_propagation = off; create schema if not exists app')
+ where not success
 """
 
 # Deploys take turns by a lock that only the owner can hold. Of several that find no table, one makes it and the others try again.
@@ -213,7 +205,7 @@ def name_what_is_ours(sources: Sources) -> str:
 
 
 def _prepare_nodes(connection: OwnerConnection) -> None:
-    """Makes the schema at every node, outside of this transaction: what the nodes make for themselves does not see what it makes."""
+    """Makes the schema at every node."""
     if connection.execute("select to_regproc('citus_is_coordinator') is null").fetchone() == (True,):
         raise MigrationError(
             "This database has no Citus, so there are no nodes to distribute it to: DATABASE_URL must name the coordinator of a cluster,"
@@ -224,7 +216,9 @@ def _prepare_nodes(connection: OwnerConnection) -> None:
             "This is not the coordinator of a cluster. `select citus_set_coordinator_host('ADDRESS', PORT)` makes it one;"
             " `select * from pg_dist_node where groupid = 0` names the one that there is."
         )
-    connection.execute(PREPARE_NODES)
+    errors = connection.execute(PREPARE_NODES).fetchall()
+    if errors:
+        raise MigrationError(f"A node of the cluster could not be prepared: {'; '.join(error for (error,) in errors)}")
 
 
 def _distribute(connection: OwnerConnection, sources: Sources, report: Callable[[str], None]) -> None:

@@ -83,7 +83,7 @@ begin
     if slots > 0 and v_settings.lookups_per_second is not null then
         select next_slot_at into v_next_slot_at from app.rate_limit for update;
         claimed_at := app.clock();
-        if app.is_distributed() then
+        if app.spans_nodes() then
             select n.slots, n.first_at into slots, first_at from app.slots_of_node(p_organization_id, slots, spacing) n;
             claimed_at := app.clock();
         else

@@ -80,9 +80,9 @@ language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if app.spans_nodes() then
+    if app.is_distributed() then
         perform app.refuse(
-            403, 'members_not_on_cluster', 'On a cluster of several nodes, changes are not sent',
+            403, 'members_not_on_cluster', 'On a cluster, changes are not sent',
             'Each node numbers its transactions by itself. Ask for the batches, or follow one at /batch-lookups/{job_id}/events.');
     end if;
     return pg_snapshot_xmin(pg_current_snapshot())::text::bigint;

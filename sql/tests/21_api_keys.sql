@@ -13,7 +13,7 @@ select isnt(api.authenticate_api_key(sha256('secret')) ->> 'api_key_id', null, '
 select isnt((select used_at from app.api_key_uses), '2020-01-01Z', 'the latest use of a key is noted');
 select throws_ok($$ select api.authenticate_api_key(sha256('other')) $$, 'PT401', 'Invalid API key', 'another key is unknown');
 
-update app.api_keys set expires_at = app.clock() - interval '1 second';
+update app.api_keys set expires_at = now() - interval '1 second';
 select throws_ok($$ select api.authenticate_api_key(sha256('secret')) $$, 'PT401', 'Invalid API key', 'an expired key is refused');
 select throws_ok(
     format($$ select api.create_api_key(%L, sha256('x'), 'leap_live_', 'xxxx', 'x', array['jobs:read', 'fly']) $$, :'org'),
@@ -69,7 +69,7 @@ select is(api.get_api_key(:'org', :'first') ->> 'replaced_by', :'second'::text, 
 select is((select last_four || name || allowed_networks::text from app.api_keys where id = :'second'), 'condfirst{10.0.0.0/8}', 'the successor of a key has its name and networks');
 select lives_ok($$ select api.authenticate_api_key(sha256('secret'), '10.1.2.3') $$, 'the old key works on for a while');
 select throws_ok(format($$ select api.rotate_api_key(%L, %L, sha256('third'), 'hird') $$, :'org', :'first'), 'PT409', 'The key has already been rotated', 'a key is rotated once');
-update app.api_keys set expires_at = app.clock() - interval '1 second' where id = :'first';
+update app.api_keys set expires_at = now() - interval '1 second' where id = :'first';
 select throws_ok($$ select api.authenticate_api_key(sha256('secret'), '10.1.2.3') $$, 'PT401', 'Invalid API key', 'the old key is refused after its grace period');
 select throws_ok(format($$ select api.revoke_api_key(%L, %L) $$, :'other_org', :'second'), 'PT404', 'API key not found', 'nobody else can revoke a key');
 select isnt(api.revoke_api_key(:'org', :'second') ->> 'revoked_at', null, 'a key can be revoked');
@@ -90,7 +90,7 @@ select lives_ok(
     format($$ select api.request_api_key(%L, sha256('one more'), 'leap_live_', 'more', '{}', app.all_scopes()) $$, :'many'),
     'an organization may have as many keys as the setting says');
 select api.update_settings('{"max_api_keys": 100}') as settings \gset
-update app.api_keys set revoked_at = app.clock() where organization_id = :'many';
+update app.api_keys set revoked_at = now() where organization_id = :'many';
 select lives_ok(
     format($$ select api.request_api_key(%L, sha256('another'), 'leap_live_', 'last', '{}', app.all_scopes()) $$, :'many'),
     'revoked keys do not count to the hundred');

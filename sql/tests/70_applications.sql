@@ -6,7 +6,7 @@ select plan(22);
 select api.create_batch_lookup(:'org', pg_temp.items(2, '{"create_application": true}')) as batch \gset
 select pg_temp.look_up(:'org', 2, 500);
 select is_empty('select from public.applications', 'a lookup that failed files none');
-update public.lookup_queue_items set retry_at = app.clock() - interval '1 second';
+update public.lookup_queue_items set retry_at = now() - interval '1 second';
 select job_id, position, lease_token from api.claim_lookups(:'org', 'slow worker', 1) limit 1 \gset
 select pg_temp.record(:'org', array[:'job_id'::uuid], array[:position], array[:'lease_token'::uuid], 200, :'answer')
   from generate_series(1, 2);
