@@ -66,6 +66,11 @@ begin
               from jsonb_array_elements(p_edits) with ordinality u (e, n)
              group by 1) e
      where r.organization_id = p_upload.organization_id and r.upload_id = p_upload.id and r.position = e.position;
+    -- All rows are in memory when they are judged: what one change after the other adds has the limit of a file, as HTTP has it.
+    if (select sum(octet_length(edits::text)) from public.lookup_upload_rows
+         where organization_id = p_upload.organization_id and upload_id = p_upload.id and edits is not null) > 20 * 1024 * 1024 then
+        perform app.refuse_option('edits', 'at most 20 MB altogether, earlier ones included');
+    end if;
 end;
 $$;
 
@@ -168,5 +173,5 @@ end;
 $$;
 
 comment on function api.update_upload(uuid, uuid, jsonb) is
-'Changes a draft, judges all its rows again, and returns it as api.create_upload does. p_changes may have: name; columns {field: name or number of its column, or null: no column has it}; defaults {field: value or null}; value_maps {field: {text in the file: value or null}} for country_code, state_or_province_code, building_type and device_ids, such as {"building_type": {"Single family": "RESIDENTIAL"}}; edits [{position, column, value}], with null to take an edit back; skip and unskip, each an array of positions or {problem: code, field?}; reuse_results {max_age_days}, or null for none. What is not named stays. 404 upload_not_found. 409 upload_started. 400: unknown_fields, invalid_columns, invalid_defaults, invalid_value_maps, invalid_edits, invalid_skip, invalid_unskip, invalid_name, invalid_reuse_results.';
+'Changes a draft, judges all its rows again, and returns it as api.create_upload does. p_changes may have: name; columns {field: name or number of its column, or null: no column has it}; defaults {field: value or null}; value_maps {field: {text in the file: value or null}} for country_code, state_or_province_code, building_type and device_ids, such as {"building_type": {"Single family": "RESIDENTIAL"}}; edits [{position, column, value}], with null to take an edit back, at most 20 MB of a draft altogether; skip and unskip, each an array of positions or {problem: code, field?}; reuse_results {max_age_days}, or null for none. What is not named stays. 404 upload_not_found. 409 upload_started. 400: unknown_fields, invalid_columns, invalid_defaults, invalid_value_maps, invalid_edits, invalid_skip, invalid_unskip, invalid_name, invalid_reuse_results.';
 grant execute on function api.update_upload(uuid, uuid, jsonb) to authenticated;

@@ -1,5 +1,5 @@
 begin;
-select plan(20);
+select plan(22);
 \ir fixtures.psql
 \ir drafts.psql
 
@@ -32,6 +32,16 @@ select throws_ok(format($$ select api.update_upload(%L, %L, %L) $$, :'org', :'id
                ('{"edits": [{"position": 7, "column": 1, "value": "x"}]}', 'edits must be an array of {"position": of the row, "column": its number, "value": a string, or null to take the edit back}', 'an edit is of a row that exists'),
                ('{"skip": ["x"]}', 'skip must be an array of positions of rows, or {"problem": a code, "field": ...}', 'rows are skipped by their positions'),
                ('{"name": " "}', 'name must be a string of 1 to 200 characters', 'the name of a draft is not empty')) v (c, message, what);
+
+-- Edits upon edits
+select api.create_upload(:'org', pg_temp.items(700)) ->> 'id' as large \gset
+create function pg_temp.long_edits(p_first integer, p_last integer) returns jsonb
+language sql as $$
+    select jsonb_build_object('edits', jsonb_agg(jsonb_build_object('position', n, 'column', 2, 'value', repeat('x', 32768)))) from generate_series(p_first, p_last) n
+$$;
+select lives_ok(format($$ select api.update_upload(%L, %L, pg_temp.long_edits(0, 299)) $$, :'org', :'large'), 'many long cells can be edited');
+select throws_ok(format($$ select api.update_upload(%L, %L, pg_temp.long_edits(300, 699)) $$, :'org', :'large'), 'PT400',
+    'edits must be at most 20 MB altogether, earlier ones included', 'edits do not add up to more than a file may have');
 
 select * from finish();
 rollback;
