@@ -84,11 +84,12 @@ def begin_child() -> None:
 
 
 # A process that has imported the command, and forks for each call: words, folder, environment and the files to be its standard streams
-# come in, the exit code goes out.
+# come in, the exit code goes out. It has read the machine's certificates, which takes longer than most calls.
 FORKS = """
-import json, os, signal, sys
-import encodings.idna, httpx, batch_lookups.client
+import functools, json, os, signal, sys
+import encodings.idna, httpx, httpx._transports.default as transports, batch_lookups.client
 from batch_lookups.cli.main import main
+transports.create_ssl_context = functools.cache(transports.create_ssl_context)
 httpx.Client().close()
 calls, ended = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
 for call in map(json.loads, calls):

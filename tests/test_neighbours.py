@@ -16,11 +16,11 @@ from pyshell.settings import Settings
 from tests.conftest import Connection
 from tests.test_webhooks import Organization
 from tests.timed import timed, wait_until
-from tests.upstream import FOREVER, FakeUpstream, Reply
+from tests.upstream import FOREVER, FakeUpstream, Reply, fake_upstream
 from tests.webhook_receiver import fake_receiver, running_sender
 from tests.worker_fixtures import Batches, check_invariants, fetch_value, running_worker, site, update_settings
 
-ITEMS = 40
+ITEMS = 20
 OPEN_BATCH = json.dumps({"items": [site("uncommitted")]})
 HELD_BY_A_NEIGHBOUR = {
     "its queue state": "select from app.organization_queue_state where organization_id = %(organization)s for update",
@@ -56,25 +56,38 @@ def seconds_of_a_batch(batches: Batches, name: str) -> float:
     return time.monotonic() - started
 
 
-@pytest.mark.parametrize("paced", [False, True], ids=["unlimited", "paced"])
+@pytest.fixture(scope="module", params=[None, 200], ids=["unlimited", "paced"])
+def pace(request: pytest.FixtureRequest) -> int | None:
+    rate: int | None = request.param
+    return rate
+
+
+@pytest.fixture(scope="module")
+def worker_of_all(shared_database_url: str, shared_owner: Connection, pace: int | None) -> Iterator[FakeUpstream]:
+    """What a worker asks that runs for all tests of a rate limit."""
+    update_settings(shared_owner, lookups_per_second=pace, max_in_flight=20, lease_seconds=2, retry_backoff_seconds=0.01)
+    with fake_upstream() as upstream:
+        upstream.usual = Reply(delay=0.02)
+        with running_worker(Settings(database_url=shared_database_url, incentives_api_url=upstream.url)):
+            yield upstream
+
+
 @pytest.mark.parametrize("what", [*HELD_BY_A_NEIGHBOUR, *HELD_BY_AN_OPERATOR])
 @timed
 def test_an_open_transaction_holds_up_nobody_else(
-    worker_settings: Settings, upstream: FakeUpstream, owner: Connection, database_url: str, what: str, paced: bool
+    worker_of_all: FakeUpstream, shared_owner: Connection, shared_database_url: str, pace: int | None, what: str
 ) -> None:
-    update_settings(owner, lookups_per_second=200 if paced else None, lease_seconds=2)
-    upstream.usual = Reply(delay=0.02)
-    neighbour, other = Batches(owner), Batches(owner)
-    with running_worker(worker_settings):
-        usual = seconds_of_a_batch(other, "usual")
-        neighbours_job = neighbour.create(300)
-        wait_until(lambda: len(upstream.requests) > ITEMS + 10)
-        with held(database_url, (HELD_BY_A_NEIGHBOUR | HELD_BY_AN_OPERATOR)[what], neighbour.organization_id):
-            # The neighbour's own work may compete for the rate limit, which halves the other's pace.
-            slowest = max(seconds_of_a_batch(other, f"meanwhile-{n}") for n in range(3))
-            assert slowest <= usual * (2 if paced else 1) + 0.7
-        assert neighbour.wait(neighbours_job) == "completed"
-    check_invariants(owner)
+    neighbour, other = Batches(shared_owner), Batches(shared_owner)
+    usual = seconds_of_a_batch(other, "usual")
+    seen = len(worker_of_all.requests)
+    neighbours_job = neighbour.create(200)
+    wait_until(lambda: len(worker_of_all.requests) > seen + 10)
+    with held(shared_database_url, (HELD_BY_A_NEIGHBOUR | HELD_BY_AN_OPERATOR)[what], neighbour.organization_id):
+        # The neighbour's own work may compete for the rate limit, which halves the other's pace.
+        slowest = max(seconds_of_a_batch(other, f"meanwhile-{n}") for n in range(3))
+        assert slowest <= usual * (2 if pace else 1) + 0.7
+    assert neighbour.wait(neighbours_job) == "completed"
+    check_invariants(shared_owner)
 
 
 def test_the_log_names_an_organization_that_is_held_once_and_says_when_that_is_over(
