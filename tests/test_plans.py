@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import Connection
 from tests.worker_fixtures import site
 
-FINISHED, WAITING, READY = 60_000, 6_000, 20_000
+FINISHED, WAITING, READY = 20_000, 2_000, 7_000
 TOTAL = FINISHED + WAITING + READY
 ENDED_JOBS = 2_000
 TABLES = (
