@@ -109,7 +109,15 @@ begin
                         from app.queued_jobs q
                         join app.organizations o on o.id = q.organization_id and o.monthly_lookups is null
                        where not exists (select from app.organization_queue_state s where s.organization_id = q.organization_id and s.ready_at <= v_now)
-                         and not exists (select from app.queue_wakeups w where w.organization_id = q.organization_id and w.ready_at <= v_now));
+                         and not exists (select from app.queue_wakeups w where w.organization_id = q.organization_id and w.ready_at <= v_now)
+                       union
+                      -- What else is open has a time at least, unless it is held.
+                      select j.organization_id
+                        from public.batch_lookup_jobs j
+                       where j.status in ('pending', 'processing')
+                         and not exists (select from app.organization_queue_state s where s.organization_id = j.organization_id and s.ready_at is not null)
+                         and not exists (select from app.queue_wakeups w where w.organization_id = j.organization_id)
+                         and not exists (select from app.job_budgets b where b.organization_id = j.organization_id and b.held_position is not null));
     v_open := app.in_turn('queues', v_open, greatest(10, cardinality(v_open) / 20));
     perform app.end_turn('queues', v_open[cardinality(v_open)]);
     for v_organization_id in
