@@ -19,7 +19,7 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from pyshell.settings import Settings
 from pyshell.webhooks import receiver_limits
-from pyshell.webhooks.receiver_limits import FIRST_WINDOW, LARGEST_WINDOW, LoadShedding, ReceiverLimit
+from pyshell.webhooks.receiver_limits import FIRST_WINDOW, LARGEST_WINDOW, MAX_RECEIVER_BYTES, LoadShedding, ReceiverLimit
 from pyshell.webhooks.requests import Attempt, Delivery, Receiver
 from pyshell.webhooks.sender import APPLICATION_NAME
 from tests.certificates import authority
@@ -380,3 +380,22 @@ def test_a_window_is_as_large_as_its_receiver_is_quick() -> None:
     assert limit.window == 1
     limit.learn(Attempt(delivery, 429, None, 0.01, "", 60.0))
     assert limit.room == 0, "nothing is claimed until the database knows of the pause"
+
+
+def test_large_bodies_have_a_window_by_their_size() -> None:
+    small, large = (Delivery(b"o", b"d", b"t", b"x" * size, "https://a.example/", [], "lookup.completed") for size in (1000, 2_000_000))
+    limit = ReceiverLimit(Receiver(small.url, allow_private=False), window=LARGEST_WINDOW)
+    limit.start(small)
+    assert limit.room == LARGEST_WINDOW - 1
+    limit.start(large)
+    assert limit.room == (MAX_RECEIVER_BYTES - 2_001_000) // 2_000_000 == 7
+    for _ in range(limit.room):
+        limit.start(large)
+    assert (limit.room, limit.bytes) == (0, 16_001_000)
+    for delivery in (small, *[large] * 8):
+        limit.finish(delivery)
+    assert (limit.room, limit.bytes) == (8, 0)
+    limit.start(Delivery(b"o", b"d", b"t", b"x" * (MAX_RECEIVER_BYTES + 1), large.url, [], large.event))
+    assert limit.room == 0
+    limit.bytes = limit.in_flight = 0
+    assert limit.room == 1, "one that is larger than all may be goes alone"

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from pyshell.webhooks.requests import Attempt, Receiver
+from pyshell.webhooks.requests import Attempt, Delivery, Receiver
 
 FIRST_WINDOW: Final = 4
 LARGEST_WINDOW: Final = 128
+# Of the bodies on their way to one receiver, by the size of those of late.
+MAX_RECEIVER_BYTES: Final = 16 * 1024 * 1024
 # The window of a slower receiver is at most half of the largest.
 QUICK_SECONDS: Final = 0.1
 PAUSING_STATUSES: Final = (410, 429, 503)
@@ -23,13 +25,15 @@ MEASURING_SECONDS: Final = 0.05
 class ReceiverLimit:
     """The concurrency window of one organization's receiver: additive increase, multiplicative decrease.
 
-    `unrecorded_pauses` counts unrecorded 410, 429 and 503 responses: nothing is claimed until they are recorded.
-    `has_more`: the last claim was filled completely.
+    `bytes` are those of the bodies in flight, `largest` those of the largest body of late. `unrecorded_pauses` counts unrecorded 410, 429
+    and 503 responses: nothing is claimed until they are recorded. `has_more`: the last claim was filled completely.
     """
 
     receiver: Receiver
     window: int = FIRST_WINDOW
     in_flight: int = 0
+    bytes: int = 0
+    largest: int = 0
     unrecorded_pauses: int = 0
     has_more: bool = False
     used_at: float = 0.0
@@ -37,7 +41,19 @@ class ReceiverLimit:
     @property
     def room(self) -> int:
         """How many to claim: none before half of the window is free, or every claim would be for one."""
-        return self.window - self.in_flight if self.in_flight <= self.window // 2 and not self.unrecorded_pauses else 0
+        if self.in_flight > self.window // 2 or self.unrecorded_pauses:
+            return 0
+        fitting = (MAX_RECEIVER_BYTES - self.bytes) // max(self.largest, 1)
+        return min(self.window - self.in_flight, max(fitting, 0 if self.in_flight else 1))
+
+    def start(self, delivery: Delivery) -> None:
+        self.in_flight += 1
+        self.bytes += len(delivery.body)
+        self.largest = max(self.largest * 15 // 16, len(delivery.body))
+
+    def finish(self, delivery: Delivery) -> None:
+        self.in_flight -= 1
+        self.bytes -= len(delivery.body)
 
     def learn(self, attempt: Attempt) -> None:
         if attempt.succeeded:

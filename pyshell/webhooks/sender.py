@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 APPLICATION_NAME: Final = "batch-lookups webhooks"
 MAX_IN_FLIGHT: Final = 1000
+# Of the bodies of these; a claim may go beyond it by what one receiver may have.
+MAX_BYTES: Final = 128 * 1024 * 1024
 ORGANIZATIONS_PER_ROUND: Final = 100
 # With this much unrecorded (the database is away), nothing is sent.
 MAX_UNRECORDED: Final = 5000
@@ -132,7 +134,8 @@ class Sender:
     async def _claim_for(self, organization_ids: Sequence[bytes]) -> bool:
         """Fill the windows of these organizations; False: there was no room for all of them."""
         for organization_id in organization_ids:
-            if self._stopping or len(self._in_flight) >= MAX_IN_FLIGHT or len(self._unrecorded) >= MAX_UNRECORDED:
+            is_full = len(self._in_flight) >= MAX_IN_FLIGHT or self._bytes >= MAX_BYTES
+            if self._stopping or is_full or len(self._unrecorded) >= MAX_UNRECORDED:
                 return False
             limit = self._limits.get(organization_id)
             room = limit.room if limit else FIRST_WINDOW
@@ -160,7 +163,7 @@ class Sender:
         except ValueError:
             self._add_attempt(Attempt(delivery, None, "invalid_url", 0.0, None, None))
             return
-        limit.in_flight += 1
+        limit.start(delivery)
         task = asyncio.create_task(self._attempt(limit, delivery))
         self._in_flight.add(task)
         task.add_done_callback(self._in_flight.discard)
@@ -187,7 +190,7 @@ class Sender:
     async def _attempt(self, limit: ReceiverLimit, delivery: Delivery) -> None:
         attempt = await limit.receiver.attempt(delivery)
         had_room = limit.room > 0
-        limit.in_flight -= 1
+        limit.finish(delivery)
         limit.learn(attempt)
         self._add_attempt(attempt)
         if limit.room and not had_room:
@@ -196,6 +199,10 @@ class Sender:
     def _add_attempt(self, attempt: Attempt) -> None:
         self._unrecorded.append(attempt)
         self._has_unrecorded.set()
+
+    @property
+    def _bytes(self) -> int:
+        return sum(limit.bytes for limit in self._limits.values())
 
     async def _record(self) -> None:
         while True:

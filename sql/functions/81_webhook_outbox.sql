@@ -42,11 +42,14 @@ begin
         select p_organization_id, app.uuid_v7(p_now), e.event, e.job_id, array_agg(e.id order by e.position), array_agg(e.position order by e.position), true,
                o.status, o.next_attempt_at, o.last_error, p_now, o.ended_at
           from app.delivery_start(p_config.enabled, p_now) o
+         -- A hundred items, or those whose answers have a megabyte: a sender has many deliveries in memory.
          cross join (select 'lookup.' || i.status as event, i.job_id, i.id, i.position,
-                       (row_number() over (partition by i.job_id, i.status order by i.position) - 1) / 100 as bundle
+                            (row_number() over before - 1) / 100 as hundred,
+                            sum(coalesce(octet_length(i.result::text), pg_column_size(i.parsed_result), 0)) over before / (1024 * 1024) as megabyte
                   from unnest(p_items) i
-                 where 'lookup.' || i.status = any (p_config.events)) e
-         group by e.event, e.job_id, e.bundle, o.status, o.next_attempt_at, o.last_error, o.ended_at;
+                 where 'lookup.' || i.status = any (p_config.events)
+                window before as (partition by i.job_id, i.status order by i.position)) e
+         group by e.event, e.job_id, e.hundred, e.megabyte, o.status, o.next_attempt_at, o.last_error, o.ended_at;
     else
         insert into app.webhook_deliveries
                (organization_id, id, event, job_id, item_ids, positions, status, next_attempt_at, last_error, created_at, ended_at)

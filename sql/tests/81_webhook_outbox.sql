@@ -1,5 +1,5 @@
 begin;
-select plan(30);
+select plan(32);
 \ir fixtures.psql
 
 -- Everything that waits to be sent, as (event, data).
@@ -84,6 +84,13 @@ select results_eq(format($$ select json_array_length(data -> 'items') from pg_te
 select is((select count(distinct item ->> 'item_id')::integer from pg_temp.outbox(:'org'), json_array_elements(data -> 'items') item), 230, 'every lookup of a bundle is told once');
 select api.set_webhook_config(:'org', '{"bundle_items": false}') as config \gset
 select is((select count(*)::integer from pg_temp.outbox(:'org') where data -> 'items' is not null), 3, 'what was bundled stays so');
+
+delete from app.webhook_deliveries;
+select api.set_webhook_config(:'org', '{"bundle_items": true}') as config \gset
+select pg_temp.submit(:'org', 12) as job, pg_temp.look_up(:'org', 12, 200, json_build_object('text', repeat('x', 400000))::text) \gset ignored_
+select ok((select max(octet_length(data::text)) < 1600000 from pg_temp.outbox(:'org')), 'a bundle of large answers ends at a megabyte');
+select results_eq(format($$ select sum(json_array_length(data -> 'items'))::integer, count(*) < 12 from pg_temp.outbox(%L) $$, :'org'), 'values (12, true)', 'large answers are bundled as far as they fit');
+select api.set_webhook_config(:'org', '{"bundle_items": false}') as config \gset
 
 -- A lease that expires for the last time ends the item
 delete from app.webhook_deliveries;
