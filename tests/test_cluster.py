@@ -179,6 +179,15 @@ def test_nodes_hear_of_a_pause_and_of_an_outage(installation: Installation) -> N
     installation.owner.execute("select api.resume_lookups()")
 
 
+def test_nodes_divide_how_many_lookups_run_at_once(installation: Installation) -> None:
+    shares = []
+    for url in installation.nodes.values():
+        with psycopg.connect(url, autocommit=True) as node:
+            node.execute("delete from app.workers")
+            shares.append(fetch_value(node, "select max_in_flight from api.heartbeat('only worker')"))
+    assert set(shares) == {20 // len(shares)}
+
+
 async def test_the_api_hears_what_happens_at_any_node(installation: Installation) -> None:
     heard: list[str | None] = []
     notifier = Notifier(installation.settings.database_url, "test")

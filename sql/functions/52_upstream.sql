@@ -204,11 +204,11 @@ declare
     v_settings app.settings;
     v_upstream app.upstream;
 begin
-    select * into v_settings from app.settings;
     select * into v_upstream from app.upstream_state;
     if p_signs.failures = 0 and v_upstream.unavailable_since is null then
         return false;
     end if;
+    select * into v_settings from app.settings;
     return app.is_outage(
         app.next_breaker(v_upstream, v_settings, p_organization_id, p_signs, p_signs.signs > 0 and app.is_served_alone(p_organization_id), p_now),
         v_settings, p_now);

@@ -135,6 +135,20 @@ begin
 end;
 $$;
 
+-- Of as many lookups at once, how many the workers of this node may run: at a node of a cluster its part, at the coordinator all of them.
+create or replace function app.part_of_node(p_lookups integer) returns integer
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if app.is_node() then
+        execute 'select greatest($1 / count(*), 1) from pg_catalog.pg_dist_node where noderole = ''primary'' and shouldhaveshards'
+           into p_lookups using p_lookups;
+    end if;
+    return p_lookups;
+end;
+$$;
+
 -- What another node tells: a pause until p_paused_until (null: none; -infinity: there is none any more), and an outage since
 -- p_unavailable_since (null: it is over).
 create or replace function app.hear_of_upstream(p_paused_until timestamptz, p_unavailable_since timestamptz, p_probe_at timestamptz) returns void

@@ -81,7 +81,7 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_max_in_flight integer := (select max_in_flight from app.settings);
+    v_max_in_flight integer := app.part_of_node((select max_in_flight from app.settings));
     v_upstream      app.upstream;
     v_adapted       app.upstream;
 begin
@@ -187,7 +187,7 @@ begin
     select count(*), count(*) filter (where id < p_worker) into v_workers, v_place
       from app.workers
      where seen_at between v_now - interval '15 seconds' and v_now + interval '15 seconds';
-    v_share := floor(least(v_settings.max_in_flight, v_upstream.concurrency_limit));
+    v_share := floor(least(app.part_of_node(v_settings.max_in_flight), v_upstream.concurrency_limit));
 
     select r.organization_ids, extract(epoch from r.next_ready_at - v_now) into organization_ids, next_ready_in
       from app.find_ready(p_limit, v_now) r;

@@ -182,10 +182,10 @@ begin
     v_waits := app.measure_waits(v_now);
     v_webhooks := app.measure_webhooks(v_now);
     v_work := (select json_agg(w) from app.sum_work() w);
-    v_used := (select sum(w.items) / 60 / v_health.lookups_per_second
+    v_used := (select sum(w.items)
                  from app.work_minutes w
                 where w.recorder <> 0 and w.minute = date_trunc('minute', v_now - interval '1 minute', 'UTC') and w.kind = 'lookup'
-                  and w.outcome <> 'deduplicated');
+                  and w.outcome <> 'deduplicated') / 60 / v_health.lookups_per_second;
     v_jobs := (select json_build_object('pending', count(*) filter (where j.status = 'pending'),
                                         'processing', count(*) filter (where j.status = 'processing'))
                  from public.batch_lookup_jobs j

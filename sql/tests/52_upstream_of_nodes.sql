@@ -1,5 +1,5 @@
 begin;
-select plan(24);
+select plan(25);
 \ir fixtures.psql
 select pg_temp.turn_clock('2030-01-01T00:00:00Z');
 select api.update_settings('{"lookups_per_second": 20}') as settings \gset
@@ -67,6 +67,8 @@ select bag_eq(
                                    ('an answer', jsonb_populate_record(u, '{"consecutive_failures": 1}'))) v (news, upstream) $$,
     $$ values ('nothing', false), ('a longer pause', true), ('an outage', true), ('an answer', false) $$,
     'other nodes are told of pauses and outages');
+
+select is(app.part_of_node(50), 50, 'one PostgreSQL runs all lookups that may run at once');
 
 select * from finish();
 rollback;
