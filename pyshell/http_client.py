@@ -76,21 +76,22 @@ def client_builder(*, tls: bool) -> ClientBuilder:
 
 
 class Clients:
-    """Clients by key, each with its own connections and built once, in a thread.
+    """Clients by key, each with its own connections and built once: with `tls`, which takes milliseconds, in a thread.
 
     When there are more than `limit`, the least recently used is dropped. A dropped client closes its connections when no request is under
     way on them.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, *, tls: bool) -> None:
         self._limit = limit
+        self._tls = tls
         self._built: OrderedDict[object, asyncio.Future[Client]] = OrderedDict()
 
     async def get(self, key: object, builder: Callable[[], ClientBuilder]) -> Client:
         """The client of a key, made with `builder` when there is none yet. Raises ExchangeError when it cannot be made."""
         built = self._built.get(key)
         if built is None:
-            built = self._built[key] = asyncio.ensure_future(asyncio.to_thread(builder().build))
+            built = self._built[key] = self._build(builder())
             if len(self._built) > self._limit:
                 self._built.popitem(last=False)
         else:
@@ -102,6 +103,16 @@ class Clients:
             logger.error("no HTTP client can be made: %s", error)
             self._built.pop(key, None)
             raise ExchangeError("tls") from None
+
+    def _build(self, builder: ClientBuilder) -> asyncio.Future[Client]:
+        if self._tls:
+            return asyncio.ensure_future(asyncio.to_thread(builder.build))
+        built: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
+        try:
+            built.set_result(builder.build())
+        except BuilderError as error:
+            built.set_exception(error)
+        return built
 
     def keep(self, keys: Collection[object]) -> None:
         """Drops the clients of all other keys."""

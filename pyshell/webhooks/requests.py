@@ -108,7 +108,7 @@ class Receiver:
             raise ValueError("The port must be 443 or above 1023")
         self._resolution: asyncio.Task[list[str]] | None = None
         self._resolved_at = 0.0
-        self._clients = Clients(MAX_ADDRESSES)
+        self._clients = Clients(MAX_ADDRESSES, tls=self._is_https)
 
     @classmethod
     def of(cls, delivery: Delivery, settings: Settings) -> Self:

@@ -82,7 +82,8 @@ class Upstream:
         self._proxy = proxy
         self._no_proxy = no_proxy
         self._ca_file = ca_file
-        self._clients = Clients(MAX_CLIENTS)
+        self._uses_tls = self._is_https or proxy is not None
+        self._clients = Clients(MAX_CLIENTS, tls=self._uses_tls)
         self._distrusted_until: float | None = None
 
     @classmethod
@@ -163,7 +164,7 @@ class Upstream:
         self._clients.keep([])
 
     def _builder(self) -> ClientBuilder:
-        builder = client_builder(tls=self._is_https or self._proxy is not None).user_agent(USER_AGENT).default_headers(self._headers)
+        builder = client_builder(tls=self._uses_tls).user_agent(USER_AGENT).default_headers(self._headers)
         if self._proxy is not None:
             builder = builder.proxy(ProxyBuilder.all(self._proxy).no_proxy(self._no_proxy))
         if self._ca_file is not None:
