@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,9 +11,10 @@ from typing import Any, Literal
 import pytest
 from axe_playwright_python.base import AXE_SCRIPT  # type: ignore[import-untyped]
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
-from playwright.sync_api import Page, ViewportSize, expect
+from playwright.sync_api import Browser, Page, ViewportSize, expect
 
 from pyshell.api.routes.portal import DIST
+from tests.browser_fixtures import running_browser
 from tests.http_fixtures import OrganizationClient
 
 # Longer than anybody waits: the machine may be busy.
@@ -109,6 +110,13 @@ SignedIn = Callable[[str], Person]
 @pytest.fixture(scope="session", autouse=True)
 def build() -> None:
     assert (DIST / "index.html").is_file(), "the portal is not built: make portal"
+
+
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    """One for all tests of the portal, which begin no event loops."""
+    with running_browser() as browser:
+        yield browser
 
 
 @pytest.fixture
