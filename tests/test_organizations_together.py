@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
@@ -23,7 +24,7 @@ from tests.upstream import FakeUpstream, Reply
 from tests.worker_fixtures import Batches, check_invariants, fetch_value, running_worker, update_settings
 
 # Of one organization, with a batch of its own that ends with the flush.
-CLAIM_STATEMENTS, FLUSH_STATEMENTS = 39, 63
+CLAIM_STATEMENTS, FLUSH_STATEMENTS = 42, 8
 ANSWER = Answer(200, None, b"{}", None)
 
 
@@ -31,8 +32,10 @@ def several(owner: Connection, count: int) -> list[Batches]:
     return [Batches(owner, f"organization {number}") for number in range(count)]
 
 
-async def claim_of(session: Session, organizations: list[Batches], total: int = 1000) -> tuple[dict[bytes, list[Lease]], list[bytes]]:
-    limits = dict.fromkeys((batches.organization_id.bytes for batches in organizations), 10)
+async def claim_of(
+    session: Session, organizations: list[Batches], total: int = 1000, limit: int = 10
+) -> tuple[dict[bytes, list[Lease]], list[bytes]]:
+    limits = dict.fromkeys((batches.organization_id.bytes for batches in organizations), limit)
     claimed, passed_over = await session.run(claim_for_organizations, "worker", limits, total, 60.0)
     return {leases[0].organization_id: leases for leases in claimed}, passed_over
 
@@ -108,33 +111,10 @@ async def test_claims_end_with_the_total_and_those_left_out_come_first(worker_se
 def test_an_organization_costs_few_statements_and_row_versions(owner: Connection) -> None:
     """With ten items each, an organization's statements cost more than its items: those of a body that is parsed anew at each call, too."""
     update_settings(owner, lookups_per_second=None)
-    organizations = several(owner, 4)
-    for batches in organizations:
-        batches.create(10)
-    ids = [batches.organization_id for batches in organizations]
     plans = Plans(owner)
-    with owner.transaction():
-        claimed, claims_run = plans.run(
-            """select organization_id, job_id, position, lease_token
-                 from api.claim_for_organizations(%(ids)s::uuid[], 'worker', array_fill(20, array[4]), 100)""",
-            {"ids": ids},
-        )
-        claimed.sort()
-        outcomes = {"ids": sorted(ids), "jobs": [row[1] for row in claimed], "positions": [row[2] for row in claimed]}
-        outcomes["tokens"] = [row[3] for row in claimed]
-        verdicts, flushes_run = plans.run(
-            """select verdict, items
-                 from api.record_for_organizations(
-                          %(ids)s::uuid[], array_fill(10, array[4]), %(jobs)s::uuid[], %(positions)s::integer[], %(tokens)s::uuid[],
-                          array_fill(200, array[40]), array_fill(null::text, array[40]), array_fill('{}'::text, array[40]),
-                          array_fill(null::double precision, array[40]), array_fill(0.1::double precision, array[40]))""",
-            outcomes,
-        )
-        replaced = owner.execute(
-            "select relname, (n_tup_upd + n_tup_del) / 4 from pg_stat_xact_user_tables where n_tup_upd + n_tup_del >= 4"
-        ).fetchall()
-    assert verdicts == [("accepted", 10)] * 4
-    assert dict(replaced) == {
+    claims_of_few, flushes_of_few, _ = claim_and_record(owner, plans, 4)
+    claims_of_many, flushes_of_many, replaced = claim_and_record(owner, plans, 14)
+    assert replaced == {
         "batch_lookup_jobs": 2,
         "incentive_reports": 1,
         "lookup_leases": 1,
@@ -143,9 +123,107 @@ def test_an_organization_costs_few_statements_and_row_versions(owner: Connection
         "queue_wakeups": 1,
         "queued_jobs": 1,
     }
-    texts = Counter(plan["Query Text"].strip()[:60] for plan in claims_run + flushes_run)
-    assert len(claims_run) // 4 <= CLAIM_STATEMENTS, texts
-    assert len(flushes_run) // 4 <= FLUSH_STATEMENTS, texts
+    assert (claims_of_many - claims_of_few) / 10 <= CLAIM_STATEMENTS
+    assert (flushes_of_many - flushes_of_few) / 10 <= FLUSH_STATEMENTS
+
+
+def claim_and_record(owner: Connection, plans: Plans, count: int) -> tuple[int, int, dict[str, int]]:
+    """How many statements ran for so many organizations with ten items each, and how many rows of one became dead, by table."""
+    organizations = several(owner, count)
+    for batches in organizations:
+        batches.create(10)
+    with owner.transaction():
+        before = dead_rows(owner)
+        claimed, claims_run = plans.run(
+            """select organization_id, job_id, position, lease_token
+                 from api.claim_for_organizations(%(ids)s::uuid[], 'worker', array_fill(20, array[%(count)s]), 1000)""",
+            {"ids": [batches.organization_id for batches in organizations], "count": count},
+        )
+        verdicts, flushes_run = plans.run(
+            """select r.verdict, r.items
+                 from (select array_agg(distinct u.id) as ids, array_agg(u.job order by u.id) as jobs,
+                              array_agg(u.place order by u.id) as places, array_agg(u.token order by u.id) as tokens
+                         from unnest(%(ids)s::uuid[], %(jobs)s::uuid[], %(places)s::integer[], %(tokens)s::uuid[])
+                              u (id, job, place, token)) c
+                cross join api.record_for_organizations(
+                      c.ids, array_fill(10, array[%(count)s]), c.jobs, c.places, c.tokens, array_fill(200, array[10 * %(count)s]),
+                      array_fill(null::text, array[10 * %(count)s]), array_fill('{}'::text, array[10 * %(count)s]),
+                      array_fill(null::float, array[10 * %(count)s]), array_fill(0.1::float, array[10 * %(count)s])) r""",
+            dict(zip(("ids", "jobs", "places", "tokens"), map(list, zip(*claimed, strict=True)), strict=True)) | {"count": count},
+        )
+        dead = {table: rows - before.get(table, 0) for table, rows in dead_rows(owner).items()}
+    assert verdicts == [("accepted", 10)] * count
+    return len(claims_run), len(flushes_run), {table: rows // count for table, rows in dead.items() if rows}
+
+
+def dead_rows(owner: Connection) -> dict[str, int]:
+    return dict(owner.execute("select relname, n_tup_upd + n_tup_del from pg_stat_xact_user_tables").fetchall())
+
+
+ELIGIBLE = json.dumps(
+    {
+        "utility": {"eiaid": 14328, "name": "Pacific Gas and Electric Company"},
+        "incentives": {
+            "total_incentive_amount": 1000,
+            "conditional_incentive_amount": 50,
+            "total_eligible_combinations": 1,
+            "by_program": [{"program_id": 101, "program_name": "Rebate", "total_incentive": 1000, "eligible_combinations": 1}],
+        },
+    }
+).encode()
+# Without times and what names an organization.
+WHAT_IS_RECORDED = {
+    "public.batch_lookup_jobs": "total_items, status, processed_items, failed_items, completed_at is null, started_at is null, rate > 0",
+    "public.lookup_queue_items": "position, status, retry_at, result::text, error_code, processed_at is not null",
+    "public.incentive_reports": """status, total_sites, eligible_sites, total_incentive_value, conditional_incentive_amount,
+                                   completed_at is not null""",
+    "public.incentive_report_sites s": "to_jsonb(s) - array['organization_id', 'report_id', 'item_id', 'created_at']",
+    "public.incentive_report_site_programs p": "to_jsonb(p) - array['organization_id', 'report_id']",
+    "public.applications": "reference_id, program_id, total_incentive",
+    "public.lookup_attempts": "position, attempt, outcome",
+    "public.lookup_leases": "positions",
+    "app.ended_changes": "change, job_status, report_status",
+    "app.work_minutes": "kind, outcome, error_class, items, round(latency_seconds::numeric, 3), latency_buckets, wait_buckets",
+    "app.webhook_deliveries": "event",
+}
+
+
+async def test_what_is_recorded_together_is_what_each_records_by_itself(worker_settings: Settings, owner: Connection) -> None:
+    """Two batches of each: one ends, with applications, the other goes on. One organization has webhooks, another a failure behind it."""
+    together, alone = several(owner, 5), several(owner, 5)
+    session = Session(worker_settings.database_url, "test")
+    for organizations in (together, alone):
+        for batches in organizations:
+            batches.create(7)
+            job = batches.create(4)
+            owner.execute("update public.lookup_queue_items set create_application = true where job_id = %s and position < 2", [job])
+        watched, failing, *_ = organizations
+        owner.execute(
+            "select api.set_webhook_config(%s, %s)",
+            [watched.organization_id, json.dumps({"url": "https://example.org", "events": ["batch.completed"]})],
+        )
+        failed, _ = await claim_of(session, [failing], limit=1)
+        [(each, [lease])] = failed.items()
+        await session.run(record_lookups, each, [Outcome(lease, Answer(400, None, None, None), 0.1)])
+        claimed, _ = await claim_of(session, organizations, limit=9)
+        outcomes = {
+            each: [Outcome(lease, Answer(200, None, ELIGIBLE, None), 0.3) for lease in leases[:-1]] for each, leases in claimed.items()
+        }
+        if organizations is together:
+            verdicts = await session.run(record_for_organizations, outcomes)
+        else:
+            verdicts = {each: await session.run(record_lookups, each, mine) for each, mine in outcomes.items()}
+        assert list(verdicts.values()) == [{"accepted": 8}] * 5
+    for table, columns in WHAT_IS_RECORDED.items():
+        query = f"select {columns} from {table} where organization_id = any (%s)".encode()
+        recorded = [
+            sorted(map(repr, owner.execute(query, [[batches.organization_id for batches in some]]).fetchall()))
+            for some in (together, alone)
+        ]
+        assert recorded[0], table
+        assert recorded[0] == recorded[1], table
+    await session.close()
+    check_invariants(owner)
 
 
 def test_organizations_share_their_commits(
@@ -177,6 +255,35 @@ def test_organizations_share_their_commits(
         assert {batches.wait(job) for batches, job in zip(organizations, jobs, strict=True)} == {"completed"}
     assert set(upstream.times_seen().values()) == {1}
     assert commits.total() <= 100, commits
+
+
+def test_no_organization_is_recorded_twice_at_a_time(
+    worker_settings: Settings, upstream: FakeUpstream, owner: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second flush would wait for the locks of the first, or leave the organization out."""
+    recording: Counter[bytes] = Counter()
+    most: Counter[bytes] = Counter()
+
+    async def noted(session: Any, given: dict[bytes, list[Outcome]]) -> Any:
+        recording.update(given.keys())
+        for each in given:
+            most[each] = max(most[each], recording[each])
+        try:
+            return await record_for_organizations(session, given)
+        finally:
+            recording.subtract(given.keys())
+
+    monkeypatch.setattr(outcomes, "record_for_organizations", noted)
+    owner.execute("create function public.dawdle() returns trigger language plpgsql as $$ begin perform pg_sleep(0.1); return null; end $$")
+    owner.execute("create trigger dawdle before update on public.incentive_reports for each statement execute function public.dawdle()")
+    upstream.usual = Reply(delay=0.02)
+    organizations = several(owner, 8)
+    with owner.transaction():
+        jobs = [batches.create([f"{number}-{n}" for n in range(20)]) for number, batches in enumerate(organizations)]
+    with running_worker(worker_settings):
+        assert {batches.wait(job) for batches, job in zip(organizations, jobs, strict=True)} == {"completed"}
+    assert len(most) == 8
+    assert max(most.values()) == 1
 
 
 def test_a_failure_within_a_shared_transaction_costs_the_others_nothing(

@@ -38,9 +38,10 @@ ATTEMPTS_ALONE: Final = 5
 class Outcomes:
     """Records outcomes every 50 ms, every 500 outcomes or every 8 MB, whichever comes first; over several connections if need be.
 
-    Organizations with few outcomes share a transaction; whose rows somebody holds is left out, and tried by itself. Where that fails,
-    outcomes are kept and tried again, less often and fewer at once, while the others go on; of organizations in trouble, one at a time is
-    tried. `together`: whether organizations may share a transaction. `on_room` is called when there is room again.
+    Organizations with few outcomes share a transaction; what comes of them meanwhile waits for its end, as it would for its locks. Whose
+    rows somebody holds is left out, and tried by itself when they are held the next time, too. Where that fails, outcomes are kept and
+    tried again, less often and fewer at once, while the others go on; of organizations in trouble, one at a time is tried. `together`:
+    whether organizations may share a transaction. `on_room` is called when there is room again.
     """
 
     def __init__(self, sessions: Sequence[Session], keeper: LeaseKeeper) -> None:
@@ -60,6 +61,8 @@ class Outcomes:
         self._exhausted = ExhaustedLog()
         self._largest: dict[bytes, int] = {}
         self._tries_one_in_trouble = False
+        self._under_way: set[bytes] = set()
+        self._busy: set[bytes] = set()
         self._lacks_room = False
         self._database_is_away = False
         self.together = False
@@ -127,7 +130,7 @@ class Outcomes:
     async def _flush_all(self, session: Session) -> None:
         """Try once to record what waits of each organization."""
         left = deque(self._waiting)
-        while left:
+        while left := deque(organization_id for organization_id in left if organization_id not in self._under_way):
             group = self._take_group(left)
             if group:
                 await self._flush_together(session, group)
@@ -158,6 +161,14 @@ class Outcomes:
 
     async def _flush_together(self, session: Session, group: dict[bytes, list[Outcome]]) -> None:
         """Record outcomes of several organizations in one transaction, and of those by themselves for which that does not work."""
+        self._under_way.update(group)
+        try:
+            await self._try_together(session, group)
+        finally:
+            self._under_way.difference_update(group)
+            self._has_some.set()
+
+    async def _try_together(self, session: Session, group: dict[bytes, list[Outcome]]) -> None:
         try:
             with ExitStack() as flushes:
                 for organization_id, outcomes in group.items():
@@ -177,6 +188,7 @@ class Outcomes:
                 self._put_back(organization_id, outcomes)
             raise
         busy = [organization_id for organization_id in group if "busy" in verdicts[organization_id]]
+        again = self._busy.intersection(busy)
         for organization_id, outcomes in group.items():
             if organization_id in busy:
                 self._put_back(organization_id, outcomes)
@@ -184,7 +196,9 @@ class Outcomes:
                 self._let_go(organization_id, outcomes, verdicts[organization_id])
                 self._forget(organization_id, outcomes)
                 self._note_success(organization_id)
-        for organization_id in busy:
+        self._busy.difference_update(group)
+        self._busy.update(set(busy) - again)
+        for organization_id in again:
             await self._flush(session, organization_id)
 
     def _rest(self) -> None:
@@ -207,6 +221,8 @@ class Outcomes:
                 self._has_some.set()
 
     def _may_try(self, organization_id: bytes, now: float) -> bool:
+        if organization_id in self._under_way:
+            return False
         if not self._retries.has_failed(organization_id):
             return True
         return self._retries.is_due(organization_id, now) and not self._tries_one_in_trouble

@@ -40,6 +40,234 @@ $$;
 comment on function api.claim_for_organizations(uuid[], text, integer[], integer) is
 'api.claim_lookups for several organizations in one transaction: of each, up to as many items as p_limits has in its place, until there are p_total or more. An organization whose rows another transaction holds is passed over: a row of nulls names it. Call it without a rate limit only: with one, the first claim holds the next slot until the commit. Where organizations are distributed over several nodes, call api.claim_lookups.';
 
+-- Successes of several organizations as sets: what app.record_outcomes does for one organization after the other, in statements that are
+-- about all of them. Answers the organizations of which it recorded everything (done), and those whose jobs, reports or leases somebody
+-- holds (held). The others have webhooks, earlier attempts, or outcomes that are not successes under leases that hold; nothing is recorded
+-- of these. lock_not_available: somebody holds an item, and nothing is recorded at all. Rows are held first, and none is waited for; then
+-- they are changed by their place, so that no plan depends on statistics.
+create or replace function app.complete_together(
+    p_organization_ids uuid[], p_job_ids uuid[], p_positions integer[], p_lease_tokens uuid[], p_http_statuses integer[], p_error_classes text[],
+    p_responses text[], p_latencies double precision[], p_now timestamptz, out done uuid[], out held uuid[]
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_bitmapscan = off set enable_mergejoin = off
+as $$
+declare
+    v_results jsonb[]                     := app.parse_responses(p_responses);
+    v_minute  timestamptz                 := date_trunc('minute', p_now, 'UTC');
+    v_jobs    app.held_job[];
+    v_leases  public.lookup_leases[];
+    v_items   public.lookup_queue_items[] := '{}';
+    v_ended   uuid[]                      := '{}';
+    v_tokens  uuid[]                      := '{}';
+    v_token   uuid;
+    v_row     record;
+begin
+    done := '{}';
+    held := '{}';
+    if (select record_all_attempts or deduplicate_seconds is not null from app.settings) then
+        return;
+    end if;
+    select array_agg(row(n.organization_id, n.job_id, j.created_at, j.place, r.id, r.place, null, null, null, null)::app.held_job) into v_jobs
+      from (select distinct o.organization_id, o.job_id from unnest(p_organization_ids, p_job_ids) o (organization_id, job_id)) n
+     cross join lateral (select b.created_at, b.ctid as place
+                           from public.batch_lookup_jobs b
+                          where b.organization_id = n.organization_id and b.id = n.job_id and b.status in ('pending', 'processing')
+                            for update skip locked) j
+     cross join lateral (select i.id, i.ctid as place
+                           from public.incentive_reports i
+                          where i.organization_id = n.organization_id and i.job_id = n.job_id
+                            for update skip locked) r;
+    select array_agg(l.lease) into v_leases
+      from (select distinct * from unnest(p_organization_ids, p_job_ids, p_lease_tokens) o (organization_id, job_id, lease_token)) n
+     cross join lateral (select row(h.*)::public.lookup_leases as lease
+                           from public.lookup_leases h
+                          where h.organization_id = n.organization_id and h.job_id = n.job_id and h.lease_token = n.lease_token
+                            for no key update skip locked) l;
+    done := array(
+        select o.organization_id
+          from unnest(p_organization_ids, p_job_ids, p_positions, p_lease_tokens, p_http_statuses, p_error_classes, v_results)
+               o (organization_id, job_id, position, lease_token, http_status, error_class, result)
+          left join unnest(v_jobs) j on j.organization_id = o.organization_id and j.job_id = o.job_id
+          left join unnest(v_leases) l on l.organization_id = o.organization_id and l.job_id = o.job_id and l.lease_token = o.lease_token
+         group by o.organization_id
+        having bool_and(coalesce(o.http_status between 200 and 299 and o.error_class is null and jsonb_typeof(o.result) = 'object'
+                                 and j.job_id is not null and o.position <@ l.positions, false)));
+    held := array(
+        select n.organization_id
+          from (select distinct *
+                  from unnest(p_organization_ids, p_job_ids, p_lease_tokens) o (organization_id, job_id, lease_token)
+                 where o.organization_id <> all (done)) n
+         cross join lateral (select b.status
+                               from public.batch_lookup_jobs b
+                              where b.organization_id = n.organization_id and b.id = n.job_id
+                             offset 0) j
+         cross join lateral (select h.lease_token
+                               from public.lookup_leases h
+                              where h.organization_id = n.organization_id and h.job_id = n.job_id and h.lease_token = n.lease_token
+                             offset 0) l
+         where j.status in ('pending', 'processing')
+           and (not exists (select from unnest(v_jobs) u where u.organization_id = n.organization_id and u.job_id = n.job_id)
+                or not exists (select from unnest(v_leases) u where u.lease_token = n.lease_token)));
+    done := array(
+        select d.id
+          from unnest(done) d (id)
+         where not exists (select from app.webhook_configs w where w.organization_id = d.id and w.url is not null)
+           and not exists (select
+                             from unnest(v_jobs) j
+                            cross join lateral (select
+                                                  from public.lookup_attempts a
+                                                 where a.organization_id = j.organization_id and a.job_id = j.job_id
+                                                 limit 1) a
+                            where j.organization_id = d.id));
+    if done = '{}' then
+        return;
+    end if;
+
+    for v_row in
+        select o.organization_id, o.job_id, array_agg(o.position) as positions,
+               array_agg(o.response) as responses, array_agg(o.result) as results
+          from unnest(p_organization_ids, p_job_ids, p_positions, p_responses, v_results) o (organization_id, job_id, position, response, result)
+         where o.organization_id = any (done)
+         group by o.organization_id, o.job_id
+         order by o.organization_id, o.job_id
+    loop
+        v_items := v_items || app.complete_items(v_row.organization_id, v_row.job_id, v_row.positions, v_row.responses, v_row.results, p_now);
+    end loop;
+    if cardinality(v_items) < (select count(*) from unnest(p_organization_ids) o where o = any (done)) then
+        raise lock_not_available using message = 'another transaction has recorded an item';
+    end if;
+    select array_agg(row(j.organization_id, j.job_id, j.created_at, j.job_place, j.report_id, j.report_place, c.items, c.eligible, c.value,
+                         c.conditional)::app.held_job) into v_jobs
+      from (select i.organization_id, i.job_id, count(*) as items, count(*) filter (where app.result_is_eligible(i.parsed_result)) as eligible,
+                   sum(app.result_amount(i.parsed_result)) as value, sum(app.result_conditional_amount(i.parsed_result)) as conditional
+              from unnest(v_items) i
+             group by i.organization_id, i.job_id) c
+      join unnest(v_jobs) j on j.organization_id = c.organization_id and j.job_id = c.job_id;
+
+    perform app.insert_report_sites(
+        array(select j.organization_id from unnest(v_jobs) j), array(select j.job_id from unnest(v_jobs) j),
+        array(select j.report_id from unnest(v_jobs) j), v_items, p_now);
+    for v_row in
+        select i.organization_id as id, array_agg(i) as items from unnest(v_items) i where i.create_application group by i.organization_id
+    loop
+        perform app.file_item_applications(v_row.id, v_row.items, p_now);
+    end loop;
+
+    for v_token in
+        delete from public.lookup_leases l
+         where l.organization_id = any (done)
+           and l.ctid = any (array(
+                   select d.place
+                     from (select h.organization_id, h.job_id, h.lease_token, range_agg(int4range(i.position, i.position + 1)) as ended
+                             from unnest(v_leases) h
+                             join unnest(v_items) i on i.organization_id = h.organization_id and i.job_id = h.job_id and i.position <@ h.positions
+                            group by h.organization_id, h.job_id, h.lease_token) e
+                    cross join lateral (select n.ctid as place
+                                          from public.lookup_leases n
+                                         where n.organization_id = e.organization_id and n.job_id = e.job_id and n.lease_token = e.lease_token
+                                           and n.positions <@ e.ended
+                                           for update skip locked) d))
+     returning l.lease_token
+    loop
+        v_tokens := v_tokens || v_token;
+    end loop;
+    for v_row in
+        select l.organization_id as id, array_agg(l) as leases
+          from unnest(v_leases) l
+         where l.organization_id = any (done) and l.lease_token <> all (v_tokens)
+         group by l.organization_id
+    loop
+        perform app.end_leases(v_row.id, v_row.leases, array(select i from unnest(v_items) i where i.organization_id = v_row.id));
+    end loop;
+
+    for v_row in
+        update public.batch_lookup_jobs j
+           set processed_items = j.processed_items + c.items,
+               rate            = app.next_rate(row(j.*)::public.batch_lookup_jobs, c.items, p_now),
+               status          = case when j.processed_items + c.items < j.total_items then 'processing' else 'completed' end,
+               started_at      = coalesce(j.started_at, p_now),
+               completed_at    = case when j.processed_items + c.items = j.total_items then p_now end,
+               updated_at      = p_now
+          from unnest(v_jobs) c
+         where j.organization_id = c.organization_id and j.id = c.job_id and j.ctid = any (array(select u.job_place from unnest(v_jobs) u))
+     returning j.organization_id, j.id, j.status
+    loop
+        perform app.notify_change('UPDATE', 'batch_lookup_jobs', v_row.organization_id, v_row.id);
+        if v_row.status = 'completed' then
+            v_ended := v_ended || v_row.id;
+        end if;
+    end loop;
+    for v_row in
+        update public.incentive_reports r
+           set total_sites                  = r.total_sites + c.items,
+               eligible_sites               = r.eligible_sites + c.eligible,
+               total_incentive_value        = r.total_incentive_value + c.value,
+               conditional_incentive_amount = r.conditional_incentive_amount + c.conditional,
+               status                       = case when c.job_id = any (v_ended) then 'complete' else 'processing' end,
+               completed_at                 = case when c.job_id = any (v_ended) then p_now end,
+               updated_at                   = p_now
+          from unnest(v_jobs) c
+         where r.organization_id = c.organization_id and r.id = c.report_id and r.ctid = any (array(select u.report_place from unnest(v_jobs) u))
+     returning r.organization_id, r.id
+    loop
+        perform app.notify_change('UPDATE', 'incentive_reports', v_row.organization_id, v_row.id);
+    end loop;
+    insert into app.ended_changes (organization_id, id, change, job_status, report_status)
+    select j.organization_id, gen_random_uuid(), 1, 'completed', 'complete' from unnest(v_jobs) j where j.job_id = any (v_ended);
+
+    insert into app.work_minutes as w (organization_id, minute, kind, outcome, error_class, recorder, items, latency_seconds, latency_buckets,
+                                       wait_seconds, wait_buckets)
+    select g.organization_id, v_minute, g.kind, 'completed', '', pg_backend_pid(), sum(g.items), sum(g.latency),
+           app.fill_buckets(array_agg(g.latency_bucket), array_agg(g.items), app.latency_bounds()), sum(g.wait),
+           app.fill_buckets(array_agg(case g.kind when 'lookup' then app.bucket_of(g.wait / g.items, app.wait_bounds()) end), array_agg(g.items), app.wait_bounds())
+      from (select 'lookup' as kind, j.organization_id, j.job_id, app.bucket_of(o.latency, app.latency_bounds()) as latency_bucket, count(*) as items,
+                   coalesce(sum(o.latency), 0) as latency,
+                   greatest(date_part('epoch', p_now - j.created_at) * count(*) - coalesce(sum(o.latency), 0), 0) as wait
+              from unnest(p_organization_ids, p_job_ids, p_latencies) o (organization_id, job_id, latency)
+              join unnest(v_jobs) j on j.organization_id = o.organization_id and j.job_id = o.job_id
+             group by j.organization_id, j.job_id, j.created_at, latency_bucket
+             union all
+            select 'job', j.organization_id, j.job_id, null, 1, 0, 0 from unnest(v_jobs) j where j.job_id = any (v_ended)) g
+     group by g.organization_id, g.kind
+        on conflict (organization_id, minute, kind, outcome, error_class, recorder) do update
+       set items           = w.items + excluded.items,
+           latency_seconds = w.latency_seconds + excluded.latency_seconds,
+           latency_buckets = app.add_buckets(w.latency_buckets, excluded.latency_buckets),
+           wait_seconds    = w.wait_seconds + excluded.wait_seconds,
+           wait_buckets    = app.add_buckets(w.wait_buckets, excluded.wait_buckets);
+end;
+$$;
+
+-- Completes items of one job, all of which wait for their answers; returns them.
+create or replace function app.complete_items(
+    p_organization_id uuid, p_job_id uuid, p_positions integer[], p_responses text[], p_results jsonb[], p_now timestamptz
+) returns public.lookup_queue_items[]
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = on set enable_nestloop = off set enable_mergejoin = off
+as $$
+declare
+    v_first integer := (select min(p) from unnest(p_positions) p);
+    v_last  integer := (select max(p) from unnest(p_positions) p);
+    v_items public.lookup_queue_items[] := '{}';
+    v_row   record;
+begin
+    for v_row in
+        update public.lookup_queue_items i
+           set status = 'completed', retry_at = null, result = o.response::json, processed_at = p_now
+          from unnest(p_positions, p_responses, p_results) o (position, response, result)
+         where i.organization_id = p_organization_id and i.job_id = p_job_id and i.position between v_first and v_last
+           and i.position = o.position and i.status = 'pending'
+     returning i.position, app.with_parsed_result(row(i.*)::public.lookup_queue_items, o.result) as item
+    loop
+        v_items := v_items || v_row.item;
+    end loop;
+    return v_items;
+end;
+$$;
+
 create or replace function api.record_for_organizations(
     p_organization_ids uuid[],
     p_counts           integer[],
@@ -58,14 +286,39 @@ as $$
 declare
     v_part             record;
     v_recorded         app.recorded_lookups;
+    v_done             uuid[]             := '{}';
+    v_held             uuid[]             := '{}';
     v_organization_ids uuid[]             := '{}';
     v_signs            app.outage_signs[] := '{}';
 begin
-    -- In the order of ids, so that two of these calls cannot deadlock.
+    begin
+        select c.done, c.held into v_done, v_held
+          from app.complete_together(
+                   array(select u.organization_id
+                           from unnest(p_organization_ids, p_counts) with ordinality u (organization_id, items, n)
+                          cross join generate_series(1, u.items)
+                          order by u.n),
+                   p_job_ids, p_positions, p_lease_tokens, p_http_statuses, p_error_classes, p_responses, p_latencies, app.clock()) c;
+        if v_done <> '{}' then
+            v_organization_ids := array[v_done[1]];
+            v_signs := array[row(0, true, 0, null, false, 1)::app.outage_signs];
+        end if;
+    exception
+        when lock_not_available then
+            null;
+    end;
+    return query
+    select u.organization_id, case when u.organization_id = any (v_done) then 'accepted' else 'busy' end, u.items::bigint
+      from unnest(p_organization_ids, p_counts) u (organization_id, items)
+     where u.organization_id = any (v_done || v_held);
+    -- The others, in the order of ids, so that two of these calls cannot deadlock.
     for v_part in
-        select u.organization_id as id, (sum(u.items) over (order by u.n) - u.items + 1)::integer as f, (sum(u.items) over (order by u.n))::integer as l
-          from unnest(p_organization_ids, p_counts) with ordinality u (organization_id, items, n)
-         order by u.organization_id
+        select p.organization_id as id, p.first_place as f, p.last_place as l
+          from (select u.organization_id, (sum(u.items) over (order by u.n) - u.items + 1)::integer as first_place,
+                       (sum(u.items) over (order by u.n))::integer as last_place
+                  from unnest(p_organization_ids, p_counts) with ordinality u (organization_id, items, n)) p
+         where p.organization_id <> all (v_done || v_held)
+         order by p.organization_id
     loop
         begin
             v_recorded := app.record_outcomes(

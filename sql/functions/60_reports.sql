@@ -53,9 +53,9 @@ begin atomic
 end;
 
 -- Completed items become sites with their programs, in the transaction that completes them. The report of a cancelled job may have been
--- deleted. `offset 0` makes the planner compute each value once, not wherever it is named. Reports are looked up once per job, not per
--- item: while a transaction holds back vacuum, every flush leaves one more dead version to skip. Each job's report is looked up by itself:
--- for a list of jobs, a planner without statistics may read all reports of the organization.
+-- deleted. Reports are looked up once per job, not per item: while a transaction holds back vacuum, every flush leaves one more dead version
+-- to skip. Each job's report is looked up by itself: for a list of jobs, a planner without statistics may read all reports of the
+-- organization.
 create or replace function app.add_report_sites(p_organization_id uuid, p_items public.lookup_queue_items[], p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -63,12 +63,25 @@ as $$
 declare
     v_job_ids    uuid[];
     v_report_ids uuid[];
-    v_devices    integer[];
-    v_categories text[];
 begin
     select array_agg(j.id), array_agg(r.id) into v_job_ids, v_report_ids
       from (select distinct i.job_id as id from unnest(p_items) i where i.status = 'completed') j
      cross join lateral (select n.id from public.incentive_reports n where n.organization_id = p_organization_id and n.job_id = j.id offset 0) r;
+    perform app.insert_report_sites(array_fill(p_organization_id, array[coalesce(cardinality(v_job_ids), 0)]), v_job_ids, v_report_ids, p_items, p_now);
+end;
+$$;
+
+-- The jobs come with their organizations and reports. `offset 0` makes the planner compute each value once, not wherever it is named.
+create or replace function app.insert_report_sites(
+    p_organization_ids uuid[], p_job_ids uuid[], p_report_ids uuid[], p_items public.lookup_queue_items[], p_now timestamptz
+) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_devices    integer[];
+    v_categories text[];
+begin
     select array_agg(d.id order by d.category_key), array_agg(d.category_key order by d.category_key) into v_devices, v_categories
       from (select distinct unnest(i.device_ids) as id from unnest(p_items) i where i.status = 'completed') a
      cross join lateral (select d.id, d.category_key from app.devices d where d.id = a.id offset 0) d;
@@ -77,12 +90,13 @@ begin
            (organization_id, report_id, position, item_id, reference_id, street_1, street_2, city, state_or_province_code, postal_code,
             country_code, building_type, device_categories, category_amounts, utility_eiaid, utility_name, eligible, total_incentive_amount, created_at,
             conditional_incentive_amount)
-    select p_organization_id, r.id, i.position, i.id, i.reference_id, i.address ->> 'street_1', i.address ->> 'street_2',
+    select i.organization_id, r.id, i.position, i.id, i.reference_id, i.address ->> 'street_1', i.address ->> 'street_2',
            i.address ->> 'city', i.address ->> 'state_or_province_code', i.address ->> 'postal_code', i.address ->> 'country_code',
            i.building_type, c.keys, c.amounts, i.parsed_result #>> '{utility,eiaid}', i.parsed_result #>> '{utility,name}',
            a.eligible_combinations > 0 or a.total_incentive > 0, a.total_incentive, p_now, app.result_conditional_amount(i.parsed_result)
       from unnest(p_items) i
-      join unnest(v_job_ids, v_report_ids) r (job_id, id) on r.job_id = i.job_id
+      join unnest(p_organization_ids, p_job_ids, p_report_ids) r (organization_id, job_id, id)
+        on r.organization_id = i.organization_id and r.job_id = i.job_id
      cross join app.result_categories(i.device_ids, i.parsed_result, v_devices, v_categories) c
      cross join lateral (select i.parsed_result #> '{incentives,total_incentive_amount}' as total_incentive,
                                 i.parsed_result #> '{incentives,total_eligible_combinations}' as eligible_combinations offset 0) v
@@ -91,10 +105,11 @@ begin
 
     insert into public.incentive_report_site_programs
            (organization_id, report_id, position, program_id, program_name, total_incentive, eligible_combinations)
-    select p_organization_id, r.id, i.position, p.program_id, coalesce(max(p.program_name), ''),
+    select i.organization_id, r.id, i.position, p.program_id, coalesce(max(p.program_name), ''),
            sum(p.total_incentive), sum(least(p.eligible_combinations, 1000000))
       from unnest(p_items) i
-      join unnest(v_job_ids, v_report_ids) r (job_id, id) on r.job_id = i.job_id
+      join unnest(p_organization_ids, p_job_ids, p_report_ids) r (organization_id, job_id, id)
+        on r.organization_id = i.organization_id and r.job_id = i.job_id
      cross join lateral (
            select v.program_id, v.program_name, app.amount(v.total_incentive) as total_incentive, app.amount(v.eligible_combinations) as eligible_combinations
              from (select e.value ->> 'program_id' as program_id, e.value ->> 'program_name' as program_name,
@@ -103,7 +118,7 @@ begin
                    offset 0) v
            offset 0) p
      where i.status = 'completed' and p.program_id is not null and (p.total_incentive > 0 or p.eligible_combinations > 0)
-     group by r.id, i.position, p.program_id;
+     group by i.organization_id, r.id, i.position, p.program_id;
 end;
 $$;
 
