@@ -120,8 +120,12 @@ class Subscriber:
 
 
 @pytest.fixture
-def organization(client: OrganizationClient, database: Connection, http_settings: Settings) -> Organization:
-    return Organization(client, database, http_settings, 300)
+def organization(client: OrganizationClient, database: Connection, http_settings: Settings, request: pytest.FixtureRequest) -> Organization:
+    """It has ten jobs, or as many as an indirect parameter says."""
+    return Organization(client, database, http_settings, getattr(request, "param", 10))
+
+
+of_many_jobs = pytest.mark.parametrize("organization", [300], indirect=True)
 
 
 @pytest.fixture
@@ -138,6 +142,7 @@ def subscribe(server: str, organization: Organization) -> Iterator[Callable[...,
         subscriber.end()
 
 
+@of_many_jobs
 @pytest.mark.long
 def test_every_subscriber_hears_the_last_state_of_every_job(
     organization: Organization, subscribe: Callable[..., Subscriber], monkeypatch: pytest.MonkeyPatch
@@ -164,6 +169,7 @@ def test_every_subscriber_hears_the_last_state_of_every_job(
     )
 
 
+@of_many_jobs
 def test_more_jobs_than_anybody_lists_are_told_of_without_notifications(
     organization: Organization, subscribe: Callable[..., Subscriber]
 ) -> None:
@@ -241,6 +247,7 @@ def test_supabase_js_hears_what_it_missed_since_a_time(
     assert [(line["change"]["new"]["id"], line["change"]["new"]["name"]) for line in heard if "change" in line] == [(missed, "missed")]
 
 
+@of_many_jobs
 def test_a_replay_is_as_slow_as_its_client(server: str, organization: Organization, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feed, "READS_AT_ONCE", 10)
     monkeypatch.setattr(endpoint, "MAX_WAITING", 100)
