@@ -48,7 +48,8 @@ begin
     end if;
     v_count := cardinality(v_items);
     if v_count > 0 then
-        v_leases := app.lease_items(p_organization_id, p_worker, v_items, v_slots.first_at + v_slots.slots * v_slots.spacing, v_now);
+        v_leases := app.lease_items(
+            p_organization_id, p_worker, v_items, greatest(v_slots.first_at + v_slots.slots * v_slots.spacing, v_now) + v_slots.lease);
         perform app.start_jobs(p_organization_id, v_items, v_now);
         if v_slots.spacing > interval '0' or v_slots.is_probe then
             perform app.take_slots(v_slots.first_at + v_count * v_slots.spacing, v_slots.is_probe, v_now);
@@ -205,21 +206,20 @@ begin
 end;
 $$;
 
--- Creates a lease for each job, which expires some time after the last of its lookups may start.
+-- Creates a lease for each job. It expires some time after the last of its lookups may start.
 create or replace function app.lease_items(
-    p_organization_id uuid, p_worker text, p_items public.lookup_queue_items[], p_last_start_at timestamptz, p_now timestamptz
+    p_organization_id uuid, p_worker text, p_items public.lookup_queue_items[], p_expires_at timestamptz
 ) returns public.lookup_leases[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_expires_at timestamptz := greatest(p_last_start_at, p_now) + (select app.seconds(lease_seconds) from app.settings);
-    v_lease      public.lookup_leases;
-    v_leases     public.lookup_leases[] := '{}';
+    v_lease  public.lookup_leases;
+    v_leases public.lookup_leases[] := '{}';
 begin
     for v_lease in
         insert into public.lookup_leases (organization_id, job_id, lease_token, worker, expires_at, positions)
-        select p_organization_id, i.job_id, gen_random_uuid(), p_worker, v_expires_at, range_agg(int4range(i.position, i.position + 1))
+        select p_organization_id, i.job_id, gen_random_uuid(), p_worker, p_expires_at, range_agg(int4range(i.position, i.position + 1))
           from unnest(p_items) i
          group by i.job_id
      returning *

@@ -56,7 +56,8 @@ $$;
 -- lets them by a hundredth of a second, are never more than the rate and one in any second. claimed_at is the time once nothing more is
 -- waited for: a worker counts from when it hears of its slots, and a wait in between would push them among those of others.
 create or replace function app.hold_slots(
-    p_organization_id uuid, p_limit integer, out slots integer, out claimed_at timestamptz, out first_at timestamptz, out spacing interval, out is_probe boolean
+    p_organization_id uuid, p_limit integer, out slots integer, out claimed_at timestamptz, out first_at timestamptz, out spacing interval,
+    out is_probe boolean, out lease interval
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -69,6 +70,7 @@ begin
     select * into v_settings from app.settings;
     select * into v_upstream from app.upstream_state;
     spacing := app.slot_spacing(v_settings);
+    lease := app.seconds(v_settings.lease_seconds);
     claimed_at := app.clock();
     first_at := claimed_at;
     slots := p_limit;

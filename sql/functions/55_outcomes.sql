@@ -94,6 +94,7 @@ set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off s
 as $$
 declare
     v_now       timestamptz := app.clock();
+    v_settings  app.settings;
     v_results   jsonb[]     := app.parse_responses(p_responses);
     v_outcomes  app.lookup_outcome[];
     v_signs     app.outage_signs;
@@ -107,10 +108,11 @@ begin
     v_signs := app.find_outage_signs(p_organization_id, v_outcomes);
     v_is_outage := app.would_be_outage(p_organization_id, v_signs, v_now);
     v_leases := app.hold_outcome_leases(p_organization_id, v_outcomes);
+    select * into v_settings from app.settings;
     select coalesce(array_agg(a.item), '{}') into v_items
-      from app.apply_outcomes(p_organization_id, v_outcomes, p_responses, v_results, v_leases, v_is_outage, v_now) a;
+      from app.apply_outcomes(p_organization_id, v_outcomes, p_responses, v_results, v_leases, v_is_outage, v_settings, v_now) a;
     v_mended := app.mend_expired_items(p_organization_id, v_outcomes, p_responses, v_results, v_items, v_now);
-    if app.has_attempts(p_organization_id, p_job_ids, v_signs) then
+    if v_settings.record_all_attempts or app.has_attempts(p_organization_id, p_job_ids, v_signs) then
         perform app.record_attempts(p_organization_id, v_outcomes, v_is_outage, v_leases, v_items || v_mended, v_now);
     end if;
     perform app.add_report_sites(p_organization_id, v_items, v_now);
@@ -118,7 +120,7 @@ begin
     perform app.end_leases(p_organization_id, v_leases, v_items);
     perform app.publish_item_changes(p_organization_id, v_items, v_now);
     -- Asked here, because that function plans its statements for each call.
-    if (select deduplicate_seconds is not null from app.settings) then
+    if v_settings.deduplicate_seconds is not null then
         perform app.answer_duplicates(p_organization_id, v_items, v_now);
     end if;
     if v_signs.completions > 0 and v_signs.completions = cardinality(v_outcomes) and v_signs.completions = cardinality(v_items) then
@@ -215,7 +217,7 @@ $$;
 -- failed: they are the dead letters, and api.retry_batch_lookup makes a new batch of them.
 create or replace function app.apply_outcomes(
     p_organization_id uuid, p_outcomes app.lookup_outcome[], p_responses text[], p_results jsonb[], p_leases public.lookup_leases[],
-    p_is_outage boolean, p_now timestamptz
+    p_is_outage boolean, p_settings app.settings, p_now timestamptz
 ) returns table ("position" integer, item public.lookup_queue_items)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
@@ -223,16 +225,12 @@ set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = on se
 set enable_sort = off
 as $$
 declare
-    v_settings    app.settings;
-    v_max_retries integer;
-    v_backoffs    interval[];
+    v_max_retries integer            := p_settings.max_retries;
+    v_backoffs    interval[]         := app.retry_backoffs(p_settings);
     v_jitters     double precision[] := array(select 0.5 + random() / 2 from unnest(p_outcomes));
     v_soon        timestamptz        := p_now + interval '1 second';
     v_job         record;
 begin
-    select * into v_settings from app.settings;
-    v_max_retries := v_settings.max_retries;
-    v_backoffs := app.retry_backoffs(v_settings);
     for v_job in
         select o.job_id, min(o.position) as first_position, max(o.position) as last_position from unnest(p_outcomes) o group by o.job_id order by o.job_id
     loop

@@ -9,7 +9,6 @@ set enable_seqscan = off set enable_bitmapscan = off
 as $$
 begin
     return p_signs.completions < cardinality(p_job_ids)
-           or (select record_all_attempts from app.settings)
            or exists (select from public.lookup_attempts where organization_id = p_organization_id and job_id = any (p_job_ids));
 end;
 $$;
