@@ -84,6 +84,8 @@ class Notifier:
     async def _listen(self, url: str) -> None:
         is_first = url == self._database_url
         async with await connect(url, self._application_name) as connection:
+            if is_first:
+                self._listen_at(await self._other_nodes(connection))
             await connection.execute(sql.SQL("; ").join(sql.SQL("listen {}").format(sql.Identifier(channel)) for channel in self._handlers))
             if is_first:
                 self.is_ready.set()
@@ -91,13 +93,13 @@ class Notifier:
                 for channel in self._handlers:
                     self._tell(channel, None)
                 while True:
+                    async for notification in connection.notifies(timeout=HEARTBEAT_SECONDS):
+                        self._tell(notification.channel, notification.payload)
                     # The answer also shows that the server is still there.
                     async with asyncio.timeout(ANSWER_SECONDS):
                         urls = await self._other_nodes(connection)
                     if is_first:
                         self._listen_at(urls)
-                    async for notification in connection.notifies(timeout=HEARTBEAT_SECONDS):
-                        self._tell(notification.channel, notification.payload)
             finally:
                 if is_first:
                     self.is_ready.clear()

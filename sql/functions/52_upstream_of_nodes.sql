@@ -11,11 +11,15 @@ return interval '100 milliseconds';
 create or replace function app.next_slots(
     p_settings app.settings, p_next_slot_at timestamptz, p_slots integer, p_now timestamptz, out slots integer, out first_at timestamptz
 )
-language sql immutable
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
 as $$
-    select greatest(least(pg_catalog.floor(extract(epoch from p_now + interval '1 second' - f.at) / extract(epoch from app.slot_spacing(p_settings))) + 1,
-                          p_slots), 0)::integer, f.at
-      from (select app.next_free_slot(p_settings, p_next_slot_at, p_now) as at) f
+declare
+    v_spacing interval := app.slot_spacing(p_settings);
+begin
+    first_at := app.next_free_slot(p_settings, p_next_slot_at, p_now);
+    slots := greatest(least(floor(extract(epoch from p_now + interval '1 second' - first_at) / extract(epoch from v_spacing)) + 1, p_slots), 0);
+end;
 $$;
 
 -- The slots of a block that are not past: a block is the time from p_next_slot_at to p_ends_at. One that is further ahead than any that is ever
