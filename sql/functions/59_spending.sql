@@ -96,27 +96,26 @@ set search_path = pg_catalog, pg_temp set lock_timeout = '1ms' set jit = off set
 set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 declare
-    v_day     date := (p_now at time zone 'UTC')::date;
-    v_lookups bigint;
-    v_jobs    integer;
+    v_day date := (p_now at time zone 'UTC')::date;
 begin
-    select sum(app.count_positions(l.positions)), count(*) filter (where u.lookups is null)
-      into v_lookups, v_jobs
+    -- The row of the day before those of its jobs, as in app.uncount_lookups.
+    insert into app.usage_days as d (organization_id, day, lookups, jobs)
+    select p_organization_id, v_day, sum(c.lookups), count(*) filter (where u.lookups is null)
       from unnest(p_leases) l
+     cross join lateral (select sum(upper(r) - lower(r)) as lookups from unnest(l.positions) r) c
       left join lateral (select x.lookups
                            from public.lookup_usage x
                           where x.organization_id = p_organization_id and x.day = v_day and x.job_id = l.job_id and x.lookups > 0
-                         offset 0) u on true;
+                         offset 0) u on true
+    on conflict (organization_id, day) do update
+       set lookups = d.lookups + excluded.lookups, jobs = d.jobs + excluded.jobs;
     insert into public.lookup_usage as u (organization_id, day, job_id, lookups)
-    select p_organization_id, v_day, l.job_id, app.count_positions(l.positions)
+    select p_organization_id, v_day, l.job_id, c.lookups
       from unnest(p_leases) l
+     cross join lateral (select sum(upper(r) - lower(r)) as lookups from unnest(l.positions) r) c
      order by l.job_id
     on conflict (organization_id, day, job_id) do update
        set lookups = u.lookups + excluded.lookups;
-    insert into app.usage_days as d (organization_id, day, lookups, jobs)
-    values (p_organization_id, v_day, v_lookups, v_jobs)
-        on conflict (organization_id, day) do update
-       set lookups = d.lookups + excluded.lookups, jobs = d.jobs + excluded.jobs;
     update app.job_budgets b
        set lookups = b.lookups + app.count_positions(l.positions)
       from unnest(p_leases) l
@@ -139,17 +138,17 @@ declare
     v_ended   integer[] := '{0,0}';
     v_place   integer;
 begin
+    -- Claims of any job count there, too, before they do in the rows of their jobs: so nobody else changes those now.
+    perform from app.usage_days where organization_id = p_organization_id and day = any (v_days) order by day for update;
     for v_job in select i.job_id, count(*)::integer as items from unnest(p_items) i group by i.job_id order by i.job_id loop
-        v_day := (select max(u.day)
-                    from unnest(v_days) d (day)
-                   cross join lateral (select l.day
-                                         from public.lookup_usage l
-                                        where l.organization_id = p_organization_id and l.day = d.day and l.job_id = v_job.job_id
-                                       offset 0) u);
-        select lookups into v_lookups
-          from public.lookup_usage
-         where organization_id = p_organization_id and day = v_day and job_id = v_job.job_id
-           for update;
+        select u.day, u.lookups into v_day, v_lookups
+          from unnest(v_days) d (day)
+         cross join lateral (select l.day, l.lookups
+                               from public.lookup_usage l
+                              where l.organization_id = p_organization_id and l.day = d.day and l.job_id = v_job.job_id
+                             offset 0) u
+         order by u.day desc
+         limit 1;
         if v_lookups > 0 then
             update public.lookup_usage
                set lookups = greatest(lookups - v_job.items, 0)
@@ -162,7 +161,6 @@ begin
            set lookups = greatest(lookups - v_job.items, 0)
          where organization_id = p_organization_id and job_id = v_job.job_id;
     end loop;
-    -- The row of a day last, because claims of any job count there.
     update app.usage_days d
        set lookups = d.lookups - u.fewer, jobs = d.jobs - u.ended
       from unnest(v_days, v_fewer, v_ended) u (day, fewer, ended)

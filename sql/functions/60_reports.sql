@@ -153,7 +153,9 @@ begin
      where organization_id = p_organization_id and job_id = p_job_id
     returning id, status into v_id, v_status;
     if v_before <> v_status then
-        perform app.count_ended(p_organization_id, -1, null, nullif(v_before, 'processing'));
+        if v_before <> 'processing' then
+            perform app.count_ended(p_organization_id, -1, null, v_before);
+        end if;
         perform app.count_ended(p_organization_id, 1, p_job_status, v_status);
     elsif p_job_status is not null then
         perform app.count_ended(p_organization_id, 1, p_job_status);
