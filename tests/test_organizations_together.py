@@ -183,7 +183,7 @@ WHAT_IS_RECORDED = {
     "public.lookup_attempts": "position, attempt, outcome",
     "public.lookup_leases": "positions",
     "app.ended_changes": "change, job_status, report_status",
-    "app.work_minutes": "kind, outcome, error_class, items, round(latency_seconds::numeric, 3), latency_buckets, wait_buckets",
+    "app.work_minutes": "kind, outcome, error_class, items, round(latency_seconds::numeric, 3), latency_buckets, (select sum(n) from unnest(wait_buckets) n)",
     "app.webhook_deliveries": "event",
 }
 
@@ -309,6 +309,25 @@ def test_a_failure_within_a_shared_transaction_costs_the_others_nothing(
         owner.execute("drop trigger refuse on public.incentive_reports")
         assert refused.wait(jobs[4]) == "completed"
     assert set(upstream.times_seen().values()) == {1}
+
+
+@pytest.mark.parametrize(("table", "column"), [("incentive_reports", "job_id"), ("batch_lookup_jobs", "id")])
+def test_triggers_that_move_rows_while_they_are_recorded_cost_no_count(
+    worker_settings: Settings, owner: Connection, table: str, column: str
+) -> None:
+    organizations = several(owner, 5)
+    owner.execute(
+        f"""create function public.touch() returns trigger language plpgsql security definer as $$ begin
+                update public.{table} set updated_at = now()
+                 where {column} = (select job_id from public.incentive_reports r where r.id = new.report_id);
+                return null; end $$""".encode()
+    )
+    owner.execute("create trigger touch after insert on public.incentive_report_sites for each row execute function public.touch()")
+    with owner.transaction():
+        jobs = [batches.create([f"{number}-{n}" for n in range(4)]) for number, batches in enumerate(organizations)]
+    with running_worker(worker_settings):
+        assert {batches.wait(job) for batches, job in zip(organizations, jobs, strict=True)} == {"completed"}
+    assert fetch_value(owner, "select sum(total_sites) from public.incentive_reports") == 20
 
 
 def test_a_crash_in_the_middle_of_a_shared_transaction_loses_and_doubles_nothing(

@@ -43,8 +43,8 @@ comment on function api.claim_for_organizations(uuid[], text, integer[], integer
 -- Successes of several organizations as sets: what app.record_outcomes does for one organization after the other, in statements that are
 -- about all of them. Answers the organizations of which it recorded everything (done), and those whose jobs, reports or leases somebody
 -- holds (held). The others have webhooks, earlier attempts, or outcomes that are not successes under leases that hold; nothing is recorded
--- of these. lock_not_available: somebody holds an item, and nothing is recorded at all. Rows are held first, and none is waited for; then
--- they are changed by their place, so that no plan depends on statistics.
+-- of these. lock_not_available: somebody holds an item, or a trigger moved a row, and nothing is recorded at all. Rows are held first, and
+-- none is waited for; then they are changed by their place, so that no plan depends on statistics.
 create or replace function app.complete_together(
     p_organization_ids uuid[], p_job_ids uuid[], p_positions integer[], p_lease_tokens uuid[], p_http_statuses integer[], p_error_classes text[],
     p_responses text[], p_latencies double precision[], p_now timestamptz, out done uuid[], out held uuid[]
@@ -59,6 +59,7 @@ declare
     v_jobs    app.held_job[];
     v_leases  public.lookup_leases[];
     v_items   public.lookup_queue_items[] := '{}';
+    v_changed integer                     := 0;
     v_ended   uuid[]                      := '{}';
     v_tokens  uuid[]                      := '{}';
     v_token   uuid;
@@ -194,6 +195,7 @@ begin
          where j.organization_id = c.organization_id and j.id = c.job_id and j.ctid = any (array(select u.job_place from unnest(v_jobs) u))
      returning j.organization_id, j.id, j.status
     loop
+        v_changed := v_changed + 1;
         perform app.notify_change('UPDATE', 'batch_lookup_jobs', v_row.organization_id, v_row.id);
         if v_row.status = 'completed' then
             v_ended := v_ended || v_row.id;
@@ -212,8 +214,13 @@ begin
          where r.organization_id = c.organization_id and r.id = c.report_id and r.ctid = any (array(select u.report_place from unnest(v_jobs) u))
      returning r.organization_id, r.id
     loop
+        v_changed := v_changed + 1;
         perform app.notify_change('UPDATE', 'incentive_reports', v_row.organization_id, v_row.id);
     end loop;
+    -- Triggers that somebody added may have moved a row since it was held.
+    if v_changed < 2 * cardinality(v_jobs) then
+        raise lock_not_available using message = 'a job or its report is no longer in its place';
+    end if;
     insert into app.ended_changes (organization_id, id, change, job_status, report_status)
     select j.organization_id, gen_random_uuid(), 1, 'completed', 'complete' from unnest(v_jobs) j where j.job_id = any (v_ended);
 
