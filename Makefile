@@ -116,7 +116,7 @@ disconnects: ## Break the connections of Realtime's subscribers 10,000 times, an
 	@REALTIME_DISCONNECTS=$(or $(REALTIME_DISCONNECTS),10000) $(python) -m pytest -q tests/test_realtime_gaps.py -k last_state
 
 .PHONY: chaos
-chaos: ## Let everything go wrong for ten minutes; CHAOS_SECONDS=600 CHAOS_SEED=...
+chaos: ## Let everything go wrong for ten minutes, twice; CHAOS_SECONDS=600 CHAOS_SEED=...
 	@scripts/setup test
 	@CHAOS_SECONDS=$${CHAOS_SECONDS:-600} $(python) -m pytest -s tests/test_chaos.py $(ARGS)
 

@@ -4,8 +4,8 @@ answer of its own.
 Workers are killed, and frozen past their leases. PostgreSQL crashes, its backends are terminated, it says that the disk is full, its clock
 is another one than the workers'; a standby takes its place, and so does what a dump of it restores; one worker is behind PgBouncer, and
 one behind a network that goes silent. Transactions hold rows of the queue, and hold back vacuum. Batches come and are cancelled. An
-organization uploads only what goes wrong, and tries to get at others' jobs. And the upstream misbehaves. A trigger keeps the history of
-every lease, and the upstream remembers which request each of its answers was for.
+organization uploads only what goes wrong, and tries to get at others' jobs. And the upstream misbehaves, unless it is well for once. A
+trigger keeps the history of every lease, and the upstream remembers which request each of its answers was for.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ SECONDS = float(os.environ.get("CHAOS_SECONDS", "10"))
 # The first organization's reference ids.
 HOSTILE = "hostile-"
 IS_LONG = SECONDS >= 60
-BATCH_SIZES = [1, 10, 1000, 5000] if IS_LONG else [1, 10, 50, 200]
+# What the upstream is like. Where it is well, many organizations have small batches, and what came of them is recorded together.
+WEATHERS = {"odd": [1, 10, 1000, 5000], "well": [10, 100, 1000]} if IS_LONG else {"odd": [1, 10, 50, 200]}
+ORGANIZATIONS = {"odd": 4, "well": 40}
 # Nobody listens there.
 NOWHERE = 1
 SEED = int(os.environ.get("CHAOS_SEED", str(random.randrange(1_000_000))))
@@ -94,8 +96,8 @@ class Provider:
     `given` has the reference id that each answer was for, by the number that stands in it as `customer_id`; `seen` counts the requests.
     """
 
-    def __init__(self, chance: random.Random) -> None:
-        self.is_well = False
+    def __init__(self, chance: random.Random, is_well: bool) -> None:
+        self.is_well = is_well
         self.good = 0.5
         self.given: dict[int, str] = {}
         self.seen: Counter[str] = Counter()
@@ -152,10 +154,12 @@ class Chaos:
         upstream: FakeUpstream,
         provider: Provider,
         chance: random.Random,
+        weather: str,
         resources: ExitStack,
     ) -> None:
         self.postgres = postgres
         self.chance = chance
+        self.weather = weather
         self.workers: dict[str, subprocess.Popen[bytes]] = {}
         self.batches: list[Batches] = []
         self.jobs: list[tuple[Batches, UUID]] = []
@@ -282,7 +286,7 @@ class Chaos:
     def create_a_batch(self) -> None:
         batches = self.chance.choice(self.batches)
         with self.connect() as batches.owner:
-            count = self.chance.choice(BATCH_SIZES)
+            count = self.chance.choice(WEATHERS[self.weather])
             prefix = HOSTILE if batches is self.batches[0] else "site-"
             self.jobs.append((batches, batches.create([f"{prefix}{uuid.uuid4().hex[:12]}-{n}" for n in range(count)])))
 
@@ -322,15 +326,18 @@ class Chaos:
             with suppress(psycopg.OperationalError):
                 event()
             with suppress(psycopg.OperationalError):
-                self.create_a_batch()
+                for _ in range(ORGANIZATIONS[self.weather] // 4):
+                    self.create_a_batch()
                 if self.chance.random() < 0.2:
                     self.cancel_a_batch()
 
 
 @contextmanager
-def chaos(postgres: PrivatePostgres, folder: Path, upstream: FakeUpstream, provider: Provider, chance: random.Random) -> Iterator[Chaos]:
+def chaos(
+    postgres: PrivatePostgres, folder: Path, upstream: FakeUpstream, provider: Provider, chance: random.Random, weather: str
+) -> Iterator[Chaos]:
     with ExitStack() as resources:
-        world = Chaos(postgres, folder, upstream, provider, chance, resources)
+        world = Chaos(postgres, folder, upstream, provider, chance, weather, resources)
         with world.connect() as owner:
             update_settings(
                 owner,
@@ -343,7 +350,7 @@ def chaos(postgres: PrivatePostgres, folder: Path, upstream: FakeUpstream, provi
                 max_response_bytes=65536,
             )
             owner.execute(HISTORY.encode())
-            world.batches = [Batches(owner, f"organization {n}") for n in range(4)]
+            world.batches = [Batches(owner, f"organization {n}") for n in range(ORGANIZATIONS[weather])]
         world.start_workers()
         resources.callback(world.stop_workers)
         yield world
@@ -351,12 +358,15 @@ def chaos(postgres: PrivatePostgres, folder: Path, upstream: FakeUpstream, provi
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.long
-def test_whatever_happens_every_item_ends_exactly_once(own_postgres: PrivatePostgres, tmp_path: Path, upstream: FakeUpstream) -> None:
+@pytest.mark.parametrize("weather", WEATHERS)
+def test_whatever_happens_every_item_ends_exactly_once(
+    own_postgres: PrivatePostgres, tmp_path: Path, upstream: FakeUpstream, weather: str
+) -> None:
     print(f"CHAOS_SEED={SEED}")
     chance = random.Random(SEED)
-    provider = Provider(random.Random(SEED))
+    provider = Provider(random.Random(SEED), is_well=weather == "well")
     upstream.improvise = provider.answer
-    with chaos(own_postgres, tmp_path, upstream, provider, chance) as world:
+    with chaos(own_postgres, tmp_path, upstream, provider, chance, weather) as world:
         deadline = time.monotonic() + SECONDS
         while time.monotonic() < deadline:
             world.go_wrong()

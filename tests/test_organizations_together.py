@@ -183,7 +183,8 @@ WHAT_IS_RECORDED = {
     "public.lookup_attempts": "position, attempt, outcome",
     "public.lookup_leases": "positions",
     "app.ended_changes": "change, job_status, report_status",
-    "app.work_minutes": "kind, outcome, error_class, items, round(latency_seconds::numeric, 3), latency_buckets, (select sum(n) from unnest(wait_buckets) n)",
+    "app.work_minutes": "kind, outcome, error_class, items, round(latency_seconds::numeric, 3), latency_buckets, "
+    "(select sum(n) from unnest(wait_buckets) n)",
     "app.webhook_deliveries": "event",
 }
 
