@@ -33,7 +33,15 @@ select id, gen_random_uuid(), 'jobs', 'completed', 0 from app.organizations;
 
 alter table app.maintenance_state add column counts_from timestamptz not null default '-infinity';
 comment on column app.maintenance_state.counts_from is 'Organizations that have no totals yet are counted from then on.';
-update app.maintenance_state set counts_from = clock_timestamp() + interval '2 minutes' where exists (select from app.organizations);
+do $$
+declare
+    -- Citus takes no volatile function beside a table of organizations.
+    v_from timestamptz := clock_timestamp() + interval '2 minutes';
+begin
+    if exists (select from app.organizations) then
+        update app.maintenance_state set counts_from = v_from;
+    end if;
+end $$;
 
 -- These return the status of what they deleted.
 drop function if exists app.delete_job(uuid, uuid);
