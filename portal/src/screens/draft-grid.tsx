@@ -139,7 +139,7 @@ export function Grid({ draft, filter }: { draft: Draft; filter: Filter }) {
   });
 
   function move(row: number, column: number, extend = false) {
-    const at = { row: clamp(row, 0, (total.peek() ?? 1) - 1), column: clamp(column, 1, columns.length) };
+    const at = { row: clamp(row, 0, (total.peek() ?? Infinity) - 1), column: clamp(column, 1, columns.length) };
     anchor.value = extend ? anchor.peek() ?? focus.peek().row : null;
     wanted.value = at;
     wantsFocus.current = true;
