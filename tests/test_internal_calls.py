@@ -20,6 +20,7 @@ from pyshell.worker.upstream import Answer, Upstream
 from tests.conftest import Connection
 from tests.http_fixtures import UNKNOWN_ID, OrganizationClient, running_server, site
 from tests.test_http_headers import EVERY_ROUTE
+from tests.timed import wait_until
 from tests.upstream import FakeUpstream, fake_upstream
 
 KEY = "the internal key of these tests, long enough to be one"
@@ -157,6 +158,12 @@ async def test_lookups_and_probes_that_go_well_are_no_lines_of_the_log(
     for path in ("/healthz", "/readyz", "/metrics", "/openapi.json"):
         assert (await asyncio.to_thread(httpx.get, f"{api}{path}")).status_code == 200
     await look_up(api, UUID(UNKNOWN_ID), "deal-001")
-    lines = [record.getMessage() for record in caplog.records if record.name == "pyshell.access"]
-    # A worker's connection begins with a question that gives nothing away.
-    assert [line for line in lines if line != "POST /incentives 400"] == ["GET /openapi.json 200", "POST /incentives 404"]
+
+    def lines() -> list[str]:
+        logged = [record.getMessage() for record in caplog.records if record.name == "pyshell.access"]
+        # A worker's connection begins with a question that gives nothing away.
+        return [line for line in logged if line != "POST /incentives 400"]
+
+    # The last one comes after its answer.
+    await asyncio.to_thread(wait_until, lambda: "POST /incentives 404" in lines())
+    assert lines() == ["GET /openapi.json 200", "POST /incentives 404"]

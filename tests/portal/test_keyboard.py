@@ -190,6 +190,7 @@ def test_a_form_that_is_refused_keeps_the_focus(person: Person) -> None:
     page = person.page
     keys = Keys(page)
     person.open()
+    expect(page.get_by_label("API key")).to_be_focused()
     keys.type("leap_live_mistyped")
     keys.tab_to(page.get_by_role("button", name="Continue"))
     keys.press("Enter")
