@@ -194,6 +194,25 @@ def test_a_late_answer_and_the_answer_it_was_replaced_by_do_not_wait_in_a_circle
     assert batches.status(job_id) == "completed"
 
 
+def test_two_deletions_of_a_report_do_not_wait_in_a_circle(database_url: str, owner: Connection, batches: Batches, start: Start) -> None:
+    """One of the report alone, the other together with its batch."""
+    update_settings(owner, lookups_per_second=None)
+    job_id = batches.create(1)
+    [(_, position, token)] = claim(batches, 1)
+    record = """select api.record_lookups(%s, array[%s]::uuid[], array[%s]::integer[], array[%s]::uuid[], array[200], array[null]::text[],
+                                          array['{}'], array[null]::float8[])"""
+    owner.execute(record.encode(), [batches.organization_id, job_id, position, token])
+    report_id = fetch_value(owner, "select id from public.incentive_reports")
+    with psycopg.connect(database_url) as connection:
+        connection.execute("select app.lock_report(%s, %s)", [batches.organization_id, report_id])
+        with_batch = start("select api.delete_batch_lookup(%s, %s, true)", batches.organization_id, job_id)
+        connection.execute("select api.delete_incentive_report(%s, %s)", [batches.organization_id, report_id])
+    with_batch.result()
+    for table in ("batch_lookup_jobs", "incentive_reports", "incentive_report_sites"):
+        assert fetch_value(owner, f"select count(*) from public.{table}") == 0
+    check_invariants(owner)
+
+
 @pytest.mark.parametrize("deduplicates", [False, True], ids=["looked up each", "deduplicated"])
 def test_a_cancel_and_late_answers_do_not_wait_in_a_circle(
     database_url: str, owner: Connection, batches: Batches, clock: Clock, start: Start, deduplicates: bool

@@ -308,6 +308,8 @@ as $$
 declare
     v_status text;
 begin
+    -- The report before its sites, as whoever deletes it alone holds them.
+    perform from public.incentive_reports where organization_id = p_organization_id and id = p_report_id for update;
     delete from app.report_shares where organization_id = p_organization_id and report_id = p_report_id;
     delete from public.incentive_report_site_programs where organization_id = p_organization_id and report_id = p_report_id;
     delete from public.incentive_report_sites where organization_id = p_organization_id and report_id = p_report_id;
