@@ -93,8 +93,8 @@ begin
           left join unnest(v_jobs) j on j.organization_id = o.organization_id and j.job_id = o.job_id
           left join unnest(v_leases) l on l.organization_id = o.organization_id and l.job_id = o.job_id and l.lease_token = o.lease_token
          group by o.organization_id
-        having bool_and(coalesce(o.http_status between 200 and 299 and o.error_class is null and jsonb_typeof(o.result) = 'object'
-                                 and j.job_id is not null and o.position <@ l.positions, false)));
+        having bool_and(app.completes_item(o.http_status, o.error_class, o.result)
+                        and j.job_id is not null and coalesce(o.position <@ l.positions, false)));
     held := array(
         select n.organization_id
           from (select distinct *

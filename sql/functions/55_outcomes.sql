@@ -48,6 +48,11 @@ begin
 end;
 $$;
 
+-- Whether an answer completes its item: a success with an object.
+create or replace function app.completes_item(p_http_status integer, p_error_class text, p_result jsonb) returns boolean
+language sql immutable
+return coalesce(p_http_status between 200 and 299 and p_error_class is null and jsonb_typeof(p_result) = 'object', false);
+
 create or replace function app.classify_outcomes(
     p_job_ids uuid[], p_positions integer[], p_lease_tokens uuid[], p_http_statuses integer[], p_error_classes text[], p_results jsonb[],
     p_retry_afters double precision[], p_latencies double precision[]
@@ -68,7 +73,7 @@ begin
                    case when p.action = 'wait' and a.retry_after is not null
                         then make_interval(secs => least(greatest(a.retry_after, 0), 86400)) end,
                    coalesce(p.outage, false), a.latency, a.http_status, a.number)::app.lookup_outcome
-          from (select o.*, coalesce(o.http_status between 200 and 299 and o.error_class is null and jsonb_typeof(o.result) = 'object', false) as is_complete
+          from (select o.*, app.completes_item(o.http_status, o.error_class, o.result) as is_complete
                   from unnest(p_job_ids, p_positions, p_lease_tokens, p_http_statuses, p_error_classes, p_results, p_retry_afters, p_latencies)
                        with ordinality o (job_id, position, lease_token, http_status, error_class, result, retry_after, latency, number)
                 offset 0) a

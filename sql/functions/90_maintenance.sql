@@ -1,7 +1,16 @@
 -- Chapter 90, maintenance: runs every minute, by pg_cron or by a worker. It repairs and prunes; normal operation does not depend on it.
 
--- So many of some organizations that each has its turn: those after the last one of the round. While another transaction goes round, it begins
--- anywhere.
+-- The last organization that a round has come to, which the transaction holds; any id, while another transaction goes round.
+create or replace function app.last_of_round(p_round text) returns uuid
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return coalesce((select last_id from app.maintenance_rounds where round = p_round for update skip locked), gen_random_uuid());
+end;
+$$;
+
+-- So many of some organizations that each has its turn: those after the last one of the round.
 create or replace function app.in_turn(p_round text, p_organization_ids uuid[], p_count integer) returns uuid[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -12,8 +21,7 @@ begin
     if cardinality(p_organization_ids) <= p_count then
         return p_organization_ids;
     end if;
-    select last_id into v_after from app.maintenance_rounds where round = p_round for update skip locked;
-    v_after := coalesce(v_after, gen_random_uuid());
+    v_after := app.last_of_round(p_round);
     return array(select u.id from unnest(p_organization_ids) u (id) order by u.id <= v_after, u.id limit p_count);
 end;
 $$;
@@ -28,8 +36,7 @@ declare
     v_after            uuid;
     v_organization_ids uuid[];
 begin
-    select last_id into v_after from app.maintenance_rounds where round = p_round for update skip locked;
-    v_after := coalesce(v_after, gen_random_uuid());
+    v_after := app.last_of_round(p_round);
     v_organization_ids := array(select id from app.organizations where id > v_after order by id limit v_count);
     return v_organization_ids
            || array(select id from app.organizations where id <= v_after order by id limit v_count - cardinality(v_organization_ids));
