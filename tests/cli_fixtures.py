@@ -6,12 +6,11 @@ import csv
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +34,7 @@ class Service:
     settings: Settings
     upstream: FakeUpstream
     owner: Connection
+    held: list[str] = field(default_factory=list)
 
     def new_key(self, **options: Any) -> str:
         """The key of a new organization."""
@@ -43,12 +43,13 @@ class Service:
     def hold(self, reference_id: str) -> None:
         """The upstream leaves the lookup of this item without an answer, up to `release`."""
         self.upstream.plan(reference_id, Reply(delay=60), Reply())
+        self.held.append(reference_id)
 
     def release(self) -> None:
-        """Answers what was held, at its next attempt."""
+        """Answers what was held, at its next attempt, or at its first where that has not come yet."""
+        while self.held:
+            self.upstream.plan(self.held.pop(), Reply())
         self.upstream.disconnect()
-        # Its event loop, on another thread, has to notice.
-        socket.create_connection(("127.0.0.1", self.upstream.port)).close()
 
     def count_jobs(self, name: str) -> int:
         [count] = self.owner.execute("select count(*) from public.batch_lookup_jobs where name = %s", [name]).fetchone() or [0]

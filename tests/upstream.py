@@ -56,7 +56,8 @@ class FakeUpstream:
     With `internal_key` it signs usual answers, as our own API does.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
         self.usual = Reply()
         self.improvise: Callable[[dict[str, Any]], Reply] | None = None
         self.requests: list[Seen] = []
@@ -93,6 +94,10 @@ class FakeUpstream:
         self._writers.discard(writer)
 
     def disconnect(self) -> None:
+        """Ends all connections; may be called on any thread."""
+        self.loop.call_soon_threadsafe(self._abort)
+
+    def _abort(self) -> None:
         for writer in self._writers:
             writer.transport.abort()
 
@@ -153,8 +158,8 @@ def result(request: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def fake_upstream(tls: ssl.SSLContext | None = None) -> Iterator[FakeUpstream]:
-    upstream = FakeUpstream()
     loop = asyncio.new_event_loop()
+    upstream = FakeUpstream(loop)
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
 
