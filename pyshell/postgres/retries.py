@@ -42,10 +42,6 @@ class Retries:
     def has_failed(self, organization_id: bytes) -> bool:
         return organization_id in self._failures
 
-    def due_in(self, organization_id: bytes, now: float) -> float:
-        """Seconds until it may be tried again."""
-        return max(self._due_at.get(organization_id, now) - now, 0.0)
-
     def is_due(self, organization_id: bytes, now: float) -> bool:
         return self._due_at.get(organization_id, now) <= now
 

@@ -61,6 +61,7 @@ class Outcomes:
         self._exhausted = ExhaustedLog()
         self._largest: dict[bytes, int] = {}
         self._tries_one_in_trouble = False
+        self._next_try: asyncio.TimerHandle | None = None
         self._under_way: set[bytes] = set()
         self._busy: set[bytes] = set()
         self._lacks_room = False
@@ -202,12 +203,22 @@ class Outcomes:
             await self._flush(session, organization_id)
 
     def _rest(self) -> None:
-        """Sleep, when nothing waits, or all that does must wait for another try, or for the other connection to try one in trouble."""
+        """Let both connections sleep, when nothing waits, or all that does must wait for another try, or for the other connection to try
+        one in trouble; wake them, when something may be tried, which the other one may have found too early to try.
+        """
         now = self._loop.time()
-        if not any(self._may_try(organization_id, now) for organization_id in self._waiting):
-            self._has_some.clear()
-        elif self._waiting_count >= FLUSH_OUTCOMES or self._waiting_bytes >= FLUSH_BYTES:
-            self._is_due.set()
+        if self._next_try is not None:
+            self._next_try.cancel()
+            self._next_try = None
+        if any(self._may_try(organization_id, now) for organization_id in self._waiting):
+            self._has_some.set()
+            if self._waiting_count >= FLUSH_OUTCOMES or self._waiting_bytes >= FLUSH_BYTES:
+                self._is_due.set()
+            return
+        self._has_some.clear()
+        # A timer may go off a moment before its time. Then nothing is due yet, and this is the place that sets the next one.
+        if (seconds := self._retries.next_due_in(now)) < float("inf"):
+            self._next_try = self._loop.call_later(seconds, self._has_some.set)
 
     async def _flush_in_turn(self, session: Session, organization_id: bytes) -> None:
         if not self._retries.has_failed(organization_id):
@@ -289,7 +300,6 @@ class Outcomes:
     def _note_failure(self, organization_id: bytes, outcomes: list[Outcome], error: DatabaseError) -> None:
         now = self._loop.time()
         failures = self._retries.note_failure(organization_id, now)
-        self._loop.call_later(self._retries.due_in(organization_id, now), self._has_some.set)
         kind = kind_of(error)
         is_away = kind in (Kind.LOST, Kind.READ_ONLY)
         # A database that is away concerns all organizations: one warning when that begins, then one a minute for each.
