@@ -93,7 +93,7 @@ def test_a_file_is_told_what_is_known(client: OrganizationClient, database: Conn
     assert (second["status"], second["reused_from"]) == ("pending", None)
     look_up(database, created, 10)
     assert client.get(f"/batch-lookups/{created['job_id']}").json()["status"] == "completed"
-    check_invariants(database)
+    check_invariants(database, of_job=created["job_id"])
 
 
 def test_a_draft_says_what_is_known_and_its_start_pays_for_the_rest(client: OrganizationClient, database: Connection) -> None:

@@ -63,7 +63,7 @@ def test_a_limit_is_raised_to_go_on(client: OrganizationClient, database: Connec
     assert client.post(f"{path(job)}/continue?max_lookups=6").json()["waiting_for"] is None
     look_up(database, job, 10)
     assert client.get(path(job)).json()["status"] == "completed"
-    check_invariants(database)
+    check_invariants(database, of_job=job["job_id"])
 
 
 def test_jobs_of_others_are_not_continued(client: OrganizationClient, new_client: NewClient) -> None:
