@@ -91,6 +91,21 @@ def test_lists_of_a_rare_status_do_not_read_past_all_others(grown: Connection, s
             assert rows_scanned(seen, "incentive_reports") <= 3
 
 
+def test_a_list_of_reports_with_errors_does_not_read_past_all_others(grown: Connection) -> None:
+    organization = fetch_value(grown, "select id from app.organizations")
+    with grown.transaction(force_rollback=True):
+        grown.execute(
+            """insert into public.incentive_reports (organization_id, id, name, description, status, created_at, completed_at, updated_at)
+               select %s, gen_random_uuid(), '', '', 'error', at, at, at
+                 from generate_series(1, 3) n, lateral (select '2020-01-01Z'::timestamptz + n * interval '1 day' as at) t""",
+            [organization],
+        )
+        parameters = {"organization": organization}
+        [(page,)], seen = Plans(grown).run("select api.list_incentive_reports(%(organization)s, 'error')", parameters)
+        assert len(page["reports"]) == 3
+        assert rows_scanned(seen, "incentive_reports") <= 3
+
+
 def test_usage_reads_the_page_and_a_row_for_each_day(grown: Connection) -> None:
     organization = fetch_value(grown, "select id from app.organizations")
     [(usage,)], seen = Plans(grown).run("select api.get_usage(%(organization)s)", {"organization": organization})
@@ -166,6 +181,8 @@ def test_totals_are_exact_at_every_moment(database_url: str, owner: Connection) 
                         assert told == there, status
                     told, there = fetch_row(owner, USAGE, batches.organization_id)
                     assert told == there
+                told, there = fetch_row(owner, OPEN_ITEMS)
+                assert told == there
         finally:
             stop.set()
         assert sum(changed.result() for changed in changing) > 0
@@ -202,6 +219,15 @@ USAGE = """
            (select array[coalesce(sum(lookups), 0), count(*) filter (where lookups > 0), coalesce(sum(lookups), 0)]
               from public.lookup_usage where organization_id = o)
       from (select o, api.get_usage(o) as u from (select %s::uuid as o) o) a"""
+
+OPEN_ITEMS = """
+    select (select array[ready_items, items_waiting_for_retry, items_in_flight, held_items] from api.queue_health),
+           (select array[count(*) filter (where i.retry_at is null and not i.is_claimed), count(*) filter (where i.retry_at is not null),
+                         count(*) filter (where i.retry_at is null and i.is_claimed), 0]
+              from (select i.retry_at, coalesce(i.position < q.next_position, true) as is_claimed
+                      from public.lookup_queue_items i
+                      left join app.queued_jobs q on q.organization_id = i.organization_id and q.job_id = i.job_id
+                     where i.status = 'pending') i)"""
 
 
 def fetch_row(connection: Connection, query: str, *parameters: object) -> tuple[object, ...]:

@@ -96,6 +96,47 @@ def test_dashboards_read_nothing_finished(history: Connection, query: str) -> No
     assert {table: rows_scanned(seen, table) for table in TABLES} == dict.fromkeys(TABLES, 0)
 
 
+def test_how_many_items_are_open_is_told_without_reading_them(history: Connection) -> None:
+    """Of three batches of 2,000, all wait for a retry in one, none in another that is held, and 500 in one that is being claimed."""
+    history.execute(
+        """insert into public.batch_lookup_jobs (organization_id, id, status, total_items, report_id, created_at, started_at, updated_at)
+           select o.id, app.uuid_v7(now()), 'processing', 2000, gen_random_uuid(), now(), now(), now()
+             from app.organizations o where o.name in ('Large', 'Small 1', 'Small 2');
+           insert into app.job_budgets (organization_id, job_id, sample, lookups, held_position)
+           select j.organization_id, j.id, 10, 10, 0
+             from public.batch_lookup_jobs j join app.organizations o on o.id = j.organization_id and o.name = 'Small 1'
+            where j.status = 'processing';
+           insert into app.queued_jobs (organization_id, job_id, next_position, end_position, next_rank)
+           select j.organization_id, j.id, 1000, 2000, 0
+             from public.batch_lookup_jobs j join app.organizations o on o.id = j.organization_id and o.name = 'Small 2'
+            where j.status = 'processing';
+           insert into public.lookup_leases (organization_id, job_id, lease_token, worker, expires_at, positions)
+           select organization_id, job_id, gen_random_uuid(), 'one', now() + n * interval '1 minute', positions
+             from app.queued_jobs, unnest(array[-1, 1], array['{[0,100)}', '{[100,500)}']::int4multirange[]) l (n, positions);
+           insert into public.lookup_queue_items
+                  (organization_id, id, job_id, position, reference_id, address, building_type, device_ids, retry_at, created_at)
+           select j.organization_id, gen_random_uuid(), j.id, n, 'site-' || n, '{}', '', '{}',
+                  case when o.name = 'Large' or o.name = 'Small 2' and n between 500 and 999 then now() end, now()
+             from public.batch_lookup_jobs j
+             join app.organizations o on o.id = j.organization_id
+            cross join generate_series(0, 1999) n
+            where j.status = 'processing'"""
+    )
+    [(queue,)], seen = Plans(history).run("select api.get_queue_health()", {})
+    open_items = {
+        name: queue[name] for name in ("ready_items", "items_waiting_for_retry", "items_in_flight", "expired_leases", "held_items")
+    }
+    assert open_items == {
+        "ready_items": 1000,
+        "items_waiting_for_retry": 2500,
+        "items_in_flight": 500,
+        "expired_leases": 100,
+        "held_items": 2000,
+    }
+    assert rows_scanned(seen, "lookup_queue_items") == 0
+    assert rows_scanned(seen, "batch_lookup_jobs") == 3
+
+
 def test_maintenance_reads_nothing_finished(history: Connection) -> None:
     history.execute("update app.maintenance_state set checked_at = now() - interval '11 minutes'")
     plans = Plans(history)

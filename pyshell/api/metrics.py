@@ -150,7 +150,7 @@ def of_queue(answer: Mapping[str, Any]) -> Iterable[Metric]:
     states = {"ready": "ready_items", "waiting": "items_waiting_for_retry", "in_flight": "items_in_flight", "held": "held_items"}
     yield gauges(
         "items",
-        "Open items: ready (never claimed), waiting (for a retry or a duplicate's answer), in_flight (a worker looks them up), held (by "
+        "Open items: ready (never claimed), waiting (for a retry), in_flight (a worker looks them up), held (by "
         "a limit or behind a sample)",
         {(state,): queue[column] for state, column in states.items()},
         "state",

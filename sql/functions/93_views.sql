@@ -347,46 +347,42 @@ with here as materialized (
               u.base_latency, m.ran_at,
               (select count(*) from app.workers where seen_at > statement_timestamp() - interval '15 seconds') as workers
          from app.settings s, app.upstream_state u, app.maintenance_state m
-), jobs as materialized (
-       select count(*) as open_jobs, min(created_at) as oldest from public.batch_lookup_jobs where status in ('pending', 'processing')
-), retries as materialized (
-       select count(*) as items from public.lookup_queue_items where status = 'pending' and retry_at is not null
 ), leases as materialized (
-       select coalesce(sum(upper(r) - lower(r)), 0) as items,
-              coalesce(sum(upper(r) - lower(r)) filter (where l.expires_at < statement_timestamp()), 0) as expired
+       select l.organization_id, l.job_id, sum(upper(r) - lower(r)) as items,
+              sum(upper(r) - lower(r)) filter (where l.expires_at < statement_timestamp()) as expired
          from public.lookup_leases l, unnest(l.positions) r
+        group by l.organization_id, l.job_id
 ), organizations as materialized (
        select organization_id from app.organization_queue_state where ready_at <= statement_timestamp()
         union
        select organization_id from app.queue_wakeups where ready_at <= statement_timestamp()
-), queued as materialized (
-       select j.organization_id, sum(j.end_position - j.next_position) as items, bool_and(o.monthly_lookups is null) as has_no_limit
-         from app.queued_jobs j
+), jobs as materialized (
+       -- However many items there are, none is read: those of a job that have not ended are in flight, or still to be claimed, or wait.
+       select j.organization_id, j.created_at, j.total_items - j.processed_items - coalesce(l.items, 0) as items,
+              q.end_position - q.next_position as queued, o.monthly_lookups is not null as has_limit,
+              b.held_position is not null as is_held, b.sample - b.lookups as sample
+         from public.batch_lookup_jobs j
          join app.organizations o on o.id = j.organization_id
-        group by j.organization_id
+         left join app.queued_jobs q on q.organization_id = j.organization_id and q.job_id = j.id
+         left join app.job_budgets b on b.organization_id = j.organization_id and b.job_id = j.id
+         left join leases l on l.organization_id = j.organization_id and l.job_id = j.id
+        where j.status in ('pending', 'processing')
 ), q as materialized (
        -- An organization whose month is spent is not on the ready list before the next one.
-       select coalesce(sum(n.items) filter (where n.has_no_limit or r.organization_id is not null), 0)::bigint as ready,
-              coalesce(sum(n.items) filter (where not n.has_no_limit and r.organization_id is null), 0)::bigint  as held
-         from queued n
+       select count(*) as open_jobs, min(n.created_at) as oldest,
+              sum(n.new) filter (where not n.has_limit or r.organization_id is not null) as ready,
+              sum(n.new) filter (where n.has_limit and r.organization_id is null)        as too_many,
+              sum(n.items - n.new) filter (where n.is_held)                              as behind,
+              sum(n.items - n.new) filter (where not n.is_held)                          as waiting
+         from (select *, least(items, greatest(case when is_held then sample else queued end, 0)) as new from jobs) n
          left join organizations r on r.organization_id = n.organization_id
-), budgets as materialized (
-       select coalesce(sum(j.total_items - j.processed_items - coalesce(h.others, 0)), 0)::bigint as items
-         from app.job_budgets b
-         join public.batch_lookup_jobs j on j.organization_id = b.organization_id and j.id = b.job_id
-         left join (select organization_id, job_id, sum(items) as others
-                      from (select l.organization_id, l.job_id, upper(r) - lower(r) as items from public.lookup_leases l, unnest(l.positions) r
-                             union all
-                            select i.organization_id, i.job_id, 1 from public.lookup_queue_items i where i.status = 'pending' and i.retry_at is not null) o
-                     group by organization_id, job_id) h on h.organization_id = b.organization_id and h.job_id = b.job_id
-        where b.held_position is not null
 )
-select j.open_jobs                                                                                                   as open_jobs,
-       q.ready                                                                                                       as ready_items,
-       r.items                                                                                                       as items_waiting_for_retry,
-       l.items                                                                                                       as items_in_flight,
-       l.expired                                                                                                     as expired_leases,
-       statement_timestamp() - j.oldest                                                                              as oldest_open_job,
+select q.open_jobs                                                                                                   as open_jobs,
+       coalesce(q.ready, 0)::bigint                                                                                  as ready_items,
+       coalesce(q.waiting, 0)::bigint                                                                                as items_waiting_for_retry,
+       (select coalesce(sum(items), 0)::bigint from leases)                                                          as items_in_flight,
+       (select coalesce(sum(expired), 0)::bigint from leases)                                                        as expired_leases,
+       statement_timestamp() - q.oldest                                                                              as oldest_open_job,
        (select count(*) from organizations)                                                                          as ready_organizations,
        u.workers                                                                                                     as workers,
        u.lookups_per_second,
@@ -411,16 +407,16 @@ select j.open_jobs                                                              
                                                'public.lookup_queue_items'::regclass, 'app.webhook_configs'::regclass,
                                                'app.webhook_queue_state'::regclass)))
                                                                                                                      as blocking_transactions,
-       q.held + b.items                                                                                              as held_items
-  from here u, jobs j, retries r, leases l, q, budgets b
+       (coalesce(q.too_many, 0) + coalesce(q.behind, 0))::bigint                                                     as held_items
+  from here u, q
 $view$, 'security_invoker = false');
 
 comment on view api.queue_health is 'One row, for operators: what is open, ready, waiting, in flight and overdue in all organizations, the workers of the last 15 seconds, the pace, how many lookups the incentives API bears at once, since when it is unavailable, until when nothing starts (an outage, or a Retry-After), and its latency at rest in seconds.';
 comment on column api.queue_health.blocking_transactions is 'Transactions open for over a second that hold rows or tables of the queue, and so may hold up an organization: [{pid, since, user, application, state, query}]. pg_terminate_backend(pid) ends one.';
 comment on column api.queue_health.open_jobs is 'Jobs that are pending or processing.';
-comment on column api.queue_health.ready_items is 'Items that were never claimed, and may be.';
+comment on column api.queue_health.ready_items is 'Items that were never claimed, and may be; those included that wait for the answer of a duplicate.';
 comment on column api.queue_health.held_items is 'Items that may not be claimed: their job waits to be continued, or their organization for the next month.';
-comment on column api.queue_health.items_waiting_for_retry is 'Items that wait for a retry, or for the answer of a duplicate.';
+comment on column api.queue_health.items_waiting_for_retry is 'Items that were claimed and wait for a retry. While a batch some of whose items were answered before their turn (reuse_results, deduplicate_seconds) is still being claimed, as many of those that wait count as ready.';
 comment on column api.queue_health.items_in_flight is 'Items that workers are looking up.';
 comment on column api.queue_health.expired_leases is 'Items whose worker has been silent for longer than its lease.';
 comment on column api.queue_health.oldest_open_job is 'Age of the oldest open job; null: none is open.';

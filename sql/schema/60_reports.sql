@@ -28,6 +28,7 @@ create table public.incentive_reports (
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_cost_delay = 0);
 
 create index incentive_reports_newest_idx on public.incentive_reports (organization_id, created_at desc, id desc);
+create index incentive_reports_error_idx on public.incentive_reports (organization_id, created_at desc, id desc) where status = 'error';
 
 comment on table public.incentive_reports is 'One row per report; its totals always equal its sites.';
 comment on column public.incentive_reports.total_incentive_value is 'US dollars.';
