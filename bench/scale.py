@@ -29,9 +29,13 @@ READS = {
     "list, next page": "select api.list_batch_lookups(%(organization)s, p_cursor => %(jobs_cursor)s)",
     "list by status": "select api.list_batch_lookups(%(organization)s, 'processing')",
     "list by label": """select api.list_batch_lookups(%(organization)s, p_labels => '{"team": "pattern"}')""",
+    "list by name": "select api.list_batch_lookups(%(organization)s, p_name => 'zz')",
+    "list of a day": """select api.list_batch_lookups(%(organization)s, p_created_from => now() - interval '31 days',
+                               p_created_before => now() - interval '30 days')""",
     "items, first page": "select api.list_batch_lookup_items(%(organization)s, %(job)s)",
     "items, last page": "select api.list_batch_lookup_items(%(organization)s, %(job)s, p_offset => 9950)",
     "reports": "select api.list_incentive_reports(%(organization)s)",
+    "reports with errors only": "select api.list_incentive_reports(%(organization)s, 'error')",
     "report, first page": "select api.get_incentive_report(%(organization)s, %(report)s)",
     "report, last page": "select api.get_incentive_report(%(organization)s, %(report)s, p_offset => 9900)",
     "summary of a report": "select api.get_incentive_report_summary(%(organization)s, %(report)s)",
@@ -151,7 +155,11 @@ def fill(url: str, items: int, open_items: int, jobs: int, organizations: int, s
         connection.execute("set synchronous_commit = off")
         organization, job = make_pattern(connection)
         if items:
+            # Copies have the jobs and reports that the pattern has: no need to look for them row by row.
+            connection.execute("set session_replication_role = replica")
+            connection.execute("set work_mem = '256MB'")
             add_history(connection, organization, job, items, jobs, organizations, say)
+            connection.execute("reset session_replication_role")
             add_open(connection, open_items)
         connection.execute("checkpoint")
         return url, str(organization), str(job)
