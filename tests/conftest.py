@@ -157,8 +157,11 @@ def administrator(cluster: PrivatePostgres) -> Iterator[Connection]:
 
 
 @pytest.fixture(scope="session")
-def new_database(cluster: PrivatePostgres, administrator: Connection) -> Callable[..., str]:
+def new_database(cluster: PrivatePostgres, administrator: Connection, request: pytest.FixtureRequest) -> Callable[..., str]:
     """Makes a database and answers its URL. All are gone when the run ends."""
+    if request.config.getoption("on_citus"):
+        distributed_database: Callable[..., str] = request.getfixturevalue("citus").distributed_database
+        return distributed_database
     administrator.execute(f"create database {TEMPLATE}")
     migrations.migrate(cluster.url(TEMPLATE))
     numbers = itertools.count(1)
@@ -179,23 +182,31 @@ def cron_database_url(cluster: PrivatePostgres) -> str:
     return cluster.url()
 
 
+@pytest.fixture(scope="session")
+def drop_database(administrator: Connection, request: pytest.FixtureRequest) -> Callable[[str], None]:
+    if request.config.getoption("on_citus"):
+        drop_database: Callable[[str], None] = request.getfixturevalue("citus").drop_database
+        return drop_database
+
+    def drop(url: str) -> None:
+        name = conninfo_to_dict(url)["dbname"]
+        administrator.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(str(name))))
+
+    return drop
+
+
 @pytest.fixture
-def database_url(new_database: Callable[..., str], administrator: Connection) -> Iterator[str]:
+def database_url(new_database: Callable[..., str], drop_database: Callable[[str], None]) -> Iterator[str]:
     url = new_database()
     yield url
-    drop_database(administrator, url)
+    drop_database(url)
 
 
 @pytest.fixture(scope="module")
-def shared_database_url(new_database: Callable[..., str], administrator: Connection) -> Iterator[str]:
+def shared_database_url(new_database: Callable[..., str], drop_database: Callable[[str], None]) -> Iterator[str]:
     url = new_database()
     yield url
-    drop_database(administrator, url)
-
-
-def drop_database(administrator: Connection, url: str) -> None:
-    name = conninfo_to_dict(url)["dbname"]
-    administrator.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(str(name))))
+    drop_database(url)
 
 
 @pytest.fixture

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from pyshell.deploy.migrations import MigrationError, migrate
 from tests.citus_fixtures import Cluster
+from tests.conftest import Clock, Connection
+from tests.worker_fixtures import Batches, fetch_value, update_settings
 
 
 def test_a_database_without_citus_is_not_distributed(new_database: Callable[..., str]) -> None:
@@ -111,3 +114,113 @@ def test_members_are_refused_where_policies_do_not_see_their_claims(citus: Clust
             connection.execute("select from api.jobs")
         with pytest.raises(psycopg.Error, match="On a cluster of several nodes, members have no access by SQL"):
             connection.execute("begin; select api.list_batch_lookups(gen_random_uuid())")
+
+
+@pytest.fixture
+def connections(citus: Cluster) -> Iterator[list[Connection]]:
+    """To a distributed database, at every node of a cluster of several; the first one is the coordinator's."""
+    if not citus.has_other_nodes:
+        pytest.skip("is about several nodes, and this cluster has one")
+    url = citus.distributed_database()
+    database = str(conninfo_to_dict(url)["dbname"])
+    with ExitStack() as stack:
+        yield [stack.enter_context(psycopg.connect(citus.url_at(node, database), autocommit=True)) for node in citus.nodes]
+    citus.drop_database(url)
+
+
+def of_organization(connections: list[Connection], batches: Batches) -> Connection:
+    """The connection to the node that has the rows of the organization."""
+    port = fetch_value(
+        connections[0],
+        "select n.nodeport from pg_dist_node n join pg_dist_placement p on p.groupid = n.groupid"
+        " where p.shardid = get_shard_id_for_distribution_column('public.batch_lookup_jobs', %s)",
+        batches.organization_id,
+    )
+    [found] = [connection for connection in connections if connection.info.port == port]
+    return found
+
+
+def findings(connection: Connection, check: str) -> list[tuple[str, str]]:
+    return connection.execute('select state, finding from api.diagnose() where "check" = %s order by 2', [check]).fetchall()
+
+
+def test_the_queues_health_is_that_of_all_nodes(connections: list[Connection], citus: Cluster) -> None:
+    coordinator, *others = connections
+    assert [state for state, _ in findings(coordinator, "nodes")] == ["problem"] * sum(node.has_shards for node in citus.nodes[1:])
+    for node in others:
+        node.execute("select api.heartbeat('worker')")
+    health = fetch_value(coordinator, "select api.get_queue_health()")
+    assert (health["workers"], health["upstream_unavailable_since"]) == (len(others), None)
+    [(state, finding)] = findings(coordinator, "nodes")
+    assert state == "ok"
+    assert finding.count("(workers: 1)") == len(others)
+
+    coordinator.execute("select api.heartbeat('another')")
+    others[0].execute("update app.upstream_state set unavailable_since = now(), consecutive_failures = 12")
+    others[-1].execute("update app.upstream_state set paused_until = now() + interval '10 minutes', concurrency_limit = 1")
+    health = fetch_value(coordinator, "select row_to_json(h) from api.queue_health h")
+    assert health["workers"] == len(connections) == fetch_value(coordinator, "select api.get_metrics() #> '{queue,workers}'")
+    assert health["upstream_unavailable_since"] is not None
+    assert health["upstream_consecutive_failures"] == 12
+    assert health["upstream_closed_until"] is not None
+    assert health["concurrency_limit"] == health["max_in_flight"]
+    assert [state for state, _ in findings(coordinator, "upstream")] == ["problem"]
+
+
+def test_a_node_that_is_away_is_a_finding(connections: list[Connection]) -> None:
+    coordinator, *_, last = connections
+    # As after a move to another address that nobody told the cluster.
+    coordinator.execute("select api.heartbeat('worker')")
+    coordinator.execute("update pg_dist_node set nodeport = 1 where nodeport = %s", [last.info.port])
+    assert fetch_value(coordinator, "select workers from app.nodes_together()") == 1
+    [(state, finding)] = coordinator.execute("select state, finding from app.diagnose_nodes() where state <> %s", ["ok"]).fetchall()
+    assert state == "problem"
+    assert finding.startswith("the node 127.0.0.1:1 does not answer")
+
+
+def test_leases_of_a_worker_at_a_node_are_kept_while_it_is_heard_of(connections: list[Connection]) -> None:
+    owner = connections[0]
+    update_settings(owner, lookups_per_second=None)
+    batches, clock = Batches(owner), Clock(owner)
+    batches.create(1)
+    node = of_organization(connections, batches)
+
+    def expired() -> int:
+        return int(fetch_value(owner, "select app.run_maintenance() -> 'expired_leases'"))
+
+    node.execute("select api.heartbeat('worker')")
+    node.execute("select * from api.claim_lookups(%s, 'worker', 1)", [batches.organization_id])
+    clock.advance(hours=1)
+    node.execute("select api.heartbeat('worker')")
+    assert expired() == 0, "no worker could renew a lease for an hour"
+    node.execute("update app.workers set returned_at = '-infinity'")
+    assert expired() == 0, "something keeps the worker from renewing it"
+    clock.advance(hours=1)
+    assert expired() == 1
+
+
+def test_an_item_does_not_wait_for_a_worker_where_one_serves_from_elsewhere(connections: list[Connection]) -> None:
+    owner = connections[0]
+    batches = Batches(owner)
+    job = batches.create(1)
+    reason = "select api.explain_item(%s, %s, 0) #>> '{waiting_for,reason}'"
+    assert fetch_value(owner, reason, batches.organization_id, job) == "no_worker"
+    [elsewhere, *_] = [connection for connection in connections if connection is not of_organization(connections, batches)]
+    elsewhere.execute("select api.heartbeat('worker')")
+    assert fetch_value(owner, reason, batches.organization_id, job) == "next_claim"
+
+
+def test_a_batch_is_waited_for(connections: list[Connection]) -> None:
+    batches = Batches(connections[0])
+    job = batches.create(1)
+    waiting = "select api.wait_for_batch(%s, '0 seconds', %s) ->> 'status'"
+    assert fetch_value(connections[0], waiting, job, batches.organization_id) == "pending"
+    with connections[0].transaction():
+        # Which transaction wrote a row is known to its node alone.
+        batches.create(["another"])
+        assert fetch_value(connections[0], waiting, job, batches.organization_id) == "pending"
+
+
+def test_a_refused_setting_does_not_tell_how_tables_are_distributed(connections: list[Connection]) -> None:
+    with pytest.raises(psycopg.Error, match='relation "settings" violates check constraint "settings_max_in_flight_check"'):
+        update_settings(connections[0], max_in_flight=0)

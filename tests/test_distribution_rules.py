@@ -370,6 +370,21 @@ def test_statements_name_their_organization(source: Source) -> None:
     )
 
 
+def test_what_is_looked_for_in_all_organizations_has_a_column(source: Source) -> None:
+    """Refused: "a column definition list is required for functions returning record", where `exists (select from ..)` is of all shards."""
+    expect(
+        (
+            (f, statement.level(reference.place)[:160])
+            for f, statement in source.each()
+            for reference in statement.references(source.kinds)
+            if source.kinds[reference.table] == "distributed"
+            and not names_its_organization(statement, reference)
+            and re.search(r"\bselect from\b", statement.level(reference.place))
+        ),
+        but_for={"app.run_maintenance": "what it looks for is of the organization of a row"},
+    )
+
+
 def names_its_organization(statement: Statement, reference: Reference) -> bool:
     """Compares the organization of a table with something, or inserts it."""
     column = rf"(?<![\w.])(?:{reference.alias}\.)?organization_id"
@@ -431,6 +446,10 @@ def test_functions_in_sql_read_no_table_that_is_distributed(source: Source) -> N
             "select 1 from app.queued_jobs q join app.job_budgets b on b.job_id = q.job_id where q.organization_id = p_id;",
         ),
         (test_statements_name_their_organization, "execute format('delete from app.queued_jobs where job_id = $1') using v_id;"),
+        (
+            test_what_is_looked_for_in_all_organizations_has_a_column,
+            "if exists (select from app.queue_wakeups where ready_at <= p_now) then",
+        ),
         (test_functions_in_sql_read_no_table_that_is_distributed, "select count(*) from app.devices"),
     ],
 )

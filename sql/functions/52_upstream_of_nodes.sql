@@ -153,6 +153,85 @@ begin
 end;
 $$;
 
+-- What the node has for itself: its workers of the last 15 seconds, and what they know of the incentives API.
+create or replace function app.state_of_node() returns json
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return (select json_build_object('workers', (select count(*) from app.workers where seen_at > statement_timestamp() - interval '15 seconds'),
+                                     'concurrency_limit', least(u.concurrency_limit, app.part_of_node((select max_in_flight from app.settings))),
+                                     'unavailable_since', u.unavailable_since, 'consecutive_failures', u.consecutive_failures,
+                                     'paused_until', u.paused_until, 'probe_at', u.probe_at, 'base_latency', u.base_latency)
+              from app.upstream_state u);
+end;
+$$;
+
+-- The same of every node, the coordinator first; error: it does not answer, and nothing is known of it.
+create or replace function app.states_of_nodes() returns table (
+    node text, has_shards boolean, error text, workers bigint, concurrency_limit double precision, unavailable_since timestamptz,
+    consecutive_failures integer, paused_until timestamptz, probe_at timestamptz, base_latency double precision
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform set_config('citus.node_connection_timeout', '1000', true);
+    return query execute $sql$
+        select format('%s:%s', n.nodename, n.nodeport), n.shouldhaveshards, case when not a.success then a.result end, s.*
+          from run_command_on_all_nodes('select app.state_of_node()') a
+          join pg_catalog.pg_dist_node n on n.nodeid = a.nodeid
+          left join lateral json_to_record(case when a.success then a.result::json end)
+               s (workers bigint, concurrency_limit double precision, unavailable_since timestamptz, consecutive_failures integer,
+                  paused_until timestamptz, probe_at timestamptz, base_latency double precision) on true
+         order by n.groupid $sql$;
+end;
+$$;
+
+-- Whether a worker has been heard of in the last 15 seconds: here, or at another node, which may serve the organizations of this one.
+create or replace function app.worker_runs(p_now timestamptz) returns boolean
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return exists (select from app.workers where seen_at > p_now - interval '15 seconds')
+           or app.spans_nodes() and exists (select from app.states_of_nodes() s where s.workers > 0);
+end;
+$$;
+
+-- When workers were last heard of, wherever they send their heartbeats.
+create or replace function app.last_heard_of(p_workers text[]) returns table (id text, seen_at timestamptz)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return query select w.id, w.seen_at from app.workers w where w.id = any (p_workers);
+    if app.spans_nodes() then
+        return query execute $sql$
+            select w.id, w.seen_at
+              from run_command_on_workers($1) a
+             cross join lateral json_to_recordset(case when a.success then a.result::json end) w (id text, seen_at timestamptz) $sql$
+          using format('select coalesce(json_agg(w), ''[]'') from app.workers w where w.id = any (%L::text[])', p_workers);
+    end if;
+end;
+$$;
+
+-- All nodes as one: their workers, and as many lookups at once as those may run; the longest of their outages and pauses.
+create or replace function app.nodes_together(
+    out workers bigint, out concurrency_limit double precision, out unavailable_since timestamptz, out consecutive_failures integer,
+    out paused_until timestamptz, out probe_at timestamptz, out base_latency double precision
+)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    select sum(s.workers), sum(s.concurrency_limit) filter (where s.workers > 0), min(s.unavailable_since), max(s.consecutive_failures),
+           max(s.paused_until), max(s.probe_at), min(s.base_latency)
+      into workers, concurrency_limit, unavailable_since, consecutive_failures, paused_until, probe_at, base_latency
+      from app.states_of_nodes() s;
+end;
+$$;
+
 -- What another node tells: a pause until p_paused_until (null: none; -infinity: there is none any more), and an outage since
 -- p_unavailable_since (null: it is over).
 create or replace function app.hear_of_upstream(p_paused_until timestamptz, p_unavailable_since timestamptz, p_probe_at timestamptz) returns void

@@ -158,7 +158,7 @@ comment on function api.release_lookups(uuid, uuid[], integer[], uuid[]) is 'Rel
 
 -- No lease expires before its worker could have renewed it: not within one lease after the server started, nor after a time in which no
 -- worker could write, because the database was read-only or unreachable or no worker ran.
-create or replace function app.expiry_is_suspended(p_now timestamptz) returns boolean
+create or replace function app.expiry_is_suspended_here(p_now timestamptz) returns boolean
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
@@ -167,6 +167,22 @@ declare
 begin
     return p_now between pg_postmaster_start_time() and pg_postmaster_start_time() + v_lease
            or exists (select from app.workers where returned_at > p_now - v_lease and returned_at <= p_now);
+end;
+$$;
+
+-- The same on a cluster, whose workers may be those of any node. One that does not answer has no lease that could expire.
+create or replace function app.expiry_is_suspended(p_now timestamptz) returns boolean
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_answer boolean := app.expiry_is_suspended_here(p_now);
+begin
+    if not v_answer and app.spans_nodes() then
+        execute 'select coalesce(bool_or(success and result = ''t''), false) from run_command_on_workers($1)'
+           into v_answer using 'select app.expiry_is_suspended_here(app.clock())';
+    end if;
+    return v_answer;
 end;
 $$;
 
@@ -181,7 +197,7 @@ declare
 begin
     v_spared := array(select l.lease_token
                         from unnest(p_leases) l
-                        join app.workers w on w.id = l.worker
+                        join app.last_heard_of(array(select h.worker from unnest(p_leases) h)) w on w.id = l.worker
                        where not l.is_overdue and w.seen_at >= l.expires_at);
     if v_spared = '{}' then
         return p_leases;

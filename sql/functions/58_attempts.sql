@@ -165,14 +165,16 @@ declare
     v_ahead    record;
     v_in_front text;
     v_limit    integer;
+    v_served   timestamptz;
 begin
     select * into v_settings from app.settings;
     select * into v_upstream from app.upstream_state;
+    select served_at into v_served from app.organization_queue_state where organization_id = p_item.organization_id;
     v_ahead := app.items_ahead(p_item, p_now);
     v_in_front := format('items in front of it: %s of its batch, %s of other batches', v_ahead.own, v_ahead.others);
     v_limit := floor(least(v_settings.max_in_flight, v_upstream.concurrency_limit));
 
-    if not exists (select from app.workers where seen_at > p_now - interval '15 seconds') then
+    if not app.worker_runs(p_now) then
         return app.waits_for('no_worker', null, 'No worker has been heard of in the last 15 seconds');
     elsif app.is_outage(v_upstream, v_settings, p_now) then
         return app.waits_for('circuit_breaker', nullif(greatest(app.closed_until(v_upstream, p_now), p_now), p_now), format(
@@ -189,10 +191,7 @@ begin
         return app.waits_for('other_batches', null, 'Batches of an organization take turns; ' || v_in_front);
     elsif v_ahead.own > 0 then
         return app.waits_for('earlier_items', null, 'Items are looked up in the order of the upload; ' || v_in_front);
-    elsif exists (select
-                    from app.organization_queue_state o
-                    join app.organization_queue_state q on q.organization_id = p_item.organization_id and q.served_at > o.served_at
-                   where o.ready_at <= p_now) then
+    elsif exists (select 1 from app.organization_queue_state where ready_at <= p_now and served_at < v_served) then
         return app.waits_for('other_organizations', null, 'Organizations take turns; another one has waited for longer');
     end if;
     return app.waits_for('next_claim', null, 'It is next: the next claim of a worker takes it');

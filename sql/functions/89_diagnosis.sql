@@ -135,6 +135,40 @@ begin
 end;
 $$;
 
+-- Nodes of a cluster that do not answer, and those whose organizations nobody serves. No rows on one PostgreSQL.
+create or replace function app.diagnose_nodes() returns setof app.finding
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_nodes   text[]  := '{}';
+    v_found   boolean := false;
+    v_central boolean;
+    v_node    record;
+begin
+    if not app.spans_nodes() or app.is_node() then
+        return;
+    end if;
+    for v_node in select * from app.states_of_nodes() loop
+        -- The first one is the coordinator, whose workers serve the organizations of all nodes.
+        v_central := coalesce(v_central, v_node.workers > 0);
+        v_nodes := v_nodes || format('%s (workers: %s)', v_node.node, v_node.workers);
+        if v_node.error is not null then
+            v_found := true;
+            return next app.found('nodes', 'problem', format('the node %s does not answer: %s', v_node.node, v_node.error),
+                            'Start it, or its standby. Its organizations wait, and nobody changes settings, organizations or keys meanwhile.');
+        elsif v_node.workers = 0 and v_node.has_shards and not v_central then
+            v_found := true;
+            return next app.found('nodes', 'problem', format('no worker serves the organizations of the node %s', v_node.node),
+                            'Start a worker whose DATABASE_URL names that node, or the coordinator.');
+        end if;
+    end loop;
+    if not v_found then
+        return next app.found('nodes', 'ok', format('these nodes answer: %s', array_to_string(v_nodes, ', ')));
+    end if;
+end;
+$$;
+
 -- What lookups of the last quarter of an hour came to.
 create or replace function app.diagnose_lookups() returns setof app.finding
 language plpgsql stable
@@ -275,6 +309,8 @@ begin
     select * from app.diagnose_maintenance()
      union all
     select * from app.diagnose_queue(p_queue)
+     union all
+    select * from app.diagnose_nodes()
      union all
     select * from app.diagnose_lookups()
      union all

@@ -340,13 +340,12 @@ comment on column api.audit_events.details is 'What is worth knowing besides, ne
 comment on column api.audit_events.created_at is 'When it happened.';
 grant select on api.audit_events to authenticated, service_role;
 
--- Uses none of our functions: those would need the caller's privileges, tables don't.
-select app.replace_view('queue_health', $view$
+-- Uses none of our functions: those would need the caller's privileges, tables don't. Where there are several nodes, a function asks them.
+select app.replace_view('queue_health', replace($view$
 with here as materialized (
        select s.lookups_per_second, s.max_in_flight, u.concurrency_limit, u.unavailable_since, u.consecutive_failures, u.paused_until, u.probe_at,
-              u.base_latency, m.ran_at,
-              (select count(*) from app.workers where seen_at > statement_timestamp() - interval '15 seconds') as workers
-         from app.settings s, app.upstream_state u, app.maintenance_state m
+              u.base_latency, m.ran_at, u.workers
+         from app.settings s, app.maintenance_state m, {nodes} u
 ), leases as materialized (
        select l.organization_id, l.job_id, sum(upper(r) - lower(r)) as items,
               sum(upper(r) - lower(r)) filter (where l.expires_at < statement_timestamp()) as expired
@@ -409,7 +408,9 @@ select q.open_jobs                                                              
                                                                                                                      as blocking_transactions,
        (coalesce(q.too_many, 0) + coalesce(q.behind, 0))::bigint                                                     as held_items
   from here u, q
-$view$, 'security_invoker = false');
+$view$, '{nodes}', case when app.spans_nodes() then 'app.nodes_together()'
+                        else '(select t.*, (select count(*) from app.workers where seen_at > statement_timestamp() - interval ''15 seconds'') as workers
+                                 from app.upstream_state t)' end), 'security_invoker = false');
 
 comment on view api.queue_health is 'One row, for operators: what is open, ready, waiting, in flight and overdue in all organizations, the workers of the last 15 seconds, the pace, how many lookups the incentives API bears at once, since when it is unavailable, until when nothing starts (an outage, or a Retry-After), and its latency at rest in seconds.';
 comment on column api.queue_health.blocking_transactions is 'Transactions open for over a second that hold rows or tables of the queue, and so may hold up an organization: [{pid, since, user, application, state, query}]. pg_terminate_backend(pid) ends one.';
@@ -431,6 +432,13 @@ comment on column api.queue_health.upstream_closed_until is 'No lookup starts be
 comment on column api.queue_health.upstream_base_latency is 'Seconds that a lookup takes when the incentives API is at rest.';
 comment on column api.queue_health.maintenance_ran_at is 'When maintenance ran last; null: never.';
 grant select on api.queue_health to service_role;
+do $$
+begin
+    if app.spans_nodes() then
+        grant execute on function app.nodes_together() to service_role, batch_lookups_readonly;
+    end if;
+end;
+$$;
 
 create or replace function api.get_queue_health() returns json
 language plpgsql stable security definer

@@ -1,5 +1,5 @@
 begin;
-select plan(25);
+select plan(28);
 \ir fixtures.psql
 select pg_temp.turn_clock('2030-01-01T00:00:00Z');
 select api.update_settings('{"lookups_per_second": 20}') as settings \gset
@@ -69,6 +69,14 @@ select bag_eq(
     'other nodes are told of pauses and outages');
 
 select is(app.part_of_node(50), 50, 'one PostgreSQL runs all lookups that may run at once');
+
+-- What a node has for itself
+insert into app.workers (id, started_at, seen_at) values ('silent', clock_timestamp() - interval '1 hour', clock_timestamp() - interval '16 seconds');
+update app.upstream_state set concurrency_limit = 1000, unavailable_since = '2030-01-01T00:00:00Z';
+select is((app.state_of_node() ->> 'workers')::integer, 1, 'a node counts the workers of the last 15 seconds');
+select is((app.state_of_node() ->> 'concurrency_limit')::double precision, (select max_in_flight::double precision from app.settings),
+    'a node runs no more lookups at once than are its part');
+select is((app.state_of_node() ->> 'unavailable_since')::timestamptz, '2030-01-01T00:00:00Z', 'a node tells since when its circuit breaker is open');
 
 select * from finish();
 rollback;

@@ -4,13 +4,17 @@ select plan(26);
 select pg_temp.turn_clock(clock_timestamp());
 
 create function pg_temp.attempts(p_job_id uuid, p_position integer) returns text
-language sql as $$
-    select string_agg(concat_ws(' ', attempt, outcome, http_status, error_code, worker), ', ' order by attempt)
-      from public.lookup_attempts where job_id = p_job_id and position = p_position
+language plpgsql as $$
+begin
+    return (select string_agg(concat_ws(' ', attempt, outcome, http_status, error_code, worker), ', ' order by attempt)
+              from public.lookup_attempts where job_id = p_job_id and position = p_position);
+end;
 $$;
 create function pg_temp.waiting_for(p_job_id uuid, p_position integer) returns text
-language sql as $$
-    select api.explain_item(organization_id, id, p_position) #>> '{waiting_for,reason}' from public.batch_lookup_jobs where id = p_job_id
+language plpgsql as $$
+begin
+    return (select api.explain_item(organization_id, id, p_position) #>> '{waiting_for,reason}' from public.batch_lookup_jobs where id = p_job_id);
+end;
 $$;
 -- Claims one item and records what came of it after a quarter of a second.
 create function pg_temp.look_up_slowly(p_organization_id uuid, p_http_status integer) returns bigint
@@ -47,7 +51,8 @@ select is(api.explain_item(:'org', :'job', 0) ->> 'attempts', '[]', 'the story o
 -- A worker that falls silent
 select pg_temp.submit(:'org', 1) as job \gset
 select job_id, position, lease_token from api.claim_lookups(:'org', 'silent', 1) \gset
-update public.lookup_leases set expires_at = app.clock() - interval '1 second';
+select app.clock() - interval '1 second' as just_now \gset
+update public.lookup_leases set expires_at = :'just_now';
 update app.workers set returned_at = '-infinity';
 select is(app.expire_leases(:'org', app.clock() + interval '1 year'), 1, 'the lease of a silent worker expires');
 select is(pg_temp.attempts(:'job', 0), '1 retry lease_expired silent', 'an expired lease is an attempt of its worker');

@@ -1,5 +1,5 @@
 begin;
-select plan(7);
+select plan(8);
 \ir fixtures.psql
 -- What a check found.
 create function pg_temp.found(p_check text) returns text
@@ -22,5 +22,6 @@ update app.upstream_state set unavailable_since = '2026-11-24 12:15+00', consecu
 select is(pg_temp.found('upstream'), 'problem: the incentives API has not answered since 2026-11-24T12:15:00.000Z (12 failures in a row)', 'an outage is told with its beginning');
 select is_empty($$ select * from api.diagnose() where (state = 'ok') <> (advice is null) or state not in ('ok', 'warning', 'problem') $$,
     'whatever is not well comes with advice');
+select is_empty('select * from app.diagnose_nodes()', 'where there is one node, none is looked for');
 select * from finish();
 rollback;
