@@ -81,7 +81,8 @@ begin
     return api.get_settings();
 exception
     when check_violation or not_null_violation or invalid_text_representation or numeric_value_out_of_range then
-        perform app.refuse(400, 'invalid_settings', format('A setting has an invalid value: %s', sqlerrm));
+        -- On a cluster, the name of the table has a number.
+        perform app.refuse(400, 'invalid_settings', format('A setting has an invalid value: %s', regexp_replace(sqlerrm, '"settings_\d+"', '"settings"')));
         return null;
 end;
 $$;

@@ -202,7 +202,7 @@ begin
     limit_version      := v_upstream.limit_version;
     unavailable_since  := v_upstream.unavailable_since;
     failures           := v_upstream.consecutive_failures;
-    together           := not app.spans_nodes();
+    together           := not app.is_distributed();
 end;
 $$;
 

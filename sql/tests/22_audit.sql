@@ -3,8 +3,11 @@ select plan(21);
 \ir fixtures.psql
 
 create function pg_temp.trail(p_organization_id uuid default null) returns setof text
-language sql as $$
-    select concat_ws(' ', action, actor_type, actor_id) from app.audit_events where organization_id = coalesce(p_organization_id, app.installation_id()) order by id, action
+language plpgsql as $$
+begin
+    return query
+    select concat_ws(' ', action, actor_type, actor_id) from app.audit_events where organization_id = coalesce(p_organization_id, app.installation_id()) order by id, action;
+end;
 $$;
 
 -- Who

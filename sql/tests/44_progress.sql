@@ -4,7 +4,11 @@ select plan(22);
 select pg_temp.turn_clock('2026-11-24 12:00:00+00');
 select pg_temp.submit(:'org', 10) as job \gset
 create function pg_temp.progress(p_member text) returns text
-language sql as $$ select api.get_batch_lookup(organization_id, id) ->> p_member from public.batch_lookup_jobs $$;
+language plpgsql as $$
+begin
+    return (select api.get_batch_lookup(organization_id, id) ->> p_member from public.batch_lookup_jobs);
+end;
+$$;
 
 select is(pg_temp.progress('rate'), null, 'a job that has not begun has no rate');
 select is(pg_temp.progress('estimated_completion_at'), null, 'a job that has not begun has no estimate');

@@ -3,7 +3,11 @@ select plan(41);
 \ir fixtures.psql
 
 create function pg_temp.item(p_job_id uuid, p_position integer default 0) returns public.lookup_queue_items
-language sql as $$ select i from public.lookup_queue_items i where job_id = p_job_id and position = p_position $$;
+language plpgsql as $$
+begin
+    return (select row(i.*)::public.lookup_queue_items from public.lookup_queue_items i where job_id = p_job_id and position = p_position);
+end;
+$$;
 
 -- Success
 select pg_temp.submit(:'org', 2) as job \gset

@@ -12,7 +12,11 @@ language sql as $$
      cross join lateral (select pg_temp.items(s.n::integer) -> 'items' -> (s.n::integer - 1) as item) i
 $$;
 create function pg_temp.statuses(p_job_id uuid) returns text
-language sql as $$ select string_agg(status || coalesce(' ' || (result ->> 'deduplicated'), ''), ', ' order by position) from public.lookup_queue_items where job_id = p_job_id $$;
+language plpgsql as $$
+begin
+    return (select string_agg(status || coalesce(' ' || (result ->> 'deduplicated'), ''), ', ' order by position) from public.lookup_queue_items where job_id = p_job_id);
+end;
+$$;
 
 select pg_temp.submit_streets(:'org', '1 Main St', '1 Main St') as job \gset
 select is((select count(*)::integer from api.claim_lookups(:'org', 'w', 10)), 2, 'without the setting every item is looked up');

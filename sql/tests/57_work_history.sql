@@ -5,8 +5,12 @@ select pg_temp.turn_clock('2026-11-24 12:00:30+00');
 
 -- What is counted, without how long it took.
 create function pg_temp.counted(p_kind text) returns table (outcome text, error_class text, items bigint)
-language sql as $$
-    select outcome, error_class, sum(items)::bigint from api.work_history where kind = p_kind group by outcome, error_class order by 1, 2
+language plpgsql as $$
+#variable_conflict use_column
+begin
+    return query
+    select outcome, error_class, sum(items)::bigint from api.work_history where kind = p_kind group by outcome, error_class order by 1, 2;
+end;
 $$;
 
 select pg_temp.submit(:'org', 5) as job \gset

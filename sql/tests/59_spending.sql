@@ -6,12 +6,18 @@ select pg_temp.turn_clock('2026-11-20 12:00:00+00');
 create function pg_temp.submit_with(p_organization_id uuid, p_count integer, p_options jsonb) returns uuid
 language sql as $$ select (api.create_batch_lookup(p_organization_id, pg_temp.items(p_count), p_options => p_options) ->> 'job_id')::uuid $$;
 create function pg_temp.job(p_job_id uuid, variadic p_members text[]) returns text
-language sql as $$
-    select string_agg(coalesce(app.job_progress_json(j) ->> m.name, 'null'), ' ' order by m.n)
-      from public.batch_lookup_jobs j cross join unnest(p_members) with ordinality m (name, n) where j.id = p_job_id
+language plpgsql as $$
+begin
+    return (select string_agg(coalesce(app.job_progress_json(row(j.*)::public.batch_lookup_jobs) ->> m.name, 'null'), ' ' order by m.n)
+              from public.batch_lookup_jobs j cross join unnest(p_members) with ordinality m (name, n) where j.id = p_job_id);
+end;
 $$;
 create function pg_temp.used(p_job_id uuid) returns bigint
-language sql as $$ select sum(lookups) from public.lookup_usage where job_id = p_job_id $$;
+language plpgsql as $$
+begin
+    return (select sum(lookups) from public.lookup_usage where job_id = p_job_id);
+end;
+$$;
 -- Claims all there is until nothing comes any more, and records the same for each item; answers how many there were.
 create function pg_temp.drain(p_organization_id uuid, p_http_status integer default 200) returns bigint
 language plpgsql as $$

@@ -15,11 +15,13 @@ create function pg_temp.sites(
     p_sort text default 'position', p_limit integer default 10, p_offset integer default 0, p_eligible boolean default null, p_state text default null,
     p_utility text default null, p_program text default null, p_q text default null
 ) returns text
-language sql as $$
-    select string_agg(s ->> 'reference_id', ' ' order by n)
-      from public.incentive_reports r
-     cross join lateral json_array_elements(api.get_incentive_report(r.organization_id, r.id, p_limit, p_offset, null, p_sort, p_eligible, p_state,
-                                                                     p_utility, p_program, p_q) -> 'sites') with ordinality e (s, n)
+language plpgsql as $$
+begin
+    return (select string_agg(s ->> 'reference_id', ' ' order by n)
+              from public.incentive_reports r
+             cross join lateral json_array_elements(api.get_incentive_report(r.organization_id, r.id, p_limit, p_offset, null, p_sort, p_eligible, p_state,
+                                                                             p_utility, p_program, p_q) -> 'sites') with ordinality e (s, n));
+end;
 $$;
 
 select is(pg_temp.sites(), 'site-1 site-2 site-3 site-4', 'sites come in the order of the upload');
@@ -30,15 +32,15 @@ select is(pg_temp.sites('-reference_id'), 'site-4 site-3 site-2 site-1', 'sites 
 select throws_ok($$ select pg_temp.sites('city') $$, 'PT400', 'sort must be one of position, -position, amount, -amount, reference_id, -reference_id',
     'an unknown order is refused');
 select is(pg_temp.sites(p_limit => 2, p_offset => 1), 'site-2 site-3', 'a page begins at its offset');
-select results_eq(
+select results_eq(format(
     $$ with recursive page as (
-           select s.sort, api.get_incentive_report(r.organization_id, r.id, 1, p_sort => s.sort) as body
-             from public.incentive_reports r, unnest(array['position', '-position', 'amount', '-amount', 'reference_id', '-reference_id']) s (sort)
+           select s.sort, api.get_incentive_report(%1$L, %2$L, 1, p_sort => s.sort) as body
+             from unnest(array['position', '-position', 'amount', '-amount', 'reference_id', '-reference_id']) s (sort)
             union all
-           select p.sort, api.get_incentive_report(r.organization_id, r.id, 1, p_sort => p.sort, p_cursor => p.body ->> 'next_cursor')
-             from public.incentive_reports r, page p where p.body ->> 'next_cursor' is not null
+           select p.sort, api.get_incentive_report(%1$L, %2$L, 1, p_sort => p.sort, p_cursor => p.body ->> 'next_cursor')
+             from page p where p.body ->> 'next_cursor' is not null
        )
-       select sort, count(distinct body #>> '{sites,0,reference_id}'), count(*) from page group by sort order by sort collate "C" $$,
+       select sort, count(distinct body #>> '{sites,0,reference_id}'), count(*) from page group by sort order by sort collate "C" $$, :'org', :'report'),
     $$ select s, 4::bigint, 4::bigint from unnest(array['-amount', '-position', '-reference_id', 'amount', 'position', 'reference_id']) s $$,
     'cursors lead through all sites once, in every order');
 

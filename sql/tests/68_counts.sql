@@ -4,17 +4,19 @@ select plan(38);
 
 -- What the counters say, and that it is what there is.
 create function pg_temp.counters(p_organization_id uuid) returns text
-language sql as $$
-    select coalesce(string_agg(n.kind || ' ' || n.status || ' ' || n.number, ', ' order by n.kind, n.status), 'nothing')
-      from (select c.kind, c.status, sum(c.number) as number
-              from (select kind, status, total as number from app.ended_totals where organization_id = p_organization_id
-                     union all
-                    select u.kind, u.status, e.change
-                      from app.ended_changes e
-                     cross join unnest('{jobs,reports}'::text[], array[job_status, report_status]) u (kind, status)
-                     where e.organization_id = p_organization_id and u.status is not null) c
-             group by c.kind, c.status) n
-     where n.number <> 0
+language plpgsql as $$
+begin
+    return (select coalesce(string_agg(n.kind || ' ' || n.status || ' ' || n.number, ', ' order by n.kind, n.status), 'nothing')
+              from (select c.kind, c.status, sum(c.number) as number
+                      from (select kind, status, total as number from app.ended_totals where organization_id = p_organization_id
+                             union all
+                            select u.kind, u.status, e.change
+                              from app.ended_changes e
+                             cross join unnest('{jobs,reports}'::text[], array[job_status, report_status]) u (kind, status)
+                             where e.organization_id = p_organization_id and u.status is not null) c
+                     group by c.kind, c.status) n
+             where n.number <> 0);
+end;
 $$;
 
 create function pg_temp.totals(p_organization_id uuid) returns text
@@ -89,9 +91,11 @@ update app.ended_totals set total = total - 1 where kind = 'jobs' and status = '
 
 -- Days of lookups
 create function pg_temp.days(p_organization_id uuid) returns text
-language sql as $$
-    select coalesce(string_agg(day || ' ' || lookups || ' of ' || jobs, ', ' order by day), 'nothing')
-      from app.usage_days where organization_id = p_organization_id and day > '-infinity'
+language plpgsql as $$
+begin
+    return (select coalesce(string_agg(day || ' ' || lookups || ' of ' || jobs, ', ' order by day), 'nothing')
+              from app.usage_days where organization_id = p_organization_id and day > '-infinity');
+end;
 $$;
 create function pg_temp.usage(p_organization_id uuid, p_from timestamptz default null, p_before timestamptz default null) returns text
 language sql as $$

@@ -4,12 +4,16 @@ select plan(32);
 
 -- Everything that waits to be sent, as (event, data).
 create function pg_temp.outbox(p_organization_id uuid) returns table (event text, data json)
-language sql as $$
-    select d.event, (select body from app.webhook_bodies(d.organization_id, array[d], c.field_names)) -> 'data'
+language plpgsql as $$
+#variable_conflict use_column
+begin
+    return query
+    select d.event, (select body from app.webhook_bodies(d.organization_id, array[row(d.*)::app.webhook_deliveries], c.field_names)) -> 'data'
       from app.webhook_deliveries d
       left join app.webhook_configs c using (organization_id)
      where organization_id = p_organization_id and d.status = 'pending'
      order by d.id;
+end;
 $$;
 
 -- Nobody listens

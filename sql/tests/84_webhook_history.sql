@@ -34,12 +34,12 @@ select throws_ok(format('select api.get_webhook_delivery(%L, %L)', :'other_org',
     'another organization''s delivery is not found');
 
 -- Sending again
-update app.webhook_deliveries set status = 'failed', next_attempt_at = null, retry_count = 5, ended_at = app.clock() where id = :'lookup';
+update app.webhook_deliveries set status = 'failed', next_attempt_at = null, retry_count = 5, ended_at = '2026-11-24 12:00:00+00' where id = :'lookup';
 select is(api.resend_webhook_delivery(:'org', :'lookup') ->> 'next_attempt_at', '2026-11-24T12:00:00.000Z', 'a delivery sent again is due at once');
 select is((select retry_count from app.webhook_deliveries where id = :'lookup')::integer, 0, 'a delivery sent again begins its schedule anew');
 select throws_ok(format('select api.resend_webhook_delivery(%L, %L)', :'org', gen_random_uuid()), 'PT404', 'Webhook delivery not found',
     'an unknown delivery cannot be sent again');
-update app.webhook_deliveries set status = 'failed', next_attempt_at = null, ended_at = app.clock() where event = 'lookup.completed';
+update app.webhook_deliveries set status = 'failed', next_attempt_at = null, ended_at = '2026-11-24 12:00:00+00' where event = 'lookup.completed';
 select is(api.recover_webhook_deliveries(:'org', '{"since": "2026-11-24T12:00:01Z"}') ->> 'recovered', '0', 'deliveries before the time given are not recovered');
 select is(api.recover_webhook_deliveries(:'org', '{"since": "2026-11-24T12:00:00Z"}') ->> 'recovered', '3', 'failed deliveries since then are recovered');
 

@@ -14,9 +14,10 @@ select is((select count(*)::integer from api.items where job_id = :'job' and sta
 update app.organization_queue_state set ready_at = null;
 select api.run_maintenance() as ran \gset
 select is((select array_agg(o) from api.ready_organizations() o), array[:'org'::uuid], 'an organization that fell off the ready list comes back');
+select app.clock() as now \gset
 
 update public.lookup_queue_items
-   set status = 'failed', retry_at = null, error_code = 'x', error_message = 'x', processed_at = app.clock()
+   set status = 'failed', retry_at = null, error_code = 'x', error_message = 'x', processed_at = :'now'
  where job_id = :'job';
 select is((api.run_maintenance() ->> 'closed_jobs')::integer, 1, 'a job without open items is ended');
 select is((select status || processed_items || failed_items from public.batch_lookup_jobs where id = :'job'), 'failed22', 'a job whose items all ended is closed with their counts');
@@ -25,7 +26,7 @@ select is((select status from public.incentive_reports where job_id = :'job'), '
 -- Many at once
 select count(pg_temp.submit(:'org', 1)) from generate_series(1, 12) \gset submitted_
 update public.lookup_queue_items
-   set status = 'failed', retry_at = null, error_code = 'x', error_message = 'x', processed_at = app.clock()
+   set status = 'failed', retry_at = null, error_code = 'x', error_message = 'x', processed_at = :'now'
  where organization_id = :'org' and status = 'pending';
 select is(array[(api.run_maintenance() ->> 'closed_jobs')::integer, (api.run_maintenance() ->> 'closed_jobs')::integer], '{10,2}', 'a run ends ten jobs of an organization, and the next one the others');
 

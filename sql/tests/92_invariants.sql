@@ -46,7 +46,7 @@ select is(pg_temp.violations_after($$ delete from public.incentive_report_sites 
 select is(pg_temp.violations_after($$ update public.incentive_report_sites set position = 3 where position = 0 $$), array['a completed item has its site, and no other item has one'], 'a site in another''s place');
 select is(pg_temp.violations_after($$ update public.lookup_queue_items set result = result::jsonb || '{"reference_id": "another"}' where position = 0 and status = 'completed' $$),
     array['an item has its own answer'], 'an answer that is another item''s breaks a rule');
-select is(pg_temp.violations_after($$ update public.lookup_queue_items set result = result::jsonb || jsonb_build_object('reference_id', reference_id) where status = 'completed' $$),
+select is(pg_temp.violations_after($$ update public.lookup_queue_items set result = result::jsonb || ('{"reference_id": "' || reference_id || '"}')::jsonb where status = 'completed' $$),
     array[]::text[], 'an answer that names its own item breaks none');
 select is(pg_temp.violations_after($$ update public.incentive_reports set total_incentive_value = total_incentive_value + 0.01 $$), array['a report adds up its sites'], 'a cent too much');
 select is(pg_temp.violations_after($$ update public.incentive_reports set conditional_incentive_amount = conditional_incentive_amount + 0.01 $$), array['a report adds up its sites'], 'a conditional cent too much');

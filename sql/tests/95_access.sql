@@ -77,7 +77,8 @@ insert into tables values
 insert into tables
 select relnamespace::regnamespace || '.' || relname, 'internal rows' from pg_class
  where relnamespace::regnamespace::text in ('public', 'app', 'api') and relkind in ('r', 'p', 'v', 'm')
-   and relnamespace::regnamespace || '.' || relname not in (select name from tables);
+   and relnamespace::regnamespace || '.' || relname not in (select name from tables)
+   and not exists (select from pg_depend where classid = 'pg_class'::regclass and objid = pg_class.oid and deptype = 'e');
 
 create temp table functions (name text, kind text) on commit drop;
 insert into functions values
@@ -252,7 +253,8 @@ select is(has_column_privilege('authenticated', 'public.lookup_leases', 'worker'
 select set_eq(
     $$ select distinct p.proname::text from pg_proc p, unnest(array['anon', 'authenticated', 'service_role', 'batch_lookups_shell']) r
         where p.pronamespace = 'app'::regnamespace and has_schema_privilege(r, 'app', 'usage') and has_function_privilege(r, p.oid, 'execute') $$,
-    array['claimed_admin_organization_id', 'claimed_organization_id', 'clerk_organization_id_of_claims', 'organization_id_of_claims', 'organization_id_of_clerk', 'refuse'], 'members may execute only the internal functions that policies call and that refuse');
+    array['claimed_admin_organization_id', 'claimed_organization_id', 'clerk_organization_id_of_claims', 'organization_id_of_claims', 'organization_id_of_clerk', 'refuse']
+    || case when app.is_distributed() then array['is_distributed', 'spans_nodes'] else '{}' end, 'members may execute only the internal functions that policies call and that refuse');
 
 -- A policy is asked once for a statement, not once for each row.
 insert into public.lookup_queue_items
