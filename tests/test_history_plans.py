@@ -241,6 +241,27 @@ def test_the_oldest_ready_item_is_found_without_reading_all_that_wait_for_a_retr
     assert rows_scanned(seen, "lookup_queue_items") <= 1
 
 
+def test_organizations_that_came_after_the_oldest_new_item_are_not_asked_for_their_retries(history: Connection) -> None:
+    history.execute(
+        """insert into public.batch_lookup_jobs (organization_id, id, total_items, report_id, created_at, updated_at)
+           select o.id, app.uuid_v7(at), 2, gen_random_uuid(), at, at
+             from app.organizations o,
+                  lateral (select now() - case o.name when 'Large' then interval '1 hour' else interval '1 minute' end as at) t;
+           insert into public.lookup_queue_items
+                  (organization_id, id, job_id, position, reference_id, address, building_type, device_ids, retry_at, created_at)
+           select organization_id, gen_random_uuid(), id, n, 'site-' || n, '{}', '', '{}', case n when 0 then now() end, created_at
+             from public.batch_lookup_jobs, generate_series(0, 1) n
+            where status = 'pending';
+           insert into app.queued_jobs (organization_id, job_id, next_position, end_position, next_rank)
+           select organization_id, id, 1, 2, 0 from public.batch_lookup_jobs where status = 'pending';
+           insert into app.organization_queue_state (organization_id, ready_at)
+           select organization_id, created_at from public.batch_lookup_jobs where status = 'pending'"""
+    )
+    [(since,)], seen = Plans(history).run("select now() - app.oldest_ready_since(now())", {})
+    assert since.total_seconds() == 3600
+    assert rows_scanned(seen, "lookup_queue_items") == 0
+
+
 def test_maintenance_sees_to_some_organizations_in_each_run_and_to_all_in_turn(history: Connection) -> None:
     plans = Plans(history)
     _, seen = plans.run("select app.run_maintenance()", {})

@@ -32,7 +32,7 @@ $$;
 -- Since when the oldest item has been ready that a claim could take now; null: there is none. Nothing is ready in an outage or a pause, nor of
 -- an organization whose month is spent: that is not on the ready list before the next month. Of those on it, the months are looked at from
 -- the oldest item on, and usually that of one organization only. The ids of jobs are in the order of their uploads, so usually one job is
--- looked at; and of the items that wait for a retry, the first of each organization on the ready list.
+-- looked at; and of the items that wait for a retry, the first of each organization that has been on the ready list for longer.
 create or replace function app.oldest_ready_since(p_now timestamptz) returns timestamptz
 language plpgsql stable
 set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
@@ -68,9 +68,9 @@ begin
     end loop;
     for v_waiting in
         select l.organization_id, r.retry_at
-          from (select s.organization_id from app.organization_queue_state s where s.ready_at <= p_now
+          from (select s.organization_id from app.organization_queue_state s where s.ready_at <= p_now and s.ready_at < coalesce(v_new, 'infinity')
                  union
-                select k.organization_id from app.queue_wakeups k where k.ready_at <= p_now) l
+                select k.organization_id from app.queue_wakeups k where k.ready_at <= p_now and k.ready_at < coalesce(v_new, 'infinity')) l
          cross join lateral (select i.retry_at
                                from public.lookup_queue_items i
                               where i.organization_id = l.organization_id and i.status = 'pending' and i.retry_at is not null and i.retry_at <= p_now
@@ -95,11 +95,15 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     oldest_ready_age := date_part('epoch', p_now - app.oldest_ready_since(p_now));
-    longest_unserved := (select max(date_part('epoch', p_now - greatest(r.ready_at, q.served_at)))
-                           from (select s.organization_id, s.ready_at from app.organization_queue_state s where s.ready_at <= p_now
-                                  union all
-                                 select w.organization_id, w.ready_at from app.queue_wakeups w where w.ready_at <= p_now) r
-                           left join app.organization_queue_state q on q.organization_id = r.organization_id);
+    longest_unserved := date_part('epoch', p_now - (select min(r.since)
+                                                     from (select greatest(s.ready_at, s.served_at) as since
+                                                             from app.organization_queue_state s
+                                                            where s.ready_at <= p_now
+                                                            union all
+                                                           select greatest(w.ready_at, q.served_at)
+                                                             from app.queue_wakeups w
+                                                             left join app.organization_queue_state q on q.organization_id = w.organization_id
+                                                            where w.ready_at <= p_now) r));
 end;
 $$;
 

@@ -175,27 +175,23 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp set enable_seqscan = off
 as $$
 declare
-    v_since     timestamptz := app.clock() - interval '15 minutes';
-    v_recent    record;
-    v_commonest text;
+    v_since  timestamptz := app.clock() - interval '15 minutes';
+    v_recent record;
 begin
-    select coalesce(sum(w.items) filter (where w.error_class = 'upstream_unauthorized'), 0) as unauthorized,
-           coalesce(sum(w.items) filter (where w.outcome = 'failed'), 0) as failed,
-           coalesce(sum(w.items), 0) as ended
+    select coalesce(sum(c.ended) filter (where c.error_class = 'upstream_unauthorized'), 0) as unauthorized,
+           coalesce(sum(c.failed), 0) as failed,
+           coalesce(sum(c.ended), 0) as ended,
+           (array_agg(c.error_class order by c.failed desc nulls last))[1] as commonest
       into v_recent
-      from app.work_minutes w
-     where w.kind = 'lookup' and w.outcome in ('completed', 'failed') and w.minute > v_since;
-    select m.error_class into v_commonest
-      from app.work_minutes m
-     where m.kind = 'lookup' and m.outcome = 'failed' and m.minute > v_since
-     group by m.error_class
-     order by sum(m.items) desc
-     limit 1;
+      from (select w.error_class, sum(w.items) filter (where w.outcome = 'failed') as failed, sum(w.items) as ended
+              from app.work_minutes w
+             where w.kind = 'lookup' and w.outcome in ('completed', 'failed') and w.minute > v_since
+             group by w.error_class) c;
     return next (case when v_recent.unauthorized > 0
                  then app.found('lookups', 'problem', format('the incentives API refused our credentials for %s items in the last quarter of an hour', v_recent.unauthorized),
                           'Correct INCENTIVES_API_KEY, restart the workers, then retry the failed items: api.retry_batch_lookup.')
                  when v_recent.failed > 0.2 * v_recent.ended
-                 then app.found('lookups', 'warning', format('%s of %s items failed in the last quarter of an hour, most with %s', v_recent.failed, v_recent.ended, v_commonest),
+                 then app.found('lookups', 'warning', format('%s of %s items failed in the last quarter of an hour, most with %s', v_recent.failed, v_recent.ended, v_recent.commonest),
                           'docs/errors.md explains the code; api.work_history shows since when.')
                  else app.found('lookups', 'ok', format('%s of %s items failed in the last quarter of an hour', v_recent.failed, v_recent.ended)) end);
 end;
