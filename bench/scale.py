@@ -10,6 +10,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,7 @@ READS = {
     "list by status": "select api.list_batch_lookups(%(organization)s, 'processing')",
     "list by label": """select api.list_batch_lookups(%(organization)s, p_labels => '{"team": "pattern"}')""",
     "list by name": "select api.list_batch_lookups(%(organization)s, p_name => 'zz')",
-    "list of a day": """select api.list_batch_lookups(%(organization)s, p_created_from => now() - interval '31 days',
-                               p_created_before => now() - interval '30 days')""",
+    "list of a day": "select api.list_batch_lookups(%(organization)s, p_created_from => now() - interval '1 day')",
     "items, first page": "select api.list_batch_lookup_items(%(organization)s, %(job)s)",
     "items, last page": "select api.list_batch_lookup_items(%(organization)s, %(job)s, p_offset => 9950)",
     "reports": "select api.list_incentive_reports(%(organization)s)",
@@ -49,7 +49,7 @@ READS = {
     "check of what changed lately": "select app.count_violations(checked_at + interval '11 minutes') from app.maintenance_state",
     "retention, nothing to delete": "select api.prune_expired()",
 }
-REPEATS = 5
+REPEATS = 11
 STATES = ("never analyzed", "vacuumed and analyzed")
 
 
@@ -82,39 +82,66 @@ class Meter:
         return int(Path(f"/proc/{self._connection.info.backend_pid}/schedstat").read_text().split()[0]) / 1e6
 
 
-def measure(url: str, organization: object, job: object) -> Costs:
-    """The cost of everything for an organization with a finished batch of 10,000."""
-    with psycopg.connect(url, autocommit=True) as connection:
-        meter = Meter(connection)
-        create_query = "select api.create_batch_lookup(%(organization)s, %(body)s, false)"
-        upload = {"organization": organization, "body": batch(10_000, 1).decode()}
-        created = [meter.time("create 10,000", create_query, upload)[0][0] for _ in range(3)]
-        meter.count("create 10,000", create_query, upload)
-        claim_query = "select job_id, position, lease_token from api.claim_lookups(%(organization)s, 'bench', 500)"
-        for _ in range(8):
-            claimed = meter.time("claim 500", claim_query, upload)
-            meter.time("record 500", RECORD, outcomes(organization, claimed))
-            meter.count("record 500", RECORD, outcomes(organization, claim(connection, organization, 500)))
-            meter.count("claim 500", claim_query, upload)
-        [(report, jobs)] = connection.execute(
-            """select report_id, api.list_batch_lookups(organization_id, p_limit => 1)
-                 from public.batch_lookup_jobs where organization_id = %s and id = %s""",
-            [organization, job],
-        ).fetchall()
-        parameters = {
-            "organization": organization, "job": job, "report": report,
-            "open_job": created[0]["job_id"], "jobs_cursor": jobs["next_cursor"],
-        }  # fmt: skip
-        for name, query in READS.items():
-            for _ in range(REPEATS):
-                meter.time(name, query, parameters)
-                meter.count(name, query, parameters)
-        while look_up(connection, organization, 500):
+class Subject:
+    """An organization with a finished batch of 10,000, and what its calls cost."""
+
+    def __init__(self, url: str, organization: object, job: object) -> None:
+        self.connection = psycopg.connect(url, autocommit=True)
+        self.meter = Meter(self.connection)
+        self.parameters: dict[str, Any] = {"organization": organization, "job": job, "body": batch(10_000, 1).decode()}
+
+    def create(self) -> None:
+        query = "select api.create_batch_lookup(%(organization)s, %(body)s, false)"
+        [(created,)] = self.meter.time("create 10,000", query, self.parameters)
+        self.meter.count("create 10,000", query, self.parameters)
+        self.parameters["open_job"] = created["job_id"]
+
+    def claim_and_record(self) -> None:
+        organization = self.parameters["organization"]
+        query = "select job_id, position, lease_token from api.claim_lookups(%(organization)s, 'bench', 500)"
+        claimed = self.meter.time("claim 500", query, self.parameters)
+        self.meter.time("record 500", RECORD, outcomes(organization, claimed))
+        self.meter.count("record 500", RECORD, outcomes(organization, claim(self.connection, organization, 500)))
+        self.meter.count("claim 500", query, self.parameters)
+
+    def find_pages(self) -> None:
+        row = self.connection.execute(
+            """select report_id, api.list_batch_lookups(organization_id, p_limit => 1) ->> 'next_cursor'
+                 from public.batch_lookup_jobs where organization_id = %(organization)s and id = %(job)s""",
+            self.parameters,
+        ).fetchone()
+        assert row is not None
+        self.parameters["report"], self.parameters["jobs_cursor"] = row
+
+    def read(self, name: str) -> None:
+        self.meter.time(name, READS[name], self.parameters)
+        self.meter.count(name, READS[name], self.parameters)
+
+    def finish(self) -> None:
+        organization = self.parameters["organization"]
+        while look_up(self.connection, organization, 500):
             pass
-        connection.execute("select app.expire_leases(%s, now() + interval '1 hour')", [organization])
-        while look_up(connection, organization, 500):
+        self.connection.execute("select app.expire_leases(%s, now() + interval '1 hour')", [organization])
+        while look_up(self.connection, organization, 500):
             pass
-        return meter.costs()
+        self.connection.close()
+
+
+def measure(targets: dict[str, tuple[str, str, str]]) -> dict[str, Costs]:
+    """Call by call in turns, so that what else the machine does disturbs all alike."""
+    subjects = {name: Subject(*target) for name, target in targets.items()}
+    steps: list[tuple[int, Callable[[Subject], None]]] = [
+        (3, Subject.create),
+        (8, Subject.claim_and_record),
+        (1, Subject.find_pages),
+        *((REPEATS, partial(Subject.read, name=name)) for name in READS),
+        (1, Subject.finish),
+    ]
+    for repeats, step in steps:
+        for _ in range(repeats):
+            for subject in subjects.values():
+                step(subject)
+    return {name: subject.meter.costs() for name, subject in subjects.items()}
 
 
 def bytes_of_an_item(connection: Connection) -> dict[str, float]:
@@ -214,11 +241,12 @@ def main() -> None:
     with server(arguments.folder, arguments.keep) as postgres:
         filled = arguments.folder / "filled.json"
         if not filled.exists():
-            alone = empty_databases(postgres.url())()
+            # Neither is the database in which pg_cron runs the maintenance.
+            new_database = empty_databases(postgres.url())
             started = time.monotonic()
             targets = {
-                "full": fill(postgres.url(), arguments.items, arguments.open_items, arguments.jobs, arguments.organizations, say),
-                "empty": fill(alone, 0, 0, 0, 1, say),
+                "full": fill(new_database(), arguments.items, arguments.open_items, arguments.jobs, arguments.organizations, say),
+                "empty": fill(new_database(), 0, 0, 0, 1, say),
             }
             say(f"filled in {time.monotonic() - started:,.0f} s")
             filled.write_text(json.dumps(targets))
@@ -231,13 +259,13 @@ def main() -> None:
                 for url, *_ in targets.values():
                     with psycopg.connect(url, autocommit=True) as connection:
                         connection.execute("vacuum analyze")
-            figures[state] = {name: measure(*target) for name, target in targets.items()}
+            figures[state] = measure(targets)
             say(f"\n{state}\n{table(figures[state]['full'], figures[state]['empty'])}")
-        with psycopg.connect(postgres.url(), autocommit=True) as connection:
+        with psycopg.connect(targets["full"][0], autocommit=True) as connection:
             figures["bytes of an item"] = bytes_of_an_item(connection)
         say("\nbytes of an item\n" + "\n".join(f"{name:<50}{size:>10,.1f}" for name, size in figures["bytes of an item"].items()))
         if not arguments.no_invariants:
-            figures["violations"] = violations(postgres.url())
+            figures["violations"] = violations(targets["full"][0])
             say(f"\nviolated invariants: {figures['violations']}")
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
