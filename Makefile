@@ -121,9 +121,9 @@ chaos: ## Let everything go wrong for ten minutes, twice; CHAOS_SECONDS=600 CHAO
 	@CHAOS_SECONDS=$${CHAOS_SECONDS:-600} $(python) -m pytest -s tests/test_chaos.py $(ARGS)
 
 .PHONY: fuzz
-fuzz: ## Send the API whatever schemathesis thinks of; EXAMPLES=200 for each route
+fuzz: ## Try whatever schemathesis and Hypothesis think of; EXAMPLES=200 for each route and property
 	@scripts/setup test
-	@FUZZ_EXAMPLES=$(or $(EXAMPLES),200) $(python) -m pytest -q tests/test_fuzz.py
+	@FUZZ_EXAMPLES=$(or $(EXAMPLES),200) $(python) -m pytest -q tests/test_fuzz.py $$(grep -l '^from hypothesis import' tests/test_*.py)
 
 .PHONY: lock
 lock: ## Choose the newest versions of the libraries anew

@@ -26,6 +26,7 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
+from hypothesis import HealthCheck, settings
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
@@ -46,6 +47,15 @@ pytest_plugins = [
     "tests.citus_fixtures",
 ]
 
+
+# `make fuzz` asks for more.
+settings.register_profile(
+    "ours",
+    max_examples=int(os.environ.get("FUZZ_EXAMPLES", "50")),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("ours")
 
 # Nothing of what is imported and collected is ever garbage: it is looked for among what comes after.
 gc.disable()

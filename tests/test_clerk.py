@@ -18,7 +18,7 @@ from typing import Any
 
 import jwt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pyshell.api import clerk_keys
@@ -176,7 +176,6 @@ def test_clerk_itself_says_the_same(instance: ClerkInstance, tmp_path_factory: p
     assert asyncio.run(verdicts(ours, tokens)) == json.loads(answer.stdout)
 
 
-@settings(deadline=None)
 @given(st.text(max_size=60) | st.lists(st.binary(max_size=40), min_size=3, max_size=3).map(lambda parts: ".".join(map(encode, parts))))
 def test_no_text_is_more_than_invalid(token: str) -> None:
     with pytest.raises(InvalidTokenError):

@@ -9,13 +9,11 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import Connection
 from tests.http_fixtures import OPENAPI, Json, OrganizationClient, address, site
-
-property_test = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 def post(client: OrganizationClient, content: bytes, content_type: str = "application/json") -> httpx.Response:
@@ -297,31 +295,26 @@ def never_fails(client: OrganizationClient, database: Connection, content: bytes
         assert database.execute(count).fetchone() == before
 
 
-@property_test
 @given(nearly_batches)
 def test_no_json_makes_the_validator_fail(client: OrganizationClient, database: Connection, batch: Any) -> None:
     never_fails(client, database, json.dumps(batch).encode())
 
 
-@property_test
 @given(st.binary(max_size=200))
 def test_no_bytes_make_the_server_fail(client: OrganizationClient, database: Connection, content: bytes) -> None:
     never_fails(client, database, content)
 
 
-@property_test
 @given(st.text(st.characters(), max_size=50), st.sampled_from(["reference_id", "building_type", "note"]))
 def test_no_text_makes_the_validator_fail(client: OrganizationClient, database: Connection, text: str, field: str) -> None:
     never_fails(client, database, json.dumps([site(**{field: text})]).encode())
 
 
-@property_test
 @given(anything, st.sampled_from(sorted(address(street_2="x"))))
 def test_nothing_in_an_address_makes_the_validator_fail(client: OrganizationClient, database: Connection, value: Any, field: str) -> None:
     never_fails(client, database, json.dumps([site(address=address(**{field: value}))]).encode())
 
 
-@property_test
 @given(st.integers(1, 9000), st.sampled_from([b"[", b'{"a":', b'[{"webhook_custom_fields":', b'[{"device_ids":']))
 def test_no_depth_makes_the_server_fail(client: OrganizationClient, database: Connection, depth: int, opening: bytes) -> None:
     closing = {b"[": b"]", b"{": b"}"}
@@ -329,7 +322,6 @@ def test_no_depth_makes_the_server_fail(client: OrganizationClient, database: Co
     never_fails(client, database, opening * depth + b"1" + ends * depth)
 
 
-@property_test
 @given(anything)
 def test_nothing_makes_a_lookup_fail(client: OrganizationClient, request_body: Any) -> None:
     response = client.post("/incentives", json=request_body)

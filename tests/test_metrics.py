@@ -60,7 +60,7 @@ def test_metrics_count_requests_by_route_and_show_the_queue(server: str, client:
 def test_no_path_makes_a_series_of_its_own(http_settings: Settings) -> None:
     templates = [route.path for route in routes if isinstance(route, Route)]
     parts = {part for template in templates for part in re.split(r"[/{}]", template)} - {""}
-    values = [*sorted(parts)[::3], *"aeo-", "%7B", "%2F", "%2e%2e", "{job_id}", "%00", "é"]
+    values = [*sorted(parts)[::12], *"aeo-", "%7B", "%2F", "%2e%2e", "{job_id}", "%00", "é"]
     with running_server(http_settings) as url, httpx.Client(base_url=url) as anyone:
         for template in templates:
             for value in values if "{" in template else ("",):

@@ -33,7 +33,6 @@ class Plans:
         connection.add_notice_handler(self._keep)
         connection.execute("load 'auto_explain'")
         for name, value in {
-            "auto_explain.log_min_duration": "0",
             "auto_explain.log_analyze": "on",
             "auto_explain.log_timing": "off",
             "auto_explain.log_nested_statements": "on",
@@ -44,7 +43,9 @@ class Plans:
 
     def run(self, query: str, parameters: dict[str, Any]) -> tuple[list[tuple[Any, ...]], list[dict[str, Any]]]:
         self._plans.clear()
+        self.connection.execute("set auto_explain.log_min_duration = 0")
         rows = self.connection.execute(query, parameters).fetchall()
+        self.connection.execute("set auto_explain.log_min_duration = -1")
         return rows, list(self._plans)
 
     def _keep(self, notice: psycopg.errors.Diagnostic) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 
 import openpyxl
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pyshell.api.errors import ApiError
@@ -141,7 +141,6 @@ class TestCsv:
         assert (raised.value.status, raised.value.code) == (400, code)
         assert raised.value.message.startswith(message)
 
-    @settings(deadline=None)
     @given(st.lists(st.lists(cells, min_size=3, max_size=3)),
            st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]), st.sampled_from(["\n", "\r\n"]))  # fmt: skip
     def test_every_cell_comes_through(self, rows: list[list[str]], quoting: Any, end: str) -> None:
@@ -153,7 +152,6 @@ class TestCsv:
             writer.writerow([*row, "CA", "90012", "x", "1"])
         assert [row[:3] for row in read_csv(text.getvalue()).rows[1:]] == [[cell.strip() for cell in row] for row in rows]
 
-    @settings(deadline=None, max_examples=300)
     @given(st.binary(max_size=300) | st.text('a",;\t\r\n\ufeff', max_size=60).map(str.encode), st.booleans())
     def test_no_bytes_are_more_than_refused(self, data: bytes, with_header: bool) -> None:
         with contextlib.suppress(ApiError):
@@ -205,7 +203,6 @@ class TestWorkbooks:
                 read_file(bomb)
             assert (raised.value.status, raised.value.code) == (413, "suspicious_compression")
 
-    @settings(deadline=None, max_examples=60)
     @given(st.integers(0, 5000), st.binary(min_size=1, max_size=20))
     def test_a_damaged_workbook_is_no_more_than_refused(self, run_in_fork: Run, place: int, damage: bytes) -> None:
         data = bytearray(BOOK)
@@ -261,7 +258,6 @@ class TestNdjson:
         assert raised.value.code == "invalid_json"
         assert raised.value.message.startswith("Record 2 (line 3) is not valid JSON")
 
-    @settings(deadline=None)
     @given(st.lists(st.recursive(st.none() | st.text() | st.integers(), st.lists, max_leaves=5), max_size=8), st.booleans())
     def test_every_value_comes_through(self, values: list[Any], escaped: bool) -> None:
         text = "\n".join(json.dumps(value, ensure_ascii=escaped) for value in values)

@@ -23,7 +23,7 @@ from pyshell.worker.run_once import run_once
 from tests.conftest import Connection
 from tests.timed import wait_until
 from tests.upstream import FOREVER, FakeUpstream, Reply
-from tests.worker_fixtures import Batches, check_invariants, fetch_value, leases, running_worker, update_settings
+from tests.worker_fixtures import Batches, check_invariants, fetch_value, leases, running_worker, update_settings, wait_for_all
 
 
 def test_every_item_of_a_batch_is_looked_up_once_and_stands_in_the_report(
@@ -220,7 +220,7 @@ def test_what_was_claimed_is_looked_up_while_others_are_claimed_for(
         with running_worker(worker_settings):
             wait_until(lambda: len(upstream.requests) >= 10)
             connection.rollback()
-            assert [batches.wait(job) for batches, job in zip(many, jobs, strict=True)] == ["completed"] * 12
+            wait_for_all(many, jobs)
     assert set(upstream.times_seen().values()) == {1}
 
 

@@ -13,6 +13,7 @@ import threading
 import uuid
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -124,9 +125,12 @@ class Batches:
 
     def wait(self, job_id: UUID) -> str:
         """Wait for the end of a job, hold it against the rules, and answer its status."""
-        wait_until(lambda: self.status(job_id) not in ("pending", "processing"), self.counts)
+        wait_until(lambda: self.has_ended(job_id), self.counts)
         check_invariants(self.owner)
         return self.status(job_id)
+
+    def has_ended(self, job_id: UUID) -> bool:
+        return self.status(job_id) not in ("pending", "processing")
 
     def counts(self) -> dict[str, int]:
         rows = self.owner.execute(
@@ -163,6 +167,14 @@ def site(reference_id: str) -> dict[str, Any]:
         "building_type": "RESIDENTIAL",
         "device_ids": [1],
     }
+
+
+def wait_for_all(organizations: Sequence[Batches], jobs: Sequence[UUID]) -> None:
+    """Wait until a job of each organization is completed, and hold them all against the rules."""
+    for batches, job in zip(organizations, jobs, strict=True):
+        wait_until(partial(batches.has_ended, job), batches.counts)
+    check_invariants(organizations[0].owner)
+    assert {batches.status(job) for batches, job in zip(organizations, jobs, strict=True)} == {"completed"}
 
 
 def update_settings(owner: Connection, **changes: float | None) -> None:
