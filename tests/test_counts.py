@@ -227,7 +227,9 @@ OPEN_ITEMS = """
               from (select i.retry_at, coalesce(i.position < q.next_position, true) as is_claimed
                       from public.lookup_queue_items i
                       left join app.queued_jobs q on q.organization_id = i.organization_id and q.job_id = i.job_id
-                     where i.status = 'pending') i)"""
+                     where i.status = 'pending'
+                       -- One that is just being claimed while its batch is cancelled still waits, to everybody else.
+                       and i.job_id in (select id from public.batch_lookup_jobs where status in ('pending', 'processing'))) i)"""
 
 
 def fetch_row(connection: Connection, query: str, *parameters: object) -> tuple[object, ...]:

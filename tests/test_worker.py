@@ -358,9 +358,10 @@ def test_an_idle_worker_sleeps_as_long_as_it_may(worker_settings: Settings, monk
     monkeypatch.setattr(claims, "heartbeat", heartbeat)
     monkeypatch.setattr(claims, "LONGEST_SLEEP", 0.4)
     with running_worker(worker_settings):
-        wait_until(lambda: len(asked) >= 6)
-    # The first ones follow each other while it starts. Whatever else the machine does makes sleeps longer only.
-    assert [later - earlier >= 0.39 for earlier, later in pairwise(asked[2:6])] == [True] * 3
+        wait_until(lambda: len(asked) >= 8)
+    # The first ones follow each other while it starts, and a part of it may wake it once more. Whatever else the machine does makes
+    # sleeps longer only.
+    assert sum(later - earlier < 0.39 for earlier, later in pairwise(asked[2:8])) <= 1
 
 
 def test_a_small_batch_of_another_organization_does_not_wait_for_a_large_one(
