@@ -385,6 +385,50 @@ def test_what_is_looked_for_in_all_organizations_has_a_column(source: Source) ->
     )
 
 
+# What claims and flushes call now and then.
+SELDOM = {
+    "limits": ["app.keep_limits", "app.within_budgets", "app.slots_of_node"],
+    "failures": ["app.apply_outcomes", "app.judge_failures", "app.is_served_alone", "app.record_attempts", "app.cancel_retries"],
+    "late answers": ["app.leases_in_flight", "app.mend_expired_items", "app.judge_outcomes", "app.expire_leases"],
+    "what some have": ["app.enqueue_item_webhooks", "app.enqueue_job_webhooks", "app.file_applications", "app.answer_duplicates"],
+}
+
+
+def test_every_claim_and_flush_names_one_table_in_a_statement(source: Source) -> None:
+    """Such a statement is planned in a third of the time there, and its plan is most of what it costs."""
+    calls, seldom = source.calls(), {name for names in SELDOM.values() for name in names}
+    reached, found = set[str](), {"api.claim_lookups", "api.record_lookups"}
+    while found:
+        reached |= found
+        found = {called for name in found for called in calls[name]} - reached - seldom
+    expect(
+        (
+            (f, statement.text[:120])
+            for f, statement in source.each()
+            if f.name in reached
+            and source.tables(statement, "distributed")
+            and (len(statement.references(source.kinds)) > 1 or re.search(JOINED, statement.text))
+        ),
+        but_for={"app.insert_report_sites": "as many rows as items: by themselves they would cost more"},
+    )
+
+
+JOINED = r"\( select |\bwith\b|\bjoin\b|\bunnest\b|insert into (?!.* values )"
+
+
+def test_no_column_is_set_to_an_element_of_an_array(source: Source) -> None:
+    """Crashes the server there, where that is all that the column is set to: Citus takes it for a change of an element of the column."""
+    expect(
+        (
+            (f, statement.text)
+            for f, statement in source.each()
+            if source.tables(statement, "distributed", "reference")
+            and re.search(r"update .*(?: set|,) \w+ = [\w.]+ \[ [^=]* \] (?:,|where|from|returning)", statement.text)
+        ),
+        but_for={},
+    )
+
+
 def names_its_organization(statement: Statement, reference: Reference) -> bool:
     """Compares the organization of a table with something, or inserts it."""
     column = rf"(?<![\w.])(?:{reference.alias}\.)?organization_id"
@@ -450,6 +494,10 @@ def test_functions_in_sql_read_no_table_that_is_distributed(source: Source) -> N
             test_what_is_looked_for_in_all_organizations_has_a_column,
             "if exists (select from app.queue_wakeups where ready_at <= p_now) then",
         ),
+        (
+            test_no_column_is_set_to_an_element_of_an_array,
+            "update app.queued_jobs set end_position = v_ends[1] where organization_id = p_id;",
+        ),
         (test_functions_in_sql_read_no_table_that_is_distributed, "select count(*) from app.devices"),
     ],
 )
@@ -458,3 +506,10 @@ def test_each_rule_finds_what_breaks_it(rule: Callable[[Source], None], body: st
     broken = Function("app.broken()", "app.broken", language, statements(body), False, False, [], body)
     with pytest.raises(AssertionError, match=r"app\.broken"):
         rule(replace(source, functions=[*source.functions, broken]))
+
+
+def test_a_join_in_a_claim_is_found(source: Source) -> None:
+    body = "perform from app.queued_jobs q join unnest(p_ids) i (id) on i.id = q.job_id where q.organization_id = p_id;"
+    joined = Function("app.hold_queue()", "app.hold_queue", "plpgsql", statements(body), False, False, [], body)
+    with pytest.raises(AssertionError, match=r"app\.hold_queue"):
+        test_every_claim_and_flush_names_one_table_in_a_statement(replace(source, functions=[*source.functions, joined]))

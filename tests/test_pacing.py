@@ -42,7 +42,7 @@ def test_slots_keep_their_times_however_long_the_claim_takes(batches: Batches, o
     update_settings(owner, lookups_per_second=10)
     batches.create(3)
     owner.execute("""
-        create or replace function app.start_jobs(p_organization_id uuid, p_items public.lookup_queue_items[], p_now timestamptz)
+        create or replace function app.start_jobs(p_organization_id uuid, p_job_ids uuid[], p_now timestamptz)
         returns void
         language sql volatile return (select pg_sleep(0.5))""")
     claimed = "select start_in from api.claim_lookups(%s, 'slow', 3) order by start_in"

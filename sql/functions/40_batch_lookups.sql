@@ -338,7 +338,7 @@ begin
            updated_at      = v_now
      where organization_id = p_organization_id and id = p_job_id;
     perform app.count_work(p_organization_id, 'job', array['cancelled'], null, null, null, v_now);
-    perform app.update_report(p_organization_id, p_job_id, v_now, p_job_status => 'cancelled');
+    perform app.update_report(p_organization_id, p_job_id, v_now, v_now, p_job_status => 'cancelled');
     perform app.notify_change('UPDATE', 'batch_lookup_jobs', p_organization_id, p_job_id);
     perform app.enqueue_job_webhook(p_organization_id, p_job_id, v_now);
     return json_build_object('message', 'Job cancelled successfully', 'job_id', p_job_id);

@@ -15,12 +15,15 @@ return exp(-least(greatest(extract(epoch from p_time)::double precision, 0) / 30
 -- The rate of a job once p_processed more items have ended: an exponentially weighted moving average, in which a rest is soon forgotten.
 -- While the job is younger than half a minute, it is the mean since the start.
 create or replace function app.next_rate(p_job public.batch_lookup_jobs, p_processed integer, p_now timestamptz) returns double precision
-language sql immutable
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
 as $$
-    select (coalesce(p_job.rate, 0) * (1 - app.rate_decay(greatest(p_job.updated_at - p_job.started_at, interval '50 milliseconds')))
+begin
+    return (coalesce(p_job.rate, 0) * (1 - app.rate_decay(greatest(p_job.updated_at - p_job.started_at, interval '50 milliseconds')))
                                     * app.rate_decay(p_now - p_job.updated_at)
             + p_processed / 30.0::double precision)
-           / (1 - app.rate_decay(greatest(p_now - p_job.started_at, interval '50 milliseconds')))
+           / (1 - app.rate_decay(greatest(p_now - p_job.started_at, interval '50 milliseconds')));
+end;
 $$;
 
 -- Reads only the job's row, the state of the upstream, the clock and, for errors_by_code, the index of failed items. So the answer stays the same until the job

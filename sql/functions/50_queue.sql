@@ -81,8 +81,10 @@ create or replace function app.mark_ready(p_organization_id uuid, p_at timestamp
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    v_id uuid := gen_random_uuid();
 begin
-    insert into app.queue_wakeups (organization_id, id, ready_at) values (p_organization_id, gen_random_uuid(), p_at);
+    insert into app.queue_wakeups (organization_id, id, ready_at) values (p_organization_id, v_id, p_at);
     perform pg_notify('batch_lookups_ready', p_organization_id::text);
 end;
 $$;
@@ -93,14 +95,19 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
 set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_sort = off
 as $$
+declare
+    v_retry_at   timestamptz;
+    v_expires_at timestamptz;
 begin
-    if exists (select from app.queued_jobs where organization_id = p_organization_id) then
+    perform from app.queued_jobs where organization_id = p_organization_id limit 1;
+    if found then
         return p_now;
     end if;
-    return least(
-        (select min(retry_at) from public.lookup_queue_items
-          where organization_id = p_organization_id and status = 'pending' and retry_at < 'infinity'),
-        (select min(expires_at) from public.lookup_leases where organization_id = p_organization_id));
+    select min(retry_at) into v_retry_at
+      from public.lookup_queue_items
+     where organization_id = p_organization_id and status = 'pending' and retry_at < 'infinity';
+    select min(expires_at) into v_expires_at from public.lookup_leases where organization_id = p_organization_id;
+    return least(v_retry_at, v_expires_at);
 end;
 $$;
 

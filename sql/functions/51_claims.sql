@@ -17,6 +17,7 @@ declare
     v_has_expired boolean;
     v_items       public.lookup_queue_items[];
     v_leases      public.lookup_leases[];
+    v_job_ids     uuid[];
     v_traces      app.job_traces[];
     v_count       integer;
     v_has_more    boolean;
@@ -48,26 +49,21 @@ begin
     end if;
     v_count := cardinality(v_items);
     if v_count > 0 then
-        v_leases := app.lease_items(
+        v_leases := app.new_leases(
             p_organization_id, p_worker, v_items, greatest(v_slots.first_at + v_slots.slots * v_slots.spacing, v_now) + v_slots.lease);
-        perform app.start_jobs(p_organization_id, v_items, v_now);
+        v_job_ids := array(select l.job_id from unnest(v_leases) l);
+        perform app.keep_leases(p_organization_id, v_leases);
         if v_slots.spacing > interval '0' or v_slots.is_probe then
             perform app.take_slots(v_slots.first_at + v_count * v_slots.spacing, v_slots.is_probe, v_now);
         end if;
-        perform app.count_lookups(p_organization_id, v_leases, v_now);
-        v_traces := app.traces_of(p_organization_id, array(select l.job_id from unnest(v_leases) l));
+        perform app.start_jobs(p_organization_id, app.count_lookups(p_organization_id, v_leases, v_now), v_now);
+        v_traces := app.traces_of(p_organization_id, v_job_ids);
     end if;
     v_has_more := v_count = v_slots.slots;
     if not v_has_more then
         v_ready_at := app.take_wakeups(p_organization_id, v_now);
     end if;
-    update app.organization_queue_state q
-       set ready_at     = case when v_has_more then least(q.ready_at, v_now) else v_ready_at end,
-           served_at    = case when v_count > 0 then v_now else q.served_at end,
-           leases_until = case when v_has_expired
-                               then coalesce((select min(l.expires_at) from public.lookup_leases l where l.organization_id = p_organization_id), 'infinity')
-                               else least(q.leases_until, v_leases[1].expires_at) end
-     where q.organization_id = p_organization_id and (v_count > 0 or v_has_expired or q.ready_at is distinct from v_ready_at);
+    perform app.note_claim(p_organization_id, v_count > 0, v_has_more, v_ready_at, v_has_expired, v_leases[1].expires_at, v_now);
 
     -- The worker counts from when it hears of its slots. The time of the claim itself, a tenth of a second when it is a connection's first,
     -- would push them among those of others.
@@ -106,6 +102,28 @@ begin
 end;
 $$;
 
+-- Says in the ready list what came of a claim. p_expires_at: of its leases; p_ready_at: when there will be more, unless there is already.
+create or replace function app.note_claim(
+    p_organization_id uuid, p_has_items boolean, p_has_more boolean, p_ready_at timestamptz, p_has_expired boolean, p_expires_at timestamptz,
+    p_now timestamptz
+) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_expires_at timestamptz;
+begin
+    if p_has_expired then
+        select coalesce(min(expires_at), 'infinity') into v_expires_at from public.lookup_leases where organization_id = p_organization_id;
+    end if;
+    update app.organization_queue_state
+       set ready_at     = case when p_has_more then least(ready_at, p_now) else p_ready_at end,
+           served_at    = case when p_has_items then p_now else served_at end,
+           leases_until = case when p_has_expired then v_expires_at else least(leases_until, p_expires_at) end
+     where organization_id = p_organization_id and (p_has_items or p_has_expired or ready_at is distinct from p_ready_at);
+end;
+$$;
+
 -- Items that have waited long enough. A locked one is being ended by a late answer, a duplicate's answer or a cancel. One beyond the
 -- high-water mark, which waited for a duplicate's answer, becomes a new item again: nothing there is ever leased.
 create or replace function app.take_due_items(p_organization_id uuid, p_limit integer, p_now timestamptz) returns public.lookup_queue_items[]
@@ -116,17 +134,29 @@ as $$
 declare
     v_items         public.lookup_queue_items[] := '{}';
     v_item          public.lookup_queue_items;
+    v_job_ids       uuid[]                      := '{}';
+    v_positions     integer[]                   := '{}';
+    v_due           record;
     v_job           record;
     v_next_position integer;
 begin
+    for v_due in
+        select job_id, position
+          from public.lookup_queue_items
+         where organization_id = p_organization_id and status = 'pending' and retry_at <= p_now
+         order by retry_at
+         limit p_limit
+           for update skip locked
+    loop
+        v_job_ids := v_job_ids || v_due.job_id;
+        v_positions := v_positions || v_due.position;
+    end loop;
+    if v_job_ids = '{}' then
+        return v_items;
+    end if;
     for v_job in
         select d.job_id, min(d.position) as first_position, max(d.position) as last_position, array_agg(d.position) as positions
-          from (select job_id, position
-                  from public.lookup_queue_items
-                 where organization_id = p_organization_id and status = 'pending' and retry_at <= p_now
-                 order by retry_at
-                 limit p_limit
-                   for update skip locked) d
+          from unnest(v_job_ids, v_positions) d (job_id, position)
          group by d.job_id
     loop
         select next_position into v_next_position from app.queued_jobs where organization_id = p_organization_id and job_id = v_job.job_id;
@@ -146,6 +176,28 @@ begin
 end;
 $$;
 
+-- The next positions of jobs, by rank, up to p_limit together: for each job, from where on, how many, and the rank of the first. done: jobs of
+-- which nothing is left then.
+create or replace function app.next_turns(
+    p_jobs app.queued_jobs[], p_limit integer, out job_ids uuid[], out starts integer[], out counts integer[], out ranks bigint[], out done uuid[]
+)
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
+as $$
+begin
+    select array_agg(s.job_id), array_agg(s.start), array_agg(s.items), array_agg(s.rank), array_agg(s.job_id) filter (where s.is_done)
+      into job_ids, starts, counts, ranks, done
+      from (select t.job_id, min(t.position) as start, count(*)::integer as items, min(t.rank) as rank,
+                   bool_or(t.position + 1 = t.end_position) as is_done
+              from (select j.job_id, j.next_position + n as position, j.next_rank + n as rank, j.end_position
+                      from unnest(p_jobs) j
+                     cross join generate_series(0, least(p_limit, j.end_position - j.next_position) - 1) n
+                     order by rank, j.job_id
+                     limit p_limit) t
+             group by t.job_id) s;
+end;
+$$;
+
 -- Items that were never claimed, by rank: the next ones of each job. It skips items that wait for a duplicate's answer or have it, and jobs
 -- that are being cancelled.
 create or replace function app.take_new_items(p_organization_id uuid, p_limit integer) returns public.lookup_queue_items[]
@@ -156,58 +208,56 @@ as $$
 declare
     v_items   public.lookup_queue_items[] := '{}';
     v_more    public.lookup_queue_items[];
+    v_of_job  public.lookup_queue_items[];
     v_missing integer                     := p_limit;
+    v_job     app.queued_jobs;
     v_jobs    app.queued_jobs[];
-    v_job_ids uuid[];
-    v_starts  integer[];
-    v_ends    integer[];
-    v_ranks   bigint[];
+    v_turns   record;
 begin
     while v_missing > 0 loop
-        select array_agg(row(j.*)::app.queued_jobs) into v_jobs
-          from (select *
-                  from app.queued_jobs
-                 where organization_id = p_organization_id
-                 order by next_rank, job_id
-                 limit v_missing
-                   for update skip locked) j;
-        exit when v_jobs is null;
-        select array_agg(s.job_id), array_agg(s.start_position), array_agg(s.end_position), array_agg(s.start_rank)
-          into v_job_ids, v_starts, v_ends, v_ranks
-          from (select t.job_id, min(t.position) as start_position, max(t.position) + 1 as end_position, min(t.rank) as start_rank
-                  from (select j.job_id, j.next_position + n as position, j.next_rank + n as rank
-                          from unnest(v_jobs) j
-                         cross join generate_series(0, least(v_missing, j.end_position - j.next_position) - 1) n
-                         order by rank, j.job_id
-                         limit v_missing) t
-                 group by t.job_id) s;
+        v_jobs := '{}';
+        for v_job in
+            select * from app.queued_jobs where organization_id = p_organization_id order by next_rank, job_id limit v_missing for update skip locked
+        loop
+            v_jobs := v_jobs || v_job;
+        end loop;
+        exit when v_jobs = '{}';
+        v_turns := app.next_turns(v_jobs, v_missing);
 
-        select array_agg(t.item order by s.start_rank - s.start_position + t.position, s.job_id) into v_more
-          from unnest(v_job_ids, v_starts, v_ends, v_ranks) s (job_id, start_position, end_position, start_rank)
-         cross join lateral (
-               select row(i.*)::public.lookup_queue_items as item, i.position
-                 from public.lookup_queue_items i
-                where i.organization_id = p_organization_id and i.job_id = s.job_id
-                  and i.position >= s.start_position and i.position < s.end_position
-                  and i.status = 'pending' and i.retry_at is null
-               offset 0) t;
+        v_more := '{}';
+        for n in 1 .. cardinality(v_turns.job_ids) loop
+            select array_agg(row(i.*)::public.lookup_queue_items order by i.position) into v_of_job
+              from public.lookup_queue_items i
+             where i.organization_id = p_organization_id and i.job_id = v_turns.job_ids[n]
+               and i.position >= v_turns.starts[n] and i.position < v_turns.starts[n] + v_turns.counts[n]
+               and i.status = 'pending' and i.retry_at is null;
+            v_more := v_more || v_of_job;
+        end loop;
+        if cardinality(v_turns.job_ids) > 1 then
+            v_more := array(select i
+                              from unnest(v_more) i
+                              join unnest(v_turns.job_ids, v_turns.starts, v_turns.ranks) t (job_id, start, rank) on t.job_id = i.job_id
+                             order by t.rank - t.start + i.position, t.job_id);
+        end if;
         v_items := v_items || v_more;
 
-        delete from app.queued_jobs j
-         using unnest(v_job_ids, v_ends) s (job_id, end_position)
-         where j.organization_id = p_organization_id and j.job_id = s.job_id and j.end_position = s.end_position;
-        update app.queued_jobs j
-           set next_position = s.end_position, next_rank = j.next_rank + s.end_position - j.next_position
-          from unnest(v_job_ids, v_ends) s (job_id, end_position)
-         where j.organization_id = p_organization_id and j.job_id = s.job_id;
+        if v_turns.done is not null then
+            delete from app.queued_jobs where organization_id = p_organization_id and job_id = any (v_turns.done);
+        end if;
+        if v_turns.done is null or cardinality(v_turns.done) < cardinality(v_turns.job_ids) then
+            update app.queued_jobs
+               set next_position = next_position + v_turns.counts[array_position(v_turns.job_ids, job_id)],
+                   next_rank     = next_rank + v_turns.counts[array_position(v_turns.job_ids, job_id)]
+             where organization_id = p_organization_id and job_id = any (v_turns.job_ids);
+        end if;
         v_missing := p_limit - cardinality(v_items);
     end loop;
     return v_items;
 end;
 $$;
 
--- Creates a lease for each job. It expires some time after the last of its lookups may start.
-create or replace function app.lease_items(
+-- A lease for each job, by job. It expires some time after the last of its lookups may start.
+create or replace function app.new_leases(
     p_organization_id uuid, p_worker text, p_items public.lookup_queue_items[], p_expires_at timestamptz
 ) returns public.lookup_leases[]
 language plpgsql volatile
@@ -218,15 +268,28 @@ declare
     v_leases public.lookup_leases[] := '{}';
 begin
     for v_lease in
-        insert into public.lookup_leases (organization_id, job_id, lease_token, worker, expires_at, positions)
-        select p_organization_id, i.job_id, gen_random_uuid(), p_worker, p_expires_at, range_agg(int4range(i.position, i.position + 1))
+        select p_organization_id, i.job_id, gen_random_uuid(), p_worker, p_expires_at, range_agg(int4range(i.position, i.position + 1)), false
           from unnest(p_items) i
          group by i.job_id
-     returning *
+         order by i.job_id
     loop
         v_leases := v_leases || v_lease;
     end loop;
     return v_leases;
+end;
+$$;
+
+create or replace function app.keep_leases(p_organization_id uuid, p_leases public.lookup_leases[]) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_lease public.lookup_leases;
+begin
+    foreach v_lease in array p_leases loop
+        insert into public.lookup_leases (organization_id, job_id, lease_token, worker, expires_at, positions)
+        values (p_organization_id, v_lease.job_id, v_lease.lease_token, v_lease.worker, v_lease.expires_at, v_lease.positions);
+    end loop;
 end;
 $$;
 
@@ -242,25 +305,24 @@ return left(json_build_object(
     'device_ids', p_device_ids,
     'create_application', p_create_application)::text, -1) || coalesce(', "household" : ' || p_household::text, '') || '}';
 
--- The first claim starts a job. It never waits for a job's row: a cancel or another claim that holds it sets the status.
-create or replace function app.start_jobs(p_organization_id uuid, p_items public.lookup_queue_items[], p_now timestamptz) returns void
+-- The first claim of a job starts it, and the first of each day sees to it. It never waits for a job's row: a cancel or a flush that holds it
+-- sets the status.
+create or replace function app.start_jobs(p_organization_id uuid, p_job_ids uuid[], p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_job_ids uuid[] := array(select distinct i.job_id from unnest(p_items) i);
-    v_job_id  uuid;
+    v_job_id uuid;
 begin
+    if p_job_ids = '{}' then
+        return;
+    end if;
     for v_job_id in
+        select id from public.batch_lookup_jobs where organization_id = p_organization_id and status = 'pending' and id = any (p_job_ids) for update skip locked
+    loop
         update public.batch_lookup_jobs
            set status = 'processing', started_at = p_now, updated_at = p_now
-         where organization_id = p_organization_id
-           and id = any (array(select id
-                                 from public.batch_lookup_jobs
-                                where organization_id = p_organization_id and status = 'pending' and id = any (v_job_ids)
-                                  for update skip locked))
-     returning id
-    loop
+         where organization_id = p_organization_id and id = v_job_id;
         perform app.notify_change('UPDATE', 'batch_lookup_jobs', p_organization_id, v_job_id);
     end loop;
 end;

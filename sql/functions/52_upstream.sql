@@ -122,22 +122,37 @@ set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_
 set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_sort = off
 as $$
 declare
-    v_settings app.settings;
     v_signs    app.outage_signs;
+    v_failures record;
 begin
     select count(*) filter (where o.action in ('retry', 'wait')), coalesce(bool_or(o.action in ('complete', 'fail')), false), 0, max(o.pause), false,
            count(*) filter (where o.action = 'complete')
       into v_signs
       from unnest(p_outcomes) o;
-    if v_signs.failures = 0 or v_signs.answered then
-        return v_signs;
+    if v_signs.failures > 0 and not v_signs.answered then
+        v_failures := app.judge_failures(p_organization_id, p_outcomes);
+        v_signs.signs := v_failures.signs;
+        v_signs.certain := v_failures.certain;
     end if;
+    return v_signs;
+end;
+$$;
+
+-- Of a flush without an answer: how many of its failures are a sign of an outage, and whether one of them is certain.
+create or replace function app.judge_failures(p_organization_id uuid, p_outcomes app.lookup_outcome[], out signs integer, out certain boolean)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_sort = off
+as $$
+declare
+    v_settings app.settings;
+begin
     select * into v_settings from app.settings;
     select count(*) filter (where o.action = 'retry' and (o.outage or i.retry_count = 0))
            + case when bool_or(o.action = 'retry' and o.outage and i.retry_count >= v_settings.max_retries
                                or o.pause > app.longest_pause()) then v_settings.outage_failures else 0 end,
            coalesce(bool_or(o.action = 'retry' and o.outage or o.pause > app.longest_pause()), false)
-      into v_signs.signs, v_signs.certain
+      into signs, certain
       from unnest(p_outcomes) o
      cross join lateral (select
                            from public.lookup_leases l
@@ -148,7 +163,6 @@ begin
                            from public.lookup_queue_items i
                           where i.organization_id = p_organization_id and i.job_id = o.job_id and i.position = o.position
                          offset 0) i;
-    return v_signs;
 end;
 $$;
 

@@ -16,10 +16,24 @@ $$;
 
 create or replace function app.count_positions(p_positions int4multirange) returns integer
 language plpgsql immutable
-set search_path = pg_catalog, pg_temp
+set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
 as $$
 begin
-    return (select coalesce(sum(upper(r) - lower(r)), 0) from unnest(p_positions) r);
+    if p_positions = int4multirange(range_merge(p_positions)) then
+        return coalesce(upper(p_positions) - lower(p_positions), 0);
+    end if;
+    return (select sum(upper(r) - lower(r)) from unnest(p_positions) r);
+end;
+$$;
+
+-- The leases that are named, each once.
+create or replace function app.each_once(p_job_ids uuid[], p_lease_tokens uuid[], out job_ids uuid[], out lease_tokens uuid[])
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
+as $$
+begin
+    select array_agg(n.job_id), array_agg(n.lease_token) into job_ids, lease_tokens
+      from (select distinct * from unnest(p_job_ids, p_lease_tokens) u (job_id, lease_token)) n;
 end;
 $$;
 
@@ -30,15 +44,37 @@ set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_
 set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_sort = off
 as $$
 declare
-    v_leases public.lookup_leases[];
+    v_named  record                 := app.each_once(p_job_ids, p_lease_tokens);
+    v_lease  public.lookup_leases;
+    v_leases public.lookup_leases[] := '{}';
 begin
-    select array_agg(held.lease) into v_leases
-      from (select distinct * from unnest(p_job_ids, p_lease_tokens) n (job_id, lease_token)) n
-     cross join lateral (select row(l.*)::public.lookup_leases as lease
-                           from public.lookup_leases l
-                          where l.organization_id = p_organization_id and l.job_id = n.job_id and l.lease_token = n.lease_token
-                            for key share) held;
-    return coalesce(v_leases, '{}');
+    for n in 1 .. coalesce(cardinality(v_named.job_ids), 0) loop
+        select * into v_lease
+          from public.lookup_leases
+         where organization_id = p_organization_id and job_id = v_named.job_ids[n] and lease_token = v_named.lease_tokens[n]
+           for key share;
+        if found then
+            v_leases := v_leases || v_lease;
+        end if;
+    end loop;
+    return v_leases;
+end;
+$$;
+
+-- The leases that have some of the items, by job and token: what they hold, and what of it has ended.
+create or replace function app.ended_leases(p_leases public.lookup_leases[], p_items public.lookup_queue_items[])
+returns table (job_id uuid, lease_token uuid, held int4multirange, ended int4multirange)
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
+set enable_hashjoin = off set enable_mergejoin = off set enable_sort = off
+as $$
+begin
+    return query
+    select l.job_id, l.lease_token, l.positions, range_agg(int4range(i.position, i.position + 1))
+      from unnest(p_leases) l
+      join unnest(p_items) i on i.job_id = l.job_id and i.position <@ l.positions
+     group by l.job_id, l.lease_token, l.positions
+     order by l.job_id, l.lease_token;
 end;
 $$;
 
@@ -53,22 +89,18 @@ declare
     v_lease    record;
     v_is_empty boolean;
 begin
-    for v_lease in
-        select l.job_id, l.lease_token, range_agg(int4range(i.position, i.position + 1)) as ended, l.positions as held
-          from unnest(p_leases) l
-          join unnest(p_items) i on i.job_id = l.job_id and i.position <@ l.positions
-         group by l.job_id, l.lease_token, l.positions
-         order by l.job_id, l.lease_token
-    loop
+    for v_lease in select * from app.ended_leases(p_leases, p_items) loop
         if v_lease.held <@ v_lease.ended then
-            delete from public.lookup_leases
-             where organization_id = p_organization_id and job_id = v_lease.job_id
-               and lease_token = any (array(select lease_token
-                                              from public.lookup_leases
-                                             where organization_id = p_organization_id and job_id = v_lease.job_id
-                                               and lease_token = v_lease.lease_token and positions <@ v_lease.ended
-                                               for update skip locked));
-            continue when found;
+            perform
+               from public.lookup_leases
+              where organization_id = p_organization_id and job_id = v_lease.job_id and lease_token = v_lease.lease_token
+                and positions <@ v_lease.ended
+                for update skip locked;
+            if found then
+                delete from public.lookup_leases
+                 where organization_id = p_organization_id and job_id = v_lease.job_id and lease_token = v_lease.lease_token;
+                continue;
+            end if;
         end if;
         update public.lookup_leases
            set positions = positions - v_lease.ended

@@ -127,14 +127,16 @@ begin
     end if;
 
     for v_row in
-        select o.organization_id, o.job_id, array_agg(o.position) as positions,
-               array_agg(o.response) as responses, array_agg(o.result) as results
-          from unnest(p_organization_ids, p_job_ids, p_positions, p_responses, v_results) o (organization_id, job_id, position, response, result)
+        select o.organization_id, o.job_id, min(o.position) as first, max(o.position) as last, array_agg(o.position) as positions,
+               array_agg(o.number::integer) as numbers
+          from unnest(p_organization_ids, p_job_ids, p_positions) with ordinality o (organization_id, job_id, position, number)
          where o.organization_id = any (done)
          group by o.organization_id, o.job_id
          order by o.organization_id, o.job_id
     loop
-        v_items := v_items || app.complete_items(v_row.organization_id, v_row.job_id, v_row.positions, v_row.responses, v_row.results, p_now);
+        v_items := v_items || app.complete_items(
+            v_row.organization_id, v_row.job_id, v_row.first, v_row.last, v_row.positions, v_row.numbers, p_responses,
+            v_results, '{(,)}', p_now);
     end loop;
     if cardinality(v_items) < (select count(*) from unnest(p_organization_ids) o where o = any (done)) then
         raise lock_not_available using message = 'another transaction has recorded an item';
@@ -244,34 +246,6 @@ begin
            latency_buckets = app.add_buckets(w.latency_buckets, excluded.latency_buckets),
            wait_seconds    = w.wait_seconds + excluded.wait_seconds,
            wait_buckets    = app.add_buckets(w.wait_buckets, excluded.wait_buckets);
-end;
-$$;
-
--- Completes items of one job, all of which wait for their answers; returns them.
-create or replace function app.complete_items(
-    p_organization_id uuid, p_job_id uuid, p_positions integer[], p_responses text[], p_results jsonb[], p_now timestamptz
-) returns public.lookup_queue_items[]
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
-set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = on set enable_nestloop = off set enable_mergejoin = off
-as $$
-declare
-    v_first integer := (select min(p) from unnest(p_positions) p);
-    v_last  integer := (select max(p) from unnest(p_positions) p);
-    v_items public.lookup_queue_items[] := '{}';
-    v_row   record;
-begin
-    for v_row in
-        update public.lookup_queue_items i
-           set status = 'completed', retry_at = null, result = o.response::json, processed_at = p_now
-          from unnest(p_positions, p_responses, p_results) o (position, response, result)
-         where i.organization_id = p_organization_id and i.job_id = p_job_id and i.position between v_first and v_last
-           and i.position = o.position and i.status = 'pending'
-     returning i.position, app.with_parsed_result(row(i.*)::public.lookup_queue_items, o.result) as item
-    loop
-        v_items := v_items || v_row.item;
-    end loop;
-    return v_items;
 end;
 $$;
 

@@ -102,47 +102,69 @@ declare
     v_settings  app.settings;
     v_results   jsonb[]     := app.parse_responses(p_responses);
     v_outcomes  app.lookup_outcome[];
+    v_others    app.lookup_outcome[];
     v_signs     app.outage_signs;
     v_is_outage boolean;
     v_leases    public.lookup_leases[];
     v_items     public.lookup_queue_items[];
     v_mended    public.lookup_queue_items[];
-    v_verdicts  text[];
+    v_jobs      public.batch_lookup_jobs[];
 begin
     v_outcomes := app.classify_outcomes(p_job_ids, p_positions, p_lease_tokens, p_http_statuses, p_error_classes, v_results, p_retry_afters, p_latencies);
     v_signs := app.find_outage_signs(p_organization_id, v_outcomes);
     v_is_outage := app.would_be_outage(p_organization_id, v_signs, v_now);
     v_leases := app.hold_outcome_leases(p_organization_id, v_outcomes);
     select * into v_settings from app.settings;
-    select coalesce(array_agg(a.item), '{}') into v_items
-      from app.apply_outcomes(p_organization_id, v_outcomes, p_responses, v_results, v_leases, v_is_outage, v_settings, v_now) a;
+    v_items := app.complete_in_flight(p_organization_id, v_outcomes, p_responses, v_results, v_leases, v_now);
+    if cardinality(v_items) < cardinality(v_outcomes) then
+        v_others := array(select o
+                            from unnest(v_outcomes) o
+                           where o.action <> 'complete' or (o.job_id, o.position) not in (select i.job_id, i.position from unnest(v_items) i));
+        select v_items || array_agg(a.item) into v_items
+          from app.apply_outcomes(p_organization_id, v_others, p_responses, v_results, v_leases, v_is_outage, v_settings, v_now) a;
+    end if;
     v_mended := app.mend_expired_items(p_organization_id, v_outcomes, p_responses, v_results, v_items, v_now);
-    if v_settings.record_all_attempts or app.has_attempts(p_organization_id, p_job_ids, v_signs) then
+    if v_settings.record_all_attempts or v_signs.completions < cardinality(v_outcomes) or app.has_attempts(p_organization_id, app.distinct_ids(p_job_ids)) then
         perform app.record_attempts(p_organization_id, v_outcomes, v_is_outage, v_leases, v_items || v_mended, v_now);
     end if;
     perform app.add_report_sites(p_organization_id, v_items, v_now);
     perform app.file_item_applications(p_organization_id, v_items, v_now);
     perform app.end_leases(p_organization_id, v_leases, v_items);
-    perform app.publish_item_changes(p_organization_id, v_items, v_now);
+    v_jobs := app.publish_item_changes(p_organization_id, v_items, v_now);
     -- Asked here, because that function plans its statements for each call.
     if v_settings.deduplicate_seconds is not null then
         perform app.answer_duplicates(p_organization_id, v_items, v_now);
     end if;
     if v_signs.completions > 0 and v_signs.completions = cardinality(v_outcomes) and v_signs.completions = cardinality(v_items) then
-        perform app.count_completed_lookups(p_organization_id, p_job_ids, p_latencies, v_now);
+        perform app.count_completed_lookups(p_organization_id, v_jobs, p_job_ids, p_latencies, v_now);
     else
         perform app.count_outcomes(p_organization_id, v_outcomes, v_items, v_now);
     end if;
     if cardinality(v_items) = cardinality(p_job_ids) then
         return row(array_fill('accepted'::text, array[cardinality(p_job_ids)]), v_signs)::app.recorded_lookups;
     end if;
+    return row(app.judge_outcomes(p_organization_id, p_job_ids, p_positions, v_items || v_mended), v_signs)::app.recorded_lookups;
+end;
+$$;
+
+-- A verdict for each outcome, in their order. p_accepted: the items that one has changed.
+create or replace function app.judge_outcomes(
+    p_organization_id uuid, p_job_ids uuid[], p_positions integer[], p_accepted public.lookup_queue_items[]
+) returns text[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_sort = off
+as $$
+declare
+    v_verdicts text[];
+begin
     v_verdicts := array(
-        select case when (o.job_id, o.position) in (select a.job_id, a.position from unnest(v_items || v_mended) a) then 'accepted'
+        select case when (o.job_id, o.position) in (select a.job_id, a.position from unnest(p_accepted) a) then 'accepted'
                     when exists (select from public.lookup_queue_items i
                                   where i.organization_id = p_organization_id and i.job_id = o.job_id and i.position = o.position) then 'stale'
                     else 'unknown' end
           from unnest(p_job_ids, p_positions) o (job_id, position));
-    return row(v_verdicts, v_signs)::app.recorded_lookups;
+    return v_verdicts;
 end;
 $$;
 
@@ -182,22 +204,33 @@ as $$
 declare
     v_leases  public.lookup_leases[];
     v_late    app.lookup_outcome[];
-    v_job_ids uuid[];
-    v_tokens  uuid[];
+    v_new     record;
 begin
     v_leases := app.hold_leases(p_organization_id, array(select o.job_id from unnest(p_outcomes) o), array(select o.lease_token from unnest(p_outcomes) o));
     v_late := array(select o
                       from unnest(p_outcomes) o
                      where o.action = 'complete' and not exists (select from unnest(v_leases) l where l.job_id = o.job_id and o.position <@ l.positions));
     if v_late <> '{}' then
-        select array_agg(l.job_id), array_agg(l.lease_token)
-          into v_job_ids, v_tokens
-          from public.lookup_leases l
-         where l.organization_id = p_organization_id
-           and exists (select from unnest(v_late) o where o.job_id = l.job_id and o.position <@ l.positions);
-        v_leases := v_leases || app.hold_leases(p_organization_id, v_job_ids, v_tokens);
+        v_new := app.leases_in_flight(p_organization_id, v_late);
+        v_leases := v_leases || app.hold_leases(p_organization_id, v_new.job_ids, v_new.lease_tokens);
     end if;
     return v_leases;
+end;
+$$;
+
+create or replace function app.leases_in_flight(
+    p_organization_id uuid, p_outcomes app.lookup_outcome[], out job_ids uuid[], out lease_tokens uuid[]
+)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_sort = off
+as $$
+begin
+    select array_agg(l.job_id), array_agg(l.lease_token)
+      into job_ids, lease_tokens
+      from public.lookup_leases l
+     where l.organization_id = p_organization_id
+       and exists (select from unnest(p_outcomes) o where o.job_id = l.job_id and o.position <@ l.positions);
 end;
 $$;
 
@@ -213,6 +246,71 @@ as $$
 begin
     return array(select app.seconds(least(p_settings.retry_backoff_seconds * 2 ^ n, p_settings.retry_backoff_max_seconds))
                    from generate_series(0, p_settings.max_retries - 1) n);
+end;
+$$;
+
+-- Completes items of one job, between two positions, as far as they are in flight; returns them. The answer to each of p_positions is at its
+-- number.
+create or replace function app.complete_items(
+    p_organization_id uuid, p_job_id uuid, p_first integer, p_last integer, p_positions integer[], p_numbers integer[], p_responses text[],
+    p_results jsonb[], p_in_flight int4multirange, p_now timestamptz
+) returns public.lookup_queue_items[]
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_bitmapscan = off
+as $$
+declare
+    -- By the distance from the first position.
+    v_numbers   integer[]                   := '{}';
+    v_responses text[]                      := '{}';
+    v_item      public.lookup_queue_items;
+    v_items     public.lookup_queue_items[] := '{}';
+begin
+    for n in 1 .. cardinality(p_positions) loop
+        v_numbers[p_positions[n] - p_first + 1] := p_numbers[n];
+        v_responses[p_positions[n] - p_first + 1] := p_responses[p_numbers[n]];
+    end loop;
+    for v_item in
+        update public.lookup_queue_items
+           set status = 'completed', retry_at = null, result = v_responses[position - p_first + 1]::json, processed_at = p_now
+         where organization_id = p_organization_id and job_id = p_job_id and position >= p_first and position <= p_last
+           and v_responses[position - p_first + 1] is not null and position <@ p_in_flight and status = 'pending'
+     returning *
+    loop
+        v_item.parsed_result := p_results[v_numbers[v_item.position - p_first + 1]];
+        v_item.result := null;
+        v_items := v_items || v_item;
+    end loop;
+    return v_items;
+end;
+$$;
+
+-- Completes what has its answer under one of p_leases, which the caller holds.
+create or replace function app.complete_in_flight(
+    p_organization_id uuid, p_outcomes app.lookup_outcome[], p_responses text[], p_results jsonb[], p_leases public.lookup_leases[], p_now timestamptz
+) returns public.lookup_queue_items[]
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_job       record;
+    v_in_flight int4multirange;
+    v_items     public.lookup_queue_items[] := '{}';
+begin
+    for v_job in
+        select o.job_id, min(o.position) as first, max(o.position) as last, array_agg(o.position) as positions, array_agg(o.number) as numbers
+          from unnest(p_outcomes) o
+         where o.action = 'complete'
+         group by o.job_id
+         order by o.job_id
+    loop
+        v_in_flight := (select range_agg(l.positions) from unnest(p_leases) l where l.job_id = v_job.job_id);
+        if v_in_flight is not null then
+            v_items := v_items || app.complete_items(
+                p_organization_id, v_job.job_id, v_job.first, v_job.last, v_job.positions, v_job.numbers, p_responses, p_results, v_in_flight, p_now);
+        end if;
+    end loop;
+    return v_items;
 end;
 $$;
 
@@ -232,7 +330,7 @@ as $$
 declare
     v_max_retries integer            := p_settings.max_retries;
     v_backoffs    interval[]         := app.retry_backoffs(p_settings);
-    v_jitters     double precision[] := array(select 0.5 + random() / 2 from unnest(p_outcomes));
+    v_jitters     double precision[] := array(select 0.5 + random() / 2 from unnest(p_responses));
     v_soon        timestamptz        := p_now + interval '1 second';
     v_job         record;
 begin
@@ -290,11 +388,12 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan
 as $$
 declare
-    v_late   app.lookup_outcome[];
-    v_mended public.lookup_queue_items[] := '{}';
-    v_row    record;
-    v_job    record;
-    v_status text;
+    v_late     app.lookup_outcome[];
+    v_mended   public.lookup_queue_items[] := '{}';
+    v_row      record;
+    v_job      record;
+    v_status   text;
+    v_ended_at timestamptz;
 begin
     if cardinality(p_accepted) = cardinality(p_outcomes) then
         return '{}';
@@ -327,8 +426,8 @@ begin
     end loop;
     perform app.add_report_sites(p_organization_id, v_mended, p_now);
     perform app.file_item_applications(p_organization_id, v_mended, p_now);
-    for v_job in select * from app.count_items(v_mended) loop
-        select status into v_status from public.batch_lookup_jobs where organization_id = p_organization_id and id = v_job.id;
+    for v_job in select * from app.counts_by_job(v_mended) loop
+        select status, completed_at into v_status, v_ended_at from public.batch_lookup_jobs where organization_id = p_organization_id and id = v_job.id;
         if v_status = 'failed' then
             perform app.count_ended(p_organization_id, -1, 'failed');
             perform app.count_ended(p_organization_id, 1, 'completed');
@@ -339,13 +438,23 @@ begin
                updated_at   = p_now
          where organization_id = p_organization_id and id = v_job.id;
         perform app.notify_change('UPDATE', 'batch_lookup_jobs', p_organization_id, v_job.id);
-        perform app.update_report(p_organization_id, v_job.id, p_now, v_job.processed, v_job.eligible, v_job.value, v_job.conditional);
+        perform app.update_report(p_organization_id, v_job.id, v_ended_at, p_now, v_job.processed, v_job.eligible, v_job.value, v_job.conditional);
     end loop;
     perform app.enqueue_item_webhooks(w, p_organization_id, v_mended, p_now)
        from app.webhook_config_for(p_organization_id, app.webhook_events()) w
       where w.organization_id is not null;
     perform app.count_outcomes(p_organization_id, v_late, v_mended, p_now);
     return v_mended;
+end;
+$$;
+
+-- Each once.
+create or replace function app.distinct_ids(p_ids uuid[]) returns uuid[]
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
+as $$
+begin
+    return array(select distinct id from unnest(p_ids) id order by id);
 end;
 $$;
 
@@ -358,17 +467,17 @@ as $$
 declare
     v_job_id uuid;
 begin
-    for v_job_id in select distinct id from unnest(p_job_ids) id order by id loop
+    foreach v_job_id in array app.distinct_ids(p_job_ids) loop
         perform from public.batch_lookup_jobs where organization_id = p_organization_id and id = v_job_id for update;
     end loop;
 end;
 $$;
 
 -- Counts the outcomes of items by job.
-create or replace function app.count_items(p_items public.lookup_queue_items[])
+create or replace function app.counts_by_job(p_items public.lookup_queue_items[])
 returns table (id uuid, processed integer, failed integer, pending integer, eligible integer, value numeric, conditional numeric)
 language plpgsql stable
-set search_path = pg_catalog, pg_temp
+set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
 as $$
 begin
     return query
@@ -384,49 +493,63 @@ begin
 end;
 $$;
 
--- Applies changed items to their jobs, their reports, the webhooks and the ready list.
-create or replace function app.publish_item_changes(p_organization_id uuid, p_items public.lookup_queue_items[], p_now timestamptz) returns void
+-- Applies changed items to their jobs, their reports, the webhooks and the ready list. Answers the jobs in which items have ended.
+create or replace function app.publish_item_changes(
+    p_organization_id uuid, p_items public.lookup_queue_items[], p_now timestamptz
+) returns public.batch_lookup_jobs[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
 set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_sort = off
 as $$
 declare
-    v_webhooks app.webhook_configs := app.webhook_config_for(p_organization_id, app.webhook_events());
-    v_retry_at timestamptz         := (select min(i.retry_at) from unnest(p_items) i);
+    v_webhooks app.webhook_configs        := app.webhook_config_for(p_organization_id, app.webhook_events());
+    v_retry_at timestamptz                := (select min(i.retry_at) from unnest(p_items) i);
+    v_job_ids  uuid[]                     := array(select distinct i.job_id from unnest(p_items) i);
+    v_jobs     public.batch_lookup_jobs[];
 begin
     if v_webhooks.organization_id is not null then
         perform app.enqueue_item_webhooks(v_webhooks, p_organization_id, p_items, p_now);
     end if;
-    perform app.lock_jobs(p_organization_id, array(select i.job_id from unnest(p_items) i));
-    perform app.advance_jobs(p_organization_id, p_items, p_now);
+    -- A single one in which items have ended is locked by counting them.
+    if cardinality(v_job_ids) > 1 or v_retry_at is not null then
+        perform app.lock_jobs(p_organization_id, v_job_ids);
+    end if;
+    v_jobs := app.advance_jobs(p_organization_id, p_items, p_now);
     if v_webhooks.organization_id is not null then
         perform app.enqueue_job_webhooks(v_webhooks, p_organization_id, p_items, p_now);
     end if;
     if v_retry_at is not null then
         perform app.mark_ready(p_organization_id, v_retry_at);
     end if;
+    return v_jobs;
 end;
 $$;
 
 -- One UPDATE for each job and one for its report, whatever the number of items. The flush with a job's last item ends the job, exactly
 -- once, because the counters decide under the job's row lock. Retries of a job that was cancelled meanwhile fail.
-create or replace function app.advance_jobs(p_organization_id uuid, p_items public.lookup_queue_items[], p_now timestamptz) returns void
+create or replace function app.advance_jobs(
+    p_organization_id uuid, p_items public.lookup_queue_items[], p_now timestamptz
+) returns public.batch_lookup_jobs[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_job       record;
+    v_counts    record;
     v_cancelled integer;
-    v_ended     text;
+    v_job       public.batch_lookup_jobs;
+    v_jobs      public.batch_lookup_jobs[] := '{}';
 begin
-    for v_job in select * from app.count_items(p_items) loop
-        v_cancelled := case when v_job.pending > 0 then app.cancel_retries(p_organization_id, v_job.id, p_items, p_now) else 0 end;
-        if v_job.processed + v_cancelled > 0 then
-            v_ended := app.advance_job(p_organization_id, v_job.id, v_job.processed + v_cancelled, v_job.failed + v_cancelled, p_now);
+    for v_counts in select * from app.counts_by_job(p_items) loop
+        v_cancelled := case when v_counts.pending > 0 then app.cancel_retries(p_organization_id, v_counts.id, p_items, p_now) else 0 end;
+        if v_counts.processed + v_cancelled > 0 then
+            v_job := app.advance_job(p_organization_id, v_counts.id, v_counts.processed + v_cancelled, v_counts.failed + v_cancelled, p_now);
             perform app.update_report(
-                p_organization_id, v_job.id, p_now, v_job.processed - v_job.failed, v_job.eligible, v_job.value, v_job.conditional, v_ended);
+                p_organization_id, v_counts.id, v_job.completed_at, p_now, v_counts.processed - v_counts.failed, v_counts.eligible, v_counts.value,
+                v_counts.conditional, app.ended_as(v_job));
+            v_jobs := v_jobs || v_job;
         end if;
     end loop;
+    return v_jobs;
 end;
 $$;
 
@@ -444,13 +567,22 @@ begin
 end;
 $$;
 
--- Answers the status of a job that has just ended, for app.update_report, which counts it; else null.
-create or replace function app.advance_job(p_organization_id uuid, p_job_id uuid, p_processed integer, p_failed integer, p_now timestamptz) returns text
+-- The status of a job that has just ended, for app.update_report, which counts it; else null.
+create or replace function app.ended_as(p_job public.batch_lookup_jobs) returns text
+language sql immutable
+as $$
+    select case when (p_job).status in ('completed', 'failed') then (p_job).status end
+$$;
+
+-- Answers the job as it is then.
+create or replace function app.advance_job(
+    p_organization_id uuid, p_job_id uuid, p_processed integer, p_failed integer, p_now timestamptz
+) returns public.batch_lookup_jobs
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_status text;
+    v_job public.batch_lookup_jobs;
 begin
     update public.batch_lookup_jobs j
        set processed_items = processed_items + p_processed,
@@ -464,11 +596,11 @@ begin
            completed_at    = case when processed_items + p_processed = total_items then coalesce(completed_at, p_now) else completed_at end,
            updated_at      = p_now
      where organization_id = p_organization_id and id = p_job_id
- returning status into v_status;
-    if v_status in ('completed', 'failed') then
-        perform app.add_work(p_organization_id, 'job', v_status, null, null, null, array[1], null, null, p_now);
+ returning j.* into v_job;
+    if app.ended_as(v_job) is not null then
+        perform app.add_work(p_organization_id, 'job', v_job.status, null, null, null, array[1], null, null, p_now);
     end if;
     perform app.notify_change('UPDATE', 'batch_lookup_jobs', p_organization_id, p_job_id);
-    return case when v_status in ('completed', 'failed') then v_status end;
+    return v_job;
 end;
 $$;

@@ -17,7 +17,7 @@ return width_bucket(p_value - 1e-9, p_bounds) + 1;
 
 create or replace function app.add_buckets(p_buckets bigint[], p_more bigint[]) returns bigint[]
 language plpgsql immutable
-set search_path = pg_catalog, pg_temp
+set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
 as $$
 begin
     return array(select coalesce(a.n, 0) + coalesce(a.more, 0) from unnest(p_buckets, p_more) with ordinality a (n, more, place) order by a.place);
@@ -67,12 +67,15 @@ declare
     v_minute    timestamptz := date_trunc('minute', p_now, 'UTC');
     v_latencies bigint[]    := app.fill_buckets(p_latency_buckets, p_items, app.latency_bounds());
     v_waits     bigint[]    := app.fill_buckets(p_wait_buckets, p_items, app.wait_bounds());
-    v_items     bigint;
-    v_latency   double precision;
-    v_wait      double precision;
+    v_items     bigint           := 0;
+    v_latency   double precision := 0;
+    v_wait      double precision := 0;
 begin
-    select sum(u.items), coalesce(sum(u.latency), 0), coalesce(sum(u.wait), 0) into v_items, v_latency, v_wait
-      from unnest(p_items, p_latencies, p_waits) u (items, latency, wait);
+    for n in 1 .. cardinality(p_items) loop
+        v_items := v_items + p_items[n];
+        v_latency := v_latency + coalesce(p_latencies[n], 0);
+        v_wait := v_wait + coalesce(p_waits[n], 0);
+    end loop;
     insert into app.work_minutes as w (organization_id, minute, kind, outcome, error_class, recorder, items, latency_seconds, latency_buckets,
                                        wait_seconds, wait_buckets)
     values (p_organization_id, v_minute, p_kind, p_outcome, coalesce(p_error_class, ''), pg_backend_pid(), v_items, v_latency, v_latencies,
@@ -109,10 +112,10 @@ $$;
 -- Counts a flush of lookups that all completed their items, without reading the items, which are large. Of a job's lookups in the same
 -- bucket of latency, the bucket of the wait is that of their mean.
 create or replace function app.count_completed_lookups(
-    p_organization_id uuid, p_job_ids uuid[], p_latencies double precision[], p_now timestamptz
+    p_organization_id uuid, p_jobs public.batch_lookup_jobs[], p_job_ids uuid[], p_latencies double precision[], p_now timestamptz
 ) returns void
 language plpgsql volatile
-set search_path = pg_catalog, pg_temp
+set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
 as $$
 declare
     v_buckets   integer[];
@@ -128,10 +131,7 @@ begin
                from (select u.job_id, app.bucket_of(u.latency, app.latency_bounds()) as l, count(*) as items, sum(u.latency) as latency
                        from unnest(p_job_ids, p_latencies) u (job_id, latency)
                       group by 1, 2) o
-              cross join lateral (select b.created_at
-                                    from public.batch_lookup_jobs b
-                                   where b.organization_id = p_organization_id and b.id = o.job_id
-                                  offset 0) j) g;
+               join unnest(p_jobs) j on j.id = o.job_id) g;
     perform app.add_work(p_organization_id, 'lookup', 'completed', null, v_buckets, v_waits_in, v_items, v_latencies, v_waits, p_now);
 end;
 $$;

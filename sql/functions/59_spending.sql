@@ -38,8 +38,11 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 begin
-    return exists (select from app.organizations where id = p_organization_id and monthly_lookups is not null)
-           or exists (select from app.job_budgets where organization_id = p_organization_id);
+    perform from app.job_budgets where organization_id = p_organization_id limit 1;
+    if not found then
+        perform from app.organizations where id = p_organization_id and monthly_lookups is not null;
+    end if;
+    return found;
 end;
 $$;
 
@@ -89,37 +92,46 @@ begin
 end;
 $$;
 
--- Counts the lookups of a claim, by job. It waits for no row, because the claim holds the rate limit, which all organizations share.
-create or replace function app.count_lookups(p_organization_id uuid, p_leases public.lookup_leases[], p_now timestamptz) returns void
+-- Counts the lookups of a claim, whose leases come by job; answers the jobs that have none yet today. It waits for no row, because the claim
+-- holds the rate limit, which all organizations share.
+create or replace function app.count_lookups(p_organization_id uuid, p_leases public.lookup_leases[], p_now timestamptz) returns uuid[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set lock_timeout = '1ms' set jit = off set plan_cache_mode = force_generic_plan
 set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 declare
-    v_day date := (p_now at time zone 'UTC')::date;
+    v_day     date      := (p_now at time zone 'UTC')::date;
+    v_lease   public.lookup_leases;
+    v_job_ids uuid[]    := '{}';
+    v_lookups integer[] := '{}';
+    v_claimed integer   := 0;
+    v_counted integer;
+    v_new     uuid[]    := '{}';
 begin
-    -- The row of the day before those of its jobs, as in app.uncount_lookups.
+    foreach v_lease in array p_leases loop
+        v_job_ids := v_job_ids || v_lease.job_id;
+        v_lookups := v_lookups || app.count_positions(v_lease.positions);
+        v_claimed := v_claimed + v_lookups[cardinality(v_lookups)];
+    end loop;
+    -- The rows of jobs before that of the day, as in app.uncount_lookups.
+    for n in 1 .. cardinality(v_job_ids) loop
+        insert into public.lookup_usage as u (organization_id, day, job_id, lookups)
+        values (p_organization_id, v_day, v_job_ids[n], v_lookups[n])
+            on conflict (organization_id, day, job_id) do update
+           set lookups = u.lookups + excluded.lookups
+        returning lookups into v_counted;
+        if v_counted = v_lookups[n] then
+            v_new := v_new || v_job_ids[n];
+        end if;
+    end loop;
     insert into app.usage_days as d (organization_id, day, lookups, jobs)
-    select p_organization_id, v_day, sum(c.lookups), count(*) filter (where u.lookups is null)
-      from unnest(p_leases) l
-     cross join lateral (select sum(upper(r) - lower(r)) as lookups from unnest(l.positions) r) c
-      left join lateral (select x.lookups
-                           from public.lookup_usage x
-                          where x.organization_id = p_organization_id and x.day = v_day and x.job_id = l.job_id and x.lookups > 0
-                         offset 0) u on true
-    on conflict (organization_id, day) do update
+    values (p_organization_id, v_day, v_claimed, cardinality(v_new))
+        on conflict (organization_id, day) do update
        set lookups = d.lookups + excluded.lookups, jobs = d.jobs + excluded.jobs;
-    insert into public.lookup_usage as u (organization_id, day, job_id, lookups)
-    select p_organization_id, v_day, l.job_id, c.lookups
-      from unnest(p_leases) l
-     cross join lateral (select sum(upper(r) - lower(r)) as lookups from unnest(l.positions) r) c
-     order by l.job_id
-    on conflict (organization_id, day, job_id) do update
-       set lookups = u.lookups + excluded.lookups;
-    update app.job_budgets b
-       set lookups = b.lookups + app.count_positions(l.positions)
-      from unnest(p_leases) l
-     where b.organization_id = p_organization_id and b.job_id = l.job_id;
+    update app.job_budgets
+       set lookups = lookups + v_lookups[array_position(v_job_ids, job_id)]
+     where organization_id = p_organization_id and job_id = any (v_job_ids);
+    return v_new;
 end;
 $$;
 
@@ -138,17 +150,14 @@ declare
     v_ended   integer[] := '{0,0}';
     v_place   integer;
 begin
-    -- Claims of any job count there, too, before they do in the rows of their jobs: so nobody else changes those now.
-    perform from app.usage_days where organization_id = p_organization_id and day = any (v_days) order by day for update;
     for v_job in select i.job_id, count(*)::integer as items from unnest(p_items) i group by i.job_id order by i.job_id loop
-        select u.day, u.lookups into v_day, v_lookups
-          from unnest(v_days) d (day)
-         cross join lateral (select l.day, l.lookups
-                               from public.lookup_usage l
-                              where l.organization_id = p_organization_id and l.day = d.day and l.job_id = v_job.job_id
-                             offset 0) u
-         order by u.day desc
-         limit 1;
+        foreach v_day in array v_days loop
+            select lookups into v_lookups
+              from public.lookup_usage
+             where organization_id = p_organization_id and day = v_day and job_id = v_job.job_id
+               for update;
+            exit when found;
+        end loop;
         if v_lookups > 0 then
             update public.lookup_usage
                set lookups = greatest(lookups - v_job.items, 0)

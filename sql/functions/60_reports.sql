@@ -52,6 +52,24 @@ begin atomic
              order by d.category_key) c;
 end;
 
+create or replace function app.device_ids_of(p_items public.lookup_queue_items[]) returns integer[]
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
+as $$
+begin
+    return array(select distinct unnest(i.device_ids) from unnest(p_items) i where i.status = 'completed');
+end;
+$$;
+
+create or replace function app.completed_jobs_of(p_items public.lookup_queue_items[]) returns uuid[]
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
+as $$
+begin
+    return array(select distinct i.job_id from unnest(p_items) i where i.status = 'completed');
+end;
+$$;
+
 -- Completed items become sites with their programs, in the transaction that completes them. The report of a cancelled job may have been
 -- deleted. Reports are looked up once per job, not per item: while a transaction holds back vacuum, every flush leaves one more dead version
 -- to skip. Each job's report is looked up by itself: for a list of jobs, a planner without statistics may read all reports of the
@@ -61,17 +79,89 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_job_ids    uuid[];
-    v_report_ids uuid[];
+    v_job_id     uuid;
+    v_report_id  uuid;
+    v_job_ids    uuid[] := '{}';
+    v_report_ids uuid[] := '{}';
 begin
-    select array_agg(j.id), array_agg(r.id) into v_job_ids, v_report_ids
-      from (select distinct i.job_id as id from unnest(p_items) i where i.status = 'completed') j
-     cross join lateral (select n.id from public.incentive_reports n where n.organization_id = p_organization_id and n.job_id = j.id offset 0) r;
-    perform app.insert_report_sites(array_fill(p_organization_id, array[coalesce(cardinality(v_job_ids), 0)]), v_job_ids, v_report_ids, p_items, p_now);
+    foreach v_job_id in array app.completed_jobs_of(p_items) loop
+        select id into v_report_id from public.incentive_reports where organization_id = p_organization_id and job_id = v_job_id;
+        if found then
+            v_job_ids := v_job_ids || v_job_id;
+            v_report_ids := v_report_ids || v_report_id;
+        end if;
+    end loop;
+    perform app.insert_report_sites(array_fill(p_organization_id, array[cardinality(v_job_ids)]), v_job_ids, v_report_ids, p_items, p_now);
 end;
 $$;
 
--- The jobs come with their organizations and reports. `offset 0` makes the planner compute each value once, not wherever it is named.
+-- What completed items become: sites of the reports of their jobs. `offset 0` makes the planner compute each value once, not wherever it is
+-- named.
+create or replace function app.make_sites(
+    p_organization_ids uuid[], p_job_ids uuid[], p_report_ids uuid[], p_items public.lookup_queue_items[], p_devices integer[], p_categories text[],
+    p_now timestamptz
+) returns public.incentive_report_sites[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
+as $$
+declare
+    v_site  public.incentive_report_sites;
+    v_sites public.incentive_report_sites[] := '{}';
+begin
+    for v_site in
+        select i.organization_id, r.id, i.position, i.id, i.reference_id, i.address ->> 'street_1', i.address ->> 'street_2',
+               i.address ->> 'city', i.address ->> 'state_or_province_code', i.address ->> 'postal_code', i.address ->> 'country_code',
+               i.building_type, c.keys, c.amounts, i.parsed_result #>> '{utility,eiaid}', i.parsed_result #>> '{utility,name}',
+               a.eligible_combinations > 0 or a.total_incentive > 0, a.total_incentive, p_now, app.result_conditional_amount(i.parsed_result)
+          from unnest(p_items) i
+          join unnest(p_organization_ids, p_job_ids, p_report_ids) r (organization_id, job_id, id)
+            on r.organization_id = i.organization_id and r.job_id = i.job_id
+         cross join app.result_categories(i.device_ids, i.parsed_result, p_devices, p_categories) c
+         cross join lateral (select i.parsed_result #> '{incentives,total_incentive_amount}' as total_incentive,
+                                    i.parsed_result #> '{incentives,total_eligible_combinations}' as eligible_combinations offset 0) v
+         cross join lateral (select app.amount(v.total_incentive) as total_incentive, app.amount(v.eligible_combinations) as eligible_combinations offset 0) a
+         where i.status = 'completed'
+    loop
+        v_sites := v_sites || v_site;
+    end loop;
+    return v_sites;
+end;
+$$;
+
+create or replace function app.make_site_programs(
+    p_organization_ids uuid[], p_job_ids uuid[], p_report_ids uuid[], p_items public.lookup_queue_items[]
+) returns public.incentive_report_site_programs[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
+as $$
+declare
+    v_program  public.incentive_report_site_programs;
+    v_programs public.incentive_report_site_programs[] := '{}';
+begin
+    for v_program in
+        select i.organization_id, r.id, i.position, p.program_id, coalesce(max(p.program_name), ''),
+               sum(p.total_incentive), sum(least(p.eligible_combinations, 1000000))
+          from unnest(p_items) i
+          join unnest(p_organization_ids, p_job_ids, p_report_ids) r (organization_id, job_id, id)
+            on r.organization_id = i.organization_id and r.job_id = i.job_id
+         cross join lateral (
+               select v.program_id, v.program_name, app.amount(v.total_incentive) as total_incentive, app.amount(v.eligible_combinations) as eligible_combinations
+                 from (select e.value ->> 'program_id' as program_id, e.value ->> 'program_name' as program_name,
+                              e.value -> 'total_incentive' as total_incentive, e.value -> 'eligible_combinations' as eligible_combinations
+                         from jsonb_array_elements(app.elements(i.parsed_result #> '{incentives,by_program}')) e
+                       offset 0) v
+               offset 0) p
+         where i.status = 'completed' and p.program_id is not null and (p.total_incentive > 0 or p.eligible_combinations > 0)
+         group by i.organization_id, r.id, i.position, p.program_id
+    loop
+        v_programs := v_programs || v_program;
+    end loop;
+    return v_programs;
+end;
+$$;
+
+-- The jobs come with their organizations and reports. The rows are made first: a cluster plans an insertion anew for each flush, and more than
+-- once.
 create or replace function app.insert_report_sites(
     p_organization_ids uuid[], p_job_ids uuid[], p_report_ids uuid[], p_items public.lookup_queue_items[], p_now timestamptz
 ) returns void
@@ -79,65 +169,47 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+    v_ids        integer[]                               := app.device_ids_of(p_items);
     v_devices    integer[];
     v_categories text[];
+    v_sites      public.incentive_report_sites[];
+    v_programs   public.incentive_report_site_programs[] := app.make_site_programs(p_organization_ids, p_job_ids, p_report_ids, p_items);
 begin
-    select array_agg(d.id order by d.category_key), array_agg(d.category_key order by d.category_key) into v_devices, v_categories
-      from (select distinct unnest(i.device_ids) as id from unnest(p_items) i where i.status = 'completed') a
-     cross join lateral (select d.id, d.category_key from app.devices d where d.id = a.id offset 0) d;
-
+    select array_agg(id order by category_key), array_agg(category_key order by category_key) into v_devices, v_categories
+      from app.devices
+     where id = any (v_ids);
+    v_sites := app.make_sites(p_organization_ids, p_job_ids, p_report_ids, p_items, v_devices, v_categories, p_now);
     insert into public.incentive_report_sites
            (organization_id, report_id, position, item_id, reference_id, street_1, street_2, city, state_or_province_code, postal_code,
             country_code, building_type, device_categories, category_amounts, utility_eiaid, utility_name, eligible, total_incentive_amount, created_at,
             conditional_incentive_amount)
-    select i.organization_id, r.id, i.position, i.id, i.reference_id, i.address ->> 'street_1', i.address ->> 'street_2',
-           i.address ->> 'city', i.address ->> 'state_or_province_code', i.address ->> 'postal_code', i.address ->> 'country_code',
-           i.building_type, c.keys, c.amounts, i.parsed_result #>> '{utility,eiaid}', i.parsed_result #>> '{utility,name}',
-           a.eligible_combinations > 0 or a.total_incentive > 0, a.total_incentive, p_now, app.result_conditional_amount(i.parsed_result)
-      from unnest(p_items) i
-      join unnest(p_organization_ids, p_job_ids, p_report_ids) r (organization_id, job_id, id)
-        on r.organization_id = i.organization_id and r.job_id = i.job_id
-     cross join app.result_categories(i.device_ids, i.parsed_result, v_devices, v_categories) c
-     cross join lateral (select i.parsed_result #> '{incentives,total_incentive_amount}' as total_incentive,
-                                i.parsed_result #> '{incentives,total_eligible_combinations}' as eligible_combinations offset 0) v
-     cross join lateral (select app.amount(v.total_incentive) as total_incentive, app.amount(v.eligible_combinations) as eligible_combinations offset 0) a
-     where i.status = 'completed';
-
-    insert into public.incentive_report_site_programs
-           (organization_id, report_id, position, program_id, program_name, total_incentive, eligible_combinations)
-    select i.organization_id, r.id, i.position, p.program_id, coalesce(max(p.program_name), ''),
-           sum(p.total_incentive), sum(least(p.eligible_combinations, 1000000))
-      from unnest(p_items) i
-      join unnest(p_organization_ids, p_job_ids, p_report_ids) r (organization_id, job_id, id)
-        on r.organization_id = i.organization_id and r.job_id = i.job_id
-     cross join lateral (
-           select v.program_id, v.program_name, app.amount(v.total_incentive) as total_incentive, app.amount(v.eligible_combinations) as eligible_combinations
-             from (select e.value ->> 'program_id' as program_id, e.value ->> 'program_name' as program_name,
-                          e.value -> 'total_incentive' as total_incentive, e.value -> 'eligible_combinations' as eligible_combinations
-                     from jsonb_array_elements(app.elements(i.parsed_result #> '{incentives,by_program}')) e
-                   offset 0) v
-           offset 0) p
-     where i.status = 'completed' and p.program_id is not null and (p.total_incentive > 0 or p.eligible_combinations > 0)
-     group by i.organization_id, r.id, i.position, p.program_id;
+    select organization_id, report_id, position, item_id, reference_id, street_1, street_2, city, state_or_province_code, postal_code,
+           country_code, building_type, device_categories, category_amounts, utility_eiaid, utility_name, eligible, total_incentive_amount, created_at,
+           conditional_incentive_amount
+      from unnest(v_sites);
+    if v_programs <> '{}' then
+        insert into public.incentive_report_site_programs
+               (organization_id, report_id, position, program_id, program_name, total_incentive, eligible_combinations)
+        select organization_id, report_id, position, program_id, program_name, total_incentive, eligible_combinations from unnest(v_programs);
+    end if;
 end;
 $$;
 
--- Adds the counts of a flush, and closes the report of a job that has ended: complete if it has sites, else error. p_job_status: the job has
+-- Adds the counts of a flush, and closes the report of a job that ended at p_ended_at: complete if it has sites, else error. p_job_status: the job has
 -- just ended so, and is counted.
 create or replace function app.update_report(
-    p_organization_id uuid, p_job_id uuid, p_now timestamptz, p_sites integer default 0, p_eligible_sites integer default 0,
+    p_organization_id uuid, p_job_id uuid, p_ended_at timestamptz, p_now timestamptz, p_sites integer default 0, p_eligible_sites integer default 0,
     p_value numeric default 0, p_conditional numeric default 0, p_job_status text default null
 ) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_ended_at timestamptz := (select completed_at from public.batch_lookup_jobs where organization_id = p_organization_id and id = p_job_id);
-    v_id       uuid;
-    v_before   text;
-    v_status   text;
+    v_id     uuid;
+    v_before text;
+    v_status text;
 begin
-    if v_ended_at is not null then
+    if p_ended_at is not null then
         select status into v_before from public.incentive_reports where organization_id = p_organization_id and job_id = p_job_id for update;
     end if;
     update public.incentive_reports
@@ -145,10 +217,10 @@ begin
            eligible_sites        = eligible_sites + p_eligible_sites,
            total_incentive_value = total_incentive_value + p_value,
            conditional_incentive_amount = conditional_incentive_amount + p_conditional,
-           status                = case when v_ended_at is null then 'processing'
+           status                = case when p_ended_at is null then 'processing'
                                         when total_sites + p_sites > 0 then 'complete'
                                         else 'error' end,
-           completed_at          = v_ended_at,
+           completed_at          = p_ended_at,
            updated_at            = p_now
      where organization_id = p_organization_id and job_id = p_job_id
     returning id, status into v_id, v_status;

@@ -27,7 +27,10 @@ create or replace function app.traces_of(p_organization_id uuid, p_job_ids uuid[
 language plpgsql stable
 set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off
 as $$
+declare
+    v_traces app.job_traces[];
 begin
-    return array(select row(t.*)::app.job_traces from app.job_traces t where t.organization_id = p_organization_id and t.job_id = any (p_job_ids));
+    select array_agg(row(t.*)::app.job_traces) into v_traces from app.job_traces t where t.organization_id = p_organization_id and t.job_id = any (p_job_ids);
+    return v_traces;
 end;
 $$;

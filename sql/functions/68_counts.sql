@@ -6,10 +6,12 @@ create or replace function app.count_ended(p_organization_id uuid, p_change inte
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    v_id uuid := gen_random_uuid();
 begin
     if p_job_status is not null or p_report_status is not null then
         insert into app.ended_changes (organization_id, id, change, job_status, report_status)
-        values (p_organization_id, gen_random_uuid(), p_change, p_job_status, p_report_status);
+        values (p_organization_id, v_id, p_change, p_job_status, p_report_status);
     end if;
 end;
 $$;

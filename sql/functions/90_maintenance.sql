@@ -182,10 +182,10 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_job    record;
-    v_count  integer := 0;
+    v_count  integer                  := 0;
     v_counts record;
-    v_ended  text;
-    v_idle   uuid[]  := array(
+    v_ended  public.batch_lookup_jobs;
+    v_idle   uuid[]                   := array(
         select o.id
           from public.batch_lookup_jobs o
          where o.organization_id = p_organization_id and o.status in ('pending', 'processing')
@@ -211,7 +211,7 @@ begin
           from public.lookup_queue_items
          where organization_id = p_organization_id and job_id = v_job.id and status in ('completed', 'failed');
         v_ended := app.advance_job(p_organization_id, v_job.id, v_counts.processed - v_job.processed_items, v_counts.failed - v_job.failed_items, p_now);
-        perform app.update_report(p_organization_id, v_job.id, p_now, p_job_status => v_ended);
+        perform app.update_report(p_organization_id, v_job.id, v_ended.completed_at, p_now, p_job_status => app.ended_as(v_ended));
         perform app.enqueue_job_webhook(p_organization_id, v_job.id, p_now);
         v_count := v_count + 1;
     end loop;

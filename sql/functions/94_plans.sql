@@ -1,19 +1,23 @@
 -- Chapter 94, plans: what the functions above set for them, where another planner comes first.
 
--- Citus replaces parameters by their values before it looks for the node, so it refuses a generic plan.
-create or replace function app.free_plans() returns void
+-- What Citus keeps of a plan it makes anew for each call all the same, and never frees, so that a connection grows with each; and it refuses some
+-- generic plans. So functions that name a distributed table are planned for each call. The others keep what they set.
+create or replace function app.plan_each_call() returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_function regprocedure;
+    v_tables   constant text := (select string_agg(replace(name, '.', '\.'), '|') from app.distribution() where kind = 'distributed');
 begin
     for v_function in
-        select oid
-          from pg_proc
-         where pronamespace in ('app'::regnamespace, 'api'::regnamespace) and 'plan_cache_mode=force_generic_plan' = any (proconfig)
+        select p.oid
+          from pg_proc p
+          join pg_language l on l.oid = p.prolang
+         where p.pronamespace in ('app'::regnamespace, 'api'::regnamespace) and l.lanname = 'plpgsql'
+           and p.prosrc ~ format('\m(from|join|using|into|update)\s+(only\s+)?(%s)\M', v_tables)
     loop
-        execute format('alter function %s reset plan_cache_mode', v_function);
+        execute format('alter function %s set plan_cache_mode = force_custom_plan', v_function);
     end loop;
 end;
 $$;
@@ -21,7 +25,7 @@ $$;
 do $$
 begin
     if app.has_extension('citus', 'pg_catalog') then
-        perform app.free_plans();
+        perform app.plan_each_call();
     end if;
 end;
 $$;

@@ -1,23 +1,29 @@
 begin;
-select plan(3);
+select plan(4);
 
-create temporary view forced as
-select oid, proconfig from pg_proc
- where pronamespace in ('app'::regnamespace, 'api'::regnamespace) and 'plan_cache_mode=force_generic_plan' = any (proconfig);
+create temporary view settings as
+select oid, proname::text collate "C" as proname, array(select s from unnest(proconfig) s where s not like 'plan_cache_mode=%') as others,
+       'plan_cache_mode=force_custom_plan' = any (proconfig) as is_planned_each_call,
+       'plan_cache_mode=force_generic_plan' = any (proconfig) as has_one_plan
+  from pg_proc
+ where pronamespace in ('app'::regnamespace, 'api'::regnamespace);
+create temporary table before as select * from settings;
 
 select app.is_distributed() as on_cluster \gset
-\if :on_cluster
-select is_empty('select from forced', 'on a cluster no function forces a generic plan');
-alter function app.hold_leases(uuid, uuid[], uuid[]) set plan_cache_mode = force_generic_plan;
-\else
-select isnt_empty('select from forced', 'on one PostgreSQL the functions of the queue have one plan for all');
-\endif
-create temporary table settings as select oid, array_remove(proconfig, 'plan_cache_mode=force_generic_plan') as others from forced;
-select app.free_plans();
-select is_empty('select from forced', 'where a cluster plans, no function forces a generic plan');
-select bag_eq(
-    'select oid, proconfig from pg_proc where oid in (select oid from settings)', 'select oid, others from settings',
-    'the other settings of functions stay');
+select results_eq(
+    $$ select has_one_plan from settings where proname in ('complete_items', 'make_sites') order by proname $$, array[not :'on_cluster', true],
+    'the functions of the queue have one plan for all calls, but for those that a cluster plans for each');
+select app.plan_each_call();
+select results_eq(
+    $$ select proname, is_planned_each_call, has_one_plan from settings
+        where proname in ('add_work', 'complete_items', 'make_sites', 'record_outcomes') order by 1 $$,
+    $$ values ('add_work' collate "C", true, false), ('complete_items', true, false), ('make_sites', false, true), ('record_outcomes', false, true) $$,
+    'on a cluster, those that name a distributed table are planned for each call, and no other');
+select is_empty(
+    $$ select p.proname from pg_proc p join settings s using (oid)
+        where not is_planned_each_call and p.prosrc ~ '\m(from|update|into)\s+(public\.batch_lookup_jobs|app\.queued_jobs)\M' $$,
+    'none that names one is left out');
+select bag_eq('select oid, others from settings', 'select oid, others from before', 'the other settings of functions stay');
 
 select * from finish();
 rollback;
