@@ -24,7 +24,7 @@ from tests.upstream import FakeUpstream, Reply
 from tests.worker_fixtures import Batches, check_invariants, fetch_value, running_worker, update_settings, wait_for_all
 
 # Of one organization, with a batch of its own that ends with the flush.
-CLAIM_STATEMENTS, FLUSH_STATEMENTS = 42, 8
+CLAIM_STATEMENTS, FLUSH_STATEMENTS = 43, 8
 ANSWER = Answer(200, None, b"{}", None)
 
 

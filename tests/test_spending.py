@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 from uuid import UUID
 
+import psycopg
 import pytest
 
 from pyshell.settings import Settings
@@ -14,7 +16,7 @@ from tests.conftest import Connection
 from tests.http_fixtures import UNKNOWN_ID, Json, NewClient, OrganizationClient, look_up, site
 from tests.timed import wait_until
 from tests.upstream import FakeUpstream, Reply
-from tests.worker_fixtures import Batches, check_invariants, fetch_value, running_worker
+from tests.worker_fixtures import Batches, check_invariants, fetch_value, running_worker, update_settings
 from tests.worker_fixtures import site as worker_site
 
 
@@ -64,6 +66,30 @@ def test_a_limit_is_raised_to_go_on(client: OrganizationClient, database: Connec
     look_up(database, job, 10)
     assert client.get(path(job)).json()["status"] == "completed"
     check_invariants(database, of_job=job["job_id"])
+
+
+def test_a_limit_holds_for_a_batch_that_comes_in_the_middle_of_a_claim(database_url: str, owner: Connection) -> None:
+    """The claim has found an organization without limits; then it dawdles."""
+    update_settings(owner, lookups_per_second=None)
+    owner.execute(
+        """alter function app.hold_slots(uuid, integer) rename to hold_slots_at_once;
+           create function app.hold_slots(
+               p_organization_id uuid, p_limit integer, out slots integer, out claimed_at timestamptz, out first_at timestamptz,
+               out spacing interval, out is_probe boolean, out lease interval
+           ) language plpgsql as $$
+           begin
+               select * into slots, claimed_at, first_at, spacing, is_probe, lease from app.hold_slots_at_once(p_organization_id, p_limit);
+               perform pg_sleep(1);
+           end $$"""
+    )
+    batches = Batches(owner)
+    request = json.dumps({"items": [worker_site(f"site-{n}") for n in range(9)], "max_lookups": 2})
+    with ThreadPoolExecutor() as threads, psycopg.connect(database_url, autocommit=True) as claiming:
+        claim = threads.submit(fetch_value, claiming, "select count(*) from api.claim_lookups(%s, 'w', 9)", batches.organization_id)
+        wait_until(lambda: fetch_value(owner, "select exists (select from pg_stat_activity where wait_event = 'PgSleep')"))
+        owner.execute("select api.create_batch_lookup(%s, %s, false)", [batches.organization_id, request])
+        assert claim.result() == 2
+    check_invariants(owner)
 
 
 def test_jobs_of_others_are_not_continued(client: OrganizationClient, new_client: NewClient) -> None:

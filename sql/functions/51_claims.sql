@@ -44,7 +44,8 @@ begin
     end if;
     v_items := app.take_due_items(p_organization_id, v_slots.slots, v_now);
     v_items := v_items || app.take_new_items(p_organization_id, v_slots.slots - cardinality(v_items));
-    if v_has_limits then
+    -- Jobs with limits of their own may have come meanwhile.
+    if v_has_limits or app.has_budgets(p_organization_id) then
         v_items := app.within_budgets(p_organization_id, v_items, v_now);
     end if;
     v_count := cardinality(v_items);

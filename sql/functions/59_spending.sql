@@ -32,16 +32,27 @@ begin
 end;
 $$;
 
+-- Whether an organization has jobs with a sample or a limit of their own.
+create or replace function app.has_budgets(p_organization_id uuid) returns boolean
+language plpgsql stable
+set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan set enable_seqscan = off
+as $$
+begin
+    perform from app.job_budgets where organization_id = p_organization_id limit 1;
+    return found;
+end;
+$$;
+
 -- Whether claims of an organization have more to mind than the limits of all.
 create or replace function app.has_limits(p_organization_id uuid) returns boolean
 language plpgsql stable
 set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan set enable_seqscan = off
 as $$
 begin
-    perform from app.job_budgets where organization_id = p_organization_id limit 1;
-    if not found then
-        perform from app.organizations where id = p_organization_id and monthly_lookups is not null;
+    if app.has_budgets(p_organization_id) then
+        return true;
     end if;
+    perform from app.organizations where id = p_organization_id and monthly_lookups is not null;
     return found;
 end;
 $$;
