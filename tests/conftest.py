@@ -263,3 +263,14 @@ class Clock:
 @pytest.fixture
 def clock(owner: Connection) -> Clock:
     return Clock(owner)
+
+
+def waits_for_a_lock(connection: Connection, application_name: str) -> bool:
+    """Whether a session of that name waits for another one; on a cluster, whether a node waits on its behalf."""
+    here = "select exists (select from pg_stat_activity where application_name = %s and wait_event_type = 'Lock')"
+    anywhere = """
+        select exists (select from citus_stat_activity asking join citus_stat_activity waiting on waiting.global_pid = asking.global_pid
+                        where asking.application_name = %s and waiting.wait_event_type = 'Lock')"""
+    is_cluster = connection.execute("select to_regclass('pg_catalog.citus_stat_activity') is not null").fetchone() == (True,)
+    row = connection.execute(anywhere if is_cluster else here, [application_name]).fetchone()
+    return row == (True,)

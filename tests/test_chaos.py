@@ -19,7 +19,7 @@ import subprocess
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from email.utils import formatdate
 from pathlib import Path
@@ -144,45 +144,54 @@ class Provider:
         return json.dumps({name: value for name, value in (result(request) | {"customer_id": number} | odd).items() if name != without})
 
 
-class Chaos:
-    """The world of the workers, and everything that happens to it. `postgres`: the cluster that they work on now."""
+class World:
+    """The world of the workers, and what happens to it wherever the database is. `ways` are the addresses that workers know it by."""
 
-    def __init__(
-        self,
-        postgres: PrivatePostgres,
-        folder: Path,
-        upstream: FakeUpstream,
-        provider: Provider,
-        chance: random.Random,
-        weather: str,
-        resources: ExitStack,
-    ) -> None:
-        self.postgres = postgres
+    # What an event may meet of another one, or of itself.
+    trouble: tuple[type[Exception], ...] = (psycopg.OperationalError,)
+
+    def __init__(self, folder: Path, upstream: FakeUpstream, provider: Provider, chance: random.Random, weather: str) -> None:
         self.chance = chance
         self.weather = weather
         self.workers: dict[str, subprocess.Popen[bytes]] = {}
+        self.ways: dict[str, str] = {}
         self.batches: list[Batches] = []
         self.jobs: list[tuple[Batches, UUID]] = []
         self._folder = folder
         self._upstream = upstream
         self._provider = provider
-        self._resources = resources
-        self._standbys = 0
-        # Whatever cluster is in its place, workers find it at the same port.
-        self._front, self._network = (resources.enter_context(running_proxy(postgres.port)) for _ in range(2))
-        self._ways = {"directly": self._url(self._front.port), "by the network": self._url(self._network.port)}
-        if PROGRAM is not None:
-            pooler = resources.enter_context(pgbouncer(postgres, self._ways["directly"], "session"))
-            self._ways["through a pooler"] = url_of(pooler)
 
-    def _url(self, port: int) -> str:
-        return self.postgres.url().replace(f":{self.postgres.port}/", f":{port}/")
+    def url(self) -> str:
+        raise NotImplementedError
+
+    def events(self) -> list[Callable[[], None]]:
+        return [
+            self.kill_a_worker,
+            self.freeze_a_worker,
+            self.terminate_backends,
+            self.hold_back_vacuum,
+            self.hold_rows,
+            self.get_at_anothers_job,
+        ]
 
     def connect(self) -> Connection:
-        return psycopg.connect(self.postgres.url(), autocommit=True, options="-c lock_timeout=2s")
+        return psycopg.connect(self.url(), autocommit=True, options="-c lock_timeout=2s")
+
+    def prepare(self, owner: Connection) -> None:
+        update_settings(
+            owner,
+            lookups_per_second=None,
+            max_in_flight=100 if IS_LONG else 20,
+            lease_seconds=1,
+            max_retries=8,
+            retry_backoff_seconds=0.01,
+            lookup_timeout_seconds=0.7,
+            max_response_bytes=65536,
+        )
+        self.batches = [Batches(owner, f"organization {n}") for n in range(ORGANIZATIONS[self.weather])]
 
     def start_workers(self) -> None:
-        for way in self._ways:
+        for way in self.ways:
             self._start_worker(way)
 
     def stop_workers(self) -> None:
@@ -191,7 +200,7 @@ class Chaos:
             worker.wait()
 
     def _start_worker(self, way: str) -> None:
-        self.workers[way] = start_worker_process(self._ways[way], self._upstream, self._folder / "worker.log")
+        self.workers[way] = start_worker_process(self.ways[way], self._upstream, self._folder / "worker.log")
 
     def kill_a_worker(self) -> None:
         way = self.chance.choice(list(self.workers))
@@ -204,6 +213,118 @@ class Chaos:
         worker.send_signal(signal.SIGSTOP)
         time.sleep(self.chance.uniform(1.2, 2.5))
         worker.send_signal(signal.SIGCONT)
+
+    def terminate_backends(self) -> None:
+        with self.connect() as connection:
+            connection.execute(TERMINATE, [0.7])
+
+    def hold_back_vacuum(self) -> None:
+        with self.connect() as connection, connection.transaction():
+            connection.execute("set transaction isolation level repeatable read")
+            connection.execute("select count(*) from public.lookup_queue_items")
+            time.sleep(self.chance.uniform(0.5, 2))
+
+    def hold_rows(self) -> None:
+        """As a transaction does that somebody left open."""
+        query = self.chance.choice([*HELD_BY_A_NEIGHBOUR.values(), *HELD_BY_AN_OPERATOR.values()])
+        with psycopg.connect(self.url(), options="-c lock_timeout=2s") as connection:
+            with suppress(psycopg.ProgrammingError):
+                connection.execute(query.encode(), {"organization": self.chance.choice(self.batches).organization_id})
+            time.sleep(self.chance.uniform(0.5, 2))
+            connection.rollback()
+
+    def create_a_batch(self) -> None:
+        batches = self.chance.choice(self.batches)
+        with self.connect() as batches.owner:
+            count = self.chance.choice(WEATHERS[self.weather])
+            prefix = HOSTILE if batches is self.batches[0] else "site-"
+            self.jobs.append((batches, batches.create([f"{prefix}{uuid.uuid4().hex[:12]}-{n}" for n in range(count)])))
+
+    def get_at_anothers_job(self) -> None:
+        hostile = self.batches[0].organization_id
+        others = [job for batches, job in self.jobs if batches.organization_id != hostile]
+        with self.connect() as connection:
+            for job in self.chance.sample(others, min(len(others), 5)):
+                for function in ("cancel_batch_lookup", "get_batch_lookup", "retry_batch_lookup"):
+                    with pytest.raises(psycopg.DatabaseError, match="Batch job not found"):
+                        connection.execute(f"select api.{function}(%s, %s)".encode(), [hostile, job])
+
+    def cancel_a_batch(self) -> None:
+        batches, job = self.chance.choice(self.jobs)
+        with self.connect() as connection, suppress(psycopg.DatabaseError):
+            connection.execute("select api.cancel_batch_lookup(%s, %s)", (batches.organization_id, job))
+
+    def go_wrong(self) -> None:
+        """Everything happens once, in any order, with more work in between."""
+        events = self.events()
+        self.chance.shuffle(events)
+        for event in events:
+            self._provider.good = self.chance.choice([0.5, 0.9, 0.99, 1])
+            with suppress(*self.trouble):
+                event()
+            with suppress(*self.trouble):
+                for _ in range(ORGANIZATIONS[self.weather] // 4):
+                    self.create_a_batch()
+                if self.chance.random() < 0.2:
+                    self.cancel_a_batch()
+
+    def go_wrong_for(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self.go_wrong()
+            # They are counted; an hour of them would fill the memory.
+            self._upstream.requests.clear()
+
+    def stop_workers_gracefully(self, names: Callable[[], Iterable[str]]) -> None:
+        """`names`: of the workers that were heard of. One that was started a moment ago does not listen to signals yet."""
+        workers = list(self.workers.values())
+        pids = {str(worker.pid) for worker in workers}
+        wait_until(lambda: pids <= {name.split("-")[-2] for name in names()})
+        for worker in workers:
+            worker.send_signal(signal.SIGTERM)
+        assert [worker.wait(30) for worker in workers] == [0] * len(workers)
+
+
+class Chaos(World):
+    """The world where one PostgreSQL has everything. `postgres`: the one that the workers work on now."""
+
+    def __init__(
+        self,
+        postgres: PrivatePostgres,
+        folder: Path,
+        upstream: FakeUpstream,
+        provider: Provider,
+        chance: random.Random,
+        weather: str,
+        resources: ExitStack,
+    ) -> None:
+        super().__init__(folder, upstream, provider, chance, weather)
+        self.postgres = postgres
+        self._resources = resources
+        self._standbys = 0
+        # Whatever cluster is in its place, workers find it at the same port.
+        self._front, self._network = (resources.enter_context(running_proxy(postgres.port)) for _ in range(2))
+        self.ways = {"directly": self._url_at(self._front.port), "by the network": self._url_at(self._network.port)}
+        if PROGRAM is not None:
+            pooler = resources.enter_context(pgbouncer(postgres, self.ways["directly"], "session"))
+            self.ways["through a pooler"] = url_of(pooler)
+
+    def _url_at(self, port: int) -> str:
+        return self.postgres.url().replace(f":{self.postgres.port}/", f":{port}/")
+
+    def url(self) -> str:
+        return self.postgres.url()
+
+    def events(self) -> list[Callable[[], None]]:
+        replacements = [self.promote_a_standby, self.restore_a_dump]
+        return [
+            *super().events(),
+            self.silence_connections,
+            self.fill_the_disk,
+            self.crash_postgresql,
+            # Each takes some seconds.
+            *(replacements if IS_LONG else [self.chance.choice(replacements)]),
+        ]
 
     def crash_postgresql(self) -> None:
         self.postgres.stop(immediately=True)
@@ -250,10 +371,6 @@ class Chaos:
         with self.connect() as connection:
             connection.execute(TERMINATE, [1])
 
-    def terminate_backends(self) -> None:
-        with self.connect() as connection:
-            connection.execute(TERMINATE, [0.7])
-
     def silence_connections(self) -> None:
         self._network.fall_silent()
         time.sleep(self.chance.uniform(0.5, 2.5))
@@ -268,69 +385,6 @@ class Chaos:
                 connection.execute("drop function public.disk_full cascade")
                 return
 
-    def hold_back_vacuum(self) -> None:
-        with self.connect() as connection, connection.transaction():
-            connection.execute("set transaction isolation level repeatable read")
-            connection.execute("select count(*) from public.lookup_queue_items")
-            time.sleep(self.chance.uniform(0.5, 2))
-
-    def hold_rows(self) -> None:
-        """As a transaction does that somebody left open."""
-        query = self.chance.choice([*HELD_BY_A_NEIGHBOUR.values(), *HELD_BY_AN_OPERATOR.values()])
-        with psycopg.connect(self.postgres.url(), options="-c lock_timeout=2s") as connection:
-            with suppress(psycopg.ProgrammingError):
-                connection.execute(query.encode(), {"organization": self.chance.choice(self.batches).organization_id})
-            time.sleep(self.chance.uniform(0.5, 2))
-            connection.rollback()
-
-    def create_a_batch(self) -> None:
-        batches = self.chance.choice(self.batches)
-        with self.connect() as batches.owner:
-            count = self.chance.choice(WEATHERS[self.weather])
-            prefix = HOSTILE if batches is self.batches[0] else "site-"
-            self.jobs.append((batches, batches.create([f"{prefix}{uuid.uuid4().hex[:12]}-{n}" for n in range(count)])))
-
-    def get_at_anothers_job(self) -> None:
-        hostile = self.batches[0].organization_id
-        others = [job for batches, job in self.jobs if batches.organization_id != hostile]
-        with self.connect() as connection:
-            for job in self.chance.sample(others, min(len(others), 5)):
-                for function in ("cancel_batch_lookup", "get_batch_lookup", "retry_batch_lookup"):
-                    with pytest.raises(psycopg.DatabaseError, match="Batch job not found"):
-                        connection.execute(f"select api.{function}(%s, %s)".encode(), [hostile, job])
-
-    def cancel_a_batch(self) -> None:
-        batches, job = self.chance.choice(self.jobs)
-        with self.connect() as connection, suppress(psycopg.DatabaseError):
-            connection.execute("select api.cancel_batch_lookup(%s, %s)", (batches.organization_id, job))
-
-    def go_wrong(self) -> None:
-        """Everything happens once, in any order, with more work in between."""
-        events: list[Callable[[], None]] = [
-            self.kill_a_worker,
-            self.freeze_a_worker,
-            self.terminate_backends,
-            self.silence_connections,
-            self.fill_the_disk,
-            self.hold_back_vacuum,
-            self.hold_rows,
-            self.get_at_anothers_job,
-            self.crash_postgresql,
-        ]
-        replacements = [self.promote_a_standby, self.restore_a_dump]
-        # Each takes some seconds.
-        events += replacements if IS_LONG else [self.chance.choice(replacements)]
-        self.chance.shuffle(events)
-        for event in events:
-            self._provider.good = self.chance.choice([0.5, 0.9, 0.99, 1])
-            with suppress(psycopg.OperationalError):
-                event()
-            with suppress(psycopg.OperationalError):
-                for _ in range(ORGANIZATIONS[self.weather] // 4):
-                    self.create_a_batch()
-                if self.chance.random() < 0.2:
-                    self.cancel_a_batch()
-
 
 @contextmanager
 def chaos(
@@ -339,18 +393,8 @@ def chaos(
     with ExitStack() as resources:
         world = Chaos(postgres, folder, upstream, provider, chance, weather, resources)
         with world.connect() as owner:
-            update_settings(
-                owner,
-                lookups_per_second=None,
-                max_in_flight=100 if IS_LONG else 20,
-                lease_seconds=1,
-                max_retries=8,
-                retry_backoff_seconds=0.01,
-                lookup_timeout_seconds=0.7,
-                max_response_bytes=65536,
-            )
+            world.prepare(owner)
             owner.execute(HISTORY.encode())
-            world.batches = [Batches(owner, f"organization {n}") for n in range(ORGANIZATIONS[weather])]
         world.start_workers()
         resources.callback(world.stop_workers)
         yield world
@@ -367,24 +411,13 @@ def test_whatever_happens_every_item_ends_exactly_once(
     provider = Provider(random.Random(SEED), is_well=weather == "well")
     upstream.improvise = provider.answer
     with chaos(own_postgres, tmp_path, upstream, provider, chance, weather) as world:
-        deadline = time.monotonic() + SECONDS
-        while time.monotonic() < deadline:
-            world.go_wrong()
-            # They are counted; an hour of them would fill the memory.
-            upstream.requests.clear()
+        world.go_wrong_for(SECONDS)
         amid_faults = provider.seen.total()
         provider.is_well = True
 
         with world.connect() as owner:
             wait_for_the_end(owner)
-            # One that was started a moment ago does not listen to signals yet.
-            names = "select id from app.workers"
-            workers = list(world.workers.values())
-            pids = {str(worker.pid) for worker in workers}
-            wait_until(lambda: pids <= {name.split("-")[-2] for (name,) in owner.execute(names)})
-            for worker in workers:
-                worker.send_signal(signal.SIGTERM)
-            assert [worker.wait(30) for worker in workers] == [0] * len(workers)
+            world.stop_workers_gracefully(lambda: [name for (name,) in owner.execute("select id from app.workers")])
             check_invariants(owner)
             assert leases(owner) == 0
             check_history(owner, provider)
@@ -392,15 +425,15 @@ def test_whatever_happens_every_item_ends_exactly_once(
             print(f"{lookups}, of {len(provider.seen)} items in {len(world.jobs)} batches")
 
 
-def wait_for_the_end(owner: Connection) -> None:
+def wait_for_the_end(owner: Connection, patience: float = 60) -> None:
     """However long it takes, as long as items end."""
     open_items = "select coalesce(sum(total_items - processed_items), 0) from public.batch_lookup_jobs where completed_at is null"
     left = fetch_value(owner, open_items)
     while left or leases(owner):
         wait_until(
             lambda: fetch_value(owner, open_items) < left or not (left or leases(owner)),  # noqa: B023
-            lambda: owner.execute("select h::text from api.queue_health h").fetchall(),
-            patience=60,
+            lambda: fetch_value(owner, "select api.get_queue_health()"),
+            patience=patience,
         )
         left = fetch_value(owner, open_items)
 
@@ -425,6 +458,13 @@ def check_history(owner: Connection, provider: Provider) -> None:
         ).fetchall()
     )
     assert {name: seen for name, seen in provider.seen.items() if seen > claims[name]} == {}, "looked up without a claim"
-    numbers = "select i.reference_id, (app.item_result(i) ->> 'customer_id')::integer from public.lookup_queue_items i"
-    answers = owner.execute(f"{numbers} where i.status = 'completed'".encode()).fetchall()
+    check_answers(owner, provider)
+
+
+def check_answers(owner: Connection, provider: Provider) -> None:
+    numbers = (
+        "select i.reference_id, (app.item_result(row(i.*)::public.lookup_queue_items) ->> 'customer_id')::integer"
+        " from public.lookup_queue_items i where i.status = 'completed'"
+    )
+    answers = owner.execute(numbers.encode()).fetchall()
     assert [name for name, number in answers if provider.given[number] != name] == [], "an item has another's answer"

@@ -10,11 +10,14 @@ from contextlib import contextmanager, suppress
 import psycopg
 import pytest
 
-from tests.conftest import Clock, Connection
+from tests.conftest import Clock, Connection, waits_for_a_lock
 from tests.timed import wait_until
 from tests.worker_fixtures import Batches, check_invariants, fetch_value, site, update_settings
 
 Start = Callable[..., Future[None]]
+
+
+FIRST_ITEM = "select from public.lookup_queue_items where organization_id = %s and position = 0 for update"
 
 
 @pytest.fixture
@@ -28,9 +31,8 @@ def start(database_url: str, owner: Connection) -> Iterator[Start]:
     with ThreadPoolExecutor() as threads:
 
         def begin(query: str, *parameters: object) -> Future[None]:
-            waiting = "select exists (select from pg_stat_activity where application_name = %s and wait_event_type = 'Lock')"
             statement = threads.submit(run, query, parameters)
-            wait_until(lambda: statement.done() or fetch_value(owner, waiting, query[:60]))
+            wait_until(lambda: statement.done() or waits_for_a_lock(owner, query[:60]))
             return statement
 
         yield begin
@@ -67,7 +69,7 @@ def test_a_claim_and_a_cancel_do_not_wait_for_each_other(
     job_id = batches.create(4)
     claim(batches, 2)
     clock.advance(minutes=10)
-    with locked(database_url, "select from public.lookup_leases for update"):
+    with locked(database_url, "select from public.lookup_leases where organization_id = %s for update", batches.organization_id):
         claiming = start("select api.claim_lookups(%s, 'next worker', 10)", batches.organization_id)
         cancelling = start("select api.cancel_batch_lookup(%s, %s)", batches.organization_id, job_id)
     claiming.result()
@@ -85,7 +87,12 @@ def test_maintenance_does_not_wait_for_an_outcome_that_is_being_recorded(
     [(_, _, token)] = claim(batches, 1)
     claim(batches, 1)
     clock.advance(minutes=10)
-    with locked(database_url, "select from public.lookup_leases where lease_token = %s for update", token):
+    with locked(
+        database_url,
+        "select from public.lookup_leases where organization_id = %s and lease_token = %s for update",
+        batches.organization_id,
+        token,
+    ):
         assert start("select api.run_maintenance()").done()
     assert batches.counts() == {"pending": 1, "processing": 1}
 
@@ -182,7 +189,7 @@ def test_a_late_answer_and_the_answer_it_was_replaced_by_do_not_wait_in_a_circle
     late = claim(batches, 2)
     record = """select api.record_lookups(%s, array[%s, %s]::uuid[], array[%s, %s]::integer[], array[%s, %s]::uuid[],
                                           array[200, 200], array[null, null]::text[], array['{}', '{}'], array[null, null]::float8[])"""
-    with locked(database_url, "select from public.lookup_queue_items where position = 0 for update"):
+    with locked(database_url, FIRST_ITEM, batches.organization_id):
         recording = [
             start(record + "--" * number, batches.organization_id, job_id, job_id, one[1], other[1], one[2], other[2])
             for number, (one, other) in enumerate([early, list(reversed(late))])
@@ -226,10 +233,15 @@ def test_a_cancel_and_late_answers_do_not_wait_in_a_circle(
     assert batches.counts() == {"pending": 2}
     record = """select api.record_lookups(%s, array[%s]::uuid[], array[%s]::integer[], array[%s]::uuid[], array[200], array[null]::text[],
                                           array['{}'], array[null]::float8[])"""
-    with locked(database_url, "select from public.batch_lookup_jobs where id = %s for update", job_id):
+    with locked(
+        database_url,
+        "select from public.batch_lookup_jobs where organization_id = %s and id = %s for update",
+        batches.organization_id,
+        job_id,
+    ):
         cancelling = start("select api.cancel_batch_lookup(%s, %s)", batches.organization_id, job_id)
         with psycopg.connect(database_url) as late:
-            late.execute("select from public.lookup_queue_items where position = 0 for update")
+            late.execute(FIRST_ITEM, [batches.organization_id])
             late.commit()
         recording = start(record, batches.organization_id, *early[0])
     cancelling.result()
