@@ -10,68 +10,63 @@ from typing import Any, Final
 
 from psycopg import AsyncConnection, AsyncCursor, postgres
 from psycopg.abc import Buffer
-from psycopg.adapt import Dumper, Loader
+from psycopg.adapt import Dumper
 from psycopg.pq import Format
 from psycopg.rows import tuple_row
+from psycopg.types.string import ByteaBinaryLoader
 
-FLOAT8: Final = struct.Struct("!d")
-INT4: Final = struct.Struct("!i")
 ARRAY_HEADER: Final = struct.Struct("!iiIii")  # dimensions, may hold nulls, element type, length, lower bound
 EMPTY_ARRAY_HEADER: Final = struct.Struct("!iiI")
-NULL: Final = INT4.pack(-1)
+# Each element begins with its length.
+LENGTH: Final = struct.Struct("!i")
+UUID_LENGTH: Final = LENGTH.pack(16)
+INT4: Final = struct.Struct("!ii")
+FLOAT8: Final = struct.Struct("!id")
+NULL: Final = LENGTH.pack(-1)
 
 
-class Binary(bytes):
-    """A parameter that is already in binary format. PostgreSQL takes its type from where it stands in the statement."""
-
-
-def uuids(values: Iterable[bytes]) -> Binary:
+def uuids(values: Iterable[bytes]) -> bytes:
     """A `uuid[]` of ids of 16 bytes each."""
-    return array("uuid", values)
+    return array("uuid", [UUID_LENGTH + value for value in values])
 
 
-def texts(values: Iterable[bytes | None]) -> Binary:
+def texts(values: Iterable[bytes | None]) -> bytes:
     """A `text[]` of texts in UTF-8; None is null."""
-    return array("text", values)
+    return array("text", [NULL if value is None else LENGTH.pack(len(value)) + value for value in values])
 
 
-def integers(values: Iterable[int | None]) -> Binary:
+def integers(values: Iterable[int | None]) -> bytes:
     """An `integer[]`; None is null. Raises `struct.error` for a number of more than 32 bits."""
-    return array("int4", (None if value is None else INT4.pack(value) for value in values))
+    return array("int4", [NULL if value is None else INT4.pack(4, value) for value in values])
 
 
-def floats(values: Iterable[float | None]) -> Binary:
+def floats(values: Iterable[float | None]) -> bytes:
     """A `double precision[]`; None is null."""
-    return array("float8", (None if value is None else FLOAT8.pack(value) for value in values))
+    return array("float8", [NULL if value is None else FLOAT8.pack(8, value) for value in values])
 
 
-def array(element_type: str, elements: Iterable[bytes | None]) -> Binary:
-    """An array of one dimension; `elements` are in the type's own binary format, None is null."""
-    packed = [NULL if element is None else INT4.pack(len(element)) + element for element in elements]
+def array(element_type: str, elements: list[bytes]) -> bytes:
+    """An array of one dimension; `elements` are in the type's own binary format, behind their lengths."""
     oid = postgres.types[element_type].oid
-    if not packed:
-        return Binary(EMPTY_ARRAY_HEADER.pack(0, 0, oid))
-    return Binary(ARRAY_HEADER.pack(1, 1, oid, len(packed), 1) + b"".join(packed))
+    if not elements:
+        return EMPTY_ARRAY_HEADER.pack(0, 0, oid)
+    return b"".join([ARRAY_HEADER.pack(1, 1, oid, len(elements), 1), *elements])
 
 
 class BinaryDumper(Dumper):
     format = Format.BINARY
 
-    def dump(self, obj: Binary) -> Buffer:
+    def dump(self, obj: bytes) -> Buffer:
         return obj
 
 
-class BytesLoader(Loader):
-    format = Format.BINARY
-
-    def load(self, data: Buffer) -> bytes:
-        return bytes(data)
-
-
 def binary_cursor(connection: AsyncConnection[Any]) -> AsyncCursor[tuple[Any, ...]]:
-    """A cursor that takes `Binary` parameters and returns uuid and text values as bytes."""
+    """A cursor that returns uuid and text values as bytes, and takes bytes that are already in the binary format of a parameter's type.
+
+    PostgreSQL takes the type from where the parameter stands in the statement.
+    """
     cursor = connection.cursor(binary=True, row_factory=tuple_row)
-    cursor.adapters.register_dumper(Binary, BinaryDumper)
-    cursor.adapters.register_loader("uuid", BytesLoader)
-    cursor.adapters.register_loader("text", BytesLoader)
+    cursor.adapters.register_dumper(bytes, BinaryDumper)
+    cursor.adapters.register_loader("uuid", ByteaBinaryLoader)
+    cursor.adapters.register_loader("text", ByteaBinaryLoader)
     return cursor

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from pyshell.postgres.arrays import Binary, binary_cursor, floats, integers, texts, uuids
+from pyshell.postgres.arrays import binary_cursor, floats, integers, texts, uuids
 from pyshell.postgres.compact import compact
 from pyshell.postgres.connections import Connection
 from pyshell.webhooks.requests import Attempt, Delivery
@@ -41,12 +41,12 @@ async def ready_webhooks(connection: Connection, limit: int, besides: Sequence[b
 
 async def claim_webhooks(connection: Connection, sender: str, organization_id: bytes, limit: int) -> list[Delivery]:
     """Leases up to `limit` deliveries of an organization to the sender of that name."""
-    return await _deliveries(connection, organization_id, CLAIM, [Binary(organization_id), sender, limit])
+    return await _deliveries(connection, organization_id, CLAIM, [organization_id, sender, limit])
 
 
 async def start_webhook_test(connection: Connection, sender: str, organization_id: bytes) -> Delivery:
     """Makes a test delivery for an organization, and leases it to the sender of that name."""
-    [delivery] = await _deliveries(connection, organization_id, START_TEST, [Binary(organization_id), sender])
+    [delivery] = await _deliveries(connection, organization_id, START_TEST, [organization_id, sender])
     return delivery
 
 
@@ -56,7 +56,7 @@ async def record_webhooks(connection: Connection, organization_id: bytes, attemp
         await cursor.execute(
             RECORD,
             [
-                Binary(organization_id),
+                organization_id,
                 uuids(attempt.delivery.delivery_id for attempt in attempts),
                 uuids(attempt.delivery.token for attempt in attempts),
                 integers(attempt.http_status for attempt in attempts),

@@ -9,7 +9,7 @@ from itertools import chain
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from pyshell.postgres.arrays import Binary, binary_cursor, floats, integers, texts, uuids
+from pyshell.postgres.arrays import binary_cursor, floats, integers, texts, uuids
 from pyshell.postgres.connections import Connection
 from pyshell.worker.meter import Sample
 from pyshell.worker.upstream import Answer
@@ -116,7 +116,7 @@ async def claim_lookups(
     """Claim for one organization. Not in a pipeline: rows come before their commit, and only a statement that has ended is committed."""
     asked_at = asyncio.get_running_loop().time()
     async with binary_cursor(connection) as cursor:
-        await cursor.execute(CLAIM, [Binary(organization_id), worker, limit])
+        await cursor.execute(CLAIM, [organization_id, worker, limit])
         rows = await cursor.fetchall()
     received_at = asyncio.get_running_loop().time()
     return leases_of([(organization_id, *row) for row in rows], asked_at + lease_seconds, received_at if paced else None)
@@ -191,7 +191,7 @@ async def exhausted_lookups(connection: Connection, organization_id: bytes, leas
     """Of items of one organization, those that failed with their last retry: job, position, attempts, error code."""
     async with binary_cursor(connection) as cursor:
         jobs, positions = uuids(lease.job_id for lease in leases), integers(lease.position for lease in leases)
-        await cursor.execute(EXHAUSTED, [Binary(organization_id), jobs, positions])
+        await cursor.execute(EXHAUSTED, [organization_id, jobs, positions])
         return [(job_id, position, attempts, reason.decode()) for job_id, position, attempts, reason in await cursor.fetchall()]
 
 
@@ -201,22 +201,22 @@ async def release_lookups(connection: Connection, organization_id: bytes, leases
         await cursor.execute(RELEASE, identify(organization_id, leases))
 
 
-def identify(organization_id: bytes, leases: Sequence[Lease]) -> list[Binary | str]:
+def identify(organization_id: bytes, leases: Sequence[Lease]) -> list[bytes]:
     return [
-        Binary(organization_id),
+        organization_id,
         uuids(lease.job_id for lease in leases),
         integers(lease.position for lease in leases),
         uuids(lease.token for lease in leases),
     ]
 
 
-def describe(outcomes: Sequence[Outcome]) -> list[Binary | str]:
-    answers = [outcome.answer for outcome in outcomes]
+def describe(outcomes: Sequence[Outcome]) -> list[bytes]:
+    http_statuses, error_classes, responses, retry_afters = zip(*(outcome.answer for outcome in outcomes), strict=True)
     return [
-        integers(answer.http_status for answer in answers),
-        texts(answer.error_class.encode() if answer.error_class else None for answer in answers),
-        texts(answer.text for answer in answers),
-        floats(answer.retry_after for answer in answers),
+        integers(http_statuses),
+        texts(error_class and error_class.encode() for error_class in error_classes),
+        texts(responses),
+        floats(retry_afters),
         floats(outcome.seconds for outcome in outcomes),
     ]
 
