@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 
 from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.exceptions import BuilderError, DecodeError, NetworkError, RequestError, RequestTimeoutError
+from pyreqwest.http import Url
 from pyreqwest.response import Response as StreamedResponse
 
 logger = logging.getLogger(__name__)
@@ -122,7 +123,7 @@ class Clients:
 
 async def post(
     client: Client,
-    url: str,
+    url: Url | str,
     body: bytes,
     headers: dict[str, str] | None,
     seconds: float,

@@ -14,9 +14,9 @@ MAX_DEPTH: Final = 64
 # 1e131071 is eight bytes here and 131,072 digits as jsonb. No amount of money has an exponent of three digits.
 HUGE_EXPONENT: Final = re.compile(rb"[0-9][eE][-+]?0*[1-9][0-9]{2}")
 ESCAPED_NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
-AS_ZEROS: Final = bytes.maketrans(b"123456789E", b"000000000e")
+# One digit stands for all, and braces nest as brackets do.
+PLAIN: Final = bytes.maketrans(b"123456789E{}", b"000000000e[]")
 SIGNS: Final = b"+-"
-# Braces nest as brackets do.
 AS_BRACKETS: Final = bytes.maketrans(b"{}", b"[]")
 NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 
@@ -33,7 +33,8 @@ def is_storable(body: bytes) -> bool:
             return False
     if b"\0" in body or (b"\\" in body and b"\\u0000" in body and ESCAPED_NUL.search(body)):
         return False
-    if b"0e000" in body.translate(AS_ZEROS, SIGNS) or body.count(b"[") + body.count(b"{") > MAX_DEPTH:
+    plain = body.translate(PLAIN, SIGNS)
+    if b"0e000" in plain or plain.count(b"[") > MAX_DEPTH:
         outside = outside_strings(body)
         return not HUGE_EXPONENT.search(outside) and not is_nested_deeper(outside, MAX_DEPTH)
     return True

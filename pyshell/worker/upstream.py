@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from pyreqwest.client import ClientBuilder
+from pyreqwest.http import Url
 from pyreqwest.proxy import ProxyBuilder
 
 from pyshell.http_client import Clients, ExchangeError, Response, client_builder, is_success, post
@@ -74,7 +75,7 @@ class Upstream:
             raise ValueError(f"not an http or https URL: {url}")
         if any(character in value for value in headers.values() for character in "\r\n"):
             raise ValueError("a header contains a line break")
-        self._url = url
+        self._url = Url(url)
         self._is_https = parts.scheme == "https"
         self._headers = {"Content-Type": "application/json", "Accept": "application/json", **headers}
         self._internal_key = internal_key.encode() if internal_key is not None else None
