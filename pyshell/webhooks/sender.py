@@ -64,6 +64,7 @@ class Sender:
         self._recording = Session(settings.database_url, APPLICATION_NAME)
         self._limits: dict[bytes, ReceiverLimit] = {}
         self._in_flight: set[asyncio.Task[None]] = set()
+        self._bytes = 0
         self._unrecorded: list[Attempt] = []
         self._has_unrecorded = asyncio.Event()
         self._wakeup = asyncio.Event()
@@ -164,6 +165,7 @@ class Sender:
             self._add_attempt(Attempt(delivery, None, "invalid_url", 0.0, None, None))
             return
         limit.start(delivery)
+        self._bytes += len(delivery.body)
         task = asyncio.create_task(self._attempt(limit, delivery))
         self._in_flight.add(task)
         task.add_done_callback(self._in_flight.discard)
@@ -191,6 +193,7 @@ class Sender:
         attempt = await limit.receiver.attempt(delivery)
         had_room = limit.room > 0
         limit.finish(delivery)
+        self._bytes -= len(delivery.body)
         limit.learn(attempt)
         self._add_attempt(attempt)
         if limit.room and not had_room:
@@ -199,10 +202,6 @@ class Sender:
     def _add_attempt(self, attempt: Attempt) -> None:
         self._unrecorded.append(attempt)
         self._has_unrecorded.set()
-
-    @property
-    def _bytes(self) -> int:
-        return sum(limit.bytes for limit in self._limits.values())
 
     async def _record(self) -> None:
         while True:

@@ -131,7 +131,7 @@ class Outcomes:
     async def _flush_all(self, session: Session) -> None:
         """Try once to record what waits of each organization."""
         left = deque(self._waiting)
-        while left := deque(organization_id for organization_id in left if organization_id not in self._under_way):
+        while left:
             group = self._take_group(left)
             if group:
                 await self._flush_together(session, group)
@@ -147,7 +147,10 @@ class Outcomes:
             count += len(waiting)
             size += size_of(waiting)
             is_easy = (
-                len(waiting) <= FEW_OUTCOMES and not self._retries.has_failed(organization_id) and organization_id not in self._largest
+                len(waiting) <= FEW_OUTCOMES
+                and organization_id not in self._under_way
+                and not self._retries.has_failed(organization_id)
+                and organization_id not in self._largest
             )
             if not is_easy or count > LARGEST_FLUSH or size > LARGEST_FLUSH_BYTES or len(together) == FLUSHED_TOGETHER:
                 break
@@ -221,15 +224,17 @@ class Outcomes:
             self._next_try = self._loop.call_later(seconds, self._has_some.set)
 
     async def _flush_in_turn(self, session: Session, organization_id: bytes) -> None:
+        if not self._may_try(organization_id, self._loop.time()):
+            return
         if not self._retries.has_failed(organization_id):
             await self._flush(session, organization_id)
-        elif self._may_try(organization_id, self._loop.time()):
-            self._tries_one_in_trouble = True
-            try:
-                await self._flush(session, organization_id)
-            finally:
-                self._tries_one_in_trouble = False
-                self._has_some.set()
+            return
+        self._tries_one_in_trouble = True
+        try:
+            await self._flush(session, organization_id)
+        finally:
+            self._tries_one_in_trouble = False
+            self._has_some.set()
 
     def _may_try(self, organization_id: bytes, now: float) -> bool:
         if organization_id in self._under_way:
