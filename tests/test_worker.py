@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import socket
 import time
+import uuid
 from email.utils import formatdate
 from itertools import pairwise
 from typing import Any
@@ -274,7 +275,7 @@ def test_a_slow_lookup_keeps_its_lease(batches: Batches, worker_settings: Settin
 def lose_lease(owner: Connection, upstream: FakeUpstream) -> None:
     """What another worker's claim does to one whose lease has expired."""
     wait_until(lambda: upstream.in_flight)
-    owner.execute("update public.lookup_leases set lease_token = gen_random_uuid(), worker = 'another worker'")
+    owner.execute("update public.lookup_leases set lease_token = %s, worker = 'another worker'", [uuid.uuid4()])
 
 
 def test_a_success_that_comes_after_the_lease_is_lost_counts(
