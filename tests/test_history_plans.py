@@ -290,6 +290,14 @@ def test_a_check_looks_at_organizations_where_something_was_counted_and_some_oth
     assert 100 <= len([plan for plan in seen if "an expired lease returns" in plan["Query Text"]]) <= 110
 
 
+def test_a_flush_reads_no_attempts_of_other_jobs(history: Connection) -> None:
+    large = value(history, "select id from app.organizations where name = 'Large'")
+    has_attempts = "select app.has_attempts(%(organization)s, array(select gen_random_uuid() from generate_series(1, 500)))"
+    rows, seen = Plans(history).run(has_attempts, {"organization": large})
+    assert rows == [(False,)]
+    assert rows_scanned(seen, "lookup_attempts") == 0
+
+
 def test_an_organization_off_the_ready_list_comes_back_in_the_next_run(history: Connection) -> None:
     """All others that have open batches are seen to in turn."""
     history.execute(
