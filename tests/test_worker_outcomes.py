@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any, cast
 
 import pytest
@@ -16,31 +16,36 @@ from pyshell.worker.outcomes import LARGEST_FLUSH, Outcomes
 from pyshell.worker.upstream import Answer
 
 
-class BusyThenSlow:
-    """The rows of the organization are held at first; the second flush has to wait for them, and then all is well."""
+class HeldRows:
+    """Flushes of some numbers, counted from 1, meet rows that are held and fail; others wait for them until they are released."""
 
-    def __init__(self, count: int) -> None:
-        self.left = count
-        self.all_recorded = asyncio.Event()
-        self.flushes = 0
-        self.second_began = asyncio.Event()
+    def __init__(self, items: int, failing: Container[int], waiting: Container[int]) -> None:
+        self._left = items
+        self._failing = failing
+        self._waiting = waiting
+        self._flushes = 0
+        self.one_failed = asyncio.Event()
+        self.one_waits = asyncio.Event()
         self.released = asyncio.Event()
+        self.all_recorded = asyncio.Event()
 
     async def run(self, call: object, organization_id: bytes, outcomes: Sequence[Outcome]) -> dict[str, int]:
-        self.flushes += 1
-        if self.flushes <= 2:
+        self._flushes += 1
+        if self._flushes in self._failing:
+            self.one_failed.set()
             raise LockNotAvailable
-        self.second_began.set()
-        await self.released.wait()
-        self.left -= len(outcomes)
-        if not self.left:
+        if self._flushes in self._waiting:
+            self.one_waits.set()
+            await self.released.wait()
+        self._left -= len(outcomes)
+        if not self._left:
             self.all_recorded.set()
         return {"accepted": len(outcomes)}
 
 
 async def test_a_connection_rests_while_the_other_tries_an_organization_in_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
     count = 3 * LARGEST_FLUSH
-    session = BusyThenSlow(count)
+    session = HeldRows(count, failing=range(1, 3), waiting=range(3, 1000))
     outcomes = Outcomes([cast(Session, session)] * 2, LeaseKeeper(cast(Any, None)))
     rounds = 0
     rest = Outcomes._rest
@@ -58,7 +63,7 @@ async def test_a_connection_rests_while_the_other_tries_an_organization_in_troub
     running = asyncio.create_task(outcomes.run())
     try:
         async with asyncio.timeout(30):
-            await asyncio.wait([running, asyncio.create_task(session.second_began.wait())], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([running, asyncio.create_task(session.one_waits.wait())], return_when=asyncio.FIRST_COMPLETED)
             await asyncio.sleep(0.2)
             session.released.set()
             await asyncio.wait([running, asyncio.create_task(session.all_recorded.wait())], return_when=asyncio.FIRST_COMPLETED)
@@ -67,29 +72,6 @@ async def test_a_connection_rests_while_the_other_tries_an_organization_in_troub
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
-
-
-class SlowThenBusy:
-    """The first flush waits until it is let go; the second one meets rows that are held."""
-
-    def __init__(self, count: int) -> None:
-        self.left = count
-        self.all_recorded = asyncio.Event()
-        self.flushes = 0
-        self.second_failed = asyncio.Event()
-        self.released = asyncio.Event()
-
-    async def run(self, call: object, organization_id: bytes, outcomes: Sequence[Outcome]) -> dict[str, int]:
-        self.flushes += 1
-        if self.flushes == 2:
-            self.second_failed.set()
-            raise LockNotAvailable
-        if self.flushes == 1:
-            await self.released.wait()
-        self.left -= len(outcomes)
-        if not self.left:
-            self.all_recorded.set()
-        return {"accepted": len(outcomes)}
 
 
 class EarlyTimers:
@@ -107,7 +89,7 @@ class EarlyTimers:
 
 async def test_a_timer_that_goes_off_early_leaves_no_outcome_behind() -> None:
     count = 2 * LARGEST_FLUSH
-    session = SlowThenBusy(count)
+    session = HeldRows(count, failing=[2], waiting=[1])
     outcomes = Outcomes([cast(Session, session)] * 2, LeaseKeeper(cast(Any, None)))
     outcomes._loop = cast(asyncio.AbstractEventLoop, EarlyTimers())
     outcomes.expect(count)
@@ -115,7 +97,7 @@ async def test_a_timer_that_goes_off_early_leaves_no_outcome_behind() -> None:
     try:
         add_answers(outcomes, range(count))
         async with asyncio.timeout(30):
-            await session.second_failed.wait()
+            await session.one_failed.wait()
             # Nothing more comes, but there is enough for a flush at once.
             outcomes.hurry()
             # The time of the next try comes while the first connection still records.
