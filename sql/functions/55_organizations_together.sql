@@ -114,14 +114,11 @@ begin
     done := array(
         select d.id
           from unnest(done) d (id)
-         where not exists (select from app.webhook_configs w where w.organization_id = d.id and w.url is not null)
-           and not exists (select
-                             from unnest(v_jobs) j
-                            cross join lateral (select
-                                                  from public.lookup_attempts a
-                                                 where a.organization_id = j.organization_id and a.job_id = j.job_id
-                                                 limit 1) a
-                            where j.organization_id = d.id));
+         where not exists (select from app.webhook_configs w where w.organization_id = d.id and w.url is not null));
+    done := array(
+        select d.id
+          from unnest(done) d (id)
+         where not app.has_attempts(d.id, array(select j.job_id from unnest(v_jobs) j where j.organization_id = d.id)));
     if done = '{}' then
         return;
     end if;
