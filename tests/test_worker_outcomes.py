@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any, cast
 
@@ -107,6 +108,39 @@ async def test_a_timer_that_goes_off_early_leaves_no_outcome_behind() -> None:
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+
+class SlowDatabase:
+    """A flush takes 50 ms. `flushes`: when each one began and ended."""
+
+    def __init__(self) -> None:
+        self.flushes: list[tuple[float, float]] = []
+
+    async def run(self, call: object, organization_id: bytes, outcomes: Sequence[Outcome]) -> dict[str, int]:
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        await asyncio.sleep(0.05)
+        self.flushes.append((started, loop.time()))
+        return {"accepted": len(outcomes)}
+
+
+async def test_a_connection_rests_for_longer_than_a_slow_flush_took() -> None:
+    session = SlowDatabase()
+    outcomes = Outcomes([cast(Session, session)], LeaseKeeper(cast(Any, None)))
+    running = asyncio.create_task(outcomes.run())
+    try:
+        async with asyncio.timeout(30):
+            for position in itertools.count():
+                outcomes.expect()
+                add_answers(outcomes, [position])
+                await asyncio.sleep(0.01)
+                if len(session.flushes) == 4:
+                    break
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    for (started, ended), (begun, _) in itertools.pairwise(session.flushes):
+        assert begun - ended > min(1.9 * (ended - started), 0.24)
 
 
 def add_answers(outcomes: Outcomes, positions: Iterable[int]) -> None:

@@ -21,6 +21,9 @@ from pyshell.worker.upstream import Answer, failure
 logger = logging.getLogger(__name__)
 
 FLUSH_SECONDS: Final = 0.05
+# A flush has a fixed cost, and several workers wait for one another's. So a connection then rests for so many times what its flush took.
+REST_AFTER_A_FLUSH: Final = 2
+LONGEST_REST: Final = 0.25
 FLUSH_OUTCOMES: Final = 500
 FLUSH_BYTES: Final = 8 << 20
 LARGEST_FLUSH: Final = 1000
@@ -36,7 +39,8 @@ ATTEMPTS_ALONE: Final = 5
 
 
 class Outcomes:
-    """Records outcomes every 50 ms, every 500 outcomes or every 8 MB, whichever comes first; over several connections if need be.
+    """Records outcomes every 50 ms (a quarter of a second, where a flush takes long), every 500 outcomes or every 8 MB, whichever comes
+    first; over several connections if need be.
 
     Organizations with few outcomes share a transaction; what comes of them meanwhile waits for its end, as it would for its locks. Whose
     rows somebody holds is left out, and tried by itself when they are held the next time, too. Where that fails, outcomes are kept and
@@ -119,13 +123,16 @@ class Outcomes:
                     await asyncio.sleep(0.1)
 
     async def _run(self, session: Session) -> None:
+        rest = FLUSH_SECONDS
         while True:
             await self._has_some.wait()
             with suppress(TimeoutError):
-                async with asyncio.timeout(FLUSH_SECONDS):
+                async with asyncio.timeout(rest):
                     await self._is_due.wait()
             self._is_due.clear()
+            started = self._loop.time()
             await self._flush_all(session)
+            rest = min(max(REST_AFTER_A_FLUSH * (self._loop.time() - started), FLUSH_SECONDS), LONGEST_REST)
             self._rest()
 
     async def _flush_all(self, session: Session) -> None:
