@@ -30,7 +30,6 @@ class Plans:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self._plans: list[dict[str, Any]] = []
-        connection.add_notice_handler(self._keep)
         connection.execute("load 'auto_explain'")
         for name, value in {
             "auto_explain.log_analyze": "on",
@@ -43,9 +42,11 @@ class Plans:
 
     def run(self, query: str, parameters: dict[str, Any]) -> tuple[list[tuple[Any, ...]], list[dict[str, Any]]]:
         self._plans.clear()
+        self.connection.add_notice_handler(self._keep)
         self.connection.execute("set auto_explain.log_min_duration = 0")
         rows = self.connection.execute(query, parameters).fetchall()
         self.connection.execute("set auto_explain.log_min_duration = -1")
+        self.connection.remove_notice_handler(self._keep)
         return rows, list(self._plans)
 
     def _keep(self, notice: psycopg.errors.Diagnostic) -> None:
