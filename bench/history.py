@@ -14,12 +14,14 @@ from bench.system import Connection, batch
 PATTERN_ITEMS = 10_000
 SMALL_JOBS = 50
 DAYS = 90
+NAME = "'Rebates of district ' || n.number % 1000 || to_char(n.created_at, ', FMMonth DD')"
 # What a batch leaves behind, and what differs in a copy of it: `n` is the new job, `p` the row of the pattern.
 ITEM_ID = "app.numbered_uuid_v7(n.job_id, p.position)"
 LATER = "p.{} + n.later"
 COPIED: dict[str, dict[str, str]] = {
     "public.batch_lookup_jobs": {
         "id": "n.job_id",
+        "name": NAME,
         "report_id": "n.report_id",
         "total_items": "n.items",
         "processed_items": "n.items",
@@ -33,6 +35,7 @@ COPIED: dict[str, dict[str, str]] = {
         "total_incentive_value": "p.total_incentive_value / p.total_sites * n.items",
         **{name: LATER.format(name) for name in ("created_at", "completed_at", "updated_at")},
     },
+    "app.job_names": {"job_id": "n.job_id", "parts": f"app.name_parts(n.organization_id, {NAME})"},
     "public.batch_lookup_job_labels": {"job_id": "n.job_id", "value": "'team-' || n.number % 1000"},
     "public.lookup_usage": {"job_id": "n.job_id", "day": "(n.created_at at time zone 'UTC')::date", "lookups": "n.items"},
     "public.lookup_queue_items": {
@@ -60,7 +63,7 @@ def make_pattern(connection: Connection) -> tuple[Any, Any]:
 
 def create(connection: Connection, organization: object, items: int) -> Any:
     body = batch(items, 1).decode()
-    options = json.dumps({"labels": {"team": "pattern"}})
+    options = json.dumps({"labels": {"team": "pattern"}, "name": "Pattern of rebates"})
     [created] = connection.execute("select api.create_batch_lookup(%s, %s, false, %s)", [organization, body, options]).fetchone() or [None]
     return created
 

@@ -150,7 +150,8 @@ def test_totals_are_exact_at_every_moment(database_url: str, owner: Connection) 
         what = choose.choice(["upload", "look up", "look up", "give back", "cancel", "delete", "delete report"])
         if what == "upload" or not jobs:
             request = json.dumps({"items": [site(f"site-{n}") for n in range(choose.choice([1, 3]))]})
-            connection.execute("select api.create_batch_lookup(%s, %s, false)", [organization, request])
+            options = json.dumps({"name": choose.choice(["North, May", "North, June", None])})
+            connection.execute("select api.create_batch_lookup(%s, %s, false, %s)", [organization, request, options])
         elif what == "look up":
             status, answer = choose.choice([(200, "{}"), (404, None)])
             connection.execute(LOOK_UP, {"organization": organization, "limit": choose.randint(1, 5), "status": status, "answer": answer})
@@ -176,6 +177,9 @@ def test_totals_are_exact_at_every_moment(database_url: str, owner: Connection) 
                     for status in (None, "completed", "failed", "cancelled"):
                         told, there = fetch_row(owner, JOBS, batches.organization_id, status)
                         assert told == there, status
+                    for name in ("north, m", "north, j", "march"):
+                        told, there = fetch_row(owner, NAMED, batches.organization_id, name)
+                        assert told == there, name
                     for status in (None, "complete", "error", "processing"):
                         told, there = fetch_row(owner, REPORTS, batches.organization_id, status)
                         assert told == there, status
@@ -209,6 +213,10 @@ JOBS = """
     select (api.list_batch_lookups(o, s) ->> 'total')::integer,
            (select count(*) from public.batch_lookup_jobs where organization_id = o and (s is null or status = s))
       from (select %s::uuid as o, %s::text as s) a"""
+NAMED = """
+    select (api.list_batch_lookups(o, p_name => n) ->> 'total')::integer,
+           (select count(*) from public.batch_lookup_jobs where organization_id = o and name ilike '%%' || n || '%%')
+      from (select %s::uuid as o, %s::text as n) a"""
 REPORTS = """
     select (api.list_incentive_reports(o, s) ->> 'total')::integer,
            (select count(*) from public.incentive_reports where organization_id = o and (s is null or status = s))

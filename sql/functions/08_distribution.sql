@@ -17,7 +17,7 @@ as $$
                'app.customers', 'public.applications', 'app.incentive_profiles', 'app.incentive_calls', 'app.audit_events', 'app.api_key_uses',
                'app.webhook_configs', 'app.webhook_secrets', 'app.webhook_deliveries', 'app.webhook_attempts', 'app.webhook_queue_state',
                'app.webhook_wakeups', 'app.ended_totals', 'app.ended_changes',
-               'app.usage_days']), 'distributed'
+               'app.usage_days', 'app.job_names']), 'distributed'
      union all
     select unnest(array[
                'app.settings', 'app.regions', 'app.organizations', 'app.api_keys', 'app.report_shares', 'app.device_categories',

@@ -70,7 +70,7 @@ comment on function api.rename_organization(uuid, text) is 'Gives an organizatio
 create or replace function app.tables_of_organizations() returns text[]
 language sql immutable
 return array['public.lookup_upload_rows', 'public.lookup_uploads', 'app.column_memory', 'public.applications', 'public.lookup_leases',
-             'public.lookup_attempts', 'public.lookup_usage', 'app.usage_days', 'app.job_budgets', 'app.job_traces', 'app.known_results', 'app.known_jobs', 'app.known_organizations', 'app.customers', 'app.incentive_calls', 'app.incentive_profiles', 'app.idempotency_keys',
+             'public.lookup_attempts', 'public.lookup_usage', 'app.usage_days', 'app.job_budgets', 'app.job_traces', 'app.job_names', 'app.known_results', 'app.known_jobs', 'app.known_organizations', 'app.customers', 'app.incentive_calls', 'app.incentive_profiles', 'app.idempotency_keys',
              'app.webhook_attempts', 'app.webhook_deliveries', 'app.webhook_secrets', 'app.webhook_configs', 'app.webhook_queue_state',
              'app.webhook_wakeups', 'app.queued_jobs', 'app.queue_wakeups', 'app.organization_queue_state', 'app.work_minutes',
              'app.report_shares', 'app.ended_changes', 'app.ended_totals', 'app.deleted_rows', 'app.recent_writes', 'app.api_key_uses', 'app.api_keys'];

@@ -18,6 +18,7 @@ begin
     values (p_organization_id, app.uuid_v7(v_now), p_name, cardinality(p_items), app.uuid_v7(v_now), p_retry_of_job_id, v_now, v_now)
     returning * into v_job;
     v_report := app.create_report(p_organization_id, v_job);
+    perform app.keep_name(p_organization_id, v_job.id, p_name);
     perform app.enqueue_items(p_organization_id, v_job.id, p_items, v_now);
     perform app.notify_change('INSERT', 'batch_lookup_jobs', p_organization_id, v_job.id);
     perform app.notify_change('INSERT', 'incentive_reports', p_organization_id, v_report.id);
@@ -214,6 +215,7 @@ as $$
 declare
     v_cursor app.page_cursor;
     v_ids    uuid[];
+    v_named  uuid[];
     v_jobs   public.batch_lookup_jobs[];
     v_total  bigint;
 begin
@@ -222,6 +224,11 @@ begin
     perform app.check_choice('status', p_status, array['pending', 'processing', 'completed', 'failed', 'cancelled']);
     v_cursor := app.read_page(p_cursor, 'jobs', p_limit, p_offset, 200);
     v_ids := app.jobs_with_labels(p_organization_id, p_labels);
+    if p_name is not null then
+        v_named := app.jobs_named(p_organization_id, p_name);
+        v_ids := case when v_ids is null or v_named is null then coalesce(v_ids, v_named)
+                      else array(select unnest(v_ids) intersect select unnest(v_named)) end;
+    end if;
     select coalesce(array_agg(row(j.*)::public.batch_lookup_jobs), '{}') into v_jobs
       from (select j.*
               from public.batch_lookup_jobs j

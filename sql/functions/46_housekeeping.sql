@@ -136,6 +136,7 @@ begin
     delete from app.webhook_deliveries where organization_id = p_organization_id and job_id = p_job_id and data is null;
     delete from app.queued_jobs where organization_id = p_organization_id and job_id = p_job_id;
     delete from public.batch_lookup_job_labels where organization_id = p_organization_id and job_id = p_job_id;
+    delete from app.job_names where organization_id = p_organization_id and job_id = p_job_id;
     delete from app.job_budgets where organization_id = p_organization_id and job_id = p_job_id;
     delete from app.job_traces where organization_id = p_organization_id and job_id = p_job_id;
     delete from app.known_results where organization_id = p_organization_id and job_id = p_job_id;

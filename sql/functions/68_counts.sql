@@ -243,6 +243,9 @@ begin
                 when lock_not_available then null;
             end;
         end if;
+        if v_may_begin then
+            perform app.keep_names(v_organization_id);
+        end if;
         perform app.prune_usage(v_organization_id, p_now);
         exit when clock_timestamp() > v_until;
     end loop;

@@ -16,7 +16,7 @@ comment on table app.maintenance_state is 'When app.run_maintenance last ran: a 
 comment on column app.maintenance_state.checked_at is 'When maintenance last looked for violated invariants, which it does every ten minutes.';
 comment on column app.maintenance_state.checked_since is 'It checked the jobs that were updated since then; it stays while there are violations.';
 comment on column app.maintenance_state.violations is 'How many violations it found: api.check_invariants() lists them.';
-comment on column app.maintenance_state.counts_from is 'Organizations that have no totals yet are counted from then on.';
+comment on column app.maintenance_state.counts_from is 'Organizations that have no totals yet, or whose names of jobs are not in app.job_names, are counted from then on.';
 
 insert into app.maintenance_state default values;
 

@@ -1,0 +1,101 @@
+-- Chapter 69, names: finds jobs by a part of their name. Two characters that follow each other there do so in the name, too, and an index has
+-- them for each organization. So few jobs need to be looked at, unless many have such a name.
+
+-- Every two characters that follow each other in a name, whatever their case, each as one number: some bits of the organization, so that the
+-- index of all organizations keeps them apart, and both code points.
+create or replace function app.name_parts(p_organization_id uuid, p_name text) returns bigint[]
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_characters text[] := string_to_array(lower(p_name), null);
+    v_bits       bigint := ('x' || right(p_organization_id::text, 5))::bit(20)::bigint << 42;
+begin
+    return array(select distinct v_bits | ascii(c.first)::bigint << 21 | ascii(c.second)
+                   from unnest(v_characters, v_characters[2:]) c (first, second)
+                  where c.second is not null);
+end;
+$$;
+
+create or replace function app.keep_name(p_organization_id uuid, p_job_id uuid, p_name text) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_parts bigint[];
+begin
+    if p_name is not null then
+        v_parts := app.name_parts(p_organization_id, p_name);
+        insert into app.job_names (organization_id, job_id, parts) values (p_organization_id, p_job_id, v_parts) on conflict do nothing;
+    end if;
+end;
+$$;
+
+-- The jobs whose names have these parts; null: there are more than p_limit.
+create or replace function app.jobs_with_parts(p_organization_id uuid, p_parts bigint[], p_limit integer) returns uuid[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan set enable_seqscan = off set enable_indexscan = off
+as $$
+declare
+    v_ids uuid[] := array(select n.job_id
+                            from app.job_names n
+                           where n.organization_id = p_organization_id and n.parts @> p_parts
+                           limit p_limit + 1);
+begin
+    return case when cardinality(v_ids) <= p_limit then v_ids end;
+end;
+$$;
+
+-- The jobs whose names may have a part, and some that do not; null: look at all. Those are as good where many have it, as the newest jobs tell,
+-- and there is nothing else for a single character, or before all names of the organization have been kept.
+create or replace function app.jobs_named(p_organization_id uuid, p_name text, p_limit integer default 1000) returns uuid[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan set enable_seqscan = off
+as $$
+declare
+    v_all constant uuid     := '00000000-0000-0000-0000-000000000000';
+    v_parts        bigint[] := app.name_parts(p_organization_id, p_name);
+    v_common       bigint;
+begin
+    if v_parts = '{}' or not exists (select from app.job_names where organization_id = p_organization_id and job_id = v_all) then
+        return null;
+    end if;
+    select count(*) into v_common
+      from (select j.name
+              from public.batch_lookup_jobs j
+             where j.organization_id = p_organization_id
+             order by j.created_at desc, j.id desc
+             limit 50) n
+     where strpos(lower(n.name), lower(p_name)) > 0;
+    return case when v_common < 10 then app.jobs_with_parts(p_organization_id, v_parts, p_limit) end;
+end;
+$$;
+
+-- Keeps names that have not been kept yet, p_limit at most; when those were all, it says so.
+create or replace function app.keep_names(p_organization_id uuid, p_limit integer default 5000) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp set enable_seqscan = off
+as $$
+declare
+    v_all constant uuid    := '00000000-0000-0000-0000-000000000000';
+    v_count        integer := 0;
+    v_job          record;
+begin
+    if exists (select from app.job_names where organization_id = p_organization_id and job_id = v_all) then
+        return;
+    end if;
+    for v_job in
+        select j.id, j.name
+          from public.batch_lookup_jobs j
+         where j.organization_id = p_organization_id and j.name is not null
+           and not exists (select from app.job_names n where n.organization_id = p_organization_id and n.job_id = j.id)
+         limit p_limit
+    loop
+        perform app.keep_name(p_organization_id, v_job.id, v_job.name);
+        v_count := v_count + 1;
+    end loop;
+    if v_count < p_limit then
+        insert into app.job_names (organization_id, job_id, parts) values (p_organization_id, v_all, '{}') on conflict do nothing;
+    end if;
+end;
+$$;
