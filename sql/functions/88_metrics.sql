@@ -40,6 +40,7 @@ as $$
 declare
     v_upstream app.upstream;
     v_settings app.settings;
+    v_limited  uuid[];
     v_waiting  record;
     v_new      timestamptz;
     v_retry    timestamptz;
@@ -49,14 +50,14 @@ begin
     if app.closed_until(v_upstream, p_now) > p_now or app.is_outage(v_upstream, v_settings, p_now) then
         return null;
     end if;
+    v_limited := array(select id from app.organizations where monthly_lookups is not null);
     for v_waiting in
         select q.organization_id, q.job_id
           from app.queued_jobs q
-          join app.organizations o on o.id = q.organization_id
-         where o.monthly_lookups is null
-            or o.id in (select s.organization_id from app.organization_queue_state s where s.ready_at <= p_now
-                         union all
-                        select k.organization_id from app.queue_wakeups k where k.ready_at <= p_now)
+         where q.organization_id <> all (v_limited)
+            or q.organization_id in (select s.organization_id from app.organization_queue_state s where s.ready_at <= p_now
+                                      union all
+                                     select k.organization_id from app.queue_wakeups k where k.ready_at <= p_now)
          order by q.job_id
     loop
         if app.lookups_left(v_waiting.organization_id, p_now) is distinct from 0 then

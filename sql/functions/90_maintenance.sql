@@ -68,6 +68,7 @@ declare
     v_pruned          integer;
     v_after           uuid;
     v_open            uuid[];
+    v_limited         uuid[];
     v_urgent          uuid[];
 begin
     -- One run at a time; a second one would find nothing to do.
@@ -110,12 +111,13 @@ begin
                      union
                     select organization_id from app.queue_wakeups
                      order by organization_id);
+    v_limited := array(select id from app.organizations where monthly_lookups is not null);
     v_urgent := array(select organization_id from public.lookup_leases where expires_at < v_now
                        union
                       select q.organization_id
                         from app.queued_jobs q
-                        join app.organizations o on o.id = q.organization_id and o.monthly_lookups is null
-                       where not exists (select from app.organization_queue_state s where s.organization_id = q.organization_id and s.ready_at <= v_now)
+                       where q.organization_id <> all (v_limited)
+                         and not exists (select from app.organization_queue_state s where s.organization_id = q.organization_id and s.ready_at <= v_now)
                          and not exists (select from app.queue_wakeups w where w.organization_id = q.organization_id and w.ready_at <= v_now)
                        union
                       -- What else is open has a time at least, unless it is held.

@@ -358,10 +358,10 @@ with here as materialized (
 ), jobs as materialized (
        -- However many items there are, none is read: those of a job that have not ended are in flight, or still to be claimed, or wait.
        select j.organization_id, j.created_at, j.total_items - j.processed_items - coalesce(l.items, 0) as items,
-              q.end_position - q.next_position as queued, o.monthly_lookups is not null as has_limit,
+              q.end_position - q.next_position as queued, o.id is not null as has_limit,
               b.held_position is not null as is_held, b.sample - b.lookups as sample
          from public.batch_lookup_jobs j
-         join app.organizations o on o.id = j.organization_id
+         left join app.organizations o on o.id = j.organization_id and o.monthly_lookups is not null
          left join app.queued_jobs q on q.organization_id = j.organization_id and q.job_id = j.id
          left join app.job_budgets b on b.organization_id = j.organization_id and b.job_id = j.id
          left join leases l on l.organization_id = j.organization_id and l.job_id = j.id

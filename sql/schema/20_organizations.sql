@@ -14,6 +14,9 @@ create table app.organizations (
     constraint organizations_monthly_lookups_check check (monthly_lookups >= 0)
 );
 
+create index organizations_limited_idx on app.organizations (id) where monthly_lookups is not null;
+create index organizations_of_clerk_idx on app.organizations (id) where substr(id::text, 15, 1) = '8';
+
 comment on table app.organizations is 'The tenants. A small shared table.';
 comment on column app.organizations.monthly_lookups is 'Lookups that it may make in a calendar month (UTC), set with api.set_monthly_lookups; null: any number.';
 comment on column app.organizations.clerk_organization_id is 'The id by which Clerk knows the organization, such as org_2ab...';
