@@ -289,8 +289,84 @@ def test_a_check_looks_at_organizations_where_something_was_counted_and_some_oth
            select id, date_trunc('minute', now()), 'job', 'completed', 1, 0, '{}', 0, '{}'
              from app.organizations where name like 'Small 1__'"""
     )
+    with history.transaction(force_rollback=True):
+        _, seen = Plans(history).run("select app.count_violations(now())", {})
+        assert looks_at_queues(seen) == 0, "none of them has anything open, or has ended anything since"
+    history.execute(
+        """insert into public.lookup_leases (organization_id, job_id, lease_token, worker, expires_at, positions)
+           select id, gen_random_uuid(), gen_random_uuid(), 'one', now() + interval '1 minute', '{[0,1)}' from app.organizations"""
+    )
     _, seen = Plans(history).run("select app.count_violations(now())", {})
-    assert 100 <= len([plan for plan in seen if "an expired lease returns" in plan["Query Text"]]) <= 110
+    assert 100 <= looks_at_queues(seen) <= 110
+
+
+def looks_at_queues(seen: list[dict[str, Any]]) -> int:
+    return len([plan for plan in seen if "an expired lease returns" in plan["Query Text"]])
+
+
+OPEN_BATCHES = """
+    insert into app.organization_queue_state (organization_id, ready_at) select id, now() from app.organizations;
+    insert into public.batch_lookup_jobs (organization_id, id, total_items, report_id, created_at, updated_at)
+    select id, app.uuid_v7(now()), 1, app.uuid_v7(now()), now(), now() from app.organizations;
+    insert into public.incentive_reports (organization_id, id, job_id, name, description, created_at, updated_at)
+    select organization_id, report_id, id, '', '', now(), now() from public.batch_lookup_jobs where status = 'pending';
+    insert into app.queued_jobs (organization_id, job_id, next_position, end_position, next_rank)
+    select organization_id, id, 0, 1, 0 from public.batch_lookup_jobs where status = 'pending';
+    insert into public.lookup_queue_items
+           (organization_id, id, job_id, position, reference_id, address, building_type, device_ids, created_at)
+    select organization_id, gen_random_uuid(), job_id, 0, 'site', '{}', '', '{}', now() from app.queued_jobs"""
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        ("delete from app.queued_jobs", "a pending item is scheduled, leased, or still to be claimed"),
+        ("update app.organization_queue_state set ready_at = null", "an organization with work is on the ready list"),
+        (
+            """update public.batch_lookup_jobs j
+                  set status = 'completed', processed_items = 1, failed_items = 0, completed_at = now() where status = 'pending'""",
+            "a job is open while it has open items",
+        ),
+        (
+            """insert into public.lookup_leases (organization_id, job_id, lease_token, worker, expires_at, positions)
+               select organization_id, job_id, gen_random_uuid(), 'one', now() - interval '6 minutes', '{[0,1)}' from app.queued_jobs""",
+            "an expired lease returns to the queue",
+        ),
+    ],
+)
+def test_a_check_finds_what_is_wrong_with_one_organization(history: Connection, change: str, rule: str) -> None:
+    """Though most have nothing to check and are left out at once."""
+    history.execute(
+        """update app.maintenance_state set checked_at = now() - interval '11 minutes';
+           insert into app.work_minutes
+                  (organization_id, minute, kind, outcome, items, latency_seconds, latency_buckets, wait_seconds, wait_buckets)
+           select id, date_trunc('minute', now()), 'job', 'completed', 1, 0, '{}', 0, '{}' from app.organizations"""
+    )
+    history.execute(OPEN_BATCHES.replace("from app.organizations", "from app.organizations where name = 'Large'").encode())
+    with history.transaction(force_rollback=True):
+        history.execute("select app.count_violations(now())")
+        assert value(history, "select violations from app.maintenance_state") == 0
+    history.execute(change.encode())
+    history.execute("select app.count_violations(now())")
+    assert value(history, "select violations from app.maintenance_state") > 0
+    assert value(history, "select array_agg(rule)::text from api.check_invariants(now() - interval '20 minutes')").find(rule) >= 0
+
+
+def test_an_organization_that_nothing_is_wrong_with_is_maintained_by_looking(history: Connection) -> None:
+    """Each minute, and of many: what would change something is not even tried."""
+    history.execute(OPEN_BATCHES.encode())
+    _, seen = Plans(history).run("select app.maintain_queue(id, now()) from app.organizations where name = 'Large'", {})
+    statements = [plan["Query Text"].split(maxsplit=1)[0].lower() for plan in seen]
+    assert {"update", "delete", "insert"}.isdisjoint(statements)
+    assert len(statements) <= 16
+
+
+@pytest.mark.parametrize("query", ["select api.get_operations()", "select api.get_metrics()"])
+def test_dashboards_look_at_no_organization_without_a_limit(history: Connection, query: str) -> None:
+    history.execute(OPEN_BATCHES.encode())
+    _, seen = Plans(history).run(query, {})
+    # That of the oldest item that is ready is asked how many lookups it has left; receivers that fail, of which there are none, are named.
+    assert rows_scanned(seen, "organizations") <= 2
 
 
 @pytest.mark.parametrize("analyzed", ["", "vacuum analyze public.lookup_attempts"], ids=["no statistics", "fresh statistics"])

@@ -140,33 +140,41 @@ $$;
 -- is taken. It waits for no lock: a transaction that holds a row is working on it.
 create or replace function app.repair_ready_at(p_organization_id uuid, p_now timestamptz) returns void
 language plpgsql volatile
-set search_path = pg_catalog, pg_temp
+set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 declare
     v_settings     app.settings;
     v_longest_wait interval;
     v_lease        interval;
     v_expires_at   timestamptz;
+    v_latest       timestamptz;
 begin
     select * into v_settings from app.settings;
     v_lease := app.seconds(v_settings.lease_seconds);
     v_expires_at := p_now + v_lease;
     v_longest_wait := interval '1 minute'
                       + greatest(app.seconds(v_settings.retry_backoff_max_seconds), 2 * (v_lease + app.seconds(v_settings.lookup_timeout_seconds)));
-    update public.lookup_queue_items i
-       set retry_at = p_now
-      from (select job_id, position
-              from public.lookup_queue_items
-             where organization_id = p_organization_id and status = 'pending' and retry_at > p_now + v_longest_wait and retry_at < 'infinity'
-               for update skip locked) late
-     where i.organization_id = p_organization_id and i.job_id = late.job_id and i.position = late.position;
-    update public.lookup_leases l
-       set expires_at = v_expires_at
-      from (select job_id, lease_token
-              from public.lookup_leases
-             where organization_id = p_organization_id and expires_at > v_expires_at + interval '1 minute'
-               for update skip locked) late
-     where l.organization_id = p_organization_id and l.job_id = late.job_id and l.lease_token = late.lease_token;
+    v_latest := p_now + v_longest_wait;
+    if exists (select from public.lookup_queue_items
+                where organization_id = p_organization_id and status = 'pending' and retry_at > v_latest and retry_at < 'infinity') then
+        update public.lookup_queue_items i
+           set retry_at = p_now
+          from (select job_id, position
+                  from public.lookup_queue_items
+                 where organization_id = p_organization_id and status = 'pending' and retry_at > v_latest and retry_at < 'infinity'
+                   for update skip locked) late
+         where i.organization_id = p_organization_id and i.job_id = late.job_id and i.position = late.position;
+    end if;
+    if exists (select from public.lookup_leases where organization_id = p_organization_id and expires_at > v_expires_at + interval '1 minute') then
+        update public.lookup_leases l
+           set expires_at = v_expires_at
+          from (select job_id, lease_token
+                  from public.lookup_leases
+                 where organization_id = p_organization_id and expires_at > v_expires_at + interval '1 minute'
+                   for update skip locked) late
+         where l.organization_id = p_organization_id and l.job_id = late.job_id and l.lease_token = late.lease_token;
+    end if;
     if not coalesce(app.next_ready_at(p_organization_id, p_now) < coalesce(app.listed_ready_at(p_organization_id), 'infinity'), false) then
         return;
     end if;

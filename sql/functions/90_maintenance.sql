@@ -180,7 +180,8 @@ $$;
 -- have an item to claim nor one in flight, and counts the items of ten at most.
 create or replace function app.close_orphaned_jobs(p_organization_id uuid, p_now timestamptz, p_limit integer default 100) returns integer
 language plpgsql volatile
-set search_path = pg_catalog, pg_temp
+set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 declare
     v_job    record;
@@ -200,6 +201,9 @@ declare
          order by random()
          limit p_limit);
 begin
+    if v_idle = '{}' then
+        return 0;
+    end if;
     for v_job in
         select j.id, j.total_items, j.processed_items, j.failed_items
           from public.batch_lookup_jobs j

@@ -155,6 +155,30 @@ begin
 end;
 $$;
 
+-- Of some organizations those that have something to check, which most have not. It asks for all of them at once.
+create or replace function app.organizations_to_check(p_organization_ids uuid[], p_updated_since timestamptz) returns uuid[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp set enable_seqscan = off
+as $$
+begin
+    return array(select j.organization_id
+                   from public.batch_lookup_jobs j
+                  where j.organization_id = any (p_organization_ids) and j.status in ('pending', 'processing')
+                  union
+                 select j.organization_id
+                   from public.batch_lookup_jobs j
+                  where j.organization_id = any (p_organization_ids) and j.completed_at >= p_updated_since - interval '1 hour'
+                  union
+                 select q.organization_id from app.queued_jobs q where q.organization_id = any (p_organization_ids)
+                  union
+                 select l.organization_id from public.lookup_leases l where l.organization_id = any (p_organization_ids)
+                  union
+                 select u.organization_id
+                   from public.lookup_uploads u
+                  where u.organization_id = any (p_organization_ids) and u.updated_at >= p_updated_since);
+end;
+$$;
+
 -- Of the jobs that were updated since then, which are open, or ended since, or were cancelled shortly before with lookups in flight; it looks at
 -- no further job after p_until.
 create or replace function app.find_violations(p_organization_ids uuid[], p_updated_since timestamptz, p_until timestamptz)
@@ -235,6 +259,9 @@ begin
                         order by 1);
     else
         v_ids := array(select id from app.organizations order by id);
+    end if;
+    if v_since > '-infinity' then
+        v_ids := app.organizations_to_check(v_ids, v_since);
     end if;
     v_count := (select count(*) from app.find_violations(v_ids, v_since, clock_timestamp() + interval '5 seconds'));
     update app.maintenance_state
