@@ -1,4 +1,4 @@
-"""`python -m bench.scale`: what everything costs beside five million finished items, and beside none."""
+"""`python -m bench.scale`: what everything costs beside five million finished items, beside the same open work alone, and beside none."""
 
 from __future__ import annotations
 
@@ -23,14 +23,18 @@ from pyshell.local.private_postgres import PrivatePostgres
 
 Cost = tuple[float, int]
 Costs = dict[str, Cost]
-READS = {
+NAMED = '{"name": "Rebates of district 1000, November 28"}'
+# What is read, and then what is written besides, in this order.
+CALLS = {
     "status of a new batch": "select api.get_batch_lookup(%(organization)s, %(open_job)s)",
     "status of an old batch": "select api.get_batch_lookup(%(organization)s, %(job)s)",
     "list": "select api.list_batch_lookups(%(organization)s)",
     "list, next page": "select api.list_batch_lookups(%(organization)s, p_cursor => %(jobs_cursor)s)",
     "list by status": "select api.list_batch_lookups(%(organization)s, 'processing')",
     "list by label": """select api.list_batch_lookups(%(organization)s, p_labels => '{"team": "pattern"}')""",
-    "list by name": "select api.list_batch_lookups(%(organization)s, p_name => 'zz')",
+    "list by a name that none has": "select api.list_batch_lookups(%(organization)s, p_name => 'zz')",
+    "list by a name that few have": "select api.list_batch_lookups(%(organization)s, p_name => 'district 77, ')",
+    "list by a name that all have": "select api.list_batch_lookups(%(organization)s, p_name => 'rebates')",
     "list of a day": "select api.list_batch_lookups(%(organization)s, p_created_from => now() - interval '1 day')",
     "items, first page": "select api.list_batch_lookup_items(%(organization)s, %(job)s)",
     "items, last page": "select api.list_batch_lookup_items(%(organization)s, %(job)s, p_offset => 9950)",
@@ -48,6 +52,7 @@ READS = {
     "maintenance": "select api.run_maintenance()",
     "check of what changed lately": "select app.count_violations(checked_at + interval '11 minutes') from app.maintenance_state",
     "retention, nothing to delete": "select api.prune_expired()",
+    "create 1": f"select api.create_batch_lookup(%(organization)s, %(site)s, false, '{NAMED}')",
 }
 REPEATS = 11
 STATES = ("never analyzed", "vacuumed and analyzed")
@@ -88,10 +93,11 @@ class Subject:
     def __init__(self, url: str, organization: object, job: object) -> None:
         self.connection = psycopg.connect(url, autocommit=True)
         self.meter = Meter(self.connection)
-        self.parameters: dict[str, Any] = {"organization": organization, "job": job, "body": batch(10_000, 1).decode()}
+        self.parameters: dict[str, Any] = {"organization": organization, "job": job}
+        self.parameters |= {"body": batch(10_000, 1).decode(), "site": batch(1, 1).decode()}
 
     def create(self) -> None:
-        query = "select api.create_batch_lookup(%(organization)s, %(body)s, false)"
+        query = f"select api.create_batch_lookup(%(organization)s, %(body)s, false, '{NAMED}')"
         [(created,)] = self.meter.time("create 10,000", query, self.parameters)
         self.meter.count("create 10,000", query, self.parameters)
         self.parameters["open_job"] = created["job_id"]
@@ -113,9 +119,9 @@ class Subject:
         assert row is not None
         self.parameters["report"], self.parameters["jobs_cursor"] = row
 
-    def read(self, name: str) -> None:
-        self.meter.time(name, READS[name], self.parameters)
-        self.meter.count(name, READS[name], self.parameters)
+    def call(self, name: str) -> None:
+        self.meter.time(name, CALLS[name], self.parameters)
+        self.meter.count(name, CALLS[name], self.parameters)
 
     def finish(self) -> None:
         organization = self.parameters["organization"]
@@ -134,7 +140,7 @@ def measure(targets: dict[str, tuple[str, str, str]]) -> dict[str, Costs]:
         (3, Subject.create),
         (8, Subject.claim_and_record),
         (1, Subject.find_pages),
-        *((REPEATS, partial(Subject.read, name=name)) for name in READS),
+        *((REPEATS, partial(Subject.call, name=name)) for name in CALLS),
         (1, Subject.finish),
     ]
     for repeats, step in steps:
@@ -181,12 +187,15 @@ def fill(url: str, items: int, open_items: int, jobs: int, organizations: int, s
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("set synchronous_commit = off")
         organization, job = make_pattern(connection)
-        if items:
+        if not items:
+            connection.execute("select api.create_organization('Organization ' || n) from generate_series(2, %s) n", [organizations])
+        else:
             # Copies have the jobs and reports that the pattern has: no need to look for them row by row.
             connection.execute("set session_replication_role = replica")
             connection.execute("set work_mem = '256MB'")
             add_history(connection, organization, job, items, jobs, organizations, say)
             connection.execute("reset session_replication_role")
+        if open_items:
             add_open(connection, open_items)
         connection.execute("checkpoint")
         return url, str(organization), str(job)
@@ -210,15 +219,19 @@ def violations(url: str) -> int:
         return int(row[0])
 
 
-def table(full: Costs, empty: Costs) -> str:
+def table(costs: dict[str, Costs]) -> str:
+    """What each call costs in each database, and how many times as much in the first one as in each of the others."""
+    first, *others = costs
     lines = [
-        f"{'':<34}{'CPU time [ms]':>24}{'ratio':>8}{'pages':>22}{'ratio':>8}",
-        f"{'':<34}{'full':>12}{'empty':>12}{'':>8}{'full':>11}{'empty':>11}",
+        f"{'':<34}{'CPU time [ms]':>{12 * len(costs)}}{'ratio to':>{10 * len(others)}}{'pages':>{11 * len(costs)}}",
+        f"{'':<34}{''.join(f'{name:>12}' for name in costs)}{''.join(f'{name:>10}' for name in others)}"
+        f"{''.join(f'{name:>11}' for name in costs)}",
     ]
-    for name, (milliseconds, pages) in full.items():
-        alone, few = empty[name]
+    for name, (milliseconds, _) in costs[first].items():
         lines.append(
-            f"{name:<34}{milliseconds:>12.2f}{alone:>12.2f}{milliseconds / alone:>8.2f}{pages:>11,}{few:>11,}{pages / max(few, 1):>8.2f}"
+            f"{name:<34}{''.join(f'{costs[of][name][0]:>12.2f}' for of in costs)}"
+            f"{''.join(f'{milliseconds / costs[of][name][0]:>10.2f}' for of in others)}"
+            f"{''.join(f'{costs[of][name][1]:>11,}' for of in costs)}"
         )
     return "\n".join(lines)
 
@@ -246,6 +259,7 @@ def main() -> None:
             started = time.monotonic()
             targets = {
                 "full": fill(new_database(), arguments.items, arguments.open_items, arguments.jobs, arguments.organizations, say),
+                "open only": fill(new_database(), 0, arguments.open_items, 0, arguments.organizations, say),
                 "empty": fill(new_database(), 0, 0, 0, 1, say),
             }
             say(f"filled in {time.monotonic() - started:,.0f} s")
@@ -260,7 +274,7 @@ def main() -> None:
                     with psycopg.connect(url, autocommit=True) as connection:
                         connection.execute("vacuum analyze")
             figures[state] = measure(targets)
-            say(f"\n{state}\n{table(figures[state]['full'], figures[state]['empty'])}")
+            say(f"\n{state}\n{table(figures[state])}")
         with psycopg.connect(targets["full"][0], autocommit=True) as connection:
             figures["bytes of an item"] = bytes_of_an_item(connection)
         say("\nbytes of an item\n" + "\n".join(f"{name:<50}{size:>10,.1f}" for name, size in figures["bytes of an item"].items()))
