@@ -104,8 +104,10 @@ class Cluster:
                 "select pg_postmaster_start_time(), current_setting('data_directory'), setting from pg_config where name = 'BINDIR'"
             ).fetchone() or (None, None, None)
             pg_ctl = shlex.join([f"{programs}/pg_ctl", "-D", str(data), "-m", "immediate"])
-            script = f"{pg_ctl} stop; sleep {seconds:.1f}; {pg_ctl} start"
-            command = f"setsid sh -c {shlex.quote(script)} < /dev/null > /dev/null 2>&1 &"
+            # The next server must not inherit this connection: it would stay open without anybody who answers.
+            close = 'for fd in /proc/$$/fd/*; do fd=${fd##*/}; [ "$fd" -le 2 ] || eval "exec $fd>&-"; done'
+            script = f"{close}; {pg_ctl} stop; sleep {seconds:.1f}; {pg_ctl} start"
+            command = f"setsid bash -c {shlex.quote(script)} < /dev/null > /dev/null 2>&1 &"
             connection.execute(sql.SQL("copy (select) to program {}").format(sql.Literal(command)))
 
         def is_back() -> bool:

@@ -162,6 +162,12 @@ def test_whatever_happens_to_its_nodes_every_item_ends_exactly_once(citus: Clust
 
 
 def check_counts(owner: Connection, provider: Provider) -> None:
+    counts = [
+        "select organization_id, sum(items)::bigint from app.work_minutes where kind = 'lookup' and outcome = 'completed' group by 1",
+        "select organization_id, count(*) from public.lookup_queue_items where status = 'completed' group by 1",
+    ]
+    of_minutes, of_items = (dict(owner.execute(count).fetchall()) for count in counts)
+    assert of_minutes == of_items, "a success was counted twice in the history of its organization, or never"
     counted = "select coalesce(sum(items), 0) from app.sum_work() where kind = 'lookup' and outcome = 'completed'"
     completed = fetch_value(owner, "select count(*) from public.lookup_queue_items where status = 'completed'")
     assert fetch_value(owner, counted) == completed, "a success was counted twice, or never"
