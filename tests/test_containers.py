@@ -7,9 +7,11 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import psycopg
 import pytest
@@ -17,15 +19,17 @@ import yaml
 from psycopg import sql
 
 from pyshell.local.machine import free_port
-from pyshell.local.private_postgres import PrivatePostgres
+from pyshell.local.private_postgres import PrivatePostgres, throw_away_postgres
 from pyshell.settings import ROOT, Settings
 from tests.conftest import Connection
 from tests.http_fixtures import is_ready
 from tests.timed import wait_until
+from tests.worker_fixtures import Batches
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
-OURS = ("migrate", "api", "worker")
-UNPRIVILEGED = (*OURS, "network")
+OURS = ("migrate", "api", "worker", "citus-migrate", "citus-api", "citus-worker")
+UNPRIVILEGED = (*OURS, "network", "citus-network")
+NODES = ("citus-coordinator", "citus-node-1", "citus-node-2")
 
 
 @pytest.fixture(scope="module")
@@ -81,18 +85,23 @@ def test_the_services_start_in_order(services: dict[str, Any]) -> None:
     assert waits["migrate"] == {"db": "service_healthy"}
     assert waits["api"] == {"network": "service_started", "migrate": "service_completed_successfully"}
     assert waits["worker"] == {"network": "service_started", "api": "service_healthy"}
+    assert waits["citus-nodes"] == dict.fromkeys(NODES, "service_healthy")
+    assert waits["citus-migrate"] == {"citus-nodes": "service_completed_successfully"}
+    assert waits["citus-api"] == {"citus-network": "service_started", "citus-migrate": "service_completed_successfully"}
+    assert waits["citus-worker"] == {"citus-network": "service_started", "citus-api": "service_healthy"}
     for name, others in waits.items():
         for other, condition in others.items():
             assert condition != "service_healthy" or services[other]["healthcheck"]["test"], f"{name} waits for the health of {other}"
 
 
 def test_no_container_loses_its_network_when_another_starts_again(services: dict[str, Any]) -> None:
-    for name in ("api", "worker"):
-        assert services[name]["network_mode"] == "service:network"
-        assert "ports" not in services[name]
-    holder = services["network"]
-    assert (holder["entrypoint"], holder["ports"]) == (["sleep", "infinity"], ["127.0.0.1:${PORT:-8000}:8000"])
-    assert not holder["environment"]
+    for prefix, port in ("", "${PORT:-8000}"), ("citus-", "${CITUS_PORT:-8002}"):
+        for name in ("api", "worker"):
+            assert services[prefix + name]["network_mode"] == f"service:{prefix}network"
+            assert "ports" not in services[prefix + name]
+        holder = services[f"{prefix}network"]
+        assert (holder["entrypoint"], holder["ports"]) == (["sleep", "infinity"], [f"127.0.0.1:{port}:8000"])
+        assert not holder["environment"]
 
 
 def test_images_are_pinned_and_mounted_files_exist(services: dict[str, Any]) -> None:
@@ -137,7 +146,7 @@ def test_any_password_opens_the_database(
 
 def test_every_port_is_on_this_machine_alone(services: dict[str, Any]) -> None:
     ports = [port for service in services.values() for port in service.get("ports", [])]
-    assert len(ports) == 3
+    assert len(ports) == 4
     assert [port for port in ports if not port.startswith("127.0.0.1:")] == []
 
 
@@ -163,6 +172,89 @@ def test_realtime_starts_with_secrets_of_the_deployment_only(services: dict[str,
 
 
 def test_only_the_deploy_is_given_the_owners_password(services: dict[str, Any]) -> None:
-    for name in ("api", "worker"):
+    for name in ("api", "worker", "citus-api", "citus-worker"):
         assert "postgresql://batch_lookups_app@" in services[name]["environment"]["DATABASE_URL"]
         assert not any("${POSTGRES_PASSWORD" in value for value in services[name]["environment"].values())
+
+
+# A quote, a backslash and a space mean something in a connection string.
+NODE_ENVIRONMENT = {"POSTGRES_PASSWORD": "p'o\\w ner", "APP_PASSWORD": "a'p\\p"}
+
+
+@pytest.fixture
+def nodes(services: dict[str, Any], cluster: PrivatePostgres, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, int]]:
+    """Servers with the settings of the nodes and what their scripts have made: the port of each."""
+    if not cluster.installation.has_extensions(["citus"]):
+        pytest.skip("Citus is not installed, which no registry has")
+    # A node looks there for a certificate of its own, and may not enter root's.
+    monkeypatch.setenv("HOME", "/nonexistent")
+    with ExitStack() as stack:
+        ports = {}
+        for name in NODES:
+            postgres = stack.enter_context(throw_away_postgres(["citus"]))
+            settings = dict(word.split("=") for word in services[name]["command"] if "=" in word)
+            set_up_node(postgres, settings, services[name]["volumes"][-1])
+            ports[name] = postgres.port
+        yield ports
+
+
+def set_up_node(postgres: PrivatePostgres, settings: dict[str, str], volume: str) -> None:
+    of_citus = {name: value for name, value in settings.items() if name.startswith("citus.")}
+    configure(postgres, {name: value for name, value in settings.items() if name not in of_citus})
+    with psycopg.connect(postgres.url("postgres"), autocommit=True) as owner:
+        owner.execute(sql.SQL("alter role postgres password {}").format(NODE_ENVIRONMENT["POSTGRES_PASSWORD"]))
+    postgres.stop()
+    (postgres.folder / "password").write_text(quote(NODE_ENVIRONMENT["POSTGRES_PASSWORD"]))
+    postgres.start()
+    with psycopg.connect(postgres.url("postgres"), autocommit=True) as owner:
+        # As the image's own script does, 001.
+        owner.execute("create extension citus")
+    configure(postgres, of_citus)
+    file, target, _ = volume.split(":")
+    assert target == "/docker-entrypoint-initdb.d/002-node.sql"
+    psql = [str(postgres.installation.bin / "psql"), "-Xqv", "ON_ERROR_STOP=1", "-f", str(ROOT / file), postgres.url("postgres")]
+    subprocess.run(psql, env=os.environ | NODE_ENVIRONMENT, check=True)
+
+
+def configure(postgres: PrivatePostgres, settings: dict[str, str]) -> None:
+    with psycopg.connect(postgres.url("postgres"), autocommit=True) as owner:
+        for name, value in settings.items():
+            owner.execute(sql.SQL("alter system set {} = {}").format(sql.Identifier(name), value))
+
+
+def test_the_cluster_of_the_containers_looks_sites_up(services: dict[str, Any], nodes: dict[str, int]) -> None:
+    def here(text: str) -> str:
+        """With the addresses of the servers here."""
+        text = re.sub("'(citus-[^']+)', 5432", lambda match: f"'127.0.0.1', {nodes[match[1]]}", text)
+        return re.sub("(citus-[^:]+):5432", lambda match: f"127.0.0.1:{nodes[match[1]]}", text)
+
+    owner = os.environ | {"PGPASSWORD": NODE_ENVIRONMENT["POSTGRES_PASSWORD"]}
+    add = services["citus-nodes"]
+    subprocess.run([here(word) for word in (*add["entrypoint"], *add["command"])], env=owner, check=True, stdout=subprocess.DEVNULL)
+    pyshell = [sys.executable, "-m", "pyshell"]
+    database_url = {name: here(services[name]["environment"]["DATABASE_URL"]) for name in ("citus-migrate", "citus-api", "citus-worker")}
+    distribute = services["citus-migrate"]["command"]
+    subprocess.run(
+        [*pyshell, *distribute], cwd=ROOT, env=owner | {"DATABASE_URL": database_url["citus-migrate"]}, check=True, capture_output=True
+    )
+    app = os.environ | {"PGPASSWORD": NODE_ENVIRONMENT["APP_PASSWORD"], "PORT": str(free_port())}
+    url = f"http://127.0.0.1:{app['PORT']}"
+    with ExitStack() as running:
+        for name in ("citus-api", "citus-worker"):
+            process = subprocess.Popen(
+                [*pyshell, *services[name]["command"]], cwd=ROOT, env=app | {"DATABASE_URL": database_url[name]}, stderr=subprocess.DEVNULL
+            )
+            running.enter_context(process)
+            running.callback(process.terminate)
+            wait_until(lambda: is_ready(url))
+        with psycopg.connect(database_url["citus-migrate"], password=owner["PGPASSWORD"], autocommit=True) as connection:
+            organizations = [Batches(connection) for _ in range(4)]
+            jobs = [batches.create(1) for batches in organizations]
+            for batches, job in zip(organizations, jobs, strict=True):
+                assert batches.wait(job) == "completed"
+                assert batches.counts() == {"completed": 1}
+            places = connection.execute(
+                "select count(distinct nodeport) from citus_shards where table_name = 'public.batch_lookup_jobs'::regclass"
+            )
+            assert places.fetchone() == (2,)
+            assert connection.execute("select * from api.check_distribution()").fetchall() == []
