@@ -166,7 +166,7 @@ def check_counts(owner: Connection, provider: Provider) -> None:
         "select organization_id, sum(items)::bigint from app.work_minutes where kind = 'lookup' and outcome = 'completed' group by 1",
         "select organization_id, count(*) from public.lookup_queue_items where status = 'completed' group by 1",
     ]
-    of_minutes, of_items = (dict(owner.execute(count).fetchall()) for count in counts)
+    of_minutes, of_items = (sorted(owner.execute(count).fetchall()) for count in counts)
     assert of_minutes == of_items, "a success was counted twice in the history of its organization, or never"
     counted = "select coalesce(sum(items), 0) from app.sum_work() where kind = 'lookup' and outcome = 'completed'"
     completed = fetch_value(owner, "select count(*) from public.lookup_queue_items where status = 'completed'")
