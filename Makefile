@@ -96,7 +96,7 @@ bench: ## Measure the throughput, and the database's own floor
 	@$(python) -m bench
 
 .PHONY: scale
-scale: ## Measure what everything costs beside five million finished items, and beside none
+scale: ## Measure what everything costs beside five million finished items, and without them
 	@scripts/setup bench
 	@$(python) -m bench.scale
 

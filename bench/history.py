@@ -13,6 +13,8 @@ from bench.system import Connection, batch
 
 PATTERN_ITEMS = 10_000
 SMALL_JOBS = 50
+# As many of these as a page has are found by a name that few others have.
+PAGE = 20
 DAYS = 90
 NAME = "'Rebates of district ' || n.number % 1000 || to_char(n.created_at, ', FMMonth DD')"
 # What a batch leaves behind, and what differs in a copy of it: `n` is the new job, `p` the row of the pattern.
@@ -53,17 +55,17 @@ def make_pattern(connection: Connection) -> tuple[Any, Any]:
     """Looks up a batch of 10,000 in a new organization, and some small ones, so that pages are full; answers the ids of both."""
     connection.execute("select api.update_settings('{\"lookups_per_second\": null}')")
     [organization] = connection.execute("select api.create_organization('Large')").fetchone() or [None]
-    for _ in range(SMALL_JOBS):
-        create(connection, organization, 1)
-    created = create(connection, organization, PATTERN_ITEMS)
+    for number in range(SMALL_JOBS):
+        create(connection, organization, 1, "Rebates of district 77, May 31" if number < PAGE else "Rebates")
+    created = create(connection, organization, PATTERN_ITEMS, "Rebates")
     while look_up(connection, organization, 500):
         pass
     return organization, created["job_id"]
 
 
-def create(connection: Connection, organization: object, items: int) -> Any:
+def create(connection: Connection, organization: object, items: int, name: str = "Rebates") -> Any:
     body = batch(items, 1).decode()
-    options = json.dumps({"labels": {"team": "pattern"}, "name": "Pattern of rebates"})
+    options = json.dumps({"labels": {"team": "pattern"}, "name": name})
     [created] = connection.execute("select api.create_batch_lookup(%s, %s, false, %s)", [organization, body, options]).fetchone() or [None]
     return created
 

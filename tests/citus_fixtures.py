@@ -157,6 +157,7 @@ NOT_ON_CITUS: dict[str, tuple[str, ...]] = {
         "test_history_plans",
         "test_report_plans",
         "test_reuse_plans",
+        "test_names",
         "test_counts::test_a_list_of_batches_reads_the_page_whatever_its_total_is",
         "test_counts::test_a_list_of_reports_reads_the_page_whatever_its_total_is",
         "test_counts::test_lists_of_a_rare_status_do_not_read_past_all_others",
