@@ -1,4 +1,4 @@
-"""Databases for the tests, on a PostgreSQL server that is made for each run (by `-n 4`: for each of its processes) and thrown away after.
+"""Databases for the tests, on a PostgreSQL server that each run has (by `-n 4`: each of its processes) and throws away after.
 
 - `database_url`, `owner`: a fresh, migrated database for one test, and the owner's autocommit connection to it.
 - `shared_database_url`, `shared_owner`: the same, for all tests of a module together.
@@ -10,16 +10,22 @@
 
 from __future__ import annotations
 
+import base64
+import fcntl
 import gc
+import hashlib
+import hmac
 import itertools
 import os
 import re
+import secrets
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +37,8 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from pyshell.deploy import migrations
-from pyshell.local.private_postgres import PrivatePostgres, throw_away_postgres
+from pyshell.local.private_postgres import PrivatePostgres, newest_installation, throw_away_folder
+from pyshell.settings import ROOT
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 TEMPLATE = "migrated"
@@ -103,10 +110,84 @@ def certificates_are_read_once() -> Iterator[None]:
         yield
 
 
+EXTENSIONS = ["pg_cron", "pgtap", "plpgsql_check"]
+ORIGINALS = ROOT / ".state" / "originals"
+
+
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[PrivatePostgres]:
-    with throw_away_postgres(["pg_cron", "pgtap", "plpgsql_check"]) as postgres:
-        yield postgres
+def original() -> Path:
+    """A migrated cluster that doesn't run, to be copied. It is kept until something changes that goes into it."""
+    installation = newest_installation(EXTENSIONS)
+    made_of = hashlib.sha256(subprocess.run([installation.bin / "postgres", "--version"], check=True, capture_output=True).stdout)
+    sources = [ROOT / name for name in ("migrations", "sql/functions", "sql/catalogue", "pyshell/deploy", "pyshell/local")]
+    for folder in (*sources, installation.extensions):
+        for file in sorted(folder.iterdir()):
+            if file.suffix in (".py", ".sql", ".csv", ".control"):
+                made_of.update(file.read_bytes())
+    made_of.update(Path(__file__).read_bytes())
+    ORIGINALS.mkdir(parents=True, exist_ok=True)
+    folder = ORIGINALS / f"{installation.version}-{os.geteuid()}"
+    with folder.with_suffix(".made_of").open("a+") as known:
+        fcntl.flock(known, fcntl.LOCK_EX)
+        known.seek(0)
+        if known.read() != made_of.hexdigest():
+            # Whoever is killed here leaves nothing that looks like a cluster.
+            known.truncate(0)
+            shutil.rmtree(folder, ignore_errors=True)
+            make_original(folder)
+            known.write(made_of.hexdigest())
+    return folder
+
+
+def make_original(folder: Path) -> None:
+    with throw_away_folder() as place:
+        postgres = PrivatePostgres(place / "postgres", throw_away=True, extensions=EXTENSIONS)
+        postgres.start()
+        try:
+            with psycopg.connect(postgres.url("postgres"), autocommit=True) as connection:
+                password = (postgres.folder / "password").read_text()
+                connection.execute(sql.SQL("alter role postgres password {}").format(scram_of_one_iteration(password)))
+                connection.execute(f"create database {TEMPLATE}")
+            migrations.migrate(postgres.url(TEMPLATE))
+            migrations.migrate(postgres.url())
+        finally:
+            postgres.stop()
+        # Copies that start at the same moment would all try for it.
+        (postgres.folder / "port").unlink()
+        copy_cluster(postgres.folder, folder)
+
+
+def scram_of_one_iteration(password: str) -> str:
+    """What PostgreSQL stores of a password (RFC 5803). It usually makes clients hash 4,096 times for each connection."""
+    salt = secrets.token_bytes(16)
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, 1)
+    stored_key = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
+    server_key = hmac.digest(salted, b"Server Key", "sha256")
+    encoded = [base64.b64encode(part).decode() for part in (salt, stored_key, server_key)]
+    return "SCRAM-SHA-256$1:{}${}:{}".format(*encoded)
+
+
+def copy_cluster(original: Path, folder: Path) -> None:
+    subprocess.run(["cp", "--archive", original, folder], check=True)
+
+
+@pytest.fixture(scope="session")
+def cluster(original: Path) -> Iterator[PrivatePostgres]:
+    with throw_away_folder() as folder:
+        copy_cluster(original, folder / "postgres")
+        postgres = PrivatePostgres(folder / "postgres", throw_away=True)
+        postgres.start()
+        try:
+            if postgres.installation.has_extensions(["pg_cron"]):
+                run_schedules(postgres, False)
+            yield postgres
+        finally:
+            postgres.stop(immediately=True)
+
+
+def run_schedules(cluster: PrivatePostgres, active: bool) -> None:
+    with psycopg.connect(cluster.url(), autocommit=True) as connection:
+        connection.execute("update cron.job set active = %s", [active])
 
 
 def needs_extension(cluster: PrivatePostgres, name: str) -> None:
@@ -128,17 +209,9 @@ MakeCluster = Callable[[Path], None]
 
 
 @pytest.fixture(scope="session")
-def make_cluster(cluster: PrivatePostgres) -> Iterator[MakeCluster]:
-    """Makes a migrated cluster in the folder given, which `PrivatePostgres` starts: a copy of one that is made once."""
-    with folder_for_postgres(cluster) as folder:
-        original = PrivatePostgres(folder / "postgres", throw_away=True)
-        with original.running():
-            migrations.migrate(original.url())
-
-        def make(folder: Path) -> None:
-            subprocess.run(["cp", "--archive", original.folder, folder], check=True)
-
-        yield make
+def make_cluster(original: Path) -> MakeCluster:
+    """Makes a migrated cluster in the folder given, which `PrivatePostgres` starts."""
+    return partial(copy_cluster, original)
 
 
 @contextmanager
@@ -172,8 +245,6 @@ def new_database(cluster: PrivatePostgres, administrator: Connection, request: p
     if request.config.getoption("on_citus"):
         distributed_database: Callable[..., str] = request.getfixturevalue("citus").distributed_database
         return distributed_database
-    administrator.execute(f"create database {TEMPLATE}")
-    migrations.migrate(cluster.url(TEMPLATE))
     numbers = itertools.count(1)
 
     def create(*, empty: bool = False) -> str:
@@ -188,7 +259,7 @@ def new_database(cluster: PrivatePostgres, administrator: Connection, request: p
 @pytest.fixture(scope="session")
 def cron_database_url(cluster: PrivatePostgres) -> str:
     needs_extension(cluster, "pg_cron")
-    migrations.migrate(cluster.url())
+    run_schedules(cluster, True)
     return cluster.url()
 
 

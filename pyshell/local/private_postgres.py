@@ -492,6 +492,18 @@ def default_state_dir() -> Path:
 @contextmanager
 def throw_away_postgres(extensions: Sequence[str] = ("pg_cron",)) -> Iterator[PrivatePostgres]:
     """A new, fast and unsafe server while the context lasts. It ends with this process, even if this is killed."""
+    with throw_away_folder() as folder:
+        postgres = PrivatePostgres(folder / "postgres", throw_away=True, extensions=extensions)
+        try:
+            postgres.start()
+            yield postgres
+        finally:
+            postgres.stop(immediately=True)
+
+
+@contextmanager
+def throw_away_folder() -> Iterator[Path]:
+    """A folder that PostgreSQL's user may enter, while the context lasts. After a kill, the next process that wants one deletes it."""
     folder = Path(tempfile.mkdtemp(prefix=".batch-lookups-", dir=_throw_away_place()))
     folder.chmod(0o711)
     with (folder / "in_use").open("w") as in_use:
@@ -499,12 +511,9 @@ def throw_away_postgres(extensions: Sequence[str] = ("pg_cron",)) -> Iterator[Pr
         # Only now does it get the name by which others look for abandoned folders: it is locked.
         folder = folder.rename(folder.with_name(folder.name[1:]))
         _delete_abandoned(folder.parent)
-        postgres = PrivatePostgres(folder / "postgres", throw_away=True, extensions=extensions)
         try:
-            postgres.start()
-            yield postgres
+            yield folder
         finally:
-            postgres.stop(immediately=True)
             shutil.rmtree(folder)
 
 
