@@ -96,7 +96,9 @@ declare
     v_pause double precision := 0.02;
     v_seen  integer;
     v_job   api.jobs;
-    v_xact  bigint := pg_current_xact_id_if_assigned()::text::bigint;
+    -- Whether the batch may be one of this transaction. On a cluster, one that has written at other nodes may have no number here.
+    v_own   boolean     := pg_current_xact_id_if_assigned() is not null or to_regclass('pg_catalog.pg_dist_partition') is not null;
+    v_state text;
 begin
     if current_setting('transaction_isolation') <> 'read committed' then
         perform app.refuse(
@@ -108,12 +110,14 @@ begin
         if not found then
             perform app.refuse(404, 'job_not_found', 'Batch job not found');
         end if;
-        -- A row that can be seen although its transaction is under way is our own. Nodes of a cluster number transactions each by itself.
-        if v_job.completed_at is null and clock_timestamp() < v_until and v_xact is not null
-           and to_regclass('pg_catalog.pg_dist_partition') is null then
-            if pg_xact_status(((v_xact >> 32 << 32) + (select j.xmin::text::bigint from public.batch_lookup_jobs j
-                                                        where j.organization_id = v_job.organization_id and j.id = p_job_id)
-                               )::text::xid8) = 'in progress' then
+        -- A row that can be seen although its transaction is under way is our own. Its node says so: each numbers transactions by itself, and
+        -- the number of a row lacks the upper half.
+        if v_job.completed_at is null and clock_timestamp() < v_until and v_own then
+            v_own := false;
+            select pg_xact_status((x.now - (x.now - j.xmin::text::bigint & 4294967295))::text::xid8) into v_state
+              from public.batch_lookup_jobs j, lateral (select pg_snapshot_xmax(pg_current_snapshot())::text::bigint as now) x
+             where j.organization_id = v_job.organization_id and j.id = p_job_id;
+            if v_state = 'in progress' then
                 perform app.refuse(
                     409, 'batch_not_committed',
                     'The batch was created or changed in this transaction, and no worker sees that before the commit',
