@@ -27,7 +27,7 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 
 import httpx
 import psycopg
@@ -336,12 +336,29 @@ def clock(owner: Connection) -> Clock:
     return Clock(owner)
 
 
-def waits_for_a_lock(connection: Connection, application_name: str) -> bool:
-    """Whether a session of that name waits for another one; on a cluster, whether a node waits on its behalf."""
-    here = "select exists (select from pg_stat_activity where application_name = %s and wait_event_type = 'Lock')"
-    anywhere = """
-        select exists (select from citus_stat_activity asking join citus_stat_activity waiting on waiting.global_pid = asking.global_pid
-                        where asking.application_name = %s and waiting.wait_event_type = 'Lock')"""
+def sessions(connection: Connection) -> LiteralString:
+    """The view of what all sessions do, on a cluster at all nodes."""
     is_cluster = connection.execute("select to_regclass('pg_catalog.citus_stat_activity') is not null").fetchone() == (True,)
-    row = connection.execute(anywhere if is_cluster else here, [application_name]).fetchone()
-    return row == (True,)
+    return "citus_stat_activity" if is_cluster else "pg_stat_activity"
+
+
+def waiting_for_locks(connection: Connection, name: str) -> list[int]:
+    """The processes of this database that wait for a row or a table; on a cluster, also those for which a node does. Of applications
+    whose names begin so, or with that text in their statements.
+    """
+    here = """
+        select a.pid from pg_stat_activity a
+         where a.datname = current_database() and a.wait_event_type = 'Lock'
+           and (starts_with(a.application_name, %(name)s) or position(%(name)s in a.query) > 0)"""
+    anywhere = """
+        select distinct a.pid
+          from citus_stat_activity a
+          join citus_stat_activity waiting on waiting.global_pid = a.global_pid
+         where a.datname = current_database() and not a.is_worker_query and waiting.wait_event_type = 'Lock'
+           and (starts_with(a.application_name, %(name)s) or position(%(name)s in a.query) > 0)"""
+    query = here if sessions(connection) == "pg_stat_activity" else anywhere
+    return [pid for (pid,) in connection.execute(query, {"name": name})]
+
+
+def waits_for_a_lock(connection: Connection, application_name: str) -> bool:
+    return bool(waiting_for_locks(connection, application_name))

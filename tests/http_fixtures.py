@@ -174,11 +174,16 @@ def address(**changes: Any) -> Json:
     } | changes
 
 
-def look_up(database: Connection, job: Json, count: int, answer: Json | str | None = None, status: int = 200) -> None:
-    """Plays the worker: claims up to `count` items of the organization that the job belongs to, and records the same answer for each."""
+def organization_of(database: Connection, job: Json) -> object:
     [organization_id] = database.execute(
         "select organization_id from public.batch_lookup_jobs where id = %s", [job["job_id"]]
     ).fetchone() or [None]
+    return organization_id
+
+
+def look_up(database: Connection, job: Json, count: int, answer: Json | str | None = None, status: int = 200) -> None:
+    """Plays the worker: claims up to `count` items of the organization that the job belongs to, and records the same answer for each."""
+    organization_id = organization_of(database, job)
     database.execute(
         """select api.record_lookups(%s, array_agg(job_id), array_agg(position), array_agg(lease_token), array_agg(%s::integer),
                                      array_agg(null::text), array_agg(%s::text), array_agg(null::double precision))

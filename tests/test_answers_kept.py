@@ -67,9 +67,13 @@ def test_large_answers_are_recorded_in_smaller_flushes(
     """What is in one flush takes longer than a statement may; a part of it does not."""
     monkeypatch.setitem(connect.__kwdefaults__, "statement_timeout", 1)  # type: ignore[arg-type]
     owner.execute(
-        """create function public.slow() returns trigger language plpgsql security definer as
-           $$ begin perform pg_sleep(0.06); return new; end $$;
-           create trigger slow before insert on public.incentive_report_sites for each row execute function public.slow()"""
+        """alter function app.add_report_sites(uuid, public.lookup_queue_items[], timestamptz) rename to add_report_sites_at_once;
+           create function app.add_report_sites(p_organization_id uuid, p_items public.lookup_queue_items[], p_now timestamptz) returns void
+           language plpgsql as $$
+           begin
+               perform pg_sleep(0.06 * cardinality(p_items));
+               perform app.add_report_sites_at_once(p_organization_id, p_items, p_now);
+           end $$"""
     )
     with running_worker(worker_settings):
         assert batches.wait(batches.create(ITEMS)) == "completed"
@@ -92,7 +96,7 @@ def test_what_cannot_be_recorded_yet_is_bounded(
         job = batches.create(100)
         wait_until(lambda: len(upstream.requests) >= 5)
         with psycopg.connect(database_url) as connection, suppress(psycopg.Error):
-            connection.execute("select from public.batch_lookup_jobs for update")
+            connection.execute("select from public.batch_lookup_jobs where organization_id = %s for update", [batches.organization_id])
             started = len(upstream.requests)
             time.sleep(2)
             # Half of the room is one organization's.

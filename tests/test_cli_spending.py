@@ -35,7 +35,8 @@ def test_a_limit_stops_the_command(cli: Cli, service: Service) -> None:
     assert listed.returncode == 0, listed.stderr
     assert [(row["lookups"], row["name"]) for row in json.loads(listed.stdout)] == [(3, "sites.csv")]
     assert "3 lookups in " in listed.stderr
-    service.owner.execute("select api.set_monthly_lookups(organization_id, 3) from public.lookup_usage where lookups = 3")
+    [organization] = service.owner.execute("select organization_id from public.lookup_usage where lookups = 3").fetchone() or [None]
+    service.owner.execute("select api.set_monthly_lookups(%s, 3)", [organization])
     spent = cli.run("usage")
     assert spent.returncode == 6
     assert "3 of 3 lookups in " in spent.stderr

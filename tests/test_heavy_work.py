@@ -19,8 +19,8 @@ from pyshell.api.errors import ApiError
 from pyshell.api.heavy_work import MAX_AT_ONCE, HeavyWork, spare_processors
 from pyshell.api.uploads.bodies import PIECE_BYTES
 from pyshell.settings import Settings
-from tests.conftest import Connection
-from tests.http_fixtures import OrganizationClient, running_server, site
+from tests.conftest import Connection, waiting_for_locks
+from tests.http_fixtures import OrganizationClient, organization_of, running_server, site
 from tests.timed import wait_until
 
 ONE, OTHER = uuid4(), uuid4()
@@ -86,11 +86,13 @@ def test_a_held_row_of_an_organization_stops_no_heavy_call_of_others(
         other_job = other.submit()["job_id"]
         upload_id = other.post("/uploads", json=[site()]).json()["id"]
         with database.transaction():
-            database.execute("select from public.batch_lookup_jobs where id = %s for update", [job_id])
+            database.execute(
+                "select from public.batch_lookup_jobs where organization_id = %s and id = %s for update",
+                [organization_of(database, {"job_id": job_id}), job_id],
+            )
             held = executor.submit(one.post, f"/batch-lookups/{job_id}/retry")
-            waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query like '%%retry_batch_lookup%%'"
             with psycopg.connect(database.info.dsn, password=database.info.password, autocommit=True) as observer:
-                wait_until(lambda: observer.execute(waiting).fetchall() == [(1,)])
+                wait_until(lambda: len(waiting_for_locks(observer, "retry_batch_lookup")) == 1)
             answers = [
                 other.request(method, path, content=body, headers=JSON)
                 for method, path, body in heavy_requests(other, other_job, upload_id)
@@ -154,12 +156,10 @@ def test_heavy_requests_leave_the_rest_to_the_light_ones(database: Connection, c
 
         asked = [ask(one, *request) for request in requests]
         asked += [ask(other, "GET", f"/batch-lookups/{job}/items") for other, job in zip(others, other_jobs, strict=True)]
-        blocked = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and application_name like 'batch-lookups%%'"
 
         def blocked_calls() -> int:
             with psycopg.connect(database.info.dsn, password=database.info.password, autocommit=True) as observer:
-                [(count,)] = observer.execute(blocked).fetchall()
-                return int(count)
+                return len(waiting_for_locks(observer, "batch-lookups"))
 
         # One that reads and one that writes of the first organization, and one that reads of another; later one of the third, too.
         wait_until(lambda: blocked_calls() >= 3)

@@ -118,7 +118,7 @@ def test_a_key_expires(client: OrganizationClient, database: Connection) -> None
     key = made(client, expires_at=expiry.isoformat())
     assert key["expires_at"] == f"{expiry:%Y-%m-%dT%H:%M:%S}.{expiry.microsecond // 1000:03}Z"
     assert with_key(client, key) == 200
-    database.execute("update app.api_keys set expires_at = expires_at - interval '1 hour' where id = %s", [key["id"]])
+    database.execute("update app.api_keys set expires_at = %s where id = %s", [expiry - timedelta(hours=1), key["id"]])
     wait_until(lambda: with_key(client, key) == 401)
 
 

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from tests.conftest import Connection
-from tests.http_fixtures import Json, NewClient, OrganizationClient, address, site
+from tests.http_fixtures import Json, NewClient, OrganizationClient, address, organization_of, site
 
 INVALID = [site("deal-002", device_ids=[]), site("deal-001"), site("deal-003", address=address(postal_code="10001"))]
 NO_DEVICES = "device_ids must be an array of 1 to 100 positive integers"
@@ -179,9 +179,8 @@ class TestAnIdempotencyKey:
 
     def test_is_forgotten_after_a_week(self, client: OrganizationClient, database: Connection) -> None:
         first = self.post(client, "upload-1").json()
-        age = "update app.idempotency_keys set created_at = created_at - interval '7 days 1 second' where organization_id = (%s)"
-        organization = "select organization_id from public.batch_lookup_jobs where id = %s"
-        [organization_id] = database.execute(organization, [first["job_id"]]).fetchone() or [None]
+        age = "update app.idempotency_keys set created_at = now() - interval '7 days 1 second' where organization_id = %s"
+        organization_id = organization_of(database, first)
         database.execute(age, [organization_id])
         assert self.post(client, "upload-1").json()["job_id"] != first["job_id"]
         database.execute(age, [organization_id])
@@ -202,8 +201,7 @@ class TestAnIdempotencyKey:
 
     def test_in_progress_is_a_conflict(self, client: OrganizationClient, database: Connection, held: Connection) -> None:
         job = client.submit()
-        organization = "select organization_id from public.batch_lookup_jobs where id = %s"
-        [organization_id] = database.execute(organization, [job["job_id"]]).fetchone() or [None]
+        organization_id = organization_of(database, job)
         held.execute(
             "insert into app.idempotency_keys (organization_id, route, key, fingerprint, created_at)"
             " values (%s, 'POST /batch-lookups', 'upload-1', 'x', now())",

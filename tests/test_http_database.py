@@ -18,16 +18,11 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pyshell.local.machine import free_port
 from pyshell.settings import ROOT, Settings
-from tests.conftest import Connection
+from tests.conftest import Connection, waiting_for_locks
 from tests.http_fixtures import PEPPER, OrganizationClient, is_ready, running_server, site
 from tests.tcp_proxy import running_proxy
 from tests.timed import wait_until
 from tests.worker_fixtures import end_with_parent
-
-WAITING = (
-    "select pid from pg_stat_activity"
-    " where datname = current_database() and application_name = 'batch-lookups' and wait_event_type = 'Lock'"
-)
 
 
 @pytest.fixture(scope="module")
@@ -47,11 +42,8 @@ def nobody_gets_at_jobs(database_url: str) -> Iterator[None]:
 
 def waiting_backend(database: Connection) -> int:
     """The process of a request that waits for the jobs."""
-    wait_until(lambda: database.execute(WAITING).fetchone() is not None)
-    row = database.execute(WAITING).fetchone()
-    assert row is not None
-    pid: int = row[0]
-    return pid
+    wait_until(lambda: waiting_for_locks(database, "batch-lookups"))
+    return waiting_for_locks(database, "batch-lookups")[0]
 
 
 def test_closed_connections_go_unnoticed(api: OrganizationClient, shared_owner: Connection) -> None:
@@ -72,7 +64,7 @@ def interrupted(api: OrganizationClient, owner: Connection, database_url: str, m
     with ThreadPoolExecutor(1) as thread:
         with nobody_gets_at_jobs(database_url):
             answer: Future[httpx.Response] = thread.submit(api.request, method, "/batch-lookups", json=[site()])
-            owner.execute(f"select {function}(%s)", [waiting_backend(owner)])
+            owner.execute(f"select {function}(%s::integer)", [waiting_backend(owner)])
         return answer.result()
 
 
@@ -90,11 +82,12 @@ def test_a_statement_that_takes_too_long_is_answered(api: OrganizationClient, sh
     assert (response.status_code, response.json()["code"], response.headers["retry-after"]) == (503, "timeout", "1")
 
 
-def test_a_database_that_is_read_only_is_read(new_database: Callable[..., str], administrator: Connection) -> None:
+def test_a_database_that_is_read_only_is_read(new_database: Callable[..., str]) -> None:
     database_url = new_database()
     with OrganizationClient("http://unused", database_url) as first:
         name = psycopg.conninfo.conninfo_to_dict(database_url)["dbname"]
-        administrator.execute(f"alter database {name} set default_transaction_read_only = on")
+        with psycopg.connect(database_url, autocommit=True) as owner:
+            owner.execute(f"alter database {name} set default_transaction_read_only = on".encode())
         with running_server(Settings(database_url=database_url, api_key_pepper=PEPPER)) as url:
             first.base_url = url
             assert first.get("/batch-lookups").status_code == 200

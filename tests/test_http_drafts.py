@@ -268,7 +268,7 @@ def test_a_start_that_is_cut_off_leaves_the_draft_as_it_was(
     ]
     with psycopg.connect(http_settings.database_url) as crashing:
         crashing.execute("select api.start_upload(%s, %s, '{\"skip_invalid\": true}', 'key-1')", [organization_id, upload["id"]])
-        database.execute("select pg_terminate_backend(%s)", [crashing.info.backend_pid])
+        database.execute("select pg_terminate_backend(%s::integer)", [crashing.info.backend_pid])
         with pytest.raises(psycopg.OperationalError):
             crashing.execute("select")
     assert answer(client.get(f"/uploads/{upload['id']}")) == upload

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.conftest import Connection
-from tests.http_fixtures import Json, OrganizationClient, look_up, site
+from tests.http_fixtures import Json, OrganizationClient, look_up, organization_of, site
 
 
 @pytest.fixture
@@ -74,10 +74,7 @@ def test_a_job_must_have_ended(client: OrganizationClient, database: Connection,
     assert (response.status_code, response.json()["code"]) == (409, "job_not_ended")
     assert response.json()["error"] == "The job is still pending; 5 items are unfinished"
     # Also what was in flight when it was cancelled.
-    [organization_id] = database.execute(
-        "select organization_id from public.batch_lookup_jobs where id = %s", [job["job_id"]]
-    ).fetchone() or [None]
-    database.execute("select api.claim_lookups(%s, 'test', 1)", [organization_id])
+    database.execute("select api.claim_lookups(%s, 'test', 1)", [organization_of(database, job)])
     client.post(f"{path(job)}/cancel")
     response = client.request(method, path(job) + suffix)
     assert (response.status_code, response.json()["code"]) == (409, "job_not_ended")

@@ -17,8 +17,8 @@ from pyshell.api.counts import MAX_WINDOWS, OwnWindows
 from pyshell.api.limits import RequestLimiter
 from pyshell.postgres.pool import MAX_CONNECTIONS, statements_per_organization
 from pyshell.settings import Settings
-from tests.conftest import Connection
-from tests.http_fixtures import PEPPER, NewClient, OrganizationClient, running_server, site
+from tests.conftest import Connection, waiting_for_locks
+from tests.http_fixtures import PEPPER, NewClient, OrganizationClient, organization_of, running_server, site
 from tests.timed import set_monotonic, wait_until
 
 
@@ -118,14 +118,15 @@ def test_an_organization_has_a_share_of_the_connections(
     job = one.submit()
     calls = 2 * statements_per_organization(MAX_CONNECTIONS)
     with database.transaction(), ThreadPoolExecutor(calls) as executor:
-        database.execute("select from public.batch_lookup_jobs where id = %s for update", [job["job_id"]])
+        database.execute(
+            "select from public.batch_lookup_jobs where organization_id = %s and id = %s for update",
+            [organization_of(database, job), job["job_id"]],
+        )
         waiting = [executor.submit(one.post, f"/batch-lookups/{job['job_id']}/cancel") for _ in range(calls)]
-        in_calls = "select count(*) from pg_stat_activity where query like '%%cancel_batch_lookup%%' and wait_event_type = 'Lock'"
 
         def blocked() -> int:
             with psycopg.connect(database.info.dsn, password=database.info.password, autocommit=True) as observer:
-                [(count,)] = observer.execute(in_calls).fetchall()
-                return int(count)
+                return len(waiting_for_locks(observer, "cancel_batch_lookup"))
 
         wait_until(lambda: blocked() == statements_per_organization(MAX_CONNECTIONS))
         assert other.get("/batch-lookups").status_code == 200

@@ -18,7 +18,7 @@ from pyshell.api import job_watch
 from pyshell.settings import Settings
 from tests.clerk_fixtures import clerk_instance
 from tests.conftest import Connection
-from tests.http_fixtures import Json, OrganizationClient, look_up, running_server, site
+from tests.http_fixtures import Json, OrganizationClient, look_up, organization_of, running_server, site
 
 
 @pytest.fixture
@@ -166,9 +166,7 @@ def test_events_go_on_where_they_were(client: OrganizationClient, database: Conn
 
 
 def test_a_cancelled_job_goes_on_while_items_are_in_flight(client: OrganizationClient, database: Connection, job: Json) -> None:
-    [organization_id] = database.execute(
-        "select organization_id from public.batch_lookup_jobs where id = %s", [job["job_id"]]
-    ).fetchone() or [None]
+    organization_id = organization_of(database, job)
     [item] = database.execute("select job_id, position, lease_token from api.claim_lookups(%s, 'test', 1)", [organization_id]).fetchall()
     with client.stream("GET", f"{path(job)}/events") as response:
         events = events_of(response)

@@ -19,7 +19,7 @@ from playwright.sync_api import Page
 from pyshell.api.reports.charts import NO_INCENTIVES, NO_SITES, state_tiles
 from pyshell.api.reports.page import report_page
 from tests.conftest import Connection
-from tests.http_fixtures import UNKNOWN_ID, Json, NewClient, OrganizationClient, address, look_up, site
+from tests.http_fixtures import UNKNOWN_ID, Json, NewClient, OrganizationClient, address, look_up, organization_of, site
 from tests.timed import cpu_seconds
 
 PROGRAM = {"program_id": "p1", "program_name": "Program", "total_incentive": 1500, "eligible_combinations": 2, "device_tier_results": []}
@@ -417,9 +417,7 @@ def test_a_report_under_way_is_not_deleted(client: OrganizationClient, database:
     created = client.submit(site("deal-001"), site("deal-002"))
     path = f"/incentive-reports/{created['report']['id']}"
     assert client.delete(path).json()["code"] == "job_not_ended"
-    database.execute(
-        "select api.claim_lookups(organization_id, 'test', 1) from public.batch_lookup_jobs where id = %s", [created["job_id"]]
-    )
+    database.execute("select api.claim_lookups(%s, 'test', 1)", [organization_of(database, created)])
     client.post(f"/batch-lookups/{created['job_id']}/cancel")
     assert client.delete(path).status_code == 409
 

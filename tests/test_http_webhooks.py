@@ -10,7 +10,7 @@ import pytest
 from standardwebhooks.webhooks import Webhook
 
 from tests.conftest import Connection
-from tests.http_fixtures import NewClient, OrganizationClient, look_up, site
+from tests.http_fixtures import NewClient, OrganizationClient, look_up, organization_of, site
 from tests.timed import wait_until
 from tests.webhook_receiver import FakeReceiver, Names
 
@@ -159,10 +159,8 @@ def test_a_single_lookup_is_told_too(client: OrganizationClient) -> None:
 def test_the_worker_s_lookup_is_told_with_its_item_only(client: OrganizationClient, database: Connection) -> None:
     client.put("/webhook-config", json={"url": URL})
     job = client.submit()
-    [(organization_id, key)] = database.execute(
-        "select organization_id, api.internal_key() from public.batch_lookup_jobs where id = %s", [job["job_id"]]
-    ).fetchall()
-    headers = {"authorization": f"Bearer {key}", "x-supabase-internal": "true", "x-organization-id": str(organization_id)}
+    [(key,)] = database.execute("select api.internal_key()").fetchall()
+    headers = {"authorization": f"Bearer {key}", "x-supabase-internal": "true", "x-organization-id": str(organization_of(database, job))}
     assert httpx.post(client.base_url.join("/incentives"), json=site(), headers=headers).status_code == 200
     assert client.get("/webhook-deliveries").json()["total"] == 0
     look_up(database, job, 1)

@@ -30,7 +30,7 @@ HELD_BY_A_NEIGHBOUR = {
     "its items": "select from public.lookup_queue_items where organization_id = %(organization)s for update",
     "its usage": "select from public.lookup_usage where organization_id = %(organization)s for update",
     "an open batch": f"select api.create_batch_lookup(%(organization)s, '{OPEN_BATCH}', false)",
-    "an open cancel": "select api.cancel_batch_lookup(organization_id, id) from api.jobs where organization_id = %(organization)s",
+    "an open cancel": "select api.cancel_batch_lookup(%(organization)s, %(job)s)",
     "an open rename": "update public.batch_lookup_jobs set name = 'renamed' where organization_id = %(organization)s",
 }
 HELD_BY_AN_OPERATOR = {
@@ -42,9 +42,9 @@ HELD_BY_AN_OPERATOR = {
 
 
 @contextmanager
-def held(database_url: str, query: str, organization: object = None) -> Iterator[None]:
+def held(database_url: str, query: str, organization: object = None, job: object = None) -> Iterator[None]:
     with psycopg.connect(database_url) as connection:
-        connection.execute(query.encode(), {"organization": organization})
+        connection.execute(query.encode(), {"organization": organization, "job": job})
         yield
         connection.rollback()
 
@@ -82,7 +82,7 @@ def test_an_open_transaction_holds_up_nobody_else(
     seen = len(worker_of_all.requests)
     neighbours_job = neighbour.create(200)
     wait_until(lambda: len(worker_of_all.requests) > seen + 10)
-    with held(shared_database_url, (HELD_BY_A_NEIGHBOUR | HELD_BY_AN_OPERATOR)[what], neighbour.organization_id):
+    with held(shared_database_url, (HELD_BY_A_NEIGHBOUR | HELD_BY_AN_OPERATOR)[what], neighbour.organization_id, neighbours_job):
         # The neighbour's own work may compete for the rate limit, which halves the other's pace.
         slowest = max(seconds_of_a_batch(other, f"meanwhile-{n}") for n in range(3))
         assert slowest <= usual * (2 if pace else 1) + 0.7
@@ -177,7 +177,7 @@ def test_whoever_holds_rows_of_the_queue_is_named(batches: Batches, owner: Conne
         [blocking] = fetch_value(owner, "select blocking_transactions from api.queue_health")
         assert blocking["state"] == "idle in transaction"
         assert blocking["query"].startswith("select from public.batch_lookup_jobs")
-        assert owner.execute("select pg_terminate_backend(%s)", [blocking["pid"]]).fetchone() == (True,)
+        assert owner.execute("select pg_terminate_backend(%s::integer)", [blocking["pid"]]).fetchone() == (True,)
         wait_until(lambda: fetch_value(owner, "select json_array_length(blocking_transactions) from api.queue_health") == 0)
 
 
@@ -193,12 +193,12 @@ def test_an_organization_whose_lookups_go_wrong_leaves_the_others_theirs(
         upstream.plan(f"ill-{n}", reply)
     with running_worker(worker_settings):
         usual = seconds_of_a_batch(well, "usual")
-        ill.create([f"ill-{n}" for n in range(400)])
+        job = ill.create([f"ill-{n}" for n in range(400)])
         wait_until(lambda: sum(seen.reference_id.startswith("ill") for seen in upstream.requests) >= 5)
         slowest = max(seconds_of_a_batch(well, f"meanwhile-{n}") for n in range(4))
         # At least its half of the rate limit.
         assert slowest <= usual * 2 + 0.7
-        owner.execute("select api.cancel_batch_lookup(organization_id, id) from public.batch_lookup_jobs where completed_at is null")
+        owner.execute("select api.cancel_batch_lookup(%s, %s)", [ill.organization_id, job])
         upstream.disconnect()
 
 

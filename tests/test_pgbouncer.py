@@ -39,11 +39,12 @@ def pgbouncer(cluster: PrivatePostgres, database_url: str, mode: str) -> Iterato
     """The URL of the same database through a PgBouncer of its own."""
     assert PROGRAM is not None
     parts = conninfo_to_dict(database_url)
+    login = " ".join(f"{name}={parts[name]}" for name in ("user", "password") if name in parts)
     port = free_port()
     with folder_for_postgres(cluster) as folder:
         file = folder / "pgbouncer.ini"
         file.write_text(
-            f"[databases]\n{parts['dbname']} = host=127.0.0.1 port={parts['port']} user=postgres password={parts['password']}\n"
+            f"[databases]\n{parts['dbname']} = host=127.0.0.1 port={parts['port']} {login}\n"
             f"[pgbouncer]\nlisten_addr=127.0.0.1\nlisten_port={port}\nauth_type=any\npool_mode={mode}\ndefault_pool_size=20\nserver_login_retry=1\nunix_socket_dir=\n"
         )
         # It refuses to run as root.
@@ -65,7 +66,7 @@ def is_open(port: int) -> bool:
 
 def url_of(conninfo: str) -> str:
     parts = conninfo_to_dict(conninfo)
-    return f"postgresql://{parts['user']}:{parts['password']}@127.0.0.1:{parts['port']}/{parts['dbname']}"
+    return f"postgresql://{parts['user']}:{parts.get('password', '')}@127.0.0.1:{parts['port']}/{parts['dbname']}"
 
 
 @pytest.mark.parametrize(("mode", "pooled"), [("transaction", True), ("session", False)])

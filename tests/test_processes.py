@@ -34,10 +34,10 @@ from pyshell.api.processes.shared_memory import LOCK_SECONDS, NEAR, SharedHoldin
 from pyshell.local.machine import free_port
 from pyshell.postgres.shares import TakenError
 from pyshell.settings import ROOT
-from tests.conftest import Connection
+from tests.conftest import Connection, waiting_for_locks
 from tests.http_fixtures import PEPPER, OrganizationClient, is_ready, look_up, site
 from tests.realtime_fixtures import BareSocket, bare_socket
-from tests.test_http_database import WAITING, nobody_gets_at_jobs
+from tests.test_http_database import nobody_gets_at_jobs
 from tests.test_metrics import scrape
 from tests.timed import wait_until
 from tests.worker_fixtures import end_with_parent
@@ -287,7 +287,7 @@ def test_a_stopped_server_finishes_the_requests_of_all_processes(own_server: Ser
         with nobody_gets_at_jobs(shared_database_url):
             answers = [executor.submit(client.post, "/batch-lookups", json=[site()]) for _ in range(4)]
             # Of one organization, no process has more than two statements under way.
-            wait_until(lambda: len(owner.execute(WAITING).fetchall()) >= 2)
+            wait_until(lambda: len(waiting_for_locks(owner, "batch-lookups")) >= 2)
             time.sleep(0.3)
             server.parent.terminate()
             wait_until(lambda: not is_ready(server.url))

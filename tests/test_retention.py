@@ -18,24 +18,20 @@ from tests.worker_fixtures import fetch_value
 
 JOBS = 1200
 ITEMS = 3
-# Copies of the only job of an organization, with its report and its items: far less work than as many uploads.
+# The rows of an organization again and again, each time with other ids: far less work than as many uploads.
 COPIES = """
-    with copy as materialized (
-        select jsonb_build_object('id', id, 'report_id', report_id) as job, jsonb_build_object('id', report_id, 'job_id', id) as report,
-               jsonb_build_object('job_id', id) as item
-          from (select app.uuid_v7() as id, app.uuid_v7() as report_id from generate_series(1, %(copies)s)) c
-    ), job as (
-        insert into public.batch_lookup_jobs
-        select (jsonb_populate_record(j, copy.job)).* from public.batch_lookup_jobs j, copy where j.organization_id = %(organization)s
-    ), report as (
-        insert into public.incentive_reports
-        select (jsonb_populate_record(r, copy.report)).* from public.incentive_reports r, copy where r.organization_id = %(organization)s
-    )
-    insert into public.lookup_queue_items
-    select (jsonb_populate_record(i, copy.item || jsonb_build_object('id', app.uuid_v7()))).*
-      from public.lookup_queue_items i, copy
-     where i.organization_id = %(organization)s
+    insert into {table}
+    select p.*
+      from jsonb_array_elements(%s) r (original), jsonb_array_elements(%s) c (ids),
+           jsonb_populate_record(null::{table}, r.original || jsonb_build_object('id', app.uuid_v7()) || c.ids) p
 """
+
+
+def copy(owner: Connection, organization_id: object, table: str, ids: list[dict[str, str]]) -> None:
+    originals = [
+        row for (row,) in owner.execute(f"select to_jsonb(t) from {table} t where organization_id = %s".encode(), [organization_id])
+    ]
+    owner.execute(COPIES.format(table=table).encode(), [json.dumps(originals), json.dumps(ids)])
 
 
 def make_ended_jobs(owner: Connection, jobs: int = JOBS) -> None:
@@ -47,7 +43,10 @@ def make_ended_jobs(owner: Connection, jobs: int = JOBS) -> None:
             "select api.cancel_batch_lookup(%s, (api.create_batch_lookup(%s, %s, false) ->> 'job_id')::uuid)",
             [organization_id, organization_id, items],
         )
-        owner.execute(COPIES, {"organization": organization_id, "copies": jobs - 1})
+        copies = owner.execute("select app.uuid_v7()::text, app.uuid_v7()::text from generate_series(2, %s)", [jobs]).fetchall()
+        copy(owner, organization_id, "public.batch_lookup_jobs", [{"id": job, "report_id": report} for job, report in copies])
+        copy(owner, organization_id, "public.incentive_reports", [{"id": report, "job_id": job} for job, report in copies])
+        copy(owner, organization_id, "public.lookup_queue_items", [{"job_id": job} for job, _ in copies])
 
 
 def left(owner: Connection) -> tuple[int, ...]:
@@ -103,7 +102,8 @@ def test_a_job_that_somebody_holds_does_not_keep_the_others(database_url: str, o
     owner.execute("""select api.update_settings('{"job_retention_days": 30}')""")
     clock.advance(days=31)
     with psycopg.connect(database_url) as holder:
-        holder.execute("select from public.batch_lookup_jobs limit 1 for update")
+        [organization_id] = owner.execute("select organization_id from public.batch_lookup_jobs limit 1").fetchone() or [None]
+        holder.execute("select from public.batch_lookup_jobs where organization_id = %s limit 1 for update", [organization_id])
         while owner.execute("select api.prune_expired()").fetchone() != (0,):
             pass
         assert left(owner)[0] == 1

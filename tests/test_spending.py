@@ -12,8 +12,8 @@ import psycopg
 import pytest
 
 from pyshell.settings import Settings
-from tests.conftest import Connection
-from tests.http_fixtures import UNKNOWN_ID, Json, NewClient, OrganizationClient, look_up, site
+from tests.conftest import Connection, sessions
+from tests.http_fixtures import UNKNOWN_ID, Json, NewClient, OrganizationClient, look_up, organization_of, site
 from tests.timed import wait_until
 from tests.upstream import FakeUpstream, Reply
 from tests.worker_fixtures import Batches, check_invariants, fetch_value, running_worker, update_settings
@@ -49,10 +49,7 @@ def test_a_sample_waits_to_be_continued(client: OrganizationClient, database: Co
 def test_a_limit_is_raised_to_go_on(client: OrganizationClient, database: Connection) -> None:
     job = submit(client, 6, max_lookups=2, when_limit_reached="wait")
     look_up(database, job, 10)
-    database.execute(
-        "select count(*) from api.claim_lookups((select organization_id from public.batch_lookup_jobs where id = %s), 'w', 9)",
-        [job["job_id"]],
-    )
+    database.execute("select count(*) from api.claim_lookups(%s, 'w', 9)", [organization_of(database, job)])
     assert client.get(path(job)).json()["waiting_for"] == "lookup_limit"
     for query, status, code in (
         ("", 409, "lookup_limit_reached"),
@@ -86,7 +83,8 @@ def test_a_limit_holds_for_a_batch_that_comes_in_the_middle_of_a_claim(database_
     request = json.dumps({"items": [worker_site(f"site-{n}") for n in range(9)], "max_lookups": 2})
     with ThreadPoolExecutor() as threads, psycopg.connect(database_url, autocommit=True) as claiming:
         claim = threads.submit(fetch_value, claiming, "select count(*) from api.claim_lookups(%s, 'w', 9)", batches.organization_id)
-        wait_until(lambda: fetch_value(owner, "select exists (select from pg_stat_activity where wait_event = 'PgSleep')"))
+        sleeping = f"select exists (select from {sessions(owner)} where wait_event = 'PgSleep')"
+        wait_until(lambda: fetch_value(owner, sleeping))
         owner.execute("select api.create_batch_lookup(%s, %s, false)", [batches.organization_id, request])
         assert claim.result() == 2
     check_invariants(owner)

@@ -199,7 +199,7 @@ def test_an_outage_of_an_hour_loses_nothing(owner: Connection, receiver: FakeRec
 def all_have_been_tried(owner: Connection) -> bool:
     """Whether nothing is due or on its way."""
     row = owner.execute(
-        "select not exists (select from app.webhook_deliveries where next_attempt_at <= app.clock() or status = 'sending')"
+        "select not exists (select 1 from app.webhook_deliveries where next_attempt_at <= app.clock() or status = 'sending')"
     ).fetchone()
     assert row
     return bool(row[0])
