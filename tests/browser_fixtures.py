@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
@@ -29,16 +30,20 @@ def browser() -> Iterator[Browser]:
         yield browser
 
 
-@pytest.fixture
-def page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
-    """An empty page of a profile of its own. A script that fails, or that a policy refuses, fails the test.
-
-    An indirect parameter of the test has options of the profile, such as its locale.
-    """
+@contextmanager
+def empty_page(browser: Browser, **options: Any) -> Iterator[Page]:
+    """A page of a profile of its own, with these options. In the end, no script has failed or been refused by a policy."""
     faults: list[str] = []
-    with browser.new_context(**getattr(request, "param", {})) as context:
+    with browser.new_context(**options) as context:
         page = context.new_page()
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.on("console", lambda message: faults.append(message.text) if "Content Security Policy" in message.text else None)
         yield page
     assert faults == []
+
+
+@pytest.fixture
+def page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """An empty page. An indirect parameter of the test has options of its profile, such as the locale."""
+    with empty_page(browser, **getattr(request, "param", {})) as page:
+        yield page

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import cache
 
 import httpx
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Browser, Page
 
 from pyshell.settings import Settings
+from tests.browser_fixtures import empty_page
 from tests.http_fixtures import OPENAPI, OrganizationClient, running_server
 
 UPLOADS = OPENAPI["paths"]["/batch-lookups"]["post"]["requestBody"]["content"]
@@ -18,6 +23,44 @@ LISTED = {
     for method, operation in operations.items()
     if method != "parameters" and not operation.get("x-internal")
 }
+
+OpenDocs = Callable[[str], Page]
+
+
+@pytest.fixture(scope="module")
+def open_docs(browser: Browser, http_settings: Settings) -> Iterator[OpenDocs]:
+    """Answers the page of a server with that root path. To render it takes a browser seconds: the tests share it."""
+    with ExitStack() as stack:
+
+        @cache
+        def load(root_path: str) -> Page:
+            url = stack.enter_context(running_server(replace(http_settings, root_path=root_path)))
+            page = stack.enter_context(empty_page(browser))
+            page.goto(f"{url}{root_path}/docs")
+            page.locator(".opblock").first.wait_for()
+            return page
+
+        yield load
+
+
+@dataclass
+class User:
+    """Somebody at the page, where the key of `client` was entered."""
+
+    page: Page
+    client: OrganizationClient
+
+
+@pytest.fixture(scope="module")
+def user(open_docs: OpenDocs, server: str, http_settings: Settings) -> Iterator[User]:
+    page = open_docs("")
+    page.locator("button.authorize").first.click()
+    dialog = page.locator(".modal-ux")
+    with OrganizationClient(server, http_settings.database_url) as client:
+        dialog.locator("input").first.fill(client.api_key)
+        dialog.locator("button.authorize").first.click()
+        dialog.locator("button.btn-done").first.click()
+        yield User(page, client)
 
 
 def test_the_page_needs_nothing_from_elsewhere(server: str) -> None:
@@ -38,39 +81,35 @@ def test_no_other_file_is_served(server: str, file: str) -> None:
 
 
 @pytest.mark.parametrize("root_path", ["", "/alpha"])
-def test_the_page_lists_what_a_user_can_call(http_settings: Settings, page: Page, root_path: str) -> None:
-    settings = Settings(database_url=http_settings.database_url, root_path=root_path)
-    with running_server(settings) as url:
-        page.goto(f"{url}{root_path}/docs")
-        page.locator(".opblock").first.wait_for()
-        shown = page.locator(".opblock-tag-section .opblock:not(.is-open)")
-        listed = {
-            (method.lower(), path.replace("\u200b", ""))
-            for method, path in zip(
-                shown.locator(".opblock-summary-method").all_inner_texts(),
-                shown.locator(".opblock-summary-path").all_inner_texts(),
-                strict=True,
-            )
-        }
-        assert page.locator(".servers option").all_inner_texts() == [root_path or "/"]
+@pytest.mark.long
+def test_the_page_lists_what_a_user_can_call(open_docs: OpenDocs, root_path: str) -> None:
+    page = open_docs(root_path)
+    shown = page.locator(".opblock-tag-section .opblock:not(.is-open)")
+    listed = {
+        (method.lower(), path.replace("\u200b", ""))
+        for method, path in zip(
+            shown.locator(".opblock-summary-method").all_inner_texts(),
+            shown.locator(".opblock-summary-path").all_inner_texts(),
+            strict=True,
+        )
+    }
+    assert page.locator(".servers option").all_inner_texts() == [root_path or "/"]
     assert listed - {("post", "event")} == LISTED
     assert not [path for _, path in LISTED if path.startswith(("/docs", "/functions/v1", "/openapi.json"))]
 
 
-def test_only_a_users_credentials_are_asked_for_and_none_is_kept(server: str, client: OrganizationClient, page: Page) -> None:
-    open_docs(page, server)
-    page.locator("button.authorize").first.click()
-    names = page.locator(".modal-ux h4 code").all_inner_texts()
+@pytest.mark.long
+def test_only_a_users_credentials_are_asked_for_and_none_is_kept(user: User) -> None:
+    user.page.locator("button.authorize").first.click()
+    names = user.page.locator(".modal-ux h4 code").all_inner_texts()
     assert [name.strip() for name in names] == ["apiKey", "bearer"]
-    authorize(page, client.api_key)
-    assert page.evaluate("[localStorage.length, sessionStorage.length, document.cookie]") == [0, 0, ""]
+    user.page.locator(".modal-ux button.btn-done").first.click()
+    assert user.page.evaluate("[localStorage.length, sessionStorage.length, document.cookie]") == [0, 0, ""]
 
 
 @pytest.mark.long
-def test_every_upload_with_an_example_can_be_tried_as_it_is_prefilled(server: str, client: OrganizationClient, page: Page) -> None:
-    open_docs(page, server)
-    page.locator("button.authorize").first.click()
-    authorize(page, client.api_key)
+def test_every_upload_with_an_example_can_be_tried_as_it_is_prefilled(user: User) -> None:
+    page, client = user.page, user.client
     operation = page.locator("#operations-batch_lookups-createBatchLookup")
     operation.locator(".opblock-summary-control").click()
     media_types = operation.get_by_label("Request content type")
@@ -85,15 +124,4 @@ def test_every_upload_with_an_example_can_be_tried_as_it_is_prefilled(server: st
         assert response.status == 201, response.text()
         items = client.get(f"/batch-lookups/{response.json()['job_id']}/items").json()["items"]
         assert [item["address"] for item in items] == [item["address"] for item in UPLOADS["application/json"]["example"]["items"]]
-
-
-def open_docs(page: Page, server: str) -> None:
-    page.goto(f"{server}/docs")
-    page.locator(".opblock").first.wait_for()
-
-
-def authorize(page: Page, api_key: str) -> None:
-    dialog = page.locator(".modal-ux")
-    dialog.locator("input").first.fill(api_key)
-    dialog.locator("button.authorize").first.click()
-    dialog.locator("button.btn-done").first.click()
+    operation.locator(".opblock-summary-control").click()
