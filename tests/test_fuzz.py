@@ -21,6 +21,9 @@ from tests.worker_fixtures import end_with_parent
 
 EXAMPLES = os.environ.get("FUZZ_EXAMPLES")
 OPTIONS = ["--checks=all", f"--max-examples={EXAMPLES or 3}", "--continue-on-failure", "--request-timeout=70"]
+# Nothing that another run found is tried. What Hypothesis works out about Unicode takes seconds and is always the same: it is kept.
+OPTIONS.append("--generation-database=:memory:")
+ENVIRONMENT = os.environ | {"HYPOTHESIS_STORAGE_DIRECTORY": str(ROOT / ".hypothesis")}
 if not EXAMPLES:
     OPTIONS.append("--seed=1")
 
@@ -86,6 +89,7 @@ def test_whatever_is_sent_is_answered_as_described(
                 run = subprocess.run(
                     [Path(sys.executable).with_name("schemathesis"), "run", f"{url}/openapi.json", *OPTIONS, part],
                     cwd=tmp_path,
+                    env=ENVIRONMENT,
                     stdout=None if EXAMPLES else subprocess.PIPE,
                     text=True,
                     check=False,
