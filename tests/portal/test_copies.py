@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import shlex
 import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, expect
 
+from pyshell.settings import Settings
+from tests.browser_fixtures import empty_page
 from tests.conftest import Connection
 from tests.http_fixtures import OrganizationClient, site
-from tests.portal.conftest import Person, SignedIn
+from tests.portal.conftest import DESKTOP, Person, SignedIn
 
 ADDRESSES = [
     "batches?status=pending&search=O'Hare&label=team:east:2",
@@ -29,6 +34,7 @@ ADDRESSES = [
     "usage?from=2026-01-01&before=2099-01-01",
     "audit?action=api_key.created",
 ]
+NAMED = {"name": "O'Hare", "label": "team:east:2"}
 
 
 def copies(person: Person, kind: str) -> list[str]:
@@ -45,11 +51,34 @@ def copies(person: Person, kind: str) -> list[str]:
     return found
 
 
+@dataclass
+class Reader:
+    """Somebody who is signed in, and looks from screen to screen at the same batch."""
+
+    person: Person
+    client: OrganizationClient
+    job: Any
+
+
+@pytest.fixture(scope="module")
+def reader(browser: Browser, server: str, http_settings: Settings) -> Iterator[Reader]:
+    with (
+        OrganizationClient(server, http_settings.database_url) as client,
+        empty_page(browser, viewport=DESKTOP, permissions=["clipboard-read", "clipboard-write"]) as page,
+    ):
+        page.set_default_timeout(20_000)
+        person = Person(page, server)
+        person.sign_in(client.api_key)
+        yield Reader(person, client, client.post("/batch-lookups", params=NAMED, json=[site("deal-1")]).json())
+
+
 @pytest.mark.parametrize("address", ADDRESSES)
-def test_what_is_copied_runs(address: str, signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
-    job = client.post("/batch-lookups", params={"name": "O'Hare", "label": "team:east:2"}, json=[site("deal-1")]).json()
-    person = signed_in(address.replace("JOB", job["job_id"]).replace("REPORT", job["report"]["id"]))
-    person.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+def test_what_is_copied_runs(address: str, reader: Reader, database: Connection) -> None:
+    person, client, job = reader.person, reader.client, reader.job
+    # Nothing of the screen before is left.
+    person.page.goto("about:blank")
+    person.open(address.replace("JOB", job["job_id"]).replace("REPORT", job["report"]["id"]))
+    expect(person.page.get_by_role("navigation", name="Main")).to_be_visible()
     database.execute(
         "select set_config('request.jwt.claims', %s, false)",
         [json.dumps({"organization_id": client.get("/me").json()["organization"]["id"]})],
