@@ -150,8 +150,13 @@ def make_original(folder: Path) -> None:
                 connection.execute(f"create database {TEMPLATE}")
             migrations.migrate(postgres.url(TEMPLATE))
             migrations.migrate(postgres.url())
+            has_run_jobs = has_cron(postgres) and read_row(postgres, "select exists (select from cron.job_run_details)") == (True,)
         finally:
             postgres.stop()
+        if has_run_jobs:
+            # At the turn of a minute. A cluster that is kept for long is the same each time.
+            make_original(folder)
+            return
         # Copies that start at the same moment would all try for it.
         (postgres.folder / "port").unlink()
         copy_cluster(postgres.folder, folder)
@@ -178,11 +183,20 @@ def cluster(original: Path) -> Iterator[PrivatePostgres]:
         postgres = PrivatePostgres(folder / "postgres", throw_away=True)
         postgres.start()
         try:
-            if postgres.installation.has_extensions(["pg_cron"]):
+            if has_cron(postgres):
                 run_schedules(postgres, False)
             yield postgres
         finally:
             postgres.stop(immediately=True)
+
+
+def has_cron(cluster: PrivatePostgres) -> bool:
+    return cluster.installation.has_extensions(["pg_cron"])
+
+
+def read_row(cluster: PrivatePostgres, query: str) -> tuple[Any, ...] | None:
+    with psycopg.connect(cluster.url()) as connection:
+        return connection.execute(query.encode()).fetchone()
 
 
 def run_schedules(cluster: PrivatePostgres, active: bool) -> None:
