@@ -97,6 +97,24 @@ def test_whatever_has_outlived_its_retention_is_gone_within_a_minute(
     assert left(shared_owner) == (0, 0, 0)
 
 
+def test_a_step_is_short_however_long_a_deletion_takes(owner: Connection, clock: Clock) -> None:
+    """As on a cluster, where a node is asked for each table: a step that the time limit of a statement ends has deleted nothing."""
+    make_ended_jobs(owner, 6)
+    owner.execute("""select api.update_settings('{"job_retention_days": 30}')""")
+    clock.advance(days=31)
+    owner.execute(
+        """alter function app.delete_job(uuid, uuid) rename to delete_job_at_once;
+           create function app.delete_job(p_organization_id uuid, p_job_id uuid) returns text language plpgsql as $$
+           begin
+               perform pg_sleep(0.5);
+               return app.delete_job_at_once(p_organization_id, p_job_id);
+           end $$"""
+    )
+    deleted = fetch_value(owner, "select api.prune_expired()")
+    assert 0 < deleted <= 5
+    assert fetch_value(owner, "select api.prune_expired()") > 0, "the next one goes on"
+
+
 def test_a_job_that_somebody_holds_does_not_keep_the_others(database_url: str, owner: Connection, clock: Clock) -> None:
     make_ended_jobs(owner, 3)
     owner.execute("""select api.update_settings('{"job_retention_days": 30}')""")

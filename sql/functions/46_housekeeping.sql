@@ -173,14 +173,16 @@ $$;
 comment on function api.delete_batch_lookup(uuid, uuid, boolean) is 'Deletes an ended job with its items. Its report, with addresses and amounts of its own, stays unless p_include_report. 404: no such job. 409 job_not_ended: not yet.';
 grant execute on function api.delete_batch_lookup(uuid, uuid, boolean) to authenticated;
 
--- Deletes ended jobs of an organization, oldest first and whole: at least one, more of them up to p_rows items.
+-- Deletes ended jobs of an organization, oldest first and whole: at least one, more of them up to p_rows items and for
+-- two seconds.
 create or replace function app.delete_ended_jobs(p_organization_id uuid, p_before timestamptz, p_rows integer, out deleted integer, out rows integer)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+    v_until    constant timestamptz := clock_timestamp() + interval '2 seconds';
     v_job      record;
-    v_statuses text[] := '{}';
+    v_statuses text[]               := '{}';
 begin
     deleted := 0;
     rows    := 0;
@@ -192,7 +194,7 @@ begin
          limit 1000
            for update skip locked
     loop
-        exit when rows > 0 and rows + v_job.total_items > p_rows;
+        exit when rows > 0 and rows + v_job.total_items > p_rows or deleted > 0 and clock_timestamp() > v_until;
         v_statuses := v_statuses || app.delete_job(p_organization_id, v_job.id);
         deleted := deleted + 1;
         rows    := rows + v_job.total_items;
@@ -207,8 +209,9 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+    v_until    constant timestamptz := clock_timestamp() + interval '2 seconds';
     v_report   record;
-    v_statuses text[] := '{}';
+    v_statuses text[]               := '{}';
 begin
     deleted := 0;
     rows    := 0;
@@ -220,7 +223,7 @@ begin
          limit 1000
            for update skip locked
     loop
-        exit when rows > 0 and rows + v_report.total_sites > p_rows;
+        exit when rows > 0 and rows + v_report.total_sites > p_rows or deleted > 0 and clock_timestamp() > v_until;
         v_statuses := v_statuses || app.delete_report(p_organization_id, v_report.id);
         deleted := deleted + 1;
         rows    := rows + v_report.total_sites;
@@ -229,16 +232,17 @@ begin
 end;
 $$;
 
--- Deletes what ended before a time ('jobs' or 'reports'; null: nothing) and returns how many, up to a thousand with about p_rows rows. It goes
--- round the organizations, and stays where there is more.
+-- Deletes what ended before a time ('jobs' or 'reports'; null: nothing) and returns how many, up to a thousand with about p_rows rows, in some
+-- two seconds. It goes round the organizations, and stays where there is more.
 create or replace function app.prune(p_what text, p_before timestamptz, p_rows integer default 10000) returns integer
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set enable_seqscan = off
 as $$
 declare
     v_organization_id uuid;
-    v_deleted         integer := 0;
-    v_rows            integer := 0;
+    v_until           constant timestamptz := clock_timestamp() + interval '2 seconds';
+    v_deleted         integer              := 0;
+    v_rows            integer              := 0;
     v_after           uuid;
 begin
     if p_before is null then
@@ -255,7 +259,7 @@ begin
             select v_deleted + e.deleted, v_rows + e.rows into v_deleted, v_rows
               from app.delete_ended_reports(v_organization_id, p_before, p_rows - v_rows) e;
         end if;
-        exit when v_rows >= p_rows or v_deleted >= 1000;
+        exit when v_rows >= p_rows or v_deleted >= 1000 or v_deleted > 0 and clock_timestamp() > v_until;
         v_after := v_organization_id;
     end loop;
     perform app.end_turn(p_what, v_after);
@@ -289,4 +293,4 @@ begin
 end;
 $$;
 
-comment on function api.prune_expired() is 'Deletes uploads that have expired, and jobs, reports and recorded attempts whose retention (job_retention_days, report_retention_days, attempt_retention_days) is over, at most a thousand jobs with about ten thousand items, as many reports, and ten thousand attempts, and returns how many; then audit events, idempotency keys after a week and tombstones after a day, ten thousand of each at most. pg_cron or a worker repeats it every minute, each time in a transaction of its own, until it returns 0.';
+comment on function api.prune_expired() is 'Deletes uploads that have expired, and jobs, reports and recorded attempts whose retention (job_retention_days, report_retention_days, attempt_retention_days) is over, at most a thousand jobs with about ten thousand items, as many reports, for some two seconds each, and ten thousand attempts, and returns how many; then audit events, idempotency keys after a week and tombstones after a day, ten thousand of each at most. pg_cron or a worker repeats it every minute, each time in a transaction of its own, until it returns 0.';
