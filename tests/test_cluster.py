@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from tests.conftest import Connection
 from tests.test_pacing import most_in_a_second
 from tests.timed import PATIENCE, timed, wait_until
 from tests.upstream import FakeUpstream
-from tests.worker_fixtures import Batches, fetch_value, running_worker, update_settings
+from tests.worker_fixtures import Batches, fetch_value, running_worker, site, update_settings
 
 
 @dataclass
@@ -217,3 +218,18 @@ def test_operators_see_all_organizations(installation: Installation) -> None:
 def test_changes_are_refused_where_each_node_numbers_its_own(installation: Installation) -> None:
     with pytest.raises(psycopg.Error, match="On a cluster, changes are not sent"):
         installation.owner.execute("select api.realtime_position()")
+
+
+@timed
+def test_an_open_upload_holds_up_no_other_organization(installation: Installation) -> None:
+    owner = installation.owner
+    holder, *others = (Batches(owner) for _ in range(6))
+    with psycopg.connect(installation.settings.database_url) as connection:
+        create = "select api.create_batch_lookup(%s, %s, false)"
+        connection.execute(create, [holder.organization_id, json.dumps({"items": [site("uncommitted")]})])
+        owner.execute("set statement_timeout = '10s'")
+        for batches in others:
+            started = time.monotonic()
+            batches.create(1)
+            assert time.monotonic() - started < 1
+        connection.rollback()

@@ -63,6 +63,35 @@ begin
 end;
 $$;
 
+-- Locks an organization against others who do, to the commit. On a cluster the node that runs the call has an advisory lock for it: for a row
+-- of a reference table, Citus locks all of them at all nodes.
+create or replace function app.lock_organization(p_organization_id uuid) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if app.is_distributed() then
+        perform pg_advisory_xact_lock(hashtextextended(p_organization_id::text, 0));
+    else
+        perform from app.organizations where id = p_organization_id for no key update;
+    end if;
+end;
+$$;
+
+-- The same, unless somebody else holds it: answers whether it is locked now.
+create or replace function app.try_lock_organization(p_organization_id uuid) returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if app.is_distributed() then
+        return pg_try_advisory_xact_lock(hashtextextended(p_organization_id::text, 0));
+    end if;
+    perform from app.organizations where id = p_organization_id for no key update skip locked;
+    return found;
+end;
+$$;
+
 -- Serializes the uploads of an organization from here to their commits, so that the cap holds under concurrency. It waits at most a second
 -- for an upload in an open transaction; then the cap may be exceeded by the items of that one.
 create or replace function app.serialize_uploads(p_organization_id uuid) returns void
@@ -70,7 +99,7 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp set lock_timeout = '1s'
 as $$
 begin
-    perform from app.organizations where id = p_organization_id for no key update;
+    perform app.lock_organization(p_organization_id);
 exception
     when lock_not_available then null;
 end;

@@ -184,7 +184,7 @@ declare
     v_left integer     := 0;
     v_job  record;
 begin
-    perform from app.organizations where id = p_organization_id for no key update;
+    perform app.lock_organization(p_organization_id);
     insert into app.known_organizations (organization_id) values (p_organization_id) on conflict do nothing;
     for v_job in select * from app.unread_jobs(p_organization_id, p_since) loop
         if v_read > 0 and v_read + v_job.completed_items > 20000 then
@@ -219,8 +219,7 @@ declare
 begin
     foreach v_organization_id in array app.in_turn('results', v_organization_ids, 20) loop
         v_after := v_organization_id;
-        perform from app.organizations where id = v_organization_id for no key update skip locked;
-        continue when not found;
+        continue when not app.try_lock_organization(v_organization_id);
         v_is_unread := exists (select from app.unread_jobs(v_organization_id, '-infinity'));
         perform app.learn_results(v_organization_id, '-infinity');
         exit when v_is_unread;
