@@ -350,10 +350,13 @@ def clock(owner: Connection) -> Clock:
     return Clock(owner)
 
 
+def is_cluster(connection: Connection) -> bool:
+    return connection.execute("select to_regclass('pg_catalog.citus_stat_activity') is not null").fetchone() == (True,)
+
+
 def sessions(connection: Connection) -> LiteralString:
     """The view of what all sessions do, on a cluster at all nodes."""
-    is_cluster = connection.execute("select to_regclass('pg_catalog.citus_stat_activity') is not null").fetchone() == (True,)
-    return "citus_stat_activity" if is_cluster else "pg_stat_activity"
+    return "citus_stat_activity" if is_cluster(connection) else "pg_stat_activity"
 
 
 def waiting_for_locks(connection: Connection, name: str) -> list[int]:
@@ -370,8 +373,7 @@ def waiting_for_locks(connection: Connection, name: str) -> list[int]:
           join citus_stat_activity waiting on waiting.global_pid = a.global_pid
          where a.datname = current_database() and not a.is_worker_query and waiting.wait_event_type = 'Lock'
            and (starts_with(a.application_name, %(name)s) or position(%(name)s in a.query) > 0)"""
-    query = here if sessions(connection) == "pg_stat_activity" else anywhere
-    return [pid for (pid,) in connection.execute(query, {"name": name})]
+    return [pid for (pid,) in connection.execute(anywhere if is_cluster(connection) else here, {"name": name})]
 
 
 def waits_for_a_lock(connection: Connection, application_name: str) -> bool:

@@ -7,7 +7,7 @@ from itertools import product
 
 import psycopg
 
-from tests.conftest import Connection
+from tests.conftest import Connection, is_cluster
 from tests.http_fixtures import site
 
 FUNCTIONS = """
@@ -52,14 +52,20 @@ def usual(name: str, data_type: str, organization_id: str) -> str:
     }.get(data_type, "null")
 
 
+def is_for_one_postgresql(name: str, types: list[str]) -> bool:
+    """What ties the views to one another for PostgREST, and what records for several organizations at once."""
+    return name == "record_for_organizations" or types[:1] in (["api.jobs"], ["api.reports"], ["api.report_sites"], ["api.report_programs"])
+
+
 def test_null_and_nonsense_are_refused_in_our_words(shared_owner: Connection) -> None:
     [organization_id] = shared_owner.execute("select api.create_organization('Hostile')").fetchone() or [None]
     shared_owner.execute("set statement_timeout = '5s'")
     stumbles = []
+    on_cluster = is_cluster(shared_owner)
     functions = shared_owner.execute(FUNCTIONS).fetchall()
     assert {name for _, name, _, _ in functions} >= INTERNAL
     for signature, name, types, names in functions:
-        if name in INTERNAL:
+        if name in INTERNAL or (on_cluster and is_for_one_postgresql(name, types)):
             continue
         for position, value in product(range(len(types)), HOSTILE):
             arguments = [usual(names[n], types[n], str(organization_id)) for n in range(len(types))]

@@ -18,7 +18,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pyshell.local.machine import free_port
 from pyshell.settings import ROOT, Settings
-from tests.conftest import Connection, waiting_for_locks
+from tests.conftest import Connection, is_cluster, waiting_for_locks
 from tests.http_fixtures import PEPPER, OrganizationClient, is_ready, running_server, site
 from tests.tcp_proxy import running_proxy
 from tests.timed import wait_until
@@ -87,7 +87,11 @@ def test_a_database_that_is_read_only_is_read(new_database: Callable[..., str]) 
     with OrganizationClient("http://unused", database_url) as first:
         name = psycopg.conninfo.conninfo_to_dict(database_url)["dbname"]
         with psycopg.connect(database_url, autocommit=True) as owner:
-            owner.execute(f"alter database {name} set default_transaction_read_only = on".encode())
+            statement = f"alter database {name} set default_transaction_read_only = on"
+            if is_cluster(owner):
+                owner.execute("select run_command_on_all_nodes(%s)", [statement])
+            else:
+                owner.execute(statement.encode())
         with running_server(Settings(database_url=database_url, api_key_pepper=PEPPER)) as url:
             first.base_url = url
             assert first.get("/batch-lookups").status_code == 200

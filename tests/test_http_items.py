@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pyshell.settings import Settings
-from tests.conftest import Connection
+from tests.conftest import Connection, is_cluster
 from tests.http_fixtures import UNKNOWN_ID, Json, NewClient, OrganizationClient, look_up, site
 from tests.timed import wait_until
 from tests.upstream import FakeUpstream, Reply
@@ -87,7 +87,7 @@ def test_items_that_succeed_at_once_write_no_attempts(worker_settings: Settings,
 def rows_written(connection: Connection, table: str) -> int:
     """As far as sessions have told the statistics; on a cluster, of all shards."""
     written = "select n_tup_ins + n_tup_upd + n_tup_del from pg_stat_all_tables where relid = %s::regclass"
-    if fetch_value(connection, "select app.is_distributed()"):
+    if is_cluster(connection):
         of_shard = written.replace("%s", "'%s'")
         return int(fetch_value(connection, "select sum(result::bigint) from run_command_on_placements(%s, %s)", table, of_shard))
     return int(fetch_value(connection, written, table))
