@@ -193,12 +193,12 @@ def nodes(services: dict[str, Any], cluster: PrivatePostgres, monkeypatch: pytes
         for name in NODES:
             postgres = stack.enter_context(throw_away_postgres(["citus"]))
             settings = dict(word.split("=") for word in services[name]["command"] if "=" in word)
-            set_up_node(postgres, settings, services[name]["volumes"][-1])
+            set_up_node(postgres, settings, [volume for volume in services[name]["volumes"] if volume.startswith(".")])
             ports[name] = postgres.port
         yield ports
 
 
-def set_up_node(postgres: PrivatePostgres, settings: dict[str, str], volume: str) -> None:
+def set_up_node(postgres: PrivatePostgres, settings: dict[str, str], scripts: list[str]) -> None:
     of_citus = {name: value for name, value in settings.items() if name.startswith("citus.")}
     configure(postgres, {name: value for name, value in settings.items() if name not in of_citus})
     with psycopg.connect(postgres.url("postgres"), autocommit=True) as owner:
@@ -210,10 +210,11 @@ def set_up_node(postgres: PrivatePostgres, settings: dict[str, str], volume: str
         # As the image's own script does, 001.
         owner.execute("create extension citus")
     configure(postgres, of_citus)
-    file, target, _ = volume.split(":")
-    assert target == "/docker-entrypoint-initdb.d/002-node.sql"
-    psql = [str(postgres.installation.bin / "psql"), "-Xqv", "ON_ERROR_STOP=1", "-f", str(ROOT / file), postgres.url("postgres")]
-    subprocess.run(psql, env=os.environ | NODE_ENVIRONMENT, check=True)
+    psql = [str(postgres.installation.bin / "psql"), "-Xqv", "ON_ERROR_STOP=1", postgres.url("postgres")]
+    names = [script.split(":")[1] for script in scripts]
+    assert names == ["/docker-entrypoint-initdb.d/002-app-role.sql", "/docker-entrypoint-initdb.d/003-node.sql"]
+    for script in scripts:
+        subprocess.run([*psql, "-f", str(ROOT / script.split(":")[0])], env=os.environ | NODE_ENVIRONMENT, check=True)
 
 
 def configure(postgres: PrivatePostgres, settings: dict[str, str]) -> None:
