@@ -173,18 +173,16 @@ set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_
 set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 declare
-    v_settings     app.settings;
-    v_longest_wait interval;
-    v_lease        interval;
-    v_expires_at   timestamptz;
-    v_latest       timestamptz;
+    v_settings   app.settings;
+    v_lease      interval;
+    v_expires_at timestamptz;
+    v_latest     timestamptz;
 begin
     select * into v_settings from app.settings;
     v_lease := app.seconds(v_settings.lease_seconds);
     v_expires_at := p_now + v_lease;
-    v_longest_wait := interval '1 minute'
-                      + greatest(app.seconds(v_settings.retry_backoff_max_seconds), 2 * (v_lease + app.seconds(v_settings.lookup_timeout_seconds)));
-    v_latest := p_now + v_longest_wait;
+    v_latest := p_now + interval '1 minute'
+                + greatest(app.seconds(v_settings.retry_backoff_max_seconds), 2 * (v_lease + app.seconds(v_settings.lookup_timeout_seconds)));
     if exists (select from public.lookup_queue_items
                 where organization_id = p_organization_id and status = 'pending' and retry_at > v_latest and retry_at < 'infinity') then
         update public.lookup_queue_items i

@@ -31,6 +31,17 @@ begin
 end;
 $$;
 
+-- Whether the names of all jobs of an organization are kept.
+create or replace function app.keeps_names(p_organization_id uuid) returns boolean
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return exists (select from app.job_names
+                    where organization_id = p_organization_id and job_id = '00000000-0000-0000-0000-000000000000');
+end;
+$$;
+
 -- The jobs whose names have these parts; null: there are more than p_limit.
 create or replace function app.jobs_with_parts(p_organization_id uuid, p_parts bigint[], p_limit integer) returns uuid[]
 language plpgsql stable
@@ -53,11 +64,10 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan set enable_seqscan = off
 as $$
 declare
-    v_all constant uuid     := '00000000-0000-0000-0000-000000000000';
-    v_parts        bigint[] := app.name_parts(p_organization_id, p_name);
-    v_common       bigint;
+    v_parts  bigint[] := app.name_parts(p_organization_id, p_name);
+    v_common bigint;
 begin
-    if v_parts = '{}' or not exists (select from app.job_names where organization_id = p_organization_id and job_id = v_all) then
+    if v_parts = '{}' or not app.keeps_names(p_organization_id) then
         return null;
     end if;
     select count(*) into v_common
@@ -77,11 +87,10 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp set enable_seqscan = off
 as $$
 declare
-    v_all constant uuid    := '00000000-0000-0000-0000-000000000000';
-    v_count        integer := 0;
-    v_job          record;
+    v_count integer := 0;
+    v_job   record;
 begin
-    if exists (select from app.job_names where organization_id = p_organization_id and job_id = v_all) then
+    if app.keeps_names(p_organization_id) then
         return;
     end if;
     for v_job in
@@ -95,7 +104,9 @@ begin
         v_count := v_count + 1;
     end loop;
     if v_count < p_limit then
-        insert into app.job_names (organization_id, job_id, parts) values (p_organization_id, v_all, '{}') on conflict do nothing;
+        insert into app.job_names (organization_id, job_id, parts)
+        values (p_organization_id, '00000000-0000-0000-0000-000000000000', '{}')
+            on conflict do nothing;
     end if;
 end;
 $$;

@@ -15,6 +15,7 @@ declare
     v_next_position integer;
     v_budget        app.job_budgets;
     v_used          bigint         := app.lookups_of_job(p_job);
+    v_keeps_name    boolean        := p_job.name is not null and app.keeps_names(p_organization_id);
     v_seen          record;
 begin
     -- The report of a job that has ended may have been deleted.
@@ -77,9 +78,7 @@ begin
                                         where i.organization_id = k.organization_id and i.job_id = k.job_id and i.position = k.position
                                           and i.status = 'completed' and i.processed_at = k.looked_up_at and i.reused_from_job_id is null)),
             null, 'a known result is a completed item''s own', 'app.known_results names an item without one'),
-           (p_job.name is not null
-            and exists (select from app.job_names n where n.organization_id = p_organization_id and n.job_id = '00000000-0000-0000-0000-000000000000')
-            and not exists (select from app.job_names n where n.organization_id = p_organization_id and n.job_id = p_job.id),
+           (v_keeps_name and not exists (select from app.job_names n where n.organization_id = p_organization_id and n.job_id = p_job.id),
             null, 'a job is found by its name', 'app.job_names lacks it'),
            (v_has_report and (v_report.total_sites, v_report.eligible_sites, v_report.total_incentive_value, v_report.conditional_incentive_amount)
                              is distinct from (v_seen.sites, v_seen.eligible, v_seen.value, v_seen.conditional),
