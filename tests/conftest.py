@@ -142,17 +142,16 @@ def original() -> Path:
 def make_original(folder: Path) -> None:
     with throw_away_folder() as place:
         postgres = PrivatePostgres(place / "postgres", throw_away=True, extensions=EXTENSIONS)
-        postgres.start()
-        try:
+        with postgres.running():
             with psycopg.connect(postgres.url("postgres"), autocommit=True) as connection:
                 password = (postgres.folder / "password").read_text()
                 connection.execute(sql.SQL("alter role postgres password {}").format(scram_of_one_iteration(password)))
                 connection.execute(f"create database {TEMPLATE}")
             migrations.migrate(postgres.url(TEMPLATE))
             migrations.migrate(postgres.url())
-            has_run_jobs = has_cron(postgres) and read_row(postgres, "select exists (select from cron.job_run_details)") == (True,)
-        finally:
-            postgres.stop()
+            with psycopg.connect(postgres.url()) as connection:
+                runs = "select exists (select from cron.job_run_details)"
+                has_run_jobs = has_cron(postgres) and connection.execute(runs).fetchone() == (True,)
         if has_run_jobs:
             # At the turn of a minute. A cluster that is kept for long is the same each time.
             make_original(folder)
@@ -192,11 +191,6 @@ def cluster(original: Path) -> Iterator[PrivatePostgres]:
 
 def has_cron(cluster: PrivatePostgres) -> bool:
     return cluster.installation.has_extensions(["pg_cron"])
-
-
-def read_row(cluster: PrivatePostgres, query: str) -> tuple[Any, ...] | None:
-    with psycopg.connect(cluster.url()) as connection:
-        return connection.execute(query.encode()).fetchone()
 
 
 def run_schedules(cluster: PrivatePostgres, active: bool) -> None:
@@ -374,7 +368,3 @@ def waiting_for_locks(connection: Connection, name: str) -> list[int]:
          where a.datname = current_database() and not a.is_worker_query and waiting.wait_event_type = 'Lock'
            and (starts_with(a.application_name, %(name)s) or position(%(name)s in a.query) > 0)"""
     return [pid for (pid,) in connection.execute(anywhere if is_cluster(connection) else here, {"name": name})]
-
-
-def waits_for_a_lock(connection: Connection, application_name: str) -> bool:
-    return bool(waiting_for_locks(connection, application_name))

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 import psycopg
 import pytest
 
-from tests.conftest import Clock, Connection, waits_for_a_lock
+from tests.conftest import Clock, Connection, waiting_for_locks
 from tests.timed import wait_until
 from tests.worker_fixtures import Batches, check_invariants, fetch_value, site, update_settings
 
@@ -32,7 +32,7 @@ def start(database_url: str, owner: Connection) -> Iterator[Start]:
 
         def begin(query: str, *parameters: object) -> Future[None]:
             statement = threads.submit(run, query, parameters)
-            wait_until(lambda: statement.done() or waits_for_a_lock(owner, query[:60]))
+            wait_until(lambda: statement.done() or waiting_for_locks(owner, query[:60]))
             return statement
 
         yield begin
