@@ -150,13 +150,12 @@ def main() -> None:
         figures = measure(arguments.runs, arguments.items, arguments.pickups, not arguments.no_peers, say)
     except NginxError as error:
         raise SystemExit(str(error)) from None
+    print(table(figures), flush=True)
     if not arguments.drains_only:
         figures["api"] = measure_api(say)
+        print(api_table(figures["api"]))
     arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
     arguments.json.with_suffix(".svg").write_text(chart(figures))
-    print(table(figures))
-    if "api" in figures:
-        print(api_table(figures["api"]))
     print(f"\nas JSON and as a chart: {arguments.json}, {arguments.json.with_suffix('.svg')}")
 
 

@@ -78,7 +78,8 @@ async def closed_loop(port: int, request: bytes, connections: int, seconds: floa
 async def open_loop(port: int, request: bytes, per_second: float, seconds: float) -> list[float]:
     """Milliseconds from when a request was due until it was answered, at a steady pace."""
     latencies: list[float] = []
-    free: asyncio.LifoQueue[Connection] = asyncio.LifoQueue()
+    # In turn: the server closes a connection that nobody uses for some seconds.
+    free: asyncio.Queue[Connection] = asyncio.Queue()
     for connection in await connect(port, 64):
         free.put_nowait(connection)
     tasks = []
