@@ -81,6 +81,21 @@ begin
 end;
 $$;
 
+-- Of several outcomes of an item, the one that may change it: the latest success, or else one whose lease still holds. A worker has several
+-- when a lease expires before its answer is recorded, and the worker claims the item again.
+create or replace function app.one_for_each_item(p_outcomes app.lookup_outcome[], p_leases public.lookup_leases[]) returns app.lookup_outcome[]
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
+as $$
+begin
+    return array(
+        select distinct on (o.job_id, o.position) o
+          from unnest(p_outcomes) o
+         order by o.job_id, o.position, o.action = 'complete' desc,
+                  exists (select from unnest(p_leases) l where l.job_id = o.job_id and l.lease_token = o.lease_token) desc, o.number desc);
+end;
+$$;
+
 -- What came of a flush: a verdict for each outcome, in their order, and what they say of the upstream.
 create or replace function app.record_outcomes(
     p_organization_id uuid,
@@ -117,6 +132,7 @@ begin
     select * into v_settings from app.settings;
     v_items := app.complete_in_flight(p_organization_id, v_outcomes, p_responses, v_results, v_leases, v_now);
     if cardinality(v_items) < cardinality(v_outcomes) then
+        v_outcomes := app.one_for_each_item(v_outcomes, v_leases);
         v_others := array(select o
                             from unnest(v_outcomes) o
                            where o.action <> 'complete' or (o.job_id, o.position) not in (select i.job_id, i.position from unnest(v_items) i));
@@ -124,7 +140,7 @@ begin
           from app.apply_outcomes(p_organization_id, v_others, p_responses, v_results, v_leases, v_is_outage, v_settings, v_now) a;
     end if;
     v_mended := app.mend_expired_items(p_organization_id, v_outcomes, p_responses, v_results, v_items, v_now);
-    if v_settings.record_all_attempts or v_signs.completions < cardinality(v_outcomes) or app.has_attempts(p_organization_id, app.distinct_ids(p_job_ids)) then
+    if v_settings.record_all_attempts or v_signs.completions < cardinality(p_job_ids) or app.has_attempts(p_organization_id, app.distinct_ids(p_job_ids)) then
         perform app.record_attempts(p_organization_id, v_outcomes, v_is_outage, v_leases, v_items || v_mended, v_now);
     end if;
     perform app.add_report_sites(p_organization_id, v_items, v_now);
@@ -135,7 +151,7 @@ begin
     if v_settings.deduplicate_seconds is not null then
         perform app.answer_duplicates(p_organization_id, v_items, v_now);
     end if;
-    if v_signs.completions > 0 and v_signs.completions = cardinality(v_outcomes) and v_signs.completions = cardinality(v_items) then
+    if v_signs.completions > 0 and v_signs.completions = cardinality(p_job_ids) and v_signs.completions = cardinality(v_items) then
         perform app.count_completed_lookups(p_organization_id, v_jobs, p_job_ids, p_latencies, v_now);
     else
         perform app.count_outcomes(p_organization_id, v_outcomes, v_items, v_now);

@@ -16,21 +16,23 @@ as $$
 #variable_conflict use_column
 declare
     v_now        timestamptz := app.clock();
+    v_leases     uuid[]      := array(select d.lease_token from app.webhook_deliveries d
+                                       where d.organization_id = p_organization_id and d.id = any (p_delivery_ids));
     v_outcomes   app.webhook_outcome[];
     v_deliveries app.webhook_deliveries[];
 begin
-    v_outcomes := array(select o::app.webhook_outcome
-                          from unnest(p_delivery_ids, p_lease_tokens, p_http_statuses, p_error_classes, p_latencies, p_bodies, p_retry_afters) o);
+    -- A sender that lost a lease and got it again may report both attempts at once; one of them counts.
+    v_outcomes := array(select distinct on (o.delivery_id) o::app.webhook_outcome
+                          from unnest(p_delivery_ids, p_lease_tokens, p_http_statuses, p_error_classes, p_latencies, p_bodies, p_retry_afters)
+                               o (delivery_id, lease_token, http_status, error_class, latency, body, retry_after)
+                         order by o.delivery_id, o.http_status between 200 and 299 desc nulls last, o.lease_token = any (v_leases) desc nulls last);
     v_deliveries := app.apply_webhook_outcomes(p_organization_id, v_outcomes, v_now);
 
     insert into app.webhook_attempts (organization_id, delivery_id, attempt, attempted_at, latency_ms, http_status, error_class, response_body)
     select p_organization_id, d.id, d.attempts, v_now - app.seconds(greatest(o.latency, 0)), round(greatest(o.latency, 0) * 1000), o.http_status,
            o.error_class, left(o.body, 1024)
       from unnest(v_outcomes) o
-      join unnest(v_deliveries) d on d.id = o.delivery_id
-     order by d.status = 'delivered' and o.http_status between 200 and 299 desc
-    -- A sender that lost a lease and got it again may report both attempts at once; one of them counts.
-    on conflict (organization_id, delivery_id, attempt) do nothing;
+      join unnest(v_deliveries) d on d.id = o.delivery_id;
 
     perform app.count_webhook_attempts(p_organization_id, v_deliveries, v_outcomes, v_now);
     perform app.update_receiver_health(p_organization_id, v_deliveries, v_now);

@@ -1,5 +1,5 @@
 begin;
-select plan(17);
+select plan(20);
 \ir fixtures.psql
 select pg_temp.turn_clock('2026-11-24 12:00:30+00');
 
@@ -33,6 +33,23 @@ select pg_temp.look_up(:'org', 1, 200, :'answer');
 select is((select items from pg_temp.counted('lookup') where outcome = 'completed'), 3::bigint, 'the next flush of a minute adds to it');
 select is((select count(*) from app.work_minutes where outcome = 'completed'), 1::bigint, 'in the same row');
 select is((select sum(n) from api.work_history, unnest(latency_buckets) n where outcome = 'completed'), 2::numeric, 'a lookup whose duration nobody told is in no bucket');
+
+-- A worker may have several answers for an item: its lease expired before the first one was recorded, and it claimed the item again.
+select pg_temp.turn_clock('2026-11-24 12:02:00+00');
+select pg_temp.submit(:'org', 3) as job \gset
+select array_agg(job_id) as jobs, array_agg(position) as positions, array_agg(lease_token) as tokens from api.claim_lookups(:'org', 'w', 10) where job_id = :'job' \gset
+create function pg_temp.twice(a anyarray) returns anyarray language sql as $$ select a || a $$;
+select results_eq(format($$ select position, verdict from api.record_lookups(%L, pg_temp.twice(%L::uuid[]), pg_temp.twice(%L::integer[]), pg_temp.twice(%L::uuid[]),
+    '{200,200,500,200,500,500}', array_fill(null::text, array[6]), array[%5$L, %5$L, '{}', %5$L, '{}', '{}'], array_fill(null::float8, array[6]), '{1,1,1,2,2,2}') $$,
+    :'org', :'jobs', :'positions', :'tokens', :'answer'),
+    $$ select * from unnest('{0,1,2,0,1,2}'::integer[], array_fill('accepted'::text, array[6])) $$, 'each of several outcomes of an item is accepted');
+select results_eq($$ select outcome, items, latency_seconds from api.work_history where minute = '2026-11-24 12:02+00' order by outcome $$,
+    $$ values ('completed', 2::bigint, 3::double precision), ('retried', 1, 2) $$, 'several outcomes of an item are counted once, with the answer that it has');
+select results_eq(format($$ select position, attempt, latency_ms from public.lookup_attempts where job_id = %L $$, :'job'), $$ values (2, 1, 2000) $$,
+    'the outcome that changed an item is the attempt that is kept');
+
+select api.cancel_batch_lookup(:'org', :'job');
+delete from app.work_minutes where minute = '2026-11-24 12:02+00';
 
 -- Batches, pauses, leases that expired, duplicates, webhooks.
 select pg_temp.turn_clock('2026-11-24 12:05:00+00');

@@ -1,5 +1,5 @@
 begin;
-select plan(15);
+select plan(18);
 \ir fixtures.psql
 select pg_temp.turn_clock('2026-11-24 12:00:00+00');
 select api.set_webhook_config(:'org', '{"url": "https://example.com/"}') as config, pg_temp.submit(:'org', 2) as job, pg_temp.look_up(:'org', 2) \gset ignored_
@@ -51,6 +51,19 @@ select is((pg_temp.attempt(200)).attempts, 4, 'a delivery counts its attempts');
 select is((select failing_since from app.webhook_configs), null, 'a success ends the failing');
 select is((select status || enabled::text from app.webhook_deliveries join app.webhook_configs using (organization_id) where id = :'second'), 'deliveredtrue',
     'a receiver that works again stays enabled');
+
+-- Its lease expired before the first attempt was recorded, and the sender claimed the delivery again.
+select pg_temp.turn_clock('2026-11-24 15:00:00+00');
+select pg_temp.submit(:'org', 1) as job \gset
+select pg_temp.look_up(:'org', 1);
+select delivery_id, lease_token from api.claim_webhooks(:'org', 'sender', 1) \gset
+select results_eq(format($$ select verdict from api.record_webhooks(%L, array[%2$L, %2$L, %2$L]::uuid[], array[%3$L, gen_random_uuid(), gen_random_uuid()]::uuid[],
+    '{500,200,null}', '{null,null,timeout}', '{1,2,3}', '{"","",""}', '{null,null,null}') $$, :'org', :'delivery_id', :'lease_token'),
+    $$ select 'accepted' from generate_series(1, 3) $$, 'each of several attempts that are reported at once is accepted');
+select results_eq(format($$ select attempt, http_status from app.webhook_attempts where delivery_id = %L $$, :'delivery_id'), $$ values (1, 200) $$,
+    'a success among several attempts that are reported at once is the one that is kept');
+select results_eq($$ select outcome, items from api.work_history where kind = 'webhook' and minute = '2026-11-24 15:00+00' $$, $$ values ('delivered', 1::bigint) $$,
+    'several attempts that are reported at once are counted once');
 
 select * from finish();
 rollback;
