@@ -16,6 +16,14 @@ SMALL_JOBS = 50
 # As many of these as a page has are found by a name that few others have.
 PAGE = 20
 DAYS = 90
+# 0.2 KB where RESULT has 1 KB.
+SHORT_ANSWER: dict[str, Any] = {
+    "utility": RESULT["utility"],
+    "incentives": {
+        "total_incentive_amount": 1000,
+        "by_program": [{"program_id": 101, "program_name": "Heat Pump Water Heater Rebate", "total_incentive": 1000}],
+    },
+}
 NAME = "'Rebates of district ' || n.number % 1000 || to_char(n.created_at, ', FMMonth DD')"
 # What a batch leaves behind, and what differs in a copy of it: `n` is the new job, `p` the row of the pattern.
 ITEM_ID = "app.numbered_uuid_v7(n.job_id, p.position)"
@@ -51,14 +59,14 @@ COPIED: dict[str, dict[str, str]] = {
 ROWS_OF_A_JOB = {"public.batch_lookup_jobs": "p.id", "public.incentive_reports": "p.job_id"}
 
 
-def make_pattern(connection: Connection) -> tuple[Any, Any]:
+def make_pattern(connection: Connection, answer: dict[str, Any] = RESULT) -> tuple[Any, Any]:
     """Looks up a batch of 10,000 in a new organization, and some small ones, so that pages are full; answers the ids of both."""
     connection.execute("select api.update_settings('{\"lookups_per_second\": null}')")
     [organization] = connection.execute("select api.create_organization('Large')").fetchone() or [None]
     for number in range(SMALL_JOBS):
         create(connection, organization, 1, "Rebates of district 77, May 31" if number < PAGE else "Rebates")
     created = create(connection, organization, PATTERN_ITEMS, "Rebates")
-    while look_up(connection, organization, 500):
+    while look_up(connection, organization, 500, answer):
         pass
     return organization, created["job_id"]
 
@@ -70,9 +78,12 @@ def create(connection: Connection, organization: object, items: int, name: str =
     return created
 
 
-def look_up(connection: Connection, organization: object, items: int) -> int:
+def look_up(connection: Connection, organization: object, items: int, answer: dict[str, Any] = RESULT) -> int:
     """Claims items and records an answer for each; answers how many there were."""
-    return record(connection, organization, claim(connection, organization, items))
+    claimed = claim(connection, organization, items)
+    if claimed:
+        connection.execute(RECORD, outcomes(organization, claimed, answer))
+    return len(claimed)
 
 
 def claim(connection: Connection, organization: object, items: int) -> list[tuple[Any, ...]]:
@@ -86,13 +97,7 @@ RECORD = """select count(*)
                    %(none)s::text[], %(answers)s, %(none)s::float8[], %(latencies)s::float8[])"""
 
 
-def record(connection: Connection, organization: object, claimed: Sequence[tuple[Any, ...]]) -> int:
-    if claimed:
-        connection.execute(RECORD, outcomes(organization, claimed))
-    return len(claimed)
-
-
-def outcomes(organization: object, claimed: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
+def outcomes(organization: object, claimed: Sequence[tuple[Any, ...]], answer: dict[str, Any] = RESULT) -> dict[str, Any]:
     count = len(claimed)
     return {
         "organization": organization,
@@ -100,7 +105,7 @@ def outcomes(organization: object, claimed: Sequence[tuple[Any, ...]]) -> dict[s
         "positions": [row[1] for row in claimed],
         "tokens": [row[2] for row in claimed],
         "statuses": [200] * count,
-        "answers": [json.dumps(RESULT)] * count,
+        "answers": [json.dumps(answer)] * count,
         "latencies": [0.05] * count,
         "none": [None] * count,
     }
