@@ -1,0 +1,159 @@
+-- Chapter 55, job completion: counts items that changed in their job and its report, whatever changed them (an answer, a duplicate's answer,
+-- an expired lease), and ends the job with the last of them. Chapter 55, outcomes, says how its statements are planned.
+
+-- Each once.
+create or replace function app.distinct_ids(p_ids uuid[]) returns uuid[]
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
+as $$
+begin
+    return array(select distinct id from unnest(p_ids) id order by id);
+end;
+$$;
+
+-- Locks the jobs in the order of ids, so that two workers with items of the same jobs cannot deadlock; one by one, because the planner
+-- would read all jobs in this order instead of sorting a few.
+create or replace function app.lock_jobs(p_organization_id uuid, p_job_ids uuid[]) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_job_id uuid;
+begin
+    foreach v_job_id in array app.distinct_ids(p_job_ids) loop
+        perform from public.batch_lookup_jobs where organization_id = p_organization_id and id = v_job_id for update;
+    end loop;
+end;
+$$;
+
+-- Counts the outcomes of items by job.
+create or replace function app.counts_by_job(p_items public.lookup_queue_items[])
+returns table (id uuid, processed integer, failed integer, pending integer, eligible integer, value numeric, conditional numeric)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
+as $$
+begin
+    return query
+    select i.job_id,
+           count(*) filter (where i.status in ('completed', 'failed'))::integer,
+           count(*) filter (where i.status = 'failed')::integer,
+           count(*) filter (where i.status = 'pending')::integer,
+           count(*) filter (where i.status = 'completed' and app.result_is_eligible(i.parsed_result))::integer,
+           coalesce(sum(app.result_amount(i.parsed_result)) filter (where i.status = 'completed'), 0),
+           coalesce(sum(app.result_conditional_amount(i.parsed_result)) filter (where i.status = 'completed'), 0)
+      from unnest(p_items) i
+     group by i.job_id;
+end;
+$$;
+
+-- Applies changed items to their jobs, their reports, the webhooks and the ready list. Answers the jobs in which items have ended.
+create or replace function app.publish_item_changes(
+    p_organization_id uuid, p_items public.lookup_queue_items[], p_now timestamptz
+) returns public.batch_lookup_jobs[]
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_sort = off
+as $$
+declare
+    v_webhooks app.webhook_configs        := app.webhook_config_for(p_organization_id, app.webhook_events());
+    v_retry_at timestamptz                := (select min(i.retry_at) from unnest(p_items) i);
+    v_job_ids  uuid[]                     := array(select distinct i.job_id from unnest(p_items) i);
+    v_jobs     public.batch_lookup_jobs[];
+begin
+    if v_webhooks.organization_id is not null then
+        perform app.enqueue_item_webhooks(v_webhooks, p_organization_id, p_items, p_now);
+    end if;
+    -- A single one in which items have ended is locked by counting them.
+    if cardinality(v_job_ids) > 1 or v_retry_at is not null then
+        perform app.lock_jobs(p_organization_id, v_job_ids);
+    end if;
+    v_jobs := app.advance_jobs(p_organization_id, p_items, p_now);
+    if v_webhooks.organization_id is not null then
+        perform app.enqueue_job_webhooks(v_webhooks, p_organization_id, p_items, p_now);
+    end if;
+    if v_retry_at is not null then
+        perform app.mark_ready(p_organization_id, v_retry_at);
+    end if;
+    return v_jobs;
+end;
+$$;
+
+-- One UPDATE for each job and one for its report, whatever the number of items. The flush with a job's last item ends the job, exactly
+-- once, because the counters decide under the job's row lock. Retries of a job that was cancelled meanwhile fail.
+create or replace function app.advance_jobs(
+    p_organization_id uuid, p_items public.lookup_queue_items[], p_now timestamptz
+) returns public.batch_lookup_jobs[]
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_counts    record;
+    v_cancelled integer;
+    v_job       public.batch_lookup_jobs;
+    v_jobs      public.batch_lookup_jobs[] := '{}';
+begin
+    for v_counts in select * from app.counts_by_job(p_items) loop
+        v_cancelled := case when v_counts.pending > 0 then app.cancel_retries(p_organization_id, v_counts.id, p_items, p_now) else 0 end;
+        if v_counts.processed + v_cancelled > 0 then
+            v_job := app.advance_job(p_organization_id, v_counts.id, v_counts.processed + v_cancelled, v_counts.failed + v_cancelled, p_now);
+            perform app.update_report(
+                p_organization_id, v_counts.id, v_job.completed_at, p_now, v_counts.processed - v_counts.failed, v_counts.eligible, v_counts.value,
+                v_counts.conditional, app.ended_as(v_job));
+            v_jobs := v_jobs || v_job;
+        end if;
+    end loop;
+    return v_jobs;
+end;
+$$;
+
+-- Fails those of p_items that wait for a retry although their job was cancelled: the cancel skipped them, because they were locked.
+create or replace function app.cancel_retries(p_organization_id uuid, p_job_id uuid, p_items public.lookup_queue_items[], p_now timestamptz) returns integer
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if (select status from public.batch_lookup_jobs where organization_id = p_organization_id and id = p_job_id) <> 'cancelled' then
+        return 0;
+    end if;
+    return app.cancel_items(
+        p_organization_id, p_job_id, array(select i.position from unnest(p_items) i where i.job_id = p_job_id and i.status = 'pending'), p_now);
+end;
+$$;
+
+-- The status of a job that has just ended, for app.update_report, which counts it; else null.
+create or replace function app.ended_as(p_job public.batch_lookup_jobs) returns text
+language sql immutable
+as $$
+    select case when (p_job).status in ('completed', 'failed') then (p_job).status end
+$$;
+
+-- Answers the job as it is then.
+create or replace function app.advance_job(
+    p_organization_id uuid, p_job_id uuid, p_processed integer, p_failed integer, p_now timestamptz
+) returns public.batch_lookup_jobs
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_job public.batch_lookup_jobs;
+begin
+    update public.batch_lookup_jobs j
+       set processed_items = processed_items + p_processed,
+           failed_items    = failed_items + p_failed,
+           rate            = app.next_rate(row(j.*)::public.batch_lookup_jobs, p_processed, p_now),
+           status          = case when status = 'cancelled' then status
+                                  when processed_items + p_processed < total_items then 'processing'
+                                  when failed_items + p_failed = total_items then 'failed'
+                                  else 'completed' end,
+           started_at      = coalesce(started_at, p_now),
+           completed_at    = case when processed_items + p_processed = total_items then coalesce(completed_at, p_now) else completed_at end,
+           updated_at      = p_now
+     where organization_id = p_organization_id and id = p_job_id
+ returning j.* into v_job;
+    if app.ended_as(v_job) is not null then
+        perform app.add_work(p_organization_id, 'job', v_job.status, null, null, null, array[1], null, null, p_now);
+    end if;
+    perform app.notify_change('UPDATE', 'batch_lookup_jobs', p_organization_id, p_job_id);
+    return v_job;
+end;
+$$;
