@@ -1,5 +1,5 @@
 begin;
-select plan(43);
+select plan(36);
 \ir fixtures.psql
 select pg_temp.turn_clock('2026-11-20 12:00:00+00');
 
@@ -10,12 +10,6 @@ language plpgsql as $$
 begin
     return (select string_agg(coalesce(app.job_progress_json(row(j.*)::public.batch_lookup_jobs) ->> m.name, 'null'), ' ' order by m.n)
               from public.batch_lookup_jobs j cross join unnest(p_members) with ordinality m (name, n) where j.id = p_job_id);
-end;
-$$;
-create function pg_temp.used(p_job_id uuid) returns bigint
-language plpgsql as $$
-begin
-    return (select sum(lookups) from public.lookup_usage where job_id = p_job_id);
 end;
 $$;
 -- Claims all there is until nothing comes any more, and records the same for each item; answers how many there were.
@@ -33,22 +27,6 @@ begin
     return v_count;
 end;
 $$;
-
--- What counts
-select pg_temp.submit(:'org', 4) as job \gset
-select pg_temp.look_up(:'org', 1, 200);
-select is(pg_temp.look_up(:'org', 1, 500), 1::bigint, 'a lookup that fails and will be repeated');
-select is(pg_temp.used(:'job'), 2::bigint, 'a lookup counts, whatever comes of it');
-select job_id, position, lease_token from api.claim_lookups(:'org', 'w', 1) \gset
-select is(pg_temp.used(:'job'), 3::bigint, 'a claimed item counts, as its lookup may be under way');
-select api.release_lookups(:'org', array[:'job_id'::uuid], array[:position], array[:'lease_token'::uuid]) as released \gset
-select is(pg_temp.used(:'job'), 2::bigint, 'an item that was given back unsent does not count');
-select pg_temp.turn_clock('2026-11-21 12:00:00+00');
-select is(pg_temp.drain(:'org'), 3::bigint, 'the other items are looked up');
-select results_eq(
-    format('select day, lookups from api.usage where job_id = %L order by day', :'job'), $$ values ('2026-11-20'::date, 2), ('2026-11-21', 3) $$,
-    'lookups are counted by day, retries included');
-select is(pg_temp.job(:'job', 'lookups', 'waiting_for'), '5 null', 'a job says how many lookups it took');
 
 -- A sample
 select pg_temp.submit_with(:'org', 20, '{"sample": 5}') as job \gset

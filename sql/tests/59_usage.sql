@@ -1,0 +1,40 @@
+begin;
+select plan(10);
+\ir fixtures.psql
+select pg_temp.turn_clock('2026-11-20 12:00:00+00');
+
+create function pg_temp.used(p_job_id uuid) returns bigint
+language plpgsql as $$
+begin
+    return (select sum(lookups) from public.lookup_usage where job_id = p_job_id);
+end;
+$$;
+select pg_temp.submit(:'org', 4) as job \gset
+select pg_temp.look_up(:'org', 1, 200);
+select is(pg_temp.look_up(:'org', 1, 500), 1::bigint, 'a lookup that fails and will be repeated');
+select is(pg_temp.used(:'job'), 2::bigint, 'a lookup counts, whatever comes of it');
+select job_id, position, lease_token from api.claim_lookups(:'org', 'w', 1) \gset
+select is(pg_temp.used(:'job'), 3::bigint, 'a claimed item counts, as its lookup may be under way');
+select api.release_lookups(:'org', array[:'job_id'::uuid], array[:position], array[:'lease_token'::uuid]) as released \gset
+select is(pg_temp.used(:'job'), 2::bigint, 'an item that was given back unsent does not count');
+select pg_temp.turn_clock('2026-11-21 12:00:00+00');
+select is(pg_temp.look_up(:'org', 5, 200), 3::bigint, 'the other items are looked up');
+select results_eq(
+    format('select day, lookups from api.usage where job_id = %L order by day', :'job'), $$ values ('2026-11-20'::date, 2), ('2026-11-21', 3) $$,
+    'lookups are counted by day, retries included');
+select is((api.get_batch_lookup(:'org', :'job') ->> 'lookups')::integer, 5, 'a job says how many lookups it took');
+
+
+-- Pages
+update public.batch_lookup_jobs set name = 'Homes' where id = :'job';
+select is(
+    (select (u -> 'lookups')::text || (u #>> '{month,lookups}') || (u ->> 'total') || (u #>> '{usage,0,day}') || (u #>> '{usage,0,name}') from api.get_usage(:'org', p_limit => 1) u),
+    '5522026-11-21Homes', 'the newest day comes first, with the sums of all');
+select is(
+    (select (u #>> '{usage,0,day}') || (u #>> '{usage,0,lookups}') || (u ->> 'next_cursor' is null)
+       from api.get_usage(:'org', p_limit => 1) f cross join api.get_usage(:'org', p_limit => 1, p_cursor => f ->> 'next_cursor') u),
+    '2026-11-202true', 'a cursor leads to the day before, and the last page has none');
+select is((api.get_usage(:'org', p_created_from => '2026-11-21') -> 'lookups')::text, '3', 'what is asked for by days is summed by days');
+
+select * from finish();
+rollback;
