@@ -111,7 +111,9 @@ class Cluster:
             close = 'for fd in /proc/$$/fd/*; do fd=${fd##*/}; [ "$fd" -le 2 ] || eval "exec $fd>&-"; done'
             script = f"{close}; {pg_ctl} stop; sleep {seconds:.1f}; {pg_ctl} start"
             command = f"setsid bash -c {shlex.quote(script)} < /dev/null > /dev/null 2>&1 &"
-            connection.execute(sql.SQL("copy (select) to program {}").format(sql.Literal(command)))
+            # It may be over before it can answer.
+            with suppress(psycopg.OperationalError):
+                connection.execute(sql.SQL("copy (select) to program {}").format(sql.Literal(command)))
 
         def is_back() -> bool:
             with suppress(psycopg.OperationalError), self._administrator(node) as connection:
