@@ -22,7 +22,7 @@ from tests.citus_fixtures import Cluster
 from tests.conftest import Connection
 from tests.test_pacing import most_in_a_second
 from tests.timed import PATIENCE, timed, wait_until
-from tests.upstream import FakeUpstream
+from tests.upstream import FakeUpstream, Reply
 from tests.worker_fixtures import Batches, fetch_value, running_worker, site, update_settings
 
 
@@ -213,6 +213,30 @@ def test_operators_see_all_organizations(installation: Installation) -> None:
     assert metrics["webhooks"]["due"] == 0
     checks = {check["name"]: check["finding"] for check in fetch_value(installation.owner, "select api.get_operations()")["checks"]}
     assert checks["lookups"]
+
+
+def test_a_check_from_elsewhere_sees_one_moment_and_what_is_wrong(installation: Installation, upstream: FakeUpstream) -> None:
+    check = "select rule, details from app.find_violations(%s, '-infinity', 'infinity')"
+    upstream.usual = Reply(delay=0.005)
+    organizations = installation.organizations(at_each=1)
+    everybody = [batches.organization_id for some in organizations.values() for batches in some]
+    with ExitStack() as workers:
+        for url in organizations:
+            workers.enter_context(running_worker(installation.at(url)))
+        jobs = [(batches, batches.create([f"{batches.organization_id}-{n}" for n in range(600)])) for [batches] in organizations.values()]
+        checks = 0
+        while any(batches.status(job) != "completed" for batches, job in jobs):
+            assert installation.owner.execute(check, [everybody]).fetchall() == []
+            checks += 1
+    assert checks > 5
+    for change in ("+ 1", "- 1"):
+        for batches, job in jobs:
+            miscount = f"update public.batch_lookup_jobs set failed_items = failed_items {change} where organization_id = %s and id = %s"
+            installation.owner.execute(miscount.encode(), [batches.organization_id, job])
+        for url in organizations:
+            with psycopg.connect(url) as node:
+                found = [rule for rule, _ in node.execute(check, [everybody])]
+                assert found.count("a job counts its items") == (len(jobs) if change == "+ 1" else 0)
 
 
 def test_changes_are_refused_where_each_node_numbers_its_own(installation: Installation) -> None:

@@ -1,5 +1,5 @@
 -- Chapter 92, invariants: statements that are true at any time. All functions are stable: they see the database as of the start of the
--- query, also while workers run.
+-- query, also while workers run. Of a cluster, that is true at the node alone that has the rows.
 
 -- Compares a job with its items, its report and the report's sites. The full join never becomes a nested loop, whatever the statistics say.
 create or replace function app.job_violations(p_organization_id uuid, p_job public.batch_lookup_jobs)
@@ -180,7 +180,7 @@ $$;
 
 -- Of the jobs that were updated since then, which are open, or ended since, or were cancelled shortly before with lookups in flight; it looks at
 -- no further job after p_until.
-create or replace function app.find_violations(p_organization_ids uuid[], p_updated_since timestamptz, p_until timestamptz)
+create or replace function app.find_violations_here(p_organization_ids uuid[], p_updated_since timestamptz, p_until timestamptz)
 returns table (organization_id uuid, job_id uuid, item_id uuid, rule text, details text)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -213,6 +213,40 @@ begin
             select v_organization_id, v.* from app.counter_violations(v_organization_id) v;
         end if;
     end loop;
+end;
+$$;
+
+-- The same, wherever the rows of the organizations are. Each statement of a check that is made from elsewhere would see another moment.
+create or replace function app.find_violations(p_organization_ids uuid[], p_updated_since timestamptz, p_until timestamptz)
+returns table (organization_id uuid, job_id uuid, item_id uuid, rule text, details text)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_answers json[];
+    v_error   text;
+begin
+    if not app.spans_nodes() then
+        return query
+        select * from app.find_violations_here(p_organization_ids, p_updated_since, p_until);
+        return;
+    end if;
+    return query
+    select * from app.find_violations_here(app.organizations_here(p_organization_ids), p_updated_since, p_until);
+    perform set_config('citus.node_connection_timeout', '1000', true);
+    execute $sql$
+        select array_agg(a.result::json) filter (where a.success), string_agg(a.result, '; ') filter (where not a.success)
+          from run_command_on_all_nodes(format($1, (select groupid from pg_catalog.pg_dist_local_group))) a $sql$
+       into v_answers, v_error
+      using format('select coalesce(json_agg(v), ''[]'') from app.find_violations_here(app.organizations_here(%L), %L, %L) v'
+                   ' where (select groupid from pg_catalog.pg_dist_local_group) <> %%s', p_organization_ids, p_updated_since, p_until);
+    if v_error is not null then
+        raise exception 'A node of the cluster cannot be checked: %', v_error;
+    end if;
+    return query
+    select v.*
+      from unnest(v_answers) a
+     cross join json_to_recordset(a) v (organization_id uuid, job_id uuid, item_id uuid, rule text, details text);
 end;
 $$;
 

@@ -33,6 +33,24 @@ begin
 end;
 $$;
 
+-- Those of some organizations whose rows this node has.
+create or replace function app.organizations_here(p_organization_ids uuid[]) returns uuid[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_here uuid[];
+begin
+    execute $sql$
+        select array_agg(o.id order by o.place)
+          from unnest($1) with ordinality o (id, place)
+          join pg_catalog.pg_dist_placement p on p.shardid = get_shard_id_for_distribution_column('public.batch_lookup_jobs', o.id)
+         where p.groupid = (select groupid from pg_catalog.pg_dist_local_group) $sql$
+       into v_here using p_organization_ids;
+    return coalesce(v_here, '{}');
+end;
+$$;
+
 -- A ready list of the organizations whose rows this node has: that of lookups or that of webhooks, which are made alike.
 create or replace function app.find_ready_here(
     p_queue regclass, p_wakeups regclass, p_limit integer, p_except uuid[], p_now timestamptz, out organization_ids uuid[], out next_ready_at timestamptz
