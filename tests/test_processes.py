@@ -10,10 +10,12 @@ import os
 import random
 import re
 import select
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -68,7 +70,10 @@ class Server:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = log
+        # Short, for sockets. Who is killed leaves it full.
+        self.temporary = Path(tempfile.mkdtemp(prefix="serve-"))
         settings = {
+            "TMPDIR": str(self.temporary),
             "DATABASE_URL": database_url,
             "API_KEY_PEPPER": PEPPER,
             "SERVICE_ROLE_KEY": SERVICE_ROLE_KEY,
@@ -97,6 +102,7 @@ class Server:
     def stop(self) -> None:
         self.parent.terminate()
         self.parent.wait(40)
+        shutil.rmtree(self.temporary)
 
 
 @pytest.fixture(scope="module")
@@ -296,6 +302,7 @@ def test_a_stopped_server_finishes_the_requests_of_all_processes(own_server: Ser
         assert [answer.result().status_code for answer in answers] == [201] * 4
     assert server.parent.wait(30) == 0
     assert not [pid for pid in processes if Path(f"/proc/{pid}").exists()]
+    assert list(server.temporary.iterdir()) == []
 
 
 def test_processes_end_with_a_parent_that_is_killed(own_server: Server) -> None:
