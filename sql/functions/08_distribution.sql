@@ -184,6 +184,25 @@ begin
 end;
 $$;
 
+-- What each other node answers to a question: a query of one value. One that is not there is waited for a second, not half a minute.
+create or replace function app.ask_other_nodes(p_question text) returns table (success boolean, result text)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_here integer;
+begin
+    perform set_config('citus.node_connection_timeout', '1000', true);
+    execute 'select groupid from pg_catalog.pg_dist_local_group' into v_here;
+    return query execute $sql$
+        select a.success, a.result
+          from run_command_on_all_nodes($1) a
+          join pg_catalog.pg_dist_node n on n.nodeid = a.nodeid
+         where n.groupid <> $2 $sql$
+      using format('select (%s) from pg_catalog.pg_dist_local_group where groupid <> %s', p_question, v_here), v_here;
+end;
+$$;
+
 -- Makes our roles at every other node. A node that is added later gets those alone that own or may do something.
 create or replace function app.make_roles() returns void
 language plpgsql volatile

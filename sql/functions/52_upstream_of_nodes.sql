@@ -275,11 +275,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     if app.spans_nodes() then
-        -- Not for half a minute, for a node that is not there.
-        perform set_config('citus.node_connection_timeout', '1000', true);
-        execute 'select from run_command_on_all_nodes(format($1, (select groupid from pg_catalog.pg_dist_local_group)))'
-          using format('select app.hear_of_upstream(%L, %L, %L) from pg_catalog.pg_dist_local_group where groupid <> %%s', p_paused_until,
-                       p_unavailable_since, p_probe_at);
+        perform app.ask_other_nodes(format('select app.hear_of_upstream(%L, %L, %L)::text', p_paused_until, p_unavailable_since, p_probe_at));
     end if;
 end;
 $$;

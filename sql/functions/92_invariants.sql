@@ -233,13 +233,11 @@ begin
     end if;
     return query
     select * from app.find_violations_here(app.organizations_here(p_organization_ids), p_updated_since, p_until);
-    perform set_config('citus.node_connection_timeout', '1000', true);
-    execute $sql$
-        select array_agg(a.result::json) filter (where a.success), string_agg(a.result, '; ') filter (where not a.success)
-          from run_command_on_all_nodes(format($1, (select groupid from pg_catalog.pg_dist_local_group))) a $sql$
-       into v_answers, v_error
-      using format('select coalesce(json_agg(v), ''[]'') from app.find_violations_here(app.organizations_here(%L), %L, %L) v'
-                   ' where (select groupid from pg_catalog.pg_dist_local_group) <> %%s', p_organization_ids, p_updated_since, p_until);
+    select array_agg(a.result::json) filter (where a.success), string_agg(a.result, '; ') filter (where not a.success)
+      into v_answers, v_error
+      from app.ask_other_nodes(
+               format('select coalesce(json_agg(v), ''[]'') from app.find_violations_here(app.organizations_here(%L), %L, %L) v',
+                      p_organization_ids, p_updated_since, p_until)) a;
     if v_error is not null then
         raise exception 'A node of the cluster cannot be checked: %', v_error;
     end if;
