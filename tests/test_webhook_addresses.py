@@ -61,10 +61,11 @@ def test_not_public(kind: str, address: str) -> None:
 def attempt(url: str, *, allow_private: bool = False, refused: str | None = None, times: int = 1) -> list[Attempt]:
     async def run() -> list[Attempt]:
         receiver = Receiver(url, allow_private=allow_private, refused_networks=[ip_network(refused)] if refused else [])
-        attempts = [
-            await receiver.attempt(Delivery(b"o" * 16, b"d" * 16, b"t" * 16, b"{}", url, [b"s" * 24], "lookup.completed"))
-            for _ in range(times)
-        ]
+        attempts = []
+        for _ in range(times):
+            attempts.append(await receiver.attempt(Delivery(b"o" * 16, b"d" * 16, b"t" * 16, b"{}", url, [b"s" * 24], "lookup.completed")))
+            # The client's own threads may take the connection back a moment after the answer.
+            await asyncio.sleep(0.01)
         receiver.close()
         return attempts
 
@@ -293,10 +294,9 @@ def test_what_a_receiver_says_unasked_is_not_taken_for_its_answer() -> None:
         assert [answered.http_status for answered in attempt(url, allow_private=True, times=3)] == [200, 200, 200]
 
 
-# Rarely, the client has not got its connection back yet when the next webhook asks for one.
-@pytest.mark.parametrize(("headers", "connections"), [({}, {1, 2}), ({"Connection": "close"}, {5})], ids=["kept", "closed by the receiver"])
-def test_connections_are_kept_for_the_next_webhook(headers: dict[str, str], connections: set[int]) -> None:
+@pytest.mark.parametrize(("headers", "connections"), [({}, 1), ({"Connection": "close"}, 5)], ids=["kept", "closed by the receiver"])
+def test_connections_are_kept_for_the_next_webhook(headers: dict[str, str], connections: int) -> None:
     with fake_receiver() as receiver:
         receiver.status, receiver.body, receiver.headers = 200, b"ok", headers
         assert all(answered.succeeded for answered in attempt(receiver.url, allow_private=True, times=5))
-        assert receiver.connections in connections
+        assert receiver.connections == connections
