@@ -180,11 +180,12 @@ def process_of(server: Server, bare: BareSocket) -> int:
     """The process that has the other end of the connection."""
     local = bare.connection.socket.getsockname()[1]
     lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    [remote] = [
+    # A list that changes while it is read may have a line twice.
+    [remote] = {
         line[9]
         for line in lines
         if line[1].endswith(f":{server.port:04X}") and line[2].endswith(f":{local:04X}") and line[3] == ESTABLISHED
-    ]
+    }
     [process] = [
         pid
         for pid in server.processes()

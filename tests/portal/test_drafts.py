@@ -185,6 +185,7 @@ def test_a_draft_is_left_and_taken_up_elsewhere_and_on_a_phone(
 ) -> None:
     person = signed_in("upload")
     page = person.page
+    expect(page.get_by_role("heading", name="New upload")).to_be_visible()
     page.evaluate(
         """text => {
         const data = new DataTransfer()

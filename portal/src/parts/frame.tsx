@@ -1,7 +1,7 @@
 // What every screen has around it: navigation, who is signed in, how changes come.
 import type { ComponentChildren } from "preact";
 import { computed, signal, useSignal } from "@preact/signals";
-import { useEffect } from "preact/hooks";
+import { useEffect, useLayoutEffect } from "preact/hooks";
 import { credential, type Scope } from "../api.ts";
 import { clerk, organizations } from "../clerk.ts";
 import { connection } from "../live.ts";
@@ -169,7 +169,7 @@ function Help() {
 
 /** The keys that work everywhere but in fields. */
 export function useKeys() {
-  useEffect(() => {
+  useLayoutEffect(() => {
     let afterG = false;
     function onKey(event: KeyboardEvent) {
       const target = event.target as HTMLElement;

@@ -1,7 +1,7 @@
 // A draft between its upload and its start: what its columns are, what is wrong with its rows, what a start would take.
 import type { ComponentChildren } from "preact";
 import { useSignal } from "@preact/signals";
-import { useEffect, useMemo } from "preact/hooks";
+import { useEffect, useLayoutEffect, useMemo } from "preact/hooks";
 import { call } from "../api.ts";
 import { Draft, REUSE_DAYS } from "../draft.ts";
 import { counted, duration, number, readNumber } from "../format.ts";
@@ -31,7 +31,7 @@ function Shown({ draft }: { draft: Draft }) {
   useEffect(() => {
     announce(`${counted(upload.valid_rows, "row is", "rows are")} ready, ${number(upload.invalid_rows)} to repair`);
   }, [upload.valid_rows, upload.invalid_rows]);
-  useEffect(() => {
+  useLayoutEffect(() => {
     function onKey(event: KeyboardEvent) {
       const typing = (event.target as HTMLElement).closest("input, textarea, select");
       if ((event.ctrlKey || event.metaKey) && !event.shiftKey && event.key === "z" && !typing) {

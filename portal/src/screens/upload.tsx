@@ -1,6 +1,6 @@
 // Where a file comes in. It goes up as it is and becomes a draft: the browser reads none of it.
 import { useSignal } from "@preact/signals";
-import { useEffect } from "preact/hooks";
+import { useLayoutEffect } from "preact/hooks";
 import { send } from "../api.ts";
 import { REUSE_DAYS } from "../draft.ts";
 import { CopyAs } from "../parts/copy.tsx";
@@ -56,7 +56,8 @@ export function Upload() {
     // The API tells by its content what a file is that has another name.
     upload(file, file.name, TYPES[parts.at(-1)!] ?? TYPES[parts.at(-2)!] ?? "text/csv");
   }
-  useEffect(() => {
+  // Before the page is painted: what is seen is ready.
+  useLayoutEffect(() => {
     function paste(event: ClipboardEvent) {
       if ((event.target as HTMLElement).closest("input, textarea")) return;
       const { files } = event.clipboardData!;
