@@ -102,10 +102,11 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_rows constant integer := 10000;
-    v_open uuid[];
-    v_left integer;
-    v_name text;
+    v_rows  constant integer := 10000;
+    v_open  uuid[];
+    v_until timestamptz;
+    v_left  integer;
+    v_name  text;
 begin
     perform app.check_organization(p_organization_id);
     -- From here on nothing new begins for it: an upload waits, and then finds no organization or goes first.
@@ -121,8 +122,9 @@ begin
     perform app.notify_credentials(p_organization_id);
     perform api.cancel_batch_lookup(p_organization_id, id) from unnest(v_open) id;
 
-    v_left := v_rows - (select rows from app.delete_ended_jobs(p_organization_id, 'infinity', v_rows));
-    v_left := v_left - (select rows from app.delete_ended_reports(p_organization_id, 'infinity', v_left));
+    v_until := app.step_ends_at();
+    v_left := v_rows - (select rows from app.delete_ended_jobs(p_organization_id, 'infinity', v_rows, v_until));
+    v_left := v_left - (select rows from app.delete_ended_reports(p_organization_id, 'infinity', v_left, v_until));
     if v_left > 0 and not exists (select from public.batch_lookup_jobs where organization_id = p_organization_id) then
         -- What it did still counts in the totals.
         perform app.complete_work_minutes('infinity', p_organization_id);

@@ -173,16 +173,26 @@ $$;
 comment on function api.delete_batch_lookup(uuid, uuid, boolean) is 'Deletes an ended job with its items. Its report, with addresses and amounts of its own, stays unless p_include_report. 404: no such job. 409 job_not_ended: not yet.';
 grant execute on function api.delete_batch_lookup(uuid, uuid, boolean) to authenticated;
 
--- Deletes ended jobs of an organization, oldest first and whole: at least one, more of them up to p_rows items and for
--- two seconds.
-create or replace function app.delete_ended_jobs(p_organization_id uuid, p_before timestamptz, p_rows integer, out deleted integer, out rows integer)
+-- Until when a step that begins now goes on with deleting: it is one transaction, and others may wait for its rows.
+create or replace function app.step_ends_at() returns timestamptz
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return clock_timestamp() + interval '2 seconds';
+end;
+$$;
+
+-- Deletes ended jobs of an organization, oldest first and whole: at least one, more of them up to p_rows items and until p_until.
+create or replace function app.delete_ended_jobs(
+    p_organization_id uuid, p_before timestamptz, p_rows integer, p_until timestamptz, out deleted integer, out rows integer
+)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_until    constant timestamptz := clock_timestamp() + interval '2 seconds';
     v_job      record;
-    v_statuses text[]               := '{}';
+    v_statuses text[] := '{}';
 begin
     deleted := 0;
     rows    := 0;
@@ -194,7 +204,7 @@ begin
          limit 1000
            for update skip locked
     loop
-        exit when rows > 0 and rows + v_job.total_items > p_rows or deleted > 0 and clock_timestamp() > v_until;
+        exit when rows > 0 and rows + v_job.total_items > p_rows or deleted > 0 and clock_timestamp() > p_until;
         v_statuses := v_statuses || app.delete_job(p_organization_id, v_job.id);
         deleted := deleted + 1;
         rows    := rows + v_job.total_items;
@@ -204,14 +214,15 @@ end;
 $$;
 
 -- Deletes reports of an organization in the same way, up to p_rows sites, whether their jobs still exist or not.
-create or replace function app.delete_ended_reports(p_organization_id uuid, p_before timestamptz, p_rows integer, out deleted integer, out rows integer)
+create or replace function app.delete_ended_reports(
+    p_organization_id uuid, p_before timestamptz, p_rows integer, p_until timestamptz, out deleted integer, out rows integer
+)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_until    constant timestamptz := clock_timestamp() + interval '2 seconds';
     v_report   record;
-    v_statuses text[]               := '{}';
+    v_statuses text[] := '{}';
 begin
     deleted := 0;
     rows    := 0;
@@ -223,7 +234,7 @@ begin
          limit 1000
            for update skip locked
     loop
-        exit when rows > 0 and rows + v_report.total_sites > p_rows or deleted > 0 and clock_timestamp() > v_until;
+        exit when rows > 0 and rows + v_report.total_sites > p_rows or deleted > 0 and clock_timestamp() > p_until;
         v_statuses := v_statuses || app.delete_report(p_organization_id, v_report.id);
         deleted := deleted + 1;
         rows    := rows + v_report.total_sites;
@@ -240,7 +251,7 @@ set search_path = pg_catalog, pg_temp set enable_seqscan = off
 as $$
 declare
     v_organization_id uuid;
-    v_until           constant timestamptz := clock_timestamp() + interval '2 seconds';
+    v_until           constant timestamptz := app.step_ends_at();
     v_deleted         integer              := 0;
     v_rows            integer              := 0;
     v_after           uuid;
@@ -253,11 +264,11 @@ begin
         if p_what = 'jobs' then
             if exists (select from public.batch_lookup_jobs where organization_id = v_organization_id and completed_at < p_before) then
                 select v_deleted + e.deleted, v_rows + e.rows into v_deleted, v_rows
-                  from app.delete_ended_jobs(v_organization_id, p_before, p_rows - v_rows) e;
+                  from app.delete_ended_jobs(v_organization_id, p_before, p_rows - v_rows, v_until) e;
             end if;
         elsif exists (select from public.incentive_reports where organization_id = v_organization_id and created_at < p_before) then
             select v_deleted + e.deleted, v_rows + e.rows into v_deleted, v_rows
-              from app.delete_ended_reports(v_organization_id, p_before, p_rows - v_rows) e;
+              from app.delete_ended_reports(v_organization_id, p_before, p_rows - v_rows, v_until) e;
         end if;
         exit when v_rows >= p_rows or v_deleted >= 1000 or v_deleted > 0 and clock_timestamp() > v_until;
         v_after := v_organization_id;

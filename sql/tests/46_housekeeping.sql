@@ -1,5 +1,5 @@
 begin;
-select plan(26);
+select plan(27);
 \ir fixtures.psql
 select pg_temp.submit(:'org', 3) as job \gset
 select throws_ok(format($$ select api.retry_batch_lookup(%L, %L) $$, :'org', :'job'), 'PT409', 'The job is still pending; 3 items are unfinished', 'an open job is not tried again');
@@ -40,6 +40,12 @@ select is((select count(*) from public.lookup_queue_items where job_id = :'job')
 select count(pg_temp.look_up(:'org', 3, 404)) from generate_series(1, 1) \gset looked_up_
 select count(*) from (select pg_temp.submit(:'org', 3), pg_temp.look_up(:'org', 3) from generate_series(1, 4)) s \gset made_
 select is(array[app.prune('jobs', '2200-01-01', 6), app.prune('jobs', '2200-01-01', 6), app.prune('jobs', '2200-01-01', 6)], array[2, 2, 0], 'a run deletes whole jobs, up to its limit of items');
+select count(*) from (select pg_temp.submit(:'org', 3), pg_temp.look_up(:'org', 3) from generate_series(1, 3)) s \gset made_
+select is(
+    array[(select array[deleted, rows] from app.delete_ended_jobs(:'org', '2200-01-01', 100, '-infinity')),
+          (select array[deleted, rows] from app.delete_ended_jobs(:'org', '2200-01-01', 100, 'infinity'))],
+    array[array[1, 3], array[2, 6]],
+    'when its time is over, a step has deleted one job at least');
 
 -- Reports
 select is(app.prune_expired('2200-01-01'), 0, 'reports are kept for ever by default');
