@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from pyshell.postgres.connections import Connection as AsyncConnection
 from pyshell.postgres.connections import Session, connect, connect_as_owner
 from pyshell.postgres.pool import REPEATABLE, Pool
 from pyshell.postgres.sqlstates import NotMigratedError
+from pyshell.settings import ROOT
 from tests.conftest import Connection
 
 SETTINGS = ("client_encoding", "role", "statement_timeout", "jit", "TimeZone")
@@ -114,6 +117,42 @@ async def test_a_session_gives_up_what_it_had_prepared_for_another_row(shared_da
         await session.run(read, prepare=True)
     assert await session.run(read, prepare=True) == 2
     await session.close()
+
+
+# Closes a connection some turns of the event loop after another task began to wait for an answer.
+CLOSES = """
+import asyncio, sys
+import psycopg, uvloop
+from pyshell.postgres.connections import Session
+
+async def sleep(connection):
+    await connection.execute("select pg_sleep(60)")
+
+async def close(turns):
+    session = Session(sys.argv[1], "test")
+    await session.run(lambda connection: connection.execute("select 1"))
+    waiting = asyncio.create_task(session.run(sleep))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    await session.close()
+    try:
+        await asyncio.wait_for(waiting, 20)
+    except psycopg.OperationalError as error:
+        print(turns, "closed")
+
+async def main():
+    for turns in range(1, 6):
+        await close(turns)
+
+uvloop.run(main())
+"""
+
+
+def test_a_connection_may_be_closed_while_another_task_waits(shared_database_url: str) -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", CLOSES, shared_database_url], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert (run.stdout.splitlines(), run.returncode) == ([f"{turns} closed" for turns in range(1, 6)], 0), run.stderr
 
 
 @pytest.mark.parametrize("keeps_memory", [True, False])

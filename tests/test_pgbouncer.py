@@ -19,7 +19,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pyshell.api.realtime import feed
 from pyshell.local.machine import free_port
 from pyshell.local.private_postgres import PrivatePostgres
-from pyshell.postgres.connections import connect, is_transaction_pooled
+from pyshell.postgres.connections import ClosableConnection, connect, is_transaction_pooled
 from pyshell.postgres.pool import Pool
 from pyshell.settings import ROOT, Settings
 from tests.conftest import Connection, folder_for_postgres
@@ -72,7 +72,7 @@ def url_of(conninfo: str) -> str:
 @pytest.mark.parametrize(("mode", "pooled"), [("transaction", True), ("session", False)])
 async def test_transaction_pooling_is_told_apart(cluster: PrivatePostgres, database_url: str, mode: str, pooled: bool) -> None:
     with pgbouncer(cluster, database_url, mode) as url:
-        async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        async with await ClosableConnection.connect(url, autocommit=True) as connection:
             assert await is_transaction_pooled(url, connection) is pooled
     async with await connect(database_url, "test") as connection:
         assert not await is_transaction_pooled(database_url, connection)

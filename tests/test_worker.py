@@ -8,13 +8,12 @@ import time
 import uuid
 from email.utils import formatdate
 from itertools import pairwise
-from typing import Any
 
 import psycopg
 import pytest
-from psycopg import AsyncConnection
 
 from pyshell.postgres.connections import Backoff, Session
+from pyshell.postgres.connections import Connection as AsyncConnection
 from pyshell.postgres.pool import Pool
 from pyshell.settings import Settings
 from pyshell.worker import calls, claims, process
@@ -352,7 +351,7 @@ def test_polling_is_enough(
 def test_an_idle_worker_sleeps_as_long_as_it_may(worker_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[float] = []
 
-    async def heartbeat(connection: AsyncConnection[Any], name: str, sample: Sample | None) -> WorkerState:
+    async def heartbeat(connection: AsyncConnection, name: str, sample: Sample | None) -> WorkerState:
         asked.append(time.monotonic())
         return await calls.heartbeat(connection, name, sample)
 

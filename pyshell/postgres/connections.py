@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
+import socket
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
@@ -13,6 +15,7 @@ import psycopg
 from psycopg import AsyncConnection, errors, sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import TransactionStatus
+from psycopg.rows import Row
 
 from pyshell.postgres.slow import noted
 from pyshell.postgres.sqlstates import DatabaseError, Kind, NotMigratedError, kind_of, note_error
@@ -22,13 +25,32 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 P = ParamSpec("P")
 
-Connection = AsyncConnection[Any]
+
+class ClosableConnection(AsyncConnection[Row]):
+    """A connection that may be closed while another task waits for the server: that task's call fails at once, as if the server had left.
+
+    Where a descriptor is closed that uvloop is about to watch, libuv aborts the process. So whoever waits is made to give it up first.
+    """
+
+    async def close(self) -> None:
+        if self.lock.locked() and not self.closed:
+            with suppress(OSError), socket.socket(fileno=os.dup(self.fileno())) as line:
+                line.shutdown(socket.SHUT_RDWR)
+            # A generator that nobody asks any more keeps the lock, but watches nothing.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LET_GO_SECONDS), self.lock:
+                    pass
+        await super().close()
+
+
+Connection = ClosableConnection[Any]
 OwnerConnection = psycopg.Connection[Any]
 
 SHELL: Final = "batch_lookups_shell"
 STATEMENT_TIMEOUT: Final = 30
 POOLER_PROBES: Final = 5
 POOLER_SECONDS: Final = 5.0
+LET_GO_SECONDS: Final = 1.0
 # glibc returns freed memory beyond twice the largest block that was ever freed (mallopt(3), M_TRIM_THRESHOLD).
 KEEP_MEMORY: Final = b"select pg_catalog.length(pg_catalog.repeat(' ', 4194304))"
 POLICY: Final[dict[str, Any]] = {
@@ -81,7 +103,7 @@ async def connect(
     Raises DatabaseError when it cannot connect, NotMigratedError when the role does not exist, SessionNeededError behind a connection
     pooler in transaction mode.
     """
-    connection = await AsyncConnection.connect(database_url, autocommit=True, application_name=application_name, **POLICY)
+    connection = await Connection.connect(database_url, autocommit=True, application_name=application_name, **POLICY)
     try:
         if await is_transaction_pooled(database_url, connection):
             raise SessionNeededError
@@ -166,7 +188,7 @@ async def is_transaction_pooled(database_url: str, connection: Connection) -> bo
 
 
 async def _connect_plainly(database_url: str) -> Connection:
-    return await AsyncConnection.connect(database_url, autocommit=True, application_name="batch-lookups probe", **POLICY)
+    return await Connection.connect(database_url, autocommit=True, application_name="batch-lookups probe", **POLICY)
 
 
 async def _backend_pid(connection: Connection) -> int:

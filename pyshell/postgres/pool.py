@@ -11,13 +11,13 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from prometheus_client.core import Metric
-from psycopg import AsyncConnection, OperationalError
+from psycopg import OperationalError
 from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from pyshell.metrics import gauge, gauges
-from pyshell.postgres.connections import POLICY, is_transaction_pooled, set_up
+from pyshell.postgres.connections import POLICY, ClosableConnection, is_transaction_pooled, set_up
 from pyshell.postgres.shares import Shares, TakenError
 from pyshell.postgres.slow import noted
 from pyshell.postgres.sqlstates import (
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-PooledConnection = AsyncConnection[TupleRow]
+PooledConnection = ClosableConnection[TupleRow]
 
 MAX_ATTEMPTS = 3
 MAX_CONNECTIONS = 10
@@ -77,6 +77,7 @@ class Pool(AsyncConnectionPool[PooledConnection]):
         self._read_only_functions: frozenset[str] = frozenset()
         super().__init__(
             database_url,
+            connection_class=PooledConnection,
             kwargs={"autocommit": True, "application_name": "batch-lookups", **POLICY},
             configure=self._set_up,
             min_size=min_size,

@@ -163,7 +163,7 @@ class Reader:
         if not answered:
             # While it is open, a cancelled call waits for the server to confirm that.
             await connection.close()
-            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
             self._replica.note_away("it takes too long")
             raise NotAtReplicaError("unavailable")
         has_written, lag, replayed = await asking

@@ -76,19 +76,28 @@ class Claims:
         self._stopped_at = 0.0
 
     async def run(self) -> None:
-        while not self._stopping:
-            self._wakeup.clear()
-            try:
-                sleep = await self._round()
-            except DatabaseError as error:
-                sleep = self._back_off(longest=2.0)
-                # Once when it begins, then about once a minute.
-                self._away_since = self._away_since or asyncio.get_running_loop().time()
-                if self._fruitless_rounds == 1 or self._fruitless_rounds % 30 == 0:
-                    logger.warning("worker %s cannot claim lookups, will try again: %s", self._worker, error)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(sleep):
-                    await self._wakeup.wait()
+        try:
+            while not self._stopping:
+                await self._round_and_sleep()
+        finally:
+            asides = [task for task in (self._maintenance, self._job_log) if task is not None]
+            for task in asides:
+                task.cancel()
+            await asyncio.gather(*asides, return_exceptions=True)
+
+    async def _round_and_sleep(self) -> None:
+        self._wakeup.clear()
+        try:
+            sleep = await self._round()
+        except DatabaseError as error:
+            sleep = self._back_off(longest=2.0)
+            # Once when it begins, then about once a minute.
+            self._away_since = self._away_since or asyncio.get_running_loop().time()
+            if self._fruitless_rounds == 1 or self._fruitless_rounds % 30 == 0:
+                logger.warning("worker %s cannot claim lookups, will try again: %s", self._worker, error)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(sleep):
+                await self._wakeup.wait()
 
     def stop(self) -> None:
         """Let `run` end after its current round, so that no claim is lost."""
