@@ -206,7 +206,8 @@ async def require_sessions(database_url: str) -> None:
 
 
 class Session:
-    """One connection that tasks use in turn, made again after it breaks. No call waits for a dead server longer than 35 seconds.
+    """One connection that tasks use in turn, made again after it breaks. No call waits for a dead server longer than 45 seconds:
+    35 for its answer, and 10 while psycopg tries to cancel the statement.
 
     `keeps_memory`: its server process keeps up to 8 MB that it has freed. Otherwise, a statement that takes megabytes gets them from the
     system page by page, each time, which can take a quarter of its CPU time.
