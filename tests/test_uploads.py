@@ -7,7 +7,10 @@ import csv
 import gzip
 import io
 import json
+import os
 import random
+import resource
+import signal
 import subprocess
 import sys
 import tracemalloc
@@ -354,6 +357,22 @@ def test_a_workbook_of_a_few_cells_far_apart_takes_no_memory_of_ours(corner: str
     with pytest.raises(ApiError) as refused:
         read_workbook(sheet_of({"A1": 1, corner: 2}))
     assert (refused.value.status, refused.value.code) == (400, "invalid_workbook")
+
+
+def test_a_workbook_that_exhausts_the_memory_leaves_no_core_dump_with_its_content() -> None:
+    def allow_core_dumps() -> None:
+        most = resource.getrlimit(resource.RLIMIT_CORE)[1]
+        resource.setrlimit(resource.RLIMIT_CORE, (most, most))
+
+    command = [sys.executable, "-m", workbooks.__name__]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT, preexec_fn=allow_core_dumps) as process:
+        assert process.stdin is not None
+        process.stdin.write(sheet_of({"A1": 1, "XFD1048576": 2}))
+        process.stdin.close()
+        _, status = os.waitpid(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == -signal.SIGABRT
+    assert not os.WCOREDUMP(status)
 
 
 def test_a_workbook_that_takes_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,6 +62,8 @@ def main() -> None:
     """What the process does: a workbook comes in, a table or an error goes out as JSON."""
     data = sys.stdin.buffer.read()
     resource.setrlimit(resource.RLIMIT_AS, (MAX_PROCESS_BYTES, MAX_PROCESS_BYTES))
+    # What aborts for want of memory would leave a dump with the file in it.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
         table = read_in_process(data, sys.argv[1] if len(sys.argv) > 1 else None)
         answer = {"rows": table.rows, "lines": table.lines, "notes": [note._asdict() for note in table.notes]}
