@@ -15,16 +15,17 @@ from pyshell.settings import ROOT
 # What each package stands on. `settings` and `postgres` are at the bottom, `local` and the command line on top.
 MAY_IMPORT = {
     "settings": set[str](),
+    "tasks": set(),
     "logs": {"settings"},
     "http_client": {"settings"},
     "metrics": {"settings"},
     "traces": {"settings", "logs", "metrics"},
-    "postgres": {"metrics", "traces"},
-    "webhooks": {"settings", "metrics", "traces", "postgres", "http_client"},
+    "postgres": {"tasks", "metrics", "traces"},
+    "webhooks": {"settings", "tasks", "metrics", "traces", "postgres", "http_client"},
     # The process that looks sites up sends the webhooks too.
-    "worker": {"settings", "logs", "metrics", "traces", "postgres", "http_client", "webhooks"},
+    "worker": {"settings", "tasks", "logs", "metrics", "traces", "postgres", "http_client", "webhooks"},
     "deploy": {"settings", "postgres"},
-    "api": {"settings", "logs", "metrics", "traces", "postgres", "worker", "webhooks", "deploy"},
+    "api": {"settings", "tasks", "logs", "metrics", "traces", "postgres", "worker", "webhooks", "deploy"},
     "local": {"settings", "postgres", "deploy", "api"},
     "__main__": {"settings", "postgres", "worker", "deploy", "api", "local"},
 }

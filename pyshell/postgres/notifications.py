@@ -13,6 +13,7 @@ from psycopg.conninfo import make_conninfo
 
 from pyshell.postgres.connections import Backoff, Connection, SessionNeededError, connect
 from pyshell.postgres.sqlstates import DatabaseError
+from pyshell.tasks import cancel_all
 
 logger = logging.getLogger(__name__)
 
@@ -52,10 +53,7 @@ class Notifier:
         try:
             yield
         finally:
-            tasks = [task, *self._nodes.values()]
-            for each in tasks:
-                each.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await cancel_all([task, *self._nodes.values()])
 
     async def _keep_listening(self, url: str) -> None:
         told = ""

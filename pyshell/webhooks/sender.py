@@ -25,6 +25,7 @@ from pyshell.postgres.notifications import Notifier
 from pyshell.postgres.retries import Retries
 from pyshell.postgres.sqlstates import DatabaseError, Kind, is_about_the_data, kind_of
 from pyshell.settings import Settings
+from pyshell.tasks import cancel_all
 from pyshell.webhooks.calls import claim_webhooks, disabled_reason, ready_webhooks, record_webhooks
 from pyshell.webhooks.receiver_limits import FIRST_WINDOW, PAUSING_STATUSES, LoadShedding, ReceiverLimit
 from pyshell.webhooks.requests import Attempt, Delivery, Receiver
@@ -90,9 +91,7 @@ class Sender:
         await asyncio.wait([claiming], timeout=LAST_CALLS_SECONDS)
         if self._in_flight:
             await asyncio.wait(self._in_flight, timeout=FINISH_SECONDS)
-        for task in [stopping, claiming, recording, *self._in_flight]:
-            task.cancel()
-        await asyncio.gather(stopping, claiming, recording, *self._in_flight, return_exceptions=True)
+        await cancel_all([stopping, claiming, recording, *self._in_flight])
         await self._finish()
         for task in done - {stopping}:
             task.result()

@@ -12,6 +12,7 @@ from uuid import UUID
 from pyshell.postgres.connections import Connection, Session
 from pyshell.postgres.retries import Retries
 from pyshell.postgres.sqlstates import DatabaseError, Kind, kind_of
+from pyshell.tasks import cancel_all
 from pyshell.worker.calls import Lease, WorkerState, claim_for_organizations, claim_lookups, heartbeat
 from pyshell.worker.job_log import JobLog
 from pyshell.worker.leases import LeaseKeeper
@@ -80,10 +81,7 @@ class Claims:
             while not self._stopping:
                 await self._round_and_sleep()
         finally:
-            asides = [task for task in (self._maintenance, self._job_log) if task is not None]
-            for task in asides:
-                task.cancel()
-            await asyncio.gather(*asides, return_exceptions=True)
+            await cancel_all(task for task in (self._maintenance, self._job_log) if task is not None)
 
     async def _round_and_sleep(self) -> None:
         self._wakeup.clear()

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 
+from pyshell.tasks import cancel_all
 from pyshell.worker.calls import Lease, WorkerState
 from pyshell.worker.failures import FailureLog
 from pyshell.worker.lookups import look_up
@@ -54,9 +55,7 @@ class WorkerPool:
         self._limit = 0
         if self._tasks:
             _, pending = await asyncio.wait(self._tasks, timeout=seconds)
-            for task in pending:
-                task.cancel()
-            await asyncio.gather(*pending, return_exceptions=True)
+            await cancel_all(pending)
 
     async def _work(self) -> None:
         try:

@@ -24,6 +24,7 @@ from pyshell.postgres.notifications import Notifier
 from pyshell.postgres.slow import Threshold
 from pyshell.postgres.sqlstates import DatabaseError, explain
 from pyshell.settings import Settings
+from pyshell.tasks import cancel_all
 from pyshell.webhooks.sender import Sender
 from pyshell.worker.claims import Claims
 from pyshell.worker.leases import LeaseKeeper
@@ -112,9 +113,7 @@ class Worker:
         await asyncio.wait([claiming], timeout=LAST_CALLS_SECONDS)
         self._schedule.close()
         await self._pool.finish(FINISH_SECONDS)
-        for part in [stopping, claiming, *others]:
-            part.cancel()
-        await asyncio.gather(stopping, claiming, *others, return_exceptions=True)
+        await cancel_all([stopping, claiming, *others])
         await self._say_goodbye()
         for part in done - {stopping}:
             logger.error("%s of worker %s ended unexpectedly", part.get_name(), self.name)

@@ -31,6 +31,7 @@ from pyshell.api.realtime.filters import FilterError, Question, Subscription, pa
 from pyshell.api.realtime.protocol import Frame, ProtocolError, Version, decode, decode_binary, encode, version_of
 from pyshell.metrics import counters, gauge
 from pyshell.postgres.sqlstates import DatabaseError, Kind, kind_of
+from pyshell.tasks import cancel_all
 
 logger = logging.getLogger("pyshell.api.realtime")
 
@@ -307,9 +308,7 @@ class Connection:
                 self._realtime.holdings.give_back(connections_of(organization_id))
             if not self._counted:
                 self._realtime.give_back_anonymous(self._address)
-            for task in tasks:
-                task.cancel()
-            for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+            for outcome in await cancel_all(tasks):
                 if isinstance(outcome, Exception):
                     logger.error("realtime: a connection failed", exc_info=outcome)
 

@@ -27,6 +27,7 @@ from pyshell.postgres.connections import Backoff
 from pyshell.postgres.notifications import Notifier
 from pyshell.postgres.pool import Pool
 from pyshell.postgres.sqlstates import DatabaseError
+from pyshell.tasks import cancel_all
 
 logger = logging.getLogger("pyshell.api.realtime")
 
@@ -146,10 +147,7 @@ class Feed:
             await self._notifier.is_ready.wait()
 
     async def stop(self) -> None:
-        tasks = [*self._tasks, *self._replays.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_all([*self._tasks, *self._replays.values()])
 
     async def position(self) -> int:
         """The position of a listener that joins now. Raises DatabaseError."""
