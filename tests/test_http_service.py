@@ -107,10 +107,14 @@ def test_an_invalid_request_id_is_replaced(server: str, request_id: str) -> None
 def test_a_request_is_one_line_in_the_log(client: OrganizationClient, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     client.get("/batch-lookups", headers={"x-request-id": "logged-once"})
-    # Written when the answer is on its way.
-    wait_until(lambda: [record for record in caplog.records if record.name == "pyshell.access"])
-    lines = [json.loads(logs.JsonFormatter().format(record)) for record in caplog.records if record.name == "pyshell.access"]
-    [line] = [line for line in lines if line["request_id"] == "logged-once"]
+
+    def logged() -> list[Json]:
+        lines = [json.loads(logs.JsonFormatter().format(record)) for record in caplog.records if record.name == "pyshell.access"]
+        return [line for line in lines if line["request_id"] == "logged-once"]
+
+    # It is written when the answer is on its way.
+    wait_until(logged)
+    [line] = logged()
     assert (line["method"], line["path"], line["status"]) == ("GET", "/batch-lookups", 200)
 
 
