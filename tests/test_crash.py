@@ -1,7 +1,8 @@
-"""What is left after workers were killed and PostgreSQL crashed in the middle of a batch."""
+"""Workers as processes, and what is left after they were killed and PostgreSQL crashed in the middle of a batch."""
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
@@ -104,6 +105,20 @@ def test_a_worker_that_was_frozen_past_its_leases_does_no_harm(
         assert batches.wait(job) == "completed"
         assert batches.counts() == {"completed": 1500}
         assert fetch_value(owner, "select max(retry_count) from public.lookup_queue_items") <= 1
+
+
+def test_no_thread_of_a_worker_interrupts_other_processes(
+    own_postgres: PrivatePostgres, upstream: FakeUpstream, start_worker: StartWorker
+) -> None:
+    upstream.usual = Reply(delay=3600)
+    with connect(own_postgres) as owner:
+        Batches(owner).create(5)
+    worker = start_worker()
+    wait_until(lambda: upstream.in_flight)
+    threads = [int(task.name) for task in Path(f"/proc/{worker.pid}/task").iterdir()]
+    # One of them at least is the HTTP client's.
+    assert len(threads) > 1
+    assert {os.sched_getscheduler(thread) for thread in threads} == {os.SCHED_BATCH}
 
 
 def test_a_second_signal_ends_a_worker_at_once(own_postgres: PrivatePostgres, upstream: FakeUpstream, start_worker: StartWorker) -> None:

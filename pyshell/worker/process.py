@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from secrets import token_hex
@@ -49,8 +50,22 @@ def run_worker(settings: Settings) -> None:
     # Leases and outcomes come and go by the thousand, in no cycles; by default, Python would look at them after every 700.
     gc.freeze()
     gc.set_threshold(20_000)
+    let_others_finish()
     with traces.sent_by("batch-lookups-worker"):
         uvloop.run(_run_until_signal(settings))
+
+
+def let_others_finish() -> None:
+    """Where Linux has more to do than processors, an answer that arrives no longer takes the processor from another process at once.
+
+    Answers gather meanwhile, and are handled together: four workers on two processors take a fifth less CPU time. Where a processor is
+    free, nothing changes. A policy that somebody has chosen for the process stays.
+    """
+    if sys.platform == "linux":
+        # Not every sandbox allows it.
+        with suppress(OSError):
+            if os.sched_getscheduler(0) == os.SCHED_OTHER:
+                os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 async def _run_until_signal(settings: Settings) -> None:
