@@ -164,7 +164,7 @@ def test_requests_write_nothing_that_every_node_has(source: Source) -> None:
     seldom |= dict.fromkeys(["api.create_api_key", "api.rotate_api_key", "api.revoke_api_key"], "its subject is a key")
     seldom |= dict.fromkeys(["api.authenticate_api_key"], "once for each key after a change of the pepper")
     seldom |= dict.fromkeys(
-        ["api.share_incentive_report", "api.revoke_incentive_report_share", "app.delete_report"], "its subject is a link"
+        ["api.share_incentive_report", "api.revoke_incentive_report_share", "app.delete_reports"], "its subject is a link"
     )
     expect(
         (

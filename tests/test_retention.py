@@ -100,19 +100,40 @@ def test_whatever_has_outlived_its_retention_is_gone_within_a_minute(
 def test_a_step_is_short_however_long_a_deletion_takes(owner: Connection, clock: Clock) -> None:
     """As on a cluster, where a node is asked for each table: a step that the time limit of a statement ends has deleted nothing."""
     make_ended_jobs(owner, 6)
+    # Each by itself for its size.
+    owner.execute("update public.batch_lookup_jobs set total_items = 1000, processed_items = 1000")
     owner.execute("""select api.update_settings('{"job_retention_days": 30}')""")
     clock.advance(days=31)
     owner.execute(
-        """alter function app.delete_job(uuid, uuid) rename to delete_job_at_once;
-           create function app.delete_job(p_organization_id uuid, p_job_id uuid) returns text language plpgsql as $$
+        """alter function app.delete_jobs(uuid, uuid[]) rename to delete_jobs_at_once;
+           create function app.delete_jobs(p_organization_id uuid, p_job_ids uuid[]) returns text[] language plpgsql as $$
            begin
-               perform pg_sleep(0.5);
-               return app.delete_job_at_once(p_organization_id, p_job_id);
+               perform pg_sleep(0.5 * cardinality(p_job_ids));
+               return app.delete_jobs_at_once(p_organization_id, p_job_ids);
            end $$"""
     )
     deleted = fetch_value(owner, "select api.prune_expired()")
     assert 0 < deleted <= 5
     assert fetch_value(owner, "select api.prune_expired()") > 0, "the next one goes on"
+
+
+def test_small_jobs_leave_together(owner: Connection, clock: Clock) -> None:
+    """And their reports: a table is asked once for many of them, not once for each."""
+    make_ended_jobs(owner, 200)
+    owner.execute("""select api.update_settings('{"job_retention_days": 30, "report_retention_days": 30}')""")
+    clock.advance(days=31)
+    owner.execute(
+        """create table app.deletions (table_name text);
+           create function app.note_deletion() returns trigger language plpgsql
+           as $$ begin insert into app.deletions values (tg_table_name); return null; end $$;
+           create trigger notes after delete on public.lookup_queue_items for each statement execute function app.note_deletion();
+           create trigger notes after delete on public.incentive_report_sites for each statement execute function app.note_deletion()"""
+    )
+    assert fetch_value(owner, "select api.prune_expired()") == 2 * 2 * 200
+    assert left(owner) == (0, 0, 0)
+    # One for each of the two organizations.
+    rows = owner.execute("select table_name, count(*) from app.deletions group by 1 order by 1").fetchall()
+    assert rows == [("incentive_report_sites", 2), ("lookup_queue_items", 2)]
 
 
 def test_a_job_that_somebody_holds_does_not_keep_the_others(database_url: str, owner: Connection, clock: Clock) -> None:

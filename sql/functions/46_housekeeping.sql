@@ -125,29 +125,35 @@ $$;
 comment on function api.requeue_item(uuid, uuid, integer) is 'Makes a new job of one failed item of an ended job, given by its position, and returns it like api.retry_batch_lookup. 404: job_not_found, item_not_found. 409: job_not_ended, item_not_failed, retry_in_progress. 429: too_many_open_items.';
 grant execute on function api.requeue_item(uuid, uuid, integer) to authenticated;
 
--- Answers the status it had; whoever calls counts it.
-create or replace function app.delete_job(p_organization_id uuid, p_job_id uuid) returns text
+-- Deletes jobs of an organization, which the caller holds, with all that is theirs but their reports: a statement for each table, however many
+-- jobs there are. Answers the status of each; whoever calls counts them.
+create or replace function app.delete_jobs(p_organization_id uuid, p_job_ids uuid[]) returns text[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_status text;
+    v_status   text;
+    v_statuses text[] := '{}';
 begin
-    delete from app.webhook_deliveries where organization_id = p_organization_id and job_id = p_job_id and data is null;
-    delete from app.queued_jobs where organization_id = p_organization_id and job_id = p_job_id;
-    delete from public.batch_lookup_job_labels where organization_id = p_organization_id and job_id = p_job_id;
-    delete from app.job_names where organization_id = p_organization_id and job_id = p_job_id;
-    delete from app.job_budgets where organization_id = p_organization_id and job_id = p_job_id;
-    delete from app.job_traces where organization_id = p_organization_id and job_id = p_job_id;
-    delete from app.known_results where organization_id = p_organization_id and job_id = p_job_id;
-    delete from app.known_jobs where organization_id = p_organization_id and job_id = p_job_id;
-    delete from public.lookup_attempts where organization_id = p_organization_id and job_id = p_job_id;
-    delete from public.lookup_item_sources where organization_id = p_organization_id and job_id = p_job_id;
-    delete from public.lookup_job_columns where organization_id = p_organization_id and job_id = p_job_id;
-    delete from public.lookup_queue_items where organization_id = p_organization_id and job_id = p_job_id;
-    delete from public.batch_lookup_jobs where organization_id = p_organization_id and id = p_job_id returning status into v_status;
-    perform app.notify_change('DELETE', 'batch_lookup_jobs', p_organization_id, p_job_id);
-    return v_status;
+    delete from app.webhook_deliveries where organization_id = p_organization_id and job_id = any (p_job_ids) and data is null;
+    delete from app.queued_jobs where organization_id = p_organization_id and job_id = any (p_job_ids);
+    delete from public.batch_lookup_job_labels where organization_id = p_organization_id and job_id = any (p_job_ids);
+    delete from app.job_names where organization_id = p_organization_id and job_id = any (p_job_ids);
+    delete from app.job_budgets where organization_id = p_organization_id and job_id = any (p_job_ids);
+    delete from app.job_traces where organization_id = p_organization_id and job_id = any (p_job_ids);
+    delete from app.known_results where organization_id = p_organization_id and job_id = any (p_job_ids);
+    delete from app.known_jobs where organization_id = p_organization_id and job_id = any (p_job_ids);
+    delete from public.lookup_attempts where organization_id = p_organization_id and job_id = any (p_job_ids);
+    delete from public.lookup_item_sources where organization_id = p_organization_id and job_id = any (p_job_ids);
+    delete from public.lookup_job_columns where organization_id = p_organization_id and job_id = any (p_job_ids);
+    delete from public.lookup_queue_items where organization_id = p_organization_id and job_id = any (p_job_ids);
+    for v_status in
+        delete from public.batch_lookup_jobs where organization_id = p_organization_id and id = any (p_job_ids) returning status
+    loop
+        v_statuses := v_statuses || v_status;
+    end loop;
+    perform app.notify_deletions('batch_lookup_jobs', p_organization_id, p_job_ids);
+    return v_statuses;
 end;
 $$;
 
@@ -162,9 +168,9 @@ declare
 begin
     perform app.authorize(p_organization_id, 'jobs:write');
     v_job := app.lock_ended_job(p_organization_id, p_job_id);
-    perform app.count_ended(p_organization_id, -1, app.delete_job(p_organization_id, p_job_id));
+    perform app.count_ended(p_organization_id, -1, (app.delete_jobs(p_organization_id, array[p_job_id]))[1]);
     if p_include_report then
-        perform app.count_ended(p_organization_id, -1, null, app.delete_report(p_organization_id, v_job.report_id));
+        perform app.count_ended(p_organization_id, -1, null, (app.delete_reports(p_organization_id, array[v_job.report_id]))[1]);
     end if;
     return json_build_object('message', 'Job deleted successfully', 'job_id', p_job_id);
 end;
@@ -183,7 +189,8 @@ begin
 end;
 $$;
 
--- Deletes ended jobs of an organization, oldest first and whole: at least one, more of them up to p_rows items and until p_until.
+-- Deletes ended jobs of an organization, oldest first and whole: at least one, more of them up to p_rows items and until p_until. Those that
+-- begin within the same thousand items leave together.
 create or replace function app.delete_ended_jobs(
     p_organization_id uuid, p_before timestamptz, p_rows integer, p_until timestamptz, out deleted integer, out rows integer
 )
@@ -191,23 +198,28 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_job      record;
+    v_some     record;
     v_statuses text[] := '{}';
 begin
     deleted := 0;
     rows    := 0;
-    for v_job in
-        select id, total_items
-          from public.batch_lookup_jobs
-         where organization_id = p_organization_id and completed_at < p_before and processed_items = total_items
-         order by completed_at
-         limit 1000
-           for update skip locked
+    for v_some in
+        select array_agg(c.id) as ids, sum(c.total_items) as items
+          from (select h.id, h.total_items, sum(h.total_items) over (order by h.completed_at, h.id) as items_so_far
+                  from (select id, total_items, completed_at
+                          from public.batch_lookup_jobs
+                         where organization_id = p_organization_id and completed_at < p_before and processed_items = total_items
+                         order by completed_at
+                         limit 1000
+                           for update skip locked) h) c
+         where c.items_so_far = c.total_items or c.items_so_far <= p_rows
+         group by (c.items_so_far - c.total_items) / 1000
+         order by (c.items_so_far - c.total_items) / 1000
     loop
-        exit when rows > 0 and rows + v_job.total_items > p_rows or deleted > 0 and clock_timestamp() > p_until;
-        v_statuses := v_statuses || app.delete_job(p_organization_id, v_job.id);
-        deleted := deleted + 1;
-        rows    := rows + v_job.total_items;
+        exit when deleted > 0 and clock_timestamp() > p_until;
+        v_statuses := v_statuses || app.delete_jobs(p_organization_id, v_some.ids);
+        deleted := deleted + cardinality(v_some.ids);
+        rows    := rows + v_some.items;
     end loop;
     perform app.count_ended(p_organization_id, -count(*)::integer, u.status) from unnest(v_statuses) u (status) group by u.status;
 end;
@@ -221,23 +233,28 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_report   record;
+    v_some     record;
     v_statuses text[] := '{}';
 begin
     deleted := 0;
     rows    := 0;
-    for v_report in
-        select id, total_sites
-          from public.incentive_reports
-         where organization_id = p_organization_id and created_at < p_before and completed_at < p_before
-         order by created_at, id
-         limit 1000
-           for update skip locked
+    for v_some in
+        select array_agg(c.id) as ids, sum(c.total_sites) as sites
+          from (select h.id, h.total_sites, sum(h.total_sites) over (order by h.created_at, h.id) as sites_so_far
+                  from (select id, total_sites, created_at
+                          from public.incentive_reports
+                         where organization_id = p_organization_id and created_at < p_before and completed_at < p_before
+                         order by created_at, id
+                         limit 1000
+                           for update skip locked) h) c
+         where c.sites_so_far = c.total_sites or c.sites_so_far <= p_rows
+         group by (c.sites_so_far - c.total_sites) / 1000
+         order by (c.sites_so_far - c.total_sites) / 1000
     loop
-        exit when rows > 0 and rows + v_report.total_sites > p_rows or deleted > 0 and clock_timestamp() > p_until;
-        v_statuses := v_statuses || app.delete_report(p_organization_id, v_report.id);
-        deleted := deleted + 1;
-        rows    := rows + v_report.total_sites;
+        exit when deleted > 0 and clock_timestamp() > p_until;
+        v_statuses := v_statuses || app.delete_reports(p_organization_id, v_some.ids);
+        deleted := deleted + cardinality(v_some.ids);
+        rows    := rows + v_some.sites;
     end loop;
     perform app.count_ended(p_organization_id, -count(*)::integer, null, u.status) from unnest(v_statuses) u (status) group by u.status;
 end;

@@ -372,22 +372,30 @@ $$;
 comment on function api.update_incentive_report(uuid, uuid, jsonb) is 'Changes the name or description of a report, {"name": ..., "description": ...}, and answers it. 400: invalid_report. 404: no such report in this organization.';
 grant execute on function api.update_incentive_report(uuid, uuid, jsonb) to authenticated;
 
--- Answers the status it had; whoever calls counts it.
-create or replace function app.delete_report(p_organization_id uuid, p_report_id uuid) returns text
+-- Deletes reports of an organization, a statement for each table. Answers the status of each; whoever calls counts them.
+create or replace function app.delete_reports(p_organization_id uuid, p_report_ids uuid[]) returns text[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_status text;
+    v_status   text;
+    v_statuses text[] := '{}';
 begin
-    -- The report before its sites, as whoever deletes it alone holds them.
-    perform from public.incentive_reports where organization_id = p_organization_id and id = p_report_id for update;
-    delete from app.report_shares where organization_id = p_organization_id and report_id = p_report_id;
-    delete from public.incentive_report_site_programs where organization_id = p_organization_id and report_id = p_report_id;
-    delete from public.incentive_report_sites where organization_id = p_organization_id and report_id = p_report_id;
-    delete from public.incentive_reports where organization_id = p_organization_id and id = p_report_id returning status into v_status;
-    perform app.notify_change('DELETE', 'incentive_reports', p_organization_id, p_report_id);
-    return v_status;
+    -- The reports before their sites, as whoever deletes one alone holds it.
+    perform from public.incentive_reports where organization_id = p_organization_id and id = any (p_report_ids) for update;
+    -- On a cluster, every node has these rows, and writes them together.
+    if exists (select from app.report_shares where organization_id = p_organization_id and report_id = any (p_report_ids)) then
+        delete from app.report_shares where organization_id = p_organization_id and report_id = any (p_report_ids);
+    end if;
+    delete from public.incentive_report_site_programs where organization_id = p_organization_id and report_id = any (p_report_ids);
+    delete from public.incentive_report_sites where organization_id = p_organization_id and report_id = any (p_report_ids);
+    for v_status in
+        delete from public.incentive_reports where organization_id = p_organization_id and id = any (p_report_ids) returning status
+    loop
+        v_statuses := v_statuses || v_status;
+    end loop;
+    perform app.notify_deletions('incentive_reports', p_organization_id, p_report_ids);
+    return v_statuses;
 end;
 $$;
 
@@ -408,7 +416,7 @@ begin
             409, 'job_not_ended', 'The report''s job is still running',
             'Cancel the job, or wait until its lookups have finished.');
     end if;
-    perform app.count_ended(p_organization_id, -1, null, app.delete_report(p_organization_id, p_report_id));
+    perform app.count_ended(p_organization_id, -1, null, (app.delete_reports(p_organization_id, array[p_report_id]))[1]);
     return json_build_object('message', 'Report deleted', 'id', p_report_id);
 end;
 $$;

@@ -6,16 +6,25 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if p_change = 'DELETE' then
-        insert into app.deleted_rows (organization_id, table_name, id, deleted_at)
-        values (p_organization_id, p_table, p_id, app.clock())
-        on conflict do nothing;
-    end if;
     perform pg_notify('batch_lookups_changes', concat_ws(' ', p_change, p_table, p_organization_id, p_id));
 end;
 $$;
 
-comment on function app.notify_change(text, text, uuid, uuid) is 'Notifies listeners, at the commit, that a row of a published table was inserted, updated or deleted. A deletion is remembered for a day.';
+comment on function app.notify_change(text, text, uuid, uuid) is 'Notifies listeners, at the commit, that a row of a published table was inserted, updated or deleted.';
+
+create or replace function app.notify_deletions(p_table text, p_organization_id uuid, p_ids uuid[]) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    insert into app.deleted_rows (organization_id, table_name, id, deleted_at)
+    select p_organization_id, p_table, u.id, app.clock() from unnest(p_ids) u (id)
+        on conflict do nothing;
+    perform app.notify_change('DELETE', p_table, p_organization_id, u.id) from unnest(p_ids) u (id);
+end;
+$$;
+
+comment on function app.notify_deletions(text, uuid, uuid[]) is 'Notifies listeners, at the commit, that rows of a published table were deleted, and remembers it for a day.';
 
 create or replace function api.realtime_tables() returns json
 language plpgsql stable security definer

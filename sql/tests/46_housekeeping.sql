@@ -1,5 +1,5 @@
 begin;
-select plan(27);
+select plan(28);
 \ir fixtures.psql
 select pg_temp.submit(:'org', 3) as job \gset
 select throws_ok(format($$ select api.retry_batch_lookup(%L, %L) $$, :'org', :'job'), 'PT409', 'The job is still pending; 3 items are unfinished', 'an open job is not tried again');
@@ -42,9 +42,13 @@ select count(*) from (select pg_temp.submit(:'org', 3), pg_temp.look_up(:'org', 
 select is(array[app.prune('jobs', '2200-01-01', 6), app.prune('jobs', '2200-01-01', 6), app.prune('jobs', '2200-01-01', 6)], array[2, 2, 0], 'a run deletes whole jobs, up to its limit of items');
 select count(*) from (select pg_temp.submit(:'org', 3), pg_temp.look_up(:'org', 3) from generate_series(1, 3)) s \gset made_
 select is(
-    array[(select array[deleted, rows] from app.delete_ended_jobs(:'org', '2200-01-01', 100, '-infinity')),
-          (select array[deleted, rows] from app.delete_ended_jobs(:'org', '2200-01-01', 100, 'infinity'))],
-    array[array[1, 3], array[2, 6]],
+    (select array[deleted, rows] from app.delete_ended_jobs(:'org', '2200-01-01', 100, '-infinity')), array[3, 9], 'small jobs leave together');
+select count(*) from (select pg_temp.submit(:'org', 3), pg_temp.look_up(:'org', 3) from generate_series(1, 3)) s \gset made_
+update public.batch_lookup_jobs set total_items = 1000, processed_items = 1000;
+select is(
+    array[(select array[deleted, rows] from app.delete_ended_jobs(:'org', '2200-01-01', 10000, '-infinity')),
+          (select array[deleted, rows] from app.delete_ended_jobs(:'org', '2200-01-01', 10000, 'infinity'))],
+    array[array[1, 1000], array[2, 2000]],
     'when its time is over, a step has deleted one job at least');
 
 -- Reports
