@@ -207,7 +207,10 @@ NOT_ON_CITUS: dict[str, tuple[str, ...]] = {
         "test_notifications::test_one_handler_that_fails_keeps_nothing_from_others",
     ),
     "its database is not distributed": ("test_distribution::test_a_database_without_citus_is_not_distributed",),
-    "its trigger is on a distributed table": ("test_worker::test_a_claim_whose_commit_fails_is_no_claim",),
+    "its trigger is on a distributed table": (
+        "test_worker::test_a_claim_whose_commit_fails_is_no_claim",
+        "test_retention::test_small_jobs_leave_together",
+    ),
     "workers record for several organizations together where one PostgreSQL has them all": ("test_organizations_together",),
 }
 

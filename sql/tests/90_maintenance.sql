@@ -60,7 +60,7 @@ select is_empty($$ select * from app.workers $$, 'workers that are long gone are
 select is((api.run_maintenance())::jsonb, '{"skipped": false, "closed_jobs": 0, "expired_leases": 0, "pruned": 0}', 'maintenance changes nothing when there is nothing to do');
 select is(
     (select count(*)::integer from pg_catalog.pg_extension where extname = 'pg_cron'),
-    (select (current_setting('cron.database_name', true) = current_database())::integer), 'pg_cron is there in the database it serves')
+    (select coalesce(current_setting('cron.database_name', true) = current_database(), false)::integer), 'pg_cron is there in the database it serves')
  where exists (select from pg_available_extensions where name = 'pg_cron') and (select rolsuper from pg_roles where rolname = current_user)
  union all
 select pass('pg_cron cannot be had here')
