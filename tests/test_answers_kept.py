@@ -23,7 +23,15 @@ ITEMS = 60
 
 
 def end_connections_of_workers(owner: Connection) -> None:
-    owner.execute("select pg_terminate_backend(pid) from pg_stat_activity where application_name like 'batch-lookups worker%'")
+    """Each between two calls: the node of a cluster commits a claim whose caller was ended at the coordinator, and nobody looks it up."""
+    of_workers = "from pg_stat_activity where starts_with(application_name, 'batch-lookups worker')"
+    pids = [pid for (pid,) in owner.execute(f"select pid {of_workers}".encode())]
+
+    def have_ended() -> bool:
+        owner.execute(f"select pg_terminate_backend(pid) {of_workers} and pid = any (%s) and state = 'idle'".encode(), [pids])
+        return owner.execute("select from pg_stat_activity where pid = any (%s)", [pids]).fetchone() is None
+
+    wait_until(have_ended)
 
 
 @contextmanager
