@@ -192,12 +192,13 @@ NOT_ON_CITUS: dict[str, tuple[str, ...]] = {
         "test_sql_users::test_a_callers_own_types_run_no_code_as_the_owner",
         "test_sql_users::test_the_reference_is_current",
     ),
-    "nobody joins a channel of Realtime on several nodes": (
-        "test_realtime",
-        "test_realtime_gaps",
-        "test_pgbouncer::test_the_api_works_where_servers_are_lent_to_transactions",
-        "test_processes::test_the_websockets_of_an_organization_are_counted_together_and_those_of_a_killed_process_come_back",
-        "test_processes::test_waiting_and_realtime_work_in_every_process",
+    "the organization of a subscriber's claims decides there what it sees, and no policy": (
+        "test_realtime::TestTheProtocol::test_a_subscriber_whose_read_fails_hurts_nobody_else",
+    ),
+    "changes without a notification are found there by updated_at, from ten seconds before a subscriber joined": (
+        "test_realtime_gaps::test_a_plain_update_is_told_of_though_it_stamps_nothing",
+        "test_realtime_gaps::test_clocks_may_disagree[-1]",
+        "test_realtime_gaps::test_a_replay_is_as_slow_as_its_client",
     ),
     "it reads the catalogue, where Citus has tables and views of its own": ("test_catalog",),
     "it counts what one server tells a listener, which hears each node": (

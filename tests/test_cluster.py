@@ -239,9 +239,19 @@ def test_a_check_from_elsewhere_sees_one_moment_and_what_is_wrong(installation: 
                 assert found.count("a job counts its items") == (len(jobs) if change == "+ 1" else 0)
 
 
-def test_changes_are_refused_where_each_node_numbers_its_own(installation: Installation) -> None:
-    with pytest.raises(psycopg.Error, match="On a cluster, changes are not sent"):
-        installation.owner.execute("select api.realtime_position()")
+def test_members_read_records_of_their_own_organization_alone(installation: Installation) -> None:
+    """Wherever its rows are, though the policies at other nodes see no claims."""
+    jobs = {batches.organization_id: batches.create(1) for [batches] in installation.organizations(1).values()}
+    for organization_id, job in jobs.items():
+        with installation.owner.transaction(force_rollback=True):
+            installation.owner.execute("set local role authenticated")
+            claims = json.dumps({"role": "authenticated", "organization_id": str(organization_id)})
+            installation.owner.execute("select set_config('request.jwt.claims', %s, true)", [claims])
+            read = "select api.realtime_record('batch_lookup_jobs', %s, %s) -> 'record' ->> 'id'"
+            seen = {other: fetch_value(installation.owner, read, other, jobs[other]) for other in jobs}
+            assert seen == {other: str(job) if other == organization_id else None for other in jobs}
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                installation.owner.execute("select from public.batch_lookup_jobs")
 
 
 @timed

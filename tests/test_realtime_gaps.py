@@ -50,12 +50,15 @@ class Organization:
         return str(self._database.execute("select now()").fetchall()[0][0].isoformat())
 
     def rename(self, job_id: str, name: str, *, notified: bool = False, hours: int | None = 0) -> None:
-        self._database.execute(
-            "with changed as (update public.batch_lookup_jobs set name = %s,"
-            " updated_at = coalesce(now() + make_interval(hours => %s), updated_at) where organization_id = %s and id = %s returning id)"
-            " select app.notify_change('UPDATE', 'batch_lookup_jobs', %s, id) from changed where %s",
-            [name, hours, self._id, job_id, self._id, notified],
-        )
+        with self._database.transaction():
+            [(stamp,)] = self._database.execute("select now() + make_interval(hours => %s)", [hours]).fetchall()
+            changed = self._database.execute(
+                "update public.batch_lookup_jobs set name = %s, updated_at = coalesce(%s, updated_at)"
+                " where organization_id = %s and id = %s returning id",
+                [name, stamp, self._id, job_id],
+            ).fetchall()
+            if notified and changed:
+                self._database.execute("select app.notify_change('UPDATE', 'batch_lookup_jobs', %s, %s)", [self._id, job_id])
 
     def delete(self, job_id: str) -> None:
         self._database.execute("select api.cancel_batch_lookup(%s, %s)", [self._id, job_id])

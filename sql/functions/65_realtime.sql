@@ -51,7 +51,9 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if p_table = 'batch_lookup_jobs' then
+    if p_table in ('batch_lookup_jobs', 'incentive_reports') and not has_table_privilege('public.' || p_table, 'select') then
+        return app.claimed_record(p_table, p_organization_id, p_id);
+    elsif p_table = 'batch_lookup_jobs' then
         return (select json_build_object('version', j.xmin::text, 'record', to_json(j))
                   from public.batch_lookup_jobs j where j.organization_id = p_organization_id and j.id = p_id);
     elsif p_table = 'incentive_reports' then
@@ -64,6 +66,20 @@ $$;
 
 comment on function api.realtime_record(text, uuid, uuid) is 'One row of batch_lookup_jobs or incentive_reports as {version, record}, if the caller''s claims let it be seen; else null. The version is another one after every change.';
 grant execute on function api.realtime_record(text, uuid, uuid) to authenticated;
+
+-- On a cluster, where policies at other nodes see no claims, members have no access to tables. This stands in for the policies, and only there
+-- may members execute it.
+create or replace function app.claimed_record(p_table text, p_organization_id uuid, p_id uuid) returns json
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if p_organization_id = app.claimed_organization_id() then
+        return api.realtime_record(p_table, p_organization_id, p_id);
+    end if;
+    return null;
+end;
+$$;
 
 -- What PostgreSQL alone can compare as PostgreSQL does: patterns, and text by its collation.
 create or replace function api.realtime_match(p_operator text, p_value text, p_operand text) returns boolean
@@ -83,22 +99,31 @@ comment on function api.realtime_match(text, text, text) is 'Whether a text fits
 grant execute on function api.realtime_match(text, text, text) to authenticated;
 
 -- A position is the oldest transaction that was running: whatever was not visible then has been written by that one or a later one. No
--- clock and no order of commits comes into it, and a row that somebody changes with a plain UPDATE is found as well.
-create or replace function api.realtime_position() returns bigint
-language plpgsql stable security definer
+-- clock and no order of commits comes into it, and a row that somebody changes with a plain UPDATE is found as well. The nodes of a cluster
+-- number their transactions each by itself: there, it is a time in microseconds, some seconds ago, because clocks differ, and because rows are
+-- stamped before they are committed.
+create or replace function app.realtime_position(p_margin interval) returns bigint
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
     if app.is_distributed() then
-        perform app.refuse(
-            403, 'members_not_on_cluster', 'On a cluster, changes are not sent',
-            'Each node numbers its transactions by itself. Ask for the batches, or follow one at /batch-lookups/{job_id}/events.');
+        return extract(epoch from app.clock() - p_margin) * 1000000;
     end if;
     return pg_snapshot_xmin(pg_current_snapshot())::text::bigint;
 end;
 $$;
 
-comment on function api.realtime_position() is 'The present position among the changes of the database: realtime_changes with it as p_since answers all that is not visible yet. 403 members_not_on_cluster: each node of a cluster has positions of its own.';
+create or replace function api.realtime_position() returns bigint
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return app.realtime_position('10 seconds');
+end;
+$$;
+
+comment on function api.realtime_position() is 'The present position among the changes of the database: realtime_changes with it as p_since answers all that is not visible yet; on a cluster, what was updated within the last ten seconds as well.';
 
 create or replace function app.prune_deleted_rows(p_now timestamptz, p_limit integer default 10000) returns integer
 language plpgsql volatile
@@ -122,6 +147,49 @@ begin
 end;
 $$;
 
+-- The first rows of an organization after an id, in the order of ids, and those deleted within a day.
+create or replace function app.written_rows(p_table text, p_organization_id uuid, p_after_id uuid, p_limit integer)
+returns table (id uuid, created_at timestamptz, updated_at timestamptz, version xid, is_deleted boolean)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if p_table = 'batch_lookup_jobs' then
+        return query
+        select c.*
+          from ((select j.id, j.created_at, j.updated_at, j.xmin, false
+                   from public.batch_lookup_jobs j
+                  where j.organization_id = p_organization_id and j.id > p_after_id
+                  order by j.id
+                  limit p_limit)
+                union all
+                (select d.id, d.deleted_at, d.deleted_at, d.xmin, true
+                   from app.deleted_rows d
+                  where d.organization_id = p_organization_id and d.table_name = 'batch_lookup_jobs' and d.id > p_after_id
+                  order by d.id
+                  limit p_limit)) c
+         order by c.id
+         limit p_limit;
+    elsif p_table = 'incentive_reports' then
+        return query
+        select c.*
+          from ((select r.id, r.created_at, r.updated_at, r.xmin, false
+                   from public.incentive_reports r
+                  where r.organization_id = p_organization_id and r.id > p_after_id
+                  order by r.id
+                  limit p_limit)
+                union all
+                (select d.id, d.deleted_at, d.deleted_at, d.xmin, true
+                   from app.deleted_rows d
+                  where d.organization_id = p_organization_id and d.table_name = 'incentive_reports' and d.id > p_after_id
+                  order by d.id
+                  limit p_limit)) c
+         order by c.id
+         limit p_limit;
+    end if;
+end;
+$$;
+
 create or replace function api.realtime_changes(
     p_organization_ids      uuid[],
     p_table                 text,
@@ -135,46 +203,33 @@ language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_position        bigint := api.realtime_position();
+    v_by_time         boolean := app.is_distributed();
+    -- Whoever asks knows most of the last minute already, by the versions.
+    v_position        bigint := app.realtime_position('1 minute');
     -- Positions of another server, of which this one was restored, mean nothing here: all may have changed.
-    v_since           bigint := case when p_since <= pg_snapshot_xmax(pg_current_snapshot())::text::bigint then p_since
+    v_since           bigint := case when v_by_time or p_since <= pg_snapshot_xmax(pg_current_snapshot())::text::bigint then p_since
                                      when p_since is not null then 0 end;
     -- Transaction numbers of rows have 32 bits: they count from here.
     v_age             bigint := age(pg_snapshot_xmin(pg_current_snapshot())::xid);
     v_organization_id uuid;
+    v_after_id        uuid    := p_after_id;
     v_left            integer := greatest(p_limit, 1);
     v_row             record;
     v_last_id         uuid;
     v_changes         json[] := '{}';
 begin
     for v_organization_id in select o.id from unnest(p_organization_ids) o (id) where o.id >= p_after_organization_id order by o.id loop
+        if v_organization_id > p_after_organization_id then
+            v_after_id := '00000000-0000-0000-0000-000000000000';
+        end if;
         for v_row in
-            select c.id, c.created_at, c.updated_at, c.version, v_position + v_age - age(c.version) as revision, c.is_deleted
-              from ((select j.id, j.created_at, j.updated_at, j.xmin as version, false as is_deleted
-                       from public.batch_lookup_jobs j
-                      where p_table = 'batch_lookup_jobs' and j.organization_id = v_organization_id
-                        and j.id > case when v_organization_id = p_after_organization_id then p_after_id else '00000000-0000-0000-0000-000000000000' end
-                      order by j.id
-                      limit v_left)
-                    union all
-                    (select r.id, r.created_at, r.updated_at, r.xmin as version, false
-                       from public.incentive_reports r
-                      where p_table = 'incentive_reports' and r.organization_id = v_organization_id
-                        and r.id > case when v_organization_id = p_after_organization_id then p_after_id else '00000000-0000-0000-0000-000000000000' end
-                      order by r.id
-                      limit v_left)
-                    union all
-                    (select d.id, d.deleted_at, d.deleted_at, d.xmin as version, true
-                       from app.deleted_rows d
-                      where d.table_name = p_table and d.organization_id = v_organization_id
-                        and d.id > case when v_organization_id = p_after_organization_id then p_after_id else '00000000-0000-0000-0000-000000000000' end
-                      order by d.id
-                      limit v_left)) c
-             order by c.id
-             limit v_left
+            select w.*, v_position + v_age - age(w.version) as revision from app.written_rows(p_table, v_organization_id, v_after_id, v_left) w
         loop
             v_left := v_left - 1;
             v_last_id := v_row.id;
+            if v_by_time then
+                v_row.revision := extract(epoch from v_row.updated_at) * 1000000;
+            end if;
             if v_row.revision >= v_since or v_row.updated_at >= p_updated_since then
                 v_changes := v_changes || json_build_object(
                     'organization_id', v_organization_id, 'id', v_row.id, 'version', v_row.version::text, 'revision', v_row.revision,
@@ -190,4 +245,4 @@ begin
 end;
 $$;
 
-comment on function api.realtime_changes(uuid[], text, bigint, timestamptz, uuid, uuid, integer) is 'A step through all rows of batch_lookup_jobs or incentive_reports of some organizations, p_limit rows long: {position, changes: [{organization_id, id, version, revision, is_new, is_deleted}], next}. The changes are the rows that were written at the position p_since or later, or updated at p_updated_since or later, and those deleted then, for a day; is_new: not updated since they were inserted. next is the p_after_... of the following step; null: that was all. The position of the first step is the p_since for the next time.';
+comment on function api.realtime_changes(uuid[], text, bigint, timestamptz, uuid, uuid, integer) is 'A step through all rows of batch_lookup_jobs or incentive_reports of some organizations, p_limit rows long: {position, changes: [{organization_id, id, version, revision, is_new, is_deleted}], next}. The changes are the rows that were written at the position p_since or later (on a cluster: whose updated_at is that late), or updated at p_updated_since or later, and those deleted then, for a day; is_new: not updated since they were inserted. next is the p_after_... of the following step; null: that was all. The position of the first step is the p_since for the next time.';

@@ -85,8 +85,8 @@ as $$
 declare
     v_table regclass;
 begin
-    -- For app.authorize, which gives the reason.
-    grant execute on function app.is_distributed(), app.spans_nodes() to authenticated;
+    -- For app.authorize, which gives the reason, and for Realtime.
+    grant execute on function app.is_distributed(), app.spans_nodes(), app.claimed_record(text, uuid, uuid) to authenticated;
     for v_table in
         select oid
           from pg_class

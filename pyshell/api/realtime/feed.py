@@ -3,7 +3,8 @@
 A notification says that a row changed, not how. The row is read with the claims of each subscriber, so the policies decide who sees it, at
 most once in `COALESCE_SECONDS`; its last state is always delivered. Notifications can get lost, with a connection or in a pooler, and a
 plain UPDATE sends none: every `POLL_SECONDS` the feed steps through the rows of its organizations for all that was written since the
-step before. What counts is the database's own transaction numbers: no clock has a say in it.
+step before. What counts is the database's own transaction numbers: no clock has a say in it. On a cluster, whose nodes have numbers of
+their own, it is `updated_at`, with some seconds for clocks that differ.
 """
 
 from __future__ import annotations
