@@ -34,6 +34,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_remaining integer          := p_job.total_items - p_job.processed_items;
+    v_waits_for text             := app.job_waits_for(p_job);
     v_looked_up public.batch_lookup_jobs := p_job;
     v_rate      double precision;
     v_seconds   double precision;
@@ -49,7 +50,9 @@ begin
     end if;
     -- Items that a cancel ended were not looked up.
     v_looked_up.processed_items := p_job.processed_items - coalesce((v_errors ->> 'job_cancelled')::integer, 0);
-    v_rate := case when v_remaining > 0 then p_job.rate else app.job_rate(v_looked_up) end;
+    v_rate := case when v_waits_for is not null then null
+                   when v_remaining > 0 then p_job.rate
+                   else app.job_rate(v_looked_up) end;
     v_seconds := case when v_remaining > 0 and v_rate > 0 then least(v_remaining / v_rate, 1e9) end;
     -- Nothing ends while the incentives API wants a pause.
     v_ends_at := greatest(p_job.updated_at, (select paused_until from app.upstream_state)) + app.seconds(v_seconds);
@@ -59,11 +62,12 @@ begin
         'estimated_completion_at', case when v_ends_at > app.clock() then app.rfc3339(v_ends_at) end,
         'errors_by_code', v_errors,
         'poll_after_ms', case when v_remaining = 0 then null
+                              when v_waits_for is not null then 5000
                               when v_seconds is null then 1000
                               else least(greatest(round(v_seconds * 50 / 250) * 250, 250), 5000) end,
         'retry_of_job_id', p_job.retry_of_job_id,
         'lookups', app.lookups_of_job(p_job),
-        'waiting_for', app.job_waits_for(p_job)));
+        'waiting_for', v_waits_for));
 end;
 $$;
 
@@ -98,5 +102,5 @@ begin
 end;
 $$;
 
-comment on function api.get_batch_lookup(uuid, uuid, boolean) is 'One job with its counts, and its items when asked; rate (items a second: a moving average over half a minute, of the whole job once it has ended), estimated_completion_at, errors_by_code and poll_after_ms (when to ask again; null: it has ended). 400 too_many_items: p_include_items answers up to 500 items and 8 MB. 404: no such job in this organization.';
+comment on function api.get_batch_lookup(uuid, uuid, boolean) is 'One job with its counts, and its items when asked; rate (items a second: a moving average over half a minute, of the whole job once it has ended; null while waiting_for is not), estimated_completion_at, errors_by_code and poll_after_ms (when to ask again; null: it has ended). 400 too_many_items: p_include_items answers up to 500 items and 8 MB. 404: no such job in this organization.';
 grant execute on function api.get_batch_lookup(uuid, uuid, boolean) to authenticated;

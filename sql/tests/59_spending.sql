@@ -37,7 +37,7 @@ select isnt(:'sample'::integer[], array[0, 1, 2, 3, 4], 'the sample is not the b
 select is_empty('select * from api.check_invariants()', 'the invariants hold while a sample is looked up');
 select throws_ok(format('select api.continue_batch_lookup(%L, %L)', :'org', :'job'), 'PT409', 'The job does not wait to be continued', 'a job is not continued before its sample has ended');
 select pg_temp.record(:'org', :'jobs', :'sample', :'tokens', 200, '{}') as recorded \gset
-select is(pg_temp.job(:'job', 'status', 'processed_items', 'waiting_for'), 'processing 5 continue', 'after its sample a job waits to be continued');
+select is(pg_temp.job(:'job', 'status', 'processed_items', 'waiting_for', 'rate', 'estimated_completion_at', 'poll_after_ms'), 'processing 5 continue null null 5000', 'after its sample a job waits to be continued, however long that takes');
 select pg_temp.submit_with(:'other_org', 20, '{"sample": 5}') as other_job \gset
 select is(
     (select array_agg(position order by position) from public.lookup_queue_items where job_id = :'other_job' and retry_at is not null), :'sample'::integer[],
@@ -77,7 +77,7 @@ select pg_temp.look_up(:'org', 2, 500);
 select is(pg_temp.drain(:'org'), 2::bigint, 'two failures and two successes reach a limit of four');
 select pg_temp.turn_clock(app.clock() + interval '3 seconds');
 select is(pg_temp.drain(:'org'), 0::bigint, 'retries wait with the others');
-select is(pg_temp.job(:'job', 'status', 'processed_items', 'lookups', 'waiting_for'), 'processing 2 4 lookup_limit', 'a job at its limit says so');
+select is(pg_temp.job(:'job', 'status', 'processed_items', 'lookups', 'waiting_for', 'rate'), 'processing 2 4 lookup_limit null', 'a job at its limit says so');
 select is(api.explain_item(:'org', :'job', 9) #>> '{waiting_for,reason}', 'lookup_limit', 'an item at the limit says what it waits for');
 select is((select next_ready_in from api.heartbeat('w')), null, 'a held job keeps no worker busy');
 select api.run_maintenance() as ran \gset
