@@ -257,6 +257,13 @@ def test_an_excel_workbook_is_a_batch(client: OrganizationClient) -> None:
     body = refused(upload(client, book, "application/vnd.ms-excel", sheet="Sheet 9"))
     assert (body["code"], body["hint"]) == ("sheet_not_found", "It has Sheet 1, Sheet 2, Sheet 3.")
     assert refused(upload(client, book, "text/csv", sheet="3"))["code"] == "missing_columns"
+    # Where the wrong one was read, the error names the others.
+    book = workbook(
+        [["Author", "Ada"], ["Month", "March"]], [header, ["deal-001", "12 Elm St", "Boston", "MA", "02134", "Single Family", 1]]
+    )
+    assert refused(upload(client, book, "application/octet-stream"))["error"].endswith(
+        ". The sheet Sheet 1 was read; ?sheet= chooses another: Sheet 2"
+    )
 
 
 def test_a_file_may_come_in_a_form_and_compressed(client: OrganizationClient) -> None:

@@ -186,6 +186,12 @@ class TestWorkbooks:
         assert table.rows == [["third"]]
         assert [note.message for note in table.notes] == ["The sheet Sheet 3 was read; ?sheet= chooses another: Sheet 4"]
 
+    @pytest.mark.parametrize("cover", [[["hello"]], [["Sites of March"], [], ["Read this first"]]])
+    def test_a_cover_page_is_passed_over(self, cover: list[list[str]]) -> None:
+        table = read_file(workbook(cover, [["id", "city"], ["1", "Boston"]], [["a", "b"], ["c", "d"]]))
+        assert table.rows[0] == ["id", "city"]
+        assert [note.message for note in table.notes] == ["The sheet Sheet 2 was read; ?sheet= chooses another: Sheet 1, Sheet 3"]
+
     def test_a_sheet_can_be_chosen_by_name_or_number(self) -> None:
         book = workbook([["one"]], [["two"]])
         assert read_workbook(book, "Sheet 2").rows == read_workbook(book, "2").rows == [["two"]]

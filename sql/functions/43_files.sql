@@ -72,7 +72,8 @@ $$;
 -- The field of each column: as the request says, else as the organization said before, else by its name. `how` is given, remembered or name;
 -- null: the column is not used. p_lenient: columns that fit the same field equally well are only marked as ambiguous, and none is missing.
 create or replace function app.file_columns(
-    p_headers text[], p_columns jsonb, p_defaults jsonb, p_remembered jsonb default '{}', p_lenient boolean default false
+    p_headers text[], p_columns jsonb, p_defaults jsonb, p_remembered jsonb default '{}', p_lenient boolean default false,
+    p_notes jsonb default '[]'
 ) returns table (header text, field text, how text)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -134,14 +135,17 @@ begin
     v_names := array(select f from unnest(app.required_fields()) f where array_position(v_fields, f) is null and not p_defaults ? f);
     if v_names <> '{}' and not p_lenient then
         perform app.refuse(
-            400, 'missing_columns', format('Columns are missing: %s', array_to_string(v_names, ', ')),
+            400, 'missing_columns',
+            -- They may be on another sheet.
+            concat_ws('. ', format('Columns are missing: %s', array_to_string(v_names, ', ')),
+                      (select n ->> 'message' from jsonb_array_elements(p_notes) n where n ->> 'code' = 'sheet_chosen')),
             app.headers_hint(p_headers) || case when v_names && array['building_type', 'device_ids'] then ' For all rows alike: ?default_building_type=RESIDENTIAL&default_device_ids=1' else '' end || ' Name a column with ?columns={"field": "Column"}.');
     end if;
     return query select * from unnest(p_headers, v_fields, v_how);
 end;
 $$;
 
-comment on function app.file_columns(text[], jsonb, jsonb, jsonb, boolean) is 'One row a column of a file. p_columns: {field: name or number of its column, from 1, or null: no column has it}; p_defaults: {field: value}; p_remembered: {plain name: field or null}. 400: invalid_columns, ambiguous_columns, missing_columns.';
+comment on function app.file_columns(text[], jsonb, jsonb, jsonb, boolean, jsonb) is 'One row a column of a file. p_columns: {field: name or number of its column, from 1, or null: no column has it}; p_defaults: {field: value}; p_remembered: {plain name: field or null}; p_notes: what is noted of the file, [{code, message}]. 400: invalid_columns, ambiguous_columns, missing_columns.';
 
 -- The last row that may be an item. Rows at the end with nothing beyond their first cell are a footer, from the first one that is empty or
 -- reads like a footer.

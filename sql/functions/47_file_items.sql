@@ -222,7 +222,8 @@ begin
         select jsonb_agg(jsonb_build_object(
                    'number', c.n, 'header', c.header, 'field', c.field, 'how', c.how,
                    'samples', app.column_samples(v_rows, header_row + 1, c.n::integer)) order by c.n)
-          from app.file_columns(names, coalesce(p_file -> 'columns', '{}'), coalesce(p_file -> 'defaults', '{}'), p_remembered, p_lenient)
+          from app.file_columns(names, coalesce(p_file -> 'columns', '{}'), coalesce(p_file -> 'defaults', '{}'), p_remembered, p_lenient,
+                                coalesce(p_file -> 'notes', '[]'))
                with ordinality c (header, field, how, n));
     notes := coalesce(p_file -> 'notes', '[]');
     if exists (select from generate_series(last_row, jsonb_array_length(v_rows) - 1) r (n) where v_rows -> r.n <> '[]') then

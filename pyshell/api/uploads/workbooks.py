@@ -34,7 +34,7 @@ LOCAL_HEADER_BYTES = 30
 
 
 def read_workbook(data: bytes, sheet: str | None = None) -> Table:
-    """The rows of a sheet: the one with that name or number (from 1), else the first visible one with any rows.
+    """The rows of a sheet: the one with that name or number (from 1), else the first visible one with a table, else with anything at all.
 
     Raises ApiError 400. Blocks for as long as it takes: to be called in a thread.
     """
@@ -106,11 +106,13 @@ def choose_sheet(workbook: CalamineWorkbook, wanted: str | None) -> tuple[Calami
     filled = [sheet for name in visible if (sheet := workbook.get_sheet_by_name(name)).height > 0]
     if not filled:
         raise empty_file()
+    # A cover page is no table.
+    chosen = next((sheet for sheet in filled if sheet.height > 1 and sheet.width > 1), filled[0])
     notes = []
     if len(filled) > 1:
-        others = ", ".join(sheet.name[:50] for sheet in filled[1:20])
-        notes.append(Note("sheet_chosen", f"The sheet {filled[0].name[:50]} was read; ?sheet= chooses another: {others}"))
-    return filled[0], notes
+        others = ", ".join(sheet.name[:50] for sheet in filled[:20] if sheet is not chosen)
+        notes.append(Note("sheet_chosen", f"The sheet {chosen.name[:50]} was read; ?sheet= chooses another: {others}"))
+    return chosen, notes
 
 
 def as_text(cell: Cell) -> str:
