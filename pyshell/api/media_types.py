@@ -67,8 +67,10 @@ def recognize(content_type: str | None, beginning: bytes) -> str:
 
 def recognize_upload(content_type: str | None, data: bytes) -> str:
     """JSON, NDJSON or FILE; without a specific Content-Type, as `data` begins. Raises ApiError 415 for any other type."""
-    if declared_type(content_type) in UNDECLARED:
-        if not begins_as_json(data[:1000]):
+    declared = declared_type(content_type)
+    if declared in UNDECLARED:
+        # A file that is empty comes as application/octet-stream, and a request that lacks its body with no type at all.
+        if not begins_as_json(data[:1000]) or (declared and not _content_of(data)):
             return FILE
         return NDJSON if _is_ndjson(data) else JSON
     kind = recognize(content_type, b"")
