@@ -79,6 +79,7 @@ def test_a_job_must_have_ended(client: OrganizationClient, database: Connection,
     response = client.request(method, path(job) + suffix)
     assert (response.status_code, response.json()["code"]) == (409, "job_not_ended")
     assert response.json()["error"] == "The job was cancelled; 1 item is unfinished"
+    assert response.json()["hint"] == "Wait until its last lookups have ended."
 
 
 def test_without_failures_there_is_nothing_to_try_again(client: OrganizationClient, database: Connection, job: Json) -> None:

@@ -44,7 +44,8 @@ def load_rewiring_america(
     try:
         source = rewiring_america.read(directory, STARTER)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CatalogueError(f"{directory} cannot be read as a clone of {rewiring_america.SOURCE}: {error!r}") from error
+        reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else repr(error)
+        raise CatalogueError(f"{directory} cannot be read as a clone of {rewiring_america.SOURCE}: {reason}") from error
     summary: Summary = {}
     rows_of = {part: sum(len(source.rows[file]) for file in part) for part in PARTS}
     done = 0

@@ -26,6 +26,7 @@ TOP_PROGRAMS = 10
 
 def run(settings: Settings) -> None:
     """Starts the system, uploads `examples/sites.csv`, shows the progress, prints the report. Ctrl-C stops it all."""
+    address_of_up = settings.server_url + settings.root_path
     if why_taken(settings.host, settings.port):
         settings = replace(settings, port=free_port(settings.host))
     folder = settings.state_dir or default_state_dir()
@@ -50,8 +51,8 @@ def run(settings: Settings) -> None:
         print(report_text(job, summary))
         print(
             f"All results:  {RESULTS}\n"
-            f"More:         make up, and then {address}/portal in the browser, with the API key {key}\n"
-            f"              curl -H 'x-api-key: {key}' '{address}/incentive-reports/{job['report_id']}?limit=5'"
+            f"More:         make up, and then {address_of_up}/portal in the browser, with the API key {key}\n"
+            f"              curl -H 'x-api-key: {key}' '{address_of_up}/incentive-reports/{job['report_id']}?limit=5'"
         )
 
 

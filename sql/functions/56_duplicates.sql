@@ -264,8 +264,8 @@ begin
                   where u.job_id is distinct from p_job_id);
     return case when v_unread = 0 then '[]' else jsonb_build_array(jsonb_build_object(
         'code', 'results_unread',
-        'message', format('%s earlier batch(es) have not been read yet: what is known from them alone is looked up again. Repeat a dry run in a minute, '
-                          'until this note is gone', v_unread))) end;
+        'message', format('%s not been read yet: what is known from there alone is looked up again. Repeat a dry run in a minute, until this note is gone',
+                          case v_unread when 1 then '1 earlier batch has' else v_unread || ' earlier batches have' end))) end;
 end;
 $$;
 
