@@ -207,6 +207,7 @@ NOT_ON_CITUS: dict[str, tuple[str, ...]] = {
         "test_notifications::test_everybody_is_told_that_some_may_have_been_missed",
         "test_notifications::test_one_handler_that_fails_keeps_nothing_from_others",
     ),
+    "it writes an outage into the row of one node alone": ("portal/test_job::test_an_outage_is_said_to_lose_nothing",),
     "its database is not distributed": ("test_distribution::test_a_database_without_citus_is_not_distributed",),
     "its trigger is on a distributed table": (
         "test_worker::test_a_claim_whose_commit_fails_is_no_claim",
