@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ from batch_lookups.calls import FileOptions
 from batch_lookups.records import Reader, RecordSplitter, ResultsFormat, whole_records
 from batch_lookups.retrying import Retry
 from batch_lookups.webhooks import SecretError, sign, why_not_genuine
+from pyshell.settings import ROOT
 from tests.cli_fixtures import Cli, Service
 
 JOB = "5a8b54ab-0b0c-4d3e-9d8c-3f1f6e0f3c11"
@@ -204,6 +206,14 @@ async def test_the_asynchronous_client_does_the_same(cli: Cli, service: Service)
             await client.get_job(JOB)
         assert (refused.value.status, refused.value.code) == (404, "job_not_found")
         assert refused.value.request_id
+
+
+def test_the_example_of_the_documentation_works_as_it_stands(cli: Cli, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    [example] = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "cli.md").read_text(), re.DOTALL)
+    cli.sites("sites.csv", 3)
+    monkeypatch.chdir(cli.folder)
+    exec(example.replace("https://lookups.example.com", service.url), {"api_key": cli.environment["BATCH_LOOKUPS_API_KEY"]})
+    assert len((cli.folder / "results.csv").read_bytes().splitlines()) == 4
 
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
