@@ -19,6 +19,9 @@ from tests.cli_fixtures import COLUMNS, Cli, Service
 from tests.timed import wait_until
 from tests.upstream import Reply
 
+# A job that there isn't.
+JOB = "5a8b54ab-0b0c-4d3e-9d8c-3f1f6e0f3c11"
+
 
 def rows_of(path: Path) -> list[dict[str, str]]:
     with path.open(newline="", encoding="utf-8") as file:
@@ -74,6 +77,33 @@ def test_cancelled(cli: Cli, service: Service) -> None:
     again = cli.run("cancel", job)
     assert again.returncode == 1
     assert "(job_ended)" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run", "x.csv", "-o", "missing/results.csv"], "/missing does not exist."),
+        (["run", "x.csv", "-o", "x.csv/results.csv"], "/x.csv does not exist."),
+        (["run", "x.csv", "-o", "folder"], "File 'folder' is a directory."),
+        (["run", "x.csv", "-o", "results.pdf"], "results.pdf must end with .csv, .ndjson or .jsonl."),
+        (["run", "x.csv", "--report", "missing/report.html"], "/missing does not exist."),
+        (["run", "x.csv", "--report", "report.txt"], "report.txt must end with .html or .htm."),
+        (["watch", JOB, "-o", "results.xlsx"], "results.xlsx must end with "),
+        (["watch", JOB, "--report", "missing/report.html"], "/missing does not exist."),
+        (["results", JOB, "-o", "missing/results.csv"], "/missing does not exist."),
+        (["results", JOB, "-o", "missing/results", "--ndjson", "--follow"], "/missing does not exist."),
+        (["results", JOB, "-o", "results.pdf"], "results.pdf must end with "),
+        (["report", JOB, "-o", "missing/report.html"], "/missing does not exist."),
+        (["report", JOB, "-o", "report.pdf"], "report.pdf must end with .html, .htm, .csv, .xlsx or .json."),
+    ],
+)
+def test_a_file_that_cannot_be_saved_is_refused_before_anything_is_submitted(cli: Cli, words: list[str], said: str) -> None:
+    cli.sites("x.csv", 1)
+    (cli.folder / "folder").mkdir()
+    done = cli.run(*words)
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert said in done.stderr
+    assert cli.run("list", "--json").stdout == "[]\n"
 
 
 @pytest.mark.parametrize(

@@ -21,16 +21,13 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-OUTPUT = click.Path(dir_okay=False, writable=True, allow_dash=True, path_type=Path)
-
 with_job = click.argument("job", metavar="JOB")
 
 
 def with_saving(command: F) -> F:
-    command = click.option("--report", type=OUTPUT, help="Also save the report as a page of HTML.")(command)
-    return click.option("-o", "--output", type=OUTPUT, help="Where to save the results: x.csv or x.ndjson; standard output unless given.")(
-        command
-    )
+    command = click.option("--report", type=saving.PAGE, help="Also save the report as a page of HTML.")(command)
+    saved = "Where to save the results: x.csv or x.ndjson; standard output unless given."
+    return click.option("-o", "--output", type=saving.RESULTS, help=saved)(command)
 
 
 @click.command()
@@ -109,7 +106,6 @@ def run(session: Session, /, file: str, output: Path | None, report: Path | None
     Whatever interrupts it, the same command goes on where it was: with the same job, to the same file. Ctrl-C detaches; the job goes on.
     """
     output = none_if_dash(output)
-    saving.format_of(output)
     try:
         upload = Upload(file, **options)
         checked = uploads.check(session, upload)
@@ -434,7 +430,9 @@ def amount_of(item: Item) -> float | None:
 
 @click.command()
 @with_job
-@click.option("-o", "--output", type=OUTPUT, help="Where to save them: x.csv or x.ndjson; CSV on standard output unless given.")
+@click.option(
+    "-o", "--output", type=saving.OutputFile(), help="Where to save them: x.csv or x.ndjson; CSV on standard output unless given."
+)
 @click.option("--follow", is_flag=True, help="Write each row once it is final, to the end of the job; go on where the file ends.")
 @click.option("--status", type=click.Choice(["pending", "processing", "completed", "failed"]), help="Only such items.")
 @click.option("--error", "error_code", metavar="CODE", help="Only items that failed with this code.")
@@ -451,6 +449,8 @@ def results(session: Session, job: str, output: Path | None, follow: bool, statu
 
     --follow may be interrupted and repeated: it goes on behind the last whole row of the file.
     """
+    if output and not ndjson:
+        saving.RESULTS.convert(output, None, None)
     output = none_if_dash(output)
     results_format = "ndjson" if ndjson else saving.format_of(output)
     if follow:

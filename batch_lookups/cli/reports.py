@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batch_lookups.cli import saving
-from batch_lookups.cli.batches import OUTPUT, none_if_dash
+from batch_lookups.cli.batches import none_if_dash
 from batch_lookups.cli.session import Session, pass_session, say, with_output
 from batch_lookups.errors import ApiError
 
@@ -41,7 +41,7 @@ def report() -> None:
 
 @report.command()
 @click.argument("job_or_report", metavar="JOB|REPORT")
-@click.option("-o", "--output", type=OUTPUT, help="Save it: x.html is a page, x.csv and x.xlsx the sites, x.json the sums.")
+@click.option("-o", "--output", type=saving.REPORT, help="Save it: x.html is a page, x.csv and x.xlsx the sites, x.json the sums.")
 @click.option("--open", "opens", is_flag=True, help="Show the page in a browser.")
 @with_output
 @pass_session
@@ -64,8 +64,8 @@ def show(session: Session, job_or_report: str, output: Path | None, opens: bool)
         summary = client.get_report_summary(report_id)
         session.show(summary, told_report(summary))
         return
-    if suffix not in ("", ".html", ".htm", ".csv", ".xlsx", ".json") or (opens and suffix in (".csv", ".xlsx", ".json")):
-        raise click.UsageError("A report is saved as x.html, x.csv, x.xlsx or x.json; --open shows the page.")
+    if opens and suffix in (".csv", ".xlsx", ".json"):
+        raise click.UsageError("--open shows the page; save that as x.html.")
     if output is None:
         import tempfile
 

@@ -9,7 +9,9 @@ from collections.abc import Iterable
 from contextlib import closing, nullcontext
 from itertools import islice, takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import click
 
 from batch_lookups.cli import exits, progress
 from batch_lookups.cli.exits import Ended
@@ -23,13 +25,42 @@ if TYPE_CHECKING:
 FOLLOW_SECONDS = 1.0
 
 
+class OutputFile(click.Path):
+    """A file to save, or - for standard output. What could not be saved in the end is refused before anything is done.
+
+    `endings`: those of the formats that it may have; a name without an ending may be any of them.
+    """
+
+    def __init__(self, *endings: str) -> None:
+        super().__init__(dir_okay=False, writable=True, allow_dash=True, path_type=Path)
+        self._endings = endings
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        if str(path) == "-":
+            return path
+        if self._endings and path.suffix.lower() not in ("", *self._endings):
+            self.fail(f"{path.name} must end with {', '.join(self._endings[:-1])} or {self._endings[-1]}.", param, ctx)
+        target = path.resolve()
+        if not target.parent.is_dir():
+            self.fail(f"The folder {target.parent} does not exist.", param, ctx)
+        if not is_special(target) and not os.access(target.parent, os.W_OK):
+            self.fail(f"The folder {target.parent} is not writable.", param, ctx)
+        return path
+
+
+RESULTS = OutputFile(".csv", ".ndjson", ".jsonl")
+PAGE = OutputFile(".html", ".htm")
+REPORT = OutputFile(".html", ".htm", ".csv", ".xlsx", ".json")
+
+
 def save(path: Path, pieces: Iterable[bytes]) -> None:
     """Writes a file beside its place and then moves it there: whoever looks finds the old file or the whole new one.
 
     A device or a pipe is written to as it is, and a link stays one.
     """
     path = path.resolve()
-    if path.exists() and not path.is_file():
+    if is_special(path):
         with path.open("wb") as target:
             target.writelines(pieces)
         return
@@ -41,6 +72,11 @@ def save(path: Path, pieces: Iterable[bytes]) -> None:
     part.replace(path)
 
 
+def is_special(path: Path) -> bool:
+    """Whether it is a device or a pipe."""
+    return path.exists() and not path.is_file()
+
+
 def write_out(pieces: Iterable[bytes]) -> None:
     """Writes to standard output."""
     for piece in pieces:
@@ -49,13 +85,8 @@ def write_out(pieces: Iterable[bytes]) -> None:
 
 
 def format_of(path: Path | None) -> ResultsFormat:
-    """By the name's end; CSV where it says nothing. Ends for a format that the service doesn't write."""
-    suffix = path.suffix.lower() if path else ""
-    if suffix in (".ndjson", ".jsonl"):
-        return "ndjson"
-    if suffix in (".xlsx", ".xls", ".ods"):
-        raise Ended(exits.USAGE, "Results come as CSV or NDJSON", f"Name the file {path.stem if path else ''}.csv; spreadsheets open it.")
-    return "csv"
+    """By the name's end; CSV where it says nothing."""
+    return "ndjson" if path and path.suffix.lower() in (".ndjson", ".jsonl") else "csv"
 
 
 def follow(client: Client, job_id: str, path: Path | None, results_format: ResultsFormat) -> Job:
