@@ -82,10 +82,11 @@ def error_of(response: httpx.Response) -> ApiError:
 
 
 def describe(error: httpx.TransportError) -> str:
+    service = f"service at {error.request.url.scheme}://{error.request.url.netloc.decode()}"
     what = {
-        httpx.ConnectError: "The service cannot be reached",
-        httpx.ConnectTimeout: "The service cannot be reached: no connection in time",
-        httpx.ReadTimeout: "The service did not answer in time",
+        httpx.ConnectError: f"The {service} cannot be reached",
+        httpx.ConnectTimeout: f"The {service} cannot be reached: no connection in time",
+        httpx.ReadTimeout: f"The {service} did not answer in time",
         httpx.UnsupportedProtocol: "The address of the service is no http:// or https:// address",
-    }.get(type(error), "The connection to the service was lost")
+    }.get(type(error), f"The connection to the {service} was lost")
     return f"{what} ({error})" if str(error) else what

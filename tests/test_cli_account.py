@@ -7,11 +7,14 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 import batch_lookups
+from batch_lookups.cli import settings
+from pyshell.local.machine import free_port
 from pyshell.settings import ROOT
 from tests.cli_fixtures import Cli, Service
 
@@ -49,6 +52,16 @@ def test_login_stores_the_key_for_its_owner_alone(stranger: Cli, service: Servic
     file.chmod(0o600)
     file.write_text("{")
     assert stranger.run("whoami").returncode == 4
+
+
+def test_login_gives_up_soon_where_nothing_answers(stranger: Cli) -> None:
+    address = f"http://127.0.0.1:{free_port()}"
+    started = time.monotonic()
+    done = stranger.run("login", BATCH_LOOKUPS_URL=address, BATCH_LOOKUPS_RETRY_SECONDS="", stdin=b"leap_live_nonsense\n")
+    assert (done.returncode, time.monotonic() - started < 20) == (7, True)
+    assert f"error: The service at {address} cannot be reached" in done.stderr
+    assert settings.DEFAULT_URL in stranger.run("login", "--help").stdout
+    assert settings.DEFAULT_URL in stranger.run("--help").stdout
 
 
 def test_a_stored_key_is_sent_nowhere_but_where_it_belongs(stranger: Cli, service: Service) -> None:
@@ -106,12 +119,13 @@ def test_doctor_tells_the_scopes_of_a_key(cli: Cli, service: Service) -> None:
     [
         ({"BATCH_LOOKUPS_API_KEY": "leap_live_nonsense"}, 4, "FAIL  key: "),
         ({"BATCH_LOOKUPS_API_KEY": ""}, 4, "FAIL  key: There is no API key"),
-        ({"BATCH_LOOKUPS_URL": "http://127.0.0.1:1"}, 7, "FAIL  service: http://127.0.0.1:1: The service cannot be reached"),
+        ({"BATCH_LOOKUPS_URL": "http://127.0.0.1:1"}, 7, "FAIL  service: The service at http://127.0.0.1:1 cannot be reached"),
         ({"BATCH_LOOKUPS_API_KEY": "leap_live_…abcd"}, 4, "FAIL  key: This is no API key"),
         ({"BATCH_LOOKUPS_URL": "nonsense"}, 1, "FAIL  address: "),
         ({"BATCH_LOOKUPS_URL": "http://two words"}, 1, "FAIL  address: "),
         ({"BATCH_LOOKUPS_URL": "http://127.0.0.1:99999"}, 1, "FAIL  address: "),
         ({"HTTP_PROXY": "http://user:password@127.0.0.1:1"}, 7, "http://127.0.0.1:1"),
+        ({"BATCH_LOOKUPS_URL": "http://user:password@127.0.0.1:1"}, 7, "The service at http://127.0.0.1:1 cannot be reached"),
     ],
 )
 def test_doctor_names_what_is_wrong(cli: Cli, changes: dict[str, str], code: int, said: str) -> None:

@@ -306,9 +306,10 @@ def test_ctrl_c_detaches_and_says_how_to_go_on(cli: Cli, service: Service) -> No
 
 
 def test_a_service_that_cannot_be_reached(cli: Cli) -> None:
-    done = cli.run("run", cli.sites("sites.csv", 1), BATCH_LOOKUPS_URL=f"http://127.0.0.1:{free_port()}", BATCH_LOOKUPS_RETRY_SECONDS="1.5")
+    address = f"http://127.0.0.1:{free_port()}"
+    done = cli.run("run", cli.sites("sites.csv", 1), BATCH_LOOKUPS_URL=address, BATCH_LOOKUPS_RETRY_SECONDS="1.5")
     assert done.returncode == 7
-    assert "The service cannot be reached" in done.stderr
+    assert f"The service at {address} cannot be reached" in done.stderr
     assert "trying again" in done.stderr
     assert "batch-lookups doctor" in done.stderr
     assert "Traceback" not in done.stderr

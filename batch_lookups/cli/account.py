@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # More than this, and signatures of webhooks are taken for old ones.
 CLOCK_SECONDS = 30
+# Whoever logs in waits for the answer, and may have mistyped the address.
+LOGIN_SECONDS = 3.0
 NOTHING = "00000000-0000-0000-0000-000000000000"
 # For each scope a request that changes nothing, whoever sends it: it reads one row, is a dry run, or is about something that there isn't.
 PROBES: dict[str, tuple[str, str, Any]] = {
@@ -49,6 +51,8 @@ def login(session: Session, url: str | None) -> None:
       batch-lookups login https://lookups.example.com
       pass show lookups | batch-lookups login https://lookups.example.com
 
+    Without an address it is asked for, or is that of a service on this machine, http://127.0.0.1:8000.
+
     The key is asked for, or read from standard input: it is never a word of the command, which others could see. You alone can read
     the file.
     """
@@ -62,7 +66,7 @@ def login(session: Session, url: str | None) -> None:
     api_key = settings.read_key(click.prompt("API key", hide_input=True, err=True) if terminal else sys.stdin.readline())
     if not api_key:
         raise Ended(exits.AUTHENTICATION, "No key was given", "Type it when asked, or give it on standard input.")
-    with session.client_of(url, api_key) as client:
+    with session.client_of(url, api_key, retry_seconds=LOGIN_SECONDS) as client:
         organization = try_key(client)
     settings.store(url, api_key)
     name = organization["name"] if organization else "an organization whose name the key may not read"
@@ -168,7 +172,7 @@ def examine_service(http: httpx.Client, url: str) -> Iterator[Finding]:
         took = time.time() - began
     except httpx.TransportError as error:
         hint = f"Is this the right address ({settings.URL}, `batch-lookups login`), and is a proxy or a firewall between?"
-        yield Finding("service", False, f"{url}: {describe(error)}", hint, exits.UNAVAILABLE)
+        yield Finding("service", False, describe(error), hint, exits.UNAVAILABLE)
         return
     if up.status_code != 200 or not up.headers.get("content-type", "").startswith("application/json"):
         yield Finding("service", False, f"{url} answers with status {up.status_code}, and is no Batch Lookups", "Check the address.")

@@ -48,7 +48,7 @@ def batch_lookups(context: click.Context) -> None:
       batch-lookups run sites.csv -o results.csv --report report.html
 
     Data goes to standard output, everything else to standard error. BATCH_LOOKUPS_URL and BATCH_LOOKUPS_API_KEY go before what `login`
-    stored; NO_COLOR is obeyed.
+    stored; without either, the address is http://127.0.0.1:8000. NO_COLOR is obeyed.
     """
     if os.environ.get("NO_COLOR"):
         context.color = False

@@ -35,12 +35,13 @@ class Session:
             self._client = self.client_of(credentials.url, credentials.api_key)
         return self._client
 
-    def client_of(self, url: str, api_key: str) -> Client:
+    def client_of(self, url: str, api_key: str, *, retry_seconds: float | None = None) -> Client:
+        """A client that tries again as long as the environment says, else for `retry_seconds`, else as clients do."""
         from batch_lookups.client import Client
         from batch_lookups.retrying import RETRY_SECONDS
 
-        seconds = settings.retry_seconds()
-        return Client(url, api_key, retry_seconds=RETRY_SECONDS if seconds is None else seconds, on_retry=say_retry)
+        seconds = settings.retry_seconds(RETRY_SECONDS if retry_seconds is None else retry_seconds)
+        return Client(url, api_key, retry_seconds=seconds, on_retry=say_retry)
 
     def close(self) -> None:
         if self._client is not None:

@@ -125,9 +125,9 @@ def credentials() -> Credentials:
     return Credentials(url, read_key(known["api_key"]), str(file()))
 
 
-def retry_seconds() -> float | None:
-    """How long requests are tried again; None: as the client does."""
+def retry_seconds(usual: float) -> float:
+    """How long requests are tried again: as the environment says, else as usual."""
     try:
-        return float(os.environ[RETRY_SECONDS]) if os.environ.get(RETRY_SECONDS) else None
+        return float(os.environ.get(RETRY_SECONDS) or usual)
     except ValueError as error:
         raise Ended(2, f"{RETRY_SECONDS} must be a number of seconds") from error
