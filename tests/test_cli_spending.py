@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 
+from batch_lookups import Client
+from batch_lookups.calls import FileOptions
 from tests.cli_fixtures import Cli, Service
 
 
@@ -17,7 +19,10 @@ def test_a_sample_is_saved_and_continued(cli: Cli) -> None:
     with (cli.folder / "results.csv").open(newline="") as file:
         statuses = [row["status"] for row in csv.DictReader(file)]
     assert (statuses.count("completed"), statuses.count("pending")) == (4, 26)
-    assert "waits for continue" in cli.run("status", job).stdout
+    assert f"Or leave it at that: batch-lookups cancel {job}" in sampled.stderr
+    status = cli.run("status", job).stdout
+    assert "waits for continue" in status
+    assert "progress  4 of 30 done, waiting to be continued or cancelled\n" in status, "without a rate, and without a time left"
 
     assert cli.run("continue", job).stdout.strip() == job
     watched = cli.run("watch", job)
@@ -40,6 +45,16 @@ def test_a_limit_stops_the_command(cli: Cli, service: Service) -> None:
     spent = cli.run("usage")
     assert spent.returncode == 6
     assert "3 of 3 lookups in " in spent.stderr
+
+
+def test_a_job_that_waits_at_its_limit_names_both_ways_on(cli: Cli, service: Service) -> None:
+    file = cli.sites("sites.csv", 10).read_bytes()
+    with Client(service.url, cli.environment["BATCH_LOOKUPS_API_KEY"]) as client:
+        job = client.create_batch(file, FileOptions(max_lookups=3, when_limit_reached="wait"))["job_id"]
+    watched = cli.run("watch", job)
+    assert watched.returncode == 6, watched.stderr
+    assert f"Go on with a greater one: batch-lookups continue {job} --max-lookups N\n" in watched.stdout
+    assert f"Or leave it at that: batch-lookups cancel {job}\n" in watched.stdout
 
 
 def test_what_is_known_is_not_looked_up(cli: Cli) -> None:

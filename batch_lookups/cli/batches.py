@@ -204,11 +204,11 @@ def summary_of(job: Job) -> str:
         if job["status"] not in ("cancelled", "processing"):
             text += f"\nTry the failed ones again: batch-lookups retry {job['id']}"
     if job["waiting_for"] == "continue":
-        text += f"\nThe sample is done. Go on, or cancel: batch-lookups continue {job['id']}"
+        text += f"\nThe sample is done. Go on: batch-lookups continue {job['id']}"
     elif job["waiting_for"] == "lookup_limit":
-        text += (
-            f"\nThe limit of lookups is reached. Go on with a greater one, or cancel: batch-lookups continue {job['id']} --max-lookups N"
-        )
+        text += f"\nThe limit of lookups is reached. Go on with a greater one: batch-lookups continue {job['id']} --max-lookups N"
+    if job["waiting_for"]:
+        text += f"\nOr leave it at that: batch-lookups cancel {job['id']}"
     return f"Cancelled: {text}" if job["status"] == "cancelled" else text
 
 

@@ -60,7 +60,9 @@ def told(job: Job) -> str:
     parts = [f"{job['processed_items']:,} of {job['total_items']:,} done"]
     if job["failed_items"]:
         parts.append(f"{job['failed_items']:,} failed")
-    if job["processed_items"] < job["total_items"]:
+    if job["waiting_for"]:
+        parts.append("waiting to be continued or cancelled")
+    elif job["processed_items"] < job["total_items"]:
         if job["rate"]:
             # By the rate, not by the service's estimate of an instant: the clocks of the two machines may differ.
             left = (job["total_items"] - job["processed_items"]) / job["rate"]
