@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import re
 import shlex
 import signal
 import subprocess
@@ -74,6 +75,8 @@ def test_cancelled(cli: Cli, service: Service) -> None:
     assert watching.returncode == 6, stderr
     assert cli.run("run", "sites.csv", "-o", "results.csv").returncode == 6
     assert {row["error_code"] for row in rows_of(cli.folder / "results.csv")} >= {"job_cancelled"}
+    report = cli.run("report", job).stdout
+    assert re.match(r"sites.csv: cancelled\nCancelled: (\d+) of 40 looked up, (\d+) failed \(\2 job_cancelled\)\n", report), report
     again = cli.run("cancel", job)
     assert again.returncode == 1
     assert "(job_ended)" in again.stderr

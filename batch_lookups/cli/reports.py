@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batch_lookups.cli import saving
-from batch_lookups.cli.batches import none_if_dash
+from batch_lookups.cli.batches import none_if_dash, summary_of
 from batch_lookups.cli.session import Session, pass_session, say, with_output
 from batch_lookups.errors import ApiError
 
 if TYPE_CHECKING:
-    from batch_lookups.types import ComparedSite, ReportDifference
+    from batch_lookups.types import ComparedSite, Job, ReportDifference
 
 
 class ReportGroup(click.Group):
@@ -62,7 +62,7 @@ def show(session: Session, job_or_report: str, output: Path | None, opens: bool)
     suffix = output.suffix.lower() if output else ""
     if output is None and not opens:
         summary = client.get_report_summary(report_id)
-        session.show(summary, told_report(summary))
+        session.show(summary, told_report(summary, job_of(session, summary["report"]["job_id"])) if session.output == "text" else "")
         return
     if opens and suffix in (".csv", ".xlsx", ".json"):
         raise click.UsageError("--open shows the page; save that as x.html.")
@@ -191,10 +191,22 @@ def report_of(session: Session, job_or_report: str) -> str:
         return job_or_report
 
 
-def told_report(summary: Any) -> str:
+def job_of(session: Session, job_id: str | None) -> Job | None:
+    """The job of a report; None where it was deleted."""
+    try:
+        return session.client.get_job(job_id) if job_id else None
+    except ApiError as error:
+        if error.code != "job_not_found":
+            raise
+        return None
+
+
+def told_report(summary: Any, job: Job | None) -> str:
+    """The sums of a report, and what its job left out: the report alone counts the sites that were looked up."""
     report = summary["report"]
     lines = [
-        f"{report['name']}: {report['status']}",
+        f"{report['name']}: {job['status'] if job else report['status']}",
+        *([summary_of(job)] if job and job["item_counts"]["completed"] < job["total_items"] else []),
         f"  sites looked up {report['total_sites']:>12,}",
         f"  eligible sites  {report['eligible_sites']:>12,}",
         f"  incentives      {report['total_incentive_value']:>12,.2f} $",
