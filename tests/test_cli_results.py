@@ -227,6 +227,21 @@ def test_a_terminal_gets_a_bar_and_ctrl_c_detaches(cli: Cli, service: Service) -
     assert again.exit_code() == 0
 
 
+@pytest.mark.parametrize(
+    ("columns", "line"),
+    [("30", r"\r *\d+% \d+ s left, [1-9]\d* of 60 done"), ("70", r"\r[━╺╸]+ +\d+% [1-9]\d* of 60 done, [\d.]+/s, \d+ s left")],
+)
+def test_a_narrow_terminal_has_room_for_what_is_left(cli: Cli, service: Service, columns: str, line: str) -> None:
+    service.hold("narrow-59")
+    job = submit(cli, [f"narrow-{number}" for number in range(60)])
+    terminal = Terminal(cli, "watch", job, COLUMNS=columns, NO_COLOR="1")
+    terminal.read_until(lambda output: re.search(line, re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output)))
+    assert "…" not in terminal.output
+    service.release()
+    terminal.read_until(lambda output: "60 of 60 looked up" in output)
+    assert terminal.exit_code() == 0
+
+
 def test_colours_are_left_out_where_they_are_not_wanted(cli: Cli) -> None:
     submit(cli, 1)
     coloured = Terminal(cli, "list")

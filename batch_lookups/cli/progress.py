@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from batch_lookups.types import Job
 
 LINE_SECONDS = 10.0
+# Columns of the terminal. What is said goes before the bar, which is narrower or left out where there is no room for it.
+BAR_WIDTH, LEAST_BAR_WIDTH = 40, 8
 
 Show = Callable[["Job"], None]
 
@@ -30,14 +32,20 @@ def shown() -> Iterator[Show]:
 @contextmanager
 def _bar() -> Iterator[Show]:
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+    from rich.progress import BarColumn, Progress, TextColumn
 
-    columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.description}", markup=False))
-    with Progress(*columns, console=Console(stderr=True), auto_refresh=False) as progress:
+    console, bar, text = Console(stderr=True), BarColumn(), TextColumn("{task.percentage:>3.0f}% {task.description}", markup=False)
+    with Progress(text, console=console, auto_refresh=False) as progress:
         task = progress.add_task("waiting", total=None)
 
         def show(job: Job) -> None:
-            progress.update(task, total=job["total_items"], completed=job["processed_items"], description=told(job))
+            room = console.width - len("100% ")
+            description = told(job)
+            if len(description) > room:
+                description = told(job, brief=True)
+            bar.bar_width = min(BAR_WIDTH, room - len(description) - 1)
+            progress.columns = (bar, text) if bar.bar_width >= LEAST_BAR_WIDTH else (text,)
+            progress.update(task, total=job["total_items"], completed=job["processed_items"], description=description)
             progress.refresh()
 
         yield show
@@ -55,8 +63,8 @@ def _lines() -> Show:
     return show
 
 
-def told(job: Job) -> str:
-    """Such as: 130 of 250 done, 2 failed, 20.0/s, 6 s left."""
+def told(job: Job, *, brief: bool = False) -> str:
+    """Such as: 130 of 250 done, 2 failed, 20.0/s, 6 s left; in brief: 6 s left, 130 of 250 done, 2 failed."""
     parts = [f"{job['processed_items']:,} of {job['total_items']:,} done"]
     if job["failed_items"]:
         parts.append(f"{job['failed_items']:,} failed")
@@ -66,7 +74,8 @@ def told(job: Job) -> str:
         if job["rate"]:
             # By the rate, not by the service's estimate of an instant: the clocks of the two machines may differ.
             left = (job["total_items"] - job["processed_items"]) / job["rate"]
-            parts += [f"{job['rate']:.1f}/s", f"{duration(left)} left"]
+            in_time = f"{duration(left)} left"
+            parts = [in_time, *parts] if brief else [*parts, f"{job['rate']:.1f}/s", in_time]
         if job["upstream"]["unavailable_since"]:
             parts.append(f"the incentives API has not answered since {job['upstream']['unavailable_since']}, items wait for it")
         elif job["status"] == "pending":
