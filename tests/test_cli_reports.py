@@ -31,8 +31,9 @@ def looked_up(cli: Cli, *names: str) -> str:
 def test_two_reports_are_compared(cli: Cli) -> None:
     before, after = looked_up(cli, "deal-1", "deal-2"), looked_up(cli, "deal-2", "deal-3")
     done = cli.run("report", "diff", before, after)
-    assert [line.split()[:2] for line in done.stdout.splitlines()[1:]] == [["removed", "deal-1"], ["added", "deal-3"]]
-    assert "1 added, 1 removed, 0 changed, 1 unchanged" in done.stderr
+    rows = [line.split() for line in done.stdout.splitlines()[1:]]
+    assert rows == [["removed", "deal-1", "$1,000.00", "-", "-$1,000.00"], ["added", "deal-3", "-", "$1,000.00", "$1,000.00"]]
+    assert "1 added, 1 removed, 0 changed, 1 unchanged; the difference is $0.00" in done.stderr
     [removed] = json.loads(cli.run("report", "diff", before, after, "--change", "removed", "--json").stdout)
     assert (removed["reference_id"], removed["to"]) == ("deal-1", None)
     assert cli.run("report", "diff", before, "x").returncode == 1

@@ -97,7 +97,7 @@ def test_filters_make_a_file_of_what_failed(cli: Cli, service: Service) -> None:
     assert cli.run("results", job, "--follow", "--status", "failed").returncode == 2
     [item] = json.loads(cli.run("items", job, "--status", "failed", "--json").stdout)
     assert (item["reference_id"], item["error_code"]) == ("failing", "not_found")
-    assert re.search(r"^working +completed +1,000 +- +-$", cli.run("items", job).stdout, re.MULTILINE)
+    assert re.search(r"^working +completed +\$1,000\.00 +- +-$", cli.run("items", job).stdout, re.MULTILINE)
 
     service.upstream.plan("failing", Reply())
     retried = cli.run("retry", job, "--error", "not_found")
@@ -143,7 +143,7 @@ def test_a_report_is_shown_and_saved(cli: Cli) -> None:
     assert (cli.folder / "report.html").read_text().strip().startswith("<!DOCTYPE html>")
     shown = cli.run("report", job).stdout
     assert re.search(r"sites looked up +3\n", shown)
-    assert "3,000.00 $       3 sites  Heat pumps" in shown
+    assert "$3,000.00       3 sites  Heat pumps" in shown
     report = json.loads(cli.run("report", job, "--json").stdout)["report"]["id"]
     for words in ([job, "-o", "report.csv"], [report, "-o", "report.json"], [report, "-o", "page.html"]):
         done = cli.run("report", *words)

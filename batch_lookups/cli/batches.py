@@ -12,7 +12,7 @@ import click
 
 from batch_lookups.cli import exits, progress, saving, uploads
 from batch_lookups.cli.exits import Ended
-from batch_lookups.cli.session import Session, pass_session, say, with_output
+from batch_lookups.cli.session import Dollars, Session, pass_session, say, with_output
 from batch_lookups.cli.uploads import Label, Upload, with_again, with_file_options
 from batch_lookups.errors import ApiError
 
@@ -422,10 +422,10 @@ def items(session: Session, job: str, status: str | None, error_code: str | None
     )
 
 
-def amount_of(item: Item) -> float | None:
+def amount_of(item: Item) -> Dollars | None:
     incentives = (item["result"] or {}).get("incentives") or {}
     amount: float | None = incentives.get("total_incentive_amount")
-    return amount
+    return None if amount is None else Dollars(amount)
 
 
 @click.command()

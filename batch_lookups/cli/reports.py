@@ -10,7 +10,7 @@ import click
 
 from batch_lookups.cli import saving
 from batch_lookups.cli.batches import none_if_dash, summary_of
-from batch_lookups.cli.session import Session, pass_session, say, with_output
+from batch_lookups.cli.session import Dollars, Session, pass_session, say, with_output
 from batch_lookups.errors import ApiError
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def diff(session: Session, first: str, second: str, change: str | None) -> None:
             if cursor is None:
                 totals = page["totals"]
                 counts = ", ".join(f"{totals[kind]['sites']:,} {kind}" for kind in ("added", "removed", "changed", "unchanged"))
-                say(f"{counts}; {totals['difference']:+,.2f} $")
+                say(f"{counts}; the difference is {Dollars(totals['difference'])}")
             yield from page["differences"]
             cursor = page["next_cursor"]
             if cursor is None:
@@ -115,13 +115,13 @@ def diff(session: Session, first: str, second: str, change: str | None) -> None:
     session.show_all(
         differences(),
         ["change", "reference_id", "from", "to", "difference"],
-        lambda entry: (entry["change"], entry["reference_id"], amount_of(entry["from"]), amount_of(entry["to"]), entry["difference"]),
+        lambda entry: (entry["change"], entry["reference_id"], *map(amount_of, (entry["from"], entry["to"])), Dollars(entry["difference"])),
         "There are no such differences.",
     )
 
 
-def amount_of(site: ComparedSite | None) -> float | None:
-    return None if site is None else site["total_incentive_amount"]
+def amount_of(site: ComparedSite | None) -> Dollars | None:
+    return None if site is None else Dollars(site["total_incentive_amount"])
 
 
 @report.command()
@@ -209,12 +209,12 @@ def told_report(summary: Any, job: Job | None) -> str:
         *([summary_of(job)] if job and job["item_counts"]["completed"] < job["total_items"] else []),
         f"  sites looked up {report['total_sites']:>12,}",
         f"  eligible sites  {report['eligible_sites']:>12,}",
-        f"  incentives      {report['total_incentive_value']:>12,.2f} $",
+        f"  incentives      {Dollars(report['total_incentive_value'])!s:>12}",
     ]
     if summary["by_program"]:
         lines.append("The largest programs:")
         lines += [
-            f"  {program['total_incentive_value']:>14,.2f} $  {program['eligible_sites']:>6,} sites  {program['program_name']}"
+            f"  {Dollars(program['total_incentive_value'])!s:>14}  {program['eligible_sites']:>6,} sites  {program['program_name']}"
             for program in summary["by_program"][:10]
         ]
     return "\n".join(lines)

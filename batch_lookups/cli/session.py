@@ -100,6 +100,13 @@ def with_output(command: F) -> F:
     return click.option("--json", "as_json", help="One JSON document.", **options)(command)
 
 
+class Dollars(float):
+    """An amount, for people: $6,750.00 or -$9,825.00."""
+
+    def __str__(self) -> str:
+        return f"{'-' if self < 0 else ''}${abs(self):,.2f}"
+
+
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Columns for people: numbers to the right, the last column of any width."""
     cells = [[_cell(value) for value in row] for row in rows]
@@ -118,6 +125,6 @@ def _cell(value: object) -> str:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    text = f"{value:,}" if isinstance(value, int | float) else str(value)
+    text = f"{value:,}" if isinstance(value, int | float) and not isinstance(value, Dollars) else str(value)
     # A name from a file may hold anything: nothing of it may steer the terminal.
     return "".join(character if character.isprintable() else "�" for character in text)
