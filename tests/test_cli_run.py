@@ -167,6 +167,45 @@ def test_a_file_that_is_no_table_is_refused_in_the_words_of_the_service(cli: Cli
     assert json.loads(as_json.stderr)["code"] == "unsupported_file"
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["usage", "--from", "yesterday"], "error: --from must be a date such as"),
+        (["usage", "--before", "yesterday"], "error: --before must be a date such as"),
+        (["keys", "create", "--expires", "tomorrow"], "error: --expires must be a date such as"),
+        (["keys", "create", "--network", "x"], "error: --network must be "),
+        (["webhooks", "recover", "yesterday"], "error: TIME must be a date such as"),
+        (["webhooks", "deliveries", "--job", "x"], "error: --job must be "),
+        (["check", "sites.csv", "--country", "DE"], "  line 2: --country: DE is not a country"),
+        (["check", "bare.csv", "--devices", "0", "--building-type", "RESIDENTIAL"], "  line 2: --devices: "),
+        (["check", "bare.csv", "--building-type", "Igloo", "--devices", "1"], "  line 2: --building-type: Igloo is not "),
+        (
+            ["check", "headers.csv"],
+            "city, zip. Name a column with --map FIELD=COLUMN, or say for all rows alike: --devices, --building-type",
+        ),
+        (["check", "twice.csv"], "hint: Say which one is meant with --map FIELD=COLUMN.\n"),
+        (["check", "bytes.csv"], "hint: Save the file as CSV UTF-8.\n"),
+        (["check", "large.csv"], "this one has 10,001 (invalid_item_count)\nhint: Split a larger file.\n"),
+        (["check", "wide.csv"], "  line 2: the row has 8 cells, the header 7\n"),
+    ],
+)
+def test_messages_name_what_was_typed(cli: Cli, words: list[str], said: str) -> None:
+    header, row = cli.sites("sites.csv", ["deal-1"]).read_text().splitlines()
+    cli.sites("large.csv", 10_001)
+    for name, lines in {
+        "bare.csv": [line.rsplit(",", 2)[0] for line in (header, row)],
+        "headers.csv": ["reference_id,street,city,zip", "deal-1,1 Main St,Oakland,94601"],
+        "twice.csv": [header.replace("city", "billing city,shipping city"), row.replace("Oakland", "Oakland,Oakland")],
+        "bytes.csv": [header, row + "\x81"],
+        "wide.csv": [header, row + ",more"],
+    }.items():
+        (cli.folder / name).write_text("\n".join(lines), encoding="latin-1")
+    done = cli.run(*words)
+    assert done.returncode != 0
+    assert said in done.stderr
+    assert not re.search(r"\w_\w+ must|default_|\?\w+=|Content-Type", done.stderr)
+
+
 def test_check_stores_nothing_and_says_what_it_took_the_columns_for(cli: Cli, service: Service) -> None:
     sites = cli.sites("only-checked.csv", 4)
     sites.write_text(sites.read_text().replace("reference_id", "Key"))

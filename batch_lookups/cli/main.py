@@ -72,7 +72,7 @@ def main(words: Sequence[str] | None = None) -> None:
         code = fail(session, exits.DETACHED, "Interrupted")
     except ApiError as error:
         if session.output == "text":
-            details = f"{str(error).rstrip('.')} ({error.code or error.status})"
+            details = f"{uploads.in_words_of_the_command(str(error)).rstrip('.')} ({error.code or error.status})"
             hint = uploads.hint_of(error)
             code = fail(session, exits.of_error(error), details, hint, error.request_id if error.status >= 500 else "")
         else:

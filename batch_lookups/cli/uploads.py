@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,6 +24,26 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 SHOWN = 20
 LINES_OF_JSON = (".ndjson", ".jsonl")
+# What the service calls the words of the command line.
+WORDS = {
+    "allowed_networks": "--network",
+    "created_before": "--before",
+    "created_from": "--from",
+    "default_building_type": "--building-type",
+    "default_country_code": "--country",
+    "default_device_ids": "--devices",
+    "expires_at": "--expires",
+    "grace_seconds": "--grace",
+    "job_id": "--job",
+    "labels": "--label",
+    "max_lookups": "--max-lookups",
+    "name": "--name",
+    "overlap_seconds": "--overlap",
+    "reuse_max_age_days": "--reuse",
+    "sheet": "--sheet",
+    "since": "TIME",
+    "url": "--url",
+}
 
 
 class ColumnMap(click.ParamType[tuple[str, str | int]]):
@@ -161,8 +182,9 @@ def say_invalid(problems: Sequence[ItemProblem], total: int) -> None:
     groups: dict[str, list[str]] = {}
     for problem in problems[:SHOWN]:
         place = str(problem.get("line", problem["index"] + 1))
-        for message in [cell["message"].replace(f", row {place}:", ":", 1) for cell in problem["problems"]] or [problem["error"]]:
-            groups.setdefault(message, []).append(place)
+        for message in [cell["message"] for cell in problem["problems"]] or [problem["error"]]:
+            told = message.replace(f", row {place}:", ":", 1).removeprefix(f"row {place}: ")
+            groups.setdefault(in_words_of_the_command(told), []).append(place)
     for message, places in groups.items():
         say(f"  {kind}{'s' if len(places) > 1 else ''} {', '.join(places)}: {message}")
     if total > SHOWN:
@@ -180,8 +202,14 @@ def say_notes(checked: Checked) -> None:
         say(f"note: {checked['total_warnings']:,} rows have warnings, such as: {checked['warnings'][0]['warnings'][0]}")
 
 
+def in_words_of_the_command(message: str) -> str:
+    """A message of the service about an option, with the name that the option has here."""
+    return re.sub(r"^([a-z_]+)(?= must |:)", lambda name: WORDS.get(name[1], name[1]), message)
+
+
 def hint_of(error: ApiError) -> str:
-    """What to do about an error: what the service says, and how that is done here."""
+    """What to do about an error: what the service says, without its sentences about HTTP, and how that is done here."""
+    said = " ".join(sentence for sentence in re.split(r"(?<=\.) ", error.hint) if not re.search(r"\?\w+=|Content-Type:|GET /", sentence))
     here = {
         "invalid_api_key": "Store a valid key: batch-lookups login",
         "job_not_found": "batch-lookups list shows the jobs there are.",
@@ -189,11 +217,13 @@ def hint_of(error: ApiError) -> str:
         "webhook_delivery_not_found": "batch-lookups webhooks deliveries shows those there are.",
         "webhook_config_not_found": "Set one: batch-lookups webhooks set --url https://...",
         "insufficient_scope": "Use a key that has this scope; `batch-lookups doctor` shows which this one has.",
-        "missing_columns": "Here: --map FIELD=COLUMN, or for all rows --devices, --building-type, --country.",
-        "ambiguous_columns": "Here: --map FIELD=COLUMN.",
-        "sheet_not_found": "Here: --sheet NAME.",
-        "lookup_limit_reached": "Here: --max-lookups N, with a greater N.",
+        "missing_columns": "Name a column with --map FIELD=COLUMN, or say for all rows alike: --devices, --building-type, --country.",
+        "ambiguous_columns": "Say which one is meant with --map FIELD=COLUMN.",
+        "sheet_not_found": "Name one with --sheet.",
+        "invalid_encoding": "Save the file as CSV UTF-8.",
+        "invalid_item_count": "Split a larger file.",
+        "lookup_limit_reached": "Give a greater number with --max-lookups.",
         "too_many_open_items": "Wait until earlier jobs have ended, or cancel one; batch-lookups list shows them.",
         "idempotency_key_reused": "The service reads this file otherwise than it did before. To submit it anew: --again WORD",
     }.get(error.code, "")
-    return " ".join(filter(None, (error.hint, here)))
+    return " ".join(filter(None, (said, here)))
