@@ -16,6 +16,8 @@ from tests.cli_fixtures import Cli, Service, begin_child
 from tests.timed import wait_until
 from tests.upstream import Reply
 
+TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d"
+
 
 def submit(cli: Cli, references: list[str] | int, **changes: str) -> str:
     done = cli.run("submit", cli.sites("sites.csv", references, **changes))
@@ -126,7 +128,9 @@ def test_jobs_are_listed_and_deleted(cli: Cli) -> None:
         assert cli.run("watch", job).returncode == 0
     assert [job["id"] for job in json.loads(cli.run("list", "--json").stdout)] == jobs[::-1]
     assert [json.loads(line)["id"] for line in cli.run("list", "--ndjson", "--limit", "2").stdout.splitlines()] == jobs[:0:-1]
-    assert re.search(rf"^{jobs[0]}  completed +1 +1 +0 ", cli.run("list").stdout, re.MULTILINE)
+    assert re.search(rf"^{jobs[0]}  completed +1 +1 +0  {TIME}  ", cli.run("list").stdout, re.MULTILINE)
+    assert "CREATED (UTC)" in cli.run("list").stdout
+    assert re.search(rf"^created +{TIME} UTC\nended +{TIME} UTC\n", cli.run("status", jobs[0]).stdout, re.MULTILINE)
     asked = cli.run("delete", jobs[0], stdin=b"n\n")
     assert (asked.returncode, asked.stdout) == (130, "")
     assert cli.run("delete", jobs[0], "--yes").returncode == 0

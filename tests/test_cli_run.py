@@ -206,6 +206,38 @@ def test_messages_name_what_was_typed(cli: Cli, words: list[str], said: str) -> 
     assert not re.search(r"\w_\w+ must|default_|\?\w+=|Content-Type", done.stderr)
 
 
+@pytest.mark.parametrize(
+    ("valid", "invalid", "said"),
+    [
+        (1, 0, "1 of 1 row is valid, less than a second\n"),
+        (2, 1, "2 of 3 rows are valid, less than a second\n"),
+        (1, 2, "1 of 3 rows is valid, less than a second\n"),
+        (0, 1, "0 of 1 row is valid\n"),
+        (200, 0, "200 of 200 rows are valid, about 4 s\n"),
+    ],
+)
+def test_check_says_how_many_rows_are_valid_and_how_long_they_take(cli: Cli, service: Service, valid: int, invalid: int, said: str) -> None:
+    lines = [
+        *cli.sites("valid.csv", valid).read_text().splitlines(),
+        *cli.sites("invalid.csv", invalid, city="").read_text().splitlines()[1:],
+    ]
+    (cli.folder / "sites.csv").write_text("\n".join(lines))
+    service.owner.execute("select api.update_settings('{\"lookups_per_second\": 50}')")
+    try:
+        done = cli.run("check", "sites.csv")
+    finally:
+        service.owner.execute("select api.update_settings('{\"lookups_per_second\": null}')")
+    assert done.stdout == said
+    assert ("1 of 1 row is invalid:" in done.stderr) == ((valid, invalid) == (0, 1))
+
+
+def test_one_is_singular(cli: Cli) -> None:
+    done = cli.run("run", cli.sites("sites.csv", 1, building_type="House"), "-o", "results.csv")
+    assert "note: 1 row has warnings, such as: " in done.stderr
+    assert re.search(r"^Job \S+: 1 site$", done.stderr, re.MULTILINE)
+    assert "1 lookup in " in cli.run("usage").stderr
+
+
 def test_check_stores_nothing_and_says_what_it_took_the_columns_for(cli: Cli, service: Service) -> None:
     sites = cli.sites("only-checked.csv", 4)
     sites.write_text(sites.read_text().replace("reference_id", "Key"))

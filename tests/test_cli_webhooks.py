@@ -101,7 +101,10 @@ def test_keys_are_made_listed_rotated_and_revoked(cli: Cli, service: Service) ->
     keys = json.loads(cli.run("keys", "list", "--json").stdout)
     [listed] = [one for one in keys if one["name"] == "nightly"]
     assert listed["scopes"] == ["jobs:read"]
-    assert key not in cli.run("keys", "list").stdout
+    table = cli.run("keys", "list").stdout
+    assert key not in table
+    assert "EXPIRES (UTC)" in table
+    assert "  2040-01-01 00:00  " in table
     rotated = cli.run("keys", "rotate", listed["id"], "--grace", "60", "--json")
     new = json.loads(rotated.stdout)
     assert cli.run("list", BATCH_LOOKUPS_API_KEY=new["key"]).returncode == 0

@@ -12,7 +12,7 @@ import click
 
 from batch_lookups.cli import exits, progress, saving, uploads
 from batch_lookups.cli.exits import Ended
-from batch_lookups.cli.session import Dollars, Session, pass_session, say, with_output
+from batch_lookups.cli.session import Dollars, Session, counted, minute, pass_session, say, with_output
 from batch_lookups.cli.uploads import Label, Upload, with_again, with_file_options
 from batch_lookups.errors import ApiError
 
@@ -58,10 +58,16 @@ def check(session: Session, /, file: str, **options: Any) -> int:
 
 
 def summary_of_check(checked: Any) -> str:
-    seconds = checked["estimated_duration_seconds"]
-    takes = f", about {progress.duration(seconds)}" if seconds is not None else ""
     known = f", {checked['known_already']:,} of them known already" if checked["known_already"] else ""
-    return f"{checked['valid_items']:,} of {checked['total_items']:,} rows are valid{known}{takes}"
+    return f"{uploads.rows_are(checked['valid_items'], checked['total_items'])} valid{known}{estimate_of(checked)}"
+
+
+def estimate_of(checked: Any) -> str:
+    """How long a file would take; nothing where that is not known, or nothing is to be done."""
+    seconds = checked["estimated_duration_seconds"]
+    if seconds is None or not checked["valid_items"]:
+        return ""
+    return f", about {progress.duration(seconds)}" if seconds >= 1 else ", less than a second"
 
 
 @click.command()
@@ -83,7 +89,7 @@ def submit(session: Session, /, file: str, again: str | None, **options: Any) ->
     The same file with the same options is submitted once in seven days: repeating the command finds its job.
     """
     created = uploads.submit(session, Upload(file, **options), again)
-    say(f"{created['total_items']:,} sites; batch-lookups watch {created['job_id']}")
+    say(f"{counted(created['total_items'], 'site')}; batch-lookups watch {created['job_id']}")
     session.show(created, created["job_id"])
     return exits.ALL
 
@@ -117,9 +123,7 @@ def run(session: Session, /, file: str, output: Path | None, report: Path | None
     except KeyboardInterrupt:
         raise Ended(exits.DETACHED, "Interrupted before the job was known", "The same command finds it, if it was made.") from None
     if not created["replayed"]:
-        seconds = checked["estimated_duration_seconds"]
-        takes = f", about {progress.duration(seconds)}" if seconds is not None else ""
-        say(f"Job {created['job_id']}: {created['total_items']:,} sites{takes}")
+        say(f"Job {created['job_id']}: {counted(created['total_items'], 'site')}{estimate_of(checked)}")
     try:
         return finish(session, created["job_id"], output, report)
     except ApiError as error:
@@ -240,14 +244,14 @@ def list_jobs(session: Session, status: str | None, name: str | None, labels: tu
 
     session.show_all(
         islice(jobs(), limit),
-        ["id", "status", "done", "of", "failed", "created", "name"],
+        ["id", "status", "done", "of", "failed", "created (UTC)", "name"],
         lambda job: (
             job["id"],
             job["status"],
             job["processed_items"],
             job["total_items"],
             job["failed_items"],
-            job["created_at"][:16].replace("T", " "),
+            minute(job["created_at"]),
             job["name"],
         ),
         "There are no jobs.",
@@ -274,8 +278,8 @@ def status(session: Session, job: str) -> None:
         ("progress", progress.told(found)),
         ("failed", ", ".join(f"{count:,} {code}" for code, count in found["errors_by_code"].items()) or "-"),
         ("report", found["report_id"]),
-        ("created", found["created_at"]),
-        ("ended", found["completed_at"] or "-"),
+        ("created", f"{minute(found['created_at'])} UTC"),
+        ("ended", f"{minute(found['completed_at'])} UTC" if found["completed_at"] else "-"),
         ("retry of", found["retry_of_job_id"] or "-"),
         ("lookups", f"{found['lookups']:,}"),
         ("waits for", found["waiting_for"] or "-"),
@@ -334,8 +338,9 @@ def usage(session: Session, created_from: str | None, created_before: str | None
     """
     page = session.client.get_usage(created_from=created_from, created_before=created_before, limit=min(limit, 500))
     month = page["month"]
-    of_limit = "" if month["limit"] is None else f" of {month['limit']:,}"
-    say(f"{month['lookups']:,}{of_limit} lookups in {month['month']}")
+    used, allowed = month["lookups"], month["limit"]
+    lookups = counted(used, "lookup") if allowed is None else f"{used:,} of {counted(allowed, 'lookup')}"
+    say(f"{lookups} in {month['month']}")
 
     def rows() -> Iterator[Usage]:
         shown = page
@@ -376,7 +381,7 @@ def retry(session: Session, job: str, error_code: str | None) -> None:
         say(f"They are being tried again already, by the job {error.body['job_id']}")
         session.show({"job_id": error.body["job_id"], "retry_of_job_id": job}, error.body["job_id"])
         return
-    say(f"{created['total_items']:,} sites; batch-lookups watch {created['job_id']}")
+    say(f"{counted(created['total_items'], 'site')}; batch-lookups watch {created['job_id']}")
     session.show(created, created["job_id"])
 
 

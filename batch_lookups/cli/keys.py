@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from batch_lookups.cli.session import Session, pass_session, say, with_output
+from batch_lookups.cli.session import Session, minute, pass_session, say, with_output
 
 if TYPE_CHECKING:
     from batch_lookups.types import ApiKey
@@ -40,14 +40,14 @@ def list_keys(session: Session) -> None:
 
     session.show_all(
         found(),
-        ["id", "name", "key", "last used", "expires", "revoked", "scopes"],
+        ["id", "name", "key", "last used (UTC)", "expires (UTC)", "revoked (UTC)", "scopes"],
         lambda key: (
             key["id"],
             key["name"],
             f"{key['prefix']}…{key['last_four']}",
-            (key["last_used_at"] or "never")[:16],
-            (key["expires_at"] or "never")[:16],
-            key["revoked_at"] and key["revoked_at"][:16],
+            minute(key["last_used_at"]) or "never",
+            minute(key["expires_at"]) or "never",
+            minute(key["revoked_at"]),
             " ".join(key["scopes"]),
         ),
         "There are no keys.",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from batch_lookups.cli.session import is_terminal, say
+from batch_lookups.cli.session import is_terminal, minute, say
 
 if TYPE_CHECKING:
     from batch_lookups.types import Job
@@ -77,7 +77,7 @@ def told(job: Job, *, brief: bool = False) -> str:
             in_time = f"{duration(left)} left"
             parts = [in_time, *parts] if brief else [*parts, f"{job['rate']:.1f}/s", in_time]
         if job["upstream"]["unavailable_since"]:
-            parts.append(f"the incentives API has not answered since {job['upstream']['unavailable_since']}, items wait for it")
+            parts.append(f"the incentives API has not answered since {minute(job['upstream']['unavailable_since'])} UTC, items wait for it")
         elif job["status"] == "pending":
             parts.append("waiting for its turn")
     elif job["status"] == "cancelled":

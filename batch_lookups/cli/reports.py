@@ -10,7 +10,7 @@ import click
 
 from batch_lookups.cli import saving
 from batch_lookups.cli.batches import none_if_dash, summary_of
-from batch_lookups.cli.session import Dollars, Session, pass_session, say, with_output
+from batch_lookups.cli.session import Dollars, Session, counted, minute, pass_session, say, with_output
 from batch_lookups.errors import ApiError
 
 if TYPE_CHECKING:
@@ -151,13 +151,13 @@ def share(session: Session, job_or_report: str, days: int | None, lists: bool, r
     elif lists:
         session.show_all(
             session.client.list_report_shares(report_id)["shares"],
-            ["id", "created", "expires", "by"],
-            lambda link: (link["id"], *(link[name][:16].replace("T", " ") for name in ("created_at", "expires_at")), link["created_by"]),
+            ["id", "created (UTC)", "expires (UTC)", "by"],
+            lambda link: (link["id"], minute(link["created_at"]), minute(link["expires_at"]), link["created_by"]),
             "There are no links to this report.",
         )
     else:
         made = session.client.share_report(report_id, expires_in_days=days)
-        say(f"Works until {made['expires_at'][:16].replace('T', ' ')} UTC; end it with --revoke {made['id']}")
+        say(f"Works until {minute(made['expires_at'])} UTC; end it with --revoke {made['id']}")
         session.show(made, made["url"])
 
 
@@ -214,8 +214,8 @@ def told_report(summary: Any, job: Job | None) -> str:
     if summary["by_program"]:
         lines.append("The largest programs:")
         lines += [
-            f"  {Dollars(program['total_incentive_value'])!s:>14}  {program['eligible_sites']:>6,} sites  {program['program_name']}"
-            for program in summary["by_program"][:10]
+            f"  {Dollars(total['total_incentive_value'])!s:>14}  {counted(total['eligible_sites'], 'site'):>12}  {total['program_name']}"
+            for total in summary["by_program"][:10]
         ]
     return "\n".join(lines)
 

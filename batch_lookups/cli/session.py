@@ -100,6 +100,16 @@ def with_output(command: F) -> F:
     return click.option("--json", "as_json", help="One JSON document.", **options)(command)
 
 
+def counted(number: int, noun: str) -> str:
+    """Such as: 1 site, 2,000 sites."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def minute(time: str | None) -> str | None:
+    """A time of the service for people, in UTC as it came, such as 2026-11-28 17:46."""
+    return time and time[:16].replace("T", " ")
+
+
 class Dollars(float):
     """An amount, for people: $6,750.00 or -$9,825.00."""
 

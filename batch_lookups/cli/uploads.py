@@ -13,7 +13,7 @@ import click
 
 from batch_lookups.cli import exits
 from batch_lookups.cli.exits import Ended
-from batch_lookups.cli.session import Session, say
+from batch_lookups.cli.session import Session, counted, say
 
 if TYPE_CHECKING:
     from batch_lookups.calls import FileOptions
@@ -155,7 +155,7 @@ def submit(session: Session, upload: Upload, again: str | None) -> CreatedBatch:
     if created["replayed"]:
         say(f"This file was submitted before, as job {created['job_id']}; going on with that (--again WORD makes a new job)")
     elif created["total_invalid"]:
-        say(f"{created['total_invalid']:,} invalid rows were left out:")
+        say(f"{counted(created['total_invalid'], 'invalid row')} {'was' if created['total_invalid'] == 1 else 'were'} left out:")
         say_invalid(created["invalid_items"], created["total_invalid"])
     return created
 
@@ -169,11 +169,16 @@ def refusal(checked: Checked) -> Ended:
 
 def say_problems(checked: Checked) -> None:
     if checked["total_invalid"]:
-        say(f"{checked['total_invalid']:,} of {checked['total_items']:,} rows are invalid:")
+        say(f"{rows_are(checked['total_invalid'], checked['total_items'])} invalid:")
         say_invalid(checked["invalid_items"], checked["total_invalid"])
     if checked["duplicates"]:
         more = f", and {len(checked['duplicates']) - SHOWN:,} more" if len(checked["duplicates"]) > SHOWN else ""
         say(f"The same reference_id more than once: {', '.join(checked['duplicates'][:SHOWN])}{more}")
+
+
+def rows_are(number: int, total: int) -> str:
+    """Such as: 3 of 4 rows are, 1 of 4 rows is."""
+    return f"{number:,} of {counted(total, 'row')} {'is' if 1 in (number, total) else 'are'}"
 
 
 def say_invalid(problems: Sequence[ItemProblem], total: int) -> None:
@@ -199,7 +204,8 @@ def say_notes(checked: Checked) -> None:
     if unused:
         say(f"note: columns that are not used: {', '.join(unused[:SHOWN])}{', ...' if len(unused) > SHOWN else ''}")
     if checked["warnings"]:
-        say(f"note: {checked['total_warnings']:,} rows have warnings, such as: {checked['warnings'][0]['warnings'][0]}")
+        have = "has" if checked["total_warnings"] == 1 else "have"
+        say(f"note: {counted(checked['total_warnings'], 'row')} {have} warnings, such as: {checked['warnings'][0]['warnings'][0]}")
 
 
 def in_words_of_the_command(message: str) -> str:

@@ -15,7 +15,7 @@ import click
 
 from batch_lookups.cli import exits
 from batch_lookups.cli.exits import Ended
-from batch_lookups.cli.session import Session, pass_session, say, table, with_output
+from batch_lookups.cli.session import Session, minute, pass_session, say, table, with_output
 
 if TYPE_CHECKING:
     from batch_lookups.client import Client
@@ -101,14 +101,14 @@ def deliveries(session: Session, status: str | None, event: str | None, job_id: 
     page = session.client.list_webhook_deliveries(status=status, event=event, job_id=job_id, limit=limit)
     session.show_all(
         page["deliveries"],
-        ["id", "event", "status", "attempts", "answer", "created"],
+        ["id", "event", "status", "attempts", "answer", "created (UTC)"],
         lambda one: (
             one["id"],
             one["event"],
             one["status"],
             one["attempts"],
             one["last_http_status"] or one["last_error"],
-            one["created_at"],
+            minute(one["created_at"]),
         ),
         "There are no deliveries.",
     )
@@ -141,7 +141,7 @@ def recover(session: Session, since: str) -> None:
       batch-lookups webhooks recover 2026-11-20T08:00:00Z
     """
     came = session.client.recover_webhook_deliveries(since)
-    session.show(came, f"{came['recovered']:,} deliveries are pending again")
+    session.show(came, f"{came['recovered']:,} {'delivery is' if came['recovered'] == 1 else 'deliveries are'} pending again")
 
 
 @webhooks.command()
@@ -288,14 +288,14 @@ def show_config(session: Session, config: WebhookConfig) -> None:
 def told(config: WebhookConfig) -> str:
     if config["url"] is None:
         return "No webhooks are sent; batch-lookups webhooks set --url https://..."
-    state = "enabled" if config["enabled"] else f"disabled since {config['disabled_at']} ({config['disabled_reason']})"
+    state = "enabled" if config["enabled"] else f"disabled since {minute(config['disabled_at'])} UTC ({config['disabled_reason']})"
     return table(
-        ["url", "state", "failing since", "bundled", "fields", "events"],
+        ["url", "state", "failing since (UTC)", "bundled", "fields", "events"],
         [
             (
                 config["url"],
                 state,
-                config["failing_since"],
+                minute(config["failing_since"]),
                 config["bundle_items"],
                 "all" if config["field_names"] is None else " ".join(config["field_names"]),
                 " ".join(config["events"]),
