@@ -161,14 +161,18 @@ def test_a_report_is_shown_and_saved(cli: Cli) -> None:
 def test_the_browser_shows_the_report(cli: Cli) -> None:
     job = submit(cli, 1)
     assert cli.run("watch", job).returncode == 0
-    # `click.launch` runs xdg-open; here it notes what it was given.
-    opener = cli.folder / "bin" / "xdg-open"
-    opener.parent.mkdir()
+    opener = cli.folder / "browser"
     opener.write_text(f'#!/bin/sh\necho "$1" > {cli.folder}/opened\n')
     opener.chmod(0o755)
-    assert cli.run("report", job, "-o", "r.html", "--open", PATH=f"{opener.parent}:{os.environ['PATH']}").returncode == 0
-    wait_until(lambda: (cli.folder / "opened").exists() and (cli.folder / "opened").read_text())
+    assert cli.run("report", job, "-o", "r.html", "--open", BROWSER=str(opener)).returncode == 0
     assert (cli.folder / "opened").read_text().strip().endswith("r.html")
+    cli.environment["PATH"] = str(cli.folder)
+    unseen = cli.run("open")
+    address = cli.environment["BATCH_LOOKUPS_URL"]
+    assert (unseen.returncode, unseen.stderr.splitlines()[:2]) == (1, [address, "error: No browser was found"])
+    unseen = cli.run("report", job, "-o", "unseen.html", "--open")
+    assert (unseen.returncode, "error: No browser was found" in unseen.stderr) == (1, True)
+    assert (cli.folder / "unseen.html").exists()
 
 
 def test_watch_prints_events_as_json(cli: Cli, service: Service) -> None:

@@ -13,7 +13,7 @@ import click
 from batch_lookups import __version__
 from batch_lookups.cli import exits, settings
 from batch_lookups.cli.exits import Ended
-from batch_lookups.cli.session import Session, pass_session, say, with_output
+from batch_lookups.cli.session import Session, open_browser, pass_session, say, with_output
 
 if TYPE_CHECKING:
     import httpx
@@ -228,7 +228,7 @@ def open_service() -> None:
     """
     url = settings.configured_url()
     say(url)
-    click.launch(url)
+    open_browser(url)
 
 
 @click.command()

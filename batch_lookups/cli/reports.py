@@ -10,7 +10,7 @@ import click
 
 from batch_lookups.cli import saving
 from batch_lookups.cli.batches import none_if_dash, summary_of
-from batch_lookups.cli.session import Dollars, Session, counted, minute, pass_session, say, with_output
+from batch_lookups.cli.session import Dollars, Session, counted, minute, open_browser, pass_session, say, with_output
 from batch_lookups.errors import ApiError
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def show(session: Session, job_or_report: str, output: Path | None, opens: bool)
         saving.save(output, [client.get_report_page(report_id).encode()])
     say(f"Saved {output}")
     if opens:
-        click.launch(output.resolve().as_uri())
+        open_browser(output.resolve().as_uri())
 
 
 @report.command()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from batch_lookups.cli import settings
+from batch_lookups.cli.exits import ERROR, Ended
 
 if TYPE_CHECKING:
     from batch_lookups.client import Client
@@ -83,6 +84,14 @@ def say_retry(retry: Retry) -> None:
 
 def is_terminal() -> bool:
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def open_browser(url: str) -> None:
+    """Shows an address in a browser. Ends where there is none."""
+    import webbrowser
+
+    if not webbrowser.open(url):
+        raise Ended(ERROR, "No browser was found", f"Open this address in one: {url}")
 
 
 def with_output(command: F) -> F:
