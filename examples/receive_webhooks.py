@@ -16,6 +16,8 @@ from base64 import b64decode, b64encode
 from collections import OrderedDict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+if "WEBHOOK_SECRET" not in os.environ:
+    sys.exit("usage: WEBHOOK_SECRET=whsec_... python3 receive_webhooks.py [PORT]")
 SECRET = b64decode(os.environ["WEBHOOK_SECRET"].removeprefix("whsec_"))
 SECONDS_OFF = 300
 MAX_BYTES = 8 * 1024 * 1024

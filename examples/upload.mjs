@@ -47,8 +47,8 @@ async function waitFor(jobId) {
 }
 
 const [sites, results] = process.argv.slice(2)
-if (!sites || !results) {
-  console.error('usage: node upload.mjs SITES.csv RESULTS.csv')
+if (!sites || !results || !process.env.API_KEY) {
+  console.error('usage: API_KEY=leap_live_... node upload.mjs SITES.csv RESULTS.csv')
   process.exit(2)
 }
 try {
@@ -60,6 +60,6 @@ try {
   const value = report.total_incentive_value.toLocaleString('en-US', { style: 'currency', currency: 'USD' })
   console.log(`${report.name}: ${report.eligible_sites} of ${report.total_sites} eligible, ${value} in all`)
 } catch (error) {
-  console.error(error.message)
+  console.error(error.cause ? `${API_URL} cannot be reached: ${error.cause.code ?? error.cause.message}` : error.message)
   process.exit(1)
 }

@@ -22,7 +22,10 @@ ADDRESS = ("street_1", "street_2", "city", "state_or_province_code", "postal_cod
 
 def main(sites_file: str, results_file: str) -> None:
     with Path(sites_file).open(newline="", encoding="utf-8-sig") as file:
-        items = [to_item(row) for row in csv.DictReader(file)]
+        rows = csv.DictReader(file)
+        if missing := {"reference_id", "building_type", "device_ids"}.difference(rows.fieldnames or ()):
+            sys.exit(f"{sites_file} lacks these columns: {', '.join(sorted(missing))}")
+        items = [to_item(row) for row in rows]
     job_id = call("POST", "/batch-lookups", {"items": items})["job_id"]
     job = wait_for(job_id)
     with Path(results_file).open("w", newline="", encoding="utf-8") as file:
@@ -90,6 +93,8 @@ def call(method: str, path: str, body: Any = None) -> Any:
                 time.sleep(float(error.headers.get("retry-after", 1)))
                 continue
             sys.exit(f"{error.code} {error.read().decode()}")
+        except urllib.error.URLError as error:
+            sys.exit(f"{URL} cannot be reached: {error.reason}")
 
 
 if __name__ == "__main__":

@@ -67,21 +67,46 @@ def test_the_python_client_says_what_is_wrong(environment: dict[str, str], tmp_p
     assert "Missing required fields: address.city" in run.stderr
 
 
-def test_the_python_client_says_how_it_is_used() -> None:
-    run = subprocess.run([sys.executable, ROOT / "examples" / "upload.py"], env={}, capture_output=True, text=True)
-    assert (run.returncode, run.stderr) == (1, "usage: API_KEY=leap_live_... python upload.py SITES.csv RESULTS.csv\n")
+# Node refuses to call port 1 at all.
+NOWHERE = {"API_URL": "http://127.0.0.1:2", "API_KEY": "leap_live_nonsense"}
+
+
+@pytest.mark.parametrize(
+    ("words", "environment", "said"),
+    [
+        (["upload.py"], NOWHERE, "usage: API_KEY=leap_live_... python upload.py SITES.csv RESULTS.csv"),
+        (["upload.py", "sites.csv", "results.csv"], {}, "usage: API_KEY=leap_live_... python upload.py SITES.csv RESULTS.csv"),
+        (["upload.py", "sites.csv", "results.csv"], NOWHERE, "http://127.0.0.1:2 cannot be reached: [Errno 111] Connection refused"),
+        (["upload.py", "bare.csv", "results.csv"], NOWHERE, "bare.csv lacks these columns: building_type, device_ids, reference_id"),
+        (["upload.mjs", "sites.csv", "results.csv"], {}, "usage: API_KEY=leap_live_... node upload.mjs SITES.csv RESULTS.csv"),
+        (["upload.mjs", "sites.csv", "results.csv"], NOWHERE, "http://127.0.0.1:2 cannot be reached: ECONNREFUSED"),
+        (["receive_webhooks.py"], {}, "usage: WEBHOOK_SECRET=whsec_... python3 receive_webhooks.py [PORT]"),
+    ],
+)
+def test_the_examples_say_in_a_sentence_what_is_wrong(words: list[str], environment: dict[str, str], said: str, tmp_path: Path) -> None:
+    program, *arguments = words
+    interpreter = node() if program.endswith(".mjs") else sys.executable
+    (tmp_path / "sites.csv").write_text("reference_id,street_1,building_type,device_ids\n")
+    (tmp_path / "bare.csv").write_text("street_1\n1 Main St\n")
+    command = [interpreter, str(ROOT / "examples" / program), *arguments]
+    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (run.returncode in (1, 2), run.stderr) == (True, f"{said}\n")
+
+
+def node() -> str:
+    found = shutil.which("node")
+    if found is None:
+        pytest.skip("there is no node here")
+    return found
 
 
 def test_the_javascript_client_uploads_a_file_as_it_is(environment: dict[str, str], tmp_path: Path) -> None:
-    node = shutil.which("node")
-    if node is None:
-        pytest.skip("there is no node here")
     sites, results = tmp_path / "sites.csv", tmp_path / "results.csv"
     with (ROOT / "examples" / "sites.csv").open() as all_sites:
         sites.write_text("".join(islice(all_sites, 21)))
 
     run = subprocess.run(
-        [node, ROOT / "examples" / "upload.mjs", sites, results], env=environment, capture_output=True, text=True, timeout=60
+        [node(), ROOT / "examples" / "upload.mjs", sites, results], env=environment, capture_output=True, text=True, timeout=60
     )
 
     assert run.returncode == 0, run.stderr
@@ -94,7 +119,7 @@ def test_the_javascript_client_uploads_a_file_as_it_is(environment: dict[str, st
     assert {row["status"] for row in rows} == {"completed", "failed"}
 
     sites.write_text("reference_id,street_1,building_type,device_ids\ndeal-001,1 Main St,RESIDENTIAL,1\n")
-    run = subprocess.run([node, ROOT / "examples" / "upload.mjs", sites, results], env=environment, capture_output=True, text=True)
+    run = subprocess.run([node(), ROOT / "examples" / "upload.mjs", sites, results], env=environment, capture_output=True, text=True)
     assert run.returncode == 1
     assert "400" in run.stderr
 
