@@ -83,6 +83,9 @@ def test_what_is_no_file_is_written_to_and_a_link_stays_one(cli: Cli) -> None:
     saving.communicate(timeout=30)
     assert saving.returncode == 0
     assert pipe.is_fifo()
+    stdout = cli.start("results", job, "-o", "/dev/stdout")
+    assert len(stdout.communicate(timeout=30)[0].splitlines()) == 3
+    assert stdout.returncode == 0
     (cli.folder / "target.csv").write_text("")
     link.symlink_to("target.csv")
     assert cli.run("results", job, "-o", link).returncode == 0

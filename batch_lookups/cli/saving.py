@@ -41,11 +41,11 @@ class OutputFile(click.Path):
             return path
         if self._endings and path.suffix.lower() not in ("", *self._endings):
             self.fail(f"{path.name} must end with {', '.join(self._endings[:-1])} or {self._endings[-1]}.", param, ctx)
-        target = path.resolve()
-        if not target.parent.is_dir():
-            self.fail(f"The folder {target.parent} does not exist.", param, ctx)
-        if not is_special(target) and not os.access(target.parent, os.W_OK):
-            self.fail(f"The folder {target.parent} is not writable.", param, ctx)
+        folder = path.resolve().parent
+        if not folder.is_dir():
+            self.fail(f"The folder {folder} does not exist.", param, ctx)
+        if not is_special(path) and not os.access(folder, os.W_OK):
+            self.fail(f"The folder {folder} is not writable.", param, ctx)
         return path
 
 
@@ -59,11 +59,12 @@ def save(path: Path, pieces: Iterable[bytes]) -> None:
 
     A device or a pipe is written to as it is, and a link stays one.
     """
-    path = path.resolve()
+    # Before the link is followed: /dev/stdout leads to a pipe that has no name.
     if is_special(path):
         with path.open("wb") as target:
             target.writelines(pieces)
         return
+    path = path.resolve()
     part = path.with_name(f".{path.name}.part")
     with part.open("wb") as file:
         file.writelines(pieces)
