@@ -262,7 +262,7 @@ def test_an_excel_workbook_is_a_batch(client: OrganizationClient) -> None:
         [["Author", "Ada"], ["Month", "March"]], [header, ["deal-001", "12 Elm St", "Boston", "MA", "02134", "Single Family", 1]]
     )
     assert refused(upload(client, book, "application/octet-stream"))["error"].endswith(
-        ". The sheet Sheet 1 was read; ?sheet= chooses another: Sheet 2"
+        ". The sheet Sheet 1 was read; `sheet` chooses another: Sheet 2"
     )
 
 

@@ -184,13 +184,13 @@ class TestWorkbooks:
     def test_the_first_visible_sheet_with_rows_is_read(self) -> None:
         table = read_file(workbook([["hidden"]], [], [["third"]], [["fourth"]], hidden=1))
         assert table.rows == [["third"]]
-        assert [note.message for note in table.notes] == ["The sheet Sheet 3 was read; ?sheet= chooses another: Sheet 4"]
+        assert [note.message for note in table.notes] == ["The sheet Sheet 3 was read; `sheet` chooses another: Sheet 4"]
 
     @pytest.mark.parametrize("cover", [[["hello"]], [["Sites of March"], [], ["Read this first"]]])
     def test_a_cover_page_is_passed_over(self, cover: list[list[str]]) -> None:
         table = read_file(workbook(cover, [["id", "city"], ["1", "Boston"]], [["a", "b"], ["c", "d"]]))
         assert table.rows[0] == ["id", "city"]
-        assert [note.message for note in table.notes] == ["The sheet Sheet 2 was read; ?sheet= chooses another: Sheet 1, Sheet 3"]
+        assert [note.message for note in table.notes] == ["The sheet Sheet 2 was read; `sheet` chooses another: Sheet 1, Sheet 3"]
 
     def test_a_sheet_can_be_chosen_by_name_or_number(self) -> None:
         book = workbook([["one"]], [["two"]])

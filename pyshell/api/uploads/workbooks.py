@@ -111,7 +111,7 @@ def choose_sheet(workbook: CalamineWorkbook, wanted: str | None) -> tuple[Calami
     notes = []
     if len(filled) > 1:
         others = ", ".join(sheet.name[:50] for sheet in filled[:20] if sheet is not chosen)
-        notes.append(Note("sheet_chosen", f"The sheet {chosen.name[:50]} was read; ?sheet= chooses another: {others}"))
+        notes.append(Note("sheet_chosen", f"The sheet {chosen.name[:50]} was read; `sheet` chooses another: {others}"))
     return chosen, notes
 
 
