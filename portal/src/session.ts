@@ -31,12 +31,17 @@ export async function signIn(used: Credential, keep: boolean) {
     // The answer to an operator, whose credential is good but of no organization.
     if (!(error instanceof Failure) || error.code !== "organization_missing") {
       credential.value = null;
-      throw error;
+      throw used.kind === "internal" && error instanceof Failure && error.status === 401 ? unknownKey(error) : error;
     }
     session.value = { organization: null, scopes: new Set() };
   }
   refusal.value = "";
   if (keep && used.kind !== "session") sessionStorage.setItem(STORED, JSON.stringify(used));
+}
+
+/** Says what a key looks like: what does not begin so is sent as the operator's, and the service's answer is about tokens. */
+function unknownKey({ status, code }: Failure): Failure {
+  return new Failure(status, "This key is not known.", code, "API keys begin with leap_live_ or leap_test_.");
 }
 
 /** Whether the tab keeps a key. */
