@@ -94,6 +94,32 @@ def test_the_rate_and_the_time_left_are_told(signed_in: SignedIn, client: Organi
     person.look("job-time-left")
 
 
+@pytest.mark.parametrize("limit", [{"sample": 20}, {"max_lookups": 20, "when_limit_reached": "wait"}], ids=["sample", "limit"])
+def test_a_batch_that_waits_for_its_user_has_no_time_left(
+    signed_in: SignedIn, client: OrganizationClient, database: Connection, limit: dict[str, str | int]
+) -> None:
+    job = client.post("/batch-lookups", params=limit, json=[site(f"deal-{number}") for number in range(100)]).json()
+    person = signed_in("batches")
+    page = person.page
+    row = page.get_by_role("row", name=re.compile("100 sites"))
+    spoken = page.locator("[data-live]")
+    expect(spoken).to_have_text("1 batch is running")
+    look_up(database, job, 20, ANSWER)
+    # A limit stops a batch when more would be claimed.
+    look_up(database, job, 20, ANSWER)
+    expect(row).to_contain_text("Waits for you.")
+    expect(spoken).to_have_text("1 batch waits for you")
+    expect(page.get_by_role("link", name="In progress 1")).to_be_visible()
+    person.look("batches-waiting")
+
+    database.execute("update public.batch_lookup_jobs set rate = 0.5, updated_at = now() where id = %s", [job["job_id"]])
+    row.get_by_role("link").first.click()
+    expect(page.get_by_role("region", name="Progress")).to_contain_text("20%waits for you")
+    expect(spoken).to_have_text("20% done, waits for you")
+    client.post(f"/batch-lookups/{job['job_id']}/continue", params={"max_lookups": 100})
+    expect(page.get_by_role("region", name="Progress")).not_to_contain_text("waits for you")
+
+
 def test_it_is_never_all_done_before_the_report_is_closed(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
     job = upload(client, 3)
     look_up(database, job, 2, ANSWER)

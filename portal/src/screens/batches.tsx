@@ -1,4 +1,4 @@
-import { useEffect } from "preact/hooks";
+import { useEffect, useRef } from "preact/hooks";
 import { call, type Schemas } from "../api.ts";
 import { counted, dollars, number, percent, shortDollars } from "../format.ts";
 import { type ReportRow, watch } from "../live.ts";
@@ -17,8 +17,8 @@ type Status = Schemas["JobStatus"];
 
 const FILTERS: [Status | "", string][] = [
   ["", "All"],
-  ["processing", "Running"],
-  ["pending", "Waiting"],
+  ["processing", "In progress"],
+  ["pending", "Not started"],
   ["completed", "Completed"],
   ["failed", "Failed"],
   ["cancelled", "Cancelled"],
@@ -69,11 +69,26 @@ export function Batches() {
     };
   }, [status, search, label]);
 
-  const shown = list.data.value?.jobs ?? [];
-  const running = shown.filter(isOpen).length;
+  const jobs = list.data.value?.jobs;
+  const shown = jobs ?? [];
+  const waiting = useLoad(async (signal) => list.data.peek() && await waitingOf(list.data.peek()!.jobs, signal), []);
+  const lookForWaiting = useRef(throttled(waiting.reload, 2000)).current;
   useEffect(() => {
-    if (list.data.value) announce(running ? `${counted(running, "batch is", "batches are")} running` : "No batch is running");
-  }, [running, Boolean(list.data.value)]);
+    if (jobs) lookForWaiting();
+  }, [jobs]);
+  useEffect(() => lookForWaiting.cancel, []);
+  const waits = (job: Job) => isOpen(job) && Boolean(waiting.data.value?.has(job.id));
+
+  const held = shown.filter(waits).length;
+  const running = shown.filter(isOpen).length - held;
+  useEffect(() => {
+    if (!waiting.data.value) return;
+    const parts = [
+      running && `${counted(running, "batch is", "batches are")} running`,
+      held && `${counted(held, "batch waits", "batches wait")} for you`,
+    ];
+    announce(parts.filter(Boolean).join(", ") || "No batch is running");
+  }, [running, held, Boolean(waiting.data.value)]);
 
   async function more() {
     const page = await call("get", "/batch-lookups", {
@@ -139,7 +154,9 @@ export function Batches() {
               <th>Uploaded</th>
             </tr>
           </thead>
-          <tbody>{shown.map((job) => <Row key={job.id} job={job} report={data!.reports.get(job.report_id)} />)}</tbody>
+          <tbody>
+            {shown.map((job) => <Row key={job.id} job={job} report={data!.reports.get(job.report_id)} waits={waits(job)} />)}
+          </tbody>
         </table>
       )}
       {!showsDrafts && data?.next && <button type="button" class="more" onClick={more}>Show more</button>}
@@ -147,7 +164,7 @@ export function Batches() {
   );
 }
 
-function Row({ job, report }: { job: Job; report: Schemas["Report"] | undefined }) {
+function Row({ job, report, waits }: { job: Job; report: Schemas["Report"] | undefined; waits: boolean }) {
   return (
     <tr>
       <td>
@@ -164,6 +181,7 @@ function Row({ job, report }: { job: Job; report: Schemas["Report"] | undefined 
           <Bar job={job} inFlight={isOpen(job) ? job.item_counts.processing : 0} />
           <span class={`status ${job.status}`}>{isOpen(job) ? percent(doneShare(job)) : STATUS_TITLES[job.status]}</span>
         </span>
+        {waits && <small class="warn">Waits for you.</small>}
         {job.upstream.unavailable_since && <small class="warn">The incentives API does not answer; items wait.</small>}
       </td>
       <td class="number" data-label="Failed">{job.failed_items > 0 ? <span class="alert">{number(job.failed_items)}</span> : "0"}</td>
@@ -178,8 +196,8 @@ function Row({ job, report }: { job: Job; report: Schemas["Report"] | undefined 
 }
 
 export const STATUS_TITLES: Record<Status, string> = {
-  pending: "Waiting",
-  processing: "Running",
+  pending: "Not started",
+  processing: "In progress",
   completed: "Completed",
   failed: "Failed",
   cancelled: "Cancelled",
@@ -228,6 +246,14 @@ async function load(status: Status | "", search: string, signal: AbortSignal): P
     drafts: drafts.total,
     reports: new Map(reports?.reports.map((report) => [report.id, report])),
   };
+}
+
+/** The ids of those of the batches that wait for their user, which the list of the API does not tell. */
+async function waitingOf(jobs: Job[], signal: AbortSignal): Promise<Set<string>> {
+  const open = await Promise.all(
+    jobs.filter(isOpen).map(({ id }) => call("get", "/batch-lookups/{job_id}", { path: { job_id: id }, signal })),
+  );
+  return new Set(open.filter(({ waiting_for }) => waiting_for).map(({ id }) => id));
 }
 
 /** The columns of a row that a job of the list has, too. */

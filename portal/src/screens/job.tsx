@@ -52,7 +52,7 @@ export function JobScreen({ id }: { id: string }) {
   const data = job.data.value;
   useEffect(() => {
     if (data) announce(sentence(data));
-  }, [data?.processed_items, data?.status]);
+  }, [data?.processed_items, data?.status, data?.waiting_for]);
   if (!data) return <NotYet title="Batch" loaded={job} />;
   return (
     <>
@@ -133,7 +133,7 @@ function Heading({ job, reload }: { job: Job; reload: Loaded<Job>["reload"] }) {
           onClose={() => (asking.value = null)}
           actions={
             <>
-              <button type="button" onClick={() => (asking.value = null)}>Keep it running</button>
+              <button type="button" onClick={() => (asking.value = null)}>Keep it</button>
               <button type="button" class="danger" onClick={cancel}>Cancel the batch</button>
             </>
           }
@@ -222,6 +222,7 @@ function timing(job: Job): string {
     return job.started_at ? `took ${duration(took)}` : "";
   }
   if (job.processed_items === job.total_items) return "closing the report";
+  if (job.waiting_for) return "waits for you";
   const parts = job.rate ? [`${decimal(job.rate)} a second`] : [];
   if (job.estimated_completion_at) {
     const left = (Date.parse(job.estimated_completion_at) - now.value) / 1000;
@@ -302,6 +303,6 @@ function Errors({ job }: { job: Job }) {
 
 function sentence(job: Job): string {
   const failed = job.failed_items ? `, ${number(job.failed_items)} failed` : "";
-  if (isOpen(job)) return `${percent(doneShare(job))} done${failed}`;
+  if (isOpen(job)) return `${percent(doneShare(job))} done${failed}${job.waiting_for ? ", waits for you" : ""}`;
   return `${STATUS_TITLES[job.status]}: ${number(job.processed_items)} of ${counted(job.total_items, "site")} looked up${failed}`;
 }
