@@ -120,6 +120,22 @@ def test_a_batch_that_waits_for_its_user_has_no_time_left(
     expect(page.get_by_role("region", name="Progress")).not_to_contain_text("waits for you")
 
 
+def test_a_batch_goes_on_with_a_new_limit(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
+    sites = [site(f"deal-{number}") for number in range(5)]
+    job = client.post("/batch-lookups", params={"max_lookups": 2, "when_limit_reached": "wait"}, json=sites).json()
+    for _ in range(2):
+        look_up(database, job, 2, ANSWER)
+    person = signed_in(f"batches/{job['job_id']}")
+    banner = person.page.get_by_role("region", name="Waiting for you")
+    expect(banner).to_contain_text("The limit of lookups is reached after 2; 3 sites wait.")
+    person.look("job-limit")
+    banner.get_by_label("New limit of the batch").fill("4")
+    banner.get_by_role("button", name="Continue").click()
+    expect(banner).to_have_count(0)
+    look_up(database, job, 5, ANSWER)
+    expect(person.page.get_by_role("region", name="Progress")).to_contain_text("completed 4")
+
+
 def test_it_is_never_all_done_before_the_report_is_closed(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
     job = upload(client, 3)
     look_up(database, job, 2, ANSWER)

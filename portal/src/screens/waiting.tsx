@@ -13,7 +13,7 @@ export function Waiting({ job, reload }: { job: Schemas["JobDetails"]; reload: (
   const rest = job.item_counts.pending;
 
   async function go(most?: number) {
-    await call("post", "/batch-lookups/{job_id}/continue", { path: { job_id: job.id }, body: most ? { max_lookups: most } : {} });
+    await call("post", "/batch-lookups/{job_id}/continue", { path: { job_id: job.id }, query: { max_lookups: most } });
     notify("The batch goes on");
     reload();
   }
