@@ -95,6 +95,35 @@ def test_a_report_grows_is_filtered_and_taken_along(signed_in: SignedIn, client:
     expect(page.get_by_role("navigation")).to_be_hidden()
 
 
+def test_a_report_tells_what_was_not_looked_up(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
+    job = client.submit(*(site(f"deal-{number}") for number in range(5)))
+    look_up(database, job, 1, pays(100, "City Power"))
+    look_up(database, job, 1, {"error": "no"}, status=404)
+    person = signed_in(f"reports/{job['report']['id']}")
+    page = person.page
+    heading = page.locator(".heading p")
+    looked_up = page.locator(".figure", has_text="looked up").last
+    expect(heading).to_contain_text("1 of 5 sites was not looked up, and no figure covers them. The batch")
+    client.post(f"/batch-lookups/{job['job_id']}/cancel")
+    expect(heading).to_have_text(re.compile(r"^Cancelled, [\d:]+ [AP]M\. 4 of 5 sites were not looked up, and no figure covers them\."))
+    expect(looked_up).to_have_text("1site looked upof 5 uploaded")
+    person.look("report-cancelled")
+    page.goto(f"{person.server}/portal#/reports")
+    expect(page.get_by_role("row", name=re.compile("5 sites"))).to_contain_text("Ended")
+
+    client.delete(f"/batch-lookups/{job['job_id']}")
+    page.go_back()
+    expect(heading).to_have_text(re.compile(r"^Ended, [\d:]+ [AP]M\.\s*$"))
+
+
+def test_a_report_of_few_of_its_sites_is_not_called_complete(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
+    job = client.submit(*(site(f"deal-{number}") for number in range(3)))
+    look_up(database, job, 2, {"error": "no"}, status=404)
+    look_up(database, job, 1, pays(100, "City Power"))
+    page = signed_in(f"reports/{job['report']['id']}").page
+    expect(page.locator(".heading p")).to_contain_text("Ended without most of its sites,")
+
+
 def test_two_reports_are_compared(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
     for name, amounts in (("Last month", {"deal-1": 100, "deal-2": 200}), ("This month", {"deal-2": 350, "deal-3": 400})):
         job = client.post("/batch-lookups", params={"name": name}, json=[site(reference_id) for reference_id in amounts]).json()

@@ -1,6 +1,6 @@
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
-import { call, download, type Schemas } from "../api.ts";
+import { call, download, Failure, type Schemas } from "../api.ts";
 import { counted, dollars, number, percent } from "../format.ts";
 import { watch } from "../live.ts";
 import { throttled, useLoad } from "../load.ts";
@@ -18,6 +18,7 @@ import { CompareWith } from "./difference.tsx";
 import { oneLine } from "./items.tsx";
 
 type Report = Schemas["Report"];
+type Job = Schemas["JobDetails"];
 
 const POLL_SECONDS = 5;
 const SORTS: [Schemas["ReportSort"], string][] = [
@@ -28,7 +29,7 @@ const SORTS: [Schemas["ReportSort"], string][] = [
 ];
 
 export function ReportScreen({ id }: { id: string }) {
-  const summary = useLoad((signal) => call("get", "/incentive-reports/{report_id}/summary", { path: { report_id: id }, signal }), [id]);
+  const summary = useLoad((signal) => load(id, signal), [id]);
   const version = useSignal(0);
   useEffect(() => {
     const reload = throttled(() => {
@@ -51,13 +52,13 @@ export function ReportScreen({ id }: { id: string }) {
   }, [data?.report.total_incentive_value, data?.report.eligible_sites]);
   if (!data) return <NotYet title="Report" loaded={summary} />;
 
-  const { report } = data;
+  const { report, job } = data;
   const choose = (name: "state" | "program" | "utility") => (key: string | null) => setQuery({ [name]: key });
   return (
     <>
-      <Heading report={report} reload={summary.reload} />
+      <Heading report={report} job={job} reload={summary.reload} />
       <Problem error={summary.error.value} onRetry={summary.reload} />
-      <Figures report={report} />
+      <Figures report={report} job={job} />
       {report.total_sites > 0 && (
         <>
           <p class="soft caveat">
@@ -92,7 +93,27 @@ export function ReportScreen({ id }: { id: string }) {
   );
 }
 
-function Heading({ report, reload }: { report: Report; reload: () => void }) {
+/** The summary with its job; null: the job has been deleted, or must not be seen. */
+async function load(id: string, signal: AbortSignal): Promise<Schemas["ReportSummary"] & { job: Job | null }> {
+  const summary = await call("get", "/incentive-reports/{report_id}/summary", { path: { report_id: id }, signal });
+  const { job_id } = summary.report;
+  if (!job_id || !can("jobs:read")) return { ...summary, job: null };
+  const job = await call("get", "/batch-lookups/{job_id}", { path: { job_id }, signal }).catch((error) => {
+    if (error instanceof Failure && error.status === 404) return null;
+    throw error;
+  });
+  return { ...summary, job };
+}
+
+/** What became of a batch that has ended; it is only complete if most of its sites were looked up. */
+function ending(report: Report, job: Job | null): string {
+  if (job?.status === "cancelled") return "Cancelled";
+  if (report.status === "error") return "No site could be looked up";
+  if (!job) return "Ended";
+  return job.failed_items * 2 > job.total_items ? "Ended without most of its sites" : "Complete";
+}
+
+function Heading({ report, job, reload }: { report: Report; job: Job | null; reload: () => void }) {
   const asking = useSignal<"share" | "rename" | "delete" | null>(null);
   const ask = (what: typeof asking.value) => () => (asking.value = what);
   const close = ask(null);
@@ -140,10 +161,16 @@ function Heading({ report, reload }: { report: Report; reload: () => void }) {
             )
             : (
               <>
-                {report.status === "complete" ? "Complete" : "No site could be looked up"},{" "}
-                <Time at={report.completed_at ?? report.created_at} />
+                {ending(report, job)}, <Time at={report.completed_at ?? report.created_at} />.
               </>
-            )} {report.job_id && can("jobs:read") && <a href={href(["batches", report.job_id])}>The batch</a>}
+            )} {job && report.status !== "error" && job.failed_items > 0 && (
+            <>
+              <strong>
+                {number(job.failed_items)} of {counted(job.total_items, "site")} {job.failed_items === 1 ? "was" : "were"} not looked up
+              </strong>, and no figure covers them.{" "}
+            </>
+          )}
+          {job && <a href={href(["batches", job.id])}>The batch</a>}
         </p>
       </div>
       <CopyAs
@@ -253,7 +280,7 @@ function Sharing({ report, onClose }: { report: Report; onClose: () => void }) {
   );
 }
 
-function Figures({ report }: { report: Report }) {
+function Figures({ report, job }: { report: Report; job: Job | null }) {
   const { total_sites, eligible_sites, total_incentive_value, conditional_incentive_amount: conditional } = report;
   const figures = [
     [
@@ -267,7 +294,11 @@ function Figures({ report }: { report: Report }) {
       total_sites ? `${percent(eligible_sites / total_sites)} of the sites looked up` : "",
     ],
     [dollars(eligible_sites ? total_incentive_value / eligible_sites : 0), "average per eligible site", ""],
-    [number(total_sites), total_sites === 1 ? "site looked up" : "sites looked up", ""],
+    [
+      number(total_sites),
+      total_sites === 1 ? "site looked up" : "sites looked up",
+      job && job.total_items !== total_sites ? `of ${number(job.total_items)} uploaded` : "",
+    ],
   ] as const;
   return (
     <div class="figures">

@@ -5,7 +5,8 @@ import { List, PAGE, usePages } from "../parts/list.tsx";
 import { Time } from "../parts/misc.tsx";
 import { go, href, query, setQuery } from "../router.ts";
 
-const TITLES: Record<Schemas["ReportStatus"], string> = { processing: "In progress", complete: "Complete", error: "Failed" };
+/** A report is complete for the API once its batch has ended, even if that was cancelled. */
+const TITLES: Record<Schemas["ReportStatus"], string> = { processing: "In progress", complete: "Ended", error: "Failed" };
 
 export function Reports() {
   const compared = query.value.get("compare");
