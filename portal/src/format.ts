@@ -21,8 +21,9 @@ export const exactNumber = (value: number) => exact.format(value);
 export const decimal = (value: number) => oneDecimal.format(value);
 export const dollars = (value: number) => amount.format(value);
 export const shortDollars = (value: number) => shortAmount.format(value);
-/** 0 to 1 as a percentage, never rounded up to 100. */
-export const percent = (value: number) => share.format(value < 1 ? Math.min(Math.floor(value * 100) / 100, 0.99) : value);
+/** 0 to 1 as a percentage, to the nearest; 100 only for all, 0 only for none. */
+export const percent = (value: number) =>
+  share.format(value > 0 && value < 1 ? Math.min(Math.max(Math.round(value * 100), 1), 99) / 100 : value);
 export const exactTime = (time: string) => full.format(new Date(time));
 /** A day such as 2026-11-27, a month such as 2026-11. */
 export const dayOf = (date: string) => dayAlone.format(new Date(date));

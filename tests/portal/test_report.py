@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from playwright.sync_api import expect
 
 from tests.conftest import Connection
@@ -122,6 +123,23 @@ def test_a_report_of_few_of_its_sites_is_not_called_complete(signed_in: SignedIn
     look_up(database, job, 1, pays(100, "City Power"))
     page = signed_in(f"reports/{job['report']['id']}").page
     expect(page.locator(".heading p")).to_contain_text("Ended without most of its sites,")
+
+
+@pytest.mark.parametrize(
+    ("eligible", "sites", "shown"), [(0, 3, "0%"), (1, 300, "1%"), (5, 8, "63%"), (8, 11, "73%"), (299, 300, "99%"), (3, 3, "100%")]
+)
+def test_the_portal_and_the_page_to_forward_round_alike(
+    signed_in: SignedIn, client: OrganizationClient, database: Connection, eligible: int, sites: int, shown: str
+) -> None:
+    job = client.submit(*(site(f"deal-{number}") for number in range(sites)))
+    look_up(database, job, eligible, pays(100, "City Power"))
+    look_up(database, job, sites - eligible, pays(0, "City Power"))
+    page = signed_in("reports").page
+    expect(page.get_by_role("cell", name=f"{eligible} of {sites} · {shown}", exact=True)).to_be_visible()
+    page.get_by_role("link", name=f"{sites} sites").click()
+    expect(page.locator(".figure", has_text="eligible site").first).to_contain_text(f"{shown} of the sites looked up")
+    expect(page.locator(".donut text")).to_have_text(shown)
+    assert f"{shown} of the sites looked up" in client.get(f"/incentive-reports/{job['report']['id']}/html").text
 
 
 def test_two_reports_are_compared(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:

@@ -80,8 +80,8 @@ def number(count: int) -> str:
 
 
 def percent(share: float) -> str:
-    """Such as 79%, of a share from 0 to 1."""
-    return f"{share:.0%}"
+    """Such as 79%, of a share from 0 to 1; 100% only for all, 0% only for none. The portal rounds in the same way."""
+    return f"{share:.0%}" if share in (0, 1) else f"{min(max(int(share * 100 + 0.5), 1), 99)}%"
 
 
 def day(timestamp: str) -> str:
