@@ -125,6 +125,24 @@ def test_the_lookups_are_counted_by_day_and_batch(signed_in: SignedIn, client: O
     expect(rows).to_have_count(0)
 
 
+def test_a_batch_without_a_name_is_called_the_same_everywhere(
+    signed_in: SignedIn, client: OrganizationClient, database: Connection
+) -> None:
+    job = client.submit(site("deal-1"), site("deal-2"))
+    look_up(database, job, 2, {"incentives": {"total_incentive_amount": 900}})
+    name = client.get(f"/incentive-reports/{job['report']['id']}").json()["name"]
+    person = signed_in("batches")
+    page = person.page
+    page.get_by_role("link", name=name).click()
+    expect(page.get_by_role("heading", level=1)).to_have_text(name)
+    for address in ("usage", "reports"):
+        page.goto(f"{person.server}/portal#/{address}")
+        expect(page.get_by_role("link", name=name)).to_be_visible()
+    client.delete(f"/batch-lookups/{job['job_id']}")
+    page.goto(f"{person.server}/portal#/usage")
+    expect(page.locator("tbody tr")).to_contain_text("Deleted batch")
+
+
 def test_who_did_what_is_listed(signed_in: SignedIn, client: OrganizationClient) -> None:
     made = client.post("/api-keys", json={"name": "CRM"}).json()
     client.delete(f"/api-keys/{made['id']}")

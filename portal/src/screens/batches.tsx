@@ -1,5 +1,5 @@
 import { useEffect, useRef } from "preact/hooks";
-import { call, type Schemas } from "../api.ts";
+import { call, Failure, type Schemas } from "../api.ts";
 import { counted, dollars, number, percent, shortDollars } from "../format.ts";
 import { type ReportRow, watch } from "../live.ts";
 import { throttled, useLoad } from "../load.ts";
@@ -168,7 +168,7 @@ function Row({ job, report, waits }: { job: Job; report: Schemas["Report"] | und
   return (
     <tr>
       <td>
-        <a class="main-link" href={href(["batches", job.id])}>{nameOf(job, report)}</a>
+        <a class="main-link" href={href(["batches", job.id])}>{nameOf(job)}</a>
         <small>
           {counted(job.total_items, "site")}
           {Object.entries(job.labels).map(([key, value]) => (
@@ -220,8 +220,17 @@ function Empty({ filtered }: { filtered: boolean }) {
   );
 }
 
-export function nameOf(job: { name: string | null; id: string }, report?: { name: string }): string {
-  return job.name ?? report?.name ?? `Batch ${job.id.slice(-6)}`;
+/** The name that the batch was given, or that its report got. */
+export function nameOf({ name, created_at, total_items }: Pick<Job, "name" | "created_at" | "total_items">): string {
+  return name ?? `Batch Lookup - ${created_at.slice(0, 10)} (${total_items} sites)`;
+}
+
+/** null: it has been deleted. */
+export function findBatch(id: string, signal?: AbortSignal): Promise<Schemas["JobDetails"] | null> {
+  return call("get", "/batch-lookups/{job_id}", { path: { job_id: id }, signal }).catch((error) => {
+    if (error instanceof Failure && error.status === 404) return null;
+    throw error;
+  });
 }
 
 function filters(status: Status | "", name: string) {

@@ -1,6 +1,6 @@
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
-import { call, download, Failure, type Schemas } from "../api.ts";
+import { call, download, type Schemas } from "../api.ts";
 import { counted, dollars, number, percent } from "../format.ts";
 import { watch } from "../live.ts";
 import { throttled, useLoad } from "../load.ts";
@@ -14,6 +14,7 @@ import { Menu } from "../parts/menu.tsx";
 import { NotYet, Problem, Time } from "../parts/misc.tsx";
 import { go, href, query, setQuery } from "../router.ts";
 import { can } from "../session.ts";
+import { findBatch } from "./batches.tsx";
 import { CompareWith } from "./difference.tsx";
 import { oneLine } from "./items.tsx";
 
@@ -97,12 +98,7 @@ export function ReportScreen({ id }: { id: string }) {
 async function load(id: string, signal: AbortSignal): Promise<Schemas["ReportSummary"] & { job: Job | null }> {
   const summary = await call("get", "/incentive-reports/{report_id}/summary", { path: { report_id: id }, signal });
   const { job_id } = summary.report;
-  if (!job_id || !can("jobs:read")) return { ...summary, job: null };
-  const job = await call("get", "/batch-lookups/{job_id}", { path: { job_id }, signal }).catch((error) => {
-    if (error instanceof Failure && error.status === 404) return null;
-    throw error;
-  });
-  return { ...summary, job };
+  return { ...summary, job: job_id && can("jobs:read") ? await findBatch(job_id, signal) : null };
 }
 
 /** What became of a batch that has ended; it is only complete if most of its sites were looked up. */

@@ -1,17 +1,25 @@
-import { call } from "../api.ts";
+import { call, type Schemas } from "../api.ts";
 import { dayOf, monthOf, number, percent } from "../format.ts";
 import { useLoad } from "../load.ts";
 import { CopyAs } from "../parts/copy.tsx";
 import { List, usePages } from "../parts/list.tsx";
 import { href, query, setQuery } from "../router.ts";
+import { findBatch, nameOf } from "./batches.tsx";
+
+/** A row with the name that its batch has elsewhere. */
+async function named(row: Schemas["UsageRow"], signal?: AbortSignal) {
+  if (row.name !== null) return row;
+  const batch = await findBatch(row.job_id, signal);
+  return { ...row, name: batch ? nameOf(batch) : `Deleted batch ${row.job_id.slice(-6)}` };
+}
 
 export function Usage() {
   const [from = "", before = ""] = ["from", "before"].map((name) => query.value.get(name) ?? "");
   const range = { ...(from && { created_from: from }), ...(before && { created_before: before }) };
   const sums = useLoad((signal) => call("get", "/usage", { query: { ...range, limit: 1 }, signal }), [from, before]);
   const pages = usePages(async (page, signal) => {
-    const { usage: rows, total, next_cursor } = await call("get", "/usage", { query: { ...range, ...page }, signal });
-    return { rows, total, next_cursor };
+    const { usage, total, next_cursor } = await call("get", "/usage", { query: { ...range, ...page }, signal });
+    return { rows: await Promise.all(usage.map((row) => named(row, signal))), total, next_cursor };
   }, [from, before]);
   const data = sums.data.value;
   return (
@@ -59,7 +67,7 @@ export function Usage() {
           <tr key={`${row.day} ${row.job_id}`}>
             <td>{dayOf(row.day)}</td>
             <td>
-              <a class="main-link" href={href(["batches", row.job_id])}>{row.name ?? `Batch ${row.job_id.slice(-6)}`}</a>
+              <a class="main-link" href={href(["batches", row.job_id])}>{row.name}</a>
             </td>
             <td class="number">{number(row.lookups)}</td>
           </tr>
