@@ -109,6 +109,7 @@ def test_a_report_tells_what_was_not_looked_up(signed_in: SignedIn, client: Orga
     expect(heading).to_have_text(re.compile(r"^Cancelled, [\d:]+ [AP]M\. 4 of 5 sites were not looked up, and no figure covers them\."))
     expect(looked_up).to_have_text("1site looked upof 5 uploaded")
     person.look("report-cancelled")
+    assert "No site looked up" in client.get(f"/incentive-reports/{job['report']['id']}/html").text
     page.goto(f"{person.server}/portal#/reports")
     expect(page.get_by_role("row", name=re.compile("5 sites"))).to_contain_text("Ended")
 
