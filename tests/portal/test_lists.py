@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from playwright.sync_api import expect
 
 from tests.conftest import Connection
@@ -18,6 +19,13 @@ TO_THE_END = """async last => {
         most = Math.max(most, document.querySelectorAll('.items tr').length)
     }
     return most
+}"""
+# Where the text of an element is: its right end, and its middle.
+TEXT = """element => {
+    const range = document.createRange()
+    range.selectNodeContents(element)
+    const {right, top, bottom} = range.getBoundingClientRect()
+    return [right, (top + bottom) / 2]
 }"""
 
 
@@ -52,3 +60,17 @@ def test_the_row_in_focus_stays_in_the_page(signed_in: SignedIn, client: Organiz
     link.focus()
     page.evaluate(TO_THE_END, SITES + 1)
     expect(link).to_be_focused()
+
+
+@pytest.mark.parametrize(
+    ("screen", "title", "button"), [("reports", "Compare", "Compare…"), ("keys", "Actions", "Revoke…")], ids=["reports", "keys"]
+)
+def test_buttons_stand_in_line_with_their_row_and_below_their_title(
+    signed_in: SignedIn, client: OrganizationClient, screen: str, title: str, button: str
+) -> None:
+    client.submit()
+    page = signed_in(screen).page
+    row = page.locator("tbody tr").first
+    right, middle = row.get_by_text(button, exact=True).evaluate(TEXT)
+    assert page.get_by_role("columnheader", name=title).evaluate(TEXT)[0] == pytest.approx(right, abs=2)
+    assert row.locator("td").nth(2).evaluate(TEXT)[1] == pytest.approx(middle, abs=2)

@@ -97,7 +97,7 @@ export function usePages<T>(
 
 interface ListProperties<T> {
   pages: Pages<T>;
-  /** Titles; one that begins with `#` is of numbers. */
+  /** Titles; one that begins with `#` stands at the right, as numbers and buttons do. */
   columns: string[];
   row: (row: T) => VNode;
   empty: ComponentChildren;

@@ -77,7 +77,7 @@ export function Keys() {
       </div>
       <List
         pages={pages}
-        columns={["Key", "May", "From", "Last used", "Expires", "Actions"]}
+        columns={["Key", "May", "From", "Last used", "Expires", "#Actions"]}
         empty="No keys."
         class="keys-list"
         row={(key) => {

@@ -28,7 +28,7 @@ export function Reports() {
       )}
       <List
         pages={pages}
-        columns={["Report", "Status", "#Eligible", "#Incentives", "Created", "Compare"]}
+        columns={["Report", "Status", "#Eligible", "#Incentives", "Created", "#Compare"]}
         class="reports"
         empty="No reports yet. Each batch makes one."
         row={(report) => (
