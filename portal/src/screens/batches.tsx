@@ -72,7 +72,7 @@ export function Batches() {
   const jobs = list.data.value?.jobs;
   const shown = jobs ?? [];
   const waiting = useLoad(async (signal) => list.data.peek() && await waitingOf(list.data.peek()!.jobs, signal), []);
-  const lookForWaiting = useRef(throttled(waiting.reload, 2000)).current;
+  const lookForWaiting = useRef(throttled(waiting.reload, 5000)).current;
   useEffect(() => {
     if (jobs) lookForWaiting();
   }, [jobs]);
@@ -257,10 +257,12 @@ async function load(status: Status | "", search: string, signal: AbortSignal): P
   };
 }
 
-/** The ids of those of the batches that wait for their user, which the list of the API does not tell. */
+/** The ids of those of the batches that wait for their user, which the list of the API does not tell. One with a lookup in flight does not. */
 async function waitingOf(jobs: Job[], signal: AbortSignal): Promise<Set<string>> {
   const open = await Promise.all(
-    jobs.filter(isOpen).map(({ id }) => call("get", "/batch-lookups/{job_id}", { path: { job_id: id }, signal })),
+    jobs.filter((job) => isOpen(job) && job.item_counts.processing === 0).map(({ id }) =>
+      call("get", "/batch-lookups/{job_id}", { path: { job_id: id }, signal })
+    ),
   );
   return new Set(open.filter(({ waiting_for }) => waiting_for).map(({ id }) => id));
 }
