@@ -147,7 +147,7 @@ begin
 end;
 $$;
 
--- The first rows of an organization after an id, in the order of ids, and those deleted within a day.
+-- The first rows of an organization after an id, and the first of those deleted within a day, each in the order of ids.
 create or replace function app.written_rows(p_table text, p_organization_id uuid, p_after_id uuid, p_limit integer)
 returns table (id uuid, created_at timestamptz, updated_at timestamptz, version xid, is_deleted boolean)
 language plpgsql stable
@@ -156,37 +156,25 @@ as $$
 begin
     if p_table = 'batch_lookup_jobs' then
         return query
-        select c.*
-          from ((select j.id, j.created_at, j.updated_at, j.xmin, false
-                   from public.batch_lookup_jobs j
-                  where j.organization_id = p_organization_id and j.id > p_after_id
-                  order by j.id
-                  limit p_limit)
-                union all
-                (select d.id, d.deleted_at, d.deleted_at, d.xmin, true
-                   from app.deleted_rows d
-                  where d.organization_id = p_organization_id and d.table_name = 'batch_lookup_jobs' and d.id > p_after_id
-                  order by d.id
-                  limit p_limit)) c
-         order by c.id
+        select j.id, j.created_at, j.updated_at, j.xmin, false
+          from public.batch_lookup_jobs j
+         where j.organization_id = p_organization_id and j.id > p_after_id
+         order by j.id
          limit p_limit;
     elsif p_table = 'incentive_reports' then
         return query
-        select c.*
-          from ((select r.id, r.created_at, r.updated_at, r.xmin, false
-                   from public.incentive_reports r
-                  where r.organization_id = p_organization_id and r.id > p_after_id
-                  order by r.id
-                  limit p_limit)
-                union all
-                (select d.id, d.deleted_at, d.deleted_at, d.xmin, true
-                   from app.deleted_rows d
-                  where d.organization_id = p_organization_id and d.table_name = 'incentive_reports' and d.id > p_after_id
-                  order by d.id
-                  limit p_limit)) c
-         order by c.id
+        select r.id, r.created_at, r.updated_at, r.xmin, false
+          from public.incentive_reports r
+         where r.organization_id = p_organization_id and r.id > p_after_id
+         order by r.id
          limit p_limit;
     end if;
+    return query
+    select d.id, d.deleted_at, d.deleted_at, d.xmin, true
+      from app.deleted_rows d
+     where d.organization_id = p_organization_id and d.table_name = p_table and d.id > p_after_id
+     order by d.id
+     limit p_limit;
 end;
 $$;
 
@@ -223,7 +211,10 @@ begin
             v_after_id := '00000000-0000-0000-0000-000000000000';
         end if;
         for v_row in
-            select w.*, v_position + v_age - age(w.version) as revision from app.written_rows(p_table, v_organization_id, v_after_id, v_left) w
+            select w.*, v_position + v_age - age(w.version) as revision
+              from app.written_rows(p_table, v_organization_id, v_after_id, v_left) w
+             order by w.id
+             limit v_left
         loop
             v_left := v_left - 1;
             v_last_id := v_row.id;
