@@ -38,6 +38,7 @@ class JobSummary(TypedDict):
     completed_at: str | None
     upstream: Upstream
     labels: dict[str, str]
+    waiting_for: Literal["continue", "lookup_limit"] | None
 
 
 class Job(JobSummary):
@@ -49,7 +50,6 @@ class Job(JobSummary):
     poll_after_ms: int | None
     retry_of_job_id: str | None
     lookups: int
-    waiting_for: Literal["continue", "lookup_limit"] | None
 
 
 class JobList(TypedDict):
@@ -217,12 +217,14 @@ class Checked(TypedDict):
 
 
 class Usage(TypedDict):
-    """The lookups of a job on a day, in UTC; `name` is None where the job has none or was deleted."""
+    """The lookups of a job on a day, in UTC; `name` is None where the job has none; what is told of it, where it was deleted."""
 
     day: str
     job_id: str
     name: str | None
     lookups: int
+    total_items: int | None
+    created_at: str | None
 
 
 class MonthOfUsage(TypedDict):

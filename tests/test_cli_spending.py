@@ -20,6 +20,7 @@ def test_a_sample_is_saved_and_continued(cli: Cli) -> None:
         statuses = [row["status"] for row in csv.DictReader(file)]
     assert (statuses.count("completed"), statuses.count("pending")) == (4, 26)
     assert f"Or leave it at that: batch-lookups cancel {job}" in sampled.stderr
+    assert f"{job}  processing, waits after its sample  " in cli.run("list").stdout
     status = cli.run("status", job).stdout
     assert "waits for continue" in status
     assert "progress  4 of 30 done, waiting to be continued or cancelled\n" in status, "without a rate, and without a time left"

@@ -35,7 +35,7 @@ def test_a_sample_waits_to_be_continued(client: OrganizationClient, database: Co
     assert (response.status_code, response.json()["code"]) == (409, "job_not_waiting")
     look_up(database, job, 10)
     waiting = client.get(path(job)).json()
-    assert list(waiting)[-3:] == ["retry_of_job_id", "lookups", "waiting_for"]
+    assert list(waiting)[-2:] == ["retry_of_job_id", "lookups"]
     assert (waiting["status"], waiting["processed_items"], waiting["lookups"], waiting["waiting_for"]) == ("processing", 2, 2, "continue")
 
     response = client.post(f"{path(job)}/continue")
@@ -125,7 +125,7 @@ def test_usage_is_listed_by_day_and_job(client: OrganizationClient, database: Co
     assert list(usage) == ["usage", "lookups", "month", "total", "limit", "offset", "next_cursor"]
     assert list(usage["month"]) == ["month", "lookups", "limit"]
     newest, oldest = usage["usage"]
-    assert list(newest) == ["day", "job_id", "name", "lookups"]
+    assert list(newest) == ["day", "job_id", "name", "lookups", "total_items", "created_at"]
     assert (newest["job_id"], newest["name"], newest["lookups"]) == (second["job_id"], None, 2)
     assert (oldest["job_id"], oldest["name"], oldest["lookups"]) == (first["job_id"], "Spring", 3)
     assert (usage["lookups"], usage["total"], usage["month"]["lookups"], usage["month"]["limit"]) == (5, 2, 2, None)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+WAITS = {None: "", "continue": ", waits after its sample", "lookup_limit": ", waits at its limit of lookups"}
+
 with_job = click.argument("job", metavar="JOB")
 
 
@@ -247,7 +249,7 @@ def list_jobs(session: Session, status: str | None, name: str | None, labels: tu
         ["id", "status", "done", "of", "failed", "created (UTC)", "name"],
         lambda job: (
             job["id"],
-            job["status"],
+            job["status"] + WAITS[job["waiting_for"]],
             job["processed_items"],
             job["total_items"],
             job["failed_items"],

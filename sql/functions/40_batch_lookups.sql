@@ -128,7 +128,8 @@ begin
             'unavailable_since', case when p_job.completed_at is null then (select app.rfc3339(unavailable_since) from app.upstream_state) end,
             'paused_until', case when p_job.completed_at is null
                                  then (select app.rfc3339(paused_until) from app.upstream_state where paused_until > app.clock()) end),
-        'labels', app.labels_json(p_job.organization_id, p_job.id));
+        'labels', app.labels_json(p_job.organization_id, p_job.id),
+        'waiting_for', app.job_waits_for(p_job));
 end;
 $$;
 

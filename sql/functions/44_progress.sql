@@ -34,7 +34,8 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_remaining integer          := p_job.total_items - p_job.processed_items;
-    v_waits_for text             := app.job_waits_for(p_job);
+    v_job       json             := app.job_json(p_job);
+    v_waits     boolean          := v_job ->> 'waiting_for' is not null;
     v_looked_up public.batch_lookup_jobs := p_job;
     v_rate      double precision;
     v_seconds   double precision;
@@ -50,24 +51,23 @@ begin
     end if;
     -- Items that a cancel ended were not looked up.
     v_looked_up.processed_items := p_job.processed_items - coalesce((v_errors ->> 'job_cancelled')::integer, 0);
-    v_rate := case when v_waits_for is not null then null
+    v_rate := case when v_waits then null
                    when v_remaining > 0 then p_job.rate
                    else app.job_rate(v_looked_up) end;
     v_seconds := case when v_remaining > 0 and v_rate > 0 then least(v_remaining / v_rate, 1e9) end;
     -- Nothing ends while the incentives API wants a pause.
     v_ends_at := greatest(p_job.updated_at, (select paused_until from app.upstream_state)) + app.seconds(v_seconds);
-    return app.join_objects(app.job_json(p_job), json_build_object(
+    return app.join_objects(v_job, json_build_object(
         'rate', round(v_rate::numeric, 2),
         -- An estimate in the past is none.
         'estimated_completion_at', case when v_ends_at > app.clock() then app.rfc3339(v_ends_at) end,
         'errors_by_code', v_errors,
         'poll_after_ms', case when v_remaining = 0 then null
-                              when v_waits_for is not null then 5000
+                              when v_waits then 5000
                               when v_seconds is null then 1000
                               else least(greatest(round(v_seconds * 50 / 250) * 250, 250), 5000) end,
         'retry_of_job_id', p_job.retry_of_job_id,
-        'lookups', app.lookups_of_job(p_job),
-        'waiting_for', v_waits_for));
+        'lookups', app.lookups_of_job(p_job)));
 end;
 $$;
 

@@ -154,7 +154,9 @@ begin
              order by u.day desc, u.job_id desc
              limit p_limit + 1 offset p_offset) u;
     v_total := app.sum_usage(p_organization_id, v_from, v_before);
-    select coalesce(json_agg(json_build_object('day', u.day, 'job_id', u.job_id, 'name', j.name, 'lookups', u.lookups)
+    select coalesce(json_agg(json_build_object(
+                         'day', u.day, 'job_id', u.job_id, 'name', j.name, 'lookups', u.lookups, 'total_items', j.total_items,
+                         'created_at', app.rfc3339(j.created_at))
                              order by u.day desc, u.job_id desc), '[]')
       into v_usage
       from unnest(v_rows[:p_limit]) u
@@ -176,5 +178,5 @@ end;
 $$;
 
 comment on function api.get_usage(uuid, timestamptz, timestamptz, integer, integer, text) is
-'Lookups of an organization by day (UTC) and batch, newest first: {usage: [{day, job_id, name (null: none, or the batch was deleted), lookups}], lookups (of all these days), month: {month, lookups, limit (null: none)}, total, limit, offset, next_cursor}. Each attempt counts, retries too. Optional: days that begin at or after p_created_from and before p_created_before. 400: limit not in 1 to 500, invalid_cursor, cursor_with_offset.';
+'Lookups of an organization by day (UTC) and batch, newest first: {usage: [{day, job_id, name (null: none, or the batch was deleted), lookups, total_items and created_at of the batch (null: it was deleted)}], lookups (of all these days), month: {month, lookups, limit (null: none)}, total, limit, offset, next_cursor}. Each attempt counts, retries too. Optional: days that begin at or after p_created_from and before p_created_before. 400: limit not in 1 to 500, invalid_cursor, cursor_with_offset.';
 grant execute on function api.get_usage(uuid, timestamptz, timestamptz, integer, integer, text) to authenticated;

@@ -1,5 +1,5 @@
 begin;
-select plan(36);
+select plan(37);
 \ir fixtures.psql
 select pg_temp.turn_clock('2026-11-20 12:00:00+00');
 
@@ -78,6 +78,9 @@ select is(pg_temp.drain(:'org'), 2::bigint, 'two failures and two successes reac
 select pg_temp.turn_clock(app.clock() + interval '3 seconds');
 select is(pg_temp.drain(:'org'), 0::bigint, 'retries wait with the others');
 select is(pg_temp.job(:'job', 'status', 'processed_items', 'lookups', 'waiting_for', 'rate'), 'processing 2 4 lookup_limit null', 'a job at its limit says so');
+select is(
+    (select array_agg(array[j ->> 'id', j ->> 'waiting_for']) from json_array_elements(api.list_batch_lookups(:'org') -> 'jobs') j where j ->> 'waiting_for' is not null),
+    array[array[:'job', 'lookup_limit']], 'the list says which jobs wait, and for what');
 select is(api.explain_item(:'org', :'job', 9) #>> '{waiting_for,reason}', 'lookup_limit', 'an item at the limit says what it waits for');
 select is((select next_ready_in from api.heartbeat('w')), null, 'a held job keeps no worker busy');
 select api.run_maintenance() as ran \gset

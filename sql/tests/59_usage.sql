@@ -1,5 +1,5 @@
 begin;
-select plan(10);
+select plan(11);
 \ir fixtures.psql
 select pg_temp.turn_clock('2026-11-20 12:00:00+00');
 
@@ -35,6 +35,9 @@ select is(
        from api.get_usage(:'org', p_limit => 1) f cross join api.get_usage(:'org', p_limit => 1, p_cursor => f ->> 'next_cursor') u),
     '2026-11-202true', 'a cursor leads to the day before, and the last page has none');
 select is((api.get_usage(:'org', p_created_from => '2026-11-21') -> 'lookups')::text, '3', 'what is asked for by days is summed by days');
+select is(
+    (select array[u ->> 'total_items', u ->> 'created_at'] from (select api.get_usage(:'org') #> '{usage,0}' as u) u),
+    (select array[j ->> 'total_items', j ->> 'created_at'] from api.get_batch_lookup(:'org', :'job') j), 'a row says what its job is like');
 
 select * from finish();
 rollback;

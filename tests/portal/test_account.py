@@ -132,15 +132,18 @@ def test_a_batch_without_a_name_is_called_the_same_everywhere(
     look_up(database, job, 2, {"incentives": {"total_incentive_amount": 900}})
     name = client.get(f"/incentive-reports/{job['report']['id']}").json()["name"]
     person = signed_in("batches")
-    page = person.page
+    page, asked = person.page, list[str]()
     page.get_by_role("link", name=name).click()
     expect(page.get_by_role("heading", level=1)).to_have_text(name)
+    page.on("request", lambda request: asked.append(request.url) if job["job_id"] in request.url else None)
     for address in ("usage", "reports"):
         page.goto(f"{person.server}/portal#/{address}")
         expect(page.get_by_role("link", name=name)).to_be_visible()
     client.delete(f"/batch-lookups/{job['job_id']}")
     page.goto(f"{person.server}/portal#/usage")
     expect(page.locator("tbody tr")).to_contain_text("Deleted batch")
+    expect(page.locator("tbody a")).to_have_count(0)
+    assert asked == []
 
 
 def test_who_did_what_is_listed(signed_in: SignedIn, client: OrganizationClient) -> None:

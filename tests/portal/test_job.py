@@ -100,7 +100,8 @@ def test_a_batch_that_waits_for_its_user_has_no_time_left(
 ) -> None:
     job = client.post("/batch-lookups", params=limit, json=[site(f"deal-{number}") for number in range(100)]).json()
     person = signed_in("batches")
-    page = person.page
+    page, asked = person.page, list[str]()
+    page.on("request", lambda request: asked.append(request.url) if job["job_id"] in request.url else None)
     row = page.get_by_role("row", name=re.compile("100 sites"))
     spoken = page.locator("[data-live]")
     expect(spoken).to_have_text("1 batch is running")
@@ -111,6 +112,7 @@ def test_a_batch_that_waits_for_its_user_has_no_time_left(
     expect(spoken).to_have_text("1 batch waits for you")
     expect(page.get_by_role("link", name="In progress 1")).to_be_visible()
     person.look("batches-waiting")
+    assert asked == []
 
     database.execute("update public.batch_lookup_jobs set rate = 0.5, updated_at = now() where id = %s", [job["job_id"]])
     row.get_by_role("link").first.click()

@@ -1,4 +1,4 @@
-import { useEffect, useRef } from "preact/hooks";
+import { useEffect } from "preact/hooks";
 import { call, Failure, type Schemas } from "../api.ts";
 import { counted, dollars, number, percent, shortDollars } from "../format.ts";
 import { type ReportRow, watch } from "../live.ts";
@@ -44,11 +44,13 @@ export function Batches() {
 
   useEffect(() => {
     const reload = throttled(list.reload, 2000);
+    const ended = new AbortController();
+    const refresh = throttled(() => learnWhatRowsLack(ended.signal).catch(() => {}), POLL_SECONDS * 1000);
     const stop = watch([
       {
         table: "batch_lookup_jobs",
         filter: `organization_id=eq.${session.peek()!.organization!.id}`,
-        onChange: (row) => row && known(row) ? patch(row) : reload(),
+        onChange: (row) => row && known(row) ? (patch(row), refresh()) : reload(),
       },
       ...(can("reports:read")
         ? [{ table: "incentive_reports" as const, onChange: (row: ReportRow | null) => row && patchReport(row) }]
@@ -63,38 +65,37 @@ export function Batches() {
         const report = data.reports.get(row.id);
         return report ? { ...data, reports: new Map(data.reports).set(row.id, { ...report, ...sums(row) }) } : data;
       });
+    /** A second later, because a batch comes to its limit of lookups when the next ones would begin. */
+    async function learnWhatRowsLack(signal: AbortSignal) {
+      await new Promise((resolve) => setTimeout(resolve, 1000));
+      const { jobs } = await page(status, search, signal);
+      const fresh = new Map(jobs.map(({ id, item_counts, upstream, waiting_for }) => [id, { item_counts, upstream, waiting_for }]));
+      list.set((data) => ({ ...data, jobs: data.jobs.map((job) => ({ ...job, ...fresh.get(job.id) })) }));
+    }
     return () => {
       stop();
       reload.cancel();
+      refresh.cancel();
+      ended.abort();
     };
   }, [status, search, label]);
 
   const jobs = list.data.value?.jobs;
   const shown = jobs ?? [];
-  const waiting = useLoad(async (signal) => list.data.peek() && await waitingOf(list.data.peek()!.jobs, signal), []);
-  const lookForWaiting = useRef(throttled(waiting.reload, 5000)).current;
-  useEffect(() => {
-    if (jobs) lookForWaiting();
-  }, [jobs]);
-  useEffect(() => lookForWaiting.cancel, []);
-  const waits = (job: Job) => isOpen(job) && Boolean(waiting.data.value?.has(job.id));
-
   const held = shown.filter(waits).length;
   const running = shown.filter(isOpen).length - held;
   useEffect(() => {
-    if (!waiting.data.value) return;
+    if (!jobs) return;
     const parts = [
       running && `${counted(running, "batch is", "batches are")} running`,
       held && `${counted(held, "batch waits", "batches wait")} for you`,
     ];
     announce(parts.filter(Boolean).join(", ") || "No batch is running");
-  }, [running, held, Boolean(waiting.data.value)]);
+  }, [running, held, Boolean(jobs)]);
 
   async function more() {
-    const page = await call("get", "/batch-lookups", {
-      query: { cursor: list.data.peek()!.next!, limit: PAGE, ...filters(status, search) },
-    });
-    list.set((data) => ({ ...data, jobs: [...data.jobs, ...page.jobs], next: page.next_cursor }));
+    const { jobs, next_cursor } = await page(status, search, undefined, list.data.peek()!.next!);
+    list.set((data) => ({ ...data, jobs: [...data.jobs, ...jobs], next: next_cursor }));
   }
 
   const data = list.data.value;
@@ -155,7 +156,7 @@ export function Batches() {
             </tr>
           </thead>
           <tbody>
-            {shown.map((job) => <Row key={job.id} job={job} report={data!.reports.get(job.report_id)} waits={waits(job)} />)}
+            {shown.map((job) => <Row key={job.id} job={job} report={data!.reports.get(job.report_id)} />)}
           </tbody>
         </table>
       )}
@@ -164,7 +165,12 @@ export function Batches() {
   );
 }
 
-function Row({ job, report, waits }: { job: Job; report: Schemas["Report"] | undefined; waits: boolean }) {
+/** Whether a batch that has not ended waits for its user. */
+function waits(job: Job): boolean {
+  return isOpen(job) && job.waiting_for !== null;
+}
+
+function Row({ job, report }: { job: Job; report: Schemas["Report"] | undefined }) {
   return (
     <tr>
       <td>
@@ -181,7 +187,7 @@ function Row({ job, report, waits }: { job: Job; report: Schemas["Report"] | und
           <Bar job={job} inFlight={isOpen(job) ? job.item_counts.processing : 0} />
           <span class={`status ${job.status}`}>{isOpen(job) ? percent(doneShare(job)) : STATUS_TITLES[job.status]}</span>
         </span>
-        {waits && <small class="warn">Waits for you.</small>}
+        {waits(job) && <small class="warn">Waits for you.</small>}
         {job.upstream.unavailable_since && <small class="warn">The incentives API does not answer; items wait.</small>}
       </td>
       <td class="number" data-label="Failed">{job.failed_items > 0 ? <span class="alert">{number(job.failed_items)}</span> : "0"}</td>
@@ -238,9 +244,14 @@ function filters(status: Status | "", name: string) {
   return { ...(status && { status }), ...(name && { name }), ...(label && { label: [label] }) };
 }
 
+/** A page of the list; without a cursor the first one. */
+function page(status: Status | "", search: string, signal?: AbortSignal, cursor?: string) {
+  return call("get", "/batch-lookups", { query: { ...(cursor && { cursor }), limit: PAGE, ...filters(status, search) }, signal });
+}
+
 async function load(status: Status | "", search: string, signal: AbortSignal): Promise<Listed> {
-  const [page, reports, drafts, ...counts] = await Promise.all([
-    call("get", "/batch-lookups", { query: { limit: PAGE, ...filters(status, search) }, signal }),
+  const [{ jobs, next_cursor }, reports, drafts, ...counts] = await Promise.all([
+    page(status, search, signal),
     can("reports:read") ? call("get", "/incentive-reports", { query: { limit: 200 }, signal }) : undefined,
     call("get", "/uploads", { query: { status: "draft", limit: 1 }, signal }),
     ...FILTERS.map(async ([name]) => {
@@ -249,22 +260,12 @@ async function load(status: Status | "", search: string, signal: AbortSignal): P
     }),
   ]);
   return {
-    jobs: page.jobs,
-    next: page.next_cursor,
+    jobs,
+    next: next_cursor,
     counts: Object.fromEntries(counts),
     drafts: drafts.total,
     reports: new Map(reports?.reports.map((report) => [report.id, report])),
   };
-}
-
-/** The ids of those of the batches that wait for their user, which the list of the API does not tell. One with a lookup in flight does not. */
-async function waitingOf(jobs: Job[], signal: AbortSignal): Promise<Set<string>> {
-  const open = await Promise.all(
-    jobs.filter((job) => isOpen(job) && job.item_counts.processing === 0).map(({ id }) =>
-      call("get", "/batch-lookups/{job_id}", { path: { job_id: id }, signal })
-    ),
-  );
-  return new Set(open.filter(({ waiting_for }) => waiting_for).map(({ id }) => id));
 }
 
 /** The columns of a row that a job of the list has, too. */

@@ -4,13 +4,11 @@ import { useLoad } from "../load.ts";
 import { CopyAs } from "../parts/copy.tsx";
 import { List, usePages } from "../parts/list.tsx";
 import { href, query, setQuery } from "../router.ts";
-import { findBatch, nameOf } from "./batches.tsx";
+import { nameOf } from "./batches.tsx";
 
-/** A row with the name that its batch has elsewhere. */
-async function named(row: Schemas["UsageRow"], signal?: AbortSignal) {
-  if (row.name !== null) return row;
-  const batch = await findBatch(row.job_id, signal);
-  return { ...row, name: batch ? nameOf(batch) : `Deleted batch ${row.job_id.slice(-6)}` };
+/** The name that the batch has elsewhere. */
+function batchOf({ job_id, name, created_at, total_items }: Schemas["UsageRow"]): string {
+  return created_at && total_items ? nameOf({ name, created_at, total_items }) : `Deleted batch ${job_id.slice(-6)}`;
 }
 
 export function Usage() {
@@ -19,7 +17,7 @@ export function Usage() {
   const sums = useLoad((signal) => call("get", "/usage", { query: { ...range, limit: 1 }, signal }), [from, before]);
   const pages = usePages(async (page, signal) => {
     const { usage, total, next_cursor } = await call("get", "/usage", { query: { ...range, ...page }, signal });
-    return { rows: await Promise.all(usage.map((row) => named(row, signal))), total, next_cursor };
+    return { rows: usage, total, next_cursor };
   }, [from, before]);
   const data = sums.data.value;
   return (
@@ -67,7 +65,7 @@ export function Usage() {
           <tr key={`${row.day} ${row.job_id}`}>
             <td>{dayOf(row.day)}</td>
             <td>
-              <a class="main-link" href={href(["batches", row.job_id])}>{row.name}</a>
+              {row.created_at ? <a class="main-link" href={href(["batches", row.job_id])}>{batchOf(row)}</a> : batchOf(row)}
             </td>
             <td class="number">{number(row.lookups)}</td>
           </tr>
