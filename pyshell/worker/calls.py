@@ -44,6 +44,7 @@ EXTEND: Final = """
 EXHAUSTED: Final = """
     select job_id, position, attempts, error_code
       from api.exhausted_lookups(p_organization_id => %s, p_job_ids => %s, p_positions => %s)"""
+RELEASE_LOST: Final = "select api.release_lost_claims(p_organization_id => %s, p_worker => %s, p_lease_tokens => %s)"
 RELEASE: Final = "select api.release_lookups(p_organization_id => %s, p_job_ids => %s, p_positions => %s, p_lease_tokens => %s)"
 
 
@@ -199,6 +200,14 @@ async def release_lookups(connection: Connection, organization_id: bytes, leases
     """Release items of one organization that were never looked up."""
     async with binary_cursor(connection) as cursor:
         await cursor.execute(RELEASE, identify(organization_id, leases))
+
+
+async def release_lost_claims(connection: Connection, worker: str, organization_id: bytes, tokens: Iterable[bytes]) -> int:
+    """Release what the worker holds of one organization under leases other than these; answers how many items."""
+    async with binary_cursor(connection) as cursor:
+        await cursor.execute(RELEASE_LOST, [organization_id, worker, uuids(tokens)])
+        [(count,)] = await cursor.fetchall()
+        return int(count)
 
 
 def identify(organization_id: bytes, leases: Sequence[Lease]) -> list[bytes]:

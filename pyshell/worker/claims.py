@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from itertools import islice, takewhile
 from math import ceil
@@ -13,7 +13,7 @@ from pyshell.postgres.connections import Connection, Session
 from pyshell.postgres.retries import Retries
 from pyshell.postgres.sqlstates import DatabaseError, Kind, kind_of
 from pyshell.tasks import cancel_all
-from pyshell.worker.calls import Lease, WorkerState, claim_for_organizations, claim_lookups, heartbeat
+from pyshell.worker.calls import Lease, WorkerState, claim_for_organizations, claim_lookups, heartbeat, release_lost_claims
 from pyshell.worker.job_log import JobLog
 from pyshell.worker.leases import LeaseKeeper
 from pyshell.worker.pool import WorkerPool
@@ -71,6 +71,7 @@ class Claims:
         self._looked_at = 0.0
         self._looked_finished = 0
         self._blocked = Retries()
+        self._unheard: set[bytes] = set()
         self._last_state: WorkerState | None = None
         self._jobs = JobLog(session, worker, keeper.jobs)
         self._away_since: float | None = None
@@ -107,6 +108,7 @@ class Claims:
         state = await self._session.run(heartbeat, self._worker, self._pool.take_sample())
         self._note_database()
         self._log_changes(state)
+        await self._release_lost()
         if self._job_log is None or self._job_log.done():
             self._job_log = asyncio.create_task(self._log_jobs(), name="job log")
         self._pool.configure(state)
@@ -168,8 +170,7 @@ class Claims:
         try:
             claims, passed_over = await self._session.run(claim_for_organizations, self._worker, shares, total, state.lease_seconds)
         except DatabaseError as error:
-            if kind_of(error) in (Kind.LOST, Kind.READ_ONLY):
-                raise
+            self._raise_if_away(error, shares)
             return sum([len(await self._claim(organization_id, share, state)) for organization_id, share in shares.items()])
         for organization_id in passed_over:
             self._blocked.note_failure(organization_id, asyncio.get_running_loop().time())
@@ -185,8 +186,7 @@ class Claims:
         try:
             leases = await self._session.run(claim_lookups, self._worker, organization_id, limit, state.lease_seconds, paced)
         except DatabaseError as error:
-            if kind_of(error) in (Kind.LOST, Kind.READ_ONLY):
-                raise
+            self._raise_if_away(error, [organization_id])
             self._blocked.note_failure(organization_id, asyncio.get_running_loop().time())
             if self._blocked.is_worth_a_warning(organization_id):
                 logger.warning(
@@ -201,6 +201,28 @@ class Claims:
         self._keeper.add(leases)
         self._schedule.add([leases])
         return leases
+
+    def _raise_if_away(self, error: DatabaseError, organization_ids: Iterable[bytes]) -> None:
+        kind = kind_of(error)
+        if kind in (Kind.LOST, Kind.OUTCOME_UNKNOWN):
+            self._unheard.update(organization_ids)
+        if kind in (Kind.LOST, Kind.OUTCOME_UNKNOWN, Kind.READ_ONLY):
+            raise error
+
+    async def _release_lost(self) -> None:
+        """Return what may have been claimed by the claims whose answers were lost, long before its leases expire."""
+        for organization_id in list(self._unheard):
+            tokens = self._keeper.tokens(organization_id)
+            try:
+                count = await self._session.run(release_lost_claims, self._worker, organization_id, tokens)
+            except DatabaseError as error:
+                self._raise_if_away(error, [])
+                logger.debug("cannot release lost claims of organization %s, will try again: %s", UUID(bytes=organization_id), error)
+                continue
+            self._unheard.discard(organization_id)
+            if count:
+                message = "returned %s items of organization %s, claimed when the connection was lost"
+                logger.info(message, count, UUID(bytes=organization_id))
 
     def _count_wanted(self, state: WorkerState) -> tuple[dict[bytes, int], int]:
         """How many leases to claim for each organization, and for how many in all there is room: enough for the next claims to come in

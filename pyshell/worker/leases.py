@@ -35,6 +35,10 @@ class LeaseKeeper:
         """The jobs whose items are held."""
         return {lease.job_id for lease in self._held}
 
+    def tokens(self, organization_id: bytes) -> set[bytes]:
+        """Of the leases of an organization that are held, or released and not returned yet."""
+        return {lease.token for lease in (*self._held, *self._released) if lease.organization_id == organization_id}
+
     def configure(self, state: WorkerState) -> None:
         if state.lease_seconds != self._lease_seconds:
             self._lease_seconds = state.lease_seconds

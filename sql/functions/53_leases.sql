@@ -188,6 +188,29 @@ $$;
 
 comment on function api.release_lookups(uuid, uuid[], integer[], uuid[]) is 'Releases items that were claimed and never looked up, as parallel arrays; no retry is counted. Answers how many were still held. 55P03 (lock_not_available): another transaction holds a row of them; try again later.';
 
+create or replace function api.release_lost_claims(p_organization_id uuid, p_worker text, p_lease_tokens uuid[]) returns integer
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp set lock_timeout = '100ms'
+as $$
+declare
+    v_lost record;
+begin
+    if p_organization_id is null then
+        return 0;
+    end if;
+    -- A claim that runs on without its caller has ended after this.
+    perform app.hold_queue(p_organization_id);
+    select array_agg(l.job_id) as job_ids, array_agg(p) as positions, array_agg(l.lease_token) as tokens into v_lost
+      from public.lookup_leases l
+     cross join unnest(l.positions) r
+     cross join generate_series(lower(r), upper(r) - 1) p
+     where l.organization_id = p_organization_id and l.worker = p_worker and l.lease_token <> all (p_lease_tokens);
+    return api.release_lookups(p_organization_id, v_lost.job_ids, v_lost.positions, v_lost.tokens);
+end;
+$$;
+
+comment on function api.release_lost_claims(uuid, text, uuid[]) is 'Releases what a worker holds without knowing it, because the connection broke before it heard what it had claimed: its leases other than those named; no retry is counted. Answers how many items. 55P03 (lock_not_available): another transaction holds a row of the organization; try again later.';
+
 -- No lease expires before its worker could have renewed it: not within one lease after the server started, nor after a time in which no
 -- worker could write, because the database was read-only or unreachable or no worker ran.
 create or replace function app.expiry_is_suspended_here(p_now timestamptz) returns boolean

@@ -1,5 +1,5 @@
 begin;
-select plan(7);
+select plan(11);
 \ir fixtures.psql
 select pg_temp.turn_clock(clock_timestamp() + interval '1 hour');
 
@@ -25,6 +25,20 @@ select is(app.expire_leases(:'other_org', app.clock()), 0, 'what a worker held b
 select pg_temp.turn_clock(app.clock() + interval '61 seconds');
 select ok(not app.expiry_is_suspended(app.clock()), 'a lease later, leases expire again');
 select is(app.expire_leases(:'other_org', app.clock()), 1, 'what a worker held before the outage expires a lease later');
+
+-- A worker whose claim was answered to nobody
+select pg_temp.submit(:'other_org', 6) as job \gset
+select api.claim_lookups(:'other_org', 'another', 1) as claimed \gset
+select lease_token as heard from api.claim_lookups(:'other_org', 'living', 2) limit 1 \gset
+select count(*) from api.claim_lookups(:'other_org', 'living', 2) \gset unheard_
+select is(api.release_lost_claims(:'other_org', 'living', array[:'heard'::uuid]), 2, 'what a worker holds without knowing it is released');
+select results_eq(
+    format('select worker, app.count_positions(positions) from public.lookup_leases where organization_id = %L order by worker', :'other_org'),
+    $$ values ('another', 1), ('living', 2) $$, 'what it knows of stays its own, and what others hold theirs');
+select results_eq(
+    format('select distinct retry_count, count(*) over () from public.lookup_queue_items where job_id = %L and retry_at <= app.clock() and status = %L', :'job', 'pending'),
+    $$ values (0, 2::bigint) $$, 'a released item is ready again, and no retry is counted');
+select is(api.release_lost_claims(:'other_org', 'living', array[:'heard'::uuid]), 0, 'what was released is not released again');
 
 select * from finish();
 rollback;
