@@ -333,6 +333,23 @@ def test_a_schedule_that_was_switched_off_is_named(cron_database_url: str) -> No
     assert "batch-lookups-maintenance" in findings["pg_cron"].finding
 
 
+def test_the_owner_switches_schedules_on_as_the_advice_says(cron_database_url: str) -> None:
+    """Only a superuser may update cron.job, which the owner of a deployment need not be."""
+    with psycopg.connect(cron_database_url) as connection:
+        connection.execute("create role cron_owner")
+        connection.execute("grant usage on schema cron to cron_owner")
+        connection.execute("grant select on cron.job to cron_owner")
+        connection.execute("grant execute on all functions in schema cron to cron_owner")
+        connection.execute("select cron.alter_job(jobid, active => false) from cron.job where jobname like 'batch-lookups-%'")
+        [[advice]] = connection.execute("select advice from api.diagnose() where \"check\" = 'pg_cron'").fetchall()
+        connection.execute("set role cron_owner")
+        connection.execute("select cron.schedule('batch-lookups-test', '0 0 1 1 *', 'select 1')")
+        connection.execute("select cron.alter_job(jobid, active => false) from cron.job")
+        connection.execute(advice.removesuffix("."))
+        assert connection.execute("select active from cron.job").fetchall() == [(True,)]
+        connection.rollback()
+
+
 def test_weak_secrets_are_named() -> None:
     settings = Settings(database_url="postgresql://nobody@127.0.0.1:1/nothing", service_role_key="a" * 40, metrics_token="short")
     findings = {finding.check: finding for finding in doctor.diagnose(settings)}

@@ -88,7 +88,7 @@ begin
            into v_failure;
     end if;
     if v_inactive is not null then
-        return next app.found('pg_cron', 'problem', format('switched off in pg_cron: %s', v_inactive), 'update cron.job set active = true where jobname like ''batch-lookups-%''.');
+        return next app.found('pg_cron', 'problem', format('switched off in pg_cron: %s', v_inactive), 'select cron.alter_job(jobid, active => true) from cron.job where jobname like ''batch-lookups-%''.');
     elsif v_failure is not null then
         return next app.found('pg_cron', 'problem', format('the last run failed or hangs: %s', v_failure), 'Look at cron.job_run_details, and restart PostgreSQL if pg_cron hangs.');
     else
