@@ -317,7 +317,7 @@ class Claims:
         if state.stopped and not last.stopped:
             self._stopped_at = now
             if state.unavailable_since is None:
-                logger.warning("the incentives API asked for a pause: no lookup starts for %.0f s", state.paused_for)
+                logger.warning("a pause, of the incentives API or an operator: no lookup starts for %.0f s", state.paused_for)
             else:
                 logger.warning(
                     "outage of the incentives API since %s, after %s failures in a row: single lookups probe it",

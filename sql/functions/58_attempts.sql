@@ -188,7 +188,7 @@ begin
         return app.waits_for('circuit_breaker', nullif(greatest(app.closed_until(v_upstream, p_now), p_now), p_now), format(
             'The incentives API has been unavailable since %s; one lookup at a time probes it', app.rfc3339(v_upstream.unavailable_since)));
     elsif app.closed_until(v_upstream, p_now) > p_now then
-        return app.waits_for('retry_after', app.closed_until(v_upstream, p_now), 'The incentives API asked for a pause with Retry-After');
+        return app.waits_for('retry_after', app.closed_until(v_upstream, p_now), 'Lookups are paused: the incentives API asked for that with Retry-After, or an operator did it');
     elsif app.next_claim_at(v_settings, v_upstream, p_now) > p_now then
         return app.waits_for('rate_limit', p_now + (v_ahead.own + v_ahead.others + 1) * app.slot_spacing(v_settings), format(
             'At most %s lookups start in a second, those of all organizations together; %s', v_settings.lookups_per_second, v_in_front));

@@ -127,8 +127,8 @@ begin
         return next app.found('upstream', 'problem', format('the incentives API has not answered since %s (%s failures in a row)', app.rfc3339(v_health.upstream_unavailable_since), v_health.upstream_consecutive_failures),
                         'Find out with its operator. Lookups go on by themselves when it answers; select api.resume_lookups() makes them at once.');
     elsif v_health.upstream_closed_until is not null then
-        return next app.found('upstream', 'warning', format('the incentives API asked for a pause until %s', app.rfc3339(v_health.upstream_closed_until)),
-                        'Lower the rate limit, lookups_per_second, if it keeps asking. select api.resume_lookups() ends a pause.');
+        return next app.found('upstream', 'warning', format('lookups are paused until %s, by the incentives API or by an operator', app.rfc3339(v_health.upstream_closed_until)),
+                        'api.audit_events has the pauses of operators, lookups.paused. If the incentives API keeps asking, lower lookups_per_second. select api.resume_lookups() ends a pause.');
     else
         return next app.found('upstream', 'ok', 'the incentives API may be called');
     end if;

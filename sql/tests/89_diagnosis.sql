@@ -1,5 +1,5 @@
 begin;
-select plan(8);
+select plan(9);
 \ir fixtures.psql
 -- What a check found.
 create function pg_temp.found(p_check text) returns text
@@ -20,6 +20,9 @@ select pg_temp.turn_clock('2026-11-24 12:16:00+00');
 select is(pg_temp.found('lookups'), 'ok: 0 of 0 items failed in the last quarter of an hour', 'what is long past is no finding');
 update app.upstream_state set unavailable_since = '2026-11-24 12:15+00', consecutive_failures = 12, probe_at = '-infinity';
 select is(pg_temp.found('upstream'), 'problem: the incentives API has not answered since 2026-11-24T12:15:00.000Z (12 failures in a row)', 'an outage is told with its beginning');
+update app.upstream_state set unavailable_since = null, paused_until = now() + interval '1 hour';
+select matches(pg_temp.found('upstream'), '^warning: lookups are paused until \S+, by the incentives API or by an operator$',
+    'a pause of an operator is not blamed on the incentives API');
 select is_empty($$ select * from api.diagnose() where (state = 'ok') <> (advice is null) or state not in ('ok', 'warning', 'problem') $$,
     'whatever is not well comes with advice');
 select is_empty('select * from app.diagnose_nodes()', 'where there is one node, none is looked for');
