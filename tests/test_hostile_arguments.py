@@ -39,10 +39,10 @@ def usual(name: str, data_type: str, organization_id: str) -> str:
     return {
         "uuid": "'00000000-0000-4000-8000-000000000000'",
         "jsonb": "'" + json.dumps([site()]) + "'" if name == "p_request" else "'{}'",
-        "text": "'leap_live_'" if name == "p_prefix" else "'text'",
+        "text": {"p_prefix": "'leap_live_'", "p_last_four": "'abcd'"}.get(name, "'text'"),
         "bytea": "sha256('')",
         "interval": "'0 seconds'",
-        "timestamp with time zone": "now()",
+        "timestamp with time zone": "'2999-01-01'",
         "regclass": "'api.sites'",
         "inet": "'127.0.0.1'",
         "boolean": "false",

@@ -99,7 +99,13 @@ declare
 begin
     perform app.check_organization(p_organization_id);
     perform app.check_scopes(v_scopes, p_granted_scopes);
-    if p_expires_at <= v_now then
+    if length(p_key_hash) is distinct from 32 then
+        perform app.refuse_option('p_key_hash', 'the HMAC-SHA256 of the key, which python -m pyshell keys create makes');
+    elsif p_prefix is null or p_prefix not in ('leap_live_', 'leap_test_') then
+        perform app.refuse_option('p_prefix', 'one of leap_live_, leap_test_');
+    elsif length(p_last_four) is distinct from 4 then
+        perform app.refuse_option('p_last_four', 'the last four characters of the key');
+    elsif p_expires_at <= v_now then
         perform app.refuse(400, 'invalid_expires_at', 'expires_at must be in the future');
     end if;
 
@@ -118,7 +124,7 @@ end;
 $$;
 
 comment on function api.create_api_key(uuid, bytea, text, text, text, text[], timestamptz, cidr[], text[], text) is
-'Stores a new API key by its hash (HMAC-SHA256) and answers it without any secret. No scopes: all of them, or those granted. 400: an unknown scope, expires_at in the past. 403: scopes beyond p_granted_scopes, which the creator has; later end or other networks than those of the key whose id is p_created_by. 404: no such organization.';
+'Stores a new API key by its hash (HMAC-SHA256) and answers it without any secret. No scopes: all of them, or those granted. 400: an unknown scope, expires_at in the past, a hash, prefix or last four of another form. 403: scopes beyond p_granted_scopes, which the creator has; later end or other networks than those of the key whose id is p_created_by. 404: no such organization.';
 
 -- The options in a request for a key; each member may be absent or null.
 create or replace function app.api_key_options(p_request jsonb, out name text, out scopes text[], out expires_at timestamptz, out allowed_networks cidr[], out grace interval)
