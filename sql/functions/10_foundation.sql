@@ -40,6 +40,45 @@ $$;
 
 comment on function api.get_settings() is 'The settings as one object; units are in the names, and in the comments of app.settings.';
 
+-- What a setting may be, as its column and its check say: such as "a whole number from 1 to 10000".
+create or replace function app.setting_form(p_name text) returns text
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_setting record;
+begin
+    select format_type(a.atttypid, null) as type, not a.attnotnull as is_nullable,
+           (regexp_match(pg_get_constraintdef(c.oid), '>=? \(?([0-9.]+)'))[1] as least,
+           (regexp_match(pg_get_constraintdef(c.oid), '<=? \(?([0-9.]+)'))[1] as greatest
+      into v_setting
+      from pg_attribute a
+      left join pg_constraint c on c.conrelid = a.attrelid and c.conname = format('settings_%s_check', p_name)
+     where a.attrelid = 'app.settings'::regclass and a.attname = p_name;
+    return case v_setting.type when 'boolean' then 'true or false' when 'integer' then 'a whole number' else 'a number' end
+           || coalesce(format(' from %s to ', v_setting.least) || v_setting.greatest, ' above ' || v_setting.least, '')
+           || case when v_setting.is_nullable then ', or null' else '' end;
+end;
+$$;
+
+-- The first of the changes whose value is of another type than its setting; null: there is none.
+create or replace function app.unreadable_setting(p_changes jsonb) returns text
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_name text;
+begin
+    for v_name in select jsonb_object_keys(p_changes) loop
+        perform jsonb_populate_record(null::app.settings, jsonb_build_object(v_name, p_changes -> v_name));
+    end loop;
+    return null;
+exception
+    when data_exception then
+        return v_name;
+end;
+$$;
+
 create or replace function api.update_settings(p_changes jsonb) returns json
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -49,6 +88,9 @@ declare
     v_now     timestamptz := app.clock();
     v_before  jsonb       := api.get_settings();
     v_new     app.settings;
+    v_column  text;
+    v_check   text;
+    v_name    text;
 begin
     if jsonb_typeof(p_changes) is distinct from 'object' then
         perform app.refuse(400, 'invalid_settings', 'The changes must be a JSON object of settings');
@@ -81,8 +123,13 @@ begin
     return api.get_settings();
 exception
     when check_violation or not_null_violation or invalid_text_representation or numeric_value_out_of_range then
-        -- On a cluster, the name of the table has a number.
-        perform app.refuse(400, 'invalid_settings', format('A setting has an invalid value: %s', regexp_replace(sqlerrm, '"settings_\d+"', '"settings"')));
+        -- From another node of a cluster comes the message alone, without the names.
+        get stacked diagnostics v_column = column_name, v_check = constraint_name;
+        v_name := coalesce(nullif(v_column, ''), substring(coalesce(nullif(v_check, ''), sqlerrm) from 'settings_([a-z_]+)_check'),
+                           app.unreadable_setting(p_changes), substring(sqlerrm from '"([a-z_]+)"'));
+        perform app.refuse(
+            400, 'invalid_settings', format('%s must be %s', v_name, app.setting_form(v_name)),
+            (select col_description(attrelid, attnum) from pg_attribute where attrelid = 'app.settings'::regclass and attname = v_name));
         return null;
 end;
 $$;

@@ -1,5 +1,5 @@
 begin;
-select plan(16);
+select plan(23);
 
 select matches(app.uuid_v7()::text, '^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$', 'an id is a version 7 UUID');
 select is(
@@ -22,8 +22,18 @@ select is(api.update_settings('{"lookups_per_second": 5, "max_retries": 1}') ->>
 select is((select max_retries from app.settings), 1, 'several settings change in one update');
 select is(api.update_settings('{"lookups_per_second": null}') ->> 'lookups_per_second', null, 'null as a rate limit means no limit');
 select throws_ok($$ select api.update_settings('{"speed": 5}') $$, 'PT400', 'Unknown settings: speed', 'an unknown setting is refused');
-select throws_ok($$ select api.update_settings('{"max_in_flight": 0}') $$, 'PT400', 'A setting has an invalid value: new row for relation "settings" violates check constraint "settings_max_in_flight_check"', 'a value out of range is refused');
-select throws_ok($$ select api.update_settings('{"max_in_flight": "many"}') $$, 'PT400', 'A setting has an invalid value: invalid input syntax for type integer: "many"', 'a value of the wrong type is refused');
+select throws_ok($$ select api.update_settings('{"max_in_flight": 0}') $$, 'PT400', 'max_in_flight must be a whole number from 1 to 10000', 'a value out of range is refused');
+select throws_ok($$ select api.update_settings('{"max_in_flight": "many"}') $$, 'PT400', 'max_in_flight must be a whole number from 1 to 10000', 'a value of the wrong type is refused');
+select throws_ok(format('select api.update_settings(%L)', value), 'PT400', message, value || ' is refused with what it may be')
+  from (values ('{"lookups_per_second": -1}', 'lookups_per_second must be a number from 0.001 to 100000, or null'),
+               ('{"max_retries": null}', 'max_retries must be a whole number from 0 to 20'),
+               ('{"max_retries": 1, "lease_seconds": {}}', 'lease_seconds must be a number from 1 to 3600'),
+               ('{"job_retention_days": 0}', 'job_retention_days must be a whole number above 0, or null'),
+               ('{"max_open_items": 99999999999}', 'max_open_items must be a whole number above 0'),
+               ('{"record_all_attempts": "perhaps"}', 'record_all_attempts must be true or false')) bad (value, message);
+select is_empty($$ select attname from pg_attribute where attrelid = 'app.settings'::regclass and attnum > 0 and not attisdropped
+                      and attname not in ('singleton', 'internal_key', 'updated_at') and app.setting_form(attname) !~ 'number (from .* to .*|above .*)|true or false' $$,
+    'the form of every setting is known');
 
 select * from finish();
 rollback;

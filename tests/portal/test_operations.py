@@ -34,7 +34,7 @@ def test_operators_see_the_queue_change_settings_and_pause(person: Person, servi
     retries = page.get_by_role("textbox", name="max_retries", exact=True)
     retries.fill("-1")
     retries.press("Enter")
-    expect(page.get_by_role("alert")).to_contain_text("invalid value")
+    expect(page.get_by_role("alert")).to_contain_text("max_retries must be a whole number from 0 to 20")
     retries.fill("5")
     retries.press("Enter")
     expect(page.get_by_text("max_retries is changed")).to_be_visible()
