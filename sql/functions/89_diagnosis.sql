@@ -8,6 +8,11 @@ as $$
     select row(p_check, p_state, p_finding, p_advice)::app.finding
 $$;
 
+-- Such as "1 worker" and "2 workers".
+create or replace function app.counted(p_count numeric, p_one text, p_many text) returns text
+language sql immutable
+return p_count || ' ' || case p_count when 1 then p_one else p_many end;
+
 create or replace function app.diagnose_server() returns setof app.finding
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -64,7 +69,7 @@ begin
         return next app.found('maintenance', 'ok', format('maintenance ran at %s', app.rfc3339(v_state.ran_at)));
     end if;
     if v_state.violations > 0 then
-        return next app.found('invariants', 'problem', format('%s invariants are violated', v_state.violations),
+        return next app.found('invariants', 'problem', app.counted(v_state.violations, 'invariant is violated', 'invariants are violated'),
                         'select * from api.check_invariants() lists them. Report them; restore what was changed by hand.');
     else
         return next app.found('invariants', 'ok', case when v_state.checked_at = '-infinity' then 'not checked yet'
@@ -110,13 +115,13 @@ begin
       from json_to_record(p_queue) q (workers bigint, ready_organizations bigint, expired_leases bigint, upstream_closed_until timestamptz,
                                       upstream_unavailable_since timestamptz, upstream_consecutive_failures integer);
     return next (case when v_health.workers = 0 and v_health.ready_organizations > 0
-                 then app.found('workers', 'problem', case v_health.ready_organizations when 1 then '1 organization has work' else v_health.ready_organizations || ' organizations have work' end || ', and no worker runs',
+                 then app.found('workers', 'problem', app.counted(v_health.ready_organizations, 'organization has work', 'organizations have work') || ', and no worker runs',
                           'Start a worker: python -m pyshell worker. If one runs, read its log; a connection pooler in transaction mode is no place for it.')
                  when v_health.workers = 0
                  then app.found('workers', 'warning', 'no worker runs', 'Start a worker: python -m pyshell worker.')
-                 else app.found('workers', 'ok', format('%s workers have been heard of in the last 15 seconds', v_health.workers)) end);
+                 else app.found('workers', 'ok', app.counted(v_health.workers, 'worker has', 'workers have') || ' been heard of in the last 15 seconds') end);
     if v_health.expired_leases > 0 then
-        return next app.found('leases', 'warning', format('%s items belong to workers that have fallen silent', v_health.expired_leases),
+        return next app.found('leases', 'warning', app.counted(v_health.expired_leases, 'item belongs', 'items belong') || ' to workers that have fallen silent',
                         'They return to the queue with the next maintenance. If they do not, look at the checks maintenance and transactions.');
     end if;
     if v_waits.longest_unserved > 300 and v_health.workers > 0 and v_health.upstream_closed_until is null then
@@ -124,7 +129,8 @@ begin
                         'A transaction may hold its rows: look at the check transactions, and at the log of the workers.');
     end if;
     if v_health.upstream_unavailable_since is not null then
-        return next app.found('upstream', 'problem', format('the incentives API has not answered since %s (%s failures in a row)', app.rfc3339(v_health.upstream_unavailable_since), v_health.upstream_consecutive_failures),
+        return next app.found('upstream', 'problem', format('the incentives API has not answered since %s (%s in a row)', app.rfc3339(v_health.upstream_unavailable_since),
+                               app.counted(v_health.upstream_consecutive_failures, 'failure', 'failures')),
                         'Find out with its operator. Lookups go on by themselves when it answers; select api.resume_lookups() makes them at once.');
     elsif v_health.upstream_closed_until is not null then
         return next app.found('upstream', 'warning', format('lookups are paused until %s, by the incentives API or by an operator', app.rfc3339(v_health.upstream_closed_until)),
@@ -188,7 +194,7 @@ begin
              where w.kind = 'lookup' and w.outcome in ('completed', 'failed') and w.minute > v_since
              group by w.error_class) c;
     return next (case when v_recent.unauthorized > 0
-                 then app.found('lookups', 'problem', format('the incentives API refused our credentials for %s items in the last quarter of an hour', v_recent.unauthorized),
+                 then app.found('lookups', 'problem', format('the incentives API refused our credentials for %s in the last quarter of an hour', app.counted(v_recent.unauthorized, 'item', 'items')),
                           'Correct INCENTIVES_API_KEY, restart the workers, then retry the failed items: api.retry_batch_lookup.')
                  when v_recent.failed > 0.2 * v_recent.ended
                  then app.found('lookups', 'warning', format('%s of %s items failed in the last quarter of an hour, most with %s', v_recent.failed, v_recent.ended, v_recent.commonest),
@@ -257,9 +263,9 @@ declare
     v_one      record;
 begin
     return next (case when v_webhooks.oldest_due_age > 900
-                 then app.found('webhooks', 'problem', format('%s deliveries are due, the oldest for %s seconds', v_webhooks.due, round(v_webhooks.oldest_due_age)),
+                 then app.found('webhooks', 'problem', format('%s due, the oldest for %s seconds', app.counted(v_webhooks.due, 'delivery is', 'deliveries are'), round(v_webhooks.oldest_due_age)),
                           'Start a worker, which sends them; a receiver that is slow gets few at once, and delays its own.')
-                 else app.found('webhooks', 'ok', format('%s deliveries are due', v_webhooks.due)) end);
+                 else app.found('webhooks', 'ok', app.counted(v_webhooks.due, 'delivery is', 'deliveries are') || ' due') end);
     for v_one in
         select o.id, o.name, c.failing_since, c.enabled, c.disabled_reason
           from app.webhook_configs c

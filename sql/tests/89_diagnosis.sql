@@ -1,5 +1,5 @@
 begin;
-select plan(9);
+select plan(10);
 \ir fixtures.psql
 -- What a check found.
 create function pg_temp.found(p_check text) returns text
@@ -9,9 +9,11 @@ select pg_temp.turn_clock('2026-11-24 12:00:00+00');
 select count(*) from api.heartbeat('w') \gset heard_
 select api.run_maintenance() as ran \gset
 select is_empty($$ select * from api.diagnose() where state <> 'ok' and "check" not in ('pg_cron', 'workers') $$, 'all is well with a new deployment');
+update app.workers set seen_at = now();
+select is(pg_temp.found('workers'), 'ok: 1 worker has been heard of in the last 15 seconds', 'one worker is told as one');
 select pg_temp.submit(:'org', 4) as job \gset
 select pg_temp.look_up(:'org', 1, 200, :'answer'), pg_temp.look_up(:'org', 1, 404), pg_temp.look_up(:'org', 1, 403);
-select is(pg_temp.found('lookups'), 'problem: the incentives API refused our credentials for 1 items in the last quarter of an hour', 'refused credentials go before other failures');
+select is(pg_temp.found('lookups'), 'problem: the incentives API refused our credentials for 1 item in the last quarter of an hour', 'refused credentials go before other failures');
 select pg_temp.turn_clock('2026-11-24 12:14:00+00');
 select is(pg_temp.found('maintenance'), 'problem: maintenance last ran at 2026-11-24T12:00:00.000Z', 'maintenance that stopped is told with its last run');
 delete from app.workers;
