@@ -97,6 +97,19 @@ create or replace function app.calling_role() returns text
 language sql stable
 return coalesce(nullif(current_setting('role'), 'none'), session_user);
 
+-- A hint in the words of whoever calls: the API and the command line as the shell, everybody else by SQL. null: no hint for them.
+create or replace function app.hint_for_caller(p_http text, p_sql text) returns text
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if app.calling_role() = 'batch_lookups_shell' then
+        return p_http;
+    end if;
+    return p_sql;
+end;
+$$;
+
 create or replace function app.authorize(p_organization_id uuid, p_scope text) returns void
 language plpgsql stable
 set search_path = pg_catalog, pg_temp

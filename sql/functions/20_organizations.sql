@@ -156,7 +156,9 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     if not exists (select from app.organizations where id = p_organization_id) then
-        perform app.refuse(404, 'organization_not_found', 'Organization not found');
+        perform app.refuse(
+            404, 'organization_not_found', 'Organization not found',
+            app.hint_for_caller(null, 'For operators, select * from api.list_organizations() lists them.'));
     end if;
 end;
 $$;

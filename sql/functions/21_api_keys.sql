@@ -213,7 +213,9 @@ begin
       from app.api_keys
      where organization_id = p_organization_id and id = p_api_key_id;
     if not found then
-        perform app.refuse(404, 'api_key_not_found', 'API key not found');
+        perform app.refuse(
+            404, 'api_key_not_found', 'API key not found',
+            app.hint_for_caller(null, 'select api.list_api_keys(organization) lists those of an organization.'));
     end if;
     perform app.check_scopes(v_key.scopes, p_granted_scopes);
     return v_key;

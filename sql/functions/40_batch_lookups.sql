@@ -62,7 +62,9 @@ begin
       from public.batch_lookup_jobs
      where organization_id = p_organization_id and id = p_job_id;
     if not found then
-        perform app.refuse(404, 'job_not_found', 'Batch job not found');
+        perform app.refuse(
+            404, 'job_not_found', 'Batch job not found',
+            app.hint_for_caller(null, 'select organization_id, id, name from api.jobs lists them.'));
     end if;
     return v_job;
 end;

@@ -128,7 +128,9 @@ begin
         else
             perform app.refuse(
                 400, 'ambiguous_columns', format('More than one column may be the %s: %s', v_field, array_to_string(v_names, ', ')),
-                format('Say which one is meant: ?columns={"%s": "%s"}', v_field, v_names[1]));
+                app.hint_for_caller(
+                    format('Say which one is meant: ?columns={"%s": "%s"}', v_field, v_names[1]),
+                    format('Leave out the others in a temporary view of the table; or, with p_file: {"columns": {"%s": "%s"}}', v_field, v_names[1])));
         end if;
     end loop;
 
@@ -139,7 +141,10 @@ begin
             -- They may be on another sheet.
             concat_ws('. ', format('Columns are missing: %s', array_to_string(v_names, ', ')),
                       (select n ->> 'message' from jsonb_array_elements(p_notes) n where n ->> 'code' = 'sheet_chosen')),
-            app.headers_hint(p_headers) || case when v_names && array['building_type', 'device_ids'] then ' For all rows alike: ?default_building_type=RESIDENTIAL&default_device_ids=1' else '' end || ' Name a column with ?columns={"field": "Column"}.');
+            app.headers_hint(p_headers) || app.hint_for_caller(
+                case when v_names && array['building_type', 'device_ids'] then ' For all rows alike: ?default_building_type=RESIDENTIAL&default_device_ids=1' else '' end || ' Name a column with ?columns={"field": "Column"}.',
+                ' A temporary view of the table gives a column another name, or all rows a value: create temp view v as select *, ''RESIDENTIAL'' as building_type from ...;'
+                ' p_file has columns and defaults for that.'));
     end if;
     return query select * from unnest(p_headers, v_fields, v_how);
 end;

@@ -96,7 +96,8 @@ begin
         perform app.refuse(
             400, 'too_many_items',
             'The job has too many items for one answer, or too large ones: include_items answers up to 500 items and 8 MB',
-            'GET /batch-lookups/{job_id}/items lists them page by page, GET /batch-lookups/{job_id}/results as one file.');
+            app.hint_for_caller('GET /batch-lookups/{job_id}/items lists them page by page, GET /batch-lookups/{job_id}/results as one file.',
+                                'Select from api.items, or call api.list_batch_lookup_items for page after page.'));
     end if;
     return app.join_objects(app.job_progress_json(v_job), json_build_object('items', format('[%s]', array_to_string(v_items, ','))::json));
 end;

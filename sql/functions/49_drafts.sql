@@ -12,7 +12,9 @@ begin
       from public.lookup_uploads
      where organization_id = p_organization_id and id = p_upload_id and expires_at > app.clock();
     if not found then
-        perform app.refuse(404, 'upload_not_found', 'Upload not found');
+        perform app.refuse(
+            404, 'upload_not_found', 'Upload not found',
+            app.hint_for_caller(null, 'select organization_id, id, name, expires_at from api.uploads lists them.'));
     end if;
     return v_upload;
 end;

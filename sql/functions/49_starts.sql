@@ -46,7 +46,8 @@ begin
     if v_upload.skipped_rows = v_upload.total_rows then
         perform app.refuse(
             400, 'invalid_item_count', 'All rows of the upload are skipped',
-            'Take at least one of them back: PATCH the upload with {"unskip": [...]}.');
+            app.hint_for_caller('Take at least one of them back: PATCH the upload with {"unskip": [...]}.',
+                                'Take at least one of them back: select api.update_upload(organization, upload, ''{"unskip": [0]}'').'));
     end if;
     v_created := app.create_batch(p_organization_id, null, v_upload.check_devices, v_options, app.upload_file(v_upload));
     if v_created ->> 'job_id' is not null then

@@ -266,7 +266,9 @@ begin
       from public.incentive_reports
      where organization_id = p_organization_id and id = p_report_id;
     if not found then
-        perform app.refuse(404, 'report_not_found', 'Report not found');
+        perform app.refuse(
+            404, 'report_not_found', 'Report not found',
+            app.hint_for_caller(null, 'select organization_id, id, name from api.reports lists them; a batch has its own in report_id of api.jobs.'));
     end if;
     return v_report;
 end;

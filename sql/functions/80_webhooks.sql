@@ -229,7 +229,10 @@ declare
 begin
     select * into v_config from app.webhook_configs where organization_id = p_organization_id for update;
     if not found then
-        perform app.refuse(404, 'webhook_config_not_found', 'Webhooks are not configured', 'PUT /webhook-config with a url first.');
+        perform app.refuse(
+            404, 'webhook_config_not_found', 'Webhooks are not configured',
+            app.hint_for_caller('PUT /webhook-config with a url first.',
+                                'Set a url first: select api.set_webhook_config(organization, ''{"url": "https://..."}'').'));
     end if;
     return v_config;
 end;

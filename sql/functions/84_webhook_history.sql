@@ -167,7 +167,8 @@ begin
     if not exists (select from app.webhook_configs where organization_id = p_organization_id and enabled and url is not null) then
         perform app.refuse(
             409, 'webhooks_disabled', 'Webhooks are not enabled',
-            'PUT /webhook-config with a url, or with {"enabled": true}.');
+            app.hint_for_caller('PUT /webhook-config with a url, or with {"enabled": true}.',
+                                'Set a url, or enable them: select api.set_webhook_config(organization, ''{"enabled": true}'').'));
     end if;
 end;
 $$;
@@ -186,7 +187,9 @@ begin
     -- Tests of an organization are serialized, so that concurrent ones cannot exceed the limit.
     select * into v_config from app.webhook_configs c where c.organization_id = p_organization_id and c.url is not null for update;
     if not found then
-        perform app.refuse(409, 'webhook_url_missing', 'No webhook URL is set', 'PUT /webhook-config with a url.');
+        perform app.refuse(
+            409, 'webhook_url_missing', 'No webhook URL is set',
+            app.hint_for_caller('PUT /webhook-config with a url.', 'Set one: select api.set_webhook_config(organization, ''{"url": "https://..."}'').'));
     end if;
     if (select count(*)
           from app.webhook_deliveries d

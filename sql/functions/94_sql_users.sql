@@ -108,7 +108,7 @@ begin
     loop
         select * into v_job from api.jobs where id = p_job_id and (p_organization_id is null or organization_id = p_organization_id);
         if not found then
-            perform app.refuse(404, 'job_not_found', 'Batch job not found');
+            perform app.refuse(404, 'job_not_found', 'Batch job not found', 'select organization_id, id, name from api.jobs lists them.');
         end if;
         -- A row that can be seen although its transaction is under way is our own. Its node says so: each numbers transactions by itself, and
         -- the number of a row lacks the upper half.

@@ -1,5 +1,5 @@
 begin;
-select plan(18);
+select plan(22);
 \ir fixtures.psql
 
 -- As from \copy: all text, an empty column is null.
@@ -68,6 +68,32 @@ select is(pg_temp.as_member(:'other_org', format('select api.wait_for_batch(%L)'
 
 select pg_temp.look_up(:'org', 10, 200, :'answer');
 select is(api.wait_for_batch(:'job') ->> 'status', 'completed', 'waiting ends with the batch');
+
+-- Hints.
+create function pg_temp.hint(p_role text, p_statement text) returns text
+language plpgsql as $$
+declare
+    v_hint text;
+begin
+    perform set_config('role', p_role, true);
+    begin
+        execute p_statement;
+    exception
+        when others then get stacked diagnostics v_hint = pg_exception_hint;
+    end;
+    perform set_config('role', 'none', true);
+    return v_hint;
+end;
+$$;
+create temp view too_few as select reference_id, street_1, city, state_or_province_code, postal_code from sites;
+select matches(pg_temp.hint('none', format($$ select api.create_batch_lookup_from('too_few', %L) $$, :'org')),
+    '^The header has reference_id, .*postal_code\. A temporary view of the table gives', 'who lacks columns of a table is told of a view, not of a query string');
+select is(pg_temp.hint('none', format('select api.get_batch_lookup(%L, %L)', :'org', :'org')), 'select organization_id, id, name from api.jobs lists them.',
+    'who has the wrong id is told in SQL where the right one is');
+select is(pg_temp.hint('none', format('select api.rotate_webhook_secret(%L)', :'org')),
+    'Set a url first: select api.set_webhook_config(organization, ''{"url": "https://..."}'').', 'SQL users are told what to do in SQL');
+select is(pg_temp.hint('batch_lookups_shell', format('select api.rotate_webhook_secret(%L)', :'org')), 'PUT /webhook-config with a url first.',
+    'callers of the API are told what to do over HTTP');
 
 select * from finish();
 rollback;
