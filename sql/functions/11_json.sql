@@ -58,7 +58,7 @@ begin
     perform app.check_json(p_request);
     v_unknown := (select string_agg(left(k, 100), ', ') from (select jsonb_object_keys(p_request - p_known) limit 10) u (k));
     if v_unknown is not null then
-        perform app.refuse(400, 'unknown_fields', format('Unknown fields: %s', v_unknown));
+        perform app.refuse(400, 'unknown_fields', format('Unknown fields: %s', v_unknown), format('The fields are %s.', array_to_string(p_known, ', ')));
     end if;
 end;
 $$;

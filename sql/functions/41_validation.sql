@@ -157,7 +157,9 @@ begin
             400, 'items_missing', 'The body must be a JSON object with an array of items',
             '{"items": [{"reference_id": ..., "address": {...}, "building_type": ..., "device_ids": [...]}]}');
     elsif v_unknown is not null then
-        perform app.refuse(400, 'unknown_fields', format('Unknown fields: %s', v_unknown));
+        perform app.refuse(
+            400, 'unknown_fields', format('Unknown fields: %s', v_unknown),
+            format('The fields are items, %s.', array_to_string(app.upload_option_names(), ', ')));
     end if;
     perform app.check_item_count(jsonb_array_length(v_items));
     return array(select jsonb_array_elements(v_items));
