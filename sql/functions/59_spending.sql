@@ -296,12 +296,20 @@ create or replace function api.set_monthly_lookups(p_organization_id uuid, p_loo
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    v_before integer;
 begin
     perform app.check_organization(p_organization_id);
     if p_lookups < 0 then
         perform app.refuse_option('monthly_lookups', 'a whole number from 0 to 2147483647');
     end if;
+    select monthly_lookups into v_before from app.organizations where id = p_organization_id for no key update;
     update app.organizations set monthly_lookups = p_lookups where id = p_organization_id;
+    if p_lookups is distinct from v_before then
+        perform app.audit(p_organization_id, 'organization.changed',
+                          p_details => jsonb_build_object('changed', array['monthly_lookups'],
+                                                          'monthly_lookups', jsonb_build_object('from', v_before, 'to', p_lookups)));
+    end if;
     perform app.mark_ready(p_organization_id, app.clock());
 end;
 $$;

@@ -1,5 +1,5 @@
 begin;
-select plan(21);
+select plan(22);
 \ir fixtures.psql
 
 create function pg_temp.trail(p_organization_id uuid default null) returns setof text
@@ -37,6 +37,10 @@ select api.update_organization(:'org', '{"company": null}') as changed \gset
 reset role;
 select is((select actor_type || ' ' || actor_id from app.audit_events where action = 'organization.changed' order by id desc limit 1), 'operator ' || current_setting('session_authorization'),
     'an operator on the command line is known by the role that logged in');
+
+select api.set_monthly_lookups(:'org', 500), api.set_monthly_lookups(:'org', 500) \gset limited_
+select results_eq($$ select details from app.audit_events where action = 'organization.changed' and actor_type = 'operator' and details ? 'monthly_lookups' $$,
+    $$ values ('{"changed": ["monthly_lookups"], "monthly_lookups": {"from": null, "to": 500}}'::jsonb) $$, 'a monthly limit is noted with the one before, once');
 
 -- What
 select api.set_webhook_config(:'org', '{"url": "https://example.com/?token=hidden", "events": ["lookup.completed"]}', p_actor => 'user_1') ->> 'signing_secret' as secret \gset
