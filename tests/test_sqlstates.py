@@ -6,7 +6,7 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from pyshell.postgres.sqlstates import Kind, OutcomeUnknownError, StaleConnectionError, had_no_effect, is_about_the_data, kind_of
+from pyshell.postgres.sqlstates import Kind, OutcomeUnknownError, StaleConnectionError, for_log, had_no_effect, is_about_the_data, kind_of
 from tests.conftest import Connection
 
 
@@ -48,8 +48,10 @@ def test_a_lock_that_is_not_to_be_had_is_busy(shared_database_url: str) -> None:
     with psycopg.connect(shared_database_url) as holder, psycopg.connect(shared_database_url) as other:
         holder.execute("lock table app.organizations in access exclusive mode")
         with pytest.raises(psycopg.Error) as raised:
-            other.execute("set lock_timeout = '1ms'; select from app.organizations")
+            other.execute("set lock_timeout = '1ms'; do $$ begin perform from app.organizations; end $$")
         assert kind_of(raised.value) is Kind.BUSY
+        assert "\n" in str(raised.value)
+        assert for_log(raised.value) == "canceling statement due to lock timeout (api.queue_health names blocking transactions)"
 
 
 def test_rows_that_changed_under_a_prepared_statement_make_it_stale(shared_database_url: str, shared_owner: Connection) -> None:

@@ -148,6 +148,11 @@ def is_inside_function(error: DatabaseError) -> bool:
     return re.search(r"^(PL/pgSQL|SQL) function", error.diag.context or "", re.MULTILINE) is not None
 
 
+def for_log(error: DatabaseError) -> str:
+    """The error as a log has it, whole. For rows that another transaction holds a line will do, which says who knows of that one."""
+    return f"{explain(error)} (api.queue_health names blocking transactions)" if kind_of(error) is Kind.BUSY else str(error)
+
+
 def explain(error: DatabaseError) -> str:
     """The error as a person should read it: the message and the hint, without PostgreSQL's trace through the functions."""
     if kind_of(error) is Kind.NOT_MIGRATED:

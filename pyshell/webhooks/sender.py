@@ -23,7 +23,7 @@ from pyshell.metrics import gauge
 from pyshell.postgres.connections import Session
 from pyshell.postgres.notifications import Notifier
 from pyshell.postgres.retries import Retries
-from pyshell.postgres.sqlstates import DatabaseError, Kind, is_about_the_data, kind_of
+from pyshell.postgres.sqlstates import DatabaseError, Kind, for_log, is_about_the_data, kind_of
 from pyshell.settings import Settings
 from pyshell.tasks import cancel_all
 from pyshell.webhooks.calls import claim_webhooks, disabled_reason, ready_webhooks, record_webhooks
@@ -284,7 +284,7 @@ def note_blocked(blocked: Retries, organization_id: bytes, error: DatabaseError)
     blocked.note_failure(organization_id, time.monotonic())
     if blocked.is_worth_a_warning(organization_id):
         logger.warning(
-            "webhooks of organization %s are passed over: %s (api.queue_health names blocking transactions)",
+            "webhooks of organization %s are passed over: %s",
             UUID(bytes=organization_id),
-            error,
+            for_log(error),
         )

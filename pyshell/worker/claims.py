@@ -11,7 +11,7 @@ from uuid import UUID
 
 from pyshell.postgres.connections import Connection, Session
 from pyshell.postgres.retries import Retries
-from pyshell.postgres.sqlstates import DatabaseError, Kind, kind_of
+from pyshell.postgres.sqlstates import DatabaseError, Kind, for_log, kind_of
 from pyshell.tasks import cancel_all
 from pyshell.worker.calls import Lease, WorkerState, claim_for_organizations, claim_lookups, heartbeat, release_lost_claims
 from pyshell.worker.job_log import JobLog
@@ -190,9 +190,9 @@ class Claims:
             self._blocked.note_failure(organization_id, asyncio.get_running_loop().time())
             if self._blocked.is_worth_a_warning(organization_id):
                 logger.warning(
-                    "cannot claim for organization %s, which is passed over: %s (api.queue_health names blocking transactions)",
+                    "cannot claim for organization %s, which is passed over: %s",
                     UUID(bytes=organization_id),
-                    error,
+                    for_log(error),
                 )
             return []
         if self._blocked.note_success(organization_id):

@@ -12,7 +12,7 @@ from uuid import UUID
 from pyshell import traces
 from pyshell.postgres.connections import Session
 from pyshell.postgres.retries import BUSY_BEFORE_A_WARNING, Retries
-from pyshell.postgres.sqlstates import DatabaseError, Kind, is_about_the_data, kind_of
+from pyshell.postgres.sqlstates import DatabaseError, Kind, for_log, is_about_the_data, kind_of
 from pyshell.worker.calls import Lease, Outcome, record_for_organizations, record_lookups
 from pyshell.worker.failures import ExhaustedLog
 from pyshell.worker.leases import LeaseKeeper
@@ -318,12 +318,11 @@ class Outcomes:
         first = 0 if is_away else BUSY_BEFORE_A_WARNING if kind is Kind.BUSY else 1
         if self._retries.is_worth_a_warning(organization_id, first) or (is_away and not self._database_is_away):
             logger.warning(
-                "cannot record %s outcomes of organization %s, %s bytes are kept, will try again: %s%s",
+                "cannot record %s outcomes of organization %s, %s bytes are kept, will try again: %s",
                 len(outcomes),
                 UUID(bytes=organization_id),
                 self._total_bytes,
-                error,
-                " (api.queue_health names blocking transactions)" if kind is Kind.BUSY else "",
+                for_log(error),
             )
         self._database_is_away = self._database_is_away or is_away
         if not is_away and kind not in (Kind.BUSY, Kind.CONFLICT, Kind.STALE_STATEMENT):
