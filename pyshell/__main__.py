@@ -169,7 +169,8 @@ def psql(settings: Settings, arguments: argparse.Namespace) -> None:
         address, password = password_apart(with_database.database_url)
         client = postgres.installation if postgres else newest_installation([])
         status = subprocess.call(
-            [client.bin / "psql", address, *arguments.arguments],
+            # An error ends with its hint, not with PostgreSQL's trace through the functions; \errverbose shows that.
+            [client.bin / "psql", "--set=SHOW_CONTEXT=never", address, *arguments.arguments],
             env=os.environ | ({"PGPASSWORD": password} if password else {}),
         )
     raise SystemExit(status)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -36,6 +38,23 @@ def test_the_five_lines_of_the_readme_run_a_batch_of_a_file(cluster: PrivatePost
     job = json.loads(answer)
     sites = len((ROOT / "examples" / "sites.csv").read_text().splitlines()) - 1
     assert (job["status"], job["processed_items"]) == ("completed", sites)
+
+
+def test_an_error_in_psql_ends_with_its_hint(database_url: str) -> None:
+    process = subprocess.run(
+        [sys.executable, "-m", "pyshell", "psql", "--", "--no-psqlrc", "--command", "select api.get_batch_lookup()"],
+        cwd=ROOT,
+        env=os.environ | {"DATABASE_URL": database_url},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert process.stderr.splitlines() == [
+        "ERROR:  No organization is given",
+        'DETAIL:  {"code" : "organization_missing"}',
+        "HINT:  Pass p_organization_id, or a token with the claim organization_id.",
+    ]
 
 
 def test_a_callers_own_types_run_no_code_as_the_owner(database_url: str) -> None:

@@ -14,7 +14,8 @@ Written by `make docs` from the comments in the database; `\\df+ api.*` and `\\d
 
 Arguments go by name, such as `api.list_batch_lookups(p_organization_id => '...', p_status => 'failed')`, and what has a default may be
 left out. Errors carry the SQLSTATE `PTnnn`, where nnn is the HTTP status that PostgREST makes of it, and a stable code as the name of
-the constraint.
+the constraint, which stands in their detail, too. Their hint says what to do. In psql, `\\set SHOW_CONTEXT never` leaves out PostgreSQL's
+trace through our functions, as `make psql` does, and `\\errverbose` shows it afterwards.
 
 Whoever acts as the owner or as `service_role` works for any organization. `authenticated` works for the one that the claims of its
 token name (`organization_id`, or Clerk's `o.id` or `org_id`), which is then also the default of `p_organization_id`; in psql,
