@@ -99,6 +99,11 @@ def test_an_outage_is_told_as_one(
         batches.create(1)
         wait_until(lambda: "outage of the incentives API since" in caplog.text)
         wait_until(lambda: "lookups continue after" in caplog.text)
+    lines = [record.getMessage() for record in caplog.records]
+    assert sum("lookups continue after" in line for line in lines) == 1, "a probe that fails ends no outage"
+    assert max(n for n, line in enumerate(lines) if "outage" in line) < next(
+        n for n, line in enumerate(lines) if "lookups continue" in line
+    )
     assert "a pause" not in caplog.text
 
 

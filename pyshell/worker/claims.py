@@ -311,11 +311,15 @@ class Claims:
 
     def _log_changes(self, state: WorkerState) -> None:
         last, self._last_state = self._last_state, state
-        if last is None:
-            return
         now = asyncio.get_running_loop().time()
-        if state.stopped and not last.stopped:
+        if last is None:
             self._stopped_at = now
+            return
+        # A probe does not end an outage, though it may start.
+        is_held, was_held = (each.stopped or each.unavailable_since is not None for each in (state, last))
+        if is_held and not was_held:
+            self._stopped_at = now
+        if state.stopped and not last.stopped:
             if state.unavailable_since is None:
                 logger.warning("a pause, of the incentives API or an operator: no lookup starts for %.0f s", state.paused_for)
             else:
@@ -324,7 +328,7 @@ class Claims:
                     state.unavailable_since.isoformat(timespec="seconds"),
                     state.failures,
                 )
-        elif last.stopped and not state.stopped:
+        elif was_held and not is_held:
             seconds = now - self._stopped_at
             logger.info("lookups continue after %.0f s", seconds, extra={"fields": {"duration": round(seconds, 3)}})
         if state.max_in_flight != last.max_in_flight:
