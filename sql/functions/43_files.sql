@@ -144,7 +144,7 @@ begin
             app.headers_hint(p_headers) || app.hint_for_caller(
                 case when v_names && array['building_type', 'device_ids'] then ' For all rows alike: ?default_building_type=RESIDENTIAL&default_device_ids=1' else '' end || ' Name a column with ?columns={"field": "Column"}.',
                 ' A temporary view of the table gives a column another name, or all rows a value: create temp view v as select *, ''RESIDENTIAL'' as building_type from ...;'
-                ' p_file has columns and defaults for that.'));
+                ' In p_file, and in api.update_upload for a draft, columns and defaults say the same.'));
     end if;
     return query select * from unnest(p_headers, v_fields, v_how);
 end;

@@ -119,7 +119,9 @@ declare
 begin
     select * into v_application from public.applications where organization_id = p_organization_id and id = p_application_id;
     if not found then
-        perform app.refuse(404, 'application_not_found', 'Application not found');
+        perform app.refuse(
+            404, 'application_not_found', 'Application not found',
+            app.hint_for_caller(null, 'select api.list_applications(organization) lists them.'));
     end if;
     return v_application;
 end;

@@ -75,7 +75,9 @@ begin
       from app.webhook_deliveries
      where organization_id = p_organization_id and id = p_delivery_id;
     if not found then
-        perform app.refuse(404, 'webhook_delivery_not_found', 'Webhook delivery not found');
+        perform app.refuse(
+            404, 'webhook_delivery_not_found', 'Webhook delivery not found',
+            app.hint_for_caller(null, 'select api.list_webhook_deliveries(organization) lists them.'));
     end if;
     return v_delivery;
 end;
