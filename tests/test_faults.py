@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import tempfile
 import time
@@ -348,6 +349,11 @@ def test_the_owner_switches_schedules_on_as_the_advice_says(cron_database_url: s
         connection.execute(advice.removesuffix("."))
         assert connection.execute("select active from cron.job").fetchall() == [(True,)]
         connection.rollback()
+
+
+def test_many_missing_migrations_are_counted(new_database: Callable[..., str]) -> None:
+    findings = {finding.check: finding for finding in doctor.diagnose(Settings(database_url=new_database(empty=True)))}
+    assert re.fullmatch(r"the database lacks \d+ migrations, 0001_initial\.sql to \d{4}_\w+\.sql", findings["migrations"].finding)
 
 
 def test_weak_secrets_are_named() -> None:

@@ -25,6 +25,7 @@ from pyshell.settings import Settings
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
 CLOCK_SECONDS = 5.0
 REACH_SECONDS = 5.0
+MIGRATIONS_NAMED = 5
 # Of a disk that has so much left, less and less is said.
 WARNING_FREE, PROBLEM_FREE = 0.15, 0.05
 
@@ -227,10 +228,11 @@ def check_migrations(settings: Settings) -> Iterator[Finding]:
         applied = []
     pending = migrations.pending(applied)
     if pending:
+        lacking = ", ".join(pending) if len(pending) <= MIGRATIONS_NAMED else f"{len(pending)} migrations, {pending[0]} to {pending[-1]}"
         yield Finding(
             "migrations",
             PROBLEM,
-            f"the database lacks {', '.join(pending)}",
+            f"the database lacks {lacking}",
             "Run python -m pyshell migrate, before the API and the workers of a release.",
         )
     else:
