@@ -222,5 +222,6 @@ def test_a_batch_is_waited_for(connections: list[Connection]) -> None:
 
 
 def test_a_refused_setting_does_not_tell_how_tables_are_distributed(connections: list[Connection]) -> None:
-    with pytest.raises(psycopg.Error, match=r"^max_in_flight must be a whole number from 1 to 10000$"):
+    with pytest.raises(psycopg.Error) as refused:
         update_settings(connections[0], max_in_flight=0)
+    assert refused.value.diag.message_primary == "max_in_flight must be a whole number from 1 to 10000"
