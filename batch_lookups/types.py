@@ -172,8 +172,12 @@ class ItemProblem(TypedDict):
 
 
 class Note(TypedDict):
+    """`sheet`, `sheets`: which sheet of a workbook was read, and which there are."""
+
     code: str
     message: str
+    sheet: NotRequired[str]
+    sheets: NotRequired[list[str]]
 
 
 class CreatedBatch(TypedDict):

@@ -137,6 +137,30 @@ def test_any_file_that_makes_a_batch_makes_a_draft(client: OrganizationClient) -
     assert (form["name"], form["total_rows"]) == ("q2.csv", 3)
 
 
+def test_a_draft_tells_which_sheet_was_read_and_which_there_are(client: OrganizationClient) -> None:
+    book = openpyxl.Workbook()
+    assert book.active is not None
+    book.active.title = "Cover"
+    book.active.append(["Sites of March"])
+    for title, word in (("Sites A", "deal"), ("Sites B", "site")):
+        table = book.create_sheet(title)
+        for line in (HEADER + ROWS.replace("deal", word)).splitlines():
+            table.append(line.split(","))
+    file = io.BytesIO()
+    book.save(file)
+    kept = []
+    for sheet, params, others in (("Sites A", {}, "Cover, Sites B"), ("Sites B", {"sheet": "Sites B"}, "Cover, Sites A")):
+        made = draft(client, file.getvalue(), "application/octet-stream", **params)
+        message = f"The sheet {sheet} was read; `sheet` chooses another: {others}"
+        note = {"code": "sheet_chosen", "message": message, "sheet": sheet, "sheets": ["Cover", "Sites A", "Sites B"]}
+        assert made["notes"] == answer(client.get(f"/uploads/{made['id']}"))["notes"] == [note]
+        assert list(made["notes"][0]) == list(note)
+        kept.append([row["cells"][0] for row in rows(client, made)])
+        started = answer(client.post(f"/uploads/{made['id']}/start", json={"skip_invalid": True}), 201)
+        assert started["notes"][0] == note
+    assert [cells[0] for cells in kept] == ["deal-001", "site-001"]
+
+
 def test_rows_are_found_by_what_is_wrong_and_by_what_they_say(client: OrganizationClient) -> None:
     upload = draft(client)
     change(client, upload, name="Looked through")

@@ -237,7 +237,9 @@ def test_an_excel_workbook_is_a_batch(client: OrganizationClient) -> None:
         [], [["Sites of March"], header, ["deal-001", "12 Elm St", "Boston", "Massachusetts", 2134, "Single Family", 1]], [["x"]]
     )
     report = upload(client, book, "application/octet-stream", dry_run=True).json()
-    assert [note["code"] for note in report["notes"]] == ["sheet_chosen"]
+    assert [(note["code"], note["sheet"], note["sheets"]) for note in report["notes"]] == [
+        ("sheet_chosen", "Sheet 2", ["Sheet 2", "Sheet 3"])
+    ]
     assert report["columns"][3] == {
         "number": 4,
         "header": "State",

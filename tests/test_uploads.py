@@ -194,10 +194,28 @@ class TestWorkbooks:
 
     def test_a_sheet_can_be_chosen_by_name_or_number(self) -> None:
         book = workbook([["one"]], [["two"]])
-        assert read_workbook(book, "Sheet 2").rows == read_workbook(book, "2").rows == [["two"]]
+        assert read_workbook(book, "Sheet 2") == read_workbook(book, "2")
+        assert read_workbook(book, "2").rows == [["two"]]
         with pytest.raises(ApiError, match="The workbook has no sheet 3") as raised:
             read_workbook(book, "3")
         assert raised.value.hint == "It has Sheet 1, Sheet 2."
+
+    def test_a_workbook_tells_its_sheets_with_rows_whoever_chose(self) -> None:
+        book = workbook([["hidden"]], [["Cover"]], [], [["id", "city"], ["1", "Boston"]], [["fifth"]], hidden=1)
+        [chosen], [given], [hidden] = (read_workbook(book, sheet).notes for sheet in (None, "5", "1"))
+        assert (chosen.sheet, chosen.sheets) == ("Sheet 4", ["Sheet 2", "Sheet 4", "Sheet 5"])
+        assert (given.sheet, given.sheets) == ("Sheet 5", ["Sheet 2", "Sheet 4", "Sheet 5"])
+        assert (hidden.sheet, hidden.sheets) == ("Sheet 1", ["Sheet 1", "Sheet 2", "Sheet 4", "Sheet 5"])
+        assert read_workbook(workbook([["one"]], []), "1").notes == []
+
+    def test_a_sheet_is_read_though_another_one_is_too_large(self) -> None:
+        book = openpyxl.load_workbook(io.BytesIO(workbook([["one"]], [["two"]])))
+        book["Sheet 2"]["XFD1048576"] = 3
+        file = io.BytesIO()
+        book.save(file)
+        assert read_workbook(file.getvalue(), "Sheet 1").rows == [["one"]]
+        with pytest.raises(ApiError, match="its sheet is too large"):
+            read_workbook(file.getvalue())
 
     def test_a_workbook_that_expands_too_far_is_refused_whatever_it_says(self) -> None:
         file = io.BytesIO()

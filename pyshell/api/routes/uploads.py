@@ -88,7 +88,7 @@ def read(body: Body, options: dict[str, Any], sheet: str | None) -> Upload:
         items, lines = read_ndjson(data)
         return Upload(items, json.dumps({"lines": lines}))
     table = read_file(body.data, charset_of(body.content_type), sheet)
-    file = {"rows": table.rows, "lines": table.lines, "notes": [note._asdict() for note in table.notes], **options}
+    file = {"rows": table.rows, "lines": table.lines, "notes": [note.members() for note in table.notes], **options}
     return Upload(None, orjson.dumps(file).decode())
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pyshell.api.errors import ApiError
 
@@ -14,10 +15,15 @@ MAX_COLUMNS = 500
 
 
 class Note(NamedTuple):
-    """A note to the sender about the whole file: a stable code and a sentence."""
+    """A note to the sender about the whole file: a stable code and a sentence; of a workbook, which sheet was read and which there are."""
 
     code: str
     message: str
+    sheet: str | None = None
+    sheets: Sequence[str] = ()
+
+    def members(self) -> dict[str, Any]:
+        return {name: value for name, value in self._asdict().items() if value}
 
 
 @dataclass(slots=True)

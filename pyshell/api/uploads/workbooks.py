@@ -6,14 +6,17 @@ a cell in the last row and column of a sheet would end the process for lack of m
 
 from __future__ import annotations
 
+import contextlib
 import io
 import resource
 import subprocess
 import sys
 import zipfile
 import zlib
+from collections.abc import Iterator
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
+from typing import Any
 
 import orjson
 from python_calamine import CalamineError, CalamineSheet, CalamineWorkbook, PasswordError, SheetVisibleEnum
@@ -38,81 +41,106 @@ def read_workbook(data: bytes, sheet: str | None = None) -> Table:
 
     Raises ApiError 400. Blocks for as long as it takes: to be called in a thread.
     """
-    too_large = ApiError(
-        400,
-        "invalid_workbook",
-        "The workbook cannot be read: it is damaged, or its sheet is too large",
-        hint="Save a copy with nothing but the table in it, or save the sheet as CSV UTF-8.",
-    )
     command = [sys.executable, "-m", __name__, *([] if sheet is None else [sheet])]
     try:
         # Nothing of our environment is its business.
         process = subprocess.run(command, input=data, capture_output=True, cwd=ROOT, env={}, timeout=MAX_PROCESS_SECONDS, check=False)
-    except subprocess.TimeoutExpired:
-        raise too_large from None
-    if process.returncode:
-        raise too_large
-    answer = orjson.loads(process.stdout)
+        output = process.stdout
+    except subprocess.TimeoutExpired as expired:
+        output = expired.stdout or b""
+    # A process that ended too early may have said something before.
+    *told, _ = output.split(b"\n")
+    if not told:
+        raise ApiError(
+            400,
+            "invalid_workbook",
+            "The workbook cannot be read: it is damaged, or its sheet is too large",
+            hint="Save a copy with nothing but the table in it, or save the sheet as CSV UTF-8.",
+        )
+    answer: dict[str, Any] = {}
+    for line in told:
+        answer |= orjson.loads(line)
     if "status" in answer:
         raise ApiError(answer["status"], answer["code"], answer["message"], hint=answer["hint"], members=answer["members"])
     return Table(answer["rows"], answer["lines"], [Note(**note) for note in answer["notes"]])
 
 
 def main() -> None:
-    """What the process does: a workbook comes in, a table or an error goes out as JSON."""
+    """What the process does: a workbook comes in, a table or an error goes out as JSON, in a line; another line may add to it."""
     data = sys.stdin.buffer.read()
     resource.setrlimit(resource.RLIMIT_AS, (MAX_PROCESS_BYTES, MAX_PROCESS_BYTES))
     # What aborts for want of memory would leave a dump with the file in it.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
-        table = read_in_process(data, sys.argv[1] if len(sys.argv) > 1 else None)
-        answer = {"rows": table.rows, "lines": table.lines, "notes": [note._asdict() for note in table.notes]}
+        for members in read_in_process(data, sys.argv[1] if len(sys.argv) > 1 else None):
+            tell(members)
     except ApiError as error:
-        answer = {"status": error.status, "code": error.code, "message": error.message, "hint": error.hint, "members": dict(error.members)}
-    sys.stdout.buffer.write(orjson.dumps(answer))
+        tell({"status": error.status, "code": error.code, "message": error.message, "hint": error.hint, "members": dict(error.members)})
 
 
-def read_in_process(data: bytes, sheet: str | None) -> Table:
-    """read_workbook, without limits of memory and time."""
+def tell(members: dict[str, Any]) -> None:
+    sys.stdout.buffer.write(orjson.dumps(members) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def read_in_process(data: bytes, wanted: str | None) -> Iterator[dict[str, Any]]:
+    """read_workbook, without limits of memory and time: the members of its table, and new values of them."""
     if data.startswith(b"PK"):
         check_expansion(data)
     try:
         workbook = CalamineWorkbook.from_filelike(io.BytesIO(data))
-        chosen, notes = choose_sheet(workbook, sheet)
-        rows = chosen.to_python(skip_empty_area=False)
+        if wanted is None:
+            filled = filled_sheets(workbook)
+            if not filled:
+                raise empty_file()
+            # A cover page is no table.
+            chosen = next((sheet for sheet in filled if sheet.height > 1 and sheet.width > 1), filled[0])
+            yield table_of(chosen) | {"notes": notes_of(chosen.name, [sheet.name for sheet in filled])}
+        else:
+            chosen = workbook.get_sheet_by_name(name_of(workbook.sheet_names, wanted))
+            yield table_of(chosen) | {"notes": []}
+            # Others that cannot be read, or are too large to be, are no reason to refuse this one.
+            with contextlib.suppress(CalamineError):
+                told = {chosen.name, *(sheet.name for sheet in filled_sheets(workbook))}
+                yield {"notes": notes_of(chosen.name, [name for name in workbook.sheet_names if name in told])}
     except PasswordError as error:
         raise ApiError(400, "protected_workbook", "The workbook is protected by a password", hint="Save a copy without one.") from error
     except CalamineError as error:
         raise ApiError(400, "invalid_workbook", "The workbook cannot be read: it is damaged, or of an unknown kind") from error
-    table = Table(notes=notes)
-    for number, row in enumerate(rows, 1):
+
+
+def table_of(sheet: CalamineSheet) -> dict[str, Any]:
+    table = Table()
+    for number, row in enumerate(sheet.to_python(skip_empty_area=False), 1):
         cells = [as_text(cell) for cell in row]
         while cells and not cells[-1]:
             cells.pop()
         table.add(cells, number)
-    return table
+    return {"rows": table.rows, "lines": table.lines}
 
 
-def choose_sheet(workbook: CalamineWorkbook, wanted: str | None) -> tuple[CalamineSheet, list[Note]]:
-    names = workbook.sheet_names
-    if wanted is not None:
-        if wanted in names:
-            return workbook.get_sheet_by_name(wanted), []
-        if wanted.isdecimal() and 1 <= int(wanted) <= len(names):
-            return workbook.get_sheet_by_index(int(wanted) - 1), []
-        found = ", ".join(name[:50] for name in names[:50])
-        raise ApiError(400, "sheet_not_found", f"The workbook has no sheet {wanted[:100]}", hint=f"It has {found}.")
+def name_of(names: list[str], wanted: str) -> str:
+    if wanted in names:
+        return wanted
+    if wanted.isdecimal() and 1 <= int(wanted) <= len(names):
+        return names[int(wanted) - 1]
+    found = ", ".join(name[:50] for name in names[:50])
+    raise ApiError(400, "sheet_not_found", f"The workbook has no sheet {wanted[:100]}", hint=f"It has {found}.")
+
+
+def filled_sheets(workbook: CalamineWorkbook) -> list[CalamineSheet]:
+    """The visible sheets with anything at all."""
     visible = [sheet.name for sheet in workbook.sheets_metadata if sheet.visible == SheetVisibleEnum.Visible]
-    filled = [sheet for name in visible if (sheet := workbook.get_sheet_by_name(name)).height > 0]
-    if not filled:
-        raise empty_file()
-    # A cover page is no table.
-    chosen = next((sheet for sheet in filled if sheet.height > 1 and sheet.width > 1), filled[0])
-    notes = []
-    if len(filled) > 1:
-        others = ", ".join(sheet.name[:50] for sheet in filled[:20] if sheet is not chosen)
-        notes.append(Note("sheet_chosen", f"The sheet {chosen.name[:50]} was read; `sheet` chooses another: {others}"))
-    return chosen, notes
+    return [sheet for name in visible if (sheet := workbook.get_sheet_by_name(name)).height > 0]
+
+
+def notes_of(chosen: str, filled: list[str]) -> list[dict[str, Any]]:
+    """What is to be said where there is a choice."""
+    if len(filled) < 2:
+        return []
+    others = ", ".join(name[:50] for name in filled[:20] if name != chosen)
+    message = f"The sheet {chosen[:50]} was read; `sheet` chooses another: {others}"
+    return [{"code": "sheet_chosen", "message": message, "sheet": chosen, "sheets": filled}]
 
 
 def as_text(cell: Cell) -> str:
