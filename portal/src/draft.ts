@@ -1,6 +1,6 @@
 // A draft as the screens work on it: its rows, its repairs one after the other, and the way back.
 import { type Signal, signal } from "@preact/signals";
-import { call, type Schemas } from "./api.ts";
+import { call, type Schemas, send } from "./api.ts";
 
 export type Upload = Schemas["Upload"];
 export type Row = Schemas["UploadRow"];
@@ -37,6 +37,44 @@ export function titleOf(field: string | null): string {
   if (!field) return "Whole row";
   const name = field.replace(/^address\./, "");
   return TITLES[name as keyof typeof TITLES] ?? name;
+}
+
+/** A file as it goes up. */
+export interface Sent {
+  content: Blob;
+  name: string;
+  type: string;
+}
+
+/** The files of drafts that another sheet could be read from, by their ids, until the page is left. */
+const kept = new Map<string, Sent>();
+
+/** Makes a draft of a file, and answers its id. */
+export async function upload(file: Sent, sheet?: string): Promise<string> {
+  const response = await send("post", "/uploads", {
+    query: { name: file.name.slice(0, 200), reuse_max_age_days: REUSE_DAYS, sheet },
+    headers: { "content-type": file.type },
+    file: file.content,
+  });
+  const made: Upload = await response.json();
+  if (sheetsOf(made)) kept.set(made.id, file);
+  return made.id;
+}
+
+/** The file that a draft was made of, if the page still has it. */
+export function fileOf(upload: Upload): Sent | undefined {
+  return kept.get(upload.id);
+}
+
+export async function drop(id: string) {
+  await call("delete", "/uploads/{upload_id}", { path: { upload_id: id } });
+  kept.delete(id);
+}
+
+/** The sheet that was read and those there are, of a workbook that has several with rows. */
+export function sheetsOf({ notes }: Upload): { sheet: string; sheets: string[] } | undefined {
+  const { sheet, sheets } = notes.find(({ code }) => code === "sheet_chosen") ?? {};
+  return sheet !== undefined && sheets ? { sheet, sheets } : undefined;
 }
 
 const MOST_ROWS = 500;

@@ -28,9 +28,14 @@ export function go(segments: string[], parameters: Parameters = {}) {
   hash.value = location.hash;
 }
 
-/** Changes parameters of the screen in place: "back" leads to the screen before, not to every letter that was typed. */
-export function setQuery(changes: Parameters) {
-  const address = href(path.peek(), { ...Object.fromEntries(query.peek()), ...changes });
+/** As `go`, where the screen before is no more. */
+export function replace(segments: string[], parameters: Parameters = {}) {
+  const address = href(segments, parameters);
   history.replaceState(null, "", address);
   hash.value = address;
+}
+
+/** Changes parameters of the screen in place: "back" leads to the screen before, not to every letter that was typed. */
+export function setQuery(changes: Parameters) {
+  replace(path.peek(), { ...Object.fromEntries(query.peek()), ...changes });
 }

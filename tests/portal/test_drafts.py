@@ -101,6 +101,74 @@ def test_a_dirty_workbook_becomes_a_batch(signed_in: SignedIn, client: Organizat
     person.look("draft-started")
 
 
+def three_sheets() -> bytes:
+    book = openpyxl.Workbook()
+    assert book.active is not None
+    book.active.title = "Cover"
+    book.active.append(["Sites of March"])
+    for title, street, rows in (("Sites A", "Elm St", 2), ("Sites B", "Oak St", 3)):
+        sheet = book.create_sheet(title)
+        sheet.append(HEADER)
+        for n in range(1, rows + 1):
+            sheet.append([f"{title[-1]}-{n}", f"{n} {street}", "Los Angeles", "CA", "90012", "Residential", "1", "Kim"])
+    content = io.BytesIO()
+    book.save(content)
+    return content.getvalue()
+
+
+def test_another_sheet_of_a_workbook_is_chosen(signed_in: SignedIn, client: OrganizationClient) -> None:
+    person = signed_in("upload")
+    page = person.page
+    upload(page, three_sheets())
+    start = page.get_by_role("region", name="Start")
+    expect(start).to_contain_text("2 sites ready")
+    expect(page.get_by_text("The sheet Sites A was read, one of 3 with rows.")).to_be_visible()
+    person.look("draft-sheet")
+    page.get_by_role("link", name="Choose another").click()
+    sheet = page.get_by_role("combobox", name="Sheet", exact=True)
+    expect(sheet).to_have_value("Sites A")
+    expect(sheet.get_by_role("option")).to_have_text(["Cover", "Sites A", "Sites B"])
+
+    # Where there is nothing to read, the draft stays as it is.
+    sheet.focus()
+    page.keyboard.press("ArrowUp")
+    expect(page.get_by_role("alert")).to_contain_text("1 to 10,000 items")
+    expect(sheet).to_have_value("Sites A")
+    page.keyboard.press("ArrowDown")
+    expect(start).to_contain_text("3 sites ready")
+    expect(sheet).to_have_value("Sites B")
+    expect(sheet).to_be_focused()
+    expect(page.get_by_role("cell", name="1 Oak St, 2 Oak St, 3 Oak St")).to_be_visible()
+    person.look("draft-sheets")
+    [kept] = client.get("/uploads").json()["uploads"]
+    assert kept["total_rows"] == 3
+
+    # What was changed is not lost without a word.
+    page.get_by_label("Owner").select_option("street_2")
+    expect(page.get_by_text("Saved")).to_be_visible()
+    sheet.select_option("Sites A")
+    page.get_by_role("button", name="Keep Sites B").click()
+    expect(sheet).to_have_value("Sites B")
+    sheet.select_option("Sites A")
+    person.look("draft-another-sheet")
+    page.get_by_role("button", name="Read it").click()
+    expect(start).to_contain_text("2 sites ready")
+    expect(page.get_by_label("Owner")).to_have_value("")
+    sheet.select_option("Sites B")
+    expect(start).to_contain_text("3 sites ready")
+
+    # The file is gone with the page.
+    page.reload()
+    expect(page.get_by_text("The sheet Sites B was read, one of 3 with rows. To read another one, drop the file again.")).to_be_visible()
+    expect(sheet).to_have_count(0)
+    page.get_by_label("Name of the batch").fill("Sites B of March")
+    page.get_by_role("button", name="Start 3 sites").click()
+    expect(page.get_by_role("heading", name="Sites B of March")).to_be_visible()
+    [job] = client.get("/batch-lookups").json()["jobs"]
+    items = client.get(f"/batch-lookups/{job['id']}/items").json()["items"]
+    assert [item["reference_id"] for item in items] == ["B-1", "B-2", "B-3"]
+
+
 def test_suggestions_are_taken_one_at_a_time_and_all_at_once(signed_in: SignedIn, client: OrganizationClient) -> None:
     rows = "".join(f"deal #{n},{n} N Spring St,Los Angeles,CA,90012,Residential,1,Kim\n" for n in range(1, 4))
     draft = client.post("/uploads", content=",".join(HEADER) + "\n" + rows, headers={"content-type": "text/csv"}).json()

@@ -3,7 +3,7 @@ import type { ComponentChildren } from "preact";
 import { useSignal } from "@preact/signals";
 import { useEffect, useLayoutEffect, useMemo } from "preact/hooks";
 import { call } from "../api.ts";
-import { Draft, REUSE_DAYS } from "../draft.ts";
+import { Draft, drop, REUSE_DAYS } from "../draft.ts";
 import { counted, duration, number, readNumber } from "../format.ts";
 import { useLoad } from "../load.ts";
 import { announce, notify } from "../parts/announce.tsx";
@@ -15,6 +15,7 @@ import { go, href, path, query } from "../router.ts";
 import { can } from "../session.ts";
 import { Check } from "./draft-check.tsx";
 import { Columns } from "./draft-columns.tsx";
+import { Sheet } from "./draft-sheet.tsx";
 
 export function DraftScreen({ id }: { id: string }) {
   const upload = useLoad((signal) => call("get", "/uploads/{upload_id}", { path: { upload_id: id }, signal }), [id]);
@@ -88,7 +89,8 @@ function Shown({ draft }: { draft: Draft }) {
         </Step>
       </nav>
       <Problem error={draft.error.value} />
-      {upload.notes.map((note) => <p key={note.code} class="banner">{note.message}</p>)}
+      {upload.notes.map((note) => note.code !== "sheet_chosen" && <p key={note.code} class="banner">{note.message}</p>)}
+      <Sheet draft={draft} choose={step === "columns"} />
       {step === "columns" ? <Columns draft={draft} /> : <Check draft={draft} />}
       <Start draft={draft} />
       {deleting.value && (
@@ -102,7 +104,7 @@ function Shown({ draft }: { draft: Draft }) {
                 type="button"
                 class="danger"
                 onClick={async () => {
-                  await call("delete", "/uploads/{upload_id}", { path: draft.path });
+                  await drop(upload.id);
                   go(["upload"]);
                 }}
               >

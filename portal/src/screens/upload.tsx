@@ -1,8 +1,7 @@
 // Where a file comes in. It goes up as it is and becomes a draft: the browser reads none of it.
 import { useSignal } from "@preact/signals";
 import { useLayoutEffect } from "preact/hooks";
-import { send } from "../api.ts";
-import { REUSE_DAYS } from "../draft.ts";
+import { upload as send } from "../draft.ts";
 import { CopyAs } from "../parts/copy.tsx";
 import { Problem } from "../parts/misc.tsx";
 import { go } from "../router.ts";
@@ -38,12 +37,7 @@ export function Upload() {
     busy.value = name;
     error.value = undefined;
     try {
-      const response = await send("post", "/uploads", {
-        query: { name: name.slice(0, 200), reuse_max_age_days: REUSE_DAYS },
-        headers: { "content-type": type },
-        file: content,
-      });
-      go(["uploads", (await response.json()).id]);
+      go(["uploads", await send({ content, name, type })]);
     } catch (failure) {
       error.value = failure as Error;
     }

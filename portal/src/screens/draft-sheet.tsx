@@ -1,0 +1,131 @@
+// Which sheet of a workbook was read, and another one instead: the file goes up again, for the service keeps only the rows that it read.
+import { useSignal } from "@preact/signals";
+import { useLayoutEffect, useRef } from "preact/hooks";
+import { Failure } from "../api.ts";
+import { type Draft, drop, fileOf, type Sent, sheetsOf, upload as send } from "../draft.ts";
+import { notify } from "../parts/announce.tsx";
+import { Dialog } from "../parts/dialog.tsx";
+import { Problem } from "../parts/misc.tsx";
+import { href, path, replace } from "../router.ts";
+import { can } from "../session.ts";
+
+interface Properties {
+  draft: Draft;
+  /** Whether this is where to choose one; elsewhere it is only said. */
+  choose: boolean;
+}
+
+export function Sheet({ draft, choose }: Properties) {
+  const upload = draft.upload.value;
+  const read = sheetsOf(upload);
+  const file = fileOf(upload);
+  if (!read) return null;
+  if (choose && file && can("jobs:write")) return <Choice draft={draft} file={file} {...read} />;
+  return (
+    <p class="banner">
+      The sheet <strong>{read.sheet}</strong> was read, one of {read.sheets.length} with rows.{" "}
+      {can("jobs:write") && (file ? <a href={href(path.value, { step: "columns" })}>Choose another</a> : (
+        <>
+          To read another one, <a href={href(["upload"])}>drop the file again</a>.
+        </>
+      ))}
+    </p>
+  );
+}
+
+/** The draft that took the place of one with another sheet: there the keyboard goes on where it was. */
+let fresh = "";
+
+interface ChoiceProperties {
+  draft: Draft;
+  file: Sent;
+  sheet: string;
+  sheets: string[];
+}
+
+function Choice({ draft, file, sheet, sheets }: ChoiceProperties) {
+  const { id, created_at, updated_at } = draft.upload.value;
+  const select = useRef<HTMLSelectElement>(null);
+  const error = useSignal<Error | undefined>(undefined);
+  /** Empty: nothing is asked or under way. */
+  const asked = useSignal("");
+  const wanted = useSignal("");
+  useLayoutEffect(() => {
+    if (fresh === id) select.current!.focus();
+    fresh = "";
+  }, []);
+
+  async function read(name: string) {
+    const isReading = wanted.peek() !== "";
+    asked.value = "";
+    wanted.value = name;
+    // With the arrow keys, one passes by others.
+    if (isReading) return;
+    error.value = undefined;
+    let latest = id;
+    try {
+      let made;
+      do {
+        made = wanted.peek();
+        notify(`Reading the sheet ${made}…`);
+        await check(file.content);
+        const next = await send(file, made);
+        // It may be gone already.
+        await drop(latest).catch(() => {});
+        latest = next;
+      } while (made !== wanted.peek());
+      notify(`The sheet ${made} was read`);
+    } catch (failure) {
+      error.value = failure as Error;
+      notify(latest === id ? "" : error.peek()!.message);
+    }
+    wanted.value = "";
+    if (latest === id || path.peek()[1] !== id) return;
+    fresh = latest;
+    replace(["uploads", latest], { step: "columns" });
+  }
+  return (
+    <>
+      <label class="sheet">
+        Sheet
+        <select
+          ref={select}
+          value={wanted.value || asked.value || sheet}
+          aria-busy={wanted.value !== ""}
+          onChange={(event) => {
+            const name = event.currentTarget.value;
+            const isChanged = updated_at !== created_at || draft.saving.peek() > 0;
+            if (!isChanged || wanted.peek()) read(name);
+            else asked.value = name;
+          }}
+        >
+          {sheets.map((name) => <option key={name} value={name}>{name}</option>)}
+        </select>
+      </label>
+      <Problem error={error.value} />
+      {asked.value && (
+        <Dialog
+          title={`Read the sheet ${asked.value}?`}
+          onClose={() => (asked.value = "")}
+          actions={
+            <>
+              <button type="button" onClick={() => (asked.value = "")}>Keep {sheet}</button>
+              <button type="button" class="danger" onClick={() => read(asked.peek())}>Read it</button>
+            </>
+          }
+        >
+          <p>The draft begins anew: what you said of its columns and changed in its rows is lost.</p>
+        </Dialog>
+      )}
+    </>
+  );
+}
+
+/** A browser reads no file that was changed since it was chosen. */
+async function check(content: Blob) {
+  try {
+    await content.slice(0, 1).arrayBuffer();
+  } catch {
+    throw new Failure(0, "The file was changed or moved since.", "file_changed", "Drop it again under New upload.");
+  }
+}
