@@ -361,6 +361,8 @@ def test_nobody_reaches_the_draft_of_another_organization(new_client: NewClient,
         ({"edits": [{"position": 0, "column": 1, "value": 7}]}, "invalid_edits"),
         ({"skip": "all"}, "invalid_skip"),
         ({"skip": [0.5]}, "invalid_skip"),
+        ({"skip": [0, 3]}, "invalid_skip"),
+        ({"unskip": [10000]}, "invalid_unskip"),
         ({"unskip": {}}, "invalid_unskip"),
         ({"name": ""}, "invalid_name"),
     ],
@@ -374,6 +376,18 @@ def test_a_wrong_change_is_named_and_changes_nothing(client: OrganizationClient,
         == code
     )
     assert answer(client.get(f"/uploads/{upload['id']}")) == upload
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"skip": [1, 7]}, "skip must be for rows at positions from 0 to 2; 7 is none"),
+        ({"edits": [{"position": 3, "column": 1, "value": "x"}]}, "edits must be for rows at positions from 0 to 2; 3 is none"),
+        ({"edits": [{"position": 0, "column": 9, "value": "x"}]}, "edits must be for columns from 1 to 8; 9 is none"),
+    ],
+)
+def test_a_row_or_a_column_that_is_not_there_is_named(client: OrganizationClient, changes: Json, message: str) -> None:
+    assert answer(client.patch(f"/uploads/{draft(client)['id']}", json=changes), 400)["error"] == message
 
 
 @pytest.mark.parametrize(

@@ -43,11 +43,28 @@ begin
 end;
 $$;
 
+-- Refuses positions that no row of the draft has.
+create or replace function app.check_positions(p_option text, p_upload public.lookup_uploads, p_positions integer[]) returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_unknown constant integer := (select max(p) from unnest(p_positions) p where p >= p_upload.total_rows);
+begin
+    if v_unknown is not null then
+        perform app.refuse_option(p_option, format('for rows at positions from 0 to %s; %s is none', p_upload.total_rows - 1, v_unknown));
+    end if;
+end;
+$$;
+
 -- Replaces cells; a value of null takes the edit back.
 create or replace function app.edit_upload_rows(p_upload public.lookup_uploads, p_edits jsonb) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    v_columns integer;
+    v_column  integer;
 begin
     if jsonb_typeof(p_edits) <> 'array' or jsonb_array_length(p_edits) > 10000
        or jsonb_path_exists(p_edits, 'strict $[*] ? (@.type() != "object")')
@@ -55,10 +72,14 @@ begin
                     from jsonb_array_elements(p_edits) e
                    where coalesce(e ->> 'position', '') !~ '^[0-9]{1,5}$' or coalesce(e ->> 'column', '') !~ '^[0-9]{1,3}$'
                       or coalesce(jsonb_typeof(e -> 'value'), '') not in ('string', 'null') or length(e ->> 'value') > 32768
-                      or e - array['position', 'column', 'value'] <> '{}'
-                      or (e ->> 'position')::integer >= p_upload.total_rows
-                      or (e ->> 'column')::integer not between 1 and jsonb_array_length(p_upload.columns)) then
+                      or e - array['position', 'column', 'value'] <> '{}') then
         perform app.refuse_option('edits', 'an array of {"position": of the row, "column": its number, "value": a string, or null to take the edit back}');
+    end if;
+    perform app.check_positions('edits', p_upload, array(select (e ->> 'position')::integer from jsonb_array_elements(p_edits) e));
+    v_columns := jsonb_array_length(p_upload.columns);
+    select (e ->> 'column')::integer into v_column from jsonb_array_elements(p_edits) e where (e ->> 'column')::integer not between 1 and v_columns;
+    if found then
+        perform app.refuse_option('edits', format('for columns from 1 to %s; %s is none', v_columns, v_column));
     end if;
     update public.lookup_upload_rows r
        set edits = nullif(jsonb_strip_nulls(coalesce(r.edits, '{}') || e.edits), '{}')
@@ -89,6 +110,7 @@ as $$
 declare
     v_positions constant integer[] := case when jsonb_typeof(p_rows) = 'array' then translate(p_rows::text, '[]', '{}')::integer[] end;
 begin
+    perform app.check_positions(case when p_skip then 'skip' else 'unskip' end, p_upload, v_positions);
     update public.lookup_upload_rows
        set is_skipped = p_skip
      where organization_id = p_upload.organization_id and upload_id = p_upload.id and is_skipped <> p_skip
