@@ -15,6 +15,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from psycopg.conninfo import make_conninfo
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from pyshell.settings import Settings
@@ -23,8 +24,9 @@ from pyshell.webhooks.receiver_limits import FIRST_WINDOW, LARGEST_WINDOW, MAX_R
 from pyshell.webhooks.requests import Attempt, Delivery, Receiver
 from pyshell.webhooks.sender import APPLICATION_NAME
 from tests.certificates import authority
-from tests.conftest import Clock, Connection
+from tests.conftest import Clock, Connection, sessions
 from tests.http_fixtures import look_up, site
+from tests.tcp_proxy import running_proxy
 from tests.timed import set_monotonic, wait_until
 from tests.webhook_receiver import FakeReceiver, Names, Received, fake_receiver, running_sender
 
@@ -355,6 +357,40 @@ def test_a_broken_connection_to_the_database_loses_nothing(owner: Connection, re
             organization.complete(30)
             owner.execute("select pg_terminate_backend(pid) from pg_stat_activity where application_name = %s", [APPLICATION_NAME])
         organization.wait(delivered=90)
+
+
+def test_a_claim_whose_answer_is_lost_delays_no_webhook(owner: Connection, receiver: FakeReceiver, sender_settings: Settings) -> None:
+    """The claim has committed when the connection breaks, so the sender never hears what it holds. A setting, which all nodes of a cluster
+    know, keeps the claim from its end.
+    """
+    owner.execute(
+        """alter function app.lease_webhooks rename to lease_webhooks_at_once;
+           create function app.lease_webhooks(p_organization_id uuid, p_sender text, p_limit integer, p_now timestamptz)
+           returns app.webhook_deliveries[] language plpgsql volatile as $$
+           declare
+               v_deliveries constant app.webhook_deliveries[] := app.lease_webhooks_at_once($1, $2, $3, $4);
+           begin
+               while v_deliveries <> '{}' and (select lease_seconds = 600 from app.settings) loop
+                   perform pg_sleep(0.01);
+               end loop;
+               return v_deliveries;
+           end;
+           $$"""
+    )
+    organization = Organization(owner, receiver.url)
+    owner.execute("""select api.update_settings('{"lease_seconds": 600}')""")
+    with running_proxy(owner.info.port) as proxy:
+        url = make_conninfo(sender_settings.database_url, host="127.0.0.1", port=proxy.port)
+        with running_sender(replace(sender_settings, database_url=url)):
+            organization.complete(3)
+            asleep = f"select from {sessions(owner)} where wait_event = 'PgSleep'"
+            wait_until(lambda: owner.execute(asleep.encode()).rowcount)
+            proxy.fall_silent()
+            owner.execute("""select api.update_settings('{"lease_seconds": 500}')""")
+            wait_until(lambda: organization.statuses().get("sending"))
+            proxy.recover()
+            organization.wait(delivered=3)
+    assert len(receiver.received) == 3
 
 
 def test_webhooks_wait_while_lookups_are_many(monkeypatch: pytest.MonkeyPatch) -> None:

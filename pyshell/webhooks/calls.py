@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -15,6 +15,7 @@ READY: Final = "select organization_ids, next_ready_in from api.ready_webhooks(p
 CLAIM: Final = """
     select delivery_id, lease_token, body, url, secrets, event, traceparent
       from api.claim_webhooks(p_organization_id => %s, p_sender => %s, p_limit => %s)"""
+RELEASE_LOST: Final = "select api.release_lost_webhooks(p_organization_id => %s, p_sender => %s, p_delivery_ids => %s)"
 START_TEST: Final = """
     select delivery_id, lease_token, body, url, secrets, event, traceparent
       from api.start_webhook_test(p_organization_id => %s, p_sender => %s)"""
@@ -42,6 +43,14 @@ async def ready_webhooks(connection: Connection, limit: int, besides: Sequence[b
 async def claim_webhooks(connection: Connection, sender: str, organization_id: bytes, limit: int) -> list[Delivery]:
     """Leases up to `limit` deliveries of an organization to the sender of that name."""
     return await _deliveries(connection, organization_id, CLAIM, [organization_id, sender, limit])
+
+
+async def release_lost_webhooks(connection: Connection, sender: str, organization_id: bytes, held: Iterable[Delivery]) -> int:
+    """Releases what the sender has of one organization besides these; answers how many deliveries."""
+    async with binary_cursor(connection) as cursor:
+        await cursor.execute(RELEASE_LOST, [organization_id, sender, uuids(delivery.delivery_id for delivery in held)])
+        [(count,)] = await cursor.fetchall()
+        return int(count)
 
 
 async def start_webhook_test(connection: Connection, sender: str, organization_id: bytes) -> Delivery:

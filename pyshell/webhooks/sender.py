@@ -26,7 +26,7 @@ from pyshell.postgres.retries import Retries
 from pyshell.postgres.sqlstates import DatabaseError, Kind, for_log, is_about_the_data, kind_of
 from pyshell.settings import Settings
 from pyshell.tasks import cancel_all
-from pyshell.webhooks.calls import claim_webhooks, disabled_reason, ready_webhooks, record_webhooks
+from pyshell.webhooks.calls import claim_webhooks, disabled_reason, ready_webhooks, record_webhooks, release_lost_webhooks
 from pyshell.webhooks.receiver_limits import FIRST_WINDOW, PAUSING_STATUSES, LoadShedding, ReceiverLimit
 from pyshell.webhooks.requests import Attempt, Delivery, Receiver
 
@@ -65,6 +65,8 @@ class Sender:
         self._recording = Session(settings.database_url, APPLICATION_NAME)
         self._limits: dict[bytes, ReceiverLimit] = {}
         self._in_flight: set[asyncio.Task[None]] = set()
+        self._held: set[Delivery] = set()
+        self._unheard: set[bytes] = set()
         self._bytes = 0
         self._unrecorded: list[Attempt] = []
         self._has_unrecorded = asyncio.Event()
@@ -123,6 +125,7 @@ class Sender:
         self._asked_at = time.monotonic()
         full = [organization_id for organization_id, limit in self._limits.items() if not limit.room]
         passed_over = [*full, *self._blocked_claims.waiting(self._asked_at)]
+        await self._release_lost()
         ready = await self._claiming.run(ready_webhooks, ORGANIZATIONS_PER_ROUND, passed_over)
         if not await self._claim_for(ready.organization_ids):
             return FLUSH_SECONDS
@@ -143,6 +146,7 @@ class Sender:
                 deliveries = await self._claiming.run(claim_webhooks, self.name, organization_id, room)
             except DatabaseError as error:
                 if kind_of(error) is not Kind.BUSY:
+                    self._unheard.add(organization_id)
                     raise
                 note_blocked(self._blocked_claims, organization_id, error)
                 continue
@@ -157,7 +161,20 @@ class Sender:
                     self._wakeup.set()
         return True
 
+    async def _release_lost(self) -> None:
+        """Return what may have been claimed by the claims that brought no answer, long before its leases expire."""
+        for organization_id in list(self._unheard):
+            held = [delivery for delivery in self._held if delivery.organization_id == organization_id]
+            try:
+                await self._claiming.run(release_lost_webhooks, self.name, organization_id, held)
+            except DatabaseError as error:
+                if kind_of(error) is not Kind.BUSY:
+                    raise
+            else:
+                self._unheard.discard(organization_id)
+
     def _start(self, delivery: Delivery) -> None:
+        self._held.add(delivery)
         try:
             limit = self._limit_of(delivery)
         except ValueError:
@@ -240,6 +257,7 @@ class Sender:
 
     async def _record_group(self, organization_id: bytes, attempts: list[Attempt]) -> None:
         await self._try_to_record(organization_id, attempts)
+        self._held.difference_update(attempt.delivery for attempt in attempts)
         await self._tell_of_disabled(organization_id, attempts)
         limit = self._limits.get(organization_id)
         if limit is not None and limit.unrecorded_pauses:

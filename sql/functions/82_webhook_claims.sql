@@ -202,6 +202,27 @@ begin
 end;
 $$;
 
+create or replace function api.release_lost_webhooks(p_organization_id uuid, p_sender text, p_delivery_ids uuid[]) returns integer
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp set lock_timeout = '50ms'
+as $$
+declare
+    v_now   timestamptz := app.clock();
+    v_count integer;
+begin
+    update app.webhook_deliveries
+       set status = 'pending', next_attempt_at = v_now, lease_token = null, lease_expires_at = null, leased_by = null
+     where organization_id = p_organization_id and status = 'sending' and leased_by = p_sender and id <> all (p_delivery_ids);
+    get diagnostics v_count = row_count;
+    if v_count > 0 then
+        perform app.settle_webhooks(p_organization_id);
+    end if;
+    return v_count;
+end;
+$$;
+
+comment on function api.release_lost_webhooks(uuid, text, uuid[]) is 'Releases what a sender holds without knowing it, because the connection broke before it heard what it had claimed: its deliveries other than those named. Answers how many. 55P03 (lock_not_available): another transaction holds rows of the organization; try again later.';
+
 -- Of run_maintenance: leases, the ready list, and what is older than 30 days, up to p_limit deliveries. It goes round the organizations with
 -- webhooks, and stays where there is more to delete; leases that have expired are seen to in every run. It waits for no row, because by then it holds rows of the
 -- lookups' queue, for which others may wait with a row of this one in hand.

@@ -1,5 +1,5 @@
 begin;
-select plan(52);
+select plan(55);
 \ir fixtures.psql
 select api.set_webhook_config(:'org', '{"url": "https://example.com/"}') as config \gset
 
@@ -139,6 +139,19 @@ select pg_temp.turn_clock(app.clock() + interval '61 seconds');
 select lives_ok(format('select api.start_webhook_test(%L, %L)', :'org', 'me'), 'a minute later it is not');
 select app.expire_webhook_leases(:'org', app.clock() + interval '2 minutes') \gset
 select is_empty($$ select * from app.webhook_deliveries where event = 'webhook.test' and status <> 'failed' $$, 'the test of a sender that died has failed');
+
+-- A sender whose claim was answered to nobody
+select api.create_organization('Lost answers') as lost \gset
+select api.set_webhook_config(:'lost', '{"url": "https://example.com/"}') as config \gset
+select pg_temp.tell(:'lost', 4) \gset ignored_
+select delivery_id as heard from api.claim_webhooks(:'lost', 'sender', 1) \gset
+select count(*) from api.claim_webhooks(:'lost', 'sender', 2) \gset unheard_
+select count(*) from api.claim_webhooks(:'lost', 'another', 1) \gset unheard_
+select is(api.release_lost_webhooks(:'lost', 'sender', array[:'heard'::uuid]), 2, 'what a sender holds without knowing it is released');
+select results_eq(
+    format('select leased_by, count(*) from app.webhook_deliveries where organization_id = %L group by 1 order by 1', :'lost'),
+    $$ values ('another', 1::bigint), ('sender', 1), (null, 2) $$, 'a sender keeps the deliveries that it knows of, and others keep theirs');
+select ok((select :'lost' = any (organization_ids) from api.ready_webhooks()), 'released deliveries are due at once');
 
 -- A body that cannot be built
 select api.set_webhook_config(:'org', '{"enabled": true}') as config \gset
