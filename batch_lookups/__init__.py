@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from batch_lookups.client import AsyncClient, Client
-    from batch_lookups.errors import ApiError, BatchLookupsError, UnavailableError
+    from batch_lookups.errors import ApiError, BatchLookupsError, InvalidArgumentError, UnavailableError
 
-__all__ = ["ApiError", "AsyncClient", "BatchLookupsError", "Client", "UnavailableError", "__version__"]
+__all__ = ["ApiError", "AsyncClient", "BatchLookupsError", "Client", "InvalidArgumentError", "UnavailableError", "__version__"]
 __version__ = "0.1.0"
 
 
@@ -27,7 +27,7 @@ def __getattr__(name: str) -> Any:
         from batch_lookups import client
 
         return getattr(client, name)
-    if name in ("ApiError", "BatchLookupsError", "UnavailableError"):
+    if name in ("ApiError", "BatchLookupsError", "InvalidArgumentError", "UnavailableError"):
         from batch_lookups import errors
 
         return getattr(errors, name)

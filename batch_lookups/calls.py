@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import httpx
 
+from batch_lookups.errors import InvalidArgumentError
 from batch_lookups.types import (
     ApiKey,
     ApiKeyList,
@@ -77,7 +78,11 @@ def _bytes(response: httpx.Response) -> bytes:
     return response.content
 
 
-def _path(*parts: str) -> str:
+def path_of(*parts: str) -> str:
+    """The path of these words and ids. Raises InvalidArgumentError: an empty id, or dots, would lead to another route."""
+    for part in parts:
+        if part in ("", ".", ".."):
+            raise InvalidArgumentError(f"{part} is no id" if part else "The id is empty")
     return "".join(f"/{quote(part, safe='')}" for part in parts)
 
 
@@ -117,6 +122,13 @@ class FileOptions:
         } | _labels(self.labels)
 
 
+def _content_of(file: bytes) -> bytes:
+    # Of a text, which is mostly a file's name, the service would say that it lacks columns.
+    if not isinstance(file, bytes):
+        raise TypeError(f"file must be the bytes of a file, such as Path('sites.csv').read_bytes(), not {type(file).__name__}")
+    return file
+
+
 def _labels(labels: Mapping[str, str] | None) -> dict[str, Param]:
     return {"label": [f"{key}:{value}" for key, value in labels.items()]} if labels else {}
 
@@ -124,7 +136,7 @@ def _labels(labels: Mapping[str, str] | None) -> dict[str, Param]:
 def check_batch(file: bytes, options: FileOptions | None = None, *, media_type: str = ANY_FILE) -> Call[Checked]:
     """What is wrong with a file of sites, and how long it would take. Stores nothing."""
     params = (options or FileOptions()).params() | {"dry_run": "true"}
-    return Call("POST", "/batch-lookups", params=params, headers={"Content-Type": media_type}, content=file, repeatable=True)
+    return Call("POST", "/batch-lookups", params=params, headers={"Content-Type": media_type}, content=_content_of(file), repeatable=True)
 
 
 def create_batch(
@@ -136,7 +148,7 @@ def create_batch(
     """
     headers = {"Content-Type": media_type, "Idempotency-Key": idempotency_key or str(uuid.uuid4())}
     params = (options or FileOptions()).params()
-    return Call("POST", "/batch-lookups", _created, params=params, headers=headers, content=file, repeatable=True)
+    return Call("POST", "/batch-lookups", _created, params=params, headers=headers, content=_content_of(file), repeatable=True)
 
 
 def _created(response: httpx.Response) -> CreatedBatch:
@@ -161,13 +173,13 @@ def list_jobs(
 
 def get_job(job_id: str) -> Call[Job]:
     """A job and its progress."""
-    return Call("GET", _path("batch-lookups", job_id))
+    return Call("GET", path_of("batch-lookups", job_id))
 
 
 def changed_job(job_id: str, etag: str | None, wait: int) -> Call[tuple[Job | None, str]]:
     """The job once it differs from what has the `etag`, with its own; None where it has not changed within `wait` seconds (0 to 60)."""
     headers = {"If-None-Match": etag} if etag else {}
-    return Call("GET", _path("batch-lookups", job_id), _changed, params={"wait": wait if etag else None}, headers=headers)
+    return Call("GET", path_of("batch-lookups", job_id), _changed, params={"wait": wait if etag else None}, headers=headers)
 
 
 def _changed(response: httpx.Response) -> tuple[Job | None, str]:
@@ -176,12 +188,12 @@ def _changed(response: httpx.Response) -> tuple[Job | None, str]:
 
 def cancel_job(job_id: str) -> Call[dict[str, Any]]:
     """Cancels a job; what is in flight finishes and counts."""
-    return Call("POST", _path("batch-lookups", job_id, "cancel"))
+    return Call("POST", path_of("batch-lookups", job_id, "cancel"))
 
 
 def continue_job(job_id: str, *, max_lookups: int | None = None) -> Call[Job]:
     """Goes on with a job after its sample, or with a greater limit of lookups."""
-    return Call("POST", _path("batch-lookups", job_id, "continue"), params={"max_lookups": max_lookups})
+    return Call("POST", path_of("batch-lookups", job_id, "continue"), params={"max_lookups": max_lookups})
 
 
 def get_usage(
@@ -193,12 +205,12 @@ def get_usage(
 
 def delete_job(job_id: str, *, include_report: bool = False) -> Call[dict[str, Any]]:
     """Deletes an ended job with its items; its report too, if asked."""
-    return Call("DELETE", _path("batch-lookups", job_id), params={"include_report": "true" if include_report else None})
+    return Call("DELETE", path_of("batch-lookups", job_id), params={"include_report": "true" if include_report else None})
 
 
 def retry_job(job_id: str, *, error_code: str | None = None) -> Call[CreatedBatch]:
     """The failed items of an ended job, or those with this error code, as a new job."""
-    return Call("POST", _path("batch-lookups", job_id, "retry"), _created, params={"error_code": error_code})
+    return Call("POST", path_of("batch-lookups", job_id, "retry"), _created, params={"error_code": error_code})
 
 
 def list_items(
@@ -206,27 +218,27 @@ def list_items(
 ) -> Call[ItemList]:
     """A page of the items of a job, in upload order."""
     params = {"status": status, "error_code": error_code, "limit": limit, "cursor": cursor}
-    return Call("GET", _path("batch-lookups", job_id, "items"), params=params)
+    return Call("GET", path_of("batch-lookups", job_id, "items"), params=params)
 
 
 def get_report_summary(report_id: str) -> Call[dict[str, Any]]:
     """A report counted and summed: {report, by_state, by_utility, by_program, by_device_category}."""
-    return Call("GET", _path("incentive-reports", report_id, "summary"))
+    return Call("GET", path_of("incentive-reports", report_id, "summary"))
 
 
 def get_report_page(report_id: str) -> Call[str]:
     """A report as one self-contained HTML page."""
-    return Call("GET", _path("incentive-reports", report_id, "html"), _text)
+    return Call("GET", path_of("incentive-reports", report_id, "html"), _text)
 
 
 def get_report_csv(report_id: str) -> Call[bytes]:
     """The sites of a report as CSV."""
-    return Call("GET", _path("incentive-reports", report_id, "csv"), _bytes)
+    return Call("GET", path_of("incentive-reports", report_id, "csv"), _bytes)
 
 
 def get_report_xlsx(report_id: str) -> Call[bytes]:
     """The sites of a report as an Excel workbook."""
-    return Call("GET", _path("incentive-reports", report_id, "xlsx"), _bytes)
+    return Call("GET", path_of("incentive-reports", report_id, "xlsx"), _bytes)
 
 
 def diff_reports(
@@ -240,17 +252,17 @@ def diff_reports(
 def share_report(report_id: str, *, expires_in_days: int | None = None) -> Call[NewReportShare]:
     """Makes a link to a report for people without a key; the answer is the only one that ever shows it."""
     body = {} if expires_in_days is None else {"expires_in_days": expires_in_days}
-    return Call("POST", _path("incentive-reports", report_id, "share"), json=body)
+    return Call("POST", path_of("incentive-reports", report_id, "share"), json=body)
 
 
 def list_report_shares(report_id: str) -> Call[ReportShareList]:
     """The links to a report that work, without their tokens."""
-    return Call("GET", _path("incentive-reports", report_id, "share"))
+    return Call("GET", path_of("incentive-reports", report_id, "share"))
 
 
 def revoke_report_share(report_id: str, share_id: str) -> Call[dict[str, Any]]:
     """Ends a link to a report, at once."""
-    return Call("DELETE", _path("incentive-reports", report_id, "share", share_id))
+    return Call("DELETE", path_of("incentive-reports", report_id, "share", share_id))
 
 
 def list_devices(*, category: str | None = None) -> Call[DeviceList]:
@@ -288,12 +300,12 @@ def list_keys(*, limit: int | None = None, cursor: str | None = None) -> Call[Ap
 
 def rotate_key(api_key_id: str, *, grace_seconds: float | None = None) -> Call[ApiKey]:
     """Makes a key like this one, which works on for the grace period (a day unless told)."""
-    return Call("POST", _path("api-keys", api_key_id, "rotate"), json={} if grace_seconds is None else {"grace_seconds": grace_seconds})
+    return Call("POST", path_of("api-keys", api_key_id, "rotate"), json={} if grace_seconds is None else {"grace_seconds": grace_seconds})
 
 
 def revoke_key(api_key_id: str) -> Call[ApiKey]:
     """Ends a key, at once."""
-    return Call("DELETE", _path("api-keys", api_key_id))
+    return Call("DELETE", path_of("api-keys", api_key_id))
 
 
 def get_webhook_config() -> Call[WebhookConfig]:
@@ -336,12 +348,12 @@ def list_webhook_deliveries(
 
 def get_webhook_delivery(delivery_id: str) -> Call[WebhookDelivery]:
     """A delivery with its body and its attempts."""
-    return Call("GET", _path("webhook-deliveries", delivery_id))
+    return Call("GET", path_of("webhook-deliveries", delivery_id))
 
 
 def resend_webhook_delivery(delivery_id: str) -> Call[WebhookDelivery]:
     """Sends a delivery again, with the same `webhook-id`."""
-    return Call("POST", _path("webhook-deliveries", delivery_id, "resend"), repeatable=True)
+    return Call("POST", path_of("webhook-deliveries", delivery_id, "resend"), repeatable=True)
 
 
 def recover_webhook_deliveries(since: str) -> Call[dict[str, Any]]:

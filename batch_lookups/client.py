@@ -7,12 +7,11 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from functools import partial
 from typing import Any, Generic, ParamSpec, Self, TypeVar, overload
-from urllib.parse import quote
 
 import httpx
 
 from batch_lookups import __version__, calls
-from batch_lookups.errors import UnavailableError
+from batch_lookups.errors import InvalidArgumentError, UnavailableError
 from batch_lookups.records import RecordSplitter, ResultsFormat
 from batch_lookups.retrying import RETRY_SECONDS, Attempts, OnRetry, describe
 from batch_lookups.types import Item, Job
@@ -91,7 +90,7 @@ class _Methods:
 class Client(_Methods):
     """A client with an API key. `retry_seconds`: how long a request is tried again while the service is busy or out of reach.
 
-    Methods raise ApiError for an answer other than success, UnavailableError for none.
+    Methods raise ApiError for an answer other than success, UnavailableError for none, InvalidArgumentError before anything is sent.
     """
 
     def __init__(
@@ -131,7 +130,10 @@ class Client(_Methods):
             time.sleep(retry.delay)
 
     def watch(self, job_id: str) -> Iterator[Job]:
-        """The job now and after every change, at least every ten seconds, up to its end."""
+        """The job now and after every change, at least every ten seconds, up to its end.
+
+        One that waits, after its sample or at a limit, has no end before somebody continues or cancels it: `waiting_for` says so.
+        """
         job, etag = self.send(calls.changed_job(job_id, None, 0))
         while job is not None:
             yield job
@@ -222,7 +224,10 @@ class AsyncClient(_Methods):
             await asyncio.sleep(retry.delay)
 
     async def watch(self, job_id: str) -> AsyncIterator[Job]:
-        """The job now and after every change, at least every ten seconds, up to its end."""
+        """The job now and after every change, at least every ten seconds, up to its end.
+
+        One that waits, after its sample or at a limit, has no end before somebody continues or cancels it: `waiting_for` says so.
+        """
         job, etag = await self.send(calls.changed_job(job_id, None, 0))
         while job is not None:
             yield job
@@ -275,7 +280,7 @@ class _Download:
     """The results of a job, requested as often as it takes: each request goes on behind the last whole record."""
 
     def __init__(self, job_id: str, results_format: ResultsFormat, status: str | None, error_code: str | None, after: int | None) -> None:
-        self.path = f"/batch-lookups/{quote(job_id, safe='')}/results"
+        self.path = calls.path_of("batch-lookups", job_id, "results")
         self._format: ResultsFormat = results_format
         self._filter = {name: value for name, value in (("status", status), ("error_code", error_code)) if value is not None}
         self._after = -1 if after is None else after
@@ -321,4 +326,8 @@ def has_ended(job: Job) -> bool:
 
 
 def _headers(api_key: str) -> dict[str, str]:
-    return {"x-api-key": api_key, "user-agent": USER_AGENT}
+    key = api_key.strip()
+    # Told here, because what HTTP says of such a header holds the key, and would end up in a log.
+    if not (key.isascii() and key.isprintable() and " " not in key):
+        raise InvalidArgumentError("The API key has characters that keys don't have")
+    return {"x-api-key": key, "user-agent": USER_AGENT}

@@ -10,6 +10,10 @@ class BatchLookupsError(Exception):
     """Whatever goes wrong between the client and the service."""
 
 
+class InvalidArgumentError(BatchLookupsError, ValueError):
+    """What no request can be made of: an empty id, an API key that cannot be one. Nothing was sent."""
+
+
 class UnavailableError(BatchLookupsError):
     """The service could not be reached, or didn't answer in time, however often it was tried.
 

@@ -16,9 +16,10 @@ class ItemCounts(TypedDict):
 
 
 class Upstream(TypedDict):
-    """`unavailable_since`: since when the incentives API has not answered, and items wait for it."""
+    """Why items wait for the incentives API: `unavailable_since` it does not answer, `paused_until` it or an operator asked for a pause."""
 
     unavailable_since: str | None
+    paused_until: str | None
 
 
 class JobSummary(TypedDict):

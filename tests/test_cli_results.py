@@ -276,6 +276,14 @@ def test_login_asks_for_the_key_without_showing_it(cli: Cli, service: Service) -
     assert json.loads((cli.folder / ".config/batch-lookups/credentials.json").read_text()) == {"url": service.url, "api_key": key}
 
 
+@pytest.mark.parametrize(
+    "words", [("status",), ("watch",), ("items",), ("results",), ("report",), ("cancel",), ("delete", "--yes"), ("retry",)]
+)
+def test_an_empty_id_is_wrong_usage(cli: Cli, words: tuple[str, ...]) -> None:
+    done = cli.run(words[0], "", *words[1:])
+    assert (done.returncode, done.stderr) == (2, "error: The id is empty\n")
+
+
 def test_names_from_files_do_not_steer_the_terminal(cli: Cli) -> None:
     cli.sites("sites.csv", 1)
     assert cli.run("submit", "sites.csv", "--name", "red \x1b[31m").returncode == 0

@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from batch_lookups import ApiError, AsyncClient, Client, UnavailableError
+from batch_lookups import ApiError, AsyncClient, Client, InvalidArgumentError, UnavailableError
 from batch_lookups.calls import FileOptions
 from batch_lookups.records import Reader, RecordSplitter, ResultsFormat, whole_records
 from batch_lookups.retrying import Retry
@@ -110,6 +111,41 @@ def test_only_what_cannot_happen_twice_is_sent_again(
             call(client_of(script))
         assert not isinstance(raised.value, UnavailableError) or raised.value.maybe_done
         assert len(script.requests) == 1
+
+
+@pytest.mark.parametrize("job_id", ["", ".", ".."])
+def test_an_id_that_leads_elsewhere_is_not_sent(job_id: str) -> None:
+    script = Script()
+    client = client_of(script)
+    for ask in (client.get_job, client.delete_job, client.list_items, lambda job_id: next(client.watch(job_id))):
+        with pytest.raises(InvalidArgumentError, match="id"):
+            ask(job_id)
+    with pytest.raises(InvalidArgumentError):
+        next(client.results(job_id))
+    assert script.requests == []
+
+
+@pytest.mark.parametrize("key", ["schl\xfcssel", "leap_live_\nsecret", "leap_live_ secret"])
+def test_a_key_that_cannot_be_one_is_told_without_showing_it(key: str) -> None:
+    for make in (Client, AsyncClient):
+        with pytest.raises(InvalidArgumentError) as refused:
+            make("http://service", key)
+        assert "secret" not in str(refused.value)
+
+
+def test_white_space_around_a_key_is_no_part_of_it() -> None:
+    script = Script(httpx.Response(200, json={}))
+    Client("http://service", " key\n", transport=httpx.MockTransport(script)).get_me()
+    assert script.requests[0].headers["x-api-key"] == "key"
+
+
+@pytest.mark.parametrize("file", ["sites.csv", Path("sites.csv"), [{"reference_id": "deal-001"}]])
+def test_what_is_no_content_of_a_file_is_not_sent(file: Any) -> None:
+    script = Script()
+    for upload in (client_of(script).create_batch, client_of(script).check_batch):
+        with pytest.raises(TypeError, match=r"read_bytes\(\), not "):
+            upload(file)
+    assert script.requests == []
 
 
 def test_each_batch_has_a_key_of_its_own() -> None:

@@ -13,7 +13,7 @@ import click
 from batch_lookups import __version__
 from batch_lookups.cli import account, batches, exits, keys, reports, uploads, webhooks
 from batch_lookups.cli.session import Session, say
-from batch_lookups.errors import ApiError, BatchLookupsError, UnavailableError
+from batch_lookups.errors import ApiError, BatchLookupsError, InvalidArgumentError, UnavailableError
 
 # httpx has a command line of its own, and would import it with rich and pygments wherever they are installed; it does without.
 sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
@@ -78,6 +78,8 @@ def main(words: Sequence[str] | None = None) -> None:
         else:
             say(json.dumps(error.body or {"error": str(error)}, ensure_ascii=False))
             code = exits.of_error(error)
+    except InvalidArgumentError as error:
+        code = fail(session, exits.USAGE, str(error))
     except BatchLookupsError as error:
         hint = "Look whether it was done before you repeat the command." if isinstance(error, UnavailableError) and error.maybe_done else ""
         code = fail(session, exits.of_error(error), str(error), hint or "batch-lookups doctor says what is wrong with the connection.")
