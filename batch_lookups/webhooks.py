@@ -8,6 +8,21 @@ import time
 from base64 import b64decode, b64encode
 
 SECONDS_OFF = 300
+# What the service writes of an attempt that was not answered with 2xx.
+NOT_DELIVERED = {
+    "connection": "no connection, or it broke",
+    "disabled": "webhooks were disabled",
+    "dns": "the host name was not found",
+    "invalid_response": "the answer was no HTTP",
+    "refused_address": "the host is unknown, or in a private network, which WEBHOOKS_ALLOW_PRIVATE_NETWORKS=true allows for development",
+    "timeout": "no answer within 15 seconds",
+    "tls": "the certificate or its name is not trusted, or it speaks no TLS",
+}
+
+
+def why_not_delivered(error: str) -> str:
+    """An `error_class` or a `last_error` in words."""
+    return NOT_DELIVERED.get(error, error)
 
 
 class SecretError(ValueError):

@@ -52,6 +52,31 @@ def test_webhooks_are_set_up_tried_and_sent_again(cli: Cli, receiver: FakeReceiv
     assert json.loads(cli.run("webhooks", "show", "--json").stdout)["enabled"] is False
 
 
+def test_what_came_of_a_message_is_told_in_words(cli: Cli, receiver: FakeReceiver) -> None:
+    set_up(cli, receiver)
+    receiver.status, receiver.body = 500, b"out of\n  \x1b[31morder"
+    failed = cli.run("webhooks", "test")
+    assert failed.stdout.startswith("not delivered: status 500, ")
+    assert failed.stderr == "the answer: out of \ufffd[31morder\n"
+    assert json.loads(cli.run("webhooks", "test", "--json").stdout)["http_status"] == 500
+    cli.run("webhooks", "set", "--url", "http://127.0.0.1:1/")
+    assert cli.run("webhooks", "test").stdout.startswith("not delivered: no connection, or it broke, ")
+    first, _, third = cli.run("webhooks", "deliveries").stdout.splitlines()[1:]
+    assert first.endswith("  no connection, or it broke")
+    assert third.endswith("  HTTP 500")
+
+
+def test_hints_are_about_the_command(cli: Cli, receiver: FakeReceiver) -> None:
+    for words in (("test",), ("recover", "2020-01-01"), ("secret",)):
+        hint = cli.run("webhooks", *words).stderr.splitlines()[-1]
+        assert "batch-lookups webhooks set " in hint
+        assert "PUT" not in hint
+    set_up(cli, receiver)
+    assert "error: --url must be an HTTPS URL " in cli.run("webhooks", "set", "--url", "crm.example.com").stderr
+    header, row = cli.run("webhooks", "show").stdout.splitlines()
+    assert header.index("FAILING SINCE (UTC)") == row.index("-  "), "a column without a value begins where its name does"
+
+
 def test_verify_says_whether_a_message_is_genuine(cli: Cli, receiver: FakeReceiver) -> None:
     secret = set_up(cli, receiver)
     cli.run("webhooks", "test")

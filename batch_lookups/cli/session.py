@@ -130,7 +130,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Columns for people: numbers to the right, the last column of any width."""
     cells = [[_cell(value) for value in row] for row in rows]
     widths = [max(len(line[n]) for line in [list(columns), *cells]) for n in range(len(columns))]
-    numeric = [all(isinstance(row[n], int | float) or row[n] is None for row in rows) for n in range(len(columns))]
+    numeric = [_are_numbers([row[n] for row in rows if row[n] is not None]) for n in range(len(columns))]
 
     def line(values: Sequence[str]) -> str:
         padded = [value.rjust(width) if right else value.ljust(width) for value, width, right in zip(values, widths, numeric, strict=True)]
@@ -139,11 +139,20 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join([click.style(line([name.upper() for name in columns]), bold=True), *map(line, cells)])
 
 
+def _are_numbers(values: Sequence[object]) -> bool:
+    """Whether a column holds numbers alone, and any at all. `yes` and `no` are none."""
+    return bool(values) and all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+
+
+def printable(text: str) -> str:
+    """A text that may hold anything, of which nothing may steer the terminal."""
+    return "".join(character if character.isprintable() else "�" for character in text)
+
+
 def _cell(value: object) -> str:
     if value is None:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
     text = f"{value:,}" if isinstance(value, int | float) and not isinstance(value, Dollars) else str(value)
-    # A name from a file may hold anything: nothing of it may steer the terminal.
-    return "".join(character if character.isprintable() else "�" for character in text)
+    return printable(text)

@@ -210,18 +210,24 @@ def say_notes(checked: Checked) -> None:
 
 def in_words_of_the_command(message: str) -> str:
     """A message of the service about an option, with the name that the option has here."""
-    return re.sub(r"^([a-z_]+)(?= must |:)", lambda name: WORDS.get(name[1], name[1]), message)
+    named = re.sub(r"^([a-z_]+)(?= must |:)|(?<=^the port of )(url)\b", lambda name: WORDS.get(name[0], name[0]), message)
+    # No option is null.
+    return re.sub(r" must be null or ", " must be ", named)
 
 
 def hint_of(error: ApiError) -> str:
     """What to do about an error: what the service says, without its sentences about HTTP, and how that is done here."""
-    said = " ".join(sentence for sentence in re.split(r"(?<=\.) ", error.hint) if not re.search(r"\?\w+=|Content-Type:|GET /", sentence))
+    said = " ".join(
+        sentence for sentence in re.split(r"(?<=\.) ", error.hint) if not re.search(r"\?\w+=|Content-Type:|(GET|PUT) /", sentence)
+    )
     here = {
         "invalid_api_key": "Store a valid key: batch-lookups login",
         "job_not_found": "batch-lookups list shows the jobs there are.",
         "api_key_not_found": "batch-lookups keys list shows the keys there are.",
         "webhook_delivery_not_found": "batch-lookups webhooks deliveries shows those there are.",
         "webhook_config_not_found": "Set one: batch-lookups webhooks set --url https://...",
+        "webhook_url_missing": "Set one: batch-lookups webhooks set --url https://...",
+        "webhooks_disabled": "Enable them: batch-lookups webhooks set --enable, with --url https://... where none is set.",
         "insufficient_scope": "Use a key that has this scope; `batch-lookups doctor` shows which this one has.",
         "missing_columns": "Name a column with --map FIELD=COLUMN, or say for all rows alike: --devices, --building-type, --country.",
         "ambiguous_columns": "Say which one is meant with --map FIELD=COLUMN.",

@@ -15,13 +15,14 @@ import click
 
 from batch_lookups.cli import exits
 from batch_lookups.cli.exits import Ended
-from batch_lookups.cli.session import Session, minute, pass_session, say, table, with_output
+from batch_lookups.cli.session import Session, minute, pass_session, printable, say, table, with_output
 
 if TYPE_CHECKING:
     from batch_lookups.client import Client
     from batch_lookups.types import WebhookConfig, WebhookDelivery
 
 SECRET = "BATCH_LOOKUPS_WEBHOOK_SECRET"
+SHOWN_CHARACTERS = 200
 POLL_SECONDS = 2.0
 FORWARD_SECONDS = 15.0
 EVENTS = ["lookup.completed", "lookup.failed", "batch.completed", "batch.failed", "batch.cancelled"]
@@ -78,9 +79,13 @@ def test(session: Session) -> int:
     Example:
       batch-lookups webhooks test
     """
+    from batch_lookups.webhooks import why_not_delivered
+
     came = session.client.send_test_webhook()
-    answer = f"status {came['http_status']}" if came["http_status"] else came["error_class"]
+    answer = f"status {came['http_status']}" if came["http_status"] else why_not_delivered(came["error_class"])
     session.show(came, f"{'delivered' if came['delivered'] else 'not delivered'}: {answer}, {came['latency_ms']:,} ms")
+    if session.output == "text" and not came["delivered"] and came["response_body"]:
+        say(f"the answer: {printable(' '.join(came['response_body'].split())[:SHOWN_CHARACTERS])}")
     return exits.ALL if came["delivered"] else exits.ERROR
 
 
@@ -98,17 +103,19 @@ def deliveries(session: Session, status: str | None, event: str | None, job_id: 
     Example:
       batch-lookups webhooks deliveries --status failed
     """
+    from batch_lookups.webhooks import why_not_delivered
+
     page = session.client.list_webhook_deliveries(status=status, event=event, job_id=job_id, limit=limit)
     session.show_all(
         page["deliveries"],
-        ["id", "event", "status", "attempts", "answer", "created (UTC)"],
+        ["id", "event", "status", "attempts", "created (UTC)", "answer"],
         lambda one: (
             one["id"],
             one["event"],
             one["status"],
             one["attempts"],
-            one["last_http_status"] or one["last_error"],
             minute(one["created_at"]),
+            why_not_delivered(one["last_error"]) if one["last_error"] else one["last_http_status"] and f"HTTP {one['last_http_status']}",
         ),
         "There are no deliveries.",
     )
