@@ -71,7 +71,7 @@ def test_applications_move_on(signed_in: SignedIn, client: OrganizationClient, d
 
 
 def test_an_endpoint_is_set_tested_and_sent_to_again(page: Page, developer: OrganizationClient, receiver: FakeReceiver) -> None:
-    receiver.status = 500
+    receiver.status, receiver.body = 500, b"out of order"
     person = Person(page, str(developer.base_url))
     person.sign_in(developer.api_key, "webhooks")
     page.get_by_role("textbox", name="Endpoint").fill(receiver.url)
@@ -83,7 +83,7 @@ def test_an_endpoint_is_set_tested_and_sent_to_again(page: Page, developer: Orga
     assert set(developer.get("/webhook-config").json()["events"]) == {"lookup.completed", "batch.completed"}
 
     page.get_by_role("button", name="Send a test").click()
-    expect(page.get_by_text("The endpoint did not take the test: HTTP 500")).to_be_visible()
+    expect(page.get_by_text("The endpoint did not take the test: HTTP 500")).to_contain_text("It answered: out of order")
     page.get_by_role("button", name="Reload").click()
     delivery = page.get_by_role("region", name="Deliveries").get_by_role("link", name="test")
     person.look("webhooks")
@@ -92,6 +92,11 @@ def test_an_endpoint_is_set_tested_and_sent_to_again(page: Page, developer: Orga
     person.look("webhooks-delivery")
     page.get_by_role("button", name="Send it again").click()
     expect(page.get_by_role("dialog")).to_contain_text("Due")
+    page.keyboard.press("Escape")
+
+    developer.put("/webhook-config", json={"url": "http://127.0.0.1:1/"})
+    page.get_by_role("button", name="Send a test").click()
+    expect(page.get_by_text("The endpoint did not take the test: no connection, or it broke after")).to_be_visible()
 
 
 def test_what_was_missed_is_recovered(page: Page, developer: OrganizationClient, receiver: FakeReceiver, database: Connection) -> None:

@@ -26,6 +26,21 @@ const DISABLED: Record<Schemas["WebhookDisabledReason"], string> = {
   failing: "no delivery succeeded for five days",
 } as Record<Schemas["WebhookDisabledReason"], string>;
 
+const NOT_DELIVERED: Record<string, string> = {
+  connection: "no connection, or it broke",
+  disabled: "webhooks were disabled",
+  dns: "the host name was not found",
+  invalid_response: "the answer was no HTTP",
+  refused_address: "the host is unknown, or in a private network",
+  timeout: "no answer within 15 seconds",
+  tls: "the certificate or its name is not trusted, or it speaks no TLS",
+};
+
+// What came of an attempt: a status, or what kept the endpoint from answering.
+function outcome(status: number | null, error: string | null) {
+  return status ? `HTTP ${status}` : NOT_DELIVERED[error ?? ""] ?? error ?? "";
+}
+
 export function Webhooks() {
   const config = useLoad((signal) => call("get", "/webhook-config", { signal }), []);
   const data = config.data.value;
@@ -137,7 +152,12 @@ function Settings({ config, reload }: { config: Config; reload: Loaded<Config>["
       {test.value && (
         <p class={test.value.delivered ? "outcome" : "outcome alert"} role="status">
           {test.value.delivered ? "The endpoint took the test" : "The endpoint did not take the test"}:{" "}
-          {test.value.http_status ? `HTTP ${test.value.http_status}` : test.value.error_class} after {number(test.value.latency_ms)} ms.
+          {outcome(test.value.http_status, test.value.error_class)} after {number(test.value.latency_ms)} ms.
+          {!test.value.delivered && test.value.response_body && (
+            <>
+              {" "}It answered: <code>{test.value.response_body.slice(0, 200)}</code>
+            </>
+          )}
         </p>
       )}
       {secret.value && (
@@ -233,7 +253,7 @@ function Deliveries() {
               <span class={`status ${delivery.status}`}>{TITLES[delivery.status]}</span>
             </td>
             <td class="number" data-label="Attempts">{number(delivery.attempts)}</td>
-            <td>{delivery.last_error ?? (delivery.last_http_status ? `HTTP ${delivery.last_http_status}` : "")}</td>
+            <td>{NOT_DELIVERED[delivery.last_error ?? ""] ?? delivery.last_error ?? outcome(delivery.last_http_status, null)}</td>
             <td>
               <Time at={delivery.created_at} />
             </td>
@@ -309,8 +329,9 @@ function Delivery({ id, reload }: { id: string; reload: () => void }) {
             <ol class="timeline">
               {data.attempt_log.map((attempt) => (
                 <li key={attempt.attempt} class={attempt.http_status && attempt.http_status < 300 ? "good" : "bad"}>
-                  <Time at={attempt.attempted_at} /> {attempt.http_status ? `HTTP ${attempt.http_status}` : attempt.error_class} after{" "}
-                  {number(attempt.latency_ms)} ms
+                  <Time at={attempt.attempted_at} /> {outcome(attempt.http_status, attempt.error_class)} after {number(attempt.latency_ms)}
+                  {" "}
+                  ms
                   {attempt.response_body && (
                     <small>
                       <code>{attempt.response_body}</code>
