@@ -4,6 +4,11 @@ create or replace function app.webhook_events() returns text[]
 language sql immutable
 return array['lookup.completed', 'lookup.failed', 'batch.completed', 'batch.failed', 'batch.cancelled'];
 
+-- What the owner of a config may change of it.
+create or replace function app.webhook_config_fields() returns text[]
+language sql immutable
+return array['url', 'events', 'field_names', 'bundle_items', 'enabled'];
+
 -- A signing secret in the form of Standard Webhooks.
 create or replace function app.webhook_secret_text(p_secret bytea) returns text
 language sql immutable
@@ -73,7 +78,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_unknown text := (select string_agg(left(k, 100), ', ')
-                         from (select jsonb_object_keys(p_changes - array['url', 'events', 'field_names', 'bundle_items', 'enabled']) limit 10) u (k));
+                         from (select jsonb_object_keys(p_changes - app.webhook_config_fields()) limit 10) u (k));
 begin
     return nullif(concat_ws('; ',
         'Unknown fields: ' || v_unknown,
@@ -139,7 +144,9 @@ begin
     end if;
     v_errors := app.webhook_config_errors(p_changes, p_allow_http);
     if v_errors is not null then
-        perform app.refuse(400, 'invalid_webhook_config', v_errors);
+        perform app.refuse(
+            400, 'invalid_webhook_config', v_errors,
+            case when v_errors like 'Unknown fields: %' then format('The fields are %s.', array_to_string(app.webhook_config_fields(), ', ')) end);
     end if;
     perform app.check_organization(p_organization_id);
 

@@ -1,6 +1,21 @@
 begin;
-select plan(42);
+select plan(43);
 \ir fixtures.psql
+
+create function pg_temp.hint(p_statement text) returns text
+language plpgsql
+as $$
+declare
+    v_hint text;
+begin
+    execute p_statement;
+    return null;
+exception
+    when others then
+        get stacked diagnostics v_hint = pg_exception_hint;
+        return v_hint;
+end;
+$$;
 
 -- The config
 select is(api.get_webhook_config(:'org') ->> 'url', null, 'an organization without a config hears so');
@@ -21,6 +36,8 @@ select throws_like(
                ('{"url": "https://[2001:db8::1]:25/a"}', 'the port of url must be'), ('{"url": "https://example.com:1023?a"}', 'the port of url must be'),
                ('{"events": ["lookup.started"]}', 'events must be'), ('{"field_names": [1]}', 'field_names must be'),
                ('{"enabled": "yes"}', 'enabled must be'), ('{"secret": "mine"}', 'Unknown fields: secret'), ('[]', 'must be a JSON object')) bad (change, complaint);
+select is(pg_temp.hint(format($$ select api.set_webhook_config(%L, '{"event": ["batch.completed"]}') $$, :'org')),
+          'The fields are url, events, field_names, bundle_items, enabled.', 'whoever names another field hears which there are');
 select is(api.set_webhook_config(:'org', '{"url": "https://[2001:db8::1]:8443/hooks?a=b"}') ->> 'url', 'https://[2001:db8::1]:8443/hooks?a=b', 'an address is a host, too');
 select is(api.set_webhook_config(:'org', jsonb_build_object('url', url)) ->> 'url', url, 'a port that may be: ' || url)
   from (values ('https://example.com:443/hooks:22/'), ('https://example.com:1024?a:22')) good (url);
