@@ -284,6 +284,15 @@ def test_a_file_may_come_in_a_form_and_compressed(client: OrganizationClient) ->
 def test_a_file_with_nothing_in_it_is_said_to_be_empty(content_type: str, client: OrganizationClient) -> None:
     assert refused(upload(client, "", content_type))["code"] == "empty_file"
     assert refused(client.post("/batch-lookups", files={"file": ("sites", b"", content_type)}))["code"] == "empty_file"
+
+
+def test_a_file_whose_line_ends_curl_took_away_is_refused_with_the_way_out(client: OrganizationClient) -> None:
+    joined = "reference_id,citydeal-001,Austin"
+    error = refused(upload(client, joined, "application/x-www-form-urlencoded"))
+    assert (error["code"], error["error"]) == ("empty_file", "The file is a single line")
+    assert "--data-binary" in error["hint"]
+    for content_type, body in (("text/csv", joined), ("application/x-www-form-urlencoded", "reference_id,city\r\ndeal-001,Austin")):
+        assert refused(upload(client, body, content_type))["code"] == "missing_columns", content_type
     # A request that lacks its body is none.
     assert refused(client.post("/batch-lookups"))["code"] == "invalid_json"
 

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from pyshell.api.errors import ApiError
 from pyshell.api.heavy_work import heavy_turn
 from pyshell.api.json_bodies import check_json
-from pyshell.api.media_types import JSON, MULTIPART, NDJSON, charset_of, check_charset, recognize, recognize_upload
+from pyshell.api.media_types import JSON, MULTIPART, NDJSON, charset_of, check_charset, declared_type, recognize, recognize_upload
 from pyshell.api.routes.parameters import json_text, text_param
 from pyshell.api.uploads.bodies import PIECE_BYTES, gunzipped, limited, too_large
 from pyshell.api.uploads.files import read_file
@@ -87,9 +87,22 @@ def read(body: Body, options: dict[str, Any], sheet: str | None) -> Upload:
         check_json(data)
         items, lines = read_ndjson(data)
         return Upload(items, json.dumps({"lines": lines}))
+    check_line_ends(body)
     table = read_file(body.data, charset_of(body.content_type), sheet)
     file = {"rows": table.rows, "lines": table.lines, "notes": [note.members() for note in table.notes], **options}
     return Upload(None, orjson.dumps(file).decode())
+
+
+def check_line_ends(body: Body) -> None:
+    """Refuses a file that `curl -d` made one line of: what is in it would be taken for the names of columns."""
+    one_line = body.data.strip() and not any(end in body.data for end in (b"\n", b"\r", b"\0"))
+    if one_line and declared_type(body.content_type) == "application/x-www-form-urlencoded":
+        raise ApiError(
+            400,
+            "empty_file",
+            "The file is a single line",
+            hint="`curl -d` takes the line ends away. Send the file with -F file=@sites.csv or --data-binary @sites.csv.",
+        )
 
 
 async def read_body(request: Request) -> Body:
