@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Two sites, from upload to report, with curl alone: API_KEY=leap_live_... examples/curl.sh
 set -euo pipefail
+: "${API_KEY:?is missing. Usage: API_KEY=leap_live_... examples/curl.sh}"
 url=${API_URL:-http://127.0.0.1:8000}
 
 request() { curl --silent --show-error --fail-with-body --header "x-api-key: $API_KEY" "$@"; }

@@ -16,9 +16,13 @@ from base64 import b64decode, b64encode
 from collections import OrderedDict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-if "WEBHOOK_SECRET" not in os.environ:
+port = sys.argv[1] if sys.argv[1:] else "9000"
+if not os.environ.get("WEBHOOK_SECRET") or not port.isdecimal():
     sys.exit("usage: WEBHOOK_SECRET=whsec_... python3 receive_webhooks.py [PORT]")
-SECRET = b64decode(os.environ["WEBHOOK_SECRET"].removeprefix("whsec_"))
+try:
+    SECRET = b64decode(os.environ["WEBHOOK_SECRET"].strip().removeprefix("whsec_"), validate=True)
+except ValueError:
+    sys.exit("WEBHOOK_SECRET is no signing secret: it begins with whsec_ and goes on in base64")
 SECONDS_OFF = 300
 MAX_BYTES = 8 * 1024 * 1024
 seen = OrderedDict()  # a table in production: a message may come more than once, always with the same webhook-id
@@ -48,6 +52,8 @@ class Receiver(BaseHTTPRequestHandler):
         genuine = is_genuine(self.headers, body)
         # Respond first, within 15 seconds; work afterwards.
         self.answer(204 if genuine else 401)
+        if not genuine:
+            print("refused a message that is not signed with WEBHOOK_SECRET, or too old", file=sys.stderr, flush=True)
         if genuine and self.headers["webhook-id"] not in seen:
             seen[self.headers["webhook-id"]] = True
             if len(seen) > MAX_SEEN:
@@ -76,10 +82,13 @@ def tell(message):
                 flush=True,
             )
     else:
-        print(message["type"], data.get("id", ""), flush=True)
+        print(message["type"], data.get("id") or data.get("message"), flush=True)
 
 
 if __name__ == "__main__":
-    server = ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1]) if sys.argv[1:] else 9000), Receiver)
+    try:
+        server = ThreadingHTTPServer(("127.0.0.1", int(port)), Receiver)
+    except (OSError, OverflowError) as error:
+        sys.exit(f"Port {port} cannot be used: {error}")
     print(f"listening on http://127.0.0.1:{server.server_port}/", flush=True)
     server.serve_forever()

@@ -21,11 +21,7 @@ ADDRESS = ("street_1", "street_2", "city", "state_or_province_code", "postal_cod
 
 
 def main(sites_file: str, results_file: str) -> None:
-    with Path(sites_file).open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(file)
-        if missing := {"reference_id", "building_type", "device_ids"}.difference(rows.fieldnames or ()):
-            sys.exit(f"{sites_file} lacks these columns: {', '.join(sorted(missing))}")
-        items = [to_item(row) for row in rows]
+    items = read_sites(sites_file)
     job_id = call("POST", "/batch-lookups", {"items": items})["job_id"]
     job = wait_for(job_id)
     with Path(results_file).open("w", newline="", encoding="utf-8") as file:
@@ -36,6 +32,17 @@ def main(sites_file: str, results_file: str) -> None:
     print(
         f"{report['name']}: {report['eligible_sites']} of {report['total_sites']} eligible, ${report['total_incentive_value']:,.2f} in all"
     )
+
+
+def read_sites(sites_file: str) -> list[dict[str, Any]]:
+    try:
+        with Path(sites_file).open(newline="", encoding="utf-8-sig") as file:
+            rows = csv.DictReader(file)
+            if missing := {"reference_id", "building_type", "device_ids"}.difference(rows.fieldnames or ()):
+                sys.exit(f"{sites_file} lacks these columns: {', '.join(sorted(missing))}")
+            return [to_item(row) for row in rows]
+    except (OSError, ValueError) as error:
+        sys.exit(f"{sites_file} cannot be read: {error}")
 
 
 def to_item(row: dict[str, str]) -> dict[str, Any]:
