@@ -90,7 +90,7 @@ def test_an_unknown_address_is_not_found(server: str) -> None:
 def test_a_method_that_is_not_allowed_is_named(server: str) -> None:
     response = httpx.delete(f"{server}/batch-lookups")
     assert (response.status_code, response.headers["allow"]) == (405, "GET, HEAD, POST")
-    assert response.json()["code"] == "method_not_allowed"
+    assert (response.json()["code"], response.json()["hint"]) == ("method_not_allowed", "This route has GET, HEAD, POST.")
 
 
 def test_a_request_keeps_its_id(server: str) -> None:

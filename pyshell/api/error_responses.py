@@ -126,8 +126,11 @@ async def on_routing_error(request: Request, error: Exception) -> Response:
     if error.status_code == 404:
         return error_response(request, ApiError(404, "route_not_found", "No such route"))
     assert error.status_code == 405
-    allowed = {"Allow": ", ".join(allowed_methods(request))}
-    return error_response(request, ApiError(405, "method_not_allowed", f"{request.method} is not allowed here", headers=allowed))
+    allowed = ", ".join(allowed_methods(request))
+    problem = f"{request.method} is not allowed here"
+    return error_response(
+        request, ApiError(405, "method_not_allowed", problem, headers={"Allow": allowed}, hint=f"This route has {allowed}.")
+    )
 
 
 def allowed_methods(request: Request) -> list[str]:
