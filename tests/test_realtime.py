@@ -89,11 +89,11 @@ def test_another_organization_sees_nothing(server: str, new_client: NewClient, d
     assert [spy.changes(0.3) for spy in spies] == [[], [], []]
 
 
-@pytest.mark.parametrize("key", ["leap_live_wrong", "eyJhbGciOiJIUzI1NiJ9.e30.AAAA"])
-def test_a_bad_credential_is_refused(key: str, server: str, watch: Watch) -> None:
+@pytest.mark.parametrize(("key", "said"), [("leap_live_wrong", "Invalid API key"), ("eyJhbGciOiJIUzI1NiJ9.e30.AAAA", "Invalid token")])
+def test_a_bad_credential_is_refused(key: str, said: str, server: str, watch: Watch) -> None:
     heard = watch(server, key).until(lambda lines: any("status" in line for line in lines))
     assert heard[0]["status"] == "CHANNEL_ERROR"
-    assert heard[0]["error"].startswith("Unauthorized: ")
+    assert heard[0]["error"] == f"Unauthorized: {said}"
 
 
 def test_filters_choose_the_rows(server: str, client: OrganizationClient, database: Connection, watch: Watch) -> None:

@@ -35,6 +35,9 @@ async def identify(authenticator: Authenticator, token: str, address: str | None
     if api_keys.is_well_formed(token):
         caller = await authenticator.authenticate(Headers({"x-api-key": token}), address)
         return _subscriber(token, caller, {}, float("inf"))
+    if token.startswith((api_keys.LIVE, api_keys.TEST)):
+        # A key that was cut short, or mistyped: no token begins like one.
+        raise unauthorized("invalid_api_key", "Invalid API key")
     if not token.isascii():
         raise unauthorized("invalid_token", "Invalid token")
     caller = await authenticator.authenticate(Headers({"authorization": f"Bearer {token}"}))
