@@ -211,7 +211,9 @@ def test_only_json_is_taken(client: OrganizationClient, content_type: str) -> No
 @pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded"])
 @pytest.mark.parametrize("content", [b"items=1", b' \n"a"', b"\xef\xbb\xbf 1", b"\xff"])
 def test_text_that_does_not_begin_as_json_is_taken_for_a_file(client: OrganizationClient, content_type: str, content: bytes) -> None:
-    assert refused(client, content, content_type=content_type)["code"] == "missing_columns"
+    # `curl -d` takes the line ends out of a file.
+    code = "empty_file" if "urlencoded" in content_type and b"\n" not in content else "missing_columns"
+    assert refused(client, content, content_type=content_type)["code"] == code
 
 
 @pytest.mark.parametrize("content_type", [None, "text/plain;charset=UTF-8", "application/x-www-form-urlencoded"])
