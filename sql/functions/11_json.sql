@@ -49,14 +49,22 @@ create or replace function app.check_members(p_request jsonb, p_known text[]) re
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-    v_unknown text;
 begin
     if jsonb_typeof(p_request) is distinct from 'object' then
         perform app.refuse(400, 'invalid_body', 'The body must be a JSON object');
     end if;
     perform app.check_json(p_request);
-    v_unknown := (select string_agg(left(k, 100), ', ') from (select jsonb_object_keys(p_request - p_known) limit 10) u (k));
+    perform app.refuse_unknown_members(p_request, p_known);
+end;
+$$;
+
+create or replace function app.refuse_unknown_members(p_request jsonb, p_known text[]) returns void
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_unknown constant text := (select string_agg(left(k, 100), ', ') from (select jsonb_object_keys(p_request - p_known) limit 10) u (k));
+begin
     if v_unknown is not null then
         perform app.refuse(400, 'unknown_fields', format('Unknown fields: %s', v_unknown), format('The fields are %s.', array_to_string(p_known, ', ')));
     end if;

@@ -145,21 +145,14 @@ language plpgsql immutable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_items   jsonb := case when jsonb_typeof(p_request) = 'array' then p_request else p_request -> 'items' end;
-    v_unknown text;
+    v_items jsonb := case when jsonb_typeof(p_request) = 'array' then p_request else p_request -> 'items' end;
 begin
-    if jsonb_typeof(p_request) = 'object' then
-        v_unknown := (select string_agg(left(k, 100), ', ')
-                        from (select jsonb_object_keys(p_request - 'items' - app.upload_option_names()) limit 10) u (k));
-    end if;
     if jsonb_typeof(v_items) is distinct from 'array' then
         perform app.refuse(
             400, 'items_missing', 'The body must be a JSON object with an array of items',
             '{"items": [{"reference_id": ..., "address": {...}, "building_type": ..., "device_ids": [...]}]}');
-    elsif v_unknown is not null then
-        perform app.refuse(
-            400, 'unknown_fields', format('Unknown fields: %s', v_unknown),
-            format('The fields are items, %s.', array_to_string(app.upload_option_names(), ', ')));
+    elsif jsonb_typeof(p_request) = 'object' then
+        perform app.refuse_unknown_members(p_request, array['items'] || app.upload_option_names());
     end if;
     perform app.check_item_count(jsonb_array_length(v_items));
     return array(select jsonb_array_elements(v_items));
