@@ -1,5 +1,6 @@
 begin;
 select plan(35);
+\ir fixtures.psql
 
 select is(app.join_objects('{"b": 1, "a": 2}', '{"d": 3, "c": {"e": 4}}')::text, '{"b": 1, "a": 2, "d": 3, "c": {"e": 4}}', 'joined objects keep the order of their members');
 
@@ -20,19 +21,6 @@ select results_eq($$ select * from pg_temp.refusal(null, '{}') $$, $$ values ('P
 -- What clients send
 select lives_ok($$ select app.check_members('{"a": 1}', array['a', 'b']) $$, 'known members of a body pass');
 select throws_ok($$ select app.check_members('{"a": 1, "c": 2}', array['a', 'b']) $$, 'PT400', 'Unknown fields: c', 'unknown members of a body are named');
-create function pg_temp.hint(p_statement text) returns text
-language plpgsql as $$
-declare
-    v_hint text;
-begin
-    execute p_statement;
-    return null;
-exception
-    when others then
-        get stacked diagnostics v_hint = pg_exception_hint;
-        return v_hint;
-end;
-$$;
 select is(pg_temp.hint($$ select app.check_members('{"a": 1, "c": 2}', array['a', 'b']) $$), 'The fields are a, b.', 'a hint lists the known members');
 select throws_ok(format($$ select app.check_json(%L) $$, v), 'PT400', 'The body contains a number that is out of range', 'a number is refused wherever it is: ' || v)
   from unnest(array['1e131071', '-1e16', '{"a": [{"b": 1e99}]}', '[1e-40]', '[-1e-16383]']) v;

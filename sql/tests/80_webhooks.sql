@@ -2,21 +2,6 @@ begin;
 select plan(43);
 \ir fixtures.psql
 
-create function pg_temp.hint(p_statement text) returns text
-language plpgsql
-as $$
-declare
-    v_hint text;
-begin
-    execute p_statement;
-    return null;
-exception
-    when others then
-        get stacked diagnostics v_hint = pg_exception_hint;
-        return v_hint;
-end;
-$$;
-
 -- The config
 select is(api.get_webhook_config(:'org') ->> 'url', null, 'an organization without a config hears so');
 select throws_like($$ select api.rotate_webhook_secret(api.create_organization('Acme')) $$, 'Webhooks are not configured', 'an organization without a config has no secret to rotate');
