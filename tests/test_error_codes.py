@@ -11,6 +11,7 @@ import pytest
 
 from pyshell.deploy import error_reference
 from pyshell.settings import ROOT
+from tests.conftest import Connection
 from tests.http_fixtures import ERRORS, OPENAPI
 
 
@@ -23,9 +24,19 @@ def test_what_is_explained_is_raised() -> None:
     assert set(error_reference.WHAT_TO_DO) <= {code for code, _ in ERRORS}
 
 
-@pytest.mark.parametrize("code", sorted(error_reference.WHAT_TO_DO))
-def test_an_explanation_is_whole_sentences(code: str) -> None:
-    assert re.fullmatch(r"[A-Z`].*\.", error_reference.WHAT_TO_DO[code])
+def test_what_is_explained_of_items_is_what_fails_them(database: Connection) -> None:
+    policy = {code for (code,) in database.execute("select error_code from app.retry_policy")}
+    assert set(error_reference.ITEM_FAILED) == error_reference.item_codes()
+    assert error_reference.item_codes() - policy == {"job_cancelled", "lease_expired", "lookup_limit_reached"}
+    assert policy <= error_reference.item_codes()
+
+
+EXPLANATIONS = [*error_reference.WHAT_TO_DO.items(), *error_reference.ITEM_FAILED.items()]
+
+
+@pytest.mark.parametrize("explanation", [explanation for _, explanation in EXPLANATIONS], ids=[code for code, _ in EXPLANATIONS])
+def test_an_explanation_is_whole_sentences(explanation: str) -> None:
+    assert re.fullmatch(r"[A-Z`].*\.", explanation)
 
 
 def test_a_code_has_one_meaning_and_one_status() -> None:

@@ -51,6 +51,10 @@ export function counted(count: number, noun: string, plural = `${noun}s`): strin
   return `${number(count)} ${count === 1 ? noun : plural}`;
 }
 
+const words = new Intl.ListFormat("en");
+/** Such as A, B, and C. */
+export const listed = (names: string[]) => words.format(names);
+
 const parts = exact.formatToParts(12345.5);
 const [group, point] = ["group", "decimal"].map((type) => parts.find((part) => part.type === type)?.value ?? "");
 

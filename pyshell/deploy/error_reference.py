@@ -1,4 +1,4 @@
-"""Lists the codes of all errors, found where the source raises them: for docs/errors.md and for `ErrorCode` in openapi.json."""
+"""The codes of all errors, found where the source has them: for docs/errors.md, and for `ErrorCode` and `ItemErrorCode` in openapi.json."""
 
 from __future__ import annotations
 
@@ -160,14 +160,50 @@ WHAT_TO_DO = {
     "webhooks_disabled": "Webhooks are disabled. Enable them with `PUT /webhook-config`.",
 }  # fmt: skip
 
+ITEM_INTRODUCTION = """
+## Codes of items
+
+An item that failed has an `error_code` and an `error_message`, and a job counts them in `errors_by_code`. The first tries of a lookup have
+them, too. A retry of the job with `?error_code=` looks up again what failed with one code. An operator who changes `app.retry_policy` may
+have further codes.
+
+"""
+
+ITEM_FAILED = {
+    "invalid_response": "The answer of the incentives API could not be read, try after try. Retry the item later.",
+    "job_cancelled": "The batch was cancelled before the item was looked up. Retry it if it is wanted after all.",
+    "lease_expired": "The lookup was started several times and never came to an end: its workers were gone. Retry the item.",
+    "lookup_limit_reached": "The batch had used up its `max_lookups`. Retry the item if it is worth another lookup.",
+    "not_found": "The incentives API knows nothing of this address (404), such as a utility that serves it. Check the address.",
+    "response_too_large": "The answer of the incentives API exceeds `max_response_bytes`. An operator may raise that setting.",
+    "upstream_error": "The incentives API reported a fault of its own, try after try. Retry the item later.",
+    "upstream_rate_limited": "The incentives API refused too many requests (429), try after try. Retry the item later.",
+    "upstream_redirected": "The incentives API answered with a redirect, which is not followed. An operator has to correct its URL.",
+    "upstream_rejected": "The incentives API refused the request, for the reason in `error_message`. Mend the item, and submit it anew.",
+    "upstream_timeout": "The incentives API did not answer in time, try after try. Retry the item later.",
+    "upstream_unauthorized": "The incentives API did not accept the credentials of this service. An operator has to correct them.",
+    "upstream_unavailable": "The incentives API was not available (503), try after try. Retry the item later.",
+    "upstream_unreachable": "No connection to the incentives API came about or lasted, try after try. Retry the item later.",
+}
+
 _REFUSAL = re.compile(r"\bapp\.refuse\(\s*(\d{3}), (?:'(\w+)'|'invalid_' \|\| p_name),")
 # What raises invalid_<its first argument>.
 _READERS = re.compile(r"\bapp\.(?:refuse_option|check_choice|check_strings|read_timestamp)\('(\w+)'")
+# A row of app.retry_policy: the answer, what it does, the code.
+_RETRY_POLICY = re.compile(r"^    \('\w+', +'(?:fail|retry|wait)', +'(\w+)'", re.MULTILINE)
+_ITEM_FAILURE = re.compile(r"\berror_code += (?:case when [^']*? then )?'(\w+)'(?: end)?,\n")
 
 
 def listed() -> set[tuple[str, int]]:
     """Code and HTTP status of all errors. Raises ValueError for one that has no code, or one that cannot be read from the source."""
     return set(_raised_in_sql()) | set(_raised_in_python()) | {(f"invalid_{name}", 400) for name in query_parameters()}
+
+
+def item_codes() -> set[str]:
+    """Those of `app.retry_policy`, and those that functions give to items themselves."""
+    policy = (ROOT / "sql" / "schema" / "55_outcomes.sql").read_text()
+    functions = "".join(file.read_text() for file in sorted((ROOT / "sql" / "functions").glob("*.sql")))
+    return set(_RETRY_POLICY.findall(policy)) | set(_ITEM_FAILURE.findall(functions))
 
 
 def _raised_in_sql() -> Iterator[tuple[str, int]]:
@@ -219,6 +255,12 @@ def table() -> str:
     return "| code | status | what happened, and what to do |\n|---|---|---|\n" + "".join(rows)
 
 
+def item_table() -> str:
+    """All codes of items as a table of Markdown."""
+    rows = (f"| `{code}` | {ITEM_FAILED[code]} |\n" for code in sorted(item_codes()))
+    return "| code | what happened, and what to do |\n|---|---|\n" + "".join(rows)
+
+
 def what_to_do(code: str) -> str:
     known = WHAT_TO_DO.get(code)
     if known is None and code.startswith("invalid_"):
@@ -230,7 +272,7 @@ def what_to_do(code: str) -> str:
 
 def page() -> str:
     """docs/errors.md"""
-    return INTRODUCTION + table()
+    return INTRODUCTION + table() + ITEM_INTRODUCTION + item_table()
 
 
 def description() -> str:
@@ -239,5 +281,9 @@ def description() -> str:
     described["components"]["schemas"]["ErrorCode"] = {
         "type": "string",
         "description": f"For programs; stable. New codes may come: treat one that you don't know by its HTTP status.\n\n{table()}",
+    }
+    described["components"]["schemas"]["ItemErrorCode"] = {
+        "type": ["string", "null"],
+        "description": f"Why the lookup failed; null: it has not. New codes may come.\n\n{item_table()}",
     }
     return json.dumps(described, indent=2, ensure_ascii=False) + "\n"

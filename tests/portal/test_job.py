@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import pytest
 from playwright.sync_api import Route, WebSocketRoute, expect
 
+from pyshell.deploy import error_reference
 from tests.conftest import Connection
 from tests.http_fixtures import Json, NewClient, OrganizationClient, look_up, site
 from tests.portal.conftest import Person, SignedIn
@@ -185,6 +186,7 @@ def test_failures_are_shown_and_retried_by_reason(signed_in: SignedIn, client: O
     code = max(codes, key=codes.__getitem__)
     person = signed_in(f"batches/{job['job_id']}")
     page = person.page
+    expect(page.get_by_role("row", name="not_found")).to_contain_text("Nothing found for the address")
     page.get_by_role("button", name=f"Show sites that failed with {code}").click()
     sites = page.get_by_role("region", name="Sites").locator("tbody tr")
     expect(sites).to_have_count(2)
@@ -210,6 +212,23 @@ def test_failures_are_shown_and_retried_by_reason(signed_in: SignedIn, client: O
     page.get_by_role("link", name="another batch").click()
     page.get_by_role("button", name="Retry all").click()
     expect(page.get_by_role("region", name="Progress")).to_contain_text("waiting 3")
+
+
+def test_every_reason_is_told_in_words(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
+    job = upload(client, 1)
+    look_up(database, job, 1, status=404)
+    counts = dict.fromkeys([*error_reference.ITEM_FAILED, "of_an_operator"], 1)
+
+    def with_all_reasons(route: Route) -> None:
+        response = route.fetch()
+        route.fulfill(response=response, json=response.json() | {"errors_by_code": counts})
+
+    page = signed_in("batches").page
+    page.route(re.compile(f"/batch-lookups/{job['job_id']}(\\?|$)"), with_all_reasons)
+    page.get_by_role("link", name="March portfolio").click()
+    reasons = page.locator(".errors tbody td:first-child")
+    expect(reasons).to_have_count(len(counts))
+    assert {reason.split()[-1] for reason in reasons.all_inner_texts() if " " not in reason} == {"of_an_operator"}
 
 
 @contextmanager

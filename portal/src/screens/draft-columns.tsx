@@ -3,6 +3,7 @@ import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { call, type Schemas } from "../api.ts";
 import { type Draft, textOf, titleOf, TITLES } from "../draft.ts";
+import { listed } from "../format.ts";
 import { useLoad } from "../load.ts";
 
 const HOW: Record<Schemas["ColumnMatch"], string> = {
@@ -35,7 +36,7 @@ export function Columns({ draft }: { draft: Draft }) {
     <>
       {upload.missing_fields.length > 0 && (
         <p class="banner">
-          No column was found for {upload.missing_fields.map(titleOf).join(", ")}. Say below which one it is, or give a default.
+          No column was found for {listed(upload.missing_fields.map(titleOf))}. Say below which one it is, or give a default.
         </p>
       )}
       <table class="rows columns">

@@ -231,6 +231,24 @@ function timing(job: Job): string {
   return parts.join(" · ") || "not started yet";
 }
 
+/** By code, as docs/errors.md has them. An operator may have made others. */
+const FAILURES: Record<string, string> = {
+  invalid_response: "The answer could not be read",
+  job_cancelled: "Cancelled before the lookup",
+  lease_expired: "Started, but never came to an end",
+  lookup_limit_reached: "The lookups allowed were used up",
+  not_found: "Nothing found for the address",
+  response_too_large: "The answer was too large",
+  upstream_error: "A fault of the incentives API",
+  upstream_rate_limited: "The incentives API refused so many requests",
+  upstream_redirected: "The incentives API has moved",
+  upstream_rejected: "The incentives API refused the request",
+  upstream_timeout: "The incentives API did not answer in time",
+  upstream_unauthorized: "The incentives API refused our credentials",
+  upstream_unavailable: "The incentives API was not available",
+  upstream_unreachable: "The incentives API could not be reached",
+};
+
 function Errors({ job }: { job: Job }) {
   const failure = useSignal<Error | undefined>(undefined);
   const codes = Object.entries(job.errors_by_code).sort(([, one], [, other]) => other - one);
@@ -270,7 +288,7 @@ function Errors({ job }: { job: Job }) {
           {codes.map(([code, count]) => (
             <tr key={code}>
               <td>
-                <code>{code}</code>
+                {FAILURES[code]} <code>{code}</code>
               </td>
               <td class="number">{number(count)}</td>
               <td class="row-actions">
