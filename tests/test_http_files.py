@@ -304,6 +304,7 @@ def test_titles_above_and_footers_below_the_table_are_no_sites(client: Organizat
         1,
         [{"code": "footer_skipped", "message": "The last rows look like a footer, and were left out"}],
     )
+    assert upload(client, text, dry_run="true").json()["columns"][0]["samples"] == ["deal-001"]
 
 
 def test_an_encoding_that_was_not_declared_is_recognized_with_a_note(client: OrganizationClient) -> None:

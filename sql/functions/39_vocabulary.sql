@@ -7,6 +7,25 @@ return lower(regexp_replace(normalize(replace(regexp_replace(btrim(p_text), '__[
 
 comment on function app.plain_name(text) is 'A name without case, accents, spaces and punctuation: Zip/Postal Code and ZIP_POSTAL_CODE are zippostalcode.';
 
+create or replace function app.with_marks(p_text text) returns text
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_text text := p_text;
+    v_mark text;
+begin
+    loop
+        v_mark := substring(v_text from '[\u0001-\u0008\u000B\u000C\u000E-\u001F\u007F-\u00A0\u00AD\u2000-\u200F\u2028-\u202F\u205F-\u206F\u3000\uFEFF]');
+        exit when v_mark is null;
+        v_text := replace(v_text, v_mark, format('<U+%s>', lpad(upper(to_hex(ascii(v_mark))), 4, '0')));
+    end loop;
+    return v_text;
+end;
+$$;
+
+comment on function app.with_marks(text) is 'A text for people, with invisible characters and odd spaces by their numbers: 02134<U+200B>.';
+
 -- Where several columns of a file fit a field, the lowest rank wins; two of the same rank are ambiguous, such as a billing and a shipping
 -- city.
 create or replace view app.column_names as

@@ -257,7 +257,8 @@ begin
         'field', p_problem -> 'field',
         'column', (v_column ->> 'place')::integer + 1,
         'code', p_problem -> 'code',
-        'message', case when p_columns is null then app.problem_message(p_problem) else app.cell_message(p_problem, v_place, p_position, p_lines) end,
+        'message', app.with_marks(
+            case when p_columns is null then app.problem_message(p_problem) else app.cell_message(p_problem, v_place, p_position, p_lines) end),
         'value', p_problem -> 'value',
         'suggestion', app.suggestion(p_problem));
 end;
@@ -285,10 +286,10 @@ $$;
 -- All problems of an item in one text; null: it is valid.
 create or replace function app.problems_text(p_problems jsonb[]) returns text
 language sql immutable
-return (select nullif(concat_ws('; ',
+return (select nullif(app.with_marks(concat_ws('; ',
                    'Missing required fields: ' || string_agg(p ->> 'field', ', ' order by n) filter (where p ->> 'code' = 'missing'),
                    'Unknown fields: ' || string_agg(p ->> 'field', ', ' order by n) filter (where p ->> 'code' = 'unknown_field'),
-                   string_agg(app.problem_message(p), '; ' order by n) filter (where p ->> 'code' not in ('missing', 'unknown_field'))), '')
+                   string_agg(app.problem_message(p), '; ' order by n) filter (where p ->> 'code' not in ('missing', 'unknown_field')))), '')
           from unnest(p_problems) with ordinality u (p, n));
 
 -- The first hundred invalid items: the index of each, for a file also the record (from 1) and the line on which it begins, and the first

@@ -229,9 +229,9 @@ return jsonb_object(
     array['field', 'code', 'message', 'was', 'now'],
     array[p_field,
           case when p_now is null then 'placeholder_removed' when p_code = 'cleaned' and p_was = p_now then 'looks_like_placeholder' else p_code end,
-          case when p_now is null then format('%s: %s was left out, because it is a placeholder', p_label, left(p_was, 100))
+          case when p_now is null then format('%s: %s was left out, because it is a placeholder', p_label, app.with_marks(left(p_was, 100)))
                when p_code = 'cleaned' and p_was = p_now then format('%s: %s looks like a placeholder', p_label, left(p_was, 100))
-               else format('%s: %s was read as %s', p_label, left(p_was, 100), left(p_now, 100)) end,
+               else format('%s: %s was read as %s', p_label, app.with_marks(left(p_was, 100)), left(p_now, 100)) end,
           left(p_was, 500),
           left(p_now, 500)]);
 

@@ -196,11 +196,11 @@ return coalesce((select jsonb_object_agg(d, jsonb_build_object('header', 'defaul
                    from jsonb_array_elements(p_columns) c
                   where c ->> 'field' is not null), '{}');
 
--- The first values of a column, each once, from the five rows from p_first on; null: they are empty.
-create or replace function app.column_samples(p_rows jsonb, p_first integer, p_number integer) returns jsonb
+-- The values of a column in the first five rows, each once; null: they are empty.
+create or replace function app.column_samples(p_rows jsonb, p_number integer) returns jsonb
 language sql immutable
 return (select jsonb_agg(distinct left(r.cells ->> (p_number - 1), 200))
-          from jsonb_array_elements(jsonb_path_query_array(p_rows, '$[$from to $to]', jsonb_build_object('from', p_first - 1, 'to', p_first + 3))) r (cells)
+          from jsonb_array_elements(jsonb_path_query_array(p_rows, '$[0 to 4]')) r (cells)
          where r.cells ->> (p_number - 1) <> '');
 
 -- How the rows of a file are laid out: the numbers of the header row and of the last row that may be an item, the names in the header, and
@@ -213,15 +213,18 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_rows jsonb := p_file -> 'rows';
+    v_rows  jsonb := p_file -> 'rows';
+    v_first jsonb;
 begin
     header_row := coalesce((p_file ->> 'header_row')::integer, app.find_header(v_rows, p_file -> 'columns'), 1);
     last_row := case when p_file ? 'header_row' then jsonb_array_length(v_rows) else app.last_row(v_rows, header_row) end;
     names := array(select jsonb_array_elements_text(v_rows -> (header_row - 1)));
+    v_first := jsonb_path_query_array(
+        v_rows, '$[$from to $to]', jsonb_build_object('from', header_row, 'to', least(header_row + 5, last_row) - 1));
     columns := (
         select jsonb_agg(jsonb_build_object(
                    'number', c.n, 'header', c.header, 'field', c.field, 'how', c.how,
-                   'samples', app.column_samples(v_rows, header_row + 1, c.n::integer)) order by c.n)
+                   'samples', app.column_samples(v_first, c.n::integer)) order by c.n)
           from app.file_columns(names, coalesce(p_file -> 'columns', '{}'), coalesce(p_file -> 'defaults', '{}'), p_remembered, p_lenient,
                                 coalesce(p_file -> 'notes', '[]'))
                with ordinality c (header, field, how, n));

@@ -225,7 +225,7 @@ begin
     return jsonb_build_object(
         'columns', (select jsonb_agg(jsonb_build_object('number', n, 'header', name, 'field', case when name = any (v_fields) then name end,
                                                         'how', case when name = any (v_fields) then 'name' end,
-                                                        'samples', app.column_samples(v_rows, 1, n::integer)) order by n)
+                                                        'samples', app.column_samples(v_rows, n::integer)) order by n)
                       from unnest(v_names) with ordinality u (name, n)),
         'rows', v_rows);
 end;

@@ -1,5 +1,5 @@
 begin;
-select plan(60);
+select plan(62);
 \ir fixtures.psql
 
 -- The errors of one item: the valid one changed by p_change.
@@ -40,6 +40,8 @@ select is(pg_temp.address_errors('{"state_or_province_code": "ZZ"}'), 'address.s
 select is(pg_temp.address_errors('{"state_or_province_code": "ON"}'), 'address.state_or_province_code ON is not a state or province of US', 'a state of another country is an error');
 select is(pg_temp.address_errors('{"state_or_province_code": "AE", "postal_code": "09012"}'), null, 'military regions are states');
 select is(pg_temp.address_errors('{"postal_code": "7870"}'), 'address.postal_code 7870 is not a ZIP code (12345 or 12345-6789)', 'ZIP codes have five digits');
+select is(pg_temp.address_errors('{"postal_code": "78701\u200b"}'), 'address.postal_code 78701<U+200B> is not a ZIP code (12345 or 12345-6789)',
+          'what cannot be seen is shown');
 select is(pg_temp.address_errors('{"postal_code": "78701-0001"}'), null, 'ZIP codes may have nine digits');
 select is(pg_temp.address_errors('{"country_code": "CA", "state_or_province_code": "ON", "postal_code": "K1A 0B1"}'), null, 'Canadian codes have a space');
 select is(pg_temp.address_errors('{"country_code": "CA", "state_or_province_code": "ON", "postal_code": "K1A0B1"}'), null, 'Canadian codes may have no space');
@@ -118,6 +120,8 @@ select results_eq(
               (null, 'default_building_type, row 17: Castle is not a building type (RESIDENTIAL, MULTIFAMILY, MANUFACTURED_HOME, COMMERCIAL)'),
               ('5', 'column ZIP, row 17: 1 is not a ZIP code (12345 or 12345-6789)') $$,
     'the problems of a file are told by column and row');
+select is(app.told_problem('{"code": "unknown_state", "field": "address.state_or_province_code", "value": "MA\u200b", "of": "US"}', 0, null, null) ->> 'message',
+          'address.state_or_province_code MA<U+200B> is not a state or province of US', 'what cannot be seen is shown in each problem');
 select results_eq(
     $$ select count(*), sum(json_array_length(i -> 'problems'))
          from json_array_elements(app.invalid_items(pg_temp.parsed((select jsonb_agg('{}'::jsonb) from generate_series(1, 250))), null, null)) i $$,

@@ -1,5 +1,5 @@
 begin;
-select plan(31);
+select plan(32);
 
 -- The header
 select is(app.find_header('[[], ["Sites for March"], ["Deal ID", "Street", "City"], ["d-1", "1 Elm St", "Boston"]]', '{}'), 3,
@@ -71,6 +71,8 @@ select is(app.read_device_ids('1234567890'), '"1234567890"', 'a number that is t
 select is(app.mended('address.city', 'City', 'cleaned', '''Boston', 'Boston'),
           '{"field": "address.city", "code": "cleaned", "message": "City: ''Boston was read as Boston", "was": "''Boston", "now": "Boston"}',
           'a warning names the field, the column, what it said and as what it was read');
+select is(app.mended('address.city', 'City', 'cleaned', E'Boston\u200B', 'Boston') ->> 'message', 'City: Boston<U+200B> was read as Boston',
+          'a warning shows what cannot be seen');
 select ok(app.may_need_cleaning('["a", "N/A"]') and app.may_need_cleaning('["''1"]') and not app.may_need_cleaning('["12 Main St", "Null Street", "a-b"]'),
           'one look at the JSON tells whether there may be anything to clean');
 
