@@ -36,7 +36,7 @@ def test_webhooks_are_set_up_tried_and_sent_again(cli: Cli, receiver: FakeReceiv
     assert cli.run("webhooks", "set").returncode == 2
 
     tried = cli.run("webhooks", "test")
-    assert (tried.returncode, tried.stdout.split(",")[0]) == (0, "delivered: status 204")
+    assert (tried.returncode, tried.stdout.split(",")[0]) == (0, "delivered: HTTP 204")
     receiver.status = 500
     assert cli.run("webhooks", "test").returncode == 1
     deliveries = json.loads(cli.run("webhooks", "deliveries", "--json").stdout)
@@ -56,7 +56,7 @@ def test_what_came_of_a_message_is_told_in_words(cli: Cli, receiver: FakeReceive
     set_up(cli, receiver)
     receiver.status, receiver.body = 500, b"out of\n  \x1b[31morder"
     failed = cli.run("webhooks", "test")
-    assert failed.stdout.startswith("not delivered: status 500, ")
+    assert failed.stdout.startswith("not delivered: HTTP 500, ")
     assert failed.stderr == "the answer: out of \ufffd[31morder\n"
     assert json.loads(cli.run("webhooks", "test", "--json").stdout)["http_status"] == 500
     cli.run("webhooks", "set", "--url", "http://127.0.0.1:1/")
@@ -64,6 +64,35 @@ def test_what_came_of_a_message_is_told_in_words(cli: Cli, receiver: FakeReceive
     first, _, third = cli.run("webhooks", "deliveries").stdout.splitlines()[1:]
     assert first.endswith("  no connection, or it broke")
     assert third.endswith("  HTTP 500")
+
+
+def test_a_delivery_is_shown_with_its_attempts_and_their_answers(cli: Cli, receiver: FakeReceiver) -> None:
+    set_up(cli, receiver)
+    receiver.status, receiver.body = 500, b"out of\n  \x1b[31morder"
+    cli.run("webhooks", "test")
+    [found] = json.loads(cli.run("webhooks", "deliveries", "--json").stdout)
+    told = cli.run("webhooks", "delivery", found["id"]).stdout
+    assert "\nevent     webhook.test\nstatus    failed\njob       -\n" in told
+    header, attempt = told.splitlines()[-2:]
+    assert header.split() == ["ATTEMPT", "TRIED", "(UTC)", "MS", "ANSWER", "TEXT"]
+    assert attempt.split()[0] == "1"
+    assert attempt.endswith("  HTTP 500  out of \ufffd[31morder")
+    assert json.loads(cli.run("webhooks", "delivery", found["id"], "--json").stdout)["body"]["type"] == "webhook.test"
+    assert "(webhook_delivery_not_found)" in cli.run("webhooks", "delivery", "5a8b54ab-0b0c-4d3e-9d8c-3f1f6e0f3c11").stderr
+
+
+def test_webhooks_are_deleted_and_their_fields_set_back(cli: Cli, receiver: FakeReceiver) -> None:
+    set_up(cli, receiver)
+
+    def fields(*options: str) -> object:
+        return json.loads(cli.run("webhooks", "set", *options, "--json").stdout)["field_names"]
+
+    assert fields("--field", "deal_id", "--field", "owner") == ["deal_id", "owner"]
+    assert fields("--all-fields") is None
+    assert cli.run("webhooks", "set", "--all-fields", "--field", "owner").returncode == 2
+    assert cli.run("webhooks", "delete", stdin=b"n\n").returncode == 130
+    assert cli.run("webhooks", "delete", "--yes").stdout == "Webhook config deleted\n"
+    assert "No webhooks are sent" in cli.run("webhooks", "show").stdout
 
 
 def test_hints_are_about_the_command(cli: Cli, receiver: FakeReceiver) -> None:

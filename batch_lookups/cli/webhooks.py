@@ -50,12 +50,13 @@ def show(session: Session) -> None:
 @webhooks.command("set")
 @click.option("--url", help="Where they go, an https:// address.")
 @click.option("--event", "events", multiple=True, type=click.Choice(EVENTS), help="What is told; repeatable.")
-@click.option("--field", "field_names", multiple=True, help="A member of webhook_custom_fields to send; repeatable; all unless given.")
+@click.option("--field", "field_names", multiple=True, help="A member of webhook_custom_fields to send; repeatable.")
+@click.option("--all-fields", is_flag=True, help="All members of webhook_custom_fields, as at the beginning.")
 @click.option("--bundle/--no-bundle", "bundle_items", default=None, help="Up to 100 lookups in one message.")
 @click.option("--enable/--disable", "enabled", default=None, help="Take them up again, or stop sending.")
 @with_output
 @pass_session
-def set_config(session: Session, /, **options: Any) -> None:
+def set_config(session: Session, /, all_fields: bool, **options: Any) -> None:
     """Set the webhooks, or what is named of them. The first time, the signing secret is printed: this once.
 
     \b
@@ -64,9 +65,30 @@ def set_config(session: Session, /, **options: Any) -> None:
       batch-lookups webhooks set --enable
     """
     changes = {name: list(value) if isinstance(value, tuple) else value for name, value in options.items() if value not in (None, ())}
+    if all_fields:
+        if "field_names" in changes:
+            raise click.UsageError("Give --field or --all-fields, not both.")
+        changes["field_names"] = None
     if not changes:
-        raise click.UsageError("Nothing to set: give --url, --event, --field, --bundle or --enable.")
+        raise click.UsageError("Nothing to set: give --url, --event, --field, --all-fields, --bundle or --enable.")
     show_config(session, session.client.set_webhook_config(changes))
+
+
+@webhooks.command()
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@with_output
+@pass_session
+def delete(session: Session, yes: bool) -> None:
+    """Send no webhooks any more, and forget the address and the signing secrets. What is pending fails.
+
+    \b
+    Example:
+      batch-lookups webhooks delete --yes
+    """
+    if not yes:
+        click.confirm("Delete the webhooks with their signing secrets?", abort=True, err=True)
+    answer = session.client.delete_webhook_config()
+    session.show(answer, answer["message"])
 
 
 @webhooks.command()
@@ -79,13 +101,11 @@ def test(session: Session) -> int:
     Example:
       batch-lookups webhooks test
     """
-    from batch_lookups.webhooks import why_not_delivered
-
     came = session.client.send_test_webhook()
-    answer = f"status {came['http_status']}" if came["http_status"] else why_not_delivered(came["error_class"])
+    answer = answered(came["http_status"], came["error_class"])
     session.show(came, f"{'delivered' if came['delivered'] else 'not delivered'}: {answer}, {came['latency_ms']:,} ms")
     if session.output == "text" and not came["delivered"] and came["response_body"]:
-        say(f"the answer: {printable(' '.join(came['response_body'].split())[:SHOWN_CHARACTERS])}")
+        say(f"the answer: {printable(beginning(came['response_body']))}")
     return exits.ALL if came["delivered"] else exits.ERROR
 
 
@@ -103,8 +123,6 @@ def deliveries(session: Session, status: str | None, event: str | None, job_id: 
     Example:
       batch-lookups webhooks deliveries --status failed
     """
-    from batch_lookups.webhooks import why_not_delivered
-
     page = session.client.list_webhook_deliveries(status=status, event=event, job_id=job_id, limit=limit)
     session.show_all(
         page["deliveries"],
@@ -115,10 +133,47 @@ def deliveries(session: Session, status: str | None, event: str | None, job_id: 
             one["status"],
             one["attempts"],
             minute(one["created_at"]),
-            why_not_delivered(one["last_error"]) if one["last_error"] else one["last_http_status"] and f"HTTP {one['last_http_status']}",
+            answered(one["last_http_status"], one["last_error"]),
         ),
         "There are no deliveries.",
     )
+
+
+@webhooks.command()
+@click.argument("delivery", metavar="ID")
+@with_output
+@pass_session
+def delivery(session: Session, delivery: str) -> None:
+    """Show a delivery with each attempt and what was answered; as JSON, also with its body.
+
+    \b
+    Examples:
+      batch-lookups webhooks delivery 0193a5b2-...
+      batch-lookups webhooks delivery 0193a5b2-... --json | jq .body
+    """
+    found = session.client.get_webhook_delivery(delivery)
+    lines = [
+        ("delivery", found["id"]),
+        ("event", found["event"]),
+        ("status", found["status"]),
+        ("job", found["job_id"] or "-"),
+        ("created", f"{minute(found['created_at'])} UTC"),
+        ("next try", f"{minute(found['next_attempt_at'])} UTC" if found["next_attempt_at"] else "-"),
+    ]
+    attempts = [
+        (
+            one["attempt"],
+            minute(one["attempted_at"]),
+            one["latency_ms"],
+            answered(one["http_status"], one["error_class"]),
+            beginning(one["response_body"]),
+        )
+        for one in found["attempt_log"]
+    ]
+    text = "\n".join(f"{name:9} {value}" for name, value in lines)
+    if attempts:
+        text += f"\n\n{table(['attempt', 'tried (UTC)', 'ms', 'answer', 'text'], attempts)}"
+    session.show(found, text)
 
 
 @webhooks.command()
@@ -230,6 +285,20 @@ def listen(session: Session, forward_url: str | None, event: str | None, all_kep
                     say(f"{message['body']['type']} {message['id']}: {forward(forward_url, key, message)}")
             sys.stdout.flush()
             time.sleep(POLL_SECONDS)
+
+
+def answered(http_status: int | None, error: str | None) -> str | None:
+    """What came of an attempt, in words; None: there was none."""
+    from batch_lookups.webhooks import why_not_delivered
+
+    if error:
+        return why_not_delivered(error)
+    return None if http_status is None else f"HTTP {http_status}"
+
+
+def beginning(answer: str | None) -> str:
+    """Of an answer, what fits into a line."""
+    return " ".join((answer or "").split())[:SHOWN_CHARACTERS]
 
 
 def newest(client: Client, event: str | None, seen: set[str]) -> Iterator[WebhookDelivery]:
