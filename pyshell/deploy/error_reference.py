@@ -163,9 +163,9 @@ WHAT_TO_DO = {
 ITEM_INTRODUCTION = """
 ## Codes of items
 
-An item that failed has an `error_code` and an `error_message`, and a job counts them in `errors_by_code`. The first tries of a lookup have
-them, too. A retry of the job with `?error_code=` looks up again what failed with one code. An operator who changes `app.retry_policy` may
-have further codes.
+A failed item has an `error_code` and an `error_message`, as has each failed attempt in its story; `errors_by_code` of a job counts its items
+by code. `POST /batch-lookups/{job_id}/retry?error_code=...` looks up again those that failed with one code. An operator who changes
+`app.retry_policy` may have further codes.
 
 """
 
