@@ -103,34 +103,34 @@ class Settings:
         given = {name: value.strip() for name, value in values.items() if value.strip()}
         state_dir = given.get("STATE_DIR")
         return cls(
-            database_url=_url(given, "DATABASE_URL", "postgresql", "postgres") or "",
-            database_replica_url=_url(given, "DATABASE_REPLICA_URL", "postgresql", "postgres"),
+            database_url=_with_scheme(given, "DATABASE_URL", "postgresql", "postgres") or "",
+            database_replica_url=_with_scheme(given, "DATABASE_REPLICA_URL", "postgresql", "postgres"),
             database_replica_max_lag_seconds=_seconds(given, "DATABASE_REPLICA_MAX_LAG_SECONDS", 30.0),
             host=given.get("HOST", "127.0.0.1"),
             port=_port(given, "PORT") or 8000,
             api_processes=_processes(given, "API_PROCESSES"),
             root_path=_root_path(given.get("ROOT_PATH", "")),
-            forwarded_allow_ips=given.get("FORWARDED_ALLOW_IPS", ""),
+            forwarded_allow_ips=_proxies(given, "FORWARDED_ALLOW_IPS"),
             state_dir=Path(state_dir).expanduser().absolute() if state_dir else None,
             incentives_api_url=_encrypted_url(given, "INCENTIVES_API_URL", secret="INCENTIVES_API_KEY"),
-            incentives_api_key=given.get("INCENTIVES_API_KEY"),
+            incentives_api_key=_in_a_header(given, "INCENTIVES_API_KEY"),
             incentives_api_ca_file=_ca_file(given, "INCENTIVES_API_CA_FILE"),
             http_proxy=_proxy(given, "HTTP_PROXY"),
             https_proxy=_proxy(given, "HTTPS_PROXY"),
             no_proxy=given.get("NO_PROXY", given.get("no_proxy")),
-            service_role_key=_secret(given, "SERVICE_ROLE_KEY"),
-            service_role_key_previous=given.get("SERVICE_ROLE_KEY_PREVIOUS"),
+            service_role_key=_in_a_header(given, "SERVICE_ROLE_KEY") and _secret(given, "SERVICE_ROLE_KEY"),
+            service_role_key_previous=_in_a_header(given, "SERVICE_ROLE_KEY_PREVIOUS"),
             api_key_pepper=_secret(given, "API_KEY_PEPPER"),
             api_key_pepper_previous=given.get("API_KEY_PEPPER_PREVIOUS"),
             connect_url_base=_url(given, "CONNECT_URL_BASE", "https", "http"),
             lookups_per_second=_pace(given.get("LOOKUPS_PER_SECOND")),
             clerk_issuer=(_encrypted_url(given, "CLERK_ISSUER") or "").rstrip("/") or None,
             clerk_jwt_key=_clerk_jwt_key(given),
-            clerk_authorized_parties=_list(given.get("CLERK_AUTHORIZED_PARTIES", "")),
+            clerk_authorized_parties=_parties(given, "CLERK_AUTHORIZED_PARTIES"),
             cors_origins=_cors_origins(given),
             webhooks_allow_private_networks=_flag(given, "WEBHOOKS_ALLOW_PRIVATE_NETWORKS"),
             webhooks_refused_networks=_networks(given, "WEBHOOKS_REFUSED_NETWORKS"),
-            metrics_token=given.get("METRICS_TOKEN"),
+            metrics_token=_in_a_header(given, "METRICS_TOKEN"),
             metrics_port=_port(given, "METRICS_PORT"),
             log_level=_choice(given, "LOG_LEVEL", *LOG_LEVELS) or "info",
             log_format=_choice(given, "LOG_FORMAT", "text", "json") or "text",
@@ -144,7 +144,7 @@ def read_environment() -> dict[str, str]:
     return from_file | dict(os.environ)
 
 
-def _url(given: Mapping[str, str], name: str, *schemes: str) -> str | None:
+def _with_scheme(given: Mapping[str, str], name: str, *schemes: str) -> str | None:
     value = given.get(name)
     if value is None:
         return None
@@ -156,6 +156,20 @@ def _url(given: Mapping[str, str], name: str, *schemes: str) -> str | None:
     valid = scheme in schemes and value[len(scheme) :].startswith("://")
     if not valid:
         raise SettingsError(f"{name} must be a URL that begins with {schemes[0]}://")
+    return value
+
+
+def _url(given: Mapping[str, str], name: str, *schemes: str) -> str | None:
+    value = _with_scheme(given, name, *schemes)
+    if value is None:
+        return None
+    parts = urlsplit(value)
+    try:
+        valid = bool(parts.hostname) and parts.port != 0 and not re.search(r"\s", value)
+    except ValueError:
+        valid = False
+    if not valid:
+        raise SettingsError(f"{name} must be a URL with a host, such as {schemes[0]}://host.example.com, and a port from 1 to 65535 if any")
     return value
 
 
@@ -177,6 +191,14 @@ def _is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _in_a_header(given: Mapping[str, str], name: str) -> str | None:
+    """What is sent as a header, where other characters do not arrive as they are."""
+    value = given.get(name)
+    if value is not None and not re.fullmatch(r"[ -~]+", value):
+        raise SettingsError(f"{name} must consist of ASCII characters, without line breaks")
+    return value
 
 
 def _secret(given: Mapping[str, str], name: str) -> str | None:
@@ -212,6 +234,17 @@ def _networks(given: Mapping[str, str], name: str) -> tuple[IPv4Network | IPv6Ne
         raise SettingsError(f"{name} must be networks such as 203.0.113.0/24, separated by commas: {error}") from None
 
 
+def _proxies(given: Mapping[str, str], name: str) -> str:
+    proxies = _list(given.get(name, ""))
+    if proxies == ("*",):
+        return "*"
+    try:
+        # Whatever else it is, the server would take it for the name of a socket, and trust nobody.
+        return ", ".join(str(ip_network(proxy)) if "/" in proxy else str(ip_address(proxy)) for proxy in proxies)
+    except ValueError as error:
+        raise SettingsError(f"{name} must be addresses or networks such as 10.0.0.0/8, separated by commas, or *: {error}") from None
+
+
 def _flag(given: Mapping[str, str], name: str) -> bool:
     value = given.get(name, "false").lower()
     if value not in ("true", "1", "false", "0"):
@@ -237,8 +270,8 @@ def _processes(given: Mapping[str, str], name: str) -> int:
 
 def _root_path(value: str) -> str:
     path = value.rstrip("/")
-    if path and not path.startswith("/"):
-        raise SettingsError(f"ROOT_PATH must begin with a slash, such as /alpha, not {value!r}")
+    if path and not re.fullmatch(r"(/[\w.~-]+)+", path, re.ASCII):
+        raise SettingsError(f"ROOT_PATH must begin with a slash and be a plain path, such as /alpha, not {value!r}")
     return path
 
 
@@ -258,6 +291,15 @@ def _pace(value: str | None) -> float | None:
 
 def _list(value: str) -> tuple[str, ...]:
     return tuple(value.replace(",", " ").split())
+
+
+def _parties(given: Mapping[str, str], name: str) -> tuple[str, ...]:
+    parties = _list(given.get(name, ""))
+    for party in parties:
+        # As tokens have it, or none would be accepted. Apps and extensions of browsers have schemes of their own.
+        if not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/A-Z]+", party):
+            raise SettingsError(f"{name} must be origins such as https://portal.example.com, not {party!r}")
+    return parties
 
 
 def _cors_origins(given: Mapping[str, str]) -> tuple[str, ...]:

@@ -122,11 +122,41 @@ def test_a_pace_of_none_is_no_limit() -> None:
         ("CLERK_ISSUER", "http://127.example.com"),
         ("HTTPS_PROXY", "ftp://proxy.example.com"),
         ("WEBHOOKS_REFUSED_NETWORKS", "203.0.113.7/24"),
+        ("FORWARDED_ALLOW_IPS", "10.0.0.0/33"),
+        ("FORWARDED_ALLOW_IPS", "10.0.0.1/8"),
+        ("FORWARDED_ALLOW_IPS", "proxy.example.com"),
+        ("FORWARDED_ALLOW_IPS", "*, 10.0.0.0/8"),
+        ("INCENTIVES_API_URL", "https:///lookup"),
+        ("INCENTIVES_API_URL", "https://incentives.example.com:99999/lookup"),
+        ("INCENTIVES_API_URL", "https://incentives.example.com:0/lookup"),
+        ("INCENTIVES_API_URL", "https://incentives example.com/lookup"),
+        ("CONNECT_URL_BASE", "https://"),
+        ("CLERK_ISSUER", "https://"),
+        ("HTTPS_PROXY", "http://"),
+        ("INCENTIVES_API_KEY", "two\nlines"),
+        ("INCENTIVES_API_KEY", "schl\u00fcssel"),
+        ("SERVICE_ROLE_KEY", "\u00fc" * 32),
+        ("SERVICE_ROLE_KEY_PREVIOUS", "of two\nlines"),
+        ("METRICS_TOKEN", "\u00e9"),
+        ("CLERK_AUTHORIZED_PARTIES", "https://portal.example.com/"),
+        ("CLERK_AUTHORIZED_PARTIES", "portal.example.com"),
+        ("ROOT_PATH", "/al pha"),
+        ("ROOT_PATH", "/alpha?beta"),
     ],
 )
 def test_a_bad_value_is_refused_by_name(name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=name):
         Settings.from_environment({name: value})
+
+
+def test_proxies_may_be_separated_by_spaces() -> None:
+    assert Settings.from_environment({"FORWARDED_ALLOW_IPS": "10.0.0.0/8 ::1"}).forwarded_allow_ips == "10.0.0.0/8, ::1"
+    assert Settings.from_environment({"FORWARDED_ALLOW_IPS": "*"}).forwarded_allow_ips == "*"
+
+
+def test_an_app_may_be_an_authorized_party() -> None:
+    parties = {"CLERK_AUTHORIZED_PARTIES": "chrome-extension://abcdef, https://portal.example.com:8443"}
+    assert Settings.from_environment(parties).clerk_authorized_parties == ("chrome-extension://abcdef", "https://portal.example.com:8443")
 
 
 def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
