@@ -52,8 +52,6 @@ async def test_every_metric_that_is_named_is_served(server: str) -> None:
     notifier = Notifier(settings.database_url, "test")
     worker = Worker(settings, "key", notifier)
     served |= {metric.name for metric in [*worker.metrics(), *Sender(settings, notifier).metrics()]}
-    for part in worker._parts.values():
-        part.close()
     named = {
         name
         for file in ("alerts.yml", "alerts_test.yml", "dashboard.json", "runbook.md")

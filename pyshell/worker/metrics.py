@@ -37,7 +37,13 @@ def served(settings: Settings, collect: Callable[[], Iterable[Metric]]) -> Itera
         start_response("200 OK", [("Content-Type", CONTENT_TYPE_LATEST)])
         return [generate_latest(metrics.PROCESS), generate_latest(registry)]
 
-    server = make_server(settings.host, settings.metrics_port, respond, Server, Handler)
+    try:
+        server = make_server(settings.host, settings.metrics_port, respond, Server, Handler)
+    except OSError as error:
+        reason = error.strerror or error
+        raise OSError(
+            f"METRICS_PORT {settings.metrics_port} of {settings.host} cannot be used: {reason}. Each worker needs a port of its own."
+        ) from error
     thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
     thread.start()
     logger.info("metrics of this worker are at http://%s:%s/metrics", settings.host, settings.metrics_port)

@@ -115,13 +115,13 @@ class Worker:
         self._outcomes.on_room = self._schedule.look_again
         self._pool = WorkerPool(self._schedule, self._upstream, self._outcomes, wakeup)
         self._claims = Claims(claiming, self.name, self._schedule, self._pool, self._keeper, wakeup)
-        self._parts = {"claims": self._claims.run(), "leases": self._keeper.run(), "outcomes": self._outcomes.run()}
+        self._parts = {"claims": self._claims.run, "leases": self._keeper.run, "outcomes": self._outcomes.run}
         notifier.subscribe("batch_lookups_ready", lambda _: wakeup.set())
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set. If a part fails unexpectedly, everything shuts down in order and its error is raised."""
         stopping = asyncio.create_task(stop.wait())
-        claiming, *others = [asyncio.create_task(part, name=name) for name, part in self._parts.items()]
+        claiming, *others = [asyncio.create_task(part(), name=name) for name, part in self._parts.items()]
         logger.info("worker %s is up", self.name)
         done, _ = await asyncio.wait([stopping, claiming, *others], return_when=asyncio.FIRST_COMPLETED)
         self._claims.stop()
