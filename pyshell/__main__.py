@@ -290,7 +290,7 @@ GROUPS = {
 def main(words: Sequence[str] | None = None) -> None:
     arguments = _parser().parse_args(words)
     try:
-        arguments.run(Settings.from_environment(), arguments)
+        arguments.run(_with_readable_urls(Settings.from_environment()), arguments)
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except BrokenPipeError:
@@ -319,6 +319,20 @@ def _parser() -> argparse.ArgumentParser:
         for name, options in command.options:
             command_parser.add_argument(name, **options)
     return parser
+
+
+def _with_readable_urls(settings: Settings) -> Settings:
+    for name, url in (("DATABASE_URL", settings.database_url), ("DATABASE_REPLICA_URL", settings.database_replica_url)):
+        if not url:
+            continue
+        from pyshell.postgres.connections import is_readable
+
+        if not is_readable(url):
+            raise SettingsError(
+                f"{name} is not a URL that PostgreSQL's libraries can read. In its password, write % as %25, / as %2F and @ as %40;"
+                " the port is a number, and after a ? come parameters of libpq, such as sslmode=verify-full."
+            )
+    return settings
 
 
 def _with_database_url(settings: Settings) -> Settings:

@@ -238,6 +238,35 @@ def test_a_bad_setting_is_named(new_environment: Environment) -> None:
     assert (ended.returncode, ended.stderr) == (1, "error: PORT must be a number from 1 to 65535, not 'http'\n")
 
 
+def test_a_taken_port_of_metrics_is_named(new_environment: Environment, database_url: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        environment = new_environment | {"DATABASE_URL": database_url, "METRICS_PORT": str(port)}
+        ended = run(environment, "worker")
+    expected = f"error: METRICS_PORT {port} of 127.0.0.1 cannot be used: Address already in use. Each worker needs a port of its own.\n"
+    assert (ended.returncode, ended.stderr) == (1, expected)
+
+
+@pytest.mark.parametrize("name", ["DATABASE_URL", "DATABASE_REPLICA_URL"])
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "lookups:hunter%zz@db.example.com/lookups",
+        "lookups:hunter@2@db.example.com/lookups",
+        "lookups:hunter/2@db.example.com/lookups",
+        "lookups:hunter2@db.example.com:54x2/lookups",
+        "lookups:hunter2@db.example.com:65536/lookups",
+        "lookups:hunter2@db.example.com/lookups?sslmod=verify-full",
+    ],
+)
+def test_an_unreadable_url_of_a_database_is_named_without_its_password(name: str, rest: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://db.example.com:5432,standby.example.com/lookups")
+    monkeypatch.setenv(name, f"postgresql://{rest}")
+    with pytest.raises(SystemExit, match=f"^error: {name} is not a URL that PostgreSQL's libraries can read") as ended:
+        main(["serve"])
+    assert "hunter" not in str(ended.value)
+
+
 @pytest.mark.parametrize("group", sorted({command.name.partition(" ")[0] for command in COMMANDS if " " in command.name}))
 def test_help_says_what_commands_of_two_words_are_for(group: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):

@@ -156,6 +156,16 @@ def password_apart(database_url: str) -> tuple[str, str | None]:
     return make_conninfo("", **parts), None if password is None else str(password)
 
 
+def is_readable(database_url: str) -> bool:
+    """Whether libpq can read the URL, and finds no part of a password elsewhere in it: its errors would name that."""
+    try:
+        parts = conninfo_to_dict(database_url)
+    except psycopg.ProgrammingError:
+        return False
+    ports = str(parts.get("port") or "").split(",")
+    return "@" not in str(parts.get("host") or "") and all(not port or (port.isdecimal() and 0 < int(port) < 65536) for port in ports)
+
+
 class SessionNeededError(RuntimeError):
     """The URL leads to a connection pooler in transaction mode, but a connection has to be one session here."""
 
