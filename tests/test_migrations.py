@@ -310,6 +310,13 @@ def test_drift_of_rows_is_shown(cluster: PrivatePostgres, sources: Sources) -> N
     assert "+INSERT INTO app.things VALUES (1);" in drift.difference(cluster, sources, schema)
 
 
+def test_a_role_that_is_not_the_owner_is_told_so(owner: Connection, database_url: str) -> None:
+    owner.execute("create role no_owner login password 'secret'")
+    with pytest.raises(MigrationError, match=r"^permission denied for schema app\. For this, DATABASE_URL must name the owner"):
+        migrate(psycopg.conninfo.make_conninfo(database_url, user="no_owner", password="secret"))
+    owner.execute("drop role no_owner")
+
+
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
 def test_a_database_of_another_encoding_is_refused(cluster: PrivatePostgres, administrator: Connection, encoding: str) -> None:
     name = f"encoded_{encoding.lower()}"

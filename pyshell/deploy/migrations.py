@@ -27,6 +27,7 @@ LOCK_TIMEOUT = "500ms"
 MAX_ATTEMPTS = 60
 # What a first deploy meets where another one makes the same schema and tables at the same time.
 MADE_MEANWHILE = ("23505", "42P06", "42P07")
+INSUFFICIENT_PRIVILEGE = "42501"
 
 BOOKKEEPING = """
 create schema if not exists app;
@@ -135,6 +136,11 @@ def migrate(
                     connection.execute("select api.update_settings(%s::jsonb)", [json.dumps({"lookups_per_second": pace})])
             return
         except (MigrationError, DatabaseError) as error:
+            if isinstance(error, DatabaseError) and error.sqlstate == INSUFFICIENT_PRIVILEGE:
+                raise MigrationError(
+                    f"{error.diag.message_primary}. For this, DATABASE_URL must name the owner of the database, as for the first deploy:"
+                    " the role of the API and the workers may not change it."
+                ) from error
             if attempt == MAX_ATTEMPTS or not _will_pass(error):
                 raise
             report(f"waiting, others use the database: {error}")
