@@ -277,17 +277,30 @@ def test_a_deploy_replaces_a_view_that_differs(database_url: str) -> None:
         assert connection.execute("select * from api.sites").fetchall() == []
 
 
-def test_an_owner_who_is_no_superuser_can_deploy() -> None:
-    with throw_away_postgres() as postgres:
-        with psycopg.connect(postgres.url("postgres"), autocommit=True) as administrator:
-            administrator.execute("create role plain_owner login createrole password 'secret'")
-            administrator.execute("create database lookups owner plain_owner")
-        url = psycopg.conninfo.make_conninfo(postgres.url("lookups"), user="plain_owner", password="secret")
-        migrate(url)
-        migrate(url)
-        with psycopg.connect(url) as connection:
+def test_owners_who_are_no_superusers_can_deploy_or_are_told_what_they_lack() -> None:
+    with throw_away_postgres() as postgres, psycopg.connect(postgres.url("postgres"), autocommit=True) as administrator:
+
+        def database_of(owner: str) -> str:
+            administrator.execute(sql.SQL("create role {} login password 'secret'").format(sql.Identifier(owner)))
+            administrator.execute(sql.SQL("create database {0} owner {0}").format(sql.Identifier(owner)))
+            return psycopg.conninfo.make_conninfo(postgres.url(owner), user=owner, password="secret")
+
+        first = database_of("first")
+        with pytest.raises(MigrationError, match=r"first may not create the role anon\n.*\n.*alter role first createrole"):
+            migrate(first)
+        administrator.execute("alter role first createrole")
+        migrate(first)
+        migrate(first)
+        with psycopg.connect(first) as connection:
             connection.execute("set role batch_lookups_shell")
             connection.execute("select api.get_settings()")
+
+        second = database_of("second")
+        with pytest.raises(MigrationError, match=r"second is no member of batch_lookups_shell(.*\n)+.*grant batch_lookups_shell to second"):
+            migrate(second)
+        administrator.execute("grant batch_lookups_shell to second")
+        migrate(second)
+        migrate(second)
 
 
 def test_migrations_make_what_the_schema_says(cluster: PrivatePostgres) -> None:

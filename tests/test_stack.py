@@ -217,6 +217,14 @@ def test_a_command_that_fails_says_why_and_no_more(new_environment: Environment,
     assert "CONTEXT" not in ended.stderr
 
 
+@pytest.mark.parametrize("words", [["migrate"], ["keys", "create", "--organization", "Acme"]])
+def test_a_database_that_only_answers_reads_is_named(new_environment: Environment, database_url: str, words: list[str]) -> None:
+    assert "?" not in database_url
+    ended = run(new_environment | {"DATABASE_URL": f"{database_url}?options=-c%20default_transaction_read_only%3Don"}, *words)
+    assert ended.returncode == 1
+    assert ended.stderr.endswith(": DATABASE_URL must lead to the primary: this database is a standby, or lets nobody write.\n")
+
+
 def test_a_worker_without_migrations_says_so(new_environment: Environment, new_database: Callable[..., str]) -> None:
     environment = new_environment | {"DATABASE_URL": new_database(empty=True)}
     with subprocess.Popen(

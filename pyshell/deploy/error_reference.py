@@ -163,8 +163,8 @@ WHAT_TO_DO = {
 ITEM_INTRODUCTION = """
 ## Codes of items
 
-A failed item has an `error_code` and an `error_message`, as has each failed attempt in its story; `errors_by_code` of a job counts its items
-by code. `POST /batch-lookups/{job_id}/retry?error_code=...` looks up again those that failed with one code. An operator who changes
+A failed item has an `error_code` and an `error_message`, as has each failed attempt in its story; `errors_by_code` of a job counts its
+items by code. `POST /batch-lookups/{job_id}/retry?error_code=...` looks up again those that failed with one code. An operator who changes
 `app.retry_policy` may have further codes.
 
 """

@@ -17,7 +17,7 @@ from pathlib import Path
 from pyshell.deploy.catalogue import catalogue_checksum, load_catalogue
 from pyshell.deploy.files import checksum, sql_files
 from pyshell.postgres.connections import OwnerConnection, connect_as_owner, is_in_transaction
-from pyshell.postgres.sqlstates import DatabaseError, Kind, kind_of
+from pyshell.postgres.sqlstates import ONLY_READS, DatabaseError, Kind, kind_of
 from pyshell.settings import ROOT
 
 WAIT_FOR_OTHERS = "10min"
@@ -126,7 +126,7 @@ def migrate(
     for attempt in range(1, MAX_ATTEMPTS + 1):
         try:
             with connect_as_owner(database_url, "batch-lookups migrate") as connection:
-                _check_encoding(connection)
+                _check_database(connection)
                 if distribute:
                     _prepare_nodes(connection)
                 is_new = _take_turn(connection)
@@ -175,7 +175,9 @@ def run_file(connection: OwnerConnection, file: Path) -> None:
         raise MigrationError(f"{file}: ends the transaction of the deploy; a migration must not contain commit or rollback")
 
 
-def _check_encoding(connection: OwnerConnection) -> None:
+def _check_database(connection: OwnerConnection) -> None:
+    if connection.execute("show transaction_read_only").fetchone() == ("on",):
+        raise MigrationError(ONLY_READS)
     encoding = connection.execute("show server_encoding").fetchone()
     if encoding != ("UTF8",):
         raise MigrationError(

@@ -163,7 +163,9 @@ def is_readable(database_url: str) -> bool:
     except psycopg.ProgrammingError:
         return False
     ports = str(parts.get("port") or "").split(",")
-    return "@" not in str(parts.get("host") or "") and all(not port or (port.isdecimal() and 0 < int(port) < 65536) for port in ports)
+    host = str(parts.get("host") or "")
+    # A socket of Linux without a file begins so.
+    return "@" not in host.removeprefix("@/") and all(not port or (port.isdecimal() and 0 < int(port) < 65536) for port in ports)
 
 
 class SessionNeededError(RuntimeError):

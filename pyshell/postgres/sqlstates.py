@@ -153,6 +153,9 @@ def for_log(error: DatabaseError) -> str:
     return f"{explain(error)} (api.queue_health names blocking transactions)" if kind_of(error) is Kind.BUSY else str(error)
 
 
+ONLY_READS = "DATABASE_URL must lead to the primary: this database is a standby, or lets nobody write."
+
+
 def explain(error: DatabaseError) -> str:
     """The error as a person should read it: the message and the hint, without PostgreSQL's trace through the functions."""
     if kind_of(error) is Kind.NOT_MIGRATED:
@@ -160,4 +163,7 @@ def explain(error: DatabaseError) -> str:
     diag = error.diag
     if diag.message_primary is None:
         return str(error).strip()
-    return "\n".join(filter(None, [diag.message_primary, diag.message_hint and f"hint: {diag.message_hint}"]))
+    hint = diag.message_hint
+    if kind_of(error) is Kind.READ_ONLY:
+        hint = ONLY_READS
+    return "\n".join(filter(None, [diag.message_primary, hint and f"hint: {hint}"]))

@@ -27,10 +27,21 @@ begin
         exception
             -- Roles belong to the whole cluster: the deploy of another database may have created it just now.
             when duplicate_object or unique_violation then null;
+            when insufficient_privilege then
+                raise insufficient_privilege using
+                    message = format('%s may not create the role %s', current_user, v_role),
+                    hint = format('As a superuser: alter role %I createrole', current_user);
         end;
     end loop;
     if not pg_has_role(current_user, 'batch_lookups_shell', 'usage') then
-        execute format('grant batch_lookups_shell to %I', current_user);
+        begin
+            execute format('grant batch_lookups_shell to %I', current_user);
+        exception
+            when insufficient_privilege then
+                raise insufficient_privilege using
+                    message = format('%s is no member of batch_lookups_shell, which another database of this server made', current_user),
+                    hint = format('As a superuser: grant batch_lookups_shell to %I', current_user);
+        end;
     end if;
     -- As whom the API and the worker may log in, once an operator gives it LOGIN and a password: it owns nothing, and only becomes the shell.
     if not pg_has_role('batch_lookups_app', 'batch_lookups_shell', 'member') then
