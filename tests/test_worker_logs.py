@@ -80,6 +80,16 @@ def test_items_that_have_used_up_their_retries_are_told_once_for_each_reason(
     assert "Main" not in caplog.text
 
 
+def test_short_pauses_are_told_once_a_minute(
+    batches: Batches, worker_settings: Settings, upstream: FakeUpstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    upstream.plan("site-0", *[Reply(429, headers={"Retry-After": "1"})] * 3, Reply())
+    with running_worker(worker_settings):
+        batches.create(1)
+        wait_until(lambda: "a job has ended" in caplog.text)
+    assert caplog.text.count("a pause") == caplog.text.count("lookups continue") == 1
+
+
 def test_an_event_is_told_again_after_a_minute_with_the_number_of_the_last_one(caplog: pytest.LogCaptureFixture) -> None:
     events = FirstOfEach("things happened")
     assert [events.is_first(reason, 100.0 + n) for n, reason in enumerate(["a", "b", "a", "a"])] == [True, True, False, False]

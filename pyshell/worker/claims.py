@@ -14,6 +14,7 @@ from pyshell.postgres.retries import Retries
 from pyshell.postgres.sqlstates import DatabaseError, Kind, for_log, kind_of
 from pyshell.tasks import cancel_all
 from pyshell.worker.calls import Lease, WorkerState, claim_for_organizations, claim_lookups, heartbeat, release_lost_claims
+from pyshell.worker.failures import FirstOfEach
 from pyshell.worker.job_log import JobLog
 from pyshell.worker.leases import LeaseKeeper
 from pyshell.worker.pool import WorkerPool
@@ -33,6 +34,8 @@ CLAIMED_TOGETHER: Final = 16
 # The database gives out slots a second ahead. Claimed items cannot make way for a new batch, so claim less, and more when half is left.
 SLOTS_AHEAD_SECONDS: Final = 0.6
 SHORTEST_PACED_SLEEP: Final = 0.1
+# Shorter ones, which an API with a rate limit may ask for every second, are counted once a minute.
+LONG_PAUSE_SECONDS: Final = 10.0
 # Of every minute.
 PRUNE_SECONDS: Final = 50.0
 
@@ -76,6 +79,8 @@ class Claims:
         self._jobs = JobLog(session, worker, keeper.jobs)
         self._away_since: float | None = None
         self._stopped_at = 0.0
+        self._pauses = FirstOfEach("lookups were held up")
+        self._is_stop_told = True
 
     async def run(self) -> None:
         try:
@@ -321,8 +326,11 @@ class Claims:
             self._stopped_at = now
         if state.stopped and not last.stopped:
             if state.unavailable_since is None:
-                logger.warning("a pause, of the incentives API or an operator: no lookup starts for %.0f s", state.paused_for)
+                self._is_stop_told = state.paused_for >= LONG_PAUSE_SECONDS or self._pauses.is_first("by a short pause", now)
+                if self._is_stop_told:
+                    logger.warning("a pause, of the incentives API or an operator: no lookup starts for %.0f s", state.paused_for)
             else:
+                self._is_stop_told = True
                 logger.warning(
                     "outage of the incentives API since %s, after %s failures in a row: single lookups probe it",
                     state.unavailable_since.isoformat(timespec="seconds"),
@@ -330,7 +338,8 @@ class Claims:
                 )
         elif was_held and not is_held:
             seconds = now - self._stopped_at
-            logger.info("lookups continue after %.0f s", seconds, extra={"fields": {"duration": round(seconds, 3)}})
+            if self._is_stop_told or last.unavailable_since is not None:
+                logger.info("lookups continue after %.0f s", seconds, extra={"fields": {"duration": round(seconds, 3)}})
         if state.max_in_flight != last.max_in_flight:
             logger.info("worker %s: concurrency limit %s, was %s", self._worker, state.max_in_flight, last.max_in_flight)
         if state.lookups_per_second != last.lookups_per_second:

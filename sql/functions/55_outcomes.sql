@@ -384,7 +384,9 @@ begin
                result           = case when o.action = 'complete' then p_responses[o.number]::json end,
                error_code       = case when app.is_final(o.action, i.retry_count, v_max_retries) then o.error_code end,
                error_message    = case when app.is_final(o.action, i.retry_count, v_max_retries)
-                                       then o.error_message || case when o.action = 'retry' then ', after ' || (i.retry_count + 1)::text || ' attempt(s)' else '' end end,
+                                       then o.error_message || case when o.action <> 'retry' then ''
+                                                                    when i.retry_count = 0 then ', after 1 attempt'
+                                                                    else ', after ' || (i.retry_count + 1)::text || ' attempts' end end,
                processed_at     = case when app.is_final(o.action, i.retry_count, v_max_retries) then p_now end
           from outcome o
          where i.organization_id = p_organization_id and i.job_id = v_job.job_id

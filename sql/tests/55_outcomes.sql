@@ -33,7 +33,7 @@ select is((pg_temp.item(:'job')).retry_count, 3, 'an answer that is no JSON is t
 select pg_temp.look_up(:'org', 1, null, null, 'timeout');
 select is(
     (pg_temp.item(:'job')).status || ': ' || (pg_temp.item(:'job')).error_code || ': ' || (pg_temp.item(:'job')).error_message,
-    'failed: upstream_timeout: The incentives service did not answer in time, after 4 attempt(s)', 'after three retries the item fails, in words');
+    'failed: upstream_timeout: The incentives service did not answer in time, after 4 attempts', 'after three retries the item fails, in words');
 
 -- What is not tried again
 select pg_temp.submit(:'org', 3) as job \gset
