@@ -135,7 +135,8 @@ async def post(
     """POSTs `body` and returns the answer; the whole exchange, including connecting, takes at most `seconds`.
 
     Reads at most `max_bytes` of the answer's body. If it is longer, the connection is closed, and the rest is cut off (with `cut`) or the
-    answer is an error. `signature_header` names the header with the signature. Raises ExchangeError.
+    answer is an error. What cannot be unpacked is an error of a success; the body of any other answer is empty then, for its status says
+    enough. `signature_header` names the header with the signature. Raises ExchangeError.
     """
     request = client.post(url).body_bytes(body).timeout(timedelta(seconds=seconds))
     if headers:
@@ -143,7 +144,8 @@ async def post(
     try:
         async with request.build_streamed() as response:
             # A body in an encoding that was not asked for arrives as it is, and cannot be read.
-            if response.status < 200 or (header(response, "content-encoding") not in (None, "identity") and not cut):
+            is_readable = cut or header(response, "content-encoding") in (None, "identity")
+            if response.status < 200 or (is_success(response.status) and not is_readable):
                 raise ExchangeError("invalid_response")
             content = await response.body_reader.read(max_bytes + 1)
             if content is not None and len(content) > max_bytes and not cut:
@@ -151,7 +153,7 @@ async def post(
             asked_for = header(response, "retry-after")
             return Response(
                 response.status,
-                content.to_bytes()[:max_bytes] if content is not None else b"",
+                content.to_bytes()[:max_bytes] if content is not None and is_readable else b"",
                 None if asked_for is None else retry_after(asked_for, header(response, "date")),
                 header(response, signature_header) if signature_header else None,
                 header(response, "location") if response.status in REDIRECTS else None,

@@ -188,6 +188,13 @@ async def test_what_is_no_answer_has_an_error_class(upstream: FakeUpstream, repl
     client.close()
 
 
+async def test_of_an_error_in_an_encoding_nobody_asked_for_the_status_counts(upstream: FakeUpstream) -> None:
+    client = client_of(upstream.url)
+    upstream.usual = Reply(status=429, body=b"?", headers={"Content-Encoding": "br", "Retry-After": "7"})
+    assert await look_up(client) == Answer(429, None, b"", 7.0)
+    client.close()
+
+
 async def test_a_request_on_a_connection_that_is_just_being_closed_is_not_sent_twice(upstream: FakeUpstream) -> None:
     """However the close and the request meet: each lookup is one request at most."""
     client = client_of(upstream.url)
@@ -472,6 +479,18 @@ async def test_the_reference_id_of_an_answer_is_that_of_its_request(upstream: Fa
     client = client_of(upstream.url)
     upstream.usual = Reply(body=body)
     assert (await look_up(client)).error_class == error_class
+    client.close()
+
+
+async def test_a_provider_that_always_answers_another_request_is_logged_once_and_in_brief(
+    upstream: FakeUpstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = client_of(upstream.url)
+    upstream.usual = Reply(body=json.dumps({"reference_id": "x" * 50_000}))
+    with caplog.at_level(logging.WARNING):
+        assert [(await look_up(client)).error_class for _ in range(3)] == ["invalid_response"] * 3
+    [record] = caplog.records
+    assert len(record.message) < 1000
     client.close()
 
 

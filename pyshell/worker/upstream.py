@@ -28,6 +28,8 @@ USER_AGENT: Final = "Batch-Lookups/1.0"
 MAX_CLIENTS: Final = 200
 # After an answer to another request, each connection is used only once, for so many seconds.
 DISTRUST_SECONDS: Final = 300.0
+# The longest one that an upload may have; an answer may have any.
+MAX_REFERENCE_ID: Final = 256
 
 
 class Answer(NamedTuple):
@@ -175,13 +177,14 @@ class Upstream:
         return builder
 
     def _distrust(self, organization_id: bytes, reference_id: str) -> None:
-        """Close all connections and keep none for a while, because late answers may arrive on others, too."""
-        logger.warning(
-            "the incentives API answered a lookup of organization %s with an answer to %r: it is not used, and for %s s no connection is "
-            "used twice",
-            UUID(bytes=organization_id),
-            reference_id,
-            DISTRUST_SECONDS,
-        )
+        """Close all connections and keep none for a while, because late answers may arrive on others, too. Logs the first of that while."""
+        if self._distrusted_until is None:
+            logger.warning(
+                "the incentives API answered a lookup of organization %s with an answer to %r: it is not used, nor is any further one, and "
+                "until %s s after the last one no connection is used twice",
+                UUID(bytes=organization_id),
+                reference_id[:MAX_REFERENCE_ID],
+                DISTRUST_SECONDS,
+            )
         self._distrusted_until = asyncio.get_running_loop().time() + DISTRUST_SECONDS
         self._clients.keep([])
