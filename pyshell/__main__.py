@@ -132,13 +132,20 @@ def import_catalogue(settings: Settings, arguments: argparse.Namespace) -> None:
     from pyshell.deploy import catalogue
     from pyshell.local import progress_bar, stack
     from pyshell.postgres.connections import connect_as_owner
+    from pyshell.postgres.sqlstates import DatabaseError
 
+    is_starter = arguments.folder.resolve() == catalogue.STARTER
+    if bool(arguments.name) == arguments.rewiring_america and not is_starter:
+        raise SystemExit("error: say either --name, what this catalogue is called, or --rewiring-america")
     with stack.database(settings) as (with_database, _), connect_as_owner(with_database.database_url) as connection:
-        if arguments.rewiring_america:
-            with progress_bar.shown() as show:
-                summary, skipped = catalogue.load_rewiring_america(connection, arguments.folder, show)
-        else:
-            summary, skipped = catalogue.load_catalogue(connection, arguments.folder, arguments.name), Counter()
+        try:
+            if arguments.rewiring_america:
+                with progress_bar.shown() as show:
+                    summary, skipped = catalogue.load_rewiring_america(connection, arguments.folder, show)
+            else:
+                summary, skipped = catalogue.load_catalogue(connection, arguments.folder, arguments.name or "starter"), Counter()
+        except DatabaseError as error:
+            raise SystemExit(f"error: {catalogue.explain(error)}") from error
     for file, counts in summary.items():
         print(f"{file}: {counts['rows']:,} rows, {counts['changed']:,} new or changed, {counts['retired']:,} retired")
     if skipped:
@@ -267,7 +274,10 @@ COMMANDS = [
         "import a folder of CSV files, or with --rewiring-america a clone of that public repository",
         [
             ("folder", {"type": Path}),
-            ("--name", {"default": "starter", "help": "name of the catalogue; rows that it had and the files lack are retired"}),
+            (
+                "--name",
+                {"help": "name of the catalogue; rows that it had and the files lack are retired. sql/catalogue has one"},
+            ),
             ("--rewiring-america", {"action": "store_true", "help": "the folder is a clone of rewiringamerica/api.rewiringamerica.org"}),
         ],
     ),
@@ -282,7 +292,7 @@ COMMANDS = [
 # What the first words of two are about, and an example of each.
 GROUPS = {
     "keys": ("make an API key, also the first one of an organization", "keys create --organization Acme --scope jobs:read"),
-    "catalogue": ("import the programs that lookups find, and check them", "catalogue import sql/catalogue"),
+    "catalogue": ("import the programs that lookups find, and check them", "catalogue import FOLDER --name ours"),
     "postgres": ("start, stop or delete the private PostgreSQL", "postgres start"),
 }
 

@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from pyshell.__main__ import main
 from pyshell.deploy.catalogue import CatalogueError, catalogue_checksum, load_catalogue
 from tests.conftest import Clock, Connection
 
@@ -91,10 +92,11 @@ def test_a_bad_row_is_named_and_nothing_is_imported(owner: Connection, folder: P
         ("id,name\n1,a,b\n", "line 2: 3 cells, but the header has 2"),
         ("id,id\n1,2\n", "a column is there twice"),
         ('id,name\n1,"a\n', "unexpected end of data"),
+        ("id,name\n1,Café\n", "devices.csv is not UTF-8"),
     ],
 )
 def test_a_file_that_is_no_table_is_refused(owner: Connection, tmp_path: Path, content: str, error: str) -> None:
-    (tmp_path / "devices.csv").write_text(content, encoding="utf-8")
+    (tmp_path / "devices.csv").write_text(content, encoding="latin-1")
     with pytest.raises(CatalogueError, match=error):
         load_catalogue(owner, tmp_path)
 
@@ -102,6 +104,23 @@ def test_a_file_that_is_no_table_is_refused(owner: Connection, tmp_path: Path, c
 def test_an_empty_folder_is_no_catalogue(owner: Connection, tmp_path: Path) -> None:
     with pytest.raises(CatalogueError, match="has no CSV files"):
         load_catalogue(owner, tmp_path)
+
+
+def test_empty_rows_at_the_end_of_a_file_are_none(owner: Connection, folder: Path) -> None:
+    append(folder / "devices.csv", "\n,,\n , ,")
+    assert load_catalogue(owner, folder)["devices"] == load_catalogue(owner, STARTER)["devices"]
+
+
+def test_all_errors_of_a_catalogue_are_told(database_url: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    append(folder / "devices.csv", "9001,heat_pump,Pump of the future\n9002,boat,Boat\nten,heat_pump,Tenth")
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    with pytest.raises(SystemExit) as ended:
+        main(["catalogue", "import", str(folder), "--name", "ours"])
+    assert str(ended.value).splitlines() == [
+        'error: The catalogue has 2 error(s), the first in devices.csv, line 62: category_key "boat" is not in device_categories',
+        'devices.csv, line 62: category_key "boat" is not in device_categories',
+        'devices.csv, line 63: id "ten" is not a positive integer',
+    ]
 
 
 def test_the_checksum_tells_catalogues_apart(folder: Path) -> None:

@@ -9,12 +9,14 @@ from typing import Any
 
 from pyshell.deploy import rewiring_america
 from pyshell.deploy.files import checksum
+from pyshell.postgres import sqlstates
 from pyshell.postgres.connections import OwnerConnection
 from pyshell.settings import ROOT
 
 STARTER = ROOT / "sql" / "catalogue"
 # Files that depend on each other are imported together, the others one by one, so that a progress bar can advance.
 PARTS = (("utilities",), ("utility_service_areas",), ("programs", "program_utilities", "program_tiers"))
+SHOWN_ERRORS = 20
 
 Summary = dict[str, dict[str, int]]
 
@@ -65,6 +67,15 @@ def import_rows(connection: OwnerConnection, catalogue: dict[str, Any]) -> Summa
     return imported
 
 
+def explain(error: sqlstates.DatabaseError) -> str:
+    """The error as a person should read it; of a catalogue with several errors, the first ones, a line each."""
+    lines = [sqlstates.explain(error)]
+    if error.diag.constraint_name == "invalid_catalogue":
+        errors = json.loads(error.diag.message_detail or "{}").get("catalogue_errors", [])
+        lines += [f"{fault['file']}.csv, line {fault['line']}: {fault['error']}" for fault in errors[:SHOWN_ERRORS] if len(errors) > 1]
+    return "\n".join(lines)
+
+
 def find_warnings(connection: OwnerConnection) -> list[dict[str, Any]]:
     """Programs and offers that have ended or look wrong: `{"warning", "program_id", "tier_id", "catalogue", "explanation"}`."""
     warnings = connection.execute("select api.find_catalogue_warnings()").fetchone()
@@ -79,6 +90,8 @@ def catalogue_checksum(directory: Path) -> str:
 
 
 def csv_files(directory: Path) -> list[Path]:
+    if not directory.is_dir():
+        raise CatalogueError(f"{directory} is no folder")
     files = sorted(directory.glob("*.csv"))
     if not files:
         raise CatalogueError(f"{directory} has no CSV files")
@@ -91,8 +104,13 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         try:
             header = next(reader, [])
             rows = list(reader)
-        except (csv.Error, UnicodeDecodeError) as error:
+        except UnicodeDecodeError as error:
+            raise CatalogueError(f"{path.name} is not UTF-8. Save it as CSV in UTF-8") from error
+        except csv.Error as error:
             raise CatalogueError(f"{path.name}, line {reader.line_num}: {error}") from error
+    # Spreadsheets leave empty rows at the end.
+    while rows and not any(cell.strip() for cell in rows[-1]):
+        rows.pop()
     if len(set(header)) < len(header):
         raise CatalogueError(f"{path.name}: a column is there twice")
     for line, row in enumerate(rows, start=2):

@@ -181,12 +181,15 @@ begin
         select r.line, r.cells ->> 'program_id' as program_id, r.cells ->> 'amount_type' as amount_type, (r.cells ->> 'amount')::numeric as amount,
                r.cells ->> 'unit' as unit, r.cells ->> 'income_limits' is not null and r.cells ->> 'income_requirement' is null as has_only_limits,
                (r.cells ->> 'cap')::numeric as cap, (r.cells ->> 'cap_percent')::numeric as cap_percent,
-               app.catalogue_list(r.cells ->> 'category_keys') as category_keys,
+               app.catalogue_list(r.cells ->> 'category_keys') as category_keys, app.catalogue_list(r.cells ->> 'device_ids') as device_ids,
                app.catalogue_date(r.cells ->> 'start_date') as start_date, app.catalogue_date(r.cells ->> 'end_date', true) as end_date
           from app.catalogue_rows(p_catalogue, 'program_tiers') r
     ), size as materialized (
         select category_key, unit from app.device_category_sizes where not p_catalogue ? 'device_category_sizes'
          union select r.cells ->> 'category_key', r.cells ->> 'unit' from app.catalogue_rows(p_catalogue, 'device_category_sizes') r
+    ), device as materialized (
+        select id::text, category_key from app.devices
+         union select r.cells ->> 'id', r.cells ->> 'category_key' from app.catalogue_rows(p_catalogue, 'devices') r
     ), place as materialized (
         select f.file, r.line, r.cells ->> 'country_code' as country_code, r.cells ->> 'region_code' as region_code
           from (values ('utilities'), ('programs')) f (file)
@@ -228,6 +231,11 @@ begin
      cross join lateral unnest(t.category_keys) c (key)
      where t.unit is not null and not exists (select from size s where s.category_key = c.key and s.unit = t.unit)
      union all
+    select 'program_tiers', t.line, format('device %s is of none of the categories %s', d.id, array_to_string(t.category_keys, ', '))
+      from tier t
+     cross join lateral unnest(t.device_ids) d (id)
+     where not exists (select from device v where v.id = d.id and v.category_key = any (t.category_keys))
+     union all
     select 'programs', r.line, case r.cells ->> 'scope' when 'state' then 'a program of scope state has no rows in program_utilities'
                                                       else 'a program of scope utility needs a row in program_utilities' end
       from app.catalogue_rows(p_catalogue, 'programs') r
@@ -262,9 +270,9 @@ begin
         perform app.refuse(400, 'invalid_catalogue', 'Each file of a catalogue must be an array of objects');
     end if;
 
-    select jsonb_agg(to_jsonb(e) order by e.file, e.line) into v_errors from app.catalogue_cell_errors(p_catalogue) e;
+    select jsonb_agg(to_jsonb(e) order by e.file, e.line, e.error) into v_errors from app.catalogue_cell_errors(p_catalogue) e;
     if v_errors is null then
-        select jsonb_agg(to_jsonb(e) order by e.file, e.line) into v_errors from app.catalogue_row_errors(p_catalogue) e;
+        select jsonb_agg(to_jsonb(e) order by e.file, e.line, e.error) into v_errors from app.catalogue_row_errors(p_catalogue) e;
     end if;
     if v_errors is not null then
         perform app.refuse(

@@ -22,6 +22,11 @@ begin
      union all
     select 'pays nothing', t.program_id, t.id, 'the amount is 0' from tier t where t.amount = 0
      union all
+    select 'pays less than 1 percent', t.program_id, t.id, format('%s is a percentage, not a fraction', f.value)
+      from tier t
+     cross join lateral (select least(case t.amount_type when 'percent' then nullif(t.amount, 0) end, t.cap_percent) as value) f
+     where f.value < 1
+     union all
     select 'pays more than the device costs', t.program_id, t.id, format('%s of a typical cost of %s', app.dollars(round(t.value)), app.dollars(t.cost))
       from tier t
      where least(t.value, t.cap) > t.cost

@@ -1,5 +1,5 @@
 begin;
-select plan(30);
+select plan(32);
 \ir catalogue.psql
 select pg_temp.import();
 
@@ -36,6 +36,8 @@ select pg_temp.refuses('program_tiers', 3, '{"cap_percent": "150"}', 'cap_percen
 select pg_temp.refuses('program_tiers', 1, '{"end_date": "2025"}', 'end_date is before start_date', 'a program ends after it begins');
 select pg_temp.refuses('program_tiers', 1, '{"category_keys": "test_pump test_boat"}', 'category_keys "test_boat" is not in device_categories', 'every value of a list is checked');
 select pg_temp.refuses('program_tiers', 1, '{"device_ids": "9001 77777777"}', 'device_ids "77777777" is not in devices', 'devices of a tier are known');
+select pg_temp.refuses('program_tiers', 1, '{"device_ids": "9001 9003"}', 'device 9003 is of none of the categories test_pump', 'devices of a tier are of its categories');
+select pg_temp.refuses('program_tiers', 1, '{"device_ids": "14"}', 'device 14 is of none of the categories test_pump', 'devices of a tier that another catalogue has are of its categories');
 select pg_temp.refuses('program_tiers', 1, '{"building_types": "CASTLE"}', 'building_types "CASTLE" is none of RESIDENTIAL, MULTIFAMILY, MANUFACTURED_HOME, COMMERCIAL', 'building types of a tier are known');
 select throws_ok($$ select api.import_catalogue('[]') $$, 'PT400', 'A catalogue must be an object of files', 'a catalogue is an object');
 select throws_ok($$ select api.import_catalogue('{"boats": []}') $$, 'PT400', 'Unknown files in the catalogue: boats', 'a catalogue holds known files only');
