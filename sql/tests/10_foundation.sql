@@ -1,5 +1,5 @@
 begin;
-select plan(23);
+select plan(24);
 
 select matches(app.uuid_v7()::text, '^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$', 'an id is a version 7 UUID');
 select is(
@@ -34,6 +34,14 @@ select throws_ok(format('select api.update_settings(%L)', value), 'PT400', messa
 select is_empty($$ select attname from pg_attribute where attrelid = 'app.settings'::regclass and attnum > 0 and not attisdropped
                       and attname not in ('singleton', 'internal_key', 'updated_at') and app.setting_form(attname) !~ 'number (from .* to .*|above .*)|true or false' $$,
     'the form of every setting is known');
+
+select is_empty($$
+    select s.key
+      from json_each(api.get_settings()) s
+     cross join lateral (select case json_typeof(s.value) when 'boolean' then to_jsonb(not (s.value #>> '{}')::boolean) when 'null' then '1'
+                                                          else to_jsonb((s.value #>> '{}')::numeric + 1) end as value) c
+     where s.key <> 'updated_at' and (api.update_settings(jsonb_build_object(s.key, c.value)) -> s.key)::jsonb is distinct from c.value $$,
+    'every setting can be changed');
 
 select * from finish();
 rollback;
