@@ -262,7 +262,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_now     timestamptz := app.clock();
-    v_name    text        := coalesce(p_catalogue ->> 'catalogue', 'starter');
+    v_name    text        := p_catalogue ->> 'catalogue';
     v_summary jsonb       := jsonb_build_object();
     v_file    text;
 begin
@@ -297,4 +297,4 @@ end;
 $$;
 
 comment on function api.import_catalogue(jsonb) is
-'Imports a catalogue, all or nothing: {"catalogue": its name, "devices": [rows], ...}, a file of sql/catalogue a member, a row an object of text. Adds and updates rows, and retires those that the same catalogue had and no longer has; a file that is absent is left as it is. Answers, for each file, how many rows it has, how many changed and how many were retired; importing the same again changes nothing. "source", when there, says that the catalogue is the whole of the sources that begin so: programs of other catalogues from there become its own. 400 invalid_catalogue: a row that is not valid, told by file, line and reason.';
+'Imports a catalogue, all or nothing: {"catalogue": its name, "devices": [rows], ...}, a file of sql/catalogue a member, a row an object of text. Adds and updates rows, and retires those that the same catalogue had and no longer has; a file that is absent is left as it is. Answers, for each file, how many rows it has, how many changed and how many were retired; importing the same again changes nothing. "source", when there, says that the catalogue is the whole of the sources that begin so: programs of other catalogues from there become its own. What belongs to a row, such as the tiers of a program, comes with the row. 400 invalid_catalogue: a row that is not valid, told by file, line and reason.';

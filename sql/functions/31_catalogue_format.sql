@@ -34,7 +34,8 @@ return regexp_split_to_array(p_text, '[ |]+');
 create or replace function app.income_limits(p_text text) returns jsonb
 language sql immutable
 return case when p_text ~ '^(([1-9]|1[0-9]|20|single|joint|separate|head_of_household|surviving_spouse):[0-9]{1,9}(-[0-9]{1,9})?( |$))+$'
-            then (select jsonb_object_agg(l[1], jsonb_build_array(l[2]::numeric, coalesce(l[4], l[2])::numeric))
+            then (select case when count(*) = count(distinct l[1]) and bool_and(l[2]::numeric <= coalesce(l[4], l[2])::numeric)
+                              then jsonb_object_agg(l[1], jsonb_build_array(l[2]::numeric, coalesce(l[4], l[2])::numeric)) end
                     from regexp_matches(p_text, '([a-z_0-9]+):([0-9]+)(-([0-9]+))?', 'g') l) end;
 
 create or replace function app.catalogue_rows(p_catalogue jsonb, p_file text) returns table (line integer, cells jsonb)
@@ -194,6 +195,12 @@ begin
         select f.file, r.line, r.cells ->> 'country_code' as country_code, r.cells ->> 'region_code' as region_code
           from (values ('utilities'), ('programs')) f (file)
          cross join app.catalogue_rows(p_catalogue, f.file) r
+    ), owned as materialized (
+        select w.file, w.key, w.catalogue
+          from (select 'device_categories', key, catalogue from app.device_categories
+                 union all select 'utilities', key, catalogue from app.utilities
+                 union all select 'programs', id, catalogue from app.programs) w (file, key, catalogue)
+         where w.catalogue <> p_catalogue ->> 'catalogue'
     ), named as materialized (
         select f.file, r.line, array(select r.cells ->> k.name from unnest(f.key) k (name)) as key
           from (values ('device_categories', array['key']), ('device_category_sizes', array['category_key', 'unit']), ('devices', array['id']),
@@ -236,6 +243,20 @@ begin
      cross join lateral unnest(t.device_ids) d (id)
      where not exists (select from device v where v.id = d.id and v.category_key = any (t.category_keys))
      union all
+    -- The starter catalogue's rows may have been taken over by another. Any other one would lose without a word what it adds to a row of another.
+    select f.file, r.line, format('%s "%s" is of the catalogue "%s", so it needs a row in %s, too', f.name, o.key, o.catalogue, f.refers_to)
+      from (values ('device_category_sizes', 'category_key', 'device_categories'), ('utility_service_areas', 'utility_key', 'utilities'),
+                   ('program_utilities', 'program_id', 'programs'), ('program_tiers', 'program_id', 'programs')) f (file, name, refers_to)
+     cross join app.catalogue_rows(p_catalogue, f.file) r
+      join owned o on o.file = f.refers_to and o.key = r.cells ->> f.name
+     where p_catalogue ->> 'catalogue' <> 'starter'
+       and not exists (select from named n where n.file = f.refers_to and n.key = array[o.key])
+     union all
+    select 'devices', r.line, format('id %s is a device of %s in the catalogue "%s", and ids never change their meaning', d.id, d.category_key, d.catalogue)
+      from app.catalogue_rows(p_catalogue, 'devices') r
+      join app.devices d on d.id = (r.cells ->> 'id')::integer
+     where p_catalogue ->> 'catalogue' not in ('starter', d.catalogue) and d.category_key <> r.cells ->> 'category_key'
+     union all
     select 'programs', r.line, case r.cells ->> 'scope' when 'state' then 'a program of scope state has no rows in program_utilities'
                                                       else 'a program of scope utility needs a row in program_utilities' end
       from app.catalogue_rows(p_catalogue, 'programs') r
@@ -268,6 +289,8 @@ begin
                               then exists (select from jsonb_array_elements(f.lines) r (cells) where jsonb_typeof(r.cells) <> 'object')
                               else true end) then
         perform app.refuse(400, 'invalid_catalogue', 'Each file of a catalogue must be an array of objects');
+    elsif jsonb_typeof(p_catalogue -> 'catalogue') is distinct from 'string' or btrim(p_catalogue ->> 'catalogue') = '' then
+        perform app.refuse(400, 'invalid_catalogue', 'catalogue must be the name of the catalogue');
     end if;
 
     select jsonb_agg(to_jsonb(e) order by e.file, e.line, e.error) into v_errors from app.catalogue_cell_errors(p_catalogue) e;

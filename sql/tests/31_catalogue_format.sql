@@ -1,5 +1,5 @@
 begin;
-select plan(32);
+select plan(37);
 \ir catalogue.psql
 select pg_temp.import();
 
@@ -31,6 +31,7 @@ select pg_temp.refuses('program_tiers', 1, '{"income_requirement": "x", "income_
     'income_limits "1:62600, 2:71550" is not a list of limits by household size or tax filing (1:62600 2:71550-80000 joint:150000)', 'limits of income have a form');
 select pg_temp.refuses('program_tiers', 1, '{"income_limits": "1:62600"}', 'income_limits go with an income_requirement', 'limits of income need words');
 select is(app.income_limits('1:62600 2:71550-80000 joint:150000'), '{"1": [62600, 62600], "2": [71550, 80000], "joint": [150000, 150000]}', 'a limit may have a least and a most');
+select ok(app.income_limits('1:62600 1:71550') is null and app.income_limits('2:80000-71550') is null, 'a size has one limit, whose least is not above its most');
 select pg_temp.refuses('program_tiers', 3, '{"amount": "101"}', 'a percent amount must be at most 100', 'a share is at most the whole');
 select pg_temp.refuses('program_tiers', 3, '{"cap_percent": "150"}', 'cap_percent must be at most 100', 'a cap in percent is at most 100');
 select pg_temp.refuses('program_tiers', 1, '{"end_date": "2025"}', 'end_date is before start_date', 'a program ends after it begins');
@@ -42,6 +43,18 @@ select pg_temp.refuses('program_tiers', 1, '{"building_types": "CASTLE"}', 'buil
 select throws_ok($$ select api.import_catalogue('[]') $$, 'PT400', 'A catalogue must be an object of files', 'a catalogue is an object');
 select throws_ok($$ select api.import_catalogue('{"boats": []}') $$, 'PT400', 'Unknown files in the catalogue: boats', 'a catalogue holds known files only');
 select throws_ok($$ select api.import_catalogue('{"devices": [1]}') $$, 'PT400', 'Each file of a catalogue must be an array of objects', 'a file of a catalogue is an array of rows');
+select throws_ok($$ select api.import_catalogue('{"devices": []}') $$, 'PT400', 'catalogue must be the name of the catalogue', 'a catalogue has a name');
+
+-- What another catalogue has
+select throws_ok($$ select pg_temp.import('devices', 5, '{"id": "14", "category_key": "test_lamp", "name": "Floor lamp"}') $$, 'PT400',
+    'The catalogue has 1 error(s), the first in devices.csv, line 6: id 14 is a device of insulation in the catalogue "starter", and ids never change their meaning',
+    'the id of another catalogue''s device means the same');
+select throws_ok($$ select api.import_catalogue(jsonb_set(pg_temp.catalogue(), '{catalogue}', '"other"') - array['programs', 'program_utilities']
+                                                #- '{program_tiers,2}' #- '{program_tiers,1}') $$, 'PT400',
+    'The catalogue has 1 error(s), the first in program_tiers.csv, line 2: program_id "wy-rebates" is of the catalogue "test", so it needs a row in programs, too',
+    'a tier of another catalogue''s program is refused');
+select lives_ok($$ select api.import_catalogue(jsonb_set(pg_temp.catalogue(), '{catalogue}', '"starter"') - 'programs') $$,
+    'the starter catalogue may have tiers of a program that another one has taken over');
 
 select * from finish();
 rollback;
