@@ -188,6 +188,16 @@ async def test_what_is_no_answer_has_an_error_class(upstream: FakeUpstream, repl
     client.close()
 
 
+def test_a_url_or_key_that_cannot_be_sent_is_a_wrong_setting() -> None:
+    for given in (
+        Settings(incentives_api_url="https://a%zz.example.com/"),
+        Settings(incentives_api_url="https://x/", incentives_api_key="a\nb"),
+    ):
+        with pytest.raises(SettingsError, match="INCENTIVES_API_URL") as refused:
+            Upstream.from_settings(given, "internal key")
+        assert "\n" not in str(refused.value)
+
+
 async def test_of_an_error_in_an_encoding_nobody_asked_for_the_status_counts(upstream: FakeUpstream) -> None:
     client = client_of(upstream.url)
     upstream.usual = Reply(status=429, body=b"?", headers={"Content-Encoding": "br", "Retry-After": "7"})

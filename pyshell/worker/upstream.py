@@ -17,7 +17,7 @@ from pyreqwest.http import Url
 from pyreqwest.proxy import ProxyBuilder
 
 from pyshell.http_client import Clients, ExchangeError, Response, client_builder, is_success, post
-from pyshell.settings import Settings
+from pyshell.settings import Settings, SettingsError
 from pyshell.worker.answers import foreign_reference_id, is_storable
 from pyshell.worker.signatures import ANSWER_HEADER, is_answer_signed, sign_request
 
@@ -91,16 +91,19 @@ class Upstream:
 
     @classmethod
     def from_settings(cls, settings: Settings, internal_key: str) -> Self:
-        """The provider that the settings name, else our own `/incentives`, which knows `internal_key`."""
+        """The provider that the settings name, else our own `/incentives`, which knows `internal_key`. Raises SettingsError."""
         if not settings.incentives_api_url:
             return cls(f"{settings.server_url}{settings.root_path}/incentives", {}, internal_key=internal_key)
-        return cls(
-            settings.incentives_api_url,
-            {"Authorization": f"Bearer {settings.incentives_api_key}"} if settings.incentives_api_key else {},
-            proxy=settings.proxy_for(settings.incentives_api_url),
-            no_proxy=settings.no_proxy,
-            ca_file=settings.incentives_api_ca_file.read_bytes() if settings.incentives_api_ca_file else None,
-        )
+        try:
+            return cls(
+                settings.incentives_api_url,
+                {"Authorization": f"Bearer {settings.incentives_api_key}"} if settings.incentives_api_key else {},
+                proxy=settings.proxy_for(settings.incentives_api_url),
+                no_proxy=settings.no_proxy,
+                ca_file=settings.incentives_api_ca_file.read_bytes() if settings.incentives_api_ca_file else None,
+            )
+        except ValueError as error:
+            raise SettingsError(f"INCENTIVES_API_URL with INCENTIVES_API_KEY cannot be asked: {str(error).splitlines()[0]}") from None
 
     async def look_up(
         self, organization_id: bytes, request: bytes, seconds: float, max_bytes: int, traceparent: str | None = None
