@@ -77,14 +77,14 @@ def test_a_worker_without_a_share_of_the_concurrency_leaves_its_items_to_the_oth
 def test_a_worker_that_became_slow_leaves_to_the_others_what_it_would_not_start_for_long(
     batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claims, "LONGEST_SLEEP", 0.5)
+    monkeypatch.setattr(claims, "LONGEST_SLEEP", 1.5)
     update_settings(owner, max_in_flight=2)
+    for slow in range(300, 1000):
+        upstream.plan(f"site-{slow}", Reply(delay=1))
     with running_worker(worker_settings):
         batches.create(1000)
-        wait_until(lambda: len(upstream.requests) > 200)
-        upstream.usual = Reply(delay=1)
-        assert count_held(owner, "") > 30
-        wait_until(lambda: count_held(owner, "") < 15)
+        wait_until(lambda: len(upstream.requests) > 200 and count_held(owner, "") > 30)
+        wait_until(lambda: len(upstream.requests) > 300 and count_held(owner, "") < 15)
 
 
 def test_a_providers_key_goes_to_the_provider_and_the_organization_does_not(
