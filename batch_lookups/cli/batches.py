@@ -12,7 +12,7 @@ import click
 
 from batch_lookups.cli import exits, progress, saving, uploads
 from batch_lookups.cli.exits import Ended
-from batch_lookups.cli.session import Dollars, Session, counted, minute, pass_session, say, with_output
+from batch_lookups.cli.session import Dollars, Session, counted, facts, minute, pass_session, say, with_output
 from batch_lookups.cli.uploads import Label, Upload, with_again, with_file_options
 from batch_lookups.errors import ApiError
 
@@ -286,7 +286,7 @@ def status(session: Session, job: str) -> None:
         ("lookups", f"{found['lookups']:,}"),
         ("waits for", found["waiting_for"] or "-"),
     ]
-    session.show(found, "\n".join(f"{name:9} {value}" for name, value in lines))
+    session.show(found, facts(lines))
 
 
 @click.command()

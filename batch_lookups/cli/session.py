@@ -144,6 +144,11 @@ def _are_numbers(values: Sequence[object]) -> bool:
     return bool(values) and all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
 
 
+def facts(lines: Sequence[tuple[str, object]]) -> str:
+    """Names and values for people, a line each."""
+    return "\n".join(f"{name:9} {value}" for name, value in lines)
+
+
 def printable(text: str) -> str:
     """A text that may hold anything, of which nothing may steer the terminal."""
     return "".join(character if character.isprintable() else "�" for character in text)

@@ -15,7 +15,7 @@ import click
 
 from batch_lookups.cli import exits
 from batch_lookups.cli.exits import Ended
-from batch_lookups.cli.session import Session, minute, pass_session, printable, say, table, with_output
+from batch_lookups.cli.session import Session, facts, minute, pass_session, printable, say, table, with_output
 
 if TYPE_CHECKING:
     from batch_lookups.client import Client
@@ -170,7 +170,7 @@ def delivery(session: Session, delivery: str) -> None:
         )
         for one in found["attempt_log"]
     ]
-    text = "\n".join(f"{name:9} {value}" for name, value in lines)
+    text = facts(lines)
     if attempts:
         text += f"\n\n{table(['attempt', 'tried (UTC)', 'ms', 'answer', 'text'], attempts)}"
     session.show(found, text)

@@ -72,7 +72,8 @@ def explain(error: sqlstates.DatabaseError) -> str:
     lines = [sqlstates.explain(error)]
     if error.diag.constraint_name == "invalid_catalogue":
         errors = json.loads(error.diag.message_detail or "{}").get("catalogue_errors", [])
-        lines += [f"{fault['file']}.csv, line {fault['line']}: {fault['error']}" for fault in errors[:SHOWN_ERRORS] if len(errors) > 1]
+        if len(errors) > 1:
+            lines += [f"{fault['file']}.csv, line {fault['line']}: {fault['error']}" for fault in errors[:SHOWN_ERRORS]]
     return "\n".join(lines)
 
 
