@@ -180,16 +180,18 @@ def test_a_bad_answer_ends_its_item_with_a_reason_and_no_other(
     assert upstream.times_seen() == dict.fromkeys([*BAD_ANSWERS, "good"], 1)
 
 
-def test_an_answer_that_postgresql_cannot_store_fails_its_item(
+def test_an_answer_that_postgresql_cannot_store_fails_its_item_and_no_other(
     batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection
 ) -> None:
     update_settings(owner, max_retries=0)
     upstream.plan("site-0", Reply(body='{"a": "x\\u0000y"}'))
     upstream.plan("site-1", Reply(body='{"b": "\\\\u0000"}'))
+    upstream.plan("site-2", Reply(body=b'\xef\xbb\xbf{"c": "after a byte order mark"}'))
     with running_worker(worker_settings):
-        assert batches.wait(batches.create(2)) == "completed"
+        assert batches.wait(batches.create(3)) == "completed"
     assert batches.item("site-0")["error_code"] == "invalid_response"
     assert batches.item("site-1")["result"] == {"b": "\\u0000"}
+    assert batches.item("site-2")["result"] == {"c": "after a byte order mark"}
 
 
 @pytest.mark.parametrize("end", ["perform 1 / 0", "perform pg_terminate_backend(pg_backend_pid())"], ids=["error", "end of the connection"])

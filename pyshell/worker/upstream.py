@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from codecs import BOM_UTF8
 from typing import Final, NamedTuple, Self
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -121,12 +122,13 @@ class Upstream:
                 response = await self._ask_our_api(self._internal_key, organization_id, request, seconds, max_bytes, trace)
         except ExchangeError as error:
             return failure(error.error_class)
-        foreign = foreign_reference_id(response.body, request)
+        body = response.body.removeprefix(BOM_UTF8)
+        foreign = foreign_reference_id(body, request)
         if foreign is not None:
             self._distrust(organization_id, foreign)
             return failure("invalid_response")
-        if is_storable(response.body):
-            return Answer(response.status, None, response.body, response.retry_after)
+        if is_storable(body):
+            return Answer(response.status, None, body, response.retry_after)
         return failure("invalid_response") if response.status < 300 else Answer(response.status, None, None, response.retry_after)
 
     async def _ask_our_api(
