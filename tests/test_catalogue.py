@@ -77,6 +77,11 @@ def test_a_changed_row_is_imported(owner: Connection, folder: Path) -> None:
     assert load_catalogue(owner, STARTER)["devices"]["retired"] == 1
 
 
+def test_a_file_whose_name_ends_in_capitals_is_imported(owner: Connection, folder: Path) -> None:
+    (folder / "devices.csv").rename(folder / "devices.CSV")
+    assert load_catalogue(owner, folder) == load_catalogue(owner, STARTER)
+
+
 def test_a_bad_row_is_named_and_nothing_is_imported(owner: Connection, folder: Path) -> None:
     append(folder / "devices.csv", "9001,heat_pump,Pump of the future")
     append(folder / "utilities.csv", "wy-plains,none,Plains Electric,US,WY,test,")
@@ -117,7 +122,7 @@ def test_all_errors_of_a_catalogue_are_told(database_url: str, folder: Path, mon
     with pytest.raises(SystemExit) as ended:
         main(["catalogue", "import", str(folder), "--name", "ours"])
     assert str(ended.value).splitlines() == [
-        'error: The catalogue has 2 error(s), the first in devices.csv, line 62: category_key "boat" is not in device_categories',
+        'error: The catalogue has 2 errors, the first in devices.csv, line 62: category_key "boat" is not in device_categories',
         'devices.csv, line 62: category_key "boat" is not in device_categories',
         'devices.csv, line 63: id "ten" is not a positive integer',
     ]

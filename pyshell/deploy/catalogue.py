@@ -93,7 +93,7 @@ def catalogue_checksum(directory: Path) -> str:
 def csv_files(directory: Path) -> list[Path]:
     if not directory.is_dir():
         raise CatalogueError(f"{directory} is no folder")
-    files = sorted(directory.glob("*.csv"))
+    files = sorted(path for path in directory.iterdir() if path.suffix.lower() == ".csv")
     if not files:
         raise CatalogueError(f"{directory} has no CSV files")
     return files

@@ -300,8 +300,8 @@ begin
     if v_errors is not null then
         perform app.refuse(
             400, 'invalid_catalogue',
-            format('The catalogue has %s error(s), the first in %s.csv, line %s: %s', jsonb_array_length(v_errors),
-                   v_errors #>> '{0,file}', v_errors #>> '{0,line}', v_errors #>> '{0,error}'),
+            case when jsonb_array_length(v_errors) > 1 then format('The catalogue has %s errors, the first in ', jsonb_array_length(v_errors)) else '' end
+            || format('%s.csv, line %s: %s', v_errors #>> '{0,file}', v_errors #>> '{0,line}', v_errors #>> '{0,error}'),
             p_members => json_build_object('catalogue_errors', jsonb_path_query_array(v_errors, '$[0 to 99]')));
     end if;
 end;

@@ -6,7 +6,7 @@ select pg_temp.import();
 create function pg_temp.refuses(p_file text, p_line integer, p_cells jsonb, p_error text, p_description text) returns text
 language sql as $$
     select throws_ok(format('select pg_temp.import(%L, %s, %L)', p_file, p_line, p_cells), 'PT400',
-                     format('The catalogue has 1 error(s), the first in %s.csv, line %s: %s', p_file, p_line + 1, p_error), p_description);
+                     format('%s.csv, line %s: %s', p_file, p_line + 1, p_error), p_description);
 $$;
 
 select pg_temp.refuses('devices', 2, '{"id": "twelve"}', 'id "twelve" is not a positive integer', 'a wrong id is refused by file and line');
@@ -47,11 +47,11 @@ select throws_ok($$ select api.import_catalogue('{"devices": []}') $$, 'PT400', 
 
 -- What another catalogue has
 select throws_ok($$ select pg_temp.import('devices', 5, '{"id": "14", "category_key": "test_lamp", "name": "Floor lamp"}') $$, 'PT400',
-    'The catalogue has 1 error(s), the first in devices.csv, line 6: id 14 is a device of insulation in the catalogue "starter", and ids never change their meaning',
+    'devices.csv, line 6: id 14 is a device of insulation in the catalogue "starter", and ids never change their meaning',
     'the id of another catalogue''s device means the same');
 select throws_ok($$ select api.import_catalogue(jsonb_set(pg_temp.catalogue(), '{catalogue}', '"other"') - array['programs', 'program_utilities']
                                                 #- '{program_tiers,2}' #- '{program_tiers,1}') $$, 'PT400',
-    'The catalogue has 1 error(s), the first in program_tiers.csv, line 2: program_id "wy-rebates" is of the catalogue "test", so it needs a row in programs, too',
+    'program_tiers.csv, line 2: program_id "wy-rebates" is of the catalogue "test", so it needs a row in programs, too',
     'a tier of another catalogue''s program is refused');
 select lives_ok($$ select api.import_catalogue(jsonb_set(pg_temp.catalogue(), '{catalogue}', '"starter"') - 'programs') $$,
     'the starter catalogue may have tiers of a program that another one has taken over');
