@@ -335,13 +335,15 @@ def _with_readable_urls(settings: Settings) -> Settings:
     for name, url in (("DATABASE_URL", settings.database_url), ("DATABASE_REPLICA_URL", settings.database_replica_url)):
         if not url:
             continue
-        from pyshell.postgres.connections import is_readable
+        from pyshell.postgres.connections import is_readable, refused_option
 
         if not is_readable(url):
             raise SettingsError(
                 f"{name} is not a URL that PostgreSQL's libraries can read. In its password, write % as %25, / as %2F and @ as %40;"
                 " the port is a number, and after a ? come parameters of libpq, such as sslmode=verify-full."
             )
+        if refused := refused_option(url):
+            raise SettingsError(f"{name}: {refused}")
     return settings
 
 

@@ -277,6 +277,20 @@ def test_an_unreadable_url_of_a_database_is_named_without_its_password(name: str
     assert "hunter" not in str(ended.value)
 
 
+@pytest.mark.parametrize(
+    ("option", "refusal"),
+    [
+        ("sslmode=verify_full", 'invalid sslmode value: "verify_full"'),
+        ("target_session_attrs=rw", 'invalid target_session_attrs value: "rw"'),
+    ],
+)
+def test_an_option_that_no_connection_can_have_is_refused_at_once(option: str, refusal: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", f"postgresql://lookups:hunter2@db.example.com/lookups?{option}")
+    with pytest.raises(SystemExit) as ended:
+        main(["worker"])
+    assert str(ended.value) == f"error: DATABASE_URL: {refusal}"
+
+
 @pytest.mark.parametrize("group", sorted({command.name.partition(" ")[0] for command in COMMANDS if " " in command.name}))
 def test_help_says_what_commands_of_two_words_are_for(group: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):

@@ -14,7 +14,7 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 import psycopg
 from psycopg import AsyncConnection, errors, sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg.pq import TransactionStatus
+from psycopg.pq import PGconn, TransactionStatus
 from psycopg.rows import Row
 
 from pyshell.postgres.slow import noted
@@ -166,6 +166,16 @@ def is_readable(database_url: str) -> bool:
     host = str(parts.get("host") or "")
     # A socket of Linux without a file begins so.
     return "@" not in host.removeprefix("@/") and all(not port or (port.isdecimal() and 0 < int(port) < 65536) for port in ports)
+
+
+def refused_option(database_url: str) -> str | None:
+    """What libpq says of an option, such as `sslmode`, that has none of its values; of a URL that `is_readable`."""
+    options = {name: value for name, value in conninfo_to_dict(database_url).items() if name not in ("host", "hostaddr", "port")}
+    # It looks at the options first, and then finds no socket there.
+    connection = PGconn.connect_start(make_conninfo("", **options, host="/nonexistent").encode())
+    message = connection.error_message.decode().strip()
+    connection.finish()
+    return message if message.startswith(("invalid ", "weak ")) else None
 
 
 class SessionNeededError(RuntimeError):
