@@ -320,20 +320,22 @@ def test_processes_end_with_a_parent_that_is_killed(own_server: Server) -> None:
     )
 
 
-def test_a_port_that_is_taken_is_said(shared_database_url: str) -> None:
+@pytest.mark.parametrize("processes", ["1", "2"])
+@pytest.mark.parametrize(("host", "reason"), [("127.0.0.1", "Address already in use"), ("192.0.2.1", "Cannot assign requested address")])
+def test_an_address_that_cannot_be_used_is_said(shared_database_url: str, processes: str, host: str, reason: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         run = subprocess.run(
-            [sys.executable, "-m", "pyshell", "serve", "--processes", "2"],
+            [sys.executable, "-m", "pyshell", "serve", "--processes", processes],
             cwd=ROOT,
-            env=os.environ | {"DATABASE_URL": shared_database_url, "PORT": str(port)},
+            env=os.environ | {"DATABASE_URL": shared_database_url, "HOST": host, "PORT": str(port)},
             capture_output=True,
             text=True,
             check=False,
             timeout=60,
         )
     assert run.returncode == 1
-    assert "Address already in use" in run.stderr
+    assert run.stderr.endswith(f"error: PORT {port} of HOST {host} cannot be used: {reason}.\n")
 
 
 def in_processes(count: int, do: Callable[[int], None]) -> list[int]:

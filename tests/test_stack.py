@@ -253,7 +253,9 @@ def test_a_taken_port_of_metrics_is_named(new_environment: Environment, database
         port = taken.getsockname()[1]
         environment = new_environment | {"DATABASE_URL": database_url, "METRICS_PORT": str(port)}
         ended = run(environment, "worker")
-    expected = f"error: METRICS_PORT {port} of 127.0.0.1 cannot be used: Address already in use. Each worker needs a port of its own.\n"
+    expected = (
+        f"error: METRICS_PORT {port} of HOST 127.0.0.1 cannot be used: Address already in use. Each worker needs a port of its own.\n"
+    )
     assert (ended.returncode, ended.stderr) == (1, expected)
 
 

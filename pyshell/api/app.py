@@ -135,8 +135,6 @@ def server_config(app: ASGIApp, settings: Settings, **others: Any) -> uvicorn.Co
     protocols: dict[str, Any] = {"http": BoundedProtocol, "ws": WebSocketProtocol}
     return uvicorn.Config(
         app,
-        host=settings.host,
-        port=settings.port,
         ws_max_size=MAX_WEBSOCKET_MESSAGE_BYTES,
         ws_per_message_deflate=False,
         log_config=None,
@@ -157,19 +155,22 @@ def serve(settings: Settings) -> None:
     share_memory_between_threads()
     sys.setswitchinterval(SWITCH_SECONDS)
     allow_open_files(2 * MAX_CONNECTIONS)
+    sockets = listening(settings.host, settings.port)
+    address = f"http://{settings.host}:{settings.port}"
     if settings.api_processes > 1:
-        serve_together(settings)
+        logger.info("%d processes serve %s", settings.api_processes, address)
+        serve_together(settings, sockets)
     else:
+        logger.info("serving %s", address)
         config = server_config(create_app(settings, lambda: server.should_exit), settings, loop="uvloop")
         server = uvicorn.Server(config)
-        run(server)
+        run(server, sockets)
 
 
-def serve_together(settings: Settings) -> None:
+def serve_together(settings: Settings, sockets: list[socket.socket]) -> None:
     """Serves with several processes, which accept from the same sockets and count what limits hold for together."""
     with tempfile.TemporaryDirectory(prefix="batch-lookups-") as folder:
         serving = ServingTogether(settings.api_processes, Path(folder))
-        sockets = listening(settings.host, settings.port)
 
         def serve_as(number: int) -> None:
             logs.of_process["pid"] = os.getpid()
@@ -186,12 +187,11 @@ def serve_together(settings: Settings) -> None:
         # The processes share what is loaded by now, as long as none of them writes to it.
         gc.collect()
         gc.freeze()
-        logger.info("%d processes serve http://%s:%d", settings.api_processes, settings.host, settings.port)
         status = Parent(settings.api_processes, serve_as, serving.forget, sockets).run()
     raise SystemExit(status)
 
 
-def run(server: uvicorn.Server, sockets: list[socket.socket] | None = None) -> None:
+def run(server: uvicorn.Server, sockets: list[socket.socket]) -> None:
     """Serves in this process. Raises SystemExit when it could not begin to."""
     # All of this stays: the garbage collector need not scan it for each large upload.
     gc.collect()

@@ -42,7 +42,7 @@ def served(settings: Settings, collect: Callable[[], Iterable[Metric]]) -> Itera
     except OSError as error:
         reason = error.strerror or error
         raise OSError(
-            f"METRICS_PORT {settings.metrics_port} of {settings.host} cannot be used: {reason}. Each worker needs a port of its own."
+            f"METRICS_PORT {settings.metrics_port} of HOST {settings.host} cannot be used: {reason}. Each worker needs a port of its own."
         ) from error
     thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
     thread.start()

@@ -13,7 +13,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 logger = logging.getLogger(__name__)
 
@@ -141,16 +141,18 @@ class Parent:
 
 
 def listening(host: str, port: int) -> list[socket.socket]:
-    """Sockets of all addresses of the host. Nobody can connect until a process listens. Raises OSError."""
-    addresses = dict.fromkeys(
-        (family, address) for family, _, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    )
-    sockets = []
-    for family, address in addresses:
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        listener.bind(address)
-        sockets.append(listener)
-    return sockets
+    """Sockets of all addresses of the host. Nobody can connect until a process listens. Raises OSError, which names the settings."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        return [bound(family, address) for family, address in dict.fromkeys((family, address) for family, _, _, _, address in found)]
+    except OSError as error:
+        raise OSError(f"PORT {port} of HOST {host} cannot be used: {error.strerror or error}.") from error
+
+
+def bound(family: int, address: Any) -> socket.socket:
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if family == socket.AF_INET6:
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    listener.bind(address)
+    return listener
