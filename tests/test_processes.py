@@ -32,11 +32,13 @@ from websockets.exceptions import InvalidStatus
 from pyshell.api import api_keys
 from pyshell.api.counts import OwnHoldings, OwnWindows
 from pyshell.api.limits import UPLOADS_PER_ORGANIZATION
+from pyshell.api.processes.parent import listening
 from pyshell.api.processes.serving import SharesOfAll
 from pyshell.api.processes.shared_memory import LOCK_SECONDS, NEAR, SharedHoldings, SharedWindows, Table
-from pyshell.local.machine import free_port
+from pyshell.local.machine import free_port, why_taken
 from pyshell.postgres.shares import TakenError
-from pyshell.settings import ROOT
+from pyshell.settings import ROOT, Settings
+from pyshell.worker import metrics
 from tests.conftest import Connection, waiting_for_locks
 from tests.http_fixtures import PEPPER, OrganizationClient, is_ready, look_up, site
 from tests.realtime_fixtures import BareSocket, bare_socket
@@ -336,6 +338,31 @@ def test_an_address_that_cannot_be_used_is_said(shared_database_url: str, proces
         )
     assert run.returncode == 1
     assert run.stderr.endswith(f"error: PORT {port} of HOST {host} cannot be used: {reason}.\n")
+
+
+@pytest.fixture
+def needs_ipv6() -> None:
+    if why_taken("::1", 0) is not None:
+        pytest.skip("this machine has no IPv6")
+
+
+@pytest.mark.usefixtures("needs_ipv6")
+def test_every_address_of_the_machine_is_listened_at() -> None:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(listener) for listener in listening("::", free_port("::"))]
+        for listener in sockets:
+            listener.listen()
+        [port] = {listener.getsockname()[1] for listener in sockets}
+        for host in ("127.0.0.1", "::1"):
+            socket.create_connection((host, port)).close()
+
+
+@pytest.mark.usefixtures("needs_ipv6")
+@pytest.mark.parametrize(("host", "at"), [("::", "127.0.0.1"), ("::", "[::1]"), ("::1", "[::1]")])
+def test_a_worker_serves_its_metrics_over_ipv6(host: str, at: str) -> None:
+    settings = Settings(host=host, metrics_port=free_port(host))
+    with metrics.served(settings, list):
+        assert httpx.get(f"http://{at}:{settings.metrics_port}/metrics").status_code == 200
 
 
 def in_processes(count: int, do: Callable[[int], None]) -> list[int]:

@@ -156,12 +156,11 @@ def serve(settings: Settings) -> None:
     sys.setswitchinterval(SWITCH_SECONDS)
     allow_open_files(2 * MAX_CONNECTIONS)
     sockets = listening(settings.host, settings.port)
-    address = f"http://{settings.host}:{settings.port}"
     if settings.api_processes > 1:
-        logger.info("%d processes serve %s", settings.api_processes, address)
+        logger.info("%d processes serve port %d of %s", settings.api_processes, settings.port, settings.host)
         serve_together(settings, sockets)
     else:
-        logger.info("serving %s", address)
+        logger.info("serving port %d of %s", settings.port, settings.host)
         config = server_config(create_app(settings, lambda: server.should_exit), settings, loop="uvloop")
         server = uvicorn.Server(config)
         run(server, sockets)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -38,7 +39,8 @@ def served(settings: Settings, collect: Callable[[], Iterable[Metric]]) -> Itera
         return [generate_latest(metrics.PROCESS), generate_latest(registry)]
 
     try:
-        server = make_server(settings.host, settings.metrics_port, respond, Server, Handler)
+        server_class = ServerOfIPv6 if ":" in settings.host else Server
+        server = make_server(settings.host, settings.metrics_port, respond, server_class, Handler)
     except OSError as error:
         reason = error.strerror or error
         raise OSError(
@@ -56,6 +58,10 @@ def served(settings: Settings, collect: Callable[[], Iterable[Metric]]) -> Itera
 
 class Server(WSGIServer):
     allow_reuse_address = True
+
+
+class ServerOfIPv6(Server):
+    address_family = socket.AF_INET6
 
 
 class Handler(WSGIRequestHandler):

@@ -141,9 +141,12 @@ class Parent:
 
 
 def listening(host: str, port: int) -> list[socket.socket]:
-    """Sockets of all addresses of the host. Nobody can connect until a process listens. Raises OSError, which names the settings."""
+    """Sockets of all addresses of the host; `::` is all of the machine. Nobody can connect until a process listens.
+
+    Raises OSError, which names the settings.
+    """
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = socket.getaddrinfo(None if host == "::" else host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         return [bound(family, address) for family, address in dict.fromkeys((family, address) for family, _, _, _, address in found)]
     except OSError as error:
         raise OSError(f"PORT {port} of HOST {host} cannot be used: {error.strerror or error}.") from error
