@@ -55,11 +55,16 @@ def test_a_new_database_gets_migrations_and_functions(empty_database_url: str, s
 
 
 def test_only_pending_migrations_are_applied(empty_database_url: str, sources: Sources) -> None:
-    migrate(empty_database_url, sources)
+    lines: list[str] = []
+    migrate(empty_database_url, sources, report=lines.append)
     (sources.migrations / "0002_more.sql").write_text("insert into app.things values (1);\n")
-    migrate(empty_database_url, sources)
-    migrate(empty_database_url, sources)
+    migrate(empty_database_url, sources, report=lines.append)
+    migrate(empty_database_url, sources, report=lines.append)
     assert value(empty_database_url, "select app.count_things()") == 1
+    assert [line for line in lines if "migration" in line] == [
+        "making the tables by all migrations up to 0001_initial.sql",
+        "applying the migration 0002_more.sql",
+    ]
 
 
 def test_functions_are_laid_down_whole_each_time(empty_database_url: str, sources: Sources) -> None:

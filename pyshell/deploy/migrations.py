@@ -281,8 +281,11 @@ def _apply_migrations(connection: OwnerConnection, files: list[Path], report: Ca
     new = [file for file in files if file.name not in applied]
     if new and applied:
         connection.execute(FORGET_FUNCTIONS)
+    elif new:
+        report(f"making the tables by all migrations up to {new[-1].name}")
     for file in new:
-        report(f"applying the migration {file.name}")
+        if applied:
+            report(f"applying the migration {file.name}")
         run_file(connection, file)
         connection.execute("insert into app.schema_migrations (name, checksum) values (%s, %s)", [file.name, checksum([file])])
 
