@@ -116,15 +116,18 @@ async def test_a_transaction_that_fails_is_not_taken_for_done(cluster: PrivatePo
                 await fail()
 
 
-@pytest.mark.parametrize("command", ["worker", "up"])
-def test_a_worker_refuses_servers_that_are_lent_to_transactions(cluster: PrivatePostgres, database_url: str, command: str) -> None:
+@pytest.mark.parametrize(("command", "settings"), [("worker", {}), ("worker", {"SERVICE_ROLE_KEY": "s" * 32}), ("up", {})])
+def test_a_worker_refuses_servers_that_are_lent_to_transactions(
+    cluster: PrivatePostgres, database_url: str, command: str, settings: dict[str, str]
+) -> None:
     with pgbouncer(cluster, database_url, "transaction") as conninfo, folder_for_postgres(cluster) as state_dir:
-        environment = os.environ | {"DATABASE_URL": url_of(conninfo), "STATE_DIR": str(state_dir), "PORT": str(free_port())}
+        environment = os.environ | {"DATABASE_URL": url_of(conninfo), "STATE_DIR": str(state_dir), "PORT": str(free_port())} | settings
         ended = subprocess.run(
             [sys.executable, "-m", "pyshell", command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30, check=False
         )
     assert ended.returncode == 1
     assert ended.stderr.splitlines()[-1].startswith("error: DATABASE_URL leads to a connection pooler in transaction mode.")
+    assert "Traceback" not in ended.stderr
 
 
 def test_a_worker_works_where_servers_are_lent_to_sessions(

@@ -86,9 +86,10 @@ async def _run_until_signal(settings: Settings) -> None:
         worker = Worker(settings, internal_key, notifier)
         sender = Sender(settings, notifier, worker.count_finished)
         with served(settings, lambda: [*worker.metrics(), *sender.metrics()]):
-            async with notifier.running(), asyncio.TaskGroup() as group:
-                for part in (worker, sender):
-                    group.create_task(_run_part(part, stop))
+            async with notifier.running():
+                ended = await asyncio.gather(*(_run_part(part, stop) for part in (worker, sender)), return_exceptions=True)
+        for error in filter(None, ended):
+            raise error
 
 
 async def _run_part(part: "Worker | Sender", stop: asyncio.Event) -> None:
