@@ -173,7 +173,7 @@ def check_pooler(settings: Settings) -> Iterator[Finding]:
     except SessionNeededError:
         yield Finding(
             "pooler",
-            PROBLEM,
+            WARNING,
             "DATABASE_URL leads to a connection pooler in transaction mode: a worker does not start there, and Realtime polls",
             "Give workers the address of the database itself, or of a pooler in session mode.",
         )
