@@ -238,7 +238,7 @@ def test_the_primary_answers_while_the_replica_is_away(pair: Pair, caplog: pytes
     wait_until(lambda: lag_of(client) is not None)
     pair.standby.stop(immediately=True)
     before = reads()
-    with caplog.at_level(logging.WARNING, "pyshell.postgres.replica"):
+    with caplog.at_level(logging.WARNING, "pyshell.postgres.replica"), caplog.at_level(logging.WARNING, "psycopg.pool"):
         for _ in range(3):
             response = eventual(client)
             assert (response.json()["total"], "replica-lag" in response.headers) == (1, False)
@@ -251,6 +251,7 @@ def test_the_primary_answers_while_the_replica_is_away(pair: Pair, caplog: pytes
         "the replica does not answer, the primary answers instead: it cannot be reached",
         "the replica answers again",
     ]
+    assert "error connecting in 'the replica'" in caplog.text
 
 
 def test_the_primary_answers_while_the_replica_is_silent(pair: Pair) -> None:
@@ -299,10 +300,11 @@ def test_doctor_tells_whether_the_replica_is_read(own_pair: Pair) -> None:
     client.submit()
     assert re.fullmatch(r"the replica is \d+\.\d s behind at most", found()[1])
     assert re.fullmatch(r"the replica is behind \(\d+ s\), so the primary is read", found(database_replica_max_lag_seconds=0)[1])
-    assert found(database_replica_url=own_pair.primary.url()) == (
-        "warning",
-        "DATABASE_REPLICA_URL leads to no standby of the database, so the primary is read",
-    )
+    for wrong in (own_pair.primary.url(), own_pair.primary.url("template1")):
+        assert found(database_replica_url=wrong) == (
+            "warning",
+            "DATABASE_REPLICA_URL leads to no standby of the database, so the primary is read",
+        )
     own_pair.standby.stop(immediately=True)
     state, text = found()
     assert (state, text.partition(":")[0]) == ("warning", "whether the replica is behind cannot be told")

@@ -54,13 +54,14 @@ class Pool(AsyncConnectionPool[PooledConnection]):
     """`min_size` to `max_size` connections in autocommit and in the role of the shell. It must be opened before use.
 
     A caller waits for a connection for at most `timeout` seconds; then `PoolTimeout` is raised. `read_only`: transactions are.
-    `on_unreachable` is called when no connection could be made for two seconds.
+    `name` is what the log calls it. `on_unreachable` is called when no connection could be made for two seconds.
     """
 
     def __init__(
         self,
         database_url: str,
         *,
+        name: str = "the database",
         min_size: int = 2,
         max_size: int = MAX_CONNECTIONS,
         timeout: float = 10,
@@ -80,6 +81,7 @@ class Pool(AsyncConnectionPool[PooledConnection]):
             connection_class=PooledConnection,
             kwargs={"autocommit": True, "application_name": "batch-lookups", **POLICY},
             configure=self._set_up,
+            name=name,
             min_size=min_size,
             max_size=max_size,
             timeout=timeout,

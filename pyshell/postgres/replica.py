@@ -61,6 +61,7 @@ class Replica:
         self.lag: float | None = None
         self.pool = Pool(
             database_url,
+            name="the replica",
             min_size=0,
             max_size=max_size,
             timeout=PATIENCE_SECONDS,
