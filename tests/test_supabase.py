@@ -76,6 +76,18 @@ def test_the_file_can_be_run_again_and_the_command_can_take_over(cluster: Privat
     assert not [line for line in reports if "migration" in line or "catalogue" in line]
 
 
+def test_a_database_with_the_former_text_of_an_edited_migration_is_taken_further(cluster: PrivatePostgres, project_url: str) -> None:
+    install(cluster, project_url, supabase_sql.installation())
+    with psycopg.connect(project_url, autocommit=True) as connection:
+        for name, former in migrations.FORMER_CHECKSUMS.items():
+            row = connection.execute("select checksum from app.schema_migrations where name = %s", [name]).fetchone()
+            assert row is not None
+            assert row[0] != former
+            connection.execute("update app.schema_migrations set checksum = %s where name = %s", [former, name])
+    install(cluster, project_url, supabase_sql.installation())
+    migrations.migrate(project_url)
+
+
 def test_the_file_says_what_the_command_does(cluster: PrivatePostgres, new_database: Databases) -> None:
     by_file, by_command = new_database(empty=True), new_database()
     install(cluster, by_file, supabase_sql.installation())

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pyshell.deploy.catalogue import catalogue_checksum, csv_files, read_rows
 from pyshell.deploy.files import checksum, sql_files
-from pyshell.deploy.migrations import BOOKKEEPING, CHECK_SCHEMAS, FORGET_FUNCTIONS, TAKE_TURN, Sources, name_what_is_ours
+from pyshell.deploy.migrations import BOOKKEEPING, CHECK_SCHEMAS, FORGET_FUNCTIONS, FORMER_CHECKSUMS, TAKE_TURN, Sources, name_what_is_ours
 from pyshell.settings import ROOT
 
 FILE = ROOT / "dist" / "supabase.sql"
@@ -33,7 +33,7 @@ begin
         execute {forget};
         execute {text};
         insert into app.schema_migrations (name, checksum) values ('{name}', '{checksum}');
-    elsif v_checksum <> '{checksum}' then
+    elsif v_checksum not in ('{checksum}', '{former}') then
         raise 'The database has another version of the migration {name}';
     end if;
 end;
@@ -53,7 +53,13 @@ def installation(sources: Sources | None = None) -> str:
     sources = sources or Sources()
     parts = [HEADER, CHECK_SCHEMAS, BOOKKEEPING, TAKE_TURN, name_what_is_ours(sources)]
     parts += [
-        MIGRATION.format(name=file.name, checksum=checksum([file]), text=_quoted(_read(file)), forget=_quoted(FORGET_FUNCTIONS))
+        MIGRATION.format(
+            name=file.name,
+            checksum=checksum([file]),
+            former=FORMER_CHECKSUMS.get(file.name, ""),
+            text=_quoted(_read(file)),
+            forget=_quoted(FORGET_FUNCTIONS),
+        )
         for file in sql_files(sources.migrations)
     ]
     parts += [f"\n-- {file.relative_to(sources.functions.parent)}\n{_read(file)}" for file in sql_files(sources.functions)]
