@@ -492,6 +492,18 @@ def test_only_the_history_of_our_own_jobs_is_pruned(cron_database_url: str) -> N
         assert kept == [("nightly",)]
 
 
+def test_functions_that_earlier_releases_left_behind_are_dropped(new_database: Callable[..., str]) -> None:
+    database_url = new_database()
+    with psycopg.connect(database_url, autocommit=True) as owner:
+        owner.execute(
+            "create function app.file_columns(p_headers text[], p_columns jsonb, p_defaults jsonb, p_remembered jsonb default '{}',"
+            " p_lenient boolean default false) returns integer language sql return 1;"
+            "delete from app.schema_migrations where name = '0079_forgotten_functions.sql'"
+        )
+    migrate(database_url)
+    assert value(database_url, "select count(*) from pg_proc where proname = 'file_columns'") == 1
+
+
 def test_each_migration_has_a_number_of_its_own() -> None:
     assert [file.name[:4] for file in files.sql_files(ROOT / "migrations")] == [
         f"{number:04}" for number, _ in enumerate(files.sql_files(ROOT / "migrations"), 1)
