@@ -492,6 +492,21 @@ def test_only_the_history_of_our_own_jobs_is_pruned(cron_database_url: str) -> N
         assert kept == [("nightly",)]
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        "(p_thing app.things) returns integer language sql return (p_thing).id",
+        "(p_thing app.things default null) returns integer language sql as 'select 1'",
+    ],
+)
+def test_a_table_changes_whose_rows_functions_of_before_take(empty_database_url: str, sources: Sources, body: str) -> None:
+    (sources.functions / "20_rows.sql").write_text(f"create or replace function app.of_row{body};\n")
+    migrate(empty_database_url, sources)
+    (sources.migrations / "0002_more.sql").write_text("alter table app.things add column size integer not null default 7;\n")
+    migrate(empty_database_url, sources)
+    assert value(empty_database_url, "select app.of_row(row(1, 2)::app.things)") == 1
+
+
 def test_functions_that_earlier_releases_left_behind_are_dropped(new_database: Callable[..., str]) -> None:
     database_url = new_database()
     with psycopg.connect(database_url, autocommit=True) as owner:

@@ -292,7 +292,7 @@ def _apply_migrations(connection: OwnerConnection, files: list[Path], report: Ca
         connection.execute("insert into app.schema_migrations (name, checksum) values (%s, %s)", [file.name, checksum([file])])
 
 
-# A table does not change while a function with a body of standard SQL takes its row type, and this release brings those of the last one
+# A table does not change while a function with a body of standard SQL, or with a default for it, takes its row type, and this release brings those of the last one
 # back. Views that call them go with them. Policies, defaults and checks call none of these.
 FORGET_FUNCTIONS = """
 do $forget$
@@ -301,7 +301,7 @@ declare
     v_functions constant text[] := array(
         select p.oid::regprocedure::text
           from pg_proc p
-         where p.pronamespace = 'app'::regnamespace and p.prosqlbody is not null
+         where p.pronamespace = 'app'::regnamespace and (p.prosqlbody is not null or p.pronargdefaults > 0)
            and exists (select from unnest(p.proargtypes) a (type) join pg_type t on t.oid = a.type left join pg_type e on e.oid = t.typelem
                         where t.typtype = 'c' or e.typtype = 'c'));
     v_function  text;
