@@ -92,7 +92,7 @@ def test_other_line_ends_are_no_edit(empty_database_url: str, sources: Sources) 
 def test_a_missing_migration_is_refused(empty_database_url: str, sources: Sources) -> None:
     migrate(empty_database_url, sources)
     (sources.migrations / "0001_initial.sql").unlink()
-    with pytest.raises(MigrationError, match=r"this release lacks: 0001_initial\.sql"):
+    with pytest.raises(MigrationError, match=r"this release lacks: 0001_initial\.sql\. .* see Rollback in docs"):
         migrate(empty_database_url, sources)
 
 
@@ -291,7 +291,7 @@ def test_owners_who_are_no_superusers_can_deploy_or_are_told_what_they_lack() ->
             return psycopg.conninfo.make_conninfo(postgres.url(owner), user=owner, password="secret")
 
         first = database_of("first")
-        with pytest.raises(MigrationError, match=r"first may not create the role anon\n.*\n.*alter role first createrole"):
+        with pytest.raises(MigrationError, match=r"first may not create the role anon\n.*alter role first createrole"):
             migrate(first)
         administrator.execute("alter role first createrole")
         migrate(first)
@@ -301,7 +301,9 @@ def test_owners_who_are_no_superusers_can_deploy_or_are_told_what_they_lack() ->
             connection.execute("select api.get_settings()")
 
         second = database_of("second")
-        with pytest.raises(MigrationError, match=r"second is no member of batch_lookups_shell(.*\n)+.*grant batch_lookups_shell to second"):
+        with pytest.raises(
+            MigrationError, match=r"second is no member of batch_lookups_shell.*\n +As a superuser: grant batch_lookups_shell to second$"
+        ):
             migrate(second)
         administrator.execute("grant batch_lookups_shell to second")
         migrate(second)

@@ -268,7 +268,8 @@ def _apply_migrations(connection: OwnerConnection, files: list[Path], report: Ca
     missing = sorted(applied.keys() - by_name.keys())
     if missing:
         raise MigrationError(
-            f"The database has migrations that this release lacks: {', '.join(missing)}. Is the release older than the database?"
+            f"The database has migrations that this release lacks: {', '.join(missing)}."
+            " Run a release that has them; about going back to an older one, see Rollback in docs/operations/maintain.md."
         )
     edited = sorted(name for name, known in applied.items() if known not in (checksum([by_name[name]]), FORMER_CHECKSUMS.get(name)))
     if edited:
@@ -292,8 +293,8 @@ def _apply_migrations(connection: OwnerConnection, files: list[Path], report: Ca
         connection.execute("insert into app.schema_migrations (name, checksum) values (%s, %s)", [file.name, checksum([file])])
 
 
-# A table does not change while a function with a body of standard SQL, or with a default for it, takes its row type, and this release brings those of the last one
-# back. Views that call them go with them. Policies, defaults and checks call none of these.
+# A table does not change while a function with a body of standard SQL, or with defaults, takes its row type, and this release brings those
+# of the last one back. Views that call them go with them. Policies, defaults and checks call none of these.
 FORGET_FUNCTIONS = """
 do $forget$
 declare
@@ -348,5 +349,7 @@ def _explain(error: DatabaseError, file: Path, text: str) -> str:
         before = text[: int(diagnostic.statement_position) - 1]
         where += f":{before.count(chr(10)) + 1}"
         excerpt = text.splitlines()[before.count("\n")].strip()
-    details = [excerpt, diagnostic.message_detail, diagnostic.context, diagnostic.message_hint]
+    # What a chapter raises says by itself what to do.
+    context = None if diagnostic.source_function == "exec_stmt_raise" else diagnostic.context
+    details = [excerpt, diagnostic.message_detail, context, diagnostic.message_hint]
     return "\n    ".join([f"{where}: {diagnostic.message_primary or error}", *(line for line in details if line)])
