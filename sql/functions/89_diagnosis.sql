@@ -131,7 +131,7 @@ begin
     if v_health.upstream_unavailable_since is not null then
         return next app.found('upstream', 'problem', format('the incentives API has not answered since %s (%s in a row)', app.rfc3339(v_health.upstream_unavailable_since),
                                app.counted(v_health.upstream_consecutive_failures, 'failure', 'failures')),
-                        'Find out with its operator. Lookups go on by themselves when it answers; select api.resume_lookups() makes them at once.');
+                        'The log of the workers says what they meet; find out with its operator. Lookups go on by themselves when it answers; select api.resume_lookups() makes them at once.');
     elsif v_health.upstream_closed_until is not null then
         return next app.found('upstream', 'warning', format('lookups are paused until %s, by the incentives API or by an operator', app.rfc3339(v_health.upstream_closed_until)),
                         'api.audit_events has the pauses of operators, lookups.paused. If the incentives API keeps asking, lower lookups_per_second. select api.resume_lookups() ends a pause.');

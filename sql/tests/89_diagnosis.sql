@@ -1,5 +1,5 @@
 begin;
-select plan(10);
+select plan(11);
 \ir fixtures.psql
 -- What a check found.
 create function pg_temp.found(p_check text) returns text
@@ -22,6 +22,8 @@ select pg_temp.turn_clock('2026-11-24 12:16:00+00');
 select is(pg_temp.found('lookups'), 'ok: 0 of 0 items failed in the last quarter of an hour', 'what is long past is no finding');
 update app.upstream_state set unavailable_since = '2026-11-24 12:15+00', consecutive_failures = 12, probe_at = '-infinity';
 select is(pg_temp.found('upstream'), 'problem: the incentives API has not answered since 2026-11-24T12:15:00.000Z (12 failures in a row)', 'an outage is told with its beginning');
+select matches((select advice from api.diagnose() where "check" = 'upstream'), '^The log of the workers says what they meet',
+    'only a worker knows whether it meets another service or another key');
 update app.upstream_state set unavailable_since = null, paused_until = now() + interval '1 hour';
 select matches(pg_temp.found('upstream'), '^warning: lookups are paused until \S+, by the incentives API or by an operator$',
     'a pause of an operator is not blamed on the incentives API');
