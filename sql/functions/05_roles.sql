@@ -83,6 +83,8 @@ begin
     loop
         execute format('revoke all on %s from public, anon, authenticated', v_object);
     end loop;
+    -- The number of this command in the transaction, by which 94_plans tells what the chapters lay down after it.
+    perform set_config('batch_lookups.last_revoked', (select max(cmin::text::bigint)::text from pg_proc where xmin = pg_current_xact_id()::xid), true);
 end;
 $$;
 

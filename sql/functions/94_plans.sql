@@ -1,4 +1,26 @@
--- Chapter 94, plans: what the functions above set for them, where another planner comes first.
+-- Chapter 94, plans: what earlier releases had of the functions above is dropped, and what the others set for their plans.
+
+-- An earlier release may have had a function with other arguments under the name of one that this release has laid down: of two that fit a
+-- call, PostgreSQL takes neither.
+do $$
+declare
+    v_function regprocedure;
+    v_before   constant bigint := nullif(current_setting('batch_lookups.last_revoked'), '');
+begin
+    for v_function in
+        select former.oid
+          from pg_proc former
+         where former.pronamespace in ('app'::regnamespace, 'api'::regnamespace)
+           and former.pronamespace::regnamespace || '.' || former.proname = any (string_to_array(current_setting('batch_lookups.own_names'), ','))
+           and former.xmin = pg_current_xact_id()::xid and former.cmin::text::bigint <= v_before
+           and exists (select from pg_proc p
+                        where p.pronamespace = former.pronamespace and p.proname = former.proname
+                          and p.xmin = pg_current_xact_id()::xid and p.cmin::text::bigint > v_before)
+    loop
+        execute format('drop function %s', v_function);
+    end loop;
+end;
+$$;
 
 -- What Citus keeps of a plan it makes anew for each call all the same, and never frees, so that a connection grows with each; and it refuses some
 -- generic plans. So functions that name a distributed table are planned for each call. The others keep what they set.
