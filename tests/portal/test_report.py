@@ -94,6 +94,8 @@ def test_a_report_grows_is_filtered_and_taken_along(signed_in: SignedIn, client:
     page.keyboard.press("Escape")
     page.emulate_media(media="print")
     expect(page.get_by_role("navigation")).to_be_hidden()
+    expect(page.get_by_text("Skip to the content")).to_be_hidden()
+    expect(page.locator(".legend i").first).to_have_css("print-color-adjust", "exact")
 
 
 def test_a_report_tells_what_was_not_looked_up(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
