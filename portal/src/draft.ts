@@ -39,6 +39,11 @@ export function titleOf(field: string | null): string {
   return TITLES[name as keyof typeof TITLES] ?? name;
 }
 
+/** What is wrong, without the API's names of fields. */
+export function messageOf({ field, code, column, message }: Row["problems"][number]): string {
+  return code === "missing" && !column ? `${titleOf(field)}: not found in this row` : message;
+}
+
 /** A file as it goes up. */
 export interface Sent {
   content: Blob;

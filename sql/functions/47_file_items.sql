@@ -53,16 +53,27 @@ declare
     v_size               integer := p_columns #>> '{household_size,place}';
     v_owner_status       integer := p_columns #>> '{owner_status,place}';
     v_tax_filing         integer := p_columns #>> '{tax_filing,place}';
+    v_given constant text[] := array(select jsonb_object_keys(p_columns));
+    v_shared constant text := app.field_of_shared_cells(v_given);
+    v_shared_place constant integer := p_columns #>> array[v_shared, 'place'];
+    v_parts     jsonb[];
     v_has_household constant boolean := coalesce(v_income, v_size, v_owner_status, v_tax_filing) is not null;
     v_countries jsonb;
     v_regions   jsonb;
     v_buildings jsonb;
     v_devices   jsonb;
 begin
+    if v_shared_place is not null then
+        v_parts := array(select app.parts_of_address(r.cells ->> v_shared_place, v_given, k.regions)
+                           from app.known_regions() k (regions)
+                          cross join unnest(p_rows) with ordinality r (cells, n)
+                          order by r.n);
+    end if;
+
     with used as materialized (
-        select distinct btrim(r.cells ->> v_country) as country, btrim(r.cells ->> v_region) as region,
+        select distinct btrim(r.cells ->> v_country) as country, btrim(coalesce(r.parts ->> 'state_or_province_code', r.cells ->> v_region)) as region,
                btrim(r.cells ->> v_building_type) as building_type, btrim(r.cells ->> v_device_ids) as devices
-          from unnest(p_rows) r (cells)
+          from unnest(p_rows, v_parts) r (cells, parts)
          union all
         select p_defaults ->> 'country_code', p_defaults ->> 'state_or_province_code', p_defaults ->> 'building_type', p_defaults ->> 'device_ids')
     select (select coalesce(jsonb_object_agg(t.text, jsonb_build_object(
@@ -113,16 +124,20 @@ begin
                    array_remove(case when not c.is_clean or c.was_decimal then array[
                        case when nullif(btrim(c.raw ->> v_reference_id), '') <> coalesce(c.reference_id, '')
                             then app.mended('reference_id', p_columns #>> '{reference_id,header}', 'cleaned', c.raw ->> v_reference_id, c.reference_id) end,
-                       case when nullif(btrim(c.raw ->> v_street_1), '') <> coalesce(c.street_1, '') or not c.is_clean and app.may_be_placeholder(c.street_1)
+                       case when nullif(btrim(coalesce(c.parts ->> 'street_1', c.raw ->> v_street_1)), '') <> coalesce(c.street_1, '') or not c.is_clean and app.may_be_placeholder(c.street_1)
                             then app.mended('address.street_1', p_columns #>> '{street_1,header}', 'cleaned', c.raw ->> v_street_1, c.street_1) end,
                        case when nullif(btrim(c.raw ->> v_street_2), '') <> coalesce(c.street_2, '')
                             then app.mended('address.street_2', p_columns #>> '{street_2,header}', 'cleaned', c.raw ->> v_street_2, c.street_2) end,
-                       case when nullif(btrim(c.raw ->> v_city), '') <> coalesce(c.city, '') or not c.is_clean and app.may_be_placeholder(c.city)
+                       case when nullif(btrim(coalesce(c.parts ->> 'city', c.raw ->> v_city)), '') <> coalesce(c.city, '') or not c.is_clean and app.may_be_placeholder(c.city)
                             then app.mended('address.city', p_columns #>> '{city,header}', 'cleaned', c.raw ->> v_city, c.city) end] end
                    || array[
-                       case when c.region is null then nullif(v_countries -> c.country -> 'warning', 'null')
+                       case when c.parts is not null
+                            then app.mended('address.' || v_shared, p_columns #>> array[v_shared, 'header'], 'value_recognized', c.raw ->> v_shared_place,
+                                            concat_ws(' | ', c.parts ->> 'street_1', c.parts ->> 'city', c.region_code,
+                                                      case when c.parts ? 'postal_code' then c.postal_code end))
+                            when c.region is null then nullif(v_countries -> c.country -> 'warning', 'null')
                             else nullif(c.known_region -> 'warning', 'null') end,
-                       case when c.spoilt_postal_code <> c.postal_code and upper(c.spoilt_postal_code) <> c.postal_code
+                       case when not coalesce(c.parts ? 'postal_code', false) and c.spoilt_postal_code <> c.postal_code and upper(c.spoilt_postal_code) <> c.postal_code
                             then app.mended('address.postal_code', p_columns #>> '{postal_code,header}', 'postal_code_mended', c.spoilt_postal_code, c.postal_code) end,
                        nullif(c.known_building -> 'warning', 'null'),
                        nullif(c.known_devices -> 'warning', 'null')], null) as warnings,
@@ -134,7 +149,7 @@ begin
                             then app.problem(null, 'too_many_cells', to_jsonb(jsonb_array_length(c.raw)), p_width::text) end,
                        case when pg_column_size(c.raw) > 32768
                             then app.problem(null, 'row_too_large') end], null) end as problems
-              from (select b.n, b.is_clean, b.raw, b.street_1, b.street_2, b.city, b.region, b.country, b.spoilt_postal_code, b.country_code,
+              from (select b.n, b.is_clean, b.raw, b.parts, b.street_1, b.street_2, b.city, b.region, b.country, b.spoilt_postal_code, b.country_code,
                            b.known_region, b.known_building, b.known_devices,
                            b.reference_id ~ '^[0-9]+\.0+$' as was_decimal,
                            case when b.reference_id ~ '^[0-9]+\.0+$' then split_part(b.reference_id, '.', 1) else b.reference_id end as reference_id,
@@ -151,19 +166,19 @@ begin
                                            coalesce(v_countries -> t.country ->> 'country', t.country,
                                                     case when t.spoilt_postal_code ~* '^[A-Z][0-9O][A-Z]'
                                                               or not v_regions ? ('US' || t.region) and v_regions ? ('CA' || t.region) then 'CA' else 'US' end) as country_code
-                                      from (select r.n, r.is_clean, r.cells as raw,
+                                      from (select r.n, r.is_clean, r.cells as raw, r.parts,
                                                    app.cell(r.cells ->> v_reference_id, r.is_clean, false, null)                                 as reference_id,
-                                                   app.cell(r.cells ->> v_street_1, r.is_clean, true, p_defaults ->> 'street_1')                 as street_1,
+                                                   app.cell(coalesce(r.parts ->> 'street_1', r.cells ->> v_street_1), r.is_clean, true, p_defaults ->> 'street_1')                 as street_1,
                                                    app.cell(r.cells ->> v_street_2, r.is_clean, false, p_defaults ->> 'street_2')                as street_2,
-                                                   app.cell(r.cells ->> v_city, r.is_clean, true, p_defaults ->> 'city')                         as city,
-                                                   app.cell(r.cells ->> v_region, true, false, p_defaults ->> 'state_or_province_code')          as region,
-                                                   app.cell(r.cells ->> v_postal_code, r.is_clean, false, p_defaults ->> 'postal_code')          as spoilt_postal_code,
+                                                   app.cell(coalesce(r.parts ->> 'city', r.cells ->> v_city), r.is_clean, true, p_defaults ->> 'city')                         as city,
+                                                   app.cell(coalesce(r.parts ->> 'state_or_province_code', r.cells ->> v_region), true, false, p_defaults ->> 'state_or_province_code')          as region,
+                                                   app.cell(coalesce(r.parts ->> 'postal_code', r.cells ->> v_postal_code), r.is_clean, false, p_defaults ->> 'postal_code')          as spoilt_postal_code,
                                                    app.cell(r.cells ->> v_country, true, false, p_defaults ->> 'country_code')                   as country,
                                                    app.cell(r.cells ->> v_building_type, true, false, p_defaults ->> 'building_type')            as building_type,
                                                    app.cell(r.cells ->> v_device_ids, true, false, p_defaults ->> 'device_ids')                  as device_ids,
                                                    app.cell(r.cells ->> v_create_application, r.is_clean, false, p_defaults ->> 'create_application') as application
-                                              from (select u.n, u.cells, v_is_clean or not app.may_need_cleaning(u.cells::text) as is_clean
-                                                      from unnest(p_rows) with ordinality u (cells, n)
+                                              from (select u.n, u.cells, u.parts, v_is_clean or not app.may_need_cleaning(u.cells::text) as is_clean
+                                                      from unnest(p_rows, v_parts) with ordinality u (cells, parts, n)
                                                     offset 0) r
                                             offset 0) t
                                     offset 0) a
@@ -213,19 +228,28 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_rows  jsonb := p_file -> 'rows';
-    v_first jsonb;
+    v_rows     jsonb := p_file -> 'rows';
+    v_defaults jsonb := coalesce(p_file -> 'defaults', '{}');
+    v_first    jsonb;
 begin
     header_row := coalesce((p_file ->> 'header_row')::integer, app.find_header(v_rows, p_file -> 'columns'), 1);
     last_row := case when p_file ? 'header_row' then jsonb_array_length(v_rows) else app.last_row(v_rows, header_row) end;
     names := array(select jsonb_array_elements_text(v_rows -> (header_row - 1)));
     v_first := jsonb_path_query_array(
         v_rows, '$[$from to $to]', jsonb_build_object('from', header_row, 'to', least(header_row + 5, last_row) - 1));
+    if not p_lenient then
+        -- What another column has in its cells is not missing.
+        select v_defaults || coalesce(jsonb_object_agg(f.field, null), '{}')
+          into v_defaults
+          from (select jsonb_agg(jsonb_build_object('number', c.n, 'field', c.field)) as columns
+                  from app.file_columns(names, coalesce(p_file -> 'columns', '{}'), v_defaults, p_remembered, true) with ordinality c (header, field, how, n)) u
+         cross join unnest(app.fields_in_shared_cells(u.columns, v_defaults, v_rows)) f (field);
+    end if;
     columns := (
         select jsonb_agg(jsonb_build_object(
                    'number', c.n, 'header', c.header, 'field', c.field, 'how', c.how,
                    'samples', app.column_samples(v_first, c.n::integer)) order by c.n)
-          from app.file_columns(names, coalesce(p_file -> 'columns', '{}'), coalesce(p_file -> 'defaults', '{}'), p_remembered, p_lenient,
+          from app.file_columns(names, coalesce(p_file -> 'columns', '{}'), v_defaults, p_remembered, p_lenient,
                                 coalesce(p_file -> 'notes', '[]'))
                with ordinality c (header, field, how, n));
     notes := coalesce(p_file -> 'notes', '[]');

@@ -38,13 +38,16 @@ as $$
         'warning_rows', p_upload.warning_rows)
 $$;
 
--- The fields that every item needs and that neither a column nor a default gives.
+-- The fields that every item needs and that neither a column nor a default gives, nor, as far as the first rows tell, the cells of another column.
 create or replace function app.missing_fields(p_columns jsonb, p_defaults jsonb) returns text[]
-language sql immutable
+language sql stable
 return array(
     select f.field
       from unnest(app.required_fields()) with ordinality f (field, n)
      where not p_defaults ? f.field and not jsonb_path_exists(p_columns, '$[*] ? (@.field == $field)', jsonb_build_object('field', f.field))
+       and f.field <> all (app.fields_in_shared_cells(p_columns, p_defaults, (
+               select jsonb_agg((select jsonb_agg(c -> 'samples' -> s.n order by c -> 'number') from jsonb_array_elements(p_columns) c))
+                 from generate_series(0, 4) s (n))))
      order by f.n);
 
 create or replace function app.upload_json(p_upload public.lookup_uploads) returns json

@@ -1,5 +1,5 @@
 begin;
-select plan(9);
+select plan(11);
 
 -- What the file of a header and one row becomes, with the columns found by their names.
 create function pg_temp.items(p_rows jsonb, p_defaults jsonb default '{}', p_value_maps jsonb default '{}')
@@ -9,7 +9,7 @@ language sql as $$
       from (select app.find_header(p_rows, '{}') as header) h
      cross join lateral (select array(select jsonb_array_elements_text(p_rows -> (h.header - 1))) as names) n
      cross join lateral (select jsonb_object_agg(c.field, jsonb_build_object('place', c.n - 1, 'header', c.header)) filter (where c.field is not null) as columns
-                           from app.file_columns(n.names, '{}', p_defaults) with ordinality c (header, field, how, n)) c
+                           from app.file_columns(n.names, '{}', p_defaults, '{}', true) with ordinality c (header, field, how, n)) c
      cross join lateral app.file_items(array(select r.cells from jsonb_array_elements(p_rows) with ordinality r (cells, n)
                                               where r.n between h.header + 1 and app.last_row(p_rows, h.header) and r.cells <> '[]' order by r.n),
                                        cardinality(n.names), c.columns, p_defaults, p_value_maps) i;
@@ -51,6 +51,17 @@ select is((select array_agg(item ->> 'building_type') from pg_temp.items(
               '{"building_type": "RESIDENTIAL", "device_ids": "1"}')), array['RESIDENTIAL', 'COMMERCIAL'], 'a default is for the cells that are empty');
 select is((select count(*)::integer from pg_temp.items(format('[%s, ["d-1"], [], ["Total: 1"]]', :'header')::jsonb)), 1,
           'an empty row and the footer are no items, and a row with an id alone is one');
+
+select results_eq(
+    $$ select item ->> 'address', messages from pg_temp.items('[["Job #", "Full Address", "Home Type", "Equipment"],
+           ["1000", "1 Elm St, Boston, Massachusetts 2134", "RESIDENTIAL", "1"], ["1001", "1 Elm St", "RESIDENTIAL", "1"]]') $$,
+    $$ values ('{"city": "Boston", "street_1": "1 Elm St", "postal_code": "02134", "country_code": "US", "state_or_province_code": "MA"}',
+               array['Full Address: 1 Elm St, Boston, Massachusetts 2134 was read as 1 Elm St | Boston | MA | 02134']),
+              ('{"street_1": "1 Elm St", "country_code": "US"}', '{}') $$,
+    'an address in one cell is split, with a warning');
+select is((select columns -> 1 ->> 'field' from app.file_layout(
+              '{"rows": [["ID", "Street", "City", "State Zip", "Home Type", "Equipment"], ["d-1", "1 Elm St", "Boston", "MA 02134", "RESIDENTIAL", "1"]]}', false, '{}')),
+          'street_1', 'a column is not missing that another one has in its cells');
 
 select * from finish();
 rollback;

@@ -169,6 +169,33 @@ def test_another_sheet_of_a_workbook_is_chosen(signed_in: SignedIn, client: Orga
     assert [item["reference_id"] for item in items] == ["B-1", "B-2", "B-3"]
 
 
+def test_a_whole_address_in_one_cell_is_split(signed_in: SignedIn, client: OrganizationClient) -> None:
+    person = signed_in("upload")
+    page = person.page
+    rows = [
+        "Customer,Where,Home Type,Equipment",
+        '001,"1 N SPRING ST, LOS ANGELES, CA 90012",House,1',
+        "002,2 N Spring St Los Angeles,House,1",
+    ]
+    upload(page, "\n".join(rows).encode(), "Installs.csv")
+    banner = page.get_by_text("No column was found for")
+    expect(banner).to_contain_text(
+        "City, State or province, and Postal code. Say below which one it is. A column with the whole address becomes Street."
+    )
+    expect(banner).to_contain_text("If no column tells your sites apart, add one to your file")
+    page.get_by_label("Customer", exact=True).select_option("Reference")
+    page.get_by_label("Where", exact=True).select_option("Street")
+    expect(banner).to_have_count(0)
+    expect(page.get_by_role("region", name="Start")).to_contain_text("1 site ready, 1 row with problems")
+    page.get_by_role("link", name="2. Check").click()
+    expect(page.get_by_text("City: not found in this row")).to_be_visible()
+    person.look("draft-split")
+    page.get_by_role("link", name="Street: read as another form 1").click()
+    expect(page.get_by_text("was read as 1 N SPRING ST | LOS ANGELES | CA | 90012")).to_be_visible()
+    page.get_by_role("button", name="Start 1 site").click()
+    expect(page.get_by_role("cell", name="1 N SPRING ST, LOS ANGELES, CA 90012")).to_be_visible()
+
+
 def test_suggestions_are_taken_one_at_a_time_and_all_at_once(signed_in: SignedIn, client: OrganizationClient) -> None:
     rows = "".join(f"deal #{n},{n} N Spring St,Los Angeles,CA,90012,Residential,1,Kim\n" for n in range(1, 4))
     draft = client.post("/uploads", content=",".join(HEADER) + "\n" + rows, headers={"content-type": "text/csv"}).json()

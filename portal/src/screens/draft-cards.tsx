@@ -1,7 +1,7 @@
 // The rows of a draft where there is no room for a grid: a card each, with the cells that have problems.
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
-import { type Draft, type Filter, type Row, textOf } from "../draft.ts";
+import { type Draft, type Filter, messageOf, type Row, textOf } from "../draft.ts";
 import { counted, number } from "../format.ts";
 import { useLoad } from "../load.ts";
 import { Loading, Problem } from "../parts/misc.tsx";
@@ -49,7 +49,7 @@ function Card({ draft, row }: { draft: Draft; row: Row }) {
               </label>
             )
             : null}
-          <p class="alert">{problem.message}</p>
+          <p class="alert">{messageOf(problem)}</p>
           {problem.suggestion && problem.column && (
             <button
               type="button"

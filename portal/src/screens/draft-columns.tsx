@@ -32,11 +32,16 @@ export function Columns({ draft }: { draft: Draft }) {
   const upload = draft.upload.value;
   const devices = useDevices();
   const used = new Set(upload.columns.map(({ field }) => field));
+  const misses = (...fields: string[]) => fields.some((field) => upload.missing_fields.includes(field));
   return (
     <>
       {upload.missing_fields.length > 0 && (
         <p class="banner">
-          No column was found for {listed(upload.missing_fields.map(titleOf))}. Say below which one it is, or give a default.
+          No column was found for {listed(upload.missing_fields.map(titleOf))}. Say below which one it is
+          {misses("building_type", "device_ids") && ", or give a default"}.
+          {misses("city", "state_or_province_code", "postal_code") && " A column with the whole address becomes Street."}
+          {misses("reference_id") &&
+            " If no column tells your sites apart, add one to your file, such as 001, 002, 003, and upload it again."}
         </p>
       )}
       <table class="rows columns">

@@ -3,7 +3,7 @@ import { Component } from "preact";
 import { useComputed, useSignal } from "@preact/signals";
 import { useEffect, useLayoutEffect, useMemo, useRef } from "preact/hooks";
 import type { Schemas } from "../api.ts";
-import { type Draft, type Filter, type Row, textOf } from "../draft.ts";
+import { type Draft, type Filter, messageOf, type Row, textOf } from "../draft.ts";
 import { number } from "../format.ts";
 import { Problem } from "../parts/misc.tsx";
 
@@ -369,7 +369,7 @@ function Detail({ draft, row, column }: { draft: Draft; row: Row; column: number
       <div id="row-in-focus">
         {problems.map((problem) => (
           <p key={`${problem.field} ${problem.code}`}>
-            <span class="alert">{problem.message}</span> {problem.suggestion && problem.column && (
+            <span class="alert">{messageOf(problem)}</span> {problem.suggestion && problem.column && (
               <button
                 type="button"
                 onClick={() => draft.edit([{ row, column: problem.column!, value: problem.suggestion! }])}

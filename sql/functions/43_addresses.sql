@@ -1,0 +1,76 @@
+-- Chapter 43, addresses: finds the parts of an address that share a cell, such as 1 Main St, Oakland, CA 94601 or CA 94601.
+
+-- The field whose cells may end in other parts of the address, because these have no column of their own; null: none. p_given: fields that
+-- have a column or a default.
+create or replace function app.field_of_shared_cells(p_given text[]) returns text
+language sql immutable
+return case
+    when 'state_or_province_code' = any (p_given) then case when 'postal_code' <> all (p_given) then 'state_or_province_code' end
+    when 'city' = any (p_given) then 'city'
+    when 'street_1' = any (p_given) then 'street_1' end;
+
+-- Its parts as {field: text}, if they are all there: the state is a known one, and a comma is before the city. p_regions: plain names of states.
+create or replace function app.parts_of_address(p_text text, p_given text[], p_regions text[]) returns jsonb
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_field  constant text := app.field_of_shared_cells(p_given);
+    v_rest   text := btrim(regexp_replace(regexp_replace(btrim(app.clean_cell(p_text), E' ,\n\r'), '[,\s]*[\n\r][,\s]*', ', ', 'g'),
+                                          '[, ]+(USA?|U\.S\.A?\.?|United States( of America)?|Canada)$', '', 'i'));
+    v_postal text;
+    v_region text;
+    v_city   text;
+begin
+    if 'postal_code' <> all (p_given) then
+        v_postal := substring(v_rest from '(?i)[, ]([0-9]{4,5}(?:-[0-9]{4})?|[A-Z][0-9][A-Z] ?[0-9][A-Z][0-9])$');
+        v_rest := rtrim(left(v_rest, -length(v_postal)), ' ,');
+    end if;
+    v_region := substring(v_rest from '[^,]+$');
+    if app.plain_name(v_region) <> all (p_regions) then
+        v_region := substring(v_rest from '\m[A-Za-z]{2}$');
+    end if;
+    if v_rest is null or coalesce(app.plain_name(v_region) <> all (p_regions), true) then
+        return null;
+    end if;
+    v_rest := rtrim(left(v_rest, -length(v_region)), ' ,');
+    if v_field = 'street_1' then
+        v_city := substring(v_rest from ',([^,]+)$');
+        v_rest := rtrim(left(v_rest, -length(v_city)), ' ,');
+    elsif v_field = 'city' then
+        v_city := v_rest;
+    end if;
+    if (v_field = 'state_or_province_code') <> (coalesce(v_rest, '') = '') then
+        return null;
+    end if;
+    return jsonb_strip_nulls(jsonb_build_object(
+        'street_1', case when v_field = 'street_1' then v_rest end, 'city', btrim(v_city), 'state_or_province_code', btrim(v_region),
+        'postal_code', v_postal));
+end;
+$$;
+
+comment on function app.parts_of_address(text, text[], text[]) is 'What a cell with several parts of an address says, as {field: text}; null: it is not clear.';
+
+create or replace function app.known_regions() returns text[]
+language sql stable
+return array(select distinct name from app.region_names);
+
+-- The fields that cells of another column have too. p_columns: [{number, field}]; p_rows: rows, the first of which with all parts tells.
+create or replace function app.fields_in_shared_cells(p_columns jsonb, p_defaults jsonb, p_rows jsonb) returns text[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_given constant text[] := array(select c ->> 'field' from jsonb_array_elements(p_columns) c where c ->> 'field' is not null
+                                      union select jsonb_object_keys(p_defaults));
+    v_field constant text   := app.field_of_shared_cells(v_given);
+    v_place constant integer := (select (c ->> 'number')::integer - 1 from jsonb_array_elements(p_columns) c where c ->> 'field' = v_field);
+    v_regions constant text[] := case when v_place is not null then app.known_regions() end;
+begin
+    return coalesce((select array(select jsonb_object_keys(p.parts))
+                       from jsonb_array_elements(case when v_place is not null then p_rows else '[]' end) r (cells)
+                      cross join lateral app.parts_of_address(r.cells ->> v_place, v_given, v_regions) p (parts)
+                      where p.parts is not null
+                      limit 1), '{}');
+end;
+$$;

@@ -1,0 +1,29 @@
+begin;
+select plan(7);
+
+create function pg_temp.parts(p_text text, variadic p_given text[]) returns text
+language sql as $$
+    select concat_ws(' | ', p ->> 'street_1', p ->> 'city', p ->> 'state_or_province_code', p ->> 'postal_code')
+      from app.parts_of_address(p_text, p_given, app.known_regions()) p;
+$$;
+
+select is(array(select pg_temp.parts(t, 'street_1')
+                  from unnest(array['1 Main St, Oakland, CA 94601', '1 MAIN ST, APT 4, BATON ROUGE, LOUISIANA, 70801-1234, USA', E'1 Main St\nOakland CA\n94601',
+                                    E'1 Main St\nOakland, CA 94601\nUnited States', '8 Rue A, Montréal, QC H2Y 1C6, Canada', '1 Main St, Barre, VT 5641']) t),
+          array['1 Main St | Oakland | CA | 94601', '1 MAIN ST, APT 4 | BATON ROUGE | LOUISIANA | 70801-1234', '1 Main St | Oakland | CA | 94601',
+                '1 Main St | Oakland | CA | 94601', '8 Rue A | Montréal | QC | H2Y 1C6', '1 Main St | Barre | VT | 5641'],
+          'a whole address in one cell has its parts');
+select is(array(select pg_temp.parts(t, 'street_1') from unnest(array['1 Main St', '1 Main St Oakland CA 94601', '1 Main St, Oakland 94601', '1 Main St, 94601', ', Oakland, CA 94601', '', null]) t),
+          array['', '', '', '', '', '', ''], 'nothing is guessed of an address without a state or without a comma before its city');
+select is(array(select pg_temp.parts(t, 'street_1', 'city') from unnest(array['Oakland, CA 94601', 'Oakland CA 94601', 'Port Washington 11050', 'CA 94601']) t),
+          array['Oakland | CA | 94601', 'Oakland | CA | 94601', '', ''], 'a cell with a city may have the state and the postal code too');
+select is(array(select pg_temp.parts(t, 'street_1', 'city', 'postal_code') from unnest(array['Oakland, CA', 'New York, New York', 'Oakland ca', 'New York', 'Oakland']) t),
+          array['Oakland | CA', 'New York | New York', 'Oakland | ca', '', ''], 'a cell with a city may have the state alone');
+select is(array(select pg_temp.parts(t, 'street_1', 'city', 'state_or_province_code') from unnest(array['CA 94601', 'New York, 10001', 'Oakland, CA 94601', 'CA']) t),
+          array['CA | 94601', 'New York | 10001', '', ''], 'a cell with a state may have the postal code too');
+select is(app.field_of_shared_cells(array['street_1', 'city', 'state_or_province_code', 'postal_code']), null, 'columns of their own are read as they are');
+select is(app.fields_in_shared_cells('[{"number": 1, "field": null}, {"number": 2, "field": "street_1"}]', '{}', '[["", "?"], ["", "1 Main St, Oakland, CA 94601"]]'),
+          array['city', 'street_1', 'postal_code', 'state_or_province_code'], 'the rows tell which fields share cells');
+
+select * from finish();
+rollback;
