@@ -2,6 +2,7 @@ import { render } from "preact";
 import { effect, signal } from "@preact/signals";
 import { keepFocus } from "./parts/focus.ts";
 import { Brand, Frame, places, useKeys } from "./parts/frame.tsx";
+import { shownName } from "./parts/misc.tsx";
 import { path } from "./router.ts";
 import { Applications } from "./screens/applications.tsx";
 import { Audit } from "./screens/audit.tsx";
@@ -63,7 +64,7 @@ function Screen() {
 effect(() => {
   const [first = ""] = path.value;
   const place = places.value.find(({ name }) => name === first);
-  document.title = place ? `${place.title} · Batch Lookups` : "Batch Lookups";
+  document.title = [shownName.value ?? place?.title, "Batch Lookups"].filter(Boolean).join(" · ");
 });
 
 // Another screen begins at its top, for the eye and for the keyboard; filters and dialogs are of the same screen.

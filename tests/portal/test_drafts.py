@@ -138,7 +138,7 @@ def test_another_sheet_of_a_workbook_is_chosen(signed_in: SignedIn, client: Orga
     expect(start).to_contain_text("3 sites ready")
     expect(sheet).to_have_value("Sites B")
     expect(sheet).to_be_focused()
-    expect(page.get_by_role("cell", name="1 Oak St, 2 Oak St, 3 Oak St")).to_be_visible()
+    expect(page.get_by_role("cell", name="1 Oak St · 2 Oak St · 3 Oak St")).to_be_visible()
     person.look("draft-sheets")
     [kept] = client.get("/uploads").json()["uploads"]
     assert kept["total_rows"] == 3

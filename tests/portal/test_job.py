@@ -204,7 +204,10 @@ def test_failures_are_shown_and_retried_by_reason(signed_in: SignedIn, client: O
     person.look("job-site")
     page.keyboard.press("Escape")
 
-    page.get_by_role("button", name=f"Retry sites that failed with {code}").click()
+    expect(page).to_have_title(f"{page.get_by_role('heading', level=1).inner_text()} · Batch Lookups")
+    retry = page.get_by_role("button", name=f"Retry sites that failed with {code}")
+    expect(retry).to_have_text("Retry")
+    retry.click()
     expect(page.get_by_text("retries failed sites of another batch")).to_be_visible()
     expect(page.get_by_role("region", name="Progress")).to_contain_text("waiting 2")
     look_up(database, job, 2, {"error": "not there"}, status=400)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from playwright.sync_api import expect
 
@@ -37,7 +39,11 @@ def test_of_many_sites_only_those_near_the_window_are_in_the_page_and_are_up_to_
     sites = page.get_by_role("region", name="Sites")
     first, last = (sites.get_by_role("row", name=f"deal-{number} ") for number in (0, SITES - 1))
     expect(first).to_contain_text("Waiting")
+    page.emulate_media(media="print")
+    expect(sites.get_by_text(re.compile(rf"The first \d+ of {SITES:,}: the others are not printed"))).to_be_visible()
+    page.emulate_media(media="screen")
     assert page.evaluate(TO_THE_END, SITES + 1) < 300
+    expect(sites.get_by_text("the others are not printed")).to_have_count(0)
     expect(sites.get_by_role("table")).to_have_attribute("aria-rowcount", str(SITES + 1))
     expect(page.get_by_role("button", name="Show more")).to_have_count(0)
     last.scroll_into_view_if_needed()

@@ -2,6 +2,7 @@
 import { cloneElement, type ComponentChildren, type VNode } from "preact";
 import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
+import { number } from "../format.ts";
 import { type Loaded, useLoad } from "../load.ts";
 import { notify } from "./announce.tsx";
 import { Loading, Problem } from "./misc.tsx";
@@ -123,6 +124,12 @@ export function List<T>({ pages, columns, row, empty, class: more = "" }: ListPr
           </thead>
           {data.map((page, place) => <Part key={place} pages={pages} page={page} place={place} columns={columns.length} row={row} />)}
         </table>
+      )}
+      {last?.next_cursor && (
+        <p class="on-paper">
+          The first {number(shown!)}
+          {last.total !== null && ` of ${number(last.total)}`}: the others are not printed.
+        </p>
       )}
       {last?.next_cursor && <More key={last.next_cursor} more={pages.more} />}
     </>

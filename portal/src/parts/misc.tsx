@@ -1,6 +1,20 @@
+import { signal } from "@preact/signals";
+import { useLayoutEffect } from "preact/hooks";
 import { exactTime, shortTime } from "../format.ts";
 import { Failure } from "../api.ts";
 import type { Loaded } from "../load.ts";
+
+/** The name of what is shown, for the title of the page. */
+export const shownName = signal<string | undefined>(undefined);
+
+/** The heading of a screen that shows one thing, which tabs, bookmarks and printed pages are named after. */
+export function NamedHeading({ name }: { name: string }) {
+  useLayoutEffect(() => {
+    shownName.value = name;
+    return () => (shownName.value = undefined);
+  }, [name]);
+  return <h1>{name}</h1>;
+}
 
 export function Time({ at }: { at: string }) {
   return <time dateTime={at} title={exactTime(at)}>{shortTime(at)}</time>;

@@ -79,7 +79,7 @@ export function Columns({ draft }: { draft: Draft }) {
                   {column.field && !(column.field in TITLES) && <option value={column.field}>{titleOf(column.field)}</option>}
                 </select>
               </td>
-              <td class="soft samples" data-label="First values">{column.samples?.join(", ")}</td>
+              <td class="soft samples" data-label="First values">{column.samples?.join(" · ")}</td>
               <td class={column.how === "ambiguous" ? "warn" : "soft"} data-label="Why">
                 {column.how ? HOW[column.how] : "comes back with the results"}
               </td>

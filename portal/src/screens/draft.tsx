@@ -10,7 +10,7 @@ import { announce, notify } from "../parts/announce.tsx";
 import { CopyAs } from "../parts/copy.tsx";
 import { Dialog } from "../parts/dialog.tsx";
 import { Form, NumberField } from "../parts/form.tsx";
-import { NotYet, Problem, Time } from "../parts/misc.tsx";
+import { NamedHeading, NotYet, Problem, Time } from "../parts/misc.tsx";
 import { go, href, path, query } from "../router.ts";
 import { can } from "../session.ts";
 import { Check } from "./draft-check.tsx";
@@ -62,7 +62,7 @@ function Shown({ draft }: { draft: Draft }) {
     <>
       <div class="heading">
         <div>
-          <h1>{upload.name ?? "Draft"}</h1>
+          <NamedHeading name={upload.name ?? "Draft"} />
           <p class="soft">
             {counted(upload.total_rows, "row")}, uploaded <Time at={upload.created_at} />, kept until <Time at={upload.expires_at} />
           </p>

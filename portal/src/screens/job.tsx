@@ -9,7 +9,7 @@ import { Bar, doneShare, isOpen } from "../parts/bar.tsx";
 import { CopyAs } from "../parts/copy.tsx";
 import { Dialog } from "../parts/dialog.tsx";
 import { Menu } from "../parts/menu.tsx";
-import { NotYet, Problem, Time } from "../parts/misc.tsx";
+import { NamedHeading, NotYet, Problem, Time } from "../parts/misc.tsx";
 import { go, href, setQuery } from "../router.ts";
 import { can } from "../session.ts";
 import { nameOf, STATUS_TITLES } from "./batches.tsx";
@@ -99,7 +99,7 @@ function Heading({ job, reload }: { job: Job; reload: Loaded<Job>["reload"] }) {
     <>
       <div class="heading">
         <div>
-          <h1>{nameOf(job)}</h1>
+          <NamedHeading name={nameOf(job)} />
           <p class="soft">
             {counted(job.total_items, "site")}, uploaded <Time at={job.created_at} />
             {job.retry_of_job_id && (
@@ -307,7 +307,7 @@ function Errors({ job }: { job: Job }) {
                     aria-label={`Retry sites that failed with ${code}`}
                     onClick={() => retry(code)}
                   >
-                    Retry these
+                    Retry
                   </button>
                 )}
               </td>

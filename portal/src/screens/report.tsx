@@ -11,7 +11,7 @@ import { List, usePages } from "../parts/list.tsx";
 import { Dialog } from "../parts/dialog.tsx";
 import { Form, Search, Secret } from "../parts/form.tsx";
 import { Menu } from "../parts/menu.tsx";
-import { NotYet, Problem, Time } from "../parts/misc.tsx";
+import { NamedHeading, NotYet, Problem, Time } from "../parts/misc.tsx";
 import { go, href, query, setQuery } from "../router.ts";
 import { can } from "../session.ts";
 import { findBatch } from "./batches.tsx";
@@ -147,7 +147,7 @@ function Heading({ report, job, reload }: { report: Report; job: Job | null; rel
   return (
     <div class="heading">
       <div>
-        <h1>{report.name}</h1>
+        <NamedHeading name={report.name} />
         <p class="soft">
           {report.status === "processing"
             ? (
