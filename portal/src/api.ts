@@ -100,7 +100,8 @@ async function once(
     response = await fetch(url, { method: method.toUpperCase(), headers, body, signal });
   } catch (error) {
     if (signal?.aborted) throw error;
-    return new Failure(0, "The service cannot be reached.", "unreachable", "Check the connection; this page tries again by itself.");
+    const hint = method === "get" ? "Check the connection; this page tries again by itself." : "Check the connection, and try again.";
+    return new Failure(0, "The service cannot be reached.", "unreachable", hint);
   }
   if (response.ok || response.status === 304) return response;
   const told = await response.json().catch(() => ({}));

@@ -91,6 +91,8 @@ export class Draft {
   readonly error = signal<Error | undefined>(undefined);
   readonly saving = signal(0);
   readonly undoable = signal<{ title: string; changes: Changes }[]>([]);
+  /** Changes that did not get through, in their order. */
+  readonly unsent = signal<Parameters<Draft["change"]>[]>([]);
   private last: Promise<unknown> = Promise.resolve();
 
   constructor(upload: Upload) {
@@ -108,15 +110,23 @@ export class Draft {
     this.last = sent.catch(() => {});
     return sent.then((upload) => {
       this.upload.value = upload;
-      this.error.value = undefined;
+      if (this.unsent.peek().length === 0) this.error.value = undefined;
       if (back) this.undoable.value = [...this.undoable.peek(), back];
       this.version.value++;
       return true;
     }, (failure) => {
       this.error.value = failure;
+      if (failure.code === "unreachable") this.unsent.value = [...this.unsent.peek(), [changes, back]];
       this.version.value++;
       return false;
     }).finally(() => this.saving.value--);
+  }
+
+  /** Sends what did not get through. */
+  resend() {
+    const unsent = this.unsent.peek();
+    this.unsent.value = [];
+    for (const each of unsent) this.change(...each);
   }
 
   undo(): Promise<boolean> {

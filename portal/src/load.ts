@@ -35,8 +35,13 @@ export function useLoad<T>(load: (abort: AbortSignal) => Promise<T>, inputs: unk
     });
   }
   useEffect(() => {
+    const again = () => error.peek() && start();
     start();
-    return () => current.current?.abort();
+    addEventListener("online", again);
+    return () => {
+      removeEventListener("online", again);
+      current.current?.abort();
+    };
   }, inputs);
 
   return {

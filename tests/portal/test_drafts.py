@@ -196,6 +196,26 @@ def test_a_whole_address_in_one_cell_is_split(signed_in: SignedIn, client: Organ
     expect(page.get_by_role("cell", name="1 N SPRING ST, LOS ANGELES, CA 90012")).to_be_visible()
 
 
+def test_a_change_without_a_connection_is_sent_when_it_is_back(signed_in: SignedIn, client: OrganizationClient) -> None:
+    row = "deal-1,1 N Spring St,Los Angeles,CA,90012,,1,Kim\n"
+    draft = client.post("/uploads", content=",".join(HEADER) + "\n" + row, headers={"content-type": "text/csv"}).json()
+    person = signed_in(f"uploads/{draft['id']}?step=columns")
+    page = person.page
+    default = page.get_by_role("region", name="Where a cell is empty").get_by_label("Building type")
+    expect(page.get_by_text("Saved", exact=True)).to_be_visible()
+    page.context.set_offline(True)
+    default.select_option("Residential")
+    expect(page.get_by_role("alert")).to_contain_text("The service cannot be reached. Check the connection, and try again.")
+    expect(page.get_by_text("Not saved", exact=True)).to_be_visible()
+    page.get_by_role("button", name="Try again").click()
+    expect(page.get_by_text("Not saved", exact=True)).to_be_visible()
+    page.context.set_offline(False)
+    expect(page.get_by_text("Saved", exact=True)).to_be_visible()
+    expect(page.get_by_role("alert")).to_have_count(0)
+    expect(page.get_by_role("region", name="Start")).to_contain_text("1 site ready")
+    expect(default).to_have_value("RESIDENTIAL")
+
+
 def test_suggestions_are_taken_one_at_a_time_and_all_at_once(signed_in: SignedIn, client: OrganizationClient) -> None:
     rows = "".join(f"deal #{n},{n} N Spring St,Los Angeles,CA,90012,Residential,1,Kim\n" for n in range(1, 4))
     draft = client.post("/uploads", content=",".join(HEADER) + "\n" + rows, headers={"content-type": "text/csv"}).json()

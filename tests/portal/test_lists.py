@@ -80,3 +80,15 @@ def test_buttons_stand_in_line_with_their_row_and_below_their_title(
     right, middle = row.get_by_text(button, exact=True).evaluate(TEXT)
     assert page.get_by_role("columnheader", name=title).evaluate(TEXT)[0] == pytest.approx(right, abs=2)
     assert row.locator("td").nth(2).evaluate(TEXT)[1] == pytest.approx(middle, abs=2)
+
+
+def test_a_screen_comes_when_the_connection_is_back(signed_in: SignedIn) -> None:
+    page = signed_in("").page
+    page.context.set_offline(True)
+    page.get_by_role("link", name="Usage").click()
+    expect(page.get_by_role("alert")).to_contain_text(
+        "The service cannot be reached. Check the connection; this page tries again by itself."
+    )
+    page.context.set_offline(False)
+    expect(page.get_by_text("Each attempt counts")).to_be_visible()
+    expect(page.get_by_role("alert")).to_have_count(0)

@@ -44,6 +44,12 @@ function Shown({ draft }: { draft: Draft }) {
     return () => document.removeEventListener("keydown", onKey);
   }, [draft]);
 
+  useEffect(() => {
+    const resend = () => draft.resend();
+    addEventListener("online", resend);
+    return () => removeEventListener("online", resend);
+  }, [draft]);
+
   const undoable = draft.undoable.value.at(-1);
   async function undo() {
     const title = draft.undoable.peek().at(-1)?.title;
@@ -67,7 +73,9 @@ function Shown({ draft }: { draft: Draft }) {
             {counted(upload.total_rows, "row")}, uploaded <Time at={upload.created_at} />, kept until <Time at={upload.expires_at} />
           </p>
         </div>
-        <span class="soft">{draft.saving.value > 0 ? "Saving…" : "Saved"}</span>
+        {draft.saving.value > 0 || draft.unsent.value.length === 0
+          ? <span class="soft">{draft.saving.value > 0 ? "Saving…" : "Saved"}</span>
+          : <span class="alert">Not saved</span>}
         <button
           type="button"
           disabled={!undoable}
@@ -88,7 +96,7 @@ function Shown({ draft }: { draft: Draft }) {
           2. Check {upload.invalid_rows > 0 && <span class="count alert">{number(upload.invalid_rows)}</span>}
         </Step>
       </nav>
-      <Problem error={draft.error.value} />
+      <Problem error={draft.error.value} onRetry={draft.unsent.value.length > 0 ? () => draft.resend() : undefined} />
       {upload.notes.map((note) => note.code !== "sheet_chosen" && <p key={note.code} class="banner">{note.message}</p>)}
       <Sheet draft={draft} choose={step === "columns"} />
       {step === "columns" ? <Columns draft={draft} /> : <Check draft={draft} />}
