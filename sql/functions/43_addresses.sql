@@ -61,11 +61,11 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_given constant text[] := array(select c ->> 'field' from jsonb_array_elements(p_columns) c where c ->> 'field' is not null
-                                      union select jsonb_object_keys(p_defaults));
-    v_field constant text   := app.field_of_shared_cells(v_given);
-    v_place constant integer := (select (c ->> 'number')::integer - 1 from jsonb_array_elements(p_columns) c where c ->> 'field' = v_field);
-    v_regions constant text[] := case when v_place is not null then app.known_regions() end;
+    v_given   constant text[]  := array(select c ->> 'field' from jsonb_array_elements(p_columns) c where c ->> 'field' is not null
+                                         union select jsonb_object_keys(p_defaults));
+    v_field   constant text    := app.field_of_shared_cells(v_given);
+    v_place   constant integer := (select (c ->> 'number')::integer - 1 from jsonb_array_elements(p_columns) c where c ->> 'field' = v_field);
+    v_regions constant text[]  := case when v_place is not null then app.known_regions() end;
 begin
     return coalesce((select array(select jsonb_object_keys(p.parts))
                        from jsonb_array_elements(case when v_place is not null then p_rows else '[]' end) r (cells)

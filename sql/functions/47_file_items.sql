@@ -53,10 +53,10 @@ declare
     v_size               integer := p_columns #>> '{household_size,place}';
     v_owner_status       integer := p_columns #>> '{owner_status,place}';
     v_tax_filing         integer := p_columns #>> '{tax_filing,place}';
-    v_given constant text[] := array(select jsonb_object_keys(p_columns));
-    v_shared constant text := app.field_of_shared_cells(v_given);
+    v_given        constant text[]  := array(select jsonb_object_keys(p_columns));
+    v_shared       constant text    := app.field_of_shared_cells(v_given);
     v_shared_place constant integer := p_columns #>> array[v_shared, 'place'];
-    v_parts     jsonb[];
+    v_parts        jsonb[];
     v_has_household constant boolean := coalesce(v_income, v_size, v_owner_status, v_tax_filing) is not null;
     v_countries jsonb;
     v_regions   jsonb;
@@ -167,16 +167,16 @@ begin
                                                     case when t.spoilt_postal_code ~* '^[A-Z][0-9O][A-Z]'
                                                               or not v_regions ? ('US' || t.region) and v_regions ? ('CA' || t.region) then 'CA' else 'US' end) as country_code
                                       from (select r.n, r.is_clean, r.cells as raw, r.parts,
-                                                   app.cell(r.cells ->> v_reference_id, r.is_clean, false, null)                                 as reference_id,
-                                                   app.cell(coalesce(r.parts ->> 'street_1', r.cells ->> v_street_1), r.is_clean, true, p_defaults ->> 'street_1')                 as street_1,
-                                                   app.cell(r.cells ->> v_street_2, r.is_clean, false, p_defaults ->> 'street_2')                as street_2,
-                                                   app.cell(coalesce(r.parts ->> 'city', r.cells ->> v_city), r.is_clean, true, p_defaults ->> 'city')                         as city,
-                                                   app.cell(coalesce(r.parts ->> 'state_or_province_code', r.cells ->> v_region), true, false, p_defaults ->> 'state_or_province_code')          as region,
-                                                   app.cell(coalesce(r.parts ->> 'postal_code', r.cells ->> v_postal_code), r.is_clean, false, p_defaults ->> 'postal_code')          as spoilt_postal_code,
-                                                   app.cell(r.cells ->> v_country, true, false, p_defaults ->> 'country_code')                   as country,
-                                                   app.cell(r.cells ->> v_building_type, true, false, p_defaults ->> 'building_type')            as building_type,
-                                                   app.cell(r.cells ->> v_device_ids, true, false, p_defaults ->> 'device_ids')                  as device_ids,
-                                                   app.cell(r.cells ->> v_create_application, r.is_clean, false, p_defaults ->> 'create_application') as application
+                                                   app.cell(r.cells ->> v_reference_id, r.is_clean, false, null)                                                                        as reference_id,
+                                                   app.cell(coalesce(r.parts ->> 'street_1', r.cells ->> v_street_1), r.is_clean, true, p_defaults ->> 'street_1')                      as street_1,
+                                                   app.cell(r.cells ->> v_street_2, r.is_clean, false, p_defaults ->> 'street_2')                                                       as street_2,
+                                                   app.cell(coalesce(r.parts ->> 'city', r.cells ->> v_city), r.is_clean, true, p_defaults ->> 'city')                                  as city,
+                                                   app.cell(coalesce(r.parts ->> 'state_or_province_code', r.cells ->> v_region), true, false, p_defaults ->> 'state_or_province_code') as region,
+                                                   app.cell(coalesce(r.parts ->> 'postal_code', r.cells ->> v_postal_code), r.is_clean, false, p_defaults ->> 'postal_code')            as spoilt_postal_code,
+                                                   app.cell(r.cells ->> v_country, true, false, p_defaults ->> 'country_code')                                                          as country,
+                                                   app.cell(r.cells ->> v_building_type, true, false, p_defaults ->> 'building_type')                                                   as building_type,
+                                                   app.cell(r.cells ->> v_device_ids, true, false, p_defaults ->> 'device_ids')                                                         as device_ids,
+                                                   app.cell(r.cells ->> v_create_application, r.is_clean, false, p_defaults ->> 'create_application')                                   as application
                                               from (select u.n, u.cells, u.parts, v_is_clean or not app.may_need_cleaning(u.cells::text) as is_clean
                                                       from unnest(p_rows, v_parts) with ordinality u (cells, parts, n)
                                                     offset 0) r
