@@ -52,8 +52,13 @@ $$;
 comment on function app.parts_of_address(text, text[], text[]) is 'What a cell with several parts of an address says, as {field: text}; null: it is not clear.';
 
 create or replace function app.known_regions() returns text[]
-language sql stable
-return array(select distinct name from app.region_names);
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return array(select distinct name from app.region_names);
+end;
+$$;
 
 -- The fields that cells of another column have too. p_columns: [{number, field}]; p_rows: rows, the first of which with all parts tells.
 create or replace function app.fields_in_shared_cells(p_columns jsonb, p_defaults jsonb, p_rows jsonb) returns text[]
