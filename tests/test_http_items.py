@@ -23,7 +23,8 @@ def test_an_item_tells_its_story(client: OrganizationClient, database: Connectio
 
     item = client.get(path(job)).json()
 
-    assert list(item) == [*listed, "attempts", "waiting_for"]
+    assert list(item) == [*listed, "attempts", "waiting_for", "source"]
+    assert item["source"] is None
     assert {name: item[name] for name in listed} == listed
     assert item["position"] == 0
     [attempt] = item["attempts"]
@@ -45,6 +46,14 @@ def test_an_item_tells_its_story(client: OrganizationClient, database: Connectio
     look_up(database, job, 1)
     ended = client.get(path(job, 1)).json()
     assert (ended["status"], ended["attempts"], ended["waiting_for"]) == ("completed", [], None)
+
+
+def test_an_item_has_what_its_upload_had_beside_it(client: OrganizationClient) -> None:
+    rows = "Customer,Deal ID,Street,City,State,ZIP,Home Type,Devices\nKim,d-1,1 N Spring St,Los Angeles,CA,90012,RESIDENTIAL,1\n"
+    job = client.post("/batch-lookups", content=rows, headers={"content-type": "text/csv"}).json()
+    assert list(client.get(path(job)).json()["source"].items())[:2] == [("Customer", "Kim"), ("Deal ID", "d-1")]
+    assert client.get(f"/batch-lookups/{job['job_id']}/items?q=KIM").json()["total"] == 1
+    assert client.get(path(client.submit(site(metadata={"Stage": {"name": "Won"}})))).json()["source"] == {"Stage": {"name": "Won"}}
 
 
 @pytest.mark.parametrize("position", ["1", "-1", "1e0", "9" * 20, "first", "%00"])

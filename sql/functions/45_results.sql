@@ -46,7 +46,10 @@ begin
      where i.organization_id = p_organization_id and i.job_id = p_job_id and i.position > p_after
        and (p_status is null or app.item_status(row(i.*)::public.lookup_queue_items, p_in_flight) = p_status)
        and (p_error_code is null or i.status = 'failed' and i.error_code = p_error_code)
-       and app.site_contains(p_q, i.reference_id, i.address ->> 'street_1', i.address ->> 'city')
+       and (app.site_contains(p_q, i.reference_id, i.address ->> 'street_1', i.address ->> 'city')
+            or exists (select from public.lookup_item_sources s
+                        where s.organization_id = p_organization_id and s.job_id = p_job_id and s.position = i.position
+                          and app.source_contains(s.cells, p_q)))
      order by i.position
      limit p_limit offset p_offset;
 end;
@@ -135,7 +138,7 @@ begin
 end;
 $$;
 
-comment on function api.list_batch_lookup_items(uuid, uuid, text, integer, integer, text, text, text) is 'The items of a job in upload order: {items, total, limit, offset, next_cursor}; p_cursor is the next_cursor of the page before; p_q is looked for in reference_id, street_1 and city, as it is written, whatever the case. A page of large results ends at 8 MB, with fewer items than p_limit and a next_cursor. 400: an unknown status, limit not in 1 to 500, invalid_cursor, cursor_with_offset. 404: no such job in this organization.';
+comment on function api.list_batch_lookup_items(uuid, uuid, text, integer, integer, text, text, text) is 'The items of a job in upload order: {items, total, limit, offset, next_cursor}; p_cursor is the next_cursor of the page before; p_q is looked for in reference_id, street_1, city and what the upload had of its own beside them, as it is written, whatever the case. A page of large results ends at 8 MB, with fewer items than p_limit and a next_cursor. 400: an unknown status, limit not in 1 to 500, invalid_cursor, cursor_with_offset. 404: no such job in this organization.';
 grant execute on function api.list_batch_lookup_items(uuid, uuid, text, integer, integer, text, text, text) to authenticated;
 
 create or replace function app.result_columns() returns text[]

@@ -257,11 +257,17 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_item     public.lookup_queue_items;
+    v_source   json;
     v_attempts json;
 begin
     perform app.authorize(p_organization_id, 'jobs:read');
     perform app.find_job(p_organization_id, p_job_id);
     v_item := app.find_item(p_organization_id, p_job_id, p_position);
+    v_source := (
+        select app.source_json(c.names, s.cells)
+          from public.lookup_item_sources s
+          join public.lookup_job_columns c on c.organization_id = s.organization_id and c.job_id = s.job_id
+         where s.organization_id = p_organization_id and s.job_id = p_job_id and s.position = p_position);
     v_attempts := (
         select coalesce(json_agg(json_build_object(
                    'attempt', a.attempt, 'outcome', a.outcome, 'worker', a.worker, 'latency_ms', a.latency_ms, 'http_status', a.http_status,
@@ -270,10 +276,11 @@ begin
          where a.organization_id = p_organization_id and a.job_id = p_job_id and a.position = p_position);
     return app.join_objects(app.item_json(v_item, app.positions_in_flight(p_organization_id, p_job_id)), json_build_object(
         'attempts', v_attempts,
-        'waiting_for', app.item_waits_for(v_item, app.clock())));
+        'waiting_for', app.item_waits_for(v_item, app.clock()),
+        'source', v_source));
 end;
 $$;
 
 comment on function api.explain_item(uuid, uuid, integer) is
-'One item, given by its position in the upload (from 0), with its story: attempts, the lookups that did not succeed at once (outcome complete, retry, wait or fail; latency_ms, HTTP status, error, worker), or all with the setting record_all_attempts; and waiting_for {reason, until, message}, what it waits for now (null: it has ended): in_flight, continue (a sample), lookup_limit, retry_backoff, duplicate, no_worker, circuit_breaker, retry_after, rate_limit, concurrency_limit, other_batches, earlier_items, other_organizations or next_claim. until is the earliest or, for a lease and a duplicate, the latest time; null: not known. 404: job_not_found, item_not_found.';
+'One item, given by its position in the upload (from 0), with its story: attempts, the lookups that did not succeed at once (outcome complete, retry, wait or fail; latency_ms, HTTP status, error, worker), or all with the setting record_all_attempts; and waiting_for {reason, until, message}, what it waits for now (null: it has ended): in_flight, continue (a sample), lookup_limit, retry_backoff, duplicate, no_worker, circuit_breaker, retry_after, rate_limit, concurrency_limit, other_batches, earlier_items, other_organizations or next_claim. until is the earliest or, for a lease and a duplicate, the latest time; null: not known. source is what the upload had of its own for the item, the columns of its file in their order or its metadata; null: nothing. 404: job_not_found, item_not_found.';
 grant execute on function api.explain_item(uuid, uuid, integer) to authenticated;

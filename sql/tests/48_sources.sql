@@ -1,5 +1,5 @@
 begin;
-select plan(28);
+select plan(32);
 \ir fixtures.psql
 
 -- Names
@@ -16,6 +16,10 @@ select '{"rows": [["Owner", "Deal ID", "Street", "City", "State", "ZIP", "Type",
 select api.create_batch_lookup(:'org', null, p_file => :'file', p_options => '{"on_invalid": "skip"}') ->> 'job_id' as job \gset
 select is((select header from public.lookup_job_columns where job_id = :'job'),
           array['Owner', 'Deal ID', 'Street', 'City', 'State', 'ZIP', 'Type', 'Devices', 'Owner', 'Volume', 'Note'], 'the columns are kept in their order under their names');
+select is(array(select api.list_batch_lookup_items(:'org', :'job', p_q => t) #>> '{items,0,reference_id}' from unnest(array['LEE', '007', '=1+', 'owner', 'Kim", "d']) t),
+          array['d-1', 'd-3', 'd-1', null, null], 'items are found by what their cells say, not by the names of columns');
+select is(api.explain_item(:'org', :'job', 1) ->> 'source', '{ "Owner" : "", "Deal ID" : "d-3", "Street" : "3 Congress Ave", "City" : "Austin", "State" : "TX", "ZIP" : "78701", "Type" : "", "Devices" : "1", "Owner (2)" : "", "Volume" : "007", "Note" : null }',
+          'one item has its row, in the order of the columns');
 select results_eq(
     format($$ select position, reference_id, source ->> 'State', source ->> 'Owner', source ->> 'Volume' from api.items where job_id = %L order by position $$, :'job'),
     $$ values (0, 'd-1', 'Texas', 'Kim', '12.5'), (1, 'd-3', 'TX', '', '007') $$, 'each item has its own row, as the file has it, where others were left out');
@@ -58,6 +62,9 @@ select api.create_batch_lookup(:'org', jsonb_set(pg_temp.items(3, '{"metadata": 
 select results_eq(
     format($$ select position, source::jsonb from api.items where job_id = %L order by position $$, :'meta'),
     $$ values (0, '{"id": 7, "tags": ["a"]}'::jsonb), (1, '{"zone": "north", "id": null}'), (2, null) $$, 'the metadata of items is given back');
+select is((api.list_batch_lookup_items(:'org', :'meta', p_q => 'NORTH') #>> '{items,0,position}'), '1', 'items are found by their metadata');
+select is(array(select (api.explain_item(:'org', :'meta', n) ->> 'source')::jsonb from generate_series(1, 2) n), array['{"zone": "north", "id": null}', null]::jsonb[],
+          'one item has its metadata, if there is any');
 select is(left((api.get_batch_lookup_results(:'org', :'meta')).lines, 38), 'id,tags,zone,reference_id,status,stree', 'the members of metadata become columns');
 select is(left(split_part((api.get_batch_lookup_results(:'org', :'meta')).lines, E'\r\n', 2), 15), '7,"[""a""]",,si', 'a member of the metadata becomes a cell');
 select throws_ok(format($$ select api.create_batch_lookup(%L, pg_temp.items(1, %L)) $$, :'org', jsonb_build_object('metadata', m)), 'PT400', '1 item(s) failed validation', what)

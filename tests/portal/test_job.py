@@ -295,6 +295,25 @@ def test_a_site_tells_its_story(signed_in: SignedIn, client: OrganizationClient,
     expect(person.page.get_by_role("region", name="Sites").locator("tbody tr")).to_have_count(1)
 
 
+def test_a_customer_is_found_by_the_columns_of_the_file(signed_in: SignedIn, client: OrganizationClient) -> None:
+    rows = [
+        "Deal ID,Customer,Phone,Street,City,State,ZIP,Home Type,Devices",
+        "d-1,Kim O'Hara,555-0101,1 N Spring St,Los Angeles,CA,90012,RESIDENTIAL,1",
+        "d-2,Ada Lee,,2 N Spring St,Los Angeles,CA,90012,RESIDENTIAL,1",
+    ]
+    created = client.post("/batch-lookups", content="\n".join(rows), headers={"content-type": "text/csv"}).json()
+    person = signed_in(f"batches/{created['job_id']}")
+    page = person.page
+    page.get_by_label("Search sites").fill("o'hara")
+    sites = page.get_by_role("region", name="Sites")
+    expect(sites.get_by_role("row")).to_have_count(2)
+    sites.get_by_role("link", name="d-1").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_text("Kim O'Hara")).to_be_visible()
+    expect(dialog.get_by_text("555-0101")).to_be_visible()
+    person.look("site-columns")
+
+
 def test_results_are_downloaded(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
     job = upload(client, 2)
     look_up(database, job, 2, ANSWER)

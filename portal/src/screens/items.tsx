@@ -1,4 +1,5 @@
 // The sites of a batch, and one of them.
+import { Fragment } from "preact";
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { call, type Schemas } from "../api.ts";
@@ -70,11 +71,13 @@ export function Items({ job, version }: { job: Schemas["JobDetails"]; version: n
                 status && `status = '${status}'`,
                 error && `error_code = ${literal(error)}`,
                 search &&
-                  `strpos(lower(concat_ws(' ', reference_id, address ->> 'street_1', address ->> 'city')), lower(${literal(search)})) > 0`,
+                  `strpos(lower(concat_ws(' ', reference_id, address ->> 'street_1', address ->> 'city', (select string_agg(value, ' ') from json_each_text(source)))), lower(${
+                    literal(search)
+                  })) > 0`,
               )
             } order by position;`}
           />
-          <Search label="Search sites" hint="Reference, street or city" value={search} onSearch={(q) => setQuery({ q })} />
+          <Search label="Search sites" hint="Reference, address or your columns" value={search} onSearch={(q) => setQuery({ q })} />
         </div>
       </div>
       <List
@@ -127,6 +130,7 @@ function ItemDialog({ jobId, position, version }: { jobId: string; position: num
 function Details({ item, device }: { item: Item; device: (id: number) => string }) {
   const result = item.result as Partial<Schemas["LookupResult"]> | null;
   const programs = result?.incentives?.by_program ?? [];
+  const own = Object.entries(item.source ?? {}).filter(([, value]) => value !== "" && value !== null);
   return (
     <>
       <dl class="facts">
@@ -190,6 +194,19 @@ function Details({ item, device }: { item: Item; device: (id: number) => string 
             ))}
           </tbody>
         </table>
+      )}
+      {own.length > 0 && (
+        <details open>
+          <summary>Your columns</summary>
+          <dl class="facts">
+            {own.map(([name, value]) => (
+              <Fragment key={name}>
+                <dt>{name}</dt>
+                <dd>{typeof value === "string" ? value : JSON.stringify(value)}</dd>
+              </Fragment>
+            ))}
+          </dl>
+        </details>
       )}
       {result && (
         <details>
