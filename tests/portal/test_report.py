@@ -112,8 +112,11 @@ def test_a_report_tells_what_was_not_looked_up(signed_in: SignedIn, client: Orga
     expect(looked_up).to_have_text("1site looked upof 5 uploaded")
     person.look("report-cancelled")
     assert "No site looked up" in client.get(f"/incentive-reports/{job['report']['id']}/html").text
+    never_begun = client.submit(site("deal-7"), site("deal-8"))
+    client.post(f"/batch-lookups/{never_begun['job_id']}/cancel")
     page.goto(f"{person.server}/portal#/reports")
     expect(page.get_by_role("row", name=re.compile("5 sites"))).to_contain_text("Ended")
+    expect(page.get_by_role("row", name=re.compile("2 sites"))).to_contain_text("No site looked up")
 
     client.delete(f"/batch-lookups/{job['job_id']}")
     page.go_back()

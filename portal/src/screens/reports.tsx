@@ -6,7 +6,7 @@ import { Time } from "../parts/misc.tsx";
 import { go, href, query, setQuery } from "../router.ts";
 
 /** A report is complete for the API once its batch has ended, even if that was cancelled. */
-const TITLES: Record<Schemas["ReportStatus"], string> = { processing: "In progress", complete: "Ended", error: "Failed" };
+const TITLES: Record<Schemas["ReportStatus"], string> = { processing: "In progress", complete: "Ended", error: "No site looked up" };
 
 export function Reports() {
   const compared = query.value.get("compare");
