@@ -22,12 +22,14 @@ from pyshell.metrics import PROCESS
 from pyshell.settings import Settings
 from tests.conftest import Connection, MakeCluster, running_copy
 from tests.http_fixtures import OPENAPI, PEPPER, UNKNOWN_ID, OrganizationClient, look_up, running_server, site
+from tests.operations_fixtures import fires, needs_promtool
 from tests.standby import promote, running_standby
 from tests.tcp_proxy import running_proxy
 from tests.timed import wait_until
 
 CONSISTENCY = {"$ref": "#/components/parameters/Consistency"}
 PATHS = [path for path, operations in OPENAPI["paths"].items() if CONSISTENCY in operations.get("get", {}).get("parameters", [])]
+READS = "batch_lookups_db_eventual_reads_total"
 OUTCOMES = ("replica", "after_write", "lag", "unavailable", "refused")
 
 
@@ -114,7 +116,7 @@ def lag_of(client: OrganizationClient) -> float | None:
 
 def reads() -> dict[str, float]:
     """How many reads have been answered where, and why there, by all servers of this process."""
-    return {outcome: PROCESS.get_sample_value("batch_lookups_db_eventual_reads_total", {"outcome": outcome}) or 0 for outcome in OUTCOMES}
+    return {outcome: PROCESS.get_sample_value(READS, {"outcome": outcome}) or 0 for outcome in OUTCOMES}
 
 
 def outcomes_since(before: dict[str, float]) -> set[str]:
@@ -252,6 +254,27 @@ def test_the_primary_answers_while_the_replica_is_away(pair: Pair, caplog: pytes
         "the replica answers again",
     ]
     assert "error connecting in 'the replica'" in caplog.text
+
+
+@needs_promtool
+def test_an_alert_tells_that_the_replica_is_away(pair: Pair) -> None:
+    def fires_for(client: OrganizationClient) -> bool:
+        before = reads()
+        for _ in range(3):
+            eventual(client)
+        samples = ({f'{READS}{{outcome="{outcome}"}}': count for outcome, count in counts.items()} for counts in (before, reads()))
+        return fires("ReplicaNotRead", *samples)
+
+    client = pair.client()
+    client.submit()
+    wait_until(lambda: lag_of(client) is not None)
+    assert not fires_for(client)
+    pair.standby.stop(immediately=True)
+    try:
+        assert fires_for(client)
+    finally:
+        pair.standby.start()
+    wait_until(lambda: lag_of(client) is not None)
 
 
 def test_the_primary_answers_while_the_replica_is_silent(pair: Pair) -> None:
