@@ -217,6 +217,27 @@ def test_failures_are_shown_and_retried_by_reason(signed_in: SignedIn, client: O
     expect(page.get_by_role("region", name="Progress")).to_contain_text("waiting 3")
 
 
+def test_many_sites_are_retried_only_after_a_question(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
+    job = upload(client, 24)
+    for count, status in ((11, 404), (13, 400)):
+        look_up(database, job, count, {"error": "not there"}, status=status)
+    person = signed_in(f"batches/{job['job_id']}")
+    page = person.page
+    dialog = page.get_by_role("dialog")
+    page.get_by_role("button", name="Retry all").click()
+    expect(dialog).to_have_accessible_name("Retry 24 sites?")
+    page.keyboard.press("Escape")
+    expect(dialog).to_have_count(0)
+    page.get_by_role("button", name="Retry sites that failed with not_found").click()
+    expect(dialog).to_have_accessible_name("Retry 11 sites?")
+    expect(dialog).to_contain_text("All that failed with not_found are looked up again in a new batch. That takes up to 11 lookups.")
+    person.look("job-retry")
+    assert len(client.get("/batch-lookups").json()["jobs"]) == 1
+    dialog.get_by_role("button", name="Retry 11 sites").click()
+    expect(page.get_by_role("region", name="Progress")).to_contain_text("waiting 11")
+    assert len(client.get("/batch-lookups").json()["jobs"]) == 2
+
+
 def test_every_reason_is_told_in_words(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
     job = upload(client, 1)
     look_up(database, job, 1, status=404)

@@ -8,6 +8,7 @@ import { announce, notify } from "../parts/announce.tsx";
 import { Bar, doneShare, isOpen } from "../parts/bar.tsx";
 import { CopyAs } from "../parts/copy.tsx";
 import { Dialog } from "../parts/dialog.tsx";
+import { Form } from "../parts/form.tsx";
 import { Menu } from "../parts/menu.tsx";
 import { NamedHeading, NotYet, Problem, Time } from "../parts/misc.tsx";
 import { go, href, setQuery } from "../router.ts";
@@ -249,31 +250,38 @@ const FAILURES: Record<string, string> = {
   upstream_unreachable: "The incentives API could not be reached",
 };
 
+/** So many sites are retried without a question. */
+const FEW = 10;
+
 function Errors({ job }: { job: Job }) {
   const failure = useSignal<Error | undefined>(undefined);
+  const asking = useSignal<{ code?: string; count: number } | null>(null);
   const codes = Object.entries(job.errors_by_code).sort(([, one], [, other]) => other - one);
   if (codes.length === 0) return null;
 
   async function retry(code?: string) {
+    const created = await call("post", "/batch-lookups/{job_id}/retry", {
+      path: { job_id: job.id },
+      query: code ? { error_code: code } : {},
+    });
+    notify(`${counted(created.total_items, "site")} will be looked up again`);
+    go(["batches", created.job_id]);
+  }
+  /** Lookups cost money. */
+  function retryOrAsk(count: number, code?: string) {
     failure.value = undefined;
-    try {
-      const created = await call("post", "/batch-lookups/{job_id}/retry", {
-        path: { job_id: job.id },
-        query: code ? { error_code: code } : {},
-      });
-      notify(`${counted(created.total_items, "site")} will be looked up again`);
-      go(["batches", created.job_id]);
-    } catch (error) {
-      failure.value = error as Error;
-    }
+    if (count > FEW) asking.value = { code, count };
+    else retry(code).catch((error) => (failure.value = error));
   }
 
   const mayRetry = can("jobs:write") && !isOpen(job);
+  const question = asking.value;
+  const close = () => (asking.value = null);
   return (
     <section class="card">
       <div class="heading">
         <h2>{counted(job.failed_items, "site")} failed</h2>
-        {mayRetry && codes.length > 1 && <button type="button" onClick={() => retry()}>Retry all</button>}
+        {mayRetry && codes.length > 1 && <button type="button" onClick={() => retryOrAsk(job.failed_items)}>Retry all</button>}
       </div>
       <Problem error={failure.value} />
       <table class="rows errors">
@@ -305,7 +313,7 @@ function Errors({ job }: { job: Job }) {
                     type="button"
                     class="quiet"
                     aria-label={`Retry sites that failed with ${code}`}
-                    onClick={() => retry(code)}
+                    onClick={() => retryOrAsk(count, code)}
                   >
                     Retry
                   </button>
@@ -315,6 +323,21 @@ function Errors({ job }: { job: Job }) {
           ))}
         </tbody>
       </table>
+      {question && (
+        <Dialog title={`Retry ${counted(question.count, "site")}?`} onClose={close}>
+          <Form submit={`Retry ${counted(question.count, "site")}`} onSubmit={() => retry(question.code)} onCancel={close}>
+            <p>
+              {question.code
+                ? (
+                  <>
+                    All that failed with <code>{question.code}</code>
+                  </>
+                )
+                : "All that failed"} are looked up again in a new batch. That takes up to {counted(question.count, "lookup")}.
+            </p>
+          </Form>
+        </Dialog>
+      )}
     </section>
   );
 }
