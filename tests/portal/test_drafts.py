@@ -196,6 +196,47 @@ def test_a_whole_address_in_one_cell_is_split(signed_in: SignedIn, client: Organ
     expect(page.get_by_role("cell", name="1 N SPRING ST, LOS ANGELES, CA 90012")).to_be_visible()
 
 
+def test_a_word_stands_for_several_devices(signed_in: SignedIn, client: OrganizationClient) -> None:
+    first, second, third = client.get("/devices").json()["devices"][:3]
+    address = "1 N Spring St,Los Angeles,CA,90012,Residential"
+    rows = f"deal-1,{address},HP + thermostat,Kim\ndeal-2,{address},Air thing,Kim\n"
+    draft = client.post("/uploads", content=",".join(HEADER) + "\n" + rows, headers={"content-type": "text/csv"}).json()
+    person = signed_in(f"uploads/{draft['id']}?step=columns")
+    page = person.page
+    words = page.get_by_role("region", name="What your words stand for").get_by_role("group")
+    expect(words).to_have_count(2)
+    word = words.last
+    expect(word).to_have_accessible_name("HP + thermostat Devices")
+    chosen, add = word.get_by_role("button"), word.get_by_role("combobox", name="Add a device")
+    add.focus()
+    # The first arrow opens the list.
+    for count, downs in enumerate((3, 2), start=1):
+        for key in ["ArrowDown"] * downs + ["Enter"]:
+            page.keyboard.press(key)
+        expect(chosen).to_have_count(count)
+        expect(add).to_be_focused()
+    expect(chosen).to_contain_text([second["name"], first["name"]])
+    start = page.get_by_role("region", name="Start")
+    expect(start).to_contain_text("1 site ready, 1 row with problems")
+    expect(words.first).to_have_accessible_name("Air thing Devices")
+    person.look("draft-words")
+    maps = client.get(f"/uploads/{draft['id']}").json()["value_maps"]
+    assert maps == {"device_ids": {"HP + thermostat": [second["id"], first["id"]]}}
+
+    for left in (1, 0):
+        word.get_by_role("button").first.focus()
+        page.keyboard.press("Enter")
+        expect(chosen).to_have_count(left)
+    expect(add).to_be_focused()
+    expect(start).to_contain_text("0 sites ready")
+    expect(words).to_have_count(2)
+    # What another client called it by its name.
+    named = {"device_ids": {"HP + thermostat": f"{third['name']}; {first['name']}"}}
+    client.patch(f"/uploads/{draft['id']}", json={"value_maps": named})
+    page.reload()
+    expect(chosen).to_contain_text([third["name"], first["name"]])
+
+
 def test_a_change_without_a_connection_is_sent_when_it_is_back(signed_in: SignedIn, client: OrganizationClient) -> None:
     row = "deal-1,1 N Spring St,Los Angeles,CA,90012,,1,Kim\n"
     draft = client.post("/uploads", content=",".join(HEADER) + "\n" + row, headers={"content-type": "text/csv"}).json()

@@ -2,7 +2,7 @@
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { call, type Schemas } from "../api.ts";
-import { type Draft, textOf, titleOf, TITLES } from "../draft.ts";
+import { type Draft, textOf, titleOf, TITLES, type Upload } from "../draft.ts";
 import { listed } from "../format.ts";
 import { useLoad } from "../load.ts";
 
@@ -103,7 +103,6 @@ interface PartProperties {
 
 function Defaults({ draft, devices }: PartProperties) {
   const { defaults } = draft.upload.value;
-  const chosen = asIds(defaults.device_ids);
   return (
     <section class="card" aria-labelledby="defaults">
       <h2 id="defaults">Where a cell is empty</h2>
@@ -128,49 +127,73 @@ function Defaults({ draft, devices }: PartProperties) {
         </label>
         <fieldset class="plain">
           <legend>Devices</legend>
-          <div class="chips">
-            {chosen.map((id) => (
-              <button
-                key={id}
-                type="button"
-                aria-label={`Remove ${devices.get(id) ?? `device ${id}`}`}
-                onClick={() => draft.setDefault("device_ids", or(chosen.filter((other) => other !== id)))}
-              >
-                {devices.get(id) ?? `Device ${id}`} ×
-              </button>
-            ))}
-            <Choose
-              label="Add a device"
-              value=""
-              none="Add a device…"
-              options={Object.fromEntries([...devices].filter(([id]) => !chosen.includes(id)))}
-              onChoose={(value) => value && draft.setDefault("device_ids", [...chosen, Number(value)])}
-            />
-          </div>
+          <Devices
+            value={defaults.device_ids}
+            devices={devices}
+            onChoose={(ids) => draft.setDefault("device_ids", ids)}
+          />
         </fieldset>
       </div>
     </section>
   );
 }
 
-function or(ids: number[]): number[] | null {
-  return ids.length ? ids : null;
+interface DevicesProperties {
+  value: unknown;
+  devices: Map<number, string>;
+  /** null: none. */
+  onChoose: (ids: number[] | null) => void;
 }
 
-function asIds(value: unknown): number[] {
-  if (Array.isArray(value)) return value.map(Number);
-  return typeof value === "string" ? value.split(/[,; ]+/).filter(Boolean).map(Number) : [];
+/** Several devices: a button that removes it for each, and a list to add another from. */
+function Devices({ value, devices, onChoose }: DevicesProperties) {
+  const chosen = asIds(value, devices);
+  return (
+    <div class="chips">
+      {chosen.map((id) => (
+        <button
+          key={id}
+          type="button"
+          aria-label={`Remove ${devices.get(id) ?? `device ${id}`}`}
+          onClick={() => onChoose(chosen.length > 1 ? chosen.filter((other) => other !== id) : null)}
+        >
+          {devices.get(id) ?? `Device ${id}`} ×
+        </button>
+      ))}
+      <Choose
+        label="Add a device"
+        value=""
+        opens
+        none="Add a device…"
+        options={Object.fromEntries([...devices].filter(([id]) => !chosen.includes(id)))}
+        onChoose={(id) => id && onChoose([...chosen, Number(id)])}
+      />
+    </div>
+  );
+}
+
+/** Ids as the portal gives them; other clients may have given a text with ids or names. */
+function asIds(value: unknown, devices: Map<number, string>): number[] {
+  const text = String(value ?? "");
+  const parts = text.split(/^[\d,; ]*$/.test(text) ? /[,; ]+/ : /\s*[;|]\s*/).filter(Boolean);
+  const named = (part: string) => [...devices].find(([, name]) => name.toLowerCase() === part.toLowerCase())?.[0];
+  return parts.map((part) => named(part) ?? Number(part)).filter((id) => !isNaN(id));
 }
 
 /** What the organization's words stand for, such as Single family for Residential. */
 function Words({ draft, devices }: PartProperties) {
   const upload = draft.upload.value;
-  const unknown = useSignal<[field: string, texts: string[]][]>([]);
+  // Those without a value first; then each stays in its place, whatever value it gets.
+  const placed = useSignal<Map<string, WordOf>>(new Map());
   const regions = useLoad((signal) => call("get", "/regions", { signal }), []);
   const version = draft.version.value;
+  const mapped = mappedWords(upload);
   useEffect(() => {
     let current = true;
-    unknownWords(draft).then((found) => current && (unknown.value = found), () => {});
+    unknownWords(draft).then((unknown) => {
+      const now = new Map([...unknown, ...mapped]);
+      if (current) placed.value = new Map([...[...placed.peek()].filter(([key]) => now.has(key)), ...now]);
+    }, () => {});
     return () => {
       current = false;
     };
@@ -178,65 +201,60 @@ function Words({ draft, devices }: PartProperties) {
   const options: Record<string, Record<string, string>> = {
     building_type: BUILDING_TYPES,
     country_code: COUNTRIES,
-    device_ids: Object.fromEntries(devices),
     state_or_province_code: Object.fromEntries(
       regions.data.value?.regions.map((region) => [region.state_or_province_code, region.name]) ?? [],
     ),
   };
-  const mapped = Object.entries(upload.value_maps).flatMap(([field, map]) =>
-    Object.entries(map).map(([text, value]) => ({ field, text, value: String(value) }))
-  );
-  const isMapped = (field: string, text: string) => mapped.some((word) => word.field === field && word.text === text);
-  const words = [
-    ...unknown.value.flatMap(([field, texts]) =>
-      texts.filter((text) => !isMapped(field, text)).map((text) => ({ field, text, value: "" }))
-    ),
-    ...mapped,
-  ];
+  const words = [...new Map([...placed.value, ...mapped])];
   return (
     <section class="card" aria-labelledby="words">
       <h2 id="words">What your words stand for</h2>
       {words.length === 0 && <p class="soft">Every value was understood.</p>}
       <div class="words">
-        {words.map(({ field, text, value }) => (
-          <Word
-            key={`${field} ${text}`}
-            field={field}
-            text={text}
-            value={value}
-            options={options[field] ?? {}}
-            onChoose={(value) => draft.mapValue(field, text, value)}
-          />
-        ))}
+        {words.map(([key, { field, text }]) => {
+          const value = mapped.get(key)?.value;
+          const choose = (value: unknown) => draft.mapValue(field, text, value);
+          const title = (
+            <>
+              {text} <small class="soft">{titleOf(field)}</small>
+            </>
+          );
+          return field === "device_ids"
+            ? (
+              <fieldset key={key} class="plain">
+                <legend>{title}</legend>
+                <Devices value={value} devices={devices} onChoose={choose} />
+              </fieldset>
+            )
+            : (
+              <label key={key}>
+                <span>{title}</span>
+                <Word value={String(value ?? "")} options={options[field] ?? {}} onChoose={choose} />
+              </label>
+            );
+        })}
       </div>
     </section>
   );
 }
 
-interface WordProperties {
+interface WordOf {
   field: string;
   text: string;
+  /** undefined: none yet. */
+  value?: unknown;
+}
+
+interface WordProperties {
   /** Empty: none yet. */
   value: string;
   options: Record<string, string>;
-  onChoose: (value: unknown) => void;
+  onChoose: (value: string | null) => void;
 }
 
-function Word({ field, text, value, options, onChoose }: WordProperties) {
+function Word({ value, options, onChoose }: WordProperties) {
   const shown = value in options || !value ? options : { ...options, [value]: value };
-  return (
-    <label>
-      <span>
-        {text} <small class="soft">{titleOf(field)}</small>
-      </span>
-      <Choose
-        value={value}
-        none={value ? "Nothing" : "Choose…"}
-        options={shown}
-        onChoose={(chosen) => onChoose(chosen && field === "device_ids" ? chosen.split(",").map(Number) : chosen)}
-      />
-    </label>
-  );
+  return <Choose value={value} none={value ? "Nothing" : "Choose…"} options={shown} onChoose={onChoose} />;
 }
 
 interface ChooseProperties {
@@ -245,21 +263,42 @@ interface ChooseProperties {
   none: string;
   options: Record<string, string>;
   onChoose: (value: string | null) => void;
+  /** Whether the arrows open the list, as they do on a Mac, instead of choosing at once. */
+  opens?: boolean;
 }
 
-function Choose({ label, value, none, options, onChoose }: ChooseProperties) {
+function Choose({ label, value, none, options, onChoose, opens }: ChooseProperties) {
+  function open(event: KeyboardEvent) {
+    if (!/^Arrow(Down|Up)$/.test(event.key) || event.altKey) return;
+    event.preventDefault();
+    (event.currentTarget as HTMLSelectElement).showPicker?.();
+  }
   return (
-    <select aria-label={label} value={value} onChange={(event) => onChoose(event.currentTarget.value || null)}>
+    <select
+      aria-label={label}
+      value={value}
+      onKeyDown={opens ? open : undefined}
+      onChange={(event) => onChoose(event.currentTarget.value || null)}
+    >
       <option value="">{none}</option>
       {Object.entries(options).map(([key, title]) => <option key={key} value={key}>{title}</option>)}
     </select>
   );
 }
 
-/** The texts that stand for no value yet, by field: of each, some. */
-async function unknownWords(draft: Draft): Promise<[string, string[]][]> {
+/** The words that stand for something. */
+function mappedWords({ value_maps }: Upload): Map<string, WordOf> {
+  return new Map(
+    Object.entries(value_maps).flatMap(([field, map]) =>
+      Object.entries(map).map(([text, value]) => [`${field} ${text}`, { field, text, value }] as const)
+    ),
+  );
+}
+
+/** The words that stand for no value yet: of each field, some. */
+async function unknownWords(draft: Draft): Promise<Map<string, WordOf>> {
   const { columns, problem_groups } = draft.upload.peek();
-  const found: [string, string[]][] = [];
+  const found = new Map<string, WordOf>();
   for (const [field, code] of Object.entries(WORDS)) {
     const column = columns.find((each) => each.field === field);
     const group = problem_groups.find((each) => each.code === code);
@@ -270,7 +309,7 @@ async function unknownWords(draft: Draft): Promise<[string, string[]][]> {
       if (text && row.problems.some((problem) => problem.code === code)) texts.add(text);
       if (texts.size === MOST_WORDS) break;
     }
-    if (texts.size) found.push([field, [...texts].sort()]);
+    for (const text of [...texts].sort()) found.set(`${field} ${text}`, { field, text });
   }
   return found;
 }
