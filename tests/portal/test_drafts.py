@@ -11,7 +11,7 @@ from playwright.sync_api import Page, Route, expect
 
 from tests.conftest import Connection
 from tests.http_fixtures import NewClient, OrganizationClient, look_up
-from tests.portal.conftest import PHONE, SignedIn
+from tests.portal.conftest import DESKTOP, PHONE, SignedIn
 
 HEADER = ["Deal ID", "Street Address", "City", "State", "ZIP", "Bldg", "Devices", "Owner"]
 
@@ -192,7 +192,18 @@ def test_a_whole_address_in_one_cell_is_split(signed_in: SignedIn, client: Organ
     person.look("draft-split")
     page.get_by_role("link", name="Street: read as another form 1").click()
     expect(page.get_by_text("was read as 1 N SPRING ST | LOS ANGELES | CA | 90012")).to_be_visible()
-    page.get_by_role("button", name="Start 1 site").click()
+
+    page.set_viewport_size(PHONE)
+    page.get_by_role("link", name="Rows with problems").click()
+    row = page.get_by_role("region", name="Row 3")
+    expect(row.get_by_role("textbox")).to_have_count(1)
+    person.look("draft-split-card")
+    page.set_viewport_size(PHONE)
+    row.get_by_label("Where", exact=True).fill("2 N Spring St, Los Angeles, CA 90012")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("region", name="Start")).to_contain_text("2 sites ready")
+    page.set_viewport_size(DESKTOP)
+    page.get_by_role("button", name="Start 2 sites").click()
     expect(page.get_by_role("cell", name="1 N SPRING ST, LOS ANGELES, CA 90012")).to_be_visible()
 
 

@@ -1,7 +1,7 @@
 // The rows of a draft where there is no room for a grid: a card each, with the cells that have problems.
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
-import { type Draft, type Filter, messageOf, type Row, textOf } from "../draft.ts";
+import { type Draft, type Filter, messageOf, type Row, sharedColumn, textOf } from "../draft.ts";
 import { counted, number } from "../format.ts";
 import { useLoad } from "../load.ts";
 import { Loading, Problem } from "../parts/misc.tsx";
@@ -31,24 +31,17 @@ export function Cards({ draft, filter }: { draft: Draft; filter: Filter }) {
 function Card({ draft, row }: { draft: Draft; row: Row }) {
   const columns = draft.upload.value.columns;
   const title = columns.slice(0, 3).map((column) => textOf(row, column.number)).filter(Boolean).join(", ");
+  // What has no column of its own is in the cell with the rest of the address, or belongs there.
+  const shared = row.problems.some(({ column, field }) => !column && field?.startsWith("address.")) && sharedColumn(draft.upload.value);
   return (
     <section class="card" aria-label={`Row ${number(row.line)}`}>
       <h2>
         Row {number(row.line)} <small>{title}</small>
       </h2>
+      {shared && !row.problems.some(({ column }) => column === shared) && <Cell draft={draft} row={row} column={shared} />}
       {row.problems.map((problem) => (
         <div key={`${problem.field} ${problem.code}`}>
-          {problem.column
-            ? (
-              <label>
-                {columns.find(({ number }) => number === problem.column)?.header ?? `Column ${problem.column}`}
-                <input
-                  defaultValue={textOf(row, problem.column)}
-                  onChange={(event) => draft.edit([{ row, column: problem.column!, value: event.currentTarget.value }])}
-                />
-              </label>
-            )
-            : null}
+          {problem.column ? <Cell draft={draft} row={row} column={problem.column} /> : null}
           <p class="alert">{messageOf(problem)}</p>
           {problem.suggestion && problem.column && (
             <button
@@ -63,5 +56,17 @@ function Card({ draft, row }: { draft: Draft; row: Row }) {
       {row.warnings.map((warning) => <p key={`${warning.field} ${warning.code}`} class="warn">{warning.message}</p>)}
       <button type="button" onClick={() => draft.skip([row], !row.skipped)}>{row.skipped ? "Take it back" : "Leave it out"}</button>
     </section>
+  );
+}
+
+function Cell({ draft, row, column }: { draft: Draft; row: Row; column: number }) {
+  return (
+    <label>
+      {draft.upload.value.columns.find(({ number }) => number === column)?.header || `Column ${column}`}
+      <input
+        defaultValue={textOf(row, column)}
+        onChange={(event) => draft.edit([{ row, column, value: event.currentTarget.value }])}
+      />
+    </label>
   );
 }
