@@ -6,6 +6,14 @@ import { API, credential } from "./api.ts";
 /** How changes come at the moment; `off`: nothing is watched. */
 export const connection = signal<"off" | "connecting" | "live" | "polling">("off");
 
+/** Whether the browser has lost its network, and the service with it. A WebSocket takes a while to notice. */
+export const offline = signal(false);
+addEventListener("online", () => (offline.value = false));
+addEventListener("offline", () => {
+  // Without a network, a service on the same machine is there all the same.
+  fetch(new URL("portal/config.json", API), { cache: "no-store" }).catch(() => (offline.value = !navigator.onLine));
+});
+
 /** Columns of public.batch_lookup_jobs that the screens use. */
 export interface JobRow {
   id: string;

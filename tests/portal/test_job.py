@@ -84,6 +84,27 @@ def test_progress_comes_without_web_sockets(person: Person, client: Organization
     assert 0 < len(waits) < 12
 
 
+def test_a_browser_without_a_network_is_not_called_live(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
+    job = upload(client, 4)
+    person = signed_in(f"batches/{job['job_id']}")
+    page = person.page
+    live, offline = (page.get_by_text(state, exact=True) for state in ("Live", "Offline"))
+    expect(live).to_be_visible()
+    page.context.set_offline(True)
+    expect(offline).to_be_visible()
+    expect(live).to_have_count(0)
+    page.context.set_offline(False)
+    expect(live).to_be_visible()
+    expect(offline).to_have_count(0)
+
+    # On the machine of the service, nothing is lost with the network.
+    with page.expect_response(re.compile("/portal/config.json")):
+        page.evaluate("dispatchEvent(new Event('offline'))")
+    look_up(database, job, 1, ANSWER)
+    expect(page.get_by_role("region", name="Progress")).to_contain_text("25%")
+    expect(live).to_be_visible()
+
+
 def test_the_rate_and_the_time_left_are_told(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
     job = upload(client, 100)
     look_up(database, job, 40, ANSWER)

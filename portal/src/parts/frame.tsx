@@ -4,7 +4,7 @@ import { computed, signal, useSignal } from "@preact/signals";
 import { useEffect, useLayoutEffect } from "preact/hooks";
 import { credential, type Scope } from "../api.ts";
 import { clerk, organizations } from "../clerk.ts";
-import { connection } from "../live.ts";
+import { connection, offline } from "../live.ts";
 import { go, href, path } from "../router.ts";
 import { can, isOperator, session, signOut, switchOrganization } from "../session.ts";
 import { Announcements } from "./announce.tsx";
@@ -34,6 +34,7 @@ export const places = computed(() => PLACES.filter(({ scope }) => (scope ? can(s
 
 const CONNECTIONS = {
   off: "",
+  offline: "Offline",
   connecting: "Connecting",
   live: "Live",
   polling: "Polling",
@@ -50,6 +51,7 @@ export function Brand() {
 
 export function Frame({ children }: { children: ComponentChildren }) {
   const here = path.value[0] ?? places.value[0]?.name;
+  const state = offline.value ? "offline" : connection.value;
   return (
     <>
       <a class="skip" href="#main" onClick={focusMain}>Skip to the content</a>
@@ -61,7 +63,7 @@ export function Frame({ children }: { children: ComponentChildren }) {
           ))}
         </nav>
         <div class="who">
-          {CONNECTIONS[connection.value] && <span class={`connection ${connection.value}`}>{CONNECTIONS[connection.value]}</span>}
+          {CONNECTIONS[state] && <span class={`connection ${state}`}>{CONNECTIONS[state]}</span>}
           <Organization />
           <button type="button" class="quiet icon" aria-label="Keys" onClick={() => (helpShown.value = true)}>?</button>
           <button type="button" class="quiet" onClick={() => signOut()}>Sign out</button>
