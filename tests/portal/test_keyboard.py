@@ -70,6 +70,39 @@ class Keys:
         self.page.keyboard.press("Enter")
 
 
+def test_a_phone_has_the_places_in_a_menu(signed_in: SignedIn) -> None:
+    person = signed_in("batches")
+    page, keys = person.page, Keys(person.page)
+    header, places = page.get_by_role("banner"), page.get_by_role("navigation", name="Main").get_by_role("link")
+    menu = page.get_by_role("button", name="Menu")
+    expect(menu).to_have_count(0)
+    expect(places).to_have_count(7)
+    page.set_viewport_size({"width": 390, "height": 844})
+    expect(places).to_have_count(0)
+    box = header.bounding_box()
+    assert box is not None
+    assert box["height"] < 100
+    keys.use(menu)
+    expect(places).to_have_count(7)
+    expect(places.first).to_have_attribute("aria-current", "page")
+    page.keyboard.press("Escape")
+    expect(menu).to_be_focused()
+    expect(places).to_have_count(0)
+
+    keys.press("ArrowDown", "ArrowDown", "ArrowDown", "ArrowUp")
+    expect(places.nth(1)).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Reports", level=1)).to_be_visible()
+    expect(page.get_by_role("main")).to_be_focused()
+    expect(places).to_have_count(0)
+    # Whoever walks past its end leaves it.
+    keys.use(menu)
+    keys.tab_to(page.get_by_role("button", name="Sign out"))
+    expect(places).to_have_count(0)
+    menu.click()
+    person.look("menu")
+
+
 def test_a_dirty_file_becomes_a_shared_report_by_keys_alone(person: Person, client: OrganizationClient, database: Connection) -> None:
     page = person.page
     keys = Keys(page)

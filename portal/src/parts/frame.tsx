@@ -1,7 +1,7 @@
 // What every screen has around it: navigation, who is signed in, how changes come.
 import type { ComponentChildren } from "preact";
 import { computed, signal, useSignal } from "@preact/signals";
-import { useEffect, useLayoutEffect } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
 import { credential, type Scope } from "../api.ts";
 import { clerk, organizations } from "../clerk.ts";
 import { connection, offline } from "../live.ts";
@@ -9,6 +9,7 @@ import { go, href, path } from "../router.ts";
 import { can, isOperator, session, signOut, switchOrganization } from "../session.ts";
 import { Announcements } from "./announce.tsx";
 import { Dialog } from "./dialog.tsx";
+import { walk } from "./menu.tsx";
 
 export interface Place {
   name: string;
@@ -50,18 +51,13 @@ export function Brand() {
 }
 
 export function Frame({ children }: { children: ComponentChildren }) {
-  const here = path.value[0] ?? places.value[0]?.name;
   const state = offline.value ? "offline" : connection.value;
   return (
     <>
       <a class="skip" href="#main" onClick={focusMain}>Skip to the content</a>
       <header class="frame">
         <a class="brand" href={href([])}>Batch Lookups</a>
-        <nav aria-label="Main">
-          {places.value.map(({ name, title }) => (
-            <a key={name} href={href([name])} aria-current={name === here ? "page" : undefined}>{title}</a>
-          ))}
-        </nav>
+        <Navigation />
         <div class="who">
           {CONNECTIONS[state] && <span class={`connection ${state}`}>{CONNECTIONS[state]}</span>}
           <Organization />
@@ -73,6 +69,34 @@ export function Frame({ children }: { children: ComponentChildren }) {
       <Announcements />
       {helpShown.value && <Help />}
     </>
+  );
+}
+
+/** The places in a row, and where there is no room for it, in a list that a button opens: style.css has either. */
+function Navigation() {
+  const list = useRef<HTMLDivElement>(null);
+  const here = path.value[0] ?? places.value[0]?.name;
+  return (
+    <nav
+      aria-label="Main"
+      onFocusOut={({ currentTarget, relatedTarget }) => {
+        if (relatedTarget && !currentTarget.contains(relatedTarget as Node)) list.current!.hidePopover();
+      }}
+    >
+      <button type="button" popovertarget="places" onKeyDown={(event) => walk(event, list.current!)}>Menu</button>
+      <div
+        ref={list}
+        id="places"
+        popover="auto"
+        class="places"
+        onClick={() => list.current!.hidePopover()}
+        onKeyDown={(event) => list.current!.matches(":popover-open") && walk(event, list.current!)}
+      >
+        {places.value.map(({ name, title }) => (
+          <a key={name} href={href([name])} aria-current={name === here ? "page" : undefined}>{title}</a>
+        ))}
+      </div>
+    </nav>
   );
 }
 

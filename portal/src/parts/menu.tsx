@@ -6,20 +6,23 @@ export interface Choice {
   run: () => void;
 }
 
+/** Opens a list at an arrow, and walks along what is in it. */
+export function walk(event: KeyboardEvent, list: HTMLElement) {
+  const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+  if (!step) return;
+  event.preventDefault();
+  list.showPopover();
+  const choices = [...list.children] as HTMLElement[];
+  const at = choices.indexOf(document.activeElement as HTMLElement);
+  choices.at(at < 0 && step < 0 ? -1 : (at + step) % choices.length)!.focus();
+}
+
 /** A button that opens a list of commands; the arrows walk along it. */
 export function Menu({ title, choices, quiet }: { title: ComponentChildren; choices: Choice[]; quiet?: boolean }) {
   const id = useId();
   const anchor = `--${id.replace(/\W/g, "")}`;
   const list = useRef<HTMLDivElement>(null);
-  function onKey(event: KeyboardEvent) {
-    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
-    if (!step) return;
-    event.preventDefault();
-    list.current!.showPopover();
-    const buttons = [...list.current!.children] as HTMLElement[];
-    const at = buttons.indexOf(document.activeElement as HTMLElement);
-    buttons.at(at < 0 && step < 0 ? -1 : (at + step) % buttons.length)!.focus();
-  }
+  const onKey = (event: KeyboardEvent) => walk(event, list.current!);
   return (
     <>
       <button type="button" class={quiet ? "quiet" : undefined} popovertarget={id} style={{ anchorName: anchor }} onKeyDown={onKey}>
