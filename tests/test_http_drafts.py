@@ -225,7 +225,7 @@ def test_a_draft_is_repaired_and_started(client: OrganizationClient) -> None:
 def test_columns_are_mapped_and_defaults_stand_in(client: OrganizationClient) -> None:
     upload = draft(client, "Key,Where,City,State,ZIP\nsite-1,1 A St,Toronto,on,M5V 3L9\n")
     assert upload["missing_fields"] == ["reference_id", "street_1", "building_type", "device_ids"]
-    assert upload["problem_groups"][0]["examples"][0]["message"] == "row 2: no column has the address.street_1"
+    assert upload["problem_groups"][0]["examples"][0]["message"] == "row 2: there is no address.street_1, and no column for it"
     mapped = change(
         client,
         upload,

@@ -192,7 +192,7 @@ comment on function app.problem_message(jsonb) is 'What is wrong, in words, for 
 create or replace function app.cell_message(p_problem jsonb, p_place text, p_position integer, p_lines integer[]) returns text
 language sql immutable
 return concat_ws(', ', p_place, 'row ' || coalesce(p_lines[p_position + 1], p_position + 1)) || ': ' || case p_problem ->> 'code'
-    when 'missing' then case when p_place is null then 'no column has the ' || (p_problem ->> 'field') else 'the cell is empty' end
+    when 'missing' then case when p_place is null then format('there is no %s, and no column for it', p_problem ->> 'field') else 'the cell is empty' end
     when 'invalid_text' then 'the cell has more than 500 characters'
     when 'invalid_reference_id' then format('%s must have 3 to 256 characters and use only A-Z, a-z, 0-9 and . _ ~ -', p_problem ->> 'value')
     when 'duplicate_reference_id' then format('%s is also in row %s', p_problem ->> 'value',

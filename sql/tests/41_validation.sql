@@ -115,7 +115,7 @@ select results_eq(
                   || '{"address": {"street_1": "1 Elm St", "state_or_province_code": "TX", "postal_code": "1", "country_code": "US"}}')),
               array[2, 17], '{"city": {"place": 2, "header": "Town"}, "postal_code": {"place": 4, "header": "ZIP"}, "reference_id": {"place": 0, "header": "Deal"},
                               "building_type": {"header": "default_building_type"}}') #> '{0,problems}') p $$,
-    $$ values ('3', 'column Town, row 17: the cell is empty'), (null, 'row 17: no column has the device_ids'),
+    $$ values ('3', 'column Town, row 17: the cell is empty'), (null, 'row 17: there is no device_ids, and no column for it'),
               ('1', 'column Deal, row 17: a b must have 3 to 256 characters and use only A-Z, a-z, 0-9 and . _ ~ -'),
               (null, 'default_building_type, row 17: Castle is not a building type (RESIDENTIAL, MULTIFAMILY, MANUFACTURED_HOME, COMMERCIAL)'),
               ('5', 'column ZIP, row 17: 1 is not a ZIP code (12345 or 12345-6789)') $$,

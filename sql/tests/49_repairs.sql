@@ -19,7 +19,7 @@ select is(api.update_upload(:'org', :'id', '{"skip": {"problem": "unknown_device
 select is(api.update_upload(:'org', :'id', '{"columns": {"building_type": null}}')::jsonb #> '{columns,5}',
           '{"number": 6, "header": "Bldg", "field": null, "how": "given", "samples": ["Hut", "RESIDENTIAL", "Single Family"]}', 'a column can be taken from its field');
 select is(api.get_upload(:'org', :'id') ->> 'missing_fields', '["building_type"]', 'a field that no column has is missing');
-select is(api.get_upload(:'org', :'id')::jsonb #>> '{problem_groups,0,examples,0,message}', 'row 2: no column has the building_type', 'a missing field is a problem of every row');
+select is(api.get_upload(:'org', :'id')::jsonb #>> '{problem_groups,0,examples,0,message}', 'row 2: there is no building_type, and no column for it', 'a missing field is a problem of every row');
 select is(api.update_upload(:'org', :'id', '{"defaults": {"building_type": "RESIDENTIAL"}}') ->> 'missing_fields', '[]', 'a default stands in for a column');
 select is(api.update_upload(:'org', :'id', '{"columns": {"building_type": "bldg"}, "defaults": {"building_type": null}}')::jsonb #>> '{columns,5,field}', 'building_type', 'a column is named by its header');
 select throws_ok(format($$ select api.update_upload(%L, %L, %L) $$, :'org', :'id', c), 'PT400', message, what)
