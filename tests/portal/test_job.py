@@ -251,7 +251,9 @@ def test_many_sites_are_retried_only_after_a_question(signed_in: SignedIn, clien
     expect(dialog).to_have_count(0)
     page.get_by_role("button", name="Retry sites that failed with not_found").click()
     expect(dialog).to_have_accessible_name("Retry 11 sites?")
-    expect(dialog).to_contain_text("All that failed with not_found are looked up again in a new batch. That takes up to 11 lookups.")
+    expect(dialog).to_contain_text(
+        "All that failed for this reason (Nothing found for the address) are looked up again in a new batch. That takes up to 11 lookups."
+    )
     person.look("job-retry")
     assert len(client.get("/batch-lookups").json()["jobs"]) == 1
     dialog.get_by_role("button", name="Retry 11 sites").click()

@@ -77,7 +77,7 @@ export function Items({ job, version }: { job: Schemas["JobDetails"]; version: n
               )
             } order by position;`}
           />
-          <Search label="Search sites" hint="Reference, address or your columns" value={search} onSearch={(q) => setQuery({ q })} />
+          <Search label="Search sites" hint="Any of your columns" value={search} onSearch={(q) => setQuery({ q })} />
         </div>
       </div>
       <List

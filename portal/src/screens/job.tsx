@@ -327,13 +327,8 @@ function Errors({ job }: { job: Job }) {
         <Dialog title={`Retry ${counted(question.count, "site")}?`} onClose={close}>
           <Form submit={`Retry ${counted(question.count, "site")}`} onSubmit={() => retry(question.code)} onCancel={close}>
             <p>
-              {question.code
-                ? (
-                  <>
-                    All that failed with <code>{question.code}</code>
-                  </>
-                )
-                : "All that failed"} are looked up again in a new batch. That takes up to {counted(question.count, "lookup")}.
+              All that failed{question.code && ` for this reason (${FAILURES[question.code] ?? question.code})`}{" "}
+              are looked up again in a new batch. That takes up to {counted(question.count, "lookup")}.
             </p>
           </Form>
         </Dialog>
