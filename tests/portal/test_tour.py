@@ -111,6 +111,7 @@ def test_the_tour_leads_from_a_file_with_mistakes_to_a_shared_report(stack: Envi
     page.get_by_role("link", name="Report", exact=True).click()
     expect(page.get_by_role("heading", name="March portfolio")).to_be_visible()
     expect(page.get_by_role("main")).not_to_contain_text("the figures grow")
+    expect(page.get_by_role("heading", name="Incentives by state")).to_be_visible()
     tour.take(page, "report", 740)
 
     page.get_by_role("button", name="Share…").click()
