@@ -60,8 +60,9 @@ begin
 end;
 $$;
 
--- The fields that cells of another column have too. p_columns: [{number, field}]; p_rows: rows, the first of which with all parts tells.
-create or replace function app.fields_in_shared_cells(p_columns jsonb, p_defaults jsonb, p_rows jsonb) returns text[]
+-- The fields that cells of another column have too: the first cell with all parts tells. p_columns: [{number, field, samples}]; p_rows: the rows of
+-- the file; null: the samples of the column are looked at.
+create or replace function app.fields_in_shared_cells(p_columns jsonb, p_defaults jsonb, p_rows jsonb default null) returns text[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
@@ -69,12 +70,17 @@ declare
     v_given   constant text[]  := array(select c ->> 'field' from jsonb_array_elements(p_columns) c where c ->> 'field' is not null
                                          union select jsonb_object_keys(p_defaults));
     v_field   constant text    := app.field_of_shared_cells(v_given);
-    v_place   constant integer := (select (c ->> 'number')::integer - 1 from jsonb_array_elements(p_columns) c where c ->> 'field' = v_field);
-    v_regions constant text[]  := case when v_place is not null then app.known_regions() end;
+    v_column  constant jsonb   := (select c from jsonb_array_elements(p_columns) c where c ->> 'field' = v_field);
+    v_place   constant integer := (v_column ->> 'number')::integer - 1;
+    v_regions text[];
 begin
+    if v_column is null then
+        return '{}';
+    end if;
+    v_regions := app.known_regions();
     return coalesce((select array(select jsonb_object_keys(p.parts))
-                       from jsonb_array_elements(case when v_place is not null then p_rows else '[]' end) r (cells)
-                      cross join lateral app.parts_of_address(r.cells ->> v_place, v_given, v_regions) p (parts)
+                       from jsonb_array_elements(coalesce(p_rows, nullif(v_column -> 'samples', 'null'), '[]')) e (value)
+                      cross join lateral app.parts_of_address(case when p_rows is null then e.value #>> '{}' else e.value ->> v_place end, v_given, v_regions) p (parts)
                       where p.parts is not null
                       limit 1), '{}');
 end;

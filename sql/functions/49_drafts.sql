@@ -44,10 +44,9 @@ language sql stable
 return array(
     select f.field
       from unnest(app.required_fields()) with ordinality f (field, n)
+     cross join app.fields_in_shared_cells(p_columns, p_defaults) s (fields)
      where not p_defaults ? f.field and not jsonb_path_exists(p_columns, '$[*] ? (@.field == $field)', jsonb_build_object('field', f.field))
-       and f.field <> all (app.fields_in_shared_cells(p_columns, p_defaults, (
-               select jsonb_agg((select jsonb_agg(c -> 'samples' -> s.n order by c -> 'number') from jsonb_array_elements(p_columns) c))
-                 from generate_series(0, 4) s (n))))
+       and f.field <> all (s.fields)
      order by f.n);
 
 create or replace function app.upload_json(p_upload public.lookup_uploads) returns json

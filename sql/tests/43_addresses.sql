@@ -1,5 +1,5 @@
 begin;
-select plan(7);
+select plan(8);
 
 create function pg_temp.parts(p_text text, variadic p_given text[]) returns text
 language sql as $$
@@ -24,6 +24,13 @@ select is(array(select pg_temp.parts(t, 'street_1', 'city', 'state_or_province_c
 select is(app.field_of_shared_cells(array['street_1', 'city', 'state_or_province_code', 'postal_code']), null, 'columns of their own are read as they are');
 select is(app.fields_in_shared_cells('[{"number": 1, "field": null}, {"number": 2, "field": "street_1"}]', '{}', '[["", "?"], ["", "1 Main St, Oakland, CA 94601"]]'),
           array['city', 'street_1', 'postal_code', 'state_or_province_code'], 'the rows tell which fields share cells');
+select results_eq(
+    $$ select app.missing_fields(jsonb_build_array('{"number": 1, "field": "reference_id"}'::jsonb, jsonb_build_object('number', 2, 'field', 'street_1', 'samples', s.samples)),
+                                 '{"building_type": "RESIDENTIAL", "device_ids": [1]}')
+         from (values (1, '["1 Main St", "2 Main St, Oakland, CA 94601"]'::jsonb), (2, '["1 Main St"]'), (3, 'null')) s (n, samples)
+        order by s.n $$,
+    $$ values ('{}'::text[]), ('{city,state_or_province_code,postal_code}'), ('{city,state_or_province_code,postal_code}') $$,
+    'the samples of a column tell which fields a draft lacks');
 
 select * from finish();
 rollback;
