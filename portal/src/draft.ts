@@ -45,8 +45,8 @@ export function messageOf({ field, code, column, message }: Row["problems"][numb
 }
 
 /** The number of the column whose cells may hold the parts of an address that have no column, as app.field_of_shared_cells knows it. */
-export function sharedColumn({ columns, defaults }: Upload): number | undefined {
-  const given = new Set([...columns.map(({ field }) => field), ...Object.keys(defaults)]);
+export function sharedColumn({ columns }: Upload): number | undefined {
+  const given = new Set(columns.map(({ field }) => field));
   let shared = ["state_or_province_code", "city", "street_1"].find((field) => given.has(field));
   if (shared === "state_or_province_code" && given.has("postal_code")) shared = undefined;
   return columns.find(({ field }) => field === shared)?.number;

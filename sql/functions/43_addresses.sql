@@ -1,7 +1,7 @@
 -- Chapter 43, addresses: finds the parts of an address that share a cell, such as 1 Main St, Oakland, CA 94601 or CA 94601.
 
 -- The field whose cells may end in other parts of the address, because these have no column of their own; null: none. p_given: fields that
--- have a column or a default.
+-- have a column; a default stands for what a cell lacks.
 create or replace function app.field_of_shared_cells(p_given text[]) returns text
 language sql immutable
 return case
@@ -62,13 +62,12 @@ $$;
 
 -- The fields that cells of another column have too: the first cell with all parts tells. p_columns: [{number, field, samples}]; p_rows: the rows of
 -- the file; null: the samples of the column are looked at.
-create or replace function app.fields_in_shared_cells(p_columns jsonb, p_defaults jsonb, p_rows jsonb default null) returns text[]
+create or replace function app.fields_in_shared_cells(p_columns jsonb, p_rows jsonb default null) returns text[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_given   constant text[]  := array(select c ->> 'field' from jsonb_array_elements(p_columns) c where c ->> 'field' is not null
-                                         union select jsonb_object_keys(p_defaults));
+    v_given   constant text[]  := array(select c ->> 'field' from jsonb_array_elements(p_columns) c where c ->> 'field' is not null);
     v_field   constant text    := app.field_of_shared_cells(v_given);
     v_column  constant jsonb   := (select c from jsonb_array_elements(p_columns) c where c ->> 'field' = v_field);
     v_place   constant integer := (v_column ->> 'number')::integer - 1;

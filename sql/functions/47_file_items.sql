@@ -243,7 +243,7 @@ begin
           into v_defaults
           from (select jsonb_agg(jsonb_build_object('number', c.n, 'field', c.field)) as columns
                   from app.file_columns(names, coalesce(p_file -> 'columns', '{}'), v_defaults, p_remembered, true) with ordinality c (header, field, how, n)) u
-         cross join unnest(app.fields_in_shared_cells(u.columns, v_defaults, v_rows)) f (field);
+         cross join unnest(app.fields_in_shared_cells(u.columns, v_rows)) f (field);
     end if;
     columns := (
         select jsonb_agg(jsonb_build_object(

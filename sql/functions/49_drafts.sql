@@ -44,7 +44,7 @@ language sql stable
 return array(
     select f.field
       from unnest(app.required_fields()) with ordinality f (field, n)
-     cross join app.fields_in_shared_cells(p_columns, p_defaults) s (fields)
+     cross join app.fields_in_shared_cells(p_columns) s (fields)
      where not p_defaults ? f.field and not jsonb_path_exists(p_columns, '$[*] ? (@.field == $field)', jsonb_build_object('field', f.field))
        and f.field <> all (s.fields)
      order by f.n);

@@ -1,5 +1,5 @@
 begin;
-select plan(8);
+select plan(9);
 
 create function pg_temp.parts(p_text text, variadic p_given text[]) returns text
 language sql as $$
@@ -22,7 +22,7 @@ select is(array(select pg_temp.parts(t, 'street_1', 'city', 'postal_code') from 
 select is(array(select pg_temp.parts(t, 'street_1', 'city', 'state_or_province_code') from unnest(array['CA 94601', 'New York, 10001', 'Oakland, CA 94601', 'CA']) t),
           array['CA | 94601', 'New York | 10001', '', ''], 'a cell with a state may have the postal code too');
 select is(app.field_of_shared_cells(array['street_1', 'city', 'state_or_province_code', 'postal_code']), null, 'columns of their own are read as they are');
-select is(app.fields_in_shared_cells('[{"number": 1, "field": null}, {"number": 2, "field": "street_1"}]', '{}', '[["", "?"], ["", "1 Main St, Oakland, CA 94601"]]'),
+select is(app.fields_in_shared_cells('[{"number": 1, "field": null}, {"number": 2, "field": "street_1"}]', '[["", "?"], ["", "1 Main St, Oakland, CA 94601"]]'),
           array['city', 'street_1', 'postal_code', 'state_or_province_code'], 'the rows tell which fields share cells');
 select results_eq(
     $$ select app.missing_fields(jsonb_build_array('{"number": 1, "field": "reference_id"}'::jsonb, jsonb_build_object('number', 2, 'field', 'street_1', 'samples', s.samples)),
@@ -31,6 +31,9 @@ select results_eq(
         order by s.n $$,
     $$ values ('{}'::text[]), ('{city,state_or_province_code,postal_code}'), ('{city,state_or_province_code,postal_code}') $$,
     'the samples of a column tell which fields a draft lacks');
+select is(app.missing_fields('[{"number": 1, "field": "reference_id"}, {"number": 2, "field": "street_1", "samples": ["2 Main St, Oakland, CA 94601"]}]',
+                             '{"state_or_province_code": "NV", "building_type": "RESIDENTIAL", "device_ids": [1]}'),
+          '{}', 'a default for a part of an address changes nothing of what its cells have');
 
 select * from finish();
 rollback;

@@ -1,5 +1,5 @@
 begin;
-select plan(11);
+select plan(13);
 
 -- What the file of a header and one row becomes, with the columns found by their names.
 create function pg_temp.items(p_rows jsonb, p_defaults jsonb default '{}', p_value_maps jsonb default '{}')
@@ -62,6 +62,14 @@ select results_eq(
 select is((select columns -> 1 ->> 'field' from app.file_layout(
               '{"rows": [["ID", "Street", "City", "State Zip", "Home Type", "Equipment"], ["d-1", "1 Elm St", "Boston", "MA 02134", "RESIDENTIAL", "1"]]}', false, '{}')),
           'street_1', 'a column is not missing that another one has in its cells');
+select results_eq(
+    $$ select item -> 'address' ->> 'state_or_province_code', messages from pg_temp.items('[["ID", "Street", "Home Type", "Equipment"],
+           ["1", "1 Elm St, Boston, MA 02134", "RESIDENTIAL", "1"], ["2", "1 Elm St", "RESIDENTIAL", "1"]]', '{"state_or_province_code": "VT"}') $$,
+    $$ values ('MA', array['Street: 1 Elm St, Boston, MA 02134 was read as 1 Elm St | Boston | MA | 02134']), ('VT', '{}') $$,
+    'a default stands for what a cell lacks');
+select is((select columns -> 1 ->> 'field' from app.file_layout(
+              '{"rows": [["ID", "Street", "Home Type", "Equipment"], ["1", "1 Elm St, Boston, MA 02134", "RESIDENTIAL", "1"]], "defaults": {"state_or_province_code": "VT"}}', false, '{}')),
+          'street_1', 'a column is not missing that another one has in its cells, whatever the defaults');
 
 select * from finish();
 rollback;
