@@ -36,18 +36,23 @@ _CREDENTIALS = re.compile(
     r"|(\b[a-z][a-z+]*://[^\s:/@\"']*:)[^\s/@\"']+(?=@)",
     re.IGNORECASE,
 )
+_LINE_ENDS = re.compile(r"\s*[\r\n]\s*")
 # A shorter one would be cut out of words that have nothing to do with it.
 _SHORTEST_SECRET = 8
+REPEAT_SECONDS = 60.0
 _known: set[str] = set()
 
 
 class Formatter(logging.Formatter):
-    """A line of text: time, level, logger, message, `name=value` for each field; then the traceback. Takes the secrets out."""
+    """A line of text: time, level, logger, message, `name=value` for each field; then the traceback. Takes the secrets out.
+
+    A message of several lines, as libpq's are, becomes one.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         fields = "".join(f" {name}={value}" for name, value in fields_of(record).items() if name not in ("method", "path", "status"))
-        text = f"{time_of(record)} {record.levelname} {record.name} {record.getMessage()}{fields}"
-        return without_secrets("\n".join([text, *trace_of(self, record)]))
+        text = f"{time_of(record)} {record.levelname} {record.name} {record.getMessage().strip()}{fields}"
+        return without_secrets("\n".join([_LINE_ENDS.sub(" ", text), *trace_of(self, record)]))
 
 
 class JsonFormatter(logging.Formatter):
@@ -60,6 +65,22 @@ class JsonFormatter(logging.Formatter):
             line["traceback"] = "\n".join(trace)
         # Before they are encoded: what is cut out afterwards could take a quote with it.
         return json.dumps({name: without_secrets(value) if isinstance(value, str) else value for name, value in line.items()})
+
+
+class FirstOfEachMinute(logging.Filter):
+    """Lets a message that is logged again and again through once a minute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told_at: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        self._told_at = {message: at for message, at in self._told_at.items() if record.created - at < REPEAT_SECONDS}
+        message = record.getMessage()
+        is_first = message not in self._told_at
+        if is_first:
+            self._told_at[message] = record.created
+        return is_first
 
 
 def time_of(record: logging.LogRecord) -> str:
@@ -85,6 +106,8 @@ def configure(settings: Settings) -> None:
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
     # It logs each WebSocket with its query, where subscribers' keys are: ours is in pyshell.access.
     logging.getLogger("uvicorn.error").addFilter(lambda record: "WebSocket %s" not in str(record.msg))
+    # While the database is away, it logs each attempt at a connection.
+    logging.getLogger("psycopg.pool").addFilter(FirstOfEachMinute())
     hide(
         settings.service_role_key,
         settings.service_role_key_previous,

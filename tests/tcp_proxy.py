@@ -15,6 +15,8 @@ class Proxy:
         self.target = target
         self._loop = loop
         self.port = 0
+        # Connections that the target did not take.
+        self.refused = 0
         self._open = threading.Event()
         self._open.set()
         self._writers: set[asyncio.StreamWriter] = set()
@@ -39,6 +41,7 @@ class Proxy:
         try:
             other_reader, other_writer = await asyncio.open_connection("127.0.0.1", self.target)
         except OSError:
+            self.refused += 1
             writer.transport.abort()
             return
         ends = {writer, other_writer}

@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+from itertools import takewhile
 from pathlib import Path
 from urllib.parse import quote
 
@@ -73,6 +74,25 @@ def test_a_line_names_its_request() -> None:
     finally:
         logs.request_id.reset(request)
     assert logs.Formatter().format(record).endswith("failed")
+
+
+def test_a_message_of_several_lines_is_one_line() -> None:
+    record = logging.LogRecord("name", logging.WARNING, "", 0, "refused\n\tIs the server running?\r\n", (), None)
+    record.fields = {"reason": "a\nb"}
+    assert logs.Formatter().format(record).endswith("WARNING name refused Is the server running? reason=a b")
+
+
+def test_an_api_without_a_database_logs_each_failure_to_connect_once_a_minute() -> None:
+    environment = os.environ | {"DATABASE_URL": f"postgresql://nobody@127.0.0.1:{free_port()}/nothing", "PORT": str(free_port())}
+    api = subprocess.Popen([sys.executable, "-m", "pyshell", "serve"], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+    try:
+        assert api.stderr
+        # For two connections, several times, until the pool gives up.
+        lines = list(takewhile(lambda line: "reconnection attempt in pool 'the database' failed" not in line, api.stderr))
+    finally:
+        api.terminate()
+        api.communicate()
+    assert len([line for line in lines if "error connecting in 'the database'" in line]) == 1
 
 
 def test_the_access_log_says_who_and_from_where(client: OrganizationClient, caplog: pytest.LogCaptureFixture) -> None:

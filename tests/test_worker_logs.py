@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from pyshell.local.machine import free_port
 from pyshell.postgres import slow
 from pyshell.postgres.notifications import Notifier
+from pyshell.postgres.retries import Outage
 from pyshell.settings import Settings
+from pyshell.webhooks import sender
 from pyshell.webhooks.requests import Attempt
 from pyshell.webhooks.sender import Sender
 from pyshell.worker import job_log
 from pyshell.worker.failures import FirstOfEach
 from tests.conftest import Connection
+from tests.tcp_proxy import running_proxy
 from tests.timed import wait_until
 from tests.upstream import FakeUpstream, Reply
+from tests.webhook_receiver import running_sender
 from tests.worker_fixtures import Batches, running_worker, update_settings
 
 ORGANIZATION = UUID("5a8b54ab-0b0c-4d3e-9d8c-3f1f6e0f3c11")
@@ -98,6 +105,33 @@ def test_an_event_is_told_again_after_a_minute_with_the_number_of_the_last_one(c
     assert "things happened in the last minute: a 3 times, b 1 times" in caplog.text
     assert events.is_first("c", 250.0)
     assert caplog.text.count("things happened") == 1
+
+
+def test_failures_in_a_row_are_named_once_a_minute_and_their_end_is_known() -> None:
+    outage = Outage()
+    assert [second for second in range(130) if outage.is_worth_a_warning(float(second))] == [0, 60, 120]
+    assert (outage.end(130.0), outage.end(131.0)) == (130.0, None)
+    assert outage.is_worth_a_warning(132.0), "the next outage is another one"
+
+
+def test_a_database_that_is_away_is_named_once_and_its_return_is_told(
+    worker_settings: Settings, owner: Connection, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sender, "PAUSE_AFTER_ERROR", 0.01)
+    monkeypatch.setattr(sender, "LONGEST_SLEEP", 0.01)
+    port = int(conninfo_to_dict(worker_settings.database_url)["port"] or 0)
+    with running_proxy(port) as proxy:
+        settings = replace(worker_settings, database_url=make_conninfo(worker_settings.database_url, port=proxy.port))
+        with running_worker(settings), running_sender(settings):
+            wait_until(lambda: owner.execute("select from app.workers").rowcount == 1)
+            proxy.target = free_port()
+            proxy.cut()
+            wait_until(lambda: proxy.refused > 50)
+            proxy.target = port
+            wait_until(lambda: "webhooks are claimed again after" in caplog.text and "the database is back after" in caplog.text)
+            wait_until(lambda: "notifications arrive again" in caplog.text)
+    assert caplog.text.count("cannot claim webhooks, will try again") == 1
+    assert caplog.text.count("cannot claim lookups, will try again") == 1
 
 
 def test_an_outage_is_told_as_one(

@@ -76,7 +76,7 @@ def from_database(error: DatabaseError) -> ApiError:
         meaning = INTERNAL
     if meaning.status >= 500:
         # The context only helps with our own faults.
-        logger.error("database error %s: %s", state, error, exc_info=error if meaning is INTERNAL else None)
+        logger.error("%s: %s", f"database error {state}".strip(), error, exc_info=error if meaning is INTERNAL else None)
     return ApiError(
         meaning.status,
         meaning.code,

@@ -41,6 +41,8 @@ class Notifier:
         self._application_name = application_name
         self._handlers: dict[str, list[Handler]] = {}
         self._nodes: dict[str, asyncio.Task[None]] = {}
+        # By URL, why it cannot be listened there, as the log says.
+        self._told: dict[str, str] = {}
 
     def subscribe(self, channel: str, handler: Handler) -> None:
         """Adds a handler for a channel. Must be called before `running`."""
@@ -56,7 +58,6 @@ class Notifier:
             await cancel_all([task, *self._nodes.values()])
 
     async def _keep_listening(self, url: str) -> None:
-        told = ""
         backoff = Backoff()
         while True:
             started = asyncio.get_running_loop().time()
@@ -69,14 +70,13 @@ class Notifier:
             except (DatabaseError, OSError, TimeoutError) as error:
                 reason = str(error) or "the connection fell silent"
                 # Once for each reason, not at every attempt.
-                if reason != told:
+                if reason != self._told.get(url):
                     logger.warning("cannot listen for notifications, polling until that works again: %s", reason)
-                    told = reason
+                    self._told[url] = reason
             except Exception:
                 logger.exception("listening for notifications failed")
             if asyncio.get_running_loop().time() - started > STEADY_SECONDS:
                 backoff.reset()
-                told = ""
             await asyncio.sleep(backoff.delay())
 
     async def _listen(self, url: str) -> None:
@@ -85,6 +85,8 @@ class Notifier:
             if is_first:
                 self._listen_at(await self._other_nodes(connection))
             await connection.execute(sql.SQL("; ").join(sql.SQL("listen {}").format(sql.Identifier(channel)) for channel in self._handlers))
+            if self._told.pop(url, None) is not None:
+                logger.info("notifications arrive again")
             if is_first:
                 self.is_ready.set()
             try:

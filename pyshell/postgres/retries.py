@@ -1,4 +1,4 @@
-"""Backoff by organization, so that a failure of one does not delay the others."""
+"""Failures that repeat: backoff by organization, so that one does not delay the others, and which of them the log names."""
 
 from typing import Final
 
@@ -7,6 +7,29 @@ LONGEST_PAUSE: Final = 2.0
 # Workers that are merely busy wait for one another's rows, too: the log names an organization that could not be served this often in a row.
 BUSY_BEFORE_A_WARNING: Final = 5
 FAILURES_A_MINUTE: Final = 30
+OUTAGE_WARNING_SECONDS: Final = 60.0
+
+
+class Outage:
+    """Failures in a row of something that is tried again and again. Times are in seconds of the caller's clock."""
+
+    def __init__(self) -> None:
+        self._began_at: float | None = None
+        self._named_at = 0.0
+
+    def is_worth_a_warning(self, now: float) -> bool:
+        """Whether the log should name the failure at `now`: when it is the first in a row, then once a minute."""
+        is_worth_it = self._began_at is None or now - self._named_at >= OUTAGE_WARNING_SECONDS
+        if self._began_at is None:
+            self._began_at = now
+        if is_worth_it:
+            self._named_at = now
+        return is_worth_it
+
+    def end(self, now: float) -> float | None:
+        """It worked at `now`; answers how long it had not, None: it did all the time."""
+        began_at, self._began_at = self._began_at, None
+        return None if began_at is None else now - began_at
 
 
 class Retries:

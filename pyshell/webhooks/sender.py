@@ -22,7 +22,7 @@ from prometheus_client.core import Metric
 from pyshell.metrics import gauge
 from pyshell.postgres.connections import Session
 from pyshell.postgres.notifications import Notifier
-from pyshell.postgres.retries import Retries
+from pyshell.postgres.retries import Outage, Retries
 from pyshell.postgres.sqlstates import DatabaseError, Kind, for_log, is_about_the_data, kind_of
 from pyshell.settings import Settings
 from pyshell.tasks import cancel_all
@@ -76,6 +76,8 @@ class Sender:
         self._asked_after: dict[bytes, float] = {}
         self._blocked_claims = Retries()
         self._blocked_records = Retries()
+        self._claim_outage = Outage()
+        self._record_outage = Outage()
         notifier.subscribe("webhooks_ready", lambda _: self._wakeup.set())
 
     def metrics(self) -> Iterable[Metric]:
@@ -105,8 +107,11 @@ class Sender:
             self._wakeup.clear()
             try:
                 sleep = await self._round()
+                if (seconds := self._claim_outage.end(time.monotonic())) is not None:
+                    logger.info("webhooks are claimed again after %.0f s", seconds)
             except DatabaseError as error:
-                logger.warning("cannot claim webhooks, will try again: %s", error)
+                if self._claim_outage.is_worth_a_warning(time.monotonic()):
+                    logger.warning("cannot claim webhooks, will try again: %s", error)
                 sleep = PAUSE_AFTER_ERROR
                 self._wakeup.clear()
             try:
@@ -225,8 +230,11 @@ class Sender:
             await asyncio.sleep(FLUSH_SECONDS)
             try:
                 await self._flush()
+                if (seconds := self._record_outage.end(time.monotonic())) is not None:
+                    logger.info("webhook attempts are recorded again after %.0f s", seconds)
             except DatabaseError as error:
-                logger.warning("cannot record %s webhook attempts, will try again: %s", len(self._unrecorded), error)
+                if self._record_outage.is_worth_a_warning(time.monotonic()):
+                    logger.warning("cannot record %s webhook attempts, will try again: %s", len(self._unrecorded), error)
                 await asyncio.sleep(PAUSE_AFTER_ERROR)
 
     async def _flush(self) -> None:

@@ -10,7 +10,7 @@ from typing import Final
 from uuid import UUID
 
 from pyshell.postgres.connections import Connection, Session
-from pyshell.postgres.retries import Retries
+from pyshell.postgres.retries import Outage, Retries
 from pyshell.postgres.sqlstates import DatabaseError, Kind, for_log, kind_of
 from pyshell.tasks import cancel_all
 from pyshell.worker.calls import Lease, WorkerState, claim_for_organizations, claim_lookups, heartbeat, release_lost_claims
@@ -77,7 +77,7 @@ class Claims:
         self._unheard: set[bytes] = set()
         self._last_state: WorkerState | None = None
         self._jobs = JobLog(session, worker, keeper.jobs)
-        self._away_since: float | None = None
+        self._outage = Outage()
         self._stopped_at = 0.0
         self._pauses = FirstOfEach("lookups were held up")
         self._is_stop_told = True
@@ -95,9 +95,7 @@ class Claims:
             sleep = await self._round()
         except DatabaseError as error:
             sleep = self._back_off(longest=2.0)
-            # Once when it begins, then about once a minute.
-            self._away_since = self._away_since or asyncio.get_running_loop().time()
-            if self._fruitless_rounds == 1 or self._fruitless_rounds % 30 == 0:
+            if self._outage.is_worth_a_warning(asyncio.get_running_loop().time()):
                 logger.warning("worker %s cannot claim lookups, will try again: %s", self._worker, error)
         with suppress(TimeoutError):
             async with asyncio.timeout(sleep):
@@ -308,9 +306,8 @@ class Claims:
                 self._schedule.release_beyond(keep)
 
     def _note_database(self) -> None:
-        if self._away_since is not None:
-            seconds = asyncio.get_running_loop().time() - self._away_since
-            self._away_since = None
+        seconds = self._outage.end(asyncio.get_running_loop().time())
+        if seconds is not None:
             fields = {"worker": self._worker, "duration": round(seconds, 3)}
             logger.info("the database is back after %.0f s", seconds, extra={"fields": fields})
 

@@ -22,6 +22,7 @@ from pyshell import logs, traces
 from pyshell.metrics import counters, gauge, version
 from pyshell.postgres.connections import Backoff, Connection, Session
 from pyshell.postgres.notifications import Notifier
+from pyshell.postgres.retries import Outage
 from pyshell.postgres.slow import Threshold
 from pyshell.postgres.sqlstates import DatabaseError, explain
 from pyshell.settings import Settings
@@ -163,12 +164,13 @@ class Worker:
 
 async def fetch_internal_key(settings: Settings, stop: asyncio.Event) -> str | None:
     """The credential for our own API; waits until the database is there. None: stopped meanwhile."""
-    session, backoff = Session(settings.database_url, APPLICATION_NAME), Backoff(first=1.0)
+    session, backoff, outage = Session(settings.database_url, APPLICATION_NAME), Backoff(first=1.0), Outage()
     while not stop.is_set():
         try:
             return await session.run(internal_key)
         except DatabaseError as error:
-            logger.warning("cannot start, will try again: %s", explain(error))
+            if outage.is_worth_a_warning(asyncio.get_running_loop().time()):
+                logger.warning("cannot start, will try again: %s", explain(error))
             with suppress(TimeoutError):
                 async with asyncio.timeout(backoff.delay()):
                     await stop.wait()
