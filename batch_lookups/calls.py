@@ -89,14 +89,16 @@ def path_of(*parts: str) -> str:
 @dataclass(frozen=True)
 class FileOptions:
     """How a batch is called and how its file is read: `columns` gives fields the names or numbers of their columns, the others are for what
-    rows do not say. By its `labels` the job is found again. `skip_invalid`: invalid items are left out, where otherwise nothing would be
-    stored. `reuse_max_age_days`: sites with a result that is not older are given it. `sample`: so many sites first. `max_lookups`: no more
-    lookups than these; what remains fails, or waits, as `when_limit_reached` says."""
+    rows do not say; `{line}` in `reference_id` stands for the row's line. By its `labels` the job is found again. `skip_invalid`: invalid
+    items are left out, where otherwise nothing would be stored. `reuse_max_age_days`: sites with a result that is not older are given it.
+    `sample`: so many sites first. `max_lookups`: no more lookups than these; what remains fails, or waits, as `when_limit_reached` says.
+    """
 
     name: str | None = None
     skip_invalid: bool = False
     columns: Mapping[str, str | int] = field(default_factory=dict)
     sheet: str | None = None
+    reference_id: str | None = None
     building_type: str | None = None
     device_ids: Sequence[int] = ()
     country_code: str | None = None
@@ -112,6 +114,7 @@ class FileOptions:
             "on_invalid": "skip" if self.skip_invalid else None,
             "columns": json.dumps(self.columns) if self.columns else None,
             "sheet": self.sheet,
+            "default_reference_id": self.reference_id,
             "default_building_type": self.building_type,
             "default_device_ids": ",".join(map(str, self.device_ids)) or None,
             "default_country_code": self.country_code,

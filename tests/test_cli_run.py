@@ -181,7 +181,7 @@ def test_a_file_that_is_no_table_is_refused_in_the_words_of_the_service(cli: Cli
         (["check", "bare.csv", "--building-type", "Igloo", "--devices", "1"], "  line 2: --building-type: Igloo is not "),
         (
             ["check", "headers.csv"],
-            "city, zip. Name a column with --map FIELD=COLUMN, or say for all rows alike: --devices, --building-type",
+            "city, zip. Name it with --map FIELD=COLUMN, or say it for all rows: --number-rows, --devices, --building-type",
         ),
         (["check", "twice.csv"], "hint: Say which one is meant with --map FIELD=COLUMN.\n"),
         (["check", "bytes.csv"], "hint: Save the file as CSV UTF-8.\n"),
@@ -295,6 +295,14 @@ def test_defaults_are_for_rows_that_say_nothing(cli: Cli) -> None:
     [row] = rows_of(cli.folder / "results.csv")
     assert (row["building_type"], row["device_ids"], row["country_code"]) == ("MULTIFAMILY", "1;20", "US")
     assert json.loads(cli.run("list", "--json").stdout)[0]["name"] == "March"
+
+
+def test_rows_without_an_id_can_be_numbered(cli: Cli) -> None:
+    cli.sites("sites.csv", ["", "site-2", ""])
+    assert "lines 2, 4: column reference_id: the cell is empty" in cli.run("check", "sites.csv").stderr
+    done = cli.run("run", "sites.csv", "-o", "results.csv", "--number-rows")
+    assert done.returncode == 0, done.stderr
+    assert [row["reference_id"] for row in rows_of(cli.folder / "results.csv")] == ["row-2", "site-2", "row-4"]
 
 
 def test_the_same_command_finds_its_job_and_again_makes_another(cli: Cli, service: Service) -> None:

@@ -331,6 +331,23 @@ def test_an_organization_has_a_limited_number_of_drafts_for_a_limited_time(clien
     draft(client)
 
 
+def test_rows_without_an_id_keep_their_numbers_when_others_are_left_out(client: OrganizationClient) -> None:
+    text = "\n".join(line.partition(",")[2] for line in (HEADER + ROWS).splitlines())
+    upload = draft(client, text)
+    assert (upload["missing_fields"], upload["valid_rows"]) == (["reference_id"], 0)
+    numbered = change(client, upload, defaults={"reference_id": "row-{line}"}, skip=[1])
+    assert (numbered["missing_fields"], numbered["valid_rows"], numbered["defaults"]) == ([], 1, {"reference_id": "row-{line}"})
+    change(client, upload, edits=[{"position": 2, "column": 2, "value": "Los Angeles"}])
+    assert [item["reference_id"] for item in items(client, answer(start(client, upload), 201))] == ["row-2", "row-4"]
+
+
+def test_items_of_json_without_an_id_are_numbered(client: OrganizationClient) -> None:
+    sites = [{name: value for name, value in site("x").items() if name != "reference_id"} for _ in range(2)]
+    upload = draft(client, json.dumps(sites), "application/json")
+    assert change(client, upload, defaults={"reference_id": "row-{line}"})["valid_rows"] == 2
+    assert [item["reference_id"] for item in items(client, answer(start(client, upload), 201))] == ["row-1", "row-2"]
+
+
 @pytest.mark.parametrize(
     ("method", "path"),
     [("GET", ""), ("PATCH", ""), ("DELETE", ""), ("GET", "/rows"), ("POST", "/start")],
@@ -351,6 +368,7 @@ def test_nobody_reaches_the_draft_of_another_organization(new_client: NewClient,
         ({"columns": [1]}, "invalid_columns"),
         ({"defaults": {"colour": "red"}}, "invalid_defaults"),
         ({"defaults": {"city": {}}}, "invalid_defaults"),
+        ({"defaults": {"reference_id": "site"}}, "invalid_default_reference_id"),
         ({"value_maps": {"city": {"a": "b"}}}, "invalid_value_maps"),
         ({"value_maps": {"building_type": {"a": "b" * 70_000}}}, "invalid_value_maps"),
         ({"value_maps": {"building_type": "x"}}, "invalid_value_maps"),

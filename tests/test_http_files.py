@@ -152,6 +152,25 @@ def test_columns_and_defaults_can_be_given(client: OrganizationClient) -> None:
         assert refused(upload(client, text, **(options | {"columns": columns})))["code"] == "invalid_columns"
 
 
+def test_rows_without_an_id_are_numbered_by_their_lines(client: OrganizationClient) -> None:
+    text = (
+        'Street,City,State,ZIP,Building Type,Devices,Note\n1 A St,Boston,MA,02134,House,1,"two\nlines"\n\n2 A St,Boston,MA,02134,House,1,\n'
+    )
+    assert "?default_reference_id=row-{line}" in refused(upload(client, text))["hint"]
+    batch = created(upload(client, text, default_reference_id="row-{line}"))
+    items = client.get(f"/batch-lookups/{batch['job_id']}/items").json()["items"]
+    # The second one begins in line 5, after a cell of two lines and an empty line.
+    assert [item["reference_id"] for item in items] == ["row-2", "row-5"]
+    own = "ID," + text.replace("\n1 A", "\nd-001,1 A").replace("\n2 A", "\n,2 A")
+    batch = created(upload(client, own, default_reference_id="site.{line}"))
+    items = client.get(f"/batch-lookups/{batch['job_id']}/items").json()["items"]
+    assert [item["reference_id"] for item in items] == ["d-001", "site.5"]
+    for wrong in ("row", "row-{row}"):
+        assert refused(upload(client, text, default_reference_id=wrong))["code"] == "invalid_default_reference_id"
+    [invalid] = refused(upload(client, text, default_reference_id="a/{line}", on_invalid="skip"))["invalid_items"][:1]
+    assert invalid["problems"][0]["code"] == "invalid_reference_id"
+
+
 def test_ndjson_is_a_batch(client: OrganizationClient) -> None:
     text = "\n".join(json.dumps(site(f"deal-{number:03}")) for number in range(5)) + "\n\n"
     for content_type in ("application/x-ndjson", "application/ndjson; charset=utf-8", "application/jsonl"):

@@ -30,8 +30,8 @@ return jsonb_strip_nulls(jsonb_build_object(
 
 -- An item for each row, and what was mended in it or is wrong with the row itself, if anything. Whatever depends on one word alone, such as
 -- what stands for a state, is found out once for each word. Most files need no cleaning, which one check of the whole file tells.
--- p_width: how many cells the header has.
-create or replace function app.file_items(p_rows jsonb[], p_width integer, p_columns jsonb, p_defaults jsonb, p_value_maps jsonb)
+-- p_lines: where each row stands in its file; null: they are counted. p_width: how many cells the header has.
+create or replace function app.file_items(p_rows jsonb[], p_lines integer[], p_width integer, p_columns jsonb, p_defaults jsonb, p_value_maps jsonb)
 returns table (item jsonb, notes app.cell_notes)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp set jit = off
@@ -167,7 +167,7 @@ begin
                                                     case when t.spoilt_postal_code ~* '^[A-Z][0-9O][A-Z]'
                                                               or not v_regions ? ('US' || t.region) and v_regions ? ('CA' || t.region) then 'CA' else 'US' end) as country_code
                                       from (select r.n, r.is_clean, r.cells as raw, r.parts,
-                                                   app.cell(r.cells ->> v_reference_id, r.is_clean, false, null)                                                                        as reference_id,
+                                                   app.cell(r.cells ->> v_reference_id, r.is_clean, false, replace(p_defaults ->> 'reference_id', '{line}', r.line::text))               as reference_id,
                                                    app.cell(coalesce(r.parts ->> 'street_1', r.cells ->> v_street_1), r.is_clean, true, p_defaults ->> 'street_1')                      as street_1,
                                                    app.cell(r.cells ->> v_street_2, r.is_clean, false, p_defaults ->> 'street_2')                                                       as street_2,
                                                    app.cell(coalesce(r.parts ->> 'city', r.cells ->> v_city), r.is_clean, true, p_defaults ->> 'city')                                  as city,
@@ -177,7 +177,8 @@ begin
                                                    app.cell(r.cells ->> v_building_type, true, false, p_defaults ->> 'building_type')                                                   as building_type,
                                                    app.cell(r.cells ->> v_device_ids, true, false, p_defaults ->> 'device_ids')                                                         as device_ids,
                                                    app.cell(r.cells ->> v_create_application, r.is_clean, false, p_defaults ->> 'create_application')                                   as application
-                                              from (select u.n, u.cells, u.parts, v_is_clean or not app.may_need_cleaning(u.cells::text) as is_clean
+                                              from (select u.n, u.cells, u.parts, v_is_clean or not app.may_need_cleaning(u.cells::text) as is_clean,
+                                                           coalesce(p_lines[u.n], u.n) as line
                                                       from unnest(p_rows, v_parts) with ordinality u (cells, parts, n)
                                                     offset 0) r
                                             offset 0) t
@@ -186,6 +187,17 @@ begin
                     offset 0) c
             offset 0) m
      order by m.n;
+end;
+$$;
+
+create or replace function app.check_defaults(p_defaults jsonb) returns void
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if position('{line}' in p_defaults ->> 'reference_id') = 0 then
+        perform app.refuse_option('default_reference_id', 'a text with {line}, which tells the rows apart, such as row-{line}');
+    end if;
 end;
 $$;
 
@@ -200,6 +212,7 @@ begin
        or exists (select from unnest(array['columns', 'defaults', 'value_maps']) m where jsonb_typeof(p_file -> m) <> 'object') then
         perform app.refuse_option('p_file', '{rows: [[cell, ...], ...], lines?: [number, ...], columns?, defaults?, value_maps?: {...}}');
     end if;
+    perform app.check_defaults(p_file -> 'defaults');
 end;
 $$;
 
@@ -303,7 +316,7 @@ begin
     perform app.check_item_count(coalesce(cardinality(v_cells), 0));
     select array_agg(i.item), array_agg(i.notes)
       into items, item_notes
-      from app.file_items(v_cells, cardinality(v_layout.names), places, v_defaults, coalesce(p_file -> 'value_maps', '{}')) i;  -- in the order of the rows
+      from app.file_items(v_cells, lines, cardinality(v_layout.names), places, v_defaults, coalesce(p_file -> 'value_maps', '{}')) i;  -- in the order of the rows
     header := array(select n from unnest(v_layout.names) with ordinality u (n, number) where n <> '' order by number);
     if app.has_own_columns(columns) then
         header := v_layout.names;

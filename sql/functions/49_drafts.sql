@@ -101,7 +101,7 @@ end;
 $$;
 
 -- The rows of a draft by the rules for every upload: an item for each that is not skipped, with its problems and warnings.
-create or replace function app.judged_rows(p_upload public.lookup_uploads, p_rows jsonb[], p_skipped integer[] default '{}') returns app.batch_item[]
+create or replace function app.judged_rows(p_upload public.lookup_uploads, p_rows jsonb[], p_lines integer[], p_skipped integer[] default '{}') returns app.batch_item[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
@@ -112,7 +112,7 @@ declare
 begin
     select array_agg(f.item), array_agg(f.notes)
       into v_read, v_notes
-      from app.file_items(p_rows, jsonb_array_length(p_upload.columns), app.column_places(p_upload.columns, p_upload.defaults), p_upload.defaults,
+      from app.file_items(p_rows, p_lines, jsonb_array_length(p_upload.columns), app.column_places(p_upload.columns, p_upload.defaults), p_upload.defaults,
                           p_upload.value_maps) f;  -- in the order of the rows
     v_items := array(select i from app.parse_batch_items(v_read, p_upload.check_devices, v_notes) i);
     if p_skipped <> '{}' then
@@ -164,7 +164,7 @@ begin
               from public.lookup_upload_rows
              where organization_id = p_organization_id and upload_id = p_upload_id
              order by position) r;
-    v_items  := app.judged_rows(v_upload, v_rows, v_skipped);
+    v_items  := app.judged_rows(v_upload, v_rows, v_lines, v_skipped);
     v_noted  := app.noted_items(v_items);
     v_upload := app.counted_upload(v_upload, v_items, v_noted, v_lines);
     update public.lookup_upload_rows r
@@ -289,7 +289,7 @@ begin
     p_upload.total_rows := cardinality(v_rows);
     p_upload.updated_at := p_upload.created_at;
     p_upload.expires_at := p_upload.created_at + make_interval(days => (select upload_retention_days from app.settings));
-    v_items  := app.judged_rows(p_upload, v_rows);
+    v_items  := app.judged_rows(p_upload, v_rows, v_lines);
     v_noted  := app.noted_items(v_items);
     p_upload := app.counted_upload(p_upload, v_items, v_noted, v_lines);
     insert into public.lookup_uploads values (p_upload.*);

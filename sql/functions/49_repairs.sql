@@ -164,6 +164,7 @@ begin
         perform app.refuse_option('unskip', 'an array of positions of rows, or {"problem": a code, "field": ...}');
     end if;
 
+    perform app.check_defaults(v_defaults);
     v_upload.columns := app.mapped_columns(v_upload.columns, v_columns);
     update public.lookup_uploads
        set name       = case when p_changes ? 'name' then p_changes ->> 'name' else name end,
@@ -195,5 +196,5 @@ end;
 $$;
 
 comment on function api.update_upload(uuid, uuid, jsonb) is
-'Changes a draft, judges all its rows again, and returns it as api.create_upload does. p_changes may have: name; columns {field: name or number of its column, or null: no column has it}; defaults {field: value or null}; value_maps {field: {text in the file: value or null}} for country_code, state_or_province_code, building_type and device_ids, such as {"building_type": {"Single family": "RESIDENTIAL"}}; edits [{position, column, value}], with null to take an edit back, at most 20 MB of a draft altogether; skip and unskip, each an array of positions or {problem: code, field?}; reuse_results {max_age_days}, or null for none. What is not named stays. 404 upload_not_found. 409 upload_started. 400: unknown_fields, invalid_columns, invalid_defaults, invalid_value_maps, invalid_edits, invalid_skip, invalid_unskip, invalid_name, invalid_reuse_results.';
+'Changes a draft, judges all its rows again, and returns it as api.create_upload does. p_changes may have: name; columns {field: name or number of its column, or null: no column has it}; defaults {field: value or null; for reference_id a text such as row-{line}, with the line of the row}; value_maps {field: {text in the file: value or null}} for country_code, state_or_province_code, building_type and device_ids, such as {"building_type": {"Single family": "RESIDENTIAL"}}; edits [{position, column, value}], with null to take an edit back, at most 20 MB of a draft altogether; skip and unskip, each an array of positions or {problem: code, field?}; reuse_results {max_age_days}, or null for none. What is not named stays. 404 upload_not_found. 409 upload_started. 400: unknown_fields, invalid_columns, invalid_defaults, invalid_default_reference_id, invalid_value_maps, invalid_edits, invalid_skip, invalid_unskip, invalid_name, invalid_reuse_results.';
 grant execute on function api.update_upload(uuid, uuid, jsonb) to authenticated;

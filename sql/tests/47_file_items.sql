@@ -1,5 +1,5 @@
 begin;
-select plan(13);
+select plan(15);
 
 -- What the file of a header and one row becomes, with the columns found by their names.
 create function pg_temp.items(p_rows jsonb, p_defaults jsonb default '{}', p_value_maps jsonb default '{}')
@@ -12,7 +12,7 @@ language sql as $$
                            from app.file_columns(n.names, '{}', p_defaults, '{}', true) with ordinality c (header, field, how, n)) c
      cross join lateral app.file_items(array(select r.cells from jsonb_array_elements(p_rows) with ordinality r (cells, n)
                                               where r.n between h.header + 1 and app.last_row(p_rows, h.header) and r.cells <> '[]' order by r.n),
-                                       cardinality(n.names), c.columns, p_defaults, p_value_maps) i;
+                                       null, cardinality(n.names), c.columns, p_defaults, p_value_maps) i;
 $$;
 \set header '["Deal ID", "Street", "Unit", "City", "State", "ZIP", "Country", "Building Type", "Devices"]'
 
@@ -70,6 +70,13 @@ select results_eq(
 select is((select columns -> 1 ->> 'field' from app.file_layout(
               '{"rows": [["ID", "Street", "Home Type", "Equipment"], ["1", "1 Elm St, Boston, MA 02134", "RESIDENTIAL", "1"]], "defaults": {"state_or_province_code": "VT"}}', false, '{}')),
           'street_1', 'a column is not missing that another one has in its cells, whatever the defaults');
+
+select results_eq(
+    $$ select item ->> 'reference_id', messages from pg_temp.items('[["Deal ID", "Street"], ["d-1", "1 Elm St"], ["", "2 Elm St"], ["N/A", "3 Elm St"]]', '{"reference_id": "row-{line}"}') $$,
+    $$ values ('d-1', '{}'::text[]), ('row-2', '{}'), ('row-3', array['Deal ID: N/A was read as row-3']) $$,
+    'rows without a reference are numbered');
+select is((select array_agg(i.item ->> 'reference_id') from app.file_items(array['["1 Elm St"]', '["2 Elm St"]']::jsonb[], '{2,7}', 1, '{"street_1": {"place": 0}}', '{"reference_id": "row-{line}"}', '{}') i),
+          array['row-2', 'row-7'], 'rows are numbered by their lines where a file has some');
 
 select * from finish();
 rollback;

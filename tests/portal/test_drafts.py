@@ -182,7 +182,7 @@ def test_a_whole_address_in_one_cell_is_split(signed_in: SignedIn, client: Organ
     expect(banner).to_contain_text(
         "City, State or province, and Postal code. Say below which one it is. A column with the whole address becomes Street."
     )
-    expect(banner).to_contain_text("If no column tells your sites apart, add one to your file")
+    expect(banner).to_contain_text("If no column tells your sites apart, number them by row.")
     page.get_by_label("Customer", exact=True).select_option("Reference")
     page.get_by_label("Where", exact=True).select_option("Street")
     expect(banner).to_have_count(0)
@@ -266,6 +266,26 @@ def test_a_change_without_a_connection_is_sent_when_it_is_back(signed_in: Signed
     expect(page.get_by_role("alert")).to_have_count(0)
     expect(page.get_by_role("region", name="Start")).to_contain_text("1 site ready")
     expect(default).to_have_value("RESIDENTIAL")
+
+
+def test_sites_without_an_id_are_numbered_by_row(signed_in: SignedIn, client: OrganizationClient) -> None:
+    person = signed_in("upload")
+    page = person.page
+    rows = ["Street,City,State,ZIP,Home Type,Equipment", *(f"{n} N Spring St,Los Angeles,CA,90012,House,1" for n in range(1, 4))]
+    upload(page, "\n".join(rows).encode(), "Installs.csv")
+    expect(page.get_by_role("region", name="Start")).to_contain_text("3 rows with problems")
+    person.look("draft-without-ids")
+    page.get_by_role("button", name="number them by row").click()
+    expect(page.get_by_text("No column was found for")).to_have_count(0)
+    expect(page.get_by_role("region", name="Start")).to_contain_text("3 sites ready")
+    page.get_by_role("link", name="1. Columns").click()
+    expect(page.get_by_role("region", name="Where a cell is empty").get_by_label("Reference")).to_have_value("row-{line}")
+    person.look("draft-numbered")
+    page.get_by_role("button", name="Start 3 sites").click()
+    expect(page.get_by_role("cell", name="row-3", exact=True)).to_be_visible()
+    [job] = client.get("/batch-lookups").json()["jobs"]
+    items = client.get(f"/batch-lookups/{job['id']}/items").json()["items"]
+    assert [item["reference_id"] for item in items] == ["row-2", "row-3", "row-4"]
 
 
 def test_suggestions_are_taken_one_at_a_time_and_all_at_once(signed_in: SignedIn, client: OrganizationClient) -> None:

@@ -26,6 +26,8 @@ const BUILDING_TYPES = {
   COMMERCIAL: "Commercial",
 };
 const COUNTRIES = { US: "United States", CA: "Canada" };
+/** The reference of a site that has none. */
+const BY_ROW = "row-{line}";
 const MOST_WORDS = 50;
 
 export function Columns({ draft }: { draft: Draft }) {
@@ -40,8 +42,12 @@ export function Columns({ draft }: { draft: Draft }) {
           No column was found for {listed(upload.missing_fields.map(titleOf))}. Say below which one it is
           {misses("building_type", "device_ids") && ", or give a default"}.
           {misses("city", "state_or_province_code", "postal_code") && " A column with the whole address becomes Street."}
-          {misses("reference_id") &&
-            " If no column tells your sites apart, add one to your file, such as 001, 002, 003, and upload it again."}
+          {misses("reference_id") && (
+            <>
+              {" If no column tells your sites apart, "}
+              <button type="button" class="link" onClick={() => draft.setDefault("reference_id", BY_ROW)}>number them by row</button>.
+            </>
+          )}
         </p>
       )}
       <table class="rows columns">
@@ -107,6 +113,15 @@ function Defaults({ draft, devices }: PartProperties) {
     <section class="card" aria-labelledby="defaults">
       <h2 id="defaults">Where a cell is empty</h2>
       <div class="fields">
+        <label>
+          Reference
+          <Choose
+            value={String(defaults.reference_id ?? "")}
+            none="No default"
+            options={{ [BY_ROW]: "Its row, such as row-2" }}
+            onChoose={(value) => draft.setDefault("reference_id", value)}
+          />
+        </label>
         <label>
           Building type
           <Choose

@@ -28,7 +28,7 @@ from pyshell.postgres.shares import Shares, TakenError
 # 10,000 usual items take 3 MB; webhook_custom_fields may add to that.
 MAX_BATCH_BYTES = 20 * 1024 * 1024
 GZIP = b"\x1f\x8b"
-DEFAULTS = ("default_building_type", "default_country_code", "default_device_ids")
+DEFAULTS = ("default_reference_id", "default_building_type", "default_country_code", "default_device_ids")
 MULTIPART_HINT = "Send one file: curl -F file=@sites.csv. Options go into the query string."
 
 
