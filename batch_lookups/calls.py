@@ -17,11 +17,11 @@ from batch_lookups.types import (
     ApiKeyList,
     Checked,
     CreatedBatch,
+    CreatedReportShare,
     DeviceList,
     ItemList,
     Job,
     JobList,
-    NewReportShare,
     Organization,
     ReportDifferences,
     ReportShareList,
@@ -252,7 +252,7 @@ def diff_reports(
     return Call("GET", "/incentive-reports/diff", params=params)
 
 
-def share_report(report_id: str, *, expires_in_days: int | None = None) -> Call[NewReportShare]:
+def share_report(report_id: str, *, expires_in_days: int | None = None) -> Call[CreatedReportShare]:
     """Makes a link to a report for people without a key; the answer is the only one that ever shows it."""
     body = {} if expires_in_days is None else {"expires_in_days": expires_in_days}
     return Call("POST", path_of("incentive-reports", report_id, "share"), json=body)

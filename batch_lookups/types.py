@@ -142,7 +142,7 @@ class ReportShare(TypedDict):
     expires_at: str
 
 
-class NewReportShare(ReportShare):
+class CreatedReportShare(ReportShare):
     token: str
     url: str
 

@@ -48,6 +48,46 @@ def test_spectral_finds_nothing_to_say(programs: Path) -> None:
     run(programs / "spectral", "lint", "--ruleset", TOOLS / "spectral.yaml", "--fail-severity", "hint", "openapi.json")
 
 
+def test_routes_and_events_share_no_tag() -> None:
+    # OpenAPI Generator writes a file for each tag, and that of an event in place of that of routes.
+    of_routes, of_events = (
+        {tag for path in OPENAPI[part].values() for name, operation in path.items() if name != "parameters" for tag in operation["tags"]}
+        for part in ("paths", "webhooks")
+    )
+    assert of_events
+    assert of_routes & of_events == set()
+
+
+def test_every_object_has_a_name() -> None:
+    """Generators would make one up. `allOf` adds members to a schema that has one."""
+
+    def unnamed(schema: Any, place: str) -> list[str]:
+        if isinstance(schema, list):
+            return [found for number, part in enumerate(schema) for found in unnamed(part, f"{place}/{number}")]
+        if not isinstance(schema, dict):
+            return []
+        variants = [variant for variant in schema.get("oneOf") or schema.get("anyOf") or [] if variant != {"type": "null"}]
+        here = [place] if place.count("/") > 1 and (schema.get("properties") or len(variants) > 1) else []
+        return here + [
+            found
+            for name, part in schema.items()
+            if name not in ("example", "examples")
+            for found in (
+                [f for p in part for f in unnamed(p.get("properties", {}), place)] if name == "allOf" else unnamed(part, f"{place}/{name}")
+            )
+        ]
+
+    schemas = OPENAPI["components"]["schemas"]
+    assert [found for name, schema in schemas.items() for found in unnamed(schema, f"/{name}")] == []
+    assert unnamed({"properties": {"a": {"properties": {"b": {}}}}}, "/A") == ["/A/properties/a"]
+
+
+def test_no_schema_is_called_as_the_constructor_of_another() -> None:
+    # In Go, NewKey() makes a Key.
+    schemas = OPENAPI["components"]["schemas"].keys()
+    assert [name for name in schemas if name.removeprefix("New") in schemas and name.startswith("New")] == []
+
+
 def test_a_client_in_typescript_compiles_strictly_and_works(programs: Path, client: OrganizationClient, tmp_path: Path) -> None:
     for name in ("client.ts", "tsconfig.json", "package.json"):
         shutil.copy(TOOLS / name, tmp_path)

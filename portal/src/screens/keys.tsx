@@ -31,9 +31,9 @@ export function Keys() {
     return { rows, total, next_cursor };
   }, []);
   const asking = useSignal<{ what: "create" } | { what: "rotate" | "revoke"; key: Key } | null>(null);
-  const made = useSignal<Schemas["NewApiKey"] | null>(null);
+  const made = useSignal<Schemas["CreatedApiKey"] | null>(null);
   const close = () => (asking.value = null);
-  function show(key: Schemas["NewApiKey"]) {
+  function show(key: Schemas["CreatedApiKey"]) {
     made.value = key;
     close();
     pages.reload();
