@@ -36,6 +36,9 @@ Param = str | int | bool | Sequence[str] | None
 
 # The service recognizes files by what is in them; lines of JSON may be a single one, which looks like JSON.
 ANY_FILE, NDJSON = "application/octet-stream", "application/x-ndjson"
+# What it answers.
+JSON, CSV, HTML = "application/json", "text/csv", "text/html"
+XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 
 
 def _json(response: httpx.Response) -> Any:
@@ -44,7 +47,7 @@ def _json(response: httpx.Response) -> Any:
 
 @dataclass(frozen=True)
 class Call(Generic[T]):
-    """A request, and how to read its answer. `repeatable`: it may be carried out twice without harm."""
+    """A request, and how to read its answer, of the `media_type`. `repeatable`: it may be carried out twice without harm."""
 
     method: str
     path: str
@@ -54,6 +57,7 @@ class Call(Generic[T]):
     json: Any = None
     content: bytes | None = None
     repeatable: bool | None = None
+    media_type: str = JSON
 
     @property
     def may_repeat(self) -> bool:
@@ -231,17 +235,17 @@ def get_report_summary(report_id: str) -> Call[dict[str, Any]]:
 
 def get_report_page(report_id: str) -> Call[str]:
     """A report as one self-contained HTML page."""
-    return Call("GET", path_of("incentive-reports", report_id, "html"), _text)
+    return Call("GET", path_of("incentive-reports", report_id, "html"), _text, media_type=HTML)
 
 
 def get_report_csv(report_id: str) -> Call[bytes]:
     """The sites of a report as CSV."""
-    return Call("GET", path_of("incentive-reports", report_id, "csv"), _bytes)
+    return Call("GET", path_of("incentive-reports", report_id, "csv"), _bytes, media_type=CSV)
 
 
 def get_report_xlsx(report_id: str) -> Call[bytes]:
     """The sites of a report as an Excel workbook."""
-    return Call("GET", path_of("incentive-reports", report_id, "xlsx"), _bytes)
+    return Call("GET", path_of("incentive-reports", report_id, "xlsx"), _bytes, media_type=XLSX)
 
 
 def diff_reports(

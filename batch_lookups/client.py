@@ -13,7 +13,7 @@ import httpx
 from batch_lookups import __version__, calls
 from batch_lookups.errors import InvalidArgumentError, UnavailableError
 from batch_lookups.records import RecordSplitter, ResultsFormat
-from batch_lookups.retrying import RETRY_SECONDS, Attempts, OnRetry, describe
+from batch_lookups.retrying import RETRY_SECONDS, Attempts, OnRetry, describe, require_ours
 from batch_lookups.types import Item, Job
 
 P = ParamSpec("P")
@@ -123,7 +123,10 @@ class Client(_Methods):
             except httpx.TransportError as error:
                 retry = attempts.after_error(error)
             else:
-                if response.is_success or response.status_code == 304:
+                if response.status_code == 304:
+                    return call.read(response)
+                if response.is_success:
+                    require_ours(response, call.media_type)
                     return call.read(response)
                 retry = attempts.after_response(response)
             self._on_retry(retry)
@@ -172,6 +175,7 @@ class Client(_Methods):
             try:
                 with self._http.stream("GET", download.path, params=download.begin()) as response:
                     if response.is_success:
+                        require_ours(response, download.media_type)
                         for piece in response.iter_bytes():
                             yield from download.feed(piece)
                         return
@@ -217,7 +221,10 @@ class AsyncClient(_Methods):
             except httpx.TransportError as error:
                 retry = attempts.after_error(error)
             else:
-                if response.is_success or response.status_code == 304:
+                if response.status_code == 304:
+                    return call.read(response)
+                if response.is_success:
+                    require_ours(response, call.media_type)
                     return call.read(response)
                 retry = attempts.after_response(response)
             self._on_retry(retry)
@@ -263,6 +270,7 @@ class AsyncClient(_Methods):
             try:
                 async with self._http.stream("GET", download.path, params=download.begin()) as response:
                     if response.is_success:
+                        require_ours(response, download.media_type)
                         async for piece in response.aiter_bytes():
                             for record in download.feed(piece):
                                 yield record
@@ -281,6 +289,7 @@ class _Download:
 
     def __init__(self, job_id: str, results_format: ResultsFormat, status: str | None, error_code: str | None, after: int | None) -> None:
         self.path = calls.path_of("batch-lookups", job_id, "results")
+        self.media_type = calls.CSV if results_format == "csv" else calls.NDJSON
         self._format: ResultsFormat = results_format
         self._filter = {name: value for name, value in (("status", status), ("error_code", error_code)) if value is not None}
         self._after = -1 if after is None else after

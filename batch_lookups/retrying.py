@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import httpx
 
-from batch_lookups.errors import ApiError, UnavailableError
+from batch_lookups.errors import ApiError, BatchLookupsError, UnavailableError
 
 RETRY_SECONDS = 60.0
 FIRST_DELAY, LONGEST_DELAY = 0.5, 10.0
@@ -74,11 +74,37 @@ class Attempts:
 
 
 def error_of(response: httpx.Response) -> ApiError:
+    if response.has_redirect_location:
+        # The service redirects no call: something before it leads to https://, or to a page where people sign in.
+        target = response.url.join(response.headers["location"]).copy_with(query=None, fragment=None, userinfo=b"")
+        said = {
+            "error": f"{origin_of(response)} redirects to {target}",
+            "hint": "Use the address of the service itself, without a redirect.",
+        }
+        return ApiError(response.status_code, said)
+    return ApiError(response.status_code, document_of(response))
+
+
+def document_of(response: httpx.Response) -> dict[str, Any]:
+    """The JSON object that was answered; an empty one where something else was."""
     try:
         body = response.json()
     except ValueError:
         body = None
-    return ApiError(response.status_code, body if isinstance(body, dict) else {})
+    return body if isinstance(body, dict) else {}
+
+
+def require_ours(response: httpx.Response, media_type: str) -> None:
+    """Raises BatchLookupsError where a success is none of the service's: of a proxy that asks to sign in, or at a wrong address."""
+    answered = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if answered != media_type:
+        raise BatchLookupsError(
+            f"{origin_of(response)} answers with {answered or 'nothing'} in place of {media_type}, and is no Batch Lookups"
+        )
+
+
+def origin_of(response: httpx.Response) -> str:
+    return f"{response.url.scheme}://{response.url.netloc.decode()}"
 
 
 def describe(error: httpx.TransportError) -> str:

@@ -8,7 +8,11 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -134,6 +138,75 @@ def test_doctor_names_what_is_wrong(cli: Cli, changes: dict[str, str], code: int
     assert done.returncode == code, done.stdout + done.stderr
     assert said in done.stdout
     assert "password" not in done.stdout
+
+
+class Stranger(BaseHTTPRequestHandler):
+    """What stands where the service should be: it asks people to sign in, or leads to where they do."""
+
+    status, says_it_is_up = 200, False
+
+    def do_GET(self) -> None:
+        is_up = self.says_it_is_up and self.path == "/healthz"
+        self.send_response(200 if is_up else 302 if self.path.startswith("/old/") else self.status)
+        self.send_header("Content-Type", "application/json" if is_up else "text/html")
+        self.send_header("Location", "https://sso.example.com/login?state=secret")
+        self.end_headers()
+        self.wfile.write(b"{}" if is_up else b"<html>Sign in</html>\n")
+
+    do_POST = do_GET  # noqa: N815
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+class Proxy(Stranger):
+    """Up, as far as it can tell, before a service that is not."""
+
+    status, says_it_is_up = 502, True
+
+
+@contextmanager
+def served(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_page_of_another_server_is_taken_for_no_answer(cli: Cli) -> None:
+    kept = cli.folder / "results.csv"
+    kept.write_text("what was saved before")
+    job = "0193a5b2-0000-7000-8000-000000000000"
+    with served(Stranger) as url:
+        cli.environment["BATCH_LOOKUPS_URL"] = url
+        for words in (
+            ["list"],
+            ["results", job, "-o", kept],
+            ["results", job, "--follow"],
+            ["watch", job],
+            ["check", cli.sites("a.csv", 1)],
+        ):
+            done = cli.run(*words)
+            assert (done.returncode, done.stdout) == (1, ""), words
+            assert f"error: {url} answers with text/html in place of " in done.stderr
+        key = cli.environment["BATCH_LOOKUPS_API_KEY"]
+        assert cli.run("login", url, stdin=key.encode()).returncode == 1
+        redirected = cli.run("list", BATCH_LOOKUPS_URL=f"{url}/old")
+        assert redirected.returncode == 1
+        assert redirected.stderr.startswith(f"error: {url} redirects to https://sso.example.com/login (302)\n")
+        assert (
+            f"FAIL  service: {url} redirects to https://sso.example.com/login\n" in cli.run("doctor", BATCH_LOOKUPS_URL=f"{url}/old").stdout
+        )
+    assert kept.read_text() == "what was saved before"
+    assert not (cli.folder / ".config").exists()
+
+
+def test_doctor_bears_a_proxy_before_a_service_that_is_down(cli: Cli) -> None:
+    with served(Proxy) as url:
+        done = cli.run("doctor", BATCH_LOOKUPS_URL=url)
+    assert (done.returncode, done.stderr) == (7, "")
+    assert "FAIL  database: The service answered with status 502\n" in done.stdout
+    assert "key: " not in done.stdout, "nobody can tell"
 
 
 def loaded_modules(*words: str, **environment: str) -> set[str]:

@@ -147,6 +147,8 @@ def examine() -> Iterator[Finding]:
 
     import httpx
 
+    from batch_lookups.retrying import describe
+
     yield Finding("command", True, f"batch-lookups {__version__}, Python {sys.version.split()[0]}, httpx {httpx.__version__}")
     proxies = {name: url for name, url in getproxies().items() if name in ("http", "https", "all", "no")}
     yield Finding("proxies", True, ", ".join(f"{name}: {without_password(url)}" for name, url in proxies.items()) or "none")
@@ -156,43 +158,45 @@ def examine() -> Iterator[Finding]:
         yield Finding("address", False, str(ended), ended.hint, ended.code)
         return
     with httpx.Client(base_url=url, timeout=10) as http:
-        yield from examine_service(http, url)
+        try:
+            yield from examine_service(http, url)
+        except httpx.TransportError as error:
+            hint = f"Is this the right address ({settings.URL}, `batch-lookups login`), and is a proxy or a firewall between?"
+            yield Finding("service", False, describe(error), hint, exits.UNAVAILABLE)
 
 
 def examine_service(http: httpx.Client, url: str) -> Iterator[Finding]:
     from email.utils import parsedate_to_datetime
 
-    import httpx
+    from batch_lookups.retrying import document_of, error_of
 
-    from batch_lookups.retrying import describe
-
-    try:
-        began = time.time()
-        up = http.get("/healthz")
-        took = time.time() - began
-    except httpx.TransportError as error:
-        hint = f"Is this the right address ({settings.URL}, `batch-lookups login`), and is a proxy or a firewall between?"
-        yield Finding("service", False, describe(error), hint, exits.UNAVAILABLE)
-        return
+    began = time.time()
+    up = http.get("/healthz")
+    took = time.time() - began
     if up.status_code != 200 or not up.headers.get("content-type", "").startswith("application/json"):
-        yield Finding("service", False, f"{url} answers with status {up.status_code}, and is no Batch Lookups", "Check the address.")
+        detail = str(error_of(up)) if up.has_redirect_location else f"{url} answers with status {up.status_code}, and is no Batch Lookups"
+        yield Finding("service", False, detail, "Check the address.")
         return
     yield Finding("service", True, f"{url} answers in {took * 1000:.0f} ms")
     ready = http.get("/readyz")
-    reason = "" if ready.status_code == 200 else str(ready.json().get("error"))
+    reason = "" if ready.status_code == 200 else str(error_of(ready))
     yield Finding("database", not reason, reason or "ready", "The operator has to see to this.", exits.UNAVAILABLE)
     if "date" in up.headers:
         # The header has whole seconds, cut off.
         off = began + took / 2 - parsedate_to_datetime(up.headers["date"]).timestamp() - 0.5
         hint = "Set this machine's clock, such as with NTP: signatures of webhooks are judged by it."
         yield Finding("clock", abs(off) < CLOCK_SECONDS, f"{abs(off):.0f} s {'ahead of' if off > 0 else 'behind'} the service's", hint)
-    version = http.get("/openapi.json").json().get("info", {}).get("version", "?")
+    version = document_of(http.get("/openapi.json")).get("info", {}).get("version", "?")
     same = version.split(".")[0] == __version__.split(".")[0]
     yield Finding("versions", same, f"the service is {version}, this is {__version__}", "Install the version of the service.")
-    yield from examine_key(http)
+    # Without the database the service knows no key.
+    if not reason:
+        yield from examine_key(http)
 
 
 def examine_key(http: httpx.Client) -> Iterator[Finding]:
+    from batch_lookups.retrying import error_of
+
     try:
         credentials = settings.credentials()
     except Ended as ended:
@@ -201,8 +205,8 @@ def examine_key(http: httpx.Client) -> Iterator[Finding]:
     scopes = []
     for scope, (method, path, body) in PROBES.items():
         response = http.request(method, path, json=body, headers={"x-api-key": credentials.api_key})
-        if response.status_code == 401 or (response.status_code == 403 and response.json().get("code") != "insufficient_scope"):
-            detail = f"{credentials.masked_key} from {credentials.source}: {response.json().get('error')}"
+        if response.status_code == 401 or (response.status_code == 403 and error_of(response).code != "insufficient_scope"):
+            detail = f"{credentials.masked_key} from {credentials.source}: {error_of(response)}"
             yield Finding("key", False, detail, "Store a valid key: batch-lookups login", exits.AUTHENTICATION)
             return
         if response.status_code != 403:

@@ -72,7 +72,9 @@ def main(words: Sequence[str] | None = None) -> None:
         code = fail(session, exits.DETACHED, "Interrupted")
     except ApiError as error:
         if session.output == "text":
-            details = f"{uploads.in_words_of_the_command(str(error)).rstrip('.')} ({error.code or error.status})"
+            # Of an answer that says nothing, the message is its status.
+            code_or_status = error.code or (error.status if error.body.get("error") else "")
+            details = uploads.in_words_of_the_command(str(error)).rstrip(".") + (f" ({code_or_status})" if code_or_status else "")
             hint = uploads.hint_of(error)
             code = fail(session, exits.of_error(error), details, hint, error.request_id if error.status >= 500 else "")
         else:
