@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import pty
 import re
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+from batch_lookups.cli import saving
+from pyshell.settings import ROOT
 from tests.cli_fixtures import Cli, Service, begin_child
 from tests.timed import wait_until
 from tests.upstream import Reply
@@ -78,10 +84,10 @@ def test_what_is_no_file_is_written_to_and_a_link_stays_one(cli: Cli) -> None:
     assert cli.run("watch", job).returncode == 0
     pipe, link = cli.folder / "pipe", cli.folder / "link.csv"
     os.mkfifo(pipe)
-    saving = cli.start("results", job, "-o", pipe)
+    to_pipe = cli.start("results", job, "-o", pipe)
     assert len(pipe.read_bytes().splitlines()) == 3
-    saving.communicate(timeout=30)
-    assert saving.returncode == 0
+    to_pipe.communicate(timeout=30)
+    assert to_pipe.returncode == 0
     assert pipe.is_fifo()
     stdout = cli.start("results", job, "-o", "/dev/stdout")
     assert len(stdout.communicate(timeout=30)[0].splitlines()) == 3
@@ -91,6 +97,42 @@ def test_what_is_no_file_is_written_to_and_a_link_stays_one(cli: Cli) -> None:
     assert cli.run("results", job, "-o", link).returncode == 0
     assert link.is_symlink()
     assert len((cli.folder / "target.csv").read_bytes().splitlines()) == 3
+
+
+def test_a_file_that_is_saved_anew_keeps_its_permissions(cli: Cli) -> None:
+    job = submit(cli, 2)
+    assert cli.run("watch", job).returncode == 0
+    results = cli.folder / "results.csv"
+    results.touch(mode=0o600)
+    assert cli.run("results", job, "-o", results).returncode == 0
+    assert (len(results.read_bytes().splitlines()), results.stat().st_mode & 0o777) == (3, 0o600)
+
+
+def fail_after(piece: bytes) -> Iterator[bytes]:
+    yield piece
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_file_that_cannot_be_written_whole_leaves_nothing_behind(tmp_path: Path) -> None:
+    path = tmp_path / "results.csv"
+    path.write_text("before")
+    with pytest.raises(OSError, match="No space left"):
+        saving.save(path, fail_after(b"half"))
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("results.csv", "before")]
+
+
+def test_a_file_is_saved_by_two_commands_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "results.csv"
+
+    def while_another_saves() -> Iterator[bytes]:
+        yield b"first,"
+        program = f"from pathlib import Path; from batch_lookups.cli import saving; saving.save(Path({str(path)!r}), [b'of the other'])"
+        subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
+        assert path.read_bytes() == b"of the other"
+        yield b"second"
+
+    saving.save(path, while_another_saves())
+    assert path.read_bytes() == b"first,second"
 
 
 def test_filters_make_a_file_of_what_failed(cli: Cli, service: Service) -> None:

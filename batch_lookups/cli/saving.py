@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 import time
 from collections.abc import Iterable
@@ -65,12 +66,20 @@ def save(path: Path, pieces: Iterable[bytes]) -> None:
             target.writelines(pieces)
         return
     path = path.resolve()
-    part = path.with_name(f".{path.name}.part")
-    with part.open("wb") as file:
-        file.writelines(pieces)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    # Of this process alone: two that watch the same job save it at the same moment.
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            # Whoever may read what is there now may read what takes its place, and nobody else.
+            if path.exists():
+                part.chmod(stat.S_IMODE(path.stat().st_mode))
+            file.writelines(pieces)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def is_special(path: Path) -> bool:
