@@ -58,6 +58,12 @@ def test_login_stores_the_key_for_its_owner_alone(stranger: Cli, service: Servic
     assert stranger.run("whoami").returncode == 4
 
 
+def test_a_file_that_cannot_be_read_is_named(stranger: Cli) -> None:
+    (stranger.folder / ".config").write_text("a file where a folder should be")
+    done = stranger.run("whoami")
+    assert (done.returncode, done.stderr) == (1, f"error: {stranger.folder}/.config/batch-lookups/credentials.json: Not a directory\n")
+
+
 def test_login_gives_up_soon_where_nothing_answers(stranger: Cli) -> None:
     address = f"http://127.0.0.1:{free_port()}"
     started = time.monotonic()

@@ -150,6 +150,21 @@ def test_invalid_rows_are_told_by_line_those_with_the_same_fault_together(cli: C
     assert len(rows_of(cli.folder / "results.csv")) == 5
 
 
+def test_scripts_are_told_the_invalid_rows_as_json(cli: Cli) -> None:
+    lines = cli.sites("sites.csv", 3).read_text().splitlines()
+    (cli.folder / "sites.csv").write_text("\n".join([*lines[:3], lines[3].replace("94601", "x")]))
+    refused = cli.run("submit", "sites.csv", "--json")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    error = json.loads(refused.stderr)
+    assert error["error"] == "The file has invalid rows; nothing was submitted"
+    assert (error["total_items"], error["total_invalid"]) == (3, 1)
+    assert [(item["line"], item["problems"][0]["field"]) for item in error["invalid_items"]] == [(4, "address.postal_code")]
+    nothing = cli.run("submit", cli.sites("nothing.csv", 2, city=""), "--json")
+    assert (nothing.returncode, json.loads(nothing.stderr)["total_invalid"]) == (5, 2)
+    twice = json.loads(cli.run("submit", cli.sites("twice.csv", ["deal-1", "deal-1"]), "--ndjson").stderr)
+    assert twice["duplicates"] == ["deal-1"]
+
+
 @pytest.mark.parametrize("verb", ["run", "check", "submit"])
 def test_nothing_valid(cli: Cli, verb: str) -> None:
     done = cli.run(verb, cli.sites("sites.csv", 3, city=""))
@@ -185,7 +200,7 @@ def test_a_file_that_is_no_table_is_refused_in_the_words_of_the_service(cli: Cli
         ),
         (["check", "twice.csv"], "hint: Say which one is meant with --map FIELD=COLUMN.\n"),
         (["check", "bytes.csv"], "hint: Save the file as CSV UTF-8.\n"),
-        (["check", "large.csv"], "this one has 10,001 (invalid_item_count)\nhint: Split a larger file.\n"),
+        (["check", "large.csv"], "this one has 10,001 (invalid_item_count)\nhint: Split a larger file. One with 0 names "),
         (["check", "wide.csv"], "  line 2: the row has 8 cells, the header 7\n"),
     ],
 )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from batch_lookups.errors import ApiError, BatchLookupsError, UnavailableError
 
@@ -24,12 +25,13 @@ Exit codes:
 
 
 class Ended(Exception):  # noqa: N818 - not always an error
-    """Ends the command with an exit code, what happened and what to do about it."""
+    """Ends the command with an exit code, what happened and what to do about it; as JSON, also with `details`."""
 
-    def __init__(self, code: int, message: str, hint: str = "") -> None:
+    def __init__(self, code: int, message: str, hint: str = "", details: Mapping[str, Any] | None = None) -> None:
         super().__init__(message)
         self.code = code
         self.hint = hint
+        self.details = details or {}
 
 
 def of_job(job: Job) -> int:

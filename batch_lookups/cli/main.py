@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -64,7 +64,7 @@ def main(words: Sequence[str] | None = None) -> None:
     try:
         code = batch_lookups.main(words, prog_name="batch-lookups", standalone_mode=False, obj=session)
     except exits.Ended as ended:
-        code = fail(session, ended.code, str(ended), ended.hint)
+        code = fail(session, ended.code, str(ended), ended.hint, details=ended.details)
     except click.ClickException as error:
         error.show()
         code = exits.USAGE if isinstance(error, click.UsageError) else exits.ERROR
@@ -86,11 +86,19 @@ def main(words: Sequence[str] | None = None) -> None:
         hint = "Look whether it was done before you repeat the command." if isinstance(error, UnavailableError) and error.maybe_done else ""
         code = fail(session, exits.of_error(error), str(error), hint or "batch-lookups doctor says what is wrong with the connection.")
     except OSError as error:
-        code = fail(session, exits.ERROR, str(error))
+        code = fail(session, exits.ERROR, told_of_file(error))
     sys.exit(code if isinstance(code, int) else exits.ALL)
 
 
-def fail(session: Session, code: int, message: str, hint: str = "", request_id: str = "") -> int:
+def told_of_file(error: OSError) -> str:
+    """Such as: results.csv: Permission denied."""
+    reason = error.strerror or str(error)
+    return f"{os.fsdecode(error.filename)}: {reason}" if isinstance(error.filename, str | bytes) else reason
+
+
+def fail(
+    session: Session, code: int, message: str, hint: str = "", request_id: str = "", *, details: Mapping[str, Any] | None = None
+) -> int:
     """Says what went wrong and what to do about it; a single JSON document where JSON was asked for."""
     if session.output == "text":
         say(f"{'' if code == exits.DETACHED else 'error: '}{message}")
@@ -98,5 +106,5 @@ def fail(session: Session, code: int, message: str, hint: str = "", request_id: 
             if text:
                 say(text if code == exits.DETACHED else f"{name}: {text}")
     else:
-        say(json.dumps({"error": message, "hint": hint or None}, ensure_ascii=False))
+        say(json.dumps({"error": message, "hint": hint or None, **(details or {})}, ensure_ascii=False))
     return code

@@ -156,7 +156,8 @@ def submit(session: Session, upload: Upload, again: str | None) -> CreatedBatch:
     except ApiError as error:
         if error.code in ("invalid_items", "duplicate_reference_ids"):
             checked = check(session, upload)
-            say_problems(checked)
+            if session.output == "text":
+                say_problems(checked)
             raise refusal(checked) from error
         raise
     if created["replayed"]:
@@ -168,10 +169,12 @@ def submit(session: Session, upload: Upload, again: str | None) -> CreatedBatch:
 
 
 def refusal(checked: Checked) -> Ended:
+    problems = {name: checked[name] for name in ("total_items", "total_invalid", "invalid_items", "duplicates")}
     if checked["valid_items"] == 0:
-        return Ended(exits.NOTHING, "No row is valid; nothing was submitted", "Mend the file, or say which column is which with --map.")
+        hint = "Mend the file, or say which column is which with --map."
+        return Ended(exits.NOTHING, "No row is valid; nothing was submitted", hint, problems)
     hint = "Mend these rows, or leave them out with --skip-invalid."
-    return Ended(exits.ERROR, "The file has invalid rows; nothing was submitted", hint)
+    return Ended(exits.ERROR, "The file has invalid rows; nothing was submitted", hint, problems)
 
 
 def say_problems(checked: Checked) -> None:
@@ -240,7 +243,7 @@ def hint_of(error: ApiError) -> str:
         "ambiguous_columns": "Say which one is meant with --map FIELD=COLUMN.",
         "sheet_not_found": "Name one with --sheet.",
         "invalid_encoding": "Save the file as CSV UTF-8.",
-        "invalid_item_count": "Split a larger file.",
+        "invalid_item_count": "Split a larger file. One with 0 names its columns, and has no row below them.",
         "lookup_limit_reached": "Give a greater number with --max-lookups.",
         "too_many_open_items": "Wait until earlier jobs have ended, or cancel one; batch-lookups list shows them.",
         "idempotency_key_reused": "The service reads this file otherwise than it did before. To submit it anew: --again WORD",
