@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -74,6 +75,10 @@ def test_follow_writes_rows_to_stdout_as_they_come(cli: Cli, service: Service) -
     assert running.stdout is not None
     assert json.loads(running.stdout.readline())["reference_id"] == "quick"
     assert json.loads(cli.run("status", job, "--json").stdout)["processed_items"] == 1
+    detached = cli.start("results", job, "--follow", "--ndjson", "-o", "results")
+    wait_until(lambda: (cli.folder / "results").exists() and b"quick" in (cli.folder / "results").read_bytes())
+    detached.send_signal(signal.SIGINT)
+    assert f"Watch it again: batch-lookups results {job} --follow --ndjson -o results\n" in detached.communicate(timeout=30)[1].decode()
     service.release()
     stdout, stderr = running.communicate(timeout=30)
     assert (running.returncode, json.loads(stdout)["reference_id"]) == (0, "slow"), stderr

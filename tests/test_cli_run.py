@@ -422,14 +422,28 @@ def test_too_many_open_items_stop_it(cli: Cli, service: Service) -> None:
     assert "(too_many_open_items)" in done.stderr
 
 
+def run_in_bash(cli: Cli, line: str, *words: str) -> subprocess.CompletedProcess[bytes]:
+    """The command in a line of bash, where it is "$@"."""
+    command = ["/bin/bash", "-o", "pipefail", "-c", line, "bash", *cli.command, *words]
+    return subprocess.run(command, cwd=cli.folder, env=cli.environment, capture_output=True, check=False)
+
+
 def test_whoever_has_read_enough_ends_it_quietly(cli: Cli) -> None:
     job = cli.run("submit", cli.sites("sites.csv", 2000)).stdout.strip()
-    piped = subprocess.run(
-        ["/bin/bash", "-o", "pipefail", "-c", '"$@" | head -n 1', "bash", *cli.command, "results", job],
-        cwd=cli.folder,
-        env=cli.environment,
-        capture_output=True,
-        check=False,
-    )
+    piped = run_in_bash(cli, '"$@" | head -n 1', "results", job)
     assert (piped.returncode, piped.stderr) == (141, b"")
     assert piped.stdout.startswith(b"reference_id,")
+    unread = run_in_bash(cli, '"$@" | head -n 0', "--help")
+    assert (unread.returncode, unread.stderr) == (141, b"")
+
+
+def test_closed_streams_are_no_fault_of_the_command(cli: Cli) -> None:
+    job = cli.run("submit", cli.sites("sites.csv", 2)).stdout.strip()
+    assert cli.run("watch", job).returncode == 0
+    saved = run_in_bash(cli, '"$@" <&- >&- 2>&-', "results", job, "-o", "results.csv")
+    assert (saved.returncode, len(rows_of(cli.folder / "results.csv"))) == (0, 2)
+    for words in (["list"], ["results", job], ["--help"]):
+        lost = run_in_bash(cli, '"$@" >&-', *words)
+        assert (lost.returncode, lost.stderr) == (1, b"error: Bad file descriptor\n"), words
+    empty = run_in_bash(cli, '"$@" <&-', "check", "-")
+    assert (empty.returncode, empty.stderr.splitlines()[0]) == (1, b"error: The file is empty (empty_file)")

@@ -463,7 +463,8 @@ def results(session: Session, job: str, output: Path | None, follow: bool, statu
     if follow:
         if status or error_code:
             raise click.UsageError("--follow writes all items; leave out --status and --error.")
-        with detaching(f"batch-lookups results {job} --follow{f' -o {quoted(output)}' if output else ''}"):
+        options = [*(["--ndjson"] if ndjson else []), *([f"-o {quoted(output)}"] if output else [])]
+        with detaching(" ".join(["batch-lookups results", job, "--follow", *options])):
             ended = saving.follow(session.client, job, output, results_format)
         say(summary_of(ended))
         return exits.of_job(ended)

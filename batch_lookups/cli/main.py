@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -25,15 +26,40 @@ class Group(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
 
+    def make_context(self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any) -> click.Context:
+        with ending_with_its_reader():
+            return super().make_context(info_name, args, parent, **extra)
+
     def invoke(self, ctx: click.Context) -> Any:
-        try:
+        with ending_with_its_reader():
             code = super().invoke(ctx)
             sys.stdout.flush()
             return code
-        except BrokenPipeError as error:
-            # Whoever reads has enough. Left alone, click would take it for an error, and Python complain on its way out.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise click.exceptions.Exit(exits.BROKEN_PIPE) from error
+
+
+@contextmanager
+def ending_with_its_reader() -> Iterator[None]:
+    """Ends the command quietly where whoever reads has enough, which click would take for an error."""
+    try:
+        yield
+    except BrokenPipeError as error:
+        discard_output()
+        raise click.exceptions.Exit(exits.BROKEN_PIPE) from error
+
+
+def discard_output() -> None:
+    """What is left to write goes nowhere: Python would try it again on its way out, and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def open_closed_streams() -> None:
+    """Gives the command the standard streams that its caller closed: without input, with messages to nobody, and data an error."""
+    if sys.stdin is None:
+        sys.stdin = os.fdopen(os.open(os.devnull, os.O_RDONLY), closefd=False)
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", closefd=False)
 
 
 @click.group(cls=Group, epilog=exits.EXPLANATION, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -60,6 +86,7 @@ for command in (account.login, *batches.COMMANDS, *reports.COMMANDS, webhooks.we
 
 
 def main(words: Sequence[str] | None = None) -> None:
+    open_closed_streams()
     session = Session()
     try:
         code = batch_lookups.main(words, prog_name="batch-lookups", standalone_mode=False, obj=session)
@@ -87,6 +114,10 @@ def main(words: Sequence[str] | None = None) -> None:
         code = fail(session, exits.of_error(error), str(error), hint or "batch-lookups doctor says what is wrong with the connection.")
     except OSError as error:
         code = fail(session, exits.ERROR, told_of_file(error))
+        try:
+            sys.stdout.flush()
+        except OSError:
+            discard_output()
     sys.exit(code if isinstance(code, int) else exits.ALL)
 
 
