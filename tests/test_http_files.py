@@ -226,6 +226,7 @@ def test_csv_is_known_by_whatever_it_is_called(client: OrganizationClient, conte
 def test_ndjson_is_known_by_whatever_it_is_called(client: OrganizationClient, content_type: str) -> None:
     text = "\n".join(json.dumps(site(f"deal-{number:03}")) for number in range(3))
     assert created(upload(client, text, content_type))["total_items"] == 3
+    assert created(upload(client, json.dumps(site("deal-alone")), content_type))["total_items"] == 1
 
 
 @pytest.mark.parametrize("content_type", ["text/json", "text/plain", "application/octet-stream", "application/json; charset=utf-8"])

@@ -48,6 +48,8 @@ ALIASES = (
 # Defaults of `fetch` with a string and of `curl -d`, whatever the body is.
 UNDECLARED = ("", "text/plain", "application/octet-stream", "application/x-www-form-urlencoded")
 
+# Bytes of a line that is looked into, to see whether it is a site or a whole request; far more than a site has.
+_LONGEST_SITE = 65_536
 _WHITE_SPACE = b" \t\r\n"
 _CHARSET = re.compile(r"charset\s*=\s*\"?([^\s;\"]+)", re.IGNORECASE)
 
@@ -95,15 +97,16 @@ def begins_as_json(beginning: bytes) -> bool:
 
 
 def _is_ndjson(data: bytes) -> bool:
-    """Whether the first line is a JSON object by itself, and more lines follow."""
+    """Whether the first line is a JSON object by itself, and more lines follow or it is a site."""
     first, _, rest = _content_of(data).partition(b"\n")
-    if not rest.strip() or not first.startswith(b"{"):
+    is_alone = not rest.strip()
+    if not first.startswith(b"{") or (is_alone and len(first) > _LONGEST_SITE):
         return False
     try:
-        json.loads(first)
+        document = json.loads(first)
     except (ValueError, RecursionError):
         return False
-    return True
+    return not is_alone or ("reference_id" in document and "items" not in document)
 
 
 def _content_of(beginning: bytes) -> bytes:
