@@ -333,8 +333,14 @@ def test_an_empty_id_is_wrong_usage(cli: Cli, words: tuple[str, ...]) -> None:
 
 def test_names_from_files_do_not_steer_the_terminal(cli: Cli) -> None:
     cli.sites("sites.csv", 1)
-    assert cli.run("submit", "sites.csv", "--name", "red \x1b[31m").returncode == 0
-    assert "\x1b" not in cli.run("list").stdout
+    submitted = cli.run("submit", "sites.csv", "--name", "red \x1b[31m")
+    job = submitted.stdout.strip()
+    assert cli.run("watch", job).returncode == 0
+    for words in (["list"], ["status", job], ["report", job]):
+        assert "red �[31m" in cli.run(*words).stdout, words
+    made = cli.run("keys", "create", "--name", "\x1b]0;title\x07", "--json")
+    assert "(�]0;title�) may: " in made.stderr
+    assert "(�]0;title�) is revoked" in cli.run("keys", "revoke", json.loads(made.stdout)["id"], "--yes").stdout
 
 
 def test_without_a_terminal_there_is_a_line_now_and_then(cli: Cli, service: Service) -> None:

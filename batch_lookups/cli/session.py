@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,6 +17,10 @@ from batch_lookups.cli.exits import ERROR, Ended
 if TYPE_CHECKING:
     from batch_lookups.client import Client
     from batch_lookups.retrying import Retry
+
+# What lays out a text of ours: lines, and headings in bold.
+_LAID_OUT = ("\n", "\x1b[1m", "\x1b[0m")
+_LINES = re.compile(r"\n|\x1b\[[01]m|[^\n\x1b]+|\x1b")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -51,7 +56,7 @@ class Session:
     def show(self, document: Any, text: str) -> None:
         """A result, as JSON where that was asked for."""
         if self.output == "text":
-            click.echo(text)
+            click.echo(printable_lines(text))
         else:
             click.echo(json.dumps(document, ensure_ascii=False, indent=2 if self.output == "json" else None))
 
@@ -75,7 +80,7 @@ pass_session = click.make_pass_decorator(Session, ensure=True)
 
 def say(text: str) -> None:
     """For people: on stderr, so that stdout holds data alone."""
-    click.echo(text, err=True)
+    click.echo(printable_lines(text), err=True)
 
 
 def say_retry(retry: Retry) -> None:
@@ -152,6 +157,11 @@ def facts(lines: Sequence[tuple[str, object]]) -> str:
 def printable(text: str) -> str:
     """A text that may hold anything, of which nothing may steer the terminal."""
     return "".join(character if character.isprintable() else "�" for character in text)
+
+
+def printable_lines(text: str) -> str:
+    """The same of lines, which may have headings."""
+    return _LINES.sub(lambda found: found[0] if found[0] in _LAID_OUT else printable(found[0]), text)
 
 
 def _cell(value: object) -> str:
