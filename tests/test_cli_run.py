@@ -138,7 +138,8 @@ def test_invalid_rows_are_told_by_line_those_with_the_same_fault_together(cli: C
     assert "25 of 30 rows are invalid:" in refused.stderr
     assert "  lines 4, 6, 8, 10, 12, 14, 16, 18, 20, 22: column city: the cell is empty" in refused.stderr
     assert "  lines 3, 5, 7, 9, 11, 13, 15, 17, 19, 21: column postal_code: x is not a ZIP code" in refused.stderr
-    assert "  and 5 more" in refused.stderr
+    assert "  and 5 more\nAll of them by fault:\n     13 rows  " in refused.stderr
+    assert "     13 rows  postal_code: invalid postal code\n     12 rows  city: missing\n" in refused.stderr
     assert "--skip-invalid" in refused.stderr
     assert service.count_jobs(name) == 0
     assert not (cli.folder / "results.csv").exists()
@@ -163,6 +164,13 @@ def test_scripts_are_told_the_invalid_rows_as_json(cli: Cli) -> None:
     assert (nothing.returncode, json.loads(nothing.stderr)["total_invalid"]) == (5, 2)
     twice = json.loads(cli.run("submit", cli.sites("twice.csv", ["deal-1", "deal-1"]), "--ndjson").stderr)
     assert twice["duplicates"] == ["deal-1"]
+
+
+def test_no_more_duplicates_are_counted_than_are_known(cli: Cli) -> None:
+    few = cli.run("check", cli.sites("few.csv", [f"deal-{number // 2}" for number in range(60)]))
+    assert "deal-19, and 10 more\n" in few.stderr
+    many = cli.run("check", cli.sites("many.csv", [f"deal-{number // 2}" for number in range(300)]))
+    assert "deal-19, and at least 80 more\n" in many.stderr
 
 
 @pytest.mark.parametrize("verb", ["run", "check", "submit"])

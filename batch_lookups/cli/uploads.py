@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 SHOWN = 20
+# The service names no more reference_ids that come more than once.
+MOST_DUPLICATES = 100
 LINES_OF_JSON = (".ndjson", ".jsonl")
 # What the service calls the words of the command line.
 WORDS = {
@@ -181,9 +183,20 @@ def say_problems(checked: Checked) -> None:
     if checked["total_invalid"]:
         say(f"{rows_are(checked['total_invalid'], checked['total_items'])} invalid:")
         say_invalid(checked["invalid_items"], checked["total_invalid"])
-    if checked["duplicates"]:
-        more = f", and {len(checked['duplicates']) - SHOWN:,} more" if len(checked["duplicates"]) > SHOWN else ""
-        say(f"The same reference_id more than once: {', '.join(checked['duplicates'][:SHOWN])}{more}")
+        if checked["total_invalid"] > SHOWN:
+            say_faults(checked["problem_groups"])
+    if duplicates := checked["duplicates"]:
+        at_least = "at least " if len(duplicates) == MOST_DUPLICATES else ""
+        more = f", and {at_least}{len(duplicates) - SHOWN:,} more" if len(duplicates) > SHOWN else ""
+        say(f"The same reference_id more than once: {', '.join(duplicates[:SHOWN])}{more}")
+
+
+def say_faults(groups: Sequence[Mapping[str, Any]]) -> None:
+    """How many rows have which fault, where not all of them are shown."""
+    say("All of them by fault:")
+    for group in groups:
+        field = str(group["field"] or "row").removeprefix("address.")
+        say(f"  {counted(group['count'], 'row'):>10}  {field}: {group['code'].replace('_', ' ')}")
 
 
 def rows_are(number: int, total: int) -> str:
