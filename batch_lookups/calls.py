@@ -228,6 +228,12 @@ def list_items(
     return Call("GET", path_of("batch-lookups", job_id, "items"), params=params)
 
 
+def get_results_xlsx(job_id: str, *, status: str | None = None, error_code: str | None = None) -> Call[bytes]:
+    """The results of a job as an Excel workbook, as they are now."""
+    params = {"format": "xlsx", "status": status, "error_code": error_code}
+    return Call("GET", path_of("batch-lookups", job_id, "results"), _bytes, params=params, media_type=XLSX)
+
+
 def get_report_summary(report_id: str) -> Call[dict[str, Any]]:
     """A report counted and summed: {report, by_state, by_utility, by_program, by_device_category}."""
     return Call("GET", path_of("incentive-reports", report_id, "summary"))

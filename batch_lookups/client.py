@@ -56,6 +56,7 @@ class _Methods:
     delete_job = Method(calls.delete_job)
     retry_job = Method(calls.retry_job)
     list_items = Method(calls.list_items)
+    get_results_xlsx = Method(calls.get_results_xlsx)
     get_report_summary = Method(calls.get_report_summary)
     get_report_page = Method(calls.get_report_page)
     get_report_csv = Method(calls.get_report_csv)

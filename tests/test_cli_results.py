@@ -14,7 +14,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import openpyxl
 import pytest
 
 from batch_lookups.cli import saving
@@ -102,6 +104,27 @@ def test_what_is_no_file_is_written_to_and_a_link_stays_one(cli: Cli) -> None:
     assert cli.run("results", job, "-o", link).returncode == 0
     assert link.is_symlink()
     assert len((cli.folder / "target.csv").read_bytes().splitlines()) == 3
+
+
+def test_what_went_to_standard_output_is_not_called_saved(cli: Cli) -> None:
+    done = cli.run("watch", submit(cli, 1), "-o", "results.csv", "--report", "-")
+    assert done.stdout.lstrip().startswith("<!DOCTYPE html>")
+    assert done.stderr.endswith("\nSaved results.csv\n")
+
+
+def test_results_are_saved_as_a_workbook(cli: Cli, service: Service) -> None:
+    service.upstream.plan("deal-002", Reply(status=404))
+    cli.sites("sites.csv", ["deal-001", "deal-002"])
+    assert cli.run("run", "sites.csv", "-o", "results.xlsx").returncode == 3
+    job = cli.run("submit", "sites.csv").stdout.strip()
+    assert cli.run("results", job, "-o", "failed.XLSX", "--status", "failed").returncode == 0
+
+    def references(name: str) -> list[Any]:
+        header, *rows = openpyxl.load_workbook(cli.folder / name).worksheets[0].iter_rows(values_only=True)
+        return [row[header.index("reference_id")] for row in rows]
+
+    assert references("results.xlsx") == ["deal-001", "deal-002"]
+    assert references("failed.XLSX") == ["deal-002"]
 
 
 def test_a_file_that_is_saved_anew_keeps_its_permissions(cli: Cli) -> None:
@@ -205,7 +228,7 @@ def test_a_report_is_shown_and_saved(cli: Cli) -> None:
     assert len((cli.folder / "report.csv").read_text().splitlines()) == 4
     assert json.loads((cli.folder / "report.json").read_text())["report"]["total_sites"] == 3
     assert cli.run("report", job, "-o", "report.pdf").returncode == 2
-    assert cli.run("results", job, "-o", "results.xlsx").returncode == 2
+    assert cli.run("results", job, "-o", "results.xls").returncode == 2
 
 
 def test_the_browser_shows_the_report(cli: Cli) -> None:

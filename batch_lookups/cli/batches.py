@@ -17,6 +17,8 @@ from batch_lookups.cli.uploads import Label, Upload, with_again, with_file_optio
 from batch_lookups.errors import ApiError
 
 if TYPE_CHECKING:
+    from batch_lookups.client import Client
+    from batch_lookups.records import ResultsFormat
     from batch_lookups.types import Item, Job, JobSummary, Usage
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -28,7 +30,7 @@ with_job = click.argument("job", metavar="JOB")
 
 def with_saving(command: F) -> F:
     command = click.option("--report", type=saving.PAGE, help="Also save the report as a page of HTML.")(command)
-    saved = "Where to save the results: x.csv or x.ndjson; standard output unless given."
+    saved = "Where to save the results: x.csv, x.xlsx or x.ndjson; standard output unless given."
     return click.option("-o", "--output", type=saving.RESULTS, help=saved)(command)
 
 
@@ -107,7 +109,7 @@ def run(session: Session, /, file: str, output: Path | None, report: Path | None
     \b
     Examples:
       batch-lookups run sites.csv -o results.csv
-      batch-lookups run sites.xlsx -o results.csv --report report.html --skip-invalid
+      batch-lookups run sites.xlsx -o results.xlsx --report report.html --skip-invalid
 
     FILE is CSV, TSV, an Excel workbook (xlsx, xls, xlsb), ods, NDJSON or JSON, also with gzip; - is standard input.
 
@@ -168,14 +170,10 @@ def finish(session: Session, job_id: str, output: Path | None, report: Path | No
     ended = follow_job(session, job_id, " ".join(["batch-lookups watch", job_id, *saved]))
     with detaching(" ".join(["batch-lookups watch", job_id, *saved])):
         if save_results:
-            results = session.client.results(job_id, saving.format_of(output))
-            if output is None:
-                saving.write_out(results)
-            else:
-                saving.save(output, results)
+            write_results(session.client, job_id, output, saving.format_of(output))
         if report is not None:
             save_text(none_if_dash(report), session.client.get_report_page(ended["report_id"]))
-    places = [str(path) for path in (output, report) if path is not None]
+    places = [str(path) for path in (output, none_if_dash(report)) if path is not None]
     say(summary_of(ended) + (f"\nSaved {' and '.join(places)}" if places else ""))
     return exits.of_job(ended)
 
@@ -438,7 +436,7 @@ def amount_of(item: Item) -> Dollars | None:
 @click.command()
 @with_job
 @click.option(
-    "-o", "--output", type=saving.OutputFile(), help="Where to save them: x.csv or x.ndjson; CSV on standard output unless given."
+    "-o", "--output", type=saving.OutputFile(), help="Where to save them: x.csv, x.xlsx or x.ndjson; CSV on standard output unless given."
 )
 @click.option("--follow", is_flag=True, help="Write each row once it is final, to the end of the job; go on where the file ends.")
 @click.option("--status", type=click.Choice(["pending", "processing", "completed", "failed"]), help="Only such items.")
@@ -463,18 +461,37 @@ def results(session: Session, job: str, output: Path | None, follow: bool, statu
     if follow:
         if status or error_code:
             raise click.UsageError("--follow writes all items; leave out --status and --error.")
+        if saving.is_workbook(output) and not ndjson:
+            raise click.UsageError("--follow writes CSV or NDJSON; a workbook is saved whole.")
         options = [*(["--ndjson"] if ndjson else []), *([f"-o {quoted(output)}"] if output else [])]
         with detaching(" ".join(["batch-lookups results", job, "--follow", *options])):
             ended = saving.follow(session.client, job, output, results_format)
         say(summary_of(ended))
         return exits.of_job(ended)
-    records = session.client.results(job, results_format, status=status, error_code=error_code)
+    write_results(session.client, job, output, results_format, status=status, error_code=error_code)
+    if output is not None:
+        say(f"Saved {output}")
+    return exits.ALL
+
+
+def write_results(
+    client: Client,
+    job_id: str,
+    output: Path | None,
+    results_format: ResultsFormat,
+    *,
+    status: str | None = None,
+    error_code: str | None = None,
+) -> None:
+    """Saves the results as they are now, or writes them to standard output."""
+    if output is not None and results_format == "csv" and saving.is_workbook(output):
+        saving.save(output, [client.get_results_xlsx(job_id, status=status, error_code=error_code)])
+        return
+    records = client.results(job_id, results_format, status=status, error_code=error_code)
     if output is None:
         saving.write_out(records)
     else:
         saving.save(output, records)
-        say(f"Saved {output}")
-    return exits.ALL
 
 
 def quoted(path: Path) -> str:

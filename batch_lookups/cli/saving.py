@@ -50,7 +50,7 @@ class OutputFile(click.Path):
         return path
 
 
-RESULTS = OutputFile(".csv", ".ndjson", ".jsonl")
+RESULTS = OutputFile(".csv", ".xlsx", ".ndjson", ".jsonl")
 PAGE = OutputFile(".html", ".htm")
 REPORT = OutputFile(".html", ".htm", ".csv", ".xlsx", ".json")
 
@@ -92,6 +92,10 @@ def write_out(pieces: Iterable[bytes]) -> None:
     for piece in pieces:
         sys.stdout.buffer.write(piece)
     sys.stdout.buffer.flush()
+
+
+def is_workbook(path: Path | None) -> bool:
+    return path is not None and path.suffix.lower() == ".xlsx"
 
 
 def format_of(path: Path | None) -> ResultsFormat:
