@@ -134,6 +134,7 @@ def test_doctor_tells_the_scopes_of_a_key(cli: Cli, service: Service) -> None:
         ({"BATCH_LOOKUPS_URL": "nonsense"}, 1, "FAIL  address: "),
         ({"BATCH_LOOKUPS_URL": "http://two words"}, 1, "FAIL  address: "),
         ({"BATCH_LOOKUPS_URL": "http://127.0.0.1:99999"}, 1, "FAIL  address: "),
+        ({"BATCH_LOOKUPS_URL": "http://[::1:8000"}, 1, "FAIL  address: "),
         ({"HTTP_PROXY": "http://user:password@127.0.0.1:1"}, 7, "http://127.0.0.1:1"),
         ({"BATCH_LOOKUPS_URL": "http://user:password@127.0.0.1:1"}, 7, "The service at http://127.0.0.1:1 cannot be reached"),
     ],

@@ -13,7 +13,7 @@ import click
 from batch_lookups.cli import exits, progress, saving, uploads
 from batch_lookups.cli.exits import Ended
 from batch_lookups.cli.session import Dollars, Session, counted, facts, minute, pass_session, say, with_output
-from batch_lookups.cli.uploads import Label, Upload, with_again, with_file_options
+from batch_lookups.cli.uploads import Upload, with_again, with_file_options, with_labels
 from batch_lookups.errors import ApiError
 
 if TYPE_CHECKING:
@@ -219,7 +219,7 @@ def summary_of(job: Job) -> str:
 @click.command("list")
 @click.option("--status", type=click.Choice(["pending", "processing", "completed", "failed", "cancelled"]), help="Only such jobs.")
 @click.option("--name", metavar="TEXT", help="Only jobs with this text in their name.")
-@click.option("--label", "labels", type=Label(), multiple=True, help="Only jobs with this label. Repeatable: with all of them.")
+@with_labels(help="Only jobs with this label. Repeatable: with all of them.")
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many.")
 @with_output
 @pass_session

@@ -69,28 +69,27 @@ def configured_url() -> str:
 
 def read_url(text: str) -> str:
     """The address without a trailing slash. Ends where it is none."""
-    from urllib.parse import urlsplit
-
     url = text.strip().rstrip("/")
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not is_host(parts.hostname or "") or not has_valid_port(url):
+    if not is_url(url):
         raise Ended(
             1, f"{text!r} is no address of a service", f"It looks like https://lookups.example.com; {URL} or `batch-lookups login` sets it."
         )
     return url
 
 
-def is_host(text: str) -> bool:
-    return re.fullmatch(r"[\w.:-]+", text) is not None
-
-
-def has_valid_port(url: str) -> bool:
+def is_url(text: str) -> bool:
+    """Whether it is an http:// or https:// address."""
     from urllib.parse import urlsplit
 
     try:
-        return urlsplit(url).port != 0
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and is_host(parts.hostname or "") and parts.port != 0
     except ValueError:
         return False
+
+
+def is_host(text: str) -> bool:
+    return re.fullmatch(r"[\w.:-]+", text) is not None
 
 
 def read_key(text: str) -> str:

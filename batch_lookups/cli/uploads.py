@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -85,11 +86,30 @@ class DeviceIds(click.ParamType[tuple[int, ...]]):
         return tuple(map(int, numbers))
 
 
+def each_once(context: click.Context, parameter: click.Parameter, pairs: tuple[tuple[str, Any], ...]) -> tuple[tuple[str, Any], ...]:
+    """Refuses a second value for a name, where the first would be dropped."""
+    names = [name for name, _ in pairs]
+    for name in names:
+        if names.count(name) > 1:
+            raise click.BadParameter(f"{name} has more than one value", context, parameter)
+    return pairs
+
+
+with_labels = partial(click.option, "--label", "labels", type=Label(), multiple=True, callback=each_once)
+
+
 def with_file_options(command: F) -> F:
     """Adds FILE and the options that say how to read it."""
     options = [
         click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True)),
-        click.option("--map", "columns", type=ColumnMap(), multiple=True, help="The column of a field, by its name or number. Repeatable."),
+        click.option(
+            "--map",
+            "columns",
+            type=ColumnMap(),
+            multiple=True,
+            callback=each_once,
+            help="The column of a field, by its name or number. Repeatable.",
+        ),
         click.option(
             "--number-rows",
             "reference_id",
@@ -107,7 +127,7 @@ def with_file_options(command: F) -> F:
         click.option("--sample", type=click.IntRange(1, 10_000), metavar="N", help="Look up N rows first, chosen at random, then wait."),
         click.option("--max-lookups", type=click.IntRange(1, 1_000_000), metavar="N", help="Make no more lookups; the other rows fail."),
         click.option("--name", help="What the job and its report are called; the file's name unless given."),
-        click.option("--label", "labels", type=Label(), multiple=True, help="By which the job is found again. Repeatable, up to 16 times."),
+        with_labels(help="By which the job is found again. Repeatable, up to 16 times."),
     ]
     for option in reversed(options):
         command = option(command)
@@ -222,7 +242,7 @@ def say_invalid(problems: Sequence[ItemProblem], total: int) -> None:
 def say_notes(checked: Checked) -> None:
     """What was assumed about the file, and what was mended in it."""
     for note in checked["notes"]:
-        say(f"note: {note['message']}")
+        say(f"note: {note['message'].replace('`sheet`', '--sheet')}")
     unused = [column["header"] for column in checked["columns"] if column["field"] is None]
     if unused:
         say(f"note: columns that are not used: {', '.join(unused[:SHOWN])}{', ...' if len(unused) > SHOWN else ''}")
@@ -241,9 +261,12 @@ def in_words_of_the_command(message: str) -> str:
 def hint_of(error: ApiError) -> str:
     """What to do about an error: what the service says, without its sentences about HTTP, and how that is done here."""
     said = " ".join(
-        sentence for sentence in re.split(r"(?<=\.) ", error.hint) if not re.search(r"\?\w+=|Content-Type:|(GET|PUT) /", sentence)
+        sentence
+        for sentence in re.split(r"(?<=\.) ", error.hint)
+        if not re.search(r"\?\w+=|Content-Type:|(GET|PUT) /|^Its waiting_for ", sentence)
     )
     here = {
+        "job_not_waiting": "batch-lookups status JOB shows what it waits for.",
         "invalid_api_key": "Store a valid key: batch-lookups login",
         "job_not_found": "batch-lookups list shows the jobs there are.",
         "api_key_not_found": "batch-lookups keys list shows the keys there are.",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batch_lookups.cli import exits
+from batch_lookups.cli import exits, settings
 from batch_lookups.cli.exits import Ended
 from batch_lookups.cli.session import Session, facts, minute, pass_session, printable, say, table, with_output
 
@@ -269,6 +269,8 @@ def listen(session: Session, forward_url: str | None, event: str | None, all_kep
     Messages are read from the service, whether they reach their receiver or not. --forward signs them anew with the secret, as the service
     does, so that your receiver can check them.
     """
+    if forward_url is not None and not settings.is_url(forward_url):
+        raise click.UsageError("--forward must be an address such as http://localhost:3000/hooks.")
     key = webhook_secret() if forward_url else ""
     client = session.client
     seen = set() if all_kept else {delivery["id"] for delivery in client.list_webhook_deliveries(event=event, limit=200)["deliveries"]}
