@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar, cast
 from urllib.parse import quote
@@ -64,14 +65,24 @@ class Call(Generic[T]):
         return self.method in ("GET", "PUT", "DELETE") if self.repeatable is None else self.repeatable
 
     def request(self, client: httpx.Client | httpx.AsyncClient) -> httpx.Request:
-        return client.build_request(
-            self.method,
-            self.path,
-            params={name: value for name, value in self.params.items() if value is not None},
-            headers=dict(self.headers),
-            json=self.json,
-            content=self.content,
-        )
+        with refusing_what_is_no_text():
+            return client.build_request(
+                self.method,
+                self.path,
+                params={name: value for name, value in self.params.items() if value is not None},
+                headers=dict(self.headers),
+                json=self.json,
+                content=self.content,
+            )
+
+
+@contextmanager
+def refusing_what_is_no_text() -> Iterator[None]:
+    """Raises InvalidArgumentError for a text with bytes of another encoding, as words of a command and names of files may have them."""
+    try:
+        yield
+    except UnicodeEncodeError as error:
+        raise InvalidArgumentError(f"A text is not in UTF-8: {error.object[:100]!r}") from error
 
 
 def _text(response: httpx.Response) -> str:
@@ -87,7 +98,8 @@ def path_of(*parts: str) -> str:
     for part in parts:
         if part in ("", ".", ".."):
             raise InvalidArgumentError(f"{part} is no id" if part else "The id is empty")
-    return "".join(f"/{quote(part, safe='')}" for part in parts)
+    with refusing_what_is_no_text():
+        return "".join(f"/{quote(part, safe='')}" for part in parts)
 
 
 @dataclass(frozen=True)

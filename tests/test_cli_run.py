@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import os
 import re
 import shlex
 import signal
@@ -170,6 +171,23 @@ def test_scripts_are_told_the_invalid_rows_as_json(cli: Cli) -> None:
     assert (nothing.returncode, json.loads(nothing.stderr)["total_invalid"]) == (5, 2)
     twice = json.loads(cli.run("submit", cli.sites("twice.csv", ["deal-1", "deal-1"]), "--ndjson").stderr)
     assert twice["duplicates"] == ["deal-1"]
+
+
+def test_a_file_may_have_a_name_of_another_encoding(cli: Cli) -> None:
+    name = os.fsdecode("März.csv".encode("latin-1"))
+    cli.sites("sites.csv", 1).rename(cli.folder / name)
+    done = cli.run("run", name, "-o", f"results-{name}")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.endswith("Saved results-M�rz.csv\n")
+    assert len(rows_of(cli.folder / f"results-{name}")) == 1
+    assert json.loads(cli.run("list", "--json").stdout)[0]["name"] == "M�rz.csv"
+
+
+@pytest.mark.parametrize("words", [["list", "--name"], ["status"], ["keys", "create", "--name"]])
+def test_a_word_of_another_encoding_is_wrong_usage(cli: Cli, words: list[str]) -> None:
+    done = cli.run(*words, os.fsdecode(b"M\xe4rz"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: A text is not in UTF-8: ")
 
 
 def test_no_more_duplicates_are_counted_than_are_known(cli: Cli) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -152,7 +153,7 @@ class Upload:
         suffix = "" if path is None else Path(path.name.removesuffix(".gz")).suffix.lower()
         self.media_type = NDJSON if suffix in LINES_OF_JSON else ANY_FILE
         self.options: FileOptions = FileOptions(
-            name=name or (path.name[:200] if path else None), columns=dict(columns), labels=dict(labels), **options
+            name=name or (name_of(path) if path else None), columns=dict(columns), labels=dict(labels), **options
         )
 
     def idempotency_key(self, again: str | None) -> str:
@@ -161,6 +162,11 @@ class Upload:
 
         options = json.dumps([self.options.params(), again or ""], sort_keys=True).encode()
         return f"batch-lookups-{hashlib.sha256(hashlib.sha256(self.data).digest() + options).hexdigest()}"
+
+
+def name_of(path: Path) -> str:
+    """What a file is called, as a text; bytes of another encoding than this machine's are shown as a sign."""
+    return os.fsencode(path.name).decode(errors="replace")[:200]
 
 
 def check(session: Session, upload: Upload) -> Checked:
