@@ -149,6 +149,21 @@ def test_a_file_that_cannot_be_written_whole_leaves_nothing_behind(tmp_path: Pat
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("results.csv", "before")]
 
 
+def test_a_command_that_is_ended_leaves_no_half_of_a_file(tmp_path: Path) -> None:
+    program = f"""
+import os, signal
+from pathlib import Path
+from batch_lookups.cli import main, saving
+def pieces():
+    yield b"half"
+    os.kill(os.getpid(), signal.SIGTERM)
+main.end_in_order()
+saving.save(Path({str(tmp_path / "results.csv")!r}), pieces())
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, check=False)
+    assert (done.returncode, done.stderr, list(tmp_path.iterdir())) == (143, b"", [])
+
+
 def test_a_file_is_saved_by_two_commands_at_once(tmp_path: Path) -> None:
     path = tmp_path / "results.csv"
 
@@ -302,6 +317,11 @@ def test_a_terminal_gets_a_bar_and_ctrl_c_detaches(cli: Cli, service: Service) -
     # The cursor that the bar hid is there again.
     assert terminal.output.count("\x1b[?25l") == terminal.output.count("\x1b[?25h") > 0
     assert not (cli.folder / "results.csv").exists()
+    killed = Terminal(cli, "run", "sites.csv", "-o", "results.csv")
+    killed.read_until(lambda output: re.search(r"━.* of 60 done", output))
+    os.kill(killed.pid, signal.SIGTERM)
+    killed.read_until(lambda output: "\x1b[?25h" in output)
+    assert killed.exit_code() == 143
     service.release()
     again = Terminal(cli, "run", "sites.csv", "-o", "results.csv")
     again.read_until(lambda output: "Saved results.csv" in output)

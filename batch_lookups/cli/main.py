@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -87,6 +88,7 @@ for command in (account.login, *batches.COMMANDS, *reports.COMMANDS, webhooks.we
 
 def main(words: Sequence[str] | None = None) -> None:
     open_closed_streams()
+    end_in_order()
     session = Session()
     try:
         code = batch_lookups.main(words, prog_name="batch-lookups", standalone_mode=False, obj=session)
@@ -119,6 +121,19 @@ def main(words: Sequence[str] | None = None) -> None:
         except OSError:
             discard_output()
     sys.exit(code if isinstance(code, int) else exits.ALL)
+
+
+def end_in_order() -> None:
+    """On SIGTERM, as of `timeout`, or when its terminal goes away: shows the cursor again, and leaves no half of a file behind."""
+
+    def end(number: int, _: object) -> None:
+        sys.exit(128 + number)
+
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        # What the caller ignores, such as nohup, stays ignored.
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, end)
 
 
 def told_of_file(error: OSError) -> str:
