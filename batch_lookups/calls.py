@@ -94,9 +94,9 @@ def _bytes(response: httpx.Response) -> bytes:
 
 
 def path_of(*parts: str) -> str:
-    """The path of these words and ids. Raises InvalidArgumentError: an empty id, or dots, would lead to another route."""
+    """The path of these words and ids. Raises InvalidArgumentError: an empty id, dots or a slash would lead to another route."""
     for part in parts:
-        if part in ("", ".", ".."):
+        if part in ("", ".", "..") or "/" in part:
             raise InvalidArgumentError(f"{part} is no id" if part else "The id is empty")
     with refusing_what_is_no_text():
         return "".join(f"/{quote(part, safe='')}" for part in parts)

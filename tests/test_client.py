@@ -113,7 +113,7 @@ def test_only_what_cannot_happen_twice_is_sent_again(
         assert len(script.requests) == 1
 
 
-@pytest.mark.parametrize("job_id", ["", ".", ".."])
+@pytest.mark.parametrize("job_id", ["", ".", "..", f"{JOB}/items", "../api-keys"])
 def test_an_id_that_leads_elsewhere_is_not_sent(job_id: str) -> None:
     script = Script()
     client = client_of(script)
