@@ -1,11 +1,13 @@
 // Who is signed in, and what they may do.
 import { computed, signal } from "@preact/signals";
-import { call, type Credential, credential, Failure, type Scope, whenRefused } from "./api.ts";
+import { call, type Credential, credential, Failure, type Schemas, type Scope, whenRefused } from "./api.ts";
 import { clerk, organizations } from "./clerk.ts";
 
 export interface Session {
   /** null: of an operator, who belongs to none. */
   organization: { id: string; name: string } | null;
+  /** The API key that the session is of; null: it is of a user, or of an operator. */
+  keyId: string | null;
   scopes: ReadonlySet<string>;
 }
 
@@ -25,18 +27,26 @@ export function can(scope: Scope): boolean {
 export async function signIn(used: Credential, keep: boolean) {
   credential.value = used;
   try {
-    const { organization, scopes } = await call("get", "/me");
-    session.value = { organization, scopes: new Set(scopes) };
+    const { organization, caller, scopes } = await call("get", "/me");
+    session.value = { organization, keyId: caller.type === "api_key" ? caller.id : null, scopes: new Set(scopes) };
   } catch (error) {
     // The answer to an operator, whose credential is good but of no organization.
     if (!(error instanceof Failure) || error.code !== "organization_missing") {
       credential.value = null;
       throw used.kind === "internal" && error instanceof Failure && error.status === 401 ? unknownKey(error) : error;
     }
-    session.value = { organization: null, scopes: new Set() };
+    session.value = { organization: null, keyId: null, scopes: new Set() };
   }
   refusal.value = "";
   if (keep && used.kind !== "session") sessionStorage.setItem(STORED, JSON.stringify(used));
+}
+
+/** Goes on with the key that has taken the place of the session's own, which soon works no more. */
+export function goOnWith({ id, key }: Schemas["CreatedApiKey"]) {
+  const used: Credential = { kind: "api_key", key };
+  credential.value = used;
+  session.value = { ...session.peek()!, keyId: id };
+  if (isStored()) sessionStorage.setItem(STORED, JSON.stringify(used));
 }
 
 /** Says what a key looks like: what does not begin so is sent as the operator's, and the service's answer is about tokens. */

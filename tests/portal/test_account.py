@@ -165,3 +165,23 @@ def test_who_did_what_is_listed(signed_in: SignedIn, client: OrganizationClient)
     expect(revoked).to_have_count(0)
     expect(page.get_by_role("row", name=re.compile("API key created"))).not_to_have_count(0)
     assert "action=api_key.created" in page.url
+
+
+def test_who_rotates_their_own_key_goes_on_with_the_new_one(person: Person, client: OrganizationClient) -> None:
+    own = client.post("/api-keys", json={"name": "Mine", "scopes": ["keys:admin"]}).json()
+    person.sign_in(own["key"], "keys")
+    page = person.page
+    page.get_by_role("button", name="Rotate Mine").click()
+    expect(page.get_by_role("dialog")).to_contain_text("You are signed in with the old one")
+    page.get_by_label("When").select_option("at once")
+    page.get_by_role("button", name="Make the new key").click()
+    shown = page.locator(".secret code")
+    expect(shown).to_have_text(re.compile(r"leap_live_\w{49}"))
+    assert shown.inner_text() != own["key"]
+    expect(page.get_by_text("expired, ")).to_have_count(1)
+    page.keyboard.press("Escape")
+    page.reload()
+    page.get_by_role("button", name="Revoke Mine").click()
+    expect(page.get_by_role("dialog")).to_contain_text("will be signed out")
+    page.get_by_role("button", name="Revoke the key").click()
+    expect(page.get_by_label("API key")).to_be_visible()

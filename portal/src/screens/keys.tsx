@@ -6,7 +6,7 @@ import { Dialog } from "../parts/dialog.tsx";
 import { Form, Secret } from "../parts/form.tsx";
 import { List, usePages } from "../parts/list.tsx";
 import { Time } from "../parts/misc.tsx";
-import { can, session } from "../session.ts";
+import { can, goOnWith, session } from "../session.ts";
 
 type Key = Schemas["ApiKey"];
 
@@ -54,13 +54,15 @@ export function Keys() {
       }),
     );
   }
-  const rotate = (key: Key) => async (data: FormData) =>
-    show(
-      await call("post", "/api-keys/{api_key_id}/rotate", {
-        path: { api_key_id: key.id },
-        body: { grace_seconds: Number(data.get("grace")) },
-      }),
-    );
+  const isOwn = ({ id }: Key) => id === session.value!.keyId;
+  const rotate = (key: Key) => async (data: FormData) => {
+    const rotated = await call("post", "/api-keys/{api_key_id}/rotate", {
+      path: { api_key_id: key.id },
+      body: { grace_seconds: Number(data.get("grace")) },
+    });
+    if (isOwn(key)) goOnWith(rotated);
+    show(rotated);
+  };
   const revoke = (key: Key) => async () => {
     await call("delete", "/api-keys/{api_key_id}", { path: { api_key_id: key.id } });
     close();
@@ -157,7 +159,10 @@ export function Keys() {
       {question?.what === "rotate" && (
         <Dialog title={`Rotate ${question.key.name}?`} onClose={close}>
           <Form submit="Make the new key" onSubmit={rotate(question.key)} onCancel={close}>
-            <p>A new key may do the same. The old one stops working:</p>
+            <p>
+              A new key may do the same.{" "}
+              {isOwn(question.key) && "You are signed in with the old one, and go on with the new one. "}The old one stops working:
+            </p>
             <label>
               When
               <select name="grace">
@@ -170,7 +175,10 @@ export function Keys() {
       {question?.what === "revoke" && (
         <Dialog title={`Revoke ${question.key.name}?`} onClose={close}>
           <Form submit="Revoke the key" onSubmit={revoke(question.key)} onCancel={close} danger>
-            <p>Within seconds, whoever uses it gets 401. This cannot be undone.</p>
+            <p>
+              Within seconds, whoever uses it gets 401. This cannot be undone.
+              {isOwn(question.key) && <strong>You are signed in with it, and will be signed out.</strong>}
+            </p>
           </Form>
         </Dialog>
       )}
