@@ -185,3 +185,30 @@ def test_who_rotates_their_own_key_goes_on_with_the_new_one(person: Person, clie
     expect(page.get_by_role("dialog")).to_contain_text("will be signed out")
     page.get_by_role("button", name="Revoke the key").click()
     expect(page.get_by_label("API key")).to_be_visible()
+
+
+def test_a_click_beside_a_dialog_loses_neither_what_was_typed_nor_a_secret(signed_in: SignedIn) -> None:
+    page = signed_in("keys").page
+    page.get_by_role("button", name="New key").click()
+    dialog = page.get_by_role("dialog")
+    name = dialog.get_by_role("textbox", name="Name")
+    name.fill("CRM")
+    box = name.bounding_box()
+    assert box is not None
+    # Text that is selected with the mouse, which ends beside the dialog.
+    page.mouse.move(box["x"] + 60, box["y"] + 10)
+    page.mouse.down()
+    page.mouse.move(20, 300)
+    page.mouse.up()
+    expect(name).to_have_value("CRM")
+    page.mouse.click(20, 300)
+    expect(name).to_have_value("CRM")
+    dialog.get_by_role("button", name="Create the key").click()
+    expect(page.locator(".secret code")).to_be_visible()
+    page.mouse.click(20, 300)
+    expect(page.locator(".secret code")).to_be_visible()
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Keys", exact=True).click()
+    expect(dialog).to_be_visible()
+    page.mouse.click(20, 300)
+    expect(dialog).to_have_count(0)

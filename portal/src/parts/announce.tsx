@@ -32,7 +32,12 @@ export function Announcements() {
   return (
     <>
       <p class="unseen" role="status" data-live>{spoken}</p>
-      <p class={note.value ? "note-toast shown" : "note-toast"} role="status">{note}</p>
+      <Note />
     </>
   );
+}
+
+/** In the page, and in each dialog: while one is open, nobody sees or hears what is outside of it. */
+export function Note() {
+  return <p class={note.value ? "note-toast shown" : "note-toast"} role="status">{note}</p>;
 }

@@ -1,5 +1,6 @@
 import type { ComponentChildren } from "preact";
 import { useId, useLayoutEffect, useRef } from "preact/hooks";
+import { Note } from "./announce.tsx";
 import { focusAt, wayTo } from "./focus.ts";
 
 interface Properties {
@@ -11,10 +12,14 @@ interface Properties {
   wide?: boolean;
 }
 
-/** A modal dialog, there for as long as it is rendered. Escape, a click beside it and its own button close it. */
+/**
+ * A modal dialog, there for as long as it is rendered. Escape and its own button close it, and a click beside it where nothing can be lost
+ * by that: no field, and no secret that is shown this one time.
+ */
 export function Dialog({ title, onClose, children, actions, wide }: Properties) {
   const element = useRef<HTMLDialogElement>(null);
   const heading = useId();
+  const pressedBeside = useRef(false);
   useLayoutEffect(() => {
     const before = wayTo(document.activeElement);
     element.current!.showModal();
@@ -26,7 +31,11 @@ export function Dialog({ title, onClose, children, actions, wide }: Properties) 
       class={wide ? "wide" : undefined}
       aria-labelledby={heading}
       onClose={onClose}
-      onClick={(event) => event.target === element.current && onClose()}
+      onPointerDown={({ target }) => (pressedBeside.current = target === element.current)}
+      onClick={({ target }) => {
+        const isBeside = pressedBeside.current && target === element.current;
+        if (isBeside && !element.current!.querySelector("form, .secret")) onClose();
+      }}
     >
       <div class="dialog-body">
         <header>
@@ -36,6 +45,7 @@ export function Dialog({ title, onClose, children, actions, wide }: Properties) 
         {children}
         {actions && <footer class="actions">{actions}</footer>}
       </div>
+      <Note />
     </dialog>
   );
 }
