@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from tests.conftest import Connection
@@ -212,3 +213,21 @@ def test_a_click_beside_a_dialog_loses_neither_what_was_typed_nor_a_secret(signe
     expect(dialog).to_be_visible()
     page.mouse.click(20, 300)
     expect(dialog).to_have_count(0)
+
+
+@pytest.mark.parametrize("page", [{"permissions": ["clipboard-write", "clipboard-read"]}, {}], indirect=True, ids=["asked", "refused"])
+def test_a_secret_is_copied_and_the_dialog_says_so(signed_in: SignedIn) -> None:
+    """The browser keeps its clipboard from pages over HTTP of another machine."""
+    page = signed_in("keys").page
+    page.get_by_role("button", name="New key").click()
+    page.get_by_role("button", name="Create the key").click()
+    key = page.locator(".secret code").inner_text()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("button", name="Copy").click()
+    expect(dialog.get_by_role("status")).to_have_text("Secret copied")
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="New key").click()
+    name = dialog.get_by_role("textbox", name="Name")
+    name.focus()
+    page.keyboard.press("Control+v")
+    expect(name).to_have_value(key)

@@ -4,8 +4,23 @@ import { notify } from "./announce.tsx";
 import { Menu } from "./menu.tsx";
 
 export async function copy(text: string, what: string) {
-  await navigator.clipboard.writeText(text);
-  notify(`${what} copied`);
+  // Over HTTP, or if it is refused, there is no such clipboard.
+  const copied = await navigator.clipboard?.writeText(text).then(() => true, () => false) || copyByCommand(text);
+  notify(copied ? `${what} copied` : "The browser does not let this page copy. Select the text and copy it yourself.");
+}
+
+/** As browsers copied before they had a clipboard for pages. */
+function copyByCommand(text: string): boolean {
+  let copied = false;
+  function give(event: ClipboardEvent) {
+    event.clipboardData!.setData("text/plain", text);
+    event.preventDefault();
+    copied = true;
+  }
+  document.addEventListener("copy", give);
+  document.execCommand("copy");
+  document.removeEventListener("copy", give);
+  return copied;
 }
 
 /** A curl command for a path of the API, which a CSV file may be sent to; the key is left to the shell's variable `key`. */
