@@ -5,13 +5,22 @@ const hash = signal(location.hash);
 addEventListener("hashchange", () => (hash.value = location.hash));
 
 /** Segments of the path, such as ["batches", "ID"]. */
-export const path = computed(() => split(hash.value)[0].split("/").filter(Boolean).map(decodeURIComponent), { name: "path" });
+export const path = computed(() => split(hash.value)[0].split("/").filter(Boolean).map(decoded), { name: "path" });
 /** Parameters of the screen. */
 export const query = computed(() => new URLSearchParams(split(hash.value)[1]), { name: "query" });
 
 function split(text: string): [string, string] {
   const [before = "", after = ""] = text.replace(/^#/, "").split("?", 2);
   return [before, after];
+}
+
+/** As it is, where a mail or a chat has broken the address. */
+function decoded(segment: string): string {
+  try {
+    return decodeURIComponent(segment);
+  } catch {
+    return segment;
+  }
 }
 
 type Parameters = Record<string, string | null | undefined>;
