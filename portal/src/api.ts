@@ -139,11 +139,6 @@ export function pause(seconds: number, signal?: AbortSignal): Promise<void> {
   });
 }
 
-/** Gives the user a file that needs the credential, which a plain link cannot send. */
-export async function download<P extends PathsOf<"get">>(path: P, options: Options<P, "get">, name: string) {
-  save(await (await send("get", path, options)).blob(), name);
-}
-
 export function save(blob: Blob, name: string) {
   const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(blob), download: name });
   link.click();

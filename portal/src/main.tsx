@@ -1,5 +1,7 @@
 import { render } from "preact";
 import { effect, signal } from "@preact/signals";
+import { Failure } from "./api.ts";
+import { notify } from "./parts/announce.tsx";
 import { keepFocus } from "./parts/focus.ts";
 import { Brand, Frame, places, useKeys } from "./parts/frame.tsx";
 import { shownName } from "./parts/misc.tsx";
@@ -82,6 +84,13 @@ ready.value = !isStored();
 resume().finally(() => (ready.value = true));
 render(<Portal />, document.body);
 keepFocus();
+
+// What nobody else tells: a command that failed where no form shows it, such as a download.
+addEventListener("unhandledrejection", (event) => {
+  if (!(event.reason instanceof Failure)) return;
+  event.preventDefault();
+  notify(`${event.reason.message} ${event.reason.hint}`);
+});
 
 if (DEVELOPMENT) {
   // The page names its files by their hashes: another page is another build.

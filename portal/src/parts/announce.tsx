@@ -3,6 +3,7 @@ import { signal } from "@preact/signals";
 import { pause } from "../api.ts";
 
 const QUIET_SECONDS = 10;
+const LETTERS_A_SECOND = 12;
 
 const spoken = signal("");
 const note = signal("");
@@ -24,7 +25,7 @@ export async function announce(sentence: string) {
 /** Shows and says at once that something has been done. */
 export async function notify(sentence: string) {
   note.value = sentence;
-  await pause(4);
+  await pause(Math.max(4, sentence.length / LETTERS_A_SECOND));
   if (note.value === sentence) note.value = "";
 }
 

@@ -149,23 +149,29 @@ function FixGroup({ draft, group, filter }: { draft: Draft; group: Group; filter
   async function fix(valueOf: (row: Row) => string | null | undefined) {
     if (busy.peek()) return;
     busy.value = true;
-    const cells = [];
-    for await (const row of draft.all(filter)) {
-      const column = problemOf(row, group)?.column;
-      const value = valueOf(row);
-      if (column && value !== null && value !== undefined && cells.length < MOST_EDITS) cells.push({ row, column, value });
+    try {
+      const cells = [];
+      for await (const row of draft.all(filter)) {
+        const column = problemOf(row, group)?.column;
+        const value = valueOf(row);
+        if (column && value !== null && value !== undefined && cells.length < MOST_EDITS) cells.push({ row, column, value });
+      }
+      if (await draft.edit(cells, `the repair of ${counted(cells.length, "row")}`)) notify(`${counted(cells.length, "row")} changed`);
+      asking.value = false;
+    } finally {
+      busy.value = false;
     }
-    if (await draft.edit(cells, `the repair of ${counted(cells.length, "row")}`)) notify(`${counted(cells.length, "row")} changed`);
-    busy.value = false;
-    asking.value = false;
   }
   async function leaveOut() {
     if (busy.peek()) return;
     busy.value = true;
-    const rows = [];
-    for await (const row of draft.all(filter)) rows.push(row);
-    await draft.skip(rows, true);
-    busy.value = false;
+    try {
+      const rows = [];
+      for await (const row of draft.all(filter)) rows.push(row);
+      await draft.skip(rows, true);
+    } finally {
+      busy.value = false;
+    }
   }
 
   const hasColumn = draft.upload.value.columns.some(({ field }) => field === group.field?.replace(/^address\./, ""));

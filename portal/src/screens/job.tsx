@@ -1,6 +1,6 @@
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
-import { call, download, type Schemas, send } from "../api.ts";
+import { call, type Schemas, send } from "../api.ts";
 import { counted, decimal, duration, number, percent, shortTime } from "../format.ts";
 import { watch } from "../live.ts";
 import { type Loaded, now, throttled, useLoad } from "../load.ts";
@@ -8,6 +8,7 @@ import { announce, notify } from "../parts/announce.tsx";
 import { Bar, doneShare, isOpen } from "../parts/bar.tsx";
 import { CopyAs } from "../parts/copy.tsx";
 import { Dialog } from "../parts/dialog.tsx";
+import { download } from "../parts/download.ts";
 import { Form } from "../parts/form.tsx";
 import { Menu } from "../parts/menu.tsx";
 import { NamedHeading, NotYet, Problem, Time } from "../parts/misc.tsx";

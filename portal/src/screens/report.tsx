@@ -1,6 +1,6 @@
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
-import { call, download, type Schemas } from "../api.ts";
+import { call, type Schemas } from "../api.ts";
 import { counted, dollars, number, percent } from "../format.ts";
 import { watch } from "../live.ts";
 import { throttled, useLoad } from "../load.ts";
@@ -9,6 +9,7 @@ import { Bars, Donut, StateTiles, type Total } from "../parts/charts.tsx";
 import { CopyAs } from "../parts/copy.tsx";
 import { List, usePages } from "../parts/list.tsx";
 import { Dialog } from "../parts/dialog.tsx";
+import { download } from "../parts/download.ts";
 import { Form, Search, Secret } from "../parts/form.tsx";
 import { Menu } from "../parts/menu.tsx";
 import { NamedHeading, NotYet, Problem, Time } from "../parts/misc.tsx";
