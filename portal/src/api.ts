@@ -53,6 +53,11 @@ export class Failure extends Error {
   ) {
     super(message);
   }
+
+  /** Whether it may be gone in a moment: nobody was reached, there are too many requests, or the service or a proxy before it is away. */
+  get isPassing(): boolean {
+    return [0, 429, 502, 503, 504].includes(this.status);
+  }
 }
 
 const ATTEMPTS = 4;
@@ -80,8 +85,7 @@ export async function send<M extends Methods, P extends PathsOf<M>>(method: M, p
   for (let attempt = 1;; attempt++) {
     const failure = await once(url, method, headers, body, options.signal);
     if (failure instanceof Response) return failure;
-    const passing = failure.status === 0 || failure.status === 429 || failure.status === 503;
-    if (!repeatable || !passing || attempt === ATTEMPTS) throw failure;
+    if (!repeatable || !failure.isPassing || attempt === ATTEMPTS) throw failure;
     await pause(failure.retryAfter ?? 2 ** attempt / 4, options.signal);
   }
 }

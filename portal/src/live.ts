@@ -1,10 +1,10 @@
 // Changes as they happen, through Supabase's own client against our endpoint; polls where no WebSocket gets through.
 import { effect, signal } from "@preact/signals";
 import { RealtimeClient } from "@supabase/realtime-js";
-import { API, credential } from "./api.ts";
+import { API, credential, Failure } from "./api.ts";
 
-/** How changes come at the moment; `off`: nothing is watched. */
-export const connection = signal<"off" | "connecting" | "live" | "polling">("off");
+/** How changes come at the moment; `off`: nothing is watched; `away`: nobody answers, and what is shown may be outdated. */
+export const connection = signal<"off" | "connecting" | "live" | "polling" | "away">("off");
 
 /** Whether the browser has lost its network, and the service with it. A WebSocket takes a while to notice. */
 export const offline = signal(false);
@@ -75,7 +75,11 @@ export function watch(watches: Watch[], poll: (abort: AbortSignal) => Promise<nu
       let seconds: number | void = 5;
       try {
         seconds = await poll(mine.signal);
-      } catch { /* The screen shows the error that `poll` met; the next one may go well. */ }
+        if (!mine.signal.aborted) connection.value = "polling";
+      } catch (error) {
+        // Other errors are those of the screen; the next one may go well.
+        if (!mine.signal.aborted && error instanceof Failure && error.isPassing) connection.value = "away";
+      }
       await new Promise((resolve) => setTimeout(resolve, (seconds ?? 0.2) * 1000));
     }
   }

@@ -1,6 +1,7 @@
 // What a screen shows, loaded and loaded again.
 import { type ReadonlySignal, signal, useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
+import { Failure } from "./api.ts";
 
 export interface Loaded<T> {
   /** undefined: nothing has come yet. It stays while it is loaded again. */
@@ -12,14 +13,21 @@ export interface Loaded<T> {
   set: (change: (data: T) => T) => void;
 }
 
-/** Loads with `load` at first, on `reload`, and when one of `inputs` changes; an answer that has been overtaken is dropped. */
+export const RETRY_SECONDS = 10;
+
+/**
+ * Loads with `load` at first, on `reload`, and when one of `inputs` changes; an answer that has been overtaken is dropped. A failure that
+ * may be gone in a moment is tried again until it is.
+ */
 export function useLoad<T>(load: (abort: AbortSignal) => Promise<T>, inputs: unknown[]): Loaded<T> {
   const data = useSignal<T | undefined>(undefined);
   const error = useSignal<Error | undefined>(undefined);
   const busy = useSignal(true);
   const current = useRef<AbortController | null>(null);
+  const retry = useRef<ReturnType<typeof setTimeout> | undefined>(undefined);
 
   function start() {
+    clearTimeout(retry.current);
     current.current?.abort();
     const controller = current.current = new AbortController();
     busy.value = true;
@@ -32,6 +40,7 @@ export function useLoad<T>(load: (abort: AbortSignal) => Promise<T>, inputs: unk
       if (controller.signal.aborted) return;
       error.value = failure;
       busy.value = false;
+      if (failure instanceof Failure && failure.isPassing) retry.current = setTimeout(start, RETRY_SECONDS * 1000);
     });
   }
   useEffect(() => {
@@ -40,6 +49,7 @@ export function useLoad<T>(load: (abort: AbortSignal) => Promise<T>, inputs: unk
     addEventListener("online", again);
     return () => {
       removeEventListener("online", again);
+      clearTimeout(retry.current);
       current.current?.abort();
     };
   }, inputs);

@@ -2,6 +2,7 @@
 import { computed, signal } from "@preact/signals";
 import { call, type Credential, credential, Failure, type Schemas, type Scope, whenRefused } from "./api.ts";
 import { clerk, organizations } from "./clerk.ts";
+import { RETRY_SECONDS } from "./load.ts";
 
 export interface Session {
   /** null: of an operator, who belongs to none. */
@@ -28,8 +29,10 @@ export async function signIn(used: Credential, keep: boolean) {
   credential.value = used;
   try {
     const { organization, caller, scopes } = await call("get", "/me");
+    if (credential.peek() !== used) return;
     session.value = { organization, keyId: caller.type === "api_key" ? caller.id : null, scopes: new Set(scopes) };
   } catch (error) {
+    if (credential.peek() !== used) return;
     // The answer to an operator, whose credential is good but of no organization.
     if (!(error instanceof Failure) || error.code !== "organization_missing") {
       credential.value = null;
@@ -64,9 +67,10 @@ export async function resume() {
   try {
     await signIn(JSON.parse(stored), true);
   } catch (error) {
+    if (!(error instanceof Failure) || error.status === 401) return signOut(error instanceof Error ? error.message : "");
     // A service that is away for a moment is no reason to forget the key.
-    if (error instanceof Failure && error.status !== 401) refusal.value = error.message;
-    else signOut(error instanceof Error ? error.message : "");
+    refusal.value = `${error.message} Your key is kept in this tab.`;
+    if (error.isPassing) setTimeout(() => !session.peek() && !credential.peek() && isStored() && resume(), RETRY_SECONDS * 1000);
   }
 }
 

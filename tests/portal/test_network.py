@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from tests.http_fixtures import OrganizationClient, site
-from tests.portal.conftest import SignedIn
+from tests.portal.conftest import Person, SignedIn
 
 
 @pytest.mark.parametrize("address", ["batches/%E0%A4%A", "batches/100%"])
@@ -34,3 +34,59 @@ def test_a_download_says_that_it_comes_and_why_it_does_not(signed_in: SignedIn, 
     page.get_by_role("button", name="Results…").click()
     page.get_by_role("button", name="CSV", exact=True).click()
     expect(note).to_have_text("It broke. Try later.")
+
+
+@pytest.mark.parametrize("status", [502, 503])
+def test_what_failed_for_a_moment_comes_by_itself(person: Person, client: OrganizationClient, status: int) -> None:
+    """A release restarts the service; the browser's network is fine all the while."""
+    page = person.page
+    page.clock.install()
+    person.sign_in(client.api_key, "batches")
+    page.route(re.compile("/api-keys"), lambda route: route.fulfill(status=status, body="<h1>Bad gateway</h1>"))
+    page.get_by_role("link", name="API keys").click()
+    problem = page.get_by_role("alert")
+    for _ in range(8):
+        page.clock.run_for(1000)
+    expect(problem).to_contain_text(f"The service answered {status}.")
+    page.unroute_all()
+    page.clock.run_for(11_000)
+    expect(page.get_by_role("row")).to_have_count(2)
+    expect(problem).to_have_count(0)
+
+
+def test_a_kept_key_signs_in_once_the_service_is_back(person: Person, client: OrganizationClient) -> None:
+    page = person.page
+    page.clock.install()
+    person.sign_in(client.api_key, "usage")
+    page.route(re.compile("/me$"), lambda route: route.abort())
+    page.reload()
+    for _ in range(8):
+        page.clock.run_for(1000)
+    expect(page.get_by_role("alert")).to_contain_text("The service cannot be reached. Your key is kept in this tab.")
+    person.look("sign-in-away")
+    page.unroute_all()
+    page.clock.run_for(11_000)
+    expect(page.get_by_role("heading", name="Usage")).to_be_visible()
+
+
+def test_a_batch_says_that_nobody_answers(person: Person, client: OrganizationClient) -> None:
+    job = client.submit(site())
+    page = person.page
+    is_away = [False]
+
+    def answer(route: Route) -> None:
+        # Nor are there answers that wait for a change.
+        if is_away[0] or "wait=30" in route.request.url:
+            route.abort()
+        else:
+            route.continue_()
+
+    page.route_web_socket(re.compile("/realtime/"), lambda socket: socket.close())
+    page.route(re.compile("/batch-lookups/"), answer)
+    person.sign_in(client.api_key, f"batches/{job['job_id']}")
+    expect(page.get_by_text("Polling", exact=True)).to_be_visible()
+    is_away[0] = True
+    expect(page.get_by_text("No answer", exact=True)).to_be_visible()
+    expect(page.locator("[data-live]")).to_have_text("There is no connection; what is shown may be outdated")
+    is_away[0] = False
+    expect(page.get_by_text("No answer", exact=True)).to_have_count(0)

@@ -7,7 +7,7 @@ import { clerk, organizations } from "../clerk.ts";
 import { connection, offline } from "../live.ts";
 import { go, href, path } from "../router.ts";
 import { can, isOperator, session, signOut, switchOrganization } from "../session.ts";
-import { Announcements } from "./announce.tsx";
+import { announce, Announcements } from "./announce.tsx";
 import { Dialog } from "./dialog.tsx";
 import { walk } from "./menu.tsx";
 
@@ -39,6 +39,7 @@ const CONNECTIONS = {
   connecting: "Connecting",
   live: "Live",
   polling: "Polling",
+  away: "No answer",
 };
 
 /** The head of a page without navigation. */
@@ -52,6 +53,9 @@ export function Brand() {
 
 export function Frame({ children }: { children: ComponentChildren }) {
   const state = offline.value ? "offline" : connection.value;
+  useEffect(() => {
+    if (state === "offline" || state === "away") announce("There is no connection; what is shown may be outdated");
+  }, [state]);
   return (
     <>
       <a class="skip" href="#main" onClick={focusMain}>Skip to the content</a>

@@ -37,6 +37,10 @@ export function JobScreen({ id }: { id: string }) {
         query: { wait: etag ? 30 : 0 },
         headers: etag ? { "if-none-match": etag } : {},
         signal,
+      }).catch((error) => {
+        // Once somebody answers again, they do so at once.
+        etag = "";
+        throw error;
       });
       etag = response.headers.get("etag") ?? "";
       if (response.status === 304) return;

@@ -4,7 +4,7 @@ import { API } from "../api.ts";
 import { clerk } from "../clerk.ts";
 import { Brand } from "../parts/frame.tsx";
 import { Problem } from "../parts/misc.tsx";
-import { credentialOf, refusal, signIn } from "../session.ts";
+import { credentialOf, isStored, refusal, resume, signIn } from "../session.ts";
 
 export function SignIn() {
   const client = useSignal<Awaited<ReturnType<typeof clerk>>>(null);
@@ -36,7 +36,12 @@ export function SignIn() {
         <h1>Sign in</h1>
         <p class="soft">Energy incentives of up to 10,000 sites, from one file.</p>
         <form class="card" onSubmit={submit}>
-          {refusal.value && !error.value && <p class="banner" role="status">{refusal}</p>}
+          {refusal.value && !error.value && (
+            <div class="problem" role="alert">
+              <p>{refusal}</p>
+              {isStored() && <button type="button" onClick={resume}>Try again</button>}
+            </div>
+          )}
           <label>
             API key
             <input
