@@ -100,3 +100,18 @@ def test_nothing_moves_for_people_who_want_it_so(signed_in: SignedIn, client: Or
     assert page.evaluate(moving) > 0
     page.emulate_media(reduced_motion="reduce")
     assert page.evaluate(moving) == 0
+
+
+def test_what_colours_tell_is_told_where_colours_are_forced(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
+    job = client.submit(site("deal-1"), site("deal-2"))
+    look_up(database, job, 1, ANSWER)
+    page = signed_in(f"batches/{job['job_id']}").page
+    expect(page.locator(".bar .completed")).to_be_visible()
+    page.emulate_media(forced_colors="active", reduced_motion="reduce")
+    backgrounds = "names => names.map(name => getComputedStyle(document.querySelector(name)).backgroundColor)"
+    empty, done, legend, tab, other = page.evaluate(
+        backgrounds, [".bar", ".bar .completed", ".legend .completed", ".tabs [aria-current]", ".tabs a:not([aria-current])"]
+    )
+    assert done not in (empty, "rgba(0, 0, 0, 0)")
+    assert legend == done
+    assert tab != other
