@@ -1,6 +1,6 @@
 // A draft as the screens work on it: its rows, its repairs one after the other, and the way back.
 import { type Signal, signal } from "@preact/signals";
-import { call, type Schemas, send } from "./api.ts";
+import { call, Failure, type Schemas, send } from "./api.ts";
 
 export type Upload = Schemas["Upload"];
 export type Row = Schemas["UploadRow"];
@@ -127,7 +127,21 @@ export class Draft {
       if (failure.code === "unreachable") this.unsent.value = [...this.unsent.peek(), [changes, back]];
       this.version.value++;
       return false;
-    }).finally(() => this.saving.value--);
+    }).finally(() => {
+      this.saving.value--;
+      const error = this.error.peek();
+      if (error instanceof Failure && error.status === 409) this.refresh();
+    });
+  }
+
+  /** Shows what others have made of it, in other tabs too; while changes are under way, their answers do. */
+  async refresh() {
+    if (this.saving.peek() > 0 || this.unsent.peek().length > 0) return;
+    const before = this.upload.peek();
+    const fresh = await call("get", "/uploads/{upload_id}", { path: this.path });
+    if (this.upload.peek() !== before || (fresh.updated_at === before.updated_at && fresh.job_id === before.job_id)) return;
+    this.upload.value = fresh;
+    this.version.value++;
   }
 
   /** Sends what did not get through. */

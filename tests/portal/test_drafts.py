@@ -395,3 +395,22 @@ def test_a_draft_is_left_and_taken_up_elsewhere_and_on_a_phone(
     page.goto("about:blank")
     person.sign_in(new_client().api_key, address.split("#/")[1])
     expect(page.get_by_role("alert")).to_contain_text("Upload not found")
+
+
+def test_a_draft_shows_what_was_done_with_it_elsewhere(signed_in: SignedIn, client: OrganizationClient) -> None:
+    made = client.post(
+        "/uploads", params={"name": "March.xlsx"}, content=workbook(dirty()), headers={"content-type": "application/octet-stream"}
+    )
+    path = f"/uploads/{made.json()['id']}"
+    page = signed_in(path[1:]).page
+    start = page.get_by_role("region", name="Start")
+    expect(start).to_contain_text("35 sites ready")
+    client.patch(path, json={"value_maps": {"building_type": {"Hut": "RESIDENTIAL"}}})
+    # Somebody comes back from another tab.
+    page.evaluate("dispatchEvent(new Event('focus'))")
+    expect(start).to_contain_text("37 sites ready")
+    job = client.post(f"{path}/start", json={"skip_invalid": True}).json()
+    start.get_by_role("button", name="Start 37 sites").click()
+    expect(page.get_by_role("heading", name="March.xlsx was started")).to_be_visible()
+    page.get_by_role("link", name="See the batch").click()
+    expect(page).to_have_url(re.compile(job["job_id"]))

@@ -46,8 +46,13 @@ function Shown({ draft }: { draft: Draft }) {
 
   useEffect(() => {
     const resend = () => draft.resend();
+    const refresh = () => draft.refresh().catch(() => {});
     addEventListener("online", resend);
-    return () => removeEventListener("online", resend);
+    addEventListener("focus", refresh);
+    return () => {
+      removeEventListener("online", resend);
+      removeEventListener("focus", refresh);
+    };
   }, [draft]);
 
   const undoable = draft.undoable.value.at(-1);
@@ -153,6 +158,10 @@ function Start({ draft }: { draft: Draft }) {
       path: draft.path,
       headers: { "idempotency-key": crypto.randomUUID() },
       body: { skip_invalid: true, ...(name && { name }), ...(most && { max_lookups: most }), ...(sample && { sample }), ...reused() },
+    }).catch((failure) => {
+      // Somebody else may have started it.
+      if (failure.status === 409) draft.refresh();
+      throw failure;
     });
     if ("job_id" in created) go(["batches", created.job_id]);
   }
