@@ -92,3 +92,21 @@ def test_a_screen_comes_when_the_connection_is_back(signed_in: SignedIn) -> None
     page.context.set_offline(False)
     expect(page.get_by_text("Each attempt counts")).to_be_visible()
     expect(page.get_by_role("alert")).to_have_count(0)
+
+
+def test_batches_that_were_scrolled_to_stay_when_others_change(signed_in: SignedIn, client: OrganizationClient) -> None:
+    jobs = [client.submit(site(f"deal-{number}")) for number in range(60)]
+    page = signed_in("batches").page
+    rows = page.get_by_role("row")
+    expect(rows).to_have_count(51)
+    page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
+    expect(rows).to_have_count(61)
+    client.post(f"/batch-lookups/{jobs[0]['job_id']}/cancel")
+    expect(rows.last).to_contain_text("Cancelled")
+    expect(rows).to_have_count(61)
+    client.post("/batch-lookups", params={"name": "Newest"}, json=[site("deal-60")])
+    expect(page.get_by_role("link", name="All 61")).to_be_visible()
+    page.evaluate("scrollTo(0, 0)")
+    expect(rows.nth(1)).to_contain_text("Newest")
+    page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
+    expect(rows.last).to_contain_text("Cancelled")

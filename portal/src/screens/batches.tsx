@@ -1,13 +1,14 @@
 import { useEffect } from "preact/hooks";
 import { call, Failure, type Schemas } from "../api.ts";
 import { counted, dollars, number, percent, shortDollars } from "../format.ts";
-import { type ReportRow, watch } from "../live.ts";
+import { type JobRow, type ReportRow, watch } from "../live.ts";
 import { throttled, useLoad } from "../load.ts";
 import { announce } from "../parts/announce.tsx";
 import { Bar, doneShare, isOpen } from "../parts/bar.tsx";
 import { CopyAs, literal, where } from "../parts/copy.tsx";
 import { Search } from "../parts/form.tsx";
-import { Loading, Problem, Time } from "../parts/misc.tsx";
+import { List, PAGE, usePages } from "../parts/list.tsx";
+import { Time } from "../parts/misc.tsx";
 import { href, query, setQuery } from "../router.ts";
 import { can, session } from "../session.ts";
 import { Drafts } from "./drafts.tsx";
@@ -23,16 +24,7 @@ const FILTERS: [Status | "", string][] = [
   ["failed", "Failed"],
   ["cancelled", "Cancelled"],
 ];
-const PAGE = 50;
 const POLL_SECONDS = 5;
-
-interface Listed {
-  jobs: Job[];
-  next: string | null;
-  counts: Record<string, number>;
-  drafts: number;
-  reports: Map<string, Schemas["Report"]>;
-}
 
 export function Batches() {
   const given = query.value.get("status") ?? "";
@@ -40,65 +32,77 @@ export function Batches() {
   const status = showsDrafts ? "" : given as Status | "";
   const search = query.value.get("search") ?? "";
   const label = query.value.get("label") ?? "";
-  const list = useLoad((signal) => load(status, search, signal), [status, search, label]);
+  const pages = usePages(async (page, signal) => {
+    const { jobs: rows, total, next_cursor } = await call("get", "/batch-lookups", {
+      query: { ...page, ...filters(status, search) },
+      signal,
+    });
+    return { rows, total, next_cursor };
+  }, [status, search, label]);
+  const counts = useLoad((signal) => count(search, signal), [search, label]);
+  const reports = useLoad(async (signal) => {
+    const listed = can("reports:read") ? await call("get", "/incentive-reports", { query: { limit: 200 }, signal }) : undefined;
+    return new Map(listed?.reports.map((report) => [report.id, report]));
+  }, []);
 
   useEffect(() => {
-    const reload = throttled(list.reload, 2000);
-    const ended = new AbortController();
-    const refresh = throttled(() => learnWhatRowsLack(ended.signal).catch(() => {}), POLL_SECONDS * 1000);
+    const reload = throttled(() => {
+      pages.refresh();
+      counts.reload();
+      reports.reload();
+    }, 2000);
+    // A second later, because a batch comes to its limit of lookups when the next ones would begin.
+    let later: ReturnType<typeof setTimeout>;
+    const refresh = throttled(() => (later = setTimeout(pages.refresh, 1000)), POLL_SECONDS * 1000);
+    const known = (row: JobRow) =>
+      pages.data.peek()?.some(({ rows }) => rows.some((job) => job.id === row.id && job.status === row.status));
+    const patchReport = (row: ReportRow) =>
+      reports.set((data) => {
+        const report = data.get(row.id);
+        return report ? new Map(data).set(row.id, { ...report, ...sums(row) }) : data;
+      });
     const stop = watch([
       {
         table: "batch_lookup_jobs",
         filter: `organization_id=eq.${session.peek()!.organization!.id}`,
-        onChange: (row) => row && known(row) ? (patch(row), refresh()) : reload(),
+        onChange: (row) => {
+          if (!row || !known(row)) return reload();
+          pages.replace((job) => job.id === row.id ? { ...job, ...changed(row) } : job);
+          refresh();
+        },
       },
       ...(can("reports:read")
         ? [{ table: "incentive_reports" as const, onChange: (row: ReportRow | null) => row && patchReport(row) }]
         : []),
-    ], (signal) => load(status, search, signal).then((fresh) => (list.set(() => fresh), POLL_SECONDS)));
-    const known = (row: { id: string; status: Status }) =>
-      list.data.peek()?.jobs.some((job) => job.id === row.id && job.status === row.status);
-    const patch = (row: Partial<Job> & { id: string }) =>
-      list.set((data) => ({ ...data, jobs: data.jobs.map((job) => job.id === row.id ? { ...job, ...changed(row) } : job) }));
-    const patchReport = (row: ReportRow) =>
-      list.set((data) => {
-        const report = data.reports.get(row.id);
-        return report ? { ...data, reports: new Map(data.reports).set(row.id, { ...report, ...sums(row) }) } : data;
-      });
-    /** A second later, because a batch comes to its limit of lookups when the next ones would begin. */
-    async function learnWhatRowsLack(signal: AbortSignal) {
-      await new Promise((resolve) => setTimeout(resolve, 1000));
-      const { jobs } = await page(status, search, signal);
-      const fresh = new Map(jobs.map(({ id, item_counts, upstream, waiting_for }) => [id, { item_counts, upstream, waiting_for }]));
-      list.set((data) => ({ ...data, jobs: data.jobs.map((job) => ({ ...job, ...fresh.get(job.id) })) }));
-    }
+    ], async (signal) => {
+      const fresh = await count(search, signal);
+      counts.set(() => fresh);
+      pages.refresh();
+      reports.reload();
+      return POLL_SECONDS;
+    });
     return () => {
       stop();
       reload.cancel();
       refresh.cancel();
-      ended.abort();
+      clearTimeout(later);
     };
   }, [status, search, label]);
 
-  const jobs = list.data.value?.jobs;
-  const shown = jobs ?? [];
+  const loaded = pages.data.value;
+  const shown = loaded?.flatMap(({ rows }) => rows) ?? [];
   const held = shown.filter(waits).length;
   const running = shown.filter(isOpen).length - held;
   useEffect(() => {
-    if (!jobs) return;
+    if (!loaded) return;
     const parts = [
       running && `${counted(running, "batch is", "batches are")} running`,
       held && `${counted(held, "batch waits", "batches wait")} for you`,
     ];
     announce(parts.filter(Boolean).join(", ") || "No batch is running");
-  }, [running, held, Boolean(jobs)]);
+  }, [running, held, Boolean(loaded)]);
 
-  async function more() {
-    const { jobs, next_cursor } = await page(status, search, undefined, list.data.peek()!.next!);
-    list.set((data) => ({ ...data, jobs: [...data.jobs, ...jobs], next: next_cursor }));
-  }
-
-  const data = list.data.value;
+  const data = counts.data.value;
   const [key = "", value = ""] = label.split(/:(.*)/s);
   return (
     <>
@@ -126,11 +130,11 @@ export function Batches() {
         <div class="tabs" role="group" aria-label="Status">
           {FILTERS.map(([name, title]) => (
             <a key={name} href={href(["batches"], { status: name, search, label })} aria-current={name === given ? "true" : undefined}>
-              {title} {data && <span class="count">{number(data.counts[name] ?? 0)}</span>}
+              {title} {data && <span class="count">{number(data[name] ?? 0)}</span>}
             </a>
           ))}
           <a href={href(["batches"], { status: "drafts" })} aria-current={showsDrafts ? "true" : undefined}>
-            Drafts {data && <span class="count">{number(data.drafts)}</span>}
+            Drafts {data && <span class="count">{number(data.drafts ?? 0)}</span>}
           </a>
         </div>
         {label && (
@@ -140,27 +144,15 @@ export function Batches() {
         )}
         {!showsDrafts && <Search label="Search names" value={search} onSearch={(text) => setQuery({ search: text })} />}
       </div>
-      <Problem error={list.error.value} onRetry={list.reload} />
-      {!data && !list.error.value && <Loading />}
-      {showsDrafts && <Drafts empty="No drafts. A file that is uploaded is one until it is started." />}
-      {!showsDrafts && data && shown.length === 0 && <Empty filtered={Boolean(status || search || label)} />}
-      {!showsDrafts && shown.length > 0 && (
-        <table class="rows batches">
-          <thead>
-            <tr>
-              <th>Batch</th>
-              <th>Progress</th>
-              <th class="number">Failed</th>
-              <th class="number">Incentives</th>
-              <th>Uploaded</th>
-            </tr>
-          </thead>
-          <tbody>
-            {shown.map((job) => <Row key={job.id} job={job} report={data!.reports.get(job.report_id)} />)}
-          </tbody>
-        </table>
+      {showsDrafts ? <Drafts empty="No drafts. A file that is uploaded is one until it is started." /> : (
+        <List
+          pages={pages}
+          columns={["Batch", "Progress", "#Failed", "#Incentives", "Uploaded"]}
+          class="batches"
+          empty={<Empty filtered={Boolean(status || search || label)} />}
+          row={(job) => row(job, reports.data.value?.get(job.report_id))}
+        />
       )}
-      {!showsDrafts && data?.next && <button type="button" class="more" onClick={more}>Show more</button>}
     </>
   );
 }
@@ -170,9 +162,9 @@ function waits(job: Job): boolean {
   return isOpen(job) && job.waiting_for !== null;
 }
 
-function Row({ job, report }: { job: Job; report: Schemas["Report"] | undefined }) {
+function row(job: Job, report: Schemas["Report"] | undefined) {
   return (
-    <tr>
+    <tr key={job.id}>
       <td>
         <a class="main-link" href={href(["batches", job.id])}>{nameOf(job)}</a>
         <small>
@@ -212,13 +204,13 @@ export const STATUS_TITLES: Record<Status, string> = {
 function Empty({ filtered }: { filtered: boolean }) {
   if (filtered) {
     return (
-      <p class="empty">
+      <p>
         No batch is like that. <a href={href(["batches"])}>Show all</a>
       </p>
     );
   }
   return (
-    <section class="empty">
+    <section>
       <h2>No batches yet</h2>
       <p>Upload a file with addresses, and see what incentives each site can get.</p>
       {can("jobs:write") && <a class="button primary" href={href(["upload"])}>New upload</a>}
@@ -244,28 +236,16 @@ function filters(status: Status | "", name: string) {
   return { ...(status && { status }), ...(name && { name }), ...(label && { label: [label] }) };
 }
 
-/** A page of the list; without a cursor the first one. */
-function page(status: Status | "", search: string, signal?: AbortSignal, cursor?: string) {
-  return call("get", "/batch-lookups", { query: { ...(cursor && { cursor }), limit: PAGE, ...filters(status, search) }, signal });
-}
-
-async function load(status: Status | "", search: string, signal: AbortSignal): Promise<Listed> {
-  const [{ jobs, next_cursor }, reports, drafts, ...counts] = await Promise.all([
-    page(status, search, signal),
-    can("reports:read") ? call("get", "/incentive-reports", { query: { limit: 200 }, signal }) : undefined,
+/** How many batches have each status, and how many drafts there are. */
+async function count(search: string, signal: AbortSignal): Promise<Record<string, number>> {
+  const [drafts, ...counts] = await Promise.all([
     call("get", "/uploads", { query: { status: "draft", limit: 1 }, signal }),
     ...FILTERS.map(async ([name]) => {
       const { total } = await call("get", "/batch-lookups", { query: { limit: 1, ...filters(name, search) }, signal });
       return [name, total] as const;
     }),
   ]);
-  return {
-    jobs,
-    next: next_cursor,
-    counts: Object.fromEntries(counts),
-    drafts: drafts.total,
-    reports: new Map(reports?.reports.map((report) => [report.id, report])),
-  };
+  return { ...Object.fromEntries(counts), drafts: drafts.total };
 }
 
 /** The columns of a row that a job of the list has, too. */
