@@ -231,3 +231,24 @@ def test_a_secret_is_copied_and_the_dialog_says_so(signed_in: SignedIn) -> None:
     name.focus()
     page.keyboard.press("Control+v")
     expect(name).to_have_value(key)
+
+
+def test_what_is_wrong_with_a_field_is_told_there_and_in_words(signed_in: SignedIn) -> None:
+    person = signed_in("keys")
+    page = person.page
+    page.get_by_role("button", name="New key").click()
+    networks, expires = page.get_by_label("Networks"), page.get_by_label("Expires")
+    networks.fill("the office")
+    expires.fill("2020-01-01T00:00")
+    page.get_by_role("button", name="Create the key").click()
+    expect(networks).to_be_focused()
+    expect(networks).to_have_accessible_description(re.compile("^Networks are such as 203.0.113.0/24"))
+    person.look("keys-wrong")
+    networks.fill("")
+    page.get_by_role("button", name="Create the key").click()
+    expect(expires).to_be_focused()
+    expect(expires).to_have_accessible_description("The day on which the key expires is to come.")
+    expect(networks).not_to_have_attribute("aria-invalid", "true")
+    expires.fill("")
+    page.get_by_role("button", name="Create the key").click()
+    expect(page.locator(".secret code")).to_be_visible()

@@ -1,6 +1,6 @@
 import type { ComponentChildren } from "preact";
 import { useSignal } from "@preact/signals";
-import { useRef, useState } from "preact/hooks";
+import { useId, useRef, useState } from "preact/hooks";
 import { number, readNumber } from "../format.ts";
 import { debounced } from "../load.ts";
 import { copy } from "./copy.tsx";
@@ -15,29 +15,50 @@ interface Properties {
   disabled?: boolean;
   /** Buttons of other commands. */
   others?: ComponentChildren;
+  /** What is wrong with a field, by the API's name of it, in place of the API's words. */
+  words?: Record<string, string>;
   children: ComponentChildren;
 }
 
-/** A form whose failure is shown above its buttons, and which cannot be sent twice. */
-export function Form({ submit, onSubmit, onCancel, danger, disabled, others, children }: Properties) {
+/**
+ * A form whose failure is shown above its buttons, and which cannot be sent twice. The API's messages begin with the name of what is wrong:
+ * the field of that name gets the focus, and is described by the failure.
+ */
+export function Form({ submit, onSubmit, onCancel, danger, disabled, others, words, children }: Properties) {
   const error = useSignal<Error | undefined>(undefined);
   const busy = useSignal(false);
+  const id = useId();
+  function blame(form: HTMLFormElement, name: string) {
+    const field = form.querySelector<HTMLElement>(`[name="${name}"]`);
+    field?.setAttribute("aria-invalid", "true");
+    field?.setAttribute("aria-describedby", id);
+    field?.focus();
+  }
   async function send(event: SubmitEvent) {
     event.preventDefault();
     if (busy.peek()) return;
     busy.value = true;
     error.value = undefined;
+    const form = event.currentTarget as HTMLFormElement;
+    for (const field of form.querySelectorAll(`[aria-describedby="${id}"]`)) {
+      field.removeAttribute("aria-invalid");
+      field.removeAttribute("aria-describedby");
+    }
     try {
-      await onSubmit(new FormData(event.currentTarget as HTMLFormElement, event.submitter));
+      await onSubmit(new FormData(form, event.submitter));
     } catch (failure) {
-      error.value = failure as Error;
+      const [name = ""] = (failure as Error).message.match(/^\w+/) ?? [];
+      error.value = words?.[name] ? new Error(words[name]) : failure as Error;
+      blame(form, name);
     }
     busy.value = false;
   }
   return (
     <form onSubmit={send}>
       {children}
-      <Problem error={error.value} />
+      <div id={id}>
+        <Problem error={error.value} />
+      </div>
       <div class="actions">
         {others}
         {onCancel && <button type="button" onClick={onCancel}>Never mind</button>}

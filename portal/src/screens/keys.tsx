@@ -23,6 +23,12 @@ const SCOPES: Record<Scope, string> = {
   "webhooks:write": "Change webhooks",
   "keys:admin": "Make and revoke API keys",
 };
+/** What the API refuses, in words. */
+const WRONG = {
+  allowed_networks: "Networks are such as 203.0.113.0/24 or 2001:db8::/32, with commas between them.",
+  expires_at: "The day on which the key expires is to come.",
+  scopes: "Choose something that the key may do.",
+};
 const GRACES: [number, string][] = [[0, "at once"], [3600, "after an hour"], [86400, "after a day"], [604800, "after a week"]];
 
 export function Keys() {
@@ -40,14 +46,14 @@ export function Keys() {
   }
 
   async function create(data: FormData) {
-    const networks = String(data.get("networks")).split(/[\s,]+/).filter(Boolean);
-    const expires = String(data.get("expires"));
+    const networks = String(data.get("allowed_networks")).split(/[\s,]+/).filter(Boolean);
+    const expires = String(data.get("expires_at"));
     show(
       await call("post", "/api-keys", {
         body: {
           name: String(data.get("name")) || null,
           mode: data.get("mode") as Schemas["ApiKeyMode"],
-          scopes: data.getAll("scope") as Scope[],
+          scopes: data.getAll("scopes") as Scope[],
           expires_at: expires ? new Date(expires).toISOString() : null,
           allowed_networks: networks.length ? networks : null,
         },
@@ -126,7 +132,7 @@ export function Keys() {
       />
       {question?.what === "create" && (
         <Dialog title="New API key" onClose={close} wide>
-          <Form submit="Create the key" onSubmit={create} onCancel={close}>
+          <Form submit="Create the key" onSubmit={create} onCancel={close} words={WRONG}>
             <div class="fields">
               <label>
                 Name<input name="name" maxLength={200} placeholder="What it is for" />
@@ -138,17 +144,17 @@ export function Keys() {
                 </select>
               </label>
               <label>
-                Expires<input name="expires" type="datetime-local" />
+                Expires<input name="expires_at" type="datetime-local" />
               </label>
               <label>
-                Networks<input name="networks" placeholder="anywhere, or 203.0.113.0/24" />
+                Networks<input name="allowed_networks" placeholder="anywhere, or 203.0.113.0/24" />
               </label>
             </div>
             <fieldset>
               <legend>What it may do</legend>
               {(Object.keys(SCOPES) as Scope[]).filter(can).map((scope) => (
                 <label key={scope} class="check">
-                  <input type="checkbox" name="scope" value={scope} defaultChecked={scope !== "keys:admin"} />
+                  <input type="checkbox" name="scopes" value={scope} defaultChecked={scope !== "keys:admin"} />
                   {SCOPES[scope]} <code class="soft">{scope}</code>
                 </label>
               ))}
