@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.conftest import Connection
 from tests.http_fixtures import OrganizationClient, look_up, site
@@ -252,3 +252,29 @@ def test_what_is_wrong_with_a_field_is_told_there_and_in_words(signed_in: Signed
     expires.fill("")
     page.get_by_role("button", name="Create the key").click()
     expect(page.locator(".secret code")).to_be_visible()
+
+
+def test_a_test_goes_to_the_endpoint_as_it_is_saved(page: Page, developer: OrganizationClient, receiver: FakeReceiver) -> None:
+    developer.put("/webhook-config", json={"url": receiver.url})
+    person = Person(page, str(developer.base_url))
+    person.sign_in(developer.api_key, "webhooks")
+    page.get_by_role("textbox", name="Endpoint").fill("https://example.com/new")
+    page.get_by_role("button", name="New signing secret…").click()
+    page.get_by_role("button", name="Make the new secret").click()
+    expect(page.locator(".secret code")).to_have_text(re.compile("whsec_.+"))
+    page.keyboard.press("Escape")
+    held = list[Route]()
+    page.route(re.compile("/webhook-config/test"), lambda route: held.append(route))
+    page.get_by_role("button", name="Send a test").click()
+    outcome = page.get_by_role("region", name="Endpoint").get_by_role("status")
+    expect(outcome).to_have_text(f"A test is on its way to {receiver.url}…")
+    page.get_by_role("button", name="Send a test").click(force=True)
+    [test] = held
+    test.continue_()
+    expect(outcome).to_contain_text("The endpoint took the test: HTTP 204 after")
+    expect(outcome).to_contain_text(f"at {receiver.url}.")
+    expect(page.get_by_role("region", name="Deliveries").get_by_role("link", name="test")).to_be_visible()
+    expect(page.get_by_role("textbox", name="Endpoint")).to_have_value("https://example.com/new")
+    page.goto(f"{person.server}/portal#/webhooks?delivery=01a22667-485d-7524-b47f-b1f8e9431666")
+    expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("not found")
+    expect(page.get_by_role("dialog").get_by_text("Loading…")).to_have_count(0)

@@ -1,4 +1,5 @@
 import { useSignal } from "@preact/signals";
+import { useEffect } from "preact/hooks";
 import { call, Failure, type Schemas } from "../api.ts";
 import { counted, exactTime, number } from "../format.ts";
 import { type Loaded, useLoad } from "../load.ts";
@@ -43,6 +44,7 @@ function outcome(status: number | null, error: string | null) {
 
 export function Webhooks() {
   const config = useLoad((signal) => call("get", "/webhook-config", { signal }), []);
+  const tests = useSignal(0);
   const data = config.data.value;
   return (
     <>
@@ -52,24 +54,31 @@ export function Webhooks() {
       </div>
       <Problem error={config.error.value} onRetry={config.reload} />
       {!data && !config.error.value && <Loading />}
-      {data && <Settings key={data.updated_at} config={data} reload={config.reload} />}
-      {data && <Deliveries />}
+      {data && <Settings key={data.updated_at} config={data} reload={config.reload} onTest={() => tests.value++} />}
+      {data && <Deliveries version={tests.value} />}
     </>
   );
 }
 
-function Settings({ config, reload }: { config: Config; reload: Loaded<Config>["reload"] }) {
+interface SettingsProperties {
+  config: Config;
+  reload: Loaded<Config>["reload"];
+  onTest: () => void;
+}
+
+function Settings({ config, reload, onTest }: SettingsProperties) {
   const secret = useSignal("");
-  const test = useSignal<Schemas["WebhookTest"] | null>(null);
+  const asking = useSignal(false);
+  const test = useSignal<Schemas["WebhookTest"] | "sent" | null>(null);
   const failure = useSignal<Error | undefined>(undefined);
   const mayWrite = can("webhooks:write");
 
   async function save(data: FormData) {
-    const fields = String(data.get("fields")).split(/[\s,]+/).filter(Boolean);
+    const fields = String(data.get("field_names")).split(/[\s,]+/).filter(Boolean);
     const answer = await call("put", "/webhook-config", {
       body: {
         url: String(data.get("url")) || null,
-        events: data.getAll("event") as Schemas["WebhookEvent"][],
+        events: data.getAll("events") as Schemas["WebhookEvent"][],
         field_names: fields.length ? fields : null,
         bundle_items: data.has("bundle"),
         enabled: data.has("enabled"),
@@ -79,16 +88,22 @@ function Settings({ config, reload }: { config: Config; reload: Loaded<Config>["
     else reload();
     notify("Saved");
   }
-  const attempt = (run: () => Promise<void>) => async () => {
+  async function send() {
+    if (test.peek() === "sent") return;
     failure.value = undefined;
-    await run().catch((error) => (failure.value = error));
-  };
-  const send = attempt(async () => {
-    test.value = await call("post", "/webhook-config/test");
-  });
-  const rotate = attempt(async () => {
+    test.value = "sent";
+    try {
+      test.value = await call("post", "/webhook-config/test");
+    } catch (error) {
+      failure.value = error as Error;
+      test.value = null;
+    }
+    onTest();
+  }
+  async function rotate() {
     secret.value = (await call("post", "/webhook-config/rotate-secret", { body: {} })).signing_secret ?? "";
-  });
+    asking.value = false;
+  }
 
   return (
     <section class="card" aria-label="Endpoint">
@@ -104,8 +119,8 @@ function Settings({ config, reload }: { config: Config; reload: Loaded<Config>["
         onSubmit={save}
         others={mayWrite && config.url && (
           <>
-            <button type="button" onClick={send}>Send a test</button>
-            <button type="button" onClick={rotate}>New signing secret</button>
+            <button type="button" aria-disabled={test.value === "sent"} onClick={send}>Send a test</button>
+            <button type="button" onClick={() => (asking.value = true)}>New signing secret…</button>
           </>
         )}
       >
@@ -125,7 +140,7 @@ function Settings({ config, reload }: { config: Config; reload: Loaded<Config>["
               <label key={event} class="check">
                 <input
                   type="checkbox"
-                  name="event"
+                  name="events"
                   value={event}
                   defaultChecked={config.events.includes(event as Schemas["WebhookEvent"])}
                 />
@@ -135,7 +150,7 @@ function Settings({ config, reload }: { config: Config; reload: Loaded<Config>["
           </fieldset>
           <label>
             Fields of yours to send<input
-              name="fields"
+              name="field_names"
               defaultValue={config.field_names?.join(", ") ?? ""}
               placeholder="all of webhook_custom_fields"
             />
@@ -149,16 +164,13 @@ function Settings({ config, reload }: { config: Config; reload: Loaded<Config>["
         </fieldset>
       </Form>
       <Problem error={failure.value} />
-      {test.value && (
-        <p class={test.value.delivered ? "outcome" : "outcome alert"} role="status">
-          {test.value.delivered ? "The endpoint took the test" : "The endpoint did not take the test"}:{" "}
-          {outcome(test.value.http_status, test.value.error_class)} after {number(test.value.latency_ms)} ms.
-          {!test.value.delivered && test.value.response_body && (
-            <>
-              {" "}It answered: <code>{test.value.response_body.slice(0, 200)}</code>
-            </>
-          )}
-        </p>
+      <div role="status">{test.value && <Outcome test={test.value} url={config.url!} />}</div>
+      {asking.value && (
+        <Dialog title="Make a new signing secret?" onClose={() => (asking.value = false)}>
+          <Form submit="Make the new secret" onSubmit={rotate} onCancel={() => (asking.value = false)}>
+            <p>For a day, deliveries are signed with both secrets, so that your endpoint can switch. Then the old one is gone.</p>
+          </Form>
+        </Dialog>
       )}
       {secret.value && (
         <Dialog
@@ -176,6 +188,23 @@ function Settings({ config, reload }: { config: Config; reload: Loaded<Config>["
         </Dialog>
       )}
     </section>
+  );
+}
+
+/** What came of a test; `sent`: nothing has yet. It went to the endpoint as it is saved, whatever the field has now. */
+function Outcome({ test, url }: { test: Schemas["WebhookTest"] | "sent"; url: string }) {
+  if (test === "sent") return <p class="outcome">A test is on its way to {url}…</p>;
+  return (
+    <p class={test.delivered ? "outcome" : "outcome alert"}>
+      {test.delivered ? "The endpoint took the test" : "The endpoint did not take the test"}: {outcome(test.http_status, test.error_class)}
+      {" "}
+      after {number(test.latency_ms)} ms, at {url}.
+      {!test.delivered && test.response_body && (
+        <>
+          {" "}It answered: <code>{test.response_body.slice(0, 200)}</code>
+        </>
+      )}
+    </p>
   );
 }
 
@@ -202,7 +231,8 @@ const FILTERS: [Status | "", string][] = [["", "All"], ["pending", "Due"], ["sen
 ]];
 const TITLES: Record<Status, string> = { pending: "Due", sending: "Sending", delivered: "Delivered", failed: "Failed" };
 
-function Deliveries() {
+/** `version` changes when there is another one. */
+function Deliveries({ version }: { version: number }) {
   const status = (query.value.get("status") ?? "") as Status | "";
   const shown = query.value.get("delivery");
   const recovering = useSignal(false);
@@ -213,6 +243,9 @@ function Deliveries() {
     });
     return { rows, total, next_cursor };
   }, [status]);
+  useEffect(() => {
+    if (version > 0) pages.refresh();
+  }, [version]);
 
   async function recover(data: FormData) {
     const since = new Date(String(data.get("since"))).toISOString();
@@ -260,7 +293,7 @@ function Deliveries() {
           </tr>
         )}
       />
-      {shown && <Delivery id={shown} reload={pages.reload} />}
+      {shown && <Delivery id={shown} refresh={pages.refresh} />}
       {recovering.value && (
         <Dialog title="Recover failed deliveries" onClose={() => (recovering.value = false)}>
           <Form submit="Send them again" onSubmit={recover} onCancel={() => (recovering.value = false)}>
@@ -275,20 +308,34 @@ function Deliveries() {
   );
 }
 
-function Delivery({ id, reload }: { id: string; reload: () => void }) {
+/** An attempt that comes so soon is waited for, with a look each few seconds. */
+const SOON_SECONDS = 10;
+const LOOK_SECONDS = 2;
+
+function Delivery({ id, refresh }: { id: string; refresh: () => void }) {
   const delivery = useLoad((signal) => call("get", "/webhook-deliveries/{delivery_id}", { path: { delivery_id: id }, signal }), [id]);
   const failure = useSignal<Error | undefined>(undefined);
+  function again() {
+    delivery.reload();
+    refresh();
+  }
   async function resend() {
     try {
       await call("post", "/webhook-deliveries/{delivery_id}/resend", { path: { delivery_id: id } });
       notify("It will be sent again");
-      delivery.reload();
-      reload();
+      failure.value = undefined;
+      again();
     } catch (error) {
       failure.value = error as Failure;
     }
   }
   const data = delivery.data.value;
+  useEffect(() => {
+    const isSoon = data && (data.status === "sending" || Date.parse(data.next_attempt_at ?? "") - Date.now() < SOON_SECONDS * 1000);
+    if (!isSoon) return;
+    const timer = setTimeout(again, LOOK_SECONDS * 1000);
+    return () => clearTimeout(timer);
+  }, [data]);
   return (
     <Dialog
       title={data?.event ?? "Delivery"}
@@ -297,7 +344,7 @@ function Delivery({ id, reload }: { id: string; reload: () => void }) {
       actions={data && can("webhooks:write") && <button type="button" onClick={resend}>Send it again</button>}
     >
       <Problem error={failure.value ?? delivery.error.value} />
-      {!data && <Loading />}
+      {!data && !delivery.error.value && <Loading />}
       {data && (
         <>
           <dl class="facts">
