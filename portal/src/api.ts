@@ -62,6 +62,13 @@ export class Failure extends Error {
 
 const ATTEMPTS = 4;
 
+/** How far the service's clock is ahead of this one; a few seconds are the way of the answer. */
+let ahead = 0;
+const MOST_ON_THE_WAY = 5000;
+
+/** The time of the service, which all times that it tells are to be held against. */
+export const serviceTime = () => Date.now() + ahead;
+
 /** The body of the answer. Reads are repeated when the service is busy or away for a moment. Throws Failure. */
 export async function call<M extends Methods, P extends PathsOf<M>>(
   method: M,
@@ -107,6 +114,8 @@ async function once(
     const hint = method === "get" ? "Check the connection; this page tries again by itself." : "Check the connection, and try again.";
     return new Failure(0, "The service cannot be reached.", "unreachable", hint);
   }
+  const difference = Date.parse(response.headers.get("date") ?? "") - Date.now();
+  ahead = Math.abs(difference) > MOST_ON_THE_WAY ? difference : 0;
   if (response.ok || response.status === 304) return response;
   const told = await response.json().catch(() => ({}));
   const failure = new Failure(response.status, told.error ?? `The service answered ${response.status}.`, told.code, told.hint, told);

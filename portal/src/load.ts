@@ -1,7 +1,7 @@
 // What a screen shows, loaded and loaded again.
 import { type ReadonlySignal, signal, useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
-import { Failure } from "./api.ts";
+import { Failure, serviceTime } from "./api.ts";
 
 export interface Loaded<T> {
   /** undefined: nothing has come yet. It stays while it is loaded again. */
@@ -65,9 +65,9 @@ export function useLoad<T>(load: (abort: AbortSignal) => Promise<T>, inputs: unk
   };
 }
 
-/** The time, by the second: whoever reads it is rendered again when it changes. */
-export const now = signal(Date.now());
-setInterval(() => (now.value = Date.now()), 1000);
+/** The service's time, by the second: whoever reads it is rendered again when it changes. */
+export const now = signal(serviceTime());
+setInterval(() => (now.value = serviceTime()), 1000);
 
 /** Runs at most once in so many milliseconds; what is asked for meanwhile comes at their end. */
 export function throttled(run: () => void, milliseconds: number): { (): void; cancel(): void } {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from playwright.sync_api import Route, expect
@@ -90,3 +91,13 @@ def test_a_batch_says_that_nobody_answers(person: Person, client: OrganizationCl
     expect(page.locator("[data-live]")).to_have_text("There is no connection; what is shown may be outdated")
     is_away[0] = False
     expect(page.get_by_text("No answer", exact=True)).to_have_count(0)
+
+
+def test_a_clock_that_is_wrong_ends_no_key(person: Person, client: OrganizationClient) -> None:
+    ends = datetime.now(UTC) + timedelta(hours=1)
+    client.post("/api-keys", json={"name": "CRM", "scopes": ["jobs:read"], "expires_at": ends.isoformat()})
+    person.page.clock.install(time=datetime.now(UTC) + timedelta(hours=2))
+    person.sign_in(client.api_key, "keys")
+    row = person.page.get_by_role("row", name="CRM")
+    expect(row.get_by_role("button", name="Revoke CRM")).to_be_visible()
+    expect(row).not_to_contain_text("expired")

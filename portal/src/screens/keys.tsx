@@ -1,5 +1,5 @@
 import { useSignal } from "@preact/signals";
-import { call, type Schemas, type Scope } from "../api.ts";
+import { call, type Schemas, type Scope, serviceTime } from "../api.ts";
 import { shortTime } from "../format.ts";
 import { CopyAs } from "../parts/copy.tsx";
 import { Dialog } from "../parts/dialog.tsx";
@@ -205,6 +205,6 @@ function Scopes({ scopes }: { scopes: Scope[] }) {
 /** Why the key no longer works; null: it does. */
 function ended(key: Key): string | null {
   if (key.revoked_at) return `revoked, ${shortTime(key.revoked_at)}`;
-  if (key.expires_at && Date.parse(key.expires_at) <= Date.now()) return `expired, ${shortTime(key.expires_at)}`;
+  if (key.expires_at && Date.parse(key.expires_at) <= serviceTime()) return `expired, ${shortTime(key.expires_at)}`;
   return null;
 }

@@ -1,6 +1,6 @@
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
-import { call, Failure, type Schemas } from "../api.ts";
+import { call, Failure, type Schemas, serviceTime } from "../api.ts";
 import { counted, exactTime, number } from "../format.ts";
 import { type Loaded, useLoad } from "../load.ts";
 import { notify } from "../parts/announce.tsx";
@@ -331,7 +331,7 @@ function Delivery({ id, refresh }: { id: string; refresh: () => void }) {
   }
   const data = delivery.data.value;
   useEffect(() => {
-    const isSoon = data && (data.status === "sending" || Date.parse(data.next_attempt_at ?? "") - Date.now() < SOON_SECONDS * 1000);
+    const isSoon = data && (data.status === "sending" || Date.parse(data.next_attempt_at ?? "") - serviceTime() < SOON_SECONDS * 1000);
     if (!isSoon) return;
     const timer = setTimeout(again, LOOK_SECONDS * 1000);
     return () => clearTimeout(timer);
