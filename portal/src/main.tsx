@@ -64,9 +64,12 @@ function Screen() {
 }
 
 effect(() => {
-  const [first = ""] = path.value;
+  const [first = places.value[0]?.name, second] = path.value;
   const place = places.value.find(({ name }) => name === first);
-  document.title = [shownName.value ?? place?.title, "Batch Lookups"].filter(Boolean).join(" · ");
+  const others: Record<string, string> = { upload: "New upload", uploads: "Draft", "reports/difference": "Difference" };
+  const title = shownName.value ?? others[`${first}/${second}`] ?? place?.title ?? others[first ?? ""] ?? "Nothing here";
+  const entry = isStored() ? null : "Sign in";
+  document.title = [session.value ? title : entry, "Batch Lookups"].filter(Boolean).join(" · ");
 });
 
 // Another screen begins at its top, for the eye and for the keyboard; filters and dialogs are of the same screen.

@@ -115,3 +115,18 @@ def test_what_colours_tell_is_told_where_colours_are_forced(signed_in: SignedIn,
     assert done not in (empty, "rgba(0, 0, 0, 0)")
     assert legend == done
     assert tab != other
+
+
+def test_every_screen_has_a_title(signed_in: SignedIn) -> None:
+    person = signed_in("")
+    for address, title in {
+        "": "Batches",
+        "upload": "New upload",
+        "reports/difference?from=a&to=b": "Difference",
+        "usage": "Usage",
+        "elsewhere": "Nothing here",
+    }.items():
+        person.open(address)
+        expect(person.page).to_have_title(f"{title} · Batch Lookups")
+    person.page.get_by_role("button", name="Sign out").click()
+    expect(person.page).to_have_title("Sign in · Batch Lookups")
