@@ -130,3 +130,18 @@ def test_every_screen_has_a_title(signed_in: SignedIn) -> None:
         expect(person.page).to_have_title(f"{title} · Batch Lookups")
     person.page.get_by_role("button", name="Sign out").click()
     expect(person.page).to_have_title("Sign in · Batch Lookups")
+
+
+def test_a_batch_that_is_cancelled_says_what_was_looked_up(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
+    job = client.submit(*(site(f"deal-{number}") for number in range(10)))
+    look_up(database, job, 2, ANSWER)
+    client.post(f"/batch-lookups/{job['job_id']}/cancel")
+    page = signed_in(f"batches/{job['job_id']}").page
+    expect(page.locator("[data-live]")).to_have_text("Cancelled: 2 of 10 sites looked up, 8 failed")
+
+
+def test_an_upload_is_told_while_it_goes_up(signed_in: SignedIn) -> None:
+    page = signed_in("upload").page
+    page.route(re.compile("/uploads\\?name"), lambda _: None)
+    page.locator("input[type=file]").set_input_files({"name": "sites.csv", "mimeType": "text/csv", "buffer": b"Deal ID\n1\n"})
+    expect(page.locator("[data-live]")).to_have_text("Uploading sites.csv")

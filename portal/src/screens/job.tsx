@@ -345,5 +345,5 @@ function Errors({ job }: { job: Job }) {
 function sentence(job: Job): string {
   const failed = job.failed_items ? `, ${number(job.failed_items)} failed` : "";
   if (isOpen(job)) return `${percent(doneShare(job))} done${failed}${job.waiting_for ? ", waits for you" : ""}`;
-  return `${STATUS_TITLES[job.status]}: ${number(job.processed_items)} of ${counted(job.total_items, "site")} looked up${failed}`;
+  return `${STATUS_TITLES[job.status]}: ${number(job.item_counts.completed)} of ${counted(job.total_items, "site")} looked up${failed}`;
 }

@@ -2,6 +2,7 @@
 import { useSignal } from "@preact/signals";
 import { useLayoutEffect } from "preact/hooks";
 import { upload as send } from "../draft.ts";
+import { announce } from "../parts/announce.tsx";
 import { CopyAs } from "../parts/copy.tsx";
 import { Problem } from "../parts/misc.tsx";
 import { go } from "../router.ts";
@@ -35,6 +36,7 @@ export function Upload() {
   async function upload(content: Blob, name: string, type: string) {
     if (busy.peek()) return;
     busy.value = name;
+    announce(`Uploading ${name}`);
     error.value = undefined;
     try {
       go(["uploads", await send({ content, name, type })]);
