@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from tests.conftest import Connection
 from tests.http_fixtures import OrganizationClient, look_up, site
@@ -110,3 +110,31 @@ def test_batches_that_were_scrolled_to_stay_when_others_change(signed_in: Signed
     expect(rows.nth(1)).to_contain_text("Newest")
     page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
     expect(rows.last).to_contain_text("Cancelled")
+
+
+def test_a_list_is_not_overtaken_by_the_one_before_it(signed_in: SignedIn, client: OrganizationClient) -> None:
+    client.submit(site("deal-1"))
+    page = signed_in("batches").page
+    held: list[Route] = []
+    asked: list[str] = []
+
+    def hold(route: Route) -> None:
+        asked.append(route.request.url)
+        held.append(route) if len(asked) == 1 else route.continue_()
+
+    expect(page.get_by_role("link", name="All 1")).to_be_visible()
+    expect(page.get_by_text("Live", exact=True)).to_be_visible()
+    page.route(re.compile(r"/batch-lookups\?.*limit=50"), hold)
+    # The rows are loaded again, and once more when that has ended.
+    client.submit(site("deal-2"))
+    expect(page.get_by_role("link", name="All 2")).to_be_visible()
+    client.submit(site("deal-3"))
+    expect(page.get_by_role("link", name="All 3")).to_be_visible()
+    assert len(held) == 1
+    page.get_by_role("link", name="Cancelled 0").click()
+    expect(page.get_by_text("No batch is like that.")).to_be_visible()
+    before = len(asked)
+    with page.expect_response(lambda response: len(asked) > before and response.url == asked[before]):
+        held[0].continue_()
+    assert "status=cancelled" in asked[before]
+    expect(page.get_by_text("No batch is like that.")).to_be_visible()

@@ -35,11 +35,14 @@ export function usePages<T>(
   load: (query: { limit: number; cursor?: string }, signal?: AbortSignal) => Promise<Page<T>>,
   inputs: unknown[],
 ): Pages<T> {
-  const state = useRef({ list: 0, age: 0, loading: false, renewing: false, again: false, ages: new WeakMap<Page<T>, number>() }).current;
+  const state =
+    useRef({ load, list: 0, age: 0, loading: false, renewing: false, again: false, ages: new WeakMap<Page<T>, number>() }).current;
+  // What is under way goes on with the list that is shown now.
+  state.load = load;
   const inSight = useRef(new Set<number>()).current;
   async function bring(cursor?: string, signal?: AbortSignal) {
     const { age } = state;
-    const page = await load({ limit: PAGE, cursor }, signal);
+    const page = await state.load({ limit: PAGE, cursor }, signal);
     state.ages.set(page, age);
     return page;
   }
