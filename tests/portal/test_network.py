@@ -6,9 +6,9 @@ import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from playwright.sync_api import Route, expect
+from playwright.sync_api import Dialog, Route, expect
 
-from tests.http_fixtures import OrganizationClient, site
+from tests.http_fixtures import UNKNOWN_ID, OrganizationClient, site
 from tests.portal.conftest import Person, SignedIn
 
 
@@ -101,3 +101,49 @@ def test_a_clock_that_is_wrong_ends_no_key(person: Person, client: OrganizationC
     row = person.page.get_by_role("row", name="CRM")
     expect(row.get_by_role("button", name="Revoke CRM")).to_be_visible()
     expect(row).not_to_contain_text("expired")
+
+
+def test_a_file_that_goes_up_takes_nobody_away_from_another_screen(signed_in: SignedIn, client: OrganizationClient) -> None:
+    page = signed_in("upload").page
+    held: list[Route] = []
+    page.route(re.compile(r"/uploads\?name"), lambda route: held.append(route))
+
+    def choose(content: bytes) -> None:
+        page.evaluate("location.hash = '#/upload'")
+        with page.expect_request(re.compile(r"/uploads\?name")):
+            page.locator("input[type=file]").set_input_files({"name": "sites.csv", "mimeType": "text/csv", "buffer": content})
+        page.get_by_role("link", name="Usage").click()
+        expect(page.get_by_role("heading", name="Usage")).to_be_visible()
+        held.pop().continue_()
+
+    choose(b"Deal ID,Street\nd-1,1 Elm St\n")
+    expect(page.get_by_text("sites.csv has been uploaded, and is among the drafts.")).to_be_visible()
+    choose(b"%PDF-1.7")
+    expect(page.get_by_text("sites.csv has not been uploaded. This is a PDF document")).to_be_visible()
+    expect(page.get_by_role("heading", name="Usage")).to_be_visible()
+    assert client.get("/uploads").json()["total"] == 1
+
+
+def test_the_browser_asks_before_a_file_that_goes_up_is_lost(signed_in: SignedIn) -> None:
+    page = signed_in("upload").page
+    asked: list[str] = []
+
+    def stay(dialog: Dialog) -> None:
+        asked.append(dialog.type)
+        dialog.dismiss()
+
+    page.on("dialog", stay)
+    page.route(re.compile(r"/uploads\?name"), lambda _: None)
+    # Browsers ask only where the page has been used.
+    page.get_by_role("heading", name="New upload").click()
+    page.locator("input[type=file]").set_input_files({"name": "sites.csv", "mimeType": "text/csv", "buffer": b"Deal ID\n1\n"})
+    expect(page.get_by_text("Uploading sites.csv…")).to_be_visible()
+    page.close(run_before_unload=True)
+    expect(page.get_by_text("Uploading sites.csv…")).to_be_visible()
+    assert asked == ["beforeunload"]
+
+
+def test_what_is_gone_is_not_tried_again(signed_in: SignedIn) -> None:
+    page = signed_in(f"batches/{UNKNOWN_ID}").page
+    expect(page.get_by_role("alert")).to_contain_text("Batch job not found")
+    expect(page.get_by_role("button", name="Try again")).to_have_count(0)

@@ -23,12 +23,14 @@ export function Time({ at }: { at: string }) {
 /** What went wrong and what to do about it. */
 export function Problem({ error, onRetry }: { error: Error | undefined; onRetry?: () => void }) {
   if (!error) return null;
+  // What is not there, or not for this key, does not come by trying.
+  const mayCome = !(error instanceof Failure && [403, 404].includes(error.status));
   return (
     <div class="problem" role="alert">
       <p>
         <strong>{error.message}</strong> {error instanceof Failure && error.hint}
       </p>
-      {onRetry && <button type="button" onClick={onRetry}>Try again</button>}
+      {onRetry && mayCome && <button type="button" onClick={onRetry}>Try again</button>}
     </div>
   );
 }

@@ -2,10 +2,10 @@
 import { useSignal } from "@preact/signals";
 import { useLayoutEffect } from "preact/hooks";
 import { upload as send } from "../draft.ts";
-import { announce } from "../parts/announce.tsx";
+import { announce, notify } from "../parts/announce.tsx";
 import { CopyAs } from "../parts/copy.tsx";
 import { Problem } from "../parts/misc.tsx";
-import { go } from "../router.ts";
+import { go, path } from "../router.ts";
 import { Drafts } from "./drafts.tsx";
 
 // Browsers know the type of some files only, and disagree about others.
@@ -28,6 +28,8 @@ const TEMPLATE = URL.createObjectURL(
   ]),
 );
 
+const prevent = (event: Event) => event.preventDefault();
+
 export function Upload() {
   const error = useSignal<Error | undefined>(undefined);
   const busy = useSignal("");
@@ -38,11 +40,18 @@ export function Upload() {
     busy.value = name;
     announce(`Uploading ${name}`);
     error.value = undefined;
+    // The browser asks before the tab is closed or loaded anew.
+    addEventListener("beforeunload", prevent);
+    const isHere = () => path.peek()[0] === "upload";
     try {
-      go(["uploads", await send({ content, name, type })]);
+      const draft = await send({ content, name, type });
+      if (isHere()) go(["uploads", draft]);
+      else notify(`${name} has been uploaded, and is among the drafts.`);
     } catch (failure) {
       error.value = failure as Error;
+      if (!isHere()) notify(`${name} has not been uploaded. ${error.value.message}`);
     }
+    removeEventListener("beforeunload", prevent);
     busy.value = "";
   }
   function take(files: FileList | null | undefined) {
