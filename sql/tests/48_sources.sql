@@ -1,5 +1,5 @@
 begin;
-select plan(32);
+select plan(33);
 \ir fixtures.psql
 
 -- Names
@@ -83,6 +83,10 @@ select is((split_part((api.get_batch_lookup_results(:'org', :'job', 'xlsx')).lin
 select api.delete_batch_lookup(:'org', :'job') is not null as deleted \gset
 select is_empty(format($$ select job_id from public.lookup_item_sources where job_id = %L union all select job_id from public.lookup_job_columns where job_id = %L $$, :'job', :'job'),
     'what a job came from is deleted with it');
+
+select performs_ok($$ select app.text_columns(row(null, null, h.names, h.names, true)::public.lookup_job_columns)
+                        from (select array_agg(repeat('ab12', 500) || n) from generate_series(1, 100) n) h (names) $$, 2000,
+                   'a name is compared once with those that are known, however many columns a workbook has');
 
 select * from finish();
 rollback;
