@@ -115,8 +115,9 @@ return case jsonb_typeof(p_cells)
 -- Whether a cell of the row that an item came from, or a member of its metadata, has the text, whatever the case.
 create or replace function app.source_contains(p_cells jsonb, p_text text) returns boolean
 language sql immutable
-return exists (select from jsonb_array_elements_text(case jsonb_typeof(p_cells) when 'array' then p_cells else jsonb_path_query_array(p_cells, '$.*') end) c (text)
-                where strpos(lower(c.text), lower(p_text)) > 0);
+return strpos(lower((select string_agg(c.text, E'\n')
+                       from jsonb_array_elements_text(case jsonb_typeof(p_cells) when 'array' then p_cells else jsonb_path_query_array(p_cells, '$.*') end) c (text))),
+              lower(p_text)) > 0;
 
 -- The header of the results: the columns of the file as they were, and ours behind. Where the file had fields of ours alone, these come first,
 -- in its order.
