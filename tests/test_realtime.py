@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 import time
 import uuid
 from collections import defaultdict, deque
+from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -19,11 +21,12 @@ from websockets.sync.client import connect
 
 from pyshell.api import api_keys
 from pyshell.api.authentication import Authenticator
-from pyshell.api.realtime import credentials, endpoint
+from pyshell.api.realtime import credentials, endpoint, feed, reader
 from pyshell.api.realtime import websocket as realtime_websocket
 from pyshell.api.realtime.credentials import Subscriber
 from pyshell.api.realtime.endpoint import refusal_seconds
 from pyshell.local.machine import free_port
+from pyshell.postgres.pool import Pool
 from pyshell.settings import Settings
 from tests.clerk_fixtures import clerk_instance
 from tests.conftest import Connection
@@ -399,6 +402,34 @@ class TestTheProtocol:
                 payload = bare.receive()[4]
                 told[payload["data"]["record"]["id"]] = payload
         assert {payload["data"]["record"]["name"] for payload in told.values() if 1 in payload["ids"]} == set(names)
+
+    def test_slow_patterns_of_one_organization_hold_up_no_other(
+        self, server: str, new_client: NewClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        one, other = new_client(), new_client()
+
+        async def slowed(pool: Pool, function: str, reads: Iterable[Any], *rest: Any, **options: Any) -> Any:
+            reads = list(reads)
+            if function == "realtime_match" and any(question.value for _, question in reads):
+                await asyncio.sleep(4)
+            return await reader.read_all(pool, function, reads, *rest, **options)
+
+        monkeypatch.setattr(feed, "read_all", slowed)
+        with bare_socket(server, one.api_key) as slow, bare_socket(server, other.api_key) as quick:
+            for bare, entry in ((slow, {"filter": "name=match.^slow"}), (quick, {})):
+                bare.join({"event": "INSERT"} | entry)
+                assert bare.receive()[4]["message"] == "Subscribed to PostgreSQL"
+            assert one.post("/batch-lookups", json={"items": [site()], "name": "slow"}).status_code == 201
+            time.sleep(0.5)
+            for _ in range(2):
+                job = submit(other, 1)
+                assert quick.receive(2)[4]["data"]["record"]["id"] == job["job_id"]
+            assert slow.receive(8)[4]["data"]["record"]["name"] == "slow"
+
+    def test_patterns_that_take_too_long_are_refused_together(self, server: str, client: OrganizationClient) -> None:
+        with bare_socket(server, client.api_key) as bare:
+            bare.join(*({"filter": rf"name=match.((\w?){{30}}){{30}}{letter}"} for letter in "abcdefghij"))
+            assert "invalid pattern for match filter" in bare.receive(12)[4]["message"]
 
     def test_tells_the_selected_columns_only(self, server: str, client: OrganizationClient, database: Connection) -> None:
         with bare_socket(server, client.api_key) as bare:

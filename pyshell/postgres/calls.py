@@ -55,11 +55,14 @@ async def fetch_row(connection: PooledConnection, function: str, arguments: Mapp
     return [result.get_value(0, column) for column in range(result.nfields)]
 
 
-async def call_with_claims(pool: Pool, function: str, calls: Sequence[tuple[str, Sequence[object]]]) -> list[bytes | None]:
+async def call_with_claims(
+    pool: Pool, function: str, calls: Sequence[tuple[str, Sequence[object]]], sharer: object = None
+) -> list[bytes | None]:
     """Calls `api.<function>(*arguments)` once for each pair of claims (JSON) and arguments, in one transaction and one round trip.
 
     Returns the results as texts, in the order of the calls. The calls run in the role `authenticated`, as they would through PostgREST, so
-    the policies judge the claims. Raises `DatabaseError` when one of them fails or all together take longer than CLAIMED_SECONDS.
+    the policies judge the claims. With a `sharer`, in its share of the connections. Raises `DatabaseError` when one of them fails or all
+    together take longer than CLAIMED_SECONDS.
     """
     statements = [sql.SQL("set local role authenticated; set local statement_timeout = {}").format(round(CLAIMED_SECONDS * 1000))]
     known = None
@@ -72,7 +75,7 @@ async def call_with_claims(pool: Pool, function: str, calls: Sequence[tuple[str,
         cursor = await connection.execute(sql.SQL("; ").join(statements))
         return [result.get_value(0, 0) async for result in _results(cursor)]
 
-    return await pool.run(function, once)
+    return await (pool.run(function, once) if sharer is None else pool.run_for(sharer, function, once))
 
 
 async def _results(cursor: AsyncCursor[TupleRow]) -> AsyncIterator[PGresult]:

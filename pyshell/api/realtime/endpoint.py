@@ -434,7 +434,7 @@ class Connection:
             config, entries = _postgres_changes(frame)
             subscriber, position = await self._new_subscriber(frame)
             try:
-                subscriptions = await self._subscriptions(entries)
+                subscriptions = await self._subscriptions(entries, subscriber.organization_id)
                 since, fault = _since([config, *entries]), None
             except FilterError as error:
                 subscriptions, since, fault = [], None, str(error)
@@ -474,9 +474,9 @@ class Connection:
             raise JoinError(DATABASE_UNAVAILABLE) from error
         return subscriber, await self._realtime.feed.position()
 
-    async def _subscriptions(self, entries: list[dict[str, Any]]) -> list[Subscription]:
+    async def _subscriptions(self, entries: list[dict[str, Any]], organization_id: UUID) -> list[Subscription]:
         subscriptions = [parse_subscription(entry, number, self._realtime.feed.tables) for number, entry in enumerate(entries, 1)]
-        await self._realtime.feed.check(subscriptions)
+        await self._realtime.feed.check(subscriptions, organization_id)
         return subscriptions
 
     async def _subscriber(self, token: object) -> Subscriber:

@@ -13,7 +13,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -36,6 +36,9 @@ COALESCE_SECONDS = 0.1
 POLL_SECONDS = 5.0
 READY_SECONDS = 5.0
 READS_AT_ONCE = 200
+# For the patterns of an organization that PostgreSQL cannot judge all at once.
+ALONE_SECONDS = 2.0
+JUDGED_AT_ONCE = 2
 MAX_CACHED_VERSIONS = 20_000
 # In place of the version of a row of whose end the listeners have been told.
 DELETED = "deleted"
@@ -136,6 +139,9 @@ class Feed:
         self._position: int | None = None
         self._joined: list[Listener] = []
         self._replays: dict[Listener, asyncio.Task[None]] = {}
+        # Organizations whose patterns are being judged, which may take long: their rows wait, and no others.
+        self._judged: dict[UUID, asyncio.Task[None]] = {}
+        self._judging = asyncio.Semaphore(JUDGED_AT_ONCE)
         self._tasks: list[asyncio.Task[None]] = []
         notifier.subscribe(CHANNEL, self._on_notification)
 
@@ -148,21 +154,23 @@ class Feed:
             await self._notifier.is_ready.wait()
 
     async def stop(self) -> None:
-        await cancel_all([*self._tasks, *self._replays.values()])
+        await cancel_all([*self._tasks, *self._replays.values(), *self._judged.values()])
 
     async def position(self) -> int:
         """The position of a listener that joins now. Raises DatabaseError."""
         return int(await db.call(self._pool, "realtime_position"))
 
-    async def check(self, subscriptions: Iterable[Subscription]) -> None:
-        """Raises FilterError when PostgreSQL cannot work with a pattern, and DatabaseError."""
+    async def check(self, subscriptions: Iterable[Subscription], organization_id: UUID) -> None:
+        """Raises FilterError when PostgreSQL cannot work with a pattern, or not in time, and DatabaseError."""
         patterns = {
             Question(condition.operator, "", condition.operand)
             for subscription in subscriptions
             for condition in subscription.conditions
             if condition.is_asked
         }
-        _, failed = await read_all(self._pool, "realtime_match", [("{}", pattern) for pattern in patterns])
+        # A short regular expression can take seconds: of the connections, an organization has its share for that.
+        questions = [("{}", pattern) for pattern in patterns]
+        _, failed = await read_all(self._pool, "realtime_match", questions, organization_id, ALONE_SECONDS)
         for _, pattern in failed:
             raise FilterError(f"invalid pattern for {pattern.operator} filter: {pattern.operand}")
 
@@ -288,20 +296,26 @@ class Feed:
                         for change in answer["changes"]
                     ],
                 )
-                while len(self._pending) > READS_AT_ONCE:  # noqa: ASYNC110 - as above
+                while self._unread(organization_ids) > READS_AT_ONCE:  # noqa: ASYNC110 - as above
                     await asyncio.sleep(COALESCE_SECONDS)
                 after = answer["next"]
+
+    def _unread(self, organization_ids: Collection[UUID]) -> int:
+        """How many of their rows are to be read; of several organizations, without those whose patterns are being judged."""
+        passed_over = self._judged.keys() if len(organization_ids) > 1 else ()
+        return sum(row.organization_id in organization_ids and row.organization_id not in passed_over for row in self._pending)
 
     async def _read(self, backoff: Backoff) -> None:
         while True:
             await self._hinted.wait()
             now = time.monotonic()
-            due = [row for row in self._pending if self._read_at.get(row, 0) + COALESCE_SECONDS <= now][:READS_AT_ONCE]
+            readable = [row for row in self._pending if row.organization_id not in self._judged]
+            due = [row for row in readable if self._read_at.get(row, 0) + COALESCE_SECONDS <= now][:READS_AT_ONCE]
             if due:
                 await self._deliver({row: self._pending.pop(row) for row in due})
                 backoff.reset()
-            elif self._pending:
-                first = min(self._read_at[row] for row in self._pending)
+            elif readable:
+                first = min(self._read_at[row] for row in readable)
                 await asyncio.sleep(max(first + COALESCE_SECONDS - now, 0))
             else:
                 self._hinted.clear()
@@ -318,33 +332,72 @@ class Feed:
         try:
             answers, failed = await read_all(self._pool, "realtime_record", wanted)
             records = {read: json.loads(text, parse_float=Number) for read, text in answers.items()}
-            asked: dict[Question, list[Listener]] = {}
-            for (claims, row), answer in records.items():
-                for listener in wanted[claims, row]:
-                    for question in listener.questions(row.table, answer["record"]):
-                        asked.setdefault(question, []).append(listener)
-            matches, unanswered = await read_all(self._pool, "realtime_match", [("{}", question) for question in asked])
         except Exception:
-            for row, events in due.items():
-                for event, audience in events.items():
-                    self._note(event, row, audience=audience)
+            self._note_again(due)
             raise
         for read in failed:
             for listener in wanted[read]:
                 listener.fail("The row could not be read with your claims")
-        for _, question in unanswered:
-            for listener in asked[question]:
-                listener.fail(f"The filter {question.operator}.{question.operand} could not be evaluated")
+        asked: dict[UUID, dict[Question, list[Listener]]] = {}
+        for (claims, row), answer in records.items():
+            for listener in wanted[claims, row]:
+                for question in listener.questions(row.table, answer["record"]):
+                    asked.setdefault(row.organization_id, {}).setdefault(question, []).append(listener)
+        told = {read: listeners for read, listeners in wanted.items() if read not in failed}
+        self._tell({row: events for row, events in due.items() if row.organization_id not in asked}, told, records, {})
+        for organization_id, questions in asked.items():
+            rows = {row: events for row, events in due.items() if row.organization_id == organization_id}
+            self._judged[organization_id] = asyncio.create_task(self._judge(organization_id, questions, rows, told, records))
+
+    async def _judge(
+        self,
+        organization_id: UUID,
+        asked: Mapping[Question, list[Listener]],
+        due: Mapping[Row, Mapping[str, Audience]],
+        wanted: Mapping[tuple[str, Row], list[Listener]],
+        records: Mapping[tuple[str, Row], Any],
+    ) -> None:
+        """Tells of rows of an organization what the patterns of its listeners let through."""
+        try:
+            async with self._judging:
+                questions = [("{}", question) for question in asked]
+                matches, unanswered = await read_all(self._pool, "realtime_match", questions, alone_seconds=ALONE_SECONDS)
+            for _, question in unanswered:
+                for listener in asked[question]:
+                    listener.fail(f"The filter {question.operator}.{question.operand} could not be evaluated")
+            self._tell(due, wanted, records, {question: match == b"t" for (_, question), match in matches.items()})
+        except Exception as error:
+            self._note_again(due)
+            logger.warning("realtime: %s", error, exc_info=not isinstance(error, DatabaseError | OSError | TimeoutError))
+            await asyncio.sleep(Backoff().delay())
+        finally:
+            del self._judged[organization_id]
+            self._hinted.set()
+
+    def _note_again(self, due: Mapping[Row, Mapping[str, Audience]]) -> None:
+        for row, events in due.items():
+            for event, audience in events.items():
+                self._note(event, row, audience=audience)
+
+    def _tell(
+        self,
+        due: Mapping[Row, Mapping[str, Audience]],
+        wanted: Mapping[tuple[str, Row], list[Listener]],
+        records: Mapping[tuple[str, Row], Any],
+        known: Answers,
+    ) -> None:
+        """Hands the changes of these rows to the listeners that want them."""
         for (claims, row), listeners in wanted.items():
             # Gone, and not only said to be.
-            if "DELETE" in due[row] and (claims, row) not in records and (claims, row) not in failed:
+            if row in due and "DELETE" in due[row] and (claims, row) not in records:
                 key = {"organization_id": str(row.organization_id), "id": row.id}
                 audience = due[row]["DELETE"]
                 _hand(Change("DELETE", row, key, self.tables[row.table].items()), [who for who in listeners if _is_for(who, audience)])
                 if audience is None:
                     self._versions[row] = DELETED
-        known = {question: match == b"t" for (_, question), match in matches.items()}
         for (claims, row), answer in records.items():
+            if row not in due:
+                continue
             # What was told to one alone is news to the others.
             if None in due[row].values():
                 self._versions[row] = answer["version"]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable
+from math import inf
 from typing import Any, TypeVar
 
 from pyshell.postgres.calls import call_with_claims
@@ -19,20 +21,29 @@ CLAIMS_AT_FAULT = (Kind.DATA, Kind.REFUSED, Kind.TIMEOUT, Kind.INTERNAL)
 Read = TypeVar("Read", bound=tuple[str, tuple[Any, ...]])
 
 
-async def read_all(pool: Pool, function: str, reads: Iterable[Read]) -> tuple[dict[Read, bytes], list[Read]]:
-    """The answers of `api.<function>`, without the null ones, and the reads that fail by what is in them; those fail alone."""
+async def read_all(
+    pool: Pool, function: str, reads: Iterable[Read], sharer: object = None, alone_seconds: float = inf
+) -> tuple[dict[Read, bytes], list[Read]]:
+    """The answers of `api.<function>`, without the null ones, and the reads that fail by what is in them; those fail alone.
+
+    Each is tried alone where all together fail; what has had no turn after `alone_seconds` fails, too.
+    """
     # Grouped by claims, so that each are set once.
     ordered = sorted(reads, key=lambda read: read[0])
     try:
-        return await _read(pool, function, ordered), []
+        return await _read(pool, function, ordered, sharer), []
     except DatabaseError as error:
         if kind_of(error) not in CLAIMS_AT_FAULT:
             raise
     found: dict[Read, bytes] = {}
     failed: list[Read] = []
+    ends_at = time.monotonic() + alone_seconds
     for read in ordered:
+        if time.monotonic() > ends_at:
+            failed.append(read)
+            continue
         try:
-            found |= await _read(pool, function, [read])
+            found |= await _read(pool, function, [read], sharer)
         except DatabaseError as error:
             if kind_of(error) not in CLAIMS_AT_FAULT:
                 raise
@@ -41,8 +52,8 @@ async def read_all(pool: Pool, function: str, reads: Iterable[Read]) -> tuple[di
     return found, failed
 
 
-async def _read(pool: Pool, function: str, reads: list[Read]) -> dict[Read, bytes]:
+async def _read(pool: Pool, function: str, reads: list[Read], sharer: object) -> dict[Read, bytes]:
     if not reads:
         return {}
-    answers = await call_with_claims(pool, function, reads)
+    answers = await call_with_claims(pool, function, reads, sharer)
     return {read: answer for read, answer in zip(reads, answers, strict=True) if answer is not None}
