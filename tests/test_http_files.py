@@ -167,6 +167,7 @@ def test_rows_without_an_id_are_numbered_by_their_lines(client: OrganizationClie
     assert [item["reference_id"] for item in items] == ["d-001", "site.5"]
     for wrong in ("row", "row-{row}"):
         assert refused(upload(client, text, default_reference_id=wrong))["code"] == "invalid_default_reference_id"
+    assert refused(upload(client, text, default_reference_id="x" * 2_100 + "{line}"))["code"] == "invalid_defaults"
     [invalid] = refused(upload(client, text, default_reference_id="a/{line}", on_invalid="skip"))["invalid_items"][:1]
     assert invalid["problems"][0]["code"] == "invalid_reference_id"
 

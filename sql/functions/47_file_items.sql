@@ -190,6 +190,7 @@ begin
 end;
 $$;
 
+-- Every row may get what is given once: 10,000 times as much must fit into memory.
 create or replace function app.check_defaults(p_defaults jsonb) returns void
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
@@ -197,6 +198,19 @@ as $$
 begin
     if position('{line}' in p_defaults ->> 'reference_id') = 0 then
         perform app.refuse_option('default_reference_id', 'a text with {line}, which tells the rows apart, such as row-{line}');
+    elsif octet_length(p_defaults::text) > 2048 then
+        perform app.refuse_option('defaults', 'at most 2,048 bytes altogether');
+    end if;
+end;
+$$;
+
+create or replace function app.check_value_maps(p_value_maps jsonb) returns void
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if exists (select from jsonb_path_query(p_value_maps, '$.*.*') v where octet_length(v::text) > 2048) then
+        perform app.refuse_option('value_maps', 'of values of at most 2,048 bytes each');
     end if;
 end;
 $$;
@@ -213,6 +227,7 @@ begin
         perform app.refuse_option('p_file', '{rows: [[cell, ...], ...], lines?: [number, ...], columns?, defaults?, value_maps?: {...}}');
     end if;
     perform app.check_defaults(p_file -> 'defaults');
+    perform app.check_value_maps(p_file -> 'value_maps');
 end;
 $$;
 

@@ -152,7 +152,7 @@ begin
           or jsonb_path_exists(v_columns, 'strict $.* ? (@.type() != "string" && @.type() != "number" && @.type() != "null")') then
         perform app.refuse_option('columns', 'an object of fields and their columns, by name or by number, or null');
     elsif jsonb_typeof(v_defaults) <> 'object' or jsonb_path_exists(v_defaults, 'strict $.* ? (@.type() == "object")')
-          or v_defaults - app.file_fields() <> '{}' or octet_length(v_defaults::text) > 16384 then
+          or v_defaults - app.file_fields() <> '{}' then
         perform app.refuse_option('defaults', 'an object of fields and their values');
     elsif jsonb_typeof(v_value_maps) <> 'object' or jsonb_path_exists(v_value_maps, 'strict $.* ? (@.type() != "object" && @.type() != "null")')
           or jsonb_path_exists(v_value_maps, '$.* ? (@.type() == "object").* ? (@.type() == "object")')
@@ -164,7 +164,8 @@ begin
         perform app.refuse_option('unskip', 'an array of positions of rows, or {"problem": a code, "field": ...}');
     end if;
 
-    perform app.check_defaults(v_defaults);
+    perform app.check_defaults(v_upload.defaults || v_defaults);
+    perform app.check_value_maps(v_value_maps);
     v_upload.columns := app.mapped_columns(v_upload.columns, v_columns);
     update public.lookup_uploads
        set name       = case when p_changes ? 'name' then p_changes ->> 'name' else name end,
@@ -196,5 +197,5 @@ end;
 $$;
 
 comment on function api.update_upload(uuid, uuid, jsonb) is
-'Changes a draft, judges all its rows again, and returns it as api.create_upload does. p_changes may have: name; columns {field: name or number of its column, or null: no column has it}; defaults {field: value or null; for reference_id a text such as row-{line}, with the line of the row}; value_maps {field: {text in the file: value or null}} for country_code, state_or_province_code, building_type and device_ids, such as {"building_type": {"Single family": "RESIDENTIAL"}}; edits [{position, column, value}], with null to take an edit back, at most 20 MB of a draft altogether; skip and unskip, each an array of positions or {problem: code, field?}; reuse_results {max_age_days}, or null for none. What is not named stays. 404 upload_not_found. 409 upload_started. 400: unknown_fields, invalid_columns, invalid_defaults, invalid_default_reference_id, invalid_value_maps, invalid_edits, invalid_skip, invalid_unskip, invalid_name, invalid_reuse_results.';
+'Changes a draft, judges all its rows again, and returns it as api.create_upload does. p_changes may have: name; columns {field: name or number of its column, or null: no column has it}; defaults {field: value or null; for reference_id a text such as row-{line}, with the line of the row}, at most 2,048 bytes altogether; value_maps {field: {text in the file: value or null}} for country_code, state_or_province_code, building_type and device_ids, such as {"building_type": {"Single family": "RESIDENTIAL"}}; edits [{position, column, value}], with null to take an edit back, at most 20 MB of a draft altogether; skip and unskip, each an array of positions or {problem: code, field?}; reuse_results {max_age_days}, or null for none. What is not named stays. 404 upload_not_found. 409 upload_started. 400: unknown_fields, invalid_columns, invalid_defaults, invalid_default_reference_id, invalid_value_maps, invalid_edits, invalid_skip, invalid_unskip, invalid_name, invalid_reuse_results.';
 grant execute on function api.update_upload(uuid, uuid, jsonb) to authenticated;
