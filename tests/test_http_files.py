@@ -172,6 +172,15 @@ def test_rows_without_an_id_are_numbered_by_their_lines(client: OrganizationClie
     assert invalid["problems"][0]["code"] == "invalid_reference_id"
 
 
+def test_names_of_columns_have_a_limit(client: OrganizationClient) -> None:
+    long = ",".join(f"{number}{'x' * 300}" for number in range(300))
+    for path in ("/batch-lookups", "/uploads"):
+        body = refused(client.post(path, content=f"{HEADER.strip()},{long}\n{ROW}", headers={"content-type": "text/csv"}))
+        assert (body["code"], body["error"].partition(" have ")[0]) == ("column_names_too_long", "The names of all columns")
+    items = [site(f"deal-{number}") | {"metadata": {f"{number}{'x' * 1000}": 1}} for number in range(100)]
+    assert refused(client.post("/batch-lookups", json=items))["code"] == "column_names_too_long"
+
+
 def test_ndjson_is_a_batch(client: OrganizationClient) -> None:
     text = "\n".join(json.dumps(site(f"deal-{number:03}")) for number in range(5)) + "\n\n"
     for content_type in ("application/x-ndjson", "application/ndjson; charset=utf-8", "application/jsonl"):

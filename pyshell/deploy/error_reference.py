@@ -40,6 +40,7 @@ WHAT_TO_DO = {
     "body_too_complex": "The body is nested more than 64 levels deep. Send it flatter.",
     "body_too_large": "The body is larger than the message says. Split it.",
     "busy": "Too much is going on at once. Repeat the request after `Retry-After` seconds.",
+    "column_names_too_long": "The columns of the file, or the members of `metadata`, have more than 64 KB of names. Shorten some.",
     "company_missing": "Applications need the organization's company. Set it once with `PATCH /organization`.",
     "cursor_with_offset": "A page goes by `cursor` or by `offset`. Leave one of them out.",
     "customer_not_found": "No lookup of this `reference_id` was made yet. Make one with `operation_type` `lookup` first.",

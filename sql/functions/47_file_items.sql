@@ -246,6 +246,20 @@ return (select jsonb_agg(distinct left(r.cells ->> (p_number - 1), 200))
           from jsonb_array_elements(jsonb_path_query_array(p_rows, '$[0 to 4]')) r (cells)
          where r.cells ->> (p_number - 1) <> '');
 
+-- Each line of results as JSON has all of them, and each of many functions looks at all.
+create or replace function app.check_column_names(p_names text[]) returns void
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if octet_length(array_to_string(p_names, '')) > 65536 then
+        perform app.refuse(
+            400, 'column_names_too_long',
+            format('The names of all columns have %s bytes; they may have 65,536', octet_length(array_to_string(p_names, ''))));
+    end if;
+end;
+$$;
+
 -- How the rows of a file are laid out: the numbers of the header row and of the last row that may be an item, the names in the header, and
 -- the columns as [{number, header, field, how, samples}]. A given header_row is the header, and all rows below it may be items.
 create or replace function app.file_layout(
@@ -263,6 +277,7 @@ begin
     header_row := coalesce((p_file ->> 'header_row')::integer, app.find_header(v_rows, p_file -> 'columns'), 1);
     last_row := case when p_file ? 'header_row' then jsonb_array_length(v_rows) else app.last_row(v_rows, header_row) end;
     names := array(select jsonb_array_elements_text(v_rows -> (header_row - 1)));
+    perform app.check_column_names(names);
     v_first := jsonb_path_query_array(
         v_rows, '$[$from to $to]', jsonb_build_object('from', header_row, 'to', least(header_row + 5, last_row) - 1));
     if not p_lenient then

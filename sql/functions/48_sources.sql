@@ -65,6 +65,7 @@ begin
             400, 'too_many_columns',
             format('The metadata of all items has %s different members; a batch may have 500', cardinality(v_header)));
     end if;
+    perform app.check_column_names(v_header);
     insert into public.lookup_job_columns (organization_id, job_id, header, names, has_cells)
     values (p_organization_id, p_job_id, v_header, case when p_header is null then v_header else app.distinct_names(v_header) end, p_sources is not null);
     insert into public.lookup_item_sources (organization_id, job_id, position, cells)
