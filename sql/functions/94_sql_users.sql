@@ -10,18 +10,18 @@ declare
     v_address text[] := '{}';
     v_rows    jsonb;
 begin
-    if not exists (select from pg_class where oid = p_table) then
+    v_names := array(select attname from pg_attribute where attrelid = p_table and attnum > 0 and not attisdropped order by attnum);
+    if not exists (select from pg_class where oid = p_table and relkind in ('r', 'p', 'v', 'm', 'f')) or v_names = '{}' then
         perform app.refuse(
             400, 'invalid_table', 'p_table must be the name of a table or view',
             'Such as ''sites'', after create temp table sites (like api.sites).');
     end if;
-    v_names := array(select attname from pg_attribute where attrelid = p_table and attnum > 0 and not attisdropped order by attnum);
     if 'address' = any (v_names) then
         v_names := array_remove(v_names, 'address');
         v_address := array['street_1', 'street_2', 'city', 'state_or_province_code', 'postal_code', 'country_code'];
     end if;
-    -- One row more than allowed, so that too many rows are noticed.
-    execute format('select jsonb_agg(to_jsonb(t)) from (select * from %s limit 10001) t', p_table) into v_rows;
+    -- One row more than allowed, so that too many rows are noticed. With t alone, a column named t would be read in place of the row.
+    execute format('select jsonb_agg(to_jsonb(t.*)) from (select * from %s limit 10001) t', p_table) into v_rows;
     select jsonb_build_array(to_jsonb(v_names || v_address)) || coalesce(jsonb_agg(
                (select jsonb_agg(coalesce(nullif(r.site -> c.name, 'null'), '""') order by c.n) from unnest(v_names) with ordinality c (name, n))
                || (select coalesce(jsonb_agg(coalesce(nullif(r.site -> 'address' -> a.name, 'null'), '""') order by a.n), '[]')

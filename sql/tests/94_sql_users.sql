@@ -1,5 +1,5 @@
 begin;
-select plan(22);
+select plan(25);
 \ir fixtures.psql
 
 -- As from \copy: all text, an empty column is null.
@@ -37,6 +37,14 @@ select api.cancel_batch_lookup(:'org', :'owned');
 delete from public.lookup_item_sources where job_id = :'owned';
 select is((select (d ->> 'total_rows', d ->> 'valid_rows', d #>> '{columns,9,header}', d #>> '{columns,9,field}')::text from api.create_upload_from('with_owner', :'org') c, to_jsonb(c) d),
           '(2,2,owner,)', 'the rows of a table become a draft');
+create temp view with_t as select s.*, 'seen'::text as t from sites s;
+select is((select array_agg(r -> 0 order by n) from jsonb_array_elements(api.file_of_table('with_t') -> 'rows') with ordinality e (r, n) where n > 1),
+          array['"site-1"', '"site-2"']::jsonb[], 'a table with a column named t is read like any other');
+create type pg_temp.pair as (a integer, b integer);
+select throws_ok($$ select api.file_of_table('pair') $$, 'PT400', 'p_table must be the name of a table or view', 'a composite type is refused as no table');
+create temp table without_columns () on commit drop;
+select throws_ok($$ select api.create_batch_lookup_from('without_columns') $$, 'PT400', 'p_table must be the name of a table or view',
+                 'a table without columns is refused as no table to look up');
 update sites set device_ids = 'x' where reference_id = 'site-1';
 select throws_ok(format($$ select api.create_batch_lookup_from('sites', %L) $$, :'org'), 'PT400', '1 item(s) failed validation', 'a bad row is refused as invalid');
 select is(api.create_batch_lookup_from('sites', :'org', p_on_invalid => 'skip') ->> 'total_invalid', '1', 'bad rows of a table can be left out');
