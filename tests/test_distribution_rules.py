@@ -354,6 +354,7 @@ ALL_ORGANIZATIONS = {
         "app.run_maintenance",
     ],
     "its row has it": ["app.store_upload"],
+    "the organization of a batch whose id alone was given": ["api.wait_for_batch"],
 }
 
 

@@ -17,6 +17,8 @@ from pyshell.deploy.sql_reference import FILE, reference
 from pyshell.local.private_postgres import PrivatePostgres
 from pyshell.settings import ROOT
 from tests.conftest import Connection
+from tests.http_fixtures import site
+from tests.test_plans import Plans, nodes
 
 
 def test_the_reference_is_current(shared_owner: Connection) -> None:
@@ -38,6 +40,36 @@ def test_the_five_lines_of_the_readme_run_a_batch_of_a_file(cluster: PrivatePost
     job = json.loads(answer)
     sites = len((ROOT / "examples" / "sites.csv").read_text().splitlines()) - 1
     assert (job["status"], job["processed_items"]) == ("completed", sites)
+
+
+@pytest.mark.parametrize(
+    ("page", "statement", "index"),
+    [
+        ("README.md", "select reference_id, utility", "lookup_queue_items_pkey"),
+        ("docs/operations/runbook.md", "select api.retry_batch_lookup", "lookup_queue_items_failed_idx"),
+    ],
+)
+def test_statements_of_the_pages_read_items_by_an_index(page: str, statement: str, index: str, owner: Connection) -> None:
+    [query] = re.findall(rf"```sql\n({re.escape(statement)}.*?);\n```", (ROOT / page).read_text(), re.DOTALL)
+    query = re.sub(r":'\w+'", "'00000000-0000-4000-8000-000000000000'", query)
+    with owner.transaction():
+        owner.execute("set local enable_seqscan = off; set local enable_bitmapscan = off")
+        [(plan,)] = owner.execute(f"explain (format json) {query}".encode()).fetchall()
+    [scan] = [node for node in nodes(plan[0]["Plan"]) if node.get("Relation Name") == "lookup_queue_items"]
+    assert scan["Index Name"] == index
+    assert "job_id" not in scan["Index Cond"] or "organization_id" in scan["Index Cond"], "it goes through the items of all organizations"
+
+
+def test_waiting_without_an_organization_looks_for_it_once(owner: Connection) -> None:
+    [organization] = owner.execute("select api.create_organization('Waits')").fetchone() or [None]
+    items = json.dumps([site("waits")])
+    [job] = owner.execute("select api.create_batch_lookup(%s, %s) ->> 'job_id'", (organization, items)).fetchone() or [None]
+    plans = Plans(owner)
+    owner.execute("set enable_seqscan = off; set enable_bitmapscan = off")
+    _, seen = plans.run("select api.wait_for_batch(%(job)s, '0.2 seconds')", {"job": job})
+    conditions = [node["Index Cond"] for plan in seen for node in nodes(plan["Plan"]) if node.get("Relation Name") == "batch_lookup_jobs"]
+    assert len(conditions) > 3
+    assert ["organization_id" in condition for condition in conditions] == [False] + [True] * (len(conditions) - 1)
 
 
 def test_an_error_in_psql_ends_with_its_hint(database_url: str) -> None:

@@ -21,6 +21,9 @@ Whoever acts as the owner or as `service_role` works for any organization. `auth
 token name (`organization_id`, or Clerk's `o.id` or `org_id`), which is then also the default of `p_organization_id`; in psql,
 `set request.jwt.claims = '{"organization_id": "..."}'` gives an owner the same default. `anon` may do nothing.
 
+The indexes begin with the organization. A query of all organizations that names it where it knows it, such as
+`where organization_id = '...' and job_id = '...'`, reads one batch; by `job_id` alone it looks through those of everybody.
+
 ## For dashboards
 
 Grant `batch_lookups_readonly` to the login of a BI tool: it selects from the views, of all organizations, and can do nothing else.

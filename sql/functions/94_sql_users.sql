@@ -105,8 +105,12 @@ begin
             400, 'unsupported_isolation_level', 'Waiting needs the isolation level read committed',
             'Call it outside a transaction, or in one that is read committed.');
     end if;
+    -- The indexes begin with the organization, so it is looked for once: by the id alone, each turn would go through the batches of all.
+    if p_organization_id is null then
+        select organization_id into p_organization_id from api.jobs where id = p_job_id;
+    end if;
     loop
-        select * into v_job from api.jobs where id = p_job_id and (p_organization_id is null or organization_id = p_organization_id);
+        select * into v_job from api.jobs where organization_id = p_organization_id and id = p_job_id;
         if not found then
             perform app.refuse(404, 'job_not_found', 'Batch job not found', 'select organization_id, id, name from api.jobs lists them.');
         end if;
