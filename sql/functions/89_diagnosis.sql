@@ -277,7 +277,7 @@ begin
         return next app.found('receivers', 'warning',
                         case when v_one.enabled then format('the receiver of organization %s has taken no webhook since %s', v_one.id, app.rfc3339(v_one.failing_since))
                              else format('the receiver of organization %s was disabled: %s', v_one.id, v_one.disabled_reason) end,
-                        'Tell the organization. Its webhook config shows the attempts; missed events can be recovered.');
+                        'Tell the organization: its webhook deliveries show what the receiver answered, and missed events can be recovered.');
     end loop;
 end;
 $$;

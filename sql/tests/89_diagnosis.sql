@@ -1,5 +1,5 @@
 begin;
-select plan(11);
+select plan(12);
 \ir fixtures.psql
 -- What a check found.
 create function pg_temp.found(p_check text) returns text
@@ -27,6 +27,11 @@ select matches((select advice from api.diagnose() where "check" = 'upstream'), '
 update app.upstream_state set unavailable_since = null, paused_until = now() + interval '1 hour';
 select matches(pg_temp.found('upstream'), '^warning: lookups are paused until \S+, by the incentives API or by an operator$',
     'a pause of an operator is not blamed on the incentives API');
+select count(*) from api.set_webhook_config(:'org', '{"url": "https://crm.example.com/hooks"}') \gset configured_
+update app.webhook_configs set failing_since = '2026-11-24 11:00:00+00';
+select is((select row(state, advice)::text from api.diagnose() where "check" = 'receivers'),
+    '(warning,"Tell the organization: its webhook deliveries show what the receiver answered, and missed events can be recovered.")',
+    'a receiver that fails is told with where its answers are');
 select is_empty($$ select * from api.diagnose() where (state = 'ok') <> (advice is null) or state not in ('ok', 'warning', 'problem') $$,
     'whatever is not well comes with advice');
 select is_empty('select * from app.diagnose_nodes()', 'where there is one node, none is looked for');
