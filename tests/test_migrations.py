@@ -17,6 +17,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pyshell.deploy import drift, files, migrations
 from pyshell.deploy.migrations import MigrationError, Sources, migrate
+from pyshell.deploy.supabase_sql import installation
 from pyshell.local.private_postgres import PrivatePostgres, throw_away_postgres
 from pyshell.settings import ROOT
 from tests.conftest import Connection
@@ -423,6 +424,19 @@ class TestWhoseObjects:
             with pytest.raises(MigrationError, match=r"the relation api.seen, the function api.mine\(\)"):
                 migrate(empty_database_url)
             owner.execute("drop view api.seen; drop function api.mine")
+        migrate(empty_database_url)
+
+    @pytest.mark.parametrize("statement", ["create table public.applications (id integer)", "create type public.applications as enum ()"])
+    def test_a_table_or_a_type_by_a_name_of_ours_is_refused_at_once(self, empty_database_url: str, statement: str) -> None:
+        lines: list[str] = []
+        with psycopg.connect(empty_database_url, autocommit=True) as owner:
+            owner.execute(statement.encode())
+            with pytest.raises(MigrationError, match=r"by names that Batch Lookups needs: applications\. Rename what is there"):
+                migrate(empty_database_url, report=lines.append)
+            with pytest.raises(psycopg.errors.RaiseException, match="by names that Batch Lookups needs: applications"):
+                owner.execute(installation().encode())
+            owner.execute("rollback; drop table if exists public.applications; drop type if exists public.applications")
+        assert not lines
         migrate(empty_database_url)
 
     def test_an_object_that_a_stranger_put_there_later_is_refused(self, stranger: Connection, empty_database_url: str) -> None:

@@ -80,6 +80,26 @@ end;
 $whose$;
 """
 
+# Before the first deploy: what others have in public by names of ours.
+CHECK_PUBLIC = """
+do $whose$
+declare
+    v_taken constant text[] := array(
+        select name
+          from (select relname::text as name, relnamespace as schema from pg_class
+                 union
+                select typname::text, typnamespace from pg_type) o
+         where schema = to_regnamespace('public') and name = any ('{names}') and to_regclass('app.schema_migrations') is null
+         order by name);
+begin
+    if v_taken <> '{{}}' then
+        raise 'The schema public has tables or types of others by names that Batch Lookups needs: %', array_to_string(v_taken, ', ')
+            using hint = 'Rename what is there, or install into another database.';
+    end if;
+end;
+$whose$;
+"""
+
 # The chapter that says where the rows of each table are.
 DISTRIBUTION = "08_distribution.sql"
 # By itself at each node: what the nodes make for themselves later does not see what the deploy makes.
@@ -96,6 +116,7 @@ TAKE_TURN = "lock table app.schema_migrations in share row exclusive mode;\n"
 _CREATES = re.compile(
     r"^(?:create (?:or replace )?(?:unlogged )?|comment on )(?:table|view|function)(?: if not exists)? ((?:app|api)\.\w+)", re.MULTILINE
 )
+_CREATES_IN_PUBLIC = re.compile(r"^create table public\.(\w+)", re.MULTILINE)
 
 
 class MigrationError(RuntimeError):
@@ -131,7 +152,7 @@ def migrate(
                 _check_database(connection)
                 if distribute:
                     _prepare_nodes(connection)
-                is_new = _take_turn(connection)
+                is_new = _take_turn(connection, sources)
                 _deploy(connection, sources, distribute, report)
                 if is_new and lookups_per_second is not None:
                     pace = None if math.isinf(lookups_per_second) else lookups_per_second
@@ -188,13 +209,13 @@ def _check_database(connection: OwnerConnection) -> None:
         )
 
 
-def _take_turn(connection: OwnerConnection) -> bool:
+def _take_turn(connection: OwnerConnection, sources: Sources) -> bool:
     """Waits for other deploys. Answers whether the database is new to us."""
     connection.execute(
         f"set local lock_timeout = '{WAIT_FOR_OTHERS}'; set local statement_timeout = 0; set local client_min_messages = warning"
     )
     try:
-        connection.execute(CHECK_SCHEMAS)
+        connection.execute(check_names(sources).encode())
     except DatabaseError as error:
         if error.sqlstate != "P0001":
             raise
@@ -205,6 +226,12 @@ def _take_turn(connection: OwnerConnection) -> bool:
     connection.execute(TAKE_TURN)
     connection.execute(f"set local lock_timeout = '{LOCK_TIMEOUT}'")
     return is_new
+
+
+def check_names(sources: Sources) -> str:
+    """The statements that refuse a database where names of ours are others'."""
+    names = {name for file in sql_files(sources.migrations) for name in _CREATES_IN_PUBLIC.findall(file.read_text(encoding="utf-8"))}
+    return CHECK_SCHEMAS + CHECK_PUBLIC.format(names="{" + ",".join(sorted(names)) + "}")
 
 
 def name_what_is_ours(sources: Sources) -> str:

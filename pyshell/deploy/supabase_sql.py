@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pyshell.deploy.catalogue import catalogue_checksum, csv_files, read_rows
 from pyshell.deploy.files import checksum, sql_files
-from pyshell.deploy.migrations import BOOKKEEPING, CHECK_SCHEMAS, FORGET_FUNCTIONS, FORMER_CHECKSUMS, TAKE_TURN, Sources, name_what_is_ours
+from pyshell.deploy.migrations import BOOKKEEPING, FORGET_FUNCTIONS, FORMER_CHECKSUMS, TAKE_TURN, Sources, check_names, name_what_is_ours
 from pyshell.settings import ROOT
 
 FILE = ROOT / "dist" / "supabase.sql"
@@ -51,7 +51,7 @@ insert into app.deployed_parts (name, checksum) values ('catalogue', '{checksum}
 def installation(sources: Sources | None = None) -> str:
     """The whole file."""
     sources = sources or Sources()
-    parts = [HEADER, CHECK_SCHEMAS, BOOKKEEPING, TAKE_TURN, name_what_is_ours(sources)]
+    parts = [HEADER, check_names(sources), BOOKKEEPING, TAKE_TURN, name_what_is_ours(sources)]
     parts += [
         MIGRATION.format(
             name=file.name,
