@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import threading
 import time
 import uuid
@@ -27,7 +28,7 @@ from pyshell.api.realtime.credentials import Subscriber
 from pyshell.api.realtime.endpoint import refusal_seconds
 from pyshell.local.machine import free_port
 from pyshell.postgres.pool import Pool
-from pyshell.settings import Settings
+from pyshell.settings import ROOT, Settings
 from tests.clerk_fixtures import clerk_instance
 from tests.conftest import Connection
 from tests.http_fixtures import Json, NewClient, OrganizationClient, look_up, running_server, site
@@ -97,6 +98,17 @@ def test_a_bad_credential_is_refused(key: str, said: str, server: str, watch: Wa
     heard = watch(server, key).until(lambda lines: any("status" in line for line in lines))
     assert heard[0]["status"] == "CHANNEL_ERROR"
     assert heard[0]["error"] == f"Unauthorized: {said}"
+
+
+def test_a_wrong_filter_is_told_as_the_page_says_with_the_limits(server: str, client: OrganizationClient, watch: Watch) -> None:
+    page = (ROOT / "docs" / "supabase.md").read_text()
+    limits = f"A connection can have {endpoint.MAX_CHANNELS} channels, a channel {endpoint.MAX_SUBSCRIPTIONS} entries of"
+    assert limits in page
+    [told] = re.findall(r"\.on\('system', .* // (\w+ .*)", page)
+    watcher = watch(server, client.api_key, {"filter": f"job_id=eq.{uuid.uuid4()}"})
+    heard = watcher.until(lambda lines: any("system" in line for line in lines))
+    assert any(line.get("status") == "SUBSCRIBED" for line in heard)
+    assert [f"{line['system']['status']} {line['system']['message']}" for line in heard if "system" in line] == [told]
 
 
 def test_filters_choose_the_rows(server: str, client: OrganizationClient, database: Connection, watch: Watch) -> None:
