@@ -16,7 +16,9 @@ begin
             400, 'invalid_table', 'p_table must be the name of a table or view',
             'Such as ''sites'', after create temp table sites (like api.sites).');
     end if;
-    if 'address' = any (v_names) then
+    -- One of text is a column like those of files, with the first line or the whole address.
+    if exists (select from pg_attribute a join pg_type t on t.oid = a.atttypid
+                where a.attrelid = p_table and a.attnum > 0 and a.attname = 'address' and t.typcategory <> 'S') then
         v_names := array_remove(v_names, 'address');
         v_address := array['street_1', 'street_2', 'city', 'state_or_province_code', 'postal_code', 'country_code'];
     end if;
@@ -61,7 +63,7 @@ end;
 $$;
 
 comment on function api.create_batch_lookup_from(regclass, uuid, boolean, text, text, boolean, jsonb) is
-'Creates a batch of the rows of a table or view that the caller may read; a query becomes one as a temporary view. Columns are recognized by name as in a file (api.sites has the plainest names); instead of the parts of the address there may be a column address (jsonb), device_ids may be an array or text such as 1;4, and other columns come back with the results. Values are corrected as in a file. p_options are those of api.create_batch_lookup, such as {"reuse_results": {"max_age_days": 30}, "sample": 50}; p_name, p_on_invalid (reject or skip) and p_dry_run go before those in it. Answers and errors are those of api.create_batch_lookup.';
+'Creates a batch of the rows of a table or view that the caller may read; a query becomes one as a temporary view. Columns are recognized by name as in a file (api.sites has the plainest names); instead of the parts of the address there may be a column address, of jsonb with the parts or of text with all of them, device_ids may be an array or text such as 1;4, and other columns come back with the results. Values are corrected as in a file. p_options are those of api.create_batch_lookup, such as {"reuse_results": {"max_age_days": 30}, "sample": 50}; p_name, p_on_invalid (reject or skip) and p_dry_run go before those in it. Answers and errors are those of api.create_batch_lookup.';
 grant execute on function api.create_batch_lookup_from(regclass, uuid, boolean, text, text, boolean, jsonb) to authenticated;
 
 create or replace function api.create_upload_from(

@@ -1,5 +1,5 @@
 begin;
-select plan(25);
+select plan(27);
 \ir fixtures.psql
 
 -- As from \copy: all text, an empty column is null.
@@ -37,6 +37,12 @@ select api.cancel_batch_lookup(:'org', :'owned');
 delete from public.lookup_item_sources where job_id = :'owned';
 select is((select (d ->> 'total_rows', d ->> 'valid_rows', d #>> '{columns,9,header}', d #>> '{columns,9,field}')::text from api.create_upload_from('with_owner', :'org') c, to_jsonb(c) d),
           '(2,2,owner,)', 'the rows of a table become a draft');
+create temp view in_a_cell as
+select s.reference_id, '301 Congress Ave, Austin, TX 78701'::text as address, 'RESIDENTIAL' as building_type, array[1] as device_ids from sites s;
+select is(api.create_batch_lookup_from('in_a_cell', :'org', p_dry_run => true) ->> 'valid_items', '2', 'a whole address in a column address of text is split as in a file');
+create temp view first_lines as
+select s.reference_id, s.street_1::varchar(60) as address, s.city, s.state_or_province_code, s.postal_code, s.building_type, s.device_ids from sites s;
+select is(api.create_batch_lookup_from('first_lines', :'org', p_dry_run => true) ->> 'valid_items', '2', 'a column address of text is the first line beside a city');
 create temp view with_t as select s.*, 'seen'::text as t from sites s;
 select is((select array_agg(r -> 0 order by n) from jsonb_array_elements(api.file_of_table('with_t') -> 'rows') with ordinality e (r, n) where n > 1),
           array['"site-1"', '"site-2"']::jsonb[], 'a table with a column named t is read like any other');
