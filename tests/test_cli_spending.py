@@ -37,6 +37,7 @@ def test_a_limit_stops_the_command(cli: Cli, service: Service) -> None:
     stopped = cli.run("run", cli.sites("sites.csv", 10), "--max-lookups", "3", "-o", "results.csv")
     assert stopped.returncode == 6, stopped.stderr
     assert "7 failed (7 lookup_limit_reached)" in stopped.stderr
+    assert "Try the failed ones again: batch-lookups retry" in stopped.stderr
 
     listed = cli.run("usage", "--json")
     assert listed.returncode == 0, listed.stderr

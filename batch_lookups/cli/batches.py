@@ -26,6 +26,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 WAITS = {None: "", "continue": ", waits after its sample", "lookup_limit": ", waits at its limit of lookups"}
 
 with_job = click.argument("job", metavar="JOB")
+# Of the site itself, which another lookup does not change.
+CODES_OF_SITES = {"not_found", "upstream_rejected"}
 
 
 def with_saving(command: F) -> F:
@@ -205,7 +207,9 @@ def summary_of(job: Job) -> str:
     if job["failed_items"]:
         codes = ", ".join(f"{count:,} {code}" for code, count in sorted(job["errors_by_code"].items(), key=lambda entry: -entry[1]))
         text += f", {job['failed_items']:,} failed ({codes})"
-        if job["status"] not in ("cancelled", "processing"):
+        if not job["errors_by_code"].keys() - CODES_OF_SITES:
+            text += f"\nSee which: batch-lookups items {job['id']} --status failed"
+        elif job["status"] not in ("cancelled", "processing"):
             text += f"\nTry the failed ones again: batch-lookups retry {job['id']}"
     if job["waiting_for"] == "continue":
         text += f"\nThe sample is done. Go on: batch-lookups continue {job['id']}"
