@@ -153,11 +153,11 @@ def test_a_command_that_is_ended_leaves_no_half_of_a_file(tmp_path: Path) -> Non
     program = f"""
 import os, signal
 from pathlib import Path
-from batch_lookups.cli import main, saving
+from batch_lookups.cli import main, saving, session
 def pieces():
     yield b"half"
     os.kill(os.getpid(), signal.SIGTERM)
-main.end_in_order()
+main.end_in_order(session.Session())
 saving.save(Path({str(tmp_path / "results.csv")!r}), pieces())
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, check=False)
@@ -326,6 +326,28 @@ def test_a_terminal_gets_a_bar_and_ctrl_c_detaches(cli: Cli, service: Service) -
     again = Terminal(cli, "run", "sites.csv", "-o", "results.csv")
     again.read_until(lambda output: "Saved results.csv" in output)
     assert again.exit_code() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("acquired", range(1, 5))
+def test_a_signal_ends_the_command_wherever_it_meets_the_http_client(cli: Cli, number: signal.Signals, acquired: int) -> None:
+    interrupted = f"""
+import os, signal
+from httpcore._synchronization import ThreadLock
+from batch_lookups.cli.main import main
+original, calls = ThreadLock.__enter__, []
+def enter(self):
+    # A lock that is held, and of which nobody knows.
+    original(self)
+    calls.append(1)
+    if len(calls) == {acquired}:
+        os.kill(os.getpid(), {int(number)})
+    return self
+ThreadLock.__enter__ = enter
+main(["list"])
+"""
+    done = subprocess.run([sys.executable, "-c", interrupted], env=cli.environment, capture_output=True, text=True, timeout=20, check=False)
+    assert (done.returncode, "Traceback" in done.stderr) == (128 + number, False)
 
 
 @pytest.mark.parametrize(

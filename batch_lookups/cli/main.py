@@ -20,6 +20,8 @@ from batch_lookups.errors import ApiError, BatchLookupsError, InvalidArgumentErr
 # httpx has a command line of its own, and would import it with rich and pygments wherever they are installed; it does without.
 sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
 
+END_SECONDS = 3.0
+
 
 class Group(click.Group):
     """Lists its commands in the order in which people need them."""
@@ -88,8 +90,8 @@ for command in (account.login, *batches.COMMANDS, *reports.COMMANDS, webhooks.we
 
 def main(words: Sequence[str] | None = None) -> None:
     open_closed_streams()
-    end_in_order()
     session = Session()
+    end_in_order(session)
     try:
         code = batch_lookups.main(words, prog_name="batch-lookups", standalone_mode=False, obj=session)
     except exits.Ended as ended:
@@ -123,16 +125,25 @@ def main(words: Sequence[str] | None = None) -> None:
     sys.exit(code if isinstance(code, int) else exits.ALL)
 
 
-def end_in_order() -> None:
-    """On SIGTERM, as of `timeout`, or when its terminal goes away: shows the cursor again, and leaves no half of a file behind."""
+def end_in_order(session: Session) -> None:
+    """On Ctrl-C, on SIGTERM, as of `timeout`, or when its terminal goes away: shows the cursor again, and leaves no half of a file behind.
+
+    The signal may come while the HTTP client holds a lock that it then waits for, so what is not done after some seconds is not done.
+    """
 
     def end(number: int, _: object) -> None:
+        session.is_ending = True
+        if hasattr(signal, "setitimer"):
+            signal.signal(signal.SIGALRM, lambda *_: os._exit(128 + number))
+            signal.setitimer(signal.ITIMER_REAL, END_SECONDS)
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
         sys.exit(128 + number)
 
-    for name in ("SIGTERM", "SIGHUP"):
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
         # What the caller ignores, such as nohup, stays ignored.
-        if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+        if number is not None and signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, end)
 
 
