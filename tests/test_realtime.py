@@ -440,7 +440,13 @@ class TestTheProtocol:
 
     def test_patterns_that_take_too_long_are_refused_together(self, server: str, client: OrganizationClient) -> None:
         with bare_socket(server, client.api_key) as bare:
-            bare.join(*({"filter": rf"name=match.((\w?){{30}}){{30}}{letter}"} for letter in "abcdefghij"))
+            watches = [
+                {"schema": "public", "table": "batch_lookup_jobs", "event": "*", "filter": rf"name=match.((\w?){{30}}){{30}}{letter}"}
+                for letter in "abcdefghij"
+            ]
+            bare.send("phx_join", {"config": {"postgres_changes": watches}})
+            # Together, then one by one for a while.
+            assert bare.receive(12)[3] == "phx_reply"
             assert "invalid pattern for match filter" in bare.receive(12)[4]["message"]
 
     def test_tells_the_selected_columns_only(self, server: str, client: OrganizationClient, database: Connection) -> None:
