@@ -153,11 +153,11 @@ def test_a_command_that_is_ended_leaves_no_half_of_a_file(tmp_path: Path) -> Non
     program = f"""
 import os, signal
 from pathlib import Path
-from batch_lookups.cli import main, saving, session
+from batch_lookups.cli import main, saving
 def pieces():
     yield b"half"
     os.kill(os.getpid(), signal.SIGTERM)
-main.end_in_order(session.Session())
+main.end_in_order()
 saving.save(Path({str(tmp_path / "results.csv")!r}), pieces())
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, check=False)

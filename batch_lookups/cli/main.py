@@ -91,7 +91,7 @@ for command in (account.login, *batches.COMMANDS, *reports.COMMANDS, webhooks.we
 def main(words: Sequence[str] | None = None) -> None:
     open_closed_streams()
     session = Session()
-    end_in_order(session)
+    end_in_order()
     try:
         code = batch_lookups.main(words, prog_name="batch-lookups", standalone_mode=False, obj=session)
     except exits.Ended as ended:
@@ -125,14 +125,13 @@ def main(words: Sequence[str] | None = None) -> None:
     sys.exit(code if isinstance(code, int) else exits.ALL)
 
 
-def end_in_order(session: Session) -> None:
+def end_in_order() -> None:
     """On Ctrl-C, on SIGTERM, as of `timeout`, or when its terminal goes away: shows the cursor again, and leaves no half of a file behind.
 
     The signal may come while the HTTP client holds a lock that it then waits for, so what is not done after some seconds is not done.
     """
 
     def end(number: int, _: object) -> None:
-        session.is_ending = True
         if hasattr(signal, "setitimer"):
             signal.signal(signal.SIGALRM, lambda *_: os._exit(128 + number))
             signal.setitimer(signal.ITIMER_REAL, END_SECONDS)

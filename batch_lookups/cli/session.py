@@ -31,8 +31,6 @@ class Session:
     def __init__(self) -> None:
         self.output = "text"
         self._client: Client | None = None
-        # A signal ends it: what the HTTP client was about is unknown.
-        self.is_ending = False
 
     @property
     def client(self) -> Client:
@@ -52,7 +50,7 @@ class Session:
         return Client(url, api_key, retry_seconds=seconds, on_retry=say_retry)
 
     def close(self) -> None:
-        if self._client is not None and not self.is_ending:
+        if self._client is not None:
             self._client.close()
 
     def show(self, document: Any, text: str) -> None:
