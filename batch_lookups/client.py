@@ -124,11 +124,8 @@ class Client(_Methods):
             except httpx.TransportError as error:
                 retry = attempts.after_error(error)
             else:
-                if response.status_code == 304:
-                    return call.read(response)
-                if response.is_success:
-                    require_ours(response, call.media_type)
-                    return call.read(response)
+                if response.is_success or response.status_code == 304:
+                    return read(response, call)
                 retry = attempts.after_response(response)
             self._on_retry(retry)
             time.sleep(retry.delay)
@@ -222,11 +219,8 @@ class AsyncClient(_Methods):
             except httpx.TransportError as error:
                 retry = attempts.after_error(error)
             else:
-                if response.status_code == 304:
-                    return call.read(response)
-                if response.is_success:
-                    require_ours(response, call.media_type)
-                    return call.read(response)
+                if response.is_success or response.status_code == 304:
+                    return read(response, call)
                 retry = attempts.after_response(response)
             self._on_retry(retry)
             await asyncio.sleep(retry.delay)
@@ -283,6 +277,14 @@ class AsyncClient(_Methods):
                 retry = attempts.after_error(error)
             self._on_retry(retry)
             await asyncio.sleep(retry.delay)
+
+
+def read(response: httpx.Response, call: calls.Call[T]) -> T:
+    """The answer to a call that succeeded. Raises BatchLookupsError where it is none of the service's."""
+    # One that says that nothing has changed has no content.
+    if response.status_code != 304:
+        require_ours(response, call.media_type)
+    return call.read(response)
 
 
 class _Download:
