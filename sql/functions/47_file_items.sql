@@ -191,7 +191,7 @@ end;
 $$;
 
 -- Every row may get what is given once: 10,000 times as much must fit into memory.
-create or replace function app.check_defaults(p_defaults jsonb) returns void
+create or replace function app.check_given_values(p_defaults jsonb, p_value_maps jsonb) returns void
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
 as $$
@@ -200,16 +200,7 @@ begin
         perform app.refuse_option('default_reference_id', 'a text with {line}, which tells the rows apart, such as row-{line}');
     elsif octet_length(p_defaults::text) > 2048 then
         perform app.refuse_option('defaults', 'at most 2,048 bytes altogether');
-    end if;
-end;
-$$;
-
-create or replace function app.check_value_maps(p_value_maps jsonb) returns void
-language plpgsql immutable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-    if exists (select from jsonb_path_query(p_value_maps, '$.*.*') v where octet_length(v::text) > 2048) then
+    elsif exists (select from jsonb_path_query(p_value_maps, '$.*.*') v where octet_length(v::text) > 2048) then
         perform app.refuse_option('value_maps', 'of values of at most 2,048 bytes each');
     end if;
 end;
@@ -226,8 +217,7 @@ begin
        or exists (select from unnest(array['columns', 'defaults', 'value_maps']) m where jsonb_typeof(p_file -> m) <> 'object') then
         perform app.refuse_option('p_file', '{rows: [[cell, ...], ...], lines?: [number, ...], columns?, defaults?, value_maps?: {...}}');
     end if;
-    perform app.check_defaults(p_file -> 'defaults');
-    perform app.check_value_maps(p_file -> 'value_maps');
+    perform app.check_given_values(p_file -> 'defaults', p_file -> 'value_maps');
 end;
 $$;
 

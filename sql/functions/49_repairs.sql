@@ -164,8 +164,7 @@ begin
         perform app.refuse_option('unskip', 'an array of positions of rows, or {"problem": a code, "field": ...}');
     end if;
 
-    perform app.check_defaults(v_upload.defaults || v_defaults);
-    perform app.check_value_maps(v_value_maps);
+    perform app.check_given_values(v_upload.defaults || v_defaults, v_value_maps);
     v_upload.columns := app.mapped_columns(v_upload.columns, v_columns);
     update public.lookup_uploads
        set name       = case when p_changes ? 'name' then p_changes ->> 'name' else name end,
