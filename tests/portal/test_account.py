@@ -100,6 +100,24 @@ def test_an_endpoint_is_set_tested_and_sent_to_again(page: Page, developer: Orga
     expect(page.get_by_text("The endpoint did not take the test: no connection, or it broke after")).to_be_visible()
 
 
+def test_saving_keeps_what_others_have_set(page: Page, developer: OrganizationClient, receiver: FakeReceiver) -> None:
+    developer.put("/webhook-config", json={"url": receiver.url, "events": ["batch.completed", "lookup.failed"]})
+    Person(page, str(developer.base_url)).sign_in(developer.api_key, "webhooks")
+    page.get_by_role("checkbox", name="A batch has been cancelled").check()
+    developer.put("/webhook-config", json={"field_names": ["deal_id"], "bundle_items": True, "enabled": False})
+    with page.expect_request(lambda request: request.method == "PUT") as saved:
+        page.get_by_role("button", name="Save").click()
+    assert list(saved.value.post_data_json or {}) == ["events"]
+    expect(page.get_by_role("textbox", name="Fields of yours to send")).to_have_value("deal_id")
+    config = developer.get("/webhook-config").json()
+    assert (config["field_names"], config["bundle_items"], config["enabled"]) == (["deal_id"], True, False)
+    assert set(config["events"]) == {"batch.completed", "lookup.failed", "batch.cancelled"}
+
+    with page.expect_request(lambda request: request.method == "PUT") as saved:
+        page.get_by_role("button", name="Save").click()
+    assert saved.value.post_data_json == {}
+
+
 def test_what_was_missed_is_recovered(page: Page, developer: OrganizationClient, receiver: FakeReceiver, database: Connection) -> None:
     developer.put("/webhook-config", json={"url": receiver.url, "events": ["batch.completed"], "enabled": False})
     job = developer.submit(site())

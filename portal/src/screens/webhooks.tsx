@@ -76,13 +76,13 @@ function Settings({ config, reload, onTest }: SettingsProperties) {
   async function save(data: FormData) {
     const fields = String(data.get("field_names")).split(/[\s,]+/).filter(Boolean);
     const answer = await call("put", "/webhook-config", {
-      body: {
+      body: changed(config, {
         url: String(data.get("url")) || null,
         events: data.getAll("events") as Schemas["WebhookEvent"][],
         field_names: fields.length ? fields : null,
         bundle_items: data.has("bundle"),
         enabled: data.has("enabled"),
-      },
+      }),
     });
     if ("signing_secret" in answer && answer.signing_secret) secret.value = answer.signing_secret;
     else reload();
@@ -189,6 +189,12 @@ function Settings({ config, reload, onTest }: SettingsProperties) {
       )}
     </section>
   );
+}
+
+/** The members of `wanted` that differ from the config as it was shown: what others have changed meanwhile stays. */
+function changed(config: Config, wanted: Schemas["WebhookConfigChanges"]): Schemas["WebhookConfigChanges"] {
+  const text = (value: unknown) => JSON.stringify(Array.isArray(value) ? [...value].sort() : value);
+  return Object.fromEntries(Object.entries(wanted).filter(([name, value]) => text(value) !== text(config[name as keyof Config])));
 }
 
 /** What came of a test; `sent`: nothing has yet. It went to the endpoint as it is saved, whatever the field has now. */
