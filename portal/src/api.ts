@@ -62,6 +62,9 @@ export class Failure extends Error {
 
 const ATTEMPTS = 4;
 
+/** How long an answer may take to begin, in milliseconds; the service ends what takes half as long. A file may go up for longer. */
+const PATIENCE = 60_000;
+
 /** How far the service's clock is ahead of this one; a few seconds are the way of the answer. */
 let ahead = 0;
 const MOST_ON_THE_WAY = 5000;
@@ -92,7 +95,7 @@ export async function send<M extends Methods, P extends PathsOf<M>>(method: M, p
   for (let attempt = 1;; attempt++) {
     const failure = await once(url, method, headers, body, options.signal);
     if (failure instanceof Response) return failure;
-    if (!repeatable || !failure.isPassing || attempt === ATTEMPTS) throw failure;
+    if (!repeatable || !failure.isPassing || failure.code === "no_answer" || attempt === ATTEMPTS) throw failure;
     await pause(failure.retryAfter ?? 2 ** attempt / 4, options.signal);
   }
 }
@@ -106,13 +109,23 @@ async function once(
 ): Promise<Response | Failure & { retryAfter?: number }> {
   const used = credential.peek();
   for (const [name, value] of Object.entries(await credentialHeaders(used))) headers.set(name, value);
+  signal?.throwIfAborted();
+  const request = new AbortController();
+  signal?.addEventListener("abort", () => request.abort(signal.reason));
+  const timer = body instanceof Blob ? undefined : setTimeout(() => request.abort(), PATIENCE);
   let response;
   try {
-    response = await fetch(url, { method: method.toUpperCase(), headers, body, signal });
+    response = await fetch(url, { method: method.toUpperCase(), headers, body, signal: request.signal });
   } catch (error) {
     if (signal?.aborted) throw error;
+    if (request.signal.aborted) {
+      const hint = method === "get" ? "This page tries again by itself." : "See whether it was done, and try again if it was not.";
+      return new Failure(0, "The service does not answer.", "no_answer", hint);
+    }
     const hint = method === "get" ? "Check the connection; this page tries again by itself." : "Check the connection, and try again.";
     return new Failure(0, "The service cannot be reached.", "unreachable", hint);
+  } finally {
+    clearTimeout(timer);
   }
   const difference = Date.parse(response.headers.get("date") ?? "") - Date.now();
   ahead = Math.abs(difference) > MOST_ON_THE_WAY ? difference : 0;

@@ -124,7 +124,7 @@ export class Draft {
       return true;
     }, (failure) => {
       this.error.value = failure;
-      if (failure.code === "unreachable") this.unsent.value = [...this.unsent.peek(), [changes, back]];
+      if (failure instanceof Failure && failure.isPassing) this.unsent.value = [...this.unsent.peek(), [changes, back]];
       this.version.value++;
       return false;
     }).finally(() => {

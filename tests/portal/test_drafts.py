@@ -268,6 +268,19 @@ def test_a_change_without_a_connection_is_sent_when_it_is_back(signed_in: Signed
     expect(default).to_have_value("RESIDENTIAL")
 
 
+def test_a_change_amid_a_release_is_sent_again(signed_in: SignedIn, client: OrganizationClient) -> None:
+    row = "deal-1,1 N Spring St,Los Angeles,CA,90012,,1,Kim\n"
+    draft = client.post("/uploads", content=",".join(HEADER) + "\n" + row, headers={"content-type": "text/csv"}).json()
+    page = signed_in(f"uploads/{draft['id']}?step=columns").page
+    page.route(re.compile("/uploads/"), lambda route: route.fulfill(status=503) if route.request.method == "PATCH" else route.continue_())
+    page.get_by_role("region", name="Where a cell is empty").get_by_label("Building type").select_option("Residential")
+    expect(page.get_by_text("Not saved", exact=True)).to_be_visible()
+    page.unroute_all()
+    page.get_by_role("button", name="Try again").click()
+    expect(page.get_by_text("Saved", exact=True)).to_be_visible()
+    expect(page.get_by_role("region", name="Start")).to_contain_text("1 site ready")
+
+
 def test_sites_without_an_id_are_numbered_by_row(signed_in: SignedIn, client: OrganizationClient) -> None:
     person = signed_in("upload")
     page = person.page

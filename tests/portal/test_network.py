@@ -55,6 +55,25 @@ def test_what_failed_for_a_moment_comes_by_itself(person: Person, client: Organi
     expect(problem).to_have_count(0)
 
 
+def test_what_nobody_answers_ends(person: Person, client: OrganizationClient) -> None:
+    page = person.page
+    page.clock.install()
+    person.sign_in(client.api_key, "batches")
+    held: list[Route] = []
+    page.route(re.compile("/api-keys"), lambda route: held.append(route))
+    with page.expect_request(re.compile("/api-keys")):
+        page.get_by_role("link", name="API keys").click()
+    problem = page.get_by_role("alert")
+    page.clock.run_for(59_000)
+    expect(problem).to_have_count(0)
+    page.clock.run_for(2_000)
+    expect(problem).to_contain_text("The service does not answer. This page tries again by itself.")
+    page.unroute_all()
+    page.clock.run_for(11_000)
+    expect(page.get_by_role("row")).to_have_count(2)
+    expect(problem).to_have_count(0)
+
+
 def test_a_kept_key_signs_in_once_the_service_is_back(person: Person, client: OrganizationClient) -> None:
     page = person.page
     page.clock.install()
