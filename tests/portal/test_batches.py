@@ -69,6 +69,15 @@ def test_the_list_moves_by_itself(signed_in: SignedIn, client: OrganizationClien
     page.keyboard.press("Escape")
 
 
+def test_batches_of_long_ago_show_their_incentives(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
+    first = client.post("/batch-lookups", params={"name": "January portfolio"}, json=[site()]).json()
+    look_up(database, first, 1, ANSWER)
+    for _ in range(205):
+        client.submit(site())
+    page = signed_in("batches?search=january").page
+    expect(page.get_by_role("row", name=re.compile("January portfolio"))).to_contain_text("$3.8K")
+
+
 def test_what_a_key_may_not_do_is_not_offered(person: Person, client: OrganizationClient) -> None:
     key = client.post("/api-keys", json={"scopes": ["jobs:read"]}).json()["key"]
     person.sign_in(key)

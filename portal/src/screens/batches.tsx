@@ -1,3 +1,4 @@
+import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { call, Failure, type Schemas } from "../api.ts";
 import { counted, dollars, number, percent, shortDollars } from "../format.ts";
@@ -14,6 +15,7 @@ import { can, session } from "../session.ts";
 import { Drafts } from "./drafts.tsx";
 
 type Job = Schemas["Job"];
+type Report = Schemas["Report"];
 type Status = Schemas["JobStatus"];
 
 const FILTERS: [Status | "", string][] = [
@@ -25,6 +27,7 @@ const FILTERS: [Status | "", string][] = [
   ["cancelled", "Cancelled"],
 ];
 const POLL_SECONDS = 5;
+const MOST_REPORT_PAGES = 5;
 
 export function Batches() {
   const given = query.value.get("status") ?? "";
@@ -37,30 +40,43 @@ export function Batches() {
       query: { ...page, ...filters(status, search) },
       signal,
     });
+    if (can("reports:read")) bringReports(rows, signal).catch(() => {});
     return { rows, total, next_cursor };
   }, [status, search, label]);
   const counts = useLoad((signal) => count(search, signal), [search, label]);
-  const reports = useLoad(async (signal) => {
-    const listed = can("reports:read") ? await call("get", "/incentive-reports", { query: { limit: 200 }, signal }) : undefined;
-    return new Map(listed?.reports.map((report) => [report.id, report]));
-  }, []);
+  const reports = useSignal(new Map<string, Report>());
+
+  // A report is created with its batch. A cell stays empty until its report is there, or for good if many lie between two batches.
+  async function bringReports(jobs: Job[], signal?: AbortSignal) {
+    const times = jobs.map((job) => Date.parse(job.created_at));
+    if (times.length === 0) return;
+    const range = {
+      created_from: new Date(Math.min(...times) - 1).toISOString(),
+      created_before: new Date(Math.max(...times) + 2).toISOString(),
+    };
+    let cursor: string | undefined;
+    for (let asked = 0; asked < MOST_REPORT_PAGES; asked++) {
+      const page = await call("get", "/incentive-reports", { query: { ...range, limit: 200, cursor }, signal });
+      reports.value = new Map([...reports.peek(), ...page.reports.map((report) => [report.id, report] as const)]);
+      if (!page.next_cursor) return;
+      cursor = page.next_cursor;
+    }
+  }
 
   useEffect(() => {
     const reload = throttled(() => {
       pages.refresh();
       counts.reload();
-      reports.reload();
     }, 2000);
     // A second later, because a batch comes to its limit of lookups when the next ones would begin.
     let later: ReturnType<typeof setTimeout>;
     const refresh = throttled(() => (later = setTimeout(pages.refresh, 1000)), POLL_SECONDS * 1000);
     const known = (row: JobRow) =>
       pages.data.peek()?.some(({ rows }) => rows.some((job) => job.id === row.id && job.status === row.status));
-    const patchReport = (row: ReportRow) =>
-      reports.set((data) => {
-        const report = data.get(row.id);
-        return report ? new Map(data).set(row.id, { ...report, ...sums(row) }) : data;
-      });
+    const patchReport = (row: ReportRow) => {
+      const report = reports.peek().get(row.id);
+      if (report) reports.value = new Map(reports.peek()).set(row.id, { ...report, ...sums(row) });
+    };
     const stop = watch([
       {
         table: "batch_lookup_jobs",
@@ -78,7 +94,6 @@ export function Batches() {
       const fresh = await count(search, signal);
       counts.set(() => fresh);
       pages.refresh();
-      reports.reload();
       return POLL_SECONDS;
     });
     return () => {
@@ -150,7 +165,7 @@ export function Batches() {
           columns={["Batch", "Progress", "#Failed", "#Incentives", "Uploaded"]}
           class="batches"
           empty={<Empty filtered={Boolean(status || search || label)} />}
-          row={(job) => row(job, reports.data.value?.get(job.report_id))}
+          row={(job) => row(job, reports.value.get(job.report_id))}
         />
       )}
     </>
@@ -162,7 +177,7 @@ function waits(job: Job): boolean {
   return isOpen(job) && job.waiting_for !== null;
 }
 
-function row(job: Job, report: Schemas["Report"] | undefined) {
+function row(job: Job, report: Report | undefined) {
   return (
     <tr key={job.id}>
       <td>
