@@ -180,6 +180,8 @@ NOT_ON_CITUS: dict[str, tuple[str, ...]] = {
         "test_metrics::test_a_thousand_organizations_cost_a_scrape_little",
         "test_metrics::test_organizations_whose_month_is_spent_cost_a_scrape_little",
         "test_catalogue::test_a_lookup_in_a_large_catalogue_reads_few_rows",
+        "test_sql_users::test_statements_of_the_pages_read_items_by_an_index",
+        "test_sql_users::test_waiting_without_an_organization_looks_for_it_once",
     ),
     "one statement compares rows of an organization with what a function for it answers": (
         "test_counts::test_totals_are_exact_at_every_moment",
