@@ -12,6 +12,7 @@ import httpx
 
 from batch_lookups import __version__, calls
 from batch_lookups.errors import InvalidArgumentError, UnavailableError
+from batch_lookups.paging import pages
 from batch_lookups.records import RecordSplitter, ResultsFormat
 from batch_lookups.retrying import RETRY_SECONDS, Attempts, OnRetry, describe, require_ours
 from batch_lookups.types import Item, Job
@@ -145,13 +146,8 @@ class Client(_Methods):
 
     def items(self, job_id: str, *, status: str | None = None, error_code: str | None = None) -> Iterator[Item]:
         """All items of a job, in upload order."""
-        cursor: str | None = None
-        while True:
-            page = self.list_items(job_id, status=status, error_code=error_code, limit=500, cursor=cursor)
+        for page in pages(self.list_items, job_id, status=status, error_code=error_code, limit=500):
             yield from page["items"]
-            cursor = page["next_cursor"]
-            if cursor is None:
-                return
 
     def results(
         self,

@@ -10,6 +10,7 @@ import pytest
 import standardwebhooks
 
 from tests.cli_fixtures import Cli, Service
+from tests.conftest import Connection
 from tests.webhook_receiver import FakeReceiver, fake_receiver
 
 
@@ -64,6 +65,21 @@ def test_what_came_of_a_message_is_told_in_words(cli: Cli, receiver: FakeReceive
     first, _, third = cli.run("webhooks", "deliveries").stdout.splitlines()[1:]
     assert first.endswith("  no connection, or it broke")
     assert third.endswith("  HTTP 500")
+
+
+def test_more_deliveries_are_listed_than_the_service_gives_at_once(cli: Cli, receiver: FakeReceiver, shared_owner: Connection) -> None:
+    set_up(cli, receiver)
+    cli.run("webhooks", "test")
+    shared_owner.execute(
+        """
+        insert into app.webhook_deliveries (organization_id, id, event, status, data, created_at, ended_at)
+        select organization_id, gen_random_uuid(), event, status, data, created_at - make_interval(secs => n), ended_at
+          from (select * from app.webhook_deliveries order by created_at desc limit 1) as last, generate_series(1, 249) as n
+        """
+    )
+    for asked, came in ((230, 230), (300, 250), (3, 3)):
+        lines = cli.run("webhooks", "deliveries", "--limit", str(asked), "--ndjson").stdout.splitlines()
+        assert len({json.loads(line)["id"] for line in lines}) == len(lines) == came
 
 
 def test_a_delivery_is_shown_with_its_attempts_and_their_answers(cli: Cli, receiver: FakeReceiver) -> None:

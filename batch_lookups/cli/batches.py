@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,11 +15,12 @@ from batch_lookups.cli.exits import Ended
 from batch_lookups.cli.session import Dollars, Session, counted, facts, minute, pass_session, say, with_output
 from batch_lookups.cli.uploads import Upload, with_again, with_file_options, with_labels
 from batch_lookups.errors import ApiError
+from batch_lookups.paging import pages
 
 if TYPE_CHECKING:
     from batch_lookups.client import Client
     from batch_lookups.records import ResultsFormat
-    from batch_lookups.types import Item, Job, JobSummary, Usage
+    from batch_lookups.types import Item, Job
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -236,18 +237,9 @@ def list_jobs(session: Session, status: str | None, name: str | None, labels: tu
       batch-lookups list --label team=north --name march
       batch-lookups list --json | jq -r '.[].id'
     """
-
-    def jobs() -> Iterator[JobSummary]:
-        cursor: str | None = None
-        while True:
-            page = session.client.list_jobs(status=status, name=name, labels=dict(labels), limit=min(limit, 200), cursor=cursor)
-            yield from page["jobs"]
-            cursor = page["next_cursor"]
-            if cursor is None:
-                return
-
+    found = pages(session.client.list_jobs, status=status, name=name, labels=dict(labels), limit=min(limit, 200))
     session.show_all(
-        islice(jobs(), limit),
+        islice((job for page in found for job in page["jobs"]), limit),
         ["id", "status", "done", "of", "failed", "created (UTC)", "name"],
         lambda job: (
             job["id"],
@@ -340,23 +332,14 @@ def usage(session: Session, created_from: str | None, created_before: str | None
 
     Ends with 6 where the month's limit is reached.
     """
-    page = session.client.get_usage(created_from=created_from, created_before=created_before, limit=min(limit, 500))
-    month = page["month"]
+    rest = pages(session.client.get_usage, created_from=created_from, created_before=created_before, limit=min(limit, 500))
+    first = next(rest)
+    month = first["month"]
     used, allowed = month["lookups"], month["limit"]
     lookups = counted(used, "lookup") if allowed is None else f"{used:,} of {counted(allowed, 'lookup')}"
     say(f"{lookups} in {month['month']}")
-
-    def rows() -> Iterator[Usage]:
-        shown = page
-        yield from shown["usage"]
-        while shown["next_cursor"] is not None:
-            shown = session.client.get_usage(
-                created_from=created_from, created_before=created_before, limit=min(limit, 500), cursor=shown["next_cursor"]
-            )
-            yield from shown["usage"]
-
     session.show_all(
-        islice(rows(), limit),
+        islice((row for page in chain([first], rest) for row in page["usage"]), limit),
         ["day", "lookups", "job", "name"],
         lambda row: (row["day"], row["lookups"], row["job_id"], row["name"]),
         "There are no lookups.",

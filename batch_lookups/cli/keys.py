@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
 import click
 
 from batch_lookups.cli.session import Session, minute, pass_session, say, with_output
+from batch_lookups.paging import pages
 
 if TYPE_CHECKING:
     from batch_lookups.types import ApiKey
@@ -28,18 +28,8 @@ def list_keys(session: Session) -> None:
     Example:
       batch-lookups keys list --json | jq -r '.[] | select(.revoked_at == null) | .id'
     """
-
-    def found() -> Iterator[ApiKey]:
-        cursor: str | None = None
-        while True:
-            page = session.client.list_keys(limit=200, cursor=cursor)
-            yield from page["api_keys"]
-            cursor = page["next_cursor"]
-            if cursor is None:
-                return
-
     session.show_all(
-        found(),
+        (key for page in pages(session.client.list_keys, limit=200) for key in page["api_keys"]),
         ["id", "name", "key", "last used (UTC)", "expires (UTC)", "revoked (UTC)", "scopes"],
         lambda key: (
             key["id"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +12,10 @@ from batch_lookups.cli import saving
 from batch_lookups.cli.batches import none_if_dash, summary_of
 from batch_lookups.cli.session import Dollars, Session, counted, minute, open_browser, pass_session, say, with_output
 from batch_lookups.errors import ApiError
+from batch_lookups.paging import pages
 
 if TYPE_CHECKING:
-    from batch_lookups.types import ComparedSite, Job, ReportDifference
+    from batch_lookups.types import ComparedSite, Job
 
 
 class ReportGroup(click.Group):
@@ -97,23 +98,13 @@ def diff(session: Session, first: str, second: str, change: str | None) -> None:
       batch-lookups report diff 0193a5b2-... 0193b7c4-...
       batch-lookups report diff 0193a5b2-... 0193b7c4-... --change removed --ndjson
     """
-    ids = report_of(session, first), report_of(session, second)
-
-    def differences() -> Iterator[ReportDifference]:
-        cursor: str | None = None
-        while True:
-            page = session.client.diff_reports(*ids, change=change, limit=500, cursor=cursor)
-            if cursor is None:
-                totals = page["totals"]
-                counts = ", ".join(f"{totals[kind]['sites']:,} {kind}" for kind in ("added", "removed", "changed", "unchanged"))
-                say(f"{counts}; the difference is {Dollars(totals['difference'])}")
-            yield from page["differences"]
-            cursor = page["next_cursor"]
-            if cursor is None:
-                return
-
+    rest = pages(session.client.diff_reports, report_of(session, first), report_of(session, second), change=change, limit=500)
+    shown = next(rest)
+    totals = shown["totals"]
+    counts = ", ".join(f"{totals[kind]['sites']:,} {kind}" for kind in ("added", "removed", "changed", "unchanged"))
+    say(f"{counts}; the difference is {Dollars(totals['difference'])}")
     session.show_all(
-        differences(),
+        (difference for page in chain([shown], rest) for difference in page["differences"]),
         ["change", "reference_id", "from", "to", "difference"],
         lambda entry: (entry["change"], entry["reference_id"], *map(amount_of, (entry["from"], entry["to"])), Dollars(entry["difference"])),
         "There are no such differences.",

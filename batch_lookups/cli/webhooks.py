@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ import click
 from batch_lookups.cli import exits, settings
 from batch_lookups.cli.exits import Ended
 from batch_lookups.cli.session import Session, facts, minute, pass_session, printable, say, table, with_output
+from batch_lookups.paging import pages
 
 if TYPE_CHECKING:
     from batch_lookups.client import Client
@@ -113,7 +115,7 @@ def test(session: Session) -> int:
 @click.option("--status", type=click.Choice(["pending", "sending", "delivered", "failed"]), help="Only such deliveries.")
 @click.option("--event", type=click.Choice([*EVENTS, "webhook.test"]), help="Only of this event.")
 @click.option("--job", "job_id", help="Only of this job.")
-@click.option("--limit", type=click.IntRange(1, 200), default=20, show_default=True, help="How many.")
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many.")
 @with_output
 @pass_session
 def deliveries(session: Session, status: str | None, event: str | None, job_id: str | None, limit: int) -> None:
@@ -123,9 +125,9 @@ def deliveries(session: Session, status: str | None, event: str | None, job_id: 
     Example:
       batch-lookups webhooks deliveries --status failed
     """
-    page = session.client.list_webhook_deliveries(status=status, event=event, job_id=job_id, limit=limit)
+    found = pages(session.client.list_webhook_deliveries, status=status, event=event, job_id=job_id, limit=min(limit, 200))
     session.show_all(
-        page["deliveries"],
+        islice((one for page in found for one in page["deliveries"]), limit),
         ["id", "event", "status", "attempts", "created (UTC)", "answer"],
         lambda one: (
             one["id"],
@@ -308,13 +310,10 @@ def newest(client: Client, event: str | None, seen: set[str]) -> Iterator[Webhoo
 
     Such a page is read to its end: what was stored at the same time may become visible a little later.
     """
-    cursor: str | None = None
-    while True:
-        page = client.list_webhook_deliveries(event=event, limit=200, cursor=cursor)
+    for page in pages(client.list_webhook_deliveries, event=event, limit=200):
         unseen = [delivery for delivery in page["deliveries"] if delivery["id"] not in seen]
         yield from unseen
-        cursor = page["next_cursor"]
-        if cursor is None or len(unseen) < len(page["deliveries"]):
+        if len(unseen) < len(page["deliveries"]):
             return
 
 
