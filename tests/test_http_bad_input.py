@@ -74,6 +74,8 @@ def test_a_mistake_in_json_is_shown(client: OrganizationClient) -> None:
     body = refused(client, b'{"items": [\n  {"reference_id": "deal-001"},\n  {"reference_id": }\n]}')
     assert body["error"] == "The body is not valid JSON"
     assert "line 3" in body["hint"]
+    for content in (b"", b" "):
+        assert refused(client, content)["hint"] == "The body is empty."
 
 
 @pytest.mark.parametrize(

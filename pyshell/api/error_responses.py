@@ -107,7 +107,9 @@ def _raised_by_us(error: DatabaseError, status: int) -> ApiError:
 
 def _where_json_is_wrong(error: DatabaseError) -> str:
     """Such as: Token "}" is invalid. JSON data, line 3: ..."device_ids":}"""
-    context = (error.diag.context or "").split("\n")[0]
+    context = (error.diag.context or "").split("\n")[0].strip()
+    if context == "JSON data, line 1:":
+        return "The body is empty."
     return f"{error.diag.message_detail or ''} {context}".strip()
 
 
