@@ -41,7 +41,8 @@ def test_figures_have_the_form_of_the_language(
     count, share, amount, short_amount, day, time = shown
     job = client.post("/batch-lookups", params={"name": "Large"}, json=[site(f"deal-{n}") for n in range(1200)]).json()
     look_up(database, job, 1000, ANSWER)
-    database.execute("update public.batch_lookup_jobs set created_at = '2025-11-05 14:07+00' where id = %s", [job["job_id"]])
+    for table, column in (("batch_lookup_jobs", "id"), ("incentive_reports", "job_id")):
+        database.execute(f"update public.{table} set created_at = '2025-11-05 14:07+00' where {column} = %s".encode(), [job["job_id"]])
     page = signed_in("batches").page
     row = page.get_by_role("row", name=re.compile("Large"))
     expect(row).to_contain_text(share)
