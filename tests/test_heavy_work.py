@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from uuid import UUID, uuid4
 
 import httpx
@@ -168,3 +169,19 @@ def test_heavy_requests_leave_the_rest_to_the_light_ones(database: Connection, c
             assert blocked_calls() <= 4
         database.execute("rollback")
     assert [answer.result().json() for answer in asked if answer.result().status_code >= 500] == []
+
+
+def test_a_workbook_is_large_whatever_its_size(database: Connection, http_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a few kilobytes of one expand to is known only when it has been read."""
+    monkeypatch.setattr(app, "spare_processors", lambda _: 1)
+    monkeypatch.setattr(app, "HeavyWork", partial(HeavyWork, seconds=0.1))
+    with running_server(http_settings) as url, OrganizationClient(url, http_settings.database_url) as client:
+        with database.transaction(), ThreadPoolExecutor(1) as executor:
+            database.execute("lock table public.lookup_uploads in access exclusive mode")
+            held = executor.submit(client.post, "/uploads", content=LARGE, headers=JSON)
+            with psycopg.connect(database.info.dsn, password=database.info.password, autocommit=True) as observer:
+                wait_until(lambda: len(waiting_for_locks(observer, "create_upload")) == 1)
+            refused = client.post("/uploads", content=b"PK\x03\x04", headers={"content-type": "application/zip"})
+            database.execute("rollback")
+        assert (refused.status_code, refused.json()["code"]) == (503, "busy")
+        assert held.result().status_code == 201

@@ -405,6 +405,18 @@ def test_a_workbook_that_takes_too_long_is_refused(monkeypatch: pytest.MonkeyPat
         read_workbook(sheet_of({"A1": 1}))
 
 
+def test_a_text_that_many_cells_share_counts_in_each_of_them() -> None:
+    def sheet(rows: int) -> bytes:
+        return workbook([["reference_id", "note"], *([f"deal-{row}", "é" * 15_000] for row in range(rows))])
+
+    assert len(read_workbook(sheet(600)).rows) == 601
+    large = sheet(800)
+    assert len(large) < 100_000
+    with pytest.raises(ApiError) as refused:
+        read_workbook(large)
+    assert (refused.value.status, refused.value.code) == (413, "body_too_large")
+
+
 def test_an_error_in_a_workbook_arrives_whole() -> None:
     with pytest.raises(ApiError) as refused:
         read_workbook(sheet_of({"A1": 1, "SG2": 2}))

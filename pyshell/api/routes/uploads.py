@@ -20,7 +20,7 @@ from pyshell.api.json_bodies import check_json
 from pyshell.api.media_types import JSON, MULTIPART, NDJSON, charset_of, check_charset, declared_type, recognize, recognize_upload
 from pyshell.api.routes.parameters import json_text, text_param
 from pyshell.api.uploads.bodies import PIECE_BYTES, gunzipped, limited, too_large
-from pyshell.api.uploads.files import read_file
+from pyshell.api.uploads.files import WORKBOOKS, read_file
 from pyshell.api.uploads.ndjson import read_ndjson
 from pyshell.api.uploads.texts import decode
 from pyshell.postgres.shares import Shares, TakenError
@@ -67,7 +67,8 @@ async def one_upload(request: Request) -> AsyncIterator[Upload]:
         # Options are checked even if they have no effect.
         options, sheet = file_options(request), text_param(request, "sheet")
         body = await read_body(request)
-        if len(body.data) > PIECE_BYTES:
+        # Of a workbook, the size says little about how long it takes to read.
+        if len(body.data) > PIECE_BYTES or body.data.startswith(WORKBOOKS):
             await stack.enter_async_context(heavy_turn(request))
         upload = await asyncio.to_thread(read, body, options, sheet)
         yield replace(upload, name=body.name)

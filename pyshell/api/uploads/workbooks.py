@@ -30,6 +30,8 @@ Cell = str | int | float | bool | date | datetime | time | timedelta
 
 # Limit on the decompressed parts of a workbook together; a sheet of 10,000 rows has about ten.
 MAX_EXPANDED_BYTES = 100 * 1024 * 1024
+# Of the cells of a sheet together, as much as a CSV file may have: any number of cells may share one text of the workbook.
+MAX_TEXT_BYTES = 20 * 1024 * 1024
 MAX_PROCESS_BYTES = 1024 * 1024 * 1024
 MAX_PROCESS_SECONDS = 30
 RAW_DEFLATE = -zlib.MAX_WBITS
@@ -39,7 +41,7 @@ LOCAL_HEADER_BYTES = 30
 def read_workbook(data: bytes, sheet: str | None = None) -> Table:
     """The rows of a sheet: the one with that name or number (from 1), else the first visible one with a table, else with anything at all.
 
-    Raises ApiError 400. Blocks for as long as it takes: to be called in a thread.
+    Raises ApiError 400, 413. Blocks for as long as it takes: to be called in a thread.
     """
     command = [sys.executable, "-m", __name__, *([] if sheet is None else [sheet])]
     try:
@@ -111,8 +113,12 @@ def read_in_process(data: bytes, wanted: str | None) -> Iterator[dict[str, Any]]
 
 def table_of(sheet: CalamineSheet) -> dict[str, Any]:
     table = Table()
+    text_bytes = 0
     for number, row in enumerate(sheet.to_python(skip_empty_area=False), 1):
         cells = [as_text(cell) for cell in row]
+        text_bytes += sum(len(cell.encode()) for cell in cells)
+        if text_bytes > MAX_TEXT_BYTES:
+            raise ApiError(413, "body_too_large", f"The cells of a sheet may hold at most {MAX_TEXT_BYTES:,} bytes of text together")
         while cells and not cells[-1]:
             cells.pop()
         table.add(cells, number)
