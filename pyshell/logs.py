@@ -37,6 +37,8 @@ _CREDENTIALS = re.compile(
     re.IGNORECASE,
 )
 _LINE_ENDS = re.compile(r"\s*[\r\n]\s*")
+# What a terminal obeys, ends a line elsewhere, or shows in another order.
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 # A shorter one would be cut out of words that have nothing to do with it.
 _SHORTEST_SECRET = 8
 REPEAT_SECONDS = 60.0
@@ -46,13 +48,13 @@ _known: set[str] = set()
 class Formatter(logging.Formatter):
     """A line of text: time, level, logger, message, `name=value` for each field; then the traceback. Takes the secrets out.
 
-    A message of several lines, as libpq's are, becomes one.
+    A message of several lines, as libpq's are, becomes one, and control characters are written as escapes.
     """
 
     def format(self, record: logging.LogRecord) -> str:
         fields = "".join(f" {name}={value}" for name, value in fields_of(record).items() if name not in ("method", "path", "status"))
         text = f"{time_of(record)} {record.levelname} {record.name} {record.getMessage().strip()}{fields}"
-        return without_secrets("\n".join([_LINE_ENDS.sub(" ", text), *trace_of(self, record)]))
+        return without_controls(without_secrets("\n".join([_LINE_ENDS.sub(" ", text), *trace_of(self, record)])))
 
 
 class JsonFormatter(logging.Formatter):
@@ -133,3 +135,8 @@ def without_secrets(line: str) -> str:
     for secret in _known:
         line = line.replace(secret, "***")
     return _CREDENTIALS.sub(lambda match: f"{match[match.lastindex or 0]}***", line)
+
+
+def without_controls(line: str) -> str:
+    """The line with `\\x1b` and the like in place of control characters; line ends and tabs stay."""
+    return _CONTROLS.sub(lambda match: ascii(match[0])[1:-1], line)

@@ -82,6 +82,24 @@ def test_a_message_of_several_lines_is_one_line() -> None:
     assert logs.Formatter().format(record).endswith("WARNING name refused Is the server running? reason=a b")
 
 
+def test_a_line_has_no_character_that_a_terminal_obeys() -> None:
+    try:
+        raise ValueError("\x1b[2Jgone")
+    except ValueError:
+        record = logging.LogRecord("name", logging.ERROR, "", 0, "a\x1b]0;title\x07\tb\x00\x85\u202e", (), sys.exc_info())
+    line, *trace = logs.Formatter().format(record).split("\n")
+    assert line.endswith(r"ERROR name a\x1b]0;title\x07" + "\t" + r"b\x00\x85\u202e")
+    assert trace[-1] == r"ValueError: \x1b[2Jgone"
+
+
+def test_a_path_looks_like_no_fields_of_the_access_log(server: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    httpx.get(f"{server}/x%20200%20client=203.0.113.9%1b%e2%80%a8", headers={"x-request-id": "forged"})
+    [record] = [record for record in caplog.records if "forged" in logs.JsonFormatter().format(record)]
+    assert record.getMessage() == "GET /x%20200%20client=203.0.113.9%1B%E2%80%A8 404"
+    assert json.loads(logs.JsonFormatter().format(record))["path"] == "/x 200 client=203.0.113.9\x1b\u2028"
+
+
 def test_an_api_without_a_database_logs_each_failure_to_connect_once_a_minute() -> None:
     environment = os.environ | {"DATABASE_URL": f"postgresql://nobody@127.0.0.1:{free_port()}/nothing", "PORT": str(free_port())}
     api = subprocess.Popen([sys.executable, "-m", "pyshell", "serve"], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)

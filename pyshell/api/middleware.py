@@ -8,6 +8,7 @@ import time
 import uuid
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import HTTPConnection, Request
@@ -31,6 +32,9 @@ SECURITY_HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-
 
 # Asked every few seconds, by machines: not worth recording, nor a line in the log where all is well.
 PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
+
+# In the access log, as it is.
+PLAIN_IN_A_PATH = "/:@!$&'()*+,;="
 
 _VALID_REQUEST_ID = re.compile(r"[A-Za-z0-9._~-]{1,128}")
 
@@ -131,7 +135,13 @@ def log_access(scope: Scope, *, method: str, **what: object) -> None:
     }
     status = what.get("status", what.get("event"))
     access_log.log(
-        logging.DEBUG if is_routine(scope, status) else logging.INFO, "%s %s %s", method, scope["path"], status, extra={"fields": fields}
+        logging.DEBUG if is_routine(scope, status) else logging.INFO,
+        "%s %s %s",
+        method,
+        # What follows a space in a line of text would look like fields of ours.
+        quote(scope["path"], safe=PLAIN_IN_A_PATH),
+        status,
+        extra={"fields": fields},
     )
 
 
