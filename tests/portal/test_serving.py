@@ -36,7 +36,7 @@ def test_a_first_visit_loads_little_and_may_keep_it(server: str) -> None:
     assert loaded <= MOST_KILOBYTES * 1024
 
 
-@pytest.mark.parametrize("file", ["index.html", ".built", "main.js", "..%2findex.html", "%00", "x.js.gz"])
+@pytest.mark.parametrize("file", ["index.html", ".built", "main.js", "..%2findex.html", "%00", "x.js.gz", "a" * 300 + ".js"])
 def test_no_other_file_is_served(server: str, file: str) -> None:
     assert httpx.get(f"{server}/portal/{file}").status_code == 404
 

@@ -28,7 +28,8 @@ then reload this page.</p>
 </html>
 """
 
-_FILE_NAME = re.compile(r"[\w-][\w.-]*")
+# A longer one is an error of the file system.
+_FILE_NAME = re.compile(r"[\w-][\w.-]{0,99}", re.ASCII)
 
 
 async def portal_page(request: Request) -> Response:
