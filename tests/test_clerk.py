@@ -115,6 +115,7 @@ def worse_tokens(instance: ClerkInstance) -> dict[str, str]:
         "no time of issue": instance.token(azp=PARTY, iat=None),
         "another algorithm": jwt.encode(instance.claims(azp=PARTY), signing_key("ins_first"), "RS512", {"kid": "ins_first"}),
         "empty subject": instance.token(azp=PARTY, sub=""),
+        "subject that cannot be stored": instance.token(azp=PARTY, sub="user_\0"),
         "unknown critical header": instance.token(azp=PARTY, header={"crit": ["x"], "x": 1}),
         "pending session": instance.token(azp=PARTY, sts="pending"),
         "endless": jwt.PyJWS().encode(

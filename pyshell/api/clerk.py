@@ -94,7 +94,8 @@ class Clerk:
             raise InvalidTokenError("The token is not valid yet")
         if claims.get("iss") != self._issuer:
             raise InvalidTokenError("The token comes from another issuer")
-        if not isinstance(claims.get("sub"), str) or not claims["sub"]:
+        # It is stored as who has done what.
+        if not isinstance(claims.get("sub"), str) or not claims["sub"].isprintable() or not claims["sub"]:
             raise InvalidTokenError("The token lacks a subject")
         # What a JWT template makes has none, and says whatever the template does.
         if not isinstance(claims.get("sid"), str) or not claims["sid"]:
