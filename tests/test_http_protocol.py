@@ -221,3 +221,18 @@ def hold_the_share(one: OrganizationClient, other: OrganizationClient, port: int
         for connection in unfinished:
             connection.close()
         assert waiting.result().status_code == 201
+
+
+def test_a_trailer_is_no_header(client: OrganizationClient, address: tuple[str, int]) -> None:
+    """The server of the tests trusts this machine as a proxy, which has said where the request comes from."""
+    key = client.post("/api-keys", json={"allowed_networks": ["198.51.100.0/24"]}).json()["key"]
+
+    def status(forwarded_for: str, trailer: str) -> int:
+        head = f"GET /me HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Api-Key: {key}\r\nX-Forwarded-For: {forwarded_for}\r\n"
+        with socket.create_connection(address, timeout=20) as connection:
+            connection.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n0\r\n{trailer}\r\n".encode())
+            return int(connection.recv(65536).split()[1])
+
+    assert status("198.51.100.7", "") == 200
+    assert status("203.0.113.7", "X-Forwarded-For: 198.51.100.7\r\n") == 403
+    assert status("198.51.100.7", "X-Api-Key: another\r\n") == 200

@@ -124,7 +124,9 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers += 1
         self._count(len(name) + len(value))
-        super().on_header(name, value)
+        # A trailer is no header (RFC 9110, section 6.5.1): a proxy that sets X-Forwarded-For leaves one of that name as the client sent it.
+        if self._phase == "head":
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         self._phase = "body"
