@@ -236,3 +236,10 @@ def test_a_trailer_is_no_header(client: OrganizationClient, address: tuple[str, 
     assert status("198.51.100.7", "") == 200
     assert status("203.0.113.7", "X-Forwarded-For: 198.51.100.7\r\n") == 403
     assert status("198.51.100.7", "X-Api-Key: another\r\n") == 200
+
+
+@pytest.mark.parametrize("path", ["/incentives", "/batch-lookups"])
+def test_a_content_length_may_begin_with_zeros(path: str, client: OrganizationClient, connection: socket.socket) -> None:
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Api-Key: {client.api_key}\r\nContent-Type: application/json\r\n"
+    connection.sendall(f"{head}Content-Length: {'0' * 5000}2\r\n\r\n{{}}".encode())
+    assert answer(connection)[0] == 400

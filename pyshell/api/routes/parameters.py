@@ -102,7 +102,7 @@ def check_content_type(request: Request, body: bytes) -> None:
 
 async def read_body(request: Request, max_bytes: int) -> bytes:
     too_large = ApiError(413, "body_too_large", f"The body may have at most {max_bytes:,} bytes")
-    if int(request.headers.get("content-length", 0)) > max_bytes:
+    if declared_bytes(request) > max_bytes:
         raise too_large
     body = bytearray()
     async for chunk in request.stream():
@@ -113,6 +113,11 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
     if signature is not None and hashlib.sha256(body).hexdigest() != signature.body_digest:
         raise unauthorized("invalid_signature", "The body is not the one that was signed")
     return bytes(body)
+
+
+def declared_bytes(request: Request) -> int:
+    """The Content-Length, 0 where there is none: a number of 64 bits, before which any number of zeros may stand."""
+    return int(request.headers.get("content-length", "0").lstrip("0") or 0)
 
 
 def uuid_param(request: Request, name: str, otherwise: ApiError) -> UUID:

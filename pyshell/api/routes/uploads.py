@@ -18,7 +18,7 @@ from pyshell.api.errors import ApiError
 from pyshell.api.heavy_work import heavy_turn
 from pyshell.api.json_bodies import check_json
 from pyshell.api.media_types import JSON, MULTIPART, NDJSON, charset_of, check_charset, declared_type, recognize, recognize_upload
-from pyshell.api.routes.parameters import json_text, text_param
+from pyshell.api.routes.parameters import declared_bytes, json_text, text_param
 from pyshell.api.uploads.bodies import PIECE_BYTES, gunzipped, limited, too_large
 from pyshell.api.uploads.files import WORKBOOKS, read_file
 from pyshell.api.uploads.ndjson import read_ndjson
@@ -112,7 +112,7 @@ async def read_body(request: Request) -> Body:
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("identity", "gzip", "x-gzip"):
         raise ApiError(415, "unsupported_encoding", "The body may be compressed with gzip, and with nothing else")
-    if int(request.headers.get("content-length", 0)) > MAX_BATCH_BYTES:
+    if declared_bytes(request) > MAX_BATCH_BYTES:
         raise too_large(MAX_BATCH_BYTES)
     pieces = limited(request.stream(), MAX_BATCH_BYTES)
     if encoding != "identity":
