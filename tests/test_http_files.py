@@ -148,7 +148,8 @@ def test_columns_and_defaults_can_be_given(client: OrganizationClient) -> None:
     batch = created(upload(client, text, **options))
     [item] = client.get(f"/batch-lookups/{batch['job_id']}/items").json()["items"]
     assert (item["building_type"], item["device_ids"], item["address"]["country_code"]) == ("COMMERCIAL", [1, 20], "CA")
-    for columns in ("[]", "{", '{"reference_id": true}', '{"reference_id": 6}', '{"reference_id": "No"}', "[" * 5000):
+    wrong = ("[]", "{", '{"reference_id": true}', '{"reference_id": 6}', '{"reference_id": "No"}', "[" * 5000)
+    for columns in (*wrong, '{"reference_id": 99999999999999999999}', r'{"reference_id": "\ud800"}', r'{"\ud800": 1}'):
         assert refused(upload(client, text, **(options | {"columns": columns})))["code"] == "invalid_columns"
 
 

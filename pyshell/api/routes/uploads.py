@@ -162,8 +162,8 @@ def column_param(request: Request) -> dict[str, str | int]:
         hint='Such as {"reference_id": "Deal", "city": 4}.',
     )
     try:
-        columns = json.loads(text_param(request, "columns") or "{}")
-    except (ValueError, RecursionError) as error:
+        columns = orjson.loads(text_param(request, "columns") or "{}")
+    except ValueError as error:
         raise wrong from error
     if not isinstance(columns, dict) or not all(type(column) in (str, int) for column in columns.values()):
         raise wrong
