@@ -95,6 +95,27 @@ def test_what_is_copied_runs(address: str, reader: Reader, database: Connection)
         assert len(database.execute(sql.encode()).fetchall()) == 1
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "batches?status=QUOTE",
+        "batches/JOB?status=QUOTE",
+        "reports/difference?from=QUOTE&to=QUOTE",
+        "applications?status=QUOTE",
+        "webhooks?status=QUOTE",
+        "usage?from=QUOTE&before=QUOTE",
+        "audit?action=QUOTE",
+    ],
+)
+def test_what_an_address_says_stays_text_in_what_is_copied(address: str, reader: Reader) -> None:
+    """A link may come from anybody."""
+    reader.person.page.goto("about:blank")
+    reader.person.open(address.replace("JOB", reader.job["job_id"]).replace("QUOTE", "%27;drop%20%27"))
+    expect(reader.person.page.get_by_role("navigation", name="Main")).to_be_visible()
+    [sql] = [sql for sql in copies(reader.person, "SQL") if "drop" in sql]
+    assert "drop" not in sql.replace("''';drop '''", "")
+
+
 def test_a_draft_is_copied_with_its_rows(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
     draft = client.post("/uploads", json=[site("deal-1"), site("deal-2")]).json()
     person = signed_in(f"uploads/{draft['id']}")

@@ -56,7 +56,7 @@ export function Applications() {
         <CopyAs
           path={`applications?${new URLSearchParams(filter)}`}
           sql={`select api.list_applications(${
-            [status && `p_application_status => '${status}'`, reference && `p_reference_id => ${literal(reference)}`].filter(Boolean)
+            [status && `p_application_status => ${literal(status)}`, reference && `p_reference_id => ${literal(reference)}`].filter(Boolean)
               .join(", ")
           });`}
         />

@@ -1,6 +1,6 @@
 // Who made, changed, revoked or linked what.
 import { call, type Schemas } from "../api.ts";
-import { CopyAs } from "../parts/copy.tsx";
+import { CopyAs, literal } from "../parts/copy.tsx";
 import { List, PAGE, usePages } from "../parts/list.tsx";
 import { Time } from "../parts/misc.tsx";
 import { href, query, setQuery } from "../router.ts";
@@ -45,7 +45,7 @@ export function Audit() {
         <h1>Audit</h1>
         <CopyAs
           path={`audit-events?limit=${PAGE}${action && `&action=${action}`}`}
-          sql={`select * from api.audit_events${action && ` where action = '${action}'`} order by id desc limit ${PAGE};`}
+          sql={`select * from api.audit_events${action && ` where action = ${literal(action)}`} order by id desc limit ${PAGE};`}
         />
       </div>
       <div class="toolbar">

@@ -132,7 +132,7 @@ export function Batches() {
           sql={`select * from api.${
             showsDrafts ? "uploads where status = 'draft'" : `jobs${
               where(
-                status && `status = '${status}'`,
+                status && `status = ${literal(status)}`,
                 search && `strpos(lower(name), lower(${literal(search)})) > 0`,
                 label && `labels ->> ${literal(key)} = ${literal(value)}`,
               )

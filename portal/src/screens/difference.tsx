@@ -1,7 +1,7 @@
 import { call, type Schemas } from "../api.ts";
 import { dollars, number, shortTime } from "../format.ts";
 import { useLoad } from "../load.ts";
-import { CopyAs } from "../parts/copy.tsx";
+import { CopyAs, literal } from "../parts/copy.tsx";
 import { List, usePages } from "../parts/list.tsx";
 import { go, href, query } from "../router.ts";
 import { oneLine } from "./items.tsx";
@@ -62,7 +62,7 @@ export function Difference() {
         </div>
         <CopyAs
           path={`incentive-reports/diff?from=${from}&to=${to}`}
-          sql={`select api.diff_incentive_reports(p_from_report_id => '${from}', p_to_report_id => '${to}');`}
+          sql={`select api.diff_incentive_reports(p_from_report_id => ${literal(from)}, p_to_report_id => ${literal(to)});`}
         />
         <a class="button" href={href(["reports", "difference"], { from: to, to: from })}>Swap</a>
       </div>

@@ -68,7 +68,7 @@ export function Items({ job, version }: { job: Schemas["JobDetails"]; version: n
             sql={`select * from api.items${
               where(
                 `job_id = '${job.id}'`,
-                status && `status = '${status}'`,
+                status && `status = ${literal(status)}`,
                 error && `error_code = ${literal(error)}`,
                 search &&
                   `strpos(lower(concat_ws(' ', reference_id, address ->> 'street_1', address ->> 'city', (select string_agg(value, ' ') from json_each_text(source)))), lower(${

@@ -1,7 +1,7 @@
 import { call, type Schemas } from "../api.ts";
 import { dayOf, monthOf, number, percent } from "../format.ts";
 import { useLoad } from "../load.ts";
-import { CopyAs } from "../parts/copy.tsx";
+import { CopyAs, literal } from "../parts/copy.tsx";
 import { List, usePages } from "../parts/list.tsx";
 import { href, query, setQuery } from "../router.ts";
 import { nameOf } from "./batches.tsx";
@@ -26,8 +26,8 @@ export function Usage() {
         <h1>Usage</h1>
         <CopyAs
           path={`usage?${new URLSearchParams(range)}`}
-          sql={`select * from api.usage where ${from ? `day >= '${from}'` : "true"}${
-            before && ` and day < '${before}'`
+          sql={`select * from api.usage where ${from ? `day >= ${literal(from)}` : "true"}${
+            before && ` and day < ${literal(before)}`
           } order by day desc;`}
         />
       </div>

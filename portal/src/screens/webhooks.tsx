@@ -4,7 +4,7 @@ import { call, Failure, type Schemas, serviceTime } from "../api.ts";
 import { counted, exactTime, number } from "../format.ts";
 import { type Loaded, useLoad } from "../load.ts";
 import { notify } from "../parts/announce.tsx";
-import { copy, CopyAs } from "../parts/copy.tsx";
+import { copy, CopyAs, literal } from "../parts/copy.tsx";
 import { Dialog } from "../parts/dialog.tsx";
 import { Form, Secret } from "../parts/form.tsx";
 import { List, PAGE, usePages } from "../parts/list.tsx";
@@ -267,7 +267,7 @@ function Deliveries({ version }: { version: number }) {
         <h2>Deliveries</h2>
         <CopyAs
           path={`webhook-deliveries?${new URLSearchParams({ limit: String(PAGE), ...(status && { status }) })}`}
-          sql={`select api.list_webhook_deliveries(p_limit => ${PAGE}${status && `, p_status => '${status}'`});`}
+          sql={`select api.list_webhook_deliveries(p_limit => ${PAGE}${status && `, p_status => ${literal(status)}`});`}
         />
         <button type="button" class="quiet" onClick={pages.reload}>Reload</button>
         {can("webhooks:write") && <button type="button" onClick={() => (recovering.value = true)}>Recover…</button>}
