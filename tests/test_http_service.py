@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -127,6 +128,16 @@ def test_it_can_be_mounted_under_a_prefix(http_settings: Settings, client: Organ
         assert httpx.get(f"{url}/alphabet/batch-lookups", headers=headers).status_code == 404
         assert httpx.delete(f"{url}/alpha/batch-lookups").headers["allow"] == "GET, HEAD, POST"
         assert httpx.get(f"{url}/alpha/openapi.json").json()["servers"] == [{"url": "/alpha"}]
+
+
+@pytest.mark.parametrize("root_path", ["", "/alpha"])
+def test_what_a_proxy_may_close_has_one_address(http_settings: Settings, root_path: str) -> None:
+    """As `location = /metrics` of nginx knows it."""
+    with running_server(replace(http_settings, root_path=root_path)) as url, httpx.Client(base_url=url) as client:
+        for name in ("metrics", "readyz", "healthz"):
+            assert client.get(f"{root_path}/{name}").status_code == 200
+            for other in (f"/{name}/", f"//{name}", f"/{name}%2F", f"/%{ord(name[0]):x}{name[1:]}"):
+                assert client.get(f"{root_path}{other}" if root_path else f"{url}{other}").status_code == 404, other
 
 
 def test_an_error_of_ours_tells_nothing(server: str, client: OrganizationClient, database: Connection) -> None:
