@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import socket
 import time
@@ -16,6 +17,7 @@ from pyshell.api import app, http_protocol, limits
 from pyshell.api.http_protocol import MAX_HEAD_BYTES, MAX_HEADERS
 from pyshell.settings import Settings
 from tests.http_fixtures import OrganizationClient, running_server, site
+from tests.timed import wait_until
 
 HEAD = b"GET /healthz HTTP/1.1\r\nHost: x\r\n"
 
@@ -243,3 +245,15 @@ def test_a_content_length_may_begin_with_zeros(path: str, client: OrganizationCl
     head = f"POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Api-Key: {client.api_key}\r\nContent-Type: application/json\r\n"
     connection.sendall(f"{head}Content-Length: {'0' * 5000}2\r\n\r\n{{}}".encode())
     assert answer(connection)[0] == 400
+
+
+def test_a_client_that_leaves_requests_behind_ends_the_one_that_is_answered(
+    client: OrganizationClient, connection: socket.socket, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    head = f"Host: x\r\nX-Api-Key: {client.api_key}\r\nX-Request-Id: left\r\n\r\n"
+    connection.sendall((f"GET /openapi.json HTTP/1.1\r\n{head}" * 100).encode())
+    connection.close()
+    wait_until(lambda: any(record.name == "pyshell.access" for record in caplog.records))
+    assert client.get("/me").status_code == 200
+    assert [record.getMessage() for record in caplog.records if record.exc_info] == []

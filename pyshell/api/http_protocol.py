@@ -9,7 +9,8 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Final, Literal
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from pyshell.api.errors import ApiError
 
@@ -49,6 +50,8 @@ class BoundedProtocol(HttpToolsProtocol):
     _pending_bytes = 0
     _is_refused = False
     _timer: asyncio.TimerHandle | None = None
+    # The request that is being answered; `cycle` is the last one that came, which may have to wait for its turn.
+    _answered: RequestResponseCycle | None = None
     # While more waits for the client than the transport's limit.
     _taking: asyncio.TimerHandle | None = None
 
@@ -67,6 +70,14 @@ class BoundedProtocol(HttpToolsProtocol):
         self._stop_timer()
         self._stop_watching()
         super().connection_lost(exc)
+        if self._answered is not None and not self._answered.response_complete:
+            # uvicorn tells the last one alone, and the answer to this one would be written to a connection that is closed.
+            self._answered.disconnected = True
+            self._answered.message_event.set()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._answered = cycle
+        super()._start_asgi_task(cycle, app)
 
     def pause_writing(self) -> None:
         super().pause_writing()
