@@ -109,8 +109,9 @@ end;
 $$;
 
 -- The tiers of the utility's and the state's programs, evaluated for every device that they cover. A device that none covers is evaluated
--- by the nearest tier of every program, so that the answer can say why. Sizes and costs that the request lacks are typical ones. A cap
--- limits all devices of a tier together, in the order of the request.
+-- by the nearest tier of every program, so that the answer can say why. Sizes and costs that the request lacks are typical ones. Tiers of a
+-- program are alternatives for a device: the one that pays most counts, the others pay nothing. A cap limits all devices of a tier together,
+-- in the order of the request.
 create or replace function app.judge_tiers(
     p_utility app.utilities, p_building_type text, p_device_ids integer[], p_device_facts jsonb, p_date date, p_household jsonb default null,
     p_city text default null
@@ -155,14 +156,19 @@ begin
         select v.*, case when v.failed = '{}' then least(v.full_amount, round(v.quantity * v.cost * (v.tier).cap_percent / 100, 2))
                          else 0 end as limited_amount
           from valued v
+    ), chosen as (
+        select l.*, case when row_number() over best = 1 then l.limited_amount else 0 end as chosen_amount
+          from limited l
+        window best as (partition by l.program_id, (l.device).id, l.failed = '{}', l.conditions = '{}'
+                        order by least(l.limited_amount, (l.tier).cap) desc, (l.tier).id)
     )
     select c.program_id, c.program_name, c.location, c.tier, c.device, c.category, c.quantity, c.place, c.size, c.size_known, c.cost,
-           c.cost_known, c.failed, c.completed, c.full_amount, c.limited_amount,
+           c.cost_known, c.failed, c.completed, c.full_amount, c.chosen_amount,
            case when c.conditions = '{}' then c.capped_amount else 0 end, c.conditions,
            case when c.conditions = '{}' then 0 else c.capped_amount end
-      from (select l.*, case when (l.tier).cap is null then l.limited_amount
-                             else least(l.limited_amount, greatest((l.tier).cap - coalesce(sum(l.limited_amount) over earlier, 0), 0)) end as capped_amount
-              from limited l
+      from (select l.*, case when (l.tier).cap is null then l.chosen_amount
+                             else least(l.chosen_amount, greatest((l.tier).cap - coalesce(sum(l.chosen_amount) over earlier, 0), 0)) end as capped_amount
+              from chosen l
             window earlier as (partition by l.program_id, (l.tier).id order by l.place rows between unbounded preceding and 1 preceding)) c;
 end;
 $$;
@@ -190,6 +196,7 @@ begin
     end if;
 
     return case when p_judged.failed <> '{}' then 'Not eligible; otherwise ' || v_full
+                when p_judged.limited_amount = 0 and p_judged.full_amount > 0 then v_full || ', not in addition to a better offer of the program'
                 else concat(v_full,
                     case when p_judged.limited_amount < p_judged.full_amount
                          then format(', at most %s%% of %s%s', trim_scale(v_tier.cap_percent), v_times, v_cost) end,
@@ -236,7 +243,7 @@ begin
 end;
 $$;
 
--- What depends on something that the lookup does not say is summed apart, where there is any.
+-- What depends on something that the lookup does not say is summed apart, where there is any: how much more that is than what is certain.
 create or replace function app.with_conditional_amount(p_json json, p_amount numeric) returns json
 language sql immutable
 return case when p_amount is null then p_json
@@ -248,10 +255,15 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     return (
-        with program as (
+        with conditional as (
+            select j.program_id, (j.device).id, greatest(sum(j.conditional_amount) - sum(j.amount), 0) as amount
+              from unnest(p_judged) j
+             group by j.program_id, (j.device).id
+            having bool_or(j.failed = '{}' and j.conditions <> '{}')
+        ), program as (
             select j.program_id, j.program_name, round(sum(j.amount), 2) as amount,
                    count(*) filter (where j.failed = '{}' and j.conditions = '{}') as eligible,
-                   sum(j.conditional_amount) filter (where j.failed = '{}' and j.conditions <> '{}') as conditional_amount,
+                   (select sum(c.amount) from conditional c where c.program_id = j.program_id) as conditional_amount,
                    json_agg(app.judged_tier_json(j) order by j.place, (j.tier).id) as results
               from unnest(p_judged) j
              group by j.program_id, j.program_name

@@ -1,5 +1,5 @@
 begin;
-select plan(58);
+select plan(63);
 \ir lookups.psql
 
 -- Amounts
@@ -32,6 +32,26 @@ select results_eq($$ select device, amount, details from pg_temp.results('[9001,
     'a cap in dollars leaves the later devices what the earlier ones did not use');
 select pg_temp.import('program_tiers', 3, '{"amount": "0.3333"}');
 select is((select amount from pg_temp.results('[9004]')), 30.00::numeric, 'an amount is rounded to cents');
+select pg_temp.import();
+
+-- Alternatives: a fourth tier beside the one of $100 per ton, $250 for the small pump.
+create function pg_temp.import_tier(p_cells jsonb) returns json
+language sql as $$
+    select pg_temp.import('program_tiers', 4, '{"program_id": "wy-rebates", "id": "better", "name": "Better pumps", "category_keys": "test_pump", "amount_type": "flat", "amount": "900"}' || p_cells) $$;
+
+select pg_temp.import_tier('{}');
+select results_eq($$ select tier, eligible, amount, details from pg_temp.results('[9001]') $$,
+    $$ values ('better', true, 900.00, '$900.00'),
+              ('pump', true, 0.00, '2.5 tons (typical) × $100.00 per ton = $250.00, not in addition to a better offer of the program') $$,
+    'a device gets the offer of a program that pays most');
+select is((pg_temp.lookup('[9001, 9002]') #>> '{incentives,total_incentive_amount}')::numeric, 1800.00, 'each device of a program gets an offer');
+select pg_temp.import_tier('{"cap": "200"}');
+select is((pg_temp.lookup('[9001]') #>> '{incentives,total_incentive_amount}')::numeric, 250.00, 'an offer that pays less under its cap is not the better one');
+select pg_temp.import_tier('{"income_requirement": "Poor"}');
+select is((pg_temp.lookup('[9001]') -> 'incentives') - 'by_program', '{"total_incentive_amount": 250, "total_eligible_combinations": 1, "conditional_incentive_amount": 650}',
+    'what is conditional is what a better offer pays more');
+select pg_temp.import_tier('{"income_requirement": "Poor", "amount": "100"}');
+select is(pg_temp.lookup('[9001]') -> 'incentives' -> 'conditional_incentive_amount', '0', 'a worse offer adds nothing to what is conditional');
 select pg_temp.import();
 
 -- Households
