@@ -278,6 +278,34 @@ def test_a_page_shows_names_as_they_are(client: OrganizationClient, database: Co
     assert "&lt;script&gt;" in page
 
 
+def test_a_page_rounds_as_the_portal_does(client: OrganizationClient, database: Connection) -> None:
+    created = client.submit(site("deal-001"), site("deal-002"))
+    look_up(database, created, 1, answer(1234.5))
+    look_up(database, created, 1, answer(0.5))
+    page = page_text(client, created)
+    assert "LADWP Program $1,235" in page
+    assert "LADWP Program $1 " in page
+    assert "$1,235 total incentives" in page
+
+
+def test_files_name_each_program_of_a_site_once(client: OrganizationClient, database: Connection) -> None:
+    programs = [
+        {"program_id": "nameless", "program_name": "", "total_incentive": 300, "eligible_combinations": 1},
+        {"program_id": "twice", "program_name": "Twice", "total_incentive": 100, "eligible_combinations": 1},
+        {"program_id": "twice", "program_name": "Twice", "total_incentive": 100, "eligible_combinations": 1},
+        {"program_id": "nothing", "program_name": "Pays nothing", "total_incentive": 0, "eligible_combinations": 1},
+        {"program_id": "refused", "program_name": "Refused", "total_incentive": 0, "eligible_combinations": 0},
+    ]
+    created = client.submit(site())
+    look_up(database, created, 1, {"incentives": {"total_incentive_amount": 500, "by_program": programs}})
+    [row] = csv.DictReader(io.StringIO(client.get(f"/batch-lookups/{created['job_id']}/results").text, newline=""))
+    assert row["programs"] == "nameless; Twice; Pays nothing"
+    path = f"/incentive-reports/{created['report']['id']}"
+    [row] = csv.DictReader(io.StringIO(client.get(path + "/csv").text, newline=""))
+    assert row["programs"] == "nameless: 300.00; Twice: 200.00; Pays nothing: 0.00"
+    assert client.get(path + "/summary").json()["by_program"][0]["program_name"] == "nameless"
+
+
 def test_a_page_of_no_sites_is_a_page(client: OrganizationClient) -> None:
     summary = client.get(f"/incentive-reports/{client.submit()['report']['id']}/summary").json()
     assert "In progress since" in report_page(summary, [])

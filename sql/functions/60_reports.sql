@@ -35,6 +35,11 @@ create or replace function app.eiaid(p_eiaid text) returns bigint
 language sql immutable
 return case when p_eiaid ~ '^[0-9]{1,15}$' then p_eiaid::bigint end;
 
+-- A program of an answer that does not name it goes by its id.
+create or replace function app.program_label(p_id text, p_name text) returns text
+language sql immutable
+return coalesce(nullif(p_name, ''), p_id);
+
 -- The requested device categories, and the amount that the answer has for the devices of each. The caller looks devices up once for all
 -- items, in the order of their categories.
 create or replace function app.result_categories(p_device_ids integer[], p_result jsonb, p_devices integer[], p_categories text[])
@@ -139,7 +144,7 @@ declare
     v_programs public.incentive_report_site_programs[] := '{}';
 begin
     for v_program in
-        select i.organization_id, r.id, i.position, p.program_id, coalesce(max(p.program_name), ''),
+        select i.organization_id, r.id, i.position, p.program_id, app.program_label(p.program_id, max(p.program_name)),
                sum(p.total_incentive), sum(least(p.eligible_combinations, 1000000))
           from unnest(p_items) i
           join unnest(p_organization_ids, p_job_ids, p_report_ids) r (organization_id, job_id, id)

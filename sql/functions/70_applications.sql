@@ -11,7 +11,7 @@ as $$
 begin
     insert into public.applications as a
            (organization_id, customer_id, reference_id, program_id, program_name, total_incentive, created_at, updated_at)
-    select p_organization_id, p_customer_id, p_reference_id, p.value ->> 'program_id', coalesce(max(p.value ->> 'program_name'), ''),
+    select p_organization_id, p_customer_id, p_reference_id, p.value ->> 'program_id', app.program_label(p.value ->> 'program_id', max(p.value ->> 'program_name')),
            sum(app.amount(p.value -> 'total_incentive')), p_now, p_now
       from jsonb_array_elements(app.elements(p_result #> '{incentives,by_program}')) p
      where p.value ->> 'program_id' is not null and app.amount(p.value -> 'eligible_combinations') > 0

@@ -71,7 +71,8 @@ def _american(states: Sequence[Row]) -> dict[str, float]:
 
 
 def dollars(amount: float) -> str:
-    return f"${amount:,.0f}"
+    """Such as $1,235, of 1234.50: halves are rounded up. The portal rounds in the same way."""
+    return f"${int(amount + 0.5):,}"
 
 
 def number(count: int) -> str:
