@@ -208,6 +208,17 @@ def test_what_could_not_be_mapped_is_counted_by_reason(owner: Connection, clone:
     }
 
 
+def test_a_loan_is_no_incentive(owner: Connection, clone: Path, lookups: Lookups) -> None:
+    def aid(number: int, text: str, method: str = "assistance_program") -> Json:
+        return incentive(number, "state", payment_methods=[method], short_description={"en": text})
+
+    loans = [aid(90, "Borrow up to $15,000 for a heat pump."), aid(91, "Loans for repairs."), aid(92, "A forgivable loan.")]
+    change_incentives(clone, *loans, aid(5, "Free heat pump."), aid(3, "A rebate beside the utility's loan.", "rebate"))
+    _, skipped = load_rewiring_america(owner, clone)
+    assert skipped == {"a loan": 3}
+    assert lookups.amounts() == {"wy_state": 500}
+
+
 def test_a_program_carries_its_source_id(owner: Connection, clone: Path) -> None:
     load_rewiring_america(owner, clone)
     row = owner.execute("select source_id, source, catalogue from app.programs where id = 'wy_citylight'").fetchone()

@@ -74,6 +74,7 @@ UNITS: Mapping[str, tuple[str, float]] = {
 CITY = re.compile(r"(?:City|Town|Village) of ([^()]+)", re.IGNORECASE)
 CITY_AND_COUNTY = re.compile(r"City and County of ([^()]+)")
 INDEPENDENT_CITY = re.compile(r"([^()]+) city")
+LOAN = re.compile(r"\b(?:loans?|borrow)\b", re.IGNORECASE)
 AUTHORITY_TYPES = ("utility", "state", "city", "county")
 MAX_NAME = 300
 # US dollars a year.
@@ -297,6 +298,8 @@ def tier(incentive: Json, equipment: Equipment) -> Row:
     """Raises SkippedError."""
     if incentive.get("paused"):
         raise SkippedError("paused")
+    if incentive.get("payment_methods") == ["assistance_program"] and LOAN.search(english(incentive["short_description"])):
+        raise SkippedError("a loan")
     if incentive.get("eligible_geo_group"):
         raise SkippedError("for a part of the authority's area that the source doesn't tell")
     start, end = incentive.get("start_date") or "", incentive.get("end_date") or ""
