@@ -53,8 +53,8 @@ begin
 end;
 $$;
 
--- The requirements of a tier: those that are not met, those that are, and those that the lookup does not say enough about. Of the owner
--- status of a household that is not told, nothing depends.
+-- The requirements of a tier: those that are not met, those that are, and those that the lookup does not say enough about. Who is not told
+-- to rent is taken to own: else what a home may get only in the one case or the other would be added up.
 create or replace function app.check_requirements(
     p_tier app.program_tiers, p_device app.devices, p_category text, p_building_type text, p_date date, p_household jsonb,
     out failed text[], out completed text[], out conditions text[]
@@ -94,6 +94,8 @@ begin
         failed := failed || format('Owner status: for a %s, not for a %s', array_to_string(p_tier.owner_statuses, ' or a '), p_household ->> 'owner_status');
     elsif p_tier.owner_statuses is not null and p_household ->> 'owner_status' is not null then
         completed := completed || format('Owner status: %s', p_household ->> 'owner_status');
+    elsif 'homeowner' <> all (p_tier.owner_statuses) and p_household ->> 'owner_status' is null then
+        conditions := conditions || format('Owner status: for a %s', array_to_string(p_tier.owner_statuses, ' or a '));
     end if;
     if p_tier.income_requirement is not null then
         v_is_within := app.income_is_within(p_tier.income_limits, p_household);
@@ -230,7 +232,7 @@ begin
                  then format('Size: taken as %s', app.quantity(p_judged.size, v_tier.unit)) end,
             case when (v_tier.amount_type = 'percent' or v_tier.cap_percent is not null) and not p_judged.cost_known
                  then format('Cost: taken as %s', app.dollars(p_judged.cost)) end,
-            case when not array_to_string(p_judged.failed || p_judged.completed, ' ') ~ '\mOwner status: '
+            case when not array_to_string(p_judged.failed || p_judged.completed || p_judged.conditions, ' ') ~ '\mOwner status: '
                  then 'Owner status: for a ' || array_to_string(v_tier.owner_statuses, ' or a ') end], null) else '{}' end,
         'completed_requirements', p_judged.location || p_judged.completed);
     if p_judged.failed = '{}' and p_judged.conditions <> '{}' then

@@ -1,5 +1,5 @@
 begin;
-select plan(63);
+select plan(66);
 \ir lookups.psql
 
 -- Amounts
@@ -95,6 +95,14 @@ select is(pg_temp.verdict(h::jsonb), v, format('an offer by tax filing is %s for
                ('{"income": 75001, "tax_filing": "joint"}', 'eligible'), ('{"income": 1, "tax_filing": "separate"}', 'conditional')) t (h, v);
 select pg_temp.import('program_tiers', 1, '{"income_requirement": "Enrolled in an aid program"}');
 select is(pg_temp.verdict('{"income": 1, "size": 1}'), 'conditional', 'an offer without a table stays conditional');
+select pg_temp.import('program_tiers', 1, '{"owner_statuses": "renter"}');
+select results_eq($$ select (i ->> 'total_incentive_amount')::numeric, (i ->> 'conditional_incentive_amount')::numeric,
+                            i #> '{by_program,0,device_tier_results,0,conditional_requirements}', i #> '{by_program,0,device_tier_results,0,ignored_requirements}'
+                       from pg_temp.household('{"size": 2}') i $$,
+    $$ values (0.00, 250.00, '["Owner status: for a renter"]'::jsonb, '["Size: taken as 2.5 tons"]'::jsonb) $$,
+    'an offer for renters alone is conditional as long as nobody tells who rents');
+select is(pg_temp.verdict('{"owner_status": "renter"}'), 'eligible', 'an offer for renters alone is for a household that rents');
+select is(pg_temp.verdict('{"owner_status": "homeowner"}'), 'not eligible', 'an offer for renters alone is not for a household that owns');
 select pg_temp.import('program_tiers', 2, '{"income_requirement": "Poor", "cap": "50"}');
 select is((pg_temp.household(null, '[9003, 9003, 9003]') ->> 'conditional_incentive_amount')::numeric, 50.00, 'a cap holds for what is conditional, too');
 select is(pg_temp.household('{}', '[9001, 9003]') - 'by_program', '{"total_incentive_amount": 250, "total_eligible_combinations": 1, "conditional_incentive_amount": 20}',
