@@ -20,6 +20,34 @@ begin
 end;
 $$;
 
+-- The day at a site, that programs begin and end by: of states with several time zones, in the one of most of their people; of military addresses, in
+-- UTC.
+create or replace function app.local_day(p_country_code text, p_region_code text, p_at timestamptz) returns date
+language sql immutable
+return (p_at at time zone case
+    when p_country_code = 'US' then case
+        when p_region_code in ('CA', 'NV', 'OR', 'WA') then 'America/Los_Angeles'
+        when p_region_code in ('CO', 'ID', 'MT', 'NM', 'UT', 'WY') then 'America/Denver'
+        when p_region_code in ('AL', 'AR', 'IA', 'IL', 'KS', 'LA', 'MN', 'MO', 'MS', 'ND', 'NE', 'OK', 'SD', 'TN', 'TX', 'WI') then 'America/Chicago'
+        when p_region_code = 'AZ' then 'America/Phoenix'
+        when p_region_code = 'AK' then 'America/Anchorage'
+        when p_region_code = 'HI' then 'Pacific/Honolulu'
+        when p_region_code = 'AS' then 'Pacific/Pago_Pago'
+        when p_region_code in ('FM', 'GU', 'MP', 'PW') then 'Pacific/Guam'
+        when p_region_code = 'MH' then 'Pacific/Majuro'
+        when p_region_code in ('PR', 'VI') then 'America/Puerto_Rico'
+        when p_region_code in ('AA', 'AE', 'AP') then 'UTC'
+        else 'America/New_York' end
+    else case
+        when p_region_code = 'BC' then 'America/Vancouver'
+        when p_region_code = 'YT' then 'America/Whitehorse'
+        when p_region_code in ('AB', 'NT') then 'America/Edmonton'
+        when p_region_code = 'SK' then 'America/Regina'
+        when p_region_code = 'MB' then 'America/Winnipeg'
+        when p_region_code in ('NB', 'NS', 'PE') then 'America/Halifax'
+        when p_region_code = 'NL' then 'America/St_Johns'
+        else 'America/Toronto' end end)::date;
+
 create or replace function app.connect_url(p_organization_id uuid, p_reference_id text, p_base text, p_for_item boolean) returns text
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -72,7 +100,8 @@ begin
     perform app.authorize(p_organization_id, 'incentives:write');
     v_asked       := app.complete_lookup_request(p_organization_id, p_request);
     v_item        := app.parse_lookup_request(v_asked.request);
-    v_date        := coalesce((v_asked.request ->> 'lookup_date')::date, (v_now at time zone 'UTC')::date);
+    v_date        := coalesce((v_asked.request ->> 'lookup_date')::date,
+                              app.local_day(v_item.address ->> 'country_code', v_item.address ->> 'state_or_province_code', v_now));
     v_utilities   := app.lookup_utilities(v_item.address, v_asked.utility_keys);
     v_utility     := app.choose_utility(v_utilities, v_asked.request -> 'utility');
     if v_item.create_application then
@@ -107,7 +136,7 @@ end;
 $$;
 
 comment on function api.lookup_incentives(uuid, jsonb, text, boolean) is
-'The incentives of one site: {reference_id, address, building_type, device_ids or device_names}, as in a batch; a device that repeats is a quantity. operation_type: lookup (default); refresh, the customer''s last lookup anew, with its utility and devices; override, the same with other devices. Optional: utility, one of possible_utilities; lookup_date, a day (default: today in UTC); device_facts, what is known of devices, such as {"1": {"cost": 12000, "ton": 2.5}} (US dollars for one, size in a unit); household, what is known of the people there, {income (US dollars a year), size, owner_status (homeowner or renter), tax_filing (single, joint, separate, head_of_household, surviving_spouse)}, each of which may be left out: an offer that depends on an income that is not told, or is for renters alone where it is not told who rents, is conditional, and summed apart as conditional_incentive_amount; create_application, which files an application for each eligible program and answers connect_url under p_connect_url_base; p_for_item is the lookup of a batch item, which needs no company for its applications and tells no webhook by itself. Amounts in US dollars. The customer of that reference_id is made when new. 400: invalid_request, invalid_operation_type, unknown_device, unknown_utility, company_missing. 404: no_utility, customer_not_found, organization_not_found.';
+'The incentives of one site: {reference_id, address, building_type, device_ids or device_names}, as in a batch; a device that repeats is a quantity. operation_type: lookup (default); refresh, the customer''s last lookup anew, with its utility and devices; override, the same with other devices. Optional: utility, one of possible_utilities; lookup_date, a day (default: today at the site); device_facts, what is known of devices, such as {"1": {"cost": 12000, "ton": 2.5}} (US dollars for one, size in a unit); household, what is known of the people there, {income (US dollars a year), size, owner_status (homeowner or renter), tax_filing (single, joint, separate, head_of_household, surviving_spouse)}, each of which may be left out: an offer that depends on an income that is not told, or is for renters alone where it is not told who rents, is conditional, and summed apart as conditional_incentive_amount; create_application, which files an application for each eligible program and answers connect_url under p_connect_url_base; p_for_item is the lookup of a batch item, which needs no company for its applications and tells no webhook by itself. Amounts in US dollars. The customer of that reference_id is made when new. 400: invalid_request, invalid_operation_type, unknown_device, unknown_utility, company_missing. 404: no_utility, customer_not_found, organization_not_found.';
 grant execute on function api.lookup_incentives(uuid, jsonb, text, boolean) to authenticated;
 
 create or replace function api.log_refused_lookup(p_organization_id uuid, p_request jsonb, p_status integer, p_response json) returns json
