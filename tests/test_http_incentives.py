@@ -39,18 +39,29 @@ def test_a_lookup_answers_as_documented(client: OrganizationClient) -> None:
 
 def test_the_documented_example_finds_the_utilities_of_san_francisco(client: OrganizationClient) -> None:
     san_francisco = address(street_1="123 Main St", city="San Francisco", postal_code="94102")
-    for utility, program in (
-        ({"eiaid": 14328, "name": "Pacific Gas & Electric"}, "PG&E Rebates and Incentives"),
-        ({"eiaid": None, "name": "CleanPowerSF (City & County of San Francisco)"}, "Green Labeling Program"),
+    for utility, programs in (
+        ({"eiaid": 14328, "name": "Pacific Gas & Electric"}, {"PG&E Rebates and Incentives"}),
+        ({"eiaid": None, "name": "CleanPowerSF (City & County of San Francisco)"}, set()),
     ):
         result = client.post("/incentives", json=site(address=san_francisco, utility={"name": utility["name"]})).json()
         assert (result["utility"], len(result["possible_utilities"])) == (utility, 2)
-        assert {found["program_name"] for found in result["incentives"]["by_program"]} == {program, "Golden State Rebates Program"}
+        assert {found["program_name"] for found in result["incentives"]["by_program"]} == {
+            "Golden State Rebates Program",
+            "Green Labeling Program",
+            *programs,
+        }
 
     result = client.post("/incentives", json=site(address=san_francisco)).json()
     assert result["utility"]["name"] == "Pacific Gas & Electric"
     result = client.post("/incentives", json=site(address=san_francisco, device_ids=[1, 12, 28])).json()
     assert result["incentives"]["total_incentive_amount"] > 60
+
+    def audit(city: str) -> float:
+        home = address(street_1="123 Main St", city=city, postal_code="94102")
+        amount: float = client.post("/incentives", json=site(address=home, device_ids=[49])).json()["incentives"]["total_incentive_amount"]
+        return amount
+
+    assert [audit("San Francisco"), audit("Fresno")] == [200, 0], "BayREN pays the customers of the usual utility, in the city alone"
 
 
 def test_a_customer_keeps_its_number(client: OrganizationClient, new_client: NewClient) -> None:
