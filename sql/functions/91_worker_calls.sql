@@ -24,12 +24,11 @@ as $$
 declare
     v_id uuid;
 begin
-    -- Names from other extensions are inserted with format(), because the checkers of these functions may lack the extensions.
-    execute format('select id from %I.secrets where name = $1', 'vault') into v_id using p_name;
+    select id into v_id from vault.secrets where name = p_name;
     if v_id is null then
-        execute format('select %I.create_secret($1, $2)', 'vault') using p_secret, p_name;
+        perform vault.create_secret(p_secret, p_name);
     else
-        execute format('select %I.update_secret($1, $2)', 'vault') using v_id, p_secret;
+        perform vault.update_secret(v_id, p_secret);
     end if;
 end;
 $$;
@@ -40,9 +39,8 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_url        text;
-    v_key        text;
-    v_request_id bigint;
+    v_url text;
+    v_key text;
 begin
     if not exists (select 1 from app.organization_queue_state where ready_at <= app.clock())
        and not exists (select 1 from app.queue_wakeups where ready_at <= app.clock())
@@ -50,14 +48,14 @@ begin
        and not exists (select 1 from app.webhook_wakeups where ready_at <= app.clock()) then
         return null;
     end if;
-    execute format('select decrypted_secret from %I.decrypted_secrets where name = $1', 'vault') into v_url using 'batch_lookups_worker_url';
-    execute format('select decrypted_secret from %I.decrypted_secrets where name = $1', 'vault') into v_key using 'batch_lookups_service_role_key';
-    execute format('select %I.http_post(url := $1, body := $2, headers := $3, timeout_milliseconds := 5000)', 'net')
-       into v_request_id
-      using v_url, '{}'::jsonb,
-            jsonb_build_object('content-type', 'application/json', 'authorization', 'Bearer ' || v_key, 'x-supabase-internal', 'true',
-                               'prefer', 'respond-async');
-    return v_request_id;
+    select decrypted_secret into v_url from vault.decrypted_secrets where name = 'batch_lookups_worker_url';
+    select decrypted_secret into v_key from vault.decrypted_secrets where name = 'batch_lookups_service_role_key';
+    return net.http_post(
+        url                  := v_url,
+        body                 := '{}'::jsonb,
+        headers              := jsonb_build_object('content-type', 'application/json', 'authorization', 'Bearer ' || v_key,
+                                                   'x-supabase-internal', 'true', 'prefer', 'respond-async'),
+        timeout_milliseconds := 5000);
 end;
 $$;
 
@@ -74,7 +72,7 @@ begin
     end if;
     perform app.keep_secret('batch_lookups_worker_url', p_url);
     perform app.keep_secret('batch_lookups_service_role_key', p_service_role_key);
-    execute 'select cron.schedule($1, $2, $3)' using 'batch-lookups-worker', p_schedule, 'select app.call_worker()';
+    perform cron.schedule('batch-lookups-worker', p_schedule, 'select app.call_worker()');
 end;
 $$;
 
@@ -87,8 +85,8 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform app.check_worker_calls();
-    execute 'select cron.unschedule(jobid) from cron.job where jobname = $1' using 'batch-lookups-worker';
-    execute format('delete from %I.secrets where name in ($1, $2)', 'vault') using 'batch_lookups_worker_url', 'batch_lookups_service_role_key';
+    perform cron.unschedule(jobid) from cron.job where jobname = 'batch-lookups-worker';
+    delete from vault.secrets where name in ('batch_lookups_worker_url', 'batch_lookups_service_role_key');
 end;
 $$;
 

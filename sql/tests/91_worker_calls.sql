@@ -19,15 +19,7 @@ create table cron.job (jobid bigint generated always as identity, jobname text u
 create function cron.schedule(job_name text, schedule text, command text) returns bigint language sql as
     $$ insert into cron.job (jobname, schedule, command) values ($1, $2, $3) on conflict (jobname) do update set schedule = $2, command = $3 returning jobid $$;
 create function cron.unschedule(job_id bigint) returns boolean language sql as $$ delete from cron.job where jobid = $1 returning true $$;
-create table net.sent (id bigint generated always as identity, url text, headers jsonb);
-create function net.http_post(url text, body jsonb default '{}', params jsonb default '{}', headers jsonb default '{}', timeout_milliseconds int default 2000)
-returns bigint language sql as $$ insert into net.sent (url, headers) values ($1, $4) returning id $$;
-create table vault.secrets (id uuid default gen_random_uuid(), name text unique, decrypted_secret text);
-create view vault.decrypted_secrets as select * from vault.secrets;
-create function vault.create_secret(new_secret text, new_name text default null, new_description text default '') returns uuid language sql as
-    $$ insert into vault.secrets (decrypted_secret, name) values ($1, $2) returning id $$;
-create function vault.update_secret(secret_id uuid, new_secret text default null) returns void language sql as
-    $$ update vault.secrets set decrypted_secret = $2 where id = $1 $$;
+\ir supabase.psql
 
 select throws_ok($$ select api.schedule_worker_calls('api.example.com', 'key') $$, 'PT400', 'The URL of the worker endpoint and the service role key are required', 'the address must be a URL');
 select api.schedule_worker_calls('https://old.example.com/functions/v1/batch-lookups-worker', 'old key');

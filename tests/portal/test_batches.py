@@ -91,7 +91,7 @@ def test_an_address_that_leads_nowhere_says_so(signed_in: SignedIn) -> None:
     person = signed_in("nowhere")
     person.look("nothing-here")
     person.page.get_by_role("link", name="Back to the start").click()
-    expect(person.page.get_by_role("heading", name="Batches")).to_be_visible()
+    expect(person.page.get_by_role("heading", name="Batches", exact=True)).to_be_visible()
 
 
 def test_the_keyboard_is_enough(signed_in: SignedIn) -> None:

@@ -157,7 +157,7 @@ def test_clerks_own_client_takes_up_a_session(page: Page, http_settings: Setting
         page.route(f"{ISSUER}/**", answer)
         page.context.add_cookies([{"name": "__client_uat", "value": str(now // 1000), "url": url}])
         page.goto(f"{url}/portal")
-        expect(page.get_by_role("heading", name="Batches")).to_be_visible(timeout=20_000)
+        expect(page.get_by_role("heading", name="Batches", exact=True)).to_be_visible(timeout=20_000)
         expect(page.get_by_text("Live", exact=True)).to_be_visible()
 
 
