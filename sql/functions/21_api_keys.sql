@@ -52,6 +52,12 @@ begin
 end;
 $$;
 
+-- ::ffff:192.0.2.0/120 as 192.0.2.0/24, which is what callers from there have as their address; others stay.
+create or replace function app.plain_network(p_network cidr) returns cidr
+language sql immutable
+return case when p_network <<= '::ffff:0:0/96' then (substring(host(p_network) from '[0-9.]+$') || '/' || masklen(p_network) - 96)::cidr
+            else p_network end;
+
 -- A key that makes another hands on no more time and no more networks than it has itself; what is not asked for is as the maker's.
 create or replace function app.check_key_limits(p_organization_id uuid, p_created_by text, inout p_expires_at timestamptz, inout p_networks cidr[])
 language plpgsql stable
@@ -64,7 +70,8 @@ begin
       from app.api_keys
      where organization_id = p_organization_id and id::text = p_created_by;
     p_expires_at := coalesce(p_expires_at, v_maker.expires_at);
-    p_networks := coalesce(p_networks, v_maker.allowed_networks);
+    p_networks := case when p_networks is null then v_maker.allowed_networks
+                       else array(select app.plain_network(n.network) from unnest(p_networks) n (network)) end;
     if p_expires_at > v_maker.expires_at
        or v_maker.allowed_networks is not null
           and exists (select from unnest(p_networks) n (network) where network <<= any (v_maker.allowed_networks) is not true) then

@@ -1,5 +1,5 @@
 begin;
-select plan(42);
+select plan(43);
 
 select api.create_organization('Acme') as org \gset
 select api.create_organization('Globex') as other_org \gset
@@ -39,6 +39,8 @@ select is(
     '{"name": "y", "prefix": "leap_test_", "last_four": "yyyy", "scopes": ["jobs:read"], "allowed_networks": ["192.0.2.0/24"],
       "expires_at": null, "last_used_at": null, "revoked_at": null, "replaced_by": null, "created_by": null}',
     'a key is as it was asked for');
+select is((app.check_key_limits(:'org', null, null, '{::ffff:192.0.2.9,::ffff:c000:0200/120,2001:db8::1,::/0}')).p_networks,
+    '{192.0.2.9,192.0.2.0/24,2001:db8::1,::/0}', 'networks of IPv4 in the form of IPv6 are those of IPv4');
 
 -- What a key makes
 select api.create_api_key(:'org', sha256('maker'), 'leap_live_', 'aker', 'maker', p_expires_at => '2100-01-01Z', p_allowed_networks => '{203.0.113.0/24}') ->> 'id' as maker \gset
