@@ -128,7 +128,7 @@ def table_of(sheet: CalamineSheet) -> dict[str, Any]:
 def name_of(names: list[str], wanted: str) -> str:
     if wanted in names:
         return wanted
-    if wanted.isdecimal() and 1 <= int(wanted) <= len(names):
+    if wanted.isdecimal() and len(wanted) < 10 and 1 <= int(wanted) <= len(names):
         return names[int(wanted) - 1]
     found = ", ".join(name[:50] for name in names[:50])
     raise ApiError(400, "sheet_not_found", f"The workbook has no sheet {wanted[:100]}", hint=f"It has {found}.")
