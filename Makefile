@@ -20,7 +20,7 @@ test: ## Run all tests; ARGS="-k name" picks some
 	@$(python) -m pytest $(or $(ARGS),-n 4 --dist worksteal)
 
 .PHONY: test-majors
-test-majors: ## Run the tests of the database and the queue on PostgreSQL 16 to 18; MAJORS="17 18"
+test-majors: ## Run the tests of the database, the queue and plans on PostgreSQL 16 to 18; MAJORS="17 18"
 	@scripts/setup test
 	@$(python) -m tests.majors $(MAJORS)
 
