@@ -315,7 +315,7 @@ def create_key(
 ) -> Call[ApiKey]:
     """Makes an API key; the answer is the only one that ever shows it."""
     given = {"name": name, "mode": mode, "scopes": scopes, "expires_at": expires_at, "allowed_networks": allowed_networks}
-    return Call("POST", "/api-keys", json={name: value for name, value in given.items() if value})
+    return Call("POST", "/api-keys", json={name: value for name, value in given.items() if value is not None})
 
 
 def list_keys(*, limit: int | None = None, cursor: str | None = None) -> Call[ApiKeyList]:

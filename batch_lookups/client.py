@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
-from functools import partial
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
+from functools import partial, update_wrapper
 from typing import Any, Generic, ParamSpec, Self, TypeVar, overload
 
 import httpx
@@ -38,9 +38,9 @@ class Method(Generic[P, T]):
     @overload
     def __get__(self, client: Client, owner: object) -> Callable[P, T]: ...
     @overload
-    def __get__(self, client: AsyncClient, owner: object) -> Callable[P, Awaitable[T]]: ...
+    def __get__(self, client: AsyncClient, owner: object) -> Callable[P, Coroutine[Any, Any, T]]: ...
     def __get__(self, client: Any, owner: object) -> Any:
-        return self if client is None else partial(_send, client, self._call)
+        return self if client is None else update_wrapper(partial(_send, client, self._call), self._call)
 
 
 def _send(client: Any, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
@@ -105,7 +105,7 @@ class Client(_Methods):
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         super().__init__(retry_seconds=retry_seconds, on_retry=on_retry)
-        self._http = httpx.Client(base_url=url, headers=_headers(api_key), timeout=TIMEOUT, transport=transport)
+        self._http = httpx.Client(base_url=_address(url), headers=_headers(api_key), timeout=TIMEOUT, transport=transport)
 
     def __enter__(self) -> Self:
         return self
@@ -131,7 +131,7 @@ class Client(_Methods):
             self._on_retry(retry)
             time.sleep(retry.delay)
 
-    def watch(self, job_id: str) -> Iterator[Job]:
+    def watch(self, job_id: str) -> Generator[Job, None, None]:
         """The job now and after every change, at least every ten seconds, up to its end.
 
         One that waits, after its sample or at a limit, has no end before somebody continues or cancels it: `waiting_for` says so.
@@ -144,7 +144,7 @@ class Client(_Methods):
             changed, etag = self.send(calls.changed_job(job_id, etag, WAIT_SECONDS))
             job = changed or job
 
-    def items(self, job_id: str, *, status: str | None = None, error_code: str | None = None) -> Iterator[Item]:
+    def items(self, job_id: str, *, status: str | None = None, error_code: str | None = None) -> Generator[Item, None, None]:
         """All items of a job, in upload order."""
         for page in pages(self.list_items, job_id, status=status, error_code=error_code, limit=500):
             yield from page["items"]
@@ -195,7 +195,7 @@ class AsyncClient(_Methods):
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         super().__init__(retry_seconds=retry_seconds, on_retry=on_retry)
-        self._http = httpx.AsyncClient(base_url=url, headers=_headers(api_key), timeout=TIMEOUT, transport=transport)
+        self._http = httpx.AsyncClient(base_url=_address(url), headers=_headers(api_key), timeout=TIMEOUT, transport=transport)
 
     async def __aenter__(self) -> Self:
         return self
@@ -221,7 +221,7 @@ class AsyncClient(_Methods):
             self._on_retry(retry)
             await asyncio.sleep(retry.delay)
 
-    async def watch(self, job_id: str) -> AsyncIterator[Job]:
+    async def watch(self, job_id: str) -> AsyncGenerator[Job, None]:
         """The job now and after every change, at least every ten seconds, up to its end.
 
         One that waits, after its sample or at a limit, has no end before somebody continues or cancels it: `waiting_for` says so.
@@ -234,7 +234,7 @@ class AsyncClient(_Methods):
             changed, etag = await self.send(calls.changed_job(job_id, etag, WAIT_SECONDS))
             job = changed or job
 
-    async def items(self, job_id: str, *, status: str | None = None, error_code: str | None = None) -> AsyncIterator[Item]:
+    async def items(self, job_id: str, *, status: str | None = None, error_code: str | None = None) -> AsyncGenerator[Item, None]:
         """All items of a job, in upload order."""
         cursor: str | None = None
         while True:
@@ -253,7 +253,7 @@ class AsyncClient(_Methods):
         status: str | None = None,
         error_code: str | None = None,
         after: int | None = None,
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """The results of a job as records, as `Client.results` has them."""
         download = _Download(job_id, results_format, status, error_code, after)
         attempts = Attempts(self._retry_seconds, repeatable=True)
@@ -331,6 +331,13 @@ class _Download:
 def has_ended(job: Job) -> bool:
     """Whether nothing about the job will change any more; a cancelled one still waits for what is in flight."""
     return job["processed_items"] == job["total_items"]
+
+
+def _address(url: str) -> httpx.URL:
+    try:
+        return httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise InvalidArgumentError(f"The address of the service is no URL: {error}") from error
 
 
 def _headers(api_key: str) -> dict[str, str]:

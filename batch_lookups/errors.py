@@ -38,3 +38,7 @@ class ApiError(BatchLookupsError):
         self.code = str(body.get("code") or "")
         self.hint = str(body.get("hint") or "")
         self.request_id = str(body.get("request_id") or "")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Another process gets what was raised in this one; without this, unpickling fails and brings its pool of processes down.
+        return type(self), (self.status, self.body)

@@ -260,9 +260,10 @@ class Organization(TypedDict):
 
 
 class ApiKey(TypedDict):
-    """`key`, the key itself, is in the answer that made it and in no other."""
+    """`key`, the key itself, is in the answer that made it and in no other. `created_by`: the API key or the user that made it."""
 
     id: str
+    organization_id: str
     name: str
     prefix: str
     last_four: str
@@ -273,6 +274,7 @@ class ApiKey(TypedDict):
     last_used_at: str | None
     revoked_at: str | None
     replaced_by: str | None
+    created_by: str | None
     key: NotRequired[str]
 
 

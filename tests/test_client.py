@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
 import io
+import json
+import pickle
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
-from batch_lookups import ApiError, AsyncClient, Client, InvalidArgumentError, UnavailableError
+from batch_lookups import ApiError, AsyncClient, Client, InvalidArgumentError, UnavailableError, calls
 from batch_lookups.calls import FileOptions
 from batch_lookups.records import Reader, RecordSplitter, ResultsFormat, whole_records
 from batch_lookups.retrying import Retry
@@ -131,6 +137,71 @@ def test_a_key_that_cannot_be_one_is_told_without_showing_it(key: str) -> None:
         with pytest.raises(InvalidArgumentError) as refused:
             make("http://service", key)
         assert "secret" not in str(refused.value)
+
+
+def test_an_address_that_is_no_url_is_told() -> None:
+    for make in (Client, AsyncClient):
+        with pytest.raises(InvalidArgumentError, match="no URL"):
+            make("http://[::1", "key")
+
+
+def test_a_key_asked_for_without_any_scope_or_network_is_not_one_with_all_of_them() -> None:
+    script = Script(httpx.Response(200, json={}), httpx.Response(200, json={}))
+    client = client_of(script)
+    client.create_key(name="CRM", scopes=[], allowed_networks=[])
+    client.create_key()
+    assert [json.loads(request.content) for request in script.requests] == [{"name": "CRM", "scopes": [], "allowed_networks": []}, {}]
+
+
+def test_what_was_raised_reaches_another_process_whole() -> None:
+    refused = ApiError(404, {"error": "Batch job not found", "code": "job_not_found", "hint": "Look for it"})
+    lost = UnavailableError("The connection was lost", maybe_done=True)
+    for error in (refused, lost):
+        for made in (copy.copy(error), pickle.loads(pickle.dumps(error))):
+            assert (type(made), str(made), vars(made)) == (type(error), str(error), vars(error))
+
+
+def test_methods_describe_themselves() -> None:
+    for client in (client_of(Script()), AsyncClient("http://service", "key")):
+        assert client.cancel_job.__doc__ == calls.cancel_job.__doc__
+        assert client.cancel_job.__name__ == "cancel_job"
+        assert list(inspect.signature(client.cancel_job).parameters) == ["job_id"]
+
+
+def test_programs_with_strict_types_start_tasks_and_close_what_they_iterate(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    found = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--config-file=", f"--cache-dir={tmp_path}", program],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.returncode == 0, found.stdout + found.stderr
+
+
+PROGRAM = """
+import asyncio
+from contextlib import aclosing, closing
+
+from batch_lookups import AsyncClient, Client
+from batch_lookups.types import Item, Job
+
+
+async def with_tasks(client: AsyncClient) -> Job:
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(client.get_job("a"))
+    async with aclosing(client.watch("a")) as jobs, aclosing(client.items("a")) as items, aclosing(client.results("a")) as records:
+        await anext(jobs), await anext(items), await anext(records)
+    return task.result()
+
+
+def with_generators(client: Client) -> Item:
+    with closing(client.watch("a")) as jobs, closing(client.items("a")) as items, closing(client.results("a")) as records:
+        next(jobs), next(records)
+        return next(items)
+"""
 
 
 def test_white_space_around_a_key_is_no_part_of_it() -> None:

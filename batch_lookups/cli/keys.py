@@ -65,7 +65,7 @@ def create(
       batch-lookups keys create --name ci --expires 2027-01-31T00:00:00Z | gh secret set LOOKUPS_KEY
     """
     mode: Literal["test"] | None = "test" if is_test else None
-    made = session.client.create_key(name=name, mode=mode, scopes=scopes, expires_at=expires_at, allowed_networks=networks)
+    made = session.client.create_key(name=name, mode=mode, scopes=scopes or None, expires_at=expires_at, allowed_networks=networks or None)
     show_new(session, made)
 
 
