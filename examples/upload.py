@@ -6,6 +6,7 @@
 """
 
 import csv
+import http.client
 import json
 import os
 import sys
@@ -102,6 +103,8 @@ def call(method: str, path: str, body: Any = None) -> Any:
             sys.exit(f"{error.code} {error.read().decode()}")
         except urllib.error.URLError as error:
             sys.exit(f"{URL} cannot be reached: {error.reason}")
+        except (OSError, http.client.HTTPException) as error:
+            sys.exit(f"The connection to {URL} was lost: {error}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -109,6 +110,27 @@ def test_the_examples_say_in_a_sentence_what_is_wrong(words: list[str], environm
     run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     # bash puts the script's path before what it says.
     assert (run.returncode in (1, 2), run.stderr.removeprefix(f"{ROOT}/examples/")) == (True, f"{said}\n")
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{"])
+def test_the_python_client_says_in_a_sentence_that_the_connection_was_lost(answer: bytes, tmp_path: Path) -> None:
+    (tmp_path / "sites.csv").write_text("reference_id,street_1,building_type,device_ids\n")
+    with socket.create_server(("127.0.0.1", 0)) as restarting:
+        url = f"http://127.0.0.1:{restarting.getsockname()[1]}"
+        run = subprocess.Popen(
+            [sys.executable, ROOT / "examples" / "upload.py", "sites.csv", "results.csv"],
+            cwd=tmp_path,
+            env={"API_URL": url, "API_KEY": "leap_live_nonsense"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        connection, _ = restarting.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(answer)
+            connection.shutdown(socket.SHUT_WR)
+            said = run.communicate(timeout=30)[1]
+    assert (run.returncode, said.startswith(f"The connection to {url} was lost: "), said.count("\n")) == (1, True, 1), said
 
 
 def node() -> str:
