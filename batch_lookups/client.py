@@ -23,6 +23,8 @@ T = TypeVar("T")
 # Whoever watches a job hears of it at least so often.
 WAIT_SECONDS = 10
 TIMEOUT = httpx.Timeout(90, connect=10)
+# Whoever watches a job has a connection of its own nearly all the time, and must not make other calls wait for one.
+LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=None)
 USER_AGENT = f"batch-lookups/{__version__} httpx/{httpx.__version__}"
 
 
@@ -105,7 +107,7 @@ class Client(_Methods):
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         super().__init__(retry_seconds=retry_seconds, on_retry=on_retry)
-        self._http = httpx.Client(base_url=_address(url), headers=_headers(api_key), timeout=TIMEOUT, transport=transport)
+        self._http = httpx.Client(base_url=_address(url), headers=_headers(api_key), timeout=TIMEOUT, limits=LIMITS, transport=transport)
 
     def __enter__(self) -> Self:
         return self
@@ -195,7 +197,9 @@ class AsyncClient(_Methods):
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         super().__init__(retry_seconds=retry_seconds, on_retry=on_retry)
-        self._http = httpx.AsyncClient(base_url=_address(url), headers=_headers(api_key), timeout=TIMEOUT, transport=transport)
+        self._http = httpx.AsyncClient(
+            base_url=_address(url), headers=_headers(api_key), timeout=TIMEOUT, limits=LIMITS, transport=transport
+        )
 
     async def __aenter__(self) -> Self:
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import inspect
 import io
@@ -313,6 +314,23 @@ async def test_the_asynchronous_client_does_the_same(cli: Cli, service: Service)
             await client.get_job(JOB)
         assert (refused.value.status, refused.value.code) == (404, "job_not_found")
         assert refused.value.request_id
+
+
+async def test_watching_many_jobs_makes_no_other_call_wait(cli: Cli, service: Service) -> None:
+    file = cli.sites("sites.csv", 2).read_bytes()
+    async with AsyncClient(service.url, cli.environment["BATCH_LOOKUPS_API_KEY"]) as client:
+        created = await client.create_batch(file, FileOptions(sample=1))
+        async for job in client.watch(created["job_id"]):
+            if job["waiting_for"]:
+                break
+        _, etag = await client.send(calls.changed_job(created["job_id"], None, 0))
+        async with asyncio.TaskGroup() as group:
+            watching = [group.create_task(client.send(calls.changed_job(created["job_id"], etag, 60))) for _ in range(120)]
+            await asyncio.sleep(0)
+            async with asyncio.timeout(20):
+                assert (await client.get_me())["organization"]
+                await client.continue_job(created["job_id"])
+        assert all(task.result()[0] for task in watching)
 
 
 def test_the_example_of_the_documentation_works_as_it_stands(cli: Cli, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
