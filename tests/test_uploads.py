@@ -18,6 +18,7 @@ import zipfile
 import zlib
 from collections.abc import AsyncGenerator, Callable, Iterator
 from datetime import date, datetime, time
+from time import process_time
 from types import SimpleNamespace
 from typing import Any
 
@@ -334,6 +335,15 @@ class TestCompression:
         data = random.Random(1).randbytes(30_000) + b"a" * 30_000
         assert await self.expand(gzip.compress(data), size) == data
         assert await self.expand(gzip.compress(data) + gzip.compress(b"more"), size) == data + b"more"
+
+    async def test_many_members_take_no_longer_in_one_chunk_than_in_many(self) -> None:
+        data = gzip.compress(b"") * 100_000
+        seconds = {}
+        for size in (50_000, len(data)):
+            began = process_time()
+            assert [piece async for piece in gunzipped(pieces(data, size), 1000) if piece] == []
+            seconds[size] = process_time() - began
+        assert seconds[len(data)] < 4 * seconds[50_000]
 
     @pytest.mark.parametrize(
         "data",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 
 from pyshell.api.errors import ApiError
 
@@ -22,9 +22,14 @@ async def limited(chunks: AsyncIterator[bytes], max_bytes: int) -> AsyncGenerato
         total += len(chunk)
         if total > max_bytes:
             raise too_large(max_bytes)
-        for start in range(0, len(chunk), PIECE_BYTES):
-            yield chunk[start : start + PIECE_BYTES]
+        for piece in cut(chunk):
+            yield piece
             await asyncio.sleep(0)
+
+
+def cut(chunk: bytes) -> Iterator[bytes]:
+    for start in range(0, len(chunk), PIECE_BYTES):
+        yield chunk[start : start + PIECE_BYTES]
 
 
 async def gunzipped(chunks: AsyncIterator[bytes], max_bytes: int) -> AsyncGenerator[bytes, None]:
@@ -35,23 +40,24 @@ async def gunzipped(chunks: AsyncIterator[bytes], max_bytes: int) -> AsyncGenera
     member = zlib.decompressobj(GZIP)
     read = expanded = 0
     async for chunk in chunks:
-        read += len(chunk)
-        rest = chunk
-        while rest:
-            if member.eof:
-                member = zlib.decompressobj(GZIP)
-            try:
-                piece = member.decompress(rest, PIECE_BYTES)
-            except zlib.error as error:
-                raise ApiError(400, "invalid_gzip", "The body is not valid gzip") from error
-            rest = member.unused_data if member.eof else member.unconsumed_tail
-            expanded += len(piece)
-            if expanded > max_bytes:
-                raise too_large(max_bytes)
-            if expanded > max(read * MAX_RATIO, PIECE_BYTES):
-                raise ApiError(413, "suspicious_compression", f"The body expands to more than {MAX_RATIO} times its size")
-            yield piece
-            await asyncio.sleep(0)
+        # What follows a member, and what waits behind a piece, is copied each time: of a whole file, that would take hours.
+        for rest in cut(chunk):
+            read += len(rest)
+            while rest:
+                if member.eof:
+                    member = zlib.decompressobj(GZIP)
+                try:
+                    piece = member.decompress(rest, PIECE_BYTES)
+                except zlib.error as error:
+                    raise ApiError(400, "invalid_gzip", "The body is not valid gzip") from error
+                rest = member.unused_data if member.eof else member.unconsumed_tail
+                expanded += len(piece)
+                if expanded > max_bytes:
+                    raise too_large(max_bytes)
+                if expanded > max(read * MAX_RATIO, PIECE_BYTES):
+                    raise ApiError(413, "suspicious_compression", f"The body expands to more than {MAX_RATIO} times its size")
+                yield piece
+                await asyncio.sleep(0)
     if not member.eof:
         raise ApiError(400, "invalid_gzip", "The body is not valid gzip: its end is missing")
 
