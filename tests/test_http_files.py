@@ -312,6 +312,18 @@ def test_a_file_may_come_in_a_form_and_compressed(client: OrganizationClient) ->
     assert refused(response)["code"] == "invalid_form"
 
 
+@pytest.mark.parametrize("charset", ["unicode_escape", "raw_unicode_escape", "punycode", "undefined", "klingon"])
+def test_a_form_in_an_unknown_charset_is_refused(client: OrganizationClient, charset: str) -> None:
+    lines = ["--x", 'Content-Disposition: form-data; name="file"; filename="\\ud800.csv"', "", HEADER + ROW, "--x--", ""]
+    body = "\r\n".join(lines)
+
+    def sent(name: str) -> httpx.Response:
+        return client.post("/batch-lookups", content=body, headers={"content-type": f"multipart/form-data; boundary=x; charset={name}"})
+
+    assert refused(sent(charset), 415)["code"] == "unsupported_charset"
+    assert created(sent("ISO-8859-1"))["total_items"] == 1
+
+
 @pytest.mark.parametrize("content_type", ["text/csv", "application/octet-stream", "text/plain"])
 def test_a_file_with_nothing_in_it_is_said_to_be_empty(content_type: str, client: OrganizationClient) -> None:
     assert refused(upload(client, "", content_type))["code"] == "empty_file"

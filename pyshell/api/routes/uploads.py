@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
@@ -22,7 +23,7 @@ from pyshell.api.routes.parameters import declared_bytes, json_text, text_param
 from pyshell.api.uploads.bodies import PIECE_BYTES, gunzipped, limited, too_large
 from pyshell.api.uploads.files import WORKBOOKS, read_file
 from pyshell.api.uploads.ndjson import read_ndjson
-from pyshell.api.uploads.texts import decode
+from pyshell.api.uploads.texts import declared_encoding, decode
 from pyshell.postgres.shares import Shares, TakenError
 
 # 10,000 usual items take 3 MB; webhook_custom_fields may add to that.
@@ -130,6 +131,10 @@ async def read_body(request: Request) -> Body:
 async def file_of_form(request: Request, pieces: AsyncGenerator[bytes, None]) -> Body:
     """The only file of a form, as `curl -F file=@sites.csv` and browsers send it."""
     wrong = ApiError(400, "invalid_form", "A form must have one file, and nothing else", hint=MULTIPART_HINT)
+    _, parameters = parse_options_header(request.headers["content-type"])
+    if b"charset" in parameters:
+        # The parser would take any codec of Python, some of which make no text, and Python remembers each name that it looks for.
+        declared_encoding(parameters[b"charset"].decode("latin-1"))
     try:
         form = await MultiPartParser(request.headers, pieces, max_files=1, max_fields=0).parse()
     except (MultiPartException, KeyError) as error:
