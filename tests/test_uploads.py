@@ -209,6 +209,20 @@ class TestWorkbooks:
         assert (hidden.sheet, hidden.sheets) == ("Sheet 1", ["Sheet 1", "Sheet 2", "Sheet 4", "Sheet 5"])
         assert read_workbook(workbook([["one"]], []), "1").notes == []
 
+    def test_names_of_sheets_are_told_within_limits(self) -> None:
+        file = io.BytesIO()
+        with (
+            zipfile.ZipFile(io.BytesIO(workbook(*[[["one"]]] * 3))) as book,
+            zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive,
+        ):
+            for part in book.namelist():
+                archive.writestr(part, book.read(part).replace(b'"Sheet ', b'"' + b"x" * 1_000_000 + b" "))
+        [note] = read_workbook(file.getvalue()).notes
+        assert (note.sheet, note.sheets) == ("x" * 100, ["x" * 100] * 3)
+        assert read_workbook(workbook(*[[["one"]]] * 1001)).notes[0].sheets == [f"Sheet {number}" for number in range(1, 1001)]
+        with pytest.raises(ApiError, match="The workbook has no sheet 999"):
+            read_workbook(file.getvalue(), "9" * 5000)
+
     def test_a_sheet_is_read_though_another_one_is_too_large(self) -> None:
         book = openpyxl.load_workbook(io.BytesIO(workbook([["one"]], [["two"]])))
         book["Sheet 2"]["XFD1048576"] = 3

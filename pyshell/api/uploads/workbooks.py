@@ -34,6 +34,9 @@ MAX_EXPANDED_BYTES = 100 * 1024 * 1024
 MAX_TEXT_BYTES = 20 * 1024 * 1024
 MAX_PROCESS_BYTES = 1024 * 1024 * 1024
 MAX_PROCESS_SECONDS = 30
+# The names of sheets are kept with a draft and told whenever it is; those of Excel have at most 31 characters.
+MAX_SHEET_NAME = 100
+MAX_SHEET_NAMES = 1000
 RAW_DEFLATE = -zlib.MAX_WBITS
 LOCAL_HEADER_BYTES = 30
 
@@ -146,7 +149,8 @@ def notes_of(chosen: str, filled: list[str]) -> list[dict[str, Any]]:
         return []
     others = ", ".join(name[:50] for name in filled[:20] if name != chosen)
     message = f"The sheet {chosen[:50]} was read; `sheet` chooses another: {others}"
-    return [{"code": "sheet_chosen", "message": message, "sheet": chosen, "sheets": filled}]
+    told = [name[:MAX_SHEET_NAME] for name in filled[:MAX_SHEET_NAMES]]
+    return [{"code": "sheet_chosen", "message": message, "sheet": chosen[:MAX_SHEET_NAME], "sheets": told}]
 
 
 def as_text(cell: Cell) -> str:
