@@ -1,5 +1,5 @@
 begin;
-select plan(16);
+select plan(18);
 \ir fixtures.psql
 \ir drafts.psql
 
@@ -39,6 +39,10 @@ select is(api.create_upload(:'org', null, true, null, '{"rows": [["Key", "Billin
           '{"number": 2, "header": "Billing City", "field": null, "how": "ambiguous", "samples": ["Austin"]}', 'columns that fit equally well wait to be named');
 select throws_ok(format($$ select api.create_upload(%L, null, true, null, '{"rows": [["Key"]]}') $$, :'org'), 'PT400', 'A batch must have 1 to 10,000 items; this one has 0', 'a file without rows is no draft');
 select throws_ok(format($$ select api.get_upload(%L, %L) $$, :'other_org', :'id'), 'PT404', 'Upload not found', 'nobody sees the draft of another organization');
+select throws_ok(format($$ select api.create_upload(%L, (select jsonb_build_array(jsonb_object_agg('k' || n, n)) from generate_series(1, 494) n)) $$, :'org'), 'PT400',
+                 'All items together have 501 different members; an upload may have 500', 'a draft of JSON has no more columns than one of a file');
+select throws_ok(format($$ select api.create_upload(%L, jsonb_build_array(jsonb_build_object('metadata', jsonb_build_object(repeat('k', 65536), 1)))) $$, :'org'), 'PT400',
+                 'The names of all columns have 65616 bytes; they may have 65,536', 'the columns of a draft of JSON have no longer names than those of a file');
 select api.update_settings('{"max_open_uploads": 1}') as settings \gset
 select throws_ok(format($$ select api.create_upload(%L, pg_temp.items(1)) $$, :'org'), 'PT409', 'The organization has 3 drafts already', 'an organization has a limited number of drafts');
 
