@@ -127,6 +127,11 @@ begin
 end;
 $$;
 
+-- The numbers of an array in JSON, which are whole but may be written as 30.0; null: there is none.
+create or replace function app.integers(p_array jsonb) returns integer[]
+language sql immutable
+return case when p_array is not null then array(select e::integer from jsonb_array_elements(p_array) with ordinality u (e, n) order by n) end;
+
 -- The members of our responses, in an order that is right for every one of them.
 create or replace function app.member_order() returns text[]
 language sql immutable

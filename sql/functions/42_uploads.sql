@@ -62,8 +62,10 @@ begin
     elsif coalesce(p_options -> 'when_limit_reached', 'null') not in ('"fail"', '"wait"', 'null') then
         perform app.refuse_option('when_limit_reached', 'one of fail, wait');
     end if;
+    -- They may be written as 30.0.
     return jsonb_strip_nulls(jsonb_build_object(
-        'reuse_days', v_days, 'sample', p_options -> 'sample', 'max_lookups', p_options -> 'max_lookups',
+        'reuse_days', v_days::integer, 'sample', nullif(p_options -> 'sample', 'null')::integer,
+        'max_lookups', nullif(p_options -> 'max_lookups', 'null')::integer,
         'when_limit_reached', p_options -> 'when_limit_reached'));
 end;
 $$;

@@ -212,7 +212,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     if jsonb_typeof(p_file -> 'rows') <> 'array' or jsonb_path_exists(p_file -> 'rows', 'strict $[*] ? (@.type() != "array")')
-       or jsonb_path_exists(coalesce(p_file -> 'lines', '[]'), '$[*] ? (@.type() != "number" || @ % 1 != 0 || @ > 1000000000)')
+       or jsonb_path_exists(coalesce(p_file -> 'lines', '[]'), '$[*] ? (@.type() != "number" || @ % 1 != 0 || @ < 0 || @ > 1000000000)')
        or coalesce((p_file -> 'header_row') @? '$ ? (@.type() != "number" || @ % 1 != 0 || @ < 1 || @ > 1000000000)', false)
        or exists (select from unnest(array['columns', 'defaults', 'value_maps']) m where jsonb_typeof(p_file -> m) <> 'object') then
         perform app.refuse_option('p_file', '{rows: [[cell, ...], ...], lines?: [number, ...], columns?, defaults?, value_maps?: {...}}');
@@ -264,7 +264,7 @@ declare
     v_defaults jsonb := coalesce(p_file -> 'defaults', '{}');
     v_first    jsonb;
 begin
-    header_row := coalesce((p_file ->> 'header_row')::integer, app.find_header(v_rows, p_file -> 'columns'), 1);
+    header_row := coalesce((p_file -> 'header_row')::integer, app.find_header(v_rows, p_file -> 'columns'), 1);
     last_row := case when p_file ? 'header_row' then jsonb_array_length(v_rows) else app.last_row(v_rows, header_row) end;
     names := array(select jsonb_array_elements_text(v_rows -> (header_row - 1)));
     perform app.check_column_names(names);
@@ -313,7 +313,7 @@ begin
     perform app.check_file(p_file);
     columns := '[]';
     notes := coalesce(p_file -> 'notes', '[]');
-    v_lines := translate(p_file ->> 'lines', '[]', '{}')::integer[];
+    v_lines := app.integers(p_file -> 'lines');
     if v_rows is null then
         items := app.batch_request_items(p_request);
         lines := nullif(v_lines, '{}');

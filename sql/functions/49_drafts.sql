@@ -315,7 +315,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_now    constant timestamptz := app.clock();
-    v_lines  constant integer[]   := translate(p_file ->> 'lines', '[]', '{}')::integer[];
+    v_lines  constant integer[]   := app.integers(p_file -> 'lines');
     v_upload public.lookup_uploads;
     v_layout record;
     v_file   jsonb;

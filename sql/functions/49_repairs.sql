@@ -108,7 +108,7 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_positions constant integer[] := case when jsonb_typeof(p_rows) = 'array' then translate(p_rows::text, '[]', '{}')::integer[] end;
+    v_positions constant integer[] := case when jsonb_typeof(p_rows) = 'array' then app.integers(p_rows) end;
 begin
     perform app.check_positions(case when p_skip then 'skip' else 'unskip' end, p_upload, v_positions);
     update public.lookup_upload_rows

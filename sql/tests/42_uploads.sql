@@ -1,5 +1,5 @@
 begin;
-select plan(27);
+select plan(30);
 \ir fixtures.psql
 
 -- A dry run
@@ -65,8 +65,17 @@ select throws_ok(format($$ select api.create_batch_lookup(%L, null, p_file => %L
   from (values ('{"rows": 1}', 'p_file must be {rows: [[cell, ...], ...], lines?: [number, ...], columns?, defaults?, value_maps?: {...}}', 'rows are an array'),
                ('{"rows": [{}]}', 'p_file must be {rows: [[cell, ...], ...], lines?: [number, ...], columns?, defaults?, value_maps?: {...}}', 'each row is one'),
                ('{"rows": [], "lines": ["x"]}', 'p_file must be {rows: [[cell, ...], ...], lines?: [number, ...], columns?, defaults?, value_maps?: {...}}', 'lines are numbers'),
+               ('{"rows": [], "lines": [-9999999999]}', 'p_file must be {rows: [[cell, ...], ...], lines?: [number, ...], columns?, defaults?, value_maps?: {...}}', 'lines are counted'),
                ('{"rows": [], "columns": []}', 'p_file must be {rows: [[cell, ...], ...], lines?: [number, ...], columns?, defaults?, value_maps?: {...}}', 'columns are an object'),
                ('{"rows": []}', 'Columns are missing: reference_id, street_1, city, state_or_province_code, postal_code, building_type, device_ids', 'there is a header')) v (f, message, what);
+
+-- Whole numbers
+select is(api.create_batch_lookup(:'org', pg_temp.items(2) || '{"reuse_results": {"max_age_days": 30.0}, "sample": 1.0, "max_lookups": 2.0}') ->> 'total_items', '2',
+          'a whole number may be written with a fraction of zero');
+select is((select array_agg(i ->> 'line')
+             from json_array_elements(api.create_batch_lookup(:'org', null, p_options => '{"dry_run": true}', p_file => '{"rows": [["Deal ID"], ["d-1"], ["d-2"]], "header_row": 1.0, "lines": [3.0, 5e0, 7.0],
+                                                               "defaults": {"street_1": "1 Elm St", "city": "Boston", "state_or_province_code": "MA", "postal_code": "02134", "building_type": "HUT", "device_ids": "1"}}') -> 'invalid_items') i),
+          array['5', '7'], 'lines of a file may be written so, too');
 
 select * from finish();
 rollback;

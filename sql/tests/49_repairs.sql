@@ -1,5 +1,5 @@
 begin;
-select plan(22);
+select plan(23);
 \ir fixtures.psql
 \ir drafts.psql
 
@@ -42,6 +42,7 @@ $$;
 select lives_ok(format($$ select api.update_upload(%L, %L, pg_temp.long_edits(0, 299)) $$, :'org', :'large'), 'many long cells can be edited');
 select throws_ok(format($$ select api.update_upload(%L, %L, pg_temp.long_edits(300, 699)) $$, :'org', :'large'), 'PT400',
     'edits must be at most 20 MB altogether, earlier ones included', 'edits do not add up to more than a file may have');
+select is(api.update_upload(:'org', :'id', '{"skip": [1.0, 2e0], "reuse_results": {"max_age_days": 30.0}}')::jsonb -> 'reuse_results', '{"max_age_days": 30}', 'a whole number may be written with a fraction of zero');
 
 select * from finish();
 rollback;
