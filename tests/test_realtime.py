@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import socket
 import threading
 import time
 import uuid
@@ -318,6 +319,23 @@ class TestTheProtocol:
             ]
             assert one.ask("phx_leave", topic="realtime:a")["status"] == "ok"
             assert other.ask("phx_join", join, topic="realtime:a")["status"] == "ok"
+
+    @pytest.mark.parametrize(
+        "frame", [b"\x89\x80\0\0\0\0", b"\x81\xa3\0\0\0\0" + b'[null,"1","phoenix","heartbeat",{}]'], ids=["pings", "heartbeats"]
+    )
+    def test_many_frames_of_one_client_hold_up_nobody(self, server: str, client: OrganizationClient, frame: bytes) -> None:
+        def flood() -> None:
+            with suppress(OSError):
+                bare.connection.socket.sendall(frame * (6_000_000 // len(frame)))
+
+        with bare_socket(server, "anon") as bare:
+            threading.Thread(target=flood).start()
+            began = time.monotonic()
+            while time.monotonic() < began + 1:
+                asked_at = time.monotonic()
+                assert client.get("/healthz").status_code == 200
+                assert time.monotonic() - asked_at < 1
+            bare.connection.socket.shutdown(socket.SHUT_RDWR)
 
     def test_is_explained_to_plain_http(self, server: str, client: OrganizationClient) -> None:
         response = client.get(f"/realtime/v1/websocket?apikey={client.api_key}")

@@ -1,23 +1,68 @@
-"""The server's side of a WebSocket: uvicorn's, which would wait without end for a client that reads nothing to take what is left for it."""
+"""The server's side of a WebSocket: uvicorn's, which waits without end for a client that reads nothing to take what is left for it, and
+handles at once whatever a client has sent.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import time
 from typing import Any
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 # How long a client may take to read the last messages and the close frame.
 FLUSH_SECONDS = 10.0
+# Bytes that are handled at once. A frame may have six of them, and takes some 10 microseconds.
+PIECE_BYTES = 1024
+# A connection that has sent more waits so many times as long as the piece before took.
+REST = 4
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
     """Aborts a connection that is over, when it cannot be closed in order, and takes a refusal for a complete answer.
 
-    Otherwise uvicorn logs an error for each refused connection, of which anybody can make thousands.
+    Otherwise uvicorn logs an error for each refused connection, of which anybody can make thousands. What a client sends is handled in
+    pieces, between which others have their turn: the megabytes that uvloop reads at once may be frames for many seconds.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._unhandled = bytearray()
+        self._next_piece: asyncio.Handle | None = None
+
+    def data_received(self, data: bytes) -> None:
+        self._unhandled += data
+        if self._next_piece is None:
+            self._handle_piece()
+        self._read_no_further()
+
+    def _handle_piece(self) -> None:
+        self._next_piece = None
+        if self.transport.is_closing():
+            self._unhandled.clear()
+            return
+        piece = bytes(self._unhandled[:PIECE_BYTES])
+        del self._unhandled[:PIECE_BYTES]
+        began = time.monotonic()
+        super().data_received(piece)
+        if self._unhandled:
+            self._next_piece = self.loop.call_later(REST * (time.monotonic() - began), self._handle_piece)
+        elif not self.read_paused and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def _read_no_further(self) -> None:
+        """Nothing more is read before what has been is handled, whatever uvicorn thinks."""
+        if self._unhandled and not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    async def receive(self) -> Any:
+        message = await super().receive()
+        self._read_no_further()
+        return message
 
     async def send(self, message: Any) -> None:
         await super().send(message)
+        self._read_no_further()
         if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
             self.handshake_complete = True
 
