@@ -609,6 +609,15 @@ class TestTheProtocol:
             pass
         assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
 
+    def test_a_text_that_is_none_ends_its_connection_and_is_no_error_of_ours(self, server: str, caplog: pytest.LogCaptureFixture) -> None:
+        with bare_socket(server, "anon") as bare:
+            bare.connection.socket.sendall(b"\x81\x82\0\0\0\0\xff\xfe")
+            with pytest.raises(ConnectionClosed) as closed:
+                bare.receive()
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1007
+        assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
     def test_notices_a_revoked_key(
         self, server: str, client: OrganizationClient, database: Connection, monkeypatch: pytest.MonkeyPatch
     ) -> None:

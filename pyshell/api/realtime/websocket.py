@@ -55,6 +55,14 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self._unhandled and not self.transport.is_closing():
             self.transport.pause_reading()
 
+    def send_receive_event_to_app(self) -> None:
+        # uvicorn closes such a connection in the same way, but logs an error for each.
+        if self.curr_msg_data_type == "text" and not is_utf_8(b"".join(self.frames)):
+            self.conn.send_close(1007)
+            self.handle_parser_exception()
+        else:
+            super().send_receive_event_to_app()
+
     async def receive(self) -> Any:
         message = await super().receive()
         self._read_no_further()
@@ -70,3 +78,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         await super().run_asgi()
         # Nothing happens when it is closed by then.
         self.loop.call_later(FLUSH_SECONDS, self.transport.abort)
+
+
+def is_utf_8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
