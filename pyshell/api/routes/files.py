@@ -31,7 +31,7 @@ async def stream_file(request: Request, read_piece: Callable[[int, int], Awaitab
     """
     first = await read_piece(-1, FIRST_PIECE)
     if request.method == "HEAD":
-        return Response(headers=headers)
+        return only_headers(headers)
 
     async def pieces() -> AsyncIterator[bytes]:
         lines, last_position = first
@@ -49,7 +49,7 @@ async def stream_workbook(request: Request, read_piece: Callable[[int, int], Awa
     """Like `stream_file`, as an Excel workbook, which is written to its end before it is sent. Lines are JSON arrays, header first."""
     lines, last_position = await read_piece(-1, FIRST_PIECE)
     if request.method == "HEAD":
-        return Response(headers=headers)
+        return only_headers(headers)
     with ExitStack() as stack:
         folder = stack.enter_context(TemporaryDirectory(prefix="results-"))
         file = stack.enter_context(TemporaryFile(dir=folder))
@@ -63,6 +63,13 @@ async def stream_workbook(request: Request, read_piece: Callable[[int, int], Awa
         file.seek(0)
         kept = stack.pop_all()
     return StreamingResponse(sent(file, kept), headers={**headers, "Content-Length": str(size)})
+
+
+def only_headers(headers: Mapping[str, str]) -> Response:
+    """The answer to HEAD, without a length: that of the file is not known yet, and it is not 0."""
+    response = Response(headers=headers)
+    del response.headers["content-length"]
+    return response
 
 
 async def sent(file: BinaryIO, kept: ExitStack) -> AsyncIterator[bytes]:
