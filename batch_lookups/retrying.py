@@ -82,16 +82,16 @@ def error_of(response: httpx.Response) -> ApiError:
             "hint": "Use the address of the service itself, without a redirect.",
         }
         return ApiError(response.status_code, said)
-    return ApiError(response.status_code, document_of(response))
+    return ApiError(response.status_code, document_of(response) or {})
 
 
-def document_of(response: httpx.Response) -> dict[str, Any]:
-    """The JSON object that was answered; an empty one where something else was."""
+def document_of(response: httpx.Response) -> dict[str, Any] | None:
+    """The JSON object that was answered; None where something else was."""
     try:
         body = response.json()
-    except ValueError:
-        body = None
-    return body if isinstance(body, dict) else {}
+    except (ValueError, RecursionError):
+        return None
+    return body if isinstance(body, dict) else None
 
 
 def require_ours(response: httpx.Response, media_type: str) -> None:
@@ -101,6 +101,12 @@ def require_ours(response: httpx.Response, media_type: str) -> None:
         raise BatchLookupsError(
             f"{origin_of(response)} answers with {answered or 'nothing'} in place of {media_type}, and is no Batch Lookups"
         )
+
+
+def require_document(response: httpx.Response) -> None:
+    """Raises BatchLookupsError where what calls itself JSON is none, or no object."""
+    if document_of(response) is None:
+        raise BatchLookupsError(f"{origin_of(response)} answers with no JSON object, and is no Batch Lookups")
 
 
 def origin_of(response: httpx.Response) -> str:

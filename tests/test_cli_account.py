@@ -172,12 +172,37 @@ class Proxy(Stranger):
     status, says_it_is_up = 502, True
 
 
+class StrangerWithJson(BaseHTTPRequestHandler):
+    """Something else that answers in JSON."""
+
+    body = b""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(self.body)
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
 @contextmanager
 def served(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
+
+
+@pytest.mark.parametrize("body", [b"", b"null", b"[]", b'"ok"', b"[" * 100_000], ids=["nothing", "null", "array", "text", "nested"])
+def test_json_of_another_server_is_taken_for_no_answer(cli: Cli, monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
+    monkeypatch.setattr(StrangerWithJson, "body", body)
+    with served(StrangerWithJson) as url:
+        cli.environment["BATCH_LOOKUPS_URL"] = url
+        done = cli.run("list")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[0] == f"error: {url} answers with no JSON object, and is no Batch Lookups"
 
 
 def test_a_page_of_another_server_is_taken_for_no_answer(cli: Cli) -> None:

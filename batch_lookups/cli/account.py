@@ -186,7 +186,7 @@ def examine_service(http: httpx.Client, url: str) -> Iterator[Finding]:
         off = began + took / 2 - parsedate_to_datetime(up.headers["date"]).timestamp() - 0.5
         hint = "Set this machine's clock, such as with NTP: signatures of webhooks are judged by it."
         yield Finding("clock", abs(off) < CLOCK_SECONDS, f"{abs(off):.0f} s {'ahead of' if off > 0 else 'behind'} the service's", hint)
-    version = document_of(http.get("/openapi.json")).get("info", {}).get("version", "?")
+    version = (document_of(http.get("/openapi.json")) or {}).get("info", {}).get("version", "?")
     same = version.split(".")[0] == __version__.split(".")[0]
     yield Finding("versions", same, f"the service is {version}, this is {__version__}", "Install the version of the service.")
     # Without the database the service knows no key.
