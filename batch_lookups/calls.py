@@ -340,7 +340,8 @@ def get_webhook_config() -> Call[WebhookConfig]:
 
 def set_webhook_config(changes: Mapping[str, Any]) -> Call[WebhookConfig]:
     """Sets `url`, `events`, `field_names`, `bundle_items`, `enabled`; what is not named stays. The first time with the signing secret."""
-    return Call("PUT", "/webhook-config", json=dict(changes))
+    # Carried out twice, the first answer alone would have the secret.
+    return Call("PUT", "/webhook-config", json=dict(changes), repeatable=False)
 
 
 def delete_webhook_config() -> Call[dict[str, Any]]:

@@ -85,6 +85,11 @@ def retry(client: Client) -> str:
     return client.retry_job(JOB)["job_id"]
 
 
+def set_up_webhooks(client: Client) -> str:
+    client.set_webhook_config({"url": "https://crm.example.com/hooks"})
+    return JOB
+
+
 CREATED = httpx.Response(201, json={"job_id": JOB})
 
 
@@ -103,6 +108,8 @@ CREATED = httpx.Response(201, json={"job_id": JOB})
         (httpx.ReadError("lost"), retry, False),
         (httpx.Response(502), retry, False),
         (httpx.Response(503, json={"code": "outcome_unknown"}), retry, False),
+        (httpx.ConnectError("refused"), set_up_webhooks, True),
+        (httpx.ReadError("lost"), set_up_webhooks, False),
     ],
 )
 def test_only_what_cannot_happen_twice_is_sent_again(
