@@ -20,34 +20,6 @@ begin
 end;
 $$;
 
--- The day at a site, that programs begin and end by: of states with several time zones, in the one of most of their people; of military addresses, in
--- UTC.
-create or replace function app.local_day(p_country_code text, p_region_code text, p_at timestamptz) returns date
-language sql immutable
-return (p_at at time zone case
-    when p_country_code = 'US' then case
-        when p_region_code in ('CA', 'NV', 'OR', 'WA') then 'America/Los_Angeles'
-        when p_region_code in ('CO', 'ID', 'MT', 'NM', 'UT', 'WY') then 'America/Denver'
-        when p_region_code in ('AL', 'AR', 'IA', 'IL', 'KS', 'LA', 'MN', 'MO', 'MS', 'ND', 'NE', 'OK', 'SD', 'TN', 'TX', 'WI') then 'America/Chicago'
-        when p_region_code = 'AZ' then 'America/Phoenix'
-        when p_region_code = 'AK' then 'America/Anchorage'
-        when p_region_code = 'HI' then 'Pacific/Honolulu'
-        when p_region_code = 'AS' then 'Pacific/Pago_Pago'
-        when p_region_code in ('FM', 'GU', 'MP', 'PW') then 'Pacific/Guam'
-        when p_region_code = 'MH' then 'Pacific/Majuro'
-        when p_region_code in ('PR', 'VI') then 'America/Puerto_Rico'
-        when p_region_code in ('AA', 'AE', 'AP') then 'UTC'
-        else 'America/New_York' end
-    else case
-        when p_region_code = 'BC' then 'America/Vancouver'
-        when p_region_code = 'YT' then 'America/Whitehorse'
-        when p_region_code in ('AB', 'NT') then 'America/Edmonton'
-        when p_region_code = 'SK' then 'America/Regina'
-        when p_region_code = 'MB' then 'America/Winnipeg'
-        when p_region_code in ('NB', 'NS', 'PE') then 'America/Halifax'
-        when p_region_code = 'NL' then 'America/St_Johns'
-        else 'America/Toronto' end end)::date;
-
 create or replace function app.connect_url(p_organization_id uuid, p_reference_id text, p_base text, p_for_item boolean) returns text
 language plpgsql stable
 set search_path = pg_catalog, pg_temp

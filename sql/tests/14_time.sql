@@ -1,5 +1,5 @@
 begin;
-select plan(13);
+select plan(14);
 
 select is(app.rfc3339('2026-11-24 10:00:00.1234+02'), '2026-11-24T08:00:00.123Z', 'timestamps are RFC 3339 in UTC with milliseconds');
 select is(app.rfc3339(null), null, 'no timestamp stays none');
@@ -17,6 +17,15 @@ select ok(app.uuid_v7_floor('2026-05-31T08:00:00.123Z') <= app.uuid_v7('2026-05-
 select ok(app.uuid_v7_floor('2026-05-31T08:00:00.123Z') > app.uuid_v7('2026-05-31T08:00:00.122Z'), 'the lowest id of a millisecond is above those of the one before');
 select is(app.uuid_v7_floor('-infinity'), app.uuid_v7_floor('1970-01-01T00:00:00Z'), 'no id is older than 1970');
 select is(app.time_after('2026-05-31T08:00:00.123456Z', '90.5 seconds'), '2026-05-31T08:01:30.623456Z', 'a wait is added to a time, to the microsecond');
+
+select results_eq(
+    $$ select h, string_agg(r.code, ' ' order by r.country_code desc, r.code)
+         from unnest(array['05:30', '06:30', '07:30', '10:30', '11:30']) h
+         left join app.regions r on app.local_day(r.country_code, r.code, ('2027-07-01 ' || h || '+00')::timestamptz) = date '2027-06-30'
+        group by h order by h $$,
+    $$ values ('05:30', 'AK AS AZ CA CO HI ID MT NM NV OR UT WA WY AB BC NT SK YT'), ('06:30', 'AK AS AZ CA HI NV OR WA BC YT'), ('07:30', 'AK AS HI'),
+              ('10:30', 'AS'), ('11:30', null) $$,
+    'a day ends in the east first, and last in American Samoa');
 
 select * from finish();
 rollback;

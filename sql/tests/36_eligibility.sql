@@ -1,5 +1,5 @@
 begin;
-select plan(68);
+select plan(67);
 \ir lookups.psql
 
 -- Amounts
@@ -121,10 +121,6 @@ select pg_temp.turn_clock('2027-07-01 03:00:00+00');
 select is(pg_temp.on_day(null), 'true', 'a program is open in the evening of its last day, however late it is in UTC');
 select pg_temp.turn_clock('2027-07-01 06:30:00+00');
 select is(pg_temp.on_day(null), 'false Date: ended on 2027-06-30', 'a lookup without a date is of today at the site');
-select is((select string_agg(format('%s %s', r.code, app.local_day(r.country_code, r.code, '2027-07-01 09:59:00+00')), ', ' order by r.country_code, r.code)
-             from app.regions r
-            where app.local_day(r.country_code, r.code, '2027-07-01 09:59:00+00') <> date '2027-07-01'), 'AS 2027-06-30, HI 2027-06-30',
-    'the day ends last in Hawaii and American Samoa');
 select results_eq($$ select amount, details from pg_temp.results('[9001]') $$,
     $$ values (0.00, 'Not eligible; otherwise 2.5 tons (typical) × $100.00 per ton = $250.00') $$, 'what is not eligible adds nothing, but says what it would be');
 select is(pg_temp.lookup('[9001]') #> '{incentives,total_eligible_combinations}', '0', 'a combination that is not eligible does not count');
