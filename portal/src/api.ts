@@ -109,16 +109,15 @@ async function once(
 ): Promise<Response | Failure & { retryAfter?: number }> {
   const used = credential.peek();
   for (const [name, value] of Object.entries(await credentialHeaders(used))) headers.set(name, value);
-  signal?.throwIfAborted();
-  const request = new AbortController();
-  signal?.addEventListener("abort", () => request.abort(signal.reason));
-  const timer = body instanceof Blob ? undefined : setTimeout(() => request.abort(), PATIENCE);
+  const patience = new AbortController();
+  const timer = body instanceof Blob ? undefined : setTimeout(() => patience.abort(), PATIENCE);
+  const either = AbortSignal.any(signal ? [signal, patience.signal] : [patience.signal]);
   let response;
   try {
-    response = await fetch(url, { method: method.toUpperCase(), headers, body, signal: request.signal });
+    response = await fetch(url, { method: method.toUpperCase(), headers, body, signal: either });
   } catch (error) {
     if (signal?.aborted) throw error;
-    if (request.signal.aborted) {
+    if (patience.signal.aborted) {
       const hint = method === "get" ? "This page tries again by itself." : "See whether it was done, and try again if it was not.";
       return new Failure(0, "The service does not answer.", "no_answer", hint);
     }
