@@ -13,6 +13,7 @@ from urllib.parse import quote
 import httpx
 
 from batch_lookups.errors import InvalidArgumentError
+from batch_lookups.retrying import require_document
 from batch_lookups.types import (
     ApiKey,
     ApiKeyList,
@@ -43,7 +44,7 @@ XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 
 
 def _json(response: httpx.Response) -> Any:
-    return response.json()
+    return require_document(response)
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ def create_batch(
 
 
 def _created(response: httpx.Response) -> CreatedBatch:
-    return cast(CreatedBatch, response.json() | {"replayed": response.headers.get("idempotency-replayed") == "true"})
+    return cast(CreatedBatch, _json(response) | {"replayed": response.headers.get("idempotency-replayed") == "true"})
 
 
 def list_jobs(
@@ -202,7 +203,7 @@ def changed_job(job_id: str, etag: str | None, wait: int) -> Call[tuple[Job | No
 
 
 def _changed(response: httpx.Response) -> tuple[Job | None, str]:
-    return None if response.status_code == 304 else response.json(), response.headers.get("etag", "")
+    return None if response.status_code == 304 else _json(response), response.headers.get("etag", "")
 
 
 def cancel_job(job_id: str) -> Call[dict[str, Any]]:

@@ -14,7 +14,7 @@ from batch_lookups import __version__, calls
 from batch_lookups.errors import InvalidArgumentError, UnavailableError
 from batch_lookups.paging import pages
 from batch_lookups.records import RecordSplitter, ResultsFormat
-from batch_lookups.retrying import RETRY_SECONDS, Attempts, OnRetry, describe, require_document, require_ours
+from batch_lookups.retrying import RETRY_SECONDS, Attempts, OnRetry, describe, require_ours
 from batch_lookups.types import Item, Job
 
 P = ParamSpec("P")
@@ -284,8 +284,6 @@ def read(response: httpx.Response, call: calls.Call[T]) -> T:
     # One that says that nothing has changed has no content.
     if response.status_code != 304:
         require_ours(response, call.media_type)
-        if call.media_type == calls.JSON:
-            require_document(response)
     return call.read(response)
 
 

@@ -103,10 +103,12 @@ def require_ours(response: httpx.Response, media_type: str) -> None:
         )
 
 
-def require_document(response: httpx.Response) -> None:
-    """Raises BatchLookupsError where what calls itself JSON is none, or no object."""
-    if document_of(response) is None:
+def require_document(response: httpx.Response) -> dict[str, Any]:
+    """The JSON object that was answered. Raises BatchLookupsError where what calls itself JSON is none, or no object."""
+    document = document_of(response)
+    if document is None:
         raise BatchLookupsError(f"{origin_of(response)} answers with no JSON object, and is no Batch Lookups")
+    return document
 
 
 def origin_of(response: httpx.Response) -> str:
