@@ -155,13 +155,7 @@ as $$
 declare
     -- A copy, because every access to a TOASTed result would fetch and decompress it again.
     v_result   jsonb := coalesce(p_item.parsed_result, p_item.result::jsonb) || '{}';
-    -- Those that the report has, each once.
-    v_programs text  := (select string_agg(p.name, '; ' order by p.place)
-                           from (select app.program_label(e.value ->> 'program_id', max(e.value ->> 'program_name')) as name, min(e.place) as place
-                                   from jsonb_array_elements(app.elements(v_result #> '{incentives,by_program}')) with ordinality e (value, place)
-                                  where e.value ->> 'program_id' is not null
-                                    and (app.amount(e.value -> 'total_incentive') > 0 or app.amount(e.value -> 'eligible_combinations') > 0)
-                                  group by e.value ->> 'program_id') p);
+    v_programs text  := (select string_agg(p.program_name, '; ' order by p.place) from app.result_programs(v_result) p);
 begin
     return array[
         p_item.reference_id,

@@ -35,10 +35,24 @@ create or replace function app.eiaid(p_eiaid text) returns bigint
 language sql immutable
 return case when p_eiaid ~ '^[0-9]{1,15}$' then p_eiaid::bigint end;
 
--- A program of an answer that does not name it goes by its id.
-create or replace function app.program_label(p_id text, p_name text) returns text
+-- The programs of an answer that pay something or that the site is eligible for, each once. One that the answer does not name goes by its id.
+-- place: where the answer has it first.
+create or replace function app.result_programs(p_result jsonb)
+returns table (program_id text, program_name text, total_incentive numeric, eligible_combinations numeric, place bigint)
 language sql immutable
-return coalesce(nullif(p_name, ''), p_id);
+begin atomic
+    select p.program_id, coalesce(nullif(max(p.program_name), ''), p.program_id), sum(p.total_incentive), sum(least(p.eligible_combinations, 1000000)),
+           min(p.place)
+      from (select v.program_id, v.program_name, app.amount(v.total_incentive) as total_incentive,
+                   app.amount(v.eligible_combinations) as eligible_combinations, v.place
+              from (select e.value ->> 'program_id' as program_id, e.value ->> 'program_name' as program_name,
+                           e.value -> 'total_incentive' as total_incentive, e.value -> 'eligible_combinations' as eligible_combinations, e.place
+                      from jsonb_array_elements(app.elements(p_result #> '{incentives,by_program}')) with ordinality e (value, place)
+                    offset 0) v
+            offset 0) p
+     where p.program_id is not null and (p.total_incentive > 0 or p.eligible_combinations > 0)
+     group by p.program_id;
+end;
 
 -- The requested device categories, and the amount that the answer has for the devices of each. The caller looks devices up once for all
 -- items, in the order of their categories.
@@ -100,8 +114,8 @@ begin
 end;
 $$;
 
--- What completed items become: sites of the reports of their jobs. `offset 0` makes the planner compute each value once, not wherever it is
--- named.
+-- What completed items become: sites of the reports of their jobs. Here and in `app.result_programs`, `offset 0` makes the planner compute each
+-- value once, not wherever it is named.
 create or replace function app.make_sites(
     p_organization_ids uuid[], p_job_ids uuid[], p_report_ids uuid[], p_items public.lookup_queue_items[], p_devices integer[], p_categories text[],
     p_now timestamptz
@@ -144,20 +158,12 @@ declare
     v_programs public.incentive_report_site_programs[] := '{}';
 begin
     for v_program in
-        select i.organization_id, r.id, i.position, p.program_id, app.program_label(p.program_id, max(p.program_name)),
-               sum(p.total_incentive), sum(least(p.eligible_combinations, 1000000))
+        select i.organization_id, r.id, i.position, p.program_id, p.program_name, p.total_incentive, p.eligible_combinations
           from unnest(p_items) i
           join unnest(p_organization_ids, p_job_ids, p_report_ids) r (organization_id, job_id, id)
             on r.organization_id = i.organization_id and r.job_id = i.job_id
-         cross join lateral (
-               select v.program_id, v.program_name, app.amount(v.total_incentive) as total_incentive, app.amount(v.eligible_combinations) as eligible_combinations
-                 from (select e.value ->> 'program_id' as program_id, e.value ->> 'program_name' as program_name,
-                              e.value -> 'total_incentive' as total_incentive, e.value -> 'eligible_combinations' as eligible_combinations
-                         from jsonb_array_elements(app.elements(i.parsed_result #> '{incentives,by_program}')) e
-                       offset 0) v
-               offset 0) p
-         where i.status = 'completed' and p.program_id is not null and (p.total_incentive > 0 or p.eligible_combinations > 0)
-         group by i.organization_id, r.id, i.position, p.program_id
+         cross join app.result_programs(i.parsed_result) p
+         where i.status = 'completed'
     loop
         v_programs := v_programs || v_program;
     end loop;

@@ -11,12 +11,10 @@ as $$
 begin
     insert into public.applications as a
            (organization_id, customer_id, reference_id, program_id, program_name, total_incentive, created_at, updated_at)
-    select p_organization_id, p_customer_id, p_reference_id, p.value ->> 'program_id', app.program_label(p.value ->> 'program_id', max(p.value ->> 'program_name')),
-           sum(app.amount(p.value -> 'total_incentive')), p_now, p_now
-      from jsonb_array_elements(app.elements(p_result #> '{incentives,by_program}')) p
-     where p.value ->> 'program_id' is not null and app.amount(p.value -> 'eligible_combinations') > 0
-     group by p.value ->> 'program_id'
-     order by p.value ->> 'program_id'
+    select p_organization_id, p_customer_id, p_reference_id, p.program_id, p.program_name, p.total_incentive, p_now, p_now
+      from app.result_programs(p_result) p
+     where p.eligible_combinations > 0
+     order by p.program_id
         on conflict (organization_id, customer_id, program_id) do update
        set (program_name, total_incentive, updated_at) = (excluded.program_name, excluded.total_incentive, excluded.updated_at)
      where a.application_status not in ('submitted', 'approved', 'rejected')
