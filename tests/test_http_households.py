@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from io import BytesIO
 
+import openpyxl
 import pytest
 
 from tests.conftest import Connection
@@ -85,6 +87,12 @@ def test_a_report_sums_apart_what_depends_on_the_households(client: Organization
     header, *lines = client.get(f"{path}/csv").text.splitlines()
     assert header.endswith(",programs,conditional_incentive_amount")
     assert [line.rpartition(",")[2] for line in lines] == ["801.00", "0.00"]
+    results = f"/batch-lookups/{created['job_id']}/results"
+    header, *lines = client.get(results).text.splitlines()
+    assert header.endswith(",item_id,conditional_incentive_amount")
+    assert [line.rpartition(",")[2] for line in lines] == ["801.00", "0.00"]
+    sheet = openpyxl.load_workbook(BytesIO(client.get(results, params={"format": "xlsx"}).content)).worksheets[0]
+    assert [row[-1].value for row in sheet] == ["conditional_incentive_amount", 801, 0], "amounts of a workbook are numbers"
 
 
 def test_an_item_says_what_was_told_of_its_household(client: OrganizationClient) -> None:

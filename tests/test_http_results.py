@@ -152,7 +152,7 @@ def test_results_come_as_csv_in_upload_order_while_the_job_runs(client: Organiza
     assert rows[0]["programs"] == 'Heat "pumps"'
     assert (rows[1]["error_code"], rows[1]["error_message"]) == ("not_found", 'Nothing, "really"\nnothing')
     assert (rows[2]["utility_name"], rows[2]["total_incentive_amount"], rows[2]["processed_at"]) == ("", "", "")
-    assert all(None not in row and len(row) == 21 for row in rows)
+    assert all(None not in row and len(row) == 22 for row in rows)
 
 
 @pytest.mark.parametrize("ask", [{"params": {"format": "ndjson"}}, {"headers": {"accept": "application/x-ndjson"}}])

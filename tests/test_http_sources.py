@@ -19,7 +19,7 @@ HEADER = ["Owner", "Deal ID", "Street", "City", "State", "ZIP", "Building", "Dev
 OURS = [
     "reference_id", "status (lookup)", "street_1", "street_2", "city (lookup)", "state_or_province_code", "postal_code", "country_code",
     "building_type", "device_ids", "utility_eiaid", "utility_name", "eligible", "total_incentive_amount", "programs", "error_code",
-    "error_message", "warnings", "retry_count", "processed_at", "item_id",
+    "error_message", "warnings", "retry_count", "processed_at", "item_id", "conditional_incentive_amount",
 ]  # fmt: skip
 ROWS = [
     [

@@ -145,7 +145,7 @@ create or replace function app.result_columns() returns text[]
 language sql immutable
 return array['reference_id', 'status', 'street_1', 'street_2', 'city', 'state_or_province_code', 'postal_code', 'country_code', 'building_type', 'device_ids',
              'utility_eiaid', 'utility_name', 'eligible', 'total_incentive_amount', 'programs', 'error_code', 'error_message', 'warnings', 'retry_count',
-             'processed_at', 'item_id'];
+             'processed_at', 'item_id', 'conditional_incentive_amount'];
 
 -- A text for each of app.result_columns, null or empty where there is nothing.
 create or replace function app.result_cells(p_item public.lookup_queue_items, p_in_flight int4multirange) returns text[]
@@ -178,7 +178,8 @@ begin
         array_to_string(p_item.warnings, '; '),
         p_item.retry_count::text,
         app.rfc3339(p_item.processed_at),
-        p_item.id::text];
+        p_item.id::text,
+        case when v_result is not null then app.result_conditional_amount(v_result)::text end];
 end;
 $$;
 

@@ -27,7 +27,7 @@ select is((select string_agg(k, ',') from api.items i, json_object_keys(i.source
           'Owner,Deal ID,Street,City,State,ZIP,Type,Devices,Owner (2),Volume,Note', 'the source in SQL keeps the order of the columns');
 select is(split_part((api.get_batch_lookup_results(:'org', :'job')).lines, E'\r\n', 1),
           'Owner,Deal ID,Street,City,State,ZIP,Type,Devices,Owner,Volume,Note,reference_id,status,street_1,street_2,city (lookup),state_or_province_code,postal_code,country_code,'
-          'building_type,device_ids,utility_eiaid,utility_name,eligible,total_incentive_amount,programs,error_code,error_message,warnings,retry_count,processed_at,item_id',
+          'building_type,device_ids,utility_eiaid,utility_name,eligible,total_incentive_amount,programs,error_code,error_message,warnings,retry_count,processed_at,item_id,conditional_incentive_amount',
           'the columns of the file stand first in their order, ours behind, and what clashes is marked');
 select is(left(split_part((api.get_batch_lookup_results(:'org', :'job')).lines, E'\r\n', 2), 89),
           'Kim,d-1,1 Congress Ave,Austin,Texas,78701,,1,Lee,12.5,"''=1+1",d-1,pending,1 Congress Ave,', 'the cells of the file come as they were, but for formulas');
@@ -51,7 +51,7 @@ select pg_temp.submit(:'org', 1) as json_job \gset
 select is_empty(format($$ select from public.lookup_item_sources where job_id in (%L, %L) $$, :'plain_job', :'json_job'), 'our own columns and plain items leave nothing to keep');
 select is(split_part((api.get_batch_lookup_results(:'org', :'plain_job')).lines, E'\r\n', 1),
           'street_1,reference_id,city,state_or_province_code,postal_code,building_type,device_ids,status,street_2,country_code,'
-          'utility_eiaid,utility_name,eligible,total_incentive_amount,programs,error_code,error_message,warnings,retry_count,processed_at,item_id',
+          'utility_eiaid,utility_name,eligible,total_incentive_amount,programs,error_code,error_message,warnings,retry_count,processed_at,item_id,conditional_incentive_amount',
           'a file with our columns alone gets them back in its order');
 select alike(split_part((api.get_batch_lookup_results(:'org', :'plain_job')).lines, E'\r\n', 2), '1 Congress Ave,d-1,Austin,TX,78701,RESIDENTIAL,1,pending,,US,%', 'the cells follow the order of the header');
 select is((split_part((api.get_batch_lookup_results(:'org', :'plain_job', 'ndjson')).lines, E'\n', 1)::json ->> 'source'), null, 'in NDJSON such an item has no source');
