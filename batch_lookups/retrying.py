@@ -65,10 +65,10 @@ class Attempts:
         return Retry(str(error), delay)
 
     def _next_delay(self, retry_after: str | None) -> float | None:
-        """Seconds to wait: as the service says, else longer each time, with chance so that clients spread. None: time is up."""
+        """Seconds to wait: at least what the service says, else longer each time. Chance spreads clients that wait. None: time is up."""
         delay: float = min(FIRST_DELAY * 2**self._count, LONGEST_DELAY) * random.uniform(0.7, 1.3)
         if retry_after is not None and retry_after.isdecimal():
-            delay = max(float(retry_after), delay)
+            delay = max(float(retry_after) + random.random(), delay)
         self._count += 1
         return delay if time.monotonic() + delay < self._ends_at else None
 
