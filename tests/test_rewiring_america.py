@@ -301,6 +301,34 @@ def test_an_offer_that_depends_on_income_is_conditional_until_the_income_is_told
     assert lookups.conditional(household={"income": 62600, "size": 1}) == {"wy_plains": 900}
 
 
+def test_what_an_offer_excludes_is_not_added_to_it(owner: Connection, clone: Path, lookups: Lookups) -> None:
+    (clone / "data" / "low_income_thresholds.json").write_text(json.dumps(THRESHOLDS))
+    relationships = {
+        "exclusions": {
+            "WY-9": {"ids": ["WY-1", "WY-2", "WY-10", "WY-20"], "description": "The one or the other"},
+            "WY-1": {"ids": ["WY-3"]},
+            "WY-30": {"ids": ["WY-1"]},
+        }
+    }
+    (clone / "data" / "WY" / "incentive_relationships.json").write_text(json.dumps(relationships))
+    offers = [
+        incentive(1, "state"),
+        incentive(2, "city&light", items=["heat_pump_water_heater"]),
+        incentive(3, "coop", paused=True),
+        incentive(9, "plains", low_income="by-size"),
+        incentive(10, "plains"),
+    ]
+    change_incentives(clone, *offers)
+    summary, _ = load_rewiring_america(owner, clone)
+    assert summary["program_tiers"]["changed"] == 4
+    excludes: Json = dict(owner.execute("select id, excludes from app.program_tiers where id like 'WY-%'").fetchall())
+    assert excludes == {"WY-1": None, "WY-2": None, "WY-9": ["wy_state"], "WY-10": None}, (
+        "of other programs with offers for the same devices"
+    )
+    assert lookups.amounts(household={"income": 62600, "size": 1}) == {"wy_state": 0, "wy_plains": 1000}
+    assert lookups.amounts(household={"income": 62601, "size": 1}) == {"wy_state": 100, "wy_plains": 1000}
+
+
 @pytest.mark.parametrize(
     ("pay", "expected"),
     [
@@ -383,9 +411,11 @@ def test_the_whole_repository_is_imported_within_a_minute_and_lookups_stay_fast(
     assert time.process_time() + cpu_seconds(backend) - before < 60
     assert summary["programs"]["rows"] > 800
     assert summary["program_tiers"]["rows"] > 3000
-    [(by_income, by_table)] = owner.execute("select count(income_requirement), count(income_limits) from app.program_tiers").fetchall()
+    counts = "select count(income_requirement), count(income_limits), count(excludes) from app.program_tiers"
+    [(by_income, by_table, excluding)] = owner.execute(counts).fetchall()
     assert by_income > 400
     assert by_table > 150
+    assert excluding > 30
     assert summary["program_tiers"]["rows"] + sum(skipped.values()) > 4500
     row = owner.execute("select count(distinct prefix) from app.utility_service_areas where length(prefix) = 5").fetchone()
     assert row is not None

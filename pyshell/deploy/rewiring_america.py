@@ -1,6 +1,7 @@
 """Reads a clone of rewiringamerica/api.rewiringamerica.org (Apache-2.0) as a catalogue.
 
-It has a folder for each state (`data/CO/incentives.json`, `programs.json`, `authorities.json`), and in `scripts/data` the areas that
+It has a folder for each state (`data/CO/incentives.json`, `programs.json`, `authorities.json`, and for some states
+`incentive_relationships.json`, which tells what excludes what), and in `scripts/data` the areas that
 authorities serve (`geographies.csv`) and the ZIP codes of utilities' areas (`zip-to-geography-approx.csv`). An incentive becomes a tier
 of its program. What a lookup could not judge is left out and counted by reason.
 """
@@ -230,7 +231,8 @@ def add_state(source: Source, directory: Path, areas: Mapping[str, Area], equipm
     programs = read_json(directory / "programs.json")
     authorities = {key: authority for group in read_json(directory / "authorities.json").values() for key, authority in group.items()}
     offers: dict[str, list[Row]] = defaultdict(list)
-    for incentive in read_json(directory / "incentives.json"):
+    incentives = read_json(directory / "incentives.json")
+    for incentive in incentives:
         try:
             program = programs[incentive["program"]]
             reach_of(authorities[program["authority"]], areas, directory.name)
@@ -240,9 +242,26 @@ def add_state(source: Source, directory: Path, areas: Mapping[str, Area], equipm
             source.skipped[str(reason)] += 1
         except KeyError as error:
             source.skipped[f"refers to {error}, which is not there"] += 1
+    excluded = excluded_programs(directory, {incentive["id"]: incentive for incentive in incentives})
     for program_id, tiers in offers.items():
         add_program(source, program_id, programs, authorities, areas, directory.name)
-        source.rows["program_tiers"] += [{"program_id": key_of(program_id, programs)} | row for row in tiers]
+        for row in tiers:
+            excludes = sorted(key_of(other, programs) for other in excluded[row["id"]] if other in offers)
+            source.rows["program_tiers"].append({"program_id": key_of(program_id, programs)} | row | {"excludes": " ".join(excludes)})
+
+
+def excluded_programs(directory: Path, incentives: Mapping[str, Json]) -> dict[str, set[str]]:
+    """By incentive: the other programs that pay nothing for the same devices where it is paid.
+
+    Those of its own program need no telling, for offers of a program are alternatives.
+    """
+    path = directory / "incentive_relationships.json"
+    excluded: dict[str, set[str]] = defaultdict(set)
+    for number, exclusion in (read_json(path) if path.exists() else {}).get("exclusions", {}).items():
+        for other in (incentives[other] for other in exclusion["ids"] if number in incentives and other in incentives):
+            if other["program"] != incentives[number]["program"] and set(other["items"]) & set(incentives[number]["items"]):
+                excluded[number].add(other["program"])
+    return excluded
 
 
 def add_program(

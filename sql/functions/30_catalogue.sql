@@ -222,6 +222,7 @@ begin
                     'building_types', app.catalogue_list(r.cells ->> 'building_types'),
                     'owner_statuses', app.catalogue_list(r.cells ->> 'owner_statuses'),
                     'income_limits', app.income_limits(r.cells ->> 'income_limits'),
+                    'excludes', app.catalogue_list(r.cells ->> 'excludes'),
                     'start_date', app.catalogue_date(r.cells ->> 'start_date'),
                     'end_date', app.catalogue_date(r.cells ->> 'end_date', true))) n
       join app.programs p on p.id = n.program_id and p.catalogue = p_name
@@ -231,10 +232,10 @@ begin
     select * from unnest(v_rows)
         on conflict (program_id, id) do update
        set (name, category_keys, device_ids, amount_type, amount, unit, cap, cap_percent, building_types, owner_statuses, start_date,
-            end_date, note, income_requirement, income_limits)
+            end_date, note, income_requirement, income_limits, excludes)
          = (excluded.name, excluded.category_keys, excluded.device_ids, excluded.amount_type, excluded.amount, excluded.unit, excluded.cap,
             excluded.cap_percent, excluded.building_types, excluded.owner_statuses, excluded.start_date, excluded.end_date, excluded.note,
-            excluded.income_requirement, excluded.income_limits);
+            excluded.income_requirement, excluded.income_limits, excluded.excludes);
 
     delete from app.program_tiers t
      using app.programs p

@@ -103,7 +103,8 @@ begin atomic
         ('program_tiers',         'end_date',       'date',   false, null, null),
         ('program_tiers',         'note',           'text',   false, null, null),
         ('program_tiers',         'income_requirement', 'text', false, null, null),
-        ('program_tiers',         'income_limits',  'limits', false, null, null);
+        ('program_tiers',         'income_limits',  'limits', false, null, null),
+        ('program_tiers',         'excludes',       'list',   false, null, 'programs');
 end;
 
 -- Why the text of a cell is not of its kind; null: it is.
@@ -183,6 +184,7 @@ begin
                r.cells ->> 'unit' as unit, r.cells ->> 'income_limits' is not null and r.cells ->> 'income_requirement' is null as has_only_limits,
                (r.cells ->> 'cap')::numeric as cap, (r.cells ->> 'cap_percent')::numeric as cap_percent,
                app.catalogue_list(r.cells ->> 'category_keys') as category_keys, app.catalogue_list(r.cells ->> 'device_ids') as device_ids,
+               app.catalogue_list(r.cells ->> 'excludes') as excludes,
                app.catalogue_date(r.cells ->> 'start_date') as start_date, app.catalogue_date(r.cells ->> 'end_date', true) as end_date
           from app.catalogue_rows(p_catalogue, 'program_tiers') r
     ), size as materialized (
@@ -230,8 +232,21 @@ begin
          (case when t.cap_percent > 100 then 'cap_percent must be at most 100' end),
          (case when (t.amount_type = 'per_unit') <> (t.unit is not null) then 'unit goes with amount_type per_unit, and only with it' end),
          (case when t.has_only_limits then 'income_limits go with an income_requirement' end),
+         (case when t.program_id = any (t.excludes) then 'excludes its own program, whose offers are alternatives anyway' end),
          (case when t.start_date > t.end_date then 'end_date is before start_date' end)) e (error)
      where e.error is not null
+     union all
+    -- Neither would be paid.
+    select 'program_tiers', max(t.line), format('%s and %s exclude each other', t.program_id, o.program_id)
+      from tier t
+      join (select w.program_id, w.category_keys, w.excludes from tier w
+             union all
+            select w.program_id, w.category_keys, w.excludes
+              from app.program_tiers w
+              join app.programs p on p.id = w.program_id and p.catalogue <> p_catalogue ->> 'catalogue') o
+        on o.program_id = any (t.excludes) and t.program_id = any (o.excludes) and o.category_keys && t.category_keys
+     where t.program_id <> o.program_id
+     group by t.program_id, o.program_id
      union all
     select 'program_tiers', t.line, format('device_category_sizes has no %s for %s', t.unit, c.key)
       from tier t

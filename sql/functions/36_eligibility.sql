@@ -112,8 +112,9 @@ $$;
 
 -- The tiers of the utility's and the state's programs, evaluated for every device that they cover. A device that none covers is evaluated
 -- by the nearest tier of every program, so that the answer can say why. Sizes and costs that the request lacks are typical ones. Tiers of a
--- program are alternatives for a device: the one that pays most counts, the others pay nothing. A cap limits all devices of a tier together,
--- in the order of the request.
+-- program are alternatives for a device: the one that pays most counts, the others pay nothing, and nor do the programs that a tier excludes
+-- (where that depends on a condition, no more than what else is conditional). A cap limits all devices of a tier together, in the order of
+-- the request.
 create or replace function app.judge_tiers(
     p_utility app.utilities, p_building_type text, p_device_ids integer[], p_device_facts jsonb, p_date date, p_household jsonb default null,
     p_city text default null
@@ -158,14 +159,26 @@ begin
         select v.*, case when v.failed = '{}' then least(v.full_amount, round(v.quantity * v.cost * (v.tier).cap_percent / 100, 2))
                          else 0 end as limited_amount
           from valued v
-    ), chosen as (
-        select l.*, case when row_number() over best = 1 then l.limited_amount else 0 end as chosen_amount
+    ), excluded as (
+        select (l.device).id as device_id, e.program_id, bool_or(l.conditions = '{}') as certainly,
+               min(l.program_name) filter (where l.conditions = '{}') as excluding
           from limited l
-        window best as (partition by l.program_id, (l.device).id, l.failed = '{}', l.conditions = '{}'
-                        order by least(l.limited_amount, (l.tier).cap) desc, (l.tier).id)
+         cross join unnest((l.tier).excludes) e (program_id)
+         where l.failed = '{}' and l.limited_amount > 0
+         group by 1, 2
+    ), offered as (
+        select l.*, case when e.certainly then l.failed || format('Other programs: not in addition to %s', e.excluding) else l.failed end as unmet,
+               case when e.certainly or e.device_id is not null and l.conditions <> '{}' then 0 else l.limited_amount end as offered_amount
+          from limited l
+          left join excluded e on e.device_id = (l.device).id and e.program_id = l.program_id
+    ), chosen as (
+        select o.*, case when row_number() over best = 1 then o.offered_amount else 0 end as chosen_amount
+          from offered o
+        window best as (partition by o.program_id, (o.device).id, o.unmet = '{}', o.conditions = '{}'
+                        order by least(o.offered_amount, (o.tier).cap) desc, (o.tier).id)
     )
     select c.program_id, c.program_name, c.location, c.tier, c.device, c.category, c.quantity, c.place, c.size, c.size_known, c.cost,
-           c.cost_known, c.failed, c.completed, c.full_amount, c.chosen_amount,
+           c.cost_known, c.unmet, c.completed, c.full_amount, c.chosen_amount,
            case when c.conditions = '{}' then c.capped_amount else 0 end, c.conditions,
            case when c.conditions = '{}' then 0 else c.capped_amount end
       from (select l.*, case when (l.tier).cap is null then l.chosen_amount
@@ -198,7 +211,7 @@ begin
     end if;
 
     return case when p_judged.failed <> '{}' then 'Not eligible; otherwise ' || v_full
-                when p_judged.limited_amount = 0 and p_judged.full_amount > 0 then v_full || ', not in addition to a better offer of the program'
+                when p_judged.limited_amount = 0 and p_judged.full_amount > 0 then v_full || ', not in addition to another offer'
                 else concat(v_full,
                     case when p_judged.limited_amount < p_judged.full_amount
                          then format(', at most %s%% of %s%s', trim_scale(v_tier.cap_percent), v_times, v_cost) end,
@@ -245,7 +258,8 @@ begin
 end;
 $$;
 
--- What depends on something that the lookup does not say is summed apart, where there is any: how much more that is than what is certain.
+-- What depends on something that the lookup does not say is summed apart, where there is any: how much more that is than what is certain of
+-- the same program, and of those that it excludes.
 create or replace function app.with_conditional_amount(p_json json, p_amount numeric) returns json
 language sql immutable
 return case when p_amount is null then p_json
@@ -257,9 +271,17 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     return (
-        with conditional as (
-            select j.program_id, (j.device).id, greatest(sum(j.conditional_amount) - sum(j.amount), 0) as amount
+        with displaced as (
+            select j.program_id, (j.device).id as device_id, sum(other.amount) as amount
               from unnest(p_judged) j
+             cross join unnest((j.tier).excludes) e (program_id)
+              join unnest(p_judged) other on other.program_id = e.program_id and (other.device).id = (j.device).id
+             where j.conditional_amount > 0
+             group by j.program_id, (j.device).id
+        ), conditional as (
+            select j.program_id, (j.device).id, greatest(sum(j.conditional_amount) - sum(j.amount) - coalesce(max(d.amount), 0), 0) as amount
+              from unnest(p_judged) j
+              left join displaced d on d.program_id = j.program_id and d.device_id = (j.device).id
              group by j.program_id, (j.device).id
             having bool_or(j.failed = '{}' and j.conditions <> '{}')
         ), program as (

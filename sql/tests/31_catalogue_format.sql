@@ -1,5 +1,5 @@
 begin;
-select plan(37);
+select plan(40);
 \ir catalogue.psql
 select pg_temp.import();
 
@@ -40,6 +40,11 @@ select pg_temp.refuses('program_tiers', 1, '{"device_ids": "9001 77777777"}', 'd
 select pg_temp.refuses('program_tiers', 1, '{"device_ids": "9001 9003"}', 'device 9003 is of none of the categories test_pump', 'devices of a tier are of its categories');
 select pg_temp.refuses('program_tiers', 1, '{"device_ids": "14"}', 'device 14 is of none of the categories test_pump', 'devices of a tier that another catalogue has are of its categories');
 select pg_temp.refuses('program_tiers', 1, '{"building_types": "CASTLE"}', 'building_types "CASTLE" is none of RESIDENTIAL, MULTIFAMILY, MANUFACTURED_HOME, COMMERCIAL', 'building types of a tier are known');
+select pg_temp.refuses('program_tiers', 1, '{"excludes": "wy-none"}', 'excludes "wy-none" is not in programs', 'a tier excludes programs that there are');
+select pg_temp.refuses('program_tiers', 1, '{"excludes": "wy-rebates"}', 'excludes its own program, whose offers are alternatives anyway', 'a tier does not exclude its own program');
+select throws_ok($$ select api.import_catalogue(jsonb_set(jsonb_set(jsonb_set(pg_temp.catalogue(), '{program_tiers,0,excludes}', '"wy-grant"'),
+                                                          '{program_tiers,2,excludes}', '"wy-rebates"'), '{program_tiers,2,category_keys}', '"test_pump test_roof"')) $$, 'PT400',
+    'The catalogue has 2 errors, the first in program_tiers.csv, line 2: wy-rebates and wy-grant exclude each other', 'two programs do not exclude each other');
 select throws_ok($$ select api.import_catalogue('[]') $$, 'PT400', 'A catalogue must be an object of files', 'a catalogue is an object');
 select throws_ok($$ select api.import_catalogue('{"boats": []}') $$, 'PT400', 'Unknown files in the catalogue: boats', 'a catalogue holds known files only');
 select throws_ok($$ select api.import_catalogue('{"devices": [1]}') $$, 'PT400', 'Each file of a catalogue must be an array of objects', 'a file of a catalogue is an array of rows');

@@ -1,5 +1,5 @@
 begin;
-select plan(67);
+select plan(76);
 \ir lookups.psql
 
 -- Amounts
@@ -42,7 +42,7 @@ language sql as $$
 select pg_temp.import_tier('{}');
 select results_eq($$ select tier, eligible, amount, details from pg_temp.results('[9001]') $$,
     $$ values ('better', true, 900.00, '$900.00'),
-              ('pump', true, 0.00, '2.5 tons (typical) × $100.00 per ton = $250.00, not in addition to a better offer of the program') $$,
+              ('pump', true, 0.00, '2.5 tons (typical) × $100.00 per ton = $250.00, not in addition to another offer') $$,
     'a device gets the offer of a program that pays most');
 select is((pg_temp.lookup('[9001, 9002]') #>> '{incentives,total_incentive_amount}')::numeric, 1800.00, 'each device of a program gets an offer');
 select pg_temp.import_tier('{"cap": "200"}');
@@ -52,6 +52,35 @@ select is((pg_temp.lookup('[9001]') -> 'incentives') - 'by_program', '{"total_in
     'what is conditional is what a better offer pays more');
 select pg_temp.import_tier('{"income_requirement": "Poor", "amount": "100"}');
 select is(pg_temp.lookup('[9001]') -> 'incentives' -> 'conditional_incentive_amount', '0', 'a worse offer adds nothing to what is conditional');
+select pg_temp.import();
+
+-- Exclusions: a tier of the state's grant pays for pumps, and the utility's rebates don't where it does.
+create function pg_temp.import_grant(p_cells jsonb) returns json
+language sql as $$ select pg_temp.import_tier('{"program_id": "wy-grant", "id": "pump", "excludes": "wy-rebates"}' || p_cells) $$;
+
+select pg_temp.import_grant('{}');
+select results_eq($$ select program, eligible, amount, failed from pg_temp.results('[9001]') where tier = 'pump' $$,
+    $$ values ('wy-grant', true, 900.00, '[]'::jsonb), ('wy-rebates', false, 0.00, '["Other programs: not in addition to Wyoming Grant"]'::jsonb) $$,
+    'an offer is not paid in addition to one of a program that excludes it');
+select is((pg_temp.lookup('[9001, 9003]') #>> '{incentives,total_incentive_amount}')::numeric, 920.00, 'for another device, the excluded program pays');
+select is((select failed from pg_temp.results('[9001]', '{"building_type": "COMMERCIAL"}') where program = 'wy-rebates'),
+    '["Building type: for RESIDENTIAL or MULTIFAMILY, not for COMMERCIAL", "Other programs: not in addition to Wyoming Grant"]',
+    'an excluded offer names what else is against it');
+select pg_temp.import_grant('{"building_types": "COMMERCIAL"}');
+select is((pg_temp.lookup('[9001]') #>> '{incentives,total_incentive_amount}')::numeric, 250.00, 'an offer that is not open excludes none');
+select pg_temp.import_grant('{"amount": "0"}');
+select is((pg_temp.lookup('[9001]') #>> '{incentives,total_incentive_amount}')::numeric, 250.00, 'an offer that pays nothing excludes none');
+select pg_temp.import_grant('{"income_requirement": "Poor"}');
+select is((pg_temp.lookup('[9001]') -> 'incentives') - 'by_program', '{"total_incentive_amount": 250, "total_eligible_combinations": 1, "conditional_incentive_amount": 650}',
+    'what a conditional offer would exclude is no part of what it pays more');
+select pg_temp.import_grant('{"income_requirement": "Poor", "amount": "100"}');
+select is(pg_temp.lookup('[9001]') -> 'incentives' -> 'conditional_incentive_amount', '0', 'a conditional offer that excludes more than it pays adds nothing');
+select api.import_catalogue(jsonb_set(jsonb_set(pg_temp.catalogue(), '{program_tiers,0,income_requirement}', '"Not rich"'),
+    '{program_tiers,3}', '{"program_id": "wy-grant", "id": "pump", "name": "Pumps", "category_keys": "test_pump", "amount_type": "flat", "amount": "900", "income_requirement": "Poor", "excludes": "wy-rebates"}'));
+select results_eq($$ select (i ->> 'total_incentive_amount')::numeric, (i ->> 'conditional_incentive_amount')::numeric from (select pg_temp.lookup('[9001]') -> 'incentives' as i) l $$,
+    $$ values (0.00, 900.00) $$, 'an offer that depends on the income is not added to another one that excludes it');
+select is((select details from pg_temp.results('[9001]') where program = 'wy-rebates'),
+    '2.5 tons (typical) × $100.00 per ton = $250.00, not in addition to another offer', 'a conditional offer tells that another one excludes it');
 select pg_temp.import();
 
 -- Households
