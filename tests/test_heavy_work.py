@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import httpx
@@ -169,6 +171,21 @@ def test_heavy_requests_leave_the_rest_to_the_light_ones(database: Connection, c
             assert blocked_calls() <= 4
         database.execute("rollback")
     assert [answer.result().json() for answer in asked if answer.result().status_code >= 500] == []
+
+
+@pytest.mark.parametrize("value", ["1", "12345.75", '"a"'])
+def test_a_check_of_many_values_takes_little_memory(owner: Connection, value: str) -> None:
+    one, many = (f'{{"items": [{{"device_ids": [{",".join([value] * number)}]}}]}}' for number in (1, 400_000))
+    owner.execute("select app.check_json(%s)", [one])
+    owner.execute("select pg_column_size(%s::jsonb)", [many])
+    before = most_megabytes(owner.info.backend_pid)
+    owner.execute("select app.check_json(%s)", [many])
+    assert most_megabytes(owner.info.backend_pid) - before < 100, "600 bytes for each would be 240 MB"
+
+
+def most_megabytes(pid: int) -> int:
+    [kilobytes] = re.findall(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    return int(kilobytes) // 1024
 
 
 def test_a_workbook_is_large_whatever_its_size(database: Connection, http_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

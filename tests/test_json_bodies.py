@@ -58,6 +58,14 @@ def test_levels_are_counted_across_pieces(piece_bytes: int) -> None:
     assert verdict(b"[" * 65, piece_bytes) == "body_too_complex"
 
 
+def test_there_are_as_many_values_as_a_full_batch_has_and_no_end_of_them() -> None:
+    full_batch = b"[%s1]" % (b"1," * 1_200_000)
+    assert verdict(full_batch, PIECE_BYTES) is None
+    assert verdict(b"[%s1]" % (b"1," * 1_999_999), PIECE_BYTES) is None
+    assert verdict(b"[%s1]" % (b"1," * 2_000_000), PIECE_BYTES) == "body_too_complex"
+    assert verdict(b'["%s"]' % (b"1," * 2_000_000), PIECE_BYTES) is None, "in a text, they are none"
+
+
 @pytest.mark.parametrize("value", ["a" * 1_000_000, "\\" * 300_000, '"' * 300_000, list(range(200_000))])
 def test_no_call_is_given_more_than_a_piece(value: Any) -> None:
     pieces = list(pieces_outside_strings(json.dumps([value, 1]).encode()))

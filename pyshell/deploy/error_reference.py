@@ -37,7 +37,7 @@ WHAT_TO_DO = {
     "api_key_not_found": "The organization has no API key with this id. `GET /api-keys` lists them.",
     "application_not_found": "The organization has no application with this id. `GET /applications` lists them.",
     "batch_not_committed": "`wait_for_batch` was called in the transaction that created the batch. Commit, then wait.",
-    "body_too_complex": "The body is nested more than 64 levels deep. Send it flatter.",
+    "body_too_complex": "The body is nested more than 64 levels deep, or has more than two million values. Send it flatter, or in parts.",
     "body_too_large": "The body is larger than the message says. Split it.",
     "busy": "Too much is going on at once. Repeat the request after `Retry-After` seconds.",
     "column_names_too_long": "The columns of the file, or the members of `metadata`, have more than 64 KB of names. Shorten some.",

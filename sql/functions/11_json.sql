@@ -26,19 +26,44 @@ comment on function app.refuse(integer, text, text, text, json) is 'Raises an er
 -- Functions that run with the caller's rights refuse, too.
 grant execute on function app.refuse(integer, text, text, text, json) to batch_lookups_shell, authenticated, service_role;
 
--- PostgreSQL writes 1e131071, which takes a few bytes as jsonb, with 131,072 digits, and most parsers fail on what is nested deeply: what a
--- client sends must pass here before anything becomes text. pyshell/api/json_bodies.py refuses the same before it comes here.
+-- Whether a number is in it that PostgreSQL writes with very many digits: 131,072 for 1e131071, which takes a few bytes as jsonb. For each
+-- number that a path compares, it keeps some 600 bytes until it has seen the last one, so large values are taken apart. They must not be
+-- nested deeply.
+create or replace function app.has_extreme_number(p_value jsonb) returns boolean
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if pg_column_size(p_value) <= 16384 then
+        return jsonb_path_exists(p_value, 'strict $.** ? (@.type() == "number" && (@ > 1e15 || @ < -1e15 || @ != 0 && @ > -1e-30 && @ < 1e-30))');
+    elsif jsonb_typeof(p_value) = 'object' then
+        return exists (select from jsonb_each(p_value) m where jsonb_typeof(m.value) in ('number', 'array', 'object') and app.has_extreme_number(m.value));
+    elsif jsonb_typeof(p_value) = 'array' then
+        return exists (
+            select
+              from jsonb_array_elements(p_value) e (value)
+             where case jsonb_typeof(e.value)
+                       when 'number' then abs(e.value::numeric) > 1e15 or e.value::numeric <> 0 and abs(e.value::numeric) < 1e-30
+                       when 'string' then false
+                       else app.has_extreme_number(e.value) end);
+    end if;
+    return false;
+end;
+$$;
+
+-- What a client sends must pass here before anything becomes text: most parsers fail on what is nested deeply, too. pyshell/api/json_bodies.py
+-- refuses the same before it comes here.
 create or replace function app.check_json(p_value jsonb, p_max_bytes integer default null) returns void
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if jsonb_path_exists(p_value, 'strict $.** ? (@.type() == "number" && (@ > 1e15 || @ < -1e15 || @ != 0 && @ > -1e-30 && @ < 1e-30))') then
+    if jsonb_path_exists(p_value, 'strict $.**{65}') then
+        perform app.refuse(400, 'body_too_complex', 'The body is nested more than 64 levels deep');
+    elsif app.has_extreme_number(p_value) then
         perform app.refuse(
             400, 'number_out_of_range', 'The body contains a number that is out of range',
             'Numbers may have at most 15 digits before the point.');
-    elsif jsonb_path_exists(p_value, 'strict $.**{65}') then
-        perform app.refuse(400, 'body_too_complex', 'The body is nested more than 64 levels deep');
     elsif pg_column_size(p_value) > p_max_bytes then
         perform app.refuse(413, 'body_too_large', format('The body may have at most %s bytes', to_char(p_max_bytes, 'FM999,999,990')));
     end if;

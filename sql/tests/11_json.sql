@@ -1,5 +1,5 @@
 begin;
-select plan(35);
+select plan(44);
 \ir fixtures.psql
 
 select is(app.join_objects('{"b": 1, "a": 2}', '{"d": 3, "c": {"e": 4}}')::text, '{"b": 1, "a": 2, "d": 3, "c": {"e": 4}}', 'joined objects keep the order of their members');
@@ -26,6 +26,12 @@ select throws_ok(format($$ select app.check_json(%L) $$, v), 'PT400', 'The body 
   from unnest(array['1e131071', '-1e16', '{"a": [{"b": 1e99}]}', '[1e-40]', '[-1e-16383]']) v;
 select lives_ok(format($$ select app.check_json(%L) $$, v), 'a usual number passes: ' || v)
   from unnest(array['{"a": [0, -0.5, 1e15, 1e-15]}', '"1e131071"', '{"1e131071": null}']) v;
+-- Large values are taken apart.
+select throws_ok(format($$ select app.check_json(%L) $$, format(v, array_to_string(array_fill('12345'::text, array[5000]), ','))), 'PT400',
+    'The body contains a number that is out of range', 'a number is refused wherever it is in a large value: ' || v)
+  from unnest(array['[%s, 1e16]', '[%s, -1e131071]', '[1e-40, %s]', '{"a": [%s], "b": {"c": [1e99]}}', '{"a": [%s], "b": -1e99}', '{"items": [{"a": [%s, {"b": 1e16}]}]}']) v;
+select lives_ok(format($$ select app.check_json(%L) $$, format(v, array_to_string(array_fill('12345'::text, array[5000]), ','))), 'a large value of usual numbers passes: ' || v)
+  from unnest(array['[%s, 0, -1e15, 1e-15]', '{"a": [%s], "b": "1e131071", "c": true, "d": null}', '{"1e131071": [%s, "1e131071", false, null, {}, []]}']) v;
 select throws_ok(format($$ select app.check_json(%L) $$, repeat('[', d) || '1' || repeat(']', d)), 'PT400', 'The body is nested more than 64 levels deep', d || ' levels are too deep')
   from unnest(array[65, 3000]) d;
 select throws_ok(format($$ select app.check_json(%L, 1024) $$, json_build_array(repeat('x', 1024))), 'PT413', 'The body may have at most 1,024 bytes', 'a body has a size');
