@@ -197,7 +197,8 @@ create or replace function app.may_be_placeholder(p_cell text) returns boolean
 language sql immutable
 return p_cell ~* '^(null|none|nil|n/a|n\.a\.|na|nan|-+|\?+|tbd)$';
 
--- The device ids in a cell: numbers such as 1;4 or [1, 4], or names from the catalogue; the text itself if any part is neither.
+-- The device ids in a cell: numbers such as 1;4 or [1, 4], or names from the catalogue; the text itself if any part is neither. Of more than
+-- 100, which are refused, it reads one more, because a word may stand for them in 10,000 rows.
 create or replace function app.read_device_ids(p_text text) returns jsonb
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -208,9 +209,9 @@ declare
     v_ids   integer[];
 begin
     if v_list ~ '^[0-9]{1,9}(\.0+)?([;,|\s]+[0-9]{1,9}(\.0+)?)*$' then
-        return to_jsonb(string_to_array(regexp_replace(regexp_replace(v_list, '\.0+', '', 'g'), '[;,|\s]+', ',', 'g'), ',')::integer[]);
+        return to_jsonb((string_to_array(regexp_replace(regexp_replace(v_list, '\.0+', '', 'g'), '[;,|\s]+', ',', 'g'), ','))[:101]::integer[]);
     end if;
-    v_parts := regexp_split_to_array(v_list, '\s*[;|\n]\s*');
+    v_parts := (regexp_split_to_array(v_list, '\s*[;|\n]\s*'))[:101];
     v_ids := array(select coalesce(case when p.name ~ '^[0-9]{1,9}$' then p.name::integer end, d.id)
                      from unnest(v_parts) with ordinality p (name, n)
                      left join app.devices d on d.retired_at is null and app.plain_name(d.name) = app.plain_name(p.name)
