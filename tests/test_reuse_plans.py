@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from tests.test_plans import Plans, rows_scanned
 
 # Of the items that a job counts, only some are there: what bounds the reading is the count.
 JOBS, COUNTED, ITEMS = 5, 8_000, 200
+ONE_OF_EACH = [f"7 {job} st." for job in range(1, JOBS + 1)]
 HISTORY = """
     with job as (
         insert into public.batch_lookup_jobs
@@ -42,23 +44,23 @@ def organization(owner: Connection) -> str:
     return str(row[0])
 
 
-def checked(plans: Plans, organization: str) -> tuple[dict[str, Any], float]:
-    """The dry run of a site of each job, and how many items it read."""
+def checked(
+    plans: Plans,
+    organization: str,
+    streets: Iterable[str] = ONE_OF_EACH,
+    table: str = "lookup_queue_items",
+) -> tuple[dict[str, Any], float]:
+    """The dry run of a site of each job, and how many items it read; or one of other sites, and the rows of another table."""
     address: dict[str, Any] = {"city": "Boston", "state_or_province_code": "MA", "postal_code": "02134", "country_code": "US"}
     items = [
-        {
-            "reference_id": f"new-{job}",
-            "address": address | {"street_1": f"7 {job} st."},
-            "building_type": "RESIDENTIAL",
-            "device_ids": [1],
-        }
-        for job in range(1, JOBS + 1)
+        {"reference_id": f"new-{n}", "address": address | {"street_1": street}, "building_type": "RESIDENTIAL", "device_ids": [1]}
+        for n, street in enumerate(streets)
     ]
     request = json.dumps({"items": items, "dry_run": True, "reuse_results": {"max_age_days": 30}})
     [(answer,)], seen = plans.run(
         "select api.create_batch_lookup(%(organization)s, %(request)s, false)", {"organization": organization, "request": request}
     )
-    return answer, rows_scanned(seen, "lookup_queue_items")
+    return answer, rows_scanned(seen, table)
 
 
 def test_the_first_upload_reads_the_newest_results_and_the_maintenance_the_others(owner: Connection, organization: str) -> None:
@@ -74,6 +76,18 @@ def test_the_first_upload_reads_the_newest_results_and_the_maintenance_the_other
     second, read = checked(plans, organization)
     assert (second["known_already"], second["notes"], read) == (JOBS, [], 0)
     assert owner.execute("select count(*) from app.known_results").fetchone() == (JOBS * ITEMS,)
+
+
+def test_what_many_sites_ask_is_looked_for_once(owner: Connection, organization: str) -> None:
+    owner.execute("""update public.lookup_queue_items set address = address || '{"street_1": "7 Elm St"}'""")
+    plans = Plans(owner)
+    checked(plans, organization)
+    for _ in range(2):
+        owner.execute("select api.run_maintenance()")
+    owner.execute("analyze app.known_results")
+    answer, read = checked(plans, organization, ["7 elm st."] * 50, "known_results")
+    assert (answer["known_already"], answer["notes"]) == (50, [])
+    assert read == JOBS * ITEMS, "as often as it was answered, and not 50 times that"
 
 
 def test_the_maintenance_reads_nothing_for_those_who_never_reused_a_result(owner: Connection, organization: str) -> None:

@@ -237,14 +237,19 @@ begin
     return query
     with wanted as materialized (
         select u.position, app.dedup_key(u) as deduplication_key from unnest(p_items) u
+    ), known as materialized (
+        -- Once for each key: many items may ask the same, which may have been answered as often.
+        select w.deduplication_key, k.job_id, k.position
+          from (select distinct deduplication_key from wanted) w
+         cross join lateral (select r.job_id, r.position
+                               from app.known_results r
+                              where r.organization_id = p_organization_id and r.deduplication_key = w.deduplication_key and r.looked_up_at >= p_since
+                              order by r.looked_up_at desc
+                              limit 1) k
     )
     select w.position, k.job_id, k.position
       from wanted w
-     cross join lateral (select r.job_id, r.position
-                           from app.known_results r
-                          where r.organization_id = p_organization_id and r.deduplication_key = w.deduplication_key and r.looked_up_at >= p_since
-                          order by r.looked_up_at desc
-                          limit 1) k;
+      join known k on k.deduplication_key = w.deduplication_key;
 end;
 $$;
 
