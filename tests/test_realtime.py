@@ -360,6 +360,7 @@ class TestTheProtocol:
             ({"schema": None, "table": None}, "needs a schema or a table"),
             ({"filter": "id=eq.5"}, "invalid value for id"),
             ({"filter": "nothing=eq.5"}, "invalid column for filter nothing"),
+            ({"table": "incentive_reports", "filter": "total_incentive_value=gt.NaN"}, "invalid value for total_incentive_value"),
             ({"filter": "id=like.x"}, "like needs a text column"),
             ({"filter": "name=foo.hey"}, "Error parsing `filter` params"),
             ({"filter": "undefined"}, "Error parsing `filter` params"),
@@ -388,6 +389,14 @@ class TestTheProtocol:
             look_up(database, submit(client, 1), 1)
             with pytest.raises(TimeoutError):
                 bare.receive(0.5)
+
+    @pytest.mark.parametrize("since", ["0001-01-01T00:00:00+14:00", -62_135_596_800_000])
+    def test_tells_all_since_the_earliest_times_there_are(self, since: str | int, server: str, client: OrganizationClient) -> None:
+        job = submit(client, 1)
+        with bare_socket(server, client.api_key) as bare:
+            assert bare.join({"since": since})["status"] == "ok"
+            assert bare.receive()[4]["message"] == "Subscribed to PostgreSQL"
+            assert bare.receive()[4]["data"]["record"]["id"] == job["job_id"]
 
     @pytest.mark.parametrize(
         ("text", "names"),

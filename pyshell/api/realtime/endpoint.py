@@ -61,6 +61,9 @@ MAX_REFUSALS = 1_000
 # Of all together, in the holdings; who else has some of them is named below.
 CONNECTIONS, ANONYMOUS, REFUSALS = "connections", "anonymous connections", "refusals"
 
+# No row is older, and the feed looks somewhat further back than it is told to, where there may be no times.
+EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+
 SCOPES = {"batch_lookup_jobs": "jobs:read", "incentive_reports": "reports:read"}
 
 DATABASE_UNAVAILABLE = "DatabaseLackOfConnections: The database cannot be reached at the moment. Try again in a few seconds."
@@ -569,7 +572,7 @@ def _since(places: Iterable[Mapping[str, Any]]) -> datetime | None:
     for value in (place["since"] for place in places if place.get("since") is not None):
         try:
             moment = datetime.fromtimestamp(value / 1000, UTC) if isinstance(value, (int, float)) else datetime.fromisoformat(value)
-            moments.append(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+            moments.append(max(moment if moment.tzinfo else moment.replace(tzinfo=UTC), EARLIEST))
         except (ValueError, TypeError, OverflowError, OSError) as error:
             raise FilterError("since must be a time such as 2026-01-31T12:00:00Z, or milliseconds since 1970") from error
     return min(moments, default=None)

@@ -164,11 +164,19 @@ def _timestamp(text: str) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
+def _number(text: str) -> Decimal:
+    number = Decimal(text)
+    # It is neither less nor greater than a number, and comparing them raises.
+    if number.is_nan():
+        raise ValueError(text)
+    return number
+
+
 _READERS: Mapping[str, Callable[[str], Any]] = {
     "uuid": UUID,
     "int4": int,
     "int8": int,
-    "numeric": Decimal,
+    "numeric": _number,
     "timestamptz": _timestamp,
     "text": str,
 }
