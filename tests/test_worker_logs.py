@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from psycopg import OperationalError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pyshell.local.machine import free_port
@@ -17,7 +18,8 @@ from pyshell.postgres.notifications import Notifier
 from pyshell.postgres.retries import Outage
 from pyshell.settings import Settings
 from pyshell.webhooks import sender
-from pyshell.webhooks.requests import Attempt
+from pyshell.webhooks.calls import record_webhooks
+from pyshell.webhooks.requests import Attempt, Delivery
 from pyshell.webhooks.sender import Sender
 from pyshell.worker import job_log
 from pyshell.worker.failures import FirstOfEach
@@ -174,6 +176,30 @@ async def test_a_receiver_that_was_disabled_is_told_once_a_minute(
     [record] = caplog.records
     assert record.getMessage() == "the receiver was disabled: gone"
     assert vars(record)["fields"] == {"organization_id": ORGANIZATION}
+
+
+class LostAfterRecording:
+    """Stands in for the sender's session: attempts are recorded, and nothing else is answered."""
+
+    recorded = 0
+
+    async def run(self, call: object, *_: object) -> dict[str, int]:
+        if call is not record_webhooks:
+            raise OperationalError("the connection was lost")
+        self.recorded += 1
+        return {"accepted": 1}
+
+
+async def test_attempts_are_recorded_once_though_nobody_knows_whether_their_receiver_was_disabled(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(database_url="postgresql://nobody@127.0.0.1:1/nothing")
+    sender = Sender(settings, Notifier(settings.database_url, "test"))
+    session = LostAfterRecording()
+    monkeypatch.setattr(sender, "_recording", session)
+    delivery = Delivery(ORGANIZATION.bytes, b"", b"", b"{}", "https://example.com", [], "batch.completed")
+    sender._add_attempt(Attempt(delivery, 500, None, 0.1, None, None))
+    for _ in range(2):
+        await sender._flush()
+    assert session.recorded == 1
 
 
 @pytest.mark.parametrize(("seconds", "told"), [(0.0, True), (60.0, False)])

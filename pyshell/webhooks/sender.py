@@ -13,6 +13,7 @@ import socket
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from secrets import token_hex
 from typing import Final
 from uuid import UUID
@@ -273,13 +274,18 @@ class Sender:
             self._wakeup.set()
 
     async def _tell_of_disabled(self, organization_id: bytes, attempts: list[Attempt]) -> None:
-        """Logs it when failures have disabled a receiver. Asks once a minute and receiver at most, and only after failures."""
+        """Logs it when failures have disabled a receiver. Asks once a minute and receiver at most, and only after failures.
+
+        The attempts are recorded by then: what the database cannot tell is not logged.
+        """
         now = time.monotonic()
         self._asked_after = {other: at for other, at in self._asked_after.items() if now < at + ASK_AGAIN_SECONDS}
-        if organization_id in self._asked_after or all(attempt.http_status in range(200, 300) for attempt in attempts):
+        if organization_id in self._asked_after or all(attempt.succeeded for attempt in attempts):
             return
         self._asked_after[organization_id] = now
-        reason = await self._recording.run(disabled_reason, organization_id)
+        reason = None
+        with suppress(DatabaseError):
+            reason = await self._recording.run(disabled_reason, organization_id)
         if reason in ("gone", "failing"):
             logger.warning("the receiver was disabled: %s", reason, extra={"fields": {"organization_id": UUID(bytes=organization_id)}})
 
