@@ -1,9 +1,10 @@
-"""Tasks that end together."""
+"""Tasks that end together, and how to wait for an event for some time only."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 
@@ -13,3 +14,10 @@ async def cancel_all(tasks: Iterable[asyncio.Task[Any]]) -> list[Any]:
     for task in cancelled:
         task.cancel()
     return await asyncio.gather(*cancelled, return_exceptions=True)
+
+
+async def wait_at_most(event: asyncio.Event, seconds: float) -> None:
+    """Waits until the event is set, or so many seconds are over."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from uuid import UUID
 
 from pyshell.api.row_changes import CHANNEL, Row, parse
 from pyshell.postgres.notifications import Notifier
+from pyshell.tasks import wait_at_most
 
 TABLE = "batch_lookup_jobs"
 # The longest delay after a lost notification.
@@ -26,9 +27,7 @@ class WatchedJob:
 
     async def wait(self, seconds: float) -> None:
         """Until a change, at most this long; capped at POLL_SECONDS, because notifications may be lost."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(min(seconds, POLL_SECONDS)):
-                await self._event.wait()
+        await wait_at_most(self._event, min(seconds, POLL_SECONDS))
         self._event.clear()
 
 

@@ -26,7 +26,7 @@ from pyshell.postgres.notifications import Notifier
 from pyshell.postgres.retries import Outage, Retries
 from pyshell.postgres.sqlstates import DatabaseError, Kind, for_log, is_about_the_data, kind_of
 from pyshell.settings import Settings
-from pyshell.tasks import cancel_all
+from pyshell.tasks import cancel_all, wait_at_most
 from pyshell.webhooks.calls import claim_webhooks, disabled_reason, ready_webhooks, record_webhooks, release_lost_webhooks
 from pyshell.webhooks.receiver_limits import FIRST_WINDOW, PAUSING_STATUSES, LoadShedding, ReceiverLimit
 from pyshell.webhooks.requests import Attempt, Delivery, Receiver
@@ -115,11 +115,7 @@ class Sender:
                     logger.warning("cannot claim webhooks, will try again: %s", error)
                 sleep = PAUSE_AFTER_ERROR
                 self._wakeup.clear()
-            try:
-                async with asyncio.timeout(sleep):
-                    await self._wakeup.wait()
-            except TimeoutError:
-                pass
+            await wait_at_most(self._wakeup, sleep)
 
     async def _round(self) -> float:
         """Claim what windows have room for; answers how long to sleep unless one has room for more before."""

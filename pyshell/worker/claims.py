@@ -12,7 +12,7 @@ from uuid import UUID
 from pyshell.postgres.connections import Connection, Session
 from pyshell.postgres.retries import Outage, Retries
 from pyshell.postgres.sqlstates import DatabaseError, Kind, for_log, kind_of
-from pyshell.tasks import cancel_all
+from pyshell.tasks import cancel_all, wait_at_most
 from pyshell.worker.calls import Lease, WorkerState, claim_for_organizations, claim_lookups, heartbeat, release_lost_claims
 from pyshell.worker.failures import FirstOfEach
 from pyshell.worker.job_log import JobLog
@@ -97,9 +97,7 @@ class Claims:
             sleep = self._back_off(longest=2.0)
             if self._outage.is_worth_a_warning(asyncio.get_running_loop().time()):
                 logger.warning("worker %s cannot claim lookups, will try again: %s", self._worker, error)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(sleep):
-                await self._wakeup.wait()
+        await wait_at_most(self._wakeup, sleep)
 
     def stop(self) -> None:
         """Let `run` end after its current round, so that no claim is lost."""

@@ -3,12 +3,12 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import Final
 from uuid import UUID
 
 from pyshell.postgres.connections import Session
 from pyshell.postgres.sqlstates import DatabaseError, Kind, kind_of
+from pyshell.tasks import wait_at_most
 from pyshell.worker.calls import Lease, WorkerState, by_organization, extend_leases, release_lookups
 
 logger = logging.getLogger(__name__)
@@ -63,11 +63,12 @@ class LeaseKeeper:
     async def run(self) -> None:
         """Renew every lease that has lost a third of its time, and return what was released, until cancelled."""
         while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(min(self._lease_seconds / TICKS_PER_LEASE, LONGEST_TICK)):
-                    await self._wakeup.wait()
+            await wait_at_most(self._wakeup, self._tick())
             if not (await self.return_released() and await self._extend()):
-                await asyncio.sleep(min(self._lease_seconds / TICKS_PER_LEASE, LONGEST_TICK))
+                await asyncio.sleep(self._tick())
+
+    def _tick(self) -> float:
+        return min(self._lease_seconds / TICKS_PER_LEASE, LONGEST_TICK)
 
     async def return_released(self) -> bool:
         """Return what was released; false: some of it could not be, and will be tried again."""

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from itertools import accumulate, takewhile
 from typing import Final
 from uuid import UUID
@@ -13,6 +13,7 @@ from pyshell import traces
 from pyshell.postgres.connections import Session
 from pyshell.postgres.retries import BUSY_BEFORE_A_WARNING, Retries
 from pyshell.postgres.sqlstates import DatabaseError, Kind, for_log, is_about_the_data, kind_of
+from pyshell.tasks import wait_at_most
 from pyshell.worker.calls import Lease, Outcome, record_for_organizations, record_lookups
 from pyshell.worker.failures import ExhaustedLog
 from pyshell.worker.leases import LeaseKeeper
@@ -126,9 +127,7 @@ class Outcomes:
         rest = FLUSH_SECONDS
         while True:
             await self._has_some.wait()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(rest):
-                    await self._is_due.wait()
+            await wait_at_most(self._is_due, rest)
             self._is_due.clear()
             started = self._loop.time()
             await self._flush_all(session)

@@ -26,7 +26,7 @@ from pyshell.postgres.retries import Outage
 from pyshell.postgres.slow import Threshold
 from pyshell.postgres.sqlstates import DatabaseError, explain
 from pyshell.settings import Settings
-from pyshell.tasks import cancel_all
+from pyshell.tasks import cancel_all, wait_at_most
 from pyshell.webhooks.sender import Sender
 from pyshell.worker.claims import Claims
 from pyshell.worker.leases import LeaseKeeper
@@ -171,9 +171,7 @@ async def fetch_internal_key(settings: Settings, stop: asyncio.Event) -> str | N
         except DatabaseError as error:
             if outage.is_worth_a_warning(asyncio.get_running_loop().time()):
                 logger.warning("cannot start, will try again: %s", explain(error))
-            with suppress(TimeoutError):
-                async with asyncio.timeout(backoff.delay()):
-                    await stop.wait()
+            await wait_at_most(stop, backoff.delay())
         finally:
             await session.close()
     return None

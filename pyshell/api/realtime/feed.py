@@ -14,7 +14,6 @@ import json
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Set
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, Protocol
@@ -28,7 +27,7 @@ from pyshell.postgres.connections import Backoff
 from pyshell.postgres.notifications import Notifier
 from pyshell.postgres.pool import Pool
 from pyshell.postgres.sqlstates import DatabaseError
-from pyshell.tasks import cancel_all
+from pyshell.tasks import cancel_all, wait_at_most
 
 logger = logging.getLogger("pyshell.api.realtime")
 
@@ -228,9 +227,7 @@ class Feed:
         pause = POLL_SECONDS
         while True:
             backoff.reset()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._may_have_missed.wait()
+            await wait_at_most(self._may_have_missed, pause)
             self._may_have_missed.clear()
             if not self._listeners:
                 self._position = None
