@@ -9,6 +9,7 @@ import re
 from pyshell.api.errors import ApiError
 
 JSON, NDJSON, MULTIPART = "application/json", "application/x-ndjson", "multipart/form-data"
+WORKBOOK = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 # CSV or a workbook: browsers on Windows name both after the installed program.
 FILE = "text/csv"
 ALIASES = (
@@ -39,7 +40,7 @@ ALIASES = (
             "application/vnd.ms-excel",
             "application/vnd.ms-excel.sheet.binary.macroenabled.12",
             "application/vnd.ms-excel.sheet.macroenabled.12",
-            "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+            WORKBOOK,
             "application/vnd.oasis.opendocument.spreadsheet",
         ),
         FILE,

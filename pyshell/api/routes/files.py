@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import BinaryIO
+from uuid import UUID
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from pyshell.api.large_answers import in_pieces
+from pyshell.api.large_answers import bounded, in_pieces
+from pyshell.api.media_types import WORKBOOK
 from pyshell.api.workbook_writer import WorkbookWriter
 
 # The first piece is small, so that it comes at once. A process holds one piece of a file at a time.
@@ -21,13 +24,23 @@ PIECE = 500
 SENT_BYTES = 64 * 1024
 
 Piece = tuple[bytes | None, bytes | None]
+# From the position after which to read and a number of rows: their lines, and the position of the last one, None when there are no more.
+ReadPiece = Callable[[int, int], Awaitable[Piece]]
 
 
-async def stream_file(request: Request, read_piece: Callable[[int, int], Awaitable[Piece]], headers: Mapping[str, str]) -> Response:
+async def file_response(
+    request: Request, organization_id: UUID, name: str, media_type: str, read_piece: ReadPiece, **headers: str
+) -> Response:
+    """A file to download, as one of the large answers of the organization. Of a workbook, lines are JSON arrays, header first."""
+    headers |= {"Content-Type": media_type, "Content-Disposition": f'attachment; filename="{name}"'}
+    stream = stream_workbook if media_type == WORKBOOK else stream_file
+    return await bounded(request, organization_id, partial(stream, request, read_piece, headers))
+
+
+async def stream_file(request: Request, read_piece: ReadPiece, headers: Mapping[str, str]) -> Response:
     """Neither side holds the whole file, and no pooled connection waits for a slow client.
 
-    `read_piece` gets the position after which to read and how many rows; it answers their lines and the position of the last one, null
-    when there are no more. An error in the first piece can still be answered: nothing has been sent.
+    An error in the first piece can still be answered: nothing has been sent.
     """
     first = await read_piece(-1, FIRST_PIECE)
     if request.method == "HEAD":
@@ -45,8 +58,8 @@ async def stream_file(request: Request, read_piece: Callable[[int, int], Awaitab
     return StreamingResponse(pieces(), headers=headers)
 
 
-async def stream_workbook(request: Request, read_piece: Callable[[int, int], Awaitable[Piece]], headers: Mapping[str, str]) -> Response:
-    """Like `stream_file`, as an Excel workbook, which is written to its end before it is sent. Lines are JSON arrays, header first."""
+async def stream_workbook(request: Request, read_piece: ReadPiece, headers: Mapping[str, str]) -> Response:
+    """Like `stream_file`, but the file is written to its end before it is sent."""
     lines, last_position = await read_piece(-1, FIRST_PIECE)
     if request.method == "HEAD":
         return only_headers(headers)

@@ -15,9 +15,10 @@ from starlette.responses import HTMLResponse, Response
 from pyshell.api.errors import ApiError
 from pyshell.api.heavy_work import heavy_turn
 from pyshell.api.large_answers import bounded
+from pyshell.api.media_types import WORKBOOK
 from pyshell.api.reports.page import report_page
 from pyshell.api.routes.consistency import reader
-from pyshell.api.routes.files import Piece, stream_file, stream_workbook
+from pyshell.api.routes.files import Piece, file_response
 from pyshell.api.routes.parameters import (
     boolean_param,
     created_params,
@@ -36,7 +37,7 @@ MAX_CHANGES_BYTES = 64 * 1024
 SITES_ON_PAGE = 200
 FAILED_ITEMS_ON_PAGE = 50
 SITE_FILTERS = ("eligible", "state", "utility", "program", "q")
-MEDIA_TYPES = {"csv": "text/csv; charset=utf-8", "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"}
+MEDIA_TYPES = {"csv": "text/csv; charset=utf-8", "xlsx": WORKBOOK}
 # The page loads nothing, and no script that a provider may have put into a name can run.
 PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -119,12 +120,8 @@ async def report_file(request: Request, report: Report, file_format: str) -> Res
             )
         return lines, last_position
 
-    headers = {
-        "Content-Type": MEDIA_TYPES[file_format],
-        "Content-Disposition": f'attachment; filename="incentive-report-{report.report_id}.{file_format}"',
-    }
-    stream = stream_workbook if file_format == "xlsx" else stream_file
-    return await bounded(request, report.organization_id, partial(stream, request, read_piece, headers))
+    name = f"incentive-report-{report.report_id}.{file_format}"
+    return await file_response(request, report.organization_id, name, MEDIA_TYPES[file_format], read_piece)
 
 
 async def report_html(request: Request, report: Report) -> Response:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 from functools import partial
-from uuid import UUID
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -12,17 +11,18 @@ from starlette.responses import Response
 from pyshell.api.errors import ApiError
 from pyshell.api.heavy_work import heavy_turn
 from pyshell.api.large_answers import bounded
+from pyshell.api.media_types import NDJSON, WORKBOOK
 from pyshell.api.routes.batch_lookups import job_id
 from pyshell.api.routes.consistency import reader
-from pyshell.api.routes.files import Piece, stream_file, stream_workbook
+from pyshell.api.routes.files import Piece, file_response
 from pyshell.api.routes.parameters import boolean_param, integer_param, page_params, page_response, status_param, text_param, text_params
 from pyshell.postgres.calls import call, call_row
 from pyshell.postgres.compact import compact_lines
 
 MEDIA_TYPES = {
     "csv": "text/csv; charset=utf-8; header=present",
-    "ndjson": "application/x-ndjson",
-    "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+    "ndjson": NDJSON,
+    "xlsx": WORKBOOK,
 }
 MAX_AFTER = 2**31 - 1
 # What the header Accept holds where one of them is wanted.
@@ -73,13 +73,8 @@ async def stream_batch_lookup_results(request: Request) -> Response:
             lines = mark + (lines or b"")
         return lines, last_position
 
-    headers = {
-        "Content-Type": MEDIA_TYPES[file_format],
-        "Content-Disposition": f'attachment; filename="{file_name(job, file_format)}"',
-        "Vary": "Accept",
-    }
-    stream = stream_workbook if file_format == "xlsx" else stream_file
-    return await bounded(request, request.user.organization_id, partial(stream, request, read_piece, headers))
+    name = f"batch-lookup-{job}.{file_format}"
+    return await file_response(request, request.user.organization_id, name, MEDIA_TYPES[file_format], read_piece, Vary="Accept")
 
 
 def item_filter(request: Request) -> dict[str, object]:
@@ -107,7 +102,3 @@ def wanted_format(request: Request) -> str:
     if file_format not in MEDIA_TYPES:
         raise ApiError(400, "invalid_format", f"format must be one of {', '.join(MEDIA_TYPES)}")
     return file_format
-
-
-def file_name(job: UUID, file_format: str) -> str:
-    return f"batch-lookup-{job}.{file_format}"
