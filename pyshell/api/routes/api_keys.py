@@ -13,22 +13,20 @@ from starlette.responses import JSONResponse, Response
 from pyshell.api import api_keys
 from pyshell.api.authentication import Authenticator
 from pyshell.api.errors import ApiError
-from pyshell.api.routes.parameters import boolean_param, json_body, json_response, page_params, page_response, uuid_param
+from pyshell.api.routes.parameters import boolean_param, json_response, optional_json_body, page_params, page_response, uuid_param
 from pyshell.postgres.calls import call
 
 audit_log = logging.getLogger("pyshell.audit")
 
-MAX_REQUEST_BYTES = 64 * 1024
-
 
 async def create_api_key(request: Request) -> Response:
-    body = await json_body(request, MAX_REQUEST_BYTES) or "{}"
+    body = await optional_json_body(request)
     prefix = read_prefix(body)
     return await answer_with_key(request, api_keys.generate(prefix), "request_api_key", prefix=prefix, request=body)
 
 
 async def rotate_api_key(request: Request) -> Response:
-    body = await json_body(request, MAX_REQUEST_BYTES) or "{}"
+    body = await optional_json_body(request)
     arguments = {"organization_id": request.user.organization_id, "api_key_id": api_key_id(request)}
     current = json.loads(await call(request.app.state.pool, "get_api_key", **arguments, granted_scopes=granted_scopes(request)))
     return await answer_with_key(

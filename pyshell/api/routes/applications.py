@@ -10,7 +10,6 @@ from pyshell.api.routes.consistency import reader
 from pyshell.api.routes.parameters import boolean_param, json_body, json_response, page_params, page_response, text_param
 from pyshell.postgres.calls import call
 
-MAX_CHANGES_BYTES = 64 * 1024
 MAX_DIGITS = 18
 
 
@@ -36,7 +35,7 @@ async def update_application(request: Request) -> Response:
             request.app.state.pool,
             "update_application",
             **_application(request),
-            changes=await json_body(request, MAX_CHANGES_BYTES),
+            changes=await json_body(request),
             dry_run=boolean_param(request, "dryRun"),
         )
     )

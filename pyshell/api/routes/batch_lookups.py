@@ -14,6 +14,7 @@ from pyshell.api.errors import ApiError
 from pyshell.api.heavy_work import heavy_turn
 from pyshell.api.routes.consistency import reader
 from pyshell.api.routes.parameters import (
+    MAX_INTEGER,
     boolean_param,
     created_params,
     integer_param,
@@ -120,7 +121,7 @@ async def continue_batch_lookup(request: Request) -> Response:
     if "max_lookups" in request.query_params:
         limits["max_lookups"] = integer_param(request, "max_lookups")
         if limits["max_lookups"] is None:
-            raise ApiError(400, "invalid_max_lookups", "max_lookups must be a whole number from 1 to 2147483647")
+            raise ApiError(400, "invalid_max_lookups", f"max_lookups must be a whole number from 1 to {MAX_INTEGER}")
     return json_response(
         await call(
             request.app.state.pool,

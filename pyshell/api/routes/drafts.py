@@ -17,7 +17,6 @@ from pyshell.api.routes.parameters import (
     json_response,
     page_params,
     page_response,
-    status_param,
     text_param,
     text_params,
     traceparent_of,
@@ -28,7 +27,6 @@ from pyshell.postgres.calls import call, call_row
 
 # 10,000 edits of usual length take 1 MB.
 MAX_CHANGES_BYTES = 4 * 1024 * 1024
-MAX_OPTIONS_BYTES = 64 * 1024
 
 
 async def create_upload(request: Request) -> Response:
@@ -52,7 +50,7 @@ async def list_uploads(request: Request) -> Response:
         request.app.state.pool,
         "list_uploads",
         organization_id=request.user.organization_id,
-        status=status_param(request),
+        status=text_param(request, "status"),
         **page_params(request),
     )
     return page_response(request, body)
@@ -84,7 +82,7 @@ async def update_upload(request: Request) -> Response:
 async def start_upload(request: Request) -> Response:
     """Makes a batch of the draft; without a body, with no options."""
     has_body = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
-    options = await json_body(request, MAX_OPTIONS_BYTES) if has_body else "{}"
+    options = await json_body(request) if has_body else "{}"
     async with heavy_turn(request):
         status, replayed, answer = await call_row(
             request.app.state.pool,

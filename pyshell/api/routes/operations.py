@@ -8,15 +8,13 @@ from starlette.responses import Response
 from pyshell.api.routes.parameters import integer_param, json_body, json_response
 from pyshell.postgres.calls import call
 
-MAX_SETTINGS_BYTES = 64 * 1024
-
 
 async def get_operations(request: Request) -> Response:
     return json_response(await call(request.app.state.pool, "get_operations"))
 
 
 async def update_settings(request: Request) -> Response:
-    await call(request.app.state.pool, "update_settings", changes=await json_body(request, MAX_SETTINGS_BYTES))
+    await call(request.app.state.pool, "update_settings", changes=await json_body(request))
     return await get_operations(request)
 
 

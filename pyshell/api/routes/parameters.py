@@ -22,6 +22,8 @@ from pyshell.api.media_types import JSON, check_charset, recognize
 from pyshell.postgres.compact import PIECE_BYTES, compact
 
 MAX_INTEGER = 2**31 - 1
+# Of a body that has no reason to be larger.
+MAX_JSON_BYTES = 64 * 1024
 PAGE = ("limit", "offset", "cursor")
 CREATED = ("created_from", "created_before")
 # Those that may be given more than once.
@@ -70,7 +72,7 @@ def json_response(text: bytes, status: int = 200) -> Response:
     return kind(body, status, media_type="application/json")
 
 
-async def json_body(request: Request, max_bytes: int) -> str:
+async def json_body(request: Request, max_bytes: int = MAX_JSON_BYTES) -> str:
     """The body as text, for PostgreSQL to parse.
 
     Raises ApiError: 400 not UTF-8, with a NUL character, or too much once it is parsed; 413 more than `max_bytes`; 415 declared as
@@ -79,6 +81,11 @@ async def json_body(request: Request, max_bytes: int) -> str:
     body = await read_body(request, max_bytes)
     check_content_type(request, body)
     return json_text(body)
+
+
+async def optional_json_body(request: Request, max_bytes: int = MAX_JSON_BYTES) -> str:
+    """Like `json_body`, and an empty object where there is none."""
+    return await json_body(request, max_bytes) or "{}"
 
 
 def json_text(body: bytes) -> str:
@@ -151,11 +158,6 @@ def _mounted_path(request: Request) -> str:
     """The path with the prefix that the service is mounted under, whether a proxy left it or not."""
     prefix, path = request.scope["root_path"], request.scope["path"]
     return f"{prefix}{path.removeprefix(prefix)}"
-
-
-def status_param(request: Request) -> str | None:
-    """`status`, where given; the database knows which there are."""
-    return text_param(request, "status")
 
 
 def text_param(request: Request, name: str) -> str | None:

@@ -33,7 +33,6 @@ from pyshell.api.routes.parameters import (
 from pyshell.postgres.calls import Runner, call, call_row
 from pyshell.postgres.sqlstates import DatabaseError
 
-MAX_CHANGES_BYTES = 64 * 1024
 SITES_ON_PAGE = 200
 FAILED_ITEMS_ON_PAGE = 50
 SITE_FILTERS = ("eligible", "state", "utility", "program", "q")
@@ -167,7 +166,7 @@ async def diff_incentive_reports(request: Request) -> Response:
 
 
 async def update_incentive_report(request: Request) -> Response:
-    changes = await json_body(request, MAX_CHANGES_BYTES)
+    changes = await json_body(request)
     return json_response(await call(request.app.state.pool, "update_incentive_report", **report_of(request).arguments, changes=changes))
 
 

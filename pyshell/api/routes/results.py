@@ -15,7 +15,7 @@ from pyshell.api.media_types import NDJSON, WORKBOOK
 from pyshell.api.routes.batch_lookups import job_id
 from pyshell.api.routes.consistency import reader
 from pyshell.api.routes.files import Piece, file_response
-from pyshell.api.routes.parameters import boolean_param, integer_param, page_params, page_response, status_param, text_param, text_params
+from pyshell.api.routes.parameters import MAX_INTEGER, boolean_param, integer_param, page_params, page_response, text_param, text_params
 from pyshell.postgres.calls import call, call_row
 from pyshell.postgres.compact import compact_lines
 
@@ -24,7 +24,6 @@ MEDIA_TYPES = {
     "ndjson": NDJSON,
     "xlsx": WORKBOOK,
 }
-MAX_AFTER = 2**31 - 1
 # What the header Accept holds where one of them is wanted.
 ACCEPTED = {"ndjson": "ndjson", "spreadsheetml": "xlsx"}
 
@@ -78,7 +77,7 @@ async def stream_batch_lookup_results(request: Request) -> Response:
 
 
 def item_filter(request: Request) -> dict[str, object]:
-    return {"status": status_param(request), "error_code": text_param(request, "error_code")}
+    return {"status": text_param(request, "status"), "error_code": text_param(request, "error_code")}
 
 
 def after_param(request: Request, file_format: str) -> int:
@@ -88,8 +87,8 @@ def after_param(request: Request, file_format: str) -> int:
     if file_format == "xlsx":
         raise ApiError(400, "invalid_after", "after is for CSV and NDJSON")
     after = integer_param(request, "after")
-    if after is None or not 0 <= after <= MAX_AFTER:
-        raise ApiError(400, "invalid_after", f"after must be a whole number from 0 to {MAX_AFTER}")
+    if after is None or after < 0:
+        raise ApiError(400, "invalid_after", f"after must be a whole number from 0 to {MAX_INTEGER}")
     return after
 
 

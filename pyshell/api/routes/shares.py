@@ -13,7 +13,7 @@ from pyshell.api import api_keys
 from pyshell.api.authentication import client_address
 from pyshell.api.errors import ApiError
 from pyshell.api.limits import RequestLimiter
-from pyshell.api.routes.parameters import json_body, json_response, uuid_param
+from pyshell.api.routes.parameters import json_response, optional_json_body, uuid_param
 from pyshell.api.routes.reports import Report, report_file, report_html, report_of
 from pyshell.postgres.calls import call
 
@@ -34,7 +34,7 @@ async def share_incentive_report(request: Request) -> Response:
         "share_incentive_report",
         **report.arguments,
         token_hash=hash_token(token),
-        request=await json_body(request, MAX_REQUEST_BYTES) or "{}",
+        request=await optional_json_body(request, MAX_REQUEST_BYTES),
         created_by=request.user.name,
     )
     url = f"{str(request.base_url).rstrip('/')}/shared-reports/{token}"

@@ -10,12 +10,19 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from pyshell.api.errors import ApiError
-from pyshell.api.routes.parameters import json_body, json_response, page_params, page_response, read_uuid, text_param, uuid_param
+from pyshell.api.routes.parameters import (
+    json_body,
+    json_response,
+    optional_json_body,
+    page_params,
+    page_response,
+    read_uuid,
+    text_param,
+    uuid_param,
+)
 from pyshell.postgres.calls import call
 from pyshell.webhooks.addresses import is_ip_address, is_public
 from pyshell.webhooks.runs import send_test
-
-MAX_BYTES = 64 * 1024
 
 
 async def get_webhook_config(request: Request) -> Response:
@@ -23,7 +30,7 @@ async def get_webhook_config(request: Request) -> Response:
 
 
 async def set_webhook_config(request: Request) -> Response:
-    changes = await json_body(request, MAX_BYTES)
+    changes = await json_body(request)
     allow_private = request.app.state.settings.webhooks_allow_private_networks
     if not allow_private:
         check_host(changes)
@@ -51,7 +58,7 @@ async def rotate_webhook_secret(request: Request) -> Response:
             request.app.state.pool,
             "rotate_webhook_secret",
             organization_id=request.user.organization_id,
-            request=await json_body(request, MAX_BYTES) or "{}",
+            request=await optional_json_body(request),
             actor=request.user.name,
         )
     )
@@ -100,7 +107,7 @@ async def recover_webhook_deliveries(request: Request) -> Response:
         request.app.state.pool,
         "recover_webhook_deliveries",
         organization_id=request.user.organization_id,
-        request=await json_body(request, MAX_BYTES) or "{}",
+        request=await optional_json_body(request),
     )
     return json_response(body, 202)
 
