@@ -13,7 +13,7 @@ import click
 from batch_lookups import __version__
 from batch_lookups.cli import exits, settings
 from batch_lookups.cli.exits import Ended
-from batch_lookups.cli.session import Session, open_browser, pass_session, say, with_output
+from batch_lookups.cli.session import Session, open_browser, pass_session, say, warn_of_clear_text, with_output
 
 if TYPE_CHECKING:
     import httpx
@@ -61,8 +61,7 @@ def login(session: Session, url: str | None) -> None:
         known = settings.configured_url()
         url = click.prompt("Address", default=known, err=True) if terminal else known
     url = settings.read_url(url)
-    if settings.sends_in_clear(url):
-        say(f"warning: {url} is not encrypted; others on the way can read the key. Use https://")
+    warn_of_clear_text(url)
     api_key = settings.read_key(click.prompt("API key", hide_input=True, err=True) if terminal else sys.stdin.readline())
     if not api_key:
         raise Ended(exits.AUTHENTICATION, "No key was given", "Type it when asked, or give it on standard input.")

@@ -31,6 +31,12 @@ with_job = click.argument("job", metavar="JOB")
 CODES_OF_SITES = {"not_found", "upstream_rejected"}
 
 
+def with_item_filter(command: F) -> F:
+    statuses = click.Choice(["pending", "processing", "completed", "failed"])
+    command = click.option("--error", "error_code", metavar="CODE", help="Only items that failed with this code.")(command)
+    return click.option("--status", type=statuses, help="Only such items.")(command)
+
+
 def with_saving(command: F) -> F:
     command = click.option("--report", type=saving.PAGE, help="Also save the report as a page of HTML.")(command)
     saved = "Where to save the results: x.csv, x.xlsx or x.ndjson; standard output unless given."
@@ -170,12 +176,13 @@ def finish(session: Session, job_id: str, output: Path | None, report: Path | No
     """Watches a job, saves its results and its report, and answers what came of it."""
     saved = [f"-o {quoted(output)}"] if output else ["-o -"] if save_results else []
     saved += [f"--report {quoted(report)}"] if report else []
-    ended = follow_job(session, job_id, " ".join(["batch-lookups watch", job_id, *saved]))
-    with detaching(" ".join(["batch-lookups watch", job_id, *saved])):
+    command = " ".join(["batch-lookups watch", job_id, *saved])
+    ended = follow_job(session, job_id, command)
+    with detaching(command):
         if save_results:
             write_results(session.client, job_id, output, saving.format_of(output))
         if report is not None:
-            save_text(none_if_dash(report), session.client.get_report_page(ended["report_id"]))
+            saving.save(none_if_dash(report), [session.client.get_report_page(ended["report_id"]).encode()])
     places = [str(path) for path in (output, none_if_dash(report)) if path is not None]
     say(summary_of(ended) + (f"\nSaved {' and '.join(places)}" if places else ""))
     return exits.of_job(ended)
@@ -344,7 +351,7 @@ def usage(session: Session, created_from: str | None, created_before: str | None
         lambda row: (row["day"], row["lookups"], row["job_id"], row["name"]),
         "There are no lookups.",
     )
-    return exits.STOPPED if month["limit"] is not None and month["lookups"] >= month["limit"] else exits.ALL
+    return exits.ALL if allowed is None or used < allowed else exits.STOPPED
 
 
 @click.command()
@@ -393,8 +400,7 @@ def delete(session: Session, job: str, with_report: bool, yes: bool) -> None:
 
 @click.command()
 @with_job
-@click.option("--status", type=click.Choice(["pending", "processing", "completed", "failed"]), help="Only such items.")
-@click.option("--error", "error_code", metavar="CODE", help="Only items that failed with this code.")
+@with_item_filter
 @click.option("--limit", type=click.IntRange(min=1), help="How many; all unless given.")
 @with_output
 @pass_session
@@ -426,8 +432,7 @@ def amount_of(item: Item) -> Dollars | None:
     "-o", "--output", type=saving.OutputFile(), help="Where to save them: x.csv, x.xlsx or x.ndjson; CSV on standard output unless given."
 )
 @click.option("--follow", is_flag=True, help="Write each row once it is final, to the end of the job; go on where the file ends.")
-@click.option("--status", type=click.Choice(["pending", "processing", "completed", "failed"]), help="Only such items.")
-@click.option("--error", "error_code", metavar="CODE", help="Only items that failed with this code.")
+@with_item_filter
 @click.option("--ndjson", is_flag=True, help="NDJSON, whatever the file is called.")
 @pass_session
 def results(session: Session, job: str, output: Path | None, follow: bool, status: str | None, error_code: str | None, ndjson: bool) -> int:
@@ -471,14 +476,10 @@ def write_results(
     error_code: str | None = None,
 ) -> None:
     """Saves the results as they are now, or writes them to standard output."""
-    if output is not None and results_format == "csv" and saving.is_workbook(output):
+    if results_format == "csv" and saving.is_workbook(output):
         saving.save(output, [client.get_results_xlsx(job_id, status=status, error_code=error_code)])
-        return
-    records = client.results(job_id, results_format, status=status, error_code=error_code)
-    if output is None:
-        saving.write_out(records)
     else:
-        saving.save(output, records)
+        saving.save(output, client.results(job_id, results_format, status=status, error_code=error_code))
 
 
 def quoted(path: Path) -> str:
@@ -486,13 +487,6 @@ def quoted(path: Path) -> str:
     import shlex
 
     return shlex.quote(str(path))
-
-
-def save_text(path: Path | None, text: str) -> None:
-    if path is None:
-        saving.write_out([text.encode()])
-    else:
-        saving.save(path, [text.encode()])
 
 
 def none_if_dash(path: Path | None) -> Path | None:

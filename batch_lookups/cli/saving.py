@@ -55,11 +55,15 @@ PAGE = OutputFile(".html", ".htm")
 REPORT = OutputFile(".html", ".htm", ".csv", ".xlsx", ".json")
 
 
-def save(path: Path, pieces: Iterable[bytes]) -> None:
+def save(path: Path | None, pieces: Iterable[bytes]) -> None:
     """Writes a file beside its place and then moves it there: whoever looks finds the old file or the whole new one.
 
-    A device or a pipe is written to as it is, and a link stays one.
+    A device or a pipe is written to as it is, and a link stays one. None: to standard output.
     """
+    if path is None:
+        sys.stdout.buffer.writelines(pieces)
+        sys.stdout.buffer.flush()
+        return
     # Before the link is followed: /dev/stdout leads to a pipe that has no name.
     if is_special(path):
         with path.open("wb") as target:
@@ -85,13 +89,6 @@ def save(path: Path, pieces: Iterable[bytes]) -> None:
 def is_special(path: Path) -> bool:
     """Whether it is a device or a pipe."""
     return path.exists() and not path.is_file()
-
-
-def write_out(pieces: Iterable[bytes]) -> None:
-    """Writes to standard output."""
-    for piece in pieces:
-        sys.stdout.buffer.write(piece)
-    sys.stdout.buffer.flush()
 
 
 def is_workbook(path: Path | None) -> bool:

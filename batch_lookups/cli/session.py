@@ -36,8 +36,7 @@ class Session:
     def client(self) -> Client:
         if self._client is None:
             credentials = settings.credentials()
-            if settings.sends_in_clear(credentials.url):
-                say(f"warning: {credentials.url} is not encrypted; others on the way can read the key. Use https://")
+            warn_of_clear_text(credentials.url)
             self._client = self.client_of(credentials.url, credentials.api_key)
         return self._client
 
@@ -81,6 +80,12 @@ pass_session = click.make_pass_decorator(Session, ensure=True)
 def say(text: str) -> None:
     """For people: on stderr, so that stdout holds data alone."""
     click.echo(printable_lines(text), err=True)
+
+
+def warn_of_clear_text(url: str) -> None:
+    """Says so where the key would cross a network unencrypted."""
+    if settings.sends_in_clear(url):
+        say(f"warning: {url} is not encrypted; others on the way can read the key. Use https://")
 
 
 def say_retry(retry: Retry) -> None:
