@@ -43,17 +43,13 @@ JSON, CSV, HTML = "application/json", "text/csv", "text/html"
 XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 
 
-def _json(response: httpx.Response) -> Any:
-    return require_document(response)
-
-
 @dataclass(frozen=True)
 class Call(Generic[T]):
     """A request, and how to read its answer, of the `media_type`. `repeatable`: it may be carried out twice without harm."""
 
     method: str
     path: str
-    read: Callable[[httpx.Response], T] = field(default=_json)
+    read: Callable[[httpx.Response], T] = field(default=require_document)
     params: Mapping[str, Param] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     json: Any = None
@@ -172,7 +168,7 @@ def create_batch(
 
 
 def _created(response: httpx.Response) -> CreatedBatch:
-    return cast(CreatedBatch, _json(response) | {"replayed": response.headers.get("idempotency-replayed") == "true"})
+    return cast(CreatedBatch, require_document(response) | {"replayed": response.headers.get("idempotency-replayed") == "true"})
 
 
 def list_jobs(
@@ -203,7 +199,7 @@ def changed_job(job_id: str, etag: str | None, wait: int) -> Call[tuple[Job | No
 
 
 def _changed(response: httpx.Response) -> tuple[Job | None, str]:
-    return None if response.status_code == 304 else _json(response), response.headers.get("etag", "")
+    return None if response.status_code == 304 else require_document(response), response.headers.get("etag", "")
 
 
 def cancel_job(job_id: str) -> Call[dict[str, Any]]:

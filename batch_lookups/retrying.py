@@ -78,7 +78,7 @@ def error_of(response: httpx.Response) -> ApiError:
         # The service redirects no call: something before it leads to https://, or to a page where people sign in.
         target = response.url.join(response.headers["location"]).copy_with(query=None, fragment=None, userinfo=b"")
         said = {
-            "error": f"{origin_of(response)} redirects to {target}",
+            "error": f"{origin_of(response.url)} redirects to {target}",
             "hint": "Use the address of the service itself, without a redirect.",
         }
         return ApiError(response.status_code, said)
@@ -99,24 +99,24 @@ def require_ours(response: httpx.Response, media_type: str) -> None:
     answered = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if answered != media_type:
         raise BatchLookupsError(
-            f"{origin_of(response)} answers with {answered or 'nothing'} in place of {media_type}, and is no Batch Lookups"
+            f"{origin_of(response.url)} answers with {answered or 'nothing'} in place of {media_type}, and is no Batch Lookups"
         )
 
 
-def require_document(response: httpx.Response) -> dict[str, Any]:
+def require_document(response: httpx.Response) -> Any:
     """The JSON object that was answered. Raises BatchLookupsError where what calls itself JSON is none, or no object."""
     document = document_of(response)
     if document is None:
-        raise BatchLookupsError(f"{origin_of(response)} answers with no JSON object, and is no Batch Lookups")
+        raise BatchLookupsError(f"{origin_of(response.url)} answers with no JSON object, and is no Batch Lookups")
     return document
 
 
-def origin_of(response: httpx.Response) -> str:
-    return f"{response.url.scheme}://{response.url.netloc.decode()}"
+def origin_of(url: httpx.URL) -> str:
+    return f"{url.scheme}://{url.netloc.decode()}"
 
 
 def describe(error: httpx.TransportError) -> str:
-    service = f"service at {error.request.url.scheme}://{error.request.url.netloc.decode()}"
+    service = f"service at {origin_of(error.request.url)}"
     what = {
         httpx.ConnectError: f"The {service} cannot be reached",
         httpx.ConnectTimeout: f"The {service} cannot be reached: no connection in time",
