@@ -161,9 +161,7 @@ def serve(settings: Settings) -> None:
         serve_together(settings, sockets)
     else:
         logger.info("serving port %d of %s", settings.port, settings.host)
-        config = server_config(create_app(settings, lambda: server.should_exit), settings, loop="uvloop")
-        server = uvicorn.Server(config)
-        run(server, sockets)
+        run(settings, sockets)
 
 
 def serve_together(settings: Settings, sockets: list[socket.socket]) -> None:
@@ -174,14 +172,7 @@ def serve_together(settings: Settings, sockets: list[socket.socket]) -> None:
         def serve_as(number: int) -> None:
             logs.of_process["pid"] = os.getpid()
             serving.become(number)
-            config = server_config(
-                create_app(settings, lambda: server.should_exit, serving),
-                settings,
-                loop="uvloop",
-                **serving.protocols(),
-            )
-            server = uvicorn.Server(config)
-            run(server, sockets)
+            run(settings, sockets, serving)
 
         # The processes share what is loaded by now, as long as none of them writes to it.
         gc.collect()
@@ -190,8 +181,10 @@ def serve_together(settings: Settings, sockets: list[socket.socket]) -> None:
     raise SystemExit(status)
 
 
-def run(server: uvicorn.Server, sockets: list[socket.socket]) -> None:
-    """Serves in this process. Raises SystemExit when it could not begin to."""
+def run(settings: Settings, sockets: list[socket.socket], serving: ServingTogether | None = None) -> None:
+    """Serves in this process, alone or together with others. Raises SystemExit when it could not begin to."""
+    app = create_app(settings, lambda: server.should_exit, serving)
+    server = uvicorn.Server(server_config(app, settings, loop="uvloop", **serving.protocols() if serving else {}))
     # All of this stays: the garbage collector need not scan it for each large upload.
     gc.collect()
     gc.freeze()
