@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Final
 from uuid import UUID
@@ -73,9 +73,6 @@ class PiecewiseResponse(Response):
 
     So little more than a piece waits in the connection of a client that does not read.
     """
-
-    def __init__(self, body: bytes, status: int = 200, headers: Mapping[str, str] | None = None, media_type: str | None = None) -> None:
-        super().__init__(body, status, headers, media_type)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})

@@ -223,8 +223,6 @@ def _raised_in_python() -> Iterator[tuple[str, int]]:
     """By what a call is called, where its arguments are constants."""
     for file in sorted((ROOT / "pyshell").rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text())):
-            if not isinstance(node, ast.Call):
-                continue
             match node:
                 case ast.Call(
                     func=ast.Name(id="ApiError" | "Meaning"), args=[ast.Constant(value=int(status)), ast.Constant(value=str(code)), *_]
@@ -232,8 +230,6 @@ def _raised_in_python() -> Iterator[tuple[str, int]]:
                     yield code, status
                 case ast.Call(func=ast.Name(id="unauthorized"), args=[ast.Constant(value=str(code)), *_]):
                     yield code, 401
-                case ast.Call(func=ast.Name(id="unreadable"), args=[_, _, ast.Constant(value=str(code)), _]):
-                    yield code, 400
 
 
 def query_parameters() -> set[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import random
 import socket
@@ -19,8 +18,6 @@ from psycopg.rows import Row
 
 from pyshell.postgres.slow import noted
 from pyshell.postgres.sqlstates import DatabaseError, Kind, NotMigratedError, kind_of, note_error
-
-logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 P = ParamSpec("P")

@@ -1,7 +1,6 @@
 """The `api` functions of the queue as a worker calls them."""
 
 import asyncio
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,8 +12,6 @@ from pyshell.postgres.arrays import binary_cursor, floats, integers, texts, uuid
 from pyshell.postgres.connections import Connection
 from pyshell.worker.meter import Sample
 from pyshell.worker.upstream import Answer
-
-logger = logging.getLogger(__name__)
 
 HEARTBEAT: Final = """
     select organization_ids, next_ready_in, max_in_flight, lookups_per_second, lookup_timeout, lease_seconds, max_response_bytes,
@@ -46,7 +43,6 @@ EXHAUSTED: Final = """
       from api.exhausted_lookups(p_organization_id => %s, p_job_ids => %s, p_positions => %s)"""
 RELEASE_LOST: Final = "select api.release_lost_claims(p_organization_id => %s, p_worker => %s, p_lease_tokens => %s)"
 RELEASE: Final = "select api.release_lookups(p_organization_id => %s, p_job_ids => %s, p_positions => %s, p_lease_tokens => %s)"
-
 
 NO_SAMPLE: Final = [None] * len(Sample._fields)
 
