@@ -23,11 +23,10 @@ from pyshell.api.routes.parameters import declared_bytes, json_text, text_param
 from pyshell.api.uploads.bodies import PIECE_BYTES, gunzipped, limited, too_large
 from pyshell.api.uploads.files import WORKBOOKS, read_file
 from pyshell.api.uploads.ndjson import read_ndjson
+from pyshell.api.uploads.tables import MAX_FILE_BYTES
 from pyshell.api.uploads.texts import declared_encoding, decode
 from pyshell.postgres.shares import Shares, TakenError
 
-# 10,000 usual items take 3 MB; webhook_custom_fields may add to that.
-MAX_BATCH_BYTES = 20 * 1024 * 1024
 GZIP = b"\x1f\x8b"
 DEFAULTS = ("default_reference_id", "default_building_type", "default_country_code", "default_device_ids")
 MULTIPART_HINT = "Send one file: curl -F file=@sites.csv. Options go into the query string."
@@ -113,18 +112,18 @@ async def read_body(request: Request) -> Body:
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("identity", "gzip", "x-gzip"):
         raise ApiError(415, "unsupported_encoding", "The body may be compressed with gzip, and with nothing else")
-    if declared_bytes(request) > MAX_BATCH_BYTES:
-        raise too_large(MAX_BATCH_BYTES)
-    pieces = limited(request.stream(), MAX_BATCH_BYTES)
+    if declared_bytes(request) > MAX_FILE_BYTES:
+        raise too_large(MAX_FILE_BYTES)
+    pieces = limited(request.stream(), MAX_FILE_BYTES)
     if encoding != "identity":
-        pieces = gunzipped(pieces, MAX_BATCH_BYTES)
+        pieces = gunzipped(pieces, MAX_FILE_BYTES)
     if recognize(content_type, b"") == MULTIPART:
         body = await file_of_form(request, pieces)
     else:
         body = Body(b"".join([piece async for piece in pieces]), content_type)
     if body.data.startswith(GZIP):
         # The file itself is compressed, such as sites.csv.gz.
-        body = replace(body, data=b"".join([piece async for piece in gunzipped(one(body.data), MAX_BATCH_BYTES)]))
+        body = replace(body, data=b"".join([piece async for piece in gunzipped(one(body.data), MAX_FILE_BYTES)]))
     return body
 
 

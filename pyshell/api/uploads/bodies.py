@@ -12,7 +12,8 @@ from pyshell.api.errors import ApiError
 PIECE_BYTES = 64 * 1024
 # Text compresses to about a tenth, repetitive text to a hundredth; anything that expands further is an attack.
 MAX_RATIO = 250
-GZIP = 16 + zlib.MAX_WBITS
+# For zlib: with the header and the trailer of gzip.
+GZIP_BITS = 16 + zlib.MAX_WBITS
 
 
 async def limited(chunks: AsyncIterator[bytes], max_bytes: int) -> AsyncGenerator[bytes, None]:
@@ -37,7 +38,7 @@ async def gunzipped(chunks: AsyncIterator[bytes], max_bytes: int) -> AsyncGenera
 
     Raises ApiError: 400 it is not gzip, or cut short; 413 it expands to more than `max_bytes`, or beyond `MAX_RATIO`.
     """
-    member = zlib.decompressobj(GZIP)
+    member = zlib.decompressobj(GZIP_BITS)
     read = expanded = 0
     async for chunk in chunks:
         # What follows a member, and what waits behind a piece, is copied each time: of a whole file, that would take hours.
@@ -45,7 +46,7 @@ async def gunzipped(chunks: AsyncIterator[bytes], max_bytes: int) -> AsyncGenera
             read += len(rest)
             while rest:
                 if member.eof:
-                    member = zlib.decompressobj(GZIP)
+                    member = zlib.decompressobj(GZIP_BITS)
                 try:
                     piece = member.decompress(rest, PIECE_BYTES)
                 except zlib.error as error:

@@ -10,11 +10,10 @@ from itertools import islice
 from typing import Self
 
 from pyshell.api.errors import ApiError
-from pyshell.api.uploads.tables import Table, empty_file
+from pyshell.api.uploads.tables import MAX_RECORD_LENGTH, Table, empty_file
 
 DELIMITERS = ",;\t|"
 SAMPLE_ROWS = 50
-MAX_RECORD_LENGTH = 1024 * 1024
 _SEPARATOR_LINE = re.compile(r'\s*"?sep=([^"\s\w]|\t)"?[ ]*(\r\n|\n|\r|$)', re.IGNORECASE)
 
 

@@ -6,9 +6,7 @@ import io
 import json
 
 from pyshell.api.errors import ApiError
-from pyshell.api.uploads.tables import MAX_ITEMS
-
-MAX_LINE_LENGTH = 1024 * 1024
+from pyshell.api.uploads.tables import MAX_ITEMS, MAX_RECORD_LENGTH, too_many_items
 
 
 def read_ndjson(data: bytes) -> tuple[str, list[int]]:
@@ -23,10 +21,10 @@ def read_ndjson(data: bytes) -> tuple[str, list[int]]:
         if line.isspace():
             continue
         if len(values) == MAX_ITEMS:
-            raise ApiError(400, "invalid_item_count", f"A batch must have 1 to {MAX_ITEMS:,} items; this file has more")
+            raise too_many_items()
         members = {"record": len(values) + 1, "line": number}
-        if len(line) > MAX_LINE_LENGTH:
-            raise ApiError(400, "record_too_long", f"Line {number} has more than {MAX_LINE_LENGTH:,} characters", members=members)
+        if len(line) > MAX_RECORD_LENGTH:
+            raise ApiError(400, "record_too_long", f"Line {number} has more than {MAX_RECORD_LENGTH:,} characters", members=members)
         try:
             json.loads(line, parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:

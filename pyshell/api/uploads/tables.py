@@ -1,4 +1,4 @@
-"""A table of texts: every kind of file becomes one before the database reads it."""
+"""The table of texts that every kind of file becomes before the database reads it, and the limits of files."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from typing import Any, NamedTuple
 
 from pyshell.api.errors import ApiError
 
+# Of a file, of what it expands to, and of the texts of a sheet. 10,000 usual items take 3 MB; webhook_custom_fields may add to that.
+MAX_FILE_BYTES = 20 * 1024 * 1024
+# Of one record, in characters.
+MAX_RECORD_LENGTH = 1024 * 1024
 MAX_ITEMS = 10_000
 # Rows that are not items: titles above the header, the header, empty rows, a footer.
 MAX_ROWS = 2 * MAX_ITEMS
@@ -39,7 +43,7 @@ class Table:
         if not any(cells):
             cells = []
         if len(self.rows) == MAX_ROWS:
-            raise ApiError(400, "invalid_item_count", f"A batch must have 1 to {MAX_ITEMS:,} items; this file has more")
+            raise too_many_items()
         if len(cells) > MAX_COLUMNS:
             raise ApiError(
                 400,
@@ -49,6 +53,10 @@ class Table:
             )
         self.rows.append(cells)
         self.lines.append(line)
+
+
+def too_many_items() -> ApiError:
+    return ApiError(400, "invalid_item_count", f"A batch must have 1 to {MAX_ITEMS:,} items; this file has more")
 
 
 def empty_file() -> ApiError:

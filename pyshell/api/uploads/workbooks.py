@@ -22,7 +22,7 @@ import orjson
 from python_calamine import CalamineError, CalamineSheet, CalamineWorkbook, PasswordError, SheetVisibleEnum
 
 from pyshell.api.errors import ApiError
-from pyshell.api.uploads.tables import Note, Table, empty_file
+from pyshell.api.uploads.tables import MAX_FILE_BYTES, Note, Table, empty_file
 
 ROOT = Path(__file__).parents[3]
 
@@ -30,8 +30,6 @@ Cell = str | int | float | bool | date | datetime | time | timedelta
 
 # Limit on the decompressed parts of a workbook together; a sheet of 10,000 rows has about ten.
 MAX_EXPANDED_BYTES = 100 * 1024 * 1024
-# Of the cells of a sheet together, as much as a CSV file may have: any number of cells may share one text of the workbook.
-MAX_TEXT_BYTES = 20 * 1024 * 1024
 MAX_PROCESS_BYTES = 1024 * 1024 * 1024
 MAX_PROCESS_SECONDS = 30
 # The names of sheets are kept with a draft and told whenever it is; those of Excel have at most 31 characters.
@@ -111,7 +109,7 @@ def read_in_process(data: bytes, wanted: str | None) -> Iterator[dict[str, Any]]
     except PasswordError as error:
         raise ApiError(400, "protected_workbook", "The workbook is protected by a password", hint="Save a copy without one.") from error
     except CalamineError as error:
-        raise ApiError(400, "invalid_workbook", "The workbook cannot be read: it is damaged, or of an unknown kind") from error
+        raise unreadable() from error
 
 
 def table_of(sheet: CalamineSheet) -> dict[str, Any]:
@@ -119,9 +117,10 @@ def table_of(sheet: CalamineSheet) -> dict[str, Any]:
     text_bytes = 0
     for number, row in enumerate(sheet.to_python(skip_empty_area=False), 1):
         cells = [as_text(cell) for cell in row]
+        # Any number of cells may share one text of the workbook.
         text_bytes += sum(len(cell.encode()) for cell in cells)
-        if text_bytes > MAX_TEXT_BYTES:
-            raise ApiError(413, "body_too_large", f"The cells of a sheet may hold at most {MAX_TEXT_BYTES:,} bytes of text together")
+        if text_bytes > MAX_FILE_BYTES:
+            raise ApiError(413, "body_too_large", f"The cells of a sheet may hold at most {MAX_FILE_BYTES:,} bytes of text together")
         while cells and not cells[-1]:
             cells.pop()
         table.add(cells, number)
@@ -189,7 +188,11 @@ def check_expansion(data: bytes) -> None:
                 if expanded > MAX_EXPANDED_BYTES:
                     raise ApiError(413, "suspicious_compression", f"The workbook expands to more than {MAX_EXPANDED_BYTES:,} bytes")
     except (zipfile.BadZipFile, NotImplementedError, zlib.error, ValueError) as error:
-        raise ApiError(400, "invalid_workbook", "The workbook cannot be read: it is damaged, or of an unknown kind") from error
+        raise unreadable() from error
+
+
+def unreadable() -> ApiError:
+    return ApiError(400, "invalid_workbook", "The workbook cannot be read: it is damaged, or of an unknown kind")
 
 
 def not_a_workbook(names: list[str]) -> ApiError:
