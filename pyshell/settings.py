@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MIN_KEY_BITS = 2048
 MIN_SECRET_LENGTH = 32
 MAX_PROCESSES = 32
+MAX_PORT = 65_535
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
@@ -92,7 +93,7 @@ class Settings:
 
     def proxy_for(self, url: str) -> str | None:
         """The proxy for a URL by its scheme; None if there is none, or `no_proxy` is `*`."""
-        if self.no_proxy and "*" in self.no_proxy.replace(",", " ").split():
+        if self.no_proxy and "*" in _list(self.no_proxy):
             return None
         return self.https_proxy if urlsplit(url).scheme == "https" else self.http_proxy
 
@@ -107,8 +108,8 @@ class Settings:
             database_replica_url=_with_scheme(given, "DATABASE_REPLICA_URL", "postgresql", "postgres"),
             database_replica_max_lag_seconds=_seconds(given, "DATABASE_REPLICA_MAX_LAG_SECONDS", 30.0),
             host=given.get("HOST", "127.0.0.1"),
-            port=_port(given, "PORT") or 8000,
-            api_processes=_processes(given, "API_PROCESSES"),
+            port=_whole_number(given, "PORT", MAX_PORT) or 8000,
+            api_processes=_whole_number(given, "API_PROCESSES", MAX_PROCESSES) or 1,
             root_path=_root_path(given.get("ROOT_PATH", "")),
             forwarded_allow_ips=_proxies(given, "FORWARDED_ALLOW_IPS"),
             state_dir=Path(state_dir).expanduser().absolute() if state_dir else None,
@@ -131,7 +132,7 @@ class Settings:
             webhooks_allow_private_networks=_flag(given, "WEBHOOKS_ALLOW_PRIVATE_NETWORKS"),
             webhooks_refused_networks=_networks(given, "WEBHOOKS_REFUSED_NETWORKS"),
             metrics_token=_in_a_header(given, "METRICS_TOKEN"),
-            metrics_port=_port(given, "METRICS_PORT"),
+            metrics_port=_whole_number(given, "METRICS_PORT", MAX_PORT),
             log_level=_choice(given, "LOG_LEVEL", *LOG_LEVELS) or "info",
             log_format=_choice(given, "LOG_FORMAT", "text", "json") or "text",
             log_slow_seconds=_seconds(given, "LOG_SLOW_SECONDS", 1.0),
@@ -229,7 +230,7 @@ def _ca_file(given: Mapping[str, str], name: str) -> Path | None:
 
 def _networks(given: Mapping[str, str], name: str) -> tuple[IPv4Network | IPv6Network, ...]:
     try:
-        return tuple(ip_network(network) for network in given.get(name, "").replace(",", " ").split())
+        return tuple(ip_network(network) for network in _list(given.get(name, "")))
     except ValueError as error:
         raise SettingsError(f"{name} must be networks such as 203.0.113.0/24, separated by commas: {error}") from None
 
@@ -252,19 +253,12 @@ def _flag(given: Mapping[str, str], name: str) -> bool:
     return value in ("true", "1")
 
 
-def _port(given: Mapping[str, str], name: str) -> int | None:
+def _whole_number(given: Mapping[str, str], name: str, most: int) -> int | None:
     value = given.get(name)
     if value is None:
         return None
-    if not value.isdecimal() or not 1 <= int(value) <= 65535:
-        raise SettingsError(f"{name} must be a number from 1 to 65535, not {value!r}")
-    return int(value)
-
-
-def _processes(given: Mapping[str, str], name: str) -> int:
-    value = given.get(name, "1")
-    if not value.isdecimal() or not 1 <= int(value) <= MAX_PROCESSES:
-        raise SettingsError(f"{name} must be a number from 1 to {MAX_PROCESSES}, not {value!r}")
+    if not value.isdecimal() or not 1 <= int(value) <= most:
+        raise SettingsError(f"{name} must be a number from 1 to {most}, not {value!r}")
     return int(value)
 
 
@@ -280,13 +274,18 @@ def _pace(value: str | None) -> float | None:
         return None
     if value.lower() == "none":
         return math.inf
-    try:
-        pace = float(value)
-    except ValueError:
-        pace = math.nan
+    pace = _number(value)
     if not 0 < pace <= 100_000:
         raise SettingsError(f"LOOKUPS_PER_SECOND must be a number above 0 and up to 100000, or none, not {value!r}")
     return pace
+
+
+def _number(value: str) -> float:
+    """NaN where it is none."""
+    try:
+        return float(value)
+    except ValueError:
+        return math.nan
 
 
 def _list(value: str) -> tuple[str, ...]:
@@ -347,10 +346,7 @@ def _seconds(given: Mapping[str, str], name: str, default: float) -> float:
     value = given.get(name)
     if value is None:
         return default
-    try:
-        seconds = float(value)
-    except ValueError:
-        seconds = math.nan
+    seconds = _number(value)
     if not 0 <= seconds < math.inf:
         raise SettingsError(f"{name} must be a number of seconds, not {value!r}")
     return seconds
