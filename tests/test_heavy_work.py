@@ -20,7 +20,7 @@ import pytest
 from pyshell.api import app
 from pyshell.api.errors import ApiError
 from pyshell.api.heavy_work import MAX_AT_ONCE, HeavyWork, spare_processors
-from pyshell.api.uploads.bodies import PIECE_BYTES
+from pyshell.postgres.compact import PIECE_BYTES
 from pyshell.settings import Settings
 from tests.conftest import Connection, waiting_for_locks
 from tests.http_fixtures import OrganizationClient, organization_of, running_server, site

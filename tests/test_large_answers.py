@@ -15,7 +15,8 @@ from starlette.types import Message
 
 from pyshell.api import http_protocol, large_answers
 from pyshell.api.http_protocol import MIN_TAKEN_BYTES, BoundedProtocol
-from pyshell.api.large_answers import LARGE_BYTES, PiecewiseResponse, in_pieces
+from pyshell.api.large_answers import LARGE_BYTES, PiecewiseResponse
+from pyshell.api.pieces import in_pieces
 from pyshell.postgres.compact import PIECE_BYTES, compact_lines
 from pyshell.settings import Settings
 from tests.http_fixtures import OrganizationClient, running_server, site

@@ -26,3 +26,7 @@ class ApiError(Exception):
         self.hint = hint
         self.members = members or {}
         self.headers = headers or {}
+
+
+def body_too_large(max_bytes: int) -> ApiError:
+    return ApiError(413, "body_too_large", f"The body may have at most {max_bytes:,} bytes")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Final
 from uuid import UUID
@@ -14,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from pyshell.api.counts import Serving
 from pyshell.api.errors import ApiError
-from pyshell.postgres.compact import PIECE_BYTES
+from pyshell.api.pieces import in_pieces
 from pyshell.postgres.shares import TakenError
 
 # A larger answer keeps its share until the client has taken it.
@@ -79,10 +78,3 @@ class PiecewiseResponse(Response):
         async for piece in in_pieces(bytes(self.body)):
             await send({"type": "http.response.body", "body": piece, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-async def in_pieces(text: bytes) -> AsyncIterator[bytes]:
-    """The text, with turns for others between its pieces."""
-    for start in range(0, len(text), PIECE_BYTES):
-        yield text[start : start + PIECE_BYTES]
-        await asyncio.sleep(0)

@@ -13,15 +13,15 @@ from uuid import UUID
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from pyshell.api.large_answers import bounded, in_pieces
+from pyshell.api.large_answers import bounded
 from pyshell.api.media_types import WORKBOOK
+from pyshell.api.pieces import in_pieces
 from pyshell.api.workbook_writer import WorkbookWriter
+from pyshell.postgres.compact import PIECE_BYTES
 
 # The first piece is small, so that it comes at once. A process holds one piece of a file at a time.
 FIRST_PIECE = 100
 PIECE = 500
-
-SENT_BYTES = 64 * 1024
 
 Piece = tuple[bytes | None, bytes | None]
 # From the position after which to read and a number of rows: their lines, and the position of the last one, None when there are no more.
@@ -88,5 +88,5 @@ def only_headers(headers: Mapping[str, str]) -> Response:
 async def sent(file: BinaryIO, kept: ExitStack) -> AsyncIterator[bytes]:
     """The bytes of the file, which is gone afterwards."""
     with kept:
-        while piece := await asyncio.to_thread(file.read, SENT_BYTES):
+        while piece := await asyncio.to_thread(file.read, PIECE_BYTES):
             yield piece

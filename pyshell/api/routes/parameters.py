@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from pyshell import traces
 from pyshell.api.authentication import unauthorized
-from pyshell.api.errors import ApiError
+from pyshell.api.errors import ApiError, body_too_large
 from pyshell.api.json_bodies import check_json
 from pyshell.api.large_answers import PiecewiseResponse
 from pyshell.api.media_types import JSON, check_charset, recognize
@@ -108,14 +108,13 @@ def check_content_type(request: Request, body: bytes) -> None:
 
 
 async def read_body(request: Request, max_bytes: int) -> bytes:
-    too_large = ApiError(413, "body_too_large", f"The body may have at most {max_bytes:,} bytes")
     if declared_bytes(request) > max_bytes:
-        raise too_large
+        raise body_too_large(max_bytes)
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > max_bytes:
-            raise too_large
+            raise body_too_large(max_bytes)
     signature = request.user.signature
     if signature is not None and hashlib.sha256(body).hexdigest() != signature.body_digest:
         raise unauthorized("invalid_signature", "The body is not the one that was signed")

@@ -15,16 +15,17 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from pyshell.api.errors import ApiError
+from pyshell.api.errors import ApiError, body_too_large
 from pyshell.api.heavy_work import heavy_turn
 from pyshell.api.json_bodies import check_json
 from pyshell.api.media_types import JSON, MULTIPART, NDJSON, charset_of, check_charset, declared_type, recognize, recognize_upload
 from pyshell.api.routes.parameters import declared_bytes, json_text, text_param
-from pyshell.api.uploads.bodies import PIECE_BYTES, gunzipped, limited, too_large
+from pyshell.api.uploads.bodies import gunzipped, limited
 from pyshell.api.uploads.files import WORKBOOKS, read_file
 from pyshell.api.uploads.ndjson import read_ndjson
 from pyshell.api.uploads.tables import MAX_FILE_BYTES
 from pyshell.api.uploads.texts import declared_encoding, decode
+from pyshell.postgres.compact import PIECE_BYTES
 from pyshell.postgres.shares import Shares, TakenError
 
 GZIP = b"\x1f\x8b"
@@ -113,7 +114,7 @@ async def read_body(request: Request) -> Body:
     if encoding not in ("identity", "gzip", "x-gzip"):
         raise ApiError(415, "unsupported_encoding", "The body may be compressed with gzip, and with nothing else")
     if declared_bytes(request) > MAX_FILE_BYTES:
-        raise too_large(MAX_FILE_BYTES)
+        raise body_too_large(MAX_FILE_BYTES)
     pieces = limited(request.stream(), MAX_FILE_BYTES)
     if encoding != "identity":
         pieces = gunzipped(pieces, MAX_FILE_BYTES)

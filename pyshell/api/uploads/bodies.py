@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
-from pyshell.api.errors import ApiError
+from pyshell.api.errors import ApiError, body_too_large
+from pyshell.api.pieces import cut, in_pieces
+from pyshell.postgres.compact import PIECE_BYTES
 
-# Bytes that are handled at once, so that other requests get a turn in between.
-PIECE_BYTES = 64 * 1024
 # Text compresses to about a tenth, repetitive text to a hundredth; anything that expands further is an attack.
 MAX_RATIO = 250
 # For zlib: with the header and the trailer of gzip.
@@ -22,15 +22,9 @@ async def limited(chunks: AsyncIterator[bytes], max_bytes: int) -> AsyncGenerato
     async for chunk in chunks:
         total += len(chunk)
         if total > max_bytes:
-            raise too_large(max_bytes)
-        for piece in cut(chunk):
+            raise body_too_large(max_bytes)
+        async for piece in in_pieces(chunk):
             yield piece
-            await asyncio.sleep(0)
-
-
-def cut(chunk: bytes) -> Iterator[bytes]:
-    for start in range(0, len(chunk), PIECE_BYTES):
-        yield chunk[start : start + PIECE_BYTES]
 
 
 async def gunzipped(chunks: AsyncIterator[bytes], max_bytes: int) -> AsyncGenerator[bytes, None]:
@@ -54,14 +48,10 @@ async def gunzipped(chunks: AsyncIterator[bytes], max_bytes: int) -> AsyncGenera
                 rest = member.unused_data if member.eof else member.unconsumed_tail
                 expanded += len(piece)
                 if expanded > max_bytes:
-                    raise too_large(max_bytes)
+                    raise body_too_large(max_bytes)
                 if expanded > max(read * MAX_RATIO, PIECE_BYTES):
                     raise ApiError(413, "suspicious_compression", f"The body expands to more than {MAX_RATIO} times its size")
                 yield piece
                 await asyncio.sleep(0)
     if not member.eof:
         raise ApiError(400, "invalid_gzip", "The body is not valid gzip: its end is missing")
-
-
-def too_large(max_bytes: int) -> ApiError:
-    return ApiError(413, "body_too_large", f"The body may have at most {max_bytes:,} bytes")
