@@ -14,6 +14,7 @@ from batch_lookups import __version__
 from batch_lookups.cli import exits, settings
 from batch_lookups.cli.exits import Ended
 from batch_lookups.cli.session import Session, open_browser, pass_session, say, warn_of_clear_text, with_output
+from batch_lookups.errors import ApiError
 
 if TYPE_CHECKING:
     import httpx
@@ -76,8 +77,6 @@ def login(session: Session, url: str | None) -> None:
 
 def try_key(client: Any) -> Organization | None:
     """The organization of the key; None where the key may not read that. Raises ApiError where it is not valid."""
-    from batch_lookups.errors import ApiError
-
     try:
         organization: Organization = client.get_organization()
     except ApiError as error:

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from batch_lookups import __version__
-from batch_lookups.cli import account, batches, exits, keys, reports, uploads, webhooks
+from batch_lookups.cli import account, batches, errors, exits, keys, reports, webhooks
 from batch_lookups.cli.session import Session, say
 from batch_lookups.errors import ApiError, BatchLookupsError, InvalidArgumentError, UnavailableError
 
@@ -105,8 +105,8 @@ def main(words: Sequence[str] | None = None) -> None:
         if session.output == "text":
             # Of an answer that says nothing, the message is its status.
             code_or_status = error.code or (error.status if error.body.get("error") else "")
-            details = uploads.in_words_of_the_command(str(error)).rstrip(".") + (f" ({code_or_status})" if code_or_status else "")
-            hint = uploads.hint_of(error)
+            details = errors.in_words_of_the_command(str(error)).rstrip(".") + (f" ({code_or_status})" if code_or_status else "")
+            hint = errors.hint_of(error)
             code = fail(session, exits.of_error(error), details, hint, error.request_id if error.status >= 500 else "")
         else:
             say(json.dumps(error.body or {"error": str(error)}, ensure_ascii=False))

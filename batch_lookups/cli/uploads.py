@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -13,13 +12,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from batch_lookups.cli import exits
+from batch_lookups.cli import errors, exits
 from batch_lookups.cli.exits import Ended
 from batch_lookups.cli.session import Session, counted, say
+from batch_lookups.errors import ApiError
 
 if TYPE_CHECKING:
     from batch_lookups.calls import FileOptions
-    from batch_lookups.errors import ApiError
     from batch_lookups.types import Checked, CreatedBatch, ItemProblem
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -28,27 +27,6 @@ SHOWN = 20
 # The service names no more reference_ids that come more than once.
 MOST_DUPLICATES = 100
 LINES_OF_JSON = (".ndjson", ".jsonl")
-# What the service calls the words of the command line.
-WORDS = {
-    "allowed_networks": "--network",
-    "created_before": "--before",
-    "created_from": "--from",
-    "default_building_type": "--building-type",
-    "default_country_code": "--country",
-    "default_device_ids": "--devices",
-    "default_reference_id": "--number-rows",
-    "expires_at": "--expires",
-    "grace_seconds": "--grace",
-    "job_id": "--job",
-    "labels": "--label",
-    "max_lookups": "--max-lookups",
-    "name": "--name",
-    "overlap_seconds": "--overlap",
-    "reuse_max_age_days": "--reuse",
-    "sheet": "--sheet",
-    "since": "TIME",
-    "url": "--url",
-}
 
 
 class ColumnMap(click.ParamType[tuple[str, str | int]]):
@@ -175,8 +153,6 @@ def check(session: Session, upload: Upload) -> Checked:
 
 def submit(session: Session, upload: Upload, again: str | None) -> CreatedBatch:
     """Stores the batch, or finds the one that the same command stored. Ends where the file is refused, saying which rows and why."""
-    from batch_lookups.errors import ApiError
-
     try:
         created = session.client.create_batch(
             upload.data, upload.options, media_type=upload.media_type, idempotency_key=upload.idempotency_key(again)
@@ -238,7 +214,7 @@ def say_invalid(problems: Sequence[ItemProblem], total: int) -> None:
         place = str(problem.get("line", problem["index"] + 1))
         for message in [cell["message"] for cell in problem["problems"]] or [problem["error"]]:
             told = message.replace(f", row {place}:", ":", 1).removeprefix(f"row {place}: ")
-            groups.setdefault(in_words_of_the_command(told), []).append(place)
+            groups.setdefault(errors.in_words_of_the_command(told), []).append(place)
     for message, places in groups.items():
         say(f"  {kind}{'s' if len(places) > 1 else ''} {', '.join(places)}: {message}")
     if total > SHOWN:
@@ -255,39 +231,3 @@ def say_notes(checked: Checked) -> None:
     if checked["warnings"]:
         have = "has" if checked["total_warnings"] == 1 else "have"
         say(f"note: {counted(checked['total_warnings'], 'row')} {have} warnings, such as: {checked['warnings'][0]['warnings'][0]}")
-
-
-def in_words_of_the_command(message: str) -> str:
-    """A message of the service about an option, with the name that the option has here."""
-    named = re.sub(r"^([a-z_]+)(?= must |:)|(?<=^the port of )(url)\b", lambda name: WORDS.get(name[0], name[0]), message)
-    # No option is null.
-    return re.sub(r" must be null or ", " must be ", named)
-
-
-def hint_of(error: ApiError) -> str:
-    """What to do about an error: what the service says, without its sentences about HTTP, and how that is done here."""
-    said = " ".join(
-        sentence
-        for sentence in re.split(r"(?<=\.) ", error.hint)
-        if not re.search(r"\?\w+=|Content-Type:|(GET|PUT) /|^Its waiting_for ", sentence)
-    )
-    here = {
-        "job_not_waiting": "batch-lookups status JOB shows what it waits for.",
-        "invalid_api_key": "Store a valid key: batch-lookups login",
-        "job_not_found": "batch-lookups list shows the jobs there are.",
-        "api_key_not_found": "batch-lookups keys list shows the keys there are.",
-        "webhook_delivery_not_found": "batch-lookups webhooks deliveries shows those there are.",
-        "webhook_config_not_found": "Set one: batch-lookups webhooks set --url https://...",
-        "webhook_url_missing": "Set one: batch-lookups webhooks set --url https://...",
-        "webhooks_disabled": "Enable them: batch-lookups webhooks set --enable, with --url https://... where none is set.",
-        "insufficient_scope": "Use a key that has this scope; `batch-lookups doctor` shows which this one has.",
-        "missing_columns": "Name it with --map FIELD=COLUMN, or say it for all rows: --number-rows, --devices, --building-type, --country.",
-        "ambiguous_columns": "Say which one is meant with --map FIELD=COLUMN.",
-        "sheet_not_found": "Name one with --sheet.",
-        "invalid_encoding": "Save the file as CSV UTF-8.",
-        "invalid_item_count": "Split a larger file. One with 0 names its columns, and has no row below them.",
-        "lookup_limit_reached": "Give a greater number with --max-lookups.",
-        "too_many_open_items": "Wait until earlier jobs have ended, or cancel one; batch-lookups list shows them.",
-        "idempotency_key_reused": "The service reads this file otherwise than it did before. To submit it anew: --again WORD",
-    }.get(error.code, "")
-    return " ".join(filter(None, (said, here)))

@@ -1,0 +1,66 @@
+"""Errors of the service in the words of the command line: what options are called here, and what to do with them."""
+
+from __future__ import annotations
+
+import re
+
+from batch_lookups.errors import ApiError
+
+# What its options are called here.
+WORDS = {
+    "allowed_networks": "--network",
+    "created_before": "--before",
+    "created_from": "--from",
+    "default_building_type": "--building-type",
+    "default_country_code": "--country",
+    "default_device_ids": "--devices",
+    "default_reference_id": "--number-rows",
+    "expires_at": "--expires",
+    "grace_seconds": "--grace",
+    "job_id": "--job",
+    "labels": "--label",
+    "max_lookups": "--max-lookups",
+    "name": "--name",
+    "overlap_seconds": "--overlap",
+    "reuse_max_age_days": "--reuse",
+    "sheet": "--sheet",
+    "since": "TIME",
+    "url": "--url",
+}
+# What to do about an error here, by its code.
+HINTS = {
+    "job_not_waiting": "batch-lookups status JOB shows what it waits for.",
+    "invalid_api_key": "Store a valid key: batch-lookups login",
+    "job_not_found": "batch-lookups list shows the jobs there are.",
+    "api_key_not_found": "batch-lookups keys list shows the keys there are.",
+    "webhook_delivery_not_found": "batch-lookups webhooks deliveries shows those there are.",
+    "webhook_config_not_found": "Set one: batch-lookups webhooks set --url https://...",
+    "webhook_url_missing": "Set one: batch-lookups webhooks set --url https://...",
+    "webhooks_disabled": "Enable them: batch-lookups webhooks set --enable, with --url https://... where none is set.",
+    "insufficient_scope": "Use a key that has this scope; `batch-lookups doctor` shows which this one has.",
+    "missing_columns": "Name it with --map FIELD=COLUMN, or say it for all rows: --number-rows, --devices, --building-type, --country.",
+    "ambiguous_columns": "Say which one is meant with --map FIELD=COLUMN.",
+    "sheet_not_found": "Name one with --sheet.",
+    "invalid_encoding": "Save the file as CSV UTF-8.",
+    "invalid_item_count": "Split a larger file. One with 0 names its columns, and has no row below them.",
+    "lookup_limit_reached": "Give a greater number with --max-lookups.",
+    "too_many_open_items": "Wait until earlier jobs have ended, or cancel one; batch-lookups list shows them.",
+    "idempotency_key_reused": "The service reads this file otherwise than it did before. To submit it anew: --again WORD",
+}
+
+
+def in_words_of_the_command(message: str) -> str:
+    """A message of the service about an option, with the name that the option has here."""
+    named = re.sub(r"^([a-z_]+)(?= must |:)|(?<=^the port of )(url)\b", lambda name: WORDS.get(name[0], name[0]), message)
+    # No option is null.
+    return re.sub(r" must be null or ", " must be ", named)
+
+
+def hint_of(error: ApiError) -> str:
+    """What to do about an error: what the service says, without its sentences about HTTP, and how that is done here."""
+    said = " ".join(
+        sentence
+        for sentence in re.split(r"(?<=\.) ", error.hint)
+        if not re.search(r"\?\w+=|Content-Type:|(GET|PUT) /|^Its waiting_for ", sentence)
+    )
+    return " ".join(filter(None, (said, HINTS.get(error.code))))
