@@ -27,7 +27,7 @@ from pyshell.api.error_responses import from_database
 from pyshell.api.errors import ApiError
 from pyshell.api.realtime.credentials import Subscriber, identify
 from pyshell.api.realtime.feed import Change, Feed
-from pyshell.api.realtime.filters import FilterError, Question, Subscription, parse_subscription
+from pyshell.api.realtime.filters import FilterError, Question, Subscription, parse_subscription, read_time
 from pyshell.api.realtime.protocol import Frame, ProtocolError, Version, decode, decode_binary, encode, version_of
 from pyshell.metrics import counters, gauge
 from pyshell.postgres.sqlstates import DatabaseError, Kind, kind_of
@@ -571,8 +571,8 @@ def _since(places: Iterable[Mapping[str, Any]]) -> datetime | None:
     moments = []
     for value in (place["since"] for place in places if place.get("since") is not None):
         try:
-            moment = datetime.fromtimestamp(value / 1000, UTC) if isinstance(value, (int, float)) else datetime.fromisoformat(value)
-            moments.append(max(moment if moment.tzinfo else moment.replace(tzinfo=UTC), EARLIEST))
+            moment = datetime.fromtimestamp(value / 1000, UTC) if isinstance(value, (int, float)) else read_time(value)
+            moments.append(max(moment, EARLIEST))
         except (ValueError, TypeError, OverflowError, OSError) as error:
             raise FilterError("since must be a time such as 2026-01-31T12:00:00Z, or milliseconds since 1970") from error
     return min(moments, default=None)

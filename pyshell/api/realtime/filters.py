@@ -159,7 +159,8 @@ _PATTERNS = frozenset({"like", "ilike", "match", "imatch"})
 _OPERATORS = (*_COMPARISONS, "in", "like", "ilike", "is", "match", "imatch", "isdistinct")
 
 
-def _timestamp(text: str) -> datetime:
+def read_time(text: str) -> datetime:
+    """A time of RFC 3339, in UTC unless it says otherwise. Raises ValueError."""
     moment = datetime.fromisoformat(text)
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
@@ -177,7 +178,7 @@ _READERS: Mapping[str, Callable[[str], Any]] = {
     "int4": int,
     "int8": int,
     "numeric": _number,
-    "timestamptz": _timestamp,
+    "timestamptz": read_time,
     "text": str,
 }
 
