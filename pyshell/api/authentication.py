@@ -57,8 +57,7 @@ class Caller:
     """The authenticated caller and its scopes; `organization` is None for an internal call that names none.
 
     `requests_per_minute` limits all callers with the same `name` together, `organization_requests_per_minute` all of the organization;
-    None: no limit. `signature` is there if the request is signed,
-    as the worker's are, instead of carrying a credential.
+    None: no limit. `signature` is there if the request is signed, as the worker's are, instead of carrying a credential.
     """
 
     organization: UUID | None

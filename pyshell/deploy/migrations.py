@@ -172,11 +172,11 @@ def migrate(
 
 def _will_pass(error: Exception) -> bool:
     cause = error.__cause__ if isinstance(error, MigrationError) else error
-    # Roles belong to all databases of a server: concurrent deploys of two of them cause an internal error.
     if not isinstance(cause, DatabaseError):
         return False
     if cause.sqlstate in MADE_MEANWHILE:
         return True
+    # Roles belong to all databases of a server: concurrent deploys of two of them cause an internal error.
     return kind_of(cause) in (Kind.BUSY, Kind.CONFLICT) or (cause.sqlstate == "XX000" and "concurrently" in str(cause))
 
 

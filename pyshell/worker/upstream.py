@@ -59,6 +59,7 @@ class Upstream:
     `internal_key`: the URL is our own API, which knows that key too. It is told which organization asks, shares its connections between
     all, and is reached without a proxy. Each request and answer is signed, and no address is sent before the API has answered a signed
     request without one, so that another process on the API's port learns nothing and is not believed.
+
     Somebody else's server is told no organization, and each organization has its own connections to it: should an answer be taken for
     another request's in spite of everything, it never is another organization's.
     """

@@ -31,7 +31,7 @@ class Subscriber:
 
 
 async def identify(authenticator: Authenticator, token: str, address: str | None = None) -> Subscriber:
-    """The subscriber whose credential it is, from that IP address. Raises ApiError and psycopg.Error, as authentication does."""
+    """The subscriber whose credential it is, from that IP address. Raises ApiError and DatabaseError, as authentication does."""
     if api_keys.is_well_formed(token):
         caller = await authenticator.authenticate(Headers({"x-api-key": token}), address)
         return _subscriber(token, caller, {}, float("inf"))
