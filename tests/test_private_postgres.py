@@ -137,6 +137,18 @@ def test_a_stale_process_id_is_no_obstacle(postgres: PrivatePostgres) -> None:
     assert ask(postgres, "select 1") == 1
 
 
+def test_a_process_of_others_that_ends_while_it_is_looked_at_is_no_server(
+    postgres: PrivatePostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def is_not_told(*_: object) -> bool:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "samefile", is_not_told)
+    # No process has this id: it is the limit of Linux.
+    (postgres.data / "postmaster.pid").write_text("4194304\n")
+    assert postgres.pid is None
+
+
 def test_an_unfinished_initdb_is_no_obstacle(new_postgres: PrivatePostgres) -> None:
     (new_postgres.folder / "data.unfinished").mkdir(parents=True)
     new_postgres.folder.chmod(0o777)

@@ -389,12 +389,12 @@ class PrivatePostgres:
 
     def _is_server(self, pid: int) -> bool:
         process = Path(f"/proc/{pid}")
-        try:
-            return (process / "cwd").samefile(self.data)
-        except PermissionError:
-            return str(self.data).encode() in (process / "cmdline").read_bytes().split(b"\0")
-        except (FileNotFoundError, ProcessLookupError):
-            return False
+        with suppress(FileNotFoundError, ProcessLookupError):
+            try:
+                return (process / "cwd").samefile(self.data)
+            except PermissionError:
+                return str(self.data).encode() in (process / "cmdline").read_bytes().split(b"\0")
+        return False
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
