@@ -97,7 +97,7 @@ class Outcomes:
 
     def add(self, lease: Lease, answer: Answer, seconds: float) -> None:
         self._running -= 1
-        size = len(answer.text or b"")
+        size = answer.size
         self._expected_size = max(size, self._expected_size * 0.95)
         self._waiting.setdefault(lease.organization_id, []).append(Outcome(lease, answer, seconds))
         self._waiting_count += 1
@@ -328,15 +328,15 @@ class Outcomes:
             self._largest[organization_id] = max(len(outcomes) // 2, 1)
         if kind in (Kind.TIMEOUT, Kind.UNAVAILABLE) and len(outcomes) == 1 and failures >= ATTEMPTS_ALONE:
             [outcome] = outcomes
-            if len(outcome.answer.text or b"") >= LARGE_ANSWER:
+            if outcome.answer.size >= LARGE_ANSWER:
                 self._replace(organization_id, outcome, failure("response_too_large"))
 
     def _replace(self, organization_id: bytes, outcome: Outcome, answer: Answer) -> None:
-        logger.warning("the answer for %s is too large for the database: %s bytes", outcome.lease, len(outcome.answer.text or b""))
+        logger.warning("the answer for %s is too large for the database: %s bytes", outcome.lease, outcome.answer.size)
         self._waiting[organization_id].remove(outcome)
         self._forget(organization_id, [outcome])
         self._waiting_count -= 1
-        self._waiting_bytes -= len(outcome.answer.text or b"")
+        self._waiting_bytes -= outcome.answer.size
         self._running += 1
         self.add(outcome.lease, answer, outcome.seconds)
 
@@ -344,7 +344,7 @@ class Outcomes:
         """As many outcomes as go into one flush, at least one."""
         waiting = self._waiting.get(organization_id, [])
         largest = self._largest.get(organization_id, LARGEST_FLUSH)
-        sizes = accumulate(len(outcome.answer.text or b"") for outcome in waiting[:largest])
+        sizes = accumulate(outcome.answer.size for outcome in waiting[:largest])
         count = max(sum(1 for _ in takewhile(lambda size: size <= LARGEST_FLUSH_BYTES, sizes)), min(len(waiting), 1))
         outcomes, rest = waiting[:count], waiting[count:]
         if rest:
@@ -383,4 +383,4 @@ def flush_of(organization_id: bytes, outcomes: Sequence[Outcome]) -> AbstractCon
 
 
 def size_of(outcomes: Sequence[Outcome]) -> int:
-    return sum(len(outcome.answer.text or b"") for outcome in outcomes)
+    return sum(outcome.answer.size for outcome in outcomes)

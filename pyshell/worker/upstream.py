@@ -48,6 +48,11 @@ class Answer(NamedTuple):
     def succeeded(self) -> bool:
         return is_success(self.http_status)
 
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return len(self.text or b"")
+
 
 def failure(error_class: str) -> Answer:
     return Answer(None, error_class, None, None)
