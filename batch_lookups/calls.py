@@ -62,7 +62,7 @@ class Call(Generic[T]):
         return self.method in ("GET", "PUT", "DELETE") if self.repeatable is None else self.repeatable
 
     def request(self, client: httpx.Client | httpx.AsyncClient) -> httpx.Request:
-        with refusing_what_is_no_text():
+        with refusing_what_cannot_be_sent():
             return client.build_request(
                 self.method,
                 self.path,
@@ -74,12 +74,16 @@ class Call(Generic[T]):
 
 
 @contextmanager
-def refusing_what_is_no_text() -> Iterator[None]:
-    """Raises InvalidArgumentError for a text with bytes of another encoding, as words of a command and names of files may have them."""
+def refusing_what_cannot_be_sent() -> Iterator[None]:
+    """Raises InvalidArgumentError for a text with bytes of another encoding, as words of a command and names of files may have them, and
+    for a number that JSON has not, such as infinity.
+    """
     try:
         yield
     except UnicodeEncodeError as error:
         raise InvalidArgumentError(f"A text is not in UTF-8: {error.object[:100]!r}") from error
+    except ValueError as error:
+        raise InvalidArgumentError(f"No request can be made of this: {error}") from error
 
 
 def _text(response: httpx.Response) -> str:
@@ -95,7 +99,7 @@ def path_of(*parts: str) -> str:
     for part in parts:
         if part in ("", ".", "..") or "/" in part:
             raise InvalidArgumentError(f"{part} is no id" if part else "The id is empty")
-    with refusing_what_is_no_text():
+    with refusing_what_cannot_be_sent():
         return "".join(f"/{quote(part, safe='')}" for part in parts)
 
 

@@ -446,6 +446,28 @@ def test_a_service_that_cannot_be_reached(cli: Cli) -> None:
     assert "Traceback" not in done.stderr
 
 
+NO_ID = "00000000-0000-0000-0000-000000000000"
+
+
+@pytest.mark.parametrize(
+    ("words", "exit_code"),
+    [
+        (["check", "sites.csv", "--map", f"city={'9' * 5000}"], 1),
+        (["check", "sites.csv", "--devices", "9" * 5000], 2),
+        (["keys", "rotate", NO_ID, "--grace", "nan"], 2),
+        (["webhooks", "secret", "--overlap", "inf"], 2),
+        (["list", "--limit", "9" * 30], 0),
+        (["items", NO_ID, "--limit", "9" * 30], 1),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_a_number_beyond_all_that_there_are_is_no_traceback(words: list[str], exit_code: int, cli: Cli) -> None:
+    cli.sites("sites.csv", 1)
+    done = cli.run(*words)
+    assert "Traceback" not in done.stderr
+    assert done.returncode == exit_code, done.stderr
+
+
 def test_too_many_open_items_stop_it(cli: Cli, service: Service) -> None:
     service.owner.execute("select api.update_settings('{\"max_open_items\": 5}')")
     try:

@@ -154,6 +154,12 @@ def test_a_key_that_cannot_be_one_is_told_without_showing_it(key: str) -> None:
         assert "secret" not in str(refused.value)
 
 
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf")])
+def test_a_number_that_json_has_not_is_told(seconds: float) -> None:
+    with pytest.raises(InvalidArgumentError, match="No request can be made"):
+        client_of(Script()).rotate_key("id", grace_seconds=seconds)
+
+
 def test_an_address_that_is_no_url_is_told() -> None:
     for make in (Client, AsyncClient):
         with pytest.raises(InvalidArgumentError, match="no URL"):
@@ -369,7 +375,11 @@ def test_signatures_are_those_of_standard_webhooks() -> None:
 
 def cases() -> list[tuple[dict[str, Any], bool]]:
     genuine = {"message_id": "a", "timestamp": "1614265330", "signature": f"v1,x {sign(SECRET, 'a', 1614265330, b'{}')}"}
-    changes = [{"message_id": "b"}, {"timestamp": "1614265331"}, {"timestamp": "now"}, {"timestamp": "9" * 5000}, {"signature": "v1,é"}]
+    changes = [
+        *({"message_id": "b"}, {"message_id": "\udcff"}),
+        *({"timestamp": "1614265331"}, {"timestamp": "now"}, {"timestamp": "9" * 5000}),
+        *({"signature": "v1,é"}, {"signature": "v1,\udcff"}),
+    ]
     return [(genuine, True), *((genuine | change, False) for change in changes)]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -246,7 +246,7 @@ def list_jobs(session: Session, status: str | None, name: str | None, labels: tu
     """
     found = pages(session.client.list_jobs, status=status, name=name, labels=dict(labels), limit=min(limit, 200))
     session.show_all(
-        islice((job for page in found for job in page["jobs"]), limit),
+        (job for page in found for job in page["jobs"]),
         ["id", "status", "done", "of", "failed", "created (UTC)", "name"],
         lambda job: (
             job["id"],
@@ -258,6 +258,7 @@ def list_jobs(session: Session, status: str | None, name: str | None, labels: tu
             job["name"],
         ),
         "There are no jobs.",
+        limit=limit,
     )
 
 
@@ -346,10 +347,11 @@ def usage(session: Session, created_from: str | None, created_before: str | None
     lookups = counted(used, "lookup") if allowed is None else f"{used:,} of {counted(allowed, 'lookup')}"
     say(f"{lookups} in {month['month']}")
     session.show_all(
-        islice((row for page in chain([first], rest) for row in page["usage"]), limit),
+        (row for page in chain([first], rest) for row in page["usage"]),
         ["day", "lookups", "job", "name"],
         lambda row: (row["day"], row["lookups"], row["job_id"], row["name"]),
         "There are no lookups.",
+        limit=limit,
     )
     return exits.ALL if allowed is None or used < allowed else exits.STOPPED
 
@@ -413,10 +415,11 @@ def items(session: Session, job: str, status: str | None, error_code: str | None
       batch-lookups items 0193a5b2-... --error not_found --ndjson
     """
     session.show_all(
-        islice(session.client.items(job, status=status, error_code=error_code), limit),
+        session.client.items(job, status=status, error_code=error_code),
         ["reference_id", "status", "amount", "error", "message"],
         lambda item: (item["reference_id"], item["status"], amount_of(item), item["error_code"], item["error_message"]),
         "There are no such items.",
+        limit=limit,
     )
 
 

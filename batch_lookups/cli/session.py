@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -59,8 +60,18 @@ class Session:
         else:
             click.echo(json.dumps(document, ensure_ascii=False, indent=2 if self.output == "json" else None))
 
-    def show_all(self, documents: Iterable[Any], columns: Sequence[str], row: Callable[[Any], Sequence[object]], none: str) -> None:
-        """A list: as a table, as one JSON array, or as a document a line."""
+    def show_all(
+        self,
+        documents: Iterable[Any],
+        columns: Sequence[str],
+        row: Callable[[Any], Sequence[object]],
+        none: str,
+        *,
+        limit: int | None = None,
+    ) -> None:
+        """A list, or the first ones of it: as a table, as one JSON array, or as a document a line."""
+        if limit is not None:
+            documents = islice(documents, min(limit, sys.maxsize))
         if self.output == "ndjson":
             for document in documents:
                 click.echo(json.dumps(document, ensure_ascii=False))

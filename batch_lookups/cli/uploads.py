@@ -26,7 +26,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 SHOWN = 20
 # The service names no more reference_ids that come more than once.
 MOST_DUPLICATES = 100
+MOST_DIGITS = 10
 LINES_OF_JSON = (".ndjson", ".jsonl")
+
+
+def is_number(text: str) -> bool:
+    """Whether it is a number of a column or the id of a device, which are no larger."""
+    return text.isdecimal() and len(text) <= MOST_DIGITS
 
 
 class ColumnMap(click.ParamType[tuple[str, str | int]]):
@@ -38,7 +44,7 @@ class ColumnMap(click.ParamType[tuple[str, str | int]]):
         field, equals, column = str(value).partition("=")
         if not (field and equals and column):
             self.fail(f"{value!r} is not FIELD=COLUMN, such as reference_id='Deal number' or city=4", parameter, context)
-        return field, int(column) if column.isdecimal() else column
+        return field, int(column) if is_number(column) else column
 
 
 class Label(click.ParamType[tuple[str, str]]):
@@ -60,7 +66,7 @@ class DeviceIds(click.ParamType[tuple[int, ...]]):
         if isinstance(value, tuple):
             return value
         numbers = [text.strip() for text in str(value).split(",")]
-        if not all(text.isdecimal() for text in numbers):
+        if not all(map(is_number, numbers)):
             self.fail(f"{value!r} is not a list of device ids such as 1,20", parameter, context)
         return tuple(map(int, numbers))
 

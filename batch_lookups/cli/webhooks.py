@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -127,7 +126,7 @@ def deliveries(session: Session, status: str | None, event: str | None, job_id: 
     """
     found = pages(session.client.list_webhook_deliveries, status=status, event=event, job_id=job_id, limit=min(limit, 200))
     session.show_all(
-        islice((one for page in found for one in page["deliveries"]), limit),
+        (one for page in found for one in page["deliveries"]),
         ["id", "event", "status", "attempts", "created (UTC)", "answer"],
         lambda one: (
             one["id"],
@@ -138,6 +137,7 @@ def deliveries(session: Session, status: str | None, event: str | None, job_id: 
             answered(one["last_http_status"], one["last_error"]),
         ),
         "There are no deliveries.",
+        limit=limit,
     )
 
 
