@@ -233,6 +233,16 @@ def test_a_page_of_another_server_is_taken_for_no_answer(cli: Cli) -> None:
     assert not (cli.folder / ".config").exists()
 
 
+@pytest.mark.parametrize("body", [b'{"info": {"version": 1}}', b'{"info": "ok"}', b"[]"])
+def test_doctor_bears_another_server(cli: Cli, monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
+    monkeypatch.setattr(StrangerWithJson, "body", body)
+    monkeypatch.setattr(StrangerWithJson, "date_time_string", lambda *_: "yesterday")
+    with served(StrangerWithJson) as url:
+        done = cli.run("doctor", BATCH_LOOKUPS_URL=url)
+    assert "Traceback" not in done.stderr
+    assert "FAIL  versions: " in done.stdout
+
+
 def test_doctor_bears_a_proxy_before_a_service_that_is_down(cli: Cli) -> None:
     with served(Proxy) as url:
         done = cli.run("doctor", BATCH_LOOKUPS_URL=url)

@@ -164,8 +164,6 @@ def examine() -> Iterator[Finding]:
 
 
 def examine_service(http: httpx.Client, url: str) -> Iterator[Finding]:
-    from email.utils import parsedate_to_datetime
-
     from batch_lookups.retrying import document_of, error_of
 
     began = time.time()
@@ -179,17 +177,28 @@ def examine_service(http: httpx.Client, url: str) -> Iterator[Finding]:
     ready = http.get("/readyz")
     reason = "" if ready.status_code == 200 else str(error_of(ready))
     yield Finding("database", not reason, reason or "ready", "The operator has to see to this.", exits.UNAVAILABLE)
-    if "date" in up.headers:
+    if (date := date_of(up)) is not None:
         # The header has whole seconds, cut off.
-        off = began + took / 2 - parsedate_to_datetime(up.headers["date"]).timestamp() - 0.5
+        off = began + took / 2 - date - 0.5
         hint = "Set this machine's clock, such as with NTP: signatures of webhooks are judged by it."
         yield Finding("clock", abs(off) < CLOCK_SECONDS, f"{abs(off):.0f} s {'ahead of' if off > 0 else 'behind'} the service's", hint)
-    version = (document_of(http.get("/openapi.json")) or {}).get("info", {}).get("version", "?")
+    info = (document_of(http.get("/openapi.json")) or {}).get("info")
+    version = str(info.get("version", "?")) if isinstance(info, dict) else "?"
     same = version.split(".")[0] == __version__.split(".")[0]
     yield Finding("versions", same, f"the service is {version}, this is {__version__}", "Install the version of the service.")
     # Without the database the service knows no key.
     if not reason:
         yield from examine_key(http)
+
+
+def date_of(response: httpx.Response) -> float | None:
+    """When it was sent, in seconds since 1970; None where it doesn't say so."""
+    from email.utils import parsedate_to_datetime
+
+    try:
+        return parsedate_to_datetime(response.headers.get("date", "")).timestamp()
+    except (ValueError, OverflowError):
+        return None
 
 
 def examine_key(http: httpx.Client) -> Iterator[Finding]:
