@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from pyshell.settings import MAX_PROCESSES, Settings, SettingsError
+from pyshell.settings import MAX_PROCESSES, OPENAPI_FILE, Settings, SettingsError
 
 # Each command imports its libraries when it runs, so that others start fast.
 
@@ -86,8 +86,8 @@ def docs(settings: Settings, arguments: argparse.Namespace) -> None:
         with connect_as_owner(postgres.url()) as connection:
             sql_reference.FILE.write_text(sql_reference.reference(connection))
     error_reference.FILE.write_text(error_reference.page())
-    error_reference.OPENAPI_FILE.write_text(error_reference.description())
-    print(f"wrote {sql_reference.FILE}, {error_reference.FILE} and the codes in {error_reference.OPENAPI_FILE}")
+    OPENAPI_FILE.write_text(error_reference.description())
+    print(f"wrote {sql_reference.FILE}, {error_reference.FILE} and the codes in {OPENAPI_FILE}")
 
 
 def diagnose(settings: Settings, arguments: argparse.Namespace) -> None:

@@ -12,7 +12,7 @@ from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTO
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from pyshell.settings import ROOT
+from pyshell.settings import OPENAPI_FILE
 
 PREFIX = "batch_lookups"
 
@@ -53,7 +53,7 @@ class Collected(Collector):
 @cache
 def version() -> str:
     """The release, as the description of the API has it."""
-    return str(json.loads((ROOT / "openapi.json").read_text())["info"]["version"])
+    return str(json.loads(OPENAPI_FILE.read_text())["info"]["version"])
 
 
 def is_allowed(token: str | None, authorization: str) -> bool:

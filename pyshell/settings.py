@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 ROOT = Path(__file__).resolve().parent.parent
+OPENAPI_FILE = ROOT / "openapi.json"
 MIN_KEY_BITS = 2048
 MIN_SECRET_LENGTH = 32
 MAX_PROCESSES = 32

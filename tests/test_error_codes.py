@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from pyshell.deploy import error_reference
-from pyshell.settings import ROOT
+from pyshell.settings import OPENAPI_FILE, ROOT
 from tests.conftest import Connection
 from tests.http_fixtures import ERRORS, OPENAPI
 
 
 def test_the_references_are_up_to_date() -> None:
     assert error_reference.FILE.read_text() == error_reference.page(), "docs/errors.md is out of date: `make docs` writes it anew"
-    assert error_reference.OPENAPI_FILE.read_text() == error_reference.description(), "openapi.json lacks codes: `make docs` adds them"
+    assert OPENAPI_FILE.read_text() == error_reference.description(), "openapi.json lacks codes: `make docs` adds them"
 
 
 def test_what_is_explained_is_raised() -> None:

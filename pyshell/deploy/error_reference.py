@@ -8,10 +8,9 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from pyshell.settings import ROOT
+from pyshell.settings import OPENAPI_FILE, ROOT
 
 FILE = ROOT / "docs" / "errors.md"
-OPENAPI_FILE = ROOT / "openapi.json"
 
 INTRODUCTION = """\
 # Error codes

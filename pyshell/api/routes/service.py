@@ -19,13 +19,12 @@ from pyshell.metrics import is_allowed
 from pyshell.postgres.calls import call
 from pyshell.postgres.pool import Pool
 from pyshell.postgres.sqlstates import DatabaseError, Kind, kind_of
-from pyshell.settings import ROOT, Settings
+from pyshell.settings import OPENAPI_FILE, Settings
 from pyshell.webhooks.runs import send_due
 from pyshell.worker.run_once import run_once
 
 logger = logging.getLogger(__name__)
 
-OPENAPI_FILE = ROOT / "openapi.json"
 READY_WITHIN_SECONDS = 3
 # Who holds it runs the worker.
 WORKER_RUN = "worker run"
