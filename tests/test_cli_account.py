@@ -205,6 +205,48 @@ def test_json_of_another_server_is_taken_for_no_answer(cli: Cli, monkeypatch: py
     assert done.stderr.splitlines()[0] == f"error: {url} answers with no JSON object, and is no Batch Lookups"
 
 
+@pytest.mark.parametrize(
+    ("body", "what"),
+    [
+        (b"{}", "KeyError: 'jobs'"),
+        (b'{"jobs": [[]], "next_cursor": null}', "TypeError: list indices must be integers or slices, not str"),
+        (b'{"jobs": 1, "next_cursor": null}', "TypeError: 'int' object is not iterable"),
+    ],
+    ids=["nothing", "array", "number"],
+)
+def test_an_answer_of_another_form_is_told_in_words(cli: Cli, monkeypatch: pytest.MonkeyPatch, body: bytes, what: str) -> None:
+    monkeypatch.setattr(StrangerWithJson, "body", body)
+    with served(StrangerWithJson) as url:
+        done = cli.run("list", BATCH_LOOKUPS_URL=url)
+        signed_in = cli.run("login", url, BATCH_LOOKUPS_API_KEY="", stdin=b"leap_live_key\n")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"error: {url} answers in a form that this command does not know ({what}, batches.py:"), done.stderr
+    assert done.stderr.count("\n") == 2, "the error and its hint"
+    assert "Traceback" not in signed_in.stderr
+
+
+def test_doctor_bears_answers_of_another_form(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(StrangerWithJson, "body", b'{"info": [], "error": {}}')
+    monkeypatch.setattr(StrangerWithJson, "date_time_string", lambda *_: "noon")
+    with served(StrangerWithJson) as url:
+        done = cli.run("doctor", BATCH_LOOKUPS_URL=url)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "FAIL  versions: the service is ?, " in done.stdout
+
+
+def test_nothing_that_is_answered_steers_the_terminal(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    steering = "\x1b2J\x9b2J\u202e"
+    monkeypatch.setattr(
+        StrangerWithJson, "body", json.dumps({"info": {"version": f"0{steering}"}, "devices": [{"id": 1, "name": steering}]}).encode()
+    )
+    with served(StrangerWithJson) as url:
+        doctor = cli.run("doctor", BATCH_LOOKUPS_URL=url)
+        devices = cli.run("devices", "--json", BATCH_LOOKUPS_URL=url)
+    assert "the service is 0\ufffd2J\ufffd2J\ufffd, " in doctor.stdout
+    assert json.loads(devices.stdout) == [{"id": 1, "name": steering}]
+    assert not set(devices.stdout) & {"\x1b", "\x9b", "\u202e"}
+
+
 def test_a_page_of_another_server_is_taken_for_no_answer(cli: Cli) -> None:
     kept = cli.folder / "results.csv"
     kept.write_text("what was saved before")

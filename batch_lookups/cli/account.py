@@ -13,7 +13,7 @@ import click
 from batch_lookups import __version__
 from batch_lookups.cli import exits, settings
 from batch_lookups.cli.exits import Ended
-from batch_lookups.cli.session import Session, open_browser, pass_session, say, warn_of_clear_text, with_output
+from batch_lookups.cli.session import Session, open_browser, pass_session, printable, say, warn_of_clear_text, with_output
 from batch_lookups.errors import ApiError
 
 if TYPE_CHECKING:
@@ -130,11 +130,10 @@ def doctor(session: Session) -> int:
     for finding in examine():
         findings.append(finding)
         if session.output == "text":
-            click.echo(
-                f"{click.style('ok  ', fg='green') if finding.ok else click.style('FAIL', fg='red')}  {finding.about}: {finding.detail}"
-            )
+            verdict = click.style("ok  ", fg="green") if finding.ok else click.style("FAIL", fg="red")
+            click.echo(f"{verdict}  {finding.about}: {printable(finding.detail)}")
             if finding.hint and not finding.ok:
-                click.echo(f"      {finding.hint}")
+                click.echo(f"      {printable(finding.hint)}")
     if session.output != "text":
         session.show([{"about": f.about, "ok": f.ok, "detail": f.detail, "hint": f.hint or None} for f in findings], "")
     return next((finding.code for finding in findings if not finding.ok), exits.ALL)

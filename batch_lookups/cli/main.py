@@ -6,8 +6,10 @@ import json
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
@@ -21,6 +23,7 @@ from batch_lookups.errors import ApiError, BatchLookupsError, InvalidArgumentErr
 sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
 
 END_SECONDS = 3.0
+OTHER_FORM = "It may be another service, or of another version: batch-lookups doctor says which."
 
 
 class Group(click.Group):
@@ -122,6 +125,13 @@ def main(words: Sequence[str] | None = None) -> None:
             sys.stdout.flush()
         except OSError:
             discard_output()
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        # Answers are used as openapi.json has them: a member that is missing, or of another type, shows where it is used.
+        if session.url is None or isinstance(error, UnicodeError):
+            raise
+        code = fail(
+            session, exits.ERROR, f"{session.url} answers in a form that this command does not know ({told_of_form(error)})", OTHER_FORM
+        )
     sys.exit(code if isinstance(code, int) else exits.ALL)
 
 
@@ -150,6 +160,12 @@ def told_of_file(error: OSError) -> str:
     """Such as: results.csv: Permission denied."""
     reason = error.strerror or str(error)
     return f"{os.fsdecode(error.filename)}: {reason}" if isinstance(error.filename, str | bytes) else reason
+
+
+def told_of_form(error: Exception) -> str:
+    """Such as: KeyError: 'jobs', batches.py:241."""
+    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+    return f"{type(error).__name__}: {error}, {Path(frame.f_code.co_filename).name}:{line}"
 
 
 def fail(

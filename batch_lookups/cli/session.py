@@ -22,15 +22,21 @@ if TYPE_CHECKING:
 # What lays out a text of ours: lines, and headings in bold.
 _LAID_OUT = ("\n", "\x1b[1m", "\x1b[0m")
 _LINES = re.compile(r"\n|\x1b\[[01]m|[^\n\x1b]+|\x1b")
+# What json.dumps leaves as it is, and terminals obey: the further control characters, and those that turn the direction of the text.
+_STEERING = re.compile("[\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Session:
-    """One run of the command. `output`: whether data is text for people, one JSON document or a JSON document a line."""
+    """One run of the command. `output`: whether data is text for people, one JSON document or a JSON document a line.
+
+    `url`: where the service is that was asked, if any was.
+    """
 
     def __init__(self) -> None:
         self.output = "text"
+        self.url: str | None = None
         self._client: Client | None = None
 
     @property
@@ -46,6 +52,7 @@ class Session:
         from batch_lookups.client import Client
         from batch_lookups.retrying import RETRY_SECONDS
 
+        self.url = url
         seconds = settings.retry_seconds(RETRY_SECONDS if retry_seconds is None else retry_seconds)
         return Client(url, api_key, retry_seconds=seconds, on_retry=say_retry)
 
@@ -58,7 +65,7 @@ class Session:
         if self.output == "text":
             click.echo(printable_lines(text))
         else:
-            click.echo(json.dumps(document, ensure_ascii=False, indent=2 if self.output == "json" else None))
+            click.echo(as_json(document, indent=2 if self.output == "json" else None))
 
     def show_all(
         self,
@@ -74,15 +81,21 @@ class Session:
             documents = islice(documents, min(limit, sys.maxsize))
         if self.output == "ndjson":
             for document in documents:
-                click.echo(json.dumps(document, ensure_ascii=False))
+                click.echo(as_json(document))
             return
         listed = list(documents)
         if self.output == "json":
-            click.echo(json.dumps(listed, ensure_ascii=False, indent=2))
+            click.echo(as_json(listed, indent=2))
         elif listed:
             click.echo(table(columns, [row(document) for document in listed]))
         else:
             say(none)
+
+
+def as_json(document: Any, *, indent: int | None = None) -> str:
+    """A document in which nothing may steer the terminal: JSON has escapes for that."""
+    text = json.dumps(document, ensure_ascii=False, indent=indent)
+    return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 pass_session = click.make_pass_decorator(Session, ensure=True)

@@ -15,7 +15,7 @@ import click
 
 from batch_lookups.cli import exits, settings
 from batch_lookups.cli.exits import Ended
-from batch_lookups.cli.session import Session, facts, minute, pass_session, printable, say, table, with_output
+from batch_lookups.cli.session import Session, as_json, facts, minute, pass_session, printable, say, table, with_output
 from batch_lookups.paging import pages
 
 if TYPE_CHECKING:
@@ -282,9 +282,7 @@ def listen(session: Session, forward_url: str | None, event: str | None, all_kep
             for delivery in reversed(list(newest(client, event, seen))):
                 seen.add(delivery["id"])
                 message = client.get_webhook_delivery(delivery["id"])
-                click.echo(
-                    json.dumps({"id": message["id"], "created_at": message["created_at"], "body": message["body"]}, ensure_ascii=False)
-                )
+                click.echo(as_json({"id": message["id"], "created_at": message["created_at"], "body": message["body"]}))
                 if forward_url:
                     say(f"{message['body']['type']} {message['id']}: {forward(forward_url, key, message)}")
             sys.stdout.flush()
@@ -357,7 +355,7 @@ def show_config(session: Session, config: WebhookConfig) -> None:
     if session.output == "text" and "signing_secret" in config:
         say(told(config))
         say("The signing secret, shown this once:")
-        click.echo(config["signing_secret"])
+        click.echo(printable(config["signing_secret"]))
     else:
         session.show(config, told(config))
 
