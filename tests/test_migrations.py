@@ -387,6 +387,21 @@ def test_organizations_that_users_of_clerk_named_give_up_names_that_operators_ma
     assert sorted(names) == ["clerk:initech", "clerk:org_2", "linked", "plain"]
 
 
+def test_settings_beyond_their_greatest_value_get_it(owner: Connection) -> None:
+    names = ["max_open_items", "requests_per_minute", "organization_requests_per_minute", "job_retention_days", "report_retention_days"]
+    for name in names:
+        owner.execute(
+            f"alter table app.settings drop constraint settings_{name}_check, add constraint settings_{name}_check check ({name} > 0)"
+        )
+    owner.execute(
+        "update app.settings set max_open_items = 2147483647, requests_per_minute = 2147483647, organization_requests_per_minute = null,"
+        " job_retention_days = 10000000, report_retention_days = null, audit_retention_days = 730"
+    )
+    owner.execute((ROOT / "migrations" / "0082_greatest_settings.sql").read_bytes())
+    settings = owner.execute(f"select {', '.join([*names, 'audit_retention_days'])} from app.settings").fetchone()
+    assert settings == (1_000_000_000, 100_000_000, None, 36_500, None, 730)
+
+
 class TestWhoseObjects:
     """A role that may create schemas and connect, and no more, gains nothing by being there first."""
 

@@ -51,16 +51,16 @@ create table app.settings (
     constraint settings_outage_failures_check check (outage_failures between 1 and 10000),
     constraint settings_deduplicate_seconds_check check (deduplicate_seconds between 0 and 31536000),
     constraint settings_max_outage_wait_seconds_check check (max_outage_wait_seconds between 0 and 604800),
-    constraint settings_max_open_items_check check (max_open_items > 0),
-    constraint settings_requests_per_minute_check check (requests_per_minute > 0),
-    constraint settings_job_retention_days_check check (job_retention_days > 0),
-    constraint settings_report_retention_days_check check (report_retention_days > 0),
+    constraint settings_max_open_items_check check (max_open_items between 1 and 1000000000),
+    constraint settings_requests_per_minute_check check (requests_per_minute between 1 and 100000000),
+    constraint settings_job_retention_days_check check (job_retention_days between 1 and 36500),
+    constraint settings_report_retention_days_check check (report_retention_days between 1 and 36500),
     constraint settings_attempt_retention_days_check check (attempt_retention_days between 1 and 3650),
-    constraint settings_audit_retention_days_check check (audit_retention_days > 0),
-    constraint settings_organization_requests_per_minute_check check (organization_requests_per_minute > 0),
+    constraint settings_audit_retention_days_check check (audit_retention_days between 1 and 36500),
+    constraint settings_organization_requests_per_minute_check check (organization_requests_per_minute between 1 and 100000000),
     constraint settings_max_api_keys_check check (max_api_keys between 1 and 10000),
     constraint settings_upload_retention_days_check check (upload_retention_days between 1 and 3650),
-    constraint settings_max_open_uploads_check check (max_open_uploads > 0)
+    constraint settings_max_open_uploads_check check (max_open_uploads between 1 and 1000000)
 );
 
 comment on table app.settings is 'The one row of settings, changed with api.update_settings and effective without a restart.';

@@ -1,5 +1,5 @@
 begin;
-select plan(24);
+select plan(31);
 
 select matches(app.uuid_v7()::text, '^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$', 'an id is a version 7 UUID');
 select is(
@@ -28,8 +28,8 @@ select throws_ok(format('select api.update_settings(%L)', value), 'PT400', messa
   from (values ('{"lookups_per_second": -1}', 'lookups_per_second must be a number from 0.001 to 100000, or null'),
                ('{"max_retries": null}', 'max_retries must be a whole number from 0 to 20'),
                ('{"max_retries": 1, "lease_seconds": {}}', 'lease_seconds must be a number from 1 to 3600'),
-               ('{"job_retention_days": 0}', 'job_retention_days must be a whole number above 0, or null'),
-               ('{"max_open_items": 99999999999}', 'max_open_items must be a whole number above 0'),
+               ('{"job_retention_days": 0}', 'job_retention_days must be a whole number from 1 to 36500, or null'),
+               ('{"max_open_items": 99999999999}', 'max_open_items must be a whole number from 1 to 1000000000'),
                ('{"record_all_attempts": "perhaps"}', 'record_all_attempts must be true or false')) bad (value, message);
 select is_empty($$ select attname from pg_attribute where attrelid = 'app.settings'::regclass and attnum > 0 and not attisdropped
                       and attname not in ('singleton', 'internal_key', 'updated_at') and app.setting_form(attname) !~ 'number (from .* to .*|above .*)|true or false' $$,
@@ -42,6 +42,32 @@ select is_empty($$
                                                           else to_jsonb((s.value #>> '{}')::numeric + 1) end as value) c
      where s.key <> 'updated_at' and (api.update_settings(jsonb_build_object(s.key, c.value)) -> s.key)::jsonb is distinct from c.value $$,
     'every setting can be changed');
+
+-- Days are subtracted from the time, and limits are multiplied.
+select api.create_organization('Acme') as org \gset
+select api.create_api_key(:'org', sha256('secret'), 'leap_live_', 'cret', 'first') as key \gset
+select is_empty($$
+    select s.key
+      from json_each(api.get_settings()) s
+     where json_typeof(s.value) <> 'boolean' and s.key <> 'updated_at' and app.setting_form(s.key) !~ ' from \S+ to [0-9]+' $$,
+    'every setting that is a number has a greatest value');
+select is_empty($$
+    select s.key
+      from json_each(api.get_settings()) s
+     cross join lateral (select substring(app.setting_form(s.key) from ' to ([0-9]+)') as greatest) c
+     where c.greatest is not null and api.update_settings(jsonb_build_object(s.key, c.greatest::numeric)) ->> s.key is distinct from c.greatest $$,
+    'every setting can have its greatest value');
+select lives_ok($$ select api.run_maintenance() $$, 'maintenance goes on with the greatest value of every setting');
+select lives_ok($$ select api.prune_expired() $$, 'what has expired is deleted with the greatest value of every setting');
+select is(api.authenticate_api_key(sha256('secret')) ->> 'organization_requests_per_minute', '100000000',
+    'a key is known with the greatest value of every setting');
+select api.update_settings('{"organization_requests_per_minute": null}') as settings \gset
+select is(api.authenticate_api_key(sha256('secret')) ->> 'organization_requests_per_minute', '400000000',
+    'the limit of an organization is four times the greatest one of a key');
+select matches(api.create_batch_lookup(:'org', '[{"reference_id": "deal-001", "building_type": "RESIDENTIAL", "device_ids": [1],
+                                                  "address": {"street_1": "1 Main St", "city": "Oakland", "state_or_province_code": "CA",
+                                                              "postal_code": "94601", "country_code": "US"}}]', false)::text, '"pending"',
+    'a batch is stored with the greatest value of every setting');
 
 select * from finish();
 rollback;
