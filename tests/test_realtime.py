@@ -232,8 +232,9 @@ def test_two_hundred_subscribers_see_the_job_end_and_none_is_flooded(
 
 def flood(bare: BareSocket) -> None:
     """Sends 60 MB that the server answers with as much, and reads nothing: far more than all buffers between the two hold."""
+    watch = {"schema": "public", "table": "batch_lookup_jobs", "event": "UPDATE", "padding": "x" * 100_000}
     for _ in range(600):
-        bare.send("heartbeat", topic="phoenix", ref="x" * 100_000)
+        bare.send("phx_join", {"config": {"postgres_changes": [watch]}})
 
 
 def flood_and_read(bare: BareSocket) -> None:
@@ -541,6 +542,27 @@ class TestTheProtocol:
             flood_and_read(bare)
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == endpoint.TRY_AGAIN_LATER
+
+    @pytest.mark.parametrize(("limit", "length"), [("MAX_WAITING_LENGTH", 50_000), ("MAX_WAITING_LENGTH_TOGETHER", 0)])
+    def test_bounds_the_length_of_what_waits_for_a_client(
+        self, server: str, client: OrganizationClient, monkeypatch: pytest.MonkeyPatch, limit: str, length: int
+    ) -> None:
+        """What waits is answers of 100 KB, of which a thousand would be 100 MB, and as much for each connection."""
+        monkeypatch.setattr(endpoint, limit, length)
+        with bare_socket(server, client.api_key) as bare, pytest.raises(ConnectionClosed) as closed:
+            flood_and_read(bare)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == endpoint.TRY_AGAIN_LATER
+
+    @pytest.mark.parametrize("ref", ["x" * 256, 10**256], ids=["text", "number"])
+    def test_closes_on_a_reference_that_every_answer_would_repeat_at_length(self, server: str, ref: object) -> None:
+        with bare_socket(server, "anon") as bare:
+            assert bare.ask("heartbeat", topic="phoenix", ref="x" * 255)["status"] == "ok"
+            bare.connection.send(json.dumps([None, ref, "phoenix", "heartbeat", {}]))
+            with pytest.raises(ConnectionClosed) as closed:
+                bare.receive()
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == endpoint.UNSUPPORTED_DATA
 
     def test_forgets_a_client_that_reads_nothing(
         self, http_settings: Settings, client: OrganizationClient, monkeypatch: pytest.MonkeyPatch

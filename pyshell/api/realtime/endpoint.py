@@ -47,6 +47,10 @@ MAX_ANONYMOUS_PER_ADDRESS = 50
 ANONYMOUS_SECONDS = 0.02
 # Messages that wait for a slow client; a newer state of a row replaces the one that waits.
 MAX_WAITING = 1_000
+# Their characters; and those of all connections of an organization, or of all that began as anonymous, beyond what each may have anyway.
+MAX_WAITING_LENGTH = 4 * 1024 * 1024
+MAX_WAITING_LENGTH_TOGETHER = 64 * 1024 * 1024
+FREE_LENGTH = 64 * 1024
 STUCK_SECONDS = 30.0
 # Clients send a heartbeat every 25 s.
 SILENT_SECONDS = 75.0
@@ -90,6 +94,8 @@ class Realtime:
         self._sweeper: asyncio.Task[None] | None = None
         # Organizations whose credentials have changed since the last sweep; None: any may have.
         self._changed: set[UUID | None] = set()
+        # Characters that wait for the connections of an organization; None: of those that began as anonymous.
+        self.waiting: Counter[UUID | None] = Counter()
         self.sent = 0
         self.dropped: Counter[str] = Counter({"superseded": 0, "too_slow": 0, "silent": 0, "stuck": 0})
 
@@ -291,6 +297,8 @@ class Connection:
         # The organizations that it has been counted for; none: it is anonymous.
         self._counted: set[UUID] = set() if organization_id is None else {organization_id}
         self._waiting: dict[object, str] = {}
+        self._waiting_length = 0
+        self._owner = organization_id
         self._something_waits = asyncio.Event()
         self._heard_at = self._sent_at = self._in_use_at = time.monotonic()
         self._closing: tuple[int, str] | None = None
@@ -307,6 +315,7 @@ class Connection:
         finally:
             for channel in tuple(self._channels.values()):
                 self._forget(channel)
+            self._drop_waiting()
             for organization_id in self._counted:
                 self._realtime.holdings.give_back(connections_of(organization_id))
             if not self._counted:
@@ -338,7 +347,7 @@ class Connection:
 
     @property
     def is_behind(self) -> bool:
-        return len(self._waiting) > MAX_WAITING // 4
+        return len(self._waiting) > MAX_WAITING // 4 or self._waiting_length > MAX_WAITING_LENGTH // 4
 
     def has(self, channel: Channel) -> bool:
         return self._channels.get(channel.topic) is channel
@@ -347,16 +356,44 @@ class Connection:
         """Sends a frame when the client takes it; one that waits under the same key is superseded."""
         if self._closing:
             return
-        if self._waiting.pop(key, None) is not None:
+        if self._take(key) is not None:
             self._realtime.dropped["superseded"] += 1
         self._waiting[key] = frame
+        self._count_waiting(len(frame))
         self._something_waits.set()
-        if len(self._waiting) > MAX_WAITING:
+        if self._has_too_much_waiting:
             self._realtime.dropped["too_slow"] += 1
             self.close(TRY_AGAIN_LATER, "the client reads too slowly")
 
+    @property
+    def _has_too_much_waiting(self) -> bool:
+        length = self._waiting_length
+        together = self._realtime.waiting[self._owner]
+        return (
+            len(self._waiting) > MAX_WAITING
+            or length > MAX_WAITING_LENGTH
+            or (length > FREE_LENGTH and together > MAX_WAITING_LENGTH_TOGETHER)
+        )
+
+    def _take(self, key: object) -> str | None:
+        frame = self._waiting.pop(key, None)
+        if frame is not None:
+            self._count_waiting(-len(frame))
+        return frame
+
+    def _drop_waiting(self) -> None:
+        self._waiting.clear()
+        self._count_waiting(-self._waiting_length)
+
+    def _count_waiting(self, length: int) -> None:
+        self._waiting_length += length
+        self._realtime.waiting[self._owner] += length
+        if not self._realtime.waiting[self._owner]:
+            del self._realtime.waiting[self._owner]
+
     def close(self, code: int, reason: str) -> None:
         self._closing = self._closing or (code, reason)
+        self._drop_waiting()
         self._something_waits.set()
 
     def close_channel(self, channel: Channel, reason: str) -> None:
@@ -400,9 +437,9 @@ class Connection:
                 self._something_waits.clear()
                 self._sent_at = time.monotonic()
                 continue
-            key = next(iter(self._waiting))
+            text = self._take(next(iter(self._waiting)))
             try:
-                await self._websocket.send({"type": "websocket.send", "text": self._waiting.pop(key)})
+                await self._websocket.send({"type": "websocket.send", "text": text})
             except (OSError, RuntimeError, WebSocketDisconnect):
                 return
             self._sent_at = time.monotonic()
@@ -537,7 +574,7 @@ class Connection:
         self._realtime.holdings.give_back(channels_of(channel.organization_id))
         self._realtime.feed.remove(channel)
         for key in [key for key in self._waiting if isinstance(key, tuple) and key[0] == channel.topic]:
-            del self._waiting[key]
+            self._take(key)
         return True
 
     def _system(self, channel: Channel, extension: str, status: str, message: str) -> None:

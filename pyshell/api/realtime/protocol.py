@@ -13,6 +13,8 @@ from typing import Any, Literal
 Version = Literal["1.0.0", "2.0.0"]
 
 MAX_TOPIC_LENGTH = 255
+# Every answer repeats them; clients count.
+MAX_REFERENCE_LENGTH = 255
 
 
 class ProtocolError(Exception):
@@ -87,8 +89,11 @@ def encode(version: Version, join_ref: str | None, ref: str | None, topic: str, 
 
 
 def _reference(value: object) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, int):
-        return str(value)
-    raise ProtocolError("a reference is neither text nor a number")
+    if value is None:
+        return None
+    if not isinstance(value, str | int):
+        raise ProtocolError("a reference is neither text nor a number")
+    reference = str(value)
+    if len(reference) > MAX_REFERENCE_LENGTH:
+        raise ProtocolError(f"a reference is longer than {MAX_REFERENCE_LENGTH} characters")
+    return reference
