@@ -11,6 +11,7 @@ import os
 import random
 import resource
 import signal
+import struct
 import subprocess
 import sys
 import tracemalloc
@@ -439,6 +440,52 @@ def test_a_text_that_many_cells_share_counts_in_each_of_them() -> None:
     with pytest.raises(ApiError) as refused:
         read_workbook(large)
     assert (refused.value.status, refused.value.code) == (413, "body_too_large")
+
+
+def compound_file(stream: str, content: bytes = b"") -> bytes:
+    """What Excel writes around an encrypted workbook, and around each of xls: a header, the chain of sectors, the directory, the stream."""
+    none, end = 0xFFFFFFFF, 0xFFFFFFFE
+    sectors = len(content) // 512
+    header = struct.pack("<8s16x5H6x10I", bytes.fromhex("d0cf11e0a1b11ae1"), 0x3E, 3, 0xFFFE, 9, 6, 0, 1, 1, 0, 4096, end, 0, end, 0, 0)
+    chain = [0xFFFFFFFD, end, *range(3, 2 + sectors), *([end] if sectors else [])]
+    directory = b"".join(
+        name.encode("utf-16-le").ljust(64, b"\0") + struct.pack("<HBB3I36xIQ", 2 * len(name) + 2, kind, 1, none, none, child, start, size)
+        for name, kind, child, start, size in (("Root Entry", 5, 1, end, 0), (stream, 2, none, 2 if sectors else end, len(content)))
+    )
+    return header + b"\xff" * 432 + struct.pack(f"<{len(chain)}I", *chain).ljust(512, b"\xff") + directory.ljust(512, b"\0") + content
+
+
+def encrypted_ods() -> bytes:
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        archive.writestr("mimetype", "application/vnd.oasis.opendocument.spreadsheet")
+        manifest = '<manifest:manifest xmlns:manifest="urn:oasis:names:tc:opendocument:xmlns:manifest:1.0"><manifest:file-entry'
+        encryption = "><manifest:encryption-data/></manifest:file-entry></manifest:manifest>"
+        archive.writestr("META-INF/manifest.xml", f'{manifest} manifest:full-path="content.xml"{encryption}')
+        archive.writestr("content.xml", os.urandom(100))
+    return data.getvalue()
+
+
+# The records BOF, of BIFF8, and FILEPASS, of RC4.
+ENCRYPTED_XLS = struct.pack("<HHHH12x", 0x0809, 16, 0x0600, 5) + struct.pack("<HHH48x", 0x2F, 50, 1)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [compound_file("EncryptedPackage"), compound_file("Workbook", ENCRYPTED_XLS.ljust(4096, b"\0")), encrypted_ods()],
+    ids=["xlsx", "xls", "ods"],
+)
+def test_a_workbook_with_a_password_is_named_for_what_it_is(data: bytes) -> None:
+    with pytest.raises(ApiError) as refused:
+        read_workbook(data)
+    assert (refused.value.code, refused.value.message) == ("protected_workbook", "The workbook is protected by a password")
+
+
+def test_a_damaged_workbook_is_not_said_to_have_a_password() -> None:
+    for data in (compound_file("Something"), sheet_of({"A1": 1})[:1000]):
+        with pytest.raises(ApiError) as refused:
+            read_workbook(data)
+        assert refused.value.code == "invalid_workbook"
 
 
 def test_an_error_in_a_workbook_arrives_whole() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import resource
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import zlib
 from collections.abc import Iterator
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import orjson
@@ -106,10 +108,27 @@ def read_in_process(data: bytes, wanted: str | None) -> Iterator[dict[str, Any]]
             with contextlib.suppress(CalamineError):
                 told = {chosen.name, *(sheet.name for sheet in filled_sheets(workbook))}
                 yield {"notes": notes_of(chosen.name, [name for name in workbook.sheet_names if name in told])}
-    except PasswordError as error:
-        raise ApiError(400, "protected_workbook", "The workbook is protected by a password", hint="Save a copy without one.") from error
     except CalamineError as error:
+        if is_protected(data):
+            raise ApiError(400, "protected_workbook", "The workbook is protected by a password", hint="Save a copy without one.") from error
         raise unreadable() from error
+
+
+def is_protected(data: bytes) -> bool:
+    """Whether a password keeps the reader out. It says so of a file whose name says of what kind it is alone; nothing goes to the disk."""
+    with TemporaryDirectory() as folder, os.fdopen(os.memfd_create("workbook"), "wb") as memory:
+        memory.write(data)
+        memory.flush()
+        for kind in ("xlsx", "xls", "ods"):
+            path = Path(folder, f"workbook.{kind}")
+            path.symlink_to(f"/proc/self/fd/{memory.fileno()}")
+            try:
+                CalamineWorkbook.from_path(path)
+            except PasswordError:
+                return True
+            except CalamineError:
+                continue
+    return False
 
 
 def table_of(sheet: CalamineSheet) -> dict[str, Any]:
