@@ -488,6 +488,19 @@ def test_a_damaged_workbook_is_not_said_to_have_a_password() -> None:
         assert refused.value.code == "invalid_workbook"
 
 
+def test_a_workbook_whose_sites_are_hidden_is_not_said_to_be_empty() -> None:
+    book = openpyxl.Workbook()
+    hidden = book.create_sheet("Sites")
+    hidden["A1"], hidden.sheet_state = "reference_id", "hidden"
+    data = io.BytesIO()
+    book.save(data)
+    with pytest.raises(ApiError) as refused:
+        read_workbook(data.getvalue())
+    assert (refused.value.code, refused.value.message) == ("empty_file", "No visible sheet has anything in it")
+    assert refused.value.hint == "`sheet` chooses one that is hidden: Sites"
+    assert read_workbook(data.getvalue(), "Sites").rows == [["reference_id"]]
+
+
 def test_an_error_in_a_workbook_arrives_whole() -> None:
     with pytest.raises(ApiError) as refused:
         read_workbook(sheet_of({"A1": 1, "SG2": 2}))

@@ -97,7 +97,7 @@ def read_in_process(data: bytes, wanted: str | None) -> Iterator[dict[str, Any]]
         if wanted is None:
             filled = filled_sheets(workbook)
             if not filled:
-                raise empty_file()
+                raise nothing_to_see(workbook)
             # A cover page is no table.
             chosen = next((sheet for sheet in filled if sheet.height > 1 and sheet.width > 1), filled[0])
             yield table_of(chosen) | {"notes": notes_of(chosen.name, [sheet.name for sheet in filled])}
@@ -159,6 +159,16 @@ def filled_sheets(workbook: CalamineWorkbook) -> list[CalamineSheet]:
     """The visible sheets with anything at all."""
     visible = [sheet.name for sheet in workbook.sheets_metadata if sheet.visible == SheetVisibleEnum.Visible]
     return [sheet for name in visible if (sheet := workbook.get_sheet_by_name(name)).height > 0]
+
+
+def nothing_to_see(workbook: CalamineWorkbook) -> ApiError:
+    """Where all that the workbook has is hidden, it is not empty for whoever hid it."""
+    hidden = [sheet.name[:50] for sheet in workbook.sheets_metadata if sheet.visible != SheetVisibleEnum.Visible]
+    if not hidden:
+        return empty_file()
+    return ApiError(
+        400, "empty_file", "No visible sheet has anything in it", hint=f"`sheet` chooses one that is hidden: {', '.join(hidden[:20])}"
+    )
 
 
 def notes_of(chosen: str, filled: list[str]) -> list[dict[str, Any]]:
