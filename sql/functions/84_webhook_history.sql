@@ -103,12 +103,15 @@ begin
                                    'attempt', a.attempt, 'attempted_at', app.rfc3339(a.attempted_at), 'latency_ms', a.latency_ms,
                                    'http_status', a.http_status, 'error_class', a.error_class, 'response_body', a.response_body)
                                    order by a.attempt), '[]')
-                          from app.webhook_attempts a
-                         where a.organization_id = p_organization_id and a.delivery_id = p_delivery_id)));
+                          from (select *
+                                  from app.webhook_attempts w
+                                 where w.organization_id = p_organization_id and w.delivery_id = p_delivery_id
+                                 order by w.attempt desc
+                                 limit 100) a)));
 end;
 $$;
 
-comment on function api.get_webhook_delivery(uuid, uuid) is 'One webhook delivery with its body and attempt_log, an entry per attempt: when, latency in milliseconds, HTTP status or error_class, and the first 1,024 characters of the answer. 404: webhook_delivery_not_found.';
+comment on function api.get_webhook_delivery(uuid, uuid) is 'One webhook delivery with its body and attempt_log, an entry for each of the last hundred attempts: when, latency in milliseconds, HTTP status or error_class, and the first 1,024 characters of the answer. 404: webhook_delivery_not_found.';
 grant execute on function api.get_webhook_delivery(uuid, uuid) to authenticated;
 
 create or replace function api.resend_webhook_delivery(p_organization_id uuid, p_delivery_id uuid) returns json

@@ -1,5 +1,5 @@
 begin;
-select plan(19);
+select plan(20);
 \ir fixtures.psql
 select pg_temp.turn_clock('2026-11-24 12:00:00+00');
 select api.set_webhook_config(:'org', '{"url": "https://example.com/", "events": ["lookup.completed", "batch.completed"]}') as config \gset
@@ -30,6 +30,11 @@ select results_eq((select format('select unnest(%L::uuid[])', array_agg((body #>
 select is(api.get_webhook_delivery(:'org', :'lookup') #>> '{body,data,result,utility,name}', 'Austin Energy', 'a delivery shows the body that is sent');
 select is(api.get_webhook_delivery(:'org', :'batch') #>> '{body,data,item_counts,completed}', '3', 'the body of a batch has its counts');
 select is((api.get_webhook_delivery(:'org', :'lookup') -> 'attempt_log')::text, '[]', 'a delivery that was not sent has no attempts');
+insert into app.webhook_attempts (organization_id, delivery_id, attempt, attempted_at, latency_ms, http_status)
+select :'org', :'lookup', n, '2026-11-24 12:00:00+00', 1, 500 from generate_series(1, 150) n;
+select is((select array[count(*), min((a ->> 'attempt')::integer), max((a ->> 'attempt')::integer)]
+             from json_array_elements(api.get_webhook_delivery(:'org', :'lookup') -> 'attempt_log') a), array[100, 51, 150]::bigint[],
+    'a delivery that was sent again very often tells of its last hundred attempts');
 select throws_ok(format('select api.get_webhook_delivery(%L, %L)', :'other_org', :'lookup'), 'PT404', 'Webhook delivery not found',
     'another organization''s delivery is not found');
 
