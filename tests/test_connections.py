@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,11 +13,11 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from pyshell.postgres.calls import call, call_row
+from pyshell.postgres.calls import LARGE_LENGTH, call, call_row
 from pyshell.postgres.connections import Connection as AsyncConnection
 from pyshell.postgres.connections import Session, connect, connect_as_owner
 from pyshell.postgres.pool import REPEATABLE, Pool
-from pyshell.postgres.sqlstates import NotMigratedError
+from pyshell.postgres.sqlstates import DatabaseError, NotMigratedError
 from pyshell.settings import ROOT
 from tests.conftest import Connection
 
@@ -153,6 +154,26 @@ def test_a_connection_may_be_closed_while_another_task_waits(shared_database_url
         [sys.executable, "-c", CLOSES, shared_database_url], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
     )
     assert (run.stdout.splitlines(), run.returncode) == ([f"{turns} closed" for turns in range(1, 6)], 0), run.stderr
+
+
+async def test_a_connection_ends_with_a_large_call(
+    shared_database_url: str, shared_owner: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    [organization_id] = shared_owner.execute("select api.create_organization('Large')").fetchone() or [None]
+
+    async def changes_process(note: str) -> bool:
+        """Whether the pool has another server process after a call, which is refused because a note is no item."""
+        async with Pool(shared_database_url, min_size=1, max_size=1) as pool:
+            async with pool.connection() as connection:
+                before = connection.info.backend_pid
+            with pytest.raises(DatabaseError, match="failed validation"):
+                await call(pool, "create_batch_lookup", organization_id=organization_id, request=json.dumps([note]))
+            async with pool.connection() as connection:
+                return connection.info.backend_pid != before
+
+    assert not await changes_process("small")
+    assert await changes_process("x" * LARGE_LENGTH), "it would keep the memory that it took"
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("keeps_memory", [True, False])

@@ -27,7 +27,10 @@ class ClosableConnection(AsyncConnection[Row]):
     """A connection that may be closed while another task waits for the server: that task's call fails at once, as if the server had left.
 
     Where a descriptor is closed that uvloop is about to watch, libuv aborts the process. So whoever waits is made to give it up first.
+    `has_grown`: its server process has taken much memory, most of which it keeps to its end.
     """
+
+    has_grown = False
 
     async def close(self) -> None:
         if self.lock.locked() and not self.closed:

@@ -32,6 +32,8 @@ from pyshell.postgres.sqlstates import (
 )
 
 logger = logging.getLogger(__name__)
+# That a connection comes back closed is a warning of the library, unless we closed it.
+logging.getLogger("psycopg.pool").addFilter(lambda record: not any(getattr(value, "has_grown", False) for value in record.args or ()))
 
 T = TypeVar("T")
 
@@ -116,7 +118,8 @@ class Pool(AsyncConnectionPool[PooledConnection]):
 
     @asynccontextmanager
     async def connection(self, timeout: float | None = None) -> AsyncIterator[PooledConnection]:  # noqa: ASYNC109 (the base class has it)
-        """A connection in the role of the shell. Behind a pooler in transaction mode, the context is one transaction.
+        """A connection in the role of the shell, which ends with the context if it has grown. Behind a pooler in transaction mode, whose
+        connections are not ours to end, the context is one transaction.
 
         Raises PoolTimeout when none is free within `timeout` seconds, StaleConnectionError when the server had closed the one it got.
         """
@@ -125,7 +128,11 @@ class Pool(AsyncConnectionPool[PooledConnection]):
                 await connection.close()
                 raise StaleConnectionError("the server closed the connection")
             if not self._per_transaction:
-                yield connection
+                try:
+                    yield connection
+                finally:
+                    if connection.has_grown:
+                        await connection.close()
                 return
             async with connection.transaction():
                 await set_up(connection, for_transaction=True, read_only=self._read_only)
