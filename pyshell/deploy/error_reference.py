@@ -16,8 +16,8 @@ INTRODUCTION = """\
 # Error codes
 
 Written by `make docs` from the source. An error is `{"error": "...", "code": "...", "request_id": "..."}`, with a `hint` where there is
-something to try and with further members that some codes have. `error` is for people and may be reworded; `code` is for programs and
-stays. New codes may come: treat one that you don't know by its HTTP status.
+something to try, and with further members for some codes. `error` is for people and may be reworded; `code` is for programs and does not
+change. New codes may be added: handle one that you don't know by its HTTP status.
 
 SQL users get the same: the SQLSTATE is `PT` and the status, the message is `error`, and the detail is a JSON object with `code` and the
 further members. Through PostgREST, `supabase-js` has them in `error.message` and `JSON.parse(error.details).code`; drivers that know the
@@ -26,13 +26,13 @@ name of the constraint find the code there, too.
 """
 
 WHAT_TO_DO = {
-    "address_not_allowed": "The API key may not be used from this IP address. Call from its `allowed_networks`, or make another key.",
+    "address_not_allowed": "The API key may not be used from this IP address. Call from its `allowed_networks`, or use another key.",
     "already_exists": "Something with the same identity exists. Use that, or choose another name.",
     "ambiguous_columns": "Several columns of the file fit the same field. Say which one is meant with `columns`.",
     "api_key_inactive": "The key is revoked, expired or rotated already. Create a new key instead.",
-    "share_not_found": "The report has no link with this id that works. `GET /incentive-reports/{id}/share` lists them.",
+    "share_not_found": "The report has no valid link with this id. `GET /incentive-reports/{id}/share` lists them.",
     "shared_report_not_found": "The link is mistyped, has expired, was revoked, or its report was deleted; no answer tells which.",
-    "too_many_shares": "Revoke links that are not needed: a report has at most 100 that work.",
+    "too_many_shares": "Revoke links that are not needed: a report has at most 100 valid links.",
     "api_key_not_found": "The organization has no API key with this id. `GET /api-keys` lists them.",
     "application_not_found": "The organization has no application with this id. `GET /applications` lists them.",
     "batch_not_committed": "`wait_for_batch` was called in the transaction that created the batch. Commit, then wait.",
@@ -41,27 +41,27 @@ WHAT_TO_DO = {
     "busy": "Too much is going on at once. Repeat the request after `Retry-After` seconds.",
     "column_names_too_long": "The columns of the file, or the members of `metadata`, have more than 64 KB of names. Shorten some.",
     "company_missing": "Applications need the organization's company. Set it once with `PATCH /organization`.",
-    "cursor_with_offset": "A page goes by `cursor` or by `offset`. Leave one of them out.",
+    "cursor_with_offset": "A page starts at a `cursor` or at an `offset`. Leave one of them out.",
     "customer_not_found": "No lookup of this `reference_id` was made yet. Make one with `operation_type` `lookup` first.",
     "database_read_only": "The database only answers reads for now, as during a failover. Repeat the request after `Retry-After` seconds.",
     "database_unavailable": "The database cannot be reached. Repeat the request after `Retry-After` seconds.",
     "duplicate_reference_ids": "`duplicates` lists each `reference_id` that the batch holds more than once. Make them unique.",
     "empty_file": "The file has no rows. One row must name the columns; the rows below it are the sites.",
     "extensions_missing": "This database lacks the extensions that the message names. Install them, or run a worker instead.",
-    "headers_too_large": "The address and the headers have more than 64 KB together, or the headers are more than 256. Send less in them.",
+    "headers_too_large": "Address and headers have more than 64 KB together, or there are more than 256 headers. Send fewer of them.",
     "idempotency_key_reused": "This `Idempotency-Key` was used for another request. Use a new key for every new request.",
-    "in_use": "Something else refers to this, or this refers to something that does not exist. Mend the reference first.",
+    "in_use": "Something else refers to this, or this refers to something that does not exist. Correct the reference first.",
     "incomplete_body": "The body stopped coming for 30 seconds, or came at less than 1 KB a second. Send the request again.",
     "incomplete_headers": "The headers of the request were not complete after 10 seconds. Send the request again.",
     "insufficient_scope": "The credential lacks a scope that the message names. Use one that has it.",
-    "internal_error": "A fault of ours. Report it with the `request_id`.",
+    "internal_error": "A bug of the service. Report it with the `request_id`.",
     "invalid_api_key": "The API key is unknown, revoked or expired. Check the header `x-api-key`.",
     "invalid_application": "The body must be an object with `application_status` alone. Send `{\"application_status\": \"in_progress\"}`.",
     "invalid_body": "The body must be a JSON object. Send one.",
-    "invalid_catalogue": "`catalogue_errors` lists the first hundred faults by file and line. Mend them and import it again.",
-    "invalid_columns": "`columns` must be a JSON object of fields and columns that the file has. Mend it as the hint says.",
+    "invalid_catalogue": "`catalogue_errors` lists the first hundred errors by file and line. Correct them and import it again.",
+    "invalid_columns": "`columns` must be a JSON object of fields and columns that the file has. Correct it as the hint says.",
     "invalid_metrics_token": "`/metrics` is for those who have the token of the server's `METRICS_TOKEN`. Send it as a bearer.",
-    "invalid_csv": "The CSV file cannot be read at the line that the message names. Mend that line.",
+    "invalid_csv": "The CSV file cannot be read at the line that the message names. Correct that line.",
     "invalid_cursor": "The cursor belongs to another list or sort order. Pass `next_cursor` as it came, or start without one.",
     "invalid_edits": "`edits` names a row or a column that is not there, or a value that is no string. The message says what it may be.",
     "invalid_encoding": "The file is not valid in its encoding at the byte that is named. Save it as UTF-8, or declare its `charset`.",
@@ -69,20 +69,20 @@ WHAT_TO_DO = {
     "invalid_gzip": "The body is not valid gzip, or cut short. Compress it anew, or send it plain.",
     "invalid_idempotency_key": "`Idempotency-Key` must be 1 to 255 visible ASCII characters, such as a UUID.",
     "invalid_item_count": "A batch holds 1 to 10,000 items. Split a larger one.",
-    "invalid_items": "Items failed validation; `invalid_items` names the first hundred with errors. Mend them, or use `on_invalid=skip`.",
-    "invalid_json": "The body is not valid JSON; the hint says where. Mend it.",
+    "invalid_items": "Items failed validation; `invalid_items` has the first hundred with errors. Correct them, or use `on_invalid=skip`.",
+    "invalid_json": "The body is not valid JSON; the hint says where. Correct it.",
     "invalid_organization": "A member of the organization is unknown or has a wrong form. Send `company`, `device_names` or both.",
-    "invalid_p_file": "`p_file` must have the form that the message shows. Mend it.",
+    "invalid_p_file": "`p_file` must have the form that the message shows. Correct it.",
     "invalid_report": "A member of the report is unknown or has a wrong form. Send `name`, `description` or both.",
-    "invalid_request": "The lookup request has faults, all of which the message names. Mend them.",
+    "invalid_request": "The lookup request has errors, all of which the message names. Correct them.",
     "invalid_seconds": "A pause lasts from 1 to 900 seconds. Ask for another one when it ends.",
     "invalid_settings": "A setting has a value that is not allowed; the message names its rule. Send another value.",
-    "invalid_signature": "An internal call is signed with another key, or not just now. Give worker and API one `SERVICE_ROLE_KEY`.",
+    "invalid_signature": "An internal call is signed with another key, or more than a minute ago. Give both one `SERVICE_ROLE_KEY`.",
     "invalid_token": "The bearer token is malformed, expired or signed by somebody else. Get a new one.",
     "invalid_transition": "The application cannot go from its status to this one. Send one of `next_statuses`.",
     "invalid_value": "A value breaks a rule of the database. Check the values that you sent.",
     "invalid_vsn": "The version of the Realtime protocol is not supported. Connect with `vsn` 1.0.0 or 2.0.0.",
-    "invalid_webhook_config": "A member of the webhook config is unknown or has a wrong form; the message says which. Mend it.",
+    "invalid_webhook_config": "A member of the webhook config is unknown or has a wrong form; the message says which. Correct it.",
     "invalid_workbook": "The workbook is damaged, too large, or of a kind that is not read. Open it, and save the table as xlsx or CSV.",
     "invalid_worker_url": "The URL of the worker endpoint or the service role key is missing or malformed. Pass both.",
     "item_not_failed": "Only a failed item can be tried again. Choose one with `status` `failed`.",
@@ -92,7 +92,7 @@ WHAT_TO_DO = {
     "job_not_ended": "Lookups of the job are still to come. Wait until it has ended, or cancel it.",
     "job_not_waiting": "The job is neither held after its sample nor at a limit. Its `waiting_for` says when it is.",
     "job_not_found": "The organization has no batch job with this id. `GET /batch-lookups` lists them.",
-    "key_limits_exceeded": "A key makes keys with its own expiry and networks at most. Leave both out to have the same.",
+    "key_limits_exceeded": "A key cannot make one that expires later or has more networks than itself. Leave both out to get the same.",
     "lookup_limit_reached": "The job has used up its `max_lookups`. Continue it with a greater one, or cancel it.",
     "method_not_allowed": "This route has other methods. The header `Allow` lists them.",
     "migrations_pending": "The database lacks migrations of this release. An operator has to run `python -m pyshell migrate`.",
@@ -125,11 +125,11 @@ WHAT_TO_DO = {
     "timeout": "The request took too long. Repeat it after `Retry-After` seconds.",
     "token_keys_unavailable": "The issuer's keys cannot be fetched to check the token. Repeat the request after `Retry-After` seconds.",
     "too_many_columns": "A row, or the `metadata` of all items, has more than 500 columns. Remove those that are not needed.",
-    "too_many_api_keys": "The organization has as many keys in use as it may. Revoke those that are not needed.",
+    "too_many_api_keys": "The organization has as many valid keys as it may have. Revoke those that are not needed.",
     "too_many_connections": "The organization has 1,000 Realtime connections. Close some.",
     "too_many_items": "`include_items` answers up to 500 items and 8 MB. Read `GET /batch-lookups/{job_id}/items` page by page.",
     "too_many_open_items": "The organization has too many unfinished items. Wait until earlier batches have ended, or cancel one.",
-    "too_many_open_uploads": "The organization has as many drafts as it may. Start or delete one of them.",
+    "too_many_open_uploads": "The organization has as many drafts as it may have. Start or delete one of them.",
     "too_many_requests": "The credential, its organization or its address has used up its rate limit. Wait `Retry-After` seconds.",
     "too_many_uploads": "The organization has four uploads under way. Wait until one of them is done.",
     "too_many_webhook_tests": "Webhooks can be tested ten times a minute. Try again in a minute.",
@@ -137,9 +137,9 @@ WHAT_TO_DO = {
     "two_credentials": "The request has an API key and a bearer token, or one of them twice. Send one of them, once.",
     "unknown_device": "A device is not in the catalogue; the message names it. Use an id or a name that is.",
     "unknown_fields": "The body has members that this route doesn't know; the message names them. Leave them out.",
-    "unknown_option": "`p_options` has options that are not known; the message names them. Mend their names.",
-    "unknown_organization": "Organizations are created by the operator here, and this one is not. Ask the operator for it.",
-    "unknown_parameter": "The query has parameters that this route doesn't know; the hint lists those that it does. Mend their names.",
+    "unknown_option": "`p_options` has options that are not known; the message names them. Correct their names.",
+    "unknown_organization": "Only the operator creates organizations here, and this one does not exist. Ask the operator to create it.",
+    "unknown_parameter": "The query has parameters that this route doesn't know; the hint lists those that it does. Correct their names.",
     "unknown_scope": "There is no such scope, or none is given; the hint lists all. Send scopes from that list.",
     "unknown_setting": "There is no such setting. `api.get_settings()` lists them all.",
     "unknown_utility": "The chosen utility does not serve this address. Choose one of `possible_utilities`.",
@@ -152,7 +152,7 @@ WHAT_TO_DO = {
     "upgrade_missing": "This address is for WebSockets. Let the proxy on the way pass `Upgrade` and `Connection` on.",
     "upload_not_found": "The organization has no upload with this id, or it has expired. `GET /uploads` lists them.",
     "upload_started": "The draft has become the job in `job_id`. Upload the file again for another one.",
-    "wait_with_items": "A request waits for a change, or includes the items. Wait first, then read the items.",
+    "wait_with_items": "A request cannot both wait for a change and include the items. Wait first, then read the items.",
     "webhook_config_not_found": "The organization has no webhook config. `PUT /webhook-config` with a `url` makes one.",
     "webhook_delivery_in_progress": "The delivery is being sent at this moment. Wait for its result.",
     "webhook_delivery_not_found": "The organization has no delivery with this id, or no longer. `GET /webhook-deliveries` lists them.",
@@ -163,27 +163,27 @@ WHAT_TO_DO = {
 ITEM_INTRODUCTION = """
 ## Codes of items
 
-A failed item has an `error_code` and an `error_message`, as has each failed attempt in its story; `errors_by_code` of a job counts its
-items by code. `POST /batch-lookups/{job_id}/retry?error_code=...` looks up again those that failed with one code. An operator who changes
-`app.retry_policy` may have further codes.
+A failed item has an `error_code` and an `error_message`, as does each failed attempt of an item; `errors_by_code` of a job counts its
+items by code. `POST /batch-lookups/{job_id}/retry?error_code=...` looks up again the items that failed with one code. Where an operator has
+changed `app.retry_policy`, there may be further codes.
 
 """
 
 ITEM_FAILED = {
-    "invalid_response": "The answer of the incentives API could not be read, try after try. Retry the item later.",
-    "job_cancelled": "The batch was cancelled before the item was looked up. Retry it if it is wanted after all.",
-    "lease_expired": "The lookup was started several times and never came to an end: its workers were gone. Retry the item.",
-    "lookup_limit_reached": "The batch had used up its `max_lookups`. Retry the item if it is worth another lookup.",
-    "not_found": "The incentives API knows nothing of this address (404), such as a utility that serves it. Check the address.",
+    "invalid_response": "The answer of the incentives API could not be read, at every attempt. Retry the item later.",
+    "job_cancelled": "The batch was cancelled before the item was looked up. Retry it if it is needed after all.",
+    "lease_expired": "The lookup was started several times and never ended, because its workers died. Retry the item.",
+    "lookup_limit_reached": "The batch had used up its `max_lookups`, or the organization its lookups of the month. Retry if needed.",
+    "not_found": "The incentives API found nothing for this address (404); ours knows no utility that serves it. Check the address.",
     "response_too_large": "The answer of the incentives API exceeds `max_response_bytes`. An operator may raise that setting.",
-    "upstream_error": "The incentives API reported a fault of its own, try after try. Retry the item later.",
-    "upstream_rate_limited": "The incentives API refused too many requests (429), try after try. Retry the item later.",
+    "upstream_error": "The incentives API reported an error of its own at every attempt. Retry the item later.",
+    "upstream_rate_limited": "The incentives API refused too many requests (429), at every attempt. Retry the item later.",
     "upstream_redirected": "The incentives API answered with a redirect, which is not followed. An operator has to correct its URL.",
-    "upstream_rejected": "The incentives API refused the request, for the reason in `error_message`. Mend the item, and submit it anew.",
-    "upstream_timeout": "The incentives API did not answer in time, try after try. Retry the item later.",
+    "upstream_rejected": "The incentives API refused the request, for the reason in `error_message`. Correct the item and submit it again.",
+    "upstream_timeout": "The incentives API did not answer in time, at every attempt. Retry the item later.",
     "upstream_unauthorized": "The incentives API did not accept the credentials of this service. An operator has to correct them.",
-    "upstream_unavailable": "The incentives API was not available (503), try after try. Retry the item later.",
-    "upstream_unreachable": "No connection to the incentives API came about or lasted, try after try. Retry the item later.",
+    "upstream_unavailable": "The incentives API was not available (503), at every attempt. Retry the item later.",
+    "upstream_unreachable": "No connection to the incentives API could be made, or it broke off, at every attempt. Retry the item later.",
 }
 
 _REFUSAL = re.compile(r"\bapp\.refuse\(\s*(\d{3}), (?:'(\w+)'|'invalid_' \|\| p_name),")

@@ -12,17 +12,17 @@ INTRODUCTION = """\
 
 Written by `make docs` from the comments in the database; `\\df+ api.*` and `\\d+ api.*` in psql say the same.
 
-Arguments go by name, such as `api.list_batch_lookups(p_organization_id => '...', p_status => 'failed')`, and what has a default may be
-left out. Errors carry the SQLSTATE `PTnnn`, where nnn is the HTTP status that PostgREST makes of it, and a stable code as the name of
-the constraint, which stands in their detail, too. Their hint says what to do. In psql, `\\set SHOW_CONTEXT never` leaves out PostgreSQL's
-trace through our functions, as `make psql` does, and `\\errverbose` shows it afterwards.
+Pass arguments by name, such as `api.list_batch_lookups(p_organization_id => '...', p_status => 'failed')`; those with a default may be
+left out. Errors carry the SQLSTATE `PTnnn`, where nnn is the HTTP status that PostgREST makes of it, and a stable code, as the name of
+the constraint and in the detail; [Error codes](errors.md) lists them all. The hint says what to do. In psql, `\\set SHOW_CONTEXT never`
+leaves out PostgreSQL's trace through our functions, as `make psql` does, and `\\errverbose` shows it afterwards.
 
-Whoever acts as the owner or as `service_role` works for any organization. `authenticated` works for the one that the claims of its
+The owner and `service_role` work for any organization. `authenticated` works for the organization that the claims of its
 token name (`organization_id`, or Clerk's `o.id` or `org_id`), which is then also the default of `p_organization_id`; in psql,
 `set request.jwt.claims = '{"organization_id": "..."}'` gives an owner the same default. `anon` may do nothing.
 
-The indexes begin with the organization. A query of all organizations that names it where it knows it, such as
-`where organization_id = '...' and job_id = '...'`, reads one batch; by `job_id` alone it looks through those of everybody.
+The indexes begin with the organization. So name it in every query where you know it: `where organization_id = '...' and job_id = '...'`
+reads one batch, and `job_id` alone looks through the batches of all organizations.
 
 ## For dashboards
 
