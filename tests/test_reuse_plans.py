@@ -1,4 +1,4 @@
-"""The first upload that reuses results reads some of those of an organization, and the maintenance the rest: counted, not timed."""
+"""An upload reads what was answered before once, however often: the newest of it, and the maintenance the rest. Counted, not timed."""
 
 from __future__ import annotations
 
@@ -44,6 +44,15 @@ def organization(owner: Connection) -> str:
     return str(row[0])
 
 
+def upload(streets: Iterable[str], **options: Any) -> str:
+    address: dict[str, Any] = {"city": "Boston", "state_or_province_code": "MA", "postal_code": "02134", "country_code": "US"}
+    items = [
+        {"reference_id": f"new-{n}", "address": address | {"street_1": street}, "building_type": "RESIDENTIAL", "device_ids": [1]}
+        for n, street in enumerate(streets)
+    ]
+    return json.dumps({"items": items, **options})
+
+
 def checked(
     plans: Plans,
     organization: str,
@@ -51,12 +60,7 @@ def checked(
     table: str = "lookup_queue_items",
 ) -> tuple[dict[str, Any], float]:
     """The dry run of a site of each job, and how many items it read; or one of other sites, and the rows of another table."""
-    address: dict[str, Any] = {"city": "Boston", "state_or_province_code": "MA", "postal_code": "02134", "country_code": "US"}
-    items = [
-        {"reference_id": f"new-{n}", "address": address | {"street_1": street}, "building_type": "RESIDENTIAL", "device_ids": [1]}
-        for n, street in enumerate(streets)
-    ]
-    request = json.dumps({"items": items, "dry_run": True, "reuse_results": {"max_age_days": 30}})
+    request = upload(streets, dry_run=True, reuse_results={"max_age_days": 30})
     [(answer,)], seen = plans.run(
         "select api.create_batch_lookup(%(organization)s, %(request)s, false)", {"organization": organization, "request": request}
     )
@@ -93,3 +97,24 @@ def test_what_many_sites_ask_is_looked_for_once(owner: Connection, organization:
 def test_the_maintenance_reads_nothing_for_those_who_never_reused_a_result(owner: Connection, organization: str) -> None:
     owner.execute("select api.run_maintenance()")
     assert owner.execute("select count(*) from app.known_jobs").fetchone() == (0,)
+
+
+@pytest.mark.parametrize("plan", ["auto", "force_generic_plan"])
+def test_an_answer_that_is_too_old_is_read_once_for_all_who_ask_the_same(owner: Connection, organization: str, plan: str) -> None:
+    """With deduplicate_seconds, those who ask the same wait for the first of them; none is compared with all that ever asked it."""
+    owner.execute("select api.update_settings('{\"deduplicate_seconds\": 60}')")
+    owner.execute("""update public.lookup_queue_items
+                        set address = address || '{"street_1": "7 Elm St"}', processed_at = now() - interval '1 hour'""")
+    owner.execute("""update public.lookup_queue_items i
+                        set deduplication_key = app.dedup_key(app.uploaded_item(row(i.*)::public.lookup_queue_items, 0))""")
+    owner.execute("select set_config('plan_cache_mode', %s, false)", (plan,))
+    plans = Plans(owner)
+    [(created,)], seen = plans.run(
+        "select api.create_batch_lookup(%(organization)s, %(request)s, false)",
+        {"organization": organization, "request": upload(["7 elm st."] * 50)},
+    )
+    assert owner.execute(
+        "select count(*), count(retry_at), min(position) filter (where retry_at is null) from public.lookup_queue_items where job_id = %s",
+        (created["job_id"],),
+    ).fetchone() == (50, 49, 0)
+    assert rows_scanned(seen, "lookup_queue_items") <= 6 * (JOBS * ITEMS + 50), "and not 50 times that"

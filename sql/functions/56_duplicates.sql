@@ -27,9 +27,11 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan
 as $$
 declare
-    v_settings app.settings;
-    v_until    timestamptz;
-    v_items    public.lookup_queue_items[];
+    v_settings  app.settings;
+    v_until     timestamptz;
+    v_items     public.lookup_queue_items[];
+    v_keys      uuid[];
+    v_positions integer[];
 begin
     select * into v_settings from app.settings;
     v_until := p_now + 2 * app.seconds(v_settings.lease_seconds + v_settings.lookup_timeout_seconds);
@@ -37,11 +39,16 @@ begin
       from public.lookup_queue_items i
      where i.organization_id = p_organization_id and i.job_id = p_job_id and i.deduplication_key is not null;
     perform app.answer_duplicates(p_organization_id, v_items, p_now);
-    update public.lookup_queue_items i
+    -- All that ask one question are read once: many items may ask it, which may have been answered as often.
+    v_keys := array(select distinct i.deduplication_key from unnest(v_items) i);
+    v_positions := array(select o.position
+                           from (select i.job_id, i.position, row_number() over (partition by i.deduplication_key order by i.id) as place
+                                   from public.lookup_queue_items i
+                                  where i.organization_id = p_organization_id and i.deduplication_key = any (v_keys) and i.status = 'pending') o
+                          where o.job_id = p_job_id and o.place > 1);
+    update public.lookup_queue_items
        set retry_at = v_until
-     where i.organization_id = p_organization_id and i.job_id = p_job_id and i.status = 'pending' and i.deduplication_key is not null
-       and exists (select from public.lookup_queue_items o
-                    where o.organization_id = p_organization_id and o.deduplication_key = i.deduplication_key and o.status = 'pending' and o.id < i.id);
+     where organization_id = p_organization_id and job_id = p_job_id and position = any (v_positions) and status = 'pending';
 end;
 $$;
 
