@@ -142,22 +142,20 @@ return case p_format when 'xlsx' then app.workbook_row(p_cells, p_is_text) else 
 -- How many of the sites, in the order of their positions, have programs whose names take p_bytes together; at least one.
 create or replace function app.sites_within(p_organization_id uuid, p_report_id uuid, p_sites public.incentive_report_sites[], p_bytes bigint) returns integer
 language plpgsql stable
-set search_path = pg_catalog, pg_temp set enable_nestloop = off set jit = off
+set search_path = pg_catalog, pg_temp set jit = off
 as $$
 begin
     return (select greatest(count(*) filter (where w.bytes <= p_bytes), 1)
               from (select sum(coalesce(p.bytes, 0)) over (order by s.position) as bytes
                       from unnest(p_sites) s
-                      left join (select position, sum(octet_length(program_name)) as bytes
-                                   from public.incentive_report_site_programs
-                                  where organization_id = p_organization_id and report_id = p_report_id
-                                    and position between p_sites[1].position and p_sites[cardinality(p_sites)].position
-                                  group by position) p on p.position = s.position) w);
+                     cross join lateral (select sum(octet_length(program_name)) as bytes
+                                           from public.incentive_report_site_programs
+                                          where organization_id = p_organization_id and report_id = p_report_id and position = s.position) p) w);
 end;
 $$;
 
--- The programs of a piece are read once and joined by hash or merge. For a report that was never analyzed, the planner would read them
--- again for every site.
+-- The programs are those of each site, by the primary key: a filter may have left a few of 10,000 sites, and all programs of the sites between
+-- them may be a million.
 create or replace function api.get_incentive_report_csv(
     p_organization_id uuid    default app.claimed_organization_id(),
     p_report_id       uuid    default null,
@@ -173,7 +171,7 @@ create or replace function api.get_incentive_report_csv(
     out last_position integer
 )
 language plpgsql stable security definer
-set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan set enable_nestloop = off set jit = off
+set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan set jit = off
 as $$
 declare
     v_names     constant text[]    := array['reference_id', 'street_1', 'street_2', 'city', 'state_or_province_code', 'postal_code', 'country_code',
@@ -211,11 +209,10 @@ begin
                           round(s.conditional_incentive_amount, 2)::text], v_is_text), '' order by s.position)
       into lines
       from unnest(v_sites) s
-      left join (select position, string_agg(format('%s: %s', program_name, total_incentive), '; ' order by total_incentive desc, program_id) as programs
-                   from public.incentive_report_site_programs
-                  where organization_id = p_organization_id and report_id = p_report_id
-                    and position between v_sites[1].position and v_sites[cardinality(v_sites)].position
-                  group by position) p on p.position = s.position;
+     cross join lateral (
+           select string_agg(format('%s: %s', program_name, total_incentive), '; ' order by total_incentive desc, program_id) as programs
+             from public.incentive_report_site_programs
+            where organization_id = p_organization_id and report_id = p_report_id and position = s.position) p;
     if p_after < 0 then
         lines := concat(app.file_line(p_format, v_names, array_fill(true, array[cardinality(v_names)])), lines);
     end if;
