@@ -1,6 +1,6 @@
 -- Chapter 49, starts of drafts: a draft becomes one batch, and what was said of its columns is remembered.
 
--- Remembers what was said of the columns of a draft, of the 1,000 columns that were used last.
+-- Remembers what was said of the columns of a draft, of the 1,000 columns that were used last. A name that the index cannot hold is forgotten.
 create or replace function app.remember_columns(p_upload public.lookup_uploads, p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -11,7 +11,7 @@ begin
       from (select app.plain_name(c ->> 'header') as name, c ->> 'field' as field, c ->> 'how' as how,
                    coalesce(p_upload.value_maps -> (c ->> 'field'), '{}') as values
               from jsonb_array_elements(p_upload.columns) c) u
-     where name <> '' and (how in ('given', 'remembered') or values <> '{}')
+     where name <> '' and octet_length(name) <= 2000 and (how in ('given', 'remembered') or values <> '{}')
      order by name, field
     on conflict (organization_id, name) do update
        set field = excluded.field, values = excluded.values, used_at = excluded.used_at;

@@ -1,5 +1,5 @@
 begin;
-select plan(10);
+select plan(11);
 \ir fixtures.psql
 \ir drafts.psql
 
@@ -24,6 +24,13 @@ select is((select (u ->> 'status', u ->> 'job_id')::text from json_array_element
 select is((api.create_upload(:'org', null, true, null, :'file')::jsonb #> '{value_maps}'), '{"building_type": {"Hut": "COMMERCIAL"}}', 'the next file of the organization finds its own words known');
 select is((api.create_upload(:'org', null, true, null, :'file')::jsonb #>> '{columns,5,how}'), 'remembered', 'a column that was named is remembered by its header');
 select is((api.create_upload(:'other_org', null, true, null, :'file')::jsonb #> '{value_maps}'), '{}', 'another organization has a memory of its own');
+
+select string_agg(md5(n::text), '') as long from generate_series(1, 300) n \gset
+select api.create_upload(:'org', null, true, null, jsonb_set(jsonb_set(:'file', '{rows}', (:'file'::jsonb -> 'rows') - 7 - 6 - 5 - 4 - 3), '{rows,0,0}', to_jsonb(:'long'::text)) - 'lines')
+    ->> 'id' as long_id \gset
+select api.update_upload(:'org', :'long_id', '{"columns": {"reference_id": 1}}') ->> 'valid_rows' as valid \gset
+select is((select array[:'valid', s.body ->> 'total_items', (select count(*)::text from app.column_memory where length(name) > 100)] from api.start_upload(:'org', :'long_id') s),
+          '{2,2,0}', 'a draft is started whose column has a name that is too long to be remembered');
 
 select api.delete_upload(:'org', :'id') is not null as deleted \gset
 select is((select count(*) from public.lookup_queue_items where job_id = (:'started'::json ->> 'job_id')::uuid), 5::bigint, 'the batch outlives its draft');
