@@ -96,9 +96,10 @@ set search_path = pg_catalog, pg_temp set jit = off
 as $$
 declare
     v_change   app.ended_changes;
-    v_kinds    text[]   := '{}';
-    v_statuses text[]   := '{}';
-    v_numbers  bigint[] := '{}';
+    v_changes  app.ended_changes[] := '{}';
+    v_kinds    text[];
+    v_statuses text[];
+    v_numbers  bigint[];
 begin
     if app.sum_ended(p_organization_id, 'jobs', null) is null then
         -- In one statement, so that it sees each change together with what was changed.
@@ -120,10 +121,12 @@ begin
                 select u.kind, u.status, 0 from unnest('{jobs,reports}'::text[], '{completed,complete}'::text[]) u (kind, status)) n;
     else
         for v_change in delete from app.ended_changes where organization_id = p_organization_id returning * loop
-            v_kinds := v_kinds || '{jobs,reports}'::text[];
-            v_statuses := v_statuses || array[v_change.job_status, v_change.report_status];
-            v_numbers := v_numbers || array[v_change.change, v_change.change];
+            v_changes := v_changes || v_change;
         end loop;
+        select array_agg(u.kind), array_agg(u.status), array_agg(c.change)
+          into v_kinds, v_statuses, v_numbers
+          from unnest(v_changes) c
+         cross join unnest('{jobs,reports}'::text[], array[c.job_status, c.report_status]) u (kind, status);
     end if;
     insert into app.ended_totals as t (organization_id, kind, status, total)
     select p_organization_id, u.kind, u.status, sum(u.number)
