@@ -102,11 +102,12 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_rows  constant integer := 10000;
-    v_open  uuid[];
-    v_until timestamptz;
-    v_left  integer;
-    v_name  text;
+    v_rows   constant integer := 10000;
+    v_open   uuid[];
+    v_job_id uuid;
+    v_until  timestamptz;
+    v_left   integer;
+    v_name   text;
 begin
     perform app.check_organization(p_organization_id);
     -- From here on nothing new begins for it: an upload waits, and then finds no organization or goes first.
@@ -120,9 +121,12 @@ begin
     end if;
     delete from app.api_keys where organization_id = p_organization_id;
     perform app.notify_credentials(p_organization_id);
-    perform api.cancel_batch_lookup(p_organization_id, id) from unnest(v_open) id;
-
     v_until := app.step_ends_at();
+    foreach v_job_id in array v_open loop
+        perform api.cancel_batch_lookup(p_organization_id, v_job_id);
+        exit when clock_timestamp() > v_until;
+    end loop;
+
     v_left := v_rows - (select rows from app.delete_ended_jobs(p_organization_id, 'infinity', v_rows, v_until));
     v_left := v_left - (select rows from app.delete_ended_reports(p_organization_id, 'infinity', v_left, v_until));
     if v_left > 0 and not exists (select from public.batch_lookup_jobs where organization_id = p_organization_id) then
@@ -142,4 +146,4 @@ end;
 $$;
 
 comment on function api.delete_organization(uuid, boolean) is
-'Deletes an organization with everything that it has, about ten thousand rows a call: call it again, each time in a transaction of its own, until it answers {"deleted": true}; in psql with \watch. Its API keys stop working with the first call. p_force cancels its open batches; lookups that are under way still end or expire first, and their batches count as remaining_jobs. A Clerk organization whose members come back afterwards is created anew. 404: no such organization. 409: organization_busy.';
+'Deletes an organization with everything that it has, about ten thousand rows a call: call it again, each time in a transaction of its own, until it answers {"deleted": true}; in psql with \watch. Its API keys stop working with the first call. p_force cancels its open batches, as many as two seconds allow; lookups that are under way still end or expire first, and their batches count as remaining_jobs. A Clerk organization whose members come back afterwards is created anew. 404: no such organization. 409: organization_busy.';

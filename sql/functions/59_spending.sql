@@ -90,13 +90,17 @@ begin
 end;
 $$;
 
--- Stops the jobs that have reached a limit, their own or the month's. The caller holds the queue, so that nothing is claimed meanwhile.
-create or replace function app.stop_at_limits(p_organization_id uuid, p_is_month_spent boolean, p_now timestamptz) returns void
+-- Stops jobs that have reached a limit, their own or the month's, and answers whether those were all: an organization may have as many open
+-- jobs as items, and a claim goes on with a hundred of them, or 10,000 items. The caller holds the queue, so that nothing is claimed meanwhile.
+create or replace function app.stop_at_limits(p_organization_id uuid, p_is_month_spent boolean, p_now timestamptz) returns boolean
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_job record;
+    v_job   record;
+    v_count integer;
+    v_items integer := 0;
+    v_jobs  integer := 0;
 begin
     for v_job in
         select j.id, b.max_lookups <= b.lookups as is_spent, coalesce(b.when_limit_reached, 'fail') as when_limit_reached
@@ -104,17 +108,23 @@ begin
           left join app.job_budgets b on b.organization_id = j.organization_id and b.job_id = j.id
          where j.organization_id = p_organization_id and j.status in ('pending', 'processing') and (p_is_month_spent or b.max_lookups <= b.lookups)
     loop
-        if v_job.when_limit_reached = 'fail' then
-            perform app.fail_at_limit(p_organization_id, v_job.id, p_now);
+        if v_jobs >= 100 or v_items >= 10000 then
+            return false;
+        elsif v_job.when_limit_reached = 'fail' then
+            v_count := app.fail_at_limit(p_organization_id, v_job.id, p_now);
+            -- What is left of a job in flight waits for its lookups, and counts for nothing here.
+            v_items := v_items + v_count;
+            v_jobs  := v_jobs + least(v_count, 1);
         elsif v_job.is_spent then
             perform app.hold_job(p_organization_id, v_job.id);
         end if;
     end loop;
+    return true;
 end;
 $$;
 
--- Fails the items of a job that are not in flight. Later retries of those that are fail at the next claim.
-create or replace function app.fail_at_limit(p_organization_id uuid, p_job_id uuid, p_now timestamptz) returns void
+-- Fails the items of a job that are not in flight, and answers how many. Later retries of those that are fail at the next claim.
+create or replace function app.fail_at_limit(p_organization_id uuid, p_job_id uuid, p_now timestamptz) returns integer
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
@@ -148,6 +158,7 @@ begin
     if cardinality(v_items) > 0 then
         perform app.publish_item_changes(p_organization_id, v_items, p_now);
     end if;
+    return cardinality(v_items);
 end;
 $$;
 
@@ -182,7 +193,11 @@ declare
     v_left     bigint := app.lookups_left(p_organization_id, p_now);
     v_ready_at timestamptz;
 begin
-    perform app.stop_at_limits(p_organization_id, coalesce(v_left = 0, false), p_now);
+    if not app.stop_at_limits(p_organization_id, coalesce(v_left = 0, false), p_now) then
+        -- The next claim goes on, after those of others.
+        update app.organization_queue_state set served_at = p_now where organization_id = p_organization_id;
+        return 0;
+    end if;
     if v_left = 0 then
         delete from app.queue_wakeups where organization_id = p_organization_id;
         v_ready_at := case when app.next_ready_at(p_organization_id, p_now) is not null then app.next_month(p_now) end;

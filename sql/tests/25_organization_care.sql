@@ -1,5 +1,5 @@
 begin;
-select plan(18);
+select plan(20);
 \ir fixtures.psql
 
 select results_eq('select name, api_keys, open_jobs, open_items, last_upload_at from api.list_organizations()',
@@ -49,6 +49,16 @@ select is((select count(*) from public.incentive_report_sites s join app.organiz
     (select count(*) from public.incentive_report_sites)::integer, 'a deleted organization leaves no sites');
 select is(api.get_batch_lookup(:'other_org', :'other_job') ->> 'status', 'pending', 'another organization keeps its work');
 select is_empty('select * from api.check_invariants()', 'what remains is whole');
+
+-- In steps.
+select api.create_organization('Busy') as busy \gset
+select count(pg_temp.submit(:'busy', 1)) from generate_series(1, 3) \gset submitted_
+create or replace function app.step_ends_at() returns timestamptz language sql return '-infinity'::timestamptz;
+select api.delete_organization(:'busy', true)::jsonb - 'organization_id' as step \gset
+select is(array[:'step', (select string_agg(status, ' ') from public.batch_lookup_jobs where organization_id = :'busy')],
+          array['{"deleted": false, "remaining_jobs": 2}', 'pending pending'], 'a call cancels no more open batches than its time allows');
+select api.delete_organization(:'busy', true) as step \gset
+select is(api.delete_organization(:'busy', true) ->> 'deleted', 'true', 'the calls that follow go on until all is deleted');
 
 select * from finish();
 rollback;

@@ -1,5 +1,5 @@
 begin;
-select plan(37);
+select plan(39);
 \ir fixtures.psql
 select pg_temp.turn_clock('2026-11-20 12:00:00+00');
 
@@ -105,6 +105,23 @@ select is((select next_ready_in from api.heartbeat('w')) > 86400, true, 'what wa
 select is_empty('select * from api.check_invariants()', 'the invariants hold when the month is spent');
 select pg_temp.turn_clock('2026-12-01 00:00:01+00');
 select is(pg_temp.drain(:'org'), 4::bigint, 'a new month has lookups of its own');
+
+-- Many batches at once
+select count(pg_temp.submit(:'other_org', 1)), api.set_monthly_lookups(:'other_org', 0) is null as limited from generate_series(1, 102) \gset many_
+create function pg_temp.open_jobs(p_organization_id uuid) returns text
+language plpgsql as $$
+declare
+    v_is_ready boolean := p_organization_id in (select api.ready_organizations());
+begin
+    return (select count(*) from public.batch_lookup_jobs where organization_id = p_organization_id and status in ('pending', 'processing'))
+           || case when v_is_ready then ' and ready' else '' end;
+end
+$$;
+select api.cancel_batch_lookup(:'other_org', :'other_job') as cancelled, pg_temp.open_jobs(:'other_org') as before \gset
+select count(*) from api.claim_lookups(:'other_org', 'w', 10) \gset claimed_
+select is(array[:'before', pg_temp.open_jobs(:'other_org')], '{102 and ready,2 and ready}', 'a claim ends a hundred of the batches that the month has no lookups for, and leaves the others to the next one');
+select count(*) from api.claim_lookups(:'other_org', 'w', 10) \gset claimed_
+select is(pg_temp.open_jobs(:'other_org'), '0', 'the last claim ends the rest, and nothing is ready any more');
 
 select * from finish();
 rollback;
