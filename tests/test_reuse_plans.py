@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Connection
-from tests.test_plans import Plans, rows_scanned
+from tests.test_plans import Plans, most_rows_compared, nodes, rows_scanned
 
 # Of the items that a job counts, only some are there: what bounds the reading is the count.
 JOBS, COUNTED, ITEMS = 5, 8_000, 200
@@ -118,3 +118,38 @@ def test_an_answer_that_is_too_old_is_read_once_for_all_who_ask_the_same(owner: 
         (created["job_id"],),
     ).fetchone() == (50, 49, 0)
     assert rows_scanned(seen, "lookup_queue_items") <= 6 * (JOBS * ITEMS + 50), "and not 50 times that"
+
+
+@pytest.mark.parametrize("options", [{}, {"reuse_results": {"max_age_days": 30}}], ids=["deduplicated", "reused"])
+def test_large_answers_are_copied_in_pieces(owner: Connection, organization: str, options: dict[str, Any]) -> None:
+    """What comes of an answer takes a dozen times its bytes, and 10,000 sites may ask the same: 13 GB for one of 100 KB."""
+    if not options:
+        owner.execute("select api.update_settings('{\"deduplicate_seconds\": 3600}')")
+    owner.execute("delete from public.lookup_queue_items where position > 0")
+    owner.execute("""update public.lookup_queue_items i
+                        set address = address || '{"street_1": "7 Elm St"}',
+                            result = json_build_object('note', repeat('x', 1024 * 1024))""")
+    owner.execute("""update public.lookup_queue_items i
+                        set deduplication_key = app.dedup_key(app.uploaded_item(row(i.*)::public.lookup_queue_items, 0))""")
+    plans = Plans(owner)
+    [(created,)], seen = plans.run(
+        "select api.create_batch_lookup(%(organization)s, %(request)s, false)",
+        {"organization": organization, "request": upload(["7 elm st."] * 20, **options)},
+    )
+    assert owner.execute("select processed_items from public.batch_lookup_jobs where id = %s", (created["job_id"],)).fetchone() == (20,)
+    copies = [plan for plan in seen if "update public.lookup_queue_items" in plan["Query Text"]]
+    copied = [node["Actual Rows"] for plan in copies for node in nodes(plan["Plan"]) if node.get("CTE Name") == "known"]
+    assert (sum(copied), max(copied)) == (20, 8)
+
+
+def test_each_of_many_sites_is_not_compared_with_the_answers_to_all_others(owner: Connection, organization: str) -> None:
+    owner.execute("select api.update_settings('{\"deduplicate_seconds\": 3600}')")
+    owner.execute("""update public.lookup_queue_items i
+                        set deduplication_key = app.dedup_key(app.uploaded_item(row(i.*)::public.lookup_queue_items, 0))""")
+    plans = Plans(owner)
+    [(created,)], seen = plans.run(
+        "select api.create_batch_lookup(%(organization)s, %(request)s, false)",
+        {"organization": organization, "request": upload([f"{n} 5 st." for n in range(1, ITEMS + 1)])},
+    )
+    assert owner.execute("select processed_items from public.batch_lookup_jobs where id = %s", (created["job_id"],)).fetchone() == (ITEMS,)
+    assert most_rows_compared(seen) <= 10 * ITEMS

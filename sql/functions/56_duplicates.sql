@@ -74,12 +74,14 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan
 as $$
 declare
-    v_since   timestamptz := p_now - (select app.seconds(deduplicate_seconds) from app.settings);
-    v_keys    uuid[];
-    v_job_ids uuid[];
-    v_queued  app.queued_jobs[];
-    v_row     record;
-    v_items   public.lookup_queue_items[] := '{}';
+    v_since          timestamptz := p_now - (select app.seconds(deduplicate_seconds) from app.settings);
+    v_keys           uuid[];
+    v_job_ids        uuid[];
+    v_queued         app.queued_jobs[];
+    v_to_job_ids     uuid[];
+    v_positions      integer[];
+    v_from_job_ids   uuid[];
+    v_from_positions integer[];
 begin
     if v_since is null then
         return;
@@ -96,35 +98,38 @@ begin
                           for update skip locked);
     select array_agg(row(q.*)::app.queued_jobs) into v_queued
       from (select * from app.queued_jobs where organization_id = p_organization_id and job_id = any (v_job_ids) for update skip locked) q;
-    for v_row in
-        with answer as materialized (
-            select distinct on (a.deduplication_key) a.deduplication_key, app.item_result(row(a.*)::public.lookup_queue_items) as result
-              from public.lookup_queue_items a
-             where a.organization_id = p_organization_id and a.deduplication_key = any (v_keys) and a.status = 'completed' and a.processed_at >= v_since
-             order by a.deduplication_key, a.processed_at desc
-        ), waiting as materialized (
-            select i.job_id, i.position, a.result
+    select d.job_ids, d.positions, d.from_job_ids, d.from_positions into v_to_job_ids, v_positions, v_from_job_ids, v_from_positions
+      from app.hold_duplicates(p_organization_id, v_keys, v_since, v_job_ids, v_queued) d;
+    perform app.copy_results(p_organization_id, v_to_job_ids, v_positions, v_from_job_ids, v_from_positions, false, p_now);
+end;
+$$;
+
+-- Locks the items of these jobs that wait with these keys, and answers where they are and where the newest answers to them. There may be ten
+-- thousand of both: they are joined by hash, whatever a planner without statistics expects, and whoever calls forbids for its own statements.
+create or replace function app.hold_duplicates(
+    p_organization_id uuid, p_keys uuid[], p_since timestamptz, p_job_ids uuid[], p_queued app.queued_jobs[],
+    out job_ids uuid[], out positions integer[], out from_job_ids uuid[], out from_positions integer[]
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan set jit = off set enable_nestloop = off set enable_hashjoin = on
+as $$
+begin
+    with answer as materialized (
+        select distinct on (a.deduplication_key) a.deduplication_key, a.job_id, a.position
+          from public.lookup_queue_items a
+         where a.organization_id = p_organization_id and a.deduplication_key = any (p_keys) and a.status = 'completed' and a.processed_at >= p_since
+         order by a.deduplication_key, a.processed_at desc
+    )
+    select array_agg(w.job_id), array_agg(w.position), array_agg(w.from_job_id), array_agg(w.from_position)
+      into job_ids, positions, from_job_ids, from_positions
+      from (select i.job_id, i.position, a.job_id as from_job_id, a.position as from_position
               from public.lookup_queue_items i
               join answer a on a.deduplication_key = i.deduplication_key
-              left join unnest(v_queued) q on q.job_id = i.job_id
-             where i.organization_id = p_organization_id and i.status = 'pending' and i.job_id = any (v_job_ids)
+              left join unnest(p_queued) q on q.job_id = i.job_id
+             where i.organization_id = p_organization_id and i.deduplication_key = any (p_keys) and i.status = 'pending' and i.job_id = any (p_job_ids)
                and (i.retry_at is not null or i.position >= q.next_position)
-               for update of i skip locked
-        )
-        update public.lookup_queue_items i
-           set status       = 'completed',
-               retry_at     = null,
-               result       = app.duplicate_result(w.result, i.reference_id),
-               processed_at = p_now
-          from waiting w
-         where i.organization_id = p_organization_id and i.job_id = w.job_id and i.position = w.position
-     returning i.position, app.with_parsed_result(row(i.*)::public.lookup_queue_items, i.result::jsonb) as item
-    loop
-        v_items := v_items || v_row.item;
-    end loop;
-    perform app.add_report_sites(p_organization_id, v_items, p_now);
-    perform app.publish_item_changes(p_organization_id, v_items, p_now);
-    perform app.count_unanswered(p_organization_id, v_items, 'deduplicated', null, p_now);
+             order by i.job_id, i.position
+               for update of i skip locked) w;
 end;
 $$;
 
@@ -310,18 +315,14 @@ declare
     v_positions      integer[];
     v_job_ids        uuid[];
     v_from_positions integer[];
-    v_reused         integer     := 0;
+    v_reused         integer;
 begin
     perform app.learn_results(p_organization_id, v_since);
     select array_agg(k.position order by k.position), array_agg(k.from_job_id order by k.position), array_agg(k.from_position order by k.position)
       into v_positions, v_job_ids, v_from_positions
       from app.known_results_of(p_organization_id, p_items, v_since) k;
-    -- As many at once as a flush has at most.
-    for v_first in 1 .. coalesce(cardinality(v_positions), 0) by 1000 loop
-        v_reused := v_reused + app.copy_results(
-            p_organization_id, p_job_id, v_positions[v_first : v_first + 999], v_job_ids[v_first : v_first + 999],
-            v_from_positions[v_first : v_first + 999], p_now);
-    end loop;
+    v_reused := app.copy_results(
+        p_organization_id, array_fill(p_job_id, array[coalesce(cardinality(v_positions), 0)]), v_positions, v_job_ids, v_from_positions, true, p_now);
     if v_reused > 0.9 * cardinality(p_items) then
         delete from app.queued_jobs where organization_id = p_organization_id and job_id = p_job_id;
         update public.lookup_queue_items
@@ -332,24 +333,71 @@ begin
 end;
 $$;
 
--- Completes items of a job with the results of others, given as parallel arrays in the order of positions, and returns how many.
+-- Completes items with the results of others, given as parallel arrays in the order of jobs and positions, and returns how many. p_is_reuse: they
+-- say whose result they have. As many at once as a flush has at most, or as have results of 8 MB: what comes of them takes a dozen times that.
 create or replace function app.copy_results(
-    p_organization_id uuid, p_job_id uuid, p_positions integer[], p_from_job_ids uuid[], p_from_positions integer[], p_now timestamptz
+    p_organization_id uuid, p_job_ids uuid[], p_positions integer[], p_from_job_ids uuid[], p_from_positions integer[], p_is_reuse boolean,
+    p_now timestamptz
 ) returns integer
 language plpgsql volatile
-set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
-set enable_seqscan = off set enable_bitmapscan = off set enable_mergejoin = off set enable_sort = off
+set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_first integer := p_positions[1];
-    v_last  integer := p_positions[cardinality(p_positions)];
+    v_first integer := 1;
+    v_last  integer;
+    v_items public.lookup_queue_items[];
+    v_count integer := 0;
+begin
+    foreach v_last in array app.pieces_of_results(p_organization_id, p_from_job_ids, p_from_positions) loop
+        v_items := app.copy_piece(p_organization_id, p_job_ids[v_first : v_last], p_positions[v_first : v_last], p_from_job_ids[v_first : v_last],
+                                  p_from_positions[v_first : v_last], p_is_reuse, p_now);
+        if cardinality(v_items) > 0 then
+            perform app.add_report_sites(p_organization_id, v_items, p_now);
+            perform app.publish_item_changes(p_organization_id, v_items, p_now);
+            perform app.count_unanswered(p_organization_id, v_items, 'deduplicated', null, p_now);
+        end if;
+        v_count := v_count + cardinality(v_items);
+        v_first := v_last + 1;
+    end loop;
+    return v_count;
+end;
+$$;
+
+-- The last place of each piece.
+create or replace function app.pieces_of_results(p_organization_id uuid, p_job_ids uuid[], p_positions integer[]) returns integer[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+as $$
+begin
+    return array(select max(b.n)::integer
+                   from (select k.n, (k.n - 1) / 1000 as thousand, sum(s.bytes) over (order by k.n) / (8 * 1024 * 1024) as part
+                           from unnest(p_job_ids, p_positions) with ordinality k (job_id, position, n)
+                          cross join lateral (select octet_length(app.item_result(row(i.*)::public.lookup_queue_items)::text) as bytes
+                                                from public.lookup_queue_items i
+                                               where i.organization_id = p_organization_id and i.job_id = k.job_id and i.position = k.position
+                                              offset 0) s) b
+                  group by b.thousand, b.part
+                  order by 1);
+end;
+$$;
+
+create or replace function app.copy_piece(
+    p_organization_id uuid, p_job_ids uuid[], p_positions integer[], p_from_job_ids uuid[], p_from_positions integer[], p_is_reuse boolean,
+    p_now timestamptz
+) returns public.lookup_queue_items[]
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_sort = off
+as $$
+declare
     v_row   record;
     v_items public.lookup_queue_items[] := '{}';
 begin
     for v_row in
         with known as materialized (
-            select k.position, k.from_job_id, k.from_position, s.result
-              from unnest(p_positions, p_from_job_ids, p_from_positions) k (position, from_job_id, from_position)
+            select k.job_id, k.position, k.from_job_id, k.from_position, s.result
+              from unnest(p_job_ids, p_positions, p_from_job_ids, p_from_positions) k (job_id, position, from_job_id, from_position)
              cross join lateral (select app.item_result(row(i.*)::public.lookup_queue_items) as result
                                    from public.lookup_queue_items i
                                   where i.organization_id = p_organization_id and i.job_id = k.from_job_id and i.position = k.from_position
@@ -361,20 +409,14 @@ begin
                retry_at             = null,
                result               = app.duplicate_result(k.result, i.reference_id),
                processed_at         = p_now,
-               reused_from_job_id   = k.from_job_id,
-               reused_from_position = k.from_position
+               reused_from_job_id   = case when p_is_reuse then k.from_job_id end,
+               reused_from_position = case when p_is_reuse then k.from_position end
           from known k
-         where i.organization_id = p_organization_id and i.job_id = p_job_id and i.position between v_first and v_last
-           and i.position = k.position and i.status = 'pending'
+         where i.organization_id = p_organization_id and i.job_id = k.job_id and i.position = k.position and i.status = 'pending'
      returning i.position, app.with_parsed_result(row(i.*)::public.lookup_queue_items, i.result::jsonb) as item
     loop
         v_items := v_items || v_row.item;
     end loop;
-    if cardinality(v_items) > 0 then
-        perform app.add_report_sites(p_organization_id, v_items, p_now);
-        perform app.publish_item_changes(p_organization_id, v_items, p_now);
-        perform app.count_unanswered(p_organization_id, v_items, 'deduplicated', null, p_now);
-    end if;
-    return cardinality(v_items);
+    return v_items;
 end;
 $$;
