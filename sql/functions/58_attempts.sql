@@ -272,8 +272,11 @@ begin
         select coalesce(json_agg(json_build_object(
                    'attempt', a.attempt, 'outcome', a.outcome, 'worker', a.worker, 'latency_ms', a.latency_ms, 'http_status', a.http_status,
                    'error_code', a.error_code, 'error_message', a.error_message, 'recorded_at', app.rfc3339(a.recorded_at)) order by a.attempt), '[]')
-          from public.lookup_attempts a
-         where a.organization_id = p_organization_id and a.job_id = p_job_id and a.position = p_position);
+          from (select *
+                  from public.lookup_attempts l
+                 where l.organization_id = p_organization_id and l.job_id = p_job_id and l.position = p_position
+                 order by l.attempt desc
+                 limit 100) a);
     return app.join_objects(app.item_json(v_item, app.positions_in_flight(p_organization_id, p_job_id)), json_build_object(
         'attempts', v_attempts,
         'waiting_for', app.item_waits_for(v_item, app.clock()),
@@ -282,5 +285,5 @@ end;
 $$;
 
 comment on function api.explain_item(uuid, uuid, integer) is
-'One item, given by its position in the upload (from 0), with its story: attempts, the lookups that did not succeed at once (outcome complete, retry, wait or fail; latency_ms, HTTP status, error, worker), or all with the setting record_all_attempts; and waiting_for {reason, until, message}, what it waits for now (null: it has ended): in_flight, continue (a sample), lookup_limit, retry_backoff, duplicate, no_worker, circuit_breaker, retry_after, rate_limit, concurrency_limit, other_batches, earlier_items, other_organizations or next_claim. until is the earliest or, for a lease and a duplicate, the latest time; null: not known. source is what the upload had of its own for the item, the columns of its file in their order or its metadata; null: nothing. 404: job_not_found, item_not_found.';
+'One item, given by its position in the upload (from 0), with its story: attempts, the last hundred of the lookups that did not succeed at once (outcome complete, retry, wait or fail; latency_ms, HTTP status, error, worker), or of all lookups with the setting record_all_attempts; and waiting_for {reason, until, message}, what it waits for now (null: it has ended): in_flight, continue (a sample), lookup_limit, retry_backoff, duplicate, no_worker, circuit_breaker, retry_after, rate_limit, concurrency_limit, other_batches, earlier_items, other_organizations or next_claim. until is the earliest or, for a lease and a duplicate, the latest time; null: not known. source is what the upload had of its own for the item, the columns of its file in their order or its metadata; null: nothing. 404: job_not_found, item_not_found.';
 grant execute on function api.explain_item(uuid, uuid, integer) to authenticated;

@@ -1,5 +1,5 @@
 begin;
-select plan(26);
+select plan(27);
 \ir fixtures.psql
 select pg_temp.turn_clock(clock_timestamp());
 
@@ -120,6 +120,11 @@ select is(pg_temp.waiting_for(:'job', 2), 'retry_after', 'a pause that the provi
 update app.upstream_state set unavailable_since = app.clock(), consecutive_failures = 10;
 select is(pg_temp.waiting_for(:'job', 2), 'circuit_breaker', 'an open circuit breaker holds up everybody');
 
+insert into public.lookup_attempts (organization_id, job_id, position, attempt, outcome, error_code, error_message, recorded_at)
+select :'org', :'job', 2, 1000 + n, 'wait', 'upstream_unavailable', 'No answer', now() from generate_series(1, 150) n;
+select is((select array[count(*), min((a ->> 'attempt')::integer), max((a ->> 'attempt')::integer)]
+             from json_array_elements(api.explain_item(:'org', :'job', 2) -> 'attempts') a), array[100, 1051, 1150]::bigint[],
+    'the story of an item ends with its last hundred lookups');
 select throws_ok(
     format('select api.explain_item(%L, %L, 3)', :'org', :'job'), 'PT404', 'The job has no item at this position', 'an item that is not there is not found');
 select throws_ok(
