@@ -1,5 +1,5 @@
 begin;
-select plan(33);
+select plan(36);
 \ir fixtures.psql
 select pg_temp.turn_clock(clock_timestamp());
 
@@ -112,6 +112,23 @@ select throws_ok(
 select isnt(
     app.dedup_key((select i from app.parse_batch_items(app.batch_request_items(pg_temp.items(1, '{"household": {"size": 2}}') -> 'items'), true) i)),
     app.dedup_key((select i from app.parse_batch_items(app.batch_request_items(pg_temp.items(1) -> 'items'), true) i)), 'the same site with another household asks another question');
+
+-- Pieces of what is copied
+select pg_temp.submit_streets(:'org', '9 Large St') as large \gset
+select pg_temp.look_up(:'org', 10, 200, :'answer') as looked_up \gset
+create function pg_temp.pieces(p_organization_id uuid, p_job_id uuid, p_bytes integer, p_count integer) returns text
+language plpgsql as $$
+begin
+    update public.lookup_queue_items
+       set result = json_build_object('x', repeat('x', p_bytes - 10))
+     where organization_id = p_organization_id and job_id = p_job_id and position = 0;
+    return (select format('%s pieces up to %s', cardinality(l), l[cardinality(l)])
+              from app.pieces_of_results(p_organization_id, array_fill(p_job_id, array[p_count]), array_fill(0, array[p_count])) l);
+end;
+$$;
+select is(pg_temp.pieces(:'org', :'large', 100, 2500), '3 pieces up to 2500', 'small results are copied a thousand at a time');
+select is(pg_temp.pieces(:'org', :'large', 100000, 500), '6 pieces up to 500', 'large results are copied by the 8 MB');
+select is(pg_temp.pieces(:'org', :'large', 1000000, 300), '32 pieces up to 268', 'the sites beyond 256 MB of results are left to be looked up');
 
 select * from finish();
 rollback;
