@@ -26,16 +26,20 @@ comment on function app.refuse(integer, text, text, text, json) is 'Raises an er
 -- Functions that run with the caller's rights refuse, too.
 grant execute on function app.refuse(integer, text, text, text, json) to batch_lookups_shell, authenticated, service_role;
 
--- Whether a number is in it that PostgreSQL writes with very many digits: 131,072 for 1e131071, which takes a few bytes as jsonb. For each
--- number that a path compares, it keeps some 600 bytes until it has seen the last one, so large values are taken apart. They must not be
--- nested deeply.
+-- Whether a number is in it that PostgreSQL writes with very many digits: 131,072 for 1e131071, which takes a few bytes as jsonb.
+create or replace function app.small_has_extreme_number(p_value jsonb) returns boolean
+language sql immutable
+return jsonb_path_exists(p_value, 'strict $.** ? (@.type() == "number" && (@ > 1e15 || @ < -1e15 || @ != 0 && @ > -1e-30 && @ < 1e-30))');
+
+-- Likewise. For each number that a path compares, it keeps some 600 bytes until it has seen the last one, so large values are taken apart. They
+-- must not be nested deeply.
 create or replace function app.has_extreme_number(p_value jsonb) returns boolean
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
     if pg_column_size(p_value) <= 16384 then
-        return jsonb_path_exists(p_value, 'strict $.** ? (@.type() == "number" && (@ > 1e15 || @ < -1e15 || @ != 0 && @ > -1e-30 && @ < 1e-30))');
+        return app.small_has_extreme_number(p_value);
     elsif jsonb_typeof(p_value) = 'object' then
         return exists (select from jsonb_each(p_value) m where jsonb_typeof(m.value) in ('number', 'array', 'object') and app.has_extreme_number(m.value));
     elsif jsonb_typeof(p_value) = 'array' then
@@ -45,7 +49,7 @@ begin
              where case jsonb_typeof(e.value)
                        when 'number' then abs(e.value::numeric) > 1e15 or e.value::numeric <> 0 and abs(e.value::numeric) < 1e-30
                        when 'string' then false
-                       else app.has_extreme_number(e.value) end);
+                       else case when pg_column_size(e.value) <= 16384 then app.small_has_extreme_number(e.value) else app.has_extreme_number(e.value) end end);
     end if;
     return false;
 end;
