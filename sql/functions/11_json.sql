@@ -38,20 +38,15 @@ language plpgsql immutable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if pg_column_size(p_value) <= 16384 then
-        return app.small_has_extreme_number(p_value);
-    elsif jsonb_typeof(p_value) = 'object' then
-        return exists (select from jsonb_each(p_value) m where jsonb_typeof(m.value) in ('number', 'array', 'object') and app.has_extreme_number(m.value));
-    elsif jsonb_typeof(p_value) = 'array' then
+    if pg_column_size(p_value) > 16384 and jsonb_typeof(p_value) = 'object' then
+        return exists (select from jsonb_each(p_value) m where app.has_extreme_number(m.value));
+    elsif pg_column_size(p_value) > 16384 and jsonb_typeof(p_value) = 'array' then
         return exists (
             select
               from jsonb_array_elements(p_value) e (value)
-             where case jsonb_typeof(e.value)
-                       when 'number' then abs(e.value::numeric) > 1e15 or e.value::numeric <> 0 and abs(e.value::numeric) < 1e-30
-                       when 'string' then false
-                       else case when pg_column_size(e.value) <= 16384 then app.small_has_extreme_number(e.value) else app.has_extreme_number(e.value) end end);
+             where case when pg_column_size(e.value) <= 16384 then app.small_has_extreme_number(e.value) else app.has_extreme_number(e.value) end);
     end if;
-    return false;
+    return app.small_has_extreme_number(p_value);
 end;
 $$;
 

@@ -1,5 +1,5 @@
 begin;
-select plan(44);
+select plan(47);
 \ir fixtures.psql
 
 select is(app.join_objects('{"b": 1, "a": 2}', '{"d": 3, "c": {"e": 4}}')::text, '{"b": 1, "a": 2, "d": 3, "c": {"e": 4}}', 'joined objects keep the order of their members');
@@ -26,6 +26,9 @@ select throws_ok(format($$ select app.check_json(%L) $$, v), 'PT400', 'The body 
   from unnest(array['1e131071', '-1e16', '{"a": [{"b": 1e99}]}', '[1e-40]', '[-1e-16383]']) v;
 select lives_ok(format($$ select app.check_json(%L) $$, v), 'a usual number passes: ' || v)
   from unnest(array['{"a": [0, -0.5, 1e15, 1e-15]}', '"1e131071"', '{"1e131071": null}']) v;
+select throws_ok(format($$ select app.check_json(%L) $$, format(v, repeat('9', 40000))), 'PT400', 'The body contains a number that is out of range',
+    'a number of 40,000 digits is refused wherever it is: ' || v)
+  from unnest(array['%s', '[%s]', '{"a": %s}']) v;
 -- Large values are taken apart.
 select throws_ok(format($$ select app.check_json(%L) $$, format(v, array_to_string(array_fill('12345'::text, array[5000]), ','))), 'PT400',
     'The body contains a number that is out of range', 'a number is refused wherever it is in a large value: ' || v)
