@@ -112,9 +112,9 @@ $$;
 
 -- The tiers of the utility's and the state's programs, evaluated for every device that they cover. A device that none covers is evaluated
 -- by the nearest tier of every program, so that the answer can say why. Sizes and costs that the request lacks are typical ones. Tiers of a
--- program are alternatives for a device: the one that pays most counts, the others pay nothing, and nor do the programs that a tier excludes
--- (where that depends on a condition, no more than what else is conditional). A cap limits all devices of a tier together, in the order of
--- the request.
+-- program are alternatives for a device: the one that pays most counts, the others pay nothing. For a device that a tier pays for, the programs
+-- that it excludes pay nothing; while the tier depends on a condition, it excludes only what is conditional, too. A cap limits all devices of a
+-- tier together, in the order of the request.
 create or replace function app.judge_tiers(
     p_utility app.utilities, p_building_type text, p_device_ids integer[], p_device_facts jsonb, p_date date, p_household jsonb default null,
     p_city text default null
