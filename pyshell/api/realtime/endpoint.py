@@ -47,8 +47,9 @@ MAX_ANONYMOUS_PER_ADDRESS = 50
 ANONYMOUS_SECONDS = 0.02
 # Messages that wait for a slow client; a newer state of a row replaces the one that waits.
 MAX_WAITING = 1_000
-# Their characters; and those of all connections of an organization, or of all that began as anonymous, beyond what each may have anyway.
-MAX_WAITING_LENGTH = 4 * 1024 * 1024
+# Their characters, with room for what is on its way to a client that is behind; and those of all connections of an organization, or of
+# all that began as anonymous, beyond what each may have anyway.
+MAX_WAITING_LENGTH = 16 * 1024 * 1024
 MAX_WAITING_LENGTH_TOGETHER = 64 * 1024 * 1024
 FREE_LENGTH = 64 * 1024
 STUCK_SECONDS = 30.0
@@ -347,7 +348,7 @@ class Connection:
 
     @property
     def is_behind(self) -> bool:
-        return len(self._waiting) > MAX_WAITING // 4 or self._waiting_length > MAX_WAITING_LENGTH // 4
+        return len(self._waiting) > MAX_WAITING // 4 or self._waiting_length > MAX_WAITING_LENGTH // 16
 
     def has(self, channel: Channel) -> bool:
         return self._channels.get(channel.topic) is channel
