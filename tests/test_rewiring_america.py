@@ -208,14 +208,15 @@ def test_what_could_not_be_mapped_is_counted_by_reason(owner: Connection, clone:
     }
 
 
-def test_a_loan_is_no_incentive(owner: Connection, clone: Path, lookups: Lookups) -> None:
+def test_loans_and_the_use_of_a_car_are_no_incentives(owner: Connection, clone: Path, lookups: Lookups) -> None:
     def aid(number: int, text: str, method: str = "assistance_program") -> Json:
         return incentive(number, "state", payment_methods=[method], short_description={"en": text})
 
     loans = [aid(90, "Borrow up to $15,000 for a heat pump."), aid(91, "Loans for repairs."), aid(92, "A forgivable loan.")]
-    change_incentives(clone, *loans, aid(5, "Free heat pump."), aid(3, "A rebate beside the utility's loan.", "rebate"))
+    used = aid(93, "A carshare, the first hour of which is free.")
+    change_incentives(clone, *loans, used, aid(5, "Free heat pump."), aid(3, "A rebate beside the utility's loan.", "rebate"))
     _, skipped = load_rewiring_america(owner, clone)
-    assert skipped == {"a loan": 3}
+    assert skipped == {"a loan": 3, "the use of a car that stays somebody else's": 1}
     assert lookups.amounts() == {"wy_state": 500}
 
 
@@ -329,6 +330,17 @@ def test_what_an_offer_excludes_is_not_added_to_it(owner: Connection, clone: Pat
     assert lookups.amounts(household={"income": 62601, "size": 1}) == {"wy_state": 100, "wy_plains": 1000}
 
 
+def test_offers_of_a_group_share_its_cap(owner: Connection, clone: Path, lookups: Lookups) -> None:
+    relationships = {"combinations": [{"ids": ["WY-5", "WY-9", "WY-7", "WY-70"], "max_value": 1200, "description": "The most for a home"}]}
+    (clone / "data" / "WY" / "incentive_relationships.json").write_text(json.dumps(relationships))
+    offers = [incentive(5, "plains"), incentive(9, "plains", items=["heat_pump_water_heater"]), incentive(2, "plains", items=["ebike"])]
+    change_incentives(clone, *offers)
+    load_rewiring_america(owner, clone)
+    caps: Json = dict(owner.execute("select id, shared_cap from app.program_tiers where id like 'WY-%'").fetchall())
+    assert caps == {"WY-5": 1200, "WY-9": 1200, "WY-2": None}
+    assert lookups.amounts(device_ids=[1, 9, 54]) == {"wy_plains": 1400}
+
+
 @pytest.mark.parametrize(
     ("pay", "expected"),
     [
@@ -411,11 +423,12 @@ def test_the_whole_repository_is_imported_within_a_minute_and_lookups_stay_fast(
     assert time.process_time() + cpu_seconds(backend) - before < 60
     assert summary["programs"]["rows"] > 800
     assert summary["program_tiers"]["rows"] > 3000
-    counts = "select count(income_requirement), count(income_limits), count(excludes) from app.program_tiers"
-    [(by_income, by_table, excluding)] = owner.execute(counts).fetchall()
+    counts = "select count(income_requirement), count(income_limits), count(excludes), count(shared_cap) from app.program_tiers"
+    [(by_income, by_table, excluding, sharing)] = owner.execute(counts).fetchall()
     assert by_income > 400
     assert by_table > 150
     assert excluding > 30
+    assert sharing > 30
     assert summary["program_tiers"]["rows"] + sum(skipped.values()) > 4500
     row = owner.execute("select count(distinct prefix) from app.utility_service_areas where length(prefix) = 5").fetchone()
     assert row is not None

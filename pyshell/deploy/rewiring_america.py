@@ -1,7 +1,7 @@
 """Reads a clone of rewiringamerica/api.rewiringamerica.org (Apache-2.0) as a catalogue.
 
 It has a folder for each state (`data/CO/incentives.json`, `programs.json`, `authorities.json`, and for some states
-`incentive_relationships.json`, which tells what excludes what), and in `scripts/data` the areas that
+`incentive_relationships.json`, which tells what excludes what and which offers share a cap), and in `scripts/data` the areas that
 authorities serve (`geographies.csv`) and the ZIP codes of utilities' areas (`zip-to-geography-approx.csv`). An incentive becomes a tier
 of its program. What a lookup could not judge is left out and counted by reason.
 """
@@ -76,6 +76,7 @@ CITY = re.compile(r"(?:City|Town|Village) of ([^()]+)", re.IGNORECASE)
 CITY_AND_COUNTY = re.compile(r"City and County of ([^()]+)")
 INDEPENDENT_CITY = re.compile(r"([^()]+) city")
 LOAN = re.compile(r"\b(?:loans?|borrow)\b", re.IGNORECASE)
+USE = re.compile(r"\b(?:car ?share|test drive)\b", re.IGNORECASE)
 AUTHORITY_TYPES = ("utility", "state", "city", "county")
 MAX_NAME = 300
 # US dollars a year.
@@ -242,22 +243,26 @@ def add_state(source: Source, directory: Path, areas: Mapping[str, Area], equipm
             source.skipped[str(reason)] += 1
         except KeyError as error:
             source.skipped[f"refers to {error}, which is not there"] += 1
-    excluded = excluded_programs(directory, {incentive["id"]: incentive for incentive in incentives})
+    path = directory / "incentive_relationships.json"
+    relationships = read_json(path) if path.exists() else {}
+    excluded = excluded_programs(relationships.get("exclusions", {}), {incentive["id"]: incentive for incentive in incentives})
+    shared = {number: group["max_value"] for group in relationships.get("combinations", []) for number in group["ids"]}
     for program_id, tiers in offers.items():
         add_program(source, program_id, programs, authorities, areas, directory.name)
         for row in tiers:
             excludes = sorted(key_of(other, programs) for other in excluded[row["id"]] if other in offers)
-            source.rows["program_tiers"].append({"program_id": key_of(program_id, programs)} | row | {"excludes": " ".join(excludes)})
+            shared_cap = decimal(shared[row["id"]]) if row["id"] in shared else ""
+            row |= {"program_id": key_of(program_id, programs), "excludes": " ".join(excludes), "shared_cap": shared_cap}
+            source.rows["program_tiers"].append(row)
 
 
-def excluded_programs(directory: Path, incentives: Mapping[str, Json]) -> dict[str, set[str]]:
+def excluded_programs(exclusions: Mapping[str, Json], incentives: Mapping[str, Json]) -> dict[str, set[str]]:
     """By incentive: the other programs that pay nothing for the same devices where it is paid.
 
     Those of its own program need no telling, for offers of a program are alternatives.
     """
-    path = directory / "incentive_relationships.json"
     excluded: dict[str, set[str]] = defaultdict(set)
-    for number, exclusion in (read_json(path) if path.exists() else {}).get("exclusions", {}).items():
+    for number, exclusion in exclusions.items():
         for other in (incentives[other] for other in exclusion["ids"] if number in incentives and other in incentives):
             if other["program"] != incentives[number]["program"] and set(other["items"]) & set(incentives[number]["items"]):
                 excluded[number].add(other["program"])
@@ -317,8 +322,12 @@ def tier(incentive: Json, equipment: Equipment) -> Row:
     """Raises SkippedError."""
     if incentive.get("paused"):
         raise SkippedError("paused")
-    if incentive.get("payment_methods") == ["assistance_program"] and LOAN.search(english(incentive["short_description"])):
-        raise SkippedError("a loan")
+    if incentive.get("payment_methods") == ["assistance_program"]:
+        description = english(incentive["short_description"])
+        if LOAN.search(description):
+            raise SkippedError("a loan")
+        if USE.search(description):
+            raise SkippedError("the use of a car that stays somebody else's")
     if incentive.get("eligible_geo_group"):
         raise SkippedError("for a part of the authority's area that the source doesn't tell")
     start, end = incentive.get("start_date") or "", incentive.get("end_date") or ""

@@ -104,7 +104,8 @@ begin atomic
         ('program_tiers',         'note',           'text',   false, null, null),
         ('program_tiers',         'income_requirement', 'text', false, null, null),
         ('program_tiers',         'income_limits',  'limits', false, null, null),
-        ('program_tiers',         'excludes',       'list',   false, null, 'programs');
+        ('program_tiers',         'excludes',       'list',   false, null, 'programs'),
+        ('program_tiers',         'shared_cap',     'number', false, null, null);
 end;
 
 -- Why the text of a cell is not of its kind; null: it is.
@@ -221,7 +222,7 @@ begin
      union all
     select f.file, r.line, f.name || ' must be more than 0'
       from (values ('device_categories', 'typical_cost'), ('device_category_sizes', 'typical_size'), ('program_tiers', 'cap'),
-                   ('program_tiers', 'cap_percent')) f (file, name)
+                   ('program_tiers', 'cap_percent'), ('program_tiers', 'shared_cap')) f (file, name)
      cross join app.catalogue_rows(p_catalogue, f.file) r
      where (r.cells ->> f.name)::numeric = 0
      union all

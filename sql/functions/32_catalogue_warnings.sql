@@ -29,15 +29,15 @@ begin
      union all
     select 'pays more than the device costs', t.program_id, t.id, format('%s of a typical cost of %s', app.dollars(round(t.value)), app.dollars(t.cost))
       from tier t
-     where least(t.value, t.cap) > t.cost
+     where least(t.value, t.cap, t.shared_cap) > t.cost
      union all
     select 'pays all without a cap', t.program_id, t.id, '100% of the cost, whatever it is'
       from tier t
-     where t.amount_type = 'percent' and t.amount = 100 and t.cap is null
+     where t.amount_type = 'percent' and t.amount = 100 and t.cap is null and t.shared_cap is null
      union all
-    select 'never pays its amount', t.program_id, t.id, format('%s is capped at %s', app.dollars(t.amount), app.dollars(t.cap))
+    select 'never pays its amount', t.program_id, t.id, format('%s is capped at %s', app.dollars(t.amount), app.dollars(least(t.cap, t.shared_cap)))
       from tier t
-     where t.amount_type = 'flat' and t.cap < t.amount;
+     where t.amount_type = 'flat' and least(t.cap, t.shared_cap) < t.amount;
 end;
 $$;
 

@@ -114,7 +114,8 @@ $$;
 -- by the nearest tier of every program, so that the answer can say why. Sizes and costs that the request lacks are typical ones. Tiers of a
 -- program are alternatives for a device: the one that pays most counts, the others pay nothing. For a device that a tier pays for, the programs
 -- that it excludes pay nothing; while the tier depends on a condition, it excludes only what is conditional, too. A cap limits all devices of a
--- tier together, in the order of the request.
+-- tier together, in the order of the request. A shared cap then limits all tiers of the program that have it: first what is certain, then
+-- what conditional tiers would pay more than that for the same devices.
 create or replace function app.judge_tiers(
     p_utility app.utilities, p_building_type text, p_device_ids integer[], p_device_facts jsonb, p_date date, p_household jsonb default null,
     p_city text default null
@@ -175,16 +176,35 @@ begin
         select o.*, case when row_number() over best = 1 then o.offered_amount else 0 end as chosen_amount
           from offered o
         window best as (partition by o.program_id, (o.device).id, o.unmet = '{}', o.conditions = '{}'
-                        order by least(o.offered_amount, (o.tier).cap) desc, (o.tier).id)
+                        order by least(o.offered_amount, (o.tier).cap, (o.tier).shared_cap) desc, (o.tier).id)
+    ), capped as (
+        select c.*, case when (c.tier).cap is null then c.chosen_amount
+                         else least(c.chosen_amount, greatest((c.tier).cap - coalesce(sum(c.chosen_amount) over earlier, 0), 0)) end as capped_amount
+          from chosen c
+        window earlier as (partition by c.program_id, (c.tier).id order by c.place rows between unbounded preceding and 1 preceding)
+    ), certain as (
+        select c.*, case when c.conditions <> '{}' then 0
+                         when (c.tier).shared_cap is null then c.capped_amount
+                         else least(c.capped_amount, greatest((c.tier).shared_cap - coalesce(sum(c.capped_amount) over earlier, 0), 0))
+                    end as certain_amount
+          from capped c
+        window earlier as (partition by c.program_id, (c.tier).shared_cap, c.conditions = '{}' order by c.place, (c.tier).id
+                           rows between unbounded preceding and 1 preceding)
+    ), compared as (
+        select c.*, sum(c.certain_amount) over (partition by c.program_id, (c.tier).shared_cap) as certain_of_all,
+               sum(c.certain_amount) over (partition by c.program_id, (c.tier).shared_cap, (c.device).id) as certain_of_device
+          from certain c
     )
     select c.program_id, c.program_name, c.location, c.tier, c.device, c.category, c.quantity, c.place, c.size, c.size_known, c.cost,
            c.cost_known, c.unmet, c.completed, c.full_amount, c.chosen_amount,
-           case when c.conditions = '{}' then c.capped_amount else 0 end, c.conditions,
-           case when c.conditions = '{}' then 0 else c.capped_amount end
-      from (select l.*, case when (l.tier).cap is null then l.chosen_amount
-                             else least(l.chosen_amount, greatest((l.tier).cap - coalesce(sum(l.chosen_amount) over earlier, 0), 0)) end as capped_amount
-              from chosen l
-            window earlier as (partition by l.program_id, (l.tier).id order by l.place rows between unbounded preceding and 1 preceding)) c;
+           c.certain_amount, c.conditions,
+           case when c.conditions = '{}' then 0
+                when (c.tier).shared_cap is null then c.capped_amount
+                else least(c.capped_amount, c.certain_of_device + greatest((c.tier).shared_cap - c.certain_of_all - coalesce(
+                         sum(greatest(c.capped_amount - c.certain_of_device, 0)) over earlier, 0), 0)) end
+      from compared c
+    window earlier as (partition by c.program_id, (c.tier).shared_cap, c.conditions = '{}' order by c.place, (c.tier).id
+                       rows between unbounded preceding and 1 preceding);
 end;
 $$;
 
@@ -216,7 +236,9 @@ begin
                     case when p_judged.limited_amount < p_judged.full_amount
                          then format(', at most %s%% of %s%s', trim_scale(v_tier.cap_percent), v_times, v_cost) end,
                     case when v_amount < p_judged.limited_amount
-                         then format(', capped at %s for all devices together', app.dollars(v_tier.cap)) end,
+                         then ', capped at ' || array_to_string(array[
+                             app.dollars(v_tier.cap) || ' for all devices together',
+                             app.dollars(v_tier.shared_cap) || ' together with other offers of the program'], ' and ') end,
                     case when v_amount < p_judged.full_amount then ': ' || app.dollars(v_amount) end,
                     case when p_judged.conditions <> '{}' then ', if the household is eligible' end) end;
 end;

@@ -158,6 +158,7 @@ create table app.program_tiers (
     income_requirement text,
     income_limits  jsonb,
     excludes       text[],
+    shared_cap     numeric,
 
     constraint program_tiers_pkey primary key (program_id, id),
     constraint program_tiers_program_id_fkey foreign key (program_id) references app.programs (id),
@@ -173,7 +174,8 @@ create table app.program_tiers (
     constraint program_tiers_owner_statuses_check check (owner_statuses <> '{}' and owner_statuses <@ array['homeowner', 'renter']),
     constraint program_tiers_dates_check check (start_date <= end_date),
     constraint program_tiers_income_check check (income_limits is null or income_requirement is not null and jsonb_typeof(income_limits) = 'object'),
-    constraint program_tiers_excludes_check check (excludes <> '{}')
+    constraint program_tiers_excludes_check check (excludes <> '{}'),
+    constraint program_tiers_shared_cap_check check (shared_cap > 0)
 );
 
 comment on table app.program_tiers is 'What a program pays: one row for each of its offers.';
@@ -191,4 +193,5 @@ comment on column app.program_tiers.end_date is 'Last day; null: open until furt
 comment on column app.program_tiers.income_requirement is 'What the offer asks of the household''s income, in words; null: nothing.';
 comment on column app.program_tiers.income_limits is 'Yearly income in US dollars up to which a household is eligible, by its size or its tax filing: {"1": [62600, 62600], "joint": [least, most]}. Where the limit depends on the county, which a lookup does not know: the least and the most of all. null: the source has no table.';
 comment on column app.program_tiers.excludes is 'Programs that pay nothing for a device for which this offer is paid; null: none.';
+comment on column app.program_tiers.shared_cap is 'Most that a site gets from all offers of the program that have this cap, together, in US dollars; null: they have none.';
 comment on column app.program_tiers.note is 'How well the facts are confirmed, where the source says so.';

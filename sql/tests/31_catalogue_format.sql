@@ -1,5 +1,5 @@
 begin;
-select plan(40);
+select plan(41);
 \ir catalogue.psql
 select pg_temp.import();
 
@@ -34,6 +34,7 @@ select is(app.income_limits('1:62600 2:71550-80000 joint:150000'), '{"1": [62600
 select ok(app.income_limits('1:62600 1:71550') is null and app.income_limits('2:80000-71550') is null, 'a size has one limit, whose least is not above its most');
 select pg_temp.refuses('program_tiers', 3, '{"amount": "101"}', 'a percent amount must be at most 100', 'a share is at most the whole');
 select pg_temp.refuses('program_tiers', 3, '{"cap_percent": "150"}', 'cap_percent must be at most 100', 'a cap in percent is at most 100');
+select pg_temp.refuses('program_tiers', 3, '{"shared_cap": "0"}', 'shared_cap must be more than 0', 'a shared cap is more than nothing');
 select pg_temp.refuses('program_tiers', 1, '{"end_date": "2025"}', 'end_date is before start_date', 'a program ends after it begins');
 select pg_temp.refuses('program_tiers', 1, '{"category_keys": "test_pump test_boat"}', 'category_keys "test_boat" is not in device_categories', 'every value of a list is checked');
 select pg_temp.refuses('program_tiers', 1, '{"device_ids": "9001 77777777"}', 'device_ids "77777777" is not in devices', 'devices of a tier are known');

@@ -1,5 +1,5 @@
 begin;
-select plan(7);
+select plan(8);
 \ir fixtures.psql
 \ir catalogue.psql
 select pg_temp.turn_clock('2026-11-24 12:00:00+00');
@@ -15,6 +15,8 @@ select pg_temp.import('program_tiers', 1, '{"end_date": "2026-11-23"}');
 select set_eq('select pg_temp.warnings()', array['ended wy-rebates pump'], 'an offer that has ended is a warning');
 select pg_temp.import('program_tiers', 2, '{"amount": "60"}');
 select set_eq('select pg_temp.warnings()', array['never pays its amount wy-rebates lamp'], 'an amount above its cap is a warning');
+select pg_temp.import('program_tiers', 1, '{"amount_type": "flat", "unit": null, "amount": "300", "shared_cap": "200"}');
+select set_eq('select pg_temp.warnings()', array['never pays its amount wy-rebates pump'], 'an amount above its shared cap is a warning');
 select pg_temp.import('program_tiers', 3, '{"amount": "0.3"}');
 select set_eq('select pg_temp.warnings()', array['pays less than 1 percent wy-grant roof'], 'a fraction in place of a percentage is a warning');
 select pg_temp.import('program_tiers', 2, '{"cap_percent": "0.5"}');

@@ -1,5 +1,5 @@
 begin;
-select plan(76);
+select plan(84);
 \ir lookups.psql
 
 -- Amounts
@@ -52,6 +52,46 @@ select is((pg_temp.lookup('[9001]') -> 'incentives') - 'by_program', '{"total_in
     'what is conditional is what a better offer pays more');
 select pg_temp.import_tier('{"income_requirement": "Poor", "amount": "100"}');
 select is(pg_temp.lookup('[9001]') -> 'incentives' -> 'conditional_incentive_amount', '0', 'a worse offer adds nothing to what is conditional');
+select pg_temp.import();
+
+-- Shared caps: the offers for pumps ($250), lamps ($20) and a tank ($900) of one program pay at most $1,000 together.
+create function pg_temp.import_shared(p_pump jsonb default '{}', p_lamp jsonb default '{}', p_tank jsonb default '{}', p_cap text default '1000') returns json
+language sql as $$
+    select api.import_catalogue(jsonb_set(jsonb_set(jsonb_set(pg_temp.catalogue(),
+        '{program_tiers,0}', pg_temp.catalogue() #> '{program_tiers,0}' || jsonb_build_object('shared_cap', p_cap) || p_pump),
+        '{program_tiers,1}', pg_temp.catalogue() #> '{program_tiers,1}' || jsonb_build_object('shared_cap', p_cap) || p_lamp),
+        '{program_tiers,3}', jsonb_build_object('program_id', 'wy-rebates', 'id', 'tank', 'name', 'Tanks', 'category_keys', 'test_roof',
+                                                'amount_type', 'flat', 'amount', '900', 'shared_cap', p_cap) || p_tank)) $$;
+create function pg_temp.totals(p_device_ids jsonb) returns table (total numeric, conditional numeric)
+language sql as $$
+    select (p ->> 'total_incentive')::numeric, (p ->> 'conditional_incentive_amount')::numeric
+      from jsonb_array_elements(pg_temp.lookup(p_device_ids) #> '{incentives,by_program}') p
+     where p ->> 'program_id' = 'wy-rebates' $$;
+
+select pg_temp.import_shared();
+select results_eq($$ select tier, amount, details from pg_temp.results('[9004, 9003, 9001]') where program = 'wy-rebates' $$,
+    $$ values ('tank', 900.00, '$900.00'), ('lamp', 20.00, '$20.00'),
+              ('pump', 80.00, '2.5 tons (typical) × $100.00 per ton = $250.00, capped at $1,000.00 together with other offers of the program: $80.00') $$,
+    'a shared cap leaves the later devices what the earlier ones of other offers did not use');
+select results_eq($$ select * from pg_temp.totals('[9001, 9002]') $$, $$ values (500.00, null::numeric) $$, 'below a shared cap everything is paid');
+select pg_temp.import_shared(p_tank => '{"cap": "950"}');
+select results_eq($$ select device, amount, details from pg_temp.results('[9001, 9004, 9004]') where program = 'wy-rebates' $$,
+    $$ values (9001, 250.00, '2.5 tons (typical) × $100.00 per ton = $250.00'),
+              (9004, 750.00, '2 × $900.00 = $1,800.00, capped at $950.00 for all devices together and $1,000.00 together with other offers of the program: $750.00') $$,
+    'an offer can have a cap of its own beside the shared one');
+select pg_temp.import_shared(p_lamp => '{"shared_cap": "10"}');
+select results_eq($$ select tier, amount from pg_temp.results('[9003, 9004, 9001]') where program = 'wy-rebates' $$,
+    $$ values ('lamp', 10.00), ('tank', 900.00), ('pump', 100.00) $$, 'offers with another shared cap have it for themselves');
+select pg_temp.import_shared(p_tank => '{"income_requirement": "Poor"}');
+select results_eq($$ select * from pg_temp.totals('[9004, 9001]') $$, $$ values (250.00, 750.00) $$, 'what is certain comes before what is conditional under a shared cap');
+select pg_temp.import_shared(p_pump => '{"income_requirement": "Poor"}', p_tank => '{"income_requirement": "Poor"}');
+select results_eq($$ select * from pg_temp.totals('[9003, 9004, 9001]') $$, $$ values (20.00, 980.00) $$, 'what is conditional shares the rest of a cap');
+select pg_temp.import_shared(p_pump => '{"income_requirement": "Poor"}', p_tank => '{"category_keys": "test_pump", "amount": "200"}', p_cap => '240');
+select results_eq($$ select * from pg_temp.totals('[9001]') $$, $$ values (200.00, 40.00) $$,
+    'what is conditional takes the place of what is certain for the same device under a shared cap');
+select pg_temp.import_shared(p_cap => '240', p_pump => '{"cap": "200"}', p_tank => '{"category_keys": "test_pump", "amount": "230"}');
+select results_eq($$ select tier, amount from pg_temp.results('[9001, 9003]') where program = 'wy-rebates' $$,
+    $$ values ('pump', 0.00), ('tank', 230.00), ('lamp', 10.00) $$, 'an offer that is not the best for a device uses nothing of a shared cap');
 select pg_temp.import();
 
 -- Exclusions: a tier of the state's grant pays for pumps, and the utility's rebates don't where it does.
