@@ -131,7 +131,7 @@ end;
 $$;
 
 comment on function api.create_api_key(uuid, bytea, text, text, text, text[], timestamptz, cidr[], text[], text) is
-'Stores a new API key by its hash (HMAC-SHA256) and answers it without any secret. No scopes: all of them, or those granted. 400: an unknown scope, expires_at in the past, a hash, prefix or last four of another form. 403: scopes beyond p_granted_scopes, which the creator has; later end or other networks than those of the key whose id is p_created_by. 404: no such organization.';
+'Stores a new API key by its hash (HMAC-SHA256), and returns it without any secret. No scopes: all of them, or those granted. 400: an unknown scope, expires_at in the past, a hash, prefix or last four of another form. 403: scopes beyond p_granted_scopes, which the creator has; later end or other networks than those of the key whose id is p_created_by. 404: no such organization.';
 
 -- The options in a request for a key; each member may be absent or null.
 create or replace function app.api_key_options(p_request jsonb, out name text, out scopes text[], out expires_at timestamptz, out allowed_networks cidr[], out grace interval)
@@ -386,4 +386,4 @@ begin
 end;
 $$;
 
-comment on function api.revoke_api_key(uuid, uuid, text[], boolean, text) is 'Revokes a key at once and for good, with p_include_created also the keys that it made, and answers it; a second call changes nothing. 403: its scopes are beyond p_granted_scopes. 404: no such key in this organization.';
+comment on function api.revoke_api_key(uuid, uuid, text[], boolean, text) is 'Revokes a key at once and for good, with p_include_created also the keys that it made, and returns it; a second call changes nothing. 403: its scopes are beyond p_granted_scopes. 404: no such key in this organization.';

@@ -48,5 +48,5 @@ end;
 $$;
 
 comment on function api.get_me(uuid, text[], text) is
-'Who calls: {organization {id, name}, caller {type (api_key, user or service), id, name, expires_at}, scopes, limits}. limits: requests_per_minute of one key or user (null: none), items_per_batch, and open_items that the organization may have in all its jobs. The shell gives p_scopes and p_caller, the id of the key or of the user; without them, the claims say both. 404: no such organization.';
+'The caller: {organization {id, name}, caller {type (api_key, user or service), id, name, expires_at}, scopes, limits}. limits: requests_per_minute of one key or user (null: none), items_per_batch, and open_items that the organization may have in all its jobs. The shell gives p_scopes and p_caller, the id of the key or of the user; without them, the claims say both. 404: no such organization.';
 grant execute on function api.get_me(uuid, text[], text) to authenticated;

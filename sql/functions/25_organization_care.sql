@@ -146,4 +146,4 @@ end;
 $$;
 
 comment on function api.delete_organization(uuid, boolean) is
-'Deletes an organization with everything that it has, about ten thousand rows a call: call it again, each time in a transaction of its own, until it answers {"deleted": true}; in psql with \watch. Its API keys stop working with the first call. p_force cancels its open batches, as many as two seconds allow; lookups that are under way still end or expire first, and their batches count as remaining_jobs. A Clerk organization whose members come back afterwards is created anew. 404: no such organization. 409: organization_busy.';
+'Deletes an organization with everything that it has, about ten thousand rows a call: call it again, each time in a transaction of its own, until it returns {"deleted": true}; in psql with \watch. Its API keys stop working with the first call. p_force cancels its open batches, as many as two seconds allow; lookups that are under way still end or expire first, and their batches count as remaining_jobs. A Clerk organization whose members come back afterwards is created anew. 404: no such organization. 409: organization_busy.';

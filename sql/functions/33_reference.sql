@@ -93,5 +93,5 @@ end;
 $$;
 
 comment on function api.find_utilities(text) is
-'The electric utilities that serve a ZIP code or a Canadian postal code, as far as the catalogue knows: {postal_code, utilities: [{eiaid, name, country_code, state_or_province_code}]}. The first one of its state is what a lookup takes unless told; a code on a border has those of both states, its own first. 400 invalid_postal_code.';
+'The electric utilities that serve a ZIP code or a Canadian postal code, as far as the catalogue knows: {postal_code, utilities: [{eiaid, name, country_code, state_or_province_code}]}. A lookup takes the first one of the site''s state unless its request names another; a code on a border has the utilities of both states, its own first. 400 invalid_postal_code.';
 grant execute on function api.find_utilities(text) to authenticated;

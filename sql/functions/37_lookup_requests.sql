@@ -92,7 +92,7 @@ end;
 $$;
 
 comment on function api.update_organization(uuid, jsonb, text) is
-'Changes company, device_names or both, and answers the organization as api.get_organization does. device_names replaces the whole map. 400 invalid_organization: such as an id that no device has. 404: no such organization.';
+'Changes company, device_names or both, and returns the organization as api.get_organization does. device_names replaces the whole map. 400 invalid_organization: such as an id that no device has. 404: no such organization.';
 grant execute on function api.update_organization(uuid, jsonb, text) to authenticated;
 
 -- Ids of device names: the organization's own names come first, then the catalogue's. A repeated name is a quantity, as a repeated id is.

@@ -108,7 +108,20 @@ end;
 $$;
 
 comment on function api.lookup_incentives(uuid, jsonb, text, boolean) is
-'The incentives of one site: {reference_id, address, building_type, device_ids or device_names}, as in a batch; a device that repeats is a quantity. operation_type: lookup (default); refresh, the customer''s last lookup anew, with its utility and devices; override, the same with other devices. Optional: utility, one of possible_utilities; lookup_date, a day (default: today at the site); device_facts, what is known of devices, such as {"1": {"cost": 12000, "ton": 2.5}} (US dollars for one, size in a unit); household, what is known of the people there, {income (US dollars a year), size, owner_status (homeowner or renter), tax_filing (single, joint, separate, head_of_household, surviving_spouse)}, each of which may be left out: an offer that depends on an income that is not told, or is for renters alone where it is not told who rents, is conditional, and summed apart as conditional_incentive_amount; create_application, which files an application for each eligible program and answers connect_url under p_connect_url_base; p_for_item is the lookup of a batch item, which needs no company for its applications and tells no webhook by itself. Amounts in US dollars. The customer of that reference_id is made when new. 400: invalid_request, invalid_operation_type, unknown_device, unknown_utility, company_missing. 404: no_utility, customer_not_found, organization_not_found.';
+'The incentives of one site.
+
+p_request is {reference_id, address, building_type, device_ids or device_names}, as in a batch; a device that repeats is a quantity. The customer of that reference_id is created when new. Optional members:
+
+- operation_type: lookup (default); refresh, the customer''s last lookup anew, with its utility and devices; override, the same with other devices.
+- utility: one of possible_utilities.
+- lookup_date: a day (default: today at the site).
+- device_facts: what is known of the devices, such as {"1": {"cost": 12000, "ton": 2.5}}: US dollars for one, size in a unit.
+- household: what is known of the people there: {income (US dollars a year), size, owner_status (homeowner or renter), tax_filing (single, joint, separate, head_of_household, surviving_spouse)}, each of them optional. An offer that depends on an income that is not given, or that is for renters only when owner_status is not given, is conditional, and summed separately as conditional_incentive_amount.
+- create_application: files an application for each eligible program, and returns its connect_url under p_connect_url_base.
+
+p_for_item: the lookup of a batch item, which needs no company for its applications and sends no webhook of its own. Amounts in US dollars.
+
+400: invalid_request, invalid_operation_type, unknown_device, unknown_utility, company_missing. 404: no_utility, customer_not_found, organization_not_found.';
 grant execute on function api.lookup_incentives(uuid, jsonb, text, boolean) to authenticated;
 
 create or replace function api.log_refused_lookup(p_organization_id uuid, p_request jsonb, p_status integer, p_response json) returns json

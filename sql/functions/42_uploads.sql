@@ -270,7 +270,32 @@ end;
 $$;
 
 comment on function api.create_batch_lookup(uuid, jsonb, boolean, jsonb, jsonb) is
-'Creates a batch: 1 to 10,000 items with their report, and wakes a worker. p_request is {"items": [...]} or the array itself; p_check_devices false leaves device ids to an external provider. Options, in p_request or in p_options: name; reuse_results {max_age_days: 1 to 3650} (items that equal one that was looked up for the organization within that time are given its answer and completed at once; in a dry run known_already says how many); sample (look up so many items first, chosen at random but the same for the same file, then wait for api.continue_batch_lookup); max_lookups (of this job, retries included); when_limit_reached, here or at the monthly_lookups of the organization: fail (default: the other items fail with lookup_limit_reached) or wait; dry_run (the whole report of the validation, nothing stored); on_invalid reject (default: all or nothing) or skip (stores the valid items, answers the others); labels, an object of at most 16 texts by which the job is found again (keys of 1 to 64 characters of A-Z, a-z, 0-9 and . _ ~ / -, values of 1 to 256). p_file is for what a file brings: {lines: [the line of each item]} beside items, or in their place {rows: [[cell, ...], ...], lines?, header_row?: its number from 1, with nothing but sites below, columns?: {field: name or number of its column, or null: it has none}, defaults?: {field: value; for reference_id a text such as row-{line}, with the line of the row}, value_maps?: {field: {text: value}}, notes?: [{code, message}]}: the header is found unless given, values are mended where it is plain what was meant, and warnings say so. The answer ends with total_invalid, invalid_items, warnings, total_warnings and notes; a dry run has problem_groups and warning_groups, too: [{field, code, count, examples}]. 400: invalid_items (with index, error and problems [{field, column, code, message, value, suggestion}] of the first hundred; total_invalid counts all), duplicate_reference_ids, invalid_item_count, items_missing, unknown_fields, unknown_option, number_out_of_range, invalid_p_file, invalid_columns, ambiguous_columns, missing_columns. 429: too_many_open_items.';
+'Creates a batch of 1 to 10,000 items with its report, and wakes a worker.
+
+p_request is {"items": [...]} or the array itself. p_check_devices false leaves the device ids to an external provider. Options, in p_request or in p_options:
+
+- name: up to 200 characters.
+- labels: an object of at most 16 texts by which the job is found again; keys of 1 to 64 characters of A-Z, a-z, 0-9 and . _ ~ / -, values of 1 to 256.
+- on_invalid: reject (default: all or nothing) or skip (stores the valid items, and returns the others).
+- dry_run: true returns the whole report of the validation, and stores nothing.
+- reuse_results: {max_age_days: 1 to 3650}. An item that equals one that was looked up for the organization within that time is given its answer and completed at once; a dry run counts them as known_already.
+- sample: look up so many items first, chosen at random but the same for the same file, then wait for api.continue_batch_lookup.
+- max_lookups: of this job, retries included.
+- when_limit_reached: what happens at max_lookups or at the organization''s monthly_lookups: fail (default: the other items fail with lookup_limit_reached) or wait.
+
+p_file brings what a file has: {lines: [the line of each item]} beside items, or in their place an object with these members, of which only rows is required. Values are corrected where it is plain what was meant, and warnings say so.
+
+- rows: [[cell, ...], ...]
+- lines: the line of each row.
+- header_row: its number from 1, with nothing but sites below; found unless given.
+- columns: {field: name or number of its column, or null: it has none}.
+- defaults: {field: value}; for reference_id a text such as row-{line}, with the line of the row.
+- value_maps: {field: {text: value}}.
+- notes: [{code, message}].
+
+The answer ends with total_invalid, invalid_items, warnings, total_warnings and notes; that of a dry run has problem_groups and warning_groups, too: [{field, code, count, examples}].
+
+400: invalid_items (with index, error and problems [{field, column, code, message, value, suggestion}] of the first hundred; total_invalid counts all), duplicate_reference_ids, invalid_item_count, items_missing, unknown_fields, unknown_option, number_out_of_range, invalid_p_file, invalid_columns, ambiguous_columns, missing_columns. 429: too_many_open_items.';
 grant execute on function api.create_batch_lookup(uuid, jsonb, boolean, jsonb, jsonb) to authenticated;
 
 create or replace function api.submit_batch_lookup(

@@ -246,5 +246,11 @@ end;
 $$;
 
 comment on function api.get_batch_lookup_results(uuid, uuid, text, text, text, integer, integer, text) is
-'A piece of a job''s results as lines of CSV (RFC 4180, with a header first; cells that a spreadsheet would take for a formula begin with an apostrophe), NDJSON (one item a line) or xlsx (what a workbook is to hold: a header first, a JSON array a line, numbers as numbers), in upload order, as they are now. p_layout append: where an upload had columns or metadata of its own, these come first, in their order under their names, and our columns behind, with (lookup) after a name that is taken; in NDJSON as the member source; plain: without them. last_position is the p_after of the next piece; null: this is the last one. 400: an unknown format, layout or status. 404: no such job in this organization.';
+'A piece of a job''s results as text, in upload order, as they are now.
+
+- p_format csv: RFC 4180, with a header first; a cell that a spreadsheet would take for a formula begins with an apostrophe. ndjson: one item a line. xlsx: what a workbook is to hold, a header first, a JSON array a line, numbers as numbers.
+- p_layout append: where an upload had columns or metadata of its own, these come first, in their order under their names, and our columns behind, with (lookup) after a name that is taken; in NDJSON as the member source. plain: without them.
+- last_position is the p_after of the next piece; null: this is the last one.
+
+400: an unknown format, layout or status. 404: no such job in this organization.';
 grant execute on function api.get_batch_lookup_results(uuid, uuid, text, text, text, integer, integer, text) to authenticated;

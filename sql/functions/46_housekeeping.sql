@@ -99,7 +99,7 @@ begin
 end;
 $$;
 
-comment on function api.retry_batch_lookup(uuid, uuid, text, text) is 'Makes a new job of the items of an ended one that failed, all or those with p_error_code, and answers it like create_batch_lookup, with retry_of_job_id. It has the labels of that one. 404: no such job. 409: job_not_ended, retry_in_progress, no_failed_items. 429: too_many_open_items.';
+comment on function api.retry_batch_lookup(uuid, uuid, text, text) is 'Makes a new job of the items of an ended one that failed, all or those with p_error_code, and returns it as api.create_batch_lookup does, with retry_of_job_id. The new job has the labels of the old one. 404: no such job. 409: job_not_ended, retry_in_progress, no_failed_items. 429: too_many_open_items.';
 grant execute on function api.retry_batch_lookup(uuid, uuid, text, text) to authenticated;
 
 create or replace function api.requeue_item(

@@ -386,7 +386,13 @@ end;
 $$;
 
 comment on function api.create_upload(uuid, jsonb, boolean, text, jsonb, jsonb) is
-'Keeps a file as a draft, to be looked through, repaired and started. p_request or p_file as for api.create_batch_lookup, but nothing in the rows is refused: what is wrong is listed, and columns that are missing or ambiguous wait to be named. Columns and values that the organization named when it started an earlier draft are taken over (how: remembered). p_reuse_results {max_age_days: 1 to 3650}: rows that equal an item that was looked up for the organization within that time are given its answer at the start, and estimate.known_already says how many they are. Returns {id, name, status, job_id, created_at, updated_at, expires_at, total_rows, valid_rows, invalid_rows, skipped_rows, warning_rows, columns: [{number, header, field, how, samples}], missing_fields, defaults, value_maps, problem_groups, warning_groups: [{field, code, count, examples}], notes: [{code, message, sheet, sheets}] (the last two of a workbook with several sheets), reuse_results, estimate: {lookups, known_already, seconds}}. 400: invalid_item_count, items_missing, invalid_p_file, invalid_columns, too_many_columns, column_names_too_long, invalid_name, invalid_reuse_results. 409 too_many_open_uploads: see the setting max_open_uploads.';
+'Keeps a file as a draft, to be reviewed, corrected and started.
+
+p_request and p_file are those of api.create_batch_lookup, but nothing in the rows is refused: what is wrong is listed, and columns that are missing or ambiguous wait to be named. Columns and values that the organization named when it started an earlier draft are taken over (how: remembered). p_reuse_results {max_age_days: 1 to 3650}: rows that equal an item that was looked up for the organization within that time are given its answer at the start, and estimate.known_already counts them.
+
+Returns {id, name, status, job_id, created_at, updated_at, expires_at, total_rows, valid_rows, invalid_rows, skipped_rows, warning_rows, columns: [{number, header, field, how, samples}], missing_fields, defaults, value_maps, problem_groups, warning_groups: [{field, code, count, examples}], notes: [{code, message, sheet, sheets}] (the last two of a workbook with several sheets), reuse_results, estimate: {lookups, known_already, seconds}}.
+
+400: invalid_item_count, items_missing, invalid_p_file, invalid_columns, too_many_columns, column_names_too_long, invalid_name, invalid_reuse_results. 409 too_many_open_uploads: see the setting max_open_uploads.';
 grant execute on function api.create_upload(uuid, jsonb, boolean, text, jsonb, jsonb) to authenticated;
 
 create or replace function app.delete_upload(p_organization_id uuid, p_upload_id uuid) returns void

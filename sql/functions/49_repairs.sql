@@ -196,5 +196,15 @@ end;
 $$;
 
 comment on function api.update_upload(uuid, uuid, jsonb) is
-'Changes a draft, judges all its rows again, and returns it as api.create_upload does. p_changes may have: name; columns {field: name or number of its column, or null: no column has it}; defaults {field: value or null; for reference_id a text such as row-{line}, with the line of the row}, at most 2,048 bytes altogether; value_maps {field: {text in the file: value or null}} for country_code, state_or_province_code, building_type and device_ids, such as {"building_type": {"Single family": "RESIDENTIAL"}}; edits [{position, column, value}], with null to take an edit back, at most 20 MB of a draft altogether; skip and unskip, each an array of positions or {problem: code, field?}; reuse_results {max_age_days}, or null for none. What is not named stays. 404 upload_not_found. 409 upload_started. 400: unknown_fields, invalid_columns, invalid_defaults, invalid_default_reference_id, invalid_value_maps, invalid_edits, invalid_skip, invalid_unskip, invalid_name, invalid_reuse_results.';
+'Changes a draft, checks all its rows again, and returns it as api.create_upload does. p_changes may have these members; what is not named stays as it is:
+
+- name
+- columns: {field: name or number of its column, or null: no column has it}.
+- defaults: {field: value or null}, at most 2,048 bytes altogether; for reference_id a text such as row-{line}, with the line of the row.
+- value_maps: {field: {text in the file: value or null}} for country_code, state_or_province_code, building_type and device_ids, such as {"building_type": {"Single family": "RESIDENTIAL"}}.
+- edits: [{position, column, value}], at most 20 MB of a draft altogether; value null takes an edit back.
+- skip, unskip: an array of positions, or {problem: code, field?}.
+- reuse_results: {max_age_days}, or null for none.
+
+404 upload_not_found. 409 upload_started. 400: unknown_fields, invalid_columns, invalid_defaults, invalid_default_reference_id, invalid_value_maps, invalid_edits, invalid_skip, invalid_unskip, invalid_name, invalid_reuse_results.';
 grant execute on function api.update_upload(uuid, uuid, jsonb) to authenticated;

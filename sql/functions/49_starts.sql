@@ -99,5 +99,5 @@ end;
 $$;
 
 comment on function api.start_upload(uuid, uuid, jsonb, text, bytea, text) is
-'Makes a batch of a draft, without the rows that are skipped, and answers as api.submit_batch_lookup. p_options are those of api.create_batch_lookup, and skip_invalid (true: on_invalid skip); the name and reuse_results are the upload''s unless given. The columns and values that were given are remembered for the next file. The draft stays until it expires. Further: 404 upload_not_found; 409 upload_started, with its job_id.';
+'Makes a batch of a draft, without the rows that are skipped, and returns what api.submit_batch_lookup does. p_options are those of api.create_batch_lookup, and skip_invalid (true: on_invalid skip); the name and reuse_results are the upload''s unless given. The columns and values that were given are remembered for the next file. The draft stays until it expires. Further: 404 upload_not_found; 409 upload_started, with its job_id.';
 grant execute on function api.start_upload(uuid, uuid, jsonb, text, bytea, text) to authenticated;

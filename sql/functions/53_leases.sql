@@ -149,7 +149,7 @@ begin
 end;
 $$;
 
-comment on function api.extend_leases(uuid, uuid[], integer[], uuid[]) is 'Renews the leases of lookups that run, given as parallel arrays; answers the items that are still held under them. 55P03 (lock_not_available): another transaction holds one of the leases; try again later.';
+comment on function api.extend_leases(uuid, uuid[], integer[], uuid[]) is 'Renews the leases of lookups that run, given as parallel arrays, and returns the items that are still held under them. 55P03 (lock_not_available): another transaction holds one of the leases; try again later.';
 
 create or replace function api.release_lookups(p_organization_id uuid, p_job_ids uuid[], p_positions integer[], p_lease_tokens uuid[]) returns integer
 language plpgsql volatile security definer
@@ -186,7 +186,7 @@ begin
 end;
 $$;
 
-comment on function api.release_lookups(uuid, uuid[], integer[], uuid[]) is 'Releases items that were claimed and never looked up, as parallel arrays; no retry is counted. Answers how many were still held. 55P03 (lock_not_available): another transaction holds a row of them; try again later.';
+comment on function api.release_lookups(uuid, uuid[], integer[], uuid[]) is 'Releases items that were claimed and never looked up, as parallel arrays; no retry is counted. Returns how many were still held. 55P03 (lock_not_available): another transaction holds a row of them; try again later.';
 
 create or replace function api.release_lost_claims(p_organization_id uuid, p_worker text, p_lease_tokens uuid[]) returns integer
 language plpgsql volatile security definer
@@ -209,7 +209,7 @@ begin
 end;
 $$;
 
-comment on function api.release_lost_claims(uuid, text, uuid[]) is 'Releases what a worker holds without knowing it, because the connection broke before it heard what it had claimed: its leases other than those named; no retry is counted. Answers how many items. 55P03 (lock_not_available): another transaction holds a row of the organization; try again later.';
+comment on function api.release_lost_claims(uuid, text, uuid[]) is 'Releases what a worker holds without knowing it, because the connection broke before it heard what it had claimed: its leases other than those named; no retry is counted. Returns how many items. 55P03 (lock_not_available): another transaction holds a row of the organization; try again later.';
 
 -- No lease expires before its worker could have renewed it: not within one lease after the server started, nor after a time in which no
 -- worker could write, because the database was read-only or unreachable or no worker ran.

@@ -322,4 +322,4 @@ end;
 $$;
 
 comment on function api.record_for_organizations(uuid[], integer[], uuid[], integer[], uuid[], integer[], text[], text[], double precision[], double precision[]) is
-'api.record_lookups for several organizations in one transaction: the arrays hold the outcomes of one organization after those of the other, p_counts how many each has. Answers how often each verdict was given to each organization. The verdict busy says that nothing of the organization was recorded, because another transaction holds a row of it: call api.record_lookups for it. Where organizations are distributed over several nodes, call only that.';
+'api.record_lookups for several organizations in one transaction: the arrays hold the outcomes of one organization after those of the other, p_counts how many each has. Returns how often each verdict was given to each organization. The verdict busy says that nothing of the organization was recorded, because another transaction holds a row of it: call api.record_lookups for it. Where organizations are distributed over several nodes, call only that.';

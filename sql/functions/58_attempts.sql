@@ -285,5 +285,11 @@ end;
 $$;
 
 comment on function api.explain_item(uuid, uuid, integer) is
-'One item, given by its position in the upload (from 0), with its story: attempts, the last hundred of the lookups that did not succeed at once (outcome complete, retry, wait or fail; latency_ms, HTTP status, error, worker), or of all lookups with the setting record_all_attempts; and waiting_for {reason, until, message}, what it waits for now (null: it has ended): in_flight, continue (a sample), lookup_limit, retry_backoff, duplicate, no_worker, circuit_breaker, retry_after, rate_limit, concurrency_limit, other_batches, earlier_items, other_organizations or next_claim. until is the earliest or, for a lease and a duplicate, the latest time; null: not known. source is what the upload had of its own for the item, the columns of its file in their order or its metadata; null: nothing. 404: job_not_found, item_not_found.';
+'One item, given by its position in the upload (from 0), with its history:
+
+- attempts: the last hundred lookups that did not succeed at once (outcome complete, retry, wait or fail; latency_ms, HTTP status, error, worker), or the last hundred of all with the setting record_all_attempts.
+- waiting_for: {reason, until, message}, what it waits for now (null: it has ended): in_flight, continue (a sample), lookup_limit, retry_backoff, duplicate, no_worker, circuit_breaker, retry_after, rate_limit, concurrency_limit, other_batches, earlier_items, other_organizations or next_claim. until is the earliest or, for a lease and a duplicate, the latest time; null: not known.
+- source: the columns of its file in their order, or its metadata; null: nothing.
+
+404: job_not_found, item_not_found.';
 grant execute on function api.explain_item(uuid, uuid, integer) to authenticated;

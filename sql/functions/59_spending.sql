@@ -304,7 +304,7 @@ end;
 $$;
 
 comment on function api.continue_batch_lookup(uuid, uuid, integer) is
-'Goes on with a job whose waiting_for is continue, after its sample, or lookup_limit, with a greater p_max_lookups, and returns the job. 404: no such job. 409: job_not_waiting, lookup_limit_reached. 400: invalid_max_lookups.';
+'Continues a job that waits after its sample (waiting_for continue) or at its limit (lookup_limit; give a greater p_max_lookups), and returns it. 404: no such job. 409: job_not_waiting, lookup_limit_reached. 400: invalid_max_lookups.';
 grant execute on function api.continue_batch_lookup(uuid, uuid, integer) to authenticated;
 
 create or replace function api.set_monthly_lookups(p_organization_id uuid, p_lookups integer) returns void

@@ -382,7 +382,7 @@ begin
 end;
 $$;
 
-comment on function api.update_incentive_report(uuid, uuid, jsonb) is 'Changes the name or description of a report, {"name": ..., "description": ...}, and answers it. 400: invalid_report. 404: no such report in this organization.';
+comment on function api.update_incentive_report(uuid, uuid, jsonb) is 'Changes the name or description of a report, {"name": ..., "description": ...}, and returns it. 400: invalid_report. 404: no such report in this organization.';
 grant execute on function api.update_incentive_report(uuid, uuid, jsonb) to authenticated;
 
 -- Deletes reports of an organization, a statement for each table. Answers the status of each; whoever calls counts them.

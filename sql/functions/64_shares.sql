@@ -61,7 +61,7 @@ end;
 $$;
 
 comment on function api.share_incentive_report(uuid, uuid, bytea, jsonb, text) is
-'Makes a link by which a report is read without a credential, as page, CSV and workbook, and answers {id, report_id, created_by, created_at, expires_at}. p_token_hash is the SHA-256 of the token in the link, which only its maker knows; p_request {"expires_in_days": 1 to 365, 30 unless told}. 400: invalid_expires_in_days, unknown_fields. 404: no such report in this organization. 409 too_many_shares: 100 links to it work.';
+'Makes a link by which a report is read without a credential, as a page, CSV or a workbook, and returns {id, report_id, created_by, created_at, expires_at}. p_token_hash is the SHA-256 of the token in the link, which only its maker knows; p_request {"expires_in_days": 1 to 365, 30 unless told}. 400: invalid_expires_in_days, unknown_fields. 404: no such report in this organization. 409 too_many_shares: 100 links to it work.';
 grant execute on function api.share_incentive_report(uuid, uuid, bytea, jsonb, text) to authenticated;
 
 create or replace function api.list_incentive_report_shares(
@@ -105,7 +105,7 @@ begin
 end;
 $$;
 
-comment on function api.revoke_incentive_report_share(uuid, uuid, uuid, text) is 'Ends a link to a report, at once. 404: report_not_found, share_not_found (also where it has expired and is gone).';
+comment on function api.revoke_incentive_report_share(uuid, uuid, uuid, text) is 'Ends a link to a report, at once. 404: report_not_found, share_not_found (also when it has expired).';
 grant execute on function api.revoke_incentive_report_share(uuid, uuid, uuid, text) to authenticated;
 
 create or replace function api.open_shared_report(p_token_hash bytea) returns json

@@ -178,7 +178,7 @@ end;
 $$;
 
 comment on function api.set_webhook_config(uuid, jsonb, boolean, text) is
-'Changes the members of the webhook config that the object names: url (HTTPS, or null for none), events, field_names (members of webhook_custom_fields to send, null: all), bundle_items, enabled. Answers the config, with signing_secret if that was created just now; it is never shown again. enabled true resumes deliveries, pending ones included. p_allow_http is for development. 400: invalid_webhook_config. 404: organization_not_found.';
+'Changes the members of the webhook config that the object names: url (HTTPS, or null for none), events, field_names (members of webhook_custom_fields to send, null: all), bundle_items, enabled. Returns the config, with signing_secret if it was created just now; it is never shown again. enabled true resumes deliveries, pending ones included. p_allow_http is for development. 400: invalid_webhook_config. 404: organization_not_found.';
 
 -- Stores a new current secret and returns it.
 create or replace function app.add_webhook_secret(p_organization_id uuid, p_now timestamptz) returns text
@@ -225,7 +225,7 @@ end;
 $$;
 
 comment on function api.rotate_webhook_secret(uuid, jsonb, text) is
-'Creates a new signing secret and answers the config with it as signing_secret, shown only now. Deliveries are also signed with the previous secret for {"overlap_seconds": ...} (0 to 604800, default: one day), so that receivers can switch. 400: invalid_overlap_seconds. 404: webhook_config_not_found. 409: too_many_secrets.';
+'Creates a new signing secret and returns the config with it as signing_secret, which is never shown again. Deliveries are also signed with the previous secret for {"overlap_seconds": ...} (0 to 604800, default: one day), so that receivers can switch. 400: invalid_overlap_seconds. 404: webhook_config_not_found. 409: too_many_secrets.';
 
 create or replace function app.lock_webhook_config(p_organization_id uuid) returns app.webhook_configs
 language plpgsql volatile

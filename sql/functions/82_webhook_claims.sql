@@ -221,7 +221,7 @@ begin
 end;
 $$;
 
-comment on function api.release_lost_webhooks(uuid, text, uuid[]) is 'Releases what a sender holds without knowing it, because the connection broke before it heard what it had claimed: its deliveries other than those named. Answers how many. 55P03 (lock_not_available): another transaction holds rows of the organization; try again later.';
+comment on function api.release_lost_webhooks(uuid, text, uuid[]) is 'Releases what a sender holds without knowing it, because the connection broke before it heard what it had claimed: its deliveries other than those named. Returns how many. 55P03 (lock_not_available): another transaction holds rows of the organization; try again later.';
 
 -- Of run_maintenance: leases, the ready list, and what is older than 30 days, up to p_limit deliveries. It goes round the organizations with
 -- webhooks, and stays where there is more to delete; leases that have expired are seen to in every run. It waits for no row, because by then it holds rows of the

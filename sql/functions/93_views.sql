@@ -310,8 +310,8 @@ select w.organization_id, w.minute, w.kind, w.outcome, nullif(w.error_class, '')
   from app.work_minutes w
 $view$);
 
-comment on view api.work_history is 'What came of the work of each minute of the last 30 days: lookups, batches that ended, attempts at webhooks, pauses. Sum it: the last minutes may have several rows for the same outcome.';
-comment on column api.work_history.organization_id is 'Whose work it was; of a pause, the organization whose lookup met with it.';
+comment on view api.work_history is 'The outcomes of each minute of the last 30 days: lookups, batches that ended, webhook attempts, pauses. Sum them: recent minutes may have several rows for the same outcome.';
+comment on column api.work_history.organization_id is 'The organization whose work it was; for a pause, the one whose lookup ran into it.';
 comment on column api.work_history.minute is 'The beginning of the minute.';
 comment on column api.work_history.kind is 'lookup, job, webhook or pause.';
 comment on column api.work_history.outcome is 'lookup: completed, failed, retried (it will be tried again) or deduplicated; job: completed, failed or cancelled; webhook: delivered, failed or retried; pause: outage or retry_after.';
@@ -330,13 +330,13 @@ select nullif(e.organization_id, '00000000-0000-0000-0000-000000000000'::uuid) a
 $view$);
 
 comment on view api.audit_events is 'Who made, changed, revoked or linked what: API keys, webhooks, organizations, settings, pauses. Members see it as admins of their organization.';
-comment on column api.audit_events.organization_id is 'Whose it is; null: the installation''s own, such as its settings.';
+comment on column api.audit_events.organization_id is 'The organization; null: the installation itself, such as its settings.';
 comment on column api.audit_events.id is 'A UUID of version 7: later events have greater ids.';
 comment on column api.audit_events.action is 'What happened, such as api_key.created.';
 comment on column api.audit_events.actor_type is 'api_key; user: of Clerk; operator: somebody with SQL access or the command line; system: the product itself.';
 comment on column api.audit_events.actor_id is 'The id of the API key, the id of the user, or the role of the operator in the database; null: not known.';
 comment on column api.audit_events.target_id is 'The id of what it was done to; null: the action names it.';
-comment on column api.audit_events.details is 'What is worth knowing besides, never a secret.';
+comment on column api.audit_events.details is 'Further facts, never a secret.';
 comment on column api.audit_events.created_at is 'When it happened.';
 grant select on api.audit_events to authenticated, service_role;
 
@@ -412,10 +412,10 @@ $view$, '{nodes}', case when app.spans_nodes() then 'app.nodes_together()'
                         else '(select t.*, (select count(*) from app.workers where seen_at > statement_timestamp() - interval ''15 seconds'') as workers
                                  from app.upstream_state t)' end), 'security_invoker = false');
 
-comment on view api.queue_health is 'One row, for operators: what is open, ready, waiting, in flight and overdue in all organizations, the workers of the last 15 seconds, the pace, how many lookups the incentives API bears at once, since when it is unavailable, until when nothing starts (an outage, or a Retry-After), and its latency at rest in seconds.';
+comment on view api.queue_health is 'One row, for operators: what is open, ready, waiting, in flight and overdue in all organizations, the workers of the last 15 seconds, the rate and concurrency limits, and the state of the incentives API: since when it is unavailable, until when no lookup starts (an outage, or a Retry-After), and how long a lookup takes when it is not under load.';
 comment on column api.queue_health.blocking_transactions is 'Transactions open for over a second that hold rows or tables of the queue, and so may hold up an organization: [{pid, since, user, application, state, query}]. pg_terminate_backend(pid) ends one.';
 comment on column api.queue_health.open_jobs is 'Jobs that are pending or processing.';
-comment on column api.queue_health.ready_items is 'Items that were never claimed, and may be; those included that wait for the answer of a duplicate.';
+comment on column api.queue_health.ready_items is 'Items that may be claimed and never were, including those that wait for the answer of a duplicate.';
 comment on column api.queue_health.held_items is 'Items that may not be claimed: their job waits to be continued, or their organization for the next month.';
 comment on column api.queue_health.items_waiting_for_retry is 'Items that were claimed and wait for a retry. While a batch some of whose items were answered before their turn (reuse_results, deduplicate_seconds) is still being claimed, as many of those that wait count as ready.';
 comment on column api.queue_health.items_in_flight is 'Items that workers are looking up.';
@@ -425,11 +425,11 @@ comment on column api.queue_health.ready_organizations is 'Organizations with so
 comment on column api.queue_health.workers is 'Workers seen in the last 15 seconds.';
 comment on column api.queue_health.lookups_per_second is 'The rate limit, in lookups a second; null: none.';
 comment on column api.queue_health.max_in_flight is 'The concurrency limit of all workers together.';
-comment on column api.queue_health.concurrency_limit is 'How many lookups at once the incentives API seems to bear; null: not known yet.';
+comment on column api.queue_health.concurrency_limit is 'How many lookups at once the incentives API seems to handle; null: not known yet.';
 comment on column api.queue_health.upstream_unavailable_since is 'When the circuit breaker opened; null: it is closed.';
 comment on column api.queue_health.upstream_consecutive_failures is 'Failures since the last answer.';
 comment on column api.queue_health.upstream_closed_until is 'No lookup starts before, because of an outage or a Retry-After; null: they may start.';
-comment on column api.queue_health.upstream_base_latency is 'Seconds that a lookup takes when the incentives API is at rest.';
+comment on column api.queue_health.upstream_base_latency is 'Seconds that a lookup takes when the incentives API is not under load.';
 comment on column api.queue_health.maintenance_ran_at is 'When maintenance ran last; null: never.';
 grant select on api.queue_health to service_role;
 do $$

@@ -82,7 +82,7 @@ end;
 $$;
 
 comment on function api.create_upload_from(regclass, uuid, boolean, text, jsonb) is
-'Keeps the rows of a table or view that the caller may read as a draft; a query becomes one as a temporary view. Answers and errors are those of api.create_upload and api.file_of_table. Then: api.upload_rows shows what is wrong, api.update_upload mends it, api.start_upload makes the batch.';
+'Keeps the rows of a table or view that the caller may read as a draft; a query becomes one as a temporary view. Answers and errors are those of api.create_upload and api.file_of_table. Then api.upload_rows shows what is wrong, api.update_upload corrects it, and api.start_upload makes the batch.';
 grant execute on function api.create_upload_from(regclass, uuid, boolean, text, jsonb) to authenticated;
 
 -- Runs with the caller's rights. Volatile, so that each statement sees what was committed meanwhile.
