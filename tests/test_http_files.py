@@ -57,7 +57,7 @@ def test_a_csv_file_is_a_batch(client: OrganizationClient) -> None:
                 {
                     "field": "address.postal_code",
                     "column": 5,
-                    "code": "postal_code_mended",
+                    "code": "postal_code_corrected",
                     "message": "ZIP: 2134 was read as 02134",
                     "was": "2134",
                     "now": "02134",

@@ -138,7 +138,7 @@ begin
                             when c.region is null then nullif(v_countries -> c.country -> 'warning', 'null')
                             else nullif(c.known_region -> 'warning', 'null') end,
                        case when not coalesce(c.parts ? 'postal_code', false) and c.spoilt_postal_code <> c.postal_code and upper(c.spoilt_postal_code) <> c.postal_code
-                            then app.mended('address.postal_code', p_columns #>> '{postal_code,header}', 'postal_code_mended', c.spoilt_postal_code, c.postal_code) end,
+                            then app.mended('address.postal_code', p_columns #>> '{postal_code,header}', 'postal_code_corrected', c.spoilt_postal_code, c.postal_code) end,
                        nullif(c.known_building -> 'warning', 'null'),
                        nullif(c.known_devices -> 'warning', 'null')], null) as warnings,
                    case when c.reference_id ~* '^[0-9]([.,][0-9]+)?E\+[0-9]+$' or jsonb_array_length(c.raw) > p_width or pg_column_size(c.raw) > 32768

@@ -25,7 +25,7 @@ const CODES: Record<string, string> = {
   invalid_postal_code: "not a postal code",
   invalid_reference_id: "cannot be a reference",
   postal_code_not_in_state: "not in the state",
-  postal_code_mended: "completed",
+  postal_code_corrected: "corrected",
   value_recognized: "read as another form",
   cleaned: "cleaned",
   placeholder_removed: "placeholder removed",

@@ -361,7 +361,7 @@ function cellOf(event: Event): { row: number; column: number } | null {
   return { row: place(cell.parentElement!, "aria-rowindex") - 2, column: place(cell, "aria-colindex") - 1 };
 }
 
-/** What is wrong with the row in focus, and what would mend it. */
+/** What is wrong with the row in focus, and what would correct it. */
 function Detail({ draft, row, column }: { draft: Draft; row: Row; column: number }) {
   const problems = [...row.problems].sort((one, other) => Number(other.column === column) - Number(one.column === column));
   return (
