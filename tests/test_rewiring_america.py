@@ -341,6 +341,19 @@ def test_offers_of_a_group_share_its_cap(owner: Connection, clone: Path, lookups
     assert lookups.amounts(device_ids=[1, 9, 54]) == {"wy_plains": 1400}
 
 
+def test_what_an_offer_needs_beside_it_is_listed_as_not_checked(owner: Connection, clone: Path, lookups: Lookups) -> None:
+    relationships = {"prerequisites": {"WY-5": {"allOf": ["WY-9", "WY-2", "WY-70"], "description": "First the audit"}}}
+    (clone / "data" / "WY" / "incentive_relationships.json").write_text(json.dumps(relationships))
+    change_incentives(clone, incentive(2, "state"), incentive(5, "plains"), incentive(9, "plains", items=["energy_audit"], paused=True))
+    load_rewiring_america(owner, clone)
+    ignored = {
+        result["tier_id"]: [requirement for requirement in result["ignored_requirements"] if requirement.startswith("Other")]
+        for program in lookups.programs("82001")
+        for result in program["device_tier_results"]
+    }
+    assert ignored == {"WY-2": [], "WY-5": ["Other requirements: only together with Offer 9; Offer 2"]}
+
+
 @pytest.mark.parametrize(
     ("pay", "expected"),
     [
@@ -423,12 +436,14 @@ def test_the_whole_repository_is_imported_within_a_minute_and_lookups_stay_fast(
     assert time.process_time() + cpu_seconds(backend) - before < 60
     assert summary["programs"]["rows"] > 800
     assert summary["program_tiers"]["rows"] > 3000
-    counts = "select count(income_requirement), count(income_limits), count(excludes), count(shared_cap) from app.program_tiers"
-    [(by_income, by_table, excluding, sharing)] = owner.execute(counts).fetchall()
+    columns = ("income_requirement", "income_limits", "excludes", "shared_cap", "other_requirements")
+    counts = f"select {', '.join(f'count({column})' for column in columns)} from app.program_tiers"
+    [(by_income, by_table, excluding, sharing, needing)] = owner.execute(counts).fetchall()
     assert by_income > 400
     assert by_table > 150
     assert excluding > 30
     assert sharing > 30
+    assert needing > 80
     assert summary["program_tiers"]["rows"] + sum(skipped.values()) > 4500
     row = owner.execute("select count(distinct prefix) from app.utility_service_areas where length(prefix) = 5").fetchone()
     assert row is not None

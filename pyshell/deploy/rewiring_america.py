@@ -1,7 +1,7 @@
 """Reads a clone of rewiringamerica/api.rewiringamerica.org (Apache-2.0) as a catalogue.
 
 It has a folder for each state (`data/CO/incentives.json`, `programs.json`, `authorities.json`, and for some states
-`incentive_relationships.json`, which tells what excludes what and which offers share a cap), and in `scripts/data` the areas that
+`incentive_relationships.json`, which tells what excludes or needs what and which offers share a cap), and in `scripts/data` the areas that
 authorities serve (`geographies.csv`) and the ZIP codes of utilities' areas (`zip-to-geography-approx.csv`). An incentive becomes a tier
 of its program. What a lookup could not judge is left out and counted by reason.
 """
@@ -245,14 +245,19 @@ def add_state(source: Source, directory: Path, areas: Mapping[str, Area], equipm
             source.skipped[f"refers to {error}, which is not there"] += 1
     path = directory / "incentive_relationships.json"
     relationships = read_json(path) if path.exists() else {}
-    excluded = excluded_programs(relationships.get("exclusions", {}), {incentive["id"]: incentive for incentive in incentives})
+    by_id = {incentive["id"]: incentive for incentive in incentives}
+    excluded = excluded_programs(relationships.get("exclusions", {}), by_id)
+    needed = {number: needs["allOf"] for number, needs in relationships.get("prerequisites", {}).items()}
     shared = {number: group["max_value"] for group in relationships.get("combinations", []) for number in group["ids"]}
     for program_id, tiers in offers.items():
         add_program(source, program_id, programs, authorities, areas, directory.name)
         for row in tiers:
             excludes = sorted(key_of(other, programs) for other in excluded[row["id"]] if other in offers)
-            shared_cap = decimal(shared[row["id"]]) if row["id"] in shared else ""
-            row |= {"program_id": key_of(program_id, programs), "excludes": " ".join(excludes), "shared_cap": shared_cap}
+            row |= {"program_id": key_of(program_id, programs), "excludes": " ".join(excludes)}
+            if row["id"] in shared:
+                row["shared_cap"] = decimal(shared[row["id"]])
+            if needs := [english(by_id[other]["short_description"]) for other in needed.get(row["id"], ()) if other in by_id]:
+                row["other_requirements"] = f"only together with {'; '.join(needs)}"[:2000]
             source.rows["program_tiers"].append(row)
 
 

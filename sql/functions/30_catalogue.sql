@@ -232,10 +232,11 @@ begin
     select * from unnest(v_rows)
         on conflict (program_id, id) do update
        set (name, category_keys, device_ids, amount_type, amount, unit, cap, cap_percent, building_types, owner_statuses, start_date,
-            end_date, note, income_requirement, income_limits, excludes, shared_cap)
+            end_date, note, income_requirement, income_limits, excludes, shared_cap, other_requirements)
          = (excluded.name, excluded.category_keys, excluded.device_ids, excluded.amount_type, excluded.amount, excluded.unit, excluded.cap,
             excluded.cap_percent, excluded.building_types, excluded.owner_statuses, excluded.start_date, excluded.end_date, excluded.note,
-            excluded.income_requirement, excluded.income_limits, excluded.excludes, excluded.shared_cap);
+            excluded.income_requirement, excluded.income_limits, excluded.excludes, excluded.shared_cap,
+            excluded.other_requirements);
 
     delete from app.program_tiers t
      using app.programs p

@@ -105,7 +105,8 @@ begin atomic
         ('program_tiers',         'income_requirement', 'text', false, null, null),
         ('program_tiers',         'income_limits',  'limits', false, null, null),
         ('program_tiers',         'excludes',       'list',   false, null, 'programs'),
-        ('program_tiers',         'shared_cap',     'number', false, null, null);
+        ('program_tiers',         'shared_cap',     'number', false, null, null),
+        ('program_tiers',         'other_requirements', 'text', false, null, null);
 end;
 
 -- Why the text of a cell is not of its kind; null: it is.

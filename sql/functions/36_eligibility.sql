@@ -268,7 +268,8 @@ begin
             case when (v_tier.amount_type = 'percent' or v_tier.cap_percent is not null) and not p_judged.cost_known
                  then format('Cost: taken as %s', app.dollars(p_judged.cost)) end,
             case when not array_to_string(p_judged.failed || p_judged.completed || p_judged.conditions, ' ') ~ '\mOwner status: '
-                 then 'Owner status: for a ' || array_to_string(v_tier.owner_statuses, ' or a ') end], null) else '{}' end,
+                 then 'Owner status: for a ' || array_to_string(v_tier.owner_statuses, ' or a ') end,
+            'Other requirements: ' || v_tier.other_requirements], null) else '{}' end,
         'completed_requirements', p_judged.location || p_judged.completed);
     if p_judged.failed = '{}' and p_judged.conditions <> '{}' then
         v_json := app.join_objects(v_json, json_build_object(

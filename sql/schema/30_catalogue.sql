@@ -159,6 +159,7 @@ create table app.program_tiers (
     income_limits  jsonb,
     excludes       text[],
     shared_cap     numeric,
+    other_requirements text,
 
     constraint program_tiers_pkey primary key (program_id, id),
     constraint program_tiers_program_id_fkey foreign key (program_id) references app.programs (id),
@@ -194,4 +195,5 @@ comment on column app.program_tiers.income_requirement is 'What the offer asks o
 comment on column app.program_tiers.income_limits is 'Yearly income in US dollars up to which a household is eligible, by its size or its tax filing: {"1": [62600, 62600], "joint": [least, most]}. Where the limit depends on the county, which a lookup does not know: the least and the most of all. null: the source has no table.';
 comment on column app.program_tiers.excludes is 'Programs that pay nothing for a device for which this offer is paid; null: none.';
 comment on column app.program_tiers.shared_cap is 'Most that a site gets from all offers of the program that have this cap, together, in US dollars; null: they have none.';
+comment on column app.program_tiers.other_requirements is 'What the offer asks for that no lookup checks, in words; null: nothing.';
 comment on column app.program_tiers.note is 'How well the facts are confirmed, where the source says so.';

@@ -1,5 +1,5 @@
 begin;
-select plan(84);
+select plan(85);
 \ir lookups.psql
 
 -- Amounts
@@ -32,6 +32,10 @@ select results_eq($$ select device, amount, details from pg_temp.results('[9001,
     'a cap in dollars leaves the later devices what the earlier ones did not use');
 select pg_temp.import('program_tiers', 3, '{"amount": "0.3333"}');
 select is((select amount from pg_temp.results('[9004]')), 30.00::numeric, 'an amount is rounded to cents');
+select pg_temp.import();
+
+select pg_temp.import('program_tiers', 2, '{"other_requirements": "an energy audit first"}');
+select is((select ignored from pg_temp.results('[9003]')), '["Other requirements: an energy audit first"]', 'what no lookup checks is listed');
 select pg_temp.import();
 
 -- Alternatives: a fourth tier beside the one of $100 per ton, $250 for the small pump.
