@@ -67,6 +67,46 @@ def test_progress_comes_by_itself_with_the_socket_cut_in_the_middle(
     expect(page.get_by_role("button", name="Cancel…")).to_have_count(0)
 
 
+def test_a_site_says_how_its_incentives_add_up_and_why_others_do_not(
+    signed_in: SignedIn, client: OrganizationClient, database: Connection
+) -> None:
+    def tier(name: str, **changes: object) -> Json:
+        kept = {"device_id": 1, "device_name": "Heat pump", "tier_id": name, "tier_name": name, "eligible": True}
+        return kept | {"failed_requirements": [], "ignored_requirements": [], "completed_requirements": []} | changes
+
+    per_ton = {"calculation_details": "3 tons (typical) at $400.00 per ton = $1,200.00", "ignored_requirements": ["Size: taken as 3 tons"]}
+    poor = {"conditional": True, "conditional_requirements": ["Income: 80% of the median"], "calculation_details": "$900.00"}
+    commercial = {"failed_requirements": ["Building type: for COMMERCIAL", "Dates: ended on 2026-01-31"], "calculation_details": "$5.00"}
+    programs = [
+        {"program_id": "a", "program_name": "City Rebates", "total_incentive": 1200, "device_tier_results": [tier("Per ton", **per_ton)]},
+        {
+            "program_id": "b",
+            "program_name": "State Grant",
+            "total_incentive": 0,
+            "conditional_incentive_amount": 900,
+            "device_tier_results": [tier("For the poor", eligible=False, **poor)],
+        },
+        {
+            "program_id": "c",
+            "program_name": "Shops",
+            "total_incentive": 0,
+            "device_tier_results": [tier(name, eligible=False, **commercial) for name in ("One", "Two")],
+        },
+        {"program_id": "d", "program_name": "Of another form", "total_incentive": 7, "device_tier_results": "none"},
+    ]
+    job = upload(client, 1)
+    look_up(database, job, 1, {"incentives": {"total_incentive_amount": 1207, "by_program": programs}})
+    person = signed_in(f"batches/{job['job_id']}?item=0")
+    rows = person.page.get_by_role("dialog").get_by_role("row")
+    expect(rows.nth(1)).to_contain_text("Heat pump: Per ton: 3 tons (typical) at $400.00 per ton = $1,200.00")
+    expect(rows.nth(1)).to_contain_text("Not checked: Size: taken as 3 tons")
+    expect(rows.nth(2)).to_contain_text("Only if: Income: 80% of the median")
+    expect(rows.nth(2)).to_contain_text("$900 conditional")
+    expect(rows.nth(3)).to_have_text(re.compile("^ShopsNot eligible: Building type: for COMMERCIAL; Dates: ended on 2026-01-31[$]0$"))
+    expect(rows.nth(4)).to_contain_text("Of another form")
+    person.look("job-site-programs")
+
+
 def test_progress_comes_without_web_sockets(person: Person, client: OrganizationClient, database: Connection) -> None:
     page, waits = person.page, list[str]()
     page.route_web_socket(re.compile("/realtime/"), lambda socket: socket.close())

@@ -129,7 +129,7 @@ function ItemDialog({ jobId, position, version }: { jobId: string; position: num
 
 function Details({ item, device }: { item: Item; device: (id: number) => string }) {
   const result = item.result as Partial<Schemas["LookupResult"]> | null;
-  const programs = result?.incentives?.by_program ?? [];
+  const programs = listOf(result?.incentives?.by_program);
   const own = Object.entries(item.source ?? {}).filter(([, value]) => value !== "" && value !== null);
   return (
     <>
@@ -181,17 +181,7 @@ function Details({ item, device }: { item: Item; device: (id: number) => string 
             </tr>
           </thead>
           <tbody>
-            {programs.map((program) => (
-              <tr key={program.program_id}>
-                <td>
-                  {program.program_name}
-                  {program.device_tier_results?.filter(({ eligible }) => eligible).map((tier) => (
-                    <small key={tier.tier_id}>{tier.device_name}: {tier.tier_name}</small>
-                  ))}
-                </td>
-                <td class="number">{dollars(program.total_incentive)}</td>
-              </tr>
-            ))}
+            {programs.map((program) => <Program key={program.program_id} program={program} />)}
           </tbody>
         </table>
       )}
@@ -216,6 +206,46 @@ function Details({ item, device }: { item: Item; device: (id: number) => string 
       )}
     </>
   );
+}
+
+/** A program with its offers for the site and how they add up, or why there are none. The answer may be a provider's own. */
+function Program({ program }: { program: Partial<Schemas["ProgramResult"]> }) {
+  const tiers = listOf(program.device_tier_results);
+  const offers = tiers.filter(({ eligible, conditional }) => eligible || conditional);
+  const reasons = offers.length > 0 ? [] : [...new Set(tiers.flatMap((tier) => listOf(tier.failed_requirements)))];
+  return (
+    <tr>
+      <td>
+        {program.program_name}
+        {offers.map((tier, place) => (
+          <small key={place}>
+            {tier.device_name}: {tier.tier_name}
+            {typeof tier.calculation_details === "string" && `: ${tier.calculation_details}`}
+            <Requirements title="Only if" list={tier.conditional_requirements} />
+            <Requirements title="Not checked" list={tier.ignored_requirements} />
+          </small>
+        ))}
+        {reasons.length > 0 && (
+          <small>
+            <Requirements title="Not eligible" list={reasons} />
+          </small>
+        )}
+      </td>
+      <td class="number">
+        {dollars(program.total_incentive ?? 0)}
+        {(program.conditional_incentive_amount ?? 0) > 0 && <small>{dollars(program.conditional_incentive_amount ?? 0)} conditional</small>}
+      </td>
+    </tr>
+  );
+}
+
+function Requirements({ title, list }: { title: string; list: string[] | undefined }) {
+  const all = listOf(list);
+  return all.length > 0 ? <div>{title}: {all.join("; ")}</div> : null;
+}
+
+function listOf<T>(value: T[] | null | undefined): T[] {
+  return Array.isArray(value) ? value : [];
 }
 
 const OUTCOMES: Record<Schemas["AttemptOutcome"], string> = {
