@@ -184,7 +184,13 @@ def pending(applied: Iterable[Mapping[str, str]], sources: Sources | None = None
     """Names of the migrations that a database lacks. `applied`: what `api.applied_migrations()` answers."""
     known = {entry["name"]: entry["checksum"] for entry in applied}
     files = sql_files((sources or Sources()).migrations)
-    return [file.name for file in files if known.get(file.name) != checksum([file])]
+    return [file.name for file in files if known.get(file.name) not in _checksums(file)]
+
+
+def _checksums(file: Path) -> tuple[str, ...]:
+    """Those of the texts that make the same database: that of the file, and the one that it had before, if any."""
+    former = FORMER_CHECKSUMS.get(file.name)
+    return (checksum([file]), former) if former else (checksum([file]),)
 
 
 def run_file(connection: OwnerConnection, file: Path) -> None:
@@ -298,7 +304,7 @@ def _apply_migrations(connection: OwnerConnection, files: list[Path], report: Ca
             f"The database has migrations that this release lacks: {', '.join(missing)}."
             " Run a release that has them; about going back to an older one, see Rollback in docs/operations/maintain.md."
         )
-    edited = sorted(name for name, known in applied.items() if known not in (checksum([by_name[name]]), FORMER_CHECKSUMS.get(name)))
+    edited = sorted(name for name, known in applied.items() if known not in _checksums(by_name[name]))
     if edited:
         raise MigrationError(
             f"Edited after it was applied: {', '.join(edited)}. Restore the file, and put the change into a new migration."
