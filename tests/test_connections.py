@@ -15,7 +15,7 @@ from psycopg import sql
 
 from pyshell.postgres.calls import LARGE_LENGTH, call, call_row
 from pyshell.postgres.connections import Connection as AsyncConnection
-from pyshell.postgres.connections import Session, connect, connect_as_owner
+from pyshell.postgres.connections import Session, connect, connect_as_owner, set_up
 from pyshell.postgres.pool import REPEATABLE, Pool
 from pyshell.postgres.sqlstates import DatabaseError, NotMigratedError
 from pyshell.settings import ROOT
@@ -55,6 +55,22 @@ async def test_every_connection_follows_the_policy(database_url: str) -> None:
         assert await show(pooled) == policy
     with connect_as_owner(database_url) as owner:
         assert owner.info.encoding == "utf-8"
+
+
+@pytest.mark.parametrize("for_transaction", [False, True])
+async def test_the_isolation_of_the_database_is_not_taken_on(database_url: str, owner: Connection, for_transaction: bool) -> None:
+    """The functions lock rows and then look at them, and an upload beside a flush would be refused."""
+    name = sql.Identifier(owner.info.dbname)
+    owner.execute(sql.SQL("alter database {} set default_transaction_isolation = 'serializable'").format(name))
+    async with await AsyncConnection.connect(database_url, autocommit=True) as connection, connection.transaction():
+        assert await (await connection.execute("show transaction_isolation")).fetchone() == ("serializable",)
+    async with await AsyncConnection.connect(database_url, autocommit=True) as connection:
+        if not for_transaction:
+            await set_up(connection)
+        async with connection.transaction():
+            if for_transaction:
+                await set_up(connection, for_transaction=True)
+            assert await (await connection.execute("show transaction_isolation")).fetchone() == ("read committed",)
 
 
 @pytest.mark.usefixtures("other_encoding")

@@ -128,14 +128,16 @@ async def set_up(
     NotMigratedError when the role does not exist.
     """
     scope = sql.SQL("local" if for_transaction else "session")
-    writes = sql.SQL("transaction_read_only" if for_transaction else "default_transaction_read_only")
+    default = sql.SQL("" if for_transaction else "default_")
     try:
-        # Compiling a query to machine code (JIT) pays when it runs for seconds; none of ours does.
+        # Compiling a query to machine code (JIT) pays when it runs for seconds; none of ours does. The functions lock rows and then look
+        # at them, whatever isolation the database or the role would have.
         await connection.execute(
-            sql.SQL("set {0} role {1}; set {0} statement_timeout = {2}; set {0} jit = off; set {0} timezone = 'UTC'").format(
-                scope, sql.Identifier(role), round(statement_timeout * 1000)
-            )
-            + (sql.SQL("; set {0} {1} = on").format(scope, writes) if read_only else sql.SQL(""))
+            sql.SQL(
+                "set {0} role {1}; set {0} statement_timeout = {2}; set {0} jit = off; set {0} timezone = 'UTC';"
+                " set {0} {3}transaction_isolation = 'read committed'"
+            ).format(scope, sql.Identifier(role), round(statement_timeout * 1000), default)
+            + (sql.SQL("; set {0} {1}transaction_read_only = on").format(scope, default) if read_only else sql.SQL(""))
         )
     except errors.InvalidParameterValue as error:
         raise NotMigratedError from error
