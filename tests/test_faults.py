@@ -334,6 +334,23 @@ def test_a_schedule_that_was_switched_off_is_named(cron_database_url: str) -> No
     assert "batch-lookups-maintenance" in findings["pg_cron"].finding
 
 
+def test_a_pg_cron_that_the_owner_may_not_use_is_not_said_to_run_anything(cron_database_url: str) -> None:
+    found = "select state, finding from app.diagnose_maintenance() where \"check\" = 'pg_cron'"
+    with psycopg.connect(cron_database_url) as connection:
+        connection.execute("create role no_cron_owner")
+        connection.execute("grant usage on schema app to no_cron_owner")
+        connection.execute("grant select on all tables in schema app to no_cron_owner")
+        connection.execute("grant execute on all functions in schema app to no_cron_owner")
+        connection.execute("set local role no_cron_owner")
+        assert connection.execute(found.encode()).fetchall() == [("ok", "no_cron_owner may not use pg_cron: workers run the maintenance")]
+        connection.execute("reset role")
+        connection.execute("grant usage on schema cron to no_cron_owner")
+        connection.execute("set local role no_cron_owner")
+        missing = "pg_cron is here, and has no schedule of ours: workers run the maintenance"
+        assert connection.execute(found.encode()).fetchall() == [("warning", missing)]
+        connection.rollback()
+
+
 def test_the_owner_switches_schedules_on_as_the_advice_says(cron_database_url: str) -> None:
     """Only a superuser may update cron.job, which the owner of a deployment need not be."""
     with psycopg.connect(cron_database_url) as connection:

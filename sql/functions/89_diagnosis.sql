@@ -51,8 +51,8 @@ as $$
 declare
     v_now      timestamptz := app.clock();
     v_state    app.maintenance_state;
-    v_has_cron boolean     := app.has_extension('pg_cron', 'cron') and has_schema_privilege('cron', 'usage')
-                              and has_table_privilege(to_regclass('cron.job')::oid, 'select');
+    v_has_cron boolean     := app.has_extension('pg_cron', 'cron');
+    v_count    integer;
     v_inactive text;
     v_failure  text;
 begin
@@ -78,10 +78,15 @@ begin
     if not v_has_cron then
         return next app.found('pg_cron', 'ok', 'pg_cron is not here: workers run the maintenance');
         return;
+    elsif not has_schema_privilege('cron', 'usage') or not has_table_privilege(to_regclass('cron.job')::oid, 'select') then
+        return next app.found('pg_cron', 'ok', format('%s may not use pg_cron: workers run the maintenance', current_user));
+        return;
     end if;
     execute $cron$
-        select string_agg(jobname, ', ') from cron.job where jobname like 'batch-lookups-%' and database = current_database() and not active $cron$
-       into v_inactive;
+        select count(*), string_agg(jobname, ', ') filter (where not active)
+          from cron.job
+         where jobname like 'batch-lookups-%' and database = current_database() $cron$
+       into v_count, v_inactive;
     if to_regclass('cron.job_run_details') is not null and has_table_privilege(to_regclass('cron.job_run_details')::oid, 'select') then
         execute $cron$
             select format('%s: %s', j.jobname, coalesce(d.return_message, d.status))
@@ -92,7 +97,9 @@ begin
              limit 1 $cron$
            into v_failure;
     end if;
-    if v_inactive is not null then
+    if v_count = 0 then
+        return next app.found('pg_cron', 'warning', 'pg_cron is here, and has no schedule of ours: workers run the maintenance', 'Run python -m pyshell migrate, which makes it.');
+    elsif v_inactive is not null then
         return next app.found('pg_cron', 'problem', format('switched off in pg_cron: %s', v_inactive), 'select cron.alter_job(jobid, active => true) from cron.job where jobname like ''batch-lookups-%''.');
     elsif v_failure is not null then
         return next app.found('pg_cron', 'problem', format('the last run failed or hangs: %s', v_failure), 'Look at cron.job_run_details, and restart PostgreSQL if pg_cron hangs.');
@@ -217,13 +224,20 @@ begin
           from json_array_elements(p_queue -> 'blocking_transactions') t
     loop
         v_found := true;
+        -- What sessions of other roles do is not for everybody to see.
         return next app.found('transactions', 'problem',
-                        format('process %s (%s, %s, %s) holds rows of the queue since %s: %s', v_one.pid, v_one.usename, coalesce(nullif(v_one.application, ''), 'no name'), v_one.state, v_one.since, v_one.query),
+                        format('process %s (%s) holds rows of the queue%s', v_one.pid, concat_ws(', ', v_one.usename, coalesce(nullif(v_one.application, ''), 'no name'), v_one.state),
+                               case when v_one.since is not null then format(' since %s: %s', v_one.since, v_one.query) end),
                         format('Let it commit, or: select pg_terminate_backend(%s).', v_one.pid));
     end loop;
     if not v_found then
         return next app.found('transactions', 'ok', 'no open transaction holds rows of the queue');
     end if;
+
+    return next (case when not pg_has_role('pg_read_all_stats', 'usage')
+                 then app.found('sessions', 'warning', format('%s does not see what sessions of other roles do, so nothing here knows how long their transactions are open', current_user),
+                          format('As a superuser: grant pg_read_all_stats to %I.', current_user))
+                 else app.found('sessions', 'ok', 'the sessions of all roles are seen') end);
 
     v_found := false;
     for v_one in

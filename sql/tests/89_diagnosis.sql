@@ -1,5 +1,5 @@
 begin;
-select plan(12);
+select plan(14);
 \ir fixtures.psql
 -- What a check found.
 create function pg_temp.found(p_check text) returns text
@@ -35,5 +35,20 @@ select is((select row(state, advice)::text from api.diagnose() where "check" = '
 select is_empty($$ select * from api.diagnose() where (state = 'ok') <> (advice is null) or state not in ('ok', 'warning', 'problem') $$,
     'whatever is not well comes with advice');
 select is_empty('select * from app.diagnose_nodes()', 'where there is one node, none is looked for');
+create role plain_owner;
+grant usage on schema app to plain_owner;
+grant execute on all functions in schema app to plain_owner;
+set local role plain_owner;
+select string_agg(format('%s: %s', state, finding), '; ' order by "check" desc) as hidden
+  from app.diagnose_transactions('{"blocking_transactions": [{"pid": 7, "since": null, "user": "crm", "application": "", "state": null, "query": "<insufficient privilege>"}]}')
+ where "check" in ('transactions', 'sessions') \gset
+reset role;
+grant pg_read_all_stats to plain_owner;
+set local role plain_owner;
+select state as seen from app.diagnose_transactions('{"blocking_transactions": []}') where "check" = 'sessions' \gset
+reset role;
+select is(:'hidden'::text, 'problem: process 7 (crm, no name) holds rows of the queue; warning: plain_owner does not see what sessions of other roles do, so nothing here knows how long their transactions are open',
+    'an owner who does not see the sessions of others is told so');
+select is(:'seen'::text, 'ok', 'a member of pg_read_all_stats sees them');
 select * from finish();
 rollback;
