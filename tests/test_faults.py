@@ -281,6 +281,16 @@ def test_a_held_transaction_is_named_with_its_process(deployment: Deployment) ->
         assert f"pg_terminate_backend({holder.info.backend_pid})" in (finding.advice or "")
 
 
+def test_a_table_that_nobody_may_read_is_named_with_its_process(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "LOCK_SECONDS", 0.1)
+    with psycopg.connect(deployment.settings.database_url, application_name="an alter table") as holder:
+        holder.execute("lock table public.lookup_queue_items, app.workers in access exclusive mode")
+        finding, pid = deployment.doctor()["locks"], holder.info.backend_pid
+    process = f"process {pid} (postgres, an alter table)"
+    assert finding.finding == f"{process} lets nobody read app.workers, public.lookup_queue_items, so nothing more can be told"
+    assert f"pg_terminate_backend({pid})" in (finding.advice or "")
+
+
 def test_a_read_only_database_is_named(deployment: Deployment, database_url: str) -> None:
     name = psycopg.conninfo.conninfo_to_dict(database_url)["dbname"]
     deployment.owner.execute(f"alter database {name} set default_transaction_read_only = on".encode())

@@ -25,9 +25,21 @@ from pyshell.settings import Settings
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
 CLOCK_SECONDS = 5.0
 REACH_SECONDS = 5.0
+LOCK_SECONDS = 5.0
 MIGRATIONS_NAMED = 5
 # Of a disk that has so much left, less and less is said.
 WARNING_FREE, PROBLEM_FREE = 0.15, 0.05
+LOCKS = """
+    select l.pid, a.usename, coalesce(nullif(a.application_name, ''), 'no name'),
+           string_agg(distinct n.nspname || '.' || c.relname, ', ' order by n.nspname || '.' || c.relname)
+      from pg_locks l
+      join pg_stat_activity a on a.pid = l.pid and a.datname = current_database()
+      join pg_class c on c.oid = l.relation and c.relkind in ('r', 'p')
+      join pg_namespace n on n.oid = c.relnamespace and n.nspname in ('app', 'public')
+     where l.locktype = 'relation' and l.mode = 'AccessExclusiveLock' and l.granted
+       and l.database = (select oid from pg_database where datname = current_database())
+     group by 1, 2, 3
+     order by 1"""
 
 
 @dataclass(frozen=True)
@@ -52,22 +64,46 @@ def diagnose(settings: Settings) -> Iterator[Finding]:
         yield from check_pooler(settings)
         yield from check_migrations(settings)
         yield from check_replica(settings)
-        with connect_as_owner(settings.database_url, "batch-lookups doctor", role=SHELL) as connection:
+        with _connect(settings) as connection:
             for row in connection.execute('select "check", state, finding, advice from api.diagnose()').fetchall():
                 yield Finding(*row)
     except DatabaseError as error:
+        if kind_of(error) is Kind.BUSY:
+            yield from check_locks(settings, error)
         # That the database lacks migrations is a finding already.
-        if kind_of(error) is not Kind.NOT_MIGRATED:
+        elif kind_of(error) is not Kind.NOT_MIGRATED:
             yield Finding(
                 "database", PROBLEM, explain(error), "Check DATABASE_URL, and that PostgreSQL runs and takes connections from here."
             )
+
+
+def _connect(settings: Settings) -> OwnerConnection:
+    """In the role of the shell; whatever waits for a lock fails after LOCK_SECONDS, in the first transaction."""
+    connection = connect_as_owner(settings.database_url, "batch-lookups doctor", role=SHELL)
+    connection.execute(f"set local lock_timeout = {round(LOCK_SECONDS * 1000)}".encode())
+    return connection
+
+
+def check_locks(settings: Settings, error: DatabaseError) -> Iterator[Finding]:
+    """Who keeps even readers from a table, as lock table, alter table and vacuum full do, so that nothing more can be told."""
+    with connect_as_owner(settings.database_url, "batch-lookups doctor") as connection:
+        locks = connection.execute(LOCKS).fetchall()
+    for pid, user, application, tables in locks:
+        yield Finding(
+            "locks",
+            PROBLEM,
+            f"process {pid} ({user}, {application}) lets nobody read {tables}, so nothing more can be told",
+            f"Let it end, or: select pg_terminate_backend({pid}).",
+        )
+    if not locks:
+        yield Finding("locks", PROBLEM, f"a lock could not be had: {explain(error)}", "Try again; pg_locks says who has it.")
 
 
 def check_replica(settings: Settings) -> Iterator[Finding]:
     """Whether DATABASE_REPLICA_URL, if it is set, leads to a standby that is near enough to be read."""
     if settings.database_replica_url is None:
         return
-    with connect_as_owner(settings.database_url, "batch-lookups doctor", role=SHELL) as primary:
+    with _connect(settings) as primary:
         position = primary.execute("select * from api.read_position(null)").fetchone()
     try:
         with connect_as_owner(settings.database_replica_url, "batch-lookups doctor", role=SHELL) as replica:
@@ -223,7 +259,7 @@ def check_disk(connection: OwnerConnection) -> Iterator[Finding]:
 
 def check_migrations(settings: Settings) -> Iterator[Finding]:
     try:
-        with connect_as_owner(settings.database_url, "batch-lookups doctor", role=SHELL) as connection:
+        with _connect(settings) as connection:
             [[applied]] = connection.execute("select api.applied_migrations()").fetchall()
     except DatabaseError as error:
         if kind_of(error) is not Kind.NOT_MIGRATED:
