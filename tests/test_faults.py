@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -289,6 +290,37 @@ def test_a_table_that_nobody_may_read_is_named_with_its_process(deployment: Depl
     process = f"process {pid} (postgres, an alter table)"
     assert finding.finding == f"{process} lets nobody read app.workers, public.lookup_queue_items, so nothing more can be told"
     assert f"pg_terminate_backend({pid})" in (finding.advice or "")
+
+
+def test_a_synchronous_standby_that_is_away_is_named_and_keeps_nobody_waiting_for_ever(
+    own_postgres: PrivatePostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No time limit of PostgreSQL's ends the wait of a commit."""
+    monkeypatch.setattr("pyshell.postgres.pool.ANSWER_SECONDS", 1)
+    settings = Settings(database_url=own_postgres.url(), api_key_pepper=SECRET, service_role_key=SECRET)
+    with psycopg.connect(own_postgres.url(), autocommit=True) as owner, running_server(settings) as url:
+        deployment = Deployment(settings, url, owner, Clock(owner))
+        job_id = deployment.upload(1).json()["job_id"]
+        owner.execute("update app.api_key_uses set used_at = used_at - interval '1 hour'")
+        owner.execute("alter system set synchronous_standby_names = 'away'")
+        owner.execute("select pg_reload_conf()")
+        wait_until(lambda: owner.execute("show synchronous_standby_names").fetchone() == ("away",))
+        refused = deployment.upload(2)
+        assert (refused.status_code, refused.json()["code"]) == (503, "outcome_unknown")
+        read = httpx.get(f"{url}/batch-lookups/{job_id}", headers={"x-api-key": deployment.api_key})
+        assert (read.status_code, read.json()["total_items"]) == (200, 1)
+        with psycopg.connect(own_postgres.url(), autocommit=True) as waiting, ThreadPoolExecutor() as threads:
+            renamed = threads.submit(waiting.execute, "update public.batch_lookup_jobs set name = 'renamed'")
+            wait_until(lambda: "commits" in deployment.doctor())
+            finding = deployment.doctor()["commits"]
+            assert finding.finding == "1 commit waits for a synchronous standby"
+            assert "synchronous_standby_names (away)" in (finding.advice or "")
+            # To end its process would not undo it.
+            assert "transactions" not in deployment.doctor()
+            owner.execute("alter system reset synchronous_standby_names")
+            owner.execute("select pg_reload_conf()")
+            renamed.result()
+        assert deployment.upload(1).status_code == 201
 
 
 def test_a_read_only_database_is_named(deployment: Deployment, database_url: str) -> None:

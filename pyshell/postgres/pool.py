@@ -11,13 +11,13 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from prometheus_client.core import Metric
-from psycopg import OperationalError
+from psycopg import OperationalError, errors
 from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from pyshell.metrics import gauge, gauges
-from pyshell.postgres.connections import POLICY, ClosableConnection, is_transaction_pooled, set_up
+from pyshell.postgres.connections import POLICY, STATEMENT_TIMEOUT, ClosableConnection, is_transaction_pooled, set_up
 from pyshell.postgres.shares import Shares, TakenError
 from pyshell.postgres.slow import noted
 from pyshell.postgres.sqlstates import (
@@ -42,6 +42,8 @@ PooledConnection = ClosableConnection[TupleRow]
 MAX_ATTEMPTS = 3
 MAX_CONNECTIONS = 10
 NOT_MIGRATED_SECONDS = 1.0
+# The server cancels a statement that takes too long, but no commit that waits for a synchronous standby.
+ANSWER_SECONDS = STATEMENT_TIMEOUT + 5.0
 # These write, and may run twice all the same: they note when a key was used and what replicas need, or create an organization that is new.
 REPEATABLE = frozenset({"authenticate_api_key", "authenticate_clerk_member", "note_write", "read_position"})
 READ_ONLY_FUNCTIONS = """
@@ -175,8 +177,8 @@ class Pool(AsyncConnectionPool[PooledConnection]):
         """Returns `await once(connection)`, which calls the function of that name in `api`.
 
         It is called up to MAX_ATTEMPTS times: again after an error that left nothing behind, and after a lost connection if the function
-        may run twice. Raises DatabaseError: OutcomeUnknownError if the connection was lost during a function that may not, PoolTimeout
-        when no connection is free in time, NotMigratedError when the database lacks the shell's role.
+        may run twice. Raises DatabaseError: OutcomeUnknownError if the connection was lost, or no answer came in time, during a function
+        that may not, PoolTimeout when no connection is free in time, NotMigratedError when the database lacks the shell's role.
         """
         attempt = 1
         while True:
@@ -184,7 +186,7 @@ class Pool(AsyncConnectionPool[PooledConnection]):
                 # While the database lacks the role, no connection can be had: a long wait would be for nothing.
                 async with self.connection(NOT_MIGRATED_SECONDS if self._not_migrated else None) as connection:
                     with noted(f"api.{function}"):
-                        return await once(connection)
+                        return await self._answer(function, once(connection))
             except PoolTimeout as error:
                 note_error(error)
                 if self._not_migrated:
@@ -202,6 +204,16 @@ class Pool(AsyncConnectionPool[PooledConnection]):
             else:
                 await asyncio.sleep(attempt * random.uniform(0.01, 0.05))
             attempt += 1
+
+    async def _answer(self, function: str, answer: Awaitable[T]) -> T:
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS) as limit:
+                return await answer
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            silence = f"the database did not answer api.{function} in time"
+            raise errors.QueryCanceled(silence) if self.may_repeat(function) else OutcomeUnknownError(silence) from None
 
 
 def statements_per_organization(connections: int) -> int:

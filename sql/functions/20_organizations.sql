@@ -174,11 +174,16 @@ begin
     select used_at into v_used_at
       from app.api_key_uses
      where organization_id = p_organization_id and api_key_id = p_api_key_id;
-    if not found then
+    if v_used_at >= p_now - interval '1 minute' then
+        return;
+    end if;
+    -- The request does not wait for the disk, nor for a synchronous standby, on account of this.
+    perform set_config('synchronous_commit', 'off', true);
+    if v_used_at is null then
         insert into app.api_key_uses (organization_id, api_key_id, used_at)
         values (p_organization_id, p_api_key_id, p_now)
         on conflict do nothing;
-    elsif v_used_at < p_now - interval '1 minute' then
+    else
         perform from app.api_key_uses where organization_id = p_organization_id and api_key_id = p_api_key_id for update skip locked;
         if found then
             update app.api_key_uses

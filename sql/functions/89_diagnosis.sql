@@ -20,6 +20,8 @@ as $$
 declare
     v_encoding text   := (select pg_encoding_to_char(encoding) from pg_database where datname = current_database());
     v_age      bigint := (select age(datfrozenxid) from pg_database where datname = current_database());
+    v_waiting  bigint := (select count(*) from pg_stat_activity
+                           where datname = current_database() and wait_event = 'SyncRep' and query_start < clock_timestamp() - interval '5 seconds');
 begin
     return next (case when current_setting('server_version_num')::integer >= 150000
                  then app.found('version', 'ok', format('PostgreSQL %s', current_setting('server_version')))
@@ -32,6 +34,10 @@ begin
                  then app.found('read_only', 'problem', case when pg_is_in_recovery() then 'the database is a standby' else 'the database is read-only' end,
                           'Point DATABASE_URL to the primary, or end default_transaction_read_only.')
                  else app.found('read_only', 'ok', 'the database takes writes') end);
+    return next (case when v_waiting > 0
+                 then app.found('commits', 'problem', format('%s for a synchronous standby', app.counted(v_waiting, 'commit waits', 'commits wait')),
+                          format('Start the standby. To go on without it: take it out of synchronous_standby_names (%s), and select pg_reload_conf().', current_setting('synchronous_standby_names')))
+                 else app.found('commits', 'ok', 'no commit waits for a standby') end);
     return next (case when v_age > 1500000000
                  then app.found('transaction_ids', 'problem', format('the oldest transaction id is %s old; at 2.1 billion PostgreSQL stops', v_age),
                           'End what holds VACUUM back, then run VACUUM (FREEZE).')

@@ -397,6 +397,8 @@ select q.open_jobs                                                              
                                                    'state', a.state, 'query', left(a.query, 200)) order by a.xact_start), '[]')
           from pg_stat_activity a
          where a.datname = current_database() and a.pid <> pg_backend_pid() and (a.xact_start is null or a.xact_start < statement_timestamp() - interval '1 second')
+           -- To end one that waits for a synchronous standby helps nobody: it is committed.
+           and a.wait_event is distinct from 'SyncRep'
            and a.pid in (select l.pid
                            from pg_locks l
                           where l.locktype = 'relation' and l.mode not in ('AccessShareLock') and l.granted
