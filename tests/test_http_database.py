@@ -22,7 +22,8 @@ from tests.conftest import Connection, is_cluster, waiting_for_locks
 from tests.http_fixtures import PEPPER, OrganizationClient, is_ready, running_server, site
 from tests.tcp_proxy import running_proxy
 from tests.timed import wait_until
-from tests.worker_fixtures import end_with_parent
+from tests.upstream import FakeUpstream
+from tests.worker_fixtures import end_with_parent, running_worker
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +99,27 @@ def test_a_database_that_is_read_only_is_read(new_database: Callable[..., str]) 
             for response in (first.post("/batch-lookups", json=[site()]), first.get("/readyz")):
                 assert (response.status_code, response.json()["code"]) == (503, "database_read_only")
                 assert response.headers["retry-after"] == "1"
+
+
+def test_api_and_worker_go_on_when_a_database_takes_writes_again(new_database: Callable[..., str], upstream: FakeUpstream) -> None:
+    """A session that began meanwhile stays read-only to its end."""
+    database_url = new_database()
+    settings = Settings(database_url=database_url, api_key_pepper=PEPPER, incentives_api_url=upstream.url)
+    with psycopg.connect(database_url, autocommit=True) as owner, OrganizationClient("http://unused", database_url) as client:
+        with running_server(settings) as url:
+            client.base_url = url
+            job = client.submit()["job_id"]
+        change = f"alter database {owner.info.dbname} %s default_transaction_read_only"
+        owner.execute((change % "set" + " = on").encode())
+        with running_server(settings) as url, running_worker(settings):
+            client.base_url = url
+            assert client.post("/batch-lookups", json=[site()]).json()["code"] == "database_read_only"
+            time.sleep(0.5)
+            assert client.get(f"/batch-lookups/{job}").json()["status"] == "pending"
+            owner.execute((change % "reset").encode())
+            wait_until(lambda: client.post("/batch-lookups", json=[site()]).status_code == 201)
+            wait_until(lambda: client.get("/readyz").status_code == 200)
+            wait_until(lambda: client.get(f"/batch-lookups/{job}").json()["status"] == "completed")
 
 
 def test_a_write_is_not_repeated_when_the_network_fails(new_database: Callable[..., str]) -> None:

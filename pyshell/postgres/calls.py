@@ -51,7 +51,7 @@ async def call_row(pool: Runner, function: str, sharer: object = None, /, **argu
 
 async def fetch_row(connection: PooledConnection, function: str, arguments: Mapping[str, object]) -> list[bytes | None]:
     """The result of `api.<function>`, called once on this connection, as `call_row` has it. Raises `DatabaseError`."""
-    connection.has_grown |= sum(len(value) for value in arguments.values() if isinstance(value, str | bytes)) > LARGE_LENGTH
+    connection.is_spent |= sum(len(value) for value in arguments.values() if isinstance(value, str | bytes)) > LARGE_LENGTH
     cursor = await _execute(connection, _statement(function, tuple(arguments)), arguments)
     result = cursor.pgresult
     assert result is not None

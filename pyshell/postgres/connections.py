@@ -27,10 +27,11 @@ class ClosableConnection(AsyncConnection[Row]):
     """A connection that may be closed while another task waits for the server: that task's call fails at once, as if the server had left.
 
     Where a descriptor is closed that uvloop is about to watch, libuv aborts the process. So whoever waits is made to give it up first.
-    `has_grown`: its server process has taken much memory, most of which it keeps to its end.
+    `is_spent`: it should not be used again, because its server process has taken much memory, most of which it keeps to its end, or
+    because its URL may lead elsewhere by now.
     """
 
-    has_grown = False
+    is_spent = False
 
     async def close(self) -> None:
         if self.lock.locked() and not self.closed:
@@ -264,7 +265,7 @@ class Session:
             except BaseException as error:
                 if isinstance(error, DatabaseError):
                     note_error(error)
-                if self._connection is not None and (self._connection.closed or self._connection.broken or _is_stale(error)):
+                if self._connection is not None and (self._connection.closed or self._connection.broken or _is_of_the_session(error)):
                     await self.close()
                 raise
 
@@ -279,8 +280,9 @@ class Session:
             await connection.close()
 
 
-def _is_stale(error: BaseException) -> bool:
-    return isinstance(error, DatabaseError) and kind_of(error) is Kind.STALE_STATEMENT
+def _is_of_the_session(error: BaseException) -> bool:
+    """Whether another session may do better. One that began while the database was read-only, or leads to a former primary, stays so."""
+    return isinstance(error, DatabaseError) and kind_of(error) in (Kind.STALE_STATEMENT, Kind.READ_ONLY)
 
 
 class Backoff:

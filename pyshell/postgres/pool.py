@@ -33,7 +33,7 @@ from pyshell.postgres.sqlstates import (
 
 logger = logging.getLogger(__name__)
 # That a connection comes back closed is a warning of the library, unless we closed it.
-logging.getLogger("psycopg.pool").addFilter(lambda record: not any(getattr(value, "has_grown", False) for value in record.args or ()))
+logging.getLogger("psycopg.pool").addFilter(lambda record: not any(getattr(value, "is_spent", False) for value in record.args or ()))
 
 T = TypeVar("T")
 
@@ -120,7 +120,7 @@ class Pool(AsyncConnectionPool[PooledConnection]):
 
     @asynccontextmanager
     async def connection(self, timeout: float | None = None) -> AsyncIterator[PooledConnection]:  # noqa: ASYNC109 (the base class has it)
-        """A connection in the role of the shell, which ends with the context if it has grown. Behind a pooler in transaction mode, whose
+        """A connection in the role of the shell, which ends with the context if it is spent. Behind a pooler in transaction mode, whose
         connections are not ours to end, the context is one transaction.
 
         Raises PoolTimeout when none is free within `timeout` seconds, StaleConnectionError when the server had closed the one it got.
@@ -133,7 +133,7 @@ class Pool(AsyncConnectionPool[PooledConnection]):
                 try:
                     yield connection
                 finally:
-                    if connection.has_grown:
+                    if connection.is_spent:
                         await connection.close()
                 return
             async with connection.transaction():
@@ -146,7 +146,9 @@ class Pool(AsyncConnectionPool[PooledConnection]):
     async def is_read_only(self) -> bool:
         """Whether the database is a standby or read-only. Takes no query: PostgreSQL reports both to every connection."""
         async with self.connection() as connection:
-            return "on" in map(connection.info.parameter_status, ("in_hot_standby", "default_transaction_read_only"))
+            is_read_only = "on" in map(connection.info.parameter_status, ("in_hot_standby", "default_transaction_read_only"))
+            connection.is_spent |= is_read_only
+            return is_read_only
 
     def metrics(self) -> Iterable[Metric]:
         """How much of the pool is in use."""
@@ -186,7 +188,7 @@ class Pool(AsyncConnectionPool[PooledConnection]):
                 # While the database lacks the role, no connection can be had: a long wait would be for nothing.
                 async with self.connection(NOT_MIGRATED_SECONDS if self._not_migrated else None) as connection:
                     with noted(f"api.{function}"):
-                        return await self._answer(function, once(connection))
+                        return await self._answer(function, once, connection)
             except PoolTimeout as error:
                 note_error(error)
                 if self._not_migrated:
@@ -205,10 +207,14 @@ class Pool(AsyncConnectionPool[PooledConnection]):
                 await asyncio.sleep(attempt * random.uniform(0.01, 0.05))
             attempt += 1
 
-    async def _answer(self, function: str, answer: Awaitable[T]) -> T:
+    async def _answer(self, function: str, once: Callable[[PooledConnection], Awaitable[T]], connection: PooledConnection) -> T:
         try:
             async with asyncio.timeout(ANSWER_SECONDS) as limit:
-                return await answer
+                return await once(connection)
+        except DatabaseError as error:
+            # A session that began while the database was read-only, or leads to a former primary, stays so.
+            connection.is_spent |= kind_of(error) is Kind.READ_ONLY
+            raise
         except TimeoutError:
             if not limit.expired():
                 raise
