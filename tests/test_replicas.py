@@ -292,6 +292,19 @@ def test_the_primary_answers_while_the_replica_is_silent(pair: Pair) -> None:
         wait_until(lambda: lag_of(client) is not None)
 
 
+def test_a_replica_to_which_its_url_leads_later_is_found(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a failover, when the connections to the former standby are still there: it is the primary now."""
+    monkeypatch.setattr("pyshell.postgres.replica.AWAY_SECONDS", 0)
+    client = pair.client()
+    with running_proxy(pair.primary.port) as proxy:
+        client.base_url = pair.another_server(
+            replace(pair.settings, database_replica_url=make_conninfo(pair.standby.url(), host="127.0.0.1", port=proxy.port))
+        )
+        assert lag_of(client) is None
+        proxy.target = pair.standby.port
+        wait_until(lambda: lag_of(client) is not None)
+
+
 def test_the_api_starts_without_its_replica(own_postgres: PrivatePostgres) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]

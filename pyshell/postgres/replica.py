@@ -169,6 +169,8 @@ class Reader:
             raise NotAtReplicaError("unavailable")
         has_written, lag, replayed = await asking
         if has_written is None:
+            # After a failover, its URL may lead to another server by now.
+            connection.is_spent = True
             self._replica.note_away("it is no standby of the primary")
             raise NotAtReplicaError("unavailable")
         # Since then, the primary may have gone on.
