@@ -282,6 +282,27 @@ def test_a_held_transaction_is_named_with_its_process(deployment: Deployment) ->
         assert f"pg_terminate_backend({holder.info.backend_pid})" in (finding.advice or "")
 
 
+def test_a_prepared_transaction_that_was_forgotten_is_named(own_postgres: PrivatePostgres) -> None:
+    with psycopg.connect(own_postgres.url(), autocommit=True) as owner:
+        owner.execute("alter system set max_prepared_transactions = 2")
+    own_postgres.stop()
+    own_postgres.start()
+    settings = Settings(database_url=own_postgres.url(), api_key_pepper=SECRET, service_role_key=SECRET)
+    with psycopg.connect(own_postgres.url(), autocommit=True) as owner, running_server(settings) as url:
+        deployment = Deployment(settings, url, owner, Clock(owner))
+        deployment.upload()
+        owner.execute("begin; update public.batch_lookup_jobs set name = 'held'; prepare transaction 'it''s forgotten'")
+        wait_until(lambda: "transactions" in deployment.doctor())
+        finding = deployment.doctor()["transactions"]
+        assert re.fullmatch(
+            r"a transaction \(.*, prepared\) holds rows of the queue since \S+: prepare transaction 'it''s forgotten'", finding.finding
+        )
+        assert finding.advice == "Commit it, or: rollback prepared 'it''s forgotten'."
+        assert fires("TransactionHoldsQueue", {}, deployment.scrape())
+        owner.execute("rollback prepared 'it''s forgotten'")
+        assert "transactions" not in deployment.doctor()
+
+
 def test_a_table_that_nobody_may_read_is_named_with_its_process(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "LOCK_SECONDS", 0.1)
     with psycopg.connect(deployment.settings.database_url, application_name="an alter table") as holder:

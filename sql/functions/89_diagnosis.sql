@@ -232,9 +232,10 @@ begin
         v_found := true;
         -- What sessions of other roles do is not for everybody to see.
         return next app.found('transactions', 'problem',
-                        format('process %s (%s) holds rows of the queue%s', v_one.pid, concat_ws(', ', v_one.usename, coalesce(nullif(v_one.application, ''), 'no name'), v_one.state),
+                        format('%s (%s) holds rows of the queue%s', coalesce('process ' || v_one.pid, 'a transaction'), concat_ws(', ', v_one.usename, coalesce(nullif(v_one.application, ''), 'no name'), v_one.state),
                                case when v_one.since is not null then format(' since %s: %s', v_one.since, v_one.query) end),
-                        format('Let it commit, or: select pg_terminate_backend(%s).', v_one.pid));
+                        case when v_one.state = 'prepared' then format('Commit it, or: %s.', replace(v_one.query, 'prepare transaction', 'rollback prepared'))
+                             else format('Let it commit, or: select pg_terminate_backend(%s).', v_one.pid) end);
     end loop;
     if not v_found then
         return next app.found('transactions', 'ok', 'no open transaction holds rows of the queue');

@@ -393,21 +393,35 @@ select q.open_jobs                                                              
                                                                                                                      as upstream_closed_until,
        u.base_latency                                                                                                as upstream_base_latency,
        nullif(u.ran_at, '-infinity')                                                                                 as maintenance_ran_at,
-       (select coalesce(json_agg(json_build_object('pid', a.pid, 'since', a.xact_start, 'user', a.usename, 'application', a.application_name,
-                                                   'state', a.state, 'query', left(a.query, 200)) order by a.xact_start), '[]')
-          from pg_stat_activity a
-         where a.datname = current_database() and a.pid <> pg_backend_pid() and (a.xact_start is null or a.xact_start < statement_timestamp() - interval '1 second')
-           -- To end one that waits for a synchronous standby helps nobody: it is committed.
-           and a.wait_event is distinct from 'SyncRep'
-           and a.pid in (select l.pid
-                           from pg_locks l
-                          where l.locktype = 'relation' and l.mode not in ('AccessShareLock') and l.granted
-                            and l.relation in ('app.organization_queue_state'::regclass, 'app.queued_jobs'::regclass, 'app.rate_limit'::regclass,
-                                               'app.upstream_state'::regclass, 'public.batch_lookup_jobs'::regclass,
-                                               'public.incentive_reports'::regclass, 'public.lookup_leases'::regclass,
-                                               'public.lookup_queue_items'::regclass, 'app.webhook_configs'::regclass,
-                                               'app.webhook_queue_state'::regclass)))
-                                                                                                                     as blocking_transactions,
+       (with held as materialized (
+                select l.pid, l.virtualtransaction
+                  from pg_locks l
+                 where l.locktype = 'relation' and l.mode not in ('AccessShareLock') and l.granted
+                   and l.relation in ('app.organization_queue_state'::regclass, 'app.queued_jobs'::regclass, 'app.rate_limit'::regclass,
+                                      'app.upstream_state'::regclass, 'public.batch_lookup_jobs'::regclass,
+                                      'public.incentive_reports'::regclass, 'public.lookup_leases'::regclass,
+                                      'public.lookup_queue_items'::regclass, 'app.webhook_configs'::regclass,
+                                      'app.webhook_queue_state'::regclass)
+        ), holders as (
+                select a.pid, a.xact_start as since, a.usename, a.application_name, a.state, left(a.query, 200) as query
+                  from pg_stat_activity a
+                 where a.datname = current_database() and a.pid <> pg_backend_pid() and (a.xact_start is null or a.xact_start < statement_timestamp() - interval '1 second')
+                   -- To end one that waits for a synchronous standby helps nobody: it is committed.
+                   and a.wait_event is distinct from 'SyncRep'
+                   and a.pid in (select held.pid from held)
+                 union all
+                -- It has no process: its locks are those of whoever holds its transaction id.
+                select null, p.prepared, p.owner, '', 'prepared', format('prepare transaction %L', p.gid)
+                  from pg_prepared_xacts p
+                 where p.database = current_database() and p.prepared < statement_timestamp() - interval '1 second'
+                   and exists (select
+                                 from pg_locks l
+                                 join held on held.virtualtransaction = l.virtualtransaction and held.pid is null
+                                where l.locktype = 'transactionid' and l.transactionid = p.transaction and l.pid is null)
+        )
+        select coalesce(json_agg(json_build_object('pid', h.pid, 'since', h.since, 'user', h.usename, 'application', h.application_name,
+                                                   'state', h.state, 'query', h.query) order by h.since), '[]')
+          from holders h)                                                                                            as blocking_transactions,
        (coalesce(q.too_many, 0) + coalesce(q.behind, 0))::bigint                                                     as held_items
   from here u, q
 $view$, '{nodes}', case when app.spans_nodes() then 'app.nodes_together()'
@@ -415,7 +429,7 @@ $view$, '{nodes}', case when app.spans_nodes() then 'app.nodes_together()'
                                  from app.upstream_state t)' end), 'security_invoker = false');
 
 comment on view api.queue_health is 'One row, for operators: what is open, ready, waiting, in flight and overdue in all organizations, the workers of the last 15 seconds, the rate and concurrency limits, and the state of the incentives API: since when it is unavailable, until when no lookup starts (an outage, or a Retry-After), and how long a lookup takes when it is not under load.';
-comment on column api.queue_health.blocking_transactions is 'Transactions open for over a second that hold rows or tables of the queue, and so may hold up an organization: [{pid, since, user, application, state, query}]. pg_terminate_backend(pid) ends one.';
+comment on column api.queue_health.blocking_transactions is 'Transactions open for over a second that hold rows or tables of the queue, and so may hold up an organization: [{pid, since, user, application, state, query}]. pg_terminate_backend(pid) ends one; pid is null for a prepared transaction.';
 comment on column api.queue_health.open_jobs is 'Jobs that are pending or processing.';
 comment on column api.queue_health.ready_items is 'Items that may be claimed and never were, including those that wait for the answer of a duplicate.';
 comment on column api.queue_health.held_items is 'Items that may not be claimed: their job waits to be continued, or their organization for the next month.';

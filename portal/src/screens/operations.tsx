@@ -189,7 +189,7 @@ function Blocking({ queue }: { queue: Queue }) {
         <tbody>
           {queue.blocking_transactions.map((transaction) => (
             <tr key={String(transaction.pid)}>
-              <td>{String(transaction.pid)}</td>
+              <td>{String(transaction.pid ?? "")}</td>
               <td>{transaction.since ? <Time at={String(transaction.since)} /> : ""}</td>
               <td>
                 {String(transaction.user)}
