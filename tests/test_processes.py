@@ -56,11 +56,11 @@ REQUESTS = "http_server_request_duration_seconds_count"
 # With limits that are soon reached. What is forked has them too.
 SERVE = f"""
 from pyshell.api import authentication, http_protocol, limits
-from pyshell.api.realtime import endpoint
+from pyshell.api.realtime import limits as realtime_limits
 authentication.UNKNOWN_KEYS_PER_MINUTE = {LIMIT}
 http_protocol.MAX_CONNECTIONS = {MAX_CONNECTIONS}
 limits.UPLOAD_WAIT_SECONDS = 0.5
-endpoint.MAX_CONNECTIONS_PER_ORGANIZATION = {LIMIT}
+realtime_limits.MAX_CONNECTIONS_PER_ORGANIZATION = {LIMIT}
 from pyshell.__main__ import main
 main(["serve", "--processes", "{PROCESSES}"])
 """

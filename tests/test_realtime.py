@@ -23,10 +23,10 @@ from websockets.sync.client import connect
 
 from pyshell.api import api_keys
 from pyshell.api.authentication import Authenticator
-from pyshell.api.realtime import credentials, endpoint, feed, reader
+from pyshell.api.realtime import connection, credentials, feed, joins, limits, outbox, reader
 from pyshell.api.realtime import websocket as realtime_websocket
 from pyshell.api.realtime.credentials import Subscriber
-from pyshell.api.realtime.endpoint import refusal_seconds
+from pyshell.api.realtime.limits import refusal_seconds
 from pyshell.local.machine import free_port
 from pyshell.postgres.pool import Pool
 from pyshell.settings import ROOT, Settings
@@ -103,8 +103,8 @@ def test_a_bad_credential_is_refused(key: str, said: str, server: str, watch: Wa
 
 def test_a_wrong_filter_is_told_as_the_page_says_with_the_limits(server: str, client: OrganizationClient, watch: Watch) -> None:
     page = (ROOT / "docs" / "supabase.md").read_text()
-    limits = f"A connection can have {endpoint.MAX_CHANNELS} channels, a channel {endpoint.MAX_SUBSCRIPTIONS} entries of"
-    assert limits in " ".join(page.split())
+    told_limits = f"A connection can have {connection.MAX_CHANNELS} channels, a channel {joins.MAX_SUBSCRIPTIONS} entries of"
+    assert told_limits in " ".join(page.split())
     [told] = re.findall(r"\.on\('system', .* // (\w+ .*)", page)
     watcher = watch(server, client.api_key, {"filter": f"job_id=eq.{uuid.uuid4()}"})
     heard = watcher.until(lambda lines: any("system" in line for line in lines))
@@ -179,7 +179,7 @@ def test_a_clerk_session_watches_until_its_token_expires(
 ) -> None:
     organization = f"org_{uuid.uuid4().hex}"
     shifted = ShiftedTime()
-    monkeypatch.setattr(endpoint, "time", shifted)
+    monkeypatch.setattr(credentials, "time", shifted)
     identified = []
 
     async def identify(authenticator: Authenticator, token: str, address: str | None = None) -> Subscriber:
@@ -187,7 +187,7 @@ def test_a_clerk_session_watches_until_its_token_expires(
         identified.append(token)
         return subscriber
 
-    monkeypatch.setattr(endpoint, "identify", identify)
+    monkeypatch.setattr(joins, "identify", identify)
     with clerk_instance() as clerk, running_server(replace(http_settings, clerk_issuer=clerk.issuer)) as url:
 
         def token(seconds: float) -> str:
@@ -271,8 +271,8 @@ class TestTheProtocol:
         self, server: str, client: OrganizationClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         for limit in ("MAX_ANONYMOUS", "MAX_ANONYMOUS_PER_ADDRESS"):
-            monkeypatch.setattr(endpoint, limit, 2)
-            monkeypatch.setattr(endpoint, "REFUSAL_SECONDS", 0)
+            monkeypatch.setattr(limits, limit, 2)
+            monkeypatch.setattr(limits, "REFUSAL_SECONDS", 0)
             with bare_socket(server, "anon") as first, bare_socket(server, "anon"):
                 assert refusal(server, "anon") == 503
                 # Those that are known have their own places, and who joins has one of them.
@@ -285,8 +285,8 @@ class TestTheProtocol:
             monkeypatch.undo()
 
     def test_lets_those_wait_that_it_refuses_and_only_so_many(self, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(endpoint, "REFUSAL_SECONDS", 10)
-        monkeypatch.setattr(endpoint, "MAX_REFUSALS", 1)
+        monkeypatch.setattr(limits, "REFUSAL_SECONDS", 10)
+        monkeypatch.setattr(limits, "MAX_REFUSALS", 1)
         with ThreadPoolExecutor() as executor:
             both = [executor.submit(refusal, server, api_keys.generate()) for _ in range(2)]
             [told], [waiting] = wait(both, return_when=FIRST_COMPLETED)
@@ -297,7 +297,7 @@ class TestTheProtocol:
     def test_lets_those_wait_that_have_not_said_who_they_are(
         self, server: str, client: OrganizationClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(endpoint, "ANONYMOUS_SECONDS", 4)
+        monkeypatch.setattr(limits, "ANONYMOUS_SECONDS", 4)
         with ThreadPoolExecutor() as executor:
             anonymous = executor.submit(refusal, server, "anon")
             with bare_socket(server, client.api_key) as known:
@@ -309,7 +309,7 @@ class TestTheProtocol:
         assert [refusal_seconds(waiting) for waiting in (1, 20, 50, 1000)] == [0.1, 2.0, 5.0, 5.0]
 
     def test_bounds_the_channels_of_an_organization(self, server: str, client: OrganizationClient, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(endpoint, "MAX_CHANNELS_PER_ORGANIZATION", 2)
+        monkeypatch.setattr(limits, "MAX_CHANNELS_PER_ORGANIZATION", 2)
         join: Json = {"config": {}}
         with bare_socket(server, client.api_key) as one, bare_socket(server, client.api_key) as other:
             assert [
@@ -518,7 +518,7 @@ class TestTheProtocol:
                 bare.receive()
 
     def test_bounds_the_channels_of_a_connection(self, server: str, client: OrganizationClient, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(endpoint, "MAX_CHANNELS", 2)
+        monkeypatch.setattr(connection, "MAX_CHANNELS", 2)
         with bare_socket(server, client.api_key) as bare:
             join: Json = {"config": {}}
             answers = [bare.ask("phx_join", join, topic=f"realtime:{number}")["status"] for number in range(3)]
@@ -527,7 +527,7 @@ class TestTheProtocol:
     def test_bounds_the_connections_of_an_organization(
         self, server: str, client: OrganizationClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(endpoint, "MAX_CONNECTIONS_PER_ORGANIZATION", 1)
+        monkeypatch.setattr(limits, "MAX_CONNECTIONS_PER_ORGANIZATION", 1)
         with bare_socket(server, client.api_key) as first, bare_socket(server, "anon") as second:
             assert first.join({})["status"] == "ok"
             assert refusal(server, client.api_key) == 429
@@ -537,22 +537,22 @@ class TestTheProtocol:
     def test_tells_a_client_that_reads_too_slowly_before_it_is_dropped(
         self, server: str, client: OrganizationClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(endpoint, "MAX_WAITING", 5)
+        monkeypatch.setattr(outbox, "MAX_WAITING", 5)
         with bare_socket(server, client.api_key) as bare, pytest.raises(ConnectionClosed) as closed:
             flood_and_read(bare)
         assert closed.value.rcvd is not None
-        assert closed.value.rcvd.code == endpoint.TRY_AGAIN_LATER
+        assert closed.value.rcvd.code == connection.TRY_AGAIN_LATER
 
     @pytest.mark.parametrize(("limit", "length"), [("MAX_WAITING_LENGTH", 50_000), ("MAX_WAITING_LENGTH_TOGETHER", 0)])
     def test_bounds_the_length_of_what_waits_for_a_client(
         self, server: str, client: OrganizationClient, monkeypatch: pytest.MonkeyPatch, limit: str, length: int
     ) -> None:
         """What waits is answers of 100 KB, of which a thousand would be 100 MB, and as much for each connection."""
-        monkeypatch.setattr(endpoint, limit, length)
+        monkeypatch.setattr(outbox, limit, length)
         with bare_socket(server, client.api_key) as bare, pytest.raises(ConnectionClosed) as closed:
             flood_and_read(bare)
         assert closed.value.rcvd is not None
-        assert closed.value.rcvd.code == endpoint.TRY_AGAIN_LATER
+        assert closed.value.rcvd.code == connection.TRY_AGAIN_LATER
 
     @pytest.mark.parametrize("ref", ["x" * 256, 10**256], ids=["text", "number"])
     def test_closes_on_a_reference_that_every_answer_would_repeat_at_length(self, server: str, ref: object) -> None:
@@ -562,14 +562,14 @@ class TestTheProtocol:
             with pytest.raises(ConnectionClosed) as closed:
                 bare.receive()
         assert closed.value.rcvd is not None
-        assert closed.value.rcvd.code == endpoint.UNSUPPORTED_DATA
+        assert closed.value.rcvd.code == connection.UNSUPPORTED_DATA
 
     def test_forgets_a_client_that_reads_nothing(
         self, http_settings: Settings, client: OrganizationClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Even one that blocks in sending: the server has ceased to read, and what it has sent is never taken."""
-        monkeypatch.setattr(endpoint, "MAX_CONNECTIONS_PER_ORGANIZATION", 1)
-        monkeypatch.setattr(endpoint, "STUCK_SECONDS", 0.5)
+        monkeypatch.setattr(limits, "MAX_CONNECTIONS_PER_ORGANIZATION", 1)
+        monkeypatch.setattr(connection, "STUCK_SECONDS", 0.5)
         monkeypatch.setattr(realtime_websocket, "FLUSH_SECONDS", 0.5)
         is_over = threading.Event()
 
@@ -620,7 +620,7 @@ class TestTheProtocol:
             assert bare.join({})["status"] == "ok"
 
     def test_keeps_no_client_that_joins_nothing(self, server: str, client: OrganizationClient, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(endpoint, "CHANNELLESS_SECONDS", 0.1)
+        monkeypatch.setattr(connection, "CHANNELLESS_SECONDS", 0.1)
         with bare_socket(server, client.api_key) as idle, bare_socket(server, client.api_key) as busy:
             assert busy.join({})["status"] == "ok"
             assert busy.receive()[3] == "system"
@@ -630,7 +630,7 @@ class TestTheProtocol:
 
     def test_bounds_the_connections_of_the_process(self, server: str, client: OrganizationClient, monkeypatch: pytest.MonkeyPatch) -> None:
         with bare_socket(server, client.api_key):
-            monkeypatch.setattr(endpoint, "MAX_CONNECTIONS", 1)
+            monkeypatch.setattr(limits, "MAX_CONNECTIONS", 1)
             with pytest.raises(InvalidStatus) as refused, bare_socket(server, client.api_key):
                 pass
             assert refused.value.response.status_code == 503

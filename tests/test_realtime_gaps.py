@@ -17,7 +17,7 @@ import pytest
 from psycopg.types.json import Jsonb
 from websockets.exceptions import WebSocketException
 
-from pyshell.api.realtime import endpoint, feed
+from pyshell.api.realtime import connection, feed, outbox
 from pyshell.settings import Settings
 from tests.conftest import Connection
 from tests.http_fixtures import Json, OrganizationClient, site
@@ -105,7 +105,7 @@ class Subscriber:
                 since = {"since": self._since} if self.joins else {}
                 answer = bare.join({"event": "*", **since, **self._entry})
                 if answer["status"] == "error":
-                    assert answer["response"] == {"reason": endpoint.DATABASE_UNAVAILABLE}, answer
+                    assert answer["response"] == {"reason": connection.DATABASE_UNAVAILABLE}, answer
                     continue
                 while not self._is_over:
                     self._hear(bare.receive(PATIENCE))
@@ -253,7 +253,7 @@ def test_supabase_js_hears_what_it_missed_since_a_time(
 @of_many_jobs
 def test_a_replay_is_as_slow_as_its_client(server: str, organization: Organization, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feed, "READS_AT_ONCE", 10)
-    monkeypatch.setattr(endpoint, "MAX_WAITING", 100)
+    monkeypatch.setattr(outbox, "MAX_WAITING", 100)
     since = organization.now()
     for job_id in organization.job_ids:
         organization.rename(job_id, "x" * 100_000)

@@ -1,5 +1,6 @@
 """Supabase Realtime's protocol, served by ourselves: `supabase-js` watches jobs and reports without a Supabase.
 
-A client joins channels over one WebSocket, each with the changes that it wants to hear of. `endpoint` speaks the protocol,
-`feed` finds the changes, `filters` says which of them a channel wants, `credentials` who the subscriber is.
+A client joins channels over one WebSocket, each with the changes that it wants to hear of. `endpoint` admits clients, within `limits`;
+`connection` speaks the protocol with one; `joins` checks what a join asks for, by `filters`, and `credentials` who the subscriber is;
+`feed` finds the changes, and they wait in the `outbox`.
 """

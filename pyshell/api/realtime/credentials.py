@@ -29,6 +29,10 @@ class Subscriber:
     expires_at: float
     recheck_at: float
 
+    @property
+    def has_expired(self) -> bool:
+        return self.expires_at <= time.time()
+
 
 async def identify(authenticator: Authenticator, token: str, address: str | None = None) -> Subscriber:
     """The subscriber whose credential it is, from that IP address. Raises ApiError and DatabaseError, as authentication does."""
