@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import psycopg
 import pytest
+from psycopg.errors import LockNotAvailable
 
+from pyshell.postgres.pool import Pool
 from pyshell.postgres.retries import Retries
 from pyshell.settings import Settings
+from pyshell.webhooks import calls, runs
+from pyshell.webhooks.requests import Attempt
+from pyshell.webhooks.runs import send_due
 from tests.conftest import Connection
 from tests.test_webhooks import Organization
-from tests.timed import timed, wait_until
+from tests.timed import PATIENCE, timed, wait_until
 from tests.upstream import FOREVER, FakeUpstream, Reply, fake_upstream
 from tests.webhook_receiver import fake_receiver, running_sender
 from tests.worker_fixtures import Batches, check_invariants, fetch_value, running_worker, site, update_settings
@@ -168,6 +175,61 @@ def test_an_open_transaction_holds_up_nobody_elses_webhooks(owner: Connection, d
                 other.complete(5)
                 other.wait(delivered=6 + 5 * n)
         neighbour.wait(delivered=21)
+
+
+OPEN_CLAIM = "select from api.claim_webhooks(%(organization)s, 'another sender', 10)"
+THEIR_DELIVERIES = "select from app.webhook_deliveries where organization_id = %(organization)s for update"
+
+
+async def test_a_manual_run_sends_the_others_webhooks_and_tells_whose_it_could_not_claim(owner: Connection, database_url: str) -> None:
+    settings = Settings(database_url=database_url, webhooks_allow_private_networks=True)
+    with fake_receiver() as receiver:
+        neighbour, other = (Organization(owner, receiver.url, name, events=["lookup.completed"]) for name in ("neighbour", "other"))
+        for organization in (neighbour, other):
+            organization.complete(3)
+        async with Pool(database_url) as pool:
+            with held(database_url, OPEN_CLAIM, neighbour.id), pytest.raises(ExceptionGroup) as failed:
+                await send_due(pool, settings)
+            assert (neighbour.statuses(), other.statuses()) == ({"pending": 3}, {"delivered": 3})
+            assert await send_due(pool, settings) == 3
+    [error] = failed.value.exceptions
+    assert isinstance(error, LockNotAvailable)
+    assert error.__notes__ == [f"organization {neighbour.id}"]
+    assert (neighbour.statuses(), len(receiver.received)) == ({"delivered": 3}, 6)
+
+
+@pytest.mark.parametrize("patience", [PATIENCE, 0.0])
+async def test_a_manual_run_records_attempts_once_their_rows_are_free(
+    owner: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch, patience: float
+) -> None:
+    monkeypatch.setattr(runs, "RECORD_SECONDS", patience)
+    tries = []
+
+    async def record_webhooks(connection: Any, organization_id: bytes, attempts: list[Attempt]) -> dict[str, int]:
+        tries.append(organization_id)
+        return await calls.record_webhooks(connection, organization_id, attempts)
+
+    monkeypatch.setattr(runs, "record_webhooks", record_webhooks)
+    settings = Settings(database_url=database_url, webhooks_allow_private_networks=True)
+    with fake_receiver() as receiver:
+        receiver.delay = PATIENCE
+        neighbour, other = (Organization(owner, receiver.url, name, events=["lookup.completed"]) for name in ("neighbour", "other"))
+        for organization in (neighbour, other):
+            organization.complete(1)
+        async with Pool(database_url) as pool:
+            sending = asyncio.create_task(send_due(pool, settings))
+            await asyncio.to_thread(wait_until, lambda: receiver.in_flight == 2)
+            with held(database_url, THEIR_DELIVERIES, neighbour.id):
+                receiver.hurry.set()
+                await asyncio.to_thread(other.wait, delivered=1)
+                if patience:
+                    await asyncio.to_thread(wait_until, lambda: tries.count(neighbour.id.bytes) > 1)
+                else:
+                    with pytest.raises(ExceptionGroup, match="not recorded"):
+                        await sending
+            if patience:
+                assert await sending == 2
+    assert neighbour.statuses() == ({"delivered": 1} if patience else {"sending": 1})
 
 
 def test_whoever_holds_rows_of_the_queue_is_named(batches: Batches, owner: Connection, database_url: str) -> None:

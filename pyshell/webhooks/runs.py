@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any, Final
 from uuid import UUID
 
+from pyshell.postgres.connections import Backoff
 from pyshell.postgres.pool import Pool
+from pyshell.postgres.retries import FIRST_PAUSE, LONGEST_PAUSE
+from pyshell.postgres.sqlstates import DatabaseError, Kind, kind_of
 from pyshell.settings import Settings
 from pyshell.webhooks.calls import claim_webhooks, ready_webhooks, record_webhooks, start_webhook_test
 from pyshell.webhooks.requests import Attempt, Delivery, Receiver
@@ -14,13 +18,28 @@ from pyshell.webhooks.requests import Attempt, Delivery, Receiver
 MANUAL_RUN: Final = "manual run"
 DUE_PER_RUN: Final = 50
 ORGANIZATIONS_PER_RUN: Final = 100
+# While somebody holds the organization's rows. With what is sent before, less than a lease lasts.
+RECORD_SECONDS: Final = 20.0
 
 
 async def send_due(pool: Pool, settings: Settings) -> int:
-    """Attempt due deliveries once, at most `DUE_PER_RUN` per organization, where no sender runs; answers how many."""
+    """Attempt due deliveries once, at most `DUE_PER_RUN` per organization, where no sender runs; answers how many.
+
+    Raises an ExceptionGroup when all others are recorded: of the organizations whose rows somebody holds, or of other failures.
+    """
     async with pool.connection() as connection:
         ready = await ready_webhooks(connection, ORGANIZATIONS_PER_RUN, [])
-    return sum(await asyncio.gather(*[_send_due_of(pool, settings, organization_id) for organization_id in ready.organization_ids]))
+    sending = [_send_due_of(pool, settings, organization_id) for organization_id in ready.organization_ids]
+    counts, failures = [], []
+    for organization_id, outcome in zip(ready.organization_ids, await asyncio.gather(*sending, return_exceptions=True), strict=True):
+        if isinstance(outcome, BaseException):
+            outcome.add_note(f"organization {UUID(bytes=organization_id)}")
+            failures.append(outcome)
+        else:
+            counts.append(outcome)
+    if failures:
+        raise BaseExceptionGroup("webhooks of some organizations were not sent or not recorded", failures)
+    return sum(counts)
 
 
 async def _send_due_of(pool: Pool, settings: Settings, organization_id: bytes) -> int:
@@ -41,9 +60,23 @@ async def _send_and_record(pool: Pool, settings: Settings, deliveries: list[Deli
     else:
         attempts = await asyncio.gather(*[receiver.attempt(delivery) for delivery in deliveries])
         receiver.close()
-    async with pool.connection() as connection:
-        await record_webhooks(connection, deliveries[0].organization_id, attempts)
+    await _record(pool, deliveries[0].organization_id, attempts)
     return attempts
+
+
+async def _record(pool: Pool, organization_id: bytes, attempts: list[Attempt]) -> None:
+    """Record attempts, again and again while somebody holds rows of the organization. Raises DatabaseError."""
+    backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
+    gives_up_at = time.monotonic() + RECORD_SECONDS
+    while True:
+        try:
+            async with pool.connection() as connection:
+                await record_webhooks(connection, organization_id, attempts)
+            return
+        except DatabaseError as error:
+            if kind_of(error) is not Kind.BUSY or time.monotonic() >= gives_up_at:
+                raise
+        await asyncio.sleep(backoff.delay())
 
 
 async def send_test(pool: Pool, settings: Settings, organization_id: UUID) -> dict[str, Any]:
