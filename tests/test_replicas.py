@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from typing import Any
+from uuid import UUID
 
 import httpx
 import psycopg
@@ -19,13 +22,15 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pyshell.deploy import doctor
 from pyshell.local.private_postgres import PrivatePostgres
 from pyshell.metrics import PROCESS
+from pyshell.postgres.pool import Pool, PooledConnection
+from pyshell.postgres.replica import Replica
 from pyshell.settings import Settings
 from tests.conftest import Connection, MakeCluster, running_copy
 from tests.http_fixtures import OPENAPI, PEPPER, UNKNOWN_ID, OrganizationClient, look_up, running_server, site
 from tests.operations_fixtures import fires, needs_promtool
 from tests.standby import promote, running_standby
 from tests.tcp_proxy import running_proxy
-from tests.timed import wait_until
+from tests.timed import PATIENCE, wait_until
 
 CONSISTENCY = {"$ref": "#/components/parameters/Consistency"}
 PATHS = [path for path, operations in OPENAPI["paths"].items() if CONSISTENCY in operations.get("get", {}).get("parameters", [])]
@@ -303,6 +308,29 @@ def test_a_replica_to_which_its_url_leads_later_is_found(pair: Pair, monkeypatch
         assert lag_of(client) is None
         proxy.target = pair.standby.port
         wait_until(lambda: lag_of(client) is not None)
+
+
+async def test_nothing_is_left_of_a_read_that_is_cancelled_while_the_replica_is_silent(shared_database_url: str) -> None:
+    def asking() -> list[asyncio.Task[Any]]:
+        return [task for task in asyncio.all_tasks() if "fetch_row" in str(task.get_coro())]
+
+    async def once(connection: PooledConnection) -> None:
+        raise AssertionError
+
+    with running_proxy(int(str(conninfo_to_dict(shared_database_url)["port"]))) as proxy:
+        async with Pool(shared_database_url) as primary:
+            replica = Replica(primary, make_conninfo(shared_database_url, host="127.0.0.1", port=proxy.port), 60.0, 1)
+            async with replica.pool:
+                async with replica.pool.connection():
+                    proxy.fall_silent()
+                reading = asyncio.create_task(replica.reader(lambda lag: None).run_for(UUID(UNKNOWN_ID), "get_job", once))
+                async with asyncio.timeout(PATIENCE):
+                    while not asking():  # noqa: ASYNC110 (no event tells)
+                        await asyncio.sleep(0.01)
+                    reading.cancel()
+                    with suppress(asyncio.CancelledError):
+                        await reading
+                assert not asking()
 
 
 def test_the_api_starts_without_its_replica(own_postgres: PrivatePostgres) -> None:

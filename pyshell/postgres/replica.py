@@ -160,11 +160,14 @@ class Reader:
     async def _read(self, once: Callable[[PooledConnection], Awaitable[T]], connection: PooledConnection) -> T:
         arguments = self._position | ({"written": self._replayed} if self._replayed else {})
         asking = asyncio.create_task(fetch_row(connection, "replica_lag", arguments))
-        answered, _ = await asyncio.wait({asking}, timeout=PATIENCE_SECONDS)
+        try:
+            answered, _ = await asyncio.wait({asking}, timeout=PATIENCE_SECONDS)
+        finally:
+            if not asking.done():
+                # While it is open, a cancelled call waits for the server to confirm that.
+                await connection.close()
+                await asyncio.gather(asking, return_exceptions=True)
         if not answered:
-            # While it is open, a cancelled call waits for the server to confirm that.
-            await connection.close()
-            await asyncio.gather(asking, return_exceptions=True)
             self._replica.note_away("it takes too long")
             raise NotAtReplicaError("unavailable")
         has_written, lag, replayed = await asking
