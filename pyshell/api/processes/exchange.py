@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from itertools import chain
 from pathlib import Path
 
@@ -42,10 +42,9 @@ class Exchange:
         self._before = list(of_process(self.number, counted(self._told_last(self.number))))
 
         async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            with suppress(OSError):
+            with closing(writer), suppress(OSError):
                 writer.write(self._tell(metrics()))
                 await writer.drain()
-                writer.close()
 
         socket = self._socket(self.number)
         socket.unlink(missing_ok=True)
@@ -66,10 +65,8 @@ class Exchange:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 reader, writer = await asyncio.open_unix_connection(self._socket(number))
-                try:
+                with closing(writer):
                     answer: Told = json.loads(await reader.read())
-                finally:
-                    writer.close()
                 return answer
         except (OSError, TimeoutError, ValueError):
             return counted(self._told_last(number))
