@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from pyshell.api.errors import ApiError
 from pyshell.api.json_bodies import check_json
+from pyshell.postgres import json_text
 from pyshell.postgres.compact import PIECE_BYTES
-from pyshell.worker import answers
-from pyshell.worker.answers import pieces_outside_strings
+from pyshell.postgres.json_text import pieces_outside_strings
 
 LEAVES = st.sampled_from(
     ["1", "1e15", "-3E15", "1e16", "1E+0016", "2e-29", "2e-30", "7.5e-0100", "1e000", "10000000000000000000000"]
@@ -23,7 +23,7 @@ BODIES = st.recursive(LEAVES, lambda values: st.lists(values, max_size=4).map(la
 
 def verdict(body: bytes, piece_bytes: int) -> str | None:
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(answers, "PIECE_BYTES", piece_bytes)
+        monkeypatch.setattr(json_text, "PIECE_BYTES", piece_bytes)
         try:
             check_json(body)
         except ApiError as error:

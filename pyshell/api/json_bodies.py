@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from pyshell.api.errors import ApiError
-from pyshell.worker.answers import AS_BRACKETS, MAX_DEPTH, NOT_BRACKETS, is_nested_deeper, pieces_outside_strings
+from pyshell.postgres.json_text import AS_BRACKETS, MAX_DEPTH, NOT_BRACKETS, is_nested_deeper, pieces_outside_strings
 
 # Numbers from 1e16 on, and those below 1e-30: PostgreSQL writes 1e131071, eight bytes here, with 131,072 digits.
 OUT_OF_RANGE = re.compile(rb"[0-9][eE](?:\+?0*(?:1[6-9]|[2-9][0-9]|[1-9][0-9]{2})|-0*(?:[3-9][0-9]|[1-9][0-9]{2}))")
