@@ -10,7 +10,7 @@ from typing import Any, Generic, ParamSpec, Self, TypeVar, overload
 
 import httpx
 
-from batch_lookups import __version__, calls
+from batch_lookups import __version__, bodies, calls
 from batch_lookups.errors import InvalidArgumentError, UnavailableError
 from batch_lookups.paging import pages
 from batch_lookups.records import RecordSplitter, ResultsFormat
@@ -123,7 +123,7 @@ class Client(_Methods):
         attempts = Attempts(self._retry_seconds, repeatable=call.may_repeat)
         while True:
             try:
-                response = self._http.send(call.request(self._http))
+                response = bodies.send(self._http, call.request(self._http))
             except httpx.TransportError as error:
                 retry = attempts.after_error(error)
             else:
@@ -175,8 +175,7 @@ class Client(_Methods):
                         for piece in response.iter_bytes():
                             yield from download.feed(piece)
                         return
-                    response.read()
-                    retry = attempts.after_response(response)
+                    retry = attempts.after_response(bodies.read(response))
             except httpx.TransportError as error:
                 attempts = download.attempts_after(error, attempts, self._retry_seconds)
                 retry = attempts.after_error(error)
@@ -215,7 +214,7 @@ class AsyncClient(_Methods):
         attempts = Attempts(self._retry_seconds, repeatable=call.may_repeat)
         while True:
             try:
-                response = await self._http.send(call.request(self._http))
+                response = await bodies.send_async(self._http, call.request(self._http))
             except httpx.TransportError as error:
                 retry = attempts.after_error(error)
             else:
@@ -270,8 +269,7 @@ class AsyncClient(_Methods):
                             for record in download.feed(piece):
                                 yield record
                         return
-                    await response.aread()
-                    retry = attempts.after_response(response)
+                    retry = attempts.after_response(await bodies.read_async(response))
             except httpx.TransportError as error:
                 attempts = download.attempts_after(error, attempts, self._retry_seconds)
                 retry = attempts.after_error(error)
@@ -307,7 +305,7 @@ class _Download:
         return {"format": self._format, **self._filter, **({"after": self._after} if self._after >= 0 else {})}
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
-        """The records that the piece completes."""
+        """The records that the piece completes. Raises BatchLookupsError for one that has no end."""
         for record in self._splitter.feed(piece):
             if self._skips_header:
                 self._skips_header = False
@@ -318,6 +316,7 @@ class _Download:
                 self._after += 1
             self._has_progressed = True
             yield record
+        bodies.require_bounded(self._splitter.rest_length)
 
     def attempts_after(self, error: httpx.TransportError, attempts: Attempts, seconds: float) -> Attempts:
         """The attempts that are left: all of them, where something came. Raises UnavailableError where it cannot go on.

@@ -22,6 +22,11 @@ class RecordSplitter:
         self._quotes_count = results_format == "csv"
         self._rest = b""
 
+    @property
+    def rest_length(self) -> int:
+        """How long the record is by now that is not whole yet."""
+        return len(self._rest)
+
     def feed(self, piece: bytes) -> Iterator[bytes]:
         data = self._rest + piece
         start = search = 0

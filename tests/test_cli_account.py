@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import socket
@@ -176,10 +177,12 @@ class StrangerWithJson(BaseHTTPRequestHandler):
     """Something else that answers in JSON."""
 
     body = b""
+    encoding = "identity"
 
     def do_GET(self) -> None:
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Encoding", self.encoding)
         self.end_headers()
         self.wfile.write(self.body)
 
@@ -223,6 +226,17 @@ def test_an_answer_of_another_form_is_told_in_words(cli: Cli, monkeypatch: pytes
     assert done.stderr.startswith(f"error: {url} answers in a form that this command does not know ({what}, batches.py:"), done.stderr
     assert done.stderr.count("\n") == 2, "the error and its hint"
     assert "Traceback" not in signed_in.stderr
+
+
+def test_an_answer_that_decodes_to_too_much_is_told(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(StrangerWithJson, "encoding", "gzip")
+    monkeypatch.setattr(StrangerWithJson, "body", gzip.compress(b" " * (256 * 1024**2 + 1), compresslevel=1))
+    with served(StrangerWithJson) as url:
+        listed, examined = cli.run("list", BATCH_LOOKUPS_URL=url), cli.run("doctor", BATCH_LOOKUPS_URL=url)
+    told = "The answer is longer than 256 MB, and so none of Batch Lookups"
+    assert (listed.returncode, listed.stderr.splitlines()[0]) == (1, f"error: {told}")
+    assert (examined.returncode, examined.stderr) == (1, "")
+    assert f"FAIL  service: {told}" in examined.stdout
 
 
 def test_doctor_bears_answers_of_another_form(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,20 +11,25 @@ import pickle
 import re
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import pytest
 
-from batch_lookups import ApiError, AsyncClient, Client, InvalidArgumentError, UnavailableError, calls
+from batch_lookups import ApiError, AsyncClient, BatchLookupsError, Client, InvalidArgumentError, UnavailableError, calls
 from batch_lookups.calls import FileOptions
 from batch_lookups.records import Reader, RecordSplitter, ResultsFormat, whole_records
 from batch_lookups.retrying import Retry
 from batch_lookups.webhooks import SecretError, sign, why_not_genuine
 from pyshell.settings import ROOT
 from tests.cli_fixtures import Cli, Service
+from tests.webhook_receiver import serving
 
 JOB = "5a8b54ab-0b0c-4d3e-9d8c-3f1f6e0f3c11"
 BUSY = httpx.Response(503, headers={"retry-after": "0"}, json={"error": "The service is busy", "code": "busy"})
@@ -359,6 +364,75 @@ def test_the_example_of_the_documentation_works_as_it_stands(cli: Cli, service: 
     monkeypatch.chdir(cli.folder)
     exec(example.replace("https://lookups.example.com", service.url), {"api_key": cli.environment["BATCH_LOOKUPS_API_KEY"]})
     assert len((cli.folder / "results.csv").read_bytes().splitlines()) == 4
+
+
+class Endless(BaseHTTPRequestHandler):
+    """Sends `first` and then `piece` again and again, until nobody listens."""
+
+    status = 200
+    headers_sent: ClassVar[dict[str, str]] = {}
+    first = b""
+    piece = b""
+
+    def do_GET(self) -> None:
+        self.send_response(self.status)
+        for name, value in self.headers_sent.items():
+            self.send_header(name, value)
+        self.end_headers()
+        with suppress(OSError):
+            self.wfile.write(self.first)
+            while True:
+                self.wfile.write(self.piece)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def endless(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setattr("batch_lookups.bodies.MAX_BYTES", 10 * 1024**2)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Endless) as server, serving(server):
+        yield f"http://127.0.0.1:{server.server_port}"
+
+
+def megabyte(compressor: Any) -> bytes:
+    """A megabyte of spaces, of which the second is what all further ones are."""
+    compressed: bytes = compressor.compress(b" " * 1024**2) + compressor.flush(zlib.Z_FULL_FLUSH)
+    return compressed
+
+
+@pytest.mark.parametrize("status", [200, 500])
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+async def test_an_answer_without_an_end_is_not_kept(endless: str, monkeypatch: pytest.MonkeyPatch, status: int, encoding: str) -> None:
+    piece = b" " * 65536
+    if encoding == "gzip":
+        gzip = zlib.compressobj(wbits=31)
+        monkeypatch.setattr(Endless, "first", megabyte(gzip))
+        piece = megabyte(gzip)
+    monkeypatch.setattr(Endless, "status", status)
+    monkeypatch.setattr(Endless, "headers_sent", {"Content-Type": "application/json", "Content-Encoding": encoding})
+    monkeypatch.setattr(Endless, "piece", piece)
+    with Client(endless, "key") as client, pytest.raises(BatchLookupsError, match="longer than 10 MB"):
+        await asyncio.to_thread(client.get_job, JOB)
+    async with AsyncClient(endless, "key") as client:
+        with pytest.raises(BatchLookupsError, match="longer than 10 MB"):
+            await client.get_job(JOB)
+
+
+async def test_records_may_be_without_an_end_but_none_of_them(endless: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Endless, "headers_sent", {"Content-Type": "text/csv"})
+    for piece in (b"x" * 65535 + b"\n", b"x" * 65536):
+        monkeypatch.setattr(Endless, "piece", piece)
+        with Client(endless, "key") as client, closing(client.results(JOB)) as records:
+            if piece.endswith(b"\n"):
+                assert sum(len(record) for record in islice(records, 320)) == 20 * 1024**2
+            else:
+                with pytest.raises(BatchLookupsError, match="longer than 10 MB"):
+                    next(records)
+    async with AsyncClient(endless, "key") as other:
+        with pytest.raises(BatchLookupsError, match="longer than 10 MB"):
+            async for _ in other.results(JOB):
+                pass
 
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

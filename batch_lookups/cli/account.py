@@ -144,6 +144,7 @@ def examine() -> Iterator[Finding]:
 
     import httpx
 
+    from batch_lookups.errors import BatchLookupsError
     from batch_lookups.retrying import describe
 
     yield Finding("command", True, f"batch-lookups {__version__}, Python {sys.version.split()[0]}, httpx {httpx.__version__}")
@@ -160,20 +161,26 @@ def examine() -> Iterator[Finding]:
         except httpx.TransportError as error:
             hint = f"Is this the right address ({settings.URL}, `batch-lookups login`), and is a proxy or a firewall between?"
             yield Finding("service", False, describe(error), hint, exits.UNAVAILABLE)
+        except BatchLookupsError as error:
+            yield Finding("service", False, str(error), "Check the address.")
 
 
 def examine_service(http: httpx.Client, url: str) -> Iterator[Finding]:
+    from batch_lookups.bodies import send
     from batch_lookups.retrying import document_of, error_of
 
+    def get(path: str) -> httpx.Response:
+        return send(http, http.build_request("GET", path))
+
     began = time.time()
-    up = http.get("/healthz")
+    up = get("/healthz")
     took = time.time() - began
     if up.status_code != 200 or not up.headers.get("content-type", "").startswith("application/json"):
         detail = str(error_of(up)) if up.has_redirect_location else f"{url} answers with status {up.status_code}, and is no Batch Lookups"
         yield Finding("service", False, detail, "Check the address.")
         return
     yield Finding("service", True, f"{url} answers in {took * 1000:.0f} ms")
-    ready = http.get("/readyz")
+    ready = get("/readyz")
     reason = "" if ready.status_code == 200 else str(error_of(ready))
     yield Finding("database", not reason, reason or "ready", "The operator has to see to this.", exits.UNAVAILABLE)
     if (date := date_of(up)) is not None:
@@ -181,7 +188,7 @@ def examine_service(http: httpx.Client, url: str) -> Iterator[Finding]:
         off = began + took / 2 - date - 0.5
         hint = "Set this machine's clock, such as with NTP: signatures of webhooks are judged by it."
         yield Finding("clock", abs(off) < CLOCK_SECONDS, f"{abs(off):.0f} s {'ahead of' if off > 0 else 'behind'} the service's", hint)
-    info = (document_of(http.get("/openapi.json")) or {}).get("info")
+    info = (document_of(get("/openapi.json")) or {}).get("info")
     version = str(info.get("version", "?")) if isinstance(info, dict) else "?"
     same = version.split(".")[0] == __version__.split(".")[0]
     yield Finding("versions", same, f"the service is {version}, this is {__version__}", "Install the version of the service.")
@@ -201,6 +208,7 @@ def date_of(response: httpx.Response) -> float | None:
 
 
 def examine_key(http: httpx.Client) -> Iterator[Finding]:
+    from batch_lookups.bodies import send
     from batch_lookups.retrying import error_of
 
     try:
@@ -210,7 +218,7 @@ def examine_key(http: httpx.Client) -> Iterator[Finding]:
         return
     scopes = []
     for scope, (method, path, body) in PROBES.items():
-        response = http.request(method, path, json=body, headers={"x-api-key": credentials.api_key})
+        response = send(http, http.build_request(method, path, json=body, headers={"x-api-key": credentials.api_key}))
         if response.status_code == 401 or (response.status_code == 403 and error_of(response).code != "insufficient_scope"):
             detail = f"{credentials.masked_key} from {credentials.source}: {error_of(response)}"
             yield Finding("key", False, detail, "Store a valid key: batch-lookups login", exits.AUTHENTICATION)

@@ -330,7 +330,8 @@ def forward(url: str, key: str, delivery: WebhookDelivery) -> str:
         "webhook-signature": sign(key, delivery["id"], timestamp, body),
     }
     try:
-        return f"status {httpx.post(url, content=body, headers=headers, timeout=FORWARD_SECONDS).status_code}"
+        with httpx.stream("POST", url, content=body, headers=headers, timeout=FORWARD_SECONDS) as response:
+            return f"status {response.status_code}"
     except httpx.HTTPError as error:
         return f"not received ({error})"
 
