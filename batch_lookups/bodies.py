@@ -1,4 +1,4 @@
-"""Answers that are read into memory, and how long they may be: a server may send without end, or little that decodes to much."""
+"""Reads answers into memory, up to a bound: a server may send without end, or send little that decodes to much."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from batch_lookups.errors import BatchLookupsError
 
 # Of an answer, decoded, or of one record of results. The largest of the service's, files of full batches, have some tens of MB.
 MAX_BYTES = 256 * 1024 * 1024
-# What says how a body was sent, which is not how it is kept.
-_OF_THE_WAY = ("content-encoding", "content-length", "transfer-encoding")
+# They say how the body was sent; what is kept of it is decoded.
+_TRANSFER_HEADERS = ("content-encoding", "content-length", "transfer-encoding")
 
 
 class _Body:
-    """What has come of a body. Raises BatchLookupsError once it is too long."""
+    """The part of a body that has arrived. `add` raises BatchLookupsError once it is too long."""
 
     def __init__(self, response: httpx.Response) -> None:
         self._response = response
@@ -29,7 +29,7 @@ class _Body:
 
     def whole(self) -> httpx.Response:
         """The response with its body."""
-        headers = [(name, value) for name, value in self._response.headers.multi_items() if name not in _OF_THE_WAY]
+        headers = [(name, value) for name, value in self._response.headers.multi_items() if name not in _TRANSFER_HEADERS]
         return httpx.Response(self._response.status_code, headers=headers, content=b"".join(self._pieces), request=self._response.request)
 
 
@@ -40,7 +40,7 @@ def send(http: httpx.Client, request: httpx.Request) -> httpx.Response:
 
 
 def read(response: httpx.Response) -> httpx.Response:
-    """The whole of an answer of which the head has come."""
+    """The whole answer; its headers have arrived."""
     body = _Body(response)
     for piece in response.iter_bytes():
         body.add(piece)
@@ -60,6 +60,6 @@ async def read_async(response: httpx.Response) -> httpx.Response:
 
 
 def require_bounded(length: int) -> None:
-    """Raises BatchLookupsError: what is that long is not kept in memory."""
+    """Raises BatchLookupsError where a body, or a record, is too long to be kept in memory."""
     if length > MAX_BYTES:
-        raise BatchLookupsError(f"The answer is longer than {MAX_BYTES // 1024**2} MB, and so none of Batch Lookups")
+        raise BatchLookupsError(f"The answer is longer than {MAX_BYTES // 1024**2} MB, more than Batch Lookups ever sends")

@@ -233,7 +233,7 @@ def test_an_answer_that_decodes_to_too_much_is_told(cli: Cli, monkeypatch: pytes
     monkeypatch.setattr(StrangerWithJson, "body", gzip.compress(b" " * (256 * 1024**2 + 1), compresslevel=1))
     with served(StrangerWithJson) as url:
         listed, examined = cli.run("list", BATCH_LOOKUPS_URL=url), cli.run("doctor", BATCH_LOOKUPS_URL=url)
-    told = "The answer is longer than 256 MB, and so none of Batch Lookups"
+    told = "The answer is longer than 256 MB, more than Batch Lookups ever sends"
     assert (listed.returncode, listed.stderr.splitlines()[0]) == (1, f"error: {told}")
     assert (examined.returncode, examined.stderr) == (1, "")
     assert f"FAIL  service: {told}" in examined.stdout

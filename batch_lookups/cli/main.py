@@ -23,7 +23,7 @@ from batch_lookups.errors import ApiError, BatchLookupsError, InvalidArgumentErr
 sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
 
 END_SECONDS = 3.0
-OTHER_FORM = "It may be another service, or of another version: batch-lookups doctor says which."
+OTHER_FORM = "It may be another service, or of another version: batch-lookups doctor says which. If neither, it is a bug: report this line."
 
 
 class Group(click.Group):
