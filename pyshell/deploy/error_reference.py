@@ -111,7 +111,7 @@ WHAT_TO_DO = {
     "organization_not_allowed": "The token speaks for another organization. Use one whose claims name this organization.",
     "organization_not_found": "There is no such organization. Check its id.",
     "organization_of_clerk": "Names that begin with `clerk:` belong to organizations that users of Clerk made. Choose another name.",
-    "outcome_unknown": "The database did not answer to the end, and the request may have been carried out. Look before you repeat it.",
+    "outcome_unknown": "No answer came from the database, though it may have carried out the request. Look before you repeat it.",
     "protected_workbook": "The workbook has a password. Save a copy without one.",
     "record_too_long": "A record of the body is longer than the message says. Check its line ends and quotation marks.",
     "refused_address": "Webhooks go to public addresses only. Choose a URL that is reachable over the internet.",
