@@ -178,32 +178,29 @@ begin
         window best as (partition by o.program_id, (o.device).id, o.unmet = '{}', o.conditions = '{}'
                         order by least(o.offered_amount, (o.tier).cap, (o.tier).shared_cap) desc, (o.tier).id)
     ), capped as (
-        select c.*, case when (c.tier).cap is null then c.chosen_amount
-                         else least(c.chosen_amount, greatest((c.tier).cap - coalesce(sum(c.chosen_amount) over earlier, 0), 0)) end as capped_amount
+        select c.*, coalesce((c.tier).shared_cap, 'infinity') as shared_cap,
+               least(c.chosen_amount, greatest(coalesce((c.tier).cap, 'infinity') - coalesce(sum(c.chosen_amount) over earlier, 0), 0)) as capped_amount
           from chosen c
         window earlier as (partition by c.program_id, (c.tier).id order by c.place rows between unbounded preceding and 1 preceding)
     ), certain as (
-        select c.*, case when c.conditions <> '{}' then 0
-                         when (c.tier).shared_cap is null then c.capped_amount
-                         else least(c.capped_amount, greatest((c.tier).shared_cap - coalesce(sum(c.capped_amount) over earlier, 0), 0))
-                    end as certain_amount
+        select c.*, case when c.conditions = '{}' then least(c.capped_amount, greatest(c.shared_cap - coalesce(sum(c.capped_amount) over earlier, 0), 0))
+                         else 0 end as certain_amount
           from capped c
-        window earlier as (partition by c.program_id, (c.tier).shared_cap, c.conditions = '{}' order by c.place, (c.tier).id
+        window earlier as (partition by c.program_id, c.shared_cap, c.conditions = '{}' order by c.place, (c.tier).id
                            rows between unbounded preceding and 1 preceding)
     ), compared as (
-        select c.*, sum(c.certain_amount) over (partition by c.program_id, (c.tier).shared_cap) as certain_of_all,
-               sum(c.certain_amount) over (partition by c.program_id, (c.tier).shared_cap, (c.device).id) as certain_of_device
+        select c.*, sum(c.certain_amount) over (partition by c.program_id, c.shared_cap) as certain_of_all,
+               sum(c.certain_amount) over (partition by c.program_id, c.shared_cap, (c.device).id) as certain_of_device
           from certain c
     )
     select c.program_id, c.program_name, c.location, c.tier, c.device, c.category, c.quantity, c.place, c.size, c.size_known, c.cost,
            c.cost_known, c.unmet, c.completed, c.full_amount, c.chosen_amount,
            c.certain_amount, c.conditions,
            case when c.conditions = '{}' then 0
-                when (c.tier).shared_cap is null then c.capped_amount
-                else least(c.capped_amount, c.certain_of_device + greatest((c.tier).shared_cap - c.certain_of_all - coalesce(
+                else least(c.capped_amount, c.certain_of_device + greatest(c.shared_cap - c.certain_of_all - coalesce(
                          sum(greatest(c.capped_amount - c.certain_of_device, 0)) over earlier, 0), 0)) end
       from compared c
-    window earlier as (partition by c.program_id, (c.tier).shared_cap, c.conditions = '{}' order by c.place, (c.tier).id
+    window earlier as (partition by c.program_id, c.shared_cap, c.conditions = '{}' order by c.place, (c.tier).id
                        rows between unbounded preceding and 1 preceding);
 end;
 $$;
