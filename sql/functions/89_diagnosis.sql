@@ -234,7 +234,7 @@ begin
         return next app.found('transactions', 'problem',
                         format('%s (%s) holds rows of the queue%s', coalesce('process ' || v_one.pid, 'a transaction'), concat_ws(', ', v_one.usename, coalesce(nullif(v_one.application, ''), 'no name'), v_one.state),
                                case when v_one.since is not null then format(' since %s: %s', v_one.since, v_one.query) end),
-                        case when v_one.state = 'prepared' then format('Commit it, or: %s.', replace(v_one.query, 'prepare transaction', 'rollback prepared'))
+                        case when v_one.state = 'prepared' then format('Commit it, or: %s.', regexp_replace(v_one.query, '^prepare transaction', 'rollback prepared'))
                              else format('Let it commit, or: select pg_terminate_backend(%s).', v_one.pid) end);
     end loop;
     if not v_found then
