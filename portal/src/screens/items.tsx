@@ -212,28 +212,27 @@ function Details({ item, device }: { item: Item; device: (id: number) => string 
 function Program({ program }: { program: Partial<Schemas["ProgramResult"]> }) {
   const tiers = listOf(program.device_tier_results);
   const offers = tiers.filter(({ eligible, conditional }) => eligible || conditional);
+  const conditional = program.conditional_incentive_amount ?? 0;
   const reasons = offers.length > 0 ? [] : [...new Set(tiers.flatMap((tier) => listOf(tier.failed_requirements)))];
   return (
     <tr>
       <td>
         {program.program_name}
         {offers.map((tier, place) => (
-          <small key={place}>
-            {tier.device_name}: {tier.tier_name}
-            {typeof tier.calculation_details === "string" && `: ${tier.calculation_details}`}
+          <Fragment key={place}>
+            <small>
+              {tier.device_name}: {tier.tier_name}
+              {typeof tier.calculation_details === "string" && `: ${tier.calculation_details}`}
+            </small>
             <Requirements title="Only if" list={tier.conditional_requirements} />
             <Requirements title="Not checked" list={tier.ignored_requirements} />
-          </small>
+          </Fragment>
         ))}
-        {reasons.length > 0 && (
-          <small>
-            <Requirements title="Not eligible" list={reasons} />
-          </small>
-        )}
+        <Requirements title="Not eligible" list={reasons} />
       </td>
       <td class="number">
         {dollars(program.total_incentive ?? 0)}
-        {(program.conditional_incentive_amount ?? 0) > 0 && <small>{dollars(program.conditional_incentive_amount ?? 0)} conditional</small>}
+        {conditional > 0 && <small>{dollars(conditional)} conditional</small>}
       </td>
     </tr>
   );
@@ -241,7 +240,7 @@ function Program({ program }: { program: Partial<Schemas["ProgramResult"]> }) {
 
 function Requirements({ title, list }: { title: string; list: string[] | undefined }) {
   const all = listOf(list);
-  return all.length > 0 ? <div>{title}: {all.join("; ")}</div> : null;
+  return all.length > 0 ? <small>{title}: {all.join("; ")}</small> : null;
 }
 
 function listOf<T>(value: T[] | null | undefined): T[] {
