@@ -20,6 +20,7 @@ from pyshell.settings import Settings
 from pyshell.webhooks import calls, runs
 from pyshell.webhooks.requests import Attempt
 from pyshell.webhooks.runs import send_due
+from pyshell.worker.run_once import run_once
 from tests.conftest import Connection
 from tests.test_webhooks import Organization
 from tests.timed import PATIENCE, timed, wait_until
@@ -230,6 +231,23 @@ async def test_a_manual_run_records_attempts_once_their_rows_are_free(
             if patience:
                 assert await sending == 2
     assert neighbour.statuses() == ({"delivered": 1} if patience else {"sending": 1})
+
+
+async def test_a_manual_run_records_the_others_lookups_though_one_organizations_rows_are_held(
+    worker_settings: Settings, upstream: FakeUpstream, owner: Connection, database_url: str
+) -> None:
+    upstream.usual = Reply(delay=1)
+    neighbour, other = (Batches(owner, name) for name in ("neighbour", "other"))
+    for batches in (neighbour, other):
+        batches.create(3)
+    completed = "select count(*) from public.lookup_queue_items where organization_id = %s and status = 'completed'"
+    async with Pool(database_url) as pool:
+        run = asyncio.create_task(run_once(pool, worker_settings))
+        await asyncio.to_thread(wait_until, lambda: len(upstream.requests) == 6)
+        with held(database_url, HELD_BY_A_NEIGHBOUR["its items"], neighbour.organization_id):
+            await asyncio.to_thread(wait_until, lambda: fetch_value(owner, completed, other.organization_id) == 3)
+            assert fetch_value(owner, completed, neighbour.organization_id) == 0
+        assert await run == {"claimed": 6, "accepted": 6}
 
 
 def test_whoever_holds_rows_of_the_queue_is_named(batches: Batches, owner: Connection, database_url: str) -> None:

@@ -1,6 +1,14 @@
 """Failures that repeat: backoff by organization, so that one does not delay the others, and which of them the log names."""
 
-from typing import Final
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+from pyshell.postgres.connections import Backoff
+from pyshell.postgres.sqlstates import DatabaseError, Kind, kind_of
+
+T = TypeVar("T")
 
 FIRST_PAUSE: Final = 0.01
 LONGEST_PAUSE: Final = 2.0
@@ -8,6 +16,21 @@ LONGEST_PAUSE: Final = 2.0
 BUSY_BEFORE_A_WARNING: Final = 5
 FAILURES_A_MINUTE: Final = 30
 OUTAGE_WARNING_SECONDS: Final = 60.0
+# How long a manual run waits for rows that somebody holds. With what it did before, less than a lease lasts.
+RECORD_SECONDS: Final = 20.0
+
+
+async def once_free(attempt: Callable[[], Awaitable[T]], seconds: float) -> T:
+    """The result of the first attempt for which nobody holds the rows. Raises DatabaseError, of held rows after so many seconds."""
+    backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
+    gives_up_at = time.monotonic() + seconds
+    while True:
+        try:
+            return await attempt()
+        except DatabaseError as error:
+            if kind_of(error) is not Kind.BUSY or time.monotonic() >= gives_up_at:
+                raise
+        await asyncio.sleep(backoff.delay())
 
 
 class Outage:

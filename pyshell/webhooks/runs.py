@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Any, Final
 from uuid import UUID
 
-from pyshell.postgres.connections import Backoff
 from pyshell.postgres.pool import Pool
-from pyshell.postgres.retries import FIRST_PAUSE, LONGEST_PAUSE
-from pyshell.postgres.sqlstates import DatabaseError, Kind, kind_of
+from pyshell.postgres.retries import RECORD_SECONDS, once_free
 from pyshell.settings import Settings
 from pyshell.webhooks.calls import claim_webhooks, ready_webhooks, record_webhooks, start_webhook_test
 from pyshell.webhooks.requests import Attempt, Delivery, Receiver
@@ -18,8 +15,6 @@ from pyshell.webhooks.requests import Attempt, Delivery, Receiver
 MANUAL_RUN: Final = "manual run"
 DUE_PER_RUN: Final = 50
 ORGANIZATIONS_PER_RUN: Final = 100
-# While somebody holds the organization's rows. With what is sent before, less than a lease lasts.
-RECORD_SECONDS: Final = 20.0
 
 
 async def send_due(pool: Pool, settings: Settings) -> int:
@@ -60,23 +55,13 @@ async def _send_and_record(pool: Pool, settings: Settings, deliveries: list[Deli
     else:
         attempts = await asyncio.gather(*[receiver.attempt(delivery) for delivery in deliveries])
         receiver.close()
-    await _record(pool, deliveries[0].organization_id, attempts)
+
+    async def record() -> None:
+        async with pool.connection() as connection:
+            await record_webhooks(connection, deliveries[0].organization_id, attempts)
+
+    await once_free(record, RECORD_SECONDS)
     return attempts
-
-
-async def _record(pool: Pool, organization_id: bytes, attempts: list[Attempt]) -> None:
-    """Record attempts, again and again while somebody holds rows of the organization. Raises DatabaseError."""
-    backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
-    gives_up_at = time.monotonic() + RECORD_SECONDS
-    while True:
-        try:
-            async with pool.connection() as connection:
-                await record_webhooks(connection, organization_id, attempts)
-            return
-        except DatabaseError as error:
-            if kind_of(error) is not Kind.BUSY or time.monotonic() >= gives_up_at:
-                raise
-        await asyncio.sleep(backoff.delay())
 
 
 async def send_test(pool: Pool, settings: Settings, organization_id: UUID) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import time
 from pyshell import logs
 from pyshell.postgres.calls import call
 from pyshell.postgres.pool import Pool
+from pyshell.postgres.retries import RECORD_SECONDS, once_free
 from pyshell.postgres.sqlstates import DatabaseError, Kind, kind_of
 from pyshell.settings import Settings
 from pyshell.worker import lookups
@@ -20,23 +21,37 @@ WORKER = "manual run"
 async def run_once(pool: Pool, settings: Settings) -> dict[str, int]:
     """Claim, look up and record; answers how many items were `claimed`, and how many of their outcomes `accepted`.
 
-    It keeps to the rate limit like any worker: when that is used up, it claims nothing.
+    It keeps to the rate limit like any worker: when that is used up, it claims nothing. Raises DatabaseError when all others are recorded,
+    if rows of an organization are held for long.
     """
     limits = json.loads(await call(pool, "get_settings"))
     leases = await claim(pool, limits)
-    verdicts: dict[str, int] = {}
+    accepted = 0
     if leases:
         key = settings.service_role_key or (await call(pool, "internal_key")).decode()
         logs.hide(key)
         upstream = Upstream.from_settings(settings, key)
         outcomes = await asyncio.gather(*[look_up(upstream, lease, limits) for lease in leases])
         upstream.close()
+        recording = [
+            _record(pool, organization_id, [outcome for outcome in outcomes if outcome.lease in some])
+            for organization_id, some in by_organization(leases).items()
+        ]
+        for recorded in await asyncio.gather(*recording, return_exceptions=True):
+            if isinstance(recorded, BaseException):
+                raise recorded
+            accepted += recorded
+    return {"claimed": len(leases), "accepted": accepted}
+
+
+async def _record(pool: Pool, organization_id: bytes, outcomes: list[Outcome]) -> int:
+    """Answers how many were accepted."""
+
+    async def record() -> dict[str, int]:
         async with pool.connection() as connection:
-            for organization_id, some in by_organization(leases).items():
-                recorded = [outcome for outcome in outcomes if outcome.lease in some]
-                for verdict, count in (await record_lookups(connection, organization_id, recorded)).items():
-                    verdicts[verdict] = verdicts.get(verdict, 0) + count
-    return {"claimed": len(leases), "accepted": verdicts.get("accepted", 0)}
+            return await record_lookups(connection, organization_id, outcomes)
+
+    return (await once_free(record, RECORD_SECONDS)).get("accepted", 0)
 
 
 async def claim(pool: Pool, limits: dict[str, int]) -> list[Lease]:
