@@ -90,7 +90,10 @@ export function sheetsOf({ notes }: Upload): { sheet: string; sheets: string[] }
   return sheet !== undefined && sheets ? { sheet, sheets } : undefined;
 }
 
-const MOST_ROWS = 500;
+/** How many rows a page may have. */
+export const MOST_ROWS = 500;
+/** How many cells one change may have. */
+export const MOST_EDITS = 10_000;
 
 export class Draft {
   readonly upload: Signal<Upload>;
@@ -217,4 +220,22 @@ export function textOf(row: Row, column: number): string {
   const value = row.edits[column] ?? row.cells[column - 1];
   if (value === null || value === undefined) return "";
   return typeof value === "string" ? value : JSON.stringify(value);
+}
+
+/** The cells of a text that a spreadsheet copied: a line for each row, tabs between its cells; those with tabs, quotes or line breaks are quoted. */
+export function cellsOf(text: string): string[][] {
+  const rows: string[][] = [[]];
+  const lines = text.replaceAll("\r\n", "\n").replace(/\n$/, "");
+  for (const [, quoted, plain, end] of lines.matchAll(/(?:"((?:[^"]|"")*)"(?=[\t\n]|$)|([^\t\n]*))([\t\n]|$)/g)) {
+    rows.at(-1)!.push(quoted?.replaceAll('""', '"') ?? plain!);
+    if (end === "\n") rows.push([]);
+    if (end === "") break;
+  }
+  return rows;
+}
+
+/** The text that a spreadsheet reads cells from. */
+export function textOfCells(rows: string[][]): string {
+  const quoted = (text: string) => /[\t\n\r"]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  return rows.map((texts) => texts.map(quoted).join("\t")).join("\n");
 }

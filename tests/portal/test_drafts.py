@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 import openpyxl
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from tests.conftest import Connection
 from tests.http_fixtures import NewClient, OrganizationClient, look_up
@@ -348,6 +348,82 @@ def test_the_keyboard_repairs_cells(signed_in: SignedIn, client: OrganizationCli
     keyboard.press("Control+End")
     expect(page.locator(":focus")).to_have_text("Kim")
     assert page.locator(":focus").get_attribute("aria-colindex") == "9"
+
+
+def test_cells_are_copied_cut_and_pasted(signed_in: SignedIn, client: OrganizationClient) -> None:
+    page = signed_in("upload").page
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    upload(page, workbook(dirty()))
+    draft = page.url.rpartition("/")[2].partition("?")[0]
+    page.get_by_role("link", name=re.compile("All rows")).click()
+    grid = page.get_by_role("grid")
+    note = page.locator(".note-toast")
+    keyboard = page.keyboard
+
+    def column(number: int) -> Locator:
+        return grid.locator(f"[role=gridcell][aria-colindex='{number + 1}']")
+
+    def see(number: int, *texts: str) -> None:
+        """The first cells of a column."""
+        for row, text in enumerate(texts):
+            expect(column(number).nth(row)).to_have_text(text)
+
+    def put(text: str) -> None:
+        page.evaluate("text => navigator.clipboard.writeText(text)", text)
+        keyboard.press("Control+v")
+
+    see(2, *(f"{n} N Spring St" for n in (1, 2, 3, 4, 5)))
+    column(1).first.click()
+    keyboard.press("Shift+ArrowDown")
+    keyboard.press("Control+c")
+    expect(note).to_have_text("2 cells copied")
+    assert page.evaluate("navigator.clipboard.readText()") == "deal-001\ndeal-002"
+    keyboard.press("ArrowRight")
+
+    # As Excel copies it: what has a tab, a quote or a line break is quoted.
+    put('"1 ""A"" St"\tPasadena\r\n5" Main St\t"two\nlines"\r\n\tGlendale\r\n')
+    expect(note).to_have_text("6 cells pasted")
+    see(2, "1 N Spring St", '1 "A" St', '5" Main St', "empty", "5 N Spring St")
+    see(3, "Los Angeles", "Pasadena", "two lines", "Glendale", "Los Angeles")
+    see(4, *["California"] * 5)
+    keyboard.press("Control+z")
+    expect(note).to_have_text("Undone: pasting")
+    see(2, *(f"{n} N Spring St" for n in (1, 2, 3, 4, 5)))
+    see(3, *["Los Angeles"] * 5)
+
+    # One cell is for the whole range.
+    keyboard.press("End")
+    for _ in range(2):
+        keyboard.press("Shift+ArrowDown")
+    put("Lee")
+    expect(note).to_have_text("3 cells pasted")
+    see(8, "Kim", "Lee", "Lee", "Lee", "Kim")
+    keyboard.press("Control+x")
+    see(8, "Kim", "", "", "", "Kim")
+    assert page.evaluate("navigator.clipboard.readText()") == "Lee\nLee\nLee"
+    keyboard.press("Control+End")
+    put("Ann\tBob\nCid\tDan")
+    expect(note).to_have_text("1 cell pasted; 3 others do not fit here")
+    put("\n".join(["Kim"] * 10_001))
+    expect(note).to_have_text("At most 10,000 cells can be pasted at a time.")
+    rows = client.get(f"/uploads/{draft}/rows?limit=500").json()["rows"]
+    assert [row["edits"] for row in rows if row["edits"]] == [{"8": ""}] * 3 + [{"8": "Ann"}]
+
+
+def test_a_range_includes_rows_that_were_never_in_sight(signed_in: SignedIn, client: OrganizationClient) -> None:
+    lines = "".join(f"deal-{n:05},{n} N Spring St,Los Angeles,CA,90012,Residential,1,Kim\n" for n in range(1_500))
+    draft = client.post("/uploads", content=",".join(HEADER) + "\n" + lines, headers={"content-type": "text/csv"}).json()
+    page = signed_in(f"uploads/{draft['id']}?rows=all").page
+    grid = page.get_by_role("grid")
+    grid.get_by_role("gridcell", name="Kim").first.click()
+    grid.evaluate("grid => grid.scrollTop = grid.scrollHeight")
+    last = grid.locator("[aria-rowindex='1501']").get_by_role("gridcell").last
+    expect(last).to_have_text("Kim")
+    last.click(modifiers=["Shift"])
+    page.keyboard.press("Delete")
+    expect(last).to_have_text("")
+    found = [client.get(f"/uploads/{draft['id']}/rows?limit=500&offset={offset}").json()["rows"] for offset in (0, 500, 1000)]
+    assert [row["edits"] for rows in found for row in rows] == [{"8": ""}] * 1_500
 
 
 def test_keys_that_are_pressed_before_the_rows_have_come_count(signed_in: SignedIn) -> None:

@@ -141,6 +141,8 @@ const GRID_KEYS: Key[] = [
   ["Enter", "Edit the cell, and again: go to the next row"],
   ["Delete", "Clear the cells"],
   ["Ctrl D", "Fill down"],
+  ["Ctrl C", "Copy the cells; Ctrl X cuts them"],
+  ["Ctrl V", "Paste cells, of a spreadsheet too"],
   ["Space", "Leave the rows out, or take them back"],
   ["Ctrl Z", "Undo"],
 ];

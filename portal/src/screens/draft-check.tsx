@@ -2,7 +2,7 @@
 import { useComputed, useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { save } from "../api.ts";
-import { type Draft, type Filter, type Group, type Row, textOf, titleOf } from "../draft.ts";
+import { type Draft, type Filter, type Group, MOST_EDITS, type Row, textOf, titleOf } from "../draft.ts";
 import { counted, number } from "../format.ts";
 import { notify } from "../parts/announce.tsx";
 import { Dialog } from "../parts/dialog.tsx";
@@ -12,7 +12,6 @@ import { Cards } from "./draft-cards.tsx";
 import { Grid } from "./draft-grid.tsx";
 
 const narrow = matchMedia("(max-width: 760px)");
-const MOST_EDITS = 10_000;
 
 const CODES: Record<string, string> = {
   missing: "empty",

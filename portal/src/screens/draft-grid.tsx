@@ -3,8 +3,10 @@ import { Component } from "preact";
 import { useComputed, useSignal } from "@preact/signals";
 import { useEffect, useLayoutEffect, useMemo, useRef } from "preact/hooks";
 import type { Schemas } from "../api.ts";
-import { type Draft, type Filter, messageOf, type Row, textOf } from "../draft.ts";
-import { number } from "../format.ts";
+import { cellsOf, type Draft, type Filter, messageOf, MOST_EDITS, MOST_ROWS, type Row, textOf, textOfCells } from "../draft.ts";
+import { counted, number } from "../format.ts";
+import { notify } from "../parts/announce.tsx";
+import { copy } from "../parts/copy.tsx";
 import { Problem } from "../parts/misc.tsx";
 
 const ROW = 34;
@@ -36,6 +38,22 @@ class Rows {
 
   at(index: number): Row | undefined {
     return this.rows.get(index) ?? this.old.get(index);
+  }
+
+  /** The rows from one place to another, both included; what has not been in sight is loaded. */
+  async between(first: number, last: number): Promise<Row[]> {
+    const found: Row[] = [];
+    while (first + found.length <= last) {
+      const next = first + found.length;
+      const known = this.at(next);
+      if (known) found.push(known);
+      else {
+        const { rows } = await this.draft.rows(this.filter, next, Math.min(MOST_ROWS, last - next + 1));
+        if (rows.length === 0) break;
+        found.push(...rows);
+      }
+    }
+    return found;
   }
 
   /** Loads again, with another filter perhaps. */
@@ -157,15 +175,7 @@ export function Grid({ draft, filter }: { draft: Draft; filter: Filter }) {
     else if (x + CELL_WIDTH + LINE_WIDTH > box.scrollLeft + box.clientWidth) box.scrollLeft = x + CELL_WIDTH + LINE_WIDTH - box.clientWidth;
   }
 
-  function chosen(): Row[] {
-    const [from, to] = range.peek();
-    const found: Row[] = [];
-    for (let index = from; index <= to; index++) {
-      const row = rows.at(index);
-      if (row) found.push(row);
-    }
-    return found;
-  }
+  const chosen = () => rows.between(...range.peek());
   const range = useComputed((): [number, number] => {
     const other = anchor.value ?? focus.value.row;
     return [Math.min(other, focus.value.row), Math.max(other, focus.value.row)];
@@ -180,13 +190,48 @@ export function Grid({ draft, filter }: { draft: Draft; filter: Filter }) {
   }
 
   /** Gives the cells of the range the first one's text; one cell that of the cell above. */
-  function fillDown() {
+  async function fillDown() {
     const { column } = focus.peek();
     const [from, to] = range.peek();
-    const source = rows.at(from === to ? from - 1 : from);
-    if (!source) return;
-    const value = textOf(source, column);
-    draft.edit(chosen().filter((row) => row !== source).map((row) => ({ row, column, value })), "filling down");
+    const [source, ...below] = await rows.between(Math.max(0, from === to ? from - 1 : from), to);
+    if (source) draft.edit(below.map((row) => ({ row, column, value: textOf(source, column) })), "filling down");
+  }
+
+  async function clear(title = "clearing cells") {
+    const { column } = focus.peek();
+    draft.edit((await chosen()).map((row) => ({ row, column, value: "" })), title);
+  }
+
+  async function leaveOut() {
+    const several = await chosen();
+    if (several[0]) draft.skip(several, !several[0].skipped);
+  }
+
+  async function copyCells() {
+    const { column } = focus.peek();
+    const texts = (await chosen()).map((row) => [textOf(row, column)]);
+    await copy(textOfCells(texts), counted(texts.length, "cell"));
+  }
+
+  /** Puts a block of cells where the focus is; a single row of them in each row of the range. */
+  async function paste(event: ClipboardEvent) {
+    const text = event.clipboardData!.getData("text/plain");
+    if (editing.peek() !== null || text === "") return;
+    event.preventDefault();
+    const block = cellsOf(text);
+    const { column } = focus.peek();
+    const [from, to] = range.peek();
+    const wanted = block.length === 1 ? to - from + 1 : block.length;
+    const width = Math.min(Math.max(...block.map((texts) => texts.length)), columns.length - column + 1);
+    if (wanted * width > MOST_EDITS) return notify(`At most ${number(MOST_EDITS)} cells can be pasted at a time.`);
+    const found = await rows.between(from, from + wanted - 1);
+    const cells = found.flatMap((row, index) =>
+      block[index % block.length]!.slice(0, width).map((value, place) => ({ row, column: column + place, value }))
+    );
+    const left = block.flat().length * (wanted / block.length) - cells.length;
+    if (await draft.edit(cells, "pasting")) {
+      notify(`${counted(cells.length, "cell")} pasted${left > 0 ? `; ${counted(left, "other does", "others do")} not fit here` : ""}`);
+    }
   }
 
   function onKey(event: KeyboardEvent) {
@@ -205,13 +250,16 @@ export function Grid({ draft, filter }: { draft: Draft; filter: Filter }) {
       End: () => move(control ? (total.peek() ?? 1) - 1 : row, columns.length),
       Enter: () => edit(),
       F2: () => edit(),
-      Delete: () => draft.edit(chosen().map((each) => ({ row: each, column, value: "" })), "clearing cells"),
-      " ": () => {
-        const several = chosen();
-        if (several.length) draft.skip(several, !several[0]!.skipped);
-      },
+      Delete: () => clear(),
+      " ": () => leaveOut(),
     };
-    if (control && event.key.toLowerCase() === "d") fillDown();
+    const commands: Record<string, () => void> = {
+      c: copyCells,
+      d: fillDown,
+      x: () => copyCells().then(() => clear("cutting cells")),
+    };
+    const command = control && !event.shiftKey && !event.altKey && commands[event.key.toLowerCase()];
+    if (command) command();
     else if (moves[event.key] && (!control || event.key === "Home" || event.key === "End")) moves[event.key]!();
     else if (event.key.length === 1 && !control && !event.altKey) edit(event.key);
     else return;
@@ -253,6 +301,7 @@ export function Grid({ draft, filter }: { draft: Draft; filter: Filter }) {
         tabIndex={total.value ? -1 : 0}
         onScroll={(event) => (top.value = event.currentTarget.scrollTop)}
         onKeyDown={onKey}
+        onPaste={paste}
         onFocus={(event) => {
           if (event.target === event.currentTarget && total.peek()) move(focus.peek().row, focus.peek().column);
         }}
