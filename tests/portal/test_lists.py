@@ -138,3 +138,21 @@ def test_a_list_is_not_overtaken_by_the_one_before_it(signed_in: SignedIn, clien
         held[0].continue_()
     assert "status=cancelled" in asked[before]
     expect(page.get_by_text("No batch is like that.")).to_be_visible()
+
+
+def test_a_list_grows_though_the_one_before_it_still_waits_for_more(signed_in: SignedIn, client: OrganizationClient) -> None:
+    job = client.submit(*(site(f"deal-{number}") for number in range(120)))
+    page = signed_in(f"batches/{job['job_id']}").page
+    sites = page.get_by_role("region", name="Sites")
+    held: list[Route] = []
+    first, last = (sites.get_by_role("row", name=f"deal-{number} ") for number in (0, 49))
+    expect(first).to_be_visible()
+    page.route(re.compile("/items.*cursor="), lambda route: route.continue_() if "q=" in route.request.url else held.append(route))
+    with page.expect_request(re.compile("/items.*cursor=")):
+        last.scroll_into_view_if_needed()
+    page.get_by_role("searchbox").fill("Spring")
+    expect(first.get_by_role("link")).to_have_attribute("href", re.compile("q=Spring"))
+    last.scroll_into_view_if_needed()
+    expect(sites.get_by_role("row", name="deal-60 ")).to_be_visible()
+    for route in held:
+        route.abort()

@@ -35,8 +35,7 @@ export function usePages<T>(
   load: (query: { limit: number; cursor?: string }, signal?: AbortSignal) => Promise<Page<T>>,
   inputs: unknown[],
 ): Pages<T> {
-  const state =
-    useRef({ load, list: 0, age: 0, loading: false, renewing: false, again: false, ages: new WeakMap<Page<T>, number>() }).current;
+  const state = useRef({ load, list: 0, age: 0, loading: 0, renewing: false, again: false, ages: new WeakMap<Page<T>, number>() }).current;
   // What is under way goes on with the list that is shown now.
   state.load = load;
   const inSight = useRef(new Set<number>()).current;
@@ -53,9 +52,9 @@ export function usePages<T>(
 
   async function more() {
     const cursor = loaded.data.peek()?.at(-1)?.next_cursor;
-    if (state.loading || !cursor) return;
-    state.loading = true;
     const { list } = state;
+    if (!cursor || state.loading === list) return;
+    state.loading = list;
     try {
       const page = await bring(cursor);
       // Another list may have taken the place of this one meanwhile.
@@ -63,7 +62,7 @@ export function usePages<T>(
     } catch (failure) {
       notify((failure as Error).message);
     }
-    state.loading = false;
+    if (state.loading === list) state.loading = 0;
   }
   async function renewPage(place: number) {
     const { list } = state;
