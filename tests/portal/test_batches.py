@@ -133,6 +133,18 @@ def test_drafts_are_in_the_list(signed_in: SignedIn, client: OrganizationClient)
     expect(page.get_by_text("No drafts.")).to_be_visible()
 
 
+def test_every_draft_is_in_the_list(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
+    database.execute("""select api.update_settings('{"max_open_uploads": 60}')""")
+    rows = "reference_id,street_1,city\ndeal-1,200 N Spring St,Los Angeles\n"
+    for number in range(55):
+        client.post("/uploads", params={"name": f"Draft {number}"}, content=rows, headers={"content-type": "text/csv"})
+    page = signed_in("batches?status=drafts").page
+    expect(page.get_by_role("link", name="Draft 54", exact=True)).to_be_visible()
+    expect(page.get_by_role("link", name="Drafts 55")).to_be_visible()
+    page.get_by_role("link", name=re.compile("^Draft ")).last.scroll_into_view_if_needed()
+    expect(page.get_by_role("link", name="Draft 0", exact=True)).to_have_count(1)
+
+
 def test_a_search_waits_until_somebody_has_stopped_to_type(signed_in: SignedIn, client: OrganizationClient) -> None:
     client.submit(site())
     page = signed_in("").page
