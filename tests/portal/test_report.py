@@ -53,6 +53,12 @@ def test_a_report_grows_is_filtered_and_taken_along(signed_in: SignedIn, client:
     page.get_by_role("button", name="Show all programs").click()
     page.get_by_role("combobox", name="Eligibility").select_option("Not eligible")
     expect(rows).to_have_text([re.compile("austin-2")])
+    # How its amount adds up is told where it was looked up.
+    page.get_by_role("link", name="austin-2").click()
+    expect(page.get_by_role("heading", name="Two cities")).to_be_visible()
+    expect(rows).to_have_text([re.compile("austin-2")])
+    page.go_back()
+    expect(page.get_by_role("combobox", name="Eligibility")).to_have_value("false")
 
     page.get_by_role("combobox", name="Eligibility").select_option("Eligible or not")
 

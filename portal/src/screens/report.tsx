@@ -88,7 +88,7 @@ export function ReportScreen({ id }: { id: string }) {
               onChoose={() => {}}
             />
           </div>
-          <Sites report={report} states={data.by_state} version={version.value} />
+          <Sites report={report} job={job} states={data.by_state} version={version.value} />
         </>
       )}
     </>
@@ -310,7 +310,14 @@ function Figures({ report, job }: { report: Report; job: Job | null }) {
   );
 }
 
-function Sites({ report, states, version }: { report: Report; states: Schemas["StateTotals"][]; version: number }) {
+interface SitesProperties {
+  report: Report;
+  job: Job | null;
+  states: Schemas["StateTotals"][];
+  version: number;
+}
+
+function Sites({ report, job, states, version }: SitesProperties) {
   const filters = siteFilters();
   const { state, program, utility, eligible, q = "" } = filters;
   const sort = (query.value.get("sort") ?? "-amount") as Schemas["ReportSort"];
@@ -367,7 +374,9 @@ function Sites({ report, states, version }: { report: Report; states: Schemas["S
         row={(site) => (
           <tr key={site.item_id}>
             <td>
-              <b>{site.reference_id}</b>
+              {job
+                ? <a class="main-link" href={href(["batches", job.id], { q: site.reference_id })}>{site.reference_id}</a>
+                : <b>{site.reference_id}</b>}
               <small>{oneLine(site.address)}</small>
             </td>
             <td>{site.utility.name}</td>
