@@ -20,7 +20,9 @@ class RecordSplitter:
 
     def __init__(self, results_format: ResultsFormat) -> None:
         self._quotes_count = results_format == "csv"
-        self._rest = b""
+        # The record that is not whole yet, and how many quotes there are in it.
+        self._rest = bytearray()
+        self._quotes = 0
 
     @property
     def rest_length(self) -> int:
@@ -28,15 +30,20 @@ class RecordSplitter:
         return len(self._rest)
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
-        data = self._rest + piece
-        start = search = 0
+        start = 0
         # Not bytes.splitlines(): that also cuts at a carriage return, which a cell may hold.
-        while (end := data.find(b"\n", search) + 1) > 0:
-            search = end
-            if not self._quotes_count or data.count(b'"', start, end) % 2 == 0:
-                yield data[start:end]
-                start = end
-        self._rest = data[start:]
+        while (end := piece.find(b"\n", start) + 1) > 0:
+            self._add(piece[start:end])
+            start = end
+            if not self._quotes_count or self._quotes % 2 == 0:
+                yield bytes(self._rest)
+                self._rest.clear()
+                self._quotes = 0
+        self._add(piece[start:])
+
+    def _add(self, part: bytes) -> None:
+        self._rest += part
+        self._quotes += part.count(b'"')
 
 
 def whole_records(file: BinaryIO, results_format: ResultsFormat) -> Iterator[bytes]:
