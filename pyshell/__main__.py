@@ -66,7 +66,7 @@ def distribute(settings: Settings, arguments: argparse.Namespace) -> None:
 
 def drift(settings: Settings, arguments: argparse.Namespace) -> None:
     from pyshell.deploy import drift
-    from pyshell.local.private_postgres import throw_away_postgres
+    from pyshell.local.throw_away import throw_away_postgres
 
     with throw_away_postgres() as postgres:
         difference = drift.difference(postgres)
@@ -78,7 +78,7 @@ def drift(settings: Settings, arguments: argparse.Namespace) -> None:
 
 def docs(settings: Settings, arguments: argparse.Namespace) -> None:
     from pyshell.deploy import error_reference, migrations, sql_reference
-    from pyshell.local.private_postgres import throw_away_postgres
+    from pyshell.local.throw_away import throw_away_postgres
     from pyshell.postgres.connections import connect_as_owner
 
     with throw_away_postgres() as postgres:
@@ -168,7 +168,7 @@ def check_catalogue(settings: Settings, arguments: argparse.Namespace) -> None:
 
 def psql(settings: Settings, arguments: argparse.Namespace) -> None:
     from pyshell.local import stack
-    from pyshell.local.private_postgres import newest_installation
+    from pyshell.local.installations import newest_installation
     from pyshell.local.stopping import until_stopped
     from pyshell.postgres.connections import password_apart
 

@@ -37,7 +37,9 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from pyshell.deploy import migrations
-from pyshell.local.private_postgres import PrivatePostgres, newest_installation, throw_away_folder
+from pyshell.local.installations import newest_installation
+from pyshell.local.private_postgres import PrivatePostgres
+from pyshell.local.throw_away import throw_away_folder
 from pyshell.settings import ROOT
 
 Connection = psycopg.Connection[tuple[Any, ...]]

@@ -16,7 +16,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pyshell.local.private_postgres import Installation, default_state_dir, newest_installation
+from pyshell.local.installations import Installation, newest_installation
+from pyshell.local.private_postgres import default_state_dir
 from pyshell.settings import ROOT
 
 PACKAGES = ROOT / "tests" / "postgres"

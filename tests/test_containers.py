@@ -19,7 +19,8 @@ import yaml
 from psycopg import sql
 
 from pyshell.local.machine import free_port
-from pyshell.local.private_postgres import PrivatePostgres, throw_away_postgres
+from pyshell.local.private_postgres import PrivatePostgres
+from pyshell.local.throw_away import throw_away_postgres
 from pyshell.settings import ROOT, Settings
 from tests.conftest import Connection
 from tests.http_fixtures import is_ready

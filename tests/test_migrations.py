@@ -18,7 +18,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pyshell.deploy import drift, files, migrations
 from pyshell.deploy.migrations import MigrationError, Sources, migrate
 from pyshell.deploy.supabase_sql import installation
-from pyshell.local.private_postgres import PrivatePostgres, throw_away_postgres
+from pyshell.local.private_postgres import PrivatePostgres
+from pyshell.local.throw_away import throw_away_postgres
 from pyshell.settings import ROOT
 from tests.conftest import Connection
 from tests.timed import timed

@@ -17,8 +17,10 @@ import psycopg
 import pytest
 
 from pyshell.local import machine, private_postgres
+from pyshell.local.installations import Installation, PostgresError, newest_installation
 from pyshell.local.machine import LENT_PORTS, free_port
-from pyshell.local.private_postgres import Installation, PostgresError, PrivatePostgres
+from pyshell.local.private_postgres import PrivatePostgres
+from pyshell.local.throw_away import throw_away_postgres
 from pyshell.settings import ROOT
 from tests.conftest import MakeCluster, folder_for_postgres, needs_extension
 from tests.timed import wait_until
@@ -188,7 +190,7 @@ def test_pg_cron_finds_what_it_needs(postgres: PrivatePostgres) -> None:
 def test_a_throw_away_server_ends_with_its_process() -> None:
     program = (
         "import time\n"
-        "from pyshell.local.private_postgres import throw_away_postgres\n"
+        "from pyshell.local.throw_away import throw_away_postgres\n"
         "with throw_away_postgres() as postgres:\n"
         "    print(postgres.pid, postgres.folder.parent, flush=True)\n"
         "    time.sleep(60)\n"
@@ -199,7 +201,7 @@ def test_a_throw_away_server_ends_with_its_process() -> None:
     process.kill()
     process.communicate()
     wait_until(lambda: not Path(f"/proc/{pid}").exists())
-    with private_postgres.throw_away_postgres():
+    with throw_away_postgres():
         assert not Path(folder).exists()
 
 
@@ -236,7 +238,7 @@ def test_a_checkout_keeps_its_cluster_when_it_moves_and_shares_it_with_no_copy(t
 def test_a_missing_version_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("POSTGRES_HOME", raising=False)
     with pytest.raises(PostgresError, match="No PostgreSQL 15 or later with no_such_extension is installed"):
-        private_postgres.newest_installation(["no_such_extension"])
+        newest_installation(["no_such_extension"])
 
 
 def test_another_build_can_be_named(cluster: PrivatePostgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,7 +249,7 @@ def test_another_build_can_be_named(cluster: PrivatePostgres, tmp_path: Path, mo
     (tmp_path / "share/extension").symlink_to(there.extensions)
     named = Installation(there.version, tmp_path)
     monkeypatch.setenv("POSTGRES_HOME", str(tmp_path))
-    assert private_postgres.newest_installation(["no_such_extension"]) == named
+    assert newest_installation(["no_such_extension"]) == named
     assert cluster.installation == named
     assert named.has_extensions(["plpgsql"])
     assert not named.has_extensions(["no_such_extension"])
@@ -256,7 +258,7 @@ def test_another_build_can_be_named(cluster: PrivatePostgres, tmp_path: Path, mo
 def test_a_name_without_a_postgresql_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POSTGRES_HOME", str(tmp_path))
     with pytest.raises(PostgresError, match="where no PostgreSQL is"):
-        private_postgres.newest_installation()
+        newest_installation()
 
 
 @pytest.mark.parametrize(("version", "is_taken"), [("14.19 (Debian 14.19-1)", False), ("9.6.24", False), ("15.0", True), ("18beta1", True)])
@@ -268,10 +270,10 @@ def test_a_version_that_is_too_old_is_refused(version: str, is_taken: bool, tmp_
     monkeypatch.setenv("POSTGRES_HOME", str(tmp_path))
     major = int(re.findall(r"\d+", version)[0])
     if is_taken:
-        assert private_postgres.newest_installation() == Installation(major, tmp_path)
+        assert newest_installation() == Installation(major, tmp_path)
     else:
         with pytest.raises(PostgresError, match=f"which has PostgreSQL {major}. This needs 15 or later."):
-            private_postgres.newest_installation()
+            newest_installation()
 
 
 def test_pg_cron_runs_the_maintenance(own_postgres: PrivatePostgres) -> None:

@@ -16,14 +16,13 @@ import secrets
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from pyshell.local.installations import Installation, PostgresError, chosen_installation, newest_installation
 from pyshell.local.machine import ends_with_parent, free_port, why_taken
 from pyshell.postgres.connections import Backoff, connect_as_owner
 from pyshell.postgres.sqlstates import DatabaseError
@@ -33,7 +32,6 @@ DATABASE = "batch_lookups"
 # Made by chapter 05, without LOGIN.
 APP_ROLE = "batch_lookups_app"
 UNPRIVILEGED_USERS = ("postgres", "nobody")
-OLDEST_VERSION = 15
 START_SECONDS = 60.0
 START_ATTEMPTS = 5
 STOP_SECONDS = 30.0
@@ -80,69 +78,6 @@ THROW_AWAY_SETTINGS = {
     "full_page_writes": "off",
     "shared_buffers": "256MB",
 }
-MEMORY_FILES = Path("/dev/shm")
-MEMORY_NEEDED = 4_000_000_000
-
-
-class PostgresError(RuntimeError):
-    """An operation on the private PostgreSQL failed. The message says why, and what helps."""
-
-
-@dataclass(frozen=True)
-class Installation:
-    """One installed version of PostgreSQL, in the folders where Debian puts it or, of a relocatable build, in `home`."""
-
-    version: int
-    home: Path | None = None
-
-    @property
-    def bin(self) -> Path:
-        """The folder with the programs."""
-        return (self.home or Path(f"/usr/lib/postgresql/{self.version}")) / "bin"
-
-    @property
-    def extensions(self) -> Path:
-        """The folder with the control files of the extensions."""
-        if self.home is None:
-            return Path(f"/usr/share/postgresql/{self.version}/extension")
-        return next(folder for folder in (self.home / "share/extension", self.home / "share/postgresql/extension") if folder.exists())
-
-    def has_extensions(self, names: Sequence[str]) -> bool:
-        """Whether the server and all these extensions are installed."""
-        return (self.bin / "postgres").exists() and all((self.extensions / f"{name}.control").exists() for name in names)
-
-
-def chosen_installation() -> Installation | None:
-    """The relocatable build whose folder POSTGRES_HOME names, with whatever extensions it has. Raises PostgresError when it has none."""
-    if not os.environ.get("POSTGRES_HOME"):
-        return None
-    home = Path(os.environ["POSTGRES_HOME"])
-    try:
-        version = subprocess.run([home / "bin/postgres", "--version"], check=True, capture_output=True, text=True).stdout
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise PostgresError(f"POSTGRES_HOME names {home}, where no PostgreSQL is: {error}") from None
-    # As in "postgres (PostgreSQL) 18beta1".
-    major = int(re.findall(r" (\d+)", version)[0])
-    if major < OLDEST_VERSION:
-        raise PostgresError(f"POSTGRES_HOME names {home}, which has PostgreSQL {major}. This needs {OLDEST_VERSION} or later.")
-    return Installation(major, home)
-
-
-def newest_installation(extensions: Sequence[str] = ("pg_cron",)) -> Installation:
-    """The newest installed version, OLDEST_VERSION or later, that has the extensions. Raises PostgresError when there is none.
-
-    POSTGRES_HOME names another, which is taken without them: workers run the maintenance where pg_cron is not.
-    """
-    if chosen := chosen_installation():
-        return chosen
-    versions = sorted((int(path.name) for path in Path("/usr/lib/postgresql").glob("*") if path.name.isdecimal()), reverse=True)
-    for version in versions:
-        if version >= OLDEST_VERSION and Installation(version).has_extensions(extensions):
-            return Installation(version)
-    raise PostgresError(
-        f"No PostgreSQL {OLDEST_VERSION} or later with {' and '.join(extensions)} is installed."
-        " scripts/setup installs it on Debian and Ubuntu."
-    )
 
 
 class PrivatePostgres:
@@ -487,50 +422,6 @@ def default_state_dir() -> Path:
         known = [own_id, secrets.token_hex(4)]
         id_file.write_text(" ".join(known))
     return Path("/var/lib/batch-lookups") / known[1]
-
-
-@contextmanager
-def throw_away_postgres(extensions: Sequence[str] = ("pg_cron",)) -> Iterator[PrivatePostgres]:
-    """A new, fast and unsafe server while the context lasts. It ends with this process, even if this is killed."""
-    with throw_away_folder() as folder:
-        postgres = PrivatePostgres(folder / "postgres", throw_away=True, extensions=extensions)
-        try:
-            postgres.start()
-            yield postgres
-        finally:
-            postgres.stop(immediately=True)
-
-
-@contextmanager
-def throw_away_folder() -> Iterator[Path]:
-    """A folder that PostgreSQL's user may enter, while the context lasts. After a kill, the next process that wants one deletes it."""
-    folder = Path(tempfile.mkdtemp(prefix=".batch-lookups-", dir=_throw_away_place()))
-    folder.chmod(0o711)
-    with (folder / "in_use").open("w") as in_use:
-        fcntl.flock(in_use, fcntl.LOCK_EX)
-        # Only now does it get the name by which others look for abandoned folders: it is locked.
-        folder = folder.rename(folder.with_name(folder.name[1:]))
-        _delete_abandoned(folder.parent)
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder)
-
-
-def _throw_away_place() -> Path:
-    """Where to put data that are thrown away: in memory if there is enough, which makes new databases ten times faster."""
-    with suppress(OSError):
-        if os.access(MEMORY_FILES, os.W_OK) and shutil.disk_usage(MEMORY_FILES).free > MEMORY_NEEDED:
-            return MEMORY_FILES
-    return Path(tempfile.gettempdir())
-
-
-def _delete_abandoned(parent: Path) -> None:
-    """Deletes the folders of throw-away servers whose process was killed."""
-    for marker in parent.glob("batch-lookups-*/in_use"):
-        with suppress(OSError), marker.open("r+") as in_use:
-            fcntl.flock(in_use, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(marker.parent)
 
 
 def _account() -> pwd.struct_passwd | None:

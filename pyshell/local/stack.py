@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from pyshell.deploy import migrations
+from pyshell.local.installations import PostgresError
 from pyshell.local.machine import ends_with_parent, why_taken
-from pyshell.local.private_postgres import PostgresError, PrivatePostgres, default_state_dir
+from pyshell.local.private_postgres import PrivatePostgres, default_state_dir
 from pyshell.local.stopping import Stopping, until_stopped
 from pyshell.postgres.connections import Backoff, require_sessions
 from pyshell.settings import ROOT, Settings, read_environment
