@@ -1,4 +1,4 @@
-"""The address and the key: log in, see who one is, find out what is wrong; and what the shell wants to know."""
+"""The address, the key and the organization: log in, see who one is, what was used and what is wrong; and what the shell wants to know."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -13,8 +14,9 @@ import click
 from batch_lookups import __version__
 from batch_lookups.cli import exits, settings
 from batch_lookups.cli.exits import Ended
-from batch_lookups.cli.session import Session, open_browser, pass_session, printable, say, warn_of_clear_text, with_output
+from batch_lookups.cli.session import Session, counted, open_browser, pass_session, printable, say, warn_of_clear_text, with_output
 from batch_lookups.errors import ApiError
+from batch_lookups.paging import pages
 
 if TYPE_CHECKING:
     import httpx
@@ -268,4 +270,36 @@ def completion(shell: str) -> None:
     click.echo(found(root.command, {}, "batch-lookups", "_BATCH_LOOKUPS_COMPLETE").source())
 
 
-COMMANDS = [whoami, doctor, open_service, completion]
+@click.command()
+@click.option("--from", "created_from", metavar="DAY", help="From this day on, such as 2026-11-01.")
+@click.option("--before", "created_before", metavar="DAY", help="Only days before this one.")
+@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="How many rows.")
+@with_output
+@pass_session
+def usage(session: Session, created_from: str | None, created_before: str | None, limit: int) -> int:
+    """Count the lookups by day and job, newest first, and those of this month.
+
+    \b
+    Examples:
+      batch-lookups usage --from 2026-11-01
+      batch-lookups usage --json | jq '[.[].lookups] | add'
+
+    Ends with 6 where the month's limit is reached.
+    """
+    rest = pages(session.client.get_usage, created_from=created_from, created_before=created_before, limit=min(limit, 500))
+    first = next(rest)
+    month = first["month"]
+    used, allowed = month["lookups"], month["limit"]
+    lookups = counted(used, "lookup") if allowed is None else f"{used:,} of {counted(allowed, 'lookup')}"
+    say(f"{lookups} in {month['month']}")
+    session.show_all(
+        (row for page in chain([first], rest) for row in page["usage"]),
+        ["day", "lookups", "job", "name"],
+        lambda row: (row["day"], row["lookups"], row["job_id"], row["name"]),
+        "There are no lookups.",
+        limit=limit,
+    )
+    return exits.ALL if allowed is None or used < allowed else exits.STOPPED
+
+
+COMMANDS = [usage, whoami, doctor, open_service, completion]

@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from batch_lookups import __version__
-from batch_lookups.cli import account, batches, errors, exits, keys, reports, webhooks
+from batch_lookups.cli import account, batches, errors, exits, keys, reports, runs, webhooks
 from batch_lookups.cli.session import Session, say
 from batch_lookups.errors import ApiError, BatchLookupsError, InvalidArgumentError, UnavailableError
 
@@ -87,7 +87,7 @@ def batch_lookups(context: click.Context) -> None:
     context.call_on_close(context.ensure_object(Session).close)
 
 
-for command in (account.login, *batches.COMMANDS, *reports.COMMANDS, webhooks.webhooks, keys.keys, *account.COMMANDS):
+for command in (account.login, *runs.COMMANDS, *batches.COMMANDS, *reports.COMMANDS, webhooks.webhooks, keys.keys, *account.COMMANDS):
     batch_lookups.add_command(command)
 
 

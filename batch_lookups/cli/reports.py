@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batch_lookups.cli import saving
-from batch_lookups.cli.batches import none_if_dash, summary_of
+from batch_lookups.cli.runs import summary_of
 from batch_lookups.cli.session import Dollars, Session, counted, minute, open_browser, pass_session, say, with_output
 from batch_lookups.errors import ApiError
 from batch_lookups.paging import pages
@@ -59,7 +59,7 @@ def show(session: Session, job_or_report: str, output: Path | None, opens: bool)
 
     client = session.client
     report_id = report_of(session, job_or_report)
-    output = none_if_dash(output)
+    output = saving.none_if_dash(output)
     suffix = output.suffix.lower() if output else ""
     if output is None and not opens:
         summary = client.get_report_summary(report_id)

@@ -55,6 +55,11 @@ PAGE = OutputFile(".html", ".htm")
 REPORT = OutputFile(".html", ".htm", ".csv", ".xlsx", ".json")
 
 
+def none_if_dash(path: Path | None) -> Path | None:
+    """The file; None: standard output."""
+    return None if path is None or str(path) == "-" else path
+
+
 def save(path: Path | None, pieces: Iterable[bytes]) -> None:
     """Writes a file beside its place and then moves it there: whoever looks finds the old file or the whole new one.
 
