@@ -194,7 +194,8 @@ declare
     v_by_time         boolean := app.is_distributed();
     -- Whoever asks knows most of the last minute already, by the versions.
     v_position        bigint := app.realtime_position('1 minute');
-    -- Positions of another server, of which this one was restored, mean nothing here: all may have changed.
+    -- Positions of another server, of which this one was restored, mean nothing here: all may have changed. One that has come as far since then
+    -- does not show in the numbers, but in the history.
     v_since           bigint := case when v_by_time or p_since <= pg_snapshot_xmax(pg_current_snapshot())::text::bigint then p_since
                                      when p_since is not null then 0 end;
     -- Transaction numbers of rows have 32 bits: they count from here.
@@ -231,9 +232,10 @@ begin
     end loop;
     return json_build_object(
         'position', v_position,
+        'history', case when not v_by_time then app.wal_history() end,
         'changes', to_json(v_changes),
         'next', case when v_left = 0 then json_build_object('after_organization_id', v_organization_id, 'after_id', v_last_id) end);
 end;
 $$;
 
-comment on function api.realtime_changes(uuid[], text, bigint, timestamptz, uuid, uuid, integer) is 'A step through all rows of batch_lookup_jobs or incentive_reports of some organizations, p_limit rows long: {position, changes: [{organization_id, id, version, revision, is_new, is_deleted}], next}. The changes are the rows that were written at the position p_since or later (on a cluster: whose updated_at is that late), or updated at p_updated_since or later, and those deleted then, for a day; is_new: not updated since they were inserted. next is the p_after_... of the following step; null: that was all. The position of the first step is the p_since for the next time.';
+comment on function api.realtime_changes(uuid[], text, bigint, timestamptz, uuid, uuid, integer) is 'A step through all rows of batch_lookup_jobs or incentive_reports of some organizations, p_limit rows long: {position, history, changes: [{organization_id, id, version, revision, is_new, is_deleted}], next}. The changes are the rows that were written at the position p_since or later (on a cluster: whose updated_at is that late), or updated at p_updated_since or later, and those deleted then, for a day; is_new: not updated since they were inserted. next is the p_after_... of the following step; null: that was all. The position of the first step is the p_since for the next time, unless history is another one by then, as after a failover: positions of one cannot be compared with those of another (null: on a cluster, whose positions are times).';

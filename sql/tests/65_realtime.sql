@@ -1,5 +1,5 @@
 begin;
-select plan(17);
+select plan(18);
 \ir fixtures.psql
 select pg_temp.turn_clock('2026-11-24 12:00:00+00');
 select pg_temp.submit(:'org', 2) as job, pg_temp.submit(:'other_org', 1) as other_job \gset
@@ -47,9 +47,11 @@ select is(
     array[(select count(*) from pg_temp.changed(array[:'org']::uuid[], api.realtime_position() + 10000000)),
           (select count(*) from pg_temp.changed(array[:'org']::uuid[], api.realtime_position() + 10000001))],
     array[2, 0]::bigint[], 'on a cluster a position is a time, and what was updated before it has not changed');
+select is(api.realtime_changes(array[:'org']::uuid[], 'batch_lookup_jobs', 0) ->> 'history', null, 'on a cluster a position stays valid after a failover');
 \else
 select is((select count(*) from pg_temp.changed(array[:'org']::uuid[], 1000000000000)), 2::bigint,
     'after a restore to another server all has changed');
+select is(api.realtime_changes(array[]::uuid[], 'batch_lookup_jobs', 0) ->> 'history', app.wal_history(), 'a position comes with the history in which it is valid');
 \endif
 select bag_eq(format('select pg_temp.changed(array[%L]::uuid[], null, %L)', :'org', '2026-11-24 12:00:00+00'),
     format($$ values ('batch_lookup_jobs %s'), ('incentive_reports %s') $$, :'job', :'report'), 'what was updated since a time is found');

@@ -16,6 +16,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
@@ -93,14 +94,13 @@ def _encode(record: Mapping[str, Any], selected: Set[str] | None) -> str:
 class Listener(Protocol):
     """A channel that a client has joined. Whatever was not visible to the database's transactions at `position` is news to it."""
 
+    position: int
+
     @property
     def organization_id(self) -> UUID: ...
 
     @property
     def claims(self) -> str: ...
-
-    @property
-    def position(self) -> int: ...
 
     @property
     def is_behind(self) -> bool:
@@ -136,6 +136,8 @@ class Feed:
         self._may_have_missed = asyncio.Event()
         # All that was visible then has been polled, and who joined since then.
         self._position: int | None = None
+        # Of the server whose transactions the positions number.
+        self._history: str | None = None
         self._joined: list[Listener] = []
         self._replays: dict[Listener, asyncio.Task[None]] = {}
         # Organizations whose patterns are being judged, which may take long: their rows wait, and no others.
@@ -179,6 +181,8 @@ class Feed:
         self._joined.append(listener)
         if self._position is None:
             self._position = listener.position
+            # At once, to learn of which server.
+            self._may_have_missed.set()
         if since is not None:
             replay = self._replays[listener] = asyncio.create_task(self._replay(listener, since - REPLAY_MARGIN))
             replay.add_done_callback(lambda task: self._replays.pop(listener, None) if self._replays.get(listener) is task else None)
@@ -230,12 +234,16 @@ class Feed:
             await wait_at_most(self._may_have_missed, pause)
             self._may_have_missed.clear()
             if not self._listeners:
-                self._position = None
+                self._position = self._history = None
                 continue
             self._joined = []
             started = time.monotonic()
             positions = []
             async for step in self._steps(list(self._listeners), since=self._position):
+                if self._history not in (None, step.history):
+                    self._forget_position()
+                    positions.append(0)
+                self._history = step.history
                 positions.append(step.position)
                 for row, version, revision, is_new, is_deleted in step.changes:
                     if is_deleted:
@@ -250,6 +258,17 @@ class Feed:
             while len(self._versions) > MAX_CACHED_VERSIONS:
                 del self._versions[next(iter(self._versions))]
             pause = max(POLL_SECONDS, (time.monotonic() - started) * POLL_SHARE)
+
+    def _forget_position(self) -> None:
+        """After a failover: its former server may have counted further, so nobody knows what the new one has written. Everything is news.
+
+        What is known keeps a version, so that it is no INSERT, but one that no row has: the new server gives the same numbers once more.
+        """
+        self._position = 0
+        for listener in chain.from_iterable(self._listeners.values()):
+            listener.position = 0
+        self._versions = {row: version if version == DELETED else "" for row, version in self._versions.items()}
+        self._may_have_missed.set()
 
     async def _replay(self, listener: Listener, updated_since: datetime) -> None:
         """Tells one listener of all rows updated since then, no faster than its client reads."""
@@ -282,6 +301,7 @@ class Feed:
                 )
                 yield Step(
                     answer["position"],
+                    answer["history"],
                     [
                         Written(
                             Row(table, UUID(change["organization_id"]), change["id"]),
@@ -415,9 +435,10 @@ class Written(NamedTuple):
 
 
 class Step(NamedTuple):
-    """Some of the rows that changed, and the position of the step."""
+    """Some of the rows that changed, the position of the step, and the history that it belongs to (None: on a cluster)."""
 
     position: int
+    history: str | None
     changes: list[Written]
 
 

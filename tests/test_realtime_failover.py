@@ -1,0 +1,72 @@
+"""Subscribers through a failover: what the new primary has, they hear of, whatever transaction numbers the former one had come to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from pyshell.local.private_postgres import PrivatePostgres
+from pyshell.settings import Settings
+from tests.conftest import Connection
+from tests.http_fixtures import PEPPER, OrganizationClient, running_server
+from tests.realtime_fixtures import BareSocket, bare_socket
+from tests.standby import promote, running_standby, wait_for_replay
+from tests.timed import PATIENCE, wait_until
+
+
+def either(*servers: PrivatePostgres) -> str:
+    """The URL of whichever takes writes."""
+    parts = [conninfo_to_dict(server.url()) for server in servers]
+    hosts, ports = (",".join(str(part[name]) for part in parts) for name in ("host", "port"))
+    return make_conninfo(servers[0].url(), host=hosts, port=ports, target_session_attrs="read-write")
+
+
+def stop_receiving(standby: PrivatePostgres) -> None:
+    with psycopg.connect(standby.url(), autocommit=True) as connection:
+        connection.execute("alter system set primary_conninfo = ''")
+        connection.execute("select pg_reload_conf()")
+        wait_until(lambda: connection.execute("select count(*) from pg_stat_wal_receiver").fetchone() == (0,))
+
+
+@contextmanager
+def as_owner(server: PrivatePostgres) -> Iterator[Connection]:
+    with psycopg.connect(server.url(), autocommit=True) as connection:
+        yield connection
+
+
+def rename(database: Connection, job_id: str, name: str) -> None:
+    """As somebody does by hand: nobody is notified, and nothing is stamped."""
+    database.execute("update public.batch_lookup_jobs set name = %s where id = %s", [name, job_id])
+
+
+def hear(bare: BareSocket, name: str) -> None:
+    """Returns when a job of that name is told."""
+    while True:
+        frame = bare.receive(PATIENCE)
+        if frame[3] == "postgres_changes" and frame[4]["data"]["record"]["name"] == name:
+            return
+
+
+def test_what_a_new_primary_writes_is_told_though_the_former_one_had_counted_further(own_postgres: PrivatePostgres) -> None:
+    with running_standby(own_postgres, own_postgres.folder.parent / "standby") as standby:
+        settings = Settings(database_url=either(own_postgres, standby), api_key_pepper=PEPPER)
+        with running_server(settings) as url, OrganizationClient(url, own_postgres.url()) as client:
+            job_id, other = (client.submit()["job_id"] for _ in range(2))
+            wait_for_replay(own_postgres, standby)
+            stop_receiving(standby)
+            with as_owner(own_postgres) as database:
+                for number in range(100):
+                    rename(database, other, f"lost {number}")
+            with bare_socket(url, client.api_key) as bare:
+                assert bare.join({"event": "*"})["status"] == "ok"
+                with as_owner(own_postgres) as database:
+                    rename(database, job_id, "lost")
+                hear(bare, "lost")
+                own_postgres.stop(immediately=True)
+                promote(standby)
+                with as_owner(standby) as database:
+                    rename(database, job_id, "of the new primary")
+                hear(bare, "of the new primary")
