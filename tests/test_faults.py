@@ -303,6 +303,39 @@ def test_a_prepared_transaction_that_was_forgotten_is_named(own_postgres: Privat
         assert "transactions" not in deployment.doctor()
 
 
+def test_a_slot_that_was_forgotten_is_named_while_it_keeps_wal_and_once_it_has_lost_it(own_postgres: PrivatePostgres) -> None:
+    """That of a standby that is gone: it keeps no transactions, so that nothing else shows before the disk is full."""
+    settings = Settings(database_url=own_postgres.url(), api_key_pepper=SECRET, service_role_key=SECRET)
+
+    def finding() -> doctor.Finding:
+        [found] = [finding for finding in doctor.diagnose(settings) if finding.check == "wal"]
+        return found
+
+    def write_wal() -> None:
+        for _ in range(3):
+            owner.execute("select pg_logical_emit_message(false, 'test', 'something to switch from'), pg_switch_wal()")
+
+    with psycopg.connect(own_postgres.url(), autocommit=True) as owner:
+        owner.execute("alter system set max_wal_size = '32MB'")
+        owner.execute("select pg_reload_conf()")
+        owner.execute("select pg_create_physical_replication_slot('standby_2', true)")
+        wait_until(lambda: finding() == doctor.Finding("wal", doctor.OK, "no replication slot keeps more WAL than max_wal_size"))
+        write_wal()
+        assert re.fullmatch(r"the replication slot standby_2, which nobody reads, keeps [34][0-9] MB of WAL", finding().finding)
+        assert (finding().state, finding().advice) == (
+            doctor.PROBLEM,
+            "If its reader is gone: select pg_drop_replication_slot('standby_2').",
+        )
+        owner.execute("alter system set max_slot_wal_keep_size = '16MB'")
+        owner.execute("select pg_reload_conf()")
+        owner.execute("checkpoint")
+        wait_until(lambda: finding().state == doctor.WARNING)
+        assert finding().finding == "the replication slot standby_2 has lost WAL that its reader lacks"
+        assert finding().advice == "Make the reader anew, and: select pg_drop_replication_slot('standby_2')."
+        owner.execute("select pg_drop_replication_slot('standby_2')")
+        assert finding().state == doctor.OK
+
+
 def test_a_table_that_nobody_may_read_is_named_with_its_process(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "LOCK_SECONDS", 0.1)
     with psycopg.connect(deployment.settings.database_url, application_name="an alter table") as holder:

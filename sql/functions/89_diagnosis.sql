@@ -275,6 +275,39 @@ begin
 end;
 $$;
 
+-- Replication slots whose WAL fills the disk, and those of which it was removed.
+create or replace function app.diagnose_wal() returns setof app.finding
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_lsn   pg_lsn  := case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end;
+    v_most  bigint  := pg_size_bytes(current_setting('max_wal_size'));
+    v_found boolean := false;
+    v_slot  record;
+begin
+    for v_slot in
+        select s.slot_name, s.active, s.wal_status = 'lost' as is_lost, v_lsn - s.restart_lsn as kept
+          from pg_replication_slots s
+         where s.wal_status = 'lost' or v_lsn - s.restart_lsn > v_most
+         order by s.slot_name
+    loop
+        v_found := true;
+        return next (case when v_slot.is_lost
+                     then app.found('wal', 'warning', format('the replication slot %s has lost WAL that its reader lacks', v_slot.slot_name),
+                              format('Make the reader anew, and: select pg_drop_replication_slot(%L).', v_slot.slot_name))
+                     when v_slot.active
+                     then app.found('wal', 'warning', format('the replication slot %s, whose reader is behind, keeps %s of WAL', v_slot.slot_name, pg_size_pretty(v_slot.kept)),
+                              'Find out what holds its reader up: pg_stat_replication shows where it is.')
+                     else app.found('wal', 'problem', format('the replication slot %s, which nobody reads, keeps %s of WAL', v_slot.slot_name, pg_size_pretty(v_slot.kept)),
+                              format('If its reader is gone: select pg_drop_replication_slot(%L).', v_slot.slot_name)) end);
+    end loop;
+    if not v_found then
+        return next app.found('wal', 'ok', 'no replication slot keeps more WAL than max_wal_size');
+    end if;
+end;
+$$;
+
 create or replace function app.diagnose_webhooks() returns setof app.finding
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -338,6 +371,8 @@ begin
     select * from app.diagnose_lookups()
      union all
     select * from app.diagnose_transactions(p_queue)
+     union all
+    select * from app.diagnose_wal()
      union all
     select * from app.diagnose_webhooks()
      union all
