@@ -17,13 +17,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.types.json import Jsonb
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from pyshell.api import api_keys
+from pyshell.api import api_keys, authentication
 from pyshell.api.authentication import Authenticator
-from pyshell.api.realtime import connection, credentials, feed, joins, limits, outbox, reader
+from pyshell.api.realtime import connection, credentials, endpoint, feed, joins, limits, outbox, reader
 from pyshell.api.realtime import websocket as realtime_websocket
 from pyshell.api.realtime.credentials import Subscriber
 from pyshell.api.realtime.limits import refusal_seconds
@@ -34,6 +35,7 @@ from tests.clerk_fixtures import clerk_instance
 from tests.conftest import Connection
 from tests.http_fixtures import Json, NewClient, OrganizationClient, look_up, running_server, site
 from tests.realtime_fixtures import BareSocket, Watch, bare_socket
+from tests.tcp_proxy import running_proxy
 from tests.timed import PATIENCE, timed, wait_until
 
 
@@ -209,6 +211,42 @@ def test_a_clerk_session_watches_until_its_token_expires(
         database.execute("select api.create_batch_lookup(%s, %s)", [organization_id, items])
         renewed.until(lambda lines: any(line.get("change", {}).get("eventType") == "INSERT" for line in lines))
         assert short.changes() == []
+
+
+def test_a_token_that_comes_while_the_database_is_away_is_checked_when_it_is_back(
+    http_settings: Settings, database: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clients send each token once: one that was let go would end the channel with the token before it."""
+    monkeypatch.setitem(Pool.__init__.__kwdefaults__ or {}, "timeout", 0.2)
+    monkeypatch.setattr(authentication, "CACHE_SECONDS", 0)
+    shifted = ShiftedTime()
+    monkeypatch.setattr(credentials, "time", shifted)
+    parts = conninfo_to_dict(http_settings.database_url)
+    with clerk_instance() as clerk, running_proxy(int(str(parts["port"]))) as proxy:
+        settings = replace(http_settings, clerk_issuer=clerk.issuer, database_url=make_conninfo("", **parts | {"port": proxy.port}))
+
+        def token(seconds: float) -> str:
+            return clerk.token(v=2, o={"id": organization, "rol": "admin"}, exp=int(clerk.claims()["iat"] + seconds))
+
+        organization = f"org_{uuid.uuid4().hex}"
+        with running_server(settings) as url, bare_socket(url, token(600)) as bare:
+            assert bare.join({"event": "INSERT"})["status"] == "ok"
+            assert bare.receive()[4]["status"] == "ok"
+            target, proxy.target = proxy.target, free_port()
+            proxy.cut()
+            bare.send("access_token", {"access_token": token(3600)})
+            # Whatever came before it has been handled by the time that this is answered.
+            assert bare.ask("heartbeat", topic="phoenix", join_ref=None)["status"] == "ok"
+            shifted.seconds = 660
+            with pytest.raises(TimeoutError):
+                bare.receive(3 * endpoint.SWEEP_SECONDS)
+            proxy.target = target
+            [organization_id] = database.execute("select app.organization_id_of_clerk(%s)", [organization]).fetchone() or [None]
+            database.execute("select api.create_batch_lookup(%s, %s)", [organization_id, Jsonb([site()])])
+            told = bare.receive(PATIENCE)
+            assert (told[3], told[4]["data"]["type"]) == ("postgres_changes", "INSERT")
+            shifted.seconds = 3660
+            assert bare.receive(PATIENCE)[4]["message"].endswith("oken has expired")
 
 
 @timed

@@ -60,6 +60,8 @@ class Channel:
         self.subscriber = subscriber
         self.subscriptions = subscriptions
         self.position = position
+        # A newer token, which came while the database was away.
+        self.unchecked_token: str | None = None
 
     @property
     def organization_id(self) -> UUID:
@@ -201,7 +203,9 @@ class Connection:
             for task in self._tasks:
                 task.cancel()
         for channel in tuple(self._channels.values()):
-            if channel.subscriber.has_expired:
+            if channel.unchecked_token is not None:
+                await self._identify_again(channel, channel.unchecked_token)
+            elif channel.subscriber.has_expired:
                 self.close_channel(channel, "Token has expired")
             elif channel.subscriber.recheck_at <= time.time() or changed & {None, channel.organization_id}:
                 await self._identify_again(channel, channel.subscriber.token)
@@ -318,6 +322,9 @@ class Connection:
         except JoinError as error:
             if not error.transient:
                 self.close_channel(channel, str(error))
+            elif isinstance(error.__cause__, DatabaseError) and token != channel.subscriber.token:
+                # Its signature was good, and clients send each token once.
+                channel.unchecked_token = token
             return
         if self.has(channel):
             # What was read for the one organization is not for the other.
@@ -326,6 +333,7 @@ class Connection:
                 self._feed.remove(channel)
                 self._place.move_channel(channel.organization_id, subscriber.organization_id)
             channel.subscriber = subscriber
+            channel.unchecked_token = None
             if not is_same:
                 self._feed.add(channel)
 
