@@ -687,13 +687,18 @@ class TestTheProtocol:
         assert closed.value.rcvd.code == 1007
         assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
-    def test_notices_a_revoked_key(
-        self, server: str, client: OrganizationClient, database: Connection, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize("seconds", [0, -3600])
+    def test_notices_a_revoked_key_though_the_clock_is_set_back(
+        self, seconds: float, server: str, client: OrganizationClient, database: Connection, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        shifted = ShiftedTime()
+        for module in (connection, credentials):
+            monkeypatch.setattr(module, "time", shifted)
         monkeypatch.setattr(credentials, "RECHECK_SECONDS", 0.5)
         with bare_socket(server, client.api_key) as bare:
             assert bare.join({})["status"] == "ok"
             assert bare.receive()[3] == "system"
+            shifted.seconds = seconds
             database.execute(
                 "update app.api_keys set revoked_at = now() where organization_id = (select id from app.organizations where name = %s)",
                 [client.organization],

@@ -207,7 +207,7 @@ class Connection:
                 await self._identify_again(channel, channel.unchecked_token)
             elif channel.subscriber.has_expired:
                 self.close_channel(channel, "Token has expired")
-            elif channel.subscriber.recheck_at <= time.time() or changed & {None, channel.organization_id}:
+            elif channel.subscriber.recheck_at <= now or changed & {None, channel.organization_id}:
                 await self._identify_again(channel, channel.subscriber.token)
 
     async def _write(self) -> None:

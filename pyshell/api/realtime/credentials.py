@@ -19,7 +19,10 @@ RECHECK_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Subscriber:
-    """`claims` is JSON; `expires_at`, when the token expires, and `recheck_at`, when the credential is checked again, are Unix times."""
+    """`claims` is JSON. `expires_at`, when the token expires, is a Unix time.
+
+    `recheck_at`, when the credential is checked again, is one of `time.monotonic`: nobody sets that back.
+    """
 
     token: str
     caller: Caller
@@ -61,5 +64,5 @@ def _subscriber(token: str, caller: Caller, claims: dict[str, Any], expires_at: 
         scopes=caller.scopes,
         claims=json.dumps(claims),
         expires_at=expires_at,
-        recheck_at=time.time() + RECHECK_SECONDS,
+        recheck_at=time.monotonic() + RECHECK_SECONDS,
     )
