@@ -31,10 +31,14 @@ OnRetry = Callable[[Retry], None]
 
 
 class Attempts:
-    """The attempts at one request. `repeatable`: it may be carried out twice without harm."""
+    """The attempts at one request, for so many seconds from the end of the first. `repeatable`: it may be carried out twice without harm.
+
+    The first does not count: that nobody answers is noticed late, and a new connection may be all that it takes.
+    """
 
     def __init__(self, seconds: float, *, repeatable: bool) -> None:
-        self._ends_at = time.monotonic() + seconds
+        self._seconds = seconds
+        self._ends_at: float | None = None
         self._repeatable = repeatable
         self._count = 0
 
@@ -70,7 +74,10 @@ class Attempts:
         if retry_after is not None and retry_after.isdecimal():
             delay = max(float(retry_after) + random.random(), delay)
         self._count += 1
-        return delay if time.monotonic() + delay < self._ends_at else None
+        now = time.monotonic()
+        if self._ends_at is None:
+            self._ends_at = now + self._seconds
+        return delay if now + delay < self._ends_at else None
 
 
 def error_of(response: httpx.Response) -> ApiError:

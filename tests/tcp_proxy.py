@@ -20,9 +20,14 @@ class Proxy:
         self._open = threading.Event()
         self._open.set()
         self._writers: set[asyncio.StreamWriter] = set()
+        self._stranded: set[asyncio.StreamWriter] = set()
 
     def fall_silent(self) -> None:
         self._open.clear()
+
+    def strand(self) -> None:
+        """Forwards nothing more for the connections that are there, which stay open, as where something on the way has forgotten them."""
+        self._loop.call_soon_threadsafe(lambda: self._stranded.update(self._writers))
 
     def recover(self) -> None:
         """Forwards again, for new connections; those that were there are aborted."""
@@ -34,6 +39,7 @@ class Proxy:
         self._loop.call_soon_threadsafe(self._abort)
 
     def _abort(self) -> None:
+        self._stranded.clear()
         for writer in self._writers:
             writer.transport.abort()
 
@@ -48,11 +54,12 @@ class Proxy:
         self._writers |= ends
         await asyncio.gather(self._forward(reader, other_writer), self._forward(other_reader, writer))
         self._writers -= ends
+        self._stranded -= ends
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
             while data := await reader.read(65536):
-                while not self._open.is_set():  # noqa: ASYNC110 (set from another thread)
+                while not self._open.is_set() or writer in self._stranded:  # noqa: ASYNC110 (set from another thread)
                     await asyncio.sleep(0.05)
                 writer.write(data)
                 await writer.drain()

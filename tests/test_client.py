@@ -18,6 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -29,6 +30,7 @@ from batch_lookups.retrying import Retry
 from batch_lookups.webhooks import SecretError, sign, why_not_genuine
 from pyshell.settings import ROOT
 from tests.cli_fixtures import Cli, Service
+from tests.tcp_proxy import running_proxy
 from tests.webhook_receiver import serving
 
 JOB = "5a8b54ab-0b0c-4d3e-9d8c-3f1f6e0f3c11"
@@ -288,6 +290,26 @@ def test_a_lost_connection_costs_no_record_and_repeats_none(cli: Cli, service: S
         transport.cuts = [40_000]
         with pytest.raises(UnavailableError, match="incomplete"):
             list(client.results(job, results_format, status="completed"))
+
+
+def test_a_connection_that_nobody_answers_any_more_is_made_anew(cli: Cli, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a night's sleep, or where a router has forgotten it. That is noticed later than all attempts may take together."""
+    monkeypatch.setattr("batch_lookups.client.TIMEOUT", httpx.Timeout(1))
+    key = cli.environment["BATCH_LOOKUPS_API_KEY"]
+    retries: list[Retry] = []
+    with (
+        running_proxy(urlsplit(service.url).port or 0) as proxy,
+        Client(f"http://127.0.0.1:{proxy.port}", key, retry_seconds=0.9, on_retry=retries.append) as client,
+    ):
+        organization = client.get_me()["organization"]
+        proxy.strand()
+        assert client.get_me()["organization"] == organization
+        [retry] = retries
+        assert retry.reason.endswith("did not answer in time (timed out)")
+        # A service that answers nothing at all is given up.
+        proxy.fall_silent()
+        with pytest.raises(UnavailableError, match="did not answer in time"):
+            client.get_me()
 
 
 class CuttingTransport(httpx.BaseTransport):
