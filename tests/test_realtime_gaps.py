@@ -202,6 +202,19 @@ def test_a_plain_update_is_told_of_though_it_stamps_nothing(organization: Organi
     assert set(subscriber.names) == {organization.job_ids[5]}
 
 
+def test_a_poll_that_had_to_wait_makes_the_next_one_no_rarer(organization: Organization, subscribe: Callable[..., Subscriber]) -> None:
+    subscriber = subscribe()
+    with psycopg.connect(organization.database_url) as connection:
+        connection.execute("lock table public.batch_lookup_jobs")
+        waits = "select count(*) from pg_locks where relation = 'public.batch_lookup_jobs'::regclass and not granted"
+        wait_until(lambda: connection.execute(waits).fetchone() == (1,))
+        # Twenty times as long is more than anybody waits here.
+        time.sleep(2 * PATIENCE / feed.POLL_SHARE)
+    organization.rename(organization.job_ids[5], "after it")
+    # Before the subscriber takes its connection for dead, and joins again.
+    wait_until(lambda: subscriber.names.get(organization.job_ids[5]) == "after it", patience=PATIENCE / 2)
+
+
 @pytest.mark.parametrize("hours", [-1, 1])
 def test_clocks_may_disagree(hours: int, organization: Organization, subscribe: Callable[..., Subscriber]) -> None:
     """What the database stamps lies an hour before or after what the host of the API takes for the present."""

@@ -228,7 +228,7 @@ class Feed:
     async def _poll(self, backoff: Backoff) -> None:
         """Finds changes without a notification: every POLL_SECONDS, and when listening begins again."""
         await self._load_tables()
-        pause = POLL_SECONDS
+        pause, took = POLL_SECONDS, 0.0
         while True:
             backoff.reset()
             await wait_at_most(self._may_have_missed, pause)
@@ -257,7 +257,9 @@ class Feed:
             self._position = min([*positions, *(listener.position for listener in self._joined)])
             while len(self._versions) > MAX_CACHED_VERSIONS:
                 del self._versions[next(iter(self._versions))]
-            pause = max(POLL_SECONDS, (time.monotonic() - started) * POLL_SHARE)
+            # A single one that took long had to wait for something.
+            before, took = took, time.monotonic() - started
+            pause = max(POLL_SECONDS, min(before, took) * POLL_SHARE)
 
     def _forget_position(self) -> None:
         """After a failover: its former server may have counted further, so nobody knows what the new one has written. Everything is news.
