@@ -308,6 +308,26 @@ begin
 end;
 $$;
 
+-- Whether Supabase's Realtime tells of jobs and reports. The advice on the web to make its publication anew leaves it without them.
+create or replace function app.diagnose_publication() returns setof app.finding
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_missing text    := (select string_agg('public.' || t.name, ', ' order by t.name)
+                           from unnest(array['batch_lookup_jobs', 'incentive_reports']) t (name)
+                          where not exists (select from pg_publication_tables p
+                                             where p.pubname = 'supabase_realtime' and p.schemaname = 'public' and p.tablename = t.name));
+    v_exists  boolean := exists (select from pg_publication where pubname = 'supabase_realtime');
+begin
+    return next (case when v_missing is not null and current_setting('wal_level') = 'logical'
+                 then app.found('publication', 'warning', format('the publication supabase_realtime lacks %s, so Supabase''s Realtime tells nobody of them', v_missing),
+                          format(case when v_exists then 'As the owner: alter publication supabase_realtime add table %s.'
+                                      else 'As the owner: create publication supabase_realtime for table %s.' end, v_missing))
+                 else app.found('publication', 'ok', 'Supabase''s Realtime, where there is one, tells of jobs and reports') end);
+end;
+$$;
+
 create or replace function app.diagnose_webhooks() returns setof app.finding
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -373,6 +393,8 @@ begin
     select * from app.diagnose_transactions(p_queue)
      union all
     select * from app.diagnose_wal()
+     union all
+    select * from app.diagnose_publication()
      union all
     select * from app.diagnose_webhooks()
      union all

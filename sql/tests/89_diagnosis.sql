@@ -1,5 +1,5 @@
 begin;
-select plan(14);
+select plan(16);
 \ir fixtures.psql
 -- What a check found.
 create function pg_temp.found(p_check text) returns text
@@ -50,5 +50,16 @@ reset role;
 select is(:'hidden'::text, 'problem: process 7 (crm, no name) holds rows of the queue; warning: plain_owner does not see what sessions of other roles do, so nothing here knows how long their transactions are open',
     'an owner who does not see the sessions of others is told so');
 select is(:'seen'::text, 'ok', 'a member of pg_read_all_stats sees them');
+-- The publication of Supabase's Realtime
+create function pg_temp.lacking() returns text
+language sql as $$ select finding || '. ' || advice from api.diagnose() where "check" = 'publication' and state = 'warning' $$;
+
+alter publication supabase_realtime drop table public.incentive_reports;
+select is(pg_temp.lacking(), 'the publication supabase_realtime lacks public.incentive_reports, so Supabase''s Realtime tells nobody of them. As the owner: alter publication supabase_realtime add table public.incentive_reports.',
+    'a table that is not published is named with the statement that publishes it');
+drop publication supabase_realtime;
+select is(pg_temp.lacking(), 'the publication supabase_realtime lacks public.batch_lookup_jobs, public.incentive_reports, so Supabase''s Realtime tells nobody of them. As the owner: create publication supabase_realtime for table public.batch_lookup_jobs, public.incentive_reports.',
+    'a publication that is gone is named with the statement that makes it anew');
+
 select * from finish();
 rollback;
