@@ -1,4 +1,4 @@
-"""Subscribers through a failover: what the new primary has, they hear of, whatever transaction numbers the former one had come to."""
+"""Subscribers through failovers and crashes: what is written afterwards, they hear of, whatever transaction numbers there were before."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import psycopg
+import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from pyshell.api.realtime import feed
+from pyshell.local.machine import free_port
 from pyshell.local.private_postgres import PrivatePostgres
 from pyshell.settings import Settings
 from tests.conftest import Connection
 from tests.http_fixtures import PEPPER, OrganizationClient, running_server
 from tests.realtime_fixtures import BareSocket, bare_socket
 from tests.standby import promote, running_standby, wait_for_replay
+from tests.tcp_proxy import running_proxy
 from tests.timed import PATIENCE, wait_until
 
 
@@ -70,3 +74,37 @@ def test_what_a_new_primary_writes_is_told_though_the_former_one_had_counted_fur
                 with as_owner(standby) as database:
                     rename(database, job_id, "of the new primary")
                 hear(bare, "of the new primary")
+
+
+def test_what_a_primary_writes_after_a_crash_is_told_though_it_counts_anew(
+    own_postgres: PrivatePostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last transactions that nobody waited for are lost, as when the use of a key is noted, and their numbers are given once more."""
+    monkeypatch.setattr(feed, "POLL_SECONDS", 0.2)
+    with as_owner(own_postgres) as database:
+        database.execute("alter system set wal_writer_delay = '10s'")
+        database.execute("select pg_reload_conf()")
+    with running_proxy(own_postgres.port) as proxy:
+        settings = Settings(database_url=make_conninfo(own_postgres.url(), port=proxy.port), api_key_pepper=PEPPER)
+        with running_server(settings) as url, OrganizationClient(url, own_postgres.url()) as client:
+            job_id, other = (client.submit()["job_id"] for _ in range(2))
+            with bare_socket(url, client.api_key) as bare:
+                assert bare.join({"event": "*"})["status"] == "ok"
+                with as_owner(own_postgres) as database:
+                    rename(database, other, "first")
+                    hear(bare, "first")
+                    database.execute("set synchronous_commit = off")
+                    for number in range(20):
+                        rename(database, other, f"lost {number}")
+                    hear(bare, "lost 19")
+                proxy.target = free_port()
+                proxy.cut()
+                own_postgres.stop(immediately=True)
+                own_postgres.start()
+                with as_owner(own_postgres) as database:
+                    assert database.execute("select name from public.batch_lookup_jobs where id = %s", [other]).fetchone() == ("first",)
+                    rename(database, job_id, "after the crash")
+                    for number in range(40):
+                        rename(database, other, f"later {number}")
+                proxy.target = own_postgres.port
+                hear(bare, "after the crash")

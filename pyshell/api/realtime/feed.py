@@ -40,6 +40,8 @@ READS_AT_ONCE = 200
 ALONE_SECONDS = 2.0
 JUDGED_AT_ONCE = 2
 MAX_CACHED_VERSIONS = 20_000
+# A crash takes back the last transactions whose commits waited for no disk, those of half a second, and gives their numbers once more.
+MAX_LOST_TRANSACTIONS = 10_000
 # In place of the version of a row of whose end the listeners have been told.
 DELETED = "deleted"
 # A poll of many rows comes less often: it takes up to a twentieth of one connection.
@@ -138,6 +140,7 @@ class Feed:
         self._position: int | None = None
         # Of the server whose transactions the positions number.
         self._history: str | None = None
+        self._may_have_crashed = False
         self._joined: list[Listener] = []
         self._replays: dict[Listener, asyncio.Task[None]] = {}
         # Organizations whose patterns are being judged, which may take long: their rows wait, and no others.
@@ -213,6 +216,7 @@ class Feed:
 
     def _on_notification(self, payload: str | None) -> None:
         if payload is None:
+            self._may_have_crashed = True
             self._may_have_missed.set()
         elif change := parse(payload):
             self._note(change.event, change.row)
@@ -236,12 +240,17 @@ class Feed:
             if not self._listeners:
                 self._position = self._history = None
                 continue
+            if self._may_have_crashed and self._position is not None:
+                self._go_back(max(self._position - MAX_LOST_TRANSACTIONS, 0))
+            self._may_have_crashed = False
             self._joined = []
             started = time.monotonic()
             positions = []
             async for step in self._steps(list(self._listeners), since=self._position):
                 if self._history not in (None, step.history):
-                    self._forget_position()
+                    # After a failover, whose former server may have counted further, nobody knows what the new one has written.
+                    self._go_back(0)
+                    self._may_have_missed.set()
                     positions.append(0)
                 self._history = step.history
                 positions.append(step.position)
@@ -261,16 +270,15 @@ class Feed:
             before, took = took, time.monotonic() - started
             pause = max(POLL_SECONDS, min(before, took) * POLL_SHARE)
 
-    def _forget_position(self) -> None:
-        """After a failover: its former server may have counted further, so nobody knows what the new one has written. Everything is news.
+    def _go_back(self, position: int) -> None:
+        """What was written since then is news to all, also what they know: another transaction may have had its number.
 
-        What is known keeps a version, so that it is no INSERT, but one that no row has: the new server gives the same numbers once more.
+        It keeps a version, so that it is no INSERT, but one that no row has.
         """
-        self._position = 0
+        self._position = position
         for listener in chain.from_iterable(self._listeners.values()):
-            listener.position = 0
+            listener.position = min(listener.position, position)
         self._versions = {row: version if version == DELETED else "" for row, version in self._versions.items()}
-        self._may_have_missed.set()
 
     async def _replay(self, listener: Listener, updated_since: datetime) -> None:
         """Tells one listener of all rows updated since then, no faster than its client reads."""
