@@ -311,6 +311,15 @@ def test_a_slot_that_was_forgotten_is_named_while_it_keeps_wal_and_once_it_has_l
         [found] = [finding for finding in doctor.diagnose(settings) if finding.check == "wal"]
         return found
 
+    def is_small() -> bool:
+        """Whether new sessions have the setting."""
+        with psycopg.connect(own_postgres.url()) as connection:
+            return connection.execute("show max_wal_size").fetchone() == ("32MB",)
+
+    def is_lost() -> bool:
+        owner.execute("checkpoint")
+        return finding().state == doctor.WARNING
+
     def write_wal() -> None:
         for _ in range(3):
             owner.execute("select pg_logical_emit_message(false, 'test', 'something to switch from'), pg_switch_wal()")
@@ -319,7 +328,8 @@ def test_a_slot_that_was_forgotten_is_named_while_it_keeps_wal_and_once_it_has_l
         owner.execute("alter system set max_wal_size = '32MB'")
         owner.execute("select pg_reload_conf()")
         owner.execute("select pg_create_physical_replication_slot('standby_2', true)")
-        wait_until(lambda: finding() == doctor.Finding("wal", doctor.OK, "no replication slot keeps more WAL than max_wal_size"))
+        wait_until(is_small)
+        assert finding() == doctor.Finding("wal", doctor.OK, "no replication slot keeps more WAL than max_wal_size")
         write_wal()
         assert re.fullmatch(r"the replication slot standby_2, which nobody reads, keeps [34][0-9] MB of WAL", finding().finding)
         assert (finding().state, finding().advice) == (
@@ -328,8 +338,7 @@ def test_a_slot_that_was_forgotten_is_named_while_it_keeps_wal_and_once_it_has_l
         )
         owner.execute("alter system set max_slot_wal_keep_size = '16MB'")
         owner.execute("select pg_reload_conf()")
-        owner.execute("checkpoint")
-        wait_until(lambda: finding().state == doctor.WARNING)
+        wait_until(is_lost)
         assert finding().finding == "the replication slot standby_2 has lost WAL that its reader lacks"
         assert finding().advice == "Make the reader anew, and: select pg_drop_replication_slot('standby_2')."
         owner.execute("select pg_drop_replication_slot('standby_2')")
