@@ -182,8 +182,14 @@ export class Draft {
   }
 
   map(field: string, number: number | null): Promise<boolean> {
-    const before = this.upload.peek().columns.find((column) => column.field === field)?.number ?? null;
-    return this.change({ columns: { [field]: number } }, { title: "the column", changes: { columns: { [field]: before } } });
+    const { columns } = this.upload.peek();
+    const before = columns.find((column) => column.field === field)?.number ?? null;
+    // The field that the column had, which the other one takes the place of.
+    const replaced = columns.find((column) => column.number === number)?.field;
+    return this.change({ columns: { [field]: number } }, {
+      title: "the column",
+      changes: { columns: { [field]: before, ...(replaced && { [replaced]: number }) } },
+    });
   }
 
   setDefault(field: string, value: unknown): Promise<boolean> {

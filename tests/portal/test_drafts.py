@@ -503,3 +503,20 @@ def test_a_draft_shows_what_was_done_with_it_elsewhere(signed_in: SignedIn, clie
     expect(page.get_by_role("heading", name="March.xlsx was started")).to_be_visible()
     page.get_by_role("link", name="See the batch").click()
     expect(page).to_have_url(re.compile(job["job_id"]))
+
+
+def one_row(client: OrganizationClient) -> str:
+    row = "deal-1,1 N Spring St,Los Angeles,CA,90012,Residential,1,Kim\n"
+    draft = client.post("/uploads", content=",".join(HEADER) + "\n" + row, headers={"content-type": "text/csv"}).json()
+    return str(draft["id"])
+
+
+def test_undoing_a_column_gives_back_the_field_that_it_had(signed_in: SignedIn, client: OrganizationClient) -> None:
+    draft = one_row(client)
+    page = signed_in(f"uploads/{draft}?step=columns").page
+    before = [column["field"] for column in client.get(f"/uploads/{draft}").json()["columns"]]
+    page.get_by_label("City", exact=True).select_option("street_1")
+    expect(page.get_by_label("Street Address", exact=True)).to_have_value("")
+    page.get_by_role("button", name="Undo").click()
+    expect(page.get_by_text("Undone: the column")).to_be_visible()
+    assert [column["field"] for column in client.get(f"/uploads/{draft}").json()["columns"]] == before
