@@ -82,6 +82,7 @@ export function fileOf(upload: Upload): Sent | undefined {
 export async function drop(id: string) {
   await call("delete", "/uploads/{upload_id}", { path: { upload_id: id } });
   kept.delete(id);
+  drafts.delete(id);
 }
 
 /** The sheet that was read and those there are, of a workbook that has several with rows. */
@@ -95,19 +96,43 @@ export const MOST_ROWS = 500;
 /** How many cells one change may have. */
 export const MOST_EDITS = 10_000;
 
+/** What takes a change back. */
+interface Back {
+  title: string;
+  changes: Changes;
+}
+
+/** Those that have been looked at, by their ids, until the page is left: what is not saved yet outlives the screen. */
+const drafts = new Map<string, Draft>();
+
 export class Draft {
   readonly upload: Signal<Upload>;
   /** Changes whenever the rows have been judged again. */
   readonly version = signal(0);
   readonly error = signal<Error | undefined>(undefined);
   readonly saving = signal(0);
-  readonly undoable = signal<{ title: string; changes: Changes }[]>([]);
+  readonly undoable = signal<Back[]>([]);
   /** Changes that did not get through, in their order. */
-  readonly unsent = signal<Parameters<Draft["change"]>[]>([]);
-  private last: Promise<unknown> = Promise.resolve();
+  readonly unsent = signal<[Changes, Back?][]>([]);
+  private last: Promise<boolean> = Promise.resolve(true);
 
   constructor(upload: Upload) {
     this.upload = signal(upload);
+  }
+
+  /** The draft of an upload that has just been read. */
+  static of(upload: Upload): Draft {
+    const known = drafts.get(upload.id);
+    if (known?.hasUnsaved()) return known;
+    const draft = known ?? new Draft(upload);
+    draft.upload.value = upload;
+    draft.error.value = undefined;
+    drafts.set(upload.id, draft);
+    return draft;
+  }
+
+  hasUnsaved(): boolean {
+    return this.saving.peek() > 0 || this.unsent.peek().length > 0;
   }
 
   get path() {
@@ -115,31 +140,39 @@ export class Draft {
   }
 
   /** Sends changes after those before them; `back` takes them back. Answers whether they were taken. */
-  change(changes: Changes, back?: { title: string; changes: Changes }): Promise<boolean> {
+  change(changes: Changes, back?: Back): Promise<boolean> {
+    this.resend();
+    return this.enqueue(changes, back);
+  }
+
+  private enqueue(changes: Changes, back?: Back): Promise<boolean> {
     this.saving.value++;
-    const sent = this.last.then(() => call("patch", "/uploads/{upload_id}", { path: this.path, body: changes }));
-    this.last = sent.catch(() => {});
-    return sent.then((upload) => {
-      this.upload.value = upload;
-      if (this.unsent.peek().length === 0) this.error.value = undefined;
+    return this.last = this.last.then(() => this.save(changes, back));
+  }
+
+  private async save(changes: Changes, back?: Back): Promise<boolean> {
+    try {
+      // A later change never overtakes one that did not get through, which would undo it when it is sent again.
+      if (this.unsent.peek().length > 0) throw this.error.peek();
+      this.upload.value = await call("patch", "/uploads/{upload_id}", { path: this.path, body: changes });
+      this.error.value = undefined;
       if (back) this.undoable.value = [...this.undoable.peek(), back];
-      this.version.value++;
       return true;
-    }, (failure) => {
-      this.error.value = failure;
+    } catch (failure) {
+      this.error.value = failure as Error;
       if (failure instanceof Failure && failure.isPassing) this.unsent.value = [...this.unsent.peek(), [changes, back]];
-      this.version.value++;
       return false;
-    }).finally(() => {
+    } finally {
+      this.version.value++;
       this.saving.value--;
       const error = this.error.peek();
       if (error instanceof Failure && error.status === 409) this.refresh();
-    });
+    }
   }
 
   /** Shows what others have made of it, in other tabs too; while changes are under way, their answers do. */
   async refresh() {
-    if (this.saving.peek() > 0 || this.unsent.peek().length > 0) return;
+    if (this.hasUnsaved()) return;
     const before = this.upload.peek();
     const fresh = await call("get", "/uploads/{upload_id}", { path: this.path });
     if (this.upload.peek() !== before || (fresh.updated_at === before.updated_at && fresh.job_id === before.job_id)) return;
@@ -151,15 +184,26 @@ export class Draft {
   resend() {
     const unsent = this.unsent.peek();
     this.unsent.value = [];
-    for (const each of unsent) this.change(...each);
+    for (const each of unsent) this.enqueue(...each);
   }
 
-  undo(): Promise<boolean> {
+  /** Waits for the changes that are under way, and sends again what did not get through. Answers whether all of them were taken. */
+  async settle(): Promise<boolean> {
+    const before = this.error.peek();
+    this.resend();
+    await this.last;
+    const error = this.error.peek();
+    return this.unsent.peek().length === 0 && (error === undefined || error === before);
+  }
+
+  /** Takes the last change back, whether or not it has been saved yet, and answers its title. */
+  async undo(): Promise<string | undefined> {
+    if (!await this.settle()) return;
     const before = this.undoable.peek();
     const step = before.at(-1);
-    if (!step) return Promise.resolve(false);
+    if (!step) return;
     this.undoable.value = before.slice(0, -1);
-    return this.change(step.changes);
+    if (await this.change(step.changes)) return step.title;
   }
 
   edit(cells: { row: Row; column: number; value: string }[], title = "the edit"): Promise<boolean> {

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 import openpyxl
-from playwright.sync_api import Locator, Page, Route, expect
+from playwright.sync_api import Dialog, Locator, Page, Route, expect
 
 from tests.conftest import Connection
 from tests.http_fixtures import NewClient, OrganizationClient, look_up
@@ -511,6 +511,90 @@ def one_row(client: OrganizationClient) -> str:
     return str(draft["id"])
 
 
+def write(page: Page, label: str, before: str, after: str) -> None:
+    page.get_by_role("gridcell", name=before, exact=True).dblclick()
+    page.get_by_role("textbox", name=label, exact=True).fill(after)
+    page.keyboard.press("Enter")
+
+
+def refuse_changes(page: Page) -> None:
+    page.route(re.compile("/uploads/"), lambda route: route.fulfill(status=503) if route.request.method == "PATCH" else route.continue_())
+
+
+def hold_first_change(page: Page) -> list[Route]:
+    held: list[Route] = []
+    page.route(
+        re.compile("/uploads/"), lambda route: held.append(route) if route.request.method == "PATCH" and not held else route.continue_()
+    )
+    return held
+
+
+def edits_of(client: OrganizationClient, draft: str) -> dict[str, str]:
+    [row] = client.get(f"/uploads/{draft}/rows").json()["rows"]
+    return dict(row["edits"])
+
+
+def test_a_start_takes_the_changes_before_it(signed_in: SignedIn, client: OrganizationClient) -> None:
+    page = signed_in(f"uploads/{one_row(client)}").page
+    held = hold_first_change(page)
+    write(page, "City", "Los Angeles", "Pasadena")
+    write(page, "ZIP", "90012", "91101")
+    start = page.get_by_role("button", name="Start 1 site")
+    start.click()
+    expect(start).to_have_attribute("aria-disabled", "true")
+    held[0].continue_()
+    page.wait_for_url("**/batches/*")
+    [job] = client.get("/batch-lookups").json()["jobs"]
+    [item] = client.get(f"/batch-lookups/{job['id']}/items").json()["items"]
+    assert (item["address"]["city"], item["address"]["postal_code"]) == ("Pasadena", "91101")
+
+
+def test_nothing_starts_while_a_change_is_not_saved(signed_in: SignedIn, client: OrganizationClient) -> None:
+    page = signed_in(f"uploads/{one_row(client)}").page
+    refuse_changes(page)
+    write(page, "City", "Los Angeles", "Pasadena")
+    expect(page.get_by_text("Not saved", exact=True)).to_be_visible()
+    page.get_by_role("button", name="Start 1 site").click()
+    alert = page.get_by_role("region", name="Start").get_by_role("alert")
+    expect(alert).to_have_text("Nothing was started, as a change has not been saved.")
+    assert client.get("/batch-lookups").json()["jobs"] == []
+    page.unroute_all()
+    page.get_by_role("button", name="Start 1 site").click()
+    page.wait_for_url("**/batches/*")
+    [job] = client.get("/batch-lookups").json()["jobs"]
+    [item] = client.get(f"/batch-lookups/{job['id']}/items").json()["items"]
+    assert item["address"]["city"] == "Pasadena"
+
+
+def test_a_change_that_is_sent_again_overwrites_no_later_one(signed_in: SignedIn, client: OrganizationClient) -> None:
+    draft = one_row(client)
+    page = signed_in(f"uploads/{draft}").page
+    refuse_changes(page)
+    write(page, "City", "Los Angeles", "Pasadena")
+    expect(page.get_by_text("Not saved", exact=True)).to_be_visible()
+    page.unroute_all()
+    write(page, "City", "Los Angeles", "Burbank")
+    expect(page.get_by_text("Saved", exact=True)).to_be_visible()
+    expect(page.get_by_role("alert")).to_have_count(0)
+    page.evaluate("dispatchEvent(new Event('online'))")
+    expect(page.get_by_role("gridcell", name="Burbank", exact=True)).to_be_visible()
+    assert edits_of(client, draft) == {"3": "Burbank"}
+
+
+def test_undo_takes_back_a_change_that_is_still_under_way(signed_in: SignedIn, client: OrganizationClient) -> None:
+    draft = one_row(client)
+    page = signed_in(f"uploads/{draft}").page
+    write(page, "City", "Los Angeles", "Pasadena")
+    expect(page.get_by_text("Saved", exact=True)).to_be_visible()
+    held = hold_first_change(page)
+    write(page, "ZIP", "90012", "91101")
+    page.keyboard.press("Control+z")
+    expect(page.get_by_text("Saving…", exact=True)).to_be_visible()
+    held[0].continue_()
+    expect(page.get_by_text("Undone: the edit")).to_be_visible()
+    assert edits_of(client, draft) == {"3": "Pasadena"}
+
+
 def test_undoing_a_column_gives_back_the_field_that_it_had(signed_in: SignedIn, client: OrganizationClient) -> None:
     draft = one_row(client)
     page = signed_in(f"uploads/{draft}?step=columns").page
@@ -520,3 +604,26 @@ def test_undoing_a_column_gives_back_the_field_that_it_had(signed_in: SignedIn, 
     page.get_by_role("button", name="Undo").click()
     expect(page.get_by_text("Undone: the column")).to_be_visible()
     assert [column["field"] for column in client.get(f"/uploads/{draft}").json()["columns"]] == before
+
+
+def test_changes_that_are_not_saved_outlive_the_screen(signed_in: SignedIn, client: OrganizationClient) -> None:
+    draft = one_row(client)
+    page = signed_in(f"uploads/{draft}").page
+    refuse_changes(page)
+    write(page, "City", "Los Angeles", "Pasadena")
+    expect(page.get_by_text("Not saved", exact=True)).to_be_visible()
+    asked: list[str] = []
+
+    def stay(dialog: Dialog) -> None:
+        asked.append(dialog.type)
+        dialog.dismiss()
+
+    page.once("dialog", stay)
+    page.close(run_before_unload=True)
+    page.get_by_role("link", name="Batches").click()
+    expect(page.get_by_role("heading", name="Batches")).to_be_visible()
+    assert asked == ["beforeunload"]
+    page.unroute_all()
+    page.go_back()
+    expect(page.get_by_text("Saved", exact=True)).to_be_visible()
+    assert edits_of(client, draft) == {"3": "Pasadena"}

@@ -1,7 +1,7 @@
 // A draft between its upload and its start: what its columns are, what is wrong with its rows, what a start would take.
 import type { ComponentChildren } from "preact";
 import { useSignal } from "@preact/signals";
-import { useEffect, useLayoutEffect, useMemo } from "preact/hooks";
+import { useEffect, useLayoutEffect } from "preact/hooks";
 import { call } from "../api.ts";
 import { Draft, drop, REUSE_DAYS } from "../draft.ts";
 import { counted, duration, number, readNumber } from "../format.ts";
@@ -18,10 +18,9 @@ import { Columns } from "./draft-columns.tsx";
 import { Sheet } from "./draft-sheet.tsx";
 
 export function DraftScreen({ id }: { id: string }) {
-  const upload = useLoad((signal) => call("get", "/uploads/{upload_id}", { path: { upload_id: id }, signal }), [id]);
-  const draft = useMemo(() => upload.data.value && new Draft(upload.data.value), [upload.data.value]);
-  if (!draft) return <NotYet title="Draft" loaded={upload} />;
-  return <Shown draft={draft} />;
+  const draft = useLoad(async (signal) => Draft.of(await call("get", "/uploads/{upload_id}", { path: { upload_id: id }, signal })), [id]);
+  if (!draft.data.value) return <NotYet title="Draft" loaded={draft} />;
+  return <Shown draft={draft.data.value} />;
 }
 
 function Shown({ draft }: { draft: Draft }) {
@@ -47,18 +46,23 @@ function Shown({ draft }: { draft: Draft }) {
   useEffect(() => {
     const resend = () => draft.resend();
     const refresh = () => draft.refresh().catch(() => {});
+    // The browser asks before the tab is closed or loaded anew with changes that are not saved.
+    const ask = (event: Event) => draft.hasUnsaved() && event.preventDefault();
+    resend();
     addEventListener("online", resend);
     addEventListener("focus", refresh);
+    addEventListener("beforeunload", ask);
     return () => {
       removeEventListener("online", resend);
       removeEventListener("focus", refresh);
+      removeEventListener("beforeunload", ask);
     };
   }, [draft]);
 
   const undoable = draft.undoable.value.at(-1);
   async function undo() {
-    const title = draft.undoable.peek().at(-1)?.title;
-    if (await draft.undo()) notify(`Undone: ${title}`);
+    const title = await draft.undo();
+    if (title) notify(`Undone: ${title}`);
   }
   if (upload.job_id) {
     return (
@@ -151,6 +155,7 @@ function Start({ draft }: { draft: Draft }) {
   const days = upload.reuse_results?.max_age_days ?? REUSE_DAYS;
   const reused = () => ({ reuse_results: reuse.value ? { max_age_days: days } : null });
   async function start(form: FormData) {
+    if (!await draft.settle()) throw new Error("Nothing was started, as a change has not been saved.");
     const name = String(form.get("name") ?? "").trim();
     const most = readNumber(String(form.get("max_lookups")));
     const sample = Number(form.get("sample"));
