@@ -185,6 +185,16 @@ def test_a_file_may_have_a_name_of_another_encoding(cli: Cli) -> None:
     assert json.loads(cli.run("list", "--json").stdout)[0]["name"] == "M�rz.csv"
 
 
+@pytest.mark.parametrize(("words", "shown"), [(["list"], "M?rz ä"), (["list", "--json"], '"name": "M\\u2192rz \\u00e4"')])
+def test_what_the_locale_cannot_show_does_not_end_the_command(cli: Cli, words: list[str], shown: str) -> None:
+    cli.run("submit", cli.sites("sites.csv", 1), "--name", "M→rz ä")
+    cli.environment["PYTHONIOENCODING"] = "latin-1"
+    done = cli.start(*words)
+    data, messages = done.communicate(timeout=30)
+    assert (done.returncode, messages) == (0, b"")
+    assert shown in data.decode("latin-1")
+
+
 @pytest.mark.parametrize("words", [["list", "--name"], ["status"], ["keys", "create", "--name"]])
 def test_a_word_of_another_encoding_is_wrong_usage(cli: Cli, words: list[str]) -> None:
     done = cli.run(*words, os.fsdecode(b"M\xe4rz"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import io
 import os
 import signal
 import sys
@@ -16,7 +16,7 @@ import click
 
 from batch_lookups import __version__
 from batch_lookups.cli import account, batches, errors, exits, keys, reports, runs, webhooks
-from batch_lookups.cli.session import Session, say
+from batch_lookups.cli.session import Session, as_json, say
 from batch_lookups.errors import ApiError, BatchLookupsError, InvalidArgumentError, UnavailableError
 
 # httpx has a command line of its own, and would import it with rich and pygments wherever they are installed; it does without.
@@ -68,6 +68,12 @@ def open_closed_streams() -> None:
         sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", closefd=False)
 
 
+def show_any_character() -> None:
+    """Shows `?` for what the encoding of the locale lacks, instead of ending amid the data."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+
+
 @click.group(cls=Group, epilog=exits.EXPLANATION, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="batch-lookups")
 @click.pass_context
@@ -93,6 +99,7 @@ for command in (account.login, *runs.COMMANDS, *batches.COMMANDS, *reports.COMMA
 
 def main(words: Sequence[str] | None = None) -> None:
     open_closed_streams()
+    show_any_character()
     session = Session()
     end_in_order()
     try:
@@ -112,7 +119,7 @@ def main(words: Sequence[str] | None = None) -> None:
             hint = errors.hint_of(error)
             code = fail(session, exits.of_error(error), details, hint, error.request_id if error.status >= 500 else "")
         else:
-            say(json.dumps(error.body or {"error": str(error)}, ensure_ascii=False))
+            say(as_json(error.body or {"error": str(error)}))
             code = exits.of_error(error)
     except InvalidArgumentError as error:
         code = fail(session, exits.USAGE, str(error))
@@ -178,5 +185,5 @@ def fail(
             if text:
                 say(text if code == exits.DETACHED else f"{name}: {text}")
     else:
-        say(json.dumps({"error": message, "hint": hint or None, **(details or {})}, ensure_ascii=False))
+        say(as_json({"error": message, "hint": hint or None, **(details or {})}))
     return code

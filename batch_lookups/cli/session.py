@@ -93,8 +93,8 @@ class Session:
 
 
 def as_json(document: Any, *, indent: int | None = None) -> str:
-    """A document in which nothing may steer the terminal: JSON has escapes for that."""
-    text = json.dumps(document, ensure_ascii=False, indent=indent)
+    """A document in which nothing may steer the terminal: JSON has escapes for that, and for what the locale's encoding lacks."""
+    text = json.dumps(document, ensure_ascii=not sys.stdout.encoding.lower().startswith("utf"), indent=indent)
     return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
