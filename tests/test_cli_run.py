@@ -246,11 +246,18 @@ def test_a_file_that_is_no_table_is_refused_in_the_words_of_the_service(cli: Cli
         (["check", "bytes.csv"], "hint: Save the file as CSV UTF-8.\n"),
         (["check", "large.csv"], "this one has 10,001 (invalid_item_count)\nhint: Split a larger file. One with 0 names "),
         (["check", "wide.csv"], "  line 2: the row has 8 cells, the header 7\n"),
+        (["check", "book.xlsx", "--sheet", "Owners"], "The sheet Owners was read; --sheet chooses another: Sites (missing_columns)\n"),
     ],
 )
 def test_messages_name_what_was_typed(cli: Cli, words: list[str], said: str) -> None:
     header, row = cli.sites("sites.csv", ["deal-1"]).read_text().splitlines()
     cli.sites("large.csv", 10_001)
+    book = openpyxl.Workbook()
+    for title, lines in {"Sites": [header, row], "Owners": ["Owner", "Kim"]}.items():
+        sheet = book.create_sheet(title)
+        for line in lines:
+            sheet.append(line.split(","))
+    book.save(cli.folder / "book.xlsx")
     for name, lines in {
         "bare.csv": [line.rsplit(",", 2)[0] for line in (header, row)],
         "headers.csv": ["reference_id,street,city,zip", "deal-1,1 Main St,Oakland,94601"],

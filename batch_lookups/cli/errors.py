@@ -52,6 +52,7 @@ HINTS = {
 def in_words_of_the_command(message: str) -> str:
     """A message of the service about an option, with the name that the option has here."""
     named = re.sub(r"^([a-z_]+)(?= must |:)|(?<=^the port of )(url)\b", lambda name: WORDS.get(name[0], name[0]), message)
+    named = re.sub("`([a-z_]+)`", lambda name: WORDS.get(name[1], name[0]), named)
     # No option is null.
     return re.sub(r" must be null or ", " must be ", named)
 

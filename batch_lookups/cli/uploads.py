@@ -230,7 +230,7 @@ def say_invalid(problems: Sequence[ItemProblem], total: int) -> None:
 def say_notes(checked: Checked) -> None:
     """What was assumed about the file, and what was mended in it."""
     for note in checked["notes"]:
-        say(f"note: {note['message'].replace('`sheet`', '--sheet')}")
+        say(f"note: {errors.in_words_of_the_command(note['message'])}")
     unused = [column["header"] for column in checked["columns"] if column["field"] is None]
     if unused:
         say(f"note: columns that are not used: {', '.join(unused[:SHOWN])}{', ...' if len(unused) > SHOWN else ''}")
