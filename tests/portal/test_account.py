@@ -71,6 +71,25 @@ def test_applications_move_on(signed_in: SignedIn, client: OrganizationClient, d
     expect(details.locator("dd").first).to_have_text(last)
 
 
+def test_an_application_that_somebody_else_moves_shows_where_it_is(
+    signed_in: SignedIn, client: OrganizationClient, database: Connection
+) -> None:
+    client.patch("/organization", json={"company": "acme"})
+    program = {"program_id": "p", "program_name": "Heat pump rebate", "total_incentive": 900, "eligible_combinations": 1}
+    job = client.submit(site("deal-7", create_application=True))
+    look_up(database, job, 1, {"incentives": {"total_incentive_amount": 900, "by_program": [program]}})
+    [application] = client.get("/applications").json()["applications"]
+    page = signed_in(f"applications?application={application['id']}").page
+    details = page.get_by_role("dialog", name=f"Application {application['id']}")
+    expect(details.locator("dd").first).to_have_text("Not started")
+    for status in ("in_progress", "awaiting_partner"):
+        client.patch(f"/applications/{application['id']}", json={"application_status": status})
+    details.get_by_role("button", name="In progress").click()
+    expect(details.get_by_role("alert")).to_contain_text("An application cannot go from awaiting_partner to in_progress")
+    expect(details.locator("dd").first).to_have_text("Awaiting the partner")
+    expect(details.locator("footer button")).to_have_text(["Completed"])
+
+
 def test_an_endpoint_is_set_tested_and_sent_to_again(page: Page, developer: OrganizationClient, receiver: FakeReceiver) -> None:
     receiver.status, receiver.body = 500, b"out of order"
     person = Person(page, str(developer.base_url))

@@ -129,6 +129,8 @@ function Details({ id, onChange }: { id: number; onChange: (moved: Application) 
       onChange(moved);
     } catch (error) {
       failure.value = error as Error;
+      // Somebody else may have moved it.
+      loaded.reload();
     }
   }
   const times: [string, string | null | undefined][] = [
