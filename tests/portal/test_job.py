@@ -278,6 +278,18 @@ def test_failures_are_shown_and_retried_by_reason(signed_in: SignedIn, client: O
     expect(page.get_by_role("region", name="Progress")).to_contain_text("waiting 3")
 
 
+def test_a_retry_that_somebody_else_has_begun_is_shown(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
+    job = upload(client, 3)
+    look_up(database, job, 3, {"error": "not there"}, status=404)
+    page = signed_in(f"batches/{job['job_id']}").page
+    retry = page.get_by_role("button", name="Retry sites that failed with not_found")
+    expect(retry).to_be_visible()
+    begun = client.post(f"/batch-lookups/{job['job_id']}/retry").json()
+    retry.click()
+    expect(page.get_by_text("Somebody retries them already: this is the batch.")).to_be_visible()
+    expect(page).to_have_url(re.compile(f"batches/{begun['job_id']}"))
+
+
 def test_many_sites_are_retried_only_after_a_question(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
     job = upload(client, 24)
     for count, status in ((11, 404), (13, 400)):

@@ -1,6 +1,6 @@
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
-import { call, type Schemas, send } from "../api.ts";
+import { call, Failure, type Schemas, send } from "../api.ts";
 import { counted, decimal, duration, number, percent, shortTime } from "../format.ts";
 import { watch } from "../live.ts";
 import { type Loaded, now, throttled, useLoad } from "../load.ts";
@@ -265,12 +265,19 @@ function Errors({ job }: { job: Job }) {
   if (codes.length === 0) return null;
 
   async function retry(code?: string) {
-    const created = await call("post", "/batch-lookups/{job_id}/retry", {
-      path: { job_id: job.id },
-      query: code ? { error_code: code } : {},
-    });
-    notify(`${counted(created.total_items, "site")} will be looked up again`);
-    go(["batches", created.job_id]);
+    try {
+      const created = await call("post", "/batch-lookups/{job_id}/retry", {
+        path: { job_id: job.id },
+        query: code ? { error_code: code } : {},
+      });
+      notify(`${counted(created.total_items, "site")} will be looked up again`);
+      go(["batches", created.job_id]);
+    } catch (error) {
+      const underWay = error instanceof Failure && error.code === "retry_in_progress" && error.body.job_id;
+      if (!underWay) throw error;
+      notify("Somebody retries them already: this is the batch.");
+      go(["batches", underWay]);
+    }
   }
   /** Lookups cost money. */
   function retryOrAsk(count: number, code?: string) {
