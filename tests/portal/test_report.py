@@ -50,7 +50,9 @@ def test_a_report_grows_is_filtered_and_taken_along(signed_in: SignedIn, client:
     assert "program=austin" in page.url
     page.reload()
     expect(rows).to_have_count(1)
-    page.get_by_role("button", name="Show all programs").click()
+    shown = page.get_by_role("button", name="Show all programs")
+    expect(shown).to_have_text(re.compile("^Austin Energy rebate "))
+    shown.click()
     page.get_by_role("combobox", name="Eligibility").select_option("Not eligible")
     expect(rows).to_have_text([re.compile("austin-2")])
     # How its amount adds up is told where it was looked up.

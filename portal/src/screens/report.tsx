@@ -88,7 +88,7 @@ export function ReportScreen({ id }: { id: string }) {
               onChoose={() => {}}
             />
           </div>
-          <Sites report={report} job={job} states={data.by_state} version={version.value} />
+          <Sites summary={data} version={version.value} />
         </>
       )}
     </>
@@ -310,14 +310,8 @@ function Figures({ report, job }: { report: Report; job: Job | null }) {
   );
 }
 
-interface SitesProperties {
-  report: Report;
-  job: Job | null;
-  states: Schemas["StateTotals"][];
-  version: number;
-}
-
-function Sites({ report, job, states, version }: SitesProperties) {
+function Sites({ summary, version }: { summary: Schemas["ReportSummary"] & { job: Job | null }; version: number }) {
+  const { report, job, by_state: states } = summary;
   const filters = siteFilters();
   const { state, program, utility, eligible, q = "" } = filters;
   const sort = (query.value.get("sort") ?? "-amount") as Schemas["ReportSort"];
@@ -335,14 +329,18 @@ function Sites({ report, job, states, version }: SitesProperties) {
   }, [version]);
 
   const total = pages.data.value?.at(-1)?.total;
+  const chosen = [
+    program && (programs(summary).find(({ key }) => key === program)?.name ?? program),
+    utility && (utilities(summary).find(({ key }) => key === utility)?.name ?? utility),
+  ].filter(Boolean);
   return (
     <section aria-label="Sites">
       <div class="toolbar">
         <h2>{total ? counted(total, "site") : "Sites"}</h2>
         <div class="filters">
-          {(program || utility) && (
+          {chosen.length > 0 && (
             <button type="button" onClick={() => setQuery({ program: null, utility: null })}>
-              {[program, utility].filter(Boolean).join(", ")} ×<span class="unseen">Show all programs and utilities</span>
+              {chosen.join(", ")} ×<span class="unseen">Show all programs and utilities</span>
             </button>
           )}
           <Search label="Search sites" hint="Reference, street or city" value={q} onSearch={(q) => setQuery({ q })} />
