@@ -44,6 +44,10 @@ def upload(page: Page, content: bytes, name: str = "March.xlsx") -> None:
     expect(page.get_by_role("heading", name=name)).to_be_visible()
 
 
+def refuse_changes(page: Page) -> None:
+    page.route(re.compile("/uploads/"), lambda route: route.fulfill(status=503) if route.request.method == "PATCH" else route.continue_())
+
+
 def test_a_dirty_workbook_becomes_a_batch(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
     person = signed_in("upload")
     page = person.page
@@ -156,6 +160,16 @@ def test_another_sheet_of_a_workbook_is_chosen(signed_in: SignedIn, client: Orga
     expect(page.get_by_label("Owner")).to_have_value("")
     sheet.select_option("Sites B")
     expect(start).to_contain_text("3 sites ready")
+
+    # Nor is what has not been saved yet.
+    refuse_changes(page)
+    page.get_by_label("Owner").select_option("street_2")
+    expect(page.get_by_text("Not saved", exact=True)).to_be_visible()
+    sheet.select_option("Sites A")
+    page.get_by_role("button", name="Keep Sites B").click()
+    page.unroute_all()
+    page.get_by_role("button", name="Try again").click()
+    expect(page.get_by_text("Saved", exact=True)).to_be_visible()
 
     # The file is gone with the page.
     page.reload()
@@ -515,10 +529,6 @@ def write(page: Page, label: str, before: str, after: str) -> None:
     page.get_by_role("gridcell", name=before, exact=True).dblclick()
     page.get_by_role("textbox", name=label, exact=True).fill(after)
     page.keyboard.press("Enter")
-
-
-def refuse_changes(page: Page) -> None:
-    page.route(re.compile("/uploads/"), lambda route: route.fulfill(status=503) if route.request.method == "PATCH" else route.continue_())
 
 
 def hold_first_change(page: Page) -> list[Route]:

@@ -94,7 +94,7 @@ function Choice({ draft, file, sheet, sheets }: ChoiceProperties) {
           aria-busy={wanted.value !== ""}
           onChange={(event) => {
             const name = event.currentTarget.value;
-            const isChanged = updated_at !== created_at || draft.saving.peek() > 0;
+            const isChanged = updated_at !== created_at || draft.hasUnsaved();
             if (!isChanged || wanted.peek()) read(name);
             else asked.value = name;
           }}
