@@ -500,6 +500,16 @@ def test_a_draft_is_left_and_taken_up_elsewhere_and_on_a_phone(
     expect(page.get_by_role("alert")).to_contain_text("Upload not found")
 
 
+def test_a_draft_is_deleted_once(signed_in: SignedIn, client: OrganizationClient) -> None:
+    page = signed_in(f"uploads/{one_row(client)}").page
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.method) if request.method == "DELETE" else None)
+    page.get_by_role("button", name="Delete…").click()
+    page.get_by_role("button", name="Delete the draft").dblclick()
+    expect(page.get_by_role("heading", name="New upload")).to_be_visible()
+    assert (sent, client.get("/uploads").json()["uploads"]) == (["DELETE"], [])
+
+
 def test_a_draft_shows_what_was_done_with_it_elsewhere(signed_in: SignedIn, client: OrganizationClient) -> None:
     made = client.post(
         "/uploads", params={"name": "March.xlsx"}, content=workbook(dirty()), headers={"content-type": "application/octet-stream"}

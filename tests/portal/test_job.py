@@ -200,6 +200,20 @@ def test_a_batch_goes_on_with_a_new_limit(signed_in: SignedIn, client: Organizat
     expect(person.page.get_by_role("region", name="Progress")).to_contain_text("completed 4")
 
 
+def test_a_sample_is_gone_on_with_once(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
+    sites = [site(f"deal-{number}") for number in range(5)]
+    job = client.post("/batch-lookups", params={"sample": 2}, json=sites).json()
+    look_up(database, job, 2, ANSWER)
+    person = signed_in(f"batches/{job['job_id']}")
+    person.look("job-sample")
+    sent: list[str] = []
+    person.page.on("request", lambda request: sent.append(request.url) if request.method == "POST" else None)
+    banner = person.page.get_by_role("region", name="Waiting for you")
+    banner.get_by_role("button", name="Look up the other 3").dblclick()
+    expect(banner).to_have_count(0)
+    assert len(sent) == 1
+
+
 def test_it_is_never_all_done_before_the_report_is_closed(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
     job = upload(client, 3)
     look_up(database, job, 2, ANSWER)
@@ -237,6 +251,25 @@ def test_a_batch_is_cancelled_and_says_what_still_finishes(signed_in: SignedIn, 
         assert client.get(f"/batch-lookups/{job['job_id']}").json()["status"] == "cancelled"
         finish()
         expect(progress).to_contain_text("completed 3")
+
+
+def test_a_double_click_is_one_command(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
+    job = upload(client, 3)
+    look_up(database, job, 1, {"error": "not there"}, status=404)
+    page = signed_in(f"batches/{job['job_id']}").page
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.method) if request.method in ("POST", "DELETE") else None)
+    page.get_by_role("button", name="Cancel…").click()
+    page.get_by_role("button", name="Cancel the batch").dblclick()
+    expect(page.get_by_role("button", name="Delete…")).to_be_visible()
+    expect(page.get_by_role("alert")).to_have_count(0)
+    page.get_by_role("button", name="Retry sites that failed with not_found").dblclick()
+    expect(page.get_by_text("1 site will be looked up again")).to_be_visible()
+    page.go_back()
+    page.get_by_role("button", name="Delete…").click()
+    page.get_by_role("button", name="Delete the batch").dblclick()
+    expect(page.get_by_role("heading", name="Batches")).to_be_visible()
+    assert sent == ["POST", "POST", "DELETE"]
 
 
 def test_failures_are_shown_and_retried_by_reason(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
@@ -286,7 +319,7 @@ def test_a_retry_that_somebody_else_has_begun_is_shown(signed_in: SignedIn, clie
     expect(retry).to_be_visible()
     begun = client.post(f"/batch-lookups/{job['job_id']}/retry").json()
     retry.click()
-    expect(page.get_by_text("Somebody retries them already: this is the batch.")).to_be_visible()
+    expect(page.get_by_text("They are retried already: this is the batch.")).to_be_visible()
     expect(page).to_have_url(re.compile(f"batches/{begun['job_id']}"))
 
 

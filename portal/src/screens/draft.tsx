@@ -64,6 +64,10 @@ function Shown({ draft }: { draft: Draft }) {
     const title = await draft.undo();
     if (title) notify(`Undone: ${title}`);
   }
+  async function remove() {
+    await drop(upload.id);
+    go(["upload"]);
+  }
   if (upload.job_id) {
     return (
       <section class="empty">
@@ -111,26 +115,10 @@ function Shown({ draft }: { draft: Draft }) {
       {step === "columns" ? <Columns draft={draft} /> : <Check draft={draft} />}
       <Start draft={draft} />
       {deleting.value && (
-        <Dialog
-          title={`Delete ${upload.name ?? "the draft"}?`}
-          onClose={() => (deleting.value = false)}
-          actions={
-            <>
-              <button type="button" onClick={() => (deleting.value = false)}>Keep it</button>
-              <button
-                type="button"
-                class="danger"
-                onClick={async () => {
-                  await drop(upload.id);
-                  go(["upload"]);
-                }}
-              >
-                Delete the draft
-              </button>
-            </>
-          }
-        >
-          <p>Its rows and repairs are deleted with it. Your file stays where it is.</p>
+        <Dialog title={`Delete ${upload.name ?? "the draft"}?`} onClose={() => (deleting.value = false)}>
+          <Form submit="Delete the draft" onSubmit={remove} onCancel={() => (deleting.value = false)} danger>
+            <p>Its rows and repairs are deleted with it. Your file stays where it is.</p>
+          </Form>
         </Dialog>
       )}
     </>

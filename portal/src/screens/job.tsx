@@ -75,30 +75,22 @@ export function JobScreen({ id }: { id: string }) {
 
 function Heading({ job, reload }: { job: Job; reload: Loaded<Job>["reload"] }) {
   const asking = useSignal<"cancel" | "delete" | null>(null);
-  const failure = useSignal<Error | undefined>(undefined);
   const open = isOpen(job);
   const path = { job_id: job.id };
   const results = (format: Schemas["ResultsFormat"], query: { status?: Schemas["ItemStatus"] } = {}) => () =>
     download("/batch-lookups/{job_id}/results", { path, query: { format, ...query } }, `${nameOf(job)}.${format}`);
 
+  const close = () => (asking.value = null);
+
   async function cancel() {
-    try {
-      await call("post", "/batch-lookups/{job_id}/cancel", { path });
-      notify("The batch is cancelled");
-    } catch (error) {
-      failure.value = error as Error;
-    }
-    asking.value = null;
+    await call("post", "/batch-lookups/{job_id}/cancel", { path });
+    notify("The batch is cancelled");
+    close();
     reload();
   }
   async function remove() {
-    try {
-      await call("delete", "/batch-lookups/{job_id}", { path });
-      go(["batches"]);
-    } catch (error) {
-      failure.value = error as Error;
-    }
-    asking.value = null;
+    await call("delete", "/batch-lookups/{job_id}", { path });
+    go(["batches"]);
   }
 
   return (
@@ -132,37 +124,22 @@ function Heading({ job, reload }: { job: Job; reload: Loaded<Job>["reload"] }) {
         {!open && can("jobs:write") && <button type="button" class="quiet" onClick={() => (asking.value = "delete")}>Delete…</button>}
         {can("reports:read") && <a class="button primary" href={href(["reports", job.report_id])}>Report</a>}
       </div>
-      <Problem error={failure.value} />
       {asking.value === "cancel" && (
-        <Dialog
-          title={`Cancel ${nameOf(job)}?`}
-          onClose={() => (asking.value = null)}
-          actions={
-            <>
-              <button type="button" onClick={() => (asking.value = null)}>Keep it</button>
-              <button type="button" class="danger" onClick={cancel}>Cancel the batch</button>
-            </>
-          }
-        >
-          <p>
-            {counted(job.item_counts.pending, "site")} will not be looked up. {job.item_counts.processing > 0 &&
-              `${counted(job.item_counts.processing, "lookup")} in flight will still finish. `}
-            What has been looked up stays in the results and in the report.
-          </p>
+        <Dialog title={`Cancel ${nameOf(job)}?`} onClose={close}>
+          <Form submit="Cancel the batch" onSubmit={cancel} onCancel={close} danger>
+            <p>
+              {counted(job.item_counts.pending, "site")} will not be looked up. {job.item_counts.processing > 0 &&
+                `${counted(job.item_counts.processing, "lookup")} in flight will still finish. `}
+              What has been looked up stays in the results and in the report.
+            </p>
+          </Form>
         </Dialog>
       )}
       {asking.value === "delete" && (
-        <Dialog
-          title={`Delete ${nameOf(job)}?`}
-          onClose={() => (asking.value = null)}
-          actions={
-            <>
-              <button type="button" onClick={() => (asking.value = null)}>Keep it</button>
-              <button type="button" class="danger" onClick={remove}>Delete the batch</button>
-            </>
-          }
-        >
-          <p>Its sites and their results will be gone for good. The report stays.</p>
+        <Dialog title={`Delete ${nameOf(job)}?`} onClose={close}>
+          <Form submit="Delete the batch" onSubmit={remove} onCancel={close} danger>
+            <p>Its sites and their results will be gone for good. The report stays.</p>
+          </Form>
         </Dialog>
       )}
     </>
@@ -261,6 +238,7 @@ const FEW = 10;
 function Errors({ job }: { job: Job }) {
   const failure = useSignal<Error | undefined>(undefined);
   const asking = useSignal<{ code?: string; count: number } | null>(null);
+  const busy = useSignal(false);
   const codes = Object.entries(job.errors_by_code).sort(([, one], [, other]) => other - one);
   if (codes.length === 0) return null;
 
@@ -275,7 +253,7 @@ function Errors({ job }: { job: Job }) {
     } catch (error) {
       const underWay = error instanceof Failure && error.code === "retry_in_progress" && error.body.job_id;
       if (!underWay) throw error;
-      notify("Somebody retries them already: this is the batch.");
+      notify("They are retried already: this is the batch.");
       go(["batches", underWay]);
     }
   }
@@ -283,7 +261,9 @@ function Errors({ job }: { job: Job }) {
   function retryOrAsk(count: number, code?: string) {
     failure.value = undefined;
     if (count > FEW) asking.value = { code, count };
-    else retry(code).catch((error) => (failure.value = error));
+    if (count > FEW || busy.peek()) return;
+    busy.value = true;
+    retry(code).catch((error) => (failure.value = error)).finally(() => (busy.value = false));
   }
 
   const mayRetry = can("jobs:write") && !isOpen(job);

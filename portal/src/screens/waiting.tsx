@@ -1,14 +1,11 @@
 // A batch that waits for its user: after its sample, or at its limit of lookups.
-import { useSignal } from "@preact/signals";
 import { call, type Schemas } from "../api.ts";
 import { counted, number, readNumber } from "../format.ts";
 import { notify } from "../parts/announce.tsx";
 import { Form, NumberField } from "../parts/form.tsx";
-import { Problem } from "../parts/misc.tsx";
 import { can } from "../session.ts";
 
 export function Waiting({ job, reload }: { job: Schemas["JobDetails"]; reload: () => void }) {
-  const failure = useSignal<Error | undefined>(undefined);
   if (!job.waiting_for) return null;
   const rest = job.item_counts.pending;
 
@@ -19,7 +16,6 @@ export function Waiting({ job, reload }: { job: Schemas["JobDetails"]; reload: (
   }
   return (
     <section class="banner" aria-label="Waiting for you">
-      <Problem error={failure.value} />
       {job.waiting_for === "continue"
         ? (
           <p>
@@ -32,13 +28,7 @@ export function Waiting({ job, reload }: { job: Schemas["JobDetails"]; reload: (
           </p>
         )}
       {can("jobs:write") && job.waiting_for === "continue" && (
-        <button
-          type="button"
-          class="primary"
-          onClick={() => go().catch((error) => (failure.value = error))}
-        >
-          Look up the other {number(rest)}
-        </button>
+        <Form submit={`Look up the other ${number(rest)}`} onSubmit={() => go()}>{null}</Form>
       )}
       {can("jobs:write") && job.waiting_for === "lookup_limit" && (
         <Form
