@@ -79,7 +79,17 @@ export async function call<M extends Methods, P extends PathsOf<M>>(
   options: Options<P, M> = {},
 ): Promise<Answer<P, M>> {
   const response = await send(method, path, options);
-  return await response.json();
+  return await whole(response.json(), options.signal);
+}
+
+/** The body of an answer that has begun. Throws Failure where the connection ends before it does. */
+export async function whole<T>(body: Promise<T>, signal?: AbortSignal): Promise<T> {
+  try {
+    return await body;
+  } catch (error) {
+    if (signal?.aborted) throw error;
+    throw new Failure(0, "The answer broke off before its end.", "cut_off", "Check the connection, and try again.");
+  }
 }
 
 /** As `call`, the whole answer: for files, and for the headers. 304 is an answer, too. */

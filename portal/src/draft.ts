@@ -1,6 +1,6 @@
 // A draft as the screens work on it: its rows, its repairs one after the other, and the way back.
 import { type Signal, signal } from "@preact/signals";
-import { call, Failure, type Schemas, send } from "./api.ts";
+import { call, Failure, type Schemas, send, whole } from "./api.ts";
 
 export type Upload = Schemas["Upload"];
 export type Row = Schemas["UploadRow"];
@@ -69,7 +69,7 @@ export async function upload(file: Sent, sheet?: string): Promise<string> {
     headers: { "content-type": file.type },
     file: file.content,
   });
-  const made: Upload = await response.json();
+  const made: Upload = await whole(response.json());
   if (sheetsOf(made)) kept.set(made.id, file);
   return made.id;
 }
