@@ -108,6 +108,8 @@ def configure(settings: Settings) -> None:
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
     # It logs each WebSocket with its query, where subscribers' keys are: ours is in pyshell.access.
     logging.getLogger("uvicorn.error").addFilter(lambda record: "WebSocket %s" not in str(record.msg))
+    # pyshell.api.errors has said why.
+    logging.getLogger("uvicorn.error").addFilter(lambda record: "without completing response" not in str(record.msg))
     # While the database is away, it logs each attempt at a connection.
     logging.getLogger("psycopg.pool").addFilter(FirstOfEachMinute())
     hide(

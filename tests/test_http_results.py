@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import subprocess
 import sys
 import time
@@ -184,6 +185,23 @@ def test_a_cell_that_looks_like_a_formula_is_harmless(client: OrganizationClient
     response = client.get(f"/batch-lookups/{created['job_id']}/results")
     [row] = rows_of(response.text)
     assert (row["street_1"], row["utility_name"], row["reference_id"]) == ("'" + cell, "'" + cell, "'-deal")
+
+
+def test_a_batch_that_is_deleted_ends_the_file_of_its_results_with_a_line_in_the_log(
+    client: OrganizationClient, database: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    created = client.submit(*(site(f"deal-{number}") for number in range(1500)))
+    look_up(database, created, 1500, {"text": "x" * 20_000})
+    path = f"/batch-lookups/{created['job_id']}"
+    caplog.set_level(logging.INFO)
+    with client.stream("GET", f"{path}/results?format=ndjson") as response:
+        assert client.delete(path).status_code == 200
+        with pytest.raises(httpx.RemoteProtocolError, match="incomplete"):
+            response.read()
+    wait_until(lambda: any("/results" in record.getMessage() for record in caplog.records if record.name == "pyshell.access"))
+    told = [record.getMessage() for record in caplog.records if record.name == "pyshell.api.errors"]
+    assert told == [f"request {response.headers['x-request-id']} was not answered to the end: Batch job not found"]
+    assert [record.getMessage() for record in caplog.records if record.exc_info] == []
 
 
 def test_the_head_of_the_file_is_without_the_file(server: str, client: OrganizationClient) -> None:

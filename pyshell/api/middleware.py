@@ -16,10 +16,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pyshell import logs, traces
 from pyshell.api.authentication import client_address
-from pyshell.api.error_responses import INTERNAL, error_response
+from pyshell.api.error_responses import INTERNAL, error_response, from_database
 from pyshell.api.errors import ApiError
 from pyshell.api.limits import patient
 from pyshell.api.metrics import matched_route, method_of
+from pyshell.postgres.sqlstates import DatabaseError
 
 if TYPE_CHECKING:
     from pyshell.traces.spans import Recorded
@@ -83,7 +84,12 @@ class RequestMiddleware:
         with recorded_request(scope) as recorded:
             try:
                 await self.app(scope, patient(receive, lambda: status > 0), send_with_id)
-            except Exception:
+            except Exception as error:
+                if status and isinstance(error.__cause__, ApiError | DatabaseError):
+                    # Such as a batch that is deleted while its results are sent. The connection ends before the body does.
+                    reason = error.__cause__ if isinstance(error.__cause__, ApiError) else from_database(error.__cause__)
+                    logger.warning("request %s was not answered to the end: %s", request_id, reason.message)
+                    return
                 logger.exception("request %s failed", request_id)
                 if status:
                     raise
