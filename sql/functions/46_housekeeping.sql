@@ -41,6 +41,15 @@ begin
 end;
 $$;
 
+-- What a retry is called: sites (retry), then sites (retry 2). 200 characters at most, as every name.
+create or replace function app.retry_name(p_name text) returns text
+language sql immutable
+return (
+    select left(base, 200 - length(retry)) || retry
+      from (select regexp_replace(p_name, ' \(retry( \d{1,6})?\)$', '') as base,
+                   case when p_name ~ ' \(retry( \d{1,6})?\)$' then format(' (retry %s)', coalesce(substring(p_name from ' (\d{1,6})\)$')::integer, 1) + 1)
+                        else ' (retry)' end as retry) n);
+
 -- A new job of failed items of an ended one. p_positions: where in that one each of them was.
 create or replace function app.retry_items(
     p_organization_id uuid, p_job public.batch_lookup_jobs, p_items app.batch_item[], p_positions integer[]
@@ -60,7 +69,7 @@ begin
             409, 'retry_in_progress', 'The failed items of this job are already being retried',
             p_members => json_build_object('job_id', v_retry));
     end if;
-    v_created := app.store_batch(p_organization_id, p_items, left(p_job.name, 192) || ' (retry)', p_job.id);
+    v_created := app.store_batch(p_organization_id, p_items, app.retry_name(p_job.name), p_job.id);
     perform app.store_labels(p_organization_id, (v_created ->> 'job_id')::uuid, app.labels_json(p_organization_id, p_job.id)::jsonb);
     perform app.copy_sources(p_organization_id, (v_created ->> 'job_id')::uuid, p_job.id, p_positions);
     return app.join_objects(v_created, json_build_object(

@@ -1,5 +1,5 @@
 begin;
-select plan(28);
+select plan(31);
 \ir fixtures.psql
 select pg_temp.submit(:'org', 3) as job \gset
 select throws_ok(format($$ select api.retry_batch_lookup(%L, %L) $$, :'org', :'job'), 'PT409', 'The job is still pending; 3 items are unfinished', 'an open job is not tried again');
@@ -13,6 +13,11 @@ select results_eq(
     $$ values (0, 'site-1', 'pending'), (1, 'site-2', 'pending'), (2, 'site-3', 'pending') $$,
     'the failed items become the items of a new job');
 select throws_ok(format($$ select api.retry_batch_lookup(%L, %L) $$, :'org', :'job'), 'PT409', 'The failed items of this job are already being retried', 'a job has one open retry at a time');
+
+select is(array(select app.retry_name(n) from unnest(array['Sites', 'Sites (retry)', 'Sites (retry 2)', 'Sites (retry 9)']) n),
+          array['Sites (retry)', 'Sites (retry 2)', 'Sites (retry 3)', 'Sites (retry 10)'], 'retries of retries are counted in their names');
+select is(length(app.retry_name(repeat('x', 192) || ' (retry)')), 200, 'the name of a retry is no longer than others');
+select is(app.retry_name(null), null, 'a job without a name is retried without one');
 
 -- One item
 select results_eq(
