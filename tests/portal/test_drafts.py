@@ -500,6 +500,18 @@ def test_a_draft_is_left_and_taken_up_elsewhere_and_on_a_phone(
     expect(page.get_by_role("alert")).to_contain_text("Upload not found")
 
 
+def test_a_long_word_stays_within_the_window(signed_in: SignedIn, client: OrganizationClient) -> None:
+    row = f"deal-1,1 N Spring St,Los Angeles,CA,90012,{'Zweifamilienhaus' * 8},1,Kim\n"
+    draft = client.post("/uploads", content=",".join(HEADER) + "\n" + row, headers={"content-type": "text/csv"}).json()
+    person = signed_in(f"uploads/{draft['id']}")
+    expect(person.page.get_by_text("is not a building type (RESIDENTIAL").first).to_be_attached()
+    person.look("draft-long-word")
+    person.page.get_by_role("link", name="1. Columns").click()
+    expect(person.page.get_by_label(re.compile("^Zweifamilienhaus"))).to_be_visible()
+    person.look("draft-long-word-columns")
+    assert person.page.evaluate("document.documentElement.scrollWidth") == DESKTOP["width"]
+
+
 def test_a_draft_is_deleted_once(signed_in: SignedIn, client: OrganizationClient) -> None:
     page = signed_in(f"uploads/{one_row(client)}").page
     sent: list[str] = []
