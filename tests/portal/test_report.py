@@ -103,6 +103,7 @@ def test_a_report_grows_is_filtered_and_taken_along(signed_in: SignedIn, client:
     page.emulate_media(media="print")
     expect(page.get_by_role("navigation")).to_be_hidden()
     expect(page.get_by_text("Skip to the content")).to_be_hidden()
+    expect(page.get_by_label("Compare with")).to_be_hidden()
     expect(page.locator(".legend i").first).to_have_css("print-color-adjust", "exact")
 
 

@@ -99,7 +99,7 @@ export function Bars({ title, totals, chosen, onChoose }: Choosable & { title: s
   const rest = paying.slice(MOST_BARS);
   return (
     <Chart title={title} {...tableOf(title, totals)}>
-      {paying.length === 0 && <p class="soft">No incentives yet.</p>}
+      {paying.length === 0 && <p class="soft">No incentives.</p>}
       <ol class="bars">
         {paying.slice(0, MOST_BARS).map(({ key, name, eligible_sites, total_incentive_value }) => (
           <li key={name}>
