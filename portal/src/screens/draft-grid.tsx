@@ -447,7 +447,11 @@ interface EditorProperties {
 function Editor({ text, label, onDone }: EditorProperties) {
   const input = useRef<HTMLInputElement>(null);
   const done = useRef(false);
-  useLayoutEffect(() => input.current!.focus(), []);
+  useLayoutEffect(() => {
+    input.current!.focus();
+    // Browsers put the caret before the text, and the first letter that was typed would become the last.
+    input.current!.setSelectionRange(text.length, text.length);
+  }, []);
   function finish(value: string | null, down = 0, right = 0) {
     if (done.current) return;
     done.current = true;
