@@ -11,7 +11,7 @@ from playwright.sync_api import Dialog, Locator, Page, Route, expect
 
 from tests.conftest import Connection
 from tests.http_fixtures import NewClient, OrganizationClient, look_up
-from tests.portal.conftest import DESKTOP, PHONE, SignedIn
+from tests.portal.conftest import DESKTOP, PAINTED, PHONE, SignedIn
 
 HEADER = ["Deal ID", "Street Address", "City", "State", "ZIP", "Bldg", "Devices", "Owner"]
 
@@ -46,6 +46,19 @@ def upload(page: Page, content: bytes, name: str = "March.xlsx") -> None:
 
 def refuse_changes(page: Page) -> None:
     page.route(re.compile("/uploads/"), lambda route: route.fulfill(status=503) if route.request.method == "PATCH" else route.continue_())
+
+
+def hold_first_change(page: Page) -> list[Route]:
+    held: list[Route] = []
+    page.route(
+        re.compile("/uploads/"), lambda route: held.append(route) if route.request.method == "PATCH" and not held else route.continue_()
+    )
+    return held
+
+
+def edits_of(client: OrganizationClient, draft: str) -> dict[str, str]:
+    [row] = client.get(f"/uploads/{draft}/rows").json()["rows"]
+    return dict(row["edits"])
 
 
 def test_a_dirty_workbook_becomes_a_batch(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
@@ -445,6 +458,58 @@ def test_a_range_includes_rows_that_were_never_in_sight(signed_in: SignedIn, cli
     assert [row["edits"] for rows in found for row in rows] == [{"8": ""}] * 1_500
 
 
+def without_cities(client: OrganizationClient, count: int) -> str:
+    rows = [f"deal-{n},{n} N Spring St,,CA,90012,Residential,1,Kim" for n in range(count)]
+    draft = client.post("/uploads", content="\n".join([",".join(HEADER), *rows]), headers={"content-type": "text/csv"}).json()
+    return str(draft["id"])
+
+
+def test_what_is_typed_goes_to_the_row_in_which_it_was_begun(signed_in: SignedIn, client: OrganizationClient) -> None:
+    draft = without_cities(client, 4)
+    page = signed_in(f"uploads/{draft}").page
+    grid, keyboard = page.get_by_role("grid"), page.keyboard
+    expect(grid.get_by_role("row")).to_have_count(5)
+    grid.get_by_role("gridcell", name="empty").first.dblclick()
+    held = hold_first_change(page)
+    keyboard.type("Pasadena")
+    keyboard.press("Enter")
+    keyboard.type("Bur")
+    # The first row is repaired, and leaves the list while somebody types in the second.
+    with page.expect_response(re.compile("/rows")) as loaded:
+        held[0].continue_()
+    loaded.value.finished()
+    page.evaluate(PAINTED)
+    keyboard.type("bank")
+    keyboard.press("Enter")
+    expect(grid.get_by_role("row")).to_have_count(3)
+    # And the keyboard goes on in the row below, wherever that is now.
+    expect(page.locator(":focus")).to_have_text("empty")
+    keyboard.type("Glendale")
+    keyboard.press("Enter")
+    expect(grid.get_by_role("row")).to_have_count(2)
+    rows = client.get(f"/uploads/{draft}/rows").json()["rows"]
+    assert [row["edits"] for row in rows] == [{"3": "Pasadena"}, {"3": "Burbank"}, {"3": "Glendale"}, {}]
+
+
+def test_what_is_typed_when_the_last_problem_goes_is_kept(signed_in: SignedIn, client: OrganizationClient) -> None:
+    draft = without_cities(client, 1)
+    page = signed_in(f"uploads/{draft}").page
+    page.get_by_role("gridcell", name="empty").dblclick()
+    held = hold_first_change(page)
+    page.keyboard.type("Pasadena")
+    page.keyboard.press("Tab")
+    page.keyboard.type("N")
+    with page.expect_response(re.compile("/rows")) as loaded:
+        held[0].continue_()
+    loaded.value.finished()
+    page.evaluate(PAINTED)
+    page.keyboard.type("V")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("gridcell", name="NV", exact=True)).to_be_visible()
+    expect(page.get_by_text("Saved", exact=True)).to_be_visible()
+    assert edits_of(client, draft) == {"3": "Pasadena", "4": "NV"}
+
+
 def test_keys_that_are_pressed_before_the_rows_have_come_count(signed_in: SignedIn) -> None:
     page = signed_in("upload").page
     upload(page, workbook(dirty()))
@@ -556,19 +621,6 @@ def write(page: Page, label: str, before: str, after: str) -> None:
     page.get_by_role("gridcell", name=before, exact=True).dblclick()
     page.get_by_role("textbox", name=label, exact=True).fill(after)
     page.keyboard.press("Enter")
-
-
-def hold_first_change(page: Page) -> list[Route]:
-    held: list[Route] = []
-    page.route(
-        re.compile("/uploads/"), lambda route: held.append(route) if route.request.method == "PATCH" and not held else route.continue_()
-    )
-    return held
-
-
-def edits_of(client: OrganizationClient, draft: str) -> dict[str, str]:
-    [row] = client.get(f"/uploads/{draft}/rows").json()["rows"]
-    return dict(row["edits"])
 
 
 def test_a_start_takes_the_changes_before_it(signed_in: SignedIn, client: OrganizationClient) -> None:

@@ -1,6 +1,6 @@
 // The rows of a draft as a grid (https://www.w3.org/WAI/ARIA/apg/patterns/grid/): only the rows in sight are in the page, and loaded.
 import { Component } from "preact";
-import { useComputed, useSignal } from "@preact/signals";
+import { batch, useComputed, useSignal } from "@preact/signals";
 import { useEffect, useLayoutEffect, useMemo, useRef } from "preact/hooks";
 import type { Schemas } from "../api.ts";
 import { cellsOf, type Draft, type Filter, messageOf, MOST_EDITS, MOST_ROWS, type Row, textOf, textOfCells } from "../draft.ts";
@@ -15,11 +15,22 @@ const PAGE = 100;
 const LINE_WIDTH = 64;
 const CELL_WIDTH = 168;
 
+/** The cell in focus, as the rows see it. */
+interface Cursor {
+  place(): number;
+  isEditing(): boolean;
+  /** Stays with the rows that it is at, of which `placeOf` knows some by the places that they had. */
+  follow(placeOf: (before: number) => number | undefined): void;
+}
+
 /** Rows by their place in the filter, as far as they have been loaded. */
 class Rows {
   readonly changed;
   readonly total;
   readonly error;
+  cursor?: Cursor;
+  /** What shows pages that have come. */
+  private waiting: (() => void)[] = [];
   private rows = new Map<number, Row>();
   /** From before the rows were judged again: shown until the new ones have come. */
   private old = new Map<number, Row>();
@@ -63,6 +74,7 @@ class Rows {
     this.old = keep ? new Map([...this.old, ...this.rows]) : new Map();
     this.filter = filter;
     this.rows = new Map();
+    this.waiting = [];
     this.asked.clear();
   }
 
@@ -81,21 +93,51 @@ class Rows {
     try {
       const page = await this.draft.rows(this.filter, offset, PAGE, signal);
       if (signal.aborted) return;
-      page.rows.forEach((row, index) => this.rows.set(offset + index, row));
-      for (const index of this.old.keys()) if (index >= page.total || this.rows.has(index)) this.old.delete(index);
-      this.total.value = page.total;
-      this.error.value = undefined;
-      this.changed.value++;
-      if (page.rows.length) this.need(from, Math.min(to, page.total));
+      const show = () => {
+        this.show(page, offset);
+        if (page.rows.length) this.need(from, Math.min(to, page.total));
+      };
+      if (this.cursor?.isEditing() && this.moves(page, offset)) this.waiting.push(show);
+      else show();
     } catch (failure) {
       if (signal.aborted) return;
       this.asked.delete(offset);
       this.error.value = failure as Error;
     }
   }
+
+  /** Shows what has come while a cell was edited. */
+  resume() {
+    for (const show of this.waiting.splice(0)) show();
+  }
+
+  /** Whether another row comes to the place of the one in focus: what is typed there would be of that one. */
+  private moves({ rows, total }: Page, offset: number): boolean {
+    const place = this.cursor!.place();
+    const before = this.at(place);
+    const after = rows[place - offset];
+    return before !== undefined && (place >= total || (after !== undefined && after.position !== before.position));
+  }
+
+  private show({ rows, total }: Page, offset: number) {
+    batch(() => {
+      this.cursor?.follow((before) => {
+        const row = this.at(before);
+        const place = row ? rows.findIndex(({ position }) => position === row.position) : -1;
+        return place < 0 ? undefined : offset + place;
+      });
+      rows.forEach((row, index) => this.rows.set(offset + index, row));
+      for (const index of this.old.keys()) if (index >= total || this.rows.has(index)) this.old.delete(index);
+      this.total.value = total;
+      this.error.value = undefined;
+      this.changed.value++;
+    });
+  }
 }
 
-export function Grid({ draft, filter }: { draft: Draft; filter: Filter }) {
+type Page = Awaited<ReturnType<Draft["rows"]>>;
+
+export function Grid({ draft, filter: wantedFilter }: { draft: Draft; filter: Filter }) {
   const changed = useSignal(0);
   const total = useSignal<number | null>(null);
   const error = useSignal<Error | undefined>(undefined);
@@ -109,6 +151,10 @@ export function Grid({ draft, filter }: { draft: Draft; filter: Filter }) {
   const editing = useSignal<string | null>(null);
   const scroller = useRef<HTMLDivElement>(null);
   const wantsFocus = useRef(false);
+  // Where the last row with a problem is repaired, all rows are shown, but not while somebody still types in it.
+  const latest = useRef(wantedFilter);
+  if (editing.value === null) latest.current = wantedFilter;
+  const filter = latest.current;
   const rows = useMemo(() => new Rows(draft, filter, { changed, total, error }), [draft]);
   const key = JSON.stringify(filter);
   const version = draft.version.value;
@@ -142,6 +188,10 @@ export function Grid({ draft, filter }: { draft: Draft; filter: Filter }) {
     rows.need(first, last);
   }, [first, last]);
   useEffect(() => () => rows.stop(), [rows]);
+  useEffect(() => {
+    rows.cursor = { place: () => focus.peek().row, isEditing: () => editing.peek() !== null, follow };
+    if (editing.value === null) rows.resume();
+  }, [rows, editing.value === null]);
   useLayoutEffect(() => {
     const observer = new ResizeObserver(([entry]) => (height.value = entry!.contentRect.height));
     observer.observe(scroller.current!);
@@ -162,6 +212,16 @@ export function Grid({ draft, filter }: { draft: Draft; filter: Filter }) {
     wanted.value = at;
     wantsFocus.current = true;
     show(at.row, at.column);
+  }
+
+  function follow(placeOf: (before: number) => number | undefined) {
+    const { row, column } = focus.peek();
+    const place = placeOf(row);
+    if (place === undefined || place === row) return;
+    anchor.value = anchor.peek() === null ? null : placeOf(anchor.peek()!) ?? null;
+    wanted.value = { row: place, column };
+    wantsFocus.current = scroller.current!.contains(document.activeElement);
+    show(place, column);
   }
 
   function show(row: number, column: number) {
