@@ -79,6 +79,17 @@ def test_a_claim_and_a_cancel_do_not_wait_for_each_other(
     assert batches.counts() == {"failed": 2, "processing": 2}
 
 
+def test_a_cancel_is_dated_after_what_it_waited_for(
+    database_url: str, owner: Connection, batches: Batches, clock: Clock, start: Start
+) -> None:
+    job_id = batches.create(2)
+    with locked(database_url, "select from public.batch_lookup_jobs where id = %s for update", job_id):
+        cancelling = start("select api.cancel_batch_lookup(%s, %s)", batches.organization_id, job_id)
+        clock.advance(minutes=1)
+    cancelling.result()
+    assert fetch_value(owner, "select completed_at = app.clock() from public.batch_lookup_jobs where id = %s", job_id) is True
+
+
 def test_maintenance_does_not_wait_for_an_outcome_that_is_being_recorded(
     database_url: str, batches: Batches, clock: Clock, start: Start
 ) -> None:

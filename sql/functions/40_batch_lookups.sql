@@ -322,7 +322,7 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_now       timestamptz := app.clock();
+    v_now       timestamptz;
     v_job       public.batch_lookup_jobs;
     v_cancelled integer;
 begin
@@ -339,6 +339,7 @@ begin
             'Only a pending or processing job can be cancelled.');
     end if;
 
+    v_now := app.clock();
     v_cancelled := app.cancel_pending_items(p_organization_id, p_job_id, v_now);
     update public.batch_lookup_jobs
        set status          = 'cancelled',

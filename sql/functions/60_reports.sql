@@ -359,7 +359,7 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_now    timestamptz := app.clock();
+    v_now    timestamptz;
     v_report public.incentive_reports;
 begin
     perform app.authorize(p_organization_id, 'reports:write');
@@ -371,6 +371,7 @@ begin
             400, 'invalid_report', 'The body must be an object with name (1 to 200 characters), description (at most 2,000) or both');
     end if;
     perform app.lock_report(p_organization_id, p_report_id);
+    v_now := app.clock();
     update public.incentive_reports
        set name        = coalesce(btrim(p_changes ->> 'name'), name),
            description = coalesce(p_changes ->> 'description', description),

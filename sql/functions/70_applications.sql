@@ -148,7 +148,7 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_now         timestamptz := app.clock();
+    v_now         timestamptz;
     v_status      text;
     v_application public.applications;
 begin
@@ -165,6 +165,7 @@ begin
 
     perform from public.applications where organization_id = p_organization_id and id = p_application_id for update;
     v_application := app.find_application(p_organization_id, p_application_id);
+    v_now := app.clock();
     if v_status <> v_application.application_status then
         if v_status <> all (app.next_application_statuses(v_application.application_status)) then
             perform app.refuse(
