@@ -102,6 +102,15 @@ interface Back {
   changes: Changes;
 }
 
+/** What is sent together, with what takes each change in it back. */
+interface Step {
+  changes: Changes;
+  back: Back[];
+}
+
+/** So many cells may be edited at once. */
+export const MOST_EDITS = 10_000;
+
 /** Those that have been looked at, by their ids, until the page is left: what is not saved yet outlives the screen. */
 const drafts = new Map<string, Draft>();
 
@@ -113,8 +122,10 @@ export class Draft {
   readonly saving = signal(0);
   readonly undoable = signal<Back[]>([]);
   /** Changes that did not get through, in their order. */
-  readonly unsent = signal<[Changes, Back?][]>([]);
+  readonly unsent = signal<Step[]>([]);
   private last: Promise<boolean> = Promise.resolve(true);
+  /** The last step that is still to be sent. */
+  private next: Step | undefined;
 
   constructor(upload: Upload) {
     this.upload = signal(upload);
@@ -142,25 +153,34 @@ export class Draft {
   /** Sends changes after those before them; `back` takes them back. Answers whether they were taken. */
   change(changes: Changes, back?: Back): Promise<boolean> {
     this.resend();
-    return this.enqueue(changes, back);
+    return this.enqueue({ changes, back: back ? [back] : [] });
   }
 
-  private enqueue(changes: Changes, back?: Back): Promise<boolean> {
+  /** All rows are judged again at each step: cells that are edited while one is under way go together in the next. */
+  private enqueue(step: Step): Promise<boolean> {
+    const both = [...editsAlone(this.next) ?? [], ...editsAlone(step) ?? []];
+    if (this.next && editsAlone(this.next) && editsAlone(step) && both.length <= MOST_EDITS) {
+      this.next.changes = { edits: both };
+      this.next.back.push(...step.back);
+      return this.last;
+    }
+    this.next = step;
     this.saving.value++;
-    return this.last = this.last.then(() => this.save(changes, back));
+    return this.last = this.last.then(() => this.save(step));
   }
 
-  private async save(changes: Changes, back?: Back): Promise<boolean> {
+  private async save(step: Step): Promise<boolean> {
+    if (this.next === step) this.next = undefined;
     try {
       // A later change never overtakes one that did not get through, which would undo it when it is sent again.
       if (this.unsent.peek().length > 0) throw this.error.peek();
-      this.upload.value = await call("patch", "/uploads/{upload_id}", { path: this.path, body: changes });
+      this.upload.value = await call("patch", "/uploads/{upload_id}", { path: this.path, body: step.changes });
       this.error.value = undefined;
-      if (back) this.undoable.value = [...this.undoable.peek(), back];
+      this.undoable.value = [...this.undoable.peek(), ...step.back];
       return true;
     } catch (failure) {
       this.error.value = failure as Error;
-      if (failure instanceof Failure && failure.isPassing) this.unsent.value = [...this.unsent.peek(), [changes, back]];
+      if (failure instanceof Failure && failure.isPassing) this.unsent.value = [...this.unsent.peek(), step];
       return false;
     } finally {
       this.version.value++;
@@ -184,7 +204,7 @@ export class Draft {
   resend() {
     const unsent = this.unsent.peek();
     this.unsent.value = [];
-    for (const each of unsent) this.enqueue(...each);
+    for (const step of unsent) this.enqueue(step);
   }
 
   /** Waits for the changes that are under way, and sends again what did not get through. Answers whether all of them were taken. */
@@ -263,6 +283,11 @@ export class Draft {
       cursor = page.next_cursor;
     }
   }
+}
+
+/** The edits of a step that has nothing else. */
+function editsAlone(step: Step | undefined): Changes["edits"] {
+  return step && Object.keys(step.changes).every((name) => name === "edits") ? step.changes.edits : undefined;
 }
 
 /** What a cell says now, with its edit. */

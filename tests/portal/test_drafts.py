@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 from typing import Any
 
 import openpyxl
-from playwright.sync_api import Dialog, Locator, Page, Route, expect
+from playwright.sync_api import Dialog, Locator, Page, Request, Route, expect
 
 from tests.conftest import Connection
 from tests.http_fixtures import NewClient, OrganizationClient, look_up
@@ -487,6 +488,31 @@ def test_what_is_typed_goes_to_the_row_in_which_it_was_begun(signed_in: SignedIn
     keyboard.type("Glendale")
     keyboard.press("Enter")
     expect(grid.get_by_role("row")).to_have_count(2)
+    rows = client.get(f"/uploads/{draft}/rows").json()["rows"]
+    assert [row["edits"] for row in rows] == [{"3": "Pasadena"}, {"3": "Burbank"}, {"3": "Glendale"}, {}]
+
+
+def test_cells_that_are_edited_while_one_is_saved_are_saved_together(signed_in: SignedIn, client: OrganizationClient) -> None:
+    draft = without_cities(client, 4)
+    page = signed_in(f"uploads/{draft}?step=check&rows=all").page
+    sent: list[int] = []
+
+    def count(request: Request) -> None:
+        if request.method == "PATCH":
+            sent.append(len(json.loads(request.post_data or "")["edits"]))
+
+    page.on("request", count)
+    held = hold_first_change(page)
+    page.get_by_role("gridcell", name="empty").first.click()
+    for city in ("Pasadena", "Burbank", "Glendale", "Compton"):
+        page.keyboard.type(city)
+        page.keyboard.press("Enter")
+    expect(page.get_by_text("Saving…", exact=True)).to_be_visible()
+    held[0].continue_()
+    expect(page.get_by_role("region", name="Start")).to_contain_text("4 sites ready")
+    assert sent == [1, 3]
+    page.keyboard.press("Control+z")
+    expect(page.get_by_role("region", name="Start")).to_contain_text("3 sites ready")
     rows = client.get(f"/uploads/{draft}/rows").json()["rows"]
     assert [row["edits"] for row in rows] == [{"3": "Pasadena"}, {"3": "Burbank"}, {"3": "Glendale"}, {}]
 
