@@ -108,9 +108,6 @@ interface Step {
   back: Back[];
 }
 
-/** So many cells may be edited at once. */
-export const MOST_EDITS = 10_000;
-
 /** Those that have been looked at, by their ids, until the page is left: what is not saved yet outlives the screen. */
 const drafts = new Map<string, Draft>();
 
