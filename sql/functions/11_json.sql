@@ -123,7 +123,7 @@ as $$
 begin
     if jsonb_typeof(p_value) not in ('array', 'null')
        or jsonb_typeof(p_value) = 'array' and (jsonb_array_length(p_value) not between 1 and 100
-                                               or jsonb_path_exists(p_value, '$[*] ? (@.type() != "string")')) then
+                                               or jsonb_path_exists(p_value, 'strict $[*] ? (@.type() != "string")')) then
         perform app.refuse_option(p_name, 'an array of 1 to 100 strings');
     end if;
 end;

@@ -177,7 +177,7 @@ return case when p_household is null or p_household = 'null' then null
             when coalesce(p_household -> 'income', 'null') <> 'null'
                  and not (jsonb_typeof(p_household -> 'income') = 'number' and p_household -> 'income' >= '0' and p_household -> 'income' <= '1e9')
             then 'household.income must be a number of US dollars a year from 0 to 1,000,000,000'
-            when coalesce(p_household -> 'size', 'null') <> 'null' and p_household ->> 'size' !~ '^([1-9]|1[0-9]|20)$'
+            when coalesce(p_household -> 'size', 'null') <> 'null' and (p_household -> 'size')::text !~ '^([1-9]|1[0-9]|20)$'
             then 'household.size must be a whole number from 1 to 20'
             when p_household ->> 'owner_status' not in ('homeowner', 'renter')
             then 'household.owner_status must be one of homeowner, renter'

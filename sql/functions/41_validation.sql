@@ -51,7 +51,7 @@ begin
             || case when jsonb_typeof(f.item -> 'address') not in ('object', 'null') then app.problem('address', 'not_an_object', f.item -> 'address') end
                -- A quick check that most items pass.
             || case when pg_column_size(f.item) > 500
-                         or jsonb_path_exists(f.address, '$.* ? (@.type() != "string")')
+                         or jsonb_path_exists(f.address, 'strict $.* ? (@.type() != "string")')
                     then array(select app.problem('address.' || m.name, 'invalid_text', f.address -> m.name)
                                  from unnest(array['street_1', 'street_2', 'city', 'postal_code']) with ordinality m (name, number)
                                 where jsonb_typeof(f.address -> m.name) not in ('string', 'null') or length(f.address ->> m.name) > 500

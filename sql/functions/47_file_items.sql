@@ -212,10 +212,12 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     if jsonb_typeof(p_file -> 'rows') <> 'array' or jsonb_path_exists(p_file -> 'rows', 'strict $[*] ? (@.type() != "array")')
-       or jsonb_path_exists(coalesce(p_file -> 'lines', '[]'), '$[*] ? (@.type() != "number" || @ % 1 != 0 || @ < 0 || @ > 1000000000)')
-       or coalesce((p_file -> 'header_row') @? '$ ? (@.type() != "number" || @ % 1 != 0 || @ < 1 || @ > 1000000000)', false)
+       or jsonb_typeof(p_file -> 'lines') <> 'array'
+       or jsonb_path_exists(p_file -> 'lines', 'strict $[*] ? (@.type() != "number" || @ % 1 != 0 || @ < 0 || @ > 1000000000)')
+       or jsonb_path_exists(p_file -> 'header_row', 'strict $ ? (@.type() != "number" || @ % 1 != 0 || @ < 1 || @ > 1000000000)')
+       or jsonb_typeof(p_file -> 'notes') <> 'array'
        or exists (select from unnest(array['columns', 'defaults', 'value_maps']) m where jsonb_typeof(p_file -> m) <> 'object') then
-        perform app.refuse_option('p_file', '{rows: [[cell, ...], ...], lines?: [number, ...], columns?, defaults?, value_maps?: {...}}');
+        perform app.refuse_option('p_file', '{rows: [[cell, ...], ...], lines?: [number, ...], header_row?: number, notes?: [...], columns?, defaults?, value_maps?: {...}}');
     end if;
     perform app.check_given_values(p_file -> 'defaults', p_file -> 'value_maps');
 end;

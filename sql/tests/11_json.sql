@@ -1,5 +1,5 @@
 begin;
-select plan(47);
+select plan(52);
 \ir fixtures.psql
 
 select is(app.join_objects('{"b": 1, "a": 2}', '{"d": 3, "c": {"e": 4}}')::text, '{"b": 1, "a": 2, "d": 3, "c": {"e": 4}}', 'joined objects keep the order of their members');
@@ -57,6 +57,8 @@ select is(app.elements('{"a": 1}'), '[]', 'a value that is no array has no eleme
 select is(app.text_array('["b", "a", "b"]'), array['a', 'b'], 'an array of strings is sorted, each string once');
 select is(app.text_array('["a", 1]'), null, 'an array with a number is no array of strings');
 select is(app.text_array('"a"'), null, 'a string is no array of strings');
+select throws_ok(format($$ select app.check_strings('scopes', %L) $$, v), 'PT400', 'scopes must be an array of 1 to 100 strings', 'what must be strings is refused: ' || v)
+  from unnest(array['[["a"]]', '["a", []]', '["a", 1]', '[]', '"a"']) v;
 
 select * from finish();
 rollback;

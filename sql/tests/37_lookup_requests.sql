@@ -1,5 +1,5 @@
 begin;
-select plan(35);
+select plan(36);
 \ir lookups.psql
 
 create function pg_temp.ask(p_request jsonb) returns jsonb
@@ -53,6 +53,7 @@ select throws_ok(format('select pg_temp.ask(pg_temp.request(''[9001]'') || jsonb
                ('{"income": -1}', 'household.income must be a number of US dollars a year from 0 to 1,000,000,000'),
                ('{"size": 0}', 'household.size must be a whole number from 1 to 20'),
                ('{"size": 2.5}', 'household.size must be a whole number from 1 to 20'),
+               ('{"size": "2"}', 'household.size must be a whole number from 1 to 20'),
                ('{"owner_status": "guest"}', 'household.owner_status must be one of homeowner, renter'),
                ('{"tax_filing": "late"}', 'household.tax_filing must be one of single, joint, separate, head_of_household, surviving_spouse')) v (h, m);
 select lives_ok($$ select pg_temp.ask(pg_temp.request('[9001]', '{"household": {"income": null, "size": null, "owner_status": null, "tax_filing": null}}')) $$,

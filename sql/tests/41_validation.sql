@@ -1,5 +1,5 @@
 begin;
-select plan(62);
+select plan(66);
 \ir fixtures.psql
 
 -- The errors of one item: the valid one changed by p_change.
@@ -49,6 +49,8 @@ select is(pg_temp.address_errors('{"country_code": "CA", "state_or_province_code
     'address.postal_code K1A-0B1 is not a Canadian postal code (A1A 1A1)', 'Canadian codes have no dash');
 select is(pg_temp.address_errors('{"street_2": 5, "city": ["x"]}'),
     'address.street_2 must be a string of at most 500 characters; address.city must be a string of at most 500 characters', 'parts of an address are strings');
+select is(pg_temp.address_errors(jsonb_build_object('city', v::jsonb)), 'address.city must be a string of at most 500 characters', 'a part of an address is a string, and not ' || v)
+  from unnest(array['["Austin"]', '[]', '{"a": "Austin"}', 'true']) v;
 select is(pg_temp.errors('{"device_ids": []}'), 'device_ids must be an array of 1 to 100 positive integers', 'device_ids must not be empty');
 select is(pg_temp.errors('{"device_ids": [0]}'), 'device_ids must be an array of 1 to 100 positive integers', 'zero is no device id');
 select is(pg_temp.errors('{"device_ids": [1.5]}'), 'device_ids must be an array of 1 to 100 positive integers', 'a fraction is no device id');

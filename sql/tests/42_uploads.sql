@@ -1,5 +1,5 @@
 begin;
-select plan(30);
+select plan(33);
 \ir fixtures.psql
 
 -- A dry run
@@ -62,11 +62,14 @@ select results_eq(
     format($$ select address ->> 'state_or_province_code', warnings from public.lookup_queue_items where job_id = %L order by position $$, :'filed'::json ->> 'job_id'),
     $$ values ('TX', null), ('TX', array['State: Texas was read as TX']) $$, 'what was mended is stored with the item');
 select throws_ok(format($$ select api.create_batch_lookup(%L, null, p_file => %L) $$, :'org', f), 'PT400', message, 'a file must have its form: ' || what)
-  from (values ('{"rows": 1}', 'p_file must be {rows: [[cell, ...], ...], lines?: [number, ...], columns?, defaults?, value_maps?: {...}}', 'rows are an array'),
-               ('{"rows": [{}]}', 'p_file must be {rows: [[cell, ...], ...], lines?: [number, ...], columns?, defaults?, value_maps?: {...}}', 'each row is one'),
-               ('{"rows": [], "lines": ["x"]}', 'p_file must be {rows: [[cell, ...], ...], lines?: [number, ...], columns?, defaults?, value_maps?: {...}}', 'lines are numbers'),
-               ('{"rows": [], "lines": [-9999999999]}', 'p_file must be {rows: [[cell, ...], ...], lines?: [number, ...], columns?, defaults?, value_maps?: {...}}', 'lines are counted'),
-               ('{"rows": [], "columns": []}', 'p_file must be {rows: [[cell, ...], ...], lines?: [number, ...], columns?, defaults?, value_maps?: {...}}', 'columns are an object'),
+  from (values ('{"rows": 1}', 'p_file must be {rows: [[cell, ...], ...], lines?: [number, ...], header_row?: number, notes?: [...], columns?, defaults?, value_maps?: {...}}', 'rows are an array'),
+               ('{"rows": [{}]}', 'p_file must be {rows: [[cell, ...], ...], lines?: [number, ...], header_row?: number, notes?: [...], columns?, defaults?, value_maps?: {...}}', 'each row is one'),
+               ('{"rows": [], "lines": ["x"]}', 'p_file must be {rows: [[cell, ...], ...], lines?: [number, ...], header_row?: number, notes?: [...], columns?, defaults?, value_maps?: {...}}', 'lines are numbers'),
+               ('{"rows": [], "lines": [-9999999999]}', 'p_file must be {rows: [[cell, ...], ...], lines?: [number, ...], header_row?: number, notes?: [...], columns?, defaults?, value_maps?: {...}}', 'lines are counted'),
+               ('{"rows": [], "lines": [[1]]}', 'p_file must be {rows: [[cell, ...], ...], lines?: [number, ...], header_row?: number, notes?: [...], columns?, defaults?, value_maps?: {...}}', 'a line in an array of its own is no number'),
+               ('{"rows": [], "header_row": [1]}', 'p_file must be {rows: [[cell, ...], ...], lines?: [number, ...], header_row?: number, notes?: [...], columns?, defaults?, value_maps?: {...}}', 'the header row is one number'),
+               ('{"rows": [], "notes": {}}', 'p_file must be {rows: [[cell, ...], ...], lines?: [number, ...], header_row?: number, notes?: [...], columns?, defaults?, value_maps?: {...}}', 'notes are an array'),
+               ('{"rows": [], "columns": []}', 'p_file must be {rows: [[cell, ...], ...], lines?: [number, ...], header_row?: number, notes?: [...], columns?, defaults?, value_maps?: {...}}', 'columns are an object'),
                ('{"rows": []}', 'Columns are missing: reference_id, street_1, city, state_or_province_code, postal_code, building_type, device_ids', 'there is a header')) v (f, message, what);
 
 -- Whole numbers
