@@ -1,8 +1,8 @@
 -- Chapter 69, names: finds jobs by a part of their name. Two characters that follow each other there do so in the name, too, and an index has
 -- them for each organization. So few jobs need to be looked at, unless many have such a name.
 
--- Every two characters that follow each other in a name, whatever their case, each as one number: some bits of the organization, so that the
--- index of all organizations keeps them apart, and both code points.
+-- Every two characters that follow each other in a name, whatever their case, each as one number: 20 bits of the organization, so that the
+-- index of all organizations keeps them apart, and both code points, of 21 bits each.
 create or replace function app.name_parts(p_organization_id uuid, p_name text) returns bigint[]
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
@@ -11,7 +11,7 @@ declare
     v_characters text[] := string_to_array(lower(p_name), null);
     v_bits       bigint := ('x' || right(p_organization_id::text, 5))::bit(20)::bigint << 42;
 begin
-    return array(select distinct v_bits | ascii(c.first)::bigint << 21 | ascii(c.second)
+    return array(select distinct v_bits | (ascii(c.first)::bigint << 21) | ascii(c.second)
                    from unnest(v_characters, v_characters[2:]) c (first, second)
                   where c.second is not null);
 end;

@@ -1,5 +1,5 @@
 begin;
-select plan(25);
+select plan(27);
 \ir fixtures.psql
 create function pg_temp.submit_named(p_organization_id uuid, p_name text, p_labels jsonb default '{}') returns uuid
 language sql as $$
@@ -11,6 +11,15 @@ language sql as $$
     select (l ->> 'total') || ': ' || coalesce((select string_agg(j ->> 'name', ', ' order by j ->> 'name') from json_array_elements(l -> 'jobs') j), '')
       from api.list_batch_lookups(p_organization_id, p_status, p_name => p_name, p_labels => p_labels) l
 $$;
+
+-- Parts of names
+select is(
+    array(select part from unnest(app.name_parts('00000000-0000-0000-0000-0000000abcde', 'Aé𝄞')) part order by 1),
+    array[(x'abcde'::bigint << 42) + (97 << 21) + 233, (x'abcde'::bigint << 42) + (233 << 21) + 119070],
+    'a part of a name is made of the end of the organization''s id and of two characters');
+select is(
+    app.name_parts('00000000-0000-0000-0000-0000000abcde', 'March 2026') && app.name_parts('00000000-0000-0000-0000-000000012344', 'March 2026'), false,
+    'the same name of two organizations has no part in common');
 
 -- Before the names of an organization are kept
 select pg_temp.submit_named(:'org', 'March, Nördlich') as job, pg_temp.submit_named(:'org', 'March, south', '{"team": "x"}'), pg_temp.submit_named(:'org', null),
