@@ -64,9 +64,8 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_now     timestamptz            := app.clock();
-    v_profile app.incentive_profiles := app.profile(p_organization_id);
-    v_names   jsonb                  := app.parse_device_names(p_changes -> 'device_names');
+    v_now   timestamptz := app.clock();
+    v_names jsonb       := app.parse_device_names(p_changes -> 'device_names');
 begin
     perform app.authorize(p_organization_id, 'keys:admin');
     perform app.check_organization(p_organization_id);
@@ -80,12 +79,11 @@ begin
             '{"company": "acme", "device_names": {"Split system": 1}}');
     end if;
     insert into app.incentive_profiles as p (organization_id, company, device_names, updated_at)
-    values (p_organization_id,
-            case when p_changes ? 'company' then p_changes ->> 'company' else v_profile.company end,
-            case when p_changes ? 'device_names' then v_names else coalesce(v_profile.device_names, '{}') end,
-            v_now)
+    values (p_organization_id, p_changes ->> 'company', coalesce(v_names, '{}'), v_now)
         on conflict (organization_id) do update
-       set (company, device_names, updated_at) = (excluded.company, excluded.device_names, excluded.updated_at);
+       set company      = case when p_changes ? 'company' then excluded.company else p.company end,
+           device_names = case when p_changes ? 'device_names' then excluded.device_names else p.device_names end,
+           updated_at   = excluded.updated_at;
     perform app.audit(p_organization_id, 'organization.changed', p_actor, p_details => jsonb_build_object('changed', app.member_names(p_changes)));
     return app.profile_json(p_organization_id);
 end;
