@@ -53,3 +53,45 @@ def test_two_changes_of_a_profile_keep_each_other(owner: Connection, organizatio
     )
     profile = fetch_value(owner, "select api.get_organization(%s)", organization_id)
     assert (profile["company"], profile["device_names"]) == ("globex", {"split": device_id})
+
+
+def make_key(owner: Connection, organization_id: object, secret: str) -> object:
+    return fetch_value(owner, "select api.create_api_key(%s, sha256(%s), 'leap_live_', 'cret') ->> 'id'", organization_id, secret.encode())
+
+
+REVOKE = "select api.revoke_api_key(%(id)s, %(key)s::uuid, p_include_created => true)"
+MAKE = {
+    "create": "select api.create_api_key(%(id)s, sha256('made'), 'leap_live_', 'made', p_created_by => %(key)s::text)",
+    "rotate": "select api.rotate_api_key(%(id)s, %(other)s::uuid, sha256('made'), 'made', p_created_by => %(key)s::text)",
+}
+
+
+@pytest.mark.parametrize("make", MAKE.values(), ids=MAKE.keys())
+def test_a_key_that_is_made_while_its_maker_is_revoked_is_revoked_too(
+    owner: Connection, organization_id: object, during: During, make: str
+) -> None:
+    other, key = (make_key(owner, organization_id, secret) for secret in ("other", "maker"))
+    during(make, REVOKE, id=organization_id, key=key, other=other)
+    assert owner.execute("select created_by, revoked_at is null from app.api_keys where id <> %s order by id", [other]).fetchall() == [
+        (None, False),
+        (key, False),
+    ]
+
+
+@pytest.mark.parametrize("make", MAKE.values(), ids=MAKE.keys())
+def test_a_key_makes_none_once_it_is_being_revoked(owner: Connection, organization_id: object, during: During, make: str) -> None:
+    other, key = (make_key(owner, organization_id, secret) for secret in ("other", "maker"))
+    with pytest.raises(psycopg.DatabaseError, match="Invalid API key"):
+        during(REVOKE, make, id=organization_id, key=key, other=other)
+    assert owner.execute("select id::text, revoked_at is null from app.api_keys order by id").fetchall() == [(other, True), (key, False)]
+
+
+def test_a_key_that_rotates_what_it_made_and_its_revocation_do_not_wait_in_a_circle(
+    owner: Connection, organization_id: object, during: During
+) -> None:
+    key = make_key(owner, organization_id, "maker")
+    made = fetch_value(
+        owner, "select api.create_api_key(%s, sha256('x'), 'leap_live_', 'made', p_created_by => %s) ->> 'id'", organization_id, key
+    )
+    during(MAKE["rotate"], REVOKE, id=organization_id, key=key, other=made)
+    assert owner.execute("select revoked_at is null, count(*) from app.api_keys group by 1").fetchall() == [(False, 3)]

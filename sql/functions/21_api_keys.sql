@@ -58,9 +58,10 @@ language sql immutable
 return case when p_network <<= '::ffff:0:0/96' then (substring(host(p_network) from '[0-9.]+$') || '/' || masklen(p_network) - 96)::cidr
             else p_network end;
 
--- A key that makes another hands on no more time and no more networks than it has itself; what is not asked for is as the maker's.
+-- A key that makes another hands on no more time and no more networks than it has itself; what is not asked for is as the maker's. The maker is
+-- held, so that whoever revokes it finds what it makes; once it is revoked, it makes nothing, although the API may know it for a moment more.
 create or replace function app.check_key_limits(p_organization_id uuid, p_created_by text, inout p_expires_at timestamptz, inout p_networks cidr[])
-language plpgsql stable
+language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -68,7 +69,11 @@ declare
 begin
     select * into v_maker
       from app.api_keys
-     where organization_id = p_organization_id and id::text = p_created_by;
+     where organization_id = p_organization_id and id::text = p_created_by
+       for key share;
+    if v_maker.revoked_at is not null then
+        perform app.refuse(401, 'invalid_api_key', 'Invalid API key');
+    end if;
     p_expires_at := coalesce(p_expires_at, v_maker.expires_at);
     p_networks := case when p_networks is null then v_maker.allowed_networks
                        else array(select app.plain_network(n.network) from unnest(p_networks) n (network)) end;
@@ -131,7 +136,7 @@ end;
 $$;
 
 comment on function api.create_api_key(uuid, bytea, text, text, text, text[], timestamptz, cidr[], text[], text) is
-'Stores a new API key by its hash (HMAC-SHA256), and returns it without any secret. No scopes: all of them, or those granted. 400: an unknown scope, expires_at in the past, a hash, prefix or last four of another form. 403: scopes beyond p_granted_scopes, which the creator has; later end or other networks than those of the key whose id is p_created_by. 404: no such organization.';
+'Stores a new API key by its hash (HMAC-SHA256), and returns it without any secret. No scopes: all of them, or those granted. 400: an unknown scope, expires_at in the past, a hash, prefix or last four of another form. 401: the key p_created_by has been revoked. 403: scopes beyond p_granted_scopes, which the creator has; later end or other networks than those of the key whose id is p_created_by. 404: no such organization.';
 
 -- The options in a request for a key; each member may be absent or null.
 create or replace function app.api_key_options(p_request jsonb, out name text, out scopes text[], out expires_at timestamptz, out allowed_networks cidr[], out grace interval)
@@ -207,7 +212,7 @@ begin
 end;
 $$;
 
-comment on function api.request_api_key(uuid, bytea, text, text, jsonb, text[], text) is 'api.create_api_key from a body {name, scopes, expires_at, allowed_networks}, all optional. 400: a member is wrong or unknown. 403: scopes beyond p_granted_scopes, or limits beyond those of the key p_created_by. 409 too_many_api_keys: max_api_keys (a setting) work.';
+comment on function api.request_api_key(uuid, bytea, text, text, jsonb, text[], text) is 'api.create_api_key from a body {name, scopes, expires_at, allowed_networks}, all optional. 400: a member is wrong or unknown. 401: the key p_created_by has been revoked. 403: scopes beyond p_granted_scopes, or limits beyond those of the key p_created_by. 409 too_many_api_keys: max_api_keys (a setting) work.';
 
 create or replace function app.find_api_key(p_organization_id uuid, p_api_key_id uuid, p_granted_scopes text[]) returns app.api_keys
 language plpgsql stable
@@ -241,13 +246,19 @@ $$;
 
 comment on function app.notify_credentials(uuid) is 'Notifies the API, at the commit, that API keys of an organization have ended or changed.';
 
--- The key for a change of it, by somebody with those scopes; null: the owner of the database.
-create or replace function app.lock_api_key(p_organization_id uuid, p_api_key_id uuid, p_granted_scopes text[]) returns app.api_keys
+-- The key for a change of it, by somebody with those scopes; null: the owner of the database. p_maker, the key that makes another in its place, is
+-- locked with it, in the order of ids, as by a revocation of both.
+create or replace function app.lock_api_key(p_organization_id uuid, p_api_key_id uuid, p_granted_scopes text[], p_maker text default null)
+returns app.api_keys
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform from app.api_keys where organization_id = p_organization_id and id = p_api_key_id for update;
+    perform
+       from app.api_keys
+      where organization_id = p_organization_id and id::text in (p_api_key_id::text, p_maker)
+      order by id
+        for update;
     return app.find_api_key(p_organization_id, p_api_key_id, p_granted_scopes);
 end;
 $$;
@@ -312,7 +323,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_now     timestamptz  := app.clock();
-    v_old     app.api_keys := app.lock_api_key(p_organization_id, p_api_key_id, p_granted_scopes);
+    v_old     app.api_keys := app.lock_api_key(p_organization_id, p_api_key_id, p_granted_scopes, p_created_by);
     v_options record;
     v_max     integer;
     v_ends_at timestamptz;
@@ -346,7 +357,7 @@ end;
 $$;
 
 comment on function api.rotate_api_key(uuid, uuid, bytea, text, jsonb, text[], text) is
-'Replaces a key by a new one with the same name, scopes and networks; the old one keeps working for grace_seconds (default: one day; at most 30 days). 400: a member is wrong. 403: its scopes are beyond p_granted_scopes, or its end or networks beyond those of the key p_created_by. 404: no such key. 409: it has expired, was revoked or was already rotated, or twice max_api_keys work.';
+'Replaces a key by a new one with the same name, scopes and networks; the old one keeps working for grace_seconds (default: one day; at most 30 days). 400: a member is wrong. 401: the key p_created_by has been revoked. 403: its scopes are beyond p_granted_scopes, or its end or networks beyond those of the key p_created_by. 404: no such key. 409: it has expired, was revoked or was already rotated, or twice max_api_keys work.';
 
 -- A key, and with p_include_created all that it made, and that those made.
 create or replace function api.revoke_api_key(
