@@ -160,6 +160,25 @@ def test_what_is_given_back_during_a_claim_comes_next(database_url: str, owner: 
     assert batches.counts() == {"processing": 6}
 
 
+def test_the_first_two_claims_of_an_organization_come_one_after_the_other(database_url: str, owner: Connection, batches: Batches) -> None:
+    """The row that they hold is made by the first of them."""
+    hold = "select app.hold_queue(%s)"
+    with (
+        ThreadPoolExecutor() as threads,
+        psycopg.connect(database_url) as first,
+        psycopg.connect(database_url, application_name="the second claim") as second,
+    ):
+        first.execute(hold, [batches.organization_id])
+        waiting = threads.submit(second.execute, hold, [batches.organization_id])
+        wait_until(lambda: waiting_for_locks(owner, "the second claim"))
+        first.commit()
+        waiting.result()
+        third = owner.execute(
+            "select from app.organization_queue_state where organization_id = %s for update skip locked", [batches.organization_id]
+        )
+        assert third.fetchall() == []
+
+
 def test_a_batch_that_is_being_cancelled_is_passed_over(database_url: str, owner: Connection, batches: Batches, start: Start) -> None:
     update_settings(owner, lookups_per_second=None)
     cancelled, other = batches.create(4), batches.create(["other-1", "other-2"])

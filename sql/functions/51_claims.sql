@@ -98,6 +98,13 @@ begin
        for update;
     if not found then
         insert into app.organization_queue_state (organization_id) values (p_organization_id) on conflict do nothing;
+        if not found then
+            -- Another transaction has inserted it just now, and holds it no more.
+            select leases_until into v_leases_until
+              from app.organization_queue_state
+             where organization_id = p_organization_id
+               for update;
+        end if;
     end if;
     return coalesce(v_leases_until, '-infinity');
 end;
