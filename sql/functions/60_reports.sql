@@ -35,13 +35,13 @@ create or replace function app.eiaid(p_eiaid text) returns bigint
 language sql immutable
 return case when p_eiaid ~ '^[0-9]{1,15}$' then p_eiaid::bigint end;
 
--- The programs of an answer that pay something or that the site is eligible for, each once. One that the answer does not name goes by its id.
--- place: where the answer has it first.
+-- The programs of an answer that pay something or that the site is eligible for, each once. One that the answer does not name goes by its id,
+-- which must fit into an index. place: where the answer has it first.
 create or replace function app.result_programs(p_result jsonb)
 returns table (program_id text, program_name text, total_incentive numeric, eligible_combinations numeric, place bigint)
 language sql immutable
 begin atomic
-    select p.program_id, coalesce(nullif(max(p.program_name), ''), p.program_id), sum(p.total_incentive), sum(least(p.eligible_combinations, 1000000)),
+    select p.program_id, coalesce(nullif(max(p.program_name), ''), p.program_id), sum(p.total_incentive), least(sum(p.eligible_combinations), 1000000),
            min(p.place)
       from (select v.program_id, v.program_name, app.amount(v.total_incentive) as total_incentive,
                    app.amount(v.eligible_combinations) as eligible_combinations, v.place
@@ -50,7 +50,7 @@ begin atomic
                       from jsonb_array_elements(app.elements(p_result #> '{incentives,by_program}')) with ordinality e (value, place)
                     offset 0) v
             offset 0) p
-     where p.program_id is not null and (p.total_incentive > 0 or p.eligible_combinations > 0)
+     where length(p.program_id) <= 500 and (p.total_incentive > 0 or p.eligible_combinations > 0)
      group by p.program_id;
 end;
 

@@ -1,5 +1,5 @@
 begin;
-select plan(14);
+select plan(17);
 \ir fixtures.psql
 
 select pg_temp.submit(:'org', 3) as job \gset
@@ -44,8 +44,23 @@ select is(
     (select sum(total_incentive) from public.incentive_report_site_programs p join public.incentive_reports r on r.id = p.report_id where r.job_id = :'odd_job' and program_id = '1'),
     5.00, 'a program that is named twice is one');
 
+-- An answer that the tables could not hold
+select pg_temp.submit(:'org', 2) as large_job \gset
+select is(
+    pg_temp.look_up(:'org', 1, 200, format('{"incentives": {"total_incentive_amount": 7, "by_program": [{"program_id": "%s", "total_incentive": 5}, {"program_id": "short", "total_incentive": 2}]}}',
+                                           (select string_agg(md5(n::text), '') from generate_series(1, 100) n))),
+    1::bigint, 'an answer with an id of a program that fits into no index is recorded');
+select is(
+    pg_temp.look_up(:'org', 1, 200, (select jsonb_build_object('incentives', jsonb_build_object('by_program', jsonb_agg('{"program_id": "many", "eligible_combinations": 999999999}'::jsonb)))::text
+                                       from generate_series(1, 3000))),
+    1::bigint, 'an answer whose combinations no integer can hold is recorded');
+select is(
+    array(select p.program_id || ' ' || p.eligible_combinations
+            from public.incentive_report_site_programs p join public.incentive_reports r on r.id = p.report_id where r.job_id = :'large_job' order by 1),
+    array['many 1000000', 'short 0'], 'what a report can hold of such answers is in it');
+
 -- Reading
-select is((api.list_incentive_reports(:'org') ->> 'total')::integer, 3, 'the list counts the organization''s reports');
+select is((api.list_incentive_reports(:'org') ->> 'total')::integer, 4, 'the list counts the organization''s reports');
 select is((api.list_incentive_reports(:'org', 'processing') ->> 'total')::integer, 0, 'the list of reports filters by status');
 select is(api.list_incentive_reports(:'other_org')::jsonb, '{"reports": [], "total": 0, "limit": 20, "offset": 0, "next_cursor": null}', 'another organization has none');
 select is(
