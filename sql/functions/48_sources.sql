@@ -9,6 +9,8 @@ declare
     v_names text[] := '{}';
     v_taken text[] := array(select lower(t) from unnest(p_taken) t);
     v_given text[] := array(select lower(n) from unnest(p_names) n);
+    -- By name, the last number that was given: 500 columns may have one name.
+    v_last  jsonb  := '{}';
     v_name  text;
     v_next  text;
     v_times integer;
@@ -16,12 +18,15 @@ begin
     for v_number in 1 .. cardinality(p_names) loop
         v_name := coalesce(nullif(btrim(p_names[v_number]), ''), 'Column ' || v_number);
         v_next := v_name;
-        v_times := 1;
+        v_times := coalesce((v_last ->> lower(v_name))::integer, 1);
         while lower(v_next) = any (v_taken) or v_times > 1 and lower(v_next) = any (v_given) loop
             v_times := v_times + 1;
             v_next := format('%s (%s)', v_name, case when p_label is null then v_times::text
                                                      else concat_ws(' ', p_label, nullif(v_times - 1, 1)) end);
         end loop;
+        if v_times > 1 then
+            v_last := v_last || jsonb_build_object(lower(v_name), v_times);
+        end if;
         v_names := v_names || v_next;
         v_taken := v_taken || lower(v_next);
     end loop;

@@ -1,5 +1,5 @@
 begin;
-select plan(34);
+select plan(35);
 \ir fixtures.psql
 
 -- Names
@@ -89,6 +89,7 @@ select performs_ok($$ select app.text_columns(row(null, null, h.names, h.names, 
                    'a name is compared once with those that are known, however many columns a workbook has');
 select performs_ok($$ select count(*) from generate_series(1, 200) g where app.source_contains((select jsonb_agg(n) from generate_series(1, 500) n), repeat('É', 20000) || g) $$,
                    5000, 'a text is looked for once in a row, not in each of its cells');
+select performs_ok($$ select app.distinct_names(array_fill(repeat('a', 2000), array[500])) $$, 2000, 'five hundred columns of one name are not numbered from 2 on again and again');
 
 select * from finish();
 rollback;
