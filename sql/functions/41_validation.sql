@@ -317,10 +317,11 @@ as $$
 $$;
 
 -- What is wrong with all items, or what was mended in them, by field and code: the most frequent first, at most a hundred groups of
--- {field, code, count, examples}, with up to three examples of different values each.
+-- {field, code, count, examples}, with up to three examples of different values each. There may be hundreds of thousands of problems: they are
+-- looked through once for all groups, by hash, whatever a planner expects of an array.
 create or replace function app.problem_groups(p_items app.batch_item[], p_of_warnings boolean, p_lines integer[], p_columns jsonb) returns json
 language sql stable
-set search_path = pg_catalog, pg_temp
+set search_path = pg_catalog, pg_temp set enable_nestloop = off
 as $$
     with problems as materialized (
         select i.position, u.it, u.it ->> 'field' as field, u.it ->> 'code' as code, coalesce(u.it ->> 'value', u.it ->> 'was') as value
@@ -331,21 +332,21 @@ as $$
           from (select field, code, value, count(*) as count, min(position) as first from problems group by field, code, value) v
          group by field, code
          order by sum(count) desc, field, code
-         limit 100)
-    select coalesce(json_agg(json_build_object(
-               'field', g.field,
-               'code', g.code,
-               'count', g.count,
-               'examples', (select json_agg(json_build_object(
-                                       'position', p.position,
-                                       'line', p_lines[p.position + 1],
-                                       'value', p.value,
-                                       'message', case when p_of_warnings then app.told_warning(p.it, p_columns)
-                                                       else app.told_problem(p.it, p.position, p_lines, p_columns) end -> 'message') order by p.position)
-                              from problems p
-                             where p.position = any (g.firsts) and p.code = g.code and p.field is not distinct from g.field))
-               order by g.count desc, g.field, g.code), '[]')
-      from groups g;
+         limit 100),
+    told as (
+        select g.field, g.code, g.count,
+               json_agg(json_build_object(
+                   'position', p.position,
+                   'line', p_lines[p.position + 1],
+                   'value', p.value,
+                   'message', case when p_of_warnings then app.told_warning(p.it, p_columns)
+                                   else app.told_problem(p.it, p.position, p_lines, p_columns) end -> 'message') order by p.position) as examples
+          from (select *, unnest(firsts) as position from groups) g
+          join problems p on p.position = g.position and p.code = g.code and p.field is not distinct from g.field
+         group by g.field, g.code, g.count)
+    select coalesce(json_agg(json_build_object('field', t.field, 'code', t.code, 'count', t.count, 'examples', t.examples)
+                             order by t.count desc, t.field, t.code), '[]')
+      from told t;
 $$;
 
 -- The first hundred of them.
