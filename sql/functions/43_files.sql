@@ -197,9 +197,21 @@ create or replace function app.may_be_placeholder(p_cell text) returns boolean
 language sql immutable
 return p_cell ~* '^(null|none|nil|n/a|n\.a\.|na|nan|-+|\?+|tbd)$';
 
--- The device ids in a cell: numbers such as 1;4 or [1, 4], or names from the catalogue; the text itself if any part is neither. Of more than
+-- The devices of the catalogue by their plain names, {name: id}, without names that several have.
+create or replace function app.device_names() returns jsonb
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return (select coalesce(jsonb_object_agg(d.name, d.id), '{}')
+              from (select app.plain_name(name) as name, min(id) as id from app.devices where retired_at is null group by 1 having count(*) = 1) d
+             where d.name <> '');
+end;
+$$;
+
+-- The device ids in a cell: numbers such as 1;4 or [1, 4], or names from p_names; the text itself if any part is neither. Of more than
 -- 100, which are refused, it reads one more, because a word may stand for them in 10,000 rows.
-create or replace function app.read_device_ids(p_text text) returns jsonb
+create or replace function app.read_device_ids(p_text text, p_names jsonb default app.device_names()) returns jsonb
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
@@ -212,11 +224,10 @@ begin
         return to_jsonb((string_to_array(regexp_replace(regexp_replace(v_list, '\.0+', '', 'g'), '[;,|\s]+', ',', 'g'), ','))[:101]::integer[]);
     end if;
     v_parts := (regexp_split_to_array(v_list, '\s*[;|\n]\s*'))[:101];
-    v_ids := array(select coalesce(case when p.name ~ '^[0-9]{1,9}$' then p.name::integer end, d.id)
+    v_ids := array(select case when p.name ~ '^[0-9]{1,9}$' then p.name else p_names ->> app.plain_name(p.name) end::integer
                      from unnest(v_parts) with ordinality p (name, n)
-                     left join app.devices d on d.retired_at is null and app.plain_name(d.name) = app.plain_name(p.name)
                     order by p.n);
-    return case when array_position(v_ids, null) is null and cardinality(v_ids) = cardinality(v_parts) then to_jsonb(v_ids) else to_jsonb(p_text) end;
+    return case when array_position(v_ids, null) is null then to_jsonb(v_ids) else to_jsonb(p_text) end;
 end;
 $$;
 

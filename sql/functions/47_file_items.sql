@@ -58,6 +58,8 @@ declare
     v_shared_place constant integer := p_columns #>> array[v_shared, 'place'];
     v_parts        jsonb[];
     v_has_household constant boolean := coalesce(v_income, v_size, v_owner_status, v_tax_filing) is not null;
+    -- Each row may have words of its own.
+    v_names     constant jsonb := app.device_names();
     v_countries jsonb;
     v_regions   jsonb;
     v_buildings jsonb;
@@ -104,7 +106,7 @@ begin
                        'warning', case when jsonb_typeof(d.ids) = 'array' and t.text ~ '[A-Za-z]'
                                        then app.mended('device_ids', p_columns #>> '{device_ids,header}', 'value_recognized', t.text, d.ids::text) end)), '{}')
               from (select distinct devices from used) t (text)
-             cross join lateral app.read_device_ids(coalesce(p_value_maps -> 'device_ids' ->> t.text, app.clean_cell(t.text))) d (ids)
+             cross join lateral app.read_device_ids(coalesce(p_value_maps -> 'device_ids' ->> t.text, app.clean_cell(t.text)), v_names) d (ids)
              where t.text <> '')
       into v_countries, v_regions, v_buildings, v_devices;
 

@@ -1,5 +1,5 @@
 begin;
-select plan(34);
+select plan(35);
 
 -- The header
 select is(app.find_header('[[], ["Sites for March"], ["Deal ID", "Street", "City"], ["d-1", "1 Elm St", "Boston"]]', '{}'), 3,
@@ -66,6 +66,7 @@ select is(app.read_device_ids((select name from app.devices where id = 1)), '[1]
 select is(app.read_device_ids((select upper(name) from app.devices where id = 1) || '; 4'), '[1, 4]', 'names and ids may stand side by side');
 select is(jsonb_array_length(app.read_device_ids(repeat('1;', 5000))), 101, 'no more ids are read than are refused');
 select is(jsonb_array_length(app.read_device_ids((select repeat(name || ';', 5000) from app.devices where id = 1))), 101, 'no more names are read than are refused');
+select is(app.read_device_ids('—'), '"—"', 'what is no name at all is no device');
 select is(app.read_device_ids('flux capacitor'), '"flux capacitor"', 'what is no device stays a text, for the validation to refuse');
 select is(app.read_device_ids('1234567890'), '"1234567890"', 'a number that is too large to be an id stays a text');
 

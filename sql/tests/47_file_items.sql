@@ -1,5 +1,5 @@
 begin;
-select plan(15);
+select plan(17);
 
 -- What the file of a header and one row becomes, with the columns found by their names.
 create function pg_temp.items(p_rows jsonb, p_defaults jsonb default '{}', p_value_maps jsonb default '{}')
@@ -77,6 +77,14 @@ select results_eq(
     'rows without a reference are numbered');
 select is((select array_agg(i.item ->> 'reference_id') from app.file_items(array['["1 Elm St"]', '["2 Elm St"]']::jsonb[], '{2,7}', 1, '{"street_1": {"place": 0}}', '{"reference_id": "row-{line}"}', '{}') i),
           array['row-2', 'row-7'], 'rows are numbered by their lines where a file has some');
+
+-- Words of devices
+insert into app.devices (id, category_key, name, catalogue)
+select 100000 + n, (select min(key) from app.device_categories), case n when 1 then '热泵' else 'device ' || n end, 'many' from generate_series(1, 2000) n;
+select performs_ok($$ select count(*) from app.file_items(array(select jsonb_build_array('something else ' || n) from generate_series(1, 2000) n), null, 1, '{"device_ids": {"place": 0}}', '{}', '{}') $$,
+                   3000, 'each name of the catalogue is read once, however many words the cells have');
+select is((select array_agg(i.item -> 'device_ids') from app.file_items(array['["热泵"]', '["Device 2000; device 7"]']::jsonb[], null, 1, '{"device_ids": {"place": 0}}', '{}', '{}') i),
+          array['"热泵"', '[102000, 100007]']::jsonb[], 'devices are known by their names, but for those without a letter that is compared');
 
 select * from finish();
 rollback;
