@@ -295,7 +295,7 @@ p_file brings what a file has: {lines: [the line of each item]} beside items, or
 
 The answer ends with total_invalid, invalid_items, warnings, total_warnings and notes; that of a dry run has problem_groups and warning_groups, too: [{field, code, count, examples}].
 
-400: invalid_items (with index, error and problems [{field, column, code, message, value, suggestion}] of the first hundred; total_invalid counts all), duplicate_reference_ids, invalid_item_count, items_missing, unknown_fields, unknown_option, number_out_of_range, invalid_p_file, invalid_columns, ambiguous_columns, missing_columns. 429: too_many_open_items.';
+400: invalid_items (with index, error and problems [{field, column, code, message, value, suggestion}] of the first hundred; total_invalid counts all), duplicate_reference_ids, invalid_item_count, items_missing, unknown_fields, unknown_option, number_out_of_range, invalid_p_file, invalid_columns, ambiguous_columns, missing_columns, too_many_columns, column_names_too_long. 429: too_many_open_items.';
 grant execute on function api.create_batch_lookup(uuid, jsonb, boolean, jsonb, jsonb) to authenticated;
 
 create or replace function api.submit_batch_lookup(

@@ -271,6 +271,9 @@ begin
     header_row := coalesce((p_file -> 'header_row')::integer, app.find_header(v_rows, p_file -> 'columns'), 1);
     last_row := case when p_file ? 'header_row' then jsonb_array_length(v_rows) else app.last_row(v_rows, header_row) end;
     names := array(select jsonb_array_elements_text(v_rows -> (header_row - 1)));
+    if cardinality(names) > 500 then
+        perform app.refuse(400, 'too_many_columns', format('The header has %s columns; a file may have 500', cardinality(names)));
+    end if;
     perform app.check_column_names(names);
     v_first := jsonb_path_query_array(
         v_rows, '$[$from to $to]', jsonb_build_object('from', header_row, 'to', least(header_row + 5, last_row) - 1));

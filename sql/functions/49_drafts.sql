@@ -315,13 +315,14 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_now    constant timestamptz := app.clock();
-    v_lines  constant integer[]   := app.integers(p_file -> 'lines');
+    v_lines  integer[];
     v_upload public.lookup_uploads;
     v_layout record;
     v_file   jsonb;
 begin
     perform app.check_upload_name(p_name);
     perform app.check_file(p_file);
+    v_lines := app.integers(p_file -> 'lines');
     perform app.check_open_uploads(p_organization_id, v_now);
     v_upload.organization_id := p_organization_id;
     v_upload.name            := p_name;

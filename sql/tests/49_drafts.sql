@@ -1,5 +1,5 @@
 begin;
-select plan(18);
+select plan(22);
 \ir fixtures.psql
 \ir drafts.psql
 
@@ -39,6 +39,11 @@ select is(api.create_upload(:'org', null, true, null, '{"rows": [["Key", "Billin
           '{"number": 2, "header": "Billing City", "field": null, "how": "ambiguous", "samples": ["Austin"]}', 'columns that fit equally well wait to be named');
 select throws_ok(format($$ select api.create_upload(%L, null, true, null, '{"rows": [["Key"]]}') $$, :'org'), 'PT400', 'A batch must have 1 to 10,000 items; this one has 0', 'a file without rows is no draft');
 select throws_ok(format($$ select api.get_upload(%L, %L) $$, :'other_org', :'id'), 'PT404', 'Upload not found', 'nobody sees the draft of another organization');
+select throws_ok(format($$ select api.create_upload(%L, null, true, null, %L) $$, :'org', f::jsonb), 'PT400',
+    'p_file must be {rows: [[cell, ...], ...], lines?: [number, ...], header_row?: number, notes?: [...], columns?, defaults?, value_maps?: {...}}', 'a file has its form: ' || f)
+  from unnest(array['{"rows": [["Key"], ["a"]], "lines": ["x"]}', '{"rows": [["Key"], ["a"]], "lines": 7}', '{"rows": [["Key"], ["a"]], "lines": [1.5]}']) f;
+select throws_ok(format($$ select api.create_upload(%L, null, true, null, jsonb_build_object('rows', (select jsonb_build_array(r.cells, r.cells) from (select jsonb_agg('c' || n) as cells from generate_series(1, 501) n) r))) $$, :'org'),
+    'PT400', 'The header has 501 columns; a file may have 500', 'a file has a limited number of columns');
 select throws_ok(format($$ select api.create_upload(%L, (select jsonb_build_array(jsonb_object_agg('k' || n, n)) from generate_series(1, 494) n)) $$, :'org'), 'PT400',
                  'All items together have 501 different members; an upload may have 500', 'a draft of JSON has no more columns than one of a file');
 select throws_ok(format($$ select api.create_upload(%L, jsonb_build_array(jsonb_build_object('metadata', jsonb_build_object(repeat('k', 65536), 1)))) $$, :'org'), 'PT400',
