@@ -55,6 +55,15 @@ def test_two_changes_of_a_profile_keep_each_other(owner: Connection, organizatio
     assert (profile["company"], profile["device_names"]) == ("globex", {"split": device_id})
 
 
+def test_each_of_two_changes_of_the_settings_is_noted_as_its_own(owner: Connection, during: During) -> None:
+    during(
+        "select api.update_settings('{\"max_retries\": 7}')",
+        "select api.update_settings('{\"max_in_flight\": 70}')",
+    )
+    changes = owner.execute("select details from app.audit_events where action = 'settings.changed' order by id").fetchall()
+    assert changes == [({"max_retries": {"from": 3, "to": 7}},), ({"max_in_flight": {"from": 50, "to": 70}},)]
+
+
 def make_key(owner: Connection, organization_id: object, secret: str) -> object:
     return fetch_value(owner, "select api.create_api_key(%s, sha256(%s), 'leap_live_', 'cret') ->> 'id'", organization_id, secret.encode())
 

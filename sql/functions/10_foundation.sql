@@ -86,7 +86,7 @@ as $$
 declare
     v_unknown text[];
     v_now     timestamptz := app.clock();
-    v_before  jsonb       := api.get_settings();
+    v_before  jsonb;
     v_new     app.settings;
     v_column  text;
     v_check   text;
@@ -104,6 +104,7 @@ begin
     end if;
 
     select * into v_new from app.settings for update;
+    v_before := to_jsonb(v_new);
     v_new := jsonb_populate_record(v_new, p_changes);
     update app.settings
        set (lookups_per_second, max_in_flight, max_retries, retry_backoff_seconds, retry_backoff_max_seconds,
