@@ -308,6 +308,9 @@ begin
         perform app.refuse(400, 'invalid_catalogue', 'Each file of a catalogue must be an array of objects');
     elsif jsonb_typeof(p_catalogue -> 'catalogue') is distinct from 'string' or btrim(p_catalogue ->> 'catalogue') = '' then
         perform app.refuse(400, 'invalid_catalogue', 'catalogue must be the name of the catalogue');
+    elsif jsonb_typeof(p_catalogue -> 'source') <> 'string' or btrim(p_catalogue ->> 'source') = '' then
+        -- Every source begins with nothing.
+        perform app.refuse(400, 'invalid_catalogue', 'source must be the beginning of what the programs have as their source');
     end if;
 
     select jsonb_agg(to_jsonb(e) order by e.file, e.line, e.error) into v_errors from app.catalogue_cell_errors(p_catalogue) e;

@@ -1,5 +1,5 @@
 begin;
-select plan(41);
+select plan(45);
 \ir catalogue.psql
 select pg_temp.import();
 
@@ -50,6 +50,9 @@ select throws_ok($$ select api.import_catalogue('[]') $$, 'PT400', 'A catalogue 
 select throws_ok($$ select api.import_catalogue('{"boats": []}') $$, 'PT400', 'Unknown files in the catalogue: boats', 'a catalogue holds known files only');
 select throws_ok($$ select api.import_catalogue('{"devices": [1]}') $$, 'PT400', 'Each file of a catalogue must be an array of objects', 'a file of a catalogue is an array of rows');
 select throws_ok($$ select api.import_catalogue('{"devices": []}') $$, 'PT400', 'catalogue must be the name of the catalogue', 'a catalogue has a name');
+select throws_ok(format($$ select api.import_catalogue(pg_temp.catalogue() || jsonb_build_object('source', %L::jsonb)) $$, v), 'PT400',
+    'source must be the beginning of what the programs have as their source', 'a catalogue takes over no programs of every source: ' || v)
+  from unnest(array['""', '" "', '["x"]', 'null']) v;
 
 -- What another catalogue has
 select throws_ok($$ select pg_temp.import('devices', 5, '{"id": "14", "category_key": "test_lamp", "name": "Floor lamp"}') $$, 'PT400',
