@@ -60,6 +60,16 @@ $$;
 
 comment on function api.create_organization(text, text) is 'The id of the organization of that name, which is created when new; for the Clerk organization where one is given. An organization that has been without one is linked to it; its members then need the claim organization_id in SQL. 400: invalid_name, invalid_clerk_organization_id. 409: the organization has another Clerk organization, or this one has another organization (organization_linked), or a name that begins with clerk: (organization_of_clerk).';
 
+-- Whether an id is of version 8: it is made of a Clerk id, which policies go by whatever the link says.
+create or replace function app.is_of_clerk(p_id uuid) returns boolean
+language sql immutable
+return substr(p_id::text, 15, 1) = '8';
+
+-- Whether an organization is linked to another Clerk organization than its id stands for, as was possible once.
+create or replace function app.is_relinked(p_id uuid, p_clerk_organization_id text) returns boolean
+language sql immutable
+return app.is_of_clerk(p_id) and p_id is distinct from app.organization_id_of_clerk(p_clerk_organization_id);
+
 -- A link is never replaced: the members of the former organization would stay inside. p_organization is null where there is none of the
 -- name.
 create or replace function app.link_organization(p_organization app.organizations, p_clerk_organization_id text) returns void
@@ -67,8 +77,7 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    -- An id of version 8 is made of a Clerk id, which policies go by whatever the link says.
-    if (p_organization).id is null or (p_organization).clerk_organization_id is not null or (p_organization).id::text like '______________8%'
+    if (p_organization).id is null or (p_organization).clerk_organization_id is not null or app.is_of_clerk((p_organization).id)
        or exists (select from app.organizations
                    where clerk_organization_id = p_clerk_organization_id or id = app.organization_id_of_clerk(p_clerk_organization_id)) then
         perform app.refuse(

@@ -28,7 +28,6 @@ $$;
 
 comment on function api.list_organizations() is 'All organizations by name: {id, name, clerk_organization_id, created_at, api_keys (usable ones), open_jobs, open_items, last_upload_at (null: none)}.';
 
--- The id of an organization that Clerk's users made stands for its Clerk organization, and policies go by it whatever the link says.
 create or replace function api.list_relinked_organizations() returns table (id uuid, name text, clerk_organization_id text)
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
@@ -37,7 +36,7 @@ begin
     return query
     select o.id, o.name, o.clerk_organization_id
       from app.organizations o
-     where o.id::text like '______________8%' and o.id is distinct from app.organization_id_of_clerk(o.clerk_organization_id)
+     where app.is_relinked(o.id, o.clerk_organization_id)
      order by o.name;
 end;
 $$;

@@ -364,8 +364,7 @@ as $$
 declare
     v_ids text := (select string_agg(o.id::text, ', ' order by o.id)
                      from app.organizations o
-                    where substr(o.id::text, 15, 1) = '8'
-                      and o.id is distinct from app.organization_id_of_clerk(o.clerk_organization_id));
+                    where app.is_relinked(o.id, o.clerk_organization_id));
 begin
     return next (case when v_ids is not null
                  then app.found('clerk_links', 'problem', format('these organizations belong to another Clerk organization than the one they are linked to: %s', v_ids),
