@@ -104,3 +104,15 @@ def test_a_key_that_rotates_what_it_made_and_its_revocation_do_not_wait_in_a_cir
     )
     during(MAKE["rotate"], REVOKE, id=organization_id, key=key, other=made)
     assert owner.execute("select revoked_at is null, count(*) from app.api_keys group by 1").fetchall() == [(False, 3)]
+
+
+def test_a_delivery_that_is_released_while_the_ready_list_is_settled_is_due_at_once(
+    database_url: str, owner: Connection, organization_id: object
+) -> None:
+    owner.execute('select api.set_webhook_config(%s, \'{"url": "https://example.com/"}\')', [organization_id])
+    owner.execute("select app.add_webhook(%s, 'batch.completed', null, '{}', app.clock())", [organization_id])
+    assert fetch_value(owner, "select count(*) from api.claim_webhooks(%s, 'sender', 10)", organization_id) == 1
+    with psycopg.connect(database_url) as settling:
+        settling.execute("select app.settle_webhooks(%s)", [organization_id])
+        assert fetch_value(owner, "select api.release_lost_webhooks(%s, 'sender', '{}')", organization_id) == 1
+    assert fetch_value(owner, "select (api.ready_webhooks()).organization_ids") == [organization_id]

@@ -215,7 +215,7 @@ begin
      where organization_id = p_organization_id and status = 'sending' and leased_by = p_sender and id <> all (p_delivery_ids);
     get diagnostics v_count = row_count;
     if v_count > 0 then
-        perform app.settle_webhooks(p_organization_id);
+        perform app.wake_webhooks(p_organization_id, v_now);
     end if;
     return v_count;
 end;
