@@ -191,9 +191,10 @@ begin
 end;
 $$;
 
--- Items in JSON as a table, {rows, columns}: a column for each field that is required or that any item has, and one for each further member,
--- such as those of metadata. The columns are as app.file_layout has them.
-create or replace function app.items_as_file(p_items jsonb[]) returns jsonb
+-- The items of a request as a table: a column for each field that is required or that any item has, and one for each further member, such as
+-- those of metadata. The columns are as app.file_layout has them; the rows an array of arrays, because one of JSON takes ten times as much memory
+-- while it is built.
+create or replace function app.items_as_file(p_request jsonb, out columns jsonb, out rows jsonb[])
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
 as $$
@@ -201,7 +202,7 @@ declare
     v_fields constant text[] := app.file_fields();
     v_items  jsonb[];
     v_names  text[];
-    v_rows   jsonb;
+    v_first  jsonb;
 begin
     v_items := array(
         select coalesce((select jsonb_object_agg(case when m.key = any (v_fields) then 'metadata.' || m.key else m.key end, m.value)
@@ -210,7 +211,7 @@ begin
                || coalesce((select jsonb_object_agg(case when h.key in ('income', 'size') then 'household_' || h.key else h.key end, h.value)
                               from jsonb_each(case jsonb_typeof(i.item -> 'household') when 'object' then i.item -> 'household' else '{}' end) h), '{}')
                || case jsonb_typeof(i.item -> 'address') when 'object' then i.item -> 'address' else '{}' end
-          from unnest(p_items) with ordinality i (item, n)
+          from unnest(app.batch_request_items(p_request)) with ordinality i (item, n)
          order by i.n);
     v_names := array(
         select k.name
@@ -226,15 +227,15 @@ begin
             400, 'too_many_columns', format('All items together have %s different members; an upload may have 500', cardinality(v_names)));
     end if;
     perform app.check_column_names(v_names);
-    v_rows := (select jsonb_agg((select jsonb_agg(coalesce(nullif(i.item -> u.name, 'null'), '""') order by u.n)
-                                   from unnest(v_names) with ordinality u (name, n)) order by i.n)
-                 from unnest(v_items) with ordinality i (item, n));
-    return jsonb_build_object(
-        'columns', (select jsonb_agg(jsonb_build_object('number', n, 'header', name, 'field', case when name = any (v_fields) then name end,
-                                                        'how', case when name = any (v_fields) then 'name' end,
-                                                        'samples', app.column_samples(v_rows, n::integer)) order by n)
-                      from unnest(v_names) with ordinality u (name, n)),
-        'rows', v_rows);
+    rows := array(select (select jsonb_agg(coalesce(nullif(i.item -> u.name, 'null'), '""') order by u.n)
+                            from unnest(v_names) with ordinality u (name, n))
+                    from unnest(v_items) with ordinality i (item, n)
+                   order by i.n);
+    v_first := to_jsonb(rows[:5]);
+    columns := (select jsonb_agg(jsonb_build_object('number', n, 'header', name, 'field', case when name = any (v_fields) then name end,
+                                                    'how', case when name = any (v_fields) then 'name' end,
+                                                    'samples', app.column_samples(v_first, n::integer)) order by n)
+                  from unnest(v_names) with ordinality u (name, n));
 end;
 $$;
 
@@ -270,37 +271,29 @@ begin
 end;
 $$;
 
--- A new draft of a table: p_rows are its rows from p_first on up to p_last, with the lines that belong to them.
-create or replace function app.store_upload(
-    p_upload public.lookup_uploads, p_rows jsonb, p_first integer, p_last integer, p_lines integer[]
-) returns json
+-- A new draft of a table: its rows, with the line of each; null: they are counted.
+create or replace function app.store_upload(p_upload public.lookup_uploads, p_rows jsonb[], p_lines integer[]) returns json
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set jit = off set enable_nestloop = off set work_mem = '16MB'
 as $$
 declare
-    v_rows  jsonb[];
-    v_lines integer[];
+    v_lines constant integer[] := array(select coalesce(p_lines[n], n) from generate_subscripts(p_rows, 1) n);
     v_items app.batch_item[];
     v_noted app.batch_item[];
 begin
-    select array_agg(r.cells order by r.n), array_agg(coalesce(p_lines[r.n], r.place) order by r.n)
-      into v_rows, v_lines
-      from (select n, cells, row_number() over (order by n) as place
-              from jsonb_array_elements(p_rows) with ordinality u (cells, n)
-             where n between p_first and p_last and cells <> '[]') r;
-    perform app.check_item_count(coalesce(cardinality(v_rows), 0));
+    perform app.check_item_count(coalesce(cardinality(p_rows), 0));
     p_upload.id         := app.uuid_v7(p_upload.created_at);
     p_upload.status     := 'draft';
-    p_upload.total_rows := cardinality(v_rows);
+    p_upload.total_rows := cardinality(p_rows);
     p_upload.updated_at := p_upload.created_at;
     p_upload.expires_at := p_upload.created_at + make_interval(days => (select upload_retention_days from app.settings));
-    v_items  := app.judged_rows(p_upload, v_rows, v_lines);
+    v_items  := app.judged_rows(p_upload, p_rows, v_lines);
     v_noted  := app.noted_items(v_items);
     p_upload := app.counted_upload(p_upload, v_items, v_noted, v_lines);
     insert into public.lookup_uploads values (p_upload.*);
     insert into public.lookup_upload_rows (organization_id, upload_id, position, line, cells, problems, warnings)
     select p_upload.organization_id, p_upload.id, r.n - 1, r.line, r.cells, i.problems, i.details
-      from unnest(v_rows, v_lines) with ordinality r (cells, line, n)
+      from unnest(p_rows, v_lines) with ordinality r (cells, line, n)
       left join unnest(v_noted) i on i.position = r.n - 1
      order by r.n;
     return app.upload_json(p_upload);
@@ -318,7 +311,7 @@ declare
     v_lines  integer[];
     v_upload public.lookup_uploads;
     v_layout record;
-    v_file   jsonb;
+    v_rows   jsonb[];
 begin
     perform app.check_upload_name(p_name);
     perform app.check_file(p_file);
@@ -331,17 +324,21 @@ begin
     v_upload.defaults        := coalesce(p_file -> 'defaults', '{}');
     v_upload.reuse_days      := app.spending_options(jsonb_build_object('reuse_results', coalesce(p_reuse_results, p_request -> 'reuse_results'))) -> 'reuse_days';
     if p_file -> 'rows' is null then
-        v_file := app.items_as_file(app.batch_request_items(p_request));
-        v_upload.columns    := v_file -> 'columns';
+        v_layout := app.items_as_file(p_request);
+        v_upload.columns    := v_layout.columns;
         v_upload.notes      := coalesce(p_file -> 'notes', '[]');
         v_upload.value_maps := '{}';
-        return app.store_upload(v_upload, v_file -> 'rows', 1, jsonb_array_length(v_file -> 'rows'), v_lines);
+        return app.store_upload(v_upload, v_layout.rows, v_lines);
     end if;
     v_layout := app.file_layout(p_file, true, app.remembered_fields(p_organization_id));
     v_upload.columns    := coalesce(v_layout.columns, '[]');
     v_upload.notes      := v_layout.notes;
     v_upload.value_maps := app.remembered_values(p_organization_id, v_upload.columns) || coalesce(p_file -> 'value_maps', '{}');
-    return app.store_upload(v_upload, p_file -> 'rows', v_layout.header_row + 1, v_layout.last_row, v_lines);
+    select array_agg(r.cells order by r.n), array_agg(v_lines[r.n] order by r.n)
+      into v_rows, v_lines
+      from jsonb_array_elements(p_file -> 'rows') with ordinality r (cells, n)
+     where r.n between v_layout.header_row + 1 and v_layout.last_row and r.cells <> '[]';
+    return app.store_upload(v_upload, v_rows, v_lines);
 end;
 $$;
 
