@@ -97,6 +97,19 @@ create or replace function app.calling_role() returns text
 language sql stable
 return coalesce(nullif(current_setting('role'), 'none'), session_user);
 
+-- Who acts: whom the HTTP API names, but a member who calls by SQL is whoever the claims say.
+create or replace function app.acting_caller(p_named text) returns text
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if app.calling_role() = 'authenticated' then
+        return app.claimed_subject();
+    end if;
+    return nullif(p_named, '');
+end;
+$$;
+
 -- A hint in the words of whoever calls: the API and the command line as the shell, everybody else by SQL. null: no hint for them.
 create or replace function app.hint_for_caller(p_http text, p_sql text) returns text
 language plpgsql stable

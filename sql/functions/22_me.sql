@@ -12,8 +12,8 @@ begin
       from app.api_keys
      where organization_id = p_organization_id and id::text = p_caller;
     return json_build_object(
-        'type', case when v_key.id is not null then 'api_key' when p_caller <> '' then 'user' else 'service' end,
-        'id', nullif(p_caller, ''),
+        'type', case when v_key.id is not null then 'api_key' when p_caller is not null then 'user' else 'service' end,
+        'id', p_caller,
         'name', v_key.name,
         'expires_at', app.rfc3339(v_key.expires_at));
 end;
@@ -38,7 +38,7 @@ begin
     select * into v_settings from app.settings;
     return json_build_object(
         'organization', json_build_object('id', v_organization.id, 'name', v_organization.name),
-        'caller', app.caller_json(p_organization_id, coalesce(p_caller, v_claims ->> 'sub')),
+        'caller', app.caller_json(p_organization_id, app.acting_caller(p_caller)),
         'scopes', coalesce(p_scopes, app.scopes_of_claims(v_claims), '{}'),
         'limits', json_build_object(
             'requests_per_minute', v_settings.requests_per_minute,
@@ -48,5 +48,5 @@ end;
 $$;
 
 comment on function api.get_me(uuid, text[], text) is
-'The caller: {organization {id, name}, caller {type (api_key, user or service), id, name, expires_at}, scopes, limits}. limits: requests_per_minute of one key or user (null: none), items_per_batch, and open_items that the organization may have in all its jobs. The shell gives p_scopes and p_caller, the id of the key or of the user; without them, the claims say both. 404: no such organization.';
+'The caller: {organization {id, name}, caller {type (api_key, user or service), id, name, expires_at}, scopes, limits}. limits: requests_per_minute of one key or user (null: none), items_per_batch, and open_items that the organization may have in all its jobs. The shell gives p_scopes and p_caller, the id of the key or of the user; of a member, the claims say who it is and, without p_scopes, those. 404: no such organization.';
 grant execute on function api.get_me(uuid, text[], text) to authenticated;

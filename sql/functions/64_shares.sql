@@ -37,12 +37,14 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_now   timestamptz := app.clock();
+    v_maker text;
     v_share app.report_shares;
 begin
     perform app.authorize(p_organization_id, 'reports:write');
     if length(p_token_hash) is distinct from 32 then
         perform app.refuse_option('p_token_hash', 'the SHA-256 of a token of your own, such as sha256(''...'')');
     end if;
+    v_maker := app.acting_caller(p_created_by);
     -- Held, so that it is not deleted meanwhile: the link would outlive it.
     perform app.lock_report(p_organization_id, p_report_id);
     delete from app.report_shares where organization_id = p_organization_id and report_id = p_report_id and expires_at <= v_now;
@@ -50,7 +52,7 @@ begin
         perform app.refuse(409, 'too_many_shares', 'The report has 100 links that work', 'Revoke those that are not needed.');
     end if;
     insert into app.report_shares (id, organization_id, report_id, token_hash, created_by, created_at, expires_at)
-    values (app.uuid_v7(v_now), p_organization_id, p_report_id, p_token_hash, nullif(p_created_by, ''), v_now,
+    values (app.uuid_v7(v_now), p_organization_id, p_report_id, p_token_hash, v_maker, v_now,
             v_now + make_interval(days => app.share_days(p_request)))
     returning * into v_share;
     perform app.audit(p_organization_id, 'report.shared', p_created_by, v_share.id::text,

@@ -1,5 +1,5 @@
 begin;
-select plan(7);
+select plan(8);
 \ir fixtures.psql
 select api.create_api_key(:'org', sha256('key'), 'leap_live_', 'abcd', 'CRM', array['jobs:read'], '2031-05-01') ->> 'id' as key \gset
 
@@ -18,9 +18,10 @@ select throws_ok($$ select api.get_me('00000000-0000-0000-0000-000000000000') $$
 
 set local role authenticated;
 select set_config('request.jwt.claims', json_build_object('sub', 'user_7', 'organization_id', :'org')::text, true);
-select api.get_me() as mine \gset
+select api.get_me() as mine, api.get_me(p_caller => :'key') as disguised \gset
 reset role;
 select is(:'mine'::jsonb -> 'caller', '{"type": "user", "id": "user_7", "name": null, "expires_at": null}', 'a member is told by the claims');
+select is(:'disguised'::jsonb -> 'caller', :'mine'::jsonb -> 'caller', 'a member is told nothing of a key whose id it gives');
 select is(jsonb_array_length(:'mine'::jsonb -> 'scopes'), 10, 'a member has the scopes of the claims');
 
 select * from finish();

@@ -1,5 +1,5 @@
 begin;
-select plan(24);
+select plan(25);
 \ir fixtures.psql
 select pg_temp.turn_clock('2026-11-24 12:00:00+00');
 select pg_temp.submit(:'org', 1) as job \gset
@@ -35,6 +35,13 @@ select throws_ok(format($$ select api.share_incentive_report(%L, %L, sha256('x')
 select throws_ok(format($$ select api.list_incentive_report_shares(%L, %L) $$, :'other_org', :'report'), 'PT404', 'Report not found', 'nobody else can list its links');
 select throws_ok(format($$ select api.revoke_incentive_report_share(%L, %L, %L) $$, :'other_org', :'report', :'share'::json ->> 'id'), 'PT404', 'Report not found',
     'nobody else can revoke them');
+
+select set_config('request.jwt.claims', json_build_object('sub', 'user_7', 'organization_id', :'org')::text, true) as claims \gset
+set local role authenticated;
+select api.share_incentive_report(p_report_id => :'report', p_token_hash => sha256('four'), p_created_by => 'user_1') as of_member \gset
+reset role;
+select is(:'of_member'::json ->> 'created_by', 'user_7', 'a link of a member is by the claims, whatever name is given');
+delete from app.report_shares where token_hash = sha256('four');
 
 -- The end of a link
 select pg_temp.turn_clock('2026-11-25 12:00:01+00');
