@@ -62,13 +62,13 @@ HISTORY = """
     end $$;
     create trigger remember after insert on public.lookup_leases for each row execute function public.remember_claim();
     create table public.history (item_id uuid, old_status text, new_status text, lease_expires_at timestamptz, has_expired boolean,
-        mends boolean, at timestamptz default app.clock());
+        late boolean, at timestamptz default app.clock());
     create function public.remember() returns trigger language plpgsql as $$
     declare
         v_callers text;
     begin
         get diagnostics v_callers = pg_context;
-        insert into public.history (item_id, old_status, new_status, lease_expires_at, has_expired, mends)
+        insert into public.history (item_id, old_status, new_status, lease_expires_at, has_expired, late)
         values (new.id, old.status, new.status,
                 (select l.expires_at from public.lookup_leases l where l.job_id = new.job_id and new.position <@ l.positions),
                 v_callers like '%app.expire_leases%',
@@ -86,7 +86,7 @@ DISK_FULL = """
 # What the history must not hold.
 RULES = {
     "a lease expired before its time": "has_expired and at < lease_expires_at",
-    "an item that had ended changed": "old_status in ('completed', 'failed') and not mends",
+    "an item that had ended changed": "old_status in ('completed', 'failed') and not late",
 }
 
 
@@ -454,7 +454,7 @@ def check_history(owner: Connection, provider: Provider) -> None:
     for rule, query in RULES.items():
         assert owner.execute(f"select * from public.history where {query}".encode()).fetchall() == [], rule
     ends = (
-        "select item_id from public.history where new_status in ('completed', 'failed') and not mends group by item_id having count(*) <> 1"
+        "select item_id from public.history where new_status in ('completed', 'failed') and not late group by item_id having count(*) <> 1"
     )
     assert owner.execute(ends.encode()).fetchall() == [], "an item ended twice"
     claims: dict[str, int] = dict(

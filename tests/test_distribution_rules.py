@@ -390,7 +390,7 @@ def test_what_is_looked_for_in_all_organizations_has_a_column(source: Source) ->
 SELDOM = {
     "limits": ["app.keep_limits", "app.within_budgets", "app.slots_of_node"],
     "failures": ["app.apply_outcomes", "app.judge_failures", "app.is_served_alone", "app.record_attempts", "app.cancel_retries"],
-    "late answers": ["app.leases_in_flight", "app.mend_expired_items", "app.judge_outcomes", "app.expire_leases"],
+    "late answers": ["app.leases_in_flight", "app.complete_expired_items", "app.judge_outcomes", "app.expire_leases"],
     "what some have": ["app.enqueue_item_webhooks", "app.enqueue_job_webhooks", "app.file_applications", "app.answer_duplicates"],
 }
 

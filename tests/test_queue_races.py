@@ -332,14 +332,14 @@ def test_no_lease_expires_before_its_holder_could_have_renewed_it(owner: Connect
     owner.execute("select api.heartbeat('worker')")
     assert fetch_value(owner, "select app.expire_leases(%s, app.clock())", batches.organization_id) == 0
     for expired in (0, 0, 1):
-        # The lease is overdue now, which its worker has some seconds to mend; then it expires.
+        # The lease is overdue now, which its worker has some seconds to renew; then it expires.
         for _ in range(2):
             clock.advance(seconds=3)
             owner.execute("select api.heartbeat('worker')")
         assert fetch_value(owner, "select app.expire_leases(%s, app.clock())", batches.organization_id) == expired
 
 
-def test_a_late_success_mends_an_item_whose_lease_expired(owner: Connection, batches: Batches, clock: Clock) -> None:
+def test_a_late_success_replaces_the_failure_of_a_lease_that_expired(owner: Connection, batches: Batches, clock: Clock) -> None:
     update_settings(owner, lookups_per_second=None, max_retries=0)
     job_id = batches.create(2)
     [first, second] = claim(batches, 2)

@@ -95,7 +95,7 @@ async def _execute(connection: PooledConnection, statement: bytes, arguments: Ma
     except DatabaseError as error:
         if kind_of(error) is not Kind.STALE_STATEMENT:
             raise
-    # A deploy has changed what the function returns. The other connections are just as stale, so this one is mended, not replaced.
+    # A deploy has changed what the function returns. The other connections are just as stale: this one goes on without its statements.
     await connection.execute("deallocate all")
     return await connection.execute(statement, arguments)
 

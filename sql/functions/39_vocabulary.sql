@@ -146,7 +146,7 @@ language sql immutable
 return case p_country_code when 'US' then 'a ZIP code (12345 or 12345-6789)' else 'a Canadian postal code (A1A 1A1)' end;
 
 -- Repairs a ZIP or postal code that lost zeros or hyphens, or got a decimal point.
-create or replace function app.mended_postal_code(p_country_code text, p_text text) returns text
+create or replace function app.corrected_postal_code(p_country_code text, p_text text) returns text
 language sql immutable
 return case
     when p_country_code = 'US' and p_text !~ '^[0-9]{5}(-[0-9]{4})?$' then (
@@ -165,4 +165,4 @@ return case
     else p_text
 end;
 
-comment on function app.mended_postal_code(text, text) is 'The correct code if it is clear which one was meant, else the text as it is.';
+comment on function app.corrected_postal_code(text, text) is 'The correct code if it is clear which one was meant, else the text as it is.';

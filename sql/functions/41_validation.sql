@@ -232,7 +232,7 @@ begin
         when 'unknown_state' then
             return (select code from app.region_names where name = v_name and country_code = p_problem ->> 'of');
         when 'invalid_postal_code' then
-            return nullif(app.mended_postal_code(p_problem ->> 'of', v_value), v_value);
+            return nullif(app.corrected_postal_code(p_problem ->> 'of', v_value), v_value);
         else
             return null;
     end case;
@@ -316,7 +316,7 @@ as $$
                      limit 100) i)
 $$;
 
--- What is wrong with all items, or what was mended in them, by field and code: the most frequent first, at most a hundred groups of
+-- What is wrong with all items, or what was corrected in them, by field and code: the most frequent first, at most a hundred groups of
 -- {field, code, count, examples}, with up to three examples of different values each. There may be hundreds of thousands of problems: they are
 -- looked through once for all groups, by hash, whatever a planner expects of an array.
 create or replace function app.problem_groups(p_items app.batch_item[], p_of_warnings boolean, p_lines integer[], p_columns jsonb) returns json

@@ -134,7 +134,7 @@ as $$
          order by i.position)
 $$;
 
--- The warnings of the first hundred valid items that have any; what was mended in a file is told in detail too.
+-- The warnings of the first hundred valid items that have any; what was corrected in a file is told in detail too.
 create or replace function app.item_warnings(p_items app.batch_item[], p_lines integer[] default null, p_columns jsonb default null) returns json
 language sql immutable
 set search_path = pg_catalog, pg_temp

@@ -236,7 +236,7 @@ create or replace function app.may_need_cleaning(p_cells text) returns boolean
 language sql immutable
 return p_cells ~ '[\u00A0\u00AD\u2000-\u200F\u2028-\u202F\u205F-\u206F\u3000\uFEFF]|"(''|=\\"|#|\\|[(<]|-+"|\?+"|([nN][uU][lL][lL]|[nN][oO][nN][eE]|[nN][iI][lL]|[nN]/?[aA]|[nN]\.[aA]\.|[nN][aA][nN]|[uU][nN][dD][eE][fF][iI][nN][eE][dD]|[tT][bB][dD])")';
 
-create or replace function app.mended(p_field text, p_label text, p_code text, p_was text, p_now text) returns jsonb
+create or replace function app.correction(p_field text, p_label text, p_code text, p_was text, p_now text) returns jsonb
 language sql immutable
 return jsonb_object(
     array['field', 'code', 'message', 'was', 'now'],
@@ -248,4 +248,4 @@ return jsonb_object(
           left(p_was, 500),
           left(p_now, 500)]);
 
-comment on function app.mended(text, text, text, text, text) is 'A warning {field, code, message, was, now} about a cell that was corrected.';
+comment on function app.correction(text, text, text, text, text) is 'A warning {field, code, message, was, now} about a cell that was corrected.';

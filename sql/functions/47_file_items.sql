@@ -28,7 +28,7 @@ return jsonb_strip_nulls(jsonb_build_object(
                       when 'survivingspouse' then 'surviving_spouse' when 'qualifyingsurvivingspouse' then 'surviving_spouse'
                       else nullif(app.clean_cell(p_tax_filing), '') end));
 
--- An item for each row, and what was mended in it or is wrong with the row itself, if anything. Whatever depends on one word alone, such as
+-- An item for each row, and what was corrected in it or is wrong with the row itself, if anything. Whatever depends on one word alone, such as
 -- what stands for a state, is found out once for each word. Most files need no cleaning, which one check of the whole file tells.
 -- p_lines: where each row stands in its file; null: they are counted. p_width: how many cells the header has.
 create or replace function app.file_items(p_rows jsonb[], p_lines integer[], p_width integer, p_columns jsonb, p_defaults jsonb, p_value_maps jsonb)
@@ -82,21 +82,21 @@ begin
                        'country', c.country_code,
                        'region', c.region_code,
                        'warning', case when upper(t.text) <> upper(c.region_code)
-                                       then app.mended('address.state_or_province_code', p_columns #>> '{country_code,header}', 'value_recognized',
+                                       then app.correction('address.state_or_province_code', p_columns #>> '{country_code,header}', 'value_recognized',
                                                        t.text, c.region_code) end)), '{}')
               from (select distinct country from used) t (text)
               join app.country_names c on c.name = app.plain_name(coalesce(p_value_maps -> 'country_code' ->> t.text, app.clean_cell(t.text)))),
            (select coalesce(jsonb_object_agg(r.country_code || t.text, jsonb_build_object(
                        'is', r.code,
                        'warning', case when upper(t.text) <> upper(r.code)
-                                       then app.mended('address.state_or_province_code', p_columns #>> '{state_or_province_code,header}', 'value_recognized',
+                                       then app.correction('address.state_or_province_code', p_columns #>> '{state_or_province_code,header}', 'value_recognized',
                                                        t.text, r.code) end)), '{}')
               from (select distinct region from used) t (text)
               join app.region_names r on r.name = app.plain_name(coalesce(p_value_maps -> 'state_or_province_code' ->> t.text, app.clean_cell(t.text)))),
            (select coalesce(jsonb_object_agg(t.text, jsonb_build_object(
                        'is', b.building_type,
                        'warning', case when app.plain_name(t.text) <> app.plain_name(b.building_type)
-                                       then app.mended('building_type', p_columns #>> '{building_type,header}', 'value_recognized',
+                                       then app.correction('building_type', p_columns #>> '{building_type,header}', 'value_recognized',
                                                        t.text, b.building_type) end)), '{}')
               from (select distinct building_type from used) t (text)
               join app.building_type_names b
@@ -104,7 +104,7 @@ begin
            (select coalesce(jsonb_object_agg(t.text, jsonb_build_object(
                        'is', d.ids,
                        'warning', case when jsonb_typeof(d.ids) = 'array' and t.text ~ '[A-Za-z]'
-                                       then app.mended('device_ids', p_columns #>> '{device_ids,header}', 'value_recognized', t.text, d.ids::text) end)), '{}')
+                                       then app.correction('device_ids', p_columns #>> '{device_ids,header}', 'value_recognized', t.text, d.ids::text) end)), '{}')
               from (select distinct devices from used) t (text)
              cross join lateral app.read_device_ids(coalesce(p_value_maps -> 'device_ids' ->> t.text, app.clean_cell(t.text)), v_names) d (ids)
              where t.text <> '')
@@ -125,22 +125,22 @@ begin
       from (select c.*,
                    array_remove(case when not c.is_clean or c.was_decimal then array[
                        case when nullif(btrim(c.raw ->> v_reference_id), '') <> coalesce(c.reference_id, '')
-                            then app.mended('reference_id', p_columns #>> '{reference_id,header}', 'cleaned', c.raw ->> v_reference_id, c.reference_id) end,
+                            then app.correction('reference_id', p_columns #>> '{reference_id,header}', 'cleaned', c.raw ->> v_reference_id, c.reference_id) end,
                        case when nullif(btrim(coalesce(c.parts ->> 'street_1', c.raw ->> v_street_1)), '') <> coalesce(c.street_1, '') or not c.is_clean and app.may_be_placeholder(c.street_1)
-                            then app.mended('address.street_1', p_columns #>> '{street_1,header}', 'cleaned', c.raw ->> v_street_1, c.street_1) end,
+                            then app.correction('address.street_1', p_columns #>> '{street_1,header}', 'cleaned', c.raw ->> v_street_1, c.street_1) end,
                        case when nullif(btrim(c.raw ->> v_street_2), '') <> coalesce(c.street_2, '')
-                            then app.mended('address.street_2', p_columns #>> '{street_2,header}', 'cleaned', c.raw ->> v_street_2, c.street_2) end,
+                            then app.correction('address.street_2', p_columns #>> '{street_2,header}', 'cleaned', c.raw ->> v_street_2, c.street_2) end,
                        case when nullif(btrim(coalesce(c.parts ->> 'city', c.raw ->> v_city)), '') <> coalesce(c.city, '') or not c.is_clean and app.may_be_placeholder(c.city)
-                            then app.mended('address.city', p_columns #>> '{city,header}', 'cleaned', c.raw ->> v_city, c.city) end] end
+                            then app.correction('address.city', p_columns #>> '{city,header}', 'cleaned', c.raw ->> v_city, c.city) end] end
                    || array[
                        case when c.parts is not null
-                            then app.mended('address.' || v_shared, p_columns #>> array[v_shared, 'header'], 'value_recognized', c.raw ->> v_shared_place,
+                            then app.correction('address.' || v_shared, p_columns #>> array[v_shared, 'header'], 'value_recognized', c.raw ->> v_shared_place,
                                             concat_ws(' | ', c.parts ->> 'street_1', c.parts ->> 'city', c.region_code,
                                                       case when c.parts ? 'postal_code' then c.postal_code end))
                             when c.region is null then nullif(v_countries -> c.country -> 'warning', 'null')
                             else nullif(c.known_region -> 'warning', 'null') end,
                        case when not coalesce(c.parts ? 'postal_code', false) and c.spoilt_postal_code <> c.postal_code and upper(c.spoilt_postal_code) <> c.postal_code
-                            then app.mended('address.postal_code', p_columns #>> '{postal_code,header}', 'postal_code_corrected', c.spoilt_postal_code, c.postal_code) end,
+                            then app.correction('address.postal_code', p_columns #>> '{postal_code,header}', 'postal_code_corrected', c.spoilt_postal_code, c.postal_code) end,
                        nullif(c.known_building -> 'warning', 'null'),
                        nullif(c.known_devices -> 'warning', 'null')], null) as warnings,
                    case when c.reference_id ~* '^[0-9]([.,][0-9]+)?E\+[0-9]+$' or jsonb_array_length(c.raw) > p_width or pg_column_size(c.raw) > 32768
@@ -157,7 +157,7 @@ begin
                            case when b.reference_id ~ '^[0-9]+\.0+$' then split_part(b.reference_id, '.', 1) else b.reference_id end as reference_id,
                            coalesce(b.known_region ->> 'is', b.region, v_countries -> b.country ->> 'region') as region_code,
                            case when b.spoilt_postal_code ~ '^[0-9]{5}(-[0-9]{4})?$' then b.spoilt_postal_code
-                                else app.mended_postal_code(b.country_code, b.spoilt_postal_code) end as postal_code,
+                                else app.corrected_postal_code(b.country_code, b.spoilt_postal_code) end as postal_code,
                            coalesce(b.known_building ->> 'is', b.building_type) as type_code,
                            b.known_devices -> 'is' as devices,
                            case when b.application ~* '^(true|yes|y|1|oui|ja|x)$' then 'true'::jsonb

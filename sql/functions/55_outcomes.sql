@@ -122,7 +122,7 @@ declare
     v_is_outage boolean;
     v_leases    public.lookup_leases[];
     v_items     public.lookup_queue_items[];
-    v_mended    public.lookup_queue_items[];
+    v_late      public.lookup_queue_items[];
     v_jobs      public.batch_lookup_jobs[];
 begin
     v_outcomes := app.classify_outcomes(p_job_ids, p_positions, p_lease_tokens, p_http_statuses, p_error_classes, v_results, p_retry_afters, p_latencies);
@@ -139,9 +139,9 @@ begin
         select v_items || array_agg(a.item) into v_items
           from app.apply_outcomes(p_organization_id, v_others, p_responses, v_results, v_leases, v_is_outage, v_settings, v_now) a;
     end if;
-    v_mended := app.mend_expired_items(p_organization_id, v_outcomes, p_responses, v_results, v_items, v_now);
+    v_late := app.complete_expired_items(p_organization_id, v_outcomes, p_responses, v_results, v_items, v_now);
     if v_settings.record_all_attempts or v_signs.completions < cardinality(p_job_ids) or app.has_attempts(p_organization_id, app.distinct_ids(p_job_ids)) then
-        perform app.record_attempts(p_organization_id, v_outcomes, v_is_outage, v_leases, v_items || v_mended, v_now);
+        perform app.record_attempts(p_organization_id, v_outcomes, v_is_outage, v_leases, v_items || v_late, v_now);
     end if;
     perform app.add_report_sites(p_organization_id, v_items, v_now);
     perform app.file_item_applications(p_organization_id, v_items, v_now);
@@ -159,7 +159,7 @@ begin
     if cardinality(v_items) = cardinality(p_job_ids) then
         return row(array_fill('accepted'::text, array[cardinality(p_job_ids)]), v_signs)::app.recorded_lookups;
     end if;
-    return row(app.judge_outcomes(p_organization_id, p_job_ids, p_positions, v_items || v_mended), v_signs)::app.recorded_lookups;
+    return row(app.judge_outcomes(p_organization_id, p_job_ids, p_positions, v_items || v_late), v_signs)::app.recorded_lookups;
 end;
 $$;
 
@@ -398,7 +398,7 @@ end;
 $$;
 
 -- A success of an item that failed only because its lease expired replaces that failure, even in a job that has ended.
-create or replace function app.mend_expired_items(
+create or replace function app.complete_expired_items(
     p_organization_id uuid, p_outcomes app.lookup_outcome[], p_responses text[], p_results jsonb[], p_accepted public.lookup_queue_items[],
     p_now timestamptz
 ) returns public.lookup_queue_items[]
@@ -407,7 +407,7 @@ set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan
 as $$
 declare
     v_late     app.lookup_outcome[];
-    v_mended   public.lookup_queue_items[] := '{}';
+    v_items    public.lookup_queue_items[] := '{}';
     v_row      record;
     v_job      record;
     v_status   text;
@@ -440,11 +440,11 @@ begin
            and i.status = 'failed' and i.error_code = 'lease_expired'
      returning i.position, app.with_parsed_result(row(i.*)::public.lookup_queue_items, p_results[o.number]) as item
     loop
-        v_mended := v_mended || v_row.item;
+        v_items := v_items || v_row.item;
     end loop;
-    perform app.add_report_sites(p_organization_id, v_mended, p_now);
-    perform app.file_item_applications(p_organization_id, v_mended, p_now);
-    for v_job in select * from app.counts_by_job(v_mended) loop
+    perform app.add_report_sites(p_organization_id, v_items, p_now);
+    perform app.file_item_applications(p_organization_id, v_items, p_now);
+    for v_job in select * from app.counts_by_job(v_items) loop
         select status, completed_at into v_status, v_ended_at from public.batch_lookup_jobs where organization_id = p_organization_id and id = v_job.id;
         if v_status = 'failed' then
             perform app.count_ended(p_organization_id, -1, 'failed');
@@ -458,10 +458,10 @@ begin
         perform app.notify_change('UPDATE', 'batch_lookup_jobs', p_organization_id, v_job.id);
         perform app.update_report(p_organization_id, v_job.id, v_ended_at, p_now, v_job.processed, v_job.eligible, v_job.value, v_job.conditional);
     end loop;
-    perform app.enqueue_item_webhooks(w, p_organization_id, v_mended, p_now)
+    perform app.enqueue_item_webhooks(w, p_organization_id, v_items, p_now)
        from app.webhook_config_for(p_organization_id, app.webhook_events()) w
       where w.organization_id is not null;
-    perform app.count_outcomes(p_organization_id, v_late, v_mended, p_now);
-    return v_mended;
+    perform app.count_outcomes(p_organization_id, v_late, v_items, p_now);
+    return v_items;
 end;
 $$;

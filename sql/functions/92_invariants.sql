@@ -265,7 +265,7 @@ comment on function api.check_invariants(timestamptz) is
 'Violated invariants: no rows when the database is consistent, also while workers run. Counts every item and site of the jobs updated since p_updated_since (default: of all jobs). For a schedule: select * from api.check_invariants(now() - interval ''10 minutes'').';
 
 -- Of run_maintenance, every ten minutes: checks the jobs that were updated since, for five seconds at most, of the organizations where anything
--- was counted since and of some others in turn. What is violated is counted until it is mended, and all are checked meanwhile.
+-- was counted since and of some others in turn. What is violated is counted until it is repaired, and all are checked meanwhile.
 create or replace function app.count_violations(p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp

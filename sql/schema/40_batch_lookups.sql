@@ -103,7 +103,7 @@ create type app.cell_notes as (
     problems jsonb[]
 );
 
-comment on type app.cell_notes is 'What reading a row of a file found out: {field, code, message, was, now} of what was mended in it; {field, code, value, of} of what is wrong with it. null: nothing.';
+comment on type app.cell_notes is 'What reading a row of a file found out: {field, code, message, was, now} of what was corrected in it; {field, code, value, of} of what is wrong with it. null: nothing.';
 
 create type app.batch_item as (
     position              integer,

@@ -73,7 +73,7 @@ comment on column public.lookup_upload_rows.line is 'Line of the file, or row of
 comment on column public.lookup_upload_rows.cells is 'As they were sent: one for each column or fewer.';
 comment on column public.lookup_upload_rows.edits is '{number of the column, from 1: text}, which replaces the cell; null: nothing was edited.';
 comment on column public.lookup_upload_rows.problems is 'What is wrong: {field, code, value, of}; null: the row is valid, or skipped.';
-comment on column public.lookup_upload_rows.warnings is 'What was mended or looks wrong: {field, code, was, now, ...}; null: nothing.';
+comment on column public.lookup_upload_rows.warnings is 'What was corrected or looks wrong: {field, code, was, now, ...}; null: nothing.';
 
 create table app.column_memory (
     organization_id uuid        not null,

@@ -28,4 +28,4 @@ create index applications_reference_idx on public.applications (organization_id,
 
 comment on table public.applications is 'One row per customer and program, created by lookups with create_application and moved from status to status by the organization.';
 comment on column public.applications.reference_id is 'The reference_id of the customer.';
-comment on column public.applications.total_incentive is 'US dollars, as of the last lookup before it was submitted.';
+comment on column public.applications.total_incentive is 'US dollars, as of the last lookup that found the program before it was submitted.';

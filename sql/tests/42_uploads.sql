@@ -56,11 +56,11 @@ select body as filed from api.submit_batch_lookup(:'org', null, p_file => '{"lin
 select is((:'filed'::json -> 'warnings')::jsonb,
           '[{"index": 1, "record": 2, "line": 4, "reference_id": "d-2", "warnings": ["State: Texas was read as TX"],
              "details": [{"field": "address.state_or_province_code", "column": 4, "code": "value_recognized", "message": "State: Texas was read as TX", "was": "Texas", "now": "TX"}]}]',
-          'what was mended in a file is named by record and line, in words and in members');
+          'what was corrected in a file is named by record and line, in words and in members');
 select is((:'filed'::json -> 'notes')::jsonb, '[{"code": "encoding_assumed", "message": "So"}]', 'what its reader noted is in the answer');
 select results_eq(
     format($$ select address ->> 'state_or_province_code', warnings from public.lookup_queue_items where job_id = %L order by position $$, :'filed'::json ->> 'job_id'),
-    $$ values ('TX', null), ('TX', array['State: Texas was read as TX']) $$, 'what was mended is stored with the item');
+    $$ values ('TX', null), ('TX', array['State: Texas was read as TX']) $$, 'what was corrected is stored with the item');
 select throws_ok(format($$ select api.create_batch_lookup(%L, null, p_file => %L) $$, :'org', f), 'PT400', message, 'a file must have its form: ' || what)
   from (values ('{"rows": 1}', 'p_file must be {rows: [[cell, ...], ...], lines?: [number, ...], header_row?: number, notes?: [...], columns?, defaults?, value_maps?: {...}}', 'rows are an array'),
                ('{"rows": [{}]}', 'p_file must be {rows: [[cell, ...], ...], lines?: [number, ...], header_row?: number, notes?: [...], columns?, defaults?, value_maps?: {...}}', 'each row is one'),

@@ -48,12 +48,12 @@ select is((select array_agg(c) from unnest(array['#N/A', '\N', '#REF!', '(null)'
 
 -- Postal codes
 select results_eq(
-    $$ select app.mended_postal_code('US', z)
+    $$ select app.corrected_postal_code('US', z)
          from unnest(array['02134', '021341234', '21341234', '02134 1234', '02134' || U&'\2013' || '1234', '02134-', '2134.0', '501', '2134-1234', '0 2134', '21']) z $$,
     $$ values ('02134'), ('02134-1234'), ('02134-1234'), ('02134-1234'), ('02134-1234'), ('02134'), ('02134'), ('00501'), ('02134-1234'), ('0 2134'), ('21') $$,
-    'a ZIP is mended where it is plain what was meant, else left');
+    'a ZIP is corrected where it is plain what was meant, else left');
 select results_eq(
-    $$ select app.mended_postal_code('CA', z) from unnest(array['M5V 3L9', 'M5V3L9', 'm5v-3l9', 'M5V  3L9', 'KOA 1LO', '12345']) z $$,
+    $$ select app.corrected_postal_code('CA', z) from unnest(array['M5V 3L9', 'M5V3L9', 'm5v-3l9', 'M5V  3L9', 'KOA 1LO', '12345']) z $$,
     $$ values ('M5V 3L9'), ('M5V3L9'), ('M5V 3L9'), ('M5V 3L9'), ('K0A 1L0'), ('12345') $$,
     'a Canadian code likewise, a letter O for a zero included');
 
@@ -71,10 +71,10 @@ select is(app.read_device_ids('flux capacitor'), '"flux capacitor"', 'what is no
 select is(app.read_device_ids('1234567890'), '"1234567890"', 'a number that is too large to be an id stays a text');
 
 -- Warnings
-select is(app.mended('address.city', 'City', 'cleaned', '''Boston', 'Boston'),
+select is(app.correction('address.city', 'City', 'cleaned', '''Boston', 'Boston'),
           '{"field": "address.city", "code": "cleaned", "message": "City: ''Boston was read as Boston", "was": "''Boston", "now": "Boston"}',
           'a warning names the field, the column, what it said and as what it was read');
-select is(app.mended('address.city', 'City', 'cleaned', E'Boston\u200B', 'Boston') ->> 'message', 'City: Boston<U+200B> was read as Boston',
+select is(app.correction('address.city', 'City', 'cleaned', E'Boston\u200B', 'Boston') ->> 'message', 'City: Boston<U+200B> was read as Boston',
           'a warning shows what cannot be seen');
 select ok(app.may_need_cleaning('["a", "N/A"]') and app.may_need_cleaning('["''1"]') and not app.may_need_cleaning('["12 Main St", "Null Street", "a-b"]'),
           'one look at the JSON tells whether there may be anything to clean');

@@ -56,14 +56,14 @@ select is(
     pg_temp.counters(:'org'), 'jobs cancelled 1, jobs completed 1, jobs failed 1, reports complete 2, reports error 1',
     'the report of a cancelled batch that gets a site is no error any more');
 
--- A failure that is mended
+-- A failure that a late success replaces
 select api.update_settings('{"max_retries": 0}') as settings \gset
 select pg_temp.submit(:'org', 1) as silent_job \gset
 select job_id, position, lease_token from api.claim_lookups(:'org', 'silent', 1) \gset silent_
 select app.expire_leases(:'org', now() + interval '1 hour') as expired \gset
 select is(pg_temp.counters(:'org'), 'jobs cancelled 1, jobs completed 1, jobs failed 2, reports complete 2, reports error 2', 'a batch fails because its worker was silent');
 select is(pg_temp.record(:'org', array[:'silent_job_id'::uuid], array[:'silent_position'::integer], array[:'silent_lease_token'::uuid], 200, :'answer'), 'accepted', 'the silent worker answers in the end');
-select is(pg_temp.counters(:'org'), 'jobs cancelled 1, jobs completed 2, jobs failed 1, reports complete 3, reports error 1', 'the failure is mended in the counters, too');
+select is(pg_temp.counters(:'org'), 'jobs cancelled 1, jobs completed 2, jobs failed 1, reports complete 3, reports error 1', 'the counters no longer have the failure');
 
 -- What the lists say
 select pg_temp.submit(:'org', 1) as open_job \gset

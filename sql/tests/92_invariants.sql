@@ -56,18 +56,18 @@ select is(pg_temp.violations_after($$ update app.organization_queue_state set re
 select is(pg_temp.violations_after($$ delete from app.queue_wakeups; update app.organization_queue_state set ready_at = null $$), array['an organization with work is on the ready list'], 'an organization that fell off the ready list');
 select is(pg_temp.violations_after($$ delete from app.queue_wakeups; update app.organization_queue_state set ready_at = now() + interval '1 day' $$), array['an organization with work is on the ready list'], 'one that is listed too late');
 select is_empty(format($$ select * from api.check_invariants() where organization_id <> %L $$, :'org'), 'others are not affected');
-select is_empty('select * from api.check_invariants(now() - interval ''1 minute'')', 'the invariants hold again once the fault is mended');
+select is_empty('select * from api.check_invariants(now() - interval ''1 minute'')', 'the invariants hold again once the fault is repaired');
 
 -- What maintenance counts.
 update public.batch_lookup_jobs set failed_items = 2 where processed_items = 3;
 select app.count_violations(app.clock());
 select is((select violations from app.maintenance_state), 1, 'maintenance counts the violations that it finds');
 select app.count_violations(app.clock() + interval '1 day');
-select is((select violations from app.maintenance_state), 1, 'a violation counts until it is mended, although nothing has changed since');
+select is((select violations from app.maintenance_state), 1, 'a violation counts until it is repaired, although nothing has changed since');
 update public.batch_lookup_jobs set failed_items = 1 where processed_items = 3;
 select app.count_violations(app.clock() + interval '1 day 9 minutes');
 select app.count_violations(app.clock() + interval '1 day 11 minutes');
-select is((select violations from app.maintenance_state), 0, 'a mended violation no longer counts from the next check on');
+select is((select violations from app.maintenance_state), 0, 'a repaired violation no longer counts from the next check on');
 
 select * from finish();
 rollback;
