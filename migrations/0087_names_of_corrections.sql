@@ -1,3 +1,4 @@
+-- squawk-ignore-file ban-drop-function
 -- Functions with names of their own: app.correction, app.corrected_postal_code, app.complete_expired_items.
 
 drop function if exists app.mended(text, text, text, text, text);
