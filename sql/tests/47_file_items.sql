@@ -80,7 +80,7 @@ select is((select array_agg(i.item ->> 'reference_id') from app.file_items(array
 
 -- Words of devices
 insert into app.devices (id, category_key, name, catalogue)
-select 100000 + n, (select min(key) from app.device_categories), case n when 1 then '热泵' else 'device ' || n end, 'many' from generate_series(1, 2000) n;
+select 100000 + n, (select min(key) from app.device_categories), case when n = 1 then '热泵' else 'device ' || n end, 'many' from generate_series(1, 2000) n;
 select performs_ok($$ select count(*) from app.file_items(array(select jsonb_build_array('something else ' || n) from generate_series(1, 2000) n), null, 1, '{"device_ids": {"place": 0}}', '{}', '{}') $$,
                    3000, 'each name of the catalogue is read once, however many words the cells have');
 select is((select array_agg(i.item -> 'device_ids') from app.file_items(array['["热泵"]', '["Device 2000; device 7"]']::jsonb[], null, 1, '{"device_ids": {"place": 0}}', '{}', '{}') i),
