@@ -106,6 +106,7 @@ declare
 begin
     perform app.authorize(p_organization_id, 'jobs:read');
     v_upload := app.find_upload(p_organization_id, p_upload_id);
+    perform app.check_search('q', p_q);
     v_cursor := app.read_page(p_cursor, 'upload_rows', p_limit, p_offset, 500);
     v_columns := app.column_places(v_upload.columns, v_upload.defaults);
     v_found := array(
@@ -143,5 +144,5 @@ end;
 $$;
 
 comment on function api.get_upload_rows(uuid, uuid, text, text, text, text, boolean, integer, integer, text) is
-'The rows of a draft in their order: {rows: [{position, line, cells: [as sent], edits: {number of the column: text}, skipped, problems: [{field, column, code, message, value, suggestion}], warnings: [{field, column, code, message, was, now}]}], total, limit, offset, next_cursor}. p_problem, p_warning: rows with that code, or `any`; p_field: of that field, such as address.postal_code; p_q: text in any cell; p_skipped: only those that are, or are not. A page has fewer rows than asked for where they are long. 404 upload_not_found. 400: limit not in 1 to 500, invalid_cursor, cursor_with_offset.';
+'The rows of a draft in their order: {rows: [{position, line, cells: [as sent], edits: {number of the column: text}, skipped, problems: [{field, column, code, message, value, suggestion}], warnings: [{field, column, code, message, was, now}]}], total, limit, offset, next_cursor}. p_problem, p_warning: rows with that code, or `any`; p_field: of that field, such as address.postal_code; p_q: text in any cell; p_skipped: only those that are, or are not. A page has fewer rows than asked for where they are long. 404 upload_not_found. 400: limit not in 1 to 500, invalid_q, invalid_cursor, cursor_with_offset.';
 grant execute on function api.get_upload_rows(uuid, uuid, text, text, text, text, boolean, integer, integer, text) to authenticated;

@@ -1,5 +1,5 @@
 begin;
-select plan(8);
+select plan(9);
 \ir fixtures.psql
 \ir drafts.psql
 
@@ -17,6 +17,7 @@ select is(pg_temp.rows(:'id', null, 'any'), array[0, 2], 'rows with warnings can
 select is(pg_temp.rows(:'id', p_q => 'KIM'), array[0, 2], 'rows are found by a text in any cell');
 select is((api.get_upload_rows(:'org', :'id', p_limit => 2, p_cursor => api.get_upload_rows(:'org', :'id', p_limit => 3) ->> 'next_cursor') #>> '{rows,1,position}'), '4',
           'a cursor leads to the next page');
+select throws_ok(format($$ select api.get_upload_rows(%L, %L, p_q => repeat('x', 201)) $$, :'org', :'id'), 'PT400', 'q must be a text of at most 200 characters', 'a text to look for in cells has an end');
 select is((api.get_upload_rows(:'org', :'id', p_q => 'nothing'))::jsonb, '{"rows": [], "total": 0, "limit": 100, "offset": 0, "next_cursor": null}', 'no row is an empty page');
 
 select * from finish();
