@@ -332,6 +332,13 @@ def test_what_an_offer_excludes_is_not_added_to_it(owner: Connection, clone: Pat
 
 def test_offers_of_a_group_share_its_cap(owner: Connection, clone: Path, lookups: Lookups) -> None:
     relationships = {"combinations": [{"ids": ["WY-5", "WY-9", "WY-7", "WY-70"], "max_value": 1200, "description": "The most for a home"}]}
+def test_the_most_that_an_offer_pays_for_a_unit_is_no_cap_of_the_device(owner: Connection, clone: Path, lookups: Lookups) -> None:
+    pay = {"type": "dollars_per_unit", "number": 600, "unit": "ton", "minimum": 300, "maximum": 600}
+    change_incentives(clone, incentive(1, "state", amount=pay, short_description={"en": "$300 to $600 per ton."}))
+    load_rewiring_america(owner, clone)
+    assert lookups.amounts() == {"wy_state": 1800}
+
+
     (clone / "data" / "WY" / "incentive_relationships.json").write_text(json.dumps(relationships))
     offers = [incentive(5, "plains"), incentive(9, "plains", items=["heat_pump_water_heater"]), incentive(2, "plains", items=["ebike"])]
     change_incentives(clone, *offers)
@@ -379,6 +386,22 @@ def test_an_amount_keeps_its_meaning(pay: Json, expected: Json) -> None:
 )
 def test_an_amount_without_a_meaning_is_left_out(pay: Json) -> None:
     with pytest.raises(SkippedError):
+@pytest.mark.parametrize(
+    ("number", "unit", "most", "description", "cap"),
+    [
+        (10, "square_foot", 10, "Up to $10 per square foot of window.", None),
+        (10, "square_foot", 8, "Up to $10 per sq. foot of window.", None),
+        (1.5, "square_foot", 1, "Up to $1.50/sq ft of insulation.", None),
+        (1200, "btuh10k", 1200, "Up to $1,200/ 10,000 Btuh of a heat pump.", None),
+        (250, "kilowatt", 250, "Up to $250 for a battery.", "250"),
+        (500, "ton", 500, "Up to $500 per household.", "500"),
+        (500, "ton", 1500, "$500 per ton, limit 3 tons.", "1500"),
+    ],
+)
+def test_the_most_for_a_unit_is_told_from_a_cap(number: float, unit: str, most: float, description: str, cap: str | None) -> None:
+    assert amount({"type": "dollars_per_unit", "number": number, "unit": unit, "maximum": most}, description).get("cap") == cap
+
+
         amount(pay)
 
 

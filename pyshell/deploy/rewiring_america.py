@@ -77,6 +77,7 @@ CITY_AND_COUNTY = re.compile(r"City and County of ([^()]+)")
 INDEPENDENT_CITY = re.compile(r"([^()]+) city")
 LOAN = re.compile(r"\b(?:loans?|borrow)\b", re.IGNORECASE)
 USE = re.compile(r"\b(?:car ?share|test drive)\b", re.IGNORECASE)
+PER_UNIT = re.compile(r"(?:/|\bper\b) ?(?:[\d,]+ ?)?(?:ton|sq|btu|kw|kilowatt|watt)", re.IGNORECASE)
 AUTHORITY_TYPES = ("utility", "state", "city", "county")
 MAX_NAME = 300
 # US dollars a year.
@@ -338,7 +339,7 @@ def tier(incentive: Json, equipment: Equipment) -> Row:
     start, end = incentive.get("start_date") or "", incentive.get("end_date") or ""
     if start and end and start > end:
         raise SkippedError("ends before it starts")
-    pay = amount(incentive["amount"])
+    pay = amount(incentive["amount"], english(incentive["short_description"]))
     categories, devices = devices_of(incentive["items"], pay.get("unit"), equipment)
     return {
         "id": incentive["id"],
@@ -353,12 +354,18 @@ def tier(incentive: Json, equipment: Equipment) -> Row:
     }
 
 
-def amount(pay: Json) -> Row:
-    """The amount, its unit and its cap. Raises SkippedError."""
+def amount(pay: Json, description: str = "") -> Row:
+    """The amount, its unit and its cap. Raises SkippedError.
+
+    Of an amount per unit, a maximum of no more than one unit's amount is the most for a unit where the words tell one: "Up to $10 per
+    square foot" caps no window at $10.
+    """
     number, least, cap = pay["number"], pay.get("minimum"), pay.get("maximum")
     if cap is not None and (cap <= 0 or (least is not None and least > cap)):
         raise SkippedError("contradictory caps")
     capped = {"cap": decimal(cap)} if cap is not None else {}
+    if cap is not None and pay["type"] == "dollars_per_unit" and cap <= number and PER_UNIT.search(description):
+        least = cap = None
     match pay["type"]:
         case "dollar_amount":
             if cap is not None and number > cap:
