@@ -350,6 +350,15 @@ def test_the_most_that_an_offer_pays_for_a_unit_is_no_cap_of_the_device(owner: C
 
 def test_what_an_offer_needs_beside_it_is_listed_as_not_checked(owner: Connection, clone: Path, lookups: Lookups) -> None:
     relationships = {"prerequisites": {"WY-5": {"allOf": ["WY-9", "WY-2", "WY-70"], "description": "First the audit"}}}
+def test_an_offer_may_begin_on_a_day_and_end_with_a_year_or_month(owner: Connection, clone: Path, lookups: Lookups) -> None:
+    change_incentives(clone, incentive(1, "state", start_date="2026-03-01", end_date="2026"))
+    _, skipped = load_rewiring_america(owner, clone)
+    assert skipped == {}
+    assert lookups.amounts(lookup_date="2026-12-31") == {"wy_state": 100}
+    change_incentives(clone, incentive(1, "state", start_date="2026-03", end_date="2026-02-28"))
+    assert load_rewiring_america(owner, clone)[1] == {"ends before it starts": 1}
+
+
     (clone / "data" / "WY" / "incentive_relationships.json").write_text(json.dumps(relationships))
     change_incentives(clone, incentive(2, "state"), incentive(5, "plains"), incentive(9, "plains", items=["energy_audit"], paused=True))
     load_rewiring_america(owner, clone)
