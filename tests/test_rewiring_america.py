@@ -266,7 +266,8 @@ THRESHOLDS: Json = {
     "poverty": {"type": "fpl-percentage", "description": "Poor", "thresholds": {"percentage": 200}},
     "median": {"type": "ami-percentage", "thresholds": {"percentage": 150}},
     "a proof": {"type": "hhsize", "description": "SNAP", "thresholds": {"1": 0, "2": 0}},
-    "by-month": {"type": "hhsize", "thresholds": {"1": 5938}},
+    "by-month": {"type": "hhsize", "thresholds": {"1": 5938, "2": 12550, "3": 0}},
+    "small homes": {"type": "hhsize", "thresholds": {"1": 31300, "2": 42300, "3": 0}},
 }
 POVERTY_LEVELS = {"HI": {"levels_by_hhsize": [0, 17990]}, "other": {"levels_by_hhsize": [0, 15650, 21150]}}
 
@@ -281,6 +282,7 @@ POVERTY_LEVELS = {"HI": {"levels_by_hhsize": [0, 17990]}, "other": {"levels_by_h
         ("median", "150% of the area's median income", None),
         ("a proof", "SNAP", None),
         ("by-month", "by-month", None),
+        ("small homes", "small homes", "1:31300 2:42300"),
     ],
 )
 def test_limits_of_income_are_read_as_far_as_they_are_told(name: str, requirement: str, limits: str | None) -> None:
@@ -330,8 +332,6 @@ def test_what_an_offer_excludes_is_not_added_to_it(owner: Connection, clone: Pat
     assert lookups.amounts(household={"income": 62601, "size": 1}) == {"wy_state": 100, "wy_plains": 1000}
 
 
-def test_offers_of_a_group_share_its_cap(owner: Connection, clone: Path, lookups: Lookups) -> None:
-    relationships = {"combinations": [{"ids": ["WY-5", "WY-9", "WY-7", "WY-70"], "max_value": 1200, "description": "The most for a home"}]}
 def test_the_most_that_an_offer_pays_for_a_unit_is_no_cap_of_the_device(owner: Connection, clone: Path, lookups: Lookups) -> None:
     pay = {"type": "dollars_per_unit", "number": 600, "unit": "ton", "minimum": 300, "maximum": 600}
     change_incentives(clone, incentive(1, "state", amount=pay, short_description={"en": "$300 to $600 per ton."}))
@@ -339,6 +339,8 @@ def test_the_most_that_an_offer_pays_for_a_unit_is_no_cap_of_the_device(owner: C
     assert lookups.amounts() == {"wy_state": 1800}
 
 
+def test_offers_of_a_group_share_its_cap(owner: Connection, clone: Path, lookups: Lookups) -> None:
+    relationships = {"combinations": [{"ids": ["WY-5", "WY-9", "WY-7", "WY-70"], "max_value": 1200, "description": "The most for a home"}]}
     (clone / "data" / "WY" / "incentive_relationships.json").write_text(json.dumps(relationships))
     offers = [incentive(5, "plains"), incentive(9, "plains", items=["heat_pump_water_heater"]), incentive(2, "plains", items=["ebike"])]
     change_incentives(clone, *offers)
@@ -348,8 +350,6 @@ def test_the_most_that_an_offer_pays_for_a_unit_is_no_cap_of_the_device(owner: C
     assert lookups.amounts(device_ids=[1, 9, 54]) == {"wy_plains": 1400}
 
 
-def test_what_an_offer_needs_beside_it_is_listed_as_not_checked(owner: Connection, clone: Path, lookups: Lookups) -> None:
-    relationships = {"prerequisites": {"WY-5": {"allOf": ["WY-9", "WY-2", "WY-70"], "description": "First the audit"}}}
 def test_an_offer_may_begin_on_a_day_and_end_with_a_year_or_month(owner: Connection, clone: Path, lookups: Lookups) -> None:
     change_incentives(clone, incentive(1, "state", start_date="2026-03-01", end_date="2026"))
     _, skipped = load_rewiring_america(owner, clone)
@@ -359,6 +359,8 @@ def test_an_offer_may_begin_on_a_day_and_end_with_a_year_or_month(owner: Connect
     assert load_rewiring_america(owner, clone)[1] == {"ends before it starts": 1}
 
 
+def test_what_an_offer_needs_beside_it_is_listed_as_not_checked(owner: Connection, clone: Path, lookups: Lookups) -> None:
+    relationships = {"prerequisites": {"WY-5": {"allOf": ["WY-9", "WY-2", "WY-70"], "description": "First the audit"}}}
     (clone / "data" / "WY" / "incentive_relationships.json").write_text(json.dumps(relationships))
     change_incentives(clone, incentive(2, "state"), incentive(5, "plains"), incentive(9, "plains", items=["energy_audit"], paused=True))
     load_rewiring_america(owner, clone)
@@ -385,17 +387,6 @@ def test_an_amount_keeps_its_meaning(pay: Json, expected: Json) -> None:
 
 
 @pytest.mark.parametrize(
-    "pay",
-    [
-        {"type": "percent", "number": 1.5},
-        {"type": "dollar_amount", "number": 600, "maximum": 500},
-        {"type": "dollars_per_unit", "number": 1},
-        {"type": "lottery", "number": 1},
-    ],
-)
-def test_an_amount_without_a_meaning_is_left_out(pay: Json) -> None:
-    with pytest.raises(SkippedError):
-@pytest.mark.parametrize(
     ("number", "unit", "most", "description", "cap"),
     [
         (10, "square_foot", 10, "Up to $10 per square foot of window.", None),
@@ -411,6 +402,17 @@ def test_the_most_for_a_unit_is_told_from_a_cap(number: float, unit: str, most: 
     assert amount({"type": "dollars_per_unit", "number": number, "unit": unit, "maximum": most}, description).get("cap") == cap
 
 
+@pytest.mark.parametrize(
+    "pay",
+    [
+        {"type": "percent", "number": 1.5},
+        {"type": "dollar_amount", "number": 600, "maximum": 500},
+        {"type": "dollars_per_unit", "number": 1},
+        {"type": "lottery", "number": 1},
+    ],
+)
+def test_an_amount_without_a_meaning_is_left_out(pay: Json) -> None:
+    with pytest.raises(SkippedError):
         amount(pay)
 
 

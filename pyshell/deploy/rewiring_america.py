@@ -155,7 +155,9 @@ class Incomes(NamedTuple):
             case "ami-percentage":
                 words = f"{values['percentage']:g}% of the area's median income" + (f" ({words})" if words != name else "")
         row = {"income_requirement": words[:2000]}
-        # Less is no income of a year: 0 where a program asks for a proof instead, or the income of a month.
+        # 0 is no limit: all are where a program asks for a proof instead, and some are beyond the largest household that it tells of.
+        limits = {key: limit for key, limit in limits.items() if limit[1] > 0}
+        # Less is no income of a year, but of a month.
         if limits and min(least for least, _ in limits.values()) >= MIN_LIMIT:
             row["income_limits"] = " ".join(f"{key}:{between(*limit)}" for key, limit in limits.items())
         return row
@@ -362,11 +364,11 @@ def amount(pay: Json, description: str = "") -> Row:
     square foot" caps no window at $10.
     """
     number, least, cap = pay["number"], pay.get("minimum"), pay.get("maximum")
+    if cap is not None and pay["type"] == "dollars_per_unit" and cap <= number and PER_UNIT.search(description):
+        least = cap = None
     if cap is not None and (cap <= 0 or (least is not None and least > cap)):
         raise SkippedError("contradictory caps")
     capped = {"cap": decimal(cap)} if cap is not None else {}
-    if cap is not None and pay["type"] == "dollars_per_unit" and cap <= number and PER_UNIT.search(description):
-        least = cap = None
     match pay["type"]:
         case "dollar_amount":
             if cap is not None and number > cap:
