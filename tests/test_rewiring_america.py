@@ -318,7 +318,7 @@ def test_what_an_offer_excludes_is_not_added_to_it(owner: Connection, clone: Pat
         incentive(1, "state"),
         incentive(2, "city&light", items=["heat_pump_water_heater"]),
         incentive(3, "coop", paused=True),
-        incentive(9, "plains", low_income="by-size"),
+        incentive(9, "plains", low_income="by-size", amount={"type": "dollar_amount", "number": 1100}),
         incentive(10, "plains"),
     ]
     change_incentives(clone, *offers)
@@ -328,7 +328,7 @@ def test_what_an_offer_excludes_is_not_added_to_it(owner: Connection, clone: Pat
     assert excludes == {"WY-1": None, "WY-2": None, "WY-9": ["wy_state"], "WY-10": None}, (
         "of other programs with offers for the same devices"
     )
-    assert lookups.amounts(household={"income": 62600, "size": 1}) == {"wy_state": 0, "wy_plains": 1000}
+    assert lookups.amounts(household={"income": 62600, "size": 1}) == {"wy_state": 0, "wy_plains": 1100}
     assert lookups.amounts(household={"income": 62601, "size": 1}) == {"wy_state": 100, "wy_plains": 1000}
 
 

@@ -113,8 +113,8 @@ $$;
 -- The tiers of the utility's and the state's programs, evaluated for every device that they cover. A device that none covers is evaluated
 -- by the nearest tier of every program, so that the answer can say why. Sizes and costs that the request lacks are typical ones. Tiers of a
 -- program are alternatives for a device: the one that pays most counts, the others pay nothing. For a device that a tier pays for, the programs
--- that it excludes pay nothing; while the tier depends on a condition, it excludes only what is conditional, too. A cap limits all devices of a
--- tier together, in the order of the request. A shared cap then limits all tiers of the program that have it: first what is certain, then
+-- that it excludes pay nothing, and exclude nothing themselves; while the tier depends on a condition, it excludes only what is conditional,
+-- too. A cap limits all devices of a tier together, in the order of the request. A shared cap then limits all tiers of the program that have it: first what is certain, then
 -- what conditional tiers would pay more than that for the same devices.
 create or replace function app.judge_tiers(
     p_utility app.utilities, p_building_type text, p_device_ids integer[], p_device_facts jsonb, p_date date, p_household jsonb default null,
@@ -160,23 +160,30 @@ begin
         select v.*, case when v.failed = '{}' then least(v.full_amount, round(v.quantity * v.cost * (v.tier).cap_percent / 100, 2))
                          else 0 end as limited_amount
           from valued v
+    ), ranked as (
+        select l.*, row_number() over (partition by l.program_id, (l.device).id, l.failed = '{}', l.conditions = '{}'
+                                       order by least(l.limited_amount, (l.tier).cap, (l.tier).shared_cap) desc, (l.tier).id) as rank
+          from limited l
+    ), exclusion as (
+        select (r.device).id as device_id, r.program_id, r.program_name, r.conditions = '{}' as certainly, e.program_id as excluded_id
+          from ranked r
+         cross join unnest((r.tier).excludes) e (program_id)
+         where r.rank = 1 and r.failed = '{}' and r.limited_amount > 0
+    ), undisputed as (
+        select x.*
+          from exclusion x
+         where x.certainly
+           and not exists (select from exclusion o where o.certainly and o.device_id = x.device_id and o.excluded_id = x.program_id)
     ), excluded as (
-        select (l.device).id as device_id, e.program_id, bool_or(l.conditions = '{}') as certainly,
-               min(l.program_name) filter (where l.conditions = '{}') as excluding
-          from limited l
-         cross join unnest((l.tier).excludes) e (program_id)
-         where l.failed = '{}' and l.limited_amount > 0
-         group by 1, 2
-    ), offered as (
-        select l.*, case when e.certainly then l.failed || format('Other programs: not in addition to %s', e.excluding) else l.failed end as unmet,
-               case when e.certainly or e.device_id is not null and l.conditions <> '{}' then 0 else l.limited_amount end as offered_amount
-          from limited l
-          left join excluded e on e.device_id = (l.device).id and e.program_id = l.program_id
+        select x.device_id, x.excluded_id, bool_or(x.certainly) as certainly, min(x.program_name) filter (where x.certainly) as excluding
+          from exclusion x
+         where not exists (select from undisputed u where u.device_id = x.device_id and u.excluded_id = x.program_id)
+         group by x.device_id, x.excluded_id
     ), chosen as (
-        select o.*, case when row_number() over best = 1 then o.offered_amount else 0 end as chosen_amount
-          from offered o
-        window best as (partition by o.program_id, (o.device).id, o.unmet = '{}', o.conditions = '{}'
-                        order by least(o.offered_amount, (o.tier).cap, (o.tier).shared_cap) desc, (o.tier).id)
+        select r.*, case when e.certainly then r.failed || format('Other programs: not in addition to %s', e.excluding) else r.failed end as unmet,
+               case when r.rank > 1 or e.certainly or e.device_id is not null and r.conditions <> '{}' then 0 else r.limited_amount end as chosen_amount
+          from ranked r
+          left join excluded e on e.device_id = (r.device).id and e.excluded_id = r.program_id
     ), capped as (
         select c.*, coalesce((c.tier).shared_cap, 'infinity') as shared_cap,
                least(c.chosen_amount, greatest(coalesce((c.tier).cap, 'infinity') - coalesce(sum(c.chosen_amount) over earlier, 0), 0)) as capped_amount

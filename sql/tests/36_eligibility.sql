@@ -1,5 +1,5 @@
 begin;
-select plan(85);
+select plan(88);
 \ir lookups.psql
 
 -- Amounts
@@ -125,6 +125,23 @@ select results_eq($$ select (i ->> 'total_incentive_amount')::numeric, (i ->> 'c
     $$ values (0.00, 900.00) $$, 'an offer that depends on the income is not added to another one that excludes it');
 select is((select details from pg_temp.results('[9001]') where program = 'wy-rebates'),
     '2.5 tons (typical) × $100.00 per ton = $250.00, not in addition to another offer', 'a conditional offer tells that another one excludes it');
+-- The grant's offer for pumps excludes the rebates, and the grant has a better one that doesn't.
+select api.import_catalogue(jsonb_insert(pg_temp.change(pg_temp.catalogue(), 'program_tiers', 4,
+        '{"program_id": "wy-grant", "id": "pump", "name": "Pumps", "category_keys": "test_pump", "amount_type": "flat", "amount": "900", "excludes": "wy-rebates"}'),
+    '{program_tiers,-1}', '{"program_id": "wy-grant", "id": "better", "name": "Better pumps", "category_keys": "test_pump", "amount_type": "flat", "amount": "1000"}', true));
+select results_eq($$ select tier, amount from pg_temp.results('[9001]') $$, $$ values ('better', 1000.00), ('pump', 0.00), ('pump', 250.00) $$,
+    'an offer that gives way to a better one of its program excludes none');
+select api.import_catalogue(jsonb_insert(jsonb_insert(jsonb_set(pg_temp.catalogue(), '{program_tiers,0,excludes}', '"wy-bonus"'),
+        '{programs,-1}', '{"id": "wy-bonus", "name": "Wyoming Bonus", "authority": "Wyoming", "authority_type": "state", "country_code": "US", "region_code": "WY", "scope": "state", "source": "test"}', true),
+    '{program_tiers,-1}', '{"program_id": "wy-bonus", "id": "pump", "name": "Pumps", "category_keys": "test_pump", "amount_type": "flat", "amount": "70"}', true));
+select results_eq($$ select program, amount from pg_temp.results('[9001]') $$, $$ values ('wy-rebates', 250.00), ('wy-bonus', 0.00) $$,
+    'an offer excludes one of another program');
+select api.import_catalogue(jsonb_insert(jsonb_insert(pg_temp.change(pg_temp.change(pg_temp.catalogue(), 'program_tiers', 1, '{"excludes": "wy-bonus"}'), 'program_tiers', 4,
+            '{"program_id": "wy-grant", "id": "pump", "name": "Pumps", "category_keys": "test_pump", "amount_type": "flat", "amount": "900", "excludes": "wy-rebates"}'),
+        '{programs,-1}', '{"id": "wy-bonus", "name": "Wyoming Bonus", "authority": "Wyoming", "authority_type": "state", "country_code": "US", "region_code": "WY", "scope": "state", "source": "test"}', true),
+    '{program_tiers,-1}', '{"program_id": "wy-bonus", "id": "pump", "name": "Pumps", "category_keys": "test_pump", "amount_type": "flat", "amount": "70"}', true));
+select results_eq($$ select program, amount from pg_temp.results('[9001]') $$, $$ values ('wy-grant', 900.00), ('wy-bonus', 70.00), ('wy-rebates', 0.00) $$,
+    'an offer that another one excludes excludes none');
 select pg_temp.import();
 
 -- Households
