@@ -63,7 +63,8 @@ select i.organization_id, i.job_id, i.id, i.position,
        i.building_type, i.device_ids,
        a.answer #>> '{utility,name}' as utility,
        case when a.answer #>> '{utility,eiaid}' ~ '^[0-9]{1,15}$' then (a.answer #>> '{utility,eiaid}')::bigint end as utility_eiaid,
-       case when i.status = 'completed' then coalesce(n.amount > 0 or n.combinations > 0, false) end as eligible,
+       case when i.status = 'completed' then coalesce(n.amount >= 0.005 and n.amount < 1e12, false) or coalesce(n.combinations >= 0.005 and n.combinations < 1e12, false)
+            end as eligible,
        n.amount as total_incentive_amount,
        a.answer as result, i.error_code, i.error_message, i.warnings, i.retry_count, i.retry_at, i.created_at, i.processed_at,
        (select case jsonb_typeof(s.cells) when 'object' then s.cells::json

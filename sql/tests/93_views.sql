@@ -1,5 +1,5 @@
 begin;
-select plan(12);
+select plan(14);
 \ir fixtures.psql
 select pg_temp.submit(:'org', 3) as job \gset
 
@@ -22,6 +22,14 @@ select pg_temp.look_up(:'org', 1, 200, '{"utility": {"eiaid": "x", "name": 5}, "
        pg_temp.look_up(:'org', 1, 404);
 select results_eq(format('select total_incentive_amount, eligible, utility_eiaid from api.items where job_id = %L order by position', :'odd'),
     $$ values (null::numeric, false, null::bigint), (0, true, null), (null, null, null) $$, 'what is no number in an answer is null');
+select pg_temp.submit(:'org', 5) as extreme \gset
+select pg_temp.look_up(:'org', 1, 200, format('{"incentives": {"total_incentive_amount": %s, "total_eligible_combinations": %s}}', n.amount, n.combinations))
+  from (values ('0.005', '-1'), ('0.0049', '0.0049'), ('1e12', '1e12'), ('-5', '1'), ('"12"', '0.001')) n (amount, combinations);
+select results_eq(format('select i.eligible from api.items i where i.job_id = %L order by i.position', :'extreme'),
+    format('select s.eligible from api.report_sites s join api.reports r on r.organization_id = s.organization_id and r.id = s.report_id where r.job_id = %L order by s.position', :'extreme'),
+    'api.items calls the sites eligible that the report calls so');
+select results_eq(format('select i.eligible from api.items i where i.job_id = %L order by i.position', :'extreme'), $$ values (true), (false), (false), (true), (false) $$,
+    'an amount below a cent makes no site eligible, nor does one out of bounds');
 
 select results_eq(
     $$ select program_name, sum(total_incentive), count(*) from api.report_programs where created_at > now() - interval '1 month' group by 1 order by 2 desc limit 2 $$,
