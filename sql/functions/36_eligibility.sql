@@ -112,10 +112,11 @@ $$;
 
 -- The tiers of the utility's and the state's programs, evaluated for every device that they cover. A device that none covers is evaluated
 -- by the nearest tier of every program, so that the answer can say why. Sizes and costs that the request lacks are typical ones. Tiers of a
--- program are alternatives for a device: the one that pays most counts, the others pay nothing. For a device that a tier pays for, the programs
--- that it excludes pay nothing, and exclude nothing themselves; while the tier depends on a condition, it excludes only what is conditional,
--- too. A cap limits all devices of a tier together, in the order of the request. A shared cap then limits all tiers of the program that have it: first what is certain, then
--- what conditional tiers would pay more than that for the same devices.
+-- program are alternatives for a device: the one that pays most counts, of equal ones the one with the largest cap; the others pay nothing.
+-- For a device that a tier pays for, the programs that it excludes pay nothing, and exclude nothing themselves; while the tier depends on a
+-- condition, it excludes only what is conditional, too. A cap limits all devices of a tier together, in the order of the request. A shared
+-- cap then limits all tiers of the program that have it: first what is certain, then what conditional tiers would pay more than that for the
+-- same devices.
 create or replace function app.judge_tiers(
     p_utility app.utilities, p_building_type text, p_device_ids integer[], p_device_facts jsonb, p_date date, p_household jsonb default null,
     p_city text default null
@@ -162,7 +163,8 @@ begin
           from valued v
     ), ranked as (
         select l.*, row_number() over (partition by l.program_id, (l.device).id, l.failed = '{}', l.conditions = '{}'
-                                       order by least(l.limited_amount, (l.tier).cap, (l.tier).shared_cap) desc, (l.tier).id) as rank
+                                       order by least(l.limited_amount, (l.tier).cap, (l.tier).shared_cap) desc, (l.tier).cap desc,
+                                                (l.tier).shared_cap desc, (l.tier).id) as rank
           from limited l
     ), exclusion as (
         select (r.device).id as device_id, r.program_id, r.program_name, r.conditions = '{}' as certainly, e.program_id as excluded_id

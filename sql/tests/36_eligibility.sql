@@ -1,5 +1,5 @@
 begin;
-select plan(88);
+select plan(89);
 \ir lookups.psql
 
 -- Amounts
@@ -51,6 +51,9 @@ select results_eq($$ select tier, eligible, amount, details from pg_temp.results
 select is((pg_temp.lookup('[9001, 9002]') #>> '{incentives,total_incentive_amount}')::numeric, 1800.00, 'each device of a program gets an offer');
 select pg_temp.import_tier('{"cap": "200"}');
 select is((pg_temp.lookup('[9001]') #>> '{incentives,total_incentive_amount}')::numeric, 250.00, 'an offer that pays less under its cap is not the better one');
+select pg_temp.import_tier('{"amount": "250", "cap": "250"}');
+select results_eq($$ select device, tier, amount from pg_temp.results('[9001, 9002]') where amount > 0 $$, $$ values (9001, 'pump', 250.00), (9002, 'pump', 250.00) $$,
+    'among offers that pay the same for a device, the one with the largest cap counts');
 select pg_temp.import_tier('{"income_requirement": "Poor"}');
 select is((pg_temp.lookup('[9001]') -> 'incentives') - 'by_program', '{"total_incentive_amount": 250, "total_eligible_combinations": 1, "conditional_incentive_amount": 650}',
     'what is conditional is what a better offer pays more');
