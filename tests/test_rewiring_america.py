@@ -403,6 +403,19 @@ def test_the_most_for_a_unit_is_told_from_a_cap(number: float, unit: str, most: 
 
 
 @pytest.mark.parametrize(
+    ("number", "most", "description", "cap"),
+    [
+        (50, 50, "Up to $50 rebate per door.", None),
+        (140, 140, "$140 per unit for smart thermostats, up to 2.", "140"),
+        (250, 750, "$250 rebate per unit.", "750"),
+        (500, 500, "Up to $500 per household.", "500"),
+    ],
+)
+def test_the_most_for_a_device_is_told_from_a_cap(number: float, most: float, description: str, cap: str | None) -> None:
+    assert amount({"type": "dollar_amount", "number": number, "maximum": most}, description).get("cap") == cap
+
+
+@pytest.mark.parametrize(
     "pay",
     [
         {"type": "percent", "number": 1.5},

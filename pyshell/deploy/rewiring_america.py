@@ -78,6 +78,8 @@ INDEPENDENT_CITY = re.compile(r"([^()]+) city")
 LOAN = re.compile(r"\b(?:loans?|borrow)\b", re.IGNORECASE)
 USE = re.compile(r"\b(?:car ?share|test drive)\b", re.IGNORECASE)
 PER_UNIT = re.compile(r"(?:/|\bper\b) ?(?:[\d,]+ ?)?(?:ton|sq|btu|kw|kilowatt|watt)", re.IGNORECASE)
+PER_DEVICE = re.compile(r"\bper (?:(?:exterior|smart|electric) )?(?:unit|system|door|window|thermostat|vehicle|charger)\b", re.IGNORECASE)
+LIMITED = re.compile(r"\blimit|\bup to \d", re.IGNORECASE)
 AUTHORITY_TYPES = ("utility", "state", "city", "county")
 MAX_NAME = 300
 # US dollars a year.
@@ -361,10 +363,12 @@ def amount(pay: Json, description: str = "") -> Row:
     """The amount, its unit and its cap. Raises SkippedError.
 
     Of an amount per unit, a maximum of no more than one unit's amount is the most for a unit where the words tell one: "Up to $10 per
-    square foot" caps no window at $10.
+    square foot" caps no window at $10. Of an amount for a device, a maximum of as much is no cap of several: "Up to $50 per door".
     """
     number, least, cap = pay["number"], pay.get("minimum"), pay.get("maximum")
-    if cap is not None and pay["type"] == "dollars_per_unit" and cap <= number and PER_UNIT.search(description):
+    is_for_unit = pay["type"] == "dollars_per_unit" and PER_UNIT.search(description)
+    is_for_device = pay["type"] == "dollar_amount" and PER_DEVICE.search(description) and not LIMITED.search(description)
+    if cap is not None and ((is_for_unit and cap <= number) or (is_for_device and cap == number)):
         least = cap = None
     if cap is not None and (cap <= 0 or (least is not None and least > cap)):
         raise SkippedError("contradictory caps")
