@@ -13,7 +13,6 @@ begin
            (organization_id, customer_id, reference_id, program_id, program_name, total_incentive, created_at, updated_at)
     select p_organization_id, p_customer_id, p_reference_id, p.program_id, p.program_name, p.total_incentive, p_now, p_now
       from app.result_programs(p_result) p
-     where p.eligible_combinations > 0
      order by p.program_id
         on conflict (organization_id, customer_id, program_id) do update
        set (program_name, total_incentive, updated_at) = (excluded.program_name, excluded.total_incentive, excluded.updated_at)

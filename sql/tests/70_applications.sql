@@ -1,5 +1,5 @@
 begin;
-select plan(22);
+select plan(23);
 \ir fixtures.psql
 
 -- Filed by batch items
@@ -54,6 +54,13 @@ select throws_ok(format($$ select api.update_application(%L, %s, %L) $$, :'org',
 select is(
     (select app.file_applications(organization_id, customer_id, reference_id, jsonb_set(:'answer', '{incentives,by_program,0,total_incentive}', '5'), now())::text from public.applications where id = :application)
     || (select total_incentive from public.applications where id = :application), '800.00', 'what was decided is not changed by a lookup');
+
+-- An answer with less than ours
+select api.create_batch_lookup(:'other_org', pg_temp.items(1, '{"create_application": true}')) as sparse \gset
+select pg_temp.look_up(:'other_org', 1, 200, '{"incentives": {"total_incentive_amount": 500, "by_program": [
+    {"program_id": "a", "total_incentive": 500}, {"program_id": "b", "eligible_combinations": 1}, {"program_id": "c", "total_incentive": 0}]}}');
+select results_eq(format('select program_id, total_incentive from public.applications where organization_id = %L order by 1', :'other_org'),
+    $$ values ('a', 500.00), ('b', 0.00) $$, 'the programs of a report are those of the applications, whichever of their numbers an answer lacks');
 
 select * from finish();
 rollback;
