@@ -15,7 +15,7 @@ import pytest
 
 from pyshell.deploy import migrations
 from pyshell.deploy.catalogue import CatalogueError, find_warnings, load_rewiring_america
-from pyshell.deploy.rewiring_america import Incomes, SkippedError, amount, devices_of, read_equipment
+from pyshell.deploy.rewiring_america import Incomes, SkippedError, amount, building_types, devices_of, read_equipment
 from pyshell.settings import ROOT
 from tests.conftest import Clock, Connection
 from tests.timed import cpu_seconds
@@ -427,6 +427,27 @@ def test_the_most_for_a_device_is_told_from_a_cap(number: float, most: float, de
 def test_an_amount_without_a_meaning_is_left_out(pay: Json) -> None:
     with pytest.raises(SkippedError):
         amount(pay)
+
+
+@pytest.mark.parametrize(
+    ("description", "types"),
+    [
+        ("$500 rebate for a heat pump.", "RESIDENTIAL"),
+        ("$1.25 per sq ft of attic insulation for manufactured homes.", "MANUFACTURED_HOME"),
+        ("Heat pumps for manufactured (mobile) homes.", "MANUFACTURED_HOME"),
+        ("For an existing single family or manufactured home.", "RESIDENTIAL MANUFACTURED_HOME"),
+        ("Up to $250 ($200 for manufactured homes) for duct sealing.", "RESIDENTIAL"),
+    ],
+)
+def test_an_offer_for_manufactured_homes_is_for_these(description: str, types: str) -> None:
+    assert building_types(description) == types
+
+
+def test_an_offer_for_manufactured_homes_pays_no_other_home(owner: Connection, clone: Path, lookups: Lookups) -> None:
+    change_incentives(clone, incentive(1, "state", short_description={"en": "For a heat pump in a manufactured home."}))
+    load_rewiring_america(owner, clone)
+    assert lookups.amounts() == {"wy_state": 0}
+    assert lookups.amounts(building_type="MANUFACTURED_HOME") == {"wy_state": 100}
 
 
 def test_an_offer_for_all_of_a_category_names_no_devices() -> None:

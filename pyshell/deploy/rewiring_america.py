@@ -80,6 +80,9 @@ USE = re.compile(r"\b(?:car ?share|test drive)\b", re.IGNORECASE)
 PER_UNIT = re.compile(r"(?:/|\bper\b) ?(?:[\d,]+ ?)?(?:ton|sq|btu|kw|kilowatt|watt)", re.IGNORECASE)
 PER_DEVICE = re.compile(r"\bper (?:(?:exterior|smart|electric) )?(?:unit|system|door|window|thermostat|vehicle|charger)\b", re.IGNORECASE)
 LIMITED = re.compile(r"\blimit|\bup to \d", re.IGNORECASE)
+MANUFACTURED = re.compile(r"\bmanufactured (?:\(mobile\) )?(?:home|housing)", re.IGNORECASE)
+ALSO_OTHERS = re.compile(r"\b(?:single[- ]family|site[- ]built|multi-?family|rental)\b", re.IGNORECASE)
+ASIDE = re.compile(r"\([^)]*\$[^)]*\)")
 AUTHORITY_TYPES = ("utility", "state", "city", "county")
 MAX_NAME = 300
 # US dollars a year.
@@ -351,12 +354,19 @@ def tier(incentive: Json, equipment: Equipment) -> Row:
         "name": english(incentive["short_description"]),
         "category_keys": " ".join(categories),
         "device_ids": " ".join(map(str, devices)),
-        "building_types": "RESIDENTIAL",
+        "building_types": building_types(english(incentive["short_description"])),
         "owner_statuses": " ".join(sorted(incentive["owner_status"])),
         "start_date": start,
         "end_date": end,
         **pay,
     }
+
+
+def building_types(description: str) -> str:
+    """Residential ones, unless the words say that the offer is for manufactured homes; another amount for them, in parentheses, doesn't."""
+    if not MANUFACTURED.search(ASIDE.sub("", description)):
+        return "RESIDENTIAL"
+    return "RESIDENTIAL MANUFACTURED_HOME" if ALSO_OTHERS.search(description) else "MANUFACTURED_HOME"
 
 
 def amount(pay: Json, description: str = "") -> Row:
