@@ -350,6 +350,25 @@ def test_offers_of_a_group_share_its_cap(owner: Connection, clone: Path, lookups
     assert lookups.amounts(device_ids=[1, 9, 54]) == {"wy_plains": 1400}
 
 
+@pytest.mark.parametrize(
+    ("description", "expected"),
+    [
+        ("$500/ton. Not to exceed 50% of equipment cost.", 750),
+        ("$500/ton (maximum 50% of material cost).", 750),
+        ("$500/ton. Capped at 100% of the total project cost.", 1500),
+        ("$500/ton or 50% of the cost.", 1500),
+        ("$500/ton. Saves up to 50% of energy costs.", 1500),
+    ],
+)
+def test_an_offer_pays_no_more_than_its_words_say_of_the_cost(
+    owner: Connection, clone: Path, lookups: Lookups, description: str, expected: float
+) -> None:
+    pay = {"type": "dollars_per_unit", "number": 500, "unit": "ton"}
+    change_incentives(clone, incentive(1, "state", amount=pay, short_description={"en": description}))
+    load_rewiring_america(owner, clone)
+    assert lookups.amounts(device_facts={"1": {"cost": 1500}}) == {"wy_state": expected}
+
+
 def test_an_offer_may_begin_on_a_day_and_end_with_a_year_or_month(owner: Connection, clone: Path, lookups: Lookups) -> None:
     change_incentives(clone, incentive(1, "state", start_date="2026-03-01", end_date="2026"))
     _, skipped = load_rewiring_america(owner, clone)

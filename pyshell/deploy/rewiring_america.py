@@ -80,6 +80,11 @@ USE = re.compile(r"\b(?:car ?share|test drive)\b", re.IGNORECASE)
 PER_UNIT = re.compile(r"(?:/|\bper\b) ?(?:[\d,]+ ?)?(?:ton|sq|btu|kw|kilowatt|watt)", re.IGNORECASE)
 PER_DEVICE = re.compile(r"\bper (?:(?:exterior|smart|electric) )?(?:unit|system|door|window|thermostat|vehicle|charger)\b", re.IGNORECASE)
 LIMITED = re.compile(r"\blimit|\bup to \d", re.IGNORECASE)
+SHARE_OF_COST = re.compile(
+    r"(?:\b(?:not (?:to )?|cannot )exceed|\bcapped at|\blimited to|\bup to|\bmaximum(?: of)?) (100|[1-9][0-9]?)% of (?:the )?(?:total )?"
+    r"(?:(?:equipment|materials?|project|job|installation|installed|purchase|product|unit|measure) )*(?:costs?|price)\b",
+    re.IGNORECASE,
+)
 MANUFACTURED = re.compile(r"\bmanufactured (?:\(mobile\) )?(?:home|housing)", re.IGNORECASE)
 ALSO_OTHERS = re.compile(r"\b(?:single[- ]family|site[- ]built|multi-?family|rental)\b", re.IGNORECASE)
 ASIDE = re.compile(r"\([^)]*\$[^)]*\)")
@@ -359,7 +364,14 @@ def tier(incentive: Json, equipment: Equipment) -> Row:
         "start_date": start,
         "end_date": end,
         **pay,
+        **share_of_cost(pay, english(incentive["short_description"])),
     }
+
+
+def share_of_cost(pay: Row, description: str) -> Row:
+    """The cap of an amount in percent of the cost, which only the words tell: "Not to exceed 50% of equipment cost"."""
+    found = SHARE_OF_COST.search(description) if pay["amount_type"] != "percent" else None
+    return {"cap_percent": found[1]} if found else {}
 
 
 def building_types(description: str) -> str:
