@@ -213,11 +213,22 @@ def test_loans_and_the_use_of_a_car_are_no_incentives(owner: Connection, clone: 
         return incentive(number, "state", payment_methods=[method], short_description={"en": text})
 
     loans = [aid(90, "Borrow up to $15,000 for a heat pump."), aid(91, "Loans for repairs."), aid(92, "A forgivable loan.")]
-    used = aid(93, "A carshare, the first hour of which is free.")
-    change_incentives(clone, *loans, used, aid(5, "Free heat pump."), aid(3, "A rebate beside the utility's loan.", "rebate"))
+    loans.append(aid(94, "No upfront cost. Repay the cost through your utility bill."))
+    used = [aid(93, "A carshare, the first hour of which is free."), aid(95, "Free-Induction-Loaner-Program")]
+    change_incentives(clone, *loans, *used, aid(5, "Free heat pump."), aid(3, "A rebate beside the utility's loan.", "rebate"))
     _, skipped = load_rewiring_america(owner, clone)
-    assert skipped == {"a loan": 3, "the use of a car that stays somebody else's": 1}
+    assert skipped == {"a loan": 4, "the use of what stays somebody else's": 2}
     assert lookups.amounts() == {"wy_state": 500}
+
+
+def test_a_rebate_of_all_is_one_only_where_words_say_so(owner: Connection, clone: Path, lookups: Lookups) -> None:
+    whole = {"type": "percent", "number": 1}
+    untold = incentive(1, "state", amount=whole, short_description={"en": "Rebate for a new heat pump."})
+    told = incentive(3, "plains", amount=whole, short_description={"en": "Up to 100% rebate for a heat pump."})
+    aid = incentive(4, "coop", amount=whole, payment_methods=["assistance_program"], short_description={"en": "Heat pumps for the poor."})
+    change_incentives(clone, untold, told, aid)
+    assert load_rewiring_america(owner, clone)[1] == {"a rebate whose amount the source doesn't tell": 1}
+    assert lookups.amounts() == {"wy_plains": 15000, "wy_coop": 15000}
 
 
 def test_a_program_carries_its_source_id(owner: Connection, clone: Path) -> None:
@@ -499,7 +510,7 @@ def test_warnings_name_what_has_ended_or_looks_wrong(owner: Connection, clone: P
     offers = [
         incentive(3, "plains", end_date="2026-12-31"),
         incentive(4, "plains", start_date="2027-12-31"),
-        incentive(5, "state", amount={"type": "percent", "number": 1}),
+        incentive(5, "state", amount={"type": "percent", "number": 1}, short_description={"en": "Free heat pumps."}),
         incentive(6, "state", amount={"type": "dollar_amount", "number": 90_000}),
         incentive(7, "state", amount={"type": "dollar_amount", "number": 0}),
     ]

@@ -75,8 +75,9 @@ UNITS: Mapping[str, tuple[str, float]] = {
 CITY = re.compile(r"(?:City|Town|Village) of ([^()]+)", re.IGNORECASE)
 CITY_AND_COUNTY = re.compile(r"City and County of ([^()]+)")
 INDEPENDENT_CITY = re.compile(r"([^()]+) city")
-LOAN = re.compile(r"\b(?:loans?|borrow)\b", re.IGNORECASE)
-USE = re.compile(r"\b(?:car ?share|test drive)\b", re.IGNORECASE)
+LOAN = re.compile(r"\b(?:loans?|borrow|repay)\b", re.IGNORECASE)
+USE = re.compile(r"\b(?:car ?share|test drive|loaner)\b", re.IGNORECASE)
+WHOLE = re.compile(r"\b100%|\bfree\b|\bno[- ]cost\b|\bat no\b|\bfull\b", re.IGNORECASE)
 PER_UNIT = re.compile(r"(?:/|\bper\b) ?(?:[\d,]+ ?)?(?:ton|sq|btu|kw|kilowatt|watt)", re.IGNORECASE)
 PER_DEVICE = re.compile(r"\bper (?:(?:exterior|smart|electric) )?(?:unit|system|door|window|thermostat|vehicle|charger)\b", re.IGNORECASE)
 LIMITED = re.compile(r"\blimit|\bup to \d", re.IGNORECASE)
@@ -345,7 +346,7 @@ def tier(incentive: Json, equipment: Equipment) -> Row:
         if LOAN.search(description):
             raise SkippedError("a loan")
         if USE.search(description):
-            raise SkippedError("the use of a car that stays somebody else's")
+            raise SkippedError("the use of what stays somebody else's")
     if incentive.get("eligible_geo_group"):
         raise SkippedError("for a part of the authority's area that the source doesn't tell")
     start, end = incentive.get("start_date") or "", incentive.get("end_date") or ""
@@ -353,6 +354,9 @@ def tier(incentive: Json, equipment: Equipment) -> Row:
     if start and end and start[: len(end)] > end:
         raise SkippedError("ends before it starts")
     pay = amount(incentive["amount"], english(incentive["short_description"]))
+    is_whole = pay["amount_type"] == "percent" and pay["amount"] == "100" and "cap" not in pay
+    if is_whole and "assistance_program" not in incentive["payment_methods"] and not WHOLE.search(english(incentive["short_description"])):
+        raise SkippedError("a rebate whose amount the source doesn't tell")
     categories, devices = devices_of(incentive["items"], pay.get("unit"), equipment)
     return {
         "id": incentive["id"],
