@@ -136,6 +136,15 @@ def test_a_file_that_is_saved_anew_keeps_its_permissions(cli: Cli) -> None:
     assert (len(results.read_bytes().splitlines()), results.stat().st_mode & 0o777) == (3, 0o600)
 
 
+def test_an_error_of_writing_names_the_file(cli: Cli) -> None:
+    job = submit(cli, 2)
+    assert cli.run("watch", job).returncode == 0
+    for words in (["results", job], ["results", job, "--follow"], ["watch", job, "--report", cli.folder / "report.html"]):
+        refused = cli.run(*words, "-o", "/dev/full")
+        assert refused.returncode == 1
+        assert refused.stderr.splitlines()[-1] == "error: /dev/full: No space left on device"
+
+
 def fail_after(piece: bytes) -> Iterator[bytes]:
     yield piece
     raise OSError(errno.ENOSPC, "No space left on device")

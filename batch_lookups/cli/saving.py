@@ -6,8 +6,8 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Iterable
-from contextlib import closing, nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager, nullcontext
 from itertools import islice, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -71,14 +71,14 @@ def save(path: Path | None, pieces: Iterable[bytes]) -> None:
         return
     # Before the link is followed: /dev/stdout leads to a pipe that has no name.
     if is_special(path):
-        with path.open("wb") as target:
+        with naming(path), path.open("wb") as target:
             target.writelines(pieces)
         return
     path = path.resolve()
     # Of this process alone: two that watch the same job save it at the same moment.
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with part.open("wb") as file:
+        with naming(path), part.open("wb") as file:
             # Whoever may read what is there now may read what takes its place, and nobody else.
             if path.exists():
                 part.chmod(stat.S_IMODE(path.stat().st_mode))
@@ -88,6 +88,16 @@ def save(path: Path | None, pieces: Iterable[bytes]) -> None:
         part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An error of writing names the file, as that of opening it does."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or os.fspath(path)
         raise
 
 
@@ -108,11 +118,14 @@ def format_of(path: Path | None) -> ResultsFormat:
 def follow(client: Client, job_id: str, path: Path | None, results_format: ResultsFormat) -> Job:
     """Writes each result as soon as it and all before it are final, to the end of the job, which is answered.
 
-    An existing file is continued behind its last whole record; what was written of another one is cut off.
+    An existing file is continued behind its last whole record; what was written of another one is cut off. A device or a pipe gets all.
     """
     if path is None:
         return _follow(client, job_id, sys.stdout.buffer, results_format, b"", 0)
-    with path.open("r+b" if path.exists() else "w+b") as file:
+    if is_special(path):
+        with naming(path), path.open("wb") as file:
+            return _follow(client, job_id, file, results_format, b"", 0)
+    with naming(path), path.open("r+b" if path.exists() else "w+b") as file:
         header, count = _resume(client, job_id, file, results_format)
         return _follow(client, job_id, file, results_format, header, count)
 
