@@ -201,6 +201,10 @@ NOT_ON_CITUS: dict[str, tuple[str, ...]] = {
         "test_realtime_gaps::test_a_plain_update_is_told_of_though_it_stamps_nothing",
         "test_realtime_gaps::test_clocks_may_disagree[-1]",
         "test_realtime_gaps::test_a_replay_is_as_slow_as_its_client",
+        "test_pgbouncer::test_the_api_works_where_servers_are_lent_to_transactions",
+    ),
+    "sessions between nodes are read-only there, too, and cannot take that back": (
+        "test_http_database::test_api_and_worker_go_on_when_a_database_takes_writes_again",
     ),
     "it reads the catalogue, where Citus has tables and views of its own": ("test_catalog",),
     "it counts what one server tells a listener, which hears each node": (

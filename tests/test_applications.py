@@ -43,7 +43,7 @@ def test_a_move_that_waited_for_another_is_dated_after_it(database_url: str, own
             connection.execute(move, (organization, application, "awaiting_partner"))
 
     with ThreadPoolExecutor(1) as thread, psycopg.connect(database_url) as first:
-        first.execute("select from public.applications where id = %s for update", [application])
+        first.execute("select from public.applications where organization_id = %s and id = %s for update", [organization, application])
         second = thread.submit(move_on)
         wait_until(lambda: waiting_for_locks(owner, "update_application"))
         [moved_at] = first.execute(move, (organization, application, "in_progress")).fetchone() or [None]

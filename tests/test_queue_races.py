@@ -83,7 +83,8 @@ def test_a_cancel_is_dated_after_what_it_waited_for(
     database_url: str, owner: Connection, batches: Batches, clock: Clock, start: Start
 ) -> None:
     job_id = batches.create(2)
-    with locked(database_url, "select from public.batch_lookup_jobs where id = %s for update", job_id):
+    job = "select from public.batch_lookup_jobs where organization_id = %s and id = %s for update"
+    with locked(database_url, job, batches.organization_id, job_id):
         cancelling = start("select api.cancel_batch_lookup(%s, %s)", batches.organization_id, job_id)
         clock.advance(minutes=1)
     cancelling.result()

@@ -70,7 +70,7 @@ begin
     select * into v_maker
       from app.api_keys
      where organization_id = p_organization_id and id::text = p_created_by
-       for key share;
+       for share;
     if v_maker.revoked_at is not null then
         perform app.refuse(401, 'invalid_api_key', 'Invalid API key');
     end if;

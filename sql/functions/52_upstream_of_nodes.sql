@@ -153,10 +153,11 @@ begin
 end;
 $$;
 
--- What the node has for itself: its workers of the last 15 seconds, and what they know of the incentives API.
+-- What the node has for itself: its workers of the last 15 seconds, and what they know of the incentives API. It is asked over a connection of its
+-- own, which knows no time limit of whoever asks.
 create or replace function app.state_of_node() returns json
 language plpgsql stable
-set search_path = pg_catalog, pg_temp
+set search_path = pg_catalog, pg_temp set lock_timeout = '1s'
 as $$
 begin
     return (select json_build_object('workers', (select count(*) from app.workers where seen_at > statement_timestamp() - interval '15 seconds'),
