@@ -201,6 +201,7 @@ NOT_ON_CITUS: dict[str, tuple[str, ...]] = {
         "test_realtime_gaps::test_a_plain_update_is_told_of_though_it_stamps_nothing",
         "test_realtime_gaps::test_clocks_may_disagree[-1]",
         "test_realtime_gaps::test_a_replay_is_as_slow_as_its_client",
+        "test_realtime_failover::test_whoever_joins_after_a_start_hears_nothing_of_before",
         "test_pgbouncer::test_the_api_works_where_servers_are_lent_to_transactions",
     ),
     "sessions between nodes are read-only there, too, and cannot take that back": (

@@ -16,7 +16,7 @@ from pyshell.local.machine import free_port
 from pyshell.local.private_postgres import PrivatePostgres
 from pyshell.settings import Settings
 from tests.conftest import Connection
-from tests.http_fixtures import PEPPER, OrganizationClient, running_server
+from tests.http_fixtures import PEPPER, Json, OrganizationClient, running_server
 from tests.realtime_fixtures import BareSocket, bare_socket
 from tests.standby import promote, running_standby, wait_for_replay
 from tests.tcp_proxy import running_proxy
@@ -118,3 +118,19 @@ def test_what_a_primary_writes_after_a_crash_is_told_though_it_counts_anew(
                         rename(database, other, f"later {number}")
                 proxy.target = own_postgres.port
                 hear(bare, "after the crash")
+
+
+def test_whoever_joins_after_a_start_hears_nothing_of_before(database_url: str, owner: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "POLL_SECONDS", 0.2)
+    settings = Settings(database_url=database_url, api_key_pepper=PEPPER)
+    with running_server(settings) as url, OrganizationClient(url, database_url) as client:
+        job_id, _ = (client.submit()["job_id"] for _ in range(2))
+        with bare_socket(url, client.api_key) as bare:
+            assert bare.join({"event": "*", "table": "batch_lookup_jobs"})["status"] == "ok"
+            assert bare.receive()[3] == "system"
+            for name in ("later", "last"):
+                rename(owner, job_id, name)
+                record: Json = {}
+                while record.get("name") != name:
+                    record = bare.receive(PATIENCE)[4]["data"]["record"]
+                    assert record["id"] == job_id

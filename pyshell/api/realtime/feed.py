@@ -216,7 +216,8 @@ class Feed:
 
     def _on_notification(self, payload: str | None) -> None:
         if payload is None:
-            self._may_have_crashed = True
+            # Whoever joins later gets a position of the server as it is by then.
+            self._may_have_crashed = self._position is not None
             self._may_have_missed.set()
         elif change := parse(payload):
             self._note(change.event, change.row)
@@ -239,6 +240,7 @@ class Feed:
             self._may_have_missed.clear()
             if not self._listeners:
                 self._position = self._history = None
+                self._may_have_crashed = False
                 continue
             if self._may_have_crashed and self._position is not None:
                 self._go_back(max(self._position - MAX_LOST_TRANSACTIONS, 0))
