@@ -355,7 +355,8 @@ def enter(self):
 ThreadLock.__enter__ = enter
 main(["list"])
 """
-    done = subprocess.run([sys.executable, "-c", interrupted], env=cli.environment, capture_output=True, text=True, timeout=20, check=False)
+    command = [sys.executable, "-c", interrupted]
+    done = subprocess.run(command, env=cli.environment, capture_output=True, text=True, timeout=20, check=False, preexec_fn=begin_child)
     assert (done.returncode, "Traceback" in done.stderr) == (128 + number, False)
 
 
