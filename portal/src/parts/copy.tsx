@@ -3,10 +3,12 @@ import { API } from "../api.ts";
 import { notify } from "./announce.tsx";
 import { Menu } from "./menu.tsx";
 
-export async function copy(text: string, what: string) {
+/** Answers whether the browser let it. */
+export async function copy(text: string, what: string): Promise<boolean> {
   // Over HTTP, or if it is refused, there is no such clipboard.
   const copied = await navigator.clipboard?.writeText(text).then(() => true, () => false) || copyByCommand(text);
   notify(copied ? `${what} copied` : "The browser does not let this page copy. Select the text and copy it yourself.");
+  return copied;
 }
 
 /** As browsers copied before they had a clipboard for pages. */

@@ -136,6 +136,7 @@ class Rows {
 }
 
 type Page = Awaited<ReturnType<Draft["rows"]>>;
+type Cells = Parameters<Draft["edit"]>[0];
 
 export function Grid({ draft, filter: wantedFilter }: { draft: Draft; filter: Filter }) {
   const changed = useSignal(0);
@@ -235,7 +236,6 @@ export function Grid({ draft, filter: wantedFilter }: { draft: Draft; filter: Fi
     else if (x + CELL_WIDTH + LINE_WIDTH > box.scrollLeft + box.clientWidth) box.scrollLeft = x + CELL_WIDTH + LINE_WIDTH - box.clientWidth;
   }
 
-  const chosen = () => rows.between(...range.peek());
   const range = useComputed((): [number, number] => {
     const other = anchor.value ?? focus.value.row;
     return [Math.min(other, focus.value.row), Math.max(other, focus.value.row)];
@@ -257,20 +257,29 @@ export function Grid({ draft, filter: wantedFilter }: { draft: Draft; filter: Fi
     if (source) draft.edit(below.map((row) => ({ row, column, value: textOf(source, column) })), "filling down");
   }
 
-  async function clear(title = "clearing cells") {
-    const { column } = focus.peek();
-    draft.edit((await chosen()).map((row) => ({ row, column, value: "" })), title);
-  }
-
   async function leaveOut() {
-    const several = await chosen();
+    const several = await rows.between(...range.peek());
     if (several[0]) draft.skip(several, !several[0].skipped);
   }
 
-  async function copyCells() {
+  /** The cells of the range, with their texts. The focus may move on meanwhile. */
+  async function chosenCells(): Promise<Cells> {
     const { column } = focus.peek();
-    const texts = (await chosen()).map((row) => [textOf(row, column)]);
-    await copy(textOfCells(texts), counted(texts.length, "cell"));
+    return (await rows.between(...range.peek())).map((row) => ({ row, column, value: textOf(row, column) }));
+  }
+
+  function clear(cells: Cells, title: string) {
+    draft.edit(cells.map((cell) => ({ ...cell, value: "" })), title);
+  }
+
+  /** Answers whether the browser let it. */
+  function copyCells(cells: Cells): Promise<boolean> {
+    return copy(textOfCells(cells.map(({ value }) => [value])), counted(cells.length, "cell"));
+  }
+
+  async function cut() {
+    const cells = await chosenCells();
+    if (await copyCells(cells)) clear(cells, "cutting cells");
   }
 
   /** Puts a block of cells where the focus is; a single row of them in each row of the range. */
@@ -310,13 +319,13 @@ export function Grid({ draft, filter: wantedFilter }: { draft: Draft; filter: Fi
       End: () => move(control ? (total.peek() ?? 1) - 1 : row, columns.length),
       Enter: () => edit(),
       F2: () => edit(),
-      Delete: () => clear(),
+      Delete: () => chosenCells().then((cells) => clear(cells, "clearing cells")),
       " ": () => leaveOut(),
     };
     const commands: Record<string, () => void> = {
-      c: copyCells,
+      c: () => chosenCells().then(copyCells),
       d: fillDown,
-      x: () => copyCells().then(() => clear("cutting cells")),
+      x: cut,
     };
     const command = control && !event.shiftKey && !event.altKey && commands[event.key.toLowerCase()];
     if (command) command();
