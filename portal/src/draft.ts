@@ -155,9 +155,9 @@ export class Draft {
 
   /** All rows are judged again at each step: cells that are edited while one is under way go together in the next. */
   private enqueue(step: Step): Promise<boolean> {
-    const both = [...editsAlone(this.next) ?? [], ...editsAlone(step) ?? []];
-    if (this.next && editsAlone(this.next) && editsAlone(step) && both.length <= MOST_EDITS) {
-      this.next.changes = { edits: both };
+    const [waiting, added] = [editsAlone(this.next), editsAlone(step)];
+    if (this.next && waiting && added && waiting.length + added.length <= MOST_EDITS) {
+      this.next.changes = { edits: [...waiting, ...added] };
       this.next.back.push(...step.back);
       return this.last;
     }

@@ -281,10 +281,9 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_lsn   pg_lsn  := case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end;
-    v_most  bigint  := pg_size_bytes(current_setting('max_wal_size'));
-    v_found boolean := false;
-    v_slot  record;
+    v_lsn  pg_lsn := case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end;
+    v_most bigint := pg_size_bytes(current_setting('max_wal_size'));
+    v_slot record;
 begin
     for v_slot in
         select s.slot_name, s.active, s.wal_status = 'lost' as is_lost, v_lsn - s.restart_lsn as kept
@@ -292,7 +291,6 @@ begin
          where s.wal_status = 'lost' or v_lsn - s.restart_lsn > v_most
          order by s.slot_name
     loop
-        v_found := true;
         return next (case when v_slot.is_lost
                      then app.found('wal', 'warning', format('the replication slot %s has lost WAL that its reader lacks', v_slot.slot_name),
                               format('Make the reader anew, and: select pg_drop_replication_slot(%L).', v_slot.slot_name))
@@ -302,7 +300,7 @@ begin
                      else app.found('wal', 'problem', format('the replication slot %s, which nobody reads, keeps %s of WAL', v_slot.slot_name, pg_size_pretty(v_slot.kept)),
                               format('If its reader is gone: select pg_drop_replication_slot(%L).', v_slot.slot_name)) end);
     end loop;
-    if not v_found then
+    if not found then
         return next app.found('wal', 'ok', 'no replication slot keeps more WAL than max_wal_size');
     end if;
 end;

@@ -260,8 +260,11 @@ function Errors({ job }: { job: Job }) {
   /** Lookups cost money. */
   function retryOrAsk(count: number, code?: string) {
     failure.value = undefined;
-    if (count > FEW) asking.value = { code, count };
-    if (count > FEW || busy.peek()) return;
+    if (count > FEW) {
+      asking.value = { code, count };
+      return;
+    }
+    if (busy.peek()) return;
     busy.value = true;
     retry(code).catch((error) => (failure.value = error)).finally(() => (busy.value = false));
   }
