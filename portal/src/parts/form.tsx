@@ -17,7 +17,7 @@ interface Properties {
   others?: ComponentChildren;
   /** What is wrong with a field, by the API's name of it, in place of the API's words. */
   words?: Record<string, string>;
-  children: ComponentChildren;
+  children?: ComponentChildren;
 }
 
 /**

@@ -27,9 +27,7 @@ export function Waiting({ job, reload }: { job: Schemas["JobDetails"]; reload: (
             <strong>The limit of lookups is reached</strong> after {number(job.lookups)}; {counted(rest, "site waits", "sites wait")}.
           </p>
         )}
-      {can("jobs:write") && job.waiting_for === "continue" && (
-        <Form submit={`Look up the other ${number(rest)}`} onSubmit={() => go()}>{null}</Form>
-      )}
+      {can("jobs:write") && job.waiting_for === "continue" && <Form submit={`Look up the other ${number(rest)}`} onSubmit={() => go()} />}
       {can("jobs:write") && job.waiting_for === "lookup_limit" && (
         <Form
           submit="Continue"
