@@ -14,6 +14,7 @@ import pytest
 from pyshell.__main__ import main
 from pyshell.deploy.catalogue import CatalogueError, catalogue_checksum, load_catalogue
 from tests.conftest import Clock, Connection
+from tests.rows_read import catalogue_rows_read
 
 ROOT = Path(__file__).parent.parent
 STARTER = ROOT / "sql" / "catalogue"
@@ -198,11 +199,6 @@ LARGE_CATALOGUE = """
 
     analyze app.utilities, app.utility_service_areas, app.programs, app.program_utilities, app.program_tiers;
 """
-ROWS_READ = """
-    select sum(seq_tup_read + coalesce(idx_tup_fetch, 0))
-      from pg_stat_user_tables
-     where relname in ('utilities', 'utility_service_areas', 'programs', 'program_utilities', 'program_tiers')
-"""
 
 
 def test_a_lookup_in_a_large_catalogue_reads_few_rows(owner: Connection, organization: str) -> None:
@@ -210,12 +206,6 @@ def test_a_lookup_in_a_large_catalogue_reads_few_rows(owner: Connection, organiz
     austin = {"street_1": "1 Congress Ave", "city": "Austin", "state_or_province_code": "TX", "postal_code": "78701", "country_code": "US"}
     item = {"reference_id": "site-1", "address": austin, "building_type": "RESIDENTIAL", "device_ids": [1, 9, 28]}
 
-    def rows_read() -> int:
-        owner.execute("select pg_stat_force_next_flush()")
-        row = owner.execute(ROWS_READ).fetchone()
-        assert row is not None
-        return int(row[0])
-
-    before = rows_read()
+    before = catalogue_rows_read(owner)
     assert look_up(owner, organization, item)["utility"]["name"] == "Austin Energy"
-    assert rows_read() - before < 100
+    assert catalogue_rows_read(owner) - before < 100

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from statistics import median
 from typing import Any
 
 import psycopg
@@ -92,8 +93,8 @@ def test_an_open_transaction_holds_up_nobody_else(
     wait_until(lambda: len(worker_of_all.requests) > seen + 10)
     with held(shared_database_url, (HELD_BY_A_NEIGHBOUR | HELD_BY_AN_OPERATOR)[what], neighbour.organization_id, neighbours_job):
         # The neighbour's own work may compete for the rate limit, which halves the other's pace.
-        slowest = max(seconds_of_a_batch(other, f"meanwhile-{n}") for n in range(3))
-        assert slowest <= usual * (2 if pace else 1) + 0.7
+        meanwhile = median(seconds_of_a_batch(other, f"meanwhile-{n}") for n in range(3))
+        assert meanwhile <= usual * (2 if pace else 1) + 0.7
     assert neighbour.wait(neighbours_job) == "completed"
     check_invariants(shared_owner)
 

@@ -18,6 +18,7 @@ from pyshell.deploy.catalogue import CatalogueError, find_warnings, load_rewirin
 from pyshell.deploy.rewiring_america import Incomes, SkippedError, amount, building_types, devices_of, read_equipment
 from pyshell.settings import ROOT
 from tests.conftest import Clock, Connection
+from tests.rows_read import catalogue_rows_read
 from tests.timed import cpu_seconds
 
 Json = dict[str, Any]
@@ -527,7 +528,7 @@ def test_warnings_name_what_has_ended_or_looks_wrong(owner: Connection, clone: P
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="no clone of rewiringamerica/api.rewiringamerica.org lies beside the project")
-def test_the_whole_repository_is_imported_within_a_minute_and_lookups_stay_fast(owner: Connection, lookups: Lookups) -> None:
+def test_the_whole_repository_is_imported_within_a_minute_and_lookups_read_little(owner: Connection, lookups: Lookups) -> None:
     backend = owner.info.backend_pid
     before = time.process_time() + cpu_seconds(backend)
     summary, skipped = load_rewiring_america(owner, REAL)
@@ -549,7 +550,7 @@ def test_the_whole_repository_is_imported_within_a_minute_and_lookups_stay_fast(
 
     with (ROOT / "examples" / "sites.csv").open(encoding="utf-8", newline="") as file:
         sites = [row for row in csv.DictReader(file) if row["country_code"] == "US"]
-    found, failures, before = 0, set(), cpu_seconds(backend)
+    found, failures, before = 0, set(), catalogue_rows_read(owner)
     for site in sites:
         request = {
             "reference_id": site["reference_id"],
@@ -565,4 +566,4 @@ def test_the_whole_repository_is_imported_within_a_minute_and_lookups_stay_fast(
             found += 1
     assert failures <= {"Program lookup failed - no utility found"}
     assert found > 200
-    assert (cpu_seconds(backend) - before) / len(sites) < 0.005
+    assert (catalogue_rows_read(owner) - before) / len(sites) < 150
