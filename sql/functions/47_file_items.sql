@@ -29,7 +29,7 @@ return jsonb_strip_nulls(jsonb_build_object(
                       else nullif(app.clean_cell(p_tax_filing), '') end));
 
 -- An item for each row, and what was corrected in it or is wrong with the row itself, if anything. Whatever depends on one word alone, such as
--- what stands for a state, is found out once for each word. Most files need no cleaning, which one check of the whole file tells.
+-- what stands for a state, is found out once for each word. Most files need no cleaning, which a check of 500 rows at a time tells.
 -- p_lines: where each row stands in its file; null: they are counted. p_width: how many cells the header has.
 create or replace function app.file_items(p_rows jsonb[], p_lines integer[], p_width integer, p_columns jsonb, p_defaults jsonb, p_value_maps jsonb)
 returns table (item jsonb, notes app.cell_notes)
@@ -37,7 +37,9 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp set jit = off
 as $$
 declare
-    v_is_clean  constant boolean := not app.may_need_cleaning((select string_agg(r::text, '') from unnest(p_rows) r));
+    v_is_clean  constant boolean := not exists (
+        select from (select string_agg(r.cells::text, '') as cells from unnest(p_rows) with ordinality r (cells, n) group by r.n / 500) p
+         where app.may_need_cleaning(p.cells));
     v_reference_id       integer := p_columns #>> '{reference_id,place}';
     v_street_1           integer := p_columns #>> '{street_1,place}';
     v_street_2           integer := p_columns #>> '{street_2,place}';
@@ -208,6 +210,7 @@ begin
 end;
 $$;
 
+-- Conditions without a query: to plan one, PostgreSQL copies the whole file for each time that it names it.
 create or replace function app.check_file(p_file jsonb) returns void
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
@@ -218,7 +221,7 @@ begin
        or jsonb_path_exists(p_file -> 'lines', 'strict $[*] ? (@.type() != "number" || @ % 1 != 0 || @ < 0 || @ > 1000000000)')
        or jsonb_path_exists(p_file -> 'header_row', 'strict $ ? (@.type() != "number" || @ % 1 != 0 || @ < 1 || @ > 1000000000)')
        or jsonb_typeof(p_file -> 'notes') <> 'array'
-       or exists (select from unnest(array['columns', 'defaults', 'value_maps']) m where jsonb_typeof(p_file -> m) <> 'object') then
+       or jsonb_typeof(p_file -> 'columns') <> 'object' or jsonb_typeof(p_file -> 'defaults') <> 'object' or jsonb_typeof(p_file -> 'value_maps') <> 'object' then
         perform app.refuse_option('p_file', '{rows: [[cell, ...], ...], lines?: [number, ...], header_row?: number, notes?: [...], columns?, defaults?, value_maps?: {...}}');
     end if;
     perform app.check_given_values(p_file -> 'defaults', p_file -> 'value_maps');
@@ -331,8 +334,9 @@ begin
     end if;
     if jsonb_array_length(v_rows) = 0 then
         v_rows := '[[]]';
+        p_file := p_file || jsonb_build_object('rows', v_rows);
     end if;
-    v_layout := app.file_layout(p_file || jsonb_build_object('rows', v_rows), false, '{}');
+    v_layout := app.file_layout(p_file, false, '{}');
     columns := coalesce(v_layout.columns, '[]');
     notes := v_layout.notes;
     places := app.column_places(columns, v_defaults);
