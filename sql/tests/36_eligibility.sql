@@ -1,5 +1,5 @@
 begin;
-select plan(89);
+select plan(90);
 \ir lookups.psql
 
 -- Amounts
@@ -96,6 +96,9 @@ select results_eq($$ select * from pg_temp.totals('[9003, 9004, 9001]') $$, $$ v
 select pg_temp.import_shared(p_pump => '{"income_requirement": "Poor"}', p_tank => '{"category_keys": "test_pump", "amount": "200"}', p_cap => '240');
 select results_eq($$ select * from pg_temp.totals('[9001]') $$, $$ values (200.00, 40.00) $$,
     'what is conditional takes the place of what is certain for the same device under a shared cap');
+select pg_temp.import_shared(p_pump => '{"income_requirement": "Poor"}', p_tank => '{"category_keys": "test_pump", "amount": "200"}', p_cap => '470');
+select results_eq($$ select * from pg_temp.totals('[9001, 9002]') $$, $$ values (400.00, 70.00) $$,
+    'what is conditional for several devices is no more than what a shared cap leaves');
 select pg_temp.import_shared(p_cap => '240', p_pump => '{"cap": "200"}', p_tank => '{"category_keys": "test_pump", "amount": "230"}');
 select results_eq($$ select tier, amount from pg_temp.results('[9001, 9003]') where program = 'wy-rebates' $$,
     $$ values ('pump', 0.00), ('tank', 230.00), ('lamp', 10.00) $$, 'an offer that is not the best for a device uses nothing of a shared cap');

@@ -1,5 +1,5 @@
 begin;
-select plan(27);
+select plan(28);
 \ir fixtures.psql
 
 -- Creating
@@ -56,6 +56,13 @@ select throws_ok(format($$ select api.cancel_batch_lookup(%L, %L) $$, :'other_or
 select is(
     pg_temp.record(:'org', array[:'job'::uuid], array[:position], array[:'token'::uuid], 200, :'answer'), 'accepted', 'the item in flight finishes');
 select is((api.get_batch_lookup(:'org', :'job') -> 'item_counts')::jsonb, '{"pending": 0, "processing": 0, "completed": 1, "failed": 2}', 'an item that finishes after the cancel counts');
+select pg_temp.submit(:'org', 3) as retried \gset
+select pg_temp.look_up(:'org', 1, 503) as failed_once \gset
+select api.cancel_batch_lookup(:'org', :'retried') as cancelled \gset
+select results_eq(
+    format($$ select status, error_code, retry_at from public.lookup_queue_items where job_id = %L order by position $$, :'retried'),
+    $$ values ('failed', 'job_cancelled', null::timestamptz), ('failed', 'job_cancelled', null), ('failed', 'job_cancelled', null) $$,
+    'an item that waits for another try is cancelled, too');
 select is((select status || total_sites from public.incentive_reports where id = :'report'), 'complete1', 'the report is complete with the site it has');
 
 select * from finish();

@@ -1,5 +1,5 @@
 begin;
-select plan(10);
+select plan(14);
 \ir fixtures.psql
 
 select status as status1, replayed as replayed1, body as body1 from api.submit_batch_lookup(:'org', pg_temp.items(1), true, '{}', 'key', 'a') \gset
@@ -21,6 +21,12 @@ select is((select array_agg(replayed) from generate_series(1, 2), api.submit_bat
 select is((select count(*) from app.idempotency_keys where key = 'dry'), 0::bigint, 'no answer of a dry run is kept');
 select throws_ok(
     format($$ select api.submit_batch_lookup(%L, pg_temp.items(1), true, '{}', 'a b', 'b') $$, :'org'), 'PT400', 'Idempotency-Key must be 1 to 255 visible ASCII characters', 'a key with a space is refused');
+
+-- Retention: three keys of two organizations
+select is(app.prune_idempotency_keys(app.clock() + interval '6 days 23 hours'), 0, 'a key is kept for seven days');
+select is(app.prune_idempotency_keys(app.clock() + interval '7 days 1 hour', 2), 2, 'a run deletes no more keys than it may');
+select results_eq('select organization_id, key from app.idempotency_keys', format($$ values (%L::uuid, 'second-key') $$, :'org'), 'the oldest keys go first, whosever they are');
+select is(app.prune_idempotency_keys(app.clock() + interval '7 days 1 hour'), 1, 'the next run deletes the rest');
 
 select * from finish();
 rollback;

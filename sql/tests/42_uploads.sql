@@ -1,5 +1,5 @@
 begin;
-select plan(33);
+select plan(50);
 \ir fixtures.psql
 
 -- A dry run
@@ -46,7 +46,20 @@ select throws_ok(format($$ select api.create_batch_lookup(%L, pg_temp.items(1), 
                ('[]', 'options must be a JSON object', 'options must be a JSON object'),
                ('{"name": 17}', 'name must be a string of 1 to 200 characters', 'the name must be a string'),
                ('{"dry_run": "yes"}', 'dry_run must be true or false', 'dry_run must be true or false'),
-               ('{"on_invalid": true}', 'on_invalid must be one of reject, skip', 'on_invalid is one of two things')) v (o, message, what);
+               ('{"on_invalid": true}', 'on_invalid must be one of reject, skip', 'on_invalid is one of two things'),
+               (format('{"name": "%s"}', repeat('x', 201)), 'name must be a string of 1 to 200 characters', 'a name has at most 200 characters'),
+               ('{"sample": 0}', 'sample must be a whole number from 1 to 10000', 'a sample has at least one site'),
+               ('{"sample": 10001}', 'sample must be a whole number from 1 to 10000', 'a sample is no larger than a batch'),
+               ('{"sample": "all"}', 'sample must be a whole number from 1 to 10000', 'a sample is counted'),
+               ('{"max_lookups": 0}', 'max_lookups must be a whole number from 1 to 1000000', 'a limit allows at least one lookup'),
+               ('{"max_lookups": 1000001}', 'max_lookups must be a whole number from 1 to 1000000', 'a limit has a limit'),
+               ('{"max_lookups": 2.5}', 'max_lookups must be a whole number from 1 to 1000000', 'half a lookup is no limit'),
+               ('{"when_limit_reached": "stop"}', 'when_limit_reached must be one of fail, wait', 'a limit fails or waits'),
+               ('{"reuse_results": {"max_age_days": 3651}}', 'reuse_results must be an object {"max_age_days": a whole number from 1 to 3650}', 'results are reused for ten years at most'),
+               ('{"reuse_results": {"days": 30}}', 'reuse_results must be an object {"max_age_days": a whole number from 1 to 3650}', 'the age of results to reuse has one name')) v (o, message, what);
+select lives_ok(format($$ select api.create_batch_lookup(%L, pg_temp.items(1), p_options => %L) $$, :'org', o), 'an option may be as large as it is said to be: ' || left(o, 30))
+  from (values (format('{"dry_run": true, "name": "%s"}', repeat('x', 200))), ('{"dry_run": true, "sample": 10000}'), ('{"dry_run": true, "max_lookups": 1000000}'),
+               ('{"dry_run": true, "reuse_results": {"max_age_days": 3650}}')) v (o);
 select lives_ok(format($$ select api.create_batch_lookup(%L, pg_temp.items(1), p_options => null) $$, :'org'), 'null options are no options');
 
 -- Files
@@ -70,6 +83,9 @@ select throws_ok(format($$ select api.create_batch_lookup(%L, null, p_file => %L
                ('{"rows": [], "header_row": [1]}', 'p_file must be {rows: [[cell, ...], ...], lines?: [number, ...], header_row?: number, notes?: [...], columns?, defaults?, value_maps?: {...}}', 'the header row is one number'),
                ('{"rows": [], "notes": {}}', 'p_file must be {rows: [[cell, ...], ...], lines?: [number, ...], header_row?: number, notes?: [...], columns?, defaults?, value_maps?: {...}}', 'notes are an array'),
                ('{"rows": [], "columns": []}', 'p_file must be {rows: [[cell, ...], ...], lines?: [number, ...], header_row?: number, notes?: [...], columns?, defaults?, value_maps?: {...}}', 'columns are an object'),
+               ('{"rows": [], "defaults": {"reference_id": "row"}}', 'default_reference_id must be a text with {line}, which tells the rows apart, such as row-{line}', 'ids are told apart'),
+               (format('{"rows": [], "defaults": {"city": "%s"}}', repeat('x', 2048)), 'defaults must be at most 2,048 bytes altogether', 'every row gets the defaults'),
+               (format('{"rows": [], "value_maps": {"city": {"a": "%s"}}}', repeat('x', 2048)), 'value_maps must be of values of at most 2,048 bytes each', 'many rows may get one value'),
                ('{"rows": []}', 'Columns are missing: reference_id, street_1, city, state_or_province_code, postal_code, building_type, device_ids', 'there is a header')) v (f, message, what);
 
 -- Whole numbers
