@@ -91,8 +91,7 @@ def read(body: Body, options: dict[str, Any], sheet: str | None) -> Upload:
         return Upload(items, json.dumps({"lines": lines}))
     check_line_ends(body)
     table = read_file(body.data, charset_of(body.content_type), sheet)
-    file = {"rows": table.rows, "lines": table.lines, "notes": [note.members() for note in table.notes], **options}
-    return Upload(None, orjson.dumps(file).decode())
+    return Upload(None, orjson.dumps(table.members() | options).decode())
 
 
 def check_line_ends(body: Body) -> None:

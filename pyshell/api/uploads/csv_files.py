@@ -62,7 +62,7 @@ def read_csv(text: str) -> Table:
             lines.begin_record(line)
     except csv.Error as error:
         raise ApiError(400, "invalid_csv", f"Line {line} {reason(error)}", members={"line": line}) from error
-    if not any(table.rows):
+    if table.is_empty():
         raise empty_file()
     return table
 
