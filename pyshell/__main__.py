@@ -143,7 +143,8 @@ def import_catalogue(settings: Settings, arguments: argparse.Namespace) -> None:
                 with progress_bar.shown() as show:
                     summary, skipped = catalogue.load_rewiring_america(connection, arguments.folder, show)
             else:
-                summary, skipped = catalogue.load_catalogue(connection, arguments.folder, arguments.name or "starter"), Counter()
+                name = arguments.name or "starter"
+                summary, skipped = catalogue.load_catalogue(connection, arguments.folder, name, arguments.allow_empty), Counter()
         except DatabaseError as error:
             raise SystemExit(f"error: {catalogue.explain(error)}") from error
     for file, counts in summary.items():
@@ -279,6 +280,7 @@ COMMANDS = [
                 {"help": "name of the catalogue; rows that it had and the files lack are retired. sql/catalogue has one"},
             ),
             ("--rewiring-america", {"action": "store_true", "help": "the folder is a clone of rewiringamerica/api.rewiringamerica.org"}),
+            ("--allow-empty", {"action": "store_true", "help": "a file without rows retires all rows that the catalogue has of it"}),
         ],
     ),
     Command("catalogue check", check_catalogue, "list programs that have ended and offers that look wrong"),

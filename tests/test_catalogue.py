@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -95,10 +97,15 @@ def test_a_bad_row_is_named_and_nothing_is_imported(owner: Connection, folder: P
 @pytest.mark.parametrize(
     ("content", "error"),
     [
-        ("id,name\n1,a,b\n", "line 2: 3 cells, but the header has 2"),
-        ("id,id\n1,2\n", "a column is there twice"),
-        ('id,name\n1,"a\n', "unexpected end of data"),
-        ("id,name\n1,Café\n", "devices.csv is not UTF-8"),
+        ("id,name\n1,a,b\n", "line 2: 3 cells, but the header has 2; cell 3 is 'b'"),
+        ("id,name\n1\n", "line 2: 1 cells, but the header has 2"),
+        ("id,,name\n1,a,b\n", "line 1: column 2 has no name"),
+        ("id,id\n1,2\n", "line 1: the column id is there twice"),
+        ('id,name\n1,"a\n', "line 2: unexpected end of data"),
+        ("id,name\n1,a\n2,Café\n", "devices.csv is not UTF-8: line 3 has other bytes"),
+        ("id,name\n1,a\0\n", "line 2: a NUL character"),
+        ("\n , \n", "devices.csv is empty"),
+        ("id,name\n\n", "devices.csv has no rows, so every row that the catalogue has of it would be retired"),
     ],
 )
 def test_a_file_that_is_no_table_is_refused(owner: Connection, tmp_path: Path, content: str, error: str) -> None:
@@ -115,6 +122,64 @@ def test_an_empty_folder_is_no_catalogue(owner: Connection, tmp_path: Path) -> N
 def test_empty_rows_at_the_end_of_a_file_are_none(owner: Connection, folder: Path) -> None:
     append(folder / "devices.csv", "\n,,\n , ,")
     assert load_catalogue(owner, folder)["devices"] == load_catalogue(owner, STARTER)["devices"]
+
+
+@pytest.mark.parametrize(
+    "saved",
+    [
+        lambda text: text.replace("\n", "\r\n").encode("utf-8-sig"),
+        lambda text: text.encode("utf-16"),
+        lambda text: "\n" + text.replace("\n", ",,\n,,,,\n"),
+        lambda text: re.sub("(?m)^([^,]+),([^,]+),", "\\1 , \\2\u00a0,", text),
+    ],
+    ids=["BOM and CRLF", "UTF-16", "empty columns and rows", "blanks around cells"],
+)
+def test_a_file_is_read_as_a_spreadsheet_saves_it(owner: Connection, folder: Path, saved: Callable[[str], str | bytes]) -> None:
+    before = load_catalogue(owner, STARTER)["devices"]
+    content = saved((folder / "devices.csv").read_text(encoding="utf-8"))
+    (folder / "devices.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert load_catalogue(owner, folder)["devices"] == before
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", "|"])
+def test_any_usual_delimiter_and_order_of_columns_is_read(owner: Connection, folder: Path, delimiter: str) -> None:
+    with (folder / "devices.csv").open(encoding="utf-8", newline="") as file:
+        rows = [row[::-1] for row in csv.reader(file)]
+    with (folder / "devices.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, delimiter=delimiter).writerows(rows)
+    assert load_catalogue(owner, folder) == load_catalogue(owner, STARTER)
+
+
+def test_an_error_names_the_line_of_the_file_also_after_cells_of_several_lines(owner: Connection, folder: Path) -> None:
+    lines = (folder / "devices.csv").read_text(encoding="utf-8").count("\n")
+    append(folder / "devices.csv", '9001,heat_pump,"Pump of\nthe future"\n\n9002,boat,Boat')
+    with pytest.raises(psycopg.Error, match=rf'devices\.csv, line {lines + 4}: category_key "boat" is not in device_categories'):
+        load_catalogue(owner, folder)
+
+
+def test_a_misspelled_column_is_refused_even_if_it_is_empty(owner: Connection, folder: Path) -> None:
+    path = folder / "program_tiers.csv"
+    path.write_text(path.read_text(encoding="utf-8").replace("shared_cap", "shared cap", 1), encoding="utf-8")
+    with pytest.raises(
+        psycopg.Error, match=r'program_tiers\.csv, line 1: unknown column "shared cap"; the columns are program_id, id, name'
+    ):
+        load_catalogue(owner, folder)
+
+
+def test_a_file_without_rows_retires_its_rows_only_if_that_is_said(
+    database_url: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    main(["catalogue", "import", str(folder), "--name", "ours"])
+    header = (folder / "program_utilities.csv").read_text(encoding="utf-8").splitlines()[0]
+    for path in folder.glob("*.csv"):
+        path.unlink()
+    (folder / "program_utilities.csv").write_text(header + "\n", encoding="utf-8")
+    with pytest.raises(SystemExit, match="add --allow-empty"):
+        main(["catalogue", "import", str(folder), "--name", "ours"])
+    main(["catalogue", "import", str(folder), "--name", "ours", "--allow-empty"])
+    with psycopg.connect(database_url) as connection:
+        assert connection.execute("select count(*) from app.program_utilities").fetchone() == (0,)
 
 
 def test_all_errors_of_a_catalogue_are_told(database_url: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

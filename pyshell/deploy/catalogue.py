@@ -1,6 +1,8 @@
 """Loads a catalogue, a folder of CSV files or another source, into the database. The folder's README describes the files."""
 
+import codecs
 import csv
+import io
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -17,6 +19,7 @@ STARTER = ROOT / "sql" / "catalogue"
 # Files that depend on each other are imported together, the others one by one, so that a progress bar can advance.
 PARTS = (("utilities",), ("utility_service_areas",), ("programs", "program_utilities", "program_tiers"))
 SHOWN_ERRORS = 20
+DELIMITERS = ",;\t|"
 
 Summary = dict[str, dict[str, int]]
 
@@ -25,13 +28,14 @@ class CatalogueError(RuntimeError):
     """A file of the catalogue is not a table; the message names the file and the line."""
 
 
-def load_catalogue(connection: OwnerConnection, directory: Path, name: str = "starter") -> Summary:
+def load_catalogue(connection: OwnerConnection, directory: Path, name: str = "starter", allow_empty: bool = False) -> Summary:
     """Imports every CSV file of `directory` as the catalogue `name`, in the connection's transaction.
 
-    Answers `{file: {"rows": n, "changed": n, "retired": n}}`. Raises `CatalogueError` when a file is no table of equally long rows,
-    and `DatabaseError` (SQLSTATE PT400) when the database finds a row invalid: its message names file, line and reason.
+    Answers `{file: {"rows": n, "changed": n, "retired": n}}`. Raises `CatalogueError` when a file is no table of equally long rows, or
+    has none and `allow_empty` is not given, and `DatabaseError` (SQLSTATE PT400) when the database finds a row invalid: its message
+    names file, line and reason.
     """
-    return import_rows(connection, {path.stem: read_rows(path) for path in csv_files(directory)} | {"catalogue": name})
+    return import_rows(connection, {path.stem: read_rows(path, allow_empty) for path in csv_files(directory)} | {"catalogue": name})
 
 
 def load_rewiring_america(
@@ -99,22 +103,65 @@ def csv_files(directory: Path) -> list[Path]:
     return files
 
 
-def read_rows(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, strict=True)
-        try:
-            header = next(reader, [])
-            rows = list(reader)
-        except UnicodeDecodeError as error:
-            raise CatalogueError(f"{path.name} is not UTF-8. Save it as CSV in UTF-8") from error
-        except csv.Error as error:
-            raise CatalogueError(f"{path.name}, line {reader.line_num}: {error}") from error
-    # Spreadsheets leave empty rows at the end.
-    while rows and not any(cell.strip() for cell in rows[-1]):
-        rows.pop()
+def read_rows(path: Path, allow_empty: bool = False) -> list[dict[str, str]]:
+    """The rows of a CSV file as spreadsheets write it: any usual delimiter and line end, empty rows and columns around the table.
+
+    The first row has all columns, so that the database sees their names. A row has the member `_line` where its line is not its number.
+    """
+    text = text_of(path)
+    header_line, _, _ = text.lstrip().partition("\n")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(DELIMITERS, key=header_line.count), strict=True)
+    records: list[tuple[int, list[str]]] = []
+    line = 1
+    try:
+        for record in reader:
+            cells = [cell.strip() for cell in record]
+            if any(cells):
+                records.append((line, cells))
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise CatalogueError(f"{path.name}, line {line}: {error}") from error
+    if not records:
+        raise CatalogueError(
+            f"{path.name} is empty. Give it its header and rows, or leave it out to keep the rows that the catalogue has of it"
+        )
+    (header_at, header), *rows = records
+    while header and not header[-1]:
+        header.pop()
+    if not all(header):
+        raise CatalogueError(f"{path.name}, line {header_at}: column {header.index('') + 1} has no name")
     if len(set(header)) < len(header):
-        raise CatalogueError(f"{path.name}: a column is there twice")
-    for line, row in enumerate(rows, start=2):
-        if len(row) != len(header):
-            raise CatalogueError(f"{path.name}, line {line}: {len(row)} cells, but the header has {len(header)}")
-    return [{column: cell for column, cell in zip(header, row, strict=True) if cell.strip()} for row in rows]
+        twice = next(column for column in header if header.count(column) > 1)
+        raise CatalogueError(f"{path.name}, line {header_at}: the column {twice} is there twice")
+    if not rows and not allow_empty:
+        raise CatalogueError(
+            f"{path.name} has no rows, so every row that the catalogue has of it would be retired. "
+            "Leave the file out to keep them, or add --allow-empty to retire them"
+        )
+    return [row_of(path, header, n, line, cells) for n, (line, cells) in enumerate(rows, start=2)]
+
+
+def row_of(path: Path, header: list[str], n: int, line: int, cells: list[str]) -> dict[str, str]:
+    if len(cells) < len(header):
+        raise CatalogueError(f"{path.name}, line {line}: {len(cells)} cells, but the header has {len(header)}")
+    beyond = next((k for k, cell in enumerate(cells) if cell and k >= len(header)), None)
+    if beyond is not None:
+        raise CatalogueError(
+            f"{path.name}, line {line}: {len(cells)} cells, but the header has {len(header)}; cell {beyond + 1} is {cells[beyond][:100]!r}"
+        )
+    row = {column: cell for column, cell in zip(header, cells, strict=False) if cell or n == 2}
+    return row | ({"_line": str(line)} if line != n else {})
+
+
+def text_of(path: Path) -> str:
+    data = path.read_bytes()
+    encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise CatalogueError(f"{path.name} is not UTF-8: line {line} has other bytes. Save it as CSV in UTF-8") from error
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise CatalogueError(f"{path.name}, line {line}: a NUL character, which no text has. Save it as CSV in UTF-8")
+    return text

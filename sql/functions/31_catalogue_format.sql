@@ -38,11 +38,14 @@ return case when p_text ~ '^(([1-9]|1[0-9]|20|single|joint|separate|head_of_hous
                               then jsonb_object_agg(l[1], jsonb_build_array(l[2]::numeric, coalesce(l[4], l[2])::numeric)) end
                     from regexp_matches(p_text, '([a-z_0-9]+):([0-9]+)(-([0-9]+))?', 'g') l) end;
 
+-- A row may say on which line of its file it is, as _line; else the rows follow the header, a line each.
 create or replace function app.catalogue_rows(p_catalogue jsonb, p_file text) returns table (line integer, cells jsonb)
 language sql immutable
 begin atomic
-    select (r.n + 1)::integer,
-           (select coalesce(jsonb_object_agg(c.key, btrim(c.value)), '{}') from jsonb_each_text(r.cells) c where btrim(c.value) <> '')
+    select case when r.cells ->> '_line' ~ '^[1-9][0-9]{0,8}$' then (r.cells ->> '_line')::integer else (r.n + 1)::integer end,
+           (select coalesce(jsonb_object_agg(c.key, btrim(c.value)), '{}')
+              from jsonb_each_text(r.cells) c
+             where btrim(c.value) <> '' and c.key <> '_line')
       from jsonb_array_elements(p_catalogue -> p_file) with ordinality as r (cells, n);
 end;
 
@@ -109,13 +112,37 @@ begin atomic
         ('program_tiers',         'other_requirements', 'text', false, null, null);
 end;
 
+-- What a spreadsheet has made of a number, such as $1,500.00, as it should be; null: no such number.
+create or replace function app.plain_number(p_text text) returns text
+language sql immutable
+return case when p_text ~ '^[$ ]*([0-9]{1,3}(,[0-9]{3})+|[0-9]+)([.][0-9]+)?[ %]*$' then translate(p_text, '$, %', '') end;
+
+-- What a spreadsheet has made of a date, such as 11/30/2026, as it should be, in both ways where the month could be the day; null: no such date.
+create or replace function app.plain_dates(p_text text) returns text
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_year_first text[] := regexp_match(p_text, '^([0-9]{4})[-/.]([0-9]{1,2})[-/.]([0-9]{1,2})([ T].*)?$');
+    v_year_last  text[] := regexp_match(p_text, '^([0-9]{1,2})[-/.]([0-9]{1,2})[-/.]([0-9]{4}|[0-9]{2})([ T].*)?$');
+begin
+    return (select string_agg(distinct f.date, ' or ' order by f.date)
+              from (values (v_year_first[1], v_year_first[2], v_year_first[3]),
+                           (v_year_last[3], v_year_last[1], v_year_last[2]),
+                           (v_year_last[3], v_year_last[2], v_year_last[1])) d (year, month, day)
+             cross join lateral (select right('20' || d.year, 4) || '-' || lpad(d.month, 2, '0') || '-' || lpad(d.day, 2, '0')) f (date)
+             where app.catalogue_date(f.date) is not null);
+end;
+$$;
+
 -- Why the text of a cell is not of its kind; null: it is.
 create or replace function app.catalogue_cell_error(p_kind text, p_text text) returns text
 language sql immutable
 return case p_kind
     when 'id'     then case when p_text !~ '^[1-9][0-9]{0,8}$' then 'is not a positive integer' end
-    when 'number' then case when p_text !~ '^[0-9]{1,9}([.][0-9]{1,6})?$' then 'is not a number' end
-    when 'date'   then case when app.catalogue_date(p_text) is null then 'is not a date (2023-05-31, 2023-05 or 2023)' end
+    when 'number' then case when p_text !~ '^[0-9]{1,9}([.][0-9]{1,6})?$' then concat('is not a number', ': write ' || app.plain_number(p_text)) end
+    when 'date'   then case when app.catalogue_date(p_text) is null
+                            then concat('is not a date (2023-05-31, 2023-05 or 2023)', ': write ' || app.plain_dates(p_text)) end
     when 'prefix' then case when p_text !~ '^([0-9]{1,5}|[A-Z]([0-9]([A-Z]([0-9]([A-Z][0-9]?)?)?)?)?)$' then 'is not the beginning of a postal code' end
     when 'limits' then case when app.income_limits(p_text) is null
                             then 'is not a list of limits by household size or tax filing (1:62600 2:71550-80000 joint:150000)' end
@@ -167,12 +194,21 @@ begin
       from element e
      where e.refers_to is not null and not exists (select from known k where k.file = e.refers_to and k.key = e.value)
      union all
-    select f.file, f.line, format('unknown column "%s"', left(k.name, 100))
-      from files f
-     cross join lateral jsonb_object_keys(f.cells) k (name)
-     where not exists (select from app.catalogue_columns() c where c.file = f.file and c.name = k.name);
+    -- Of the header: a misspelled column is unknown also where its cells are empty, and told once, however many rows have it.
+    select n.file, 1, format('unknown column "%s"; the columns are %s', left(n.name, 100),
+                             (select string_agg(c.name, ', ') from app.catalogue_columns() c where c.file = n.file))
+      from (select distinct f.file, k.name
+              from (select distinct c.file from app.catalogue_columns() c) f
+             cross join lateral jsonb_array_elements(p_catalogue -> f.file) r (cells)
+             cross join lateral jsonb_object_keys(r.cells) k (name)) n
+     where n.name <> '_line' and not exists (select from app.catalogue_columns() c where c.file = n.file and c.name = n.name);
 end;
 $$;
+
+-- The first three digits of the ZIP codes that begin with a prefix.
+create or replace function app.zip3_of(p_prefix text) returns int4range
+language sql immutable
+return int4range(rpad(left(p_prefix, 3), 3, '0')::integer, rpad(left(p_prefix, 3), 3, '9')::integer, '[]');
 
 -- Errors between the cells of a row and between rows; for a catalogue whose single cells are valid.
 create or replace function app.catalogue_row_errors(p_catalogue jsonb) returns table (file text, line integer, error text)
@@ -220,6 +256,19 @@ begin
     select p.file, p.line, format('%s is not a state or province of %s', p.region_code, p.country_code)
       from place p
      where not exists (select from app.regions g where g.country_code = p.country_code and g.code = p.region_code)
+     union all
+    -- Else the utility would lose its area without a word.
+    select 'utility_service_areas', r.line,
+           format('prefix "%s" begins no ZIP code of %s, but "0%s" does: a spreadsheet drops leading zeros', r.cells ->> 'prefix', g.code, r.cells ->> 'prefix')
+      from app.catalogue_rows(p_catalogue, 'utility_service_areas') r
+      join (select f.cells ->> 'key' as key, f.cells ->> 'country_code' as country_code, f.cells ->> 'region_code' as region_code
+              from app.catalogue_rows(p_catalogue, 'utilities') f
+             union
+            select u.key, u.country_code, u.region_code from app.utilities u
+             where u.key not in (select f.cells ->> 'key' from app.catalogue_rows(p_catalogue, 'utilities') f)) u on u.key = r.cells ->> 'utility_key'
+      join app.regions g on g.country_code = u.country_code and g.code = u.region_code
+     where r.cells ->> 'prefix' ~ '^[1-9][0-9]{0,3}$'
+       and not app.zip3_of(r.cells ->> 'prefix') && g.zip3 and app.zip3_of('0' || (r.cells ->> 'prefix')) && g.zip3
      union all
     select f.file, r.line, f.name || ' must be more than 0'
       from (values ('device_categories', 'typical_cost'), ('device_category_sizes', 'typical_size'), ('program_tiers', 'cap'),

@@ -1,5 +1,5 @@
 begin;
-select plan(45);
+select plan(55);
 \ir catalogue.psql
 select pg_temp.import();
 
@@ -15,11 +15,28 @@ select pg_temp.refuses('devices', 2, '{"id": "12345678901"}', 'id "12345678901" 
 select pg_temp.refuses('devices', 2, '{"name": " "}', 'name is missing', 'a blank cell is an empty one');
 select pg_temp.refuses('devices', 2, '{"id": "9001"}', '9001 is there twice', 'a key may be there once');
 select pg_temp.refuses('devices', 2, '{"category_key": "test_boat"}', 'category_key "test_boat" is not in device_categories', 'a device needs its category');
-select pg_temp.refuses('devices', 2, '{"colour": "red"}', 'unknown column "colour"', 'an unknown column is refused');
+select throws_ok(format($$ select api.import_catalogue(jsonb_set(pg_temp.catalogue(), '{devices}', (select jsonb_agg(d || %L) from jsonb_array_elements(pg_temp.catalogue() -> 'devices') d))) $$, c),
+                 'PT400', 'devices.csv, line 1: unknown column "colour"; the columns are id, category_key, name', d)
+  from (values ('{"colour": "red"}', 'an unknown column is refused once, however many rows have it'),
+               ('{"colour": ""}', 'an unknown column is refused also where it is empty')) v (c, d);
 select pg_temp.refuses('device_categories', 1, '{"typical_cost": "much"}', 'typical_cost "much" is not a number', 'a cost is a number');
+select pg_temp.refuses('device_categories', 1, '{"typical_cost": "$1,500.00"}', 'typical_cost "$1,500.00" is not a number: write 1500.00', 'a number of a spreadsheet is told as it should be');
+select pg_temp.refuses('device_categories', 1, '{"typical_cost": "1.500,00"}', 'typical_cost "1.500,00" is not a number', 'no number is guessed from another notation');
 select pg_temp.refuses('device_categories', 1, '{"typical_cost": "0"}', 'typical_cost must be more than 0', 'a cost is more than zero');
 select pg_temp.refuses('utilities', 1, '{"region_code": "ON"}', 'ON is not a state or province of US', 'a utility lies in a state of its country');
 select pg_temp.refuses('utilities', 1, '{"source_date": "2026-02-30"}', 'source_date "2026-02-30" is not a date (2023-05-31, 2023-05 or 2023)', 'a date is one of the calendar');
+select pg_temp.refuses('utilities', 1, jsonb_build_object('source_date', d), format('source_date "%s" is not a date (2023-05-31, 2023-05 or 2023)%s', d, ': write ' || should_be),
+                       'a date of a spreadsheet is told as it should be: ' || d)
+  from (values ('11/30/2026', '2026-11-30'), ('30.11.2026', '2026-11-30'), ('3/4/26', '2026-03-04 or 2026-04-03'), ('2026-1-5 00:00', '2026-01-05'),
+               ('31/31/2026', null)) v (d, should_be);
+select throws_ok(
+    $$ select pg_temp.import('devices', 2, '{"_line": "17", "id": "twelve"}') $$, 'PT400', 'devices.csv, line 17: id "twelve" is not a positive integer',
+    'an error names the line of the file where a row says it');
+select throws_ok(
+    $$ select api.import_catalogue('{"catalogue": "test", "utility_service_areas": [{"prefix": "10", "utility_key": "ma-eversource", "rank": "2"}]}'
+           || jsonb_build_object('utilities', jsonb_build_array(jsonb_build_object('key', 'ma-eversource', 'name', 'Eversource', 'country_code', 'US', 'region_code', 'MA', 'source', 'test')))) $$,
+    'PT400', 'utility_service_areas.csv, line 2: prefix "10" begins no ZIP code of MA, but "010" does: a spreadsheet drops leading zeros',
+    'a prefix without its leading zero is refused');
 select pg_temp.refuses('utility_service_areas', 1, '{"prefix": "8x"}', 'prefix "8x" is not the beginning of a postal code', 'a prefix begins a postal code');
 select pg_temp.refuses('utility_service_areas', 1, '{"utility_key": "wy-none"}', 'utility_key "wy-none" is not in utilities', 'a service area needs its utility');
 select pg_temp.refuses('programs', 2, '{"scope": "city"}', 'scope "city" is none of state, utility', 'a scope is one of two');
