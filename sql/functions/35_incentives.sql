@@ -81,7 +81,8 @@ else json_build_object(
     'postal_code', p_address -> 'postal_code',
     'country_code', p_address -> 'country_code') end;
 
--- The utilities that an earlier lookup found, without those that the catalogue has retired.
+-- The utilities that an earlier lookup found, without those that the catalogue has retired; none if that is the customer's own, the first: who
+-- serves the customer now, such as the utility that it was merged into, is for the catalogue to say.
 create or replace function app.utilities_of(p_keys text[]) returns app.utilities[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -90,6 +91,7 @@ begin
     return array(select row(u.*)::app.utilities
                    from unnest(p_keys) with ordinality k (key, place)
                    join app.utilities u on u.key = k.key and u.retired_at is null
+                  where exists (select from app.utilities o where o.key = p_keys[1] and o.retired_at is null)
                   order by k.place);
 end;
 $$;

@@ -112,7 +112,7 @@ comment on function api.lookup_incentives(uuid, jsonb, text, boolean) is
 
 p_request is {reference_id, address, building_type, device_ids or device_names}, as in a batch; a device that repeats is a quantity. The customer of that reference_id is created when new. Optional members:
 
-- operation_type: lookup (default); refresh, the customer''s last lookup anew, with its utility and devices; override, the same with other devices.
+- operation_type: lookup (default); refresh, the customer''s last lookup anew, with its devices and its utility, unless the catalogue has retired that; override, the same with other devices.
 - utility: one of possible_utilities.
 - lookup_date: a day (default: today at the site).
 - device_facts: what is known of the devices, such as {"1": {"cost": 12000, "ton": 2.5}}: US dollars for one, size in a unit.

@@ -1,5 +1,5 @@
 begin;
-select plan(36);
+select plan(37);
 \ir lookups.psql
 
 create function pg_temp.ask(p_request jsonb) returns jsonb
@@ -44,6 +44,13 @@ select is(pg_temp.devices(pg_temp.ask('{"operation_type": "refresh", "reference_
 select is(pg_temp.ask('{"operation_type": "override", "reference_id": "home-7", "device_ids": [9002]}') -> 'utility', :'first'::jsonb -> 'utility', 'an override keeps the utility');
 select is((select device_ids from app.customers where reference_id = 'home-7'), '{9002}', 'an override replaces the devices of the customer');
 select throws_ok($$ select pg_temp.ask('{"operation_type": "override", "reference_id": "home-7"}') $$, 'PT400', 'An override needs device_ids or device_names', 'an override must name devices');
+
+select api.import_catalogue(jsonb_set(jsonb_set(jsonb_set(pg_temp.catalogue() - array['programs', 'program_utilities', 'program_tiers'],
+    '{utilities,0}', '{"key": "wy-union", "name": "Union Electric", "country_code": "US", "region_code": "WY", "source": "test"}'),
+    '{utility_service_areas,0}', '{"prefix": "82001", "utility_key": "wy-union", "rank": "1"}'),
+    '{utility_service_areas,1}', '{"prefix": "82001", "utility_key": "wy-city", "rank": "2"}') #- '{utility_service_areas,4}');
+select is(pg_temp.ask('{"operation_type": "refresh", "reference_id": "home-7"}') #>> '{utility,name}', 'Union Electric',
+    'a customer whose utility was merged into another is refreshed as a customer of that one');
 
 -- Households
 select throws_ok(format('select pg_temp.ask(pg_temp.request(''[9001]'') || jsonb_build_object(''household'', %L::jsonb))', h), 'PT400', m, 'a household has its form: ' || h)
