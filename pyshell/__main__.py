@@ -137,22 +137,56 @@ def import_catalogue(settings: Settings, arguments: argparse.Namespace) -> None:
     is_starter = arguments.folder.resolve() == catalogue.STARTER
     if bool(arguments.name) == arguments.rewiring_america and not is_starter:
         raise SystemExit("error: say either --name, what this catalogue is called, or --rewiring-america")
+    differences = None
     with stack.database(settings) as (with_database, _), connect_as_owner(with_database.database_url) as connection:
         try:
-            if arguments.rewiring_america:
+            if arguments.rewiring_america and arguments.dry_run:
+                rows, skipped = catalogue.read_rewiring_america(arguments.folder)
+                summary, differences = catalogue.try_rows(connection, rows)
+            elif arguments.rewiring_america:
                 with progress_bar.shown() as show:
                     summary, skipped = catalogue.load_rewiring_america(connection, arguments.folder, show)
             else:
-                name = arguments.name or "starter"
-                summary, skipped = catalogue.load_catalogue(connection, arguments.folder, name, arguments.allow_empty), Counter()
+                rows, skipped = catalogue.read_folder(arguments.folder, arguments.name or "starter", arguments.allow_empty), Counter()
+                if arguments.dry_run:
+                    summary, differences = catalogue.try_rows(connection, rows)
+                else:
+                    summary = catalogue.import_rows(connection, rows)
         except DatabaseError as error:
             raise SystemExit(f"error: {catalogue.explain(error)}") from error
+    if differences:
+        print("\n".join(catalogue.describe(differences)))
     for file, counts in summary.items():
         print(f"{file}: {counts['rows']:,} rows, {counts['changed']:,} new or changed, {counts['retired']:,} retired")
     if skipped:
         print(f"{sum(skipped.values()):,} incentives were skipped:")
         for reason, count in sorted(skipped.items(), key=lambda entry: (-entry[1], entry[0])):
             print(f"{count:7,}  {reason}")
+    if arguments.dry_run:
+        print("A dry run: nothing was imported.")
+
+
+def export_catalogue(settings: Settings, arguments: argparse.Namespace) -> None:
+    from pyshell.deploy import catalogue
+    from pyshell.local import stack
+    from pyshell.postgres.connections import connect_as_owner
+
+    with stack.database(settings) as (with_database, _), connect_as_owner(with_database.database_url) as connection:
+        for file, rows in catalogue.export(connection, arguments.folder, arguments.name).items():
+            print(f"{arguments.folder / file}.csv: {rows:,} rows")
+
+
+def list_catalogues(settings: Settings, arguments: argparse.Namespace) -> None:
+    from pyshell.deploy import catalogue
+    from pyshell.local import stack
+    from pyshell.postgres.connections import connect_as_owner
+
+    with stack.database(settings) as (with_database, _), connect_as_owner(with_database.database_url) as connection:
+        for found in catalogue.find_catalogues(connection):
+            print(f"{found['catalogue']}:")
+            for file, counts in found["files"].items():
+                retired = f", {counts['retired']:,} retired" if counts["retired"] else ""
+                print(f"  {file}: {counts['rows']:,} rows{retired}")
 
 
 def check_catalogue(settings: Settings, arguments: argparse.Namespace) -> None:
@@ -280,9 +314,17 @@ COMMANDS = [
                 {"help": "name of the catalogue; rows that it had and the files lack are retired. sql/catalogue has one"},
             ),
             ("--rewiring-america", {"action": "store_true", "help": "the folder is a clone of rewiringamerica/api.rewiringamerica.org"}),
+            ("--dry-run", {"action": "store_true", "help": "say what would change, and change nothing"}),
             ("--allow-empty", {"action": "store_true", "help": "a file without rows retires all rows that the catalogue has of it"}),
         ],
     ),
+    Command(
+        "catalogue export",
+        export_catalogue,
+        "write a catalogue into a folder of CSV files, to change them or to undo the next import",
+        [("folder", {"type": Path}), ("--name", {"required": True, "help": "name of the catalogue; `catalogue list` has them"})],
+    ),
+    Command("catalogue list", list_catalogues, "list the catalogues that were imported, and how many rows they have"),
     Command("catalogue check", check_catalogue, "list programs that have ended and offers that look wrong"),
     Command("psql", psql, "open psql on the database", [("arguments", {"nargs": "*", "help": "arguments for psql, after --"})]),
     Command("postgres start", start_postgres, "start the private PostgreSQL and print its URL; it runs until it is stopped"),
@@ -294,7 +336,7 @@ COMMANDS = [
 # What the first words of two are about, and an example of each.
 GROUPS = {
     "keys": ("make an API key, also the first one of an organization", "keys create --organization Acme --scope jobs:read"),
-    "catalogue": ("import the programs that lookups find, and check them", "catalogue import FOLDER --name ours"),
+    "catalogue": ("import and export the programs that lookups find, and check them", "catalogue import FOLDER --name ours --dry-run"),
     "postgres": ("start, stop or delete the private PostgreSQL", "postgres start"),
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +15,15 @@ import psycopg
 import pytest
 
 from pyshell.__main__ import main
-from pyshell.deploy.catalogue import CatalogueError, catalogue_checksum, load_catalogue
+from pyshell.deploy.catalogue import (
+    CatalogueError,
+    Differences,
+    catalogue_checksum,
+    export,
+    load_catalogue,
+    read_folder,
+    try_rows,
+)
 from tests.conftest import Clock, Connection
 from tests.rows_read import catalogue_rows_read
 
@@ -274,3 +283,55 @@ def test_a_lookup_in_a_large_catalogue_reads_few_rows(owner: Connection, organiz
     before = catalogue_rows_read(owner)
     assert look_up(owner, organization, item)["utility"]["name"] == "Austin Energy"
     assert catalogue_rows_read(owner) - before < 100
+
+
+def test_an_exported_catalogue_is_imported_again_without_a_change(database_url: str, tmp_path: Path) -> None:
+    with psycopg.connect(database_url) as connection:
+        assert export(connection, tmp_path / "new", "starter") == {
+            path.stem: len(path.read_text(encoding="utf-8").splitlines()) - 1 for path in STARTER.glob("*.csv")
+        }
+        _, differences = try_rows(connection, read_folder(tmp_path / "new", "starter"))
+        assert differences == Differences(0, [])
+
+
+def test_an_export_overwrites_no_files_and_needs_a_catalogue(owner: Connection, folder: Path) -> None:
+    with pytest.raises(CatalogueError, match="already has CSV files"):
+        export(owner, folder, "starter")
+    with pytest.raises(psycopg.Error, match="There is no catalogue of this name") as caught:
+        export(owner, folder / "new", "none")
+    assert caught.value.sqlstate == "PT404"
+    assert not (folder / "new").exists()
+
+
+def test_a_mistake_is_seen_in_a_dry_run_and_undone_by_an_export(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    main(["catalogue", "import", str(STARTER), "--name", "ours"])
+    main(["catalogue", "export", str(tmp_path / "before"), "--name", "ours"])
+    shutil.copytree(tmp_path / "before", tmp_path / "after")
+    devices = tmp_path / "after" / "devices.csv"
+    lines = devices.read_text(encoding="utf-8").splitlines()
+    lines = [line.replace("ductless, one zone", "one zone") for line in lines if not line.startswith("59,")]
+    devices.write_text("\n".join([*lines, "900,ev_charger,New"]), encoding="utf-8")
+    capsys.readouterr()
+
+    main(["catalogue", "import", str(tmp_path / "after"), "--name", "ours", "--dry-run"])
+    told = capsys.readouterr().out.splitlines()
+    assert told[:4] == [
+        "devices 2: name Air-source heat pump, ductless, one zone -> Air-source heat pump, one zone",
+        "devices 59: retired",
+        "devices 900: added: id 900; name New; catalogue ours; category_key ev_charger",
+        "devices: 59 rows, 2 new or changed, 1 retired",
+    ]
+    assert told[-1] == "A dry run: nothing was imported."
+    with psycopg.connect(database_url) as connection:
+        assert connection.execute("select from app.devices where id = 900").fetchone() is None
+
+    main(["catalogue", "import", str(tmp_path / "after"), "--name", "ours"])
+    main(["catalogue", "import", str(tmp_path / "before"), "--name", "ours"])
+    capsys.readouterr()
+    main(["catalogue", "list"])
+    assert capsys.readouterr().out.splitlines()[:3] == ["ours:", "  device_categories: 19 rows", "  devices: 59 rows, 1 retired"]
+    with psycopg.connect(database_url) as connection:
+        assert try_rows(connection, read_folder(STARTER, "ours"))[1].total == 0

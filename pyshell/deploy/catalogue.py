@@ -6,8 +6,9 @@ import io
 import json
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 
 from pyshell.deploy import rewiring_america
 from pyshell.deploy.files import checksum
@@ -28,14 +29,26 @@ class CatalogueError(RuntimeError):
     """A file of the catalogue is not a table; the message names the file and the line."""
 
 
-def load_catalogue(connection: OwnerConnection, directory: Path, name: str = "starter", allow_empty: bool = False) -> Summary:
+@dataclass(frozen=True)
+class Differences:
+    """What an import would change: how many rows, and the first of them, `{"file", "key", "change", "before", "after"}`."""
+
+    total: int
+    first: list[dict[str, Any]]
+
+
+def load_catalogue(connection: OwnerConnection, directory: Path, name: str = "starter") -> Summary:
     """Imports every CSV file of `directory` as the catalogue `name`, in the connection's transaction.
 
-    Answers `{file: {"rows": n, "changed": n, "retired": n}}`. Raises `CatalogueError` when a file is no table of equally long rows, or
-    has none and `allow_empty` is not given, and `DatabaseError` (SQLSTATE PT400) when the database finds a row invalid: its message
-    names file, line and reason.
+    Answers `{file: {"rows": n, "changed": n, "retired": n}}`. Raises what `read_folder` does, and `DatabaseError` (SQLSTATE PT400) when
+    the database finds a row invalid: its message names file, line and reason.
     """
-    return import_rows(connection, {path.stem: read_rows(path, allow_empty) for path in csv_files(directory)} | {"catalogue": name})
+    return import_rows(connection, read_folder(directory, name))
+
+
+def read_folder(directory: Path, name: str, allow_empty: bool = False) -> dict[str, Any]:
+    """The CSV files as `import_rows` takes them. Raises `CatalogueError` when one is no table, or has no rows and may not be empty."""
+    return {path.stem: read_rows(path, allow_empty) for path in csv_files(directory)} | {"catalogue": name}
 
 
 def load_rewiring_america(
@@ -47,28 +60,69 @@ def load_rewiring_america(
     1, and what comes next. Raises `CatalogueError` when the folder is no such clone.
     """
     show(0, "reading")
+    source, skipped = read_rewiring_america(directory)
+    summary: Summary = {}
+    rows_of = {part: sum(len(source[file]) for file in part) for part in PARTS}
+    done = 0
+    for part in PARTS:
+        show(0.1 + 0.9 * done / sum(rows_of.values()), part[0].replace("_", " "))
+        summary |= import_rows(connection, {member: value for member, value in source.items() if member in (*part, "catalogue", "source")})
+        done += rows_of[part]
+    show(1, "done")
+    return summary, skipped
+
+
+def read_rewiring_america(directory: Path) -> tuple[dict[str, Any], Counter[str]]:
     try:
         source = rewiring_america.read(directory, STARTER)
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else repr(error)
         raise CatalogueError(f"{directory} cannot be read as a clone of {rewiring_america.SOURCE}: {reason}") from error
-    summary: Summary = {}
-    rows_of = {part: sum(len(source.rows[file]) for file in part) for part in PARTS}
-    done = 0
-    for part in PARTS:
-        show(0.1 + 0.9 * done / sum(rows_of.values()), part[0].replace("_", " "))
-        rows: dict[str, Any] = {file: [{name: cell for name, cell in row.items() if cell} for row in source.rows[file]] for file in part}
-        summary |= import_rows(connection, rows | {"catalogue": "rewiring-america", "source": rewiring_america.SOURCE})
-        done += rows_of[part]
-    show(1, "done")
-    return summary, source.skipped
+    rows = {file: [{name: cell for name, cell in row.items() if cell} for row in source.rows[file]] for part in PARTS for file in part}
+    return rows | {"catalogue": "rewiring-america", "source": rewiring_america.SOURCE}, source.skipped
 
 
 def import_rows(connection: OwnerConnection, catalogue: dict[str, Any]) -> Summary:
-    summary = connection.execute("select api.import_catalogue(p_catalogue => %s::jsonb)", (json.dumps(catalogue),)).fetchone()
-    assert summary is not None
-    imported: Summary = summary[0]
+    imported: Summary = answer(connection, "select api.import_catalogue(p_catalogue => %s::jsonb)", json.dumps(catalogue))
     return imported
+
+
+def try_rows(connection: OwnerConnection, catalogue: dict[str, Any]) -> tuple[Summary, Differences]:
+    """What `import_rows` would answer, and what it would change. It changes nothing, and raises the same errors."""
+    tried = answer(connection, "select api.import_catalogue(p_catalogue => %s::jsonb, p_dry_run => true)", json.dumps(catalogue))
+    differences = Differences(tried.pop("total_differences"), tried.pop("differences"))
+    return tried, differences
+
+
+def export(connection: OwnerConnection, directory: Path, name: str) -> dict[str, int]:
+    """Writes the catalogue `name` into `directory`, a CSV file for each of its files, and answers how many rows each has.
+
+    Raises `CatalogueError` when the folder has CSV files already, and `DatabaseError` (SQLSTATE PT404) when there is no such catalogue.
+    """
+    if directory.is_dir() and any(path.suffix.lower() == ".csv" for path in directory.iterdir()):
+        raise CatalogueError(f"{directory} already has CSV files. Export into another folder")
+    files = answer(connection, "select api.export_catalogue(%s)", name)
+    del files["catalogue"]
+    directory.mkdir(parents=True, exist_ok=True)
+    for file, rows in files.items():
+        # With a byte order mark, Excel takes the file for UTF-8.
+        with (directory / f"{file}.csv").open("w", encoding="utf-8-sig", newline="") as opened:
+            writer = csv.DictWriter(opened, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    return {file: len(rows) for file, rows in files.items()}
+
+
+def find_catalogues(connection: OwnerConnection) -> list[dict[str, Any]]:
+    """The catalogues that were imported: `{"catalogue", "files": {file: {"rows", "retired"}}}`."""
+    found: list[dict[str, Any]] = answer(connection, "select api.list_catalogues()")["catalogues"]
+    return found
+
+
+def answer(connection: OwnerConnection, statement: LiteralString, *arguments: str) -> Any:
+    row = connection.execute(statement, arguments).fetchone()
+    assert row is not None
+    return row[0]
 
 
 def explain(error: sqlstates.DatabaseError) -> str:
@@ -81,11 +135,28 @@ def explain(error: sqlstates.DatabaseError) -> str:
     return "\n".join(lines)
 
 
+def describe(differences: Differences) -> list[str]:
+    """A line for each row, such as `program_tiers a b: amount 1500 -> 2000`, and one for those that are not told."""
+    lines = [describe_row(difference) for difference in differences.first]
+    if differences.total > len(lines):
+        lines.append(f"... and {differences.total - len(lines):,} more")
+    return lines
+
+
+def describe_row(difference: dict[str, Any]) -> str:
+    before, after = difference["before"] or {}, difference["after"] or {}
+    row = f"{difference['file']} {difference['key']}"
+    cells = before | after
+    if difference["change"] == "changed":
+        return f"{row}: " + "; ".join(f"{name} {before[name] or '(empty)'} -> {after[name] or '(empty)'}" for name in cells)
+    if difference["change"] == "retired":
+        return f"{row}: retired"
+    return f"{row}: added: " + "; ".join(f"{name} {cell}" for name, cell in cells.items())
+
+
 def find_warnings(connection: OwnerConnection) -> list[dict[str, Any]]:
     """Programs and offers that have ended or look wrong: `{"warning", "program_id", "tier_id", "catalogue", "explanation"}`."""
-    warnings = connection.execute("select api.find_catalogue_warnings()").fetchone()
-    assert warnings is not None
-    found: list[dict[str, Any]] = warnings[0]
+    found: list[dict[str, Any]] = answer(connection, "select api.find_catalogue_warnings()")
     return found
 
 

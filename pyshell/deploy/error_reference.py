@@ -39,6 +39,7 @@ WHAT_TO_DO = {
     "body_too_complex": "The body is nested more than 64 levels deep, or has more than two million values. Send it flatter, or in parts.",
     "body_too_large": "The body is larger than the message says. Split it.",
     "busy": "Too much is going on at once. Repeat the request after `Retry-After` seconds.",
+    "catalogue_not_found": "No catalogue has this name. Use one that `api.list_catalogues` or `catalogue list` lists.",
     "column_names_too_long": "The columns of the file, or the members of `metadata`, have more than 64 KB of names. Shorten some.",
     "company_missing": "Applications need the organization's company. Set it once with `PATCH /organization`.",
     "cursor_with_offset": "A page starts at a `cursor` or at an `offset`. Leave one of them out.",

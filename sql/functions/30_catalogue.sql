@@ -258,37 +258,63 @@ begin
 end;
 $$;
 
-create or replace function api.import_catalogue(p_catalogue jsonb) returns json
-language plpgsql volatile security definer
+-- Imports the files of a catalogue that has been checked.
+create or replace function app.load_files(p_catalogue jsonb, p_now timestamptz) returns jsonb
+language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_now     timestamptz := app.clock();
-    v_name    text        := p_catalogue ->> 'catalogue';
-    v_summary jsonb       := jsonb_build_object();
+    v_name    text  := p_catalogue ->> 'catalogue';
+    v_summary jsonb := jsonb_build_object();
     v_file    text;
 begin
-    perform app.check_catalogue(p_catalogue);
-    -- One import at a time; lookups continue meanwhile.
-    lock table app.programs in share row exclusive mode;
     if p_catalogue ? 'programs' then
         perform app.adopt_source(v_name, p_catalogue ->> 'source');
     end if;
-
-    foreach v_file in array array['device_categories', 'device_category_sizes', 'devices', 'utilities', 'utility_service_areas',
-                                  'programs', 'program_utilities', 'program_tiers'] loop
+    foreach v_file in array app.catalogue_files() loop
         continue when not p_catalogue ? v_file;
         v_summary := v_summary || jsonb_build_object(v_file, jsonb_build_object('rows', jsonb_array_length(p_catalogue -> v_file)) || case v_file
-            when 'device_categories'     then app.import_device_categories(p_catalogue, v_name, v_now)
+            when 'device_categories'     then app.import_device_categories(p_catalogue, v_name, p_now)
             when 'device_category_sizes' then app.import_device_category_sizes(p_catalogue, v_name)
-            when 'devices'               then app.import_devices(p_catalogue, v_name, v_now)
-            when 'utilities'             then app.import_utilities(p_catalogue, v_name, v_now)
+            when 'devices'               then app.import_devices(p_catalogue, v_name, p_now)
+            when 'utilities'             then app.import_utilities(p_catalogue, v_name, p_now)
             when 'utility_service_areas' then app.import_utility_service_areas(p_catalogue, v_name)
-            when 'programs'              then app.import_programs(p_catalogue, v_name, v_now)
+            when 'programs'              then app.import_programs(p_catalogue, v_name, p_now)
             when 'program_utilities'     then app.import_program_utilities(p_catalogue, v_name)
             when 'program_tiers'         then app.import_program_tiers(p_catalogue, v_name)
         end::jsonb);
     end loop;
+    return v_summary;
+end;
+$$;
+
+create or replace function api.import_catalogue(p_catalogue jsonb, p_dry_run boolean default false) returns json
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_now         timestamptz := app.clock();
+    v_before      jsonb;
+    v_summary     jsonb;
+    v_differences jsonb;
+begin
+    -- One import at a time, also for the checks, which read what another one changes; lookups continue meanwhile.
+    lock table app.programs in share row exclusive mode;
+    perform app.check_catalogue(p_catalogue);
+    if p_dry_run then
+        v_before := app.catalogue_state(p_catalogue);
+        begin
+            v_summary     := app.load_files(p_catalogue, v_now);
+            v_differences := app.catalogue_differences_json(v_before, app.catalogue_state(p_catalogue));
+            -- Takes back what the block has written; the variables stay.
+            raise exception using errcode = 'PT200';
+        exception
+            when sqlstate 'PT200' then null;
+        end;
+        return (v_summary || v_differences)::json;
+    end if;
+
+    v_summary := app.load_files(p_catalogue, v_now);
     -- The plans of the very first lookup need statistics of these tables. Citus analyzes nothing that this transaction has written here.
     if not app.is_distributed() then
         analyze app.device_categories, app.device_category_sizes, app.devices, app.utilities, app.utility_service_areas, app.programs,
@@ -298,5 +324,12 @@ begin
 end;
 $$;
 
-comment on function api.import_catalogue(jsonb) is
-'Imports a catalogue, all or nothing: {"catalogue": its name, "devices": [rows], ...}, a file of sql/catalogue a member, a row an object of text. Adds and updates rows, and retires those that the same catalogue had and no longer has; a file that is absent is left as it is. Returns, for each file, how many rows it has, how many changed and how many were retired; importing the same again changes nothing. "source", when there, says that the catalogue is the whole of the sources that begin so: programs of other catalogues from there become its own. What belongs to a row, such as the tiers of a program, comes with the row. 400 invalid_catalogue: a row that is not valid, told by file, line and reason.';
+comment on function api.import_catalogue(jsonb, boolean) is
+'Imports a catalogue, all or nothing: {"catalogue": its name, "devices": [rows], ...}, a file of sql/catalogue a member, a row an object of text. Adds and updates rows, and retires those that the same catalogue had and no longer has; a file that is absent is left as it is. Returns, for each file, how many rows it has, how many changed and how many were retired; importing the same again changes nothing.
+
+- source, when there, says that the catalogue is the whole of the sources that begin so: programs of other catalogues from there become its own.
+- What belongs to a row, such as the tiers of a program, comes with the row.
+- _line of a row: its line in the file, for errors, where that is not its place after the header.
+- p_dry_run changes nothing and returns what would change, too: total_differences and the first 1,000 differences, {file, key, change (added, changed or retired), before, after}, with the cells that differ.
+
+400 invalid_catalogue: a row that is not valid, told by file, line and reason.';

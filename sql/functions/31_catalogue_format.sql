@@ -49,6 +49,12 @@ begin atomic
       from jsonb_array_elements(p_catalogue -> p_file) with ordinality as r (cells, n);
 end;
 
+-- The files, each after those that it refers to.
+create or replace function app.catalogue_files() returns text[]
+language sql immutable
+return array['device_categories', 'device_category_sizes', 'devices', 'utilities', 'utility_service_areas', 'programs', 'program_utilities',
+             'program_tiers'];
+
 -- The format of the files. A choice lists the allowed values; refers_to names the file whose first column must contain the value.
 create or replace function app.catalogue_columns()
 returns table (file text, name text, kind text, required boolean, choices text[], refers_to text)
@@ -160,7 +166,7 @@ begin
     return query
     with files as materialized (
         select f.file, r.line, r.cells
-          from (select distinct c.file from app.catalogue_columns() c) f
+          from unnest(app.catalogue_files()) f (file)
          cross join app.catalogue_rows(p_catalogue, f.file) r
     ), known as materialized (
         select 'device_categories' as file, key from app.device_categories
@@ -198,7 +204,7 @@ begin
     select n.file, 1, format('unknown column "%s"; the columns are %s', left(n.name, 100),
                              (select string_agg(c.name, ', ') from app.catalogue_columns() c where c.file = n.file))
       from (select distinct f.file, k.name
-              from (select distinct c.file from app.catalogue_columns() c) f
+              from unnest(app.catalogue_files()) f (file)
              cross join lateral jsonb_array_elements(p_catalogue -> f.file) r (cells)
              cross join lateral jsonb_object_keys(r.cells) k (name)) n
      where n.name <> '_line' and not exists (select from app.catalogue_columns() c where c.file = n.file and c.name = n.name);
@@ -337,7 +343,7 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_files   text[] := array(select distinct file from app.catalogue_columns());
+    v_files   text[] := app.catalogue_files();
     v_unknown text;
     v_errors  jsonb;
 begin
