@@ -137,6 +137,11 @@ def import_catalogue(settings: Settings, arguments: argparse.Namespace) -> None:
     is_starter = arguments.folder.resolve() == catalogue.STARTER
     if bool(arguments.name) == arguments.rewiring_america and not is_starter:
         raise SystemExit("error: say either --name, what this catalogue is called, or --rewiring-america")
+    if arguments.name == "starter" and not is_starter:
+        raise SystemExit(
+            "error: the starter catalogue is sql/catalogue, which a release may change. Choose another --name for yours: it takes over the"
+            " rows that it has, too"
+        )
     differences = None
     with stack.database(settings) as (with_database, _), connect_as_owner(with_database.database_url) as connection:
         try:
@@ -195,10 +200,14 @@ def check_catalogue(settings: Settings, arguments: argparse.Namespace) -> None:
     from pyshell.postgres.connections import connect_as_owner
 
     with stack.database(settings) as (with_database, _), connect_as_owner(with_database.database_url) as connection:
-        warnings = catalogue.find_warnings(connection)
+        warnings = catalogue.find_warnings(connection, arguments.days, arguments.name)
+    kinds = Counter(warning["warning"] for warning in warnings)
     for warning in warnings:
-        print(f"{warning['warning']}: {' '.join(filter(None, (warning['program_id'], warning['tier_id'])))}: {warning['explanation']}")
+        if arguments.warning in (None, warning["warning"]):
+            print(f"{warning['warning']}: {' '.join(filter(None, (warning['program_id'], warning['tier_id'])))}: {warning['explanation']}")
     print(f"{len(warnings):,} warnings" if len(warnings) != 1 else "1 warning")
+    for kind, count in sorted(kinds.items()):
+        print(f"{count:7,}  {kind}")
 
 
 def psql(settings: Settings, arguments: argparse.Namespace) -> None:
@@ -325,7 +334,19 @@ COMMANDS = [
         [("folder", {"type": Path}), ("--name", {"required": True, "help": "name of the catalogue; `catalogue list` has them"})],
     ),
     Command("catalogue list", list_catalogues, "list the catalogues that were imported, and how many rows they have"),
-    Command("catalogue check", check_catalogue, "list programs that have ended and offers that look wrong"),
+    Command(
+        "catalogue check",
+        check_catalogue,
+        "list programs that have ended or soon will, and offers that look wrong",
+        [
+            (
+                "--days",
+                {"type": int, "default": 60, "metavar": "N", "help": "also offers that end within so many days; default: 60, 0: none"},
+            ),
+            ("--name", {"help": "only what this catalogue has"}),
+            ("--warning", {"help": 'list only warnings of this kind, such as "ends soon"; all are counted'}),
+        ],
+    ),
     Command("psql", psql, "open psql on the database", [("arguments", {"nargs": "*", "help": "arguments for psql, after --"})]),
     Command("postgres start", start_postgres, "start the private PostgreSQL and print its URL; it runs until it is stopped"),
     Command("postgres stop", stop_postgres, "stop the private PostgreSQL"),

@@ -6,8 +6,10 @@ import csv
 import json
 import re
 import shutil
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -335,3 +337,51 @@ def test_a_mistake_is_seen_in_a_dry_run_and_undone_by_an_export(
     assert capsys.readouterr().out.splitlines()[:3] == ["ours:", "  device_categories: 19 rows", "  devices: 59 rows, 1 retired"]
     with psycopg.connect(database_url) as connection:
         assert try_rows(connection, read_folder(STARTER, "ours"))[1].total == 0
+
+
+def test_the_checks_of_a_catalogue_take_time_in_proportion_to_its_rows(owner: Connection) -> None:
+    program = {"authority": "X", "authority_type": "state", "country_code": "US", "region_code": "WY", "scope": "state", "source": "test"}
+    tier = {"id": "a", "name": "Pumps", "category_keys": "heat_pump", "amount_type": "flat", "amount": "100"}
+
+    def seconds(programs: int) -> float:
+        rows = {
+            "catalogue": "large",
+            "programs": [program | {"id": f"large-{n}", "name": f"Program {n}"} for n in range(programs)],
+            "program_tiers": [tier | {"program_id": f"large-{n}"} for n in range(programs)],
+        }
+        began = time.monotonic()
+        assert owner.execute("select count(*) from app.catalogue_row_errors(%s::jsonb)", (json.dumps(rows),)).fetchone() == (0,)
+        return time.monotonic() - began
+
+    few = min(seconds(500) for _ in range(3))
+    assert seconds(5000) < 25 * few
+
+
+def test_warnings_are_counted_by_kind_and_listed_by_choice(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    today = datetime.now(UTC).date()
+    tiers = [f"wy-mine,a,Pump,heat_pump,flat,100,{today + timedelta(30)}", "wy-mine,b,Pump,heat_pump,flat,0,"]
+    header = "program_id,id,name,category_keys,amount_type,amount,end_date"
+    (tmp_path / "program_tiers.csv").write_text("\n".join([header, *tiers]), encoding="utf-8")
+    (tmp_path / "programs.csv").write_text(
+        "id,name,authority,authority_type,country_code,region_code,scope,source\nwy-mine,Mine,Wyoming,state,US,WY,state,test\n",
+        encoding="utf-8",
+    )
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    main(["catalogue", "import", str(tmp_path), "--name", "ours"])
+    capsys.readouterr()
+    counts = ["2 warnings", "      1  ends soon", "      1  pays nothing"]
+    ends = f"ends soon: wy-mine a: on {today + timedelta(30)}"
+    main(["catalogue", "check", "--name", "ours"])
+    assert capsys.readouterr().out.splitlines() == [ends, "pays nothing: wy-mine b: the amount is 0", *counts]
+    main(["catalogue", "check", "--name", "ours", "--warning", "ends soon"])
+    assert capsys.readouterr().out.splitlines() == [ends, *counts]
+    main(["catalogue", "check", "--name", "ours", "--days", "0"])
+    assert capsys.readouterr().out.splitlines() == ["pays nothing: wy-mine b: the amount is 0", "1 warning", "      1  pays nothing"]
+
+
+def test_another_folder_is_not_imported_as_the_starter_catalogue(database_url: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    with pytest.raises(SystemExit, match="the starter catalogue is sql/catalogue"):
+        main(["catalogue", "import", str(folder), "--name", "starter"])

@@ -119,7 +119,7 @@ def find_catalogues(connection: OwnerConnection) -> list[dict[str, Any]]:
     return found
 
 
-def answer(connection: OwnerConnection, statement: LiteralString, *arguments: str) -> Any:
+def answer(connection: OwnerConnection, statement: LiteralString, *arguments: str | int | None) -> Any:
     row = connection.execute(statement, arguments).fetchone()
     assert row is not None
     return row[0]
@@ -154,9 +154,12 @@ def describe_row(difference: dict[str, Any]) -> str:
     return f"{row}: added: " + "; ".join(f"{name} {cell}" for name, cell in cells.items())
 
 
-def find_warnings(connection: OwnerConnection) -> list[dict[str, Any]]:
-    """Programs and offers that have ended or look wrong: `{"warning", "program_id", "tier_id", "catalogue", "explanation"}`."""
-    found: list[dict[str, Any]] = answer(connection, "select api.find_catalogue_warnings()")
+def find_warnings(connection: OwnerConnection, days: int = 0, name: str | None = None) -> list[dict[str, Any]]:
+    """Programs and offers that have ended, end within `days`, or look wrong, of the catalogue `name` or of all.
+
+    Answers `{"warning", "program_id", "tier_id", "catalogue", "explanation"}`.
+    """
+    found: list[dict[str, Any]] = answer(connection, "select api.find_catalogue_warnings(%s, %s)", days, name)
     return found
 
 

@@ -295,13 +295,17 @@ begin
      union all
     -- Neither would be paid.
     select 'program_tiers', max(t.line), format('%s and %s exclude each other', t.program_id, o.program_id)
-      from tier t
-      join (select w.program_id, w.category_keys, w.excludes from tier w
-             union all
-            select w.program_id, w.category_keys, w.excludes
-              from app.program_tiers w
-              join app.programs p on p.id = w.program_id and p.catalogue <> p_catalogue ->> 'catalogue') o
-        on o.program_id = any (t.excludes) and t.program_id = any (o.excludes) and o.category_keys && t.category_keys
+      from (select w.line, w.program_id, w.category_keys, e.program_id as excluded_id
+              from tier w
+             cross join lateral unnest(w.excludes) e (program_id)) t
+      join (select w.program_id, w.category_keys, e.program_id as excluded_id
+              from (select i.program_id, i.category_keys, i.excludes from tier i
+                     union all
+                    select k.program_id, k.category_keys, k.excludes
+                      from app.program_tiers k
+                      join app.programs p on p.id = k.program_id and p.catalogue <> p_catalogue ->> 'catalogue') w
+             cross join lateral unnest(w.excludes) e (program_id)) o
+        on o.program_id = t.excluded_id and o.excluded_id = t.program_id and o.category_keys && t.category_keys
      where t.program_id <> o.program_id
      group by t.program_id, o.program_id
      union all

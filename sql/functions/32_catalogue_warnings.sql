@@ -1,6 +1,6 @@
 -- Chapter 32, warnings about the catalogue: programs that have ended, and what looks like a mistake of the source. It changes nothing.
 
-create or replace function app.tier_warnings(p_date date) returns table (warning text, program_id text, tier_id text, explanation text)
+create or replace function app.tier_warnings(p_date date, p_days integer) returns table (warning text, program_id text, tier_id text, explanation text)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
@@ -17,6 +17,8 @@ begin
                               where z.category_key = any (t.category_keys) and z.unit = t.unit) s
     )
     select 'ended', t.program_id, t.id, format('on %s', t.end_date) from tier t where t.end_date < p_date
+     union all
+    select 'ends soon', t.program_id, t.id, format('on %s', t.end_date) from tier t where p_days > 0 and t.end_date between p_date and p_date + p_days
      union all
     select 'not started', t.program_id, t.id, format('starts on %s', t.start_date) from tier t where t.start_date > p_date
      union all
@@ -59,6 +61,23 @@ begin
                          join app.utilities u on u.key = a.utility_key and u.retired_at is null
                         where a.program_id = p.id)
      union all
+    select 'names a retired utility', p.id, null, format('%s is no longer in the catalogue', string_agg(u.key, ', ' order by u.key))
+      from app.programs p
+      join app.program_utilities a on a.program_id = p.id
+      join app.utilities u on u.key = a.utility_key and u.retired_at is not null
+     where p.retired_at is null and p.scope = 'utility'
+       and exists (select
+                     from app.program_utilities o
+                     join app.utilities k on k.key = o.utility_key and k.retired_at is null
+                    where o.program_id = p.id)
+     group by p.id
+     union all
+    select 'names a retired category', t.program_id, t.id, format('%s is no longer in the catalogue', string_agg(c.key, ', ' order by c.key))
+      from app.program_tiers t
+      join app.programs p on p.id = t.program_id and p.retired_at is null
+      join app.device_categories c on c.key = any (t.category_keys) and c.retired_at is not null
+     group by t.program_id, t.id
+     union all
     select 'reaches no address', p.id, null, 'none of its utilities serves a postal code'
       from app.programs p
      where p.retired_at is null and p.scope = 'utility'
@@ -74,20 +93,24 @@ begin
 end;
 $$;
 
-create or replace function api.find_catalogue_warnings() returns json
+create or replace function api.find_catalogue_warnings(p_days integer default 0, p_name text default null) returns json
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_date date := (app.clock() at time zone 'UTC')::date;
 begin
+    if p_days is null or p_days not between 0 and 3650 then
+        perform app.refuse_option('days', 'a whole number from 0 to 3650');
+    end if;
     return (
         select coalesce(json_agg(json_build_object('warning', d.warning, 'program_id', d.program_id, 'tier_id', d.tier_id, 'catalogue', p.catalogue,
                                                    'explanation', d.explanation) order by d.warning, d.program_id, d.tier_id), '[]')
-          from (select * from app.tier_warnings(v_date) union all select * from app.program_warnings(v_date)) d
-          join app.programs p on p.id = d.program_id);
+          from (select * from app.tier_warnings(v_date, p_days) union all select * from app.program_warnings(v_date)) d
+          join app.programs p on p.id = d.program_id
+         where p_name is null or p.catalogue = p_name);
 end;
 $$;
 
-comment on function api.find_catalogue_warnings() is
-'Programs and offers that have ended or look wrong: [{warning, program_id, tier_id, catalogue, explanation}], such as "ended" or "pays more than the device costs". tier_id null: it concerns the whole program.';
+comment on function api.find_catalogue_warnings(integer, text) is
+'Programs and offers that have ended or look wrong, in one catalogue or in all: [{warning, program_id, tier_id, catalogue, explanation}], such as "ended" or "pays more than the device costs". p_days above 0: also offers that end within so many days, today included ("ends soon"). tier_id null: it concerns the whole program. 400 invalid_days.';
