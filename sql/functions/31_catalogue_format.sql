@@ -38,7 +38,8 @@ return case when p_text ~ '^(([1-9]|1[0-9]|20|single|joint|separate|head_of_hous
                               then jsonb_object_agg(l[1], jsonb_build_array(l[2]::numeric, coalesce(l[4], l[2])::numeric)) end
                     from regexp_matches(p_text, '([a-z_0-9]+):([0-9]+)(-([0-9]+))?', 'g') l) end;
 
--- A row may say on which line of its file it is, as _line; else the rows follow the header, a line each.
+-- A row may say on which line of its file it is, as _line; else the rows follow the header, a line each. The offset keeps the planner from
+-- making the cells anew for each cell that a caller reads.
 create or replace function app.catalogue_rows(p_catalogue jsonb, p_file text) returns table (line integer, cells jsonb)
 language sql immutable
 begin atomic
@@ -46,7 +47,8 @@ begin atomic
            (select coalesce(jsonb_object_agg(c.key, btrim(c.value)), '{}')
               from jsonb_each_text(r.cells) c
              where btrim(c.value) <> '' and c.key <> '_line')
-      from jsonb_array_elements(p_catalogue -> p_file) with ordinality as r (cells, n);
+      from jsonb_array_elements(p_catalogue -> p_file) with ordinality as r (cells, n)
+    offset 0;
 end;
 
 -- The files, each after those that it refers to.
@@ -247,6 +249,11 @@ begin
                  union all select 'utilities', key, catalogue from app.utilities
                  union all select 'programs', id, catalogue from app.programs) w (file, key, catalogue)
          where w.catalogue <> p_catalogue ->> 'catalogue'
+    ), belonging as materialized (
+        select f.file, r.line, f.name, f.refers_to, r.cells ->> f.name as key
+          from (values ('device_category_sizes', 'category_key', 'device_categories'), ('utility_service_areas', 'utility_key', 'utilities'),
+                       ('program_utilities', 'program_id', 'programs'), ('program_tiers', 'program_id', 'programs')) f (file, name, refers_to)
+         cross join app.catalogue_rows(p_catalogue, f.file) r
     ), named as materialized (
         select f.file, r.line, array(select r.cells ->> k.name from unnest(f.key) k (name)) as key
           from (values ('device_categories', array['key']), ('device_category_sizes', array['category_key', 'unit']), ('devices', array['id']),
@@ -320,13 +327,11 @@ begin
      where not exists (select from device v where v.id = d.id and v.category_key = any (t.category_keys))
      union all
     -- The starter catalogue's rows may have been taken over by another. Any other one would lose without a word what it adds to a row of another.
-    select f.file, r.line, format('%s "%s" is of the catalogue "%s", so it needs a row in %s, too', f.name, o.key, o.catalogue, f.refers_to)
-      from (values ('device_category_sizes', 'category_key', 'device_categories'), ('utility_service_areas', 'utility_key', 'utilities'),
-                   ('program_utilities', 'program_id', 'programs'), ('program_tiers', 'program_id', 'programs')) f (file, name, refers_to)
-     cross join app.catalogue_rows(p_catalogue, f.file) r
-      join owned o on o.file = f.refers_to and o.key = r.cells ->> f.name
+    select b.file, b.line, format('%s "%s" is of the catalogue "%s", so it needs a row in %s, too', b.name, o.key, o.catalogue, b.refers_to)
+      from belonging b
+      join owned o on o.file = b.refers_to and o.key = b.key
      where p_catalogue ->> 'catalogue' <> 'starter'
-       and not exists (select from named n where n.file = f.refers_to and n.key = array[o.key])
+       and not exists (select from named n where n.file = b.refers_to and n.key = array[o.key])
      union all
     select 'devices', r.line, format('id %s is a device of %s in the catalogue "%s", and ids never change their meaning', d.id, d.category_key, d.catalogue)
       from app.catalogue_rows(p_catalogue, 'devices') r
