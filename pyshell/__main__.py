@@ -205,9 +205,9 @@ def check_catalogue(settings: Settings, arguments: argparse.Namespace) -> None:
     for warning in warnings:
         if arguments.warning in (None, warning["warning"]):
             print(f"{warning['warning']}: {' '.join(filter(None, (warning['program_id'], warning['tier_id'])))}: {warning['explanation']}")
-    print(f"{len(warnings):,} warnings" if len(warnings) != 1 else "1 warning")
     for kind, count in sorted(kinds.items()):
         print(f"{count:7,}  {kind}")
+    print(f"{len(warnings):,} warnings" if len(warnings) != 1 else "1 warning")
 
 
 def psql(settings: Settings, arguments: argparse.Namespace) -> None:

@@ -371,14 +371,14 @@ def test_warnings_are_counted_by_kind_and_listed_by_choice(
     monkeypatch.setenv("DATABASE_URL", database_url)
     main(["catalogue", "import", str(tmp_path), "--name", "ours"])
     capsys.readouterr()
-    counts = ["2 warnings", "      1  ends soon", "      1  pays nothing"]
+    counts = ["      1  ends soon", "      1  pays nothing", "2 warnings"]
     ends = f"ends soon: wy-mine a: on {today + timedelta(30)}"
     main(["catalogue", "check", "--name", "ours"])
     assert capsys.readouterr().out.splitlines() == [ends, "pays nothing: wy-mine b: the amount is 0", *counts]
     main(["catalogue", "check", "--name", "ours", "--warning", "ends soon"])
     assert capsys.readouterr().out.splitlines() == [ends, *counts]
     main(["catalogue", "check", "--name", "ours", "--days", "0"])
-    assert capsys.readouterr().out.splitlines() == ["pays nothing: wy-mine b: the amount is 0", "1 warning", "      1  pays nothing"]
+    assert capsys.readouterr().out.splitlines() == ["pays nothing: wy-mine b: the amount is 0", "      1  pays nothing", "1 warning"]
 
 
 def test_another_folder_is_not_imported_as_the_starter_catalogue(database_url: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
