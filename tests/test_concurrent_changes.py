@@ -55,6 +55,19 @@ def test_two_changes_of_a_profile_keep_each_other(owner: Connection, organizatio
     assert (profile["company"], profile["device_names"]) == ("globex", {"split": device_id})
 
 
+def test_two_changes_of_device_names_keep_each_other(owner: Connection, organization_id: object, during: During) -> None:
+    owner.execute('select api.update_organization(%s, \'{"company": "acme"}\')', [organization_id])
+    device_id = fetch_value(owner, "select min(id) from app.devices")
+    change = (
+        "select api.update_organization(%(id)s, jsonb_build_object('device_name_changes', jsonb_build_object('{}', %(device)s::integer)))"
+    )
+    during(change.format("split"), change.format("hut"), id=organization_id, device=device_id)
+    assert fetch_value(owner, "select api.get_organization(%s) -> 'device_names'", organization_id) == {
+        "split": device_id,
+        "hut": device_id,
+    }
+
+
 def test_each_of_two_changes_of_the_settings_is_noted_as_its_own(owner: Connection, during: During) -> None:
     during(
         "select api.update_settings('{\"max_retries\": 7}')",

@@ -145,6 +145,8 @@ def test_devices_go_by_the_organizations_own_names(client: OrganizationClient) -
     unknown = client.post("/incentives", json=by_name | {"device_names": ["windmill"]})
     assert (unknown.status_code, unknown.json()["unknown_device_names"]) == (400, ["windmill"])
     assert client.patch("/organization", json={"device_names": {"windmill": 999_999}}).status_code == 400
+    changed = client.patch("/organization", json={"device_name_changes": {"Mini split": 1, "SPLIT SYSTEM": None}})
+    assert changed.json()["device_names"] == {"mini split": 1}
 
 
 def test_a_batch_files_applications_through_our_own_provider_once(new_database: Callable[..., str]) -> None:

@@ -40,8 +40,8 @@ comment on function api.get_organization(uuid) is
 'The organization: {id, name, company, device_names}. company is its part of a connect_url; device_names its own names of devices with their ids. 404: no such organization.';
 grant execute on function api.get_organization(uuid) to authenticated;
 
--- The map with its names in lower case; null: it is not a map.
-create or replace function app.parse_device_names(p_names jsonb) returns jsonb
+-- The map with its names in lower case; null: it is not a map. p_with_null: a name may have null, for no device.
+create or replace function app.parse_device_names(p_names jsonb, p_with_null boolean default false) returns jsonb
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
@@ -50,7 +50,7 @@ begin
        or exists (select
                     from jsonb_each(p_names) n
                    where btrim(n.key) = '' or length(n.key) > 200
-                      or n.value::text not in (select id::text from app.devices)) then
+                      or n.value::text not in (select id::text from app.devices) and not (p_with_null and n.value = 'null')) then
         return null;
     end if;
     return (select coalesce(jsonb_object_agg(lower(btrim(n.key)), n.value), '{}') from jsonb_each(p_names) n);
@@ -64,33 +64,49 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_now   timestamptz := app.clock();
-    v_names jsonb       := app.parse_device_names(p_changes -> 'device_names');
+    v_now     timestamptz := app.clock();
+    v_names   jsonb       := app.parse_device_names(p_changes -> 'device_names');
+    v_changes jsonb       := app.parse_device_names(p_changes -> 'device_name_changes', true);
+    v_removed text[];
 begin
     perform app.authorize(p_organization_id, 'keys:admin');
     perform app.check_organization(p_organization_id);
     perform app.check_json(p_changes, 128 * 1024);
-    if jsonb_typeof(p_changes) is distinct from 'object' or p_changes = '{}' or p_changes - array['company', 'device_names'] <> '{}'
-       or jsonb_typeof(p_changes -> 'company') not in ('string', 'null') or p_changes ->> 'company' !~ '^[A-Za-z0-9._~-]{1,100}$'
-       or p_changes ? 'device_names' and v_names is null then
+    if jsonb_typeof(p_changes) is distinct from 'object' or p_changes = '{}'
+       or p_changes - array['company', 'device_names', 'device_name_changes'] <> '{}' then
         perform app.refuse(
-            400, 'invalid_organization',
-            'The body must be an object with company (null, or 1 to 100 characters of A-Z, a-z, 0-9 and . _ ~ -), device_names (device ids by name) or both',
+            400, 'invalid_organization', 'The body must be an object with company, device_names or device_name_changes',
             '{"company": "acme", "device_names": {"Split system": 1}}');
+    elsif jsonb_typeof(p_changes -> 'company') not in ('string', 'null') or p_changes ->> 'company' !~ '^[A-Za-z0-9._~-]{1,100}$' then
+        perform app.refuse(400, 'invalid_organization', 'company must be null, or 1 to 100 characters of A-Z, a-z, 0-9 and . _ ~ -',
+                           '{"company": "acme"}');
+    elsif p_changes ? 'device_names' and v_names is null then
+        perform app.refuse(400, 'invalid_organization', 'device_names must be ids of devices by names of 1 to 200 characters',
+                           '{"device_names": {"Split system": 1}}');
+    elsif p_changes ? 'device_name_changes' and v_changes is null then
+        perform app.refuse(400, 'invalid_organization', 'device_name_changes must be ids of devices, or null, by names of 1 to 200 characters',
+                           '{"device_name_changes": {"Split system": 1, "Old name": null}}');
     end if;
+    v_changes := coalesce(v_changes, '{}');
+    v_removed := array(select key from jsonb_each(v_changes) where value = 'null');
     insert into app.incentive_profiles as p (organization_id, company, device_names, updated_at)
-    values (p_organization_id, p_changes ->> 'company', coalesce(v_names, '{}'), v_now)
+    values (p_organization_id, p_changes ->> 'company', (coalesce(v_names, '{}') || v_changes) - v_removed, v_now)
         on conflict (organization_id) do update
        set company      = case when p_changes ? 'company' then excluded.company else p.company end,
-           device_names = case when p_changes ? 'device_names' then excluded.device_names else p.device_names end,
-           updated_at   = excluded.updated_at;
+           device_names = case when p_changes ? 'device_names' then excluded.device_names
+                               else (p.device_names || v_changes) - v_removed end,
+           updated_at   = excluded.updated_at
+    returning p.device_names into v_names;
+    if length(v_names::text) > 100000 then
+        perform app.refuse(400, 'invalid_organization', 'device_names must be no more than 100,000 characters in all');
+    end if;
     perform app.audit(p_organization_id, 'organization.changed', p_actor, p_details => jsonb_build_object('changed', app.member_names(p_changes)));
     return app.profile_json(p_organization_id);
 end;
 $$;
 
 comment on function api.update_organization(uuid, jsonb, text) is
-'Changes company, device_names or both, and returns the organization as api.get_organization does. device_names replaces the whole map. 400 invalid_organization: such as an id that no device has. 404: no such organization.';
+'Changes company, device_names or both, and returns the organization as api.get_organization does. device_names replaces the whole map; device_name_changes sets the names that it has, and removes those that it has null for. 400 invalid_organization: such as an id that no device has. 404: no such organization.';
 grant execute on function api.update_organization(uuid, jsonb, text) to authenticated;
 
 -- Ids of device names: the organization's own names come first, then the catalogue's. A repeated name is a quantity, as a repeated id is.

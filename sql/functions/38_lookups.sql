@@ -30,7 +30,7 @@ begin
     if v_company is null and not p_for_item then
         perform app.refuse(
             400, 'company_missing', 'Applications need the organization''s company, and it has none',
-            app.hint_for_caller('Set it once: PATCH /organization with {"company": "acme"}.',
+            app.hint_for_caller('Set it once: in the portal under Organization, or PATCH /organization with {"company": "acme"}.',
                                 'Set it once: select api.update_organization(organization, ''{"company": "acme"}'').'));
     end if;
     return rtrim(p_base, '/') || '/' || v_company || '/refId/' || p_reference_id;

@@ -1,5 +1,5 @@
 begin;
-select plan(37);
+select plan(41);
 \ir lookups.psql
 
 create function pg_temp.ask(p_request jsonb) returns jsonb
@@ -15,8 +15,18 @@ select is(
     api.update_organization(:'org', '{"company": "acme", "device_names": {" Little One ": 9001}}')::jsonb - 'id',
     '{"name": "Acme", "company": "acme", "device_names": {"little one": 9001}}', 'an update answers company and device names');
 select is(api.update_organization(:'org', '{"company": null}')::jsonb #> '{device_names}', '{"little one": 9001}', 'what a change does not name stays');
-select throws_ok(format('select api.update_organization(%L, %L)', :'org', c), 'PT400', 'The body must be an object with company (null, or 1 to 100 characters of A-Z, a-z, 0-9 and . _ ~ -), device_names (device ids by name) or both', format('a profile is not %s', c))
-  from unnest(array['{}', '[]', '{"company": "a b"}', '{"company": 5}', '{"name": "x"}', '{"device_names": {"x": 777777}}', '{"device_names": {"x": "9001"}}', '{"device_names": null}']) c;
+select throws_ok(format('select api.update_organization(%L, %L)', :'org', c), 'PT400', m, format('a profile is not %s', c))
+  from (values
+        ('The body must be an object with company, device_names or device_name_changes', array['{}', '[]', '{"name": "x"}']),
+        ('company must be null, or 1 to 100 characters of A-Z, a-z, 0-9 and . _ ~ -', array['{"company": "a b"}', '{"company": 5}']),
+        ('device_names must be ids of devices by names of 1 to 200 characters',
+         array['{"device_names": {"x": 777777}}', '{"device_names": {"x": "9001"}}', '{"device_names": null}']),
+        ('device_name_changes must be ids of devices, or null, by names of 1 to 200 characters',
+         array['{"device_name_changes": {"x": 777777}}', '{"device_name_changes": null}'])) r (m, cs), unnest(cs) c;
+select is(
+    api.update_organization(:'org', '{"device_name_changes": {"Wee one": 9001, "nobody knows": null}}')::jsonb -> 'device_names',
+    '{"wee one": 9001, "little one": 9001}', 'a change of some names keeps the others');
+select is(api.update_organization(:'org', '{"device_name_changes": {"WEE ONE": null}}')::jsonb -> 'device_names', '{"little one": 9001}', 'a name that is changed to null is gone');
 select throws_ok($$ select api.get_organization(gen_random_uuid()) $$, 'PT404', 'Organization not found', 'an unknown organization has no profile');
 
 -- Names of devices
