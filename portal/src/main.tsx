@@ -14,6 +14,7 @@ import { DraftScreen } from "./screens/draft.tsx";
 import { JobScreen } from "./screens/job.tsx";
 import { Keys } from "./screens/keys.tsx";
 import { OperationsScreen } from "./screens/operations.tsx";
+import { OrganizationScreen } from "./screens/organization.tsx";
 import { ReportScreen } from "./screens/report.tsx";
 import { Reports } from "./screens/reports.tsx";
 import { SignIn } from "./screens/sign-in.tsx";
@@ -50,6 +51,7 @@ function Screen() {
   if (place === "webhooks") return <Webhooks />;
   if (place === "keys") return <Keys />;
   if (place === "usage") return <Usage />;
+  if (place === "organization") return <OrganizationScreen />;
   if (place === "audit") return <Audit />;
   if (place === "operations") return <OperationsScreen />;
   return (

@@ -76,14 +76,14 @@ def test_a_phone_has_the_places_in_a_menu(signed_in: SignedIn) -> None:
     header, places = page.get_by_role("banner"), page.get_by_role("navigation", name="Main").get_by_role("link")
     menu = page.get_by_role("button", name="Menu")
     expect(menu).to_have_count(0)
-    expect(places).to_have_count(7)
+    expect(places).to_have_count(8)
     page.set_viewport_size({"width": 390, "height": 844})
     expect(places).to_have_count(0)
     box = header.bounding_box()
     assert box is not None
     assert box["height"] < 100
     keys.use(menu)
-    expect(places).to_have_count(7)
+    expect(places).to_have_count(8)
     expect(places.first).to_have_attribute("aria-current", "page")
     page.keyboard.press("Escape")
     expect(menu).to_be_focused()

@@ -25,7 +25,7 @@ PAGE = ROOT / "docs" / "tour.md"
 FILE = ROOT / "docs" / "tour" / "march.csv"
 PICTURES = ROOT / os.environ.get("TOUR_PICTURES", ".state/tour")
 MOST_BYTES = 600_000
-WINDOW: ViewportSize = {"width": 1120, "height": 860}
+WINDOW: ViewportSize = {"width": 1200, "height": 860}
 EXTENT = "main => main.getBoundingClientRect().bottom + 16"
 
 

@@ -28,6 +28,8 @@ export const PLACES: Place[] = [
   { name: "keys", title: "API keys", scope: "keys:admin", key: "k" },
   { name: "usage", title: "Usage", scope: "jobs:read", key: "u" },
   { name: "audit", title: "Audit", scope: "keys:admin", key: "t" },
+  { name: "organization", title: "Organization", scope: "jobs:read", key: "o" },
+  // Operators belong to no organization.
   { name: "operations", title: "Operations", scope: null, key: "o" },
 ];
 

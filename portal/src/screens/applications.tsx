@@ -74,6 +74,7 @@ export function Applications() {
           onChange={(event) => setQuery({ reference: event.currentTarget.value.trim() })}
         />
       </div>
+      {can("jobs:read") && <NoCompany />}
       <Problem error={failure.value} />
       <List
         pages={pages}
@@ -112,6 +113,18 @@ export function Applications() {
       />
       {shown && <Details key={shown} id={Number(shown)} onChange={(moved) => pages.replace((row) => row.id === moved.id ? moved : row)} />}
     </>
+  );
+}
+
+/** Leads to where the company is set, without which customers have no link to go on with. */
+function NoCompany() {
+  const organization = useLoad((signal) => call("get", "/organization", { signal }), []);
+  if (organization.data.value?.company !== null) return null;
+  return (
+    <p class="banner">
+      The organization has no company. Single lookups file no application until it has one, and those of batches have no link where the
+      customer goes on. <a href={href(["organization"])}>{can("keys:admin") ? "Set the company" : "The organization"}</a>
+    </p>
   );
 }
 
