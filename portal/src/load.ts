@@ -8,9 +8,16 @@ export interface Loaded<T> {
   data: ReadonlySignal<T | undefined>;
   error: ReadonlySignal<Error | undefined>;
   busy: ReadonlySignal<boolean>;
+  /** Whether `data` is of the inputs before, as the answer for those of now has not come. */
+  outdated: ReadonlySignal<boolean>;
+  /** Loads again once what is under way has come: where answers take longer than changes, none would come otherwise. */
   reload: () => void;
-  /** Shows something newer than what was loaded. */
+  /** Loads again at once. */
+  retry: () => void;
+  /** Shows something newer than what was loaded, and than what is under way. */
   set: (change: (data: T) => T) => void;
+  /** Changes some of what was loaded. */
+  patch: (change: (data: T) => T) => void;
 }
 
 export const RETRY_SECONDS = 10;
@@ -23,6 +30,8 @@ export function useLoad<T>(load: (abort: AbortSignal) => Promise<T>, inputs: unk
   const data = useSignal<T | undefined>(undefined);
   const error = useSignal<Error | undefined>(undefined);
   const busy = useSignal(true);
+  const outdated = useSignal(false);
+  const again = useRef(false);
   const current = useRef<AbortController | null>(null);
   const retry = useRef<ReturnType<typeof setTimeout> | undefined>(undefined);
 
@@ -30,25 +39,39 @@ export function useLoad<T>(load: (abort: AbortSignal) => Promise<T>, inputs: unk
     clearTimeout(retry.current);
     current.current?.abort();
     const controller = current.current = new AbortController();
+    again.current = false;
     busy.value = true;
     load(controller.signal).then((answer) => {
       if (controller.signal.aborted) return;
       data.value = answer;
       error.value = undefined;
-      busy.value = false;
+      outdated.value = false;
+      end();
     }, (failure) => {
       if (controller.signal.aborted) return;
       error.value = failure;
-      busy.value = false;
       if (failure instanceof Failure && failure.isPassing) retry.current = setTimeout(start, RETRY_SECONDS * 1000);
+      end();
     });
   }
+  function end() {
+    busy.value = false;
+    if (again.current) start();
+  }
+  function reload() {
+    if (busy.peek()) again.current = true;
+    else start();
+  }
+  function patch(change: (data: T) => T) {
+    if (data.peek() !== undefined) data.value = change(data.peek()!);
+  }
   useEffect(() => {
-    const again = () => error.peek() && start();
+    const comeBack = () => error.peek() && start();
+    outdated.value = data.peek() !== undefined;
     start();
-    addEventListener("online", again);
+    addEventListener("online", comeBack);
     return () => {
-      removeEventListener("online", again);
+      removeEventListener("online", comeBack);
       clearTimeout(retry.current);
       current.current?.abort();
     };
@@ -58,10 +81,14 @@ export function useLoad<T>(load: (abort: AbortSignal) => Promise<T>, inputs: unk
     data,
     error,
     busy,
-    reload: start,
-    set: (change) => {
-      if (data.peek() !== undefined) data.value = change(data.peek()!);
+    outdated,
+    reload,
+    retry: start,
+    set(change) {
+      patch(change);
+      if (busy.peek()) start();
     },
+    patch,
   };
 }
 

@@ -36,8 +36,6 @@ export function usePages<T>(
   inputs: unknown[],
 ): Pages<T> {
   const state = useRef({ load, list: 0, age: 0, loading: 0, renewing: false, again: false, ages: new WeakMap<Page<T>, number>() }).current;
-  // What is under way goes on with the list that is shown now.
-  state.load = load;
   const inSight = useRef(new Set<number>()).current;
   async function bring(cursor?: string, signal?: AbortSignal) {
     const { age } = state;
@@ -45,33 +43,36 @@ export function usePages<T>(
     state.ages.set(page, age);
     return page;
   }
-  const loaded = useLoad(async (signal) => [await bring(undefined, signal)], inputs);
   useEffect(() => {
+    // What is under way goes on with the list that is shown now.
+    state.load = load;
     state.list++;
+    return () => state.list++;
   }, inputs);
+  const loaded = useLoad(async (signal) => [await bring(undefined, signal)], inputs);
 
   async function more() {
     const cursor = loaded.data.peek()?.at(-1)?.next_cursor;
     const { list } = state;
-    if (!cursor || state.loading === list) return;
+    if (!cursor || loaded.outdated.peek() || state.loading === list) return;
     state.loading = list;
     try {
       const page = await bring(cursor);
       // Another list may have taken the place of this one meanwhile.
-      if (list === state.list && loaded.data.peek()?.at(-1)?.next_cursor === cursor) loaded.set((pages) => [...pages, page]);
+      if (list === state.list && loaded.data.peek()?.at(-1)?.next_cursor === cursor) loaded.patch((pages) => [...pages, page]);
     } catch (failure) {
-      notify((failure as Error).message);
+      if (list === state.list) notify((failure as Error).message);
     }
     if (state.loading === list) state.loading = 0;
   }
   async function renewPage(place: number) {
     const { list } = state;
     const [before, page] = [place - 1, place].map((at) => loaded.data.peek()?.[at]);
-    if (!page || state.ages.get(page) === state.age) return;
-    if (before && !before.next_cursor) return loaded.set((pages) => pages.slice(0, place));
+    if (!page || loaded.outdated.peek() || state.ages.get(page) === state.age) return;
+    if (before && !before.next_cursor) return loaded.patch((pages) => pages.slice(0, place));
     // The next change or the next look at the page tries again.
     const fresh = await bring(before?.next_cursor ?? undefined).catch(() => null);
-    if (fresh && list === state.list) loaded.set((pages) => pages.map((old, at) => at === place ? fresh : old));
+    if (fresh && list === state.list) loaded.patch((pages) => pages.map((old, at) => at === place ? fresh : old));
   }
   async function renew() {
     state.again = true;
@@ -94,7 +95,7 @@ export function usePages<T>(
     },
     renew,
     inSight,
-    replace: (change) => loaded.set((pages) => pages.map((page) => ({ ...page, rows: page.rows.map(change) }))),
+    replace: (change) => loaded.patch((pages) => pages.map((page) => ({ ...page, rows: page.rows.map(change) }))),
   };
 }
 
@@ -109,16 +110,18 @@ interface ListProperties<T> {
 
 /** The table of a list: every row is a `<tr>`. On a phone a row becomes a card. */
 export function List<T>({ pages, columns, row, empty, class: more = "" }: ListProperties<T>) {
-  const data = pages.data.value;
+  const { error: { value: error }, outdated: { value: isOutdated } } = pages;
+  // Rows of the filter before are shown until those of the filter now come, or do not.
+  const data = isOutdated && error ? undefined : pages.data.value;
   const shown = data?.reduce((sum, { rows }) => sum + rows.length, 0);
   const last = data?.at(-1);
   return (
     <>
-      <Problem error={pages.error.value} onRetry={pages.reload} />
-      {!data && !pages.error.value && <Loading />}
-      {shown === 0 && <div class="empty">{empty}</div>}
+      <Problem error={error} onRetry={pages.retry} />
+      {!error && (!data || (isOutdated && shown === 0)) && <Loading />}
+      {shown === 0 && !isOutdated && <div class="empty">{empty}</div>}
       {data && last && shown !== 0 && (
-        <table class={`rows ${more}`} aria-rowcount={last.next_cursor ? (last.total ?? -2) + 1 : shown! + 1}>
+        <table class={`rows ${more}`} aria-busy={isOutdated} aria-rowcount={last.next_cursor ? (last.total ?? -2) + 1 : shown! + 1}>
           <thead>
             <tr aria-rowindex={1}>
               {columns.map((title) => <th key={title} class={title.startsWith("#") ? "number" : undefined}>{title.replace("#", "")}</th>)}
@@ -133,7 +136,7 @@ export function List<T>({ pages, columns, row, empty, class: more = "" }: ListPr
           {last.total !== null && ` of ${number(last.total)}`}: the others are not printed.
         </p>
       )}
-      {last?.next_cursor && <More key={last.next_cursor} more={pages.more} />}
+      {last?.next_cursor && !isOutdated && <More key={last.next_cursor} more={pages.more} />}
     </>
   );
 }

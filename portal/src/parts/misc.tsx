@@ -36,13 +36,13 @@ export function Problem({ error, onRetry }: { error: Error | undefined; onRetry?
 }
 
 /** A screen whose content has not come: it is on its way, or there is none. */
-export function NotYet({ title, loaded }: { title: string; loaded: Pick<Loaded<unknown>, "error" | "reload"> }) {
+export function NotYet({ title, loaded }: { title: string; loaded: Pick<Loaded<unknown>, "error" | "retry"> }) {
   return (
     <>
       <div class="heading">
         <h1>{title}</h1>
       </div>
-      {loaded.error.value ? <Problem error={loaded.error.value} onRetry={loaded.reload} /> : <Loading />}
+      {loaded.error.value ? <Problem error={loaded.error.value} onRetry={loaded.retry} /> : <Loading />}
     </>
   );
 }

@@ -41,7 +41,7 @@ export function Difference() {
     return { rows, total, next_cursor };
   }, [from, to, change]);
 
-  const data = sums.data.value;
+  const data = sums.outdated.value ? undefined : sums.data.value;
   const filters: [Change | "", string, number | undefined][] = [
     ["", "All", data && data.totals.added.sites + data.totals.removed.sites + data.totals.changed.sites],
     ...Object.entries(TITLES).map((

@@ -1,7 +1,7 @@
 // The sites of a batch, and one of them.
 import { Fragment } from "preact";
 import { useSignal } from "@preact/signals";
-import { useEffect } from "preact/hooks";
+import { useEffect, useRef } from "preact/hooks";
 import { call, type Schemas } from "../api.ts";
 import { counted, dollars, number, seconds } from "../format.ts";
 import { useLoad } from "../load.ts";
@@ -101,15 +101,19 @@ export function Items({ job, version }: { job: Schemas["JobDetails"]; version: n
           </tr>
         )}
       />
-      {shown && <ItemDialog jobId={job.id} position={Number(shown)} version={version} />}
+      {shown && <ItemDialog key={shown} jobId={job.id} position={Number(shown)} version={version} />}
     </section>
   );
 }
 
 function ItemDialog({ jobId, position, version }: { jobId: string; position: number; version: number }) {
   const path = { job_id: jobId, position };
-  const loaded = useLoad((signal) => call("get", "/batch-lookups/{job_id}/items/{position}", { path, signal }), [jobId, position, version]);
+  const loaded = useLoad((signal) => call("get", "/batch-lookups/{job_id}/items/{position}", { path, signal }), []);
   const names = useSignal(new Map<number, string>());
+  const first = useRef(version);
+  useEffect(() => {
+    if (version !== first.current) loaded.reload();
+  }, [version]);
   useEffect(() => {
     call("get", "/devices").then(({ devices }) => (names.value = new Map(devices.map(({ id, name }) => [id, name]))), () => {});
   }, []);

@@ -63,7 +63,7 @@ export function JobScreen({ id }: { id: string }) {
   return (
     <>
       <Heading job={data} reload={job.reload} />
-      <Problem error={job.error.value} onRetry={job.reload} />
+      <Problem error={job.error.value} onRetry={job.retry} />
       <Banner job={data} />
       <Waiting job={data} reload={job.reload} />
       <ProgressCard job={data} />

@@ -46,7 +46,7 @@ export function OperationsScreen() {
         <Menu title="Pause lookups…" choices={[pause(1), pause(5), pause(15)]} />
         <button type="button" onClick={() => change(() => call("post", "/operations/resume"), "Lookups may start")}>Resume</button>
       </div>
-      <Problem error={failure.value ?? operations.error.value} onRetry={operations.reload} />
+      <Problem error={failure.value ?? operations.error.value} onRetry={operations.retry} />
       {!data && !operations.error.value && <Loading />}
       {data && (
         <>

@@ -59,7 +59,7 @@ export function ReportScreen({ id }: { id: string }) {
   return (
     <>
       <Heading report={report} job={job} reload={summary.reload} />
-      <Problem error={summary.error.value} onRetry={summary.reload} />
+      <Problem error={summary.error.value} onRetry={summary.retry} />
       <Figures report={report} job={job} />
       {report.total_sites > 0 && (
         <>

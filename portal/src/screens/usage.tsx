@@ -32,7 +32,7 @@ export function Usage() {
         />
       </div>
       {data && (
-        <div class="figures">
+        <div class="figures" aria-busy={sums.outdated.value}>
           <div class="card figure">
             <strong>{number(data.month.lookups)}</strong>
             <span>lookups in {monthOf(data.month.month)}</span>

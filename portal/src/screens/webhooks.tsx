@@ -52,7 +52,7 @@ export function Webhooks() {
         <h1>Webhooks</h1>
         <CopyAs path="webhook-config" sql="select api.get_webhook_config();" />
       </div>
-      <Problem error={config.error.value} onRetry={config.reload} />
+      <Problem error={config.error.value} onRetry={config.retry} />
       {!data && !config.error.value && <Loading />}
       {data && <Settings key={data.updated_at} config={data} reload={config.reload} onTest={() => tests.value++} />}
       {data && <Deliveries version={tests.value} />}
@@ -299,7 +299,7 @@ function Deliveries({ version }: { version: number }) {
           </tr>
         )}
       />
-      {shown && <Delivery id={shown} refresh={pages.refresh} />}
+      {shown && <Delivery key={shown} id={shown} refresh={pages.refresh} />}
       {recovering.value && (
         <Dialog title="Recover failed deliveries" onClose={() => (recovering.value = false)}>
           <Form submit="Send them again" onSubmit={recover} onCancel={() => (recovering.value = false)}>

@@ -1,0 +1,150 @@
+"""A network that is slow: nothing is lost, mixed up or shown as what it is not, and nobody is taken away from where they have gone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import Page, Route, expect
+
+from tests.conftest import Connection
+from tests.http_fixtures import OrganizationClient, look_up, site
+from tests.portal.conftest import Person, SignedIn
+
+Hold = Callable[[str], list[Route]]
+
+
+@pytest.fixture
+def hold(page: Page) -> Hold:
+    """Keeps answers to addresses that match on their way, until the test lets them go."""
+
+    def keep(pattern: str) -> list[Route]:
+        held: list[Route] = []
+        page.route(re.compile(pattern), lambda route: held.append(route))
+        return held
+
+    return keep
+
+
+def wait_for(page: Page, held: list[Route], count: int = 1) -> None:
+    for _ in range(400):
+        if len(held) >= count:
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"{len(held)} of {count} requests came")
+
+
+def test_operations_come_though_answers_take_longer_than_the_next_look(person: Person, hold: Hold, database: Connection) -> None:
+    [key] = database.execute("select api.internal_key()").fetchone() or [None]
+    page = person.page
+    page.clock.install()
+    held = hold("/operations$")
+    person.sign_in(str(key))
+    wait_for(page, held)
+    page.clock.run_for(12_000)
+    held[0].continue_()
+    expect(page.get_by_role("region", name="Checks")).to_be_visible()
+
+
+def test_a_report_comes_though_it_changes_faster_than_answers_come(person: Person, client: OrganizationClient, hold: Hold) -> None:
+    job = client.submit(site())
+    page = person.page
+    page.clock.install()
+    page.route_web_socket(re.compile("/realtime/"), lambda socket: socket.close())
+    held = hold("/summary$")
+    person.sign_in(client.api_key, f"reports/{job['report']['id']}")
+    wait_for(page, held)
+    page.clock.run_for(12_000)
+    held[0].continue_()
+    expect(page.get_by_text("In progress since")).to_be_visible()
+    # What was missed meanwhile is asked for then.
+    wait_for(page, held, 2)
+
+
+def test_a_site_comes_though_its_batch_changes_faster_than_answers_come(
+    signed_in: SignedIn, client: OrganizationClient, database: Connection, hold: Hold
+) -> None:
+    job = client.submit(*(site(f"deal-{number}") for number in range(4)))
+    page = signed_in(f"batches/{job['job_id']}").page
+    expect(page.get_by_text("Live", exact=True)).to_be_visible()
+    held = hold("/items/3$")
+    page.get_by_role("link", name="deal-3").click()
+    wait_for(page, held)
+    look_up(database, job, 2, {"incentives": {"total_incentive_amount": 100}})
+    expect(page.get_by_role("region", name="Progress")).to_contain_text("50%")
+    expect(page.get_by_role("row", name="deal-1 ")).to_contain_text("Completed")
+    held[0].continue_()
+    expect(page.get_by_role("dialog", name="deal-3")).to_contain_text("200 N Spring St")
+
+
+def test_another_site_is_not_shown_as_the_one_before(signed_in: SignedIn, client: OrganizationClient, hold: Hold) -> None:
+    job = client.submit(site("deal-0"), site("deal-1"))
+    page = signed_in(f"batches/{job['job_id']}?item=0").page
+    expect(page.get_by_role("dialog", name="deal-0")).to_be_visible()
+    held = hold("/items/1$")
+    page.evaluate("location.hash = location.hash.replace('item=0', 'item=1')")
+    wait_for(page, held)
+    expect(page.get_by_role("dialog", name="Site")).to_contain_text("Loading…")
+    held[0].continue_()
+    expect(page.get_by_role("dialog", name="deal-1")).to_be_visible()
+
+
+def test_rows_of_the_filter_before_are_marked_and_go_when_the_answer_does_not_come(
+    signed_in: SignedIn, client: OrganizationClient, hold: Hold
+) -> None:
+    job = client.submit(site("deal-0"), site("deal-1"))
+    page = signed_in(f"batches/{job['job_id']}").page
+    sites = page.get_by_role("region", name="Sites")
+    rows = sites.get_by_role("row")
+    expect(rows).to_have_count(3)
+    page.clock.install()
+    held = hold("q=deal-1")
+    page.get_by_role("searchbox").fill("deal-1")
+    page.clock.run_for(300)
+    wait_for(page, held)
+    expect(sites.get_by_role("table")).to_have_attribute("aria-busy", "true")
+    for attempt in range(1, 5):
+        wait_for(page, held, attempt)
+        held[-1].abort()
+        page.clock.run_for(5000)
+    expect(sites.get_by_role("alert")).to_contain_text("The service cannot be reached.")
+    expect(rows).to_have_count(0)
+    page.unroute_all()
+    sites.get_by_role("button", name="Try again").click()
+    expect(rows).to_have_count(2)
+    expect(sites.get_by_role("table")).to_have_attribute("aria-busy", "false")
+
+
+def test_a_filter_that_is_on_its_way_is_asked_for_no_more_rows_of_the_one_before(
+    signed_in: SignedIn, client: OrganizationClient, hold: Hold
+) -> None:
+    job = client.submit(*(site(f"deal-{number}") for number in range(120)))
+    page = signed_in(f"batches/{job['job_id']}").page
+    sites = page.get_by_role("region", name="Sites")
+    expect(sites.get_by_role("row", name="deal-0 ")).to_be_visible()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if "cursor=" in request.url and "status=" in request.url else None)
+    held = hold(r"/items\?(?!.*cursor).*status=pending")
+    page.get_by_role("link", name="Waiting 120").click()
+    wait_for(page, held)
+    sites.get_by_role("row", name="deal-49 ").scroll_into_view_if_needed()
+    page.wait_for_timeout(300)
+    assert asked == []
+    held[0].continue_()
+    expect(sites.get_by_role("row", name="deal-60 ")).to_be_visible()
+    expect(page.get_by_role("status").last).to_have_text("")
+
+
+def test_rows_that_do_not_come_are_no_news_for_another_screen(signed_in: SignedIn, client: OrganizationClient, hold: Hold) -> None:
+    job = client.submit(*(site(f"deal-{number}") for number in range(60)))
+    page = signed_in(f"batches/{job['job_id']}").page
+    held = hold("/items.*cursor=")
+    page.get_by_role("row", name="deal-49 ").scroll_into_view_if_needed()
+    wait_for(page, held)
+    page.get_by_role("link", name="Usage").click()
+    expect(page.get_by_role("heading", name="Usage")).to_be_visible()
+    with page.expect_response(re.compile("/items.*cursor=")):
+        held[0].fulfill(status=500, json={"error": "It broke.", "hint": "", "code": "x"})
+    page.wait_for_timeout(300)
+    expect(page.get_by_role("status").last).to_have_text("")
