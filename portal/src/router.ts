@@ -37,6 +37,14 @@ export function go(segments: string[], parameters: Parameters = {}) {
   hash.value = location.hash;
 }
 
+/** `go`, as long as the screen that is shown now has not been left: for what takes a while. */
+export function wayFromHere(): typeof go {
+  const here = path.peek().join("/");
+  return (segments, parameters) => {
+    if (path.peek().join("/") === here) go(segments, parameters);
+  };
+}
+
 /** As `go`, where the screen before is no more. */
 export function replace(segments: string[], parameters: Parameters = {}) {
   const address = href(segments, parameters);

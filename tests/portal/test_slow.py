@@ -148,3 +148,44 @@ def test_rows_that_do_not_come_are_no_news_for_another_screen(signed_in: SignedI
         held[0].fulfill(status=500, json={"error": "It broke.", "hint": "", "code": "x"})
     page.wait_for_timeout(300)
     expect(page.get_by_role("status").last).to_have_text("")
+
+
+def test_what_is_done_after_all_takes_nobody_away_from_another_screen(
+    signed_in: SignedIn, client: OrganizationClient, database: Connection, hold: Hold
+) -> None:
+    job = client.submit(site("deal-0"))
+    look_up(database, job, 1, {"error": "no"}, status=400)
+    page = signed_in(f"batches/{job['job_id']}").page
+    held = hold("/retry")
+    page.get_by_role("button", name="Retry sites").click()
+    wait_for(page, held)
+    page.get_by_role("link", name="Usage").click()
+    expect(page.get_by_role("heading", name="Usage")).to_be_visible()
+    held[0].continue_()
+    expect(page.get_by_role("status").last).to_have_text("1 site will be looked up again")
+    expect(page.get_by_role("heading", name="Usage")).to_be_visible()
+
+    page.unroute_all()
+    page.evaluate(f"location.hash = '#/reports/{job['report']['id']}'")
+    page.get_by_role("button", name="More…").click()
+    page.get_by_role("button", name="Delete…").click()
+    held = hold("/incentive-reports/[^/]+$")
+    page.get_by_role("button", name="Delete the report").click()
+    wait_for(page, held)
+    page.evaluate("location.hash = '#/usage'")
+    expect(page.get_by_role("heading", name="Usage")).to_be_visible()
+    held[0].continue_()
+    expect(page.get_by_role("status").last).to_have_text("The report is deleted")
+    expect(page.get_by_role("heading", name="Usage")).to_be_visible()
+
+
+def test_what_was_typed_to_search_is_not_searched_for_on_the_next_screen(signed_in: SignedIn, client: OrganizationClient) -> None:
+    job = client.submit(site())
+    page = signed_in(f"batches/{job['job_id']}").page
+    expect(page.get_by_role("row", name="deal-001 ")).to_be_visible()
+    page.clock.install()
+    page.get_by_role("searchbox").fill("nothing")
+    page.get_by_role("link", name="Report", exact=True).click()
+    expect(page.get_by_text("In progress since")).to_be_visible()
+    page.clock.run_for(1000)
+    assert page.url.endswith(job["report"]["id"])

@@ -1,6 +1,6 @@
 import type { ComponentChildren } from "preact";
 import { useSignal } from "@preact/signals";
-import { useId, useRef, useState } from "preact/hooks";
+import { useEffect, useId, useRef, useState } from "preact/hooks";
 import { number, readNumber } from "../format.ts";
 import { debounced } from "../load.ts";
 import { copy } from "./copy.tsx";
@@ -100,6 +100,8 @@ export function NumberField({ min, max, value, ...rest }: NumberProperties) {
 export function Search({ label, hint = label, value, onSearch }: SearchProperties) {
   const latest = useRef(onSearch);
   latest.current = onSearch;
+  // What was typed at last is not for the next screen.
+  useEffect(() => () => void (latest.current = () => {}), []);
   // One for all renderings, or a letter would not put off the search for the letter before.
   const [ask] = useState(() => debounced((text: string) => latest.current(text)));
   return (

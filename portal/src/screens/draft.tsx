@@ -11,7 +11,7 @@ import { CopyAs } from "../parts/copy.tsx";
 import { Dialog } from "../parts/dialog.tsx";
 import { Form, NumberField } from "../parts/form.tsx";
 import { NamedHeading, NotYet, Problem, Time } from "../parts/misc.tsx";
-import { go, href, path, query } from "../router.ts";
+import { href, path, query, wayFromHere } from "../router.ts";
 import { can } from "../session.ts";
 import { Check } from "./draft-check.tsx";
 import { Columns } from "./draft-columns.tsx";
@@ -65,7 +65,9 @@ function Shown({ draft }: { draft: Draft }) {
     if (title) notify(`Undone: ${title}`);
   }
   async function remove() {
+    const go = wayFromHere();
     await drop(upload.id);
+    notify("The draft is deleted");
     go(["upload"]);
   }
   if (upload.job_id) {
@@ -143,6 +145,7 @@ function Start({ draft }: { draft: Draft }) {
   const days = upload.reuse_results?.max_age_days ?? REUSE_DAYS;
   const reused = () => ({ reuse_results: reuse.value ? { max_age_days: days } : null });
   async function start(form: FormData) {
+    const go = wayFromHere();
     if (!await draft.settle()) throw new Error("Nothing was started, as a change has not been saved.");
     const name = String(form.get("name") ?? "").trim();
     const most = readNumber(String(form.get("max_lookups")));
@@ -156,7 +159,9 @@ function Start({ draft }: { draft: Draft }) {
       if (failure.status === 409) draft.refresh();
       throw failure;
     });
-    if ("job_id" in created) go(["batches", created.job_id]);
+    if (!("job_id" in created)) return;
+    notify("The batch is started");
+    go(["batches", created.job_id]);
   }
   const { lookups, known_already, seconds } = upload.estimate;
   return (

@@ -12,7 +12,7 @@ import { download } from "../parts/download.ts";
 import { Form } from "../parts/form.tsx";
 import { Menu } from "../parts/menu.tsx";
 import { NamedHeading, NotYet, Problem, Time } from "../parts/misc.tsx";
-import { go, href, setQuery } from "../router.ts";
+import { href, setQuery, wayFromHere } from "../router.ts";
 import { can } from "../session.ts";
 import { nameOf, STATUS_TITLES } from "./batches.tsx";
 import { Waiting } from "./waiting.tsx";
@@ -89,7 +89,9 @@ function Heading({ job, reload }: { job: Job; reload: Loaded<Job>["reload"] }) {
     reload();
   }
   async function remove() {
+    const go = wayFromHere();
     await call("delete", "/batch-lookups/{job_id}", { path });
+    notify("The batch is deleted");
     go(["batches"]);
   }
 
@@ -243,6 +245,7 @@ function Errors({ job }: { job: Job }) {
   if (codes.length === 0) return null;
 
   async function retry(code?: string) {
+    const go = wayFromHere();
     try {
       const created = await call("post", "/batch-lookups/{job_id}/retry", {
         path: { job_id: job.id },

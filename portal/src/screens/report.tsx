@@ -13,7 +13,7 @@ import { download } from "../parts/download.ts";
 import { Form, Search, Secret } from "../parts/form.tsx";
 import { Menu } from "../parts/menu.tsx";
 import { NamedHeading, NotYet, Problem, Time } from "../parts/misc.tsx";
-import { go, href, query, setQuery } from "../router.ts";
+import { href, query, setQuery, wayFromHere } from "../router.ts";
 import { can } from "../session.ts";
 import { findBatch } from "./batches.tsx";
 import { CompareWith } from "./difference.tsx";
@@ -142,7 +142,9 @@ function Heading({ report, job, reload }: { report: Report; job: Job | null; rel
     reload();
   }
   async function remove() {
+    const go = wayFromHere();
     await call("delete", "/incentive-reports/{report_id}", { path });
+    notify("The report is deleted");
     go(["reports"]);
   }
   return (
