@@ -189,3 +189,21 @@ def test_what_was_typed_to_search_is_not_searched_for_on_the_next_screen(signed_
     expect(page.get_by_text("In progress since")).to_be_visible()
     page.clock.run_for(1000)
     assert page.url.endswith(job["report"]["id"])
+
+
+def test_a_download_is_shown_until_it_is_there_and_asked_for_once(signed_in: SignedIn, client: OrganizationClient, hold: Hold) -> None:
+    job = client.submit(site())
+    page = signed_in(f"batches/{job['job_id']}").page
+    page.clock.install()
+    held = hold("/results")
+    note = page.get_by_role("status").last
+    for _ in range(2):
+        page.get_by_role("button", name="Results…").click()
+        page.get_by_role("button", name="CSV", exact=True).click()
+        wait_for(page, held)
+        page.clock.run_for(20_000)
+        expect(note).to_contain_text("is on its way…")
+    assert len(held) == 1
+    with page.expect_download():
+        held[0].continue_()
+    expect(note).to_contain_text(".csv is there")

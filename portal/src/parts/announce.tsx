@@ -22,10 +22,10 @@ export async function announce(sentence: string) {
   speaking = false;
 }
 
-/** Shows and says at once that something has been done. */
-export async function notify(sentence: string) {
+/** Shows and says at once that something has been done, or is being done until `during` ends. */
+export async function notify(sentence: string, during?: Promise<unknown>) {
   note.value = sentence;
-  await pause(Math.max(4, sentence.length / LETTERS_A_SECOND));
+  await (during ?? pause(Math.max(4, sentence.length / LETTERS_A_SECOND))).catch(() => {});
   if (note.value === sentence) note.value = "";
 }
 

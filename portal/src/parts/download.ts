@@ -1,9 +1,20 @@
-import { type Options, type PathsOf, save, send, whole } from "../api.ts";
+import { address, type Options, type PathsOf, save, send, whole } from "../api.ts";
 import { notify } from "./announce.tsx";
+
+/** Those that are under way, by their addresses. */
+const underWay = new Set<string>();
 
 /** Gives the user a file that needs the credential, which a plain link cannot send. */
 export async function download<P extends PathsOf<"get">>(path: P, options: Options<P, "get">, name: string) {
-  notify(`${name} is on its way…`);
-  save(await whole((await send("get", path, options)).blob()), name);
-  notify(`${name} is there`);
+  const { href } = address(path, options.path, options.query);
+  if (underWay.has(href)) return;
+  underWay.add(href);
+  try {
+    const file = send("get", path, options).then((response) => whole(response.blob()));
+    notify(`${name} is on its way…`, file);
+    save(await file, name);
+    notify(`${name} is there`);
+  } finally {
+    underWay.delete(href);
+  }
 }
