@@ -207,3 +207,22 @@ def test_a_download_is_shown_until_it_is_there_and_asked_for_once(signed_in: Sig
     with page.expect_download():
         held[0].continue_()
     expect(note).to_contain_text(".csv is there")
+
+
+def test_a_file_that_broke_off_on_its_way_up_is_sent_again_by_a_click(signed_in: SignedIn, client: OrganizationClient) -> None:
+    page = signed_in("upload").page
+    rows = "".join(f"deal-{number},{number} Elm St,Oakland,CA,94601\n" for number in range(10_000))
+    content = f"Deal ID,Street,City,State,ZIP\n{rows}".encode()
+    page.route(re.compile(r"/uploads\?name"), lambda route: route.abort("connectionreset"))
+    page.locator("input[type=file]").set_input_files({"name": "sites.csv", "mimeType": "text/csv", "buffer": content})
+    expect(page.get_by_role("alert")).to_contain_text("The service cannot be reached. Check the connection, and try again.")
+    page.unroute_all()
+    page.get_by_role("button", name="Try again").click()
+    expect(page.get_by_role("heading", name="sites.csv")).to_be_visible()
+    [draft] = client.get("/uploads").json()["uploads"]
+    assert draft["total_rows"] == 10_000
+
+    page.evaluate("location.hash = '#/upload'")
+    page.locator("input[type=file]").set_input_files({"name": "x.pdf", "mimeType": "text/csv", "buffer": b"%PDF-1.7"})
+    expect(page.get_by_role("alert")).to_contain_text("This is a PDF document")
+    expect(page.get_by_role("button", name="Try again")).to_have_count(0)

@@ -1,6 +1,7 @@
 // Where a file comes in. It goes up as it is and becomes a draft: the browser reads none of it.
 import { useSignal } from "@preact/signals";
-import { useLayoutEffect } from "preact/hooks";
+import { useLayoutEffect, useRef } from "preact/hooks";
+import { Failure } from "../api.ts";
 import { upload as send } from "../draft.ts";
 import { announce, notify } from "../parts/announce.tsx";
 import { CopyAs } from "../parts/copy.tsx";
@@ -34,6 +35,8 @@ export function Upload() {
   const error = useSignal<Error | undefined>(undefined);
   const busy = useSignal("");
   const over = useSignal(false);
+  /** Sends the file again, where that may help. */
+  const again = useRef<(() => void) | undefined>(undefined);
 
   async function upload(content: Blob, name: string, type: string) {
     if (busy.peek()) return;
@@ -48,6 +51,7 @@ export function Upload() {
       if (isHere()) go(["uploads", draft]);
       else notify(`${name} has been uploaded, and is among the drafts.`);
     } catch (failure) {
+      again.current = failure instanceof Failure && failure.isPassing ? () => upload(content, name, type) : undefined;
       error.value = failure as Error;
       if (!isHere()) notify(`${name} has not been uploaded. ${error.value.message}`);
     }
@@ -106,7 +110,7 @@ export function Upload() {
           }}
         />
       </label>
-      <Problem error={error.value} />
+      <Problem error={error.value} onRetry={again.current} />
       <Drafts />
     </>
   );
