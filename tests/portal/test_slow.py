@@ -11,6 +11,7 @@ from playwright.sync_api import Page, Route, expect
 from tests.conftest import Connection
 from tests.http_fixtures import OrganizationClient, look_up, site
 from tests.portal.conftest import Person, SignedIn
+from tests.webhook_receiver import FakeReceiver
 
 Hold = Callable[[str], list[Route]]
 
@@ -226,3 +227,36 @@ def test_a_file_that_broke_off_on_its_way_up_is_sent_again_by_a_click(signed_in:
     page.locator("input[type=file]").set_input_files({"name": "x.pdf", "mimeType": "text/csv", "buffer": b"%PDF-1.7"})
     expect(page.get_by_role("alert")).to_contain_text("This is a PDF document")
     expect(page.get_by_role("button", name="Try again")).to_have_count(0)
+
+
+def test_what_is_typed_after_a_save_stays(page: Page, developer: OrganizationClient, receiver: FakeReceiver, hold: Hold) -> None:
+    developer.put("/webhook-config", json={"url": receiver.url})
+    Person(page, str(developer.base_url)).sign_in(developer.api_key, "webhooks")
+    page.get_by_role("checkbox", name="A batch has ended").check()
+    held: list[Route] = []
+    page.route(re.compile("/webhook-config$"), lambda route: route.continue_() if route.request.method == "PUT" else held.append(route))
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("status").last).to_have_text("Saved")
+    fields = page.get_by_role("textbox", name="Fields of yours to send")
+    fields.fill("deal_id")
+    for route in held:
+        route.continue_()
+    page.wait_for_timeout(300)
+    expect(fields).to_have_value("deal_id")
+
+
+def test_a_secret_that_comes_late_is_shown_wherever_one_has_gone(signed_in: SignedIn, hold: Hold) -> None:
+    page = signed_in("keys").page
+    held: list[Route] = []
+    page.route(re.compile("/api-keys$"), lambda route: held.append(route) if route.request.method == "POST" else route.continue_())
+    page.get_by_role("button", name="New key").click()
+    page.get_by_role("button", name="Create the key").click()
+    wait_for(page, held)
+    page.keyboard.press("Escape")
+    page.get_by_role("link", name="Usage").click()
+    expect(page.get_by_role("heading", name="Usage")).to_be_visible()
+    held[0].continue_()
+    expect(page.get_by_role("dialog", name="Your new key").locator(".secret code")).to_have_text(re.compile(r"leap_live_\w{49}"))
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    expect(page.get_by_role("heading", name="Usage")).to_be_visible()

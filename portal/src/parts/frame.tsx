@@ -10,6 +10,7 @@ import { can, isOperator, session, signOut, switchOrganization } from "../sessio
 import { announce, Announcements } from "./announce.tsx";
 import { Dialog } from "./dialog.tsx";
 import { walk } from "./menu.tsx";
+import { SecretDialog } from "./secret.tsx";
 
 export interface Place {
   name: string;
@@ -73,6 +74,7 @@ export function Frame({ children }: { children: ComponentChildren }) {
       </header>
       <main id="main" tabIndex={-1}>{children}</main>
       <Announcements />
+      <SecretDialog />
       {helpShown.value && <Help />}
     </>
   );

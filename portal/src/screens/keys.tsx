@@ -3,9 +3,10 @@ import { call, type Schemas, type Scope, serviceTime } from "../api.ts";
 import { shortTime } from "../format.ts";
 import { CopyAs } from "../parts/copy.tsx";
 import { Dialog } from "../parts/dialog.tsx";
-import { Form, Secret } from "../parts/form.tsx";
+import { Form } from "../parts/form.tsx";
 import { List, usePages } from "../parts/list.tsx";
 import { Time } from "../parts/misc.tsx";
+import { showSecret } from "../parts/secret.tsx";
 import { can, goOnWith, session } from "../session.ts";
 
 type Key = Schemas["ApiKey"];
@@ -37,10 +38,9 @@ export function Keys() {
     return { rows, total, next_cursor };
   }, []);
   const asking = useSignal<{ what: "create" } | { what: "rotate" | "revoke"; key: Key } | null>(null);
-  const made = useSignal<Schemas["CreatedApiKey"] | null>(null);
   const close = () => (asking.value = null);
-  function show(key: Schemas["CreatedApiKey"]) {
-    made.value = key;
+  function show({ key: value }: Schemas["CreatedApiKey"]) {
+    showSecret({ title: "Your new key", value, children: "This is the only time that it is shown. Keep it where secrets are kept." });
     close();
     pages.reload();
   }
@@ -186,11 +186,6 @@ export function Keys() {
               {isOwn(question.key) && <strong>You are signed in with it, and will be signed out.</strong>}
             </p>
           </Form>
-        </Dialog>
-      )}
-      {made.value && (
-        <Dialog title="Your new key" onClose={() => (made.value = null)} wide>
-          <Secret value={made.value.key}>This is the only time that it is shown. Keep it where secrets are kept.</Secret>
         </Dialog>
       )}
     </>

@@ -6,9 +6,10 @@ import { type Loaded, useLoad } from "../load.ts";
 import { notify } from "../parts/announce.tsx";
 import { copy, CopyAs, literal } from "../parts/copy.tsx";
 import { Dialog } from "../parts/dialog.tsx";
-import { Form, Secret } from "../parts/form.tsx";
+import { Form } from "../parts/form.tsx";
 import { List, PAGE, usePages } from "../parts/list.tsx";
 import { Loading, Problem, Time } from "../parts/misc.tsx";
+import { showSecret } from "../parts/secret.tsx";
 import { href, query, setQuery } from "../router.ts";
 import { can } from "../session.ts";
 
@@ -54,7 +55,7 @@ export function Webhooks() {
       </div>
       <Problem error={config.error.value} onRetry={config.retry} />
       {!data && !config.error.value && <Loading />}
-      {data && <Settings key={data.updated_at} config={data} reload={config.reload} onTest={() => tests.value++} />}
+      {data && <Settings key={data.updated_at} config={data} set={config.set} onTest={() => tests.value++} />}
       {data && <Deliveries version={tests.value} />}
     </>
   );
@@ -62,12 +63,11 @@ export function Webhooks() {
 
 interface SettingsProperties {
   config: Config;
-  reload: Loaded<Config>["reload"];
+  set: Loaded<Config>["set"];
   onTest: () => void;
 }
 
-function Settings({ config, reload, onTest }: SettingsProperties) {
-  const secret = useSignal("");
+function Settings({ config, set, onTest }: SettingsProperties) {
   const asking = useSignal(false);
   const test = useSignal<Schemas["WebhookTest"] | "sent" | null>(null);
   const failure = useSignal<Error | undefined>(undefined);
@@ -84,9 +84,18 @@ function Settings({ config, reload, onTest }: SettingsProperties) {
         enabled: data.has("enabled"),
       }),
     });
-    if ("signing_secret" in answer && answer.signing_secret) secret.value = answer.signing_secret;
-    else reload();
+    show(answer);
     notify("Saved");
+  }
+  function show({ signing_secret: secret, ...config }: Schemas["WebhookConfigWithSecret"]) {
+    set(() => config);
+    if (!secret) return;
+    showSecret({
+      title: "The signing secret",
+      value: secret,
+      children: "This is the only time that it is shown. Your endpoint verifies with it that a delivery is ours.",
+      more: <Receiver secret={secret} />,
+    });
   }
   async function send() {
     if (test.peek() === "sent") return;
@@ -101,8 +110,9 @@ function Settings({ config, reload, onTest }: SettingsProperties) {
     onTest();
   }
   async function rotate() {
-    secret.value = (await call("post", "/webhook-config/rotate-secret", { body: {} })).signing_secret ?? "";
+    const answer = await call("post", "/webhook-config/rotate-secret", { body: {} });
     asking.value = false;
+    show(answer);
   }
 
   return (
@@ -170,21 +180,6 @@ function Settings({ config, reload, onTest }: SettingsProperties) {
           <Form submit="Make the new secret" onSubmit={rotate} onCancel={() => (asking.value = false)}>
             <p>For a day, deliveries are signed with both secrets, so that your endpoint can switch. Then the old one is gone.</p>
           </Form>
-        </Dialog>
-      )}
-      {secret.value && (
-        <Dialog
-          title="The signing secret"
-          onClose={() => {
-            secret.value = "";
-            reload();
-          }}
-          wide
-        >
-          <Secret value={secret.value}>
-            This is the only time that it is shown. Your endpoint verifies with it that a delivery is ours.
-          </Secret>
-          <Receiver secret={secret.value} />
         </Dialog>
       )}
     </section>

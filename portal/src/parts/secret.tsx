@@ -1,0 +1,33 @@
+// A secret that the API shows this one time: it is shown wherever one has gone until it comes.
+import type { ComponentChildren } from "preact";
+import { signal } from "@preact/signals";
+import { session } from "../session.ts";
+import { Dialog } from "./dialog.tsx";
+import { Secret } from "./form.tsx";
+
+interface Shown {
+  title: string;
+  value: string;
+  /** What it is for. */
+  children: ComponentChildren;
+  /** What can be done with it. */
+  more?: ComponentChildren;
+}
+
+const shown = signal<(Shown & { organization: string | undefined }) | null>(null);
+
+/** The secret belongs to the organization that is signed in, and is shown to nobody else. */
+export function showSecret(secret: Shown) {
+  shown.value = { ...secret, organization: session.peek()?.organization?.id };
+}
+
+export function SecretDialog() {
+  if (!shown.value || shown.value.organization !== session.value?.organization?.id) return null;
+  const { title, value, children, more } = shown.value;
+  return (
+    <Dialog title={title} onClose={() => (shown.value = null)} wide>
+      <Secret value={value}>{children}</Secret>
+      {more}
+    </Dialog>
+  );
+}
