@@ -87,6 +87,8 @@ effect(() => {
 // Without a key in the tab, the form is there at once; a session with Clerk takes its place.
 ready.value = !isStored();
 resume().finally(() => (ready.value = true));
+// What index.html says until then goes with it.
+document.body.replaceChildren();
 render(<Portal />, document.body);
 keepFocus();
 

@@ -260,3 +260,19 @@ def test_a_secret_that_comes_late_is_shown_wherever_one_has_gone(signed_in: Sign
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_have_count(0)
     expect(page.get_by_role("heading", name="Usage")).to_be_visible()
+
+
+@pytest.mark.parametrize("motion", ["no-preference", "reduce"])
+def test_a_page_whose_script_is_gone_says_so(person: Person, motion: str) -> None:
+    """A release has taken the place of the one that the page is of, or the connection broke."""
+    page = person.page
+    page.emulate_media(reduced_motion=motion)  # type: ignore[arg-type]
+    page.route(re.compile(r"/main-\w+\.js"), lambda route: route.fulfill(status=404))
+    person.open()
+    advice = page.get_by_text("If nothing more appears, reload the page.")
+    expect(advice).to_be_hidden()
+    expect(advice).to_be_visible()
+    page.unroute_all()
+    page.reload()
+    expect(page.get_by_label("API key")).to_be_visible()
+    expect(advice).to_have_count(0)
