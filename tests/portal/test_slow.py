@@ -276,3 +276,27 @@ def test_a_page_whose_script_is_gone_says_so(person: Person, motion: str) -> Non
     page.reload()
     expect(page.get_by_label("API key")).to_be_visible()
     expect(advice).to_have_count(0)
+
+
+def test_a_report_has_its_new_name_at_once_and_a_link_is_shown_though_its_dialog_is_closed(
+    signed_in: SignedIn, client: OrganizationClient, hold: Hold
+) -> None:
+    job = client.submit(site())
+    page = signed_in(f"reports/{job['report']['id']}").page
+    expect(page.get_by_text("In progress since")).to_be_visible()
+    hold("/summary$")
+    page.get_by_role("button", name="More…").click()
+    page.get_by_role("button", name="Rename…").click()
+    page.get_by_label("Name", exact=True).fill("March")
+    page.get_by_role("button", name="Rename", exact=True).click()
+    expect(page.get_by_role("status").last).to_have_text("The report is renamed")
+    expect(page.get_by_role("heading", level=1)).to_have_text("March")
+
+    page.get_by_role("button", name="Share…").click()
+    made: list[Route] = []
+    page.route(re.compile("/share$"), lambda route: made.append(route) if route.request.method == "POST" else route.continue_())
+    page.get_by_role("button", name="Make a link").click()
+    wait_for(page, made)
+    page.keyboard.press("Escape")
+    made[0].continue_()
+    expect(page.get_by_role("dialog", name="The link").locator(".secret code")).to_have_text(re.compile("/shared-reports/"))

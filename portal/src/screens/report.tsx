@@ -1,5 +1,5 @@
 import { useSignal } from "@preact/signals";
-import { useEffect } from "preact/hooks";
+import { useEffect, useRef } from "preact/hooks";
 import { call, type Schemas } from "../api.ts";
 import { counted, dollars, number, percent } from "../format.ts";
 import { watch } from "../live.ts";
@@ -13,6 +13,7 @@ import { download } from "../parts/download.ts";
 import { Form, Search, Secret } from "../parts/form.tsx";
 import { Menu } from "../parts/menu.tsx";
 import { NamedHeading, NotYet, Problem, Time } from "../parts/misc.tsx";
+import { showSecret } from "../parts/secret.tsx";
 import { href, query, setQuery, wayFromHere } from "../router.ts";
 import { can } from "../session.ts";
 import { findBatch } from "./batches.tsx";
@@ -58,7 +59,7 @@ export function ReportScreen({ id }: { id: string }) {
   const choose = (name: "state" | "program" | "utility") => (key: string | null) => setQuery({ [name]: key });
   return (
     <>
-      <Heading report={report} job={job} reload={summary.reload} />
+      <Heading report={report} job={job} onRename={(report) => summary.set((data) => ({ ...data, report }))} />
       <Problem error={summary.error.value} onRetry={summary.retry} />
       <Figures report={report} job={job} />
       {report.total_sites > 0 && (
@@ -110,7 +111,7 @@ function ending(report: Report, job: Job | null): string {
   return job.failed_items * 2 > job.total_items ? "Ended without most of its sites" : "Complete";
 }
 
-function Heading({ report, job, reload }: { report: Report; job: Job | null; reload: () => void }) {
+function Heading({ report, job, onRename }: { report: Report; job: Job | null; onRename: (report: Report) => void }) {
   const asking = useSignal<"share" | "rename" | "delete" | null>(null);
   const ask = (what: typeof asking.value) => () => (asking.value = what);
   const close = ask(null);
@@ -136,10 +137,9 @@ function Heading({ report, job, reload }: { report: Report; job: Job | null; rel
 
   async function rename(data: FormData) {
     const body = { name: String(data.get("name")).trim() };
-    await call("patch", "/incentive-reports/{report_id}", { path, body });
+    onRename(await call("patch", "/incentive-reports/{report_id}", { path, body }));
     close();
     notify("The report is renamed");
-    reload();
   }
   async function remove() {
     const go = wayFromHere();
@@ -215,15 +215,20 @@ function siteFilters() {
 }
 
 const DAYS = [7, 30, 90, 365];
+const LINK = "Whoever has this link reads the report, its files too. It is shown this one time.";
 
 /** Links by which anybody reads the report, without a key, for a while. */
 function Sharing({ report, onClose }: { report: Report; onClose: () => void }) {
   const path = { report_id: report.id };
   const links = useLoad((signal) => call("get", "/incentive-reports/{report_id}/share", { path, signal }), [report.id]);
   const made = useSignal("");
+  const isHere = useRef(true);
+  useEffect(() => () => void (isHere.current = false), []);
   async function share(data: FormData) {
     const body = { expires_in_days: Number(data.get("days")) };
-    made.value = (await call("post", "/incentive-reports/{report_id}/share", { path, body })).url;
+    const { url } = await call("post", "/incentive-reports/{report_id}/share", { path, body });
+    if (!isHere.current) return showSecret({ title: "The link", value: url, children: LINK });
+    made.value = url;
     links.reload();
   }
   async function revoke(id: string) {
@@ -233,19 +238,17 @@ function Sharing({ report, onClose }: { report: Report; onClose: () => void }) {
   const shares = links.data.value?.shares ?? [];
   return (
     <Dialog title="Share the report" onClose={onClose} wide>
-      {made.value
-        ? <Secret value={made.value}>Whoever has this link reads the report, its files too. It is shown this one time.</Secret>
-        : (
-          <Form submit="Make a link" onSubmit={share} onCancel={onClose}>
-            <p>A link shows this report, and nothing else, to whoever has it. No key is needed.</p>
-            <label>
-              It ends after
-              <select name="days">
-                {DAYS.map((days) => <option key={days} value={days} selected={days === 30}>{counted(days, "day")}</option>)}
-              </select>
-            </label>
-          </Form>
-        )}
+      {made.value ? <Secret value={made.value}>{LINK}</Secret> : (
+        <Form submit="Make a link" onSubmit={share} onCancel={onClose}>
+          <p>A link shows this report, and nothing else, to whoever has it. No key is needed.</p>
+          <label>
+            It ends after
+            <select name="days">
+              {DAYS.map((days) => <option key={days} value={days} selected={days === 30}>{counted(days, "day")}</option>)}
+            </select>
+          </label>
+        </Form>
+      )}
       <Problem error={links.error.value} />
       {shares.length > 0 && (
         <table class="rows">
