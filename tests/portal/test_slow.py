@@ -278,6 +278,46 @@ def test_a_page_whose_script_is_gone_says_so(person: Person, motion: str) -> Non
     expect(advice).to_have_count(0)
 
 
+def test_a_command_that_is_under_way_is_not_given_again(
+    page: Page, developer: OrganizationClient, receiver: FakeReceiver, hold: Hold
+) -> None:
+    developer.put("/webhook-config", json={"url": receiver.url})
+    developer.post("/webhook-config/test")
+    [delivery] = developer.get("/webhook-deliveries").json()["deliveries"]
+    Person(page, str(developer.base_url)).sign_in(developer.api_key, f"webhooks?delivery={delivery['id']}")
+    again = page.get_by_role("button", name="Send it again")
+    held = hold("/resend$")
+    again.click()
+    wait_for(page, held)
+    again.click(force=True)
+    page.wait_for_timeout(300)
+    assert len(held) == 1
+    held[0].fulfill(status=409, json={"error": "It is under way.", "hint": "", "code": "x"})
+    expect(page.get_by_role("alert")).to_contain_text("It is under way.")
+    page.unroute_all()
+    again.click()
+    expect(page.get_by_role("status").last).to_have_text("It will be sent again")
+
+
+def test_a_setting_that_was_not_saved_is_marked_until_it_is(person: Person, database: Connection) -> None:
+    [key] = database.execute("select api.internal_key()").fetchone() or [None]
+    page = person.page
+    person.sign_in(str(key))
+    setting = page.get_by_role("textbox", name="max_retries", exact=True)
+    expect(setting).to_have_value("3")
+    page.route(re.compile("/operations/settings"), lambda route: route.abort())
+    setting.fill("4")
+    setting.press("Enter")
+    expect(page.get_by_role("alert")).to_contain_text("The service cannot be reached.")
+    expect(setting).to_have_attribute("aria-invalid", "true")
+    expect(setting).to_have_value("4")
+    page.unroute_all()
+    setting.fill("3")
+    setting.press("Enter")
+    expect(page.get_by_role("alert")).to_have_count(0)
+    expect(setting).not_to_have_attribute("aria-invalid", "true")
+
+
 def test_a_report_has_its_new_name_at_once_and_a_link_is_shown_though_its_dialog_is_closed(
     signed_in: SignedIn, client: OrganizationClient, hold: Hold
 ) -> None:

@@ -68,6 +68,23 @@ export function Form({ submit, onSubmit, onCancel, danger, disabled, others, wor
   );
 }
 
+interface CommandProperties {
+  run: () => Promise<unknown>;
+  class?: string;
+  children: ComponentChildren;
+}
+
+/** A button outside of a form; what it does is not done again while it is under way. */
+export function Command({ run, ...rest }: CommandProperties) {
+  const busy = useSignal(false);
+  async function click() {
+    if (busy.peek()) return;
+    busy.value = true;
+    await run().finally(() => (busy.value = false));
+  }
+  return <button type="button" {...rest} aria-disabled={busy.value} onClick={click} />;
+}
+
 interface NumberProperties {
   name: string;
   min: number;

@@ -5,6 +5,7 @@ import { useLoad } from "../load.ts";
 import { notify } from "../parts/announce.tsx";
 import { CopyAs, literal } from "../parts/copy.tsx";
 import { Dialog } from "../parts/dialog.tsx";
+import { Command } from "../parts/form.tsx";
 import { List, usePages } from "../parts/list.tsx";
 import { Loading, Problem, Time } from "../parts/misc.tsx";
 import { href, query, setQuery } from "../router.ts";
@@ -158,8 +159,7 @@ function Details({ id, onChange }: { id: number; onChange: (moved: Application) 
       onClose={() => setQuery({ application: null })}
       wide
       actions={application && can("applications:write") &&
-        application.next_statuses.map((status) => <button key={status} type="button" onClick={() => move(status)}>{TITLES[status]}
-        </button>)}
+        application.next_statuses.map((status) => <Command key={status} run={() => move(status)}>{TITLES[status]}</Command>)}
     >
       <Problem error={failure.value ?? loaded.error.value} />
       {!application && !loaded.error.value && <Loading />}

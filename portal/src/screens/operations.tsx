@@ -6,6 +6,7 @@ import { counted, decimal, exactNumber, number, readNumber, seconds, shortTime }
 import { useLoad } from "../load.ts";
 import { notify } from "../parts/announce.tsx";
 import { CopyAs } from "../parts/copy.tsx";
+import { Command } from "../parts/form.tsx";
 import { Menu } from "../parts/menu.tsx";
 import { Loading, Problem, Time } from "../parts/misc.tsx";
 
@@ -28,8 +29,10 @@ export function OperationsScreen() {
       const answer = await run();
       operations.set(() => answer);
       notify(done);
+      return true;
     } catch (error) {
       failure.value = error as Error;
+      return false;
     }
   }
   const pause = (minutes: number) => ({
@@ -44,7 +47,7 @@ export function OperationsScreen() {
         <h1>Operations</h1>
         <CopyAs path="operations" sql="select * from api.queue_health; select * from api.diagnose();" />
         <Menu title="Pause lookups…" choices={[pause(1), pause(5), pause(15)]} />
-        <button type="button" onClick={() => change(() => call("post", "/operations/resume"), "Lookups may start")}>Resume</button>
+        <Command run={() => change(() => call("post", "/operations/resume"), "Lookups may start")}>Resume</Command>
       </div>
       <Problem error={failure.value ?? operations.error.value} onRetry={operations.retry} />
       {!data && !operations.error.value && <Loading />}
@@ -208,7 +211,17 @@ function Blocking({ queue }: { queue: Queue }) {
 
 type Value = Schemas["Setting"]["value"];
 
-function Settings({ settings, onChange }: { settings: Schemas["Setting"][]; onChange: (name: string, value: Value) => void }) {
+interface SettingsProperties {
+  settings: Schemas["Setting"][];
+  /** Answers whether it was taken. */
+  onChange: (name: string, value: Value) => Promise<boolean>;
+}
+
+function Settings({ settings, onChange }: SettingsProperties) {
+  /** What was not taken stays in its field, which is marked. */
+  async function change(field: HTMLInputElement, name: string, value: Value) {
+    field.setAttribute("aria-invalid", String(!await onChange(name, value)));
+  }
   return (
     <section aria-label="Settings">
       <h2>Settings</h2>
@@ -233,7 +246,7 @@ function Settings({ settings, onChange }: { settings: Schemas["Setting"][]; onCh
                       type="checkbox"
                       aria-label={name}
                       checked={value}
-                      onChange={(event) => onChange(name, event.currentTarget.checked)}
+                      onChange={(event) => change(event.currentTarget, name, event.currentTarget.checked)}
                     />
                   )
                   : (
@@ -242,7 +255,7 @@ function Settings({ settings, onChange }: { settings: Schemas["Setting"][]; onCh
                       inputMode="decimal"
                       defaultValue={typeof value === "number" ? exactNumber(value) : value ?? ""}
                       placeholder="none"
-                      onChange={(event) => onChange(name, read(event.currentTarget.value))}
+                      onChange={(event) => change(event.currentTarget, name, read(event.currentTarget.value))}
                     />
                   )}
               </td>

@@ -10,7 +10,7 @@ import { CopyAs } from "../parts/copy.tsx";
 import { List, usePages } from "../parts/list.tsx";
 import { Dialog } from "../parts/dialog.tsx";
 import { download } from "../parts/download.ts";
-import { Form, Search, Secret } from "../parts/form.tsx";
+import { Command, Form, Search, Secret } from "../parts/form.tsx";
 import { Menu } from "../parts/menu.tsx";
 import { NamedHeading, NotYet, Problem, Time } from "../parts/misc.tsx";
 import { showSecret } from "../parts/secret.tsx";
@@ -271,7 +271,7 @@ function Sharing({ report, onClose }: { report: Report; onClose: () => void }) {
                   <Time at={share.expires_at} />
                 </td>
                 <td class="row-actions">
-                  <button type="button" class="quiet" onClick={() => revoke(share.id)}>Revoke</button>
+                  <Command class="quiet" run={() => revoke(share.id)}>Revoke</Command>
                 </td>
               </tr>
             ))}

@@ -6,7 +6,7 @@ import { type Loaded, useLoad } from "../load.ts";
 import { notify } from "../parts/announce.tsx";
 import { copy, CopyAs, literal } from "../parts/copy.tsx";
 import { Dialog } from "../parts/dialog.tsx";
-import { Form } from "../parts/form.tsx";
+import { Command, Form } from "../parts/form.tsx";
 import { List, PAGE, usePages } from "../parts/list.tsx";
 import { Loading, Problem, Time } from "../parts/misc.tsx";
 import { showSecret } from "../parts/secret.tsx";
@@ -342,7 +342,7 @@ function Delivery({ id, refresh }: { id: string; refresh: () => void }) {
       title={data?.event ?? "Delivery"}
       onClose={() => setQuery({ delivery: null })}
       wide
-      actions={data && can("webhooks:write") && <button type="button" onClick={resend}>Send it again</button>}
+      actions={data && can("webhooks:write") && <Command run={resend}>Send it again</Command>}
     >
       <Problem error={failure.value ?? delivery.error.value} />
       {!data && !delivery.error.value && <Loading />}
