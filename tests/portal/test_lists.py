@@ -156,3 +156,18 @@ def test_a_list_grows_though_the_one_before_it_still_waits_for_more(signed_in: S
     expect(sites.get_by_role("row", name="deal-60 ")).to_be_visible()
     for route in held:
         route.abort()
+
+
+def test_the_search_has_what_is_searched_for(signed_in: SignedIn, client: OrganizationClient) -> None:
+    client.submit()
+    page = signed_in("batches").page
+    search = page.get_by_role("searchbox")
+    search.fill("nothing")
+    page.get_by_role("link", name="Show all").click()
+    expect(page.get_by_text("No batch is like that.")).to_have_count(0)
+    expect(search).to_have_value("")
+    page.evaluate("location.hash = '#/batches?search=Batch'")
+    expect(search).to_have_value("Batch")
+    search.fill("Batch Lookup")
+    expect(page).to_have_url(re.compile("search=Batch\\+Lookup"))
+    expect(search).to_have_value("Batch Lookup")

@@ -117,12 +117,18 @@ export function NumberField({ min, max, value, ...rest }: NumberProperties) {
 export function Search({ label, hint = label, value, onSearch }: SearchProperties) {
   const latest = useRef(onSearch);
   latest.current = onSearch;
+  const input = useRef<HTMLInputElement>(null);
+  // What is searched for may have been changed elsewhere, such as by a link.
+  useEffect(() => {
+    if (document.activeElement !== input.current) input.current!.value = value;
+  }, [value]);
   // What was typed at last is not for the next screen.
   useEffect(() => () => void (latest.current = () => {}), []);
   // One for all renderings, or a letter would not put off the search for the letter before.
   const [ask] = useState(() => debounced((text: string) => latest.current(text)));
   return (
     <input
+      ref={input}
       type="search"
       aria-label={label}
       placeholder={hint}
