@@ -66,7 +66,8 @@ export function useLoad<T>(load: (abort: AbortSignal) => Promise<T>, inputs: unk
     if (data.peek() !== undefined) data.value = change(data.peek()!);
   }
   useEffect(() => {
-    const comeBack = () => error.peek() && start();
+    // What was under way may never come.
+    const comeBack = () => (error.peek() || busy.peek()) && start();
     outdated.value = data.peek() !== undefined;
     start();
     addEventListener("online", comeBack);

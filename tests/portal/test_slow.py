@@ -340,3 +340,14 @@ def test_a_report_has_its_new_name_at_once_and_a_link_is_shown_though_its_dialog
     page.keyboard.press("Escape")
     made[0].continue_()
     expect(page.get_by_role("dialog", name="The link").locator(".secret code")).to_have_text(re.compile("/shared-reports/"))
+
+
+def test_what_hangs_is_asked_for_anew_when_the_connection_is_back(signed_in: SignedIn, hold: Hold) -> None:
+    page = signed_in("batches").page
+    held = hold("/api-keys")
+    page.get_by_role("link", name="API keys").click()
+    wait_for(page, held)
+    page.evaluate("dispatchEvent(new Event('online'))")
+    wait_for(page, held, 2)
+    held[1].continue_()
+    expect(page.get_by_role("row")).to_have_count(2)
