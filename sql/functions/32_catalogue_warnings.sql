@@ -31,11 +31,11 @@ begin
      union all
     select 'pays more than the device costs', t.program_id, t.id, format('%s of a typical cost of %s', app.dollars(round(t.value)), app.dollars(t.cost))
       from tier t
-     where least(t.value, t.cap, t.shared_cap) > t.cost
+     where least(t.value, t.cap, t.shared_cap) > t.cost and t.cap_percent is null
      union all
     select 'pays all without a cap', t.program_id, t.id, '100% of the cost, whatever it is'
       from tier t
-     where t.amount_type = 'percent' and t.amount = 100 and t.cap is null and t.shared_cap is null
+     where t.amount_type = 'percent' and least(t.amount, t.cap_percent) = 100 and t.cap is null and t.shared_cap is null
      union all
     select 'never pays its amount', t.program_id, t.id, format('%s is capped at %s', app.dollars(t.amount), app.dollars(least(t.cap, t.shared_cap)))
       from tier t
@@ -81,10 +81,14 @@ begin
     select 'reaches no address', p.id, null, 'none of its utilities serves a postal code'
       from app.programs p
      where p.retired_at is null and p.scope = 'utility'
-       and exists (select from app.program_utilities a where a.program_id = p.id)
+       and exists (select
+                     from app.program_utilities a
+                     join app.utilities u on u.key = a.utility_key and u.retired_at is null
+                    where a.program_id = p.id)
        and not exists (select
                          from app.program_utilities a
-                         join app.utility_service_areas s on s.utility_key = a.utility_key
+                         join app.utilities u on u.key = a.utility_key and u.retired_at is null
+                         join app.utility_service_areas s on s.utility_key = u.key
                         where a.program_id = p.id)
      union all
     select 'is old', p.id, null, format('its facts are of %s', p.source_date)
