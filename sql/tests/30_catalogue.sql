@@ -1,5 +1,5 @@
 begin;
-select plan(26);
+select plan(33);
 \ir catalogue.psql
 
 -- Importing
@@ -34,6 +34,14 @@ select is((api.import_catalogue(pg_temp.catalogue() - array['programs', 'program
     'a file that is absent is left as it is');
 select is((select count(*)::integer from app.programs where catalogue = 'test' and retired_at is null), 2, 'the rows of an absent file stay open');
 
+select is((pg_temp.import('utilities', 4, null) #>> '{utilities,retired}')::integer, 1, 'a utility that is gone is retired');
+select is((pg_temp.import('utilities', 4, null) #>> '{utilities,retired}')::integer, 0, 'a utility is retired once');
+select is((api.import_catalogue('{"catalogue": "test"}' || jsonb_build_object('device_categories', pg_temp.catalogue() -> 'device_categories' #- '{2}')) #>> '{device_categories,retired}')::integer, 1,
+    'a category that is gone is retired');
+select is((api.import_catalogue('{"catalogue": "test"}' || jsonb_build_object('device_categories', pg_temp.catalogue() -> 'device_categories' #- '{2}')) #>> '{device_categories,retired}')::integer, 0,
+    'a category is retired once');
+select pg_temp.import() is not null as restored \gset
+
 -- Two catalogues
 select api.import_catalogue(jsonb_set(pg_temp.change(pg_temp.catalogue(), 'devices', 1, '{"name": "Red pump"}'), '{catalogue}', '"other"'));
 select is((select catalogue || ' ' || name from app.devices where id = 9001), 'other Red pump', 'a row belongs to the catalogue that had it last');
@@ -41,6 +49,18 @@ select is((pg_temp.import('devices', 1, null) #>> '{devices,retired}')::integer,
 select api.import_catalogue(jsonb_set(pg_temp.catalogue(), '{catalogue}', '"other"'));
 select is((select sum((value ->> 'changed')::integer)::integer from json_each(api.import_catalogue(jsonb_set(pg_temp.catalogue(), '{catalogue}', '"starter"')))), 0,
     'the starter catalogue takes no row from another');
+
+-- The whole of a source
+select pg_temp.import() is not null as restored \gset
+create function pg_temp.import_whole(p_source text) returns json
+language sql as $$
+    select api.import_catalogue(jsonb_strip_nulls(jsonb_build_object('source', p_source)) || jsonb_build_object('catalogue', 'whole', 'programs', jsonb_build_array(
+               pg_temp.catalogue() #> '{programs,1}' || '{"id": "wy-loan", "source": "tests of Wyoming"}'), 'program_tiers', '[]'::jsonb));
+$$;
+select is((pg_temp.import_whole(null) #>> '{programs,retired}')::integer, 0, 'a catalogue that is not the whole of a source leaves the programs of others alone');
+select is((pg_temp.import_whole('tes') #>> '{programs,retired}')::integer, 2, 'the whole of a source retires programs of other catalogues from there that it lacks');
+select set_eq($$ select concat_ws(' ', id, case when retired_at is null then 'open' else 'retired' end) from app.programs where catalogue = 'whole' $$,
+    array['wy-loan open', 'wy-rebates retired', 'wy-grant retired'], 'programs of a source belong to the catalogue that is the whole of it, and those of other sources do not');
 
 -- The starter catalogue
 select ok((select count(*) >= 14 from app.device_categories where catalogue = 'starter'), 'the starter catalogue has at least 14 device categories');

@@ -1,5 +1,5 @@
 begin;
-select plan(17);
+select plan(20);
 
 -- What the file of a header and one row becomes, with the columns found by their names.
 create function pg_temp.items(p_rows jsonb, p_defaults jsonb default '{}', p_value_maps jsonb default '{}')
@@ -77,6 +77,19 @@ select results_eq(
     'rows without a reference are numbered');
 select is((select array_agg(i.item ->> 'reference_id') from app.file_items(array['["1 Elm St"]', '["2 Elm St"]']::jsonb[], '{2,7}', 1, '{"street_1": {"place": 0}}', '{"reference_id": "row-{line}"}', '{}') i),
           array['row-2', 'row-7'], 'rows are numbered by their lines where a file has some');
+
+select results_eq(
+    format($$ select item #>> '{address,postal_code}', messages from pg_temp.items('[%s, ["d-1", "1 Elm St", "", "Boston", "MA", "2134", "", "RESIDENTIAL", "1"],
+           ["d-2", "1 Rue A", "", "Halifax", "NS", "b3h 1a1", "", "RESIDENTIAL", "1"]]') $$, :'header'),
+    $$ values ('02134', array['ZIP: 2134 was read as 02134']), ('B3H 1A1', '{}') $$,
+    'a postal code that is corrected is a warning, and one in small letters is none');
+select results_eq(
+    format($$ select item ->> 'building_type', item -> 'address' ->> 'country_code', item -> 'create_application' from pg_temp.items(jsonb_build_array('%s'::jsonb || '["Create Application"]',
+           jsonb_build_array('d-1', '1 Elm St', '', 'Boston', 'MA', '02134', 'U.S.A.' || chr(8203), 'Office' || chr(8203), '1', 'None'))) $$, :'header'),
+    $$ values ('COMMERCIAL', 'US', null::jsonb) $$,
+    'words are known with invisible characters in them, and a placeholder is no answer to whether to apply');
+select is((select columns #> '{0,samples}' from app.file_layout('{"rows": [["Street", "City", "Deal ID"], ["1 Elm St", "Boston", "d-1"], ["Total: 1"]]}', true, '{}')), '["1 Elm St"]',
+          'the samples of a column leave the footer out');
 
 -- Words of devices
 insert into app.devices (id, category_key, name, catalogue)

@@ -1,5 +1,5 @@
 begin;
-select plan(22);
+select plan(27);
 \ir fixtures.psql
 \ir drafts.psql
 
@@ -57,6 +57,20 @@ select pg_temp.turn_clock(now() + interval '15 days');
 select is(api.list_uploads(:'org') ->> 'total', '0', 'a draft is gone after two weeks');
 select is(app.prune_expired(), 3, 'retention deletes what has expired');
 select is_empty('select 1 from public.lookup_uploads union all select 1 from public.lookup_upload_rows', 'an expired draft takes its rows along');
+
+
+-- Its limits
+select api.update_settings('{"max_open_uploads": 1}') as settings \gset
+select throws_ok($$ select api.create_upload(gen_random_uuid(), pg_temp.items(1)) $$, 'PT404', 'Organization not found', 'a draft needs an organization');
+select is(json_array_length(api.create_upload(:'org', (select jsonb_build_array(jsonb_object_agg('k' || n, n)) from generate_series(1, 493) n)) -> 'columns'), 500,
+          'a draft of JSON may have 500 columns');
+select pg_temp.turn_clock((select expires_at from public.lookup_uploads where organization_id = :'org'));
+select lives_ok(format($$ select api.create_upload(%L, pg_temp.items(3)) $$, :'org'), 'a draft that expires now is none of those that are open');
+select api.update_settings('{"max_open_uploads": 20}') as settings \gset
+select app.prune_uploads(app.clock()) as pruned, api.create_upload(:'org', pg_temp.items(3)) is not null as second, api.create_upload(:'org', pg_temp.items(3)) is not null as third \gset
+select pg_temp.turn_clock(now() + interval '60 days');
+select is(app.prune_uploads(app.clock(), 6), 2, 'retention deletes drafts until they have so many rows');
+select is(app.prune_uploads(app.clock(), 1), 1, 'retention deletes one draft, however many rows it has');
 
 select * from finish();
 rollback;

@@ -1,5 +1,5 @@
 begin;
-select plan(23);
+select plan(25);
 \ir fixtures.psql
 \ir drafts.psql
 
@@ -43,6 +43,11 @@ select lives_ok(format($$ select api.update_upload(%L, %L, pg_temp.long_edits(0,
 select throws_ok(format($$ select api.update_upload(%L, %L, pg_temp.long_edits(300, 699)) $$, :'org', :'large'), 'PT400',
     'edits must be at most 20 MB altogether, earlier ones included', 'edits do not add up to more than a file may have');
 select is(api.update_upload(:'org', :'id', '{"skip": [1.0, 2e0], "reuse_results": {"max_age_days": 30.0}}')::jsonb -> 'reuse_results', '{"max_age_days": 30}', 'a whole number may be written with a fraction of zero');
+
+select api.update_upload(:'org', :'id', '{"unskip": [2]}') is not null as taken_back \gset
+select is(pg_temp.rows(:'id', null, 'any'), array[0, 2, 3, 4], 'a row that is no longer skipped has its warning again');
+select api.update_upload(:'org', :'id', '{"edits": [{"position": 2, "column": 5, "value": "78701"}]}') is not null as edited \gset
+select is(pg_temp.rows(:'id', null, 'any'), array[0, 3, 4], 'a row has no warning any more when its cell is edited');
 
 select * from finish();
 rollback;

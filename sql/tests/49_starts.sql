@@ -1,5 +1,5 @@
 begin;
-select plan(11);
+select plan(13);
 \ir fixtures.psql
 \ir drafts.psql
 
@@ -34,6 +34,18 @@ select is((select array[:'valid', s.body ->> 'total_items', (select count(*)::te
 
 select api.delete_upload(:'org', :'id') is not null as deleted \gset
 select is((select count(*) from public.lookup_queue_items where job_id = (:'started'::json ->> 'job_id')::uuid), 5::bigint, 'the batch outlives its draft');
+
+select api.create_upload(:'org', null, true, null, :'file') ->> 'id' as again \gset
+select api.update_upload(:'org', :'again', '{"skip": [0, 1, 2, 3, 4, 5, 6]}') ->> 'skipped_rows' as skipped \gset
+select throws_ok(format($$ select api.start_upload(%L, %L) $$, :'org', :'again'), 'PT400', 'All rows of the upload are skipped', 'a draft whose rows are all skipped is not started');
+
+insert into app.column_memory (organization_id, name, field, values, used_at)
+select :'org', 'old' || n, 'city', '{}', app.clock() - n * interval '1 day' from generate_series(1, 1000) n;
+select api.update_upload(:'org', :'again', '{"unskip": [0], "columns": {"city": "City"}}') is not null as repaired, api.start_upload(:'org', :'again') is not null as started_again \gset
+select results_eq(
+    format($$ select count(*)::integer, count(*) filter (where name = 'city')::integer, count(*) filter (where name = 'old1')::integer, count(*) filter (where name = 'old1000')::integer
+                from app.column_memory where organization_id = %L $$, :'org'),
+    $$ values (1000, 1, 1, 0) $$, 'the 1,000 columns that were used last are remembered');
 
 select * from finish();
 rollback;

@@ -1,5 +1,5 @@
 begin;
-select plan(9);
+select plan(18);
 \ir fixtures.psql
 \ir drafts.psql
 
@@ -19,6 +19,26 @@ select is((api.get_upload_rows(:'org', :'id', p_limit => 2, p_cursor => api.get_
           'a cursor leads to the next page');
 select throws_ok(format($$ select api.get_upload_rows(%L, %L, p_q => repeat('x', 201)) $$, :'org', :'id'), 'PT400', 'q must be a text of at most 200 characters', 'a text to look for in cells has an end');
 select is((api.get_upload_rows(:'org', :'id', p_q => 'nothing'))::jsonb, '{"rows": [], "total": 0, "limit": 100, "offset": 0, "next_cursor": null}', 'no row is an empty page');
+
+select is((api.get_upload_rows(:'org', :'id', p_limit => 7)) ->> 'next_cursor', null, 'the last page of rows leads no further');
+
+-- Lists
+select pg_temp.turn_clock(now() + interval '1 hour');
+select api.create_upload(:'org', pg_temp.items(1), p_name => 'a') ->> 'id' as a, api.create_upload(:'org', pg_temp.items(1), p_name => 'b') ->> 'id' as b \gset
+create function pg_temp.uploads(p_organization_id uuid, p_status text default null, p_limit integer default 20, p_cursor text default null) returns text[]
+language sql as $$
+    select array_agg(u ->> 'id') from json_array_elements(api.list_uploads(p_organization_id, p_status, p_limit, 0, p_cursor) -> 'uploads') u
+$$;
+select is(pg_temp.uploads(:'org'), array[greatest(:'a'::text, :'b'), least(:'a'::text, :'b'), :'id'], 'uploads are listed newest first, and by their ids where they are of the same time');
+select is(pg_temp.uploads(:'org', null, 2), array[greatest(:'a'::text, :'b'), least(:'a'::text, :'b')], 'a page of uploads has the newest');
+select is(pg_temp.uploads(:'org', null, 2, api.list_uploads(:'org', null, 1) ->> 'next_cursor'), array[least(:'a'::text, :'b'), :'id'], 'a cursor leads to the uploads that follow');
+select is(api.list_uploads(:'org', null, 3) ->> 'next_cursor', null, 'the last page of uploads leads no further');
+select api.start_upload(:'org', :'a') is not null as started \gset
+select is(pg_temp.uploads(:'org', 'started'), array[:'a'], 'uploads can be listed by what became of them');
+select is((select array[l ->> 'total', json_array_length(l -> 'uploads')::text] from api.list_uploads(:'org', 'draft', 1) l), '{2,1}', 'the total counts the uploads of that status on all pages');
+select throws_ok(format($$ select api.list_uploads(%L, 'lost') $$, :'org'), 'PT400', 'status must be one of draft, started', 'uploads have no other status');
+select pg_temp.turn_clock((select expires_at from public.lookup_uploads where id = :'b'));
+select is((api.list_uploads(:'org'))::jsonb, '{"uploads": [], "total": 0, "limit": 20, "offset": 0, "next_cursor": null}', 'an upload that expires now is no longer listed');
 
 select * from finish();
 rollback;
