@@ -1,5 +1,5 @@
 begin;
-select plan(43);
+select plan(45);
 
 select api.create_organization('Acme') as org \gset
 select api.create_organization('Globex') as other_org \gset
@@ -63,6 +63,11 @@ select is((api.list_api_keys(:'org', p_granted_scopes => '{jobs:read}') -> 'api_
     'nobody lists keys that may do more than they');
 select is(api.revoke_api_key(:'org', :'maker', p_include_created => true) ->> 'name', 'maker', 'a key can be revoked with what it made');
 select set_eq($$ select name from app.api_keys where revoked_at is not null $$, array['maker', 'made', 'less'], 'the keys that a key made, and those that they made, are revoked with it');
+
+select throws_ok(format($$ select api.create_api_key(%L, sha256('x'), 'leap_live_', 'xxxx', p_created_by => %L) $$, :'org', :'maker'), 'PT401', 'Invalid API key',
+    'a revoked key makes no keys');
+select is(length(api.request_api_key(:'org', sha256('long'), 'leap_live_', 'long', jsonb_build_object('name', repeat('x', 200)), app.all_scopes()) ->> 'name'), 200,
+    'the name of a key may have 200 characters');
 
 -- Rotating and revoking
 select (select id from app.api_keys where name = 'first') as first \gset

@@ -1,5 +1,5 @@
 begin;
-select plan(20);
+select plan(23);
 \ir fixtures.psql
 
 select results_eq('select name, api_keys, open_jobs, open_items, last_upload_at from api.list_organizations()',
@@ -33,6 +33,7 @@ delete from app.organizations where id = :'clerk';
 -- Rows everywhere.
 select pg_temp.submit(:'other_org', 2) as other_job \gset
 select pg_temp.look_up(:'org', 1, 200, :'answer');
+select results_eq('select name, open_jobs, open_items from api.list_organizations()', $$ values ('Globex', 1, 2), ('Initech', 1, 2) $$, 'operators see how many items are not looked up yet');
 select app.file_applications(:'org', app.customer_id(:'org', 'site-1', now()), 'site-1', :'answer', now());
 select api.update_organization(:'org', '{"company": "acme"}');
 select throws_ok(format('select api.delete_organization(%L)', :'org'), 'PT409', 'The organization has open work: 1 batch', 'an organization with open work is not deleted');
@@ -52,13 +53,27 @@ select is_empty('select * from api.check_invariants()', 'what remains is whole')
 
 -- In steps.
 select api.create_organization('Busy') as busy \gset
+select api.create_api_key(:'busy', sha256('busy'), 'leap_live_', 'busy') is not null as key \gset
 select count(pg_temp.submit(:'busy', 1)) from generate_series(1, 3) \gset submitted_
 create or replace function app.step_ends_at() returns timestamptz language sql return '-infinity'::timestamptz;
 select api.delete_organization(:'busy', true)::jsonb - 'organization_id' as step \gset
 select is(array[:'step', (select string_agg(status, ' ') from public.batch_lookup_jobs where organization_id = :'busy')],
           array['{"deleted": false, "remaining_jobs": 2}', 'pending pending'], 'a call cancels no more open batches than its time allows');
+select throws_ok($$ select api.authenticate_api_key(sha256('busy')) $$, 'PT401', 'Invalid API key', 'the keys of an organization stop working with the first call');
 select api.delete_organization(:'busy', true) as step \gset
 select is(api.delete_organization(:'busy', true) ->> 'deleted', 'true', 'the calls that follow go on until all is deleted');
+
+
+-- What it did.
+create function pg_temp.looked_up() returns numeric
+language sql as $$
+    select (select coalesce(sum(items), 0) from app.work_totals where kind = 'lookup') + (select coalesce(sum(items), 0) from app.work_minutes where kind = 'lookup' and recorder <> 0)
+$$;
+select api.create_organization('Done') as done \gset
+select pg_temp.submit(:'done', 2) as job, pg_temp.looked_up() as before \gset
+select pg_temp.look_up(:'done', 2) as looked_up \gset
+select count(api.delete_organization(:'done')) from generate_series(1, 1) \gset deleted_
+select is(array[pg_temp.looked_up() - :before, (select count(*) from app.organizations where id = :'done')], '{2,0}', 'what a deleted organization looked up still counts in the totals');
 
 select * from finish();
 rollback;

@@ -1,5 +1,5 @@
 begin;
-select plan(11);
+select plan(12);
 \ir fixtures.psql
 select pg_temp.turn_clock(clock_timestamp() + interval '1 hour');
 
@@ -30,15 +30,25 @@ select is(app.expire_leases(:'other_org', app.clock()), 1, 'what a worker held b
 select pg_temp.submit(:'other_org', 6) as job \gset
 select api.claim_lookups(:'other_org', 'another', 1) as claimed \gset
 select lease_token as heard from api.claim_lookups(:'other_org', 'living', 2) limit 1 \gset
-select count(*) from api.claim_lookups(:'other_org', 'living', 2) \gset unheard_
-select is(api.release_lost_claims(:'other_org', 'living', array[:'heard'::uuid]), 2, 'what a worker holds without knowing it is released');
+select count(*) from api.claim_lookups(:'other_org', 'living', 3) \gset unheard_
+select is(api.release_lost_claims(:'other_org', 'living', array[:'heard'::uuid]), 3, 'what a worker holds without knowing it is released');
 select results_eq(
     format('select worker, app.count_positions(positions) from public.lookup_leases where organization_id = %L order by worker', :'other_org'),
     $$ values ('another', 1), ('living', 2) $$, 'what it knows of stays its own, and what others hold theirs');
 select results_eq(
     format('select distinct retry_count, count(*) over () from public.lookup_queue_items where job_id = %L and retry_at <= app.clock() and status = %L', :'job', 'pending'),
-    $$ values (0, 2::bigint) $$, 'a released item is ready again, and no retry is counted');
+    $$ values (0, 3::bigint) $$, 'a released item is ready again, and no retry is counted');
 select is(api.release_lost_claims(:'other_org', 'living', array[:'heard'::uuid]), 0, 'what was released is not released again');
+
+
+-- A worker that renews a lease after all
+select pg_temp.submit(:'org', 1) is not null as submitted, (select limit_version from api.heartbeat('living')) as version \gset
+select job_id as job, position, lease_token as token from api.claim_lookups(:'org', 'living', 1) \gset
+select $$ select pg_temp.turn_clock(app.clock() + interval '5 seconds'), (select limit_version from api.heartbeat('living')) $$ from generate_series(1, 13) \gexec
+select app.expire_leases(:'org', app.clock()) as expired \gset
+select count(*) as extended from api.extend_leases(:'org', array[:'job'::uuid], array[:position], array[:'token'::uuid]) \gset
+select $$ select pg_temp.turn_clock(app.clock() + interval '5 seconds'), (select limit_version from api.heartbeat('living')) $$ from generate_series(1, 13) \gexec
+select is(array[:expired, :extended, app.expire_leases(:'org', app.clock())], '{0,1,0}', 'a lease that was overdue and is renewed gets some more time again');
 
 select * from finish();
 rollback;

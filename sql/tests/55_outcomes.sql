@@ -1,5 +1,5 @@
 begin;
-select plan(33);
+select plan(34);
 \ir fixtures.psql
 
 create function pg_temp.item(p_job_id uuid, p_position integer default 0) returns public.lookup_queue_items
@@ -76,6 +76,11 @@ select pg_temp.submit(:'org', 1) as job \gset
 select is(pg_temp.record(:'org', array[:'job'::uuid], array[0], array[gen_random_uuid()], 200, '{}'), 'stale', 'nobody answers for an item that nobody claimed');
 select is((select position from api.claim_lookups(:'org', 'w', 1)), 0, 'an item that nobody claimed is claimed in its turn');
 select api.cancel_batch_lookup(:'org', :'job') as cancelled \gset
+
+select pg_temp.submit(:'org', 1) as job \gset
+select lease_token as token from api.claim_lookups(:'org', 'w', 1) \gset
+select api.record_lookups(:'org', array[:'job', :'job']::uuid[], '{0,0}', array[:'token', :'token']::uuid[], '{200,500}', '{null,null}', '{"{}",null}', '{null,null}');
+select is((pg_temp.item(:'job')).status, 'completed', 'an item that has a success and a failure at once is completed');
 
 -- Going on before the time
 select api.create_organization('Patient') as patient_org \gset
