@@ -78,9 +78,11 @@ select is((select position from api.claim_lookups(:'org', 'w', 1)), 0, 'an item 
 select api.cancel_batch_lookup(:'org', :'job') as cancelled \gset
 
 select pg_temp.submit(:'org', 1) as job \gset
-select lease_token as token from api.claim_lookups(:'org', 'w', 1) \gset
-select api.record_lookups(:'org', array[:'job', :'job']::uuid[], '{0,0}', array[:'token', :'token']::uuid[], '{200,500}', '{null,null}', '{"{}",null}', '{null,null}');
-select is((pg_temp.item(:'job')).status, 'completed', 'an item that has a success and a failure at once is completed');
+select lease_token as lost_token from api.claim_lookups(:'org', 'lost', 1) \gset
+select pg_temp.turn_clock(app.clock() + interval '61 seconds');
+select app.expire_leases(:'org', app.clock()) as expired \gset
+select api.record_lookups(:'org', array[:'job', :'job']::uuid[], '{0,0}', array[:'lost_token', :'lost_token']::uuid[], '{200,500}', '{null,null}', '{"{}",null}', '{null,null}');
+select is((pg_temp.item(:'job')).status, 'completed', 'an item that waits again is completed by a late success, also one with a failure beside it');
 
 -- Going on before the time
 select api.create_organization('Patient') as patient_org \gset
