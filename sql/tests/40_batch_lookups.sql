@@ -1,5 +1,5 @@
 begin;
-select plan(28);
+select plan(31);
 \ir fixtures.psql
 
 -- Creating
@@ -56,14 +56,27 @@ select throws_ok(format($$ select api.cancel_batch_lookup(%L, %L) $$, :'other_or
 select is(
     pg_temp.record(:'org', array[:'job'::uuid], array[:position], array[:'token'::uuid], 200, :'answer'), 'accepted', 'the item in flight finishes');
 select is((api.get_batch_lookup(:'org', :'job') -> 'item_counts')::jsonb, '{"pending": 0, "processing": 0, "completed": 1, "failed": 2}', 'an item that finishes after the cancel counts');
-select pg_temp.submit(:'org', 3) as retried \gset
-select pg_temp.look_up(:'org', 1, 503) as failed_once \gset
-select api.cancel_batch_lookup(:'org', :'retried') as cancelled \gset
+select pg_temp.submit(:'other_org', 3) as retried \gset
+select pg_temp.look_up(:'other_org', 1, 503) as failed_once \gset
+select api.cancel_batch_lookup(:'other_org', :'retried') as cancelled \gset
 select results_eq(
     format($$ select status, error_code, retry_at from public.lookup_queue_items where job_id = %L order by position $$, :'retried'),
     $$ values ('failed', 'job_cancelled', null::timestamptz), ('failed', 'job_cancelled', null), ('failed', 'job_cancelled', null) $$,
     'an item that waits for another try is cancelled, too');
 select is((select status || total_sites from public.incentive_reports where id = :'report'), 'complete1', 'the report is complete with the site it has');
+
+-- Filters
+select api.create_organization('Filters') as filters \gset
+select pg_temp.turn_clock(('2026-11-2' || n || ' 12:00:00+00')::timestamptz), api.create_batch_lookup(:'filters', pg_temp.items(1), p_options => jsonb_strip_nulls(jsonb_build_object('name', name)))
+  from (values (1, 'North 1'), (2, 'South'), (3, null), (4, 'north 2')) v (n, name);
+create function pg_temp.found(p_organization_id uuid, p_limit integer default 20, p_name text default null, p_from timestamptz default null, p_before timestamptz default null) returns text
+language sql as $$
+    select concat_ws(' of ', array_to_string(array(select coalesce(j ->> 'name', 'none') from json_array_elements(l -> 'jobs') j), ', '), l ->> 'total')
+      from api.list_batch_lookups(p_organization_id, p_limit => p_limit, p_name => p_name, p_created_from => p_from, p_created_before => p_before) l
+$$;
+select is(pg_temp.found(:'filters', 1, 'NORTH'), 'north 2 of 2', 'the total of a list counts what its filter by name finds on all pages');
+select is(pg_temp.found(:'filters', 1, null, '2026-11-22 12:00:00+00'), 'north 2 of 3', 'the total of a list counts the jobs from a time on, that time included');
+select is(pg_temp.found(:'filters', 20, null, '2026-11-22 12:00:00+00', '2026-11-24 12:00:00+00'), 'none, South of 2', 'a list of jobs ends before the time that it is asked to end before');
 
 select * from finish();
 rollback;

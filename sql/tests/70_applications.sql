@@ -1,5 +1,5 @@
 begin;
-select plan(23);
+select plan(25);
 \ir fixtures.psql
 
 -- Filed by batch items
@@ -21,6 +21,8 @@ select is((select count(*)::integer from public.applications), 4, 'items that do
 
 -- Read
 select is(json_array_length(api.list_applications(:'org') -> 'applications'), 4, 'an organization lists its applications');
+select is(array(select a ->> 'id' from json_array_elements(api.list_applications(:'org') -> 'applications') a), array(select id::text from public.applications order by id desc),
+    'a page of applications has the newest first');
 select is(api.list_applications(:'other_org')::jsonb, '{"applications": [], "total": 0, "limit": 50, "offset": 0, "next_cursor": null}', 'an organization does not list another''s applications');
 select is(json_array_length(api.list_applications(:'org', 'site-2') -> 'applications'), 2, 'applications are found by reference_id');
 select is(json_array_length(api.list_applications(:'org', null, 'approved') -> 'applications'), 0, 'applications are found by status');
@@ -51,9 +53,12 @@ select throws_ok(format($$ select api.update_application(%L, %s, %L) $$, :'org',
                ('{"application_status": null}', 'The body must be an object with application_status'),
                ('{"application_status": "lost"}', 'application_status must be one of not_started, in_progress, awaiting_partner, completed, submitted, approved, rejected'),
                ('{"application_status": "approved", "id": 5}', 'The body must be an object with application_status')) v (c, message);
-select is(
-    (select app.file_applications(organization_id, customer_id, reference_id, jsonb_set(:'answer', '{incentives,by_program,0,total_incentive}', '5'), now())::text from public.applications where id = :application)
-    || (select total_incentive from public.applications where id = :application), '800.00', 'what was decided is not changed by a lookup');
+
+-- Looked up again
+select app.file_applications(organization_id, customer_id, reference_id, jsonb_set(:'answer', '{incentives,by_program,0,total_incentive}', '5'), now()) as refiled
+  from (select distinct organization_id, customer_id, reference_id from public.applications) a;
+select is((select total_incentive from public.applications where id = :application), 800.00, 'what was decided is not changed by a lookup');
+select is(array(select program_id || ' ' || total_incentive from public.applications where reference_id = 'site-2' order by program_id), array['7 5.00', '9 400.50'], 'an open application has the amount of the latest lookup');
 
 -- An answer with less than ours
 select api.create_batch_lookup(:'other_org', pg_temp.items(1, '{"create_application": true}')) as sparse \gset

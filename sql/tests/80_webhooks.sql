@@ -1,5 +1,5 @@
 begin;
-select plan(43);
+select plan(44);
 \ir fixtures.psql
 
 -- The config
@@ -37,6 +37,7 @@ select pg_temp.turn_clock(app.clock());
 select api.rotate_webhook_secret(:'org', '{"overlap_seconds": 3600}') as rotated \gset
 select isnt(:'rotated'::json ->> 'signing_secret', null, 'a rotated secret is shown once');
 select is(json_array_length(api.get_webhook_config(:'org') -> 'secrets'), 2, 'both secrets are valid for a while');
+select is(api.get_webhook_config(:'org') #>> '{secrets,0,expires_at}', null, 'the newest secret comes first');
 select pg_temp.turn_clock(app.clock() + interval '1 hour');
 select is(json_array_length(api.get_webhook_config(:'org') -> 'secrets'), 1, 'only the new secret is valid after the overlap');
 select lives_ok(format('select api.rotate_webhook_secret(%L) from generate_series(1, 4)', :'org'), 'secrets can be rotated again');
