@@ -1,5 +1,5 @@
 begin;
-select plan(55);
+select plan(59);
 \ir fixtures.psql
 select api.set_webhook_config(:'org', '{"url": "https://example.com/"}') as config \gset
 
@@ -147,11 +147,25 @@ select pg_temp.tell(:'lost', 4) \gset ignored_
 select delivery_id as heard from api.claim_webhooks(:'lost', 'sender', 1) \gset
 select count(*) from api.claim_webhooks(:'lost', 'sender', 2) \gset unheard_
 select count(*) from api.claim_webhooks(:'lost', 'another', 1) \gset unheard_
+select is_empty(format($$ select from api.claim_webhooks(%L, 'another', 1) $$, :'lost'), 'what others hold is not claimed again');
 select is(api.release_lost_webhooks(:'lost', 'sender', array[:'heard'::uuid]), 2, 'what a sender holds without knowing it is released');
 select results_eq(
     format('select leased_by, count(*) from app.webhook_deliveries where organization_id = %L group by 1 order by 1', :'lost'),
     $$ values ('another', 1::bigint), ('sender', 1), (null, 2) $$, 'a sender keeps the deliveries that it knows of, and others keep theirs');
 select ok((select :'lost' = any (organization_ids) from api.ready_webhooks()), 'released deliveries are due at once');
+select api.rotate_webhook_secret(:'lost', '{"overlap_seconds": 60}') is not null as rotated, pg_temp.turn_clock(app.clock() + interval '59 seconds') \gset
+select is((select cardinality(secrets) from api.claim_webhooks(:'lost', 'sender', 1)), 2, 'a delivery is signed with both secrets while they overlap');
+select pg_temp.turn_clock(app.clock() + interval '1 second');
+select is((select cardinality(secrets) from api.claim_webhooks(:'lost', 'sender', 1)), 1, 'a delivery is not signed with a secret that ends now');
+
+-- Turns
+select api.create_organization('Turn 1') as turn_1, api.create_organization('Turn 2') as turn_2 \gset
+select api.set_webhook_config(o, '{"url": "https://example.com/"}'), pg_temp.tell(o, 2) from unnest(array[:'turn_1', :'turn_2']::uuid[]) o;
+select others, first.organization_ids as served
+  from (select array_agg(id) as others from app.organizations where id not in (:'turn_1', :'turn_2')) o cross join lateral api.ready_webhooks(1, others) first \gset
+select count(c) as claimed from unnest(:'served'::uuid[]) o cross join api.claim_webhooks(o, 'sender', 1) c \gset
+select is((select organization_ids from api.ready_webhooks(10, :'others'::uuid[])), array_remove(array[:'turn_1', :'turn_2']::uuid[], (:'served'::uuid[])[1]) || :'served'::uuid[],
+    'an organization that was just served comes after the others');
 
 -- A body that cannot be built
 select api.set_webhook_config(:'org', '{"enabled": true}') as config \gset

@@ -1,5 +1,5 @@
 begin;
-select plan(18);
+select plan(19);
 \ir fixtures.psql
 select pg_temp.turn_clock('2026-11-24 12:00:00+00');
 select api.set_webhook_config(:'org', '{"url": "https://example.com/"}') as config, pg_temp.submit(:'org', 2) as job, pg_temp.look_up(:'org', 2) \gset ignored_
@@ -64,6 +64,12 @@ select results_eq(format($$ select attempt, http_status from app.webhook_attempt
     'a success among several attempts that are reported at once is the one that is kept');
 select results_eq($$ select outcome, items from api.work_history where kind = 'webhook' and minute = '2026-11-24 15:00+00' $$, $$ values ('delivered', 1::bigint) $$,
     'several attempts that are reported at once are counted once');
+
+select pg_temp.submit(:'org', 1) as job \gset
+select pg_temp.look_up(:'org', 1);
+select delivery_id, lease_token from api.claim_webhooks(:'org', 'sender', 1) \gset
+select api.record_webhooks(:'org', array[:'delivery_id', :'delivery_id', :'delivery_id']::uuid[], array[gen_random_uuid(), :'lease_token', gen_random_uuid()], '{500,503,502}', '{null,null,null}', '{1,2,3}', '{"","",""}', '{null,null,null}');
+select is((select status || ' ' || last_error from app.webhook_deliveries where id = :'delivery_id'), 'pending HTTP 503', 'a failure under the lease that holds the delivery counts, and not one under a lost lease beside it');
 
 select * from finish();
 rollback;
