@@ -1,5 +1,5 @@
 begin;
-select plan(25);
+select plan(27);
 \ir fixtures.psql
 \ir drafts.psql
 
@@ -44,9 +44,12 @@ select throws_ok(format($$ select api.update_upload(%L, %L, pg_temp.long_edits(3
     'edits must be at most 20 MB altogether, earlier ones included', 'edits do not add up to more than a file may have');
 select is(api.update_upload(:'org', :'id', '{"skip": [1.0, 2e0], "reuse_results": {"max_age_days": 30.0}}')::jsonb -> 'reuse_results', '{"max_age_days": 30}', 'a whole number may be written with a fraction of zero');
 
-select api.update_upload(:'org', :'id', '{"unskip": [2]}') is not null as taken_back \gset
+select api.update_upload(:'org', :'id', '{"unskip": [2, 5]}') is not null as taken_back \gset
 select is(pg_temp.rows(:'id', null, 'any'), array[0, 2, 3, 4], 'a row that is no longer skipped has its warning again');
-select api.update_upload(:'org', :'id', '{"edits": [{"position": 2, "column": 5, "value": "78701"}]}') is not null as edited \gset
+select is(pg_temp.rows(:'id', 'unknown_device'), array[5], 'a row that is no longer skipped has its problem again');
+select api.update_upload(:'org', :'id', jsonb_build_object('edits', jsonb_build_array('{"position": 2, "column": 5, "value": "78701"}'::jsonb, jsonb_build_object('position', 5, 'column', 7, 'value', :'device'::text))))
+    is not null as edited \gset
+select is(pg_temp.rows(:'id', 'unknown_device'), null, 'a row has no problem any more when its cell is edited');
 select is(pg_temp.rows(:'id', null, 'any'), array[0, 3, 4], 'a row has no warning any more when its cell is edited');
 
 select * from finish();
