@@ -1,5 +1,5 @@
 begin;
-select plan(36);
+select plan(37);
 \ir fixtures.psql
 select pg_temp.turn_clock(clock_timestamp());
 
@@ -108,6 +108,14 @@ select is((pg_temp.submit_reusing(:'org', pg_temp.items(1), 300)) ->> 'reused_it
 select throws_ok(
     format($$ select pg_temp.submit_reusing(%L, pg_temp.items(1), 0) $$, :'org'), 'PT400',
     'reuse_results must be an object {"max_age_days": a whole number from 1 to 3650}', 'the age of results has its bounds');
+
+select api.create_organization('Latest') as latest \gset
+select pg_temp.submit(:'latest', 1) as job, pg_temp.look_up(:'latest', 1, 200, :'answer') as looked_up \gset
+select pg_temp.turn_clock(app.clock() + interval '1 day');
+select pg_temp.submit(:'latest', 1) as later_job \gset
+select pg_temp.look_up(:'latest', 1, 200, :'answer') as looked_up \gset
+select pg_temp.submit_reusing(:'latest', pg_temp.items(1), 30) ->> 'job_id' as reusing \gset
+select is((select reused_from_job_id from public.lookup_queue_items where job_id = :'reusing'), :'later_job'::uuid, 'the latest of several results is reused');
 
 select isnt(
     app.dedup_key((select i from app.parse_batch_items(app.batch_request_items(pg_temp.items(1, '{"household": {"size": 2}}') -> 'items'), true) i)),
