@@ -197,7 +197,7 @@ def test_a_workbook_is_large_whatever_its_size(database: Connection, http_settin
             database.execute("lock table public.lookup_uploads in access exclusive mode")
             held = executor.submit(client.post, "/uploads", content=LARGE, headers=JSON)
             with psycopg.connect(database.info.dsn, password=database.info.password, autocommit=True) as observer:
-                wait_until(lambda: len(waiting_for_locks(observer, "create_upload")) == 1)
+                wait_until(lambda: len(waiting_for_locks(observer, "submit_upload")) == 1)
             refused = client.post("/uploads", content=b"PK\x03\x04", headers={"content-type": "application/zip"})
             database.execute("rollback")
         assert (refused.status_code, refused.json()["code"]) == (503, "busy")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -10,8 +13,11 @@ import httpx
 import psycopg
 import pytest
 
-from tests.conftest import Connection
-from tests.http_fixtures import Json, NewClient, OrganizationClient, address, organization_of, site
+from pyshell.api.routes.batch_lookups import fingerprint
+from pyshell.api.routes.uploads import Upload
+from tests.conftest import Connection, waiting_for_locks
+from tests.http_fixtures import Json, NewClient, OrganizationClient, address, site
+from tests.timed import wait_until
 
 INVALID = [site("deal-002", device_ids=[]), site("deal-001"), site("deal-003", address=address(postal_code="10001"))]
 NO_DEVICES = "device_ids must be an array of 1 to 100 positive integers"
@@ -145,72 +151,98 @@ def test_a_wrong_option_is_named(client: OrganizationClient, options: Json, code
     assert total(client) == 0
 
 
+@pytest.mark.parametrize("path", ["/batch-lookups", "/uploads"])
 class TestAnIdempotencyKey:
-    def post(self, client: OrganizationClient, key: str, items: Any = None, **params: Any) -> httpx.Response:
-        return client.post("/batch-lookups", json=items or [site()], params=params, headers={"idempotency-key": key})
+    """Of a new batch, and of a new draft."""
 
-    def test_makes_a_repeated_request_answer_the_same_and_do_nothing(self, client: OrganizationClient) -> None:
-        first, second = self.post(client, "upload-1"), self.post(client, "upload-1")
+    def post(self, client: OrganizationClient, path: str, key: str, items: Any = None, **params: Any) -> httpx.Response:
+        return client.post(path, json=[site()] if items is None else items, params=params, headers={"idempotency-key": key})
+
+    def made(self, client: OrganizationClient, path: str) -> int:
+        count: int = client.get(path).json()["total"]
+        return count
+
+    def test_makes_a_repeated_request_answer_the_same_and_do_nothing(self, client: OrganizationClient, path: str) -> None:
+        first, second = self.post(client, path, "upload-1"), self.post(client, path, "upload-1")
         assert first.status_code == second.status_code == 201
         assert first.content == second.content
         assert "idempotency-replayed" not in first.headers
         assert second.headers["idempotency-replayed"] == "true"
-        assert total(client) == 1
-        assert self.post(client, "upload-2").json()["job_id"] != first.json()["job_id"]
+        assert self.made(client, path) == 1
+        assert self.post(client, path, "upload-2").content != first.content
+        assert self.made(client, path) == 2
 
-    def test_belongs_to_one_request(self, client: OrganizationClient) -> None:
-        self.post(client, "upload-1")
-        for other in (self.post(client, "upload-1", [site("deal-002")]), self.post(client, "upload-1", name="x")):
+    def test_belongs_to_one_request(self, client: OrganizationClient, path: str) -> None:
+        self.post(client, path, "upload-1")
+        others = (
+            self.post(client, path, "upload-1", [site("deal-002")]),
+            self.post(client, path, "upload-1", name="x"),
+            self.post(client, path, "upload-1", reuse_max_age_days=30),
+        )
+        for other in others:
             assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
-        assert total(client) == 1
+        assert self.made(client, path) == 1
 
-    def test_belongs_to_one_organization(self, new_client: NewClient) -> None:
+    def test_belongs_to_one_route(self, client: OrganizationClient, path: str) -> None:
+        [elsewhere] = {"/batch-lookups", "/uploads"} - {path}
+        self.post(client, elsewhere, "upload-1")
+        response = self.post(client, path, "upload-1")
+        assert (response.status_code, response.headers.get("idempotency-replayed")) == (201, None)
+        assert self.made(client, path) == 1
+
+    def test_belongs_to_one_organization(self, new_client: NewClient, path: str) -> None:
         one, other = new_client(), new_client()
-        assert self.post(one, "upload-1").json()["job_id"] != self.post(other, "upload-1").json()["job_id"]
+        first, second = self.post(one, path, "upload-1"), self.post(other, path, "upload-1")
+        assert (second.status_code, second.headers.get("idempotency-replayed")) == (201, None)
+        assert first.content != second.content
+        assert self.made(one, path) == self.made(other, path) == 1
 
-    def test_of_a_refused_request_is_free(self, client: OrganizationClient) -> None:
-        assert self.post(client, "upload-1", [{}]).status_code == 400
-        assert self.post(client, "upload-1").status_code == 201
+    def test_of_a_refused_request_is_free(self, client: OrganizationClient, path: str) -> None:
+        assert self.post(client, path, "upload-1", []).status_code == 400
+        assert self.post(client, path, "upload-1").status_code == 201
 
-    def test_is_free_after_a_dry_run(self, client: OrganizationClient) -> None:
-        assert self.post(client, "upload-1", dry_run=True).status_code == 200
-        assert "idempotency-replayed" not in self.post(client, "upload-1", dry_run=True).headers
-        assert self.post(client, "upload-1").status_code == 201
-
-    def test_is_forgotten_after_a_week(self, client: OrganizationClient, database: Connection) -> None:
-        first = self.post(client, "upload-1").json()
+    def test_is_forgotten_after_a_week(self, client: OrganizationClient, database: Connection, path: str) -> None:
+        first = self.post(client, path, "upload-1")
         age = "update app.idempotency_keys set created_at = now() - interval '7 days 1 second' where organization_id = %s"
-        organization_id = organization_of(database, first)
+        organization_id = client.get("/organization").json()["id"]
         database.execute(age, [organization_id])
-        assert self.post(client, "upload-1").json()["job_id"] != first["job_id"]
+        assert self.post(client, path, "upload-1").content != first.content
         database.execute(age, [organization_id])
         database.execute("select app.run_maintenance()")
         assert database.execute("select from app.idempotency_keys where organization_id = %s", [organization_id]).fetchone() is None
 
     @pytest.mark.parametrize("key", ["", "a b", "x" * 256, "\x80\xff"])
-    def test_has_a_form(self, client: OrganizationClient, key: str) -> None:
-        response = client.post("/batch-lookups", json=[site()], headers={b"idempotency-key": key.encode("latin-1")})
+    def test_has_a_form(self, client: OrganizationClient, path: str, key: str) -> None:
+        response = client.post(path, json=[site()], headers={b"idempotency-key": key.encode("latin-1")})
         assert (response.status_code, response.json()["code"]) == (400, "invalid_idempotency_key")
+        assert self.made(client, path) == 0
 
-    def test_of_many_at_once_makes_one_job(self, client: OrganizationClient) -> None:
-        with ThreadPoolExecutor(8) as pool:
-            answers = list(pool.map(lambda _: self.post(client, "upload-1"), range(16)))
+    def test_of_many_at_once_makes_one(self, client: OrganizationClient, path: str) -> None:
+        with ThreadPoolExecutor(4) as pool:
+            answers = list(pool.map(lambda _: self.post(client, path, "upload-1"), range(16)))
         assert {answer.status_code for answer in answers} <= {201, 409}
         assert len({answer.content for answer in answers if answer.status_code == 201}) == 1
-        assert total(client) == 1
+        assert self.made(client, path) == 1
 
-    def test_in_progress_is_a_conflict(self, client: OrganizationClient, database: Connection, held: Connection) -> None:
-        job = client.submit()
-        organization_id = organization_of(database, job)
-        held.execute(
-            "insert into app.idempotency_keys (organization_id, route, key, fingerprint, created_at)"
-            " values (%s, 'POST /batch-lookups', 'upload-1', 'x', now())",
-            [organization_id],
-        )
-        response = self.post(client, "upload-1")
-        assert (response.status_code, response.json()["code"]) == (409, "request_in_progress")
-        held.rollback()
-        assert self.post(client, "upload-1").status_code == 201
+    def test_in_progress_is_a_conflict(
+        self, client: OrganizationClient, new_client: NewClient, held: Connection, database: Connection, path: str
+    ) -> None:
+        table = {"/batch-lookups": "batch_lookup_jobs", "/uploads": "lookup_uploads"}[path]
+        held.execute(f"lock table public.{table} in share row exclusive mode")
+        with ThreadPoolExecutor(2) as pool:
+            first = pool.submit(self.post, client, path, "upload-1")
+            wait_until(lambda: len(waiting_for_locks(database, 'api."submit_')) == 1)
+            second = self.post(client, path, "upload-1")
+            assert (second.status_code, second.json()["code"]) == (409, "request_in_progress")
+            # The key of another organization is another one: its request comes as far as the first.
+            other = pool.submit(self.post, new_client(), path, "upload-1")
+            wait_until(lambda: len(waiting_for_locks(database, 'api."submit_')) == 2)
+            held.rollback()
+            answers = [first.result(), other.result(), self.post(client, path, "upload-1")]
+        assert [answer.status_code for answer in answers] == [201, 201, 201]
+        assert answers[0].content == answers[2].content != answers[1].content
+        assert [answer.headers.get("idempotency-replayed") for answer in answers] == [None, None, "true"]
+        assert self.made(client, path) == 1
 
     @pytest.fixture
     def held(self, database: Connection) -> Iterator[Connection]:
@@ -218,3 +250,25 @@ class TestAnIdempotencyKey:
         with psycopg.connect(database.info.dsn, password=database.info.password) as connection:
             yield connection
             connection.rollback()
+
+
+def test_an_idempotency_key_is_free_after_a_dry_run(client: OrganizationClient) -> None:
+    def post(**params: Any) -> httpx.Response:
+        return client.post("/batch-lookups", json=[site()], params=params, headers={"idempotency-key": "upload-1"})
+
+    assert post(dry_run=True).status_code == 200
+    assert "idempotency-replayed" not in post(dry_run=True).headers
+    assert post().status_code == 201
+
+
+def test_a_hash_of_a_large_file_takes_no_copy_of_it() -> None:
+    upload = Upload(None, json.dumps([["Straße", "Zürich"]] * 100_000, ensure_ascii=False))
+    whole = "\0".join([json.dumps({"name": "x"}), "", upload.file or ""]).encode()
+    tracemalloc.start()
+    try:
+        hashed = fingerprint({"name": "x"}, upload)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert hashed == hashlib.sha256(whole).digest(), "a request from before a new release is known"
+    assert peak < len(whole) / 4

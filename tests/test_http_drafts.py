@@ -309,6 +309,42 @@ def test_a_start_that_is_repeated_with_its_key_answers_the_same(client: Organiza
     assert answer(start(client, upload, "key-1"), 422)["code"] == "idempotency_key_reused"
 
 
+def test_a_file_that_is_repeated_with_its_key_is_answered_with_the_draft_as_it_was(client: OrganizationClient) -> None:
+    def repeat() -> httpx.Response:
+        return client.post(
+            "/uploads", content=HEADER + ROWS, headers={"content-type": "text/csv", "idempotency-key": "file-1"}, params={"name": "March"}
+        )
+
+    def check_repeated() -> None:
+        again = repeat()
+        assert (again.status_code, again.content, again.headers["idempotency-replayed"]) == (201, first.content, "true")
+
+    first = repeat()
+    upload = answer(first, 201)
+    change(client, upload, value_maps={"building_type": {"Hut": "RESIDENTIAL"}})
+    check_repeated()
+    answer(start(client, upload, skip_invalid=True), 201)
+    check_repeated()
+    # Another one would be one too many.
+    for _ in range(20):
+        draft(client)
+    check_repeated()
+    assert answer(send(client), 409)["code"] == "too_many_open_uploads"
+    answer(client.delete(f"/uploads/{upload['id']}"))
+    check_repeated()
+    assert client.get(f"/uploads/{upload['id']}").status_code == 404
+    assert client.get("/uploads").json()["total"] == 20
+
+
+def test_the_name_of_a_file_in_a_form_belongs_to_the_request_with_a_key(client: OrganizationClient) -> None:
+    def post(name: str) -> httpx.Response:
+        return client.post("/uploads", files={"file": (name, HEADER + ROWS, "text/csv")}, headers={"idempotency-key": "file-1"})
+
+    first = answer(post("March.csv"), 201)
+    assert (answer(post("March.csv"), 201), first["name"]) == (first, "March.csv")
+    assert answer(post("April.csv"), 422)["code"] == "idempotency_key_reused"
+
+
 def test_drafts_are_listed_and_deleted(client: OrganizationClient) -> None:
     first, second = draft(client), draft(client)
     answer(start(client, first, skip_invalid=True), 201)

@@ -393,6 +393,51 @@ Returns {id, name, status, job_id, created_at, updated_at, expires_at, total_row
 400: invalid_item_count, items_missing, invalid_p_file, invalid_columns, too_many_columns, column_names_too_long, invalid_name, invalid_reuse_results. 409 too_many_open_uploads: see the setting max_open_uploads.';
 grant execute on function api.create_upload(uuid, jsonb, boolean, text, jsonb, jsonb) to authenticated;
 
+create or replace function api.submit_upload(
+    p_organization_id uuid    default app.claimed_organization_id(),
+    p_request         jsonb   default null,
+    p_check_devices   boolean default true,
+    p_name            text    default null,
+    p_file            jsonb   default null,
+    p_reuse_results   jsonb   default null,
+    p_idempotency_key text    default null,
+    p_fingerprint     bytea   default null,
+    out status        integer,
+    out replayed      boolean,
+    out body          json
+)
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_route   constant text := 'POST /uploads';
+    v_earlier app.idempotency_keys;
+begin
+    perform app.authorize(p_organization_id, 'jobs:write');
+    perform app.check_organization(p_organization_id);
+    perform app.check_json(v) from unnest(array[p_request, p_file, p_reuse_results]) v;
+    if p_idempotency_key is not null then
+        -- An array: what is missing differs from what follows it.
+        v_earlier := app.begin_request(p_organization_id, v_route, p_idempotency_key,
+                                       coalesce(p_fingerprint, sha256(convert_to(json_build_array(p_request, p_name, p_file, p_reuse_results)::text, 'UTF8'))));
+    end if;
+    replayed := v_earlier.status is not null;
+    if replayed then
+        status := v_earlier.status;
+        body := v_earlier.response;
+        return;
+    end if;
+
+    body := app.create_upload(p_organization_id, p_request, p_check_devices, p_name, p_file, p_reuse_results);
+    status := 201;
+    perform app.end_request(p_organization_id, v_route, p_idempotency_key, status, body);
+end;
+$$;
+
+comment on function api.submit_upload(uuid, jsonb, boolean, text, jsonb, jsonb, text, bytea) is
+'api.create_upload for HTTP: its answer with the status (201). A request repeated with the same key within 7 days is answered as before (replayed) and does nothing: with the draft as it was when it was new, even if it has been changed, started or deleted since. A refused one leaves no trace. Further: 400 invalid_idempotency_key; 409 request_in_progress; 422 idempotency_key_reused: p_fingerprint, a hash of the request that is made of it when left out, differs.';
+grant execute on function api.submit_upload(uuid, jsonb, boolean, text, jsonb, jsonb, text, bytea) to authenticated;
+
 create or replace function app.delete_upload(p_organization_id uuid, p_upload_id uuid) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp

@@ -1,5 +1,5 @@
 begin;
-select plan(14);
+select plan(21);
 \ir fixtures.psql
 
 select status as status1, replayed as replayed1, body as body1 from api.submit_batch_lookup(:'org', pg_temp.items(1), true, '{}', 'key', 'a') \gset
@@ -27,6 +27,24 @@ select is(app.prune_idempotency_keys(app.clock() + interval '6 days 23 hours'), 
 select is(app.prune_idempotency_keys(app.clock() + interval '7 days 1 hour', 2), 2, 'a run deletes no more keys than it may');
 select results_eq('select organization_id, key from app.idempotency_keys', format($$ values (%L::uuid, 'second-key') $$, :'org'), 'the oldest keys go first, whosever they are');
 select is(app.prune_idempotency_keys(app.clock() + interval '7 days 1 hour'), 1, 'the next run deletes the rest');
+
+-- Drafts
+select status as status1, replayed as replayed1, body as body1 from api.submit_upload(:'org', pg_temp.items(1), p_name => 'March', p_idempotency_key => 'key', p_fingerprint => 'a') \gset
+select api.update_upload(:'org', (:'body1'::json ->> 'id')::uuid, '{"name": "April"}') as changed \gset
+select status as status2, replayed as replayed2, body as body2 from api.submit_upload(:'org', pg_temp.items(1), p_name => 'March', p_idempotency_key => 'key', p_fingerprint => 'a') \gset
+select is(array[:'status1', :'replayed1', :'status2', :'replayed2'], array['201', 'f', '201', 't'], 'a file becomes one draft');
+select is(:'body2'::text, :'body1'::text, 'a repeated file is answered with the draft as it was');
+select api.delete_upload(:'org', (:'body1'::json ->> 'id')::uuid) as deleted \gset
+select is((select body ->> 'id' from api.submit_upload(:'org', pg_temp.items(1), p_name => 'March', p_idempotency_key => 'key', p_fingerprint => 'a')), :'body1'::json ->> 'id',
+          'a repeated file is answered as before when its draft is gone');
+select is((select count(*) from public.lookup_uploads), 0::bigint, 'no draft takes the place of one that was deleted');
+select isnt((select body ->> 'id' from api.submit_upload(:'other_org', pg_temp.items(1), p_name => 'March', p_idempotency_key => 'key', p_fingerprint => 'a')), :'body1'::json ->> 'id',
+            'another organization may use the key of a draft');
+select is(array_agg(distinct body ->> 'id'), array[min(body ->> 'id')], 'without a fingerprint, one is made of the file')
+  from generate_series(1, 2), api.submit_upload(:'org', pg_temp.items(1), p_name => 'March', p_idempotency_key => 'second-key');
+select throws_ok(
+    format($$ select api.submit_upload(%L, pg_temp.items(1), p_name => 'April', p_idempotency_key => 'second-key') $$, :'org'),
+    'PT422', 'This Idempotency-Key was used for another request', 'another draft with the same key is noticed');
 
 select * from finish();
 rollback;

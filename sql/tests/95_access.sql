@@ -96,6 +96,7 @@ insert into functions values
     ('api.get_usage',               'call for organization A'),
     ('api.cancel_batch_lookup',     'call for organization A'),
     ('api.create_upload',           'call for organization A'),
+    ('api.submit_upload',           'call for organization A'),
     ('api.list_uploads',            'call for organization A'),
     ('api.get_upload',              'call for organization A'),
     ('api.get_upload_rows',         'call for organization A'),

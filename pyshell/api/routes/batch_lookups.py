@@ -29,12 +29,12 @@ from pyshell.api.routes.parameters import (
 )
 from pyshell.api.routes.uploads import Upload, one_upload
 from pyshell.postgres.calls import call, call_row
+from pyshell.postgres.compact import PIECE_BYTES
 
 
 async def create_batch_lookup(request: Request) -> Response:
     options = option_params(request)
     async with one_upload(request) as upload:
-        key = request.headers.get("idempotency-key")
         status, replayed, answer = await call_row(
             request.app.state.pool,
             "submit_batch_lookup",
@@ -42,9 +42,8 @@ async def create_batch_lookup(request: Request) -> Response:
             request=upload.request,
             check_devices=checks_devices(request),
             options=json.dumps(options),
-            idempotency_key=key,
-            fingerprint=fingerprint(options, upload) if key is not None else None,
             file=upload.file,
+            **once(request, options, upload),
             traceparent=traceparent_of(request),
         )
     return created_response(status, replayed, answer)
@@ -63,9 +62,20 @@ def created_response(status: bytes | None, replayed: bytes | None, answer: bytes
     return response
 
 
+def once(request: Request, options: dict[str, object], upload: Upload) -> dict[str, object]:
+    """The arguments by which a repeated upload does nothing: the request's idempotency key, and what else identifies it."""
+    key = request.headers.get("idempotency-key")
+    return {} if key is None else {"idempotency_key": key, "fingerprint": fingerprint(options, upload)}
+
+
 def fingerprint(options: dict[str, object], upload: Upload) -> bytes:
-    """A hash that identifies a repeated request."""
-    return hashlib.sha256("\0".join([json.dumps(options), upload.request or "", upload.file or ""]).encode()).digest()
+    """A hash that identifies a repeated request. A file may be large: of its text, one piece at a time is copied."""
+    hashed = hashlib.sha256(json.dumps(options).encode())
+    for text in (upload.request or "", upload.file or ""):
+        hashed.update(b"\0")
+        for start in range(0, len(text), PIECE_BYTES):
+            hashed.update(text[start : start + PIECE_BYTES].encode())
+    return hashed.digest()
 
 
 def reuse_param(request: Request) -> dict[str, object] | None:

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from pyshell.api.errors import ApiError
 from pyshell.api.heavy_work import heavy_turn
-from pyshell.api.routes.batch_lookups import checks_devices, created_response, reuse_param
+from pyshell.api.routes.batch_lookups import checks_devices, created_response, once, reuse_param
 from pyshell.api.routes.parameters import (
     boolean_param,
     json_body,
@@ -32,17 +32,19 @@ MAX_CHANGES_BYTES = 4 * 1024 * 1024
 async def create_upload(request: Request) -> Response:
     name, reuse = text_param(request, "name"), reuse_param(request)
     async with one_upload(request) as upload:
-        body = await call(
+        name = upload.name if name is None else name
+        status, replayed, answer = await call_row(
             request.app.state.pool,
-            "create_upload",
+            "submit_upload",
             organization_id=request.user.organization_id,
             request=upload.request,
             check_devices=checks_devices(request),
-            name=upload.name if name is None else name,
+            name=name,
             file=upload.file,
             reuse_results=json.dumps(reuse) if reuse else None,
+            **once(request, {"name": name, "reuse_results": reuse}, upload),
         )
-    return json_response(body, 201)
+    return created_response(status, replayed, answer)
 
 
 async def list_uploads(request: Request) -> Response:

@@ -35,7 +35,7 @@ MULTIPART_HINT = "Send one file: curl -F file=@sites.csv. Options go into the qu
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """Arguments of api.submit_batch_lookup and api.create_upload: the items as JSON, or the file to read them from, and its name."""
+    """Arguments of api.submit_batch_lookup and api.submit_upload: the items as JSON, or the file to read them from, and its name."""
 
     request: str | None
     file: str | None
