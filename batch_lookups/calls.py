@@ -228,9 +228,14 @@ def delete_job(job_id: str, *, include_report: bool = False) -> Call[dict[str, A
     return Call("DELETE", path_of("batch-lookups", job_id), params={"include_report": "true" if include_report else None})
 
 
-def retry_job(job_id: str, *, error_code: str | None = None) -> Call[CreatedBatch]:
-    """The failed items of an ended job, or those with this error code, as a new job."""
-    return Call("POST", path_of("batch-lookups", job_id, "retry"), _created, params={"error_code": error_code})
+def retry_job(job_id: str, *, error_code: str | None = None, idempotency_key: str | None = None) -> Call[CreatedBatch]:
+    """The failed items of an ended job, or those with this error code, as a new job.
+
+    With the `idempotency_key` of a retry of the last seven days: its job again, and no other one.
+    """
+    headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
+    path = path_of("batch-lookups", job_id, "retry")
+    return Call("POST", path, _created, params={"error_code": error_code}, headers=headers, repeatable=True)
 
 
 def list_items(

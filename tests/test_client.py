@@ -99,6 +99,11 @@ def retry(client: Client) -> str:
     return client.retry_job(JOB)["job_id"]
 
 
+def share(client: Client) -> str:
+    client.share_report(JOB)
+    return JOB
+
+
 def set_up_webhooks(client: Client) -> str:
     client.set_webhook_config({"url": "https://crm.example.com/hooks"})
     return JOB
@@ -117,11 +122,16 @@ CREATED = httpx.Response(201, json={"job_id": JOB})
         (httpx.Response(409, json={"code": "request_in_progress"}), create, True),
         (httpx.Response(409, json={"code": "job_ended"}), create, False),
         (httpx.Response(500, json={"code": "internal_error"}), create, False),
-        (httpx.ConnectError("refused"), retry, True),
-        (httpx.Response(503, json={"code": "busy"}), retry, True),
-        (httpx.ReadError("lost"), retry, False),
-        (httpx.Response(502), retry, False),
-        (httpx.Response(503, json={"code": "outcome_unknown"}), retry, False),
+        (httpx.ReadError("lost"), retry, True),
+        (httpx.Response(502), retry, True),
+        (httpx.Response(503, json={"code": "outcome_unknown"}), retry, True),
+        (httpx.Response(409, json={"code": "request_in_progress"}), retry, True),
+        (httpx.Response(409, json={"code": "retry_in_progress"}), retry, False),
+        (httpx.ConnectError("refused"), share, True),
+        (httpx.Response(503, json={"code": "busy"}), share, True),
+        (httpx.ReadError("lost"), share, False),
+        (httpx.Response(502), share, False),
+        (httpx.Response(503, json={"code": "outcome_unknown"}), share, False),
         (httpx.ConnectError("refused"), set_up_webhooks, True),
         (httpx.ReadError("lost"), set_up_webhooks, False),
     ],
@@ -134,6 +144,7 @@ def test_only_what_cannot_happen_twice_is_sent_again(
         assert call(client_of(script)) == JOB
         keys = {request.headers.get("idempotency-key") for request in script.requests}
         assert len(keys) == 1, "a repeated request has the same key"
+        assert (keys == {None}) == (call in (share, set_up_webhooks))
     else:
         with pytest.raises((ApiError, UnavailableError)) as raised:
             call(client_of(script))
@@ -247,13 +258,14 @@ def test_what_is_no_content_of_a_file_is_not_sent(file: Any) -> None:
     assert script.requests == []
 
 
-def test_each_batch_has_a_key_of_its_own() -> None:
-    script = Script(CREATED, CREATED)
+def test_each_batch_and_retry_has_a_key_of_its_own() -> None:
+    script = Script(*[CREATED] * 5)
     client = client_of(script)
-    create(client)
-    create(client)
-    first, second = (request.headers["idempotency-key"] for request in script.requests)
-    assert first != second
+    for call in (create, create, retry, retry):
+        call(client)
+    assert len({request.headers["idempotency-key"] for request in script.requests}) == 4
+    client.retry_job(JOB, idempotency_key="mine")
+    assert script.requests[-1].headers["idempotency-key"] == "mine"
     assert dict(script.requests[0].url.params) == {"name": "x", "default_device_ids": "1,20"}
 
 

@@ -95,7 +95,7 @@ def test_a_held_row_of_an_organization_stops_no_heavy_call_of_others(
             )
             held = executor.submit(one.post, f"/batch-lookups/{job_id}/retry")
             with psycopg.connect(database.info.dsn, password=database.info.password, autocommit=True) as observer:
-                wait_until(lambda: len(waiting_for_locks(observer, "retry_batch_lookup")) == 1)
+                wait_until(lambda: len(waiting_for_locks(observer, "submit_retry")) == 1)
             answers = [
                 other.request(method, path, content=body, headers=JSON)
                 for method, path, body in heavy_requests(other, other_job, upload_id)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import psycopg
 import pytest
 
 from tests.conftest import Connection
@@ -66,6 +70,49 @@ def test_a_job_is_not_tried_again_twice_at_once(client: OrganizationClient, data
     assert (again.status_code, again.json()["code"], again.json()["job_id"]) == (409, "retry_in_progress", retry["job_id"])
     client.post(f"{path(retry)}/cancel")
     assert client.post(f"{path(job)}/retry").status_code == 201
+
+
+def test_a_retry_that_is_repeated_with_its_key_makes_one_job(client: OrganizationClient, database: Connection, job: Json) -> None:
+    def retry(key: str, **params: str) -> httpx.Response:
+        return client.post(f"{path(job)}/retry", params=params, headers={"idempotency-key": key})
+
+    end(database, job)
+    first = retry("retry-1", error_code="not_found")
+    assert (first.status_code, first.headers.get("idempotency-replayed")) == (201, None)
+    # It has ended and is gone: without the key, there would be another one.
+    look_up(database, first.json(), 2)
+    client.delete(path(first.json()))
+    second = retry("retry-1", error_code="not_found")
+    assert (second.status_code, second.content, second.headers["idempotency-replayed"]) == (201, first.content, "true")
+    assert client.get("/batch-lookups").json()["total"] == 1
+    for response, status, code in ((retry("retry-1"), 422, "idempotency_key_reused"), (retry("a b"), 400, "invalid_idempotency_key")):
+        assert (response.status_code, response.json()["code"]) == (status, code)
+    assert retry("retry-2").json()["total_items"] == 3
+
+
+def test_a_retry_that_is_repeated_while_it_is_made_is_in_progress(client: OrganizationClient, database: Connection, job: Json) -> None:
+    def retry() -> httpx.Response:
+        return client.post(f"{path(job)}/retry", headers={"idempotency-key": "retry-1"})
+
+    end(database, job)
+    with psycopg.connect(database.info.dsn, password=database.info.password) as first:
+        made = first.execute("select body from api.submit_retry(%s, %s, null, 'retry-1')", [organization_of(database, job), job["job_id"]])
+        [body] = made.fetchone() or [None]
+        second = retry()
+        assert (second.status_code, second.json()["code"]) == (409, "request_in_progress")
+    third = retry()
+    assert (third.status_code, third.json(), third.headers["idempotency-replayed"]) == (201, body, "true")
+    assert client.get("/batch-lookups").json()["total"] == 2
+
+
+def test_a_retry_that_is_sent_many_times_at_once_makes_one_job(client: OrganizationClient, database: Connection, job: Json) -> None:
+    end(database, job)
+    with ThreadPoolExecutor(4) as executor:
+        retries = [executor.submit(client.post, f"{path(job)}/retry", headers={"idempotency-key": "retry-1"}) for _ in range(8)]
+        answers = [retry.result() for retry in retries]
+    assert {(answer.status_code, answer.json().get("code")) for answer in answers} <= {(201, None), (409, "request_in_progress")}
+    assert len({answer.content for answer in answers if answer.status_code == 201}) == 1
+    assert client.get("/batch-lookups").json()["total"] == 2
 
 
 @pytest.mark.parametrize(("method", "suffix"), [("POST", "/retry"), ("DELETE", "")])

@@ -79,11 +79,8 @@ begin
 end;
 $$;
 
-create or replace function api.retry_batch_lookup(
-    p_organization_id uuid default app.claimed_organization_id(), p_job_id uuid default null, p_error_code text default null,
-    p_traceparent text default null
-) returns json
-language plpgsql volatile security definer
+create or replace function app.retry_batch(p_organization_id uuid, p_job_id uuid, p_error_code text, p_traceparent text) returns json
+language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -92,7 +89,6 @@ declare
     v_places  integer[];
     v_created json;
 begin
-    perform app.authorize(p_organization_id, 'jobs:write');
     perform app.check_item_filter(null, p_error_code);
     v_job := app.lock_ended_job(p_organization_id, p_job_id);
     select array_agg(app.uploaded_item(i.item, (i.n - 1)::integer) order by i.n), array_agg((i.item).position order by i.n)
@@ -108,8 +104,61 @@ begin
 end;
 $$;
 
+create or replace function api.retry_batch_lookup(
+    p_organization_id uuid default app.claimed_organization_id(), p_job_id uuid default null, p_error_code text default null,
+    p_traceparent text default null
+) returns json
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform app.authorize(p_organization_id, 'jobs:write');
+    return app.retry_batch(p_organization_id, p_job_id, p_error_code, p_traceparent);
+end;
+$$;
+
 comment on function api.retry_batch_lookup(uuid, uuid, text, text) is 'Makes a new job of the items of an ended one that failed, all or those with p_error_code, and returns it as api.create_batch_lookup does, with retry_of_job_id. The new job has the labels of the old one. 404: no such job. 409: job_not_ended, retry_in_progress, no_failed_items. 429: too_many_open_items.';
 grant execute on function api.retry_batch_lookup(uuid, uuid, text, text) to authenticated;
+
+create or replace function api.submit_retry(
+    p_organization_id uuid  default app.claimed_organization_id(),
+    p_job_id          uuid  default null,
+    p_error_code      text  default null,
+    p_idempotency_key text  default null,
+    p_fingerprint     bytea default null,
+    p_traceparent     text  default null,
+    out status        integer,
+    out replayed      boolean,
+    out body          json
+)
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_route   constant text := 'POST /batch-lookups/{job_id}/retry';
+    v_earlier app.idempotency_keys;
+begin
+    perform app.authorize(p_organization_id, 'jobs:write');
+    perform app.check_organization(p_organization_id);
+    if p_idempotency_key is not null then
+        v_earlier := app.begin_request(p_organization_id, v_route, p_idempotency_key,
+                                       coalesce(p_fingerprint, sha256(convert_to(concat_ws(' ', p_job_id, p_error_code), 'UTF8'))));
+    end if;
+    replayed := v_earlier.status is not null;
+    if replayed then
+        status := v_earlier.status;
+        body := v_earlier.response;
+        return;
+    end if;
+    body := app.retry_batch(p_organization_id, p_job_id, p_error_code, p_traceparent);
+    status := 201;
+    perform app.end_request(p_organization_id, v_route, p_idempotency_key, status, body);
+end;
+$$;
+
+comment on function api.submit_retry(uuid, uuid, text, text, bytea, text) is
+'api.retry_batch_lookup for HTTP: its answer with the status (201). A request repeated with the same key within 7 days is answered as before (replayed) and does nothing, even when the new job has ended; a refused one leaves no trace. Further: 400 invalid_idempotency_key; 409 request_in_progress; 422 idempotency_key_reused: p_fingerprint, a hash of the request that is made of it when left out, differs.';
+grant execute on function api.submit_retry(uuid, uuid, text, text, bytea, text) to authenticated;
 
 create or replace function api.requeue_item(
     p_organization_id uuid default app.claimed_organization_id(), p_job_id uuid default null, p_position integer default null

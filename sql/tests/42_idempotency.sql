@@ -1,6 +1,7 @@
 begin;
-select plan(21);
+select plan(28);
 \ir fixtures.psql
+select api.create_organization('Initech') as third_org \gset
 
 select status as status1, replayed as replayed1, body as body1 from api.submit_batch_lookup(:'org', pg_temp.items(1), true, '{}', 'key', 'a') \gset
 select status as status2, replayed as replayed2, body as body2 from api.submit_batch_lookup(:'org', pg_temp.items(1), true, '{}', 'key', 'a') \gset
@@ -45,6 +46,26 @@ select is(array_agg(distinct body ->> 'id'), array[min(body ->> 'id')], 'without
 select throws_ok(
     format($$ select api.submit_upload(%L, pg_temp.items(1), p_name => 'April', p_idempotency_key => 'second-key') $$, :'org'),
     'PT422', 'This Idempotency-Key was used for another request', 'another draft with the same key is noticed');
+
+-- Retries
+select pg_temp.submit(:'third_org', 2) as failed \gset
+select pg_temp.look_up(:'third_org', 2, 404) as looked_up \gset
+select throws_ok(
+    format($$ select api.submit_retry(%L, %L, 'timeout', 'key') $$, :'third_org', :'failed'), 'PT409', 'No item of this job failed with error_code timeout',
+    'what did not fail is not retried');
+select status as status1, replayed as replayed1, body as body1 from api.submit_retry(:'third_org', :'failed', null, 'key') \gset
+select pg_temp.look_up(:'third_org', 2, 404) as looked_up \gset
+select status as status2, replayed as replayed2, body as body2 from api.submit_retry(:'third_org', :'failed', null, 'key') \gset
+select is(array[:'status1', :'replayed1', :'status2', :'replayed2'], array['201', 'f', '201', 't'], 'a retry is done once, and the key of a refused one is free for it');
+select is(:'body2'::text, :'body1'::text, 'a repeated retry is answered as before when its job has ended');
+select is((select count(*) from public.batch_lookup_jobs where retry_of_job_id = :'failed'), 1::bigint, 'a repeated retry makes no second job');
+select throws_ok(
+    format($$ select api.submit_retry(%L, %L, 'not_found', 'key') $$, :'third_org', :'failed'), 'PT422', 'This Idempotency-Key was used for another request',
+    'another retry with the same key is noticed');
+select throws_ok(
+    format($$ select api.submit_retry(%L, %L, null, 'key') $$, :'other_org', :'failed'), 'PT404', 'Batch job not found',
+    'another organization gets no answer of a retry by its key');
+select isnt(api.retry_batch_lookup(:'third_org', :'failed') ->> 'job_id', :'body1'::json ->> 'job_id', 'without a key, what has ended is retried again');
 
 select * from finish();
 rollback;

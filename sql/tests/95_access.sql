@@ -89,6 +89,7 @@ insert into functions values
     ('api.list_batch_lookup_items', 'call for organization A'),
     ('api.get_batch_lookup_results', 'call for organization A'),
     ('api.retry_batch_lookup',      'call for organization A'),
+    ('api.submit_retry',            'call for organization A'),
     ('api.delete_batch_lookup',     'call for organization A'),
     ('api.requeue_item',            'call for organization A'),
     ('api.explain_item',            'call for organization A'),

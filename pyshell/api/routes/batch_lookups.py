@@ -158,15 +158,16 @@ async def get_usage(request: Request) -> Response:
 async def retry_batch_lookup(request: Request) -> Response:
     """Creates a new job from the failed items of an ended one."""
     async with heavy_turn(request):
-        body = await call(
+        status, replayed, answer = await call_row(
             request.app.state.pool,
-            "retry_batch_lookup",
+            "submit_retry",
             organization_id=request.user.organization_id,
             job_id=job_id(request),
             error_code=text_param(request, "error_code"),
+            idempotency_key=request.headers.get("idempotency-key"),
             traceparent=traceparent_of(request),
         )
-    return json_response(body, 201)
+    return created_response(status, replayed, answer)
 
 
 async def get_batch_lookup_item(request: Request) -> Response:
