@@ -54,13 +54,22 @@ export class Failure extends Error {
     super(message);
   }
 
-  /** Whether it may be gone in a moment: nobody was reached, there are too many requests, or the service or a proxy before it is away. */
+  /**
+   * Whether it may be gone in a moment: nobody was reached, there are too many requests, the service or a proxy before it is away, or the
+   * request is still worked on that this one repeats.
+   */
   get isPassing(): boolean {
-    return [0, 429, 502, 503, 504].includes(this.status);
+    return [0, 429, 502, 503, 504].includes(this.status) || this.isInProgress;
+  }
+
+  get isInProgress(): boolean {
+    return this.code === "request_in_progress";
   }
 }
 
 const ATTEMPTS = 4;
+/** As many take half a minute, when the service ends what it works on. */
+const ATTEMPTS_IN_PROGRESS = 7;
 
 /** How long an answer may take to begin, in milliseconds; the service ends what takes half as long. A file may go up for longer. */
 const PATIENCE = 60_000;
@@ -72,7 +81,12 @@ const MOST_ON_THE_WAY = 5000;
 /** The time of the service, which all times that it tells are to be held against. */
 export const serviceTime = () => Date.now() + ahead;
 
-/** The body of the answer. Reads are repeated when the service is busy or away for a moment. Throws Failure. */
+/** A key with which a request can be sent again and does nothing twice. Over HTTP, browsers have no crypto.randomUUID(). */
+export function newKey(): string {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** The body of the answer. Reads, and what has a key, are repeated when the service is busy or away for a moment. Throws Failure. */
 export async function call<M extends Methods, P extends PathsOf<M>>(
   method: M,
   path: P,
@@ -105,7 +119,8 @@ export async function send<M extends Methods, P extends PathsOf<M>>(method: M, p
   for (let attempt = 1;; attempt++) {
     const failure = await once(url, method, headers, body, options.signal);
     if (failure instanceof Response) return failure;
-    if (!repeatable || !failure.isPassing || failure.code === "no_answer" || attempt === ATTEMPTS) throw failure;
+    const most = failure.isInProgress ? ATTEMPTS_IN_PROGRESS : ATTEMPTS;
+    if (!repeatable || !failure.isPassing || failure.code === "no_answer" || attempt >= most) throw failure;
     await pause(failure.retryAfter ?? 2 ** attempt / 4, options.signal);
   }
 }
@@ -140,6 +155,9 @@ async function once(
   ahead = Math.abs(difference) > MOST_ON_THE_WAY ? difference : 0;
   if (response.ok || response.status === 304) return response;
   const told = await response.json().catch(() => ({}));
+  if (told.code === "request_in_progress") {
+    return new Failure(response.status, "The service is still working on this.", told.code, "Try again in a moment.");
+  }
   const failure = new Failure(response.status, told.error ?? `The service answered ${response.status}.`, told.code, told.hint, told);
   if (response.status === 401 && used === credential.peek()) whenRefused.run(failure.message);
   const after = Number(response.headers.get("retry-after"));

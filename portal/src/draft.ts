@@ -1,6 +1,6 @@
 // A draft as the screens work on it: its rows, its repairs one after the other, and the way back.
 import { type Signal, signal } from "@preact/signals";
-import { call, Failure, type Schemas, send, whole } from "./api.ts";
+import { call, Failure, newKey, type Schemas, send, whole } from "./api.ts";
 
 export type Upload = Schemas["Upload"];
 export type Row = Schemas["UploadRow"];
@@ -57,19 +57,24 @@ export interface Sent {
   content: Blob;
   name: string;
   type: string;
+  /** Of the requests that had no answer, by the sheet that they asked for: sent again with its key, none makes a second draft. */
+  keys: Map<string, string>;
 }
 
 /** The files of drafts that another sheet could be read from, by their ids, until the page is left. */
 const kept = new Map<string, Sent>();
 
 /** Makes a draft of a file, and answers its id. */
-export async function upload(file: Sent, sheet?: string): Promise<string> {
+export async function upload(file: Sent, sheet = ""): Promise<string> {
+  const key = file.keys.get(sheet) ?? newKey();
+  file.keys.set(sheet, key);
   const response = await send("post", "/uploads", {
     query: { name: file.name.slice(0, 200), reuse_max_age_days: REUSE_DAYS, sheet },
-    headers: { "content-type": file.type },
+    headers: { "content-type": file.type, "idempotency-key": key },
     file: file.content,
   });
   const made: Upload = await whole(response.json());
+  file.keys.delete(sheet);
   if (sheetsOf(made)) kept.set(made.id, file);
   return made.id;
 }

@@ -219,6 +219,28 @@ def test_another_sheet_of_a_workbook_is_chosen(signed_in: SignedIn, client: Orga
     assert [item["reference_id"] for item in items] == ["B-1", "B-2", "B-3"]
 
 
+def test_a_sheet_whose_answer_was_lost_becomes_one_draft(signed_in: SignedIn, client: OrganizationClient) -> None:
+    page = signed_in("upload").page
+    upload(page, three_sheets())
+    page.get_by_role("link", name="Choose another").click()
+    sheet = page.get_by_role("combobox", name="Sheet", exact=True)
+
+    def lose(route: Route) -> None:
+        route.fetch()
+        route.abort("connectionreset")
+
+    page.route(re.compile(r"sheet=Sites\+B"), lose)
+    sheet.select_option("Sites B")
+    expect(page.get_by_role("alert")).to_contain_text("The service cannot be reached.")
+    expect(sheet).to_have_value("Sites A")
+    page.unroute_all()
+    sheet.select_option("Sites B")
+    expect(page.get_by_role("region", name="Start")).to_contain_text("3 sites ready")
+    expect(sheet).to_have_value("Sites B")
+    [kept] = client.get("/uploads").json()["uploads"]
+    assert kept["total_rows"] == 3
+
+
 def test_a_whole_address_in_one_cell_is_split(signed_in: SignedIn, client: OrganizationClient) -> None:
     person = signed_in("upload")
     page = person.page

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import FilePayload, Page, Route, expect
 
 from tests.conftest import Connection
 from tests.http_fixtures import OrganizationClient, look_up, site
@@ -227,6 +227,81 @@ def test_a_file_that_broke_off_on_its_way_up_is_sent_again_by_a_click(signed_in:
     page.locator("input[type=file]").set_input_files({"name": "x.pdf", "mimeType": "text/csv", "buffer": b"%PDF-1.7"})
     expect(page.get_by_role("alert")).to_contain_text("This is a PDF document")
     expect(page.get_by_role("button", name="Try again")).to_have_count(0)
+
+
+def lose_answers(page: Page, pattern: str, times: int | None = None) -> list[str]:
+    """The requests are carried out, but their answers are lost; answers the key of each."""
+    keys: list[str] = []
+
+    def lose(route: Route) -> None:
+        keys.append(route.request.headers["idempotency-key"])
+        route.fetch()
+        route.abort("connectionreset")
+
+    page.route(re.compile(pattern), lose, times=times)
+    return keys
+
+
+def test_a_file_whose_answer_was_lost_becomes_one_draft(signed_in: SignedIn, client: OrganizationClient) -> None:
+    page = signed_in("upload").page
+    # As over HTTP.
+    page.evaluate("delete Crypto.prototype.randomUUID")
+    keys = lose_answers(page, r"/uploads\?name")
+    file: FilePayload = {"name": "sites.csv", "mimeType": "text/csv", "buffer": b"Deal ID,Street\nd-1,1 Elm St\n"}
+    page.locator("input[type=file]").set_input_files(file)
+    expect(page.get_by_role("alert")).to_contain_text("The service cannot be reached.")
+    assert (len(keys), len(set(keys))) == (4, 1), "it was tried again by itself, too"
+    page.unroute_all()
+    with page.expect_request(re.compile(r"/uploads\?name")) as sent:
+        page.get_by_role("button", name="Try again").click()
+    assert sent.value.headers["idempotency-key"] == keys[0]
+    expect(page.get_by_role("heading", name="sites.csv")).to_be_visible()
+    assert client.get("/uploads").json()["total"] == 1
+
+    # Chosen again, it is another file.
+    page.evaluate("location.hash = '#/upload'")
+    page.locator("input[type=file]").set_input_files(file)
+    expect(page.get_by_role("heading", name="sites.csv")).to_be_visible()
+    assert client.get("/uploads").json()["total"] == 2
+
+
+def test_a_file_that_is_still_worked_on_is_waited_for(signed_in: SignedIn, client: OrganizationClient) -> None:
+    page = signed_in("upload").page
+    page.clock.install()
+    busy = {"error": "A request with this Idempotency-Key is in progress", "code": "request_in_progress"}
+    page.route(re.compile(r"/uploads\?name"), lambda route: route.fulfill(status=409, json=busy))
+    with page.expect_response(re.compile(r"/uploads\?name")):
+        page.locator("input[type=file]").set_input_files(
+            {"name": "sites.csv", "mimeType": "text/csv", "buffer": b"Deal ID,Street\nd-1,1 Elm St\n"}
+        )
+    # Each time it waits twice as long.
+    for seconds in (1, 1, 2, 4, 8, 16):
+        expect(page.get_by_text("Uploading sites.csv…")).to_be_visible()
+        with page.expect_response(re.compile(r"/uploads\?name")):
+            page.clock.run_for(seconds * 1000)
+    expect(page.get_by_role("alert")).to_contain_text("The service is still working on this. Try again in a moment.")
+    page.unroute_all()
+    page.get_by_role("button", name="Try again").click()
+    expect(page.get_by_role("heading", name="sites.csv")).to_be_visible()
+    assert client.get("/uploads").json()["total"] == 1
+
+
+def test_a_retry_whose_answer_was_lost_makes_one_batch(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
+    job = client.submit(site())
+    look_up(database, job, 1, status=404)
+    page = signed_in(f"batches/{job['job_id']}").page
+    keys = lose_answers(page, "/retry", times=4)
+    retry = page.get_by_role("button", name="Retry sites that failed with not_found")
+    retry.click()
+    expect(page.get_by_role("alert")).to_contain_text("The service cannot be reached.")
+    # It has ended meanwhile.
+    [made] = [made for made in client.get("/batch-lookups").json()["jobs"] if made["id"] != job["job_id"]]
+    look_up(database, {"job_id": made["id"]}, 1)
+    retry.click()
+    page.wait_for_url(re.compile(made["id"]))
+    expect(page.get_by_text("retries failed sites of another batch")).to_be_visible()
+    assert len(set(keys)) == 1
+    assert client.get("/batch-lookups").json()["total"] == 2
 
 
 def test_what_is_typed_after_a_save_stays(page: Page, developer: OrganizationClient, receiver: FakeReceiver, hold: Hold) -> None:

@@ -2,7 +2,7 @@
 import type { ComponentChildren } from "preact";
 import { useSignal } from "@preact/signals";
 import { useEffect, useLayoutEffect } from "preact/hooks";
-import { call } from "../api.ts";
+import { call, newKey } from "../api.ts";
 import { Draft, drop, REUSE_DAYS } from "../draft.ts";
 import { counted, duration, number, readNumber } from "../format.ts";
 import { useLoad } from "../load.ts";
@@ -152,7 +152,7 @@ function Start({ draft }: { draft: Draft }) {
     const sample = Number(form.get("sample"));
     const created = await call("post", "/uploads/{upload_id}/start", {
       path: draft.path,
-      headers: { "idempotency-key": crypto.randomUUID() },
+      headers: { "idempotency-key": newKey() },
       body: { skip_invalid: true, ...(name && { name }), ...(most && { max_lookups: most }), ...(sample && { sample }), ...reused() },
     }).catch((failure) => {
       // Somebody else may have started it.

@@ -1,6 +1,6 @@
 import { useSignal } from "@preact/signals";
-import { useEffect } from "preact/hooks";
-import { call, Failure, type Schemas, send, whole } from "../api.ts";
+import { useEffect, useRef } from "preact/hooks";
+import { call, Failure, newKey, type Schemas, send, whole } from "../api.ts";
 import { counted, decimal, duration, number, percent, shortTime } from "../format.ts";
 import { watch } from "../live.ts";
 import { type Loaded, now, throttled, useLoad } from "../load.ts";
@@ -241,16 +241,23 @@ function Errors({ job }: { job: Job }) {
   const failure = useSignal<Error | undefined>(undefined);
   const asking = useSignal<{ code?: string; count: number } | null>(null);
   const busy = useSignal(false);
+  /** Of the retries that had no answer, by what they retry: sent again with its key, none makes a second batch. */
+  const keys = useRef(new Map<string, string>());
   const codes = Object.entries(job.errors_by_code).sort(([, one], [, other]) => other - one);
   if (codes.length === 0) return null;
 
   async function retry(code?: string) {
     const go = wayFromHere();
+    const what = `${job.id} ${code}`;
+    const key = keys.current.get(what) ?? newKey();
+    keys.current.set(what, key);
     try {
       const created = await call("post", "/batch-lookups/{job_id}/retry", {
         path: { job_id: job.id },
         query: code ? { error_code: code } : {},
+        headers: { "idempotency-key": key },
       });
+      keys.current.delete(what);
       notify(`${counted(created.total_items, "site")} will be looked up again`);
       go(["batches", created.job_id]);
     } catch (error) {

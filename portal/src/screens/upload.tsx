@@ -2,7 +2,7 @@
 import { useSignal } from "@preact/signals";
 import { useLayoutEffect, useRef } from "preact/hooks";
 import { Failure } from "../api.ts";
-import { upload as send } from "../draft.ts";
+import { type Sent, upload as send } from "../draft.ts";
 import { announce, notify } from "../parts/announce.tsx";
 import { CopyAs } from "../parts/copy.tsx";
 import { Problem } from "../parts/misc.tsx";
@@ -38,8 +38,9 @@ export function Upload() {
   /** Sends the file again, where that may help. */
   const again = useRef<(() => void) | undefined>(undefined);
 
-  async function upload(content: Blob, name: string, type: string) {
+  async function upload(file: Sent) {
     if (busy.peek()) return;
+    const { name } = file;
     busy.value = name;
     announce(`Uploading ${name}`);
     error.value = undefined;
@@ -47,11 +48,11 @@ export function Upload() {
     addEventListener("beforeunload", prevent);
     const isHere = () => path.peek()[0] === "upload";
     try {
-      const draft = await send({ content, name, type });
+      const draft = await send(file);
       if (isHere()) go(["uploads", draft]);
       else notify(`${name} has been uploaded, and is among the drafts.`);
     } catch (failure) {
-      again.current = failure instanceof Failure && failure.isPassing ? () => upload(content, name, type) : undefined;
+      again.current = failure instanceof Failure && failure.isPassing ? () => upload(file) : undefined;
       error.value = failure as Error;
       if (!isHere()) notify(`${name} has not been uploaded. ${error.value.message}`);
     }
@@ -63,7 +64,8 @@ export function Upload() {
     if (!file) return;
     const parts = file.name.toLowerCase().split(".");
     // The API tells by its content what a file is that has another name.
-    upload(file, file.name, TYPES[parts.at(-1)!] ?? TYPES[parts.at(-2)!] ?? "text/csv");
+    const type = TYPES[parts.at(-1)!] ?? TYPES[parts.at(-2)!] ?? "text/csv";
+    upload({ content: file, name: file.name, type, keys: new Map() });
   }
   // Before the page is painted: what is seen is ready.
   useLayoutEffect(() => {
@@ -72,7 +74,10 @@ export function Upload() {
       const { files } = event.clipboardData!;
       const text = event.clipboardData!.getData("text/plain").trim();
       if (files.length) take(files);
-      else if (text) upload(new Blob([text]), "Pasted rows", /^[[{]/.test(text) ? "application/json" : "text/csv");
+      else if (text) {
+        const type = /^[[{]/.test(text) ? "application/json" : "text/csv";
+        upload({ content: new Blob([text]), name: "Pasted rows", type, keys: new Map() });
+      }
     }
     document.addEventListener("paste", paste);
     return () => document.removeEventListener("paste", paste);
