@@ -37,7 +37,7 @@ select results_eq(
 select throws_ok(format($$ select api.list_applications(%L, p_cursor => 'x') $$, :'org'), 'PT400', 'cursor does not belong to this list and sort order', 'a cursor that is none is refused');
 
 -- Moved on
-select min(id) as application from public.applications \gset
+select id as application from public.applications where reference_id = 'site-1' and program_id = '7' \gset
 select throws_ok(format($$ select api.get_application(%L, %s) $$, :'other_org', :'application'), 'PT404', 'Application not found', 'another organization''s application is not found');
 select throws_ok(format($$ select api.update_application(%L, %s, '{"application_status": "in_progress"}') $$, :'other_org', :'application'), 'PT404', 'Application not found', 'another organization''s application cannot be changed');
 select is(api.update_application(:'org', :application, '{"application_status": "in_progress"}', true) ->> 'application_status', 'in_progress', 'a dry run tells what would be');

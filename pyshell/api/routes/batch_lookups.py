@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import re
@@ -43,7 +44,7 @@ async def create_batch_lookup(request: Request) -> Response:
             check_devices=checks_devices(request),
             options=json.dumps(options),
             file=upload.file,
-            **once(request, options, upload),
+            **await once(request, options, upload),
             traceparent=traceparent_of(request),
         )
     return created_response(status, replayed, answer)
@@ -62,10 +63,13 @@ def created_response(status: bytes | None, replayed: bytes | None, answer: bytes
     return response
 
 
-def once(request: Request, options: dict[str, object], upload: Upload) -> dict[str, object]:
+async def once(request: Request, options: dict[str, object], upload: Upload) -> dict[str, object]:
     """The arguments by which a repeated upload does nothing: the request's idempotency key, and what else identifies it."""
     key = request.headers.get("idempotency-key")
-    return {} if key is None else {"idempotency_key": key, "fingerprint": fingerprint(options, upload)}
+    if key is None:
+        return {}
+    # In a thread, so that other requests continue meanwhile.
+    return {"idempotency_key": key, "fingerprint": await asyncio.to_thread(fingerprint, options, upload)}
 
 
 def fingerprint(options: dict[str, object], upload: Upload) -> bytes:

@@ -42,7 +42,7 @@ async def create_upload(request: Request) -> Response:
             name=name,
             file=upload.file,
             reuse_results=json.dumps(reuse) if reuse else None,
-            **once(request, {"name": name, "reuse_results": reuse}, upload),
+            **await once(request, {"name": name, "reuse_results": reuse}, upload),
         )
     return created_response(status, replayed, answer)
 
