@@ -204,7 +204,9 @@ begin
      union all
     -- Of the header: a misspelled column is unknown also where its cells are empty, and told once, however many rows have it.
     select n.file, 1, format('unknown column "%s"; the columns are %s', left(n.name, 100),
-                             (select string_agg(c.name, ', ') from app.catalogue_columns() c where c.file = n.file))
+                             (select string_agg(c.name, ', ' order by c.n)
+                                from app.catalogue_columns() with ordinality c (file, name, kind, required, choices, refers_to, n)
+                               where c.file = n.file))
       from (select distinct f.file, k.name
               from unnest(app.catalogue_files()) f (file)
              cross join lateral jsonb_array_elements(p_catalogue -> f.file) r (cells)

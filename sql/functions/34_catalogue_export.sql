@@ -74,8 +74,8 @@ begin
     select json_object_agg(f.file, f.lines order by f.n) into v_files
       from (select o.file, o.n, json_agg(app.catalogue_cells(c.names, c.kinds, s.stored) order by s.key collate "C") as lines
               from unnest(app.catalogue_files()) with ordinality o (file, n)
-              join (select k.file, array_agg(k.name) as names, array_agg(k.kind) as kinds
-                      from app.catalogue_columns() k
+              join (select k.file, array_agg(k.name order by k.n) as names, array_agg(k.kind order by k.n) as kinds
+                      from app.catalogue_columns() with ordinality k (file, name, kind, required, choices, refers_to, n)
                      group by k.file) c on c.file = o.file
              cross join lateral app.catalogue_stored(o.file, p_name) s
              group by o.file, o.n) f;

@@ -21,7 +21,7 @@ select is((select count(*)::integer from public.applications), 4, 'items that do
 
 -- Read
 select is(json_array_length(api.list_applications(:'org') -> 'applications'), 4, 'an organization lists its applications');
-select is(array(select a ->> 'id' from json_array_elements(api.list_applications(:'org') -> 'applications') a), array(select id::text from public.applications order by id desc),
+select is(array(select a ->> 'id' from json_array_elements(api.list_applications(:'org') -> 'applications') a), array(select p.id::text from public.applications p order by p.id desc),
     'a page of applications has the newest first');
 select is(api.list_applications(:'other_org')::jsonb, '{"applications": [], "total": 0, "limit": 50, "offset": 0, "next_cursor": null}', 'an organization does not list another''s applications');
 select is(json_array_length(api.list_applications(:'org', 'site-2') -> 'applications'), 2, 'applications are found by reference_id');
