@@ -37,11 +37,17 @@ export function go(segments: string[], parameters: Parameters = {}) {
   hash.value = location.hash;
 }
 
+/** Tells later whether the screen of now has not been left, also where the next one is not shown yet. */
+export function whetherHere(): () => boolean {
+  const here = split(location.hash)[0];
+  return () => split(location.hash)[0] === here;
+}
+
 /** `go`, as long as the screen that is shown now has not been left: for what takes a while. */
 export function wayFromHere(): typeof go {
-  const here = path.peek().join("/");
+  const isHere = whetherHere();
   return (segments, parameters) => {
-    if (path.peek().join("/") === here) go(segments, parameters);
+    if (isHere()) go(segments, parameters);
   };
 }
 

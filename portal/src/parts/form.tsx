@@ -3,6 +3,7 @@ import { useSignal } from "@preact/signals";
 import { useEffect, useId, useRef, useState } from "preact/hooks";
 import { number, readNumber } from "../format.ts";
 import { debounced } from "../load.ts";
+import { whetherHere } from "../router.ts";
 import { copy } from "./copy.tsx";
 import { Problem } from "./misc.tsx";
 
@@ -122,10 +123,8 @@ export function Search({ label, hint = label, value, onSearch }: SearchPropertie
   useEffect(() => {
     if (document.activeElement !== input.current) input.current!.value = value;
   }, [value]);
-  // What was typed at last is not for the next screen.
-  useEffect(() => () => void (latest.current = () => {}), []);
-  // One for all renderings, or a letter would not put off the search for the letter before.
-  const [ask] = useState(() => debounced((text: string) => latest.current(text)));
+  // One for all renderings, or a letter would not put off the search for the letter before. What was typed at last is not for the next screen.
+  const [ask] = useState(() => debounced(([text, isHere]: [string, () => boolean]) => isHere() && latest.current(text)));
   return (
     <input
       ref={input}
@@ -133,7 +132,7 @@ export function Search({ label, hint = label, value, onSearch }: SearchPropertie
       aria-label={label}
       placeholder={hint}
       defaultValue={value}
-      onInput={(event) => ask(event.currentTarget.value)}
+      onInput={(event) => ask([event.currentTarget.value, whetherHere()])}
     />
   );
 }
