@@ -137,7 +137,7 @@ def test_maintenance_and_a_request_repeated_after_a_week_do_not_wait_for_each_ot
     owner.execute(submit, [batches.organization_id, request])
     clock.advance(days=8)
     with psycopg.connect(database_url) as connection:
-        connection.execute("select app.begin_request(%s, 'POST /batch-lookups', 'key', '\\x00')", [batches.organization_id])
+        connection.execute("select app.start_request(%s, 'POST /batch-lookups', 'key', '\\x00')", [batches.organization_id])
         maintaining = start("select app.run_maintenance()")
         connection.execute("select app.mark_ready(%s, app.clock())", [batches.organization_id])
     maintaining.result()

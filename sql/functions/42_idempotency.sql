@@ -1,7 +1,9 @@
 -- Chapter 42, idempotency: requests that may be repeated without doing anything twice.
 
--- Registers a request under its idempotency key, or answers with the stored response.
-create or replace function app.begin_request(p_organization_id uuid, p_route text, p_key text, p_fingerprint bytea) returns app.idempotency_keys
+-- Registers a request under its idempotency key, if it has one: replayed false. Or finds the answer that it had, with its status: replayed true.
+create or replace function app.start_request(
+    p_organization_id uuid, p_route text, p_key text, p_fingerprint bytea, out status integer, out replayed boolean, out body json
+)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
@@ -10,9 +12,12 @@ declare
     v_expired timestamptz := v_now - interval '7 days';
     v_timeout text        := current_setting('lock_timeout');
     v_new     integer;
-    v_request app.idempotency_keys;
+    v_earlier app.idempotency_keys;
 begin
-    if p_key !~ '^[\x21-\x7e]{1,255}$' then
+    replayed := false;
+    if p_key is null then
+        return;
+    elsif p_key !~ '^[\x21-\x7e]{1,255}$' then
         perform app.refuse(400, 'invalid_idempotency_key', 'Idempotency-Key must be 1 to 255 visible ASCII characters');
     end if;
     begin
@@ -33,16 +38,18 @@ begin
     end;
 
     if v_new = 0 then
-        select * into v_request
+        select * into v_earlier
           from app.idempotency_keys
          where organization_id = p_organization_id and route = p_route and key = p_key;
-        if v_request.fingerprint <> p_fingerprint then
+        if v_earlier.fingerprint <> p_fingerprint then
             perform app.refuse(
                 422, 'idempotency_key_reused', 'This Idempotency-Key was used for another request',
                 'Use a new key for each new request, and an old one only to repeat its request unchanged.');
         end if;
+        status   := v_earlier.status;
+        replayed := status is not null;
+        body     := v_earlier.response;
     end if;
-    return v_request;
 end;
 $$;
 

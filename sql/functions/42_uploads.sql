@@ -316,19 +316,15 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_route constant text := 'POST /batch-lookups';
-    v_earlier app.idempotency_keys;
 begin
     perform app.authorize(p_organization_id, 'jobs:write');
     perform app.check_organization(p_organization_id);
     perform app.check_json(v) from unnest(array[p_request, p_options, p_file]) v;
-    if p_idempotency_key is not null then
-        v_earlier := app.begin_request(p_organization_id, v_route, p_idempotency_key,
-                                       coalesce(p_fingerprint, sha256(convert_to(concat_ws(' ', p_request, p_options, p_file), 'UTF8'))));
+    if p_fingerprint is null and p_idempotency_key is not null then
+        p_fingerprint := sha256(convert_to(concat_ws(' ', p_request, p_options, p_file), 'UTF8'));
     end if;
-    replayed := v_earlier.status is not null;
+    select r.status, r.replayed, r.body into status, replayed, body from app.start_request(p_organization_id, v_route, p_idempotency_key, p_fingerprint) r;
     if replayed then
-        status := v_earlier.status;
-        body := v_earlier.response;
         return;
     end if;
 

@@ -135,19 +135,15 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_route   constant text := 'POST /batch-lookups/{job_id}/retry';
-    v_earlier app.idempotency_keys;
+    v_route constant text := 'POST /batch-lookups/{job_id}/retry';
 begin
     perform app.authorize(p_organization_id, 'jobs:write');
     perform app.check_organization(p_organization_id);
-    if p_idempotency_key is not null then
-        v_earlier := app.begin_request(p_organization_id, v_route, p_idempotency_key,
-                                       coalesce(p_fingerprint, sha256(convert_to(concat_ws(' ', p_job_id, p_error_code), 'UTF8'))));
+    if p_fingerprint is null and p_idempotency_key is not null then
+        p_fingerprint := sha256(convert_to(concat_ws(' ', p_job_id, p_error_code), 'UTF8'));
     end if;
-    replayed := v_earlier.status is not null;
+    select r.status, r.replayed, r.body into status, replayed, body from app.start_request(p_organization_id, v_route, p_idempotency_key, p_fingerprint) r;
     if replayed then
-        status := v_earlier.status;
-        body := v_earlier.response;
         return;
     end if;
     body := app.retry_batch(p_organization_id, p_job_id, p_error_code, p_traceparent);

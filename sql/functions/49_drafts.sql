@@ -410,21 +410,17 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_route   constant text := 'POST /uploads';
-    v_earlier app.idempotency_keys;
+    v_route constant text := 'POST /uploads';
 begin
     perform app.authorize(p_organization_id, 'jobs:write');
     perform app.check_organization(p_organization_id);
     perform app.check_json(v) from unnest(array[p_request, p_file, p_reuse_results]) v;
-    if p_idempotency_key is not null then
-        -- An array: what is missing differs from what follows it.
-        v_earlier := app.begin_request(p_organization_id, v_route, p_idempotency_key,
-                                       coalesce(p_fingerprint, sha256(convert_to(json_build_array(p_request, p_name, p_file, p_reuse_results)::text, 'UTF8'))));
+    -- An array: what is missing differs from what follows it.
+    if p_fingerprint is null and p_idempotency_key is not null then
+        p_fingerprint := sha256(convert_to(json_build_array(p_request, p_name, p_file, p_reuse_results)::text, 'UTF8'));
     end if;
-    replayed := v_earlier.status is not null;
+    select r.status, r.replayed, r.body into status, replayed, body from app.start_request(p_organization_id, v_route, p_idempotency_key, p_fingerprint) r;
     if replayed then
-        status := v_earlier.status;
-        body := v_earlier.response;
         return;
     end if;
 

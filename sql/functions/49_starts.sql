@@ -76,19 +76,15 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_route   constant text := 'POST /uploads/{upload_id}/start';
-    v_earlier app.idempotency_keys;
+    v_route constant text := 'POST /uploads/{upload_id}/start';
 begin
     perform app.authorize(p_organization_id, 'jobs:write');
     perform app.check_json(p_options);
-    if p_idempotency_key is not null then
-        v_earlier := app.begin_request(p_organization_id, v_route, p_idempotency_key,
-                                       coalesce(p_fingerprint, sha256(convert_to(concat_ws(' ', p_upload_id, p_options), 'UTF8'))));
+    if p_fingerprint is null and p_idempotency_key is not null then
+        p_fingerprint := sha256(convert_to(concat_ws(' ', p_upload_id, p_options), 'UTF8'));
     end if;
-    replayed := v_earlier.status is not null;
+    select r.status, r.replayed, r.body into status, replayed, body from app.start_request(p_organization_id, v_route, p_idempotency_key, p_fingerprint) r;
     if replayed then
-        status := v_earlier.status;
-        body := v_earlier.response;
         return;
     end if;
     body := app.start_upload(p_organization_id, p_upload_id, coalesce(p_options, '{}'));
