@@ -6,7 +6,7 @@ import { type Sent, upload as send } from "../draft.ts";
 import { announce, notify } from "../parts/announce.tsx";
 import { CopyAs } from "../parts/copy.tsx";
 import { Problem } from "../parts/misc.tsx";
-import { go, path } from "../router.ts";
+import { go, whetherHere } from "../router.ts";
 import { Drafts } from "./drafts.tsx";
 
 // Browsers know the type of some files only, and disagree about others.
@@ -46,7 +46,7 @@ export function Upload() {
     error.value = undefined;
     // The browser asks before the tab is closed or loaded anew.
     addEventListener("beforeunload", prevent);
-    const isHere = () => path.peek()[0] === "upload";
+    const isHere = whetherHere();
     try {
       const draft = await send(file);
       if (isHere()) go(["uploads", draft]);
