@@ -6,14 +6,18 @@ import argparse
 import os
 import subprocess
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from pyshell.settings import MAX_PROCESSES, OPENAPI_FILE, Settings, SettingsError
+
+if TYPE_CHECKING:
+    from pyshell.postgres.connections import OwnerConnection
 
 # Each command imports its libraries when it runs, so that others start fast.
 
@@ -128,10 +132,18 @@ def create_key(settings: Settings, arguments: argparse.Namespace) -> None:
         )
 
 
+@contextmanager
+def owner_connection(settings: Settings) -> Iterator[OwnerConnection]:
+    from pyshell.local import stack
+    from pyshell.postgres.connections import connect_as_owner
+
+    with stack.database(settings) as (with_database, _), connect_as_owner(with_database.database_url) as connection:
+        yield connection
+
+
 def import_catalogue(settings: Settings, arguments: argparse.Namespace) -> None:
     from pyshell.deploy import catalogue
-    from pyshell.local import progress_bar, stack
-    from pyshell.postgres.connections import connect_as_owner
+    from pyshell.local import progress_bar
     from pyshell.postgres.sqlstates import DatabaseError
 
     is_starter = arguments.folder.resolve() == catalogue.STARTER
@@ -142,25 +154,27 @@ def import_catalogue(settings: Settings, arguments: argparse.Namespace) -> None:
             "error: the starter catalogue is sql/catalogue, which a release may change. Choose another --name for yours: it takes over the"
             " rows that it has, too"
         )
-    differences = None
-    with stack.database(settings) as (with_database, _), connect_as_owner(with_database.database_url) as connection:
+    differences: list[str] = []
+    with owner_connection(settings) as connection:
         try:
-            if arguments.rewiring_america and arguments.dry_run:
-                rows, skipped = catalogue.read_rewiring_america(arguments.folder)
-                summary, differences = catalogue.try_rows(connection, rows)
-            elif arguments.rewiring_america:
+            if arguments.rewiring_america and not arguments.dry_run:
                 with progress_bar.shown() as show:
                     summary, skipped = catalogue.load_rewiring_america(connection, arguments.folder, show)
             else:
-                rows, skipped = catalogue.read_folder(arguments.folder, arguments.name or "starter", arguments.allow_empty), Counter()
+                rows, skipped = (
+                    catalogue.read_rewiring_america(arguments.folder)
+                    if arguments.rewiring_america
+                    else (catalogue.read_folder(arguments.folder, arguments.name or "starter", arguments.allow_empty), Counter[str]())
+                )
                 if arguments.dry_run:
-                    summary, differences = catalogue.try_rows(connection, rows)
+                    summary, found = catalogue.try_rows(connection, rows)
+                    differences = catalogue.describe(found)
                 else:
                     summary = catalogue.import_rows(connection, rows)
         except DatabaseError as error:
             raise SystemExit(f"error: {catalogue.explain(error)}") from error
-    if differences:
-        print("\n".join(catalogue.describe(differences)))
+    for line in differences:
+        print(line)
     for file, counts in summary.items():
         print(f"{file}: {counts['rows']:,} rows, {counts['changed']:,} new or changed, {counts['retired']:,} retired")
     if skipped:
@@ -173,20 +187,16 @@ def import_catalogue(settings: Settings, arguments: argparse.Namespace) -> None:
 
 def export_catalogue(settings: Settings, arguments: argparse.Namespace) -> None:
     from pyshell.deploy import catalogue
-    from pyshell.local import stack
-    from pyshell.postgres.connections import connect_as_owner
 
-    with stack.database(settings) as (with_database, _), connect_as_owner(with_database.database_url) as connection:
+    with owner_connection(settings) as connection:
         for file, rows in catalogue.export(connection, arguments.folder, arguments.name).items():
             print(f"{arguments.folder / file}.csv: {rows:,} rows")
 
 
 def list_catalogues(settings: Settings, arguments: argparse.Namespace) -> None:
     from pyshell.deploy import catalogue
-    from pyshell.local import stack
-    from pyshell.postgres.connections import connect_as_owner
 
-    with stack.database(settings) as (with_database, _), connect_as_owner(with_database.database_url) as connection:
+    with owner_connection(settings) as connection:
         for found in catalogue.find_catalogues(connection):
             print(f"{found['catalogue']}:")
             for file, counts in found["files"].items():
@@ -196,10 +206,8 @@ def list_catalogues(settings: Settings, arguments: argparse.Namespace) -> None:
 
 def check_catalogue(settings: Settings, arguments: argparse.Namespace) -> None:
     from pyshell.deploy import catalogue
-    from pyshell.local import stack
-    from pyshell.postgres.connections import connect_as_owner
 
-    with stack.database(settings) as (with_database, _), connect_as_owner(with_database.database_url) as connection:
+    with owner_connection(settings) as connection:
         warnings = catalogue.find_warnings(connection, arguments.days, arguments.name)
     kinds = Counter(warning["warning"] for warning in warnings)
     for warning in warnings:
