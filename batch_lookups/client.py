@@ -124,7 +124,7 @@ class Client(_Methods):
         while True:
             try:
                 response = bodies.send(self._http, call.request(self._http))
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:
                 retry = attempts.after_error(error)
             else:
                 if response.is_success or response.status_code == 304:
@@ -176,7 +176,7 @@ class Client(_Methods):
                             yield from download.feed(piece)
                         return
                     retry = attempts.after_response(bodies.read(response))
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:
                 attempts = download.attempts_after(error, attempts, self._retry_seconds)
                 retry = attempts.after_error(error)
             self._on_retry(retry)
@@ -215,7 +215,7 @@ class AsyncClient(_Methods):
         while True:
             try:
                 response = await bodies.send_async(self._http, call.request(self._http))
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:
                 retry = attempts.after_error(error)
             else:
                 if response.is_success or response.status_code == 304:
@@ -270,7 +270,7 @@ class AsyncClient(_Methods):
                                 yield record
                         return
                     retry = attempts.after_response(await bodies.read_async(response))
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:
                 attempts = download.attempts_after(error, attempts, self._retry_seconds)
                 retry = attempts.after_error(error)
             self._on_retry(retry)
@@ -318,7 +318,7 @@ class _Download:
             yield record
         bodies.require_bounded(self._splitter.rest_length)
 
-    def attempts_after(self, error: httpx.TransportError, attempts: Attempts, seconds: float) -> Attempts:
+    def attempts_after(self, error: httpx.RequestError, attempts: Attempts, seconds: float) -> Attempts:
         """The attempts that are left: all of them, where something came. Raises UnavailableError where it cannot go on.
 
         What a filter finds may have changed meanwhile, so that nobody knows which of it is still to come.

@@ -42,13 +42,13 @@ class Attempts:
         self._repeatable = repeatable
         self._count = 0
 
-    def after_error(self, error: httpx.TransportError) -> Retry:
+    def after_error(self, error: httpx.RequestError) -> Retry:
         """How to go on after a connection was lost or not made. Raises UnavailableError: no more."""
         reason = describe(error)
         if not self._repeatable and not isinstance(error, _NOT_SENT):
             raise UnavailableError(f"{reason}; the request may have been carried out", maybe_done=True) from error
         if not isinstance(error, httpx.NetworkError | httpx.TimeoutException | httpx.RemoteProtocolError):
-            # A proxy that refuses, an address that is none: time changes nothing.
+            # A proxy that refuses, an address that is none, an answer that cannot be decoded: time changes nothing.
             raise UnavailableError(reason) from error
         delay = self._next_delay(None)
         if delay is None:
@@ -122,12 +122,13 @@ def origin_of(url: httpx.URL) -> str:
     return f"{url.scheme}://{url.netloc.decode()}"
 
 
-def describe(error: httpx.TransportError) -> str:
+def describe(error: httpx.RequestError) -> str:
     service = f"service at {origin_of(error.request.url)}"
     what = {
         httpx.ConnectError: f"The {service} cannot be reached",
         httpx.ConnectTimeout: f"The {service} cannot be reached: no connection in time",
         httpx.ReadTimeout: f"The {service} did not answer in time",
+        httpx.DecodingError: f"The answer of the {service} is not compressed as it says",
         httpx.UnsupportedProtocol: "The address of the service is no http:// or https:// address",
     }.get(type(error), f"The connection to the {service} was lost")
     return f"{what} ({error})" if str(error) else what

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import gzip
 import inspect
 import io
 import json
@@ -89,6 +90,21 @@ def test_time_ends_the_attempts(naps: list[float]) -> None:
     assert (refused.value.status, refused.value.code, naps) == (503, "busy", [])
     with pytest.raises(UnavailableError, match="cannot be reached"):
         client_of(Script(httpx.ConnectError("refused")), retry_seconds=0).get_job(JOB)
+
+
+def test_an_answer_that_cannot_be_decoded_is_none() -> None:
+    def garbled() -> httpx.Response:
+        stream = httpx.ByteStream(gzip.compress(b'{"status": "completed"}')[:10] + b"no block of deflate")
+        return httpx.Response(200, headers={"content-type": "text/csv", "content-encoding": "gzip"}, stream=stream)
+
+    def results(client: Client) -> list[bytes]:
+        return list(client.results(JOB))
+
+    for ask in (lambda client: client.get_job(JOB), results, share):
+        script = Script(garbled())
+        with pytest.raises(UnavailableError, match="The answer of the service at http://service is not compressed as it says"):
+            ask(client_of(script))
+        assert len(script.requests) == 1
 
 
 def create(client: Client) -> str:

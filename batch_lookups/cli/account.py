@@ -160,7 +160,7 @@ def examine() -> Iterator[Finding]:
     with httpx.Client(base_url=url, timeout=10) as http:
         try:
             yield from examine_service(http, url)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             hint = f"Is this the right address ({settings.URL}, `batch-lookups login`), and is a proxy or a firewall between?"
             yield Finding("service", False, describe(error), hint, exits.UNAVAILABLE)
         except BatchLookupsError as error:
