@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import socket
@@ -45,20 +46,21 @@ def with_listed_errors(app: ASGIApp, others: list[tuple[str, int]]) -> ASGIApp:
 
     async def watched(scope: Scope, receive: Receive, send: Send) -> None:
         status = 0
-        media_type = ""
+        headers = Headers()
 
         async def note_and_send(message: Message) -> None:
-            nonlocal status, media_type
+            nonlocal status, headers
             if message["type"].endswith("http.response.start"):
                 status = message["status"]
-                media_type = Headers(raw=message["headers"]).get("content-type", "")
+                headers = Headers(raw=message["headers"])
             elif (
                 message["type"].endswith("http.response.body")
                 and status >= 400
-                and not media_type.startswith("text/html")
+                and not headers.get("content-type", "").startswith("text/html")
                 and scope.get("method") not in ("HEAD", "OPTIONS")
             ):
-                error = (json.loads(message["body"])["code"], status)
+                body = gzip.decompress(message["body"]) if "content-encoding" in headers else message["body"]
+                error = (json.loads(body)["code"], status)
                 if error not in ERRORS:
                     others.append(error)
             await send(message)

@@ -301,8 +301,11 @@ def test_a_record_is_final_when_its_item_has_ended() -> None:
     assert not Reader("ndjson").is_final(b'{"status":"pending"}')
 
 
+@pytest.mark.parametrize(("encoding", "cuts"), [("identity", (10, 400, 0, 40_000, 100_001)), ("gzip", (10, 400, 0, 1_000, 2_001))])
 @pytest.mark.parametrize("results_format", ["csv", "ndjson"])
-def test_a_lost_connection_costs_no_record_and_repeats_none(cli: Cli, service: Service, results_format: ResultsFormat) -> None:
+def test_a_lost_connection_costs_no_record_and_repeats_none(
+    cli: Cli, service: Service, results_format: ResultsFormat, encoding: str, cuts: tuple[int, ...]
+) -> None:
     job = cli.run("submit", cli.sites("sites.csv", 700)).stdout.strip()
     key = cli.environment["BATCH_LOOKUPS_API_KEY"]
     with Client(service.url, key) as client:
@@ -311,11 +314,11 @@ def test_a_lost_connection_costs_no_record_and_repeats_none(cli: Cli, service: S
         assert len(whole) == 700 + (results_format == "csv")
         assert list(client.results(job, results_format, after=697)) == whole[-2:]
     # Within the header, within the first record, before the first piece, and later.
-    transport = CuttingTransport(10, 400, 0, 40_000, 100_001)
+    transport = CuttingTransport(encoding, cuts)
     with Client(service.url, key, transport=transport) as client:
         assert list(client.results(job, results_format)) == whole
         assert transport.cuts == []
-        transport.cuts = [40_000]
+        transport.cuts = [cuts[3]]
         with pytest.raises(UnavailableError, match="incomplete"):
             list(client.results(job, results_format, status="completed"))
 
@@ -341,16 +344,19 @@ def test_a_connection_that_nobody_answers_any_more_is_made_anew(cli: Cli, servic
 
 
 class CuttingTransport(httpx.BaseTransport):
-    """Loses the connection of one download of results after the other, after so many bytes."""
+    """Loses the connection of one download of results after the other, after so many bytes as they are sent in that encoding."""
 
-    def __init__(self, *cuts: int) -> None:
+    def __init__(self, encoding: str, cuts: tuple[int, ...]) -> None:
         self.cuts = list(cuts)
+        self._encoding = encoding
         self._transport = httpx.HTTPTransport()
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
+        request.headers["accept-encoding"] = self._encoding
         response = self._transport.handle_request(request)
         if not request.url.path.endswith("/results") or not self.cuts:
             return response
+        assert response.headers.get("content-encoding", "identity") == self._encoding
         assert isinstance(response.stream, httpx.SyncByteStream)
         return httpx.Response(response.status_code, headers=response.headers, stream=CutStream(response.stream, self.cuts.pop(0)))
 

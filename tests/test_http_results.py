@@ -261,7 +261,7 @@ def test_a_large_file_begins_at_once_and_takes_no_memory(
     started = time.perf_counter()
     lines = 0
     with client.stream("GET", f"{path}/results?format={file_format}") as response:
-        for number, chunk in enumerate(response.iter_raw()):
+        for number, chunk in enumerate(response.iter_bytes()):
             if number == 0:
                 first_byte = time.perf_counter() - started
             lines += chunk.count(b"\n")

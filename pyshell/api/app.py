@@ -15,11 +15,12 @@ import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddleware
 from starlette.types import ASGIApp
 
 from pyshell import logs, traces
@@ -32,6 +33,7 @@ from pyshell.api.http_protocol import MAX_CONNECTIONS, BoundedProtocol
 from pyshell.api.job_watch import JobWatch
 from pyshell.api.large_answers import LargeAnswers
 from pyshell.api.limits import UPLOAD_WAIT_SECONDS, UPLOADS_PER_ORGANIZATION, RequestLimiter
+from pyshell.api.media_types import WORKBOOK
 from pyshell.api.metrics import Metrics
 from pyshell.api.middleware import RequestMiddleware
 from pyshell.api.processes.parent import STARTUP_FAILURE, Parent, listening
@@ -63,6 +65,13 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 ARENAS = 2
 # Large blocks take memory that was used before: to get 8 MB from the system costs more time of the processor than to fill them.
 KEPT_BYTES = 32 * 1024 * 1024
+# Level 4 makes 67 KB of the 511 KB of openapi.json in 7 ms, level 9 57 KB in 30 ms. What fits into a packet is sent as it is.
+# Lengths give nothing away (BREACH): keys and tokens travel in headers, which no page but the portal's own can have a browser send.
+GZIP: Final[dict[str, Any]] = {
+    "minimum_size": 1024,
+    "compresslevel": 4,
+    "exclude_content_types": (*DEFAULT_EXCLUDED_CONTENT_TYPES, WORKBOOK),
+}
 # The largest message that a subscriber may send, in bytes.
 MAX_WEBSOCKET_MESSAGE_BYTES = 128 * 1024
 
@@ -115,7 +124,11 @@ def create_app(settings: Settings, is_stopping: Callable[[], bool] = lambda: Fal
     app = Starlette(
         routes=routes,
         lifespan=lifespan,
-        middleware=[*cors_middleware(settings.cors_origins), Middleware(RequestMiddleware, root_path=settings.root_path)],
+        middleware=[
+            *cors_middleware(settings.cors_origins),
+            Middleware(RequestMiddleware, root_path=settings.root_path),
+            Middleware(GZipMiddleware, **GZIP),
+        ],
         exception_handlers=exception_handlers,
     )
     app.router.redirect_slashes = False
