@@ -297,6 +297,7 @@ declare
     v_before      jsonb;
     v_summary     jsonb;
     v_differences jsonb;
+    v_changes     jsonb;
 begin
     -- One import at a time, also for the checks, which read what another one changes; lookups continue meanwhile.
     lock table app.programs in share row exclusive mode;
@@ -315,6 +316,10 @@ begin
     end if;
 
     v_summary := app.load_files(p_catalogue, v_now);
+    v_changes := (select jsonb_object_agg(f.key, f.value - 'rows') from jsonb_each(v_summary) f where f.value - 'rows' <> '{"changed": 0, "retired": 0}');
+    if v_changes is not null then
+        perform app.audit(app.installation_id(), 'catalogue.imported', p_target_id => p_catalogue ->> 'catalogue', p_details => v_changes);
+    end if;
     -- The plans of the very first lookup need statistics of these tables. Citus analyzes nothing that this transaction has written here.
     if not app.is_distributed() then
         analyze app.device_categories, app.device_category_sizes, app.devices, app.utilities, app.utility_service_areas, app.programs,
@@ -330,6 +335,7 @@ comment on function api.import_catalogue(jsonb, boolean) is
 - source, when there, says that the catalogue is the whole of the sources that begin so: programs of other catalogues from there become its own.
 - What belongs to a row, such as the tiers of a program, comes with the row.
 - _line of a row: its line in the file, for errors, where that is not its place after the header.
+- What it changed is noted in api.audit_events as catalogue.imported, with these counts of each file.
 - p_dry_run changes nothing and returns what would change, too: total_differences and the first 1,000 differences, {file, key, change (added, changed or retired), before, after}, with the cells that differ.
 
 400 invalid_catalogue: a row that is not valid, told by file, line and reason.';

@@ -330,7 +330,7 @@ select nullif(e.organization_id, '00000000-0000-0000-0000-000000000000'::uuid) a
   from app.audit_events e
 $view$);
 
-comment on view api.audit_events is 'Who made, changed, revoked or linked what: API keys, webhooks, organizations, settings, pauses. Members see it as admins of their organization.';
+comment on view api.audit_events is 'Who made, changed, revoked or linked what: API keys, webhooks, organizations, settings, pauses, catalogues. Members see it as admins of their organization.';
 comment on column api.audit_events.organization_id is 'The organization; null: the installation itself, such as its settings.';
 comment on column api.audit_events.id is 'A UUID of version 7: later events have greater ids.';
 comment on column api.audit_events.action is 'What happened, such as api_key.created.';

@@ -55,7 +55,7 @@ select is_empty(format($$ select from app.audit_events e where e::text like any 
 select api.update_settings('{"lookups_per_second": 5, "max_in_flight": 50}') as settings, api.pause_lookups(60), api.resume_lookups() \gset
 select is((select details from app.audit_events where action = 'settings.changed' order by id desc limit 1), '{"lookups_per_second": {"from": null, "to": 5}}',
     'a change of settings is noted with the values before and after');
-select results_eq('select * from pg_temp.trail() offset 1', $$ select a || ' operator ' || current_setting('session_authorization') from unnest(array['settings.changed', 'lookups.paused', 'lookups.resumed']) a $$, 'what is done to the installation is in its own trail');
+select results_eq('select * from pg_temp.trail() offset 2', $$ select a || ' operator ' || current_setting('session_authorization') from unnest(array['settings.changed', 'lookups.paused', 'lookups.resumed']) a $$, 'what is done to the installation is in its own trail');
 select api.rename_organization(:'other_org', 'Initech'), api.delete_organization(:'other_org') \gset
 select set_eq(format($$ select action || details::text from app.audit_events where organization_id = %L and action <> 'organization.created' $$, :'other_org'),
     array['organization.renamed{"name": {"to": "Initech", "from": "Globex"}}', 'organization.deleted{"name": "Initech"}'], 'the trail of a deleted organization stays');

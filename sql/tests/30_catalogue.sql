@@ -1,5 +1,5 @@
 begin;
-select plan(33);
+select plan(36);
 \ir catalogue.psql
 
 -- Importing
@@ -8,8 +8,16 @@ select is(
        from jsonb_each(pg_temp.import()::jsonb)),
     'device_categories 3 3 0, device_category_sizes 2 2 0, devices 4 4 0, program_tiers 3 3 0, program_utilities 1 1 0, programs 2 2 0, '
     'utilities 4 4 0, utility_service_areas 7 7 0', 'an import adds every row and counts them');
+create function pg_temp.imports() returns setof app.audit_events language sql as
+    $$ select * from app.audit_events where organization_id = app.installation_id() and action = 'catalogue.imported' and target_id = 'test' order by id desc $$;
+select is((select details from pg_temp.imports()),
+    '{"device_categories": {"changed": 3, "retired": 0}, "device_category_sizes": {"changed": 2, "retired": 0}, "devices": {"changed": 4, "retired": 0}, "program_tiers": {"changed": 3, "retired": 0},
+      "program_utilities": {"changed": 1, "retired": 0}, "programs": {"changed": 2, "retired": 0}, "utilities": {"changed": 4, "retired": 0},
+      "utility_service_areas": {"changed": 7, "retired": 0}}', 'an import is noted with what it changed in each file');
 select is((select sum((value ->> 'changed')::integer + (value ->> 'retired')::integer)::integer from json_each(pg_temp.import())), 0,
     'the same import again changes nothing');
+select api.import_catalogue(jsonb_set(pg_temp.catalogue(), '{devices,0,name}', '"Trial pump"'), true) as tried \gset
+select is((select count(*) from pg_temp.imports())::integer, 1, 'an import that changes nothing is not noted, nor is a trial');
 select is((select concat(category_keys, owner_statuses, building_types) from app.program_tiers where program_id = 'wy-rebates' and id = 'pump'),
     '{test_pump}{homeowner,renter}{RESIDENTIAL,MULTIFAMILY}', 'lists stand apart by spaces or bars');
 select is((select start_date || ' ' || end_date from app.program_tiers where program_id = 'wy-rebates' and id = 'pump'),
@@ -19,6 +27,7 @@ select is((select count(*)::integer from app.programs where catalogue = 'starter
 
 select is((pg_temp.import('devices', 1, '{"name": "Tiny pump"}') -> 'devices' ->> 'changed')::integer, 1, 'a changed row is updated');
 select is((select name from app.devices where id = 9001), 'Tiny pump', 'a changed row says what the file says');
+select is((select details from pg_temp.imports() limit 1), '{"devices": {"changed": 1, "retired": 0}}', 'an import is noted with the files that it changed, and with no others');
 
 select is((pg_temp.import('program_tiers', 2, null) -> 'program_tiers' ->> 'retired')::integer, 1, 'a tier that is gone is taken away');
 select is_empty($$ select from app.program_tiers where program_id = 'wy-rebates' and id = 'lamp' $$, 'a tier that is gone is no longer in its program');
