@@ -70,6 +70,17 @@ def test_follow_leaves_the_file_of_another_job_alone(cli: Cli) -> None:
     assert (cli.folder / "results.csv").read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("results.ndjson", b'{"sites": []}'), ("results.csv", b"name,email"), ("results.csv", b'5" pipes\nand 3 elbows\n')],
+)
+def test_follow_leaves_a_file_without_a_whole_row_alone_that_is_not_its_own(cli: Cli, name: str, content: bytes) -> None:
+    (cli.folder / name).write_bytes(content)
+    done = cli.run("results", submit(cli, 1), "--follow", "-o", name)
+    assert (done.returncode, f"{name} holds something else than results of this job" in done.stderr) == (1, True)
+    assert (cli.folder / name).read_bytes() == content
+
+
 def test_follow_writes_rows_to_stdout_as_they_come(cli: Cli, service: Service) -> None:
     service.hold("slow")
     job = submit(cli, ["quick", "slow"])

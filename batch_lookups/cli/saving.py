@@ -164,12 +164,14 @@ def _resume(client: Client, job_id: str, file: BinaryIO, results_format: Results
             header = record
         else:
             last, count = record, count + 1
-    # The file must be of this job: its last record is asked for again.
+    file.seek(length)
+    begun = b"" if length else file.read()
+    # The file must be of this job: its last record, or the first one that it begins, is asked for again.
     place = max(count - 1, 0)
     with closing(client.results(job_id, results_format, after=place - 1 if place else None)) as records:
         expected = [header] if header and not place else []
         expected += [last] if count else []
-        if list(islice(records, len(expected))) != expected:
+        if list(islice(records, len(expected))) != expected or (begun and not next(records, b"").startswith(begun)):
             raise Ended(
                 exits.ERROR,
                 f"{file.name} holds something else than results of this job",
