@@ -124,6 +124,7 @@ def worse_tokens(instance: ClerkInstance) -> dict[str, str]:
         "endless in digits": instance.token(azp=PARTY, exp=10**400),
         "from a template": instance.token(azp=PARTY, sid=None),
         "too long": instance.token(azp=PARTY, note="x" * 20_000),
+        "nested too deeply": f"{encode(b'[' * 10_000)}.{encode(b'{}')}.",
     }
 
 

@@ -185,6 +185,10 @@ class TestTheInternalCredential:
         assert internal.post("/batch-lookups-worker").status_code == 401
         assert internal.post("/batch-lookups-worker", headers={"x-supabase-internal": "false"}).status_code == 401
 
+    def test_counts_only_as_a_bearer_token(self, internal: httpx.Client) -> None:
+        internal.headers["authorization"] = internal.headers["authorization"].replace("Bearer", "Basic")
+        assert internal.post("/batch-lookups-worker").status_code == 401
+
     def test_reads_and_writes_no_batches(self, internal: httpx.Client) -> None:
         assert internal.get("/batch-lookups").status_code == 403
         assert internal.post("/batch-lookups", json=[site()]).status_code == 403

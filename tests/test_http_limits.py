@@ -96,7 +96,9 @@ def test_an_organization_can_have_a_limit_where_its_keys_have_none(
     assert answers[0].headers["ratelimit-policy"] == '"requests";q=2;w=60'
 
 
-def test_unknown_keys_of_an_address_have_a_limit(http_settings: Settings, new_client: NewClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_keys_of_an_address_have_a_limit(
+    database: Connection, http_settings: Settings, new_client: NewClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(authentication, "UNKNOWN_KEYS_PER_MINUTE", 3)
     known, new = new_client(), new_client()
     with running_server(http_settings) as url:
@@ -109,6 +111,12 @@ def test_unknown_keys_of_an_address_have_a_limit(http_settings: Settings, new_cl
         # Who was known before still is; whoever comes from elsewhere is asked about.
         assert (status(known.api_key), status(new.api_key), status(new.api_key, "198.51.100.2")) == (200, 429, 200)
         assert status(api_keys.generate(), "198.51.100.2") == 401
+        # Whoever is known no more counts as unknown.
+        [organization_id] = database.execute("select id from app.organizations where name = %s", [known.organization]).fetchone() or [None]
+        revoke = "select api.revoke_api_key(organization_id, id) from app.api_keys where organization_id = %s"
+        assert database.execute(revoke, [organization_id]).rowcount == 1
+        wait_until(lambda: status(known.api_key) == 401)
+        assert status(known.api_key) == 429
 
 
 def test_an_organization_has_a_share_of_the_connections(
