@@ -112,6 +112,7 @@ def bad_tokens(instance: ClerkInstance) -> dict[str, str]:
 def worse_tokens(instance: ClerkInstance) -> dict[str, str]:
     return {
         "no start": instance.token(azp=PARTY, nbf=None),
+        "start as a truth": instance.token(azp=PARTY, nbf=True),
         "no time of issue": instance.token(azp=PARTY, iat=None),
         "another algorithm": jwt.encode(instance.claims(azp=PARTY), signing_key("ins_first"), "RS512", {"kid": "ins_first"}),
         "empty subject": instance.token(azp=PARTY, sub=""),
@@ -120,6 +121,9 @@ def worse_tokens(instance: ClerkInstance) -> dict[str, str]:
         "pending session": instance.token(azp=PARTY, sts="pending"),
         "endless": jwt.PyJWS().encode(
             json.dumps(instance.claims(azp=PARTY) | {"exp": float("inf")}).encode(), signing_key("ins_first"), "RS256", {"kid": "ins_first"}
+        ),
+        "endless as no number": jwt.PyJWS().encode(
+            json.dumps(instance.claims(azp=PARTY) | {"exp": float("nan")}).encode(), signing_key("ins_first"), "RS256", {"kid": "ins_first"}
         ),
         "endless in digits": instance.token(azp=PARTY, exp=10**400),
         "from a template": instance.token(azp=PARTY, sid=None),
