@@ -174,6 +174,7 @@ class Client(_Methods):
                         require_ours(response, download.media_type)
                         for piece in response.iter_bytes():
                             yield from download.feed(piece)
+                        download.end(response)
                         return
                     retry = attempts.after_response(bodies.read(response))
             except httpx.RequestError as error:
@@ -268,6 +269,7 @@ class AsyncClient(_Methods):
                         async for piece in response.aiter_bytes():
                             for record in download.feed(piece):
                                 yield record
+                        download.end(response)
                         return
                     retry = attempts.after_response(await bodies.read_async(response))
             except httpx.RequestError as error:
@@ -317,6 +319,11 @@ class _Download:
             self._has_progressed = True
             yield record
         bodies.require_bounded(self._splitter.rest_length)
+
+    def end(self, response: httpx.Response) -> None:
+        """Raises httpx.RemoteProtocolError where the last record is cut off: a proxy may tell no lost connection from an end."""
+        if self._splitter.rest_length:
+            raise httpx.RemoteProtocolError("the last record is cut off", request=response.request)
 
     def attempts_after(self, error: httpx.RequestError, attempts: Attempts, seconds: float) -> Attempts:
         """The attempts that are left: all of them, where something came. Raises UnavailableError where it cannot go on.

@@ -323,6 +323,21 @@ def test_a_lost_connection_costs_no_record_and_repeats_none(
             list(client.results(job, results_format, status="completed"))
 
 
+@pytest.mark.parametrize(("results_format", "media_type"), [("csv", "text/csv"), ("ndjson", "application/x-ndjson")])
+def test_an_answer_that_ends_amid_a_record_is_not_taken_for_whole(
+    naps: list[float], results_format: ResultsFormat, media_type: str
+) -> None:
+    records = [b'{"a": 1}\n', b'{"a": 2}\n', b'{"a": 3}\n']
+    headers = {"content-type": media_type}
+    cut = httpx.Response(200, headers=headers, content=b"".join(records)[:-4])
+    script = Script(cut, httpx.Response(200, headers=headers, content=records[2]))
+    assert list(client_of(script).results(JOB, results_format)) == records
+    # The first record of CSV is the header.
+    assert [request.url.params.get("after") for request in script.requests] == [None, "0" if results_format == "csv" else "1"]
+    with pytest.raises(UnavailableError, match="the results are incomplete"):
+        list(client_of(Script(cut)).results(JOB, results_format, status="failed"))
+
+
 def test_a_connection_that_nobody_answers_any_more_is_made_anew(cli: Cli, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """As after a night's sleep, or where a router has forgotten it. That is noticed later than all attempts may take together."""
     monkeypatch.setattr("batch_lookups.client.TIMEOUT", httpx.Timeout(1))
