@@ -89,7 +89,7 @@ def bad_tokens(instance: ClerkInstance) -> dict[str, str]:
         "algorithm confusion": signed_with_the_public_key(instance),
         "another payload": with_another_payload(instance),
         "another key under the same id": instance.token("ins_other", header={"kid": "ins_first"}, azp=PARTY),
-        "expired": instance.token(azp=PARTY, exp=now - 10),
+        "expired": instance.token(azp=PARTY, exp=now - 7),
         "no expiry": instance.token(azp=PARTY, exp=None),
         "expiry as text": instance.token(azp=PARTY, exp=str(now + 60)),
         "valid later": instance.token(azp=PARTY, nbf=now + 60),
@@ -126,6 +126,7 @@ def worse_tokens(instance: ClerkInstance) -> dict[str, str]:
             json.dumps(instance.claims(azp=PARTY) | {"exp": float("nan")}).encode(), signing_key("ins_first"), "RS256", {"kid": "ins_first"}
         ),
         "endless in digits": instance.token(azp=PARTY, exp=10**400),
+        "party of the wrong type": instance.token(azp=[PARTY]),
         "from a template": instance.token(azp=PARTY, sid=None),
         "too long": instance.token(azp=PARTY, note="x" * 20_000),
         "nested too deeply": f"{encode(b'[' * 10_000)}.{encode(b'{}')}.",
@@ -239,6 +240,19 @@ class TestFetchedKeys:
         monkeypatch.setattr(clerk_keys, "KEEP_SECONDS", 0.0)
         with pytest.raises(KeysUnavailableError):
             await verifier.verify(instance.token())
+
+    async def test_are_asked_for_sooner_where_there_is_none(
+        self, instance: ClerkInstance, verifier: Clerk, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        instance.status = 500
+        for _ in range(3):
+            with pytest.raises(KeysUnavailableError):
+                await verifier.verify(instance.token())
+        assert instance.requests == 1
+        instance.status = 200
+        monkeypatch.setattr(clerk_keys, "FIRST_KEY_RETRY_SECONDS", 0.0)
+        await verifier.verify(instance.token())
+        assert instance.requests == 2
 
     @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"keys": [{"kty": "RSA", "kid": "ins_first", "n": 5, "e": "AQAB"}]}'])
     async def test_that_are_none_let_nobody_in(self, instance: ClerkInstance, verifier: Clerk, body: bytes) -> None:
