@@ -272,7 +272,7 @@ class TestFetchedKeys:
         assert list(clerk_keys.read_key_set({"keys": [usable, {"kty": "oct", "kid": "a", "k": "AAAA"}, {"kty": "EC"}, None]})) == [
             "ins_first"
         ]
-        for change in ({"use": "enc"}, {"alg": "RS512"}, {"kid": 5}, {"n": "AQAB"}):
+        for change in ({"use": "enc"}, {"alg": "RS512"}, {"kid": 5}, {"n": "AQAB"}, {"n": encode(b"\xff" * 128)}):
             with pytest.raises(ValueError, match="no key"):
                 clerk_keys.read_key_set({"keys": [usable | change]})
 
