@@ -94,6 +94,8 @@ def test_cancelled(cli: Cli, service: Service) -> None:
         (["run", "x.csv", "-o", "results.pdf"], "results.pdf must end with .csv, .xlsx, .ndjson or .jsonl."),
         (["run", "x.csv", "--report", "missing/report.html"], "/missing does not exist."),
         (["run", "x.csv", "--report", "report.txt"], "report.txt must end with .html or .htm."),
+        (["run", "x.csv", "-o", "./x.csv"], "x.csv is the file of the sites"),
+        (["run", "pages", "--report", "pages"], "pages is the file of the sites"),
         (["watch", JOB, "-o", "results.xls"], "results.xls must end with "),
         (["watch", JOB, "--report", "missing/report.html"], "/missing does not exist."),
         (["results", JOB, "-o", "missing/results.csv"], "/missing does not exist."),
@@ -106,6 +108,7 @@ def test_cancelled(cli: Cli, service: Service) -> None:
 )
 def test_a_file_that_cannot_be_saved_is_refused_before_anything_is_submitted(cli: Cli, words: list[str], said: str) -> None:
     cli.sites("x.csv", 1)
+    (cli.folder / "pages").symlink_to("x.csv")
     (cli.folder / "folder").mkdir()
     done = cli.run(*words)
     assert (done.returncode, done.stdout) == (2, ""), done.stderr

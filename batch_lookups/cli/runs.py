@@ -115,6 +115,10 @@ def run(session: Session, /, file: str, output: Path | None, report: Path | None
     Whatever interrupts it, the same command goes on where it was: with the same job, to the same file. Ctrl-C detaches; the job goes on.
     """
     output = saving.none_if_dash(output)
+    for path in (output, saving.none_if_dash(report)):
+        # In its place, the same command would find another file, and submit that.
+        if path is not None and file != "-" and path.is_file() and path.samefile(file):
+            raise click.UsageError(f"{path} is the file of the sites; save to another one.")
     try:
         upload = Upload(file, **options)
         checked = uploads.check(session, upload)
