@@ -15,7 +15,7 @@ RETRY_SECONDS = 60.0
 FIRST_DELAY, LONGEST_DELAY = 0.5, 10.0
 
 # Nothing was sent, so nothing was done.
-_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
 # Of proxies, which don't know whether the request was carried out; and 408, which a request gets that arrives too slowly.
 _GATEWAY = (408, 502, 504)
 

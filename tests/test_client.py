@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from batch_lookups import ApiError, AsyncClient, BatchLookupsError, Client, InvalidArgumentError, UnavailableError, calls
+from batch_lookups import ApiError, AsyncClient, BatchLookupsError, Client, InvalidArgumentError, UnavailableError, calls, retrying
 from batch_lookups.calls import FileOptions
 from batch_lookups.records import Reader, RecordSplitter, ResultsFormat, whole_records
 from batch_lookups.retrying import Retry
@@ -32,6 +32,7 @@ from batch_lookups.webhooks import SecretError, sign, why_not_genuine
 from pyshell.settings import ROOT
 from tests.cli_fixtures import Cli, Service
 from tests.tcp_proxy import running_proxy
+from tests.timed import set_monotonic
 from tests.webhook_receiver import serving
 
 JOB = "5a8b54ab-0b0c-4d3e-9d8c-3f1f6e0f3c11"
@@ -83,13 +84,43 @@ def test_clients_that_are_refused_at_once_do_not_come_back_at_once(naps: list[fl
     assert len(set(naps)) == 10
 
 
-def test_time_ends_the_attempts(naps: list[float]) -> None:
+@pytest.mark.parametrize("retry_after", [{}, {"retry-after": "Sat, 28 Nov 2026 12:00:00 GMT"}])
+def test_a_service_that_stays_busy_is_asked_ever_more_seldom_but_not_too_seldom(naps: list[float], retry_after: dict[str, str]) -> None:
+    busy = httpx.Response(503, headers=retry_after, json={"error": "The service is busy", "code": "busy"})
+    client_of(Script(*[busy] * 8, httpx.Response(200, json={"id": JOB}))).get_job(JOB)
+    assert naps[0] <= 0.65
+    assert all(7 <= nap <= 13 for nap in naps[5:])
+
+
+def test_time_ends_the_attempts(naps: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     slow = httpx.Response(503, headers={"retry-after": "61"}, json={"error": "The service is busy", "code": "busy"})
     with pytest.raises(ApiError, match="The service is busy") as refused:
         client_of(Script(slow)).get_job(JOB)
     assert (refused.value.status, refused.value.code, naps) == (503, "busy", [])
     with pytest.raises(UnavailableError, match="cannot be reached"):
         client_of(Script(httpx.ConnectError("refused")), retry_seconds=0).get_job(JOB)
+    set_monotonic(monkeypatch, retrying, lambda: sum(naps))
+    script = Script(*[BUSY] * 100)
+    with pytest.raises(ApiError, match="The service is busy"):
+        client_of(script, retry_seconds=30).get_job(JOB)
+    assert len(naps) == len(script.requests) - 1
+    assert 17 <= sum(naps) < 30
+
+
+@pytest.mark.parametrize("trouble", [httpx.ProxyError("403 Forbidden"), httpx.UnsupportedProtocol("no address")])
+def test_what_time_does_not_change_is_told_at_once(naps: list[float], trouble: httpx.TransportError) -> None:
+    for call in (create, share):
+        script = Script(trouble)
+        with pytest.raises(UnavailableError) as raised:
+            call(client_of(script))
+        assert (raised.value.maybe_done, len(script.requests), naps) == (False, 1, [])
+
+
+def test_where_a_redirect_leads_is_told_without_what_may_be_a_secret() -> None:
+    elsewhere = httpx.Response(302, headers={"location": "https://user:password@sso.example/login?state=secret#part"})
+    with pytest.raises(ApiError) as refused:
+        client_of(Script(elsewhere)).get_job(JOB)
+    assert str(refused.value) == "http://service redirects to https://sso.example/login"
 
 
 def test_an_answer_that_cannot_be_decoded_is_none() -> None:
@@ -133,7 +164,10 @@ CREATED = httpx.Response(201, json={"job_id": JOB})
     [
         (httpx.ReadError("lost"), create, True),
         (httpx.RemoteProtocolError("lost"), create, True),
+        (httpx.ReadTimeout("slow"), create, True),
+        (httpx.Response(408), create, True),
         (httpx.Response(502), create, True),
+        (httpx.Response(504), create, True),
         (httpx.Response(503, json={"code": "outcome_unknown"}), create, True),
         (httpx.Response(409, json={"code": "request_in_progress"}), create, True),
         (httpx.Response(409, json={"code": "job_ended"}), create, False),
@@ -144,9 +178,14 @@ CREATED = httpx.Response(201, json={"job_id": JOB})
         (httpx.Response(409, json={"code": "request_in_progress"}), retry, True),
         (httpx.Response(409, json={"code": "retry_in_progress"}), retry, False),
         (httpx.ConnectError("refused"), share, True),
+        (httpx.ConnectTimeout("slow"), share, True),
+        (httpx.PoolTimeout("slow"), share, True),
         (httpx.Response(503, json={"code": "busy"}), share, True),
         (httpx.ReadError("lost"), share, False),
+        (httpx.ReadTimeout("slow"), share, False),
+        (httpx.Response(408), share, False),
         (httpx.Response(502), share, False),
+        (httpx.Response(504), share, False),
         (httpx.Response(503, json={"code": "outcome_unknown"}), share, False),
         (httpx.ConnectError("refused"), set_up_webhooks, True),
         (httpx.ReadError("lost"), set_up_webhooks, False),
