@@ -85,7 +85,7 @@ def test_every_route_wants_exactly_one_credential(server: str, client: Organizat
 )
 def test_a_bad_credential_is_refused(server: str, method: str, path: str, headers: dict[str, str]) -> None:
     response = httpx.request(method, server + path, headers=headers)
-    assert response.status_code == 401
+    assert (response.status_code, response.headers["www-authenticate"]) == (401, "Bearer")
     assert response.json()["error"] in ("Invalid API key", "Invalid token")
 
 

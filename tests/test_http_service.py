@@ -92,6 +92,8 @@ def test_a_method_that_is_not_allowed_is_named(server: str) -> None:
     response = httpx.delete(f"{server}/batch-lookups")
     assert (response.status_code, response.headers["allow"]) == (405, "GET, HEAD, POST")
     assert (response.json()["code"], response.json()["hint"]) == ("method_not_allowed", "This route has GET, HEAD, POST.")
+    # An id of the route beside it, which has others.
+    assert httpx.delete(f"{server}/incentive-reports/diff").headers["allow"] == "GET, HEAD"
 
 
 def test_a_request_keeps_its_id(server: str) -> None:
