@@ -205,6 +205,23 @@ def test_a_body_over_the_limit_is_refused_while_it_streams(client: OrganizationC
     assert response.status_code == 413
 
 
+@pytest.mark.parametrize(
+    ("content", "headers", "status", "code"),
+    [
+        (b" " * (128 * 1024 + 1), {}, 413, "body_too_large"),
+        ([b" " * 64 * 1024] * 3, {}, 413, "body_too_large"),
+        (b"{}", {"content-type": "application/json; charset=latin1"}, 415, "unsupported_charset"),
+        (gzip.compress(b"{}", mtime=0), {"content-type": "application/json", "content-encoding": "gzip"}, 415, "unsupported_encoding"),
+        (b'{"name": "\0"}', {}, 400, "invalid_json"),
+    ],
+)
+def test_a_body_that_is_no_upload_is_short_and_sent_as_it_is(
+    client: OrganizationClient, content: bytes | list[bytes], headers: dict[str, str], status: int, code: str
+) -> None:
+    response = client.patch("/organization", content=content, headers=headers)
+    assert (response.status_code, response.json()["code"]) == (status, code)
+
+
 @pytest.mark.parametrize("content_type", ["text/html", "application/json; charset=latin1", "text/plain; charset=latin1", "x"])
 def test_only_json_is_taken(client: OrganizationClient, content_type: str) -> None:
     refused(client, json.dumps([site()]).encode(), status=415, content_type=content_type)
