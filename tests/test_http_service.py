@@ -25,12 +25,15 @@ def test_it_is_up_and_ready(server: str) -> None:
     assert httpx.get(f"{server}/readyz").json() == {"status": "ready"}
 
 
-def test_without_a_database_it_is_up_but_not_ready() -> None:
+def test_without_a_database_it_is_up_but_not_ready(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     with running_server(Settings(database_url="postgresql://nobody@127.0.0.1:1/nothing")) as url:
         assert httpx.get(f"{url}/healthz").status_code == 200
         response = httpx.get(f"{url}/readyz", timeout=20)
         assert (response.status_code, response.json()["code"]) == (503, "database_unavailable")
         assert "nobody" not in response.text
+    # A probe that goes well is no line.
+    assert [record.getMessage() for record in caplog.records if record.name == "pyshell.access"] == ["GET /readyz 503"]
 
 
 def test_a_database_without_migrations_is_not_ready(new_database: Callable[..., str]) -> None:

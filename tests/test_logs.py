@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from itertools import takewhile
@@ -127,6 +128,17 @@ def test_the_access_log_says_who_and_from_where(client: OrganizationClient, capl
     assert [(line["what"], line["organization_id"], line["key_id"], line["api_key_id"]) for line in lines["pyshell.audit"]] == [
         (what, mine["organization_id"], mine["id"], made["id"]) for what in ("request_api_key", "revoke_api_key")
     ]
+
+
+def test_a_request_is_not_logged_as_of_the_caller_before_it(client: OrganizationClient, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    head = "GET /me HTTP/1.1\r\nHost: x\r\nx-request-id: "
+    with socket.create_connection((client.base_url.host, client.base_url.port or 80), 20) as connection:
+        # The second one waits for the answer to the first, and begins where that ends.
+        connection.sendall(f"{head}known\r\nx-api-key: {client.api_key}\r\n\r\n{head}unknown\r\nConnection: close\r\n\r\n".encode())
+        assert b"missing_credentials" in b"".join(iter(lambda: connection.recv(65536), b""))
+    lines = {record.fields["request_id"]: record.fields for record in caplog.records if record.name == "pyshell.access"}  # type: ignore[attr-defined]
+    assert ("key_id" in lines["known"], "key_id" in lines["unknown"]) == (True, False)
 
 
 def test_a_running_stack_logs_no_secret_that_it_made(cluster: PrivatePostgres, make_cluster: MakeCluster, tmp_path: Path) -> None:
