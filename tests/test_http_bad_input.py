@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pyshell.api.routes import uploads
 from tests.conftest import Connection
 from tests.http_fixtures import OPENAPI, Json, OrganizationClient, address, site
 
@@ -203,6 +204,15 @@ def test_a_body_over_the_limit_is_refused(client: OrganizationClient) -> None:
 def test_a_body_over_the_limit_is_refused_while_it_streams(client: OrganizationClient) -> None:
     response = client.post("/batch-lookups", content=(b" " * 1024 * 1024 for _ in range(24)), headers={"content-type": "application/json"})
     assert response.status_code == 413
+
+
+@pytest.mark.parametrize("headers", [{}, {"content-encoding": "gzip"}])
+def test_a_body_over_the_limit_is_refused_while_it_expands(
+    client: OrganizationClient, headers: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploads, "MAX_FILE_BYTES", 1000)
+    response = client.post("/batch-lookups", content=gzip.compress(b"x" * 1001), headers={"content-type": "text/csv"} | headers)
+    assert (response.status_code, response.json()["code"]) == (413, "body_too_large")
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import psycopg
 import pytest
 
 from pyshell.api import job_watch
+from pyshell.api.routes import progress
 from pyshell.settings import Settings
 from tests.clerk_fixtures import clerk_instance
 from tests.conftest import Connection
@@ -144,6 +145,12 @@ def test_progress_comes_as_events_until_the_end(client: OrganizationClient, data
         assert (json.loads(last["data"])["status"], end["event"]) == ("completed", "end")
     job_now = client.get(path(job))
     assert json.loads(last["data"]) == job_now.json()
+
+
+def test_events_of_a_job_that_goes_on_end_too(client: OrganizationClient, job: Json, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "MAX_STREAM_SECONDS", 0)
+    with client.stream("GET", f"{path(job)}/events") as response:
+        assert [event["event"] for event in events_of(response)] == ["progress"]
 
 
 def test_events_go_on_where_they_were(client: OrganizationClient, database: Connection, job: Json) -> None:
