@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
@@ -27,7 +29,7 @@ from tests.certificates import authority
 from tests.conftest import Clock, Connection, sessions
 from tests.http_fixtures import look_up, site
 from tests.tcp_proxy import running_proxy
-from tests.timed import set_monotonic, wait_until
+from tests.timed import PATIENCE, set_monotonic, wait_until
 from tests.webhook_receiver import FakeReceiver, Names, Received, fake_receiver, running_sender
 
 
@@ -304,6 +306,26 @@ def test_stopping_lets_deliveries_come_to_their_end(owner: Connection, receiver:
     with running_sender(sender_settings):
         organization.complete(2)
         wait_until(lambda: receiver.in_flight == 2)
+    assert organization.statuses() == {"delivered": 2}
+
+
+def test_stopping_records_what_was_sent_once_its_rows_are_free(
+    owner: Connection, receiver: FakeReceiver, sender_settings: Settings, database_url: str
+) -> None:
+    receiver.delay = PATIENCE
+    organization = Organization(owner, receiver.url)
+    with psycopg.connect(database_url) as other, running_sender(sender_settings):
+        organization.complete(2)
+        wait_until(lambda: receiver.in_flight == 2)
+        other.execute("select from app.webhook_deliveries for update")
+        receiver.hurry.set()
+
+        def let_go() -> None:
+            other.execute("select pg_terminate_backend(pid) from pg_stat_activity where application_name = %s", [APPLICATION_NAME])
+            other.rollback()
+
+        # The sender stops meanwhile.
+        threading.Timer(0.7, let_go).start()
     assert organization.statuses() == {"delivered": 2}
 
 

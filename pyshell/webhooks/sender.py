@@ -297,11 +297,19 @@ class Sender:
                 logger.info("recorded %s webhook attempts: %s", len(attempts), verdicts)
 
     async def _finish(self) -> None:
-        try:
+        """Record what has been sent, however often it takes: what is not recorded is sent again."""
+        reason: object = "their rows are held"
+        with suppress(TimeoutError):
             async with asyncio.timeout(LAST_CALLS_SECONDS):
-                await self._flush()
-        except (TimeoutError, DatabaseError) as error:
-            logger.warning("%s webhook attempts are not recorded, their leases will expire: %r", len(self._unrecorded), error)
+                while self._unrecorded:
+                    try:
+                        await self._flush()
+                    except DatabaseError as error:
+                        reason = error
+                    if self._unrecorded:
+                        await asyncio.sleep(FLUSH_SECONDS)
+        if self._unrecorded:
+            logger.warning("%s webhook attempts are not recorded, their leases will expire: %s", len(self._unrecorded), reason)
         for limit in self._limits.values():
             limit.receiver.close()
         for session in (self._claiming, self._recording):
