@@ -11,7 +11,7 @@ import pytest
 from pyshell.worker import schedule as schedules
 from pyshell.worker.calls import Lease
 from pyshell.worker.claims import fair_shares, take_turns
-from pyshell.worker.schedule import TURN, TURN_SECONDS, Schedule
+from pyshell.worker.schedule import SERVED_LATELY_SECONDS, TURN, TURN_SECONDS, Schedule
 
 
 class LoopClock:
@@ -96,6 +96,30 @@ async def test_what_missed_its_slot_takes_the_next_and_the_last_goes_back(loop_c
     await started.end(schedule)
 
 
+@pytest.mark.parametrize(("late", "started"), [(0.085, ["a", "b"]), (0.095, ["a"])])
+async def test_a_slot_is_used_late_by_no_more_than_the_pace_allows(loop_clock: LoopClock, late: float, started: list[str]) -> None:
+    schedule = make_schedule()
+    schedule.configure(1000, 10)
+    taken = Started(schedule)
+    schedule.add([[lease("a", 0.1), lease("b", 0.5)]])
+    await asyncio.sleep(0)
+    loop_clock.advance(0.1 + late)
+    await asyncio.sleep(0.5)
+    assert [name for name, _ in taken] == started
+    await taken.end(schedule)
+
+
+async def test_slots_go_with_what_is_released() -> None:
+    schedule = make_schedule()
+    started = Started(schedule)
+    schedule.add([[lease("a", 0.1)]])
+    schedule.release_all()
+    schedule.add([[lease("b", 0.2)]])
+    await asyncio.sleep(0.3)
+    assert [(name, pytest.approx(at)) for name, at in started] == [("b", 0.2)]
+    await started.end(schedule)
+
+
 def of(organization: str, count: int = 1) -> list[Lease]:
     return [lease(organization, organization=organization.encode()) for _ in range(count)]
 
@@ -108,18 +132,21 @@ async def take(schedule: Schedule, count: int) -> list[Lease]:
 async def test_organizations_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schedules, "TURN_SECONDS", 60.0)
     schedule = make_schedule()
-    schedule.add([of("a", TURN + 1), of("b"), of("c", TURN + 1)])
+    schedule.add([of("a", TURN + 1), of("c", TURN + 1), of("b")])
     taken = await take(schedule, 2 * TURN + 3)
-    assert [each.job_id for each in taken] == [b"a"] * TURN + [b"b"] + [b"c"] * TURN + [b"a", b"c"]
+    assert [each.job_id for each in taken] == [b"a"] * TURN + [b"c"] * TURN + [b"b", b"a", b"c"]
 
 
 async def test_a_turn_ends_after_a_moment_however_few_lookups_have_started() -> None:
     schedule = make_schedule(limit=1)
     schedule.add([of("a", TURN), of("b")])
-    [first] = await take(schedule, 1)
-    await asyncio.sleep(TURN_SECONDS)
-    schedule.finish(first)
-    assert [each.organization_id for each in await take(schedule, 1)] == [b"b"]
+    served = []
+    for _ in range(3):
+        [taken] = await take(schedule, 1)
+        await asyncio.sleep(TURN_SECONDS * 0.6)
+        schedule.finish(taken)
+        served.append(taken.organization_id)
+    assert served == [b"a", b"a", b"b"]
 
 
 async def test_no_organization_has_more_than_its_share_in_flight_while_others_wait() -> None:
@@ -135,8 +162,20 @@ async def test_no_organization_has_more_than_its_share_in_flight_while_others_wa
         if each.organization_id == b"b":
             schedule.finish(each)
     assert [each.organization_id for each in await take(schedule, 4)] == [b"b"] * 4
+    assert schedule.in_flight == {b"a": 5, b"b": 4}
     schedule.close()
     await waiting
+
+
+async def test_shares_that_are_rounded_up_exceed_no_limit() -> None:
+    schedule = make_schedule(limit=10)
+    schedule.add([of("a", 30), of("b", 30), of("c", 30)])
+    await take(schedule, 10)
+    waiting = asyncio.create_task(schedule.take())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    schedule.configure(11, None)
+    assert await asyncio.wait_for(waiting, 1), "a higher limit lets it start"
 
 
 async def test_what_one_organization_leaves_another_may_use_but_for_a_reserve() -> None:
@@ -148,21 +187,52 @@ async def test_what_one_organization_leaves_another_may_use_but_for_a_reserve() 
     [other] = await take(schedule, 1)
     schedule.finish(other)
     schedule.add([of("a", 30)])
-    assert len(await take(schedule, 9)) == 9
+    first = await take(schedule, 5)
+    assert not schedule.is_full(b"a"), "the other one has nothing to do any more"
+    assert len([*first, *await take(schedule, 4)]) == 9
     waiting = asyncio.create_task(schedule.take())
     await asyncio.sleep(0)
     schedule.add([of("b")])
     assert (await asyncio.wait_for(waiting, 1)).organization_id == b"b"  # type: ignore[union-attr]
+    schedule.finish(first[0])
+    waiting = asyncio.create_task(schedule.take())
+    await asyncio.sleep(0)
+    assert not waiting.done(), "the reserve is kept though the other one's lookup uses a part of the limit"
     schedule.close()
+    await waiting
+
+
+async def test_an_hour_after_the_others_one_organization_has_all(loop_clock: LoopClock) -> None:
+    schedule = make_schedule(limit=10)
+    schedule.add([of("b")])
+    [other] = await take(schedule, 1)
+    schedule.finish(other)
+    loop_clock.advance(SERVED_LATELY_SECONDS + 1)
+    schedule.configure(10, None)
+    schedule.add([of("a", 10)])
+    assert len(await take(schedule, 10)) == 10
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3])
+async def test_a_small_limit_has_no_reserve(limit: int) -> None:
+    schedule = make_schedule(limit=limit)
+    for organization in ("a", "b"):
+        schedule.add([of(organization)])
+        [taken] = await take(schedule, 1)
+        schedule.finish(taken)
+    schedule.add([of("a", limit)])
+    assert len(await take(schedule, limit)) == limit
 
 
 async def test_an_organization_without_room_for_outcomes_is_passed_over() -> None:
     full = {b"a"}
     schedule = make_schedule(has_room=lambda organization_id: organization_id not in full)
     schedule.add([of("a", 2), of("b", 2)])
+    assert schedule.startable() == 2
     assert [each.organization_id for each in await take(schedule, 2)] == [b"b"] * 2
     waiting = asyncio.create_task(schedule.take())
     await asyncio.sleep(0)
+    assert not waiting.done()
     full.clear()
     schedule.look_again()
     assert (await asyncio.wait_for(waiting, 1)).organization_id == b"a"  # type: ignore[union-attr]
@@ -180,7 +250,7 @@ async def test_another_rate_limit_releases_what_was_claimed_under_the_former() -
 async def test_a_lease_that_expired_while_it_waited_goes_back() -> None:
     released: list[Lease] = []
     schedule = make_schedule(released.append)
-    schedule.add([[lease("expired", expires_in=-0.1), lease("held")]])
+    schedule.add([[lease("expired", expires_in=-0.1), lease("held", expires_in=0.1)]])
     taken = await schedule.take()
     assert taken is not None
     assert taken.job_id == b"held"
@@ -207,6 +277,33 @@ async def test_a_low_schedule_asks_for_more() -> None:
     assert not wakeup.is_set()
     await schedule.take()
     assert wakeup.is_set()
+    wakeup.clear()
+    schedule.add([of("d", 2), of("e", 2)])
+    schedule.refill_all()
+    await take(schedule, 2)
+    assert not wakeup.is_set()
+    await schedule.take()
+    assert wakeup.is_set()
+
+
+async def test_callers_that_wait_start_as_many_as_are_added_and_go_when_they_are_dismissed() -> None:
+    schedule = make_schedule()
+    callers = [asyncio.create_task(schedule.take()) for _ in range(4)]
+    await asyncio.sleep(0)
+    schedule.add([of("a", 3)])
+    await asyncio.wait(callers, timeout=1)
+    assert [caller.done() for caller in callers] == [True, True, True, False]
+    schedule.dismiss(1)
+    assert await asyncio.wait_for(callers[3], 1) is None
+
+
+async def test_each_slot_has_a_caller_though_lookups_take_long() -> None:
+    schedule = make_schedule()
+    callers = [asyncio.create_task(schedule.take()) for _ in range(3)]
+    await asyncio.sleep(0)
+    schedule.add([[lease("a", 0.05), lease("b", 0.1), lease("c", 0.15)]])
+    await asyncio.sleep(0.2)
+    assert [caller.done() for caller in callers] == [True, True, True]
 
 
 async def test_a_closed_schedule_gives_everything_back() -> None:

@@ -264,9 +264,8 @@ class Schedule:
             while self._slots:
                 delay = self._slots[0] - self._loop.time()
                 if delay > 0:
+                    # Who closes it takes the slots away.
                     await asyncio.wait([self._closed], timeout=delay)
-                    if self._closed.done():
-                        return False
                     continue
                 self._slots.popleft()
                 if -delay <= self._tolerance:
