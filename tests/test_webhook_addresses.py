@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import socketserver
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from pyshell.webhooks import addresses, requests
 from pyshell.webhooks.addresses import is_public
 from pyshell.webhooks.requests import MAX_ANSWER_BYTES, Attempt, Delivery, Receiver
 from tests.certificates import authority
+from tests.timed import PATIENCE
 from tests.webhook_receiver import FakeReceiver, Names, fake_receiver, raw_receiver, serving
 
 PUBLIC = [
@@ -37,7 +40,7 @@ NOT_PUBLIC = {
     "reserved": ["240.0.0.1", "255.255.255.255", "4000::1", "100::1", "5f00::1"],
     "a cloud's platform": ["168.63.129.16"],
     "unique local": ["fc00::1", "fd00:ec2::254"],
-    "site-local": ["fec0::1"],
+    "site-local": ["fec0::1", "2606:4700:4700::1111%eth0"],
     "relays and sinks": ["192.88.99.1", "192.31.196.1", "192.52.193.1", "192.175.48.1", "2620:4f:8000::1"],
     "IPv4 in IPv6, mapped": ["::ffff:127.0.0.1", "::ffff:10.0.0.1", "::ffff:8.8.8.8"],
     "IPv4 in IPv6, compatible": ["::127.0.0.1"],
@@ -155,6 +158,15 @@ def test_every_public_address_is_tried(names: Names, listener: Listener) -> None
     assert listener.connected == ["127.0.0.2", "127.0.0.3"]
 
 
+def test_a_name_whose_servers_do_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    answered = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answered.wait(PATIENCE) and [])
+    monkeypatch.setattr(requests, "ATTEMPT_SECONDS", 0.1)
+    [given_up] = attempt("https://silent.example/")
+    answered.set()
+    assert (given_up.http_status, given_up.error_class) == (None, "timeout")
+
+
 def test_an_address_that_nobody_listens_at_is_a_failed_connection(names: Names) -> None:
     names.answers["away.example"] = [["127.0.0.2", "127.0.0.3"]]
     assert attempt("http://away.example:1/", allow_private=True)[0].error_class == "connection"
@@ -164,9 +176,11 @@ def test_an_address_that_nobody_listens_at_is_a_failed_connection(names: Names) 
     "url",
     [
         "http://example.com/",
+        "http://example.com:8080/",
         "ftp://example.com/",
         "https:///path",
         "https://user@example.com/",
+        "https://:secret@example.com/",
         "https://a:99999/",
         "https://a:22/",
         "https://a:80/",
@@ -176,6 +190,7 @@ def test_an_address_that_nobody_listens_at_is_a_failed_connection(names: Names) 
 def test_a_url_that_is_not_https_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match=r"URL|[Pp]ort"):
         Receiver(url, allow_private=False)
+    Receiver("https://a:1024/", allow_private=False)
 
 
 def test_nobody_learns_which_names_a_private_network_has(names: Names) -> None:
@@ -190,6 +205,11 @@ def test_further_networks_can_be_refused(network: str, names: Names, listener: L
     for allow_private in (False, True):
         [refused] = attempt(f"https://two.example:{listener.port}/", allow_private=allow_private, refused=network)
         assert refused.error_class == "refused_address"
+    if network == "127.0.0.0/8":
+        for host in ("[::ffff:127.0.0.2]", "0.0.0.0", "[::ffff:0.0.0.0]"):
+            assert attempt(f"http://{host}:{listener.port}/", allow_private=True, refused=network)[0].error_class == "refused_address"
+    names.answers["more.example"] = [["127.0.0.3", "127.0.0.2"]]
+    assert attempt(f"https://more.example:{listener.port}/", refused=network)[0].error_class == "refused_address"
     assert listener.connected == []
     assert attempt(f"https://two.example:{listener.port}/", refused="127.0.0.3/32")[0].error_class == "tls"
 

@@ -78,6 +78,16 @@ def is_public(address: str) -> bool:
     return parsed.scope_id is None and parsed in GLOBAL_IPV6 and not any(parsed in network for network in REFUSED_IPV6)
 
 
+def reached_at(address: str) -> IPv4Address | IPv6Address:
+    """Where a connection to an IP address leads: the IPv4 address in a mapped one, and for 0.0.0.0 and :: this machine."""
+    parsed = ip_address(address)
+    if isinstance(parsed, IPv6Address):
+        parsed = parsed.ipv4_mapped or parsed
+    if not parsed.is_unspecified:
+        return parsed
+    return ip_address("127.0.0.1" if isinstance(parsed, IPv4Address) else "::1")
+
+
 async def resolve(host: str, port: int, *, allow_private: bool, refused_networks: Sequence[Network] = ()) -> list[str]:
     """The IP addresses of a host, in the resolver's order, all of them checked.
 
@@ -90,6 +100,6 @@ async def resolve(host: str, port: int, *, allow_private: bool, refused_networks
     addresses = list(dict.fromkeys(str(address[0]) for _, _, _, _, address in found))
     if not allow_private and not all(map(is_public, addresses)):
         raise RefusedAddressError(host)
-    if any(ip_address(address) in network for address in addresses for network in refused_networks):
+    if any(reached_at(address) in network for address in addresses for network in refused_networks):
         raise RefusedAddressError(host)
     return addresses

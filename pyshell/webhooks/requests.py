@@ -159,7 +159,6 @@ class Receiver:
     async def _post(self, delivery: Delivery, started: float) -> Response:
         """POSTs to the first of the checked addresses that accepts a connection. Raises ExchangeError."""
         addresses = await self._resolve()
-        self._clients.keep(addresses)
         problem = ExchangeError("dns")
         headers = signed_headers(delivery)
         for address in addresses[:MAX_ADDRESSES]:
