@@ -400,19 +400,24 @@ def test_a_claim_whose_answer_is_lost_delays_no_webhook(owner: Connection, recei
            $$"""
     )
     organization = Organization(owner, receiver.url)
-    owner.execute("""select api.update_settings('{"lease_seconds": 600}')""")
+    receiver.delay = PATIENCE
     with running_proxy(owner.info.port) as proxy:
         url = make_conninfo(sender_settings.database_url, host="127.0.0.1", port=proxy.port)
         with running_sender(replace(sender_settings, database_url=url)):
+            organization.complete(1)
+            wait_until(lambda: receiver.in_flight == 1)
+            owner.execute("""select api.update_settings('{"lease_seconds": 600}')""")
             organization.complete(3)
             asleep = f"select from {sessions(owner)} where wait_event = 'PgSleep'"
             wait_until(lambda: owner.execute(asleep.encode()).rowcount)
             proxy.fall_silent()
             owner.execute("""select api.update_settings('{"lease_seconds": 500}')""")
-            wait_until(lambda: organization.statuses().get("sending"))
+            wait_until(lambda: organization.statuses() == {"sending": 4})
             proxy.recover()
-            organization.wait(delivered=3)
-    assert len(receiver.received) == 3
+            wait_until(lambda: receiver.in_flight == 4)
+            receiver.hurry.set()
+            organization.wait(delivered=4)
+    assert len(receiver.received) == 4, "what was on its way is not sent again"
 
 
 def test_webhooks_wait_while_lookups_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
