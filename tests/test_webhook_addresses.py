@@ -158,6 +158,12 @@ def test_every_public_address_is_tried(names: Names, listener: Listener) -> None
     assert listener.connected == ["127.0.0.2", "127.0.0.3"]
 
 
+def test_what_may_have_arrived_at_one_address_is_not_sent_to_another(names: Names, listener: Listener) -> None:
+    names.answers["two.example"] = [["127.0.0.2", "127.0.0.3"]]
+    assert attempt(f"http://two.example:{listener.port}/", allow_private=True)[0].error_class == "connection"
+    assert listener.connected == ["127.0.0.2"]
+
+
 def test_a_name_whose_servers_do_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     answered = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answered.wait(PATIENCE) and [])

@@ -233,6 +233,34 @@ def test_a_slow_receiver_holds_its_own_window_only(
         slow.hurry.set()
 
 
+@pytest.mark.parametrize("bound", ["MAX_IN_FLIGHT", "MAX_BYTES", "MAX_UNRECORDED"])
+def test_what_is_on_its_way_or_unrecorded_is_bounded(
+    owner: Connection,
+    receiver: FakeReceiver,
+    sender_settings: Settings,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    bound: str,
+) -> None:
+    monkeypatch.setattr(f"pyshell.webhooks.sender.{bound}", 1)
+    receiver.delay = PATIENCE
+    first, second = (Organization(owner, receiver.url, name) for name in ("first", "second"))
+    with psycopg.connect(database_url) as other, running_sender(sender_settings):
+        first.complete(2)
+        wait_until(lambda: receiver.in_flight == 2)
+        if bound == "MAX_UNRECORDED":
+            other.execute("select from app.webhook_deliveries where organization_id = %s for update", [first.id])
+            receiver.hurry.set()
+            wait_until(lambda: receiver.in_flight == 0)
+        second.complete(1)
+        time.sleep(0.3)
+        assert len(receiver.received) == 2
+        receiver.hurry.set()
+        other.rollback()
+        second.wait(delivered=1)
+    assert first.statuses() == {"delivered": 2}
+
+
 def test_a_receiver_that_times_out_is_tried_one_by_one(
     owner: Connection, receiver: FakeReceiver, sender_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -346,14 +374,15 @@ def test_bundles_reach_the_receiver_as_one(owner: Connection, receiver: FakeRece
     assert sorted(len(message["data"]["items"]) for message in receiver.messages) == [50, 100]
 
 
-def test_without_the_development_setting_this_machine_is_refused(owner: Connection, receiver: FakeReceiver, database_url: str) -> None:
-    organization = Organization(owner, f"https://localhost:{receiver.port}/")
+@pytest.mark.parametrize(("scheme", "error_class"), [("https", "refused_address"), ("http", "invalid_url")])
+def test_without_the_development_setting_this_machine_is_refused(
+    owner: Connection, receiver: FakeReceiver, database_url: str, scheme: str, error_class: str
+) -> None:
+    organization = Organization(owner, f"{scheme}://localhost:{receiver.port}/")
     with running_sender(Settings(database_url=database_url)):
         organization.complete(1)
         wait_until(lambda: organization.config()["failing_since"])
-    assert (
-        organization.fetch("select last_error from app.webhook_deliveries where organization_id = %s", organization.id) == "refused_address"
-    )
+    assert organization.fetch("select last_error from app.webhook_deliveries where organization_id = %s", organization.id) == error_class
     assert receiver.received == []
 
 

@@ -142,7 +142,7 @@ class Receiver:
         started = time.monotonic()
         try:
             async with asyncio.timeout(ATTEMPT_SECONDS):
-                response = await self._post(delivery, started)
+                response = await self._post(delivery)
         except ExchangeError as error:
             return Attempt(delivery, None, error.error_class, time.monotonic() - started, None, None)
         except TimeoutError:
@@ -156,16 +156,15 @@ class Receiver:
         """Closes the connections: those in use as soon as their request ends."""
         self._clients.keep([])
 
-    async def _post(self, delivery: Delivery, started: float) -> Response:
+    async def _post(self, delivery: Delivery) -> Response:
         """POSTs to the first of the checked addresses that accepts a connection. Raises ExchangeError."""
         addresses = await self._resolve()
         problem = ExchangeError("dns")
         headers = signed_headers(delivery)
         for address in addresses[:MAX_ADDRESSES]:
-            seconds = ATTEMPT_SECONDS - (time.monotonic() - started)
             try:
                 client = await self._clients.get(address, partial(self._builder, address))
-                return await post(client, self.url, delivery.body, headers, seconds, MAX_ANSWER_BYTES, cut=True)
+                return await post(client, self.url, delivery.body, headers, ATTEMPT_SECONDS, MAX_ANSWER_BYTES, cut=True)
             except ExchangeError as error:
                 # Nothing was sent after these errors, so another address may be tried.
                 if error.error_class not in NOT_SENT:

@@ -83,7 +83,7 @@ class Sender:
 
     def metrics(self) -> Iterable[Metric]:
         yield gauge("worker_webhooks_in_flight", "Webhooks that this worker is sending", len(self._in_flight))
-        yield gauge("worker_unrecorded_attempts", "Attempts at webhooks that are not in the database yet", len(self._unrecorded))
+        yield gauge("worker_unrecorded_attempts", "Attempts at webhooks that are not in the database yet", self._count_unrecorded())
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set; then let deliveries in flight finish."""
@@ -140,7 +140,7 @@ class Sender:
         """Fill the windows of these organizations; False: there was no room for all of them."""
         for organization_id in organization_ids:
             is_full = len(self._in_flight) >= MAX_IN_FLIGHT or self._bytes >= MAX_BYTES
-            if self._stopping or is_full or len(self._unrecorded) >= MAX_UNRECORDED:
+            if self._stopping or is_full or self._count_unrecorded() >= MAX_UNRECORDED:
                 return False
             limit = self._limits.get(organization_id)
             room = limit.room if limit else FIRST_WINDOW
@@ -216,6 +216,10 @@ class Sender:
         self._add_attempt(attempt)
         if limit.room and not had_room:
             self._wakeup.set()
+
+    def _count_unrecorded(self) -> int:
+        """With those that are just being recorded."""
+        return len(self._held) - len(self._in_flight)
 
     def _add_attempt(self, attempt: Attempt) -> None:
         self._unrecorded.append(attempt)
