@@ -14,8 +14,10 @@ from psycopg.conninfo import make_conninfo
 from pyshell.postgres.connections import connect
 from pyshell.settings import Settings
 from pyshell.worker import outcomes
+from pyshell.worker.calls import Lease
 from pyshell.worker.leases import LeaseKeeper
 from pyshell.worker.outcomes import Outcomes
+from pyshell.worker.upstream import Answer
 from tests.conftest import Connection, sessions
 from tests.tcp_proxy import running_proxy
 from tests.timed import wait_until
@@ -153,6 +155,30 @@ async def test_the_room_for_outcomes_counts_what_is_on_its_way() -> None:
     for expected in (True, True, True, False):
         assert kept.has_room(b"organization") is expected
         kept.expect()
+
+
+async def test_an_answer_makes_the_next_ones_count_by_its_size() -> None:
+    kept = Outcomes([], LeaseKeeper(None))  # type: ignore[arg-type]
+
+    def add(organization_id: bytes, size: int) -> None:
+        kept.expect()
+        kept.add(Lease(organization_id, b"job", 0, b"token", b"{}", None, 1e9), Answer(200, None, b"x" * size, None), 0.1)
+
+    add(b"one", outcomes.MAX_BYTES // 4)
+    assert kept.has_room(b"one")
+    add(b"one", outcomes.MAX_BYTES // 4)
+    assert not kept.has_room(b"one"), "it has half of the room"
+    assert kept.has_room(b"other")
+    kept.expect()
+    assert not kept.has_room(b"other"), "there would be no room for two answers as large"
+
+
+async def test_one_lookup_may_always_start() -> None:
+    kept = Outcomes([], LeaseKeeper(None))  # type: ignore[arg-type]
+    kept._expected_size = outcomes.MAX_BYTES
+    assert kept.has_room(b"organization"), "its answer may be as large as the room"
+    kept.expect()
+    assert not kept.has_room(b"organization")
 
 
 def test_a_good_answer_is_never_rewritten_for_the_databases_sake(

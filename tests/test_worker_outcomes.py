@@ -75,6 +75,38 @@ async def test_a_connection_rests_while_the_other_tries_an_organization_in_troub
         await asyncio.gather(running, return_exceptions=True)
 
 
+class Stopped:
+    """The first flush never ends; `recorded`: the organizations of the others."""
+
+    def __init__(self) -> None:
+        self.recorded: list[bytes] = []
+        self.began = asyncio.Event()
+
+    async def run(self, call: object, group: bytes | dict[bytes, object], *_: object) -> object:
+        if not self.began.is_set():
+            self.began.set()
+            await asyncio.Event().wait()
+        self.recorded += [group] if isinstance(group, bytes) else group
+        return {"accepted": 1}
+
+
+@pytest.mark.parametrize("together", [False, True])
+async def test_what_was_being_recorded_at_the_stop_is_recorded_after_it(together: bool) -> None:
+    session = Stopped()
+    outcomes = Outcomes([cast(Session, session)], LeaseKeeper(cast(Any, None)))
+    outcomes.together = together
+    outcomes.expect(2)
+    add_answers(outcomes, [0], b"one")
+    add_answers(outcomes, [0], b"other")
+    running = asyncio.create_task(outcomes.run())
+    await asyncio.wait_for(session.began.wait(), 30)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await asyncio.wait_for(outcomes.finish(), 30)
+    assert sorted(session.recorded) == [b"one", b"other"]
+    assert (outcomes.waiting, outcomes.waiting_bytes) == (0, 0)
+
+
 class EarlyTimers:
     """The clock of the running loop, whose timers go off a moment before their time by that clock, as uvloop's do by its milliseconds."""
 
@@ -143,7 +175,7 @@ async def test_a_connection_rests_for_longer_than_a_slow_flush_took() -> None:
         assert begun - ended > min(1.9 * (ended - started), 0.24)
 
 
-def add_answers(outcomes: Outcomes, positions: Iterable[int]) -> None:
+def add_answers(outcomes: Outcomes, positions: Iterable[int], organization_id: bytes = b"organization") -> None:
     for position in positions:
-        lease = Lease(b"organization", b"job", position, b"token", b"{}", None, 1e9)
+        lease = Lease(organization_id, b"job", position, b"token", b"{}", None, 1e9)
         outcomes.add(lease, Answer(200, None, b"{}", None), 0.1)
