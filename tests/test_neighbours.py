@@ -7,7 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from statistics import median
 from typing import Any
 
@@ -114,6 +114,26 @@ def test_the_log_names_an_organization_that_is_held_once_and_says_when_that_is_o
         assert neighbour.wait(job) == "completed"
         wait_until(lambda: f"organization {neighbour.organization_id} is served again" in caplog.text)
     assert caplog.text.count("cannot claim for organization") == 1
+
+
+def test_a_worker_that_stops_gives_back_what_it_has_of_the_others(
+    worker_settings: Settings, upstream: FakeUpstream, owner: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pyshell.worker.process.LAST_CALLS_SECONDS", 1.5)
+    update_settings(owner, max_in_flight=2)
+    upstream.usual = Reply(delay=0.05)
+    neighbour, other = (Batches(owner, name) for name in ("neighbour", "other"))
+    of_one = "select count(*) from public.lookup_leases where organization_id = %s"
+    with ExitStack() as stack:
+        with running_worker(worker_settings):
+            for batches in (neighbour, other):
+                batches.create(100)
+            wait_until(lambda: all(fetch_value(owner, of_one, batches.organization_id) for batches in (neighbour, other)))
+            stack.enter_context(held(database_url, HELD_BY_A_NEIGHBOUR["its items"], neighbour.organization_id))
+            seen = len(upstream.requests)
+            wait_until(lambda: len(upstream.requests) > seen + 5)
+        assert fetch_value(owner, of_one, neighbour.organization_id) > 0
+        assert fetch_value(owner, of_one, other.organization_id) == 0
 
 
 def test_workers_that_wait_for_one_another_for_a_moment_are_not_worth_a_warning() -> None:

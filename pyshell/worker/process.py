@@ -152,7 +152,8 @@ class Worker:
         """Record known outcomes and release the other leases; without a database, they will expire."""
         try:
             async with asyncio.timeout(LAST_CALLS_SECONDS):
-                await self._outcomes.finish()
+                # An outcome may have to wait for rows that somebody holds; what never started need not wait with it.
+                await asyncio.gather(self._outcomes.finish(), self._keeper.return_released())
                 self._keeper.release_all()
                 await self._keeper.return_released()
         except (TimeoutError, DatabaseError) as error:
