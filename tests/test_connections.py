@@ -13,6 +13,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from pyshell.postgres import connections
 from pyshell.postgres.calls import LARGE_LENGTH, call, call_row
 from pyshell.postgres.connections import Connection as AsyncConnection
 from pyshell.postgres.connections import Session, connect, connect_as_owner, set_up
@@ -20,6 +21,7 @@ from pyshell.postgres.pool import REPEATABLE, Pool
 from pyshell.postgres.sqlstates import DatabaseError, NotMigratedError
 from pyshell.settings import ROOT
 from tests.conftest import Connection
+from tests.timed import wait_until
 
 SETTINGS = ("client_encoding", "role", "statement_timeout", "jit", "TimeZone")
 
@@ -55,6 +57,31 @@ async def test_every_connection_follows_the_policy(database_url: str) -> None:
         assert await show(pooled) == policy
     with connect_as_owner(database_url) as owner:
         assert owner.info.encoding == "utf-8"
+
+
+async def test_a_connection_that_cannot_be_set_up_is_closed(database_url: str, owner: Connection) -> None:
+    with pytest.raises(NotMigratedError) as refused:
+        await connect(database_url, "closed at once", role="nobody")
+    opened = "select from pg_stat_activity where application_name = 'closed at once'"
+    await asyncio.to_thread(wait_until, lambda: not owner.execute(opened).rowcount)
+    assert refused.tb, "which keeps the connection until here"
+
+
+async def test_a_session_leaves_a_connection_that_does_not_answer(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never_answer(connection: AsyncConnection) -> None:
+        await asyncio.Event().wait()
+
+    async def process(connection: AsyncConnection) -> int:
+        return connection.info.backend_pid
+
+    session = Session(database_url, "test")
+    first = await session.run(process)
+    monkeypatch.setattr(connections, "STATEMENT_TIMEOUT", -4.8)
+    with pytest.raises(psycopg.OperationalError, match="did not answer in time"):
+        await session.run(never_answer)
+    monkeypatch.undo()
+    assert await session.run(process) != first
+    await session.close()
 
 
 @pytest.mark.parametrize("for_transaction", [False, True])

@@ -265,7 +265,7 @@ class Session:
             except BaseException as error:
                 if isinstance(error, DatabaseError):
                     note_error(error)
-                if self._connection is not None and (self._connection.closed or self._connection.broken or _is_of_the_session(error)):
+                if self._connection is not None and (self._connection.closed or _is_of_the_session(error)):
                     await self.close()
                 raise
 
