@@ -470,8 +470,20 @@ def test_a_window_is_as_large_as_its_receiver_is_quick() -> None:
     for _ in range(10):
         limit.learn(Attempt(delivery, 500, None, 0.01, "", None))
     assert limit.window == 1
-    limit.learn(Attempt(delivery, 429, None, 0.01, "", 60.0))
-    assert limit.room == 0, "nothing is claimed until the database knows of the pause"
+    for status in (410, 429, 503):
+        limit = ReceiverLimit(limit.receiver)
+        limit.learn(Attempt(delivery, status, None, 0.01, "", 60.0))
+        assert limit.room == 0, "nothing is claimed until the database knows of the pause"
+
+
+def test_a_window_is_filled_again_when_half_of_it_is_free() -> None:
+    delivery = Delivery(b"o", b"d", b"t", b"{}", "https://a.example/", [], "lookup.completed")
+    limit = ReceiverLimit(Receiver(delivery.url, allow_private=False), window=8)
+    room = []
+    for _ in range(5):
+        limit.start(delivery)
+        room.append(limit.room)
+    assert room == [7, 6, 5, 4, 0]
 
 
 def test_large_bodies_have_a_window_by_their_size() -> None:
@@ -479,6 +491,10 @@ def test_large_bodies_have_a_window_by_their_size() -> None:
     limit = ReceiverLimit(Receiver(small.url, allow_private=False), window=LARGEST_WINDOW)
     limit.start(small)
     assert limit.room == LARGEST_WINDOW - 1
+    limit.start(Delivery(b"o", b"d", b"t", b"{}", small.url, [], small.event))
+    assert limit.largest == 937, "one small body does not tell that all are"
+    limit.finish(small)
+    limit.bytes, limit.largest = len(small.body), len(small.body)
     limit.start(large)
     assert limit.room == (MAX_RECEIVER_BYTES - 2_001_000) // 2_000_000 == 7
     for _ in range(limit.room):
