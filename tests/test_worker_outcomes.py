@@ -93,18 +93,20 @@ class Stopped:
 @pytest.mark.parametrize("together", [False, True])
 async def test_what_was_being_recorded_at_the_stop_is_recorded_after_it(together: bool) -> None:
     session = Stopped()
-    outcomes = Outcomes([cast(Session, session)], LeaseKeeper(cast(Any, None)))
+    keeper = LeaseKeeper(cast(Any, None))
+    outcomes = Outcomes([cast(Session, session)], keeper)
     outcomes.together = together
     outcomes.expect(2)
     add_answers(outcomes, [0], b"one")
     add_answers(outcomes, [0], b"other")
+    keeper.add([outcome.lease for waiting in outcomes._waiting.values() for outcome in waiting])
     running = asyncio.create_task(outcomes.run())
     await asyncio.wait_for(session.began.wait(), 30)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     await asyncio.wait_for(outcomes.finish(), 30)
     assert sorted(session.recorded) == [b"one", b"other"]
-    assert (outcomes.waiting, outcomes.waiting_bytes) == (0, 0)
+    assert (outcomes.waiting, outcomes.waiting_bytes, len(keeper)) == (0, 0, 0)
 
 
 class EarlyTimers:
