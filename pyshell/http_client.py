@@ -100,9 +100,12 @@ class Clients:
         try:
             # A caller that is cancelled must not cancel the client that others wait for.
             return built.result() if built.done() else await asyncio.shield(built)
-        except BuilderError as error:
-            logger.error("no HTTP client can be made: %s", error)
+        except Exception as error:
+            # The next caller has it made anew.
             self._built.pop(key, None)
+            if not isinstance(error, BuilderError):
+                raise
+            logger.error("no HTTP client can be made: %s", error)
             raise ExchangeError("tls") from None
 
     def _build(self, builder: ClientBuilder) -> asyncio.Future[Client]:

@@ -55,6 +55,19 @@ async def test_connections_are_kept_and_used_again(upstream: FakeUpstream) -> No
     client.close()
 
 
+@pytest.mark.parametrize("internal_key", [None, "key"])
+async def test_a_client_that_could_not_be_made_is_made_anew(internal_key: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    client = client_of("https://127.0.0.1:1", internal_key=internal_key)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            await look_up(client)
+    assert (await look_up(client)).error_class == "unreachable"
+
+
 async def test_no_connection_to_a_provider_is_shared_by_two_organizations(upstream: FakeUpstream) -> None:
     client = client_of(upstream.url)
     for _ in range(3):

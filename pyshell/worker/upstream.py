@@ -149,7 +149,7 @@ class Upstream:
             await asyncio.shield(self._recognition)
             left = max(began + seconds - asyncio.get_running_loop().time(), 0.0)
             return await self._post_signed(key, str(UUID(bytes=organization_id)), request, left, max_bytes, trace)
-        except ExchangeError:
+        except Exception:
             # The next connection may be to another process.
             self._recognition = None
             raise
