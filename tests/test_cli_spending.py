@@ -60,6 +60,20 @@ def test_a_job_that_waits_at_its_limit_names_both_ways_on(cli: Cli, service: Ser
     assert f"Or leave it at that: batch-lookups cancel {job}\n" in watched.stdout
 
 
+def test_results_are_followed_until_the_job_waits_and_on_from_there(cli: Cli, service: Service) -> None:
+    file = cli.sites("sites.csv", 10).read_bytes()
+    with Client(service.url, cli.environment["BATCH_LOOKUPS_API_KEY"]) as client:
+        job = client.create_batch(file, FileOptions(max_lookups=3, when_limit_reached="wait"))["job_id"]
+    waiting = cli.run("results", job, "--follow", "-o", "results.csv")
+    assert (waiting.returncode, f"batch-lookups continue {job} --max-lookups N\n" in waiting.stderr) == (6, True)
+    begun = (cli.folder / "results.csv").read_bytes()
+    assert cli.run("continue", job, "--max-lookups", "10").returncode == 0
+    assert cli.run("results", job, "--follow", "-o", "results.csv").returncode == 0
+    whole = (cli.folder / "results.csv").read_bytes()
+    assert whole.startswith(begun)
+    assert len(whole.splitlines()) == 11
+
+
 def test_what_is_known_is_not_looked_up(cli: Cli) -> None:
     assert cli.run("run", cli.sites("first.csv", ["first-1"]), "-o", "results.csv").returncode == 0
     second = cli.sites("second.csv", ["second-1"])

@@ -240,7 +240,8 @@ def results(session: Session, job: str, output: Path | None, follow: bool, statu
       batch-lookups results 0193a5b2-... --status failed > failed.csv
       batch-lookups results 0193a5b2-... --follow -o results.ndjson
 
-    --follow may be interrupted and repeated: it goes on behind the last whole row of the file.
+    --follow may be interrupted and repeated: it goes on behind the last whole row of the file. It ends as `watch` does, also where the job
+    waits after its sample or at a limit.
     """
     if output and not ndjson:
         saving.RESULTS.convert(output, None, None)

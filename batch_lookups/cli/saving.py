@@ -148,6 +148,8 @@ def _follow(client: Client, job_id: str, file: BinaryIO, results_format: Results
                     file.write(record)
                     count += 1
             file.flush()
+            if job["waiting_for"]:
+                break
             if not has_ended(job):
                 time.sleep(FOLLOW_SECONDS)
     return job
