@@ -40,6 +40,7 @@ class JobSummary(TypedDict):
     upstream: Upstream
     labels: dict[str, str]
     waiting_for: Literal["continue", "lookup_limit"] | None
+    waiting_until: str | None
 
 
 class Job(JobSummary):

@@ -60,6 +60,33 @@ def test_a_job_that_waits_at_its_limit_names_both_ways_on(cli: Cli, service: Ser
     assert f"Or leave it at that: batch-lookups cancel {job}\n" in watched.stdout
 
 
+def test_a_job_that_waits_for_the_next_month_says_until_when(cli: Cli, service: Service) -> None:
+    file = cli.sites("sites.csv", 4).read_bytes()
+    with Client(service.url, cli.environment["BATCH_LOOKUPS_API_KEY"]) as client:
+        created = client.create_batch(file, FileOptions(sample=1))
+        organization = client.get_job(created["job_id"])["organization_id"]
+        assert cli.run("watch", created["job_id"]).returncode == 6
+        service.owner.execute("select api.set_monthly_lookups(%s, 3)", [organization])
+        job = client.create_batch(file, FileOptions(when_limit_reached="wait"))["job_id"]
+    [until] = service.owner.execute("select to_char(app.next_month(app.clock()) at time zone 'UTC', 'YYYY-MM-DD HH24:MI')").fetchone() or [
+        None
+    ]
+    watched = cli.run("watch", job)
+    assert watched.returncode == 6, watched.stderr
+    assert watched.stdout == (
+        "2 of 4 looked up\n"
+        f"The organization's lookups of this month are used up. The job goes on by itself at {until} UTC\n"
+        f"Or leave it at that: batch-lookups cancel {job}\n"
+    )
+    assert f"{job}  processing, waits until {until}  " in cli.run("list").stdout
+    assert f"waits for the month to end, {until} UTC\n" in (status := cli.run("status", job).stdout)
+    assert f"2 of 4 done, waiting until {until} UTC, when the organization has lookups again\n" in status
+    refused = cli.run("continue", job, "--max-lookups", "100")
+    assert refused.returncode == 1
+    assert "the job goes on by itself in the next one" in refused.stderr
+    assert refused.stderr.endswith("(job_not_waiting)\nhint: batch-lookups status JOB shows what it waits for.\n")
+
+
 def test_results_are_followed_until_the_job_waits_and_on_from_there(cli: Cli, service: Service) -> None:
     file = cli.sites("sites.csv", 10).read_bytes()
     with Client(service.url, cli.environment["BATCH_LOOKUPS_API_KEY"]) as client:

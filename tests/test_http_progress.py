@@ -33,8 +33,8 @@ def path(job: Json) -> str:
 
 def test_a_job_says_how_fast_it_goes_and_when_to_ask_again(client: OrganizationClient, database: Connection, job: Json) -> None:
     waiting = client.get(path(job)).json()
-    assert list(waiting)[11:16] == ["name", "upstream", "labels", "waiting_for", "rate"]
-    assert list(waiting)[16:19] == ["estimated_completion_at", "errors_by_code", "poll_after_ms"]
+    assert list(waiting)[11:17] == ["name", "upstream", "labels", "waiting_for", "waiting_until", "rate"]
+    assert list(waiting)[17:20] == ["estimated_completion_at", "errors_by_code", "poll_after_ms"]
     assert (waiting["rate"], waiting["estimated_completion_at"], waiting["errors_by_code"], waiting["poll_after_ms"]) == (
         None,
         None,

@@ -51,7 +51,9 @@ def list_jobs(session: Session, status: str | None, name: str | None, labels: tu
         ["id", "status", "done", "of", "failed", "created (UTC)", "name"],
         lambda job: (
             job["id"],
-            job["status"] + WAITS[job["waiting_for"]],
+            f"{job['status']}, waits until {minute(job['waiting_until'])}"
+            if job["waiting_until"]
+            else job["status"] + WAITS[job["waiting_for"]],
             job["processed_items"],
             job["total_items"],
             job["failed_items"],
@@ -87,7 +89,7 @@ def status(session: Session, job: str) -> None:
         ("ended", f"{minute(found['completed_at'])} UTC" if found["completed_at"] else "-"),
         ("retry of", found["retry_of_job_id"] or "-"),
         ("lookups", f"{found['lookups']:,}"),
-        ("waits for", found["waiting_for"] or "-"),
+        ("waits for", f"the month to end, {minute(found['waiting_until'])} UTC" if found["waiting_until"] else found["waiting_for"] or "-"),
     ]
     session.show(found, facts(lines))
 

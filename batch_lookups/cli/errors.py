@@ -62,6 +62,6 @@ def hint_of(error: ApiError) -> str:
     said = " ".join(
         sentence
         for sentence in re.split(r"(?<=\.) ", error.hint)
-        if not re.search(r"\?\w+=|Content-Type:|(GET|PUT) /|^Its waiting_for ", sentence)
+        if not re.search(r"\?\w+=|Content-Type:|(GET|PUT) /|^Its waiting_", sentence)
     )
     return " ".join(filter(None, (said, HINTS.get(error.code))))

@@ -68,7 +68,9 @@ def told(job: Job, *, brief: bool = False) -> str:
     parts = [f"{job['processed_items']:,} of {job['total_items']:,} done"]
     if job["failed_items"]:
         parts.append(f"{job['failed_items']:,} failed")
-    if job["waiting_for"]:
+    if job["waiting_until"]:
+        parts.append(f"waiting until {minute(job['waiting_until'])} UTC, when the organization has lookups again")
+    elif job["waiting_for"]:
         parts.append("waiting to be continued or cancelled")
     elif job["processed_items"] < job["total_items"]:
         if job["rate"]:

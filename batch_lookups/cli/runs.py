@@ -12,7 +12,7 @@ import click
 from batch_lookups.cli import exits, progress, saving, uploads
 from batch_lookups.cli.batches import with_item_filter, with_job
 from batch_lookups.cli.exits import Ended
-from batch_lookups.cli.session import Session, counted, pass_session, say, with_output
+from batch_lookups.cli.session import Session, counted, minute, pass_session, say, with_output
 from batch_lookups.cli.uploads import Upload, with_again, with_file_options
 from batch_lookups.errors import ApiError
 
@@ -213,7 +213,9 @@ def summary_of(job: Job) -> str:
             text += f"\nSee which: batch-lookups items {job['id']} --status failed"
         elif job["status"] not in ("cancelled", "processing"):
             text += f"\nTry the failed ones again: batch-lookups retry {job['id']}"
-    if job["waiting_for"] == "continue":
+    if job["waiting_until"]:
+        text += f"\nThe organization's lookups of this month are used up. The job goes on by itself at {minute(job['waiting_until'])} UTC"
+    elif job["waiting_for"] == "continue":
         text += f"\nThe sample is done. Go on: batch-lookups continue {job['id']}"
     elif job["waiting_for"] == "lookup_limit":
         text += f"\nThe limit of lookups is reached. Go on with a greater one: batch-lookups continue {job['id']} --max-lookups N"

@@ -91,7 +91,7 @@ WHAT_TO_DO = {
     "items_missing": "The body has no array `items`. Send `{\"items\": [...]}` or the array itself.",
     "job_ended": "The job has ended, so there is nothing to cancel.",
     "job_not_ended": "Lookups of the job are still to come. Wait until it has ended, or cancel it.",
-    "job_not_waiting": "The job is neither held after its sample nor at a limit. Its `waiting_for` says when it is.",
+    "job_not_waiting": "Only a job that waits after its sample or at its `max_lookups` can be continued: see its `waiting_for`.",
     "job_not_found": "The organization has no batch job with this id. `GET /batch-lookups` lists them.",
     "key_limits_exceeded": "A key cannot make one that expires later or has more networks than itself. Leave both out to get the same.",
     "lookup_limit_reached": "The job has used up its `max_lookups`. Continue it with a greater one, or cancel it.",

@@ -105,6 +105,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_processing integer := 0;
+    v_wait       record  := app.job_waits_for(p_job);
 begin
     if p_job.processed_items < p_job.total_items then
         v_processing := app.count_positions(app.positions_in_flight(p_job.organization_id, p_job.id));
@@ -131,7 +132,8 @@ begin
             'paused_until', case when p_job.completed_at is null
                                  then (select app.rfc3339(paused_until) from app.upstream_state where paused_until > app.clock()) end),
         'labels', app.labels_json(p_job.organization_id, p_job.id),
-        'waiting_for', app.job_waits_for(p_job));
+        'waiting_for', v_wait.reason,
+        'waiting_until', app.rfc3339(v_wait.until));
 end;
 $$;
 

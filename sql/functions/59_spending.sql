@@ -209,24 +209,28 @@ begin
 end;
 $$;
 
--- What a job waits for: continue (its sample is done) or lookup_limit; null: it does not wait, or its last lookups are under way.
-create or replace function app.job_waits_for(p_job public.batch_lookup_jobs) returns text
+-- What a job waits for: continue (its sample is done) or lookup_limit; null: it does not wait, or its last lookups are under way. until: when it
+-- goes on by itself, with the lookups of the next month; null: once it is continued.
+create or replace function app.job_waits_for(p_job public.batch_lookup_jobs, out reason text, out until timestamptz)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+    v_now    timestamptz := app.clock();
     v_budget app.job_budgets;
 begin
     if p_job.status not in ('pending', 'processing') then
-        return null;
+        return;
     end if;
     select * into v_budget from app.job_budgets where organization_id = p_job.organization_id and job_id = p_job.id;
-    if v_budget.when_limit_reached = 'wait' and app.lookups_left(p_job.organization_id, app.clock()) = 0 then
-        return 'lookup_limit';
-    elsif v_budget.held_position is null or app.is_busy(p_job.organization_id, p_job.id) then
-        return null;
+    if v_budget.held_position is not null and not app.is_busy(p_job.organization_id, p_job.id) then
+        reason := case when v_budget.max_lookups <= v_budget.lookups then 'lookup_limit' else 'continue' end;
+    elsif v_budget.when_limit_reached = 'wait' and app.lookups_left(p_job.organization_id, v_now) = 0
+          and not app.is_in_flight(p_job.organization_id, p_job.id)
+    then
+        reason := 'lookup_limit';
+        until  := app.next_month(v_now);
     end if;
-    return case when v_budget.max_lookups <= v_budget.lookups then 'lookup_limit' else 'continue' end;
 end;
 $$;
 
@@ -246,13 +250,22 @@ begin
 end;
 $$;
 
+create or replace function app.is_in_flight(p_organization_id uuid, p_job_id uuid) returns boolean
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return exists (select from public.lookup_leases where organization_id = p_organization_id and job_id = p_job_id and not isempty(positions));
+end;
+$$;
+
 -- Whether any item of a held job is in flight, or will be without further ado.
 create or replace function app.is_busy(p_organization_id uuid, p_job_id uuid) returns boolean
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    return exists (select from public.lookup_leases where organization_id = p_organization_id and job_id = p_job_id and not isempty(positions))
+    return app.is_in_flight(p_organization_id, p_job_id)
            or exists (select from public.lookup_queue_items
                        where organization_id = p_organization_id and job_id = p_job_id and status = 'pending' and retry_at < 'infinity');
 end;
@@ -267,6 +280,7 @@ as $$
 declare
     v_now      timestamptz := app.clock();
     v_job      public.batch_lookup_jobs;
+    v_wait     record;
     v_budget   app.job_budgets;
     v_position integer;
 begin
@@ -275,8 +289,13 @@ begin
     perform app.hold_queue(p_organization_id);
     v_job := app.lock_job(p_organization_id, p_job_id);
     select * into v_budget from app.job_budgets where organization_id = p_organization_id and job_id = p_job_id;
-    if v_budget.held_position is null or app.job_waits_for(v_job) is null then
+    v_wait := app.job_waits_for(v_job);
+    if v_wait.reason is null then
         perform app.refuse(409, 'job_not_waiting', 'The job does not wait to be continued', 'Its waiting_for says when it does.');
+    elsif v_wait.until is not null then
+        perform app.refuse(
+            409, 'job_not_waiting', 'The organization has made all of its lookups of this month, and the job goes on by itself in the next one',
+            'Its waiting_until says when.');
     elsif p_max_lookups < 1 then
         perform app.refuse_option('max_lookups', 'a whole number from 1 to 2147483647');
     elsif coalesce(p_max_lookups, v_budget.max_lookups) <= v_budget.lookups then
@@ -304,7 +323,7 @@ end;
 $$;
 
 comment on function api.continue_batch_lookup(uuid, uuid, integer) is
-'Continues a job that waits after its sample (waiting_for continue) or at its limit (lookup_limit; give a greater p_max_lookups), and returns it. 404: no such job. 409: job_not_waiting, lookup_limit_reached. 400: invalid_max_lookups.';
+'Continues a job that waits after its sample (waiting_for continue) or at its limit (lookup_limit; give a greater p_max_lookups), and returns it. One with waiting_until goes on by itself. 404: no such job. 409: job_not_waiting, lookup_limit_reached. 400: invalid_max_lookups.';
 grant execute on function api.continue_batch_lookup(uuid, uuid, integer) to authenticated;
 
 create or replace function api.set_monthly_lookups(p_organization_id uuid, p_lookups integer) returns void

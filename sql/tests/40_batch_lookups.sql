@@ -24,7 +24,7 @@ select is(
     jsonb_build_object('id', :'job', 'organization_id', :'org', 'name', null, 'status', 'pending', 'total_items', 3, 'processed_items', 0, 'failed_items', 0,
                        'report_id', :'report', 'started_at', null, 'completed_at', null,
                        'item_counts', '{"pending": 3, "processing": 0, "completed": 0, "failed": 0}'::jsonb,
-                       'rate', null, 'estimated_completion_at', null, 'errors_by_code', '{}'::jsonb, 'poll_after_ms', 1000, 'retry_of_job_id', null, 'lookups', 0, 'waiting_for', null,
+                       'rate', null, 'estimated_completion_at', null, 'errors_by_code', '{}'::jsonb, 'poll_after_ms', 1000, 'retry_of_job_id', null, 'lookups', 0, 'waiting_for', null, 'waiting_until', null,
                        'upstream', '{"unavailable_since": null, "paused_until": null}'::jsonb, 'labels', '{}'::jsonb),
     'a job shows its counters and times');
 select is(json_array_length(api.get_batch_lookup(:'org', :'job', true) -> 'items'), 3, 'a job shows its items when asked');

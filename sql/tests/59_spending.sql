@@ -1,5 +1,5 @@
 begin;
-select plan(39);
+select plan(45);
 \ir fixtures.psql
 select pg_temp.turn_clock('2026-11-20 12:00:00+00');
 
@@ -101,10 +101,25 @@ select is(
     (select count(*) filter (where error_code = 'lookup_limit_reached') || ' ' || count(*) filter (where status = 'pending')
        from public.lookup_queue_items where job_id in (:'job', :'waiting_job') and status <> 'completed'), '3 4',
     'at monthly_lookups the rest of each batch fails or waits, as its upload said');
+select is(pg_temp.job(:'waiting_job', 'status', 'waiting_for', 'waiting_until'), 'processing lookup_limit ' || app.rfc3339(app.next_month(app.clock())),
+    'a batch that waits for the lookups of the next month says when that begins');
+select throws_ok(format('select api.continue_batch_lookup(%L, %L, 100)', :'org', :'waiting_job'), 'PT409',
+    'The organization has made all of its lookups of this month, and the job goes on by itself in the next one', 'nobody can continue a batch that waits for the next month');
+select pg_temp.submit_with(:'org', 3, '{"sample": 1, "when_limit_reached": "wait"}') as sampled_job \gset
+select is(pg_temp.job(:'sampled_job', 'waiting_for', 'waiting_until'), pg_temp.job(:'waiting_job', 'waiting_for', 'waiting_until'), 'a sample waits for the next month like other items');
 select is((select next_ready_in from api.heartbeat('w')) > 86400, true, 'what waits is ready next month');
 select is_empty('select * from api.check_invariants()', 'the invariants hold when the month is spent');
 select pg_temp.turn_clock('2026-12-01 00:00:01+00');
-select is(pg_temp.drain(:'org'), 4::bigint, 'a new month has lookups of its own');
+select is(pg_temp.drain(:'org'), 5::bigint, 'a new month has lookups of its own');
+select is(pg_temp.job(:'waiting_job', 'status', 'waiting_for', 'waiting_until'), 'completed null null', 'a batch that waited for the next month ends like others');
+select is(pg_temp.job(:'sampled_job', 'waiting_for', 'waiting_until'), 'continue null', 'a sample that waited for the next month waits to be continued once it is done');
+select api.set_monthly_lookups(:'org', (api.get_usage(:'org') #>> '{month,lookups}')::integer + 1);
+select pg_temp.submit_with(:'org', 2, '{"when_limit_reached": "wait"}') as last_job \gset
+select job_id, position, lease_token from api.claim_lookups(:'org', 'w', 5) \gset last_
+select is(
+    array[pg_temp.job(:'last_job', 'waiting_for'), pg_temp.record(:'org', array[:'last_job_id'::uuid], array[:last_position], array[:'last_lease_token'::uuid], 200, '{}'),
+          pg_temp.job(:'last_job', 'waiting_for')],
+    array['null', 'accepted', 'lookup_limit'], 'a batch waits for the next month once its last lookups of this one are over');
 
 -- Many batches at once
 select count(pg_temp.submit(:'other_org', 1)), api.set_monthly_lookups(:'other_org', 0) is null as limited from generate_series(1, 102) \gset many_

@@ -200,6 +200,24 @@ def test_a_batch_goes_on_with_a_new_limit(signed_in: SignedIn, client: Organizat
     expect(person.page.get_by_role("region", name="Progress")).to_contain_text("completed 4")
 
 
+def test_a_batch_that_waits_for_the_next_month_asks_for_nothing(
+    signed_in: SignedIn, client: OrganizationClient, database: Connection
+) -> None:
+    job = client.post("/batch-lookups", params={"when_limit_reached": "wait"}, json=[site(f"deal-{number}") for number in range(5)]).json()
+    database.execute("select api.set_monthly_lookups(%s, 2)", [client.get(f"/batch-lookups/{job['job_id']}").json()["organization_id"]])
+    for _ in range(2):
+        look_up(database, job, 5, ANSWER)
+    person = signed_in("batches")
+    page = person.page
+    expect(page.get_by_role("row").nth(1)).to_contain_text(re.compile(r"Waits until \w+ 1\b"))
+    page.get_by_role("row").nth(1).get_by_role("link").first.click()
+    expect(page.get_by_role("region", name="Progress")).to_contain_text("waits until")
+    banner = page.get_by_role("region", name="Waiting for the next month")
+    expect(banner).to_contain_text("The organization has made all of its lookups of this month. 3 sites wait until")
+    expect(banner.get_by_role("button")).to_have_count(0)
+    person.look("job-next-month")
+
+
 def test_a_sample_is_gone_on_with_once(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
     sites = [site(f"deal-{number}") for number in range(5)]
     job = client.post("/batch-lookups", params={"sample": 2}, json=sites).json()

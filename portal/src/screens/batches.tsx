@@ -13,6 +13,7 @@ import { Time } from "../parts/misc.tsx";
 import { href, query, setQuery } from "../router.ts";
 import { can, session } from "../session.ts";
 import { Drafts } from "./drafts.tsx";
+import { waitOf } from "./waiting.tsx";
 
 type Job = Schemas["Job"];
 type Report = Schemas["Report"];
@@ -106,7 +107,7 @@ export function Batches() {
 
   const loaded = pages.data.value;
   const shown = loaded?.flatMap(({ rows }) => rows) ?? [];
-  const held = shown.filter(waits).length;
+  const held = shown.filter((job) => waitOf(job) && !job.waiting_until).length;
   const running = shown.filter(isOpen).length - held;
   useEffect(() => {
     if (!loaded) return;
@@ -172,11 +173,6 @@ export function Batches() {
   );
 }
 
-/** Whether a batch that has not ended waits for its user. */
-function waits(job: Job): boolean {
-  return isOpen(job) && job.waiting_for !== null;
-}
-
 function row(job: Job, report: Report | undefined) {
   return (
     <tr key={job.id}>
@@ -194,7 +190,7 @@ function row(job: Job, report: Report | undefined) {
           <Bar job={job} inFlight={isOpen(job) ? job.item_counts.processing : 0} />
           <span class={`status ${job.status}`}>{isOpen(job) ? percent(doneShare(job)) : STATUS_TITLES[job.status]}</span>
         </span>
-        {waits(job) && <small class="warn">Waits for you.</small>}
+        {waitOf(job) && <small class="warn">{waitOf(job).replace("waits", "Waits")}.</small>}
         {job.upstream.unavailable_since && <small class="warn">The incentives API does not answer; items wait.</small>}
       </td>
       <td class="number" data-label="Failed">{job.failed_items > 0 ? <span class="alert">{number(job.failed_items)}</span> : "0"}</td>

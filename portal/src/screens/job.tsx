@@ -15,7 +15,7 @@ import { NamedHeading, NotYet, Problem, Time } from "../parts/misc.tsx";
 import { href, setQuery, wayFromHere } from "../router.ts";
 import { can } from "../session.ts";
 import { nameOf, STATUS_TITLES } from "./batches.tsx";
-import { Waiting } from "./waiting.tsx";
+import { Waiting, waitOf } from "./waiting.tsx";
 import { Items } from "./items.tsx";
 
 type Job = Schemas["JobDetails"];
@@ -207,7 +207,7 @@ function timing(job: Job): string {
     return job.started_at ? `took ${duration(took)}` : "";
   }
   if (job.processed_items === job.total_items) return "closing the report";
-  if (job.waiting_for) return "waits for you";
+  if (job.waiting_for) return waitOf(job);
   const parts = job.rate ? [`${decimal(job.rate)} a second`] : [];
   if (job.estimated_completion_at) {
     const left = (Date.parse(job.estimated_completion_at) - now.value) / 1000;
@@ -344,6 +344,6 @@ function Errors({ job }: { job: Job }) {
 
 function sentence(job: Job): string {
   const failed = job.failed_items ? `, ${number(job.failed_items)} failed` : "";
-  if (isOpen(job)) return `${percent(doneShare(job))} done${failed}${job.waiting_for ? ", waits for you" : ""}`;
+  if (isOpen(job)) return `${percent(doneShare(job))} done${failed}${job.waiting_for ? `, ${waitOf(job)}` : ""}`;
   return `${STATUS_TITLES[job.status]}: ${number(job.item_counts.completed)} of ${counted(job.total_items, "site")} looked up${failed}`;
 }

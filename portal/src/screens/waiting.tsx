@@ -1,13 +1,32 @@
-// A batch that waits for its user: after its sample, or at its limit of lookups.
+// A batch that waits: for its user, after its sample or at its limit of lookups, or for the lookups of the next month.
 import { call, type Schemas } from "../api.ts";
-import { counted, number, readNumber } from "../format.ts";
+import { counted, number, readNumber, shortTime } from "../format.ts";
 import { notify } from "../parts/announce.tsx";
+import { isOpen } from "../parts/bar.tsx";
 import { Form, NumberField } from "../parts/form.tsx";
 import { can } from "../session.ts";
+
+/** Such as "waits for you"; empty where a batch does not wait, or has ended since it was read. */
+export function waitOf(job: Schemas["Job"]): string {
+  if (!isOpen(job)) return "";
+  if (job.waiting_until) return `waits until ${shortTime(job.waiting_until)}`;
+  return job.waiting_for ? "waits for you" : "";
+}
 
 export function Waiting({ job, reload }: { job: Schemas["JobDetails"]; reload: () => void }) {
   if (!job.waiting_for) return null;
   const rest = job.item_counts.pending;
+  if (job.waiting_until) {
+    return (
+      <section class="banner" aria-label="Waiting for the next month">
+        <p>
+          <strong>The organization has made all of its lookups of this month.</strong> {counted(rest, "site waits", "sites wait")} until
+          {" "}
+          {shortTime(job.waiting_until)}, or until an operator allows more.
+        </p>
+      </section>
+    );
+  }
 
   async function go(most?: number) {
     await call("post", "/batch-lookups/{job_id}/continue", { path: { job_id: job.id }, query: { max_lookups: most } });
