@@ -35,7 +35,7 @@ from pyshell.api.uploads.bodies import gunzipped, limited
 from pyshell.api.uploads.csv_files import detect_delimiter, read_csv
 from pyshell.api.uploads.files import read_file
 from pyshell.api.uploads.ndjson import read_ndjson
-from pyshell.api.uploads.tables import Table
+from pyshell.api.uploads.tables import MAX_ROWS, Table
 from pyshell.api.uploads.texts import decode
 from pyshell.api.uploads.workbooks import read_workbook
 from pyshell.settings import ROOT
@@ -120,6 +120,14 @@ class TestCsv:
     def test_the_delimiter_may_be_declared(self) -> None:
         table = read_csv("sep=;\n" + (HEADER + ROW).replace(";", "|").replace(",", ";"))
         assert (cells_of(table)[1][0], cells_of(table)[1][6], table.lines) == ("deal-001", "1|2", [2, 3])
+        assert read_csv("\n\r\nsep=;\n" + HEADER + ROW).lines == [4, 5]
+
+    def test_empty_rows_at_the_end_are_no_items(self) -> None:
+        table = read_csv(HEADER + ROW + ",,,,,,\n" * (MAX_ROWS - 3) + ROW + ",,,,,,\n" * MAX_ROWS)
+        assert (len(table.rows), table.lines[-1], cells_of(table)[-1][0]) == (MAX_ROWS, MAX_ROWS, "deal-001")
+        with pytest.raises(ApiError) as raised:
+            read_csv(HEADER + ROW + ",,,,,,\n" * (MAX_ROWS - 2) + ROW)
+        assert raised.value.code == "invalid_item_count"
 
     def test_the_delimiter_is_the_one_that_cuts_the_rows_alike(self) -> None:
         assert detect_delimiter("Deal ID;Street, with number;City\nd-1;12 Elm St, Unit 4;Boston\n") == ";"

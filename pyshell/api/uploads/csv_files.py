@@ -49,7 +49,7 @@ def read_csv(text: str) -> Table:
     first_line = 1
     if separator := _SEPARATOR_LINE.match(text):
         text = text[separator.end() :]
-        first_line = 2
+        first_line += sum(1 for _ in RecordLines(separator[0], first_line))
     delimiter = separator[1] if separator else detect_delimiter(text)
     table = Table()
     lines = RecordLines(text, first_line)

@@ -37,17 +37,23 @@ class Table:
     """Rows from the start of the file, and the line (or row of a sheet) on which each begins, from 1.
 
     Each row is a JSON array of its cells, an empty row []. As texts of their own, cells of two characters would take ten times the memory.
+    Empty rows at the end are none: spreadsheets write as many as were ever in use.
     """
 
     rows: list[str] = field(default_factory=list)
     lines: list[int] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
+    # Of the empty rows since the last one with anything in it, as far as there is room.
+    _empty_lines: list[int] = field(default_factory=list)
 
     def add(self, cells: list[str], line: int) -> None:
         """Raises ApiError 400 if there are too many rows or columns."""
+        is_full = len(self.rows) + len(self._empty_lines) == MAX_ROWS
         if not any(cells):
-            cells = []
-        if len(self.rows) == MAX_ROWS:
+            if not is_full:
+                self._empty_lines.append(line)
+            return
+        if is_full:
             raise too_many_items()
         if len(cells) > MAX_COLUMNS:
             raise ApiError(
@@ -56,11 +62,14 @@ class Table:
                 f"Line {line} has {len(cells):,} columns; a file may have {MAX_COLUMNS}",
                 members={"line": line},
             )
+        self.rows += ["[]"] * len(self._empty_lines)
+        self.lines += self._empty_lines
+        self._empty_lines.clear()
         self.rows.append(orjson.dumps(cells).decode())
         self.lines.append(line)
 
     def is_empty(self) -> bool:
-        return all(row == "[]" for row in self.rows)
+        return not self.rows
 
     def members(self) -> dict[str, Any]:
         """What p_file of api.create_batch_lookup has of it, for orjson."""
