@@ -116,6 +116,9 @@ def test_an_error_names_file_and_line_and_changes_nothing(empty_database_url: st
     (sources.migrations / "0002_more.sql").write_text("insert into app.things values (1);\n")
     with pytest.raises(MigrationError, match=r'0003_typo\.sql:3: syntax error at or near "craete"\n    craete table app\.x \(\);'):
         migrate(empty_database_url, sources)
+    (sources.migrations / "0003_typo.sql").write_text("create table app.x (\n    id integer\n")
+    with pytest.raises(MigrationError, match=r"0003_typo\.sql:3: syntax error at end of input"):
+        migrate(empty_database_url, sources)
     assert value(empty_database_url, "select app.count_things()") == 0
 
 

@@ -379,9 +379,9 @@ def _explain(error: DatabaseError, file: Path, text: str) -> str:
     diagnostic = error.diag
     where, excerpt = str(file), ""
     if diagnostic.statement_position:
-        before = text[: int(diagnostic.statement_position) - 1]
-        where += f":{before.count(chr(10)) + 1}"
-        excerpt = text.splitlines()[before.count("\n")].strip()
+        line = text.count("\n", 0, int(diagnostic.statement_position) - 1)
+        where += f":{line + 1}"
+        excerpt = text.split("\n")[line].strip()
     # What a chapter raises says by itself what to do.
     context = None if diagnostic.source_function == "exec_stmt_raise" else diagnostic.context
     details = [excerpt, diagnostic.message_detail, context, diagnostic.message_hint]
