@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import IO
 
 import pytest
 
@@ -55,8 +56,33 @@ def test_login_stores_the_key_for_its_owner_alone(stranger: Cli, service: Servic
     assert refused.returncode == 4
     assert f"chmod 600 {file}" in refused.stderr
     file.chmod(0o600)
-    file.write_text("{")
-    assert stranger.run("whoami").returncode == 4
+    for damaged in (b"{", b"\xff\xfe", b"[]"):
+        file.write_bytes(damaged)
+        told = stranger.run("whoami")
+        assert (told.returncode, told.stderr.splitlines()[-1]) == (4, "hint: Write it anew: batch-lookups login URL")
+    assert stranger.run("login", service.url, stdin=key.encode()).returncode == 0
+    assert stranger.run("whoami").returncode == 0
+
+
+def test_two_who_log_in_at_once_store_one_of_the_keys_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = tmp_path / "dotfiles.json"
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    settings.store("http://127.0.0.1:8000", "leap_live_before")
+    settings.file().rename(elsewhere)
+    settings.file().symlink_to(elsewhere)
+    dump = json.dump
+
+    def dump_meanwhile(content: object, handle: IO[str]) -> None:
+        with monkeypatch.context() as other:
+            other.setattr(json, "dump", dump)
+            other.setattr("os.getpid", lambda: 0)
+            settings.store("http://127.0.0.1:8000", "leap_live_other")
+        dump(content, handle)
+
+    monkeypatch.setattr(json, "dump", dump_meanwhile)
+    settings.store("http://127.0.0.1:8000", "leap_live_mine")
+    assert (settings.stored()["api_key"], json.loads(elsewhere.read_bytes())["api_key"]) == ("leap_live_mine", "leap_live_mine")
+    assert [file.name for file in settings.file().parent.iterdir()] == ["credentials.json"]
 
 
 def test_a_file_that_cannot_be_read_is_named(stranger: Cli) -> None:

@@ -39,27 +39,36 @@ def stored() -> dict[str, str]:
     """What `login` stored; nothing where it didn't. A file that others may read is refused, as its key is no secret any more."""
     try:
         mode = file().stat().st_mode
-        text = file().read_text(encoding="utf-8")
+        text = file().read_bytes()
     except FileNotFoundError:
         return {}
     if stat.S_IMODE(mode) & 0o077:
-        raise Ended(AUTHENTICATION, f"{file()} can be read by others", f"If nobody did: chmod 600 {file()}. Otherwise rotate the key.")
+        raise Ended(
+            AUTHENTICATION,
+            f"{file()} can be read by others",
+            f"If nobody did: chmod 600 {file()}. Otherwise rotate the key, and store the new one: batch-lookups login URL",
+        )
     try:
         content = json.loads(text)
         return {"url": str(content["url"]), "api_key": str(content["api_key"])}
     except (ValueError, TypeError, KeyError) as error:
-        raise Ended(AUTHENTICATION, f"{file()} is damaged", "Write it anew: batch-lookups login") from error
+        raise Ended(AUTHENTICATION, f"{file()} is damaged", "Write it anew: batch-lookups login URL") from error
 
 
 def store(url: str, api_key: str) -> None:
-    """Writes the file, for its owner's eyes only from its first byte on."""
-    target = file()
+    """Writes the file, for its owner's eyes only from its first byte on. A link stays one."""
+    target = file().resolve()
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    new = target.with_name(f"{target.name}.new")
+    # Of this process alone: two may log in at the same moment.
+    new = target.with_name(f"{target.name}.{os.getpid()}.new")
     new.unlink(missing_ok=True)
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as handle:
-        json.dump({"url": url, "api_key": api_key}, handle)
-    new.replace(target)
+    try:
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as handle:
+            json.dump({"url": url, "api_key": api_key}, handle)
+        new.replace(target)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
 
 
 def configured_url() -> str:
@@ -72,7 +81,9 @@ def read_url(text: str) -> str:
     url = text.strip().rstrip("/")
     if not is_url(url):
         raise Ended(
-            1, f"{text!r} is no address of a service", f"It looks like https://lookups.example.com; {URL} or `batch-lookups login` sets it."
+            1,
+            f"{text!r} is no address of a service",
+            f"It looks like https://lookups.example.com; {URL} or `batch-lookups login URL` sets it.",
         )
     return url
 
