@@ -1,8 +1,9 @@
-"""Reads answers into memory, up to a bound: a server may send without end, or send little that decodes to much."""
+"""Sends requests, and reads answers into memory, up to a bound: a server may send without end, or send little that decodes to much."""
 
 from __future__ import annotations
 
-from contextlib import aclosing, closing
+from collections.abc import Iterator
+from contextlib import aclosing, closing, contextmanager
 
 import httpx
 
@@ -12,6 +13,19 @@ from batch_lookups.errors import BatchLookupsError
 MAX_BYTES = 256 * 1024 * 1024
 # They say how the body was sent; what is kept of it is decoded.
 _TRANSFER_HEADERS = ("content-encoding", "content-length", "transfer-encoding")
+
+
+@contextmanager
+def using_environment() -> Iterator[None]:
+    """What httpx raises of proxies and certificates that it cannot use, while a client is made, becomes a BatchLookupsError."""
+    try:
+        yield
+    except BatchLookupsError:
+        raise
+    except (httpx.InvalidURL, ImportError, ValueError) as error:
+        raise BatchLookupsError(f"The proxy of HTTP_PROXY, HTTPS_PROXY or ALL_PROXY cannot be used: {error}") from error
+    except OSError as error:
+        raise BatchLookupsError(f"The certificates of SSL_CERT_FILE or SSL_CERT_DIR cannot be read: {error}") from error
 
 
 class _Body:

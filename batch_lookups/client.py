@@ -107,7 +107,10 @@ class Client(_Methods):
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         super().__init__(retry_seconds=retry_seconds, on_retry=on_retry)
-        self._http = httpx.Client(base_url=_address(url), headers=_headers(api_key), timeout=TIMEOUT, limits=LIMITS, transport=transport)
+        with bodies.using_environment():
+            self._http = httpx.Client(
+                base_url=_address(url), headers=_headers(api_key), timeout=TIMEOUT, limits=LIMITS, transport=transport
+            )
 
     def __enter__(self) -> Self:
         return self
@@ -197,9 +200,10 @@ class AsyncClient(_Methods):
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         super().__init__(retry_seconds=retry_seconds, on_retry=on_retry)
-        self._http = httpx.AsyncClient(
-            base_url=_address(url), headers=_headers(api_key), timeout=TIMEOUT, limits=LIMITS, transport=transport
-        )
+        with bodies.using_environment():
+            self._http = httpx.AsyncClient(
+                base_url=_address(url), headers=_headers(api_key), timeout=TIMEOUT, limits=LIMITS, transport=transport
+            )
 
     async def __aenter__(self) -> Self:
         return self

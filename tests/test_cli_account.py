@@ -47,6 +47,7 @@ def test_login_stores_the_key_for_its_owner_alone(stranger: Cli, service: Servic
     assert key not in done.stderr
     assert (file.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777) == (0o600, 0o700)
     del stranger.environment["BATCH_LOOKUPS_URL"]
+    assert stranger.run("whoami", BATCH_LOOKUPS_URL=service.url.replace("//", "//me:sesame@")).stderr.count("sesame") == 0
     who = json.loads(stranger.run("whoami", "--json").stdout)
     assert (who["url"], who["source"], who["api_key"]) == (service.url, str(file), f"{key[:10]}…{key[-4:]}")
     assert who["organization"]["name"].startswith("organization ")
@@ -199,6 +200,19 @@ class Proxy(Stranger):
     status, says_it_is_up = 502, True
 
 
+class Busy(BaseHTTPRequestHandler):
+    """The service, which has no time for who asks with a key."""
+
+    def do_GET(self) -> None:
+        self.send_response(429 if self.headers["x-api-key"] else 200)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(json.dumps({"error": "Too many requests", "info": {"version": batch_lookups.__version__}}).encode())
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
 class StrangerWithJson(BaseHTTPRequestHandler):
     """Something else that answers in JSON."""
 
@@ -331,6 +345,28 @@ def test_doctor_bears_a_proxy_before_a_service_that_is_down(cli: Cli) -> None:
     assert (done.returncode, done.stderr) == (7, "")
     assert "FAIL  database: The service answered with status 502\n" in done.stdout
     assert "key: " not in done.stdout, "nobody can tell"
+
+
+def test_doctor_tells_no_key_valid_that_it_could_not_try(cli: Cli) -> None:
+    with served(Busy) as url:
+        done = cli.run("doctor", BATCH_LOOKUPS_URL=url.replace("//", "//user:password@"))
+    assert (done.returncode, "password" in done.stdout) == (7, False)
+    assert "FAIL  key: whether it is valid cannot be told: Too many requests\n" in done.stdout
+    assert "scopes: " not in done.stdout
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1", "gopher://127.0.0.1:1", "http://[::1"])
+def test_a_proxy_that_cannot_be_used_is_told(cli: Cli, proxy: str) -> None:
+    listed, examined = cli.run("list", ALL_PROXY=proxy, NO_PROXY=""), cli.run("doctor", ALL_PROXY=proxy, NO_PROXY="")
+    told = "The proxy of HTTP_PROXY, HTTPS_PROXY or ALL_PROXY cannot be used: "
+    assert (listed.returncode, listed.stderr.startswith(f"error: {told}")) == (1, True), listed.stderr
+    assert (examined.returncode, f"FAIL  environment: {told}" in examined.stdout) == (1, True), examined.stderr
+
+
+def test_certificates_that_cannot_be_read_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "/nonexistent")
+    with pytest.raises(batch_lookups.BatchLookupsError, match="The certificates of SSL_CERT_FILE or SSL_CERT_DIR cannot be read"):
+        batch_lookups.Client("https://lookups.example.com", "leap_live_key")
 
 
 def loaded_modules(*words: str, **environment: str) -> set[str]:

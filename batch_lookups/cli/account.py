@@ -72,7 +72,7 @@ def login(session: Session, url: str | None) -> None:
         organization = try_key(client)
     settings.store(url, api_key)
     name = organization["name"] if organization else "an organization whose name the key may not read"
-    say(f"Logged in to {url} as {name}; stored in {settings.file()}")
+    say(f"Logged in to {settings.without_password(url)} as {name}; stored in {settings.file()}")
     if os.environ.get(settings.API_KEY):
         say(f"note: {settings.API_KEY} is set, and goes before the stored key")
 
@@ -101,9 +101,10 @@ def whoami(session: Session) -> None:
     credentials = settings.credentials()
     organization = try_key(session.client)
     name = f"{organization['name']} ({organization['id']})" if organization else "- (the key lacks the scope jobs:read)"
+    url = settings.without_password(credentials.url)
     session.show(
-        {"url": credentials.url, "organization": organization, "api_key": credentials.masked_key, "source": credentials.source},
-        f"address       {credentials.url}\norganization  {name}\nkey           {credentials.masked_key}, from {credentials.source}",
+        {"url": url, "organization": organization, "api_key": credentials.masked_key, "source": credentials.source},
+        f"address       {url}\norganization  {name}\nkey           {credentials.masked_key}, from {credentials.source}",
     )
 
 
@@ -146,18 +147,25 @@ def examine() -> Iterator[Finding]:
 
     import httpx
 
+    from batch_lookups.bodies import using_environment
     from batch_lookups.errors import BatchLookupsError
     from batch_lookups.retrying import describe
 
     yield Finding("command", True, f"batch-lookups {__version__}, Python {sys.version.split()[0]}, httpx {httpx.__version__}")
     proxies = {name: url for name, url in getproxies().items() if name in ("http", "https", "all", "no")}
-    yield Finding("proxies", True, ", ".join(f"{name}: {without_password(url)}" for name, url in proxies.items()) or "none")
+    yield Finding("proxies", True, ", ".join(f"{name}: {settings.without_password(url)}" for name, url in proxies.items()) or "none")
     try:
         url = settings.configured_url()
     except Ended as ended:
         yield Finding("address", False, str(ended), ended.hint, ended.code)
         return
-    with httpx.Client(base_url=url, timeout=10) as http:
+    try:
+        with using_environment():
+            client = httpx.Client(base_url=url, timeout=10)
+    except BatchLookupsError as error:
+        yield Finding("environment", False, str(error), "Mend these variables, or unset them.")
+        return
+    with client as http:
         try:
             yield from examine_service(http, url)
         except httpx.RequestError as error:
@@ -174,14 +182,17 @@ def examine_service(http: httpx.Client, url: str) -> Iterator[Finding]:
     def get(path: str) -> httpx.Response:
         return send(http, http.build_request("GET", path))
 
+    address = settings.without_password(url)
     began = time.time()
     up = get("/healthz")
     took = time.time() - began
     if up.status_code != 200 or not up.headers.get("content-type", "").startswith("application/json"):
-        detail = str(error_of(up)) if up.has_redirect_location else f"{url} answers with status {up.status_code}, and is no Batch Lookups"
+        detail = (
+            str(error_of(up)) if up.has_redirect_location else f"{address} answers with status {up.status_code}, and is no Batch Lookups"
+        )
         yield Finding("service", False, detail, "Check the address.")
         return
-    yield Finding("service", True, f"{url} answers in {took * 1000:.0f} ms")
+    yield Finding("service", True, f"{address} answers in {took * 1000:.0f} ms")
     ready = get("/readyz")
     reason = "" if ready.status_code == 200 else str(error_of(ready))
     yield Finding("database", not reason, reason or "ready", "The operator has to see to this.", exits.UNAVAILABLE)
@@ -225,17 +236,15 @@ def examine_key(http: httpx.Client) -> Iterator[Finding]:
             detail = f"{credentials.masked_key} from {credentials.source}: {error_of(response)}"
             yield Finding("key", False, detail, "Store a valid key: batch-lookups login", exits.AUTHENTICATION)
             return
+        if response.status_code == 429 or response.status_code >= 500:
+            yield Finding("key", False, f"whether it is valid cannot be told: {error_of(response)}", "Try again later.", exits.UNAVAILABLE)
+            return
         if response.status_code != 403:
             scopes.append(scope)
     yield Finding("key", True, f"{credentials.masked_key} from {credentials.source} is valid")
     lacking = [scope for scope in PROBES if scope not in scopes]
     detail = (", ".join(scopes) or "none") + (f"; not: {', '.join(lacking)}" if lacking else "")
     yield Finding("scopes", bool(scopes), detail, "Use a key that may do something.", exits.AUTHENTICATION)
-
-
-def without_password(url: str) -> str:
-    scheme, separator, rest = url.rpartition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
 
 
 @click.command("open")
@@ -247,7 +256,7 @@ def open_service() -> None:
       batch-lookups open
     """
     url = settings.configured_url()
-    say(url)
+    say(settings.without_password(url))
     open_browser(url)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from batch_lookups import __version__
-from batch_lookups.cli import account, batches, errors, exits, keys, reports, runs, webhooks
+from batch_lookups.cli import account, batches, errors, exits, keys, reports, runs, settings, webhooks
 from batch_lookups.cli.session import Session, as_json, say
 from batch_lookups.errors import ApiError, BatchLookupsError, InvalidArgumentError, UnavailableError
 
@@ -136,9 +136,8 @@ def main(words: Sequence[str] | None = None) -> None:
         # Answers are used as openapi.json has them: a member that is missing, or of another type, shows where it is used.
         if session.url is None or isinstance(error, UnicodeError):
             raise
-        code = fail(
-            session, exits.ERROR, f"{session.url} answers in a form that this command does not know ({told_of_form(error)})", OTHER_FORM
-        )
+        who = settings.without_password(session.url)
+        code = fail(session, exits.ERROR, f"{who} answers in a form that this command does not know ({told_of_form(error)})", OTHER_FORM)
     sys.exit(code if isinstance(code, int) else exits.ALL)
 
 

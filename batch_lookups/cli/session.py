@@ -109,7 +109,7 @@ def say(text: str) -> None:
 def warn_of_clear_text(url: str) -> None:
     """Says so where the key would cross a network unencrypted."""
     if settings.sends_in_clear(url):
-        say(f"warning: {url} is not encrypted; others on the way can read the key. Use https://")
+        say(f"warning: {settings.without_password(url)} is not encrypted; others on the way can read the key. Use https://")
 
 
 def say_retry(retry: Retry) -> None:

@@ -82,7 +82,7 @@ def read_url(text: str) -> str:
     if not is_url(url):
         raise Ended(
             1,
-            f"{text!r} is no address of a service",
+            f"{without_password(text)!r} is no address of a service",
             f"It looks like https://lookups.example.com; {URL} or `batch-lookups login URL` sets it.",
         )
     return url
@@ -97,6 +97,12 @@ def is_url(text: str) -> bool:
         return parts.scheme in ("http", "https") and is_host(parts.hostname or "") and parts.port != 0
     except ValueError:
         return False
+
+
+def without_password(url: str) -> str:
+    """The address as it may be shown: without the name and the password that are for a proxy before the service."""
+    scheme, separator, rest = url.rpartition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
 
 
 def is_host(text: str) -> bool:
@@ -129,8 +135,8 @@ def credentials() -> Credentials:
     if read_url(known["url"]) != url:
         raise Ended(
             AUTHENTICATION,
-            f"The stored key belongs to {known['url']}, not to {url}",
-            f"Set {API_KEY} beside {URL}, or log in there: batch-lookups login {url}",
+            f"The stored key belongs to {without_password(known['url'])}, not to {without_password(url)}",
+            f"Set {API_KEY} beside {URL}, or log in there: batch-lookups login {without_password(url)}",
         )
     return Credentials(url, read_key(known["api_key"]), str(file()))
 
