@@ -406,6 +406,8 @@ class TestTheProtocol:
             ({"filter": "name=eq.a,,status=eq.b"}, "Error parsing `filter` params"),
             ({"filter": "status=in.a"}, "Error parsing `filter` params"),
             ({"filter": "name=match.(["}, "invalid pattern for match filter"),
+            ({"filter": "name=like.\ud800"}, "Error parsing `filter` params: it must be a text"),
+            ({"filter": "name=gt.\0"}, "invalid pattern for gt filter"),
             ({"filter": r"name=match.(.*)\1"}, "without back references"),
             ({"filter": "name=is.true"}, "needs a boolean column"),
             ({"filter": "name=is.nothing"}, "must be null, true, false, or unknown"),

@@ -23,6 +23,9 @@ MAX_IN_VALUES = 100
 # The primary key of every table.
 KEY = frozenset({"organization_id", "id"})
 
+# Half of a pair, which a text in JSON may hold, and none of PostgreSQL's.
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+
 Record = Mapping[str, Any]
 # Column types by name, as PostgreSQL calls them, of each table.
 Tables = Mapping[str, Mapping[str, str]]
@@ -116,7 +119,9 @@ def parse_subscription(entry: Mapping[str, Any], number: int, tables: Tables) ->
     if schema not in (SCHEMA, "*") or table not in (*tables, "*"):
         raise FilterError(f"there is no table to subscribe to here but {', '.join(f'{SCHEMA}.{name}' for name in sorted(tables))}")
     wanted = frozenset(tables if table == "*" else [table])
-    if filter_text is not None and (not isinstance(filter_text, str) or len(filter_text) > MAX_FILTER_LENGTH):
+    if filter_text is not None and (
+        not isinstance(filter_text, str) or len(filter_text) > MAX_FILTER_LENGTH or _SURROGATE.search(filter_text)
+    ):
         raise FilterError(f"Error parsing `filter` params: it must be a text of up to {MAX_FILTER_LENGTH} characters")
     conditions = [tuple(_parse_filter((filter_text or "").strip(), tables[name])) for name in wanted]
     columns = _parse_select(select, schema, table, tables)
