@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import subprocess
 import tempfile
 import time
@@ -525,6 +526,21 @@ def test_the_command_writes_the_findings_and_ends_with_the_exit_code(
     assert lines[0] == "problem  reach: the incentives API cannot be reached at 127.0.0.1:1: Connection refused"
     assert lines[1].startswith("         -> ")
     assert "ok       database: the database answers" in lines
+
+
+def test_an_incentives_api_that_speaks_no_tls_is_not_said_to_have_a_bad_certificate() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor() as pool:
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        answered = pool.submit(answer)
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}/incentives"
+        [finding] = doctor.check_upstream(Settings(database_url="postgresql://nobody@127.0.0.1:1/nothing", incentives_api_url=url))
+        answered.result()
+    assert (finding.state, "speaks no TLS" in finding.finding, "certificate" in finding.finding) == ("problem", True, False)
 
 
 def test_an_own_api_that_is_down_is_named() -> None:

@@ -188,12 +188,19 @@ def check_upstream(settings: Settings) -> Iterator[Finding]:
                     context.load_verify_locations(settings.incentives_api_ca_file)
                 with context.wrap_socket(plain, server_hostname=address[0]):
                     pass
+    except ssl.SSLCertVerificationError as error:
+        yield Finding(
+            "reach",
+            PROBLEM,
+            f"{what} at {where} shows a certificate that is not trusted: {error.verify_message}",
+            "INCENTIVES_API_CA_FILE names further certificates to trust.",
+        )
     except ssl.SSLError as error:
         yield Finding(
             "reach",
             PROBLEM,
-            f"{what} at {where} shows a certificate that is not trusted: {error.reason}",
-            "INCENTIVES_API_CA_FILE names further certificates to trust.",
+            f"{what} at {where} speaks no TLS, or not with us: {error.reason}",
+            "Check scheme and port: INCENTIVES_API_URL begins with http:// where it is not encrypted.",
         )
     except OSError as error:
         advice = (
