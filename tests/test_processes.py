@@ -27,12 +27,14 @@ from pathlib import Path
 import httpx
 import psycopg
 import pytest
+from prometheus_client.core import Metric
 from websockets.exceptions import InvalidStatus
 
 from pyshell.api import api_keys
 from pyshell.api.counts import OwnHoldings, OwnWindows
 from pyshell.api.limits import UPLOADS_PER_ORGANIZATION
-from pyshell.api.processes.parent import listening
+from pyshell.api.processes.exchange import Exchange
+from pyshell.api.processes.parent import Parent, listening
 from pyshell.api.processes.serving import SharesOfAll
 from pyshell.api.processes.shared_memory import LOCK_SECONDS, NEAR, SharedHoldings, SharedWindows, Table
 from pyshell.local.machine import free_port, why_taken
@@ -461,6 +463,32 @@ def test_who_is_stopped_with_the_lock_holds_up_nobody() -> None:
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
+
+
+def test_a_process_that_cannot_be_started_is_tried_again_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    parent = Parent(2, lambda number: None, lambda number: None, [])
+    pids = iter([11])
+
+    def fork() -> int:
+        try:
+            return next(pids)
+        except StopIteration:
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable") from None
+
+    monkeypatch.setattr(os, "fork", fork)
+    now = time.monotonic()
+    parent._start_due()
+    assert [number for number, _ in parent._running.values()] == [0]
+    assert parent._due.keys() == {1}
+    assert parent._due[1] > now
+
+
+async def test_metrics_are_told_though_the_disk_is_full(tmp_path: Path) -> None:
+    exchange = Exchange(1, tmp_path / "gone")
+    told = Metric("things", "Things", "gauge")
+    told.add_sample("things", {}, 3)
+    [metric] = await exchange.of_all([told])
+    assert [sample.value for sample in metric.samples] == [3]
 
 
 def test_shared_counts_count_as_those_of_one_process_do() -> None:

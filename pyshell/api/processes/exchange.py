@@ -74,8 +74,10 @@ class Exchange:
     def _tell(self, metrics: Iterable[Metric]) -> bytes:
         told = json.dumps(list(map(as_told, added([metrics, self._before])))).encode()
         part = self._folder / f"{self.number}.part"
-        part.write_bytes(told)
-        part.rename(self._file(self.number))
+        # Where the disk is full, the file stays as it was, and who asks is answered all the same.
+        with suppress(OSError):
+            part.write_bytes(told)
+            part.rename(self._file(self.number))
         return told
 
     def _told_last(self, number: int) -> Told:

@@ -73,8 +73,15 @@ class Parent:
     def _start_due(self) -> None:
         for number, at in tuple(self._due.items()):
             if self._stops_at is None and time.monotonic() >= at:
-                del self._due[number]
-                self._running[self._fork(number)] = number, time.monotonic()
+                try:
+                    pid = self._fork(number)
+                except OSError as error:
+                    # For want of memory or of process ids, which may pass. Those that serve go on.
+                    logger.error("a process could not be started: %s; it is tried again", error.strerror)
+                    self._due[number] = time.monotonic() + STEADY_SECONDS
+                else:
+                    del self._due[number]
+                    self._running[pid] = number, time.monotonic()
 
     def _fork(self, number: int) -> int:
         """The process id of a new process of that number."""

@@ -17,6 +17,8 @@ ROWS = 2**14
 # A name is kept in one of so many rows from its own on.
 NEAR = 32
 NAME_BYTES = 16
+# The same in all processes, and nobody else's business: who knew it could choose addresses that fill the rows near a name.
+NAME_KEY = os.urandom(16)
 NUMBER_BYTES = 8
 LOCK_SECONDS = 0.02
 LOOK_SECONDS = 0.0001
@@ -84,7 +86,7 @@ class Table:
 @lru_cache(4096)
 def place(name: object) -> tuple[bytes, int]:
     """What stands for a name, and the first row that it may have."""
-    digest = hashlib.blake2b(repr(name).encode(), digest_size=NAME_BYTES).digest()
+    digest = hashlib.blake2b(repr(name).encode(), digest_size=NAME_BYTES, key=NAME_KEY).digest()
     return digest, int.from_bytes(digest[:4]) % ROWS
 
 
