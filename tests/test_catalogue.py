@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -303,6 +304,24 @@ def test_an_export_overwrites_no_files_and_needs_a_catalogue(owner: Connection, 
         export(owner, folder / "new", "none")
     assert caught.value.sqlstate == "PT404"
     assert not (folder / "new").exists()
+
+
+def test_an_export_that_breaks_off_leaves_nothing_and_can_be_done_again(
+    owner: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, written = csv.DictWriter.writerows, iter([True, True])
+
+    def write_while_there_is_room(self: csv.DictWriter[str], rows: Iterable[dict[str, str]]) -> None:
+        if not next(written, False):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(self, rows)
+
+    monkeypatch.setattr(csv.DictWriter, "writerows", write_while_there_is_room)
+    with pytest.raises(OSError, match="No space left"):
+        export(owner, tmp_path, "starter")
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.undo()
+    export(owner, tmp_path, "starter")
 
 
 def test_a_mistake_is_seen_in_a_dry_run_and_undone_by_an_export(

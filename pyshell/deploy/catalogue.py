@@ -97,6 +97,7 @@ def try_rows(connection: OwnerConnection, catalogue: dict[str, Any]) -> tuple[Su
 def export(connection: OwnerConnection, directory: Path, name: str) -> dict[str, int]:
     """Writes the catalogue `name` into `directory`, a CSV file for each of its files, and answers how many rows each has.
 
+    All of them or none: part of a catalogue would retire the rest where it is imported.
     Raises `CatalogueError` when the folder has CSV files already, and `DatabaseError` (SQLSTATE PT404) when there is no such catalogue.
     """
     if directory.is_dir() and any(path.suffix.lower() == ".csv" for path in directory.iterdir()):
@@ -104,12 +105,19 @@ def export(connection: OwnerConnection, directory: Path, name: str) -> dict[str,
     files = answer(connection, "select api.export_catalogue(%s)", name)
     del files["catalogue"]
     directory.mkdir(parents=True, exist_ok=True)
-    for file, rows in files.items():
-        # With a byte order mark, Excel takes the file for UTF-8.
-        with (directory / f"{file}.csv").open("w", encoding="utf-8-sig", newline="") as opened:
-            writer = csv.DictWriter(opened, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+    parts = {file: directory / f"{file}.csv.part" for file in files}
+    try:
+        for file, rows in files.items():
+            # With a byte order mark, Excel takes the file for UTF-8.
+            with parts[file].open("w", encoding="utf-8-sig", newline="") as opened:
+                writer = csv.DictWriter(opened, list(rows[0]))
+                writer.writeheader()
+                writer.writerows(rows)
+        for part in parts.values():
+            part.rename(part.with_suffix(""))
+    finally:
+        for part in parts.values():
+            part.unlink(missing_ok=True)
     return {file: len(rows) for file, rows in files.items()}
 
 
