@@ -16,7 +16,7 @@ import pytest
 
 from pyshell.deploy import migrations
 from pyshell.deploy.catalogue import CatalogueError, find_warnings, load_rewiring_america
-from pyshell.deploy.rewiring_america import Incomes, SkippedError, amount, building_types, devices_of, read_equipment
+from pyshell.deploy.rewiring_america import Incomes, SkippedError, amount, building_types, devices_of, needs_of, read_equipment
 from pyshell.settings import ROOT
 from tests.conftest import Clock, Connection
 from tests.rows_read import catalogue_rows_read
@@ -402,6 +402,13 @@ def test_what_an_offer_needs_beside_it_is_listed_as_not_checked(owner: Connectio
         for result in program["device_tier_results"]
     }
     assert ignored == {"WY-2": [], "WY-5": ["Other requirements: only together with Offer 9; Offer 2"]}
+
+
+def test_what_an_offer_needs_may_be_one_or_any_of_several() -> None:
+    incentives = {number: {"short_description": {"en": f"offer {number}"}} for number in "123"}
+    assert needs_of("1", incentives) == "offer 1"
+    assert needs_of({"anyOf": ["1", "9", "2"]}, incentives) == "offer 1 or offer 2"
+    assert needs_of({"allOf": ["3", {"anyOf": ["1", "2"]}]}, incentives) == "offer 3; offer 1 or offer 2"
 
 
 @pytest.mark.parametrize(

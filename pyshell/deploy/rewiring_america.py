@@ -261,7 +261,7 @@ def add_state(source: Source, directory: Path, areas: Mapping[str, Area], equipm
     relationships = read_json(path) if path.exists() else {}
     by_id = {incentive["id"]: incentive for incentive in incentives}
     excluded = excluded_programs(relationships.get("exclusions", {}), by_id)
-    needed = {number: needs["allOf"] for number, needs in relationships.get("prerequisites", {}).items()}
+    needed = relationships.get("prerequisites", {})
     shared = {number: group["max_value"] for group in relationships.get("combinations", []) for number in group["ids"]}
     for program_id, tiers in offers.items():
         add_program(source, program_id, programs, authorities, areas, directory.name)
@@ -270,9 +270,17 @@ def add_state(source: Source, directory: Path, areas: Mapping[str, Area], equipm
             row |= {"program_id": key_of(program_id, programs), "excludes": " ".join(excludes)}
             if row["id"] in shared:
                 row["shared_cap"] = decimal(shared[row["id"]])
-            if needs := [english(by_id[other]["short_description"]) for other in needed.get(row["id"], ()) if other in by_id]:
-                row["other_requirements"] = f"only together with {'; '.join(needs)}"[:2000]
+            if needs := needs_of(needed.get(row["id"], {}), by_id):
+                row["other_requirements"] = f"only together with {needs}"[:2000]
             source.rows["program_tiers"].append(row)
+
+
+def needs_of(needed: Json | str, incentives: Mapping[str, Json]) -> str:
+    """In words, what is needed of an incentive, or of all or any of several; nothing of those that are not there."""
+    if isinstance(needed, str):
+        return english(incentives[needed]["short_description"]) if needed in incentives else ""
+    joint, several = ("; ", needed["allOf"]) if "allOf" in needed else (" or ", needed.get("anyOf", []))
+    return joint.join(filter(None, (needs_of(other, incentives) for other in several)))
 
 
 def excluded_programs(exclusions: Mapping[str, Json], incentives: Mapping[str, Json]) -> dict[str, set[str]]:
