@@ -7,6 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from statistics import median
 from typing import Any
@@ -15,19 +16,23 @@ import psycopg
 import pytest
 from psycopg.errors import LockNotAvailable
 
+from pyshell.postgres.connections import Session
 from pyshell.postgres.pool import Pool
 from pyshell.postgres.retries import Retries
 from pyshell.settings import Settings
+from pyshell.tasks import cancel_all
 from pyshell.webhooks import calls, runs
 from pyshell.webhooks.requests import Attempt
 from pyshell.webhooks.runs import send_due
+from pyshell.worker.calls import claim_lookups
+from pyshell.worker.leases import LeaseKeeper
 from pyshell.worker.run_once import run_once
 from tests.conftest import Connection
 from tests.test_webhooks import Organization
 from tests.timed import PATIENCE, timed, wait_until
 from tests.upstream import FOREVER, FakeUpstream, Reply, fake_upstream
 from tests.webhook_receiver import fake_receiver, running_sender
-from tests.worker_fixtures import Batches, check_invariants, fetch_value, running_worker, site, update_settings
+from tests.worker_fixtures import Batches, check_invariants, fetch_value, leases, running_worker, site, update_settings
 
 ITEMS = 20
 OPEN_BATCH = json.dumps({"items": [site("uncommitted")]})
@@ -134,6 +139,50 @@ def test_a_worker_that_stops_gives_back_what_it_has_of_the_others(
             wait_until(lambda: len(upstream.requests) > seen + 5)
         assert fetch_value(owner, of_one, neighbour.organization_id) > 0
         assert fetch_value(owner, of_one, other.organization_id) == 0
+
+
+def test_a_worker_that_stops_gives_back_what_it_has_once_its_rows_are_free(
+    batches: Batches,
+    worker_settings: Settings,
+    upstream: FakeUpstream,
+    owner: Connection,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("pyshell.worker.process.FINISH_SECONDS", 0.1)
+    upstream.usual = Reply(delay=FOREVER)
+    with ThreadPoolExecutor() as threads, psycopg.connect(database_url) as holding, running_worker(worker_settings):
+        batches.create(30)
+        wait_until(lambda: upstream.in_flight == 20)
+        holding.execute("select from public.lookup_queue_items for update")
+
+        def let_go() -> None:
+            wait_until(lambda: caplog.text.count("will try again") >= 3)
+            holding.rollback()
+
+        threads.submit(let_go)
+    assert leases(owner) == 0
+
+
+async def test_leases_are_renewed_beside_those_that_cannot_be_given_back(
+    worker_settings: Settings, owner: Connection, database_url: str
+) -> None:
+    neighbour, other = (Batches(owner, name) for name in ("neighbour", "other"))
+    session = Session(database_url, "test")
+    keeper = LeaseKeeper(session)
+    for batches in (neighbour, other):
+        batches.create(1)
+        [lease] = await session.run(claim_lookups, "worker", batches.organization_id.bytes, 1, 0.0, False)
+        keeper.add([lease])
+        if batches is neighbour:
+            keeper.release(lease)
+    with held(database_url, HELD_BY_A_NEIGHBOUR["its items"], neighbour.organization_id):
+        expired_at = lease.expires_at
+        running = asyncio.create_task(keeper.run())
+        await asyncio.to_thread(wait_until, lambda: lease.expires_at > expired_at, patience=2)
+        await cancel_all([running])
+    await session.close()
 
 
 def test_workers_that_wait_for_one_another_for_a_moment_are_not_worth_a_warning() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 from uuid import UUID
 
-from pyshell.postgres.connections import Session
+from pyshell.postgres.connections import Backoff, Session
 from pyshell.postgres.sqlstates import DatabaseError, Kind, kind_of
 from pyshell.tasks import wait_at_most
 from pyshell.worker.calls import Lease, WorkerState, by_organization, extend_leases, release_lookups
@@ -29,7 +29,7 @@ class LeaseKeeper:
         self._lease_seconds = 60.0
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._held) + len(self._released)
 
     def jobs(self) -> set[bytes]:
         """The jobs whose items are held."""
@@ -64,11 +64,20 @@ class LeaseKeeper:
         """Renew every lease that has lost a third of its time, and return what was released, until cancelled."""
         while True:
             await wait_at_most(self._wakeup, self._tick())
-            if not (await self.return_released() and await self._extend()):
+            # What cannot be returned yet keeps no lease from being renewed.
+            returned, renewed = await self.return_released(), await self._extend()
+            if not (returned and renewed):
                 await asyncio.sleep(self._tick())
 
     def _tick(self) -> float:
         return min(self._lease_seconds / TICKS_PER_LEASE, LONGEST_TICK)
+
+    async def finish(self) -> None:
+        """Return what was released, however often it takes."""
+        backoff = Backoff(0.1, 1.0)
+        while self._released:
+            if not await self.return_released():
+                await asyncio.sleep(backoff.delay())
 
     async def return_released(self) -> bool:
         """Return what was released; false: some of it could not be, and will be tried again."""

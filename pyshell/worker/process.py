@@ -153,9 +153,9 @@ class Worker:
         try:
             async with asyncio.timeout(LAST_CALLS_SECONDS):
                 # An outcome may have to wait for rows that somebody holds; what never started need not wait with it.
-                await asyncio.gather(self._outcomes.finish(), self._keeper.return_released())
+                await asyncio.gather(self._outcomes.finish(), self._keeper.finish())
                 self._keeper.release_all()
-                await self._keeper.return_released()
+                await self._keeper.finish()
         except (TimeoutError, DatabaseError) as error:
             logger.warning("%s leases are left to expire: %r", len(self._keeper), error)
         self._upstream.close()
