@@ -248,6 +248,48 @@ def test_an_open_transaction_holds_up_nobody_elses_webhooks(owner: Connection, d
         neighbour.wait(delivered=21)
 
 
+@pytest.mark.parametrize("what", ["app.webhook_requests", "app.update_receiver_health"], ids=["claim", "record"])
+def test_an_organization_whose_webhooks_cannot_be_claimed_or_recorded_leaves_the_others_theirs(
+    owner: Connection, database_url: str, what: str
+) -> None:
+    settings = Settings(database_url=database_url, webhooks_allow_private_networks=True)
+    with fake_receiver() as receiver:
+        neighbour, other = (Organization(owner, receiver.url, name, events=["lookup.completed"]) for name in ("neighbour", "other"))
+        broken = fetch_value(owner, "select pg_get_functiondef(%s::regproc)", what)
+        organization_id = "p_config.organization_id" if what == "app.webhook_requests" else "p_organization_id"
+        refusal = f"\nbegin\n    if {organization_id} = '{neighbour.id}' then raise query_canceled; end if;"
+        owner.execute(broken.replace("\nbegin", refusal, 1).encode())
+        with running_sender(settings):
+            neighbour.complete(1)
+            wait_until(lambda: what == "app.webhook_requests" or receiver.received)
+            for n in range(3):
+                other.complete(2)
+                other.wait(delivered=2 + 2 * n)
+            owner.execute(broken.encode())
+            neighbour.wait(delivered=1)
+    assert len(receiver.received) == 7
+
+
+def test_nothing_more_is_sent_while_attempts_cannot_be_recorded(
+    owner: Connection, database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = Settings(database_url=database_url, webhooks_allow_private_networks=True)
+    with fake_receiver() as receiver, running_sender(settings):
+        neighbour, other = (Organization(owner, receiver.url, name, events=["lookup.completed"]) for name in ("neighbour", "other"))
+        owner.execute("update app.webhook_configs set failing_since = now() where organization_id = %s", [neighbour.id])
+        # Claims leave this row alone; a success clears it.
+        with held(database_url, "select from app.webhook_configs where organization_id = %(organization)s for update", neighbour.id):
+            neighbour.complete(1)
+            wait_until(lambda: f"webhooks of organization {neighbour.id} are passed over" in caplog.text)
+            neighbour.complete(10)
+            for n in range(3):
+                other.complete(1)
+                other.wait(delivered=1 + n)
+            assert len(receiver.received) == 4
+        neighbour.wait(delivered=11)
+    assert len(receiver.received) == 14
+
+
 OPEN_CLAIM = "select from api.claim_webhooks(%(organization)s, 'another sender', 10)"
 THEIR_DELIVERIES = "select from app.webhook_deliveries where organization_id = %(organization)s for update"
 

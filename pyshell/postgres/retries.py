@@ -88,6 +88,11 @@ class Retries:
     def has_failed(self, organization_id: bytes) -> bool:
         return organization_id in self._failures
 
+    @property
+    def failed(self) -> list[bytes]:
+        """The organizations whose last try has failed."""
+        return list(self._failures)
+
     def is_due(self, organization_id: bytes, now: float) -> bool:
         return self._due_at.get(organization_id, now) <= now
 

@@ -138,6 +138,11 @@ def is_about_the_data(error: DatabaseError) -> bool:
     return kind_of(error) in (Kind.DATA, Kind.REFUSED)
 
 
+def is_away(error: DatabaseError) -> bool:
+    """Whether the database cannot be reached, or not written to: whatever is called meanwhile fails as well."""
+    return kind_of(error) in (Kind.LOST, Kind.OUTCOME_UNKNOWN, Kind.READ_ONLY)
+
+
 def had_no_effect(error: DatabaseError) -> bool:
     """Whether the call certainly changed nothing and may succeed when it is tried again at once."""
     return kind_of(error) in (Kind.CONFLICT, Kind.STALE_STATEMENT) or error.sqlstate in WITHOUT_EFFECT

@@ -23,8 +23,8 @@ from prometheus_client.core import Metric
 from pyshell.metrics import gauge
 from pyshell.postgres.connections import Session
 from pyshell.postgres.notifications import Notifier
-from pyshell.postgres.retries import Outage, Retries
-from pyshell.postgres.sqlstates import DatabaseError, Kind, for_log, is_about_the_data, kind_of
+from pyshell.postgres.retries import BUSY_BEFORE_A_WARNING, Outage, Retries
+from pyshell.postgres.sqlstates import DatabaseError, Kind, for_log, is_about_the_data, is_away, kind_of
 from pyshell.settings import Settings
 from pyshell.tasks import cancel_all, wait_at_most
 from pyshell.webhooks.calls import claim_webhooks, disabled_reason, ready_webhooks, record_webhooks, release_lost_webhooks
@@ -55,7 +55,8 @@ LAST_CALLS_SECONDS: Final = 5.0
 class Sender:
     """Sends until `run`'s event is set, with database connections of its own. `count_lookups`: how many this process has done so far.
 
-    An organization whose rows somebody holds is passed over for a while, and its attempts are kept.
+    An organization whose rows somebody holds, or for which a call fails otherwise, is passed over for a while. Its attempts are kept, and
+    nothing more is sent for it before they are recorded.
     """
 
     def __init__(self, settings: Settings, notifier: Notifier, count_lookups: Callable[[], int] = lambda: 0) -> None:
@@ -120,15 +121,18 @@ class Sender:
     async def _round(self) -> float:
         """Claim what windows have room for; answers how long to sleep unless one has room for more before."""
         self._forget_idle_limits()
-        refillable = [organization_id for organization_id, limit in self._limits.items() if limit.has_more and limit.room]
-        if refillable and time.monotonic() < self._asked_at + ASK_SECONDS:
+        now = time.monotonic()
+        full = {organization_id for organization_id, limit in self._limits.items() if not limit.room}
+        passed_over = full.union(self._blocked_claims.waiting(now), self._blocked_records.failed)
+        refillable = [
+            organization_id for organization_id, limit in self._limits.items() if limit.has_more and organization_id not in passed_over
+        ]
+        if refillable and now < self._asked_at + ASK_SECONDS:
             await self._claim_for(refillable)
             return ASK_SECONDS
-        self._asked_at = time.monotonic()
-        full = [organization_id for organization_id, limit in self._limits.items() if not limit.room]
-        passed_over = [*full, *self._blocked_claims.waiting(self._asked_at)]
+        self._asked_at = now
         await self._release_lost()
-        ready = await self._claiming.run(ready_webhooks, ORGANIZATIONS_PER_ROUND, passed_over)
+        ready = await self._claiming.run(ready_webhooks, ORGANIZATIONS_PER_ROUND, list(passed_over))
         if not await self._claim_for(ready.organization_ids):
             return FLUSH_SECONDS
         if len(ready.organization_ids) == ORGANIZATIONS_PER_ROUND:
@@ -147,7 +151,7 @@ class Sender:
             try:
                 deliveries = await self._claiming.run(claim_webhooks, self.name, organization_id, room)
             except DatabaseError as error:
-                if kind_of(error) is not Kind.BUSY:
+                if is_away(error):
                     self._unheard.add(organization_id)
                     raise
                 note_blocked(self._blocked_claims, organization_id, error)
@@ -170,7 +174,7 @@ class Sender:
             try:
                 await self._claiming.run(release_lost_webhooks, self.name, organization_id, held)
             except DatabaseError as error:
-                if kind_of(error) is not Kind.BUSY:
+                if is_away(error):
                     raise
             else:
                 self._unheard.discard(organization_id)
@@ -252,10 +256,12 @@ class Sender:
                 try:
                     await self._record_group(organization_id, groups[organization_id])
                 except DatabaseError as error:
-                    if kind_of(error) is not Kind.BUSY:
+                    if is_away(error):
                         raise
                     note_blocked(self._blocked_records, organization_id, error)
                 else:
+                    if self._blocked_records.has_failed(organization_id):
+                        self._wakeup.set()
                     self._blocked_records.note_success(organization_id)
                     del groups[organization_id]
         finally:
@@ -322,7 +328,7 @@ class Sender:
 
 def note_blocked(blocked: Retries, organization_id: bytes, error: DatabaseError) -> None:
     blocked.note_failure(organization_id, time.monotonic())
-    if blocked.is_worth_a_warning(organization_id):
+    if blocked.is_worth_a_warning(organization_id, BUSY_BEFORE_A_WARNING if kind_of(error) is Kind.BUSY else 1):
         logger.warning(
             "webhooks of organization %s are passed over: %s",
             UUID(bytes=organization_id),

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from pyshell.postgres.connections import Connection, Session
 from pyshell.postgres.retries import Outage, Retries
-from pyshell.postgres.sqlstates import DatabaseError, Kind, for_log, kind_of
+from pyshell.postgres.sqlstates import DatabaseError, for_log, is_away
 from pyshell.tasks import cancel_all, wait_at_most
 from pyshell.worker.calls import Lease, WorkerState, claim_for_organizations, claim_lookups, heartbeat, release_lost_claims
 from pyshell.worker.failures import FirstOfEach
@@ -204,10 +204,8 @@ class Claims:
         return leases
 
     def _raise_if_away(self, error: DatabaseError, organization_ids: Iterable[bytes]) -> None:
-        kind = kind_of(error)
-        if kind in (Kind.LOST, Kind.OUTCOME_UNKNOWN):
+        if is_away(error):
             self._unheard.update(organization_ids)
-        if kind in (Kind.LOST, Kind.OUTCOME_UNKNOWN, Kind.READ_ONLY):
             raise error
 
     async def _release_lost(self) -> None:

@@ -7,7 +7,7 @@ from typing import Final
 from uuid import UUID
 
 from pyshell.postgres.connections import Backoff, Session
-from pyshell.postgres.sqlstates import DatabaseError, Kind, kind_of
+from pyshell.postgres.sqlstates import DatabaseError, is_away
 from pyshell.tasks import wait_at_most
 from pyshell.worker.calls import Lease, WorkerState, by_organization, extend_leases, release_lookups
 
@@ -113,6 +113,6 @@ class LeaseKeeper:
                 succeeded = False
                 message = "cannot renew or release %s leases of organization %s, will try again: %s"
                 # The recorders log it if the database is away.
-                level = logging.DEBUG if kind_of(error) in (Kind.LOST, Kind.READ_ONLY) else logging.WARNING
+                level = logging.DEBUG if is_away(error) else logging.WARNING
                 logger.log(level, message, len(some), UUID(bytes=organization_id), error)
         return succeeded
