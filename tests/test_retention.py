@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import cast
 
 import psycopg
 import pytest
 
 from pyshell.local.private_postgres import PrivatePostgres
-from pyshell.postgres.connections import connect
-from pyshell.worker.claims import run_maintenance
+from pyshell.postgres.connections import Session
+from pyshell.worker.claims import maintain, prune_expired, run_maintenance
 from tests.conftest import Clock, Connection
 from tests.http_fixtures import site
 from tests.timed import wait_until
@@ -85,16 +86,30 @@ def test_whatever_has_outlived_its_retention_is_gone_within_a_minute(
 ) -> None:
     assert left(shared_owner) == (2 * JOBS, 2 * JOBS * ITEMS, 2 * JOBS)
 
-    async def maintain() -> None:
-        connection = await connect(shared_database_url, "test")
-        await run_maintenance(connection)
-        await connection.close()
+    async def maintain_once() -> None:
+        session = Session(shared_database_url, "test")
+        await run_maintenance(session)
+        await session.close()
 
-    asyncio.run(maintain())
+    asyncio.run(maintain_once())
     assert left(shared_owner) == (0, 0, 2 * JOBS)
     shared_clock.advance(days=30)
-    asyncio.run(maintain())
+    asyncio.run(maintain_once())
     assert left(shared_owner) == (0, 0, 0)
+
+
+async def test_each_step_is_a_call_by_itself() -> None:
+    """A call of a session is given up after 35 seconds, and the steps go on for 50."""
+    left = [2000, 17, 0]
+    calls = []
+
+    class Counted:
+        async def run(self, call: object) -> int | None:
+            calls.append(call)
+            return None if call is maintain else left.pop(0)
+
+    await run_maintenance(cast(Session, Counted()))
+    assert calls == [maintain, *[prune_expired] * 3]
 
 
 def test_a_step_is_short_however_long_a_deletion_takes(owner: Connection, clock: Clock) -> None:

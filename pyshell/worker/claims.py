@@ -347,21 +347,32 @@ class Claims:
     async def _maintain(self) -> None:
         session = self._session.another()
         try:
-            await session.run(run_maintenance)
+            await run_maintenance(session)
         except DatabaseError as error:
             logger.warning("maintenance failed: %s", error)
         finally:
             await session.close()
 
 
-async def run_maintenance(connection: Connection) -> None:
-    """What has outlived its retention is deleted in steps, each a short transaction: a minute may bring thousands of jobs."""
-    await connection.execute("select api.run_maintenance()")
+async def run_maintenance(session: Session) -> None:
+    """What has outlived its retention is deleted in steps, each a short transaction: a minute may bring thousands of jobs. A step is a call
+    by itself, because all together take longer than a call may.
+    """
+    await session.run(maintain)
     until = asyncio.get_running_loop().time() + PRUNE_SECONDS
     while asyncio.get_running_loop().time() < until:
-        deleted = await (await connection.execute("select api.prune_expired()")).fetchone()
-        if deleted == (0,):
+        if not await session.run(prune_expired):
             break
+
+
+async def maintain(connection: Connection) -> None:
+    await connection.execute("select api.run_maintenance()")
+
+
+async def prune_expired(connection: Connection) -> int:
+    """Answers how many were deleted."""
+    [(count,)] = await (await connection.execute("select api.prune_expired()")).fetchall()
+    return int(count)
 
 
 def fair_shares(organization_ids: Sequence[bytes], wanted: int) -> dict[bytes, int]:
