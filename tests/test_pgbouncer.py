@@ -22,6 +22,7 @@ from pyshell.local.private_postgres import PrivatePostgres
 from pyshell.postgres.connections import ClosableConnection, connect, is_transaction_pooled
 from pyshell.postgres.pool import Pool
 from pyshell.settings import ROOT, Settings
+from pyshell.worker.run_once import run_once
 from tests.conftest import Connection, folder_for_postgres
 from tests.http_fixtures import PEPPER, OrganizationClient, look_up, running_server, site
 from tests.realtime_fixtures import bare_socket
@@ -138,3 +139,18 @@ def test_a_worker_works_where_servers_are_lent_to_sessions(
         with running_worker(pooled):
             assert batches.wait(batches.create(100)) == "completed"
     assert len(upstream.requests) == 100
+
+
+async def test_a_manual_run_skips_an_organization_whose_rows_are_held(
+    cluster: PrivatePostgres, owner: Connection, database_url: str, worker_settings: Settings
+) -> None:
+    neighbour, other = Batches(owner), Batches(owner)
+    for batches in (neighbour, other):
+        batches.create(1)
+        owner.execute(
+            "insert into app.organization_queue_state (organization_id) values (%s) on conflict do nothing", [batches.organization_id]
+        )
+    with pgbouncer(cluster, database_url, "transaction") as url, psycopg.connect(database_url) as holding:
+        holding.execute("select from app.organization_queue_state where organization_id = %s for update", [neighbour.organization_id])
+        async with Pool(url) as pool:
+            assert await run_once(pool, worker_settings) == {"claimed": 1, "accepted": 1}

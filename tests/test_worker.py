@@ -16,10 +16,11 @@ from pyshell.postgres.connections import Backoff, Session
 from pyshell.postgres.connections import Connection as AsyncConnection
 from pyshell.postgres.pool import Pool
 from pyshell.settings import Settings
-from pyshell.worker import calls, claims, process
-from pyshell.worker.calls import WorkerState
+from pyshell.worker import calls, claims, lookups, process
+from pyshell.worker.calls import Lease, WorkerState
 from pyshell.worker.meter import Sample
 from pyshell.worker.run_once import run_once
+from pyshell.worker.upstream import Answer, Upstream
 from tests.conftest import Connection
 from tests.timed import wait_until
 from tests.upstream import FOREVER, FakeUpstream, Reply
@@ -430,6 +431,28 @@ async def test_a_manual_run_looks_up_ten_items_at_most(
         assert await run_once(pool, worker_settings) == {"claimed": 0, "accepted": 0}
     assert len(upstream.requests) == 15
     check_invariants(owner)
+
+
+async def test_a_manual_run_records_what_it_looked_up_beside_what_failed(
+    batches: Batches, worker_settings: Settings, owner: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A claim for one organization, and a lookup in a way that nobody has thought of."""
+    refused, *others = sorted((Batches(owner), batches, Batches(owner)), key=lambda each: each.organization_id)[::-1]
+    owner.execute(f"alter table public.lookup_leases add constraint refuse check (organization_id <> '{refused.organization_id}')".encode())
+    for each in (refused, *others):
+        each.create(["site-0", "broken"])
+    look_up = lookups.look_up
+
+    async def break_one(upstream: Upstream, lease: Lease, seconds: float, max_bytes: int) -> Answer:
+        if b"broken" in lease.request:
+            raise RuntimeError("can't start new thread")
+        return await look_up(upstream, lease, seconds, max_bytes)
+
+    monkeypatch.setattr(lookups, "look_up", break_one)
+    async with Pool(worker_settings.database_url) as pool:
+        assert await run_once(pool, worker_settings) == {"claimed": 4, "accepted": 4}
+    assert leases(owner) == 0
+    assert [each.counts() for each in others] == [{"completed": 1, "pending": 1}] * 2
 
 
 def terminate(owner: Connection, which: str) -> int:

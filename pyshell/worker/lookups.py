@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def look_up(upstream: Upstream, lease: Lease, seconds: float, max_bytes: int) -> Coroutine[Any, Any, Answer]:
-    """Raises nothing but cancellation."""
+    """Raises nothing but cancellation, and what nobody has thought of."""
     if traces.recorder is not None:
         return _look_up_and_record(traces.recorder, upstream, lease, seconds, max_bytes)
     return upstream.look_up(lease.organization_id, lease.request, seconds, max_bytes, lease.traceparent)

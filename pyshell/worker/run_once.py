@@ -2,18 +2,21 @@
 
 import asyncio
 import json
+import logging
 import time
 
 from pyshell import logs
 from pyshell.postgres.calls import call
 from pyshell.postgres.pool import Pool
 from pyshell.postgres.retries import RECORD_SECONDS, once_free
-from pyshell.postgres.sqlstates import DatabaseError, Kind, kind_of
+from pyshell.postgres.sqlstates import DatabaseError, Kind, is_away, kind_of
 from pyshell.settings import Settings
 from pyshell.worker import lookups
 from pyshell.worker.calls import Lease, Outcome, by_organization, claim_lookups, ready_organizations, record_lookups
 from pyshell.worker.claims import fair_shares
-from pyshell.worker.upstream import Upstream
+from pyshell.worker.upstream import Upstream, failure
+
+logger = logging.getLogger(__name__)
 
 WORKER = "manual run"
 
@@ -25,12 +28,13 @@ async def run_once(pool: Pool, settings: Settings) -> dict[str, int]:
     if rows of an organization are held for long.
     """
     limits = json.loads(await call(pool, "get_settings"))
+    # Nothing may fail between the claim and the record: leases would be left to expire.
+    key = settings.service_role_key or (await call(pool, "internal_key")).decode()
+    logs.hide(key)
+    upstream = Upstream.from_settings(settings, key)
     leases = await claim(pool, limits)
     accepted = 0
     if leases:
-        key = settings.service_role_key or (await call(pool, "internal_key")).decode()
-        logs.hide(key)
-        upstream = Upstream.from_settings(settings, key)
         outcomes = await asyncio.gather(*[look_up(upstream, lease, limits) for lease in leases])
         upstream.close()
         recording = [
@@ -55,19 +59,29 @@ async def _record(pool: Pool, organization_id: bytes, outcomes: list[Outcome]) -
 
 
 async def claim(pool: Pool, limits: dict[str, int]) -> list[Lease]:
+    """Raises DatabaseError when nothing could be claimed, unless it is for rows that other transactions hold."""
     async with pool.connection() as connection:
         organization_ids = await ready_organizations(connection, limits["items_per_run"])
-        if not organization_ids:
-            return []
-        paced = limits["lookups_per_second"] is not None
-        leases: list[Lease] = []
-        for organization_id, share in fair_shares(organization_ids, limits["items_per_run"]).items():
-            try:
-                leases += await claim_lookups(connection, WORKER, organization_id, share, limits["lease_seconds"], paced)
-            except DatabaseError as error:
-                # Another transaction holds the organization's rows: skip it.
-                if kind_of(error) is not Kind.BUSY:
-                    raise
+    if not organization_ids:
+        return []
+    paced = limits["lookups_per_second"] is not None
+    leases: list[Lease] = []
+    failures: list[DatabaseError] = []
+    for organization_id, share in fair_shares(organization_ids, limits["items_per_run"]).items():
+        try:
+            # Each in a transaction of its own, also behind a connection pooler.
+            async with pool.connection() as connection:
+                claimed = await claim_lookups(connection, WORKER, organization_id, share, limits["lease_seconds"], paced)
+            leases += claimed
+        except DatabaseError as error:
+            if kind_of(error) is not Kind.BUSY:
+                failures.append(error)
+                if is_away(error):
+                    break
+    if failures and not leases:
+        raise failures[0]
+    for one in failures:
+        logger.warning("a manual run could not claim for all organizations: %s", one)
     return leases
 
 
@@ -75,5 +89,9 @@ async def look_up(upstream: Upstream, lease: Lease, limits: dict[str, int]) -> O
     if lease.slot is not None:
         await asyncio.sleep(lease.slot - asyncio.get_running_loop().time())
     started = time.monotonic()
-    answer = await lookups.look_up(upstream, lease, limits["lookup_timeout_seconds"], limits["max_response_bytes"])
+    try:
+        answer = await lookups.look_up(upstream, lease, limits["lookup_timeout_seconds"], limits["max_response_bytes"])
+    except Exception:
+        logger.exception("a lookup failed in an unexpected way: %s", lease)
+        answer = failure("other")
     return Outcome(lease, answer, time.monotonic() - started)
