@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from typing import Any
 
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
 from pyshell.postgres.connections import connect
+from pyshell.postgres.notifications import Notifier
 from pyshell.settings import Settings
-from pyshell.worker import outcomes
-from pyshell.worker.calls import Lease
+from pyshell.worker import claims, outcomes, process
+from pyshell.worker.calls import Lease, claim_lookups
 from pyshell.worker.leases import LeaseKeeper
 from pyshell.worker.outcomes import Outcomes
+from pyshell.worker.process import Worker
 from pyshell.worker.upstream import Answer
 from tests.conftest import Connection, sessions
 from tests.tcp_proxy import running_proxy
-from tests.timed import wait_until
+from tests.timed import PATIENCE, wait_until
 from tests.upstream import FakeUpstream, Reply
 from tests.worker_fixtures import Batches, check_invariants, fetch_value, leases, running_worker, update_settings
 
@@ -197,3 +201,27 @@ def test_a_good_answer_is_never_rewritten_for_the_databases_sake(
         assert batches.wait(job) == "completed"
     assert batches.counts() == {"completed": 11}
     assert fetch_value(owner, "select count(*) from public.lookup_queue_items where error_code is not null") == 0
+
+
+@pytest.mark.parametrize("seconds", [0.1, PATIENCE], ids=["lost", "broken off"])
+async def test_a_claim_that_is_not_heard_of_before_the_stop_is_given_back(
+    batches: Batches, worker_settings: Settings, owner: Connection, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    monkeypatch.setattr(process, "LAST_CALLS_SECONDS", 0.7)
+    notifier = Notifier(worker_settings.database_url, "test")
+    worker = Worker(worker_settings, "internal key", notifier)
+    stop = asyncio.Event()
+
+    async def claim_and_lose(*arguments: Any) -> None:
+        await claim_lookups(*arguments)
+        stop.set()
+        await asyncio.sleep(seconds)
+        raise psycopg.OperationalError
+
+    monkeypatch.setattr(claims, "claim_lookups", claim_and_lose)
+    batches.create(3)
+    # Such a claim is for one organization.
+    update_settings(owner, lookups_per_second=100)
+    await worker.run(stop)
+    assert leases(owner) == 0
+    assert batches.counts() == {"pending": 3}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import subprocess
@@ -20,8 +21,10 @@ import pytest
 from psycopg.conninfo import make_conninfo
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
+from pyshell.postgres.notifications import Notifier
 from pyshell.settings import Settings
-from pyshell.webhooks import receiver_limits
+from pyshell.webhooks import receiver_limits, sender
+from pyshell.webhooks.calls import claim_webhooks
 from pyshell.webhooks.receiver_limits import FIRST_WINDOW, LARGEST_WINDOW, MAX_RECEIVER_BYTES, LoadShedding, ReceiverLimit
 from pyshell.webhooks.requests import Attempt, Delivery, Receiver
 from pyshell.webhooks.sender import APPLICATION_NAME
@@ -447,6 +450,26 @@ def test_a_claim_whose_answer_is_lost_delays_no_webhook(owner: Connection, recei
             receiver.hurry.set()
             organization.wait(delivered=4)
     assert len(receiver.received) == 4, "what was on its way is not sent again"
+
+
+@pytest.mark.parametrize("seconds", [0.1, PATIENCE], ids=["lost", "broken off"])
+async def test_a_claim_that_is_not_heard_of_before_the_stop_is_given_back(
+    owner: Connection, sender_settings: Settings, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    monkeypatch.setattr(sender, "LAST_CALLS_SECONDS", 0.7)
+    stop = asyncio.Event()
+
+    async def claim_and_lose(*arguments: Any) -> None:
+        await claim_webhooks(*arguments)
+        stop.set()
+        await asyncio.sleep(seconds)
+        raise psycopg.OperationalError
+
+    monkeypatch.setattr(sender, "claim_webhooks", claim_and_lose)
+    organization = Organization(owner, "https://example.com/")
+    organization.complete(1)
+    await sender.Sender(sender_settings, Notifier(sender_settings.database_url, "test")).run(stop)
+    assert organization.statuses() == {"pending": 1}
 
 
 def test_webhooks_wait_while_lookups_are_many(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -150,6 +150,9 @@ class Sender:
             room = limit.room if limit else FIRST_WINDOW
             try:
                 deliveries = await self._claiming.run(claim_webhooks, self.name, organization_id, room)
+            except asyncio.CancelledError:
+                self._unheard.add(organization_id)
+                raise
             except DatabaseError as error:
                 if is_away(error):
                     self._unheard.add(organization_id)
@@ -307,16 +310,17 @@ class Sender:
                 logger.info("recorded %s webhook attempts: %s", len(attempts), verdicts)
 
     async def _finish(self) -> None:
-        """Record what has been sent, however often it takes: what is not recorded is sent again."""
+        """Record what has been sent, for it would be sent again, and return what lost claims may have claimed, however often it takes."""
         reason: object = "their rows are held"
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_CALLS_SECONDS):
-                while self._unrecorded:
+                while self._unrecorded or self._unheard:
                     try:
                         await self._flush()
+                        await self._release_lost()
                     except DatabaseError as error:
                         reason = error
-                    if self._unrecorded:
+                    if self._unrecorded or self._unheard:
                         await asyncio.sleep(FLUSH_SECONDS)
         if self._unrecorded:
             logger.warning("%s webhook attempts are not recorded, their leases will expire: %s", len(self._unrecorded), reason)

@@ -9,7 +9,7 @@ from math import ceil
 from typing import Final
 from uuid import UUID
 
-from pyshell.postgres.connections import Connection, Session
+from pyshell.postgres.connections import Backoff, Connection, Session
 from pyshell.postgres.retries import Outage, Retries
 from pyshell.postgres.sqlstates import DatabaseError, for_log, is_away
 from pyshell.tasks import cancel_all, wait_at_most
@@ -99,6 +99,15 @@ class Claims:
                 logger.warning("worker %s cannot claim lookups, will try again: %s", self._worker, error)
         await wait_at_most(self._wakeup, sleep)
 
+    async def finish(self) -> None:
+        """After `run`: return what lost claims may have claimed, however often it takes."""
+        backoff = Backoff(0.1, 1.0)
+        while self._unheard:
+            with suppress(DatabaseError):
+                await self._release_lost()
+            if self._unheard:
+                await asyncio.sleep(backoff.delay())
+
     def stop(self) -> None:
         """Let `run` end after its current round, so that no claim is lost."""
         self._stopping = True
@@ -170,6 +179,9 @@ class Claims:
         """Claim for several organizations in one transaction; answers how many items."""
         try:
             claims, passed_over = await self._session.run(claim_for_organizations, self._worker, shares, total, state.lease_seconds)
+        except asyncio.CancelledError:
+            self._unheard.update(shares)
+            raise
         except DatabaseError as error:
             self._raise_if_away(error, shares)
             return sum([len(await self._claim(organization_id, share, state)) for organization_id, share in shares.items()])
@@ -186,6 +198,9 @@ class Claims:
         paced = state.lookups_per_second is not None
         try:
             leases = await self._session.run(claim_lookups, self._worker, organization_id, limit, state.lease_seconds, paced)
+        except asyncio.CancelledError:
+            self._unheard.add(organization_id)
+            raise
         except DatabaseError as error:
             self._raise_if_away(error, [organization_id])
             self._blocked.note_failure(organization_id, asyncio.get_running_loop().time())

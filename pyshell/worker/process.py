@@ -153,7 +153,7 @@ class Worker:
         try:
             async with asyncio.timeout(LAST_CALLS_SECONDS):
                 # An outcome may have to wait for rows that somebody holds; what never started need not wait with it.
-                await asyncio.gather(self._outcomes.finish(), self._keeper.finish())
+                await asyncio.gather(self._outcomes.finish(), self._keeper.finish(), self._claims.finish())
                 self._keeper.release_all()
                 await self._keeper.finish()
         except (TimeoutError, DatabaseError) as error:
