@@ -311,6 +311,17 @@ def test_the_variables_of_opentelemetry_ask_for_traces(environment: dict[str, st
     assert traces.is_asked_for(environment) is asked
 
 
+def test_a_variable_of_opentelemetry_that_cannot_be_used_keeps_nothing_from_starting(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, value in {"EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "SERVICE_NAME": "us", "SPAN_ATTRIBUTE_COUNT_LIMIT": "many"}.items():
+        monkeypatch.setenv(f"OTEL_{name}", value)
+    with traces.sent_by("us"):
+        assert traces.recorder is None
+    assert "no traces are sent" in caplog.text
+    assert "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT" in caplog.text
+
+
 def test_processes_send_their_traces_to_a_collector(database_url: str, owner: Connection, upstream: FakeUpstream, tmp_path: Path) -> None:
     update_settings(owner, lookups_per_second=None)
     with fake_receiver() as collector, ExitStack() as stack:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
@@ -45,7 +45,12 @@ def sent_by(service: str) -> Iterator[None]:
     hide_headers(os.environ)
     if "service.name=" not in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", ""):
         os.environ.setdefault("OTEL_SERVICE_NAME", service)
-    with recording(sender()):
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(recording(sender()))
+        except ValueError as error:
+            # Of most of its variables, the SDK says so itself and goes on.
+            logger.warning("no traces are sent, because a variable of OpenTelemetry cannot be used: %s", error)
         yield
 
 
