@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import Any
-from uuid import UUID
+from typing import Any, cast
+from uuid import UUID, uuid4
 
 import httpx
 import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg_pool import PoolTimeout
 
 from pyshell.deploy import doctor
 from pyshell.local.private_postgres import PrivatePostgres
@@ -308,6 +309,21 @@ def test_a_replica_to_which_its_url_leads_later_is_found(pair: Pair, monkeypatch
         assert lag_of(client) is None
         proxy.target = pair.standby.port
         wait_until(lambda: lag_of(client) is not None)
+
+
+async def test_who_waits_in_vain_for_the_primary_does_so_once() -> None:
+    class Busy:
+        asked = 0
+
+        async def run_for(self, *_: object) -> None:
+            self.asked += 1
+            raise PoolTimeout
+
+    primary = Busy()
+    replica = Replica(cast(Pool, primary), "postgresql://nobody@127.0.0.1:1/nothing", 10, 1)
+    with pytest.raises(PoolTimeout):
+        await replica.reader(lambda _: None).run_for(uuid4(), "get_batch_lookup", cast(Any, None))
+    assert primary.asked == 1
 
 
 async def test_nothing_is_left_of_a_read_that_is_cancelled_while_the_replica_is_silent(shared_database_url: str) -> None:

@@ -12,6 +12,7 @@ from typing import TypeVar
 from uuid import UUID
 
 from prometheus_client.core import Metric
+from psycopg_pool import PoolTimeout
 
 from pyshell.metrics import eventual_reads, gauge
 from pyshell.postgres.calls import call_row, fetch_row
@@ -141,8 +142,8 @@ class Reader:
                 eventual_reads.labels(error.reason).inc()
             except DatabaseError as error:
                 kind = kind_of(error)
-                if kind is Kind.TIMEOUT:
-                    # It would take as long there.
+                if kind is Kind.TIMEOUT or (isinstance(error, PoolTimeout) and not self._position):
+                    # It would take as long there, or has: it was the primary that had no connection free.
                     raise
                 # What a standby refuses, such as what it does not find, may be otherwise by now.
                 eventual_reads.labels("refused" if kind is Kind.REFUSED else "unavailable").inc()
