@@ -28,7 +28,7 @@ def test_labels_are_given_in_json_and_shown(client: OrganizationClient, database
     labels = {"quarter": "Q4: late", "team": "north"}
     assert client.get(f"/batch-lookups/{job_id}").json()["labels"] == labels
     [job] = client.get("/batch-lookups").json()["jobs"]
-    assert (list(job)[-2:], job["labels"]) == (["labels", "waiting_for"], labels)
+    assert (list(job)[-3:], job["labels"]) == (["labels", "waiting_for", "waiting_until"], labels)
 
     look_up(database, {"job_id": job_id}, 1, status=404)
     again = client.post(f"/batch-lookups/{job_id}/retry").json()["job_id"]

@@ -265,9 +265,11 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    return app.is_in_flight(p_organization_id, p_job_id)
-           or exists (select from public.lookup_queue_items
-                       where organization_id = p_organization_id and job_id = p_job_id and status = 'pending' and retry_at < 'infinity');
+    if app.is_in_flight(p_organization_id, p_job_id) then
+        return true;
+    end if;
+    return exists (select from public.lookup_queue_items
+                    where organization_id = p_organization_id and job_id = p_job_id and status = 'pending' and retry_at < 'infinity');
 end;
 $$;
 
