@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
 from typing import Final, NamedTuple
@@ -118,10 +118,9 @@ class Clients:
             built.set_exception(error)
         return built
 
-    def keep(self, keys: Collection[object]) -> None:
-        """Drops the clients of all other keys."""
-        for key in self._built.keys() - set(keys):
-            del self._built[key]
+    def drop(self) -> None:
+        """Drops all clients."""
+        self._built.clear()
 
 
 async def post(

@@ -154,7 +154,7 @@ class Receiver:
 
     def close(self) -> None:
         """Closes the connections: those in use as soon as their request ends."""
-        self._clients.keep([])
+        self._clients.drop()
 
     async def _post(self, delivery: Delivery) -> Response:
         """POSTs to the first of the checked addresses that accepts a connection. Raises ExchangeError."""

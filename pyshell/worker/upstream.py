@@ -119,7 +119,7 @@ class Upstream:
         trace = {"traceparent": traceparent} if traceparent else {}
         if self._distrusted_until is not None and asyncio.get_running_loop().time() >= self._distrusted_until:
             self._distrusted_until = None
-            self._clients.keep([])
+            self._clients.drop()
         try:
             if self._internal_key is None:
                 client = await self._clients.get(organization_id, self._builder)
@@ -163,7 +163,7 @@ class Upstream:
         response = await post(client, self._url, body, headers, seconds, max_bytes, signature_header=ANSWER_HEADER)
         if not is_answer_signed(key, authorization, response.status, response.body, response.signature):
             # A process that listens in its place must not keep the connection.
-            self._clients.keep([])
+            self._clients.drop()
             logger.error(
                 "what answers at %s (status %d) does not know our internal key, so no lookup is sent there: another process listens on "
                 "the port, or the API has another SERVICE_ROLE_KEY, another clock or an older version",
@@ -175,7 +175,7 @@ class Upstream:
 
     def close(self) -> None:
         """Close the connections that are not in use."""
-        self._clients.keep([])
+        self._clients.drop()
 
     def _builder(self) -> ClientBuilder:
         builder = client_builder(tls=self._uses_tls).user_agent(USER_AGENT).default_headers(self._headers)
@@ -198,4 +198,4 @@ class Upstream:
                 DISTRUST_SECONDS,
             )
         self._distrusted_until = asyncio.get_running_loop().time() + DISTRUST_SECONDS
-        self._clients.keep([])
+        self._clients.drop()
