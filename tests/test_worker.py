@@ -8,6 +8,7 @@ import time
 import uuid
 from email.utils import formatdate
 from itertools import pairwise
+from typing import Any
 
 import psycopg
 import pytest
@@ -16,8 +17,8 @@ from pyshell.postgres.connections import Backoff, Session
 from pyshell.postgres.connections import Connection as AsyncConnection
 from pyshell.postgres.pool import Pool
 from pyshell.settings import Settings
-from pyshell.worker import calls, claims, lookups, process
-from pyshell.worker.calls import Lease, WorkerState
+from pyshell.worker import calls, claims, process
+from pyshell.worker.calls import WorkerState
 from pyshell.worker.meter import Sample
 from pyshell.worker.run_once import run_once
 from pyshell.worker.upstream import Answer, Upstream
@@ -441,14 +442,14 @@ async def test_a_manual_run_records_what_it_looked_up_beside_what_failed(
     owner.execute(f"alter table public.lookup_leases add constraint refuse check (organization_id <> '{refused.organization_id}')".encode())
     for each in (refused, *others):
         each.create(["site-0", "broken"])
-    look_up = lookups.look_up
+    look_up = Upstream.look_up
 
-    async def break_one(upstream: Upstream, lease: Lease, seconds: float, max_bytes: int) -> Answer:
-        if b"broken" in lease.request:
+    async def break_one(upstream: Upstream, organization_id: bytes, request: bytes, *arguments: Any) -> Answer:
+        if b"broken" in request:
             raise RuntimeError("can't start new thread")
-        return await look_up(upstream, lease, seconds, max_bytes)
+        return await look_up(upstream, organization_id, request, *arguments)
 
-    monkeypatch.setattr(lookups, "look_up", break_one)
+    monkeypatch.setattr(Upstream, "look_up", break_one)
     async with Pool(worker_settings.database_url) as pool:
         assert await run_once(pool, worker_settings) == {"claimed": 4, "accepted": 4}
     assert leases(owner) == 0

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any
+import logging
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from pyshell import traces
 from pyshell.worker.calls import Lease
-from pyshell.worker.upstream import Answer, Upstream
+from pyshell.worker.upstream import Answer, Upstream, failure
 
 if TYPE_CHECKING:
     from pyshell.traces.spans import Recorder
 
+logger = logging.getLogger(__name__)
 
-def look_up(upstream: Upstream, lease: Lease, seconds: float, max_bytes: int) -> Coroutine[Any, Any, Answer]:
-    """Raises nothing but cancellation, and what nobody has thought of."""
-    if traces.recorder is not None:
-        return _look_up_and_record(traces.recorder, upstream, lease, seconds, max_bytes)
-    return upstream.look_up(lease.organization_id, lease.request, seconds, max_bytes, lease.traceparent)
+
+async def look_up(upstream: Upstream, lease: Lease, seconds: float, max_bytes: int) -> Answer:
+    """Raises nothing but cancellation."""
+    try:
+        if traces.recorder is not None:
+            return await _look_up_and_record(traces.recorder, upstream, lease, seconds, max_bytes)
+        return await upstream.look_up(lease.organization_id, lease.request, seconds, max_bytes, lease.traceparent)
+    except Exception:
+        logger.exception("a lookup failed in an unexpected way: %s", lease)
+        return failure("other")
 
 
 async def _look_up_and_record(recorder: Recorder, upstream: Upstream, lease: Lease, seconds: float, max_bytes: int) -> Answer:

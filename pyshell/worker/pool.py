@@ -1,7 +1,6 @@
 """The worker pool: as many tasks as there may be lookups at once, each doing one after the other."""
 
 import asyncio
-import logging
 
 from pyshell.tasks import cancel_all
 from pyshell.worker.calls import Lease, WorkerState
@@ -10,9 +9,7 @@ from pyshell.worker.lookups import look_up
 from pyshell.worker.meter import Meter, Sample
 from pyshell.worker.outcomes import Outcomes
 from pyshell.worker.schedule import Schedule
-from pyshell.worker.upstream import Upstream, failure
-
-logger = logging.getLogger(__name__)
+from pyshell.worker.upstream import Upstream
 
 
 class WorkerPool:
@@ -75,9 +72,6 @@ class WorkerPool:
         self._outcomes.expect()
         try:
             answer = await look_up(self._upstream, lease, self._timeout, self._max_response_bytes)
-        except Exception:
-            logger.exception("a lookup failed in an unexpected way: %s", lease)
-            answer = failure("other")
         except BaseException:
             self._outcomes.expect(-1)
             self._schedule.finish(lease)

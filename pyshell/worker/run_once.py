@@ -14,7 +14,7 @@ from pyshell.settings import Settings
 from pyshell.worker import lookups
 from pyshell.worker.calls import Lease, Outcome, by_organization, claim_lookups, ready_organizations, record_lookups
 from pyshell.worker.claims import fair_shares
-from pyshell.worker.upstream import Upstream, failure
+from pyshell.worker.upstream import Upstream
 
 logger = logging.getLogger(__name__)
 
@@ -89,9 +89,5 @@ async def look_up(upstream: Upstream, lease: Lease, limits: dict[str, int]) -> O
     if lease.slot is not None:
         await asyncio.sleep(lease.slot - asyncio.get_running_loop().time())
     started = time.monotonic()
-    try:
-        answer = await lookups.look_up(upstream, lease, limits["lookup_timeout_seconds"], limits["max_response_bytes"])
-    except Exception:
-        logger.exception("a lookup failed in an unexpected way: %s", lease)
-        answer = failure("other")
+    answer = await lookups.look_up(upstream, lease, limits["lookup_timeout_seconds"], limits["max_response_bytes"])
     return Outcome(lease, answer, time.monotonic() - started)
